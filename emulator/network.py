@@ -1,0 +1,326 @@
+"""The integer network: frozen layer records in execution order, and the tensors that a memory stores.
+
+NOTES for developers
+- A record holds no array that a run writes to. Plans (`plan.py`) own buffers; records can be shared between threads.
+- Logical shapes are ONNX's without the batch: (C, H, W) or (K,). What a value looks like in memory is fixed by its kind:
+
+      float   float32 (n, *shape), ONNX order
+      codes   integers (n, H, W, C), channels last; (K,) is (n, 1, 1, K)
+      bits    uint64 (n, H, W, ceil(C/64)), channels last, LSB first; bit 1 means +1, bit 0 means -1; spare bits are 0
+
+- The real number behind a code q is scale * (q - zero_point). An accumulator is a value of kind `codes` and dtype int32.
+- A parameter that a memory could make faulty (weights, biases, thresholds) is a `StoredTensor`; layers name it, kernels take it
+  as an argument, and nothing compiles it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Kind = Literal["float", "codes", "bits"]
+Role = Literal["weight", "bias", "threshold"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How one element is stored: `bits` per element as 1-bit sign, two's complement, or unsigned."""
+
+    kind: Literal["sign", "signed", "unsigned"]
+    bits: int
+
+    def __post_init__(self) -> None:
+        if self.kind == "sign" and self.bits != 1:
+            raise ValueError("a sign is stored in one bit")
+
+    @property
+    def low(self) -> int:
+        """The smallest value that the stored bits can mean."""
+        return {"sign": -1, "signed": -(1 << (self.bits - 1)), "unsigned": 0}[self.kind]
+
+    @property
+    def high(self) -> int:
+        """The largest value that the stored bits can mean."""
+        return {"sign": 1, "signed": (1 << (self.bits - 1)) - 1, "unsigned": (1 << self.bits) - 1}[self.kind]
+
+    def __str__(self) -> str:
+        return {"sign": "sign1", "signed": f"int{self.bits}", "unsigned": f"uint{self.bits}"}[self.kind]
+
+
+SIGN1 = Encoding("sign", 1)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTensor:
+    """A parameter as the target stores it.
+
+    `values` are the integers that the stored bits mean (int32, output channel first, C order): ±1 for `sign1`, the codes of
+    the file otherwise. Storage order is this array flattened: output-channel-major, element by element.
+    `scale` and `zero_point` (scalar or one per output channel) turn an integer into the real weight; they are not stored here.
+    """
+
+    name: str
+    role: Role
+    encoding: Encoding
+    values: npt.NDArray[np.int32]
+    scale: npt.NDArray[np.float32] = field(default_factory=lambda: np.float32(1.0).reshape(()))
+    zero_point: npt.NDArray[np.int32] = field(default_factory=lambda: np.int32(0).reshape(()))
+
+    def __post_init__(self) -> None:
+        if self.values.size and (self.values.min() < self.encoding.low or self.values.max() > self.encoding.high):
+            raise ValueError(f"{self.name}: values outside {self.encoding}")
+
+    @property
+    def bits(self) -> int:
+        """Stored bits in all."""
+        return self.values.size * self.encoding.bits
+
+    def __repr__(self) -> str:
+        return f"StoredTensor<{self.name}: {self.role} {self.encoding}{list(self.values.shape)}>"
+
+
+@dataclass(frozen=True, eq=False)
+class ValueSpec:
+    """What is known of a value before any data: name, kind, logical shape without the batch, and its integer grid."""
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    scale: npt.NDArray[np.float32] = field(default_factory=lambda: np.float32(1.0).reshape(()))
+    zero_point: int = 0
+
+    @property
+    def channels(self) -> int:
+        return self.shape[0]
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        return (self.shape[1], self.shape[2]) if len(self.shape) == 3 else (1, 1)
+
+    def __repr__(self) -> str:
+        return f"Value<{self.name}: {self.kind} {self.dtype}{list(self.shape)}>"
+
+
+@dataclass(frozen=True)
+class Window:
+    """The window of a convolution or pool: kernel, stride, dilation as (height, width), pads as (top, left, bottom, right)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    ceil_mode: bool = False
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the output (ONNX Conv and Pool; with ceil_mode no window starts in the end padding)."""
+        sizes = []
+        for i, n in enumerate((height, width)):
+            span = n + self.pads[i] + self.pads[i + 2] - self.dilation[i] * (self.kernel[i] - 1) - 1
+            size = -(-span // self.stride[i]) + 1 if self.ceil_mode else span // self.stride[i] + 1
+            if self.ceil_mode and (size - 1) * self.stride[i] >= n + self.pads[i]:
+                size -= 1
+            sizes.append(size)
+        return sizes[0], sizes[1]
+
+
+# ── layers ──────────────────────────────────────────────────────────────────────────────────────────
+# Every layer has `name`, `inputs` and `output`. What it computes is said in its docstring, element by element.
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What all layers have: a name for people (the ONNX node's), the values read and the value made."""
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True, eq=False)
+class Quantize(Layer):
+    """q = clamp(rint(x / scale) + zero_point): float to codes, float32 division, half to even (ONNX QuantizeLinear)."""
+
+    scale: float
+    zero_point: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dequantize(Layer):
+    """y = float32(q - zero_point) * scale (+ bias), per channel: codes or bits to float32 in ONNX order."""
+
+    scale: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Layer):
+    """acc[o] = sum (x - zx) * (w[o] - zw[o]) + bias[o]: the one layer with weights; Gemm and MatMul are its 1x1 case.
+
+    A matrix product after Flatten is a convolution whose kernel is the whole image, so that channels-last data need no copy.
+    Input kinds: `bits` with sign weights (XNOR-popcount), `codes` with any weights, `float` with any weights (then the output
+    is the float32 sum times the weight's scale). Padding adds nothing to the sum.
+    weight: StoredTensor with values (O, C/groups, kh, kw). bias: StoredTensor int32 (O,) or None.
+    """
+
+    weight: str
+    bias: str | None
+    window: Window
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise ValueError(f"{self.name}: groups must be at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Requantize(Layer):
+    """q = clamp(rint(float32(acc - zx) * multiplier[c]) + zero_point, low, high): the QOperator epilogue.
+
+    multiplier = float32(float32(s_x * s_w[c]) / s_y). low and high also carry Relu and Clip, which commute with rounding.
+    """
+
+    multiplier: npt.NDArray[np.float32]
+    zero_point: int
+    low: int
+    high: int
+
+
+_STEPS = {
+    "mul": np.multiply,
+    "add": np.add,
+    "sub": np.subtract,
+    "div": np.divide,
+    "max": np.maximum,
+    "min": np.minimum,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One float32 operation on every element (channels last) with a constant per channel, or one for all."""
+
+    op: Literal["mul", "add", "sub", "div", "max", "min"]
+    constant: npt.NDArray[np.float32]
+
+    def __call__(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        result: npt.NDArray[np.float32] = _STEPS[self.op](x, self.constant)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class AffineRequantize(Layer):
+    """q = clamp(rint((float32(acc - zx) * scale[c] + bias[c]) / out_scale) + zero_point, low, high): QDQ with a float bias.
+
+    Further per-channel steps before the rounding (an unfused BatchNormalization) are in `steps`, run in order on float32.
+    """
+
+    scale: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32] | None
+    out_scale: float
+    zero_point: int
+    low: int
+    high: int
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold(Layer):
+    """bit = (acc >= threshold[c]) != inverted[c]: folded BatchNormalization + binarization of an integer (codes to bits).
+
+    threshold: StoredTensor int32 (C,). A channel that is constant has the threshold -2^31 (acc is always at or above it).
+    """
+
+    threshold: str
+    inverted: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class TernarySign(Layer):
+    """t = sign of the folded float value in {-1, 0, +1}, as codes: where an exact 0 can occur (ONNX Sign(0) = 0).
+
+    t = (acc >= upper[c]) - (acc <= lower[c]), times -1 where inverted. upper, lower: StoredTensor int32 (C,).
+    """
+
+    upper: str
+    lower: str
+    inverted: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class AddCodes(Layer):
+    """q = clamp(rint((a - za) * sa + (b - zb) * sb) / out_scale) + zero_point, low, high) in float32: a residual Add."""
+
+    out_scale: float
+    zero_point: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(Layer):
+    """Maximum over a window, on codes or bits of one grid; padding never wins."""
+
+    window: Window
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool(Layer):
+    """q = clamp(rint((sum (x - zx) * s_x / count) / out_scale) + zero_point, low, high): exact integer sum, then float32."""
+
+    window: Window
+    count_include_pad: bool
+    out_scale: float
+    zero_point: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape(Layer):
+    """The same elements in ONNX order under another logical shape (Flatten, Reshape, Squeeze, Unsqueeze)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FloatOperator(Layer):
+    """An operator that stays float32, run as ONNX defines it; `attributes` and constant operands are frozen here.
+
+    operands: one entry per ONNX input, None where the input is the next of `inputs`, an array where it is a constant.
+    """
+
+    op_type: str
+    opset: int
+    attributes: Mapping[str, Any]
+    operands: tuple[npt.NDArray[Any] | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """An ONNX model as integers: layers in execution order, values by name, stored tensors by name."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    values: Mapping[str, ValueSpec]
+    tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> tuple[StoredTensor, ...]:
+        """The weight tensors, in the order in which layers use them."""
+        return tuple(t for t in self.tensors.values() if t.role == "weight")
+
+    @property
+    def weight_bits(self) -> int:
+        """Stored weight bits in all."""
+        return sum(t.bits for t in self.weights)
+
+    def __repr__(self) -> str:
+        return f"Network<{self.name}: {len(self.layers)} layers, {self.weight_bits} weight bits>"
