@@ -1,0 +1,88 @@
+"""Storage addresses: where a tensor's bits lie, and how elements become words and come back.
+
+A region is a run of cells. Elements are stored output-channel-major, one after the other, the bits of an element LSB first,
+without padding; a region starts on a 64-bit word. Bit `a` of a region is bit `a & 63` of word `a >> 6`. Faults are drawn in
+blocks of 2^16 cells, counted from the start of the memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Words = npt.NDArray[np.uint64]
+
+BLOCK_BITS = 1 << 16
+BLOCK_WORDS = BLOCK_BITS // 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the bits of a region mean.
+
+    name: the tensor (with its planes, the identity of the region in its memory: writing it again overwrites it).
+    elements: how many there are. width: bits of an element in the tensor. planes: which of them lie here, ascending, bit 0 the
+    least significant; all of them unless a placement splits a tensor. erased: what an element reads as where a memory erases
+    what it could not correct (the code of real zero), as stored bits.
+    """
+
+    name: str
+    elements: int
+    width: int
+    planes: tuple[int, ...] = ()
+    erased: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.planes:
+            object.__setattr__(self, "planes", tuple(range(self.width)))
+        if list(self.planes) != sorted(set(self.planes)) or not set(self.planes) <= set(range(self.width)):
+            raise ValueError(f"{self.name}: planes {self.planes} of a {self.width}-bit element")
+
+    @property
+    def bits(self) -> int:
+        """Cells that the region takes."""
+        return self.elements * len(self.planes)
+
+    @property
+    def words(self) -> int:
+        """64-bit words that hold it; the spare bits of the last one are 0 and are not cells."""
+        return -(-self.bits // 64)
+
+    def __str__(self) -> str:
+        planes = "" if len(self.planes) == self.width else f"[bits {','.join(map(str, self.planes))}]"
+        return f"{self.name}{planes}"
+
+
+def pack(codes: npt.NDArray[np.integer], layout: Layout) -> Words:
+    """The stored words of `codes`: one unsigned code per element (any integer dtype; bits above the width are ignored)."""
+    wide = np.asarray(codes).reshape(-1).astype(np.uint64)
+    if wide.size != layout.elements:
+        raise ValueError(f"{layout}: {wide.size} codes for {layout.elements} elements")
+    planes = np.array(layout.planes, dtype=np.uint64)
+    bits = ((wide[:, None] >> planes) & np.uint64(1)).astype(np.uint8).reshape(-1)
+    padded = np.zeros(layout.words * 64, dtype=np.uint8)
+    padded[: bits.size] = bits
+    return np.packbits(padded, bitorder="little").view(np.uint64)
+
+
+def unpack(words: Words, layout: Layout, codes: npt.NDArray[np.uint64]) -> None:
+    """Put the region's planes into `codes` (uint64, one per element), leaving the bits of other planes as they are."""
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little")[: layout.bits].reshape(layout.elements, len(layout.planes))
+    for column, plane in enumerate(layout.planes):
+        codes &= ~np.uint64(1 << plane)
+        codes |= bits[:, column].astype(np.uint64) << np.uint64(plane)
+
+
+def popcount(words: Words) -> int:
+    """How many bits are set."""
+    return int(np.bitwise_count(words).sum(dtype=np.int64))
+
+
+def set_bits(words: Words) -> npt.NDArray[np.int64]:
+    """The addresses of the bits that are set, ascending (int64)."""
+    nonzero = np.flatnonzero(words)
+    bits = np.unpackbits(words[nonzero].view(np.uint8), bitorder="little").reshape(-1, 64)
+    rows, columns = np.nonzero(bits)
+    return nonzero[rows].astype(np.int64) * 64 + columns

@@ -1,0 +1,128 @@
+"""The seam: what everything that stores weights can do.
+
+A simulated array, a measured profile, a recording, an ECC wrapper and a board on a serial port are the same thing to the engine.
+
+    memory.at(**conditions)          -> Memory      same die, same contents, another operating point
+    memory.write(bits, layout, key)  -> Region      remembers what was there: a write that switches nothing cannot fail
+    memory.read(region, key, out)    -> ReadReport  the whole region as it comes back
+    memory.sampler(region)           -> Sampler?    a frozen record that kernels draw from, block by block
+    memory.cost(region, accesses)    -> Cost        energy and latency, each with its basis
+
+`read` is the truth and every memory has it; `sampler` is an optional faster road to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+from memmodels.address import Layout, Words
+from memmodels.sampler import Sampler
+
+Basis = Literal["measured", "published", "computed", "assumed"]
+ConditionValue = float | str
+
+
+class Key(NamedTuple):
+    """Which draw is meant: the trial, the number of the write in it, and the number of the read since that write."""
+
+    trial: int = 0
+    write: int = 0
+    read: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Bits that were written and where: made by `Memory.write`, given back to `Memory.read`.
+
+    first_word: the region's place in the memory, in 64-bit words. written: the bits asked for. stored: what the write left in
+    the cells. previous: what they held before, None if that was not known. key: of the write.
+    """
+
+    layout: Layout
+    first_word: int
+    written: Words
+    stored: Words
+    previous: Words | None
+    key: Key
+
+    def __repr__(self) -> str:
+        return f"Region<{self.layout}: {self.layout.bits} bits at word {self.first_word}>"
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What one read of a region did: bits that differ from those written, and what the memory knows about it."""
+
+    flips: int
+    corrected: int = 0
+    erased: int = 0
+    commanded: Mapping[str, ConditionValue] = field(default_factory=dict)
+    measured: Mapping[str, ConditionValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number with its unit, how it is known, and from where.
+
+    Joules have unit `pJ`. A relative figure has a unit that names its reference (`x E(Vmin)`), and never meets joules in a sum.
+    """
+
+    value: float
+    unit: str
+    basis: Basis
+    source: str
+
+    def __mul__(self, factor: float) -> Quantity:
+        return Quantity(self.value * factor, self.unit, self.basis, self.source)
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} {self.unit} ({self.basis})"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What accesses to a region cost; None where the technology publishes nothing."""
+
+    energy: Quantity | None = None
+    latency: Quantity | None = None
+    leakage: Quantity | None = None
+
+
+@dataclass(frozen=True)
+class Accesses:
+    """How often a region is used: whole-region reads and writes."""
+
+    reads: float
+    writes: float = 0.0
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """Where weights are stored; see the head of this module."""
+
+    @property
+    def conditions(self) -> Mapping[str, ConditionValue]:
+        """The operating point, in the units that the technology documents."""
+        ...
+
+    def at(self, **conditions: ConditionValue) -> Memory:
+        """The same die with the same contents at another operating point; unknown names and values out of range are refused."""
+        ...
+
+    def write(self, bits: Words, layout: Layout, key: Key) -> Region:
+        """Store `bits` (uint64 words, see `address`); a layout of the same name and planes is overwritten in place."""
+        ...
+
+    def read(self, region: Region, key: Key, out: Words) -> ReadReport:
+        """Read the whole region into `out`; the same key gives the same bits from a memory that is simulated."""
+        ...
+
+    def sampler(self, region: Region) -> Sampler | None:
+        """The region as arrays for kernels, or None if only `read` can tell what comes back."""
+        ...
+
+    def cost(self, region: Region, accesses: Accesses) -> Cost:
+        """What these accesses cost at the present operating point."""
+        ...

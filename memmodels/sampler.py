@@ -1,0 +1,233 @@
+"""Flips drawn block by block: the frozen record that a kernel draws from, and the one function that draws.
+
+`draw_block` is the only place where read errors are made. `SimulatedMemory.read` calls it for a whole region, the engine's
+kernels call it while a block of weights is in cache; both get the same bits because both ask for (trial, write, read, block).
+Streams are named seed / die / array / term / trial / write / read / block; a block's levels
+and throws have streams of their own below it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
+from memmodels.rates import Rate, plan_rate
+from memmodels.streams import LANES, name_stream, next_word, start, start_lanes
+from memmodels.terms import ErrorTerm
+
+VERSION = 1
+"""The sampling format: the same version, seed and key give the same bits for ever. Recorded with every result."""
+
+_U0, _U1, _U63, _ALL = np.uint64(0), np.uint64(1), np.uint64(63), np.uint64(0xFFFFFFFFFFFFFFFF)
+_U6, _U16, _U16_MASK = np.uint64(6), np.uint64(16), np.uint64(0xFFFF)
+
+
+class Sampler(NamedTuple):
+    """A region that describes itself as arrays; T terms are drawn at each read.
+
+    stream: of (seed, die, array). first_word: of the region in its memory. last_mask: the cells of the last word.
+    written: the bits that were asked to be stored. held: what the cells would return without the terms drawn here.
+    term_streams (T,): the terms' names. symmetric (T,): one mask for both stored values, else one for p01 and one for p10.
+    inverted, levels, numerators, table_low (2T,), table_first (2T + 1,), table: the rates' recipes (`rates.Rate`).
+    """
+
+    stream: np.uint64
+    first_word: int
+    last_mask: np.uint64
+    written: Words
+    held: Words
+    term_streams: npt.NDArray[np.uint64]
+    symmetric: npt.NDArray[np.bool_]
+    inverted: npt.NDArray[np.bool_]
+    levels: npt.NDArray[np.int64]
+    numerators: npt.NDArray[np.int64]
+    table_low: npt.NDArray[np.int64]
+    table_first: npt.NDArray[np.int64]
+    table: npt.NDArray[np.uint64]
+
+
+def make_sampler(
+    stream: np.uint64, first_word: int, bits: int, written: Words, held: Words, terms: tuple[tuple[int, ErrorTerm], ...]
+) -> Sampler:
+    """The sampler of a region for `terms`, each with its number (its name in the stream)."""
+    rates: list[Rate] = [plan_rate(p) for _, term in terms for p in (term.p01, term.p10)]
+    tables = [rate.throws.cumulative for rate in rates]
+    return Sampler(
+        stream=stream,
+        first_word=first_word,
+        last_mask=np.uint64((1 << ((bits - 1) % 64 + 1)) - 1),
+        written=written,
+        held=held,
+        term_streams=np.array([number for number, _ in terms], dtype=np.uint64),
+        symmetric=np.array([term.p01 == term.p10 for _, term in terms], dtype=np.bool_),
+        inverted=np.array([rate.inverted for rate in rates], dtype=np.bool_),
+        levels=np.array([rate.levels for rate in rates], dtype=np.int64),
+        numerators=np.array([rate.numerator for rate in rates], dtype=np.int64),
+        table_low=np.array([rate.throws.low for rate in rates], dtype=np.int64),
+        table_first=np.cumsum([0, *map(len, tables)], dtype=np.int64),
+        table=np.concatenate([np.empty(0, np.uint64), *tables]),
+    )
+
+
+def blocks_of(first_word: int, words: int) -> range:
+    """The blocks of the memory that a region touches."""
+    return range(first_word // BLOCK_WORDS, (first_word + words - 1) // BLOCK_WORDS + 1) if words else range(0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _poisson(state, low, first, stop, table):  # type: ignore[no-untyped-def]
+    """Number of throws: `low` + how many entries of table[first:stop] are <= a random word."""
+    if first == stop:
+        return low
+    word = next_word(state)
+    a, b = first, stop
+    while a < b:
+        middle = (a + b) >> 1
+        if table[middle] <= word:
+            a = middle + 1
+        else:
+            b = middle
+    return low + a - first
+
+
+@numba.njit(cache=True, nogil=True)
+def _flip_levels(stream, levels, numerator, begin, end, words):  # type: ignore[no-untyped-def]
+    """XOR Bernoulli(numerator / 2^levels) bits into words[: end - begin], which are the words begin..end of the block."""
+    lanes = np.empty((4, LANES), dtype=np.uint64)
+    start_lanes(lanes, stream)
+    mask = np.empty(LANES, dtype=np.uint64)
+    s0, s1, s2, s3 = lanes[0], lanes[1], lanes[2], lanes[3]
+    for group in range((end + LANES - 1) // LANES):
+        mask[:] = _U0
+        for level in range(levels):
+            keep = (numerator >> level) & 1
+            for lane in range(LANES):
+                total = s0[lane] + s3[lane]
+                word = ((total << np.uint64(23)) | (total >> np.uint64(41))) + s0[lane]
+                shifted = s1[lane] << np.uint64(17)
+                s2[lane] ^= s0[lane]
+                s3[lane] ^= s1[lane]
+                s1[lane] ^= s2[lane]
+                s0[lane] ^= s3[lane]
+                s2[lane] ^= shifted
+                s3[lane] = (s3[lane] << np.uint64(45)) | (s3[lane] >> np.uint64(19))
+                mask[lane] = (mask[lane] | word) if keep else (mask[lane] & word)
+        for lane in range(LANES):
+            index = group * LANES + lane
+            if begin <= index < end:
+                words[index - begin] ^= mask[lane]
+
+
+@numba.njit(cache=True, nogil=True)
+def _throw(word, lowest, cells, words):  # type: ignore[no-untyped-def]
+    """Flip the cell named by the low 16 bits of `word`, unless it lies outside the region."""
+    place = (word & _U16_MASK) - lowest
+    if place < cells:
+        words[np.int64(place >> _U6)] ^= _U1 << (place & _U63)
+
+
+@numba.njit(cache=True, nogil=True)
+def _flip_throws(state, throws, begin, end, words):  # type: ignore[no-untyped-def]
+    """XOR `throws` cells of the block, with replacement, four to a random word; those outside begin..end are dropped."""
+    lowest, cells = np.uint64(begin * 64), np.uint64((end - begin) * 64)
+    for _ in range(throws >> 2):
+        word = next_word(state)
+        _throw(word, lowest, cells, words)
+        word >>= _U16
+        _throw(word, lowest, cells, words)
+        word >>= _U16
+        _throw(word, lowest, cells, words)
+        word >>= _U16
+        _throw(word, lowest, cells, words)
+    if throws & 3:
+        word = next_word(state)
+        for _ in range(throws & 3):
+            _throw(word, lowest, cells, words)
+            word >>= _U16
+
+
+@numba.njit(cache=True, nogil=True)
+def _flip_bernoulli(sampler, recipe, stream, begin, end, words):  # type: ignore[no-untyped-def]
+    """XOR independent Bernoulli bits of recipe `recipe` into the words begin..end of a block."""
+    if sampler.inverted[recipe]:
+        for i in range(end - begin):
+            words[i] ^= _ALL
+    levels = sampler.levels[recipe]
+    if levels:
+        _flip_levels(name_stream(stream, np.uint64(2 * recipe)), levels, sampler.numerators[recipe], begin, end, words)
+    first, stop = sampler.table_first[recipe], sampler.table_first[recipe + 1]
+    if stop > first:
+        state = np.empty(4, dtype=np.uint64)
+        start(state, name_stream(stream, np.uint64(2 * recipe + 1)))
+        throws = _poisson(state, sampler.table_low[recipe], first, stop, sampler.table)
+        _flip_throws(state, throws, begin, end, words)
+
+
+@numba.njit(cache=True, nogil=True)
+def draw_block(sampler, trial, write, read, block, mask):  # type: ignore[no-untyped-def]
+    """The flips of one block of a region at one read: mask[:n] = read bits XOR written bits.
+
+    Returns (first, n): the region's words first..first + n lie in this block. mask: scratch, uint64[BLOCK_WORDS].
+    """
+    words = sampler.written.size
+    first = max(block * BLOCK_WORDS - sampler.first_word, 0)
+    last = min((block + 1) * BLOCK_WORDS - sampler.first_word, words)
+    begin = sampler.first_word + first - block * BLOCK_WORDS
+    n = last - first
+    for i in range(n):
+        mask[i] = sampler.held[first + i]
+    for term in range(sampler.term_streams.size):
+        stream = name_stream(sampler.stream, sampler.term_streams[term])
+        stream = name_stream(name_stream(stream, np.uint64(trial)), np.uint64(write))
+        stream = name_stream(name_stream(stream, np.uint64(read)), np.uint64(block))
+        if sampler.symmetric[term]:
+            _flip_bernoulli(sampler, 2 * term, stream, begin, begin + n, mask)
+        else:
+            _flip_polar(sampler, term, stream, begin, n, mask)
+    for i in range(n):
+        mask[i] ^= sampler.written[first + i]
+    if last == words:
+        mask[n - 1] &= sampler.last_mask
+    return first, n
+
+
+@numba.njit(cache=True, nogil=True)
+def _flip_polar(sampler, term, stream, begin, n, cells):  # type: ignore[no-untyped-def]
+    """Bits that are 0 flip with p01, bits that are 1 with p10: both masks are drawn, then combined on the bits themselves."""
+    to_one = np.zeros(n, dtype=np.uint64)
+    to_zero = np.zeros(n, dtype=np.uint64)
+    _flip_bernoulli(sampler, 2 * term, stream, begin, begin + n, to_one)
+    _flip_bernoulli(sampler, 2 * term + 1, stream, begin, begin + n, to_zero)
+    for i in range(n):
+        cells[i] ^= (~cells[i] & to_one[i]) | (cells[i] & to_zero[i])
+
+
+@numba.njit(cache=True, nogil=True)
+def draw_region(sampler, trial, write, read, flips):  # type: ignore[no-untyped-def]
+    """The flips of the whole region at one read into `flips` (uint64, one per word); returns how many there are."""
+    mask = np.empty(BLOCK_WORDS, dtype=np.uint64)
+    words = sampler.written.size
+    count = 0
+    if words:
+        for block in range(sampler.first_word // BLOCK_WORDS, (sampler.first_word + words - 1) // BLOCK_WORDS + 1):
+            first, n = draw_block(sampler, trial, write, read, block, mask)
+            for i in range(n):
+                flips[first + i] = mask[i]
+                count += _popcount(mask[i])
+    return count
+
+
+@numba.njit(cache=True, inline="always")
+def _popcount(word):  # type: ignore[no-untyped-def]
+    """Set bits of a word; LLVM turns this into its popcount instruction."""
+    word = word - ((word >> _U1) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
+assert BLOCK_BITS == 1 << 16, "throws name a cell of a block by 16 bits"

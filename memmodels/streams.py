@@ -1,0 +1,99 @@
+"""Addressed random numbers: what is drawn depends on what it is drawn for, never on who draws it or when.
+
+A *stream* is named by integers (seed, die, term, trial, write, read, block): they are mixed into 64 bits, from which splitmix64
+starts a xoshiro256++ generator, as its authors advise (Blackman and Vigna, 2019). Only integer arithmetic is used, so every CPU,
+thread count and order draws the same. This file is part of the sampling format (`sampler.VERSION`).
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_SECOND = np.uint64(0xD1B54A32D192ED03)
+_S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
+_R17, _R19, _R23, _R41, _R45 = np.uint64(17), np.uint64(19), np.uint64(23), np.uint64(41), np.uint64(45)
+
+LANES = 16
+"""Interleaved generators that make random words; a constant of the sampling format."""
+
+
+@numba.njit(cache=True, inline="always")
+def mix(z):  # type: ignore[no-untyped-def]
+    """The finalizer of splitmix64: a bijection of uint64 in which every input bit moves every output bit."""
+    z = (z ^ (z >> _S30)) * _MIX_1
+    z = (z ^ (z >> _S27)) * _MIX_2
+    return z ^ (z >> _S31)
+
+
+@numba.njit(cache=True, inline="always")
+def name_stream(parent, value):  # type: ignore[no-untyped-def]
+    """The stream named `value` below `parent`: uint64, uint64 -> uint64."""
+    return mix((parent ^ mix(value + _GOLDEN)) * _GOLDEN + _SECOND)
+
+
+@numba.njit(cache=True, inline="always")
+def start(state, stream):  # type: ignore[no-untyped-def]
+    """Start the generator `state` (uint64[4]) of `stream`."""
+    z = stream
+    for i in range(4):
+        z = z + _GOLDEN
+        state[i] = mix(z)
+
+
+@numba.njit(cache=True, inline="always")
+def next_word(state):  # type: ignore[no-untyped-def]
+    """The next 64 random bits of xoshiro256++."""
+    s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
+    sum03 = s0 + s3
+    result = ((sum03 << _R23) | (sum03 >> _R41)) + s0
+    t = s1 << _R17
+    s2 ^= s0
+    s3 ^= s1
+    state[1] = s1 ^ s2
+    state[0] = s0 ^ s3
+    state[2] = s2 ^ t
+    state[3] = (s3 << _R45) | (s3 >> _R19)
+    return result
+
+
+@numba.njit(cache=True)
+def start_lanes(lanes, stream):  # type: ignore[no-untyped-def]
+    """Start LANES generators (uint64[4, LANES]) of `stream`; lane l continues the splitmix64 sequence of lane l - 1."""
+    z = stream
+    for lane in range(LANES):
+        for i in range(4):
+            z = z + _GOLDEN
+            lanes[i, lane] = mix(z)
+
+
+def stream_of(*names: int) -> np.uint64:
+    """The stream named by these integers, from Python: the same as nested `name_stream` calls that start at 0."""
+    parent = np.uint64(0)
+    for value in names:
+        parent = _name(parent, np.uint64(value & 0xFFFFFFFFFFFFFFFF))
+    return parent
+
+
+def _name(parent: np.uint64, value: np.uint64) -> np.uint64:
+    with np.errstate(over="ignore"):
+        return _mix((parent ^ _mix(value + _GOLDEN)) * _GOLDEN + _SECOND)
+
+
+def _mix(z: np.uint64) -> np.uint64:
+    z = (z ^ (z >> _S30)) * _MIX_1
+    z = (z ^ (z >> _S27)) * _MIX_2
+    return np.uint64(z ^ (z >> _S31))
+
+
+def random_words(stream: np.uint64, count: int) -> npt.NDArray[np.uint64]:
+    """`count` random words named by (stream, index): word i is mix(stream + (i + 1) * golden), from Python."""
+    with np.errstate(over="ignore"):
+        z = stream + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64)
+        z = (z ^ (z >> _S30)) * _MIX_1
+        z = (z ^ (z >> _S27)) * _MIX_2
+        return z ^ (z >> _S31)

@@ -1,0 +1,115 @@
+"""What a memory technology is: conditions with valid ranges, a law from conditions to error terms, a cost, and where it is from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from memmodels.errors import MemorySpecError
+from memmodels.memory import Accesses, Basis, ConditionValue, Cost
+from memmodels.terms import ErrorTerm, Lifetime
+
+Conditions = Mapping[str, ConditionValue]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One knob: its unit, meaning, default (None: must be given, or is optional as `help` says) and valid values.
+
+    low, high: the closed range in which the law is supported by its source; a value outside is refused, never extrapolated.
+    choices: the legal words, for a knob that is not a number.
+    """
+
+    name: str
+    unit: str
+    help: str
+    default: ConditionValue | None = None
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    required: bool = False
+
+    def check(self, value: ConditionValue, technology: str) -> ConditionValue:
+        """The value as number or word; MemorySpecError if it is neither or out of range."""
+        asked = f"{technology}: {self.name}={value}"
+        if self.choices:
+            if str(value) not in self.choices:
+                raise MemorySpecError(asked, f"{self.name} is one of {', '.join(self.choices)}", "Choose one of these")
+            return str(value)
+        try:
+            number = float(value)
+        except ValueError:
+            raise MemorySpecError(asked, f"{self.name} takes a number{self._unit}", "Write it without a unit") from None
+        if not (self._low <= number <= self._high):
+            raise MemorySpecError(
+                asked, f"the valid range is {self.range}", f"Choose {self.name} within it; laws are not extrapolated"
+            )
+        return number
+
+    @property
+    def _low(self) -> float:
+        return -float("inf") if self.low is None else self.low
+
+    @property
+    def _high(self) -> float:
+        return float("inf") if self.high is None else self.high
+
+    @property
+    def _unit(self) -> str:
+        return f" in {self.unit}" if self.unit else ""
+
+    @property
+    def range(self) -> str:
+        """The valid values in words."""
+        if self.choices:
+            return " | ".join(self.choices)
+        return f"{self._low:g} … {self._high:g} {self.unit}".strip()
+
+
+@dataclass(frozen=True)
+class Technology:
+    """A kind of memory by name; everything `weakcell memories NAME` shows is in this record.
+
+    terms: complete conditions -> error terms. cost: conditions, bits of the region, accesses -> cost.
+    sweep: the condition that a sweep usually moves. constants: name -> value with unit and basis, for people.
+    """
+
+    name: str
+    title: str
+    conditions: tuple[Condition, ...]
+    terms: Callable[[Conditions], tuple[ErrorTerm, ...]]
+    cost: Callable[[Conditions, int, Accesses], Cost]
+    law: str
+    source: str
+    basis: Basis
+    sweep: str | None = None
+    constants: tuple[tuple[str, str, Basis], ...] = ()
+    notes: str = ""
+
+    def resolve(self, given: Mapping[str, ConditionValue]) -> dict[str, ConditionValue]:
+        """Complete and check conditions: defaults filled in, unknown keys and bad values refused (MemorySpecError)."""
+        known = {condition.name: condition for condition in self.conditions}
+        for key in given:
+            if key not in known:
+                raise MemorySpecError(
+                    f"{self.name}: {key}={given[key]}",
+                    f"{self.name} has no condition {key!r}",
+                    f"It has: {', '.join(known) or 'none'}",
+                )
+        resolved = {c.name: c.default for c in self.conditions if c.default is not None}
+        resolved.update({key: known[key].check(value, self.name) for key, value in given.items()})
+        missing = [c.name for c in self.conditions if c.required and c.name not in resolved]
+        if missing:
+            raise MemorySpecError(
+                f"{self.name} without {', '.join(missing)}", "it has no default", f"Give it, as in {self.name}:{missing[0]}=…"
+            )
+        return resolved
+
+    def lifetimes(self, conditions: Conditions) -> tuple[Lifetime, ...]:
+        """The lifetimes of its terms at these conditions, each once, in order."""
+        return tuple(dict.fromkeys(term.lifetime for term in self.terms(conditions)))
+
+
+def free_of_charge(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
+    """The cost of a technology that publishes none: all None."""
+    return Cost()
