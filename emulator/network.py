@@ -67,8 +67,8 @@ class StoredTensor:
     role: Role
     encoding: Encoding
     values: npt.NDArray[np.int32]
-    scale: npt.NDArray[np.float32] = field(default_factory=lambda: np.float32(1.0).reshape(()))
-    zero_point: npt.NDArray[np.int32] = field(default_factory=lambda: np.int32(0).reshape(()))
+    scale: npt.NDArray[np.float32] = field(default_factory=lambda: np.array(1.0, dtype=np.float32))
+    zero_point: npt.NDArray[np.int32] = field(default_factory=lambda: np.array(0, dtype=np.int32))
 
     def __post_init__(self) -> None:
         if self.values.size and (self.values.min() < self.encoding.low or self.values.max() > self.encoding.high):
@@ -91,7 +91,7 @@ class ValueSpec:
     kind: Kind
     shape: tuple[int, ...]
     dtype: str = "float32"
-    scale: npt.NDArray[np.float32] = field(default_factory=lambda: np.float32(1.0).reshape(()))
+    scale: npt.NDArray[np.float32] = field(default_factory=lambda: np.array(1.0, dtype=np.float32))
     zero_point: int = 0
 
     @property

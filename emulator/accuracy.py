@@ -1,0 +1,141 @@
+"""Trials and what they say: accuracy under errors, predictions that changed, and intervals over trials.
+
+The unit of replication is the trial (a die and its draws), never the image: images of one trial share its faults.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.deployment import Deployment, Fault, ReadPolicy, deploy
+from emulator.placement import Placement
+from emulator.plan import Plan
+from emulator.run import infer, outputs_under_faults
+from memmodels.errors import InputError
+from memmodels.memory import Memory
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Inputs by name, labels if there are any, and what the fault-free network answers (class numbers, one per image)."""
+
+    inputs: Mapping[str, Array]
+    labels: Array | None
+    clean: Array
+
+    @property
+    def images(self) -> int:
+        return len(self.clean)
+
+    @property
+    def clean_accuracy(self) -> float | None:
+        return None if self.labels is None else float(np.mean(self.clean == self.labels))
+
+
+def pose(plan: Plan, inputs: Mapping[str, Array], labels: Array | None = None) -> Questions:
+    """Run the clean network once over the data; InputError if labels and images do not match in number."""
+    clean = _answers(plan, infer(plan, inputs))
+    if labels is not None and labels.shape != clean.shape:
+        raise InputError(f"Labels of shape {labels.shape}", f"there are {len(clean)} images", "Bring one integer label per image")
+    return Questions(inputs, labels, clean)
+
+
+def _answers(plan: Plan, outputs: Mapping[str, Array]) -> Array:
+    """The class of each image: argmax of the first output, the lowest class at a tie."""
+    scores = outputs[plan.network.outputs[0]]
+    answers: Array = np.argmax(scores.reshape(len(scores), -1), axis=1)
+    return answers
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One trial: a pass over the data set. Accuracies are shares in [0, 1]; flips and bits_read count by tensor."""
+
+    trial: int
+    die: int
+    images: int
+    accuracy: float | None
+    changed: float
+    flips: Mapping[str, int]
+    bits_read: Mapping[str, int]
+    class_accuracy: tuple[float, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def flip_rate(self) -> float:
+        """Flips per bit read."""
+        return sum(self.flips.values()) / max(1, sum(self.bits_read.values()))
+
+
+def run_trial(
+    plan: Plan,
+    placement: Placement,
+    questions: Questions,
+    policy: ReadPolicy = ReadPolicy.BATCH,
+    *,
+    trial: int = 0,
+    seed: int = 0,
+    die: int | None = None,
+    batch: int = 256,
+    memories: Sequence[Memory] | None = None,
+    record: bool = False,
+) -> TrialResult:
+    """One pass over the data on die `die` (the trial's number if None) with draw `trial`; `record` keeps every flip."""
+    deployment = deploy(plan, placement, policy, trial, seed, die, memories, record)
+    answers = _answers(plan, outputs_under_faults(plan, questions.inputs, deployment, batch))
+    return _judge(deployment, questions, answers, trial if die is None else die)
+
+
+def _judge(deployment: Deployment, questions: Questions, answers: Array, die: int) -> TrialResult:
+    right = None if questions.labels is None else answers == questions.labels
+    per_class: tuple[float, ...] = ()
+    if right is not None and questions.labels is not None and len(right):
+        classes = range(int(questions.labels.max()) + 1)
+        per_class = tuple(
+            float(right[questions.labels == c].mean()) if (questions.labels == c).any() else math.nan for c in classes
+        )
+    return TrialResult(
+        trial=deployment.trial,
+        die=die,
+        images=questions.images,
+        accuracy=None if right is None else float(right.mean()),
+        changed=float(np.mean(answers != questions.clean)),
+        flips=dict(deployment.tally.flips),
+        bits_read=dict(deployment.tally.bits_read),
+        class_accuracy=per_class,
+        faults=tuple(deployment.faults or ()),
+    )
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high): Student's t interval of the mean over trials; low and high are NaN for fewer than two trials."""
+    from scipy.stats import t
+
+    data = np.asarray(values, dtype=np.float64)
+    mean = float(data.mean())
+    if data.size < 2:
+        return mean, math.nan, math.nan
+    half = float(t.ppf(0.5 + confidence / 2, data.size - 1) * data.std(ddof=1) / math.sqrt(data.size))
+    return mean, mean - half, mean + half
+
+
+def low_quantile_bound(values: Sequence[float], share: float = 0.05, confidence: float = 0.95) -> float | None:
+    """A value that at least 1 - share of all dies exceed or reach, with this confidence: an order statistic of the dies seen.
+
+    None if there are too few: 59 dies are needed for share 0.05 at 95 %.
+    """
+    from scipy.stats import binom
+
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    rank = int(binom.ppf(1.0 - confidence, ordered.size, share))
+    while rank > 0 and binom.cdf(rank - 1, ordered.size, share) > 1.0 - confidence:
+        rank -= 1
+    return float(ordered[rank - 1]) if rank > 0 else None

@@ -1,0 +1,132 @@
+"""A network deployed on memories: every placed tensor written to its regions, and what each read of them brings back.
+
+A *trial* is one deployment: die, draw, one pass over the data. Reads are named, not counted: the read index is 0 for `load`, the
+number of the batch, the number of the image in the data set, or image x pixels + pixel, so chunks and threads change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from emulator.network import Layer
+from emulator.placement import Placement, Slot
+from emulator.plan import Plan
+from emulator.storage import codes_of, layout_of
+from memmodels.address import Words, pack
+from memmodels.catalogue import open_memory
+from memmodels.memory import Key, Memory, Region
+from memmodels.sampler import Sampler, draw_region
+
+
+class ReadPolicy(StrEnum):
+    """When weights are read from their memory again."""
+
+    LOAD = "load"
+    """Once per trial."""
+    BATCH = "batch"
+    """Once per batch; the result depends on the batch size."""
+    IMAGE = "image"
+    """Each weight once per image: weight-stationary hardware."""
+    ACCESS = "access"
+    """Each time an output uses it: output-stationary hardware. A weight of a convolution is read for every output pixel."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSlot:
+    """A slot that has been written: its region, the memory that holds it, and its sampler if that memory has one."""
+
+    slot: Slot
+    memory: Memory
+    region: Region
+    sampler: Sampler | None
+
+
+@dataclass(eq=False)
+class Tally:
+    """Counts of one trial by tensor: flips seen, and bits read."""
+
+    flips: dict[str, int] = field(default_factory=dict)
+    bits_read: dict[str, int] = field(default_factory=dict)
+
+    def add(self, tensor: str, flips: int, bits: int) -> None:
+        self.flips[tensor] = self.flips.get(tensor, 0) + flips
+        self.bits_read[tensor] = self.bits_read.get(tensor, 0) + bits
+
+
+@dataclass(frozen=True, eq=False)
+class Fault:
+    """The flips of one read of one region, to be saved or replayed."""
+
+    read: int
+    slot: Slot
+    flips: Words
+
+
+@dataclass(eq=False)
+class Deployment:
+    """One trial's stored network. `faults` collects every read with flips if it is a list; that makes runs slower."""
+
+    plan: Plan
+    trial: int
+    policy: ReadPolicy
+    slots: dict[str, tuple[StoredSlot, ...]]
+    tally: Tally = field(default_factory=Tally)
+    faults: list[Fault] | None = None
+
+    def read(self, stored: StoredSlot, read: int) -> Words:
+        """The flips (read bits XOR written bits) of one read of a slot."""
+        flips = np.empty_like(stored.region.written)
+        if stored.sampler is not None:
+            count = draw_region(stored.sampler, self.trial, stored.region.key.write, read, flips)
+        else:
+            count = stored.memory.read(stored.region, Key(self.trial, stored.region.key.write, read), flips).flips
+            np.bitwise_xor(flips, stored.region.written, out=flips)
+        self.tally.add(stored.slot.tensor, count, stored.region.layout.bits)
+        if self.faults is not None and count:
+            self.faults.append(Fault(read, stored.slot, flips))
+        return flips
+
+    def slots_of(self, layer: Layer) -> tuple[StoredSlot, ...]:
+        """The stored slots of all parameters that a layer uses."""
+        return tuple(stored for name in parameters_of(layer) for stored in self.slots.get(name, ()))
+
+    @property
+    def all_slots(self) -> tuple[StoredSlot, ...]:
+        return tuple(stored for slots in self.slots.values() for stored in slots)
+
+
+def parameters_of(layer: Layer) -> tuple[str, ...]:
+    """Names of the stored tensors that a layer reads."""
+    names = (getattr(layer, attribute, None) for attribute in ("weight", "bias", "threshold", "upper", "lower"))
+    return tuple(name for name in names if isinstance(name, str))
+
+
+def deploy(
+    plan: Plan,
+    placement: Placement,
+    policy: ReadPolicy,
+    trial: int = 0,
+    seed: int = 0,
+    die: int | None = None,
+    memories: Sequence[Memory] | None = None,
+    record: bool = False,
+) -> Deployment:
+    """Write a network to its memories: die `die` (the trial's own if None), draw `trial`.
+
+    memories: one per array of the placement, instead of opening them from their SPECs (a board, a recording, a test's own).
+    """
+    if memories is None:
+        which = trial if die is None else die
+        memories = [open_memory(spec, seed, which, array) for array, spec in enumerate(placement.arrays)]
+    slots: dict[str, list[StoredSlot]] = {}
+    for slot in placement.slots:
+        tensor, memory = plan.network.tensors[slot.tensor], memories[slot.array]
+        layout = layout_of(tensor, slot.planes)
+        region = memory.write(pack(codes_of(tensor.values, tensor.encoding), layout), layout, Key(trial))
+        slots.setdefault(slot.tensor, []).append(StoredSlot(slot, memory, region, memory.sampler(region)))
+    stored = {name: tuple(parts) for name, parts in slots.items()}
+    return Deployment(plan, trial, policy, stored, faults=[] if record else None)

@@ -1,0 +1,55 @@
+"""What a deployment costs per inference: each array's cost for its accesses, added up only where the units agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from emulator.deployment import Deployment, ReadPolicy, parameters_of
+from emulator.network import Convolution, Network
+from memmodels.memory import Accesses, Basis, Quantity
+
+_WEAKEST: Sequence[Basis] = ("measured", "published", "computed", "assumed")
+
+
+def reads_per_inference(network: Network, policy: ReadPolicy, images: int, batch: int) -> dict[str, float]:
+    """How often each stored tensor is read per image under a read policy (load: once for all images)."""
+    reads: dict[str, float] = {}
+    for layer in network.layers:
+        height, width = network.values[layer.output].height_width
+        pixels = height * width if isinstance(layer, Convolution) else 1
+        per_image = {
+            ReadPolicy.LOAD: 1.0 / max(images, 1),
+            ReadPolicy.BATCH: -(-images // batch) / max(images, 1),
+            ReadPolicy.IMAGE: 1.0,
+            ReadPolicy.ACCESS: float(pixels),
+        }[policy]
+        for name in parameters_of(layer):
+            reads[name] = reads.get(name, 0.0) + per_image
+    return reads
+
+
+def energy_per_inference(deployment: Deployment, images: int, batch: int) -> tuple[Quantity, ...]:
+    """Energy of the reads of one inference, one quantity per unit.
+
+    Picojoules add up. A relative energy is the mean over the bits read, in units of the same reads at its reference point.
+    """
+    reads = reads_per_inference(deployment.plan.network, deployment.policy, images, batch)
+    by_unit: dict[str, list[tuple[Quantity, float]]] = {}
+    for stored in deployment.all_slots:
+        count = reads[stored.slot.tensor]
+        energy = stored.memory.cost(stored.region, Accesses(count)).energy
+        if energy is not None:
+            by_unit.setdefault(energy.unit, []).append((energy, stored.region.layout.bits * count))
+    return tuple(_combine(parts) for parts in by_unit.values())
+
+
+def _combine(parts: list[tuple[Quantity, float]]) -> Quantity:
+    first = parts[0][0]
+    basis = max((quantity.basis for quantity, _ in parts), key=_WEAKEST.index)
+    source = "; ".join(dict.fromkeys(quantity.source for quantity, _ in parts))
+    if first.unit == "pJ":
+        return Quantity(sum(quantity.value for quantity, _ in parts), first.unit, basis, source)
+    values, weights = zip(*((quantity.value, weight) for quantity, weight in parts), strict=True)
+    return Quantity(float(np.average(values, weights=weights)), first.unit, basis, source)

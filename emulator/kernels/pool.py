@@ -1,0 +1,66 @@
+"""Pools over windows of channels-last values; padding never wins a maximum and adds nothing to a sum."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True, nogil=True)
+def max_pool(x, geometry, out):  # type: ignore[no-untyped-def]
+    """Largest code in each window: x (n, h, w, C) -> out (n, oh, ow, C) of the same dtype."""
+    kernel, stride, dilation, pads = geometry
+    for image in range(out.shape[0]):
+        for oy in range(out.shape[1]):
+            for ox in range(out.shape[2]):
+                seen = False
+                for ky in range(kernel[0]):
+                    iy = oy * stride[0] - pads[0] + ky * dilation[0]
+                    if iy < 0 or iy >= x.shape[1]:
+                        continue
+                    for kx in range(kernel[1]):
+                        ix = ox * stride[1] - pads[1] + kx * dilation[1]
+                        if ix < 0 or ix >= x.shape[2]:
+                            continue
+                        for c in range(x.shape[3]):
+                            if not seen or x[image, iy, ix, c] > out[image, oy, ox, c]:
+                                out[image, oy, ox, c] = x[image, iy, ix, c]
+                        seen = True
+
+
+@numba.njit(cache=True, nogil=True)
+def or_pool(x, geometry, out):  # type: ignore[no-untyped-def]
+    """Maximum of packed ±1 values, which is their OR: x (n, h, w, words) -> out (n, oh, ow, words), zeroed by the caller."""
+    kernel, stride, dilation, pads = geometry
+    for image in range(out.shape[0]):
+        for oy in range(out.shape[1]):
+            for ox in range(out.shape[2]):
+                for ky in range(kernel[0]):
+                    iy = oy * stride[0] - pads[0] + ky * dilation[0]
+                    for kx in range(kernel[1]):
+                        ix = ox * stride[1] - pads[1] + kx * dilation[1]
+                        if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
+                            for c in range(x.shape[3]):
+                                out[image, oy, ox, c] |= x[image, iy, ix, c]
+
+
+@numba.njit(cache=True, nogil=True)
+def sum_pool(x, zero_point, geometry, include_pad, out, counts):  # type: ignore[no-untyped-def]
+    """Sum of (x - zero_point) in each window into out (int32), and what to divide it by into counts (oh, ow)."""
+    kernel, stride, dilation, pads = geometry
+    height, width = x.shape[1], x.shape[2]
+    for oy in range(out.shape[1]):
+        for ox in range(out.shape[2]):
+            counts[oy, ox] = 0
+            for ky in range(kernel[0]):
+                iy = oy * stride[0] - pads[0] + ky * dilation[0]
+                for kx in range(kernel[1]):
+                    ix = ox * stride[1] - pads[1] + kx * dilation[1]
+                    inside = 0 <= iy < height and 0 <= ix < width
+                    if inside or (include_pad and iy < height + pads[2] and ix < width + pads[3]):
+                        counts[oy, ox] += 1
+                    if not inside:
+                        continue
+                    for image in range(out.shape[0]):
+                        for c in range(x.shape[3]):
+                            out[image, oy, ox, c] += np.int32(x[image, iy, ix, c]) - np.int32(zero_point)

@@ -1,0 +1,226 @@
+"""What each layer record computes, on whole chunks of images: one function per record, looked up by its type.
+
+A function takes the layer, its input arrays, the specs of its values and the run's parameters, and returns the output array in
+the physical form that `network.py` describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator import network as nw
+from emulator.kernels import binary, integer, pool
+from emulator.plan import Parameters
+
+Array = npt.NDArray[Any]
+Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int, int, int]]
+
+
+def geometry_of(window: nw.Window) -> Geometry:
+    """A window as plain tuples, for kernels."""
+    return window.kernel, window.stride, window.dilation, window.pads
+
+
+def compute(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:
+    """The layer's output for a chunk; inputs in the order of `layer.inputs`."""
+    return _FUNCTIONS[type(layer)](layer, inputs, parameters)
+
+
+def empty_output(spec: nw.ValueSpec, images: int) -> Array:
+    """A zeroed array in the physical form of a value."""
+    if spec.kind == "float":
+        return np.zeros((images, *spec.shape), dtype=np.float32)
+    height, width = spec.height_width
+    if spec.kind == "bits":
+        return np.zeros((images, height, width, -(-spec.channels // 64)), dtype=np.uint64)
+    return np.zeros((images, height, width, spec.channels), dtype=spec.dtype)
+
+
+def centred(x: Array, zero_point: int) -> Array:
+    """x - zero_point in the narrowest of int16 and int32 that surely holds it."""
+    if x.dtype.itemsize == 1:
+        return x.astype(np.int16) - np.int16(zero_point)
+    return x.astype(np.int32) - np.int32(zero_point)
+
+
+def to_onnx_order(x: Array, spec: nw.ValueSpec) -> Array:
+    """Channels-last codes (n, H, W, C) -> (n, *shape)."""
+    return x.transpose(0, 3, 1, 2).reshape(len(x), *spec.shape)
+
+
+def to_channels_last(x: Array, spec: nw.ValueSpec) -> Array:
+    """(n, *shape) -> channels-last (n, H, W, C)."""
+    height, width = spec.height_width
+    return np.ascontiguousarray(x.reshape(len(x), spec.channels, height, width).transpose(0, 2, 3, 1))
+
+
+def values_of(x: Array, spec: nw.ValueSpec) -> Array:
+    """Codes or bits as integers (n, H, W, C); bits become +1 and -1."""
+    return binary.unpack_channels(x, spec.channels) if spec.kind == "bits" else x
+
+
+def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    spec, x = network.values[layer.inputs[0]], inputs[0]
+    weights, out = parameters.values[layer.weight], empty_output(network.values[layer.output], len(x))
+    if spec.kind == "float":
+        return _float_convolution(layer, x, parameters)
+    if weights.dtype == np.uint64:
+        binary.binary_convolution(x, spec.channels, weights, geometry_of(layer.window), out)
+        return _with_bias(layer, out, parameters)
+    x = centred(values_of(x, spec), spec.zero_point if spec.kind == "codes" else 0)
+    zero_points, bias = convolution_constants(layer, parameters)
+    if layer.groups == 1:
+        integer.integer_convolution(x, weights, zero_points, bias, geometry_of(layer.window), out)
+    else:
+        integer.grouped_convolution(x, weights, zero_points, bias, layer.groups, geometry_of(layer.window), out)
+    return out
+
+
+def convolution_constants(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, Array]:
+    """Weight zero points and bias of a convolution, one int32 per output channel."""
+    tensor = parameters.plan.network.tensors[layer.weight]
+    outputs = tensor.values.shape[0]
+    zero_points = np.broadcast_to(tensor.zero_point, outputs).astype(np.int32)
+    bias = parameters.values[layer.bias].astype(np.int32) if layer.bias else np.zeros(outputs, dtype=np.int32)
+    return zero_points, bias
+
+
+def _with_bias(layer: nw.Convolution, out: Array, parameters: Parameters) -> Array:
+    if layer.bias:
+        out += parameters.values[layer.bias].astype(np.int32)
+    return out
+
+
+def _float_convolution(layer: nw.Convolution, x: Array, parameters: Parameters) -> Array:
+    """Float activations against stored weights: patches times a float32 matrix, in ONNX order."""
+    network = parameters.plan.network
+    tensor, spec, window = network.tensors[layer.weight], network.values[layer.inputs[0]], layer.window
+    (kh, kw), (dh, dw), (top, left, bottom, right) = window.kernel, window.dilation, window.pads
+    outputs, channels = tensor.values.shape[:2]
+    height, width = spec.height_width
+    padded = np.pad(x.reshape(len(x), spec.channels, height, width), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(2, 3))
+    views = views[:, :, :: window.stride[0], :: window.stride[1], ::dh, ::dw]
+    patches = views.transpose(0, 2, 3, 4, 5, 1)
+    real = parameters.values[layer.weight].astype(np.float32) - tensor.zero_point.reshape(-1, 1).astype(np.float32)
+    real = real * tensor.scale.reshape(-1, 1)
+    per_group, made = outputs // layer.groups, []
+    for group in range(layer.groups):
+        own = patches[..., group * channels : (group + 1) * channels].reshape(*patches.shape[:3], -1)
+        made.append(own @ real[group * per_group : (group + 1) * per_group].T)
+    out = np.concatenate(made, axis=-1).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(out).reshape(len(x), *network.values[layer.output].shape)
+
+
+def _quantize(layer: nw.Quantize, inputs: list[Array], parameters: Parameters) -> Array:
+    spec = parameters.plan.network.values[layer.output]
+    q = _round(inputs[0] / np.float32(layer.scale), layer.zero_point, layer.low, layer.high, spec.dtype)
+    return to_channels_last(q, spec)
+
+
+def _round(x: Array, zero_point: int, low: int, high: int, dtype: str) -> Array:
+    """clamp(rint(x) + zero_point, low, high), half to even; NaN becomes `low`, as in onnxruntime."""
+    limited = np.clip(np.rint(x), np.float32(low - zero_point), np.float32(high - zero_point))
+    codes: Array = np.nan_to_num(limited, nan=low - zero_point).astype(np.int64) + zero_point
+    return codes.astype(dtype)
+
+
+def _real(x: Array, spec: nw.ValueSpec) -> Array:
+    """float32(q - zero_point), channels last."""
+    wide = values_of(x, spec).astype(np.int64) - (spec.zero_point if spec.kind == "codes" else 0)
+    real: Array = wide.astype(np.float32)
+    return real
+
+
+def _dequantize(layer: nw.Dequantize, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    y = _real(inputs[0], network.values[layer.inputs[0]]) * layer.scale
+    if layer.bias is not None:
+        y = y + layer.bias
+    return to_onnx_order(y, network.values[layer.output])
+
+
+def _requantize(layer: nw.Requantize, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    y = _real(inputs[0], network.values[layer.inputs[0]]) * layer.multiplier
+    return _round(y, layer.zero_point, layer.low, layer.high, network.values[layer.output].dtype)
+
+
+def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    y = _real(inputs[0], network.values[layer.inputs[0]]) * layer.scale
+    if layer.bias is not None:
+        y = y + layer.bias
+    for step in layer.steps:
+        y = step(y)
+    return _round(y / np.float32(layer.out_scale), layer.zero_point, layer.low, layer.high, network.values[layer.output].dtype)
+
+
+def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: Parameters) -> Array:
+    out = empty_output(parameters.plan.network.values[layer.output], len(inputs[0]))
+    acc = np.ascontiguousarray(inputs[0], dtype=np.int32)
+    binary.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
+    return out
+
+
+def _ternary_sign(layer: nw.TernarySign, inputs: list[Array], parameters: Parameters) -> Array:
+    upper, lower = parameters.values[layer.upper], parameters.values[layer.lower]
+    sign = (inputs[0] >= upper).astype(np.int8) - (inputs[0] <= lower).astype(np.int8)
+    return np.where(layer.inverted, -sign, sign).astype(np.int8)
+
+
+def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    specs = [network.values[name] for name in layer.inputs]
+    a, b = (_real(x, spec) * spec.scale for x, spec in zip(inputs, specs, strict=True))
+    y = (a + b) / np.float32(layer.out_scale)
+    return _round(y, layer.zero_point, layer.low, layer.high, network.values[layer.output].dtype)
+
+
+def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: Parameters) -> Array:
+    spec = parameters.plan.network.values[layer.output]
+    out = empty_output(spec, len(inputs[0]))
+    kernel = pool.or_pool if spec.kind == "bits" else pool.max_pool
+    kernel(inputs[0], geometry_of(layer.window), out)
+    return out
+
+
+def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    spec, out_spec = network.values[layer.inputs[0]], network.values[layer.output]
+    height, width = out_spec.height_width
+    sums = np.zeros((len(inputs[0]), height, width, spec.channels), dtype=np.int32)
+    counts = np.zeros((height, width), dtype=np.int64)
+    pool.sum_pool(inputs[0], spec.zero_point, geometry_of(layer.window), layer.count_include_pad, sums, counts)
+    mean = sums.astype(np.float32) * spec.scale / counts[:, :, None].astype(np.float32)
+    return _round(mean / np.float32(layer.out_scale), layer.zero_point, layer.low, layer.high, out_spec.dtype)
+
+
+def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: Parameters) -> Array:
+    values = parameters.plan.network.values
+    spec, out_spec = values[layer.inputs[0]], values[layer.output]
+    if spec.kind == "float":
+        return inputs[0].reshape(len(inputs[0]), *out_spec.shape)
+    plain = to_onnx_order(values_of(inputs[0], spec), spec).reshape(len(inputs[0]), *out_spec.shape)
+    last = to_channels_last(plain, out_spec)
+    return binary.pack_channels(last > 0) if out_spec.kind == "bits" else last
+
+
+_FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Array]] = {
+    nw.Convolution: _convolution,
+    nw.Quantize: _quantize,
+    nw.Dequantize: _dequantize,
+    nw.Requantize: _requantize,
+    nw.AffineRequantize: _affine_requantize,
+    nw.Threshold: _threshold,
+    nw.TernarySign: _ternary_sign,
+    nw.AddCodes: _add_codes,
+    nw.MaxPool: _max_pool,
+    nw.AveragePool: _average_pool,
+    nw.Reshape: _reshape,
+}

@@ -1,0 +1,110 @@
+"""Which memory each stored bit lives in: (tensor, bit planes) -> SPEC.
+
+Weights live in the default memory unless a rule says otherwise; biases and thresholds live in a safe place (registers, logic)
+unless a rule names them. Equal SPECs share one array at disjoint addresses; different SPECs never share cells.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from emulator.network import Network, StoredTensor
+from memmodels.catalogue import MemorySpec
+from memmodels.errors import UsageError
+from memmodels.memory import ConditionValue
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Some bit planes of one tensor, and the number of the array they live in."""
+
+    tensor: str
+    planes: tuple[int, ...]
+    array: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Arrays (one SPEC each, array 0 is the default memory) and the slots that fill them, in the network's order."""
+
+    arrays: tuple[MemorySpec, ...]
+    slots: tuple[Slot, ...]
+
+    def at(self, **conditions: ConditionValue) -> Placement:
+        """The same placement with the default memory at another operating point."""
+        return Placement((self.arrays[0].at(**conditions), *self.arrays[1:]), self.slots)
+
+    def slots_of(self, tensor: str) -> tuple[Slot, ...]:
+        return tuple(slot for slot in self.slots if slot.tensor == tensor)
+
+    def bits(self, network: Network) -> int:
+        """Cells used in all."""
+        return sum(len(slot.planes) * network.tensors[slot.tensor].values.size for slot in self.slots)
+
+
+def place(network: Network, memory: MemorySpec, rules: Sequence[tuple[str, MemorySpec]] = ()) -> Placement:
+    """Place a network: every weight in `memory`, less what the rules move.
+
+    A rule is (`NAME` or `NAME@planes`, SPEC). NAME is a tensor or the layer that uses it (then its weight), or a pattern with `*`;
+    planes are bit numbers and ranges, 0 the least significant: `fc1@6-7`, `*@7`. Later rules win. UsageError if a rule names
+    nothing.
+    """
+    arrays: list[MemorySpec] = [memory]
+    homes: dict[tuple[str, int], int] = {(t.name, plane): 0 for t in network.weights for plane in range(t.encoding.bits)}
+    for target, spec in rules:
+        if spec not in arrays:
+            arrays.append(spec)
+        name, _, planes = target.partition("@")
+        matched = _tensors(network, name)
+        if not matched:
+            known = ", ".join([*layers_by_weight(network).values(), *network.tensors])
+            raise UsageError(f"--place {target}={spec}", f"no layer or tensor is called {name!r}", f"Known: {known}")
+        for tensor in matched:
+            for plane in _planes(target, planes, tensor):
+                homes[tensor.name, plane] = arrays.index(spec)
+    return Placement(tuple(arrays), tuple(_slots(network, homes)))
+
+
+def layers_by_weight(network: Network) -> dict[str, str]:
+    """Weight tensor -> the name of the layer that uses it first."""
+    names: dict[str, str] = {}
+    for layer in network.layers:
+        weight = getattr(layer, "weight", None)
+        if weight is not None:
+            names.setdefault(weight, layer.name)
+    return names
+
+
+def _tensors(network: Network, pattern: str) -> list[StoredTensor]:
+    by_weight = layers_by_weight(network)
+    exact = [t for t in network.tensors.values() if pattern in (t.name, by_weight.get(t.name))]
+    return exact or [t for t in network.weights if fnmatchcase(t.name, pattern) or fnmatchcase(by_weight.get(t.name, ""), pattern)]
+
+
+def _planes(target: str, text: str, tensor: StoredTensor) -> list[int]:
+    if not text:
+        return list(range(tensor.encoding.bits))
+    planes: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not match or int(match[2] or match[1]) >= tensor.encoding.bits:
+            raise UsageError(
+                f"--place {target}",
+                f"{part!r} is no bit or range of bits of {tensor.name} ({tensor.encoding})",
+                "Count bits from 0",
+            )
+        low, high = sorted((int(match[1]), int(match[2] or match[1])))
+        planes.update(range(low, high + 1))
+    return sorted(planes)
+
+
+def _slots(network: Network, homes: Mapping[tuple[str, int], int]) -> list[Slot]:
+    slots = []
+    for tensor in network.tensors.values():
+        own = {plane: home for (name, plane), home in homes.items() if name == tensor.name}
+        for array in sorted(set(own.values())):
+            slots.append(Slot(tensor.name, tuple(sorted(p for p, home in own.items() if home == array)), array))
+    return slots

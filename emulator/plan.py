@@ -1,0 +1,126 @@
+"""A plan: a network made ready for the kernels, compiled once; and the parameters of one run of it.
+
+For every stored tensor the plan holds its values in kernel order and `places`, the way from storage order to kernel order. A run
+works on its own copy (`Parameters`), because faults are put into it in place and taken out again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.kernels.scatter import LANES, flip_packed, flip_values
+from emulator.network import Convolution, Encoding, Network, StoredTensor
+from memmodels.address import Words
+
+
+@dataclass(frozen=True, eq=False)
+class KernelTensor:
+    """A stored tensor as its kernel reads it.
+
+    values: uint64 words of packed signs, or integers. places (int64, one per element in storage order): the element's bit in the
+    packed words, or its index in the flattened integers.
+    """
+
+    tensor: StoredTensor
+    values: npt.NDArray[np.generic]
+    places: npt.NDArray[np.int64]
+
+    @property
+    def packed(self) -> bool:
+        return bool(self.values.dtype == np.uint64)
+
+    @property
+    def encoding(self) -> Encoding:
+        return self.tensor.encoding
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A network and its tensors in kernel order. Immutable: runs in several threads share it.
+
+    dead_after: per layer, the values that nobody needs any more once it has run.
+    """
+
+    network: Network
+    tensors: dict[str, KernelTensor]
+    dead_after: tuple[tuple[str, ...], ...]
+
+    def parameters(self) -> Parameters:
+        """A run's own copy of what a memory may make faulty."""
+        return Parameters(self, {name: tensor.values.copy() for name, tensor in self.tensors.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """The tensors of one run in kernel order; faults come and go by `flip`."""
+
+    plan: Plan
+    values: dict[str, npt.NDArray[np.generic]]
+
+    def flip(self, name: str, planes: tuple[int, ...], flips: Words) -> None:
+        """Flip the cells set in `flips` (storage order, of the region that holds `planes`); flipping again takes them back."""
+        kernel = self.plan.tensors[name]
+        if kernel.packed:
+            flip_packed(self.values[name], kernel.places, flips)
+        else:
+            signed = kernel.encoding.kind == "signed"
+            wide = np.array(planes, dtype=np.int64)
+            flip_values(self.values[name], kernel.places, wide, kernel.encoding.bits, signed, flips)
+
+
+def compile_plan(network: Network) -> Plan:
+    """Put every stored tensor of a network into kernel order."""
+    tensors: dict[str, KernelTensor] = {}
+    for layer in network.layers:
+        if isinstance(layer, Convolution) and layer.weight not in tensors:
+            tensors[layer.weight] = _weights(network, layer)
+    for name, tensor in network.tensors.items():
+        if name not in tensors:
+            dtype = np.int64 if tensor.encoding.bits > 31 and tensor.encoding.kind == "unsigned" else np.int32
+            tensors[name] = KernelTensor(tensor, tensor.values.astype(dtype), np.arange(tensor.values.size, dtype=np.int64))
+    return Plan(network, tensors, _last_uses(network))
+
+
+def _last_uses(network: Network) -> tuple[tuple[str, ...], ...]:
+    last = {name: position for position, layer in enumerate(network.layers) for name in (*layer.inputs, layer.output)}
+    return tuple(tuple(name for name, end in last.items() if end == position) for position in range(len(network.layers)))
+
+
+def _weights(network: Network, layer: Convolution) -> KernelTensor:
+    tensor = network.tensors[layer.weight]
+    kind = network.values[layer.inputs[0]].kind
+    if kind == "bits" and tensor.encoding.kind == "sign" and layer.groups == 1:
+        return _packed_signs(tensor)
+    blocked = kind != "float" and layer.groups == 1
+    return _integers(tensor, blocked)
+
+
+def _packed_signs(tensor: StoredTensor) -> KernelTensor:
+    """Signs -> [blocks][taps * words][LANES] words (see `kernels/binary.py`)."""
+    outputs, channels, height, width = tensor.values.shape
+    words = -(-channels // 64)
+    o, c, y, x = np.ix_(np.arange(outputs), np.arange(channels), np.arange(height), np.arange(width))
+    row = (y * width + x) * words + c // 64
+    word = (o // LANES * (height * width * words) + row) * LANES + o % LANES
+    places = np.ascontiguousarray((word * 64 + c % 64).reshape(-1), dtype=np.int64)
+    bits = np.zeros(-(-outputs // LANES) * height * width * words * LANES * 64, dtype=np.uint8)
+    bits[places] = tensor.values.reshape(-1) > 0
+    values = np.packbits(bits, bitorder="little").view(np.uint64)
+    return KernelTensor(tensor, values.reshape(-1, height * width * words, LANES), places)
+
+
+def _integers(tensor: StoredTensor, blocked: bool) -> KernelTensor:
+    """Integers -> [blocks][taps * C][LANES] (see `kernels/integer.py`), or [O][taps * C] where not blocked."""
+    outputs, channels, height, width = tensor.values.shape
+    o, c, y, x = np.ix_(np.arange(outputs), np.arange(channels), np.arange(height), np.arange(width))
+    row, rows = (y * width + x) * channels + c, height * width * channels
+    place = (o // LANES * rows + row) * LANES + o % LANES if blocked else o * rows + row
+    places = np.ascontiguousarray(place.reshape(-1), dtype=np.int64)
+    blocks = -(-outputs // LANES)
+    dtype = np.int16 if tensor.encoding.high < 1 << 15 else np.int32
+    values = np.zeros(blocks * rows * LANES if blocked else outputs * rows, dtype=dtype)
+    values[places] = tensor.values.reshape(-1)
+    return KernelTensor(tensor, values.reshape((blocks, rows, LANES) if blocked else (outputs, rows)), places)

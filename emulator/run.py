@@ -1,0 +1,234 @@
+"""A run walks a plan: chunk by chunk, layer by layer, with the weights as their memory returns them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator import network as nw
+from emulator.deployment import Deployment, ReadPolicy, StoredSlot
+from emulator.kernels import binary, integer
+from emulator.layers import (
+    centred,
+    compute,
+    convolution_constants,
+    empty_output,
+    geometry_of,
+    to_channels_last,
+    to_onnx_order,
+    values_of,
+)
+from emulator.plan import Parameters, Plan
+from memmodels.errors import InputError, ModelError
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+
+_CHUNK_BYTES = 8 << 20
+"""What the largest value of a chunk may take; chunks never change results."""
+
+
+def infer(plan: Plan, inputs: Arrays, probe: Sequence[str] = ()) -> dict[str, Array]:
+    """Fault-free outputs, and the values named by `probe`, in ONNX order and dtype: {name: (n, *shape)}."""
+    unknown = [name for name in probe if name not in plan.network.values]
+    if unknown:
+        known = ", ".join(plan.network.values)
+        raise ModelError(f"Probing {unknown[0]!r}", "the network has no such value after import", f"It has: {known}")
+    wanted = (*plan.network.outputs, *probe)
+    return _gather(plan, wanted, _chunks(plan, plan.parameters(), check_inputs(plan, inputs), wanted))
+
+
+def outputs_under_faults(plan: Plan, inputs: Arrays, deployment: Deployment, batch: int = 256) -> dict[str, Array]:
+    """Outputs with every placed bit as its memory returns it, under the deployment's read policy."""
+    checked, parameters = check_inputs(plan, inputs), plan.parameters()
+    images = len(next(iter(checked.values())))
+    if deployment.policy in (ReadPolicy.IMAGE, ReadPolicy.ACCESS):
+        return _gather(plan, plan.network.outputs, _chunks(plan, parameters, checked, plan.network.outputs, deployment))
+    step = batch if deployment.policy is ReadPolicy.BATCH else max(images, 1)
+    parts: list[dict[str, Array]] = []
+    for number, first in enumerate(range(0, images, step)):
+        own = {name: x[first : first + step] for name, x in checked.items()}
+        undo = _flip_all(parameters, deployment, deployment.all_slots, number)
+        parts.extend(_chunks(plan, parameters, own, plan.network.outputs))
+        undo()
+    return _gather(plan, plan.network.outputs, iter(parts))
+
+
+def check_inputs(plan: Plan, inputs: Arrays) -> dict[str, Array]:
+    """The graph inputs in physical form; InputError if one is missing, misshapen, or not an integer where it must be."""
+    network, checked = plan.network, {}
+    for name in network.inputs:
+        spec = network.values[name]
+        if name not in inputs:
+            raise InputError(
+                f"Input {name!r} of {network.name}", f"the data have {', '.join(inputs) or 'nothing'}", "Name the array so"
+            )
+        x = np.asarray(inputs[name])
+        if x.shape[1:] != spec.shape:
+            if x.ndim < 1 or int(np.prod(x.shape[1:])) != int(np.prod(spec.shape)):
+                raise InputError(
+                    f"Input {name!r} of {network.name}, shape (n, {', '.join(map(str, spec.shape))})",
+                    f"the data have shape {x.shape}",
+                    "Bring images of that shape, the first axis counting them",
+                )
+            x = x.reshape(len(x), *spec.shape)
+        checked[name] = x.astype(np.float32) if spec.kind == "float" else to_channels_last(_integers(x, spec), spec)
+    return checked
+
+
+def _integers(x: Array, spec: nw.ValueSpec) -> Array:
+    info = np.iinfo(spec.dtype)
+    limit = (1 << 15) - 1 if spec.dtype == "int32" else info.max
+    if x.size and (not np.array_equal(x, np.rint(x)) or x.max() > limit or x.min() < max(info.min, -limit - 1)):
+        raise InputError(
+            f"Input {spec.name!r}, which the first layer reads as integers",
+            f"the data have values like {_odd_one(x, limit):g}",
+            "Feed integer pixels, or export the network with its scaling inside, or import it with integer_input=False",
+        )
+    return x.astype(spec.dtype)
+
+
+def _odd_one(x: Array, limit: int) -> float:
+    odd = x[(x != np.rint(x)) | (np.abs(x) > limit)]
+    return float(odd.reshape(-1)[0]) if odd.size else float(x.max())
+
+
+def _chunks(
+    plan: Plan, parameters: Parameters, inputs: Arrays, wanted: Sequence[str], deployment: Deployment | None = None
+) -> Iterator[dict[str, Array]]:
+    """Walk the layers for one chunk of images after the other; yields the wanted values of each."""
+    images, step = len(next(iter(inputs.values()))), chunk_size(plan.network)
+    for first in range(0, max(images, 1), step):
+        values = {name: x[first : first + step] for name, x in inputs.items()}
+        for position, layer in enumerate(plan.network.layers):
+            own = [values[name] for name in layer.inputs]
+            stored = deployment.slots_of(layer) if deployment else ()
+            if deployment and stored:
+                values[layer.output] = _redrawn(layer, own, parameters, deployment, stored, first)
+            else:
+                values[layer.output] = compute(layer, own, parameters)
+            for name in plan.dead_after[position]:
+                if name not in wanted:
+                    del values[name]
+        yield {name: values[name] for name in wanted}
+
+
+def chunk_size(network: nw.Network) -> int:
+    """Images per chunk, so that the largest value stays small; a power of two up to 256."""
+    largest = max(int(np.prod(spec.shape)) * 4 for spec in network.values.values())
+    return 1 << max(0, min(8, (_CHUNK_BYTES // largest).bit_length() - 1))
+
+
+def _redrawn(
+    layer: nw.Layer,
+    inputs: list[Array],
+    parameters: Parameters,
+    deployment: Deployment,
+    stored: tuple[StoredSlot, ...],
+    first: int,
+) -> Array:
+    """A layer whose parameters are read again for each image or each output pixel."""
+    fast = (
+        isinstance(layer, nw.Convolution)
+        and layer.groups == 1
+        and parameters.plan.network.values[layer.inputs[0]].kind != "float"
+        and deployment.faults is None
+        and all(part.sampler is not None and part.slot.tensor == layer.weight for part in stored)
+    )
+    if fast:
+        assert isinstance(layer, nw.Convolution)
+        return _redrawn_in_kernel(layer, inputs[0], parameters, deployment, stored, first)
+    per_pixel = deployment.policy is ReadPolicy.ACCESS
+    spec = parameters.plan.network.values[layer.output]
+    rows = []
+    for image in range(len(inputs[0])):
+        own = [x[image : image + 1] for x in inputs]
+        if not per_pixel:
+            rows.append(_once(layer, own, parameters, deployment, stored, first + image))
+            continue
+        height, width = spec.height_width
+        row = empty_output(spec, 1)
+        for pixel in range(height * width):
+            read = (first + image) * height * width + pixel
+            y, x = divmod(pixel, width)
+            at = (slice(None), slice(None), y, x) if spec.kind == "float" and len(spec.shape) == 3 else (slice(None), y, x)
+            whole = _once(layer, own, parameters, deployment, stored, read)
+            if spec.kind == "float" and len(spec.shape) == 1:
+                row = whole
+            else:
+                row[at] = whole[at]
+        rows.append(row)
+    return np.concatenate(rows) if rows else empty_output(spec, 0)
+
+
+def _once(
+    layer: nw.Layer, inputs: list[Array], parameters: Parameters, deployment: Deployment, stored: tuple[StoredSlot, ...], read: int
+) -> Array:
+    undo = _flip_all(parameters, deployment, stored, read)
+    out = compute(layer, inputs, parameters)
+    undo()
+    return out
+
+
+def _flip_all(parameters: Parameters, deployment: Deployment, stored: tuple[StoredSlot, ...], read: int) -> Callable[[], None]:
+    """Read the slots and put their flips into the parameters; returns the function that takes them out."""
+    drawn = [(part.slot, deployment.read(part, read)) for part in stored]
+
+    def flip() -> None:
+        for slot, flips in drawn:
+            parameters.flip(slot.tensor, slot.planes, flips)
+
+    flip()
+    return flip
+
+
+def _redrawn_in_kernel(
+    layer: nw.Convolution,
+    x: Array,
+    parameters: Parameters,
+    deployment: Deployment,
+    stored: tuple[StoredSlot, ...],
+    first: int,
+) -> Array:
+    """Draw, compute and take back inside the kernel, image by image or pixel by pixel."""
+    network = parameters.plan.network
+    spec, tensor = network.values[layer.inputs[0]], parameters.plan.tensors[layer.weight]
+    weights, out = parameters.values[layer.weight], empty_output(network.values[layer.output], len(x))
+    samplers = tuple(part.sampler for part in stored)
+    writes = tuple(part.region.key.write for part in stored)
+    places = tuple(tensor.places for _ in stored)
+    flips = tuple(np.zeros_like(part.region.written) for part in stored)
+    counts = np.zeros(len(stored), dtype=np.int64)
+    per_pixel, geometry = deployment.policy is ReadPolicy.ACCESS, geometry_of(layer.window)
+    if tensor.packed:
+        binary.binary_convolution_redrawn(
+            x, spec.channels, weights, geometry, out, samplers, places, flips, deployment.trial, writes, first, per_pixel, counts
+        )
+        if layer.bias:
+            out += parameters.values[layer.bias].astype(np.int32)
+    else:
+        x = centred(values_of(x, spec), spec.zero_point if spec.kind == "codes" else 0)
+        zero_points, bias = convolution_constants(layer, parameters)
+        planes = tuple(np.array(part.slot.planes, dtype=np.int64) for part in stored)
+        bits, signed = tensor.encoding.bits, tensor.encoding.kind == "signed"
+        integer.integer_convolution_redrawn(
+            x, weights, zero_points, bias, geometry, out, samplers, places, planes, bits, signed, flips, deployment.trial, writes,
+            first, per_pixel, counts,
+        )  # fmt: skip
+    reads = len(x) * (out.shape[1] * out.shape[2] if per_pixel else 1)
+    for part, count in zip(stored, counts, strict=True):
+        deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * reads)
+    return out
+
+
+def _gather(plan: Plan, wanted: Sequence[str], parts: Iterator[dict[str, Array]]) -> dict[str, Array]:
+    """Concatenate chunks and give each value its ONNX order."""
+    chunks = list(parts)
+    return {name: np.concatenate([_as_onnx(chunk[name], plan.network.values[name]) for chunk in chunks]) for name in wanted}
+
+
+def _as_onnx(x: Array, spec: nw.ValueSpec) -> Array:
+    return x if spec.kind == "float" else to_onnx_order(values_of(x, spec), spec)
