@@ -67,9 +67,9 @@ def technology(name: str) -> Technology:
         points = [point for point in entry_points(group=_GROUP) if point.name == name]
         if not points:
             near = difflib.get_close_matches(name, names(), n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names())}"
+            hint = f"Did you mean {near[0]}" if near else f"Known: {', '.join(names())}"
             raise MemorySpecError(
-                f"Memory {name!r}", "there is no technology of that name", f"{hint} `weakcell memories` lists them"
+                f"Memory {name!r}", "there is no technology of that name", f"{hint}; `weakcell memories` lists them"
             )
         found = points[0].load()
     if not isinstance(found, Technology):
@@ -103,4 +103,8 @@ def open_memory(spec: MemorySpec | str, seed: int = 0, die: int = 0, array: int 
 
 
 def _plain(value: ConditionValue) -> str:
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    """The value as short as it can be written without becoming another one."""
+    if not isinstance(value, float):
+        return str(value)
+    short = f"{value:.12g}"
+    return short if float(short) == value else repr(value)

@@ -1,9 +1,13 @@
 """Weak cells of a die, nested over the operating point, without a list of cells.
 
-A cell's failure is its first hit in a Poisson process over hazard: at failure probability p it fails iff it was hit below
-lambda = -ln(1 - p). The hazard axis is cut into fixed shells (edges 0, 2^-20, 2^-19, ... 2^6); the hits of one shell in one
+A cell's failure is its first hit in a Poisson process over hazard: at failure probability f it fails iff it was hit below
+lambda = -ln(1 - f). The hazard axis is cut into fixed shells (edges 0, 2^-20, 2^-19, ... 2^6); the hits of one shell in one
 block are drawn together, addressed by (die, term, block, shell), so a sweep sees the same cells fail in the same order whatever
-its points are, and only the shells below lambda are ever drawn. A cell's preferred value is a random bit of its address.
+its points are, and only the shells below lambda are ever drawn.
+
+A cell's preferred value is a fair random bit of its address, the same at every operating point, so the cells that prefer 1 fail
+with f = 2 p01 and those that prefer 0 with f = 2 p10: each set is nested in its own rate, whatever the other does. Where one
+density is above 1/2, the cells of the other preference join it, the last to fail in their own way first.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import numpy.typing as npt
 
 from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
 from memmodels.rates import poisson_table
-from memmodels.sampler import _poisson, blocks_of
+from memmodels.sampler import blocks_of, poisson_count
 from memmodels.streams import mix, name_stream, next_word, start
 from memmodels.terms import Cells, ErrorTerm
 
@@ -32,17 +36,29 @@ def weak_cells(stream: np.uint64, first_word: int, words: int, term: ErrorTerm, 
 
     stream: of the die and term (and of the write, for an ACCUMULATING term). reads: exposures that add up hazard.
     """
+    p01, p10 = term.p01, term.p10
+    if term.cells is Cells.INVERT:
+        return _hit_cells(stream, first_word, words, _hazard(p01) * reads, _hazard(p10) * reads, False)
+    if reads > 1 and p01 + p10 > 0.0:
+        total = -math.expm1(-_hazard(min(p01 + p10, 1.0)) * reads)
+        p01, p10 = total * (p01 / (p01 + p10)), total * (p10 / (p01 + p10))
+    to_one, to_zero = _hit_cells(stream, first_word, words, _hazard(2.0 * p01), _hazard(2.0 * p10), True)
+    if p01 > 0.5:
+        to_one = ~_hit_cells(stream, first_word, words, 0.0, _hazard(2.0 * (1.0 - p01)), True)[1]
+    if p10 > 0.5:
+        to_zero = ~_hit_cells(stream, first_word, words, _hazard(2.0 * (1.0 - p10)), 0.0, True)[0]
+    return to_one, to_zero
+
+
+def _hit_cells(
+    stream: np.uint64, first_word: int, words: int, hazard_one: float, hazard_zero: float, prefer: bool
+) -> tuple[Words, Words]:
+    """The cells that were hit below the two hazards; prefer: only those that prefer 1 and 0, else the same cells twice."""
     to_one, to_zero = np.zeros(words, dtype=np.uint64), np.zeros(words, dtype=np.uint64)
-    if term.cells is Cells.PREFER:
-        total = term.p01 + term.p10
-        hazard_one = hazard_zero = _hazard(total) * reads
-        share = term.p01 / total if total else 0.0
-    else:
-        hazard_one, hazard_zero, share = _hazard(term.p01) * reads, _hazard(term.p10) * reads, -1.0
     if hazard_one or hazard_zero:
         lows, firsts, table = _shell_tables(max(h for h in (hazard_one, hazard_zero, 0.0) if h < math.inf))
         for block in blocks_of(first_word, words):
-            _hit_block(stream, first_word, block, lows, firsts, table, hazard_one, hazard_zero, share, to_one, to_zero)
+            _hit_block(stream, first_word, block, lows, firsts, table, hazard_one, hazard_zero, prefer, to_one, to_zero)
     return to_one, to_zero
 
 
@@ -62,41 +78,39 @@ def _shell_tables(highest: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np
 
 @numba.njit(cache=True, nogil=True)
 def _hit_block(  # type: ignore[no-untyped-def]
-    stream, first_word, block, lows, firsts, table, hazard_one, hazard_zero, share, to_one, to_zero
+    stream, first_word, block, lows, firsts, table, hazard_one, hazard_zero, prefer, to_one, to_zero
 ):
-    """Mark the cells of one block that were hit below the hazards; share < 0 means that weak cells invert."""
+    """Mark the cells of one block that were hit below the hazards; prefer: towards the value they prefer only."""
     words = to_one.size
     begin = np.int64(block) * BLOCK_BITS - np.int64(first_word) * 64
     block_stream = name_stream(stream, np.uint64(block))
     preference = name_stream(stream, _PREFERENCE)
-    threshold = share * 2.0**53
     if hazard_one == np.inf or hazard_zero == np.inf:
         all_one, all_zero = np.float64(hazard_one == np.inf), np.float64(hazard_zero == np.inf)
         for place in range(BLOCK_BITS):
-            _mark(begin + place, 0.0, preference, all_one, all_zero, threshold, words, first_word, to_one, to_zero)
+            _mark(begin + place, 0.0, preference, all_one, all_zero, prefer, words, first_word, to_one, to_zero)
     state = np.empty(4, dtype=np.uint64)
     for shell in range(lows.size):
         start(state, name_stream(block_stream, np.uint64(shell)))
         low, width = EDGES[shell], EDGES[shell + 1] - EDGES[shell]
-        for _ in range(_poisson(state, lows[shell], firsts[shell], firsts[shell + 1], table)):
+        for _ in range(poisson_count(state, lows[shell], firsts[shell], firsts[shell + 1], table)):
             word = next_word(state)
             hazard = low + width * (np.float64(word >> np.uint64(16)) * 2.0**-48)
             address = begin + np.int64(word & np.uint64(0xFFFF))
-            _mark(address, hazard, preference, hazard_one, hazard_zero, threshold, words, first_word, to_one, to_zero)
+            _mark(address, hazard, preference, hazard_one, hazard_zero, prefer, words, first_word, to_one, to_zero)
 
 
 @numba.njit(cache=True, nogil=True)
 def _mark(  # type: ignore[no-untyped-def]
-    address, hazard, preference, hazard_one, hazard_zero, threshold, words, first_word, to_one, to_zero
+    address, hazard, preference, hazard_one, hazard_zero, prefer, words, first_word, to_one, to_zero
 ):
     """Mark cell `address` of the region (if it is one) as weak towards the values that its hazard and preference say."""
     if address < 0 or address >= words * 64:
         return
     bit = np.uint64(1) << np.uint64(address & 63)
     one, zero = hazard < hazard_one, hazard < hazard_zero
-    if threshold >= 0.0:
-        word = mix(preference + np.uint64(address + np.int64(first_word) * 64))
-        prefers_one = np.float64(word >> np.uint64(11)) < threshold
+    if prefer:
+        prefers_one = (mix(preference + np.uint64(address + np.int64(first_word) * 64)) >> np.uint64(63)) == 0
         one, zero = one and prefers_one, zero and not prefers_one
     if one:
         to_one[address >> 6] |= bit

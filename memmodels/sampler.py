@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
 from memmodels.rates import Rate, plan_rate
-from memmodels.streams import LANES, name_stream, next_word, start, start_lanes
+from memmodels.streams import name_stream, next_word, start, word_at
 from memmodels.terms import ErrorTerm
 
 VERSION = 1
@@ -78,8 +78,26 @@ def blocks_of(first_word: int, words: int) -> range:
     return range(first_word // BLOCK_WORDS, (first_word + words - 1) // BLOCK_WORDS + 1) if words else range(0)
 
 
+@numba.njit(cache=True, inline="always")
+def popcount_word(word):  # type: ignore[no-untyped-def]
+    """Set bits of a word; LLVM turns this into its popcount instruction."""
+    word = word - ((word >> _U1) & np.uint64(0x5555555555555555))
+    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
+    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
+
+
 @numba.njit(cache=True, nogil=True)
-def _poisson(state, low, first, stop, table):  # type: ignore[no-untyped-def]
+def count_bits(words):  # type: ignore[no-untyped-def]
+    """Set bits of an array of words."""
+    count = 0
+    for i in range(words.size):
+        count += popcount_word(words[i])
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def poisson_count(state, low, first, stop, table):  # type: ignore[no-untyped-def]
     """Number of throws: `low` + how many entries of table[first:stop] are <= a random word."""
     if first == stop:
         return low
@@ -95,139 +113,121 @@ def _poisson(state, low, first, stop, table):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _flip_levels(stream, levels, numerator, begin, end, words):  # type: ignore[no-untyped-def]
-    """XOR Bernoulli(numerator / 2^levels) bits into words[: end - begin], which are the words begin..end of the block."""
-    lanes = np.empty((4, LANES), dtype=np.uint64)
-    start_lanes(lanes, stream)
-    mask = np.empty(LANES, dtype=np.uint64)
-    s0, s1, s2, s3 = lanes[0], lanes[1], lanes[2], lanes[3]
-    for group in range((end + LANES - 1) // LANES):
-        mask[:] = _U0
-        for level in range(levels):
-            keep = (numerator >> level) & 1
-            for lane in range(LANES):
-                total = s0[lane] + s3[lane]
-                word = ((total << np.uint64(23)) | (total >> np.uint64(41))) + s0[lane]
-                shifted = s1[lane] << np.uint64(17)
-                s2[lane] ^= s0[lane]
-                s3[lane] ^= s1[lane]
-                s1[lane] ^= s2[lane]
-                s0[lane] ^= s3[lane]
-                s2[lane] ^= shifted
-                s3[lane] = (s3[lane] << np.uint64(45)) | (s3[lane] >> np.uint64(19))
-                mask[lane] = (mask[lane] | word) if keep else (mask[lane] & word)
-        for lane in range(LANES):
-            index = group * LANES + lane
-            if begin <= index < end:
-                words[index - begin] ^= mask[lane]
+def _flip_levels(stream, levels, numerator, begin, words):  # type: ignore[no-untyped-def]
+    """XOR Bernoulli(numerator / 2^levels) bits into `words`, which start at word `begin` of the block."""
+    mask = np.zeros(words.size, dtype=np.uint64)
+    for level in range(levels):
+        first = np.uint64(level * BLOCK_WORDS + begin)
+        if (numerator >> level) & 1:
+            for i in range(words.size):
+                mask[i] |= word_at(stream, first + np.uint64(i))
+        else:
+            for i in range(words.size):
+                mask[i] &= word_at(stream, first + np.uint64(i))
+    for i in range(words.size):
+        words[i] ^= mask[i]
+
+
+@numba.njit(cache=True, inline="always")
+def _throw(word, words):  # type: ignore[no-untyped-def]
+    """Flip the cell of a whole block that the low 16 bits of `word` name."""
+    words[np.int64((word & _U16_MASK) >> _U6)] ^= _U1 << (word & _U63)
 
 
 @numba.njit(cache=True, nogil=True)
-def _throw(word, lowest, cells, words):  # type: ignore[no-untyped-def]
-    """Flip the cell named by the low 16 bits of `word`, unless it lies outside the region."""
-    place = (word & _U16_MASK) - lowest
-    if place < cells:
-        words[np.int64(place >> _U6)] ^= _U1 << (place & _U63)
-
-
-@numba.njit(cache=True, nogil=True)
-def _flip_throws(state, throws, begin, end, words):  # type: ignore[no-untyped-def]
-    """XOR `throws` cells of the block, with replacement, four to a random word; those outside begin..end are dropped."""
-    lowest, cells = np.uint64(begin * 64), np.uint64((end - begin) * 64)
+def _flip_throws(state, throws, words):  # type: ignore[no-untyped-def]
+    """XOR `throws` cells of a whole block, with replacement, four to a random word."""
     for _ in range(throws >> 2):
         word = next_word(state)
-        _throw(word, lowest, cells, words)
-        word >>= _U16
-        _throw(word, lowest, cells, words)
-        word >>= _U16
-        _throw(word, lowest, cells, words)
-        word >>= _U16
-        _throw(word, lowest, cells, words)
+        _throw(word, words)
+        _throw(word >> _U16, words)
+        _throw(word >> np.uint64(32), words)
+        _throw(word >> np.uint64(48), words)
     if throws & 3:
         word = next_word(state)
         for _ in range(throws & 3):
-            _throw(word, lowest, cells, words)
+            _throw(word, words)
             word >>= _U16
 
 
 @numba.njit(cache=True, nogil=True)
-def _flip_bernoulli(sampler, recipe, stream, begin, end, words):  # type: ignore[no-untyped-def]
-    """XOR independent Bernoulli bits of recipe `recipe` into the words begin..end of a block."""
+def _flip_throws_in_part(state, throws, begin, words):  # type: ignore[no-untyped-def]
+    """The same throws where `words` are only part of the block, from word `begin`: throws beside it are dropped."""
+    lowest, cells = np.uint64(begin * 64), np.uint64(words.size * 64)
+    word = _U0
+    for i in range(throws):
+        word = next_word(state) if i & 3 == 0 else word >> _U16
+        place = (word & _U16_MASK) - lowest
+        if place < cells:
+            words[np.int64(place >> _U6)] ^= _U1 << (place & _U63)
+
+
+@numba.njit(cache=True, nogil=True)
+def _flip_bernoulli(sampler, recipe, stream, begin, words):  # type: ignore[no-untyped-def]
+    """XOR independent Bernoulli bits of recipe `recipe` into `words`, which start at word `begin` of the block."""
     if sampler.inverted[recipe]:
-        for i in range(end - begin):
+        for i in range(words.size):
             words[i] ^= _ALL
     levels = sampler.levels[recipe]
     if levels:
-        _flip_levels(name_stream(stream, np.uint64(2 * recipe)), levels, sampler.numerators[recipe], begin, end, words)
+        _flip_levels(name_stream(stream, np.uint64(2 * recipe)), levels, sampler.numerators[recipe], begin, words)
     first, stop = sampler.table_first[recipe], sampler.table_first[recipe + 1]
     if stop > first:
         state = np.empty(4, dtype=np.uint64)
         start(state, name_stream(stream, np.uint64(2 * recipe + 1)))
-        throws = _poisson(state, sampler.table_low[recipe], first, stop, sampler.table)
-        _flip_throws(state, throws, begin, end, words)
+        throws = poisson_count(state, sampler.table_low[recipe], first, stop, sampler.table)
+        if words.size == BLOCK_WORDS:
+            _flip_throws(state, throws, words)
+        else:
+            _flip_throws_in_part(state, throws, begin, words)
 
 
 @numba.njit(cache=True, nogil=True)
-def draw_block(sampler, trial, write, read, block, mask):  # type: ignore[no-untyped-def]
-    """The flips of one block of a region at one read: mask[:n] = read bits XOR written bits.
+def _flip_polar(sampler, term, stream, begin, written, flips):  # type: ignore[no-untyped-def]
+    """Cells that hold 0 flip with p01, those that hold 1 with p10: both masks are drawn, then combined on the cells themselves."""
+    to_one = np.zeros(flips.size, dtype=np.uint64)
+    to_zero = np.zeros(flips.size, dtype=np.uint64)
+    _flip_bernoulli(sampler, 2 * term, stream, begin, to_one)
+    _flip_bernoulli(sampler, 2 * term + 1, stream, begin, to_zero)
+    for i in range(flips.size):
+        cells = written[i] ^ flips[i]
+        flips[i] ^= (~cells & to_one[i]) | (cells & to_zero[i])
 
-    Returns (first, n): the region's words first..first + n lie in this block. mask: scratch, uint64[BLOCK_WORDS].
+
+@numba.njit(cache=True, nogil=True)
+def draw_block(sampler, trial, write, read, block, flips):  # type: ignore[no-untyped-def]
+    """The flips of one block of a region at one read: read bits XOR written bits, into the block's part of `flips`.
+
+    flips: uint64, one per word of the region. Returns (first, n): words first..first + n of the region lie in this block.
     """
-    words = sampler.written.size
     first = max(block * BLOCK_WORDS - sampler.first_word, 0)
-    last = min((block + 1) * BLOCK_WORDS - sampler.first_word, words)
+    n = min((block + 1) * BLOCK_WORDS - sampler.first_word, sampler.written.size) - first
     begin = sampler.first_word + first - block * BLOCK_WORDS
-    n = last - first
-    for i in range(n):
-        mask[i] = sampler.held[first + i]
+    written, held, part = sampler.written[first : first + n], sampler.held[first : first + n], flips[first : first + n]
+    for i in range(part.size):
+        part[i] = held[i] ^ written[i]
     for term in range(sampler.term_streams.size):
         stream = name_stream(sampler.stream, sampler.term_streams[term])
         stream = name_stream(name_stream(stream, np.uint64(trial)), np.uint64(write))
         stream = name_stream(name_stream(stream, np.uint64(read)), np.uint64(block))
         if sampler.symmetric[term]:
-            _flip_bernoulli(sampler, 2 * term, stream, begin, begin + n, mask)
+            _flip_bernoulli(sampler, 2 * term, stream, begin, part)
         else:
-            _flip_polar(sampler, term, stream, begin, n, mask)
-    for i in range(n):
-        mask[i] ^= sampler.written[first + i]
-    if last == words:
-        mask[n - 1] &= sampler.last_mask
+            _flip_polar(sampler, term, stream, begin, written, part)
+    if first + n == sampler.written.size:
+        part[n - 1] &= sampler.last_mask
     return first, n
-
-
-@numba.njit(cache=True, nogil=True)
-def _flip_polar(sampler, term, stream, begin, n, cells):  # type: ignore[no-untyped-def]
-    """Bits that are 0 flip with p01, bits that are 1 with p10: both masks are drawn, then combined on the bits themselves."""
-    to_one = np.zeros(n, dtype=np.uint64)
-    to_zero = np.zeros(n, dtype=np.uint64)
-    _flip_bernoulli(sampler, 2 * term, stream, begin, begin + n, to_one)
-    _flip_bernoulli(sampler, 2 * term + 1, stream, begin, begin + n, to_zero)
-    for i in range(n):
-        cells[i] ^= (~cells[i] & to_one[i]) | (cells[i] & to_zero[i])
 
 
 @numba.njit(cache=True, nogil=True)
 def draw_region(sampler, trial, write, read, flips):  # type: ignore[no-untyped-def]
     """The flips of the whole region at one read into `flips` (uint64, one per word); returns how many there are."""
-    mask = np.empty(BLOCK_WORDS, dtype=np.uint64)
-    words = sampler.written.size
-    count = 0
+    words, count = sampler.written.size, 0
     if words:
         for block in range(sampler.first_word // BLOCK_WORDS, (sampler.first_word + words - 1) // BLOCK_WORDS + 1):
-            first, n = draw_block(sampler, trial, write, read, block, mask)
-            for i in range(n):
-                flips[first + i] = mask[i]
-                count += _popcount(mask[i])
+            first, n = draw_block(sampler, trial, write, read, block, flips)
+            count += count_bits(flips[first : first + n])
     return count
-
-
-@numba.njit(cache=True, inline="always")
-def _popcount(word):  # type: ignore[no-untyped-def]
-    """Set bits of a word; LLVM turns this into its popcount instruction."""
-    word = word - ((word >> _U1) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
 assert BLOCK_BITS == 1 << 16, "throws name a cell of a block by 16 bits"

@@ -58,6 +58,7 @@ class SimulatedMemory:
         return stream_of(VERSION, self.seed, self.die, self.array)
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
+        _check_words(bits, layout)
         old = self.contents.regions.get((layout.name, layout.planes))
         if old is not None and old.layout.bits != layout.bits:
             raise MemoryFault(
@@ -65,6 +66,8 @@ class SimulatedMemory:
                 f"a region of that name with {old.layout.bits} bits is already there",
                 "Give the tensor another name, or open a new memory",
             )
+        if old is not None:
+            self._held.pop(id(old), None)
         first_word = old.first_word if old else self.contents.words
         previous = old.stored if old else self._power_up(first_word, layout)
         fresh = Region(layout, first_word, bits.copy(), bits.copy(), previous, key)
@@ -74,6 +77,7 @@ class SimulatedMemory:
         return region
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
+        _check_words(out, region.layout)
         sampler = self._sampler(region, key.read if self._accumulates else 0)
         draw_region(sampler, key.trial, region.key.write, key.read, out)
         flips = popcount(out)
@@ -125,7 +129,15 @@ class SimulatedMemory:
 
     def _power_up(self, first_word: int, layout: Layout) -> Words:
         """What the cells of a fresh die hold before the first write: random bits of their addresses."""
-        return random_words(stream_of(int(self.stream), _POWER_UP, first_word), layout.words)
+        cells = random_words(stream_of(int(self.stream), _POWER_UP), first_word + layout.words)[first_word:].copy()
+        cells[-1:] &= np.uint64((1 << ((layout.bits - 1) % 64 + 1)) - 1)
+        return cells
+
+
+def _check_words(words: Words, layout: Layout) -> None:
+    """ValueError unless `words` has the type and size of the layout: compiled code does not look again."""
+    if words.dtype != np.uint64 or words.shape != (layout.words,):
+        raise ValueError(f"{layout}: {words.shape} words of {words.dtype}, where ({layout.words},) of uint64 are needed")
 
 
 def _spoil(cells: Words, region: Region, term: ErrorTerm, stream: np.uint64, reads: int = 1) -> None:

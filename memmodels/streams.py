@@ -1,8 +1,9 @@
 """Addressed random numbers: what is drawn depends on what it is drawn for, never on who draws it or when.
 
-A *stream* is named by integers (seed, die, term, trial, write, read, block): they are mixed into 64 bits, from which splitmix64
-starts a xoshiro256++ generator, as its authors advise (Blackman and Vigna, 2019). Only integer arithmetic is used, so every CPU,
-thread count and order draws the same. This file is part of the sampling format (`sampler.VERSION`).
+A *stream* is named by integers (seed, die, term, trial, write, read, block), which are mixed into 64 bits. Two generators draw
+from it: splitmix64, whose words can be had in any order (Steele, Lea and Flood, 2014), and xoshiro256++, which it starts, as the
+authors of that advise (Blackman and Vigna, 2019). Only integer arithmetic is used, so every CPU, thread count and order draws the
+same. This file is part of the sampling format (`sampler.VERSION`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 _SECOND = np.uint64(0xD1B54A32D192ED03)
 _S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _R17, _R19, _R23, _R41, _R45 = np.uint64(17), np.uint64(19), np.uint64(23), np.uint64(41), np.uint64(45)
-
-LANES = 16
-"""Interleaved generators that make random words; a constant of the sampling format."""
 
 
 @numba.njit(cache=True, inline="always")
@@ -61,14 +59,10 @@ def next_word(state):  # type: ignore[no-untyped-def]
     return result
 
 
-@numba.njit(cache=True)
-def start_lanes(lanes, stream):  # type: ignore[no-untyped-def]
-    """Start LANES generators (uint64[4, LANES]) of `stream`; lane l continues the splitmix64 sequence of lane l - 1."""
-    z = stream
-    for lane in range(LANES):
-        for i in range(4):
-            z = z + _GOLDEN
-            lanes[i, lane] = mix(z)
+@numba.njit(cache=True, inline="always")
+def word_at(stream, index):  # type: ignore[no-untyped-def]
+    """Random word number `index` of `stream`, by itself: splitmix64 started there gives it as output index + 1."""
+    return mix(stream + (index + np.uint64(1)) * _GOLDEN)
 
 
 def stream_of(*names: int) -> np.uint64:
@@ -91,7 +85,7 @@ def _mix(z: np.uint64) -> np.uint64:
 
 
 def random_words(stream: np.uint64, count: int) -> npt.NDArray[np.uint64]:
-    """`count` random words named by (stream, index): word i is mix(stream + (i + 1) * golden), from Python."""
+    """The first `count` random words of `stream`, as `word_at` gives them, from Python."""
     with np.errstate(over="ignore"):
         z = stream + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64)
         z = (z ^ (z >> _S30)) * _MIX_1
