@@ -1,0 +1,1 @@
+"""Training and export of networks: the only room that knows torch."""
