@@ -40,11 +40,23 @@ def empty_output(spec: nw.ValueSpec, images: int) -> Array:
     return np.zeros((images, height, width, spec.channels), dtype=spec.dtype)
 
 
-def centred(x: Array, zero_point: int) -> Array:
-    """x - zero_point in the narrowest of int16 and int32 that surely holds it."""
-    if x.dtype.itemsize == 1:
-        return x.astype(np.int16) - np.int16(zero_point)
-    return x.astype(np.int32) - np.int32(zero_point)
+def centred(x: Array, spec: nw.ValueSpec, even: bool) -> Array:
+    """Codes or bits as int16 values, zero point subtracted, with an even number of channels if asked for."""
+    wide = values_of(x, spec).astype(np.int16)
+    if spec.kind == "codes" and spec.zero_point:
+        wide -= np.int16(spec.zero_point)
+    return np.pad(wide, ((0, 0), (0, 0), (0, 0), (0, 1))) if even and spec.channels % 2 else wide
+
+
+def with_border(x: Array, window: nw.Window) -> Array:
+    """Channels-last activations with the window's padding around them, as zeros, contiguous."""
+    top, left, bottom, right = window.pads
+    if not any(window.pads):
+        return np.ascontiguousarray(x)
+    images, height, width, channels = x.shape
+    padded = np.zeros((images, height + top + bottom, width + left + right, channels), dtype=x.dtype)
+    padded[:, top : top + height, left : left + width] = x
+    return padded
 
 
 def to_onnx_order(x: Array, spec: nw.ValueSpec) -> Array:
@@ -70,9 +82,10 @@ def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Paramet
     if spec.kind == "float":
         return _float_convolution(layer, x, parameters)
     if weights.dtype == np.uint64:
-        binary.binary_convolution(x, spec.channels, weights, geometry_of(layer.window), out)
-        return _with_bias(layer, out, parameters)
-    x = centred(values_of(x, spec), spec.zero_point if spec.kind == "codes" else 0)
+        x = with_border(x, layer.window)
+        binary.binary_convolution(x, spec.height_width, spec.channels, weights, geometry_of(layer.window), out)
+        return with_bias(layer, out, parameters)
+    x = with_border(centred(x, spec, even=layer.groups == 1), layer.window)
     zero_points, bias = convolution_constants(layer, parameters)
     if layer.groups == 1:
         integer.integer_convolution(x, weights, zero_points, bias, geometry_of(layer.window), out)
@@ -90,7 +103,8 @@ def convolution_constants(layer: nw.Convolution, parameters: Parameters) -> tupl
     return zero_points, bias
 
 
-def _with_bias(layer: nw.Convolution, out: Array, parameters: Parameters) -> Array:
+def with_bias(layer: nw.Convolution, out: Array, parameters: Parameters) -> Array:
+    """Add the int32 bias, if there is one, in place."""
     if layer.bias:
         out += parameters.values[layer.bias].astype(np.int32)
     return out

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from emulator.kernels.scatter import LANES, flip_packed, flip_values
+from emulator.kernels.scatter import flip_packed, flip_values
+from emulator.kernels.tile import LANES
 from emulator.network import Convolution, Encoding, Network, StoredTensor
 from memmodels.address import Words
 
@@ -50,7 +51,7 @@ class Plan:
 
     def parameters(self) -> Parameters:
         """A run's own copy of what a memory may make faulty."""
-        return Parameters(self, {name: tensor.values.copy() for name, tensor in self.tensors.items()})
+        return Parameters(self, {name: aligned_copy(tensor.values) for name, tensor in self.tensors.items()})
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +114,26 @@ def _packed_signs(tensor: StoredTensor) -> KernelTensor:
 
 
 def _integers(tensor: StoredTensor, blocked: bool) -> KernelTensor:
-    """Integers -> [blocks][taps * C][LANES] (see `kernels/integer.py`), or [O][taps * C] where not blocked."""
+    """Integers -> int16 [blocks][taps * C/2][LANES][2] (see `kernels/integer.py`), or [O][taps * C] where not blocked."""
     outputs, channels, height, width = tensor.values.shape
     o, c, y, x = np.ix_(np.arange(outputs), np.arange(channels), np.arange(height), np.arange(width))
-    row, rows = (y * width + x) * channels + c, height * width * channels
-    place = (o // LANES * rows + row) * LANES + o % LANES if blocked else o * rows + row
+    if blocked:
+        pairs = -(-channels // 2)
+        rows, blocks = height * width * pairs, -(-outputs // LANES)
+        row = (y * width + x) * pairs + c // 2
+        place, shape = ((o // LANES * rows + row) * LANES + o % LANES) * 2 + c % 2, (blocks, rows, LANES, 2)
+    else:
+        place, shape = (o * height * width + y * width + x) * channels + c, (outputs, height * width * channels)
     places = np.ascontiguousarray(place.reshape(-1), dtype=np.int64)
-    blocks = -(-outputs // LANES)
-    dtype = np.int16 if tensor.encoding.high < 1 << 15 else np.int32
-    values = np.zeros(blocks * rows * LANES if blocked else outputs * rows, dtype=dtype)
-    values[places] = tensor.values.reshape(-1)
-    return KernelTensor(tensor, values.reshape((blocks, rows, LANES) if blocked else (outputs, rows)), places)
+    values = np.zeros(shape, dtype=np.int16)
+    values.reshape(-1)[places] = tensor.values.reshape(-1)
+    return KernelTensor(tensor, values, places)
+
+
+def aligned_copy(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """A copy that starts at a multiple of 64 bytes, so that no vector load crosses a cache line."""
+    room = np.empty(array.nbytes + 64, dtype=np.uint8)
+    start = -room.ctypes.data % 64
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy

@@ -20,6 +20,8 @@ from emulator.layers import (
     to_channels_last,
     to_onnx_order,
     values_of,
+    with_bias,
+    with_border,
 )
 from emulator.plan import Parameters, Plan
 from memmodels.errors import InputError, ModelError
@@ -204,13 +206,14 @@ def _redrawn_in_kernel(
     counts = np.zeros(len(stored), dtype=np.int64)
     per_pixel, geometry = deployment.policy is ReadPolicy.ACCESS, geometry_of(layer.window)
     if tensor.packed:
+        x = with_border(x, layer.window)
         binary.binary_convolution_redrawn(
-            x, spec.channels, weights, geometry, out, samplers, places, flips, deployment.trial, writes, first, per_pixel, counts
-        )
-        if layer.bias:
-            out += parameters.values[layer.bias].astype(np.int32)
+            x, spec.height_width, spec.channels, weights, geometry, out, samplers, places, flips, deployment.trial, writes,
+            first, per_pixel, counts,
+        )  # fmt: skip
+        with_bias(layer, out, parameters)
     else:
-        x = centred(values_of(x, spec), spec.zero_point if spec.kind == "codes" else 0)
+        x = with_border(centred(x, spec, even=True), layer.window)
         zero_points, bias = convolution_constants(layer, parameters)
         planes = tuple(np.array(part.slot.planes, dtype=np.int64) for part in stored)
         bits, signed = tensor.encoding.bits, tensor.encoding.kind == "signed"

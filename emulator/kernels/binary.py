@@ -1,8 +1,7 @@
 """XNOR-popcount: sums of products of ±1 values that are packed 64 to a word.
 
-Weights lie as [O/LANES][taps * words][LANES]: the lanes of a vector are output channels, so one activation word meets LANES
-weight words and no horizontal sum is needed; a block of weights stays in the first-level cache while all pixels pass by it.
-A tap that falls into the padding adds nothing, so a zero-padded ±1 convolution is exact at its border.
+Weights lie as [O/LANES][taps * words][LANES] (`tile.py` says why). Activations come with their border: words of 0, which mean -1;
+what a tap in the border added is taken out again, so a zero-padded ±1 convolution is exact.
 """
 
 from __future__ import annotations
@@ -11,80 +10,116 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from emulator.kernels.scatter import LANES, flip_packed
+from emulator.kernels.scatter import flip_packed
+from emulator.kernels.tile import BINARY_ROWS, LANES, binary_row, binary_tile
 from memmodels.sampler import draw_region, popcount_word
 
-
-@numba.njit(cache=True, nogil=True)
-def _pixel(x, image, top, left, dilation, kernel, block, lanes):  # type: ignore[no-untyped-def]
-    """lanes[:] = mismatching bits of one output pixel against one block of weights; returns how many taps were inside."""
-    height, width, words = x.shape[1], x.shape[2], x.shape[3]
-    lanes[:] = 0
-    inside = 0
-    for ky in range(kernel[0]):
-        iy = top + ky * dilation[0]
-        if iy < 0 or iy >= height:
-            continue
-        for kx in range(kernel[1]):
-            ix = left + kx * dilation[1]
-            if ix < 0 or ix >= width:
-                continue
-            inside += 1
-            row = (ky * kernel[1] + kx) * words
-            for c in range(words):
-                word = x[image, iy, ix, c]
-                for lane in range(LANES):
-                    lanes[lane] += popcount_word(word ^ block[row + c, lane])
-    return inside
+_CHUNK = 96
+"""Rows that pass by a block of weights before the next block comes; their activations stay in the first-level cache."""
 
 
 @numba.njit(cache=True, nogil=True)
-def binary_convolution(x, channels, weights, geometry, out):  # type: ignore[no-untyped-def]
-    """acc = sum of ±1 products: x (n, h, w, words), weights (blocks, taps * words, LANES) -> out int32 (n, oh, ow, O).
+def _stretches(x, kernel, dilation):  # type: ignore[no-untyped-def]
+    """Byte offsets of the stretches of a window, and the words of each: one per kernel row, or one per tap if dilated."""
+    width, words = x.shape[2], x.shape[3]
+    if dilation[1] == 1:
+        rows = np.arange(kernel[0]) * (dilation[0] * width * words * 8)
+        return rows.astype(np.int64), kernel[1] * words
+    taps = np.empty(kernel[0] * kernel[1], dtype=np.int64)
+    for tap in range(taps.size):
+        taps[tap] = (tap // kernel[1] * dilation[0] * width + tap % kernel[1] * dilation[1]) * words * 8
+    return taps, words
 
-    geometry: (kernel, stride, dilation, pads) as in `network.Window`.
-    """
-    kernel, stride, dilation, pads = geometry
-    lanes = np.empty(LANES, dtype=np.int64)
+
+@numba.njit(cache=True, nogil=True)
+def _ones_by_tap(weights, taps):  # type: ignore[no-untyped-def]
+    """How many +1 weights each tap has: (blocks, taps, LANES)."""
+    words = weights.shape[1] // taps
+    ones = np.zeros((weights.shape[0], taps, LANES), dtype=np.int64)
     for block in range(weights.shape[0]):
-        first = block * LANES
-        count = min(LANES, out.shape[3] - first)
-        for image in range(out.shape[0]):
-            for oy in range(out.shape[1]):
-                for ox in range(out.shape[2]):
-                    top, left = oy * stride[0] - pads[0], ox * stride[1] - pads[1]
-                    inside = _pixel(x, image, top, left, dilation, kernel, weights[block], lanes)
-                    for lane in range(count):
-                        out[image, oy, ox, first + lane] = inside * channels - 2 * lanes[lane]
+        for row in range(weights.shape[1]):
+            for lane in range(LANES):
+                ones[block, row // words, lane] += popcount_word(weights[block, row, lane])
+    return ones
+
+
+@numba.njit(cache=True, nogil=True)
+def _epilogue(mismatches, channels, ones, oy, ox, size, geometry, out):  # type: ignore[no-untyped-def]
+    """Mismatching bits of one output pixel and block -> sums of products; taps in the border are taken out."""
+    kernel, stride, dilation, pads = geometry
+    top, left = oy * stride[0] - pads[0], ox * stride[1] - pads[1]
+    bottom, right = top + dilation[0] * (kernel[0] - 1), left + dilation[1] * (kernel[1] - 1)
+    taps = kernel[0] * kernel[1]
+    if top < 0 or left < 0 or bottom >= size[0] or right >= size[1]:
+        inside = 0
+        for tap in range(taps):
+            iy, ix = top + tap // kernel[1] * dilation[0], left + tap % kernel[1] * dilation[1]
+            if 0 <= iy < size[0] and 0 <= ix < size[1]:
+                inside += 1
+            else:
+                for lane in range(LANES):
+                    mismatches[lane] -= ones[tap, lane]
+        taps = inside
+    for lane in range(out.size):
+        out[lane] = taps * channels - 2 * mismatches[lane]
+
+
+@numba.njit(cache=True, nogil=True)
+def _rows(x, size, channels, weights, geometry, first, last, out):  # type: ignore[no-untyped-def]
+    """Output pixels first..last (counted over images, rows, columns) for all output channels."""
+    kernel, stride, dilation, pads = geometry
+    offsets, length = _stretches(x, kernel, dilation)
+    ones = _ones_by_tap(weights, kernel[0] * kernel[1]) if max(pads) > 0 else np.zeros((weights.shape[0], 1, 1), dtype=np.int64)
+    addresses = np.empty(BINARY_ROWS, dtype=np.int64)
+    sums = np.empty((BINARY_ROWS, LANES), dtype=np.int64)
+    block_bytes, outputs, oh, ow = weights.shape[1] * LANES * 8, out.shape[3], out.shape[1], out.shape[2]
+    for chunk in range(first, last, _CHUNK):
+        end = min(chunk + _CHUNK, last)
+        for block in range(weights.shape[0]):
+            channel = block * LANES
+            here = weights.ctypes.data + block * block_bytes
+            for row in range(chunk, end, BINARY_ROWS):
+                for r in range(BINARY_ROWS):
+                    pixel = min(row + r, end - 1)
+                    y = pixel // (oh * ow) * x.shape[1] + pixel // ow % oh * stride[0]
+                    addresses[r] = x.ctypes.data + (y * x.shape[2] + pixel % ow * stride[1]) * x.shape[3] * 8
+                if row + 1 == end:
+                    binary_row(addresses.ctypes.data, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
+                else:
+                    binary_tile(addresses.ctypes.data, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
+                for r in range(min(BINARY_ROWS, end - row)):
+                    image, oy, ox = (row + r) // (oh * ow), (row + r) // ow % oh, (row + r) % ow
+                    line = out[image, oy, ox, channel : min(channel + LANES, outputs)]
+                    _epilogue(sums[r], channels, ones[block], oy, ox, size, geometry, line)
+
+
+@numba.njit(cache=True, nogil=True)
+def binary_convolution(x, size, channels, weights, geometry, out):  # type: ignore[no-untyped-def]
+    """acc = sum of ±1 products: x (n, h, w, words) with its border -> out int32 (n, oh, ow, O).
+
+    size: (h, w) without the border. channels: bits of a pixel. geometry: (kernel, stride, dilation, pads) as in `network.Window`.
+    """
+    _rows(x, size, channels, weights, geometry, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
 
 
 @numba.njit(cache=True, nogil=True)
 def binary_convolution_redrawn(  # type: ignore[no-untyped-def]
-    x, channels, weights, geometry, out, samplers, places, flips, trial, writes, first_image, per_pixel, counts
+    x, size, channels, weights, geometry, out, samplers, places, flips, trial, writes, first_image, per_pixel, counts
 ):
     """The same with weights that are read anew for each image, or for each output pixel (`per_pixel`).
 
     samplers, places, flips: one per region of the weight tensor; counts[i] += flips drawn from region i.
     """
-    kernel, stride, dilation, pads = geometry
-    lanes = np.empty(LANES, dtype=np.int64)
     pixels = out.shape[1] * out.shape[2]
-    for image in range(out.shape[0]):
-        for pixel in range(pixels):
-            oy, ox = pixel // out.shape[2], pixel % out.shape[2]
-            if per_pixel or pixel == 0:
-                read = (first_image + image) * (pixels if per_pixel else 1) + (pixel if per_pixel else 0)
-                for i in range(len(samplers)):
-                    counts[i] += draw_region(samplers[i], trial, writes[i], read, flips[i])
-                    flip_packed(weights, places[i], flips[i])
-            top, left = oy * stride[0] - pads[0], ox * stride[1] - pads[1]
-            for block in range(weights.shape[0]):
-                inside = _pixel(x, image, top, left, dilation, kernel, weights[block], lanes)
-                for lane in range(min(LANES, out.shape[3] - block * LANES)):
-                    out[image, oy, ox, block * LANES + lane] = inside * channels - 2 * lanes[lane]
-            if per_pixel or pixel == pixels - 1:
-                for i in range(len(samplers)):
-                    flip_packed(weights, places[i], flips[i])
+    step = 1 if per_pixel else pixels
+    for row in range(0, out.shape[0] * pixels, step):
+        read = first_image * (pixels // step) + row // step
+        for i in range(len(samplers)):
+            counts[i] += draw_region(samplers[i], trial, writes[i], read, flips[i])
+            flip_packed(weights, places[i], flips[i])
+        _rows(x, size, channels, weights, geometry, row, row + step, out)
+        for i in range(len(samplers)):
+            flip_packed(weights, places[i], flips[i])
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,6 +1,7 @@
 """Sums of integer products, accumulated exactly in int32.
 
-Activations come centred (x - zero point) as int16 or int32, so that padding is 0; weights as int16 in [O/LANES][taps * C][LANES].
+Activations come centred (x - zero point) as int16 with their border, so that padding is 0, and with an even number of channels;
+weights lie as [O/LANES][taps * C/2][LANES][2] int16, two channels side by side (`tile.py` says why).
 """
 
 from __future__ import annotations
@@ -8,48 +9,74 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from emulator.kernels.scatter import LANES, flip_values
+from emulator.kernels.scatter import flip_values
+from emulator.kernels.tile import INTEGER_ROWS, LANES, integer_row, integer_tile
 from memmodels.sampler import draw_region
+
+_CHUNK = 96
+"""Rows that pass by a block of weights before the next block comes."""
 
 
 @numba.njit(cache=True, nogil=True)
-def _pixel(x, image, top, left, dilation, kernel, block, lanes):  # type: ignore[no-untyped-def]
-    """lanes[:] = sums of one output pixel against one block of weights; returns the sum of the activations it saw."""
-    height, width, channels = x.shape[1], x.shape[2], x.shape[3]
-    lanes[:] = 0
+def _stretches(x, kernel, dilation):  # type: ignore[no-untyped-def]
+    """Byte offsets of the stretches of a window, and the pairs of each: one per kernel row, or one per tap if dilated."""
+    width, channels = x.shape[2], x.shape[3]
+    if dilation[1] == 1:
+        rows = np.arange(kernel[0]) * (dilation[0] * width * channels * 2)
+        return rows.astype(np.int64), kernel[1] * channels // 2
+    taps = np.empty(kernel[0] * kernel[1], dtype=np.int64)
+    for tap in range(taps.size):
+        taps[tap] = (tap // kernel[1] * dilation[0] * width + tap % kernel[1] * dilation[1]) * channels * 2
+    return taps, channels // 2
+
+
+@numba.njit(cache=True, nogil=True)
+def _window_sum(x, image, oy, ox, geometry):  # type: ignore[no-untyped-def]
+    """The sum of all activations of one window, for weights with a zero point."""
+    kernel, stride, dilation, _ = geometry
     total = np.int32(0)
     for ky in range(kernel[0]):
-        iy = top + ky * dilation[0]
-        if iy < 0 or iy >= height:
-            continue
         for kx in range(kernel[1]):
-            ix = left + kx * dilation[1]
-            if ix < 0 or ix >= width:
-                continue
-            row = (ky * kernel[1] + kx) * channels
-            for c in range(channels):
-                value = np.int32(x[image, iy, ix, c])
-                total += value
-                for lane in range(LANES):
-                    lanes[lane] += value * np.int32(block[row + c, lane])
+            for c in range(x.shape[3]):
+                total += np.int32(x[image, oy * stride[0] + ky * dilation[0], ox * stride[1] + kx * dilation[1], c])
     return total
 
 
 @numba.njit(cache=True, nogil=True)
+def _rows(x, weights, zero_points, bias, geometry, first, last, out):  # type: ignore[no-untyped-def]
+    """Output pixels first..last (counted over images, rows, columns) for all output channels."""
+    kernel, stride, dilation, _ = geometry
+    offsets, length = _stretches(x, kernel, dilation)
+    addresses = np.empty(INTEGER_ROWS, dtype=np.int64)
+    sums = np.empty((INTEGER_ROWS, LANES), dtype=np.int32)
+    block_bytes, outputs, oh, ow = weights.shape[1] * LANES * 4, out.shape[3], out.shape[1], out.shape[2]
+    shifted = np.any(zero_points != 0)
+    for chunk in range(first, last, _CHUNK):
+        end = min(chunk + _CHUNK, last)
+        for block in range(weights.shape[0]):
+            channel = block * LANES
+            here = weights.ctypes.data + block * block_bytes
+            for row in range(chunk, end, INTEGER_ROWS):
+                for r in range(INTEGER_ROWS):
+                    pixel = min(row + r, end - 1)
+                    y = pixel // (oh * ow) * x.shape[1] + pixel // ow % oh * stride[0]
+                    addresses[r] = x.ctypes.data + (y * x.shape[2] + pixel % ow * stride[1]) * x.shape[3] * 2
+                if row + 1 == end:
+                    integer_row(addresses.ctypes.data, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
+                else:
+                    integer_tile(addresses.ctypes.data, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
+                for r in range(min(INTEGER_ROWS, end - row)):
+                    image, oy, ox = (row + r) // (oh * ow), (row + r) // ow % oh, (row + r) % ow
+                    total = _window_sum(x, image, oy, ox, geometry) if shifted else np.int32(0)
+                    for lane in range(min(LANES, outputs - channel)):
+                        o = channel + lane
+                        out[image, oy, ox, o] = sums[r, lane] - zero_points[o] * total + bias[o]
+
+
+@numba.njit(cache=True, nogil=True)
 def integer_convolution(x, weights, zero_points, bias, geometry, out):  # type: ignore[no-untyped-def]
-    """acc[o] = sum x * (w[o] - zero_points[o]) + bias[o]: x (n, h, w, C) -> out int32 (n, oh, ow, O)."""
-    kernel, stride, dilation, pads = geometry
-    lanes = np.empty(LANES, dtype=np.int32)
-    for block in range(weights.shape[0]):
-        first = block * LANES
-        for image in range(out.shape[0]):
-            for oy in range(out.shape[1]):
-                for ox in range(out.shape[2]):
-                    top, left = oy * stride[0] - pads[0], ox * stride[1] - pads[1]
-                    total = _pixel(x, image, top, left, dilation, kernel, weights[block], lanes)
-                    for lane in range(min(LANES, out.shape[3] - first)):
-                        o = first + lane
-                        out[image, oy, ox, o] = lanes[lane] - zero_points[o] * total + bias[o]
+    """acc[o] = sum x * (w[o] - zero_points[o]) + bias[o]: x int16 (n, h, w, C) with its border -> out int32 (n, oh, ow, O)."""
+    _rows(x, weights, zero_points, bias, geometry, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -76,49 +103,33 @@ def integer_convolution_redrawn(  # type: ignore[no-untyped-def]
 
     samplers, places, planes, flips: one per region of the weight tensor; counts[i] += flips drawn from region i.
     """
-    kernel, stride, dilation, pads = geometry
-    lanes = np.empty(LANES, dtype=np.int32)
     pixels = out.shape[1] * out.shape[2]
-    for image in range(out.shape[0]):
-        for pixel in range(pixels):
-            oy, ox = pixel // out.shape[2], pixel % out.shape[2]
-            if per_pixel or pixel == 0:
-                read = (first_image + image) * (pixels if per_pixel else 1) + (pixel if per_pixel else 0)
-                for i in range(len(samplers)):
-                    counts[i] += draw_region(samplers[i], trial, writes[i], read, flips[i])
-                    flip_values(weights, places[i], planes[i], bits, signed, flips[i])
-            top, left = oy * stride[0] - pads[0], ox * stride[1] - pads[1]
-            for block in range(weights.shape[0]):
-                total = _pixel(x, image, top, left, dilation, kernel, weights[block], lanes)
-                for lane in range(min(LANES, out.shape[3] - block * LANES)):
-                    o = block * LANES + lane
-                    out[image, oy, ox, o] = lanes[lane] - zero_points[o] * total + bias[o]
-            if per_pixel or pixel == pixels - 1:
-                for i in range(len(samplers)):
-                    flip_values(weights, places[i], planes[i], bits, signed, flips[i])
+    step = 1 if per_pixel else pixels
+    for row in range(0, out.shape[0] * pixels, step):
+        read = first_image * (pixels // step) + row // step
+        for i in range(len(samplers)):
+            counts[i] += draw_region(samplers[i], trial, writes[i], read, flips[i])
+            flip_values(weights, places[i], planes[i], bits, signed, flips[i])
+        _rows(x, weights, zero_points, bias, geometry, row, row + step, out)
+        for i in range(len(samplers)):
+            flip_values(weights, places[i], planes[i], bits, signed, flips[i])
 
 
 @numba.njit(cache=True, nogil=True)
 def grouped_convolution(x, weights, zero_points, bias, groups, geometry, out):  # type: ignore[no-untyped-def]
-    """Grouped and depthwise convolution: weights int16 (O, taps * C / groups), row-major; the rest as above."""
-    kernel, stride, dilation, pads = geometry
-    height, width, channels = x.shape[1], x.shape[2], x.shape[3] // groups
-    outputs = out.shape[3] // groups
+    """Grouped and depthwise convolution: x int16 with its border, weights (O, taps * C / groups) row-major."""
+    kernel, stride, dilation, _ = geometry
+    channels, outputs = x.shape[3] // groups, out.shape[3] // groups
     for image in range(out.shape[0]):
         for oy in range(out.shape[1]):
             for ox in range(out.shape[2]):
-                top, left = oy * stride[0] - pads[0], ox * stride[1] - pads[1]
                 for o in range(out.shape[3]):
                     first = (o // outputs) * channels
                     acc = np.int32(bias[o])
-                    for ky in range(kernel[0]):
-                        iy = top + ky * dilation[0]
-                        for kx in range(kernel[1]):
-                            ix = left + kx * dilation[1]
-                            if iy < 0 or iy >= height or ix < 0 or ix >= width:
-                                continue
-                            row = (ky * kernel[1] + kx) * channels
-                            for c in range(channels):
-                                weight = np.int32(weights[o, row + c]) - np.int32(zero_points[o])
-                                acc += np.int32(x[image, iy, ix, first + c]) * weight
+                    for tap in range(kernel[0] * kernel[1]):
+                        iy = oy * stride[0] + tap // kernel[1] * dilation[0]
+                        ix = ox * stride[1] + tap % kernel[1] * dilation[1]
+                        for c in range(channels):
+                            weight = np.int32(weights[o, tap * channels + c]) - np.int32(zero_points[o])
+                            acc += np.int32(x[image, iy, ix, first + c]) * weight
                     out[image, oy, ox, o] = acc

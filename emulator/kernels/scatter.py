@@ -9,9 +9,6 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-LANES = 32
-"""Output channels that lie side by side in a block of kernel weights."""
-
 _U0, _U1 = np.uint64(0), np.uint64(1)
 
 

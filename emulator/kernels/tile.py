@@ -1,0 +1,165 @@
+"""The register tile: MR rows of activations times one block of weights, accumulated without touching memory.
+
+Compilers do not keep such a block of accumulators in vector registers, so its LLVM IR is written out here, once, for two steps:
+
+    binary    acc[r][lane] += popcount(x[r] ^ w[lane])               64-bit lanes, one word of 64 signs per lane and k
+    integer   acc[r][lane] += x[r][0] w[lane][0] + x[r][1] w[lane][1]   32-bit lanes, a pair of int16 per lane and k
+
+The lanes of a vector are output channels: an activation is loaded once and broadcast, and no sum runs across a vector. The inner
+index k runs through `segments` stretches of `length` words that lie at `offsets` from each row's address, so a convolution needs no
+copied patches: the stretches are the rows of its window. The IR is generic but for one multiplication that LLVM does not find by
+itself (VPMADDWD, which it then fuses with the sum where the target has VNNI). Tile sizes follow the code generation target, so that
+no accumulator spills; results never depend on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
+
+LANES = 32
+"""Output channels in one block of kernel weights."""
+
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
+
+
+def target_has(feature: str) -> bool:
+    """Whether code is generated for CPUs with this LLVM feature (the host's, unless NUMBA_CPU_NAME says otherwise)."""
+    from llvmlite import binding
+
+    if config.CPU_NAME and config.CPU_NAME != "host":
+        return f"+{feature}" in (config.CPU_FEATURES or "").split(",")
+    return bool(binding.get_host_cpu_features().get(feature, False))
+
+
+WIDE = target_has("avx512bw")
+AVX2 = target_has("avx2")
+POPCOUNT = target_has("avx512vpopcntdq")
+"""What the target has: 512-bit registers with 16-bit lanes, 256-bit integers, a vector popcount."""
+
+BINARY_ROWS, BINARY_VECTORS = (6, 4) if POPCOUNT else (4, 1)
+INTEGER_ROWS, INTEGER_VECTORS = (8, 2) if WIDE else (4, 1)
+
+
+def make_tile(step: str, rows: int, vectors: int) -> Any:
+    """An intrinsic tile(row_addresses, weights, offsets, segments, length, out) -> int64; all arguments are int64.
+
+    row_addresses: address of `rows` int64 byte addresses of activations. weights: address of the block, (segments * length) x LANES
+    lanes of 8 bytes (binary) or 4 bytes (integer). offsets: address of `segments` int64 byte offsets. out: address of rows x LANES
+    int64 (binary) or int32 (integer). `rows` x `vectors` accumulators live in registers; the block is walked in as many passes as
+    LANES needs.
+    """
+    lanes = 8 if step == "binary" else 16 if WIDE else 8
+    assert LANES % (lanes * vectors) == 0
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(typingctx, row_addresses, weights, offsets, segments, length, out):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            for first in range(0, LANES, lanes * vectors):
+                _emit(builder, args, step, rows, vectors, lanes, first)
+            return ir.Constant(_I64, 0)
+
+        return types.int64(*[types.int64] * 6), codegen
+
+    return tile
+
+
+def _emit(builder: Any, args: Any, step: str, rows: int, vectors: int, lanes: int, first: int) -> None:
+    """Two nested loops (segments, words of a segment) around the step; accumulators are phi nodes."""
+    row_addresses, weights, offsets, segments, length, out = args
+    word = 8 if step == "binary" else 4
+    vector = ir.VectorType(_I64 if step == "binary" else _I32, lanes)
+    zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
+    entry = builder.block
+    outer, inner, done_inner, done = (builder.append_basic_block(name) for name in ("segment", "word", "segment_end", "end"))
+    bases = [_load(builder, row_addresses, ir.Constant(_I64, 8 * r), _I64) for r in range(rows)]
+    start = builder.add(weights, ir.Constant(_I64, first * word))
+    empty = ir.Constant(vector, [0] * lanes)
+    builder.branch(outer)
+
+    builder.position_at_end(outer)
+    segment, at_segment = builder.phi(_I64), builder.phi(_I64)
+    sums_outer = [builder.phi(vector) for _ in range(rows * vectors)]
+    offset = _load(builder, offsets, builder.mul(segment, ir.Constant(_I64, 8)), _I64)
+    builder.branch(inner)
+
+    builder.position_at_end(inner)
+    k, at_word = builder.phi(_I64), builder.phi(_I64)
+    sums = [builder.phi(vector) for _ in range(rows * vectors)]
+    place = builder.add(offset, builder.mul(k, ir.Constant(_I64, word)))
+    block = [_load(builder, at_word, ir.Constant(_I64, v * lanes * word), vector) for v in range(vectors)]
+    new = []
+    for r in range(rows):
+        x = _broadcast(builder, _load(builder, bases[r], place, vector.element), vector)
+        new.extend(_step(builder, step, sums[r * vectors + v], x, block[v]) for v in range(vectors))
+    k_next, word_next = builder.add(k, one), builder.add(at_word, ir.Constant(_I64, LANES * word))
+    builder.cbranch(builder.icmp_signed("<", k_next, length), inner, done_inner)
+
+    builder.position_at_end(done_inner)
+    segment_next = builder.add(segment, one)
+    builder.cbranch(builder.icmp_signed("<", segment_next, segments), outer, done)
+    for phi, from_entry, from_loop in [
+        (segment, zero, segment_next),
+        (at_segment, start, word_next),
+        *((a, empty, b) for a, b in zip(sums_outer, new, strict=True)),
+    ]:
+        phi.add_incoming(from_entry, entry)
+        phi.add_incoming(from_loop, done_inner)
+    for phi, from_outer, from_loop in [
+        (k, zero, k_next),
+        (at_word, at_segment, word_next),
+        *((a, b, c) for a, b, c in zip(sums, sums_outer, new, strict=True)),
+    ]:
+        phi.add_incoming(from_outer, outer)
+        phi.add_incoming(from_loop, inner)
+
+    builder.position_at_end(done)
+    for r in range(rows):
+        for v in range(vectors):
+            address = builder.add(out, ir.Constant(_I64, (r * LANES + first + v * lanes) * word))
+            store = builder.store(new[r * vectors + v], builder.inttoptr(address, vector.as_pointer()))
+            store.align = word
+
+
+def _step(builder: Any, step: str, total: Any, x: Any, w: Any) -> Any:
+    """One accumulation of vector lanes."""
+    if step == "binary":
+        count = cgutils.get_or_insert_function(builder.module, ir.FunctionType(x.type, [x.type]), f"llvm.ctpop.v{x.type.count}i64")
+        return builder.add(total, builder.call(count, [builder.xor(x, w)]))
+    pairs = ir.VectorType(ir.IntType(16), 2 * x.type.count)
+    x, w = builder.bitcast(x, pairs), builder.bitcast(w, pairs)
+    name = "llvm.x86.avx512.pmaddw.d.512" if WIDE else "llvm.x86.avx2.pmadd.wd" if AVX2 else None
+    if name:
+        multiply = cgutils.get_or_insert_function(builder.module, ir.FunctionType(total.type, [pairs, pairs]), name)
+        return builder.add(total, builder.call(multiply, [x, w]))
+    return builder.add(total, builder.add(*(builder.mul(_half(builder, x, i), _half(builder, w, i)) for i in (0, 1))))
+
+
+def _half(builder: Any, pairs: Any, which: int) -> Any:
+    """The even or odd int16 of each pair, as int32 lanes."""
+    count = pairs.type.count // 2
+    mask = ir.Constant(ir.VectorType(_I32, count), [2 * i + which for i in range(count)])
+    return builder.sext(builder.shuffle_vector(pairs, ir.Constant(pairs.type, ir.Undefined), mask), ir.VectorType(_I32, count))
+
+
+def _broadcast(builder: Any, value: Any, vector: Any) -> Any:
+    lone = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(
+        lone, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count)
+    )
+
+
+def _load(builder: Any, base: Any, offset: Any, kind: Any) -> Any:
+    loaded = builder.load(builder.inttoptr(builder.add(base, offset), kind.as_pointer()))
+    loaded.align = 4 if kind is _I32 else 8
+    return loaded
+
+
+binary_tile = make_tile("binary", BINARY_ROWS, BINARY_VECTORS)
+binary_row = make_tile("binary", 1, BINARY_VECTORS)
+integer_tile = make_tile("integer", INTEGER_ROWS, INTEGER_VECTORS)
+integer_row = make_tile("integer", 1, INTEGER_VECTORS)
