@@ -254,6 +254,20 @@ class TernarySign(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class Binarize(Layer):
+    """A float layer's end: float32 in ONNX order to bits or ternary codes, channels last.
+
+    bits: 1 where `x > pivot` (`strict`) or `x >= pivot`, per channel or for all, else 0; then != inverted. NaN counts as not
+    above. ternary (output kind codes, int8): sign(x) in {-1, 0, +1}; `pivot`, `strict` and `inverted` play no part.
+    """
+
+    pivot: npt.NDArray[np.float32]
+    strict: bool
+    inverted: bool = False
+    ternary: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class AddCodes(Layer):
     """q = clamp(rint((a - za) * sa + (b - zb) * sb) / out_scale) + zero_point, low, high) in float32: a residual Add."""
 

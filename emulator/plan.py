@@ -1,6 +1,6 @@
 """A plan: a network made ready for the kernels, compiled once; and the parameters of one run of it.
 
-For every stored tensor the plan holds its values in kernel order and `places`, the way from storage order to kernel order. A run
+For every stored tensor the plan holds its values in kernel order and the way from storage order to kernel order. A run
 works on its own copy (`Parameters`), because faults are put into it in place and taken out again.
 """
 
@@ -21,13 +21,14 @@ from memmodels.address import Words
 class KernelTensor:
     """A stored tensor as its kernel reads it.
 
-    values: uint64 words of packed signs, or integers. places (int64, one per element in storage order): the element's bit in the
-    packed words, or its index in the flattened integers.
+    values: uint64 words of packed signs, or integers. Element e of the storage order lies at outer[e // n] + inner[e % n], n being
+    inner.size (both int64): a bit of the packed words, or an index into the flattened integers.
     """
 
     tensor: StoredTensor
     values: npt.NDArray[np.generic]
-    places: npt.NDArray[np.int64]
+    outer: npt.NDArray[np.int64]
+    inner: npt.NDArray[np.int64]
 
     @property
     def packed(self) -> bool:
@@ -65,11 +66,11 @@ class Parameters:
         """Flip the cells set in `flips` (storage order, of the region that holds `planes`); flipping again takes them back."""
         kernel = self.plan.tensors[name]
         if kernel.packed:
-            flip_packed(self.values[name], kernel.places, flips)
+            flip_packed(self.values[name], kernel.outer, kernel.inner, flips)
         else:
             signed = kernel.encoding.kind == "signed"
             wide = np.array(planes, dtype=np.int64)
-            flip_values(self.values[name], kernel.places, wide, kernel.encoding.bits, signed, flips)
+            flip_values(self.values[name], kernel.outer, kernel.inner, wide, kernel.encoding.bits, signed, flips)
 
 
 def compile_plan(network: Network) -> Plan:
@@ -81,7 +82,9 @@ def compile_plan(network: Network) -> Plan:
     for name, tensor in network.tensors.items():
         if name not in tensors:
             dtype = np.int64 if tensor.encoding.bits > 31 and tensor.encoding.kind == "unsigned" else np.int32
-            tensors[name] = KernelTensor(tensor, tensor.values.astype(dtype), np.arange(tensor.values.size, dtype=np.int64))
+            tensors[name] = KernelTensor(
+                tensor, tensor.values.astype(dtype), np.arange(tensor.values.size), np.zeros(1, dtype=np.int64)
+            )
     return Plan(network, tensors, _last_uses(network))
 
 
@@ -101,33 +104,37 @@ def _weights(network: Network, layer: Convolution) -> KernelTensor:
 
 def _packed_signs(tensor: StoredTensor) -> KernelTensor:
     """Signs -> [blocks][taps * words][LANES] words (see `kernels/binary.py`)."""
-    outputs, channels, height, width = tensor.values.shape
-    words = -(-channels // 64)
-    o, c, y, x = np.ix_(np.arange(outputs), np.arange(channels), np.arange(height), np.arange(width))
-    row = (y * width + x) * words + c // 64
-    word = (o // LANES * (height * width * words) + row) * LANES + o % LANES
-    places = np.ascontiguousarray((word * 64 + c % 64).reshape(-1), dtype=np.int64)
-    bits = np.zeros(-(-outputs // LANES) * height * width * words * LANES * 64, dtype=np.uint8)
-    bits[places] = tensor.values.reshape(-1) > 0
-    values = np.packbits(bits, bitorder="little").view(np.uint64)
-    return KernelTensor(tensor, values.reshape(-1, height * width * words, LANES), places)
+    outputs, channels, taps = _shape(tensor)
+    words, blocks = -(-channels // 64), -(-outputs // LANES)
+    o, (c, tap) = np.arange(outputs), np.ix_(np.arange(channels), np.arange(taps))
+    outer = (o // LANES * (taps * words) * LANES + o % LANES) * 64
+    inner = ((tap * words + c // 64) * LANES * 64 + c % 64).reshape(-1)
+    bits = np.zeros(blocks * taps * words * LANES * 64, dtype=np.uint8)
+    bits[outer[:, None] + inner] = tensor.values.reshape(outputs, -1) > 0
+    values = np.packbits(bits, bitorder="little").view(np.uint64).reshape(blocks, taps * words, LANES)
+    return KernelTensor(tensor, values, outer, inner)
 
 
 def _integers(tensor: StoredTensor, blocked: bool) -> KernelTensor:
     """Integers -> int16 [blocks][taps * C/2][LANES][2] (see `kernels/integer.py`), or [O][taps * C] where not blocked."""
-    outputs, channels, height, width = tensor.values.shape
-    o, c, y, x = np.ix_(np.arange(outputs), np.arange(channels), np.arange(height), np.arange(width))
+    outputs, channels, taps = _shape(tensor)
+    o, (c, tap) = np.arange(outputs), np.ix_(np.arange(channels), np.arange(taps))
     if blocked:
-        pairs = -(-channels // 2)
-        rows, blocks = height * width * pairs, -(-outputs // LANES)
-        row = (y * width + x) * pairs + c // 2
-        place, shape = ((o // LANES * rows + row) * LANES + o % LANES) * 2 + c % 2, (blocks, rows, LANES, 2)
+        pairs, blocks = -(-channels // 2), -(-outputs // LANES)
+        outer = (o // LANES * (taps * pairs) * LANES + o % LANES) * 2
+        inner = ((tap * pairs + c // 2) * LANES * 2 + c % 2).reshape(-1)
+        values = np.zeros((blocks, taps * pairs, LANES, 2), dtype=np.int16)
     else:
-        place, shape = (o * height * width + y * width + x) * channels + c, (outputs, height * width * channels)
-    places = np.ascontiguousarray(place.reshape(-1), dtype=np.int64)
-    values = np.zeros(shape, dtype=np.int16)
-    values.reshape(-1)[places] = tensor.values.reshape(-1)
-    return KernelTensor(tensor, values, places)
+        outer, inner = o * (taps * channels), (tap * channels + c).reshape(-1)
+        values = np.zeros((outputs, taps * channels), dtype=np.int16)
+    values.reshape(-1)[outer[:, None] + inner] = tensor.values.reshape(outputs, -1)
+    return KernelTensor(tensor, values, outer, inner)
+
+
+def _shape(tensor: StoredTensor) -> tuple[int, int, int]:
+    """Output channels, input channels of a group, taps of a weight tensor (O, C, kh, kw)."""
+    outputs, channels, height, width = tensor.values.shape
+    return outputs, channels, height * width
 
 
 def aligned_copy(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

@@ -201,15 +201,14 @@ def _redrawn_in_kernel(
     weights, out = parameters.values[layer.weight], empty_output(network.values[layer.output], len(x))
     samplers = tuple(part.sampler for part in stored)
     writes = tuple(part.region.key.write for part in stored)
-    places = tuple(tensor.places for _ in stored)
     flips = tuple(np.zeros_like(part.region.written) for part in stored)
     counts = np.zeros(len(stored), dtype=np.int64)
     per_pixel, geometry = deployment.policy is ReadPolicy.ACCESS, geometry_of(layer.window)
     if tensor.packed:
         x = with_border(x, layer.window)
         binary.binary_convolution_redrawn(
-            x, spec.height_width, spec.channels, weights, geometry, out, samplers, places, flips, deployment.trial, writes,
-            first, per_pixel, counts,
+            x, spec.height_width, spec.channels, weights, geometry, out, tensor.outer, tensor.inner, samplers, flips,
+            deployment.trial, writes, first, per_pixel, counts,
         )  # fmt: skip
         with_bias(layer, out, parameters)
     else:
@@ -218,8 +217,8 @@ def _redrawn_in_kernel(
         planes = tuple(np.array(part.slot.planes, dtype=np.int64) for part in stored)
         bits, signed = tensor.encoding.bits, tensor.encoding.kind == "signed"
         integer.integer_convolution_redrawn(
-            x, weights, zero_points, bias, geometry, out, samplers, places, planes, bits, signed, flips, deployment.trial, writes,
-            first, per_pixel, counts,
+            x, weights, zero_points, bias, geometry, out, tensor.outer, tensor.inner, samplers, planes, bits, signed, flips,
+            deployment.trial, writes, first, per_pixel, counts,
         )  # fmt: skip
     reads = len(x) * (out.shape[1] * out.shape[2] if per_pixel else 1)
     for part, count in zip(stored, counts, strict=True):

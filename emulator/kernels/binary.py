@@ -104,11 +104,11 @@ def binary_convolution(x, size, channels, weights, geometry, out):  # type: igno
 
 @numba.njit(cache=True, nogil=True)
 def binary_convolution_redrawn(  # type: ignore[no-untyped-def]
-    x, size, channels, weights, geometry, out, samplers, places, flips, trial, writes, first_image, per_pixel, counts
+    x, size, channels, weights, geometry, out, outer, inner, samplers, flips, trial, writes, first_image, per_pixel, counts
 ):
     """The same with weights that are read anew for each image, or for each output pixel (`per_pixel`).
 
-    samplers, places, flips: one per region of the weight tensor; counts[i] += flips drawn from region i.
+    outer, inner: see `scatter.py`. samplers, flips: one per region of the weight tensor; counts[i] += flips drawn from region i.
     """
     pixels = out.shape[1] * out.shape[2]
     step = 1 if per_pixel else pixels
@@ -116,10 +116,10 @@ def binary_convolution_redrawn(  # type: ignore[no-untyped-def]
         read = first_image * (pixels // step) + row // step
         for i in range(len(samplers)):
             counts[i] += draw_region(samplers[i], trial, writes[i], read, flips[i])
-            flip_packed(weights, places[i], flips[i])
+            flip_packed(weights, outer, inner, flips[i])
         _rows(x, size, channels, weights, geometry, row, row + step, out)
         for i in range(len(samplers)):
-            flip_packed(weights, places[i], flips[i])
+            flip_packed(weights, outer, inner, flips[i])
 
 
 @numba.njit(cache=True, nogil=True)

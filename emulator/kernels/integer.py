@@ -81,27 +81,13 @@ def integer_convolution(x, weights, zero_points, bias, geometry, out):  # type: 
 
 @numba.njit(cache=True, nogil=True)
 def integer_convolution_redrawn(  # type: ignore[no-untyped-def]
-    x,
-    weights,
-    zero_points,
-    bias,
-    geometry,
-    out,
-    samplers,
-    places,
-    planes,
-    bits,
-    signed,
-    flips,
-    trial,
-    writes,
-    first_image,
-    per_pixel,
-    counts,
-):
+    x, weights, zero_points, bias, geometry, out, outer, inner, samplers, planes, bits, signed, flips,
+    trial, writes, first_image, per_pixel, counts,
+):  # fmt: skip
     """The same with weights that are read anew for each image, or for each output pixel (`per_pixel`).
 
-    samplers, places, planes, flips: one per region of the weight tensor; counts[i] += flips drawn from region i.
+    outer, inner: see `scatter.py`. samplers, planes, flips: one per region of the weight tensor; counts[i] += flips drawn
+    from region i.
     """
     pixels = out.shape[1] * out.shape[2]
     step = 1 if per_pixel else pixels
@@ -109,10 +95,10 @@ def integer_convolution_redrawn(  # type: ignore[no-untyped-def]
         read = first_image * (pixels // step) + row // step
         for i in range(len(samplers)):
             counts[i] += draw_region(samplers[i], trial, writes[i], read, flips[i])
-            flip_values(weights, places[i], planes[i], bits, signed, flips[i])
+            flip_values(weights, outer, inner, planes[i], bits, signed, flips[i])
         _rows(x, weights, zero_points, bias, geometry, row, row + step, out)
         for i in range(len(samplers)):
-            flip_values(weights, places[i], planes[i], bits, signed, flips[i])
+            flip_values(weights, outer, inner, planes[i], bits, signed, flips[i])
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,45 +1,54 @@
 """Flips in storage order -> flips in kernel order.
 
-A region's flips come as one word per 64 cells. Each kernel keeps its weights in an order of its own; `places` says where an
-element went. Every function here undoes itself when it is called again with the same flips.
+A region's flips come as one word per 64 cells. Each kernel keeps its weights in an order of its own. Storage is output-channel-
+major, so element e belongs to channel e // inner.size, and went to place outer[channel] + inner[e % inner.size]: two small tables,
+where one entry per element would not stay in cache. Every function here undoes itself when called again with the same flips.
 """
 
 from __future__ import annotations
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
 
 
-@numba.njit(cache=True, inline="always")
-def _lowest(word):  # type: ignore[no-untyped-def]
-    """The index of the lowest set bit of a word that is not 0."""
-    count = 0
-    while not word & np.uint64(0xFF):
-        word >>= np.uint64(8)
-        count += 8
-    while not word & _U1:
-        word >>= _U1
-        count += 1
-    return count
+@intrinsic  # type: ignore[untyped-decorator]
+def _lowest(typingctx, word):  # type: ignore[no-untyped-def]
+    """The index (int64) of the lowest set bit of a uint64 that is not 0: one instruction."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
 
 
 @numba.njit(cache=True, nogil=True)
-def flip_packed(weights, places, flips):  # type: ignore[no-untyped-def]
-    """Flip signs that are packed in words: places[element] is the element's bit in `weights` (uint64, any shape, contiguous)."""
+def flip_packed(weights, outer, inner, flips):  # type: ignore[no-untyped-def]
+    """Flip signs that are packed in words: an element's place is its bit in `weights` (uint64, any shape, contiguous)."""
     words = weights.reshape(-1)
     for i in range(flips.size):
         word = flips[i]
+        if word == _U0:
+            continue
+        channel, rest = divmod(i * 64, inner.size)
         while word != _U0:
-            place = places[i * 64 + _lowest(word)]
-            words[place >> 6] ^= _U1 << np.uint64(place & 63)
+            element = rest + _lowest(word)
             word &= word - _U1
+            o = channel
+            while element >= inner.size:
+                element -= inner.size
+                o += 1
+            place = outer[o] + inner[element]
+            words[place >> 6] ^= _U1 << np.uint64(place & 63)
 
 
 @numba.njit(cache=True, nogil=True)
-def flip_values(values, places, planes, bits, signed, flips):  # type: ignore[no-untyped-def]
-    """Flip stored bits of integers: places[element] is the element's index in `values` (contiguous).
+def flip_values(values, outer, inner, planes, bits, signed, flips):  # type: ignore[no-untyped-def]
+    """Flip stored bits of integers: an element's place is its index in `values` (contiguous).
 
     planes: the bit of an element that each cell of it holds. bits: of an element; bits == 1 means a sign, which is negated.
     """
@@ -48,13 +57,14 @@ def flip_values(values, places, planes, bits, signed, flips):  # type: ignore[no
     for i in range(flips.size):
         word = flips[i]
         while word != _U0:
-            address = i * 64 + _lowest(word)
+            element, cell = divmod(i * 64 + _lowest(word), cells)
             word &= word - _U1
-            place = places[address // cells]
+            channel, rest = divmod(element, inner.size)
+            place = outer[channel] + inner[rest]
             if bits == 1:
                 flat[place] = -flat[place]
                 continue
-            plane = planes[address % cells]
+            plane = planes[cell]
             if signed and plane == bits - 1:
                 code = np.int64(flat[place])
                 flat[place] = code + (1 << plane) if code < 0 else code - (1 << plane)
