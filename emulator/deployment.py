@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from emulator.network import Layer
+from emulator.network import Convolution, Layer, Network
 from emulator.placement import Placement, Slot
 from emulator.plan import Plan
 from emulator.storage import codes_of, layout_of
@@ -43,6 +43,11 @@ class StoredSlot:
     memory: Memory
     region: Region
     sampler: Sampler | None
+
+    @property
+    def steady(self) -> bool:
+        """Whether every read of a trial brings the same bits back, as the sampler tells."""
+        return self.sampler is not None and self.sampler.term_streams.size == 0
 
 
 @dataclass(eq=False)
@@ -77,22 +82,28 @@ class Deployment:
     tally: Tally = field(default_factory=Tally)
     faults: list[Fault] | None = None
 
-    def read(self, stored: StoredSlot, read: int) -> Words:
-        """The flips (read bits XOR written bits) of one read of a slot."""
+    def read(self, stored: StoredSlot, read: int, times: float = 1.0) -> Words:
+        """The flips (read bits XOR written bits) of one read of a slot, which counts as `times` reads."""
         flips = np.empty_like(stored.region.written)
         if stored.sampler is not None:
             count = draw_region(stored.sampler, self.trial, stored.region.key.write, read, flips)
         else:
             count = stored.memory.read(stored.region, Key(self.trial, stored.region.key.write, read), flips).flips
             np.bitwise_xor(flips, stored.region.written, out=flips)
-        self.tally.add(stored.slot.tensor, count, stored.region.layout.bits)
+        self.tally.add(stored.slot.tensor, round(count * times), round(stored.region.layout.bits * times))
         if self.faults is not None and count:
             self.faults.append(Fault(read, stored.slot, flips))
         return flips
 
+    @property
+    def steady_slots(self) -> tuple[StoredSlot, ...]:
+        """Slots that need to be read only once in a trial; none while faults are recorded, where every read is."""
+        return () if self.faults is not None else tuple(stored for stored in self.all_slots if stored.steady)
+
     def slots_of(self, layer: Layer) -> tuple[StoredSlot, ...]:
-        """The stored slots of all parameters that a layer uses."""
-        return tuple(stored for name in parameters_of(layer) for stored in self.slots.get(name, ()))
+        """The stored slots of all parameters of a layer that must be read each time it runs."""
+        own = (stored for name in parameters_of(layer) for stored in self.slots.get(name, ()))
+        return tuple(stored for stored in own if self.faults is not None or not stored.steady)
 
     @property
     def all_slots(self) -> tuple[StoredSlot, ...]:
@@ -103,6 +114,23 @@ def parameters_of(layer: Layer) -> tuple[str, ...]:
     """Names of the stored tensors that a layer reads."""
     names = (getattr(layer, attribute, None) for attribute in ("weight", "bias", "threshold", "upper", "lower"))
     return tuple(name for name in names if isinstance(name, str))
+
+
+def reads_per_inference(network: Network, policy: ReadPolicy, images: int, batch: int) -> dict[str, float]:
+    """How often each stored tensor is read per image under a read policy (load: once for all images)."""
+    reads: dict[str, float] = {}
+    for layer in network.layers:
+        height, width = network.values[layer.output].height_width
+        pixels = height * width if isinstance(layer, Convolution) else 1
+        per_image = {
+            ReadPolicy.LOAD: 1.0 / max(images, 1),
+            ReadPolicy.BATCH: -(-images // batch) / max(images, 1),
+            ReadPolicy.IMAGE: 1.0,
+            ReadPolicy.ACCESS: float(pixels),
+        }[policy]
+        for name in parameters_of(layer):
+            reads[name] = reads.get(name, 0.0) + per_image
+    return reads
 
 
 def deploy(

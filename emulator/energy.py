@@ -6,28 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from emulator.deployment import Deployment, ReadPolicy, parameters_of
-from emulator.network import Convolution, Network
+from emulator.deployment import Deployment, reads_per_inference
 from memmodels.memory import Accesses, Basis, Quantity
 
 _WEAKEST: Sequence[Basis] = ("measured", "published", "computed", "assumed")
-
-
-def reads_per_inference(network: Network, policy: ReadPolicy, images: int, batch: int) -> dict[str, float]:
-    """How often each stored tensor is read per image under a read policy (load: once for all images)."""
-    reads: dict[str, float] = {}
-    for layer in network.layers:
-        height, width = network.values[layer.output].height_width
-        pixels = height * width if isinstance(layer, Convolution) else 1
-        per_image = {
-            ReadPolicy.LOAD: 1.0 / max(images, 1),
-            ReadPolicy.BATCH: -(-images // batch) / max(images, 1),
-            ReadPolicy.IMAGE: 1.0,
-            ReadPolicy.ACCESS: float(pixels),
-        }[policy]
-        for name in parameters_of(layer):
-            reads[name] = reads.get(name, 0.0) + per_image
-    return reads
 
 
 def energy_per_inference(deployment: Deployment, images: int, batch: int) -> tuple[Quantity, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
-from emulator.deployment import Deployment, ReadPolicy, StoredSlot
+from emulator.deployment import Deployment, ReadPolicy, StoredSlot, reads_per_inference
 from emulator.kernels import binary, integer
 from emulator.layers import (
     centred,
@@ -48,6 +48,10 @@ def outputs_under_faults(plan: Plan, inputs: Arrays, deployment: Deployment, bat
     checked, parameters = check_inputs(plan, inputs), plan.parameters()
     images = len(next(iter(checked.values())))
     if deployment.policy in (ReadPolicy.IMAGE, ReadPolicy.ACCESS):
+        reads = reads_per_inference(plan.network, deployment.policy, images, batch)
+        for part in deployment.steady_slots:
+            flips = deployment.read(part, 0, reads[part.slot.tensor] * images)
+            parameters.flip(part.slot.tensor, part.slot.planes, flips)
         return _gather(plan, plan.network.outputs, _chunks(plan, parameters, checked, plan.network.outputs, deployment))
     step = batch if deployment.policy is ReadPolicy.BATCH else max(images, 1)
     parts: list[dict[str, Array]] = []
