@@ -67,11 +67,16 @@ def technology(name: str) -> Technology:
         points = [point for point in entry_points(group=_GROUP) if point.name == name]
         if not points:
             near = difflib.get_close_matches(name, names(), n=1)
-            hint = f"Did you mean {near[0]}" if near else f"Known: {', '.join(names())}"
+            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names())};"
             raise MemorySpecError(
-                f"Memory {name!r}", "there is no technology of that name", f"{hint}; `weakcell memories` lists them"
+                f"Memory {name!r}", "there is no technology of that name", f"{hint} `weakcell memories` lists them"
             )
-        found = points[0].load()
+        try:
+            found = points[0].load()
+        except Exception as error:
+            raise MemorySpecError(
+                f"Memory {name!r}", f"its package cannot be loaded ({points[0].value}: {error})", "Repair or remove that package"
+            ) from error
     if not isinstance(found, Technology):
         raise MemorySpecError(
             f"Memory {name!r}", f"its entry point holds a {type(found).__name__}", "Register a memmodels Technology"
@@ -107,4 +112,4 @@ def _plain(value: ConditionValue) -> str:
     if not isinstance(value, float):
         return str(value)
     short = f"{value:.12g}"
-    return short if float(short) == value else repr(value)
+    return short if float(short) == value else repr(float(value))

@@ -21,14 +21,16 @@ import numpy.typing as npt
 from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
 from memmodels.rates import poisson_table
 from memmodels.sampler import blocks_of, poisson_count
-from memmodels.streams import mix, name_stream, next_word, start
-from memmodels.terms import Cells, ErrorTerm
+from memmodels.streams import mix, name_stream, next_word, start, stream_of
+from memmodels.structure import Bank, groups_of
+from memmodels.terms import ErrorTerm
 
 _FIRST_EDGE, _LAST_EDGE = -20, 6
 EDGES = np.array([0.0, *(math.ldexp(1.0, e) for e in range(_FIRST_EDGE, _LAST_EDGE + 1))])
 """Edges of the hazard shells; part of the sampling format."""
 
 _PREFERENCE = np.uint64(0x5EED)
+_GROUP = 0x6702
 
 
 def weak_cells(stream: np.uint64, first_word: int, words: int, term: ErrorTerm, reads: int = 1) -> tuple[Words, Words]:
@@ -36,8 +38,10 @@ def weak_cells(stream: np.uint64, first_word: int, words: int, term: ErrorTerm, 
 
     stream: of the die and term (and of the write, for an ACCUMULATING term). reads: exposures that add up hazard.
     """
+    if term.grouped:
+        return weak_groups(stream, first_word, words, term, reads)
     p01, p10 = term.p01, term.p10
-    if term.cells is Cells.INVERT:
+    if not term.halved:
         return _hit_cells(stream, first_word, words, _hazard(p01) * reads, _hazard(p10) * reads, False)
     if reads > 1 and p01 + p10 > 0.0:
         total = -math.expm1(-_hazard(min(p01 + p10, 1.0)) * reads)
@@ -67,10 +71,12 @@ def _hazard(p: float) -> float:
     return math.inf if p >= 1.0 else -math.log1p(-p)
 
 
-def _shell_tables(highest: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
-    """Poisson tables of the shells below `highest`, concatenated."""
+def _shell_tables(
+    highest: float, cells: int = BLOCK_BITS
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """Poisson tables of the hits of `cells` cells in the shells below `highest`, concatenated."""
     shells = min(int(np.searchsorted(EDGES, highest, side="left")), EDGES.size - 1)
-    tables = [poisson_table(BLOCK_BITS * float(EDGES[k + 1] - EDGES[k])) for k in range(shells)]
+    tables = [poisson_table(cells * float(EDGES[k + 1] - EDGES[k])) for k in range(shells)]
     lows = np.array([table.low for table in tables], dtype=np.int64)
     firsts = np.cumsum([0, *(len(table.cumulative) for table in tables)], dtype=np.int64)
     return lows, firsts, np.concatenate([np.empty(0, np.uint64), *(table.cumulative for table in tables)])
@@ -116,6 +122,96 @@ def _mark(  # type: ignore[no-untyped-def]
         to_one[address >> 6] |= bit
     if zero:
         to_zero[address >> 6] |= bit
+
+
+def weak_groups(stream: np.uint64, first_word: int, words: int, term: ErrorTerm, reads: int = 1) -> tuple[Words, Words]:
+    """`weak_cells` for cells that fail in groups: hits are drawn group by group, each up to its own hazard.
+
+    A group's hits are addressed by (die, term, group, shell), two random words each: the place in the group, and the hazard.
+    """
+    axis, bank = (term.structure.axis, term.structure.bank) if term.structure else ("row", Bank())
+    groups = groups_of(axis, bank, first_word * 64, words * 64)
+    prefer, scale = (True, 2.0) if term.halved else (False, 1.0)
+    hazards = [_group_hazards(stream, term, scale * p, groups.numbers) * reads for p in (term.p01, term.p10)]
+    row_cells = bank.columns if prefer and term.preference == "row" else 0
+    to_one, to_zero = np.zeros(words, dtype=np.uint64), np.zeros(words, dtype=np.uint64)
+    finite = [h[np.isfinite(h)] for h in hazards]
+    lows, firsts, table = _shell_tables(max([0.0, *(float(h.max()) for h in finite if h.size)]), groups.cells)
+    if max(h.max() for h in hazards) > 0.0:
+        _hit_groups(
+            stream, first_word, groups.numbers, groups.base, groups.cells, groups.stride, hazards[0], hazards[1],
+            lows, firsts, table, prefer, row_cells, to_one, to_zero,
+        )  # fmt: skip
+    return to_one, to_zero
+
+
+def _group_hazards(stream: np.uint64, term: ErrorTerm, rate: float, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Hazard of each group at a marginal rate."""
+    if term.structure is None or rate == 0.0:
+        return np.full(numbers.size, _hazard(rate))
+    rates = term.structure.group_rates(rate, stream_of(int(stream), _GROUP), numbers)
+    with np.errstate(divide="ignore"):
+        hazards: npt.NDArray[np.float64] = -np.log1p(-np.minimum(rates, 1.0))
+    return hazards
+
+
+@numba.njit(cache=True, nogil=True)
+def _hit_groups(  # type: ignore[no-untyped-def]
+    stream,
+    first_word,
+    numbers,
+    base,
+    cells,
+    stride,
+    hazards_one,
+    hazards_zero,
+    lows,
+    firsts,
+    table,
+    prefer,
+    row_cells,
+    to_one,
+    to_zero,
+):
+    """Mark the cells of each group that were hit below its hazards."""
+    words = to_one.size
+    begin = np.int64(first_word) * 64
+    preference = name_stream(stream, _PREFERENCE)
+    state = np.empty(4, dtype=np.uint64)
+    for k in range(numbers.size):
+        one, zero = hazards_one[k], hazards_zero[k]
+        if one == np.inf or zero == np.inf:
+            all_one, all_zero = np.float64(one == np.inf), np.float64(zero == np.inf)
+            for i in range(cells):
+                address = base[k] + i * stride - begin
+                _mark_grouped(address, 0.0, preference, all_one, all_zero, prefer, row_cells, words, first_word, to_one, to_zero)
+        highest = max(one if one < np.inf else 0.0, zero if zero < np.inf else 0.0)
+        group_stream = name_stream(name_stream(stream, np.uint64(_GROUP)), np.uint64(numbers[k]))
+        for shell in range(lows.size):
+            low, width = EDGES[shell], EDGES[shell + 1] - EDGES[shell]
+            if low >= highest:
+                break
+            start(state, name_stream(group_stream, np.uint64(shell)))
+            for _ in range(poisson_count(state, lows[shell], firsts[shell], firsts[shell + 1], table)):
+                place = np.int64(np.float64(next_word(state) >> np.uint64(11)) * 2.0**-53 * cells)
+                hazard = low + width * (np.float64(next_word(state) >> np.uint64(11)) * 2.0**-53)
+                address = base[k] + place * stride - begin
+                _mark_grouped(address, hazard, preference, one, zero, prefer, row_cells, words, first_word, to_one, to_zero)
+
+
+@numba.njit(cache=True, nogil=True)
+def _mark_grouped(  # type: ignore[no-untyped-def]
+    address, hazard, preference, hazard_one, hazard_zero, prefer, row_cells, words, first_word, to_one, to_zero
+):
+    """`_mark`, or the same with the preference of the cell's row."""
+    if row_cells == 0:
+        _mark(address, hazard, preference, hazard_one, hazard_zero, prefer, words, first_word, to_one, to_zero)
+    elif 0 <= address < words * 64:
+        row = (address + np.int64(first_word) * 64) // row_cells
+        if (mix(preference + np.uint64(row)) >> np.uint64(63)) == 0:
+            _mark(address, hazard, preference, hazard_one, 0.0, False, words, first_word, to_one, to_zero)
+        else:
+            _mark(address, hazard, preference, 0.0, hazard_zero, False, words, first_word, to_one, to_zero)
 
 
 assert BLOCK_WORDS * 64 == BLOCK_BITS

@@ -83,11 +83,15 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Cost:
-    """What accesses to a region cost; None where the technology publishes nothing."""
+    """What accesses to a region cost; None where the technology publishes nothing.
+
+    energy: of the accesses in all, in pJ; or relative to the same accesses at a reference point. parts: what it is made of
+    (`read`, `write`, `leakage`, `check bits` …), in the same unit. latency: of one access.
+    """
 
     energy: Quantity | None = None
     latency: Quantity | None = None
-    leakage: Quantity | None = None
+    parts: Mapping[str, Quantity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

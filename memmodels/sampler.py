@@ -8,6 +8,7 @@ and throws have streams of their own below it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numba
@@ -17,7 +18,6 @@ import numpy.typing as npt
 from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
 from memmodels.rates import Rate, plan_rate
 from memmodels.streams import name_stream, next_word, start, word_at
-from memmodels.terms import ErrorTerm
 
 VERSION = 1
 """The sampling format: the same version, seed and key give the same bits for ever. Recorded with every result."""
@@ -32,6 +32,8 @@ class Sampler(NamedTuple):
     stream: of (seed, die, array). first_word: of the region in its memory. last_mask: the cells of the last word.
     written: the bits that were asked to be stored. held: what the cells would return without the terms drawn here.
     term_streams (T,): the terms' names. symmetric (T,): one mask for both stored values, else one for p01 and one for p10.
+    weak (2U, words), weak_row (T,): masks of the cells that can read 1 for 0 and 0 for 1, for terms whose weak cells fail only at
+    some reads; their first row, -1 where any cell may err.
     inverted, levels, numerators, table_low (2T,), table_first (2T + 1,), table: the rates' recipes (`rates.Rate`).
     """
 
@@ -42,6 +44,8 @@ class Sampler(NamedTuple):
     held: Words
     term_streams: npt.NDArray[np.uint64]
     symmetric: npt.NDArray[np.bool_]
+    weak: npt.NDArray[np.uint64]
+    weak_row: npt.NDArray[np.int64]
     inverted: npt.NDArray[np.bool_]
     levels: npt.NDArray[np.int64]
     numerators: npt.NDArray[np.int64]
@@ -50,20 +54,34 @@ class Sampler(NamedTuple):
     table: npt.NDArray[np.uint64]
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A term that is drawn at each read: its number (its name in the stream), its rates, and its weak cells if it has any."""
+
+    number: int
+    p01: float
+    p10: float
+    weak: tuple[Words, Words] | None = None
+
+
 def make_sampler(
-    stream: np.uint64, first_word: int, bits: int, written: Words, held: Words, terms: tuple[tuple[int, ErrorTerm], ...]
+    stream: np.uint64, first_word: int, bits: int, written: Words, held: Words, terms: tuple[Drawn, ...] = ()
 ) -> Sampler:
-    """The sampler of a region for `terms`, each with its number (its name in the stream)."""
-    rates: list[Rate] = [plan_rate(p) for _, term in terms for p in (term.p01, term.p10)]
+    """The sampler of a region of `bits` cells; see `Sampler`."""
+    rates: list[Rate] = [plan_rate(p) for term in terms for p in (term.p01, term.p10)]
     tables = [rate.throws.cumulative for rate in rates]
+    weak = [mask for term in terms if term.weak for mask in term.weak]
+    rows = np.cumsum([0, *(2 if term.weak else 0 for term in terms)])[:-1]
     return Sampler(
         stream=stream,
         first_word=first_word,
         last_mask=np.uint64((1 << ((bits - 1) % 64 + 1)) - 1),
         written=written,
         held=held,
-        term_streams=np.array([number for number, _ in terms], dtype=np.uint64),
-        symmetric=np.array([term.p01 == term.p10 for _, term in terms], dtype=np.bool_),
+        term_streams=np.array([term.number for term in terms], dtype=np.uint64),
+        symmetric=np.array([term.p01 == term.p10 for term in terms], dtype=np.bool_),
+        weak=np.array(weak, dtype=np.uint64).reshape(len(weak), written.size),
+        weak_row=np.array([row if term.weak else -1 for row, term in zip(rows, terms, strict=True)], dtype=np.int64),
         inverted=np.array([rate.inverted for rate in rates], dtype=np.bool_),
         levels=np.array([rate.levels for rate in rates], dtype=np.int64),
         numerators=np.array([rate.numerator for rate in rates], dtype=np.int64),
@@ -195,6 +213,16 @@ def _flip_polar(sampler, term, stream, begin, written, flips):  # type: ignore[n
 
 
 @numba.njit(cache=True, nogil=True)
+def _flip_weak(sampler, term, stream, begin, written, weak_one, weak_zero, flips):  # type: ignore[no-untyped-def]
+    """Weak cells that hold the value they do not prefer flip with the term's rate, the same for both values."""
+    failing = np.zeros(flips.size, dtype=np.uint64)
+    _flip_bernoulli(sampler, 2 * term, stream, begin, failing)
+    for i in range(flips.size):
+        cells = written[i] ^ flips[i]
+        flips[i] ^= ((~cells & weak_one[i]) | (cells & weak_zero[i])) & failing[i]
+
+
+@numba.njit(cache=True, nogil=True)
 def draw_block(sampler, trial, write, read, block, flips):  # type: ignore[no-untyped-def]
     """The flips of one block of a region at one read: read bits XOR written bits, into the block's part of `flips`.
 
@@ -210,7 +238,11 @@ def draw_block(sampler, trial, write, read, block, flips):  # type: ignore[no-un
         stream = name_stream(sampler.stream, sampler.term_streams[term])
         stream = name_stream(name_stream(stream, np.uint64(trial)), np.uint64(write))
         stream = name_stream(name_stream(stream, np.uint64(read)), np.uint64(block))
-        if sampler.symmetric[term]:
+        row = sampler.weak_row[term]
+        if row >= 0:
+            weak_one, weak_zero = sampler.weak[row, first : first + n], sampler.weak[row + 1, first : first + n]
+            _flip_weak(sampler, term, stream, begin, written, weak_one, weak_zero, part)
+        elif sampler.symmetric[term]:
             _flip_bernoulli(sampler, 2 * term, stream, begin, part)
         else:
             _flip_polar(sampler, term, stream, begin, written, part)

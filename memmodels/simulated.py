@@ -10,10 +10,11 @@ import numpy as np
 from memmodels.address import Layout, Words, popcount
 from memmodels.dies import weak_cells
 from memmodels.errors import MemoryFault
+from memmodels.levels import LevelTerm, misread_levels
 from memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
-from memmodels.sampler import VERSION, Sampler, draw_region, make_sampler
+from memmodels.sampler import VERSION, Drawn, Sampler, draw_region, make_sampler
 from memmodels.streams import random_words, stream_of
-from memmodels.technology import Technology
+from memmodels.technology import Technology, Term
 from memmodels.terms import ErrorTerm, Lifetime
 
 _POWER_UP = 0x706F776572
@@ -48,7 +49,7 @@ class SimulatedMemory:
         return replace(self, conditions=resolved, _held={})
 
     @property
-    def terms(self) -> tuple[ErrorTerm, ...]:
+    def terms(self) -> tuple[Term, ...]:
         """The error terms at this operating point, in the order in which they act."""
         return self.technology.terms(self.conditions)
 
@@ -92,12 +93,25 @@ class SimulatedMemory:
 
     @property
     def _accumulates(self) -> bool:
-        return any(term.lifetime is Lifetime.ACCUMULATING for term in self.terms)
+        return any(isinstance(term, ErrorTerm) and grows_with_reads(term) for term in self.terms)
 
     def _sampler(self, region: Region, reads: int) -> Sampler:
-        drawn = tuple((i, term) for i, term in enumerate(self.terms) if term.lifetime is Lifetime.READ)
         held = self._hold(region, reads)
+        drawn = tuple(self._drawn(number, term, region) for number, term in enumerate(self.terms) if term.drawn_at_read)
         return make_sampler(self.stream, region.first_word, region.layout.bits, region.written, held, drawn)
+
+    def _drawn(self, number: int, term: Term, region: Region) -> Drawn:
+        assert isinstance(term, ErrorTerm)
+        if term.lifetime is Lifetime.READ:
+            return Drawn(number, term.p01, term.p10)
+        weak = weak_cells(self._cells(number, term, region), region.first_word, region.written.size, term)
+        return Drawn(number, term.fails, term.fails, weak)
+
+    def _cells(self, number: int, term: ErrorTerm, region: Region) -> np.uint64:
+        """The stream that names the weak cells of a term: of the die, or of the write if that draws them anew."""
+        if term.lifetime is Lifetime.ACCUMULATING and term.redrawn:
+            return stream_of(int(self.stream), number, region.key.trial, region.key.write)
+        return stream_of(int(self.stream), number)
 
     def _hold(self, region: Region, reads: int) -> Words:
         """What the cells return at this operating point after `reads` reads, before anything that is drawn at a read."""
@@ -106,30 +120,39 @@ class SimulatedMemory:
             return known[2]
         cells = region.stored.copy()
         for number, term in enumerate(self.terms):
-            if term.lifetime is Lifetime.DIE:
-                _spoil(cells, region, term, stream_of(int(self.stream), number))
-            elif term.lifetime is Lifetime.ACCUMULATING and reads:
-                _spoil(cells, region, term, stream_of(int(self.stream), number, region.key.trial, region.key.write), reads)
+            if isinstance(term, LevelTerm):
+                stream = stream_of(int(self.stream), number, region.key.trial, region.key.write)
+                cells = misread_levels(cells, region.layout.bits, region.first_word, term, stream)
+                continue
+            if term.drawn_at_read or term.lifetime is Lifetime.WRITE:
+                continue
+            times = reads if grows_with_reads(term) else 1
+            if times:
+                stream = self._cells(number, term, region)
+                to_one, to_zero = weak_cells(stream, region.first_word, cells.size, term, times)
+                cells ^= (~cells & to_one) | (cells & to_zero)
         self._held[id(region)] = region, reads, cells
         return cells
 
     def _stored(self, region: Region) -> Words:
-        """The bits that a write leaves in the cells: those asked for, less what the write terms spoil."""
-        cells = region.written.copy()
+        """The bits that a write leaves in the cells: those asked for, less what the terms of lifetime write spoil.
+
+        Levels of multi-level cells are judged when they are read, since the operating point may move in between.
+        """
+        cells, bits = region.written.copy(), region.layout.bits
         for number, term in enumerate(self.terms):
-            if term.lifetime is not Lifetime.WRITE:
-                continue
-            flips = np.empty_like(cells)
-            once = make_sampler(self.stream, region.first_word, region.layout.bits, cells, cells, ((number, term),))
-            draw_region(once, region.key.trial, region.key.write, 0, flips)
-            if term.only_switched and region.previous is not None:
-                flips &= region.written ^ region.previous
-            cells = cells ^ flips
+            if isinstance(term, ErrorTerm) and term.lifetime is Lifetime.WRITE:
+                flips, once = np.empty_like(cells), (Drawn(number, term.p01, term.p10),)
+                sampler = make_sampler(self.stream, region.first_word, bits, cells, cells, once)
+                draw_region(sampler, region.key.trial, region.key.write, 0, flips)
+                if term.only_switched and region.previous is not None:
+                    flips &= region.written ^ region.previous
+                cells = cells ^ flips
         return cells
 
     def _power_up(self, first_word: int, layout: Layout) -> Words:
         """What the cells of a fresh die hold before the first write: random bits of their addresses."""
-        cells = random_words(stream_of(int(self.stream), _POWER_UP), first_word + layout.words)[first_word:].copy()
+        cells = random_words(stream_of(int(self.stream), _POWER_UP), first_word, layout.words)
         cells[-1:] &= np.uint64((1 << ((layout.bits - 1) % 64 + 1)) - 1)
         return cells
 
@@ -140,7 +163,6 @@ def _check_words(words: Words, layout: Layout) -> None:
         raise ValueError(f"{layout}: {words.shape} words of {words.dtype}, where ({layout.words},) of uint64 are needed")
 
 
-def _spoil(cells: Words, region: Region, term: ErrorTerm, stream: np.uint64, reads: int = 1) -> None:
-    """Let the weak cells of `term` return their values."""
-    to_one, to_zero = weak_cells(stream, region.first_word, cells.size, term, reads)
-    cells ^= (~cells & to_one) | (cells & to_zero)
+def grows_with_reads(term: ErrorTerm) -> bool:
+    """Whether every read since the write adds to what the term spoils."""
+    return term.lifetime is Lifetime.ACCUMULATING and term.exposure == "reads"

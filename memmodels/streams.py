@@ -84,10 +84,15 @@ def _mix(z: np.uint64) -> np.uint64:
     return np.uint64(z ^ (z >> _S31))
 
 
-def random_words(stream: np.uint64, count: int) -> npt.NDArray[np.uint64]:
-    """The first `count` random words of `stream`, as `word_at` gives them, from Python."""
+def word_at_each(stream: np.uint64, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """The random words number `indices` of `stream`, as `word_at` gives them, from Python."""
     with np.errstate(over="ignore"):
-        z = stream + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64)
+        z = stream + _GOLDEN * (indices.astype(np.uint64) + np.uint64(1))
         z = (z ^ (z >> _S30)) * _MIX_1
         z = (z ^ (z >> _S27)) * _MIX_2
         return z ^ (z >> _S31)
+
+
+def random_words(stream: np.uint64, first: int, count: int) -> npt.NDArray[np.uint64]:
+    """The random words first..first + count of `stream`."""
+    return word_at_each(stream, np.arange(first, first + count))

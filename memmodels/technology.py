@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from memmodels.errors import MemorySpecError
+from memmodels.levels import LevelTerm
 from memmodels.memory import Accesses, Basis, ConditionValue, Cost
 from memmodels.terms import ErrorTerm, Lifetime
 
 Conditions = Mapping[str, ConditionValue]
+Term = ErrorTerm | LevelTerm
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Technology:
     name: str
     title: str
     conditions: tuple[Condition, ...]
-    terms: Callable[[Conditions], tuple[ErrorTerm, ...]]
+    terms: Callable[[Conditions], tuple[Term, ...]]
     cost: Callable[[Conditions, int, Accesses], Cost]
     law: str
     source: str

@@ -2,8 +2,8 @@
 
     p(V) = Phi((mu - V) / s)                                    lifetime die, nested: a cell that fails at V fails at every lower V
 
-The constants are least-squares fits, in log10 p, to the published points in `published/`, which `tests/memmodels/test_sram.py`
-fits again.
+The constants are least-squares lines through the probits of the published points, Phi^-1(p) over V, in `published/`;
+`tests/memmodels/test_sram.py` fits them again. Deviations are given in decades of p.
 
 14 nm chips: V in units of Vmin, the lowest voltage without measured errors; the absolute Vmin was not published, so volts need
 `vmin` from the user. p is a flip rate (p01 = p10 = p): by polarity, a share p of the cells prefers 1 and another share p prefers
@@ -50,7 +50,13 @@ def cost_14nm(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
 def _relative_voltage(conditions: Conditions) -> float:
     """V/Vmin, from v_over_vmin or from vdd and vmin."""
     if "vdd" not in conditions and "vmin" not in conditions:
-        return float(conditions["v_over_vmin"])
+        return float(conditions.get("v_over_vmin", 1.0))
+    if "v_over_vmin" in conditions:
+        raise MemorySpecError(
+            "sram-14nm: v_over_vmin together with vdd or vmin",
+            "they say the same thing twice",
+            "Give v_over_vmin, or vdd and vmin",
+        )
     if "vdd" not in conditions or "vmin" not in conditions:
         raise MemorySpecError(
             "sram-14nm with only one of vdd and vmin",
@@ -73,7 +79,7 @@ SRAM_14NM = Technology(
     name="sram-14nm",
     title="14 nm FinFET SRAM chips under voltage scaling",
     conditions=(
-        Condition("v_over_vmin", "", "supply voltage / Vmin", default=1.0, low=_RANGE_14NM[0], high=_RANGE_14NM[1]),
+        Condition("v_over_vmin", "", "supply voltage / Vmin (1 unless given)", low=_RANGE_14NM[0], high=_RANGE_14NM[1]),
         Condition("vdd", "V", "supply voltage, together with vmin, instead of v_over_vmin", low=0.0, high=2.0),
         Condition("vmin", "V", "your chip's lowest voltage without errors", low=0.01, high=2.0),
         Condition("cells", "", "which values a weak cell spoils", default="prefer", choices=("prefer", "invert")),
@@ -88,7 +94,7 @@ SRAM_14NM = Technology(
         ("mu", f"{SRAM_14NM_MU} Vmin", "computed"),
         ("s", f"{SRAM_14NM_S} Vmin", "computed"),
         ("energy", f"{SRAM_14NM_ENERGY} (V/Vmin)^{SRAM_14NM_EXPONENT}, relative to Vmin", "published"),
-        ("fit error", "rms 0.10 decades over five decades, largest 0.23", "computed"),
+        ("fit error", "rms 0.10 decades over five decades, largest 0.22", "computed"),
     ),
     notes="The published rate counts flips, so the two preferences have density p each.",
 )

@@ -1,0 +1,50 @@
+"""Energy of accesses in joules: reads, a share of the writes, leakage over the time of an inference, added up with their bases.
+
+What a user must say because nobody else can: how many inferences share one write of the weights, and how long an inference takes.
+Neither has a default; without them the write and leakage energies are left out, and `parts` shows that they are.
+"""
+
+from __future__ import annotations
+
+from memmodels.memory import Accesses, Basis, Cost, Quantity
+from memmodels.technology import Condition, Conditions
+
+USE_CONDITIONS = (
+    Condition(
+        "inferences_per_write", "", "inferences that share one write of the weights; adds write energy (no default)", low=1.0
+    ),
+    Condition("time_per_inference", "s", "time of one inference; adds leakage energy (no default)", low=0.0),
+)
+"""Knobs of every technology whose energy is known in joules."""
+
+_WEAKEST: tuple[Basis, ...] = ("measured", "published", "computed", "assumed")
+
+
+def weakest(*quantities: Quantity) -> Basis:
+    """The least certain basis among quantities: a sum is as good as its worst term."""
+    return max((quantity.basis for quantity in quantities), key=_WEAKEST.index)
+
+
+def joules(
+    conditions: Conditions,
+    bits: int,
+    accesses: Accesses,
+    read: Quantity,
+    write: Quantity | None = None,
+    leakage: Quantity | None = None,
+    latency: Quantity | None = None,
+) -> Cost:
+    """Cost of `accesses` to `bits` cells from figures per bit: read and write in pJ/bit, leakage in pW/bit, latency in ns.
+
+    Result in pJ per inference when accesses count one inference's.
+    """
+    parts = {"read": Quantity(read.value * bits * accesses.reads, "pJ", read.basis, read.source)}
+    if write is not None and "inferences_per_write" in conditions:
+        share = accesses.writes + 1.0 / float(conditions["inferences_per_write"])
+        parts["write"] = Quantity(write.value * bits * share, "pJ", write.basis, write.source)
+    if leakage is not None and "time_per_inference" in conditions:
+        value = leakage.value * bits * float(conditions["time_per_inference"])
+        parts["leakage"] = Quantity(value, "pJ", leakage.basis, leakage.source)
+    total = sum(part.value for part in parts.values())
+    source = "; ".join(dict.fromkeys(part.source for part in parts.values()))
+    return Cost(Quantity(total, "pJ", weakest(*parts.values()), source), latency, parts)

@@ -1,0 +1,29 @@
+"""What all tests share: seeds, a hypothesis profile that never varies, and the path of the shared folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("weakcell", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("weakcell")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """A generator that is seeded by the test's name: the same in every run, whatever else runs."""
+    return np.random.default_rng(crc32(request.node.nodeid.split("/")[-1].encode()))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder `shared` beside the checkout (data sets, device data); tests that need it are skipped where it is not."""
+    if not SHARED.is_dir():
+        pytest.skip(f"there is no {SHARED}: it holds data that is not in the repository")
+    return SHARED

@@ -1,0 +1,203 @@
+"""How a rate becomes recipes: dyadic levels, throws and Poisson tables, against closed forms and exact arithmetic."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from evidence import Family, shape_fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from memmodels.address import BLOCK_BITS
+from memmodels.rates import Rate, plan_rate, poisson_table
+from memmodels.sampler import poisson_count
+from memmodels.streams import next_word, random_words, start, stream_of, word_at
+
+rates = st.one_of(
+    st.floats(0.0, 1.0),
+    st.floats(-12.0, 0.0).map(lambda exponent: 10.0**exponent),
+    st.floats(-12.0, 0.0).map(lambda exponent: 1.0 - 10.0**exponent),
+    st.integers(0, 1 << 16).map(lambda n: n / (1 << 16)),
+)
+
+
+def mean_of(rate: Rate) -> float:
+    """The mean of a recipe's Poisson table, from the table itself: the sum of P(N > k)."""
+    above = 1.0 - rate.throws.cumulative.astype(np.float64) / 2.0**64
+    return rate.throws.low + float(above.sum())
+
+
+# --- recipes -----------------------------------------------------------------------------------------------------------------
+
+
+@given(p=rates)
+@settings(max_examples=200)
+def test_levels_and_throws_make_the_rate(p: float) -> None:
+    """p1 (+) q = p1 + q - 2 p1 q = p, where q = (1 - exp(-2 mu)) / 2 and mu is what the table says, inverted above 1/2."""
+    rate = plan_rate(p)
+    p1 = rate.numerator / 2**rate.levels
+    q = -math.expm1(-2 * mean_of(rate) / BLOCK_BITS) / 2
+    made = p1 + q - 2 * p1 * q
+    assert 0 <= p1 <= 0.5
+    assert made == pytest.approx(1 - p if rate.inverted else p, rel=1e-9, abs=1e-19)
+
+
+@given(p=rates)
+def test_levels_never_exceed_the_rate(p: float) -> None:
+    """p1 is p rounded down to L binary digits: the throws only ever add."""
+    rate = plan_rate(p)
+    small = 1 - Fraction(p) if rate.inverted else Fraction(p)
+    assert 0 <= small - Fraction(rate.numerator, 2**rate.levels) < Fraction(1, 2**rate.levels) or rate.levels == 0
+    assert rate.inverted == (p > 0.5)
+    assert 0 <= rate.levels <= 16
+
+
+@pytest.mark.parametrize("eighths", range(9))
+def test_dyadic_rates_need_no_throws_or_few(eighths: int) -> None:
+    """0, 1/2 and 1 are made without any throw, and no rate by more than a sixteenth of a throw per cell."""
+    rate = plan_rate(eighths / 8)
+    assert mean_of(rate) < BLOCK_BITS / 16
+    if eighths in (0, 4, 8):
+        assert rate.throws.low == 0
+        assert rate.throws.cumulative.size == 0
+
+
+def test_rare_rates_are_all_throws() -> None:
+    """Below 1 % the cost follows the flips: no levels, and one throw per flip."""
+    for p in (1e-9, 1e-6, 1e-4, 1e-3, 0.01):
+        rate = plan_rate(p)
+        assert rate.levels == 0
+        assert mean_of(rate) == pytest.approx(BLOCK_BITS * p, rel=0.02)
+
+
+def test_levels_are_a_bernoulli_mask() -> None:
+    """The recursion m | r for a binary 1 and m & r for a 0, lowest first, has rate numerator / 2^levels: exact, by induction."""
+    for p in (0.1, 0.3, 0.4999, 0.0123, 0.5):
+        rate, made = plan_rate(p), Fraction(0)
+        for level in range(rate.levels):
+            made = (1 + made) / 2 if rate.numerator >> level & 1 else made / 2
+        assert made == Fraction(rate.numerator, 2**rate.levels)
+
+
+# --- Poisson -----------------------------------------------------------------------------------------------------------------
+
+
+def exact_distribution(mean: float, last: int) -> list[int]:
+    """P(N <= k) for k = 0 … last in units of 2^-64, in 40 decimal digits."""
+    with localcontext() as context:
+        context.prec = 40
+        term = total = (-Decimal(mean)).exp()
+        out = [int(total * 2**64)]
+        for k in range(1, last + 1):
+            term = term * Decimal(mean) / k
+            total += term
+            out.append(int(total * 2**64))
+    return out
+
+
+@pytest.mark.parametrize("mean", [1e-12, 6.5536e-4, 0.0655, 1.0, 6.55, 65.5, 655.36, 1966.08, 8192.0, 65536.0])
+def test_poisson_tables_are_exact(mean: float) -> None:
+    """Every entry within 1e-15 of the distribution, and less than 1e-15 cut off on either side."""
+    table = poisson_table(mean)
+    last = table.low + table.cumulative.size
+    exact = exact_distribution(mean, last)
+    differences = [abs(int(entry) - exact[table.low + i]) for i, entry in enumerate(table.cumulative)]
+    assert max(differences, default=0) < 1e-15 * 2**64
+    assert table.low == 0 or exact[table.low - 1] < 1e-15 * 2**64
+    assert 2**64 - exact[last] < 1e-15 * 2**64
+    assert (table.cumulative[1:] >= table.cumulative[:-1]).all()
+
+
+@pytest.mark.parametrize("mean", [0.3, 20.0, 1310.0, 2.0**21])
+def test_poisson_tables_agree_with_scipy(mean: float) -> None:
+    table = poisson_table(mean)
+    k = table.low + np.arange(table.cumulative.size)
+    assert np.allclose(table.cumulative.astype(np.float64) / 2.0**64, stats.poisson.cdf(k, mean), rtol=0, atol=1e-15)
+
+
+def test_no_throws_at_mean_zero() -> None:
+    assert poisson_table(0.0).cumulative.size == 0
+    assert poisson_count(np.ones(4, np.uint64), 0, 0, 0, np.empty(0, np.uint64)) == 0
+
+
+def test_counts_are_found_by_inversion() -> None:
+    """The number of entries at or below a random word, as numpy counts them, for 20 000 words; and the histogram fits."""
+    mean = 6.5536
+    table, state, twin = poisson_table(mean), np.empty(4, np.uint64), np.empty(4, np.uint64)
+    start(state, stream_of(5))
+    start(twin, stream_of(5))
+    counts = np.array([poisson_count(state, table.low, 0, table.cumulative.size, table.cumulative) for _ in range(20_000)])
+    words = np.array([next_word(twin) for _ in range(20_000)], dtype=np.uint64)
+    assert np.array_equal(counts, table.low + np.searchsorted(table.cumulative, words, side="right"))
+    family = Family()
+    family.add("histogram", shape_fits(np.bincount(counts, minlength=40), 20_000 * stats.poisson.pmf(np.arange(40), mean)))
+    family.judge()
+
+
+# --- generators --------------------------------------------------------------------------------------------------------------
+
+M = (1 << 64) - 1
+
+
+def splitmix64(state: int, count: int) -> list[int]:
+    """The generator as published (Steele, Lea and Flood 2014), in Python integers."""
+    out = []
+    for _ in range(count):
+        state = (state + 0x9E3779B97F4A7C15) & M
+        z = state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & M
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & M
+        out.append(z ^ (z >> 31))
+    return out
+
+
+def xoshiro256pp(s: list[int], count: int) -> list[int]:
+    """The generator as published (Blackman and Vigna 2019), in Python integers."""
+    out = []
+    for _ in range(count):
+        total = (s[0] + s[3]) & M
+        out.append((((total << 23) | (total >> 41)) + s[0]) & M)
+        t = (s[1] << 17) & M
+        s[2] ^= s[0]
+        s[3] ^= s[1]
+        s[1] ^= s[2]
+        s[0] ^= s[3]
+        s[2] ^= t
+        s[3] = ((s[3] << 45) | (s[3] >> 19)) & M
+    return out
+
+
+def test_splitmix64_is_the_published_one() -> None:
+    """From seed 1234567 the reference implementation prints these five numbers."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    assert splitmix64(1234567, 5) == published
+    assert random_words(np.uint64(1234567), 0, 5).tolist() == published
+    assert random_words(np.uint64(1234567), 3, 2).tolist() == published[3:]
+    assert [int(word_at(np.uint64(1234567), np.uint64(i))) for i in range(5)] == published
+
+
+@given(stream=st.integers(0, M))
+@settings(max_examples=30)
+def test_xoshiro_is_the_published_one_seeded_as_its_authors_advise(stream: int) -> None:
+    state = np.empty(4, dtype=np.uint64)
+    start(state, np.uint64(stream))
+    assert [int(next_word(state)) for _ in range(10)] == xoshiro256pp(splitmix64(stream, 4), 10)
+
+
+@given(names=st.lists(st.integers(0, M), min_size=1, max_size=5), other=st.lists(st.integers(0, M), min_size=1, max_size=5))
+def test_other_names_are_other_streams(names: list[int], other: list[int]) -> None:
+    assert (stream_of(*names) == stream_of(*other)) == (names == other)
+
+
+def test_near_names_are_far_streams() -> None:
+    """300 streams with small names, in every depth and order: all different, and half of their bits differ."""
+    streams = np.array([stream_of(*names) for depth in (1, 2, 3) for names in np.ndindex(*(6,) * depth)])
+    assert np.unique(streams).size == streams.size
+    distances = np.bitwise_count(streams[:, None] ^ streams[None, :])[np.triu_indices(streams.size, 1)]
+    assert distances.mean() == pytest.approx(32, abs=0.2)
+    assert distances.min() > 8
