@@ -225,6 +225,23 @@ def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: Parameters) -> 
     return binary.pack_channels(last > 0) if out_spec.kind == "bits" else last
 
 
+def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -> Array:
+    spec, x = parameters.plan.network.values[layer.output], inputs[0]
+    if layer.ternary:
+        return to_channels_last(np.nan_to_num(np.sign(x)).astype(np.int8), spec)
+    pivot = layer.pivot.reshape((-1,) + (1,) * (x.ndim - 2)) if layer.pivot.ndim else layer.pivot
+    above = (x > pivot) if layer.strict else (x >= pivot)
+    return binary.pack_channels(to_channels_last(above != layer.inverted, spec))
+
+
+def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: Parameters) -> Array:
+    from emulator import floatops
+
+    rest = iter(inputs)
+    operands = [next(rest) if operand is None else operand for operand in layer.operands]
+    return floatops.apply(layer.op_type, layer.opset, layer.attributes, operands)
+
+
 _FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Array]] = {
     nw.Convolution: _convolution,
     nw.Quantize: _quantize,
@@ -237,4 +254,6 @@ _FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Arr
     nw.MaxPool: _max_pool,
     nw.AveragePool: _average_pool,
     nw.Reshape: _reshape,
+    nw.Binarize: _binarize,
+    nw.FloatOperator: _float_operator,
 }

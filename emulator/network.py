@@ -269,7 +269,7 @@ class Binarize(Layer):
 
 @dataclass(frozen=True, eq=False)
 class AddCodes(Layer):
-    """q = clamp(rint((a - za) * sa + (b - zb) * sb) / out_scale) + zero_point, low, high) in float32: a residual Add."""
+    """q = clamp(rint(((a - za) * sa + (b - zb) * sb) / out_scale) + zero_point, low, high) in float32: a residual Add."""
 
     out_scale: float
     zero_point: int
@@ -305,7 +305,8 @@ class Reshape(Layer):
 class FloatOperator(Layer):
     """An operator that stays float32, run as ONNX defines it; `attributes` and constant operands are frozen here.
 
-    operands: one entry per ONNX input, None where the input is the next of `inputs`, an array where it is a constant.
+    operands: one entry per ONNX input: None where it is the next of `inputs`, an array where it is a constant, `floatops.ABSENT`
+    where the node leaves it out.
     """
 
     op_type: str

@@ -15,6 +15,7 @@ from emulator.kernels.scatter import flip_packed, flip_values
 from emulator.kernels.tile import LANES
 from emulator.network import Convolution, Encoding, Network, StoredTensor
 from memmodels.address import Words
+from memmodels.errors import ModelError
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +78,15 @@ def compile_plan(network: Network) -> Plan:
     """Put every stored tensor of a network into kernel order."""
     tensors: dict[str, KernelTensor] = {}
     for layer in network.layers:
-        if isinstance(layer, Convolution) and layer.weight not in tensors:
-            tensors[layer.weight] = _weights(network, layer)
+        if isinstance(layer, Convolution):
+            ready = _weights(network, layer)
+            known = tensors.setdefault(layer.weight, ready)
+            if known.values.shape != ready.values.shape or known.values.dtype != ready.values.dtype:
+                raise ModelError(
+                    f"Layer {layer.name} with the weights {layer.weight}",
+                    "another layer uses the same weights on inputs of another kind, which needs them in another order",
+                    "Export the model with a weight tensor of its own for each of the two layers",
+                )
     for name, tensor in network.tensors.items():
         if name not in tensors:
             dtype = np.int64 if tensor.encoding.bits > 31 and tensor.encoding.kind == "unsigned" else np.int32

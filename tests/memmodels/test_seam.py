@@ -227,7 +227,7 @@ def test_costs_have_a_basis(case: Case) -> None:
     memory = case.build()
     cost = memory.cost(put(memory, BIG), Accesses(reads=10))
     assert isinstance(cost, Cost)
-    for quantity in (cost.energy, cost.latency, cost.leakage):
+    for quantity in (cost.energy, cost.latency, *cost.parts.values()):
         assert quantity is None or (quantity.value > 0 and quantity.unit and quantity.basis and quantity.source)
 
 

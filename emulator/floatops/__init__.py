@@ -1,0 +1,33 @@
+"""ONNX operators in numpy: what stays float32 in a network, and what the importer folds in constants.
+
+`apply` runs one operator. Arithmetic is done in the type of the inputs, in the order in which onnxruntime does it where that is
+known. Nothing here allocates more than `MAX_ELEMENTS` for a result whose size the data could choose freely.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emulator.floatops.elementwise import batch_norm_factors, clip_limits
+from emulator.floatops.movement import axes_of, pad_amounts
+from emulator.floatops.sums import explicit_pads
+from emulator.floatops.table import ABSENT, MAX_ELEMENTS, OPERATORS, Array, Attributes, Inputs
+
+__all__ = [
+    "ABSENT",
+    "MAX_ELEMENTS",
+    "OPERATORS",
+    "apply",
+    "axes_of",
+    "batch_norm_factors",
+    "clip_limits",
+    "explicit_pads",
+    "pad_amounts",
+]
+
+
+def apply(op_type: str, opset: int, attributes: Attributes, inputs: Inputs) -> Array:
+    """The output of one operator; `ABSENT` inputs count as left out. KeyError for an operator that is not in the table."""
+    function = OPERATORS[op_type]
+    with np.errstate(all="ignore"):
+        return function([None if x is ABSENT else x for x in inputs], attributes, opset)

@@ -1,0 +1,160 @@
+"""Reductions, products and pools."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from emulator.floatops.movement import axes_of
+from emulator.floatops.table import OPERATORS, Array, Attributes, Inputs, claim, given, ints, register
+
+
+def _reduction(name: str, function: Callable[..., Any]) -> None:
+    def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+        x, axes = given(inputs[0]), axes_of(inputs, attributes)
+        if not axes and attributes.get("noop_with_empty_axes", 0):
+            return x
+        return np.asarray(function(x, axis=tuple(axes) if axes else None, keepdims=bool(attributes.get("keepdims", 1))), x.dtype)
+
+    OPERATORS[name] = run
+
+
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "ReduceMax": np.max,
+    "ReduceMean": np.mean,
+    "ReduceMin": np.min,
+    "ReduceProd": np.prod,
+    "ReduceSum": np.sum,
+}
+for _name, _function in _REDUCTIONS.items():
+    _reduction(_name, _function)
+
+
+@register("ArgMax")
+def _arg_max(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    return _arg(given(inputs[0]), attributes, np.argmax)
+
+
+@register("ArgMin")
+def _arg_min(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    return _arg(given(inputs[0]), attributes, np.argmin)
+
+
+def _arg(x: Array, attributes: Attributes, function: Callable[..., Any]) -> Array:
+    axis = int(attributes.get("axis", 0)) % x.ndim
+    if attributes.get("select_last_index", 0):
+        result = x.shape[axis] - 1 - function(np.flip(x, axis), axis=axis)
+    else:
+        result = function(x, axis=axis)
+    return np.asarray(np.expand_dims(result, axis) if attributes.get("keepdims", 1) else result, np.int64)
+
+
+@register("MatMul")
+def _matmul(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    return np.asarray(np.matmul(given(inputs[0]), given(inputs[1])))
+
+
+@register("Gemm")
+def _gemm(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    a, b = given(inputs[0]), given(inputs[1])
+    a = a.T if attributes.get("transA", 0) else a
+    b = b.T if attributes.get("transB", 0) else b
+    y = (a @ b) * a.dtype.type(attributes.get("alpha", 1.0))
+    c = inputs[2] if len(inputs) > 2 else None
+    return np.asarray(y if c is None else y + c * a.dtype.type(attributes.get("beta", 1.0)))
+
+
+@register("Conv")
+def _conv(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x, w = given(inputs[0]), given(inputs[1])
+    bias = inputs[2] if len(inputs) > 2 else None
+    groups = int(attributes.get("group", 1))
+    windows = _windows(x, w.shape[2:], attributes, 0.0)[0]
+    n, _, *size = windows.shape[: x.ndim]
+    columns = windows.reshape(n, groups, -1, *windows.shape[2:])
+    kernel = w.reshape(groups, -1, *w.shape[1:])
+    spatial = x.ndim - 2
+    here = list(range(3, 3 + spatial))
+    inside = list(range(3 + spatial, 3 + 2 * spatial))
+    y = np.einsum(columns, [0, 1, 2, *here, *inside], kernel, [1, 49, 2, *inside], [0, 1, 49, *here], optimize=True)
+    y = y.reshape(n, w.shape[0], *size)
+    return np.asarray(y if bias is None else y + bias.reshape(-1, *[1] * spatial), x.dtype)
+
+
+@register("MaxPool")
+def _max_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x = given(inputs[0])
+    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    windows, inner = _windows(x, tuple(attributes["kernel_shape"]), attributes, lowest)
+    return np.asarray(windows.max(inner), x.dtype)
+
+
+@register("AveragePool")
+def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x = given(inputs[0])
+    kernel = tuple(attributes["kernel_shape"])
+    windows, inner = _windows(x, kernel, attributes, 0.0)
+    if attributes.get("count_include_pad", 0) and not attributes.get("ceil_mode", 0):
+        return np.asarray(windows.sum(inner) / x.dtype.type(math.prod(kernel)), x.dtype)
+    inside = np.ones((1, 1, *x.shape[2:]), x.dtype)
+    if attributes.get("count_include_pad", 0):
+        pads = list(zip(*np.reshape(explicit_pads(x.shape[2:], kernel, attributes), (2, -1)).tolist(), strict=True))
+        inside = np.pad(inside, [(0, 0), (0, 0), *pads], constant_values=1)
+        attributes = {**attributes, "pads": [0] * (2 * len(kernel)), "auto_pad": "NOTSET"}
+    return np.asarray(windows.sum(inner) / _windows(inside, kernel, attributes, 0.0)[0].sum(inner), x.dtype)
+
+
+@register("GlobalAveragePool")
+def _global_average(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x = given(inputs[0])
+    return np.asarray(x.mean(tuple(range(2, x.ndim)), keepdims=True), x.dtype)
+
+
+@register("GlobalMaxPool")
+def _global_max(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x = given(inputs[0])
+    return np.asarray(x.max(tuple(range(2, x.ndim)), keepdims=True))
+
+
+def explicit_pads(size: Sequence[int], kernel: Sequence[int], attributes: Attributes) -> list[int]:
+    """Pads as ONNX writes them (all beginnings, then all ends), with auto_pad worked out."""
+    rank = len(kernel)
+    mode = attributes.get("auto_pad", b"NOTSET")
+    mode = mode.decode() if isinstance(mode, bytes) else mode
+    if mode in ("NOTSET", ""):
+        return ints(attributes.get("pads", [0] * (2 * rank)))
+    if mode == "VALID":
+        return [0] * (2 * rank)
+    stride, dilation = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
+    first, last = [], []
+    for n, k, s, d in zip(size, kernel, stride, dilation, strict=True):
+        total = max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
+        small, large = total // 2, total - total // 2
+        first.append(small if mode == "SAME_UPPER" else large)
+        last.append(large if mode == "SAME_UPPER" else small)
+    return first + last
+
+
+def _windows(x: Array, kernel: tuple[int, ...], attributes: Attributes, padding: float) -> tuple[Array, tuple[int, ...]]:
+    """All windows of (n, c, *spatial) as extra last axes, and the numbers of those axes."""
+    rank = len(kernel)
+    stride = attributes.get("strides", [1] * rank)
+    dilation = attributes.get("dilations", [1] * rank)
+    flat = explicit_pads(x.shape[2:], kernel, attributes)
+    pads = [(flat[i], flat[i + rank]) for i in range(rank)]
+    if attributes.get("ceil_mode", 0):
+        for i, n in enumerate(x.shape[2:]):
+            span = n + sum(pads[i]) - dilation[i] * (kernel[i] - 1) - 1
+            size = -(-span // stride[i]) + 1
+            size -= (size - 1) * stride[i] >= n + pads[i][0]
+            pads[i] = (pads[i][0], max(pads[i][1], (size - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 - n - pads[i][0]))
+    claim([*x.shape[:2], *(n + sum(p) for n, p in zip(x.shape[2:], pads, strict=True))])
+    padded = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=padding)
+    extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    axes = tuple(range(2, 2 + rank))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axes)  # type: ignore[call-overload]
+    index = [slice(None)] * 2 + [slice(None, None, s) for s in stride] + [slice(None, None, d) for d in dilation]
+    return np.asarray(windows)[tuple(index)], tuple(range(2 + rank, 2 + 2 * rank))

@@ -1,0 +1,52 @@
+"""The table of float operators, and what all of them share.
+
+One function per operator, `f(inputs, attributes, opset)`; an input that the node leaves out is `None` there and `ABSENT` in a
+`FloatOperator`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Inputs = Sequence["Array | None"]
+Attributes = Mapping[str, Any]
+Operator = Callable[[Inputs, Attributes, int], Array]
+
+MAX_ELEMENTS = 1 << 28
+
+ABSENT: Array = np.zeros(0, np.bool_)
+"""Stands in `FloatOperator.operands` for an optional input that the node leaves out (compared by identity)."""
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def claim(shape: Sequence[int]) -> tuple[int, ...]:
+    """`shape`, after making sure that an array of it may be allocated."""
+    if any(n < 0 for n in shape) or math.prod(int(n) for n in shape) > MAX_ELEMENTS:
+        raise ValueError(f"a result of shape {list(shape)} has more than {MAX_ELEMENTS} elements")
+    return tuple(int(n) for n in shape)
+
+
+def register(*names: str) -> Callable[[Operator], Operator]:
+    def remember(function: Operator) -> Operator:
+        for name in names:
+            OPERATORS[name] = function
+        return function
+
+    return remember
+
+
+def given(x: Array | None) -> Array:
+    if x is None:
+        raise ValueError("an input is missing")
+    return x
+
+
+def ints(x: Any) -> list[int]:
+    return [int(i) for i in np.asarray(x).reshape(-1)]

@@ -1,0 +1,212 @@
+"""Shapes, pads and pools: what moves elements or picks among them, on grids, codes and floats."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from emulator import floatops
+from emulator.importer.draft import Draft
+from emulator.importer.floats import lower_float
+from emulator.importer.linear import window_of
+from emulator.importer.symbols import BATCH, NO_PADS, Codes, Compared, Constant, Grid, Mean, Node, Real, Sum, Symbol, scalar
+from emulator.network import Reshape, ValueSpec, Window
+from memmodels.errors import ModelError
+
+# ── shapes ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lower_shape(draft: Draft, node: Node) -> Symbol:
+    """The shape of a tensor as a constant, its batch as a number that stands for it."""
+    symbol = draft.symbols[node.input(0)]
+    assert not isinstance(symbol, Constant)
+    full = [BATCH, *symbol.shape]
+    start, end = int(node.attributes.get("start", 0)), node.attributes.get("end")
+    return Constant(np.array(full[start:end], np.int64), node.outputs[0])
+
+
+def lower_reshape(draft: Draft, node: Node, batch: int | None) -> Symbol:
+    """Reshape, Flatten, Squeeze and Unsqueeze of what is known at run time; `batch` is the graph's fixed one, if any."""
+    symbol = draft.symbols[node.input(0)]
+    assert not isinstance(symbol, Constant)
+    shape = _new_shape(draft, node, symbol.shape, batch)
+    if math.prod(shape) != math.prod(symbol.shape):
+        found = f"it turns [N, {_text(symbol.shape)}] into [N, {_text(shape)}]"
+        raise ModelError(f"importing {node}", found, "the first dimension must stay the batch; export the model again")
+    return viewed(draft, node, shape)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _new_shape(draft: Draft, node: Node, shape: tuple[int, ...], batch: int | None) -> tuple[int, ...]:
+    """The shape without the batch that a shape operator makes."""
+    rank = len(shape) + 1
+    if node.op_type == "Flatten":
+        axis = int(node.attributes.get("axis", 1))
+        if axis % rank != 1:
+            raise ModelError(f"importing {node}", f"its axis is {axis}", "the first dimension must stay the batch (axis 1)")
+        return (math.prod(shape),)
+    if node.op_type == "Reshape":
+        given = draft.constant(node, 1)
+        target = [int(n) for n in (given.array if given is not None else node.attributes.get("shape", []))]
+        return _target(node, shape, target, batch)
+    given = draft.constant(node, 1)
+    axes = floatops.axes_of([None, None if given is None else given.array], node.attributes)
+    if node.op_type == "Squeeze":
+        out = {a % rank for a in axes} if axes is not None else {i + 1 for i, n in enumerate(shape) if n == 1}
+        if 0 in out or any(shape[a - 1] != 1 for a in out):
+            raise ModelError(f"importing {node}", f"it removes axes {sorted(out)}", "only axes of size 1 can be removed")
+        return tuple(n for i, n in enumerate(shape) if i + 1 not in out)
+    new = {a % (rank + len(axes or [])) for a in axes or []}
+    if 0 in new:
+        raise ModelError(f"importing {node}", "it adds an axis before the batch", "the first dimension must be the batch")
+    rest = iter(shape)
+    return tuple(1 if i in new else next(rest) for i in range(1, rank + len(new)))
+
+
+def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int | None) -> tuple[int, ...]:
+    """A Reshape's target without the batch, its 0 and -1 worked out."""
+    full = [BATCH, *shape]
+    if not node.attributes.get("allowzero", 0):
+        target = [full[i] if n == 0 and i < len(full) else n for i, n in enumerate(target)]
+    size = math.prod(shape)
+    first, rest = (target[0], target[1:]) if target else (0, [])
+    unknown = [i for i, n in enumerate(rest) if n == -1]
+    known = math.prod(n for n in rest if n != -1)
+    keeps = first in (-1, BATCH) or (batch is not None and first == batch)
+    if keeps and not (unknown and first == -1) and len(unknown) <= 1:
+        if unknown and known > 0 and size % known == 0:
+            rest[unknown[0]] = size // known
+        if all(n > 0 for n in rest):
+            return tuple(rest)
+    shown = ["N" if n == BATCH else n for n in target]
+    found = f"it turns [N, {_text(shape)}] into {shown}"
+    raise ModelError(f"importing {node}", found, "the first dimension must stay the batch; export with a dynamic batch")
+
+
+def viewed(draft: Draft, node: Node, shape: tuple[int, ...]) -> Symbol:
+    """The tensor of the node's first input under another shape; flattening a grid or codes moves nothing yet."""
+    name = node.input(0)
+    symbol = draft.symbol(name)
+    assert not isinstance(symbol, Constant)
+    if symbol.shape == shape:
+        return symbol
+    if isinstance(symbol, Mean):
+        return replace(symbol, shape=shape)
+    if isinstance(symbol, Grid | Codes):
+        flat = len(shape) == 1 or shape == draft.values[symbol.value].shape
+        unpadded = not isinstance(symbol, Grid) or symbol.pads == NO_PADS
+        if isinstance(symbol, Grid) and symbol.pool is not None:
+            flat = False
+        if flat and unpadded:
+            return replace(symbol, shape=shape)
+        plain = isinstance(symbol, Codes) or (symbol.scale.ndim == 0 and all(s.constant.ndim == 0 for s in symbol.steps))
+        pending = isinstance(symbol, Grid) and symbol.pool is not None
+        if len(shape) == 3 and plain and unpadded and not pending:
+            value = _reshaped(draft, node, symbol.value, shape)
+            return replace(symbol, value=value, shape=shape)
+    real = draft.real(name)
+    output = draft.free(node.outputs[0])
+    draft.draw(Reshape(node.name, (real.value,), output), ValueSpec(output, "float", shape, real.dtype))
+    return Real(output, shape, real.dtype)
+
+
+def _reshaped(draft: Draft, node: Node, value: str, shape: tuple[int, ...]) -> str:
+    name, spec = draft.integer_name(node.outputs[0]), draft.values[value]
+    layer = Reshape(node.name, (value,), name)
+    return draft.draw(layer, replace(spec, name=name, shape=shape), draft.reach.get(value))
+
+
+def lower_identity(draft: Draft, node: Node) -> Symbol:
+    """Identity and Dropout (in evaluation mode)."""
+    return draft.symbols[node.input(0)]
+
+
+def lower_cast(draft: Draft, node: Node) -> Symbol:
+    """Cast: a comparison gets the levels 0 and 1, integers become a grid of scale 1, floats stay."""
+    symbol, to = draft.symbols[node.input(0)], int(node.attributes["to"])
+    if to == 1:
+        if isinstance(symbol, Compared) and symbol.levels is None:
+            return replace(symbol, levels=(0.0, 1.0))
+        if isinstance(symbol, Codes) and draft.values[symbol.value].zero_point == 0:
+            spec = draft.values[symbol.value]
+            if np.all(spec.scale == 1):
+                return Grid(symbol.value, symbol.shape, scalar(1))
+        if isinstance(symbol, Grid | Sum | Mean) or (isinstance(symbol, Real) and symbol.dtype == "float32"):
+            return symbol
+    return lower_float(draft, node)
+
+
+# ── pads and pools ──────────────────────────────────────────────────────────────────────────────────
+
+
+def lower_pad(draft: Draft, node: Node) -> Symbol:
+    """Zero padding of a grid's image: kept for the convolution that follows."""
+    symbol = draft.symbol(node.input(0))
+    mode = node.attributes.get("mode", "constant")
+    mode = mode.decode() if isinstance(mode, bytes) else mode
+    if isinstance(symbol, Grid) and len(symbol.shape) == 3 and mode == "constant":
+        given = [draft.constant(node, i) for i in range(1, len(node.inputs))]
+        arrays = [None, *(None if c is None else c.array for c in given)]
+        pads, value = floatops.pad_amounts(arrays, node.attributes, 4)
+        (top, bottom), (left, right) = pads[2], pads[3]
+        plain = not symbol.steps and symbol.pool is None and draft.values[symbol.value].shape == symbol.shape
+        if value == 0.0 and pads[0] == pads[1] == (0, 0) and min(top, bottom, left, right) >= 0 and plain:
+            t, le, b, r = symbol.pads
+            c, h, w = symbol.shape
+            shape = (c, h + top + bottom, w + left + right)
+            return replace(symbol, pads=(t + top, le + left, b + bottom, r + right), shape=shape)
+    return lower_float(draft, node)
+
+
+def lower_max_pool(draft: Draft, node: Node) -> Symbol:
+    """MaxPool commutes with every chain that rises; where it falls in a channel, the pool is kept for after it."""
+    symbol = draft.symbol(node.input(0))
+    if len([n for n in node.outputs if n]) > 1:
+        raise ModelError(f"importing {node}", "its Indices output is used", "only the maximum is supported")
+    if not isinstance(symbol, Grid) or not _image(draft, symbol):
+        return lower_float(draft, node)
+    kernel = node.attributes.get("kernel_shape", [])
+    if len(kernel) != 2:
+        raise ModelError(f"importing {node}", f"its kernel is {list(kernel)}", "2-D pools are supported")
+    window = window_of(node, symbol.shape, (int(kernel[0]), int(kernel[1])))
+    shape = (symbol.shape[0], *window.output_size(symbol.shape[1], symbol.shape[2]))
+    rising = np.all(symbol.scale > 0) and all(s.op not in ("mul", "div") or bool(np.all(s.constant >= 0)) for s in symbol.steps)
+    if not rising:
+        return replace(symbol, pool=window, shape=shape)
+    return replace(symbol, value=draft.pooled(symbol.value, window, node.outputs[0]), shape=shape)
+
+
+def _image(draft: Draft, grid: Grid) -> bool:
+    """Whether a grid is an image with nothing pending but steps."""
+    plain = grid.pool is None and grid.pads == NO_PADS
+    return plain and len(grid.shape) == 3 and draft.values[grid.value].shape == grid.shape
+
+
+def lower_mean(draft: Draft, node: Node) -> Symbol:
+    """AveragePool, GlobalAveragePool and ReduceMean over the image: kept for the QuantizeLinear that may follow."""
+    symbol = draft.symbol(node.input(0))
+    if not isinstance(symbol, Grid) or not _image(draft, symbol) or symbol.steps or symbol.scale.ndim:
+        return lower_float(draft, node)
+    if draft.values[symbol.value].kind != "codes":
+        return lower_float(draft, node)
+    channels, height, width = symbol.shape
+    whole, pooled = Window((height, width), (height, width)), (channels, 1, 1)
+    if node.op_type == "GlobalAveragePool":
+        return Mean(symbol, whole, False, pooled, pooled)
+    if node.op_type == "ReduceMean":
+        given = draft.constant(node, 1)
+        axes = floatops.axes_of([None, None if given is None else given.array], node.attributes)
+        if axes is None or sorted(a % 4 for a in axes) != [2, 3]:
+            return lower_float(draft, node)
+        return Mean(symbol, whole, False, pooled if node.attributes.get("keepdims", 1) else (channels,), pooled)
+    kernel = node.attributes.get("kernel_shape", [])
+    if len(kernel) != 2 or node.attributes.get("ceil_mode", 0) or any(d != 1 for d in node.attributes.get("dilations", [1])):
+        return lower_float(draft, node)
+    window = window_of(node, symbol.shape, (int(kernel[0]), int(kernel[1])))
+    shape = (channels, *window.output_size(height, width))
+    return Mean(symbol, window, bool(node.attributes.get("count_include_pad", 0)), shape, shape)

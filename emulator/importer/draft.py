@@ -1,0 +1,265 @@
+"""A network while it is being drawn: symbols by ONNX name, layers so far, and the moves that every lowering needs.
+
+The moves: `real` makes a symbol into floats by layers, `settled` undoes a flattened view, `resolved` makes a comparison into bits.
+Layers that nobody ends up reading are dropped by `finished`, so a lowering may draw a better layer beside an older one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from emulator.importer.symbols import NO_PADS, Array, Codes, Compared, Constant, Floats, Grid, Mean, Node, Real, Sum, Symbol, scalar
+from emulator.network import Dequantize, FloatOperator, Layer, MaxPool, Network, Reshape, Step, StoredTensor, ValueSpec, Window
+from memmodels.errors import ModelError
+
+_STEP_OPERATORS = {"mul": "Mul", "add": "Add", "sub": "Sub", "div": "Div", "max": "Max", "min": "Min"}
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Every integer that a value can hold, whatever the faults: low, low + step, …, high."""
+
+    low: int
+    high: int
+    step: int = 1
+
+
+@dataclass
+class Draft:
+    """The layers, values and tensors drawn so far. `compare` makes comparisons into bits (set by `load`, from `binary`)."""
+
+    name: str
+    compare: Callable[[Draft, Compared, str], Symbol]
+    outputs: frozenset[str] = frozenset()
+    symbols: dict[str, Symbol] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    values: dict[str, ValueSpec] = field(default_factory=dict)
+    tensors: dict[str, StoredTensor] = field(default_factory=dict)
+    reach: dict[str, Reach] = field(default_factory=dict)
+    reals: dict[str, Real] = field(default_factory=dict)
+    makers: dict[str, Layer] = field(default_factory=dict)
+
+    # ── names, values and tensors ───────────────────────────────────────────────────────────────────
+
+    def free(self, name: str, taken: Mapping[str, Any] | None = None) -> str:
+        """`name`, or `name.2`, `name.3`, … where it is taken."""
+        taken, number, result = self.values if taken is None else taken, 2, name
+        while result in taken:
+            result, number = f"{name}.{number}", number + 1
+        return result
+
+    def integer_name(self, tensor: str) -> str:
+        """The name for the codes or bits of a float ONNX tensor: its own, which a graph output keeps for its floats."""
+        return self.free(f"{tensor}.codes" if tensor in self.outputs else tensor)
+
+    def draw(self, layer: Layer, spec: ValueSpec, reach: Reach | None = None) -> str:
+        """Append a layer that makes the value `spec`, and return the value's name."""
+        self.layers.append(layer)
+        self.makers[spec.name] = layer
+        self.values[spec.name] = spec
+        if reach is not None:
+            self.reach[spec.name] = reach
+        return spec.name
+
+    def store(self, tensor: StoredTensor) -> str:
+        """Keep a stored tensor; the same numbers under the same name are kept once."""
+        known = self.tensors.get(tensor.name)
+        if known is not None:
+            if known.values.shape == tensor.values.shape and np.array_equal(known.values, tensor.values):
+                return known.name
+            tensor = replace(tensor, name=self.free(tensor.name, self.tensors))
+        self.tensors[tensor.name] = tensor
+        return tensor.name
+
+    def accumulator(self, grid: Grid) -> bool:
+        """Whether the codes of a grid are sums that no quantization has rounded yet."""
+        return self.values[grid.value].dtype == "int32"
+
+    # ── symbols ─────────────────────────────────────────────────────────────────────────────────────
+
+    def symbol(self, name: str) -> Symbol:
+        """What an ONNX tensor means; a two-valued tensor with numeric levels is made into bits now."""
+        symbol = self.symbols[name]
+        if isinstance(symbol, Compared) and symbol.levels is not None:
+            symbol = self.symbols[name] = self.compare(self, symbol, name)
+        return symbol
+
+    def constant(self, node: Node, place: int) -> Constant | None:
+        """An input that must be constant, None if it is left out."""
+        name = node.input(place)
+        if not name:
+            return None
+        symbol = self.symbols[name]
+        if not isinstance(symbol, Constant):
+            raise ModelError(f"importing {node}", f"its input {name!r} is computed at run time", "export it as a constant")
+        return symbol
+
+    def settled(self, grid: Grid, tensor: str) -> Grid:
+        """The grid with a value of its own shape: a flattened view becomes a Reshape layer."""
+        spec = self.values[grid.value]
+        if spec.shape == grid.shape:
+            return grid
+        name = self.free(f"{tensor}.flat")
+        layer = Reshape(f"{tensor}.reshape", (grid.value,), name)
+        self.draw(layer, replace(spec, name=name, shape=grid.shape), self.reach.get(grid.value))
+        area = math.prod(spec.shape) // spec.channels
+        steps = tuple(Step(s.op, _repeated(s.constant, area)) for s in grid.steps)
+        return replace(grid, value=name, scale=_repeated(grid.scale, area), steps=steps)
+
+    def real(self, name: str) -> Real:
+        """The tensor as a float value, made by layers if nothing has made it yet."""
+        if name not in self.reals:
+            self.reals[name] = self._made_real(name)
+        return self.reals[name]
+
+    def _made_real(self, name: str) -> Real:
+        symbol = self.symbol(name)
+        if isinstance(symbol, Real):
+            return symbol
+        if isinstance(symbol, Grid):
+            return self.floats(symbol, name)
+        if isinstance(symbol, Codes):
+            real = self.floats(Grid(symbol.value, symbol.shape, scalar(1), self._zero(symbol.value)), name)
+            return self._shifted_back(real, self._zero(symbol.value), name)
+        if isinstance(symbol, Sum):
+            parts = (self.floats(symbol.left, f"{name}.left"), self.floats(symbol.right, f"{name}.right"))
+            return self._stepped(self.operate(name, "Add", {}, parts, symbol.shape), symbol.steps, name)
+        if isinstance(symbol, Mean):
+            return self._averaged(symbol, name)
+        if isinstance(symbol, Compared):
+            source = symbol.symbol if isinstance(symbol.symbol, Real) else self.floats(symbol.symbol, symbol.source)
+            operator = {">": "Greater", ">=": "GreaterOrEqual", "<": "Less", "<=": "LessOrEqual"}[symbol.test]
+            return self.operate(name, operator, {}, (source, _spread(symbol.pivot, source.shape)), symbol.shape, "bool")
+        raise ModelError(f"importing {self.name}", f"the tensor {name!r} is constant", "remove it from the graph's outputs")
+
+    def _zero(self, value: str) -> int:
+        return self.values[value].zero_point
+
+    def _shifted_back(self, real: Real, zero_point: int, name: str) -> Real:
+        """Codes read as numbers: Dequantize subtracts the zero point, a Cast does not."""
+        if zero_point == 0:
+            return real
+        return self.operate(name, "Add", {}, (real, scalar(zero_point)), real.shape)
+
+    def _averaged(self, mean: Mean, name: str) -> Real:
+        source, w = self.floats(mean.source, f"{name}.source"), mean.window
+        attributes = {
+            "kernel_shape": list(w.kernel),
+            "strides": list(w.stride),
+            "pads": list(w.pads),
+            "count_include_pad": int(mean.count_include_pad),
+        }
+        pooled = self.operate(name, "AveragePool", attributes, (source,), mean.pooled)
+        return self._stepped(self._viewed(pooled, mean.shape, name), mean.steps, name)
+
+    def floats(self, grid: Grid, name: str) -> Real:
+        """A grid as floats: Dequantize, then each step, then what was pending, each as a layer."""
+        spec, steps, bias = self.values[grid.value], grid.steps, None
+        if steps and steps[0].op == "add":
+            bias, steps = steps[0].constant, steps[1:]
+        output = self.free(name if name not in self.values else f"{name}.float")
+        if steps or grid.pool is not None or grid.pads != NO_PADS or spec.shape != grid.shape:
+            output = self.free(f"{name}.dequantized")
+        layer = Dequantize(f"{name}.dequantize", (grid.value,), output, grid.scale, bias)
+        self.draw(layer, ValueSpec(output, "float", spec.shape))
+        real = self._stepped(Real(output, spec.shape), steps, name)
+        if grid.pool is not None:
+            w = grid.pool
+            size = (spec.channels, *w.output_size(*spec.height_width))
+            real = self.operate(name, "MaxPool", window_attributes(w), (real,), size)
+        if grid.pads != NO_PADS:
+            top, left, bottom, right = grid.pads
+            c, h, width = real.shape
+            pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+            real = self.operate(name, "Pad", {}, (real, pads), (c, h + top + bottom, width + left + right))
+        return self._viewed(real, grid.shape, name)
+
+    def _stepped(self, real: Real, steps: tuple[Step, ...], name: str) -> Real:
+        for step in steps:
+            operands = (real, _spread(step.constant, real.shape))
+            real = self.operate(name, _STEP_OPERATORS[step.op], {}, operands, real.shape)
+        return real
+
+    def _viewed(self, real: Real, shape: tuple[int, ...], name: str) -> Real:
+        """The same floats under another shape."""
+        if real.shape == shape:
+            return real
+        output = self.free(f"{name}.reshape")
+        self.draw(Reshape(output, (real.value,), output), ValueSpec(output, "float", shape, real.dtype))
+        return Real(output, shape, real.dtype)
+
+    def operate(
+        self,
+        name: str,
+        op_type: str,
+        attributes: Mapping[str, Any],
+        operands: tuple[Real | Array, ...],
+        shape: tuple[int, ...],
+        dtype: str = "float32",
+        opset: int = 17,
+        exact: bool = False,
+    ) -> Real:
+        """Draw a FloatOperator on values and constants, in the order of the ONNX inputs; `exact` gives it the name itself."""
+        output = self.free(name if exact else f"{name}.{op_type.lower()}")
+        inputs = tuple(x.value for x in operands if isinstance(x, Real))
+        frozen = tuple(None if isinstance(x, Real) else x for x in operands)
+        layer = FloatOperator(output, inputs, output, op_type, opset, attributes, frozen)
+        self.draw(layer, ValueSpec(output, "float", shape, dtype))
+        return Real(output, shape, dtype)
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────────
+
+    def finished(self, inputs: tuple[str, ...], outputs: tuple[str, ...], metadata: Mapping[str, str]) -> Network:
+        """The network, without layers that no output depends on."""
+        needed, layers = set(outputs), []
+        for layer in reversed(self.layers):
+            if layer.output in needed:
+                layers.append(layer)
+                needed.update(layer.inputs)
+        layers.reverse()
+        values = {name: spec for name, spec in self.values.items() if name in needed or name in inputs}
+        used = [name for layer in layers for key in _TENSOR_FIELDS if isinstance(name := getattr(layer, key, None), str)]
+        tensors = {name: self.tensors[name] for name in used}
+        return Network(self.name, inputs, outputs, tuple(layers), values, tensors, dict(metadata))
+
+    def reshaped(self, real: Real, output: str, label: str) -> Real:
+        """A copy of a value under another name, as a Reshape to its own shape."""
+        spec = self.values[real.value]
+        self.draw(Reshape(label, (real.value,), output), replace(spec, name=output, shape=real.shape))
+        return Real(output, real.shape, real.dtype)
+
+    def pooled(self, value: str, window: Window, tensor: str) -> str:
+        """A MaxPool of a value on its own grid."""
+        spec = self.values[value]
+        name = self.integer_name(tensor)
+        shape = (spec.channels, *window.output_size(*spec.height_width))
+        return self.draw(MaxPool(tensor, (value,), name, window), replace(spec, name=name, shape=shape), self.reach.get(value))
+
+
+_TENSOR_FIELDS = ("weight", "bias", "threshold", "upper", "lower")
+
+
+def _repeated(constant: Floats, area: int) -> Floats:
+    """Constants per channel as constants per element of the flattened tensor."""
+    return constant if constant.ndim == 0 else np.repeat(constant, area)
+
+
+def _spread(constant: Floats, shape: tuple[int, ...]) -> Array:
+    """A constant per channel, shaped so that it broadcasts in ONNX order."""
+    return constant if constant.ndim == 0 or len(shape) == 1 else constant.reshape(-1, *[1] * (len(shape) - 1))
+
+
+def window_attributes(window: Window) -> dict[str, Any]:
+    """A window as the attributes of an ONNX pool."""
+    return {
+        "kernel_shape": list(window.kernel),
+        "strides": list(window.stride),
+        "dilations": list(window.dilation),
+        "pads": list(window.pads),
+        "ceil_mode": int(window.ceil_mode),
+    }

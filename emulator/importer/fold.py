@@ -1,0 +1,169 @@
+"""What is known before any data: initializers and every node that reads only constants, computed by our own operators.
+
+Folding stops at DequantizeLinear: its result keeps the integers of the file beside the reals they mean, because those integers
+are what a memory stores. Transpose and Reshape carry them along.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from emulator import floatops
+from emulator.importer.read import Graph
+from emulator.importer.symbols import Array, Constant, Node, Quantized
+from emulator.network import Encoding
+from memmodels.errors import ModelError
+
+MAX_BYTES = 1 << 30
+"""No folded constant is larger than the largest sensible network."""
+
+
+def initializer(graph: Graph, name: str) -> Constant:
+    """The constant of an initializer, read from the file now."""
+    try:
+        array = np.asarray(graph.initializers[name].numpy())
+    except Exception as e:
+        raise ModelError(
+            f"reading the model {graph.name}", f"the tensor {name!r} cannot be read ({e})", "export the model again"
+        ) from None
+    return Constant(array, name)
+
+
+def fold(node: Node, inputs: list[Constant | None]) -> Constant:
+    """The constant that a node with constant inputs makes."""
+    first = next((x for x in inputs if x is not None), None)
+    origin = first.origin if first is not None and first.origin else node.outputs[0]
+    if node.op_type == "DequantizeLinear" and node.domain == "":
+        return _dequantize(node, inputs, origin)
+    if node.op_type == "QuantizeLinear" and node.domain == "":
+        check_scale(node, _required(node, inputs, 1))
+        inputs = _with_output_type(node, inputs)
+    if node.domain or node.op_type not in floatops.OPERATORS:
+        raise unsupported(node)
+    attributes = {key: np.asarray(v) if isinstance(v, np.ndarray) else v for key, v in node.attributes.items()}
+    try:
+        array = floatops.apply(node.op_type, node.opset, attributes, [None if x is None else x.array for x in inputs])
+    except MemoryError as e:
+        raise ModelError(f"folding {node}", str(e), "export a smaller model") from None
+    except (ValueError, IndexError, TypeError, KeyError, OverflowError) as e:
+        raise ModelError(f"folding {node}", f"its constant inputs do not fit ({e})", "export the model again") from None
+    if array.nbytes > MAX_BYTES:
+        raise ModelError(f"folding {node}", f"the result has {array.nbytes} bytes", f"the limit is {MAX_BYTES} bytes")
+    quantized = None
+    if first is not None and first.quantized is not None:
+        quantized = _carried(node, first.quantized, array)
+    signed = node.op_type == "Sign" or any(x is not None and x.signed for x in inputs)
+    return Constant(array, origin, quantized, signed)
+
+
+def unsupported(node: Node) -> ModelError:
+    """The error for an operator that nothing here knows."""
+    known = ", ".join(sorted({*floatops.OPERATORS, "DequantizeLinear"}))
+    return ModelError(f"importing {node}", f"the operator {node.op_type} is not supported", f"supported are {known}")
+
+
+def _required(node: Node, inputs: list[Constant | None], place: int) -> Array:
+    given = inputs[place] if place < len(inputs) else None
+    if given is None:
+        raise ModelError(f"importing {node}", f"input {place} is missing", "export the model again")
+    return given.array
+
+
+def _with_output_type(node: Node, inputs: list[Constant | None]) -> list[Constant | None]:
+    """QuantizeLinear's inputs with the zero point that `output_dtype` stands for."""
+    to = int(node.attributes.get("output_dtype", 0))
+    if to and len(inputs) < 3:
+        import onnx_ir
+
+        scale = _required(node, inputs, 1)
+        return [*inputs, Constant(np.zeros(scale.shape, onnx_ir.DataType(to).numpy()), "")]
+    return inputs
+
+
+# ── quantization parameters ─────────────────────────────────────────────────────────────────────────
+
+
+def check_scale(node: Node, scale: Array) -> None:
+    """A scale is float, finite and positive."""
+    if scale.dtype.kind != "f" or not np.all(np.isfinite(scale)) or not np.all(scale > 0):
+        bad = scale[~(np.isfinite(scale) & (scale > 0))] if scale.dtype.kind == "f" else scale
+        found = f"the scale is {bad.reshape(-1)[0]}" if bad.size else "the scale is not a float"
+        raise ModelError(f"importing {node}", found, "every scale must be finite and greater than 0; export the model again")
+
+
+def check_zero_point(node: Node, zero_point: Array, scale: Array) -> None:
+    """A zero point has as many elements as its scale."""
+    if zero_point.size != scale.size:
+        found = f"the scale has {scale.size} elements and the zero point {zero_point.size}"
+        raise ModelError(f"importing {node}", found, "they must be equally long; export the model again")
+
+
+def encoding_of(dtype: Any) -> Encoding | None:
+    """How an integer type is stored; None for what is no integer of 2 to 32 bits."""
+    names = {"int": "signed", "uint": "unsigned"}
+    text = str(np.dtype(dtype))
+    stem = text.rstrip("0123456789")
+    if stem not in names or not 2 <= int(text[len(stem) :]) <= 32:
+        return None
+    return Encoding("signed" if stem == "int" else "unsigned", int(text[len(stem) :]))
+
+
+def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Constant:
+    """A dequantized constant, with the integers it comes from."""
+    codes, scale = _required(node, inputs, 0), _required(node, inputs, 1)
+    check_scale(node, scale)
+    encoding = encoding_of(codes.dtype)
+    if encoding is None:
+        raise ModelError(f"importing {node}", f"it dequantizes {codes.dtype}", "2- to 32-bit integers are supported")
+    given = inputs[2] if len(inputs) > 2 else None
+    zero = np.zeros(scale.shape, np.int32) if given is None else given.array.astype(np.int32)
+    check_zero_point(node, zero, scale)
+    if int(node.attributes.get("block_size", 0)):
+        raise ModelError(f"importing {node}", "its scale is blocked", "use one scale per tensor or per output channel")
+    axis = int(node.attributes.get("axis", 1))
+    if scale.size == 1:
+        scale, zero, axis = scale.reshape(()), zero.reshape(()), 0
+    else:
+        axis = axis % max(codes.ndim, 1)
+        if scale.ndim != 1 or codes.ndim == 0 or scale.size != codes.shape[axis]:
+            found = f"the scale has shape {list(scale.shape)} and the codes {list(codes.shape)} (axis {axis})"
+            raise ModelError(f"importing {node}", found, "one scale per channel is needed; export the model again")
+    if encoding.bits == 32 and np.any(zero != 0):
+        raise ModelError(f"importing {node}", "an int32 tensor has a zero point other than 0", "export the model again")
+    quantized = Quantized(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis)
+    return Constant(real_values(quantized), origin, quantized)
+
+
+def real_values(quantized: Quantized) -> Array:
+    """float32(q - zero_point) * scale."""
+    shape = [1] * quantized.codes.ndim
+    if quantized.scale.ndim:
+        shape[quantized.axis] = quantized.scale.size
+    scale, zero = quantized.scale.reshape(shape), quantized.zero_point.reshape(shape)
+    result: Array = ((quantized.codes.astype(np.int64) - zero).astype(np.float32) * scale).reshape(quantized.codes.shape)
+    return result
+
+
+def _carried(node: Node, quantized: Quantized, array: Array) -> Quantized | None:
+    """The integers behind a constant that was only moved about; None where they cannot follow."""
+    codes, axis = quantized.codes, quantized.axis
+    if node.op_type in ("Identity", "Dropout"):
+        return quantized
+    if node.op_type == "Transpose":
+        perm = node.attributes.get("perm") or list(range(codes.ndim))[::-1]
+        codes, axis = np.transpose(codes, perm), list(perm).index(axis) if codes.ndim else 0
+    elif node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+        old, new = codes.shape, array.shape
+        if quantized.scale.ndim:
+            before = math.prod(old[:axis])
+            places = [i for i in range(len(new)) if math.prod(new[:i]) == before and new[i] == old[axis]]
+            if not places:
+                return None
+            axis = places[0]
+        codes = codes.reshape(new)
+    else:
+        return None
+    return Quantized(np.asarray(codes, order="C"), quantized.encoding, quantized.scale, quantized.zero_point, axis)

@@ -1,0 +1,290 @@
+"""Conv, Gemm and MatMul: sums of stored weights become Convolution layers over an int32 accumulator.
+
+Weights are stored when they are dequantized integers or ±1 times a scale per output channel. Everything else stays float.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from emulator import floatops
+from emulator.importer.draft import Draft, Reach
+from emulator.importer.floats import lower_float
+from emulator.importer.symbols import NO_PADS, Array, Constant, Floats, Grid, Node, Real, Symbol, scalar
+from emulator.network import SIGN1, Convolution, Encoding, Requantize, Step, StoredTensor, ValueSpec, Window
+from memmodels.errors import ModelError
+
+LIMIT = (1 << 31) - 1
+
+
+def lower_linear(draft: Draft, node: Node) -> Symbol:
+    """A Conv, Gemm or MatMul node."""
+    weight = draft.symbols.get(node.input(1))
+    if not isinstance(weight, Constant) or not _plain(node):
+        return lower_float(draft, node)
+    stored = stored_weight(node, weight)
+    if stored is None:
+        return lower_float(draft, node)
+    source = draft.symbol(node.input(0))
+    if isinstance(source, Grid):
+        grid = summable(draft, source, node.input(0), node.op_type == "Conv")
+        if grid is not None and (node.op_type == "Conv" or len(grid.shape) == 1):
+            return _sum(draft, node, grid, stored)
+    return _float_sum(draft, node, stored)
+
+
+def _plain(node: Node) -> bool:
+    """Whether a Gemm has no scaling and no transposed input."""
+    given = node.attributes
+    return node.op_type != "Gemm" or (
+        float(given.get("alpha", 1.0)) == 1.0 and float(given.get("beta", 1.0)) == 1.0 and not given.get("transA", 0)
+    )
+
+
+# ── weights ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stored_weight(node: Node, constant: Constant) -> StoredTensor | None:
+    """The weight as a memory stores it, (O, C/groups, kh, kw) or (O, K); None if it is plain float."""
+    last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get("transB", 0))
+    rank = constant.array.ndim
+    if (node.op_type == "Conv" and rank != 4) or (node.op_type != "Conv" and rank != 2):
+        return None
+    axis = rank - 1 if last else 0
+    if constant.quantized is not None:
+        return _from_codes(node, constant, axis)
+    if constant.array.dtype.kind != "f":
+        return None
+    return _from_signs(node, constant, np.moveaxis(constant.array, axis, 0))
+
+
+def _from_codes(node: Node, constant: Constant, axis: int) -> StoredTensor:
+    q = constant.quantized
+    assert q is not None
+    if q.scale.ndim and q.axis != axis:
+        found = f"the weight {constant.origin!r} has one scale per element of axis {q.axis}"
+        raise ModelError(f"importing {node}", found, f"use one scale, or one per output channel (axis {axis})")
+    codes = np.ascontiguousarray(np.moveaxis(q.codes, axis, 0))
+    if codes.size and np.all(np.abs(codes) == 1) and not np.any(q.zero_point):
+        return StoredTensor(constant.origin, "weight", SIGN1, codes, q.scale)
+    return StoredTensor(constant.origin, "weight", q.encoding, codes, q.scale, q.zero_point)
+
+
+def _from_signs(node: Node, constant: Constant, real: Array) -> StoredTensor | None:
+    """±1 times a scale per output channel, which every element of the channel shares."""
+    magnitude = np.abs(real).reshape(real.shape[0], -1)
+    if constant.signed and magnitude.size and np.any(magnitude == 0):
+        found = f"{int((magnitude == 0).sum())} weights of {constant.origin!r} are exactly 0, and Sign(0) is 0, not ±1"
+        raise ModelError(f"importing {node}", found, "binarize with Where(W >= 0, 1, -1), or keep latent weights away from 0")
+    if magnitude.size == 0 or not np.all(np.isfinite(magnitude)):
+        return None
+    scale = magnitude[:, 0]  # 0 where a batch norm with gamma 0 was folded into the weight: signs do not matter there
+    if np.any(magnitude != scale[:, None]) or not np.any(scale):
+        return None
+    if np.all(scale == scale[0]):
+        scale = scale[0].reshape(())
+    elif magnitude.shape[1] == 1:  # one weight per channel: any float weights look like this
+        return None
+    signs = np.ascontiguousarray(np.where(real >= 0, 1, -1).astype(np.int32))
+    return StoredTensor(constant.origin, "weight", SIGN1, signs, np.asarray(scale, np.float32))
+
+
+# ── integer sums ────────────────────────────────────────────────────────────────────────────────────
+
+
+def summable(draft: Draft, grid: Grid, tensor: str, padded: bool) -> Grid | None:
+    """The grid as codes that a Convolution can read: one scale, nothing pending but (if `padded`) zero padding."""
+    if grid.scale.ndim and np.all(grid.scale == grid.scale[0]):
+        grid = replace(grid, scale=grid.scale[0].reshape(()))
+    if grid.scale.ndim or (grid.pads != NO_PADS and not padded):
+        return None
+    if grid.steps:
+        clamped = _clamped(draft, grid, tensor)
+        if clamped is None:
+            return None
+        grid = clamped
+    if grid.pool is not None:
+        grid = replace(grid, value=draft.pooled(grid.value, grid.pool, tensor), pool=None)
+    return grid
+
+
+def _clamped(draft: Draft, grid: Grid, tensor: str) -> Grid | None:
+    """Scalar limits that lie on the grid, carried out on the codes."""
+    spec, reach = draft.values[grid.value], draft.reach[grid.value]
+    low, high = reach.low, reach.high
+    if spec.kind != "codes" or grid.scale <= 0:
+        return None
+    for step in grid.steps:
+        if step.op not in ("max", "min") or step.constant.ndim:
+            return None
+        code = int(np.rint(step.constant / grid.scale)) + grid.zero_point
+        if np.float32(code - grid.zero_point) * grid.scale != step.constant:
+            return None
+        low, high = (max(low, code), max(high, code)) if step.op == "max" else (min(low, code), min(high, code))
+    name = draft.integer_name(tensor)
+    layer = Requantize(tensor, (grid.value,), name, scalar(1), grid.zero_point, low, high)
+    draft.draw(layer, replace(spec, name=name, scale=grid.scale), Reach(low, high))
+    return replace(grid, value=name, steps=())
+
+
+def _sum(draft: Draft, node: Node, grid: Grid, stored: StoredTensor) -> Grid:
+    """A Convolution of codes or bits, as a grid over its accumulator."""
+    spec = draft.values[grid.value]
+    if spec.zero_point != grid.zero_point:
+        raise ModelError(f"importing {node}", "its input is read with another zero point than it was written", "export again")
+    groups = int(node.attributes.get("group", 1))
+    if node.op_type == "Conv":
+        window = conv_window(node, grid.shape, stored.values.shape, groups)
+        window = replace(window, pads=_plus(window.pads, grid.pads))
+    else:
+        window, stored = _dense(node, grid, spec, stored)
+    scale: Floats = np.asarray(grid.scale * stored.scale, np.float32)
+    weight = draft.store(stored)
+    bias, later = _bias(draft, node, scale, stored.values.shape[0])
+    reach = accumulator_reach(draft, node, grid, stored, bias, window)
+    name = draft.free(f"{node.outputs[0]}.acc")
+    layer = Convolution(node.name, (grid.value,), name, weight, draft.store(bias) if bias else None, window, groups)
+    channels = stored.values.shape[0]
+    shape = (channels,) if node.op_type != "Conv" else (channels, *window.output_size(*spec.height_width))
+    draft.draw(layer, ValueSpec(name, "codes", shape, "int32", scale), reach)
+    return Grid(name, shape, scale, 0, later)
+
+
+def _plus(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, int, int, int]:
+    return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3])
+
+
+def conv_window(node: Node, shape: tuple[int, ...], weight: tuple[int, ...], groups: int) -> Window:
+    """The window of a Conv, after checking that input and weight fit."""
+    asked = f"importing {node}"
+    if len(shape) != 3:
+        raise ModelError(asked, f"its input has the shape [N, {', '.join(map(str, shape))}]", "2-D convolutions are supported")
+    out, inner, *kernel = weight
+    if groups < 1 or inner * groups != shape[0] or out % groups:
+        found = f"the weight has shape {list(weight)}, group is {groups} and the input has {shape[0]} channels"
+        raise ModelError(asked, found, "weight channels times group must equal the input's channels; export the model again")
+    if list(node.attributes.get("kernel_shape", kernel)) != kernel:
+        raise ModelError(asked, f"kernel_shape is not that of the weight, {kernel}", "export the model again")
+    return window_of(node, shape, (kernel[0], kernel[1]))
+
+
+def window_of(node: Node, shape: tuple[int, ...], kernel: tuple[int, int]) -> Window:
+    """The window that a node's attributes describe, checked against the size of the image."""
+    given = node.attributes
+    stride, dilation = given.get("strides", [1, 1]), given.get("dilations", [1, 1])
+    try:
+        pads = floatops.explicit_pads(shape[1:], kernel, given)
+        window = Window(kernel, _pair(stride), _pair(dilation), _four(pads), bool(given.get("ceil_mode", 0)))
+        fits = min(kernel) > 0 and min(window.stride) > 0 and min(window.dilation) > 0 and min(window.pads) >= 0
+        fits = fits and min(window.output_size(shape[1], shape[2])) > 0
+    except (ValueError, TypeError, ZeroDivisionError):
+        fits = False
+    if not fits:
+        found = f"its window does not fit an image of {shape[1]} x {shape[2]}"
+        raise ModelError(f"importing {node}", found, "2-D windows with 2 strides, 2 dilations and 4 pads are needed")
+    return window
+
+
+def _pair(x: list[int]) -> tuple[int, int]:
+    a, b = x
+    return int(a), int(b)
+
+
+def _four(x: list[int]) -> tuple[int, int, int, int]:
+    a, b, c, d = x
+    return int(a), int(b), int(c), int(d)
+
+
+def _dense(node: Node, grid: Grid, spec: ValueSpec, stored: StoredTensor) -> tuple[Window, StoredTensor]:
+    """A matrix product as a convolution whose kernel is the whole image (1 x 1 for a vector)."""
+    out, inner = stored.values.shape
+    if inner != math.prod(grid.shape):
+        found = f"the weight has {inner} inputs and the tensor {math.prod(grid.shape)} elements"
+        raise ModelError(f"importing {node}", found, "export the model again")
+    kernel = spec.height_width
+    return Window(kernel), replace(stored, values=stored.values.reshape(out, spec.channels, *kernel))
+
+
+def _bias(draft: Draft, node: Node, scale: Floats, channels: int) -> tuple[StoredTensor | None, tuple[Step, ...]]:
+    """The bias as a stored int32 tensor where its scale is the accumulator's, otherwise as a float32 step."""
+    given = draft.constant(node, 2) if node.op_type != "MatMul" else None
+    if given is None:
+        return None, ()
+    if given.array.size not in (1, channels):
+        found = f"the bias has shape {list(given.array.shape)} and the output {channels} channels"
+        raise ModelError(f"importing {node}", found, "one bias per channel is needed; export the model again")
+    if (stored := integer_bias(given, scale, channels)) is not None:
+        return stored, ()
+    if not np.any(given.array):
+        return None, ()
+    constant = np.asarray(given.array, np.float32).reshape(-1)
+    return None, (Step("add", constant if constant.size > 1 else constant.reshape(())),)
+
+
+def integer_bias(given: Constant, scale: Floats, channels: int) -> StoredTensor | None:
+    """An int32 bias on the accumulator's own grid."""
+    q = given.quantized
+    if q is None or q.encoding.bits != 32 or q.scale.size not in (1, channels) or q.codes.size not in (1, channels):
+        return None
+    if np.any(np.broadcast_to(q.scale, (channels,)) != np.broadcast_to(scale, (channels,))):
+        return None
+    values = np.ascontiguousarray(np.broadcast_to(q.codes.reshape(-1), (channels,)))
+    return StoredTensor(given.origin, "bias", Encoding("signed", 32), values, q.scale)
+
+
+def accumulator_reach(
+    draft: Draft, node: Node, grid: Grid, stored: StoredTensor, bias: StoredTensor | None, window: Window
+) -> Reach:
+    """Every sum that weights of this encoding can give, proven to fit in int32."""
+    source, terms = draft.reach[grid.value], math.prod(stored.values.shape[1:])
+    xs = (source.low - grid.zero_point, source.high - grid.zero_point)
+    zero = stored.zero_point
+    ws = (stored.encoding.low - int(zero.max()), stored.encoding.high - int(zero.min()))
+    if min(xs) < -(1 << 15) or max(xs) >= 1 << 15 or stored.encoding.low < -(1 << 15) or stored.encoding.high >= 1 << 15:
+        found = f"its factors are {draft.values[grid.value].dtype} around {grid.zero_point} and {stored.encoding}, wider than int16"
+        raise ModelError(f"importing {node}", found, "use 8-bit weights and activations, or symmetric int16")
+    products = [x * w for x in xs for w in ws]
+    padded = window.pads != NO_PADS
+    if padded:
+        products.append(0)
+    low, high = terms * min(products), terms * max(products)
+    odd = draft.values[grid.value].kind == "bits" and stored.encoding == SIGN1 and not padded and bias is None
+    if bias is not None:
+        low, high = low + int(bias.values.min()), high + int(bias.values.max())
+    if max(-low, high) >= LIMIT:
+        found = f"its sums of {terms} products can reach {max(-low, high)}, beyond int32"
+        raise ModelError(f"importing {node}", found, "use narrower weights or activations, or split the layer")
+    return Reach(low, high, 2 if odd else 1)
+
+
+# ── float sums ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _float_sum(draft: Draft, node: Node, stored: StoredTensor) -> Symbol:
+    """A Convolution of floats with stored weights; its bias follows as a float Add."""
+    source = draft.real(node.input(0))
+    groups = int(node.attributes.get("group", 1))
+    shape: tuple[int, ...]
+    if node.op_type == "Conv":
+        window = conv_window(node, source.shape, stored.values.shape, groups)
+        shape = (stored.values.shape[0], *window.output_size(source.shape[1], source.shape[2]))
+    elif len(source.shape) == 1:
+        out, inner = stored.values.shape
+        if inner != source.shape[0]:
+            raise ModelError(f"importing {node}", f"the weight has {inner} inputs, the tensor {source.shape[0]}", "export again")
+        window, shape = Window((1, 1)), (out,)
+        stored = replace(stored, values=stored.values.reshape(out, inner, 1, 1))
+    else:
+        return lower_float(draft, node)
+    given = draft.constant(node, 2) if node.op_type != "MatMul" else None
+    bare = given is None or not np.any(given.array)
+    name = draft.free(node.outputs[0] if bare else f"{node.outputs[0]}.sum")
+    layer = Convolution(node.name, (source.value,), name, draft.store(stored), None, window, groups)
+    draft.draw(layer, ValueSpec(name, "float", shape))
+    if bare or given is None:
+        return Real(name, shape)
+    constant = given.array.astype(np.float32).reshape(-1, *[1] * (len(shape) - 1))
+    return draft.operate(node.outputs[0], "Add", {}, (Real(name, shape), constant), shape, exact=True)

@@ -1,0 +1,174 @@
+"""From a checked graph to a network: every node in order, each tensor getting its symbol."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import onnx
+
+from emulator.importer import arrange, binary, elementwise, qdq
+from emulator.importer.draft import Draft, Reach
+from emulator.importer.floats import lower_float
+from emulator.importer.fold import encoding_of, fold, initializer
+from emulator.importer.linear import lower_linear, stored_weight
+from emulator.importer.read import Graph, Port, read_model
+from emulator.importer.symbols import Codes, Constant, Grid, Node, Real, Symbol, scalar
+from emulator.network import SIGN1, Network, ValueSpec
+from memmodels.errors import ModelError
+
+INTEGER_INPUT_LIMIT = 1 << 15
+"""Integer inputs of a binarized first layer are below this in magnitude; a run checks it."""
+
+Lowering = Callable[[Draft, Node], Symbol | None]
+
+_SHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+_PASSES = {*_SHAPES, "Identity", "Dropout"}
+_LOWERINGS: dict[str, Lowering] = {
+    **dict.fromkeys(("Conv", "Gemm", "MatMul"), lower_linear),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), elementwise.lower_arithmetic),
+    **dict.fromkeys(("Relu", "Neg", "Clip"), elementwise.lower_unary),
+    **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual"), binary.lower_comparison),
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "ReduceMean"), arrange.lower_mean),
+    **dict.fromkeys(("Identity", "Dropout"), arrange.lower_identity),
+    "BatchNormalization": elementwise.lower_batch_norm,
+    "Cast": arrange.lower_cast,
+    "DequantizeLinear": qdq.lower_dequantize,
+    "MaxPool": arrange.lower_max_pool,
+    "Pad": arrange.lower_pad,
+    "QuantizeLinear": qdq.lower_quantize,
+    "Shape": arrange.lower_shape,
+    "Sign": binary.lower_sign,
+    "Where": binary.lower_where,
+}
+
+
+def load_model(source: str | os.PathLike[str] | onnx.ModelProto, integer_input: bool | None) -> Network:
+    """The network of a file or of a model in memory (`emulator.importer.load`)."""
+    graph = read_model(source)
+    try:
+        return _network(graph, integer_input)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
+        why = (str(e).strip().splitlines() or [""])[0][:200]
+        found = f"its parts do not fit together ({type(e).__name__}: {why})"
+        raise ModelError(f"importing the model {graph.name}", found, "check the file with onnx.checker, or report it") from e
+
+
+def _network(graph: Graph, integer_input: bool | None) -> Network:
+    draft = Draft(graph.name, binary.compare, frozenset(port.name for port in graph.outputs))
+    asked = f"importing the model {graph.name}"
+    rest = _fold_constants(draft, graph)
+    integers = _wanted(graph, integer_input)
+    for port in graph.inputs:
+        _place_input(draft, port, asked, _reads_integers(draft, port, rest) if integers is None else integers)
+    batches = {port.dims[0] for port in graph.inputs if port.dims}
+    lowerings: dict[str, Lowering] = {**_LOWERINGS, **dict.fromkeys(_SHAPES, partial(arrange.lower_reshape, batch=_only(batches)))}
+    for node in rest:
+        _lower(draft, node, lowerings)
+    outputs = tuple(_finish_output(draft, port.name, asked) for port in graph.outputs)
+    return draft.finished(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
+
+
+def _only(batches: set[int | None]) -> int | None:
+    return batches.pop() if len(batches) == 1 else None
+
+
+def _wanted(graph: Graph, integer_input: bool | None) -> bool | None:
+    """What the caller or else the file says about integer inputs."""
+    if integer_input is None:
+        return {"true": True, "false": False}.get(graph.metadata.get("weakcell.integer_input", "").lower())
+    return integer_input
+
+
+def _fold_constants(draft: Draft, graph: Graph) -> list[Node]:
+    """Fold every node that reads only constants; return the others."""
+    rest = []
+    needed = {name for node in graph.nodes for name in node.inputs}
+    for name in graph.initializers:
+        if name in needed:
+            draft.symbols[name] = initializer(graph, name)
+    for node in graph.nodes:
+        if not all(name in draft.symbols for name in node.inputs if name) or "Random" in node.op_type:
+            rest.append(node)
+            continue
+        draft.symbols[node.outputs[0]] = _folded(draft, node)
+    return rest
+
+
+def _folded(draft: Draft, node: Node) -> Constant:
+    given = [draft.symbols[name] if name else None for name in node.inputs]
+    return fold(node, [x if isinstance(x, Constant) else None for x in given])
+
+
+def _lower(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
+    """Give the node's output its symbol."""
+    if all(isinstance(draft.symbols[name], Constant) for name in node.inputs if name):
+        draft.symbols[node.outputs[0]] = _folded(draft, node)  # it reads a shape that became known
+        return
+    lowering = None if node.domain else lowerings.get(node.op_type)
+    symbol = lowering(draft, node) if lowering is not None else None
+    draft.symbols[node.outputs[0]] = lower_float(draft, node) if symbol is None else symbol
+
+
+# ── inputs ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _place_input(draft: Draft, port: Port, asked: str, integers: bool) -> None:
+    """Give a graph input its value: integers as codes, floats as codes of scale 1 if they are integers, else as floats."""
+    dims = port.dims
+    if not dims or any(d is None or d < 1 for d in dims[1:]):
+        shape = "unknown" if dims is None else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
+        do = "export it with a batch as first dimension and every other one fixed"
+        raise ModelError(asked, f"the input {port.name!r} has the shape {shape}", do)
+    shape_ = tuple(int(d) for d in dims[1:] if d is not None)
+    encoding = encoding_of(np.dtype(port.dtype)) if port.dtype in ("int8", "uint8", "int16", "uint16") else None
+    image = len(shape_) in (1, 3)
+    if encoding is not None and image:
+        draft.values[port.name] = ValueSpec(port.name, "codes", shape_, port.dtype)
+        draft.reach[port.name] = Reach(encoding.low, encoding.high)
+        draft.symbols[port.name] = Codes(port.name, shape_)
+    elif port.dtype == "float32" and integers and image:
+        draft.values[port.name] = ValueSpec(port.name, "codes", shape_, "int32")
+        draft.reach[port.name] = Reach(1 - INTEGER_INPUT_LIMIT, INTEGER_INPUT_LIMIT - 1)
+        draft.symbols[port.name] = Grid(port.name, shape_, scalar(1))
+    else:
+        draft.values[port.name] = ValueSpec(port.name, "float", shape_, port.dtype)
+        draft.symbols[port.name] = Real(port.name, shape_, port.dtype)
+
+
+def _reads_integers(draft: Draft, port: Port, nodes: list[Node]) -> bool:
+    """Whether everything that reads a float input is, after shape operators, a sum with stored ±1 weights."""
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        for name in set(node.inputs):
+            readers.setdefault(name, []).append(node)
+    names, found = [port.name], False
+    while names:
+        for node in readers.get(names.pop(), []):
+            if node.op_type in _PASSES:
+                names.append(node.outputs[0])
+                continue
+            weight = draft.symbols.get(node.input(1))
+            if node.op_type not in ("Conv", "Gemm", "MatMul") or not isinstance(weight, Constant):
+                return False
+            stored = stored_weight(node, weight)
+            if stored is None or stored.encoding != SIGN1:
+                return False
+            found = True
+    return found
+
+
+# ── outputs ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _finish_output(draft: Draft, name: str, asked: str) -> str:
+    """Make a graph output a value of its own name."""
+    symbol = draft.symbol(name)
+    if isinstance(symbol, Constant):
+        raise ModelError(asked, f"the output {name!r} does not depend on the inputs", "export the model again")
+    real = Real(symbol.value, symbol.shape) if isinstance(symbol, Codes) else draft.real(name)
+    if real.value != name or draft.values[real.value].shape != real.shape:
+        draft.reshaped(real, name, f"{name}.output")
+    return name

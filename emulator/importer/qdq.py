@@ -1,0 +1,201 @@
+"""QuantizeLinear and DequantizeLinear at run time: between them lies a grid, and what the grid went through decides the layer.
+
+A sum with an int32 bias (or none) and limits only is a Requantize. A sum with float steps (a float bias, a batch norm)
+is an AffineRequantize that runs the steps as the graph writes them. Two grids added are an AddCodes, a mean an AveragePool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from emulator.importer.draft import Draft, Reach
+from emulator.importer.fold import check_scale, check_zero_point, encoding_of
+from emulator.importer.symbols import NO_PADS, Codes, Constant, Floats, Grid, Mean, Node, Real, Sum, Symbol, scalar
+from emulator.network import AddCodes, AffineRequantize, AveragePool, Layer, Quantize, Requantize, Step, ValueSpec
+from memmodels.errors import ModelError
+
+
+def _parameters(draft: Draft, node: Node) -> tuple[Floats, int, str | None]:
+    """Scale (scalar or per channel), zero point and type of a Q or DQ node."""
+    scale, zero = draft.constant(node, 1), draft.constant(node, 2)
+    if scale is None:
+        raise ModelError(f"importing {node}", "its scale is missing", "export the model again")
+    check_scale(node, scale.array)
+    if int(node.attributes.get("block_size", 0)):
+        raise ModelError(f"importing {node}", "its scale is blocked", "use one scale per tensor")
+    if zero is not None:
+        check_zero_point(node, zero.array, scale.array)
+        if np.any(zero.array != zero.array.reshape(-1)[0]):
+            raise ModelError(f"importing {node}", "its zero point differs between channels", "use one zero point")
+    scales = scale.array.astype(np.float32).reshape(-1)
+    return (
+        scales if np.any(scales != scales[0]) else scales[0].reshape(()),
+        0 if zero is None else int(zero.array.reshape(-1)[0]),
+        None if zero is None else str(zero.array.dtype),
+    )
+
+
+# ── DequantizeLinear ────────────────────────────────────────────────────────────────────────────────
+
+
+def lower_dequantize(draft: Draft, node: Node) -> Symbol:
+    """Codes become a grid; no layer is needed."""
+    source = draft.symbol(node.input(0))
+    if not isinstance(source, Codes):
+        raise ModelError(f"importing {node}", "its input is not an integer tensor", "export the model again")
+    scale, zero, dtype = _parameters(draft, node)
+    spec = draft.values[source.value]
+    if dtype is not None and dtype != spec.dtype:
+        found = f"its zero point is {dtype} and its input {spec.dtype}"
+        raise ModelError(f"importing {node}", found, "they must have one type; export the model again")
+    if scale.ndim and (source.shape != spec.shape or scale.size != spec.channels or node.attributes.get("axis", 1) != 1):
+        raise ModelError(f"importing {node}", f"it has {scale.size} scales", "use one scale, or one per channel")
+    value = source.value
+    if spec.zero_point != zero or not np.array_equal(spec.scale, scale):
+        value = _renamed(draft, node, spec, scale, zero)
+    return Grid(value, source.shape, scale, zero)
+
+
+def _renamed(draft: Draft, node: Node, spec: ValueSpec, scale: Floats, zero: int) -> str:
+    """The same codes, read on another grid than they were written on (or a graph input, whose grid was not known)."""
+    untouched = spec.name not in draft.makers and not any(spec.name in layer.inputs for layer in draft.layers)
+    if untouched:  # a graph input of an integer type
+        draft.values[spec.name] = replace(spec, scale=scale, zero_point=zero)
+        return spec.name
+    reach, one = draft.reach[spec.name], scalar(1)
+    name = draft.free(f"{node.outputs[0]}.codes")
+    layer = Requantize(node.name, (spec.name,), name, one, spec.zero_point, reach.low, reach.high)
+    return draft.draw(layer, replace(spec, name=name, scale=scale, zero_point=zero), reach)
+
+
+# ── QuantizeLinear ──────────────────────────────────────────────────────────────────────────────────
+
+
+def lower_quantize(draft: Draft, node: Node) -> Symbol:
+    """A float tensor onto an integer grid, by the layer that its past calls for."""
+    scale, zero, dtype = _parameters(draft, node)
+    if scale.ndim:
+        raise ModelError(f"importing {node}", "it has one scale per channel", "activations need one scale per tensor")
+    if dtype is None:
+        dtype = _output_type(node)
+    encoding = encoding_of(np.dtype(dtype) if dtype[-2:] in ("t8", "16", "32") else _narrow(dtype))
+    if encoding is None or encoding.bits > 16:
+        raise ModelError(f"importing {node}", f"it quantizes to {dtype}", "2- to 16-bit integers are supported")
+    target = ValueSpec(draft.free(node.outputs[0]), "codes", (), dtype, scale, zero)
+    reach = Reach(encoding.low, encoding.high)
+    source = draft.symbol(node.input(0))
+    if isinstance(source, Grid) and source.pads == NO_PADS:
+        return _quantize_grid(draft, node, source, target, reach)
+    if isinstance(source, Sum):
+        return _quantize_sum(draft, node, source, target, reach)
+    if isinstance(source, Mean):
+        return _quantize_mean(draft, node, source, target, reach)
+    real = draft.real(node.input(0))
+    layer = Quantize(node.name, (real.value,), target.name, float(scale), zero, reach.low, reach.high)
+    return _codes(draft, layer, replace(target, shape=_held(node, real)), reach, real.shape)
+
+
+def _narrow(dtype: str) -> Any:
+    import ml_dtypes
+
+    return np.dtype(getattr(ml_dtypes, dtype))
+
+
+def _output_type(node: Node) -> str:
+    to = int(node.attributes.get("output_dtype", 0))
+    if not to:
+        return "uint8"
+    import onnx_ir
+
+    return str(onnx_ir.DataType(to).numpy())
+
+
+def _held(node: Node, real: Real) -> tuple[int, ...]:
+    if len(real.shape) not in (1, 3) or real.dtype != "float32":
+        found = f"its input is {real.dtype} of the shape [N, {', '.join(map(str, real.shape))}]"
+        raise ModelError(f"importing {node}", found, "integer layers take float32 of [N, K] or [N, C, H, W]")
+    return real.shape
+
+
+def _codes(draft: Draft, layer: Layer, spec: ValueSpec, reach: Reach, view: tuple[int, ...]) -> Codes:
+    return Codes(draft.draw(layer, spec, reach), view)
+
+
+def limits(steps: tuple[Step, ...], spec: ValueSpec, reach: Reach) -> Reach:
+    """The codes that scalar limits leave: rounding is monotone, so limits commute with it."""
+    low, high = reach.low, reach.high
+    for step in steps:
+        code = int(np.clip(np.rint(step.constant / spec.scale) + np.float32(spec.zero_point), reach.low, reach.high))
+        low, high = (max(low, code), max(high, code)) if step.op == "max" else (min(low, code), min(high, code))
+    return Reach(low, high)
+
+
+def _split(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """The steps before the last scalar limits, and those limits."""
+    count = len(steps)
+    while count and steps[count - 1].op in ("max", "min") and steps[count - 1].constant.ndim == 0:
+        count -= 1
+    return steps[:count], steps[count:]
+
+
+def _quantize_grid(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach: Reach) -> Symbol:
+    spec = draft.values[grid.value]
+    same = grid.zero_point == target.zero_point and np.array_equal(grid.scale, target.scale)
+    if same and not grid.steps and grid.pool is None and spec.dtype == target.dtype:
+        return Codes(grid.value, grid.shape)
+    steps, ends = _split(grid.steps)
+    reach = limits(ends, target, reach)
+    if grid.pool is not None:
+        target = replace(target, name=draft.free(f"{target.name}.unpooled"))
+    target = replace(target, shape=spec.shape)
+    args = (target.zero_point, reach.low, reach.high)
+    layer: Layer
+    if draft.accumulator(grid) and not steps:
+        multiplier = np.asarray(grid.scale / target.scale, np.float32)
+        layer = Requantize(node.name, (grid.value,), target.name, multiplier, *args)
+    else:
+        bias = None
+        if steps and steps[0].op == "add":
+            bias, steps = steps[0].constant, steps[1:]
+        out_scale = float(target.scale)
+        layer = AffineRequantize(node.name, (grid.value,), target.name, grid.scale, bias, out_scale, *args, steps)
+    codes = _codes(draft, layer, target, reach, grid.shape)
+    if grid.pool is None:
+        return codes
+    return Codes(draft.pooled(codes.value, grid.pool, node.outputs[0]), grid.shape)
+
+
+def _quantize_sum(draft: Draft, node: Node, total: Sum, target: ValueSpec, reach: Reach) -> Codes:
+    spec = draft.values[total.left.value]
+    reach = limits(total.steps, target, reach)
+    args = (float(target.scale), target.zero_point, reach.low, reach.high)
+    layer = AddCodes(node.name, (total.left.value, total.right.value), target.name, *args)
+    return _codes(draft, layer, replace(target, shape=spec.shape), reach, total.shape)
+
+
+def _quantize_mean(draft: Draft, node: Node, mean: Mean, target: ValueSpec, reach: Reach) -> Codes:
+    reach = limits(mean.steps, target, reach)
+    args = (float(target.scale), target.zero_point, reach.low, reach.high)
+    layer = AveragePool(node.name, (mean.source.value,), target.name, mean.window, mean.count_include_pad, *args)
+    return _codes(draft, layer, replace(target, shape=mean.pooled), reach, mean.shape)
+
+
+# ── integers without a grid ─────────────────────────────────────────────────────────────────────────
+
+
+def lower_clip_codes(draft: Draft, node: Node, source: Codes, low: Constant | None, high: Constant | None) -> Codes:
+    """A Clip of codes (narrow types in Brevitas' exports): the layer that made the codes, drawn again with tighter limits."""
+    spec, reach = draft.values[source.value], draft.reach[source.value]
+    low_code = reach.low if low is None else max(reach.low, int(low.array.reshape(())))
+    high_code = reach.high if high is None else min(reach.high, int(high.array.reshape(())))
+    name = draft.free(node.outputs[0])
+    maker = draft.makers.get(source.value)
+    if isinstance(maker, Quantize | Requantize | AffineRequantize | AddCodes | AveragePool):
+        layer: Layer = replace(maker, name=node.name, output=name, low=low_code, high=high_code)
+    else:
+        one = scalar(1)
+        layer = Requantize(node.name, (source.value,), name, one, spec.zero_point, low_code, high_code)
+    return _codes(draft, layer, replace(spec, name=name), Reach(low_code, high_code), source.shape)

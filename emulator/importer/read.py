@@ -1,0 +1,287 @@
+"""ONNX bytes into a checked `Graph`: nothing later meets a truncated file, a cycle, a dangling name or an absurd tensor.
+
+Sizes are checked against what the file really holds before any tensor is touched; external data must lie in the model's own
+folder. Domain aliases end here: com.microsoft's QuantizeLinear and DequantizeLinear are ONNX's of opset 21.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+from emulator.importer.symbols import Node
+from memmodels.errors import InputError, ModelError
+
+MAX_ELEMENTS = 1 << 31
+"""No tensor of a network that we run has more elements; larger claims are mistakes or attacks."""
+
+_ALIASES = {"QuantizeLinear", "DequantizeLinear"}
+_BITS = {n.value: n.bitwidth for n in ir.DataType if n.name not in ("UNDEFINED", "STRING")}
+_TYPED = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the graph: ONNX element type (numpy's name) and dimensions, None where they are not fixed."""
+
+    name: str
+    dtype: str
+    dims: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A checked model: nodes in an order in which every input is known, and initializers that load when they are asked."""
+
+    name: str
+    opset: int
+    nodes: tuple[Node, ...]
+    initializers: dict[str, Any]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    metadata: dict[str, str]
+
+
+def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
+    """The checked graph of a file or of a model in memory."""
+    if isinstance(source, onnx.ModelProto):
+        return _checked(source, Path(), source.graph.name or "model")
+    path = Path(source)
+    return _checked(_parse(path), path.parent, path.stem)
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    """The file as a protobuf message, whatever it says."""
+    asked = f"reading the model {path}"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(asked, "there is no such file", "give the path of an ONNX file") from None
+    except (OSError, MemoryError) as e:
+        raise InputError(asked, f"it cannot be read ({e})", "give the path of a readable ONNX file") from None
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception:
+        found = "it is empty" if not data else f"its {len(data)} bytes are not an ONNX model, or it is truncated"
+        raise ModelError(asked, found, "export or download the file again") from None
+    return model
+
+
+def _checked(model: onnx.ModelProto, folder: Path, name: str) -> Graph:
+    asked = f"reading the model {name}"
+    if not model.ir_version or not model.HasField("graph") or not model.opset_import:
+        raise ModelError(
+            asked, "it has no ONNX graph: it is not an ONNX model, or it is truncated", "export or download the file again"
+        )
+    opset = _check_versions(model, asked)
+    for tensor in _tensors(model):
+        _check_tensor(tensor, folder, asked)
+    _check_names(model.graph, asked)
+    if not all(isinstance(text, str) for node in model.graph.node for text in (node.op_type, *node.input, *node.output)):
+        raise ModelError(asked, "a name in its graph is not text", "the file is damaged; export or download it again")
+    try:
+        parsed = ir.from_proto(model)
+        assert isinstance(parsed, ir.Model)
+        ir.external_data.set_base_dir(parsed.graph, folder)
+        if parsed.functions:
+            InlinePass()(parsed)
+    except Exception as e:
+        raise ModelError(asked, f"its graph cannot be read ({_first_line(e)})", "check the file with onnx.checker") from None
+    return _graph(parsed, name, opset, asked)
+
+
+def _graph(model: ir.Model, name: str, opset: int, asked: str) -> Graph:
+    graph = model.graph
+    initializers = {key: value.const_value for key, value in graph.initializers.items()}
+    nodes = [_node(node, i, model, asked) for i, node in enumerate(graph)]
+    inputs = tuple(_port(v) for v in graph.inputs if v.name not in initializers)
+    outputs = tuple(_port(v) for v in graph.outputs)
+    known = set(initializers) | {port.name for port in inputs}
+    ordered = _in_order(nodes, known, [port.name for port in outputs], asked)
+    return Graph(name, opset, ordered, initializers, inputs, outputs, dict(model.metadata_props))
+
+
+# ── versions, names and order ───────────────────────────────────────────────────────────────────────
+
+
+def _check_versions(model: onnx.ModelProto, asked: str) -> int:
+    """The opset of the default domain, refused when it or the IR is newer than the installed onnx package knows."""
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
+    newest, newest_ir = onnx.defs.onnx_opset_version(), int(onnx.IR_VERSION)
+    if opset > newest or model.ir_version > newest_ir:
+        raise ModelError(
+            asked,
+            f"it uses opset {opset} and IR {model.ir_version}, newer than opset {newest} and IR {newest_ir}, the newest known here",
+            "export it with an older opset, or update the onnx package",
+        )
+    return int(opset)
+
+
+def _check_names(graph: onnx.GraphProto, asked: str) -> None:
+    if graph.sparse_initializer:
+        raise ModelError(asked, "it has sparse initializers", "store the weights as dense tensors")
+    initializers = {t.name for t in graph.initializer}
+    made = [t.name for t in graph.initializer] + [i.name for i in graph.input if i.name not in initializers]
+    made += [name for node in graph.node for name in node.output if name]
+    twice = [name for name, count in Counter(made).items() if count > 1]
+    if twice:
+        raise ModelError(asked, f"the name {twice[0]!r} is given to more than one tensor", "export the model again")
+    known = set(made)
+    for node in graph.node:
+        for name in node.input:
+            if name and name not in known:
+                found = f"the node {node.name!r} ({node.op_type}) reads {name!r}, which nothing makes"
+                raise ModelError(asked, found, "export the model again")
+    for output in graph.output:
+        if output.name not in known:
+            raise ModelError(asked, f"the output {output.name!r} is made by no node", "export the model again")
+
+
+def _in_order(nodes: list[Node], known: set[str], outputs: list[str], asked: str) -> tuple[Node, ...]:
+    """The nodes so that each comes after what it reads; a name that nobody makes, or a cycle, is an error."""
+    makers = {name: node for node in nodes for name in node.outputs if name}
+    waiting: dict[int, int] = {}
+    readers: dict[str, list[int]] = {}
+    for i, node in enumerate(nodes):
+        needed = {name for name in node.inputs if name and name not in known}
+        for name in needed:
+            if name not in makers:
+                raise ModelError(asked, f"{node} reads {name!r}, which nothing makes", "export the model again")
+            readers.setdefault(name, []).append(i)
+        waiting[i] = len(needed)
+    for name in outputs:
+        if name not in makers and name not in known:
+            raise ModelError(asked, f"the output {name!r} is made by no node", "export the model again")
+    ready, ordered = deque(i for i, n in waiting.items() if n == 0), []
+    while ready:
+        node = nodes[ready.popleft()]
+        ordered.append(node)
+        for name in node.outputs:
+            for i in readers.get(name, []):
+                waiting[i] -= 1
+                if waiting[i] == 0:
+                    ready.append(i)
+    if len(ordered) < len(nodes):
+        stuck = next(nodes[i] for i, n in waiting.items() if n > 0)
+        raise ModelError(asked, f"its nodes form a cycle, through {stuck}", "export the model again")
+    return tuple(ordered)
+
+
+def _node(node: ir.Node, place: int, model: ir.Model, asked: str) -> Node:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    opset = int(model.opset_imports.get(node.domain, model.opset_imports.get(domain, 1)))
+    if domain == "com.microsoft" and node.op_type in _ALIASES:
+        domain, opset = "", 21
+    attributes: dict[str, Any] = {}
+    for key, attribute in node.attributes.items():
+        kind = attribute.type
+        if kind in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
+            raise ModelError(asked, f"{node.op_type} {node.name!r} contains a graph", "export the model without If, Loop or Scan")
+        value = attribute.value
+        if kind == ir.AttributeType.TENSOR:
+            value = _load(value, str(node.name), asked)
+        attributes[key] = value
+    outputs = tuple(v.name or "" for v in node.outputs)
+    inputs = tuple("" if v is None else str(v.name) for v in node.inputs)
+    return Node(node.op_type, domain, opset, node.name or f"{node.op_type}_{place}", inputs, outputs, attributes)
+
+
+def _load(tensor: Any, name: str, asked: str) -> Any:
+    try:
+        return tensor.numpy()
+    except Exception as e:
+        raise ModelError(asked, f"the tensor {name!r} cannot be read ({_first_line(e)})", "export the model again") from None
+
+
+def _port(value: ir.Value) -> Port:
+    dims = None if value.shape is None else tuple(d if isinstance(d, int) else None for d in value.shape)
+    try:
+        dtype = "float32" if value.dtype is None else str(value.dtype.numpy())
+    except TypeError:
+        dtype = str(value.dtype)
+    return Port(str(value.name), dtype, dims)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]
+
+
+# ── tensors ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of the file: initializers and attributes, also in nested graphs and functions; no recursion."""
+    graphs, nodes = [model.graph], [node for f in model.functions for node in f.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            nodes += graph.node
+        while nodes:
+            for attribute in nodes.pop().attribute:
+                if attribute.type == onnx.AttributeProto.TENSOR:
+                    yield attribute.t
+                yield from attribute.tensors
+                graphs += [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else []
+                graphs += attribute.graphs
+
+
+def _check_tensor(tensor: onnx.TensorProto, folder: Path, asked: str) -> None:
+    """Refuse a tensor whose claimed size is absurd or is not what the file holds."""
+    elements = math.prod(tensor.dims)
+    if any(d < 0 for d in tensor.dims) or elements > MAX_ELEMENTS:
+        raise ModelError(
+            asked,
+            f"the tensor {tensor.name!r} claims the shape {list(tensor.dims)}, {elements} elements",
+            f"the limit is {MAX_ELEMENTS} elements; check where the file comes from",
+        )
+    if tensor.data_type not in _BITS:
+        raise ModelError(asked, f"the tensor {tensor.name!r} has ONNX type {tensor.data_type}", "use float or integer tensors")
+    size = -(-elements * _BITS[tensor.data_type] // 8)
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        _check_external(tensor, size, folder, asked)
+    elif tensor.HasField("raw_data"):
+        _demand_length(tensor, len(tensor.raw_data), size, "bytes", asked)
+    else:
+        held = len(getattr(tensor, _TYPED.get(tensor.data_type, "int32_data")))
+        packed = _BITS[tensor.data_type] < 8
+        _demand_length(tensor, held, size if packed else elements * (2 if tensor.data_type in (14, 15) else 1), "values", asked)
+
+
+def _demand_length(tensor: onnx.TensorProto, held: int, wanted: int, what: str, asked: str) -> None:
+    if held != wanted:
+        found = f"the tensor {tensor.name!r} of shape {list(tensor.dims)} needs {wanted} {what} and has {held}"
+        raise ModelError(asked, found, "the file is damaged; export or download it again")
+
+
+def _check_external(tensor: onnx.TensorProto, size: int, folder: Path, asked: str) -> None:
+    """External data must be a plain file inside the model's folder that holds at least what is claimed."""
+    entries = {e.key: e.value for e in tensor.external_data}
+    location = entries.get("location", "")
+    inside = folder.resolve()
+    target = (inside / location).resolve()
+    do = f"put the data file into {inside} and name it relative to that folder"
+    if not location or Path(location).is_absolute() or not target.is_relative_to(inside):
+        found = f"the tensor {tensor.name!r} lies in {location!r}, outside the model's folder"
+        raise ModelError(asked, found, do)
+    if not target.is_file():
+        raise ModelError(asked, f"the tensor {tensor.name!r} lies in {location!r}, which does not exist", do)
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
+    except ValueError:
+        raise ModelError(asked, f"the tensor {tensor.name!r} has no valid offset or length", "export the model again") from None
+    _demand_length(tensor, length, size, "bytes", asked)
+    if offset < 0 or offset + length > target.stat().st_size:
+        found = f"{location!r} has {target.stat().st_size} bytes; the tensor {tensor.name!r} needs {offset + length}"
+        raise ModelError(asked, found, "the data file is truncated; export or download it again")

@@ -1,0 +1,145 @@
+"""What an ONNX tensor means while a graph is being lowered: a constant, codes, a grid of reals over codes, or plain floats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.network import Encoding, Step, Window
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Pads = tuple[int, int, int, int]
+
+NO_PADS: Pads = (0, 0, 0, 0)
+
+
+def scalar(x: float) -> Floats:
+    """A float32 constant for all channels."""
+    return np.asarray(x, np.float32).reshape(())
+
+
+BATCH = 2_305_843_009_213_693_951
+"""Stands for the batch in the constants that Shape makes. A prime, so that arithmetic on it cannot pass for another size."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator of the graph, with its opset, its omitted inputs as "" and its attributes as plain Python values."""
+
+    op_type: str
+    domain: str
+    opset: int
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any] = field(hash=False, compare=False)
+
+    def input(self, place: int) -> str:
+        """The name of an input, "" if it is left out."""
+        return self.inputs[place] if place < len(self.inputs) else ""
+
+    def __str__(self) -> str:
+        domain = f"{self.domain}." if self.domain else ""
+        return f"node {self.name or self.outputs[0]} ({domain}{self.op_type}, opset {self.opset})"
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """The integers behind a dequantized constant: codes, their encoding, and a scale and zero point (scalars, or along `axis`)."""
+
+    codes: npt.NDArray[np.int32]
+    encoding: Encoding
+    scale: Floats
+    zero_point: npt.NDArray[np.int32]
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A tensor known before any data. `origin` is the initializer it comes from, `signed` says that a Sign made it."""
+
+    array: Array
+    origin: str
+    quantized: Quantized | None = None
+    signed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """An integer ONNX tensor, held by the value `value`; `shape` is how ONNX sees it (the value's, or flattened)."""
+
+    value: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A float tensor that no layer has made yet: steps(scale * (q - zero_point)) of the codes or bits in `value`.
+
+    `shape` is the ONNX shape without the batch: the value's, or its flattened form. Constants of `scale` and `steps` are
+    scalars or one per channel of the value. Afterwards come, if any, a maximum over `pool` windows and zero `pads`.
+    """
+
+    value: str
+    shape: tuple[int, ...]
+    scale: Floats
+    zero_point: int = 0
+    steps: tuple[Step, ...] = ()
+    pool: Window | None = None
+    pads: Pads = NO_PADS
+
+
+@dataclass(frozen=True, eq=False)
+class Real:
+    """A float (or other non-code) tensor that a layer has made: the value of that name."""
+
+    value: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A two-valued tensor: `levels`[1] where source `test` pivot holds, else `levels`[0]; None while it is boolean."""
+
+    source: str
+    symbol: Grid | Real
+    test: str
+    pivot: Floats
+    levels: tuple[float, float] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.symbol.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Sum:
+    """left + right, then scalar limits, waiting for a QuantizeLinear."""
+
+    left: Grid
+    right: Grid
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.left.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """The mean of `source` over windows, then scalar limits, waiting for a QuantizeLinear."""
+
+    source: Grid
+    window: Window
+    count_include_pad: bool
+    shape: tuple[int, ...]
+    pooled: tuple[int, ...]
+    steps: tuple[Step, ...] = ()
+
+
+Symbol = Constant | Codes | Grid | Real | Compared | Sum | Mean

@@ -1,0 +1,123 @@
+"""Small ONNX models for the importer's tests, and onnxruntime as the reference: unoptimized, one thread."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+Array = np.ndarray
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    constants: dict[str, Array],
+    inputs: dict[str, Sequence[Any]],
+    outputs: dict[str, Sequence[Any]],
+    opset: int = 17,
+    types: dict[str, int] | None = None,
+) -> onnx.ModelProto:
+    """A checked model; shapes carry the batch, types default to float."""
+    types = types or {}
+    graph = helper.make_graph(
+        list(nodes),
+        "test",
+        [helper.make_tensor_value_info(n, types.get(n, TensorProto.FLOAT), s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info(n, types.get(n, TensorProto.FLOAT), s) for n, s in outputs.items()],
+        [numpy_helper.from_array(np.asarray(a, order="C"), n) for n, a in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def node(op_type: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
+    """A node from space-separated names ("-" leaves an input out)."""
+    names = ["" if name == "-" else name for name in inputs.split()]
+    return helper.make_node(op_type, names, outputs.split(), outputs.split()[0], **attributes)
+
+
+def run(proto: onnx.ModelProto, inputs: dict[str, Array], outputs: list[str] | None = None) -> list[Array]:
+    """onnxruntime's outputs, of the model as written."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    result: list[Array] = session.run(outputs, inputs)
+    return result
+
+
+def with_codes_out(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """The model with the result of every run-time QuantizeLinear as a further output, and their names."""
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    constants = {t.name: t.data_type for t in proto.graph.initializer}
+    kinds = {
+        n.output[0]: constants.get(n.input[2], 2) if len(n.input) > 2 else 2
+        for n in proto.graph.node
+        if n.op_type == "QuantizeLinear"
+    }
+    kinds = {
+        name: kind
+        for name, kind in kinds.items()
+        if not any(n.output[0] == name and n.input[0] in constants for n in proto.graph.node)
+    }
+    known = {o.name for o in proto.graph.output}
+    for name, kind in kinds.items():
+        if name not in known:
+            result.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    return result, list(kinds)
+
+
+def exported(network: Any, shape: Sequence[int], dynamo: bool) -> onnx.ModelProto:
+    """A torch network in evaluation mode, exported with a dynamic batch."""
+    import torch
+
+    x = torch.zeros(2, *shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if dynamo:
+            batch = {0: torch.export.Dim("N")}
+            program = torch.onnx.export(
+                network.eval(), (x,), dynamo=True, input_names=["x"], output_names=["y"], dynamic_shapes=(batch,), verbose=False
+            )
+            return program.model_proto
+        buffer = io.BytesIO()
+        torch.onnx.export(
+            network.eval(),
+            (x,),
+            buffer,
+            dynamo=False,
+            input_names=["x"],
+            output_names=["y"],
+            dynamic_axes={"x": {0: "N"}, "y": {0: "N"}},
+            opset_version=17,
+            training=torch.onnx.TrainingMode.PRESERVE,
+        )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def quantized(proto: onnx.ModelProto, images: Array, **options: Any) -> onnx.ModelProto:
+    """onnxruntime's static QDQ quantization, calibrated on the images."""
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = [{proto.graph.input[0].name: images}]
+
+        def get_next(self) -> dict[str, Array] | None:
+            return self.left.pop() if self.left else None
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int.onnx"
+        onnx.save(proto, source)
+        quantization.quantize_static(source, target, Reader(), quant_format=quantization.QuantFormat.QDQ, **options)
+        return onnx.load(target)

@@ -1,0 +1,229 @@
+"""A second engine, slow and plain: every layer record computed in numpy as its docstring says.
+
+All values are in ONNX order, (n, *shape): floats as float32, codes as int64, bits as int64 ±1. Sums are int64 over sliding
+windows, so nothing can overflow and no kernel's trick is shared. The kernels are tested against this, and this against onnxruntime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from emulator import floatops
+from emulator.network import (
+    AddCodes,
+    AffineRequantize,
+    AveragePool,
+    Binarize,
+    Convolution,
+    Dequantize,
+    FloatOperator,
+    Layer,
+    MaxPool,
+    Network,
+    Quantize,
+    Requantize,
+    Reshape,
+    StoredTensor,
+    TernarySign,
+    Threshold,
+    Window,
+)
+
+Array = np.ndarray
+f32 = np.float32
+
+
+def evaluate(network: Network, inputs: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    """Every value of a fault-free run. `given` values replace what the layers make of them (a reference's own integers)."""
+    values = {name: as_held(network, name, np.asarray(x)) for name, x in inputs.items()}
+    for layer in network.layers:
+        made = LAYERS[type(layer)](network, layer, [values[name] for name in layer.inputs])
+        spec = network.values[layer.output]
+        assert made.shape[1:] == spec.shape, f"{layer.name}: {made.shape} for {spec}"
+        values[layer.output] = made
+        if given is not None and layer.output in given:
+            values[layer.output] = np.asarray(given[layer.output]).astype(np.int64)
+    return values
+
+
+def layer_outputs(network: Network, inputs: Mapping[str, Array], given: Mapping[str, Array]) -> dict[str, Array]:
+    """What each layer makes when its inputs are the reference's own integers, wherever `given` has them."""
+    values = {name: as_held(network, name, np.asarray(x)) for name, x in inputs.items()}
+    made: dict[str, Array] = {}
+    for layer in network.layers:
+        made[layer.output] = LAYERS[type(layer)](network, layer, [values[name] for name in layer.inputs])
+        values[layer.output] = made[layer.output]
+        if layer.output in given:
+            values[layer.output] = np.asarray(given[layer.output]).astype(np.int64)
+    return made
+
+
+def as_held(network: Network, name: str, x: Array) -> Array:
+    """An input as its value is held: integers where codes are expected (and it must be integers)."""
+    spec = network.values[name]
+    if spec.kind == "float":
+        return x
+    assert np.array_equal(x, np.rint(x)), f"{name} is not integer-valued"
+    return x.astype(np.int64)
+
+
+def channelwise(constant: Array, x: Array) -> Array:
+    """A scalar or per-channel constant, shaped so that it broadcasts over (n, C, ...)."""
+    constant = np.asarray(constant)
+    return constant if constant.ndim == 0 else constant.reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+def image(x: Array) -> Array:
+    """(n, K) as (n, K, 1, 1)."""
+    return x if x.ndim == 4 else x.reshape(*x.shape, 1, 1)
+
+
+def windows(x: Array, window: Window, padding: Any) -> Array:
+    """(n, C, H', W', kh, kw): every window, out of a padded copy."""
+    top, left, bottom, right = window.pads
+    rows, columns = window.output_size(x.shape[2], x.shape[3])
+    (kh, kw), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
+    below = (rows - 1) * sh + (kh - 1) * dh + 1 - x.shape[2] - top
+    beside = (columns - 1) * sw + (kw - 1) * dw + 1 - x.shape[3] - left
+    padded = np.pad(x, [(0, 0), (0, 0), (top, max(bottom, below)), (left, max(right, beside))], constant_values=padding)
+    result = np.empty((*x.shape[:2], rows, columns, kh, kw), x.dtype)
+    for r in range(rows):
+        for c in range(columns):
+            y, z = r * sh, c * sw
+            result[:, :, r, c] = padded[:, :, y : y + (kh - 1) * dh + 1 : dh, z : z + (kw - 1) * dw + 1 : dw]
+    return result
+
+
+def convolution(network: Network, layer: Convolution, inputs: list[Array]) -> Array:
+    weight = network.tensors[layer.weight]
+    spec, made = network.values[layer.inputs[0]], network.values[layer.output]
+    x = image(inputs[0])
+    w = weight.values.astype(np.int64) - weight.zero_point.reshape(-1, 1, 1, 1)
+    if spec.kind == "float":
+        x, w = x.astype(np.float64), w.astype(np.float64)
+    else:
+        x = x - (spec.zero_point if spec.kind == "codes" else 0)
+    if spec.kind == "float" and layer.groups == 1 and x.shape[1:] != (w.shape[1], *x.shape[2:]):
+        x = x.reshape(x.shape[0], w.shape[1], *w.shape[2:])
+    seen = windows(x, layer.window, 0)
+    inner, outer = w.shape[1], w.shape[0] // layer.groups
+    parts = [
+        np.einsum("nchwij,ocij->nohw", seen[:, g * inner : (g + 1) * inner], w[g * outer : (g + 1) * outer], optimize=True)
+        for g in range(layer.groups)
+    ]
+    total = np.concatenate(parts, 1)
+    if spec.kind == "float":
+        total = (total.astype(f32) * channelwise(weight.scale, total)).astype(f32)
+    elif layer.bias is not None:
+        total = total + channelwise(network.tensors[layer.bias].values.astype(np.int64), total)
+    return total.reshape(len(total), *made.shape)
+
+
+def _codes_to_float(network: Network, name: str, q: Array) -> Array:
+    return (q - network.values[name].zero_point).astype(f32)
+
+
+def _rounded(x: Array, layer: Any) -> Array:
+    return np.clip(np.rint(x.astype(f32)) + layer.zero_point, layer.low, layer.high).astype(np.int64)
+
+
+def quantize(network: Network, layer: Quantize, inputs: list[Array]) -> Array:
+    x = np.nan_to_num(inputs[0].astype(f32) / f32(layer.scale), nan=-np.inf)
+    return _rounded(np.clip(x, -1e9, 1e9), layer)
+
+
+def dequantize(network: Network, layer: Dequantize, inputs: list[Array]) -> Array:
+    x = _codes_to_float(network, layer.inputs[0], inputs[0])
+    y = x * channelwise(layer.scale, x)
+    return (y if layer.bias is None else y + channelwise(layer.bias, x)).astype(f32)
+
+
+def requantize(network: Network, layer: Requantize, inputs: list[Array]) -> Array:
+    x = _codes_to_float(network, layer.inputs[0], inputs[0])
+    return _rounded(x * channelwise(layer.multiplier, x), layer)
+
+
+def affine_requantize(network: Network, layer: AffineRequantize, inputs: list[Array]) -> Array:
+    x = _codes_to_float(network, layer.inputs[0], inputs[0])
+    y = x * channelwise(layer.scale, x)
+    if layer.bias is not None:
+        y = y + channelwise(layer.bias, x)
+    for step in layer.steps:
+        y = type(step)(step.op, channelwise(step.constant, x))(y)
+    return _rounded(y / f32(layer.out_scale), layer)
+
+
+def _cut(network: Network, name: str, x: Array) -> Array:
+    tensor: StoredTensor = network.tensors[name]
+    return channelwise(tensor.values.astype(np.int64), x)
+
+
+def threshold(network: Network, layer: Threshold, inputs: list[Array]) -> Array:
+    x = inputs[0]
+    up = (x >= _cut(network, layer.threshold, x)) != channelwise(layer.inverted, x)
+    return np.where(up, 1, -1)
+
+
+def ternary_sign(network: Network, layer: TernarySign, inputs: list[Array]) -> Array:
+    x = inputs[0]
+    t = (x >= _cut(network, layer.upper, x)).astype(np.int64) - (x <= _cut(network, layer.lower, x))
+    return np.where(channelwise(layer.inverted, x), -t, t)
+
+
+def binarize(network: Network, layer: Binarize, inputs: list[Array]) -> Array:
+    x = inputs[0]
+    if layer.ternary:
+        return np.nan_to_num(np.sign(x)).astype(np.int64)
+    pivot = channelwise(layer.pivot, x)
+    up = (x > pivot if layer.strict else x >= pivot) != layer.inverted
+    return np.where(up, 1, -1)
+
+
+def add_codes(network: Network, layer: AddCodes, inputs: list[Array]) -> Array:
+    a, b = (_codes_to_float(network, n, q) * network.values[n].scale for n, q in zip(layer.inputs, inputs, strict=True))
+    return _rounded((a + b) / f32(layer.out_scale), layer)
+
+
+def max_pool(network: Network, layer: MaxPool, inputs: list[Array]) -> Array:
+    return windows(inputs[0], layer.window, np.iinfo(np.int64).min).max((4, 5))
+
+
+def average_pool(network: Network, layer: AveragePool, inputs: list[Array]) -> Array:
+    spec = network.values[layer.inputs[0]]
+    centred = inputs[0] - spec.zero_point
+    total = windows(centred, layer.window, 0).sum((4, 5))
+    inside = np.ones_like(centred[:1, :1])
+    kernel = layer.window.kernel
+    count = kernel[0] * kernel[1] if layer.count_include_pad else windows(inside, layer.window, 0).sum((4, 5))
+    mean = total.astype(f32) * spec.scale / np.asarray(count, f32)
+    return _rounded(mean / f32(layer.out_scale), layer)
+
+
+def reshape(network: Network, layer: Reshape, inputs: list[Array]) -> Array:
+    return inputs[0].reshape(len(inputs[0]), *network.values[layer.output].shape)
+
+
+def float_operator(network: Network, layer: FloatOperator, inputs: list[Array]) -> Array:
+    rest = iter(inputs)
+    operands = [next(rest) if operand is None else operand for operand in layer.operands]
+    return floatops.apply(layer.op_type, layer.opset, layer.attributes, operands)
+
+
+LAYERS: dict[type[Layer], Callable[[Network, Any, list[Array]], Array]] = {
+    AddCodes: add_codes,
+    AffineRequantize: affine_requantize,
+    AveragePool: average_pool,
+    Binarize: binarize,
+    Convolution: convolution,
+    Dequantize: dequantize,
+    FloatOperator: float_operator,
+    MaxPool: max_pool,
+    Quantize: quantize,
+    Requantize: requantize,
+    Reshape: reshape,
+    TernarySign: ternary_sign,
+    Threshold: threshold,
+}

@@ -1,0 +1,325 @@
+"""Damaged, hostile and unsupported models: one ModelError each, within seconds, with what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from emulator.importer import load
+from memmodels.errors import InputError, ModelError
+from tests.emulator.models import model, node
+
+F = np.float32
+
+
+@pytest.fixture(autouse=True)
+def _quick() -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < 5
+
+
+def qdq(**changes: object) -> onnx.ModelProto:
+    """x -> Q -> DQ -> Conv(int8 weights, int32 bias) -> Q -> DQ -> y, with some constants replaced."""
+    rng = np.random.default_rng(0)
+    constants = {
+        "sx": F(0.1), "zx": np.uint8(128), "w": rng.integers(-9, 9, (4, 2, 3, 3)).astype(np.int8), "sw": np.full(4, 0.01, F),
+        "zw": np.zeros(4, np.int8), "b": np.arange(4, dtype=np.int32), "sb": F(0.1) * np.full(4, 0.01, F),
+        "zb": np.zeros(4, np.int32), "sy": F(0.2), "zy": np.uint8(7), **changes,
+    }  # fmt: skip
+    nodes = [
+        node("QuantizeLinear", "x sx zx", "q"), node("DequantizeLinear", "q sx zx", "f"),
+        node("DequantizeLinear", "w sw zw", "wf", axis=0), node("DequantizeLinear", "b sb zb", "bf", axis=0),
+        node("Conv", "f wf bf", "c"), node("QuantizeLinear", "c sy zy", "r"), node("DequantizeLinear", "r sy zy", "y"),
+    ]  # fmt: skip
+    return model(nodes, {k: np.asarray(v) for k, v in constants.items()}, {"x": ["N", 2, 5, 5]}, {"y": ["N", 4, 3, 3]})
+
+
+def test_the_valid_model_is_valid() -> None:
+    assert len(load(qdq()).layers) == 4
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf, 0.0, -0.1])
+@pytest.mark.parametrize("which", ["sx", "sy", "sw", "sb"])
+def test_a_scale_that_is_no_scale(which: str, scale: float) -> None:
+    value = F(scale) if which in ("sx", "sy") else np.array([0.01, 0.01, scale, 0.01], F)
+    with pytest.raises(ModelError, match="scale"):
+        load(qdq(**{which: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sw": np.full(3, 0.01, F), "zw": np.zeros(3, np.int8)}, "scale"),
+        ({"zw": np.zeros(3, np.int8)}, "zero point"),
+        ({"zb": np.array([0, 1, 0, 0], np.int32)}, "zero point other than 0"),
+        ({"w": np.ones((4, 3, 3, 3), np.int8)}, "channels"),
+        ({"w": np.ones((4, 2, 7, 7), np.int8)}, "window"),
+        ({"b": np.zeros(5, np.int32), "sb": F(0.001), "zb": np.int32(0)}, "bias"),
+        ({"sx": np.array([0.1, 0.2], F), "zx": np.zeros(2, np.uint8)}, "scale"),
+    ],
+)
+def test_constants_that_do_not_fit(changes: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load(qdq(**changes))
+
+
+def simple(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray] | None = None, opset: int = 17) -> onnx.ModelProto:
+    return model(nodes, constants or {}, {"x": ["N", 4]}, {"y": ["N", 4]}, opset)
+
+
+def cyclic() -> onnx.ModelProto:
+    return simple([node("Add", "x b", "a"), node("Relu", "a", "b"), node("Relu", "b", "y")])
+
+
+def dangling() -> onnx.ModelProto:
+    return simple([node("Add", "x nowhere", "y")])
+
+
+def duplicate() -> onnx.ModelProto:
+    return simple([node("Relu", "x", "y"), node("Abs", "x", "y")])
+
+
+def no_output() -> onnx.ModelProto:
+    return simple([node("Relu", "x", "z")])
+
+
+def future() -> onnx.ModelProto:
+    return simple([node("Relu", "x", "y")], opset=onnx.defs.onnx_opset_version() + 1)
+
+
+def unknown_operator() -> onnx.ModelProto:
+    return simple([node("LSTM", "x w r", "y")], {"w": np.zeros((1, 4, 4), F), "r": np.zeros((1, 4, 4), F)})
+
+
+def unknown_domain() -> onnx.ModelProto:
+    proto = simple([helper.make_node("Relu", ["x"], ["y"], domain="nobody.knows")])
+    proto.opset_import.append(helper.make_opsetid("nobody.knows", 1))
+    return proto
+
+
+def huge_initializer() -> onnx.ModelProto:
+    proto = simple([node("Add", "x w", "y")])
+    proto.graph.initializer.append(TensorProto(name="w", data_type=1, dims=[1 << 25, 1 << 25], raw_data=b"\0" * 16))
+    return proto
+
+
+def negative_initializer() -> onnx.ModelProto:
+    proto = simple([node("Add", "x w", "y")])
+    proto.graph.initializer.append(TensorProto(name="w", data_type=1, dims=[-4], raw_data=b""))
+    return proto
+
+
+def short_initializer() -> onnx.ModelProto:
+    proto = simple([node("Add", "x w", "y")])
+    proto.graph.initializer.append(TensorProto(name="w", data_type=1, dims=[4], raw_data=b"\0" * 12))
+    return proto
+
+
+def huge_constant_of_shape() -> onnx.ModelProto:
+    return simple([node("ConstantOfShape", "n", "w"), node("Add", "x w", "y")], {"n": np.array([1 << 20, 1 << 20])})
+
+
+def huge_expand() -> onnx.ModelProto:
+    return simple([node("Expand", "w n", "v"), node("Add", "x v", "y")], {"w": np.zeros(1, F), "n": np.array([1 << 40])})
+
+
+def huge_pad() -> onnx.ModelProto:
+    return simple([node("Pad", "w n", "v"), node("Add", "x v", "y")], {"w": np.zeros(1, F), "n": np.array([1 << 39, 1 << 39])})
+
+
+def overflowing() -> onnx.ModelProto:
+    constants = {"s": F(1), "z": np.int16(0), "w": np.full((4, 4), 3, np.int16), "t": F(1)}
+    nodes = [
+        node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "f"), node("DequantizeLinear", "w t", "v"),
+        node("MatMul", "f v", "y"),
+    ]  # fmt: skip
+    return simple(nodes, {k: np.asarray(v) for k, v in constants.items()}, 21)
+
+
+def batch_mixed() -> onnx.ModelProto:
+    return simple([node("Transpose", "x", "y", perm=[1, 0])])
+
+
+def reshaped_batch() -> onnx.ModelProto:
+    return simple([node("Reshape", "x n", "y")], {"n": np.array([7, 4])})
+
+
+def training_norm() -> onnx.ModelProto:
+    return simple([node("BatchNormalization", "x a a a a", "y", training_mode=1)], {"a": np.ones(4, F)})
+
+
+def negative_variance() -> onnx.ModelProto:
+    return simple([node("BatchNormalization", "x a a a v", "y")], {"a": np.ones(4, F), "v": -np.ones(4, F)})
+
+
+def constant_output() -> onnx.ModelProto:
+    return simple([node("Relu", "w", "y")], {"w": np.ones(4, F)})
+
+
+def dynamic_channels() -> onnx.ModelProto:
+    return model([node("Relu", "x", "y")], {}, {"x": ["N", "C"]}, {"y": ["N", "C"]})
+
+
+def run_time_scale() -> onnx.ModelProto:
+    nodes = [
+        node("ReduceMax", "x", "s", axes=[1], keepdims=0),
+        node("QuantizeLinear", "x s", "q"),
+        node("DequantizeLinear", "q s", "y"),
+    ]
+    return simple(nodes)
+
+
+def text_attribute() -> onnx.ModelProto:
+    return simple([node("Conv", "x w", "y", auto_pad="SIDEWAYS")], {"w": np.ones((4, 4, 3, 3), F)})
+
+
+BROKEN: list[tuple[Callable[[], onnx.ModelProto], str]] = [
+    (cyclic, "cycle"),
+    (dangling, "nowhere"),
+    (duplicate, "more than one"),
+    (no_output, "'y'"),
+    (future, "newer"),
+    (unknown_operator, "LSTM.*not supported"),
+    (unknown_domain, "nobody.knows"),
+    (huge_initializer, "elements"),
+    (negative_initializer, "shape"),
+    (short_initializer, "needs 16 bytes"),
+    (huge_constant_of_shape, "elements"),
+    (huge_expand, "elements"),
+    (huge_pad, "elements"),
+    (overflowing, "int32"),
+    (batch_mixed, "batch"),
+    (reshaped_batch, "batch"),
+    (training_norm, "training"),
+    (negative_variance, "finite"),
+    (constant_output, "does not depend"),
+    (dynamic_channels, "shape"),
+    (run_time_scale, "run time"),
+    (text_attribute, "."),
+]
+
+
+@pytest.mark.parametrize(("build", "message"), BROKEN, ids=[build.__name__ for build, _ in BROKEN])
+def test_a_broken_graph(build: Callable[[], onnx.ModelProto], message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        load(build())
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_models(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        load(tmp_path / "missing.onnx")
+    with pytest.raises(InputError, match="cannot be read"):
+        load(tmp_path)
+    for name, data in {"empty": b"", "text": b"hello, I am not a model\n" * 9, "zip": b"PK\x03\x04" + bytes(range(256))}.items():
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(data)
+        with pytest.raises(ModelError):
+            load(path)
+
+
+def test_truncated_anywhere(tmp_path: Path) -> None:
+    """Every prefix of a model is refused, wherever it ends."""
+    data, path = qdq().SerializeToString(), tmp_path / "cut.onnx"
+    for length in range(0, len(data), 7):
+        path.write_bytes(data[:length])
+        with pytest.raises(ModelError):
+            load(path)
+
+
+def test_random_damage_never_leaves_the_error_tree(tmp_path: Path, rng: np.random.Generator) -> None:
+    data, path = bytearray(qdq().SerializeToString()), tmp_path / "damaged.onnx"
+    for _ in range(150):
+        damaged = bytearray(data)
+        for place in rng.integers(0, len(data), 3):
+            damaged[place] = int(rng.integers(256))
+        path.write_bytes(damaged)
+        with contextlib.suppress(ModelError):
+            load(path)
+
+
+def external(tmp_path: Path, location: str, length: int = 64, **entries: int) -> Path:
+    """A model whose weight lies in another file."""
+    proto = simple([node("MatMul", "x w", "y")])
+    tensor = TensorProto(name="w", data_type=1, dims=[4, 4], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": location, "length": length, **entries}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    proto.graph.initializer.append(tensor)
+    path = tmp_path / "folder" / "model.onnx"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_external_data(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).choice([-1, 1], (4, 4)).astype(F)
+    path = external(tmp_path, "w.bin")
+    with pytest.raises(ModelError, match="does not exist"):
+        load(path)
+    (path.parent / "w.bin").write_bytes(weights.tobytes())
+    np.testing.assert_array_equal(load(path).tensors["w"].values[:, :, 0, 0], weights.T)
+    (path.parent / "w.bin").write_bytes(weights.tobytes()[:60])
+    with pytest.raises(ModelError, match="60 bytes"):
+        load(path)
+    with pytest.raises(ModelError, match="needs 64 bytes"):
+        load(external(tmp_path, "w.bin", 32))
+    with pytest.raises(ModelError):
+        load(external(tmp_path, "w.bin", 64, offset=-8))
+
+
+def test_external_data_outside_the_folder(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(64))
+    (tmp_path / "folder").mkdir()
+    os.symlink(secret, tmp_path / "folder" / "link.bin")
+    for location in ("../secret.bin", str(secret), "link.bin", "a/../../secret.bin", ""):
+        with pytest.raises(ModelError, match="outside"):
+            load(external(tmp_path, location))
+
+
+def test_a_long_chain_needs_no_recursion() -> None:
+    count = 5000
+    nodes = [node("Relu", "x" if i == 0 else f"v{i - 1}", f"v{i}" if i < count - 1 else "y") for i in range(count)]
+    assert len(load(simple(nodes)).layers) == count
+
+
+def test_nested_graphs_are_refused() -> None:
+    branch = helper.make_graph([node("Relu", "x", "b")], "then", [], [helper.make_tensor_value_info("b", 1, None)])
+    choice = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    with pytest.raises(ModelError, match="graph"):
+        load(simple([choice], {"c": np.array(True)}))
+
+
+def test_an_old_model_lists_initializers_as_inputs() -> None:
+    w = np.random.default_rng(0).choice([-1, 1], (4, 4)).astype(F)
+    proto = simple([node("MatMul", "x w", "y")], {"w": w})
+    proto.ir_version = 3
+    proto.graph.input.append(helper.make_tensor_value_info("w", 1, [4, 4]))
+    assert load(proto).inputs == ("x",)
+
+
+def test_microsoft_quantizers_are_onnx_quantizers() -> None:
+    proto = qdq()
+    for item in proto.graph.node:
+        if item.op_type.endswith("Linear"):
+            item.domain = "com.microsoft"
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    assert len(load(proto).layers) == 4
+
+
+def test_functions_are_inlined() -> None:
+    body = helper.make_function("local", "Double", ["a"], ["b"], [node("Add", "a a", "b")], [helper.make_opsetid("", 17)])
+    proto = simple([helper.make_node("Double", ["x"], ["y"], domain="local")])
+    proto.opset_import.append(helper.make_opsetid("local", 1))
+    proto.functions.append(body)
+    assert len(load(proto).layers) == 1
