@@ -1,11 +1,19 @@
 """Runs a network whose weights come from a memory: ONNX -> integer network -> kernels -> accuracy with intervals."""
 
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING
+
 from emulator.accuracy import Questions, TrialResult, low_quantile_bound, pose, run_trial, t_interval
 from emulator.deployment import Deployment, ReadPolicy, deploy
 from emulator.network import Network, StoredTensor
 from emulator.placement import Placement, place
 from emulator.plan import Plan, compile_plan
 from emulator.run import infer, outputs_under_faults
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = [
     "Deployment",
@@ -29,8 +37,8 @@ __all__ = [
 ]
 
 
-def load(source: object, **options: object) -> Network:
-    """Read an ONNX model (path or ModelProto) into a `Network`; see `emulator.importer.load`."""
-    from emulator.importer import load as load_model
+def load(source: str | PathLike[str] | ModelProto, *, integer_input: bool | None = None) -> Network:
+    """The network of an ONNX file or model in memory, as integer layers; see `emulator.importer.load`."""
+    from emulator import importer
 
-    return load_model(source, **options)  # type: ignore[arg-type]
+    return importer.load(source, integer_input=integer_input)

@@ -92,7 +92,7 @@ def _emit(builder: Any, args: Any, step: str, rows: int, vectors: int, lanes: in
     sums = [builder.phi(vector) for _ in range(rows * vectors)]
     place = builder.add(offset, builder.mul(k, ir.Constant(_I64, word)))
     block = [_load(builder, at_word, ir.Constant(_I64, v * lanes * word), vector) for v in range(vectors)]
-    new = []
+    new: list[Any] = []
     for r in range(rows):
         x = _broadcast(builder, _load(builder, bases[r], place, vector.element), vector)
         new.extend(_step(builder, step, sums[r * vectors + v], x, block[v]) for v in range(vectors))
