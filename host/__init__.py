@@ -1,0 +1,24 @@
+"""Programs on the workstation: the command line, data sets, training, studies and reports. `from host import emulate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from host.api import emulate
+    from host.results import StudyResult
+
+__all__ = ["StudyResult", "emulate"]
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for when it is asked for: `import host` itself imports nothing heavy."""
+    if name == "emulate":
+        from host.api import emulate
+
+        return emulate
+    if name == "StudyResult":
+        from host.results import StudyResult
+
+        return StudyResult
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,104 @@
+"""What a network is made of, layer by layer: encodings, stored bits, multiply-accumulates, and where parameters will live."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from emulator.deployment import parameters_of
+from emulator.network import Convolution, Layer, Network, ValueSpec
+
+
+@dataclass(frozen=True)
+class Part:
+    """One layer. bits: of the weights that a memory stores; stored, kept: what will and will not live in the memory."""
+
+    layer: str
+    computes: str
+    output: str
+    weights: str
+    bits: int
+    macs: int
+    stored: str
+    kept: str
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """All layers of a network."""
+
+    parts: tuple[Part, ...]
+    weight_bits: int
+    other_bits: int
+    macs: int
+    float_layers: tuple[str, ...]
+
+    @property
+    def explanation(self) -> str:
+        """What the table means, in sentences."""
+        text = (
+            f"{self.weight_bits:,} weight bits live in the memory. {self.other_bits:,} bits of biases and thresholds stay in "
+            "registers unless --place names them; scales and activations always do."
+        )
+        if self.float_layers:
+            text += f" Computed in float32: {', '.join(self.float_layers)}."
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def anatomy_of(network: Network) -> Anatomy:
+    """Take a network apart."""
+    parts = tuple(_part(network, layer) for layer in network.layers)
+    other = sum(tensor.bits for tensor in network.tensors.values() if tensor.role != "weight")
+    floats = tuple(layer.name for layer in network.layers if _in_float(network, layer))
+    return Anatomy(parts, network.weight_bits, other, sum(part.macs for part in parts), floats)
+
+
+def _part(network: Network, layer: Layer) -> Part:
+    tensors = [network.tensors[name] for name in parameters_of(layer)]
+    weights = [tensor for tensor in tensors if tensor.role == "weight"]
+    rest = [f"{tensor.role} {tensor.encoding}" for tensor in tensors if tensor.role != "weight"]
+    return Part(
+        layer=layer.name,
+        computes=_what(network, layer),
+        output=_shown(network.values[layer.output]),
+        weights=", ".join(f"{tensor.encoding}{list(tensor.values.shape)}" for tensor in weights),
+        bits=sum(tensor.bits for tensor in weights),
+        macs=_macs(network, layer),
+        stored=", ".join(tensor.name for tensor in weights),
+        kept=", ".join(rest),
+    )
+
+
+def _what(network: Network, layer: Layer) -> str:
+    name = type(layer).__name__
+    if not isinstance(layer, Convolution):
+        return f"{getattr(layer, 'op_type', name)} (float32)" if _in_float(network, layer) else name
+    kind = network.values[layer.inputs[0]].kind
+    sign = network.tensors[layer.weight].encoding.kind == "sign"
+    how = "float32" if kind == "float" else "XNOR-popcount" if kind == "bits" and sign and layer.groups == 1 else "integer"
+    height, width = layer.window.kernel
+    spec = network.values[layer.inputs[0]]
+    whole = layer.window.kernel == spec.height_width
+    return f"{'MatMul' if whole else f'Conv {height}x{width}'} ({how})"
+
+
+def _in_float(network: Network, layer: Layer) -> bool:
+    name = type(layer).__name__
+    return name == "FloatOperator" or (isinstance(layer, Convolution) and network.values[layer.inputs[0]].kind == "float")
+
+
+def _macs(network: Network, layer: Layer) -> int:
+    """Multiply-accumulates of one image."""
+    if not isinstance(layer, Convolution):
+        return 0
+    outputs = network.values[layer.output].shape
+    return math.prod(outputs[1:]) * network.tensors[layer.weight].values.size
+
+
+def _shown(spec: ValueSpec) -> str:
+    kind = {"bits": "bit", "float": "float32"}.get(spec.kind, spec.dtype)
+    return f"{kind}[{', '.join(map(str, spec.shape))}]"

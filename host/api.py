@@ -1,0 +1,65 @@
+"""Studies from Python, in one call.
+
+from host import emulate
+result = emulate("digits-bnn", memory="sram-14nm", sweep="v_over_vmin=0.75:1.0:0.05", trials=20)
+result.summary          # polars: one row per operating point
+result.frame            # polars: one row per point and trial
+result.save("out")      # the files that `weakcell emulate --out out` writes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from emulator.deployment import ReadPolicy
+from host.data import Dataset
+from host.execute import Progress, run
+from host.models import find_model
+from host.results import StudyResult
+from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study, prepare
+from host.sweep import Sweep, parse_sweep
+from memmodels.catalogue import MemorySpec, parse_spec
+
+
+def emulate(
+    model: str | Path = "digits-bnn",
+    data: str | Path | Dataset | None = None,
+    *,
+    memory: str | MemorySpec | None = None,
+    sweep: str | Sweep | None = None,
+    place: Mapping[str, str | MemorySpec] | None = None,
+    trials: int = 10,
+    die: int | None = None,
+    read_every: Literal["load", "batch", "image", "access"] = "load",
+    batch: int = 256,
+    seed: int = 0,
+    images: int | None = None,
+    data_dir: Path | None = None,
+    threads: int | None = None,
+    on_trial: Callable[[Progress], None] | None = None,
+) -> StudyResult:
+    """Run a network on a memory, at one operating point or over a sweep; the arguments mean what the CLI's options mean.
+
+    Without memory and sweep, the 14 nm SRAM over its supply voltage. Raises the errors of `memmodels.errors`; Ctrl-C raises
+    StudyInterrupted, whose `result` holds the finished points.
+    """
+    if memory is None and sweep is None:
+        sweep = DEFAULT_SWEEP
+    find_model(model)
+    study = Study(
+        model=str(model),
+        data=None if data is None or isinstance(data, Dataset) else str(data),
+        memory=DEFAULT_MEMORY if memory is None else parse_spec(memory) if isinstance(memory, str) else memory,
+        places=tuple((target, parse_spec(spec) if isinstance(spec, str) else spec) for target, spec in (place or {}).items()),
+        sweep=parse_sweep(sweep) if isinstance(sweep, str) else sweep,
+        trials=trials,
+        die=die,
+        read_every=ReadPolicy(read_every),
+        batch=batch,
+        seed=seed,
+        images=images,
+    )
+    prepared = prepare(study, data_dir, data if isinstance(data, Dataset) else None)
+    return run(prepared, threads=threads, on_trial=on_trial)

@@ -1,0 +1,5 @@
+"""`python -m host.cli` is `weakcell`."""
+
+from host.cli import main
+
+main()

@@ -1,0 +1,259 @@
+"""`weakcell emulate`: accuracy and energy of a network on an unreliable memory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from host.folder import ResultsFolder
+    from host.replay import Replay
+    from host.results import StudyResult
+    from host.study import Prepared, Study
+
+_Reads = Literal["load", "batch", "image", "access"]
+_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
+_DATA = "digits, fashion-mnist, or an .npz with x and optionally y (raw pixels for shipped networks). [default: the network's own]"
+_MEMORY = "The memory of all weights: NAME or NAME:key=value,… ; `weakcell memories` lists them. [default: sram-14nm]"
+_PLACE = "Put a layer or tensor, or bits of it, elsewhere: LAYER=SPEC or LAYER@BITS=SPEC, as in conv1@7=uniform:ber=0. Repeatable."
+_SWEEP = "Move one condition: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: v_over_vmin=0.75:1.0:0.025]"
+_DIE = "Pin the die; without it, trial t runs on die t."
+_READ = "When weights are read again: once per trial, batch or image, or at each use. [default: load]"
+_SAVE = "Save every flip of every trial (.parquet or .csv)."
+_FAULTS = "Replay a saved fault list; its header says memory, sweep, trials, seed and read policy."
+_OUT = "Write results.parquet, results.csv, study.json, timings.json and the figure into this folder."
+
+
+def emulate(
+    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
+    data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
+    place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=_PLACE, show_default=False)] = None,
+    sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
+    trials: Annotated[int | None, typer.Option(help="Passes over the data per point. [default: 10]", show_default=False)] = None,
+    die: Annotated[int | None, typer.Option(help=_DIE, show_default=False)] = None,
+    read_every: Annotated[_Reads | None, typer.Option(help=_READ, show_default=False)] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Images per batch for --read-every batch. [default: 256]", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Names all dies and draws. [default: 0]", show_default=False)] = None,
+    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    save_faults: Annotated[Path | None, typer.Option(metavar="FILE", help=_SAVE, show_default=False)] = None,
+    faults: Annotated[Path | None, typer.Option(metavar="FILE", help=_FAULTS, show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another study's results in DIR.")] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="[default: all cores; results never depend on it]", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate time and memory, and leave.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of the table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Save fault lists of any size.")] = False,
+) -> None:
+    """Accuracy and energy of a network on an unreliable memory, over its operating points.
+
+    Without arguments: a binarized digits network on 14 nm SRAM, swept over its supply voltage. The table goes to stdout; files
+    are written only with --out and --save-faults.
+
+    \b
+    Examples:
+      weakcell emulate --out results
+      weakcell emulate digits-qnn --memory uniform --sweep ber=1e-5:1e-1:x10 --read-every image
+      weakcell emulate digits-qnn --memory uniform:ber=0.01 --place '*@7=uniform:ber=0' --trials 59
+      weakcell emulate net.onnx --data test.npz --memory sram-28nm-kc705b --sweep vdd=0.53:0.60:0.01
+      weakcell emulate --memory uniform:ber=0.02 --save-faults flips.parquet; weakcell emulate --faults flips.parquet
+    """
+    given = {
+        "memory": memory, "place": place or None, "sweep": sweep, "trials": trials, "die": die,
+        "read_every": read_every, "batch": batch, "seed": seed, "images": images,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    from host.cli.screen import errors_as_events
+
+    with errors_as_events(as_json):
+        prepared, replay = _prepare(model, data, data_dir, given, faults)
+        if save_faults is not None:
+            _check_fault_file(save_faults, prepared, yes)
+        if dry_run:
+            _show_estimate(prepared, threads, save_faults is not None, as_json)
+            return
+        folder = None
+        if out is not None:
+            from host.folder import open_folder
+
+            folder = open_folder(out, prepared, overwrite)
+        result = _run(prepared, replay, folder, threads, save_faults, as_json, quiet)
+    if not as_json:
+        from host.cli.table import show_result
+
+        show_result(result)
+    _last_words(result, folder, save_faults, quiet or as_json)
+
+
+def _prepare(
+    model: str, data: str | None, data_dir: Path | None, given: dict[str, Any], faults: Path | None
+) -> tuple[Prepared, Replay | None]:
+    """The study that the options describe, loaded and checked."""
+    from host.study import prepare
+
+    if faults is None:
+        return prepare(study_from(model, data, given), data_dir), None
+    from host.faultlist import load_faults
+    from host.replay import Replay, study_of
+
+    fault_list = load_faults(faults)
+    study = study_of(fault_list, study_from(model, data, given), given)
+    replay = Replay(fault_list)
+    label = None if fault_list.header else f"faults:{faults.name}"
+    prepared = prepare(study, data_dir, replays=replay.sha256, memory_label=label)
+    replay.check(prepared)
+    return prepared, replay
+
+
+def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
+    """The study that command-line options describe; the embedded default where they say nothing."""
+    from emulator.deployment import ReadPolicy
+    from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study
+    from host.sweep import parse_sweep
+    from memmodels.catalogue import parse_spec
+    from memmodels.errors import UsageError
+
+    rules = []
+    for rule in given.get("place", ()):
+        target, equals, spec = rule.partition("=")
+        if not (target and equals and spec):
+            raise UsageError(f"--place {rule}", "it is not LAYER=SPEC", "Write it as in --place conv1=uniform:ber=0.01")
+        rules.append((target.strip(), parse_spec(spec)))
+    alone = "memory" not in given and "sweep" not in given
+    plain = {name: given[name] for name in ("trials", "die", "batch", "seed", "images") if name in given}
+    return Study(
+        model=model,
+        data=data,
+        memory=parse_spec(given["memory"]) if "memory" in given else DEFAULT_MEMORY,
+        places=tuple(rules),
+        sweep=parse_sweep(given["sweep"]) if "sweep" in given else DEFAULT_SWEEP if alone else None,
+        read_every=ReadPolicy(given.get("read_every", "load")),
+        **plain,
+    )
+
+
+def _check_fault_file(path: Path, prepared: Prepared, yes: bool) -> None:
+    from host.atomic import check_writable
+    from host.estimate import check_fault_list
+    from host.faultlist import check_suffix
+
+    check_suffix(path)
+    check_writable(path)
+    check_fault_list(prepared, yes)
+
+
+def _show_estimate(prepared: Prepared, threads: int | None, with_faults: bool, as_json: bool) -> None:
+    from host.cli.screen import emit
+    from host.cli.table import duration
+    from host.estimate import estimate, expected_rows
+
+    found = estimate(prepared, threads)
+    rows = round(expected_rows(prepared)) if with_faults else None
+    if as_json:
+        emit("estimate", identity=prepared.identity, **vars(found), fault_rows=rows)
+        return
+    for point in prepared.points:
+        typer.echo(f"{point.memory}{f'; {point.places}' if point.places else ''}")
+    typer.echo(
+        f"{found.points} points x {found.trials} trials x {found.images} images on {found.threads} threads: about "
+        f"{duration(found.seconds)} and {found.memory_bytes / 2**20:.0f} MiB of memory"
+    )
+    if rows is not None:
+        typer.echo(f"about {rows:,} rows of fault list")
+
+
+def _run(
+    prepared: Prepared,
+    replay: Replay | None,
+    folder: ResultsFolder | None,
+    threads: int | None,
+    save_faults: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> StudyResult:
+    """Run; after each finished point the folder is written, after the last one (or Ctrl-C) the fault list and the figure."""
+    from host.cli.screen import emit, progress_bar
+    from host.cli.table import point_of
+    from host.execute import Progress, StudyInterrupted, run
+    from host.results import row_of
+    from host.study import Point
+
+    command = ["weakcell", *sys.argv[1:]]
+    stored = [name for name in prepared.network.tensors if prepared.points[0].placement.slots_of(name)]
+    if as_json:
+        emit("study", identity=prepared.identity, points=len(prepared.points), clean_accuracy=prepared.questions.clean_accuracy)
+    memories = replay.memories if replay else None
+    try:
+        with progress_bar(prepared.jobs, shown=not (quiet or as_json)) as bar:
+
+            def on_trial(progress: Progress) -> None:
+                bar.step(point_of(progress.point, prepared))
+                if as_json:
+                    emit("trial", **row_of(prepared, progress.outcome, stored))
+
+            def on_point(result: StudyResult, point: Point) -> None:
+                if folder:
+                    folder.write(result, command)
+
+            recording = save_faults is not None
+            result = run(prepared, threads=threads, on_trial=on_trial, on_point=on_point, memories=memories, record=recording)
+    except StudyInterrupted as interrupted:
+        if interrupted.result is not None and interrupted.result.outcomes:
+            _keep(interrupted.result, folder, save_faults, as_json)
+            if not as_json:
+                from host.cli.table import show_result
+
+                show_result(interrupted.result)
+        raise
+    _keep(result, folder, save_faults, as_json)
+    return result
+
+
+def _keep(result: StudyResult, folder: ResultsFolder | None, save_faults: Path | None, as_json: bool) -> None:
+    from host.cli.screen import emit
+
+    if folder:
+        folder.write_figure(result)
+    if save_faults is not None and result.faults is not None:
+        from host.faultlist import save_faults as save
+
+        save(save_faults, result.faults, finished_identity(result))
+    if as_json:
+        for row in result.summary.iter_rows(named=True):
+            emit("point", **row)
+        emit("done", complete=result.complete, seconds=round(result.seconds, 3))
+
+
+def finished_identity(result: StudyResult) -> dict[str, object]:
+    """The study's identity with only those swept values that were finished: what a fault list's header says."""
+    identity = dict(result.prepared.identity)
+    sweep = result.prepared.study.sweep
+    if sweep is not None:
+        identity["sweep"] = {"key": sweep.key, "values": sorted(set(result.frame["sweep_value"].to_list()))}
+    return identity
+
+
+def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: Path | None, quiet: bool) -> None:
+    from host.cli.screen import note
+
+    study = result.prepared.study
+    usual = study.memory.technology.sweep
+    if study.sweep is None and usual and usual not in study.memory.conditions and not result.prepared.replays:
+        note(f"One operating point, {usual} at its default; --sweep {usual}=START:STOP:STEP moves it.", quiet)
+    if save_faults:
+        note(f"Saved the fault list in {save_faults}; `weakcell emulate … --faults {save_faults}` replays it.", quiet)
+    if folder:
+        note(f"Results are in {folder.path}.", quiet)
+    elif not save_faults:
+        note("Nothing was written; --out DIR keeps the table, the figure and the configuration.", quiet)

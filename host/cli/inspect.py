@@ -1,0 +1,42 @@
+"""`weakcell inspect`: what a network is made of, and what of it will live in the memory."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a shipped network.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Layers, encodings, weight bits, multiply-accumulates, and what will and will not live in the memory."""
+    import json
+
+    import emulator
+    from host.anatomy import anatomy_of
+    from host.models import find_model
+
+    found = find_model(model)
+    network = emulator.load(found.path)
+    anatomy = anatomy_of(network)
+    if as_json:
+        typer.echo(json.dumps({"version": 1, "model": found.name, **anatomy.as_dict()}))
+        return
+    from rich.table import Table
+
+    from host.cli.screen import show
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("layer", "computes", "output", "weights", "bits", "MACs", "lives in"):
+        table.add_column(heading, justify="right" if heading in ("bits", "MACs") else "left", overflow="fold")
+    for part in anatomy.parts:
+        bits, macs = f"{part.bits:,}" if part.bits else "", f"{part.macs:,}" if part.macs else ""
+        homes = [f"{where}: {what}" for where, what in (("memory", part.stored), ("registers", part.kept)) if what]
+        table.add_row(part.layer, part.computes, part.output, part.weights, bits, macs, "; ".join(homes))
+    table.add_section()
+    table.add_row("total", "", "", "", f"{anatomy.weight_bits:,}", f"{anatomy.macs:,}", "")
+    show(f"[bold]{found.name}[/] ({found.path.name})")
+    show(table)
+    show(f"[dim]{anatomy.explanation}[/]")

@@ -1,0 +1,107 @@
+"""`weakcell memories`: the technologies, their conditions and laws, and how each number is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from memmodels.technology import Technology
+
+
+def memories(
+    name: Annotated[str | None, typer.Argument(help="Everything about this one.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per technology on stdout.")] = False,
+) -> None:
+    """Every memory technology: conditions, valid ranges, lifetimes, sources, and what is measured, published or assumed."""
+    from memmodels.catalogue import names, technology
+
+    chosen = [technology(known) for known in ([name] if name else names())]
+    if as_json:
+        import json
+
+        for tech in chosen:
+            typer.echo(json.dumps(_as_dict(tech), ensure_ascii=False))
+        return
+    if name:
+        _show_one(chosen[0])
+        return
+    from rich.table import Table
+
+    from host.cli.screen import show
+    from host.curve import usual_lifetimes
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("name", "what it is", "sweep", "valid range", "errors last per", "basis"):
+        table.add_column(heading)
+    for tech in chosen:
+        swept = next((condition for condition in tech.conditions if condition.name == tech.sweep), None)
+        bounds = swept.range if swept else ""
+        table.add_row(tech.name, tech.title, tech.sweep or "", bounds, usual_lifetimes(tech), tech.basis)
+    show(table)
+    show("[dim]`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…[/]")
+
+
+def _show_one(tech: Technology) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from host.cli.screen import show
+    from host.curve import curve_of, sparkline, usual_lifetimes
+
+    show(Text(f"{tech.name}: {tech.title}", style="bold"))
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    for label, fact in (("law", tech.law), ("basis", tech.basis), ("source", tech.source),
+                        ("errors last per", usual_lifetimes(tech)), ("notes", tech.notes)):  # fmt: skip
+        if fact:
+            facts.add_row(label, Text(fact))
+    show(facts)
+    conditions = _table("condition", "unit", "valid", "default", "meaning")
+    for condition in tech.conditions:
+        default = "" if condition.default is None else f"{condition.default}"
+        conditions.add_row(condition.name, condition.unit, condition.range, default, Text(condition.help))
+    show(conditions)
+    if tech.constants:
+        constants = _table("constant", "value", "basis")
+        for label, value, basis in tech.constants:
+            constants.add_row(label, Text(value), basis)
+        show(constants)
+    curve = curve_of(tech)
+    if not curve:
+        return
+    shown = _table(str(tech.sweep), "p01", "p10", "read energy", right=3)
+    for sample in curve:
+        shown.add_row(
+            f"{sample.value:.4g}",
+            f"{sample.p01:.2e}",
+            f"{sample.p10:.2e}",
+            str(sample.energy) if sample.energy else "not published",
+        )
+    show(shown)
+    show(f"\nlog10 p over {tech.sweep}, {curve[0].value:.4g} … {curve[-1].value:.4g}:  {sparkline(curve)}")
+
+
+def _table(*headings: str, right: int = 0) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for place, heading in enumerate(headings):
+        table.add_column(f"\n{heading}", justify="right" if place < right else "left")
+    return table
+
+
+def _as_dict(tech: Technology) -> dict[str, Any]:
+    from host.curve import curve_of, usual_lifetimes
+
+    keys = ("name", "unit", "help", "default", "low", "high", "choices")
+    return {
+        "version": 1,
+        **{key: getattr(tech, key) for key in ("name", "title", "law", "source", "basis", "sweep", "notes")},
+        "lifetimes": usual_lifetimes(tech).split(" | "),
+        "conditions": [{key: getattr(condition, key) for key in keys} for condition in tech.conditions],
+        "constants": [{"name": label, "value": value, "basis": basis} for label, value, basis in tech.constants],
+        "curve": [sample.as_dict() for sample in curve_of(tech)],
+    }

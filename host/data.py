@@ -1,0 +1,137 @@
+"""Data sets by name or file: images, and labels where there are any.
+
+A name is looked for in `--data-dir`, then in $WEAKCELL_DATA, then in the user's cache (~/.cache/weakcell, or below
+$XDG_CACHE_HOME). In each place the files may lie directly or in a folder of the data set's name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from host.idx import read_idx
+from host.models import SHIPPED_FOLDER
+from memmodels.errors import InputError
+
+Array = npt.NDArray[Any]
+
+NAMES = ("digits", "fashion-mnist")
+_FASHION = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """`x` (n, …) as the network wants it (raw pixels for shipped networks), `y` (n,) integer classes or None, and `source`."""
+
+    name: str
+    x: Array
+    y: npt.NDArray[np.int64] | None
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.x.ndim < 2 or len(self.x) == 0:
+            raise InputError(f"Data {self.name}", f"x has shape {self.x.shape}", "Bring images, the first axis counting them")
+        if self.y is not None and self.y.shape != (len(self.x),):
+            raise InputError(
+                f"Data {self.name}", f"{len(self.x)} images but labels of shape {self.y.shape}", "Bring one class per image"
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        return f"Dataset<{self.name}: {len(self)} x {list(self.x.shape[1:])}{'' if self.y is not None else ', no labels'}>"
+
+    def first(self, images: int | None) -> Dataset:
+        """The first `images` of them; all if None or if there are fewer."""
+        if images is None or images >= len(self):
+            return self
+        return Dataset(self.name, self.x[:images], None if self.y is None else self.y[:images], self.source)
+
+    @property
+    def sha256(self) -> str:
+        """Of the arrays: shapes, types and bytes, whatever file they came from."""
+        digest = hashlib.sha256()
+        for array in (self.x, self.y):
+            if array is not None:
+                digest.update(f"{array.shape} {array.dtype.str}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def load_data(name_or_path: str | Path, data_dir: Path | None = None) -> Dataset:
+    """The data set of that name, or the `.npz` at that path; InputError says where it was looked for."""
+    text = str(name_or_path)
+    if text == "digits":
+        arrays = read_npz(SHIPPED_FOLDER / "digits.npz")
+        return Dataset("digits", arrays["x_test"], arrays["y_test"].astype(np.int64), "shipped: scikit-learn digits, test split")
+    if text == "fashion-mnist":
+        return _fashion(data_dir)
+    path = Path(name_or_path)
+    if path.suffix.lower() == ".npz" or path.is_file():
+        return _from_npz(path)
+    near = difflib.get_close_matches(text, NAMES, n=1)
+    hint = f"Perhaps {near[0]} is meant" if near else f"Name an .npz file with x and optionally y, or one of {', '.join(NAMES)}"
+    raise InputError(f"Data {text}", "it is neither a data set's name nor a file", hint)
+
+
+def read_npz(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file, pickles refused; InputError if it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array, not named ones")
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        found = getattr(error, "strerror", None) or (str(error).splitlines() or ["it cannot be read"])[0]
+        raise InputError(f"Reading {path}", found, "Bring an .npz file of plain arrays, as numpy.savez writes it") from error
+
+
+def places(data_dir: Path | None = None) -> tuple[Path, ...]:
+    """The folders where data sets are looked for, in that order."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weakcell"
+    given = (data_dir, os.environ.get("WEAKCELL_DATA"))
+    return (*(Path(place) for place in given if place), cache)
+
+
+def _fashion(data_dir: Path | None) -> Dataset:
+    looked: list[Path] = []
+    for place in places(data_dir):
+        for folder in (place / "fashion-mnist", place):
+            looked.append(folder)
+            files = [_idx_file(folder, stem) for stem in _FASHION]
+            if files[0] is None or files[1] is None:
+                continue
+            images, labels = read_idx(files[0]), read_idx(files[1])
+            if images.ndim != 3:
+                raise InputError(f"Data fashion-mnist, {files[0]}", f"it has shape {images.shape}", "Bring images (n, 28, 28)")
+            return Dataset("fashion-mnist", images[:, None], labels.astype(np.int64), f"{folder}: test set")
+    raise InputError(
+        "Data fashion-mnist",
+        f"{' and '.join(f'{stem}.gz' for stem in _FASHION)} are not in {', '.join(map(str, looked))}",
+        "Put both there (from github.com/zalandoresearch/fashion-mnist), or name their folder with --data-dir or $WEAKCELL_DATA",
+    )
+
+
+def _idx_file(folder: Path, stem: str) -> Path | None:
+    return next((file for file in (folder / f"{stem}.gz", folder / stem) if file.is_file()), None)
+
+
+def _from_npz(path: Path) -> Dataset:
+    arrays = read_npz(path)
+    if "x" not in arrays:
+        raise InputError(f"Data {path}", f"it has {', '.join(arrays) or 'no arrays'}", "Name the images x and the labels y")
+    x, y = arrays["x"], arrays.get("y")
+    if x.dtype.kind not in "buif" or (x.dtype.kind == "f" and not np.isfinite(x).all()):
+        raise InputError(f"Data {path}", f"x has type {x.dtype} or values that are not finite", "Bring finite numbers")
+    if y is not None and (y.dtype.kind not in "buif" or (y.size and (np.any(y != np.rint(y)) or y.min() < 0))):
+        raise InputError(f"Data {path}", "y holds something else than class numbers", "Bring integers from 0, one per image")
+    return Dataset(path.stem, x, None if y is None else y.astype(np.int64), path.name)

@@ -1,0 +1,193 @@
+"""Results as tables: one row per point and trial, and a summary with one row per point.
+
+Columns hold nothing that changes between two runs of one seed: no times, no dates, no folders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from emulator.accuracy import TrialResult, low_quantile_bound, t_interval
+from host.faultlist import FaultRows
+from host.study import Point, Prepared
+from memmodels.sampler import VERSION as SAMPLER_VERSION
+
+SCHEMA_VERSION = 1
+CONFIDENCE = 0.95
+LOW_SHARE = 0.05
+
+_SCHEMA: dict[str, Any] = {
+    "schema_version": pl.Int32,
+    "sampler": pl.Int32,
+    "model": pl.String,
+    "data": pl.String,
+    "memory": pl.String,
+    "places": pl.String,
+    "sweep_key": pl.String,
+    "sweep_value": pl.Float64,
+    "trial": pl.Int64,
+    "die": pl.Int64,
+    "seed": pl.Int64,
+    "read_every": pl.String,
+    "batch": pl.Int64,
+    "images": pl.Int64,
+    "accuracy": pl.Float64,
+    "clean_accuracy": pl.Float64,
+    "changed": pl.Float64,
+    "flips": pl.Int64,
+    "bits_read": pl.Int64,
+    "flip_rate": pl.Float64,
+    "energy": pl.Float64,
+    "energy_unit": pl.String,
+    "energy_basis": pl.String,
+    "energy_share": pl.Float64,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One trial at one point, and the seconds it took."""
+
+    point: Point
+    result: TrialResult
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """What a study found: `frame` has a row per point and trial, `summary` a row per point.
+
+    complete: False if it was interrupted; then only finished points are in it. faults: one entry per outcome if recorded.
+    """
+
+    prepared: Prepared
+    outcomes: tuple[Outcome, ...]
+    complete: bool
+    seconds: float
+    faults: tuple[FaultRows, ...] | None = None
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """One row per point and trial, ascending; shares in [0, 1]; energy per inference, null where none is published."""
+        stored = [name for name in self.prepared.network.tensors if self.prepared.points[0].placement.slots_of(name)]
+        schema = {**_SCHEMA, **{f"flips[{name}]": pl.Int64 for name in stored}}
+        return pl.DataFrame([row_of(self.prepared, outcome, stored) for outcome in self.outcomes], schema=schema, orient="row")
+
+    @cached_property
+    def summary(self) -> pl.DataFrame:
+        """One row per point: see `summary_of`."""
+        return summary_of(self.frame)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data have labels, so that there is an accuracy."""
+        return self.prepared.questions.labels is not None
+
+    def save(self, out: str | Path, overwrite: bool = False) -> Path:
+        """Write tables, configuration and figure into the folder `out`; OutputError if that cannot be. Returns the folder."""
+        from host.folder import open_folder
+
+        folder = open_folder(Path(out), self.prepared, overwrite)
+        folder.write(self)
+        folder.write_figure(self)
+        return folder.path
+
+    def __repr__(self) -> str:
+        study, points = self.prepared.study, len(self.outcomes) // max(1, self.prepared.study.trials)
+        state = "" if self.complete else f", interrupted: {len(self.prepared.points)} were asked for"
+        return f"StudyResult<{self.prepared.model.name} on {study.memory}: {points} points x {study.trials} trials{state}>"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        from host.report.caption import caption_of
+
+        return f"<p><b>{escape(repr(self))}</b></p>{self.summary._repr_html_()}<p>{escape(caption_of(self))}</p>"
+
+
+def row_of(prepared: Prepared, outcome: Outcome, stored: list[str]) -> dict[str, object]:
+    """One trial as a row; `stored` names the tensors that have a column of flips."""
+    study, point, result = prepared.study, outcome.point, outcome.result
+    energy = point.energy[0] if len(point.energy) == 1 else None
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "sampler": SAMPLER_VERSION,
+        "model": prepared.model.name,
+        "data": prepared.dataset.name,
+        "memory": point.memory,
+        "places": point.places,
+        "sweep_key": study.sweep.key if study.sweep else None,
+        "sweep_value": point.value,
+        "trial": result.trial,
+        "die": result.die,
+        "seed": study.seed,
+        "read_every": str(study.read_every),
+        "batch": study.batch,
+        "images": result.images,
+        "accuracy": result.accuracy,
+        "clean_accuracy": prepared.questions.clean_accuracy,
+        "changed": result.changed,
+        "flips": sum(result.flips.values()),
+        "bits_read": sum(result.bits_read.values()),
+        "flip_rate": result.flip_rate,
+        "energy": energy.value if energy else None,
+        "energy_unit": energy.unit if energy else None,
+        "energy_basis": energy.basis if energy else None,
+        "energy_share": point.energy_share if energy else None,
+        **{f"flips[{name}]": result.flips.get(name, 0) for name in stored},
+    }
+
+
+def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
+    """Per point: means over trials, the t-interval of the mean, the worst trial, and a bound that 95 % of dies reach.
+
+    `low` and `high` are null for a single trial. `bound` is null for fewer than 59 trials or a pinned die. Without labels the
+    interval and the extremes are those of the share of predictions that stay the same (1 - changed).
+    """
+    rows = []
+    for (value,), part in frame.group_by(["sweep_value"], maintain_order=True):
+        labelled = part["accuracy"].null_count() == 0
+        scores = (part["accuracy"] if labelled else 1.0 - part["changed"]).to_list()
+        mean, low, high = t_interval(scores, CONFIDENCE)
+        distinct = part["die"].n_unique() == part.height
+        bound = low_quantile_bound(scores, LOW_SHARE, CONFIDENCE) if distinct else None
+        changed, changed_low, changed_high = t_interval(part["changed"].to_list(), CONFIDENCE)
+        first = part.row(0, named=True)
+        single = part.height < 2
+        rows.append(
+            {
+                "sweep_key": first["sweep_key"],
+                "sweep_value": value,
+                "trials": part.height,
+                "score": "accuracy" if labelled else "unchanged",
+                "mean": mean,
+                "low": None if single else low,
+                "high": None if single else high,
+                "worst": min(scores),
+                "bound": bound,
+                "changed": changed,
+                "changed_low": None if single else changed_low,
+                "changed_high": None if single else changed_high,
+                "flip_rate": sum(part["flips"]) / max(1, sum(part["bits_read"])),
+                **{name: first[name] for name in ("energy", "energy_unit", "energy_basis", "memory")},
+            }
+        )
+    return pl.DataFrame(rows, schema=_SUMMARY, orient="row")
+
+
+_SUMMARY: dict[str, Any] = {
+    "sweep_key": pl.String,
+    "sweep_value": pl.Float64,
+    "trials": pl.Int64,
+    "score": pl.String,
+    **dict.fromkeys(("mean", "low", "high", "worst", "bound"), pl.Float64),
+    **dict.fromkeys(("changed", "changed_low", "changed_high", "flip_rate", "energy"), pl.Float64),
+    "energy_unit": pl.String,
+    "energy_basis": pl.String,
+    "memory": pl.String,
+}

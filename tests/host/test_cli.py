@@ -1,0 +1,238 @@
+"""The command line as people use it: results, bad input, exit codes, and a light `--help`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner, Result
+
+from host.cli import app
+from host.models import find_model
+
+HEAVY = {"numpy", "numba", "scipy", "onnx", "onnx_ir", "polars", "matplotlib", "torch", "onnxruntime", "memmodels", "emulator"}
+FEW = ["--trials", "2", "--images", "20"]
+
+
+def weakcell(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(part) for part in arguments])
+
+
+def refused(code: int, *arguments: str | Path) -> str:
+    """The paragraph on stderr, having checked that there is nothing else."""
+    result = weakcell(*arguments)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("Error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    return result.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = f"""
+import sys, host.cli
+for arguments in (["--help"], ["emulate", "--help"], ["--version"]):
+    try:
+        host.cli.app(arguments)
+    except SystemExit as leaving:
+        assert leaving.code == 0
+print(sorted(set(sys.modules) & {HEAVY!r}))
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_as_a_program() -> None:
+    found = subprocess.run([sys.executable, "-m", "host.cli", "--help"], capture_output=True, text=True, check=True)
+    assert "Exit codes" in found.stdout
+    assert "emulate" in found.stdout
+
+
+@pytest.mark.parametrize("command", ["emulate", "infer", "inspect", "memories"])
+def test_help_of_commands(command: str) -> None:
+    assert weakcell(command, "--help").exit_code == 0
+
+
+def test_version() -> None:
+    assert weakcell("--version").stdout.startswith("weakcell ")
+
+
+def test_emulate_without_model_runs_the_embedded_example() -> None:
+    result = weakcell("emulate", *FEW)
+    assert result.exit_code == 0, result.output
+    assert "digits-bnn on digits" in result.stdout
+    for word in ("per trial", "die", "lifetime", "t-interval", "published", "v_over_vmin", "clean"):
+        assert word in result.stdout
+    assert "--out" in result.stderr
+
+
+def test_emulate_writes_a_folder(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    result = weakcell("emulate", *FEW, "--memory", "uniform", "--sweep", "ber=1e-3:1e-1:x10", "--out", out)
+    assert result.exit_code == 0, result.output
+    frame = pl.read_parquet(out / "results.parquet")
+    assert len(frame) == 6
+    assert pl.read_csv(out / "results.csv").height == 6
+    study = json.loads((out / "study.json").read_text())
+    assert study["complete"] is True
+    assert study["identity"]["images"] == 20
+    assert study["versions"]["numpy"] == np.__version__
+    assert (out / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert len(json.loads((out / "timings.json").read_text())["trials"]) == 6
+    assert "another study" in refused(6, "emulate", *FEW, "--memory", "uniform:ber=0.5", "--out", out)
+    assert weakcell("emulate", *FEW, "--memory", "uniform:ber=0.5", "--out", out, "--overwrite").exit_code == 0
+
+
+def test_emulate_json() -> None:
+    result = weakcell("emulate", *FEW, "--memory", "uniform:ber=0.01", "--json")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["study", "trial", "trial", "point", "done"]
+    assert {event["version"] for event in events} == {1}
+    assert result.stderr == ""
+
+
+def test_errors_are_events_too() -> None:
+    result = weakcell("emulate", "--memory", "nothing", "--json")
+    assert json.loads(result.stdout)["code"] == result.exit_code == 5
+
+
+def test_dry_run_runs_nothing(tmp_path: Path) -> None:
+    result = weakcell("emulate", *FEW, "--dry-run", "--out", tmp_path / "out", "--save-faults", tmp_path / "f.csv")
+    assert result.exit_code == 0, result.output
+    assert "11 points x 2 trials x 20 images" in result.stdout
+    assert "rows of fault list" in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_faults_are_saved_and_replayed(tmp_path: Path) -> None:
+    flips = tmp_path / "flips.parquet"
+    saved = weakcell(
+        "emulate", *FEW, "--memory", "uniform", "--sweep", "ber=0.01,0.02", "--save-faults", flips, "--out", tmp_path / "a"
+    )
+    again = weakcell("emulate", "--faults", flips, "--out", tmp_path / "b")
+    assert saved.exit_code == again.exit_code == 0, again.output
+    assert (tmp_path / "a" / "results.parquet").read_bytes() == (tmp_path / "b" / "results.parquet").read_bytes()
+    assert "already says it" in refused(2, "emulate", "--faults", flips, "--seed", "3")
+
+
+def test_ctrl_c_keeps_finished_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from host.cli.screen import Bar
+
+    steps: list[str] = []
+
+    def step(self: Bar, description: str) -> None:
+        steps.append(description)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bar, "step", step)
+    faults = tmp_path / "flips.parquet"
+    options = ("--memory", "uniform", "--sweep", "ber=0.01,0.02,0.03", "--threads", "1")
+    result = weakcell("emulate", *FEW, *options, "--out", tmp_path / "out", "--save-faults", faults)
+    assert result.exit_code == 130
+    assert "interrupted after 1 of 3 points" in result.stderr
+    assert "t-interval" in result.stdout
+    kept = pl.read_parquet(tmp_path / "out" / "results.parquet")
+    assert kept["sweep_value"].unique().to_list() == [0.01]
+    assert json.loads((tmp_path / "out" / "study.json").read_text())["complete"] is False
+    assert weakcell("emulate", "--faults", faults).exit_code == 0
+
+
+def test_ctrl_c_before_anything_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("host.study.prepare", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    result = weakcell("emulate", *FEW)
+    assert result.exit_code == 130
+    assert "Interrupted" in result.stderr
+
+
+# ── bad input ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_missing_and_damaged_models(tmp_path: Path) -> None:
+    whole = find_model("digits-bnn").path.read_bytes()
+    for name, content in (("empty", b""), ("text", b"hello"), ("short", whole[:2000])):
+        (tmp_path / f"{name}.onnx").write_bytes(content)
+        refused(4, "emulate", tmp_path / f"{name}.onnx", "--data", "digits")
+    assert "no such file" in refused(3, "emulate", tmp_path / "none.onnx")
+    assert "folder" in refused(3, "emulate", tmp_path)
+    assert "digits-bnn" in refused(3, "inspect", "digit-bnn")
+
+
+def test_bad_memories_and_sweeps(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "sram-14nm" in refused(5, "emulate", "--memory", "sram", "--out", out)
+    refused(5, "emulate", "--memory", "uniform:colour=red", "--out", out)
+    refused(5, "emulate", "--memory", "uniform:ber=2", "--out", out)
+    refused(5, "emulate", "--memory", "uniform", "--out", out)
+    assert "0.75" in refused(5, "emulate", "--sweep", "v_over_vmin=0.7:1:0.1", "--out", out)
+    refused(2, "emulate", "--sweep", "v_over_vmin", "--out", out)
+    refused(2, "emulate", "--place", "nowhere=uniform:ber=0.1", "--out", out)
+    refused(2, "emulate", "--place", "nowhere", "--out", out)
+    refused(2, "emulate", "--trials", "0", "--out", out)
+    assert weakcell("emulate", "--read-every", "sometimes").exit_code == 2
+    assert not out.exists()
+
+
+def test_bad_data(tmp_path: Path) -> None:
+    np.savez(tmp_path / "wide.npz", x=np.zeros((3, 1, 9, 9)))
+    np.savez(tmp_path / "half.npz", x=np.full((3, 1, 8, 8), 0.5))
+    out = tmp_path / "out"
+    assert "(3, 1, 9, 9)" in refused(3, "emulate", "--data", tmp_path / "wide.npz", "--out", out)
+    refused(3, "emulate", "--data", tmp_path / "half.npz", "--out", out)
+    refused(3, "emulate", "--data", "digit", "--out", out)
+    refused(3, "emulate", "--data", tmp_path / "none.npz", "--out", out)
+    assert not out.exists()
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused(6, "emulate", *FEW, "--out", tmp_path / "file")
+    refused(6, "emulate", *FEW, "--out", tmp_path / "file" / "below")
+    refused(6, "emulate", *FEW, "--save-faults", tmp_path / "none" / "f.csv")
+    refused(2, "emulate", *FEW, "--save-faults", tmp_path / "f.txt")
+    np.savez(tmp_path / "in.npz", x=np.zeros((1, 1, 8, 8)))
+    refused(6, "infer", "digits-bnn", "--input", tmp_path / "in.npz", "--output", tmp_path)
+
+
+# ── the other commands ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("images", [0, 1, 7])
+def test_infer(images: int, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=np.arange(images * 64).reshape(images, 1, 8, 8) % 17)
+    probe = "/pool2/MaxPool_output_0"
+    result = weakcell("infer", "digits-bnn", "--input", tmp_path / "in.npz", "--output", tmp_path / "out.npz", "--probe", probe)
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "out.npz") as made:
+        assert made["logits"].shape == (images, 10)
+        assert made[probe].shape[0] == images
+    assert "no such value" in refused(
+        4, "infer", "digits-bnn", "--input", tmp_path / "in.npz", "--output", tmp_path / "out.npz", "--probe", "nothing"
+    )
+    assert {file.name for file in tmp_path.iterdir()} == {"in.npz", "out.npz"}
+
+
+def test_inspect() -> None:
+    shown = weakcell("inspect", "digits-bnn").stdout
+    for part in ("XNOR-popcount", "59,616", "registers: threshold int32", "memory: conv1.weight"):
+        assert part in shown
+    anatomy = json.loads(weakcell("inspect", "digits-qnn", "--json").stdout)
+    assert anatomy["weight_bits"] == sum(part["bits"] for part in anatomy["parts"]) == 108_672
+    assert anatomy["macs"] == 91_776
+
+
+def test_memories() -> None:
+    shown = weakcell("memories").stdout
+    for name in ("uniform", "sram-14nm", "sram-28nm-kc705b", "published"):
+        assert name in shown
+    one = weakcell("memories", "sram-14nm").stdout
+    for part in ("v_over_vmin", "0.75 … 1", "Stutz", "computed", "▁"):
+        assert part in one
+    lines = [json.loads(line) for line in weakcell("memories", "--json").stdout.splitlines()]
+    assert {"uniform", "sram-14nm"} <= {line["name"] for line in lines}
+    refused(5, "memories", "dram-from-mars")

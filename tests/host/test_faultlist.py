@@ -1,0 +1,161 @@
+"""Fault lists: saved, read back, replayed to the same results, and refused where they do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import emulator
+from emulator.deployment import ReadPolicy, deploy
+from emulator.run import outputs_under_faults
+from host.execute import run
+from host.faultlist import load_faults, save_faults
+from host.models import find_model
+from host.replay import Replay, study_of
+from host.results import StudyResult
+from host.study import Study, prepare
+from host.sweep import parse_sweep
+from memmodels.catalogue import open_memory, parse_spec
+from memmodels.errors import InputError, UsageError
+from memmodels.memory import Memory
+
+
+def recorded(policy: ReadPolicy = ReadPolicy.LOAD, memory: str = "uniform", **more: object) -> StudyResult:
+    study = Study(memory=parse_spec(memory), sweep=parse_sweep("ber=0.001,0.02"), trials=2, images=10, batch=4, read_every=policy)
+    return run(prepare(study if not more else Study(**{**vars(study), **more})), record=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize("policy", ReadPolicy)
+def test_replay_gives_the_same_results(policy: ReadPolicy, suffix: str, tmp_path: Path) -> None:
+    result = recorded(policy)
+    path = tmp_path / f"flips{suffix}"
+    assert result.faults is not None
+    save_faults(path, result.faults, result.prepared.identity)
+    faults = load_faults(path)
+    study = study_of(faults, Study(model="digits-bnn"), {})
+    replay = Replay(faults)
+    prepared = prepare(study, replays=replay.sha256)
+    replay.check(prepared)
+    assert run(prepared, memories=replay.memories).frame.equals(result.frame)
+
+
+def test_replay_gives_the_same_logits(tmp_path: Path) -> None:
+    places = (("*dense*", parse_spec("sram-28nm-kc705b:vdd=0.53")), ("/conv1/Conv@6-7", parse_spec("uniform:ber=0.3")))
+    result = recorded(ReadPolicy.IMAGE, "uniform", model="digits-qnn", places=places)
+    assert result.faults is not None
+    save_faults(tmp_path / "flips.parquet", result.faults, result.prepared.identity)
+    faults = load_faults(tmp_path / "flips.parquet")
+    prepared = result.prepared
+    point, plan = prepared.points[1], prepared.plan
+
+    def logits(memories: list[Memory]) -> np.ndarray:
+        deployment = deploy(plan, point.placement, ReadPolicy.IMAGE, trial=1, die=1, memories=memories)
+        return outputs_under_faults(plan, prepared.questions.inputs, deployment)[plan.network.outputs[0]]
+
+    fresh = [open_memory(spec, 0, 1, array) for array, spec in enumerate(point.placement.arrays)]
+    replayed = list(Replay(faults).memories(point, 1))
+    assert all(isinstance(memory, Memory) for memory in replayed)
+    assert np.array_equal(logits(fresh), logits(replayed))
+    clean = emulator.infer(plan, prepared.questions.inputs)[plan.network.outputs[0]]
+    assert not np.array_equal(logits(replayed), clean)
+
+
+def hand_made(path: Path, **change: list[object]) -> Path:
+    network = emulator.load(find_model("digits-bnn").path)
+    bit = int(network.tensors["conv1.weight"].values.reshape(-1)[0] > 0)
+    row: dict[str, list[object]] = {
+        "tensor": ["conv1.weight"], "element": [0], "bit": [0], "stored": [bit], "read_back": [1 - bit], **change,
+    }  # fmt: skip
+    pl.DataFrame(row).write_csv(path)
+    return path
+
+
+def replayed(path: Path) -> StudyResult:
+    faults = load_faults(path)
+    study = study_of(faults, Study(images=10), {})
+    replay = Replay(faults)
+    prepared = prepare(study, replays=replay.sha256, memory_label="faults:hand")
+    replay.check(prepared)
+    return run(prepared, memories=replay.memories)
+
+
+def test_a_list_made_by_hand(tmp_path: Path) -> None:
+    result = replayed(hand_made(tmp_path / "hand.csv"))
+    assert result.frame["flips[conv1.weight]"].to_list() == [1]
+    assert result.frame["memory"].to_list() == ["faults:hand"]
+    assert result.frame["energy"].null_count() == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tensor": ["conv9.weight"]},
+        {"tensor": ["/sign1/Sign_output_0.threshold"]},
+        {"element": [10**6]},
+        {"element": [-1]},
+        {"bit": [1]},
+        {"stored": [2]},
+        {"stored": [0], "read_back": [0]},
+        {"element": [None]},
+        {"trial": [-1]},
+        {"sweep_value": [0.5]},
+        {"element": ["one"]},
+    ],
+)
+def test_lists_that_do_not_fit(change: dict[str, list[object]], tmp_path: Path) -> None:
+    with pytest.raises((InputError, UsageError)):
+        replayed(hand_made(tmp_path / "hand.csv", **change))
+
+
+def test_a_list_with_the_other_stored_bit_is_refused(tmp_path: Path) -> None:
+    path = hand_made(tmp_path / "hand.csv")
+    table = pl.read_csv(path)
+    table.with_columns(stored=table["read_back"], read_back=table["stored"]).write_csv(path)
+    with pytest.raises(InputError, match="stores"):
+        replayed(path)
+
+
+def test_a_flip_named_twice_is_refused(tmp_path: Path) -> None:
+    path = hand_made(tmp_path / "hand.csv")
+    table = pl.read_csv(path)
+    pl.concat([table, table]).write_csv(path)
+    with pytest.raises(InputError, match="twice"):
+        load_faults(path)
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none.parquet"])
+def test_missing_list(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        load_faults(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\0\xff\0", b"# weakcell-faults {\ntensor\n", b'# weakcell-faults {"format": 9}\n']
+)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_damaged_lists(content: bytes, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"flips{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError):
+        load_faults(path)
+
+
+def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
+    path = hand_made(tmp_path / "hand.csv")
+    path.write_text('# weakcell-faults {"format": 1, "sweep": 3}\n' + path.read_text())
+    with pytest.raises(InputError, match="header"):
+        study_of(load_faults(path), Study(), {})
+
+
+def test_options_that_the_header_fixes(tmp_path: Path) -> None:
+    result = recorded()
+    assert result.faults is not None
+    save_faults(tmp_path / "flips.csv", result.faults, result.prepared.identity)
+    with pytest.raises(UsageError, match="--seed"):
+        study_of(load_faults(tmp_path / "flips.csv"), Study(), {"seed": 1})
+    with pytest.raises(UsageError, match="parquet"):
+        save_faults(tmp_path / "flips.txt", result.faults, result.prepared.identity)
