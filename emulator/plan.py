@@ -6,6 +6,7 @@ works on its own copy (`Parameters`), because faults are put into it in place an
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from emulator.kernels.scatter import flip_packed, flip_values
 from emulator.kernels.tile import LANES
-from emulator.network import Convolution, Encoding, Network, StoredTensor
+from emulator.network import Convolution, Encoding, Layer, Network, StoredTensor
 from memmodels.address import Words
 from memmodels.errors import ModelError
 
@@ -42,14 +43,10 @@ class KernelTensor:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A network and its tensors in kernel order. Immutable: runs in several threads share it.
-
-    dead_after: per layer, the values that nobody needs any more once it has run.
-    """
+    """A network and its tensors in kernel order. Immutable: runs in several threads share it."""
 
     network: Network
     tensors: dict[str, KernelTensor]
-    dead_after: tuple[tuple[str, ...], ...]
 
     def parameters(self) -> Parameters:
         """A run's own copy of what a memory may make faulty."""
@@ -93,12 +90,15 @@ def compile_plan(network: Network) -> Plan:
             tensors[name] = KernelTensor(
                 tensor, tensor.values.astype(dtype), np.arange(tensor.values.size), np.zeros(1, dtype=np.int64)
             )
-    return Plan(network, tensors, _last_uses(network))
+    return Plan(network, tensors)
 
 
-def _last_uses(network: Network) -> tuple[tuple[str, ...], ...]:
-    last = {name: position for position, layer in enumerate(network.layers) for name in (*layer.inputs, layer.output)}
-    return tuple(tuple(name for name, end in last.items() if end == position) for position in range(len(network.layers)))
+def last_uses(layers: Sequence[Layer], keep: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    """Per layer, the values that nobody needs any more once it has run."""
+    last = {name: position for position, layer in enumerate(layers) for name in (*layer.inputs, layer.output)}
+    return tuple(
+        tuple(name for name, end in last.items() if end == position and name not in keep) for position in range(len(layers))
+    )
 
 
 def _weights(network: Network, layer: Convolution) -> KernelTensor:

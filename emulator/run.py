@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 
 from emulator import network as nw
 from emulator.deployment import Deployment, ReadPolicy, StoredSlot, reads_per_inference
-from emulator.kernels import binary, integer
+from emulator.fusion import SignConvolution, conv_size, empty_signs, finish, fuse, places_of, signs_of
+from emulator.kernels import binary, integer, signs
 from emulator.layers import (
     centred,
     compute,
@@ -23,8 +25,9 @@ from emulator.layers import (
     with_bias,
     with_border,
 )
-from emulator.plan import Parameters, Plan
+from emulator.plan import Parameters, Plan, last_uses
 from memmodels.errors import InputError, ModelError
+from memmodels.sampler import Sampler
 
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -106,20 +109,24 @@ def _chunks(
     plan: Plan, parameters: Parameters, inputs: Arrays, wanted: Sequence[str], deployment: Deployment | None = None
 ) -> Iterator[dict[str, Array]]:
     """Walk the layers for one chunk of images after the other; yields the wanted values of each."""
-    images, step = len(next(iter(inputs.values()))), chunk_size(plan.network)
+    images, step, layers = len(next(iter(inputs.values()))), chunk_size(plan.network), fuse(plan.network, wanted)
+    dead = last_uses(layers, keep=wanted)
     for first in range(0, max(images, 1), step):
         values = {name: x[first : first + step] for name, x in inputs.items()}
-        for position, layer in enumerate(plan.network.layers):
+        for layer, unused in zip(layers, dead, strict=True):
             own = [values[name] for name in layer.inputs]
             stored = deployment.slots_of(layer) if deployment else ()
             if deployment and stored:
                 values[layer.output] = _redrawn(layer, own, parameters, deployment, stored, first)
             else:
-                values[layer.output] = compute(layer, own, parameters)
-            for name in plan.dead_after[position]:
-                if name not in wanted:
-                    del values[name]
+                values[layer.output] = _compute(layer, own, parameters)
+            for name in unused:
+                del values[name]
         yield {name: values[name] for name in wanted}
+
+
+def _compute(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:
+    return signs_of(layer, inputs[0], parameters) if isinstance(layer, SignConvolution) else compute(layer, inputs, parameters)
 
 
 def chunk_size(network: nw.Network) -> int:
@@ -137,15 +144,18 @@ def _redrawn(
     first: int,
 ) -> Array:
     """A layer whose parameters are read again for each image or each output pixel."""
-    fast = (
+    drawable = deployment.faults is None and all(part.sampler is not None for part in stored)
+    if isinstance(layer, SignConvolution):
+        if drawable and all(part.slot.tensor == layer.weight for part in stored):
+            return _redrawn_signs(layer, inputs[0], parameters, deployment, stored, first)
+        return _redrawn_in_parts(layer, inputs[0], parameters, deployment, first)
+    if (
         isinstance(layer, nw.Convolution)
+        and drawable
         and layer.groups == 1
         and parameters.plan.network.values[layer.inputs[0]].kind != "float"
-        and deployment.faults is None
-        and all(part.sampler is not None and part.slot.tensor == layer.weight for part in stored)
-    )
-    if fast:
-        assert isinstance(layer, nw.Convolution)
+        and all(part.slot.tensor == layer.weight for part in stored)
+    ):
         return _redrawn_in_kernel(layer, inputs[0], parameters, deployment, stored, first)
     per_pixel = deployment.policy is ReadPolicy.ACCESS
     spec = parameters.plan.network.values[layer.output]
@@ -170,6 +180,14 @@ def _redrawn(
     return np.concatenate(rows) if rows else empty_output(spec, 0)
 
 
+def _redrawn_in_parts(step: SignConvolution, x: Array, parameters: Parameters, deployment: Deployment, first: int) -> Array:
+    """A fused step as the layers that it is made of."""
+    for part in step.parts:
+        stored = deployment.slots_of(part)
+        x = _redrawn(part, [x], parameters, deployment, stored, first) if stored else compute(part, [x], parameters)
+    return x
+
+
 def _once(
     layer: nw.Layer, inputs: list[Array], parameters: Parameters, deployment: Deployment, stored: tuple[StoredSlot, ...], read: int
 ) -> Array:
@@ -191,6 +209,33 @@ def _flip_all(parameters: Parameters, deployment: Deployment, stored: tuple[Stor
     return flip
 
 
+@dataclass(frozen=True, eq=False)
+class _Draws:
+    """What the kernels need to draw one layer's weights anew: one entry per region of the weight tensor."""
+
+    samplers: tuple[Sampler, ...]
+    writes: tuple[int, ...]
+    planes: tuple[Array, ...]
+    flips: tuple[Array, ...]
+    counts: Array
+    per_pixel: bool
+
+    def tally(self, deployment: Deployment, stored: tuple[StoredSlot, ...], reads: int) -> None:
+        for part, count in zip(stored, self.counts, strict=True):
+            deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * reads)
+
+
+def _draws(deployment: Deployment, stored: tuple[StoredSlot, ...]) -> _Draws:
+    return _Draws(
+        samplers=tuple(part.sampler for part in stored if part.sampler is not None),
+        writes=tuple(part.region.key.write for part in stored),
+        planes=tuple(np.array(part.slot.planes, dtype=np.int64) for part in stored),
+        flips=tuple(np.zeros_like(part.region.written) for part in stored),
+        counts=np.zeros(len(stored), dtype=np.int64),
+        per_pixel=deployment.policy is ReadPolicy.ACCESS,
+    )
+
+
 def _redrawn_in_kernel(
     layer: nw.Convolution,
     x: Array,
@@ -200,34 +245,59 @@ def _redrawn_in_kernel(
     first: int,
 ) -> Array:
     """Draw, compute and take back inside the kernel, image by image or pixel by pixel."""
-    network = parameters.plan.network
+    network, draws = parameters.plan.network, _draws(deployment, stored)
     spec, tensor = network.values[layer.inputs[0]], parameters.plan.tensors[layer.weight]
     weights, out = parameters.values[layer.weight], empty_output(network.values[layer.output], len(x))
-    samplers = tuple(part.sampler for part in stored)
-    writes = tuple(part.region.key.write for part in stored)
-    flips = tuple(np.zeros_like(part.region.written) for part in stored)
-    counts = np.zeros(len(stored), dtype=np.int64)
-    per_pixel, geometry = deployment.policy is ReadPolicy.ACCESS, geometry_of(layer.window)
+    geometry = geometry_of(layer.window)
     if tensor.packed:
         x = with_border(x, layer.window)
         binary.binary_convolution_redrawn(
-            x, spec.height_width, spec.channels, weights, geometry, out, tensor.outer, tensor.inner, samplers, flips,
-            deployment.trial, writes, first, per_pixel, counts,
+            x, spec.height_width, spec.channels, weights, geometry, out, tensor.outer, tensor.inner, draws.samplers, draws.flips,
+            deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
         )  # fmt: skip
         with_bias(layer, out, parameters)
     else:
         x = with_border(centred(x, spec, even=True), layer.window)
         zero_points, bias = convolution_constants(layer, parameters)
-        planes = tuple(np.array(part.slot.planes, dtype=np.int64) for part in stored)
         bits, signed = tensor.encoding.bits, tensor.encoding.kind == "signed"
         integer.integer_convolution_redrawn(
-            x, weights, zero_points, bias, geometry, out, tensor.outer, tensor.inner, samplers, planes, bits, signed, flips,
-            deployment.trial, writes, first, per_pixel, counts,
+            x, weights, zero_points, bias, geometry, out, tensor.outer, tensor.inner, draws.samplers, draws.planes, bits, signed,
+            draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
         )  # fmt: skip
-    reads = len(x) * (out.shape[1] * out.shape[2] if per_pixel else 1)
-    for part, count in zip(stored, counts, strict=True):
-        deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * reads)
+    draws.tally(deployment, stored, len(x) * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))
     return out
+
+
+def _redrawn_signs(
+    step: SignConvolution,
+    x: Array,
+    parameters: Parameters,
+    deployment: Deployment,
+    stored: tuple[StoredSlot, ...],
+    first: int,
+) -> Array:
+    """The same for a fused step."""
+    network, layer, draws = parameters.plan.network, step.convolution, _draws(deployment, stored)
+    spec, tensor = network.values[layer.inputs[0]], parameters.plan.tensors[layer.weight]
+    weights, threshold = parameters.values[layer.weight], parameters.values[step.threshold]
+    out, geometry = empty_signs(network, step, len(x)), geometry_of(layer.window)
+    if tensor.packed:
+        places, place_of = places_of(layer.window, spec.height_width, conv_size(layer, spec))
+        x = with_border(x, layer.window)
+        signs.binary_signs_redrawn(
+            x, spec.channels, weights, threshold, places, place_of, geometry, out, tensor.outer, tensor.inner, draws.samplers,
+            draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
+        )  # fmt: skip
+    else:
+        x = with_border(centred(x, spec, even=True), layer.window)
+        _, bias = convolution_constants(layer, parameters)
+        bits, signed = tensor.encoding.bits, tensor.encoding.kind == "signed"
+        signs.integer_signs_redrawn(
+            x, weights, bias, threshold, geometry, out, tensor.outer, tensor.inner, draws.samplers, draws.planes, bits, signed,
+            draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
+        )  # fmt: skip
+    draws.tally(deployment, stored, len(x) * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))
+    return finish(step, out, parameters)
 
 
 def _gather(plan: Plan, wanted: Sequence[str], parts: Iterator[dict[str, Array]]) -> dict[str, Array]:

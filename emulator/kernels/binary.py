@@ -10,16 +10,14 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from emulator.kernels.rows import CHUNK, row_addresses
 from emulator.kernels.scatter import flip_packed
 from emulator.kernels.tile import BINARY_ROWS, LANES, binary_row, binary_tile
 from memmodels.sampler import draw_region, popcount_word
 
-_CHUNK = 96
-"""Rows that pass by a block of weights before the next block comes; their activations stay in the first-level cache."""
-
 
 @numba.njit(cache=True, nogil=True)
-def _stretches(x, kernel, dilation):  # type: ignore[no-untyped-def]
+def stretches(x, kernel, dilation):  # type: ignore[no-untyped-def]
     """Byte offsets of the stretches of a window, and the words of each: one per kernel row, or one per tap if dilated."""
     width, words = x.shape[2], x.shape[3]
     if dilation[1] == 1:
@@ -32,7 +30,7 @@ def _stretches(x, kernel, dilation):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _ones_by_tap(weights, taps):  # type: ignore[no-untyped-def]
+def ones_by_tap(weights, taps):  # type: ignore[no-untyped-def]
     """How many +1 weights each tap has: (blocks, taps, LANES)."""
     words = weights.shape[1] // taps
     ones = np.zeros((weights.shape[0], taps, LANES), dtype=np.int64)
@@ -44,53 +42,50 @@ def _ones_by_tap(weights, taps):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _epilogue(mismatches, channels, ones, oy, ox, size, geometry, out):  # type: ignore[no-untyped-def]
-    """Mismatching bits of one output pixel and block -> sums of products; taps in the border are taken out."""
+def _correct_border(mismatches, ones, oy, ox, size, geometry):  # type: ignore[no-untyped-def]
+    """Take the taps in the border out of an output pixel's mismatches; returns how many taps are inside."""
     kernel, stride, dilation, pads = geometry
     top, left = oy * stride[0] - pads[0], ox * stride[1] - pads[1]
-    bottom, right = top + dilation[0] * (kernel[0] - 1), left + dilation[1] * (kernel[1] - 1)
-    taps = kernel[0] * kernel[1]
-    if top < 0 or left < 0 or bottom >= size[0] or right >= size[1]:
-        inside = 0
-        for tap in range(taps):
-            iy, ix = top + tap // kernel[1] * dilation[0], left + tap % kernel[1] * dilation[1]
-            if 0 <= iy < size[0] and 0 <= ix < size[1]:
-                inside += 1
-            else:
-                for lane in range(LANES):
-                    mismatches[lane] -= ones[tap, lane]
-        taps = inside
-    for lane in range(out.size):
-        out[lane] = taps * channels - 2 * mismatches[lane]
+    inside = 0
+    for tap in range(kernel[0] * kernel[1]):
+        iy, ix = top + tap // kernel[1] * dilation[0], left + tap % kernel[1] * dilation[1]
+        if 0 <= iy < size[0] and 0 <= ix < size[1]:
+            inside += 1
+        else:
+            for lane in range(LANES):
+                mismatches[lane] -= ones[tap, lane]
+    return inside
 
 
 @numba.njit(cache=True, nogil=True)
 def _rows(x, size, channels, weights, geometry, first, last, out):  # type: ignore[no-untyped-def]
     """Output pixels first..last (counted over images, rows, columns) for all output channels."""
     kernel, stride, dilation, pads = geometry
-    offsets, length = _stretches(x, kernel, dilation)
-    ones = _ones_by_tap(weights, kernel[0] * kernel[1]) if max(pads) > 0 else np.zeros((weights.shape[0], 1, 1), dtype=np.int64)
-    addresses = np.empty(BINARY_ROWS, dtype=np.int64)
+    offsets, length = stretches(x, kernel, dilation)
+    padded, taps = max(pads) > 0, kernel[0] * kernel[1]
+    ones = ones_by_tap(weights, taps) if padded else np.zeros((weights.shape[0], 1, 1), dtype=np.int64)
+    at, to = np.empty(CHUNK + BINARY_ROWS, dtype=np.int64), np.empty(CHUNK + BINARY_ROWS, dtype=np.int64)
     sums = np.empty((BINARY_ROWS, LANES), dtype=np.int64)
-    block_bytes, outputs, oh, ow = weights.shape[1] * LANES * 8, out.shape[3], out.shape[1], out.shape[2]
-    for chunk in range(first, last, _CHUNK):
-        end = min(chunk + _CHUNK, last)
+    flat = out.reshape(-1, out.shape[3])
+    for chunk in range(first, last, CHUNK):
+        end = min(chunk + CHUNK, last)
+        row_addresses(x, out, stride, 8, chunk, end, at, to)
         for block in range(weights.shape[0]):
-            channel = block * LANES
-            here = weights.ctypes.data + block * block_bytes
+            channel, here = block * LANES, weights.ctypes.data + block * weights.shape[1] * LANES * 8
             for row in range(chunk, end, BINARY_ROWS):
-                for r in range(BINARY_ROWS):
-                    pixel = min(row + r, end - 1)
-                    y = pixel // (oh * ow) * x.shape[1] + pixel // ow % oh * stride[0]
-                    addresses[r] = x.ctypes.data + (y * x.shape[2] + pixel % ow * stride[1]) * x.shape[3] * 8
+                own = at.ctypes.data + (row - chunk) * 8
                 if row + 1 == end:
-                    binary_row(addresses.ctypes.data, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
+                    binary_row(own, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
                 else:
-                    binary_tile(addresses.ctypes.data, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
+                    binary_tile(own, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
                 for r in range(min(BINARY_ROWS, end - row)):
-                    image, oy, ox = (row + r) // (oh * ow), (row + r) // ow % oh, (row + r) % ow
-                    line = out[image, oy, ox, channel : min(channel + LANES, outputs)]
-                    _epilogue(sums[r], channels, ones[block], oy, ox, size, geometry, line)
+                    inside = taps
+                    if padded:
+                        oy, ox = (row + r) // out.shape[2] % out.shape[1], (row + r) % out.shape[2]
+                        inside = _correct_border(sums[r], ones[block], oy, ox, size, geometry)
+                    line = flat[row + r, channel : min(channel + LANES, out.shape[3])]
+                    for lane in range(line.size):
+                        line[lane] = inside * channels - 2 * sums[r, lane]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from emulator.kernels.rows import CHUNK, row_addresses
 from emulator.kernels.scatter import flip_values
 from emulator.kernels.tile import INTEGER_ROWS, LANES, integer_row, integer_tile
 from memmodels.sampler import draw_region
 
-_CHUNK = 96
-"""Rows that pass by a block of weights before the next block comes."""
-
 
 @numba.njit(cache=True, nogil=True)
-def _stretches(x, kernel, dilation):  # type: ignore[no-untyped-def]
+def stretches(x, kernel, dilation):  # type: ignore[no-untyped-def]
     """Byte offsets of the stretches of a window, and the pairs of each: one per kernel row, or one per tap if dilated."""
     width, channels = x.shape[2], x.shape[3]
     if dilation[1] == 1:
@@ -46,31 +44,33 @@ def _window_sum(x, image, oy, ox, geometry):  # type: ignore[no-untyped-def]
 def _rows(x, weights, zero_points, bias, geometry, first, last, out):  # type: ignore[no-untyped-def]
     """Output pixels first..last (counted over images, rows, columns) for all output channels."""
     kernel, stride, dilation, _ = geometry
-    offsets, length = _stretches(x, kernel, dilation)
-    addresses = np.empty(INTEGER_ROWS, dtype=np.int64)
+    offsets, length = stretches(x, kernel, dilation)
+    at, to = np.empty(CHUNK + INTEGER_ROWS, dtype=np.int64), np.empty(CHUNK + INTEGER_ROWS, dtype=np.int64)
     sums = np.empty((INTEGER_ROWS, LANES), dtype=np.int32)
-    block_bytes, outputs, oh, ow = weights.shape[1] * LANES * 4, out.shape[3], out.shape[1], out.shape[2]
-    shifted = np.any(zero_points != 0)
-    for chunk in range(first, last, _CHUNK):
-        end = min(chunk + _CHUNK, last)
+    outputs, oh, ow = out.shape[3], out.shape[1], out.shape[2]
+    flat, shifted = out.reshape(-1, out.shape[3]), np.any(zero_points != 0)
+    for chunk in range(first, last, CHUNK):
+        end = min(chunk + CHUNK, last)
+        row_addresses(x, out, stride, 2, chunk, end, at, to)
         for block in range(weights.shape[0]):
-            channel = block * LANES
-            here = weights.ctypes.data + block * block_bytes
+            channel, here = block * LANES, weights.ctypes.data + block * weights.shape[1] * LANES * 4
+            stop = min(channel + LANES, outputs)
+            own_bias, own_zero = bias[channel:stop], zero_points[channel:stop]
             for row in range(chunk, end, INTEGER_ROWS):
-                for r in range(INTEGER_ROWS):
-                    pixel = min(row + r, end - 1)
-                    y = pixel // (oh * ow) * x.shape[1] + pixel // ow % oh * stride[0]
-                    addresses[r] = x.ctypes.data + (y * x.shape[2] + pixel % ow * stride[1]) * x.shape[3] * 2
+                own = at.ctypes.data + (row - chunk) * 8
                 if row + 1 == end:
-                    integer_row(addresses.ctypes.data, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
+                    integer_row(own, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
                 else:
-                    integer_tile(addresses.ctypes.data, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
+                    integer_tile(own, here, offsets.ctypes.data, offsets.size, length, sums.ctypes.data)
                 for r in range(min(INTEGER_ROWS, end - row)):
-                    image, oy, ox = (row + r) // (oh * ow), (row + r) // ow % oh, (row + r) % ow
-                    total = _window_sum(x, image, oy, ox, geometry) if shifted else np.int32(0)
-                    for lane in range(min(LANES, outputs - channel)):
-                        o = channel + lane
-                        out[image, oy, ox, o] = sums[r, lane] - zero_points[o] * total + bias[o]
+                    line = flat[row + r, channel:stop]
+                    for lane in range(line.size):
+                        line[lane] = sums[r, lane] + own_bias[lane]
+                    if shifted:
+                        image, oy, ox = (row + r) // (oh * ow), (row + r) // ow % oh, (row + r) % ow
+                        total = _window_sum(x, image, oy, ox, geometry)
+                        for lane in range(line.size):
+                            line[lane] -= own_zero[lane] * total
 
 
 @numba.njit(cache=True, nogil=True)

@@ -53,14 +53,14 @@ def make_tile(step: str, rows: int, vectors: int) -> Any:
     int64 (binary) or int32 (integer). `rows` x `vectors` accumulators live in registers; the block is walked in as many passes as
     LANES needs.
     """
-    lanes = 8 if step == "binary" else 16 if WIDE else 8
-    assert LANES % (lanes * vectors) == 0
+    lanes = _lanes(step, vectors)
 
     @intrinsic  # type: ignore[untyped-decorator]
     def tile(typingctx, row_addresses, weights, offsets, segments, length, out):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             for first in range(0, LANES, lanes * vectors):
-                _emit(builder, args, step, rows, vectors, lanes, first)
+                sums = _emit(builder, args[:5], step, rows, vectors, lanes, first)
+                _store_sums(builder, args[5], sums, rows, first)
             return ir.Constant(_I64, 0)
 
         return types.int64(*[types.int64] * 6), codegen
@@ -68,9 +68,37 @@ def make_tile(step: str, rows: int, vectors: int) -> Any:
     return tile
 
 
-def _emit(builder: Any, args: Any, step: str, rows: int, vectors: int, lanes: int, first: int) -> None:
-    """Two nested loops (segments, words of a segment) around the step; accumulators are phi nodes."""
-    row_addresses, weights, offsets, segments, length, out = args
+def make_sign_tile(step: str, rows: int, vectors: int) -> Any:
+    """The same tile ending in bits: tile(row_addresses, weights, offsets, segments, length, limits, outs) -> int64.
+
+    limits, outs: addresses of `rows` int64 addresses, of LANES limits (as wide as a sum) and of LANES / 8 bytes for the bits. A bit
+    is 1 where mismatches <= limit (binary) or the sum >= limit (integer): a folded threshold, made while sums are in registers.
+    """
+    lanes = _lanes(step, vectors)
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def tile(typingctx, row_addresses, weights, offsets, segments, length, limits, outs):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            for first in range(0, LANES, lanes * vectors):
+                sums = _emit(builder, args[:5], step, rows, vectors, lanes, first)
+                _store_signs(builder, args[5], args[6], sums, step, rows, first)
+            return ir.Constant(_I64, 0)
+
+        return types.int64(*[types.int64] * 7), codegen
+
+    return tile
+
+
+def _lanes(step: str, vectors: int) -> int:
+    """Lanes of one vector."""
+    lanes = 8 if step == "binary" else 16 if WIDE else 8
+    assert LANES % (lanes * vectors) == 0
+    return lanes
+
+
+def _emit(builder: Any, args: Any, step: str, rows: int, vectors: int, lanes: int, first: int) -> list[Any]:
+    """Two nested loops (segments, words of a segment) around the step; accumulators are phi nodes. Returns the final ones."""
+    row_addresses, weights, offsets, segments, length = args
     word = 8 if step == "binary" else 4
     vector = ir.VectorType(_I64 if step == "binary" else _I32, lanes)
     zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
@@ -118,11 +146,31 @@ def _emit(builder: Any, args: Any, step: str, rows: int, vectors: int, lanes: in
         phi.add_incoming(from_loop, inner)
 
     builder.position_at_end(done)
+    return new
+
+
+def _store_sums(builder: Any, out: Any, sums: list[Any], rows: int, first: int) -> None:
+    """Write the accumulators of each row behind one another."""
+    vectors, lanes = len(sums) // rows, sums[0].type.count
+    word = sums[0].type.element.width // 8
+    for index, total in enumerate(sums):
+        r, v = divmod(index, vectors)
+        address = builder.add(out, ir.Constant(_I64, (r * LANES + first + v * lanes) * word))
+        builder.store(total, builder.inttoptr(address, total.type.as_pointer())).align = word
+
+
+def _store_signs(builder: Any, limits: Any, outs: Any, sums: list[Any], step: str, rows: int, first: int) -> None:
+    """Compare the accumulators of each row with the row's limits and write one bit per lane, lane 0 lowest."""
+    vectors, lanes = len(sums) // rows, sums[0].type.count
+    word, mask = sums[0].type.element.width // 8, ir.IntType(lanes)
     for r in range(rows):
+        own_limits, own_out = (_load(builder, table, ir.Constant(_I64, 8 * r), _I64) for table in (limits, outs))
         for v in range(vectors):
-            address = builder.add(out, ir.Constant(_I64, (r * LANES + first + v * lanes) * word))
-            store = builder.store(new[r * vectors + v], builder.inttoptr(address, vector.as_pointer()))
-            store.align = word
+            lane = first + v * lanes
+            limit = _load(builder, own_limits, ir.Constant(_I64, lane * word), sums[0].type)
+            bits = builder.icmp_signed("<=" if step == "binary" else ">=", sums[r * vectors + v], limit)
+            address = builder.add(own_out, ir.Constant(_I64, lane // 8))
+            builder.store(builder.bitcast(bits, mask), builder.inttoptr(address, mask.as_pointer())).align = 1
 
 
 def _step(builder: Any, step: str, total: Any, x: Any, w: Any) -> Any:
@@ -163,3 +211,7 @@ binary_tile = make_tile("binary", BINARY_ROWS, BINARY_VECTORS)
 binary_row = make_tile("binary", 1, BINARY_VECTORS)
 integer_tile = make_tile("integer", INTEGER_ROWS, INTEGER_VECTORS)
 integer_row = make_tile("integer", 1, INTEGER_VECTORS)
+binary_sign_tile = make_sign_tile("binary", BINARY_ROWS, BINARY_VECTORS)
+binary_sign_row = make_sign_tile("binary", 1, BINARY_VECTORS)
+integer_sign_tile = make_sign_tile("integer", INTEGER_ROWS, INTEGER_VECTORS)
+integer_sign_row = make_sign_tile("integer", 1, INTEGER_VECTORS)
