@@ -15,8 +15,8 @@ import numpy as np
 from emulator.network import Convolution, Layer, Network
 from emulator.placement import Placement, Slot
 from emulator.plan import Plan
-from emulator.storage import codes_of, layout_of
-from memmodels.address import Words, pack
+from emulator.storage import layout_of
+from memmodels.address import Words
 from memmodels.catalogue import open_memory
 from memmodels.memory import Key, Memory, Region
 from memmodels.sampler import Sampler, draw_region
@@ -154,7 +154,7 @@ def deploy(
     for slot in placement.slots:
         tensor, memory = plan.network.tensors[slot.tensor], memories[slot.array]
         layout = layout_of(tensor, slot.planes)
-        region = memory.write(pack(codes_of(tensor.values, tensor.encoding), layout), layout, Key(trial))
+        region = memory.write(plan.stored(layout), layout, Key(trial))
         slots.setdefault(slot.tensor, []).append(StoredSlot(slot, memory, region, memory.sampler(region)))
     stored = {name: tuple(parts) for name, parts in slots.items()}
     return Deployment(plan, trial, policy, stored, faults=[] if record else None)

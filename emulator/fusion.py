@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.kernels import binary, pool, signs
-from emulator.layers import Array, centred, convolution_constants, empty_output, geometry_of, with_border
+from emulator.layers import Array, centred, convolution_constants, empty_output, geometry_of, packed_input, with_border
 from emulator.network import Convolution, Layer, MaxPool, Network, Threshold, ValueSpec, Window
 from emulator.plan import Parameters
 
@@ -110,15 +110,14 @@ def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array:
     network, layer = parameters.plan.network, step.convolution
     spec, weights = network.values[layer.inputs[0]], parameters.values[layer.weight]
     out, threshold = empty_signs(network, step, len(x)), parameters.values[step.threshold]
-    geometry = geometry_of(layer.window)
     if weights.dtype == np.uint64:
-        places, place_of = places_of(layer.window, spec.height_width, conv_size(layer, spec))
-        x = with_border(x, layer.window)
-        signs.binary_signs(x, spec.channels, weights, threshold, places, place_of, geometry, out)
+        own = packed_input(layer, x, parameters)
+        places, place_of = places_of(own.window, own.size, conv_size(layer, spec))
+        signs.binary_signs(own.x, own.channels, weights, threshold, places, place_of, geometry_of(own.window), out)
     else:
         x = with_border(centred(x, spec, even=True), layer.window)
         _, bias = convolution_constants(layer, parameters)
-        signs.integer_signs(x, weights, bias, threshold, geometry, out)
+        signs.integer_signs(x, weights, bias, threshold, geometry_of(layer.window), out)
     return finish(step, out, parameters)
 
 

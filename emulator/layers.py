@@ -7,6 +7,7 @@ the physical form that `network.py` describes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,8 @@ def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Paramet
     if spec.kind == "float":
         return _float_convolution(layer, x, parameters)
     if weights.dtype == np.uint64:
-        x = with_border(x, layer.window)
-        binary.binary_convolution(x, spec.height_width, spec.channels, weights, geometry_of(layer.window), out)
+        signs = packed_input(layer, x, parameters)
+        binary.binary_convolution(signs.x, signs.size, signs.channels, weights, geometry_of(signs.window), out)
         return with_bias(layer, out, parameters)
     x = with_border(centred(x, spec, even=layer.groups == 1), layer.window)
     zero_points, bias = convolution_constants(layer, parameters)
@@ -92,6 +93,30 @@ def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Paramet
     else:
         integer.grouped_convolution(x, weights, zero_points, bias, layer.groups, geometry_of(layer.window), out)
     return out
+
+
+@dataclass(frozen=True, eq=False)
+class PackedInput:
+    """Bits as a kernel of packed signs takes them: with their border, or flattened if its weights are (`KernelTensor.flat`)."""
+
+    x: Array
+    size: tuple[int, int]
+    channels: int
+    window: nw.Window
+
+
+def packed_input(layer: nw.Convolution, x: Array, parameters: Parameters) -> PackedInput:
+    """A layer's input bits, in the order of its weights."""
+    spec = parameters.plan.network.values[layer.inputs[0]]
+    height, width = spec.height_width
+    if not parameters.plan.tensors[layer.weight].flat:
+        return PackedInput(with_border(x, layer.window), (height, width), spec.channels, layer.window)
+    bits = spec.channels * height * width
+    if (height, width) != (1, 1):
+        flat = np.zeros((len(x), 1, 1, -(-bits // 64)), dtype=np.uint64)
+        binary.flatten_bits(x, spec.channels, flat)
+        x = flat
+    return PackedInput(np.ascontiguousarray(x), (1, 1), bits, nw.Window((1, 1)))
 
 
 def convolution_constants(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, Array]:

@@ -7,15 +7,16 @@ works on its own copy (`Parameters`), because faults are put into it in place an
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from emulator.kernels.scatter import flip_packed, flip_values
+from emulator.kernels.scatter import flip_signs, flip_values
 from emulator.kernels.tile import LANES
 from emulator.network import Convolution, Encoding, Layer, Network, StoredTensor
-from memmodels.address import Words
+from emulator.storage import codes_of
+from memmodels.address import Layout, Words, pack
 from memmodels.errors import ModelError
 
 
@@ -24,13 +25,15 @@ class KernelTensor:
     """A stored tensor as its kernel reads it.
 
     values: uint64 words of packed signs, or integers. Element e of the storage order lies at outer[e // n] + inner[e % n], n being
-    inner.size (both int64): a bit of the packed words, or an index into the flattened integers.
+    inner.size (both int64): a bit of the packed words, or an index into the flattened integers. flat: packed signs that keep the
+    storage order within an output channel, so that faults are put in word by word; their layer flattens its input instead.
     """
 
     tensor: StoredTensor
     values: npt.NDArray[np.generic]
     outer: npt.NDArray[np.int64]
     inner: npt.NDArray[np.int64]
+    flat: bool = False
 
     @property
     def packed(self) -> bool:
@@ -47,6 +50,15 @@ class Plan:
 
     network: Network
     tensors: dict[str, KernelTensor]
+    _stored: dict[tuple[str, tuple[int, ...]], Words] = field(default_factory=dict, repr=False)
+
+    def stored(self, layout: Layout) -> Words:
+        """The words that a memory is asked to hold for a layout of one of the tensors; made once."""
+        key = layout.name, layout.planes
+        if key not in self._stored:
+            tensor = self.network.tensors[layout.name]
+            self._stored[key] = pack(codes_of(tensor.values, tensor.encoding), layout)
+        return self._stored[key]
 
     def parameters(self) -> Parameters:
         """A run's own copy of what a memory may make faulty."""
@@ -64,7 +76,7 @@ class Parameters:
         """Flip the cells set in `flips` (storage order, of the region that holds `planes`); flipping again takes them back."""
         kernel = self.plan.tensors[name]
         if kernel.packed:
-            flip_packed(self.values[name], kernel.outer, kernel.inner, flips)
+            flip_signs(self.values[name], kernel.outer, kernel.inner, kernel.flat, flips)
         else:
             signed = kernel.encoding.kind == "signed"
             wide = np.array(planes, dtype=np.int64)
@@ -105,14 +117,22 @@ def _weights(network: Network, layer: Convolution) -> KernelTensor:
     tensor = network.tensors[layer.weight]
     kind = network.values[layer.inputs[0]].kind
     if kind == "bits" and tensor.encoding.kind == "sign" and layer.groups == 1:
-        return _packed_signs(tensor)
+        return _packed_signs(tensor, is_flat(network, layer))
     blocked = kind != "float" and layer.groups == 1
     return _integers(tensor, blocked)
 
 
-def _packed_signs(tensor: StoredTensor) -> KernelTensor:
-    """Signs -> [blocks][taps * words][LANES] words (see `kernels/binary.py`)."""
+def is_flat(network: Network, layer: Convolution) -> bool:
+    """Whether a layer of packed signs sees each image as one vector: a matrix product behind Flatten."""
+    window, size = layer.window, network.values[layer.inputs[0]].height_width
+    return window.kernel == size and not any(window.pads) and window.dilation == (1, 1)
+
+
+def _packed_signs(tensor: StoredTensor, flat: bool) -> KernelTensor:
+    """Signs -> [blocks][taps * words][LANES] words (see `kernels/binary.py`); flat: all taps and channels are one row of bits."""
     outputs, channels, taps = _shape(tensor)
+    if flat:
+        channels, taps = channels * taps, 1
     words, blocks = -(-channels // 64), -(-outputs // LANES)
     o, (c, tap) = np.arange(outputs), np.ix_(np.arange(channels), np.arange(taps))
     outer = (o // LANES * (taps * words) * LANES + o % LANES) * 64
@@ -120,7 +140,7 @@ def _packed_signs(tensor: StoredTensor) -> KernelTensor:
     bits = np.zeros(blocks * taps * words * LANES * 64, dtype=np.uint8)
     bits[outer[:, None] + inner] = tensor.values.reshape(outputs, -1) > 0
     values = np.packbits(bits, bitorder="little").view(np.uint64).reshape(blocks, taps * words, LANES)
-    return KernelTensor(tensor, values, outer, inner)
+    return KernelTensor(tensor, values, outer, inner, flat)
 
 
 def _integers(tensor: StoredTensor, blocked: bool) -> KernelTensor:

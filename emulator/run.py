@@ -19,6 +19,7 @@ from emulator.layers import (
     convolution_constants,
     empty_output,
     geometry_of,
+    packed_input,
     to_channels_last,
     to_onnx_order,
     values_of,
@@ -230,7 +231,7 @@ def _draws(deployment: Deployment, stored: tuple[StoredSlot, ...]) -> _Draws:
         samplers=tuple(part.sampler for part in stored if part.sampler is not None),
         writes=tuple(part.region.key.write for part in stored),
         planes=tuple(np.array(part.slot.planes, dtype=np.int64) for part in stored),
-        flips=tuple(np.zeros_like(part.region.written) for part in stored),
+        flips=tuple(np.zeros((2, part.region.written.size), dtype=np.uint64) for part in stored),
         counts=np.zeros(len(stored), dtype=np.int64),
         per_pixel=deployment.policy is ReadPolicy.ACCESS,
     )
@@ -250,10 +251,10 @@ def _redrawn_in_kernel(
     weights, out = parameters.values[layer.weight], empty_output(network.values[layer.output], len(x))
     geometry = geometry_of(layer.window)
     if tensor.packed:
-        x = with_border(x, layer.window)
+        own = packed_input(layer, x, parameters)
         binary.binary_convolution_redrawn(
-            x, spec.height_width, spec.channels, weights, geometry, out, tensor.outer, tensor.inner, draws.samplers, draws.flips,
-            deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
+            own.x, own.size, own.channels, weights, geometry_of(own.window), out, tensor.outer, tensor.inner, tensor.flat,
+            draws.samplers, draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
         )  # fmt: skip
         with_bias(layer, out, parameters)
     else:
@@ -282,11 +283,11 @@ def _redrawn_signs(
     weights, threshold = parameters.values[layer.weight], parameters.values[step.threshold]
     out, geometry = empty_signs(network, step, len(x)), geometry_of(layer.window)
     if tensor.packed:
-        places, place_of = places_of(layer.window, spec.height_width, conv_size(layer, spec))
-        x = with_border(x, layer.window)
+        own = packed_input(layer, x, parameters)
+        places, place_of = places_of(own.window, own.size, conv_size(layer, spec))
         signs.binary_signs_redrawn(
-            x, spec.channels, weights, threshold, places, place_of, geometry, out, tensor.outer, tensor.inner, draws.samplers,
-            draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
+            own.x, own.channels, weights, threshold, places, place_of, geometry_of(own.window), out, tensor.outer, tensor.inner,
+            tensor.flat, draws.samplers, draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
         )  # fmt: skip
     else:
         x = with_border(centred(x, spec, even=True), layer.window)

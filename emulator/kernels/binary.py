@@ -10,10 +10,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from emulator.kernels.redraw import redraw_signs, take_back_signs
 from emulator.kernels.rows import CHUNK, row_addresses
-from emulator.kernels.scatter import flip_packed
+from emulator.kernels.scatter import lowest_bit
 from emulator.kernels.tile import BINARY_ROWS, LANES, binary_row, binary_tile
-from memmodels.sampler import draw_region, popcount_word
+from memmodels.sampler import popcount_word
 
 
 @numba.njit(cache=True, nogil=True)
@@ -99,22 +100,22 @@ def binary_convolution(x, size, channels, weights, geometry, out):  # type: igno
 
 @numba.njit(cache=True, nogil=True)
 def binary_convolution_redrawn(  # type: ignore[no-untyped-def]
-    x, size, channels, weights, geometry, out, outer, inner, samplers, flips, trial, writes, first_image, per_pixel, counts
+    x, size, channels, weights, geometry, out, outer, inner, flat, samplers, flips, trial, writes, first_image, per_pixel, counts
 ):
     """The same with weights that are read anew for each image, or for each output pixel (`per_pixel`).
 
-    outer, inner: see `scatter.py`. samplers, flips: one per region of the weight tensor; counts[i] += flips drawn from region i.
+    outer, inner, flat: see `scatter.py`. samplers, flips (2, words): one per region of the weight tensor; see `redraw.py`.
+    counts[i] += flips drawn from region i.
     """
     pixels = out.shape[1] * out.shape[2]
     step = 1 if per_pixel else pixels
     for row in range(0, out.shape[0] * pixels, step):
         read = first_image * (pixels // step) + row // step
         for i in range(len(samplers)):
-            counts[i] += draw_region(samplers[i], trial, writes[i], read, flips[i])
-            flip_packed(weights, outer, inner, flips[i])
+            counts[i] += redraw_signs(samplers[i], trial, writes[i], read, weights, outer, inner, flat, flips[i])
         _rows(x, size, channels, weights, geometry, row, row + step, out)
-        for i in range(len(samplers)):
-            flip_packed(weights, outer, inner, flips[i])
+    for i in range(len(samplers)):
+        take_back_signs(weights, outer, inner, flat, flips[i])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -137,6 +138,20 @@ def unpack_channels(words: npt.NDArray[np.uint64], channels: int) -> npt.NDArray
     """(..., ceil(C/64)) words -> (..., C) values +1 and -1 (int8)."""
     bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")[..., :channels]
     return (bits.astype(np.int8) << 1) - 1
+
+
+@numba.njit(cache=True, nogil=True)
+def flatten_bits(x, channels, out):  # type: ignore[no-untyped-def]
+    """Packed channels-last bits (n, h, w, words) -> (n, 1, 1, ceil(C h w / 64)) in ONNX order; out zeroed by the caller."""
+    taps = x.shape[1] * x.shape[2]
+    for image in range(x.shape[0]):
+        for tap in range(taps):
+            for word in range(x.shape[3]):
+                bits = x[image, tap // x.shape[2], tap % x.shape[2], word]
+                while bits != 0:
+                    place = (word * 64 + lowest_bit(bits)) * taps + tap
+                    out[image, 0, 0, place >> 6] |= np.uint64(1) << np.uint64(place & 63)
+                    bits &= bits - np.uint64(1)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from emulator.kernels.redraw import redraw_values, take_back_values
 from emulator.kernels.rows import CHUNK, row_addresses
-from emulator.kernels.scatter import flip_values
 from emulator.kernels.tile import INTEGER_ROWS, LANES, integer_row, integer_tile
-from memmodels.sampler import draw_region
 
 
 @numba.njit(cache=True, nogil=True)
@@ -86,19 +85,20 @@ def integer_convolution_redrawn(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """The same with weights that are read anew for each image, or for each output pixel (`per_pixel`).
 
-    outer, inner: see `scatter.py`. samplers, planes, flips: one per region of the weight tensor; counts[i] += flips drawn
-    from region i.
+    outer, inner: see `scatter.py`. samplers, planes, flips (2, words): one per region of the weight tensor; see `redraw.py`.
+    counts[i] += flips drawn from region i.
     """
     pixels = out.shape[1] * out.shape[2]
     step = 1 if per_pixel else pixels
     for row in range(0, out.shape[0] * pixels, step):
         read = first_image * (pixels // step) + row // step
         for i in range(len(samplers)):
-            counts[i] += draw_region(samplers[i], trial, writes[i], read, flips[i])
-            flip_values(weights, outer, inner, planes[i], bits, signed, flips[i])
+            counts[i] += redraw_values(
+                samplers[i], trial, writes[i], read, weights, outer, inner, planes[i], bits, signed, flips[i]
+            )
         _rows(x, weights, zero_points, bias, geometry, row, row + step, out)
-        for i in range(len(samplers)):
-            flip_values(weights, outer, inner, planes[i], bits, signed, flips[i])
+    for i in range(len(samplers)):
+        take_back_values(weights, outer, inner, planes[i], bits, signed, flips[i])
 
 
 @numba.njit(cache=True, nogil=True)

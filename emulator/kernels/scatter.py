@@ -17,7 +17,7 @@ _U0, _U1 = np.uint64(0), np.uint64(1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _lowest(typingctx, word):  # type: ignore[no-untyped-def]
+def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
     """The index (int64) of the lowest set bit of a uint64 that is not 0: one instruction."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
@@ -36,7 +36,7 @@ def flip_packed(weights, outer, inner, flips):  # type: ignore[no-untyped-def]
             continue
         channel, rest = divmod(i * 64, inner.size)
         while word != _U0:
-            element = rest + _lowest(word)
+            element = rest + lowest_bit(word)
             word &= word - _U1
             o = channel
             while element >= inner.size:
@@ -57,7 +57,7 @@ def flip_values(values, outer, inner, planes, bits, signed, flips):  # type: ign
     for i in range(flips.size):
         word = flips[i]
         while word != _U0:
-            element, cell = divmod(i * 64 + _lowest(word), cells)
+            element, cell = divmod(i * 64 + lowest_bit(word), cells)
             word &= word - _U1
             channel, rest = divmod(element, inner.size)
             place = outer[channel] + inner[rest]
@@ -70,3 +70,37 @@ def flip_values(values, outer, inner, planes, bits, signed, flips):  # type: ign
                 flat[place] = code + (1 << plane) if code < 0 else code - (1 << plane)
             else:
                 flat[place] ^= 1 << plane
+
+
+@numba.njit(cache=True, nogil=True)
+def flip_rows(weights, row_bits, flips):  # type: ignore[no-untyped-def]
+    """Flip signs whose kernel order is the storage order within each output channel: whole words at a time.
+
+    weights: uint64 [O/LANES][words][LANES] (`plan.KernelTensor.flat`). row_bits: stored bits of one output channel.
+    """
+    lanes = weights.shape[2]
+    for i in range(flips.size):
+        word = flips[i]
+        if word == _U0:
+            continue
+        row, at = divmod(i * 64, row_bits)
+        left = 64
+        while left > 0 and word != _U0:
+            count = min(left, row_bits - at)
+            part = word & (~_U0 >> np.uint64(64 - count))
+            shift = np.uint64(at & 63)
+            weights[row // lanes, at >> 6, row % lanes] ^= part << shift
+            if at & 63 and (at & 63) + count > 64:
+                weights[row // lanes, (at >> 6) + 1, row % lanes] ^= part >> (np.uint64(64) - shift)
+            left -= count
+            word = word >> np.uint64(count) if count < 64 else _U0
+            row, at = row + 1, 0
+
+
+@numba.njit(cache=True, nogil=True)
+def flip_signs(weights, outer, inner, flat, flips):  # type: ignore[no-untyped-def]
+    """`flip_rows` or `flip_packed`, whichever the order of the weights allows."""
+    if flat:
+        flip_rows(weights, inner.size, flips)
+    else:
+        flip_packed(weights, outer, inner, flips)

@@ -14,8 +14,8 @@ import numpy as np
 from emulator.kernels.binary import ones_by_tap
 from emulator.kernels.binary import stretches as binary_stretches
 from emulator.kernels.integer import stretches as integer_stretches
+from emulator.kernels.redraw import redraw_signs, redraw_values, take_back_signs, take_back_values
 from emulator.kernels.rows import CHUNK, row_addresses
-from emulator.kernels.scatter import flip_packed, flip_values
 from emulator.kernels.tile import (
     BINARY_ROWS,
     INTEGER_ROWS,
@@ -25,7 +25,6 @@ from emulator.kernels.tile import (
     integer_sign_row,
     integer_sign_tile,
 )
-from memmodels.sampler import draw_region
 
 
 @numba.njit(cache=True, nogil=True)
@@ -130,7 +129,7 @@ def integer_signs(x, weights, bias, threshold, geometry, out):  # type: ignore[n
 
 @numba.njit(cache=True, nogil=True)
 def binary_signs_redrawn(  # type: ignore[no-untyped-def]
-    x, channels, weights, threshold, places, place_of, geometry, out, outer, inner, samplers, flips,
+    x, channels, weights, threshold, places, place_of, geometry, out, outer, inner, flat, samplers, flips,
     trial, writes, first_image, per_pixel, counts,
 ):  # fmt: skip
     """The same with weights that are read anew for each image, or for each output pixel; see `binary.py`."""
@@ -139,12 +138,11 @@ def binary_signs_redrawn(  # type: ignore[no-untyped-def]
     for row in range(0, out.shape[0] * pixels, step):
         read = first_image * (pixels // step) + row // step
         for i in range(len(samplers)):
-            counts[i] += draw_region(samplers[i], trial, writes[i], read, flips[i])
-            flip_packed(weights, outer, inner, flips[i])
+            counts[i] += redraw_signs(samplers[i], trial, writes[i], read, weights, outer, inner, flat, flips[i])
         limits = _binary_limits(weights, channels, threshold, places)
         _binary_rows(x, weights, limits, place_of, geometry, row, row + step, out)
-        for i in range(len(samplers)):
-            flip_packed(weights, outer, inner, flips[i])
+    for i in range(len(samplers)):
+        take_back_signs(weights, outer, inner, flat, flips[i])
 
 
 @numba.njit(cache=True, nogil=True)
@@ -159,11 +157,12 @@ def integer_signs_redrawn(  # type: ignore[no-untyped-def]
     for row in range(0, out.shape[0] * pixels, step):
         read = first_image * (pixels // step) + row // step
         for i in range(len(samplers)):
-            counts[i] += draw_region(samplers[i], trial, writes[i], read, flips[i])
-            flip_values(weights, outer, inner, planes[i], bits, signed, flips[i])
+            counts[i] += redraw_values(
+                samplers[i], trial, writes[i], read, weights, outer, inner, planes[i], bits, signed, flips[i]
+            )
         _integer_rows(x, weights, limits, geometry, row, row + step, out)
-        for i in range(len(samplers)):
-            flip_values(weights, outer, inner, planes[i], bits, signed, flips[i])
+    for i in range(len(samplers)):
+        take_back_values(weights, outer, inner, planes[i], bits, signed, flips[i])
 
 
 @numba.njit(cache=True, nogil=True)
