@@ -229,7 +229,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("registered")
 def test_others_can_register_technologies() -> None:
-    assert names() == (*BUILT_IN, "theirs", "wrong", "broken")
+    assert names()[: len(BUILT_IN)] == BUILT_IN
+    assert names()[-3:] == ("theirs", "wrong", "broken")
     assert technology("theirs") is THEIRS
     memory = open_memory("theirs:ber=1", seed=3)
     assert isinstance(memory, SimulatedMemory)

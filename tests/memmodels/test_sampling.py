@@ -235,6 +235,19 @@ def test_polar_flips_are_independent_of_each_other() -> None:
     family.judge()
 
 
+@pytest.mark.parametrize(("p01", "p10"), [(0.02, 0.002), (0.0001, 0.003), (0.1, 0.3), (0.9, 0.02)])
+def test_blocks_with_many_rises_need_not_have_many_falls(p01: float, p10: float) -> None:
+    """The numbers of 0 -> 1 and 1 -> 0 errors of a block do not correlate: each mask has throws of its own."""
+    blocks = 2048
+    stored = random_words(blocks * BLOCK_WORDS)
+    flips = errors(open_memory(f"uniform:p01={p01},p10={p10}", 23), stored)
+    surplus = []
+    for mine, rate in ((~stored, p01), (stored, p10)):
+        cells, erred = (np.bitwise_count(words).reshape(blocks, -1).sum(axis=1, dtype=np.int64) for words in (mine, flips & mine))
+        surplus.append((erred - cells * rate) / np.sqrt(cells * rate * (1 - rate)))
+    assert normal(float(np.dot(*surplus)) / math.sqrt(blocks)) > ALPHA
+
+
 # --- names -------------------------------------------------------------------------------------------------------------------
 
 
