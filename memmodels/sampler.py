@@ -30,7 +30,8 @@ class Sampler(NamedTuple):
     """A region that describes itself as arrays; T terms are drawn at each read.
 
     stream: of (seed, die, array). first_word: of the region in its memory. last_mask: the cells of the last word.
-    written: the bits that were asked to be stored. held: what the cells would return without the terms drawn here.
+    written: the bits that were asked to be stored. held: what the cells would return without the terms drawn here. sound: both are
+    the same.
     term_streams (T,): the terms' names. symmetric (T,): one mask for both stored values, else one for p01 and one for p10.
     weak (2U, words), weak_row (T,): masks of the cells that can read 1 for 0 and 0 for 1, for terms whose weak cells fail only at
     some reads; their first row, -1 where any cell may err.
@@ -42,6 +43,7 @@ class Sampler(NamedTuple):
     last_mask: np.uint64
     written: Words
     held: Words
+    sound: bool
     term_streams: npt.NDArray[np.uint64]
     symmetric: npt.NDArray[np.bool_]
     weak: npt.NDArray[np.uint64]
@@ -78,6 +80,7 @@ def make_sampler(
         last_mask=np.uint64((1 << ((bits - 1) % 64 + 1)) - 1),
         written=written,
         held=held,
+        sound=bool(np.array_equal(held, written)),
         term_streams=np.array([term.number for term in terms], dtype=np.uint64),
         symmetric=np.array([term.p01 == term.p10 for term in terms], dtype=np.bool_),
         weak=np.array(weak, dtype=np.uint64).reshape(len(weak), written.size),
@@ -232,8 +235,11 @@ def draw_block(sampler, trial, write, read, block, flips):  # type: ignore[no-un
     n = min((block + 1) * BLOCK_WORDS - sampler.first_word, sampler.written.size) - first
     begin = sampler.first_word + first - block * BLOCK_WORDS
     written, held, part = sampler.written[first : first + n], sampler.held[first : first + n], flips[first : first + n]
-    for i in range(part.size):
-        part[i] = held[i] ^ written[i]
+    if sampler.sound:
+        part[:] = _U0
+    else:
+        for i in range(part.size):
+            part[i] = held[i] ^ written[i]
     for term in range(sampler.term_streams.size):
         stream = name_stream(sampler.stream, sampler.term_streams[term])
         stream = name_stream(name_stream(stream, np.uint64(trial)), np.uint64(write))
