@@ -2,11 +2,15 @@
 
 A SPEC is `NAME` or `NAME:key=value,key=value`. Built-in technologies are listed in `_BUILT_IN`: adding one is one file and one
 line. Other packages register theirs by an entry point in the group `weakcell.memories`: name = "package.module:TECHNOLOGY".
+
+NAME can also be a file, `file:PATH` (a profile) or `recording:PATH`, and can have wrappers before it, the outermost first:
+`secded[policy=erase]+interleave[stride=64]+uniform:ber=1e-3`, `parity+file:board.toml:vdd=0.6`.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,21 +19,34 @@ from importlib.metadata import entry_points
 
 from memmodels.errors import MemorySpecError
 from memmodels.memory import ConditionValue, Memory
+from memmodels.protect_spec import split_wrappers
 from memmodels.simulated import SimulatedMemory
 from memmodels.technology import Technology
 
 _BUILT_IN = {
     "uniform": "memmodels.technologies.uniform:UNIFORM",
     "sram-14nm": "memmodels.technologies.sram:SRAM_14NM",
-    "sram-28nm-kc705b": "memmodels.technologies.sram:SRAM_28NM_KC705B",
-    "sram-28nm-vc707": "memmodels.technologies.sram:SRAM_28NM_VC707",
+    "sram-28nm-kc705b": "memmodels.technologies.block_ram:SRAM_28NM_KC705B",
+    "sram-28nm-vc707": "memmodels.technologies.block_ram:SRAM_28NM_VC707",
+    "sram-6t": "memmodels.technologies.sram_cell:SRAM_6T",
+    "dram": "memmodels.technologies.dram:DRAM",
+    "eden": "memmodels.technologies.eden:EDEN",
+    "rram": "memmodels.technologies.rram:RRAM",
+    "rram-mlc": "memmodels.technologies.rram:RRAM_MLC",
+    "sttram": "memmodels.technologies.sttram:STTRAM",
+    "fefet": "memmodels.technologies.fefet:FEFET",
 }
 _GROUP = "weakcell.memories"
+_FILES = {"file": "memmodels.profile", "recording": "memmodels.recording"}
+"""Modules whose `technology_of(path)` is a technology that lives in a file."""
 
 
 @dataclass(frozen=True)
 class MemorySpec:
-    """A technology by name and the conditions that were given; `str` gives the SPEC back, keys in the order given."""
+    """A technology by name and the conditions that were given; `str` gives the SPEC back, keys in the order given.
+
+    name: with the wrappers before it. conditions: of the memory inside, so that moving a protected memory moves what it protects.
+    """
 
     name: str
     conditions: Mapping[str, ConditionValue]
@@ -40,7 +57,8 @@ class MemorySpec:
 
     @property
     def technology(self) -> Technology:
-        return technology(self.name)
+        """The technology inside all wrappers."""
+        return technology_of(split_wrappers(self.name)[1])
 
     def at(self, **conditions: ConditionValue) -> MemorySpec:
         """The same memory at another operating point."""
@@ -57,17 +75,35 @@ def names() -> tuple[str, ...]:
     return (*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP) if point.name not in _BUILT_IN))
 
 
+def technology_of(name: str) -> Technology:
+    """The technology of a NAME without wrappers: registered, or in a file as it is now."""
+    kind, _, path = name.partition(":")
+    if kind not in _FILES:
+        return technology(name)
+    if not path:
+        raise MemorySpecError(f"Memory SPEC {name!r}", "it names no file", f"Write {kind}:PATH or {kind}:PATH:key=value")
+    found: Technology = import_module(_FILES[kind]).technology_of(path)
+    return found
+
+
 @cache
 def technology(name: str) -> Technology:
-    """The technology of that name; MemorySpecError names the nearest one if there is none."""
+    """The registered technology of that name; MemorySpecError names the nearest one if there is none.
+
+    NAMEs of files and NAMEs with wrappers lead to the technology inside, as it was when it was first asked for.
+    """
+    inside = split_wrappers(name)[1]
+    if inside != name or inside.partition(":")[0] in _FILES:
+        return technology_of(inside)
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
         found = getattr(import_module(module), attribute)
     else:
         points = [point for point in entry_points(group=_GROUP) if point.name == name]
         if not points:
-            near = difflib.get_close_matches(name, names(), n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names())};"
+            family = [known for known in names() if name and known.startswith(f"{name}-")]
+            near = family or difflib.get_close_matches(name, names(), n=1)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names())};"
             raise MemorySpecError(
                 f"Memory {name!r}", "there is no technology of that name", f"{hint} `weakcell memories` lists them"
             )
@@ -86,9 +122,10 @@ def technology(name: str) -> Technology:
 
 def parse_spec(text: str) -> MemorySpec:
     """Read a SPEC; MemorySpecError if it is malformed, names nothing known, or asks for what the law does not cover."""
-    name, colon, rest = text.strip().partition(":")
+    wrappers, bare = split_wrappers(text.strip())
+    name, given = _split_file(bare) if bare.partition(":")[0] in _FILES else _split(bare)
     conditions: dict[str, ConditionValue] = {}
-    for item in rest.split(",") if colon else []:
+    for item in given.split(",") if given is not None else []:
         key, equals, value = item.partition("=")
         key, value = key.strip(), value.strip()
         if not (key and equals and value):
@@ -96,15 +133,37 @@ def parse_spec(text: str) -> MemorySpec:
         if key in conditions:
             raise MemorySpecError(f"Memory SPEC {text!r}", f"{key} is given twice", "Give it once")
         conditions[key] = value
-    tech = technology(name)
+    tech = technology_of(name)
     checked = {key: value for key, value in tech.resolve(conditions).items() if key in conditions} if conditions else {}
-    return MemorySpec(name, {key: checked[key] for key in conditions})
+    return MemorySpec("+".join([*map(str, wrappers), name]), {key: checked[key] for key in conditions})
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    name, colon, given = text.partition(":")
+    return name, given if colon else None
+
+
+def _split_file(text: str) -> tuple[str, str | None]:
+    """`file:PATH:key=value`, where PATH may hold colons and commas: the conditions begin at the first colon before a `key=`."""
+    found = re.fullmatch(r"(\w+:.*?)(?::([A-Za-z_]\w*\s*=.*))?", text)
+    return (found[1], found[2]) if found else (text, None)
 
 
 def open_memory(spec: MemorySpec | str, seed: int = 0, die: int = 0, array: int = 0) -> Memory:
-    """The array `array` of die `die`, at the operating point that the SPEC names."""
+    """The array `array` of die `die`, at the operating point that the SPEC names, inside its wrappers."""
     parsed = parse_spec(spec) if isinstance(spec, str) else spec
-    return SimulatedMemory(parsed.technology, parsed.technology.resolve(parsed.conditions), seed, die, array)
+    wrappers, name = split_wrappers(parsed.name)
+    memory: Memory
+    if name.startswith("recording:"):
+        from memmodels.recording import open_recording
+
+        memory = open_recording(name.removeprefix("recording:"), parsed.conditions)
+    else:
+        found = technology_of(name)
+        memory = SimulatedMemory(found, found.resolve(parsed.conditions), seed, die, array)
+    for wrapper in reversed(wrappers):
+        memory = wrapper.around(memory)
+    return memory
 
 
 def _plain(value: ConditionValue) -> str:

@@ -19,7 +19,7 @@ class Condition:
     """One knob: its unit, meaning, default (None: must be given, or is optional as `help` says) and valid values.
 
     low, high: the closed range in which the law is supported by its source; a value outside is refused, never extrapolated.
-    choices: the legal words, for a knob that is not a number.
+    choices: the legal words, for a knob that is not a number. beyond: a wider range, which `extrapolate=yes` opens.
     """
 
     name: str
@@ -30,8 +30,9 @@ class Condition:
     high: float | None = None
     choices: tuple[str, ...] = ()
     required: bool = False
+    beyond: tuple[float, float] | None = None
 
-    def check(self, value: ConditionValue, technology: str) -> ConditionValue:
+    def check(self, value: ConditionValue, technology: str, extrapolate: bool = False) -> ConditionValue:
         """The value as number or word; MemorySpecError if it is neither or out of range."""
         asked = f"{technology}: {self.name}={value}"
         if self.choices:
@@ -42,9 +43,11 @@ class Condition:
             number = float(value)
         except ValueError:
             raise MemorySpecError(asked, f"{self.name} takes a number{self._unit}", "Write it without a unit") from None
-        if not (self._low <= number <= self._high):
+        low, high = self.beyond if extrapolate and self.beyond else (self._low, self._high)
+        if not (low <= number <= high):
+            unless = " unless extrapolate=yes says so" if self.beyond and not extrapolate else ""
             raise MemorySpecError(
-                asked, f"the valid range is {self.range}", f"Choose {self.name} within it; laws are not extrapolated"
+                asked, f"the valid range is {self.range}", f"Choose {self.name} within it; laws are not extrapolated{unless}"
             )
         return number
 
@@ -99,7 +102,8 @@ class Technology:
                     f"It has: {', '.join(known) or 'none'}",
                 )
         resolved = {c.name: c.default for c in self.conditions if c.default is not None}
-        resolved.update({key: known[key].check(value, self.name) for key, value in given.items()})
+        extrapolate = str(given.get("extrapolate")) == "yes"
+        resolved.update({key: known[key].check(value, self.name, extrapolate) for key, value in given.items()})
         missing = [c.name for c in self.conditions if c.required and c.name not in resolved]
         if missing:
             raise MemorySpecError(

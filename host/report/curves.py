@@ -1,0 +1,255 @@
+"""One picture per technology: the published points and the law beside them (`weakcell memories --plots DIR`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from host.atomic import write_atomically
+from memmodels.technologies.support import phi, table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#eaeef2",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "svg.hashsalt": "weakcell",
+}
+
+Points = Iterable[tuple[float, float]]
+
+
+def write_curves(out_dir: Path) -> list[Path]:
+    """Draw every technology's published points against its law into `out_dir` (created if need be); the files written."""
+    import matplotlib as mpl
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    written = []
+    with mpl.rc_context(_STYLE):
+        for name, draw in PICTURES.items():
+            path, figure = out_dir / f"{name}.png", draw()
+            write_atomically(path, lambda place, figure=figure: figure.savefig(place, dpi=150))  # type: ignore[misc]
+            written.append(path)
+    return written
+
+
+def sram() -> Figure:
+    """14 nm chips, block RAM, and how block-RAM faults cluster in columns."""
+    from memmodels.technologies import block_ram, sram
+
+    figure, (chip, ram, columns) = _panels(3, "SRAM")
+    _points(chip, _column("sram_14nm", "v_over_vmin", "ber"), 0, "Stutz et al. 2021 (digitised)")
+    _line(chip, 0.75, 1.0, lambda v: sram.probit(v, sram.SRAM_14NM_MU, sram.SRAM_14NM_S), 0, "Φ((μ − V)/s)")
+    _dress(chip, "14 nm chips", "V / Vmin", "bit error rate")
+    for number, (technology, file, bits) in enumerate(
+        (
+            (block_ram.SRAM_28NM_KC705B, "sram_28nm_kc705b", 14_581_760),
+            (block_ram.SRAM_28NM_VC707, "sram_28nm_vc707", 33_751_040),
+        )
+    ):
+        _points(ram, ((v, n / bits) for v, n in _column(file, "vdd", "faults")), number, f"{technology.name}, counted")
+        low = technology.conditions[0].low or 0.0
+        _line(ram, low, 0.61, lambda v, t=technology: _rate(t, "p10", vdd=v), number, "law")  # type: ignore[misc]
+    _dress(ram, "28 nm block RAM, Salami et al. 2018", "VCCBRAM (V)", "P(read 0 | stored 1)")
+    _clusters(columns)
+    return figure
+
+
+def _clusters(axes: Axes) -> None:
+    """Faulty (block, column) pairs and Fano factor against the law's column share."""
+    from memmodels.technologies.block_ram import COLUMN_SHARE
+
+    rows = [row for row in table("sram_28nm_kc705b_columns") if int(row["faults"]) > 10]
+    rates = [int(row["faults"]) / (7120 * 1024) for row in rows]
+    _points(axes, ((float(row["vdd"]), float(row["pairs"])) for row in rows), 0, "faulty columns of 7120, counted")
+    _points(axes, ((float(row["vdd"]), float(row["fano"])) for row in rows), 1, "Fano factor per column, counted")
+    volts = [float(row["vdd"]) for row in rows]
+    for share, style in ((COLUMN_SHARE, "-"), (0.0, ":")):
+        drawn = [column_statistics(rate, share, 1024) for rate in rates]
+        label = f"law, share {share}" if share else "independent cells"
+        axes.plot(volts, [7120 * faulty for faulty, _ in drawn], style, color=_COLOURS[0], linewidth=1.3, label=label)
+        axes.plot(volts, [fano for _, fano in drawn], style, color=_COLOURS[1], linewidth=1.3)
+    _dress(axes, "Clustering, KC705 board B", "VCCBRAM (V)", "columns, Fano factor")
+
+
+def column_statistics(rate: float, share: float, cells: int) -> tuple[float, float]:
+    """(share of columns with a faulty cell, variance / mean of faults per column) at a marginal rate."""
+    from scipy.special import ndtr, ndtri
+
+    x = np.linspace(-9.0, 9.0, 4001)
+    weight = np.exp(-(x**2) / 2)
+    weight /= weight.sum()
+    q = ndtr((ndtri(rate) + math.sqrt(share) * x) / math.sqrt(1.0 - share))
+    faulty = float(weight @ -np.expm1(cells * np.log1p(-q)))
+    mean, square = cells * float(weight @ q), cells * (cells - 1) * float(weight @ q**2)
+    return faulty, (square + mean - mean**2) / mean
+
+
+def dram() -> Figure:
+    """Activation per vendor and direction, bad lines over voltage, retention."""
+    from memmodels.technologies import dram
+
+    figure, (activation, bad, kept) = _panels(3, "DRAM")
+    for number, vendor in enumerate("ABC"):
+        rows = [row for row in table("dram_trcd") if row["vendor"] == vendor]
+        for way, marker, style in (("p01", "o", "-"), ("p10", "s", "--")):
+            points = [(float(row["trcd"]), float(row[way] if float(row[way]) else row[f"{way}_mean"]))
+                      for row in rows if float(row.get(f"{way}_mean") or row[way])]  # fmt: skip
+            _points(activation, (point for point in points if point[1] > 0), number, f"{vendor} {way}", marker)
+            rate = lambda t, v=vendor, w=way: dram.activation_rate(v, w, t)  # noqa: E731
+            _line(activation, 2.5, 9.99, rate, number, None, style)
+        lines = [row for row in table("dram_lines") if row["vendor"] == vendor and float(row["share"])]
+        _points(bad, ((float(row["vdd"]), float(row["share"])) for row in lines), number, f"vendor {vendor}")
+        lowest, free = dram.VDD_RANGE[vendor]
+        _line(bad, lowest, free - 1e-6, lambda v, w=vendor: dram.bad_lines(w, v), number, None)  # type: ignore[misc]
+    activation.axvline(10.0, color="#8c959f", linewidth=1, linestyle=":")
+    _dress(activation, "tRCD: first access, 20 °C (no errors from 10 ns)", "tRCD (ns)", "bit error rate, median module", 1e-10)
+    _dress(bad, "Low voltage, tRCD = tRP = 10 ns", "VDD (V)", "share of bad 64-byte lines", 1e-9)
+    for number, (temperature, vdd) in enumerate((t, v) for t in (20, 70) for v in (1.35, 1.15)):
+        rows = [row for row in table("dram_retention") if (float(row["temperature"]), float(row["vdd"])) == (temperature, vdd)]
+        label = f"{temperature} °C, {vdd} V"
+        _points(kept, ((float(row["interval"]), float(row["rate"])) for row in rows if float(row["rate"])), number, label)
+        _line(kept, 0.4, 2.048, lambda t, c=temperature, v=vdd: dram.retention_rate(t, c, v), number, None)  # type: ignore[misc]
+    kept.set_xscale("log")
+    _dress(kept, "Retention, 29 modules", "refresh interval (s)", "share of cells that lose their bit", 1e-14, 1e-6)
+    return figure
+
+
+def rram() -> Figure:
+    """Relaxation: widths over conductance, and what they mean for two and four levels; levels of NVMExplorer."""
+    from memmodels.technologies import rram as law
+
+    figure, (width, binary, levels) = _panels(3, "RRAM")
+    names = {1: "1 s", 3600: "1 h (between)", 86400: "1 day", 172800: "2 days"}
+    for number, (time, label) in enumerate(names.items()):
+        g = np.linspace(0.0, 40.0, 101)
+        width.plot(g, [law.sigma(x, time) for x in g], color=_COLOURS[number], linewidth=1.4, label=label)
+        for cell, style in (("1T1R", "-"), ("2T2R", "--")):
+            rate = lambda x, t=time, c=cell: _levels_rate(law.RRAM, g_high=x, time=t, cell=c)  # noqa: E731
+            _line(binary, 3.0, 40.0, rate, number, f"{label} {cell}" if number in (0, 2) else None, style)
+    width.set_title("σ of a conductance (coefficients as published)", fontsize=9, loc="left")
+    width.set(xlabel="conductance (µS)", ylabel="σ (µS)")
+    width.legend()
+    for number, row in enumerate(table("rram_survey")):
+        said = None if number else "survey: rates that macros report"
+        binary.axhline(float(row["rate"]), color="#8c959f", linewidth=0.7, linestyle=":", label=said)
+    _dress(binary, "One bit, 1 µS against g_high", "g_high (µS)", "bit error rate", 1e-12)
+    for number, bits in enumerate(("2", "3")):
+        rows = [row for row in table("rram_levels") if row["bits"] == bits]
+        (term,) = law.nvmexplorer_term({"bits_per_cell": bits, "code": "gray"})
+        for way, marker, found in (("up", "^", term.up), ("down", "v", term.down)):
+            points = [(int(row["level"]), float(row[way])) for row in rows]
+            colour = number * 2 + (way == "down")
+            _points(levels, (point for point in points if point[1] > 0), colour, f"{bits} bits {way}", marker)
+            levels.plot([at for at, _ in points], [p or math.nan for p in found], color=_COLOURS[colour], linewidth=1.0)
+    _dress(levels, "NVMExplorer levels: table and law", "level", "P(read as neighbour)", 1e-21)
+    return figure
+
+
+def sttram() -> Figure:
+    """Write errors against Fokker-Planck solutions, with and without the correction; retention and read disturb."""
+    from memmodels.technologies import sttram as law
+
+    figure, (write, keep, disturb) = _panels(3, "STT-RAM")
+    rows = [row for row in table("stt_write") if row["delta"] == "60"]
+    for number, current in enumerate(("1.5", "2", "3")):
+        points = ((float(row["tau"]), float(row["rate"])) for row in rows if row["current"] == current)
+        _points(write, points, number, f"I = {current} Ic0, Fokker-Planck")
+        _line(write, 1.0, 20.0, lambda t, i=current: law.write_error_rate(60.0, float(i), t), number, None)  # type: ignore[misc]
+    _dress(write, "Write error, D = 60 (points: our simulation)", "pulse / τD", "write error rate", 1e-9)
+    times = np.logspace(0, 10, 201)
+    for number, delta in enumerate((30, 40, 50, 60)):
+        rates = [law.retention(law.STTRAM.resolve({"time": float(t), "delta": delta})).p01 for t in times]
+        keep.plot(times, rates, color=_COLOURS[number], linewidth=1.4, label=f"D = {delta}")
+        _line(disturb, 0.0, 0.9, lambda i, d=delta: _disturbed(i, d), number, f"D = {delta}")  # type: ignore[misc]
+    keep.axvline(3.156e8, color="#8c959f", linewidth=1, linestyle=":", label="10 years")
+    keep.set_xscale("log")
+    _dress(keep, "Retention, 300 K (law only)", "time since the write (s)", "bit error rate", 1e-15)
+    _dress(disturb, "Read disturb, 5 ns reads (law only)", "read current / Ic0", "bit error rate per read", 1e-25)
+    return figure
+
+
+def fefet() -> Figure:
+    """One bit over cell size with either threshold, levels of multi-bit cells."""
+    from memmodels.technologies import fefet as law
+
+    figure, (size, levels) = _panels(2, "FeFET")
+    _points(size, _column("fefet_domains", "domains", "p01"), 0, "gamma parameters, half-way threshold (p01)")
+    _line(size, 50.0, 300.0, lambda n: law.one_bit(n, "half-way", 0.0)[0], 0, "law, half-way")
+    _line(size, 50.0, 300.0, lambda n: law.one_bit(n, "optimal", 0.0)[0], 1, "law, optimal (p01)")
+    _line(size, 50.0, 300.0, lambda n: phi(-(0.202 + 0.252 * math.sqrt(n))), 2, "Φ(−(0.202 + 0.252 √N))", ":")
+    _dress(size, "One bit", "domains", "P(read 1 | stored 0)", 1e-10)
+    for number, bits in enumerate(("2", "3")):
+        rows = [row for row in table("fefet_levels") if row["bits"] == bits]
+        points = [(int(row["level"]), float(row["up"])) for row in rows]
+        _points(levels, (point for point in points if point[1] > 0), number, f"{bits} bits, up")
+        conditions = law.FEFET.resolve({"bits_per_cell": bits})
+        up = getattr(law.terms(conditions)[0], "up", ())
+        levels.plot([at for at, _ in points[:-1]], up[:-1], color=_COLOURS[number], linewidth=1.2, label="law")
+    _dress(levels, "Levels without verify", "level", "P(read one level up)", 5e-3, 0.2)
+    return figure
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {"sram": sram, "dram": dram, "rram": rram, "sttram": sttram, "fefet": fefet}
+"""Name of the file -> who draws it."""
+
+
+def _disturbed(current: float, delta: float) -> float:
+    from memmodels.technologies import sttram as law
+
+    return law.disturb(law.STTRAM.resolve({"read_current": current, "read_pulse": 5.0, "delta": delta})).rate * 2
+
+
+def _rate(technology: Any, way: str, **conditions: float | str) -> float:
+    return float(getattr(technology.terms(technology.resolve(conditions))[0], way))
+
+
+def _levels_rate(technology: Any, **conditions: float | str) -> float:
+    return float(technology.terms(technology.resolve(conditions))[0].rate)
+
+
+def _column(name: str, x: str, y: str) -> Points:
+    return ((float(row[x]), float(row[y])) for row in table(name))
+
+
+def _panels(count: int, title: str) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.3 * count, 3.7), layout="constrained")
+    figure.suptitle(f"{title}: published points and the law", fontsize=11, fontweight="bold")
+    return figure, figure.subplots(1, count)
+
+
+def _points(axes: Axes, points: Points, colour: int, label: str, marker: str = "o") -> None:
+    x, y = zip(*points, strict=True)
+    axes.plot(x, y, linestyle="", marker=marker, markersize=4.5, color=_COLOURS[colour], label=label)
+
+
+def _line(
+    axes: Axes, low: float, high: float, law: Callable[[float], float], colour: int, label: str | None, style: str = "-"
+) -> None:
+    x = np.linspace(low, high, 241)
+    y = [law(float(value)) or math.nan for value in x]
+    axes.plot(x, y, style, color=_COLOURS[colour], linewidth=1.3, label=label)
+
+
+def _dress(axes: Axes, title: str, x: str, y: str, lowest: float | None = None, highest: float = 2.0) -> None:
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set(xlabel=x, ylabel=y, yscale="log")
+    if lowest is not None:
+        axes.set_ylim(lowest, highest)
+    axes.legend()

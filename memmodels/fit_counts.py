@@ -1,0 +1,129 @@
+"""Read-backs -> the counts that a fit needs: how often each cell erred, by the value it held and by the group it lies in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from memmodels.address import Words
+from memmodels.errors import InputError
+from memmodels.memory import ConditionValue
+from memmodels.structure import Axis, Bank
+
+Counts = npt.NDArray[np.int64]
+AXES: tuple[Axis, ...] = ("column", "row", "bank")
+
+
+@dataclass(frozen=True, eq=False)
+class ReadBack:
+    """Reads of the same stored bits at one operating point.
+
+    written (words,), reads (R, words): uint64 words as `address` lays them out, of which the first `bits` bits are cells.
+    first_cell: the address of the first one, which says in which row, column and bank each lies.
+    """
+
+    written: Words
+    reads: Words
+    bits: int
+    first_cell: int = 0
+    conditions: Mapping[str, ConditionValue] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.reads.ndim != 2 or self.reads.shape[1:] != self.written.shape or self.bits > self.written.size * 64:
+            raise ValueError(f"{self.reads.shape} words read, {self.written.shape} written, {self.bits} bits")
+
+    @property
+    def held(self) -> npt.NDArray[np.uint8]:
+        """The bit that each cell held."""
+        return np.unpackbits(self.written.view(np.uint8), bitorder="little")[: self.bits]
+
+    @property
+    def errors(self) -> npt.NDArray[np.int64]:
+        """At how many reads each cell erred."""
+        total = np.zeros(self.bits, dtype=np.int64)
+        for read in self.reads:
+            total += np.unpackbits((read ^ self.written).view(np.uint8), bitorder="little")[: self.bits]
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class GroupCounts:
+    """Groups of cells, equal ones once. Each has n0 and n1 cells that held 0 and 1, of which k0 and k1 were seen to err."""
+
+    n0: Counts
+    k0: Counts
+    n1: Counts
+    k1: Counts
+    times: Counts
+
+    @property
+    def pooled(self) -> GroupCounts:
+        """The same without regard to the value held: all cells count as holding 1."""
+        nothing = np.zeros_like(self.n0)
+        return _unique(nothing, nothing, self.n0 + self.n1, self.k0 + self.k1, self.times)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What read-backs at one operating point say. reads: R. seen (2, R + 1): cells that held v and erred at k of R reads."""
+
+    conditions: Mapping[str, ConditionValue]
+    reads: int
+    seen: Counts
+    groups: Mapping[Axis, GroupCounts]
+
+    @property
+    def cells(self) -> int:
+        return int(self.seen.sum())
+
+    @property
+    def faulty(self) -> int:
+        """Cells that erred at least once."""
+        return int(self.seen[:, 1:].sum())
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether every cell that erred did so at every read."""
+        return int(self.seen[:, 1:-1].sum()) == 0
+
+
+def evidence_of(readbacks: Sequence[ReadBack], bank: Bank) -> Evidence:
+    """The counts of all read-backs of one operating point; banks say which cells share a column, a row or a bank."""
+    reads = {back.reads.shape[0] for back in readbacks}
+    if len(reads) != 1 or 0 in reads:
+        found = f"its regions were read {', '.join(map(str, sorted(reads))) or 'zero'} times"
+        raise InputError(f"Fitting the read-backs at {dict(readbacks[0].conditions) if readbacks else {}}", found,
+                         "Read every region equally often")  # fmt: skip
+    (count,) = reads
+    held = np.concatenate([back.held for back in readbacks]).astype(np.int64)
+    errors = np.concatenate([back.errors for back in readbacks])
+    address = np.concatenate([back.first_cell + np.arange(back.bits) for back in readbacks])
+    seen = np.bincount(held * (count + 1) + errors, minlength=2 * (count + 1)).reshape(2, count + 1)
+    groups = {axis: _grouped(group_numbers(address, axis, bank), held, errors > 0) for axis in AXES}
+    return Evidence(readbacks[0].conditions, count, seen, groups)
+
+
+def group_numbers(address: Counts, axis: Axis, bank: Bank) -> Counts:
+    """The column, row or bank that each cell lies in, as `structure.groups_of` numbers them."""
+    size = bank.rows * bank.columns
+    if axis == "column":
+        return address // size * bank.columns + address % bank.columns
+    return address // (size if axis == "bank" else bank.columns)
+
+
+def _grouped(group: Counts, held: Counts, faulty: npt.NDArray[np.bool_]) -> GroupCounts:
+    last = int(group.max()) + 1
+    by_value = np.bincount(group * 2 + held, minlength=2 * last).reshape(last, 2)
+    errors = np.bincount((group * 2 + held)[faulty], minlength=2 * last).reshape(last, 2)
+    used = by_value.sum(axis=1) > 0
+    (n0, n1), (k0, k1) = by_value[used].T, errors[used].T
+    return _unique(n0, k0, n1, k1, np.ones_like(n0))
+
+
+def _unique(n0: Counts, k0: Counts, n1: Counts, k1: Counts, times: Counts) -> GroupCounts:
+    rows, inverse = np.unique(np.stack([n0, k0, n1, k1]), axis=1, return_inverse=True)
+    merged = np.bincount(inverse.reshape(-1), weights=times).astype(np.int64)
+    return GroupCounts(rows[0], rows[1], rows[2], rows[3], merged)

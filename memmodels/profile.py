@@ -1,0 +1,282 @@
+"""Measured or fitted profiles: error terms at operating points, or a law between them, in a TOML file that loads as `file:PATH`.
+
+    schema = 1
+    name = "board-a"                        title, source, notes: for people; basis: measured, published, computed or assumed
+    arrays = "board-a.npz"                  small arrays beside it, if there are any
+    [[constants]]                           every constant: name, value, unit, [low, high] at `confidence`, basis, how it was found
+    [[points]]                              operating points, each with `conditions` and its `terms`, or
+    [law]                                   a probit over one condition
+
+The law: P(a cell that can err does so at V) = Phi((mu - V) / s), lifetime die, nested; cells that hold 0 and 1 err with `share01`
+and `share10` times that. mu, s and V in the condition's unit.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memmodels.errors import InputError, MemorySpecError, OutputError
+from memmodels.levels import LevelTerm
+from memmodels.memory import Basis, ConditionValue
+from memmodels.recording import same_point
+from memmodels.structure import Bank, Lines, Shared
+from memmodels.technology import Condition, Conditions, Technology, Term, free_of_charge
+from memmodels.terms import Cells, ErrorTerm, Lifetime
+
+SCHEMA = 1
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number of a profile with its interval [low, high] at `confidence`, how it is known, and by which method."""
+
+    name: str
+    value: float
+    unit: str
+    low: float
+    high: float
+    basis: Basis = "measured"
+    method: str = ""
+    confidence: float = 0.95
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        if self.basis == "assumed" and self.low == self.high:
+            return f"{self.value:.6g}{unit}"
+        return f"{self.value:.6g}{unit} [{self.low:.6g}, {self.high:.6g}]"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The error terms at one operating point."""
+
+    conditions: Mapping[str, ConditionValue]
+    terms: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class ProbitLaw:
+    """p01, p10 = share01, share10 times Phi((mu - V) / s) for V in [low, high]; `like` is the term but for its rates."""
+
+    condition: str
+    unit: str
+    low: float
+    high: float
+    mu: float
+    s: float
+    share01: float
+    share10: float
+    like: ErrorTerm
+
+    def terms(self, value: float) -> tuple[ErrorTerm, ...]:
+        from memmodels.technologies.sram import probit
+
+        p = probit(value, self.mu, self.s)
+        kept = {each.name: getattr(self.like, each.name) for each in fields(ErrorTerm) if each.name not in ("p01", "p10")}
+        return (ErrorTerm(p01=self.share01 * p, p10=self.share10 * p, **kept),)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is known about a memory: terms at operating points, or a law; every constant with its interval and basis."""
+
+    name: str
+    points: tuple[OperatingPoint, ...] = ()
+    law: ProbitLaw | None = None
+    constants: tuple[Constant, ...] = ()
+    title: str = ""
+    source: str = ""
+    notes: str = ""
+    basis: Basis = "measured"
+    arrays: Mapping[str, Array] = field(default_factory=dict, compare=False)
+
+    def terms(self, conditions: Conditions) -> tuple[Term, ...]:
+        """The error terms at an operating point; MemorySpecError if the profile says nothing about it."""
+        if self.law is not None:
+            return self.law.terms(float(conditions[self.law.condition]))
+        for point in self.points:
+            if same_point(point.conditions, conditions):
+                return point.terms
+        known = "; ".join(_shown(point.conditions) for point in self.points)
+        raise MemorySpecError(f"Profile {self.name} at {_shown(conditions)}", f"it holds only {known}", "Choose one of these")
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The knobs: the law's, or those of the operating points."""
+        if self.law is not None:
+            law = self.law
+            return (Condition(law.condition, law.unit, "operating point of the law", law.low, low=law.low, high=law.high),)
+        return tuple(_knob(name, [point.conditions[name] for point in self.points]) for name in self.points[0].conditions)
+
+    def technology(self, name: str | None = None) -> Technology:
+        """The profile as a technology, called `name`."""
+        law = "terms at measured operating points, nothing between them"
+        if self.law is not None:
+            law = f"p = Phi((mu - {self.law.condition}) / s), per cell and die, nested; p01 = share01 p, p10 = share10 p"
+        movable = [condition.name for condition in self.conditions if not condition.choices]
+        return Technology(
+            name=name or self.name,
+            title=self.title or self.name,
+            conditions=self.conditions,
+            terms=self.terms,
+            cost=free_of_charge,
+            law=law,
+            source=self.source,
+            basis=self.basis,
+            sweep=movable[0] if movable else None,
+            constants=tuple((constant.name, str(constant), constant.basis) for constant in self.constants),
+            notes=self.notes,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write PATH (TOML) and, if there are arrays, an .npz of the same name; OutputError if that cannot be."""
+        target = Path(path)
+        beside = target.with_suffix(".npz")
+        try:
+            if self.arrays:
+                held = io.BytesIO()
+                named: dict[str, Any] = {name: np.asarray(array) for name, array in self.arrays.items()}
+                np.savez_compressed(held, **named)
+                beside.write_bytes(held.getvalue())
+            target.write_text("\n".join(_document(self, beside.name if self.arrays else None)), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"Saving the profile {target}", str(error), "Choose a path that can be written") from error
+        return target
+
+
+def load(path: str | Path) -> Profile:
+    """Read a profile; InputError if there is none, or it is damaged, or of another schema."""
+    found = Path(path)
+    try:
+        told = tomllib.loads(found.read_text(encoding="utf-8"))
+        if told.get("schema") != SCHEMA:
+            asked, other = f"Profile {found}", f"its schema is {told.get('schema')!r}, this version reads {SCHEMA}"
+            raise InputError(asked, other, "Fit it again, or use the version that wrote it")
+        return _profile(told, found)
+    except OSError as error:
+        raise InputError(f"Profile {found}", f"it cannot be read ({error.strerror or error})", "Check the path") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise InputError(f"Profile {found}", f"it is no profile or is damaged ({reason})", "Repair it, or fit it again") from error
+
+
+def technology_of(path: str) -> Technology:
+    """The technology that a profile file is."""
+    return load(path).technology(f"file:{path}")
+
+
+# --- records <-> tables --------------------------------------------------------------------------------------------------------
+
+
+def _profile(told: dict[str, Any], path: Path) -> Profile:
+    arrays: dict[str, Array] = {}
+    if "arrays" in told:
+        with np.load(path.with_name(told["arrays"]), allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held}
+    law = told.get("law")
+    points = tuple(OperatingPoint(one["conditions"], tuple(map(_term_of, one["terms"]))) for one in told.get("points", []))
+    if (law is None) == (not points):
+        raise ValueError("a profile has operating points or a law")
+    if any(point.conditions.keys() != points[0].conditions.keys() for point in points):
+        raise ValueError("all operating points have the same conditions")
+    plain = {key: told[key] for key in ("title", "source", "notes", "basis") if key in told}
+    if plain.get("basis", "measured") not in ("measured", "published", "computed", "assumed"):
+        raise ValueError(f"basis {plain['basis']!r}")
+    return Profile(
+        name=told["name"],
+        points=points,
+        law=None if law is None else ProbitLaw(**{**law, "like": _term_of(law["like"])}),
+        constants=tuple(Constant(**one) for one in told.get("constants", [])),
+        arrays=arrays,
+        **plain,
+    )
+
+
+def _term_of(told: dict[str, Any]) -> Term:
+    given = dict(told)
+    kind = given.pop("kind")
+    if kind == "levels":
+        return LevelTerm(**{**given, "up": tuple(given["up"]), "down": tuple(given["down"])})
+    if kind != "errors":
+        raise ValueError(f"there is no kind of term {kind!r}")
+    structure = given.get("structure")
+    if structure is not None:
+        given["structure"] = (
+            Shared(**{**structure, "bank": Bank(**structure["bank"])}) if "share" in structure else Lines(**structure)
+        )
+    return ErrorTerm(**{**given, "lifetime": Lifetime(given["lifetime"]), "cells": Cells(given["cells"])})
+
+
+def _table_of(record: Any) -> dict[str, Any]:
+    """A term, law or constant as a table: every field that is not None."""
+    kind = {ErrorTerm: {"kind": "errors"}, LevelTerm: {"kind": "levels"}}.get(type(record), {})
+    values = {each.name: getattr(record, each.name) for each in fields(record)}
+    nested = {name: _table_of(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()}
+    return {**kind, **{name: value for name, value in nested.items() if value is not None}}
+
+
+# --- TOML ----------------------------------------------------------------------------------------------------------------------
+
+
+def _document(profile: Profile, arrays: str | None) -> Iterator[str]:
+    """The lines of a profile."""
+    yield "# A memory profile: `weakcell emulate --memory file:PATH` runs a network on it."
+    yield f"schema = {SCHEMA}"
+    for name in ("name", "title", "source", "notes", "basis"):
+        yield f"{name} = {_toml(getattr(profile, name))}"
+    if arrays is not None:
+        yield f"arrays = {_toml(arrays)}"
+    for constant in profile.constants:
+        yield from ("", "[[constants]]")
+        yield from (f"{_key(key)} = {_toml(value)}" for key, value in _table_of(constant).items())
+    for point in profile.points:
+        yield from ("", "[[points]]", f"conditions = {_toml(dict(point.conditions))}", "terms = [")
+        yield from (f"    {_toml(_table_of(term))}," for term in point.terms)
+        yield "]"
+    if profile.law is not None:
+        yield from ("", "[law]")
+        yield from (f"{_key(key)} = {_toml(value)}" for key, value in _table_of(profile.law).items())
+    yield ""
+
+
+def _toml(value: object) -> str:
+    """A value as TOML writes it; floats with all their digits."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, int):
+        return str(int(value))
+    if isinstance(value, float):
+        return repr(float(value)) if math.isfinite(value) else {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan")
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(key)} = {_toml(each)}" for key, each in value.items()) + " }" if value else "{}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    raise TypeError(f"a profile cannot hold a {type(value).__name__}")
+
+
+def _key(name: str) -> str:
+    return name if name.isascii() and name.replace("_", "").isalnum() else _toml(name)
+
+
+def _knob(name: str, values: list[ConditionValue]) -> Condition:
+    if any(isinstance(value, str) for value in values):
+        return Condition(name, "", "as measured", str(values[0]), choices=tuple(dict.fromkeys(map(str, values))))
+    numbers = [float(value) for value in values]
+    return Condition(name, "", "as measured", numbers[0], low=min(numbers), high=max(numbers))
+
+
+def _shown(conditions: Mapping[str, ConditionValue]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in conditions.items()) or "no conditions"

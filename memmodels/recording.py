@@ -1,0 +1,310 @@
+"""Read-backs that were taken before, as a memory: `recording:PATH`.
+
+A recording is an .npz of plain arrays (no pickles). `about` is JSON: schema version, what it is of, and one entry per region
+(layout, first word, key of its write) and per take (region, operating point, and for each read what was commanded, measured, and
+which cell and pass of a streamed network it was). Arrays, all uint64 words: `written/R`, `stored/R`, `previous/R` (if known) of
+region R, and `reads/T` (reads, words) of take T.
+
+Replay serves the reads of a region at an operating point in the order in which they were taken: read n of a key is the n-th one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from math import isclose
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from memmodels.address import Layout, Words, popcount
+from memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError
+from memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, ReadReport, Region
+from memmodels.sampler import Sampler
+from memmodels.technology import Condition, Conditions, Technology, free_of_charge
+
+SCHEMA = 1
+_SERVING = (
+    Condition("cycle", "", "start again after the last recorded read", "no", choices=("no", "yes")),
+    Condition("serve", "", "which part of the key counts the recorded reads", "read", choices=("read", "trial")),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Take:
+    """The reads of one region at one operating point, in order. notes: one per read (`commanded`, `measured`, `cell`, `pass` …)."""
+
+    region: int
+    point: Mapping[str, ConditionValue]
+    reads: Words
+    notes: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(eq=False)
+class Recording:
+    """Regions as they were written, and what came back of them; `record` fills it, `save` and `load` keep it."""
+
+    about: dict[str, Any] = field(default_factory=dict)
+    regions: list[Region] = field(default_factory=list)
+    takes: list[Take] = field(default_factory=list)
+
+    def take(self, memory: Memory, region: Region, reads: Iterable[int], notes: Mapping[str, Any] | None = None) -> Self:
+        """Read a region now: at the memory's operating point, read numbers `reads` of its write. notes: kept with each read."""
+        words, told = [], []
+        for read in reads:
+            out = np.empty_like(region.written)
+            report = memory.read(region, Key(region.key.trial, region.key.write, read), out)
+            words.append(out)
+            measured = {"commanded": dict(report.commanded), "measured": dict(report.measured)}
+            told.append({**measured, "corrected": report.corrected, "erased": report.erased, **(notes or {})})
+        if not words:
+            return self
+        number = next((i for i, known in enumerate(self.regions) if known is region), len(self.regions))
+        self.regions[number:] = self.regions[number:] or [region]
+        self.takes.append(Take(number, dict(memory.conditions), np.array(words), tuple(told)))
+        return self
+
+    @property
+    def points(self) -> tuple[Mapping[str, ConditionValue], ...]:
+        """The operating points, in the order in which they were recorded."""
+        points: list[Mapping[str, ConditionValue]] = []
+        for take in self.takes:
+            if not any(same_point(take.point, known) for known in points):
+                points.append(take.point)
+        return tuple(points)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file; OutputError if that cannot be."""
+        target = Path(path)
+        arrays: dict[str, Any] = {"about": np.array(json.dumps(self._described(), ensure_ascii=False))}
+        for number, region in enumerate(self.regions):
+            arrays |= {f"written/{number}": region.written, f"stored/{number}": region.stored}
+            if region.previous is not None:
+                arrays[f"previous/{number}"] = region.previous
+        arrays |= {f"reads/{number}": take.reads for number, take in enumerate(self.takes)}
+        held = io.BytesIO()
+        np.savez_compressed(held, **arrays)
+        try:
+            partial = target.with_name(f".{target.name}.partial")
+            partial.write_bytes(held.getvalue())
+            partial.replace(target)
+        except OSError as error:
+            raise OutputError(f"Saving the recording {target}", str(error), "Choose a path that can be written") from error
+        return target
+
+    def _described(self) -> dict[str, Any]:
+        regions = [
+            {"layout": {key: getattr(region.layout, key) for key in ("name", "elements", "width", "planes", "erased")},
+             "first_word": region.first_word, "key": list(region.key)}
+            for region in self.regions
+        ]  # fmt: skip
+        takes = [{"region": take.region, "point": dict(take.point), "notes": list(take.notes)} for take in self.takes]
+        return {"schema": SCHEMA, "about": self.about, "regions": regions, "takes": takes}
+
+
+def record(
+    path: str | Path,
+    memory: Memory,
+    regions: Sequence[Region],
+    reads: Iterable[int] = (0,),
+    points: Sequence[Mapping[str, ConditionValue]] = ({},),
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Read these regions of a memory at all `points`, each for all `reads`, and save the recording."""
+    recording, numbers = Recording(dict(about or {})), tuple(reads)
+    for point in points:
+        there = memory.at(**point)
+        for region in regions:
+            recording.take(there, region, numbers)
+    return recording.save(path)
+
+
+def load(path: str | Path) -> Recording:
+    """Read a recording; InputError if there is none, or it is damaged, or of another schema. Files are kept until they change."""
+    found = Path(path)
+    try:
+        stat = found.stat()
+    except OSError as error:
+        raise InputError(f"Recording {found}", f"it cannot be read ({error.strerror})", "Check the path") from error
+    return _load(found, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, _changed: int, _size: int) -> Recording:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            told = json.loads(str(arrays["about"]))
+            if told.get("schema") != SCHEMA:
+                asked, found = f"Recording {path}", f"its schema is {told.get('schema')!r}, this version reads {SCHEMA}"
+                raise InputError(asked, found, "Record again, or use the version that wrote it")
+            regions = [_region(one, number, arrays) for number, one in enumerate(told["regions"])]
+            takes = [_take(one, arrays[f"reads/{number}"], regions) for number, one in enumerate(told["takes"])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise InputError(f"Recording {path}", f"it is no recording or is damaged ({reason})", "Record again") from error
+    return Recording(told.get("about", {}), regions, takes)
+
+
+def _region(told: dict[str, Any], number: int, arrays: Any) -> Region:
+    layout = Layout(**{**told["layout"], "planes": tuple(told["layout"]["planes"])})
+    written, stored = (_words(arrays[f"{kind}/{number}"], (layout.words,)) for kind in ("written", "stored"))
+    previous = _words(arrays[f"previous/{number}"], (layout.words,)) if f"previous/{number}" in arrays else None
+    return Region(layout, int(told["first_word"]), written, stored, previous, Key(*told["key"]))
+
+
+def _take(told: dict[str, Any], reads: Words, regions: list[Region]) -> Take:
+    words = regions[told["region"]].layout.words
+    return Take(told["region"], told["point"], _words(reads, (len(told["notes"]), words)), tuple(told["notes"]))
+
+
+def _words(array: Any, shape: tuple[int, ...]) -> Words:
+    if array.dtype != np.uint64 or array.shape != shape:
+        raise ValueError(f"{array.shape} of {array.dtype} where {shape} of uint64 were announced")
+    words: Words = array
+    return words
+
+
+def same_point(one: Mapping[str, ConditionValue], other: Mapping[str, ConditionValue]) -> bool:
+    """Whether two operating points are the same: equal words, and numbers equal but for rounding."""
+    return one.keys() == other.keys() and all(
+        value == other[key]
+        if isinstance(value, str) or isinstance(other[key], str)
+        else isclose(value, float(other[key]), rel_tol=1e-9)
+        for key, value in one.items()
+    )
+
+
+# --- replay ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class RecordingMemory:
+    """A recording, replayed. It has one die: seed and die numbers do not matter; trials see the same reads unless serve=trial."""
+
+    recording: Recording
+    technology: Technology
+    conditions: Mapping[str, ConditionValue]
+
+    def at(self, **conditions: ConditionValue) -> RecordingMemory:
+        moved = self.technology.resolve({**self.conditions, **conditions})
+        self.technology.terms(moved)
+        return replace(self, conditions=moved)
+
+    def write(self, bits: Words, layout: Layout, key: Key) -> Region:
+        """The recorded region of these bits, of that write if the same bits were written more than once."""
+        named = [region for region in self.recording.regions if str(region.layout) == str(layout)]
+        same = [r for r in named if r.layout.bits == layout.bits and np.array_equal(r.written, bits)]
+        if not same:
+            asked = f"Writing {layout}, {layout.bits} bits, to {self.technology.name}"
+            if not named:
+                known = ", ".join(dict.fromkeys(str(region.layout) for region in self.recording.regions)) or "nothing"
+                raise MemoryFault(asked, f"it was not recorded; recorded are {known}", "Replay the network that was recorded")
+            nearest = named[-1]
+            differ = f"{nearest.layout.bits} bits"
+            if nearest.layout.bits == layout.bits:
+                differ = f"other bits ({popcount(nearest.written ^ bits)} of them differ)"
+            raise MemoryFault(asked, f"{differ} were recorded under that name", "Replay the network that was recorded")
+        return next((region for region in same if region.key.write == key.write), same[0])
+
+    def read(self, region: Region, key: Key, out: Words) -> ReadReport:
+        reads, notes = self._reads(region)
+        count = len(notes)
+        which = key.trial if self.conditions["serve"] == "trial" else key.read
+        number = which % count if count and self.conditions["cycle"] == "yes" else which
+        if not 0 <= number < count:
+            raise MemoryFault(
+                f"{self.conditions['serve']} {which} of {region.layout} from {self.technology.name}",
+                f"{count} reads of it were recorded here, counted from 0" if count else "nothing of it was recorded here",
+                "Read what was recorded, or say cycle=yes to start again after the last one",
+            )
+        out[:] = reads[number]
+        told = notes[number]
+        return ReadReport(
+            popcount(out ^ region.written),
+            int(told.get("corrected", 0)),
+            int(told.get("erased", 0)),
+            self.conditions,
+            told.get("measured", {}),
+        )
+
+    def sampler(self, region: Region) -> Sampler | None:
+        return None
+
+    def cost(self, region: Region, accesses: Accesses) -> Cost:
+        return self.technology.cost(self.conditions, region.layout.bits, accesses)
+
+    def _reads(self, region: Region) -> tuple[Sequence[Words], Sequence[Mapping[str, Any]]]:
+        """All reads of a region at this point, of all takes of it."""
+        point = {key: value for key, value in self.conditions.items() if key not in ("cycle", "serve")}
+        takes = [
+            take
+            for take in self.recording.takes
+            if self.recording.regions[take.region] is region and same_point(_whole(take.point, point), point)
+        ]
+        return [words for take in takes for words in take.reads], [note for take in takes for note in take.notes]
+
+
+def technology_of(path: str) -> Technology:
+    """What a recording can be asked for: the operating points that it holds."""
+    recording = load(path)
+    points = recording.points
+    if not points:
+        raise InputError(f"Recording {path}", "it holds no reads", "Record again")
+    knobs = tuple(dict.fromkeys(key for point in points for key in point))
+    conditions = tuple(_condition(key, [point[key] for point in points if key in point]) for key in knobs)
+    moved = [c.name for c in conditions if len(c.choices) > 1 or c.low != c.high]
+    numbers = [c.name for c in conditions if c.name in moved and not c.choices]
+    reads = sum(len(take.notes) for take in recording.takes)
+
+    def terms(asked: Conditions) -> tuple[()]:
+        here = {key: value for key, value in asked.items() if key in knobs}
+        if not any(same_point(_whole(point, here), here) for point in points):
+            shown = "; ".join(_shown(point, moved) for point in points)
+            wanted = _shown(here, moved)
+            raise MemorySpecError(
+                f"recording:{path} at {wanted}", f"nothing was recorded there; it holds {shown}", "Choose one of these"
+            )
+        return ()
+
+    return Technology(
+        name=f"recording:{path}",
+        title=str(recording.about.get("title", "Recorded read-backs")),
+        conditions=(*conditions, *_SERVING),
+        terms=terms,
+        cost=free_of_charge,
+        law="what was read then is read again",
+        source=str(recording.about.get("source", Path(path).name)),
+        basis="measured" if recording.about.get("basis", "measured") == "measured" else "computed",
+        sweep=numbers[0] if numbers else None,
+        notes=f"{len(recording.regions)} regions, {reads} reads. One die, whatever die is asked for.",
+    )
+
+
+def open_recording(path: str, conditions: Mapping[str, ConditionValue]) -> RecordingMemory:
+    """The memory of a recording at one of its operating points."""
+    technology = technology_of(path)
+    resolved = technology.resolve(conditions)
+    technology.terms(resolved)
+    return RecordingMemory(load(path), technology, resolved)
+
+
+def _condition(name: str, values: list[ConditionValue]) -> Condition:
+    if any(isinstance(value, str) for value in values):
+        return Condition(name, "", "as recorded", str(values[0]), choices=tuple(dict.fromkeys(map(str, values))))
+    numbers = [float(value) for value in values]
+    return Condition(name, "", "as recorded", numbers[0], low=min(numbers), high=max(numbers))
+
+
+def _shown(point: Mapping[str, ConditionValue], knobs: Sequence[str]) -> str:
+    """An operating point by the conditions that differ between points."""
+    return ", ".join(f"{key}={point[key]}" for key in knobs if key in point) or "one operating point"
+
+
+def _whole(point: Mapping[str, ConditionValue], like: Mapping[str, ConditionValue]) -> Mapping[str, ConditionValue]:
+    """A recorded point, with the conditions that it lacks (other points have them) as they are in `like`."""
+    return {**{key: value for key, value in like.items() if key not in point}, **point}

@@ -1,0 +1,92 @@
+"""SRAM of 28 nm FPGAs (block RAM) under voltage scaling: weak columns.
+
+    p10(V) = Phi((mu - V) / s)                                  lifetime die, nested: a cell that fails at V fails at every lower V
+    threshold of a cell = mu + s (sqrt(share) column + sqrt(1 - share) cell), both standard normal
+
+V in volt. The published rates were measured with all ones stored, so they are p10; p01 was not measured and is 0 unless given.
+mu and s are a least-squares line through the probits of the published counts; deviations are in decades of p.
+
+Faults cluster in columns: a column (bitline) of a block of 1024 rows x 16 columns shares a part of its cells' thresholds. Any
+share keeps the marginal law and stays nested. Fitted to the maps of KC705 board B by least squares of the logarithms of two
+statistics, faulty (block, column) pairs and Fano factor, at 0.53 and 0.55 V: share 0.40. Maps of VC707 were not available, so it
+has the same share by assumption. Energy ~ V^2 is an assumption (dynamic energy C V^2), relative to the nominal 1.0 V.
+
+Source: B. Salami, O. Unsal, A. Cristal Kestelman, MICRO 2018.
+"""
+
+from __future__ import annotations
+
+from memmodels.memory import Accesses, Basis, Cost, Quantity
+from memmodels.structure import Bank, Shared
+from memmodels.technologies.support import number, phi
+from memmodels.technology import Condition, Conditions, Technology
+from memmodels.terms import ErrorTerm, Lifetime
+
+COLUMN_SHARE = 0.40
+BLOCK = Bank(1024, 16)
+
+
+def _block_ram(board: str, title: str, mu: float, s: float, low: float, high: float, error: str, shared: Basis) -> Technology:
+    """A block RAM; `low` is the last voltage at which the device answered, `high` the first with faults."""
+
+    def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
+        p10, other = phi((mu - number(conditions, "vdd")) / s), number(conditions, "p01_share")
+        share = number(conditions, "column_share")
+        return (
+            ErrorTerm(
+                "read",
+                Lifetime.DIE,
+                min(other * p10, 1.0 - p10),
+                p10,
+                structure=Shared("column", share, BLOCK) if share else None,
+                preference="cell" if other else "zero",
+            ),
+        )
+
+    def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
+        ratio = number(conditions, "vdd") ** 2
+        return Cost(energy=Quantity(ratio, "x E(1.0 V)", "assumed", "dynamic energy C V^2"))
+
+    return Technology(
+        name=f"sram-28nm-{board}",
+        title=title,
+        conditions=(
+            Condition("vdd", "V", "VCCBRAM", default=1.0, low=low, high=1.0),
+            Condition(
+                "p01_share", "", "cells that prefer 1 per cell that prefers 0 (not measured)", default=0.0, low=0.0, high=1.0
+            ),
+            Condition(
+                "column_share",
+                "",
+                "share of a cell's threshold variance that its column has in common; 0 makes cells independent",
+                default=COLUMN_SHARE,
+                low=0.0,
+                high=0.95,
+            ),
+        ),
+        terms=terms,
+        cost=cost,
+        law="p10 = Phi((mu - V) / s), per cell and die, nested over V; columns of 1024 cells share a part of their thresholds",
+        source="Salami et al., MICRO 2018, published fault counts and maps",
+        basis="published",
+        sweep="vdd",
+        constants=(
+            ("mu", f"{mu} V", "computed"),
+            ("s", f"{s} V", "computed"),
+            ("column share", f"{COLUMN_SHARE}, blocks of 1024 rows x 16 columns", shared),
+            ("p01", "not measured, 0 by default", "assumed"),
+            ("energy", "V^2, relative to 1.0 V", "assumed"),
+            ("fit error", error, "computed"),
+        ),
+        notes=f"Faults were counted from {high} V down; above, the law says less than one fault in the whole device. "
+        f"Below {low} V the device no longer answered. A law of one board does not fit the other: at 0.55 V the rates differ "
+        "by 1.1 decades. About 1 % of the faults did not persist when the voltage was lowered; here all do.",
+    )
+
+
+SRAM_28NM_KC705B = _block_ram(
+    "kc705b", "28 nm FPGA block RAM (KC705, board B)", 0.3852, 0.0398, 0.53, 0.59, "rms 0.055 decades, largest 0.12", "computed"
+)
+SRAM_28NM_VC707 = _block_ram(
+    "vc707", "28 nm FPGA block RAM (VC707)", 0.4442, 0.0304, 0.54, 0.60, "rms 0.074 decades, largest 0.12", "assumed"
+)

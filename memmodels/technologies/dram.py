@@ -1,0 +1,238 @@
+"""DRAM below its specified timing, voltage and refresh rate: three causes of errors that add up.
+
+activation  p(t) = 1/2 Phi((ln t50 - ln tRCD) / s), t in ns, per vendor and direction        lifetime die, nested in tRCD
+            (p01 with all zeros stored, p10 with all ones). Lognormal was chosen per vendor: it fits the medians over modules
+            better than normal. p01 != p10 strongly, in either direction. From 10 ns on no module erred: 0.
+retention   p(t) = Phi((ln t - ln t50 + a (T - 45) + b (1.35 - V)) / s), t in s, T in °C, V in volt
+            accumulating in time, nested; a cell loses its charge, so true cells err 1 -> 0 and anti-cells 0 -> 1: whole rows of
+            either kind. p counts weak cells of both kinds, so p01 = p10 = p / 2 on average.
+lines       f(V) = c Phi((mu - V) / s): the share of bad 64-byte lines (c = 1/2 for vendor C, else 1)    lifetime die, nested
+            The source counts lines with at least one flip, not bits. How many bits flip in a bad line is not published: the user
+            gives p_in_line, and p01 = p10 = f p_in_line. From the first voltage without errors on: 0.
+
+Valid: tRCD 2.5 ... 13.125 ns at 20 °C and nominal voltage; lines at tRCD = tRP = 10 ns, from the last published voltage of the
+vendor up; retention 64 ms ... 2.048 s, 20 ... 70 °C, 1.15 ... 1.35 V. What was not measured together (a lower voltage and another
+tRCD; long refresh below 1.15 V) is refused unless extrapolate=yes adds it up. tRP below 10 ns returns whole wrong rows (rates of
+0.005 to 0.7 at 7.5 ns) and is refused.
+
+Sources: Chang et al., SIGMETRICS 2016 (timing, DDR3) and 2017 (voltage and retention, DDR3L); energy per bit from Accelergy and
+Larimi et al., DATE 2021. Over voltage, energy ~ (V/1.35)^2 is an assumption.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from memmodels.cost import USE_CONDITIONS, joules
+from memmodels.errors import MemorySpecError
+from memmodels.memory import Accesses, Basis, Cost, Quantity
+from memmodels.structure import Bank, Lines, Shared
+from memmodels.technologies.support import EXTRAPOLATE, extrapolates, number, phi, refuse, table
+from memmodels.technology import Condition, Conditions, Technology
+from memmodels.terms import ErrorTerm, Lifetime
+
+TRCD: dict[str, dict[str, tuple[float, float]]] = {
+    "A": {"p01": (3.5066, 0.2444), "p10": (3.2241, 0.2520)},
+    "B": {"p01": (3.8416, 0.4648), "p10": (4.8939, 0.2045)},
+    "C": {"p01": (4.9679, 0.0942), "p10": (4.1207, 0.1000)},
+}
+"""t50 in ns and s, per vendor and direction."""
+TRCD_WITHOUT_ERRORS = 10.0
+LINES: dict[str, tuple[float, float, float]] = {"A": (1.0936, 0.0117, 1.0), "B": (1.0062, 0.0204, 1.0), "C": (1.1999, 0.0430, 0.5)}
+"""mu and s in volt, and the share at which lines saturate."""
+VDD_RANGE = {"A": (1.10, 1.15), "B": (1.025, 1.15), "C": (1.10, 1.30)}
+"""The lowest published voltage and the first one, from above, at which nothing erred any more."""
+RETENTION_T50, RETENTION_S, RETENTION_PER_K, RETENTION_PER_V = 431.5, 0.9882, 0.0123, 0.2468
+LINE_BITS = 512
+_NAME, _NOMINAL = "dram", 1.35
+
+
+def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
+    """Activation, retention and line errors, always in this order."""
+    return activation(conditions), retention(conditions), lines(conditions)
+
+
+def activation(conditions: Conditions) -> ErrorTerm:
+    """Cells whose bitline is not ready after tRCD; with `fails` F the density of weak cells is the published rate / F."""
+    vendor, fails = str(conditions["vendor"]), number(conditions, "fails")
+    p01, p10 = (activation_rate(vendor, way, number(conditions, "trcd")) / fails for way in ("p01", "p10"))
+    if max(p01, p10) > 0.5:
+        raise refuse(
+            _NAME,
+            f"trcd={number(conditions, 'trcd'):g} with fails={fails:g}",
+            f"the published rate needs weak cells in a share of {max(p01, p10):.2g}, but at most half can prefer either value",
+            "Choose a longer trcd, or fails nearer to 1",
+        )
+    return ErrorTerm("activation", Lifetime.DIE, p01, p10, fails=fails, structure=shared_structure(_NAME, conditions))
+
+
+def activation_rate(vendor: str, way: str, trcd: float) -> float:
+    """Bit error rate of the first access after tRCD ns; way: `p01` or `p10`."""
+    t50, s = TRCD[vendor][way]
+    return 0.0 if trcd >= TRCD_WITHOUT_ERRORS else 0.5 * phi((math.log(t50) - math.log(trcd)) / s)
+
+
+def shared_structure(technology: str, conditions: Conditions) -> Shared | None:
+    """Columns or rows of cells with a common part of their thresholds, as the user describes them."""
+    axis = str(conditions["structure"])
+    if axis in ("none", "uniform", "data-dependent"):
+        return None
+    missing = [key for key in ("share", "rows", "columns") if key not in conditions]
+    if missing:
+        raise refuse(
+            technology,
+            f"structure={axis} without {', '.join(missing)}",
+            "how much cells have in common, and how large a bank is, was not published",
+            f"Give {', '.join(missing)}",
+        )
+    along: Literal["column", "row"] = "column" if axis in ("column", "bitline") else "row"
+    return Shared(along, number(conditions, "share"), Bank(int(number(conditions, "rows")), int(number(conditions, "columns"))))
+
+
+def retention(conditions: Conditions) -> ErrorTerm:
+    """Cells that lose their charge within a refresh interval."""
+    interval, vdd = number(conditions, "refresh_interval"), number(conditions, "vdd")
+    if interval > 0.256 and vdd < 1.15 and not extrapolates(conditions):
+        raise refuse(
+            _NAME,
+            f"refresh_interval={interval:g} with vdd={vdd:g}",
+            "retention was measured from 1.15 V up",
+            "Raise vdd, choose at most 0.256 s, or say extrapolate=yes",
+        )
+    p = retention_rate(interval, number(conditions, "temperature"), vdd, number(conditions, "retention_slope"))
+    if conditions["polarity"] == "cell":
+        return ErrorTerm("retention", Lifetime.ACCUMULATING, p / 2, p / 2, exposure="time", redrawn=False)
+    rows = Shared("row", 0.0, Bank(1, int(number(conditions, "row_bits"))))
+    return ErrorTerm(
+        "retention", Lifetime.ACCUMULATING, p / 2, p / 2, structure=rows, preference="row", exposure="time", redrawn=False
+    )
+
+
+def retention_rate(interval: float, temperature: float, vdd: float, slope: float = RETENTION_PER_K) -> float:
+    """Share of cells that lose their bit within `interval` s at °C and volt; `slope` in ln(interval) per K."""
+    shift = slope * (temperature - 45.0) + RETENTION_PER_V * (_NOMINAL - vdd)
+    return phi((math.log(interval) - math.log(RETENTION_T50) + shift) / RETENTION_S)
+
+
+def lines(conditions: Conditions) -> ErrorTerm:
+    """Bad 64-byte lines at low voltage, and the bits that flip in them."""
+    vendor, vdd = str(conditions["vendor"]), number(conditions, "vdd")
+    share = bad_lines(vendor, vdd - number(conditions, "vdd_offset"))
+    if share == 0.0:
+        return ErrorTerm("lines", Lifetime.DIE, 0.0, 0.0)
+    _check_voltage(vendor, vdd, conditions)
+    if "p_in_line" not in conditions:
+        raise refuse(
+            _NAME,
+            f"vdd={vdd:g} without p_in_line",
+            f"{share:.2g} of the 64-byte lines have errors, but how many bits flip in a bad line was not published",
+            "Give p_in_line, the probability that a bit of a bad line is inverted",
+        )
+    p_in_line = number(conditions, "p_in_line")
+    rate = share * p_in_line
+    return ErrorTerm("lines", Lifetime.DIE, rate, rate, structure=Lines(LINE_BITS, 2.0 * p_in_line))
+
+
+def _check_voltage(vendor: str, vdd: float, conditions: Conditions) -> None:
+    lowest, trcd = VDD_RANGE[vendor][0], number(conditions, "trcd")
+    if extrapolates(conditions):
+        return
+    if vdd < lowest:
+        raise MemorySpecError(
+            f"dram: vdd={vdd:g} with vendor={vendor}",
+            f"the valid range of this vendor is {lowest:g} … {_NOMINAL:g} V",
+            "Choose vdd within it; laws are not extrapolated unless extrapolate=yes says so",
+        )
+    if trcd != TRCD_WITHOUT_ERRORS:
+        raise refuse(
+            _NAME,
+            f"vdd={vdd:g} with trcd={trcd:g}",
+            "errors at low voltage were measured at tRCD = 10 ns only, and they vanish when it is raised",
+            "Leave trcd at 10, or say extrapolate=yes to add both laws up",
+        )
+
+
+def bad_lines(vendor: str, vdd: float) -> float:
+    """Share of 64-byte lines with an error at tRCD = tRP = 10 ns."""
+    mu, s, top = LINES[vendor]
+    return 0.0 if vdd >= VDD_RANGE[vendor][1] else top * phi((mu - vdd) / s)
+
+
+def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
+    """Energy per bit of the DRAM type; (V/1.35)^2 below nominal; refresh power as the user gives it, ~ 1 / interval."""
+    kind, vdd = str(conditions["type"]), number(conditions, "vdd")
+    row = next(row for row in table("dram_energy") if row["type"] == kind)
+    basis: Basis = "published" if vdd == _NOMINAL else "assumed"
+    source = "Larimi et al., DATE 2021" if kind in ("HBM", "DDRx") else "Accelergy CACTI plug-in, public data"
+    scaled = source if vdd == _NOMINAL else f"{source}; (V/1.35)^2"
+    access = Quantity(float(row["energy"]) * (vdd / _NOMINAL) ** 2, "pJ/bit", basis, scaled)
+    refresh = None
+    if "refresh_power" in conditions:
+        power = number(conditions, "refresh_power") * 0.064 / number(conditions, "refresh_interval")
+        refresh = Quantity(power, "pW/bit", "assumed", "the user's refresh power at 64 ms, ~ 1 / interval")
+    latency = Quantity(number(conditions, "trcd"), "ns", "computed", "tRCD alone")
+    return joules(conditions, bits, accesses, access, access, refresh, latency)
+
+
+BANK_CONDITIONS = (
+    Condition("share", "", "common part of the threshold variance, with structure (no default)", low=0.0, high=0.95),
+    Condition("rows", "", "rows of a bank, with structure (no default)", low=1.0, high=1048576.0),
+    Condition("columns", "", "columns of a bank, with structure (no default)", low=1.0, high=1048576.0),
+)
+
+DRAM = Technology(
+    name=_NAME,
+    title="DDR3 and DDR3L below specified timing, voltage and refresh rate",
+    conditions=(
+        Condition("vendor", "", "whose modules", default="B", choices=("A", "B", "C")),
+        Condition("trcd", "ns", "activation time; 10 is error-free, nominal is 13.125", default=10.0, low=2.5, high=13.125),
+        Condition("trp", "ns", "precharge time; below 10 whole rows come back wrong", default=10.0, low=10.0, high=13.125),
+        Condition("vdd", "V", "supply voltage", default=_NOMINAL, low=1.025, high=_NOMINAL, beyond=(0.8, _NOMINAL)),
+        Condition("vdd_offset", "V", "how much more voltage this module needs than the mean one", default=0.0, low=-0.1, high=0.1),
+        Condition("p_in_line", "", "P(a bit of a bad line is inverted), needed at low vdd (no default)", low=1e-3, high=0.5),
+        Condition("refresh_interval", "s", "time between refreshes", default=0.064, low=0.064, high=2.048, beyond=(1e-3, 1e4)),
+        Condition("temperature", "°C", "of the cells; acts on retention", default=20.0, low=20.0, high=70.0, beyond=(-40.0, 125.0)),
+        Condition("retention_slope", "1/K", "ln(retention time) lost per kelvin", default=RETENTION_PER_K, low=0.0, high=0.1),
+        Condition("polarity", "", "true and anti-cells: by row, or cell by cell", default="row", choices=("row", "cell")),
+        Condition("row_bits", "", "cells of a row of one polarity", default=8192.0, low=1.0, high=1048576.0),
+        Condition("fails", "", "probability that a weak cell fails at an access (EDEN's F)", default=1.0, low=0.001, high=1.0),
+        Condition("structure", "", "what activation errors share", default="none", choices=("none", "column", "row")),
+        *BANK_CONDITIONS,
+        Condition(
+            "type", "", "whose energy per bit", default="DDR3", choices=("DDR3", "LPDDR4", "LPDDR", "GDDR5", "HBM2", "HBM", "DDRx")
+        ),
+        Condition("refresh_power", "pW/bit", "refresh power at 64 ms (no default)", low=0.0, high=1e6),
+        EXTRAPOLATE,
+        *USE_CONDITIONS,
+    ),
+    terms=terms,
+    cost=cost,
+    law="activation: p = 1/2 Phi((ln t50 - ln tRCD) / s), p01 != p10 (die); retention: p = Phi((ln t - ln t50 + a (T - 45) + "
+    "b (1.35 - V)) / s) (accumulating); bad 64-byte lines: f = c Phi((mu - V) / s), p = f p_in_line (die)",
+    source="Chang et al., SIGMETRICS 2016 (timing) and 2017 (voltage, retention), raw data",
+    basis="published",
+    sweep="trcd",
+    constants=(
+        *(
+            (f"activation, vendor {v}", "; ".join(f"{way} t50 = {t} ns, s = {s}" for way, (t, s) in ways.items()), "computed")
+            for v, ways in TRCD.items()
+        ),
+        *((f"bad lines, vendor {v}", f"mu = {mu} V, s = {s} V, at most {top}", "computed") for v, (mu, s, top) in LINES.items()),
+        (
+            "retention",
+            f"t50 = {RETENTION_T50} s at 45 °C and 1.35 V, s = {RETENTION_S}, a = {RETENTION_PER_K}/K, b = {RETENTION_PER_V}/V",
+            "computed",
+        ),
+        ("row_bits", "8192, a guess at the row of one chip: set your part's", "assumed"),
+        ("fails", "1: a weak cell always fails", "assumed"),
+        ("energy over voltage", "(V/1.35)^2", "assumed"),
+        ("fit error, activation", "A rms 0.05, largest 0.08; B 0.04, 0.08; C 0.03, 0.06 decades", "computed"),
+        ("fit error, lines", "B rms 0.23, largest 0.35; C 0.01, 0.02 decades; A two points", "computed"),
+        ("fit error, retention", "rms 0.21, largest 0.40 decades", "computed"),
+    ),
+    notes="Constants are of the median module (timing) or the mean one (voltage, retention); modules differ by decades: vendor A "
+    "at 7.5 ns spans 3.5e-6 to 4.4e-2. At 10 ns and at the first error-free voltage the laws are cut off: there vendor B's tRCD "
+    "law would still say 1e-2, so between 7.5 and 10 ns it says too much. The slope of retention with temperature is a pooled "
+    "fit; single modules span 1.7x to 5e4x between 20 and 70 °C, so it is the user's to set.",
+)
