@@ -111,14 +111,14 @@ def timings_of(result: StudyResult) -> dict[str, Any]:
 
 
 def _point(point: Point) -> dict[str, Any]:
-    energies = [{"value": q.value, "unit": q.unit, "basis": q.basis, "source": q.source} for q in point.energy]
+    energies = [{"value": q.value, "unit": q.unit, "basis": q.basis, "source": q.source} for q in point.cost.energy]
     return {
         "sweep_value": point.value,
         "memory": point.memory,
         "places": point.places,
         "lifetimes": point.lifetimes,
         "energy_per_inference": energies,
-        "energy_share": point.energy_share,
+        "energy_share": point.cost.share,
     }
 
 

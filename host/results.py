@@ -46,6 +46,7 @@ _SCHEMA: dict[str, Any] = {
     "energy_unit": pl.String,
     "energy_basis": pl.String,
     "energy_share": pl.Float64,
+    "latency_ns": pl.Float64,
 }
 
 
@@ -74,9 +75,11 @@ class StudyResult:
     @cached_property
     def frame(self) -> pl.DataFrame:
         """One row per point and trial, ascending; shares in [0, 1]; energy per inference, null where none is published."""
-        stored = [name for name in self.prepared.network.tensors if self.prepared.points[0].placement.slots_of(name)]
-        schema = {**_SCHEMA, **{f"flips[{name}]": pl.Int64 for name in stored}}
-        return pl.DataFrame([row_of(self.prepared, outcome, stored) for outcome in self.outcomes], schema=schema, orient="row")
+        prepared = self.prepared
+        named = {**_SCHEMA, **{f"energy_pJ[{part}]": pl.Float64 for part in energy_parts(prepared)}}
+        schema = {**named, **{f"flips[{name}]": pl.Int64 for name in placed_tensors(prepared)}}
+        rows = [row_of(prepared, outcome) for outcome in self.outcomes]
+        return pl.DataFrame(rows, schema=schema, orient="row")
 
     @cached_property
     def summary(self) -> pl.DataFrame:
@@ -110,10 +113,21 @@ class StudyResult:
         return f"<p><b>{escape(repr(self))}</b></p>{self.summary._repr_html_()}<p>{escape(caption_of(self))}</p>"
 
 
-def row_of(prepared: Prepared, outcome: Outcome, stored: list[str]) -> dict[str, object]:
-    """One trial as a row; `stored` names the tensors that have a column of flips."""
+def energy_parts(prepared: Prepared) -> tuple[str, ...]:
+    """What the energies of the points are made of, each name once."""
+    return tuple(dict.fromkeys(part for point in prepared.points for part in point.cost.parts or ()))
+
+
+def placed_tensors(prepared: Prepared) -> tuple[str, ...]:
+    """The tensors that live in a memory, in the network's order."""
+    return tuple(name for name in prepared.network.tensors if prepared.points[0].placement.slots_of(name))
+
+
+def row_of(prepared: Prepared, outcome: Outcome) -> dict[str, object]:
+    """One trial as a row."""
     study, point, result = prepared.study, outcome.point, outcome.result
-    energy = point.energy[0] if len(point.energy) == 1 else None
+    energy, latency = point.energy, point.cost.latency
+    known = point.cost.parts or {}
     return {
         "schema_version": SCHEMA_VERSION,
         "sampler": SAMPLER_VERSION,
@@ -138,8 +152,10 @@ def row_of(prepared: Prepared, outcome: Outcome, stored: list[str]) -> dict[str,
         "energy": energy.value if energy else None,
         "energy_unit": energy.unit if energy else None,
         "energy_basis": energy.basis if energy else None,
-        "energy_share": point.energy_share if energy else None,
-        **{f"flips[{name}]": result.flips.get(name, 0) for name in stored},
+        "energy_share": point.cost.share if energy else None,
+        "latency_ns": latency.value if latency else None,
+        **{f"energy_pJ[{part}]": known[part].value if part in known else None for part in energy_parts(prepared)},
+        **{f"flips[{name}]": result.flips.get(name, 0) for name in placed_tensors(prepared)},
     }
 
 
@@ -174,7 +190,7 @@ def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
                 "changed_low": None if single else changed_low,
                 "changed_high": None if single else changed_high,
                 "flip_rate": sum(part["flips"]) / max(1, sum(part["bits_read"])),
-                **{name: first[name] for name in ("energy", "energy_unit", "energy_basis", "memory")},
+                **{name: first[name] for name in ("energy", "energy_unit", "energy_basis", "latency_ns", "memory")},
             }
         )
     return pl.DataFrame(rows, schema=_SUMMARY, orient="row")
@@ -189,5 +205,6 @@ _SUMMARY: dict[str, Any] = {
     **dict.fromkeys(("changed", "changed_low", "changed_high", "flip_rate", "energy"), pl.Float64),
     "energy_unit": pl.String,
     "energy_basis": pl.String,
+    "latency_ns": pl.Float64,
     "memory": pl.String,
 }

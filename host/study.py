@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 
 import emulator
-from emulator.deployment import ReadPolicy, deploy, reads_per_inference
-from emulator.energy import energy_per_inference
+from emulator.deployment import ReadPolicy, deploy
+from emulator.energy import InferenceCost, cost_per_inference
 from emulator.network import Network
 from emulator.placement import Placement, place
 from emulator.plan import Plan, compile_plan
@@ -23,7 +23,7 @@ from host.models import Model, find_model
 from host.sweep import Sweep, parse_sweep
 from memmodels.catalogue import MemorySpec
 from memmodels.errors import InputError, UsageError
-from memmodels.memory import Accesses, Quantity
+from memmodels.memory import Quantity
 from memmodels.sampler import VERSION as SAMPLER_VERSION
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Study:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One operating point. energy: one quantity per unit; energy_share: the share of the bits read that it covers."""
+    """One operating point: where everything lives, how long errors last, and what an inference costs."""
 
     index: int
     value: float | None
@@ -82,8 +82,12 @@ class Point:
     memory: str
     places: str
     lifetimes: tuple[str, ...]
-    energy: tuple[Quantity, ...]
-    energy_share: float
+    cost: InferenceCost
+
+    @property
+    def energy(self) -> Quantity | None:
+        """The energy of one inference; None if none is known, or only in units that do not add up."""
+        return self.cost.energy[0] if len(self.cost.energy) == 1 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,11 +184,6 @@ def _point(study: Study, plan: Plan, index: int, value: float | None, placement:
     named = {str(spec): str(whole) for spec, whole in zip(placement.arrays, full, strict=True)}
     lifetimes = [str(life) for spec in full for life in spec.technology.lifetimes(spec.conditions)]
     deployment = deploy(plan, placement, study.read_every, seed=study.seed, die=study.die)
-    reads = reads_per_inference(plan.network, study.read_every, images, study.batch)
-    bits = {True: 0.0, False: 0.0}
-    for stored in deployment.all_slots:
-        count = reads[stored.slot.tensor]
-        bits[stored.memory.cost(stored.region, Accesses(count)).energy is not None] += count * stored.region.layout.bits
     return Point(
         index,
         value,
@@ -192,8 +191,7 @@ def _point(study: Study, plan: Plan, index: int, value: float | None, placement:
         memory=str(full[0]),
         places="; ".join(f"{target}={named[str(spec)]}" for target, spec in study.places),
         lifetimes=tuple(dict.fromkeys(lifetimes)),
-        energy=energy_per_inference(deployment, images, study.batch),
-        energy_share=bits[True] / max(1e-300, sum(bits.values())),
+        cost=cost_per_inference(deployment, images, study.batch),
     )
 
 

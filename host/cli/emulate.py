@@ -190,7 +190,6 @@ def _run(
     from host.study import Point
 
     command = ["weakcell", *sys.argv[1:]]
-    stored = [name for name in prepared.network.tensors if prepared.points[0].placement.slots_of(name)]
     if as_json:
         emit("study", identity=prepared.identity, points=len(prepared.points), clean_accuracy=prepared.questions.clean_accuracy)
     memories = replay.memories if replay else None
@@ -200,7 +199,7 @@ def _run(
             def on_trial(progress: Progress) -> None:
                 bar.step(point_of(progress.point, prepared))
                 if as_json:
-                    emit("trial", **row_of(prepared, progress.outcome, stored))
+                    emit("trial", **row_of(prepared, progress.outcome))
 
             def on_point(result: StudyResult, point: Point) -> None:
                 if folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,10 +14,16 @@ if TYPE_CHECKING:
 def memories(
     name: Annotated[str | None, typer.Argument(help="Everything about this one.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per technology on stdout.")] = False,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw published points against laws into DIR, a picture per technology.")
+    ] = None,
 ) -> None:
     """Every memory technology: conditions, valid ranges, lifetimes, sources, and what is measured, published or assumed."""
     from memmodels.catalogue import names, technology
 
+    if plots is not None:
+        _draw(plots)
+        return
     chosen = [technology(known) for known in ([name] if name else names())]
     if as_json:
         import json
@@ -41,6 +48,18 @@ def memories(
         table.add_row(tech.name, tech.title, tech.sweep or "", bounds, usual_lifetimes(tech), tech.basis)
     show(table)
     show("[dim]`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…[/]")
+
+
+def _draw(folder: Path) -> None:
+    from host.report.curves import write_curves
+    from memmodels.errors import OutputError
+
+    try:
+        written = write_curves(folder)
+    except OSError as error:
+        raise OutputError(f"Writing pictures into {folder}", str(error), "Choose a folder that can be written") from error
+    for path in written:
+        typer.echo(str(path))
 
 
 def _show_one(tech: Technology) -> None:

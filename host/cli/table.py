@@ -22,6 +22,7 @@ def table_of(result: StudyResult) -> Table:
     """The table: means over trials, interval, worst trial, changed predictions, flip rate, energy where there is one."""
     study, summary = result.prepared.study, result.summary
     energy, many = summary["energy"].null_count() == 0, study.trials > 1
+    latency = summary["latency_ns"].null_count() == 0
     clean = result.prepared.questions.clean_accuracy
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(study.sweep.key if study.sweep else "memory", justify="right" if study.sweep else "left")
@@ -36,6 +37,8 @@ def table_of(result: StudyResult) -> Table:
     table.add_column("flip rate", justify="right")
     if energy:
         table.add_column(f"energy ({summary['energy_unit'][0]})", justify="right")
+    if latency:
+        table.add_column("latency (ns)", justify="right")
     for row in summary.iter_rows(named=True):
         cells = [_value(row["sweep_value"]) if study.sweep else memory_of(result), percent(row["mean"])]
         if many:
@@ -45,6 +48,8 @@ def table_of(result: StudyResult) -> Table:
         cells += [percent(row["changed"]), f"{row['flip_rate']:.3g}"]
         if energy:
             cells.append(f"{row['energy']:.4g}")
+        if latency:
+            cells.append(f"{row['latency_ns']:.4g}")
         table.add_row(*cells)
     if clean is not None:
         blank = [""] * (len(table.columns) - 2)

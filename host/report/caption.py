@@ -41,16 +41,24 @@ def caption_of(result: StudyResult) -> str:
 
 
 def energy_note(result: StudyResult) -> str:
-    """Unit, basis and source of the energies, or why there are none."""
-    point = result.prepared.points[0]
-    if not point.energy:
+    """Unit, basis and source of the energies and what they are made of, or why there are none."""
+    cost = result.prepared.points[0].cost
+    if not cost.energy:
         return "No energy: none is published for this memory"
-    if len(point.energy) > 1:
-        return f"No energy: its memories give it in units that do not add up ({', '.join(q.unit for q in point.energy)})"
-    one = point.energy[0]
+    if len(cost.energy) > 1:
+        return f"No energy: its memories give it in units that do not add up ({', '.join(q.unit for q in cost.energy)})"
+    one = cost.energy[0]
     meaning = "per inference" if one.unit == "pJ" else "of the same accesses"
-    share = "" if point.energy_share > 0.9995 else f", for the {100 * point.energy_share:.3g} % of bits read whose energy is known"
-    return f"Energy {meaning} in {one.unit}: {one.basis} ({one.source}){share}"
+    share = "" if cost.share > 0.9995 else f", for the {100 * cost.share:.3g} % of bits read whose energy is known"
+    made_of = f" of {' and '.join(cost.parts)}" if cost.parts else ""
+    return f"Energy{made_of} {meaning} in {one.unit}: {one.basis} ({one.source}){share}{_use(result)}"
+
+
+def _use(result: StudyResult) -> str:
+    """How the writes are shared, and over what time cells leak, where the user said so."""
+    spec = result.prepared.study.memory
+    said = [f"{key}={spec.conditions[key]:g}" for key in ("inferences_per_write", "time_per_inference") if key in spec.conditions]
+    return f", with {' and '.join(said)}" if said else ""
 
 
 def _dies(result: StudyResult) -> str:

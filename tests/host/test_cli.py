@@ -236,3 +236,35 @@ def test_memories() -> None:
     lines = [json.loads(line) for line in weakcell("memories", "--json").stdout.splitlines()]
     assert {"uniform", "sram-14nm"} <= {line["name"] for line in lines}
     refused(5, "memories", "dram-from-mars")
+
+
+def test_pictures_of_the_laws(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["memories", "--plots", str(tmp_path / "laws")])
+    assert done.exit_code == 0
+    names = {"sram.png", "dram.png", "rram.png", "sttram.png", "fefet.png"}
+    assert {path.name for path in (tmp_path / "laws").iterdir()} == names == {Path(line).name for line in done.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    ("memory", "sweep"),
+    [
+        ("sram-28nm-vc707", "vdd=0.54:0.56:0.01"),
+        ("dram:vendor=B", "trcd=6:8:1"),
+        ("rram:g_low=1,g_high=10", "time=1,86400,172800"),
+        ("sttram:delta=60,inferences_per_write=1000", "tau=4:8:2"),
+        ("fefet", "domains=50,100,200"),
+    ],
+)
+@pytest.mark.parametrize("model", ["digits-bnn", "digits-qnn"])
+def test_every_technology_runs_on_the_shipped_networks(model: str, memory: str, sweep: str) -> None:
+    from host import emulate
+
+    result = emulate(model, memory=memory, sweep=sweep, trials=2, images=60)
+    rates = result.summary["flip_rate"].to_list()
+    assert len(rates) == 3
+    assert max(rates) > 0
+    assert result.summary["energy"].null_count() == 0
+    assert (result.summary["latency_ns"].null_count() == 0) == (not memory.startswith("sram"))
+    parts = {name for name in result.frame.columns if name.startswith("energy_pJ[")}
+    assert parts == ({"energy_pJ[read]", "energy_pJ[write]"} if "inferences_per_write" in memory else
+                     {"energy_pJ[read]"} if not memory.startswith("sram") else set())  # fmt: skip

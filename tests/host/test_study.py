@@ -91,7 +91,7 @@ def test_labels_may_be_missing(tmp_path: Path) -> None:
 def test_energy_never_mixes_units() -> None:
     mixed = emulate(memory="sram-14nm:v_over_vmin=0.9", place={"/dense3/Gemm": "sram-28nm-kc705b:vdd=0.6"}, trials=1, images=5)
     assert mixed.frame["energy"][0] is None
-    assert len(mixed.prepared.points[0].energy) == 2
+    assert len(mixed.prepared.points[0].cost.energy) == 2
     partly = emulate(memory="sram-14nm:v_over_vmin=0.9", place={"/dense3/Gemm": "uniform:ber=0"}, trials=1, images=5)
     assert 0 < partly.frame["energy_share"][0] < 1
 
