@@ -40,7 +40,7 @@ def table_of(result: StudyResult) -> Table:
     if latency:
         table.add_column("latency (ns)", justify="right")
     for row in summary.iter_rows(named=True):
-        cells = [_value(row["sweep_value"]) if study.sweep else memory_of(result), percent(row["mean"])]
+        cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result)), percent(row["mean"])]
         if many:
             cells += [f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}", percent(row["worst"])]
         if bound:
