@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from emulator.network import Convolution, Layer, Network
+from emulator.network import Layer, Network
 from emulator.placement import Placement, Slot
 from emulator.plan import Plan
 from emulator.storage import layout_of
@@ -32,7 +32,11 @@ class ReadPolicy(StrEnum):
     IMAGE = "image"
     """Each weight once per image: weight-stationary hardware."""
     ACCESS = "access"
-    """Each time an output uses it: output-stationary hardware. A weight of a convolution is read for every output pixel."""
+    """Each time an output uses it: output-stationary hardware. A weight of a convolution is read for every output pixel.
+
+    Errors of different pixels are then independent, so a convolutional network's mean accuracy is another one than under the other
+    policies, which all have the same mean; a dense network's is the same.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,7 @@ class Deployment:
         else:
             count = stored.memory.read(stored.region, Key(self.trial, stored.region.key.write, read), flips).flips
             np.bitwise_xor(flips, stored.region.written, out=flips)
+            flips[-1:] &= stored.region.layout.last_mask
         self.tally.add(stored.slot.tensor, round(count * times), round(stored.region.layout.bits * times))
         if self.faults is not None and count:
             self.faults.append(Fault(read, stored.slot, flips))
@@ -121,12 +126,11 @@ def reads_per_inference(network: Network, policy: ReadPolicy, images: int, batch
     reads: dict[str, float] = {}
     for layer in network.layers:
         height, width = network.values[layer.output].height_width
-        pixels = height * width if isinstance(layer, Convolution) else 1
         per_image = {
             ReadPolicy.LOAD: 1.0 / max(images, 1),
             ReadPolicy.BATCH: -(-images // batch) / max(images, 1),
             ReadPolicy.IMAGE: 1.0,
-            ReadPolicy.ACCESS: float(pixels),
+            ReadPolicy.ACCESS: float(height * width),
         }[policy]
         for name in parameters_of(layer):
             reads[name] = reads.get(name, 0.0) + per_image

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.kernels import binary, pool, signs
-from emulator.layers import Array, centred, convolution_constants, empty_output, geometry_of, packed_input, with_border
+from emulator.layers import Array, centred, empty_output, geometry_of, packed_input, with_border
 from emulator.network import Convolution, Layer, MaxPool, Network, Threshold, ValueSpec, Window
 from emulator.plan import Parameters
 
 
 @dataclass(frozen=True, eq=False)
 class SignConvolution(Layer):
-    """The parts in order; `weight`, `bias` and `threshold` name the parameters that it reads."""
+    """The parts in order; `weight` and `threshold` name the parameters that it reads."""
 
     convolution: Convolution
     pool: MaxPool | None
@@ -29,10 +29,6 @@ class SignConvolution(Layer):
     @property
     def weight(self) -> str:
         return self.convolution.weight
-
-    @property
-    def bias(self) -> str | None:
-        return self.convolution.bias
 
     @property
     def threshold(self) -> str:
@@ -75,11 +71,12 @@ def _chain(network: Network, layer: Layer, uses: dict[str, list[Layer]], keep: s
 
 
 def _fits(network: Network, layer: Convolution) -> bool:
-    """Whether a kernel makes signs of this convolution: dense, from bits or codes, weights without zero points."""
+    """Whether a kernel makes signs of this convolution: dense, from bits or codes, without zero points, without a bias.
+
+    A faulty bias can take a sum past int32, where it wraps: no threshold on the sum before it says the same.
+    """
     spec, tensor = network.values[layer.inputs[0]], network.tensors[layer.weight]
-    packed = spec.kind == "bits" and tensor.encoding.kind == "sign"
-    plain = spec.kind != "float" and layer.groups == 1 and not np.any(tensor.zero_point)
-    return plain and not (packed and layer.bias)
+    return spec.kind != "float" and layer.groups == 1 and layer.bias is None and not np.any(tensor.zero_point)
 
 
 def _only_use(name: str, uses: dict[str, list[Layer]], keep: set[str]) -> Layer | None:
@@ -116,8 +113,7 @@ def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array:
         signs.binary_signs(own.x, own.channels, weights, threshold, places, place_of, geometry_of(own.window), out)
     else:
         x = with_border(centred(x, spec, even=True), layer.window)
-        _, bias = convolution_constants(layer, parameters)
-        signs.integer_signs(x, weights, bias, threshold, geometry_of(layer.window), out)
+        signs.integer_signs(x, weights, threshold, geometry_of(layer.window), out)
     return finish(step, out, parameters)
 
 

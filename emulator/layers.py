@@ -146,11 +146,11 @@ def _float_convolution(layer: nw.Convolution, x: Array, parameters: Parameters) 
     views = np.lib.stride_tricks.sliding_window_view(padded, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(2, 3))
     views = views[:, :, :: window.stride[0], :: window.stride[1], ::dh, ::dw]
     patches = views.transpose(0, 2, 3, 4, 5, 1)
-    real = parameters.values[layer.weight].astype(np.float32) - tensor.zero_point.reshape(-1, 1).astype(np.float32)
-    real = real * tensor.scale.reshape(-1, 1)
+    real = parameters.values[layer.weight].astype(np.float32) - tensor.spread(tensor.zero_point).astype(np.float32)
+    real = real * tensor.spread(tensor.scale)
     per_group, made = outputs // layer.groups, []
     for group in range(layer.groups):
-        own = patches[..., group * channels : (group + 1) * channels].reshape(*patches.shape[:3], -1)
+        own = patches[..., group * channels : (group + 1) * channels].reshape(*patches.shape[:3], kh * kw * channels)
         made.append(own @ real[group * per_group : (group + 1) * per_group].T)
     out = np.concatenate(made, axis=-1).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(out).reshape(len(x), *network.values[layer.output].shape)
@@ -259,12 +259,73 @@ def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -
     return binary.pack_channels(to_channels_last(above != layer.inverted, spec))
 
 
+def _mul_codes(layer: nw.MulCodes, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    a, b = (values_of(x, spec).astype(np.int64) - spec.zero_point for x, spec in _with_specs(layer, inputs, network))
+    y = (a * b).astype(np.float32) * np.float32(layer.multiplier) + np.float32(layer.zero_point)
+    return _round(y, 0, layer.low, layer.high, network.values[layer.output].dtype)
+
+
+def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    out = empty_output(network.values[layer.output], len(inputs[0]))
+    counts = np.zeros(out.shape[1:3], dtype=np.int64)
+    zero = network.values[layer.inputs[0]].zero_point
+    pool.sum_pool(inputs[0], zero, geometry_of(layer.window), False, out, counts)
+    return out
+
+
+def _look_up(layer: nw.LookUp, inputs: list[Array], parameters: Parameters) -> Array:
+    dtype = parameters.plan.network.values[layer.output].dtype
+    return layer.table.astype(dtype)[inputs[0].astype(np.int64) - layer.first]
+
+
+def dynamic_parameters(x: Array) -> tuple[Array, Array]:
+    """Scale and zero point (float32) of DynamicQuantizeLinear for each image."""
+    flat = x.reshape(len(x), -1)
+    low, high = np.minimum(flat.min(1, initial=0), np.float32(0)), np.maximum(flat.max(1, initial=0), np.float32(0))
+    scale = (high - low) / np.float32(255)
+    scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
+    return scale, np.clip(np.rint(-low / scale), 0, 255).astype(np.float32)
+
+
+def _dynamic_quantize(layer: nw.DynamicQuantize, inputs: list[Array], parameters: Parameters) -> Array:
+    spec, x = parameters.plan.network.values[layer.output], inputs[0]
+    scale, zero = (p.reshape(-1, *[1] * (x.ndim - 1)) for p in dynamic_parameters(x))
+    q = np.clip(np.rint(x / scale) + zero, 0, 255) - zero
+    return to_channels_last(np.nan_to_num(q).astype(spec.dtype), spec)
+
+
+def _dynamic_scale(layer: nw.DynamicScale, inputs: list[Array], parameters: Parameters) -> Array:
+    return dynamic_parameters(inputs[0])[0]
+
+
+def _dynamic_dequantize(layer: nw.DynamicDequantize, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    factor = inputs[1].reshape(-1, 1, 1, 1) * layer.scale
+    return to_onnx_order(inputs[0].astype(np.float32) * factor, network.values[layer.output])
+
+
+def _with_specs(layer: nw.Layer, inputs: list[Array], network: nw.Network) -> list[tuple[Array, nw.ValueSpec]]:
+    return [(x, network.values[name]) for x, name in zip(inputs, layer.inputs, strict=True)]
+
+
 def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: Parameters) -> Array:
+    return _operated(layer, inputs)
+
+
+def _codes_operator(layer: nw.CodesOperator, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    plain = [to_onnx_order(x, spec) for x, spec in _with_specs(layer, inputs, network)]
+    return to_channels_last(_operated(layer, plain), network.values[layer.output])
+
+
+def _operated(layer: nw.FloatOperator | nw.CodesOperator, inputs: list[Array]) -> Array:
     from emulator import floatops
 
     rest = iter(inputs)
     operands = [next(rest) if operand is None else operand for operand in layer.operands]
-    return floatops.apply(layer.op_type, layer.opset, layer.attributes, operands)
+    return floatops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
 
 
 _FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Array]] = {
@@ -281,4 +342,11 @@ _FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Arr
     nw.Reshape: _reshape,
     nw.Binarize: _binarize,
     nw.FloatOperator: _float_operator,
+    nw.CodesOperator: _codes_operator,
+    nw.MulCodes: _mul_codes,
+    nw.SumPool: _sum_pool,
+    nw.LookUp: _look_up,
+    nw.DynamicQuantize: _dynamic_quantize,
+    nw.DynamicScale: _dynamic_scale,
+    nw.DynamicDequantize: _dynamic_dequantize,
 }

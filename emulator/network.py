@@ -36,6 +36,8 @@ class Encoding:
     def __post_init__(self) -> None:
         if self.kind == "sign" and self.bits != 1:
             raise ValueError("a sign is stored in one bit")
+        if self.kind != "sign" and self.bits < 2:
+            raise ValueError("an integer is stored in two bits or more")
 
     @property
     def low(self) -> int:
@@ -61,6 +63,7 @@ class StoredTensor:
     `values` are the integers that the stored bits mean (int32, output channel first, C order): ±1 for `sign1`, the codes of
     the file otherwise. Storage order is this array flattened: output-channel-major, element by element.
     `scale` and `zero_point` (scalar or one per output channel) turn an integer into the real weight; they are not stored here.
+    With `block` they are (O, blocks): one for every `block` inputs of an output, and the values are (O, C, 1, 1).
     """
 
     name: str
@@ -69,6 +72,7 @@ class StoredTensor:
     values: npt.NDArray[np.int32]
     scale: npt.NDArray[np.float32] = field(default_factory=lambda: np.array(1.0, dtype=np.float32))
     zero_point: npt.NDArray[np.int32] = field(default_factory=lambda: np.array(0, dtype=np.int32))
+    block: int = 0
 
     def __post_init__(self) -> None:
         if self.values.size and (self.values.min() < self.encoding.low or self.values.max() > self.encoding.high):
@@ -78,6 +82,13 @@ class StoredTensor:
     def bits(self) -> int:
         """Stored bits in all."""
         return self.values.size * self.encoding.bits
+
+    def spread(self, parameter: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """`scale` or `zero_point` in a shape that broadcasts over (O, K), the weights of one output in a row."""
+        if self.block:
+            inputs = self.values.size // max(self.values.shape[0], 1)
+            return np.repeat(parameter, self.block, axis=1)[:, :inputs]
+        return parameter.reshape(-1, 1)
 
     def __repr__(self) -> str:
         return f"StoredTensor<{self.name}: {self.role} {self.encoding}{list(self.values.shape)}>"
@@ -297,6 +308,54 @@ class AveragePool(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class MulCodes(Layer):
+    """q = clamp(rint(float32((a - za) * (b - zb)) * multiplier + zero_point), low, high): com.microsoft QLinearMul.
+
+    onnxruntime adds the zero point as a float, before the rounding.
+    """
+
+    multiplier: float
+    zero_point: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False)
+class SumPool(Layer):
+    """acc = sum of (x - zx) over a window, int32: the integer half of QLinearGlobalAveragePool; a Requantize follows."""
+
+    window: Window
+
+
+@dataclass(frozen=True, eq=False)
+class LookUp(Layer):
+    """q = table[x - first]: any function of one code (Sigmoid, LeakyRelu, another grid), worked out once for every code."""
+
+    table: npt.NDArray[np.int32]
+    first: int
+
+
+@dataclass(frozen=True, eq=False)
+class DynamicQuantize(Layer):
+    """q = clamp(rint(x / s) + z, 0, 255) - z with the scale s and zero point z of each image on its own: float32 to int16 codes.
+
+    s and z are DynamicQuantizeLinear's of a batch of one, so results do not depend on which images are run together.
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class DynamicScale(Layer):
+    """The scale s of DynamicQuantize, one float32 per image."""
+
+
+@dataclass(frozen=True, eq=False)
+class DynamicDequantize(Layer):
+    """y = float32(acc) * (s * scale[c]), s being the image's own (the second input): integers to float32 in ONNX order."""
+
+    scale: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
 class Reshape(Layer):
     """The same elements in ONNX order under another logical shape (Flatten, Reshape, Squeeze, Unsqueeze)."""
 
@@ -306,13 +365,26 @@ class FloatOperator(Layer):
     """An operator that stays float32, run as ONNX defines it; `attributes` and constant operands are frozen here.
 
     operands: one entry per ONNX input: None where it is the next of `inputs`, an array where it is a constant, `floatops.ABSENT`
-    where the node leaves it out.
+    where the node leaves it out. place: which of the operator's outputs this is.
     """
 
     op_type: str
     opset: int
     attributes: Mapping[str, Any]
     operands: tuple[npt.NDArray[Any] | None, ...]
+    place: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class CodesOperator(Layer):
+    """An ONNX operator on codes, exact: one that moves them (Concat, Slice, Transpose, Pad, …) or one of Microsoft's QLinear
+    operators. `operands` as in FloatOperator; the codes count as ONNX integers of their type."""
+
+    op_type: str
+    opset: int
+    attributes: Mapping[str, Any]
+    operands: tuple[npt.NDArray[Any] | None, ...]
+    place: int = 0
 
 
 @dataclass(frozen=True, eq=False)

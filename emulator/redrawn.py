@@ -188,10 +188,9 @@ def _redrawn_signs(
         )  # fmt: skip
     else:
         x = with_border(centred(x, spec, even=True), layer.window)
-        _, bias = convolution_constants(layer, parameters)
         bits, signed = tensor.encoding.bits, tensor.encoding.kind == "signed"
         signs.integer_signs_redrawn(
-            x, weights, bias, threshold, geometry, out, tensor.outer, tensor.inner, draws.samplers, draws.planes, bits, signed,
+            x, weights, threshold, geometry, out, tensor.outer, tensor.inner, draws.samplers, draws.planes, bits, signed,
             draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
         )  # fmt: skip
     draws.tally(deployment, stored, len(x) * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))

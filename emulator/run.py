@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def outputs_under_faults(plan: Plan, inputs: Arrays, deployment: Deployment, bat
         return _gather(plan, plan.network.outputs, _chunks(plan, parameters, checked, plan.network.outputs, deployment))
     step = batch if deployment.policy is ReadPolicy.BATCH else max(images, 1)
     parts: list[dict[str, Array]] = []
-    for number, first in enumerate(range(0, images, step)):
+    for number, first in enumerate(range(0, max(images, 1), step)):
         own = {name: x[first : first + step] for name, x in checked.items()}
         undo = flip_all(parameters, deployment, deployment.all_slots, number)
         parts.extend(_chunks(plan, parameters, own, plan.network.outputs))
@@ -63,8 +64,10 @@ def check_inputs(plan: Plan, inputs: Arrays) -> dict[str, Array]:
                 f"Input {name!r} of {network.name}", f"the data have {', '.join(inputs) or 'nothing'}", "Name the array so"
             )
         x = np.asarray(inputs[name])
+        if x.dtype.kind not in "buif":
+            raise InputError(f"Input {name!r} of {network.name}", f"the data are of type {x.dtype}", "Bring real numbers")
         if x.shape[1:] != spec.shape:
-            if x.ndim < 1 or int(np.prod(x.shape[1:])) != int(np.prod(spec.shape)):
+            if not _fits(x.shape, spec.shape):
                 raise InputError(
                     f"Input {name!r} of {network.name}, shape (n, {', '.join(map(str, spec.shape))})",
                     f"the data have shape {x.shape}",
@@ -72,24 +75,30 @@ def check_inputs(plan: Plan, inputs: Arrays) -> dict[str, Array]:
                 )
             x = x.reshape(len(x), *spec.shape)
         checked[name] = x.astype(np.float32) if spec.kind == "float" else to_channels_last(_integers(x, spec), spec)
+    if len({len(x) for x in checked.values()}) > 1:
+        counts = ", ".join(f"{len(x)} in {name}" for name, x in checked.items())
+        raise InputError(f"Inputs of {network.name}", f"they hold different numbers of images: {counts}", "Bring as many in each")
     return checked
+
+
+def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether data of another shape mean the same images: flattened, or with axes of size 1 more or less."""
+    if not given or math.prod(given[1:]) != math.prod(shape):
+        return False
+    return len(given) == 2 or [n for n in given[1:] if n != 1] == [n for n in shape if n != 1]
 
 
 def _integers(x: Array, spec: nw.ValueSpec) -> Array:
     info = np.iinfo(spec.dtype)
-    limit = (1 << 15) - 1 if spec.dtype == "int32" else info.max
-    if x.size and (not np.array_equal(x, np.rint(x)) or x.max() > limit or x.min() < max(info.min, -limit - 1)):
+    high = (1 << 15) - 1 if spec.dtype == "int32" else info.max
+    odd = x[(x != np.rint(x)) | (x > high) | (x < max(info.min, -high - 1))]
+    if odd.size:
         raise InputError(
             f"Input {spec.name!r}, which the first layer reads as integers",
-            f"the data have values like {_odd_one(x, limit):g}",
+            f"the data have values like {float(odd[0]):g}",
             "Feed integer pixels, or export the network with its scaling inside, or import it with integer_input=False",
         )
     return x.astype(spec.dtype)
-
-
-def _odd_one(x: Array, limit: int) -> float:
-    odd = x[(x != np.rint(x)) | (np.abs(x) > limit)]
-    return float(odd.reshape(-1)[0]) if odd.size else float(x.max())
 
 
 def _chunks(

@@ -50,6 +50,11 @@ class Layout:
         """64-bit words that hold it; the spare bits of the last one are 0 and are not cells."""
         return -(-self.bits // 64)
 
+    @property
+    def last_mask(self) -> np.uint64:
+        """The cells of the last word."""
+        return np.uint64((1 << ((self.bits - 1) % 64 + 1)) - 1)
+
     def __str__(self) -> str:
         planes = "" if len(self.planes) == self.width else f"[bits {','.join(map(str, self.planes))}]"
         return f"{self.name}{planes}"

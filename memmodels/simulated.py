@@ -153,7 +153,7 @@ class SimulatedMemory:
     def _power_up(self, first_word: int, layout: Layout) -> Words:
         """What the cells of a fresh die hold before the first write: random bits of their addresses."""
         cells = random_words(stream_of(int(self.stream), _POWER_UP), first_word, layout.words)
-        cells[-1:] &= np.uint64((1 << ((layout.bits - 1) % 64 + 1)) - 1)
+        cells[-1:] &= layout.last_mask
         return cells
 
 

@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import numpy as np
 
+from emulator.floatops import activations as _activations
+from emulator.floatops import microsoft as _microsoft
 from emulator.floatops.elementwise import batch_norm_factors, clip_limits
 from emulator.floatops.movement import axes_of, pad_amounts
+from emulator.floatops.quantized import integer_limits
 from emulator.floatops.sums import explicit_pads
-from emulator.floatops.table import ABSENT, MAX_ELEMENTS, OPERATORS, Array, Attributes, Inputs
+from emulator.floatops.table import ABSENT, MAX_ELEMENTS, OPERATORS, SEVERAL, Array, Attributes, Inputs
+
+del _activations, _microsoft  # imported for the operators that they register
 
 __all__ = [
     "ABSENT",
     "MAX_ELEMENTS",
     "OPERATORS",
+    "SEVERAL",
     "apply",
+    "apply_all",
     "axes_of",
     "batch_norm_factors",
     "clip_limits",
     "explicit_pads",
+    "integer_limits",
     "pad_amounts",
 ]
 
@@ -31,3 +39,15 @@ def apply(op_type: str, opset: int, attributes: Attributes, inputs: Inputs) -> A
     function = OPERATORS[op_type]
     with np.errstate(all="ignore"):
         return function([None if x is ABSENT else x for x in inputs], attributes, opset)
+
+
+def apply_all(op_type: str, opset: int, attributes: Attributes, inputs: Inputs, outputs: int) -> tuple[Array, ...]:
+    """The first `outputs` outputs of one operator; ValueError if it has fewer."""
+    if op_type not in SEVERAL:
+        made: tuple[Array, ...] = (apply(op_type, opset, attributes, inputs),)
+    else:
+        with np.errstate(all="ignore"):
+            made = SEVERAL[op_type]([None if x is ABSENT else x for x in inputs], attributes, opset, outputs)
+    if len(made) < outputs:
+        raise ValueError(f"{op_type} gives {len(made)} outputs here, and {outputs} are read")
+    return made[:outputs]

@@ -1,4 +1,4 @@
-"""Operators that work element by element, and the normalizations."""
+"""Arithmetic, comparisons, casts and selection element by element, and BatchNormalization."""
 
 from __future__ import annotations
 
@@ -7,12 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from emulator.floatops.table import OPERATORS, Array, Attributes, Inputs, claim, given, register
+from emulator.floatops.table import OPERATORS, Array, Attributes, Inputs, claim, given, optional, register, register_several, text
 
 _TYPES: dict[int, Any] = {
     1: np.float32, 2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16, 6: np.int32, 7: np.int64,
     9: np.bool_, 10: np.float16, 11: np.float64, 12: np.uint32, 13: np.uint64,
 }  # fmt: skip
+_NARROW = {16: "bfloat16", 21: "uint4", 22: "int4", 25: "uint2", 26: "int2"}
+
+
+def numpy_type(number: int) -> Any:
+    """The numpy type of an ONNX element type; ValueError for what no operator here computes with."""
+    if number in _NARROW:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, _NARROW[number]))
+    if number not in _TYPES:
+        raise ValueError(f"ONNX type {number}")
+    return np.dtype(_TYPES[number])
 
 
 def _unary(name: str, function: Callable[..., Any]) -> None:
@@ -43,13 +55,9 @@ def _binary(name: str, function: Callable[..., Any]) -> None:
     OPERATORS[name] = run
 
 
-def _sigmoid(x: Array) -> Array:
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
-
-
 _UNARY: dict[str, Callable[..., Any]] = {
     "Abs": np.abs,
+    "BitwiseNot": np.invert,
     "Ceil": np.ceil,
     "Exp": np.exp,
     "Floor": np.floor,
@@ -57,12 +65,9 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "Neg": np.negative,
     "Not": np.logical_not,
     "Reciprocal": lambda x: 1 / x,
-    "Relu": lambda x: np.maximum(x, 0),
     "Round": np.rint,
-    "Sigmoid": _sigmoid,
     "Sign": lambda x: np.nan_to_num(np.sign(x), nan=0.0),
     "Sqrt": np.sqrt,
-    "Tanh": np.tanh,
 }
 for _name, _function in _UNARY.items():
     _unary(_name, _function)
@@ -70,6 +75,9 @@ for _name, _function in _UNARY.items():
 _BINARY: dict[str, Callable[..., Any]] = {
     "Add": np.add,
     "And": np.logical_and,
+    "BitwiseAnd": np.bitwise_and,
+    "BitwiseOr": np.bitwise_or,
+    "BitwiseXor": np.bitwise_xor,
     "Div": _divide,
     "Equal": np.equal,
     "Greater": np.greater,
@@ -88,9 +96,41 @@ for _name, _function in _BINARY.items():
     _binary(_name, _function)
 
 
-@register("Identity", "Dropout")
+@register("Identity")
 def _identity(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     return given(inputs[0])
+
+
+@register_several("Dropout")
+def _dropout(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
+    """In evaluation, nothing is dropped: the input and a mask of ones."""
+    training = optional(inputs, 2)
+    if training is not None and bool(training.reshape(())):
+        raise ValueError("training_mode is 1")
+    x = given(inputs[0])
+    return x, np.ones(x.shape, np.bool_)
+
+
+@register("Mean")
+def _mean(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    total = OPERATORS["Sum"](inputs, attributes, opset)
+    return np.asarray(total / total.dtype.type(len(inputs)), total.dtype)
+
+
+@register("Mod")
+def _mod(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """https://onnx.ai/onnx/operators/onnx__Mod.html: the sign of the divisor, or with `fmod` of the dividend."""
+    a, b = given(inputs[0]), given(inputs[1])
+    claim(np.broadcast_shapes(a.shape, b.shape))
+    return np.asarray(np.fmod(a, b) if attributes.get("fmod", 0) else np.mod(a, b), a.dtype)
+
+
+@register("BitShift")
+def _bit_shift(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    a, b = given(inputs[0]), given(inputs[1])
+    claim(np.broadcast_shapes(a.shape, b.shape))
+    shift = np.left_shift if text(attributes, "direction", "LEFT") == "LEFT" else np.right_shift
+    return np.asarray(shift(a, b), a.dtype)
 
 
 @register("Pow")
@@ -98,12 +138,6 @@ def _pow(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     base, exponent = given(inputs[0]), given(inputs[1])
     claim(np.broadcast_shapes(base.shape, exponent.shape))
     return np.asarray(np.power(base, exponent), base.dtype)
-
-
-@register("LeakyRelu")
-def _leaky_relu(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    x = given(inputs[0])
-    return np.where(x >= 0, x, x * x.dtype.type(attributes.get("alpha", 0.01)))
 
 
 @register("Clip")
@@ -126,9 +160,12 @@ def clip_limits(inputs: Inputs, attributes: Attributes) -> tuple[Array | None, A
 
 @register("Cast")
 def _cast(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    if (to := _TYPES.get(int(attributes["to"]))) is None:
-        raise ValueError(f"Cast to ONNX type {attributes['to']}")
-    return given(inputs[0]).astype(to)
+    return given(inputs[0]).astype(numpy_type(int(attributes["to"])))
+
+
+@register("CastLike")
+def _cast_like(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    return given(inputs[0]).astype(given(inputs[1]).dtype)
 
 
 @register("Where")
@@ -136,18 +173,6 @@ def _where(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     condition, a, b = (given(x) for x in inputs)
     claim(np.broadcast_shapes(condition.shape, a.shape, b.shape))
     return np.where(condition, a, b)
-
-
-@register("Softmax", "LogSoftmax")
-def _softmax(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    x = given(inputs[0])
-    axis = int(attributes.get("axis", -1 if opset >= 13 else 1))
-    if opset < 13:  # everything from `axis` on is one axis
-        axis = axis % x.ndim
-        flat = x.reshape(*x.shape[:axis], -1)
-        return _softmax([flat], {"axis": -1}, 13).reshape(x.shape)
-    e = np.exp(x - x.max(axis, keepdims=True))
-    return np.asarray(e / e.sum(axis, keepdims=True), x.dtype)
 
 
 def batch_norm_factors(gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float) -> tuple[Array, Array]:
@@ -163,31 +188,3 @@ def _batch_norm(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     factor, offset = batch_norm_factors(gamma, beta, mean, variance, float(attributes.get("epsilon", 1e-5)))
     shape = (-1,) + (1,) * (x.ndim - 2)
     return np.asarray(x * factor.reshape(shape) + offset.reshape(shape))
-
-
-@register("QuantizeLinear")
-def _quantize(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """Half to even of a float32 division, then the zero point, then the limits of the type (NaN gives the lowest)."""
-    x, scale = given(inputs[0]), given(inputs[1])
-    zero = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros(scale.shape, np.uint8)
-    if scale.size > 1:
-        axis = int(attributes.get("axis", 1)) % x.ndim
-        shape = [1] * x.ndim
-        shape[axis] = scale.size
-        scale, zero = scale.reshape(shape), zero.reshape(shape)
-    else:
-        scale, zero = scale.reshape(()), zero.reshape(())
-    low, high = integer_limits(zero.dtype)
-    q = np.rint(x.astype(np.float32) / scale) + zero.astype(np.float32)
-    return np.asarray(np.nan_to_num(np.clip(q, low, high), nan=low).astype(np.int32).astype(zero.dtype))
-
-
-def integer_limits(dtype: Any) -> tuple[int, int]:
-    """Lowest and highest value of an integer type, ml_dtypes' narrow ones included."""
-    if dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        return int(info.min), int(info.max)
-    import ml_dtypes
-
-    narrow: Any = ml_dtypes.iinfo(dtype)  # type: ignore[no-untyped-call]
-    return int(narrow.min), int(narrow.max)

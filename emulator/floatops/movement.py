@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emulator.floatops.table import Array, Attributes, Inputs, claim, given, ints, register
+from emulator.floatops.table import Array, Attributes, Inputs, claim, given, ints, optional, register, register_several, text
 
 
 @register("Constant")
@@ -65,7 +65,7 @@ def _flatten(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     x = given(inputs[0])
     axis = int(attributes.get("axis", 1))
     axis += x.ndim if axis < 0 else 0
-    return x.reshape(math.prod(x.shape[:axis]), -1)
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
 @register("Transpose")
@@ -131,8 +131,7 @@ def _pad(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     if any(n < 0 for pair in pads for n in pair):
         raise ValueError("negative padding")
     claim([n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)])
-    mode = attributes.get("mode", "constant")
-    mode = mode.decode() if isinstance(mode, bytes) else mode
+    mode = text(attributes, "mode", "constant")
     if mode == "constant":
         return np.pad(x, pads, constant_values=value)
     if mode not in ("reflect", "edge", "wrap"):
@@ -154,3 +153,54 @@ def pad_amounts(inputs: Inputs, attributes: Attributes, rank: int) -> tuple[list
     for i, axis in enumerate(axes):
         pads[axis] = (flat[i], flat[i + len(axes)])
     return pads, value
+
+
+@register_several("Split")
+def _split(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
+    """https://onnx.ai/onnx/operators/onnx__Split.html: sizes as an attribute, since opset 13 as an input; else even parts."""
+    x = given(inputs[0])
+    axis = int(attributes.get("axis", 0)) % x.ndim
+    sizes = split_sizes(inputs, attributes, x.shape[axis], outputs)
+    return tuple(np.split(x, np.cumsum(sizes)[:-1], axis))
+
+
+def split_sizes(inputs: Inputs, attributes: Attributes, size: int, outputs: int) -> list[int]:
+    """How many elements along its axis each output of a Split gets."""
+    wanted = optional(inputs, 1)
+    if wanted is None and "split" in attributes:
+        wanted = np.asarray(attributes["split"])
+    if wanted is None:
+        count = int(attributes.get("num_outputs", outputs))
+        step = -(-size // count)
+        return [max(0, min(step, size - i * step)) for i in range(count)]
+    sizes = ints(wanted)
+    if sum(sizes) != size or min(sizes) < 0:
+        raise ValueError(f"the parts {sizes} do not add up to {size}")
+    return sizes
+
+
+@register("DepthToSpace")
+def _depth_to_space(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x, b = given(inputs[0]), int(attributes["blocksize"])
+    n, c, h, w = x.shape
+    if text(attributes, "mode", "DCR") == "DCR":
+        parts = x.reshape(n, b, b, c // (b * b), h, w).transpose(0, 3, 4, 1, 5, 2)
+    else:
+        parts = x.reshape(n, c // (b * b), b, b, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return parts.reshape(n, c // (b * b), h * b, w * b)
+
+
+@register("SpaceToDepth")
+def _space_to_depth(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x, b = given(inputs[0]), int(attributes["blocksize"])
+    n, c, h, w = x.shape
+    parts = x.reshape(n, c, h // b, b, w // b, b)
+    order = (0, 3, 5, 1, 2, 4) if text(attributes, "mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return parts.transpose(order).reshape(n, c * b * b, h // b, w // b)
+
+
+@register("Tile")
+def _tile(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x, repeats = given(inputs[0]), ints(inputs[1])
+    claim([n * r for n, r in zip(x.shape, repeats, strict=True)])
+    return np.tile(x, repeats)

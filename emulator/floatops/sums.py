@@ -9,28 +9,44 @@ from typing import Any
 import numpy as np
 
 from emulator.floatops.movement import axes_of
-from emulator.floatops.table import OPERATORS, Array, Attributes, Inputs, claim, given, ints, register
+from emulator.floatops.table import OPERATORS, Array, Attributes, Inputs, claim, given, ints, register, register_several, text
 
 
-def _reduction(name: str, function: Callable[..., Any]) -> None:
+def _reduction(name: str, function: Callable[..., Any], empty: Callable[[Any], Any] | None = None) -> None:
+    """A reduction over axes; `empty` gives the result of no elements where numpy has none."""
+
     def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
         x, axes = given(inputs[0]), axes_of(inputs, attributes)
         if not axes and attributes.get("noop_with_empty_axes", 0):
             return x
-        return np.asarray(function(x, axis=tuple(axes) if axes else None, keepdims=bool(attributes.get("keepdims", 1))), x.dtype)
+        options: dict[str, Any] = {} if empty is None else {"initial": empty(x.dtype)}
+        along = tuple(axes) if axes else None
+        return np.asarray(function(x, axis=along, keepdims=bool(attributes.get("keepdims", 1)), **options), x.dtype)
 
     OPERATORS[name] = run
 
 
-_REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "ReduceMax": np.max,
-    "ReduceMean": np.mean,
-    "ReduceMin": np.min,
-    "ReduceProd": np.prod,
-    "ReduceSum": np.sum,
-}
-for _name, _function in _REDUCTIONS.items():
-    _reduction(_name, _function)
+def lowest(dtype: Any) -> Any:
+    """The smallest value of a numpy type, -inf for floats."""
+    if dtype.kind == "b":
+        return False
+    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+
+
+def _highest(dtype: Any) -> Any:
+    if dtype.kind == "b":
+        return True
+    return np.inf if dtype.kind == "f" else np.iinfo(dtype).max
+
+
+_reduction("ReduceMax", np.max, lowest)
+_reduction("ReduceMin", np.min, _highest)
+_reduction("ReduceMean", np.mean)
+_reduction("ReduceProd", np.prod)
+_reduction("ReduceSum", np.sum)
+_reduction("ReduceL1", lambda x, **how: np.sum(np.abs(x), **how))
+_reduction("ReduceL2", lambda x, **how: np.sqrt(np.sum(np.square(x), **how)))
+_reduction("ReduceSumSquare", lambda x, **how: np.sum(np.square(x), **how))
 
 
 @register("ArgMax")
@@ -52,6 +68,22 @@ def _arg(x: Array, attributes: Attributes, function: Callable[..., Any]) -> Arra
     return np.asarray(np.expand_dims(result, axis) if attributes.get("keepdims", 1) else result, np.int64)
 
 
+@register_several("TopK")
+def _top_k(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
+    """https://onnx.ai/onnx/operators/onnx__TopK.html: values and places, of equal values the one with the lower place first."""
+    x = given(inputs[0])
+    count = ints(inputs[1])[0] if len(inputs) > 1 else int(attributes["k"])
+    axis = int(attributes.get("axis", -1)) % x.ndim
+    if not 0 <= count <= x.shape[axis]:
+        raise ValueError(f"k is {count}, the axis has {x.shape[axis]} elements")
+    if attributes.get("largest", 1):
+        order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+    else:
+        order = np.argsort(x, axis, kind="stable")
+    order = np.take(order, np.arange(count), axis)
+    return np.take_along_axis(x, order, axis), order.astype(np.int64)
+
+
 @register("MatMul")
 def _matmul(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     return np.asarray(np.matmul(given(inputs[0]), given(inputs[1])))
@@ -71,8 +103,14 @@ def _gemm(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 def _conv(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     x, w = given(inputs[0]), given(inputs[1])
     bias = inputs[2] if len(inputs) > 2 else None
+    y = convolve(x, w, attributes)
+    return np.asarray(y if bias is None else y + bias.reshape(-1, *[1] * (x.ndim - 2)), x.dtype)
+
+
+def convolve(x: Array, w: Array, attributes: Attributes) -> Array:
+    """The sums of a convolution, of any rank, without bias."""
     groups = int(attributes.get("group", 1))
-    windows = _windows(x, w.shape[2:], attributes, 0.0)[0]
+    windows = windows_of(x, w.shape[2:], attributes, 0.0)[0]
     n, _, *size = windows.shape[: x.ndim]
     columns = windows.reshape(n, groups, -1, *windows.shape[2:])
     kernel = w.reshape(groups, -1, *w.shape[1:])
@@ -80,23 +118,33 @@ def _conv(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     here = list(range(3, 3 + spatial))
     inside = list(range(3 + spatial, 3 + 2 * spatial))
     y = np.einsum(columns, [0, 1, 2, *here, *inside], kernel, [1, 49, 2, *inside], [0, 1, 49, *here], optimize=True)
-    y = y.reshape(n, w.shape[0], *size)
-    return np.asarray(y if bias is None else y + bias.reshape(-1, *[1] * spatial), x.dtype)
+    return np.asarray(y.reshape(n, w.shape[0], *size))
 
 
-@register("MaxPool")
-def _max_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    x = given(inputs[0])
-    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    windows, inner = _windows(x, tuple(attributes["kernel_shape"]), attributes, lowest)
-    return np.asarray(windows.max(inner), x.dtype)
+@register_several("MaxPool")
+def _max_pool(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
+    """https://onnx.ai/onnx/operators/onnx__MaxPool.html; Indices count in the whole flattened input (`storage_order`)."""
+    x, kernel = given(inputs[0]), tuple(attributes["kernel_shape"])
+    windows, inner = windows_of(x, kernel, attributes, lowest(x.dtype))
+    largest = np.asarray(windows.max(inner), x.dtype)
+    if outputs < 2:
+        return (largest,)
+    order: Any = "F" if attributes.get("storage_order", 0) else "C"
+    area = math.prod(x.shape[2:])
+    places = np.arange(area).reshape(x.shape[2:], order=order)
+    places = places + area * np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(kernel))
+    padded = {**attributes, "pads": explicit_pads(x.shape[2:], kernel, attributes), "auto_pad": "NOTSET"}
+    at, _ = windows_of(places, kernel, padded, -1)
+    flat = (*windows.shape[: x.ndim], -1)
+    which = np.where(at >= 0, windows, lowest(x.dtype)).reshape(flat).argmax(-1)
+    return largest, np.take_along_axis(at.reshape(flat), which[..., None], -1)[..., 0]
 
 
 @register("AveragePool")
 def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     x = given(inputs[0])
     kernel = tuple(attributes["kernel_shape"])
-    windows, inner = _windows(x, kernel, attributes, 0.0)
+    windows, inner = windows_of(x, kernel, attributes, 0.0)
     if attributes.get("count_include_pad", 0) and not attributes.get("ceil_mode", 0):
         return np.asarray(windows.sum(inner) / x.dtype.type(math.prod(kernel)), x.dtype)
     inside = np.ones((1, 1, *x.shape[2:]), x.dtype)
@@ -104,7 +152,9 @@ def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
         pads = list(zip(*np.reshape(explicit_pads(x.shape[2:], kernel, attributes), (2, -1)).tolist(), strict=True))
         inside = np.pad(inside, [(0, 0), (0, 0), *pads], constant_values=1)
         attributes = {**attributes, "pads": [0] * (2 * len(kernel)), "auto_pad": "NOTSET"}
-    return np.asarray(windows.sum(inner) / _windows(inside, kernel, attributes, 0.0)[0].sum(inner), x.dtype)
+    total = windows.sum(inner)
+    counts = windows_of(inside, kernel, attributes, 0.0)[0].sum(inner)
+    return np.asarray(total / counts[(slice(None), slice(None), *map(slice, total.shape[2:]))], x.dtype)
 
 
 @register("GlobalAveragePool")
@@ -122,8 +172,7 @@ def _global_max(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 def explicit_pads(size: Sequence[int], kernel: Sequence[int], attributes: Attributes) -> list[int]:
     """Pads as ONNX writes them (all beginnings, then all ends), with auto_pad worked out."""
     rank = len(kernel)
-    mode = attributes.get("auto_pad", b"NOTSET")
-    mode = mode.decode() if isinstance(mode, bytes) else mode
+    mode = text(attributes, "auto_pad", "NOTSET")
     if mode in ("NOTSET", ""):
         return ints(attributes.get("pads", [0] * (2 * rank)))
     if mode == "VALID":
@@ -138,23 +187,27 @@ def explicit_pads(size: Sequence[int], kernel: Sequence[int], attributes: Attrib
     return first + last
 
 
-def _windows(x: Array, kernel: tuple[int, ...], attributes: Attributes, padding: float) -> tuple[Array, tuple[int, ...]]:
+def windows_of(x: Array, kernel: tuple[int, ...], attributes: Attributes, padding: float) -> tuple[Array, tuple[int, ...]]:
     """All windows of (n, c, *spatial) as extra last axes, and the numbers of those axes."""
     rank = len(kernel)
     stride = attributes.get("strides", [1] * rank)
     dilation = attributes.get("dilations", [1] * rank)
     flat = explicit_pads(x.shape[2:], kernel, attributes)
     pads = [(flat[i], flat[i + rank]) for i in range(rank)]
+    ends: list[int | None] = [None] * rank
     if attributes.get("ceil_mode", 0):
         for i, n in enumerate(x.shape[2:]):
             span = n + sum(pads[i]) - dilation[i] * (kernel[i] - 1) - 1
             size = -(-span // stride[i]) + 1
             size -= (size - 1) * stride[i] >= n + pads[i][0]
+            ends[i] = (size - 1) * stride[i] + 1
             pads[i] = (pads[i][0], max(pads[i][1], (size - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 - n - pads[i][0]))
     claim([*x.shape[:2], *(n + sum(p) for n, p in zip(x.shape[2:], pads, strict=True))])
     padded = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=padding)
     extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
     axes = tuple(range(2, 2 + rank))
     windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axes)  # type: ignore[call-overload]
-    index = [slice(None)] * 2 + [slice(None, None, s) for s in stride] + [slice(None, None, d) for d in dilation]
+    index = (
+        [slice(None)] * 2 + [slice(0, e, s) for e, s in zip(ends, stride, strict=True)] + [slice(None, None, d) for d in dilation]
+    )
     return np.asarray(windows)[tuple(index)], tuple(range(2 + rank, 2 + 2 * rank))

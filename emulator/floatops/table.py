@@ -1,7 +1,8 @@
 """The table of float operators, and what all of them share.
 
 One function per operator, `f(inputs, attributes, opset)`; an input that the node leaves out is `None` there and `ABSENT` in a
-`FloatOperator`.
+`FloatOperator`. An operator with several outputs is in `SEVERAL` and told how many are wanted.
+Operators of ONNX's own domain go by their name, those of Microsoft's by `com.microsoft.NAME`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ Array = npt.NDArray[Any]
 Inputs = Sequence["Array | None"]
 Attributes = Mapping[str, Any]
 Operator = Callable[[Inputs, Attributes, int], Array]
+SeveralOutputs = Callable[[Inputs, Attributes, int, int], tuple[Array, ...]]
 
 MAX_ELEMENTS = 1 << 28
 
@@ -24,6 +26,7 @@ ABSENT: Array = np.zeros(0, np.bool_)
 """Stands in `FloatOperator.operands` for an optional input that the node leaves out (compared by identity)."""
 
 OPERATORS: dict[str, Operator] = {}
+SEVERAL: dict[str, SeveralOutputs] = {}
 
 
 def claim(shape: Sequence[int]) -> tuple[int, ...]:
@@ -40,6 +43,31 @@ def register(*names: str) -> Callable[[Operator], Operator]:
         return function
 
     return remember
+
+
+def register_several(*names: str) -> Callable[[SeveralOutputs], SeveralOutputs]:
+    """Like `register`, for operators that can have more than one output; OPERATORS gets the first of them."""
+
+    def remember(function: SeveralOutputs) -> SeveralOutputs:
+        def first(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+            return function(inputs, attributes, opset, 1)[0]
+
+        for name in names:
+            OPERATORS[name], SEVERAL[name] = first, function
+        return function
+
+    return remember
+
+
+def text(attributes: Attributes, key: str, default: str) -> str:
+    """A string attribute, whether it is held as bytes or as text."""
+    value = attributes.get(key, default)
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def optional(inputs: Inputs, place: int) -> Array | None:
+    """An input that may be left out."""
+    return inputs[place] if len(inputs) > place else None
 
 
 def given(x: Array | None) -> Array:

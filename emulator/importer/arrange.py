@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from emulator import floatops
+from emulator.importer.codes import lower_move
 from emulator.importer.draft import Draft
 from emulator.importer.floats import lower_float
 from emulator.importer.linear import window_of
@@ -145,7 +146,7 @@ def lower_cast(draft: Draft, node: Node) -> Symbol:
 
 
 def lower_pad(draft: Draft, node: Node) -> Symbol:
-    """Zero padding of a grid's image: kept for the convolution that follows."""
+    """Zero padding of a grid's image: kept for the convolution that follows. Any other padding moves codes."""
     symbol = draft.symbol(node.input(0))
     mode = node.attributes.get("mode", "constant")
     mode = mode.decode() if isinstance(mode, bytes) else mode
@@ -160,25 +161,34 @@ def lower_pad(draft: Draft, node: Node) -> Symbol:
             c, h, w = symbol.shape
             shape = (c, h + top + bottom, w + left + right)
             return replace(symbol, pads=(t + top, le + left, b + bottom, r + right), shape=shape)
-    return lower_float(draft, node)
+    return lower_move(draft, node)
 
 
 def lower_max_pool(draft: Draft, node: Node) -> Symbol:
     """MaxPool commutes with every chain that rises; where it falls in a channel, the pool is kept for after it."""
     symbol = draft.symbol(node.input(0))
-    if len([n for n in node.outputs if n]) > 1:
-        raise ModelError(f"importing {node}", "its Indices output is used", "only the maximum is supported")
-    if not isinstance(symbol, Grid) or not _image(draft, symbol):
+    several = len([n for n in node.outputs if n]) > 1
+    plain = isinstance(symbol, Codes) and draft.values[symbol.value].shape == symbol.shape and len(symbol.shape) == 3
+    if several or not (plain or (isinstance(symbol, Grid) and _image(draft, symbol))):
         return lower_float(draft, node)
-    kernel = node.attributes.get("kernel_shape", [])
-    if len(kernel) != 2:
-        raise ModelError(f"importing {node}", f"its kernel is {list(kernel)}", "2-D pools are supported")
-    window = window_of(node, symbol.shape, (int(kernel[0]), int(kernel[1])))
+    assert isinstance(symbol, Grid | Codes)
+    window = _pool_window(node, symbol.shape)
     shape = (symbol.shape[0], *window.output_size(symbol.shape[1], symbol.shape[2]))
+    if isinstance(symbol, Codes):
+        return Codes(draft.pooled(symbol.value, window, node.outputs[0]), shape)
     rising = np.all(symbol.scale > 0) and all(s.op not in ("mul", "div") or bool(np.all(s.constant >= 0)) for s in symbol.steps)
     if not rising:
         return replace(symbol, pool=window, shape=shape)
     return replace(symbol, value=draft.pooled(symbol.value, window, node.outputs[0]), shape=shape)
+
+
+def _pool_window(node: Node, shape: tuple[int, ...]) -> Window:
+    if node.op_type.startswith("Global"):
+        return Window((shape[1], shape[2]), (shape[1], shape[2]))
+    kernel = node.attributes.get("kernel_shape", [])
+    if len(kernel) != 2:
+        raise ModelError(f"importing {node}", f"its kernel is {list(kernel)}", "2-D pools are supported")
+    return window_of(node, shape, (int(kernel[0]), int(kernel[1])))
 
 
 def _image(draft: Draft, grid: Grid) -> bool:
@@ -204,9 +214,6 @@ def lower_mean(draft: Draft, node: Node) -> Symbol:
         if axes is None or sorted(a % 4 for a in axes) != [2, 3]:
             return lower_float(draft, node)
         return Mean(symbol, whole, False, pooled if node.attributes.get("keepdims", 1) else (channels,), pooled)
-    kernel = node.attributes.get("kernel_shape", [])
-    if len(kernel) != 2 or node.attributes.get("ceil_mode", 0) or any(d != 1 for d in node.attributes.get("dilations", [1])):
-        return lower_float(draft, node)
-    window = window_of(node, symbol.shape, (int(kernel[0]), int(kernel[1])))
+    window = _pool_window(node, symbol.shape)
     shape = (channels, *window.output_size(height, width))
     return Mean(symbol, window, bool(node.attributes.get("count_include_pad", 0)), shape, shape)

@@ -12,8 +12,26 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
-from emulator.importer.symbols import NO_PADS, Array, Codes, Compared, Constant, Floats, Grid, Mean, Node, Real, Sum, Symbol, scalar
+from emulator.importer.symbols import (
+    NO_PADS,
+    Array,
+    Codes,
+    Compared,
+    Constant,
+    Curve,
+    Dynamic,
+    Floats,
+    Grid,
+    Joined,
+    Mean,
+    Node,
+    Real,
+    Sum,
+    Symbol,
+    scalar,
+)
 from emulator.network import Dequantize, FloatOperator, Layer, MaxPool, Network, Reshape, Step, StoredTensor, ValueSpec, Window
 from memmodels.errors import ModelError
 
@@ -31,10 +49,14 @@ class Reach:
 
 @dataclass
 class Draft:
-    """The layers, values and tensors drawn so far. `compare` makes comparisons into bits (set by `load`, from `binary`)."""
+    """The layers, values and tensors drawn so far.
+
+    `compare` makes comparisons into bits and `lower` gives a node's outputs their symbols (set by `load`).
+    """
 
     name: str
     compare: Callable[[Draft, Compared, str], Symbol]
+    lower: Callable[[Draft, Node], None]
     outputs: frozenset[str] = frozenset()
     symbols: dict[str, Symbol] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
@@ -131,11 +153,30 @@ class Draft:
             return self._stepped(self.operate(name, "Add", {}, parts, symbol.shape), symbol.steps, name)
         if isinstance(symbol, Mean):
             return self._averaged(symbol, name)
+        if isinstance(symbol, Curve):
+            return self._curved(symbol, name)
+        if isinstance(symbol, Joined):
+            reals = tuple(self.floats(part, f"{name}.part") for part in symbol.parts)
+            return self.operate(name, "Concat", {"axis": symbol.axis}, reals, symbol.shape)
+        if isinstance(symbol, Dynamic):
+            found = f"{name!r} is an output of DynamicQuantizeLinear and not read by an integer sum"
+            raise ModelError(f"importing {self.name}", found, "export the model again, or quantize it statically")
         if isinstance(symbol, Compared):
             source = symbol.symbol if isinstance(symbol.symbol, Real) else self.floats(symbol.symbol, symbol.source)
             operator = {">": "Greater", ">=": "GreaterOrEqual", "<": "Less", "<=": "LessOrEqual"}[symbol.test]
             return self.operate(name, operator, {}, (source, _spread(symbol.pivot, source.shape)), symbol.shape, "bool")
         raise ModelError(f"importing {self.name}", f"the tensor {name!r} is constant", "remove it from the graph's outputs")
+
+    def typed(self, name: str) -> Real:
+        """An integer tensor as an ONNX operator sees it: numbers of its own type."""
+        symbol, key = self.symbols[name], f"{name}:typed"
+        if not isinstance(symbol, Codes):
+            return self.real(name)
+        if key not in self.reals:
+            dtype = self.values[symbol.value].dtype
+            attributes = {"to": helper.np_dtype_to_tensor_dtype(np.dtype(dtype))}
+            self.reals[key] = self.operate(name, "Cast", attributes, (self.real(name),), symbol.shape, dtype)
+        return self.reals[key]
 
     def _zero(self, value: str) -> int:
         return self.values[value].zero_point
@@ -148,14 +189,15 @@ class Draft:
 
     def _averaged(self, mean: Mean, name: str) -> Real:
         source, w = self.floats(mean.source, f"{name}.source"), mean.window
-        attributes = {
-            "kernel_shape": list(w.kernel),
-            "strides": list(w.stride),
-            "pads": list(w.pads),
-            "count_include_pad": int(mean.count_include_pad),
-        }
-        pooled = self.operate(name, "AveragePool", attributes, (source,), mean.pooled)
-        return self._stepped(self._viewed(pooled, mean.shape, name), mean.steps, name)
+        attributes = {**window_attributes(w), "count_include_pad": int(mean.count_include_pad)}
+        pooled = self.operate(name, "AveragePool", attributes, (source,), mean.pooled, opset=19)
+        return self._stepped(self.viewed(pooled, mean.shape, name), mean.steps, name)
+
+    def _curved(self, curve: Curve, name: str) -> Real:
+        real = self.floats(curve.source, f"{name}.source")
+        for op_type, opset, attributes, constants in curve.operators:
+            real = self.operate(name, op_type, attributes, (real, *constants), curve.shape, opset=opset)
+        return real
 
     def floats(self, grid: Grid, name: str) -> Real:
         """A grid as floats: Dequantize, then each step, then what was pending, each as a layer."""
@@ -177,7 +219,7 @@ class Draft:
             c, h, width = real.shape
             pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
             real = self.operate(name, "Pad", {}, (real, pads), (c, h + top + bottom, width + left + right))
-        return self._viewed(real, grid.shape, name)
+        return self.viewed(real, grid.shape, name)
 
     def _stepped(self, real: Real, steps: tuple[Step, ...], name: str) -> Real:
         for step in steps:
@@ -185,7 +227,7 @@ class Draft:
             real = self.operate(name, _STEP_OPERATORS[step.op], {}, operands, real.shape)
         return real
 
-    def _viewed(self, real: Real, shape: tuple[int, ...], name: str) -> Real:
+    def viewed(self, real: Real, shape: tuple[int, ...], name: str) -> Real:
         """The same floats under another shape."""
         if real.shape == shape:
             return real
@@ -203,12 +245,13 @@ class Draft:
         dtype: str = "float32",
         opset: int = 17,
         exact: bool = False,
+        place: int = 0,
     ) -> Real:
         """Draw a FloatOperator on values and constants, in the order of the ONNX inputs; `exact` gives it the name itself."""
         output = self.free(name if exact else f"{name}.{op_type.lower()}")
         inputs = tuple(x.value for x in operands if isinstance(x, Real))
         frozen = tuple(None if isinstance(x, Real) else x for x in operands)
-        layer = FloatOperator(output, inputs, output, op_type, opset, attributes, frozen)
+        layer = FloatOperator(output, inputs, output, op_type, opset, attributes, frozen, place)
         self.draw(layer, ValueSpec(output, "float", shape, dtype))
         return Real(output, shape, dtype)
 

@@ -8,11 +8,13 @@ import numpy as np
 
 from emulator import floatops
 from emulator.importer.binary import per_channel, with_level_step
+from emulator.importer.codes import stepped_curve
 from emulator.importer.draft import Draft
+from emulator.importer.dynamic import lower_dynamic_product
 from emulator.importer.floats import lower_float
 from emulator.importer.linear import integer_bias
 from emulator.importer.qdq import lower_clip_codes
-from emulator.importer.symbols import NO_PADS, Codes, Compared, Constant, Floats, Grid, Mean, Node, Sum, Symbol, scalar
+from emulator.importer.symbols import NO_PADS, Codes, Compared, Constant, Curve, Floats, Grid, Mean, Node, Sum, Symbol, scalar
 from emulator.network import Convolution, Step
 from memmodels.errors import ModelError
 
@@ -23,6 +25,8 @@ def lower_arithmetic(draft: Draft, node: Node) -> Symbol:
     """Add, Sub, Mul, Div, Max and Min: a step with a constant, or the sum of two grids."""
     if len(node.inputs) != 2:
         return lower_float(draft, node)
+    if node.op_type == "Mul" and (product := lower_dynamic_product(draft, node)) is not None:
+        return product
     left, right = (draft.symbols[name] for name in node.inputs)
     if isinstance(right, Constant):
         return _with_constant(draft, node, node.inputs[0], right, False)
@@ -119,6 +123,8 @@ def _stepped(draft: Draft, symbol: Symbol, steps: list[Step], name: str) -> Symb
 def _after(draft: Draft, symbol: Symbol, step: Step, name: str) -> Symbol | None:
     if isinstance(symbol, Compared):
         return with_level_step(symbol, step)
+    if isinstance(symbol, Curve):
+        return stepped_curve(symbol, step)
     if isinstance(symbol, Sum | Mean):
         limit = step.op in ("max", "min") and step.constant.ndim == 0
         return replace(symbol, steps=(*symbol.steps, step)) if limit else None

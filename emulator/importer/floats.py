@@ -13,14 +13,14 @@ from emulator.importer.symbols import BATCH, Array, Constant, Node, Real
 from memmodels.errors import ModelError
 
 _BATCH_NAME = "weakcell.batch"
+_NEVER = ("DynamicQuantizeLinear",)
+"""Operators that look at the whole batch: as one layer, they would make an image's result depend on the others."""
 
 
 def lower_float(draft: Draft, node: Node) -> Real:
-    """Draw the node as a FloatOperator."""
-    if node.domain or node.op_type not in floatops.OPERATORS:
+    """Draw the node as a FloatOperator, one for each output that has a name."""
+    if node.domain or node.op_type not in floatops.OPERATORS or node.op_type in _NEVER:
         raise unsupported(node)
-    if len([name for name in node.outputs[1:] if name]) and node.op_type != "Dropout":
-        raise ModelError(f"importing {node}", "its second output is used", "only the first output is supported")
     operands: list[Real | Array] = []
     for name in node.inputs:
         symbol = draft.symbols[name] if name else None
@@ -29,18 +29,26 @@ def lower_float(draft: Draft, node: Node) -> Real:
         elif isinstance(symbol, Constant):
             operands.append(symbol.array)
         else:
-            operands.append(draft.real(name))
+            operands.append(draft.typed(name))
     for operand in operands:
         if not isinstance(operand, Real) and operand.dtype.kind == "i" and np.any(operand == BATCH):
             raise ModelError(f"importing {node}", "it computes with the batch size", "export with a fixed shape but the batch")
-    shape, dtype = output_type(node, operands)
-    return draft.operate(
-        node.outputs[0], node.op_type, dict(node.attributes), tuple(operands), shape, dtype, node.opset, exact=True
-    )
+    count = len(node.outputs) if node.op_type in floatops.SEVERAL else 1
+    if any(node.outputs[count:]):
+        raise ModelError(f"importing {node}", "its second output is used", "only the first output is supported")
+    attributes = {**node.attributes, "num_outputs": count} if node.op_type == "Split" else dict(node.attributes)
+    made = []
+    for place, (name, (shape, dtype)) in enumerate(zip(node.outputs, output_types(node, operands, count), strict=False)):
+        if name:
+            made.append(
+                draft.operate(name, node.op_type, attributes, tuple(operands), shape, dtype, node.opset, exact=True, place=place)
+            )
+            draft.symbols[name] = made[-1]
+    return made[0]
 
 
-def output_type(node: Node, operands: list[Real | Array]) -> tuple[tuple[int, ...], str]:
-    """Shape without the batch, and numpy type, of a node's first output, by ONNX's own shape inference."""
+def output_types(node: Node, operands: list[Real | Array], count: int) -> list[tuple[tuple[int, ...], str]]:
+    """Shape without the batch, and numpy type, of a node's outputs, by ONNX's own shape inference."""
     asked = f"importing {node}"
     types: dict[str, onnx.TypeProto] = {}
     data: dict[str, onnx.TensorProto] = {}
@@ -55,14 +63,20 @@ def output_type(node: Node, operands: list[Real | Array]) -> tuple[tuple[int, ..
             types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(operand.dtype), operand.shape)
             if operand.size <= 1024:
                 data[name] = numpy_helper.from_array(np.asarray(operand, order="C"), name)
+    outputs = [f"y{i}" for i in range(count)]
     try:
-        proto = helper.make_node(node.op_type, inputs, ["y"], **_plain(node))
+        proto = helper.make_node(node.op_type, inputs, outputs, **_plain(node))
         schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
         opsets = [helper.make_opsetid("", node.opset)]
-        found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets, ir_version=10)["y"]
+        found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets, ir_version=10)
     except Exception as e:
         why = (str(e).strip().splitlines() or ["no reason given"])[-1]
         raise ModelError(asked, f"its inputs do not fit ({why[:200]})", "export the model again") from None
+    return [_held(asked, found[name]) if wanted else ((), "") for name, wanted in zip(outputs, node.outputs, strict=False)]
+
+
+def _held(asked: str, found: onnx.TypeProto) -> tuple[tuple[int, ...], str]:
+    """An inferred type, which must have the batch first and everything else fixed."""
     if not found.tensor_type.HasField("shape"):
         raise ModelError(asked, "the shape of its output is not known", "export the model with fixed shapes")
     dims = found.tensor_type.shape.dim

@@ -36,7 +36,7 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
     """The constant that a node with constant inputs makes."""
     first = next((x for x in inputs if x is not None), None)
     origin = first.origin if first is not None and first.origin else node.outputs[0]
-    if node.op_type == "DequantizeLinear" and node.domain == "":
+    if node.op_type == "DequantizeLinear" and node.domain == "" and inputs[1] is not None:
         return _dequantize(node, inputs, origin)
     if node.op_type == "QuantizeLinear" and node.domain == "":
         check_scale(node, _required(node, inputs, 1))
@@ -95,8 +95,8 @@ def check_scale(node: Node, scale: Array) -> None:
 
 
 def check_zero_point(node: Node, zero_point: Array, scale: Array) -> None:
-    """A zero point has as many elements as its scale."""
-    if zero_point.size != scale.size:
+    """A zero point has as many elements as its scale, or one of them has only one."""
+    if zero_point.size != scale.size and zero_point.size != 1 and scale.size != 1:
         found = f"the scale has {scale.size} elements and the zero point {zero_point.size}"
         raise ModelError(f"importing {node}", found, "they must be equally long; export the model again")
 
@@ -121,9 +121,11 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     given = inputs[2] if len(inputs) > 2 else None
     zero = np.zeros(scale.shape, np.int32) if given is None else given.array.astype(np.int32)
     check_zero_point(node, zero, scale)
-    if int(node.attributes.get("block_size", 0)):
-        raise ModelError(f"importing {node}", "its scale is blocked", "use one scale per tensor or per output channel")
-    axis = int(node.attributes.get("axis", 1))
+    axis, block = int(node.attributes.get("axis", 1)), int(node.attributes.get("block_size", 0))
+    if block and scale.ndim == codes.ndim > 0:
+        return _dequantize_blocks(node, codes, encoding, scale, zero, axis % codes.ndim, block, origin)
+    if zero.size != scale.size:
+        scale, zero = (np.ascontiguousarray(x) for x in np.broadcast_arrays(scale.reshape(-1), zero.reshape(-1)))
     if scale.size == 1:
         scale, zero, axis = scale.reshape(()), zero.reshape(()), 0
     else:
@@ -137,8 +139,27 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     return Constant(real_values(quantized), origin, quantized)
 
 
+def _dequantize_blocks(
+    node: Node, codes: Array, encoding: Encoding, scale: Array, zero: Array, axis: int, block: int, origin: str
+) -> Constant:
+    """One scale for every `block` codes along the axis."""
+    wanted = [-(-n // block) if i == axis else n for i, n in enumerate(codes.shape)]
+    if block < 1 or list(scale.shape) != wanted:
+        found = f"its scale has shape {list(scale.shape)}, and blocks of {block} in {list(codes.shape)} need {wanted}"
+        raise ModelError(f"importing {node}", found, "export the model again")
+    zero = np.broadcast_to(zero.reshape(scale.shape) if zero.size == scale.size else zero.reshape([1] * scale.ndim), scale.shape)
+    quantized = Quantized(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis, block)
+    return Constant(real_values(quantized), origin, quantized)
+
+
 def real_values(quantized: Quantized) -> Array:
     """float32(q - zero_point) * scale."""
+    if quantized.block:
+        keep = np.arange(quantized.codes.shape[quantized.axis])
+        parts = (np.repeat(x, quantized.block, quantized.axis) for x in (quantized.scale, quantized.zero_point))
+        scale, zero = (np.take(x, keep, quantized.axis) for x in parts)
+        blocked: Array = (quantized.codes.astype(np.int64) - zero).astype(np.float32) * scale
+        return blocked
     shape = [1] * quantized.codes.ndim
     if quantized.scale.ndim:
         shape[quantized.axis] = quantized.scale.size
@@ -152,6 +173,8 @@ def _carried(node: Node, quantized: Quantized, array: Array) -> Quantized | None
     codes, axis = quantized.codes, quantized.axis
     if node.op_type in ("Identity", "Dropout"):
         return quantized
+    if quantized.block:
+        return _carried_blocks(node, quantized)
     if node.op_type == "Transpose":
         perm = node.attributes.get("perm") or list(range(codes.ndim))[::-1]
         codes, axis = np.transpose(codes, perm), list(perm).index(axis) if codes.ndim else 0
@@ -167,3 +190,13 @@ def _carried(node: Node, quantized: Quantized, array: Array) -> Quantized | None
     else:
         return None
     return Quantized(np.asarray(codes, order="C"), quantized.encoding, quantized.scale, quantized.zero_point, axis)
+
+
+def _carried_blocks(node: Node, quantized: Quantized) -> Quantized | None:
+    """Blocked codes after a transposition; None for any other move."""
+    if node.op_type != "Transpose":
+        return None
+    perm = list(node.attributes.get("perm") or range(quantized.codes.ndim)[::-1])
+    codes, scale = np.transpose(quantized.codes, perm), np.transpose(quantized.scale, perm)
+    zero = np.transpose(quantized.zero_point, perm)
+    return Quantized(np.ascontiguousarray(codes), quantized.encoding, scale, zero, perm.index(quantized.axis), quantized.block)

@@ -29,10 +29,10 @@ def lower_linear(draft: Draft, node: Node) -> Symbol:
     if stored is None:
         return lower_float(draft, node)
     source = draft.symbol(node.input(0))
-    if isinstance(source, Grid):
+    if isinstance(source, Grid) and not stored.block:
         grid = summable(draft, source, node.input(0), node.op_type == "Conv")
         if grid is not None and (node.op_type == "Conv" or len(grid.shape) == 1):
-            return _sum(draft, node, grid, stored)
+            return sum_of_codes(draft, node, grid, stored)
     return _float_sum(draft, node, stored)
 
 
@@ -64,6 +64,8 @@ def stored_weight(node: Node, constant: Constant) -> StoredTensor | None:
 def _from_codes(node: Node, constant: Constant, axis: int) -> StoredTensor:
     q = constant.quantized
     assert q is not None
+    if q.block:
+        return _from_blocks(node, constant, axis)
     if q.scale.ndim and q.axis != axis:
         found = f"the weight {constant.origin!r} has one scale per element of axis {q.axis}"
         raise ModelError(f"importing {node}", found, f"use one scale, or one per output channel (axis {axis})")
@@ -71,6 +73,18 @@ def _from_codes(node: Node, constant: Constant, axis: int) -> StoredTensor:
     if codes.size and np.all(np.abs(codes) == 1) and not np.any(q.zero_point):
         return StoredTensor(constant.origin, "weight", SIGN1, codes, q.scale)
     return StoredTensor(constant.origin, "weight", q.encoding, codes, q.scale, q.zero_point)
+
+
+def _from_blocks(node: Node, constant: Constant, axis: int) -> StoredTensor:
+    """Blocked codes of a matrix, (O, K) with one scale for every `block` of its K inputs."""
+    q = constant.quantized
+    assert q is not None
+    if q.codes.ndim != 2 or q.axis == axis:
+        found = f"the weight {constant.origin!r} has blocks along axis {q.axis} of {q.codes.ndim}"
+        raise ModelError(f"importing {node}", found, "use blocks along the inputs of a matrix product")
+    codes = np.ascontiguousarray(np.moveaxis(q.codes, axis, 0))
+    scale, zero = np.moveaxis(q.scale, axis, 0), np.moveaxis(q.zero_point, axis, 0)
+    return StoredTensor(constant.origin, "weight", q.encoding, codes, scale, zero, q.block)
 
 
 def _from_signs(node: Node, constant: Constant, real: Array) -> StoredTensor | None:
@@ -130,7 +144,7 @@ def _clamped(draft: Draft, grid: Grid, tensor: str) -> Grid | None:
     return replace(grid, value=name, steps=())
 
 
-def _sum(draft: Draft, node: Node, grid: Grid, stored: StoredTensor) -> Grid:
+def sum_of_codes(draft: Draft, node: Node, grid: Grid, stored: StoredTensor) -> Grid:
     """A Convolution of codes or bits, as a grid over its accumulator."""
     spec = draft.values[grid.value]
     if spec.zero_point != grid.zero_point:
@@ -277,6 +291,8 @@ def _float_sum(draft: Draft, node: Node, stored: StoredTensor) -> Symbol:
             raise ModelError(f"importing {node}", f"the weight has {inner} inputs, the tensor {source.shape[0]}", "export again")
         window, shape = Window((1, 1)), (out,)
         stored = replace(stored, values=stored.values.reshape(out, inner, 1, 1))
+    elif node.op_type == "MatMul":
+        return _sum_of_rows(draft, node, source, stored)
     else:
         return lower_float(draft, node)
     given = draft.constant(node, 2) if node.op_type != "MatMul" else None
@@ -288,3 +304,21 @@ def _float_sum(draft: Draft, node: Node, stored: StoredTensor) -> Symbol:
         return Real(name, shape)
     constant = given.array.astype(np.float32).reshape(-1, *[1] * (len(shape) - 1))
     return draft.operate(node.outputs[0], "Add", {}, (Real(name, shape), constant), shape, exact=True)
+
+
+def _sum_of_rows(draft: Draft, node: Node, source: Real, stored: StoredTensor) -> Symbol:
+    """A matrix product on (…, K): its rows become the pixels of an image with K channels."""
+    (out, inner), (*rows, last) = stored.values.shape, source.shape
+    if inner != last:
+        raise ModelError(f"importing {node}", f"the weight has {inner} inputs, the tensor {last}", "export again")
+    name, count, perm = node.outputs[0], math.prod(rows), {"perm": [0, 2, 1]}
+    flat = draft.viewed(source, (count, inner), f"{name}.rows")
+    turned = draft.operate(f"{name}.rows", "Transpose", perm, (flat,), (inner, count))
+    image = draft.viewed(turned, (inner, count, 1), f"{name}.image")
+    made = draft.free(f"{name}.sum")
+    weight = draft.store(replace(stored, values=stored.values.reshape(out, inner, 1, 1)))
+    layer = Convolution(node.name, (image.value,), made, weight, None, Window((1, 1)))
+    draft.draw(layer, ValueSpec(made, "float", (out, count, 1)))
+    columns = draft.viewed(Real(made, (out, count, 1)), (out, count), f"{name}.columns")
+    rowwise = draft.operate(f"{name}.back", "Transpose", perm, (columns,), (count, out))
+    return draft.viewed(rowwise, (*rows, out), name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 import onnx
 
-from emulator.importer import arrange, binary, elementwise, qdq
+from emulator.importer import arrange, binary, codes, dynamic, elementwise, nbits, qdq, qoperator
 from emulator.importer.draft import Draft, Reach
 from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of, fold, initializer
@@ -32,16 +32,25 @@ _LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(("Relu", "Neg", "Clip"), elementwise.lower_unary),
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual"), binary.lower_comparison),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "ReduceMean"), arrange.lower_mean),
-    **dict.fromkeys(("Identity", "Dropout"), arrange.lower_identity),
+    **dict.fromkeys(("MaxPool", "GlobalMaxPool"), arrange.lower_max_pool),
+    **dict.fromkeys(("MatMulInteger", "ConvInteger"), dynamic.lower_integer_sum),
+    **dict.fromkeys(codes.MOVES, codes.lower_move),
+    **dict.fromkeys(codes.CURVES, codes.lower_curve),
+    "DynamicQuantizeLinear": dynamic.lower_dynamic_quantize,
+    "Dropout": arrange.lower_identity,
+    "Identity": arrange.lower_identity,
     "BatchNormalization": elementwise.lower_batch_norm,
     "Cast": arrange.lower_cast,
-    "DequantizeLinear": qdq.lower_dequantize,
-    "MaxPool": arrange.lower_max_pool,
+    "DequantizeLinear": dynamic.lower_dequantize,
     "Pad": arrange.lower_pad,
     "QuantizeLinear": qdq.lower_quantize,
     "Shape": arrange.lower_shape,
     "Sign": binary.lower_sign,
     "Where": binary.lower_where,
+}
+
+_DOMAINS: dict[str, Mapping[str, Lowering]] = {
+    qoperator.MICROSOFT: {**qoperator.LOWERINGS, "MatMulNBits": nbits.lower_matmul_nbits}
 }
 
 
@@ -57,16 +66,17 @@ def load_model(source: str | os.PathLike[str] | onnx.ModelProto, integer_input: 
 
 
 def _network(graph: Graph, integer_input: bool | None) -> Network:
-    draft = Draft(graph.name, binary.compare, frozenset(port.name for port in graph.outputs))
+    batches = {port.dims[0] for port in graph.inputs if port.dims}
+    lowerings: dict[str, Lowering] = {**_LOWERINGS, **dict.fromkeys(_SHAPES, partial(arrange.lower_reshape, batch=_only(batches)))}
+    lower = partial(_lower, lowerings=lowerings)
+    draft = Draft(graph.name, binary.compare, lower, frozenset(port.name for port in graph.outputs))
     asked = f"importing the model {graph.name}"
     rest = _fold_constants(draft, graph)
     integers = _wanted(graph, integer_input)
     for port in graph.inputs:
         _place_input(draft, port, asked, _reads_integers(draft, port, rest) if integers is None else integers)
-    batches = {port.dims[0] for port in graph.inputs if port.dims}
-    lowerings: dict[str, Lowering] = {**_LOWERINGS, **dict.fromkeys(_SHAPES, partial(arrange.lower_reshape, batch=_only(batches)))}
     for node in rest:
-        _lower(draft, node, lowerings)
+        lower(draft, node)
     outputs = tuple(_finish_output(draft, port.name, asked) for port in graph.outputs)
     return draft.finished(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
 
@@ -89,7 +99,7 @@ def _fold_constants(draft: Draft, graph: Graph) -> list[Node]:
     for name in graph.initializers:
         if name in needed:
             draft.symbols[name] = initializer(graph, name)
-    for node in graph.nodes:
+    for node in (part for whole in graph.nodes for part in qoperator.rewritten(whole)):
         if not all(name in draft.symbols for name in node.inputs if name) or "Random" in node.op_type:
             rest.append(node)
             continue
@@ -107,7 +117,8 @@ def _lower(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
     if all(isinstance(draft.symbols[name], Constant) for name in node.inputs if name):
         draft.symbols[node.outputs[0]] = _folded(draft, node)  # it reads a shape that became known
         return
-    lowering = None if node.domain else lowerings.get(node.op_type)
+    known: Mapping[str, Lowering] = lowerings if not node.domain else _DOMAINS.get(node.domain, {})
+    lowering = known.get(node.op_type)
     symbol = lowering(draft, node) if lowering is not None else None
     draft.symbols[node.outputs[0]] = lower_float(draft, node) if symbol is None else symbol
 

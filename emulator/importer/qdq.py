@@ -11,25 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from emulator.importer import codes
 from emulator.importer.draft import Draft, Reach
+from emulator.importer.floats import lower_float
 from emulator.importer.fold import check_scale, check_zero_point, encoding_of
-from emulator.importer.symbols import NO_PADS, Codes, Constant, Floats, Grid, Mean, Node, Real, Sum, Symbol, scalar
+from emulator.importer.symbols import NO_PADS, Codes, Constant, Curve, Floats, Grid, Joined, Mean, Node, Real, Sum, Symbol, scalar
 from emulator.network import AddCodes, AffineRequantize, AveragePool, Layer, Quantize, Requantize, Step, ValueSpec
 from memmodels.errors import ModelError
 
 
-def _parameters(draft: Draft, node: Node) -> tuple[Floats, int, str | None]:
-    """Scale (scalar or per channel), zero point and type of a Q or DQ node."""
-    scale, zero = draft.constant(node, 1), draft.constant(node, 2)
+def parameters(draft: Draft, node: Node, place: int = 1) -> tuple[Floats, int, str | None]:
+    """Scale (scalar or per channel), zero point and type of a Q or DQ node; `place` is where the scale stands."""
+    scale, zero = draft.constant(node, place), draft.constant(node, place + 1)
     if scale is None:
         raise ModelError(f"importing {node}", "its scale is missing", "export the model again")
     check_scale(node, scale.array)
-    if int(node.attributes.get("block_size", 0)):
-        raise ModelError(f"importing {node}", "its scale is blocked", "use one scale per tensor")
     if zero is not None:
         check_zero_point(node, zero.array, scale.array)
-        if np.any(zero.array != zero.array.reshape(-1)[0]):
-            raise ModelError(f"importing {node}", "its zero point differs between channels", "use one zero point")
     scales = scale.array.astype(np.float32).reshape(-1)
     return (
         scales if np.any(scales != scales[0]) else scales[0].reshape(()),
@@ -44,22 +42,53 @@ def _parameters(draft: Draft, node: Node) -> tuple[Floats, int, str | None]:
 def lower_dequantize(draft: Draft, node: Node) -> Symbol:
     """Codes become a grid; no layer is needed."""
     source = draft.symbol(node.input(0))
+    if isinstance(source, Real) and source.dtype != "float32" and _simple(draft, node, source.shape):
+        return lower_float(draft, node)  # integers that no layer of codes could hold
     if not isinstance(source, Codes):
         raise ModelError(f"importing {node}", "its input is not an integer tensor", "export the model again")
-    scale, zero, dtype = _parameters(draft, node)
+    if not _simple(draft, node, source.shape):
+        return lower_float(draft, node)
+    return codes_on(draft, node, 0)
+
+
+def _simple(draft: Draft, node: Node, shape: tuple[int, ...]) -> bool:
+    """Whether there is one zero point for all, and no blocks; scale and zero point must be constants that fit the shape."""
+    scale, zero = draft.constant(node, 1), draft.constant(node, 2)
+    if scale is not None:
+        check_scale(node, scale.array)
+        axis = int(node.attributes.get("axis", 1)) % (len(shape) + 1)
+        if scale.array.ndim == 1 and scale.array.size > 1 and (axis == 0 or scale.array.size != shape[axis - 1]):
+            found = f"it has {scale.array.size} scales along axis {axis} of [N, {', '.join(map(str, shape))}]"
+            raise ModelError(f"importing {node}", found, "use one scale, or one per channel")
+    if int(node.attributes.get("block_size", 0)):
+        return False
+    return zero is None or bool(np.all(zero.array == zero.array.reshape(-1)[:1]))
+
+
+def codes_on(draft: Draft, node: Node, place: int) -> Grid:
+    """The codes at an input, read on the grid that the next two inputs say."""
+    source = draft.symbol(node.input(place))
+    if not isinstance(source, Codes):
+        raise ModelError(f"importing {node}", f"its input {node.input(place)!r} is not an integer tensor", "export the model again")
+    scale, zero, dtype = parameters(draft, node, place + 1)
     spec = draft.values[source.value]
-    if dtype is not None and dtype != spec.dtype:
+    if dtype is not None and held_type(dtype) != spec.dtype:
         found = f"its zero point is {dtype} and its input {spec.dtype}"
         raise ModelError(f"importing {node}", found, "they must have one type; export the model again")
     if scale.ndim and (source.shape != spec.shape or scale.size != spec.channels or node.attributes.get("axis", 1) != 1):
         raise ModelError(f"importing {node}", f"it has {scale.size} scales", "use one scale, or one per channel")
     value = source.value
     if spec.zero_point != zero or not np.array_equal(spec.scale, scale):
-        value = _renamed(draft, node, spec, scale, zero)
+        value = renamed(draft, node, spec, scale, zero)
     return Grid(value, source.shape, scale, zero)
 
 
-def _renamed(draft: Draft, node: Node, spec: ValueSpec, scale: Floats, zero: int) -> str:
+def held_type(dtype: str) -> str:
+    """The type of an array that holds codes of an ONNX type: narrow ones lie in bytes."""
+    return {"int4": "int8", "uint4": "uint8", "int2": "int8", "uint2": "uint8"}.get(dtype, dtype)
+
+
+def renamed(draft: Draft, node: Node, spec: ValueSpec, scale: Floats, zero: int) -> str:
     """The same codes, read on another grid than they were written on (or a graph input, whose grid was not known)."""
     untouched = spec.name not in draft.makers and not any(spec.name in layer.inputs for layer in draft.layers)
     if untouched:  # a graph input of an integer type
@@ -75,24 +104,33 @@ def _renamed(draft: Draft, node: Node, spec: ValueSpec, scale: Floats, zero: int
 
 
 def lower_quantize(draft: Draft, node: Node) -> Symbol:
-    """A float tensor onto an integer grid, by the layer that its past calls for."""
-    scale, zero, dtype = _parameters(draft, node)
+    """A float tensor onto an integer grid, by the layer that its past calls for; float32 itself where no layer holds it."""
+    source = draft.symbol(node.input(0))
+    assert not isinstance(source, Constant)
+    if not _simple(draft, node, source.shape) or len(source.shape) not in (1, 3):
+        return lower_float(draft, node)
+    scale, zero, dtype = parameters(draft, node)
     if scale.ndim:
-        raise ModelError(f"importing {node}", "it has one scale per channel", "activations need one scale per tensor")
+        return lower_float(draft, node)
     if dtype is None:
         dtype = _output_type(node)
     encoding = encoding_of(np.dtype(dtype) if dtype[-2:] in ("t8", "16", "32") else _narrow(dtype))
     if encoding is None or encoding.bits > 16:
         raise ModelError(f"importing {node}", f"it quantizes to {dtype}", "2- to 16-bit integers are supported")
-    target = ValueSpec(draft.free(node.outputs[0]), "codes", (), dtype, scale, zero)
+    target = ValueSpec(draft.free(node.outputs[0]), "codes", (), held_type(dtype), scale, zero)
     reach = Reach(encoding.low, encoding.high)
-    source = draft.symbol(node.input(0))
+    if isinstance(source, Grid) and source.pads != NO_PADS and codes.movable(draft, replace(source, pads=NO_PADS)):
+        source = codes.padded(draft, source, node.input(0))
     if isinstance(source, Grid) and source.pads == NO_PADS:
-        return _quantize_grid(draft, node, source, target, reach)
+        return quantize_grid(draft, node, source, target, reach)
     if isinstance(source, Sum):
         return _quantize_sum(draft, node, source, target, reach)
     if isinstance(source, Mean):
         return _quantize_mean(draft, node, source, target, reach)
+    if isinstance(source, Curve):
+        return codes.quantize_curve(draft, node, source, target, reach)
+    if isinstance(source, Joined):
+        return codes.quantize_joined(draft, node, source, target, reach)
     real = draft.real(node.input(0))
     layer = Quantize(node.name, (real.value,), target.name, float(scale), zero, reach.low, reach.high)
     return _codes(draft, layer, replace(target, shape=_held(node, real)), reach, real.shape)
@@ -141,7 +179,8 @@ def _split(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]
     return steps[:count], steps[count:]
 
 
-def _quantize_grid(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach: Reach) -> Symbol:
+def quantize_grid(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach: Reach) -> Codes:
+    """A grid onto another, by the epilogue that its steps call for; the layers before stay."""
     spec = draft.values[grid.value]
     same = grid.zero_point == target.zero_point and np.array_equal(grid.scale, target.scale)
     if same and not grid.steps and grid.pool is None and spec.dtype == target.dtype:
@@ -162,10 +201,10 @@ def _quantize_grid(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reac
             bias, steps = steps[0].constant, steps[1:]
         out_scale = float(target.scale)
         layer = AffineRequantize(node.name, (grid.value,), target.name, grid.scale, bias, out_scale, *args, steps)
-    codes = _codes(draft, layer, target, reach, grid.shape)
+    made = _codes(draft, layer, target, reach, grid.shape)
     if grid.pool is None:
-        return codes
-    return Codes(draft.pooled(codes.value, grid.pool, node.outputs[0]), grid.shape)
+        return made
+    return Codes(draft.pooled(made.value, grid.pool, node.outputs[0]), grid.shape)
 
 
 def _quantize_sum(draft: Draft, node: Node, total: Sum, target: ValueSpec, reach: Reach) -> Codes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -49,13 +49,17 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """The integers behind a dequantized constant: codes, their encoding, and a scale and zero point (scalars, or along `axis`)."""
+    """The integers behind a dequantized constant: codes, their encoding, and a scale and zero point (scalars, or along `axis`).
+
+    With `block`, scale and zero point have the rank of the codes: one for every `block` codes along `axis`.
+    """
 
     codes: npt.NDArray[np.int32]
     encoding: Encoding
     scale: Floats
     zero_point: npt.NDArray[np.int32]
     axis: int
+    block: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,4 +146,36 @@ class Mean:
     steps: tuple[Step, ...] = ()
 
 
-Symbol = Constant | Codes | Grid | Real | Compared | Sum | Mean
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Pointwise operators on a plain grid of codes: a table, once quantized. Each is (op_type, opset, attributes, constants)."""
+
+    source: Grid
+    operators: tuple[tuple[str, int, dict[str, Any], tuple[Array, ...]], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Grids of different scales side by side along an ONNX axis, waiting for a QuantizeLinear."""
+
+    parts: tuple[Grid, ...]
+    axis: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Dynamic:
+    """An output of DynamicQuantizeLinear: its codes (centred, in `value`), its scale (in `value`, times `factor`) or its zero."""
+
+    part: Literal["codes", "scale", "zero"]
+    source: str
+    value: str
+    shape: tuple[int, ...]
+    factor: Floats = field(default_factory=lambda: scalar(1))
+
+
+Symbol = Constant | Codes | Grid | Real | Compared | Sum | Mean | Curve | Joined | Dynamic

@@ -48,11 +48,11 @@ def _binary_limits(weights, channels, threshold, places):  # type: ignore[no-unt
 
 
 @numba.njit(cache=True, nogil=True)
-def _integer_limits(blocks, bias, threshold):  # type: ignore[no-untyped-def]
+def _integer_limits(blocks, threshold):  # type: ignore[no-untyped-def]
     """Smallest sum that means 1: (blocks, LANES) int32, the largest int32 for lanes that are no channel."""
     limits = np.full((blocks, LANES), 2**31 - 1, dtype=np.int32)
     for o in range(threshold.size):
-        limits[o // LANES, o % LANES] = min(max(np.int64(threshold[o]) - np.int64(bias[o]), -(2**31)), 2**31 - 1)
+        limits[o // LANES, o % LANES] = threshold[o]
     return limits
 
 
@@ -121,9 +121,9 @@ def binary_signs(x, channels, weights, threshold, places, place_of, geometry, ou
 
 
 @numba.njit(cache=True, nogil=True)
-def integer_signs(x, weights, bias, threshold, geometry, out):  # type: ignore[no-untyped-def]
-    """Bits of acc + bias >= threshold for weights without zero points: x int16 (n, h, w, C) with its border."""
-    limits = _integer_limits(weights.shape[0], bias, threshold)
+def integer_signs(x, weights, threshold, geometry, out):  # type: ignore[no-untyped-def]
+    """Bits of acc >= threshold for weights without zero points or bias: x int16 (n, h, w, C) with its border."""
+    limits = _integer_limits(weights.shape[0], threshold)
     _integer_rows(x, weights, limits, geometry, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
 
 
@@ -147,13 +147,13 @@ def binary_signs_redrawn(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def integer_signs_redrawn(  # type: ignore[no-untyped-def]
-    x, weights, bias, threshold, geometry, out, outer, inner, samplers, planes, bits, signed, flips,
+    x, weights, threshold, geometry, out, outer, inner, samplers, planes, bits, signed, flips,
     trial, writes, first_image, per_pixel, counts,
 ):  # fmt: skip
     """The same with weights that are read anew for each image, or for each output pixel; see `integer.py`."""
     pixels = out.shape[1] * out.shape[2]
     step = 1 if per_pixel else pixels
-    limits = _integer_limits(weights.shape[0], bias, threshold)
+    limits = _integer_limits(weights.shape[0], threshold)
     for row in range(0, out.shape[0] * pixels, step):
         read = first_image * (pixels // step) + row // step
         for i in range(len(samplers)):

@@ -104,8 +104,20 @@ def exported(network: Any, shape: Sequence[int], dynamo: bool) -> onnx.ModelProt
     return onnx.load_from_string(buffer.getvalue())
 
 
-def quantized(proto: onnx.ModelProto, images: Array, **options: Any) -> onnx.ModelProto:
-    """onnxruntime's static QDQ quantization, calibrated on the images."""
+def with_integers_out(proto: onnx.ModelProto, inputs: dict[str, Array]) -> tuple[onnx.ModelProto, list[str]]:
+    """The model with every run-time 8-bit tensor as a further output, and their names; onnxruntime tells which those are."""
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    known = {o.name for o in proto.graph.output} | {t.name for t in proto.graph.initializer}
+    names = [name for n in proto.graph.node for name in n.output if name and name not in known]
+    for name in names:
+        result.graph.output.append(onnx.ValueInfoProto(name=name))
+    found = dict(zip(names, run(result, inputs, names), strict=True))
+    return result, [name for name in names if found[name].dtype in (np.uint8, np.int8)]
+
+
+def quantized(proto: onnx.ModelProto, images: Array, operators: bool = False, **options: Any) -> onnx.ModelProto:
+    """onnxruntime's static quantization, calibrated on the images, in QDQ form or with QLinear operators."""
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
@@ -117,7 +129,8 @@ def quantized(proto: onnx.ModelProto, images: Array, **options: Any) -> onnx.Mod
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        form = quantization.QuantFormat.QOperator if operators else quantization.QuantFormat.QDQ
         source, target = Path(folder) / "float.onnx", Path(folder) / "int.onnx"
         onnx.save(proto, source)
-        quantization.quantize_static(source, target, Reader(), quant_format=quantization.QuantFormat.QDQ, **options)
+        quantization.quantize_static(source, target, Reader(), quant_format=form, **options)
         return onnx.load(target)

@@ -17,16 +17,23 @@ from emulator.network import (
     AffineRequantize,
     AveragePool,
     Binarize,
+    CodesOperator,
     Convolution,
     Dequantize,
+    DynamicDequantize,
+    DynamicQuantize,
+    DynamicScale,
     FloatOperator,
     Layer,
+    LookUp,
     MaxPool,
+    MulCodes,
     Network,
     Quantize,
     Requantize,
     Reshape,
     StoredTensor,
+    SumPool,
     TernarySign,
     Threshold,
     Window,
@@ -97,17 +104,24 @@ def windows(x: Array, window: Window, padding: Any) -> Array:
     return result
 
 
+def _over_inputs(weight: StoredTensor, parameter: Array) -> Array:
+    spread = weight.spread(parameter)
+    return spread.reshape(*spread.shape, 1, 1)
+
+
 def convolution(network: Network, layer: Convolution, inputs: list[Array]) -> Array:
     weight = network.tensors[layer.weight]
     spec, made = network.values[layer.inputs[0]], network.values[layer.output]
     x = image(inputs[0])
-    w = weight.values.astype(np.int64) - weight.zero_point.reshape(-1, 1, 1, 1)
+    w = weight.values.astype(np.int64) - _over_inputs(weight, weight.zero_point)
     if spec.kind == "float":
         x, w = x.astype(np.float64), w.astype(np.float64)
     else:
         x = x - (spec.zero_point if spec.kind == "codes" else 0)
     if spec.kind == "float" and layer.groups == 1 and x.shape[1:] != (w.shape[1], *x.shape[2:]):
         x = x.reshape(x.shape[0], w.shape[1], *w.shape[2:])
+    if weight.block:
+        w = w * _over_inputs(weight, weight.scale)
     seen = windows(x, layer.window, 0)
     inner, outer = w.shape[1], w.shape[0] // layer.groups
     parts = [
@@ -116,7 +130,7 @@ def convolution(network: Network, layer: Convolution, inputs: list[Array]) -> Ar
     ]
     total = np.concatenate(parts, 1)
     if spec.kind == "float":
-        total = (total.astype(f32) * channelwise(weight.scale, total)).astype(f32)
+        total = (total.astype(f32) * (f32(1) if weight.block else channelwise(weight.scale, total))).astype(f32)
     elif layer.bias is not None:
         total = total + channelwise(network.tensors[layer.bias].values.astype(np.int64), total)
     return total.reshape(len(total), *made.shape)
@@ -188,7 +202,8 @@ def add_codes(network: Network, layer: AddCodes, inputs: list[Array]) -> Array:
 
 
 def max_pool(network: Network, layer: MaxPool, inputs: list[Array]) -> Array:
-    return windows(inputs[0], layer.window, np.iinfo(np.int64).min).max((4, 5))
+    pooled = windows(image(inputs[0]), layer.window, np.iinfo(np.int64).min).max((4, 5))
+    return pooled.reshape(len(pooled), *network.values[layer.output].shape)
 
 
 def average_pool(network: Network, layer: AveragePool, inputs: list[Array]) -> Array:
@@ -206,10 +221,52 @@ def reshape(network: Network, layer: Reshape, inputs: list[Array]) -> Array:
     return inputs[0].reshape(len(inputs[0]), *network.values[layer.output].shape)
 
 
-def float_operator(network: Network, layer: FloatOperator, inputs: list[Array]) -> Array:
+def mul_codes(network: Network, layer: MulCodes, inputs: list[Array]) -> Array:
+    a, b = (q - network.values[name].zero_point for name, q in zip(layer.inputs, inputs, strict=True))
+    y = (a * b).astype(f32) * f32(layer.multiplier) + f32(layer.zero_point)
+    return np.clip(np.rint(y), layer.low, layer.high).astype(np.int64)
+
+
+def sum_pool(network: Network, layer: SumPool, inputs: list[Array]) -> Array:
+    return windows(inputs[0] - network.values[layer.inputs[0]].zero_point, layer.window, 0).sum((4, 5))
+
+
+def look_up(network: Network, layer: LookUp, inputs: list[Array]) -> Array:
+    return np.asarray(layer.table)[inputs[0] - layer.first].astype(np.int64)
+
+
+def _dynamic(x: Array) -> list[tuple[np.float32, int]]:
+    """Scale and zero point of each image, by ONNX's own reference."""
+    known = []
+    for one in x.astype(f32):
+        _, scale, zero = floatops.apply_all("DynamicQuantizeLinear", 11, {}, [one], 3)
+        known.append((f32(scale), int(zero)))
+    return known
+
+
+def dynamic_quantize(network: Network, layer: DynamicQuantize, inputs: list[Array]) -> Array:
+    parts = zip(inputs[0].astype(f32), _dynamic(inputs[0]), strict=True)
+    return np.stack([np.clip(np.rint(x / s) + z, 0, 255).astype(np.int64) - z for x, (s, z) in parts])
+
+
+def dynamic_scale(network: Network, layer: DynamicScale, inputs: list[Array]) -> Array:
+    return np.array([s for s, _ in _dynamic(inputs[0])], f32)
+
+
+def dynamic_dequantize(network: Network, layer: DynamicDequantize, inputs: list[Array]) -> Array:
+    acc, scale = inputs[0].astype(f32), inputs[1].reshape(-1, *[1] * (inputs[0].ndim - 1))
+    return acc * (scale * channelwise(layer.scale, acc))
+
+
+def codes_operator(network: Network, layer: CodesOperator, inputs: list[Array]) -> Array:
+    typed = [x.astype(network.values[name].dtype) for x, name in zip(inputs, layer.inputs, strict=True)]
+    return float_operator(network, layer, typed).astype(np.int64)
+
+
+def float_operator(network: Network, layer: FloatOperator | CodesOperator, inputs: list[Array]) -> Array:
     rest = iter(inputs)
     operands = [next(rest) if operand is None else operand for operand in layer.operands]
-    return floatops.apply(layer.op_type, layer.opset, layer.attributes, operands)
+    return floatops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
 
 
 LAYERS: dict[type[Layer], Callable[[Network, Any, list[Array]], Array]] = {
@@ -217,13 +274,20 @@ LAYERS: dict[type[Layer], Callable[[Network, Any, list[Array]], Array]] = {
     AffineRequantize: affine_requantize,
     AveragePool: average_pool,
     Binarize: binarize,
+    CodesOperator: codes_operator,
     Convolution: convolution,
     Dequantize: dequantize,
+    DynamicDequantize: dynamic_dequantize,
+    DynamicQuantize: dynamic_quantize,
+    DynamicScale: dynamic_scale,
     FloatOperator: float_operator,
+    LookUp: look_up,
     MaxPool: max_pool,
+    MulCodes: mul_codes,
     Quantize: quantize,
     Requantize: requantize,
     Reshape: reshape,
+    SumPool: sum_pool,
     TernarySign: ternary_sign,
     Threshold: threshold,
 }

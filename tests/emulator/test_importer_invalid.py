@@ -64,7 +64,7 @@ def test_a_scale_that_is_no_scale(which: str, scale: float) -> None:
         ({"w": np.ones((4, 3, 3, 3), np.int8)}, "channels"),
         ({"w": np.ones((4, 2, 7, 7), np.int8)}, "window"),
         ({"b": np.zeros(5, np.int32), "sb": F(0.001), "zb": np.int32(0)}, "bias"),
-        ({"sx": np.array([0.1, 0.2], F), "zx": np.zeros(2, np.uint8)}, "scale"),
+        ({"sx": np.array([0.1, 0.2, 0.3], F), "zx": np.zeros(3, np.uint8)}, "opset"),
     ],
 )
 def test_constants_that_do_not_fit(changes: dict[str, np.ndarray], message: str) -> None:

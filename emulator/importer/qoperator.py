@@ -1,0 +1,216 @@
+"""The QOperator dialect: each QLinear operator is what DequantizeLinear, the operator and QuantizeLinear say, so it is written so.
+
+The lowering makes one integer layer of such a triple, with exactly QOperator's epilogue: rint(float32(acc) * M) + zero_point,
+M = float32(float32(s_x * s_w) / s_y). A bias is int32 on the grid s_x * s_w. Operators of Microsoft's domain
+(https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md) that round in a way of their own have own layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from emulator import floatops
+from emulator.importer.codes import codes_operator
+from emulator.importer.draft import Draft, Reach
+from emulator.importer.fold import encoding_of
+from emulator.importer.qdq import codes_on, parameters
+from emulator.importer.symbols import Codes, Node, Symbol, scalar
+from emulator.network import MulCodes, Requantize, SumPool, ValueSpec, Window
+from memmodels.errors import ModelError
+
+MICROSOFT = "com.microsoft"
+
+
+# ── rewriting ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Writer:
+    """Collects the nodes that stand for one node; tensors in between are named after its output."""
+
+    def __init__(self, node: Node) -> None:
+        self.node, self.nodes = node, list[Node]()
+
+    def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        output = output or f"{self.node.outputs[0]}.{len(self.nodes)}"
+        opset = self.node.opset if not self.node.domain else 21
+        self.nodes.append(Node(op_type, "", opset, self.node.name, inputs, (output,), attributes))
+        return output
+
+    def real(self, x: str, scale: str, zero: str, **attributes: Any) -> str:
+        return self.add("DequantizeLinear", x, scale, *([zero] if zero else []), **attributes)
+
+    def bias(self, bias: str, scales: tuple[str, str]) -> str:
+        """An int32 bias on the grid of the sums."""
+        product = self.add("Mul", *scales)
+        return self.add("DequantizeLinear", bias, self.add("Reshape", product, self.flat()), axis=0)
+
+    def flat(self) -> str:
+        return self.add("Constant", value=np.array([-1], np.int64))
+
+    def codes(self, y: str, scale: str, zero: str) -> list[Node]:
+        self.add("QuantizeLinear", y, scale, *([zero] if zero else []), output=self.node.outputs[0])
+        return self.nodes
+
+
+def _conv(w: _Writer) -> list[Node]:
+    i = w.node.input
+    parts = [w.real(i(0), i(1), i(2)), w.real(i(3), i(4), i(5), axis=0)]
+    if i(8):
+        parts.append(w.bias(i(8), (i(1), i(4))))
+    return w.codes(w.add("Conv", *parts, **w.node.attributes), i(6), i(7))
+
+
+def _matmul(w: _Writer) -> list[Node]:
+    i = w.node.input
+    y = w.add("MatMul", w.real(i(0), i(1), i(2)), w.real(i(3), i(4), i(5), axis=-1))
+    return w.codes(y, i(6), i(7))
+
+
+def _gemm(w: _Writer) -> list[Node]:
+    """com.microsoft QGemm: A, s, z, B, s, z, C, s, z; without a y scale its result is float."""
+    i, given = w.node.input, w.node.attributes
+    axis = 0 if given.get("transB", 0) else 1
+    parts = [w.real(i(0), i(1), i(2)), w.real(i(3), i(4), i(5), axis=axis)]
+    if i(6):
+        parts.append(w.bias(i(6), (i(1), i(4))))
+    if not i(7):
+        w.add("Gemm", *parts, output=w.node.outputs[0], **given)
+        return w.nodes
+    return w.codes(w.add("Gemm", *parts, **given), i(7), i(8))
+
+
+def _add(w: _Writer) -> list[Node]:
+    i = w.node.input
+    return w.codes(w.add("Add", w.real(i(0), i(1), i(2)), w.real(i(3), i(4), i(5))), i(6), i(7))
+
+
+def _unary(op_type: str) -> Callable[[_Writer], list[Node]]:
+    def write(w: _Writer) -> list[Node]:
+        i = w.node.input
+        return w.codes(w.add(op_type, w.real(i(0), i(1), i(2)), **w.node.attributes), i(3), i(4))
+
+    return write
+
+
+def _concat(w: _Writer) -> list[Node]:
+    names = w.node.inputs
+    parts = [w.real(*names[k : k + 3]) for k in range(2, len(names) - 2, 3)]
+    return w.codes(w.add("Concat", *parts, **w.node.attributes), names[0], names[1])
+
+
+def _to_float(w: _Writer) -> list[Node]:
+    """com.microsoft MatMulIntegerToFloat: A, B, s_a, s_b, z_a, z_b, bias."""
+    i = w.node.input
+    acc = w.add("MatMulInteger", i(0), i(1), i(4), i(5))
+    return _scaled(w, acc, i(2), i(3), i(6))
+
+
+def _dynamic(w: _Writer) -> list[Node]:
+    """com.microsoft DynamicQuantizeMatMul: A, B, s_b, z_b, bias."""
+    i, name = w.node.input, f"{w.node.outputs[0]}.quantized"
+    quantized = (name, f"{name}.scale", f"{name}.zero")
+    w.nodes.append(Node("DynamicQuantizeLinear", "", 11, w.node.name, (i(0),), quantized, {}))
+    return _scaled(w, w.add("MatMulInteger", name, i(1), quantized[2], i(3)), quantized[1], i(2), i(4))
+
+
+def _scaled(w: _Writer, acc: str, left: str, right: str, bias: str) -> list[Node]:
+    last = w.node.outputs[0]
+    y = w.add("Mul", w.add("Cast", acc, to=1), w.add("Mul", left, right), output="" if bias else last)
+    if bias:
+        w.add("Add", y, bias, output=last)
+    return w.nodes
+
+
+_REWRITES: dict[tuple[str, str], Callable[[_Writer], list[Node]]] = {
+    ("", "QLinearConv"): _conv,
+    ("", "QLinearMatMul"): _matmul,
+    (MICROSOFT, "QGemm"): _gemm,
+    (MICROSOFT, "QLinearAdd"): _add,
+    (MICROSOFT, "QLinearLeakyRelu"): _unary("LeakyRelu"),
+    (MICROSOFT, "QLinearSigmoid"): _unary("Sigmoid"),
+    (MICROSOFT, "QLinearConcat"): _concat,
+    (MICROSOFT, "MatMulIntegerToFloat"): _to_float,
+    (MICROSOFT, "DynamicQuantizeMatMul"): _dynamic,
+}
+
+
+def rewritten(node: Node) -> list[Node]:
+    """The nodes that mean the same, or the node itself."""
+    rewrite = _REWRITES.get((node.domain, node.op_type))
+    return [node] if rewrite is None else rewrite(_Writer(node))
+
+
+# ── operators with a rounding of their own ──────────────────────────────────────────────────────────
+
+
+def _target(draft: Draft, node: Node, place: int) -> tuple[ValueSpec, Reach]:
+    scale, zero, dtype = parameters(draft, node, place)
+    encoding = encoding_of(np.dtype(dtype or "uint8"))
+    if scale.ndim or encoding is None:
+        raise ModelError(f"importing {node}", f"it quantizes to {dtype} with {scale.size} scales", "use 8 bits and one scale")
+    return ValueSpec(draft.free(node.outputs[0]), "codes", (), dtype or "uint8", scale, zero), Reach(encoding.low, encoding.high)
+
+
+def lower_multiply(draft: Draft, node: Node) -> Symbol:
+    """QLinearMul of two tensors of codes; with a constant, by the floats that it means."""
+    target, reach = _target(draft, node, 6)
+    left, right = (draft.symbols[node.input(i)] for i in (0, 3))
+    if not isinstance(left, Codes) or not isinstance(right, Codes) or left.shape != right.shape:
+        return _by_floats(draft, node)
+    a, b = (codes_on(draft, node, place) for place in (0, 3))
+    spec = draft.values[a.value]
+    if spec.shape != draft.values[b.value].shape:
+        return _by_floats(draft, node)
+    multiplier = float(np.float32(a.scale * b.scale) / target.scale)
+    layer = MulCodes(node.name, (a.value, b.value), target.name, multiplier, target.zero_point, reach.low, reach.high)
+    return Codes(draft.draw(layer, replace(target, shape=spec.shape), reach), a.shape)
+
+
+def _by_floats(draft: Draft, node: Node) -> Symbol:
+    """The product in float32, by the lowering of Mul; exact but for the order of two float multiplications."""
+    w = _Writer(node)
+    i = node.input
+    w.codes(w.add("Mul", w.real(i(0), i(1), i(2)), w.real(i(3), i(4), i(5))), i(6), i(7))
+    for part in w.nodes:
+        draft.lower(draft, part)
+    return draft.symbols[node.outputs[0]]
+
+
+def lower_global_average(draft: Draft, node: Node) -> Symbol:
+    """QLinearGlobalAveragePool: an integer sum, then one multiplication by s_x / (s_y * count)."""
+    grid = codes_on(draft, node, 0)
+    target, reach = _target(draft, node, 3)
+    if node.attributes.get("channels_last", 0) or len(grid.shape) != 3 or draft.values[grid.value].shape != grid.shape:
+        raise ModelError(f"importing {node}", "it is channels-last, or no image", "export the model with channels first")
+    channels, height, width = grid.shape
+    name = draft.free(f"{node.outputs[0]}.acc")
+    reached, count = draft.reach[grid.value], height * width
+    low, high = ((limit - grid.zero_point) * count for limit in (reached.low, reached.high))
+    multiplier = np.float32(grid.scale / (target.scale * np.float32(count)))
+    layer = SumPool(node.name, (grid.value,), name, Window((height, width), (height, width)))
+    draft.draw(layer, ValueSpec(name, "codes", (channels, 1, 1), "int32", scalar(1)), Reach(low, high))
+    last = Requantize(node.name, (name,), target.name, np.asarray(multiplier), target.zero_point, reach.low, reach.high)
+    return Codes(draft.draw(last, replace(target, shape=(channels, 1, 1)), reach), (channels, 1, 1))
+
+
+def lower_codes(draft: Draft, node: Node) -> Symbol:
+    """QLinearAveragePool and QLinearSoftmax: onnxruntime's own arithmetic, on codes, by the table of operators."""
+    source = draft.symbol(node.input(0))
+    if not isinstance(source, Codes) or len(source.shape) not in (1, 3):
+        raise ModelError(f"importing {node}", "its input is no image of codes", "quantize the tensor before")
+    target, reach = _target(draft, node, 3)
+    constants = [draft.constant(node, i) for i in range(1, 5)]
+    operands = [None, *(floatops.ABSENT if c is None else c.array for c in constants)]
+    return codes_operator(draft, node, [source], operands, target, reach)
+
+
+LOWERINGS: dict[str, Callable[[Draft, Node], Symbol]] = {
+    "QLinearAveragePool": lower_codes,
+    "QLinearGlobalAveragePool": lower_global_average,
+    "QLinearMul": lower_multiply,
+    "QLinearSoftmax": lower_codes,
+}

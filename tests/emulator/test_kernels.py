@@ -1,0 +1,327 @@
+"""Kernels against sums in int64: shapes, windows and values that hypothesis chooses, and flips in every encoding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emulator import compile_plan, infer
+from emulator.fusion import SignConvolution, fuse
+from emulator.kernels import binary, pool
+from emulator.layers import compute, geometry_of, to_channels_last
+from emulator.network import (
+    SIGN1,
+    AveragePool,
+    Convolution,
+    Encoding,
+    Layer,
+    MaxPool,
+    Network,
+    StoredTensor,
+    TernarySign,
+    Threshold,
+    ValueSpec,
+    Window,
+)
+from emulator.storage import codes_of, layout_of, values_of
+from memmodels.address import pack
+from tests.emulator.reference import LAYERS, evaluate, windows
+from tests.emulator.small import INT2, INT4, INT8, INT32, UINT8, Draft, with_flips
+
+SEEDS = st.integers(0, 2**32 - 1)
+EVEN = settings(max_examples=60)
+
+
+@st.composite
+def shapes(draw: st.DrawFn, channels: int = 130) -> tuple[tuple[int, int, int, int], Window, int]:
+    """Images (n, C, H, W), a window that fits into them, and output channels: around the borders of words, lanes and tiles."""
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    pads = draw(st.tuples(*[st.integers(0, 2)] * 4))
+    sizes = [draw(st.integers(max(1, dilation[i] * (kernel[i] - 1) + 1 - pads[i] - pads[i + 2]), 9)) for i in range(2)]
+    c = draw(st.sampled_from([c for c in (1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 128, 130) if c <= channels]))
+    o = draw(st.sampled_from([1, 2, 31, 32, 33, 64, 65]))
+    return (draw(st.integers(1, 3)), c, *sizes), Window(kernel, stride, dilation, pads), o
+
+
+def one_convolution(
+    x: np.ndarray, kind: str, dtype: str, zero_point: int, tensor: StoredTensor, window: Window, groups: int = 1, bias: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """(engine's sums, int64 sums), both (n, O, H, W): x are codes, or ±1 for `bits`."""
+    spec = ValueSpec("x", kind, x.shape[1:], dtype, zero_point=zero_point)  # type: ignore[arg-type]
+    outputs = len(tensor.values)
+    out = ValueSpec("y", "codes", (outputs, *window.output_size(*x.shape[2:])), "int32")
+    biases = StoredTensor("b", "bias", INT32, np.random.default_rng(outputs).integers(-(2**20), 2**20, outputs).astype(np.int32))
+    layer = Convolution("c", ("x",), "y", "w", "b" if bias else None, window, groups)
+    network = Network("one", ("x",), ("y",), (layer,), {"x": spec, "y": out}, {"w": tensor, "b": biases})
+    last = to_channels_last(x, spec)
+    held = binary.pack_channels(last > 0) if kind == "bits" else last.astype(dtype)
+    made = compute(layer, [held], compile_plan(network).parameters())
+    return made.transpose(0, 3, 1, 2), LAYERS[Convolution](network, layer, [x.astype(np.int64)])
+
+
+@EVEN
+@given(shapes(), SEEDS)
+def test_binary_convolution(shape: tuple[Any, Window, int], seed: int) -> None:
+    size, window, outputs = shape
+    rng = np.random.default_rng(seed)
+    w = StoredTensor("w", "weight", SIGN1, rng.choice([-1, 1], (outputs, size[1], *window.kernel)).astype(np.int32))
+    made, sums = one_convolution(rng.choice([-1, 1], size), "bits", "uint64", 0, w, window)
+    np.testing.assert_array_equal(made, sums)
+
+
+@EVEN
+@given(shapes(65), SEEDS, st.sampled_from([SIGN1, INT2, INT4, INT8, UINT8]), st.booleans(), st.booleans())
+def test_integer_convolution(shape: tuple[Any, Window, int], seed: int, encoding: Encoding, shifted: bool, bias: bool) -> None:
+    size, window, outputs = shape
+    rng = np.random.default_rng(seed)
+    values = rng.integers(encoding.low, encoding.high + 1, (outputs, size[1], *window.kernel)).astype(np.int32)
+    if encoding == SIGN1:
+        values[values == 0] = 1
+    zero = rng.integers(encoding.low, encoding.high + 1, outputs).astype(np.int32) if shifted else np.int32(0)
+    w = StoredTensor("w", "weight", encoding, values, zero_point=np.asarray(zero))
+    dtype, zero_x = (("uint8", int(rng.integers(256))), ("int8", int(rng.integers(-128, 128))))[seed % 2]
+    x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, size)
+    made, sums = one_convolution(x, "codes", dtype, zero_x, w, window, bias=bias)
+    np.testing.assert_array_equal(made, sums)
+
+
+@settings(max_examples=30)
+@given(shapes(3), SEEDS, st.integers(1, 4), st.sampled_from(["uint8", "bits"]))
+def test_grouped_convolution(shape: tuple[Any, Window, int], seed: int, groups: int, dtype: str) -> None:
+    (n, inner, h, w), window, outputs = shape
+    rng = np.random.default_rng(seed)
+    encoding = SIGN1 if dtype == "bits" else INT8
+    values = rng.choice([-1, 1], (outputs * groups, inner, *window.kernel)) * (1 if dtype == "bits" else 127)
+    tensor = StoredTensor("w", "weight", encoding, values.astype(np.int32))
+    x = rng.choice([-1, 1], (n, inner * groups, h, w)) if dtype == "bits" else rng.integers(0, 256, (n, inner * groups, h, w))
+    kind, held, zero = ("bits", "uint64", 0) if dtype == "bits" else ("codes", "uint8", 77)
+    made, sums = one_convolution(x, kind, held, zero, tensor, window, groups, bias=dtype != "bits")
+    np.testing.assert_array_equal(made, sums)
+
+
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, -1)])
+def test_extreme_values_within_int32(signs: tuple[int, int]) -> None:
+    """Two products of ±32767 are the largest sum of a pair that int32 can hold; 129 of 127 * 32767 need all of it, too."""
+    for channels, weight, encoding in ((2, 32767, Encoding("signed", 16)), (129, 127, INT8)):
+        x = np.full((2, channels, 1, 3), 32767 * signs[0])
+        w = StoredTensor("w", "weight", encoding, np.full((33, channels, 1, 1), weight * signs[1], np.int32))
+        made, sums = one_convolution(x, "codes", "int32", 0, w, Window((1, 1)))
+        assert np.abs(sums).max() > 5e8
+        np.testing.assert_array_equal(made, sums)
+
+
+def test_sums_past_int32_wrap() -> None:
+    """A faulty bias may take a sum past int32: it wraps, as the registers of a target do."""
+    x, bias = np.full((1, 1, 1, 2), 5), np.array([2**31 - 1, -(2**31)], np.int32)
+    for encoding, weight in ((INT8, 100), (INT8, -100)):
+        d = Draft(np.random.default_rng(0))
+        out = d.convolution(d.input("x", (1, 1, 2)), 2, Window((1, 1)), encoding, bias=True)
+        d.store("c0.w", "weight", encoding, np.full((2, 1, 1, 1), weight))
+        d.store("c0.b", "bias", INT32, bias)
+        made = infer(compile_plan(d.network(out)), {"x": x})[out]
+        np.testing.assert_array_equal(made[0, :, 0, 0], (5 * weight + bias.astype(np.int64)).astype(np.int32))
+
+
+@EVEN
+@given(shapes(65), SEEDS, st.booleans(), st.booleans(), st.booleans())
+def test_fused_signs(shape: tuple[Any, Window, int], seed: int, pooled: bool, packed: bool, bias: bool) -> None:
+    """Convolution, pool and threshold in one pass make the bits that the three make one after the other."""
+    size, window, outputs = shape
+    d = Draft(np.random.default_rng(seed))
+    x = d.input("x", size[1:], "int8", zero_point=0 if packed else -3)
+    if packed:
+        x = d.threshold(x)
+    x = d.convolution(x, outputs, window, SIGN1 if packed else INT4, bias=bias and not packed)
+    if pooled:
+        x = d.pool(x, Window((2, 2), (1, 2), pads=(1, 0, 1, 1)))
+    spread = int(np.sqrt(size[1] * np.prod(window.kernel)) * (1 if packed else 100)) + 1
+    network = d.network(d.threshold(x, spread))
+    d.tensors[network.layers[-1].threshold].values[:1] = -(2**31)  # type: ignore[attr-defined]
+    assert any(isinstance(step, SignConvolution) for step in fuse(network)) or bias
+    images = d.rng.integers(-128, 128, size)
+    made = infer(compile_plan(network), {"x": images})
+    np.testing.assert_array_equal(made[network.outputs[0]], evaluate(network, {"x": images})[network.outputs[0]])
+
+
+def test_a_whole_set_of_rows_and_its_rests() -> None:
+    """Any number of output pixels: one, less than a tile, a tile and one more, more than a chunk of rows."""
+    for width in (1, 2, 3, 4, 5, 7, 8, 9, 95, 96, 97, 103, 200):
+        rng = np.random.default_rng(width)
+        for kind, dtype, encoding in (("bits", "uint64", SIGN1), ("codes", "int8", INT8)):
+            x = rng.choice([-1, 1], (1, 5, 1, width))
+            w = StoredTensor("w", "weight", encoding, rng.choice([-1, 1], (3, 5, 1, 1)).astype(np.int32))
+            made, sums = one_convolution(x, kind, dtype, 0, w, Window((1, 1)))
+            np.testing.assert_array_equal(made, sums)
+
+
+# --- bits --------------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 200), st.integers(0, 5), SEEDS)
+def test_channels_pack_and_unpack(channels: int, pixels: int, seed: int) -> None:
+    plus = np.random.default_rng(seed).integers(0, 2, (2, pixels, 1, channels)).astype(bool)
+    words = binary.pack_channels(plus)
+    assert words.shape == (2, pixels, 1, -(-channels // 64))
+    np.testing.assert_array_equal(binary.unpack_channels(words, channels), np.where(plus, 1, -1))
+    if channels % 64:
+        assert not np.any(words[..., -1] >> np.uint64(channels % 64))  # spare bits are 0
+
+
+@given(st.integers(1, 140), SEEDS)
+def test_thresholds(channels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    acc = rng.integers(-5, 6, (2, 3, 2, channels)).astype(np.int32)
+    threshold = rng.choice([-(2**31), -2, 0, 1, 3, 2**31 - 1], channels).astype(np.int32)
+    acc[0, 0, 0] = threshold
+    inverted = rng.integers(0, 2, channels).astype(bool)
+    out = np.zeros((2, 3, 2, -(-channels // 64)), np.uint64)
+    binary.threshold_pack(acc, threshold, inverted, out)
+    expected = (acc.astype(np.int64) >= threshold.astype(np.int64)) != inverted
+    np.testing.assert_array_equal(out, binary.pack_channels(expected))
+
+
+# --- pools -------------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> tuple[tuple[int, int], Window]:
+    """A size and a window of which at least one tap lies in the image, wherever it stands."""
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    pads = tuple(draw(st.integers(0, kernel[i % 2] - 1 if dilation[i % 2] == 1 else 0)) for i in range(4))
+    sizes = tuple(draw(st.integers(dilation[i] * (kernel[i] - 1) + 1, 9)) for i in range(2))
+    return sizes, Window(kernel, stride, dilation, pads, draw(st.booleans()))  # type: ignore[arg-type]
+
+
+@EVEN
+@given(pools(), SEEDS, st.sampled_from(["uint8", "int8", "int32", "bits"]))
+def test_max_pool(case: tuple[tuple[int, int], Window], seed: int, dtype: str) -> None:
+    size, window = case
+    rng, out = np.random.default_rng(seed), window.output_size(*size)
+    if dtype == "bits":
+        x = rng.choice([-1, 1], (2, 70, *size))
+        made = np.zeros((2, *out, 2), np.uint64)
+        pool.or_pool(binary.pack_channels(x.transpose(0, 2, 3, 1) > 0), geometry_of(window), made)
+        made = binary.unpack_channels(made, 70)
+    else:
+        x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, (2, 5, *size)).astype(dtype)
+        made = np.zeros((2, *out, 5), dtype)
+        pool.max_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), geometry_of(window), made)
+    expected = windows(x.astype(np.int64), window, np.iinfo(np.int64).min).max((4, 5))
+    np.testing.assert_array_equal(made.transpose(0, 3, 1, 2), expected)
+
+
+@EVEN
+@given(pools(), SEEDS, st.sampled_from(["uint8", "int8"]))
+def test_sum_pool(case: tuple[tuple[int, int], Window], seed: int, dtype: str) -> None:
+    size, window = case
+    rng, out, zero = np.random.default_rng(seed), window.output_size(*size), 11
+    x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, (2, 5, *size)).astype(dtype)
+    made, counts = np.zeros((2, *out, 5), np.int32), np.zeros(out, np.int64)
+    pool.sum_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), zero, geometry_of(window), False, made, counts)
+    inside = windows(np.ones((1, 1, *size), np.int64), window, 0)
+    np.testing.assert_array_equal(made.transpose(0, 3, 1, 2), windows(x.astype(np.int64) - zero, window, 0).sum((4, 5)))
+    np.testing.assert_array_equal(counts, inside.sum((4, 5))[0, 0])
+
+
+@pytest.mark.parametrize("include", [False, True])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_what_a_mean_is_divided_by(include: bool, ceil_mode: bool) -> None:
+    """The counts of onnxruntime's AveragePool: its mean of ones, where the padding counts or not."""
+    from tests.emulator.models import model, node, run
+
+    window = Window((3, 2), (2, 2), (1, 1), (1, 0, 1, 1), ceil_mode)
+    attributes = {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 1], "ceil_mode": int(ceil_mode)}
+    nodes = [node("AveragePool", "x", "y", count_include_pad=int(include), **attributes)]
+    for size in ((6, 7), (7, 6), (6, 6), (7, 7)):
+        proto = model(nodes, {}, {"x": ["N", 1, *size]}, {"y": None}, 19)  # type: ignore[dict-item]
+        x, out = np.ones((1, *size, 1), np.int8), window.output_size(*size)
+        sums, counts = np.zeros((1, *out, 1), np.int32), np.zeros(out, np.int64)
+        pool.sum_pool(x, 0, geometry_of(window), include, sums, counts)
+        theirs = run(proto, {"x": np.ones((1, 1, *size), np.float32)})[0]
+        assert theirs.shape[2:] == out
+        np.testing.assert_allclose(sums[0, :, :, 0] / counts, theirs[0, 0], rtol=1e-6)
+
+
+# --- flips -------------------------------------------------------------------------------------------------------------------
+
+
+def one_of_each(seed: int) -> Network:
+    """A network that stores every encoding, in every order that a kernel has."""
+    d = Draft(np.random.default_rng(seed))
+    x = d.input("x", (3, 5, 4), "int8")
+    y = d.threshold(d.convolution(x, 66, Window((2, 2)), SIGN1, bias=True))
+    d.convolution(y, 35, Window((2, 3)), SIGN1)  # packed
+    d.convolution(y, 66, Window((1, 1)), SIGN1, groups=2)  # signs of a grouped convolution, as integers
+    for encoding in (INT2, INT4, INT8, UINT8, Encoding("signed", 16)):
+        d.convolution(x, 33, Window((2, 1)), encoding, bias=True)
+        d.convolution(x, 6, Window((2, 1)), encoding, groups=3)
+    d.store("u32", "bias", Encoding("unsigned", 32), d.rng.integers(0, 2**31, 40))
+    return d.network(y)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
+def test_flips_are_those_of_the_stored_code(share: float) -> None:
+    """Flips in place equal flips of the stored code and a new plan; flips of all planes one by one do, too; twice is nothing."""
+    network = one_of_each(1)
+    plan, rng = compile_plan(network), np.random.default_rng(int(share * 100))
+    run = plan.parameters()
+    for name, tensor in network.tensors.items():
+        every = tuple(range(tensor.encoding.bits))
+        for planes in {every, *((p,) for p in every), every[::2], every[-1:]}:
+            layout = layout_of(tensor, planes)
+            cells = rng.random((tensor.values.size, len(planes))) < share
+            flips = pack((cells << np.array(planes)).sum(1), layout)
+            run.flip(name, planes, flips)
+            if tensor.encoding != Encoding("unsigned", 32):
+                changed = with_flips(tensor, planes, flips)
+                expected = compile_plan(replace(network, tensors={**network.tensors, name: changed})).tensors[name].values
+            else:
+                expected = tensor.values.astype(np.int64) ^ (cells << np.array(planes)).sum(1)
+            np.testing.assert_array_equal(run.values[name], expected.reshape(run.values[name].shape))
+            assert np.any(cells) == np.any(run.values[name] != plan.tensors[name].values)
+            run.flip(name, planes, flips)
+            np.testing.assert_array_equal(run.values[name], plan.tensors[name].values)
+
+
+@given(st.sampled_from([SIGN1, INT2, INT4, INT8, UINT8, INT32]), SEEDS)
+def test_codes_mean_their_values(encoding: Encoding, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.choice([-1, 1], 50) if encoding == SIGN1 else rng.integers(encoding.low, encoding.high + 1, 50)
+    codes = codes_of(values.astype(np.int32), encoding)
+    assert codes.max() < 2**encoding.bits
+    np.testing.assert_array_equal(values_of(codes, encoding), values)
+    if encoding.kind == "signed":
+        assert np.array_equal(codes >> np.uint64(encoding.bits - 1), (values < 0).astype(np.uint64))
+
+
+# --- other layers ------------------------------------------------------------------------------------------------------------
+
+
+@given(SEEDS)
+def test_ternary_signs_and_means(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    stored = {k: StoredTensor(k, "threshold", INT32, rng.integers(-3, 4, 6).astype(np.int32)) for k in ("u", "l", "t")}
+    x = ValueSpec("x", "codes", (6, 4, 5), "int8", np.array(0.3, np.float32), 2)
+    inverted = rng.integers(0, 2, 6).astype(bool)
+    window = Window((2, 3), (1, 2), pads=(1, 1, 0, 1))
+    layers: list[tuple[Layer, tuple[int, ...], str]] = [
+        (TernarySign("s", ("x",), "y", "u", "l", inverted), (6, 4, 5), "int8"),
+        (Threshold("s", ("x",), "y", "t", inverted), (6, 4, 5), "bits"),
+        (AveragePool("s", ("x",), "y", window, bool(seed % 2), 0.17, -5, -128, 127), (6, *window.output_size(4, 5)), "int8"),
+        (MaxPool("s", ("x",), "y", window), (6, *window.output_size(4, 5)), "int8"),
+    ]
+    codes = rng.integers(-8, 8, (3, 6, 4, 5))
+    for layer, shape, dtype in layers:
+        y = ValueSpec("y", "bits" if dtype == "bits" else "codes", shape, "uint64" if dtype == "bits" else dtype)
+        network = Network("one", ("x",), ("y",), (layer,), {"x": x, "y": y}, stored)
+        made = infer(compile_plan(network), {"x": codes})["y"]
+        np.testing.assert_array_equal(made, evaluate(network, {"x": codes})["y"])

@@ -1,0 +1,132 @@
+"""Placement rules: which memory each bit plane of each tensor lives in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emulator import Placement, compile_plan, deploy, place
+from emulator.deployment import ReadPolicy
+from emulator.placement import layers_by_weight
+from memmodels.address import unpack
+from memmodels.catalogue import MemorySpec
+from memmodels.errors import UsageError
+from tests.emulator.small import small_bnn, small_qnn
+
+A, B, C = (MemorySpec("uniform", {"ber": rate}) for rate in (0.1, 0.2, 0.3))
+QNN, BNN = small_qnn(), small_bnn()
+WEIGHTS = [t.name for t in QNN.weights]
+
+
+def homes(placement: Placement, tensor: str) -> dict[int, MemorySpec]:
+    """Bit plane -> the SPEC it lives under."""
+    return {plane: placement.arrays[slot.array] for slot in placement.slots_of(tensor) for plane in slot.planes}
+
+
+def test_weights_live_in_the_default_memory_and_nothing_else_does() -> None:
+    placement = place(QNN, A)
+    assert placement.arrays == (A,)
+    assert [slot.tensor for slot in placement.slots] == WEIGHTS
+    assert placement.bits(QNN) == QNN.weight_bits == sum(t.values.size * t.encoding.bits for t in QNN.weights)
+    assert all(homes(placement, t.name) == dict.fromkeys(range(t.encoding.bits), A) for t in QNN.weights)
+
+
+def test_a_rule_names_a_tensor_or_its_layer() -> None:
+    by_weight = layers_by_weight(QNN)
+    for tensor in WEIGHTS:
+        assert place(QNN, A, [(tensor, B)]) == place(QNN, A, [(by_weight[tensor], B)])
+    placement = place(QNN, A, [(by_weight[WEIGHTS[1]], B)])
+    assert [homes(placement, t)[0] for t in WEIGHTS] == [B if t == WEIGHTS[1] else A for t in WEIGHTS]
+
+
+def test_biases_and_thresholds_are_placed_by_their_names_only() -> None:
+    biases = [t.name for t in QNN.tensors.values() if t.role == "bias"]
+    assert all(not place(QNN, A, [("*", B)]).slots_of(bias) for bias in biases)
+    placement = place(QNN, A, [(biases[0], B)])
+    assert homes(placement, biases[0]) == dict.fromkeys(range(32), B)
+    thresholds = [t.name for t in BNN.tensors.values() if t.role == "threshold"]
+    assert homes(place(BNN, A, [(f"{thresholds[0]}@31", B)]), thresholds[0]) == {31: B}  # its other bits stay in a safe place
+
+
+def test_planes_and_ranges() -> None:
+    first = WEIGHTS[0]
+    for text, planes in (("7", {7}), ("6-7", {6, 7}), ("7-6", {6, 7}), ("0,2, 4-5", {0, 2, 4, 5}), ("0-7", set(range(8)))):
+        found = homes(place(QNN, A, [(f"{first}@{text}", B)]), first)
+        assert {plane for plane, spec in found.items() if spec == B} == planes
+        assert len(found) == 8
+
+
+def test_patterns() -> None:
+    assert all(homes(place(QNN, A, [("c*", B)]), t)[0] == B for t in WEIGHTS)
+    sign = place(QNN, A, [("*@1", B)])
+    assert all(homes(sign, t)[1] == B and homes(sign, t)[0] == A for t in WEIGHTS)
+    with pytest.raises(UsageError, match="'7' is no bit or range of bits"):
+        place(QNN, A, [("*@7", B)])  # the int4 weights have no bit 7
+
+
+def test_later_rules_win() -> None:
+    first = WEIGHTS[0]
+    found = homes(place(QNN, A, [("*", B), (f"{first}@4-7", C), (f"{first}@7", A)]), first)
+    assert [found[plane] for plane in range(8)] == [B] * 4 + [C] * 3 + [A]
+    assert homes(place(QNN, A, [(f"{first}@7", C), ("*", B)]), first)[7] == B
+
+
+def test_equal_specs_share_an_array() -> None:
+    placement = place(QNN, A, [(WEIGHTS[0], B), (WEIGHTS[1], MemorySpec("uniform", {"ber": 0.2})), (WEIGHTS[2], A)])
+    assert placement.arrays == (A, B)
+    moved = placement.at(ber=0.4)
+    assert moved.arrays == (MemorySpec("uniform", {"ber": 0.4}), B)
+    assert moved.slots == placement.slots
+
+
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        ("nothing", "no layer or tensor is called 'nothing'"),
+        ("d*", "no layer or tensor is called 'd*'"),
+        ("c1@8", "'8' is no bit or range of bits of c1.w"),
+        ("c1@3-9", "'3-9' is no bit"),
+        ("c1@", None),
+        ("c1@x", "'x' is no bit"),
+        ("c1@-1", "'-1' is no bit"),
+        ("c1@1,,2", "'' is no bit"),
+        ("c1@1.5", "'1.5' is no bit"),
+        ("", "no layer or tensor is called ''"),
+    ],
+)
+def test_rules_that_mean_nothing_are_refused(rule: str, found: str | None) -> None:
+    if found is None:
+        assert place(QNN, A, [(rule, B)]) == place(QNN, A, [("c1", B)])  # no planes are all planes
+        return
+    with pytest.raises(UsageError) as error:
+        place(QNN, A, [(rule, B)])
+    assert found in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+RULES = st.lists(
+    st.tuples(st.sampled_from(["*", "c*", *WEIGHTS]), st.sampled_from(["", "@0", "@1", "@0-1"]), st.sampled_from([A, B, C])),
+    max_size=6,
+)
+
+
+@given(RULES)
+def test_every_bit_has_one_home_and_is_stored_there(rules: list[tuple[str, str, MemorySpec]]) -> None:
+    """Against a plain account of the rules; and what the regions hold put together is the tensor."""
+    placement = place(QNN, A, [(name + planes, spec) for name, planes, spec in rules])
+    for tensor in QNN.weights:
+        expected = dict.fromkeys(range(tensor.encoding.bits), A)
+        for name, planes, spec in rules:
+            if name in ("*", "c*", tensor.name):
+                expected.update(dict.fromkeys({"@0": [0], "@1": [1], "@0-1": [0, 1]}.get(planes, list(expected)), spec))
+        found = [plane for slot in placement.slots_of(tensor.name) for plane in slot.planes]
+        assert len(found) == len(set(found))
+        assert homes(placement, tensor.name) == expected
+    deployment = deploy(compile_plan(QNN), placement, ReadPolicy.LOAD)
+    for tensor in QNN.weights:
+        codes = np.zeros(tensor.values.size, np.uint64)
+        for stored in deployment.slots[tensor.name]:
+            unpack(stored.region.written, stored.region.layout, codes)
+        np.testing.assert_array_equal(codes, tensor.values.reshape(-1).astype(np.int64) & ((1 << tensor.encoding.bits) - 1))

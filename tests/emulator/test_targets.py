@@ -1,0 +1,66 @@
+"""The same seed makes the same faults and logits on every CPU: code for other targets, made in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
+from emulator.network import SIGN1, Window
+from memmodels.catalogue import parse_spec
+from tests.emulator.small import INT8, Draft, pixels
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+TARGETS = {
+    "haswell": "+avx,+avx2,+popcnt,+fma,+bmi,+bmi2",  # AVX2 without AVX-512
+    "x86-64": "",  # neither, and no population count
+}
+
+
+def digest() -> str:
+    """Logits and flips of binary and integer convolutions whose weights are drawn in kernels, and the flips of die maps."""
+    d = Draft(np.random.default_rng(21))
+    x = d.threshold(d.convolution(d.input("x", (3, 7, 6), "int8"), 37, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1), 200)
+    bits = d.threshold(d.convolution(x, 35, Window((2, 2), (2, 1), pads=(0, 1, 0, 0)), SIGN1))
+    network = d.network(d.dequantize(bits), d.dequantize(d.convolution("x", 4, Window((2, 2)), INT8)))
+    plan, images, found = compile_plan(network), pixels(network, 9), hashlib.sha256()
+    for spec in ("uniform:ber=0.01", "uniform:p01=0.3,p10=0.001", "sram-14nm:v_over_vmin=0.8"):
+        for trial in range(2):
+            run = deploy(plan, place(network, parse_spec(spec)), ReadPolicy.IMAGE, trial, seed=5)
+            for stored in run.all_slots:
+                found.update(run.read(stored, 3).tobytes())
+            if run.steady_slots:
+                continue  # these weights would not be drawn in kernels
+            for name, made in outputs_under_faults(plan, images, run).items():
+                found.update(name.encode() + made.tobytes())
+            found.update(repr(sorted(run.tally.flips.items())).encode())
+    return found.hexdigest()
+
+
+def test_other_targets_make_the_same_numbers(tmp_path: Path) -> None:
+    """One process per target, both at once: compiling takes most of the time."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip(f"this machine is {platform.machine()}: it does not run code for {', '.join(TARGETS)}")
+    command = [sys.executable, "-c", "from tests.emulator.test_targets import digest; print(digest())"]
+    running = {}
+    for cpu, features in TARGETS.items():
+        target = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path / cpu)}
+        running[cpu] = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **target}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    try:
+        said = {cpu: process.communicate(timeout=300) for cpu, process in running.items()}
+    finally:
+        for process in running.values():
+            process.kill()
+    assert all(process.returncode == 0 for process in running.values()), said
+    assert {cpu: out.strip() for cpu, (out, _) in said.items()} == dict.fromkeys(TARGETS, digest())
