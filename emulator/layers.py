@@ -259,6 +259,15 @@ def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -
     return binary.pack_channels(to_channels_last(above != layer.inverted, spec))
 
 
+def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters: Parameters) -> Array:
+    network = parameters.plan.network
+    out = empty_output(network.values[layer.output], len(inputs[0]))
+    x, thresholds = inputs[0], parameters.values[layer.threshold].reshape(network.tensors[layer.threshold].values.shape)
+    for column in thresholds.T:
+        out += ((x >= column) != layer.falling).astype(out.dtype)
+    return out
+
+
 def _mul_codes(layer: nw.MulCodes, inputs: list[Array], parameters: Parameters) -> Array:
     network = parameters.plan.network
     a, b = (values_of(x, spec).astype(np.int64) - spec.zero_point for x, spec in _with_specs(layer, inputs, network))
@@ -343,6 +352,7 @@ _FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Arr
     nw.Binarize: _binarize,
     nw.FloatOperator: _float_operator,
     nw.CodesOperator: _codes_operator,
+    nw.CountThresholds: _count_thresholds,
     nw.MulCodes: _mul_codes,
     nw.SumPool: _sum_pool,
     nw.LookUp: _look_up,

@@ -265,6 +265,17 @@ class TernarySign(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class CountThresholds(Layer):
+    """q = number of thresholds t of the channel with acc >= t, or acc < t where falling: QONNX's MultiThreshold on integers.
+
+    threshold: StoredTensor int32 (C, T).
+    """
+
+    threshold: str
+    falling: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
 class Binarize(Layer):
     """A float layer's end: float32 in ONNX order to bits or ternary codes, channels last.
 

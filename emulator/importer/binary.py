@@ -155,6 +155,21 @@ def _threshold(draft: Draft, grid: Grid, test: str, pivot: Floats, flipped: bool
     return _draw_threshold(draft, grid, cuts, (inverted != never) != flipped, name)
 
 
+def integer_thresholds(draft: Draft, grid: Grid, pivots: Floats) -> tuple[Integers, Truth]:
+    """For pivots (C, T), the integers at which `grid >= pivot` changes, and the channels where it becomes false there."""
+    reach = draft.reach[grid.value]
+    chain, rising = _chain(draft, grid)
+    cuts = []
+    for pivot in pivots.T:
+
+        def outcome(q: Integers, pivot: Floats = pivot) -> Truth:
+            return np.asarray((chain(q) >= pivot) == rising)
+
+        found = first_true(outcome, reach, rising.size)
+        cuts.append(np.where(found <= reach.low, LOWEST, np.minimum(found, HIGHEST)))
+    return np.stack(cuts, axis=1), ~rising
+
+
 def _draw_threshold(draft: Draft, grid: Grid, cuts: Integers, inverted: Truth, name: str) -> tuple[str, tuple[int, ...]]:
     spec = draft.values[grid.value]
     value = draft.free(f"{name}.unpooled") if grid.pool is not None else draft.integer_name(name)

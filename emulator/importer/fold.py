@@ -56,7 +56,7 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
     if first is not None and first.quantized is not None:
         quantized = _carried(node, first.quantized, array)
     signed = node.op_type == "Sign" or any(x is not None and x.signed for x in inputs)
-    return Constant(array, origin, quantized, signed)
+    return Constant(array, origin, quantized, signed, _limits(node, inputs, array))
 
 
 def unsupported(node: Node) -> ModelError:
@@ -111,6 +111,26 @@ def encoding_of(dtype: Any) -> Encoding | None:
     return Encoding("signed" if stem == "int" else "unsigned", int(text[len(stem) :]))
 
 
+def _limits(node: Node, inputs: list[Constant | None], array: Array) -> tuple[int, int] | None:
+    """The limits of a Clip of integers, through operators that only move elements."""
+    if node.op_type in ("Identity", "Reshape", "Transpose") and inputs and inputs[0] is not None:
+        return inputs[0].limits
+    if node.op_type != "Clip" or array.dtype.kind not in "iu":
+        return None
+    info, given = np.iinfo(array.dtype), [None if x is None else int(x.array.reshape(())) for x in (*inputs[1:3], None, None)[:2]]
+    low, high = given
+    return info.min if low is None else low, info.max if high is None else high
+
+
+def narrowed(encoding: Encoding, limits: tuple[int, int] | None) -> Encoding:
+    """The narrowest encoding of the same kind that holds the limits."""
+    if limits is None or encoding.bits > 16:
+        return encoding
+    low, high = limits
+    bits = max(high, 1).bit_length() if encoding.kind == "unsigned" else max(high.bit_length(), (-low - 1).bit_length()) + 1
+    return Encoding(encoding.kind, min(max(bits, 1 if encoding.kind == "unsigned" else 2), encoding.bits))
+
+
 def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Constant:
     """A dequantized constant, with the integers it comes from."""
     codes, scale = _required(node, inputs, 0), _required(node, inputs, 1)
@@ -118,6 +138,7 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     encoding = encoding_of(codes.dtype)
     if encoding is None:
         raise ModelError(f"importing {node}", f"it dequantizes {codes.dtype}", "2- to 32-bit integers are supported")
+    encoding = narrowed(encoding, inputs[0].limits if inputs[0] is not None else None)
     given = inputs[2] if len(inputs) > 2 else None
     zero = np.zeros(scale.shape, np.int32) if given is None else given.array.astype(np.int32)
     check_zero_point(node, zero, scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,7 +10,8 @@ from functools import partial
 import numpy as np
 import onnx
 
-from emulator.importer import arrange, binary, codes, dynamic, elementwise, nbits, qdq, qoperator
+from emulator.importer import arrange, binary, codes, dynamic, elementwise, nbits, qdq, qonnx, qoperator
+from emulator.importer.channels_last import ChannelsLast
 from emulator.importer.draft import Draft, Reach
 from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of, fold, initializer
@@ -50,7 +52,8 @@ _LOWERINGS: dict[str, Lowering] = {
 }
 
 _DOMAINS: dict[str, Mapping[str, Lowering]] = {
-    qoperator.MICROSOFT: {**qoperator.LOWERINGS, "MatMulNBits": nbits.lower_matmul_nbits}
+    qoperator.MICROSOFT: {**qoperator.LOWERINGS, "MatMulNBits": nbits.lower_matmul_nbits},
+    qonnx.DOMAIN: qonnx.LOWERINGS,
 }
 
 
@@ -99,7 +102,9 @@ def _fold_constants(draft: Draft, graph: Graph) -> list[Node]:
     for name in graph.initializers:
         if name in needed:
             draft.symbols[name] = initializer(graph, name)
-    for node in (part for whole in graph.nodes for part in qoperator.rewritten(whole)):
+    last = ChannelsLast(frozenset(name for name, tensor in graph.initializers.items() if math.prod(tensor.shape) == 1))
+    plain = (part for whole in graph.nodes for part in qoperator.rewritten(whole))
+    for node in (part for whole in plain for part in last.rewritten(whole)):
         if not all(name in draft.symbols for name in node.inputs if name) or "Random" in node.op_type:
             rest.append(node)
             continue
@@ -109,7 +114,8 @@ def _fold_constants(draft: Draft, graph: Graph) -> list[Node]:
 
 def _folded(draft: Draft, node: Node) -> Constant:
     given = [draft.symbols[name] if name else None for name in node.inputs]
-    return fold(node, [x if isinstance(x, Constant) else None for x in given])
+    constants = [x if isinstance(x, Constant) else None for x in given]
+    return qonnx.fold(node, constants) if node.domain == qonnx.DOMAIN else fold(node, constants)
 
 
 def _lower(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:

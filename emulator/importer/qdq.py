@@ -119,10 +119,15 @@ def lower_quantize(draft: Draft, node: Node) -> Symbol:
         raise ModelError(f"importing {node}", f"it quantizes to {dtype}", "2- to 16-bit integers are supported")
     target = ValueSpec(draft.free(node.outputs[0]), "codes", (), held_type(dtype), scale, zero)
     reach = Reach(encoding.low, encoding.high)
+    return quantize_to(draft, node, source, target, reach)
+
+
+def quantize_to(draft: Draft, node: Node, source: Symbol, target: ValueSpec, reach: Reach, fused: bool = True) -> Codes:
+    """A tensor onto the codes that `target` describes; fused: QOperator's epilogue for sums, else float32 as written."""
     if isinstance(source, Grid) and source.pads != NO_PADS and codes.movable(draft, replace(source, pads=NO_PADS)):
         source = codes.padded(draft, source, node.input(0))
     if isinstance(source, Grid) and source.pads == NO_PADS:
-        return quantize_grid(draft, node, source, target, reach)
+        return quantize_grid(draft, node, source, target, reach, fused)
     if isinstance(source, Sum):
         return _quantize_sum(draft, node, source, target, reach)
     if isinstance(source, Mean):
@@ -132,7 +137,7 @@ def lower_quantize(draft: Draft, node: Node) -> Symbol:
     if isinstance(source, Joined):
         return codes.quantize_joined(draft, node, source, target, reach)
     real = draft.real(node.input(0))
-    layer = Quantize(node.name, (real.value,), target.name, float(scale), zero, reach.low, reach.high)
+    layer = Quantize(node.name, (real.value,), target.name, float(target.scale), target.zero_point, reach.low, reach.high)
     return _codes(draft, layer, replace(target, shape=_held(node, real)), reach, real.shape)
 
 
@@ -179,7 +184,7 @@ def _split(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]
     return steps[:count], steps[count:]
 
 
-def quantize_grid(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach: Reach) -> Codes:
+def quantize_grid(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach: Reach, fused: bool = True) -> Codes:
     """A grid onto another, by the epilogue that its steps call for; the layers before stay."""
     spec = draft.values[grid.value]
     same = grid.zero_point == target.zero_point and np.array_equal(grid.scale, target.scale)
@@ -192,7 +197,7 @@ def quantize_grid(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach
     target = replace(target, shape=spec.shape)
     args = (target.zero_point, reach.low, reach.high)
     layer: Layer
-    if draft.accumulator(grid) and not steps:
+    if draft.accumulator(grid) and not steps and fused:
         multiplier = np.asarray(grid.scale / target.scale, np.float32)
         layer = Requantize(node.name, (grid.value,), target.name, multiplier, *args)
     else:

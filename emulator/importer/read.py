@@ -1,7 +1,8 @@
 """ONNX bytes into a checked `Graph`: nothing later meets a truncated file, a cycle, a dangling name or an absurd tensor.
 
 Sizes are checked against what the file really holds before any tensor is touched; external data must lie in the model's own
-folder. Domain aliases end here: com.microsoft's QuantizeLinear and DequantizeLinear are ONNX's of opset 21.
+folder. Domain aliases end here: com.microsoft's QuantizeLinear and DequantizeLinear are ONNX's of opset 21,
+and Brevitas', FINN's and QONNX's names for QONNX's quantizers are one domain.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MAX_ELEMENTS = 1 << 31
 """No tensor of a network that we run has more elements; larger claims are mistakes or attacks."""
 
 _ALIASES = {"QuantizeLinear", "DequantizeLinear"}
+_QONNX = {"onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general"}
 _BITS = {n.value: n.bitwidth for n in ir.DataType if n.name not in ("UNDEFINED", "STRING")}
 _TYPED = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
 
@@ -182,6 +184,11 @@ def _node(node: ir.Node, place: int, model: ir.Model, asked: str) -> Node:
     opset = int(model.opset_imports.get(node.domain, model.opset_imports.get(domain, 1)))
     if domain == "com.microsoft" and node.op_type in _ALIASES:
         domain, opset = "", 21
+    op_type = node.op_type
+    if domain in _QONNX:
+        domain, op_type = "qonnx", "Quant" if op_type == "IntQuant" else op_type
+    elif domain == "qonnx.custom_op.channels_last":
+        domain, opset = "qonnx.channels_last", int(model.opset_imports.get("", 1))
     attributes: dict[str, Any] = {}
     for key, attribute in node.attributes.items():
         kind = attribute.type
@@ -193,7 +200,7 @@ def _node(node: ir.Node, place: int, model: ir.Model, asked: str) -> Node:
         attributes[key] = value
     outputs = tuple(v.name or "" for v in node.outputs)
     inputs = tuple("" if v is None else str(v.name) for v in node.inputs)
-    return Node(node.op_type, domain, opset, node.name or f"{node.op_type}_{place}", inputs, outputs, attributes)
+    return Node(op_type, domain, opset, node.name or f"{node.op_type}_{place}", inputs, outputs, attributes)
 
 
 def _load(tensor: Any, name: str, asked: str) -> Any:

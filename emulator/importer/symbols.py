@@ -64,12 +64,16 @@ class Quantized:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A tensor known before any data. `origin` is the initializer it comes from, `signed` says that a Sign made it."""
+    """A tensor known before any data. `origin` is the initializer it comes from, `signed` says that a Sign made it.
+
+    limits: where a Clip of integers said so (Brevitas' way to write narrow weights), the lowest and highest code.
+    """
 
     array: Array
     origin: str
     quantized: Quantized | None = None
     signed: bool = False
+    limits: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)

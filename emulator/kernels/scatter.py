@@ -76,31 +76,30 @@ def flip_values(values, outer, inner, planes, bits, signed, flips):  # type: ign
 def flip_rows(weights, row_bits, flips):  # type: ignore[no-untyped-def]
     """Flip signs whose kernel order is the storage order within each output channel: whole words at a time.
 
-    weights: uint64 [O/LANES][words][LANES] (`plan.KernelTensor.flat`). row_bits: stored bits of one output channel.
+    weights: uint64 [O/LANES][words][LANES] (`plan.KernelTensor.flat`), walked in order; a word of flips is put together from the
+    two storage words that it straddles. row_bits: stored bits of one output channel.
     """
-    lanes = weights.shape[2]
-    for i in range(flips.size):
-        word = flips[i]
-        if word == _U0:
-            continue
-        row, at = divmod(i * 64, row_bits)
-        left = 64
-        while left > 0 and word != _U0:
-            count = min(left, row_bits - at)
-            part = word & (~_U0 >> np.uint64(64 - count))
-            shift = np.uint64(at & 63)
-            weights[row // lanes, at >> 6, row % lanes] ^= part << shift
-            if at & 63 and (at & 63) + count > 64:
-                weights[row // lanes, (at >> 6) + 1, row % lanes] ^= part >> (np.uint64(64) - shift)
-            left -= count
-            word = word >> np.uint64(count) if count < 64 else _U0
-            row, at = row + 1, 0
+    blocks, words, lanes = weights.shape
+    rows = flips.size * 64 // row_bits
+    last = _U1 << np.uint64((row_bits - 1) & 63)
+    spare = last | (last - _U1)
+    for block in range(blocks):
+        for lane in range(min(lanes, rows - block * lanes)):
+            start = (block * lanes + lane) * row_bits
+            index, shift = start >> 6, np.uint64(start & 63)
+            for word in range(words):
+                part = flips[index + word] >> shift
+                if shift != _U0 and index + word + 1 < flips.size:
+                    part |= flips[index + word + 1] << (np.uint64(64) - shift)
+                if word == words - 1:
+                    part &= spare
+                weights[block, word, lane] ^= part
 
 
 @numba.njit(cache=True, nogil=True)
 def flip_signs(weights, outer, inner, flat, flips):  # type: ignore[no-untyped-def]
-    """`flip_rows` or `flip_packed`, whichever the order of the weights allows."""
-    if flat:
+    """`flip_rows` where the order of the weights allows it and flips are many, else `flip_packed`."""
+    if flat and np.count_nonzero(flips) * 8 > flips.size:
         flip_rows(weights, inner.size, flips)
     else:
         flip_packed(weights, outer, inner, flips)

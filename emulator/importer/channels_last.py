@@ -1,0 +1,59 @@
+"""QONNX's channels-last operators, written in ONNX's own order: transposed, run, and transposed back.
+
+A tensor between two of them is known in ONNX order already (`twins`), so nothing is transposed twice; layers whose results
+nobody reads are dropped at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from emulator.importer.symbols import Node
+
+DOMAIN = "qonnx.channels_last"
+_FORWARD, _BACK = [0, 3, 1, 2], [0, 2, 3, 1]
+_POINTWISE = ("BipolarQuant", "Quant", "Trunc", "Relu", "Sign", "Clip", "Identity")
+_AXES = {"MultiThreshold": {"data_layout": "NCHW"}}
+
+
+@dataclass
+class ChannelsLast:
+    """Rewrites nodes in order."""
+
+    scalars: frozenset[str]
+    """Constants of one element: operands that mean the same in every order."""
+    twins: dict[str, str] = field(default_factory=dict)
+
+    def rewritten(self, node: Node) -> list[Node]:
+        """The nodes that mean the same, or the node itself."""
+        if node.domain == DOMAIN:
+            return self._turned(replace(node, domain=""))
+        x = node.input(0)
+        if node.op_type == "Transpose" and list(node.attributes.get("perm", [])) == _BACK:
+            self.twins[node.outputs[0]] = x
+        elif node.op_type == "Transpose" and list(node.attributes.get("perm", [])) == _FORWARD and x in self.twins:
+            return [replace(node, op_type="Identity", inputs=(self.twins[x],), attributes={})]
+        elif x in self.twins and node.op_type in _POINTWISE and all(name in self.scalars for name in node.inputs[1:] if name):
+            return self._turned(node)
+        elif node.op_type == "MultiThreshold" and _layout(node) == "NHWC":
+            return self._turned(replace(node, attributes={**node.attributes, **_AXES["MultiThreshold"]}))
+        return [node]
+
+    def _turned(self, node: Node) -> list[Node]:
+        x, y = node.input(0), node.outputs[0]
+        nodes, twin = [], self.twins.get(x)
+        if twin is None:
+            twin = self.twins[x] = f"{x}.nchw"
+            nodes.append(self._transpose(node, x, twin, _FORWARD))
+        made = self.twins[y] = f"{y}.nchw"
+        nodes.append(replace(node, inputs=(twin, *node.inputs[1:]), outputs=(made,)))
+        nodes.append(self._transpose(node, made, y, _BACK))
+        return nodes
+
+    def _transpose(self, node: Node, x: str, y: str, perm: list[int]) -> Node:
+        return Node("Transpose", "", 13, f"{node.name}.turn", (x,), (y,), {"perm": perm})
+
+
+def _layout(node: Node) -> str:
+    value = node.attributes.get("data_layout", "")
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,209 @@
+"""QONNX: floats on integer grids. Weights behind Quant become the integers that they are; activations become codes.
+
+https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops. Quant's division, rounding and clamping are those
+of QuantizeLinear where it rounds half to even around 0. Any other Quant, and Trunc, is run in float32 as written (or worked out
+once for every code); its result lies on its grid, so integers follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from emulator import floatops
+from emulator.floatops import qonnx as operators
+from emulator.importer import binary, codes
+from emulator.importer.draft import Draft, Reach
+from emulator.importer.fold import check_scale, unsupported
+from emulator.importer.qdq import quantize_to
+from emulator.importer.symbols import NO_PADS, Array, Codes, Compared, Constant, Curve, Grid, Node, Quantized, Real, Symbol, scalar
+from emulator.network import CountThresholds, Encoding, Quantize, StoredTensor, ValueSpec
+from memmodels.errors import ModelError
+
+DOMAIN = "qonnx"
+
+
+# ── constants ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def fold(node: Node, inputs: list[Constant | None]) -> Constant:
+    """A quantizer of constants: its value, and behind a Quant the integers that a memory stores."""
+    key = f"{DOMAIN}.{node.op_type}"
+    if key not in floatops.OPERATORS:
+        raise unsupported(node)
+    first, arrays = inputs[0], [None if x is None else x.array for x in inputs]
+    origin = first.origin if first is not None and first.origin else node.outputs[0]
+    if len(arrays) > 1 and node.op_type != "MultiThreshold" and arrays[1] is not None:
+        check_scale(node, arrays[1])
+    try:
+        array = floatops.apply(key, node.opset, node.attributes, arrays)
+        quantized = _quantized(node, arrays, array) if node.op_type == "Quant" else None
+    except (ValueError, IndexError, TypeError, OverflowError) as e:
+        raise ModelError(f"folding {node}", f"its constant inputs do not fit ({e})", "export the model again") from None
+    return Constant(array, origin, quantized)
+
+
+def _quantized(node: Node, arrays: list[Array | None], array: Array) -> Quantized | None:
+    """The integers of a quantized weight; None where scale or zero point follow no single axis."""
+    with np.errstate(all="ignore"):
+        integers = operators.codes(arrays, node.attributes)
+    _, scale, zero, bits = (np.zeros(0) if a is None else a for a in arrays[:4])
+    axes = {axis for p in (scale, zero) for axis in _long_axes(p, array.ndim)}
+    if len(axes) > 1 or np.any(zero != np.rint(zero)):
+        return None
+    axis = axes.pop() if axes else 0
+    size = array.shape[axis] if scale.size > 1 or zero.size > 1 else 1
+    flat = [np.broadcast_to(p.reshape(-1), (size,)) if size > 1 else p.reshape(()) for p in (scale, zero)]
+    encoding = Encoding("signed" if node.attributes.get("signed", 1) else "unsigned", int(bits.reshape(-1)[0]))
+    return Quantized(integers.astype(np.int32), encoding, flat[0].astype(np.float32), flat[1].astype(np.int32), axis)
+
+
+def _long_axes(parameter: Array, rank: int) -> list[int]:
+    return [rank - parameter.ndim + i for i, n in enumerate(parameter.shape) if n > 1]
+
+
+# ── activations ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def lower_quant(draft: Draft, node: Node) -> Symbol:
+    """A tensor onto an integer grid."""
+    given = [draft.constant(node, place) for place in range(1, 4)]
+    if any(c is None for c in given):
+        raise ModelError(f"importing {node}", "an input is missing", "export the model again")
+    scale, zero, bits = (c.array for c in given if c is not None)
+    check_scale(node, scale)
+    symbol = draft.symbol(node.input(0))
+    if isinstance(symbol, Codes | Constant):
+        raise ModelError(f"importing {node}", "its input is no float tensor", "export the model again")
+    try:
+        low, high = operators.code_limits(node.attributes, float(bits.reshape(-1)[0]))
+        mode, _ = operators.rounding(node.attributes, "ROUND")
+    except ValueError as e:
+        raise ModelError(f"importing {node}", f"it has {e}", "see the QONNX operators") from None
+    held = len(symbol.shape) in (1, 3) and scale.size == zero.size == 1 and high < 1 << 16 and float(zero.reshape(())).is_integer()
+    if not held:
+        return _as_written(draft, node)
+    step, point = np.float32(scale.reshape(())), int(zero.reshape(()))
+    target = _target(draft, node, low, high, step, point)
+    if mode in ("ROUND", "HALF_EVEN") and point == 0:
+        return _grid(quantize_to(draft, node, symbol, target, Reach(low, high), fused=False), target)
+    return _onto(draft, node, symbol, target, Reach(low, high))
+
+
+def _target(draft: Draft, node: Node, low: int, high: int, scale: Any, zero: int) -> ValueSpec:
+    width = 8 if high - low < 256 and low >= -128 and high < 256 and (low >= 0 or high < 128) else 16
+    dtype = f"{'u' if low >= 0 else ''}int{width}"
+    return ValueSpec(draft.integer_name(node.outputs[0]), "codes", (), dtype, np.asarray(scale, np.float32), zero)
+
+
+def _grid(made: Codes, target: ValueSpec) -> Grid:
+    return Grid(made.value, made.shape, np.asarray(target.scale), target.zero_point)
+
+
+def _as_written(draft: Draft, node: Node) -> Real:
+    """The operator in float32."""
+    real = draft.real(node.input(0))
+    constants = [draft.constant(node, place) for place in range(1, len(node.inputs))]
+    arrays: list[Array] = [floatops.ABSENT if c is None else c.array for c in constants]
+    operands: tuple[Real | Array, ...] = (real, *arrays)
+    return draft.operate(
+        node.outputs[0], f"{DOMAIN}.{node.op_type}", dict(node.attributes), operands, real.shape, "float32", node.opset, exact=True
+    )
+
+
+def _onto(draft: Draft, node: Node, symbol: Symbol, target: ValueSpec, reach: Reach) -> Grid:
+    """The operator worked out for every code, or run in float32; then the codes of its result, which lies on the grid."""
+    constants = [draft.constant(node, place) for place in range(1, len(node.inputs))]
+    if isinstance(symbol, Grid) and codes.tabular(draft, symbol):
+        symbol = Curve(symbol, ())
+    if isinstance(symbol, Curve):
+        arrays = tuple(floatops.ABSENT if c is None else c.array for c in constants)
+        operator = (f"{DOMAIN}.{node.op_type}", node.opset, dict(node.attributes), arrays)
+        curve = replace(symbol, operators=(*symbol.operators, operator))
+        return _grid(codes.quantize_curve(draft, node, curve, target, reach), target)
+    written = replace(node, outputs=(f"{node.outputs[0]}.float",))
+    real = _as_written(draft, written)
+    layer = Quantize(node.name, (real.value,), target.name, float(target.scale), target.zero_point, reach.low, reach.high)
+    return _grid(Codes(draft.draw(layer, replace(target, shape=real.shape), reach), real.shape), target)
+
+
+def lower_bipolar(draft: Draft, node: Node) -> Symbol:
+    """+scale where x >= 0 (so also at 0 and -0), else -scale: bits."""
+    scale, symbol = draft.constant(node, 1), draft.symbol(node.input(0))
+    if scale is None or scale.array.size != 1 or not isinstance(symbol, Grid | Real) or len(symbol.shape) not in (1, 3):
+        return _as_written(draft, node)
+    if isinstance(symbol, Grid) and symbol.pads != NO_PADS:
+        return _as_written(draft, node)
+    check_scale(node, scale.array)
+    high = float(scale.array.reshape(()))
+    return Compared(node.input(0), symbol, ">=", scalar(0), (-high, high))
+
+
+def lower_trunc(draft: Draft, node: Node) -> Symbol:
+    """Dropped low bits, by a table where the codes are known."""
+    given = [draft.constant(node, place) for place in range(1, len(node.inputs))]
+    arrays = [c.array for c in given if c is not None]
+    symbol = draft.symbol(node.input(0))
+    if len(arrays) not in (4, 5) or any(a.size != 1 for a in arrays) or isinstance(symbol, Codes | Constant):
+        return _as_written(draft, node)
+    scale, zero, bits_in, *rest = (float(a.reshape(())) for a in arrays)
+    check_scale(node, arrays[0])
+    out_scale, bits = (scale, rest[0]) if len(rest) == 1 else (rest[0], rest[1])
+    if zero != 0 or len(symbol.shape) not in (1, 3) or bits > 15:
+        return _as_written(draft, node)
+    try:  # version 1 states no sign: room for either
+        signed = node.attributes if len(rest) == 2 else {"signed": 1}
+        low, high = operators.code_limits(signed, bits if len(rest) == 2 else bits + 1)
+        operators.rounding(node.attributes, "FLOOR")
+    except ValueError as e:
+        raise ModelError(f"importing {node}", f"it has {e}", "see the QONNX operators") from None
+    if len(rest) == 1 and bits_in < bits:
+        raise ModelError(f"importing {node}", f"it widens {bits_in} bits to {bits}", "export the model again")
+    return _onto(draft, node, symbol, _target(draft, node, low, high, np.float32(out_scale), 0), Reach(low, high))
+
+
+def lower_multi_threshold(draft: Draft, node: Node) -> Symbol:
+    """How many thresholds are reached: one threshold of scale 2 is a sign, several are counted on integers."""
+    given, symbol = draft.constant(node, 1), draft.symbol(node.input(0))
+    if given is None or given.array.ndim != 2 or isinstance(symbol, Codes | Constant):
+        raise ModelError(f"importing {node}", "its thresholds are no matrix, or its input no floats", "export the model again")
+    thresholds = np.sort(given.array.astype(np.float32), axis=1)
+    scale, offset = np.float32(node.attributes.get("out_scale", 1.0)), np.float32(node.attributes.get("out_bias", 0.0))
+    channels, count = symbol.shape[0], thresholds.shape[1]
+    if thresholds.shape[0] not in (1, channels) or not np.all(np.isfinite(thresholds)) or not scale > 0:
+        found = f"its thresholds have the shape {list(given.array.shape)}, its scale is {scale}"
+        raise ModelError(f"importing {node}", found, "one row of finite numbers per channel is needed")
+    if len(symbol.shape) not in (1, 3) or not isinstance(symbol, Grid | Real):
+        return _as_written(draft, node)
+    if count == 1 and (isinstance(symbol, Real) or symbol.pads == NO_PADS):
+        pivot = thresholds[:, 0] if len(thresholds) > 1 else thresholds[0, 0].reshape(())
+        if not pivot.ndim or isinstance(symbol, Real) or draft.values[symbol.value].shape == symbol.shape:
+            return Compared(node.input(0), symbol, ">=", pivot, (float(offset), float(scale + offset)))
+    zero = -float(offset) / float(scale)
+    if not zero.is_integer() or count >= 1 << 16:
+        return _as_written(draft, node)
+    target = _target(draft, node, 0, count, scale, int(zero))
+    if isinstance(symbol, Grid) and symbol.pads == NO_PADS and symbol.pool is None and draft.values[symbol.value].kind == "codes":
+        return _counted(draft, node, draft.settled(symbol, node.input(0)), thresholds, target)
+    return _onto(draft, node, symbol, target, Reach(0, count))
+
+
+def _counted(draft: Draft, node: Node, grid: Grid, thresholds: Array, target: ValueSpec) -> Grid:
+    spec = draft.values[grid.value]
+    table = np.broadcast_to(thresholds, (spec.channels, thresholds.shape[1]))
+    cuts, falling = binary.integer_thresholds(draft, grid, table)
+    stored = StoredTensor(f"{node.outputs[0]}.thresholds", "threshold", Encoding("signed", 32), cuts.astype(np.int32))
+    layer = CountThresholds(node.name, (grid.value,), target.name, draft.store(stored), falling)
+    value = draft.draw(layer, replace(target, shape=spec.shape), Reach(0, thresholds.shape[1]))
+    return _grid(Codes(value, grid.shape), target)
+
+
+LOWERINGS: dict[str, Callable[[Draft, Node], Symbol]] = {
+    "BipolarQuant": lower_bipolar,
+    "MultiThreshold": lower_multi_threshold,
+    "Quant": lower_quant,
+    "Trunc": lower_trunc,
+}
