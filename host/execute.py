@@ -88,10 +88,11 @@ def run(
     with ThreadPoolExecutor(threads or default_threads(), thread_name_prefix="trial") as pool:
         waiting: set[Future[tuple[Outcome, FaultRows | None] | None]] = set()
         try:
-            waiting = {pool.submit(job, point, trial) for point in prepared.points for trial in range(trials)}
+            submitted = [pool.submit(job, point, trial) for point in prepared.points for trial in range(trials)]
+            order, waiting = {future: place for place, future in enumerate(submitted)}, set(submitted)
             while waiting:
                 ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in ready:
+                for future in sorted(ready, key=order.__getitem__):
                     made = future.result()
                     assert made is not None
                     outcome, rows = made

@@ -248,7 +248,7 @@ def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: 
 
     study = result.prepared.study
     usual = study.memory.technology.sweep
-    if study.sweep is None and usual and usual not in study.memory.conditions and not result.prepared.replays:
+    if study.sweep is None and usual and not study.memory.conditions and not result.prepared.replays:
         note(f"One operating point, {usual} at its default; --sweep {usual}=START:STOP:STEP moves it.", quiet)
     if save_faults:
         note(f"Saved the fault list in {save_faults}; `weakcell emulate … --faults {save_faults}` replays it.", quiet)
