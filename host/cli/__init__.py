@@ -11,10 +11,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from host.cli.board import app as board
 from host.cli.emulate import emulate
+from host.cli.firmware import app as firmware
 from host.cli.infer import infer
 from host.cli.inspect import inspect
 from host.cli.memories import memories
+from host.cli.validate import validate
 
 _EXAMPLES = """
 \b
@@ -28,7 +31,8 @@ Examples:
 Exit codes:
   0 done   1 other error   2 usage: an option or sweep that cannot be understood   3 a file or data set that is missing,
   damaged or does not fit   4 a model that is invalid or not supported   5 an unknown memory or key, or a value outside
-  a law's valid range   6 results that cannot be written   7 a memory that cannot answer   130 Ctrl-C
+  a law's valid range   6 results that cannot be written   7 a memory that cannot answer   8 a board that is missing or
+  answers wrongly   9 a link that loses bytes   10 a voltage refused or not confirmed   130 Ctrl-C
 """
 
 
@@ -67,6 +71,9 @@ app.command(short_help="Accuracy and energy over a memory's operating points.")(
 app.command(short_help="Fault-free integer inference.")(infer)
 app.command(short_help="What a network is made of and what a memory will hold.")(inspect)
 app.command(short_help="Memory technologies and how each number is known.")(memories)
+app.add_typer(board, name="board", short_help="A Pico or Pico 2, real or virtual.")
+app.add_typer(firmware, name="firmware", short_help="Firmware images for the boards.")
+app.command(short_help="The margin bounds against every flip of a memory.")(validate)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,22 @@
+/* RP2040 (Pico): addresses. Sources: RP2040 data sheet and the register headers of pico-sdk 2.2.0. */
+#ifndef WEAKCELL_CHIP_H
+#define WEAKCELL_CHIP_H
+
+#define CLOCKS 0x40008000u
+#define RESETS 0x4000c000u
+#define PSM_WDSEL 0x40010008u
+#define PSM_ALL_BUT_OSCILLATORS 0x0001fffcu
+#define IO_BANK0 0x40014000u
+#define XOSC 0x40024000u
+#define PLL_USB 0x4002c000u
+#define UART0 0x40034000u
+#define TIMER0 0x40054000u
+#define WATCHDOG 0x40058000u
+#define SCRATCH0 0x0cu
+#define SCRATCH4 0x1cu
+#define VREG_AND_CHIP_RESET 0x40064000u
+#define DMA 0x50000000u
+#define NVIC_ENABLE 0xe000e100u
+#define NVIC_UNPEND 0xe000e280u
+
+#endif

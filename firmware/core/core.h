@@ -1,0 +1,36 @@
+/* The protocol: see ../PROTOCOL.md. Feed it every received byte; it answers through the board's `put`. */
+#ifndef WEAKCELL_CORE_H
+#define WEAKCELL_CORE_H
+
+#include "board.h"
+#include "frame.h"
+
+#define WC_VERSION 1u
+#define WC_WINDOW 4u
+#define WC_PAGE 256u
+#define WC_MAX_CRCS 64u
+#define WC_MAX_FLIPS 60u
+#define WC_MAX_DWELL_US 4000000u
+
+enum { WC_HELLO = 1, WC_INFO, WC_WRITE, WC_READ, WC_CRCS, WC_FILL, WC_COMPARE, WC_PULSE };
+enum { WC_OK, WC_BAD_LENGTH, WC_UNKNOWN, WC_OUT_OF_RANGE, WC_VOLTAGE_REFUSED, WC_GAP, WC_BAD_SESSION, WC_BAD_VERSION };
+enum { WC_CAN_RETENTION = 1u, WC_CAN_COMPARE = 2u, WC_CAN_CRCS = 4u };
+
+typedef struct {
+    uint16_t length;
+    uint8_t content[WC_RAW];
+} wc_reply;
+
+typedef struct {
+    const wc_board *board;
+    wc_decoder decoder;
+    uint32_t nonce, token, next; /* session, and the sequence number to be executed next */
+    uint32_t hellos, pulses, gaps, repeats, stale;
+    wc_reply replies[WC_WINDOW]; /* of the last four numbers: a repeated request is answered, never executed again */
+    wc_reply other;              /* HELLO, gaps, refused sessions */
+} wc_core;
+
+void wc_start(wc_core *core, const wc_board *board);
+void wc_feed(wc_core *core, uint8_t byte);
+
+#endif

@@ -1,0 +1,11 @@
+/* Generated patterns: a word is a function of the pattern, the seed and the word's index in the arena. */
+#ifndef WEAKCELL_PATTERN_H
+#define WEAKCELL_PATTERN_H
+
+#include <stdint.h>
+
+enum { WC_ZEROS, WC_ONES, WC_CHECKERBOARD, WC_ADDRESS, WC_RANDOM, WC_PATTERNS };
+
+uint32_t wc_pattern(uint8_t pattern, uint32_t seed, uint32_t index);
+
+#endif

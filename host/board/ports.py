@@ -1,0 +1,86 @@
+"""Where a board is: `auto`, a port's name, `socket://HOST:PORT`, or `virtual:CHIP`; and a virtual board offered on a TCP port."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from host.board.errors import BoardError
+from host.board.transport import SerialTransport, Transport
+from memmodels.errors import UsageError
+
+if TYPE_CHECKING:
+    from host.board.virtual import OnVoltage, VirtualBoard
+
+_CELLS_NAME = "arena"
+
+
+def open_port(where: str, memory: str | None = None, seed: int = 0) -> Transport:
+    """Open a transport. memory: the SPEC whose flips a virtual board makes; a real board has its own."""
+    if where.startswith("virtual:"):
+        return virtual_board(where.removeprefix("virtual:"), memory, seed)
+    if memory is not None:
+        raise UsageError(
+            f"--memory {memory} with --port {where}", "a real board flips its own cells", "Leave it out, or use virtual:CHIP"
+        )
+    return SerialTransport(find_port() if where == "auto" else where)
+
+
+def find_port() -> str:
+    """The one USB serial port that is plugged in; BoardError names all of them if there are several."""
+    list_ports: Any = import_module("serial.tools.list_ports")
+    found: list[str] = sorted(port.device for port in list_ports.comports() if port.vid is not None)
+    if not found:
+        raise BoardError("Looking for a USB serial adapter", "there is none", "Plug it in, or name the port: --port /dev/ttyUSB0")
+    if len(found) > 1:
+        raise BoardError(
+            "Looking for a USB serial adapter", f"there are several: {', '.join(found)}", f"Name one: --port {found[0]}"
+        )
+    return found[0]
+
+
+def virtual_board(chip: str, memory: str | None = None, seed: int = 0) -> VirtualBoard:
+    """A virtual board whose cells are a memory model's."""
+    try:
+        from host.board.virtual import VirtualBoard
+
+        return VirtualBoard(chip, flips_of(memory, seed) if memory is not None else None)
+    except ModuleNotFoundError as error:
+        raise BoardError(f"A virtual {chip}", f"{error.name} is not installed", "pip install weakcell[virtual]") from error
+
+
+def flips_of(spec: str, seed: int = 0) -> OnVoltage:
+    """What a memory does to the arena when the voltage falls. Its condition `vdd`, if it has one, follows the regulator (V)."""
+    from memmodels.address import Layout
+    from memmodels.catalogue import open_memory
+    from memmodels.memory import Key
+
+    memory, pulses = open_memory(spec, seed), 0
+
+    def flip(board: VirtualBoard, volts: float) -> None:
+        nonlocal pulses
+        there = memory.at(vdd=volts) if "vdd" in memory.conditions else memory
+        region = there.write(board.arena.copy(), Layout(_CELLS_NAME, board.arena.size * 64, 1), Key(0, pulses))
+        there.read(region, Key(0, pulses), board.arena)
+        pulses += 1
+
+    return flip
+
+
+def serve(board: Transport, port: int = 0, ready: Callable[[int], None] | None = None) -> None:
+    """Offer a board on 127.0.0.1 to one program after the other, until interrupted. ready: told the port's number."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+        if ready is not None:
+            ready(server.getsockname()[1])
+        while True:
+            client, _ = server.accept()
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with client:
+                try:
+                    while data := client.recv(65536):
+                        board.write(data)
+                        client.sendall(board.read(0.0))
+                except OSError:
+                    continue

@@ -1,0 +1,139 @@
+"""The protocol's numbers and records; `firmware/PROTOCOL.md` says what each field means."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+VERSION = 1
+PAGE = 256
+MAX_CRCS = 64
+MAX_DWELL_US = 4_000_000
+CHIPS = {1: "rp2040", 2: "rp2350", 255: "native"}
+
+
+class Command(IntEnum):
+    """What the host asks for."""
+
+    HELLO = 1
+    INFO = 2
+    WRITE = 3
+    READ = 4
+    CRCS = 5
+    FILL = 6
+    COMPARE = 7
+    PULSE = 8
+
+
+class Status(IntEnum):
+    """How the board answers."""
+
+    OK = 0
+    BAD_LENGTH = 1
+    UNKNOWN_COMMAND = 2
+    OUT_OF_RANGE = 3
+    VOLTAGE_REFUSED = 4
+    GAP = 5
+    BAD_SESSION = 6
+    BAD_VERSION = 7
+
+
+class Pattern(IntEnum):
+    """Patterns that the board generates and compares by itself."""
+
+    ZEROS = 0
+    ONES = 1
+    CHECKERBOARD = 2
+    ADDRESS = 3
+    RANDOM = 4
+
+
+@dataclass(frozen=True)
+class Board:
+    """What the handshake told: the board's capabilities and the bounds of its arena."""
+
+    chip: str
+    capabilities: int
+    window: int
+    arena_address: int
+    arena_bytes: int
+    nominal_code: int
+    minimum_code: int
+    boot_reason: int
+
+    @property
+    def pages(self) -> int:
+        return self.arena_bytes // PAGE
+
+    def volts(self, code: int) -> float:
+        """The nominal voltage of a regulator code, in V; on the RP2040 all codes below 6 are 0.80 V."""
+        return (55 + 5 * max(code, self.minimum_code)) / 100
+
+    @classmethod
+    def of(cls, body: bytes) -> Board:
+        _, _, chip, *rest = struct.unpack("<BIBIBIIBBI", body)
+        return cls(CHIPS.get(chip, f"chip {chip}"), *rest)
+
+
+@dataclass(frozen=True)
+class Info:
+    """The board's own account: counters are since its start."""
+
+    uptime_us: int
+    boot_reason: int
+    image_crc: int
+    image_bytes: int
+    regulator_code: int
+    regulator_ok: int
+    pulses: int
+    frames_good: int
+    frames_damaged: int
+    frames_oversize: int
+    gaps: int
+    repeats: int
+    stale: int
+
+    @classmethod
+    def of(cls, body: bytes) -> Info:
+        return cls(*struct.unpack("<4I2B7I", body))
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What a pulse did, as the board's registers and timer tell it; nothing here is a measured voltage."""
+
+    code: int
+    low_code: int
+    low_ok: int
+    after_code: int
+    after_ok: int
+    dwell_us: int
+    image_crc: int
+    pulses: int
+
+    @classmethod
+    def of(cls, body: bytes) -> Pulse:
+        return cls(*struct.unpack("<5B3I", body))
+
+
+def pattern_words(pattern: Pattern, seed: int, first: int, count: int) -> npt.NDArray[np.uint32]:
+    """`count` words of a generated pattern from arena word `first` on: the same as the board's."""
+    index = np.arange(first, first + count, dtype=np.uint32)
+    match pattern:
+        case Pattern.ZEROS:
+            return np.zeros(count, np.uint32)
+        case Pattern.ONES:
+            return np.full(count, 0xFFFFFFFF, np.uint32)
+        case Pattern.CHECKERBOARD:
+            return np.where(index & 1, np.uint32(0xAAAAAAAA), np.uint32(0x55555555)).astype(np.uint32)
+        case Pattern.ADDRESS:
+            return index * np.uint32(4)
+        case Pattern.RANDOM:
+            x = index * np.uint32(0x9E3779B9) ^ np.uint32(seed)
+            x = (x ^ x >> np.uint32(16)) * np.uint32(0x85EBCA6B)
+            x = (x ^ x >> np.uint32(13)) * np.uint32(0xC2B2AE35)
+            return x ^ x >> np.uint32(16)

@@ -1,0 +1,102 @@
+"""`weakcell board`: ask a board, measure its flips once, or offer a virtual one on a TCP port."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A Pico or Pico 2 with Weakcell's firmware, real or virtual.")
+
+Port = Annotated[
+    str, typer.Option(metavar="PORT", help="auto, a serial port, socket://HOST:PORT, virtual:rp2350 or virtual:rp2040.")
+]
+FlipsOf = Annotated[
+    str | None, typer.Option("--memory", metavar="SPEC", help="Whose flips a virtual board makes; `vdd` follows its regulator.")
+]
+Seed = Annotated[int, typer.Option(help="Of the virtual board's memory.")]
+
+
+@app.callback()
+def _group() -> None:
+    """A Pico or Pico 2 with Weakcell's firmware, real or virtual."""
+
+
+@app.command()
+def info(port: Port = "auto") -> None:
+    """What the board is, and its own account of itself."""
+    from dataclasses import asdict
+
+    from host.board.link import Link
+    from host.board.ports import open_port
+    from host.cli.screen import show
+
+    with Link(open_port(port)) as link:
+        told = {**asdict(link.board), **asdict(link.info())}
+        told["voltages"] = f"{link.board.volts(link.board.minimum_code):.2f} to {link.board.volts(link.board.nominal_code):.2f} V"
+        for name in ("image_crc", "arena_address", "boot_reason"):
+            told[name] = f"{told[name]:#x}"
+        for name, value in told.items():
+            show(f"{name:16} {value}")
+
+
+@app.command()
+def measure(
+    port: Port = "auto",
+    vdd: Annotated[float, typer.Option(help="Core voltage while low, V; steps of 0.05, never above nominal.")] = 1.10,
+    dwell_ms: Annotated[float, typer.Option(help="How long it stays low, ms.")] = 10.0,
+    pattern: Annotated[str, typer.Option(help="zeros, ones, checkerboard, address or random.")] = "random",
+    repeats: Annotated[int, typer.Option(min=1, help="Pulses.")] = 3,
+    memory: FlipsOf = None,
+    seed: Seed = 0,
+) -> None:
+    """Fill the arena, lower the voltage, restore it, compare on the board: which cells flipped, once per pulse."""
+    from host.board.link import Link
+    from host.board.memory import code_of
+    from host.board.ports import open_port
+    from host.board.protocol import Pattern
+    from host.cli.screen import show
+    from memmodels.errors import UsageError
+
+    if pattern.upper() not in Pattern.__members__:
+        known = ", ".join(name.lower() for name in Pattern.__members__)
+        raise UsageError(f"--pattern {pattern}", "there is no such pattern", f"Choose {known}")
+    kind, seen = Pattern[pattern.upper()], None
+    with Link(open_port(port, memory, seed)) as link:
+        board, code = link.board, code_of(link.board, vdd)
+        cells = board.arena_bytes * 8
+        for repeat in range(repeats):
+            link.fill(0, board.pages, kind, repeat)
+            if wrong := link.compare(0, board.pages, kind, repeat):
+                from host.board.errors import BoardError
+
+                raise BoardError("Filling the arena at nominal voltage", f"{len(wrong)} cells differ", "Check the supply")
+            pulse = link.pulse(code, round(dwell_ms * 1000))
+            found = set(link.compare(0, board.pages, kind, repeat))
+            seen = found if seen is None else seen & found
+            show(
+                f"pulse {repeat + 1}: commanded {vdd:.2f} V, register {board.volts(pulse.low_code):.2f} V, "
+                f"{pulse.dwell_us / 1000:.3f} ms: "
+                f"{len(found)} of {cells} cells flipped ({len(found) / cells:.3g})"
+            )
+        show(f"in every pulse: {len(seen or ())} cells; the voltage itself was not measured")
+        show(
+            f"link: {link.counters.resent} frames sent again, {link.counters.frames_damaged} damaged; none of them counts as a flip"
+        )
+
+
+@app.command()
+def serve(
+    virtual: Annotated[str, typer.Option(metavar="CHIP", help="rp2350 or rp2040.")] = "rp2350",
+    tcp: Annotated[int, typer.Option(metavar="PORT", help="Port on 127.0.0.1; 0 for any.")] = 0,
+    memory: FlipsOf = None,
+    seed: Seed = 0,
+) -> None:
+    """A virtual board on a TCP port, for one program at a time: `weakcell board info --port socket://127.0.0.1:PORT`."""
+    from host.board.ports import serve as serve_board
+    from host.board.ports import virtual_board
+    from host.cli.screen import show
+
+    serve_board(
+        virtual_board(virtual, memory, seed), tcp, lambda port: show(f"{virtual} at socket://127.0.0.1:{port}, until Ctrl-C")
+    )

@@ -1,0 +1,175 @@
+"""`weakcell validate`: the margin bounds against every flip of a memory."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from host.study import Point, Prepared, Study
+    from host.validate import Validation
+
+_Reads = Literal["load", "batch", "image", "access"]
+_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
+_DATA = "digits, fashion-mnist, or an .npz with x and optionally y. [default: the network's own]"
+_MEMORY = "The memory of all weights: NAME, NAME:key=value,… or recording:PATH. [default: uniform:ber=0.01]"
+_PLACE = "Put a layer or tensor, or bits of it, elsewhere, as in conv1@7=uniform:ber=0. Repeatable."
+_SWEEP = "Move one condition of the memory, as in ber=0.001:0.1:x2."
+_STRESS = "Choose the BERs at which flips come nearest to the bounds (memories with a `ber`)."
+_HIDDEN = "Check hidden neurons too (Corollary 1); needs memory for all their sums."
+_OUT = "Write tallies.parquet, violations.parquet, validation.json and the figure into this folder, replacing those there."
+
+
+def validate(
+    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
+    data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
+    memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = "uniform:ber=0.01",
+    place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=_PLACE, show_default=False)] = None,
+    sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
+    stress: Annotated[bool, typer.Option("--stress", help=_STRESS)] = False,
+    trials: Annotated[int, typer.Option(min=1, help="Passes over the data per point.")] = 10,
+    first_trial: Annotated[int, typer.Option(min=0, help="Number of the first trial: what a violation names.")] = 0,
+    die: Annotated[int | None, typer.Option(help="Pin the die; without it, trial t runs on die t.", show_default=False)] = None,
+    read_every: Annotated[_Reads, typer.Option(help="When weights are read again.")] = "load",
+    batch: Annotated[int, typer.Option(min=1, help="Images per batch for --read-every batch.")] = 256,
+    seed: Annotated[int, typer.Option(help="Names all dies and draws.")] = 0,
+    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help=_HIDDEN)] = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of the table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+) -> None:
+    """Do the margin bounds hold on real flips? Every faulty run is compared with its clean twin.
+
+    Flips are counted per neuron (flipped weights plus flipped inputs) and set against the bound of every image. Exit code 1 if any
+    claim is broken; each violation is printed with the command that runs its trial again.
+
+    \b
+    Examples:
+      weakcell validate digits-bnn --stress --trials 100
+      weakcell validate digits-qnn --memory uniform:ber=0.001 --trials 100 --out validation
+      weakcell validate digits-bnn --memory sram-14nm --sweep v_over_vmin=0.75:0.85:0.025 --hidden
+    """
+    from host.cli.screen import emit, errors_as_events, note, progress_bar
+
+    with errors_as_events(as_json):
+        given: dict[str, Any] = {
+            "memory": memory, "place": place or [], "trials": trials, "read_every": read_every, "batch": batch, "seed": seed,
+        }  # fmt: skip
+        optional = {"sweep": sweep, "die": die, "images": images}
+        prepared = _prepare(model, data, data_dir, given | {k: v for k, v in optional.items() if v is not None}, stress)
+        folder = _folder(out)
+        from host.validate import validate as run
+
+        with progress_bar(prepared.jobs, shown=not (quiet or as_json)) as bar:
+
+            def on_trial(point: Point) -> None:
+                bar.step(point.memory)
+
+            found = run(prepared, first=first_trial, hidden=hidden, threads=threads, on_trial=on_trial)
+        if folder is not None:
+            from host.validate import write
+
+            write(found, folder, ["weakcell", *sys.argv[1:]])
+    if as_json:
+        from host.validate import as_dict
+
+        for check in as_dict(found)["checks"]:
+            emit("check", **check)
+    else:
+        _show(found)
+    _show_violations(found, hidden, as_json)
+    if as_json:
+        emit("done", violations=found.broken, ties=found.ties, rounded=found.rounded)
+    if folder is not None:
+        note(f"Results are in {folder}.", quiet or as_json)
+    if found.broken:
+        raise typer.Exit(1)
+
+
+def _prepare(model: str, data: str | None, data_dir: Path | None, given: dict[str, Any], stress: bool) -> Prepared:
+    from host.cli.emulate import study_from
+    from host.study import prepare
+    from host.validate import prepare_stressed
+    from memmodels.errors import UsageError
+
+    study: Study = study_from(model, data, given)
+
+    def ready(asked: Study) -> Prepared:
+        return prepare(asked, data_dir)
+
+    if not stress:
+        return ready(study)
+    if study.sweep is not None:
+        raise UsageError("--stress with --sweep", "both choose the operating points", "Give one of them")
+    return prepare_stressed(study, ready)
+
+
+def _folder(out: Path | None) -> Path | None:
+    if out is None:
+        return None
+    from host.atomic import check_writable
+    from memmodels.errors import OutputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Results in {out}", error.strerror or str(error), "Choose a folder that can be written") from error
+    check_writable(out / "tallies.parquet")
+    return out
+
+
+def _show(found: Validation) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from host.cli.screen import show
+    from host.validate import caption_of, title_of
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("check")
+    for heading in (
+        "pairs",
+        "non-vacuous",
+        "near",
+        "violations",
+        "changed",
+        "tied",
+        "tie lost",
+        "fewest q (bound)",
+        "tightest q (bound)",
+    ):
+        table.add_column(heading, justify="right")
+    for check in found.checks:
+        ends = (f"{end[0]} ({end[1]})" if end else "none" for end in (check.smallest, check.tightest))
+        counts = (check.pairs, check.non_vacuous, check.near, check.violations, check.changed, check.tied, check.tied_away)
+        table.add_row(check.check, *(f"{count:,}" for count in counts), *ends)
+    show(f"[bold]{escape(title_of(found))}[/]")
+    show(table)
+    show(f"[dim]{escape(caption_of(found))}[/]")
+
+
+def _show_violations(found: Validation, hidden: bool, as_json: bool) -> None:
+    """The first ten in words (all that were kept as events), each with its command."""
+    from host.cli.screen import emit
+    from host.validate import reproducing
+
+    for violation in found.violations if as_json else found.violations[:10]:
+        command = shlex.join(reproducing(found, violation, hidden))
+        if as_json:
+            emit("violation", **vars(violation), command=command)
+        else:
+            typer.echo(
+                f"VIOLATION {violation.check}: image {violation.image}, {violation.place}, {violation.q} flips, bound "
+                f"{violation.bound}; {violation.memory}, trial {violation.trial}, die {violation.die}. Again: {command}"
+            )
+    if found.broken > len(found.violations[:10]) and not as_json:
+        typer.echo(f"… {found.broken:,} violations in all.")

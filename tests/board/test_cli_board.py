@@ -1,0 +1,96 @@
+"""The commands, and a virtual board behind a TCP port."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from queue import Queue
+
+import pytest
+from typer.testing import CliRunner
+
+from host.board.build import can_build
+from host.board.errors import BoardError
+from host.board.link import Link
+from host.board.ports import flips_of, serve, virtual_board
+from host.board.protocol import Pattern
+from host.board.transport import SerialTransport
+from host.cli import app
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, arguments)
+    return done.exit_code, done.output
+
+
+def test_info_and_measure(chip: str) -> None:
+    code, text = run("board", "info", "--port", f"virtual:{chip}")
+    assert code == 0
+    assert chip in text
+    assert "to 1.10 V" in text
+    code, text = run(
+        "board", "measure", "--port", f"virtual:{chip}", "--vdd", "0.85", "--memory", "uniform:ber=1e-4", "--repeats", "2"
+    )
+    assert code == 0
+    assert "register 0.85 V" in text
+    assert " 0 of " not in text
+    code, text = run("board", "measure", "--port", f"virtual:{chip}", "--memory", "uniform:ber=1e-4", "--repeats", "1")
+    assert code == 0
+    assert " 0 of " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "found"),
+    [
+        (("--port", "virtual:rp2350", "--vdd", "1.15"), 10, "never above nominal"),
+        (("--port", "virtual:rp9999"), 2, "no such board"),
+        (("--port", "/dev/no-such-port"), 8, "no-such-port"),
+        (("--port", "virtual:rp2350", "--pattern", "stripes"), 2, "checkerboard"),
+        (("--port", "/dev/ttyS9", "--memory", "uniform"), 2, "real board"),
+    ],
+)
+def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], exit_code: int, found: str) -> None:
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+    code, text = run("board", "measure", *arguments)
+    assert (code, found in text) == (exit_code, True), text
+
+
+def test_a_served_board_answers_over_tcp() -> None:
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+    ports: Queue[int] = Queue()
+    board = virtual_board("rp2350", "uniform:ber=1e-3")
+    threading.Thread(target=serve, args=(board, 0, ports.put), daemon=True).start()
+    url = f"socket://127.0.0.1:{ports.get(timeout=10)}"
+    for _ in range(2):
+        with Link(SerialTransport(url)) as link:
+            link.fill(0, 64, Pattern.RANDOM, 3)
+            assert link.compare(0, 64, Pattern.RANDOM, 3) == []
+            link.pulse(5, 100)
+            assert 60 < len(link.compare(0, 64, Pattern.RANDOM, 3)) < 250
+            assert link.info().regulator_code == 11
+
+
+def test_a_port_that_nobody_serves() -> None:
+    with pytest.raises(BoardError):
+        SerialTransport("socket://127.0.0.1:1")
+
+
+def test_the_same_seed_gives_the_same_flips() -> None:
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+    found = []
+    for _ in range(2):
+        link = Link(virtual_board("rp2040", "uniform:ber=1e-4", 5))
+        link.fill(0, link.board.pages, Pattern.ONES)
+        link.pulse(5, 100)
+        found.append(link.compare(0, link.board.pages, Pattern.ONES))
+    assert found[0] == found[1] != []
+    assert callable(flips_of("uniform"))
+
+
+def test_firmware_build(tmp_path: Path) -> None:
+    if (reason := can_build()) is not None:
+        pytest.skip(reason)
+    code, text = run("firmware", "build", "rp2350", "--out", str(tmp_path))
+    assert code == 0
+    assert "the same bytes as" in text
+    assert run("firmware", "build", "avr")[0] == 2

@@ -1,0 +1,58 @@
+"""The RP2040 image on a second, independent emulator: the same flips, and a pulse whose DMA timing is right.
+
+`npm install rp2040js@1.4.1` somewhere, and WEAKCELL_RP2040JS=THERE/node_modules/rp2040js; skipped without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from host.board.build import image_path
+from host.board.errors import VoltageRefused
+from host.board.link import Link
+from host.board.protocol import Pattern
+from host.board.transport import FunctionTransport
+
+SCRIPT = Path(__file__).with_name("rp2040js.mjs")
+
+
+@pytest.fixture
+def emulator() -> Iterator[subprocess.Popen[str]]:
+    module = Path(os.environ.get("WEAKCELL_RP2040JS", "-")) / "dist" / "esm" / "index.js"
+    node = shutil.which("node")
+    if node is None or not module.exists():
+        pytest.skip("needs node, and WEAKCELL_RP2040JS=…/node_modules/rp2040js (npm install rp2040js@1.4.1)")
+    command = [node, str(SCRIPT), str(image_path("rp2040")), str(module)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def say(process: subprocess.Popen[str], line: str) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+def test_the_dma_pulse_and_its_flips(emulator: subprocess.Popen[str]) -> None:
+    link = Link(FunctionTransport(lambda data: bytes.fromhex(say(emulator, data.hex()))), retries=2)
+    assert (link.board.chip, link.board.arena_bytes) == ("rp2040", 256 * 1024)
+    link.fill(0, 64, Pattern.RANDOM, 1)
+    assert link.compare(0, 64, Pattern.RANDOM, 1) == []
+    pulse = link.pulse(7, 1000)
+    assert (pulse.low_code, pulse.after_code, pulse.image_crc) == (7, 11, link.info().image_crc)
+    assert link.compare(0, 64, Pattern.RANDOM, 1) == [byte * 8 + (byte & 7) for byte in range(0, 64 * 256, 997)]
+    with pytest.raises(VoltageRefused):
+        link.pulse(12, 1000)
+    codes, times = zip(*json.loads(say(emulator, "log")), strict=True)
+    assert codes == (11, 7, 11)
+    assert 1000 <= times[2] - times[1] <= 1010
