@@ -76,11 +76,11 @@ def validate(
 
             found = run(prepared, first=first_trial, hidden=hidden, threads=threads, on_trial=on_trial)
         if folder is not None:
-            from host.validate import write
+            from host.report.validation import write
 
             write(found, folder, ["weakcell", *sys.argv[1:]])
     if as_json:
-        from host.validate import as_dict
+        from host.report.validation import as_dict
 
         for check in as_dict(found)["checks"]:
             emit("check", **check)
@@ -132,7 +132,7 @@ def _show(found: Validation) -> None:
     from rich.table import Table
 
     from host.cli.screen import show
-    from host.validate import caption_of, title_of
+    from host.report.validation import caption_of, title_of
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("check")
@@ -160,7 +160,7 @@ def _show(found: Validation) -> None:
 def _show_violations(found: Validation, hidden: bool, as_json: bool) -> None:
     """The first ten in words (all that were kept as events), each with its command."""
     from host.cli.screen import emit
-    from host.validate import reproducing
+    from host.report.validation import reproducing
 
     for violation in found.violations if as_json else found.violations[:10]:
         command = shlex.join(reproducing(found, violation, hidden))
