@@ -16,6 +16,7 @@ import numpy.typing as npt
 from emulator import network as nw
 from emulator.kernels import binary, integer, pool
 from emulator.plan import Parameters
+from memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]
 Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int, int, int]]
@@ -216,9 +217,20 @@ def _ternary_sign(layer: nw.TernarySign, inputs: list[Array], parameters: Parame
 def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: Parameters) -> Array:
     network = parameters.plan.network
     specs = [network.values[name] for name in layer.inputs]
+    if layer.fused:
+        return _round(fused_sum(layer, inputs, specs), 0, layer.low, layer.high, network.values[layer.output].dtype)
     a, b = (_real(x, spec) * spec.scale for x, spec in zip(inputs, specs, strict=True))
     y = (a + b) / np.float32(layer.out_scale)
     return _round(y, layer.zero_point, layer.low, layer.high, network.values[layer.output].dtype)
+
+
+def fused_sum(layer: nw.AddCodes, inputs: list[Array], specs: list[nw.ValueSpec]) -> Array:
+    """fma(a, ra, fma(b, rb, c)), zero point included; a product of two float32 is exact in float64."""
+    ra, rb = (np.float32(spec.scale / np.float32(layer.out_scale)) for spec in specs)
+    shift = np.float32(np.float64(ra) * specs[0].zero_point + np.float64(np.float32(rb * np.float32(specs[1].zero_point))))
+    inner = (inputs[1].astype(np.float64) * rb + np.float64(np.float32(layer.zero_point) - shift)).astype(np.float32)
+    outer: Array = (inputs[0].astype(np.float64) * ra + inner).astype(np.float32)
+    return outer
 
 
 def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: Parameters) -> Array:
@@ -334,7 +346,11 @@ def _operated(layer: nw.FloatOperator | nw.CodesOperator, inputs: list[Array]) -
 
     rest = iter(inputs)
     operands = [next(rest) if operand is None else operand for operand in layer.operands]
-    return floatops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
+    try:
+        return floatops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as e:
+        asked = f"running {layer.name} ({layer.op_type}, opset {layer.opset})"
+        raise ModelError(asked, f"its inputs do not fit ({e})", "check the model with onnx.checker") from e
 
 
 _FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Array]] = {

@@ -60,7 +60,7 @@ _plain("ThresholdedRelu", lambda x, alpha: np.where(x > alpha, x, 0), alpha=1.0)
 @register("PRelu")
 def _prelu(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     x, slope = given(inputs[0]), given(inputs[1])
-    claim(np.broadcast_shapes(x.shape, slope.shape))
+    claim(np.broadcast_shapes(x.shape, slope.shape), x, slope)
     return np.asarray(np.where(x >= 0, x, x * slope), x.dtype)
 
 

@@ -48,7 +48,7 @@ def _binary(name: str, function: Callable[..., Any]) -> None:
         result = given(inputs[0])
         for x in inputs[1:]:
             right = given(x)
-            claim(np.broadcast_shapes(result.shape, right.shape))
+            claim(np.broadcast_shapes(result.shape, right.shape), result, right)
             result = np.asarray(function(result, right))
         return result
 
@@ -121,14 +121,14 @@ def _mean(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 def _mod(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     """https://onnx.ai/onnx/operators/onnx__Mod.html: the sign of the divisor, or with `fmod` of the dividend."""
     a, b = given(inputs[0]), given(inputs[1])
-    claim(np.broadcast_shapes(a.shape, b.shape))
+    claim(np.broadcast_shapes(a.shape, b.shape), a, b)
     return np.asarray(np.fmod(a, b) if attributes.get("fmod", 0) else np.mod(a, b), a.dtype)
 
 
 @register("BitShift")
 def _bit_shift(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     a, b = given(inputs[0]), given(inputs[1])
-    claim(np.broadcast_shapes(a.shape, b.shape))
+    claim(np.broadcast_shapes(a.shape, b.shape), a, b)
     shift = np.left_shift if text(attributes, "direction", "LEFT") == "LEFT" else np.right_shift
     return np.asarray(shift(a, b), a.dtype)
 
@@ -136,7 +136,7 @@ def _bit_shift(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 @register("Pow")
 def _pow(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     base, exponent = given(inputs[0]), given(inputs[1])
-    claim(np.broadcast_shapes(base.shape, exponent.shape))
+    claim(np.broadcast_shapes(base.shape, exponent.shape), base, exponent)
     return np.asarray(np.power(base, exponent), base.dtype)
 
 
@@ -171,7 +171,7 @@ def _cast_like(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 @register("Where")
 def _where(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     condition, a, b = (given(x) for x in inputs)
-    claim(np.broadcast_shapes(condition.shape, a.shape, b.shape))
+    claim(np.broadcast_shapes(condition.shape, a.shape, b.shape), condition, a, b)
     return np.where(condition, a, b)
 
 

@@ -30,7 +30,7 @@ def _constant_of_shape(inputs: Inputs, attributes: Attributes, opset: int) -> Ar
 @register("Expand")
 def _expand(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     x = given(inputs[0])
-    return np.broadcast_to(x, claim(np.broadcast_shapes(x.shape, tuple(ints(inputs[1]))))).copy()
+    return np.broadcast_to(x, claim(np.broadcast_shapes(x.shape, tuple(ints(inputs[1]))), x)).copy()
 
 
 @register("Range")
@@ -100,7 +100,7 @@ def _concat(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 def _gather(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     data, indices = given(inputs[0]), given(inputs[1])
     axis = int(attributes.get("axis", 0)) % data.ndim
-    claim(data.shape[:axis] + indices.shape + data.shape[axis + 1 :])
+    claim(data.shape[:axis] + indices.shape + data.shape[axis + 1 :], data, indices)
     return np.take(data, indices.astype(np.int64), axis)
 
 
@@ -130,7 +130,7 @@ def _pad(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     pads, value = pad_amounts(inputs, attributes, x.ndim)
     if any(n < 0 for pair in pads for n in pair):
         raise ValueError("negative padding")
-    claim([n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)])
+    claim([n + a + b for n, (a, b) in zip(x.shape, pads, strict=True)], x)
     mode = text(attributes, "mode", "constant")
     if mode == "constant":
         return np.pad(x, pads, constant_values=value)
@@ -171,6 +171,8 @@ def split_sizes(inputs: Inputs, attributes: Attributes, size: int, outputs: int)
         wanted = np.asarray(attributes["split"])
     if wanted is None:
         count = int(attributes.get("num_outputs", outputs))
+        if not 1 <= count <= max(size, 1):
+            raise ValueError(f"{count} parts of {size} elements")
         step = -(-size // count)
         return [max(0, min(step, size - i * step)) for i in range(count)]
     sizes = ints(wanted)
@@ -202,5 +204,5 @@ def _space_to_depth(inputs: Inputs, attributes: Attributes, opset: int) -> Array
 @register("Tile")
 def _tile(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     x, repeats = given(inputs[0]), ints(inputs[1])
-    claim([n * r for n, r in zip(x.shape, repeats, strict=True)])
+    claim([n * r for n, r in zip(x.shape, repeats, strict=True)], x)
     return np.tile(x, repeats)

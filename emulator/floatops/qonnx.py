@@ -46,7 +46,7 @@ def code_limits(attributes: Attributes, bits: float) -> tuple[int, int]:
 def codes(inputs: Inputs, attributes: Attributes) -> Array:
     """The integers of a Quant, zero point included, as floats."""
     x, scale, zero, bits = (given(v) for v in inputs[:4])
-    claim(np.broadcast_shapes(x.shape, scale.shape, zero.shape))
+    claim(np.broadcast_shapes(x.shape, scale.shape, zero.shape), x, scale)
     low, high = code_limits(attributes, float(bits.reshape(-1)[0]))
     shifted = np.clip(x / scale + zero, np.float32(low), np.float32(high))
     return np.asarray(rounding(attributes, "ROUND")[1](shifted), np.float32)
@@ -83,7 +83,6 @@ def _trunc(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 def _multi_threshold(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     """How many thresholds of its channel each element reaches."""
     x, thresholds = given(inputs[0]), given(inputs[1])
-    claim([*x.shape, thresholds.shape[1]])
     shape = (-1,) + (1,) * (x.ndim - 2)
     count = np.zeros(x.shape, np.float32)
     for t in thresholds.T:

@@ -202,7 +202,7 @@ def windows_of(x: Array, kernel: tuple[int, ...], attributes: Attributes, paddin
             size -= (size - 1) * stride[i] >= n + pads[i][0]
             ends[i] = (size - 1) * stride[i] + 1
             pads[i] = (pads[i][0], max(pads[i][1], (size - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 - n - pads[i][0]))
-    claim([*x.shape[:2], *(n + sum(p) for n, p in zip(x.shape[2:], pads, strict=True))])
+    claim([*x.shape[:2], *(n + sum(p) for n, p in zip(x.shape[2:], pads, strict=True))], x)
     padded = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=padding)
     extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
     axes = tuple(range(2, 2 + rank))

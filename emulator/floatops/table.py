@@ -20,7 +20,8 @@ Attributes = Mapping[str, Any]
 Operator = Callable[[Inputs, Attributes, int], Array]
 SeveralOutputs = Callable[[Inputs, Attributes, int, int], tuple[Array, ...]]
 
-MAX_ELEMENTS = 1 << 28
+MAX_ELEMENTS = 1 << 25
+"""What an operator may make out of little."""
 
 ABSENT: Array = np.zeros(0, np.bool_)
 """Stands in `FloatOperator.operands` for an optional input that the node leaves out (compared by identity)."""
@@ -29,10 +30,11 @@ OPERATORS: dict[str, Operator] = {}
 SEVERAL: dict[str, SeveralOutputs] = {}
 
 
-def claim(shape: Sequence[int]) -> tuple[int, ...]:
-    """`shape`, after making sure that an array of it may be allocated."""
-    if any(n < 0 for n in shape) or math.prod(int(n) for n in shape) > MAX_ELEMENTS:
-        raise ValueError(f"a result of shape {list(shape)} has more than {MAX_ELEMENTS} elements")
+def claim(shape: Sequence[int], *given: Array) -> tuple[int, ...]:
+    """`shape`, after making sure that an array of it may be allocated: it is small, or not much larger than what was given."""
+    room = max(MAX_ELEMENTS, 2 * sum(x.size for x in given))
+    if any(n < 0 for n in shape) or math.prod(int(n) for n in shape) > room:
+        raise ValueError(f"a result of shape {list(shape)} has more than {room} elements")
     return tuple(int(n) for n in shape)
 
 

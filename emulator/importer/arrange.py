@@ -63,8 +63,10 @@ def _new_shape(draft: Draft, node: Node, shape: tuple[int, ...], batch: int | No
             raise ModelError(f"importing {node}", f"it removes axes {sorted(out)}", "only axes of size 1 can be removed")
         return tuple(n for i, n in enumerate(shape) if i + 1 not in out)
     new = {a % (rank + len(axes or [])) for a in axes or []}
-    if 0 in new:
-        raise ModelError(f"importing {node}", "it adds an axis before the batch", "the first dimension must be the batch")
+    if 0 in new or len(new) < len(axes or []):
+        raise ModelError(
+            f"importing {node}", "it adds an axis before the batch, or one twice", "the first dimension must be the batch"
+        )
     rest = iter(shape)
     return tuple(1 if i in new else next(rest) for i in range(1, rank + len(new)))
 

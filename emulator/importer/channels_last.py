@@ -27,7 +27,7 @@ class ChannelsLast:
     def rewritten(self, node: Node) -> list[Node]:
         """The nodes that mean the same, or the node itself."""
         if node.domain == DOMAIN:
-            return self._turned(replace(node, domain=""))
+            return self._turned(replace(node, domain=""), node.op_type == "Conv")
         x = node.input(0)
         if node.op_type == "Transpose" and list(node.attributes.get("perm", [])) == _BACK:
             self.twins[node.outputs[0]] = x
@@ -39,14 +39,18 @@ class ChannelsLast:
             return self._turned(replace(node, attributes={**node.attributes, **_AXES["MultiThreshold"]}))
         return [node]
 
-    def _turned(self, node: Node) -> list[Node]:
-        x, y = node.input(0), node.outputs[0]
+    def _turned(self, node: Node, weights: bool = False) -> list[Node]:
+        """The node on the twin of its first input; `weights`: its second input is (O, H, W, C) and is turned as well."""
+        x, y, rest = node.input(0), node.outputs[0], node.inputs[1:]
         nodes, twin = [], self.twins.get(x)
+        if weights and rest:
+            nodes.append(self._transpose(node, rest[0], f"{y}.weights", _FORWARD))
+            rest = (f"{y}.weights", *rest[1:])
         if twin is None:
             twin = self.twins[x] = f"{x}.nchw"
             nodes.append(self._transpose(node, x, twin, _FORWARD))
         made = self.twins[y] = f"{y}.nchw"
-        nodes.append(replace(node, inputs=(twin, *node.inputs[1:]), outputs=(made,)))
+        nodes.append(replace(node, inputs=(twin, *rest), outputs=(made,)))
         nodes.append(self._transpose(node, made, y, _BACK))
         return nodes
 

@@ -6,6 +6,7 @@ between DequantizeLinear and QuantizeLinear becomes a table of every code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -41,6 +42,8 @@ def codes_operator(
 ) -> Codes:
     """Draw an operator on codes that lie in their own shapes; its shape is found by a trial on zeros."""
     values = [draft.values[s.value] for s in sources]
+    if sum(math.prod(spec.shape) for spec in values) > 1 << 23:
+        raise ModelError(f"importing {node}", f"it moves more than {1 << 23} codes of an image", "split the tensor")
     trial = iter([np.zeros((2, *spec.shape), spec.dtype) for spec in values])
     arrays = [next(trial) if x is None else x for x in operands]
     key = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
@@ -234,7 +237,9 @@ def quantize_curve(draft: Draft, node: Node, curve: Curve, target: ValueSpec, re
         for op_type, opset, attributes, constants in curve.operators:
             x = floatops.apply(op_type, opset, attributes, [x, *constants])
         wide = np.clip(np.rint(x / target.scale) + np.float32(target.zero_point), reach.low, reach.high)
-    table = np.nan_to_num(wide, nan=reach.low).astype(np.int32)
+    table = np.nan_to_num(wide, nan=reach.low).astype(np.int32).reshape(-1)
+    if table.size != source.high - source.low + 1:
+        raise ModelError(f"importing {node}", "a constant before it is more than one number", "export the model again")
     layer = LookUp(node.name, (grid.value,), target.name, table, source.low)
     shape = draft.values[grid.value].shape
     return Codes(draft.draw(layer, replace(target, shape=shape), Reach(int(table.min()), int(table.max()))), grid.shape)

@@ -81,6 +81,7 @@ class Draft:
 
     def draw(self, layer: Layer, spec: ValueSpec, reach: Reach | None = None) -> str:
         """Append a layer that makes the value `spec`, and return the value's name."""
+        check_size(spec)
         self.layers.append(layer)
         self.makers[spec.name] = layer
         self.values[spec.name] = spec
@@ -282,6 +283,17 @@ class Draft:
         name = self.integer_name(tensor)
         shape = (spec.channels, *window.output_size(*spec.height_width))
         return self.draw(MaxPool(tensor, (value,), name, window), replace(spec, name=name, shape=shape), self.reach.get(value))
+
+
+MAX_ELEMENTS = 1 << 26
+"""No value of one image that we run has more elements."""
+
+
+def check_size(spec: ValueSpec) -> None:
+    """Refuse a value that no image of a sensible network has."""
+    if math.prod(spec.shape) > MAX_ELEMENTS:
+        found = f"it has the shape [N, {', '.join(map(str, spec.shape))}]"
+        raise ModelError(f"importing the tensor {spec.name!r}", found, f"the limit is {MAX_ELEMENTS} elements for one image")
 
 
 _TENSOR_FIELDS = ("weight", "bias", "threshold", "upper", "lower")

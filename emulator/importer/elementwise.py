@@ -18,6 +18,8 @@ from emulator.importer.symbols import NO_PADS, Codes, Compared, Constant, Curve,
 from emulator.network import Convolution, Step
 from memmodels.errors import ModelError
 
+FUSED = "weakcell.fused"
+"""Marks the Add of a QLinearAdd, which rounds in a way of its own."""
 _OPS = {"Mul": "mul", "Add": "add", "Sub": "sub", "Div": "div", "Max": "max", "Min": "min"}
 
 
@@ -28,6 +30,7 @@ def lower_arithmetic(draft: Draft, node: Node) -> Symbol:
     if node.op_type == "Mul" and (product := lower_dynamic_product(draft, node)) is not None:
         return product
     left, right = (draft.symbols[name] for name in node.inputs)
+    fused, node = FUSED in node.attributes, replace(node, attributes={})
     if isinstance(right, Constant):
         return _with_constant(draft, node, node.inputs[0], right, False)
     if isinstance(left, Constant):
@@ -35,7 +38,7 @@ def lower_arithmetic(draft: Draft, node: Node) -> Symbol:
     if node.op_type == "Add":
         total = _sum(draft, draft.symbol(node.inputs[0]), draft.symbol(node.inputs[1]))
         if total is not None:
-            return total
+            return replace(total, fused=fused)
     return lower_float(draft, node)
 
 

@@ -18,7 +18,7 @@ from emulator.network import Encoding
 from memmodels.errors import ModelError
 
 MAX_BYTES = 1 << 30
-"""No folded constant is larger than the largest sensible network."""
+"""No folded constant is larger than the largest sensible network; operators refuse to make much out of little (`claim`)."""
 
 
 def initializer(graph: Graph, name: str) -> Constant:

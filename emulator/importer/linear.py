@@ -31,9 +31,18 @@ def lower_linear(draft: Draft, node: Node) -> Symbol:
     source = draft.symbol(node.input(0))
     if isinstance(source, Grid) and not stored.block:
         grid = summable(draft, source, node.input(0), node.op_type == "Conv")
-        if grid is not None and (node.op_type == "Conv" or len(grid.shape) == 1):
+        if grid is not None and (node.op_type == "Conv" or len(grid.shape) == 1) and _fits(draft, grid, stored):
             return sum_of_codes(draft, node, grid, stored)
     return _float_sum(draft, node, stored)
+
+
+def _fits(draft: Draft, grid: Grid, stored: StoredTensor) -> bool:
+    """Whether int32 holds every sum (16-bit codes seldom do): otherwise the sum stays float32, as the graph writes it."""
+    source, zero = draft.reach[grid.value], stored.zero_point
+    xs = (source.low - grid.zero_point, source.high - grid.zero_point)
+    ws = (stored.encoding.low - int(zero.max()), stored.encoding.high - int(zero.min()))
+    narrow = all(low >= -(1 << 15) and high < 1 << 15 for low, high in (xs, ws))
+    return narrow and math.prod(stored.values.shape[1:]) * max(map(abs, xs)) * max(map(abs, ws)) < LIMIT - (1 << 24)
 
 
 def _plain(node: Node) -> bool:

@@ -12,7 +12,7 @@ import onnx
 
 from emulator.importer import arrange, binary, codes, dynamic, elementwise, nbits, qdq, qonnx, qoperator
 from emulator.importer.channels_last import ChannelsLast
-from emulator.importer.draft import Draft, Reach
+from emulator.importer.draft import Draft, Reach, check_size
 from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of, fold, initializer
 from emulator.importer.linear import lower_linear, stored_weight
@@ -23,6 +23,10 @@ from memmodels.errors import ModelError
 
 INTEGER_INPUT_LIMIT = 1 << 15
 """Integer inputs of a binarized first layer are below this in magnitude; a run checks it."""
+
+_INPUT_TYPES = (
+    "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool", "float16", "float64",
+)  # fmt: skip
 
 Lowering = Callable[[Draft, Node], Symbol | None]
 
@@ -62,7 +66,7 @@ def load_model(source: str | os.PathLike[str] | onnx.ModelProto, integer_input: 
     graph = read_model(source)
     try:
         return _network(graph, integer_input)
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as e:
         why = (str(e).strip().splitlines() or [""])[0][:200]
         found = f"its parts do not fit together ({type(e).__name__}: {why})"
         raise ModelError(f"importing the model {graph.name}", found, "check the file with onnx.checker, or report it") from e
@@ -139,6 +143,9 @@ def _place_input(draft: Draft, port: Port, asked: str, integers: bool) -> None:
         shape = "unknown" if dims is None else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
         do = "export it with a batch as first dimension and every other one fixed"
         raise ModelError(asked, f"the input {port.name!r} has the shape {shape}", do)
+    if port.dtype not in _INPUT_TYPES:
+        raise ModelError(asked, f"the input {port.name!r} is {port.dtype}", f"supported are {', '.join(_INPUT_TYPES)}")
+    check_size(ValueSpec(port.name, "float", tuple(int(d) for d in dims[1:] if d is not None)))
     shape_ = tuple(int(d) for d in dims[1:] if d is not None)
     encoding = encoding_of(np.dtype(port.dtype)) if port.dtype in ("int8", "uint8", "int16", "uint16") else None
     image = len(shape_) in (1, 3)

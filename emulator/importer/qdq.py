@@ -216,7 +216,7 @@ def _quantize_sum(draft: Draft, node: Node, total: Sum, target: ValueSpec, reach
     spec = draft.values[total.left.value]
     reach = limits(total.steps, target, reach)
     args = (float(target.scale), target.zero_point, reach.low, reach.high)
-    layer = AddCodes(node.name, (total.left.value, total.right.value), target.name, *args)
+    layer = AddCodes(node.name, (total.left.value, total.right.value), target.name, *args, total.fused)
     return _codes(draft, layer, replace(target, shape=spec.shape), reach, total.shape)
 
 

@@ -83,14 +83,23 @@ def lower_quant(draft: Draft, node: Node) -> Symbol:
         mode, _ = operators.rounding(node.attributes, "ROUND")
     except ValueError as e:
         raise ModelError(f"importing {node}", f"it has {e}", "see the QONNX operators") from None
-    held = len(symbol.shape) in (1, 3) and scale.size == zero.size == 1 and high < 1 << 16 and float(zero.reshape(())).is_integer()
-    if not held:
+    if (
+        len(symbol.shape) not in (1, 3)
+        or not scale.size == zero.size == 1
+        or high >= 1 << 16
+        or not _is_code(float(zero.reshape(())))
+    ):
         return _as_written(draft, node)
     step, point = np.float32(scale.reshape(())), int(zero.reshape(()))
     target = _target(draft, node, low, high, step, point)
     if mode in ("ROUND", "HALF_EVEN") and point == 0:
         return _grid(quantize_to(draft, node, symbol, target, Reach(low, high), fused=False), target)
     return _onto(draft, node, symbol, target, Reach(low, high))
+
+
+def _is_code(zero: float) -> bool:
+    """Whether a float zero point is an integer of a size that codes have."""
+    return zero.is_integer() and abs(zero) < 1 << 16
 
 
 def _target(draft: Draft, node: Node, low: int, high: int, scale: Any, zero: int) -> ValueSpec:
@@ -183,7 +192,7 @@ def lower_multi_threshold(draft: Draft, node: Node) -> Symbol:
         if not pivot.ndim or isinstance(symbol, Real) or draft.values[symbol.value].shape == symbol.shape:
             return Compared(node.input(0), symbol, ">=", pivot, (float(offset), float(scale + offset)))
     zero = -float(offset) / float(scale)
-    if not zero.is_integer() or count >= 1 << 16:
+    if not _is_code(zero) or count >= 1 << 16:
         return _as_written(draft, node)
     target = _target(draft, node, 0, count, scale, int(zero))
     if isinstance(symbol, Grid) and symbol.pads == NO_PADS and symbol.pool is None and draft.values[symbol.value].kind == "codes":

@@ -16,6 +16,7 @@ import numpy as np
 from emulator import floatops
 from emulator.importer.codes import codes_operator
 from emulator.importer.draft import Draft, Reach
+from emulator.importer.elementwise import FUSED
 from emulator.importer.fold import encoding_of
 from emulator.importer.qdq import codes_on, parameters
 from emulator.importer.symbols import Codes, Node, Symbol, scalar
@@ -23,6 +24,7 @@ from emulator.network import MulCodes, Requantize, SumPool, ValueSpec, Window
 from memmodels.errors import ModelError
 
 MICROSOFT = "com.microsoft"
+_FUSED: dict[str, Any] = {FUSED: 1}
 
 
 # ── rewriting ───────────────────────────────────────────────────────────────────────────────────────
@@ -85,7 +87,8 @@ def _gemm(w: _Writer) -> list[Node]:
 
 def _add(w: _Writer) -> list[Node]:
     i = w.node.input
-    return w.codes(w.add("Add", w.real(i(0), i(1), i(2)), w.real(i(3), i(4), i(5))), i(6), i(7))
+    total = w.add("Add", w.real(i(0), i(1), i(2)), w.real(i(3), i(4), i(5)), **_FUSED)
+    return w.codes(total, i(6), i(7))
 
 
 def _unary(op_type: str) -> Callable[[_Writer], list[Node]]:

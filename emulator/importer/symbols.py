@@ -127,11 +127,12 @@ class Compared:
 
 @dataclass(frozen=True, eq=False)
 class Sum:
-    """left + right, then scalar limits, waiting for a QuantizeLinear."""
+    """left + right, then scalar limits, waiting for a QuantizeLinear; fused: as QLinearAdd rounds it."""
 
     left: Grid
     right: Grid
     steps: tuple[Step, ...] = ()
+    fused: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

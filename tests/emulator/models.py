@@ -58,22 +58,17 @@ def with_codes_out(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
     """The model with the result of every run-time QuantizeLinear as a further output, and their names."""
     result = onnx.ModelProto()
     result.CopyFrom(proto)
-    constants = {t.name: t.data_type for t in proto.graph.initializer}
-    kinds = {
-        n.output[0]: constants.get(n.input[2], 2) if len(n.input) > 2 else 2
-        for n in proto.graph.node
-        if n.op_type == "QuantizeLinear"
-    }
-    kinds = {
-        name: kind
-        for name, kind in kinds.items()
-        if not any(n.output[0] == name and n.input[0] in constants for n in proto.graph.node)
-    }
+    constants = {t.name for t in proto.graph.initializer}
+    constants |= {n.output[0] for n in proto.graph.node if n.op_type == "Constant"}
+    for n in proto.graph.node:  # in order: what only constants lead to is constant
+        if all(name in constants for name in n.input if name):
+            constants |= set(n.output)
+    names = [n.output[0] for n in proto.graph.node if n.op_type == "QuantizeLinear" and n.output[0] not in constants]
     known = {o.name for o in proto.graph.output}
-    for name, kind in kinds.items():
+    for name in names:
         if name not in known:
-            result.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-    return result, list(kinds)
+            result.graph.output.append(onnx.ValueInfoProto(name=name))
+    return result, names
 
 
 def exported(network: Any, shape: Sequence[int], dynamo: bool) -> onnx.ModelProto:

@@ -19,6 +19,7 @@ from emulator.network import (
     Binarize,
     CodesOperator,
     Convolution,
+    CountThresholds,
     Dequantize,
     DynamicDequantize,
     DynamicQuantize,
@@ -197,6 +198,14 @@ def binarize(network: Network, layer: Binarize, inputs: list[Array]) -> Array:
 
 
 def add_codes(network: Network, layer: AddCodes, inputs: list[Array]) -> Array:
+    if layer.fused:
+        (ra, za), (rb, zb) = (
+            (f32(v.scale / f32(layer.out_scale)), v.zero_point) for v in map(network.values.get, layer.inputs) if v
+        )
+        wide = [q.astype(np.float64) for q in inputs]
+        fixed = f32(layer.zero_point) - f32(float(ra) * za + float(f32(rb * f32(zb))))
+        total = f32(wide[0] * float(ra) + f32(wide[1] * float(rb) + float(fixed)))
+        return np.clip(np.rint(total), layer.low, layer.high).astype(np.int64)
     a, b = (_codes_to_float(network, n, q) * network.values[n].scale for n, q in zip(layer.inputs, inputs, strict=True))
     return _rounded((a + b) / f32(layer.out_scale), layer)
 
@@ -219,6 +228,12 @@ def average_pool(network: Network, layer: AveragePool, inputs: list[Array]) -> A
 
 def reshape(network: Network, layer: Reshape, inputs: list[Array]) -> Array:
     return inputs[0].reshape(len(inputs[0]), *network.values[layer.output].shape)
+
+
+def count_thresholds(network: Network, layer: CountThresholds, inputs: list[Array]) -> Array:
+    x, cuts = inputs[0], network.tensors[layer.threshold].values.astype(np.int64)
+    each = [(x >= channelwise(column, x)) != channelwise(layer.falling, x) for column in cuts.T]
+    return np.sum(each, axis=0, dtype=np.int64)
 
 
 def mul_codes(network: Network, layer: MulCodes, inputs: list[Array]) -> Array:
@@ -276,6 +291,7 @@ LAYERS: dict[type[Layer], Callable[[Network, Any, list[Array]], Array]] = {
     Binarize: binarize,
     CodesOperator: codes_operator,
     Convolution: convolution,
+    CountThresholds: count_thresholds,
     Dequantize: dequantize,
     DynamicDequantize: dynamic_dequantize,
     DynamicQuantize: dynamic_quantize,

@@ -1,0 +1,47 @@
+"""Damaged models: the corpus of everything that once broke the importer, and a few thousand fresh ones (`fuzz.py` makes more)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emulator.importer import load
+from tests.emulator import fuzz
+
+
+@pytest.mark.parametrize("name", fuzz.SEEDS)
+def test_seeds_are_valid(name: str) -> None:
+    onnx.checker.check_model(fuzz.SEEDS[name]())
+    assert fuzz.tried(fuzz.seed_bytes(name)) == "loaded"
+    assert load(fuzz.SEEDS[name]()).weights
+
+
+@pytest.mark.parametrize("path", sorted(fuzz.CORPUS.glob("*.onnx")), ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore")
+def test_the_corpus(path: Path) -> None:
+    start, before = time.monotonic(), fuzz.peak()
+    assert fuzz.tried(path.read_bytes()) in ("typed error", "loaded", "no protobuf")
+    assert time.monotonic() - start < fuzz.SECONDS
+    assert fuzz.peak() - before < fuzz.BYTES
+
+
+@settings(max_examples=1500)
+@given(name=st.sampled_from(sorted(fuzz.SEEDS)), seed=st.integers(0, 1 << 32))
+@pytest.mark.filterwarnings("ignore")
+def test_damage_never_leaves_the_error_tree(name: str, seed: int) -> None:
+    start = time.monotonic()
+    data = fuzz.damaged(fuzz.seed_bytes(name), np.random.default_rng(seed))
+    assert fuzz.tried(data) in ("typed error", "loaded", "no protobuf")
+    assert time.monotonic() - start < fuzz.SECONDS
+
+
+@settings(max_examples=400)
+@given(data=st.binary(max_size=200))
+def test_bytes_that_are_no_model(data: bytes) -> None:
+    assert fuzz.tried(data) in ("typed error", "no protobuf")
