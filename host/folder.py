@@ -23,7 +23,7 @@ from host.results import SCHEMA_VERSION, StudyResult
 from host.study import Point, Prepared
 from memmodels.errors import OutputError
 
-_PACKAGES = ("weakcell", "numpy", "numba", "scipy", "onnx", "onnx-ir", "polars", "matplotlib")
+_PACKAGES = ("weakcell", "numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx
 
 from emulator import floatops
 from emulator.importer.read import Graph
@@ -76,10 +77,8 @@ def _with_output_type(node: Node, inputs: list[Constant | None]) -> list[Constan
     """QuantizeLinear's inputs with the zero point that `output_dtype` stands for."""
     to = int(node.attributes.get("output_dtype", 0))
     if to and len(inputs) < 3:
-        import onnx_ir
-
         scale = _required(node, inputs, 1)
-        return [*inputs, Constant(np.zeros(scale.shape, onnx_ir.DataType(to).numpy()), "")]
+        return [*inputs, Constant(np.zeros(scale.shape, onnx.helper.tensor_dtype_to_np_dtype(to)), "")]
     return inputs
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 
 from emulator.importer import codes
 from emulator.importer.draft import Draft, Reach
@@ -151,9 +152,9 @@ def _output_type(node: Node) -> str:
     to = int(node.attributes.get("output_dtype", 0))
     if not to:
         return "uint8"
-    import onnx_ir
+    import onnx
 
-    return str(onnx_ir.DataType(to).numpy())
+    return str(onnx.helper.tensor_dtype_to_np_dtype(to))
 
 
 def _held(node: Node, real: Real) -> tuple[int, ...]:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
-import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
+from onnx import AttributeProto, TensorProto, numpy_helper
 
 from emulator.importer.symbols import Node
 from memmodels.errors import InputError, ModelError
@@ -27,7 +28,7 @@ MAX_ELEMENTS = 1 << 31
 
 _ALIASES = {"QuantizeLinear", "DequantizeLinear"}
 _QONNX = {"onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general"}
-_BITS = {n.value: n.bitwidth for n in ir.DataType if n.name not in ("UNDEFINED", "STRING")}
+_TYPES = {value: name for name, value in TensorProto.DataType.items() if name not in ("UNDEFINED", "STRING")}
 _TYPED = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data", 13: "uint64_data"}
 
 
@@ -40,6 +41,22 @@ class Port:
     dims: tuple[int | None, ...] | None
 
 
+@dataclass(frozen=True, eq=False)
+class Initializer:
+    """A tensor of the file, not decoded yet; external data lie in `folder`."""
+
+    proto: TensorProto
+    folder: Path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.proto.dims)
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """The values; narrow and low-precision types as ml_dtypes'."""
+        return np.asarray(numpy_helper.to_array(self.proto, str(self.folder)))
+
+
 @dataclass(frozen=True)
 class Graph:
     """A checked model: nodes in an order in which every input is known, and initializers that load when they are asked."""
@@ -47,7 +64,7 @@ class Graph:
     name: str
     opset: int
     nodes: tuple[Node, ...]
-    initializers: dict[str, Any]
+    initializers: dict[str, Initializer]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     metadata: dict[str, str]
@@ -91,26 +108,32 @@ def _checked(model: onnx.ModelProto, folder: Path, name: str) -> Graph:
     _check_names(model.graph, asked)
     if not all(isinstance(text, str) for node in model.graph.node for text in (node.op_type, *node.input, *node.output)):
         raise ModelError(asked, "a name in its graph is not text", "the file is damaged; export or download it again")
+    if model.functions:
+        model = _inlined(model, asked)
+    return _graph(model, folder, name, opset, asked)
+
+
+def _inlined(model: onnx.ModelProto, asked: str) -> onnx.ModelProto:
+    """The model with its own functions put in place of their calls."""
+    from onnx.inliner import inline_local_functions
+
     try:
-        parsed = ir.from_proto(model)
-        assert isinstance(parsed, ir.Model)
-        ir.external_data.set_base_dir(parsed.graph, folder)
-        if parsed.functions:
-            InlinePass()(parsed)
+        return inline_local_functions(model)
     except Exception as e:
-        raise ModelError(asked, f"its graph cannot be read ({_first_line(e)})", "check the file with onnx.checker") from None
-    return _graph(parsed, name, opset, asked)
+        raise ModelError(asked, f"its functions cannot be read ({_first_line(e)})", "check the file with onnx.checker") from None
 
 
-def _graph(model: ir.Model, name: str, opset: int, asked: str) -> Graph:
+def _graph(model: onnx.ModelProto, folder: Path, name: str, opset: int, asked: str) -> Graph:
     graph = model.graph
-    initializers = {key: value.const_value for key, value in graph.initializers.items()}
-    nodes = [_node(node, i, model, asked) for i, node in enumerate(graph)]
-    inputs = tuple(_port(v) for v in graph.inputs if v.name not in initializers)
-    outputs = tuple(_port(v) for v in graph.outputs)
+    initializers = {tensor.name: Initializer(tensor, folder) for tensor in graph.initializer}
+    opsets = {o.domain: int(o.version) for o in model.opset_import}
+    nodes = [_node(node, i, opsets, folder, asked) for i, node in enumerate(graph.node)]
+    inputs = tuple(_port(v, asked) for v in graph.input if v.name not in initializers)
+    outputs = tuple(_port(v, asked) for v in graph.output)
     known = set(initializers) | {port.name for port in inputs}
     ordered = _in_order(nodes, known, [port.name for port in outputs], asked)
-    return Graph(name, opset, ordered, initializers, inputs, outputs, dict(model.metadata_props))
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    return Graph(name, opset, ordered, initializers, inputs, outputs, metadata)
 
 
 # ── versions, names and order ───────────────────────────────────────────────────────────────────────
@@ -179,44 +202,52 @@ def _in_order(nodes: list[Node], known: set[str], outputs: list[str], asked: str
     return tuple(ordered)
 
 
-def _node(node: ir.Node, place: int, model: ir.Model, asked: str) -> Node:
+def _node(node: onnx.NodeProto, place: int, opsets: dict[str, int], folder: Path, asked: str) -> Node:
     domain = "" if node.domain == "ai.onnx" else node.domain
-    opset = int(model.opset_imports.get(node.domain, model.opset_imports.get(domain, 1)))
+    opset = opsets.get(node.domain, opsets.get(domain, 1))
     if domain == "com.microsoft" and node.op_type in _ALIASES:
         domain, opset = "", 21
     op_type = node.op_type
     if domain in _QONNX:
         domain, op_type = "qonnx", "Quant" if op_type == "IntQuant" else op_type
     elif domain == "qonnx.custom_op.channels_last":
-        domain, opset = "qonnx.channels_last", int(model.opset_imports.get("", 1))
-    attributes: dict[str, Any] = {}
-    for key, attribute in node.attributes.items():
-        kind = attribute.type
-        if kind in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-            raise ModelError(asked, f"{node.op_type} {node.name!r} contains a graph", "export the model without If, Loop or Scan")
-        value = attribute.value
-        if kind == ir.AttributeType.TENSOR:
-            value = _load(value, str(node.name), asked)
-        attributes[key] = value
-    outputs = tuple(v.name or "" for v in node.outputs)
-    inputs = tuple("" if v is None else str(v.name) for v in node.inputs)
-    return Node(op_type, domain, opset, node.name or f"{node.op_type}_{place}", inputs, outputs, attributes)
+        domain, opset = "qonnx.channels_last", opsets.get("", 1)
+    called = f"{node.op_type} {node.name!r}"
+    attributes = {attribute.name: _attribute(attribute, called, folder, asked) for attribute in node.attribute}
+    return Node(op_type, domain, opset, node.name or f"{node.op_type}_{place}", tuple(node.input), tuple(node.output), attributes)
 
 
-def _load(tensor: Any, name: str, asked: str) -> Any:
+def _attribute(attribute: AttributeProto, node: str, folder: Path, asked: str) -> Any:
+    """An attribute as a Python value: a number, text, a tuple of these, or an array."""
+    kind = attribute.type
+    if kind in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+        raise ModelError(asked, f"{node} contains a graph", "export the model without If, Loop or Scan")
     try:
-        return tensor.numpy()
+        value = onnx.helper.get_attribute_value(attribute)
+        if kind == AttributeProto.TENSOR:
+            return Initializer(value, folder).numpy()
+        if kind == AttributeProto.STRING:
+            return value.decode()
+        if kind == AttributeProto.STRINGS:
+            return tuple(text.decode() for text in value)
     except Exception as e:
-        raise ModelError(asked, f"the tensor {name!r} cannot be read ({_first_line(e)})", "export the model again") from None
+        found = f"the attribute {attribute.name!r} of {node} cannot be read ({_first_line(e)})"
+        raise ModelError(asked, found, "export the model again") from None
+    return tuple(value) if kind in (AttributeProto.INTS, AttributeProto.FLOATS) else value
 
 
-def _port(value: ir.Value) -> Port:
-    dims = None if value.shape is None else tuple(d if isinstance(d, int) else None for d in value.shape)
-    try:
-        dtype = "float32" if value.dtype is None else str(value.dtype.numpy())
-    except TypeError:
-        dtype = str(value.dtype)
-    return Port(str(value.name), dtype, dims)
+def _port(value: onnx.ValueInfoProto, asked: str) -> Port:
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type"):
+        return Port(value.name, "float32", None)
+    dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+    if not tensor.elem_type:
+        dtype = "float32"
+    elif tensor.elem_type in _TYPES:
+        dtype = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
+    else:
+        dtype = "string" if tensor.elem_type == TensorProto.STRING else f"ONNX type {tensor.elem_type}"
+    return Port(value.name, dtype, dims if tensor.HasField("shape") else None)
 
 
 def _first_line(error: Exception) -> str:
@@ -253,17 +284,25 @@ def _check_tensor(tensor: onnx.TensorProto, folder: Path, asked: str) -> None:
             f"the tensor {tensor.name!r} claims the shape {list(tensor.dims)}, {elements} elements",
             f"the limit is {MAX_ELEMENTS} elements; check where the file comes from",
         )
-    if tensor.data_type not in _BITS:
+    if tensor.data_type not in _TYPES:
         raise ModelError(asked, f"the tensor {tensor.name!r} has ONNX type {tensor.data_type}", "use float or integer tensors")
-    size = -(-elements * _BITS[tensor.data_type] // 8)
+    bits = _bits(tensor.data_type)
+    size = -(-elements * bits // 8)
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         _check_external(tensor, size, folder, asked)
     elif tensor.HasField("raw_data"):
         _demand_length(tensor, len(tensor.raw_data), size, "bytes", asked)
     else:
         held = len(getattr(tensor, _TYPED.get(tensor.data_type, "int32_data")))
-        packed = _BITS[tensor.data_type] < 8
+        packed = bits < 8
         _demand_length(tensor, held, size if packed else elements * (2 if tensor.data_type in (14, 15) else 1), "values", asked)
+
+
+def _bits(data_type: int) -> int:
+    """Bits of one element as the file packs it: what the type's name ends with says, 4 for FLOAT4E2M1 as for INT4."""
+    name = _TYPES[data_type]
+    narrow = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
+    return narrow.get(name) or 8 * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)).itemsize
 
 
 def _demand_length(tensor: onnx.TensorProto, held: int, wanted: int, what: str, asked: str) -> None:
