@@ -152,7 +152,6 @@ def _output_type(node: Node) -> str:
     to = int(node.attributes.get("output_dtype", 0))
     if not to:
         return "uint8"
-    import onnx
 
     return str(onnx.helper.tensor_dtype_to_np_dtype(to))
 
