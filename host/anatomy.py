@@ -74,9 +74,9 @@ def _part(network: Network, layer: Layer) -> Part:
 
 
 def _what(network: Network, layer: Layer) -> str:
-    name = type(layer).__name__
     if not isinstance(layer, Convolution):
-        return f"{getattr(layer, 'op_type', name)} (float32)" if _in_float(network, layer) else name
+        name = str(getattr(layer, "op_type", type(layer).__name__))
+        return f"{name} (float32)" if _in_float(network, layer) else name
     kind = network.values[layer.inputs[0]].kind
     sign = network.tensors[layer.weight].encoding.kind == "sign"
     how = "float32" if kind == "float" else "XNOR-popcount" if kind == "bits" and sign and layer.groups == 1 else "integer"
