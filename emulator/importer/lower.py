@@ -78,6 +78,9 @@ def _network(graph: Graph, integer_input: bool | None) -> Network:
     lower = partial(_lower, lowerings=lowerings)
     draft = Draft(graph.name, binary.compare, lower, frozenset(port.name for port in graph.outputs))
     asked = f"importing the model {graph.name}"
+    if not graph.inputs or not graph.outputs:
+        found = f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+        raise ModelError(asked, found, "export a network that maps an input to an output")
     rest = _fold_constants(draft, graph)
     integers = _wanted(graph, integer_input)
     for port in graph.inputs:
