@@ -1,4 +1,4 @@
-"""Programs on the workstation: the command line, data sets, training, studies and reports. `from host import emulate`."""
+"""Programs on the workstation: the command line, data sets, training, studies and reports. `from host import emulate, predict`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from host.api import emulate
+    from host.forecast import Predicted, predict
     from host.results import StudyResult
 
-__all__ = ["StudyResult", "emulate"]
+__all__ = ["Predicted", "StudyResult", "emulate", "predict"]
 
 
 def __getattr__(name: str) -> object:
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> object:
         from host.api import emulate
 
         return emulate
+    if name in ("Predicted", "predict"):
+        from host import forecast
+
+        return getattr(forecast, name)
     if name == "StudyResult":
         from host.results import StudyResult
 

@@ -70,6 +70,18 @@ def open_folder(path: Path, prepared: Prepared, overwrite: bool = False) -> Resu
     return ResultsFolder(path)
 
 
+def made_folder(path: Path | None, file: str) -> Path | None:
+    """A folder for `file` and others, made if it is not there; None for None. OutputError if it cannot be written."""
+    if path is None:
+        return None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Results in {path}", error.strerror or str(error), "Choose a folder that can be written") from error
+    check_writable(path / file)
+    return path
+
+
 def _may_write(path: Path, prepared: Prepared) -> bool:
     if not (path / "results.parquet").exists():
         return True

@@ -17,6 +17,7 @@ from host.cli.firmware import app as firmware
 from host.cli.infer import infer
 from host.cli.inspect import inspect
 from host.cli.memories import memories
+from host.cli.predict import predict
 from host.cli.validate import validate
 
 _EXAMPLES = """
@@ -73,6 +74,7 @@ app.command(short_help="What a network is made of and what a memory will hold.")
 app.command(short_help="Memory technologies and how each number is known.")(memories)
 app.add_typer(board, name="board", short_help="A Pico or Pico 2, real or virtual.")
 app.add_typer(firmware, name="firmware", short_help="Firmware images for the boards.")
+app.command(short_help="Accuracy over the operating points, worked out without faults.")(predict)
 app.command(short_help="The margin bounds against every flip of a memory.")(validate)
 
 

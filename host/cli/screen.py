@@ -85,12 +85,12 @@ class Bar:
     """Moves when told."""
 
     def step(self, description: str) -> None:
-        """One more trial is done."""
+        """One more is done."""
 
 
 @contextmanager
-def progress_bar(jobs: int, shown: bool) -> Iterator[Bar]:
-    """A bar with the time left, on stderr and only if that is a terminal."""
+def progress_bar(jobs: int, shown: bool, of: str = "trials") -> Iterator[Bar]:
+    """A bar with the time left, on stderr and only if that is a terminal; `of`: what it counts."""
     console = stderr()
     if not (shown and console.is_terminal):
         yield Bar()
@@ -98,7 +98,7 @@ def progress_bar(jobs: int, shown: bool) -> Iterator[Bar]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("trials"), TimeElapsedColumn(),
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(of), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:

@@ -66,8 +66,10 @@ def validate(
         }  # fmt: skip
         optional = {"sweep": sweep, "die": die, "images": images}
         prepared = _prepare(model, data, data_dir, given | {k: v for k, v in optional.items() if v is not None}, stress)
-        folder = _folder(out)
+        from host.folder import made_folder
         from host.validate import validate as run
+
+        folder = made_folder(out, "tallies.parquet")
 
         with progress_bar(prepared.jobs, shown=not (quiet or as_json)) as bar:
 
@@ -111,20 +113,6 @@ def _prepare(model: str, data: str | None, data_dir: Path | None, given: dict[st
     if study.sweep is not None:
         raise UsageError("--stress with --sweep", "both choose the operating points", "Give one of them")
     return prepare_stressed(study, ready)
-
-
-def _folder(out: Path | None) -> Path | None:
-    if out is None:
-        return None
-    from host.atomic import check_writable
-    from memmodels.errors import OutputError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Results in {out}", error.strerror or str(error), "Choose a folder that can be written") from error
-    check_writable(out / "tallies.parquet")
-    return out
 
 
 def _show(found: Validation) -> None:

@@ -1,0 +1,319 @@
+"""Accuracy under errors without a fault: every layer's sums drawn from their law, the last layer's probabilities worked out.
+
+The mean over trials of an accuracy is the mean over images of P(right answer). For one image, bits err independently, so:
+
+    first layer       its sums are independent of each other given the image, and their law is known (`sum_law`)
+    further layers    share noisy inputs, which correlates their neurons. *Given* those inputs the neurons are independent again,
+                      each having weights of its own; so a layer's inputs are drawn, never replaced by their means
+    last layer        given its inputs the scores are independent; P(class c is the answer) is one sum over the winner's score
+
+Drawing is from the exact conditional law (normal from here on: mean and variance are exact, the shape is not), `samples` times per
+image; the average over images and samples has the standard error that comes with it. Multiplying probabilities of neurons as if
+they were independent, the usual mean field, needs no draw and is wrong where inputs are shared.
+
+Where one weight serves many pixels (convolutions, if weights are read at most once per image), sums of different pixels share
+its flip and no law of single sums will do: those weights, few, are drawn bit by bit as the engine does. So are weights of grouped
+and float layers, and those that two layers share.
+
+What this does not say: how accuracies of trials spread around their mean. Trials that read weights once per batch or pass
+(`load`, `batch`), and dies with persistent faults, share flips between images; the mean is the same, the spread is not predicted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.accuracy import Questions
+from emulator.bit_rates import BitRates, bit_rates
+from emulator.deployment import Deployment, ReadPolicy, deploy
+from emulator.fusion import SignConvolution, fuse, signs_of
+from emulator.kernels.pool import sum_pool
+from emulator.layers import centred, compute, geometry_of, to_onnx_order, values_of
+from emulator.margins import windows_of
+from emulator.network import Convolution, Layer, Network
+from emulator.placement import Placement, Slot
+from emulator.plan import Parameters, Plan, last_uses
+from emulator.prediction_kernels import draw_sums, normal_table
+from emulator.redrawn import compute_redrawn
+from emulator.run import check_inputs, chunk_size
+from emulator.scoring import ScoredLayer, scored_layer
+from emulator.sum_law import CleanSums, SumLaw, sum_law
+from memmodels.catalogue import MemorySpec
+from memmodels.errors import UsageError
+from memmodels.streams import stream_of
+
+Array = npt.NDArray[Any]
+
+_FEWEST_INPUTS = 64
+"""A sum of fewer products is not drawn from a normal law under `access`: its weights are drawn, pixel by pixel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Of one operating point: shares in [0, 1]. error: the standard error that drawing leaves, of accuracy and of changed.
+
+    right, same: per image, P(the answer is the label) and P(it is the clean network's); right is None without labels.
+    """
+
+    accuracy: float | None
+    changed: float
+    error: float
+    right: npt.NDArray[np.float64] | None
+    same: npt.NDArray[np.float64]
+
+
+def predict(
+    plan: Plan,
+    placements: Sequence[Placement],
+    questions: Questions,
+    policy: ReadPolicy = ReadPolicy.IMAGE,
+    *,
+    samples: int = 2,
+    seed: int = 0,
+    threads: int = 1,
+    on_chunk: Callable[[int], None] | None = None,
+) -> list[Prediction]:
+    """What `run_trial` would find on average over infinitely many dies and draws, for each placement.
+
+    samples: draws per image of what is drawn; at least 2, which the standard error needs. Policies load, batch and image have the
+    same mean. on_chunk: told how many images were just finished. UsageError where a memory's cells do not err independently.
+    """
+    if samples < 2:
+        raise UsageError(f"Prediction from {samples} samples", "the standard error takes two", "Draw at least 2 per image")
+    walk = _Walk(plan, tuple(_Errors.of(plan, placement, policy, samples, seed) for placement in placements), samples, seed)
+    inputs, step = check_inputs(plan, questions.inputs), chunk_size(plan.network)
+    labels = questions.clean if questions.labels is None else questions.labels.astype(np.int64)
+    made = np.empty((2, len(placements), samples, questions.images))
+
+    def part(first: int) -> int:
+        at = slice(first, min(first + step, questions.images))
+        chunk = {name: x[at] for name, x in inputs.items()}
+        made[..., at] = walk.run(chunk, first, np.stack([labels[at], questions.clean[at].astype(np.int64)]))
+        return at.stop - at.start
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="predict") as pool:
+        for done in pool.map(part, range(0, questions.images, step)):
+            if on_chunk:
+                on_chunk(done)
+    return [_summary(made[:, point], questions.labels is not None) for point in range(len(placements))]
+
+
+def _summary(made: Array, labelled: bool) -> Prediction:
+    """made: (right and same, samples, images)."""
+    right, same = made.mean(axis=1)
+    images = max(same.size, 1)
+    errors = np.sqrt(made.var(axis=1, ddof=1).sum(axis=1) / made.shape[1]) / images
+    accuracy = float(right.mean()) if labelled and same.size else None
+    changed = float(1 - same.mean()) if same.size else 0.0
+    return Prediction(accuracy, changed, float(errors.max()), right if labelled else None, same)
+
+
+# ── what errs ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class _Errors:
+    """One operating point: the laws of the layers whose sums are drawn, by layer name, and deployments (one per sample) of the
+    weights that are drawn bit by bit."""
+
+    laws: Mapping[str, SumLaw]
+    deployments: tuple[Deployment, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, placement: Placement, policy: ReadPolicy, samples: int, seed: int) -> _Errors:
+        network = plan.network
+        rates = bit_rates(network, placement)
+        odd = [name for name in rates if network.tensors[name].role != "weight"]
+        if odd:
+            asked = f"Predicting {network.name} with faulty {odd[0]}"
+            raise UsageError(asked, "prediction knows the law of faulty weights only", "Emulate it, or take it out of --place")
+        drawn = [layer for layer in _drawn_by_sum(network, policy) if layer.weight in rates]
+        laws = {layer.name: sum_law(network.tensors[layer.weight], _bias(network, layer), rates[layer.weight]) for layer in drawn}
+        by_sum = {layer.weight for layer in drawn}
+        rest = _as_uniform(network, {name: own for name, own in rates.items() if name not in by_sum})
+        reads = ReadPolicy.ACCESS if policy is ReadPolicy.ACCESS else ReadPolicy.IMAGE
+        own = tuple(deploy(plan, rest, reads, trial=sample, seed=seed) for sample in range(samples))
+        return cls(laws, own)
+
+
+def _drawn_by_sum(network: Network, policy: ReadPolicy) -> list[Convolution]:
+    """Layers whose sums are independent of each other given their inputs, of products enough to be normal."""
+    layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
+    users = Counter(layer.weight for layer in layers)
+    found = []
+    for layer in layers:
+        kind, tensor = network.values[layer.inputs[0]].kind, network.tensors[layer.weight]
+        if kind == "float" or layer.groups != 1 or tensor.block or users[layer.weight] > 1:
+            continue
+        alone = network.values[layer.output].height_width == (1, 1)
+        if alone or (policy is ReadPolicy.ACCESS and tensor.values[0].size >= _FEWEST_INPUTS):
+            found.append(layer)
+    return found
+
+
+def _bias(network: Network, layer: Convolution) -> Array | None:
+    return network.tensors[layer.bias].values if layer.bias else None
+
+
+def _as_uniform(network: Network, rates: Mapping[str, BitRates]) -> Placement:
+    """A placement that errs at these rates, independently at every read."""
+    arrays: list[MemorySpec] = [MemorySpec("uniform", {"ber": 0.0})]
+    slots = []
+    for name, own in rates.items():
+        pairs = list(zip(own.p01.tolist(), own.p10.tolist(), strict=True))
+        for p01, p10 in sorted(set(pairs) - {(0.0, 0.0)}):
+            spec = MemorySpec("uniform", {"p01": p01, "p10": p10})
+            if spec not in arrays:
+                arrays.append(spec)
+            slots.append(Slot(name, tuple(i for i, pair in enumerate(pairs) if pair == (p01, p10)), arrays.index(spec)))
+    return Placement(tuple(arrays), tuple(slots))
+
+
+# ── the walk ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """All points and samples of one chunk of images; what comes before the first error is computed once for all of them."""
+
+    plan: Plan
+    points: tuple[_Errors, ...]
+    samples: int
+    seed: int
+
+    def run(self, inputs: Mapping[str, Array], first: int, targets: Array) -> Array:
+        """(right and same, points, samples, images): probabilities of the targets (2, images)."""
+        network, parameters = self.plan.network, self.plan.parameters()
+        faulty = {name for point in self.points for name in (*point.laws, *_drawn_by_bit(network, point))}
+        sums = {layer.output for layer in network.layers if layer.name in {name for point in self.points for name in point.laws}}
+        head = scored_layer(network)
+        wanted = {network.outputs[0], *sums, *((head.layer.accumulator, head.layer.input) if head else ())}
+        steps = fuse(network, wanted)
+        cut = next((i for i, step in enumerate(steps) if any(part.name in faulty for part in _parts(step))), len(steps))
+        values = dict(inputs)
+        for step in steps[:cut]:
+            values[step.output] = _clean(step, values, parameters)
+        rest: Sequence[Layer] = steps[cut:]
+        known: dict[str, CleanSums] = {}
+        kept = {name for step in rest for name in step.inputs} | wanted
+        values = {name: x for name, x in values.items() if name in kept}
+        out = np.empty((2, len(self.points), self.samples, targets.shape[1]))
+        for place, errors in enumerate(self.points):
+            for sample in range(self.samples):
+                run = _Run(self, errors, sample, first, parameters, head, known)
+                out[:, place, sample] = run.finish(rest, dict(values), targets, {*wanted, *values})
+        return out
+
+
+def _parts(step: Layer) -> tuple[Layer, ...]:
+    return step.parts if isinstance(step, SignConvolution) else (step,)
+
+
+def _drawn_by_bit(network: Network, errors: _Errors) -> list[str]:
+    slots = errors.deployments[0].slots
+    return [layer.name for layer in network.layers if isinstance(layer, Convolution) and layer.weight in slots]
+
+
+def _clean(step: Layer, values: Mapping[str, Array], parameters: Parameters) -> Array:
+    if isinstance(step, SignConvolution):
+        return signs_of(step, values[step.inputs[0]], parameters)
+    return compute(step, [values[name] for name in step.inputs], parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One point and sample of a chunk; `known` keeps the clean sums of layers whose inputs are the images' own."""
+
+    walk: _Walk
+    errors: _Errors
+    sample: int
+    first: int
+    parameters: Parameters
+    head: ScoredLayer | None
+    known: dict[str, CleanSums]
+
+    def finish(self, steps: Sequence[Layer], values: dict[str, Array], targets: Array, keep: set[str]) -> Array:
+        """(2, images): walk the rest of the network; the last layer's law, if it is known, ends it."""
+        network, deployment = self.parameters.plan.network, self.errors.deployments[self.sample]
+        clean = set(values)
+        for step, dead in zip(steps, last_uses(steps, keep), strict=True):
+            law = self.errors.laws.get(step.name)
+            if law is not None and isinstance(step, Convolution):
+                sums = self._clean_sums(step, values, cached=step.inputs[0] in clean)
+                if self.head and step.output == self.head.layer.accumulator:
+                    return self.head.probabilities(sums, law, targets)
+                values[step.output] = self._drawn(step, sums, law)
+            elif stored := deployment.slots_of(step):
+                own = [values[name] for name in step.inputs]
+                values[step.output] = compute_redrawn(step, own, self.parameters, deployment, stored, self.first)
+            else:
+                values[step.output] = _clean(step, values, self.parameters)
+            for name in dead:
+                values.pop(name, None)
+        spec = network.values[network.outputs[0]]
+        scores = values[network.outputs[0]]
+        plain = scores if spec.kind == "float" else to_onnx_order(values_of(scores, spec), spec)
+        answers = plain.reshape(len(plain), -1).argmax(axis=1)
+        right: Array = (answers == targets).astype(np.float64)
+        return right
+
+    def _clean_sums(self, layer: Convolution, values: Mapping[str, Array], cached: bool) -> CleanSums:
+        if cached and layer.name in self.known:
+            return self.known[layer.name]
+        made = clean_sums(layer, values[layer.inputs[0]], self.parameters)
+        if cached:
+            self.known[layer.name] = made
+        return made
+
+    def _drawn(self, layer: Convolution, clean: CleanSums, law: SumLaw) -> Array:
+        """The layer's sums with errors, in the engine's own form."""
+        network = self.parameters.plan.network
+        height, width = network.values[layer.output].height_width
+        stream = stream_of(self.walk.seed, self.sample, network.layers.index(layer))
+        extra, out = law.extra_mean(clean), np.empty_like(clean.sums)
+        draw_sums(
+            clean.sums, np.float32(law.slope), law.shift, law.tilt, clean.total,
+            np.empty((0, 0), np.float32) if extra is None else extra, _deviation(law, clean), np.float32(law.step),
+            normal_table(), stream, self.first * height * width, out,
+        )  # fmt: skip
+        return out.reshape(-1, height, width, out.shape[1])
+
+
+def _deviation(law: SumLaw, clean: CleanSums) -> Array:
+    """Standard deviation before rounding to the grid of steps, which adds step^2 / 12 to the variance (Sheppard)."""
+    deviation: Array = np.sqrt(np.maximum(law.variance(clean) - np.float32(law.step**2 / 12), 0))
+    return deviation
+
+
+def clean_sums(layer: Convolution, x: Array, parameters: Parameters) -> CleanSums:
+    """A layer's sums without errors, and what their law needs to know of its inputs (in the engine's own form)."""
+    network = parameters.plan.network
+    spec, outputs = network.values[layer.inputs[0]], network.tensors[layer.weight].values.shape[0]
+    sums = compute(layer, [x], parameters).reshape(-1, outputs)
+    wide = centred(x, spec, even=False)
+    total, square = (_over_windows(layer, part).reshape(-1) for part in (wide, wide.astype(np.int32) ** 2))
+
+    def rows() -> Array:
+        return windows_of(np.ascontiguousarray(wide.transpose(0, 3, 1, 2)), layer).reshape(len(sums), -1).astype(np.float32)
+
+    unit = spec.kind == "bits" and not any(layer.window.pads)
+    return CleanSums(np.ascontiguousarray(sums), total, square, rows, unit)
+
+
+def _over_windows(layer: Convolution, x: Array) -> Array:
+    """Sums of all inputs of each window: (n, H', W') float32."""
+    if layer.window.kernel == x.shape[1:3] and not any(layer.window.pads):
+        whole: Array = x.sum(axis=(1, 2, 3), dtype=np.int64).astype(np.float32)
+        return whole
+    flat = x.sum(axis=3, dtype=np.int32, keepdims=True)
+    height, width = layer.window.output_size(*x.shape[1:3])
+    out, counts = np.zeros((len(x), height, width, 1), np.int32), np.zeros((height, width), np.int64)
+    sum_pool(flat, 0, geometry_of(layer.window), False, out, counts)
+    return out.astype(np.float32)

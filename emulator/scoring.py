@@ -1,0 +1,80 @@
+"""The probability that a class is the answer, given independent normal scores of the last layer and the grid that compares them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.margins import OutputLayer, output_layer
+from emulator.network import AffineRequantize, Layer, Network, Requantize, Reshape
+from emulator.prediction_kernels import cumulative_table, win_probability
+from emulator.sum_law import CleanSums, SumLaw
+from memmodels.errors import ModelError
+
+Array = npt.NDArray[Any]
+
+_FINE, _FLOOR = 50, 1e-6
+"""Scores as good as continuous are compared on a grid of 1/50 of a standard deviation, so that ties play no part; the least
+standard deviation in steps of the grid."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredLayer:
+    """The output layer and the grid on which its scores are compared: score = acc * factor + offset, per class.
+
+    step: what errors move a score by, at least (±1 weights); 1 where scores are rounded to codes low … high, 0 where they are as
+    good as continuous.
+    """
+
+    layer: OutputLayer
+    factor: Array
+    offset: Array
+    step: float
+    low: float
+    high: float
+
+    def probabilities(self, clean: CleanSums, law: SumLaw, targets: Array) -> Array:
+        """(targets, images): the probability of each target class."""
+        mean: Array = law.slope * clean.sums + law.shift + law.tilt * clean.total[:, None]
+        extra = law.extra_mean(clean)
+        mean = (mean if extra is None else mean + extra) * self.factor + self.offset
+        deviation = np.broadcast_to(np.sqrt(law.variance(clean)), mean.shape) * self.factor
+        if self.low > -np.inf:
+            origin, grid = np.zeros_like(mean), self.step
+        else:
+            origin = clean.sums * self.factor + self.offset
+            grid = self.step or max(float(deviation.min()) / _FINE, _FLOOR)
+        made = np.empty(targets.shape)
+        for row, target in zip(made, targets, strict=True):
+            win_probability(
+                mean / grid, np.maximum(deviation / grid, _FLOOR), origin / grid, self.low, self.high, target,
+                cumulative_table(), row,
+            )  # fmt: skip
+        return made
+
+
+def scored_layer(network: Network) -> ScoredLayer | None:
+    """The last layer, if its scores decide the answer in a way whose probabilities can be worked out."""
+    try:
+        head = output_layer(network)
+    except ModelError:
+        return None
+    factor, offset, low, high = head.scale * head.unit, head.offset * head.unit, -np.inf, np.inf
+    step = 2.0 * float(factor[0]) if head.tensor.encoding.kind == "sign" and np.ptp(factor) == 0 else 0.0
+    follower = _after(network, head.accumulator)
+    if isinstance(follower, Requantize | AffineRequantize):
+        grid = follower.out_scale if isinstance(follower, AffineRequantize) else 1.0
+        factor, offset, step = factor / grid, offset / grid + follower.zero_point, 1.0
+        low, high = float(follower.low), float(follower.high)
+    return ScoredLayer(head, factor, offset, step, low, high)
+
+
+def _after(network: Network, name: str) -> Layer | None:
+    """The first layer behind a value that does more than reshape it."""
+    for layer in network.layers:
+        if layer.inputs[0] == name:
+            return _after(network, layer.output) if isinstance(layer, Reshape) else layer
+    return None

@@ -1,0 +1,122 @@
+"""`weakcell predict`: accuracy over a memory's operating points, worked out from one clean pass."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from host.forecast import Predicted
+
+_Reads = Literal["load", "batch", "image", "access"]
+_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
+_DATA = "digits, fashion-mnist, or an .npz with x and optionally y. [default: the network's own]"
+_MEMORY = "The memory of all weights: NAME or NAME:key=value,… with independent cells. [default: sram-14nm]"
+_PLACE = "Put a layer or tensor, or bits of it, elsewhere, as in conv1@7=uniform:ber=0. Repeatable."
+_SWEEP = "Move one condition, as in ber=0:0.15:0.01. [default: v_over_vmin=0.75:1.0:0.025]"
+_SAMPLES = "Draws per image. [default: 10,000 over the number of images, at least 2]"
+_CHECK = "Run so many trials per point too, and compare."
+_READ = "load, batch and image have the same mean; access differs for convolutions."
+_OUT = "Write prediction.parquet, prediction.csv, prediction.json and the figure into this folder."
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
+    data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
+    memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
+    place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=_PLACE, show_default=False)] = None,
+    sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
+    read_every: Annotated[_Reads, typer.Option(help=_READ)] = "load",
+    samples: Annotated[int | None, typer.Option(min=2, help=_SAMPLES, show_default=False)] = None,
+    check_trials: Annotated[int, typer.Option(min=0, help=_CHECK)] = 0,
+    seed: Annotated[int, typer.Option(help="Names all draws.")] = 0,
+    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of the table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+) -> None:
+    """Accuracy over the operating points without injecting a fault: the mean that infinitely many trials would find.
+
+    Every layer's sums are drawn from their law under errors, given its inputs; the last layer's probabilities are worked out.
+    The spread of trials or dies around the mean is not predicted. Memories whose cells do not err independently are refused.
+
+    \b
+    Examples:
+      weakcell predict digits-bnn --memory uniform --sweep ber=0:0.15:0.01
+      weakcell predict fashion-bnn --memory uniform:p10=0 --sweep p01=0.01,0.05,0.1 --check-trials 20
+      weakcell predict digits-qnn --memory uniform:ber=0.005 --place '*@7=uniform:ber=0'
+    """
+    from host.cli.screen import emit, errors_as_events, note, progress_bar
+
+    given = {"memory": memory, "place": place or None, "sweep": sweep, "images": images}
+    given |= {"trials": max(1, check_trials), "read_every": read_every, "seed": seed}
+    with errors_as_events(as_json):
+        from host.cli.emulate import study_from
+        from host.folder import made_folder
+        from host.forecast import chunks, measure, predict_study
+        from host.study import prepare
+
+        prepared = prepare(study_from(model, data, {k: v for k, v in given.items() if v is not None}), data_dir)
+        folder = made_folder(out, "prediction.parquet")
+        shown = not (quiet or as_json)
+        with progress_bar(chunks(prepared), shown, "chunks of images") as bar:
+            found = predict_study(prepared, samples, threads, lambda: bar.step("predicting"))
+        if check_trials:
+            with progress_bar(prepared.jobs, shown) as bar:
+                found = measure(found, threads, lambda: bar.step("measuring"))
+        if folder is not None:
+            from host.report.prediction import write
+
+            write(found, folder, ["weakcell", *sys.argv[1:]])
+    if as_json:
+        for row in found.frame.iter_rows(named=True):
+            emit("point", **row)
+        emit("done", seconds=round(found.seconds, 3))
+    else:
+        _show(found)
+    if folder is not None:
+        note(f"Results are in {folder}.", quiet or as_json)
+
+
+def _show(found: Predicted) -> None:
+    from rich.markup import escape
+
+    from host.cli.screen import show
+    from host.report.prediction import caption_of, title_of
+
+    show(f"[bold]{escape(title_of(found))}[/]")
+    show(table_of(found))
+    show(f"[dim]{escape(caption_of(found))}[/]")
+
+
+def table_of(found: Predicted) -> Any:
+    """One line per point."""
+    from rich.table import Table
+
+    from host.cli.table import percent
+
+    sweep, measured = found.prepared.study.sweep, found.measured is not None
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(sweep.key if sweep else "memory", justify="right" if sweep else "left")
+    for heading in ("predicted", "±", "changed", *(("measured", "95 % interval", "outside") if measured else ()), "flip rate"):
+        table.add_column(heading, justify="right")
+    for row in found.frame.iter_rows(named=True):
+        score = row["accuracy"] if found.labelled else 1 - row["changed"]
+        cells = [f"{row['sweep_value']:g}" if sweep else row["memory"], percent(score), percent(row["error"])]
+        cells.append(percent(row["changed"]))
+        if measured:
+            ends = "" if row["low"] is None else f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}"
+            cells += [percent(row["measured"]), ends, "" if row["outside"] is None else percent(row["outside"])]
+        table.add_row(*cells, f"{row['flip_rate']:.3g}")
+    clean = found.prepared.questions.clean_accuracy
+    if clean is not None:
+        table.add_section()
+        table.add_row("clean", percent(clean), *[""] * (len(table.columns) - 2))
+    return table

@@ -1,0 +1,175 @@
+"""Accuracy over a memory's operating points without injecting faults, and beside it, if asked, what trials measure.
+
+from host import predict
+found = predict("digits-bnn", memory="uniform", sweep="ber=0.01:0.15:0.01")
+found.frame             # polars: one row per operating point
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from emulator.bit_rates import bit_rates
+from emulator.deployment import ReadPolicy
+from emulator.prediction import Prediction
+from emulator.prediction import predict as predict_points
+from emulator.run import chunk_size
+from emulator.storage import codes_of
+from host.data import Dataset
+from host.execute import default_threads, run
+from host.results import StudyResult
+from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Point, Prepared, Study, prepare
+from host.sweep import Sweep, parse_sweep
+from memmodels.catalogue import MemorySpec, parse_spec
+from memmodels.errors import UsageError
+
+SCHEMA_VERSION = 1
+_ENOUGH = 10_000
+"""Images times samples, unless told: the standard error is then below 0.5 points, whatever the accuracy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Predictions of every point of a study; measured: trials of the same study, or None. seconds: of the prediction alone."""
+
+    prepared: Prepared
+    predictions: tuple[Prediction, ...]
+    samples: int
+    seconds: float
+    measured: StudyResult | None = None
+
+    @property
+    def labelled(self) -> bool:
+        return self.prepared.questions.labels is not None
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """One row per point: accuracy (null without labels), share of changed answers, standard error of both, flip rate.
+
+        With measured trials: their mean, its 95 % interval (null for one trial), and by how much the prediction lies outside it.
+        """
+        rows = [self._row(point, found) for point, found in zip(self.prepared.points, self.predictions, strict=True)]
+        frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("sweep_value").cast(pl.Float64))
+        if self.measured is None:
+            return frame
+        summary = self.measured.summary.select(
+            pl.col("sweep_value"), pl.col("mean").alias("measured"), pl.col("low"), pl.col("high"), pl.col("trials")
+        )
+        score = pl.col("accuracy") if self.labelled else 1 - pl.col("changed")
+        outside = pl.max_horizontal(pl.col("low") - score, score - pl.col("high"), pl.lit(0.0))
+        joined = frame.join(summary, on="sweep_value", how="left", nulls_equal=True)
+        return joined.with_columns(pl.when(pl.col("low").is_null()).then(None).otherwise(outside).alias("outside"))
+
+    def _row(self, point: Point, found: Prediction) -> dict[str, object]:
+        sweep = self.prepared.study.sweep
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": self.prepared.model.name,
+            "data": self.prepared.dataset.name,
+            "memory": point.memory,
+            "places": point.places,
+            "sweep_key": sweep.key if sweep else None,
+            "sweep_value": point.value,
+            "images": len(self.prepared.dataset),
+            "samples": self.samples,
+            "flip_rate": expected_rate(self.prepared, point),
+            "accuracy": found.accuracy,
+            "changed": found.changed,
+            "error": found.error,
+            "clean_accuracy": self.prepared.questions.clean_accuracy,
+        }
+
+
+def chunks(prepared: Prepared) -> int:
+    """How often `on_chunk` of `predict_study` is called."""
+    return -(-len(prepared.dataset) // chunk_size(prepared.network))
+
+
+def expected_rate(prepared: Prepared, point: Point) -> float:
+    """Flips per stored bit of the placed weights, on what they store."""
+    network, flips, bits = prepared.network, 0.0, 0
+    rates = bit_rates(network, point.placement)
+    for slot in point.placement.slots:
+        tensor = network.tensors[slot.tensor]
+        bits += tensor.values.size * len(slot.planes)
+        if slot.tensor in rates:
+            codes = codes_of(tensor.values, tensor.encoding)
+            for plane in slot.planes:
+                ones = int(np.count_nonzero((codes >> np.uint64(plane)) & np.uint64(1)))
+                own = rates[slot.tensor]
+                flips += ones * own.p10[plane] + (codes.size - ones) * own.p01[plane]
+    return flips / max(bits, 1)
+
+
+def predict_study(
+    prepared: Prepared,
+    samples: int | None = None,
+    threads: int | None = None,
+    on_chunk: Callable[[], None] | None = None,
+) -> Predicted:
+    """Predict every point of a study; its trials and batch play no part. samples: None takes enough for the images there are."""
+    study = prepared.study
+    if study.die is not None:
+        raise UsageError(f"Predicting die {study.die}", "a prediction averages over all dies", "Leave --die out, or emulate")
+    chosen = samples or max(2, -(-_ENOUGH // max(1, len(prepared.dataset))))
+    began = time.perf_counter()
+    found = predict_points(
+        prepared.plan,
+        [point.placement for point in prepared.points],
+        prepared.questions,
+        study.read_every,
+        samples=chosen,
+        seed=study.seed,
+        threads=threads or default_threads(),
+        on_chunk=(lambda images: on_chunk()) if on_chunk else None,
+    )
+    return Predicted(prepared, tuple(found), chosen, time.perf_counter() - began)
+
+
+def measure(predicted: Predicted, threads: int | None = None, on_trial: Callable[[], None] | None = None) -> Predicted:
+    """The same with the study's trials run beside it."""
+    result = run(predicted.prepared, threads=threads, on_trial=(lambda progress: on_trial()) if on_trial else None)
+    return Predicted(predicted.prepared, predicted.predictions, predicted.samples, predicted.seconds, result)
+
+
+def predict(
+    model: str | Path = "digits-bnn",
+    data: str | Path | Dataset | None = None,
+    *,
+    memory: str | MemorySpec | None = None,
+    sweep: str | Sweep | None = None,
+    place: Mapping[str, str | MemorySpec] | None = None,
+    read_every: Literal["load", "batch", "image", "access"] = "load",
+    samples: int | None = None,
+    check_trials: int = 0,
+    seed: int = 0,
+    images: int | None = None,
+    data_dir: Path | None = None,
+    threads: int | None = None,
+) -> Predicted:
+    """Predict a network's accuracy on a memory; the arguments mean what the CLI's options mean.
+
+    check_trials: also run so many trials per point. UsageError where a memory's cells do not err independently of each other.
+    """
+    if memory is None and sweep is None:
+        sweep = DEFAULT_SWEEP
+    study = Study(
+        model=str(model),
+        data=None if data is None or isinstance(data, Dataset) else str(data),
+        memory=DEFAULT_MEMORY if memory is None else parse_spec(memory) if isinstance(memory, str) else memory,
+        places=tuple((target, parse_spec(spec) if isinstance(spec, str) else spec) for target, spec in (place or {}).items()),
+        sweep=parse_sweep(sweep) if isinstance(sweep, str) else sweep,
+        trials=max(1, check_trials),
+        read_every=ReadPolicy(read_every),
+        seed=seed,
+        images=images,
+    )
+    found = predict_study(prepare(study, data_dir, data if isinstance(data, Dataset) else None), samples, threads)
+    return measure(found, threads) if check_trials else found
