@@ -10,17 +10,32 @@ result.save("out")      # the files that `weakcell emulate --out out` writes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Literal
 
 from emulator.deployment import ReadPolicy
 from host.data import Dataset
 from host.execute import Progress, run
+from host.folder import save_study
 from host.models import find_model
+from host.report.caption import caption_of
 from host.results import StudyResult
 from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study, prepare
 from host.sweep import Sweep, parse_sweep
 from memmodels.catalogue import MemorySpec, parse_spec
+
+
+class Emulation(StudyResult):
+    """What `emulate` found. It shows itself in a notebook, and `save` writes it into a folder."""
+
+    def save(self, out: str | Path, overwrite: bool = False) -> Path:
+        """Write tables, configuration and figure into the folder `out`; OutputError if that cannot be. Returns the folder."""
+        return save_study(self, Path(out), overwrite)
+
+    def _repr_html_(self) -> str:
+        table, caption = self.summary._repr_html_(), escape(caption_of(self.prepared))
+        return f"<p><b>{escape(repr(self))}</b></p>{table}<p>{caption}</p>"
 
 
 def emulate(
@@ -31,6 +46,7 @@ def emulate(
     sweep: str | Sweep | None = None,
     place: Mapping[str, str | MemorySpec] | None = None,
     trials: int = 10,
+    first_trial: int = 0,
     die: int | None = None,
     read_every: Literal["load", "batch", "image", "access"] = "load",
     batch: int = 256,
@@ -39,7 +55,7 @@ def emulate(
     data_dir: Path | None = None,
     threads: int | None = None,
     on_trial: Callable[[Progress], None] | None = None,
-) -> StudyResult:
+) -> Emulation:
     """Run a network on a memory, at one operating point or over a sweep; the arguments mean what the CLI's options mean.
 
     Without memory and sweep, the 14 nm SRAM over its supply voltage. Raises the errors of `memmodels.errors`; Ctrl-C raises
@@ -55,6 +71,7 @@ def emulate(
         places=tuple((target, parse_spec(spec) if isinstance(spec, str) else spec) for target, spec in (place or {}).items()),
         sweep=parse_sweep(sweep) if isinstance(sweep, str) else sweep,
         trials=trials,
+        first_trial=first_trial,
         die=die,
         read_every=ReadPolicy(read_every),
         batch=batch,
@@ -62,4 +79,5 @@ def emulate(
         images=images,
     )
     prepared = prepare(study, data_dir, data if isinstance(data, Dataset) else None)
-    return run(prepared, threads=threads, on_trial=on_trial)
+    found = run(prepared, threads=threads, on_trial=on_trial)
+    return Emulation(found.prepared, found.outcomes, found.complete, found.seconds)

@@ -14,7 +14,7 @@ from emulator.accuracy import Questions, run_trial
 from emulator.deployment import ReadPolicy, reads_per_inference
 from emulator.run import chunk_size
 from emulator.storage import codes_of
-from host.execute import default_threads
+from host.campaign.executors import default_workers
 from host.study import Point, Prepared, resolved
 from memmodels.errors import UsageError
 
@@ -37,7 +37,7 @@ class Estimate:
 
 def estimate(prepared: Prepared, threads: int | None = None) -> Estimate:
     """Time a few images at the first, middle and last point and scale up; assumes that time grows with the images."""
-    used = min(threads or default_threads(), prepared.jobs)
+    used = min(threads or default_workers(), prepared.jobs)
     chosen = {0, len(prepared.points) // 2, len(prepared.points) - 1}
     per_trial = float(np.mean([_seconds_of_trial(prepared, prepared.points[index]) for index in sorted(chosen)]))
     return Estimate(
@@ -100,7 +100,7 @@ def check_fault_list(prepared: Prepared, yes: bool = False) -> float:
     """The rows to expect; UsageError if there will be too many, or recording them needs too much memory, unless `yes`."""
     rows = expected_rows(prepared)
     largest = max((kept for _, kept in _by_slot(prepared)), default=0.0)
-    needed = rows * 30 + largest * len(prepared.network.tensors) * default_threads()
+    needed = rows * 30 + largest * len(prepared.network.tensors) * default_workers()
     if not yes and (rows > MOST_ROWS or needed > MOST_BYTES):
         raise UsageError(
             "Saving the fault list of this study",

@@ -1,18 +1,19 @@
-"""Running a study: points x trials are independent jobs on threads; results do not depend on how they are shared out.
+"""Running one study in memory: points x trials on an executor; results do not depend on how they are shared out.
 
-Kernels release the GIL, so threads run in parallel. Ctrl-C keeps the points whose trials have all finished.
+A campaign does the same with many networks and a store (`host.campaign.sweep`). Ctrl-C keeps the points whose trials have all
+finished.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from threading import Event
+from dataclasses import dataclass, field
+from functools import partial
 
-from emulator.accuracy import TrialResult, run_trial
+from emulator.accuracy import run_trial
+from host.campaign.executors import Executor, Threads, default_workers
+from host.campaign.tasks import Done, Task, perform, task_of
 from host.faultlist import FaultRows, rows_of
 from host.results import Outcome, StudyResult
 from host.study import Point, Prepared, Study, prepare
@@ -41,11 +42,6 @@ class StudyInterrupted(Interrupted):
         self.result = result
 
 
-def default_threads() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_study(study: Study, **options: object) -> StudyResult:
     """Prepare and run a study; the options are those of `run`."""
     return run(prepare(study), **options)  # type: ignore[arg-type]
@@ -59,80 +55,90 @@ def run(
     on_point: Callable[[StudyResult, Point], None] | None = None,
     memories: MemoriesOf | None = None,
     record: bool = False,
+    executor: Executor | None = None,
 ) -> StudyResult:
     """Run all trials of all points; StudyInterrupted on Ctrl-C, with what was finished.
 
     on_trial, on_point: called in this thread when a trial, or the last trial of a point, has finished; `on_point` gets all
     finished points so far. memories: instead of opening the placements' SPECs. record: keep every flip (`result.faults`).
+    executor: instead of threads; it has no part in memories that are given, nor in records.
     """
-    began, stop = time.perf_counter(), Event()
-    outcomes: dict[tuple[int, int], Outcome] = {}
-    faults: dict[tuple[int, int], FaultRows] = {}
-    finished: list[Point] = []
-    trials = prepared.study.trials
-
-    def job(point: Point, trial: int) -> tuple[Outcome, FaultRows | None] | None:
-        if stop.is_set():
-            return None
-        start = time.perf_counter()
-        result = _trial(prepared, point, trial, memories, record)
-        outcome = Outcome(point, result, time.perf_counter() - start)
-        return outcome, rows_of(prepared.network, point, result) if record else None
-
-    def result_so_far() -> StudyResult:
-        done = sorted(finished, key=_order)
-        of_points = tuple(outcomes[point.index, trial] for point in done for trial in range(trials))
-        flips = tuple(faults[point.index, trial] for point in done for trial in range(trials)) if record else None
-        return StudyResult(prepared, of_points, len(done) == len(prepared.points), time.perf_counter() - began, flips)
-
-    with ThreadPoolExecutor(threads or default_threads(), thread_name_prefix="trial") as pool:
-        waiting: set[Future[tuple[Outcome, FaultRows | None] | None]] = set()
-        try:
-            submitted = [pool.submit(job, point, trial) for point in prepared.points for trial in range(trials)]
-            order, waiting = {future: place for place, future in enumerate(submitted)}, set(submitted)
-            while waiting:
-                ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in sorted(ready, key=order.__getitem__):
-                    made = future.result()
-                    assert made is not None
-                    outcome, rows = made
-                    point, key = outcome.point, (outcome.point.index, outcome.result.trial)
-                    outcomes[key] = outcome
-                    if rows is not None:
-                        faults[key] = rows
-                    if all((point.index, trial) in outcomes for trial in range(trials)):
-                        finished.append(point)
-                        if on_point:
-                            on_point(result_so_far(), point)
-                    if on_trial:
-                        on_trial(Progress(len(outcomes), prepared.jobs, point, outcome))
-        except KeyboardInterrupt:
-            raise StudyInterrupted(
-                f"Emulating {prepared.model.name}",
-                f"interrupted after {len(finished)} of {len(prepared.points)} points",
-                "Finished points are kept; the same command starts again",
-                result_so_far(),
-            ) from None
-        finally:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-    return result_so_far()
+    work = _Work(prepared, time.perf_counter())
+    if executor is None or memories is not None or record:
+        executor = Threads(_performer(prepared, memories, record), threads or default_workers())
+    tasks = (task_of(prepared, point, point.index, (trial,)) for point in prepared.points for trial in prepared.trials)
+    try:
+        for done in executor.run(tasks):
+            point = prepared.points[done.cell]
+            outcome = work.add(point, done, record)
+            if work.is_finished(point):
+                work.finished.append(point)
+                if on_point:
+                    on_point(work.result(record), point)
+            if on_trial:
+                on_trial(Progress(len(work.outcomes), prepared.jobs, point, outcome))
+    except KeyboardInterrupt:
+        raise StudyInterrupted(
+            f"Emulating {prepared.model.name}",
+            f"interrupted after {len(work.finished)} of {len(prepared.points)} points",
+            "Finished points are kept; the same command starts again",
+            work.result(record),
+        ) from None
+    return work.result(record)
 
 
-def _trial(prepared: Prepared, point: Point, trial: int, memories: MemoriesOf | None, record: bool) -> TrialResult:
-    study = prepared.study
-    return run_trial(
-        prepared.plan,
-        point.placement,
-        prepared.questions,
-        study.read_every,
-        trial=trial,
-        seed=study.seed,
-        die=study.die,
-        batch=study.batch,
-        memories=None if memories is None else memories(point, trial),
-        record=record,
-    )
+@dataclass(eq=False)
+class _Work:
+    """What has come back so far."""
+
+    prepared: Prepared
+    began: float
+    outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
+    faults: dict[tuple[int, int], FaultRows] = field(default_factory=dict)
+    finished: list[Point] = field(default_factory=list)
+
+    def add(self, point: Point, done: Done, record: bool) -> Outcome:
+        (result,), (seconds,) = done.results, done.seconds
+        outcome = Outcome(point, result, seconds)
+        self.outcomes[point.index, result.trial] = outcome
+        if record:
+            self.faults[point.index, result.trial] = rows_of(self.prepared.network, point, result)
+        return outcome
+
+    def is_finished(self, point: Point) -> bool:
+        return all((point.index, trial) in self.outcomes for trial in self.prepared.trials)
+
+    def result(self, record: bool) -> StudyResult:
+        done = sorted(self.finished, key=_order)
+        keys = [(point.index, trial) for point in done for trial in self.prepared.trials]
+        faults = tuple(self.faults[key] for key in keys) if record else None
+        complete, seconds = len(done) == len(self.prepared.points), time.perf_counter() - self.began
+        return StudyResult(self.prepared, tuple(self.outcomes[key] for key in keys), complete, seconds, faults)
+
+
+def _performer(prepared: Prepared, memories: MemoriesOf | None, record: bool) -> Callable[[Task], Done]:
+    """How a thread does a task; memories that were given and records never leave this process."""
+    if memories is None and not record:
+        return partial(perform, {prepared.bench.key: prepared.bench})
+
+    def work(task: Task) -> Done:
+        start, (trial,) = time.perf_counter(), task.trials
+        own = None if memories is None else memories(prepared.points[task.cell], trial)
+        result = run_trial(
+            prepared.plan,
+            task.placement,
+            prepared.questions,
+            task.read_every,
+            trial=trial,
+            seed=task.seed,
+            die=task.die,
+            batch=task.batch,
+            memories=own,
+            record=record,
+        )
+        return Done(task.cell, (result,), (time.perf_counter() - start,))
+
+    return work
 
 
 def _order(point: Point) -> tuple[float, int]:

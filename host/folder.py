@@ -54,6 +54,14 @@ class ResultsFolder:
         write_atomically(self.path / name, lambda place: place.write_text(text, encoding="utf-8"))
 
 
+def save_study(result: StudyResult, path: Path, overwrite: bool = False) -> Path:
+    """Tables, configuration and figure of a study into a folder; OutputError if that cannot be. Returns the folder."""
+    folder = open_folder(path, result.prepared, overwrite)
+    folder.write(result)
+    folder.write_figure(result)
+    return folder.path
+
+
 def open_folder(path: Path, prepared: Prepared, overwrite: bool = False) -> ResultsFolder:
     """The folder, made if it is not there; OutputError if it cannot be written or holds another study's results.
 
@@ -105,7 +113,7 @@ def configuration_of(result: StudyResult, command: list[str] | None = None) -> d
         "data": {"name": prepared.dataset.name, "source": prepared.dataset.source, "labels": result.labelled},
         "clean_accuracy": prepared.questions.clean_accuracy,
         "command": command,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **versions()},
     }
 
 
@@ -132,6 +140,11 @@ def _point(point: Point) -> dict[str, Any]:
         "energy_per_inference": energies,
         "energy_share": point.cost.share,
     }
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of everything that results could depend on."""
+    return {name: _version(name) for name in _PACKAGES}
 
 
 def _version(package: str) -> str | None:

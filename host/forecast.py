@@ -22,8 +22,9 @@ from emulator.prediction import Prediction
 from emulator.prediction import predict as predict_points
 from emulator.run import chunk_size
 from emulator.storage import codes_of
+from host.campaign.executors import default_workers
 from host.data import Dataset
-from host.execute import default_threads, run
+from host.execute import run
 from host.results import StudyResult
 from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Point, Prepared, Study, prepare
 from host.sweep import Sweep, parse_sweep
@@ -127,7 +128,7 @@ def predict_study(
         study.read_every,
         samples=chosen,
         seed=study.seed,
-        threads=threads or default_threads(),
+        threads=threads or default_workers(),
         on_chunk=(lambda images: on_chunk()) if on_chunk else None,
     )
     return Predicted(prepared, tuple(found), chosen, time.perf_counter() - began)

@@ -84,7 +84,7 @@ class Replay:
             homeless = [bit for bit in np.unique(part.bit) if (tensor, int(bit)) not in placed]
             if homeless:
                 raise InputError(asked, f"bit {homeless[0]} of {tensor} lives in no memory", "Place the tensor in one with --place")
-            if value not in {point.value for point in prepared.points} or not 0 <= trial < prepared.study.trials:
+            if value not in {point.value for point in prepared.points} or trial not in prepared.trials:
                 raise InputError(asked, f"it has rows of trial {trial} at {value}, which its header lacks", "Bring the whole list")
 
 
@@ -95,7 +95,7 @@ def study_of(faults: FaultList, base: Study, given: Mapping[str, Any]) -> Study:
     Without a header, `base` stands, with as many trials as the list names.
     """
     if faults.header is None:
-        useless = [name for name in ("memory", "sweep", "trials", "die", "seed") if name in given]
+        useless = [name for name in ("memory", "sweep", "trials", "first_trial", "die", "seed") if name in given]
         if useless:
             raise UsageError(
                 f"--{useless[0]} with --faults", "a list without a header stands for the memory itself", "Leave it out"
@@ -121,6 +121,7 @@ def _study_of_header(header: Mapping[str, Any], base: Study) -> Study:
         places=tuple((target, parse_spec(spec)) for target, _, spec in places),
         sweep=None if sweep is None else Sweep(str(sweep["key"]), tuple(float(value) for value in sweep["values"])),
         trials=int(header["trials"]),
+        first_trial=int(header.get("first_trial", 0)),
         die=None if header["die"] is None else int(header["die"]),
         read_every=ReadPolicy(header["read_every"]),
         batch=int(header["batch"]),

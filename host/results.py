@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -21,7 +20,7 @@ SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
 LOW_SHARE = 0.05
 
-_SCHEMA: dict[str, Any] = {
+COLUMNS: dict[str, Any] = {
     "schema_version": pl.Int32,
     "sampler": pl.Int32,
     "model": pl.String,
@@ -76,7 +75,7 @@ class StudyResult:
     def frame(self) -> pl.DataFrame:
         """One row per point and trial, ascending; shares in [0, 1]; energy per inference, null where none is published."""
         prepared = self.prepared
-        named = {**_SCHEMA, **{f"energy_pJ[{part}]": pl.Float64 for part in energy_parts(prepared)}}
+        named = {**COLUMNS, **{f"energy_pJ[{part}]": pl.Float64 for part in energy_parts(prepared)}}
         schema = {**named, **{f"flips[{name}]": pl.Int64 for name in placed_tensors(prepared)}}
         rows = [row_of(prepared, outcome) for outcome in self.outcomes]
         return pl.DataFrame(rows, schema=schema, orient="row")
@@ -89,28 +88,12 @@ class StudyResult:
     @property
     def labelled(self) -> bool:
         """Whether the data have labels, so that there is an accuracy."""
-        return self.prepared.questions.labels is not None
-
-    def save(self, out: str | Path, overwrite: bool = False) -> Path:
-        """Write tables, configuration and figure into the folder `out`; OutputError if that cannot be. Returns the folder."""
-        from host.folder import open_folder
-
-        folder = open_folder(Path(out), self.prepared, overwrite)
-        folder.write(self)
-        folder.write_figure(self)
-        return folder.path
+        return self.prepared.bench.labelled
 
     def __repr__(self) -> str:
         study, points = self.prepared.study, len(self.outcomes) // max(1, self.prepared.study.trials)
         state = "" if self.complete else f", interrupted: {len(self.prepared.points)} were asked for"
         return f"StudyResult<{self.prepared.model.name} on {study.memory}: {points} points x {study.trials} trials{state}>"
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        from host.report.caption import caption_of
-
-        return f"<p><b>{escape(repr(self))}</b></p>{self.summary._repr_html_()}<p>{escape(caption_of(self))}</p>"
 
 
 def energy_parts(prepared: Prepared) -> tuple[str, ...]:
@@ -125,7 +108,25 @@ def placed_tensors(prepared: Prepared) -> tuple[str, ...]:
 
 def row_of(prepared: Prepared, outcome: Outcome) -> dict[str, object]:
     """One trial as a row."""
-    study, point, result = prepared.study, outcome.point, outcome.result
+    result, tensors = outcome.result, placed_tensors(prepared)
+    row = {
+        **cell_columns(prepared, outcome.point),
+        "trial": result.trial,
+        "die": result.die,
+        "accuracy": result.accuracy,
+        "changed": result.changed,
+        "flips": sum(result.flips.values()),
+        "bits_read": sum(result.bits_read.values()),
+        "flip_rate": result.flip_rate,
+        **{f"flips[{name}]": result.flips.get(name, 0) for name in tensors},
+    }
+    ordered = {name: row[name] for name in COLUMNS}
+    return {**ordered, **{name: value for name, value in row.items() if name not in COLUMNS}}
+
+
+def cell_columns(prepared: Prepared, point: Point) -> dict[str, object]:
+    """What all rows of a point share."""
+    study = prepared.study
     energy, latency = point.energy, point.cost.latency
     known = point.cost.parts or {}
     return {
@@ -137,25 +138,17 @@ def row_of(prepared: Prepared, outcome: Outcome) -> dict[str, object]:
         "places": point.places,
         "sweep_key": study.sweep.key if study.sweep else None,
         "sweep_value": point.value,
-        "trial": result.trial,
-        "die": result.die,
         "seed": study.seed,
         "read_every": str(study.read_every),
         "batch": study.batch,
-        "images": result.images,
-        "accuracy": result.accuracy,
+        "images": len(prepared.dataset),
         "clean_accuracy": prepared.questions.clean_accuracy,
-        "changed": result.changed,
-        "flips": sum(result.flips.values()),
-        "bits_read": sum(result.bits_read.values()),
-        "flip_rate": result.flip_rate,
         "energy": energy.value if energy else None,
         "energy_unit": energy.unit if energy else None,
         "energy_basis": energy.basis if energy else None,
         "energy_share": point.cost.share if energy else None,
         "latency_ns": latency.value if latency else None,
         **{f"energy_pJ[{part}]": known[part].value if part in known else None for part in energy_parts(prepared)},
-        **{f"flips[{name}]": result.flips.get(name, 0) for name in placed_tensors(prepared)},
     }
 
 

@@ -6,7 +6,6 @@ whatever is wrong is said before the first trial.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,12 +16,14 @@ from emulator.deployment import ReadPolicy, deploy
 from emulator.energy import InferenceCost, cost_per_inference
 from emulator.network import Network
 from emulator.placement import Placement, place
-from emulator.plan import Plan, compile_plan
-from host.data import Dataset, load_data
-from host.models import Model, find_model
+from emulator.plan import Plan
+from host.bench import Bench, open_bench
+from host.data import Dataset
+from host.digests import memory_file_sha256, sha256_of
+from host.models import Model
 from host.sweep import Sweep, parse_sweep
 from memmodels.catalogue import MemorySpec
-from memmodels.errors import InputError, UsageError
+from memmodels.errors import UsageError
 from memmodels.memory import Quantity
 from memmodels.sampler import VERSION as SAMPLER_VERSION
 
@@ -39,7 +40,8 @@ class Study:
 
     model: a shipped name or a path. data: a name or a path; None takes the shipped network's own. memory: the default memory;
     places: rules (target, SPEC) as in `emulator.place`. trials: passes over the data per point; trial t runs on die t unless
-    `die` pins it. batch: images per read under `read_every=batch`. images: only the first of them.
+    `die` pins it. first_trial: the number of the first of them. batch: images per read under `read_every=batch`. images: only the
+    first so many.
     """
 
     model: str = "digits-bnn"
@@ -48,6 +50,7 @@ class Study:
     places: tuple[tuple[str, MemorySpec], ...] = ()
     sweep: Sweep | None = DEFAULT_SWEEP
     trials: int = 10
+    first_trial: int = 0
     die: int | None = None
     read_every: ReadPolicy = ReadPolicy.LOAD
     batch: int = 256
@@ -57,7 +60,7 @@ class Study:
     def check(self) -> None:
         """UsageError for a number out of range; MemorySpecError for any operating point that a law does not cover."""
         for name, value, low in (("trials", self.trials, 1), ("batch", self.batch, 1), ("images", self.images, 1),
-                                 ("die", self.die, 0), ("seed", self.seed, 0)):  # fmt: skip
+                                 ("first-trial", self.first_trial, 0), ("die", self.die, 0), ("seed", self.seed, 0)):  # fmt: skip
             if value is not None and not low <= value < 1 << 63:
                 raise UsageError(f"--{name} {value}", f"it must lie in {low} … 2^63 - 1", "Give a number in that range")
         for _, spec in self.places:
@@ -95,16 +98,34 @@ class Prepared:
     """A study with everything loaded and every point checked."""
 
     study: Study
-    model: Model
-    dataset: Dataset
-    plan: Plan
-    questions: emulator.Questions
+    bench: Bench
     points: tuple[Point, ...]
     replays: str | None = None
 
     @property
+    def model(self) -> Model:
+        return self.bench.model
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.bench.dataset
+
+    @property
+    def plan(self) -> Plan:
+        return self.bench.plan
+
+    @property
+    def questions(self) -> emulator.Questions:
+        return self.bench.questions
+
+    @property
     def network(self) -> Network:
-        return self.plan.network
+        return self.bench.network
+
+    @property
+    def trials(self) -> range:
+        """The numbers of the trials at every point."""
+        return range(self.study.first_trial, self.study.first_trial + self.study.trials)
 
     @property
     def jobs(self) -> int:
@@ -119,23 +140,42 @@ class Prepared:
         """Everything that the results depend on, and nothing else: equal identities have equal results."""
         study = self.study
         return {
-            "model": self.model.name,
-            "model_sha256": self.model.sha256,
-            "weights_sha256": weights_sha256(self.network),
-            "data": self.dataset.name,
-            "data_sha256": self.dataset.sha256,
+            **self.bench.identity,
             "memory": str(study.memory),
             "places": [f"{target}={spec}" for target, spec in study.places],
             "sweep": None if study.sweep is None else {"key": study.sweep.key, "values": sorted(study.sweep.values)},
             "trials": study.trials,
+            "first_trial": study.first_trial,
             "die": study.die,
             "read_every": str(study.read_every),
             "batch": study.batch,
             "seed": study.seed,
-            "images": len(self.dataset),
             "sampler": SAMPLER_VERSION,
             "replays": self.replays,
         }
+
+    def cell_identity(self, point: Point) -> dict[str, object]:
+        """Everything that the runs of one point depend on besides the number of the trial: with it, the identity of a run.
+
+        The batch counts only where reads go by batches. Memories that live in files count with the contents of these.
+        """
+        study = self.study
+        arrays = [resolved(spec) for spec in point.placement.arrays]
+        return {
+            **{key: value for key, value in self.bench.identity.items() if key not in ("model", "data")},
+            "memories": [str(spec) for spec in arrays],
+            "files": [memory_file_sha256(spec.name) for spec in arrays],
+            "slots": [[slot.tensor, list(slot.planes), slot.array] for slot in point.placement.slots],
+            "read_every": str(study.read_every),
+            "batch": study.batch if study.read_every is ReadPolicy.BATCH else None,
+            "die": study.die,
+            "seed": study.seed,
+            "sampler": SAMPLER_VERSION,
+        }
+
+    def cell_sha256(self, point: Point) -> str:
+        """The point's name in a store of runs."""
+        return sha256_of(self.cell_identity(point))
 
 
 def prepare(
@@ -144,39 +184,24 @@ def prepare(
     dataset: Dataset | None = None,
     replays: str | None = None,
     memory_label: str | None = None,
+    bench: Bench | None = None,
 ) -> Prepared:
     """Load and check everything; raises what is wrong before anything runs.
 
     dataset: takes the place of loading one. replays: hash of the fault list that the memories will replay. memory_label: what
-    results call the default memory if not by its SPEC.
+    results call the default memory if not by its SPEC. bench: the study's network and data, if they are loaded already.
     """
     study.check()
-    model = find_model(study.model)
-    network = emulator.load(model.path)
-    placements = [(value, place(network, spec, study.places)) for value, spec in study.operating_points()]
+    if bench is None:
+        bench = open_bench(study.model, study.data, study.images, data_dir, dataset)
+    placements = [(value, place(bench.network, spec, study.places)) for value, spec in study.operating_points()]
     if study.sweep is not None and not any(slot.array == 0 for slot in placements[0][1].slots):
         raise UsageError(f"Sweep of {study.sweep.key}", "nothing lives in the default memory that it moves", "Change --place")
-    if len(network.inputs) != 1:
-        found = f"the network has the inputs {', '.join(network.inputs)}"
-        raise InputError(f"Emulating {model.name}", found, "Emulate networks with one input; weakcell infer takes several")
-    if dataset is None:
-        dataset = _data_of(study, model, data_dir)
-    dataset = dataset.first(study.images)
-    plan = compile_plan(network)
-    questions = emulator.pose(plan, {network.inputs[0]: dataset.x}, dataset.y)
-    points = tuple(_point(study, plan, i, value, made, len(dataset)) for i, (value, made) in enumerate(placements))
-    log.info("prepared %s on %s: %d points", model.name, dataset.name, len(points))
+    points = tuple(_point(study, bench.plan, i, value, made, len(bench.dataset)) for i, (value, made) in enumerate(placements))
+    log.info("prepared %s on %s: %d points", bench.model.name, bench.dataset.name, len(points))
     if memory_label is not None:
         points = tuple(replace(point, memory=memory_label, lifetimes=()) for point in points)
-    return Prepared(study, model, dataset, plan, questions, points, replays)
-
-
-def _data_of(study: Study, model: Model, data_dir: Path | None) -> Dataset:
-    name = study.data or model.data
-    if name is None:
-        asked = f"Emulating {model.name} without data"
-        raise UsageError(asked, "it is not a shipped network", "Give --data NAME or --data FILE.npz")
-    return load_data(name, data_dir)
+    return Prepared(study, bench, points, replays)
 
 
 def _point(study: Study, plan: Plan, index: int, value: float | None, placement: Placement, images: int) -> Point:
@@ -198,12 +223,3 @@ def _point(study: Study, plan: Plan, index: int, value: float | None, placement:
 def resolved(spec: MemorySpec) -> MemorySpec:
     """The SPEC with every condition spelled out, defaults included."""
     return MemorySpec(spec.name, spec.technology.resolve(spec.conditions))
-
-
-def weights_sha256(network: Network) -> str:
-    """Of every stored tensor: name, encoding, shape and values, wherever the file keeps them."""
-    digest = hashlib.sha256()
-    for tensor in network.tensors.values():
-        digest.update(f"{tensor.name} {tensor.encoding} {tensor.values.shape}".encode())
-        digest.update(tensor.values.astype("<i4").tobytes())
-    return digest.hexdigest()

@@ -23,7 +23,8 @@ from emulator.deployment import Deployment, ReadPolicy, deploy
 from emulator.network import Convolution, Network
 from emulator.plan import Plan, compile_plan
 from emulator.run import infer, outputs_under_faults
-from host.execute import MemoriesOf, default_threads
+from host.campaign.executors import default_workers
+from host.execute import MemoriesOf
 from host.study import Point, Prepared, Study, prepare
 from host.sweep import Sweep
 from memmodels.address import set_bits
@@ -386,7 +387,7 @@ def validate(
     violations: list[Violation] = []
     rounded = 0
     jobs = [(point, first + trial) for point in prepared.points for trial in range(prepared.study.trials)]
-    with ThreadPoolExecutor(threads or default_threads(), thread_name_prefix="validate") as pool:
+    with ThreadPoolExecutor(threads or default_workers(), thread_name_prefix="validate") as pool:
         step = 64
         for start in range(0, len(jobs), step):  # a few at a time, so that findings never pile up
             part = jobs[start : start + step]

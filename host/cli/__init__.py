@@ -13,11 +13,13 @@ from typer.core import TyperGroup
 
 from host.cli.board import app as board
 from host.cli.emulate import emulate
+from host.cli.explain import explain
 from host.cli.firmware import app as firmware
 from host.cli.infer import infer
 from host.cli.inspect import inspect
 from host.cli.memories import memories
 from host.cli.predict import predict
+from host.cli.sweep import sweep
 from host.cli.validate import validate
 
 _EXAMPLES = """
@@ -69,6 +71,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 app.command(short_help="Accuracy and energy over a memory's operating points.")(emulate)
+app.command(short_help="Campaigns of many runs, kept and gone on with.")(sweep)
+app.command(short_help="The command that reproduces one row of a campaign.")(explain)
 app.command(short_help="Fault-free integer inference.")(infer)
 app.command(short_help="What a network is made of and what a memory will hold.")(inspect)
 app.command(short_help="Memory technologies and how each number is known.")(memories)

@@ -21,6 +21,7 @@ _MEMORY = "The memory of all weights: NAME or NAME:key=value,… ; `weakcell mem
 _PLACE = "Put a layer or tensor, or bits of it, elsewhere: LAYER=SPEC or LAYER@BITS=SPEC, as in conv1@7=uniform:ber=0. Repeatable."
 _SWEEP = "Move one condition: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: v_over_vmin=0.75:1.0:0.025]"
 _DIE = "Pin the die; without it, trial t runs on die t."
+_FIRST = "Number of the first trial: what a row of a table names. [default: 0]"
 _READ = "When weights are read again: once per trial, batch or image, or at each use. [default: load]"
 _SAVE = "Save every flip of every trial (.parquet or .csv)."
 _FAULTS = "Replay a saved fault list; its header says memory, sweep, trials, seed and read policy."
@@ -34,6 +35,7 @@ def emulate(
     place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=_PLACE, show_default=False)] = None,
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
     trials: Annotated[int | None, typer.Option(help="Passes over the data per point. [default: 10]", show_default=False)] = None,
+    first_trial: Annotated[int | None, typer.Option(help=_FIRST, show_default=False)] = None,
     die: Annotated[int | None, typer.Option(help=_DIE, show_default=False)] = None,
     read_every: Annotated[_Reads | None, typer.Option(help=_READ, show_default=False)] = None,
     batch: Annotated[
@@ -70,7 +72,7 @@ def emulate(
       weakcell emulate --memory uniform:ber=0.02 --save-faults flips.parquet; weakcell emulate --faults flips.parquet
     """
     given = {
-        "memory": memory, "place": place or None, "sweep": sweep, "trials": trials, "die": die,
+        "memory": memory, "place": place or None, "sweep": sweep, "trials": trials, "first_trial": first_trial, "die": die,
         "read_every": read_every, "batch": batch, "seed": seed, "images": images,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
@@ -131,7 +133,7 @@ def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
             raise UsageError(f"--place {rule}", "it is not LAYER=SPEC", "Write it as in --place conv1=uniform:ber=0.01")
         rules.append((target.strip(), parse_spec(spec)))
     alone = "memory" not in given and "sweep" not in given
-    plain = {name: given[name] for name in ("trials", "die", "batch", "seed", "images") if name in given}
+    plain = {name: given[name] for name in ("trials", "first_trial", "die", "batch", "seed", "images") if name in given}
     return Study(
         model=model,
         data=data,

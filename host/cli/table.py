@@ -13,9 +13,9 @@ from host.study import Point, Prepared
 
 def show_result(result: StudyResult) -> None:
     """One line per point, under a title and above a caption that says what the numbers mean."""
-    show(f"[bold]{escape(title_of(result))}[/]")
+    show(f"[bold]{escape(title_of(result.prepared))}[/]")
     show(table_of(result))
-    show(f"[dim]{escape(caption_of(result))}[/]")
+    show(f"[dim]{escape(caption_of(result.prepared))}[/]")
 
 
 def table_of(result: StudyResult) -> Table:
@@ -40,7 +40,7 @@ def table_of(result: StudyResult) -> Table:
     if latency:
         table.add_column("latency (ns)", justify="right")
     for row in summary.iter_rows(named=True):
-        cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result)), percent(row["mean"])]
+        cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result.prepared)), percent(row["mean"])]
         if many:
             cells += [f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}", percent(row["worst"])]
         if bound:

@@ -61,8 +61,8 @@ def draw(result: StudyResult) -> Figure:
     if energy:
         _energy(axes[1], result, x)
     _horizontal(axes[-1], result, x)
-    axes[0].set_title(textwrap.fill(title_of(result), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
-    caption = "\n".join(textwrap.wrap(caption_of(result), 132))
+    axes[0].set_title(textwrap.fill(title_of(result.prepared), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
+    caption = "\n".join(textwrap.wrap(caption_of(result.prepared), 132))
     figure.text(0.015, 0.012, caption, fontsize=6.8, color="#57606a", va="bottom", linespacing=1.4)
     return figure
 

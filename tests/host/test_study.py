@@ -13,7 +13,7 @@ from emulator.deployment import ReadPolicy
 from host import emulate
 from host.estimate import check_fault_list, estimate
 from host.execute import Progress, StudyInterrupted, run
-from host.folder import open_folder
+from host.folder import open_folder, save_study
 from host.results import StudyResult
 from host.study import Point, Study, prepare
 from host.sweep import parse_sweep
@@ -32,8 +32,8 @@ def result() -> StudyResult:
 @pytest.mark.parametrize("policy", ReadPolicy)
 def test_threads_and_order_change_nothing(threads: int, sweep: str, policy: ReadPolicy, tmp_path: Path) -> None:
     few = replace(BASE, images=12, batch=5, trials=2, read_every=policy)
-    expected = run(prepare(few), threads=1).save(tmp_path / "a")
-    again = run(prepare(replace(few, sweep=parse_sweep(sweep))), threads=threads).save(tmp_path / "b")
+    expected = save_study(run(prepare(few), threads=1), tmp_path / "a")
+    again = save_study(run(prepare(replace(few, sweep=parse_sweep(sweep))), threads=threads), tmp_path / "b")
     for name in ("results.parquet", "results.csv"):
         assert (expected / name).read_bytes() == (again / name).read_bytes()
 
@@ -58,7 +58,7 @@ def test_summary(result: StudyResult) -> None:
     assert summary["worst"][2] == part.min()
     assert summary["bound"].null_count() == 3
     assert "3 points x 3 trials" in repr(result)
-    assert "lifetime" in result._repr_html_()
+    assert "lifetime" in emulate(memory="uniform:ber=0.01", trials=2, images=5)._repr_html_()
 
 
 def test_single_trial_has_no_interval() -> None:
@@ -139,8 +139,8 @@ def test_ctrl_c_keeps_finished_points(tmp_path: Path, result: StudyResult) -> No
 
 
 def test_folder_of_another_study_is_refused(tmp_path: Path, result: StudyResult) -> None:
-    result.save(tmp_path / "out")
-    result.save(tmp_path / "out")
+    save_study(result, tmp_path / "out")
+    save_study(result, tmp_path / "out")
     other = prepare(replace(BASE, seed=1))
     with pytest.raises(OutputError, match="another study"):
         open_folder(tmp_path / "out", other)
@@ -151,12 +151,12 @@ def test_folder_of_another_study_is_refused(tmp_path: Path, result: StudyResult)
 
 
 def test_no_temporary_files_stay(tmp_path: Path, result: StudyResult) -> None:
-    names = {file.name for file in result.save(tmp_path / "out").iterdir()}
+    names = {file.name for file in save_study(result, tmp_path / "out").iterdir()}
     assert names == {"results.parquet", "results.csv", "study.json", "timings.json", "study.png", "study.svg"}
 
 
 def test_figures_repeat(tmp_path: Path, result: StudyResult) -> None:
-    one, two = result.save(tmp_path / "one"), result.save(tmp_path / "two")
+    one, two = save_study(result, tmp_path / "one"), save_study(result, tmp_path / "two")
     assert (one / "study.png").read_bytes() == (two / "study.png").read_bytes()
     assert (one / "study.svg").read_bytes() == (two / "study.svg").read_bytes()
 

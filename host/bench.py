@@ -1,0 +1,79 @@
+"""A bench: a network and data that are loaded, compiled and answered once, and on which any number of runs are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import emulator
+from emulator.network import Network
+from emulator.plan import Plan, compile_plan
+from host.data import Dataset, load_data
+from host.digests import sha256_of, weights_sha256
+from host.models import Model, find_model
+from memmodels.errors import InputError, UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A network and data, ready for runs. Immutable: threads share it, and it is what a worker is sent."""
+
+    model: Model
+    dataset: Dataset
+    plan: Plan
+    questions: emulator.Questions
+
+    @property
+    def network(self) -> Network:
+        return self.plan.network
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data have labels, so that there is an accuracy."""
+        return self.questions.labels is not None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What results depend on: the network's file and weights (which may lie in other files), and the images used."""
+        return {
+            "model": self.model.name,
+            "model_sha256": self.model.sha256,
+            "weights_sha256": weights_sha256(self.network),
+            "data": self.dataset.name,
+            "data_sha256": self.dataset.sha256,
+            "images": len(self.dataset),
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """A name that is another one as soon as the network or the data are."""
+        return sha256_of(self.identity)[:16]
+
+
+def open_bench(
+    model: str, data: str | None = None, images: int | None = None, data_dir: Path | None = None, dataset: Dataset | None = None
+) -> Bench:
+    """Load a network and data (the shipped network's own if None), and let the fault-free network answer.
+
+    dataset: takes the place of loading one. images: only the first of them. Raises InputError, ModelError or UsageError.
+    """
+    found = find_model(model)
+    network = emulator.load(found.path)
+    if len(network.inputs) != 1:
+        several = f"the network has the inputs {', '.join(network.inputs)}"
+        raise InputError(f"Emulating {found.name}", several, "Emulate networks with one input; weakcell infer takes several")
+    if dataset is None:
+        dataset = _data_of(found, data, data_dir)
+    dataset = dataset.first(images)
+    plan = compile_plan(network)
+    return Bench(found, dataset, plan, emulator.pose(plan, {network.inputs[0]: dataset.x}, dataset.y))
+
+
+def _data_of(model: Model, data: str | None, data_dir: Path | None) -> Dataset:
+    name = data or model.data
+    if name is None:
+        asked = f"Emulating {model.name} without data"
+        raise UsageError(asked, "it is not a shipped network", "Give --data NAME or --data FILE.npz")
+    return load_data(name, data_dir)

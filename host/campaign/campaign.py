@@ -1,0 +1,209 @@
+"""A campaign made ready: studies that share their networks and data, every point checked, every run named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from emulator.deployment import ReadPolicy
+from emulator.placement import place
+from host.bench import Bench, open_bench
+from host.campaign.schema import CampaignFile, MemoryTable, Mistake, Place, grid_values, refuse
+from host.models import shipped_models
+from host.study import Point, Prepared, Study, prepare
+from host.sweep import Sweep
+from memmodels.catalogue import MemorySpec, parse_spec
+from memmodels.errors import WeakcellError
+
+MOST_POINTS = 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One operating point of one study: what trials are made of. number: its place in the campaign."""
+
+    number: int
+    study: int
+    prepared: Prepared
+    point: Point
+
+    @cached_property
+    def sha256(self) -> str:
+        return self.prepared.cell_sha256(self.point)
+
+
+@dataclass(frozen=True, eq=False)
+class Campaign:
+    """Everything that is asked, loaded and checked.
+
+    studies: one per network, data, seed, read policy, placement, memory and combination of the grid's conditions but the first,
+    which is the one that the study sweeps. labels: what tells each from the others. trials: the most per point. half_width: of the
+    interval of the mean at which a point is done, None if all trials are made.
+    """
+
+    studies: tuple[Prepared, ...]
+    labels: tuple[str, ...]
+    trials: int
+    half_width: float | None
+    text: str
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        pairs = [(number, study, point) for number, study in enumerate(self.studies) for point in study.points]
+        return tuple(Cell(i, number, study, point) for i, (number, study, point) in enumerate(pairs))
+
+    @cached_property
+    def benches(self) -> dict[str, Bench]:
+        return {study.bench.key: study.bench for study in self.studies}
+
+    @property
+    def runs(self) -> int:
+        """The most there can be."""
+        return len(self.cells) * self.trials
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """A memory with all conditions but the swept one."""
+
+    place: Place
+    spec: MemorySpec
+    sweep: Sweep | None
+
+
+def prepare_campaign(file: CampaignFile, data_dir: Path | None = None, half_width: float | None = None) -> Campaign:
+    """Load and check everything; InputError with every mistake and its line. half_width: instead of the file's."""
+    table, mistakes = file.table, list[Mistake]()
+    collect = _collector(file, mistakes)
+    benches: dict[int, Bench] = {}
+    for i, network in enumerate(table.network):
+        with collect(("network", i)):
+            model, data = (_beside(file.path, name) for name in (network.model, network.data))
+            assert model is not None
+            benches[i] = open_bench(model, data, network.images, data_dir)
+    branches: dict[int, list[_Branch]] = {}
+    for j, memory in enumerate(table.memory):
+        branches[j] = list(_branches(j, memory, collect))
+    rules = [tuple((target, parse_spec(spec)) for target, spec in entry.rules.items()) for entry in table.placement] or [()]
+    for k, wanted in enumerate(rules):
+        for (target, spec), bench in product(wanted, benches.values()):
+            with collect(("placement", k, "rules", target)):
+                spec.check()
+                place(bench.network, spec, [(target, spec)])
+    total = len(table.network) * len(table.seeds) * len(table.read_every) * len(rules)
+    total *= sum(len(b.sweep.values) if b.sweep else 1 for own in branches.values() for b in own)
+    if total > MOST_POINTS:
+        mistakes.append(file.mistake(("memory",), f"{total:,} operating points; {MOST_POINTS:,} are the most"))
+    if mistakes:
+        raise refuse(file.path, mistakes)
+    studies, labels, places = [], [], []
+    for (i, bench), seed, policy, k, own in product(
+        benches.items(), table.seeds, table.read_every, range(len(rules)), [b for part in branches.values() for b in part]
+    ):
+        network = table.network[i]
+        study = Study(
+            model=_beside(file.path, network.model) or network.model,
+            data=_beside(file.path, network.data),
+            memory=own.spec,
+            places=rules[k],
+            sweep=own.sweep,
+            trials=table.trials,
+            die=table.die,
+            read_every=ReadPolicy(policy),
+            batch=table.batch,
+            seed=seed,
+            images=network.images,
+        )
+        with collect(own.place):
+            studies.append(prepare(study, data_dir, bench=bench))
+            labels.append(_label(file, bench, own, k, seed, policy))
+            places.append(own.place)
+    if not mistakes:
+        _refuse_repeats(file, studies, places, mistakes)
+    if mistakes:
+        raise refuse(file.path, mistakes)
+    return Campaign(tuple(studies), tuple(labels), table.trials, half_width or table.half_width, file.text)
+
+
+def _collector(file: CampaignFile, mistakes: list[Mistake]) -> Callable[[Place], Any]:
+    @contextmanager
+    def collect(place: Place) -> Iterator[None]:
+        try:
+            yield
+        except WeakcellError as error:
+            mistakes.append(file.mistake(place, f"{error.asked}: {error.found}. {error.do}"))
+
+    return collect
+
+
+def _beside(campaign: Path, name: str | None) -> str | None:
+    """A file's name as seen from the campaign file's folder; other names as they are."""
+    if name is None or name in shipped_models():
+        return name
+    near = campaign.parent / name
+    return str(near) if near.is_file() else name
+
+
+def _branches(number: int, memory: MemoryTable, collect: Callable[[Place], Any]) -> Iterator[_Branch]:
+    """A study's worth of memory each; bad values are collected, each once."""
+    root: Place = ("memory", number)
+    base, grid = parse_spec(memory.spec), dict[str, list[float] | list[str]]()
+    for key, values in memory.grid.items():
+        with collect((*root, "grid", key)):
+            grid[key] = grid_values(key, values)
+            base.technology.resolve({**base.conditions, **{k: grid[k][0] for k in grid}})
+    if set(grid) != set(memory.grid):
+        return
+    swept = next((key for key, values in grid.items() if isinstance(values[0], float)), None)
+    others = [key for key in grid if key != swept]
+    bad: set[str] = set()
+    choices: list[list[float | str]] = [list(grid[key]) for key in others]
+    for chosen in product(*choices):
+        fixed: dict[str, float | str] = dict(zip(others, chosen, strict=True))
+        spec = base.at(**fixed)
+        numbers = tuple(float(value) for value in grid[swept]) if swept else ()
+        for value in numbers or (None,):
+            with collect(root if swept is None else (*root, "grid", swept)):
+                try:
+                    (spec if value is None or swept is None else spec.at(**{swept: value})).check()
+                except WeakcellError as error:
+                    if str(error) not in bad:
+                        bad.add(str(error))
+                        raise
+        yield _Branch(root, spec, Sweep(swept, numbers, _spans_decades(numbers)) if swept else None)
+
+
+def _spans_decades(values: tuple[float, ...]) -> bool:
+    return min(values) > 0 and max(values) / min(values) >= 100
+
+
+def _label(file: CampaignFile, bench: Bench, branch: _Branch, placement: int, seed: int, policy: str) -> str:
+    """Network and memory, and whatever else differs between the studies of the campaign."""
+    table, parts = file.table, [bench.model.name, str(branch.spec)]
+    if len({network.data for network in table.network}) > 1 or len({network.images for network in table.network}) > 1:
+        parts.insert(1, f"{bench.dataset.name} ({len(bench.dataset)})")
+    if len(table.placement) > 1:
+        parts.append(table.placement[placement].name or f"placement {placement + 1}")
+    if len(table.read_every) > 1:
+        parts.append(f"read every {policy}")
+    if len(table.seeds) > 1:
+        parts.append(f"seed {seed}")
+    return ", ".join(parts)
+
+
+def _refuse_repeats(file: CampaignFile, studies: list[Prepared], places: list[Place], mistakes: list[Mistake]) -> None:
+    """The same runs asked for twice would be counted twice."""
+    seen: dict[str, Place] = {}
+    for study, where in zip(studies, places, strict=True):
+        for point in study.points:
+            sha = study.cell_sha256(point)
+            if sha in seen:
+                line = file.mistake(seen[sha], "").line
+                mistakes.append(file.mistake(where, f"{point.memory} is there twice (see line {line}, the networks and the seeds)"))
+                break
+            seen[sha] = where

@@ -1,0 +1,183 @@
+"""Dask: the same tasks on a cluster that somebody runs already (`tcp://…`), or on processes here (`local:N`).
+
+Networks and data travel once: as a plugin that the scheduler gives to every worker, those that join later too. Tasks are small,
+results come back as they are made. A dead worker's tasks are done again; a scheduler that is lost and comes back gets every task
+whose result has not arrived.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker
+from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
+from distributed.scheduler import KilledWorker
+
+from host.bench import Bench
+from host.campaign.executors import MOST_DEATHS, WorkersLost
+from host.campaign.tasks import Done, Task, perform
+from host.digests import sha256_of
+from memmodels.errors import UsageError
+
+log = logging.getLogger(__name__)
+log.addHandler(logging.NullHandler())
+
+PATIENCE = 120.0
+"""Seconds that a scheduler may be away before the sweep gives up."""
+
+_AHEAD = 4
+"""Tasks under way per thread of the cluster: enough that nobody waits, few enough that nothing piles up."""
+
+_LOST = (CancelledError, FutureCancelledError, CommClosedError, OSError, TimeoutError)
+"""How distributed says that the scheduler, or what it knew, is gone."""
+
+
+class BenchPlugin(WorkerPlugin):
+    """A worker's networks and data, unpacked when it joins."""
+
+    def __init__(self, name: str, shipment: bytes) -> None:
+        self.name, self.shipment = name, shipment
+        self.benches: dict[str, Bench] = {}
+
+    def setup(self, worker: Any) -> None:
+        """Called in the worker."""
+        self.benches = pickle.loads(self.shipment)
+        self.shipment = b""
+
+
+def perform_there(plugin: str, task: Task) -> Done:
+    """What a worker does with a task."""
+    own = get_worker().plugins[plugin]
+    assert isinstance(own, BenchPlugin)
+    return perform(own.benches, task)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Dask cluster as an executor. address: `tcp://HOST:PORT` (or another of distributed's), or `local:N`."""
+
+    benches: Mapping[str, Bench]
+    address: str
+
+    @property
+    def workers(self) -> int:
+        """Of a local cluster, its processes; of another, as many as are likely at least: it only bounds the size of tasks."""
+        return local_workers(self.address) or 8
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
+        plugin = f"weakcell-{sha256_of(sorted(self.benches))[:16]}"
+        shipment = pickle.dumps(dict(self.benches), protocol=5)
+        with _scheduler(self.address) as address:
+            yield from _Campaign(address, plugin, shipment, enumerate(tasks)).run()
+
+
+def local_workers(address: str) -> int | None:
+    """N of `local:N`; None for an address; UsageError if it is neither."""
+    kind, _, rest = address.partition(":")
+    if kind == "local" and rest.isdigit() and int(rest) > 0:
+        return int(rest)
+    if "://" in address:
+        return None
+    raise UsageError(f"--cluster {address}", "it is no address of a scheduler", "Write tcp://HOST:PORT, or local:N")
+
+
+@contextmanager
+def _scheduler(address: str) -> Iterator[str]:
+    """The scheduler's address; for `local:N`, of one that lives as long as this."""
+    count = local_workers(address)
+    if count is None:
+        yield address
+        return
+    import dask
+
+    quiet = {"distributed.scheduler.allowed-failures": MOST_DEATHS}
+    with (
+        dask.config.set(quiet),
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
+
+
+class _Campaign:
+    """Tasks on their way to a scheduler and results on their way back."""
+
+    def __init__(self, address: str, plugin: str, shipment: bytes, fresh: Iterator[tuple[int, Task]]) -> None:
+        self._address, self._plugin, self._shipment, self._fresh = address, plugin, shipment, fresh
+        self._again: deque[tuple[int, Task]] = deque()
+        self._deaths: dict[int, int] = {}
+        self._under_way: dict[Future[Done], tuple[int, Task]] = {}
+        self._session = 0
+
+    def run(self) -> Iterator[Done]:
+        """Until every task has given its result; connects again whenever the scheduler is lost."""
+        away_since: float | None = None
+        while True:
+            try:
+                with Client(self._address, timeout=10, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+                    client.register_plugin(BenchPlugin(self._plugin, self._shipment))
+                    away_since = None
+                    yield from self._work(client)
+                    return
+            except _LOST as error:
+                away_since = away_since or time.monotonic()
+                self._again.extend(self._under_way.values())
+                self._under_way.clear()
+                log.warning("scheduler %s is lost (%s); connecting again", self._address, error)
+                if time.monotonic() - away_since > PATIENCE:
+                    raise WorkersLost(
+                        f"Scheduler {self._address}",
+                        f"it did not answer for {PATIENCE:.0f} s ({type(error).__name__})",
+                        "Finished runs are kept; the same command goes on",
+                    ) from error
+                time.sleep(0.5)
+
+    def _work(self, client: Client) -> Iterator[Done]:
+        self._session += 1
+        results = as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
+        self._fill(client, results)
+        while self._under_way:
+            future = next(results)  # type: ignore[no-untyped-call]
+            number, task = self._under_way[future]
+            try:
+                done = future.result()
+            except KilledWorker as error:
+                self._count_death(number, task, error)
+                self._again.append((number, task))
+                done = None
+            del self._under_way[future]
+            with suppress(*_LOST):
+                future.release()
+            if done is not None:
+                yield done
+            self._fill(client, results)
+
+    def _fill(self, client: Client, results: Any) -> None:
+        threads = sum(client.nthreads().values()) or 1  # type: ignore[no-untyped-call]
+        while len(self._under_way) < _AHEAD * threads:
+            item = self._again.popleft() if self._again else next(self._fresh, None)
+            if item is None:
+                return
+            key = f"weakcell-{id(self):x}-{self._session}-{item[0]}-{self._deaths.get(item[0], 0)}"
+            future = client.submit(perform_there, self._plugin, item[1], key=key, pure=False)
+            self._under_way[future] = item
+            results.add(future)
+
+    def _count_death(self, number: int, task: Task, error: Exception) -> None:
+        self._deaths[number] = self._deaths.get(number, 0) + 1
+        if self._deaths[number] >= MOST_DEATHS:
+            raise WorkersLost(
+                f"Trials {task.trials[0]} … {task.trials[-1]} of cell {task.cell}",
+                f"its workers keep dying ({error})",
+                "Look for lack of memory on the workers; finished runs are kept, and the same command goes on",
+            ) from error

@@ -1,0 +1,96 @@
+"""One row of a campaign's table: the command that reproduces it, and whether it does."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from host.api import emulate
+from host.campaign.store import CellRecord, Store, run_id
+from host.campaign.table import Tables
+from memmodels.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A run: where it is, the command, and what the store says of it."""
+
+    cell: CellRecord
+    trial: int
+    run: str
+    accuracy: float | None
+    changed: float
+    flips: dict[str, int]
+
+    @property
+    def command(self) -> str:
+        """A line for a shell."""
+        return shlex.join(self.arguments)
+
+    @property
+    def arguments(self) -> list[str]:
+        asked = self.cell.asked
+        words = ["weakcell", "emulate", asked["model"]]
+        words += ["--data", asked["data"]] if asked["data"] is not None else []
+        words += ["--memory", asked["memory"]]
+        for rule in asked["place"]:
+            words += ["--place", rule]
+        words += ["--read-every", asked["read_every"], "--seed", str(asked["seed"])]
+        words += ["--batch", str(asked["batch"])] if asked["read_every"] == "batch" else []
+        words += ["--die", str(asked["die"])] if asked["die"] is not None else []
+        words += ["--images", str(asked["images"])] if asked["images"] is not None else []
+        return [*words, "--first-trial", str(self.trial), "--trials", "1"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a run gave again, and whether that is what the store says."""
+
+    accuracy: float | None
+    changed: float
+    flips: dict[str, int]
+    equal: bool
+
+
+def find_row(store: Store, row: str) -> Explained:
+    """The run that a row number or a run's name means; UsageError if it means none."""
+    found = Tables(store).find(row)
+    if found is None:
+        raise UsageError(
+            f"Row {row} of {store.folder}", "there is no such run", "Give the number in column `row`, or the name in column `run`"
+        )
+    cell, trial = found
+    kept = next(run for run in store.runs(cell.number) if run.trial == trial)
+    flips = dict(zip(cell.tensors, kept.flips, strict=True))
+    return Explained(cell, trial, run_id(cell.sha256, trial), kept.accuracy, kept.changed, flips)
+
+
+def reproduce(explained: Explained, data_dir: Path | None = None) -> Comparison:
+    """Make the run again; UsageError if the network, the data or the sampling are no longer those it was made with."""
+    asked = explained.cell.asked
+    places = dict(rule.split("=", 1) for rule in asked["place"])
+    found = emulate(
+        asked["model"],
+        asked["data"],
+        memory=asked["memory"],
+        place=places,
+        trials=1,
+        first_trial=explained.trial,
+        die=asked["die"],
+        read_every=asked["read_every"],
+        batch=asked["batch"],
+        seed=asked["seed"],
+        images=asked["images"],
+        data_dir=data_dir,
+    )
+    if found.prepared.cell_sha256(found.prepared.points[0]) != explained.cell.sha256:
+        raise UsageError(
+            f"Reproducing run {explained.run}",
+            "the network, the data, a memory's file or the sampling format have changed since",
+            "Bring back what it was made with; campaign.json has hashes and versions",
+        )
+    result = found.outcomes[0].result
+    flips = {name: result.flips.get(name, 0) for name in explained.cell.tensors}
+    equal = (result.accuracy, result.changed, flips) == (explained.accuracy, explained.changed, explained.flips)
+    return Comparison(result.accuracy, result.changed, flips, equal)

@@ -1,0 +1,218 @@
+"""The campaign file: networks, memories with grids of conditions, placements, trials. TOML, checked before anything runs.
+
+trials = 100                  # the most per point; with half_width, a point stops as soon as its interval is narrow enough
+half_width = 0.005            # optional
+seeds = [0]
+read_every = ["load"]
+batch = 256
+
+[[network]]
+model = "digits-bnn"          # a shipped name or an ONNX file, from the campaign file's folder
+data = "digits"               # optional for shipped networks
+images = 200                  # optional
+
+[[memory]]
+spec = "sram-14nm"
+grid = { v_over_vmin = "0.75:1.0:0.05" }      # START:STOP:STEP, START:STOP:xFACTOR, or a list; several keys are crossed
+
+[[placement]]                 # optional; without one, every weight lives in the memory
+name = "safe first layer"
+rules = { "/conv1/Conv" = "uniform:ber=0" }
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from host.campaign.lines import line_of, lines_of
+from host.sweep import parse_sweep
+from memmodels.catalogue import parse_spec
+from memmodels.errors import InputError, MemorySpecError, WeakcellError
+
+MOST_BYTES = 1 << 20
+_BIG = (1 << 63) - 1
+Place = tuple[str | int, ...]
+
+
+def _spec(text: str) -> str:
+    """A SPEC that can be read; whether it is complete is seen when its grid is known."""
+    try:
+        parse_spec(text)
+    except WeakcellError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=400, strip_whitespace=True)]
+_Spec = Annotated[_Name, AfterValidator(_spec)]
+_Count = Annotated[int, Field(ge=1, le=_BIG, strict=True)]
+_Whole = Annotated[int, Field(ge=0, le=_BIG, strict=True)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Values = Annotated[list[_Number], Field(min_length=1)] | Annotated[list[_Name], Field(min_length=1)] | _Number | _Name
+Reads = Literal["load", "batch", "image", "access"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkTable(_Table):
+    """A network and the data it is judged on."""
+
+    model: _Name
+    data: _Name | None = None
+    images: _Count | None = None
+
+
+class MemoryTable(_Table):
+    """A memory, and the conditions that are tried: every combination of the grid's values."""
+
+    spec: _Spec
+    grid: dict[str, _Values] = {}
+
+
+class PlacementTable(_Table):
+    """What lives elsewhere than in the memory: layer, tensor or pattern, with bits -> SPEC; later rules win."""
+
+    name: _Name = ""
+    rules: dict[str, _Spec] = {}
+
+
+class CampaignTable(_Table):
+    """The whole file."""
+
+    network: Annotated[list[NetworkTable], Field(min_length=1)]
+    memory: Annotated[list[MemoryTable], Field(min_length=1)]
+    placement: list[PlacementTable] = []
+    trials: _Count = 10
+    half_width: Annotated[float, Field(gt=0.0, lt=0.5, strict=True)] | None = None
+    seeds: Annotated[list[_Whole], Field(min_length=1)] = [0]
+    read_every: Annotated[list[Reads], Field(min_length=1)] = ["load"]
+    batch: _Count = 256
+    die: _Whole | None = None
+
+
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """Something wrong in a campaign file: its line, and the reason in words."""
+
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class CampaignFile:
+    """A file whose tables are well formed; `mistake` says where something in it stands."""
+
+    path: Path
+    text: str
+    table: CampaignTable
+
+    def mistake(self, place: Place, reason: str) -> Mistake:
+        return Mistake(line_of(lines_of(self.text), place), reason)
+
+
+def refuse(path: Path, mistakes: list[Mistake]) -> InputError:
+    """All mistakes, each once, by line."""
+    unique = sorted(set(mistakes))
+    count = "one mistake" if len(unique) == 1 else f"{len(unique)} mistakes"
+    listed = "".join(f"\n  {mistake}" for mistake in unique)
+    return InputError(f"Campaign {path}", f"{count}{listed}\nNothing was run or written", "Correct the file and run it again")
+
+
+def read_campaign(path: Path) -> CampaignFile:
+    """Read and check the form of a campaign file; InputError with every mistake and its line."""
+    text = _text_of(path)
+    try:
+        content = tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python reads
+        raise refuse(path, [_syntax(error, text)]) from None
+    except RecursionError:
+        raise refuse(path, [Mistake(1, "it is nested too deeply")]) from None
+    try:
+        table = CampaignTable.model_validate(content)
+    except ValidationError as error:
+        lines = lines_of(text)
+        mistakes = [Mistake(line_of(lines, place), reason) for place, reason in _reasons(error, content)]
+        raise refuse(path, mistakes) from None
+    return CampaignFile(path, text, table)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(f"Campaign {path}", f"it is larger than {MOST_BYTES >> 20} MiB", "Bring a campaign file")
+        return path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    except OSError as error:
+        raise InputError(f"Campaign {path}", error.strerror or str(error), "Name a campaign file") from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise refuse(path, [Mistake(line, "it is not UTF-8 text")]) from None
+
+
+def _syntax(error: ValueError, text: str) -> Mistake:
+    """Line and reason of a syntax error, which tomllib says in its message: `… (at line 3, column 7)`."""
+    reason, _, place = str(error).rpartition(" (at ")
+    number = place.removeprefix("line ").partition(",")[0]
+    line = int(number) if number.isdigit() else text.count("\n") + 1
+    return Mistake(line, f"not TOML: {reason or error}")
+
+
+def _reasons(error: ValidationError, content: Any) -> Iterator[tuple[Place, str]]:
+    """Place and reason of each mistake; of a value that fits none of several forms, one."""
+    seen: set[Place] = set()
+    for entry in error.errors(include_url=False, include_context=False):
+        place = _in_file(entry["loc"], content)
+        if place in seen and entry["type"] != "extra_forbidden":
+            continue
+        seen.add(place)
+        name = ".".join(str(part) for part in entry["loc"] if isinstance(part, str) and part in map(str, place))
+        reason = entry["msg"].removeprefix("Value error, ")
+        match entry["type"]:
+            case "missing":
+                yield place, f"{entry['loc'][-1]} is missing"
+            case "extra_forbidden":
+                yield place, f"{entry['loc'][-1]!r} is not a key here"
+            case "value_error":
+                yield place, reason
+            case _ if "grid" in place and len(place) >= 4:
+                yield place, f"grid.{place[3]}: write numbers or words as a list, or 'START:STOP:STEP'"
+            case _:
+                yield place, f"{name or 'the file'}: {reason[:1].lower()}{reason[1:]}, not {_short(entry['input'])}"
+
+
+def _in_file(loc: tuple[str | int, ...], content: Any) -> Place:
+    """The part of a location that is written in the file: pydantic adds the names of a union's forms and of missing keys."""
+    place: list[str | int] = []
+    for part in loc:
+        known = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+        if part not in known:
+            break
+        content = content[part]
+        place.append(part)
+    return tuple(place)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def grid_values(key: str, values: Any) -> list[float] | list[str]:
+    """A grid's values for one condition; UsageError if a range cannot be understood, MemorySpecError for a value given twice."""
+    if isinstance(values, str):
+        ranged = ":" in values or "," in values
+        return list(parse_sweep(f"{key}={values}").values) if ranged else [values]
+    listed = list(values) if isinstance(values, list) else [values]
+    if len(set(listed)) != len(listed):
+        raise MemorySpecError(f"grid.{key}", "a value is given twice", "Give each value once")
+    return listed

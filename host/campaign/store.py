@@ -1,0 +1,220 @@
+"""Where runs are kept: one SQLite file in write-ahead mode, `runs.sqlite`, in the campaign's folder.
+
+A cell is named by the content hash of all that its runs depend on, a run by its cell and the number of its trial. Whatever changes
+(a network, an image, a condition, the sampling format) makes another cell, so old and new runs never meet. Each result is committed
+when it arrives: whoever is killed loses the runs that were under way and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emulator.accuracy import TrialResult
+from memmodels.errors import InputError, OutputError
+
+VERSION = 1
+FILE = "runs.sqlite"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS cells (
+    id INTEGER PRIMARY KEY,
+    sha256 TEXT NOT NULL UNIQUE,
+    place INTEGER,               -- in the campaign as it was last asked for; NULL: of an earlier one
+    study INTEGER,
+    tensors TEXT NOT NULL,       -- JSON list: what the flips of a run count, in this order
+    columns TEXT NOT NULL,       -- JSON: what all rows of the cell share
+    asked TEXT NOT NULL          -- JSON: the options that reproduce it
+);
+CREATE TABLE IF NOT EXISTS runs (
+    cell INTEGER NOT NULL REFERENCES cells,
+    trial INTEGER NOT NULL,
+    die INTEGER NOT NULL,
+    accuracy REAL,
+    changed REAL NOT NULL,
+    bits_read INTEGER NOT NULL,
+    flips TEXT NOT NULL,         -- JSON list, one count per tensor of the cell
+    seconds REAL NOT NULL,
+    PRIMARY KEY (cell, trial)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, content TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """A cell as it is kept; `number` is its key in the store."""
+
+    number: int
+    sha256: str
+    study: int
+    tensors: tuple[str, ...]
+    columns: dict[str, Any]
+    asked: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as it is kept. flips: by tensor of its cell."""
+
+    trial: int
+    die: int
+    accuracy: float | None
+    changed: float
+    bits_read: int
+    flips: tuple[int, ...]
+
+
+def run_id(cell_sha256: str, trial: int) -> str:
+    """The name of a run: 16 hex digits of the hash of its cell and trial."""
+    return hashlib.sha256(f"{cell_sha256} {trial}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """An open store; `open_store` and `read_store` make one."""
+
+    folder: Path
+    db: sqlite3.Connection
+
+    def enter(self, cells: Iterable[tuple[str, int, Sequence[str], dict[str, Any], dict[str, Any]]]) -> list[int]:
+        """Make these the campaign's cells: (sha256, study, tensors, columns, asked) each; returns the store's numbers for them."""
+        with self.db:
+            self.db.execute("UPDATE cells SET place = NULL")
+            for place, (sha, study, tensors, columns, asked) in enumerate(cells):
+                row = (sha, place, study, *(json.dumps(part, ensure_ascii=False) for part in (list(tensors), columns, asked)))
+                self.db.execute(
+                    "INSERT INTO cells (sha256, place, study, tensors, columns, asked) VALUES (?, ?, ?, ?, ?, ?) "
+                    "ON CONFLICT (sha256) DO UPDATE SET place=excluded.place, study=excluded.study, "
+                    "columns=excluded.columns, asked=excluded.asked",
+                    row,
+                )
+        return [number for (number,) in self.db.execute("SELECT id FROM cells WHERE place IS NOT NULL ORDER BY place")]
+
+    def add(self, cell: int, tensors: Sequence[str], results: Sequence[TrialResult], seconds: Sequence[float]) -> None:
+        """Keep runs, all of them or none; a run that is there already stays as it is."""
+        rows = [
+            (
+                cell, r.trial, r.die, r.accuracy, r.changed, sum(r.bits_read.values()),
+                json.dumps([r.flips.get(name, 0) for name in tensors], separators=(",", ":")), round(took, 6),
+            )
+            for r, took in zip(results, seconds, strict=True)
+        ]  # fmt: skip
+        try:
+            with self.db:
+                self.db.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"Runs in {self.folder}", str(error), "Make room; finished runs are kept") from error
+
+    def trials_of(self, cell: int) -> set[int]:
+        """The numbers of the trials that are there."""
+        return {trial for (trial,) in self.db.execute("SELECT trial FROM runs WHERE cell = ?", (cell,))}
+
+    def count(self, cell: int, trials: int) -> int:
+        """How many of the first `trials` trials are there."""
+        (found,) = self.db.execute("SELECT count(*) FROM runs WHERE cell = ? AND trial < ?", (cell, trials)).fetchone()
+        return int(found)
+
+    def scores(self, cell: int, trials: int) -> list[float]:
+        """Accuracy (without labels: share of unchanged predictions) of the first `trials` trials that are there, in order."""
+        rows = self.db.execute(
+            "SELECT coalesce(accuracy, 1.0 - changed) FROM runs WHERE cell = ? AND trial < ? ORDER BY trial", (cell, trials)
+        )
+        return [score for (score,) in rows]
+
+    def cells(self) -> Iterator[CellRecord]:
+        """The campaign's cells in its order."""
+        rows = self.db.execute(
+            "SELECT id, sha256, study, tensors, columns, asked FROM cells WHERE place IS NOT NULL ORDER BY place"
+        ).fetchall()
+        for number, sha, study, tensors, columns, asked in rows:
+            yield CellRecord(number, sha, study, tuple(json.loads(tensors)), json.loads(columns), json.loads(asked))
+
+    def runs(self, cell: int, trials: int | None = None) -> Iterator[RunRecord]:
+        """The runs of a cell by trial, at most the first `trials` trials."""
+        rows = self.db.execute(
+            "SELECT trial, die, accuracy, changed, bits_read, flips FROM runs WHERE cell = ? AND trial < ? ORDER BY trial",
+            (cell, (1 << 63) - 1 if trials is None else trials),
+        )
+        for trial, die, accuracy, changed, bits, flips in rows:
+            yield RunRecord(trial, die, accuracy, changed, bits, tuple(json.loads(flips)))
+
+    def state(self, name: str, content: Any) -> None:
+        """Keep a fact about the campaign: anything that JSON can say."""
+        with self.db:
+            self.db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(content, ensure_ascii=False)))
+
+    def fact(self, name: str) -> Any:
+        """A fact that was stated; None if it was not."""
+        row = self.db.execute("SELECT content FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+
+@contextmanager
+def open_store(folder: Path) -> Iterator[Store]:
+    """The store of a folder, made if need be, for this process alone; OutputError if it cannot be written or somebody has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        found = "it is a file" if folder.is_file() else error.strerror or str(error)
+        raise OutputError(f"Results in {folder}", found, "Choose a folder that can be written with --out") from error
+    with _locked(folder), _connected(folder, f"file:{_quoted(folder / FILE)}") as store:
+        store.db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {_SCHEMA}")
+        known = store.fact("version")
+        if known not in (None, VERSION):
+            raise OutputError(f"Results in {folder}", f"the store has version {known}, not {VERSION}", "Choose another --out")
+        store.state("version", VERSION)
+        yield store
+
+
+@contextmanager
+def read_store(folder: Path) -> Iterator[Store]:
+    """The store of a folder, to look at; InputError if there is none."""
+    if not (folder / FILE).is_file():
+        raise InputError(f"Runs in {folder}", f"there is no {FILE}", "Name the folder of a weakcell sweep")
+    with _connected(folder, f"file:{_quoted(folder / FILE)}?mode=ro") as store:
+        yield store
+
+
+@contextmanager
+def _connected(folder: Path, address: str) -> Iterator[Store]:
+    try:
+        db = sqlite3.connect(address, uri=True, timeout=30)
+        try:
+            yield Store(folder, db)
+        finally:
+            db.close()
+    except sqlite3.DatabaseError as error:
+        raise OutputError(f"Runs in {folder}", f"{FILE}: {error}", "Name another folder, or mend this one") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Nobody else writes here meanwhile; a process that is killed leaves no lock behind."""
+    path = folder / f"{FILE}.lock"
+    try:
+        handle = path.open("w")
+    except OSError as error:
+        raise OutputError(f"Results in {folder}", error.strerror or str(error), "Choose a folder that can be written") from error
+    with handle:
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on this system; SQLite's own keep the file whole
+            pass
+        except OSError:
+            raise OutputError(f"Results in {folder}", "another sweep is writing there", "Wait for it, or choose another") from None
+        yield
+
+
+def _quoted(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path.resolve()))

@@ -1,0 +1,142 @@
+"""What a store holds as tables: one row per run, one row per point; the same whatever order the runs were made in."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from host.atomic import write_atomically
+from host.campaign.stopping import stein_interval
+from host.campaign.store import CellRecord, Store, run_id
+from host.folder import versions
+from host.results import COLUMNS, summary_of
+
+_HEAD: dict[str, Any] = {"row": pl.Int64, "run": pl.String, "study": pl.String}
+_OWN = ("trial", "die", "accuracy", "changed", "flips", "bits_read", "flip_rate")
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """The campaign that a store holds. `plan`: labels, trials and half width, as `sweep` stated them."""
+
+    store: Store
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        stated = self.store.fact("campaign")
+        return stated if isinstance(stated, dict) else {"labels": [], "trials": 0, "half_width": None, "first_stage": None}
+
+    @cached_property
+    def cells(self) -> tuple[CellRecord, ...]:
+        return tuple(self.store.cells())
+
+    def trials_of(self, cell: CellRecord) -> int | None:
+        """How many of a cell's trials count: those that were planned, though an earlier campaign may have made more."""
+        planned = self.store.fact(f"trials {cell.sha256}")
+        return planned if isinstance(planned, int) else self.plan["trials"]
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """One frame per cell, in the campaign's order, all of one schema."""
+        schema, row = self.schema, 0
+        for cell in self.cells:
+            frame = self._frame(cell, row, schema)
+            row += frame.height
+            yield frame
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """One row per run: `row` (from 1), `run` (its name), `study`, and the columns of `weakcell emulate`'s table."""
+        return pl.concat([pl.DataFrame(schema=self.schema), *self.frames()], rechunk=True)
+
+    @cached_property
+    def summary(self) -> pl.DataFrame:
+        """One row per point with runs: as `host.results.summary_of`, with the interval of the rule by which it was stopped."""
+        parts = []
+        for cell, frame in zip(self.cells, self.frames(), strict=True):
+            if not frame.height:
+                continue
+            part = summary_of(frame).with_columns(pl.lit(self.label(cell)).alias("study"), pl.lit(frame["model"][0]).alias("model"))
+            if self.plan["half_width"] is not None and frame.height > 1:
+                labelled = frame["accuracy"].null_count() == 0
+                scores = (frame["accuracy"] if labelled else 1.0 - frame["changed"]).to_list()
+                low, high = stein_interval(scores, self.plan["first_stage"])
+                part = part.with_columns(pl.lit(low).alias("low"), pl.lit(high).alias("high"))
+            parts.append(part)
+        return pl.concat(parts).select("study", "model", pl.exclude("study", "model")) if parts else pl.DataFrame()
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """Columns and types; energies by part and flips by tensor are null where a study has none."""
+        parts = dict.fromkeys(name for cell in self.cells for name in cell.columns if name not in COLUMNS)
+        tensors = dict.fromkeys(f"flips[{name}]" for cell in self.cells for name in cell.tensors)
+        return {**_HEAD, **COLUMNS, **dict.fromkeys(parts, pl.Float64), **dict.fromkeys(tensors, pl.Int64)}
+
+    def label(self, cell: CellRecord) -> str:
+        labels = self.plan["labels"]
+        return labels[cell.study] if cell.study < len(labels) else str(cell.study)
+
+    def _frame(self, cell: CellRecord, before: int, schema: dict[str, Any]) -> pl.DataFrame:
+        runs = list(self.store.runs(cell.number, self.trials_of(cell)))
+        own: dict[str, Any] = {
+            name: [getattr(run, name) for run in runs] for name in ("trial", "die", "accuracy", "changed", "bits_read")
+        }
+        own["flips"] = [sum(run.flips) for run in runs]
+        own["flip_rate"] = [sum(run.flips) / max(1, run.bits_read) for run in runs]
+        own["row"] = list(range(before + 1, before + 1 + len(runs)))
+        own["run"] = [run_id(cell.sha256, run.trial) for run in runs]
+        own.update({f"flips[{name}]": [run.flips[i] for run in runs] for i, name in enumerate(cell.tensors)})
+        shared = {**cell.columns, "study": self.label(cell)}
+        columns = [
+            pl.Series(name, own[name], dtype=kind)
+            if name in own
+            else pl.Series(name, [shared.get(name)], dtype=kind).new_from_index(0, len(runs))
+            for name, kind in schema.items()
+        ]
+        return pl.DataFrame(columns)
+
+    def find(self, row: str) -> tuple[CellRecord, int] | None:
+        """Cell and trial of a row: its number in the table, or its run's name or the beginning of that; None if none is meant."""
+        number, wanted = 0, int(row) if row.isdigit() and len(row) < 16 else None
+        named: list[tuple[CellRecord, int]] = []
+        for cell in self.cells:
+            for run in self.store.runs(cell.number, self.trials_of(cell)):
+                number += 1
+                if number == wanted:
+                    return cell, run.trial
+                if len(row) >= 4 and run_id(cell.sha256, run.trial).startswith(row):
+                    named.append((cell, run.trial))
+        return named[0] if len(named) == 1 else None
+
+
+def export(tables: Tables, folder: Path) -> list[Path]:
+    """Write results.parquet, results.csv, summary.csv and campaign.json; each of them whole or not at all. The paths."""
+    frame = tables.frame
+    jobs: dict[str, Callable[[Path], object]] = {
+        "results.parquet": frame.write_parquet,
+        "results.csv": frame.write_csv,
+        "summary.csv": tables.summary.write_csv,
+        "campaign.json": lambda place: place.write_text(_provenance(tables), encoding="utf-8"),
+    }
+    for name, write in jobs.items():
+        write_atomically(folder / name, write)
+    return [folder / name for name in jobs]
+
+
+def _provenance(tables: Tables) -> str:
+    """How it was asked and with which versions: nothing in it changes when the same campaign is run again by the same command."""
+    content = {
+        **tables.plan,
+        "file": tables.store.fact("file"),
+        "command": tables.store.fact("command"),
+        "versions": {"python": platform.python_version(), **versions()},
+        "machine": tables.store.fact("machine"),
+        "cells": [{"sha256": cell.sha256, "study": tables.label(cell), **cell.asked} for cell in tables.cells],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,67 @@
+"""What an executor carries: a few trials of one cell. A task is a few hundred bytes; network and data wait where it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from emulator.accuracy import TrialResult, run_trial
+from emulator.deployment import ReadPolicy
+from emulator.placement import Placement
+from host.bench import Bench
+from host.study import Point, Prepared
+
+
+@dataclass(frozen=True)
+class Task:
+    """Trials of one cell (a network on data, with a placement at one operating point). bench: the key of the network and data."""
+
+    cell: int
+    bench: str
+    placement: Placement
+    read_every: ReadPolicy
+    batch: int
+    seed: int
+    die: int | None
+    trials: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a task: one result for each of its trials, and the seconds that each took."""
+
+    cell: int
+    results: tuple[TrialResult, ...]
+    seconds: tuple[float, ...]
+
+
+Perform = Callable[[Task], Done]
+
+
+def task_of(prepared: Prepared, point: Point, cell: int, trials: tuple[int, ...]) -> Task:
+    """Some trials of a point of a study, as cell number `cell`."""
+    study = prepared.study
+    return Task(cell, prepared.bench.key, point.placement, study.read_every, study.batch, study.seed, study.die, trials)
+
+
+def perform(benches: Mapping[str, Bench], task: Task) -> Done:
+    """Run a task's trials one after the other; the same results wherever and whenever."""
+    bench = benches[task.bench]
+    results, seconds = [], []
+    for trial in task.trials:
+        start = time.perf_counter()
+        results.append(
+            run_trial(
+                bench.plan,
+                task.placement,
+                bench.questions,
+                task.read_every,
+                trial=trial,
+                seed=task.seed,
+                die=task.die,
+                batch=task.batch,
+            )
+        )
+        seconds.append(time.perf_counter() - start)
+    return Done(task.cell, tuple(results), tuple(seconds))

@@ -1,0 +1,45 @@
+"""`weakcell explain`: the command that reproduces one row of a campaign's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a weakcell sweep.")],
+    row: Annotated[str, typer.Argument(metavar="ROW", help="Its number in column `row`, or its name in column `run`.")],
+    run: Annotated[bool, typer.Option("--run", help="Run it, and compare with what is kept.")] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+) -> None:
+    """Print the command that reproduces one row, and run it with --run; exit code 1 if it comes out differently."""
+    from host.campaign.explain import find_row, reproduce
+    from host.campaign.store import read_store
+    from host.cli.screen import emit, errors_as_events
+
+    with errors_as_events(as_json), read_store(folder) as store:
+        found = find_row(store, row)
+        again = reproduce(found, data_dir) if run else None
+    if as_json:
+        emit(
+            "run", run=found.run, command=found.arguments, accuracy=found.accuracy, changed=found.changed, flips=found.flips,
+            again=None if again is None else vars(again),
+        )  # fmt: skip
+    else:
+        typer.echo(found.command)
+        typer.echo(_numbers("kept ", found.accuracy, found.changed, found.flips))
+        if again is not None:
+            typer.echo(_numbers("again", again.accuracy, again.changed, again.flips))
+            typer.echo("equal" if again.equal else "DIFFERENT")
+    if again is not None and not again.equal:
+        raise typer.Exit(1)
+
+
+def _numbers(when: str, accuracy: float | None, changed: float, flips: dict[str, int]) -> str:
+    right = "" if accuracy is None else f"accuracy {accuracy!r}, "
+    return f"{when}  {right}changed {changed!r}, flips {', '.join(f'{name} {count}' for name, count in flips.items())}"

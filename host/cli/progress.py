@@ -1,0 +1,85 @@
+"""Progress of a campaign: a bar with throughput and time left on a terminal, a line now and then in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from host.cli.screen import note, stderr
+
+if TYPE_CHECKING:
+    from host.campaign.sweep import Step
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+OnStep = Callable[["Step"], None]
+
+
+@contextmanager
+def progress(event: OnStep | None, shown: bool) -> Iterator[OnStep]:
+    """What to call with each step. event: instead of anything on stderr."""
+    if event is not None:
+        yield event
+    elif not shown:
+        yield lambda step: None
+    elif stderr().is_terminal:
+        with _bar() as on_step:
+            yield on_step
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bar() -> Iterator[OnStep]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    pace = TextColumn("runs  {task.fields[pace]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), pace, TimeElapsedColumn(), TextColumn("left"))
+    meter = _Meter()
+    with Progress(
+        *columns, TimeRemainingColumn(), console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
+        task = bar.add_task("starting", total=None, pace="")
+
+        def on_step(step: Step) -> None:
+            where = step.cell.point.memory.partition(":")[0]
+            pace = f"{meter.pace(step):.3g}/s"
+            bar.update(task, completed=step.finished, total=step.needed, description=where, pace=pace)
+
+        yield on_step
+
+
+def _lines() -> OnStep:
+    meter = _Meter()
+
+    def on_step(step: Step) -> None:
+        pace = meter.pace(step)
+        if meter.due() or step.finished == step.needed:
+            from host.cli.table import duration
+
+            left = f", {duration((step.needed - step.finished) / pace)} left" if pace and step.finished < step.needed else ""
+            note(f"{step.finished:,} of {step.needed:,} runs, {pace:.3g}/s{left}")
+
+    return on_step
+
+
+class _Meter:
+    """Runs per second since the first step, and when the next line is due."""
+
+    def __init__(self) -> None:
+        self._began = self._told = time.perf_counter()
+        self._made = 0
+
+    def pace(self, step: Step) -> float:
+        """Counts the step and tells runs per second since the meter was made."""
+        self._made += len(step.done.results)
+        return self._made / max(1e-9, time.perf_counter() - self._began)
+
+    def due(self) -> bool:
+        now = time.perf_counter()
+        if now - self._told < _SECONDS_BETWEEN_LINES:
+            return False
+        self._told = now
+        return True

@@ -1,0 +1,238 @@
+"""`weakcell sweep`: a campaign of many runs that are kept, and gone on with where they were left."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from host.campaign.campaign import Campaign
+    from host.campaign.executors import Executor
+    from host.campaign.sweep import Step
+    from host.campaign.table import Tables
+
+_CAMPAIGN = "The campaign file (TOML); README and `weakcell sweep --example` show one."
+_OUT = "Runs are kept in runs.sqlite here; tables are written when all are there."
+_HALF = "Stop each point when its 95 % interval is no wider than ± this, as 0.5% or 0.005. [default: the file's]"
+_CLUSTER = "Dask: tcp://HOST:PORT of a scheduler, or local:N for N processes here."
+
+EXAMPLE = """\
+trials = 100                  # the most per point
+half_width = 0.005            # a point is done when its 95 % interval is no wider than this (leave out: all trials)
+read_every = ["load"]
+
+[[network]]
+model = "digits-bnn"          # a shipped name or an ONNX file
+
+[[network]]
+model = "digits-qnn"
+
+[[memory]]
+spec = "sram-14nm"
+grid = { v_over_vmin = "0.75:1.0:0.025" }
+
+[[memory]]
+spec = "dram"
+grid = { trcd = [6, 7, 8], vendor = ["A", "B"] }
+
+[[placement]]
+name = "all weights"
+
+[[placement]]
+name = "first layer safe"
+rules = { "*conv1*" = "uniform:ber=0" }
+"""
+
+
+def sweep(
+    campaign: Annotated[Path | None, typer.Argument(metavar="CAMPAIGN.toml", help=_CAMPAIGN, show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
+    half_width: Annotated[str | None, typer.Option(metavar="SHARE", help=_HALF, show_default=False)] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of this process. [default: all cores]", show_default=False)
+    ] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Processes of this machine instead.", show_default=False)] = None,
+    cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help=_CLUSTER, show_default=False)] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, count runs, estimate, and leave.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    example: Annotated[bool, typer.Option("--example", help="Print a campaign file and leave.")] = False,
+) -> None:
+    """Make every run of a campaign that is not there yet: networks x memories x operating points x trials.
+
+    Stopped at any moment, by Ctrl-C or worse, it loses the runs under way; the same command goes on. Results are the same on
+    threads, processes or a cluster.
+
+    \b
+    Examples:
+      weakcell sweep --example > campaign.toml
+      weakcell sweep campaign.toml --dry-run
+      weakcell sweep campaign.toml --out results
+      weakcell sweep campaign.toml --out results --cluster tcp://head:8786
+    """
+    if example:
+        typer.echo(EXAMPLE, nl=False)
+        return
+    from host.cli.screen import errors_as_events
+
+    with errors_as_events(as_json):
+        _sweep(campaign, out, half_width, threads, processes, cluster, data_dir, dry_run, as_json, quiet)
+
+
+def _sweep(
+    path: Path | None,
+    out: Path | None,
+    half_width: str | None,
+    threads: int | None,
+    processes: int | None,
+    cluster: str | None,
+    data_dir: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from host.campaign.campaign import prepare_campaign
+    from host.campaign.schema import read_campaign
+    from host.campaign.store import open_store
+    from host.campaign.sweep import missing
+    from host.campaign.sweep import sweep as drive
+    from host.campaign.table import Tables, export
+    from host.cli.screen import emit, note
+    from memmodels.errors import Interrupted, UsageError
+
+    if path is None:
+        raise UsageError("weakcell sweep", "no campaign file is named", "Name one; weakcell sweep --example prints one")
+    if sum(choice is not None for choice in (threads, processes, cluster)) > 1:
+        raise UsageError("weakcell sweep", "several kinds of workers are asked for", "Give --threads, --processes or --cluster")
+    if out is None and not dry_run:
+        raise UsageError("weakcell sweep", "it has nowhere to keep its runs", "Give --out DIR")
+    asked = prepare_campaign(read_campaign(path), data_dir, None if half_width is None else share_of(half_width))
+    if dry_run:
+        _show_effort(asked, out, threads, processes, cluster, as_json)
+        return
+    assert out is not None
+    with open_store(out) as store:
+        left = missing(asked, store)
+        if as_json:
+            emit("campaign", studies=len(asked.studies), points=len(asked.cells), runs=asked.runs, missing=left)
+        executor = _executor(asked, threads, processes, cluster)
+        try:
+            with _progress(as_json, quiet, asked) as on_step:
+                made = drive(asked, store, executor, ["weakcell", *sys.argv[1:]], on_step)
+        except KeyboardInterrupt:
+            raise Interrupted(f"Sweep {path}", "interrupted", f"Finished runs are in {out}; the same command goes on") from None
+        tables = Tables(store)
+        written = export(tables, out)
+        if as_json:
+            for row in tables.summary.iter_rows(named=True):
+                emit("point", **row)
+            emit("done", made=made, rows=tables.frame.height, files=[str(file) for file in written])
+        else:
+            _show_summary(tables)
+            note(f"{made:,} runs made; {tables.frame.height:,} in {out / 'results.parquet'}.", quiet)
+
+
+def share_of(text: str) -> float:
+    """0.5% or 0.005 as a share; UsageError if it is neither or not within (0, 0.5)."""
+    from memmodels.errors import UsageError
+
+    number, percent = (text.strip().removesuffix("%"), text.strip().endswith("%"))
+    try:
+        share = float(number) / (100.0 if percent else 1.0)
+    except ValueError:
+        share = -1.0
+    if not 0.0 < share < 0.5:
+        raise UsageError(f"A share of {text!r}", "it is no share between 0 and 50 %", "Write it as 0.5% or 0.005")
+    return share
+
+
+def _executor(campaign: Campaign, threads: int | None, processes: int | None, cluster: str | None) -> Executor:
+    from functools import partial
+
+    from host.campaign.executors import Processes, Threads, default_workers
+    from host.campaign.tasks import perform
+
+    if cluster is not None:
+        from host.campaign.cluster import Cluster
+
+        return Cluster(campaign.benches, cluster)
+    if processes is not None:
+        return Processes(campaign.benches, processes)
+    return Threads(partial(perform, campaign.benches), threads or default_workers())
+
+
+def _show_effort(
+    campaign: Campaign, out: Path | None, threads: int | None, processes: int | None, cluster: str | None, as_json: bool
+) -> None:
+    from host.campaign.effort import effort_of
+    from host.campaign.executors import default_workers
+    from host.campaign.store import FILE, read_store
+    from host.campaign.sweep import missing
+    from host.cli.screen import emit
+    from host.cli.table import duration
+
+    left = campaign.runs
+    if out is not None and (out / FILE).is_file():
+        with read_store(out) as store:
+            left = missing(campaign, store)
+    local = int(cluster.removeprefix("local:")) if cluster and cluster.removeprefix("local:").isdigit() else None
+    found = effort_of(campaign, threads or processes or local or default_workers(), left, bool(processes or local))
+    if as_json:
+        emit("effort", **vars(found))
+        return
+    for study, label in zip(campaign.studies, campaign.labels, strict=True):
+        swept = f" over {study.study.sweep}" if study.study.sweep else ""
+        typer.echo(f"{label}: {len(study.points)} points{swept}")
+    most = " at most" if campaign.half_width is not None else ""
+    typer.echo(
+        f"{found.points:,} points x {campaign.trials:,} trials: {found.runs:,} runs{most}, {found.missing:,} of them missing; "
+        f"about {duration(found.seconds)} on {found.workers} workers, {found.memory_bytes / 2**20:.0f} MiB of memory, "
+        f"{found.disk_bytes / 2**20:.1f} MiB of disk"
+    )
+
+
+def _progress(as_json: bool, quiet: bool, campaign: Campaign) -> AbstractContextManager[Callable[[Step], None]]:
+    """The context in which steps are told: events, a bar on a terminal, or a line now and then."""
+    from host.cli.progress import progress
+
+    def event(step: Step) -> None:
+        from host.cli.screen import emit
+
+        for result, seconds in zip(step.done.results, step.done.seconds, strict=True):
+            emit(
+                "run", study=campaign.labels[step.cell.study], memory=step.cell.point.memory, trial=result.trial,
+                accuracy=result.accuracy, changed=result.changed, flips=sum(result.flips.values()), seconds=round(seconds, 6),
+                finished=step.finished, needed=step.needed,
+            )  # fmt: skip
+
+    return progress(event if as_json else None, shown=not quiet)
+
+
+def _show_summary(tables: Tables) -> None:
+    from rich.table import Table
+
+    from host.cli.screen import show
+    from host.cli.table import percent
+
+    for (study,), part in tables.summary.group_by(["study"], maintain_order=True):
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), title=None)
+        for name in (part["sweep_key"][0] or "memory", "trials", part["score"][0], "95 % interval", "worst", "flip rate", "energy"):
+            table.add_column(name, justify="right")
+        for row in part.iter_rows(named=True):
+            interval = "" if row["low"] is None else f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}"
+            energy = "" if row["energy"] is None else f"{row['energy']:.4g} {row['energy_unit']}"
+            where = row["memory"] if row["sweep_value"] is None else f"{row['sweep_value']:.6g}"
+            table.add_row(
+                where, f"{row['trials']}", percent(row["mean"]), interval, percent(row["worst"]), f"{row['flip_rate']:.3g}", energy
+            )
+        show(f"[bold]{study}[/]")
+        show(table)
