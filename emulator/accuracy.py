@@ -49,8 +49,10 @@ def pose(plan: Plan, inputs: Mapping[str, Array], labels: Array | None = None) -
 
 
 def _answers(plan: Plan, outputs: Mapping[str, Array]) -> Array:
-    """The class of each image: argmax of the first output, the lowest class at a tie."""
+    """The class of each image: argmax of the first output, the lowest class at a tie; a score that is NaN never wins."""
     scores = outputs[plan.network.outputs[0]]
+    if scores.dtype.kind == "f":
+        scores = np.where(np.isnan(scores), -np.inf, scores)
     answers: Array = np.argmax(scores.reshape(len(scores), -1), axis=1)
     return answers
 

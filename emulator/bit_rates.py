@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from emulator.constants import storable
 from emulator.network import Network
 from emulator.placement import Placement
 from memmodels.catalogue import MemorySpec
@@ -38,20 +39,21 @@ class BitRates:
 
 
 def bit_rates(network: Network, placement: Placement) -> dict[str, BitRates]:
-    """Rates of every placed tensor that can err; planes that live in a safe place have 0.
+    """Rates of every placed tensor or buffer that can err; planes that live in a safe place have 0.
 
     The rates are marginal: what cells of one die have in common is averaged out. UsageError where cells do not err independently
     of each other (structures, multi-level cells, protection), or where no law is known (recordings, boards).
     """
     known: dict[int, tuple[float, float]] = {}
     rates: dict[str, BitRates] = {}
+    items = storable(network)
     for slot in placement.slots:
         if slot.array not in known:
             known[slot.array] = marginal_rates(placement.arrays[slot.array])
         p01, p10 = known[slot.array]
         if p01 == p10 == 0.0:
             continue
-        bits = network.tensors[slot.tensor].encoding.bits
+        bits = items[slot.tensor].encoding.bits
         own = rates.setdefault(slot.tensor, BitRates(np.zeros(bits), np.zeros(bits)))
         own.p01[list(slot.planes)], own.p10[list(slot.planes)] = p01, p10
     return rates

@@ -12,11 +12,12 @@ from enum import StrEnum
 
 import numpy as np
 
-from emulator.network import Layer, Network
+from emulator.constants import buffers_of, constants_of, names_of
+from emulator.network import Buffer, Layer, Network
 from emulator.placement import Placement, Slot
 from emulator.plan import Plan
 from emulator.storage import layout_of
-from memmodels.address import Words
+from memmodels.address import Layout, Words
 from memmodels.catalogue import open_memory
 from memmodels.memory import Key, Memory, Region
 from memmodels.sampler import Sampler, draw_region
@@ -54,9 +55,19 @@ class StoredSlot:
         return self.sampler is not None and self.sampler.term_streams.size == 0
 
 
+@dataclass(frozen=True, eq=False)
+class BufferSlot:
+    """A slot of a buffer: every image writes it anew."""
+
+    slot: Slot
+    buffer: Buffer
+    memory: Memory
+    layout: Layout
+
+
 @dataclass(eq=False)
 class Tally:
-    """Counts of one trial by tensor: flips seen, and bits read."""
+    """Counts of one trial by tensor or buffer: flips seen, and bits read."""
 
     flips: dict[str, int] = field(default_factory=dict)
     bits_read: dict[str, int] = field(default_factory=dict)
@@ -68,21 +79,26 @@ class Tally:
 
 @dataclass(frozen=True, eq=False)
 class Fault:
-    """The flips of one read of one region, to be saved or replayed."""
+    """The flips of one read of one region and the bits that were written there. read: its number; the image of a buffer."""
 
     read: int
     slot: Slot
     flips: Words
+    written: Words
 
 
 @dataclass(eq=False)
 class Deployment:
-    """One trial's stored network. `faults` collects every read with flips if it is a list; that makes runs slower."""
+    """One trial's stored network. `faults` collects every read with flips if it is a list; that makes runs slower.
+
+    slots: of parameters, by tensor. buffers: by the value that they hold.
+    """
 
     plan: Plan
     trial: int
     policy: ReadPolicy
     slots: dict[str, tuple[StoredSlot, ...]]
+    buffers: dict[str, tuple[BufferSlot, ...]] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     faults: list[Fault] | None = None
 
@@ -95,10 +111,14 @@ class Deployment:
             count = stored.memory.read(stored.region, Key(self.trial, stored.region.key.write, read), flips).flips
             np.bitwise_xor(flips, stored.region.written, out=flips)
             flips[-1:] &= stored.region.layout.last_mask
-        self.tally.add(stored.slot.tensor, round(count * times), round(stored.region.layout.bits * times))
-        if self.faults is not None and count:
-            self.faults.append(Fault(read, stored.slot, flips))
+        self.note(stored.slot, read, flips, stored.region, count, times)
         return flips
+
+    def note(self, slot: Slot, read: int, flips: Words, region: Region, count: int, times: float = 1.0) -> None:
+        """Count a read of a region, which stands for `times` reads, and keep its flips if they are recorded."""
+        self.tally.add(slot.tensor, round(count * times), round(region.layout.bits * times))
+        if self.faults is not None and count:
+            self.faults.append(Fault(read, slot, flips, region.written))
 
     @property
     def steady_slots(self) -> tuple[StoredSlot, ...]:
@@ -107,23 +127,26 @@ class Deployment:
 
     def slots_of(self, layer: Layer) -> tuple[StoredSlot, ...]:
         """The stored slots of all parameters of a layer that must be read each time it runs."""
-        own = (stored for name in parameters_of(layer) for stored in self.slots.get(name, ()))
+        names = names_of(layer, self.plan.constants)
+        own = (stored for name in names for stored in self.slots.get(name, ()))
         return tuple(stored for stored in own if self.faults is not None or not stored.steady)
 
     @property
     def all_slots(self) -> tuple[StoredSlot, ...]:
         return tuple(stored for slots in self.slots.values() for stored in slots)
 
-
-def parameters_of(layer: Layer) -> tuple[str, ...]:
-    """Names of the stored tensors that a layer reads."""
-    names = (getattr(layer, attribute, None) for attribute in ("weight", "bias", "threshold", "upper", "lower"))
-    return tuple(name for name in names if isinstance(name, str))
+    @property
+    def seen(self) -> frozenset[str]:
+        """Values that a step may not skip: those in buffers, and those made by a layer with constants of its own in a memory."""
+        constants = self.plan.constants.items()
+        made = (value for value, own in constants if any(c.tensor.name in self.slots for c in own))
+        return frozenset((*self.buffers, *made))
 
 
 def reads_per_inference(network: Network, policy: ReadPolicy, images: int, batch: int) -> dict[str, float]:
-    """How often each stored tensor is read per image under a read policy (load: once for all images)."""
-    reads: dict[str, float] = {}
+    """How often each tensor is read per image under a read policy (load: once for all images); a buffer once for each."""
+    constants = constants_of(network)
+    reads: dict[str, float] = {buffer.name: 1.0 for buffer in buffers_of(network)}
     for layer in network.layers:
         height, width = network.values[layer.output].height_width
         per_image = {
@@ -132,7 +155,7 @@ def reads_per_inference(network: Network, policy: ReadPolicy, images: int, batch
             ReadPolicy.IMAGE: 1.0,
             ReadPolicy.ACCESS: float(height * width),
         }[policy]
-        for name in parameters_of(layer):
+        for name in names_of(layer, constants):
             reads[name] = reads.get(name, 0.0) + per_image
     return reads
 
@@ -155,10 +178,15 @@ def deploy(
         which = trial if die is None else die
         memories = [open_memory(spec, seed, which, array) for array, spec in enumerate(placement.arrays)]
     slots: dict[str, list[StoredSlot]] = {}
+    buffers: dict[str, list[BufferSlot]] = {}
     for slot in placement.slots:
-        tensor, memory = plan.network.tensors[slot.tensor], memories[slot.array]
-        layout = layout_of(tensor, slot.planes)
+        item, memory = plan.storable[slot.tensor], memories[slot.array]
+        layout = layout_of(item, slot.planes)
+        if isinstance(item, Buffer):
+            buffers.setdefault(item.value.name, []).append(BufferSlot(slot, item, memory, layout))
+            continue
         region = memory.write(plan.stored(layout), layout, Key(trial))
         slots.setdefault(slot.tensor, []).append(StoredSlot(slot, memory, region, memory.sampler(region)))
     stored = {name: tuple(parts) for name, parts in slots.items()}
-    return Deployment(plan, trial, policy, stored, faults=[] if record else None)
+    held = {name: tuple(parts) for name, parts in buffers.items()}
+    return Deployment(plan, trial, policy, stored, held, faults=[] if record else None)

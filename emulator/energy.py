@@ -9,16 +9,16 @@ import numpy as np
 
 from emulator.deployment import Deployment, reads_per_inference
 from memmodels.cost import weakest
-from memmodels.memory import Accesses, Quantity
+from memmodels.memory import Accesses, Key, Quantity
 
 
 @dataclass(frozen=True)
 class InferenceCost:
-    """The cost of one inference's accesses to the weights.
+    """The cost of one inference's accesses to what lives in memories.
 
-    energy: one quantity per unit; picojoules add up, a relative energy is the mean over the bits read, in units of the same reads
-    at its reference point. parts: what the picojoules are made of (`read`, `write`, `leakage`, `check bits` …). latency: of the
-    slowest access. share: of the bits read, for which an energy is known.
+    energy: one quantity per unit; picojoules add up, a relative energy is the mean over the bits accessed, in units of the same
+    accesses at its reference point. parts: what the picojoules are made of (`read`, `write`, `leakage`, `check bits` …). latency:
+    of the slowest access. share: of the bits accessed, for which an energy is known.
     """
 
     energy: tuple[Quantity, ...] = ()
@@ -28,18 +28,27 @@ class InferenceCost:
 
 
 def cost_per_inference(deployment: Deployment, images: int, batch: int) -> InferenceCost:
-    """Add up the costs of all regions for the reads that the deployment's read policy makes per image."""
+    """Add up the costs of all regions for the reads that the deployment's read policy makes per image.
+
+    Buffers are read and written once per image. They are written blank here, since only a region can be priced: run another
+    deployment than this one.
+    """
     reads = reads_per_inference(deployment.plan.network, deployment.policy, images, batch)
     weighed: list[tuple[Quantity, float]] = []
     parts: dict[str, list[Quantity]] = {}
     latencies: list[Quantity] = []
     total = 0.0
-    for stored in deployment.all_slots:
-        count = reads[stored.slot.tensor]
-        cost = stored.memory.cost(stored.region, Accesses(count))
-        total += stored.region.layout.bits * count
+    parameters = [(s.memory, s.region, Accesses(reads[s.slot.tensor])) for s in deployment.all_slots]
+    buffers = [
+        (s.memory, s.memory.write(np.zeros(s.layout.words, np.uint64), s.layout, Key()), Accesses(reads[s.slot.tensor], 1.0))
+        for slots in deployment.buffers.values()
+        for s in slots
+    ]
+    for memory, region, accesses in (*parameters, *buffers):
+        cost, bits = memory.cost(region, accesses), region.layout.bits * (accesses.reads + accesses.writes)
+        total += bits
         if cost.energy is not None:
-            weighed.append((cost.energy, stored.region.layout.bits * count))
+            weighed.append((cost.energy, bits))
         if cost.latency is not None:
             latencies.append(cost.latency)
         for name, part in cost.parts.items():

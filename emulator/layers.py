@@ -29,7 +29,11 @@ def geometry_of(window: nw.Window) -> Geometry:
 
 def compute(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:
     """The layer's output for a chunk; inputs in the order of `layer.inputs`."""
-    return _FUNCTIONS[type(layer)](layer, inputs, parameters)
+    if not parameters.constants:
+        return _FUNCTIONS[type(layer)](layer, inputs, parameters)
+    layer, parameters = parameters.as_read(layer)
+    with np.errstate(all="ignore"):
+        return _FUNCTIONS[type(layer)](layer, inputs, parameters)
 
 
 def empty_output(spec: nw.ValueSpec, images: int) -> Array:
@@ -78,9 +82,8 @@ def values_of(x: Array, spec: nw.ValueSpec) -> Array:
 
 
 def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
-    spec, x = network.values[layer.inputs[0]], inputs[0]
-    weights, out = parameters.values[layer.weight], empty_output(network.values[layer.output], len(x))
+    spec, x = parameters.specs[layer.inputs[0]], inputs[0]
+    weights, out = parameters.values[layer.weight], empty_output(parameters.specs[layer.output], len(x))
     if spec.kind == "float":
         return _float_convolution(layer, x, parameters)
     if weights.dtype == np.uint64:
@@ -108,7 +111,7 @@ class PackedInput:
 
 def packed_input(layer: nw.Convolution, x: Array, parameters: Parameters) -> PackedInput:
     """A layer's input bits, in the order of its weights."""
-    spec = parameters.plan.network.values[layer.inputs[0]]
+    spec = parameters.specs[layer.inputs[0]]
     height, width = spec.height_width
     if not parameters.plan.tensors[layer.weight].flat:
         return PackedInput(with_border(x, layer.window), (height, width), spec.channels, layer.window)
@@ -122,7 +125,7 @@ def packed_input(layer: nw.Convolution, x: Array, parameters: Parameters) -> Pac
 
 def convolution_constants(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, Array]:
     """Weight zero points and bias of a convolution, one int32 per output channel."""
-    tensor = parameters.plan.network.tensors[layer.weight]
+    tensor = parameters.tensors[layer.weight]
     outputs = tensor.values.shape[0]
     zero_points = np.broadcast_to(tensor.zero_point, outputs).astype(np.int32)
     bias = parameters.values[layer.bias].astype(np.int32) if layer.bias else np.zeros(outputs, dtype=np.int32)
@@ -138,8 +141,7 @@ def with_bias(layer: nw.Convolution, out: Array, parameters: Parameters) -> Arra
 
 def _float_convolution(layer: nw.Convolution, x: Array, parameters: Parameters) -> Array:
     """Float activations against stored weights: patches times a float32 matrix, in ONNX order."""
-    network = parameters.plan.network
-    tensor, spec, window = network.tensors[layer.weight], network.values[layer.inputs[0]], layer.window
+    tensor, spec, window = parameters.tensors[layer.weight], parameters.specs[layer.inputs[0]], layer.window
     (kh, kw), (dh, dw), (top, left, bottom, right) = window.kernel, window.dilation, window.pads
     outputs, channels = tensor.values.shape[:2]
     height, width = spec.height_width
@@ -154,11 +156,11 @@ def _float_convolution(layer: nw.Convolution, x: Array, parameters: Parameters) 
         own = patches[..., group * channels : (group + 1) * channels].reshape(*patches.shape[:3], kh * kw * channels)
         made.append(own @ real[group * per_group : (group + 1) * per_group].T)
     out = np.concatenate(made, axis=-1).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(out).reshape(len(x), *network.values[layer.output].shape)
+    return np.ascontiguousarray(out).reshape(len(x), *parameters.specs[layer.output].shape)
 
 
 def _quantize(layer: nw.Quantize, inputs: list[Array], parameters: Parameters) -> Array:
-    spec = parameters.plan.network.values[layer.output]
+    spec = parameters.specs[layer.output]
     q = _round(inputs[0] / np.float32(layer.scale), layer.zero_point, layer.low, layer.high, spec.dtype)
     return to_channels_last(q, spec)
 
@@ -178,31 +180,28 @@ def _real(x: Array, spec: nw.ValueSpec) -> Array:
 
 
 def _dequantize(layer: nw.Dequantize, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
-    y = _real(inputs[0], network.values[layer.inputs[0]]) * layer.scale
+    y = _real(inputs[0], parameters.specs[layer.inputs[0]]) * layer.scale
     if layer.bias is not None:
         y = y + layer.bias
-    return to_onnx_order(y, network.values[layer.output])
+    return to_onnx_order(y, parameters.specs[layer.output])
 
 
 def _requantize(layer: nw.Requantize, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
-    y = _real(inputs[0], network.values[layer.inputs[0]]) * layer.multiplier
-    return _round(y, layer.zero_point, layer.low, layer.high, network.values[layer.output].dtype)
+    y = _real(inputs[0], parameters.specs[layer.inputs[0]]) * layer.multiplier
+    return _round(y, layer.zero_point, layer.low, layer.high, parameters.specs[layer.output].dtype)
 
 
 def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
-    y = _real(inputs[0], network.values[layer.inputs[0]]) * layer.scale
+    y = _real(inputs[0], parameters.specs[layer.inputs[0]]) * layer.scale
     if layer.bias is not None:
         y = y + layer.bias
     for step in layer.steps:
         y = step(y)
-    return _round(y / np.float32(layer.out_scale), layer.zero_point, layer.low, layer.high, network.values[layer.output].dtype)
+    return _round(y / np.float32(layer.out_scale), layer.zero_point, layer.low, layer.high, parameters.specs[layer.output].dtype)
 
 
 def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: Parameters) -> Array:
-    out = empty_output(parameters.plan.network.values[layer.output], len(inputs[0]))
+    out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     acc = np.ascontiguousarray(inputs[0], dtype=np.int32)
     binary.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
     return out
@@ -215,13 +214,12 @@ def _ternary_sign(layer: nw.TernarySign, inputs: list[Array], parameters: Parame
 
 
 def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
-    specs = [network.values[name] for name in layer.inputs]
+    specs = [parameters.specs[name] for name in layer.inputs]
     if layer.fused:
-        return _round(fused_sum(layer, inputs, specs), 0, layer.low, layer.high, network.values[layer.output].dtype)
+        return _round(fused_sum(layer, inputs, specs), 0, layer.low, layer.high, parameters.specs[layer.output].dtype)
     a, b = (_real(x, spec) * spec.scale for x, spec in zip(inputs, specs, strict=True))
     y = (a + b) / np.float32(layer.out_scale)
-    return _round(y, layer.zero_point, layer.low, layer.high, network.values[layer.output].dtype)
+    return _round(y, layer.zero_point, layer.low, layer.high, parameters.specs[layer.output].dtype)
 
 
 def fused_sum(layer: nw.AddCodes, inputs: list[Array], specs: list[nw.ValueSpec]) -> Array:
@@ -234,7 +232,7 @@ def fused_sum(layer: nw.AddCodes, inputs: list[Array], specs: list[nw.ValueSpec]
 
 
 def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: Parameters) -> Array:
-    spec = parameters.plan.network.values[layer.output]
+    spec = parameters.specs[layer.output]
     out = empty_output(spec, len(inputs[0]))
     kernel = pool.or_pool if spec.kind == "bits" else pool.max_pool
     kernel(inputs[0], geometry_of(layer.window), out)
@@ -242,8 +240,7 @@ def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: Parameters) ->
 
 
 def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
-    spec, out_spec = network.values[layer.inputs[0]], network.values[layer.output]
+    spec, out_spec = parameters.specs[layer.inputs[0]], parameters.specs[layer.output]
     height, width = out_spec.height_width
     sums = np.zeros((len(inputs[0]), height, width, spec.channels), dtype=np.int32)
     counts = np.zeros((height, width), dtype=np.int64)
@@ -253,8 +250,7 @@ def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parame
 
 
 def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: Parameters) -> Array:
-    values = parameters.plan.network.values
-    spec, out_spec = values[layer.inputs[0]], values[layer.output]
+    spec, out_spec = parameters.specs[layer.inputs[0]], parameters.specs[layer.output]
     if spec.kind == "float":
         return inputs[0].reshape(len(inputs[0]), *out_spec.shape)
     plain = to_onnx_order(values_of(inputs[0], spec), spec).reshape(len(inputs[0]), *out_spec.shape)
@@ -263,7 +259,7 @@ def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: Parameters) -> 
 
 
 def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -> Array:
-    spec, x = parameters.plan.network.values[layer.output], inputs[0]
+    spec, x = parameters.specs[layer.output], inputs[0]
     if layer.ternary:
         return to_channels_last(np.nan_to_num(np.sign(x)).astype(np.int8), spec)
     pivot = layer.pivot.reshape((-1,) + (1,) * (x.ndim - 2)) if layer.pivot.ndim else layer.pivot
@@ -272,33 +268,31 @@ def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -
 
 
 def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
-    out = empty_output(network.values[layer.output], len(inputs[0]))
-    x, thresholds = inputs[0], parameters.values[layer.threshold].reshape(network.tensors[layer.threshold].values.shape)
+    out = empty_output(parameters.specs[layer.output], len(inputs[0]))
+    x, thresholds = inputs[0], parameters.values[layer.threshold].reshape(parameters.tensors[layer.threshold].values.shape)
     for column in thresholds.T:
         out += ((x >= column) != layer.falling).astype(out.dtype)
     return out
 
 
 def _mul_codes(layer: nw.MulCodes, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
-    a, b = (values_of(x, spec).astype(np.int64) - spec.zero_point for x, spec in _with_specs(layer, inputs, network))
+    a, b = (values_of(x, spec).astype(np.int64) - spec.zero_point for x, spec in _with_specs(layer, inputs, parameters))
     y = (a * b).astype(np.float32) * np.float32(layer.multiplier) + np.float32(layer.zero_point)
-    return _round(y, 0, layer.low, layer.high, network.values[layer.output].dtype)
+    return _round(y, 0, layer.low, layer.high, parameters.specs[layer.output].dtype)
 
 
 def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
-    out = empty_output(network.values[layer.output], len(inputs[0]))
+    out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     counts = np.zeros(out.shape[1:3], dtype=np.int64)
-    zero = network.values[layer.inputs[0]].zero_point
+    zero = parameters.specs[layer.inputs[0]].zero_point
     pool.sum_pool(inputs[0], zero, geometry_of(layer.window), False, out, counts)
     return out
 
 
 def _look_up(layer: nw.LookUp, inputs: list[Array], parameters: Parameters) -> Array:
-    dtype = parameters.plan.network.values[layer.output].dtype
-    return layer.table.astype(dtype)[inputs[0].astype(np.int64) - layer.first]
+    dtype = parameters.specs[layer.output].dtype
+    entry = np.clip(inputs[0].astype(np.int64) - layer.first, 0, len(layer.table) - 1)
+    return layer.table.astype(dtype)[entry]
 
 
 def dynamic_parameters(x: Array) -> tuple[Array, Array]:
@@ -311,7 +305,7 @@ def dynamic_parameters(x: Array) -> tuple[Array, Array]:
 
 
 def _dynamic_quantize(layer: nw.DynamicQuantize, inputs: list[Array], parameters: Parameters) -> Array:
-    spec, x = parameters.plan.network.values[layer.output], inputs[0]
+    spec, x = parameters.specs[layer.output], inputs[0]
     scale, zero = (p.reshape(-1, *[1] * (x.ndim - 1)) for p in dynamic_parameters(x))
     q = np.clip(np.rint(x / scale) + zero, 0, 255) - zero
     return to_channels_last(np.nan_to_num(q).astype(spec.dtype), spec)
@@ -322,13 +316,12 @@ def _dynamic_scale(layer: nw.DynamicScale, inputs: list[Array], parameters: Para
 
 
 def _dynamic_dequantize(layer: nw.DynamicDequantize, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
     factor = inputs[1].reshape(-1, 1, 1, 1) * layer.scale
-    return to_onnx_order(inputs[0].astype(np.float32) * factor, network.values[layer.output])
+    return to_onnx_order(inputs[0].astype(np.float32) * factor, parameters.specs[layer.output])
 
 
-def _with_specs(layer: nw.Layer, inputs: list[Array], network: nw.Network) -> list[tuple[Array, nw.ValueSpec]]:
-    return [(x, network.values[name]) for x, name in zip(inputs, layer.inputs, strict=True)]
+def _with_specs(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> list[tuple[Array, nw.ValueSpec]]:
+    return [(x, parameters.specs[name]) for x, name in zip(inputs, layer.inputs, strict=True)]
 
 
 def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: Parameters) -> Array:
@@ -336,9 +329,8 @@ def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: Pa
 
 
 def _codes_operator(layer: nw.CodesOperator, inputs: list[Array], parameters: Parameters) -> Array:
-    network = parameters.plan.network
-    plain = [to_onnx_order(x, spec) for x, spec in _with_specs(layer, inputs, network)]
-    return to_channels_last(_operated(layer, plain), network.values[layer.output])
+    plain = [to_onnx_order(x, spec) for x, spec in _with_specs(layer, inputs, parameters)]
+    return to_channels_last(_operated(layer, plain), parameters.specs[layer.output])
 
 
 def _operated(layer: nw.FloatOperator | nw.CodesOperator, inputs: list[Array]) -> Array:

@@ -10,7 +10,8 @@ NOTES for developers
 
 - The real number behind a code q is scale * (q - zero_point). An accumulator is a value of kind `codes` and dtype int32.
 - A parameter that a memory could make faulty (weights, biases, thresholds) is a `StoredTensor`; layers name it, kernels take it
-  as an argument, and nothing compiles it in.
+  as an argument, and nothing compiles it in. Scales and zero points are fields of the records: `constants.py` stores them too, and
+  a faulty one is a layer with another field.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from emulator.values import FLOAT32 as FLOAT32
 from emulator.values import SIGN1 as SIGN1
+from emulator.values import Buffer as Buffer
 from emulator.values import Encoding as Encoding
 from emulator.values import Kind as Kind
 from emulator.values import Role as Role
+from emulator.values import Storable as Storable
 from emulator.values import StoredTensor as StoredTensor
 from emulator.values import ValueSpec as ValueSpec
 from emulator.values import Window as Window
@@ -236,7 +240,10 @@ class SumPool(Layer):
 
 @dataclass(frozen=True, eq=False)
 class LookUp(Layer):
-    """q = table[x - first]: any function of one code (Sigmoid, LeakyRelu, another grid), worked out once for every code."""
+    """q = table[x - first]: any function of one code (Sigmoid, LeakyRelu, another grid), worked out once for every code.
+
+    A code beyond the table, which only a faulty buffer can bring, reads the nearest entry.
+    """
 
     table: npt.NDArray[np.int32]
     first: int

@@ -1,7 +1,8 @@
 """Which memory each stored bit lives in: (tensor, bit planes) -> SPEC.
 
-Weights live in the default memory unless a rule says otherwise; biases and thresholds live in a safe place (registers, logic)
-unless a rule names them. Equal SPECs share one array at disjoint addresses; different SPECs never share cells.
+Weights live in the default memory unless a rule says otherwise; biases, thresholds, scales, zero points and activation buffers live
+in a safe place (registers, logic) unless a rule names them. Equal SPECs share one array at disjoint addresses; different SPECs
+never share cells.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import get_args
 
-from emulator.network import Network, StoredTensor
+from emulator.constants import constants_of, names_of, storable
+from emulator.network import Buffer, Network, Role, Storable
 from memmodels.catalogue import MemorySpec
 from memmodels.errors import UsageError
 from memmodels.memory import ConditionValue
 
+ROLES: tuple[Role, ...] = get_args(Role)
+"""What a rule can name by `ROLE:NAME`."""
+
 
 @dataclass(frozen=True)
 class Slot:
-    """Some bit planes of one tensor, and the number of the array they live in."""
+    """Some bit planes of one tensor or buffer, and the number of the array they live in."""
 
     tensor: str
     planes: tuple[int, ...]
@@ -42,30 +48,33 @@ class Placement:
 
     def bits(self, network: Network) -> int:
         """Cells used in all."""
-        return sum(len(slot.planes) * network.tensors[slot.tensor].values.size for slot in self.slots)
+        items = storable(network)
+        return sum(len(slot.planes) * items[slot.tensor].elements for slot in self.slots)
 
 
 def place(network: Network, memory: MemorySpec, rules: Sequence[tuple[str, MemorySpec]] = ()) -> Placement:
     """Place a network: every weight in `memory`, less what the rules move.
 
-    A rule is (`NAME` or `NAME@planes`, SPEC). NAME is a tensor or the layer that uses it (then its weight), or a pattern with `*`;
-    planes are bit numbers and ranges, 0 the least significant: `fc1@6-7`, `*@7`. Later rules win. UsageError if a rule names
-    nothing.
+    A rule is (`NAME` or `NAME@planes`, SPEC). NAME is a tensor or the layer that uses it (then its weight), or a pattern with `*`
+    that is tried on weights; planes are bit numbers and ranges, 0 the least significant: `fc1@6-7`, `*@7`. `ROLE:NAME` names what
+    else can be placed: the biases, thresholds, scales or zero points of a layer, and the `buffer` or `accumulator` of a value or of
+    the layer that makes it; patterns work there too: `scale:fc1`, `buffer:*`. Later rules win. UsageError if a rule names nothing.
     """
-    arrays: list[MemorySpec] = [memory]
+    items, arrays = storable(network), [memory]
     homes: dict[tuple[str, int], int] = {(t.name, plane): 0 for t in network.weights for plane in range(t.encoding.bits)}
     for target, spec in rules:
         if spec not in arrays:
             arrays.append(spec)
         name, _, planes = target.partition("@")
-        matched = _tensors(network, name)
+        matched = _matched(network, items, name)
         if not matched:
             known = ", ".join([*layers_by_weight(network).values(), *network.tensors])
-            raise UsageError(f"--place {target}={spec}", f"no layer or tensor is called {name!r}", f"Known: {known}")
+            also = f"Known: {known}; and scales, zero points and buffers, which weakcell inspect --storable lists"
+            raise UsageError(f"--place {target}={spec}", f"no layer or tensor is called {name!r}", also)
         for tensor in matched:
             for plane in _planes(target, planes, tensor):
                 homes[tensor.name, plane] = arrays.index(spec)
-    return Placement(tuple(arrays), tuple(_slots(network, homes)))
+    return Placement(tuple(arrays), tuple(_slots(items, homes)))
 
 
 def layers_by_weight(network: Network) -> dict[str, str]:
@@ -78,13 +87,37 @@ def layers_by_weight(network: Network) -> dict[str, str]:
     return names
 
 
-def _tensors(network: Network, pattern: str) -> list[StoredTensor]:
+def _matched(network: Network, items: Mapping[str, Storable], pattern: str) -> list[Storable]:
+    if pattern in items:
+        return [items[pattern]]
     by_weight = layers_by_weight(network)
-    exact = [t for t in network.tensors.values() if pattern in (t.name, by_weight.get(t.name))]
-    return exact or [t for t in network.weights if fnmatchcase(t.name, pattern) or fnmatchcase(by_weight.get(t.name, ""), pattern)]
+    exact: list[Storable] = [t for t in network.tensors.values() if pattern == by_weight.get(t.name)]
+    if exact:
+        return exact
+    role, colon, name = pattern.partition(":")
+    if colon and role in ROLES:
+        users = _users(network)
+        return [item for item in items.values() if item.role == role and _called(item, users, name)]
+    return [t for t in network.weights if fnmatchcase(t.name, pattern) or fnmatchcase(by_weight.get(t.name, ""), pattern)]
 
 
-def _planes(target: str, text: str, tensor: StoredTensor) -> list[int]:
+def _called(item: Storable, users: Mapping[str, Sequence[str]], pattern: str) -> bool:
+    """Whether a pattern names an item, a layer that uses it, or the value that it holds."""
+    own = (item.name, item.value.name, item.layer or "") if isinstance(item, Buffer) else (item.name, *users.get(item.name, ()))
+    return any(fnmatchcase(name, pattern) for name in own)
+
+
+def _users(network: Network) -> Mapping[str, Sequence[str]]:
+    """Tensor -> the layers that read it."""
+    users: dict[str, list[str]] = {}
+    constants = constants_of(network)
+    for layer in network.layers:
+        for name in names_of(layer, constants):
+            users.setdefault(name, []).append(layer.name)
+    return users
+
+
+def _planes(target: str, text: str, tensor: Storable) -> list[int]:
     if not text:
         return list(range(tensor.encoding.bits))
     planes: set[int] = set()
@@ -101,10 +134,10 @@ def _planes(target: str, text: str, tensor: StoredTensor) -> list[int]:
     return sorted(planes)
 
 
-def _slots(network: Network, homes: Mapping[tuple[str, int], int]) -> list[Slot]:
+def _slots(items: Mapping[str, Storable], homes: Mapping[tuple[str, int], int]) -> list[Slot]:
     slots = []
-    for tensor in network.tensors.values():
-        own = {plane: home for (name, plane), home in homes.items() if name == tensor.name}
+    for name in items:
+        own = {plane: home for (placed, plane), home in homes.items() if placed == name}
         for array in sorted(set(own.values())):
-            slots.append(Slot(tensor.name, tuple(sorted(p for p, home in own.items() if home == array)), array))
+            slots.append(Slot(name, tuple(sorted(p for p, home in own.items() if home == array)), array))
     return slots

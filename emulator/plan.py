@@ -6,15 +6,16 @@ works on its own copy (`Parameters`), because faults are put into it in place an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from emulator.constants import Constant, as_read, constants_of, storable
 from emulator.kernels.scatter import flip_signs, flip_values
 from emulator.kernels.tile import LANES
-from emulator.network import Convolution, Encoding, Layer, Network, StoredTensor
+from emulator.network import Convolution, Encoding, Layer, Network, Storable, StoredTensor, ValueSpec
 from emulator.storage import codes_of
 from memmodels.address import Layout, Words, pack
 from memmodels.errors import ModelError
@@ -46,31 +47,44 @@ class KernelTensor:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A network and its tensors in kernel order. Immutable: runs in several threads share it."""
+    """A network and its tensors in kernel order. Immutable: runs in several threads share it.
+
+    storable: everything that can be placed, by name. constants: those of each layer, by the value that the layer makes.
+    """
 
     network: Network
     tensors: dict[str, KernelTensor]
+    storable: Mapping[str, Storable]
+    constants: Mapping[str, tuple[Constant, ...]]
     _stored: dict[tuple[str, tuple[int, ...]], Words] = field(default_factory=dict, repr=False)
 
     def stored(self, layout: Layout) -> Words:
         """The words that a memory is asked to hold for a layout of one of the tensors; made once."""
         key = layout.name, layout.planes
         if key not in self._stored:
-            tensor = self.network.tensors[layout.name]
+            tensor = self.tensors[layout.name].tensor
             self._stored[key] = pack(codes_of(tensor.values, tensor.encoding), layout)
         return self._stored[key]
 
-    def parameters(self) -> Parameters:
-        """A run's own copy of what a memory may make faulty."""
-        return Parameters(self, {name: aligned_copy(tensor.values) for name, tensor in self.tensors.items()})
+    def parameters(self, placed: Collection[str] = ()) -> Parameters:
+        """A run's own copy of what a memory may make faulty. placed: names of what lives in one."""
+        network, values = self.network, {name: aligned_copy(tensor.values) for name, tensor in self.tensors.items()}
+        mine = {c.tensor.name for own in self.constants.values() for c in own} & {*placed}
+        return Parameters(self, values, network.values, network.tensors, frozenset(mine))
 
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """The tensors of one run in kernel order; faults come and go by `flip`."""
+    """The tensors of one run in kernel order; faults come and go by `flip`.
+
+    specs, tensors: the network's, with the zero points and scales that a layer reads. constants: those that live in a memory.
+    """
 
     plan: Plan
     values: dict[str, npt.NDArray[np.generic]]
+    specs: Mapping[str, ValueSpec]
+    tensors: Mapping[str, StoredTensor]
+    constants: frozenset[str] = frozenset()
 
     def flip(self, name: str, planes: tuple[int, ...], flips: Words) -> None:
         """Flip the cells set in `flips` (storage order, of the region that holds `planes`); flipping again takes them back."""
@@ -78,9 +92,17 @@ class Parameters:
         if kernel.packed:
             flip_signs(self.values[name], kernel.outer, kernel.inner, kernel.flat, flips)
         else:
-            signed = kernel.encoding.kind == "signed"
+            signed = kernel.encoding.kind in ("signed", "float")
             wide = np.array(planes, dtype=np.int64)
             flip_values(self.values[name], kernel.outer, kernel.inner, wide, kernel.encoding.bits, signed, flips)
+
+    def as_read(self, layer: Layer) -> tuple[Layer, Parameters]:
+        """The layer, and the parameters that it sees, with those of its constants that live in a memory as they are now."""
+        own = [c for c in self.plan.constants.get(layer.output, ()) if c.tensor.name in self.constants]
+        if not own:
+            return layer, self
+        read = as_read(layer, self.plan.network, {c: self.values[c.tensor.name] for c in own})
+        return read.layer, replace(self, specs=read.specs, tensors=read.tensors)
 
 
 def compile_plan(network: Network) -> Plan:
@@ -96,13 +118,14 @@ def compile_plan(network: Network) -> Plan:
                     "another layer uses the same weights on inputs of another kind, which needs them in another order",
                     "Export the model with a weight tensor of its own for each of the two layers",
                 )
-    for name, tensor in network.tensors.items():
-        if name not in tensors:
+    everything = storable(network)
+    for name, tensor in everything.items():
+        if isinstance(tensor, StoredTensor) and name not in tensors:
             dtype = np.int64 if tensor.encoding.bits > 31 and tensor.encoding.kind == "unsigned" else np.int32
             tensors[name] = KernelTensor(
                 tensor, tensor.values.astype(dtype), np.arange(tensor.values.size), np.zeros(1, dtype=np.int64)
             )
-    return Plan(network, tensors)
+    return Plan(network, tensors, everything, constants_of(network))
 
 
 def last_uses(layers: Sequence[Layer], keep: Collection[str]) -> tuple[tuple[str, ...], ...]:

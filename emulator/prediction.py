@@ -130,7 +130,7 @@ class _Errors:
     def of(cls, plan: Plan, placement: Placement, policy: ReadPolicy, samples: int, seed: int) -> _Errors:
         network = plan.network
         rates = bit_rates(network, placement)
-        odd = [name for name in rates if network.tensors[name].role != "weight"]
+        odd = [name for name in rates if plan.storable[name].role != "weight"]
         if odd:
             asked = f"Predicting {network.name} with faulty {odd[0]}"
             raise UsageError(asked, "prediction knows the law of faulty weights only", "Emulate it, or take it out of --place")

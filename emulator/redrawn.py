@@ -51,12 +51,12 @@ def compute_redrawn(
         isinstance(layer, nw.Convolution)
         and drawable
         and layer.groups == 1
-        and parameters.plan.network.values[layer.inputs[0]].kind != "float"
+        and parameters.specs[layer.inputs[0]].kind != "float"
         and all(part.slot.tensor == layer.weight for part in stored)
     ):
         return _redrawn_in_kernel(layer, inputs[0], parameters, deployment, stored, first)
     per_pixel = deployment.policy is ReadPolicy.ACCESS
-    spec = parameters.plan.network.values[layer.output]
+    spec = parameters.specs[layer.output]
     rows = []
     for image in range(len(inputs[0])):
         own = [x[image : image + 1] for x in inputs]
@@ -143,9 +143,9 @@ def _redrawn_in_kernel(
     first: int,
 ) -> Array:
     """Draw, compute and take back inside the kernel, image by image or pixel by pixel."""
-    network, draws = parameters.plan.network, _draws(deployment, stored)
-    spec, tensor = network.values[layer.inputs[0]], parameters.plan.tensors[layer.weight]
-    weights, out = parameters.values[layer.weight], empty_output(network.values[layer.output], len(x))
+    _, parameters = parameters.as_read(layer)
+    spec, tensor, draws = parameters.specs[layer.inputs[0]], parameters.plan.tensors[layer.weight], _draws(deployment, stored)
+    weights, out = parameters.values[layer.weight], empty_output(parameters.specs[layer.output], len(x))
     geometry = geometry_of(layer.window)
     if tensor.packed:
         own = packed_input(layer, x, parameters)

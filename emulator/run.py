@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
+from emulator.buffers import read_back
 from emulator.deployment import Deployment, ReadPolicy, reads_per_inference
 from emulator.fusion import SignConvolution, fuse, signs_of
 from emulator.layers import compute, to_channels_last, to_onnx_order, values_of
@@ -36,20 +37,21 @@ def infer(plan: Plan, inputs: Arrays, probe: Sequence[str] = ()) -> dict[str, Ar
 
 def outputs_under_faults(plan: Plan, inputs: Arrays, deployment: Deployment, batch: int = 256) -> dict[str, Array]:
     """Outputs with every placed bit as its memory returns it, under the deployment's read policy."""
-    checked, parameters = check_inputs(plan, inputs), plan.parameters()
+    checked, parameters = check_inputs(plan, inputs), plan.parameters(deployment.slots)
     images = len(next(iter(checked.values())))
     if deployment.policy in (ReadPolicy.IMAGE, ReadPolicy.ACCESS):
         reads = reads_per_inference(plan.network, deployment.policy, images, batch)
         for part in deployment.steady_slots:
             flips = deployment.read(part, 0, reads[part.slot.tensor] * images)
             parameters.flip(part.slot.tensor, part.slot.planes, flips)
-        return _gather(plan, plan.network.outputs, _chunks(plan, parameters, checked, plan.network.outputs, deployment))
+        chunks = _chunks(plan, parameters, checked, plan.network.outputs, deployment, again=True)
+        return _gather(plan, plan.network.outputs, chunks)
     step = batch if deployment.policy is ReadPolicy.BATCH else max(images, 1)
     parts: list[dict[str, Array]] = []
     for number, first in enumerate(range(0, max(images, 1), step)):
         own = {name: x[first : first + step] for name, x in checked.items()}
         undo = flip_all(parameters, deployment, deployment.all_slots, number)
-        parts.extend(_chunks(plan, parameters, own, plan.network.outputs))
+        parts.extend(_chunks(plan, parameters, own, plan.network.outputs, deployment, begin=first))
         undo()
     return _gather(plan, plan.network.outputs, iter(parts))
 
@@ -102,23 +104,40 @@ def _integers(x: Array, spec: nw.ValueSpec) -> Array:
 
 
 def _chunks(
-    plan: Plan, parameters: Parameters, inputs: Arrays, wanted: Sequence[str], deployment: Deployment | None = None
+    plan: Plan,
+    parameters: Parameters,
+    inputs: Arrays,
+    wanted: Sequence[str],
+    deployment: Deployment | None = None,
+    begin: int = 0,
+    again: bool = False,
 ) -> Iterator[dict[str, Array]]:
-    """Walk the layers for one chunk of images after the other; yields the wanted values of each."""
-    images, step, layers = len(next(iter(inputs.values()))), chunk_size(plan.network), fuse(plan.network, wanted)
+    """Walk the layers for one chunk of images after the other; yields the wanted values of each.
+
+    begin: the number in the data set of the first image. again: read parameters anew for every image or pixel.
+    """
+    images, step = len(next(iter(inputs.values()))), chunk_size(plan.network)
+    layers = fuse(plan.network, {*wanted, *deployment.seen} if deployment else wanted)
     dead = last_uses(layers, keep=wanted)
     for first in range(0, max(images, 1), step):
-        values = {name: x[first : first + step] for name, x in inputs.items()}
+        values = {name: _held(name, x[first : first + step], deployment, begin + first) for name, x in inputs.items()}
         for layer, unused in zip(layers, dead, strict=True):
             own = [values[name] for name in layer.inputs]
-            stored = deployment.slots_of(layer) if deployment else ()
+            stored = deployment.slots_of(layer) if deployment and again else ()
             if deployment and stored:
-                values[layer.output] = compute_redrawn(layer, own, parameters, deployment, stored, first)
+                made = compute_redrawn(layer, own, parameters, deployment, stored, begin + first)
             else:
-                values[layer.output] = _compute(layer, own, parameters)
+                made = _compute(layer, own, parameters)
+            values[layer.output] = _held(layer.output, made, deployment, begin + first)
             for name in unused:
                 del values[name]
         yield {name: values[name] for name in wanted}
+
+
+def _held(name: str, x: Array, deployment: Deployment | None, first: int) -> Array:
+    """A value as layers read it: back from its buffer if that lies in a memory."""
+    slots = deployment.buffers.get(name) if deployment else None
+    return read_back(x, slots, deployment, first) if deployment and slots else x
 
 
 def _compute(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from emulator.network import Encoding, StoredTensor
+from emulator.network import Encoding, Storable
 from memmodels.address import Layout
 
 
@@ -22,13 +22,11 @@ def values_of(codes: npt.NDArray[np.uint64], encoding: Encoding) -> npt.NDArray[
     wide = codes.astype(np.int64)
     if encoding.kind == "sign":
         return 2 * wide - 1
-    if encoding.kind == "signed":
+    if encoding.kind in ("signed", "float"):
         return wide - ((wide >> (encoding.bits - 1)) << encoding.bits)
     return wide
 
 
-def layout_of(tensor: StoredTensor, planes: tuple[int, ...] = ()) -> Layout:
-    """How the tensor, or some bit planes of it, lies in a memory; erased elements read as the code of real zero."""
-    zero = int(np.asarray(tensor.zero_point).reshape(-1)[0]) if tensor.encoding.kind != "sign" else 0
-    erased = zero & ((1 << tensor.encoding.bits) - 1)
-    return Layout(tensor.name, tensor.values.size, tensor.encoding.bits, planes, erased)
+def layout_of(item: Storable, planes: tuple[int, ...] = ()) -> Layout:
+    """How a tensor or buffer, or some bit planes of it, lies in a memory; erased elements read as the code of real zero."""
+    return Layout(item.name, item.elements, item.encoding.bits, planes, item.erased & ((1 << item.encoding.bits) - 1))

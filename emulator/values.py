@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,14 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 Kind = Literal["float", "codes", "bits"]
-Role = Literal["weight", "bias", "threshold"]
+Role = Literal["weight", "bias", "threshold", "scale", "zero_point", "buffer", "accumulator"]
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one element is stored: `bits` per element as 1-bit sign, two's complement, or unsigned."""
+    """How one element is stored: `bits` per element as 1-bit sign, two's complement, unsigned, or IEEE 754 float.
 
-    kind: Literal["sign", "signed", "unsigned"]
+    The integer behind a float is its bits: a float32 is handled as the int32 of the same 32 bits (`float_bits`, `floats_of`).
+    """
+
+    kind: Literal["sign", "signed", "unsigned", "float"]
     bits: int
 
     def __post_init__(self) -> None:
@@ -24,22 +28,41 @@ class Encoding:
             raise ValueError("a sign is stored in one bit")
         if self.kind != "sign" and self.bits < 2:
             raise ValueError("an integer is stored in two bits or more")
+        if self.kind == "float" and self.bits != 32:
+            raise ValueError("a float is stored in 32 bits")
 
     @property
     def low(self) -> int:
         """The smallest value that the stored bits can mean."""
-        return {"sign": -1, "signed": -(1 << (self.bits - 1)), "unsigned": 0}[self.kind]
+        return {"sign": -1, "unsigned": 0}.get(self.kind, -(1 << (self.bits - 1)))
 
     @property
     def high(self) -> int:
         """The largest value that the stored bits can mean."""
-        return {"sign": 1, "signed": (1 << (self.bits - 1)) - 1, "unsigned": (1 << self.bits) - 1}[self.kind]
+        return {"sign": 1, "unsigned": (1 << self.bits) - 1}.get(self.kind, (1 << (self.bits - 1)) - 1)
 
     def __str__(self) -> str:
-        return {"sign": "sign1", "signed": f"int{self.bits}", "unsigned": f"uint{self.bits}"}[self.kind]
+        return "sign1" if self.kind == "sign" else f"{_TYPES[self.kind]}{self.bits}"
 
 
-SIGN1 = Encoding("sign", 1)
+_TYPES = {"signed": "int", "unsigned": "uint", "float": "float"}
+SIGN1, FLOAT32 = Encoding("sign", 1), Encoding("float", 32)
+
+
+def encoding_of(dtype: str) -> Encoding:
+    """How codes of an integer type are stored."""
+    held = np.dtype(dtype)
+    return Encoding("unsigned" if held.kind == "u" else "signed", 8 * held.itemsize)
+
+
+def float_bits(x: npt.ArrayLike) -> npt.NDArray[np.int32]:
+    """Floats as the integers that a FLOAT32 tensor holds."""
+    return np.ascontiguousarray(x, dtype=np.float32).view(np.int32)
+
+
+def floats_of(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """The floats behind such integers; any pattern is one, NaN and infinities among them."""
+    return np.ascontiguousarray(bits, dtype=np.int32).view(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +88,18 @@ class StoredTensor:
             raise ValueError(f"{self.name}: values outside {self.encoding}")
 
     @property
+    def elements(self) -> int:
+        return self.values.size
+
+    @property
     def bits(self) -> int:
         """Stored bits in all."""
-        return self.values.size * self.encoding.bits
+        return self.elements * self.encoding.bits
+
+    @property
+    def erased(self) -> int:
+        """The code of real zero: what an element reads as where a memory erases it."""
+        return 0 if self.encoding.kind == "sign" else int(np.asarray(self.zero_point).reshape(-1)[0])
 
     def spread(self, parameter: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`scale` or `zero_point` in a shape that broadcasts over (O, K), the weights of one output in a row."""
@@ -101,6 +133,48 @@ class ValueSpec:
 
     def __repr__(self) -> str:
         return f"Value<{self.name}: {self.kind} {self.dtype}{list(self.shape)}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """Room for a value of one image: integers or signs in ONNX order, written and read back for every image.
+
+    layer: the one that makes it; None for an input of the network. A sum that nothing has rounded yet is an accumulator, not a
+    buffer, so that a rule for all buffers leaves it in its register.
+    """
+
+    value: ValueSpec
+    layer: str | None
+
+    @property
+    def role(self) -> Role:
+        return "accumulator" if self.layer is not None and self.value.dtype == "int32" else "buffer"
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}:{self.value.name}"
+
+    @property
+    def encoding(self) -> Encoding:
+        return SIGN1 if self.value.kind == "bits" else encoding_of(self.value.dtype)
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.value.shape)
+
+    @property
+    def bits(self) -> int:
+        """Stored bits in all."""
+        return self.elements * self.encoding.bits
+
+    @property
+    def erased(self) -> int:
+        """The code of real zero."""
+        return self.value.zero_point if self.value.kind == "codes" else 0
+
+
+Storable = StoredTensor | Buffer
+"""What `--place` can put into a memory."""
 
 
 @dataclass(frozen=True)

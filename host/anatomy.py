@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from emulator.deployment import parameters_of
+from emulator.constants import parameters_of, storable
 from emulator.network import Convolution, Layer, Network, ValueSpec
 
 
@@ -25,21 +25,34 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Item:
+    """Something that `--place` can name, alone or as `ROLE:NAME`. default: whether it lives in the memory without a rule."""
+
+    name: str
+    role: str
+    encoding: str
+    elements: int
+    bits: int
+    default: bool
+
+
+@dataclass(frozen=True)
 class Anatomy:
-    """All layers of a network."""
+    """All layers of a network. storable: everything that a memory can hold."""
 
     parts: tuple[Part, ...]
     weight_bits: int
     other_bits: int
     macs: int
     float_layers: tuple[str, ...]
+    storable: tuple[Item, ...]
 
     @property
     def explanation(self) -> str:
         """What the table means, in sentences."""
         text = (
-            f"{self.weight_bits:,} weight bits live in the memory. {self.other_bits:,} bits of biases and thresholds stay in "
-            "registers unless --place names them; scales and activations always do."
+            f"{self.weight_bits:,} weight bits live in the memory. {self.other_bits:,} bits of biases and thresholds, and all "
+            "scales, zero points and activation buffers, stay in registers unless --place names them (--storable lists them)."
         )
         if self.float_layers:
             text += f" Computed in float32: {', '.join(self.float_layers)}."
@@ -54,7 +67,11 @@ def anatomy_of(network: Network) -> Anatomy:
     parts = tuple(_part(network, layer) for layer in network.layers)
     other = sum(tensor.bits for tensor in network.tensors.values() if tensor.role != "weight")
     floats = tuple(layer.name for layer in network.layers if _in_float(network, layer))
-    return Anatomy(parts, network.weight_bits, other, sum(part.macs for part in parts), floats)
+    items = tuple(
+        Item(name, item.role, str(item.encoding), item.elements, item.bits, item.role == "weight")
+        for name, item in storable(network).items()
+    )
+    return Anatomy(parts, network.weight_bits, other, sum(part.macs for part in parts), floats, items)
 
 
 def _part(network: Network, layer: Layer) -> Part:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from emulator.accuracy import Questions, run_trial
-from emulator.deployment import ReadPolicy, reads_per_inference
+from emulator.deployment import reads_per_inference
+from emulator.network import Buffer, Storable
 from emulator.run import chunk_size
 from emulator.storage import codes_of
 from host.campaign.executors import default_workers
@@ -100,7 +101,7 @@ def check_fault_list(prepared: Prepared, yes: bool = False) -> float:
     """The rows to expect; UsageError if there will be too many, or recording them needs too much memory, unless `yes`."""
     rows = expected_rows(prepared)
     largest = max((kept for _, kept in _by_slot(prepared)), default=0.0)
-    needed = rows * 30 + largest * len(prepared.network.tensors) * default_workers()
+    needed = rows * 30 + largest * len(prepared.plan.tensors) * default_workers()
     if not yes and (rows > MOST_ROWS or needed > MOST_BYTES):
         raise UsageError(
             "Saving the fault list of this study",
@@ -118,13 +119,20 @@ def _by_slot(prepared: Prepared) -> Iterator[tuple[float, float]]:
         specs = [resolved(spec) for spec in point.placement.arrays]
         terms = [spec.technology.terms(spec.conditions) for spec in specs]
         for slot in point.placement.slots:
-            tensor = network.tensors[slot.tensor]
-            codes = codes_of(tensor.values, tensor.encoding)
-            ones = sum(int(((codes >> np.uint64(plane)) & np.uint64(1)).sum()) for plane in slot.planes)
-            zeros = codes.size * len(slot.planes) - ones
+            zeros, ones = _stored(prepared.plan.storable[slot.tensor], slot.planes)
             flips = min(sum(_flips(term, zeros, ones) for term in terms[slot.array]), float(ones + zeros))
-            count = reads[slot.tensor] * images if study.read_every is not ReadPolicy.LOAD else 1.0
+            count = reads[slot.tensor] * images
             yield flips * count * study.trials, min(1.0, flips) * count * (ones + zeros) / 8
+
+
+def _stored(item: Storable, planes: tuple[int, ...]) -> tuple[int, int]:
+    """Stored zeros and ones of some bit planes; half and half in a buffer, whose bits the images decide."""
+    if isinstance(item, Buffer):
+        half = item.elements * len(planes) // 2
+        return item.elements * len(planes) - half, half
+    codes = codes_of(item.values, item.encoding)
+    ones = sum(int(((codes >> np.uint64(plane)) & np.uint64(1)).sum()) for plane in planes)
+    return codes.size * len(planes) - ones, ones
 
 
 def _flips(term: Any, zeros: int, ones: int) -> float:

@@ -102,7 +102,7 @@ class _Work:
         outcome = Outcome(point, result, seconds)
         self.outcomes[point.index, result.trial] = outcome
         if record:
-            self.faults[point.index, result.trial] = rows_of(self.prepared.network, point, result)
+            self.faults[point.index, result.trial] = rows_of(self.prepared.plan, point, result)
         return outcome
 
     def is_finished(self, point: Point) -> bool:

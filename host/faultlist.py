@@ -1,8 +1,9 @@
 """Fault lists: every flip of a study as a table that can be saved, compared, edited and replayed.
 
 One row per flipped cell and read: sweep_value, trial, read, tensor, element, bit, stored, read_back. `read` is the read's number
-in its trial (0 for `load`, the batch, the image, or image x pixels + pixel); `bit` 0 is the least significant of the element.
-A header (Parquet metadata, or the first line of a CSV file after `# weakcell-faults `) holds the study that made the list.
+in its trial (0 for `load`, the batch, the image, or image x pixels + pixel; of a buffer, called `buffer:NAME` or
+`accumulator:NAME`, always the image); `bit` 0 is the least significant of the element. A header (Parquet metadata, or the first
+line of a CSV file after `# weakcell-faults `) holds the study that made the list.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emulator.network import Network
+from emulator.constants import storable
+from emulator.network import Buffer, Network
 from emulator.storage import codes_of
 from host.atomic import write_atomically
 from memmodels.address import set_bits
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from emulator.accuracy import TrialResult
+    from emulator.plan import Plan
     from host.study import Point
 
 FORMAT = 1
@@ -51,18 +54,15 @@ class FaultRows:
         return len(self.read)
 
 
-def rows_of(network: Network, point: Point, result: TrialResult) -> FaultRows:
+def rows_of(plan: Plan, point: Point, result: TrialResult) -> FaultRows:
     """The recorded flips of a trial as rows."""
-    names = tuple(network.tensors)
-    codes = {fault.slot.tensor: np.empty(0, np.uint64) for fault in result.faults}
-    for name in codes:
-        codes[name] = codes_of(network.tensors[name].values, network.tensors[name].encoding)
+    names = tuple(plan.storable)
     parts: list[tuple[npt.NDArray[Any], ...]] = []
     for fault in result.faults:
         cells = set_bits(fault.flips)
         planes = np.array(fault.slot.planes, dtype=np.int64)
         element, bit = cells // len(planes), planes[cells % len(planes)]
-        stored = (codes[fault.slot.tensor][element] >> bit.astype(np.uint64)) & np.uint64(1)
+        stored = (fault.written[cells >> 6] >> (cells & 63).astype(np.uint64)) & np.uint64(1)
         whole = np.full(len(cells), fault.read), np.full(len(cells), names.index(fault.slot.tensor))
         parts.append((*whole, element, bit, stored))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.empty(0, np.int64)] * 5
@@ -142,17 +142,20 @@ class FaultList:
         return tuple(dict.fromkeys(name for _, _, name in self.rows))
 
     def check(self, network: Network) -> None:
-        """InputError if a row names a cell that the network does not have, or one that stores another bit."""
+        """InputError if a row names a cell that the network does not have, or one of a tensor that stores another bit."""
+        items = storable(network)
         for (_, _, name), part in self.rows.items():
-            tensor = network.tensors.get(name)
+            tensor = items.get(name)
             if tensor is None:
                 raise self._refusal(f"{name!r} is no tensor of {network.name}, which has {', '.join(network.tensors)}")
-            elements, bits = tensor.values.size, tensor.encoding.bits
+            elements, bits = tensor.elements, tensor.encoding.bits
             outside = (part.element < 0) | (part.element >= elements) | (part.bit < 0) | (part.bit >= bits)
             if outside.any():
                 i = int(outside.argmax())
                 size = f"{elements} elements of {bits} bits"
                 raise self._refusal(f"{name} has {size}, but a row names element {part.element[i]} bit {part.bit[i]}")
+            if isinstance(tensor, Buffer):
+                continue
             codes = codes_of(tensor.values, tensor.encoding)
             held = (codes[part.element] >> part.bit.astype(np.uint64)) & np.uint64(1)
             if (wrong := held != part.stored).any():

@@ -98,7 +98,9 @@ def expected_rate(prepared: Prepared, point: Point) -> float:
     network, flips, bits = prepared.network, 0.0, 0
     rates = bit_rates(network, point.placement)
     for slot in point.placement.slots:
-        tensor = network.tensors[slot.tensor]
+        tensor = network.tensors.get(slot.tensor)
+        if tensor is None:  # a constant or buffer whose memory makes no errors: any other was refused
+            continue
         bits += tensor.values.size * len(slot.planes)
         if slot.tensor in rates:
             codes = codes_of(tensor.values, tensor.encoding)

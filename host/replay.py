@@ -25,7 +25,10 @@ UNKNOWN_MEMORY = MemorySpec("uniform", {"ber": 0.0})
 
 @dataclass(eq=False)
 class ReplayMemory:
-    """One array at one point: reads return what was written with the list's flips. Cost and conditions are those of `spec`."""
+    """One array at one point: reads return what was written with the list's flips. Cost and conditions are those of `spec`.
+
+    Parameters are written once and read many times, a buffer is written by every image and read once: write + read numbers both.
+    """
 
     faults: FaultList
     value: float | None
@@ -47,7 +50,7 @@ class ReplayMemory:
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
         out[:] = region.written
         planes = region.layout.planes
-        elements, bits = self.faults.flips(self.value, key.trial, region.layout.name, key.read)
+        elements, bits = self.faults.flips(self.value, key.trial, region.layout.name, key.write + key.read)
         here = np.isin(bits, planes)
         cells = elements[here] * len(planes) + np.searchsorted(planes, bits[here])
         np.bitwise_xor.at(out, cells >> 6, np.uint64(1) << (cells & 63).astype(np.uint64))

@@ -102,8 +102,8 @@ def energy_parts(prepared: Prepared) -> tuple[str, ...]:
 
 
 def placed_tensors(prepared: Prepared) -> tuple[str, ...]:
-    """The tensors that live in a memory, in the network's order."""
-    return tuple(name for name in prepared.network.tensors if prepared.points[0].placement.slots_of(name))
+    """The tensors and buffers that live in a memory, in the network's order."""
+    return tuple(name for name in prepared.plan.storable if prepared.points[0].placement.slots_of(name))
 
 
 def row_of(prepared: Prepared, outcome: Outcome) -> dict[str, object]:

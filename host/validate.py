@@ -165,6 +165,8 @@ def _check(prepared: Prepared, head: mg.OutputLayer, layers: tuple[mg.HiddenLaye
     fixed = {part.layer.bias for part in parts if part.layer.bias}
     if layers:
         fixed |= {t.name for t in prepared.network.tensors.values() if t.role == "threshold"}
+    others = ("scale", "zero_point", "buffer", "accumulator")
+    fixed |= {name for name, item in prepared.plan.storable.items() if item.role in others}
     for point in prepared.points:
         moved = [slot.tensor for slot in point.placement.slots if slot.tensor in fixed]
         if moved:

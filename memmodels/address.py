@@ -65,6 +65,10 @@ def pack(codes: npt.NDArray[np.integer], layout: Layout) -> Words:
     wide = np.asarray(codes).reshape(-1).astype(np.uint64)
     if wide.size != layout.elements:
         raise ValueError(f"{layout}: {wide.size} codes for {layout.elements} elements")
+    if _whole_bytes(layout):
+        room = np.zeros(layout.words * 64 // layout.width, dtype=f"<u{layout.width // 8}")
+        room[: wide.size] = wide
+        return room.view(np.uint64)
     planes = np.array(layout.planes, dtype=np.uint64)
     bits = ((wide[:, None] >> planes) & np.uint64(1)).astype(np.uint8).reshape(-1)
     padded = np.zeros(layout.words * 64, dtype=np.uint8)
@@ -74,10 +78,19 @@ def pack(codes: npt.NDArray[np.integer], layout: Layout) -> Words:
 
 def unpack(words: Words, layout: Layout, codes: npt.NDArray[np.uint64]) -> None:
     """Put the region's planes into `codes` (uint64, one per element), leaving the bits of other planes as they are."""
+    if _whole_bytes(layout):
+        codes &= ~np.uint64((1 << layout.width) - 1)
+        codes |= words.view(f"<u{layout.width // 8}")[: layout.elements]
+        return
     bits = np.unpackbits(words.view(np.uint8), bitorder="little")[: layout.bits].reshape(layout.elements, len(layout.planes))
     for column, plane in enumerate(layout.planes):
         codes &= ~np.uint64(1 << plane)
         codes |= bits[:, column].astype(np.uint64) << np.uint64(plane)
+
+
+def _whole_bytes(layout: Layout) -> bool:
+    """Whether elements lie in memory as the computer's own integers do."""
+    return layout.width in (8, 16, 32, 64) and len(layout.planes) == layout.width
 
 
 def popcount(words: Words) -> int:

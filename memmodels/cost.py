@@ -36,11 +36,14 @@ def joules(
 ) -> Cost:
     """Cost of `accesses` to `bits` cells from figures per bit: read and write in pJ/bit, leakage in pW/bit, latency in ns.
 
-    Result in pJ per inference when accesses count one inference's.
+    Result in pJ per inference when accesses count one inference's. Accesses that write (a buffer's) are charged as such; a region
+    that is only read is charged its share of the one write, if `inferences_per_write` says how large that is.
     """
     parts = {"read": Quantity(read.value * bits * accesses.reads, "pJ", read.basis, read.source)}
-    if write is not None and "inferences_per_write" in conditions:
-        share = accesses.writes + 1.0 / float(conditions["inferences_per_write"])
+    share = accesses.writes
+    if not share and "inferences_per_write" in conditions:
+        share = 1.0 / float(conditions["inferences_per_write"])
+    if write is not None and share:
         parts["write"] = Quantity(write.value * bits * share, "pJ", write.basis, write.source)
     if leakage is not None and "time_per_inference" in conditions:
         value = leakage.value * bits * float(conditions["time_per_inference"])

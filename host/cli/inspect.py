@@ -9,6 +9,7 @@ import typer
 
 def inspect(
     model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a shipped network.")],
+    storable: Annotated[bool, typer.Option("--storable", help="List everything that --place can put into a memory.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Layers, encodings, weight bits, multiply-accumulates, and what will and will not live in the memory."""
@@ -24,10 +25,20 @@ def inspect(
     if as_json:
         typer.echo(json.dumps({"version": 1, "model": found.name, **anatomy.as_dict()}))
         return
+    from rich.markup import escape
     from rich.table import Table
 
     from host.cli.screen import show
 
+    if storable:
+        listed = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for heading in ("role", "name", "stored as", "elements", "bits"):
+            listed.add_column(heading, justify="right" if heading in ("elements", "bits") else "left", overflow="fold")
+        for item in anatomy.storable:
+            listed.add_row(item.role, escape(item.name), item.encoding, f"{item.elements:,}", f"{item.bits:,}")
+        show(listed)
+        show("[dim]--place NAME=SPEC places one of these, --place ROLE:LAYER=SPEC all of a role of a layer; patterns: scale:*.[/]")
+        return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("layer", "computes", "output", "weights", "bits", "MACs", "lives in"):
         table.add_column(heading, justify="right" if heading in ("bits", "MACs") else "left", overflow="fold")

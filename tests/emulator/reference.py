@@ -142,7 +142,8 @@ def _codes_to_float(network: Network, name: str, q: Array) -> Array:
 
 
 def _rounded(x: Array, layer: Any) -> Array:
-    return np.clip(np.rint(x.astype(f32)) + layer.zero_point, layer.low, layer.high).astype(np.int64)
+    limited = np.clip(np.rint(x.astype(f32)) + layer.zero_point, layer.low, layer.high)
+    return np.nan_to_num(limited, nan=layer.low).astype(np.int64)
 
 
 def quantize(network: Network, layer: Quantize, inputs: list[Array]) -> Array:

@@ -224,6 +224,11 @@ def test_inspect() -> None:
     anatomy = json.loads(weakcell("inspect", "digits-qnn", "--json").stdout)
     assert anatomy["weight_bits"] == sum(part["bits"] for part in anatomy["parts"]) == 108_672
     assert anatomy["macs"] == 91_776
+    listed = weakcell("inspect", "digits-qnn", "--storable").stdout
+    for item in anatomy["storable"]:
+        assert item["name"] in listed
+    assert {item["role"] for item in anatomy["storable"]} == {"weight", "bias", "scale", "zero_point", "buffer", "accumulator"}
+    assert {item["role"] for item in anatomy["storable"] if item["default"]} == {"weight"}
 
 
 def test_memories() -> None:

@@ -159,3 +159,33 @@ def test_options_that_the_header_fixes(tmp_path: Path) -> None:
         study_of(load_faults(tmp_path / "flips.csv"), Study(), {"seed": 1})
     with pytest.raises(UsageError, match="parquet"):
         save_faults(tmp_path / "flips.txt", result.faults, result.prepared.identity)
+
+
+def test_scales_and_buffers_replay_to_the_same_results(tmp_path: Path) -> None:
+    """Saved, replayed and saved again: the same bytes but for the header, which tells that it was a replay."""
+    half = parse_spec("uniform:ber=0.002")
+    places = tuple((f"{role}:*", half) for role in ("scale", "zero_point", "bias", "buffer"))
+    for policy in (ReadPolicy.LOAD, ReadPolicy.BATCH, ReadPolicy.IMAGE):
+        result = recorded(policy, model="digits-qnn", places=places)
+        assert result.faults is not None
+        save_faults(tmp_path / "flips.csv", result.faults, result.prepared.identity)
+        faults = load_faults(tmp_path / "flips.csv")
+        assert {name.split(":")[0] for name in faults.tensors if ":" in name} == {"buffer"}
+        replay = Replay(faults)
+        prepared = prepare(study_of(faults, Study(model="digits-qnn"), {}), replays=replay.sha256)
+        replay.check(prepared)
+        again = run(prepared, memories=replay.memories, record=True)
+        assert again.frame.equals(result.frame)
+        assert again.faults is not None
+        save_faults(tmp_path / "again.csv", again.faults, again.prepared.identity)
+        first, second = ((tmp_path / name).read_bytes().split(b"\n", 1)[1] for name in ("flips.csv", "again.csv"))
+        assert first == second
+
+
+def test_threads_change_nothing_in_buffers() -> None:
+    places = (("buffer:*", parse_spec("sttram:delta=60,tau=4")), ("scale:*", parse_spec("uniform:ber=0.002,lifetime=die")))
+    study = Study(
+        "digits-bnn", memory=parse_spec("uniform"), sweep=parse_sweep("ber=0.001,0.02"), trials=3, images=8, places=places
+    )
+    frames = [run(prepare(study), threads=threads).frame for threads in (1, 3)]
+    assert frames[0].equals(frames[1])

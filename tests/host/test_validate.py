@@ -251,6 +251,8 @@ def test_a_violation_is_exit_code_1_and_says_how_to_see_it_again(monkeypatch: py
         (("--sweep", "ber=0.1,0.2", "--stress"), "both choose the operating points"),
         (("--hidden", "--read-every", "access"), "each pixel sees weights of its own"),
         (("digits-qnn", "--place", "dense4.bias_quantized=uniform:ber=0.1"), "bounds are about weights and inputs"),
+        (("digits-qnn", "--place", "scale:*=uniform:ber=0.1"), "bounds are about weights and inputs"),
+        (("digits-bnn", "--place", "buffer:*=uniform:ber=0.1"), "bounds are about weights and inputs"),
     ],
 )
 def test_what_cannot_be_validated_is_refused(arguments: tuple[str, ...], said: str) -> None:
