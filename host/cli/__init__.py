@@ -20,6 +20,7 @@ from host.cli.inspect import inspect
 from host.cli.memories import memories
 from host.cli.predict import predict
 from host.cli.sweep import sweep
+from host.cli.train import train
 from host.cli.validate import validate
 
 _EXAMPLES = """
@@ -76,6 +77,7 @@ app.command(short_help="The command that reproduces one row of a campaign.")(exp
 app.command(short_help="Fault-free integer inference.")(infer)
 app.command(short_help="What a network is made of and what a memory will hold.")(inspect)
 app.command(short_help="Memory technologies and how each number is known.")(memories)
+app.command(short_help="Networks that tolerate errors: losses, flips in training, export, verdict.")(train)
 app.add_typer(board, name="board", short_help="A Pico or Pico 2, real or virtual.")
 app.add_typer(firmware, name="firmware", short_help="Firmware images for the boards.")
 app.command(short_help="Accuracy over the operating points, worked out without faults.")(predict)

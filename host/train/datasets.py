@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from host.data import places
 from host.idx import read_idx
+from host.models import SHIPPED_FOLDER
 from memmodels.errors import InputError
 
 
@@ -26,6 +28,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def first(self, count: int | None) -> Part:
+        """The first `count` images; all without a number."""
+        return self if count is None else Part(self.images[:count], self.labels[:count])
 
     def split(self, count: int) -> tuple[Part, Part]:
         """All but the last `count` images, and those."""
@@ -64,3 +70,14 @@ def fashion(folder: Path) -> Dataset:
         for part in ("train", "t10k")
     )
     return Dataset("fashion-mnist", *train.split(10_000), test)
+
+
+def load(name: str, data_dir: Path | None = None) -> Dataset:
+    """A data set by name, looked for in the places of `host.data`."""
+    if name == "digits":
+        return digits(SHIPPED_FOLDER)
+    for place in places(data_dir):
+        for folder in (place / name, place):
+            if (folder / "train-images-idx3-ubyte.gz").is_file():
+                return fashion(folder)
+    raise InputError(f"Data {name}", f"its files are not in {', '.join(map(str, places(data_dir)))}", "Name their folder")

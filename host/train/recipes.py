@@ -16,7 +16,7 @@ from host.train.losses import CrossEntropy
 
 @dataclass(frozen=True)
 class Recipe:
-    """One network; `bits` of a stored weight: 2 packs ±1 weights, 8 quantizes float ones, none leaves floats.
+    """One network; `bits` of a stored weight: 1 packs ±1 weights, 8 quantizes float ones, none leaves floats.
 
     `tolerance` bounds how far exported logits may lie from torch's, before quantization moves them on purpose.
     """
@@ -49,7 +49,7 @@ RECIPES = {
         network=networks.fashion_bnn,
         loss=CrossEntropy(scale=512**-0.5),
         schedule=loop.Schedule(epochs=6, halve_every=1),
-        bits=2,
+        bits=1,
     ),
 }
 
@@ -72,7 +72,7 @@ def make(name: str, data_dir: Path, seed: int, epochs: int | None = None) -> onn
         model = export.quantize(model, data.train.images)
         outputs = export.logits(model, data.test.images)
     elif recipe.bits is not None:
-        model = export.pack_weights(model, recipe.bits)
+        model = export.pack(model, recipe.bits)
         outputs = export.logits(model, data.test.images)
         export.demand_equal(outputs, expected, recipe.tolerance)
 

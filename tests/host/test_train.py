@@ -15,7 +15,7 @@ from torch import nn
 from host.idx import read_idx
 from host.train import datasets, export, loop
 from host.train.__main__ import SHIPPED, main
-from host.train.layers import BinaryConv2d, BinaryLinear, Sign, clamp_latent
+from host.train.layers import Sign, StoredConv2d, StoredLinear, clamp_latent
 from host.train.losses import CrossEntropy
 from host.train.networks import digits_bnn, network
 from memmodels.errors import InputError, ModelError
@@ -33,15 +33,15 @@ def tiny_bnn() -> nn.Sequential:
     """[N, 1, 8, 8] → [N, 10], untrained, its batch norms having seen one batch of pixels."""
     loop.seed(3)
     layers = network(
-        conv1=BinaryConv2d(1, 8),
+        conv1=StoredConv2d(1, 8),
         pool1=nn.MaxPool2d(2),
         norm1=nn.BatchNorm2d(8, momentum=1.0),
         sign1=Sign(),
         flatten=nn.Flatten(),
-        dense2=BinaryLinear(128, 24),
+        dense2=StoredLinear(128, 24),
         norm2=nn.BatchNorm1d(24, momentum=1.0),
         sign2=Sign(),
-        dense3=BinaryLinear(24, 10),
+        dense3=StoredLinear(24, 10),
     )
     layers(torch.from_numpy(pixels(64)).float())
     return layers.eval()
@@ -65,10 +65,10 @@ def operators(model: onnx.ModelProto) -> list[str]:
 
 def test_layers_multiply_by_plus_minus_one() -> None:
     loop.seed(0)
-    assert set(BinaryLinear(32, 16)(torch.eye(32)).unique().tolist()) == {-1.0, 1.0}
+    assert set(StoredLinear(32, 16)(torch.eye(32)).unique().tolist()) == {-1.0, 1.0}
     point = torch.zeros(1, 1, 5, 5)
     point[..., 2, 2] = 1
-    assert set(BinaryConv2d(1, 16)(point)[..., 1:4, 1:4].unique().tolist()) == {-1.0, 1.0}
+    assert set(StoredConv2d(1, 16)(point)[..., 1:4, 1:4].unique().tolist()) == {-1.0, 1.0}
 
 
 def test_sign_is_onnx_sign() -> None:
@@ -81,10 +81,10 @@ def test_gradient_passes_straight_through_inside_one() -> None:
     assert x.grad.tolist() == [0, 2, 3, 4, 5, 0]
 
 
-@pytest.mark.parametrize("layer", [BinaryLinear(6, 4), BinaryConv2d(2, 3)])
-def test_latent_weights_get_the_gradient_of_the_binary_ones(layer: BinaryLinear | BinaryConv2d) -> None:
+@pytest.mark.parametrize("layer", [StoredLinear(6, 4), StoredConv2d(2, 3)])
+def test_latent_weights_get_the_gradient_of_the_binary_ones(layer: StoredLinear | StoredConv2d) -> None:
     loop.seed(1)
-    x = torch.randn((5, 6) if isinstance(layer, BinaryLinear) else (5, 2, 4, 4))
+    x = torch.randn((5, 6) if isinstance(layer, StoredLinear) else (5, 2, 4, 4))
     plain = layer.deployed()
     layer(x).square().sum().backward()
     plain(x).square().sum().backward()
@@ -92,7 +92,7 @@ def test_latent_weights_get_the_gradient_of_the_binary_ones(layer: BinaryLinear 
 
 
 def test_latent_weights_stay_within_one() -> None:
-    layer = nn.Sequential(BinaryLinear(4, 4))
+    layer = nn.Sequential(StoredLinear(4, 4))
     layer[0].weight.data *= 100
     clamp_latent(layer)
     assert layer[0].weight.abs().max() == 1
@@ -107,10 +107,9 @@ def test_export_keeps_binary_weights_and_batch_norms() -> None:
     assert np.array_equal(export.logits(model, pixels(100)), loop.logits(bnn, pixels(100)))
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-def test_packed_weights_mean_the_same(bits: int) -> None:
+def test_packed_weights_mean_the_same() -> None:
     model = export.to_onnx(tiny_bnn(), (1, 8, 8))
-    packed = export.pack_weights(model, bits)
+    packed = export.pack(model, 1)
     assert packed.ByteSize() < model.ByteSize()
     assert np.array_equal(export.logits(packed, pixels(100)), export.logits(model, pixels(100)))
 

@@ -1,0 +1,150 @@
+"""`weakcell train`: make the networks that the papers compare, export them, and let the emulator judge them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_DATA = "digits or fashion-mnist. [default: fashion-mnist]"
+_NETWORK = "fcnn, vgg3, vgg7, mobilenetv2 or resnet18. [default: fcnn]"
+_LOSS = "cel, mhl:b=128 or mcel:m=256; scale=0.02 multiplies logits; b and m also as m=12.5% of the largest output. [default: cel]"
+_FLIPS = "Memory SPEC whose errors the stored weights suffer in training, as in uniform:ber=0.05."
+_TOLERANCE = "WEIGHT,DISTANCE of the regularizer that keeps hidden neurons away from their thresholds."
+_GRID = "Train every combination: KEY=VALUE | VALUE, as in --grid 'loss=cel | mcel:m=256' --grid 'seed=1 | 2 | 3'. Repeatable."
+_SWEEP = "What judges: a sweep of the memory. [default: ber=0:0.35:0.01; CIFAR-10 ber=0:0.06:0.005]"
+_PRECISION = "bfloat16 halves the time on processors that know it. [default: float32]"
+
+
+def train(
+    settings: Annotated[Path | None, typer.Argument(metavar="[FILE.toml]", help="Tables [run] and [grid]; flags win.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of networks, records and tables.")] = Path("trained"),
+    data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
+    network: Annotated[str | None, typer.Option(help=_NETWORK, show_default=False)] = None,
+    bits: Annotated[int | None, typer.Option(help="1 (BNN), 2, 4 or 8. [default: 1]", show_default=False)] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Of the papers' channels and neurons. [default: 1]", show_default=False)
+    ] = None,
+    loss: Annotated[str | None, typer.Option(metavar="SPEC", help=_LOSS, show_default=False)] = None,
+    flips: Annotated[str | None, typer.Option(metavar="SPEC", help=_FLIPS, show_default=False)] = None,
+    gradient: Annotated[
+        Literal["straight-through", "plain"] | None,
+        typer.Option(help="Through a flip. [default: straight-through]", show_default=False),
+    ] = None,
+    tolerance: Annotated[str | None, typer.Option(metavar="W,D", help=_TOLERANCE, show_default=False)] = None,
+    epochs: Annotated[int | None, typer.Option(help="[default: 10]", show_default=False)] = None,
+    halve_every: Annotated[int | None, typer.Option(help="Epochs. [default: 2]", show_default=False)] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step. [default: 256]", show_default=False)] = None,
+    rate: Annotated[float | None, typer.Option(help="Adam's, at the start. [default: 0.001]", show_default=False)] = None,
+    images: Annotated[int | None, typer.Option(help="Only the first so many training images.", show_default=False)] = None,
+    precision: Annotated[Literal["float32", "bfloat16"] | None, typer.Option(help=_PRECISION, show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, image order and flips. [default: 1]", show_default=False)] = None,
+    grid: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUES", help=_GRID, show_default=False)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in a folder with finished or interrupted runs.")] = False,
+    part: Annotated[Literal["validation", "test"], typer.Option(help="What judges: for choices, or for the end.")] = "validation",
+    sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
+    memory: Annotated[str, typer.Option(metavar="SPEC", help="The memory that judges.")] = "uniform",
+    trials: Annotated[int, typer.Option(min=1, help="Passes of the judge per point.")] = 2,
+    data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="Torch's and the judge's; training depends on it.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the settings, list the runs and leave.")] = False,
+) -> None:
+    """Train networks that tolerate bit errors, export them to ONNX, and judge them on the emulator.
+
+    Writes a network (.onnx), its record (.json) and its accuracies under errors (.csv) for each run into DIR, and prints one table.
+    Needs `pip install 'weakcell[train]'`.
+
+    \b
+    Examples:
+      weakcell train --data digits --network vgg3 --width 0.25 --loss mcel:m=25% --out trained
+      weakcell train --loss mhl:b=128 --flips uniform:ber=0.05 --epochs 8 --precision bfloat16
+      weakcell train --grid 'loss=cel | mhl:b=128 | mcel:m=256' --grid 'flips=none | uniform:ber=0.05' --out grid
+      weakcell train runs.toml --out grid --resume --part test
+    """
+    _need_torch()
+    given = {
+        "data": data, "network": network, "bits": bits, "width": width, "loss": loss, "flips": flips, "gradient": gradient,
+        "tolerance": None if tolerance is None else tolerance.split(","), "epochs": epochs, "halve_every": halve_every,
+        "batch": batch, "rate": rate, "images": images, "precision": precision, "seed": seed,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    from host.train.settings import read_settings, runs_of
+
+    shared, several = ({}, {}) if settings is None else read_settings(settings)
+    several = {**several, **dict(_grid_of(text) for text in grid or ())}
+    runs = runs_of({**shared, **given}, {name: values for name, values in several.items() if name not in given})
+    if dry_run:
+        for run in runs:
+            typer.echo(run.name)
+        return
+    _train(runs, out, sweep, memory, trials, part, data_dir, device, threads, resume)
+
+
+def _train(
+    runs: list[Any], out: Path, sweep: str | None, memory: str, trials: int, part: str, data_dir: Path | None, device: str,
+    threads: int, resume: bool,
+) -> None:  # fmt: skip
+    import torch
+
+    from host.cli.screen import note
+    from host.sweep import parse_sweep
+    from host.train.datasets import load
+    from host.train.grid import train_all
+    from host.train.judge import SWEEP, SWEEPS, Exam
+    from memmodels.errors import UsageError
+
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}", "torch finds no such device here", "Leave it out to train on the CPU")
+    torch.set_num_threads(threads)
+    exam = Exam(sweep or SWEEPS.get(runs[0].data, SWEEP), memory, trials)
+    table = train_all(
+        runs, out, lambda name: load(name, data_dir), exam, part, resume=resume, device=device, threads=threads, tell=note
+    )
+    _show(table, out, parse_sweep(exam.sweep).values)
+
+
+def _show(table: pl.DataFrame, out: Path, points: tuple[float, ...]) -> None:
+    """The table of all runs: accuracy at a few points of the sweep, mean logit margin, flips tolerated, time."""
+    from rich.table import Table
+
+    from host.cli.screen import show
+    from host.cli.table import duration
+    from host.train.grid import accuracies_at
+
+    wanted = [points[round(step * (len(points) - 1) / 5)] for step in range(6)] if len(points) > 6 else list(points)
+    accuracies = {row[0]: row[1:] for row in accuracies_at(out, wanted).iter_rows()}
+    made = Table(box=None, pad_edge=False)
+    made.add_column("run")
+    for point in wanted:
+        made.add_column(f"{100 * point:g} %", justify="right")
+    for heading in ("MLM", "of largest", "flips", "time"):
+        made.add_column(heading, justify="right")
+    for row in table.iter_rows(named=True):
+        cells = ["" if value is None else f"{100 * value:.2f}" for value in accuracies[row["name"]]]
+        share, flips = f"{100 * row['margin_share']:.1f} %", f"{row['output_flips']:.1f}"
+        made.add_row(row["name"], *cells, f"{row['margin']:.5g}", share, flips, duration(row["train_seconds"]))
+    show(made)
+
+
+def _grid_of(text: str) -> tuple[str, list[str]]:
+    from memmodels.errors import UsageError
+
+    key, equals, values = text.partition("=")
+    listed = [value.strip() for value in values.split("|")]
+    if not (key.strip() and equals and all(listed)):
+        raise UsageError(f"--grid {text!r}", "it is not KEY=VALUE | VALUE", "Write it as in --grid 'loss=cel | mcel:m=256'")
+    return key.strip().replace("-", "_"), listed
+
+
+def _need_torch() -> None:
+    from importlib.util import find_spec
+
+    from memmodels.errors import UsageError
+
+    if find_spec("torch") is None or find_spec("pydantic") is None:
+        raise UsageError("weakcell train", "torch is not installed", "Install it with pip install 'weakcell[train]'")

@@ -1,0 +1,255 @@
+"""Runs, grids, checkpoints, export of every architecture, and the command."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import polars as pl
+import pytest
+import torch
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+import emulator
+from host.cli import app
+from host.train import datasets, export, loop
+from host.train.grid import train_all
+from host.train.judge import Exam
+from host.train.layers import Levels, StoredLinear, grid
+from host.train.losses import CrossEntropy
+from host.train.make import make
+from host.train.networks import ARCHITECTURES, fcnn
+from host.train.settings import Run, read_settings, run_of, runs_of
+from host.train.tolerance import neurons_with_thresholds
+from memmodels.errors import InputError, ModelError, OutputError, UsageError
+
+TINY = {"data": "digits", "width": 0.01, "batch": 64, "epochs": 1}
+EXAM = Exam("ber=0,0.1,0.5", trials=2, batch=100, margin_images=50)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def seen(network: torch.nn.Module, shape: tuple[int, ...]) -> np.ndarray:
+    """Pixels, after the batch norms of `network` have seen some like them."""
+    pixels = np.random.default_rng(1).integers(0, 256, (24, *shape), np.uint8)
+    network.train()
+    for _ in range(3):
+        network(torch.tensor(pixels).float())
+    return pixels
+
+
+# ── layers of several bits, and their export ────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_quantizers_are_onnx_quantize_linear(bits: int) -> None:
+    rng = np.random.default_rng(3)
+    ties = np.arange(-40, 41) * 2.0**-bits
+    x = torch.tensor(np.concatenate([rng.normal(0, 2, 500), ties, [-1e9, 1e9, -0.0]]), dtype=torch.float32)
+    for signed in (False, True):
+        levels = Levels(bits, signed).eval()
+        low, high = levels.codes
+        expected = np.clip(np.rint(x.numpy() / np.float32(levels.step)), low, high) * np.float32(levels.step)
+        assert np.array_equal(levels(x).numpy(), expected)
+    codes = grid(x, bits) * (1 << (bits - 1))
+    assert torch.equal(codes, codes.round())
+    assert codes.min() == -(1 << (bits - 1))
+    assert codes.max() == (1 << (bits - 1)) - 1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", ["fcnn", "vgg3", "vgg7", "resnet18", "mobilenetv2"])
+def test_every_architecture_computes_the_same_in_torch_onnxruntime_and_engine(name: str, bits: int) -> None:
+    if bits == 2 and name in ("resnet18", "mobilenetv2"):
+        pytest.skip("two bits are as four there, and export takes its time")
+    loop.seed(2)
+    network = ARCHITECTURES[name]((3, 16, 16), 10, bits, 0.07)
+    pixels = seen(network, (3, 16, 16))
+    model = export.pack(export.to_onnx(network, (3, 16, 16)), bits)
+    ours, reference = loop.logits(network, pixels), export.logits(model, pixels)
+    export.demand_equal(reference, ours, share=0.2 if bits == 8 else 0.0)
+    deployed = emulator.load(model)
+    outputs = emulator.infer(emulator.compile_plan(deployed), {deployed.inputs[0]: pixels})
+    assert np.array_equal(next(iter(outputs.values())), reference)
+    assert {tensor.encoding.bits for tensor in deployed.weights} == {bits}
+
+
+def test_weights_are_stored_as_narrow_codes() -> None:
+    for bits, kind in ((1, "int2"), (2, "int2"), (4, "int4"), (8, "int8")):
+        network = fcnn((1, 4, 4), 3, bits, 0.01)
+        seen(network, (1, 4, 4))
+        model = export.pack(export.to_onnx(network, (1, 4, 4)), bits)
+        stored = {t.name: numpy_helper.to_array(t).dtype.name for t in model.graph.initializer if t.name.endswith(".weight")}
+        assert {stored[f"dense{number}.weight"] for number in (1, 2, 3)} == {kind}
+        kinds = Counter(node.op_type for node in model.graph.node)
+        assert kinds["QuantizeLinear"] == (0 if bits == 1 else 3)
+
+
+def test_weights_of_another_width_are_refused() -> None:
+    network = fcnn((1, 4, 4), 3, 4, 0.01)
+    seen(network, (1, 4, 4))
+    with pytest.raises(ModelError, match="1-bit"):
+        export.pack(export.to_onnx(network, (1, 4, 4)), 1)
+
+
+def test_bfloat16_products_are_exact_for_codes_and_the_head_stays_float32() -> None:
+    loop.seed(1)
+    for bits in (1, 4):
+        head = StoredLinear(300, 10, bits, head=True).train()
+        x = torch.randint(0, 16, (8, 300)).float()
+        exact = head(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(head(x.bfloat16()), exact)
+
+
+# ── settings ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_grid_is_every_combination_once() -> None:
+    runs = runs_of(TINY, {"flips": ["none", "uniform:ber=0.05"], "gradient": ["plain", "straight-through"], "seed": ["1", "2"]})
+    assert len(runs) == 6
+    assert [run.seed for run in runs[:2]] == [1, 2]
+    assert len({run.name for run in runs}) == 6
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bits": 3}, {"loss": "mse"}, {"epochs": 0}, {"width": -1}, {"data": "mnist"}, {"losses": "cel"},
+        {"rate": "fast"}, {"tolerance": ["1"]},
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        run_of({**TINY, **wrong})
+
+
+def test_settings_come_from_toml(tmp_path: Path) -> None:
+    file = tmp_path / "runs.toml"
+    file.write_text('[run]\ndata = "digits"\ntolerance = [0.1, 8]\n[grid]\nloss = ["cel", "mhl:b=6%"]\n')
+    runs = runs_of(*read_settings(file))
+    assert [run.loss for run in runs] == ["cel", "mhl:b=6%"]
+    assert runs[0].tolerance == (0.1, 8.0)
+    for text in ("[run]\nx = ", "[other]\na = 1\n", "[grid]\nseed = 1\n"):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=r"runs\.toml"):
+            read_settings(file)
+
+
+# ── runs ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_says_how_it_was_made() -> None:
+    run = run_of({**TINY, "loss": "mcel:m=25%,scale=0.5", "flips": "uniform:ber=0.02", "bits": 4, "seed": 5})
+    made = make(run, datasets.digits(datasets.SHIPPED_FOLDER))
+    facts = {entry.key: entry.value for entry in made.model.metadata_props}
+    assert facts["dataset"] == "digits"
+    assert facts["loss"] == "margin cross entropy, m = 9.375 of 0.5 x logits"
+    assert facts["training_errors"] == "uniform:ber=0.02, straight-through gradient"
+    assert Run.model_validate_json(facts["run"]) == run
+    assert float(facts["test_accuracy"]) > 0.05
+
+
+@pytest.mark.parametrize("flips", [None, "uniform:ber=0.1"])
+def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, flips: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = datasets.digits(datasets.SHIPPED_FOLDER)
+    run = run_of({**TINY, "epochs": 3, "flips": flips, "width": 0.02})
+    whole = make(run, data)
+    checkpoint = tmp_path / "run.checkpoint"
+    judge_accuracy, calls = loop.accuracy, []
+
+    def power_cut(*arguments: np.ndarray) -> float:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return judge_accuracy(*arguments)
+
+    monkeypatch.setattr(loop, "accuracy", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        make(run, data, checkpoint)
+    resumed = make(run, data, checkpoint)
+    tensors = [{t.name: t.raw_data for t in made.model.graph.initializer} for made in (whole, resumed)]
+    assert tensors[0] == tensors[1]
+    assert [epoch.loss for epoch in resumed.epochs] == [epoch.loss for epoch in whole.epochs]
+    with pytest.raises(InputError, match="another run"):
+        make(run.model_copy(update={"seed": 9}), data, checkpoint)
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.checkpoint").write_bytes(b"not a checkpoint")
+    data = datasets.digits(datasets.SHIPPED_FOLDER)
+    with pytest.raises(InputError, match="Going on"):
+        make(run_of(TINY), data, tmp_path / "run.checkpoint")
+
+
+def test_a_grid_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    runs = runs_of(TINY, {"loss": ["cel", "mhl:b=25%"], "bits": [1, 4]})
+    told: list[str] = []
+
+    def load(name: str) -> datasets.Dataset:
+        return datasets.load(name)
+
+    first = train_all(runs[:3], tmp_path, load, EXAM, "validation", resume=False, threads=1, tell=told.append)
+    with pytest.raises(OutputError, match="--resume"):
+        train_all(runs, tmp_path, load, EXAM, "validation", resume=False)
+    table = train_all(runs, tmp_path, load, EXAM, "validation", resume=True, threads=1, tell=told.append)
+    assert len(told) == 4
+    assert table.head(3).equals(first)
+    assert table["name"].to_list() == [run.name for run in runs]
+    curves = pl.read_csv(tmp_path / "curves.csv")
+    assert curves.height == 4 * 3 * 2
+    record = json.loads((tmp_path / f"{runs[0].name}.json").read_text())
+    assert record["validation_accuracy"] == pytest.approx(float(curves["accuracy"][0]), abs=1e-4)
+    assert record["margin_share"] == pytest.approx(record["margin"] / 20)
+
+
+def test_margins_in_the_record_are_torchs(tmp_path: Path) -> None:
+    data = datasets.digits(datasets.SHIPPED_FOLDER)
+    loop.seed(1)
+    network = fcnn((1, 8, 8), 10, 1, 0.02)
+    loop.train(network, CrossEntropy(), loop.Schedule(1, 1, 64), data.train, data.validation)
+    model = export.pack(export.to_onnx(network, (1, 8, 8)), 1)
+    onnx.save(model, tmp_path / "net.onnx")
+    from host.train.judge import judge
+
+    verdict = judge(tmp_path / "net.onnx", "digits", data.validation, EXAM, 1)
+    ordered = np.sort(loop.logits(network, data.validation.images[:50]), axis=1)
+    assert verdict.margins.mean_margin == pytest.approx(float((ordered[:, -1] - ordered[:, -2]).mean()))
+
+
+def test_hidden_neurons_but_the_first_layers_are_regularized() -> None:
+    assert len(neurons_with_thresholds(fcnn((1, 4, 4), 3, 1, 0.01))) == 1
+    assert len(neurons_with_thresholds(ARCHITECTURES["vgg7"]((3, 16, 16), 10, 1, 0.05))) == 6
+
+
+# ── the command ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_command_trains_judges_and_prints_one_table(tmp_path: Path) -> None:
+    options = ["--data", "digits", "--width", "0.01", "--epochs", "1", "--threads", "1", "--sweep", "ber=0,0.1", "--trials", "1"]
+    grid_option = ["--grid", "loss=cel | mcel:m=25%", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["train", *options, *grid_option])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("fcnn_bnn") == 2
+    assert "MLM" in result.stdout
+    assert len(list((tmp_path / "out").glob("*.onnx"))) == 2
+    listed = CliRunner().invoke(app, ["train", *options, *grid_option, "--dry-run"])
+    assert listed.stdout.split() == [f"{path.stem}" for path in sorted((tmp_path / "out").glob("*.onnx"))]
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [(["--loss", "mse"], 2), (["--flips", "nothing"], 5), (["--grid", "loss"], 2), (["--data", "digits", "--device", "cuda"], 2)],
+)
+def test_command_refuses_what_it_cannot_do(tmp_path: Path, options: list[str], code: int) -> None:
+    if "cuda" in options and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert CliRunner().invoke(app, ["train", *options, "--out", str(tmp_path / "out")]).exit_code == code
+    assert not (tmp_path / "out").exists()
