@@ -68,7 +68,7 @@ def fit(
     evidence = [evidence_of(backs, banks) for backs in points]
     deciding = max(evidence, key=lambda one: one.faulty)
     models = tuple(sorted(candidates(deciding, banks), key=lambda model: model.bic))
-    rates = tuple(rate_of(one, models[0]) for one in evidence)
+    rates = tuple(rate_of(one, models[0], deciding) for one in evidence)
     arrays = {
         "faulty": np.array([one.faulty for one in evidence]),
         "cells": np.array([one.cells for one in evidence]),
@@ -88,14 +88,33 @@ def fit(
     return Fit(_told(Profile(name, terms, constants=constants, arrays=arrays), about), models, rates)
 
 
-def rate_of(evidence: Evidence, model: Model) -> Constant:
-    """The share of cells that erred at least once, on the bits that were stored."""
+def rate_of(evidence: Evidence, model: Model, deciding: Evidence | None = None) -> Constant:
+    """The share of cells that erred at least once, on the bits that were stored.
+
+    Where none did and cells fail in groups, its upper bound is that of fewer, independent cells: by the design effect (bootstrap
+    variance over binomial variance) at the deciding point, which has the most faults and so the strongest clustering.
+    """
     k, n = evidence.faulty, evidence.cells
     if model.axis is None:
         return Constant("rate", k / n, "", *clopper_pearson(k, n), method=f"Clopper-Pearson, {k} of {n}")
+    if k == 0:
+        effect = _design_effect(deciding or evidence, model)
+        high = clopper_pearson(0, max(round(n / effect), 1))[1]
+        return Constant("rate", 0.0, "", 0.0, high, method=f"Clopper-Pearson, 0 of {n}, design effect {effect:.3g}")
     groups = evidence.groups[model.axis].pooled
     low, high = bootstrap_rate(groups.k1, groups.n1, groups.times)
     return Constant("rate", k / n, "", low, high, method=f"bootstrap over {model.axis}s")
+
+
+def _design_effect(evidence: Evidence, model: Model) -> float:
+    """By how much groups along the model's axis widen the variance of the rate, at least 1; 1 where there are no faults."""
+    k, n = evidence.faulty, evidence.cells
+    if model.axis is None or k == 0:
+        return 1.0
+    groups = evidence.groups[model.axis].pooled
+    count, rate = int(groups.times.sum()), k / n
+    spread = float((groups.times * (groups.k1 - rate * groups.n1) ** 2).sum()) * count / max(count - 1, 1)
+    return max(spread / (n * rate * (1.0 - rate)), 1.0)
 
 
 def bootstrap_rate(

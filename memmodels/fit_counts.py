@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,8 @@ class ReadBack:
     """Reads of the same stored bits at one operating point.
 
     written (words,), reads (R, words): uint64 words as `address` lays them out, of which the first `bits` bits are cells.
-    first_cell: the address of the first one, which says in which row, column and bank each lies.
+    first_cell: the address of the first one, which says in which row, column and bank each lies. used (words,): the cells that
+    count, None for all; so a cell that held the same value in several patterns counts once.
     """
 
     written: Words
@@ -30,6 +32,7 @@ class ReadBack:
     bits: int
     first_cell: int = 0
     conditions: Mapping[str, ConditionValue] = field(default_factory=dict)
+    used: Words | None = None
 
     def __post_init__(self) -> None:
         if self.reads.ndim != 2 or self.reads.shape[1:] != self.written.shape or self.bits > self.written.size * 64:
@@ -38,15 +41,23 @@ class ReadBack:
     @property
     def held(self) -> npt.NDArray[np.uint8]:
         """The bit that each cell held."""
-        return np.unpackbits(self.written.view(np.uint8), bitorder="little")[: self.bits]
+        return self._chosen(_bits(self.written)[: self.bits])
 
     @property
     def errors(self) -> npt.NDArray[np.int64]:
         """At how many reads each cell erred."""
         total = np.zeros(self.bits, dtype=np.int64)
         for read in self.reads:
-            total += np.unpackbits((read ^ self.written).view(np.uint8), bitorder="little")[: self.bits]
-        return total
+            total += _bits(read ^ self.written)[: self.bits]
+        return self._chosen(total)
+
+    @property
+    def addresses(self) -> npt.NDArray[np.int64]:
+        """The address of each cell."""
+        return self._chosen(self.first_cell + np.arange(self.bits, dtype=np.int64))
+
+    def _chosen(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return cells if self.used is None else cells[_bits(self.used)[: self.bits] != 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +111,14 @@ def evidence_of(readbacks: Sequence[ReadBack], bank: Bank) -> Evidence:
     (count,) = reads
     held = np.concatenate([back.held for back in readbacks]).astype(np.int64)
     errors = np.concatenate([back.errors for back in readbacks])
-    address = np.concatenate([back.first_cell + np.arange(back.bits) for back in readbacks])
+    address = np.concatenate([back.addresses for back in readbacks])
     seen = np.bincount(held * (count + 1) + errors, minlength=2 * (count + 1)).reshape(2, count + 1)
     groups = {axis: _grouped(group_numbers(address, axis, bank), held, errors > 0) for axis in AXES}
     return Evidence(readbacks[0].conditions, count, seen, groups)
+
+
+def _bits(words: Words) -> npt.NDArray[np.uint8]:
+    return np.unpackbits(words.view(np.uint8), bitorder="little")
 
 
 def group_numbers(address: Counts, axis: Axis, bank: Bank) -> Counts:

@@ -104,7 +104,7 @@ def _thresholds(points: Sequence[Sequence[ReadBack]], model: Model, bank: Bank) 
     first = points[0]
     for backs in points[1:]:
         same = len(backs) == len(first) and all(
-            a.bits == b.bits and a.first_cell == b.first_cell and np.array_equal(a.written, b.written)
+            a.bits == b.bits and a.first_cell == b.first_cell and np.array_equal(a.written, b.written) and _same_cells(a, b)
             for a, b in zip(backs, first, strict=True)
         )
         if not same:
@@ -118,9 +118,13 @@ def _thresholds(points: Sequence[Sequence[ReadBack]], model: Model, bank: Bank) 
     since = np.logical_or.accumulate(erred, axis=0)
     thresholds = np.where(since[-1], since.argmax(axis=0), len(points))
     held = np.concatenate([back.held for back in first]).astype(np.int64)
-    address = np.concatenate([back.first_cell + np.arange(back.bits) for back in first])
+    address = np.concatenate([back.addresses for back in first])
     group = np.zeros_like(address) if model.axis is None else group_numbers(address, model.axis, bank)
     return thresholds.astype(np.int64), held, group, int(np.count_nonzero((since & ~erred).any(axis=0)))
+
+
+def _same_cells(a: ReadBack, b: ReadBack) -> bool:
+    return a.used is b.used or (a.used is not None and b.used is not None and np.array_equal(a.used, b.used))
 
 
 def _grouped(thresholds: Counts, held: Counts, group: Counts, points: int) -> tuple[Counts, Counts]:

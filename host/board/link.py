@@ -129,12 +129,17 @@ class Link:
         cells: list[int] = []
         start = 0
         while True:
-            body = self._one(Command.COMPARE, struct.pack("<HHBII", first, count, pattern, seed, start))
-            total, listed = struct.unpack_from("<IB", body)
-            cells += struct.unpack_from(f"<{listed}I", body, 5)
-            if total == listed:
+            total, listed = self.differing(first, count, pattern, seed, start)
+            cells += listed
+            if total == len(listed):
                 return cells
             start = cells[-1] + 1
+
+    def differing(self, first: int, count: int, pattern: Pattern, seed: int = 0, start: int = 0) -> tuple[int, list[int]]:
+        """How many cells from `start` on differ from a generated pattern, and the first of them, ascending."""
+        body = self._one(Command.COMPARE, struct.pack("<HHBII", first, count, pattern, seed, start))
+        total, listed = struct.unpack_from("<IB", body)
+        return total, list(struct.unpack_from(f"<{listed}I", body, 5))
 
     def pulse(self, code: int, dwell_us: int) -> Pulse:
         """Lower the voltage, wait, restore it; VoltageRefused if the board refuses or its register does not confirm."""
