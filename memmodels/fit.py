@@ -35,12 +35,16 @@ __all__ = ["Fit", "ReadBack", "bootstrap_rate", "fit", "rate_of", "readbacks_of"
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What was fitted. models: of the deciding point, best first. rates: the share of cells that erred, one per point."""
+    """What was fitted. models: of the deciding point, best first. rates: the share of cells that erred, one per point.
+
+    by_point: the constants of each point, in the order in which points first appear in the read-backs; empty where a law was fitted.
+    """
 
     profile: Profile
     models: tuple[Model, ...]
     rates: tuple[Constant, ...]
     law: Law | None = None
+    by_point: tuple[tuple[Constant, ...], ...] = ()
 
     @property
     def best(self) -> Model:
@@ -80,12 +84,13 @@ def fit(
         return Fit(_told(Profile(name, law=probit, constants=found.constants, arrays=arrays), about), models, rates, found)
     fitted = [models[0] if one is deciding else _like(models[0], one, banks) for one in evidence]
     terms = tuple(OperatingPoint(one.conditions, terms_of(m, banks)) for one, m in zip(evidence, fitted, strict=True))
+    by_point = tuple(constants_of(m, one) for one, m in zip(evidence, fitted, strict=True))
     constants = tuple(
         replace(constant, name=_label(constant.name, one.conditions, len(evidence)))
-        for one, m in zip(evidence, fitted, strict=True)
-        for constant in constants_of(m, one)
+        for one, own in zip(evidence, by_point, strict=True)
+        for constant in own
     )
-    return Fit(_told(Profile(name, terms, constants=constants, arrays=arrays), about), models, rates)
+    return Fit(_told(Profile(name, terms, constants=constants, arrays=arrays), about), models, rates, by_point=by_point)
 
 
 def rate_of(evidence: Evidence, model: Model, deciding: Evidence | None = None) -> Constant:

@@ -43,7 +43,7 @@ class BoardMemory:
     vdd: float
     dwell_s: float = 0.01
     read_all: bool = False
-    supply: Supply = OnChip()
+    supply: Supply = field(default_factory=OnChip)
     counters: BoardCounters = field(default_factory=BoardCounters)
     _contents: _Contents = field(default_factory=_Contents, repr=False)
 

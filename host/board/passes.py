@@ -23,7 +23,7 @@ from memmodels.address import Words, popcount
 
 @dataclass
 class BoardCounters:
-    """Errors by where they happened. Only `memory_flips` are flips of cells (of regions that were read); frames are counted by the link."""
+    """Errors by where they happened. Only `memory_flips`, of regions that were read, are flips of cells; the link counts frames."""
 
     passes: int = 0
     broken_passes: int = 0

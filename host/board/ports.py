@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 _CELLS_NAME = "arena"
 
 
-def open_port(where: str, memory: str | None = None, seed: int = 0) -> Transport:
-    """Open a transport. memory: the SPEC whose flips a virtual board makes; a real board has its own."""
+def open_port(where: str, memory: str | None = None, seed: int = 0, pulses: int = 0) -> Transport:
+    """Open a transport. memory: the SPEC whose flips a virtual board makes; a real board has its own.
+
+    pulses: how many a virtual board has had before, so that a resumed run does not draw the same errors again.
+    """
     if where.startswith("virtual:"):
-        return virtual_board(where.removeprefix("virtual:"), memory, seed)
+        return virtual_board(where.removeprefix("virtual:"), memory, seed, pulses)
     if memory is not None:
         raise UsageError(
             f"--memory {memory} with --port {where}", "a real board flips its own cells", "Leave it out, or use virtual:CHIP"
@@ -41,23 +44,23 @@ def find_port() -> str:
     return found[0]
 
 
-def virtual_board(chip: str, memory: str | None = None, seed: int = 0) -> VirtualBoard:
+def virtual_board(chip: str, memory: str | None = None, seed: int = 0, pulses: int = 0) -> VirtualBoard:
     """A virtual board whose cells are a memory model's."""
     try:
         from host.board.virtual import VirtualBoard
 
-        return VirtualBoard(chip, flips_of(memory, seed) if memory is not None else None)
+        return VirtualBoard(chip, flips_of(memory, seed, pulses) if memory is not None else None)
     except ModuleNotFoundError as error:
         raise BoardError(f"A virtual {chip}", f"{error.name} is not installed", "pip install weakcell[virtual]") from error
 
 
-def flips_of(spec: str, seed: int = 0) -> OnVoltage:
+def flips_of(spec: str, seed: int = 0, pulses: int = 0) -> OnVoltage:
     """What a memory does to the arena when the voltage falls. Its condition `vdd`, if it has one, follows the regulator (V)."""
     from memmodels.address import Layout
     from memmodels.catalogue import open_memory
     from memmodels.memory import Key
 
-    memory, pulses = open_memory(spec, seed), 0
+    memory = open_memory(spec, seed)
 
     def flip(board: VirtualBoard, volts: float) -> None:
         nonlocal pulses

@@ -52,9 +52,9 @@ def measure(
 ) -> None:
     """Fill the arena, lower the voltage, restore it, compare on the board: which cells flipped, once per pulse."""
     from host.board.link import Link
-    from host.board.supply import code_of
     from host.board.ports import open_port
     from host.board.protocol import Pattern
+    from host.board.supply import code_of
     from host.cli.screen import show
     from memmodels.errors import UsageError
 

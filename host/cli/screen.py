@@ -89,8 +89,8 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(jobs: int, shown: bool, of: str = "trials") -> Iterator[Bar]:
-    """A bar with the time left, on stderr and only if that is a terminal; `of`: what it counts."""
+def progress_bar(jobs: int, shown: bool, of: str = "trials", first: str = "compiling") -> Iterator[Bar]:
+    """A bar with the time left, on stderr and only if that is a terminal; `of`: what it counts; `first`: said before."""
     console = stderr()
     if not (shown and console.is_terminal):
         yield Bar()
@@ -102,7 +102,7 @@ def progress_bar(jobs: int, shown: bool, of: str = "trials") -> Iterator[Bar]:
         TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
-        task = progress.add_task("compiling", total=jobs)
+        task = progress.add_task(first, total=jobs)
 
         class RichBar(Bar):
             def step(self, description: str) -> None:

@@ -1,0 +1,223 @@
+"""`weakcell characterize`: how bad is this board really? Its flips over voltage, and the profile they fit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from host.board.characterize import Bench
+    from host.board.dump import Dump
+    from host.board.findings import Findings
+    from host.board.points import Plan
+
+_PORT = "auto, a serial port, socket://HOST:PORT, virtual:rp2350 or virtual:rp2040."
+_MEMORY = "Virtual boards only: whose flips its cells make; `vdd` follows the regulator."
+_VDD = "Core voltages, V: 0.9,0.85 or 0.9:0.55:0.05. Nominal is always measured first, as a control. [default: every step]"
+_PATTERN = "zeros, ones, checkerboard, address, random, or weights:NETWORK; several with commas."
+_BANK = "ROWSxCOLUMNS of cells in storage addresses, for maps and clustering. Not published for these chips: an assumption."
+_NOTE = "What the thermometer said; kept with the results."
+
+
+def characterize(
+    port: Annotated[str, typer.Option(metavar="PORT", help=_PORT)] = "auto",
+    memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
+    vdd: Annotated[str | None, typer.Option(metavar="VOLTS", help=_VDD, show_default=False)] = None,
+    dwell_ms: Annotated[str, typer.Option(metavar="MS", help="How long it stays low, ms; several with commas.")] = "10",
+    pattern: Annotated[str, typer.Option(metavar="NAMES", help=_PATTERN)] = "zeros,ones",
+    repeats: Annotated[int, typer.Option(min=1, help="Write, lower, restore, read back: so often at each point.")] = 3,
+    kib: Annotated[int | None, typer.Option(min=1, help="Only the first so many KiB of the arena.", show_default=False)] = None,
+    bank: Annotated[str, typer.Option(metavar="RxC", help=_BANK)] = "1024x2048",
+    seed: Annotated[int, typer.Option(help="Of the random pattern, and of a virtual board's die.")] = 0,
+    temperature_note: Annotated[str, typer.Option(metavar="TEXT", help=_NOTE)] = "",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where read-backs, tables, profile and figures go.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Take more than an hour.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+) -> None:
+    """Measure a board's flips over its core voltage and fit a memory profile to them.
+
+    At each voltage, dwell and pattern: write the arena, lower the voltage, restore it, read back. Read-backs are kept point by
+    point, so a run that was stopped, or killed, goes on with --resume. Nominal voltage is restored whatever ends the run.
+
+    \b
+    Examples:
+      weakcell characterize --out pico2
+      weakcell characterize --vdd 0.85:0.55:0.05 --dwell-ms 10,1000 --temperature-note "23 C" --out pico2
+      weakcell characterize --port virtual:rp2350 --memory file:law.toml --out virtual
+      weakcell emulate --memory file:pico2/profile.toml --sweep vdd=0.55:0.8:0.05
+    """
+    from host.board.dump import Dump
+    from host.cli.screen import note
+
+    given = _asked(vdd, dwell_ms, pattern, repeats, seed)
+    folder = _folder_for(out)
+    bank_size = _bank(bank)
+    bench, plan, dump = _begin(port, memory, given, kib, folder, resume, temperature_note)
+    with bench.link:
+        _measure(bench, plan, dump, yes, quiet)
+        link = vars(bench.link.counters)
+    findings = _found(Dump(folder), bank_size)
+    from host.board.results import write
+
+    profiles = write(findings, folder, {**dump.run, "link": link, "command": ["weakcell", *sys.argv[1:]]})
+    show_findings(findings)
+    for path in profiles:
+        note(f"`weakcell emulate --memory file:{path}` runs a network on this board's profile.", quiet)
+
+
+def _asked(vdd: str | None, dwell_ms: str, pattern: str, repeats: int, seed: int) -> dict[str, Any]:
+    """What the options mean, before there is a board."""
+    from host.sweep import parse_sweep
+
+    return {
+        "voltages": None if vdd is None else parse_sweep(f"vdd={_downwards(vdd)}").values,
+        "dwells": tuple(value / 1000 for value in parse_sweep(f"dwell_ms={dwell_ms}").values),
+        "patterns": tuple(name.strip() for name in pattern.split(",")),
+        "repeats": repeats,
+        "seed": seed,
+    }
+
+
+def _downwards(text: str) -> str:
+    """0.9:0.6:0.05 steps down, as voltages here do."""
+    parts = text.split(":")
+    try:
+        if len(parts) == 3 and float(parts[0]) > float(parts[1]) and float(parts[2]) > 0:
+            return f"{parts[0]}:{parts[1]}:-{parts[2].strip()}"
+    except ValueError:
+        pass
+    return text
+
+
+def _folder_for(out: Path | None) -> Path:
+    from memmodels.errors import UsageError
+
+    if out is None:
+        raise UsageError("Characterizing without --out", "read-backs must be kept somewhere", "Give --out DIR")
+    return out
+
+
+def _bank(text: str) -> Any:
+    from memmodels.errors import UsageError
+    from memmodels.structure import Bank
+
+    try:
+        rows, columns = map(int, text.lower().split("x"))
+        return Bank(rows, columns)
+    except ValueError:
+        raise UsageError(f"--bank {text}", "it is not ROWSxCOLUMNS", "Write it as in 1024x2048") from None
+
+
+def _begin(
+    port: str, memory: str | None, given: dict[str, Any], kib: int | None, folder: Path, resume: bool, temperature_note: str
+) -> tuple[Bench, Plan, Dump]:
+    """A board that answers, the plan for it, and the folder; a virtual board goes on where a resumed run left it."""
+    from host.board.characterize import Bench, arena_pages, voltage_range
+    from host.board.dump import start
+    from host.board.link import Link
+    from host.board.patterns import contents_of
+    from host.board.points import make_plan
+    from host.board.ports import open_port
+    from host.board.supply import OnChip
+
+    link = Link(open_port(port, memory, given["seed"], _pulses_before(folder) if resume else 0))
+    board, supply = link.board, OnChip()
+    nominal, minimum = board.volts(board.nominal_code), board.volts(board.minimum_code)
+    voltages = given.pop("voltages") or voltage_range(nominal, minimum)
+    pages = arena_pages(link, kib)
+    plan = make_plan("retention", voltages, pages=pages, nominal=nominal, **given)
+    contents = {name: contents_of(name, pages, plan.seed) for name in plan.patterns}
+    virtual = port.startswith("virtual:")
+    run = {
+        "identity": {"chip": board.chip, "virtual": virtual, "memory": memory, "supply": supply.name},
+        "plan": vars(plan),
+        "board": {**vars(board), "image_crc": link.info().image_crc},
+        "temperature_note": temperature_note,
+        "versions": _versions(),
+    }
+    words = {name: each.words(0, pages) for name, each in contents.items()}
+    return Bench(link, supply, contents), plan, start(folder, run, words, resume)
+
+
+def _pulses_before(folder: Path) -> int:
+    """Low phases that the folder's run has had."""
+    from host.board.dump import Dump
+
+    dump = Dump(folder)
+    if not (folder / "run.json").exists():
+        return 0
+    return sum(len(record.shots) for record in dump.records() if record.point.vdd < dump.plan.nominal)
+
+
+def _measure(bench: Bench, plan: Plan, dump: Dump, yes: bool, quiet: bool) -> None:
+    import signal
+
+    from host.board.characterize import characterize
+    from host.cli.screen import note, progress_bar
+    from memmodels.errors import Interrupted
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with progress_bar(len(plan.points), not quiet, "points", "asking the board") as bar:
+            records = characterize(bench, plan, dump, lambda record: bar.step(str(record.point)), yes)
+    except KeyboardInterrupt:
+        kept = f"interrupted; nominal voltage is restored, and {len(dump.records())} of {len(plan.points)} points are kept"
+        raise Interrupted(f"Characterizing into {dump.path}", kept, "--resume goes on") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    for record in records:
+        for failure in record.failures:
+            note(f"{record.point}: {failure.outcome}, not counted ({failure.message})", quiet)
+
+
+def _found(dump: Dump, bank: Any) -> Findings:
+    from host.board.findings import find
+    from host.board.readbacks import readbacks_of
+
+    return find(readbacks_of(dump, bank))
+
+
+def show_findings(findings: Findings) -> None:
+    """The table, what was fitted, and the caption."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from host.cli.screen import show
+    from host.report.board import COLUMNS, caption_of, rows_shown
+
+    show(f"[bold]{escape(findings.readbacks.title)}[/]")
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == "outcome" else "right")
+    for cells in rows_shown(findings.rows):
+        table.add_row(*cells)
+    show(table)
+    for one in findings.series:
+        show(escape(_fitted(one)))
+    show(f"[dim]{escape(caption_of(findings))}[/]")
+
+
+def _fitted(series: Any) -> str:
+    """Structure and law of a series in a line or two."""
+    best = series.points.best
+    if not any(row.weak for row in series.rows):
+        return f"{1000 * series.dwell_s:g} ms: no cell ever flipped; the profile holds the upper bounds"
+    text = f"{1000 * series.dwell_s:g} ms: {best.structure}, errors last per {best.lifetime}"
+    if series.law is None:
+        return f"{text}; no law over the voltage: {series.no_law}"
+    law = "; ".join(f"{constant.name} = {constant}" for constant in series.law.profile.constants)
+    return f"{text}; P(fails at V) = Phi((mu - V) / s), {law}"
+
+
+def _versions() -> dict[str, str | None]:
+    import platform
+
+    from host.folder import versions
+
+    return {"python": platform.python_version(), **versions()}
