@@ -37,7 +37,7 @@ __all__ = ["Fit", "ReadBack", "bootstrap_rate", "fit", "rate_of", "readbacks_of"
 class Fit:
     """What was fitted. models: of the deciding point, best first. rates: the share of cells that erred, one per point.
 
-    by_point: the constants of each point, in the order in which points first appear in the read-backs; empty where a law was fitted.
+    by_point: the constants of each point, in the order of the read-backs; empty where a law was fitted.
     """
 
     profile: Profile
