@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emulator.clean import CleanPass
 from emulator.deployment import Deployment, Fault, ReadPolicy, deploy
 from emulator.placement import Placement
 from emulator.plan import Plan
-from emulator.run import infer, outputs_under_faults
+from emulator.run import check_inputs, infer, outputs_under_faults
 from memmodels.errors import InputError
 from memmodels.memory import Memory
 
@@ -25,11 +26,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Inputs by name, labels if there are any, and what the fault-free network answers (class numbers, one per image)."""
+    """Inputs by name, labels if there are any, and what the fault-free network answers (class numbers, one per image).
+
+    passed: the clean pass over the inputs, if trials may begin where it and they part; it changes no result.
+    """
 
     inputs: Mapping[str, Array]
     labels: Array | None
     clean: Array
+    passed: CleanPass | None = None
 
     @property
     def images(self) -> int:
@@ -45,7 +50,7 @@ def pose(plan: Plan, inputs: Mapping[str, Array], labels: Array | None = None) -
     clean = _answers(plan, infer(plan, inputs))
     if labels is not None and labels.shape != clean.shape:
         raise InputError(f"Labels of shape {labels.shape}", f"there are {len(clean)} images", "Bring one integer label per image")
-    return Questions(inputs, labels, clean)
+    return Questions(inputs, labels, clean, CleanPass(plan, check_inputs(plan, inputs)))
 
 
 def _answers(plan: Plan, outputs: Mapping[str, Array]) -> Array:
@@ -92,7 +97,7 @@ def run_trial(
 ) -> TrialResult:
     """One pass over the data on die `die` (the trial's number if None) with draw `trial`; `record` keeps every flip."""
     deployment = deploy(plan, placement, policy, trial, seed, die, memories, record)
-    answers = _answers(plan, outputs_under_faults(plan, questions.inputs, deployment, batch))
+    answers = _answers(plan, outputs_under_faults(plan, questions.inputs, deployment, batch, questions.passed))
     return _judge(deployment, questions, answers, trial if die is None else die)
 
 

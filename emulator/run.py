@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from emulator import network as nw
 from emulator.buffers import read_back
+from emulator.clean import CleanPass, Flipped
 from emulator.deployment import Deployment, ReadPolicy, reads_per_inference
 from emulator.fusion import SignConvolution, fuse, signs_of
 from emulator.layers import compute, to_channels_last, to_onnx_order, values_of
@@ -35,23 +36,36 @@ def infer(plan: Plan, inputs: Arrays, probe: Sequence[str] = ()) -> dict[str, Ar
     return _gather(plan, wanted, _chunks(plan, plan.parameters(), check_inputs(plan, inputs), wanted))
 
 
-def outputs_under_faults(plan: Plan, inputs: Arrays, deployment: Deployment, batch: int = 256) -> dict[str, Array]:
-    """Outputs with every placed bit as its memory returns it, under the deployment's read policy."""
-    checked, parameters = check_inputs(plan, inputs), plan.parameters(deployment.slots)
+def clean_values(plan: Plan, inputs: Arrays, wanted: Sequence[str]) -> Iterator[dict[str, Array]]:
+    """Fault-free values in physical form, chunk by chunk, of inputs that are checked already."""
+    return _chunks(plan, plan.parameters(), inputs, wanted)
+
+
+def outputs_under_faults(
+    plan: Plan, inputs: Arrays, deployment: Deployment, batch: int = 256, clean: CleanPass | None = None
+) -> dict[str, Array]:
+    """Outputs with every placed bit as its memory returns it, under the deployment's read policy.
+
+    clean: of the same inputs; layers in front of the first one that errs are then taken from it instead of being computed again.
+    """
+    clean = clean or CleanPass(plan, check_inputs(plan, inputs), budget=0)
+    checked, parameters, flipped = clean.inputs, plan.parameters(deployment.slots), Flipped(deployment)
     images = len(next(iter(checked.values())))
     if deployment.policy in (ReadPolicy.IMAGE, ReadPolicy.ACCESS):
         reads = reads_per_inference(plan.network, deployment.policy, images, batch)
         for part in deployment.steady_slots:
             flips = deployment.read(part, 0, reads[part.slot.tensor] * images)
             parameters.flip(part.slot.tensor, part.slot.planes, flips)
-        chunks = _chunks(plan, parameters, checked, plan.network.outputs, deployment, again=True)
+        start = clean.before(flipped.first_of(clean.layers, redrawn=True))
+        chunks = _chunks(plan, parameters, start.values, plan.network.outputs, deployment, start.layer, again=True)
         return _gather(plan, plan.network.outputs, chunks)
     step = batch if deployment.policy is ReadPolicy.BATCH else max(images, 1)
     parts: list[dict[str, Array]] = []
     for number, first in enumerate(range(0, max(images, 1), step)):
-        own = {name: x[first : first + step] for name, x in checked.items()}
         undo = flip_all(parameters, deployment, deployment.all_slots, number)
-        parts.extend(_chunks(plan, parameters, own, plan.network.outputs, deployment, begin=first))
+        start = clean.before(flipped.first_of(clean.layers))
+        own = {name: x[first : first + step] for name, x in start.values.items()}
+        parts.extend(_chunks(plan, parameters, own, plan.network.outputs, deployment, start.layer, begin=first))
         undo()
     return _gather(plan, plan.network.outputs, iter(parts))
 
@@ -109,15 +123,16 @@ def _chunks(
     inputs: Arrays,
     wanted: Sequence[str],
     deployment: Deployment | None = None,
+    start: int = 0,
     begin: int = 0,
     again: bool = False,
 ) -> Iterator[dict[str, Array]]:
-    """Walk the layers for one chunk of images after the other; yields the wanted values of each.
+    """Walk the layers from `start` on for one chunk of images after the other; yields the wanted values of each.
 
     begin: the number in the data set of the first image. again: read parameters anew for every image or pixel.
     """
     images, step = len(next(iter(inputs.values()))), chunk_size(plan.network)
-    layers = fuse(plan.network, {*wanted, *deployment.seen} if deployment else wanted)
+    layers = fuse(plan.network, {*wanted, *deployment.seen} if deployment else wanted)[start:]
     dead = last_uses(layers, keep=wanted)
     for first in range(0, max(images, 1), step):
         values = {name: _held(name, x[first : first + step], deployment, begin + first) for name, x in inputs.items()}

@@ -1,0 +1,75 @@
+"""A faulty pass that begins at its first flip gives what a whole one gives, whatever is kept, placed, or read when."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emulator.accuracy import Questions, run_trial
+from emulator.clean import CleanPass
+from emulator.deployment import ReadPolicy
+from emulator.placement import place
+from emulator.run import check_inputs, infer
+from host.bench import Bench, open_bench
+from memmodels.catalogue import parse_spec
+
+
+@pytest.fixture(scope="module", params=["digits-bnn", "digits-qnn"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return open_bench(request.param, images=24)
+
+
+SAFE = parse_spec("uniform:ber=0")
+
+
+@pytest.mark.parametrize("policy", ReadPolicy)
+@pytest.mark.parametrize("spec", ["uniform:ber=0", "uniform:ber=3e-5", "uniform:ber=0.01", "sram-14nm:v_over_vmin=0.94"])
+@pytest.mark.parametrize("safe", ["", "*conv*"])
+def test_nothing_changes(bench: Bench, policy: ReadPolicy, spec: str, safe: str) -> None:
+    placement = place(bench.network, parse_spec(spec), [(safe, SAFE)] if safe else [])
+    whole = replace(bench.questions, passed=None)
+    for trial in range(4):
+        options = {"trial": trial, "batch": 7, "record": trial == 3}
+        one, two = (run_trial(bench.plan, placement, asked, policy, **options) for asked in (whole, bench.questions))
+        assert (one.accuracy, one.changed, one.flips, one.bits_read) == (two.accuracy, two.changed, two.flips, two.bits_read)
+
+
+def test_budget_changes_only_what_is_kept(bench: Bench) -> None:
+    inputs = check_inputs(bench.plan, bench.questions.inputs)
+    placement, starts = place(bench.network, parse_spec("uniform:ber=3e-5")), []
+    for budget in (0, 4000, 30_000, 1 << 28):
+        passed = CleanPass(bench.plan, inputs, budget)
+        asked = Questions(bench.questions.inputs, bench.questions.labels, bench.questions.clean, passed)
+        flips = [run_trial(bench.plan, placement, asked, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
+        starts.append([passed.before(layer).layer for layer in range(len(passed.layers) + 1)])
+        kept = passed.before(len(passed.layers))
+        assert flips == pytest.approx(
+            [run_trial(bench.plan, placement, bench.questions, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
+        )
+        assert sum(x.nbytes for name, x in kept.values.items() if name not in inputs) <= budget
+    assert set(starts[0]) == {0}
+    assert starts[-1] == list(range(len(starts[-1])))
+    assert starts[1] != starts[-1]
+
+
+def test_outputs_are_kept_too(bench: Bench) -> None:
+    passed = bench.questions.passed
+    assert passed is not None
+    end = passed.before(len(passed.layers))
+    (name,) = bench.network.outputs
+    clean = infer(bench.plan, bench.questions.inputs)[name]
+    assert np.array_equal(end.values[name].reshape(clean.shape), clean)
+
+
+def test_it_travels_without_its_values(bench: Bench) -> None:
+    passed = bench.questions.passed
+    assert passed is not None
+    passed.before(2)
+    again = pickle.loads(pickle.dumps(passed))
+    assert again._starts is None
+    assert len(pickle.dumps(passed)) < len(pickle.dumps(bench.plan)) + 2 * sum(x.nbytes for x in passed.inputs.values())
+    for name, x in passed.before(2).values.items():
+        assert np.array_equal(again.before(2).values[name], x)
