@@ -52,7 +52,7 @@ class StoredSlot:
     @property
     def steady(self) -> bool:
         """Whether every read of a trial brings the same bits back, as the sampler tells."""
-        return self.sampler is not None and self.sampler.term_streams.size == 0
+        return self.sampler is not None and self.sampler.terms.size == 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,7 +99,7 @@ def _hit_block(  # type: ignore[no-untyped-def]
     for shell in range(lows.size):
         start(state, name_stream(block_stream, np.uint64(shell)))
         low, width = EDGES[shell], EDGES[shell + 1] - EDGES[shell]
-        for _ in range(poisson_count(state, lows[shell], firsts[shell], firsts[shell + 1], table)):
+        for _ in range(poisson_count(next_word(state), lows[shell], firsts[shell], firsts[shell + 1], table)):
             word = next_word(state)
             hazard = low + width * (np.float64(word >> np.uint64(16)) * 2.0**-48)
             address = begin + np.int64(word & np.uint64(0xFFFF))
@@ -192,7 +192,7 @@ def _hit_groups(  # type: ignore[no-untyped-def]
             if low >= highest:
                 break
             start(state, name_stream(group_stream, np.uint64(shell)))
-            for _ in range(poisson_count(state, lows[shell], firsts[shell], firsts[shell + 1], table)):
+            for _ in range(poisson_count(next_word(state), lows[shell], firsts[shell], firsts[shell + 1], table)):
                 place = np.int64(np.float64(next_word(state) >> np.uint64(11)) * 2.0**-53 * cells)
                 hazard = low + width * (np.float64(next_word(state) >> np.uint64(11)) * 2.0**-53)
                 address = base[k] + place * stride - begin

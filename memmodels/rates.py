@@ -1,15 +1,18 @@
-"""How a mask of independent Bernoulli(p) bits is drawn exactly, at a cost that follows the flips.
+"""How masks of independent bits of given rates are drawn exactly, at a cost that follows the flips.
 
-Three exact steps, of which each rate uses what it needs (sampling format 1):
+A term errs with p01 where 0 is stored and with p10 where 1 is. Three exact steps, of which each pair of rates uses what it needs
+(sampling format 2):
 
     invert   p > 1/2: flip every bit, then draw 1 - p
-    levels   p1 = floor(p 2^L) / 2^L by combining L random words: m = m | r for a 1 of p1 in binary, m & r for a 0, lowest first
+    levels   p1 = floor(p 2^L) / 2^L by combining L random words: m = m | ~r for a 1 of p1 in binary, m & r for a 0, lowest first
     throws   q = (p - p1) / (1 - 2 p1) by XOR throws: N ~ Poisson(n mu), mu = -ln(1 - 2q)/2, at uniform places with replacement
 
 Throws are exact because the number that hits one cell is Poisson(mu), independent between cells, and it is odd with probability
-(1 - exp(-2 mu))/2 = q. The XOR of both parts has rate p1 + q - 2 p1 q = p. L minimises a fixed cost model; it is part of
-the format, never tuned at run time. The Poisson count is found by comparing one 64-bit random word with a table of the
-distribution in units of 2^-64 (computed in float64: exact to about 2e-16).
+(1 - exp(-2 mu))/2 = q. The XOR of both parts has rate p1 + q - 2 p1 q = p. Where the rates differ, a level takes each cell's digit
+by what it stores; the throws of the smaller mu hit all cells, and those of the difference count only on cells that store the other
+value (a Poisson process split in two). L minimises a fixed cost model; it is part of the format, never tuned at run time. The
+Poisson count is found by comparing one 64-bit random word with a table of the distribution in units of 2^-64 (computed in
+float64: exact to about 2e-16).
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ import numpy.typing as npt
 
 from memmodels.address import BLOCK_BITS
 
-_MAX_LEVELS = 16
-_LEVEL_COST, _THROW_COST = 3.3, 900.0
+MAX_LEVELS = 16
+_LEVEL_COST, _THROW_COST = 3.3, 430.0
 """Microseconds per Mbit for one level, and for throws times mu; fixed figures of the format."""
 
 
@@ -37,14 +40,19 @@ class PoissonTable:
 
 
 @dataclass(frozen=True, eq=False)
-class Rate:
-    """The recipe for Bernoulli(p) masks: p1 = numerator / 2^levels; `throws` counts the throws of one block."""
+class Recipe:
+    """The recipe for a pair of rates, each entry of a pair for the cells that store 0 and 1.
 
-    p: float
-    inverted: bool
+    p1 = numerators / 2^levels. throws: of one block, on all its cells. more: those that count only where `more_at` is stored.
+    """
+
+    rates: tuple[float, float]
+    inverted: tuple[bool, bool]
     levels: int
-    numerator: int
+    numerators: tuple[int, int]
     throws: PoissonTable
+    more: PoissonTable
+    more_at: int
 
 
 @lru_cache(maxsize=512)
@@ -64,13 +72,15 @@ def poisson_table(mean: float) -> PoissonTable:
 
 
 @lru_cache(maxsize=512)
-def plan_rate(p: float) -> Rate:
-    """The recipe for rate p in [0, 1]."""
-    inverted = p > 0.5
-    small = 1.0 - p if inverted else p
-    best = min(range(_MAX_LEVELS + 1), key=lambda levels: _cost(small, levels))
-    numerator = math.floor(math.ldexp(small, best))
-    return Rate(p, inverted, best, numerator, poisson_table(BLOCK_BITS * _throw_rate(small, best)))
+def plan_rates(p01: float, p10: float) -> Recipe:
+    """The recipe for rates in [0, 1]."""
+    inverted = p01 > 0.5, p10 > 0.5
+    small = 1.0 - p01 if inverted[0] else p01, 1.0 - p10 if inverted[1] else p10
+    levels = min(range(MAX_LEVELS + 1), key=lambda count: _cost(small, count))
+    numerators = math.floor(math.ldexp(small[0], levels)), math.floor(math.ldexp(small[1], levels))
+    means = [BLOCK_BITS * _throw_rate(p, levels) for p in small]
+    throws, more = poisson_table(min(means)), poisson_table(max(means) - min(means))
+    return Recipe((p01, p10), inverted, levels, numerators, throws, more, int(means[1] > means[0]))
 
 
 def _throw_rate(p: float, levels: int) -> float:
@@ -81,5 +91,5 @@ def _throw_rate(p: float, levels: int) -> float:
     return -0.5 * math.log1p(-2.0 * (p - p1) / (1.0 - 2.0 * p1)) if p < 0.5 else math.inf
 
 
-def _cost(p: float, levels: int) -> float:
-    return levels * _LEVEL_COST + _throw_rate(p, levels) * _THROW_COST
+def _cost(rates: tuple[float, float], levels: int) -> float:
+    return levels * _LEVEL_COST + max(_throw_rate(p, levels) for p in rates) * _THROW_COST

@@ -2,8 +2,8 @@
 
 `draw_block` is the only place where read errors are made. `SimulatedMemory.read` calls it for a whole region, the engine's
 kernels call it while a block of weights is in cache; both get the same bits because both ask for (trial, write, read, block).
-Streams are named seed / die / array / term / trial / write / read / block; a block's levels
-and throws have streams of their own below it.
+Streams are named seed / die / array / trial / write / read / term / block; the stretches of a block's levels, and its throws, have
+streams of their own below it.
 """
 
 from __future__ import annotations
@@ -16,26 +16,52 @@ import numpy as np
 import numpy.typing as npt
 
 from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
-from memmodels.rates import Rate, plan_rate
-from memmodels.streams import name_stream, next_word, start, word_at
+from memmodels.dyadic import GENERATORS, STRETCH_WORDS, dyadic_steps, fill_mask, fill_random
+from memmodels.rates import MAX_LEVELS, plan_rates
+from memmodels.streams import name_stream, word_at
 
-VERSION = 1
+VERSION = 2
 """The sampling format: the same version, seed and key give the same bits for ever. Recorded with every result."""
 
-_U0, _U1, _U63, _ALL = np.uint64(0), np.uint64(1), np.uint64(63), np.uint64(0xFFFFFFFFFFFFFFFF)
-_U6, _U16, _U16_MASK = np.uint64(6), np.uint64(16), np.uint64(0xFFFF)
+ROOT = 1
+"""What all streams lie below. Format 2 draws reads and writes otherwise than format 1, and dies as format 1 did."""
+
+_U0, _U1, _U6, _U63, _ALL = np.uint64(0), np.uint64(1), np.uint64(6), np.uint64(63), np.uint64(0xFFFFFFFFFFFFFFFF)
+_COMMON, _MORE = np.uint64(8), np.uint64(9)
+"""Names of the streams of a term's throws in a block; those below 8 are its stretches."""
+
+
+TERM = np.dtype(
+    [
+        ("stream", np.uint64),
+        ("rates", np.float64, (2,)),
+        ("weak_row", np.int64),
+        ("polar", np.bool_),
+        ("levels", np.int64),
+        ("steps", np.uint64, (MAX_LEVELS, 2)),
+        ("last", np.uint64, (2,)),
+        ("low", np.int64, (2,)),
+        ("first", np.int64, (3,)),
+        ("unless", np.uint64),
+    ],
+    align=True,
+)
+"""A term that is drawn at each read.
+
+stream: its name. rates: p01 and p10, of all cells or of the weak ones. weak_row: the first of its two rows of weak cells, -1 where
+any cell may err. polar: whether the rates differ. levels, steps, last: its dyadic masks (`dyadic.py`). low, first: its two Poisson
+tables, entries first[i]..first[i + 1] of the region's: throws on all cells, and on the stored bits ^ unless (`rates.Recipe`).
+"""
 
 
 class Sampler(NamedTuple):
-    """A region that describes itself as arrays; T terms are drawn at each read.
+    """A region that describes itself as arrays.
 
     stream: of (seed, die, array). first_word: of the region in its memory. last_mask: the cells of the last word.
     written: the bits that were asked to be stored. held: what the cells would return without the terms drawn here. sound: both are
     the same.
-    term_streams (T,): the terms' names. symmetric (T,): one mask for both stored values, else one for p01 and one for p10.
-    weak (2U, words), weak_row (T,): masks of the cells that can read 1 for 0 and 0 for 1, for terms whose weak cells fail only at
-    some reads; their first row, -1 where any cell may err.
-    inverted, levels, numerators, table_low (2T,), table_first (2T + 1,), table: the rates' recipes (`rates.Rate`).
+    terms (T,): of type TERM. table: their Poisson tables. weak (2U, words): masks of the cells that can read 1 for 0, and 0 for 1,
+    for terms whose weak cells fail only at some reads.
     """
 
     stream: np.uint64
@@ -44,16 +70,9 @@ class Sampler(NamedTuple):
     written: Words
     held: Words
     sound: bool
-    term_streams: npt.NDArray[np.uint64]
-    symmetric: npt.NDArray[np.bool_]
-    weak: npt.NDArray[np.uint64]
-    weak_row: npt.NDArray[np.int64]
-    inverted: npt.NDArray[np.bool_]
-    levels: npt.NDArray[np.int64]
-    numerators: npt.NDArray[np.int64]
-    table_low: npt.NDArray[np.int64]
-    table_first: npt.NDArray[np.int64]
+    terms: npt.NDArray[np.void]
     table: npt.NDArray[np.uint64]
+    weak: npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +89,18 @@ def make_sampler(
     stream: np.uint64, first_word: int, bits: int, written: Words, held: Words, terms: tuple[Drawn, ...] = ()
 ) -> Sampler:
     """The sampler of a region of `bits` cells; see `Sampler`."""
-    rates: list[Rate] = [plan_rate(p) for term in terms for p in (term.p01, term.p10)]
-    tables = [rate.throws.cumulative for rate in rates]
     weak = [mask for term in terms if term.weak for mask in term.weak]
-    rows = np.cumsum([0, *(2 if term.weak else 0 for term in terms)])[:-1]
+    records, tables, row = np.zeros(len(terms), dtype=TERM), [np.empty(0, np.uint64)], 0
+    for record, term in zip(records, terms, strict=True):
+        recipe = plan_rates(term.p01, term.p10)
+        record["stream"], record["rates"], record["polar"] = term.number, recipe.rates, term.p01 != term.p10
+        record["weak_row"], row = (row, row + 2) if term.weak else (-1, row)
+        record["levels"], record["unless"] = recipe.levels, 0 if recipe.more_at else _ALL
+        record["steps"], record["last"] = dyadic_steps(recipe.numerators, recipe.inverted, recipe.levels, MAX_LEVELS)
+        record["low"] = recipe.throws.low, recipe.more.low
+        own = recipe.throws.cumulative, recipe.more.cumulative
+        record["first"] = np.cumsum([sum(map(len, tables)), *map(len, own)])
+        tables.extend(own)
     return Sampler(
         stream=stream,
         first_word=first_word,
@@ -81,16 +108,9 @@ def make_sampler(
         written=written,
         held=held,
         sound=bool(np.array_equal(held, written)),
-        term_streams=np.array([term.number for term in terms], dtype=np.uint64),
-        symmetric=np.array([term.p01 == term.p10 for term in terms], dtype=np.bool_),
+        terms=records,
+        table=np.concatenate(tables),
         weak=np.array(weak, dtype=np.uint64).reshape(len(weak), written.size),
-        weak_row=np.array([row if term.weak else -1 for row, term in zip(rows, terms, strict=True)], dtype=np.int64),
-        inverted=np.array([rate.inverted for rate in rates], dtype=np.bool_),
-        levels=np.array([rate.levels for rate in rates], dtype=np.int64),
-        numerators=np.array([rate.numerator for rate in rates], dtype=np.int64),
-        table_low=np.array([rate.throws.low for rate in rates], dtype=np.int64),
-        table_first=np.cumsum([0, *map(len, tables)], dtype=np.int64),
-        table=np.concatenate([np.empty(0, np.uint64), *tables]),
     )
 
 
@@ -99,7 +119,7 @@ def blocks_of(first_word: int, words: int) -> range:
     return range(first_word // BLOCK_WORDS, (first_word + words - 1) // BLOCK_WORDS + 1) if words else range(0)
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True, nogil=True)
 def popcount_word(word):  # type: ignore[no-untyped-def]
     """Set bits of a word; LLVM turns this into its popcount instruction."""
     word = word - ((word >> _U1) & np.uint64(0x5555555555555555))
@@ -118,11 +138,25 @@ def count_bits(words):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def poisson_count(state, low, first, stop, table):  # type: ignore[no-untyped-def]
+def new_room():  # type: ignore[no-untyped-def]
+    """Room for `draw_block` to work in: allocated once for many blocks."""
+    return np.empty((5, BLOCK_WORDS), dtype=np.uint64)
+
+
+_RANDOM, _MASK, _FLIPS, _CELLS, _FAILING = range(5)
+"""The rows of the room: random words, a stretch of a mask, and a whole block each of flips, stored cells and failing cells."""
+
+
+@numba.njit(cache=True, nogil=True)
+def name_read(sampler, trial, write, read):  # type: ignore[no-untyped-def]
+    """The stream of one read of a region."""
+    stream = name_stream(name_stream(sampler.stream, np.uint64(trial)), np.uint64(write))
+    return name_stream(stream, np.uint64(read))
+
+
+@numba.njit(cache=True, nogil=True)
+def poisson_count(word, low, first, stop, table):  # type: ignore[no-untyped-def]
     """Number of throws: `low` + how many entries of table[first:stop] are <= a random word."""
-    if first == stop:
-        return low
-    word = next_word(state)
     a, b = first, stop
     while a < b:
         middle = (a + b) >> 1
@@ -134,127 +168,113 @@ def poisson_count(state, low, first, stop, table):  # type: ignore[no-untyped-de
 
 
 @numba.njit(cache=True, nogil=True)
-def _flip_levels(stream, levels, numerator, begin, words):  # type: ignore[no-untyped-def]
-    """XOR Bernoulli(numerator / 2^levels) bits into `words`, which start at word `begin` of the block."""
-    mask = np.zeros(words.size, dtype=np.uint64)
-    for level in range(levels):
-        first = np.uint64(level * BLOCK_WORDS + begin)
-        if (numerator >> level) & 1:
-            for i in range(words.size):
-                mask[i] |= word_at(stream, first + np.uint64(i))
-        else:
-            for i in range(words.size):
-                mask[i] &= word_at(stream, first + np.uint64(i))
-    for i in range(words.size):
-        words[i] ^= mask[i]
-
-
-@numba.njit(cache=True, inline="always")
-def _throw(word, words):  # type: ignore[no-untyped-def]
-    """Flip the cell of a whole block that the low 16 bits of `word` name."""
-    words[np.int64((word & _U16_MASK) >> _U6)] ^= _U1 << (word & _U63)
+def _flip_levels(term, stream, begin, end, cells, flips, room):  # type: ignore[no-untyped-def]
+    """XOR the term's dyadic mask into the stretches of a block that hold its words begin..end."""
+    mask = room[_MASK, :STRETCH_WORDS]
+    for stretch in range(begin // STRETCH_WORDS, (end + STRETCH_WORDS - 1) // STRETCH_WORDS):
+        first = stretch * STRETCH_WORDS
+        own, here = flips[first : first + STRETCH_WORDS], cells[first : first + STRETCH_WORDS]
+        fill_mask(name_stream(stream, np.uint64(stretch)), term.polar, term.steps, term.levels, term.last, here, mask)
+        for i in range(STRETCH_WORDS):
+            own[i] ^= mask[i]
 
 
 @numba.njit(cache=True, nogil=True)
-def _flip_throws(state, throws, words):  # type: ignore[no-untyped-def]
-    """XOR `throws` cells of a whole block, with replacement, four to a random word."""
-    for _ in range(throws >> 2):
-        word = next_word(state)
-        _throw(word, words)
-        _throw(word >> _U16, words)
-        _throw(word >> np.uint64(32), words)
-        _throw(word >> np.uint64(48), words)
-    if throws & 3:
-        word = next_word(state)
-        for _ in range(throws & 3):
-            _throw(word, words)
-            word >>= _U16
+def _flip_throws(term, which, table, stream, cells, flips, room):  # type: ignore[no-untyped-def]
+    """XOR a Poisson number of cells of a block, with replacement, four to a random word.
 
-
-@numba.njit(cache=True, nogil=True)
-def _flip_throws_in_part(state, throws, begin, words):  # type: ignore[no-untyped-def]
-    """The same throws where `words` are only part of the block, from word `begin`: throws beside it are dropped."""
-    lowest, cells = np.uint64(begin * 64), np.uint64(words.size * 64)
-    word = _U0
-    for i in range(throws):
-        word = next_word(state) if i & 3 == 0 else word >> _U16
-        place = (word & _U16_MASK) - lowest
-        if place < cells:
-            words[np.int64(place >> _U6)] ^= _U1 << (place & _U63)
-
-
-@numba.njit(cache=True, nogil=True)
-def _flip_bernoulli(sampler, recipe, stream, begin, words):  # type: ignore[no-untyped-def]
-    """XOR independent Bernoulli bits of recipe `recipe` into `words`, which start at word `begin` of the block."""
-    if sampler.inverted[recipe]:
-        for i in range(words.size):
-            words[i] ^= _ALL
-    levels = sampler.levels[recipe]
-    if levels:
-        _flip_levels(name_stream(stream, np.uint64(2 * recipe)), levels, sampler.numerators[recipe], begin, words)
-    first, stop = sampler.table_first[recipe], sampler.table_first[recipe + 1]
-    if stop > first:
-        state = np.empty(4, dtype=np.uint64)
-        start(state, name_stream(stream, np.uint64(2 * recipe + 1)))
-        throws = poisson_count(state, sampler.table_low[recipe], first, stop, sampler.table)
-        if words.size == BLOCK_WORDS:
-            _flip_throws(state, throws, words)
-        else:
-            _flip_throws_in_part(state, throws, begin, words)
-
-
-@numba.njit(cache=True, nogil=True)
-def _flip_polar(sampler, term, stream, begin, written, flips):  # type: ignore[no-untyped-def]
-    """Cells that hold 0 flip with p01, those that hold 1 with p10: both masks are drawn, then combined on the cells themselves."""
-    to_one = np.zeros(flips.size, dtype=np.uint64)
-    to_zero = np.zeros(flips.size, dtype=np.uint64)
-    _flip_bernoulli(sampler, 2 * term, stream, begin, to_one)
-    _flip_bernoulli(sampler, 2 * term + 1, stream, begin, to_zero)
-    for i in range(flips.size):
-        cells = written[i] ^ flips[i]
-        flips[i] ^= (~cells & to_one[i]) | (cells & to_zero[i])
-
-
-@numba.njit(cache=True, nogil=True)
-def _flip_weak(sampler, term, stream, begin, written, weak_one, weak_zero, flips):  # type: ignore[no-untyped-def]
-    """Weak cells that hold the value they do not prefer flip with the term's rate, the same for both values."""
-    failing = np.zeros(flips.size, dtype=np.uint64)
-    _flip_bernoulli(sampler, 2 * term, stream, begin, failing)
-    for i in range(flips.size):
-        cells = written[i] ^ flips[i]
-        flips[i] ^= ((~cells & weak_one[i]) | (cells & weak_zero[i])) & failing[i]
-
-
-@numba.njit(cache=True, nogil=True)
-def draw_block(sampler, trial, write, read, block, flips):  # type: ignore[no-untyped-def]
-    """The flips of one block of a region at one read: read bits XOR written bits, into the block's part of `flips`.
-
-    flips: uint64, one per word of the region. Returns (first, n): words first..first + n of the region lie in this block.
+    which: 0 for the throws on all cells, 1 for those on some.
     """
-    first = max(block * BLOCK_WORDS - sampler.first_word, 0)
-    n = min((block + 1) * BLOCK_WORDS - sampler.first_word, sampler.written.size) - first
-    begin = sampler.first_word + first - block * BLOCK_WORDS
-    written, held, part = sampler.written[first : first + n], sampler.held[first : first + n], flips[first : first + n]
-    if sampler.sound:
-        part[:] = _U0
-    else:
-        for i in range(part.size):
-            part[i] = held[i] ^ written[i]
-    for term in range(sampler.term_streams.size):
-        stream = name_stream(sampler.stream, sampler.term_streams[term])
-        stream = name_stream(name_stream(stream, np.uint64(trial)), np.uint64(write))
-        stream = name_stream(name_stream(stream, np.uint64(read)), np.uint64(block))
-        row = sampler.weak_row[term]
-        if row >= 0:
-            weak_one, weak_zero = sampler.weak[row, first : first + n], sampler.weak[row + 1, first : first + n]
-            _flip_weak(sampler, term, stream, begin, written, weak_one, weak_zero, part)
-        elif sampler.symmetric[term]:
-            _flip_bernoulli(sampler, 2 * term, stream, begin, part)
+    first, stop = term.first[which], term.first[which + 1]
+    throws = 0
+    if first < stop:
+        throws = poisson_count(word_at(stream, _U0), term.low[which], first, stop, table)
+    for begin in range(0, throws, 4 * BLOCK_WORDS):
+        count = min(throws - begin, 4 * BLOCK_WORDS)
+        words = room[_RANDOM, : (count + 4 * GENERATORS - 1) // (4 * GENERATORS) * GENERATORS]
+        fill_random(name_stream(stream, np.uint64(1 + begin)), words)
+        places = words.view(np.uint16)
+        if which:
+            for i in range(count):
+                place = np.uint64(places[i])
+                word = np.int64(place >> _U6)
+                flips[word] ^= (_U1 << (place & _U63)) & (cells[word] ^ term.unless)
         else:
-            _flip_polar(sampler, term, stream, begin, written, part)
+            for i in range(count):
+                place = np.uint64(places[i])
+                flips[np.int64(place >> _U6)] ^= _U1 << (place & _U63)
+
+
+@numba.njit(cache=True, nogil=True)
+def _flip_term(term, table, stream, begin, end, cells, flips, room):  # type: ignore[no-untyped-def]
+    """XOR a term's independent errors into the flips of a whole block, of which the words begin..end are wanted.
+
+    cells: what the block holds before them; read only if the term is polar.
+    """
+    if term.levels:
+        _flip_levels(term, stream, begin, end, cells, flips, room)
+    elif term.last[0] | term.last[1]:
+        for i in range(begin, end):
+            flips[i] ^= term.last[0] ^ (cells[i] & term.last[1])
+    _flip_throws(term, 0, table, name_stream(stream, _COMMON), cells, flips, room)
+    _flip_throws(term, 1, table, name_stream(stream, _MORE), cells, flips, room)
+
+
+@numba.njit(cache=True, nogil=True)
+def _flip_weak(term, table, stream, begin, weak_one, weak_zero, written, flips, room):  # type: ignore[no-untyped-def]
+    """Weak cells that hold the value they do not prefer flip with the term's rate, the same for both values.
+
+    weak_one, weak_zero, written: of the words from `begin` of the block.
+    """
+    failing, end = room[_FAILING], begin + written.size
+    failing[begin:end] = _U0
+    _flip_term(term, table, stream, begin, end, failing, failing, room)
+    for i in range(written.size):
+        cells = written[i] ^ flips[begin + i]
+        flips[begin + i] ^= ((~cells & weak_one[i]) | (cells & weak_zero[i])) & failing[begin + i]
+
+
+@numba.njit(cache=True, nogil=True)
+def words_in(sampler, block):  # type: ignore[no-untyped-def]
+    """(first, n): words first..first + n of the region lie in this block."""
+    first = max(block * BLOCK_WORDS - sampler.first_word, 0)
+    return first, min((block + 1) * BLOCK_WORDS - sampler.first_word, sampler.written.size) - first
+
+
+@numba.njit(cache=True, nogil=True)
+def draw_block(sampler, stream, block, part, room):  # type: ignore[no-untyped-def]
+    """The flips of one block of a region at one read (read bits XOR written bits) into `part`, the words of `words_in`.
+
+    stream: of the read (`name_read`). room: from `new_room`; what is in it does not matter.
+    """
+    first, n = words_in(sampler, block)
+    written = sampler.written[first : first + n]
+    begin = sampler.first_word + first - block * BLOCK_WORDS
+    whole = n == BLOCK_WORDS
+    flips = part if whole else room[_FLIPS]
+    if sampler.sound:
+        flips[begin : begin + n] = _U0
+    else:
+        held = sampler.held[first : first + n]
+        for i in range(n):
+            flips[begin + i] = held[i] ^ written[i]
+    for i in range(sampler.terms.size):
+        term = sampler.terms[i]
+        own = name_stream(name_stream(stream, term.stream), np.uint64(block))
+        if term.weak_row >= 0:
+            weak_one, weak_zero = sampler.weak[term.weak_row, first : first + n], sampler.weak[term.weak_row + 1, first : first + n]
+            _flip_weak(term, sampler.table, own, begin, weak_one, weak_zero, written, flips, room)
+            continue
+        cells = written if whole else room[_CELLS]
+        if term.polar and not (whole and i == 0 and sampler.sound):
+            cells = room[_CELLS]
+            for k in range(n):
+                cells[begin + k] = written[k] ^ flips[begin + k]
+        _flip_term(term, sampler.table, own, begin, begin + n, cells, flips, room)
+    if not whole:
+        part[:] = flips[begin : begin + n]
     if first + n == sampler.written.size:
         part[n - 1] &= sampler.last_mask
-    return first, n
 
 
 @numba.njit(cache=True, nogil=True)
@@ -262,8 +282,10 @@ def draw_region(sampler, trial, write, read, flips):  # type: ignore[no-untyped-
     """The flips of the whole region at one read into `flips` (uint64, one per word); returns how many there are."""
     words, count = sampler.written.size, 0
     if words:
+        stream, room = name_read(sampler, trial, write, read), new_room()
         for block in range(sampler.first_word // BLOCK_WORDS, (sampler.first_word + words - 1) // BLOCK_WORDS + 1):
-            first, n = draw_block(sampler, trial, write, read, block, flips)
+            first, n = words_in(sampler, block)
+            draw_block(sampler, stream, block, flips[first : first + n], room)
             count += count_bits(flips[first : first + n])
     return count
 

@@ -12,7 +12,7 @@ from memmodels.dies import weak_cells
 from memmodels.errors import MemoryFault
 from memmodels.levels import LevelTerm, misread_levels
 from memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
-from memmodels.sampler import VERSION, Drawn, Sampler, draw_region, make_sampler
+from memmodels.sampler import ROOT, Drawn, Sampler, draw_region, make_sampler
 from memmodels.streams import random_words, stream_of
 from memmodels.technology import Technology, Term
 from memmodels.terms import ErrorTerm, Lifetime
@@ -56,7 +56,7 @@ class SimulatedMemory:
     @property
     def stream(self) -> np.uint64:
         """The stream below which everything of this array is named."""
-        return stream_of(VERSION, self.seed, self.die, self.array)
+        return stream_of(ROOT, self.seed, self.die, self.array)
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
         _check_words(bits, layout)

@@ -1,4 +1,4 @@
-"""What sampling format 1 draws, as checksums: every branch of the sampler, the dies and the writes. Run it to see them.
+"""What sampling format 2 draws, as checksums: every branch of the sampler, the dies and the writes. Run it to see them.
 
 `test_format.py` holds the numbers. They may change only together with `memmodels.sampler.VERSION`: results that people saved
 name that version, and its bits are theirs for ever.
@@ -23,6 +23,8 @@ TERMS = {
     "read, one half": (ErrorTerm("t", READ, 0.5, 0.5),),
     "read, inverted": (ErrorTerm("t", READ, 0.93, 0.93),),
     "read, polar": (ErrorTerm("t", READ, 0.3, 0.001),),
+    "read, polar throws": (ErrorTerm("t", READ, 0.001, 0.006),),
+    "read, polar and inverted": (ErrorTerm("t", READ, 0.8, 0.1),),
     "write": (ErrorTerm("t", WRITE, 0.05, 0.2),),
     "write, only switched": (ErrorTerm("t", WRITE, 0.05, 0.2, only_switched=True),),
     "die, prefer": (ErrorTerm("t", DIE, 0.02, 0.2),),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from memmodels.address import BLOCK_BITS
-from memmodels.rates import Rate, plan_rate, poisson_table
+from memmodels.dyadic import GENERATORS, dyadic_steps, fill_mask, fill_random
+from memmodels.rates import MAX_LEVELS, PoissonTable, plan_rates, poisson_table
 from memmodels.sampler import poisson_count
 from memmodels.streams import next_word, random_words, start, stream_of, word_at
 
@@ -26,62 +27,98 @@ rates = st.one_of(
 )
 
 
-def mean_of(rate: Rate) -> float:
-    """The mean of a recipe's Poisson table, from the table itself: the sum of P(N > k)."""
-    above = 1.0 - rate.throws.cumulative.astype(np.float64) / 2.0**64
-    return rate.throws.low + float(above.sum())
+def mean_of(table: PoissonTable) -> float:
+    """The mean of a Poisson table, from the table itself: the sum of P(N > k)."""
+    above = 1.0 - table.cumulative.astype(np.float64) / 2.0**64
+    return table.low + float(above.sum())
 
 
 # --- recipes -----------------------------------------------------------------------------------------------------------------
 
 
-@given(p=rates)
+@given(p01=rates, p10=rates)
 @settings(max_examples=200)
-def test_levels_and_throws_make_the_rate(p: float) -> None:
-    """p1 (+) q = p1 + q - 2 p1 q = p, where q = (1 - exp(-2 mu)) / 2 and mu is what the table says, inverted above 1/2."""
-    rate = plan_rate(p)
-    p1 = rate.numerator / 2**rate.levels
-    q = -math.expm1(-2 * mean_of(rate) / BLOCK_BITS) / 2
-    made = p1 + q - 2 * p1 * q
-    assert 0 <= p1 <= 0.5
-    assert made == pytest.approx(1 - p if rate.inverted else p, rel=1e-9, abs=1e-19)
+def test_levels_and_throws_make_the_rates(p01: float, p10: float) -> None:
+    """p1 (+) q = p1 + q - 2 p1 q = p, where q = (1 - exp(-2 mu)) / 2 and mu is what the tables say, inverted above 1/2."""
+    recipe = plan_rates(p01, p10)
+    for value, p in enumerate((p01, p10)):
+        mean = mean_of(recipe.throws) + (mean_of(recipe.more) if value == recipe.more_at else 0.0)
+        p1 = recipe.numerators[value] / 2**recipe.levels
+        q = -math.expm1(-2 * mean / BLOCK_BITS) / 2
+        assert 0 <= p1 <= 0.5
+        assert p1 + q - 2 * p1 * q == pytest.approx(1 - p if recipe.inverted[value] else p, rel=1e-9, abs=1e-19)
+
+
+@given(p01=rates, p10=rates)
+def test_levels_never_exceed_the_rates(p01: float, p10: float) -> None:
+    """p1 is p rounded down to L binary digits: the throws only ever add."""
+    recipe = plan_rates(p01, p10)
+    assert 0 <= recipe.levels <= MAX_LEVELS
+    for p, inverted, numerator in zip((p01, p10), recipe.inverted, recipe.numerators, strict=True):
+        small = 1 - Fraction(p) if inverted else Fraction(p)
+        assert 0 <= small - Fraction(numerator, 2**recipe.levels) < Fraction(1, 2**recipe.levels) or recipe.levels == 0
+        assert inverted == (p > 0.5)
 
 
 @given(p=rates)
-def test_levels_never_exceed_the_rate(p: float) -> None:
-    """p1 is p rounded down to L binary digits: the throws only ever add."""
-    rate = plan_rate(p)
-    small = 1 - Fraction(p) if rate.inverted else Fraction(p)
-    assert 0 <= small - Fraction(rate.numerator, 2**rate.levels) < Fraction(1, 2**rate.levels) or rate.levels == 0
-    assert rate.inverted == (p > 0.5)
-    assert 0 <= rate.levels <= 16
+def test_equal_rates_need_no_second_throws(p: float) -> None:
+    assert mean_of(plan_rates(p, p).more) == 0.0
 
 
 @pytest.mark.parametrize("eighths", range(9))
 def test_dyadic_rates_need_no_throws_or_few(eighths: int) -> None:
     """0, 1/2 and 1 are made without any throw, and no rate by more than a sixteenth of a throw per cell."""
-    rate = plan_rate(eighths / 8)
-    assert mean_of(rate) < BLOCK_BITS / 16
+    recipe = plan_rates(eighths / 8, eighths / 8)
+    assert mean_of(recipe.throws) < BLOCK_BITS / 16
     if eighths in (0, 4, 8):
-        assert rate.throws.low == 0
-        assert rate.throws.cumulative.size == 0
+        assert recipe.throws.low == 0
+        assert recipe.throws.cumulative.size == 0
 
 
 def test_rare_rates_are_all_throws() -> None:
     """Below 1 % the cost follows the flips: no levels, and one throw per flip."""
     for p in (1e-9, 1e-6, 1e-4, 1e-3, 0.01):
-        rate = plan_rate(p)
-        assert rate.levels == 0
-        assert mean_of(rate) == pytest.approx(BLOCK_BITS * p, rel=0.02)
+        recipe = plan_rates(p, p)
+        assert recipe.levels == 0
+        assert mean_of(recipe.throws) == pytest.approx(BLOCK_BITS * p, rel=0.02)
+
+
+# --- masks -------------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    numerators=st.tuples(st.integers(0, 1 << 10), st.integers(0, 1 << 10)),
+    inverted=st.tuples(st.booleans(), st.booleans()),
+    levels=st.integers(1, MAX_LEVELS),
+    stream=st.integers(0, (1 << 64) - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_masks_combine_random_words_digit_by_digit(
+    numerators: tuple[int, int], inverted: tuple[bool, bool], levels: int, stream: int
+) -> None:
+    """m | ~r for a binary 1 and m & r for a 0, lowest first, with the digits of what each cell stores, in numpy."""
+    cells, mask = random_words(np.uint64(99), 0, 16), np.empty(16, dtype=np.uint64)
+    steps, last = dyadic_steps(numerators, inverted, levels, MAX_LEVELS)
+    fill_mask(np.uint64(stream), numerators != numerators[::-1] or inverted[0] != inverted[1], steps, levels, last, cells, mask)
+    words = np.array(eight_xoshiros(stream, 2 * levels), dtype=np.uint64).reshape(2, levels, GENERATORS)
+    for vector in range(2):
+        own = cells[8 * vector : 8 * vector + 8]
+        made = [np.zeros(8, dtype=np.uint64) for _ in range(2)]
+        for level in range(levels):
+            for value, numerator in enumerate(numerators):
+                r = words[vector, level]
+                made[value] = made[value] | ~r if numerator >> level & 1 else made[value] & r
+        where = [~m if flip else m for m, flip in zip(made, inverted, strict=True)]
+        assert np.array_equal(mask[8 * vector : 8 * vector + 8], (where[0] & ~own) | (where[1] & own))
 
 
 def test_levels_are_a_bernoulli_mask() -> None:
-    """The recursion m | r for a binary 1 and m & r for a 0, lowest first, has rate numerator / 2^levels: exact, by induction."""
+    """The recursion m | ~r for a binary 1 and m & r for a 0, lowest first, has rate numerator / 2^levels: exact, by induction."""
     for p in (0.1, 0.3, 0.4999, 0.0123, 0.5):
-        rate, made = plan_rate(p), Fraction(0)
-        for level in range(rate.levels):
-            made = (1 + made) / 2 if rate.numerator >> level & 1 else made / 2
-        assert made == Fraction(rate.numerator, 2**rate.levels)
+        recipe, made = plan_rates(p, p), Fraction(0)
+        for level in range(recipe.levels):
+            made = (1 + made) / 2 if recipe.numerators[0] >> level & 1 else made / 2
+        assert made == Fraction(recipe.numerators[0], 2**recipe.levels)
 
 
 # --- Poisson -----------------------------------------------------------------------------------------------------------------
@@ -122,7 +159,7 @@ def test_poisson_tables_agree_with_scipy(mean: float) -> None:
 
 def test_no_throws_at_mean_zero() -> None:
     assert poisson_table(0.0).cumulative.size == 0
-    assert poisson_count(np.ones(4, np.uint64), 0, 0, 0, np.empty(0, np.uint64)) == 0
+    assert poisson_count(np.uint64(1), 0, 0, 0, np.empty(0, np.uint64)) == 0
 
 
 def test_counts_are_found_by_inversion() -> None:
@@ -131,7 +168,9 @@ def test_counts_are_found_by_inversion() -> None:
     table, state, twin = poisson_table(mean), np.empty(4, np.uint64), np.empty(4, np.uint64)
     start(state, stream_of(5))
     start(twin, stream_of(5))
-    counts = np.array([poisson_count(state, table.low, 0, table.cumulative.size, table.cumulative) for _ in range(20_000)])
+    counts = np.array(
+        [poisson_count(next_word(state), table.low, 0, table.cumulative.size, table.cumulative) for _ in range(20_000)]
+    )
     words = np.array([next_word(twin) for _ in range(20_000)], dtype=np.uint64)
     assert np.array_equal(counts, table.low + np.searchsorted(table.cumulative, words, side="right"))
     family = Family()
@@ -187,6 +226,20 @@ def test_xoshiro_is_the_published_one_seeded_as_its_authors_advise(stream: int) 
     state = np.empty(4, dtype=np.uint64)
     start(state, np.uint64(stream))
     assert [int(next_word(state)) for _ in range(10)] == xoshiro256pp(splitmix64(stream, 4), 10)
+
+
+def eight_xoshiros(stream: int, rounds: int) -> list[list[int]]:
+    """`rounds` outputs of eight generators side by side: word k of generator g's state is output 8 k + g of splitmix64."""
+    seeds = splitmix64(stream, 32)
+    return list(map(list, zip(*(xoshiro256pp(seeds[g::8], rounds) for g in range(8)), strict=True)))
+
+
+@given(stream=st.integers(0, M), rounds=st.integers(0, 20))
+@settings(max_examples=30)
+def test_eight_generators_side_by_side(stream: int, rounds: int) -> None:
+    words = np.empty(8 * rounds, dtype=np.uint64)
+    fill_random(np.uint64(stream), words)
+    assert words.reshape(-1, 8).tolist() == eight_xoshiros(stream, rounds)
 
 
 @given(names=st.lists(st.integers(0, M), min_size=1, max_size=5), other=st.lists(st.integers(0, M), min_size=1, max_size=5))

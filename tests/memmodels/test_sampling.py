@@ -19,7 +19,7 @@ from scipy import stats
 
 from memmodels import Cells, ErrorTerm, Key, Layout, Lifetime, open_memory
 from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount, set_bits
-from memmodels.sampler import Sampler, blocks_of, draw_block, draw_region
+from memmodels.sampler import Sampler, blocks_of, draw_block, draw_region, name_read, new_room, words_in
 from memmodels.simulated import SimulatedMemory
 
 RATES = (1e-4, 1e-2, 0.03, 0.1, 0.3, 0.4999, 0.5, 0.7)
@@ -351,10 +351,11 @@ def test_blocks_in_any_order_and_again(data: st.DataObject, first_word: int, wor
     count = draw_region(sampler, 1, 2, 3, expected)
     assert count == popcount(expected)
     order = data.draw(st.permutations([*blocks_of(first_word, words)] * 2))
-    flips = random_words(words)
+    flips, room = random_words(words), new_room()
     for block in order:
-        first, n = draw_block(sampler, 1, 2, 3, block, flips)
+        first, n = words_in(sampler, block)
         assert 0 <= first < first + n <= words
+        draw_block(sampler, name_read(sampler, 1, 2, 3), block, flips[first : first + n], room)
     assert np.array_equal(flips, expected)
 
 
@@ -366,8 +367,13 @@ def test_two_threads_draw_the_same(term: ErrorTerm) -> None:
     assert sampler is not None
     alone, together = np.empty(words, dtype=np.uint64), np.empty(words, dtype=np.uint64)
     draw_region(sampler, 0, 0, 0, alone)
+
+    def draw(block: int) -> None:
+        part = together[block * BLOCK_WORDS : (block + 1) * BLOCK_WORDS]
+        draw_block(sampler, name_read(sampler, 0, 0, 0), block, part, new_room())
+
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda block: draw_block(sampler, 0, 0, 0, block, together), range(64)))
+        list(pool.map(draw, range(64)))
     assert np.array_equal(alone, together)
 
 

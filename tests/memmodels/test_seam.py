@@ -15,7 +15,7 @@ from memmodels import Accesses, Cost, Key, Layout, Memory, Sampler, open_memory,
 from memmodels.address import Words, popcount
 from memmodels.errors import MemoryFault, MemorySpecError
 from memmodels.memory import Region
-from memmodels.sampler import blocks_of, draw_block, draw_region
+from memmodels.sampler import blocks_of, draw_block, draw_region, name_read, new_room, words_in
 
 BIG = LAYOUTS[-1]
 
@@ -214,7 +214,9 @@ def test_a_sampler_draws_single_blocks(case: Case) -> None:
         flips = draw(sampler, Key(0, 0, 1))
         blockwise, covered = np.empty_like(flips), 0
         for block in reversed(blocks_of(region.first_word, region.layout.words)):
-            covered += draw_block(sampler, 0, 0, 1, block, blockwise)[1]
+            first, n = words_in(sampler, block)
+            draw_block(sampler, name_read(sampler, 0, 0, 1), block, blockwise[first : first + n], new_room())
+            covered += n
         assert np.array_equal(blockwise, flips)
         assert covered == region.layout.words
 
