@@ -16,7 +16,7 @@ import numpy.typing as npt
 from emulator import network as nw
 from emulator.deployment import Deployment, ReadPolicy, StoredSlot
 from emulator.fusion import SignConvolution, conv_size, empty_signs, finish, places_of
-from emulator.kernels import binary, integer, signs
+from emulator.kernels import binary, dense, integer, signs
 from emulator.layers import (
     centred,
     compute,
@@ -144,7 +144,10 @@ def _redrawn_in_kernel(
 ) -> Array:
     """Draw, compute and take back inside the kernel, image by image or pixel by pixel."""
     _, parameters = parameters.as_read(layer)
-    spec, tensor, draws = parameters.specs[layer.inputs[0]], parameters.plan.tensors[layer.weight], _draws(deployment, stored)
+    spec, tensor = parameters.specs[layer.inputs[0]], parameters.plan.tensors[layer.weight]
+    if tensor.flat:
+        return with_bias(layer, _redrawn_dense(layer, x, parameters, deployment, stored, first), parameters)
+    draws = _draws(deployment, stored)
     weights, out = parameters.values[layer.weight], empty_output(parameters.specs[layer.output], len(x))
     geometry = geometry_of(layer.window)
     if tensor.packed:
@@ -166,6 +169,24 @@ def _redrawn_in_kernel(
     return out
 
 
+def _redrawn_dense(
+    layer: nw.Convolution,
+    x: Array,
+    parameters: Parameters,
+    deployment: Deployment,
+    stored: tuple[StoredSlot, ...],
+    first: int,
+) -> Array:
+    """Sums (n, 1, 1, O) of a matrix product of packed signs, whose one region is read for each image."""
+    (part,) = stored
+    own, outputs = packed_input(layer, x, parameters), parameters.specs[layer.output].channels
+    sums = np.empty((len(x), 1, 1, outputs), dtype=np.int32)
+    write = part.region.key.write
+    count = dense.dense_redrawn(own.x, own.channels, part.sampler, deployment.trial, write, first, sums)
+    deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * len(x))
+    return sums
+
+
 def _redrawn_signs(
     step: SignConvolution,
     x: Array,
@@ -179,6 +200,10 @@ def _redrawn_signs(
     spec, tensor = network.values[layer.inputs[0]], parameters.plan.tensors[layer.weight]
     weights, threshold = parameters.values[layer.weight], parameters.values[step.threshold]
     out, geometry = empty_signs(network, step, len(x)), geometry_of(layer.window)
+    if tensor.flat:
+        sums = _redrawn_dense(layer, x, parameters, deployment, stored, first)
+        binary.threshold_pack(sums, threshold, np.zeros(threshold.size, dtype=np.bool_), out)
+        return finish(step, out, parameters)
     if tensor.packed:
         own = packed_input(layer, x, parameters)
         places, place_of = places_of(own.window, own.size, conv_size(layer, spec))

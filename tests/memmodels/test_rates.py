@@ -169,7 +169,7 @@ def test_counts_are_found_by_inversion() -> None:
     start(state, stream_of(5))
     start(twin, stream_of(5))
     counts = np.array(
-        [poisson_count(next_word(state), table.low, 0, table.cumulative.size, table.cumulative) for _ in range(20_000)]
+        [poisson_count(np.uint64(next_word(state)), table.low, 0, table.cumulative.size, table.cumulative) for _ in range(20_000)]
     )
     words = np.array([next_word(twin) for _ in range(20_000)], dtype=np.uint64)
     assert np.array_equal(counts, table.low + np.searchsorted(table.cumulative, words, side="right"))
