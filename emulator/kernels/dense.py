@@ -28,8 +28,8 @@ _VECTOR = ir.VectorType(_I64, _WORDS)
 def _make_mismatches(shifted: bool) -> Any:
     """An intrinsic mismatches(x, read, last, vectors, shift) -> int64: where two rows of bits differ; all arguments are int64.
 
-    x, read: addresses of the rows, the second beginning at bit `shift` of its first word. vectors: how many both have. last: address
-    of the mask of the last vector; what it hides may be anything, one word behind the second row too.
+    x, read: addresses of the rows, the second beginning at bit `shift` of its first word. vectors: how many both have. last:
+    address of the mask of the last vector; what it hides may be anything, one word behind the second row too.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
