@@ -33,8 +33,9 @@ class Made:
 def make(run: Run, data: Dataset, checkpoint: Path | None = None, device: str = "cpu") -> Made:
     """Train and export; metadata say data set, preprocessing, loss, b or m, training errors, seed and accuracy.
 
-    Every logit of the test part must come out of onnxruntime as torch computes it (ModelError otherwise); for 8 bits, whose sums
-    leave float32's exact integers, all but a hundredth of the images must, and their classes always.
+    The logits of the test part must come out of onnxruntime exactly as torch computes them (ModelError otherwise) if all neurons
+    are thresholds of integers; elsewhere on 99 % of the images: torch and onnxruntime round batch norms differently, which tells
+    where a sum lies between two codes. The metadata say on how many they differ.
     """
     loop.seed(run.seed)
     shape = (int(data.train.images.shape[1]), int(data.train.images.shape[2]), int(data.train.images.shape[3]))
@@ -56,9 +57,11 @@ def make(run: Run, data: Dataset, checkpoint: Path | None = None, device: str = 
         penalty.remove()
 
     network.cpu()
+    export.settle_thresholds(network)
     model = export.pack(export.to_onnx(network, shape), run.bits)
     expected, outputs = loop.logits(network, data.test.images), export.logits(model, data.test.images)
-    export.demand_equal(outputs, expected, share=0.01 if run.bits == 8 else 0.0)
+    plain = run.bits == 1 and len(export.threshold_norms(network)) == len(stored_layers(network)) - 1
+    differ = export.demand_equal(outputs, expected, share=0.0 if plain else 0.01)
     scores = export.logits(model, data.validation.images)
     facts = {
         "dataset": data.name,
@@ -69,6 +72,7 @@ def make(run: Run, data: Dataset, checkpoint: Path | None = None, device: str = 
         "seed": str(run.seed),
         "epochs": str(run.epochs),
         "largest_output": f"{largest:g}",
+        "images_unlike_torch": f"{differ} of {len(expected)}",
         "validation_accuracy": f"{loop.accuracy(scores, data.validation.labels):.4f}",
         "test_accuracy": f"{loop.accuracy(outputs, data.test.labels):.4f}",
         "run": run.identity,

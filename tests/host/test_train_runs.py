@@ -92,6 +92,25 @@ def test_weights_are_stored_as_narrow_codes() -> None:
         assert kinds["QuantizeLinear"] == (0 if bits == 1 else 3)
 
 
+def test_settled_thresholds_answer_the_same_and_lie_between_integers() -> None:
+    loop.seed(4)
+    network = ARCHITECTURES["vgg3"]((1, 8, 8), 10, 1, 0.2)
+    pixels = seen(network, (1, 8, 8))
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            torch.nn.init.uniform_(module.weight, -1, 1)
+            torch.nn.init.uniform_(module.bias, -1, 1)
+    before = loop.logits(network, pixels)
+    export.settle_thresholds(network)
+    assert np.array_equal(loop.logits(network, pixels), before)
+    norms = export.threshold_norms(network)
+    assert len(norms) == 3
+    for norm in norms:
+        thresholds = norm.running_mean - norm.bias * torch.sqrt(norm.running_var + norm.eps) / norm.weight
+        inside = thresholds.abs() < 1000
+        assert ((thresholds[inside] % 1 - 0.5).abs() < 0.01).all()
+
+
 def test_weights_of_another_width_are_refused() -> None:
     network = fcnn((1, 4, 4), 3, 4, 0.01)
     seen(network, (1, 4, 4))
