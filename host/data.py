@@ -1,14 +1,14 @@
 """Data sets by name or file: images, and labels where there are any.
 
 A name is looked for in `--data-dir`, then in $WEAKCELL_DATA, then in the user's cache (~/.cache/weakcell, or below
-$XDG_CACHE_HOME). In each place the files may lie directly or in a folder of the data set's name.
+$XDG_CACHE_HOME). In each place the files may lie directly or in a folder of the data set's name. They are the files as published
+(`host.sets`), and images are raw pixels, 0 to 255: what networks trained by `weakcell train` want.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from host.idx import read_idx
 from host.models import SHIPPED_FOLDER
+from host.sets.published import NAMES, read_split
 from memmodels.errors import InputError
 
 Array = npt.NDArray[Any]
 
-NAMES = ("digits", "fashion-mnist")
-_FASHION = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_NAMES = ("digits", *NAMES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +72,14 @@ def load_data(name_or_path: str | Path, data_dir: Path | None = None) -> Dataset
     if text == "digits":
         arrays = read_npz(SHIPPED_FOLDER / "digits.npz")
         return Dataset("digits", arrays["x_test"], arrays["y_test"].astype(np.int64), "shipped: scikit-learn digits, test split")
-    if text == "fashion-mnist":
-        return _fashion(data_dir)
+    if text in NAMES:
+        images, labels, folder = read_split(text, "test", data_dir)
+        return Dataset(text, images, labels.astype(np.int64), f"{folder}: test set")
     path = Path(name_or_path)
     if path.suffix.lower() == ".npz" or path.is_file():
         return _from_npz(path)
-    near = difflib.get_close_matches(text, NAMES, n=1)
-    hint = f"Perhaps {near[0]} is meant" if near else f"Name an .npz file with x and optionally y, or one of {', '.join(NAMES)}"
+    near = difflib.get_close_matches(text, _NAMES, n=1)
+    hint = f"Perhaps {near[0]} is meant" if near else f"Name an .npz file with x and optionally y, or one of {', '.join(_NAMES)}"
     raise InputError(f"Data {text}", "it is neither a data set's name nor a file", hint)
 
 
@@ -93,36 +93,6 @@ def read_npz(path: Path) -> dict[str, Array]:
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         found = getattr(error, "strerror", None) or (str(error).splitlines() or ["it cannot be read"])[0]
         raise InputError(f"Reading {path}", found, "Bring an .npz file of plain arrays, as numpy.savez writes it") from error
-
-
-def places(data_dir: Path | None = None) -> tuple[Path, ...]:
-    """The folders where data sets are looked for, in that order."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weakcell"
-    given = (data_dir, os.environ.get("WEAKCELL_DATA"))
-    return (*(Path(place) for place in given if place), cache)
-
-
-def _fashion(data_dir: Path | None) -> Dataset:
-    looked: list[Path] = []
-    for place in places(data_dir):
-        for folder in (place / "fashion-mnist", place):
-            looked.append(folder)
-            files = [_idx_file(folder, stem) for stem in _FASHION]
-            if files[0] is None or files[1] is None:
-                continue
-            images, labels = read_idx(files[0]), read_idx(files[1])
-            if images.ndim != 3:
-                raise InputError(f"Data fashion-mnist, {files[0]}", f"it has shape {images.shape}", "Bring images (n, 28, 28)")
-            return Dataset("fashion-mnist", images[:, None], labels.astype(np.int64), f"{folder}: test set")
-    raise InputError(
-        "Data fashion-mnist",
-        f"{' and '.join(f'{stem}.gz' for stem in _FASHION)} are not in {', '.join(map(str, looked))}",
-        "Put both there (from github.com/zalandoresearch/fashion-mnist), or name their folder with --data-dir or $WEAKCELL_DATA",
-    )
-
-
-def _idx_file(folder: Path, stem: str) -> Path | None:
-    return next((file for file in (folder / f"{stem}.gz", folder / stem) if file.is_file()), None)
 
 
 def _from_npz(path: Path) -> Dataset:

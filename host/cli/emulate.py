@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _Reads = Literal["load", "batch", "image", "access"]
 _MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
-_DATA = "digits, fashion-mnist, or an .npz with x and optionally y (raw pixels for shipped networks). [default: the network's own]"
+_DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… ; `weakcell memories` lists them. [default: sram-14nm]"
 _PLACE = "Put a layer or tensor, or bits of it, elsewhere: LAYER=SPEC or LAYER@BITS=SPEC, as in conv1@7=uniform:ber=0. Repeatable."
 _SWEEP = "Move one condition: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: v_over_vmin=0.75:1.0:0.025]"

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     import polars as pl
 
-_DATA = "digits or fashion-mnist. [default: fashion-mnist]"
+_DATA = "digits, fashion-mnist, cifar-10, svhn or imagenette. [default: fashion-mnist]"
 _NETWORK = "fcnn, vgg3, vgg7, mobilenetv2 or resnet18. [default: fcnn]"
 _LOSS = "cel, mhl:b=128 or mcel:m=256; scale=0.02 multiplies logits; b and m also as m=12.5% of the largest output. [default: cel]"
 _FLIPS = "Memory SPEC whose errors the stored weights suffer in training, as in uniform:ber=0.05."

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _Reads = Literal["load", "batch", "image", "access"]
 _MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
-_DATA = "digits, fashion-mnist, or an .npz with x and optionally y. [default: the network's own]"
+_DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME, NAME:key=value,… or recording:PATH. [default: uniform:ber=0.01]"
 _PLACE = "Put a layer or tensor, or bits of it, elsewhere, as in conv1@7=uniform:ber=0. Repeatable."
 _SWEEP = "Move one condition of the memory, as in ber=0.001:0.1:x2."

@@ -45,7 +45,7 @@ RECIPES = {
         tolerance=1e-3,
     ),
     "fashion-bnn": Recipe(
-        dataset=datasets.fashion,
+        dataset=lambda folder: datasets.load("fashion-mnist", folder),
         network=networks.fashion_bnn,
         loss=CrossEntropy(scale=512**-0.5),
         schedule=loop.Schedule(epochs=6, halve_every=1),

@@ -28,7 +28,7 @@ class Run(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: Literal["digits", "fashion-mnist"] = "fashion-mnist"
+    data: Literal["digits", "fashion-mnist", "cifar-10", "svhn", "imagenette"] = "fashion-mnist"
     network: Literal["fcnn", "vgg3", "vgg7", "mobilenetv2", "resnet18"] = "fcnn"
     bits: int = 1
     width: float = Field(1.0, gt=0, le=4)

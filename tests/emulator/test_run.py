@@ -13,7 +13,7 @@ import pytest
 import emulator.run
 from emulator import Network, compile_plan, infer, load
 from emulator.network import SIGN1, Window
-from host.idx import read_idx
+from host.sets.idx import read_idx
 from tests.emulator.models import model, node, run, with_codes_out
 from tests.emulator.reference import evaluate
 from tests.emulator.small import INT8, Draft, pixels, small_bnn, small_qnn

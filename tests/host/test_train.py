@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from host.idx import read_idx
+from host.sets.idx import read_idx
 from host.train import datasets, export, loop
 from host.train.__main__ import SHIPPED, main
 from host.train.layers import Sign, StoredConv2d, StoredLinear, clamp_latent

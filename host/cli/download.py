@@ -1,0 +1,40 @@
+"""`weakcell download`: a data set's published files, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def download(
+    name: Annotated[str, typer.Argument(help="fashion-mnist, cifar-10, svhn or imagenette.")],
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="[default: $WEAKCELL_DATA, else the user's cache]", show_default=False)
+    ] = None,
+) -> None:
+    """Fetch a data set's files as published and check them against their published checksums; what is there already stays.
+
+    \b
+    Example:
+      weakcell download fashion-mnist && weakcell emulate fashion-bnn
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from host.cli.screen import note, stderr
+    from host.sets.download import Source, Tell
+    from host.sets.download import download as fetch
+    from host.sets.published import places
+
+    folder = places(data_dir)[0] / name
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr(), transient=True) as progress:
+
+        def bar(source: Source) -> Tell:
+            task = progress.add_task(source.name, total=None)
+            return lambda here, total: progress.update(task, completed=here, total=total)
+
+        paths = fetch(name, folder, bar)
+    for path in paths:
+        note(str(path))
