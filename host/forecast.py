@@ -18,6 +18,7 @@ import polars as pl
 
 from emulator.bit_rates import bit_rates
 from emulator.deployment import ReadPolicy
+from emulator.placement import Placement
 from emulator.prediction import Prediction
 from emulator.prediction import predict as predict_points
 from emulator.run import chunk_size
@@ -80,7 +81,7 @@ class Predicted:
             "sweep_value": point.value,
             "images": len(self.prepared.dataset),
             "samples": self.samples,
-            "flip_rate": expected_rate(self.prepared, point),
+            "flip_rate": expected_flips(self.prepared, point.placement) / max(1, point.placement.bits(self.prepared.network)),
             "accuracy": found.accuracy,
             "changed": found.changed,
             "error": found.error,
@@ -93,22 +94,24 @@ def chunks(prepared: Prepared) -> int:
     return -(-len(prepared.dataset) // chunk_size(prepared.network))
 
 
-def expected_rate(prepared: Prepared, point: Point) -> float:
-    """Flips per stored bit of the placed weights, on what they store."""
-    network, flips, bits = prepared.network, 0.0, 0
-    rates = bit_rates(network, point.placement)
-    for slot in point.placement.slots:
-        tensor = network.tensors.get(slot.tensor)
-        if tensor is None:  # a constant or buffer whose memory makes no errors: any other was refused
+def expected_flips(prepared: Prepared, placement: Placement) -> float:
+    """Flips in one read of every placed weight, on what they store."""
+    network, flips = prepared.network, 0.0
+    rates = bit_rates(network, placement)
+    for slot in placement.slots:
+        if slot.tensor not in rates:  # safe, whatever it is: anything but weights that errs was refused
             continue
-        bits += tensor.values.size * len(slot.planes)
-        if slot.tensor in rates:
-            codes = codes_of(tensor.values, tensor.encoding)
-            for plane in slot.planes:
-                ones = int(np.count_nonzero((codes >> np.uint64(plane)) & np.uint64(1)))
-                own = rates[slot.tensor]
-                flips += ones * own.p10[plane] + (codes.size - ones) * own.p01[plane]
-    return flips / max(bits, 1)
+        tensor, own = network.tensors[slot.tensor], rates[slot.tensor]
+        codes = codes_of(tensor.values, tensor.encoding)
+        for plane in slot.planes:
+            ones = int(np.count_nonzero((codes >> np.uint64(plane)) & np.uint64(1)))
+            flips += ones * own.p10[plane] + (codes.size - ones) * own.p01[plane]
+    return flips
+
+
+def chosen_samples(prepared: Prepared, samples: int | None) -> int:
+    """What was asked for, or enough for the images there are."""
+    return samples or max(2, -(-_ENOUGH // max(1, len(prepared.dataset))))
 
 
 def predict_study(
@@ -121,7 +124,7 @@ def predict_study(
     study = prepared.study
     if study.die is not None:
         raise UsageError(f"Predicting die {study.die}", "a prediction averages over all dies", "Leave --die out, or emulate")
-    chosen = samples or max(2, -(-_ENOUGH // max(1, len(prepared.dataset))))
+    chosen = chosen_samples(prepared, samples)
     began = time.perf_counter()
     found = predict_points(
         prepared.plan,

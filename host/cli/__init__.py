@@ -19,8 +19,10 @@ from host.cli.explain import explain
 from host.cli.firmware import app as firmware
 from host.cli.infer import infer
 from host.cli.inspect import inspect
+from host.cli.margins import margins
 from host.cli.memories import memories
 from host.cli.predict import predict
+from host.cli.rank import rank
 from host.cli.sweep import sweep
 from host.cli.train import train
 from host.cli.validate import validate
@@ -85,6 +87,8 @@ app.command(short_help="Networks that tolerate errors: losses, flips in training
 app.add_typer(board, name="board", short_help="A Pico or Pico 2, real or virtual.")
 app.add_typer(firmware, name="firmware", short_help="Firmware images for the boards.")
 app.command(short_help="Accuracy over the operating points, worked out without faults.")(predict)
+app.command(short_help="Which layers and bits cost most accuracy per flip.")(rank)
+app.command(short_help="Margins, tolerances and certificates of a network on data.")(margins)
 app.command(short_help="The margin bounds against every flip of a memory.")(validate)
 
 

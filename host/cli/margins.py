@@ -1,0 +1,78 @@
+"""`weakcell margins`: how far a network's answers are from changing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from host.margins import MarginReport
+
+_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
+_OUT = "Write margins.parquet (one row per image) and margins.json into this folder."
+_CERTIFY = "Flips anywhere in the network that are tried for (binarized chains only); 0 leaves certificates out."
+
+
+def margins(
+    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
+    data: Annotated[str | None, typer.Option(help="As in weakcell predict.", show_default=False)] = None,
+    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    certify: Annotated[int, typer.Option(min=0, help=_CERTIFY)] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
+) -> None:
+    """Margins of a network on data, flips that its answers and neurons tolerate, and certificates, from one clean pass.
+
+    \b
+    Examples:
+      weakcell margins fashion-bnn --data-dir ~/fashion --images 1000
+      weakcell margins net.onnx --data test.npz --certify 16 --out margins
+    """
+    import json
+
+    from host.cli.screen import errors_as_events, note
+
+    with errors_as_events(as_json):
+        from host.folder import made_folder
+        from host.margins import report_margins, write
+
+        folder = made_folder(out, "margins.parquet")
+        found = report_margins(model, data, data_dir, images, certify)
+        if folder is not None:
+            write(found, folder, ["weakcell", *sys.argv[1:]])
+    if as_json:
+        typer.echo(json.dumps({"version": 1, **found.as_dict()}))
+    else:
+        _show(found)
+    if folder is not None:
+        note(f"Results are in {folder}.", quiet or as_json)
+
+
+def _show(found: MarginReport) -> None:
+    from rich.table import Table
+
+    from host.cli.screen import show
+
+    show(f"[bold]{found.title}[/]")
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, value in found.lines():
+        table.add_row(name, value)
+    show(table)
+    if found.summary.neurons:
+        neurons = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+        neurons.add_column("hidden layer")
+        for heading in ("mean distance to threshold", "flips tolerated", "share of fan-in", "share of largest sum"):
+            neurons.add_column(heading, justify="right")
+        for neuron in found.summary.neurons:
+            shares = [neuron.share_of_fan_in, neuron.share_of_output]
+            flips = "" if neuron.flips is None else f"{neuron.flips:.2f}"
+            cells = ["" if share is None else f"{100 * share:.2f} %" for share in shares]
+            neurons.add_row(neuron.layer, f"{neuron.distance:.2f}", flips, *cells)
+        show(neurons)

@@ -1,0 +1,94 @@
+"""`weakcell rank`: which layers and bits cost most accuracy per flip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from host.ranking import Ranking
+
+_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
+_MEMORY = "The memory that each part lives in alone, all else being safe; independent cells."
+_BY = "Rank layers, bit positions, or the bits of each layer."
+_CHECK = "Inject faults too: so many trials per part, and the rank correlation."
+
+
+def rank(
+    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
+    data: Annotated[str | None, typer.Option(help="As in weakcell predict.", show_default=False)] = None,
+    memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY)] = "uniform:ber=0.01",
+    by: Annotated[Literal["layer", "bit", "layer-bit"], typer.Option(help=_BY)] = "layer",
+    samples: Annotated[
+        int | None, typer.Option(min=2, help="Draws per image. [default: as in weakcell predict]", show_default=False)
+    ] = None,
+    check_trials: Annotated[int, typer.Option(min=0, help=_CHECK)] = 0,
+    read_every: Annotated[Literal["load", "batch", "image", "access"], typer.Option(help="For the trials.")] = "batch",
+    seed: Annotated[int, typer.Option(help="Names all draws.")] = 0,
+    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of the table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Which layers and bits cost most accuracy per flip? Each part alone in the memory, predicted without injecting a fault.
+
+    \b
+    Examples:
+      weakcell rank digits-bnn --memory uniform:ber=0.05
+      weakcell rank digits-qnn --by layer-bit --check-trials 20
+    """
+    from host.cli.screen import emit, errors_as_events, progress_bar
+
+    given = {"memory": memory, "images": images, "read_every": read_every, "seed": seed}
+    with errors_as_events(as_json):
+        from host.cli.emulate import study_from
+        from host.ranking import parts_of
+        from host.ranking import rank as run
+        from host.study import prepare
+
+        prepared = prepare(study_from(model, data, {k: v for k, v in given.items() if v is not None}), data_dir)
+        jobs = check_trials * len(parts_of(prepared, prepared.points[0].placement, by))
+        with progress_bar(jobs, bool(jobs) and not (quiet or as_json)) as bar:
+            found = run(prepared, by, samples=samples, trials=check_trials, threads=threads, on_trial=lambda: bar.step("measuring"))
+    if not as_json:
+        _show(found)
+        return
+    for part in found.parts:
+        emit("part", **vars(part), loss_per_flip=part.loss_per_flip, measured_per_flip=part.measured_per_flip)
+    emit("done", correlation=found.correlation, samples=found.samples)
+
+
+def _show(found: Ranking) -> None:
+    from rich.table import Table
+
+    from host.cli.screen import show
+    from host.cli.table import percent
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(found.by)
+    headings = ["bits", "flips", "loss", "±", "points per flip"]
+    for heading in headings + (["measured", "95 % interval", "points per flip"] if found.trials else []):
+        table.add_column(heading, justify="right")
+    for part in found.parts:
+        cells = [f"{part.bits:,}", f"{part.flips:.4g}", percent(part.loss), percent(part.error), f"{100 * part.loss_per_flip:.3g}"]
+        if part.measured is not None and part.measured_per_flip is not None:
+            ends = "" if part.low is None or part.high is None else f"{percent(part.low)} … {percent(part.high)}"
+            cells += [percent(part.measured), ends, f"{100 * part.measured_per_flip:.3g}"]
+        table.add_row(part.name, *cells)
+    prepared = found.prepared
+    score = "accuracy" if prepared.questions.labels is not None else "answers unchanged"
+    show(f"[bold]{prepared.model.name} on {prepared.dataset.name} ({len(prepared.dataset)} images), {prepared.points[0].memory}[/]")
+    show(table)
+    told = (
+        f"Loss of {score} with only that part in the memory, {found.samples} draws per image. Flips: expected in one inference "
+        "that reads every weight once."
+    )
+    if found.trials:
+        correlation = "" if found.correlation is None else f" Rank correlation of points per flip: {found.correlation:.3f}."
+        told += f" Measured: {found.trials} trials per part, weights read per {prepared.study.read_every}.{correlation}"
+    show(f"[dim]{told}[/]")
