@@ -7,6 +7,9 @@ from host.board.findings import Measured, Readbacks
 from host.board.protocol import PAGE
 from memmodels.structure import Bank
 
+PICO_BANK = Bank(1024, 2048)
+"""Four arrays of 1024 x 512 cells, striped word by word, side by side: columns are those of the arrays. Assumed, not published."""
+
 
 def readbacks_of(dump: Dump, bank: Bank) -> Readbacks:
     """Everything that a folder holds, finished or not."""

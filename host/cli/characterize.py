@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from host.board.dump import Dump
     from host.board.findings import Findings
     from host.board.points import Plan
+    from memmodels.structure import Bank
 
 _PORT = "auto, a serial port, socket://HOST:PORT, virtual:rp2350 or virtual:rp2040."
 _MEMORY = "Virtual boards only: whose flips its cells make; `vdd` follows the regulator."
 _VDD = "Core voltages, V: 0.9,0.85 or 0.9:0.55:0.05. Nominal is always measured first, as a control. [default: every step]"
 _PATTERN = "zeros, ones, checkerboard, address, random, or weights:NETWORK; several with commas."
-_BANK = "ROWSxCOLUMNS of cells in storage addresses, for maps and clustering. Not published for these chips: an assumption."
+_BANK = "ROWSxCOLUMNS of cells in storage addresses, for maps and clustering. [default: 1024x2048, an assumption]"
+_IMPORT = "Read-backs that somebody else took instead of a board: an .npz, or a TOML file beside binary files."
 _NOTE = "What the thermometer said; kept with the results."
 
 
@@ -30,12 +32,13 @@ def characterize(
     pattern: Annotated[str, typer.Option(metavar="NAMES", help=_PATTERN)] = "zeros,ones",
     repeats: Annotated[int, typer.Option(min=1, help="Write, lower, restore, read back: so often at each point.")] = 3,
     kib: Annotated[int | None, typer.Option(min=1, help="Only the first so many KiB of the arena.", show_default=False)] = None,
-    bank: Annotated[str, typer.Option(metavar="RxC", help=_BANK)] = "1024x2048",
+    bank: Annotated[str | None, typer.Option(metavar="RxC", help=_BANK, show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of the random pattern, and of a virtual board's die.")] = 0,
     temperature_note: Annotated[str, typer.Option(metavar="TEXT", help=_NOTE)] = "",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where read-backs, tables, profile and figures go.", show_default=False)
     ] = None,
+    import_: Annotated[Path | None, typer.Option("--import", metavar="FILE", help=_IMPORT, show_default=False)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Take more than an hour.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
@@ -50,25 +53,45 @@ def characterize(
       weakcell characterize --out pico2
       weakcell characterize --vdd 0.85:0.55:0.05 --dwell-ms 10,1000 --temperature-note "23 C" --out pico2
       weakcell characterize --port virtual:rp2350 --memory file:law.toml --out virtual
+      weakcell characterize --import readbacks.npz --out theirs
       weakcell emulate --memory file:pico2/profile.toml --sweep vdd=0.55:0.8:0.05
     """
-    from host.board.dump import Dump
+    from host.board.results import write
     from host.cli.screen import note
 
-    given = _asked(vdd, dwell_ms, pattern, repeats, seed)
-    folder = _folder_for(out)
-    bank_size = _bank(bank)
-    bench, plan, dump = _begin(port, memory, given, kib, folder, resume, temperature_note)
-    with bench.link:
-        _measure(bench, plan, dump, yes, quiet)
-        link = vars(bench.link.counters)
-    findings = _found(Dump(folder), bank_size)
-    from host.board.results import write
-
-    profiles = write(findings, folder, {**dump.run, "link": link, "command": ["weakcell", *sys.argv[1:]]})
+    folder, geometry = _folder_for(out), _bank(bank)
+    if import_ is not None:
+        findings, provenance = _imported(import_, geometry, folder)
+    else:
+        given = _asked(vdd, dwell_ms, pattern, repeats, seed)
+        bench, plan, dump = _begin(port, memory, given, kib, folder, resume, temperature_note)
+        with bench.link:
+            _measure(bench, plan, dump, yes, quiet)
+            provenance = {**dump.run, "link": vars(bench.link.counters)}
+        findings = _found(dump, geometry)
+    profiles = write(findings, folder, {**provenance, "command": ["weakcell", *sys.argv[1:]]})
     show_findings(findings)
     for path in profiles:
-        note(f"`weakcell emulate --memory file:{path}` runs a network on this board's profile.", quiet)
+        note(f"`weakcell emulate --memory file:{path}` runs a network on this profile.", quiet)
+
+
+def _imported(file: Path, bank: Bank | None, folder: Path) -> tuple[Findings, dict[str, Any]]:
+    """What somebody else's read-backs say; OutputError if the folder cannot be made or holds a run."""
+    from hashlib import sha256
+
+    from host.board.findings import find
+    from host.board.foreign import load_readbacks
+    from memmodels.errors import OutputError
+
+    readbacks = load_readbacks(file, bank)
+    if (folder / "run.json").exists():
+        raise OutputError(f"Results in {folder}", "it holds a run on a board", "Choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Results in {folder}", error.strerror or str(error), "Choose a folder that can be written") from error
+    provenance = {"imported": file.name, "sha256": sha256(file.read_bytes()).hexdigest(), "versions": _versions()}
+    return find(readbacks), provenance
 
 
 def _asked(vdd: str | None, dwell_ms: str, pattern: str, repeats: int, seed: int) -> dict[str, Any]:
@@ -103,7 +126,9 @@ def _folder_for(out: Path | None) -> Path:
     return out
 
 
-def _bank(text: str) -> Any:
+def _bank(text: str | None) -> Bank | None:
+    if text is None:
+        return None
     from memmodels.errors import UsageError
     from memmodels.structure import Bank
 
@@ -176,11 +201,11 @@ def _measure(bench: Bench, plan: Plan, dump: Dump, yes: bool, quiet: bool) -> No
             note(f"{record.point}: {failure.outcome}, not counted ({failure.message})", quiet)
 
 
-def _found(dump: Dump, bank: Any) -> Findings:
+def _found(dump: Dump, bank: Bank | None) -> Findings:
     from host.board.findings import find
-    from host.board.readbacks import readbacks_of
+    from host.board.readbacks import PICO_BANK, readbacks_of
 
-    return find(readbacks_of(dump, bank))
+    return find(readbacks_of(dump, bank or PICO_BANK))
 
 
 def show_findings(findings: Findings) -> None:
