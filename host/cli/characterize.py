@@ -21,6 +21,7 @@ _VDD = "Core voltages, V: 0.9,0.85 or 0.9:0.55:0.05. Nominal is always measured 
 _PATTERN = "zeros, ones, checkerboard, address, random, or weights:NETWORK; several with commas."
 _BANK = "ROWSxCOLUMNS of cells in storage addresses, for maps and clustering. [default: 1024x2048, an assumption]"
 _IMPORT = "Read-backs that somebody else took instead of a board: an .npz, or a TOML file beside binary files."
+_SUPPLY = "What lowers the voltage: on-chip, scpi:VISA-NAME, or manual (asks). The last two have not been tried on silicon."
 _NOTE = "What the thermometer said; kept with the results."
 
 
@@ -30,6 +31,7 @@ def characterize(
     vdd: Annotated[str | None, typer.Option(metavar="VOLTS", help=_VDD, show_default=False)] = None,
     dwell_ms: Annotated[str, typer.Option(metavar="MS", help="How long it stays low, ms; several with commas.")] = "10",
     pattern: Annotated[str, typer.Option(metavar="NAMES", help=_PATTERN)] = "zeros,ones",
+    supply: Annotated[str, typer.Option(metavar="SUPPLY", help=_SUPPLY)] = "on-chip",
     repeats: Annotated[int, typer.Option(min=1, help="Write, lower, restore, read back: so often at each point.")] = 3,
     kib: Annotated[int | None, typer.Option(min=1, help="Only the first so many KiB of the arena.", show_default=False)] = None,
     bank: Annotated[str | None, typer.Option(metavar="RxC", help=_BANK, show_default=False)] = None,
@@ -64,7 +66,7 @@ def characterize(
         findings, provenance = _imported(import_, geometry, folder)
     else:
         given = _asked(vdd, dwell_ms, pattern, repeats, seed)
-        bench, plan, dump = _begin(port, memory, given, kib, folder, resume, temperature_note)
+        bench, plan, dump = _begin(port, memory, supply, given, kib, folder, resume, temperature_note)
         with bench.link:
             _measure(bench, plan, dump, yes, quiet)
             provenance = {**dump.run, "link": vars(bench.link.counters)}
@@ -140,24 +142,32 @@ def _bank(text: str | None) -> Bank | None:
 
 
 def _begin(
-    port: str, memory: str | None, given: dict[str, Any], kib: int | None, folder: Path, resume: bool, temperature_note: str
+    port: str,
+    memory: str | None,
+    supplied: str,
+    given: dict[str, Any],
+    kib: int | None,
+    folder: Path,
+    resume: bool,
+    temperature_note: str,
 ) -> tuple[Bench, Plan, Dump]:
     """A board that answers, the plan for it, and the folder; a virtual board goes on where a resumed run left it."""
+    from host.board.bench import supply_named
     from host.board.characterize import Bench, arena_pages, voltage_range
     from host.board.dump import start
     from host.board.link import Link
     from host.board.patterns import contents_of
     from host.board.points import make_plan
     from host.board.ports import open_port
-    from host.board.supply import OnChip
 
     link = Link(open_port(port, memory, given["seed"], _pulses_before(folder) if resume else 0))
-    board, supply = link.board, OnChip()
+    board = link.board
     nominal, minimum = board.volts(board.nominal_code), board.volts(board.minimum_code)
     voltages = given.pop("voltages") or voltage_range(nominal, minimum)
     pages = arena_pages(link, kib)
     plan = make_plan("retention", voltages, pages=pages, nominal=nominal, **given)
     contents = {name: contents_of(name, pages, plan.seed) for name in plan.patterns}
+    supply = supply_named(supplied, nominal)
     virtual = port.startswith("virtual:")
     run = {
         "identity": {"chip": board.chip, "virtual": virtual, "memory": memory, "supply": supply.name},
