@@ -114,12 +114,13 @@ class Scpi:
 
     def set(self, volts: float) -> None:
         self._say(lambda: self.instrument.write(f"VOLT {volts:.3f}"))
-        told = float(self._say(lambda: self.instrument.query("VOLT?")))
+        told = self._say(lambda: float(self.instrument.query("VOLT?")))
         if abs(told - volts) > 0.0015:
             raise VoltageRefused(f"{volts:g} V from the supply", f"it says it is set to {told:g} V", "Check its limits")
 
-    def measure(self) -> float | None:
-        return float(self._say(lambda: self.instrument.query("MEAS:VOLT?")))
+    def measure(self) -> float:
+        measured: float = self._say(lambda: float(self.instrument.query("MEAS:VOLT?")))
+        return measured
 
     def close(self) -> None:
         try:
@@ -151,7 +152,7 @@ def scpi_supply(resource: str, nominal: float, library: str = "@py") -> HostDriv
     knob = Scpi(instrument, visa.Error)
     supply = HostDriven(f"SCPI supply {resource}", knob, nominal)
     found = knob.measure()
-    if found is None or abs(found - nominal) > supply.tolerance:
+    if abs(found - nominal) > supply.tolerance:
         knob.close()
         raise VoltageRefused(f"The supply {resource}", f"it gives {found} V now, nominal is {nominal:g} V", "Set nominal first")
     return supply
