@@ -177,7 +177,7 @@ def test_through_pyvisa_sim_a_stuck_output_and_a_setting_out_of_range_are_caught
     assert supply.knob.instrument.query("VOLT?") == "1.100"  # type: ignore[attr-defined]
     with pytest.raises(BoardError, match="the supply"):
         supply.knob.set(0.3)
-    with pytest.raises(BoardError, match="Opening the supply"):
+    with pytest.raises(BoardError, match="Talking to the supply"):
         scpi_supply("TCPIP0::nobody::5025::SOCKET", 1.10, f"{file}@sim")
 
 
