@@ -1,4 +1,4 @@
-/* What a chip gives to the core. No addresses here: `board/CHIP/` fills this record in. */
+/* What a chip gives to the core. No addresses here: `board/` fills this record in. */
 #ifndef WEAKCELL_BOARD_H
 #define WEAKCELL_BOARD_H
 
@@ -17,6 +17,7 @@ typedef struct {
     uint8_t chip;           /* 1 RP2040, 2 RP2350, 255 a native build */
     uint8_t nominal_code;   /* nothing above it is ever set */
     uint8_t minimum_code;
+    bool from_flash;        /* a reset copies the image from flash again */
     uint32_t arena_address; /* for the report only */
     volatile uint32_t *arena;
     uint32_t arena_bytes;   /* a multiple of 256 */
@@ -29,6 +30,9 @@ typedef struct {
     uint8_t (*regulator_ok)(void);
     void (*alive)(void);    /* called during long commands: feeds the watchdog and the receiver */
     void (*pulse)(uint8_t code, uint32_t dwell_us, wc_pulse *result); /* retention: the arena is not touched while low */
+    void (*lower)(uint8_t code, uint32_t dwell_us, wc_pulse *result); /* access: low, for dwell_us before it returns ... */
+    void (*restore)(wc_pulse *result);                                /* ... until this */
+    void (*sleep)(uint8_t code, uint32_t dwell_us); /* retention with the core off: ends in wc_wake; returns if refused. Or none */
 } wc_board;
 
 #endif

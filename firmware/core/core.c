@@ -1,234 +1,111 @@
 #include "core.h"
+#include "arena.h"
 #include "crc32.h"
+#include "low.h"
 #include "pattern.h"
-
-enum { HEADER = 9, REPLY_HEADER = 10 };
-
-static uint32_t get(const uint8_t *from, int bytes)
-{
-    uint32_t value = 0;
-    while (bytes-- > 0)
-        value = value << 8 | from[bytes];
-    return value;
-}
-
-static void add(wc_reply *reply, uint32_t value, int bytes)
-{
-    for (; bytes > 0; bytes--, value >>= 8)
-        reply->content[reply->length++] = (uint8_t)value;
-}
-
-static void begin(wc_reply *reply, uint8_t command, uint32_t token, uint32_t number)
-{
-    reply->length = 0;
-    add(reply, command | 0x80u, 1);
-    add(reply, token, 4);
-    add(reply, number, 4);
-    add(reply, WC_OK, 1);
-}
-
-static void refuse(wc_reply *reply, uint8_t status)
-{
-    reply->length = REPLY_HEADER;
-    reply->content[REPLY_HEADER - 1] = status;
-}
+#include "reply.h"
 
 static void send(wc_core *core, wc_reply *reply)
 {
     wc_encode(reply->content, reply->length, core->board->put);
 }
 
-static uint32_t image_crc(const wc_board *board)
-{
-    return wc_crc_words(board->image, board->image_bytes / 4);
-}
-
-/* --- commands: each fills `reply`, whose header is there already ----------------------------------------------------------- */
-
-static void info(wc_core *core, wc_reply *reply)
+static void info(wc_core *core, wc_reply *reply, const uint8_t *body)
 {
     const wc_board *board = core->board;
-    add(reply, board->time_us(), 4);
-    add(reply, board->boot_reason, 4);
-    add(reply, image_crc(board), 4);
-    add(reply, board->image_bytes, 4);
-    add(reply, board->regulator_code(), 1);
-    add(reply, board->regulator_ok(), 1);
-    add(reply, core->pulses, 4);
-    add(reply, core->decoder.good, 4);
-    add(reply, core->decoder.damaged, 4);
-    add(reply, core->decoder.oversize, 4);
-    add(reply, core->gaps, 4);
-    add(reply, core->repeats, 4);
-    add(reply, core->stale, 4);
+    (void)body;
+    wc_add(reply, board->time_us(), 4);
+    wc_add(reply, board->boot_reason, 4);
+    wc_add(reply, wc_crc_words(board->image, board->image_bytes / 4), 4);
+    wc_add(reply, board->image_bytes, 4);
+    wc_add(reply, board->regulator_code(), 1);
+    wc_add(reply, board->regulator_ok(), 1);
+    wc_add(reply, core->pulses, 4);
+    wc_add(reply, core->decoder.good, 4);
+    wc_add(reply, core->decoder.damaged, 4);
+    wc_add(reply, core->decoder.oversize, 4);
+    wc_add(reply, core->gaps, 4);
+    wc_add(reply, core->repeats, 4);
+    wc_add(reply, core->stale, 4);
 }
 
-static volatile uint32_t *page(const wc_core *core, uint32_t number)
-{
-    return core->board->arena + number * (WC_PAGE / 4);
-}
+static const struct {
+    uint8_t command;
+    uint16_t body;
+    wc_act *act;
+} commands[] = {
+    {WC_INFO, 0, info}, {WC_WRITE, 2 + WC_PAGE, wc_write_page}, {WC_READ, 2, wc_read_page}, {WC_CRCS, 3, wc_page_crcs},
+    {WC_FILL, 9, wc_fill}, {WC_COMPARE, 13, wc_compare}, {WC_PULSE, 5, wc_retention}, {WC_SLEEP, 5, wc_sleep},
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0], LOW_BODY = 5 };
 
-static bool in_arena(const wc_core *core, uint32_t first, uint32_t count)
+static bool pages_exist(const wc_core *core, uint32_t first, uint32_t count)
 {
     uint32_t pages = core->board->arena_bytes / WC_PAGE;
     return count > 0 && first < pages && count <= pages - first;
 }
 
-static void write_page(wc_core *core, wc_reply *reply, const uint8_t *body)
+/* Why this voltage is not set: nothing above nominal ever is. */
+static uint8_t voltage_objection(const wc_core *core, const uint8_t *body)
 {
-    uint32_t number = get(body, 2);
-    if (!in_arena(core, number, 1)) {
-        refuse(reply, WC_OUT_OF_RANGE);
-        return;
-    }
-    volatile uint32_t *to = page(core, number);
-    for (uint32_t i = 0; i < WC_PAGE / 4; i++)
-        to[i] = get(body + 2 + 4 * i, 4);
-    add(reply, number, 2);
+    if (body[0] > core->board->nominal_code || body[0] < core->board->minimum_code)
+        return WC_VOLTAGE_REFUSED;
+    return wc_get(body + 1, 4) > WC_MAX_DWELL_US ? WC_OUT_OF_RANGE : WC_OK;
 }
 
-static void read_page(wc_core *core, wc_reply *reply, const uint8_t *body)
+static uint8_t arena_objection(const wc_core *core, uint8_t command, const uint8_t *body)
 {
-    uint32_t number = get(body, 2);
-    if (!in_arena(core, number, 1)) {
-        refuse(reply, WC_OUT_OF_RANGE);
-        return;
-    }
-    add(reply, number, 2);
-    volatile uint32_t *from = page(core, number);
-    for (uint32_t i = 0; i < WC_PAGE / 4; i++)
-        add(reply, from[i], 4);
-}
-
-static void page_crcs(wc_core *core, wc_reply *reply, const uint8_t *body)
-{
-    uint32_t first = get(body, 2), count = body[2];
-    if (count > WC_MAX_CRCS || !in_arena(core, first, count)) {
-        refuse(reply, WC_OUT_OF_RANGE);
-        return;
-    }
-    add(reply, first, 2);
-    for (uint32_t i = 0; i < count; i++) {
-        core->board->alive();
-        add(reply, wc_crc_words(page(core, first + i), WC_PAGE / 4), 4);
-    }
-}
-
-static void fill(wc_core *core, wc_reply *reply, const uint8_t *body)
-{
-    uint32_t first = get(body, 2), count = get(body + 2, 2), seed = get(body + 5, 4);
-    uint8_t pattern = body[4];
-    if (pattern >= WC_PATTERNS || !in_arena(core, first, count)) {
-        refuse(reply, WC_OUT_OF_RANGE);
-        return;
-    }
-    uint32_t end = (first + count) * (WC_PAGE / 4);
-    for (uint32_t i = first * (WC_PAGE / 4); i < end; i++) {
-        core->board->arena[i] = wc_pattern(pattern, seed, i);
-        if (i % 64 == 0)
-            core->board->alive();
-    }
-}
-
-/* Differences from a pattern at cells >= start: how many, and the addresses (bits of the arena) of the first sixty. */
-static void compare(wc_core *core, wc_reply *reply, const uint8_t *body)
-{
-    uint32_t first = get(body, 2), count = get(body + 2, 2), seed = get(body + 5, 4), start = get(body + 9, 4);
-    uint8_t pattern = body[4];
-    if (pattern >= WC_PATTERNS || !in_arena(core, first, count)) {
-        refuse(reply, WC_OUT_OF_RANGE);
-        return;
-    }
-    uint32_t total = 0, listed = 0, end = (first + count) * (WC_PAGE / 4);
-    reply->length = REPLY_HEADER + 5;
-    for (uint32_t i = first * (WC_PAGE / 4); i < end; i++) {
-        uint32_t differs = core->board->arena[i] ^ wc_pattern(pattern, seed, i);
-        if (i < start / 32)
-            differs = 0;
-        else if (i == start / 32)
-            differs &= 0xffffffffu << (start % 32);
-        for (uint32_t bit = 0; differs != 0; bit++, differs >>= 1) {
-            if (!(differs & 1))
-                continue;
-            total++;
-            if (listed < WC_MAX_FLIPS) {
-                add(reply, i * 32 + bit, 4);
-                listed++;
-            }
-        }
-        if (i % 64 == 0)
-            core->board->alive();
-    }
-    uint16_t length = reply->length;
-    reply->length = REPLY_HEADER;
-    add(reply, total, 4);
-    add(reply, listed, 1);
-    reply->length = length;
-}
-
-static void pulse(wc_core *core, wc_reply *reply, const uint8_t *body)
-{
-    const wc_board *board = core->board;
-    uint8_t code = body[0];
-    uint32_t dwell_us = get(body + 1, 4);
-    if (code > board->nominal_code || code < board->minimum_code) {
-        refuse(reply, WC_VOLTAGE_REFUSED);
-        return;
-    }
-    if (dwell_us > WC_MAX_DWELL_US) {
-        refuse(reply, WC_OUT_OF_RANGE);
-        return;
-    }
-    wc_pulse result = {0};
-    core->pulses++;
-    board->pulse(code, dwell_us, &result);
-    add(reply, code, 1);
-    add(reply, result.low_code, 1);
-    add(reply, result.low_ok, 1);
-    add(reply, result.after_code, 1);
-    add(reply, result.after_ok, 1);
-    add(reply, result.dwell_us, 4);
-    add(reply, image_crc(board), 4);
-    add(reply, core->pulses, 4);
-}
-
-static const struct {
-    uint16_t body;
-    uint8_t command;
-} lengths[] = {{0, WC_INFO}, {2 + WC_PAGE, WC_WRITE}, {2, WC_READ}, {3, WC_CRCS}, {9, WC_FILL}, {13, WC_COMPARE}, {5, WC_PULSE}};
-
-static void execute(wc_core *core, wc_reply *reply, uint8_t command, const uint8_t *body, uint16_t length)
-{
-    unsigned known = 0;
-    while (known < sizeof lengths / sizeof lengths[0] && lengths[known].command != command)
-        known++;
-    if (known == sizeof lengths / sizeof lengths[0])
-        refuse(reply, WC_UNKNOWN);
-    else if (lengths[known].body != length)
-        refuse(reply, WC_BAD_LENGTH);
-    else if (command == WC_INFO)
-        info(core, reply);
-    else if (command == WC_WRITE)
-        write_page(core, reply, body);
-    else if (command == WC_READ)
-        read_page(core, reply, body);
+    uint32_t first = wc_get(body, 2);
+    bool fine;
+    if (command == WC_READ || command == WC_WRITE)
+        fine = pages_exist(core, first, 1);
     else if (command == WC_CRCS)
-        page_crcs(core, reply, body);
-    else if (command == WC_FILL)
-        fill(core, reply, body);
-    else if (command == WC_COMPARE)
-        compare(core, reply, body);
+        fine = body[2] <= WC_MAX_CRCS && pages_exist(core, first, body[2]);
     else
-        pulse(core, reply, body);
+        fine = (body[4] & ~WC_INVERTED) < WC_PATTERNS && pages_exist(core, first, wc_get(body + 2, 2));
+    return fine ? WC_OK : WC_OUT_OF_RANGE;
+}
+
+/* Everything is checked before anything is touched. */
+static void execute(wc_core *core, wc_reply *reply, uint8_t asked, const uint8_t *body, uint16_t length)
+{
+    bool low = (asked & WC_LOW) != 0;
+    uint8_t command = asked & (uint8_t)~WC_LOW;
+    bool arena = command >= WC_WRITE && command <= WC_COMPARE;
+    uint16_t before = low ? LOW_BODY : 0;
+    unsigned which = 0;
+    while (which < COMMANDS && commands[which].command != command)
+        which++;
+    uint8_t objection = WC_OK;
+    if (which == COMMANDS || (low && !arena) || (command == WC_SLEEP && core->board->sleep == 0))
+        objection = WC_UNKNOWN;
+    else if (length != before + commands[which].body)
+        objection = WC_BAD_LENGTH;
+    if (objection == WC_OK && (low || command >= WC_PULSE))
+        objection = voltage_objection(core, body);
+    if (objection == WC_OK && arena)
+        objection = arena_objection(core, command, body + before);
+    if (objection != WC_OK)
+        wc_refuse(reply, objection);
+    else if (low)
+        wc_access_low(core, reply, body, (uint16_t)(WC_HEADER + length), commands[which].act);
+    else
+        commands[which].act(core, reply, body);
 }
 
 /* --- sessions and order ----------------------------------------------------------------------------------------------------- */
 
+static uint32_t capabilities(const wc_board *board)
+{
+    uint32_t all = WC_CAN_RETENTION | WC_CAN_COMPARE | WC_CAN_CRCS | WC_CAN_READ_LOW | WC_CAN_WRITE_LOW;
+    return all | (board->sleep ? WC_CAN_SLEEP : 0u) | (board->from_flash ? WC_FROM_FLASH : 0u);
+}
+
 static void hello(wc_core *core, const uint8_t *body, uint16_t length)
 {
     const wc_board *board = core->board;
-    wc_reply *reply = &core->other;
-    uint32_t nonce = length == 5 ? get(body + 1, 4) : 0;
+    wc_reply answer, *reply = &answer;
+    uint32_t nonce = length == 5 ? wc_get(body + 1, 4) : 0;
     if (length == 5 && body[0] == WC_VERSION && (core->hellos == 0 || nonce != core->nonce)) {
         uint32_t crc = WC_CRC_START, now = board->time_us();
         core->nonce = nonce;
@@ -243,61 +120,80 @@ static void hello(wc_core *core, const uint8_t *body, uint16_t length)
         for (unsigned i = 0; i < WC_WINDOW; i++)
             core->replies[i].length = 0;
     }
-    begin(reply, WC_HELLO, core->token, 0);
+    wc_begin(reply, WC_HELLO, core->token, 0);
     if (length != 5) {
-        refuse(reply, WC_BAD_LENGTH);
+        wc_refuse(reply, WC_BAD_LENGTH);
     } else if (body[0] != WC_VERSION) {
-        refuse(reply, WC_BAD_VERSION);
-        add(reply, WC_VERSION, 1);
+        wc_refuse(reply, WC_BAD_VERSION);
+        wc_add(reply, WC_VERSION, 1);
     } else {
-        add(reply, WC_VERSION, 1);
-        add(reply, nonce, 4);
-        add(reply, board->chip, 1);
-        add(reply, WC_CAN_RETENTION | WC_CAN_COMPARE | WC_CAN_CRCS, 4);
-        add(reply, WC_WINDOW, 1);
-        add(reply, board->arena_address, 4);
-        add(reply, board->arena_bytes, 4);
-        add(reply, board->nominal_code, 1);
-        add(reply, board->minimum_code, 1);
-        add(reply, board->boot_reason, 4);
+        wc_add(reply, WC_VERSION, 1);
+        wc_add(reply, nonce, 4);
+        wc_add(reply, board->chip, 1);
+        wc_add(reply, capabilities(board), 4);
+        wc_add(reply, WC_WINDOW, 1);
+        wc_add(reply, board->arena_address, 4);
+        wc_add(reply, board->arena_bytes, 4);
+        wc_add(reply, board->nominal_code, 1);
+        wc_add(reply, board->minimum_code, 1);
+        wc_add(reply, board->boot_reason, 4);
     }
     send(core, reply);
 }
 
+/* A refusal that is not kept: the number was not executed. */
+static void turn_away(wc_core *core, uint8_t command, uint32_t token, uint32_t number, uint8_t status)
+{
+    wc_reply answer;
+    wc_begin(&answer, command, token, number);
+    wc_refuse(&answer, status);
+    if (status == WC_GAP)
+        wc_add(&answer, core->next, 4);
+    send(core, &answer);
+}
+
 static void handle(wc_core *core, const uint8_t *content, uint16_t length)
 {
-    if (length < HEADER)
+    if (length < WC_HEADER)
         return;
     uint8_t command = content[0];
-    uint32_t token = get(content + 1, 4), number = get(content + 5, 4);
+    uint32_t token = wc_get(content + 1, 4), number = wc_get(content + 5, 4);
     if (command == WC_HELLO) {
-        hello(core, content + HEADER, (uint16_t)(length - HEADER));
+        hello(core, content + WC_HEADER, (uint16_t)(length - WC_HEADER));
         return;
     }
     if (core->token == 0 || token != core->token) {
-        begin(&core->other, command, token, number);
-        refuse(&core->other, WC_BAD_SESSION);
-        send(core, &core->other);
+        turn_away(core, command, token, number, WC_BAD_SESSION);
         return;
     }
     wc_reply *reply = &core->replies[number % WC_WINDOW];
     if (number == core->next) {
-        begin(reply, command, token, number);
-        execute(core, reply, command, content + HEADER, (uint16_t)(length - HEADER));
+        wc_begin(reply, command, token, number);
+        execute(core, reply, command, content + WC_HEADER, (uint16_t)(length - WC_HEADER));
         core->next++;
         send(core, reply);
     } else if (number > core->next) {
         core->gaps++;
-        begin(&core->other, command, token, number);
-        refuse(&core->other, WC_GAP);
-        add(&core->other, core->next, 4);
-        send(core, &core->other);
+        turn_away(core, command, token, number, WC_GAP);
     } else if (core->next - number <= WC_WINDOW && reply->length != 0) {
         core->repeats++;
         send(core, reply);
     } else {
         core->stale++;
     }
+}
+
+void wc_wake(wc_core *core, const wc_pulse *result)
+{
+    wc_reply *reply = &core->replies[core->next % WC_WINDOW];
+    const uint8_t *request = core->decoder.bytes;
+    bool own = wc_whole(&core->decoder, WC_HEADER + LOW_BODY);
+    reply->length = WC_REPLY_HEADER;
+    wc_add_record(core, reply, request[WC_HEADER], result);
+    wc_add(reply, own, 1);
+    core->next++;
+    send(core, reply);
+    wc_restart(&core->decoder);
 }
 
 void wc_start(wc_core *core, const wc_board *board)

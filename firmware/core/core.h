@@ -12,12 +12,24 @@
 #define WC_MAX_FLIPS 60u
 #define WC_MAX_DWELL_US 4000000u
 
-enum { WC_HELLO = 1, WC_INFO, WC_WRITE, WC_READ, WC_CRCS, WC_FILL, WC_COMPARE, WC_PULSE };
-enum { WC_OK, WC_BAD_LENGTH, WC_UNKNOWN, WC_OUT_OF_RANGE, WC_VOLTAGE_REFUSED, WC_GAP, WC_BAD_SESSION, WC_BAD_VERSION };
-enum { WC_CAN_RETENTION = 1u, WC_CAN_COMPARE = 2u, WC_CAN_CRCS = 4u };
+enum { WC_HELLO = 1, WC_INFO, WC_WRITE, WC_READ, WC_CRCS, WC_FILL, WC_COMPARE, WC_PULSE, WC_SLEEP };
+enum { WC_LOW = 0x40 }; /* with WRITE, READ, CRCS, FILL, COMPARE: the same, executed while the voltage is low */
+enum { WC_OK, WC_BAD_LENGTH, WC_UNKNOWN, WC_OUT_OF_RANGE, WC_VOLTAGE_REFUSED, WC_GAP, WC_BAD_SESSION, WC_BAD_VERSION, WC_NOT_ENTERED };
+enum {
+    WC_CAN_RETENTION = 1u << 0,
+    WC_CAN_COMPARE = 1u << 1,
+    WC_CAN_CRCS = 1u << 2,
+    WC_CAN_READ_LOW = 1u << 3,
+    WC_CAN_WRITE_LOW = 1u << 4,
+    WC_CAN_SLEEP = 1u << 5,
+    WC_FROM_FLASH = 1u << 8,
+};
+
+enum { WC_HEADER = 9, WC_REPLY_HEADER = 10, WC_RECORD = 18 };
 
 typedef struct {
     uint16_t length;
+    uint32_t sum;               /* of all bytes added, each by its place: what was kept while low is still that */
     uint8_t content[WC_RAW];
 } wc_reply;
 
@@ -27,10 +39,12 @@ typedef struct {
     uint32_t nonce, token, next; /* session, and the sequence number to be executed next */
     uint32_t hellos, pulses, gaps, repeats, stale;
     wc_reply replies[WC_WINDOW]; /* of the last four numbers: a repeated request is answered, never executed again */
-    wc_reply other;              /* HELLO, gaps, refused sessions */
 } wc_core;
 
 void wc_start(wc_core *core, const wc_board *board);
 void wc_feed(wc_core *core, uint8_t byte);
+
+/* After a sleep, with `core` as it was before: answers the request that asked for it. */
+void wc_wake(wc_core *core, const wc_pulse *result);
 
 #endif

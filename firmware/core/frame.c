@@ -1,10 +1,20 @@
 #include "frame.h"
 #include "crc32.h"
 
-static void restart(wc_decoder *d)
+void wc_restart(wc_decoder *d)
 {
     d->length = 0;
     d->left = d->zero = d->bad = d->begun = 0;
+}
+
+bool wc_whole(const wc_decoder *d, uint16_t content)
+{
+    uint32_t crc = WC_CRC_START, told = 0;
+    for (uint16_t i = 0; i < content; i++)
+        crc = wc_crc_byte(crc, d->bytes[i]);
+    for (int i = 3; i >= 0; i--)
+        told = told << 8 | d->bytes[content + i];
+    return ((told ^ ~crc) & WC_CHECK) == 0;
 }
 
 static void keep(wc_decoder *d, uint8_t byte)
@@ -22,22 +32,14 @@ static int finish(wc_decoder *d)
 {
     int length = -1;
     if (d->begun) {
-        if (!d->bad && d->left == 0 && d->length > 4) {
-            uint32_t crc = WC_CRC_START, told = 0;
-            uint16_t content = (uint16_t)(d->length - 4);
-            for (uint16_t i = 0; i < content; i++)
-                crc = wc_crc_byte(crc, d->bytes[i]);
-            for (int i = 3; i >= 0; i--)
-                told = told << 8 | d->bytes[content + i];
-            if (((told ^ ~crc) & WC_CHECK) == 0)
-                length = content;
-        }
+        if (!d->bad && d->left == 0 && d->length > 4 && wc_whole(d, (uint16_t)(d->length - 4)))
+            length = d->length - 4;
         if (length >= 0)
             d->good++;
         else
             d->damaged++;
     }
-    restart(d);
+    wc_restart(d);
     return length;
 }
 

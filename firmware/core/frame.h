@@ -2,9 +2,10 @@
 #ifndef WEAKCELL_FRAME_H
 #define WEAKCELL_FRAME_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
-#define WC_CONTENT 270u              /* the longest content: header, status, page number, 256 bytes */
+#define WC_CONTENT 286u              /* the longest content: header, status, record of a pulse, page number, 256 bytes */
 #define WC_RAW (WC_CONTENT + 4u)     /* with its CRC */
 
 /* Bits of the CRC that are checked: all. A test builds the core with 8 of them, to see that it can tell the difference. */
@@ -24,6 +25,12 @@ typedef struct {
 
 /* Take one byte; the length of the content if a frame ended with it and its CRC is right, else -1. */
 int wc_decode(wc_decoder *decoder, uint8_t byte);
+
+/* Is the content that ended last still what came? Its CRC lies behind it until the next byte is taken. */
+bool wc_whole(const wc_decoder *decoder, uint16_t content);
+
+/* Forget a frame that has begun. */
+void wc_restart(wc_decoder *decoder);
 
 /* Send content as a frame, both delimiters included. content has room for 4 more bytes. */
 void wc_encode(uint8_t *content, uint16_t length, void (*put)(uint8_t));

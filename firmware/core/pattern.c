@@ -3,6 +3,8 @@
 uint32_t wc_pattern(uint8_t pattern, uint32_t seed, uint32_t index)
 {
     uint32_t x;
+    if (pattern & WC_INVERTED)
+        return ~wc_pattern(pattern & (uint8_t)~WC_INVERTED, seed, index);
     switch (pattern) {
     case WC_ZEROS:
         return 0;

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 enum { WC_ZEROS, WC_ONES, WC_CHECKERBOARD, WC_ADDRESS, WC_RANDOM, WC_PATTERNS };
+enum { WC_INVERTED = 8 }; /* added to a pattern: every bit the other way round */
 
 uint32_t wc_pattern(uint8_t pattern, uint32_t seed, uint32_t index);
 

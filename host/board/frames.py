@@ -10,7 +10,7 @@ from typing import Any
 
 from host.board.errors import BoardError
 
-MAX_CONTENT = 270
+MAX_CONTENT = 286
 _MAX_ENCODED = MAX_CONTENT + 4 + 2
 _ALL_BITS = 0xFFFFFFFF
 

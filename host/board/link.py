@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 
 from host.board.errors import BoardError, LinkError, VoltageRefused
 from host.board.frames import Decoder, encode
-from host.board.protocol import MAX_CRCS, VERSION, Board, Command, Info, Pattern, Pulse, Status
+from host.board.protocol import MAX_CRCS, RECORD_BYTES, VERSION, Board, Command, Info, Pulse, Status
 from host.board.transport import Transport
 
 Request = tuple[Command, bytes]
@@ -41,6 +41,11 @@ class _Reply(NamedTuple):
     number: int
     status: int
     body: bytes
+
+
+def _time_low(dwell_us: int) -> float:
+    """How much longer an answer takes when the voltage is lowered first, s: reading while low is slow too."""
+    return dwell_us / 1e6 + 1.5
 
 
 class Link:
@@ -120,11 +125,11 @@ class Link:
             crcs += struct.unpack(f"<{n}I", self._of_page(reply, start)[2:])
         return crcs
 
-    def fill(self, first: int, count: int, pattern: Pattern, seed: int = 0) -> None:
+    def fill(self, first: int, count: int, pattern: int, seed: int = 0) -> None:
         """Let the board write a generated pattern into pages."""
         self._one(Command.FILL, struct.pack("<HHBI", first, count, pattern, seed))
 
-    def compare(self, first: int, count: int, pattern: Pattern, seed: int = 0) -> list[int]:
+    def compare(self, first: int, count: int, pattern: int, seed: int = 0) -> list[int]:
         """The cells (bits of the arena) that differ from a generated pattern, ascending; compared on the board."""
         cells: list[int] = []
         start = 0
@@ -143,8 +148,24 @@ class Link:
 
     def pulse(self, code: int, dwell_us: int) -> Pulse:
         """Lower the voltage, wait, restore it; VoltageRefused if the board refuses or its register does not confirm."""
-        done = Pulse.of(self._one(Command.PULSE, struct.pack("<BI", code, dwell_us), extra_s=dwell_us / 1e6 + 0.5))
-        asked = f"A pulse to code {code} for {dwell_us} us"
+        done = Pulse.of(self._one(Command.PULSE, struct.pack("<BI", code, dwell_us), _time_low(dwell_us)))
+        return self._confirmed(done, code, dwell_us)
+
+    def sleep(self, code: int, dwell_us: int) -> Pulse:
+        """As `pulse`, with the core switched off while the voltage is low; only where the board can."""
+        done = Pulse.of(self._one(Command.SLEEP, struct.pack("<BI", code, dwell_us), _time_low(dwell_us)))
+        return self._confirmed(done, code, dwell_us)
+
+    def while_low(self, command: Command, code: int, dwell_us: int, body: bytes) -> tuple[Pulse, bytes]:
+        """Execute one of the `_LOW` commands: its work is done while the voltage is low. body: of the plain command.
+
+        Returns what happened to the voltage, and the plain command's answer. VoltageRefused as for `pulse`.
+        """
+        reply = self._one(command, struct.pack("<BI", code, dwell_us) + body, _time_low(dwell_us))
+        return self._confirmed(Pulse.of(reply[:RECORD_BYTES]), code, dwell_us), reply[RECORD_BYTES:]
+
+    def _confirmed(self, done: Pulse, code: int, dwell_us: int) -> Pulse:
+        asked = f"Code {code} for {dwell_us} us"
         if (done.code, done.low_code) != (code, code):
             raise VoltageRefused(
                 asked, f"the regulator read back code {done.low_code} while low", "Nothing was counted; see PROTOCOL.md"
@@ -155,6 +176,9 @@ class Link:
             )
         if done.dwell_us < dwell_us:
             raise VoltageRefused(asked, f"the board's timer saw {done.dwell_us} us", "Nothing was counted; check its clock")
+        if not done.own:
+            self.device_errors += 1
+            raise BoardError(asked, "the firmware's own data changed while the voltage was low", "Nothing was counted; go higher")
         return done
 
     def _one(self, command: Command, body: bytes = b"", extra_s: float = 0.0) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,12 @@ class Command(IntEnum):
     FILL = 6
     COMPARE = 7
     PULSE = 8
+    SLEEP = 9
+    WRITE_LOW = 0x43
+    READ_LOW = 0x44
+    CRCS_LOW = 0x45
+    FILL_LOW = 0x46
+    COMPARE_LOW = 0x47
 
 
 class Status(IntEnum):
@@ -40,6 +46,19 @@ class Status(IntEnum):
     GAP = 5
     BAD_SESSION = 6
     BAD_VERSION = 7
+    NOT_ENTERED = 8
+
+
+class Capability(IntFlag):
+    """What a board's firmware can do."""
+
+    RETENTION = 1 << 0
+    COMPARE = 1 << 1
+    CRCS = 1 << 2
+    READ_LOW = 1 << 3
+    WRITE_LOW = 1 << 4
+    SLEEP = 1 << 5
+    FROM_FLASH = 1 << 8
 
 
 class Pattern(IntEnum):
@@ -50,6 +69,9 @@ class Pattern(IntEnum):
     CHECKERBOARD = 2
     ADDRESS = 3
     RANDOM = 4
+
+
+INVERTED = 8  # added to a pattern: every bit of it the other way round
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,10 @@ class Board:
     def volts(self, code: int) -> float:
         """The nominal voltage of a regulator code, in V; on the RP2040 all codes below 6 are 0.80 V."""
         return (55 + 5 * max(code, self.minimum_code)) / 100
+
+    def can(self, capability: Capability) -> bool:
+        """Does the firmware do this?"""
+        return bool(self.capabilities & capability)
 
     @classmethod
     def of(cls, body: bytes) -> Board:
@@ -104,7 +130,10 @@ class Info:
 
 @dataclass(frozen=True)
 class Pulse:
-    """What a pulse did, as the board's registers and timer tell it; nothing here is a measured voltage."""
+    """What the board did to the voltage, as its registers and timer tell it; nothing here is a measured voltage.
+
+    own: 0 if the firmware's own data (request and answer) changed while low; a plain pulse does not look.
+    """
 
     code: int
     low_code: int
@@ -114,16 +143,22 @@ class Pulse:
     dwell_us: int
     image_crc: int
     pulses: int
+    own: int = 1
 
     @classmethod
     def of(cls, body: bytes) -> Pulse:
-        return cls(*struct.unpack("<5B3I", body))
+        return cls(*struct.unpack("<5B3I" if len(body) == PULSE_BYTES else "<5B3IB", body))
 
 
-def pattern_words(pattern: Pattern, seed: int, first: int, count: int) -> npt.NDArray[np.uint32]:
-    """`count` words of a generated pattern from arena word `first` on: the same as the board's."""
+PULSE_BYTES, RECORD_BYTES = 17, 18
+
+
+def pattern_words(pattern: int, seed: int, first: int, count: int) -> npt.NDArray[np.uint32]:
+    """`count` words of a generated pattern from arena word `first` on: the same as the board's. pattern: may be INVERTED."""
+    if pattern & INVERTED:
+        return ~pattern_words(pattern & ~INVERTED, seed, first, count)
     index = np.arange(first, first + count, dtype=np.uint32)
-    match pattern:
+    match Pattern(pattern):
         case Pattern.ZEROS:
             return np.zeros(count, np.uint32)
         case Pattern.ONES:

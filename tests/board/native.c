@@ -36,14 +36,30 @@ static void alive(void)
 {
 }
 
+static void lower(uint8_t low, uint32_t dwell_us, wc_pulse *result)
+{
+    *result = (wc_pulse){.low_code = low, .low_ok = 1, .dwell_us = dwell_us};
+}
+
+static void restore(wc_pulse *result)
+{
+    result->after_code = code;
+    result->after_ok = 1;
+}
+
 static void pulse(uint8_t low, uint32_t dwell_us, wc_pulse *result)
 {
-    *result = (wc_pulse){low, 1, code, 1, dwell_us};
+    lower(low, dwell_us, result);
+    restore(result);
 }
 
 void native_start(void)
 {
-    board = (wc_board){255, 11, 0, 0, arena, sizeof arena, 0, sizeof image, image, put, time_us, regulator_code, regulator_ok, alive, pulse};
+    board = (wc_board){
+        .chip = 255, .nominal_code = 11, .arena = arena, .arena_bytes = sizeof arena, .image = image, .image_bytes = sizeof image,
+        .put = put, .time_us = time_us, .regulator_code = regulator_code, .regulator_ok = regulator_ok, .alive = alive,
+        .pulse = pulse, .lower = lower, .restore = restore,
+    };
     wc_start(&core, &board);
 }
 

@@ -6,26 +6,55 @@ from pathlib import Path
 
 import pytest
 
-from host.board.build import CHIPS, build, can_build, image_path, read_uf2, write_image
+from host.board.build import CHIPS, FLASH, KINDS, MAX_IMAGE, build, can_build, image_path, write_image
+from host.board.link import Link
+from host.board.protocol import Capability
+from host.board.uf2 import BOOT2_BYTES, crc32_mpeg2, read_uf2
+from host.board.virtual import VirtualBoard
 from memmodels.errors import InputError
 
-START = {"rp2040": 0x20040000, "rp2350": 0x20080000}
 
-
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("chip", CHIPS)
-def test_shipped_images_are_built_from_these_sources(chip: str, tmp_path: Path) -> None:
+def test_shipped_images_are_built_from_these_sources(chip: str, kind: str, tmp_path: Path) -> None:
     if (reason := can_build()) is not None:
         pytest.skip(reason)
-    shipped = image_path(chip).read_bytes()
-    assert write_image(CHIPS[chip], tmp_path).read_bytes() == shipped, "run `weakcell firmware build --out host/board/images`"
-    assert build(CHIPS[chip]) == shipped
+    shipped = image_path(chip, kind).read_bytes()
+    written = write_image(CHIPS[chip], kind, tmp_path)
+    assert written.read_bytes() == shipped, "run `weakcell firmware build --out host/board/images`"
+    assert written.name == image_path(chip, kind).name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gcc_builds_images_that_run(chip: str, kind: str) -> None:
+    if (reason := can_build("gcc")) is not None:
+        pytest.skip(reason)
+    link = Link(VirtualBoard(chip, image=build(CHIPS[chip], kind, "gcc")))
+    assert link.board.can(Capability.FROM_FLASH) == (kind == "flash")
+    assert link.pulse(6, 1000).image_crc == link.info().image_crc
 
 
 @pytest.mark.parametrize("chip", CHIPS)
 def test_images_fit_the_small_banks(chip: str) -> None:
     family, first, data = read_uf2(image_path(chip).read_bytes())
-    assert (family, first) == (CHIPS[chip].family, START[chip])
-    assert len(data) <= 5 * 1024
+    assert (family, first) == (CHIPS[chip].family, CHIPS[chip].image)
+    assert len(data) <= MAX_IMAGE
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_flash_images_are_a_second_stage_and_the_program(chip: str) -> None:
+    family, first, data = read_uf2(image_path(chip, "flash").read_bytes())
+    assert (family, first) == (CHIPS[chip].family, FLASH)
+    assert len(data) <= BOOT2_BYTES + MAX_IMAGE
+    if chip == "rp2040":
+        assert int.from_bytes(data[252:256], "little") == crc32_mpeg2(data[:252])
+    else:
+        assert data.index(bytes.fromhex("d3deffff 42012110 03020000 00000010")) < 4096
+
+
+def test_the_check_value_of_crc32_mpeg2() -> None:
+    """The catalogue of parametrised CRC algorithms gives 0376e6e7h for the nine digits."""
+    assert crc32_mpeg2(b"123456789") == 0x0376E6E7
 
 
 def test_the_rp2350_image_has_its_block_in_the_first_4_kb() -> None:

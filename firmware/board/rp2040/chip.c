@@ -2,16 +2,17 @@
 #include "chip.h"
 #include "../pico.h"
 
-enum { NOMINAL = 11, MINIMUM = 5 };                   /* 1.10 V and 0.80 V; codes 0-5 are all 0.80 V */
+enum { MINIMUM = 5 };                                 /* 0.80 V; codes 0-5 are all 0.80 V */
 enum { VREG = 0x00, BOD = 0x04, CHIP_RESET = 0x08 };
-enum { VREG_ON = 1u, ROK = 1u << 12, BOD_ON = 1u };
+enum { VREG_ON = 1u, ROK = 1u << 12 };
+enum { RESET_UART0 = 1u << 22, RESET_TIMER = 1u << 21, RESET_PADS = 1u << 8, RESET_IO = 1u << 5, RESET_DMA = 1u << 2 };
 
-static uint8_t regulator_code(void)
+uint8_t chip_code(void)
 {
     return (uint8_t)(REG(VREG_AND_CHIP_RESET + VREG) >> 4 & 15u);
 }
 
-static uint8_t regulator_ok(void)
+uint8_t chip_ok(void)
 {
     return (uint8_t)((REG(VREG_AND_CHIP_RESET + VREG) & ROK) != 0);
 }
@@ -22,75 +23,41 @@ static uint32_t regulator_word(uint32_t code)
     return (code > NOMINAL ? NOMINAL : code) << 4 | VREG_ON;
 }
 
+void chip_set(uint32_t code)
+{
+    REG(VREG_AND_CHIP_RESET + VREG) = regulator_word(code);
+}
+
 void chip_restore(void)
 {
-    REG(VREG_AND_CHIP_RESET + VREG) = regulator_word(NOMINAL);
-    while (!regulator_ok()) {
+    chip_set(NOMINAL);
+    while (!chip_ok()) {
     }
 }
 
-/* Bits 0-1: the watchdog's reason; bits 8, 16 and 20: power-on, RUN pin, debugger. */
+uint32_t chip_brown_out(uint32_t next)
+{
+    uint32_t before = REG(VREG_AND_CHIP_RESET + BOD);
+    REG(VREG_AND_CHIP_RESET + BOD) = next;
+    return before;
+}
+
+/* Bits 0-1: the watchdog's reason; bits 8, 16 and 20: power-on or brown-out, RUN pin, debugger. */
 uint32_t chip_boot_reason(void)
 {
     return REG(WATCHDOG + 8) | REG(VREG_AND_CHIP_RESET + CHIP_RESET);
 }
 
-/* Into reset and out again: the boot ROM, or the run before, may have used them. */
-static void start_anew(uint32_t bits)
+bool chip_woke(uint32_t *state, wc_pulse *result)
 {
-    SET(RESETS) = bits;
-    CLEAR(RESETS) = bits;
-    while ((REG(RESETS + 8) & bits) != bits) {
-    }
-}
-
-/* clk_sys from the 48 MHz PLL, or from the 12 MHz crystal while the voltage is low. clk_peri stays at 48 MHz. */
-static void run_fast(void)
-{
-    REG(CLOCKS + 0x3c) = 1u << 5;
-    REG(CLOCKS + 0x3c) = 1u << 5 | 1u;
-    while (REG(CLOCKS + 0x44) != 2u) {
-    }
-}
-
-static void run_slow(void)
-{
-    REG(CLOCKS + 0x3c) = 1u << 5;
-    while (REG(CLOCKS + 0x44) != 1u) {
-    }
+    (void)state, (void)result;
+    return false; /* no sleep on this chip lowers the voltage */
 }
 
 void chip_start(void)
 {
-    REG(CLOCKS + 0x78) = 0; /* no resuscitation */
-    REG(XOSC + 0x0c) = 282;
-    REG(XOSC) = 0xaa0u | 0xfabu << 12;
-    while (!(REG(XOSC + 4) & 1u << 31)) {
-    }
-    REG(CLOCKS + 0x3c) = 0;
-    REG(CLOCKS + 0x30) = 2;
-    while (REG(CLOCKS + 0x38) != 4u) {
-    }
-    start_anew(1u << 13);
-    REG(PLL_USB) = 1;
-    REG(PLL_USB + 8) = 100;
-    CLEAR(PLL_USB + 4) = 0x21;
-    while (!(REG(PLL_USB) & 1u << 31)) {
-    }
-    REG(PLL_USB + 0x0c) = 5u << 16 | 5u << 12;
-    CLEAR(PLL_USB + 4) = 8;
-    run_fast();
-    REG(CLOCKS + 0x48) = 2u << 5; /* clk_peri from the PLL, whatever clk_sys does */
-    REG(CLOCKS + 0x48) = 2u << 5 | 1u << 11;
     REG(WATCHDOG + 0x2c) = 12u | 1u << 9; /* 1 us ticks for timer and watchdog */
-    start_anew(1u << 22 | 1u << 21 | 1u << 8 | 1u << 5 | 1u << 2);
-    REG(IO_BANK0 + 4) = 2;
-    REG(IO_BANK0 + 12) = 2;
-}
-
-static uint32_t time_us(void)
-{
-    return REG(TIMER0 + 0x28); /* TIMERAWL */
+    start_anew(RESET_UART0 | RESET_TIMER | RESET_PADS | RESET_IO | RESET_DMA);
 }
 
 /* Four DMA channels in a chain, so that the CPU sleeps and nothing at all is fetched from SRAM while the voltage is low:
@@ -109,12 +76,7 @@ static void channel(uint32_t number, uint32_t from, uint32_t to, uint32_t count,
 
 static void pulse(uint8_t code, uint32_t dwell_us, wc_pulse *result)
 {
-    uint32_t scratch = WATCHDOG + SCRATCH0, regulator = VREG_AND_CHIP_RESET + VREG;
-    uint32_t bod = REG(VREG_AND_CHIP_RESET + BOD);
-    flush();
-    chip_alive();
-    run_slow();
-    REG(VREG_AND_CHIP_RESET + BOD) = bod & ~(uint32_t)BOD_ON;
+    uint32_t scratch = WATCHDOG + SCRATCH0, regulator = VREG_AND_CHIP_RESET + VREG, brown_out = quiet();
     REG(scratch) = regulator_word(code);
     REG(scratch + 4) = regulator_word(NOMINAL);
     REG(DMA + 0x420) = 1u << 16 | 12u; /* a transfer every 12 cycles of 12 MHz */
@@ -134,17 +96,10 @@ static void pulse(uint8_t code, uint32_t dwell_us, wc_pulse *result)
     }
     REG(DMA + 0x40c) = 1u << LAST;
     REG(NVIC_UNPEND) = DMA_IRQ0;
-    while (!regulator_ok() && time_us() - ended < 100000u) {
-    }
-    while (time_us() - ended < 1000u) { /* the regulator's own slew is not known: wait before anything is read */
-    }
-    REG(VREG_AND_CHIP_RESET + BOD) = bod;
-    run_fast();
+    settle(brown_out, ended, result);
     uint32_t low = REG(scratch + 8);
     result->low_code = (uint8_t)(low >> 4 & 15u);
     result->low_ok = (uint8_t)((low & ROK) != 0);
-    result->after_code = regulator_code();
-    result->after_ok = regulator_ok();
     result->dwell_us = ended - begun;
 }
 
@@ -157,8 +112,10 @@ const wc_board chip_board = {
     .arena_bytes = 256u * 1024u,
     .put = put,
     .time_us = time_us,
-    .regulator_code = regulator_code,
-    .regulator_ok = regulator_ok,
-    .alive = chip_alive,
+    .regulator_code = chip_code,
+    .regulator_ok = chip_ok,
+    .alive = alive,
     .pulse = pulse,
+    .lower = lower,
+    .restore = restore,
 };

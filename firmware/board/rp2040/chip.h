@@ -3,7 +3,9 @@
 #define WEAKCELL_CHIP_H
 
 #define CLOCKS 0x40008000u
+#define CLK_RESUS_CTRL 0x78u
 #define RESETS 0x4000c000u
+#define RESET_PLL_USB (1u << 13)
 #define PSM_WDSEL 0x40010008u
 #define PSM_ALL_BUT_OSCILLATORS 0x0001fffcu
 #define IO_BANK0 0x40014000u

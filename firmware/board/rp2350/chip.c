@@ -1,30 +1,45 @@
 /* RP2350 (Pico 2). Code, data and stack live in SRAM8 and SRAM9; the arena is the striped SRAM0-7, 512 KB. */
 #include "chip.h"
+#include "../../core/crc32.h"
 #include "../pico.h"
 
-enum { NOMINAL = 11, MINIMUM = 0 };                   /* 1.10 V and 0.55 V */
-enum { VREG_CTRL = 0x04, VREG_STS = 0x08, VREG = 0x0c, BOD = 0x1c };
-enum { UPDATING = 1u << 15, UNLOCK = 1u << 13, VOUT_OK = 1u << 4, BOD_ON = 1u };
+enum { MINIMUM = 0 };                                 /* 0.55 V */
+enum { VREG_CTRL = 0x04, VREG_STS = 0x08, VREG = 0x0c, LP_ENTRY = 0x10, LP_EXIT = 0x14, BOD = 0x1c, BOD_LP_ENTRY = 0x20 };
+enum { CHIP_RESET = 0x2c, WDSEL = 0x30, STATE = 0x38, LPOSC_KHZ = 0x50, LPOSC_KHZ_FRACTION = 0x54, SET_TIME = 0x60, READ_TIME = 0x74 };
+enum { ALARM_TIME = 0x78, TIMER = 0x88, DBG_PWRCFG = 0xa4, SCRATCH = 0xb0, BOOT = 0xd0 };
+enum { UPDATING = 1u << 15, UNLOCK = 1u << 13, VOUT_OK = 1u << 4, LINEAR = 1u << 2 };
+enum { RUN = 1u << 1, ALARM_ON = 1u << 4, WAKES = 1u << 5, ALARM = 1u << 6, USE_LPOSC = 1u << 8 };
+enum { CORE_AND_XIP_OFF = 12u << 4, REFUSED = 7u << 8, WAITING = 1u << 12, RESET_POWMAN_ASYNC = 1u };
+enum { RESET_UART0 = 1u << 26, RESET_TIMER0 = 1u << 23, RESET_PADS = 1u << 9, RESET_IO = 1u << 6 };
 #define PASSWORD 0x5afe0000u
+#define SLEPT 0x736c6570u /* in SCRATCH0: the firmware has put itself to sleep */
 
-static uint8_t regulator_code(void)
+static void powman(uint32_t offset, uint32_t value)
+{
+    REG(POWMAN + offset) = PASSWORD | value;
+}
+
+uint8_t chip_code(void)
 {
     return (uint8_t)(REG(POWMAN + VREG) >> 4 & 31u);
 }
 
-static uint8_t regulator_ok(void)
+uint8_t chip_ok(void)
 {
-    return (uint8_t)(REG(POWMAN + VREG_STS) >> 4 & 1u);
+    return (uint8_t)((REG(POWMAN + VREG_STS) & VOUT_OK) != 0);
 }
 
 /* The last door: whatever was asked for, nothing above nominal reaches the regulator. */
-static void set_regulator(uint32_t code)
+static uint32_t code_bits(uint32_t code)
 {
-    if (code > NOMINAL)
-        code = NOMINAL;
+    return (code > NOMINAL ? NOMINAL : code) << 4;
+}
+
+void chip_set(uint32_t code)
+{
     while (REG(POWMAN + VREG) & UPDATING) {
     }
-    REG(POWMAN + VREG) = PASSWORD | (REG(POWMAN + VREG) & 0xfe0fu & ~UPDATING) | code << 4;
+    powman(VREG, (REG(POWMAN + VREG) & 0x7e0fu) | code_bits(code));
     while (REG(POWMAN + VREG) & UPDATING) {
     }
 }
@@ -32,104 +47,97 @@ static void set_regulator(uint32_t code)
 void chip_restore(void)
 {
     SET(POWMAN + VREG_CTRL) = PASSWORD | UNLOCK;
-    set_regulator(NOMINAL);
-    while (!regulator_ok()) {
+    chip_set(NOMINAL);
+    while (!chip_ok()) {
     }
 }
 
+uint32_t chip_brown_out(uint32_t next)
+{
+    uint32_t before = REG(POWMAN + BOD) & 0x1ffu;
+    powman(BOD, next);
+    return before;
+}
+
+/* Bits 0-1: the watchdog's reason; bits 16 on: CHIP_RESET (16 power-on, 17 brown-out, 18 RUN pin, ...). */
 uint32_t chip_boot_reason(void)
 {
-    return REG(WATCHDOG + 8);
-}
-
-/* Into reset and out again: the boot ROM, or the run before, may have used them. */
-static void start_anew(uint32_t bits)
-{
-    SET(RESETS) = bits;
-    CLEAR(RESETS) = bits;
-    while ((REG(RESETS + 8) & bits) != bits) {
-    }
-}
-
-/* clk_sys from the 48 MHz PLL, or from the 12 MHz crystal while the voltage is low. clk_peri stays at 48 MHz. */
-static void run_fast(void)
-{
-    REG(CLOCKS + 0x3c) = 1u << 5;
-    REG(CLOCKS + 0x3c) = 1u << 5 | 1u;
-    while (REG(CLOCKS + 0x44) != 2u) {
-    }
-}
-
-static void run_slow(void)
-{
-    REG(CLOCKS + 0x3c) = 1u << 5;
-    while (REG(CLOCKS + 0x44) != 1u) {
-    }
+    return REG(WATCHDOG + 8) | (REG(POWMAN + CHIP_RESET) & 0x0fff0000u);
 }
 
 void chip_start(void)
 {
-    REG(CLOCKS + 0x84) = 0; /* no resuscitation */
-    REG(XOSC + 0x0c) = 282;
-    REG(XOSC) = 0xaa0u | 0xfabu << 12;
-    while (!(REG(XOSC + 4) & 1u << 31)) {
-    }
-    REG(CLOCKS + 0x3c) = 0;
-    REG(CLOCKS + 0x30) = 2;
-    while (REG(CLOCKS + 0x38) != 4u) {
-    }
-    start_anew(1u << 15);
-    REG(PLL_USB) = 1;
-    REG(PLL_USB + 8) = 100;
-    CLEAR(PLL_USB + 4) = 0x21;
-    while (!(REG(PLL_USB) & 1u << 31)) {
-    }
-    REG(PLL_USB + 0x0c) = 5u << 16 | 5u << 12;
-    CLEAR(PLL_USB + 4) = 8;
-    run_fast();
-    REG(CLOCKS + 0x48) = 2u << 5; /* clk_peri from the PLL, whatever clk_sys does */
-    REG(CLOCKS + 0x48) = 2u << 5 | 1u << 11;
     REG(TICKS + 0x1c) = 12; /* TIMER0: 1 us */
     REG(TICKS + 0x18) = 1;
     REG(TICKS + 0x34) = 12; /* watchdog: 1 us */
     REG(TICKS + 0x30) = 1;
-    start_anew(1u << 26 | 1u << 23 | 1u << 9 | 1u << 6);
+    start_anew(RESET_UART0 | RESET_TIMER0 | RESET_PADS | RESET_IO);
     REG(PADS_BANK0 + 4) = 0x56; /* no isolation */
     REG(PADS_BANK0 + 8) = 0x56;
-    REG(IO_BANK0 + 4) = 2;
-    REG(IO_BANK0 + 12) = 2;
-}
-
-static uint32_t time_us(void)
-{
-    return REG(TIMER0 + 0x28); /* TIMERAWL */
+#ifdef WC_FLASH
+    powman(WDSEL, RESET_POWMAN_ASYNC); /* a watchdog reset sets nominal voltage before the boot ROM runs */
+#endif
 }
 
 /* Retention: nothing reads or writes the arena while the voltage is low. The CPU polls the timer from SRAM8, at 12 MHz. */
 static void pulse(uint8_t code, uint32_t dwell_us, wc_pulse *result)
 {
-    uint32_t bod = REG(POWMAN + BOD) & 0x1ffu;
-    flush();
-    chip_alive();
-    run_slow();
-    REG(POWMAN + BOD) = PASSWORD | (bod & ~(uint32_t)BOD_ON);
-    uint32_t begun = time_us();
-    set_regulator(code);
-    while (time_us() - begun < dwell_us) {
+    lower(code, dwell_us, result);
+    restore(result);
+}
+
+/* --- power state P1.4: the core is off while all SRAM stands at the low-power voltage ------------------------------------------
+ * What the firmware needs afterwards lies in SRAM9 at that voltage too; its CRC waits in the always-on SCRATCH1. */
+
+static void start_alarm(uint32_t milliseconds)
+{
+    powman(TIMER, 0);
+    powman(LPOSC_KHZ, 32);
+    powman(LPOSC_KHZ_FRACTION, 50332); /* 0.768 of 65536 */
+    for (uint32_t part = 0; part < 16; part += 4) {
+        powman(SET_TIME + part, 0);
+        powman(ALARM_TIME + part, part == 12 ? milliseconds : 0); /* bits 15 to 0 come last; at most 4000 */
     }
-    result->low_code = regulator_code();
-    result->low_ok = regulator_ok();
-    uint32_t ended = time_us();
-    set_regulator(NOMINAL);
-    while (!regulator_ok() && time_us() - ended < 100000u) {
+    powman(TIMER, ALARM | USE_LPOSC | RUN);
+    powman(TIMER, ALARM_ON | WAKES | RUN);
+}
+
+static void sleep(uint8_t code, uint32_t dwell_us)
+{
+    uint32_t brown_out = quiet();
+    powman(LP_ENTRY, code_bits(code) | LINEAR);
+    powman(LP_EXIT, code_bits(NOMINAL));
+    powman(BOD_LP_ENTRY, 0);
+    powman(DBG_PWRCFG, 1); /* a debugger does not keep the core awake */
+    REG(POWMAN + SCRATCH) = SLEPT;
+    REG(POWMAN + SCRATCH + 4) = wc_crc_words(bss_start, (uint32_t)(bss_end - bss_start));
+    vector(POWMAN + BOOT, entry);
+    start_alarm((dwell_us + 999u) / 1000u);
+    powman(STATE, CORE_AND_XIP_OFF);
+    for (int looks = 0; looks < 100 && !(REG(POWMAN + STATE) & REFUSED); looks++)
+        if (REG(POWMAN + STATE) & WAITING)
+            for (;;) /* the watchdog ends this, if the core is not switched off */
+                __asm volatile("wfi" ::: "memory");
+    powman(STATE, 0);
+    powman(TIMER, 0);
+    REG(POWMAN + BOOT) = 0;
+    REG(POWMAN + SCRATCH) = 0;
+    wc_pulse ignored;
+    settle(brown_out, time_us(), &ignored);
+}
+
+bool chip_woke(uint32_t *state, wc_pulse *result)
+{
+    bool slept = REG(POWMAN + SCRATCH) == SLEPT;
+    REG(POWMAN + SCRATCH) = 0;
+    REG(POWMAN + BOOT) = 0;
+    if (slept) {
+        *state = REG(POWMAN + SCRATCH + 4);
+        result->low_code = (uint8_t)(REG(POWMAN + LP_ENTRY) >> 4 & 31u);
+        result->dwell_us = REG(POWMAN + READ_TIME) * 1000u;
+        powman(TIMER, 0);
     }
-    while (time_us() - ended < 1000u) { /* the regulator's own slew is not known: wait before anything is read */
-    }
-    REG(POWMAN + BOD) = PASSWORD | bod;
-    run_fast();
-    result->after_code = regulator_code();
-    result->after_ok = regulator_ok();
-    result->dwell_us = ended - begun;
+    return slept;
 }
 
 const wc_board chip_board = {
@@ -141,8 +149,11 @@ const wc_board chip_board = {
     .arena_bytes = 512u * 1024u,
     .put = put,
     .time_us = time_us,
-    .regulator_code = regulator_code,
-    .regulator_ok = regulator_ok,
-    .alive = chip_alive,
+    .regulator_code = chip_code,
+    .regulator_ok = chip_ok,
+    .alive = alive,
     .pulse = pulse,
+    .lower = lower,
+    .restore = restore,
+    .sleep = sleep,
 };

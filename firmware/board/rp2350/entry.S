@@ -1,4 +1,4 @@
-/* RP2350: vector table, then the IMAGE_DEF block that the boot ROM looks for in the first 4 KB. */
+/* RP2350: vector table, then the IMAGE_DEF block that the boot ROM looks for in the first 4 KB of a RAM image. */
     .syntax unified
     .thumb
     .section .entry, "ax"
@@ -27,6 +27,9 @@ entry:
     cpsid i
     ldr r0, =stack_top
     mov sp, r0
+    ldr r0, =vectors
+    ldr r1, =0xe000ed08         /* VTOR */
+    str r0, [r1]
     bl board_main
     .thumb_func
     .type fault, %function

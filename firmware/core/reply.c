@@ -1,0 +1,42 @@
+#include "reply.h"
+
+uint32_t wc_get(const uint8_t *from, int bytes)
+{
+    uint32_t value = 0;
+    while (bytes-- > 0)
+        value = value << 8 | from[bytes];
+    return value;
+}
+
+void wc_add(wc_reply *reply, uint32_t value, int bytes)
+{
+    for (; bytes > 0; bytes--, value >>= 8) {
+        uint8_t byte = (uint8_t)value;
+        reply->content[reply->length++] = byte;
+        reply->sum += reply->length * byte;
+    }
+}
+
+void wc_begin(wc_reply *reply, uint8_t command, uint32_t token, uint32_t number)
+{
+    reply->length = 0;
+    reply->sum = 0;
+    wc_add(reply, command | 0x80u, 1);
+    wc_add(reply, token, 4);
+    wc_add(reply, number, 4);
+    wc_add(reply, WC_OK, 1);
+}
+
+void wc_refuse(wc_reply *reply, uint8_t status)
+{
+    reply->length = WC_REPLY_HEADER;
+    reply->content[WC_REPLY_HEADER - 1] = status;
+}
+
+uint32_t wc_sum(const wc_reply *reply)
+{
+    uint32_t sum = 0;
+    for (uint16_t i = 0; i < reply->length; i++)
+        sum += (i + 1u) * reply->content[i];
+    return sum;
+}

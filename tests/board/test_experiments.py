@@ -1,0 +1,204 @@
+"""The experiments: masks injected into a virtual board and cells reported by its firmware are the same, on both chips."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from host.board.build import KINDS
+from host.board.chips import LP_ENTRY
+from host.board.errors import BoardError, LinkError, VoltageRefused
+from host.board.experiments import NEEDS, Experiment, Report, Setting, run_experiment
+from host.board.link import Link
+from host.board.protocol import Capability, Command, Pattern, pattern_words
+from host.board.virtual import VirtualBoard
+from memmodels.address import Words, set_bits
+
+CODE, DWELL_US = 6, 1000
+
+
+class Weak:
+    """Cells that fail below a voltage of their own, one set for each way to fail; a lost bit becomes what the cell prefers."""
+
+    def __init__(self, cells: int = 900) -> None:
+        self.cells = cells
+        self._masks: dict[tuple[float, int], Words] = {}
+
+    def mask(self, board: VirtualBoard, volts: float, seed: int) -> Words:
+        if (volts, seed) not in self._masks:
+            self._masks[volts, seed] = self._drawn(board, volts, seed)
+        return self._masks[volts, seed]
+
+    def _drawn(self, board: VirtualBoard, volts: float, seed: int) -> Words:
+        rng = np.random.default_rng(seed)
+        weak = rng.choice(board.arena.size * 64, self.cells, replace=False)
+        failing = weak[rng.uniform(0.55, 1.10, self.cells) > volts + 1e-9]
+        mask = np.zeros(board.arena.size, np.uint64)
+        np.bitwise_or.at(mask, failing // 64, np.uint64(1) << (failing % 64).astype(np.uint64))
+        return mask
+
+    def kept(self, board: VirtualBoard, volts: float, contents: Words) -> Words:
+        lost = self.mask(board, volts, 1)
+        preferred = np.random.default_rng(4).integers(0, 2**64, lost.size, dtype=np.uint64)
+        return (contents & ~lost) | (preferred & lost)
+
+    def board(self, chip: str, image: str = "ram") -> VirtualBoard:
+        def retain(board: VirtualBoard, volts: float) -> None:
+            board.arena[:] = self.kept(board, volts, board.arena.copy())
+
+        def read(board: VirtualBoard, volts: float) -> Words:
+            return self.mask(board, volts, 2)
+
+        def write(board: VirtualBoard, volts: float) -> Words:
+            return self.mask(board, volts, 3)
+
+        return VirtualBoard(chip, retain, image, read, write)
+
+    def wrong(self, link: Link, setting: Setting, pattern: Pattern, seed: int, pages: range) -> list[int]:
+        """The cells that the host should hear of."""
+        board = link.transport
+        assert isinstance(board, VirtualBoard)
+        contents = pattern_words(pattern, seed, 0, board.arena.size * 2).view(np.uint64)
+        volts = link.board.volts(setting.code)
+        if setting.experiment is Experiment.WRITE:
+            seen = contents ^ self.mask(board, volts, 3)
+        else:
+            seen = self.kept(board, volts, contents)
+        if setting.experiment is Experiment.READ:
+            seen ^= self.mask(board, volts, 2)
+        cells = set_bits(seen ^ contents)
+        return [int(cell) for cell in cells if pages.start * 2048 <= cell < pages.stop * 2048]
+
+
+@pytest.mark.parametrize("experiment", list(Experiment))
+@pytest.mark.parametrize("report", list(Report))
+def test_masks_injected_are_cells_reported(chip: str, experiment: Experiment, report: Report) -> None:
+    weak, pages, setting = Weak(), range(20, 84), Setting(experiment, CODE, DWELL_US)
+    link = Link(weak.board(chip))
+    if not link.board.can(NEEDS[experiment]):
+        with pytest.raises(BoardError, match="cannot do it"):
+            run_experiment(link, setting, Pattern.ONES)
+        return
+    outcome = run_experiment(link, setting, Pattern.RANDOM, 7, pages, report)
+    wanted = weak.wrong(link, setting, Pattern.RANDOM, 7, pages)
+    assert outcome.cells.tolist() == wanted
+    assert len(wanted) > 5
+    for pulse in outcome.pulses:
+        assert (pulse.code, pulse.low_code, pulse.after_code, pulse.own) == (CODE, CODE, 11, 1)
+        assert DWELL_US <= pulse.dwell_us < DWELL_US + 2000
+
+
+@pytest.mark.parametrize("experiment", list(Experiment))
+def test_no_cells_at_nominal_voltage(chip: str, experiment: Experiment) -> None:
+    link = Link(Weak().board(chip))
+    if link.board.can(NEEDS[experiment]):
+        for report in Report:
+            setting = Setting(experiment, link.board.nominal_code, 0)
+            assert run_experiment(link, setting, Pattern.CHECKERBOARD, 0, range(32), report).cells.size == 0
+
+
+def test_lists_longer_than_a_frame_take_several_looks(chip: str) -> None:
+    weak, setting, pages = Weak(20_000), Setting(Experiment.READ, CODE, 0), range(64)
+    link = Link(weak.board(chip))
+    outcome = run_experiment(link, setting, Pattern.ADDRESS, 0, pages)
+    wanted = weak.wrong(link, setting, Pattern.ADDRESS, 0, pages)
+    assert outcome.cells.tolist() == wanted
+    assert len(outcome.pulses) == -(-len(wanted) // 60) > 2
+
+
+@pytest.mark.parametrize("experiment", list(Experiment))
+def test_the_flash_image_does_the_same_on_the_whole_arena(chip: str, experiment: Experiment) -> None:
+    weak, setting = Weak(200), Setting(experiment, CODE, DWELL_US)
+    link = Link(weak.board(chip, "flash"))
+    assert link.board.can(Capability.FROM_FLASH)
+    if link.board.can(NEEDS[experiment]):
+        outcome = run_experiment(link, setting, Pattern.ZEROS)
+        assert outcome.cells.tolist() == weak.wrong(link, setting, Pattern.ZEROS, 0, range(link.board.pages)) != []
+
+
+@pytest.mark.parametrize(
+    "command", [Command.PULSE, Command.SLEEP, Command.READ_LOW, Command.WRITE_LOW, Command.FILL_LOW, Command.COMPARE_LOW]
+)
+def test_every_door_refuses_more_than_nominal(chip: str, command: Command) -> None:
+    board = VirtualBoard(chip)
+    link = Link(board)
+    if command is Command.SLEEP and chip == "rp2040":
+        pytest.skip("the RP2040 has no such state")
+    body = {Command.READ_LOW: 2, Command.WRITE_LOW: 258, Command.FILL_LOW: 9, Command.COMPARE_LOW: 13}.get(command, 0)
+    for code in (12, 15, 31):
+        with pytest.raises(VoltageRefused, match="refused"):
+            link.transact([(command, bytes([code, 0, 0, 0, 0]) + b"\1" * body)])
+    assert board.voltages == []
+
+
+def test_the_answer_is_looked_after_while_it_is_put_together() -> None:
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+
+    def spoil_the_firmware(board: VirtualBoard, volts: float) -> Words:
+        """The last kilobytes hold requests, answers and the stack: spoil the request that is being executed."""
+        bank = board.sram[board.arena.nbytes :].tobytes()
+        at = bank.rindex(bytes([CODE]) + DWELL_US.to_bytes(4, "little") + b"\3\0")
+        board.sram[board.arena.nbytes + at + 5] ^= 4
+        return np.zeros(board.arena.size, np.uint64)
+
+    link = Link(VirtualBoard("rp2350", on_read=spoil_the_firmware))
+    with pytest.raises(BoardError, match="own data"):
+        link.while_low(Command.READ_LOW, CODE, DWELL_US, b"\3\0")
+    assert link.device_errors == 1
+
+
+def test_sleep_restarts_the_core_and_keeps_the_session() -> None:
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+    board = Weak().board("rp2350")
+    link = Link(board)
+    before = link.info()
+    pulse = link.sleep(0, 2500)
+    assert (pulse.low_code, pulse.dwell_us, pulse.image_crc) == (0, 3000, before.image_crc)
+    assert board.voltages == [0.55, 1.10]
+    assert (link.info().pulses, link.counters.sessions) == (1, 1)
+    assert board.machine._registers[LP_ENTRY] == 4  # code 0, linear mode
+
+
+def test_a_session_damaged_in_its_sleep_is_given_up() -> None:
+    """Code, session and request sleep at the same voltage as the arena; their CRC does not."""
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+
+    def spoil(board: VirtualBoard, volts: float) -> None:
+        board.sram[board.arena.nbytes + 0x1600] ^= 1
+
+    link = Link(VirtualBoard("rp2350", spoil))
+    link.info()
+    with pytest.raises(LinkError, match="reset"):
+        link.sleep(3, 1000)
+    assert link.info().pulses == 0
+
+
+def test_only_confirmed_voltages_count(chip: str) -> None:
+    board = Weak().board(chip)
+    link = Link(board)
+    assert link.pulse(CODE, 0)
+    board.ignore_voltage = True
+    for experiment in (Experiment.RETENTION, Experiment.READ, Experiment.WRITE):
+        with pytest.raises(VoltageRefused, match="read back code 11"):
+            run_experiment(link, Setting(experiment, CODE, 0), Pattern.ZEROS)
+    assert replace(link.counters).sessions == 1
+
+
+@pytest.mark.parametrize("image", KINDS)
+def test_the_stack_has_room(chip: str, image: str) -> None:
+    """Paint what lies under the stack while the firmware waits, do everything, and see how far down the paint is gone."""
+    board = VirtualBoard(chip, image=image)
+    link = Link(board)
+    bank, banks = board.sram[board.arena.nbytes :], 8192
+    first, last = link.info().image_bytes + 1900, banks - 260
+    bank[first:last] = 0xA5
+    for experiment in Experiment:
+        if link.board.can(NEEDS[experiment]):
+            for report in Report:
+                run_experiment(link, Setting(experiment, CODE, 100), Pattern.RANDOM, 3, range(4), report)
+    link.write_pages([1], [bytes(256)])
+    Link(board).info()
+    used = banks - first - int(np.flatnonzero(bank[first:] != 0xA5)[0])
+    assert 260 < used < 700, "the linker scripts ask for 896 bytes"
