@@ -140,7 +140,7 @@ class Link:
                 return cells
             start = cells[-1] + 1
 
-    def differing(self, first: int, count: int, pattern: Pattern, seed: int = 0, start: int = 0) -> tuple[int, list[int]]:
+    def differing(self, first: int, count: int, pattern: int, seed: int = 0, start: int = 0) -> tuple[int, list[int]]:
         """How many cells from `start` on differ from a generated pattern, and the first of them, ascending."""
         body = self._one(Command.COMPARE, struct.pack("<HHBII", first, count, pattern, seed, start))
         total, listed = struct.unpack_from("<IB", body)
