@@ -1,0 +1,44 @@
+"""`weakcell report`: a folder of results as one page, and as figures for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of weakcell sweep, or of weakcell emulate --out.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page. [default: DIR/report.html]", show_default=False)
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also PDF, SVG and PNG, one and two columns wide, into this folder.", show_default=False),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
+) -> None:
+    """One self-contained HTML file: summary, curves with intervals, Pareto front, flips by layer, all points, provenance.
+
+    \b
+    Examples:
+      weakcell report results
+      weakcell report results --figures results/figures
+    """
+    from host.atomic import check_writable, write_atomically
+    from host.cli.screen import note
+    from host.report.material import read_material
+    from host.report.page import render
+
+    path = out or folder / "report.html"
+    material = read_material(folder)
+    check_writable(path)
+    page = render(material)
+    write_atomically(path, lambda place: place.write_text(page, encoding="utf-8"))
+    typer.echo(str(path))
+    if figures is not None:
+        from host.report.paper import write_figures
+
+        written = write_figures(material, figures)
+        note(f"{len(written)} figures in {figures}.", quiet)

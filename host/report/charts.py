@@ -1,0 +1,232 @@
+"""The charts of a report as Plotly figures: plain data, no Python object of Plotly's. Colours are left to the page's theme."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from host.report.material import Material, clean_of, front_of, where
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c6bb1")
+"""Okabe and Ito's, which people with any colour vision tell apart; markers and dashes tell the rest."""
+
+_MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
+_DASHES = ("solid", "dash", "dot", "dashdot")
+
+_PLAIN = {"exponentformat": "none", "separatethousands": True}
+"""Numbers on an axis as people write them."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the page. words: what it shows, for those who do not see it. choices: one figure each, to choose from."""
+
+    name: str
+    title: str
+    words: str
+    choices: tuple[tuple[str, dict[str, Any]], ...]
+
+
+def charts_of(material: Material) -> list[Chart]:
+    """Accuracy and energy over each swept condition, the Pareto front for each unit of energy, flips by layer."""
+    charts = []
+    keys = material.points["sweep_key"].unique(maintain_order=True).to_list()
+    for key in keys:
+        part = material.points.filter(pl.col("sweep_key").eq_missing(pl.lit(key, dtype=pl.String)))
+        charts.append(_accuracy(material, key, part))
+        for unit in part["energy_unit"].drop_nulls().unique(maintain_order=True):
+            charts.append(_energy(material, key, part.filter(pl.col("energy_unit") == unit), unit))
+    for unit in material.points["energy_unit"].drop_nulls().unique(maintain_order=True):
+        charts.append(_pareto(material, unit))
+    return [*charts, _flips(material)]
+
+
+def _accuracy(material: Material, key: str | None, points: pl.DataFrame) -> Chart:
+    traces: list[dict[str, Any]] = []
+    for study, part in _by_study(points):
+        colour, style = _style(material, study)
+        x, mean = _x(part), _percents(part["mean"])
+        if part["low"].null_count() < part.height and key is not None:
+            traces.append(_band(x, _percents(part["low"], 0.0), _percents(part["high"], 100.0), colour, study))
+        errors = _errors(part) if key is None else {}
+        shown = [f"{name}<br>{score:.2f} %, {n} trials" for name, score, n in zip(_wheres(part), mean, part["trials"], strict=True)]
+        traces.append(
+            {**style, **errors, "x": x, "y": mean, "name": study, "legendgroup": study, "text": shown, "hoverinfo": "text"}
+        )
+    for model, clean in _cleans(material, points).items():
+        x = _x(points.sort("sweep_value", nulls_last=True))
+        line = {"color": "rgba(128,128,128,0.9)", "dash": "dash", "width": 1}
+        label = f"{model} without faults"
+        traces.append({"type": "scatter", "mode": "lines", "x": [x[0], x[-1]], "y": [100 * clean] * 2, "name": label, "line": line,
+                       "hoverinfo": "name"})  # fmt: skip
+    score = "accuracy" if "accuracy" in points["score"] else "unchanged predictions"
+    layout = _layout(_axis(key, points), {"title": {"text": f"{score} (%)"}})
+    title = f"{score.capitalize()} over {key}" if key else f"{score.capitalize()} by memory"
+    lows = points.sort("mean")
+    words = (
+        f"{title}: from {100 * lows['mean'][0]:.1f} % at {where(lows.row(0, named=True))} to {100 * lows['mean'][-1]:.1f} % at "
+        f"{where(lows.row(-1, named=True))}. Bands are {material.intervals}."
+    )
+    return Chart(f"accuracy-{_slug(key or 'memory')}", title, words, (("", {"data": traces, "layout": layout}),))
+
+
+def _energy(material: Material, key: str | None, points: pl.DataFrame, unit: str) -> Chart:
+    traces = []
+    for study, part in _by_study(points):
+        _, style = _style(material, study)
+        how = part["energy_basis"].fill_null("").to_list()
+        shown = [f"{at}<br>{e:.4g} {unit} ({b})" for at, e, b in zip(_wheres(part), part["energy"], how, strict=True)]
+        traces.append({**style, "x": _x(part), "y": part["energy"].to_list(), "name": study, "text": shown, "hoverinfo": "text"})
+    bases = ", ".join(points["energy_basis"].drop_nulls().unique(maintain_order=True))
+    title = f"Energy of an inference over {key}" if key else "Energy of an inference by memory"
+    layout = _layout(_axis(key, points), {"title": {"text": energy_label(unit)}, "rangemode": "tozero", **_PLAIN})
+    low, high = float(min(points["energy"])), float(max(points["energy"]))
+    words = f"{title}, in {unit} ({bases}): from {low:.4g} to {high:.4g}."
+    return Chart(f"energy-{_slug(f'{key}-{unit}')}", title, words, (("", {"data": traces, "layout": layout}),))
+
+
+def _pareto(material: Material, unit: str) -> Chart:
+    points = material.points.filter(pl.col("energy_unit") == unit)
+    traces = []
+    for study, part in _by_study(points):
+        _, style = _style(material, study)
+        shown = [f"{study}<br>{at}" for at in _wheres(part)]
+        traces.append({**style, "mode": "markers", "x": part["energy"].to_list(), "y": _percents(part["mean"]), "name": study,
+                       "text": shown, "hoverinfo": "text+x+y"})  # fmt: skip
+    front = front_of(points)
+    line = {"color": "rgba(128,128,128,0.9)", "width": 2, "shape": "hv"}
+    traces.insert(0, {"type": "scatter", "mode": "lines", "x": front["energy"].to_list(), "y": _percents(front["mean"]),
+                      "name": "Pareto front", "line": line, "hoverinfo": "skip"})  # fmt: skip
+    layout = _layout({"title": {"text": energy_label(unit)}, **_PLAIN}, {"title": {"text": "accuracy (%)"}})
+    best = "; ".join(f"{100 * row['mean']:.1f} % at {row['energy']:.4g}" for row in front.head(8).iter_rows(named=True))
+    words = f"Accuracy over energy in {unit}; no point beats those on the front in both: {best}."
+    return Chart(
+        f"pareto-{_slug(unit)}", f"Pareto front: accuracy over energy ({unit})", words, (("", {"data": traces, "layout": layout}),)
+    )
+
+
+def _flips(material: Material) -> Chart:
+    choices = []
+    for study in material.studies:
+        runs = material.runs.filter(pl.col("study") == study)
+        tensors = [name for name in runs.columns if name.startswith("flips[") and runs[name].null_count() < runs.height]
+        means = runs.group_by("sweep_value", maintain_order=True).agg(pl.col(name).mean() for name in tensors)
+        key = runs["sweep_key"][0]
+        traces: list[dict[str, Any]] = []
+        for i, name in enumerate(tensors):
+            colour = COLOURS[i % len(COLOURS)]
+            label = name[len("flips[") : -1]
+            x = means["sweep_value"].to_list() if key else [runs["memory"][0]]
+            marker = {"color": colour, "symbol": _MARKERS[i % len(_MARKERS)]}
+            y = [value if value and value > 0 else None for value in means[name].to_list()]
+            traces.append({"type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": label, "marker": marker,
+                           "line": {"color": colour, "dash": _DASHES[i // len(COLOURS) % len(_DASHES)]}})  # fmt: skip
+        points = material.points.filter(pl.col("study") == study)
+        layout = _layout(
+            _axis(key, points), {"title": {"text": "flips per run (mean)"}, "type": "log", "exponentformat": "power", "dtick": 1}
+        )
+        choices.append((study, {"data": traces, "layout": layout}))
+    words = "Mean number of flipped bits per run in each stored tensor, on a logarithmic axis; points without flips are left out."
+    return Chart("flips", "Flips by layer", words, tuple(choices))
+
+
+def _layout(x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
+    """Legends lie below the axes, where they cover nothing."""
+    return {
+        "xaxis": {"automargin": True, "zeroline": False, **x},
+        "yaxis": {"automargin": True, "zeroline": False, **y},
+        "legend": {"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0, "xanchor": "left"},
+        "margin": {"l": 64, "r": 16, "t": 12, "b": 56},
+        "hovermode": "closest",
+    }
+
+
+def _axis(key: str | None, points: pl.DataFrame) -> dict[str, Any]:
+    if key is None:
+        return {"title": {"text": "memory"}, "type": "category", "tickangle": -20}
+    label, wide = swept_axis(points, key)
+    axis = {"title": {"text": label}}
+    return {**axis, "type": "log", "exponentformat": "power", "dtick": 1} if wide else axis
+
+
+def swept_axis(points: pl.DataFrame, key: str) -> tuple[str, bool]:
+    """The swept condition with its unit, and whether its values span decades."""
+    values = points["sweep_value"].drop_nulls().to_list()
+    wide = len(values) > 1 and min(values) > 0 and max(values) / min(values) >= 100
+    return (f"{key} ({unit})" if (unit := _unit(points, key)) else key), wide
+
+
+def _unit(points: pl.DataFrame, key: str) -> str:
+    """The unit of a swept condition, as its technology documents it."""
+    from memmodels.catalogue import parse_spec
+    from memmodels.errors import WeakcellError
+
+    try:
+        conditions = parse_spec(points["memory"][0]).technology.conditions
+    except WeakcellError:
+        return ""
+    return next((condition.unit for condition in conditions if condition.name == key), "")
+
+
+def energy_label(unit: str) -> str:
+    """What an axis of energies is called."""
+    return "energy per inference (pJ)" if unit == "pJ" else f"energy, relative ({unit})"
+
+
+def _by_study(points: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    parts = points.group_by(["study"], maintain_order=True)
+    return [(str(study), part.sort("sweep_value", nulls_last=True)) for (study,), part in parts]
+
+
+def _style(material: Material, study: str) -> tuple[str, dict[str, Any]]:
+    number = material.studies.index(study)
+    colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
+    line = {"color": colour, "dash": _DASHES[number // len(COLOURS) % len(_DASHES)], "width": 2}
+    return colour, {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "marker": {"color": colour, "symbol": marker, "size": 7},
+        "line": line,
+    }
+
+
+def _band(x: list[Any], low: list[float | None], high: list[float | None], colour: str, study: str) -> dict[str, Any]:
+    ends = [(a, low_, high_) for a, low_, high_ in zip(x, low, high, strict=True) if low_ is not None and high_ is not None]
+    xs = [a for a, _, _ in ends] + [a for a, _, _ in reversed(ends)]
+    ys = [h for _, _, h in ends] + [low_ for _, low_, _ in reversed(ends)]
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return {"type": "scatter", "mode": "lines", "x": xs, "y": ys, "fill": "toself", "fillcolor": f"rgba({red},{green},{blue},0.2)",
+            "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": study}  # fmt: skip
+
+
+def _errors(part: pl.DataFrame) -> dict[str, Any]:
+    if part["low"].null_count():
+        return {}
+    half = [100 * (high - mean) for high, mean in zip(part["high"], part["mean"], strict=True)]
+    return {"error_y": {"type": "data", "array": half}}
+
+
+def _cleans(material: Material, points: pl.DataFrame) -> dict[str, float]:
+    found = {
+        str(model): clean_of(material, study) for study, model in points.select("study", "model").unique(maintain_order=True).rows()
+    }
+    return {model: clean for model, clean in found.items() if clean is not None}
+
+
+def _x(part: pl.DataFrame) -> list[Any]:
+    return [row["memory"] if row["sweep_value"] is None else row["sweep_value"] for row in part.iter_rows(named=True)]
+
+
+def _wheres(part: pl.DataFrame) -> list[str]:
+    return [where(row) for row in part.iter_rows(named=True)]
+
+
+def _percents(values: pl.Series, otherwise: float | None = None) -> list[float | None]:
+    return [otherwise if value is None else min(100.0, max(0.0, 100 * value)) for value in values.to_list()]
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

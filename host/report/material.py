@@ -1,0 +1,152 @@
+"""What a report is made from: the tables of a campaign or of one study, how they were made, and what they say in words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from host.campaign.store import FILE, read_store
+from host.campaign.table import Tables
+from host.results import summary_of
+from memmodels.errors import InputError
+
+TOLERANCE = 0.01
+"""The loss of accuracy that the sentences speak of."""
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """runs: one row per run; points: one row per point, both with a column `study`. facts: versions, command, machine, file."""
+
+    title: str
+    runs: pl.DataFrame
+    points: pl.DataFrame
+    facts: dict[str, Any]
+    intervals: str
+
+    @property
+    def studies(self) -> list[str]:
+        return list(dict.fromkeys(self.points["study"].to_list()))
+
+
+def read_material(folder: Path) -> Material:
+    """From the folder of `weakcell sweep`, or of `weakcell emulate --out`; InputError if it is neither or holds no runs."""
+    if (folder / FILE).is_file():
+        found = _of_campaign(folder)
+    elif (folder / "study.json").is_file() and (folder / "results.parquet").is_file():
+        found = _of_study(folder)
+    else:
+        raise InputError(f"Results in {folder}", "there are none", "Name the folder of weakcell sweep or weakcell emulate --out")
+    if not found.points.height:
+        raise InputError(f"Results in {folder}", "no run is finished yet", "Run weakcell sweep first")
+    return found
+
+
+def _of_campaign(folder: Path) -> Material:
+    with read_store(folder) as store:
+        tables = Tables(store)
+        facts = {
+            "command": store.fact("command"),
+            "machine": store.fact("machine"),
+            "file": store.fact("file"),
+            "cells": [{"study": tables.label(cell), "sha256": cell.sha256} for cell in tables.cells],
+            "plan": {name: tables.plan[name] for name in ("trials", "half_width", "first_stage")},
+        }
+        half = tables.plan["half_width"]
+        rule = "95 % t-intervals of the mean over trials"
+        if half is not None:
+            most = f"{tables.plan['trials']:,}"
+            rule = f"95 % intervals of the mean by Stein's two stages, asked to be ± {100 * half:g} points in at most {most} trials"
+        return Material(folder.resolve().name, tables.frame, tables.summary, {**facts, "versions": _versions(folder)}, rule)
+
+
+def _of_study(folder: Path) -> Material:
+    try:
+        stated = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        frame = pl.read_parquet(folder / "results.parquet")
+        label = f"{stated['identity']['model']}, {stated['identity']['memory']}"
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"Results in {folder}", f"they cannot be read ({error})", "Run weakcell emulate --out again") from error
+    frame = frame.with_columns(pl.lit(label).alias("study"))
+    points = summary_of(frame).with_columns(pl.lit(label).alias("study"), pl.lit(frame["model"][0]).alias("model"))
+    facts = {"command": stated.get("command"), "versions": stated.get("versions"), "identity": stated["identity"]}
+    return Material(folder.resolve().name, frame, points, facts, "95 % t-intervals of the mean over trials")
+
+
+def _versions(folder: Path) -> dict[str, Any]:
+    """Of the last finished sweep; of this program where none has finished."""
+    from host.folder import versions
+
+    try:
+        found = json.loads((folder / "campaign.json").read_text(encoding="utf-8"))["versions"]
+    except (OSError, ValueError, KeyError):
+        return dict(versions())
+    return found if isinstance(found, dict) else {}
+
+
+def clean_of(material: Material, study: str) -> float | None:
+    """The fault-free accuracy of a study's network; None without labels."""
+    found = material.runs.filter(pl.col("study") == study)["clean_accuracy"]
+    return None if found.null_count() == len(found) else float(found[0])
+
+
+def sentences(material: Material) -> list[str]:
+    """The report's summary: what was run, and per study the lowest energy at which nothing much is lost."""
+    runs, points = material.runs, material.points
+    models, memories = runs["model"].n_unique(), len(material.studies)
+    text = [
+        f"{runs.height:,} runs of {_count(models, 'network')} at {_count(points.height, 'operating point')} in "
+        f"{_count(memories, 'study', 'studies')}; {material.intervals}."
+    ]
+    text += [_verdict(material, study) for study in material.studies]
+    return text
+
+
+def _verdict(material: Material, study: str) -> str:
+    points = material.points.filter(pl.col("study") == study)
+    clean = clean_of(material, study)
+    reference, word = (1.0, "unchanged predictions") if clean is None else (clean, "accuracy")
+    start = f"{study}: " if clean is None else f"{study}: fault-free accuracy {_percent(clean)}; "
+    good = points.filter(pl.coalesce("low", "mean") >= reference - TOLERANCE)
+    limit = f"{100 * TOLERANCE:g} point"
+    if not good.height:
+        best = points.sort("mean", descending=True).row(0, named=True)
+        return f"{start}no point loses less than {limit}; best {word} {_percent(best['mean'])} at {where(best)}."
+    if good["energy"].null_count():
+        worst = good.sort("flip_rate", descending=True).row(0, named=True)
+        return f"{start}less than {limit} is lost up to a flip rate of {worst['flip_rate']:.2g} ({where(worst)})."
+    cheapest = good.sort("energy").row(0, named=True)
+    dearest = points.sort("energy", descending=True).row(0, named=True)
+    saved = 1.0 - cheapest["energy"] / dearest["energy"]
+    against = f", {_percent(saved)} below {where(dearest)}" if saved > 0.0005 else ""
+    return (
+        f"{start}the lowest energy at which less than {limit} is lost (whole interval) is {cheapest['energy']:.4g} "
+        f"{cheapest['energy_unit']} at {where(cheapest)}, with {word} {_percent(cheapest['mean'])}{against}."
+    )
+
+
+def where(point: dict[str, Any]) -> str:
+    """A point by what is swept there, or by its whole memory."""
+    return point["memory"] if point["sweep_value"] is None else f"{point['sweep_key']}={point['sweep_value']:.6g}"
+
+
+def front_of(points: pl.DataFrame) -> pl.DataFrame:
+    """The points that no other one beats in energy and in mean score at once, by energy."""
+    kept, best = [], -1.0
+    for row in points.drop_nulls("energy").sort(["energy", "mean"], descending=[False, True]).iter_rows(named=True):
+        if row["mean"] > best:
+            kept.append(row)
+            best = row["mean"]
+    return pl.DataFrame(kept, schema=points.schema)
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -1,0 +1,136 @@
+"""The report: one HTML file that needs nothing else. Plotly is inside it, and its own policy forbids every request."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from host.report.charts import charts_of
+from host.report.material import Material, sentences
+
+_HERE = Path(__file__).parent
+
+_COLUMNS = (
+    ("study", "study", ""),
+    ("where", "point", ""),
+    ("trials", "trials", "d"),
+    ("mean", "mean score (%)", "%"),
+    ("low", "interval from (%)", "%"),
+    ("high", "interval to (%)", "%"),
+    ("worst", "worst trial (%)", "%"),
+    ("bound", "95 % of dies reach (%)", "%"),
+    ("changed", "changed predictions (%)", "%"),
+    ("flip_rate", "flip rate", "g"),
+    ("energy", "energy", "g"),
+    ("energy_unit", "energy unit", ""),
+    ("energy_basis", "energy known as", ""),
+    ("latency_ns", "latency (ns)", "g"),
+)
+"""Column of the points, its heading, and how its values are written."""
+
+
+def render(material: Material) -> str:
+    """The page; every string in it is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    charts = charts_of(material)
+    figures = {chart.name: [figure for _, figure in chart.choices] for chart in charts}
+    return environment.get_template("page.html").render(
+        material=material,
+        sentences=sentences(material),
+        charts=charts,
+        columns=[(heading, kind) for _, heading, kind in _COLUMNS],
+        rows=_rows(material),
+        facts=_facts(material),
+        figures=_script_json(figures),
+        plotly=_script(get_plotlyjs()),
+        script=_script((_HERE / "page.js").read_text(encoding="utf-8")),
+        style=_style((_HERE / "page.css").read_text(encoding="utf-8")),
+    )
+
+
+def _rows(material: Material) -> list[list[tuple[str, Any]]]:
+    """Cells as (text, value to sort by)."""
+    from host.report.material import where
+
+    rows = []
+    for point in material.points.iter_rows(named=True):
+        values = [where(point) if name == "where" else point[name] for name, _, _ in _COLUMNS]
+        rows.append(
+            [(_shown(value, kind), "" if value is None else value) for value, (_, _, kind) in zip(values, _COLUMNS, strict=True)]
+        )
+    return rows
+
+
+def _shown(value: Any, kind: str) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    match kind:
+        case "%":
+            return f"{100 * value:.2f}"
+        case "g":
+            return f"{value:.4g}"
+        case "d":
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def _facts(material: Material) -> list[tuple[str, str]]:
+    """Provenance as headings and text, in the order of importance."""
+    named = {"command": "Command", "plan": "Trials", "versions": "Versions", "machine": "Machine", "file": "Campaign file",
+             "identity": "Study", "cells": "Cells (content hashes)"}  # fmt: skip
+    bases = material.points.select("energy_unit", "energy_basis").unique(maintain_order=True).drop_nulls().rows()
+    known = [("Energies", "; ".join(f"{unit}: {basis}" for unit, basis in bases) or "none is published for these memories")]
+    return known + [(heading, _text(name, material.facts[name])) for name, heading in named.items() if material.facts.get(name)]
+
+
+def _text(name: str, content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if name == "command":
+        import shlex
+
+        return shlex.join(map(str, content))
+    if name == "cells":
+        return "\n".join(f"{cell['sha256']}  {cell['study']}" for cell in content)
+    return "\n".join(f"{key}: {value}" for key, value in content.items())
+
+
+def _script_json(content: Any) -> Any:
+    """JSON that can stand in a script element: nothing in it ends the element or opens a comment."""
+    from markupsafe import Markup
+
+    text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False)
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return value
+
+
+def _script(code: str) -> Any:
+    """Code of our own or of Plotly's; refused if it could end its element."""
+    from markupsafe import Markup
+
+    if "</script" in code.lower():
+        code = code.replace("</script", "<\\/script").replace("</SCRIPT", "<\\/SCRIPT")
+    return Markup(code)
+
+
+def _style(code: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(code)

@@ -1,0 +1,211 @@
+"""The report: a page that works by itself in a browser, escapes what it is given, and figures for a paper that repeat."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from host import emulate
+from host.campaign.campaign import prepare_campaign
+from host.campaign.executors import Threads
+from host.campaign.schema import read_campaign
+from host.campaign.store import open_store
+from host.campaign.sweep import sweep
+from host.campaign.table import Tables, export
+from host.campaign.tasks import perform
+from host.cli import app
+from host.report.charts import charts_of
+from host.report.material import front_of, read_material, sentences
+from host.report.page import render
+from host.report.paper import write_figures
+from memmodels.errors import InputError
+
+EVIL = '</script><script>window.evil=1</script><b onclick="x">&amp;\''
+
+TEXT = f"""\
+trials = 3
+
+[[network]]
+model = "digits-bnn"
+images = 40
+
+[[memory]]
+spec = "sram-14nm"
+grid = {{ v_over_vmin = [0.78, 0.85, 1.0] }}
+
+[[memory]]
+spec = "uniform"
+grid = {{ ber = "1e-4:1e-1:x10" }}
+
+[[placement]]
+name = '''{EVIL}'''
+
+[[placement]]
+name = "first layer safe"
+rules = {{ "*conv1*" = "uniform:ber=0" }}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("report")
+    (made / "c.toml").write_text(TEXT, encoding="utf-8")
+    campaign = prepare_campaign(read_campaign(made / "c.toml"))
+    with open_store(made) as store:
+        sweep(campaign, store, Threads(partial(perform, campaign.benches), 2), ["weakcell", "sweep", EVIL])
+        export(Tables(store), made)
+    result = CliRunner().invoke(app, ["report", str(made)])
+    assert result.exit_code == 0, result.output
+    return made
+
+
+def test_summary_in_words(folder: Path) -> None:
+    text = sentences(read_material(folder))
+    assert text[0].startswith("42 runs of 1 network at 14 operating points in 4 studies")
+    assert "the lowest energy at which less than 1 point is lost" in text[1]
+    assert "flip rate" in text[2]
+
+
+def test_nothing_is_on_the_front_that_another_point_beats(folder: Path) -> None:
+    points = read_material(folder).points.drop_nulls("energy")
+    front = {(row["energy"], row["mean"]) for row in front_of(points).iter_rows(named=True)}
+    for row in points.iter_rows(named=True):
+        beaten = any(
+            (other["energy"] <= row["energy"] and other["mean"] > row["mean"])
+            or (other["energy"] < row["energy"] and other["mean"] >= row["mean"])
+            for other in points.iter_rows(named=True)
+        )
+        assert ((row["energy"], row["mean"]) in front) is not beaten
+
+
+def test_strings_are_escaped(folder: Path) -> None:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "window.evil=1</script>" not in page
+    assert "&lt;/script&gt;&lt;script&gt;window.evil=1" in page
+    assert page.count("<script") - page.count("&lt;script") <= 3 + page.split("<script>", 2)[1].count("<script")
+
+
+def test_charts_have_axes_with_units_and_words(folder: Path) -> None:
+    charts = charts_of(read_material(folder))
+    assert [chart.title for chart in charts] == [
+        "Accuracy over v_over_vmin",
+        "Energy of an inference over v_over_vmin",
+        "Accuracy over ber",
+        "Pareto front: accuracy over energy (x E(Vmin))",
+        "Flips by layer",
+    ]
+    for chart in charts:
+        assert len(chart.words) > 40
+        for _, figure in chart.choices:
+            assert all(figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis"))
+
+
+def test_figures_for_papers_repeat(folder: Path, tmp_path: Path) -> None:
+    material = read_material(folder)
+    few = replace(material, points=material.points.filter(pl.col("sweep_key") == "ber"))
+    one, two = write_figures(few, tmp_path / "one"), write_figures(few, tmp_path / "two")
+    names = [f"accuracy-ber-{width}.{suffix}" for width in ("one-column", "two-column") for suffix in ("pdf", "svg", "png")]
+    assert [path.name for path in one] == names
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    whole = CliRunner().invoke(
+        app, ["report", str(folder), "--out", str(tmp_path / "page.html"), "--figures", str(tmp_path / "all")]
+    )
+    assert whole.exit_code == 0, whole.output
+    assert (tmp_path / "page.html").read_bytes() == (folder / "report.html").read_bytes()
+    assert len(list((tmp_path / "all").iterdir())) == 4 * 2 * 3
+
+
+def test_report_of_a_single_study(tmp_path: Path) -> None:
+    emulate(memory="uniform:ber=0.01", trials=2, images=20).save(tmp_path)
+    page = render(read_material(tmp_path))
+    assert "Accuracy by memory" in page
+
+
+def test_folders_without_results(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there are none"):
+        read_material(tmp_path)
+    with open_store(tmp_path):
+        pass
+    with pytest.raises(InputError, match="no run is finished"):
+        read_material(tmp_path)
+
+
+# ── in a browser ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+def test_the_page_in_a_browser(browser: Any, folder: Path) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme="light")
+    told: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"file://{folder / 'report.html'}")
+    page.wait_for_selector("html[data-drawn=yes]", timeout=120_000)
+
+    drawn = page.eval_on_selector_all(".chart", "charts => charts.map(c => c.querySelectorAll('.scatterlayer .trace').length)")
+    assert len(drawn) == 5
+    assert all(drawn)
+    covered = page.eval_on_selector_all(
+        ".chart",
+        "charts => charts.filter(c => c.querySelector('.legend').getBoundingClientRect().top "
+        "< c.querySelector('.xtitle').getBoundingClientRect().bottom - 1).map(c => c.id)",
+    )
+    assert covered == []
+
+    def column(number: int) -> list[str]:
+        return page.eval_on_selector_all(f"tbody td:nth-child({number})", "cells => cells.map(c => c.dataset.value)")  # type: ignore[no-any-return]
+
+    page.focus("th:nth-child(4) button")
+    for expected, state in ((False, "ascending"), (True, "descending")):
+        page.keyboard.press("Enter")
+        values = [float(value) for value in column(4)]
+        assert values == sorted(values, reverse=expected)
+        assert page.get_attribute("th:nth-child(4)", "aria-sort") == state
+    page.fill("#filter", "ber=0.1")
+    assert page.inner_text("#shown") == "2 of 14 rows"
+    with page.expect_download() as download:
+        page.click("#download")
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("study,point,trials,")
+
+    page.select_option("select", "3")
+    page.click("#theme")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.evaluate("window.evil") is None
+    assert told == []
+    assert [url for url in asked if not url.startswith(("file://", "blob:", "data:"))] == []
+    assert len([url for url in asked if url.startswith("file://")]) == 1
+    page.close()
+
+
+def test_the_page_follows_a_dark_system(browser: Any, folder: Path) -> None:
+    page = browser.new_page(color_scheme="dark")
+    page.goto(f"file://{folder / 'report.html'}")
+    page.wait_for_selector("html[data-drawn=yes]", timeout=120_000)
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    named = "elements => elements.filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length))"
+    nameless = f"{named}.map(e => e.outerHTML.slice(0, 120))"
+    assert page.eval_on_selector_all("button, select, input, .chart, [role]", nameless) == []
+    page.close()
