@@ -6,6 +6,7 @@ kept decides how much is computed again and changes no result.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,10 +98,10 @@ def _names(cuts: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
 
 
 class Flipped:
-    """Tells in which layers of a deployment flips have come since it was last asked."""
+    """Tells in which layers of a deployment flips, or signs that dropped out, have come since it was last asked."""
 
     def __init__(self, deployment: Deployment) -> None:
-        self._deployment, self._seen = deployment, dict(deployment.tally.flips)
+        self._deployment, self._seen = deployment, _changes(deployment)
 
     def first_of(self, layers: Sequence[Layer], redrawn: bool = False) -> int:
         """The first layer with a flip in its parameters (`redrawn`: or with some that are read as it runs); else their number.
@@ -109,9 +110,14 @@ class Flipped:
         """
         if self._deployment.seen:
             return 0
-        seen, self._seen = self._seen, dict(self._deployment.tally.flips)
+        seen, self._seen = self._seen, _changes(self._deployment)
         tensors = {name for name, count in self._seen.items() if count > seen.get(name, 0)}
         for number, layer in enumerate(layers):
             if not tensors.isdisjoint(parameters_of(layer)) or (redrawn and self._deployment.slots_of(layer)):
                 return number
         return len(layers)
+
+
+def _changes(deployment: Deployment) -> Counter[str]:
+    """How much was wrong in each tensor up to now. A failing check bit alone can drop signs that are right."""
+    return Counter(deployment.tally.flips) + Counter(deployment.tally.dropped)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,9 +18,12 @@ from emulator.network import Buffer, Layer, Network
 from emulator.placement import Placement, Slot
 from emulator.plan import Plan
 from emulator.storage import layout_of
-from memmodels.address import Layout, Words
+from memmodels.address import Layout, Words, popcount
 from memmodels.catalogue import open_memory
+from memmodels.errors import UsageError
 from memmodels.memory import Key, Memory, Region
+from memmodels.protect import ProtectedReport
+from memmodels.protect_spec import drops_signs
 from memmodels.sampler import Sampler, draw_region
 
 
@@ -67,10 +71,11 @@ class BufferSlot:
 
 @dataclass(eq=False)
 class Tally:
-    """Counts of one trial by tensor or buffer: flips seen, and bits read."""
+    """Counts of one trial by tensor or buffer: flips seen, bits read, and signs that dropped out of sums."""
 
     flips: dict[str, int] = field(default_factory=dict)
     bits_read: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
 
     def add(self, tensor: str, flips: int, bits: int) -> None:
         self.flips[tensor] = self.flips.get(tensor, 0) + flips
@@ -85,6 +90,13 @@ class Fault:
     slot: Slot
     flips: Words
     written: Words
+
+
+class Returned(NamedTuple):
+    """One read of a region. flips: read bits XOR written bits. dropped: signs that a protection leaves out of the sum, or None."""
+
+    flips: Words
+    dropped: Words | None = None
 
 
 @dataclass(eq=False)
@@ -102,17 +114,20 @@ class Deployment:
     tally: Tally = field(default_factory=Tally)
     faults: list[Fault] | None = None
 
-    def read(self, stored: StoredSlot, read: int, times: float = 1.0) -> Words:
-        """The flips (read bits XOR written bits) of one read of a slot, which counts as `times` reads."""
-        flips = np.empty_like(stored.region.written)
+    def read(self, stored: StoredSlot, read: int, times: float = 1.0) -> Returned:
+        """One read of a slot, which counts as `times` reads."""
+        flips, dropped = np.empty_like(stored.region.written), None
         if stored.sampler is not None:
             count = draw_region(stored.sampler, self.trial, stored.region.key.write, read, flips)
         else:
-            count = stored.memory.read(stored.region, Key(self.trial, stored.region.key.write, read), flips).flips
+            report = stored.memory.read(stored.region, Key(self.trial, stored.region.key.write, read), flips)
+            count, dropped = report.flips, report.dropped if isinstance(report, ProtectedReport) else None
             np.bitwise_xor(flips, stored.region.written, out=flips)
             flips[-1:] &= stored.region.layout.last_mask
         self.note(stored.slot, read, flips, stored.region, count, times)
-        return flips
+        if dropped is not None:
+            self.tally.dropped[stored.slot.tensor] = self.tally.dropped.get(stored.slot.tensor, 0) + popcount(dropped)
+        return Returned(flips, dropped)
 
     def note(self, slot: Slot, read: int, flips: Words, region: Region, count: int, times: float = 1.0) -> None:
         """Count a read of a region, which stands for `times` reads, and keep its flips if they are recorded."""
@@ -173,7 +188,15 @@ def deploy(
     """Write a network to its memories: die `die` (the trial's own if None), draw `trial`.
 
     memories: one per array of the placement, instead of opening them from their SPECs (a board, a recording, a test's own).
+    UsageError where faults are to be recorded that are no flips.
     """
+    drops = [str(spec) for spec in placement.arrays if drops_signs(spec.name)]
+    if record and drops:
+        asked, found = (
+            f"Recording the faults of {drops[0]}",
+            "a sign that drops out of a sum is no flip, which is all a record holds",
+        )
+        raise UsageError(asked, found, "Choose another policy")
     if memories is None:
         which = trial if die is None else die
         memories = [open_memory(spec, seed, which, array) for array, spec in enumerate(placement.arrays)]

@@ -86,6 +86,8 @@ def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Paramet
     weights, out = parameters.values[layer.weight], empty_output(parameters.specs[layer.output], len(x))
     if spec.kind == "float":
         return _float_convolution(layer, x, parameters)
+    if layer.weight in parameters.dropped:
+        weights = parameters.ternary(layer.weight)
     if weights.dtype == np.uint64:
         signs = packed_input(layer, x, parameters)
         binary.binary_convolution(signs.x, signs.size, signs.channels, weights, geometry_of(signs.window), out)

@@ -6,7 +6,7 @@ works on its own copy (`Parameters`), because faults are put into it in place an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from emulator.kernels.scatter import flip_signs, flip_values
 from emulator.kernels.tile import LANES
 from emulator.network import Convolution, Encoding, Layer, Network, Storable, StoredTensor, ValueSpec
 from emulator.storage import codes_of
-from memmodels.address import Layout, Words, pack
+from memmodels.address import Layout, Words, pack, set_bits
 from memmodels.errors import ModelError
 
 
@@ -70,7 +70,7 @@ class Plan:
         """A run's own copy of what a memory may make faulty. placed: names of what lives in one."""
         network, values = self.network, {name: aligned_copy(tensor.values) for name, tensor in self.tensors.items()}
         mine = {c.tensor.name for own in self.constants.values() for c in own} & {*placed}
-        return Parameters(self, values, network.values, network.tensors, frozenset(mine))
+        return Parameters(self, values, network.values, network.tensors, frozenset(mine), {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +78,15 @@ class Parameters:
     """The tensors of one run in kernel order; faults come and go by `flip`.
 
     specs, tensors: the network's, with the zero points and scales that a layer reads. constants: those that live in a memory.
+    dropped: packed signs that count as 0 at present, as words in storage order.
     """
 
     plan: Plan
     values: dict[str, npt.NDArray[np.generic]]
     specs: Mapping[str, ValueSpec]
     tensors: Mapping[str, StoredTensor]
-    constants: frozenset[str] = frozenset()
+    constants: frozenset[str]
+    dropped: dict[str, Words]
 
     def flip(self, name: str, planes: tuple[int, ...], flips: Words) -> None:
         """Flip the cells set in `flips` (storage order, of the region that holds `planes`); flipping again takes them back."""
@@ -95,6 +97,30 @@ class Parameters:
             signed = kernel.encoding.kind in ("signed", "float")
             wide = np.array(planes, dtype=np.int64)
             flip_values(self.values[name], kernel.outer, kernel.inner, wide, kernel.encoding.bits, signed, flips)
+
+    def drop(self, name: str, cells: Words) -> Callable[[], None]:
+        """Let the signs set in `cells` (storage order) count as 0; returns the function that brings them back."""
+        kernel = self.plan.tensors[name]
+        if kernel.packed:
+            self.dropped[name] = cells
+            return lambda: self.dropped.__delitem__(name)
+        channel, rest = np.divmod(set_bits(cells), kernel.inner.size)
+        places, flat = kernel.outer[channel] + kernel.inner[rest], self.values[name].reshape(-1)
+        held = flat[places]
+        flat[places] = 0
+
+        def bring_back() -> None:
+            flat[places] = held
+
+        return bring_back
+
+    def ternary(self, name: str) -> npt.NDArray[np.generic]:
+        """Packed signs as the integer kernels take them, with 0 for those that are dropped."""
+        kernel, bits = self.plan.tensors[name], np.unpackbits(self.values[name].view(np.uint8), bitorder="little")
+        signs = 2 * bits[(kernel.outer[:, None] + kernel.inner).reshape(-1)].astype(np.int32) - 1
+        signs[set_bits(self.dropped[name])] = 0
+        weights = replace(kernel.tensor, values=signs.reshape(kernel.tensor.values.shape))
+        return _integers(weights, blocked=True).values
 
     def as_read(self, layer: Layer) -> tuple[Layer, Parameters]:
         """The layer, and the parameters that it sees, with those of its constants that live in a memory as they are now."""

@@ -96,15 +96,22 @@ def _once(
 
 
 def flip_all(parameters: Parameters, deployment: Deployment, stored: tuple[StoredSlot, ...], read: int) -> Callable[[], None]:
-    """Read the slots and put their flips into the parameters; returns the function that takes them out."""
+    """Read the slots and put their flips and dropped signs into the parameters; returns the function that takes them out."""
     drawn = [(part.slot, deployment.read(part, read)) for part in stored]
 
     def flip() -> None:
-        for slot, flips in drawn:
-            parameters.flip(slot.tensor, slot.planes, flips)
+        for slot, returned in drawn:
+            parameters.flip(slot.tensor, slot.planes, returned.flips)
 
     flip()
-    return flip
+    undrop = [parameters.drop(slot.tensor, returned.dropped) for slot, returned in drawn if returned.dropped is not None]
+
+    def undo() -> None:
+        for each in undrop:
+            each()
+        flip()
+
+    return undo
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,8 +54,8 @@ def outputs_under_faults(
     if deployment.policy in (ReadPolicy.IMAGE, ReadPolicy.ACCESS):
         reads = reads_per_inference(plan.network, deployment.policy, images, batch)
         for part in deployment.steady_slots:
-            flips = deployment.read(part, 0, reads[part.slot.tensor] * images)
-            parameters.flip(part.slot.tensor, part.slot.planes, flips)
+            returned = deployment.read(part, 0, reads[part.slot.tensor] * images)
+            parameters.flip(part.slot.tensor, part.slot.planes, returned.flips)
         start = clean.before(flipped.first_of(clean.layers, redrawn=True))
         chunks = _chunks(plan, parameters, start.values, plan.network.outputs, deployment, start.layer, again=True)
         return _gather(plan, plan.network.outputs, chunks)
@@ -156,7 +156,13 @@ def _held(name: str, x: Array, deployment: Deployment | None, first: int) -> Arr
 
 
 def _compute(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:
-    return signs_of(layer, inputs[0], parameters) if isinstance(layer, SignConvolution) else compute(layer, inputs, parameters)
+    if not isinstance(layer, SignConvolution):
+        return compute(layer, inputs, parameters)
+    if layer.weight not in parameters.dropped:
+        return signs_of(layer, inputs[0], parameters)
+    for part in layer.parts:
+        inputs = [compute(part, inputs, parameters)]
+    return inputs[0]
 
 
 def chunk_size(network: nw.Network) -> int:

@@ -7,11 +7,13 @@ What a detected word reads as is the policy:
 
     erase    every element that overlaps it reads as `layout.erased`, the code of real zero. A 1-bit element has no such code, so
              signs stay as they were read
+    drop     the same, and 1-bit signs count as 0: they are marked in the report's `dropped`, and the engine leaves them out of
+             its sums. They still come back as they were read, and their errors count as flips
     raw      as it was read
     raise    MemoryFault
 
 A report's `corrected` and `erased` count words: corrected, and detected as wrong but not corrected, whatever the policy does with
-them. `erasures` marks the cells of the latter, for an engine that leaves them out of a sum.
+them. `erasures` marks the cells of the latter.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from memmodels.hamming import CHECK_BITS, decode, encode
 from memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, Quantity, ReadReport, Region
 from memmodels.sampler import Sampler
 
-Policy = Literal["erase", "raw", "raise"]
+Policy = Literal["erase", "drop", "raw", "raise"]
 Detected = npt.NDArray[np.bool_]
 
 
@@ -43,9 +45,13 @@ class ProtectedRegion(Region):
 
 @dataclass(frozen=True, eq=False)
 class ProtectedReport(ReadReport):
-    """A report that also marks the cells of words that were detected as wrong and not corrected."""
+    """A report that also marks the cells of words that were detected as wrong and not corrected.
+
+    dropped: cells of 1-bit elements that count as 0 under the policy `drop`, of this wrapper or of one inside.
+    """
 
     erasures: Words | None = None
+    dropped: Words | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +116,12 @@ class Coded(Wrapper):
                 f"{int(np.argmax(detected))}",
                 "Choose policy=erase or policy=raw, or an operating point with fewer errors",
             )
-        if lost and self.policy == "erase" and region.layout.width > 1:
+        if lost and self.policy in ("erase", "drop") and region.layout.width > 1:
             np.bitwise_and(out, ~erasures, out=out)
             np.bitwise_or(out, erased_words(region.layout) & erasures, out=out)
+        dropped = report.dropped if isinstance(report, ProtectedReport) else None
+        if lost and self.policy == "drop" and region.layout.width == 1:
+            dropped = erasures if dropped is None else erasures | dropped
         return ProtectedReport(
             popcount(out ^ region.written),
             corrected + report.corrected + beside.corrected,
@@ -120,6 +129,7 @@ class Coded(Wrapper):
             report.commanded,
             report.measured,
             erasures if lost else None,
+            dropped,
         )
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:

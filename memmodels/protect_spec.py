@@ -13,7 +13,7 @@ from memmodels.memory import ConditionValue, Memory
 from memmodels.technology import Condition
 
 _HEAD = re.compile(r"\s*([\w-]+)\s*(?:\[([^\]]*)\])?\s*\+")
-_POLICY = Condition("policy", "", "what a detected word reads as", "erase", choices=("erase", "raw", "raise"))
+_POLICY = Condition("policy", "", "what a detected word reads as", "erase", choices=("erase", "drop", "raw", "raise"))
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ def split_wrappers(text: str) -> tuple[tuple[Wrapping, ...], str]:
                 "Put interleave last, next to the memory, as in secded+interleave+NAME",
             )
     return tuple(wrappings), rest.strip() if wrappings else rest
+
+
+def drops_signs(text: str) -> bool:
+    """Whether a SPEC has a wrapper that lets signs drop out of sums."""
+    return any(("policy", "drop") in wrapping.options for wrapping in split_wrappers(text)[0])
 
 
 def _wrapping(text: str, name: str, options: str | None) -> Wrapping:

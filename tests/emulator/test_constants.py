@@ -231,7 +231,7 @@ def test_erased_constants_are_zero() -> None:
     deployment = deploy(plan, place(QNN, SAFE, rules), ReadPolicy.LOAD, record=True)
     parameters = plan.parameters(deployment.slots)
     (part,) = deployment.slots[f"{layer.name}.multiplier"]
-    flips: Words = deployment.read(part, 0)
+    flips: Words = deployment.read(part, 0).flips
     parameters.flip(part.slot.tensor, part.slot.planes, flips)
     seen = floats_of(parameters.values[part.slot.tensor])  # type: ignore[arg-type]
     assert (seen == 0.0).any()

@@ -1,0 +1,141 @@
+"""Signs in words that a protection detects as wrong drop out of the sum on request: against zeros in the weight tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from emulator import Network, ReadPolicy, compile_plan, deploy, outputs_under_faults, place
+from emulator.clean import CleanPass
+from emulator.network import SIGN1, Window
+from emulator.run import check_inputs
+from memmodels.address import Layout, Words, set_bits
+from memmodels.catalogue import open_memory, parse_spec
+from memmodels.errors import UsageError
+from memmodels.memory import Key, Memory, Region
+from memmodels.protect import ProtectedReport
+from tests.emulator.reference import evaluate
+from tests.emulator.small import Draft, OnlyReads, pixels, small_bnn
+
+
+def mixed_network() -> Network:
+    """Signs everywhere: on integer pixels, on bits behind padding, grouped, and on float pixels."""
+    d = Draft(np.random.default_rng(8))
+    a = d.threshold(d.convolution(d.input("x", (4, 6, 5), "int8"), 70, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1), 200)
+    a = d.threshold(d.pool(d.convolution(a, 34, Window((3, 2), pads=(1, 1, 0, 0)), SIGN1), Window((2, 1), (2, 1))))
+    a = d.threshold(d.convolution(a, 6, Window((2, 2)), SIGN1, groups=2), 3)
+    return d.network(d.dequantize(d.dense(a, 4, SIGN1)))
+
+
+NETWORKS = {"bnn": small_bnn(), "mixed": mixed_network()}
+SPECS = ["parity[word=32,policy=drop]+uniform:ber=0.003", "secded[policy=drop]+uniform:ber=0.02"]
+
+
+@dataclass(frozen=True, eq=False)
+class Spy(OnlyReads):
+    """Keeps, for each tensor and read, the flips and the cells that dropped out."""
+
+    seen: dict[tuple[str, int], tuple[Words, Words | None]] = field(default_factory=dict)
+
+    def read(self, region: Region, key: Key, out: Words) -> ProtectedReport:
+        report = self.inner.read(region, key, out)
+        assert isinstance(report, ProtectedReport)
+        self.seen[region.layout.name, key.read] = out ^ region.written, report.dropped
+        return report
+
+
+def with_zeros(network: Network, seen: Mapping[tuple[str, int], tuple[Words, Words | None]], read: int) -> Network:
+    """The network with its weights as one read returned them, and zeros for what dropped out."""
+    tensors = dict(network.tensors)
+    for name, _ in (key for key in seen if key[1] == read):
+        flips, dropped = seen[name, read]
+        values = tensors[name].values.reshape(-1).copy()
+        values[set_bits(flips)] *= -1
+        if dropped is not None:
+            values[set_bits(dropped)] = 0
+        tensors[name] = replace(tensors[name], values=values.reshape(tensors[name].values.shape))
+    return replace(network, tensors=tensors)
+
+
+@pytest.mark.parametrize("policy", list(ReadPolicy)[:3])
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_dropped_signs_are_zeros_in_the_weights(kind: str, spec: str, policy: ReadPolicy) -> None:
+    network, images, batch = NETWORKS[kind], 5, 2
+    spy = Spy(open_memory(spec, 1))
+    deployment = deploy(compile_plan(network), place(network, parse_spec(spec)), policy, memories=[spy])
+    x = pixels(network, images)
+    clean = CleanPass(deployment.plan, check_inputs(deployment.plan, x))
+    ours = outputs_under_faults(deployment.plan, x, deployment, batch, clean)[network.outputs[0]]
+    assert sum(dropped is not None for _, dropped in spy.seen.values()) >= 3
+    for image in range(images):
+        read = {ReadPolicy.LOAD: 0, ReadPolicy.BATCH: image // batch, ReadPolicy.IMAGE: image}[policy]
+        one = {name: value[image : image + 1] for name, value in x.items()}
+        theirs = evaluate(with_zeros(network, spy.seen, read), one)[network.outputs[0]]
+        np.testing.assert_array_equal(ours[image : image + 1], theirs)
+
+
+def test_other_pixels_of_the_same_image_see_other_zeros() -> None:
+    """Read at each access: a dense network is the same as read per image; a convolution differs, and still runs."""
+    network = NETWORKS["bnn"]
+    runs: Sequence[ReadPolicy] = (ReadPolicy.IMAGE, ReadPolicy.ACCESS)
+    made = [
+        outputs_under_faults(plan, pixels(network, 3), deploy(plan, place(network, parse_spec(SPECS[0])), policy))
+        for plan in [compile_plan(network)]
+        for policy in runs
+    ]
+    assert made[0][network.outputs[0]].shape == made[1][network.outputs[0]].shape
+
+
+def test_a_check_bit_alone_drops_signs() -> None:
+    """Words that are right but for their parity drop out, and the clean pass is not taken for theirs."""
+    network = NETWORKS["bnn"]
+    plan, x = compile_plan(network), pixels(network, 3)
+    spec = "parity[word=8,policy=drop]+uniform:ber=0.00015"
+    for seed in range(40):
+        spy = Spy(open_memory(spec, seed))
+        deployment = deploy(plan, place(network, parse_spec(spec)), ReadPolicy.LOAD, memories=[spy])
+        ours = outputs_under_faults(plan, x, deployment, 3, CleanPass(plan, check_inputs(plan, x)))[network.outputs[0]]
+        theirs = evaluate(with_zeros(network, spy.seen, 0), x)[network.outputs[0]]
+        np.testing.assert_array_equal(ours, theirs)
+        if sum(deployment.tally.dropped.values()) and not sum(deployment.tally.flips.values()):
+            return
+    raise AssertionError("no check bit failed alone")
+
+
+def test_nothing_stays_dropped() -> None:
+    """What a read dropped is back for the next one: parameters are whole again after a run."""
+    network = NETWORKS["mixed"]
+    plan = compile_plan(network)
+    parameters = plan.parameters()
+    before = {name: values.tobytes() for name, values in parameters.values.items()}
+    for name in (tensor.name for tensor in network.weights):
+        bring_back = parameters.drop(name, np.array([0b1011], np.uint64))
+        assert {k: v.tobytes() for k, v in parameters.values.items()} != before or name in parameters.dropped
+        bring_back()
+    assert {name: values.tobytes() for name, values in parameters.values.items()} == before
+    assert not parameters.dropped
+
+
+@pytest.mark.parametrize("width", [1, 8])
+def test_only_signs_are_reported_as_dropped(width: int) -> None:
+    """Wider elements read as zero, as under `erase`; a wrapper around a dropping one passes its marks on."""
+    layout = Layout("w", 512, width, erased=5)
+    for text in (SPECS[0], f"msb+{SPECS[0]}", f"secded[policy=raw]+{SPECS[0]}"):
+        memory: Memory = open_memory(text.replace("0.003", "0.01"), 2)
+        bits = np.random.default_rng(0).integers(0, 1 << 64, layout.words, dtype=np.uint64)
+        region = memory.write(bits, layout, Key())
+        out = np.empty_like(bits)
+        report = memory.read(region, Key(), out)
+        assert isinstance(report, ProtectedReport)
+        assert (report.dropped is not None) is (width == 1)
+        assert report.erased > 0
+
+
+def test_what_is_no_flip_cannot_be_recorded() -> None:
+    network = NETWORKS["bnn"]
+    with pytest.raises(UsageError, match="no flip"):
+        deploy(compile_plan(network), place(network, parse_spec(SPECS[0])), ReadPolicy.LOAD, record=True)
