@@ -43,7 +43,7 @@ class GraphRun(BackendRep):  # type: ignore[misc]
         names = [port.name for port in self.graph.inputs]
         if len(inputs) != len(names):
             found = f"{len(inputs)} arrays were given"
-            raise InputError(f"running {self.graph.name}, which reads {', '.join(names)}", found, "give one array per input")
+            raise InputError(f"Running {self.graph.name}, which reads {', '.join(names)}", found, "Give one array per input")
         values = {**self.constants, **{name: _array(x) for name, x in zip(names, inputs, strict=True)}}
         for node in self.graph.nodes:
             values.update(evaluate(node, values))
@@ -57,7 +57,7 @@ def evaluate(node: Node, values: dict[str, Array]) -> dict[str, Array]:
     try:
         made = floatops.apply_all(key_of(node), node.opset, node.attributes, inputs, wanted)
     except (ValueError, IndexError, TypeError, KeyError, OverflowError, ArithmeticError, MemoryError) as e:
-        raise ModelError(f"running {node}", f"its inputs do not fit ({e})", "check the model with onnx.checker") from e
+        raise ModelError(f"Running {node}", f"its inputs do not fit ({e})", "Check the model with onnx.checker") from e
     return {name: x for name, x in zip(node.outputs, made, strict=False) if name}
 
 

@@ -343,8 +343,8 @@ def _operated(layer: nw.FloatOperator | nw.CodesOperator, inputs: list[Array]) -
     try:
         return floatops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as e:
-        asked = f"running {layer.name} ({layer.op_type}, opset {layer.opset})"
-        raise ModelError(asked, f"its inputs do not fit ({e})", "check the model with onnx.checker") from e
+        asked = f"Running {layer.name} ({layer.op_type}, opset {layer.opset})"
+        raise ModelError(asked, f"its inputs do not fit ({e})", "Check the model with onnx.checker") from e
 
 
 _FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Array]] = {

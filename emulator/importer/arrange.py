@@ -35,7 +35,7 @@ def lower_reshape(draft: Draft, node: Node, batch: int | None) -> Symbol:
     shape = _new_shape(draft, node, symbol.shape, batch)
     if math.prod(shape) != math.prod(symbol.shape):
         found = f"it turns [N, {_text(symbol.shape)}] into [N, {_text(shape)}]"
-        raise ModelError(f"importing {node}", found, "the first dimension must stay the batch; export the model again")
+        raise ModelError(f"Importing {node}", found, "The first dimension must stay the batch; export the model again")
     return viewed(draft, node, shape)
 
 
@@ -49,7 +49,7 @@ def _new_shape(draft: Draft, node: Node, shape: tuple[int, ...], batch: int | No
     if node.op_type == "Flatten":
         axis = int(node.attributes.get("axis", 1))
         if axis % rank != 1:
-            raise ModelError(f"importing {node}", f"its axis is {axis}", "the first dimension must stay the batch (axis 1)")
+            raise ModelError(f"Importing {node}", f"its axis is {axis}", "The first dimension must stay the batch (axis 1)")
         return (math.prod(shape),)
     if node.op_type == "Reshape":
         given = draft.constant(node, 1)
@@ -60,12 +60,12 @@ def _new_shape(draft: Draft, node: Node, shape: tuple[int, ...], batch: int | No
     if node.op_type == "Squeeze":
         out = {a % rank for a in axes} if axes is not None else {i + 1 for i, n in enumerate(shape) if n == 1}
         if 0 in out or any(shape[a - 1] != 1 for a in out):
-            raise ModelError(f"importing {node}", f"it removes axes {sorted(out)}", "only axes of size 1 can be removed")
+            raise ModelError(f"Importing {node}", f"it removes axes {sorted(out)}", "Only axes of size 1 can be removed")
         return tuple(n for i, n in enumerate(shape) if i + 1 not in out)
     new = {a % (rank + len(axes or [])) for a in axes or []}
     if 0 in new or len(new) < len(axes or []):
         raise ModelError(
-            f"importing {node}", "it adds an axis before the batch, or one twice", "the first dimension must be the batch"
+            f"Importing {node}", "it adds an axis before the batch, or one twice", "The first dimension must be the batch"
         )
     rest = iter(shape)
     return tuple(1 if i in new else next(rest) for i in range(1, rank + len(new)))
@@ -88,7 +88,7 @@ def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int | 
             return tuple(rest)
     shown = ["N" if n == BATCH else n for n in target]
     found = f"it turns [N, {_text(shape)}] into {shown}"
-    raise ModelError(f"importing {node}", found, "the first dimension must stay the batch; export with a dynamic batch")
+    raise ModelError(f"Importing {node}", found, "The first dimension must stay the batch; export with a dynamic batch")
 
 
 def viewed(draft: Draft, node: Node, shape: tuple[int, ...]) -> Symbol:
@@ -189,7 +189,7 @@ def _pool_window(node: Node, shape: tuple[int, ...]) -> Window:
         return Window((shape[1], shape[2]), (shape[1], shape[2]))
     kernel = node.attributes.get("kernel_shape", [])
     if len(kernel) != 2:
-        raise ModelError(f"importing {node}", f"its kernel is {list(kernel)}", "2-D pools are supported")
+        raise ModelError(f"Importing {node}", f"its kernel is {list(kernel)}", "2-D pools are supported")
     return window_of(node, shape, (int(kernel[0]), int(kernel[1])))
 
 

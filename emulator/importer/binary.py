@@ -112,7 +112,7 @@ def compare(draft: Draft, compared: Compared, name: str) -> Symbol:
     assert compared.levels is not None
     low, high = compared.levels
     if low == high:
-        raise ModelError(f"importing the tensor {name!r}", f"it is always {low}", "binarize to two different values")
+        raise ModelError(f"Importing the tensor {name!r}", f"it is always {low}", "Binarize to two different values")
     scale = scalar(abs(high - low) / 2)
     offset = scalar(low + (high - low) / 2)
     value = draft.integer_name(name)

@@ -43,17 +43,17 @@ def codes_operator(
     """Draw an operator on codes that lie in their own shapes; its shape is found by a trial on zeros."""
     values = [draft.values[s.value] for s in sources]
     if sum(math.prod(spec.shape) for spec in values) > 1 << 23:
-        raise ModelError(f"importing {node}", f"it moves more than {1 << 23} codes of an image", "split the tensor")
+        raise ModelError(f"Importing {node}", f"it moves more than {1 << 23} codes of an image", "Split the tensor")
     trial = iter([np.zeros((2, *spec.shape), spec.dtype) for spec in values])
     arrays = [next(trial) if x is None else x for x in operands]
     key = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     try:
         made = floatops.apply_all(key, node.opset, node.attributes, arrays, place + 1)[place]
     except (ValueError, IndexError, TypeError, KeyError, MemoryError) as e:
-        raise ModelError(f"importing {node}", f"its inputs do not fit ({e})", "export the model again") from None
+        raise ModelError(f"Importing {node}", f"its inputs do not fit ({e})", "Export the model again") from None
     if made.ndim not in (2, 4) or made.shape[0] != 2 or 0 in made.shape:
         found = f"it makes codes of the shape {list(made.shape)} out of two images"
-        raise ModelError(f"importing {node}", found, "codes are [N, K] or [N, C, H, W]; quantize elsewhere")
+        raise ModelError(f"Importing {node}", found, "Codes are [N, K] or [N, C, H, W]; quantize elsewhere")
     layer = CodesOperator(
         node.name, tuple(s.value for s in sources), target.name, key, node.opset, dict(node.attributes), tuple(operands), place
     )
@@ -239,7 +239,7 @@ def quantize_curve(draft: Draft, node: Node, curve: Curve, target: ValueSpec, re
         wide = np.clip(np.rint(x / target.scale) + np.float32(target.zero_point), reach.low, reach.high)
     table = np.nan_to_num(wide, nan=reach.low).astype(np.int32).reshape(-1)
     if table.size != source.high - source.low + 1:
-        raise ModelError(f"importing {node}", "a constant before it is more than one number", "export the model again")
+        raise ModelError(f"Importing {node}", "a constant before it is more than one number", "Export the model again")
     layer = LookUp(node.name, (grid.value,), target.name, table, source.low)
     shape = draft.values[grid.value].shape
     return Codes(draft.draw(layer, replace(target, shape=shape), Reach(int(table.min()), int(table.max()))), grid.shape)

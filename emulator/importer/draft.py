@@ -119,7 +119,7 @@ class Draft:
             return None
         symbol = self.symbols[name]
         if not isinstance(symbol, Constant):
-            raise ModelError(f"importing {node}", f"its input {name!r} is computed at run time", "export it as a constant")
+            raise ModelError(f"Importing {node}", f"its input {name!r} is computed at run time", "Export it as a constant")
         return symbol
 
     def settled(self, grid: Grid, tensor: str) -> Grid:
@@ -161,12 +161,12 @@ class Draft:
             return self.operate(name, "Concat", {"axis": symbol.axis}, reals, symbol.shape)
         if isinstance(symbol, Dynamic):
             found = f"{name!r} is an output of DynamicQuantizeLinear and not read by an integer sum"
-            raise ModelError(f"importing {self.name}", found, "export the model again, or quantize it statically")
+            raise ModelError(f"Importing {self.name}", found, "Export the model again, or quantize it statically")
         if isinstance(symbol, Compared):
             source = symbol.symbol if isinstance(symbol.symbol, Real) else self.floats(symbol.symbol, symbol.source)
             operator = {">": "Greater", ">=": "GreaterOrEqual", "<": "Less", "<=": "LessOrEqual"}[symbol.test]
             return self.operate(name, operator, {}, (source, _spread(symbol.pivot, source.shape)), symbol.shape, "bool")
-        raise ModelError(f"importing {self.name}", f"the tensor {name!r} is constant", "remove it from the graph's outputs")
+        raise ModelError(f"Importing {self.name}", f"the tensor {name!r} is constant", "Remove it from the graph's outputs")
 
     def typed(self, name: str) -> Real:
         """An integer tensor as an ONNX operator sees it: numbers of its own type."""
@@ -293,7 +293,7 @@ def check_size(spec: ValueSpec) -> None:
     """Refuse a value that no image of a sensible network has."""
     if math.prod(spec.shape) > MAX_ELEMENTS:
         found = f"it has the shape [N, {', '.join(map(str, spec.shape))}]"
-        raise ModelError(f"importing the tensor {spec.name!r}", found, f"the limit is {MAX_ELEMENTS} elements for one image")
+        raise ModelError(f"Importing the tensor {spec.name!r}", found, f"The limit is {MAX_ELEMENTS} elements for one image")
 
 
 _TENSOR_FIELDS = ("weight", "bias", "threshold", "upper", "lower")

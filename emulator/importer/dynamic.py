@@ -25,7 +25,7 @@ def lower_dynamic_quantize(draft: Draft, node: Node) -> Symbol:
     real = draft.real(node.input(0))
     if len(real.shape) not in (1, 3) or real.dtype != "float32":
         found = f"its input is {real.dtype} of the shape [N, {', '.join(map(str, real.shape))}]"
-        raise ModelError(f"importing {node}", found, "integer layers take float32 of [N, K] or [N, C, H, W]")
+        raise ModelError(f"Importing {node}", found, "Integer layers take float32 of [N, K] or [N, C, H, W]")
     codes = draft.free(node.outputs[0])
     draft.draw(DynamicQuantize(node.name, (real.value,), codes), ValueSpec(codes, "codes", real.shape, "int16"), Reach(-255, 255))
     scale = draft.free(f"{codes}.scale")
@@ -62,7 +62,7 @@ def lower_integer_sum(draft: Draft, node: Node) -> Symbol:
     stored = stored_weight(plain, _weight(draft, node, weight, conv))
     if stored is None or grid is None or (not conv and len(grid.shape) != 1):
         if isinstance(source, Dynamic):
-            raise ModelError(f"importing {node}", "its operands are no matrix or image with 2-D weights", "quantize it statically")
+            raise ModelError(f"Importing {node}", "its operands are no matrix or image with 2-D weights", "Quantize it statically")
         return lower_float(draft, node)
     made = sum_of_codes(draft, replace(plain, inputs=node.inputs[:2]), grid, stored)
     return Codes(made.value, made.shape)
@@ -86,14 +86,14 @@ def _weight(draft: Draft, node: Node, weight: Constant, conv: bool) -> Constant:
     """The weight as if it had been dequantized with scale 1."""
     zero, encoding = draft.constant(node, 3), encoding_of(weight.array.dtype)
     if encoding is None or encoding.bits > 16:
-        raise ModelError(f"importing {node}", f"its weight is {weight.array.dtype}", "2- to 16-bit integers are supported")
+        raise ModelError(f"Importing {node}", f"its weight is {weight.array.dtype}", "2- to 16-bit integers are supported")
     points = np.zeros((), np.int32) if zero is None else zero.array.astype(np.int32)
     if points.size == 1:
         points = points.reshape(())
     axis = 0 if conv else weight.array.ndim - 1
     scale: Floats = np.ones(points.shape, np.float32)
     if points.ndim > 1 or (points.ndim and points.size != weight.array.shape[axis]):
-        raise ModelError(f"importing {node}", f"its weight has {points.size} zero points", "one per output channel is needed")
+        raise ModelError(f"Importing {node}", f"its weight has {points.size} zero points", "One per output channel is needed")
     quantized = Quantized(weight.array.astype(np.int32), encoding, scale, points, axis)
     return Constant(weight.array.astype(np.float32), weight.origin, quantized)
 

@@ -76,7 +76,7 @@ def lower_unary(draft: Draft, node: Node) -> Symbol:
     else:
         given = [draft.constant(node, i) for i in (1, 2)]
         if any(c is not None and c.array.size != 1 for c in given):
-            raise ModelError(f"importing {node}", "its limits are not single numbers", "export the model again")
+            raise ModelError(f"Importing {node}", "its limits are not single numbers", "Export the model again")
         if isinstance(symbol, Codes):
             return lower_clip_codes(draft, node, symbol, *given)
         arrays = [None, *(None if c is None else c.array for c in given)]
@@ -93,19 +93,19 @@ def lower_batch_norm(draft: Draft, node: Node) -> Symbol:
     """BatchNormalization as a multiplication and an addition per channel, as onnxruntime computes it."""
     given = [draft.constant(node, i) for i in range(1, 5)]
     parameters = [c.array.astype(np.float32) for c in given if c is not None]
-    asked = f"importing {node}"
+    asked = f"Importing {node}"
     if node.attributes.get("training_mode", 0) or len(parameters) != 4:
-        raise ModelError(asked, "it is in training mode", "export the model in evaluation mode")
+        raise ModelError(asked, "it is in training mode", "Export the model in evaluation mode")
     symbol = draft.symbol(node.input(0))
     if isinstance(symbol, Constant | Codes) or any(p.shape != (symbol.shape[0],) for p in parameters):
         shapes = [list(p.shape) for p in parameters]
-        raise ModelError(asked, f"its parameters have shapes {shapes}", "one number per channel is needed; export the model again")
+        raise ModelError(asked, f"its parameters have shapes {shapes}", "One number per channel is needed; export the model again")
     with np.errstate(all="ignore"):
         factor, offset = floatops.batch_norm_factors(
             parameters[0], parameters[1], parameters[2], parameters[3], float(node.attributes.get("epsilon", 1e-5))
         )
     if not (np.all(np.isfinite(factor)) and np.all(np.isfinite(offset))):
-        raise ModelError(asked, "its scale or offset is not finite (NaN, or a variance below 0)", "export the model again")
+        raise ModelError(asked, "its scale or offset is not finite (NaN, or a variance below 0)", "Export the model again")
     if isinstance(symbol, Grid):
         result = _stepped(draft, symbol, [Step("mul", factor), Step("add", offset)], node.input(0))
         if result is not None:
@@ -163,7 +163,7 @@ def _integer_bias(draft: Draft, node: Node, grid: Grid, constant: Constant) -> G
     reach = draft.reach[grid.value]
     low, high = reach.low + int(bias.values.min()), reach.high + int(bias.values.max())
     if max(-low, high) >= (1 << 31) - 1:
-        raise ModelError(f"importing {node}", "its sums can leave int32", "use narrower weights or a smaller bias")
+        raise ModelError(f"Importing {node}", "its sums can leave int32", "Use narrower weights or a smaller bias")
     name = draft.free(f"{node.outputs[0]}.acc")
     layer = replace(maker, output=name, bias=draft.store(bias))
     draft.draw(layer, replace(spec, name=name), type(reach)(low, high))

@@ -32,10 +32,10 @@ def lower_float(draft: Draft, node: Node) -> Real:
             operands.append(draft.typed(name))
     for operand in operands:
         if not isinstance(operand, Real) and operand.dtype.kind == "i" and np.any(operand == BATCH):
-            raise ModelError(f"importing {node}", "it computes with the batch size", "export with a fixed shape but the batch")
+            raise ModelError(f"Importing {node}", "it computes with the batch size", "Export with a fixed shape but the batch")
     count = len(node.outputs) if node.op_type in floatops.SEVERAL else 1
     if any(node.outputs[count:]):
-        raise ModelError(f"importing {node}", "its second output is used", "only the first output is supported")
+        raise ModelError(f"Importing {node}", "its second output is used", "Only the first output is supported")
     attributes = {**node.attributes, "num_outputs": count} if node.op_type == "Split" else dict(node.attributes)
     made = []
     for place, (name, (shape, dtype)) in enumerate(zip(node.outputs, output_types(node, operands, count), strict=False)):
@@ -49,7 +49,7 @@ def lower_float(draft: Draft, node: Node) -> Real:
 
 def output_types(node: Node, operands: list[Real | Array], count: int) -> list[tuple[tuple[int, ...], str]]:
     """Shape without the batch, and numpy type, of a node's outputs, by ONNX's own shape inference."""
-    asked = f"importing {node}"
+    asked = f"Importing {node}"
     types: dict[str, onnx.TypeProto] = {}
     data: dict[str, onnx.TensorProto] = {}
     inputs = []
@@ -71,18 +71,18 @@ def output_types(node: Node, operands: list[Real | Array], count: int) -> list[t
         found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets, ir_version=10)
     except Exception as e:
         why = (str(e).strip().splitlines() or ["no reason given"])[-1]
-        raise ModelError(asked, f"its inputs do not fit ({why[:200]})", "export the model again") from None
+        raise ModelError(asked, f"its inputs do not fit ({why[:200]})", "Export the model again") from None
     return [_held(asked, found[name]) if wanted else ((), "") for name, wanted in zip(outputs, node.outputs, strict=False)]
 
 
 def _held(asked: str, found: onnx.TypeProto) -> tuple[tuple[int, ...], str]:
     """An inferred type, which must have the batch first and everything else fixed."""
     if not found.tensor_type.HasField("shape"):
-        raise ModelError(asked, "the shape of its output is not known", "export the model with fixed shapes")
+        raise ModelError(asked, "the shape of its output is not known", "Export the model with fixed shapes")
     dims = found.tensor_type.shape.dim
     if not dims or dims[0].dim_param != _BATCH_NAME or any(not d.HasField("dim_value") for d in dims[1:]):
         text = ", ".join(d.dim_param or str(d.dim_value) for d in dims)
-        raise ModelError(asked, f"its output has the shape [{text}]", "the first dimension must be the batch, the others fixed")
+        raise ModelError(asked, f"its output has the shape [{text}]", "The first dimension must be the batch, the others fixed")
     dtype = helper.tensor_dtype_to_np_dtype(found.tensor_type.elem_type)
     return tuple(int(d.dim_value) for d in dims[1:]), str(dtype)
 

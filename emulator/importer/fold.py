@@ -28,7 +28,7 @@ def initializer(graph: Graph, name: str) -> Constant:
         array = np.asarray(graph.initializers[name].numpy())
     except Exception as e:
         raise ModelError(
-            f"reading the model {graph.name}", f"the tensor {name!r} cannot be read ({e})", "export the model again"
+            f"Reading the model {graph.name}", f"the tensor {name!r} cannot be read ({e})", "Export the model again"
         ) from None
     return Constant(array, name)
 
@@ -48,11 +48,11 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
     try:
         array = floatops.apply(node.op_type, node.opset, attributes, [None if x is None else x.array for x in inputs])
     except MemoryError as e:
-        raise ModelError(f"folding {node}", str(e), "export a smaller model") from None
+        raise ModelError(f"Folding {node}", str(e), "Export a smaller model") from None
     except (ValueError, IndexError, TypeError, KeyError, OverflowError) as e:
-        raise ModelError(f"folding {node}", f"its constant inputs do not fit ({e})", "export the model again") from None
+        raise ModelError(f"Folding {node}", f"its constant inputs do not fit ({e})", "Export the model again") from None
     if array.nbytes > MAX_BYTES:
-        raise ModelError(f"folding {node}", f"the result has {array.nbytes} bytes", f"the limit is {MAX_BYTES} bytes")
+        raise ModelError(f"Folding {node}", f"the result has {array.nbytes} bytes", f"The limit is {MAX_BYTES} bytes")
     quantized = None
     if first is not None and first.quantized is not None:
         quantized = _carried(node, first.quantized, array)
@@ -63,13 +63,13 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
 def unsupported(node: Node) -> ModelError:
     """The error for an operator that nothing here knows."""
     known = ", ".join(sorted({*floatops.OPERATORS, "DequantizeLinear"}))
-    return ModelError(f"importing {node}", f"the operator {node.op_type} is not supported", f"supported are {known}")
+    return ModelError(f"Importing {node}", f"the operator {node.op_type} is not supported", f"Supported are {known}")
 
 
 def _required(node: Node, inputs: list[Constant | None], place: int) -> Array:
     given = inputs[place] if place < len(inputs) else None
     if given is None:
-        raise ModelError(f"importing {node}", f"input {place} is missing", "export the model again")
+        raise ModelError(f"Importing {node}", f"input {place} is missing", "Export the model again")
     return given.array
 
 
@@ -90,14 +90,14 @@ def check_scale(node: Node, scale: Array) -> None:
     if scale.dtype.kind != "f" or not np.all(np.isfinite(scale)) or not np.all(scale > 0):
         bad = scale[~(np.isfinite(scale) & (scale > 0))] if scale.dtype.kind == "f" else scale
         found = f"the scale is {bad.reshape(-1)[0]}" if bad.size else "the scale is not a float"
-        raise ModelError(f"importing {node}", found, "every scale must be finite and greater than 0; export the model again")
+        raise ModelError(f"Importing {node}", found, "Every scale must be finite and greater than 0; export the model again")
 
 
 def check_zero_point(node: Node, zero_point: Array, scale: Array) -> None:
     """A zero point has as many elements as its scale, or one of them has only one."""
     if zero_point.size != scale.size and zero_point.size != 1 and scale.size != 1:
         found = f"the scale has {scale.size} elements and the zero point {zero_point.size}"
-        raise ModelError(f"importing {node}", found, "they must be equally long; export the model again")
+        raise ModelError(f"Importing {node}", found, "They must be equally long; export the model again")
 
 
 def encoding_of(dtype: Any) -> Encoding | None:
@@ -136,7 +136,7 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     check_scale(node, scale)
     encoding = encoding_of(codes.dtype)
     if encoding is None:
-        raise ModelError(f"importing {node}", f"it dequantizes {codes.dtype}", "2- to 32-bit integers are supported")
+        raise ModelError(f"Importing {node}", f"it dequantizes {codes.dtype}", "2- to 32-bit integers are supported")
     encoding = narrowed(encoding, inputs[0].limits if inputs[0] is not None else None)
     given = inputs[2] if len(inputs) > 2 else None
     zero = np.zeros(scale.shape, np.int32) if given is None else given.array.astype(np.int32)
@@ -152,9 +152,9 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
         axis = axis % max(codes.ndim, 1)
         if scale.ndim != 1 or codes.ndim == 0 or scale.size != codes.shape[axis]:
             found = f"the scale has shape {list(scale.shape)} and the codes {list(codes.shape)} (axis {axis})"
-            raise ModelError(f"importing {node}", found, "one scale per channel is needed; export the model again")
+            raise ModelError(f"Importing {node}", found, "One scale per channel is needed; export the model again")
     if encoding.bits == 32 and np.any(zero != 0):
-        raise ModelError(f"importing {node}", "an int32 tensor has a zero point other than 0", "export the model again")
+        raise ModelError(f"Importing {node}", "an int32 tensor has a zero point other than 0", "Export the model again")
     quantized = Quantized(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis)
     return Constant(real_values(quantized), origin, quantized)
 
@@ -166,7 +166,7 @@ def _dequantize_blocks(
     wanted = [-(-n // block) if i == axis else n for i, n in enumerate(codes.shape)]
     if block < 1 or list(scale.shape) != wanted:
         found = f"its scale has shape {list(scale.shape)}, and blocks of {block} in {list(codes.shape)} need {wanted}"
-        raise ModelError(f"importing {node}", found, "export the model again")
+        raise ModelError(f"Importing {node}", found, "Export the model again")
     zero = np.broadcast_to(zero.reshape(scale.shape) if zero.size == scale.size else zero.reshape([1] * scale.ndim), scale.shape)
     quantized = Quantized(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis, block)
     return Constant(real_values(quantized), origin, quantized)

@@ -77,7 +77,7 @@ def _from_codes(node: Node, constant: Constant, axis: int) -> StoredTensor:
         return _from_blocks(node, constant, axis)
     if q.scale.ndim and q.axis != axis:
         found = f"the weight {constant.origin!r} has one scale per element of axis {q.axis}"
-        raise ModelError(f"importing {node}", found, f"use one scale, or one per output channel (axis {axis})")
+        raise ModelError(f"Importing {node}", found, f"Use one scale, or one per output channel (axis {axis})")
     codes = np.ascontiguousarray(np.moveaxis(q.codes, axis, 0))
     if codes.size and np.all(np.abs(codes) == 1) and not np.any(q.zero_point):
         return StoredTensor(constant.origin, "weight", SIGN1, codes, q.scale)
@@ -90,7 +90,7 @@ def _from_blocks(node: Node, constant: Constant, axis: int) -> StoredTensor:
     assert q is not None
     if q.codes.ndim != 2 or q.axis == axis:
         found = f"the weight {constant.origin!r} has blocks along axis {q.axis} of {q.codes.ndim}"
-        raise ModelError(f"importing {node}", found, "use blocks along the inputs of a matrix product")
+        raise ModelError(f"Importing {node}", found, "Use blocks along the inputs of a matrix product")
     codes = np.ascontiguousarray(np.moveaxis(q.codes, axis, 0))
     scale, zero = np.moveaxis(q.scale, axis, 0), np.moveaxis(q.zero_point, axis, 0)
     return StoredTensor(constant.origin, "weight", q.encoding, codes, scale, zero, q.block)
@@ -101,7 +101,7 @@ def _from_signs(node: Node, constant: Constant, real: Array) -> StoredTensor | N
     magnitude = np.abs(real).reshape(real.shape[0], -1)
     if constant.signed and magnitude.size and np.any(magnitude == 0):
         found = f"{int((magnitude == 0).sum())} weights of {constant.origin!r} are exactly 0, and Sign(0) is 0, not ±1"
-        raise ModelError(f"importing {node}", found, "binarize with Where(W >= 0, 1, -1), or keep latent weights away from 0")
+        raise ModelError(f"Importing {node}", found, "Binarize with Where(W >= 0, 1, -1), or keep latent weights away from 0")
     if magnitude.size == 0 or not np.all(np.isfinite(magnitude)):
         return None
     scale = magnitude[:, 0]  # 0 where a batch norm with gamma 0 was folded into the weight: signs do not matter there
@@ -157,7 +157,7 @@ def sum_of_codes(draft: Draft, node: Node, grid: Grid, stored: StoredTensor) -> 
     """A Convolution of codes or bits, as a grid over its accumulator."""
     spec = draft.values[grid.value]
     if spec.zero_point != grid.zero_point:
-        raise ModelError(f"importing {node}", "its input is read with another zero point than it was written", "export again")
+        raise ModelError(f"Importing {node}", "its input is read with another zero point than it was written", "Export again")
     groups = int(node.attributes.get("group", 1))
     if node.op_type == "Conv":
         window = conv_window(node, grid.shape, stored.values.shape, groups)
@@ -182,15 +182,15 @@ def _plus(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 def conv_window(node: Node, shape: tuple[int, ...], weight: tuple[int, ...], groups: int) -> Window:
     """The window of a Conv, after checking that input and weight fit."""
-    asked = f"importing {node}"
+    asked = f"Importing {node}"
     if len(shape) != 3:
         raise ModelError(asked, f"its input has the shape [N, {', '.join(map(str, shape))}]", "2-D convolutions are supported")
     out, inner, *kernel = weight
     if groups < 1 or inner * groups != shape[0] or out % groups:
         found = f"the weight has shape {list(weight)}, group is {groups} and the input has {shape[0]} channels"
-        raise ModelError(asked, found, "weight channels times group must equal the input's channels; export the model again")
+        raise ModelError(asked, found, "Weight channels times group must equal the input's channels; export the model again")
     if list(node.attributes.get("kernel_shape", kernel)) != kernel:
-        raise ModelError(asked, f"kernel_shape is not that of the weight, {kernel}", "export the model again")
+        raise ModelError(asked, f"kernel_shape is not that of the weight, {kernel}", "Export the model again")
     return window_of(node, shape, (kernel[0], kernel[1]))
 
 
@@ -207,7 +207,7 @@ def window_of(node: Node, shape: tuple[int, ...], kernel: tuple[int, int]) -> Wi
         fits = False
     if not fits:
         found = f"its window does not fit an image of {shape[1]} x {shape[2]}"
-        raise ModelError(f"importing {node}", found, "2-D windows with 2 strides, 2 dilations and 4 pads are needed")
+        raise ModelError(f"Importing {node}", found, "2-D windows with 2 strides, 2 dilations and 4 pads are needed")
     return window
 
 
@@ -226,7 +226,7 @@ def _dense(node: Node, grid: Grid, spec: ValueSpec, stored: StoredTensor) -> tup
     out, inner = stored.values.shape
     if inner != math.prod(grid.shape):
         found = f"the weight has {inner} inputs and the tensor {math.prod(grid.shape)} elements"
-        raise ModelError(f"importing {node}", found, "export the model again")
+        raise ModelError(f"Importing {node}", found, "Export the model again")
     kernel = spec.height_width
     return Window(kernel), replace(stored, values=stored.values.reshape(out, spec.channels, *kernel))
 
@@ -238,7 +238,7 @@ def _bias(draft: Draft, node: Node, scale: Floats, channels: int) -> tuple[Store
         return None, ()
     if given.array.size not in (1, channels):
         found = f"the bias has shape {list(given.array.shape)} and the output {channels} channels"
-        raise ModelError(f"importing {node}", found, "one bias per channel is needed; export the model again")
+        raise ModelError(f"Importing {node}", found, "One bias per channel is needed; export the model again")
     if (stored := integer_bias(given, scale, channels)) is not None:
         return stored, ()
     if not np.any(given.array):
@@ -268,7 +268,7 @@ def accumulator_reach(
     ws = (stored.encoding.low - int(zero.max()), stored.encoding.high - int(zero.min()))
     if min(xs) < -(1 << 15) or max(xs) >= 1 << 15 or stored.encoding.low < -(1 << 15) or stored.encoding.high >= 1 << 15:
         found = f"its factors are {draft.values[grid.value].dtype} around {grid.zero_point} and {stored.encoding}, wider than int16"
-        raise ModelError(f"importing {node}", found, "use 8-bit weights and activations, or symmetric int16")
+        raise ModelError(f"Importing {node}", found, "Use 8-bit weights and activations, or symmetric int16")
     products = [x * w for x in xs for w in ws]
     padded = window.pads != NO_PADS
     if padded:
@@ -279,7 +279,7 @@ def accumulator_reach(
         low, high = low + int(bias.values.min()), high + int(bias.values.max())
     if max(-low, high) >= LIMIT:
         found = f"its sums of {terms} products can reach {max(-low, high)}, beyond int32"
-        raise ModelError(f"importing {node}", found, "use narrower weights or activations, or split the layer")
+        raise ModelError(f"Importing {node}", found, "Use narrower weights or activations, or split the layer")
     return Reach(low, high, 2 if odd else 1)
 
 
@@ -297,7 +297,7 @@ def _float_sum(draft: Draft, node: Node, stored: StoredTensor) -> Symbol:
     elif len(source.shape) == 1:
         out, inner = stored.values.shape
         if inner != source.shape[0]:
-            raise ModelError(f"importing {node}", f"the weight has {inner} inputs, the tensor {source.shape[0]}", "export again")
+            raise ModelError(f"Importing {node}", f"the weight has {inner} inputs, the tensor {source.shape[0]}", "Export again")
         window, shape = Window((1, 1)), (out,)
         stored = replace(stored, values=stored.values.reshape(out, inner, 1, 1))
     elif node.op_type == "MatMul":
@@ -319,7 +319,7 @@ def _sum_of_rows(draft: Draft, node: Node, source: Real, stored: StoredTensor) -
     """A matrix product on (…, K): its rows become the pixels of an image with K channels."""
     (out, inner), (*rows, last) = stored.values.shape, source.shape
     if inner != last:
-        raise ModelError(f"importing {node}", f"the weight has {inner} inputs, the tensor {last}", "export again")
+        raise ModelError(f"Importing {node}", f"the weight has {inner} inputs, the tensor {last}", "Export again")
     name, count, perm = node.outputs[0], math.prod(rows), {"perm": [0, 2, 1]}
     flat = draft.viewed(source, (count, inner), f"{name}.rows")
     turned = draft.operate(f"{name}.rows", "Transpose", perm, (flat,), (inner, count))

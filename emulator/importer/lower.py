@@ -69,7 +69,7 @@ def load_model(source: str | os.PathLike[str] | onnx.ModelProto, integer_input: 
     except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as e:
         why = (str(e).strip().splitlines() or [""])[0][:200]
         found = f"its parts do not fit together ({type(e).__name__}: {why})"
-        raise ModelError(f"importing the model {graph.name}", found, "check the file with onnx.checker, or report it") from e
+        raise ModelError(f"Importing the model {graph.name}", found, "Check the file with onnx.checker, or report it") from e
 
 
 def _network(graph: Graph, integer_input: bool | None) -> Network:
@@ -77,10 +77,10 @@ def _network(graph: Graph, integer_input: bool | None) -> Network:
     lowerings: dict[str, Lowering] = {**_LOWERINGS, **dict.fromkeys(_SHAPES, partial(arrange.lower_reshape, batch=_only(batches)))}
     lower = partial(_lower, lowerings=lowerings)
     draft = Draft(graph.name, binary.compare, lower, frozenset(port.name for port in graph.outputs))
-    asked = f"importing the model {graph.name}"
+    asked = f"Importing the model {graph.name}"
     if not graph.inputs or not graph.outputs:
         found = f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
-        raise ModelError(asked, found, "export a network that maps an input to an output")
+        raise ModelError(asked, found, "Export a network that maps an input to an output")
     rest = _fold_constants(draft, graph)
     integers = _wanted(graph, integer_input)
     for port in graph.inputs:
@@ -144,10 +144,10 @@ def _place_input(draft: Draft, port: Port, asked: str, integers: bool) -> None:
     dims = port.dims
     if not dims or any(d is None or d < 1 for d in dims[1:]):
         shape = "unknown" if dims is None else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
-        do = "export it with a batch as first dimension and every other one fixed"
+        do = "Export it with a batch as first dimension and every other one fixed"
         raise ModelError(asked, f"the input {port.name!r} has the shape {shape}", do)
     if port.dtype not in _INPUT_TYPES:
-        raise ModelError(asked, f"the input {port.name!r} is {port.dtype}", f"supported are {', '.join(_INPUT_TYPES)}")
+        raise ModelError(asked, f"the input {port.name!r} is {port.dtype}", f"Supported are {', '.join(_INPUT_TYPES)}")
     check_size(ValueSpec(port.name, "float", tuple(int(d) for d in dims[1:] if d is not None)))
     shape_ = tuple(int(d) for d in dims[1:] if d is not None)
     encoding = encoding_of(np.dtype(port.dtype)) if port.dtype in ("int8", "uint8", "int16", "uint16") else None
@@ -194,7 +194,7 @@ def _finish_output(draft: Draft, name: str, asked: str) -> str:
     """Make a graph output a value of its own name."""
     symbol = draft.symbol(name)
     if isinstance(symbol, Constant):
-        raise ModelError(asked, f"the output {name!r} does not depend on the inputs", "export the model again")
+        raise ModelError(asked, f"the output {name!r} does not depend on the inputs", "Export the model again")
     real = Real(symbol.value, symbol.shape) if isinstance(symbol, Codes) else draft.real(name)
     if real.value != name or draft.values[real.value].shape != real.shape:
         draft.reshaped(real, name, f"{name}.output")

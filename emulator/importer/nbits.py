@@ -21,12 +21,12 @@ from memmodels.errors import ModelError
 
 def lower_matmul_nbits(draft: Draft, node: Node) -> Symbol:
     """A MatMul (and Add, if there is a bias) with the unpacked weight, which is stored as its packed bits."""
-    asked, given = f"importing {node}", node.attributes
+    asked, given = f"Importing {node}", node.attributes
     outputs, inputs, block = (int(given.get(key, 0)) for key in ("N", "K", "block_size"))
     bits = int(given.get("bits", 4))
     packed, scale, zero = (draft.constant(node, place) for place in (1, 2, 3))
     if node.input(4) or packed is None or scale is None:
-        raise ModelError(asked, "it has a group index, or no weights", "export the model without g_idx")
+        raise ModelError(asked, "it has a group index, or no weights", "Export the model without g_idx")
     if bits not in (2, 4, 8) or min(outputs, inputs, block) < 1 or packed.array.dtype != np.uint8:
         found = f"N {outputs}, K {inputs}, {bits} bits in blocks of {block}, held as {packed.array.dtype}"
         raise ModelError(asked, found, "2-, 4- or 8-bit weights packed in uint8 are supported")
@@ -36,10 +36,10 @@ def lower_matmul_nbits(draft: Draft, node: Node) -> Symbol:
     points = np.full((outputs, blocks), 1 << (bits - 1), np.int32)
     if zero is not None:
         if zero.array.dtype != np.uint8:
-            raise ModelError(asked, f"its zero points are {zero.array.dtype}", "integer zero points (packed uint8) are supported")
+            raise ModelError(asked, f"its zero points are {zero.array.dtype}", "Integer zero points (packed uint8) are supported")
         points = _unpacked(zero.array, bits, outputs, blocks, asked)
     if scale.array.size != outputs * blocks:
-        raise ModelError(asked, f"it has {scale.array.size} scales, and {outputs} x {blocks} are needed", "export the model again")
+        raise ModelError(asked, f"it has {scale.array.size} scales, and {outputs} x {blocks} are needed", "Export the model again")
     scales = scale.array.astype(np.float32).reshape(outputs, blocks)
     quantized = Quantized(codes.T, Encoding("unsigned", bits), scales.T, points.T, 0, block)
     weight = f"{packed.origin}.weight"
@@ -59,6 +59,6 @@ def _unpacked(packed: Array, bits: int, rows: int, columns: int, asked: str) -> 
     row_bytes = -(-columns // per_byte)
     if packed.size != rows * row_bytes:
         found = f"its packed tensor has {packed.size} bytes, and {rows} x {row_bytes} are needed"
-        raise ModelError(asked, found, "export the model again")
+        raise ModelError(asked, found, "Export the model again")
     parts = packed.reshape(rows, row_bytes, 1) >> (np.arange(per_byte, dtype=np.uint8) * bits)
     return np.asarray((parts & ((1 << bits) - 1)).reshape(rows, -1)[:, :columns].astype(np.int32))

@@ -25,7 +25,7 @@ def parameters(draft: Draft, node: Node, place: int = 1) -> tuple[Floats, int, s
     """Scale (scalar or per channel), zero point and type of a Q or DQ node; `place` is where the scale stands."""
     scale, zero = draft.constant(node, place), draft.constant(node, place + 1)
     if scale is None:
-        raise ModelError(f"importing {node}", "its scale is missing", "export the model again")
+        raise ModelError(f"Importing {node}", "its scale is missing", "Export the model again")
     check_scale(node, scale.array)
     if zero is not None:
         check_zero_point(node, zero.array, scale.array)
@@ -46,7 +46,7 @@ def lower_dequantize(draft: Draft, node: Node) -> Symbol:
     if isinstance(source, Real) and source.dtype != "float32" and _simple(draft, node, source.shape):
         return lower_float(draft, node)  # integers that no layer of codes could hold
     if not isinstance(source, Codes):
-        raise ModelError(f"importing {node}", "its input is not an integer tensor", "export the model again")
+        raise ModelError(f"Importing {node}", "its input is not an integer tensor", "Export the model again")
     if not _simple(draft, node, source.shape):
         return lower_float(draft, node)
     return codes_on(draft, node, 0)
@@ -60,7 +60,7 @@ def _simple(draft: Draft, node: Node, shape: tuple[int, ...]) -> bool:
         axis = int(node.attributes.get("axis", 1)) % (len(shape) + 1)
         if scale.array.ndim == 1 and scale.array.size > 1 and (axis == 0 or scale.array.size != shape[axis - 1]):
             found = f"it has {scale.array.size} scales along axis {axis} of [N, {', '.join(map(str, shape))}]"
-            raise ModelError(f"importing {node}", found, "use one scale, or one per channel")
+            raise ModelError(f"Importing {node}", found, "Use one scale, or one per channel")
     if int(node.attributes.get("block_size", 0)):
         return False
     return zero is None or bool(np.all(zero.array == zero.array.reshape(-1)[:1]))
@@ -70,14 +70,14 @@ def codes_on(draft: Draft, node: Node, place: int) -> Grid:
     """The codes at an input, read on the grid that the next two inputs say."""
     source = draft.symbol(node.input(place))
     if not isinstance(source, Codes):
-        raise ModelError(f"importing {node}", f"its input {node.input(place)!r} is not an integer tensor", "export the model again")
+        raise ModelError(f"Importing {node}", f"its input {node.input(place)!r} is not an integer tensor", "Export the model again")
     scale, zero, dtype = parameters(draft, node, place + 1)
     spec = draft.values[source.value]
     if dtype is not None and held_type(dtype) != spec.dtype:
         found = f"its zero point is {dtype} and its input {spec.dtype}"
-        raise ModelError(f"importing {node}", found, "they must have one type; export the model again")
+        raise ModelError(f"Importing {node}", found, "They must have one type; export the model again")
     if scale.ndim and (source.shape != spec.shape or scale.size != spec.channels or node.attributes.get("axis", 1) != 1):
-        raise ModelError(f"importing {node}", f"it has {scale.size} scales", "use one scale, or one per channel")
+        raise ModelError(f"Importing {node}", f"it has {scale.size} scales", "Use one scale, or one per channel")
     value = source.value
     if spec.zero_point != zero or not np.array_equal(spec.scale, scale):
         value = renamed(draft, node, spec, scale, zero)
@@ -117,7 +117,7 @@ def lower_quantize(draft: Draft, node: Node) -> Symbol:
         dtype = _output_type(node)
     encoding = encoding_of(np.dtype(dtype) if dtype[-2:] in ("t8", "16", "32") else _narrow(dtype))
     if encoding is None or encoding.bits > 16:
-        raise ModelError(f"importing {node}", f"it quantizes to {dtype}", "2- to 16-bit integers are supported")
+        raise ModelError(f"Importing {node}", f"it quantizes to {dtype}", "2- to 16-bit integers are supported")
     target = ValueSpec(draft.free(node.outputs[0]), "codes", (), held_type(dtype), scale, zero)
     reach = Reach(encoding.low, encoding.high)
     return quantize_to(draft, node, source, target, reach)
@@ -159,7 +159,7 @@ def _output_type(node: Node) -> str:
 def _held(node: Node, real: Real) -> tuple[int, ...]:
     if len(real.shape) not in (1, 3) or real.dtype != "float32":
         found = f"its input is {real.dtype} of the shape [N, {', '.join(map(str, real.shape))}]"
-        raise ModelError(f"importing {node}", found, "integer layers take float32 of [N, K] or [N, C, H, W]")
+        raise ModelError(f"Importing {node}", found, "Integer layers take float32 of [N, K] or [N, C, H, W]")
     return real.shape
 
 

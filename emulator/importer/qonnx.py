@@ -42,7 +42,7 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
         array = floatops.apply(key, node.opset, node.attributes, arrays)
         quantized = _quantized(node, arrays, array) if node.op_type == "Quant" else None
     except (ValueError, IndexError, TypeError, OverflowError) as e:
-        raise ModelError(f"folding {node}", f"its constant inputs do not fit ({e})", "export the model again") from None
+        raise ModelError(f"Folding {node}", f"its constant inputs do not fit ({e})", "Export the model again") from None
     return Constant(array, origin, quantized)
 
 
@@ -72,17 +72,17 @@ def lower_quant(draft: Draft, node: Node) -> Symbol:
     """A tensor onto an integer grid."""
     given = [draft.constant(node, place) for place in range(1, 4)]
     if any(c is None for c in given):
-        raise ModelError(f"importing {node}", "an input is missing", "export the model again")
+        raise ModelError(f"Importing {node}", "an input is missing", "Export the model again")
     scale, zero, bits = (c.array for c in given if c is not None)
     check_scale(node, scale)
     symbol = draft.symbol(node.input(0))
     if isinstance(symbol, Codes | Constant):
-        raise ModelError(f"importing {node}", "its input is no float tensor", "export the model again")
+        raise ModelError(f"Importing {node}", "its input is no float tensor", "Export the model again")
     try:
         low, high = operators.code_limits(node.attributes, float(bits.reshape(-1)[0]))
         mode, _ = operators.rounding(node.attributes, "ROUND")
     except ValueError as e:
-        raise ModelError(f"importing {node}", f"it has {e}", "see the QONNX operators") from None
+        raise ModelError(f"Importing {node}", f"it has {e}", "See the QONNX operators") from None
     if (
         len(symbol.shape) not in (1, 3)
         or not scale.size == zero.size == 1
@@ -168,9 +168,9 @@ def lower_trunc(draft: Draft, node: Node) -> Symbol:
         low, high = operators.code_limits(signed, bits if len(rest) == 2 else bits + 1)
         operators.rounding(node.attributes, "FLOOR")
     except ValueError as e:
-        raise ModelError(f"importing {node}", f"it has {e}", "see the QONNX operators") from None
+        raise ModelError(f"Importing {node}", f"it has {e}", "See the QONNX operators") from None
     if len(rest) == 1 and bits_in < bits:
-        raise ModelError(f"importing {node}", f"it widens {bits_in} bits to {bits}", "export the model again")
+        raise ModelError(f"Importing {node}", f"it widens {bits_in} bits to {bits}", "Export the model again")
     return _onto(draft, node, symbol, _target(draft, node, low, high, np.float32(out_scale), 0), Reach(low, high))
 
 
@@ -178,13 +178,13 @@ def lower_multi_threshold(draft: Draft, node: Node) -> Symbol:
     """How many thresholds are reached: one threshold of scale 2 is a sign, several are counted on integers."""
     given, symbol = draft.constant(node, 1), draft.symbol(node.input(0))
     if given is None or given.array.ndim != 2 or isinstance(symbol, Codes | Constant):
-        raise ModelError(f"importing {node}", "its thresholds are no matrix, or its input no floats", "export the model again")
+        raise ModelError(f"Importing {node}", "its thresholds are no matrix, or its input no floats", "Export the model again")
     thresholds = np.sort(given.array.astype(np.float32), axis=1)
     scale, offset = np.float32(node.attributes.get("out_scale", 1.0)), np.float32(node.attributes.get("out_bias", 0.0))
     channels, count = symbol.shape[0], thresholds.shape[1]
     if thresholds.shape[0] not in (1, channels) or not np.all(np.isfinite(thresholds)) or not scale > 0:
         found = f"its thresholds have the shape {list(given.array.shape)}, its scale is {scale}"
-        raise ModelError(f"importing {node}", found, "one row of finite numbers per channel is needed")
+        raise ModelError(f"Importing {node}", found, "One row of finite numbers per channel is needed")
     if len(symbol.shape) not in (1, 3) or not isinstance(symbol, Grid | Real):
         return _as_written(draft, node)
     if count == 1 and (isinstance(symbol, Real) or symbol.pads == NO_PADS):

@@ -154,7 +154,7 @@ def _target(draft: Draft, node: Node, place: int) -> tuple[ValueSpec, Reach]:
     scale, zero, dtype = parameters(draft, node, place)
     encoding = encoding_of(np.dtype(dtype or "uint8"))
     if scale.ndim or encoding is None:
-        raise ModelError(f"importing {node}", f"it quantizes to {dtype} with {scale.size} scales", "use 8 bits and one scale")
+        raise ModelError(f"Importing {node}", f"it quantizes to {dtype} with {scale.size} scales", "Use 8 bits and one scale")
     return ValueSpec(draft.free(node.outputs[0]), "codes", (), dtype or "uint8", scale, zero), Reach(encoding.low, encoding.high)
 
 
@@ -188,7 +188,7 @@ def lower_global_average(draft: Draft, node: Node) -> Symbol:
     grid = codes_on(draft, node, 0)
     target, reach = _target(draft, node, 3)
     if node.attributes.get("channels_last", 0) or len(grid.shape) != 3 or draft.values[grid.value].shape != grid.shape:
-        raise ModelError(f"importing {node}", "it is channels-last, or no image", "export the model with channels first")
+        raise ModelError(f"Importing {node}", "it is channels-last, or no image", "Export the model with channels first")
     channels, height, width = grid.shape
     name = draft.free(f"{node.outputs[0]}.acc")
     reached, count = draft.reach[grid.value], height * width
@@ -204,7 +204,7 @@ def lower_codes(draft: Draft, node: Node) -> Symbol:
     """QLinearAveragePool and QLinearSoftmax: onnxruntime's own arithmetic, on codes, by the table of operators."""
     source = draft.symbol(node.input(0))
     if not isinstance(source, Codes) or len(source.shape) not in (1, 3):
-        raise ModelError(f"importing {node}", "its input is no image of codes", "quantize the tensor before")
+        raise ModelError(f"Importing {node}", "its input is no image of codes", "Quantize the tensor before")
     target, reach = _target(draft, node, 3)
     constants = [draft.constant(node, i) for i in range(1, 5)]
     operands = [None, *(floatops.ABSENT if c is None else c.array for c in constants)]

@@ -80,34 +80,34 @@ def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
 
 def _parse(path: Path) -> onnx.ModelProto:
     """The file as a protobuf message, whatever it says."""
-    asked = f"reading the model {path}"
+    asked = f"Reading the model {path}"
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(asked, "there is no such file", "give the path of an ONNX file") from None
+        raise InputError(asked, "there is no such file", "Give the path of an ONNX file") from None
     except (OSError, MemoryError) as e:
-        raise InputError(asked, f"it cannot be read ({e})", "give the path of a readable ONNX file") from None
+        raise InputError(asked, f"it cannot be read ({e})", "Give the path of a readable ONNX file") from None
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except Exception:
         found = "it is empty" if not data else f"its {len(data)} bytes are not an ONNX model, or it is truncated"
-        raise ModelError(asked, found, "export or download the file again") from None
+        raise ModelError(asked, found, "Export or download the file again") from None
     return model
 
 
 def _checked(model: onnx.ModelProto, folder: Path, name: str) -> Graph:
-    asked = f"reading the model {name}"
+    asked = f"Reading the model {name}"
     if not model.ir_version or not model.HasField("graph") or not model.opset_import:
         raise ModelError(
-            asked, "it has no ONNX graph: it is not an ONNX model, or it is truncated", "export or download the file again"
+            asked, "it has no ONNX graph: it is not an ONNX model, or it is truncated", "Export or download the file again"
         )
     opset = _check_versions(model, asked)
     for tensor in _tensors(model):
         _check_tensor(tensor, folder, asked)
     _check_names(model.graph, asked)
     if not all(isinstance(text, str) for node in model.graph.node for text in (node.op_type, *node.input, *node.output)):
-        raise ModelError(asked, "a name in its graph is not text", "the file is damaged; export or download it again")
+        raise ModelError(asked, "a name in its graph is not text", "The file is damaged; export or download it again")
     if model.functions:
         model = _inlined(model, asked)
     return _graph(model, folder, name, opset, asked)
@@ -120,7 +120,7 @@ def _inlined(model: onnx.ModelProto, asked: str) -> onnx.ModelProto:
     try:
         return inline_local_functions(model)
     except Exception as e:
-        raise ModelError(asked, f"its functions cannot be read ({_first_line(e)})", "check the file with onnx.checker") from None
+        raise ModelError(asked, f"its functions cannot be read ({_first_line(e)})", "Check the file with onnx.checker") from None
 
 
 def _graph(model: onnx.ModelProto, folder: Path, name: str, opset: int, asked: str) -> Graph:
@@ -147,29 +147,29 @@ def _check_versions(model: onnx.ModelProto, asked: str) -> int:
         raise ModelError(
             asked,
             f"it uses opset {opset} and IR {model.ir_version}, newer than opset {newest} and IR {newest_ir}, the newest known here",
-            "export it with an older opset, or update the onnx package",
+            "Export it with an older opset, or update the onnx package",
         )
     return int(opset)
 
 
 def _check_names(graph: onnx.GraphProto, asked: str) -> None:
     if graph.sparse_initializer:
-        raise ModelError(asked, "it has sparse initializers", "store the weights as dense tensors")
+        raise ModelError(asked, "it has sparse initializers", "Store the weights as dense tensors")
     initializers = {t.name for t in graph.initializer}
     made = [t.name for t in graph.initializer] + [i.name for i in graph.input if i.name not in initializers]
     made += [name for node in graph.node for name in node.output if name]
     twice = [name for name, count in Counter(made).items() if count > 1]
     if twice:
-        raise ModelError(asked, f"the name {twice[0]!r} is given to more than one tensor", "export the model again")
+        raise ModelError(asked, f"the name {twice[0]!r} is given to more than one tensor", "Export the model again")
     known = set(made)
     for node in graph.node:
         for name in node.input:
             if name and name not in known:
                 found = f"the node {node.name!r} ({node.op_type}) reads {name!r}, which nothing makes"
-                raise ModelError(asked, found, "export the model again")
+                raise ModelError(asked, found, "Export the model again")
     for output in graph.output:
         if output.name not in known:
-            raise ModelError(asked, f"the output {output.name!r} is made by no node", "export the model again")
+            raise ModelError(asked, f"the output {output.name!r} is made by no node", "Export the model again")
 
 
 def _in_order(nodes: list[Node], known: set[str], outputs: list[str], asked: str) -> tuple[Node, ...]:
@@ -181,12 +181,12 @@ def _in_order(nodes: list[Node], known: set[str], outputs: list[str], asked: str
         needed = {name for name in node.inputs if name and name not in known}
         for name in needed:
             if name not in makers:
-                raise ModelError(asked, f"{node} reads {name!r}, which nothing makes", "export the model again")
+                raise ModelError(asked, f"{node} reads {name!r}, which nothing makes", "Export the model again")
             readers.setdefault(name, []).append(i)
         waiting[i] = len(needed)
     for name in outputs:
         if name not in makers and name not in known:
-            raise ModelError(asked, f"the output {name!r} is made by no node", "export the model again")
+            raise ModelError(asked, f"the output {name!r} is made by no node", "Export the model again")
     ready, ordered = deque(i for i, n in waiting.items() if n == 0), []
     while ready:
         node = nodes[ready.popleft()]
@@ -198,7 +198,7 @@ def _in_order(nodes: list[Node], known: set[str], outputs: list[str], asked: str
                     ready.append(i)
     if len(ordered) < len(nodes):
         stuck = next(nodes[i] for i, n in waiting.items() if n > 0)
-        raise ModelError(asked, f"its nodes form a cycle, through {stuck}", "export the model again")
+        raise ModelError(asked, f"its nodes form a cycle, through {stuck}", "Export the model again")
     return tuple(ordered)
 
 
@@ -221,7 +221,7 @@ def _attribute(attribute: AttributeProto, node: str, folder: Path, asked: str) -
     """An attribute as a Python value: a number, text, a tuple of these, or an array."""
     kind = attribute.type
     if kind in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
-        raise ModelError(asked, f"{node} contains a graph", "export the model without If, Loop or Scan")
+        raise ModelError(asked, f"{node} contains a graph", "Export the model without If, Loop or Scan")
     try:
         value = onnx.helper.get_attribute_value(attribute)
         if kind == AttributeProto.TENSOR:
@@ -232,7 +232,7 @@ def _attribute(attribute: AttributeProto, node: str, folder: Path, asked: str) -
             return tuple(text.decode() for text in value)
     except Exception as e:
         found = f"the attribute {attribute.name!r} of {node} cannot be read ({_first_line(e)})"
-        raise ModelError(asked, found, "export the model again") from None
+        raise ModelError(asked, found, "Export the model again") from None
     return tuple(value) if kind in (AttributeProto.INTS, AttributeProto.FLOATS) else value
 
 
@@ -282,10 +282,10 @@ def _check_tensor(tensor: onnx.TensorProto, folder: Path, asked: str) -> None:
         raise ModelError(
             asked,
             f"the tensor {tensor.name!r} claims the shape {list(tensor.dims)}, {elements} elements",
-            f"the limit is {MAX_ELEMENTS} elements; check where the file comes from",
+            f"The limit is {MAX_ELEMENTS} elements; check where the file comes from",
         )
     if tensor.data_type not in _TYPES:
-        raise ModelError(asked, f"the tensor {tensor.name!r} has ONNX type {tensor.data_type}", "use float or integer tensors")
+        raise ModelError(asked, f"the tensor {tensor.name!r} has ONNX type {tensor.data_type}", "Use float or integer tensors")
     bits = _bits(tensor.data_type)
     size = -(-elements * bits // 8)
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -308,7 +308,7 @@ def _bits(data_type: int) -> int:
 def _demand_length(tensor: onnx.TensorProto, held: int, wanted: int, what: str, asked: str) -> None:
     if held != wanted:
         found = f"the tensor {tensor.name!r} of shape {list(tensor.dims)} needs {wanted} {what} and has {held}"
-        raise ModelError(asked, found, "the file is damaged; export or download it again")
+        raise ModelError(asked, found, "The file is damaged; export or download it again")
 
 
 def _check_external(tensor: onnx.TensorProto, size: int, folder: Path, asked: str) -> None:
@@ -317,7 +317,7 @@ def _check_external(tensor: onnx.TensorProto, size: int, folder: Path, asked: st
     location = entries.get("location", "")
     inside = folder.resolve()
     target = (inside / location).resolve()
-    do = f"put the data file into {inside} and name it relative to that folder"
+    do = f"Put the data file into {inside} and name it relative to that folder"
     if not location or Path(location).is_absolute() or not target.is_relative_to(inside):
         found = f"the tensor {tensor.name!r} lies in {location!r}, outside the model's folder"
         raise ModelError(asked, found, do)
@@ -326,8 +326,8 @@ def _check_external(tensor: onnx.TensorProto, size: int, folder: Path, asked: st
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
     except ValueError:
-        raise ModelError(asked, f"the tensor {tensor.name!r} has no valid offset or length", "export the model again") from None
+        raise ModelError(asked, f"the tensor {tensor.name!r} has no valid offset or length", "Export the model again") from None
     _demand_length(tensor, length, size, "bytes", asked)
     if offset < 0 or offset + length > target.stat().st_size:
         found = f"{location!r} has {target.stat().st_size} bytes; the tensor {tensor.name!r} needs {offset + length}"
-        raise ModelError(asked, found, "the data file is truncated; export or download it again")
+        raise ModelError(asked, found, "The data file is truncated; export or download it again")

@@ -17,7 +17,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     """The unsigned bytes of an IDX file, plain or gzip, in the shape that its header states."""
 
     def refusal(found: str) -> InputError:
-        return InputError(f"reading {path} as an IDX file", found, "name a file of unsigned bytes in IDX format, plain or gzip")
+        return InputError(f"Reading {path} as an IDX file", found, "Name a file of unsigned bytes in IDX format, plain or gzip")
 
     try:
         raw = Path(path).read_bytes()

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.out.is_dir() or not options.out.parent.is_dir():
             found = "it is a folder" if options.out.is_dir() else "its folder does not exist"
-            raise OutputError(f"writing the network to {options.out}", found, "name a file in a folder that exists")
+            raise OutputError(f"Writing the network to {options.out}", found, "Name a file in a folder that exists")
         model = make(options.network, options.data_dir, options.seed, options.epochs)
     except WeakcellError as error:
         print(error, file=sys.stderr)

@@ -23,7 +23,7 @@ class Part:
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
             found = f"{len(self.images)} images, {len(self.labels)} labels"
-            raise InputError("pairing images with labels", found, "take both files from the same data set")
+            raise InputError("Pairing images with labels", found, "Take both files from the same data set")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,7 +55,7 @@ def digits(folder: Path) -> Dataset:
         with np.load(path, allow_pickle=False) as arrays:
             train, test = (Part(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"reading the digits from {path}", str(error), "leave --data-dir out for the shipped ones") from error
+        raise InputError(f"Reading the digits from {path}", str(error), "Leave --data-dir out for the shipped ones") from error
     return Dataset("digits", *train.split(200), test)
 
 

@@ -257,8 +257,8 @@ def demand_equal(ours: np.ndarray, reference: np.ndarray, tolerance: float = 0.0
     distance = np.abs(ours - reference)
     if (wrong := int((~(distance <= tolerance)).any(1).sum())) > share * len(ours):
         raise ModelError(
-            "exporting the network to ONNX",
+            "Exporting the network to ONNX",
             f"onnxruntime differs from torch on {wrong} of {len(ours)} images, by up to {distance.max():g}",
-            "report it with the command, or train with another --seed",
+            "Report it with the command, or train with another --seed",
         )
     return wrong

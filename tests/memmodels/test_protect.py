@@ -498,7 +498,7 @@ def test_stacks_are_built_outermost_first() -> None:
 
 REFUSED = {
     "scded+uniform:ber=0": "parity, secded, msb, interleave",
-    "secded[policy=ignore]+uniform:ber=0": "erase, raw, raise",
+    "secded[policy=ignore]+uniform:ber=0": "erase, drop, raw, raise",
     "secded[mode=raw]+uniform:ber=0": "It has: policy",
     "secded[policy]+uniform:ber=0": "'policy' is not key=value",
     "secded[]+uniform:ber=0": "is not key=value",
