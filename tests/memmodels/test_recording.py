@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from memories import LAYOUTS, READS, Case, FakeBoard, FakeTransport, contents, get, put
 from test_catalogue import one_paragraph
-from test_protect import CONTRACT, of_case
+from test_protect_seam import CONTRACT, of_case
 
 from memmodels import Key, Layout, Memory, MemorySpec, open_memory, parse_spec
 from memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError, WeakcellError

@@ -1,0 +1,93 @@
+"""Wrappers by name: round trips, order, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from test_catalogue import one_paragraph
+
+from memmodels import (
+    MemorySpec,
+    open_memory,
+    parse_spec,
+)
+from memmodels.errors import MemorySpecError
+from memmodels.protect import Secded
+from memmodels.protect_cells import Interleaved, SafeHighBits
+from memmodels.protect_spec import KINDS
+
+SPECS = {
+    "secded+uniform:ber=0.01": "secded+uniform:ber=0.01",
+    " secded[ policy = raw ] + interleave[stride=9]+uniform:ber=1e-3": "secded[policy=raw]+interleave[stride=9]+uniform:ber=0.001",
+    "parity[word=8,policy=raise]+sram-28nm-vc707:vdd=0.54": "parity[word=8,policy=raise]+sram-28nm-vc707:vdd=0.54",
+    "msb[planes=2]+sram-14nm": "msb[planes=2]+sram-14nm",
+    "secded+msb[planes=1,store=triple]+interleave+uniform:ber=1e+0": ("secded+msb[planes=1,store=triple]+interleave+uniform:ber=1"),
+}
+
+
+@pytest.mark.parametrize(("text", "written"), SPECS.items())
+def test_specs_with_wrappers_round_trip(text: str, written: str) -> None:
+    spec = parse_spec(text)
+    assert str(spec) == written
+    assert parse_spec(str(spec)) == spec
+    spec.check()
+    open_memory(spec)
+
+
+def test_conditions_are_those_of_the_memory_inside() -> None:
+    spec = parse_spec("secded[policy=raw]+sram-28nm-vc707:vdd=0.6")
+    moved = spec.at(vdd=0.55)
+    assert str(moved) == "secded[policy=raw]+sram-28nm-vc707:vdd=0.55"
+    assert moved.technology.name == "sram-28nm-vc707"
+    whole = MemorySpec(moved.name, moved.technology.resolve(moved.conditions))
+    assert str(whole).startswith("secded[policy=raw]+sram-28nm-vc707:vdd=0.55,")
+    memory = open_memory(whole)
+    assert isinstance(memory, Secded)
+    assert memory.policy == "raw"
+    assert memory.at(vdd=0.58).conditions["vdd"] == 0.58
+    with pytest.raises(MemorySpecError, match=r"0\.54 … 1 V"):
+        memory.at(vdd=0.5)
+
+
+def test_stacks_are_built_outermost_first() -> None:
+    memory = open_memory("secded+msb[planes=3]+interleave[stride=9]+uniform:ber=0.5")
+    assert isinstance(memory, Secded)
+    assert isinstance(memory.inner, SafeHighBits)
+    assert isinstance(memory.inner.inner, Interleaved)
+    assert (memory.inner.planes, memory.inner.inner.stride) == (3, 9)
+
+
+REFUSED = {
+    "scded+uniform:ber=0": "parity, secded, msb, interleave",
+    "secded[policy=ignore]+uniform:ber=0": "erase, drop, raw, raise",
+    "secded[mode=raw]+uniform:ber=0": "It has: policy",
+    "secded[policy]+uniform:ber=0": "'policy' is not key=value",
+    "secded[]+uniform:ber=0": "is not key=value",
+    "secded[policy=raw,policy=raw]+uniform:ber=0": "given twice",
+    "parity[word=7]+uniform:ber=0": "8, 16, 32, 64",
+    "msb[planes=0]+uniform:ber=0": "1 … 64",
+    "msb[planes=1.5]+uniform:ber=0": "whole number",
+    "interleave[stride=x]+uniform:ber=0": "takes a number",
+    "interleave+secded+uniform:ber=0": "next to the memory",
+    "secded+": "Known: uniform",
+    "secded": "Known: uniform",
+    "secded+unifrom:ber=0": "Did you mean uniform?",
+    "secded+uniform:ber=2": "0 … 1",
+    "secded+file:": "names no file",
+    "recording": "names no file",
+}
+
+
+@pytest.mark.parametrize(("text", "said"), REFUSED.items())
+def test_bad_wrappers_are_refused_with_advice(text: str, said: str) -> None:
+    with pytest.raises(MemorySpecError) as caught:
+        parse_spec(text)
+    assert said in one_paragraph(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_every_wrapper_tells_its_overhead(kind: object) -> None:
+    assert kind.title
+    assert kind.overhead
+    for option in kind.options:
+        assert option.help
+        option.check(option.default, kind.name)
