@@ -31,7 +31,7 @@ def mixed_network() -> Network:
 
 
 NETWORKS = {"bnn": small_bnn(), "mixed": mixed_network()}
-SPECS = ["parity[word=32,policy=drop]+uniform:ber=0.003", "secded[policy=drop]+uniform:ber=0.02"]
+SPECS = ["parity[word=32,policy=drop]+uniform:ber=0.01", "secded[policy=drop]+uniform:ber=0.03"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ def test_only_signs_are_reported_as_dropped(width: int) -> None:
     """Wider elements read as zero, as under `erase`; a wrapper around a dropping one passes its marks on."""
     layout = Layout("w", 512, width, erased=5)
     for text in (SPECS[0], f"msb+{SPECS[0]}", f"secded[policy=raw]+{SPECS[0]}"):
-        memory: Memory = open_memory(text.replace("0.003", "0.01"), 2)
+        memory: Memory = open_memory(text, 2)
         bits = np.random.default_rng(0).integers(0, 1 << 64, layout.words, dtype=np.uint64)
         region = memory.write(bits, layout, Key())
         out = np.empty_like(bits)
