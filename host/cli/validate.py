@@ -11,7 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from host.study import Point, Prepared, Study
-    from host.validate import Validation
+    from host.validation.curve import Curve
+    from host.validation.run import Validation
 
 _Reads = Literal["load", "batch", "image", "access"]
 _MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
@@ -19,9 +20,10 @@ _DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x an
 _MEMORY = "The memory of all weights: NAME, NAME:key=value,… or recording:PATH. [default: uniform:ber=0.01]"
 _PLACE = "Put a layer or tensor, or bits of it, elsewhere, as in conv1@7=uniform:ber=0. Repeatable."
 _SWEEP = "Move one condition of the memory, as in ber=0.001:0.1:x2."
-_STRESS = "Choose the BERs at which flips come nearest to the bounds (memories with a `ber`)."
+_STRESS = "Run every image at the BERs that bring its own flips near its own bound (memories with a `ber`)."
+_PREDICT = "Predict the accuracy of every point, beside the measured one."
 _HIDDEN = "Check hidden neurons too (Corollary 1); needs memory for all their sums."
-_OUT = "Write tallies.parquet, violations.parquet, validation.json and the figure into this folder, replacing those there."
+_OUT = "Write tallies, violations and curve (.parquet), validation.json and the figure into this folder, replacing those there."
 
 
 def validate(
@@ -39,6 +41,7 @@ def validate(
     seed: Annotated[int, typer.Option(help="Names all dies and draws.")] = 0,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
     hidden: Annotated[bool, typer.Option("--hidden", help=_HIDDEN)] = False,
+    predict: Annotated[bool, typer.Option("--predict/--no-predict", help=_PREDICT)] = True,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
@@ -65,9 +68,10 @@ def validate(
             "memory": memory, "place": place or [], "trials": trials, "read_every": read_every, "batch": batch, "seed": seed,
         }  # fmt: skip
         optional = {"sweep": sweep, "die": die, "images": images}
-        prepared = _prepare(model, data, data_dir, given | {k: v for k, v in optional.items() if v is not None}, stress)
+        prepared, only = _prepare(model, data, data_dir, given | {k: v for k, v in optional.items() if v is not None}, stress)
         from host.folder import made_folder
-        from host.validate import validate as run
+        from host.validation.curve import curve_of
+        from host.validation.run import validate as run
 
         folder = made_folder(out, "tallies.parquet")
 
@@ -76,18 +80,24 @@ def validate(
             def on_trial(point: Point) -> None:
                 bar.step(point.memory)
 
-            found = run(prepared, first=first_trial, hidden=hidden, threads=threads, on_trial=on_trial)
+            found = run(prepared, first=first_trial, hidden=hidden, threads=threads, only=only, on_trial=on_trial)
+        curve = curve_of(found, threads) if predict else None
         if folder is not None:
             from host.report.validation import write
 
-            write(found, folder, ["weakcell", *sys.argv[1:]])
+            write(found, curve, folder, ["weakcell", *sys.argv[1:]])
     if as_json:
         from host.report.validation import as_dict
 
-        for check in as_dict(found)["checks"]:
+        told = as_dict(found, curve)
+        for check in told["checks"]:
             emit("check", **check)
+        for point in told["curve"] or []:
+            emit("point", **point)
     else:
         _show(found)
+        if curve is not None:
+            _show_curve(found, curve)
     _show_violations(found, hidden, as_json)
     if as_json:
         emit("done", violations=found.broken, ties=found.ties, rounded=found.rounded)
@@ -97,22 +107,21 @@ def validate(
         raise typer.Exit(1)
 
 
-def _prepare(model: str, data: str | None, data_dir: Path | None, given: dict[str, Any], stress: bool) -> Prepared:
+def _prepare(
+    model: str, data: str | None, data_dir: Path | None, given: dict[str, Any], stress: bool
+) -> tuple[Prepared, dict[int, Any]]:
+    """The study, ready, and for its points those images that they are for (none: all)."""
     from host.cli.emulate import study_from
     from host.study import prepare
-    from host.validate import prepare_stressed
+    from host.validation.stress import prepare_stressed
     from memmodels.errors import UsageError
 
     study: Study = study_from(model, data, given)
-
-    def ready(asked: Study) -> Prepared:
-        return prepare(asked, data_dir)
-
     if not stress:
-        return ready(study)
+        return prepare(study, data_dir), {}
     if study.sweep is not None:
         raise UsageError("--stress with --sweep", "both choose the operating points", "Give one of them")
-    return prepare_stressed(study, ready)
+    return prepare_stressed(study, lambda asked: prepare(asked, data_dir))
 
 
 def _show(found: Validation) -> None:
@@ -143,6 +152,28 @@ def _show(found: Validation) -> None:
     show(f"[bold]{escape(title_of(found))}[/]")
     show(table)
     show(f"[dim]{escape(caption_of(found))}[/]")
+
+
+def _show_curve(found: Validation, curve: Curve) -> None:
+    """Predicted against measured accuracy, a line per point."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from host.cli.screen import show
+    from host.cli.table import percent
+
+    sweep = found.prepared.study.sweep
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(sweep.key if sweep else "memory", justify="right" if sweep else "left")
+    for heading in ("measured", "95 % interval", "predicted", "±", "outside"):
+        table.add_column(heading, justify="right")
+    for row in curve.frame.iter_rows(named=True):
+        ends = "" if row["low"] is None else f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}"
+        cells = ["" if row[name] is None else percent(row[name]) for name in ("predicted", "error", "outside")]
+        table.add_row(f"{row['value']:g}" if sweep else row["memory"], percent(row["measured"]), ends, *cells)
+    show(table)
+    if curve.why:
+        show(f"[dim]No prediction: {escape(curve.why)}.[/]")
 
 
 def _show_violations(found: Validation, hidden: bool, as_json: bool) -> None:

@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 
 from host.atomic import write_atomically
-from host.validate import CLAIMS, KEPT, LOST, TIED, TIED_AWAY, CheckSummary, Validation, Violation
+from host.report.style import BLUE, GREY, INK, ORANGE, STYLE
+from host.validation.claims import CLAIMS, KEPT, LOST, TIED, TIED_AWAY, CheckSummary, Violation
+from host.validation.curve import Curve
+from host.validation.run import Validation
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_STRESSED = "Each point runs on those images only whose flips it brings near their bounds"
 
 
 def reproducing(validation: Validation, violation: Violation, hidden: bool) -> Sequence[str]:
@@ -24,6 +28,7 @@ def reproducing(validation: Validation, violation: Violation, hidden: bool) -> S
     return [
         "weakcell", "validate", study.model, *data, "--memory", violation.memory, *places, "--read-every", str(study.read_every),
         "--batch", str(study.batch), "--seed", str(study.seed), *die, "--images", str(len(validation.prepared.dataset)),
+        "--no-predict",
         "--first-trial", str(violation.trial), "--trials", "1", *(["--hidden"] if hidden else []),
     ]  # fmt: skip
 
@@ -42,6 +47,7 @@ def caption_of(validation: Validation) -> str:
     sentences = [
         f"{len(prepared.points)} points ({points}), {study.trials} trials each, weights read per {study.read_every}, seed "
         f"{study.seed}",
+        *([_STRESSED] if validation.images else []),
         "A pair is one image (hidden checks: one neuron of one image) in one trial. Non-vacuous: 1 <= q <= bound; near: besides "
         "q >= 0.9 bound. Pairs of one trial share its flips where weights are read less often than once per image",
         *(f"{check.check}: {CLAIMS[check.check]}" for check in validation.checks),
@@ -52,7 +58,7 @@ def caption_of(validation: Validation) -> str:
     return ". ".join(sentences) + "."
 
 
-def as_dict(validation: Validation) -> dict[str, Any]:
+def as_dict(validation: Validation, curve: Curve | None = None) -> dict[str, Any]:
     """Everything but the tallies, for JSON."""
     margins = validation.margins
     return {
@@ -63,12 +69,16 @@ def as_dict(validation: Validation) -> dict[str, Any]:
         "ties": validation.ties,
         "rounded": validation.rounded,
         "mean_margin": float(margins.mean()) if len(margins) else None,
+        "curve": None if curve is None else curve.frame.to_dicts(),
         "checks": [{**vars(check), "claim": CLAIMS[check.check]} for check in validation.checks],
     }
 
 
-def write(validation: Validation, folder: Path, command: Sequence[str]) -> None:
-    """tallies.parquet (pairs by point, check, bound, q, outcome), violations.parquet, validation.json, validation.png and .svg."""
+def write(validation: Validation, curve: Curve | None, folder: Path, command: Sequence[str]) -> None:
+    """tallies.parquet (pairs by point, check, bound, q, outcome), violations.parquet, validation.json, validation.png and .svg.
+
+    With a curve, curve.parquet: predicted and measured accuracy by point.
+    """
     import polars as pl
 
     columns = {"point": pl.Int64, "check": pl.String, "bound": pl.Int64, "q": pl.Int64, "outcome": pl.Int64}
@@ -85,29 +95,28 @@ def write(validation: Validation, folder: Path, command: Sequence[str]) -> None:
     broken = pl.DataFrame([vars(v) for v in validation.violations], schema={name: kinds.get(name, pl.String) for name in names})
     write_atomically(folder / "tallies.parquet", tallies.write_parquet)
     write_atomically(folder / "violations.parquet", broken.write_parquet)
-    text = json.dumps({**as_dict(validation), "command": list(command)}, indent=2, ensure_ascii=False) + "\n"
+    if curve is not None:
+        write_atomically(folder / "curve.parquet", curve.frame.write_parquet)
+    text = json.dumps({**as_dict(validation, curve), "command": list(command)}, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "validation.json", lambda place: place.write_text(text, encoding="utf-8"))
-    save_figure(validation, [folder / "validation.png", folder / "validation.svg"])
+    save_figure(validation, curve, [folder / "validation.png", folder / "validation.svg"])
 
 
-def save_figure(validation: Validation, paths: Sequence[Path]) -> None:
-    """The histogram of margins, and for each check the flips against the bound: below the line nothing may change."""
+def save_figure(validation: Validation, curve: Curve | None, paths: Sequence[Path]) -> None:
+    """The histogram of margins; predicted and measured accuracy; for each check flips against the bound: below the line nothing may
+    change."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "svg.hashsalt": "weakcell",
-        "svg.fonttype": "none",
-    }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(4.0 * (1 + len(validation.checks)), 4.4), layout="constrained")
-        axes = figure.subplots(1, 1 + len(validation.checks))
-        axes[0].hist(validation.margins, bins=60, color="#0072B2")
+    extra = 1 if curve is None else 2
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(4.0 * (extra + len(validation.checks)), 4.4), layout="constrained")
+        axes = figure.subplots(1, extra + len(validation.checks), squeeze=False)[0]
+        axes[0].hist(validation.margins, bins=60, color=BLUE)
         axes[0].set(title="margins of the clean network", xlabel="highest minus second-highest score", ylabel="images")
-        for place, check in zip(axes[1:], validation.checks, strict=True):
+        if curve is not None:
+            _draw_curve(axes[1], validation, curve)
+        for place, check in zip(axes[extra:], validation.checks, strict=True):
             _draw(place, validation, check)
         figure.suptitle(title_of(validation), fontsize=10, fontweight="bold", x=0.01, ha="left")
         for path in paths:
@@ -115,17 +124,34 @@ def save_figure(validation: Validation, paths: Sequence[Path]) -> None:
             write_atomically(path, lambda place: figure.savefig(place, dpi=150, metadata=undated))  # noqa: B023
 
 
+def _draw_curve(axes: Any, validation: Validation, curve: Curve) -> None:
+    """Points without a swept value stand side by side."""
+    frame, sweep = curve.frame, validation.prepared.study.sweep
+    x = frame["value"].to_numpy() if sweep else np.arange(len(frame))
+    measured, low, high = (100 * frame[name].to_numpy() for name in ("measured", "low", "high"))
+    reach = np.nan_to_num(np.stack([measured - low, high - measured]))
+    axes.errorbar(x, measured, yerr=reach, fmt="o", color=ORANGE, markersize=3, label="measured, 95 % interval")
+    if not curve.why:
+        order = np.argsort(x)
+        axes.plot(x[order], 100 * frame["predicted"].to_numpy()[order], color=BLUE, marker=".", label="predicted")
+    if sweep and sweep.logarithmic:
+        axes.set_xscale("log")
+    labelled = validation.prepared.questions.labels is not None
+    axes.set(title="accuracy" if labelled else "answers unchanged", xlabel=sweep.key if sweep else "point", ylabel="%")
+    axes.legend(frameon=False, fontsize=7)
+
+
 def _draw(axes: Any, validation: Validation, check: CheckSummary) -> None:
     found = [key for key in validation.tally if key[1] == check.check]
     kept = {(bound, q) for _, _, bound, q, outcome in found if outcome == KEPT}
     changed = {(bound, q) for _, _, bound, q, outcome in found if outcome != KEPT}
-    for pairs, colour, label in ((kept, "#8c959f", "kept"), (changed, "#D55E00", "changed")):
+    for pairs, colour, label in ((kept, GREY, "kept"), (changed, ORANGE, "changed")):
         if pairs:
             bounds, flips = zip(*sorted(pairs), strict=True)
             axes.scatter(bounds, flips, s=5, color=colour, alpha=0.5, linewidths=0, label=label, rasterized=True)
     most = max((bound for _, _, bound, _, _ in found), default=1)
     line = np.linspace(0, most, 200)
-    axes.plot(line, line, color="#24292f", linewidth=1, label="q = bound")
+    axes.plot(line, line, color=INK, linewidth=1, label="q = bound")
     axes.set_yscale("symlog", linthresh=10)
     axes.set_ylim(bottom=0)
     claim = f"{check.non_vacuous:,} non-vacuous, {check.near:,} near, {check.violations:,} violations"

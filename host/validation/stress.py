@@ -1,0 +1,73 @@
+"""Where flips come nearest to the bounds: for every image, the bit error rates at which its own q lies just below its own bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.deployment import ReadPolicy
+from host.campaign.executors import default_workers
+from host.study import Prepared, Study
+from host.sweep import Sweep
+from host.validation.trial import Pairs, Task, run_trial
+from host.validation.twin import twin_of
+from memmodels.errors import UsageError
+
+Array = npt.NDArray[Any]
+
+_GRID = tuple(float(f"{x:.3g}") for x in np.geomspace(1e-5, 0.3, 60))
+_PILOTS = 2
+_AIM = 0.96
+"""The share of its bound that an image's q should come to."""
+
+
+def prepare_stressed(study: Study, prepare_with: Callable[[Study], Prepared]) -> tuple[Prepared, dict[int, Array]]:
+    """The study at the rates that its images need, and by point the images that it is for.
+
+    Found by two trials at each of 60 rates: per image and check, the rate whose q, averaged over the trials, comes nearest to 0.96
+    of the bound from below. UsageError if the memory has no `ber`, or weights are read more often than once per trial: a point runs
+    on some of the images only, which must not change what the others read.
+    """
+    if "ber" not in {condition.name for condition in study.memory.technology.conditions}:
+        found = f"{study.memory.name} has no bit error rate to choose"
+        raise UsageError("--stress", found, "Give --memory uniform:ber=…, or --sweep over what that memory has")
+    if study.read_every is not ReadPolicy.LOAD:
+        found = f"weights are read per {study.read_every}, and each rate runs on some of the images only"
+        raise UsageError("--stress", found, "Read them per load, or give --sweep")
+    given = {key: value for key, value in study.memory.conditions.items() if key not in ("p01", "p10")}
+    base = replace(study, memory=replace(study.memory, conditions={**given, "ber": _GRID[0]}))
+    pilot = prepare_with(replace(base, sweep=Sweep("ber", _GRID, True), trials=_PILOTS))
+    images = _nearest(pilot)
+    rates = tuple(_GRID[place] for place in images) or (1e-2,)
+    prepared = prepare_with(replace(base, sweep=Sweep("ber", rates, True)))
+    return prepared, dict(enumerate(images.values()))
+
+
+def _nearest(pilot: Prepared) -> dict[int, Array]:
+    """By place in the grid, the images for which one of the checks comes nearest to its bound there."""
+    twin = twin_of(pilot, hidden=False, by_spec=True)
+    shares: dict[str, Array] = {}
+
+    def run(task: Task) -> tuple[int, list[Pairs]]:
+        return task.point.index, run_trial(pilot, twin, task, None, {}, keep_pairs=True).pairs or []
+
+    tasks = [Task(point, trial) for point in pilot.points for trial in range(_PILOTS)]
+    with ThreadPoolExecutor(default_workers(), thread_name_prefix="pilot") as pool:
+        for place, pairs in pool.map(run, tasks):
+            for check, images, q, bound in pairs:
+                share = shares.setdefault(check, np.zeros((len(_GRID), len(twin.answers))))
+                share[place, images] += np.where(bound >= 1, q / np.maximum(bound, 1), np.inf) / _PILOTS
+    chosen: dict[int, list[Array]] = {}
+    for share in shares.values():
+        share[share > 1] = 0.0  # beyond the bound, or no bound
+        best = np.abs(share - _AIM).argmin(axis=0)
+        for place in np.unique(best):
+            worth = np.flatnonzero((best == place) & (share[place] > 0))
+            if worth.size:
+                chosen.setdefault(int(place), []).append(worth)
+    return {place: np.unique(np.concatenate(chosen[place])) for place in sorted(chosen)}

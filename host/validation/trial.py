@@ -1,0 +1,215 @@
+"""One trial: flips counted per neuron, as flipped weights plus flipped inputs, and set against what the clean twin tolerates.
+
+Any memory serves: only its reads are looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator import margins as mg
+from emulator.deployment import Deployment, ReadPolicy, deploy
+from emulator.run import outputs_under_faults
+from host.execute import MemoriesOf
+from host.study import Point, Prepared
+from host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, Bounds, Tally, Violation
+from host.validation.twin import Twin
+from memmodels.address import set_bits
+
+Array = npt.NDArray[Any]
+
+KEEP_VIOLATIONS = 1000
+
+
+class Pairs(NamedTuple):
+    """One check's pairs of one trial: numbers of the images, flips and bounds."""
+
+    check: str
+    images: Array
+    q: Array
+    bound: Array
+
+
+@dataclass
+class Found:
+    """One trial's findings. score: the accuracy, or without labels the share of answers that stay; pairs: kept if asked for."""
+
+    score: float = 0.0
+    tally: Tally = field(default_factory=Counter)
+    pairs: list[Pairs] | None = None
+    violations: list[Violation] = field(default_factory=list)
+    broken: Counter[str] = field(default_factory=Counter)
+    rounded: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Puts a trial's pairs into its tally. images: their numbers in the data set."""
+
+    point: Point
+    trial: int
+    die: int
+    images: Array
+    extra: Bounds
+    found: Found
+
+    def count(self, check: str, images: Array | None, q: Array, bound: Array, outcome: Array) -> None:
+        """One pair per element; images: which (None: neurons of them)."""
+        base = np.int64(outcome.size and int(q.max(initial=0)) + 1)
+        bound = bound + self.extra.get(check, 0)
+        if self.found.pairs is not None and images is not None:
+            self.found.pairs.append(Pairs(check, self.images[images], q, bound))
+        keys, numbers = np.unique((bound.astype(np.int64) * base + q) * 4 + outcome, return_counts=True)
+        for key, number in zip(keys.tolist(), numbers.tolist(), strict=True):
+            pair, outcome_of = divmod(key, 4)
+            self.found.tally[self.point.index, check, *divmod(pair, int(base)), outcome_of] += number
+
+    def watch(self, check: str, images: Array, places: Callable[[int], str], q: Array, bound: Array, broke: Array) -> None:
+        """Violations: where q <= bound and the claim broke (one entry per claim, images counting along them)."""
+        bound = bound + self.extra.get(check, 0)
+        wrong = np.flatnonzero((q <= bound) & broke)
+        self.found.broken[check] += len(wrong)
+        for i in wrong[: max(0, KEEP_VIOLATIONS - len(self.found.violations))]:
+            self.found.violations.append(
+                Violation(check, self.point.index, self.point.memory, self.trial, self.die, int(self.images[images[i]]),
+                          places(int(i)), int(q[i]), int(bound[i]))
+            )  # fmt: skip
+
+
+def _weight_flips(deployment: Deployment, tensor: str, images: int, batch: int) -> Array:
+    """(images, outputs): flipped stored bits of each output's weights in the read that the image saw."""
+    values = deployment.plan.network.tensors[tensor].values
+    outputs, row = values.shape[0], values.size // values.shape[0]
+    by_read: dict[int, Array] = {}
+    for fault in deployment.faults or ():
+        if fault.slot.tensor != tensor:
+            continue
+        elements = set_bits(fault.flips) // len(fault.slot.planes)
+        counts = np.bincount(elements // row, minlength=outputs)
+        by_read[fault.read] = by_read.get(fault.read, np.zeros(outputs, np.int64)) + counts
+    policy, made = deployment.policy, np.zeros((images, outputs), dtype=np.int64)
+    reads = np.arange(images)
+    if policy in (ReadPolicy.LOAD, ReadPolicy.BATCH):
+        reads //= batch if policy is ReadPolicy.BATCH else max(images, 1)
+    for read, counts in by_read.items():
+        made[reads == read] = counts
+    return made
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One trial of one point, on some of the images (all if None)."""
+
+    point: Point
+    trial: int
+    images: Array | None = None
+
+
+def run_trial(
+    prepared: Prepared, twin: Twin, task: Task, memories: MemoriesOf | None, extra: Bounds, keep_pairs: bool = False
+) -> Found:
+    """One faulty pass, judged. twin: of the task's images. memories, extra: see `run.validate`."""
+    study, point, trial = prepared.study, task.point, task.trial
+    own = None if memories is None else memories(point, trial)
+    deployment = deploy(twin.plan, point.placement, study.read_every, trial, study.seed, study.die, own, record=True)
+    faulty = outputs_under_faults(twin.plan, twin.inputs, deployment, study.batch)
+    images = np.arange(len(twin.answers))
+    found = Found(pairs=[] if keep_pairs else None)
+    judge = _Judge(point, trial, prepared.die_of(trial), images if task.images is None else task.images, extra, found)
+    _judge_output(judge, twin, faulty, _weight_flips(deployment, twin.head.tensor.name, len(images), study.batch))
+    for layer in twin.hidden:
+        _judge_hidden(judge, twin, layer, faulty, _weight_flips(deployment, layer.tensor.name, len(images), study.batch))
+    return found
+
+
+def _judge_output(judge: _Judge, twin: Twin, faulty: Mapping[str, Array], weights: Array) -> None:
+    head, images = twin.head, np.arange(len(twin.answers))
+    scores = head.scores(faulty[head.accumulator])
+    before, after = (x.reshape(len(images), -1) for x in (twin.values[head.input], faulty[head.input]))
+    moved = before != after
+    if head.binary:
+        inputs = moved.sum(axis=1)
+        alone, margins = twin.margins.unique, twin.margins
+        outcome = _outcome(scores, margins.winner)
+        q, bound = weights.sum(axis=1) + head.classes * inputs, mg.output_bound(margins.margin // head.scale[0])
+        judge.count("corollary-2", images[alone], q[alone], bound[alone], outcome[alone])
+        judge.watch("corollary-2", images[alone], lambda i: "output", q[alone], bound[alone], outcome[alone] != KEPT)
+        _judge_pairs(judge, "pair", scores, margins, mg.unit_tolerance(head, margins), weights + inputs[:, None], outcome)
+    margins, greedy = _on_reached_inputs(twin, before, after, moved.any(axis=1))
+    outcome = _outcome(scores, margins.winner)
+    _judge_pairs(judge, "greedy", scores, margins, greedy, weights, outcome)
+    answers = faulty[twin.plan.network.outputs[0]].reshape(len(images), -1).argmax(axis=1)
+    judge.found.score = float(np.mean(answers == (twin.answers if twin.labels is None else twin.labels)))
+    judge.found.rounded += int(
+        np.count_nonzero((outcome == KEPT) & ~moved.any(axis=1) & margins.unique & (answers != twin.answers))
+    )
+
+
+def _on_reached_inputs(twin: Twin, before: Array, after: Array, moved: Array) -> tuple[mg.Margins, Array]:
+    """Margins and greedy counts of the clean output layer on the inputs that reached it."""
+    if not moved.any():
+        return twin.margins, twin.greedy
+    head = twin.head
+    zero = np.asarray(head.tensor.zero_point).reshape(-1, 1)
+    real = (head.tensor.values.reshape(head.classes, -1) - zero).astype(np.float64)
+    step = (after[moved].astype(np.float64) - before[moved]) @ real.T  # exact: integers far below 2^53
+    sums = twin.values[head.accumulator].reshape(len(before), -1).astype(np.int64)
+    sums[moved] += step.astype(np.int64)
+    margins = mg.margins_of(head.scores(sums))
+    can, greedy = twin.flippable[head.tensor.name], twin.greedy.copy()
+    if head.binary and can.rises.all() and can.falls.all():
+        return margins, mg.unit_tolerance(head, margins)
+    part = mg.Margins(margins.scores[moved], margins.winner[moved], margins.gaps[moved], margins.margin[moved])
+    greedy[moved] = mg.greedy_tolerance(head, after[moved], part, can)
+    return margins, greedy
+
+
+def _outcome(scores: Array, winner: Array) -> Array:
+    kept, tied = mg.still_unique(scores, winner)
+    ends = np.where(scores.argmax(axis=1) == winner, TIED, TIED_AWAY)
+    outcome: Array = np.where(kept, KEPT, np.where(tied, ends, LOST))
+    return outcome
+
+
+def _judge_pairs(judge: _Judge, check: str, scores: Array, margins: mg.Margins, bound: Array, flips: Array, outcome: Array) -> None:
+    """Every competitor is watched; an image's pair is that of the competitor with the least room between q and bound."""
+    images, rows = np.flatnonzero(margins.unique), np.arange(len(scores))
+    winner = margins.winner
+    q = flips[rows, winner][:, None] + flips
+    broke = scores >= scores[rows, winner][:, None]
+    other = np.ones(scores.shape, np.bool_)
+    other[rows, winner] = False
+    room = np.where(other, bound - q, np.iinfo(np.int64).max)
+    tightest = room.argmin(axis=1)
+    judge.count(check, images, q[images, tightest[images]], bound[images, tightest[images]], outcome[images])
+    at, c = np.nonzero(other & margins.unique[:, None])
+    judge.watch(check, at, lambda i: f"class {winner[at[i]]} against {c[i]}", q[at, c], bound[at, c], broke[at, c])
+
+
+def _judge_hidden(judge: _Judge, twin: Twin, layer: mg.HiddenLayer, faulty: Mapping[str, Array], weights: Array) -> None:
+    clean, h = mg.sums(twin.values[layer.accumulator]), mg.sums(faulty[layer.accumulator])
+    pivot, q = layer.shaped_pivot, weights[:, :, None, None] + np.zeros(clean.shape, np.int64)
+    before, after = twin.values[layer.input], faulty[layer.input]
+    if layer.binary:
+        moved = (before != after).sum(axis=1, keepdims=True, dtype=np.int64)
+        q += mg.windows_of(moved, layer.layer).sum(axis=-1)[:, None]
+        bounds = {"corollary-1": mg.neuron_bound(clean, pivot), "neuron": mg.neuron_exact(clean, pivot)}
+    elif np.array_equal(before, after):
+        bounds = {"greedy-neuron": twin.neurons[layer.accumulator]}
+    else:
+        return  # pixels do not move; wider hidden inputs that did are not what the count is about
+    broke = ((clean > pivot) != (h > pivot)).reshape(-1)
+    images = np.repeat(np.arange(len(clean)), clean[0].size)
+
+    def place(i: int) -> str:
+        return f"{layer.layer.name}{[int(at) for at in np.unravel_index(i % clean[0].size, clean[0].shape)]}"
+
+    for check, bound in bounds.items():
+        judge.count(check, None, q.reshape(-1), bound.reshape(-1), np.where(broke, LOST, KEPT))
+        judge.watch(check, images, place, q.reshape(-1), bound.reshape(-1), broke)

@@ -1,0 +1,130 @@
+"""The clean twin of all faulty runs: its values, and the flips that they tolerate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator import margins as mg
+from emulator.deployment import ReadPolicy
+from emulator.network import Convolution, Network
+from emulator.plan import Plan, compile_plan
+from emulator.run import infer
+from host.study import Prepared
+from memmodels.errors import UsageError
+
+Array = npt.NDArray[Any]
+
+_HIDDEN_BYTES = 2 << 30
+"""What hidden sums of all images may take."""
+
+
+@dataclass(frozen=True, eq=False)
+class Twin:
+    """The clean network's values, and what they tolerate; shared by all trials."""
+
+    plan: Plan
+    head: mg.OutputLayer
+    hidden: tuple[mg.HiddenLayer, ...]
+    inputs: Mapping[str, Array]
+    values: Mapping[str, Array]
+    margins: mg.Margins
+    flippable: Mapping[str, mg.Flippable]
+    greedy: Array
+    answers: Array
+    labels: Array | None
+    neurons: Mapping[str, Array]
+
+    def of_images(self, images: Array) -> Twin:
+        """The same of some images only."""
+        m = self.margins
+        return replace(
+            self,
+            inputs={name: x[images] for name, x in self.inputs.items()},
+            values={name: x[images] for name, x in self.values.items()},
+            margins=mg.Margins(m.scores[images], m.winner[images], m.gaps[images], m.margin[images]),
+            greedy=self.greedy[images],
+            answers=self.answers[images],
+            labels=None if self.labels is None else self.labels[images],
+            neurons={name: x[images] for name, x in self.neurons.items()},
+        )
+
+
+def twin_of(prepared: Prepared, hidden: bool, by_spec: bool) -> Twin:
+    """Run the clean network once, and work out what its output (and hidden) neurons tolerate.
+
+    by_spec: the memories are those of the SPECs, so that a bit which these never flip does not count. UsageError, ModelError.
+    """
+    network = prepared.network
+    head = mg.output_layer(network)
+    layers = mg.hidden_layers(network) if hidden else ()
+    parts: tuple[mg.OutputLayer | mg.HiddenLayer, ...] = (head, *layers)
+    probes = dict.fromkeys(name for part in parts for name in (part.accumulator, part.input))
+    wide = replace(network, outputs=tuple(dict.fromkeys((*network.outputs, *probes))))
+    _check(prepared, head, layers, wide)
+    plan = compile_plan(wide)
+    inputs = {network.inputs[0]: prepared.dataset.x}
+    values = infer(plan, inputs)
+    margins = mg.margins_of(head.scores(values[head.accumulator]))
+    flippable = {part.tensor.name: _flippable(prepared, part.tensor.name, by_spec) for part in parts}
+    greedy = mg.greedy_tolerance(head, values[head.input], margins, flippable[head.tensor.name])
+    neurons = {}
+    for layer in layers:
+        if not layer.binary:
+            h, x = values[layer.accumulator], values[layer.input]
+            neurons[layer.accumulator] = mg.greedy_neurons(layer, x, h, flippable[layer.tensor.name])
+    return Twin(
+        plan, head, layers, inputs, values, margins, flippable, greedy, prepared.questions.clean, prepared.questions.labels, neurons
+    )
+
+
+def _check(prepared: Prepared, head: mg.OutputLayer, layers: tuple[mg.HiddenLayer, ...], wide: Network) -> None:
+    """UsageError where flips would not be of the weights that a bound speaks of, or where there is too much to hold."""
+    asked = f"Validating {prepared.model.name}"
+    parts: tuple[mg.OutputLayer | mg.HiddenLayer, ...] = (head, *layers)
+    convolutions = [layer for layer in prepared.network.layers if isinstance(layer, Convolution)]
+    watched = {part.tensor.name: part.layer for part in parts}
+    fixed = {part.layer.bias for part in parts if part.layer.bias}
+    if layers:
+        fixed |= {t.name for t in prepared.network.tensors.values() if t.role == "threshold"}
+    others = ("scale", "zero_point", "buffer", "accumulator")
+    fixed |= {name for name, item in prepared.plan.storable.items() if item.role in others}
+    for point in prepared.points:
+        moved = [slot.tensor for slot in point.placement.slots if slot.tensor in fixed]
+        if moved:
+            raise UsageError(
+                asked, f"{moved[0]} can be faulty, and the bounds are about weights and inputs", "Take it out of --place"
+            )
+        if not any(slot.tensor in watched for slot in point.placement.slots) and not point.placement.slots:
+            raise UsageError(asked, "nothing lives in a memory", "Give --memory")
+    for name in watched:
+        if sum(layer.weight == name for layer in convolutions) > 1:
+            raise UsageError(asked, f"the weights {name} are used by two layers", "Validate networks whose layers have their own")
+    if layers and prepared.study.read_every is ReadPolicy.ACCESS:
+        raise UsageError(
+            asked, "with --read-every access each pixel sees weights of its own", "Leave --hidden out, or read per image"
+        )
+    size = sum(int(np.prod(wide.values[name].shape)) for name in wide.outputs) * 16 * len(prepared.dataset)
+    if layers and size > _HIDDEN_BYTES:
+        most = max(1, len(prepared.dataset) * _HIDDEN_BYTES // size)
+        raise UsageError(
+            asked, f"hidden sums of {len(prepared.dataset)} images take {size >> 20} MiB", f"Give --images {most} or less"
+        )
+
+
+def _flippable(prepared: Prepared, tensor: str, by_spec: bool) -> mg.Flippable:
+    """Bits of a tensor that live in some memory at some point; one that is plainly `uniform` flips only where its rate is not 0."""
+    bits = prepared.network.tensors[tensor].encoding.bits
+    rises, falls = np.zeros(bits, np.bool_), np.zeros(bits, np.bool_)
+    for point in prepared.points:
+        for slot in point.placement.slots_of(tensor):
+            spec = point.placement.arrays[slot.array]
+            plain = by_spec and spec.name == "uniform"
+            rates = [spec.conditions.get(key, spec.conditions.get("ber", 0.0)) if plain else 1.0 for key in ("p01", "p10")]
+            rises[list(slot.planes)] |= bool(rates[0])
+            falls[list(slot.planes)] |= bool(rates[1])
+    return mg.Flippable(rises, falls)
