@@ -55,7 +55,7 @@ class Bench:
 def open_bench(
     model: str, data: str | None = None, images: int | None = None, data_dir: Path | None = None, dataset: Dataset | None = None
 ) -> Bench:
-    """Load a network and data (the shipped network's own if None), and let the fault-free network answer.
+    """Load a network and data (if None, those it is shipped with or its metadata name), and let the fault-free network answer.
 
     dataset: takes the place of loading one. images: only the first of them. Raises InputError, ModelError or UsageError.
     """
@@ -65,14 +65,13 @@ def open_bench(
         several = f"the network has the inputs {', '.join(network.inputs)}"
         raise InputError(f"Emulating {found.name}", several, "Emulate networks with one input; weakcell infer takes several")
     if dataset is None:
-        dataset = _data_of(found, data, data_dir)
+        dataset = _data_of(found, data or found.data or network.metadata.get("dataset"), data_dir)
     dataset = dataset.first(images)
     plan = compile_plan(network)
     return Bench(found, dataset, plan, emulator.pose(plan, {network.inputs[0]: dataset.x}, dataset.y))
 
 
-def _data_of(model: Model, data: str | None, data_dir: Path | None) -> Dataset:
-    name = data or model.data
+def _data_of(model: Model, name: str | None, data_dir: Path | None) -> Dataset:
     if name is None:
         asked = f"Emulating {model.name} without data"
         raise UsageError(asked, "it is not a shipped network", "Give --data NAME or --data FILE.npz")

@@ -125,7 +125,7 @@ def _show(table: pl.DataFrame, out: Path, points: tuple[float, ...]) -> None:
     for heading in ("MLM", "of largest", "flips", "time"):
         made.add_column(heading, justify="right")
     for row in table.iter_rows(named=True):
-        cells = ["" if value is None else f"{100 * value:.2f}" for value in accuracies[row["name"]]]
+        cells = ["" if value is None else f"{100 * value:.2f}" for value in accuracies[row["id"]]]
         share, flips = f"{100 * row['margin_share']:.1f} %", f"{row['output_flips']:.1f}"
         made.add_row(row["name"], *cells, f"{row['margin']:.5g}", share, flips, duration(row["train_seconds"]))
     show(made)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from host.train.layers import StoredLayer, as_stored, stored_layers
+from host.train.layers import ReadBack, StoredLayer, as_stored, stored_layers
 from memmodels.address import Layout, Words
 from memmodels.memory import Key, Memory
 
@@ -61,7 +61,7 @@ def flipping(network: nn.Module, memory: Memory, gradient: Gradient = "straight-
             del layer.passes
 
 
-def _reader(layer: StoredLayer, memory: Memory, layout: Layout, gradient: Gradient):  # type: ignore[no-untyped-def]
+def _reader(layer: StoredLayer, memory: Memory, layout: Layout, gradient: Gradient) -> ReadBack:
     def read_back(latent: Tensor, held: Tensor) -> Tensor:
         number = int(layer.passes)
         layer.passes += 1

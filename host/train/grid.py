@@ -44,8 +44,10 @@ def train_all(
     part: which images judge, `validation` for choices or `test` for the end. load: data set by name; each is read once.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not resume and any(folder.glob("*.json")):
-        raise OutputError(f"Training into {folder}", "it holds finished runs", "Add --resume to go on, or name another folder")
+    if not resume and (any(folder.glob("*.json")) or any(folder.glob("*.checkpoint"))):
+        raise OutputError(
+            f"Training into {folder}", "it holds runs, finished or not", "Add --resume to go on, or name another folder"
+        )
     sets: dict[str, Dataset] = {}
     for number, run in enumerate(runs, 1):
         if (folder / f"{run.name}.json").is_file():
@@ -95,31 +97,37 @@ def record_of(
     }
 
 
-_COLUMNS = ("network", "bits", "width", "loss", "flips", "gradient", "epochs", "seed", "data")
+_COLUMNS = ("data", "network", "width", "bits", "loss", "flips", "gradient", "epochs", "images", "seed")
 _FACTS = ("judged_on", "validation_accuracy", "test_accuracy", "largest_output", "margin", "margin_share", "output_flips",
           "neuron_flips_share", "train_seconds", "train_core_seconds", "judge_seconds")  # fmt: skip
 
 
-def collect(folder: Path, names: Sequence[str] | None = None) -> pl.DataFrame:
-    """`runs.csv` and `curves.csv` of the finished runs of a folder, written anew; the runs as a frame, in the order of `names`."""
+def collect(folder: Path, names: Sequence[str] | None = None, into: Path | None = None) -> pl.DataFrame:
+    """`runs.csv` and `curves.csv` of the finished runs of a folder, written anew; the runs as a frame, in the order of `names`.
+
+    into: where the two files go, if not into `folder`. A run's `id` is the end of its name.
+    """
+    into = into or folder
     found = names if names is not None else sorted(path.stem for path in folder.glob("*.json"))
     rows, curves = [], []
     for name in found:
         if not (folder / f"{name}.json").is_file():
             continue
         record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        rows.append({"name": name, **{key: record["run"][key] for key in _COLUMNS}, **{key: record[key] for key in _FACTS}})
+        rows.append(
+            {"id": name[-8:], "name": name, **{key: record["run"][key] for key in _COLUMNS}, **{key: record[key] for key in _FACTS}}
+        )
         curve = pl.read_csv(folder / f"{name}.csv")
-        curves.append(curve.select(pl.lit(name).alias("name"), "value", "trial", pl.col("accuracy").round(6)))
+        curves.append(curve.select(pl.lit(name[-8:]).alias("id"), "value", "trial", pl.col("accuracy").round(6)))
     runs = pl.DataFrame(rows, infer_schema_length=None)
     if rows:
-        write_atomically(folder / "runs.csv", lambda place: runs.write_csv(place, float_precision=6))
-        write_atomically(folder / "curves.csv", pl.concat(curves).write_csv)
+        write_atomically(into / "runs.csv", lambda place: runs.write_csv(place, float_precision=6))
+        write_atomically(into / "curves.csv", pl.concat(curves).write_csv)
     return runs
 
 
 def accuracies_at(folder: Path, points: Sequence[float]) -> pl.DataFrame:
-    """Mean accuracy over trials of every run at each of the points that its sweep holds: `name` and a column per point."""
+    """Mean accuracy over trials of every run at each of the points that its sweep holds: `id` and a column per point."""
     curves = pl.read_csv(folder / "curves.csv")
     columns = [pl.col("accuracy").filter((pl.col("value") - point).abs() < 1e-9).mean().alias(f"{point:g}") for point in points]
-    return curves.group_by("name", maintain_order=True).agg(columns)
+    return curves.group_by("id", maintain_order=True).agg(columns)
