@@ -52,8 +52,9 @@ def sram() -> Figure:
     from memmodels.technologies import block_ram, sram
 
     figure, (chip, ram, columns) = _panels(3, "SRAM")
-    _points(chip, _column("sram_14nm", "v_over_vmin", "ber"), 0, "Stutz et al. 2021 (digitised)")
-    _line(chip, 0.75, 1.0, lambda v: sram.probit(v, sram.SRAM_14NM_MU, sram.SRAM_14NM_S), 0, "Φ((μ − V)/s)")
+    probit = lambda v: sram.probit(v, sram.SRAM_14NM_MU, sram.SRAM_14NM_S)  # noqa: E731
+    _points(chip, _column("sram_14nm", "v_over_vmin", "ber"), 0, "Stutz et al. 2021 (digitised)", law=probit)
+    _line(chip, 0.75, 1.0, probit, 0, "Φ((μ − V)/s)")
     _dress(chip, "14 nm chips", "V / Vmin", "bit error rate")
     for number, (technology, file, bits) in enumerate(
         (
@@ -61,9 +62,10 @@ def sram() -> Figure:
             (block_ram.SRAM_28NM_VC707, "sram_28nm_vc707", 33_751_040),
         )
     ):
-        _points(ram, ((v, n / bits) for v, n in _column(file, "vdd", "faults")), number, f"{technology.name}, counted")
+        rate = lambda v, t=technology: _rate(t, "p10", vdd=v)  # noqa: E731
+        _points(ram, ((v, n / bits) for v, n in _column(file, "vdd", "faults")), number, f"{technology.name}, counted", law=rate)
         low = technology.conditions[0].low or 0.0
-        _line(ram, low, 0.61, lambda v, t=technology: _rate(t, "p10", vdd=v), number, "law")  # type: ignore[misc]
+        _line(ram, low, 0.61, rate, number, "law")
     _dress(ram, "28 nm block RAM, Salami et al. 2018", "VCCBRAM (V)", "P(read 0 | stored 1)")
     _clusters(columns)
     return figure
@@ -113,17 +115,20 @@ def dram() -> Figure:
             rate = lambda t, v=vendor, w=way: dram.activation_rate(v, w, t)  # noqa: E731
             _line(activation, 2.5, 9.99, rate, number, None, style)
         lines = [row for row in table("dram_lines") if row["vendor"] == vendor and float(row["share"])]
-        _points(bad, ((float(row["vdd"]), float(row["share"])) for row in lines), number, f"vendor {vendor}")
+        share = lambda v, w=vendor: dram.bad_lines(w, v)  # noqa: E731
+        _points(bad, ((float(row["vdd"]), float(row["share"])) for row in lines), number, f"vendor {vendor}", law=share)
         lowest, free = dram.VDD_RANGE[vendor]
-        _line(bad, lowest, free - 1e-6, lambda v, w=vendor: dram.bad_lines(w, v), number, None)  # type: ignore[misc]
+        _line(bad, lowest, free - 1e-6, share, number, None)
     activation.axvline(10.0, color="#8c959f", linewidth=1, linestyle=":")
     _dress(activation, "tRCD: first access, 20 °C (no errors from 10 ns)", "tRCD (ns)", "bit error rate, median module", 1e-10)
     _dress(bad, "Low voltage, tRCD = tRP = 10 ns", "VDD (V)", "share of bad 64-byte lines", 1e-9)
     for number, (temperature, vdd) in enumerate((t, v) for t in (20, 70) for v in (1.35, 1.15)):
         rows = [row for row in table("dram_retention") if (float(row["temperature"]), float(row["vdd"])) == (temperature, vdd)]
         label = f"{temperature} °C, {vdd} V"
-        _points(kept, ((float(row["interval"]), float(row["rate"])) for row in rows if float(row["rate"])), number, label)
-        _line(kept, 0.4, 2.048, lambda t, c=temperature, v=vdd: dram.retention_rate(t, c, v), number, None)  # type: ignore[misc]
+        lost = lambda t, c=temperature, v=vdd: dram.retention_rate(t, c, v)  # noqa: E731
+        points = [(float(row["interval"]), float(row["rate"])) for row in rows if float(row["rate"])]
+        _points(kept, points, number, label, law=lost)
+        _line(kept, 0.4, 2.048, lost, number, None)
     kept.set_xscale("log")
     _dress(kept, "Retention, 29 modules", "refresh interval (s)", "share of cells that lose their bit", 1e-14, 1e-6)
     return figure
@@ -234,8 +239,18 @@ def _panels(count: int, title: str) -> tuple[Figure, Any]:
     return figure, figure.subplots(1, count)
 
 
-def _points(axes: Axes, points: Points, colour: int, label: str, marker: str = "o") -> None:
-    x, y = zip(*points, strict=True)
+def decades(points: Points, law: Callable[[float], float]) -> float:
+    """Root mean square of log10(law / point): how far a law passes from the points that it was fitted to."""
+    return math.sqrt(float(np.mean([math.log10(law(x) / y) ** 2 for x, y in points])))
+
+
+def _points(
+    axes: Axes, points: Points, colour: int, label: str, marker: str = "o", law: Callable[[float], float] | None = None
+) -> None:
+    """Points, and in the legend how far the law passes from them."""
+    known = list(points)
+    x, y = zip(*known, strict=True)
+    label = label if law is None else f"{label}, rms {decades(known, law):.2f} decades"
     axes.plot(x, y, linestyle="", marker=marker, markersize=4.5, color=_COLOURS[colour], label=label)
 
 
