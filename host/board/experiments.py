@@ -156,9 +156,9 @@ class _Area:
         start = 0
         while True:
             reply = ask(Command.COMPARE_LOW, self.body(self.pattern) + struct.pack("<I", start))
-            total, listed = struct.unpack_from("<IB", reply)
-            cells += struct.unpack_from(f"<{listed}I", reply, 5)
-            if total == listed:
+            total, listed = self.link.flip_list(reply, start)
+            cells += listed
+            if total == len(listed):
                 return cells
             start = cells[-1] + 1
 

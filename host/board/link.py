@@ -7,6 +7,7 @@ are under way; what stays unanswered is sent again, and after too many silences 
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import struct
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import NamedTuple, Self
 
 from host.board.errors import BoardError, LinkError, VoltageRefused
 from host.board.frames import Decoder, encode
-from host.board.protocol import MAX_CRCS, RECORD_BYTES, VERSION, Board, Command, Info, Pulse, Status
+from host.board.protocol import MAX_CRCS, MAX_FLIPS, RECORD_BYTES, VERSION, Board, Command, Info, Pulse, Status, reply_bytes
 from host.board.transport import Transport
 
 Request = tuple[Command, bytes]
@@ -143,8 +144,17 @@ class Link:
     def differing(self, first: int, count: int, pattern: int, seed: int = 0, start: int = 0) -> tuple[int, list[int]]:
         """How many cells from `start` on differ from a generated pattern, and the first of them, ascending."""
         body = self._one(Command.COMPARE, struct.pack("<HHBII", first, count, pattern, seed, start))
+        return self.flip_list(body, start)
+
+    def flip_list(self, body: bytes, start: int) -> tuple[int, list[int]]:
+        """What COMPARE answers: how many cells differ from `start` on, and the first of them; BoardError if it is no list."""
         total, listed = struct.unpack_from("<IB", body)
-        return total, list(struct.unpack_from(f"<{listed}I", body, 5))
+        if len(body) == 5 + 4 * listed and (listed == min(total, MAX_FLIPS)):
+            cells = list(struct.unpack_from(f"<{listed}I", body, 5))
+            if all(a < b for a, b in itertools.pairwise([start - 1, *cells])):
+                return total, cells
+        self.device_errors += 1
+        raise BoardError("A list of differing cells", "it is not one", "Report this: it should be impossible")
 
     def pulse(self, code: int, dwell_us: int) -> Pulse:
         """Lower the voltage, wait, restore it; VoltageRefused if the board refuses or its register does not confirm."""
@@ -203,7 +213,7 @@ class Link:
         except BaseException:
             self._token = 0
             raise
-        return [self._checked(reply, command) for reply, (command, _) in zip(replies, requests, strict=True)]
+        return [self._checked(reply, *request) for reply, request in zip(replies, requests, strict=True)]
 
     def _exchange(self, requests: Sequence[Request], window: int, extra_s: float) -> list[_Reply]:
         first, total = self._next, len(requests)
@@ -255,10 +265,13 @@ class Link:
         self.counters.frames_sent += 1
         self.transport.write(frame)
 
-    def _checked(self, reply: _Reply, command: Command) -> bytes:
-        if reply.status == Status.OK:
+    def _checked(self, reply: _Reply, command: Command, request: bytes) -> bytes:
+        if reply.status == Status.OK and len(reply.body) in reply_bytes(command, request):
             return reply.body
-        status = Status(reply.status).name if reply.status in list(Status) else f"status {reply.status}"
+        if reply.status == Status.OK:
+            status = f"with {len(reply.body)} bytes"
+        else:
+            status = Status(reply.status).name if reply.status in list(Status) else f"status {reply.status}"
         if reply.status == Status.VOLTAGE_REFUSED:
             raise VoltageRefused(
                 "A pulse", "the firmware refused the voltage", "Choose one from its minimum to nominal, never above"

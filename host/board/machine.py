@@ -182,6 +182,8 @@ class Machine:
         True if those were used up.
         """
         self.uart.feed()
+        if instructions:  # code translated before does not count them
+            self._engine.ctl_flush_tb()
         while not (self.stuck or self.bootsel):
             try:
                 self._engine.emu_start(self._pc, 0xFFFFFFFF, count=instructions)

@@ -1,9 +1,7 @@
-"""Where a board is: `auto`, a port's name, `socket://HOST:PORT`, or `virtual:CHIP`; and a virtual board offered on a TCP port."""
+"""Where a board is: `auto`, a port's name, `socket://HOST:PORT`, or `virtual:CHIP`; and whose flips a virtual board makes."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,8 @@ from host.board.transport import SerialTransport, Transport
 from memmodels.errors import UsageError
 
 if TYPE_CHECKING:
-    from host.board.virtual import OnVoltage, VirtualBoard
+    from host.board.virtual import Flips, OnVoltage, VirtualBoard
+    from memmodels.address import Words
 
 _CELLS_NAME = "arena"
 
@@ -44,14 +43,50 @@ def find_port() -> str:
     return found[0]
 
 
-def virtual_board(chip: str, memory: str | None = None, seed: int = 0, pulses: int = 0) -> VirtualBoard:
-    """A virtual board whose cells are a memory model's."""
+def virtual_board(
+    chip: str,
+    memory: str | None = None,
+    seed: int = 0,
+    pulses: int = 0,
+    *,
+    reads: str | None = None,
+    writes: str | None = None,
+    misbehave: str = "",
+    image: str = "ram",
+) -> Transport:
+    """A virtual board whose cells are a memory model's. pulses: of an earlier session, whose flips are not drawn again.
+
+    memory: what cells lose while the voltage is low. reads, writes: what goes wrong only as they are read, or written, while it is
+    low. misbehave: see `host.board.misbehaviour`. image: ram or flash.
+    """
+    from host.board.misbehaviour import parse_misbehaviour
+    from host.board.noise import NoisyTransport
+
+    wrong = parse_misbehaviour(misbehave)
     try:
         from host.board.virtual import VirtualBoard
 
-        return VirtualBoard(chip, flips_of(memory, seed, pulses) if memory is not None else None)
+        board = VirtualBoard(
+            chip, flips_of(memory, seed, pulses) if memory else None, image, mask_of(reads, seed) if reads else None,
+            mask_of(writes, seed) if writes else None, wrong, seed,
+        )  # fmt: skip
     except ModuleNotFoundError as error:
         raise BoardError(f"A virtual {chip}", f"{error.name} is not installed", "pip install weakcell[virtual]") from error
+    return NoisyTransport(board, wrong.noise, seed) if wrong.noise else board
+
+
+def mask_of(spec: str, seed: int = 0) -> Flips:
+    """Which bits of the arena a memory misreads, at a voltage as in `flips_of`."""
+    flip = flips_of(spec, seed)
+
+    def mask(board: VirtualBoard, volts: float) -> Words:
+        before = board.arena.copy()
+        flip(board, volts)
+        changed = board.arena ^ before
+        board.arena[:] = before
+        return changed
+
+    return mask
 
 
 def flips_of(spec: str, seed: int = 0, pulses: int = 0) -> OnVoltage:
@@ -70,20 +105,3 @@ def flips_of(spec: str, seed: int = 0, pulses: int = 0) -> OnVoltage:
         pulses += 1
 
     return flip
-
-
-def serve(board: Transport, port: int = 0, ready: Callable[[int], None] | None = None) -> None:
-    """Offer a board on 127.0.0.1 to one program after the other, until interrupted. ready: told the port's number."""
-    with socket.create_server(("127.0.0.1", port)) as server:
-        if ready is not None:
-            ready(server.getsockname()[1])
-        while True:
-            client, _ = server.accept()
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with client:
-                try:
-                    while data := client.recv(65536):
-                        board.write(data)
-                        client.sendall(board.read(0.0))
-                except OSError:
-                    continue

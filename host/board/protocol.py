@@ -12,6 +12,7 @@ import numpy.typing as npt
 VERSION = 1
 PAGE = 256
 MAX_CRCS = 64
+MAX_FLIPS = 60
 MAX_DWELL_US = 4_000_000
 CHIPS = {1: "rp2040", 2: "rp2350", 255: "native"}
 
@@ -151,6 +152,20 @@ class Pulse:
 
 
 PULSE_BYTES, RECORD_BYTES = 17, 18
+_REPLY_BYTES = {Command.INFO: 46, Command.WRITE: 2, Command.READ: 2 + PAGE, Command.FILL: 0, Command.PULSE: PULSE_BYTES,
+                Command.SLEEP: RECORD_BYTES}  # fmt: skip
+_LOW = 0x40
+
+
+def reply_bytes(command: Command, request: bytes) -> range:
+    """How long the body of an OK answer to this request may be."""
+    if command & _LOW:
+        plain = reply_bytes(Command(command & ~_LOW), request[5:])
+        return range(plain.start + RECORD_BYTES, plain.stop + RECORD_BYTES, plain.step)
+    if command == Command.COMPARE:
+        return range(5, 5 + 4 * MAX_FLIPS + 1, 4)
+    size = 2 + 4 * request[2] if command == Command.CRCS else _REPLY_BYTES[command]
+    return range(size, size + 1)
 
 
 def pattern_words(pattern: int, seed: int, first: int, count: int) -> npt.NDArray[np.uint32]:

@@ -90,13 +90,28 @@ def serve(
     virtual: Annotated[str, typer.Option(metavar="CHIP", help="rp2350 or rp2040.")] = "rp2350",
     tcp: Annotated[int, typer.Option(metavar="PORT", help="Port on 127.0.0.1; 0 for any.")] = 0,
     memory: FlipsOf = None,
+    reads: Annotated[str | None, typer.Option(metavar="SPEC", help="What reads wrongly while the voltage is low.")] = None,
+    writes: Annotated[str | None, typer.Option(metavar="SPEC", help="What is stored wrongly while the voltage is low.")] = None,
+    misbehave: Annotated[
+        str, typer.Option(metavar="HOW", help="hang=P, reset=P, noise=P, brown-out=VOLTS, ignore-voltage; with commas.")
+    ] = "",
+    image: Annotated[str, typer.Option(help="flash: comes back after a loss of power. ram: does not.")] = "flash",
     seed: Seed = 0,
 ) -> None:
-    """A virtual board on a TCP port, for one program at a time: `weakcell board info --port socket://127.0.0.1:PORT`."""
-    from host.board.ports import serve as serve_board
+    """A virtual board on a TCP port and a pseudo-terminal, so that any serial program can talk to it."""
+    from host.board.build import KINDS
     from host.board.ports import virtual_board
+    from host.board.serving import Offer
+    from host.board.serving import serve as serve_board
     from host.cli.screen import show
+    from memmodels.errors import UsageError
 
-    serve_board(
-        virtual_board(virtual, memory, seed), tcp, lambda port: show(f"{virtual} at socket://127.0.0.1:{port}, until Ctrl-C")
-    )
+    if image not in KINDS:
+        raise UsageError(f"--image {image}", "there is no such image", f"Choose {' or '.join(KINDS)}")
+
+    def tell(offer: Offer) -> None:
+        also = f" and {offer.terminal}" if offer.terminal else ""
+        show(f"{virtual} at socket://127.0.0.1:{offer.port}{also}, until Ctrl-C")
+
+    board = virtual_board(virtual, memory, seed, reads=reads, writes=writes, misbehave=misbehave, image=image)
+    serve_board(board, tcp, tell)

@@ -10,10 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from host.board.build import can_build
-from host.board.errors import BoardError
+from host.board.errors import BoardError, VoltageRefused
+from host.board.experiments import Experiment, Setting, run_experiment
 from host.board.link import Link
-from host.board.ports import flips_of, serve, virtual_board
+from host.board.ports import flips_of, virtual_board
 from host.board.protocol import Pattern
+from host.board.serving import Offer, serve
 from host.board.transport import SerialTransport
 from host.cli import app
 
@@ -55,19 +57,43 @@ def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], exit_code: int,
     assert (code, found in text) == (exit_code, True), text
 
 
-def test_a_served_board_answers_over_tcp() -> None:
+def served(**options: str) -> Offer:
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
-    ports: Queue[int] = Queue()
-    board = virtual_board("rp2350", "uniform:ber=1e-3")
-    threading.Thread(target=serve, args=(board, 0, ports.put), daemon=True).start()
-    url = f"socket://127.0.0.1:{ports.get(timeout=10)}"
-    for _ in range(2):
-        with Link(SerialTransport(url)) as link:
+    offers: Queue[Offer] = Queue()
+    board = virtual_board("rp2350", "uniform:ber=1e-3", **options)  # type: ignore[arg-type]
+    threading.Thread(target=serve, args=(board, 0, offers.put), daemon=True).start()
+    return offers.get(timeout=20)
+
+
+def test_a_served_board_answers_over_tcp_and_on_a_terminal() -> None:
+    offer = served()
+    for url in (f"socket://127.0.0.1:{offer.port}", f"socket://127.0.0.1:{offer.port}", offer.terminal):
+        if not url:
+            continue
+        with Link(SerialTransport(url), timeout_s=10) as link:
             link.fill(0, 64, Pattern.RANDOM, 3)
             assert link.compare(0, 64, Pattern.RANDOM, 3) == []
             link.pulse(5, 100)
             assert 60 < len(link.compare(0, 64, Pattern.RANDOM, 3)) < 250
             assert link.info().regulator_code == 11
+
+
+def test_a_served_board_misbehaves_and_is_caught() -> None:
+    url = f"socket://127.0.0.1:{served(misbehave='ignore-voltage,noise=0.02').port}"
+    with Link(SerialTransport(url), timeout_s=0.5, retries=30) as link:
+        link.fill(0, 64, Pattern.ONES)
+        with pytest.raises(VoltageRefused, match="read back code 11"):
+            link.pulse(5, 100)
+
+
+def test_models_of_reading_and_writing_while_low() -> None:
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+    for option, experiment in (("reads", Experiment.READ), ("writes", Experiment.WRITE)):
+        link = Link(virtual_board("rp2350", **{option: "uniform:ber=1e-3"}))  # type: ignore[arg-type]
+        pages = range(64)
+        outcome = run_experiment(link, Setting(experiment, 5, 100), Pattern.ONES, 0, pages)
+        assert 60 < outcome.cells.size < 250
+        assert run_experiment(link, Setting(Experiment.RETENTION, 5, 100), Pattern.ONES, 0, pages).cells.size == 0
 
 
 def test_a_port_that_nobody_serves() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from damage import batter
+from fuzz_host import fuzz_decoder, fuzz_link
 from hypothesis import given
 from hypothesis import strategies as st
-from native import NativeCore, compiler
+from native import CORE, HERE, NativeCore, compiler
 
 from host.board.frames import MAX_CONTENT, Decoder, encode
 
@@ -59,6 +62,21 @@ def test_lengths_are_bounded(length: int) -> None:
         assert Decoder().feed(encode(b"")) == []
 
 
+def test_nine_tenths_of_the_line_rate() -> None:
+    """At 921600 baud, 8N1, by the frames' own sizes: payload bytes over the bytes that carry them, worst contents included.
+
+    Requests of a READ and answers to a WRITE go the other way at the same time; four under way cover 9 ms of turn-around.
+    """
+    header, reply_header, page_number = 9, 10, 2
+    bytes_per_s = 921_600 / 10
+    for head in (header, reply_header):
+        for contents in (bytes(256), b"\xff" * 256, bytes(range(256))):
+            frame = len(encode(b"\xff" * (head + page_number) + contents))
+            rate = bytes_per_s * 256 / frame
+            assert rate >= 0.9 * bytes_per_s
+            assert 3 * frame / bytes_per_s > 0.0089, "what is under way while the first of four is answered"
+
+
 def test_no_wrong_data_over_a_bad_cable(core: NativeCore) -> None:
     outcome = batter(core, 120_000)
     assert outcome.damaged >= 100_000
@@ -78,3 +96,21 @@ def test_the_same_harness_reports_errors_that_an_8_bit_check_accepts(tmp_path: P
         pytest.skip("no C compiler: install gcc, or pip install ziglang")
     outcome = batter(NativeCore(tmp_path, 0xFF), 60_000, check=0xFF)
     assert outcome.wrong > 0
+
+
+def test_the_host_survives_what_nobody_meant() -> None:
+    """The short form of `python tests/board/fuzz_host.py --inputs 1e6`."""
+    assert fuzz_decoder(5_000) > 1000
+    assert fuzz_link(500) > 20
+
+
+def test_the_core_survives_what_nobody_meant(tmp_path: Path) -> None:
+    """The short form of the libFuzzer run in tests/board/fuzz.c, with inputs drawn by itself."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc with sanitizers: apt install gcc")
+    sources = [str(HERE / "fuzz.c"), str(HERE / "native.c"), *map(str, sorted(CORE.glob("*.c")))]
+    flags = ["-DSTANDALONE", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    subprocess.run(["gcc", *flags, *sources, "-o", str(tmp_path / "fuzz")], check=True, capture_output=True, text=True)
+    done = subprocess.run([str(tmp_path / "fuzz"), "20000", "3"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "20000 inputs" in done.stdout
