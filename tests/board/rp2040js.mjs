@@ -16,8 +16,10 @@ const microseconds = () => Math.round(simulator.clock.nanos / 1000);
 const NOMINAL = 11, ARENA = 0x40000, CYCLE_NS = 83, IDLE = 300000;
 
 const image = fs.readFileSync(process.argv[2]);
+const first = image.readUInt32LE(12), fromFlash = first === 0x10000000;
 for (let at = 0; at < image.length; at += 512)
-  board.sram.set(image.subarray(at + 32, at + 288), image.readUInt32LE(at + 12) - 0x20000000);
+  (fromFlash ? board.flash : board.sram).set(image.subarray(at + 32, at + 288),
+    image.readUInt32LE(at + 12) - (fromFlash ? 0x10000000 : 0x20000000));
 
 class Registers extends BasePeripheral {
   values = {};
@@ -51,8 +53,24 @@ core.setInterrupt = (number, value) => {
   if (core.enabledInterrupts & 1 << number) core.waiting = false;
 };
 
-core.SP = 0x20042000; // as the boot ROM enters a RAM image
+// The boot ROM's stand-in: a RAM image is entered at its lowest address; of flash, the second stage is copied to the end of SRAM and
+// entered there if its CRC-32/MPEG-2 is right.
+function crc32mpeg2(bytes) {
+  let crc = 0xffffffff;
+  for (const byte of bytes) {
+    crc ^= byte << 24;
+    for (let bit = 0; bit < 8; bit++) crc = crc << 1 ^ (crc >>> 31 ? 0x04c11db7 : 0);
+  }
+  return crc >>> 0;
+}
+core.SP = 0x20042000;
 core.PC = 0x20040000;
+if (fromFlash) {
+  const second = board.flash.subarray(0, 256);
+  if (crc32mpeg2(second.subarray(0, 252)) !== new DataView(second.buffer, second.byteOffset).getUint32(252, true)) process.exit(1);
+  board.sram.set(second, 0x41f00);
+  core.PC = 0x20041f00;
+}
 let sent = [];
 uart.onByte = (byte) => sent.push(byte);
 

@@ -1,4 +1,4 @@
-"""The RP2040 image on a second, independent emulator: the same flips, and a pulse whose DMA timing is right.
+"""The RP2040 images on a second, independent emulator: the same flips, a pulse whose DMA timing is right, the way from flash.
 
 `npm install rp2040js@1.4.1` somewhere, and WEAKCELL_RP2040JS=THERE/node_modules/rp2040js; skipped without.
 """
@@ -17,19 +17,19 @@ import pytest
 from host.board.build import image_path
 from host.board.errors import VoltageRefused
 from host.board.link import Link
-from host.board.protocol import Pattern
+from host.board.protocol import Command, Pattern
 from host.board.transport import FunctionTransport
 
 SCRIPT = Path(__file__).with_name("rp2040js.mjs")
 
 
-@pytest.fixture
-def emulator() -> Iterator[subprocess.Popen[str]]:
+@pytest.fixture(params=["ram", "flash"])
+def emulator(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
     module = Path(os.environ.get("WEAKCELL_RP2040JS", "-")) / "dist" / "esm" / "index.js"
     node = shutil.which("node")
     if node is None or not module.exists():
         pytest.skip("needs node, and WEAKCELL_RP2040JS=…/node_modules/rp2040js (npm install rp2040js@1.4.1)")
-    command = [node, str(SCRIPT), str(image_path("rp2040")), str(module)]
+    command = [node, str(SCRIPT), str(image_path("rp2040", request.param)), str(module)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()
@@ -51,8 +51,10 @@ def test_the_dma_pulse_and_its_flips(emulator: subprocess.Popen[str]) -> None:
     pulse = link.pulse(7, 1000)
     assert (pulse.low_code, pulse.after_code, pulse.image_crc) == (7, 11, link.info().image_crc)
     assert link.compare(0, 64, Pattern.RANDOM, 1) == [byte * 8 + (byte & 7) for byte in range(0, 64 * 256, 997)]
+    pulse, page = link.while_low(Command.READ_LOW, 7, 500, b"\x02\x00")
+    assert (pulse.low_code, pulse.own, page[:2]) == (7, 1, b"\x02\x00")
     with pytest.raises(VoltageRefused):
         link.pulse(12, 1000)
     codes, times = zip(*json.loads(say(emulator, "log")), strict=True)
-    assert codes == (11, 7, 11)
+    assert codes == (11, 7, 11, 7, 11)
     assert 1000 <= times[2] - times[1] <= 1010
