@@ -12,6 +12,7 @@ from memmodels.errors import UsageError
 if TYPE_CHECKING:
     from host.board.virtual import Flips, OnVoltage, VirtualBoard
     from memmodels.address import Words
+    from memmodels.memory import Memory
 
 _CELLS_NAME = "arena"
 
@@ -96,6 +97,7 @@ def flips_of(spec: str, seed: int = 0, pulses: int = 0) -> OnVoltage:
     from memmodels.memory import Key
 
     memory = open_memory(spec, seed)
+    _draw_once(open_memory(spec, seed))
 
     def flip(board: VirtualBoard, volts: float) -> None:
         nonlocal pulses
@@ -105,3 +107,14 @@ def flips_of(spec: str, seed: int = 0, pulses: int = 0) -> OnVoltage:
         pulses += 1
 
     return flip
+
+
+def _draw_once(memory: Memory) -> None:
+    """Load and compile what a memory needs before a board waits for it: a host would take the delay for a silence."""
+    import numpy as np
+
+    from memmodels.address import Layout
+    from memmodels.memory import Key
+
+    region = memory.write(np.zeros(1, np.uint64), Layout(_CELLS_NAME, 64, 1), Key())
+    memory.read(region, Key(), np.zeros(1, np.uint64))
