@@ -152,8 +152,8 @@ class Pulse:
 
 
 PULSE_BYTES, RECORD_BYTES = 17, 18
-_REPLY_BYTES = {Command.INFO: 46, Command.WRITE: 2, Command.READ: 2 + PAGE, Command.FILL: 0, Command.PULSE: PULSE_BYTES,
-                Command.SLEEP: RECORD_BYTES}  # fmt: skip
+_REPLY_BYTES = {Command.HELLO: 25, Command.INFO: 46, Command.WRITE: 2, Command.READ: 2 + PAGE, Command.FILL: 0,
+                Command.PULSE: PULSE_BYTES, Command.SLEEP: RECORD_BYTES}  # fmt: skip
 _LOW = 0x40
 
 
