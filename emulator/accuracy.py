@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.clean import CleanPass
-from emulator.deployment import Deployment, Fault, ReadPolicy, deploy
+from emulator.deployment import Deployment, Fault, ReadPolicy, Sampling, deploy
+from emulator.outcomes import drawn_by_outputs
 from emulator.placement import Placement
 from emulator.plan import Plan
 from emulator.run import check_inputs, infer, outputs_under_faults
@@ -64,7 +65,10 @@ def _answers(plan: Plan, outputs: Mapping[str, Array]) -> Array:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One trial: a pass over the data set. Accuracies are shares in [0, 1]; flips and bits_read count by tensor."""
+    """One trial: a pass over the data set. Accuracies are shares in [0, 1]; flips and bits_read count by tensor.
+
+    by_outputs: the tensors whose layers' outputs were drawn; nobody knows how many of their bits flipped.
+    """
 
     trial: int
     die: int
@@ -75,11 +79,17 @@ class TrialResult:
     bits_read: Mapping[str, int]
     class_accuracy: tuple[float, ...] = ()
     faults: tuple[Fault, ...] = ()
+    by_outputs: tuple[str, ...] = ()
 
     @property
-    def flip_rate(self) -> float:
-        """Flips per bit read."""
-        return sum(self.flips.values()) / max(1, sum(self.bits_read.values()))
+    def all_flips(self) -> int | None:
+        """Flips of all tensors; None if outputs were drawn."""
+        return None if self.by_outputs else sum(self.flips.values())
+
+    @property
+    def flip_rate(self) -> float | None:
+        """Flips per bit read; None if outputs were drawn."""
+        return None if self.all_flips is None else self.all_flips / max(1, sum(self.bits_read.values()))
 
 
 def run_trial(
@@ -94,9 +104,10 @@ def run_trial(
     batch: int = 256,
     memories: Sequence[Memory] | None = None,
     record: bool = False,
+    sampling: Sampling = Sampling.BITS,
 ) -> TrialResult:
     """One pass over the data on die `die` (the trial's number if None) with draw `trial`; `record` keeps every flip."""
-    deployment = deploy(plan, placement, policy, trial, seed, die, memories, record)
+    deployment = deploy(plan, placement, policy, trial, seed, die, memories, record, sampling)
     answers = _answers(plan, outputs_under_faults(plan, questions.inputs, deployment, batch, questions.passed))
     return _judge(deployment, questions, answers, trial if die is None else die)
 
@@ -119,6 +130,7 @@ def _judge(deployment: Deployment, questions: Questions, answers: Array, die: in
         bits_read=dict(deployment.tally.bits_read),
         class_accuracy=per_class,
         faults=tuple(deployment.faults or ()),
+        by_outputs=drawn_by_outputs(deployment),
     )
 
 

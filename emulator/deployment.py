@@ -44,6 +44,15 @@ class ReadPolicy(StrEnum):
     """
 
 
+class Sampling(StrEnum):
+    """What is drawn at a read."""
+
+    BITS = "bits"
+    """The flips of every stored bit."""
+    OUTPUTS = "outputs"
+    """Faulty outputs where they have a law of their own (`outcomes.py`), else bits. Exact in distribution; makes no flips."""
+
+
 @dataclass(frozen=True, eq=False)
 class StoredSlot:
     """A slot that has been written: its region, the memory that holds it, and its sampler if that memory has one."""
@@ -79,6 +88,10 @@ class Tally:
 
     def add(self, tensor: str, flips: int, bits: int) -> None:
         self.flips[tensor] = self.flips.get(tensor, 0) + flips
+        self.read(tensor, bits)
+
+    def read(self, tensor: str, bits: int) -> None:
+        """Count bits that were read without anyone knowing which of them flipped."""
         self.bits_read[tensor] = self.bits_read.get(tensor, 0) + bits
 
 
@@ -113,6 +126,7 @@ class Deployment:
     buffers: dict[str, tuple[BufferSlot, ...]] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     faults: list[Fault] | None = None
+    sampling: Sampling = Sampling.BITS
 
     def read(self, stored: StoredSlot, read: int, times: float = 1.0) -> Returned:
         """One read of a slot, which counts as `times` reads."""
@@ -184,6 +198,7 @@ def deploy(
     die: int | None = None,
     memories: Sequence[Memory] | None = None,
     record: bool = False,
+    sampling: Sampling = Sampling.BITS,
 ) -> Deployment:
     """Write a network to its memories: die `die` (the trial's own if None), draw `trial`.
 
@@ -212,4 +227,4 @@ def deploy(
         slots.setdefault(slot.tensor, []).append(StoredSlot(slot, memory, region, memory.sampler(region)))
     stored = {name: tuple(parts) for name, parts in slots.items()}
     held = {name: tuple(parts) for name, parts in buffers.items()}
-    return Deployment(plan, trial, policy, stored, held, faults=[] if record else None)
+    return Deployment(plan, trial, policy, stored, held, faults=[] if record else None, sampling=sampling)

@@ -27,6 +27,7 @@ from emulator.layers import (
     with_bias,
     with_border,
 )
+from emulator.outcomes import applies, drawn_sums
 from emulator.plan import Parameters
 from memmodels.sampler import Sampler
 
@@ -152,8 +153,10 @@ def _redrawn_in_kernel(
     """Draw, compute and take back inside the kernel, image by image or pixel by pixel."""
     _, parameters = parameters.as_read(layer)
     spec, tensor = parameters.specs[layer.inputs[0]], parameters.plan.tensors[layer.weight]
+    if applies(layer, deployment):
+        return with_bias(layer, drawn_sums(layer, x, parameters, deployment, stored[0], first), parameters)
     if tensor.flat:
-        return with_bias(layer, _redrawn_dense(layer, x, parameters, deployment, stored, first), parameters)
+        return with_bias(layer, _redrawn_dense(layer, x, parameters, deployment, stored[0], first), parameters)
     draws = _draws(deployment, stored)
     weights, out = parameters.values[layer.weight], empty_output(parameters.specs[layer.output], len(x))
     geometry = geometry_of(layer.window)
@@ -181,16 +184,15 @@ def _redrawn_dense(
     x: Array,
     parameters: Parameters,
     deployment: Deployment,
-    stored: tuple[StoredSlot, ...],
+    stored: StoredSlot,
     first: int,
 ) -> Array:
     """Sums (n, 1, 1, O) of a matrix product of packed signs, whose one region is read for each image."""
-    (part,) = stored
     own, outputs = packed_input(layer, x, parameters), parameters.specs[layer.output].channels
     sums = np.empty((len(x), 1, 1, outputs), dtype=np.int32)
-    write = part.region.key.write
-    count = dense.dense_redrawn(own.x, own.channels, part.sampler, deployment.trial, write, first, sums)
-    deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * len(x))
+    write = stored.region.key.write
+    count = dense.dense_redrawn(own.x, own.channels, stored.sampler, deployment.trial, write, first, sums)
+    deployment.tally.add(stored.slot.tensor, int(count), stored.region.layout.bits * len(x))
     return sums
 
 
@@ -207,8 +209,10 @@ def _redrawn_signs(
     spec, tensor = network.values[layer.inputs[0]], parameters.plan.tensors[layer.weight]
     weights, threshold = parameters.values[layer.weight], parameters.values[step.threshold]
     out, geometry = empty_signs(network, step, len(x)), geometry_of(layer.window)
-    if tensor.flat:
-        sums = _redrawn_dense(layer, x, parameters, deployment, stored, first)
+    outputs = applies(layer, deployment)
+    if outputs or tensor.flat:
+        make = drawn_sums if outputs else _redrawn_dense
+        sums = make(layer, x, parameters, deployment, stored[0], first)
         binary.threshold_pack(sums, threshold, np.zeros(threshold.size, dtype=np.bool_), out)
         return finish(step, out, parameters)
     if tensor.packed:

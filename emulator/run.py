@@ -15,6 +15,7 @@ from emulator.clean import CleanPass, Flipped
 from emulator.deployment import Deployment, ReadPolicy, reads_per_inference
 from emulator.fusion import SignConvolution, fuse, signs_of
 from emulator.layers import compute, to_channels_last, to_onnx_order, values_of
+from emulator.outcomes import settle
 from emulator.plan import Parameters, Plan, last_uses
 from emulator.redrawn import compute_redrawn, flip_all
 from memmodels.errors import InputError, ModelError
@@ -56,6 +57,7 @@ def outputs_under_faults(
         for part in deployment.steady_slots:
             returned = deployment.read(part, 0, reads[part.slot.tensor] * images)
             parameters.flip(part.slot.tensor, part.slot.planes, returned.flips)
+        settle(parameters, deployment)
         start = clean.before(flipped.first_of(clean.layers, redrawn=True))
         chunks = _chunks(plan, parameters, start.values, plan.network.outputs, deployment, start.layer, again=True)
         return _gather(plan, plan.network.outputs, chunks)

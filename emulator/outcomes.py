@@ -1,0 +1,204 @@
+"""Exact in distribution: faulty sums drawn from the clean ones, where each weight is used once per read (`--sampling outputs`).
+
+A sum of K products of ±1 has d mismatches (inputs that differ from their weight). If every weight errs independently with p,
+
+    d' = d + Bin(K - d, p) - Bin(d, p)
+
+independently for every output and every read: matches break, mismatches heal. Where p01 != p10, errors come in two steps: first
+the cells that store one of the values err with r, then all cells with q, so that q (+) r and q are the two rates. For the first
+step the cells of that value are split into matches and mismatches by the numbers of 1s in the input and in the weights:
+
+    mismatches at weights of 1 = (d - ones(x) + ones(w)) / 2        at weights of 0 = (d + ones(x) - ones(w)) / 2
+
+Valid for errors of lifetime `read` in independent cells, and where no weight serves two outputs of one read. No flips are made, so
+none are counted, saved or replayed. What is drawn depends on (seed, trial, read, region, output), never on threads or chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator import network as nw
+from emulator.deployment import Deployment, ReadPolicy, Sampling, StoredSlot
+from emulator.fusion import conv_size, places_of
+from emulator.kernels import binary
+from emulator.kernels.outcomes import GUIDE_BITS, draw_mismatches
+from emulator.layers import PackedInput, geometry_of, packed_input
+from emulator.plan import Parameters
+from memmodels.sampler import Sampler
+
+Array = npt.NDArray[Any]
+
+
+class Law(NamedTuple):
+    """Laws of Bin(plus, p) - Bin(minus, p), one row for each number `first`, `first` + 1 … that they are asked for.
+
+    low (R,) int64, cumulative (R, width) uint64: P(value <= low + j) in units of 2^-64. guide (R, 64): how many entries are <= the
+    smallest random word with these top 6 bits, where a search may begin.
+    """
+
+    first: int
+    low: npt.NDArray[np.int64]
+    cumulative: npt.NDArray[np.uint64]
+    guide: npt.NDArray[np.int32]
+
+
+def applies(layer: nw.Layer, deployment: Deployment) -> bool:
+    """Whether a layer's outputs may be drawn instead of its weights."""
+    plan, policy = deployment.plan, deployment.policy
+    if deployment.sampling is not Sampling.OUTPUTS or deployment.faults is not None or not isinstance(layer, nw.Convolution):
+        return False
+    if policy not in (ReadPolicy.IMAGE, ReadPolicy.ACCESS) or not plan.tensors[layer.weight].packed:
+        return False
+    once = policy is ReadPolicy.ACCESS or plan.network.values[layer.output].height_width == (1, 1)
+    alone = sum(getattr(other, "weight", None) == layer.weight for other in plan.network.layers) == 1
+    stored = deployment.slots_of(layer)
+    return once and alone and len(stored) == 1 and stored[0].slot.tensor == layer.weight and _independent(stored[0].sampler)
+
+
+def _independent(sampler: Sampler | None) -> bool:
+    return sampler is not None and bool((sampler.terms["weak_row"] < 0).all())
+
+
+def drawn_by_outputs(deployment: Deployment) -> tuple[str, ...]:
+    """The weight tensors whose layers' outputs are drawn."""
+    return tuple(layer.weight for layer in deployment.plan.network.layers if applies(layer, deployment))  # type: ignore[attr-defined]
+
+
+def settle(parameters: Parameters, deployment: Deployment) -> None:
+    """Put what every read of the trial brings back wrong into the weights whose outputs are drawn."""
+    for name in drawn_by_outputs(deployment):
+        (part,) = deployment.slots[name]
+        assert part.sampler is not None
+        parameters.flip(name, part.slot.planes, part.sampler.held ^ part.sampler.written)
+
+
+def drawn_sums(
+    layer: nw.Convolution, x: Array, parameters: Parameters, deployment: Deployment, stored: StoredSlot, first: int
+) -> Array:
+    """A layer's sums int32 (n, oh, ow, O), without bias, for images first.. of the data set."""
+    own, sampler = packed_input(layer, x, parameters), stored.sampler
+    assert sampler is not None
+    spec, kernel = parameters.specs[layer.inputs[0]], parameters.plan.tensors[layer.weight]
+    height, width = (1, 1) if kernel.flat else conv_size(layer, spec)
+    outputs = kernel.tensor.values.shape[0]
+    sums = np.empty((len(x), height, width, outputs), dtype=np.int32)
+    binary.binary_convolution(own.x, own.size, own.channels, parameters.values[layer.weight], geometry_of(own.window), sums)
+    places, place_of = places_of(own.window, own.size, (height, width))
+    rows, reads, rates = sums.reshape(-1, outputs), np.arange(sums.size // outputs) + first * height * width, _composed(sampler)
+    ones, by_tap = np.zeros(len(rows), dtype=np.int64), np.zeros((outputs, places.shape[1]), dtype=np.int64)
+    if rates[0] != rates[1]:
+        ones = _ones_in_windows(own, (height, width))
+        by_tap = _ones_by_tap(parameters.values[layer.weight], places.shape[1])[:outputs]
+    for place, inside in enumerate(places):
+        here = slice(None) if len(places) == 1 else np.flatnonzero(np.tile(place_of, len(x)) == place)
+        bits = int(inside.sum()) * own.channels
+        if bits and len(rows):
+            counts = (bits - rows[here]) >> 1
+            _draw(counts, bits, ones[here], by_tap[:, inside].sum(axis=1), rates, sampler, deployment, stored, reads[here])
+            rows[here] = bits - 2 * counts
+    deployment.tally.read(stored.slot.tensor, stored.region.layout.bits * len(rows))
+    return sums
+
+
+def _draw(
+    counts: Array,
+    bits: int,
+    ones: Array,
+    weight_ones: Array,
+    rates: tuple[float, float],
+    sampler: Sampler,
+    deployment: Deployment,
+    stored: StoredSlot,
+    reads: Array,
+) -> None:
+    """Mismatches (R, O) of places that see the same taps: clean -> drawn."""
+    low, high, at = int(counts.min()), int(counts.max()), -1
+    common, extra = _split(rates)
+    more = _binomials(0, 1, 0.0)
+    if extra:
+        at = int(rates[1] != common)
+        more = _binomials(0, bits, extra)
+        reach = int(more.low.max()) + more.cumulative.shape[1]
+        low, high = max(0, low - reach), min(bits, high + reach)
+    base = _differences(bits, low // 64 * 64, min(bits, high // 64 * 64 + 63), common)
+    write = stored.region.key.write
+    draw_mismatches(counts, bits, ones, weight_ones, base, more, at, sampler, deployment.trial, write, reads)
+
+
+def _composed(sampler: Sampler) -> tuple[float, float]:
+    """p01 and p10 of all the terms of a read, one after the other."""
+    p01, p10 = 0.0, 0.0
+    for a, b in sampler.terms["rates"]:
+        p01, p10 = p01 * (1 - b) + (1 - p01) * a, p10 * (1 - a) + (1 - p10) * b
+    return float(p01), float(p10)
+
+
+def _split(rates: tuple[float, float]) -> tuple[float, float]:
+    """(q, r) such that one of the rates is q and the other q (+) r = q + r - 2 q r, with r in [0, 1]."""
+    common, other = sorted(rates, key=lambda p: abs(1.0 - 2.0 * p), reverse=True)
+    return common, 0.0 if other == common else min(1.0, (other - common) / (1.0 - 2.0 * common))
+
+
+@lru_cache(maxsize=64)
+def _differences(bits: int, low: int, high: int, p: float) -> Law:
+    """Bin(bits - d, p) - Bin(d, p) for d in low..high."""
+    d = np.arange(low, high + 1)
+    return _law(low, bits - d, d, p)
+
+
+@lru_cache(maxsize=16)
+def _binomials(low: int, high: int, p: float) -> Law:
+    """Bin(n, p) for n in low..high."""
+    n = np.arange(low, high + 1)
+    return _law(low, n, np.zeros_like(n), p)
+
+
+def _law(first: int, plus: Array, minus: Array, p: float) -> Law:
+    """See `Law`; computed in float64, exact to about 1e-15."""
+    start_plus, chances_plus = _binomial_rows(plus, p)
+    start_minus, chances_minus = _binomial_rows(minus, p)
+    width = chances_minus.shape[1]
+    chances = np.zeros((len(plus), chances_plus.shape[1] + width - 1))
+    for k in range(width):
+        chances[:, width - 1 - k : chances.shape[1] - k] += chances_plus * chances_minus[:, k : k + 1]
+    scaled = np.minimum(np.cumsum(chances, axis=1) * 2.0**64, np.nextafter(2.0**64, 0.0))
+    cumulative = scaled.astype(np.uint64)
+    below = int(np.count_nonzero((cumulative == 0).all(axis=0)))
+    above = int(np.count_nonzero((cumulative == cumulative[:, -1:]).all(axis=0))) - 1
+    cumulative = np.ascontiguousarray(cumulative[:, below : cumulative.shape[1] - above])
+    words = np.arange(1 << GUIDE_BITS, dtype=np.uint64) << np.uint64(64 - GUIDE_BITS)
+    guide = np.array([np.searchsorted(row, words, side="right") for row in cumulative], dtype=np.int32)
+    np.minimum(guide, cumulative.shape[1] - 1, out=guide)
+    return Law(first, start_plus - start_minus - (width - 1) + below, cumulative, guide)
+
+
+def _binomial_rows(n: Array, p: float) -> tuple[Array, Array]:
+    """First value of each row, and the chances from there on: all but less than 2^-64 of Bin(n, p)."""
+    from scipy.stats import binom
+
+    most = int(n.max())
+    reach = math.ceil(10.0 * math.sqrt(most * p * (1.0 - p))) + 40
+    width = min(2 * reach, most) + 1
+    start = np.clip(np.rint(n * p).astype(np.int64) - reach, 0, most + 1 - width)
+    return start, binom.pmf(start[:, None] + np.arange(width), n[:, None], p)
+
+
+def _ones_by_tap(weights: Array, taps: int) -> Array:
+    """1s among the packed weights of each output channel and tap: (O rounded up, taps)."""
+    by_lane: Array = binary.ones_by_tap(weights, taps).transpose(0, 2, 1)
+    return by_lane.reshape(-1, taps)
+
+
+def _ones_in_windows(own: PackedInput, size: tuple[int, int]) -> Array:
+    """1s of the inputs in the window of each output pixel, in the order image, row, column."""
+    (kh, kw), (sh, sw), (dh, dw) = own.window.kernel, own.window.stride, own.window.dilation
+    ones = np.bitwise_count(own.x).sum(axis=3, dtype=np.int64)
+    views = np.lib.stride_tricks.sliding_window_view(ones, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(1, 2))
+    views = views[:, ::sh, ::sw, ::dh, ::dw][:, : size[0], : size[1]]
+    return np.ascontiguousarray(views.sum(axis=(3, 4)).reshape(-1))
