@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Literal
 
-from emulator.deployment import ReadPolicy
+from emulator.deployment import ReadPolicy, Sampling
 from host.data import Dataset
 from host.execute import Progress, run
 from host.folder import save_study
@@ -52,6 +52,7 @@ def emulate(
     batch: int = 256,
     seed: int = 0,
     images: int | None = None,
+    sampling: Literal["bits", "outputs"] = "bits",
     data_dir: Path | None = None,
     threads: int | None = None,
     on_trial: Callable[[Progress], None] | None = None,
@@ -77,6 +78,7 @@ def emulate(
         batch=batch,
         seed=seed,
         images=images,
+        sampling=Sampling(sampling),
     )
     prepared = prepare(study, data_dir, data if isinstance(data, Dataset) else None)
     found = run(prepared, threads=threads, on_trial=on_trial)

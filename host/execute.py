@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from emulator.accuracy import run_trial
+from emulator.deployment import Sampling
 from host.campaign.executors import Executor, Threads, default_workers
 from host.campaign.tasks import Done, Task, perform, task_of
 from host.faultlist import FaultRows, rows_of
 from host.results import Outcome, StudyResult
 from host.study import Point, Prepared, Study, prepare
-from memmodels.errors import Interrupted
+from memmodels.errors import Interrupted, UsageError
 from memmodels.memory import Memory
 
 MemoriesOf = Callable[[Point, int], Sequence[Memory]]
@@ -63,6 +64,7 @@ def run(
     finished points so far. memories: instead of opening the placements' SPECs. record: keep every flip (`result.faults`).
     executor: instead of threads; it has no part in memories that are given, nor in records.
     """
+    check_recordable(prepared, record)
     work = _Work(prepared, time.perf_counter())
     if executor is None or memories is not None or record:
         executor = Threads(_performer(prepared, memories, record), threads or default_workers())
@@ -85,6 +87,12 @@ def run(
             work.result(record),
         ) from None
     return work.result(record)
+
+
+def check_recordable(prepared: Prepared, record: bool) -> None:
+    """UsageError if flips are to be recorded that nobody draws."""
+    if record and prepared.study.sampling is Sampling.OUTPUTS:
+        raise UsageError("Saving faults with --sampling outputs", "that draws no flips, so there are none", "Leave --sampling out")
 
 
 @dataclass(eq=False)
@@ -135,6 +143,7 @@ def _performer(prepared: Prepared, memories: MemoriesOf | None, record: bool) ->
             batch=task.batch,
             memories=own,
             record=record,
+            sampling=task.sampling,
         )
         return Done(task.cell, (result,), (time.perf_counter() - start,))
 

@@ -33,6 +33,7 @@ COLUMNS: dict[str, Any] = {
     "die": pl.Int64,
     "seed": pl.Int64,
     "read_every": pl.String,
+    "sampling": pl.String,
     "batch": pl.Int64,
     "images": pl.Int64,
     "accuracy": pl.Float64,
@@ -115,10 +116,10 @@ def row_of(prepared: Prepared, outcome: Outcome) -> dict[str, object]:
         "die": result.die,
         "accuracy": result.accuracy,
         "changed": result.changed,
-        "flips": sum(result.flips.values()),
+        "flips": result.all_flips,
         "bits_read": sum(result.bits_read.values()),
         "flip_rate": result.flip_rate,
-        **{f"flips[{name}]": result.flips.get(name, 0) for name in tensors},
+        **{f"flips[{name}]": None if name in result.by_outputs else result.flips.get(name, 0) for name in tensors},
     }
     ordered = {name: row[name] for name in COLUMNS}
     return {**ordered, **{name: value for name, value in row.items() if name not in COLUMNS}}
@@ -140,6 +141,7 @@ def cell_columns(prepared: Prepared, point: Point) -> dict[str, object]:
         "sweep_value": point.value,
         "seed": study.seed,
         "read_every": str(study.read_every),
+        "sampling": str(study.sampling),
         "batch": study.batch,
         "images": len(prepared.dataset),
         "clean_accuracy": prepared.questions.clean_accuracy,
@@ -182,7 +184,7 @@ def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
                 "changed": changed,
                 "changed_low": None if single else changed_low,
                 "changed_high": None if single else changed_high,
-                "flip_rate": sum(part["flips"]) / max(1, sum(part["bits_read"])),
+                "flip_rate": None if part["flips"].null_count() else sum(part["flips"]) / max(1, sum(part["bits_read"])),
                 **{name: first[name] for name in ("energy", "energy_unit", "energy_basis", "latency_ns", "memory")},
             }
         )

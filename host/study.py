@@ -7,14 +7,16 @@ whatever is wrong is said before the first trial.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import emulator
-from emulator.deployment import ReadPolicy, deploy
+from emulator.deployment import ReadPolicy, Sampling, deploy
 from emulator.energy import InferenceCost, cost_per_inference
 from emulator.network import Network
+from emulator.outcomes import drawn_by_outputs
 from emulator.placement import Placement, place
 from emulator.plan import Plan
 from host.bench import Bench, open_bench
@@ -41,7 +43,7 @@ class Study:
     model: a shipped name or a path. data: a name or a path; None takes the shipped network's own. memory: the default memory;
     places: rules (target, SPEC) as in `emulator.place`. trials: passes over the data per point; trial t runs on die t unless
     `die` pins it. first_trial: the number of the first of them. batch: images per read under `read_every=batch`. images: only the
-    first so many.
+    first so many. sampling: what is drawn at a read.
     """
 
     model: str = "digits-bnn"
@@ -56,6 +58,7 @@ class Study:
     batch: int = 256
     seed: int = 0
     images: int | None = None
+    sampling: Sampling = Sampling.BITS
 
     def check(self) -> None:
         """UsageError for a number out of range; MemorySpecError for any operating point that a law does not cover."""
@@ -86,6 +89,7 @@ class Point:
     places: str
     lifetimes: tuple[str, ...]
     cost: InferenceCost
+    by_outputs: tuple[str, ...] = ()
 
     @property
     def energy(self) -> Quantity | None:
@@ -151,6 +155,7 @@ class Prepared:
             "batch": study.batch,
             "seed": study.seed,
             "sampler": SAMPLER_VERSION,
+            "sampling": str(study.sampling),
             "replays": self.replays,
         }
 
@@ -171,6 +176,7 @@ class Prepared:
             "die": study.die,
             "seed": study.seed,
             "sampler": SAMPLER_VERSION,
+            "sampling": str(study.sampling),
         }
 
     def cell_sha256(self, point: Point) -> str:
@@ -198,6 +204,7 @@ def prepare(
     if study.sweep is not None and not any(slot.array == 0 for slot in placements[0][1].slots):
         raise UsageError(f"Sweep of {study.sweep.key}", "nothing lives in the default memory that it moves", "Change --place")
     points = tuple(_point(study, bench.plan, i, value, made, len(bench.dataset)) for i, (value, made) in enumerate(placements))
+    _check_sampling(study, points, replays)
     log.info("prepared %s on %s: %d points", bench.model.name, bench.dataset.name, len(points))
     if memory_label is not None:
         points = tuple(replace(point, memory=memory_label, lifetimes=()) for point in points)
@@ -208,7 +215,7 @@ def _point(study: Study, plan: Plan, index: int, value: float | None, placement:
     full = [resolved(spec) for spec in placement.arrays]
     named = {str(spec): str(whole) for spec, whole in zip(placement.arrays, full, strict=True)}
     lifetimes = [str(life) for spec in full for life in spec.technology.lifetimes(spec.conditions)]
-    deployment = deploy(plan, placement, study.read_every, seed=study.seed, die=study.die)
+    deployment = deploy(plan, placement, study.read_every, seed=study.seed, die=study.die, sampling=study.sampling)
     return Point(
         index,
         value,
@@ -217,7 +224,23 @@ def _point(study: Study, plan: Plan, index: int, value: float | None, placement:
         places="; ".join(f"{target}={named[str(spec)]}" for target, spec in study.places),
         lifetimes=tuple(dict.fromkeys(lifetimes)),
         cost=cost_per_inference(deployment, images, study.batch),
+        by_outputs=drawn_by_outputs(deployment),
     )
+
+
+def _check_sampling(study: Study, points: Sequence[Point], replays: str | None) -> None:
+    """UsageError where outputs are to be drawn and cannot be."""
+    if study.sampling is Sampling.BITS:
+        return
+    if replays is not None:
+        raise UsageError("Replaying a fault list with --sampling outputs", "that draws no flips", "Leave --sampling out")
+    if not any(point.by_outputs for point in points):
+        raise UsageError(
+            "--sampling outputs",
+            "no layer of this study allows it: it takes binary weights in one memory whose cells err independently at each read, "
+            "read once per image (dense layers) or at each use (convolutions too)",
+            "Give --read-every image or access and a memory with errors of lifetime read, or leave --sampling out",
+        )
 
 
 def resolved(spec: MemorySpec) -> MemorySpec:

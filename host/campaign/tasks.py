@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from emulator.accuracy import TrialResult, run_trial
-from emulator.deployment import ReadPolicy
+from emulator.deployment import ReadPolicy, Sampling
 from emulator.placement import Placement
 from host.bench import Bench
 from host.study import Point, Prepared
@@ -25,6 +25,7 @@ class Task:
     seed: int
     die: int | None
     trials: tuple[int, ...]
+    sampling: Sampling = Sampling.BITS
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ Perform = Callable[[Task], Done]
 def task_of(prepared: Prepared, point: Point, cell: int, trials: tuple[int, ...]) -> Task:
     """Some trials of a point of a study, as cell number `cell`."""
     study = prepared.study
-    return Task(cell, prepared.bench.key, point.placement, study.read_every, study.batch, study.seed, study.die, trials)
+    read = study.read_every, study.batch, study.seed, study.die
+    return Task(cell, prepared.bench.key, point.placement, *read, trials, study.sampling)
 
 
 def perform(benches: Mapping[str, Bench], task: Task) -> Done:
@@ -61,6 +63,7 @@ def perform(benches: Mapping[str, Bench], task: Task) -> Done:
                 seed=task.seed,
                 die=task.die,
                 batch=task.batch,
+                sampling=task.sampling,
             )
         )
         seconds.append(time.perf_counter() - start)

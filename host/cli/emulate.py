@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from host.study import Prepared, Study
 
 _Reads = Literal["load", "batch", "image", "access"]
+_Sampling = Literal["bits", "outputs"]
 _MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
 _DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… ; `weakcell memories` lists them. [default: sram-14nm]"
@@ -23,6 +24,7 @@ _SWEEP = "Move one condition: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY
 _DIE = "Pin the die; without it, trial t runs on die t."
 _FIRST = "Number of the first trial: what a row of a table names. [default: 0]"
 _READ = "When weights are read again: once per trial, batch or image, or at each use. [default: load]"
+_SAMPLING = "Draw the flips of stored bits, or outputs of binary layers where that has the same law. [default: bits]"
 _SAVE = "Save every flip of every trial (.parquet or .csv)."
 _FAULTS = "Replay a saved fault list; its header says memory, sweep, trials, seed and read policy."
 _OUT = "Write results.parquet, results.csv, study.json, timings.json and the figure into this folder."
@@ -43,6 +45,7 @@ def emulate(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Names all dies and draws. [default: 0]", show_default=False)] = None,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    sampling: Annotated[_Sampling | None, typer.Option(help=_SAMPLING, show_default=False)] = None,
     save_faults: Annotated[Path | None, typer.Option(metavar="FILE", help=_SAVE, show_default=False)] = None,
     faults: Annotated[Path | None, typer.Option(metavar="FILE", help=_FAULTS, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
@@ -74,6 +77,7 @@ def emulate(
     given = {
         "memory": memory, "place": place or None, "sweep": sweep, "trials": trials, "first_trial": first_trial, "die": die,
         "read_every": read_every, "batch": batch, "seed": seed, "images": images,
+        "sampling": sampling,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     from host.cli.screen import errors_as_events
@@ -120,7 +124,7 @@ def _prepare(
 
 def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
     """The study that command-line options describe; the embedded default where they say nothing."""
-    from emulator.deployment import ReadPolicy
+    from emulator.deployment import ReadPolicy, Sampling
     from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study
     from host.sweep import parse_sweep
     from memmodels.catalogue import parse_spec
@@ -141,6 +145,7 @@ def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
         places=tuple(rules),
         sweep=parse_sweep(given["sweep"]) if "sweep" in given else DEFAULT_SWEEP if alone else None,
         read_every=ReadPolicy(given.get("read_every", "load")),
+        sampling=Sampling(given.get("sampling", "bits")),
         **plain,
     )
 
@@ -148,8 +153,10 @@ def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
 def _check_fault_file(path: Path, prepared: Prepared, yes: bool) -> None:
     from host.atomic import check_writable
     from host.estimate import check_fault_list
+    from host.execute import check_recordable
     from host.faultlist import check_suffix
 
+    check_recordable(prepared, record=True)
     check_suffix(path)
     check_writable(path)
     check_fault_list(prepared, yes)

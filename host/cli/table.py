@@ -45,7 +45,7 @@ def table_of(result: StudyResult) -> Table:
             cells += [f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}", percent(row["worst"])]
         if bound:
             cells.append("" if row["bound"] is None else f"≥ {percent(row['bound'])}")
-        cells += [percent(row["changed"]), f"{row['flip_rate']:.3g}"]
+        cells += [percent(row["changed"]), "" if row["flip_rate"] is None else f"{row['flip_rate']:.3g}"]
         if energy:
             cells.append(f"{row['energy']:.4g}")
         if latency:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from emulator.deployment import Sampling
+from host.results import placed_tensors
 from host.study import Prepared
 
 _READS = {
@@ -27,6 +29,8 @@ def caption_of(prepared: Prepared) -> str:
     """What must be known to read the numbers, in sentences."""
     study = prepared.study
     sentences = [_READS[str(study.read_every)].format(batch=study.batch).capitalize(), _dies(prepared), _lifetimes(prepared)]
+    if study.sampling is Sampling.OUTPUTS:
+        sentences.append(_by_outputs(prepared))
     score = "accuracy" if prepared.bench.labelled else "share of unchanged predictions (no labels)"
     if study.trials > 1:
         sentences.append(f"Mean {score} with its 95 % t-interval over trials, on these images")
@@ -36,6 +40,14 @@ def caption_of(prepared: Prepared) -> str:
     if prepared.replays:
         sentences.append("Replayed from a fault list")
     return ". ".join(sentences) + "."
+
+
+def _by_outputs(prepared: Prepared) -> str:
+    """Which layers' outputs were drawn, and which bits."""
+    drawn = list(dict.fromkeys(name for point in prepared.points for name in point.by_outputs))
+    rest = [name for name in placed_tensors(prepared) if name not in drawn]
+    others = f", bits of {', '.join(rest)}" if rest else ""
+    return f"Sampling: outputs of the layers with {', '.join(drawn)} (exact in distribution, flips not counted){others}"
 
 
 def energy_note(prepared: Prepared) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import margins as mg
-from emulator.deployment import ReadPolicy
+from emulator.deployment import ReadPolicy, Sampling
 from emulator.network import Convolution, Network
 from emulator.plan import Plan, compile_plan
 from emulator.run import infer
@@ -104,6 +104,8 @@ def _check(prepared: Prepared, head: mg.OutputLayer, layers: tuple[mg.HiddenLaye
     for name in watched:
         if sum(layer.weight == name for layer in convolutions) > 1:
             raise UsageError(asked, f"the weights {name} are used by two layers", "Validate networks whose layers have their own")
+    if prepared.study.sampling is Sampling.OUTPUTS:
+        raise UsageError(asked, "with --sampling outputs there are no flips to count", "Validate with --sampling bits")
     if layers and prepared.study.read_every is ReadPolicy.ACCESS:
         raise UsageError(
             asked, "with --read-every access each pixel sees weights of its own", "Leave --hidden out, or read per image"
