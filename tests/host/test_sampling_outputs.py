@@ -11,7 +11,7 @@ from host import emulate
 from host.execute import run
 from host.report.caption import caption_of
 from host.study import Study, prepare
-from host.validation import validate
+from host.validation.run import validate
 from memmodels import parse_spec
 from memmodels.errors import UsageError
 
