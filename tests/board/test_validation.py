@@ -1,0 +1,37 @@
+"""`validate` on flips that a virtual board's SRAM made: counted like any others, no bound broken, and no prediction made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from host.board.link import Link
+from host.board.memory import BoardMemory
+from host.board.ports import open_port
+from host.study import Point, Study, prepare
+from host.validation.curve import curve_of
+from host.validation.run import validate
+from memmodels.catalogue import parse_spec
+from memmodels.memory import Memory
+
+
+@pytest.mark.parametrize(("chip", "vdd"), [("rp2350", 0.60), ("rp2040", 0.80)])
+def test_no_bound_is_broken_by_the_flips_of_a_board(chip: str, vdd: float) -> None:
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+    prepared = prepare(Study(memory=parse_spec("uniform:ber=0"), sweep=None, trials=3, images=80))
+    with Link(open_port(f"virtual:{chip}", "uniform:ber=0.002")) as link:
+        board = BoardMemory(link, vdd, 0.0001)
+
+        def memories(point: Point, trial: int) -> Sequence[Memory]:
+            return [board]
+
+        found = validate(prepared, memories=memories, threads=1)
+    assert board.counters.memory_flips > 50
+    assert found.broken == 0
+    assert all(check.pairs > 0 for check in found.checks)
+    assert sum(check.non_vacuous for check in found.checks) > 100
+    curve = curve_of(found, predict=False)
+    assert curve is not None
+    assert curve.why
+    assert curve.frame["predicted"].null_count() == 1
