@@ -2,8 +2,8 @@
 
     python tests/benchmarks/prediction.py MODEL [--data fashion-mnist --data-dir DIR] [--memory uniform --sweep ber=0.02,0.06,0.1]
 
-One thread. Trials read weights once per batch of 256; the time of 100 is that of `--trials` times 100 over their number, all after a
-first run of each. The mean field (dense ±1 networks, p01 = p10) multiplies probabilities of neurons as if these were independent.
+One thread. Trials read weights once per batch of 256; the time of 100 is the median of `--trials` of them times 100. The mean field
+(dense ±1 networks, p01 = p10) multiplies probabilities of neurons as if these were independent.
 """
 
 from __future__ import annotations

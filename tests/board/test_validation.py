@@ -1,4 +1,4 @@
-"""`validate` on flips that a virtual board's SRAM made: counted like any others, no bound broken, and no prediction made of them."""
+"""`validate` on flips that a virtual board's SRAM made: counted like any others, no bound broken, no prediction made."""
 
 from __future__ import annotations
 
