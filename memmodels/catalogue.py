@@ -3,8 +3,9 @@
 A SPEC is `NAME` or `NAME:key=value,key=value`. Built-in technologies are listed in `_BUILT_IN`: adding one is one file and one
 line. Other packages register theirs by an entry point in the group `weakcell.memories`: name = "package.module:TECHNOLOGY".
 
-NAME can also be a file, `file:PATH` (a profile) or `recording:PATH`, and can have wrappers before it, the outermost first:
-`secded[policy=erase]+interleave[stride=64]+uniform:ber=1e-3`, `parity+file:board.toml:vdd=0.6`.
+NAME can also be a file, `file:PATH` (a profile) or `recording:PATH`, or `KIND:WHERE` of a kind that another package registers by an
+entry point in the group `weakcell.kinds`: kind = "package.module" (a `Kind`), as `host` does for boards. It can have wrappers
+before it, the outermost first: `secded[policy=erase]+interleave[stride=64]+uniform:ber=1e-3`, `parity+file:board.toml:vdd=0.6`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Protocol
 
 from memmodels.errors import MemorySpecError
 from memmodels.memory import ConditionValue, Memory
@@ -36,9 +38,21 @@ _BUILT_IN = {
     "sttram": "memmodels.technologies.sttram:STTRAM",
     "fefet": "memmodels.technologies.fefet:FEFET",
 }
-_GROUP = "weakcell.memories"
+_GROUP, _KINDS = "weakcell.memories", "weakcell.kinds"
 _FILES = {"file": "memmodels.profile", "recording": "memmodels.recording"}
 """Modules whose `technology_of(path)` is a technology that lives in a file."""
+
+
+class Kind(Protocol):
+    """What `KIND:WHERE` names: a module with these functions. WHERE may hold brackets; conditions begin after them."""
+
+    def technology_of(self, where: str) -> Technology:
+        """What can be asked of it."""
+        ...
+
+    def open_memory(self, where: str, conditions: Mapping[str, ConditionValue], seed: int, die: int, array: int) -> Memory:
+        """The memory at an operating point."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,12 +91,32 @@ def names() -> tuple[str, ...]:
 
 def technology_of(name: str) -> Technology:
     """The technology of a NAME without wrappers: registered, or in a file as it is now."""
-    kind, _, path = name.partition(":")
-    if kind not in _FILES:
+    kind, colon, where = name.partition(":")
+    if not (colon and _is_kind(kind)):
         return technology(name)
-    if not path:
-        raise MemorySpecError(f"Memory SPEC {name!r}", "it names no file", f"Write {kind}:PATH or {kind}:PATH:key=value")
-    found: Technology = import_module(_FILES[kind]).technology_of(path)
+    if not where:
+        raise MemorySpecError(
+            f"Memory SPEC {name!r}", f"it does not say which {kind}", f"Write {kind}:PATH or {kind}:PATH:key=value"
+        )
+    if kind in _FILES:
+        found: Technology = import_module(_FILES[kind]).technology_of(where)
+        return found
+    return _kind(kind).technology_of(where)
+
+
+def _is_kind(name: str) -> bool:
+    """Whether NAME:… names a file, or is of a kind that somebody registered."""
+    return name in _FILES or any(point.name == name for point in entry_points(group=_KINDS))
+
+
+@cache
+def _kind(name: str) -> Kind:
+    """The registered kind of that name; MemorySpecError if its package cannot be loaded."""
+    (point, *_) = entry_points(group=_KINDS, name=name)
+    try:
+        found: Kind = point.load()
+    except Exception as error:
+        raise MemorySpecError(f"Memory kind {name!r}", f"it cannot be loaded ({error})", "Install what it needs") from error
     return found
 
 
@@ -93,7 +127,7 @@ def technology(name: str) -> Technology:
     NAMEs of files and NAMEs with wrappers lead to the technology inside, as it was when it was first asked for.
     """
     inside = split_wrappers(name)[1]
-    if inside != name or inside.partition(":")[0] in _FILES:
+    if inside != name or (":" in inside and _is_kind(inside.partition(":")[0])):
         return technology_of(inside)
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
@@ -123,7 +157,7 @@ def technology(name: str) -> Technology:
 def parse_spec(text: str) -> MemorySpec:
     """Read a SPEC; MemorySpecError if it is malformed, names nothing known, or asks for what the law does not cover."""
     wrappers, bare = split_wrappers(text.strip())
-    name, given = _split_file(bare) if bare.partition(":")[0] in _FILES else _split(bare)
+    name, given = _split_file(bare) if ":" in bare and _is_kind(bare.partition(":")[0]) else _split(bare)
     conditions: dict[str, ConditionValue] = {}
     for item in given.split(",") if given is not None else []:
         key, equals, value = item.partition("=")
@@ -144,8 +178,11 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def _split_file(text: str) -> tuple[str, str | None]:
-    """`file:PATH:key=value`, where PATH may hold colons and commas: the conditions begin at the first colon before a `key=`."""
-    found = re.fullmatch(r"(\w+:.*?)(?::([A-Za-z_]\w*\s*=.*))?", text)
+    """`file:PATH:key=value`, where PATH may hold colons and commas: the conditions begin at the first colon before a `key=`.
+
+    What stands in brackets belongs to PATH: `board:virtual:rp2350[uniform:ber=1e-3]:vdd=0.6`.
+    """
+    found = re.fullmatch(r"(\w+:(?:\[.*\]|.)*?)(?::([A-Za-z_]\w*\s*=.*))?", text)
     return (found[1], found[2]) if found else (text, None)
 
 
@@ -158,6 +195,8 @@ def open_memory(spec: MemorySpec | str, seed: int = 0, die: int = 0, array: int 
         from memmodels.recording import open_recording
 
         memory = open_recording(name.removeprefix("recording:"), parsed.conditions)
+    elif ":" in name and (kind := name.partition(":")[0]) not in _FILES:
+        memory = _kind(kind).open_memory(name.partition(":")[2], parsed.conditions, seed, die, array)
     else:
         found = technology_of(name)
         memory = SimulatedMemory(found, found.resolve(parsed.conditions), seed, die, array)

@@ -11,16 +11,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from host.board.dump import Dump
 from host.board.errors import BoardError, LinkError, VoltageRefused
+from host.board.experiments import NEEDS, Experiment, Report, Setting, run_experiment
 from host.board.link import Link
-from host.board.passes import BoardCounters, Contents, Given, run_pass
+from host.board.passes import BoardCounters, Contents, Generated, Given, Pass, run_pass, words_of
 from host.board.points import Failure, Outcome, Plan, Point, Record
-from host.board.protocol import PAGE, Info
-from host.board.supply import Applied, Supply, nominal_afterwards
+from host.board.protocol import Info
+from host.board.supply import Applied, OnChip, Supply, code_of, nominal_afterwards
 from memmodels.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -34,11 +36,12 @@ MOST_SECONDS = 3600.0
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """A board, what lowers its voltage, and what each pattern writes."""
+    """A board, what lowers its voltage, what each pattern writes, and what happens while the voltage is low."""
 
     link: Link
     supply: Supply
     contents: Mapping[str, Contents]
+    experiment: Experiment = Experiment.RETENTION
     counters: BoardCounters = field(default_factory=BoardCounters)
 
 
@@ -49,6 +52,7 @@ def characterize(
 
     on_record: called with each point, the ones found in the dump first. yes: take more than an hour.
     """
+    check_experiment(bench)
     for vdd in plan.voltages:
         bench.supply.check(bench.link, vdd)
     kept = {record.point.index: record for record in dump.records() if record.outcome.settled}
@@ -80,10 +84,7 @@ def measure(bench: Bench, point: Point, pages: int) -> Record:
         before = None
         try:
             before = bench.link.info()
-            passes = [
-                run_pass(bench.link, 0, pages, bench.contents[point.pattern], lambda: _lower(bench, point), bench.counters)
-                for _ in range(point.repeats)
-            ]
+            passes = [_shoot(bench, point, pages) for _ in range(point.repeats)]
         except VoltageRefused as error:
             failures.append(Failure(Outcome.VOLTAGE, str(error)))
             break
@@ -101,8 +102,34 @@ def measure(bench: Bench, point: Point, pages: int) -> Record:
     return Record(point, failures[-1].outcome, failures=tuple(failures), seconds=time.perf_counter() - began)
 
 
-def _lower(bench: Bench, point: Point) -> Applied:
-    return bench.supply.lower(bench.link, point.vdd, point.dwell_s)
+def _shoot(bench: Bench, point: Point, pages: int) -> Pass:
+    """Once: write, lower, restore, read back; what happens while low is the experiment's."""
+    link, contents = bench.link, bench.contents[point.pattern]
+    if bench.experiment is Experiment.RETENTION:
+        lower = partial(bench.supply.lower, link, point.vdd, point.dwell_s)
+        return run_pass(link, 0, pages, contents, lower, bench.counters)
+    assert isinstance(contents, Generated), "check_experiment has seen to that"
+    setting = Setting(bench.experiment, code_of(link.board, point.vdd), round(point.dwell_s * 1e6))
+    report = Report.COMPARE if bench.experiment is Experiment.READ else Report.CRCS
+    found = run_experiment(link, setting, contents.pattern, contents.seed, range(pages), report)
+    bench.counters.passes += 1
+    first = found.pulses[0]
+    applied = Applied(point.vdd, link.board.volts(first.low_code), None, first.dwell_us / 1e6)
+    return Pass(words_of(found.cells, pages), applied)
+
+
+def check_experiment(bench: Bench) -> None:
+    """UsageError for an experiment with a supply or a pattern that it cannot have, BoardError for one the firmware cannot do."""
+    asked = f"The experiment {bench.experiment}"
+    if not bench.link.board.can(NEEDS[bench.experiment]):
+        found = f"the firmware of this {bench.link.board.chip} cannot do it"
+        raise BoardError(asked, found, "Choose another, or flash the image of this version")
+    if bench.experiment is Experiment.RETENTION:
+        return
+    if not isinstance(bench.supply, OnChip):
+        raise UsageError(asked, f"the firmware lowers the voltage itself, not the {bench.supply.name}", "Leave --supply out")
+    if given := [name for name, contents in bench.contents.items() if isinstance(contents, Given)]:
+        raise UsageError(asked, f"the board must generate the pattern, and cannot {given[0]}", "Choose another pattern")
 
 
 def diagnose(link: Link, before: Info | None) -> Outcome:
@@ -160,14 +187,3 @@ def voltage_range(nominal: float, minimum: float, step: float = 0.05) -> tuple[f
     """Every regulator step from nominal down to the minimum, V."""
     count = round((nominal - minimum) / step)
     return tuple(round(nominal - step * number, 4) for number in range(count + 1))
-
-
-def arena_pages(link: Link, kib: int | None) -> int:
-    """Pages under test: all of the arena, or its first `kib` KiB; UsageError if it is smaller."""
-    if kib is None:
-        return link.board.pages
-    pages = kib * 1024 // PAGE
-    if not 0 < pages <= link.board.pages:
-        found = f"the {link.board.chip} has {link.board.arena_bytes // 1024} KiB"
-        raise UsageError(f"--kib {kib}", found, "Choose no more than that")
-    return pages

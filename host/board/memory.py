@@ -13,22 +13,29 @@ import numpy as np
 
 from host.board.errors import LinkError
 from host.board.link import Link
-from host.board.passes import BoardCounters, Given, Pass, run_pass
+from host.board.passes import BoardCounters, Given, Pass, arena_pages, run_pass
 from host.board.protocol import MAX_DWELL_US, PAGE
+from host.board.shelf import PAGE_WORDS, Shelf, check
 from host.board.supply import Applied, OnChip, Supply
 from memmodels.address import Layout, Words, popcount
-from memmodels.errors import MemoryFault, MemorySpecError
+from memmodels.errors import MemorySpecError
 from memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
 from memmodels.sampler import Sampler
 
-_PAGE_WORDS = PAGE // 8
 _ATTEMPTS = 3
 
 
-@dataclass
-class _Contents:
-    regions: dict[tuple[str, tuple[int, ...]], Region] = field(default_factory=dict)
-    words: int = 0
+@dataclass(frozen=True)
+class PassRecord:
+    """A pass of a region. first_word, words: of the region; first_cell: of the arena. V and s as in `supply.Applied`."""
+
+    first_word: int
+    words: int
+    first_cell: int
+    commanded: float
+    register: float | None
+    measured: float | None
+    dwell_s: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +43,7 @@ class BoardMemory:
     """The arena behind a link at one operating point. vdd: core voltage while low, in V. dwell_s: how long, in s.
 
     The board holds nothing between reads: a region's bits are kept here and written again for each read. read_all: read every page
-    back, not only those whose CRC changed.
+    back, not only those whose CRC changed. kib: only the first so many KiB of the arena. log: each pass of each read, in order.
     """
 
     link: Link
@@ -44,8 +51,10 @@ class BoardMemory:
     dwell_s: float = 0.01
     read_all: bool = False
     supply: Supply = field(default_factory=OnChip)
+    kib: int | None = None
     counters: BoardCounters = field(default_factory=BoardCounters)
-    _contents: _Contents = field(default_factory=_Contents, repr=False)
+    log: list[PassRecord] = field(default_factory=list, repr=False)
+    _shelf: Shelf = field(default_factory=Shelf, repr=False)
 
     def __post_init__(self) -> None:
         self.supply.check(self.link, self.vdd)
@@ -68,33 +77,23 @@ class BoardMemory:
         return replace(self, vdd=wanted["vdd"], dwell_s=wanted["dwell_s"])
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
-        _check(bits, layout)
-        old = self._contents.regions.get((layout.name, layout.planes))
-        if old is not None and old.layout.bits != layout.bits:
-            found = f"a region of that name with {old.layout.bits} bits is already there"
-            raise MemoryFault(
-                f"Writing {layout.bits} bits as {layout}", found, "Give the tensor another name, or open a new memory"
-            )
-        first_word = old.first_word if old else self._contents.words
-        region = Region(layout, first_word, bits.copy(), bits.copy(), old.stored if old else None, key)
-        after = first_word + -(-layout.words // _PAGE_WORDS) * _PAGE_WORDS
-        self._contents.words = max(self._contents.words, after)
-        self._contents.regions[layout.name, layout.planes] = region
-        return region
+        return self._shelf.write(bits, layout, key)
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
-        _check(out, region.layout)
-        pages = -(-region.layout.words // _PAGE_WORDS)
-        padded = np.zeros(pages * _PAGE_WORDS, np.uint64)
+        check(out, region.layout)
+        pages = -(-region.layout.words // PAGE_WORDS)
+        padded = np.zeros(pages * PAGE_WORDS, np.uint64)
         padded[: region.layout.words] = region.written
-        data, first = padded.astype("<u8").tobytes(), region.first_word // _PAGE_WORDS
+        data, first = padded.astype("<u8").tobytes(), region.first_word // PAGE_WORDS
         errors, done, passes = np.zeros_like(padded), 0, 0
+        arena = arena_pages(self.link, self.kib)
         told: dict[str, ConditionValue] = {}
         while done < pages:
-            cell_page = (first + done) % self.link.board.pages
-            count = min(pages - done, self.link.board.pages - cell_page)
+            cell_page = (first + done) % arena
+            count = min(pages - done, arena - cell_page)
             made = self._pass(cell_page, data[done * PAGE : (done + count) * PAGE])
-            errors[done * _PAGE_WORDS : (done + count) * _PAGE_WORDS] = made.errors
+            errors[done * PAGE_WORDS : (done + count) * PAGE_WORDS] = made.errors
+            self.log.append(_record(done, count, cell_page, made.applied))
             done, passes, told = done + count, passes + 1, _measured(made.applied)
         errors = errors[: region.layout.words]
         errors[-1:] &= region.layout.last_mask
@@ -133,6 +132,5 @@ def _measured(applied: Applied) -> dict[str, ConditionValue]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _check(words: Words, layout: Layout) -> None:
-    if words.dtype != np.uint64 or words.shape != (layout.words,):
-        raise ValueError(f"{layout}: {words.shape} words of {words.dtype}, where ({layout.words},) of uint64 are needed")
+def _record(done: int, count: int, cell_page: int, applied: Applied) -> PassRecord:
+    return PassRecord(done * PAGE_WORDS, count * PAGE_WORDS, cell_page * PAGE * 8, **vars(applied))

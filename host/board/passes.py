@@ -13,12 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from host.board.errors import BoardError
 from host.board.link import Link
 from host.board.protocol import PAGE, Pattern, pattern_words
 from host.board.supply import Applied
 from memmodels.address import Words, popcount
+from memmodels.errors import UsageError
 
 
 @dataclass
@@ -86,6 +88,17 @@ def run_pass(
     return Pass(errors, applied)
 
 
+def arena_pages(link: Link, kib: int | None) -> int:
+    """Pages under test: all of the arena, or its first `kib` KiB; UsageError if it is smaller."""
+    if kib is None:
+        return link.board.pages
+    pages = kib * 1024 // PAGE
+    if not 0 < pages <= link.board.pages:
+        found = f"the {link.board.chip} has {link.board.arena_bytes // 1024} KiB"
+        raise UsageError(f"An arena of {kib} KiB", found, "Choose no more than that")
+    return pages
+
+
 @dataclass(frozen=True)
 class _Bench:
     """The pages of one pass."""
@@ -115,7 +128,7 @@ class _Bench:
             return self._read(read_all)
         total, cells = self.link.differing(self.first, self.pages, contents.pattern, contents.seed)
         if total == len(cells) and not read_all:
-            return _words_of(np.array(cells, np.int64) - self.first * PAGE * 8, self.pages)
+            return words_of(np.array(cells, np.int64) - self.first * PAGE * 8, self.pages)
         errors = self._read(read_all)
         if popcount(errors) != total:
             found = f"{popcount(errors)} cells differ in the bytes that were read, {total} by the board's own comparison"
@@ -146,7 +159,8 @@ class _Bench:
         return BoardError(asked, found, "Nothing was counted; reset the board, and raise the voltage if it happens again")
 
 
-def _words_of(cells: np.ndarray[tuple[int, ...], np.dtype[np.int64]], pages: int) -> Words:
+def words_of(cells: npt.NDArray[np.int64], pages: int) -> Words:
+    """The words of so many pages in which just these cells are set."""
     words = np.zeros(pages * PAGE // 8, np.uint64)
     np.bitwise_xor.at(words, cells // 64, np.uint64(1) << (cells % 64).astype(np.uint64))
     return words

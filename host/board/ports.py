@@ -1,9 +1,13 @@
-"""Where a board is: `auto`, a port's name, `socket://HOST:PORT`, or `virtual:CHIP`; and whose flips a virtual board makes."""
+"""Where a board is: `auto`, a port's name, `socket://HOST:PORT`, or `virtual:CHIP`; and whose flips a virtual board makes.
+
+`virtual:CHIP[SPEC]` says of which memory the cells of a virtual board are.
+"""
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from host.board.errors import BoardError
 from host.board.transport import SerialTransport, Transport
@@ -14,16 +18,21 @@ if TYPE_CHECKING:
     from memmodels.address import Words
     from memmodels.memory import Memory
 
+FailsAt = Literal["retention", "read", "write"]
 _CELLS_NAME = "arena"
 
 
-def open_port(where: str, memory: str | None = None, seed: int = 0, pulses: int = 0) -> Transport:
+def open_port(where: str, memory: str | None = None, seed: int = 0, pulses: int = 0, fails_at: FailsAt = "retention") -> Transport:
     """Open a transport. memory: the SPEC whose flips a virtual board makes; a real board has its own.
 
-    pulses: how many a virtual board has had before, so that a resumed run does not draw the same errors again.
+    pulses: how many a virtual board has had before, so that a resumed run does not draw the same errors again. fails_at: whether
+    the memory's flips are cells that lose their bit, that read wrongly, or that are written wrongly while the voltage is low.
     """
-    if where.startswith("virtual:"):
-        return virtual_board(where.removeprefix("virtual:"), memory, seed, pulses)
+    if virtual := re.fullmatch(r"virtual:([^\[\]]*)(?:\[(.*)\])?", where):
+        spec = memory or virtual[2]
+        if fails_at == "retention":
+            return virtual_board(virtual[1], spec, seed, pulses)
+        return virtual_board(virtual[1], None, seed, pulses, **{f"{fails_at}s": spec or ""})
     if memory is not None:
         raise UsageError(
             f"--memory {memory} with --port {where}", "a real board flips its own cells", "Leave it out, or use virtual:CHIP"
@@ -33,8 +42,7 @@ def open_port(where: str, memory: str | None = None, seed: int = 0, pulses: int 
 
 def find_port() -> str:
     """The one USB serial port that is plugged in; BoardError names all of them if there are several."""
-    list_ports: Any = import_module("serial.tools.list_ports")
-    found: list[str] = sorted(port.device for port in list_ports.comports() if port.vid is not None)
+    found = [port for port, _ in usb_ports()]
     if not found:
         raise BoardError("Looking for a USB serial adapter", "there is none", "Plug it in, or name the port: --port /dev/ttyUSB0")
     if len(found) > 1:
@@ -42,6 +50,16 @@ def find_port() -> str:
             "Looking for a USB serial adapter", f"there are several: {', '.join(found)}", f"Name one: --port {found[0]}"
         )
     return found[0]
+
+
+def usb_ports() -> list[tuple[str, str]]:
+    """(name, description) of every USB serial port, by name; BoardError if pyserial is not installed."""
+    try:
+        list_ports: Any = import_module("serial.tools.list_ports")
+    except ModuleNotFoundError as error:
+        do = "pip install weakcell[board]"
+        raise BoardError("Looking for a USB serial adapter", "pyserial is not installed", do) from error
+    return sorted((port.device, str(port.description)) for port in list_ports.comports() if port.vid is not None)
 
 
 def virtual_board(
@@ -68,17 +86,17 @@ def virtual_board(
         from host.board.virtual import VirtualBoard
 
         board = VirtualBoard(
-            chip, flips_of(memory, seed, pulses) if memory else None, image, mask_of(reads, seed) if reads else None,
-            mask_of(writes, seed) if writes else None, wrong, seed,
+            chip, flips_of(memory, seed, pulses) if memory else None, image, mask_of(reads, seed, pulses) if reads else None,
+            mask_of(writes, seed, pulses) if writes else None, wrong, seed,
         )  # fmt: skip
     except ModuleNotFoundError as error:
         raise BoardError(f"A virtual {chip}", f"{error.name} is not installed", "pip install weakcell[virtual]") from error
     return NoisyTransport(board, wrong.noise, seed) if wrong.noise else board
 
 
-def mask_of(spec: str, seed: int = 0) -> Flips:
+def mask_of(spec: str, seed: int = 0, pulses: int = 0) -> Flips:
     """Which bits of the arena a memory misreads, at a voltage as in `flips_of`."""
-    flip = flips_of(spec, seed)
+    flip = flips_of(spec, seed, pulses)
 
     def mask(board: VirtualBoard, volts: float) -> Words:
         before = board.arena.copy()

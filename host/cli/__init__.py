@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from host.cli.board import app as board
 from host.cli.characterize import characterize
+from host.cli.doctor import doctor
 from host.cli.download import download
 from host.cli.emulate import emulate
 from host.cli.explain import explain
@@ -86,6 +87,7 @@ app.command(short_help="Memory technologies and how each number is known.")(memo
 app.command(short_help="A board's flips over its voltage, and the profile they fit.")(characterize)
 app.command(short_help="A data set's published files, checked.")(download)
 app.command(short_help="Networks that tolerate errors: losses, flips in training, export, verdict.")(train)
+app.command(short_help="What is installed, which boards answer, and what to do about the rest.")(doctor)
 app.add_typer(board, name="board", short_help="A Pico or Pico 2, real or virtual.")
 app.add_typer(firmware, name="firmware", short_help="Firmware images for the boards.")
 app.command(short_help="Accuracy over the operating points, worked out without faults.")(predict)

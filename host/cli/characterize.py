@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,7 @@ _VDD = "Core voltages, V: 0.9,0.85 or 0.9:0.55:0.05. Nominal is always measured 
 _PATTERN = "zeros, ones, checkerboard, address, random, or weights:NETWORK; several with commas."
 _BANK = "ROWSxCOLUMNS of cells in storage addresses, for maps and clustering. [default: 1024x2048, an assumption]"
 _IMPORT = "Read-backs that somebody else took instead of a board: an .npz, or a TOML file beside binary files."
+_EXPERIMENT = "What happens while low: nothing; nothing, with the core off (RP2350); the arena is read; it is written."
 _SUPPLY = "What lowers the voltage: on-chip, scpi:VISA-NAME, or manual (asks). The last two have not been tried on silicon."
 _NOTE = "What the thermometer said; kept with the results."
 
@@ -31,6 +32,7 @@ def characterize(
     vdd: Annotated[str | None, typer.Option(metavar="VOLTS", help=_VDD, show_default=False)] = None,
     dwell_ms: Annotated[str, typer.Option(metavar="MS", help="How long it stays low, ms; several with commas.")] = "10",
     pattern: Annotated[str, typer.Option(metavar="NAMES", help=_PATTERN)] = "zeros,ones",
+    experiment: Annotated[Literal["retention", "sleep", "read", "write"], typer.Option(help=_EXPERIMENT)] = "retention",
     supply: Annotated[str, typer.Option(metavar="SUPPLY", help=_SUPPLY)] = "on-chip",
     repeats: Annotated[int, typer.Option(min=1, help="Write, lower, restore, read back: so often at each point.")] = 3,
     kib: Annotated[int | None, typer.Option(min=1, help="Only the first so many KiB of the arena.", show_default=False)] = None,
@@ -65,7 +67,7 @@ def characterize(
     if import_ is not None:
         findings, provenance = _imported(import_, geometry, folder)
     else:
-        given = _asked(vdd, dwell_ms, pattern, repeats, seed)
+        given = _asked(experiment, vdd, dwell_ms, pattern, repeats, seed)
         bench, plan, dump = _begin(port, memory, supply, given, kib, folder, resume, temperature_note)
         with bench.link:
             _measure(bench, plan, dump, yes, quiet)
@@ -96,11 +98,12 @@ def _imported(file: Path, bank: Bank | None, folder: Path) -> tuple[Findings, di
     return find(readbacks), provenance
 
 
-def _asked(vdd: str | None, dwell_ms: str, pattern: str, repeats: int, seed: int) -> dict[str, Any]:
+def _asked(experiment: str, vdd: str | None, dwell_ms: str, pattern: str, repeats: int, seed: int) -> dict[str, Any]:
     """What the options mean, before there is a board."""
     from host.sweep import parse_sweep
 
     return {
+        "experiment": experiment,
         "voltages": None if vdd is None else parse_sweep(f"vdd={_downwards(vdd)}").values,
         "dwells": tuple(value / 1000 for value in parse_sweep(f"dwell_ms={dwell_ms}").values),
         "patterns": tuple(name.strip() for name in pattern.split(",")),
@@ -153,19 +156,23 @@ def _begin(
 ) -> tuple[Bench, Plan, Dump]:
     """A board that answers, the plan for it, and the folder; a virtual board goes on where a resumed run left it."""
     from host.board.bench import supply_named
-    from host.board.characterize import Bench, arena_pages, voltage_range
+    from host.board.characterize import Bench, check_experiment, voltage_range
     from host.board.dump import start
+    from host.board.experiments import Experiment
     from host.board.link import Link
+    from host.board.passes import arena_pages
     from host.board.patterns import contents_of
     from host.board.points import make_plan
-    from host.board.ports import open_port
+    from host.board.ports import FailsAt, open_port
 
-    link = Link(open_port(port, memory, given["seed"], _pulses_before(folder) if resume else 0))
+    experiment = Experiment(given["experiment"])
+    fails_at: FailsAt = "read" if experiment is Experiment.READ else "write" if experiment is Experiment.WRITE else "retention"
+    link = Link(open_port(port, memory, given["seed"], _pulses_before(folder) if resume else 0, fails_at))
     board = link.board
     nominal, minimum = board.volts(board.nominal_code), board.volts(board.minimum_code)
     voltages = given.pop("voltages") or voltage_range(nominal, minimum)
     pages = arena_pages(link, kib)
-    plan = make_plan("retention", voltages, pages=pages, nominal=nominal, **given)
+    plan = make_plan(voltages=voltages, pages=pages, nominal=nominal, **given)
     contents = {name: contents_of(name, pages, plan.seed) for name in plan.patterns}
     supply = supply_named(supplied, nominal)
     virtual = port.startswith("virtual:")
@@ -177,7 +184,9 @@ def _begin(
         "versions": _versions(),
     }
     words = {name: each.words(0, pages) for name, each in contents.items()}
-    return Bench(link, supply, contents), plan, start(folder, run, words, resume)
+    bench = Bench(link, supply, contents, experiment)
+    check_experiment(bench)
+    return bench, plan, start(folder, run, words, resume)
 
 
 def _pulses_before(folder: Path) -> int:

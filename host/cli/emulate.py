@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -59,7 +61,7 @@ def emulate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate time and memory, and leave.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of the table.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Save fault lists of any size.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Save fault lists of any size; take more than an hour on a board.")] = False,
 ) -> None:
     """Accuracy and energy of a network on an unreliable memory, over its operating points.
 
@@ -72,6 +74,7 @@ def emulate(
       weakcell emulate digits-qnn --memory uniform --sweep ber=1e-5:1e-1:x10 --read-every image
       weakcell emulate digits-qnn --memory uniform:ber=0.01 --place '*@7=uniform:ber=0' --trials 59
       weakcell emulate net.onnx --data test.npz --memory sram-28nm-kc705b --sweep vdd=0.53:0.60:0.01
+      weakcell emulate --memory board:auto --sweep vdd=0.55:0.75:0.05 --trials 3 --out results
       weakcell emulate --memory uniform:ber=0.02 --save-faults flips.parquet; weakcell emulate --faults flips.parquet
     """
     given = {
@@ -89,17 +92,42 @@ def emulate(
         if dry_run:
             _show_estimate(prepared, threads, save_faults is not None, as_json)
             return
+        if replay is None:
+            check_boards(prepared, yes, quiet or as_json)
         folder = None
         if out is not None:
             from host.folder import open_folder
 
             folder = open_folder(out, prepared, overwrite)
-        result = _run(prepared, replay, folder, threads, save_faults, as_json, quiet)
+        with boards(prepared, None if folder is None else folder.path, replay is not None) as one_by_one:
+            result = _run(prepared, replay, folder, 1 if one_by_one else threads, save_faults, as_json, quiet)
     if not as_json:
         from host.cli.table import show_result
 
         show_result(result)
     _last_words(result, folder, save_faults, quiet or as_json)
+
+
+def check_boards(prepared: Prepared, yes: bool, quiet: bool) -> None:
+    """Say how long the boards of a study take at most; UsageError for more than an hour unless `yes`."""
+    from host.board.studies import check_time, ports_of
+    from host.cli.screen import note
+    from host.cli.table import duration
+
+    if ports_of(prepared):
+        note(f"Through the board: at most {duration(check_time(prepared, yes))}.", quiet)
+
+
+@contextmanager
+def boards(prepared: Prepared, folder: Path | None, replayed: bool = False) -> Iterator[bool]:
+    """Keep what boards read back in `folder`, and let go of their ports; whether there are any: then trials run one by one."""
+    from host.board.studies import boards_of, ports_of
+
+    if replayed or not ports_of(prepared):
+        yield False
+        return
+    with boards_of(prepared, folder):
+        yield True
 
 
 def _prepare(
@@ -163,10 +191,14 @@ def _check_fault_file(path: Path, prepared: Prepared, yes: bool) -> None:
 
 
 def _show_estimate(prepared: Prepared, threads: int | None, with_faults: bool, as_json: bool) -> None:
+    from host.board.studies import ports_of
     from host.cli.screen import emit
     from host.cli.table import duration
     from host.estimate import estimate, expected_rows
 
+    if ports_of(prepared):
+        _show_board_estimate(prepared, as_json)
+        return
     found = estimate(prepared, threads)
     rows = round(expected_rows(prepared)) if with_faults else None
     if as_json:
@@ -180,6 +212,19 @@ def _show_estimate(prepared: Prepared, threads: int | None, with_faults: bool, a
     )
     if rows is not None:
         typer.echo(f"about {rows:,} rows of fault list")
+
+
+def _show_board_estimate(prepared: Prepared, as_json: bool) -> None:
+    """What the boards of a study take; nothing is lowered to find out."""
+    from host.board.studies import seconds_of
+    from host.cli.screen import emit
+    from host.cli.table import duration
+
+    seconds = seconds_of(prepared)
+    if as_json:
+        emit("estimate", identity=prepared.identity, seconds=seconds)
+    else:
+        typer.echo(f"{len(prepared.points)} points x {prepared.study.trials} trials through the board: at most {duration(seconds)}")
 
 
 def _run(
@@ -263,5 +308,15 @@ def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: 
         note(f"Saved the fault list in {save_faults}; `weakcell emulate … --faults {save_faults}` replays it.", quiet)
     if folder:
         note(f"Results are in {folder.path}.", quiet)
+        _say_how_to_replay(result, folder, quiet)
     elif not save_faults:
         note("Nothing was written; --out DIR keeps the table, the figure and the configuration.", quiet)
+
+
+def _say_how_to_replay(result: StudyResult, folder: ResultsFolder, quiet: bool) -> None:
+    from host.board.studies import replay_command
+    from host.cli.screen import note
+
+    file = folder.path / "readbacks.npz"
+    if file.exists() and (command := replay_command(result.prepared, file)) is not None:
+        note(f"What the board read back is in {file}; `{command}` runs on it again.", quiet)

@@ -49,6 +49,7 @@ def validate(
     threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of the table.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Take more than an hour on a board.")] = False,
 ) -> None:
     """Do the margin bounds hold on real flips? Every faulty run is compared with its clean twin.
 
@@ -61,6 +62,7 @@ def validate(
       weakcell validate digits-qnn --memory uniform:ber=0.001 --trials 100 --out validation
       weakcell validate digits-bnn --memory sram-14nm --sweep v_over_vmin=0.75:0.85:0.025 --hidden
     """
+    from host.cli.emulate import boards, check_boards
     from host.cli.screen import emit, errors_as_events, note, progress_bar
 
     with errors_as_events(as_json):
@@ -74,13 +76,15 @@ def validate(
         from host.validation.run import validate as run
 
         folder = made_folder(out, "tallies.parquet")
+        check_boards(prepared, yes, quiet or as_json)
 
-        with progress_bar(prepared.jobs, shown=not (quiet or as_json)) as bar:
+        with boards(prepared, folder) as one_by_one, progress_bar(prepared.jobs, shown=not (quiet or as_json)) as bar:
 
             def on_trial(point: Point) -> None:
                 bar.step(point.memory)
 
-            found = run(prepared, first=first_trial, hidden=hidden, threads=threads, only=only, on_trial=on_trial)
+            used = 1 if one_by_one else threads
+            found = run(prepared, first=first_trial, hidden=hidden, threads=used, only=only, on_trial=on_trial)
         curve = curve_of(found, threads) if predict else None
         if folder is not None:
             from host.report.validation import write

@@ -73,6 +73,9 @@ def _use(prepared: Prepared) -> str:
 
 def _dies(prepared: Prepared) -> str:
     study = prepared.study
+    kind, _, _ = study.memory.name.rpartition("+")[2].partition(":")
+    if kind in ("board", "recording"):
+        return f"{study.trials} {'trial' if study.trials == 1 else 'trials'}, all on the one {kind}, which has one die"
     if study.trials == 1:
         return f"1 trial, on die {study.die or 0}, seed {study.seed}"
     if study.die is not None:
@@ -82,4 +85,4 @@ def _dies(prepared: Prepared) -> str:
 
 def _lifetimes(prepared: Prepared) -> str:
     lifetimes = list(dict.fromkeys(life for point in prepared.points for life in point.lifetimes))
-    return f"Error lifetime: {', '.join(lifetimes)}" if lifetimes else "Errors as recorded"
+    return f"Error lifetime: {', '.join(lifetimes)}" if lifetimes else "Errors as they came back"

@@ -18,13 +18,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from host.board import characterize as runs
-from host.board.characterize import Bench, arena_pages, characterize, measure
+from host.board.characterize import Bench, characterize, measure
 from host.board.dump import Dump, start
 from host.board.errors import BoardError, LinkError, VoltageRefused
 from host.board.findings import find
 from host.board.link import Link
 from host.board.noise import NoisyTransport
-from host.board.passes import BoardCounters, Generated, Given, run_pass
+from host.board.passes import BoardCounters, Generated, Given, arena_pages, run_pass
 from host.board.patterns import contents_of
 from host.board.points import Outcome, Plan, Point, make_plan
 from host.board.protocol import PAGE, Pattern
@@ -32,8 +32,10 @@ from host.board.readbacks import readbacks_of
 from host.board.supply import OnChip
 from host.board.virtual import VirtualBoard
 from host.cli import app
-from memmodels.address import Words, popcount
+from memmodels.address import Layout, Words, popcount
+from memmodels.catalogue import open_memory
 from memmodels.errors import InputError, UsageError
+from memmodels.memory import Key
 from memmodels.profile import ProbitLaw, Profile
 from memmodels.profile import load as load_profile
 from memmodels.structure import Bank, Shared
@@ -235,7 +237,6 @@ def test_a_board_that_stays_silent_ends_the_run_and_the_rest_can_be_measured_lat
 
     board = Mute("rp2350", lambda board, volts: setattr(board, "dead", volts < 0.8))
     bench, plan, dump = bench_of(board, tmp_path)
-    board.reset()
     with pytest.raises(BoardError, match="fell silent"):
         characterize(bench, plan, dump)
     assert outcomes(dump) == ["ok", "ok", "no response"]
@@ -424,3 +425,39 @@ def test_a_silent_port_is_a_link_error_before_anything_is_written(tmp_path: Path
     board.write = lambda data: None  # type: ignore[method-assign]
     with pytest.raises(LinkError):
         arena_pages(Link(board), None)
+
+
+# --- what happens while the voltage is low -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("experiment", ["retention", "sleep", "read", "write"])
+def test_each_experiment_finds_the_cells_that_its_board_spoils(tmp_path: Path, experiment: str) -> None:
+    out, memory = tmp_path / "run", "uniform:ber=0.0004,cells=invert,lifetime=die"
+    done = run("--port", "virtual:rp2350", "--memory", memory, "--kib", "32", "--vdd", "0.7", "--repeats", "2", "--dwell-ms", "1",
+               "--experiment", experiment, "--out", str(out))  # fmt: skip
+    assert done.exit_code == 0, done.output
+    summary = pl.read_csv(out / "summary.csv")
+    assert summary["outcome"].to_list() == ["ok", "flips"]
+    cells, found = open_memory(memory), Layout("arena", 512 * 1024 * 8, 1)
+    region = cells.write(np.zeros(found.words, np.uint64), found, Key())
+    back = np.empty_like(region.written)
+    cells.read(region, Key(), back)
+    mask = back[: 32 * 1024 // 8]
+    for point in Dump(out).records()[2:]:
+        assert point.errors is not None
+        assert all(np.array_equal(errors, mask) for errors in point.errors)
+    assert 50 < popcount(mask) < 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "found"),
+    [
+        (("--port", "virtual:rp2040", "--experiment", "sleep"), 8, "cannot do it"),
+        (("--port", "virtual:rp2350", "--experiment", "read", "--pattern", "weights:digits-bnn"), 2, "must generate"),
+        (("--port", "virtual:rp2350", "--experiment", "write", "--supply", "manual"), 2, "itself"),
+    ],
+)
+def test_an_experiment_that_cannot_be_is_said(tmp_path: Path, arguments: tuple[str, ...], exit_code: int, found: str) -> None:
+    done = run(*arguments, "--out", str(tmp_path / "run"))
+    assert (done.exit_code, found in done.output) == (exit_code, True), done.output
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,24 @@
+"""`weakcell doctor`: what is installed, which boards answer, and what to do about the rest."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of lines.")] = False) -> None:
+    """Look at packages, firmware images, serial ports and boards; the emulator itself needs none of them."""
+    from rich.markup import escape
+
+    from host.board.doctor import examine
+    from host.cli.screen import emit, show
+
+    signs = {"ok": "ok", "missing": "--", "silent": "??"}
+    for finding in examine():
+        if as_json:
+            emit("finding", **vars(finding))
+            continue
+        show(escape(f"{signs[finding.state]}  {finding.what}: {finding.found}"))
+        if finding.do:
+            show(escape(f"      {finding.do.rstrip('.')}"))

@@ -1,0 +1,50 @@
+"""How long a virtual RP2350 takes to be characterized at one voltage: `python tests/benchmarks/characterize.py`.
+
+256 KiB, one pattern, at several bit error rates: write, lower, restore, read back (one shot), and the fit of its read-backs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from host.board.characterize import Bench, characterize
+from host.board.dump import start
+from host.board.findings import find
+from host.board.link import Link
+from host.board.patterns import contents_of
+from host.board.points import make_plan
+from host.board.ports import open_port
+from host.board.readbacks import PICO_BANK, readbacks_of
+from host.board.supply import OnChip
+
+PAGES = 1024
+
+
+def main() -> None:
+    """Print a table."""
+    print("BER       measured (s)   fitted (s)")
+    for ber in (0.0, 1e-5, 1e-4, 1e-3, 1e-2):
+        measured, fitted = timed(f"uniform:ber={ber},cells=invert")
+        print(f"{ber:<8g}  {measured:12.2f}   {fitted:10.2f}")
+
+
+def timed(spec: str) -> tuple[float, float]:
+    """Seconds for the point at 0.6 V, and for the fit of it and its control."""
+    link = Link(open_port(f"virtual:rp2350[{spec}]"))
+    plan = make_plan("retention", (0.6,), (0.01,), ("ones",), 1, PAGES, 1.10)
+    contents = {"ones": contents_of("ones", PAGES)}
+    identity = {"chip": "rp2350", "virtual": True, "memory": spec, "supply": "on-chip regulator"}
+    with tempfile.TemporaryDirectory() as folder:
+        words = {"ones": contents["ones"].words(0, PAGES)}
+        dump = start(Path(folder) / "run", {"identity": identity, "plan": vars(plan)}, words, False)
+        link.pulse(1, 100)  # the memory's kernels compile
+        (_, record) = characterize(Bench(link, OnChip(), contents), plan, dump)
+        began = time.perf_counter()
+        find(readbacks_of(dump, PICO_BANK))
+        return record.seconds, time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
