@@ -110,7 +110,7 @@ def test_the_same_seed_gives_the_same_flips() -> None:
         link.pulse(5, 100)
         found.append(link.compare(0, link.board.pages, Pattern.ONES))
     assert found[0] == found[1] != []
-    assert callable(flips_of("uniform"))
+    assert callable(flips_of("uniform:ber=0.1"))
 
 
 def test_firmware_build(tmp_path: Path) -> None:
