@@ -265,9 +265,8 @@ def draw_block(sampler, stream, block, part, room):  # type: ignore[no-untyped-d
             weak_one, weak_zero = sampler.weak[term.weak_row, first : first + n], sampler.weak[term.weak_row + 1, first : first + n]
             _flip_weak(term, sampler.table, own, begin, weak_one, weak_zero, written, flips, room)
             continue
-        cells = written if whole else room[_CELLS]
-        if term.polar and not (whole and i == 0 and sampler.sound):
-            cells = room[_CELLS]
+        cells = room[_CELLS]
+        if term.polar:  # one pass in order, since throws would fetch cells from memory one by one
             for k in range(n):
                 cells[begin + k] = written[k] ^ flips[begin + k]
         _flip_term(term, sampler.table, own, begin, begin + n, cells, flips, room)

@@ -27,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import emulator
 from emulator import ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place
+from emulator.deployment import Sampling
 from memmodels import parse_spec
 
 BATCH, FEW, RATE = 256, 4, 0.01
@@ -103,9 +104,14 @@ def candidates() -> dict[str, tuple[int, Callable[[], Any]]]:
     few = x[:FEW]
     assert np.array_equal(infer(plan, {"x": x})["y"], fixed.run(None, {"x": x})[0])
 
-    def ours(rate: float, policy: ReadPolicy, images: np.ndarray) -> Callable[[], Any]:
+    def ours(rate: float, policy: ReadPolicy, images: np.ndarray, sampling: Sampling = Sampling.BITS) -> Callable[[], Any]:
         placement, trial = place(network, parse_spec(f"uniform:ber={rate}")), iter(range(1 << 30))
-        return lambda: outputs_under_faults(plan, {"x": images}, deploy(plan, placement, policy, next(trial)), BATCH)
+
+        def run() -> Any:
+            deployment = deploy(plan, placement, policy, next(trial), sampling=sampling)
+            return outputs_under_faults(plan, {"x": images}, deployment, BATCH)
+
+        return run
 
     def with_numpy(images: np.ndarray) -> Callable[[], Any]:
         draws = np.random.default_rng(2)
@@ -137,6 +143,7 @@ def candidates() -> dict[str, tuple[int, Callable[[], Any]]]:
         "1 %, draw per batch, onnxruntime + NumPy": (BATCH, with_numpy(x)),
         "1 %, draw per batch, torch": (BATCH, with_torch(x)),
         "1 %, draw per image": (BATCH, ours(RATE, ReadPolicy.IMAGE, x)),
+        "1 %, draw per image, --sampling outputs": (BATCH, ours(RATE, ReadPolicy.IMAGE, x, Sampling.OUTPUTS)),
         "1 %, draw per image, onnxruntime + NumPy": (FEW, each(with_numpy)),
         "1 %, draw per image, torch": (FEW, each(with_torch)),
     }
@@ -149,6 +156,12 @@ RATIOS = [
     ("1 % per batch, against torch", "1 %, draw per batch, torch", "1 %, draw per batch"),
     ("1 % per image, against onnxruntime + NumPy", "1 %, draw per image, onnxruntime + NumPy", "1 %, draw per image"),
     ("1 % per image, against torch", "1 %, draw per image, torch", "1 %, draw per image"),
+    (
+        "the same with outputs, against ORT + NumPy",
+        "1 %, draw per image, onnxruntime + NumPy",
+        "1 %, draw per image, --sampling outputs",
+    ),
+    ("the same with outputs, against torch", "1 %, draw per image, torch", "1 %, draw per image, --sampling outputs"),
     ("time of 1 % per batch over clean", "1 %, draw per batch", "clean"),
     ("time of 30 % per batch over clean", "30 %, draw per batch", "clean"),
 ]
