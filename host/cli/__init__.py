@@ -22,6 +22,7 @@ from host.cli.infer import infer
 from host.cli.inspect import inspect
 from host.cli.margins import margins
 from host.cli.memories import memories
+from host.cli.optimize import optimize
 from host.cli.predict import predict
 from host.cli.rank import rank
 from host.cli.report import report
@@ -81,6 +82,7 @@ app.command(short_help="Accuracy and energy over a memory's operating points.")(
 app.command(short_help="Campaigns of many runs, kept and gone on with.")(sweep)
 app.command(short_help="The command that reproduces one row of a campaign.")(explain)
 app.command(short_help="Results as one self-contained page.")(report)
+app.command(short_help="The operating point of lowest energy that may be used.")(optimize)
 app.command(short_help="Fault-free integer inference.")(infer)
 app.command(short_help="What a network is made of and what a memory will hold.")(inspect)
 app.command(short_help="Memory technologies and how each number is known.")(memories)

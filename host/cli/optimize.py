@@ -1,0 +1,180 @@
+"""`weakcell optimize`: the operating point of lowest energy that may be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from host.campaign.optimize import Optimum, Screened
+
+_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
+_DATA = "digits, fashion-mnist, or an .npz with x and y. [default: the network's own]"
+_MEMORY = "The memory of all weights: NAME or NAME:key=value,… . [default: sram-14nm]"
+_SWEEP = "Candidates: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: 26 values over the law's range]"
+_DROP = "Accuracy that a die may lose, as 1% or 0.01."
+
+
+def optimize(
+    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
+    data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
+    memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = "sram-14nm",
+    sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
+    max_drop: Annotated[str, typer.Option(metavar="SHARE", help=_DROP)] = "1%",
+    dies: Annotated[float, typer.Option("--share", help="Share of dies that must keep within it.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Of the whole statement.")] = 0.95,
+    failures: Annotated[int, typer.Option(help="Bad dies that a test may see; more make it longer and less harsh.")] = 1,
+    tries: Annotated[int, typer.Option(help="Candidates that may be put to the test; they share the confidence.")] = 3,
+    partitions: Annotated[int, typer.Option(help="Different conditions that layers may have; 1: all the same.")] = 2,
+    nominal: Annotated[
+        float | None, typer.Option(help="What savings are against. [default: the technology's]", show_default=False)
+    ] = None,
+    read_every: Annotated[Literal["load", "batch", "image", "access"], typer.Option(help="When weights are read again.")] = "load",
+    batch: Annotated[int, typer.Option(help="Images per batch for --read-every batch.")] = 256,
+    seed: Annotated[int, typer.Option(help="Names all dies and draws.")] = 0,
+    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Keep everything found.", show_default=False)] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of the table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+) -> None:
+    """The lowest energy at which most dies lose little, screened on some dies and confirmed on fresh ones; exit code 1 if none is.
+
+    \b
+    Examples:
+      weakcell optimize digits-bnn --memory sram-14nm --max-drop 1%
+      weakcell optimize digits-qnn --memory sram-28nm-vc707 --sweep vdd=0.54:0.60:0.005 --partitions 3 --out optimum.json
+    """
+    from functools import partial
+
+    from emulator.deployment import ReadPolicy
+    from host.atomic import check_writable
+    from host.bench import open_bench
+    from host.campaign.executors import Threads, default_workers
+    from host.campaign.optimize import Goal, default_values, nominal_of, search_for
+    from host.campaign.optimize import optimize as find
+    from host.campaign.tasks import perform
+    from host.cli.screen import emit, errors_as_events, stderr
+    from host.cli.sweep import share_of
+    from host.study import Study
+    from host.sweep import parse_sweep
+    from memmodels.catalogue import parse_spec
+
+    with errors_as_events(as_json):
+        goal = Goal(share_of(max_drop), dies, confidence, failures, tries, partitions)
+        goal.check()
+        if out is not None:
+            check_writable(out)
+        spec = parse_spec(memory)
+        asked = parse_sweep(sweep) if sweep else None
+        study = Study(model=model, data=data, memory=spec, sweep=None, read_every=ReadPolicy(read_every), batch=batch, seed=seed,
+                      images=images)  # fmt: skip
+        bench = open_bench(model, data, images, data_dir)
+        key = asked.key if asked else spec.technology.sweep
+        values = asked.values if asked else default_values(spec, key or "")
+        console = stderr()
+        with console.status("screening", spinner="line") if console.is_terminal and not (quiet or as_json) else _silent() as status:
+            made = 0
+
+            def on_trials(count: int) -> None:
+                nonlocal made
+                made += count
+                if status is not None:
+                    status.update(f"{made} trials")
+
+            work = Threads(partial(perform, {bench.key: bench}), threads or default_workers())
+            search = search_for(bench, study, key, work, on_trials)
+            start = nominal if nominal is not None else nominal_of(spec, search.key, values)
+            found = find(search, values, goal, start)
+    content = as_dict(found, str(spec), made)
+    if out is not None:
+        _keep(out, content)
+    if as_json:
+        emit("optimum", **content)
+    else:
+        _show(found, model, str(spec))
+    if found.chosen is None:
+        raise typer.Exit(1)
+
+
+def _silent() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def _keep(path: Path, content: dict[str, Any]) -> None:
+    import json
+
+    from host.atomic import write_atomically
+
+    write_atomically(
+        path, lambda place: place.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    )
+
+
+def as_dict(found: Optimum, memory: str, trials: int) -> dict[str, Any]:
+    """Everything found, as JSON has it."""
+
+    def one(screened: Screened | None) -> dict[str, Any] | None:
+        if screened is None:
+            return None
+        return {
+            "value": screened.candidate.value, "layers": dict(screened.candidate.own), "how": screened.how,
+            "energy": screened.energy, "energy_unit": screened.unit, "energy_basis": screened.basis,
+            "mean_drop": screened.mean, "worst_drop": max(screened.drops), "screening_dies": len(screened.drops),
+        }  # fmt: skip
+
+    tests = [
+        {"first_die": t.first_die, "dies": t.dies, "bad": t.bad, "passed": t.passed, **(one(t.screened) or {})} for t in found.tests
+    ]
+    return {
+        "memory": memory, "key": found.key, "goal": vars(found.goal), "clean_accuracy": found.clean, "saving": found.saving,
+        "chosen": one(found.chosen), "nominal": one(found.nominal), "bera": one(found.bera), "tests": tests,
+        "front": [one(s) for s in found.front], "screened": [one(s) for s in found.screened], "trials": trials,
+    }  # fmt: skip
+
+
+def _show(found: Optimum, model: str, memory: str) -> None:
+    from rich.table import Table
+
+    from host.cli.screen import show
+    from host.cli.table import percent
+
+    goal = found.goal
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in (found.key, "layers apart", "energy", "mean loss", "worst of screening", "fresh dies", "bad", ""):
+        table.add_column(name, justify="left" if name in ("layers apart", "") else "right")
+    tested = {id(test.screened): test for test in found.tests}
+    rows = [(one, "front") for one in found.front]
+    rows += [(test.screened, "tested") for test in found.tests if all(test.screened is not one for one, _ in rows)]
+    rows += [(found.bera, "BERA baseline")] if found.bera is not None else []
+    for one, word in rows:
+        test = tested.get(id(one))
+        verdict = word if test is None else "CHOSEN" if one is found.chosen else "rejected"
+        apart = ", ".join(f"{layer} {value:.6g}" for layer, value in one.candidate.own.items())
+        table.add_row(
+            f"{one.candidate.value:.6g}", apart, f"{one.energy:.4g} {one.unit}", percent(one.mean), percent(max(one.drops)),
+            f"{test.dies}" if test else "", f"{test.bad}" if test else "", verdict,
+        )  # fmt: skip
+    show(f"[bold]{model} on {memory}[/], fault-free accuracy {percent(found.clean)}")
+    show(table)
+    if found.chosen is None or found.saving is None:
+        show(f"No candidate was confirmed in {len(found.tests)} tests.")
+        return
+    chosen = found.chosen
+    reference = f"{found.key}={found.nominal.candidate.value:.6g} ({found.nominal.energy:.4g} {found.nominal.unit})"
+    known = "a ratio; joules are not published" if chosen.unit != "pJ" else chosen.basis
+    nothing = " The energy known does not depend on this condition: there is nothing to save." if found.saving == 0.0 else ""
+    show(
+        f"With {percent(goal.confidence)} confidence at least {percent(goal.share)} of dies lose at most {percent(goal.max_drop)}: "
+        f"{found.tests[-1].bad} of {found.tests[-1].dies} fresh dies lost more (at most {goal.failures} may, {goal.tries} tries "
+        f"share the confidence). Energy saved: {percent(found.saving)} against {reference}, {known}.{nothing}"
+    )
+    at = f"{memory}{',' if ':' in memory else ':'}{found.key}={chosen.candidate.value:.12g}"
+    typer.echo(f"weakcell emulate {model} --memory '{at}'" + "".join(f" --place '{rule}'" for rule in chosen.places))

@@ -1,0 +1,333 @@
+"""What campaigns cost and save, measured; each command prints what it found.
+
+python tests/benchmarks/campaign.py overhead [--runs 100000]     milliseconds per run beside the run itself; the driver's memory
+python tests/benchmarks/campaign.py dask                         two Dask workers against one
+python tests/benchmarks/campaign.py kills [--kills 20]           workers, scheduler and driver killed at random: the same table?
+python tests/benchmarks/campaign.py factor DATA_DIR              a 20-point Fashion-MNIST sweep against the plain loop
+python tests/benchmarks/campaign.py coverage                     intervals after Stein's two stages, on normal and on real trials
+python tests/benchmarks/campaign.py optimize [DATA_DIR]          energy saved by technology, checked on 200 further dies
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from emulator.accuracy import run_trial, t_interval
+from host.bench import open_bench
+from host.campaign.campaign import Campaign, prepare_campaign
+from host.campaign.executors import Threads
+from host.campaign.optimize import Goal, default_values, nominal_of, search_for
+from host.campaign.optimize import optimize as find
+from host.campaign.schema import read_campaign
+from host.campaign.stopping import FIRST_STAGE, stein_interval, trials_needed
+from host.campaign.store import open_store
+from host.campaign.sweep import Step, sweep
+from host.campaign.table import Tables, export
+from host.campaign.tasks import perform
+from host.study import Study, prepare
+from host.sweep import parse_sweep
+from memmodels.catalogue import parse_spec
+from memmodels.errors import WeakcellError
+
+
+def campaign_of(text: str, folder: Path, data_dir: Path | None = None) -> Campaign:
+    path = folder / "campaign.toml"
+    path.write_text(text, encoding="utf-8")
+    return prepare_campaign(read_campaign(path), data_dir)
+
+
+def resident() -> float:
+    """MiB that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def overhead(runs: int) -> None:
+    text = f'trials = {runs // 10}\n[[network]]\nmodel = "digits-bnn"\nimages = 1\n[[memory]]\nspec = "uniform"\n'
+    text += f"grid = {{ ber = {[0.001 * (i + 1) for i in range(10)]} }}\n"
+    with tempfile.TemporaryDirectory() as place:
+        campaign = campaign_of(text, Path(place))
+        marks: list[tuple[int, float]] = []
+        busy = 0.0
+
+        def look(step: Step) -> None:
+            nonlocal busy
+            busy += sum(step.done.seconds)
+            if not marks or step.finished >= marks[-1][0] + runs // 10:
+                marks.append((step.finished, resident()))
+
+        began = time.perf_counter()
+        with open_store(Path(place)) as store:
+            sweep(campaign, store, Threads(partial(perform, campaign.benches), 1), [], look)
+            took = time.perf_counter() - began
+            size = sum(path.stat().st_size for path in Path(place).glob("runs.sqlite*"))
+            export(Tables(store), Path(place))
+            tables = sum((Path(place) / name).stat().st_size for name in ("results.csv", "results.parquet"))
+        beside = 1000 * (took - busy) / runs
+        print(f"{runs:,} runs in {took:.1f} s: {1000 * took / runs:.3f} ms each, of which {beside:.3f} ms beside the run")
+        print("driver's memory (MiB): " + ", ".join(f"{n:,} runs {mib:.0f}" for n, mib in marks))
+        print(f"after writing the tables: {resident():.0f} MiB")
+        print(f"store {size / runs:.0f} bytes a run, tables {tables / runs:.0f} bytes a run")
+
+
+def dask() -> None:
+    from distributed import LocalCluster
+
+    from host.campaign.cluster import Cluster
+
+    text = (
+        'trials = 150\n[[network]]\nmodel = "digits-qnn"\n[[memory]]\nspec = "uniform"\ngrid = { ber = [0.001, 0.01, 0.05, 0.1] }\n'
+    )
+    took: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as place:
+        campaign = campaign_of(text, Path(place))
+        for repeat in range(3):
+            for workers in (1, 2):
+                with LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+                    address = cluster.scheduler_address
+                    with open_store(Path(place) / f"warm{workers}{repeat}") as store:
+                        few = replace(campaign, trials=4 * workers)
+                        sweep(few, store, Cluster(few.benches, address), [])
+                    with open_store(Path(place) / f"out{workers}{repeat}") as store:
+                        began = time.perf_counter()
+                        sweep(campaign, store, Cluster(campaign.benches, address), [])
+                        took[workers].append(time.perf_counter() - began)
+    one, two = min(took[1]), min(took[2])
+    print(f"{campaign.runs} runs: one worker {one:.2f} s, two workers {two:.2f} s, {one / two:.2f} x (best of 3 each)")
+
+
+KILLS = """\
+trials = 60
+[[network]]
+model = "digits-bnn"
+[[network]]
+model = "digits-qnn"
+images = 100
+[[memory]]
+spec = "sram-14nm"
+grid = { v_over_vmin = "0.78:0.9:0.02" }
+"""
+
+
+def kills(wanted: int) -> None:
+    """A scheduler, two workers and the driver as processes; one of them dies every few seconds."""
+    rng, counts = random.Random(11), {"worker": 0, "scheduler": 0, "driver": 0}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        campaign = campaign_of(KILLS, folder)
+        with open_store(folder / "undisturbed") as store:
+            sweep(campaign, store, Threads(partial(perform, campaign.benches), 2), [])
+            export(Tables(store), folder / "undisturbed")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+
+        def start(*words: str) -> subprocess.Popen[bytes]:
+            return subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def scheduler() -> subprocess.Popen[bytes]:
+            return start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+
+        def worker() -> subprocess.Popen[bytes]:
+            address = f"tcp://127.0.0.1:{port}"
+            return start("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard",
+                         "--local-directory", place)  # fmt: skip
+
+        def driver() -> subprocess.Popen[bytes]:
+            address = f"tcp://127.0.0.1:{port}"
+            return start(
+                "host.cli", "sweep", str(folder / "campaign.toml"), "--out", str(folder / "out"), "--cluster", address, "-q"
+            )
+
+        def finished() -> int:
+            import sqlite3
+
+            try:
+                with sqlite3.connect(f"file:{folder / 'out' / 'runs.sqlite'}?mode=ro", uri=True) as db:
+                    return int(db.execute("SELECT count(*) FROM runs").fetchone()[0])
+            except sqlite3.Error:
+                return 0
+
+        crew = {"scheduler": scheduler(), "worker": worker(), "worker2": worker(), "driver": driver()}
+        made = {"scheduler": scheduler, "worker": worker, "worker2": worker, "driver": driver}
+        began, last = time.monotonic(), 0
+        for number in range(wanted):
+            aim = campaign.runs * (number + 1) // (wanted + 2)
+            while finished() < aim and time.monotonic() - began < 3000:
+                time.sleep(0.05)
+                for name, process in crew.items():
+                    if process.poll() is not None:  # workers leave when their scheduler does
+                        crew[name] = made[name]()
+            name = rng.choice(["worker", "worker2", "worker", "worker2", "driver", "scheduler"])
+            crew[name].send_signal(signal.SIGKILL)
+            crew[name].wait()
+            crew[name] = made[name]()
+            counts[name.rstrip("2")] += 1
+            last = finished()
+            print(f"kill {number + 1}: {name} at {last} of {campaign.runs} runs", flush=True)
+        crew["driver"].wait()
+        while not (
+            folder / "out" / "results.csv"
+        ).is_file():  # the driver was lost after the last kill: workers came back meanwhile
+            crew["driver"] = driver()
+            crew["driver"].wait()
+        for process in crew.values():
+            process.kill()
+        names = ("results.csv", "results.parquet")
+        same = all((folder / "out" / name).read_bytes() == (folder / "undisturbed" / name).read_bytes() for name in names)
+        rows = pl.read_parquet(folder / "out" / "results.parquet")
+        print(f"killed {counts}; {rows.height} rows of {campaign.runs}, {rows['run'].n_unique()} different; same bytes: {same}")
+
+
+def factor(data_dir: Path, images: int) -> None:
+    """Runs until every point's interval is ± 0.5 points: the plain loop, and what sweeps do."""
+    grid = "v_over_vmin=0.81:1.0:0.01"
+    half, most = 0.005, 400
+    study = Study(model="fashion-bnn", memory=parse_spec("sram-14nm"), sweep=parse_sweep(grid), trials=2, images=images)
+    prepared = prepare(study, data_dir)
+    plain = replace(prepared.questions, passed=None)
+    per_trial = []
+    for point in prepared.points:  # two trials of each point give the pace of the loop
+        began = time.perf_counter()
+        for trial in range(2):
+            run_trial(prepared.plan, point.placement, plain, study.read_every, trial=trial)
+        per_trial.append((time.perf_counter() - began) / 2)
+    with tempfile.TemporaryDirectory() as place:
+        text = f'trials = {most}\nhalf_width = {half}\n[[network]]\nmodel = "fashion-bnn"\nimages = {images}\n[[memory]]\n'
+        text += 'spec = "sram-14nm"\ngrid = { v_over_vmin = "0.81:1.0:0.01" }\n'
+        campaign = campaign_of(text, Path(place), data_dir)
+        assert len(campaign.cells) == 20
+        with open_store(Path(place) / "out") as store:
+            began = time.perf_counter()
+            made = sweep(campaign, store, Threads(partial(perform, campaign.benches), 1), [])
+            took = time.perf_counter() - began
+            summary = Tables(store).summary
+    trials = summary["trials"].to_list()
+    reached = ((summary["high"] - summary["low"]) / 2).to_list()
+    worst = max(trials)
+    loop = sum(per_trial) * worst
+    equal = sum(pace * n for pace, n in zip(per_trial, trials, strict=True))
+    print(
+        f"20 points, {images} images, ± {100 * half} points; trials by point {trials}; widest half {100 * max(reached):.3f} points"
+    )
+    print(f"one thread: {made} runs in {took:.1f} s ({1000 * took / made:.1f} ms each)")
+    print(f"plain loop, at every point the {worst} trials of the worst: {worst * 20} runs, {loop:.1f} s: {loop / took:.1f} x")
+    print(f"plain loop that knew the trials each point needs: {equal:.1f} s: {equal / took:.2f} x")
+
+
+def coverage() -> None:
+    """Shares of intervals that hold the mean, over 20,000 experiments each."""
+    rng, reps, half = np.random.default_rng(1), 20_000, 0.005
+    for spread in (0.002, 0.005, 0.01, 0.02, 0.04):
+        held = total = 0
+        for _ in range(reps // 4):
+            first = rng.normal(0.9, spread, FIRST_STAGE)
+            needed = trials_needed(first.tolist(), half, 10_000)
+            low, high = stein_interval(np.concatenate([first, rng.normal(0.9, spread, needed - FIRST_STAGE)]).tolist())
+            held, total = held + (low <= 0.9 <= high), total + needed
+        print(f"normal trials, standard deviation {100 * spread:g} points: {4 * held / reps:.4f} ({4 * total / reps:.0f} trials)")
+    for memory, at in (("sram-14nm", "v_over_vmin=0.8"), ("sram-14nm", "v_over_vmin=0.85"), ("uniform", "ber=0.1")):
+        key, _, value = at.partition("=")
+        study = Study(memory=parse_spec(memory), sweep=parse_sweep(at), trials=3000)
+        prepared = prepare(study)
+        point, questions = prepared.points[0], prepared.questions
+        scores = np.array([run_trial(prepared.plan, point.placement, questions, trial=t).accuracy for t in range(3000)])
+        held = total = plain = 0
+        for _ in range(reps // 4):
+            first = rng.choice(scores, FIRST_STAGE)
+            needed = trials_needed(first.tolist(), half, 10_000)
+            trials = np.concatenate([first, rng.choice(scores, needed - FIRST_STAGE)]).tolist()
+            low, high = stein_interval(trials)
+            _, plain_low, plain_high = t_interval(rng.choice(scores, needed).tolist())
+            held, total = held + (low <= scores.mean() <= high), total + needed
+            plain += plain_low <= scores.mean() <= plain_high
+        shown = f"{4 * held / reps:.4f} ({4 * total / reps:.0f} trials); an ordinary interval of as many {4 * plain / reps:.4f}"
+        print(f"3000 trials of digits-bnn on {memory}:{key}={value}, drawn from again: {shown}")
+
+
+TECHNOLOGIES = (
+    ("sram-14nm", "v_over_vmin", None),
+    ("sram-28nm-kc705b", "vdd", "vdd=0.53:0.62:0.01"),
+    ("sram-28nm-vc707", "vdd", "vdd=0.54:0.62:0.01"),
+    ("dram:vendor=A,p_in_line=0.02", "vdd", "vdd=1.05:1.35:0.025"),
+    ("rram:g_low=1,time=86400,energy=window", "g_high", "g_high=5,10,15,20,25,30,35,40"),
+    ("sttram:tau_d=1,v_write=0.5,resistance=3000,inferences_per_write=1", "pulse", "pulse=2,3,4,5,6,7,8,10"),
+    ("fefet", "domains", "domains=50,75,100,150,200,300"),
+)
+
+
+def optimize(data_dir: Path | None, models: list[str], images: int | None) -> None:
+    print(
+        "| memory | network | chosen | energy | saved | fresh dies (bad) | bad of 200 further dies | one condition for all | BERA |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for model in models:
+        bench = open_bench(model, None, images if model == "fashion-bnn" else None, data_dir)
+        for memory, key, swept in TECHNOLOGIES:
+            spec = parse_spec(memory)
+            row = [f"`{memory}`", model]
+            try:
+                values = parse_sweep(swept).values if swept else default_values(spec, key)
+                search = search_for(bench, Study(model=model, memory=spec, sweep=None), key)
+                found = find(search, values, Goal(), nominal_of(spec, key, values))
+            except WeakcellError as error:
+                print(f"| {' | '.join(row)} | {error} |", flush=True)
+                continue
+            if found.chosen is None or found.saving is None:
+                print(f"| {' | '.join(row)} | none confirmed in {len(found.tests)} tests |", flush=True)
+                continue
+            chosen, test = found.chosen, found.tests[-1]
+            ready, point = search.prepared(chosen.candidate)
+            over = sum(drop > 0.01 for drop in search.drops(ready, point, 5_000_000, 200))
+            alone = [s for s in found.screened if not s.candidate.own and s.promises(0.01)]
+            best = min(alone, key=lambda s: s.energy)
+            apart = "".join(f", {layer} {value:g}" for layer, value in chosen.candidate.own.items())
+            bera = "" if found.bera is None else f"{found.bera.energy:.4g}, worst die {100 * max(found.bera.drops):.1f} points"
+            row += [
+                f"{key}={chosen.candidate.value:g}{apart}", f"{chosen.energy:.4g} {chosen.unit}",
+                f"{100 * found.saving:.1f} % against {key}={found.nominal.candidate.value:g}", f"{test.dies} ({test.bad})",
+                f"{over}{'' if over <= 15 else ' REJECTED'}", f"{best.energy:.4g} at {best.candidate.value:g}", bera,
+            ]  # fmt: skip
+            print(f"| {' | '.join(row)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["overhead", "dask", "kills", "factor", "coverage", "optimize"])
+    parser.add_argument("data_dir", nargs="?", type=Path)
+    parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--models", nargs="+", default=["digits-bnn", "digits-qnn"])
+    given = parser.parse_args()
+    match given.what:
+        case "overhead":
+            overhead(given.runs)
+        case "dask":
+            dask()
+        case "kills":
+            kills(given.kills)
+        case "factor":
+            factor(given.data_dir, given.images)
+        case "coverage":
+            coverage()
+        case "optimize":
+            optimize(given.data_dir, given.models, given.images)
+
+
+if __name__ == "__main__":
+    main()

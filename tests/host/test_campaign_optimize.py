@@ -1,0 +1,161 @@
+"""The operating point that may be used: plans of dies, the guarantee, partitions, what savings are against."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from host.bench import Bench, open_bench
+from host.campaign.executors import Threads
+from host.campaign.optimize import (
+    FIRST_FRESH_DIE,
+    Candidate,
+    Goal,
+    Optimum,
+    Search,
+    default_values,
+    dies_needed,
+    nominal_of,
+    optimize,
+    search_for,
+)
+from host.campaign.tasks import perform
+from host.cli import app
+from host.study import Study
+from memmodels.catalogue import parse_spec
+from memmodels.errors import UsageError
+
+VALUES, LIMIT = (0.8, 0.86, 0.92, 1.0), 0.03
+GOAL = Goal(LIMIT, failures=0, tries=2)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return open_bench("digits-bnn", images=100)
+
+
+@pytest.fixture(scope="module")
+def search(bench: Bench) -> Search:
+    return search_for(bench, Study(memory=parse_spec("sram-14nm"), sweep=None))
+
+
+@pytest.fixture(scope="module")
+def found(search: Search) -> Optimum:
+    return optimize(search, VALUES, GOAL, 1.0)
+
+
+@pytest.mark.parametrize(("failures", "dies"), [(0, 59), (1, 93), (2, 124)])
+def test_dies_needed(failures: int, dies: int) -> None:
+    assert dies_needed(failures) == dies
+    assert stats.binom.cdf(failures, dies, 0.05) <= 0.05 < stats.binom.cdf(failures, dies - 1, 0.05)
+    assert Goal(failures=failures, tries=1).dies == dies
+    assert Goal(failures=failures, tries=3).dies > dies
+
+
+def test_wrong_promises_are_rare() -> None:
+    """Where all candidates are just bad enough (5.1 % of their dies), at most 5 % of searches confirm one of three."""
+    goal, rng, reps = Goal(), np.random.default_rng(2), 20_000
+    bad = rng.binomial(goal.dies, 0.051, (reps, goal.tries))
+    wrong = np.mean((bad <= goal.failures).any(axis=1))
+    assert wrong < 0.05 + 2.4 * np.sqrt(0.05 * 0.95 / reps)
+
+
+def test_the_chosen_point_keeps_its_promise(found: Optimum, search: Search) -> None:
+    assert found.chosen is not None
+    assert found.saving is not None
+    assert 0.05 < found.saving < 0.5
+    ready, point = search.prepared(found.chosen.candidate)
+    drops = search.drops(ready, point, 50_000, 200)
+    assert sum(drop > LIMIT for drop in drops) <= 15
+    assert point.energy is not None
+    assert point.energy.value == found.chosen.energy
+
+
+def test_partitions_save_more_than_one_condition(found: Optimum, search: Search) -> None:
+    one = optimize(search, VALUES, replace(GOAL, partitions=1), 1.0)
+    assert one.chosen is not None
+    assert found.chosen is not None
+    assert not one.chosen.candidate.own
+    assert found.chosen.energy < one.chosen.energy
+    assert len({found.chosen.candidate.value, *found.chosen.candidate.own.values()}) <= 2
+    assert found.bera is not None
+    assert found.bera.how == "BERA"
+
+
+def test_fresh_dies_are_fresh(found: Optimum) -> None:
+    used = [range(test.first_die, test.first_die + found.goal.dies) for test in found.tests]
+    assert all(dies.start >= FIRST_FRESH_DIE for dies in used)
+    assert sum(map(len, used)) == len(set().union(*used))
+    assert all(test.dies == found.goal.dies for test in found.tests if test.passed)
+
+
+def test_the_front_is_one(found: Optimum) -> None:
+    for one in found.front:
+        assert not any(other.energy < one.energy and other.mean < one.mean for other in found.screened)
+
+
+def test_results_do_not_depend_on_threads(bench: Bench, search: Search) -> None:
+    study = Study(memory=parse_spec("sram-14nm"), sweep=None)
+    alone = search_for(bench, study, executor=Threads(partial(perform, {bench.key: bench}), 1))
+    candidate = Candidate(0.84, {"/dense3/Gemm": 0.8})
+    assert alone.screen(candidate, "x").drops == search.screen(candidate, "x").drops
+
+
+def test_nothing_is_promised_where_nothing_holds(search: Search) -> None:
+    none = optimize(search, (0.75, 0.76), Goal(max_drop=0.001), 0.76)
+    assert none.chosen is None
+    assert none.saving is None
+    assert none.tests == ()
+
+
+def test_what_cannot_be_optimized(bench: Bench) -> None:
+    free = search_for(bench, Study(memory=parse_spec("uniform"), sweep=None))
+    with pytest.raises(UsageError, match="no energy is published"):
+        optimize(free, (0.0, 0.1), Goal(), 0.0)
+    bare = replace(bench, questions=replace(bench.questions, labels=None))
+    with pytest.raises(UsageError, match="no labels"):
+        optimize(search_for(bare, Study(memory=parse_spec("sram-14nm"), sweep=None)), VALUES, Goal(), 1.0)
+    for wrong in (Goal(max_drop=1.5), Goal(share=1.0), Goal(tries=0), Goal(partitions=0), Goal(failures=-1)):
+        with pytest.raises(UsageError):
+            wrong.check()
+
+
+@pytest.mark.parametrize(
+    ("memory", "key", "nominal"),
+    [("sram-14nm", "v_over_vmin", 1.0), ("sram-28nm-vc707", "vdd", 1.0), ("dram", "trcd", 10.0), ("sttram", "tau", None)],
+)
+def test_nominal_points(memory: str, key: str, nominal: float | None) -> None:
+    spec = parse_spec(memory)
+    values = default_values(spec, key)
+    assert nominal_of(spec, key, values) == (values[-1] if nominal is None else nominal)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    few = [
+        "optimize",
+        "digits-bnn",
+        "--images",
+        "100",
+        "--sweep",
+        "v_over_vmin=0.86,0.92,1.0",
+        "--max-drop",
+        "4%",
+        "--partitions",
+        "1",
+    ]
+    shown = CliRunner().invoke(app, [*few, "--out", str(tmp_path / "optimum.json")])
+    assert shown.exit_code == 0, shown.output
+    assert "Energy saved" in shown.stdout
+    assert "a ratio" in shown.stdout
+    kept = json.loads((tmp_path / "optimum.json").read_text(encoding="utf-8"))
+    assert kept["tests"][-1]["passed"]
+    assert kept["chosen"]["energy"] < kept["nominal"]["energy"]
+    assert CliRunner().invoke(app, ["optimize", "--max-drop", "60%"]).exit_code == 2
+    assert CliRunner().invoke(app, [*few[:-4], "--sweep", "v_over_vmin=0.75", "--nominal", "0.75"]).exit_code == 1
