@@ -7,7 +7,7 @@ The structure is chosen by BIC (`fit_models`) at the operating point with the mo
 belongs to the array and not to the voltage. Rates come with Clopper-Pearson intervals where cells are independent, and with a
 bootstrap over groups where they are not. From a shell:
 
-    python -m memmodels.fit RECORDING.npz PROFILE.toml [--rows 1024 --columns 16] [--law vdd]
+    python -m memmodels.fit RECORDING.npz PROFILE.toml [--rows 1024 --columns 16 --line 512] [--law vdd]
     python -m memmodels.fit --coverage [--dies 400]
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from memmodels.errors import InputError
-from memmodels.fit_counts import Evidence, ReadBack, evidence_of
+from memmodels.fit_counts import LINE, Evidence, ReadBack, evidence_of
 from memmodels.fit_law import Law, fit_law
 from memmodels.fit_models import Model, candidates, clopper_pearson, constants_of, terms_of
 from memmodels.memory import ConditionValue
@@ -65,13 +65,17 @@ def fit(
     unit: str = "",
     name: str = "fitted",
     about: Mapping[str, str] | None = None,
+    line: int = LINE,
 ) -> Fit:
-    """The profile that explains the read-backs best. law: the condition that a probit runs over. about: title, source, notes."""
+    """The profile that explains the read-backs best. law: the condition that a probit runs over. about: title, source, notes.
+
+    bank, line: how many cells a bank's rows and columns and a line have. InputError where the read-backs cannot tell what is asked.
+    """
     banks = bank or Bank()
     points = _by_point(readbacks)
-    evidence = [evidence_of(backs, banks) for backs in points]
+    evidence = [evidence_of(backs, banks, line) for backs in points]
     deciding = max(evidence, key=lambda one: one.faulty)
-    models = tuple(sorted(candidates(deciding, banks), key=lambda model: model.bic))
+    models = tuple(sorted(candidates(deciding), key=lambda model: model.bic))
     rates = tuple(rate_of(one, models[0], deciding) for one in evidence)
     arrays = {
         "faulty": np.array([one.faulty for one in evidence]),
@@ -82,8 +86,8 @@ def fit(
         found = _law(points, law, unit, models[0], banks)
         probit = _probit(points, law, unit, models[0], found, banks)
         return Fit(_told(Profile(name, law=probit, constants=found.constants, arrays=arrays), about), models, rates, found)
-    fitted = [models[0] if one is deciding else _like(models[0], one, banks) for one in evidence]
-    terms = tuple(OperatingPoint(one.conditions, terms_of(m, banks)) for one, m in zip(evidence, fitted, strict=True))
+    fitted = [models[0] if one is deciding else _like(models[0], one) for one in evidence]
+    terms = tuple(OperatingPoint(one.conditions, terms_of(m, banks, line)) for one, m in zip(evidence, fitted, strict=True))
     by_point = tuple(constants_of(m, one) for one, m in zip(evidence, fitted, strict=True))
     constants = tuple(
         replace(constant, name=_label(constant.name, one.conditions, len(evidence)))
@@ -156,10 +160,10 @@ def _by_point(readbacks: Sequence[ReadBack]) -> list[list[ReadBack]]:
     return points
 
 
-def _like(model: Model, evidence: Evidence, bank: Bank) -> Model:
+def _like(model: Model, evidence: Evidence) -> Model:
     """The same structure at another point; the best of the independent ones where that cannot be fitted (too few faults)."""
     fitted = []
-    for one in candidates(evidence, bank):
+    for one in candidates(evidence):
         if (one.structure, one.lifetime, one.names) == (model.structure, model.lifetime, model.names):
             return one
         fitted.append(one)
@@ -175,6 +179,9 @@ def _law(points: list[list[ReadBack]], law: str, unit: str, model: Model, bank: 
         raise InputError(asked, f"the operating points have no condition {law!r}, but {known}", "Choose one of theirs")
     if model.lifetime is not Lifetime.DIE or "F" in model.names or "F0" in model.names:
         found = "these cells err at some reads and not at others, so they have no threshold"
+        raise InputError(asked, found, "Fit the operating points one by one, without a law")
+    if model.structure == "lines":
+        found = "these errors come in bad lines, whose cells do not fail one by one"
         raise InputError(asked, found, "Fit the operating points one by one, without a law")
     return fit_law([(float(backs[0].conditions[law]), backs) for backs in points], unit, model, bank)
 
@@ -206,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("profile", nargs="?")
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--columns", type=int, default=16)
+    parser.add_argument("--line", type=int, default=LINE, help="cells of a line: errors may come in bad lines")
     parser.add_argument("--law", help="the condition that a probit runs over")
     parser.add_argument("--unit", default="")
     parser.add_argument("--coverage", action="store_true", help="fit simulated dies and count how often intervals hold the truth")
@@ -222,7 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from memmodels.recording import load
 
     readbacks = readbacks_of(load(given.recording))
-    found = fit(readbacks, Bank(given.rows, given.columns), given.law, given.unit, name=str(given.profile))
+    bank = Bank(given.rows, given.columns)
+    found = fit(readbacks, bank, given.law, given.unit, name=str(given.profile), line=given.line)
     found.profile.save(given.profile)
     print(found)
 

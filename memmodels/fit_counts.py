@@ -15,7 +15,9 @@ from memmodels.memory import ConditionValue
 from memmodels.structure import Axis, Bank
 
 Counts = npt.NDArray[np.int64]
-AXES: tuple[Axis, ...] = ("column", "row", "bank")
+AXES: tuple[Axis, ...] = ("column", "row", "bank", "line")
+LINE = 512
+"""Cells of a line where nothing else is said: 64 bytes, the cache line in which DRAM errors were counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +103,11 @@ class Evidence:
         return int(self.seen[:, 1:-1].sum()) == 0
 
 
-def evidence_of(readbacks: Sequence[ReadBack], bank: Bank) -> Evidence:
-    """The counts of all read-backs of one operating point; banks say which cells share a column, a row or a bank."""
+def evidence_of(readbacks: Sequence[ReadBack], bank: Bank, line: int = LINE) -> Evidence:
+    """The counts of all read-backs of one operating point; banks say which cells share a column, a row or a bank.
+
+    line: so many consecutive cells share a line.
+    """
     reads = {back.reads.shape[0] for back in readbacks}
     if len(reads) != 1 or 0 in reads:
         found = f"its regions were read {', '.join(map(str, sorted(reads))) or 'zero'} times"
@@ -113,7 +118,8 @@ def evidence_of(readbacks: Sequence[ReadBack], bank: Bank) -> Evidence:
     errors = np.concatenate([back.errors for back in readbacks])
     address = np.concatenate([back.addresses for back in readbacks])
     seen = np.bincount(held * (count + 1) + errors, minlength=2 * (count + 1)).reshape(2, count + 1)
-    groups = {axis: _grouped(group_numbers(address, axis, bank), held, errors > 0) for axis in AXES}
+    banks = {axis: Bank(1, line) if axis == "line" else bank for axis in AXES}
+    groups = {axis: _grouped(group_numbers(address, axis, banks[axis]), held, errors > 0) for axis in AXES}
     return Evidence(readbacks[0].conditions, count, seen, groups)
 
 
@@ -122,7 +128,7 @@ def _bits(words: Words) -> npt.NDArray[np.uint8]:
 
 
 def group_numbers(address: Counts, axis: Axis, bank: Bank) -> Counts:
-    """The column, row or bank that each cell lies in, as `structure.groups_of` numbers them."""
+    """The column, row, bank or line that each cell lies in, as `structure.groups_of` numbers them."""
     size = bank.rows * bank.columns
     if axis == "column":
         return address // size * bank.columns + address % bank.columns

@@ -23,7 +23,7 @@ from memmodels.fit_models import clopper_pearson
 from memmodels.memory import Key
 from memmodels.profile import ProbitLaw
 from memmodels.simulated import SimulatedMemory
-from memmodels.structure import Bank, Shared
+from memmodels.structure import Bank, Lines, Shared
 from memmodels.technology import Condition, Conditions, Technology, Term, free_of_charge
 from memmodels.terms import Cells, ErrorTerm, Lifetime
 
@@ -53,7 +53,9 @@ class Truth:
         return Technology("truth", "", (vdd,), terms, free_of_charge, "", "a simulation", "assumed")
 
 
-def _weak(structure: Shared | None = None, p01: float = 0.006, p10: float = 0.006, fails: float = 0.6) -> tuple[ErrorTerm, ...]:
+def _weak(
+    structure: Shared | Lines | None = None, p01: float = 0.006, p10: float = 0.006, fails: float = 0.6
+) -> tuple[ErrorTerm, ...]:
     return (ErrorTerm("truth", Lifetime.DIE, p01, p10, fails=fails, structure=structure),)
 
 
@@ -78,6 +80,7 @@ TRUTHS = {
     ),
     "wordline": Truth("wordline", {"p": 0.006, "share": 0.3, "F": 0.6}, _weak(_ROW), bank=_SQUARE),
     "clustered": Truth("clustered", {"p": 0.006, "share": 0.25, "F": 0.6}, _weak(_CLUSTER), bank=_BLOCK),
+    "lines": Truth("lines", {"p_in_line": 0.02, "bad_lines": 0.2, "F": 0.6}, _weak(Lines(512, 0.04), 0.004, 0.004)),
     "data-dependent": Truth(
         "data-dependent",
         {"P": 0.006, "F0": 0.4, "F1": 0.7},

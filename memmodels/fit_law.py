@@ -20,7 +20,8 @@ import numpy as np
 
 from memmodels.errors import InputError
 from memmodels.fit_counts import Counts, ReadBack, group_numbers
-from memmodels.fit_models import Floats, Model, expit, fine_grid, logit, maximise
+from memmodels.fit_maximum import Floats, expit, logit, maximise
+from memmodels.fit_models import Model, fine_grid
 from memmodels.profile import Constant
 from memmodels.structure import Bank
 

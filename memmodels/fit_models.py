@@ -7,6 +7,7 @@ that are seen follow the zero-truncated binomial, whatever P is. F = 1: lifetime
     uniform          p                       asymmetric       p01, p10: densities of cells that err on 0 and on 1
     data-dependent   P, F0, F1: the same density, but a weak cell fails differently on 0 and on 1 (needs repeats)
     bitline, wordline, clustered             p (or p01, p10) and `share` of a column, row or bank (`structure.Shared`)
+    lines            p_in_line, and the share of bad lines: bad_lines (or bad_lines_01, bad_lines_10), `fit_lines`
 
 A group with k of n cells seen, all holding the same value, has the likelihood
 
@@ -24,20 +25,21 @@ coefficients, the same data in every model.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from memmodels.fit_counts import Evidence, GroupCounts
+from memmodels.fit_counts import LINE, Evidence, GroupCounts
+from memmodels.fit_lines import line_log_likelihood
+from memmodels.fit_maximum import Floats, expit, logit, maximise
 from memmodels.profile import Constant
-from memmodels.structure import Axis, Bank, Shared
+from memmodels.structure import Axis, Bank, Lines, Shared
 from memmodels.terms import Cells, ErrorTerm, Lifetime
 
-Floats = npt.NDArray[np.float64]
-Structure = Literal["uniform", "asymmetric", "data-dependent", "bitline", "wordline", "clustered"]
+Structure = Literal["uniform", "asymmetric", "data-dependent", "bitline", "wordline", "clustered", "lines"]
 Preference = Literal["cell", "row", "zero", "one"]
 GROUPED: dict[Axis, Structure] = {"column": "bitline", "row": "wordline", "bank": "clustered"}
 _CHI2 = 3.841458820694124
@@ -69,17 +71,6 @@ class Model:
 
     def value(self, name: str) -> float:
         return float(expit(self.logits[self.names.index(name)]))
-
-
-def expit(x: float | Floats) -> Floats:
-    """1 / (1 + exp(-x))."""
-    return np.asarray(0.5 * (1.0 + np.tanh(np.asarray(x) / 2.0)))
-
-
-def logit(p: float) -> float:
-    """ln(p / (1 - p)), finite at 0 and 1."""
-    held = min(max(p, 1e-12), 1.0 - 1e-12)
-    return math.log(held / (1.0 - held))
 
 
 # --- likelihoods ---------------------------------------------------------------------------------------------------------------
@@ -132,65 +123,10 @@ def fine_grid(z: Sequence[float], share: float, cells: int) -> tuple[Floats, Flo
     return x, -0.5 * x * x + math.log(x[1] - x[0]) - 0.5 * math.log(2.0 * math.pi)
 
 
-# --- maximum likelihood --------------------------------------------------------------------------------------------------------
-
-
-def maximise(log_likelihood: Callable[[Floats], float], start: Sequence[float]) -> tuple[Floats, Floats, float]:
-    """(argmax, covariance by observed information, maximum) of a smooth log-likelihood of a few real parameters."""
-    from scipy.optimize import minimize
-
-    def cost(x: Floats) -> float:
-        value = -log_likelihood(np.clip(x, -40.0, 40.0))
-        return value if math.isfinite(value) else 1e12
-
-    begin = np.array(start, dtype=float)
-    found = minimize(cost, begin, method="BFGS", options={"gtol": 1e-3, "maxiter": 60})
-    if float(np.abs(found.jac).max()) > 0.05:
-        found = minimize(cost, found.x, method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-7, "maxiter": 600})
-    best = np.asarray(found.x, dtype=float)
-    return best, _inverse(_hessian(cost, best)), -cost(best)
-
-
-def _hessian(cost: Callable[[Floats], float], x: Floats) -> Floats:
-    """Second differences with a step at which the log-likelihood moves by about one."""
-    n, here = x.size, cost(x)
-    steps = np.empty(n)
-    for i in range(n):
-        h = 1e-2
-        for _ in range(12):
-            moved = x.copy()
-            moved[i] += h
-            rise = cost(moved) - here
-            if 0.05 < rise < 1.0:
-                break
-            h *= min(max(math.sqrt(0.3 / max(rise, 1e-9)), 0.1), 10.0)
-            h = min(h, 1.0)
-        steps[i] = h
-    hessian = np.empty((n, n))
-    for i in range(n):
-        for j in range(i + 1):
-            signs = [(a, b) for a in (1, -1) for b in (1, -1)]
-            values = []
-            for a, b in signs:
-                moved = x.copy()
-                moved[i] += a * steps[i] * (0.5 if i == j else 1.0)
-                moved[j] += b * steps[j] * (0.5 if i == j else 1.0)
-                values.append(a * b * cost(moved))
-            hessian[i, j] = hessian[j, i] = sum(values) / (4.0 * steps[i] * steps[j] * (0.25 if i == j else 1.0))
-    return hessian
-
-
-def _inverse(hessian: Floats) -> Floats:
-    """The covariance; a direction in which the data say nothing has an endless variance, not an error."""
-    values, vectors = np.linalg.eigh(hessian)
-    covariance: Floats = (vectors / np.maximum(values, 1e-8)) @ vectors.T
-    return covariance
-
-
 # --- the models ----------------------------------------------------------------------------------------------------------------
 
 
-def candidates(evidence: Evidence, bank: Bank) -> Iterator[Model]:
+def candidates(evidence: Evidence) -> Iterator[Model]:
     """Every structure that the evidence can speak about, fitted."""
     fails = fails_of(evidence.seen.sum(axis=0))
     yield from _independent(evidence, fails)
@@ -199,6 +135,8 @@ def candidates(evidence: Evidence, bank: Bank) -> Iterator[Model]:
     for axis in GROUPED:
         if evidence.groups[axis].times.sum() > 1:
             yield from _grouped(evidence, axis, fails)
+    if evidence.groups["line"].times.sum() > 1:
+        yield from _lines(evidence, fails)
 
 
 def fails_of(seen: npt.NDArray[np.int64]) -> tuple[float, float] | None:
@@ -305,12 +243,8 @@ def _grouped(evidence: Evidence, axis: Axis, fails: tuple[float, float]) -> Iter
     f, visible = fails[0], visible_share(fails[0], evidence.reads)
     counts = evidence.groups[axis]
     erring = evidence.seen[:, 1:].sum(axis=1)
-    once = np.concatenate([[0], evidence.seen[:, 1:].sum(axis=0)])
-    truncated = cell_log_likelihood(once, 1.0, f) - int(once.sum()) * math.log(visible)
-    sides: tuple[tuple[str, ...], ...] = (("p",), ("p01", "p10"))
-    if not erring.all():
-        sides = (("p01",),) if erring[0] else (("p10",),)
-    for names in sides:
+    truncated = _repeats(evidence, f)
+    for names in _sides(evidence):
         used = counts.pooled if names == ("p",) else counts
         scale = 2.0 if erring.all() else 1.0
         rates = _rates_seen(evidence, names)
@@ -328,8 +262,52 @@ def _grouped(evidence: Evidence, axis: Axis, fails: tuple[float, float]) -> Iter
         best, covariance, top = maximise(total, (*start, logit(0.2)))
         logits, joint = with_fails(best, covariance, len(names), fails, evidence.reads)
         known = (*names, "share", "F") if f < 1.0 else (*names, "share")
-        free = len(known) + (1 if names in (("p01",), ("p10",)) and all(evidence.seen.sum(axis=1)) else 0)
+        free = len(known) + _one_sided(evidence, names)
         yield Model(GROUPED[axis], Lifetime.DIE, axis, known, logits, joint, top + truncated, free, evidence.cells)
+
+
+def _lines(evidence: Evidence, fails: tuple[float, float]) -> Iterator[Model]:
+    """Bad lines: one share of them, or one for each value; one-sided where only cells that held one value ever erred."""
+    f, visible = fails[0], visible_share(fails[0], evidence.reads)
+    counts = evidence.groups["line"]
+    erring = evidence.seen[:, 1:].sum(axis=1)
+    scale, truncated = (2.0 if erring.all() else 1.0), _repeats(evidence, f)
+    hit = max(float(counts.times[counts.k0 + counts.k1 > 0].sum() / counts.times.sum()), 1e-9)
+    for names in _sides(evidence):
+        used = counts.pooled if names == ("p",) else counts
+        known = ("p_in_line", *(f"bad_lines{name[1:] and '_' + name[1:]}" for name in names))
+
+        def total(x: Floats, names: tuple[str, ...] = names, used: GroupCounts = used) -> float:
+            inside, *shares = expit(x)
+            bad = dict(zip(names, shares, strict=True))
+            bad0, bad1 = float(bad.get("p01", 0.0)), float(bad.get("p10", bad.get("p", 0.0)))
+            return -math.inf if scale * inside >= 1.0 else line_log_likelihood(used, bad0, bad1, float(inside) * visible)
+
+        density = max(_rates_seen(evidence, names)) / visible / hit
+        best, covariance, top = maximise(total, (logit(min(density, 0.9 / scale)), *(logit(min(hit, 0.99)) for _ in names)))
+        logits, joint = with_fails(best, covariance, 1, fails, evidence.reads)
+        known = (*known, "F") if f < 1.0 else known
+        free = len(known) + _one_sided(evidence, names)
+        yield Model("lines", Lifetime.DIE, "line", known, logits, joint, top + truncated, free, evidence.cells)
+
+
+def _sides(evidence: Evidence) -> tuple[tuple[str, ...], ...]:
+    """Which rates are told apart: none and both values; only the one whose cells ever erred, if there is one."""
+    erring = evidence.seen[:, 1:].sum(axis=1)
+    if erring.all():
+        return ("p",), ("p01", "p10")
+    return (("p01",),) if erring[0] else (("p10",),)
+
+
+def _one_sided(evidence: Evidence, names: tuple[str, ...]) -> int:
+    """1 where cells of both values were seen and only one value erred: that choice was free too."""
+    return int(names in (("p01",), ("p10",)) and bool(evidence.seen.sum(axis=1).all()))
+
+
+def _repeats(evidence: Evidence, f: float) -> float:
+    """Log-likelihood of how often the cells that were seen to err did so, given that they did: the same whatever groups them."""
+    once = np.concatenate([[0], evidence.seen[:, 1:].sum(axis=0)])
+    return cell_log_likelihood(once, 1.0, f) - int(once.sum()) * math.log(visible_share(f, evidence.reads))
 
 
 def _rates_seen(evidence: Evidence, names: tuple[str, ...]) -> list[float]:
@@ -376,7 +354,7 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     return low, high
 
 
-def terms_of(model: Model, bank: Bank) -> tuple[ErrorTerm, ...]:
+def terms_of(model: Model, bank: Bank, line: int = LINE) -> tuple[ErrorTerm, ...]:
     """The error terms that simulate the model."""
     value = {name: model.value(name) for name in model.names}
     if model.structure == "data-dependent":
@@ -384,9 +362,24 @@ def terms_of(model: Model, bank: Bank) -> tuple[ErrorTerm, ...]:
             ErrorTerm("data-dependent, on 0", Lifetime.DIE, value["P"], 0.0, Cells.INVERT, fails=value["F0"]),
             ErrorTerm("data-dependent, on 1", Lifetime.DIE, 0.0, value["P"], Cells.INVERT, fails=value["F1"]),
         )
-    p01, p10 = (value.get(name, value.get("p", 0.0)) for name in ("p01", "p10"))
-    sides = {"p01", "p10", "p"} & set(model.names)
-    preference: Preference = "one" if sides == {"p01"} else "zero" if sides == {"p10"} else "cell"
-    structure = None if model.axis is None else Shared(model.axis, value["share"], bank)
-    fails = value.get("F", 1.0)
+    rates = _rates(value)
+    preference: Preference = "cell" if len(rates) == 2 else "one" if "p01" in rates else "zero"
+    structure: Shared | Lines | None = None
+    if model.structure == "lines":
+        structure = Lines(line, value["p_in_line"] * (2.0 if preference == "cell" else 1.0))
+    elif model.axis is not None:
+        structure = Shared(model.axis, value["share"], bank)
+    p01, p10, fails = rates.get("p01", 0.0), rates.get("p10", 0.0), value.get("F", 1.0)
     return (ErrorTerm(model.structure, model.lifetime, p01, p10, fails=fails, structure=structure, preference=preference),)
+
+
+def _rates(value: Mapping[str, float]) -> dict[str, float]:
+    """p01 and p10 of a model's constants, or the one of them that cells err with."""
+    inside = value.get("p_in_line")
+    found = {}
+    for way, share in (("p01", "bad_lines_01"), ("p10", "bad_lines_10")):
+        if inside is None and (way in value or "p" in value):
+            found[way] = value.get(way, value.get("p", 0.0))
+        elif inside is not None and (share in value or "bad_lines" in value):
+            found[way] = inside * value.get(share, value.get("bad_lines", 0.0))
+    return found

@@ -19,10 +19,13 @@ from memmodels.fit import bootstrap_rate, fit, main, readbacks_of
 from memmodels.fit_counts import GroupCounts, ReadBack, evidence_of, group_numbers
 from memmodels.fit_coverage import TRUTHS, Truth, examine, flips_of, held_by, simulate
 from memmodels.fit_law import law_log_likelihood
-from memmodels.fit_models import candidates, cell_log_likelihood, clopper_pearson, fails_of, group_log_likelihood, logit
+from memmodels.fit_lines import line_log_likelihood
+from memmodels.fit_maximum import logit
+from memmodels.fit_models import candidates, cell_log_likelihood, clopper_pearson, fails_of, group_log_likelihood
 from memmodels.profile import load as load_profile
 from memmodels.recording import load, record
-from memmodels.structure import Bank, groups_of
+from memmodels.structure import Bank, Lines, groups_of
+from memmodels.technologies.dram import bad_lines
 
 DIES = 5
 
@@ -157,7 +160,7 @@ def test_the_bootstrap_knows_groups() -> None:
 # --- counts ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("axis", ["column", "row", "bank"])
+@pytest.mark.parametrize("axis", ["column", "row", "bank", "line"])
 def test_groups_are_those_that_the_simulation_uses(axis: str) -> None:
     bank, first, cells = Bank(8, 16), 640, 1000
     numbers = group_numbers(np.arange(first, first + cells), axis, bank)
@@ -284,8 +287,56 @@ def test_fits_come_best_first_and_can_be_shown() -> None:
 
 def test_all_structures_are_tried_where_the_data_allow() -> None:
     evidence = evidence_of(simulate(TRUTHS["bitline"], 1), Bank())
-    tried = {model.structure for model in candidates(evidence, Bank())}
-    assert tried == {"uniform", "asymmetric", "data-dependent", "bitline", "wordline", "clustered"}
+    tried = {model.structure for model in candidates(evidence)}
+    assert tried == {"uniform", "asymmetric", "data-dependent", "bitline", "wordline", "clustered", "lines"}
+
+
+def test_lines_are_a_mixture_of_good_and_bad_ones(rng: np.random.Generator) -> None:
+    """Against the sum over which lines are bad, and for which value, line by line."""
+    n0, n1 = rng.integers(5, 9, 6), rng.integers(5, 9, 6)
+    k0, k1 = np.array([0, 0, 1, 2, 0, 3]), np.array([0, 1, 0, 2, 0, 1])
+    counts, q = GroupCounts(n0, k0, n1, k1, np.array([4, 1, 2, 1, 1, 3])), 0.3
+    for bad0, bad1 in ((0.2, 0.5), (0.5, 0.2), (0.4, 0.4), (0.5, 1.0)):
+        total = 0.0
+        for i, times in enumerate(counts.times):
+            line = 0.0
+            for u0, u1, share in ((1, 1, min(bad0, bad1)), (1, 0, max(bad0 - bad1, 0.0)), (0, 1, max(bad1 - bad0, 0.0)),
+                                  (0, 0, 1.0 - max(bad0, bad1))):  # fmt: skip
+                cells = [stats.binom.pmf(k, n, u * q) / stats.binom(n, 0.5).pmf(k) * 0.5**n
+                         for u, k, n in ((u0, k0[i], n0[i]), (u1, k1[i], n1[i]))]  # fmt: skip
+                line += share * cells[0] * cells[1]
+            total += times * math.log(line)
+        assert line_log_likelihood(counts, bad0, bad1, q) == pytest.approx(total)
+
+
+def test_bad_lines_of_a_dram_are_found(tmp_path: Path) -> None:
+    """The published law of bad lines, through the recording's fit, into a profile and out of it again."""
+    share, inside = bad_lines("B", 1.05), 0.02
+    spec = f"dram:vendor=B,p_in_line={inside},vdd=1.05"
+    found = fit(read_backs(spec, [{"vdd": 1.05}], reads=1, words=1 << 15, seed=2))
+    assert found.best.structure == "lines"
+    intervals = {constant.name: (constant.low, constant.high) for constant in found.profile.constants}
+    assert intervals["p_in_line"][0] < inside < intervals["p_in_line"][1]
+    assert intervals["bad_lines"][0] < share < intervals["bad_lines"][1]
+    found.profile.save(tmp_path / "lines.toml")
+    loaded = load_profile(tmp_path / "lines.toml")
+    assert loaded.points == found.profile.points
+    assert loaded.constants == found.profile.constants
+    ((term,),) = [point.terms for point in loaded.points]
+    assert isinstance(term.structure, Lines)
+    assert (term.structure.cells, term.structure.in_line) == (512, pytest.approx(2 * inside, rel=0.1))
+
+
+@pytest.mark.parametrize(("p01", "p10", "preference"), [(0.004, 0.008, "cell"), (0.0, 0.006, "zero"), (0.006, 0.0, "one")])
+def test_lines_may_be_bad_for_one_value(p01: float, p10: float, preference: str) -> None:
+    """A line that is bad for cells which hold 0 is bad for those that hold 1, where that is more frequent."""
+    term = ErrorTerm("truth", Lifetime.DIE, p01, p10, structure=Lines(128, 0.06), preference=preference)
+    found = fit(simulate(replace(TRUTHS["lines"], terms=(term,), reads=1), 3), line=128)
+    ((back,),) = [point.terms for point in found.profile.points]
+    assert (found.best.structure, back.preference) == ("lines", preference)
+    assert (back.p01, back.p10) == pytest.approx((p01, p10), rel=0.15)
+    assert isinstance(back.structure, Lines)
+    assert (back.structure.cells, back.structure.in_line) == (128, pytest.approx(0.06, rel=0.1))
 
 
 # --- from files, and what is refused -------------------------------------------------------------------------------------------
@@ -317,6 +368,8 @@ def test_what_cannot_be_fitted_is_told() -> None:
     assert "2, 3 times" in refused(readbacks=[*read_backs("uniform:ber=0.1", [{}], words=64), *again])
     reads = read_backs("uniform:ber=0.1", [{"ber": 0.1}, {"ber": 0.2}], words=64)
     assert "no threshold" in refused(readbacks=reads, law="ber")
+    lines = read_backs("dram:vendor=B,p_in_line=0.02", [{"vdd": 1.05}, {"vdd": 1.06}], reads=1, words=1 << 15)
+    assert "bad lines" in refused(readbacks=lines, law="vdd")
     rising = read_backs("uniform:ber=0.1,lifetime=die", [{"ber": 0.1}, {"ber": 0.2}], words=64)
     assert "do not grow" in refused(readbacks=rising, law="ber")
     other = read_backs("sram-14nm", [{"v_over_vmin": 0.82}], reads=1, words=1024, seed=2)
