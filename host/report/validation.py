@@ -43,7 +43,8 @@ def title_of(validation: Validation) -> str:
 def caption_of(validation: Validation) -> str:
     """What must be known to read the numbers."""
     prepared, study = validation.prepared, validation.prepared.study
-    points = "; ".join(dict.fromkeys(point.memory for point in prepared.points))
+    named = list(dict.fromkeys(point.memory for point in prepared.points))
+    points = "; ".join(named) if len(named) < 4 else f"{named[0]} … {named[-1]}"
     sentences = [
         f"{len(prepared.points)} points ({points}), {study.trials} trials each, weights read per {study.read_every}, seed "
         f"{study.seed}",
