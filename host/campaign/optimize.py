@@ -1,9 +1,10 @@
 """Which operating point may be used: the one of lowest energy at which most dies lose little, with a stated confidence.
 
-Candidates are screened on some dies and confirmed on others that no candidate has seen. A candidate is confirmed if at most F of n
-fresh dies lose more than the limit, n being the fewest for which a share of 1 - `share` of bad dies would let that happen with a
-probability of at most (1 - confidence) / tries: 59 dies for F = 0, 93 for F = 1, 124 for F = 2 at 95 %, 95 % and one try (the
-binomial test; Clopper and Pearson 1934). So whatever is announced, the chance that it is wrong is at most 1 - confidence.
+Candidates are screened, by a prediction of the mean where the memory has one and on some dies, and confirmed on other dies that no
+candidate has seen. A candidate is confirmed if at most F of n fresh dies lose more than the limit, n being the fewest for which a
+share of 1 - `share` of bad dies would let that happen with a probability of at most (1 - confidence) / tries: 59 dies for F = 0, 93
+for F = 1, 124 for F = 2 at 95 %, 95 % and one try (the binomial test; Clopper and Pearson 1934). So whatever is announced, the
+chance that it is wrong is at most 1 - confidence.
 
 Layers may lie in partitions with conditions of their own: from the cheapest point at which all of them pass, layers are moved down
 as long as the screening dies agree. The baseline is BERA's (Yayla et al. 2022): the rate that each layer tolerates alone, its share
@@ -33,6 +34,10 @@ FIRST_FRESH_DIE = 1_000_000
 
 _TAIL = 2.33
 """Screening wants this many standard deviations between the mean die and the limit: about 1 % of normal dies beyond it."""
+
+
+_HOPELESS = 30.0
+"""A point that is predicted to lose this many times the limit is not screened: not even its largest layer could have it alone."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,10 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Optimum:
-    """All that was found. chosen: None if no candidate was confirmed. nominal: what savings are against. bera: the baseline."""
+    """All that was found. chosen: None if no candidate was confirmed. nominal: what savings are against. bera: the baseline.
+
+    hopeless: values that were not even screened, with the mean loss that was predicted for them.
+    """
 
     goal: Goal
     key: str
@@ -129,6 +137,7 @@ class Optimum:
     tests: tuple[Confirmed, ...]
     chosen: Screened | None
     bera: Screened | None
+    hopeless: Mapping[float, float] = field(default_factory=dict)
 
     @property
     def saving(self) -> float | None:
@@ -178,6 +187,18 @@ class Search:
         base = elsewhere or memory.at(**{self.key: candidate.value})
         ready = prepare(replace(self.study, memory=base, sweep=None, places=(*self.study.places, *rules)), bench=self.bench)
         return ready, ready.points[0]
+
+    def predicted(self, values: Sequence[float]) -> dict[float, float]:
+        """Predicted mean loss at each value; nothing where the prediction does not know the memory's errors."""
+        from emulator.prediction import predict
+
+        placements = [self.prepared(Candidate(value))[1].placement for value in values]
+        try:
+            found = predict(self.bench.plan, placements, self.bench.questions, self.study.read_every, threads=self.executor.workers)
+        except UsageError:
+            return {}
+        losses = {value: self.clean - one.accuracy for value, one in zip(values, found, strict=True) if one.accuracy is not None}
+        return {value: loss - 3.0 * one.error for (value, loss), one in zip(losses.items(), found, strict=True)}
 
     def screen(self, candidate: Candidate, how: str, dies: int = SCREENING_DIES) -> Screened:
         """Energy, and drops of the first `dies` dies; UsageError if no one energy is known."""
@@ -237,7 +258,9 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
     """
     goal.check()
     at_nominal = search.screen(Candidate(nominal), "nominal")
-    uniform = [search.screen(Candidate(value), "one condition") for value in values]
+    losses = search.predicted(values)
+    hopeless = {value: loss for value, loss in losses.items() if loss > _HOPELESS * goal.max_drop}
+    uniform = [search.screen(Candidate(value), "one condition") for value in values if value not in hopeless]
     screened, promising = [at_nominal, *uniform], [one for one in (at_nominal, *uniform) if one.promises(goal.max_drop)]
     bera = None
     best = next((one for one in _by_energy(promising) if search.is_worth_a_test(one, goal)), None)
@@ -256,7 +279,7 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
         if tests[-1].passed:
             break
     chosen = tests[-1].screened if tests and tests[-1].passed else None
-    return Optimum(goal, search.key, search.clean, at_nominal, tuple(screened), tuple(tests), chosen, bera)
+    return Optimum(goal, search.key, search.clean, at_nominal, tuple(screened), tuple(tests), chosen, bera, hopeless)
 
 
 def _by_energy(screened: Sequence[Screened]) -> list[Screened]:

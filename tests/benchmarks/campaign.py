@@ -70,15 +70,16 @@ def overhead(runs: int) -> None:
             if not marks or step.finished >= marks[-1][0] + runs // 10:
                 marks.append((step.finished, resident()))
 
-        began = time.perf_counter()
+        began, own = time.perf_counter(), time.thread_time()
         with open_store(Path(place)) as store:
             sweep(campaign, store, Threads(partial(perform, campaign.benches), 1), [], look)
-            took = time.perf_counter() - began
+            took, own = time.perf_counter() - began, time.thread_time() - own
             size = sum(path.stat().st_size for path in Path(place).glob("runs.sqlite*"))
             export(Tables(store), Path(place))
             tables = sum((Path(place) / name).stat().st_size for name in ("results.csv", "results.parquet"))
         beside = 1000 * (took - busy) / runs
         print(f"{runs:,} runs in {took:.1f} s: {1000 * took / runs:.3f} ms each, of which {beside:.3f} ms beside the run")
+        print(f"processor time of the driver's own thread: {1000 * own / runs:.3f} ms a run")
         print("driver's memory (MiB): " + ", ".join(f"{n:,} runs {mib:.0f}" for n, mib in marks))
         print(f"after writing the tables: {resident():.0f} MiB")
         print(f"store {size / runs:.0f} bytes a run, tables {tables / runs:.0f} bytes a run")
@@ -179,12 +180,12 @@ def kills(wanted: int) -> None:
             counts[name.rstrip("2")] += 1
             last = finished()
             print(f"kill {number + 1}: {name} at {last} of {campaign.runs} runs", flush=True)
+        while not (folder / "out" / "results.csv").is_file():
+            time.sleep(0.2)
+            for name, process in crew.items():
+                if process.poll() is not None:
+                    crew[name] = made[name]()
         crew["driver"].wait()
-        while not (
-            folder / "out" / "results.csv"
-        ).is_file():  # the driver was lost after the last kill: workers came back meanwhile
-            crew["driver"] = driver()
-            crew["driver"].wait()
         for process in crew.values():
             process.kill()
         names = ("results.csv", "results.parquet")
@@ -263,7 +264,7 @@ TECHNOLOGIES = (
     ("sram-14nm", "v_over_vmin", None),
     ("sram-28nm-kc705b", "vdd", "vdd=0.53:0.62:0.01"),
     ("sram-28nm-vc707", "vdd", "vdd=0.54:0.62:0.01"),
-    ("dram:vendor=A,p_in_line=0.02", "vdd", "vdd=1.05:1.35:0.025"),
+    ("dram:vendor=A,p_in_line=0.02", "vdd", "vdd=1.1:1.35:0.025"),
     ("rram:g_low=1,time=86400,energy=window", "g_high", "g_high=5,10,15,20,25,30,35,40"),
     ("sttram:tau_d=1,v_write=0.5,resistance=3000,inferences_per_write=1", "pulse", "pulse=2,3,4,5,6,7,8,10"),
     ("fefet", "domains", "domains=50,75,100,150,200,300"),

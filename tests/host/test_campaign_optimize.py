@@ -159,3 +159,17 @@ def test_the_command(tmp_path: Path) -> None:
     assert kept["chosen"]["energy"] < kept["nominal"]["energy"]
     assert CliRunner().invoke(app, ["optimize", "--max-drop", "60%"]).exit_code == 2
     assert CliRunner().invoke(app, [*few[:-4], "--sweep", "v_over_vmin=0.75", "--nominal", "0.75"]).exit_code == 1
+
+
+def test_prediction_spares_hopeless_points(search: Search) -> None:
+    found = optimize(search, (0.75, 1.0), replace(GOAL, max_drop=0.01, partitions=1), 1.0)
+    assert list(found.hopeless) == [0.75]
+    assert 0.75 not in [one.candidate.value for one in found.screened]
+    measured = search.screen(Candidate(0.75), "x")
+    assert measured.mean > 0.3
+    assert abs(measured.mean - found.hopeless[0.75]) < 0.1
+
+
+def test_memories_without_a_prediction_are_screened_by_dies(bench: Bench) -> None:
+    guarded = search_for(bench, Study(memory=parse_spec("secded+sram-14nm"), sweep=None))
+    assert guarded.predicted([0.9, 1.0]) == {}
