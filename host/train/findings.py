@@ -1,0 +1,149 @@
+"""What the stored runs say: groups of runs that differ in their seed alone, their curves, gains, break points and correlations.
+
+Reads `runs.csv` and `curves.csv` as `grid.collect` writes them. Shares are in [0, 1]; intervals are Student's t over seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from emulator import t_interval
+from host.train.losses import LossSpec
+
+Floats = npt.NDArray[np.float64]
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the runs of a group share. `task` is what one compares within: data set, network, width, bits."""
+
+    task: tuple[str, str, float, int]
+    loss: str
+    flips: str | None
+    gradient: str
+    epochs: int
+    largest: float
+
+    @property
+    def label(self) -> str:
+        """The loss, its margin in logits and as share of the largest output, and the errors it was trained with."""
+        spec = LossSpec.parse(self.loss)
+        words = [spec.name.upper()]
+        if spec.margin is not None:
+            name = "b" if spec.name == "mhl" else "m"
+            share = spec.margin if spec.relative else spec.margin / spec.scale / self.largest
+            words.append(f"{name} = {share * self.largest:.4g} ({100 * share:.3g} %)")
+        if spec.scale != 1:
+            words.append("on logits/√K")
+        if self.flips is not None:
+            rate = self.flips.rpartition("=")[2]
+            words.append(f"+ flips {100 * float(rate):g} %" + (", plain" if self.gradient == "plain" else ""))
+        return " ".join(words)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The runs of one setting, by seed: `facts` a row per seed, `curves` (seeds, points) accuracies at `points`."""
+
+    setting: Setting
+    seeds: tuple[int, ...]
+    facts: pl.DataFrame
+    points: Floats
+    curves: Floats
+
+    def at(self, rate: float) -> Floats:
+        """The seeds' accuracies at a bit error rate of the sweep."""
+        found: Floats = self.curves[:, int(np.abs(self.points - rate).argmin())]
+        return found
+
+    def mean(self, column: str) -> float:
+        """Mean over seeds of a column of `facts`; NaN where it is empty."""
+        value = self.facts[column].mean()
+        return float(value) if isinstance(value, int | float) else math.nan
+
+    @property
+    def break_point(self) -> float:
+        """The lowest rate of the sweep at which the mean accuracy is 10 points below that at 0; infinite if it never is."""
+        mean = self.curves.mean(axis=0)
+        below = np.flatnonzero(mean < mean[0] - 0.1)
+        return float(self.points[below[0]]) if below.size else math.inf
+
+
+def load_groups(folder: Path = RESULTS) -> list[Group]:
+    """All groups of the stored runs: tasks in the order of the file, in each CEL before MHL before MCEL, flips last."""
+    runs, curves = pl.read_csv(folder / "runs.csv"), pl.read_csv(folder / "curves.csv")
+    by_setting: dict[Setting, list[dict[str, object]]] = {}
+    for row in runs.iter_rows(named=True):
+        task = (row["data"], row["network"], float(row["width"]), row["bits"])
+        setting = Setting(task, row["loss"], row["flips"], row["gradient"], row["epochs"], row["largest_output"])
+        by_setting.setdefault(setting, []).append(row)
+    mean = curves.group_by("id", "value").agg(pl.col("accuracy").mean()).sort("value")
+    groups = []
+    for setting, rows in by_setting.items():
+        ordered = sorted(rows, key=lambda row: int(str(row["seed"])))
+        drawn = [mean.filter(pl.col("id") == row["id"]) for row in ordered]
+        points = drawn[0]["value"].to_numpy()
+        accuracies = np.array([curve["accuracy"].to_numpy() for curve in drawn])
+        seeds = tuple(int(str(row["seed"])) for row in ordered)
+        groups.append(Group(setting, seeds, pl.DataFrame(ordered, infer_schema_length=None), points, accuracies))
+    tasks = list(dict.fromkeys(group.setting.task for group in groups))
+    return sorted(groups, key=lambda group: (tasks.index(group.setting.task), *_rank(group.setting)))
+
+
+def _rank(setting: Setting) -> tuple[bool, int, float, str]:
+    spec = LossSpec.parse(setting.loss)
+    return setting.flips is not None, ("cel", "mhl", "mcel").index(spec.name), -spec.scale, setting.gradient
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What one group has over another, seed by seed: mean and interval of the difference (NaN for a single seed)."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+def gain(group: Group, base: Group, rate: float | None) -> Gain:
+    """Accuracy of `group` minus that of `base` at a rate, or its mean over the sweep if there is none, over the seeds of both."""
+    shared = [seed for seed in group.seeds if seed in base.seeds]
+
+    def scores(of: Group) -> Floats:
+        values: Floats = of.curves.mean(axis=1) if rate is None else of.at(rate)
+        return values[[of.seeds.index(seed) for seed in shared]]
+
+    mean, low, high = t_interval((scores(group) - scores(base)).tolist())
+    return Gain(mean, low, high, len(shared))
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's and Spearman's coefficient over so many networks."""
+
+    pearson: float
+    spearman: float
+    networks: int
+
+
+def correlation(groups: list[Group], column: str) -> Correlation:
+    """Of a column of the facts with the mean accuracy over the sweep, over all runs of the groups that have it."""
+    from scipy.stats import pearsonr, spearmanr
+
+    pairs = [
+        (value, curve.mean())
+        for group in groups
+        for value, curve in zip(group.facts[column].to_list(), group.curves, strict=True)
+        if value is not None
+    ]
+    if len(pairs) < 3:
+        return Correlation(math.nan, math.nan, len(pairs))
+    x, y = zip(*pairs, strict=True)
+    return Correlation(float(pearsonr(x, y).statistic), float(spearmanr(x, y).statistic), len(pairs))

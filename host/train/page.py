@@ -1,0 +1,248 @@
+"""`python -m host.train.page`: the tables of host/train/README.md and its figures, from the stored runs.
+
+Tables stand between `<!-- table: NAME -->` and `<!-- end -->`; everything else in the page is written by hand. `--collect DIR`
+first takes the finished runs of a folder of `weakcell train` into `results/`. `--check` changes nothing and says whether the tables
+are up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from emulator import t_interval
+from host.atomic import write_atomically
+from host.train.findings import RESULTS, Gain, Group, correlation, gain, load_groups
+from host.train.grid import collect
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE = Path(__file__).parent / "README.md"
+PICTURES = Path(__file__).parents[2] / ".github"
+_RATES = {"fashion-mnist": (0.0, 0.01, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar-10": (0.0, 0.01, 0.02, 0.03, 0.04, 0.06)}
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c959f")
+
+
+def tasks(groups: Sequence[Group]) -> dict[tuple[str, str, float, int], list[Group]]:
+    """Groups by what one compares within, in their order."""
+    found: dict[tuple[str, str, float, int], list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.setting.task, []).append(group)
+    return found
+
+
+def title(task: tuple[str, str, float, int]) -> str:
+    """`Fashion-MNIST, FCNN, BNN`."""
+    data, network, width, bits = task
+    name = {"fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10"}.get(data, data)
+    return f"{name}, {network.upper()}{'' if width == 1 else f' × {width:g}'}, {'BNN' if bits == 1 else f'{bits}-bit QNN'}"
+
+
+# ── tables ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def runs_table(groups: Sequence[Group]) -> str:
+    """What was run and how long it took."""
+    rows = []
+    for group in groups:
+        per_epoch = group.mean("train_core_seconds") / group.setting.epochs
+        seconds = f"{per_epoch:.0f}", f"{group.mean('judge_seconds'):.0f}"
+        accuracy = f"{100 * group.mean('validation_accuracy'):.1f}"
+        rows.append(
+            (title(group.setting.task), group.setting.label, str(len(group.seeds)), str(group.setting.epochs), *seconds, accuracy)
+        )
+    return markdown(("network", "loss", "seeds", "epochs", "core s / epoch", "judged in s", "validation %"), rows)
+
+
+def accuracy_table(groups: Sequence[Group]) -> str:
+    """Accuracy over bit error rates, mean over seeds and half-width of its 95 % interval, and where it breaks."""
+    parts = []
+    for task, members in tasks(groups).items():
+        rates = _RATES[task[0]]
+        head = ("loss", "seeds", *(f"{100 * rate:g} %" for rate in rates), "mean of curve", "breaks at")
+        rows = [
+            (
+                group.setting.label, str(len(group.seeds)), *(_spread(group.at(rate)) for rate in rates),
+                _spread(group.curves.mean(axis=1)), _rate(group.break_point),
+            )
+            for group in members
+        ]  # fmt: skip
+        parts.append(f"**{title(task)}**\n\n" + markdown(head, rows))
+    return "\n\n".join(parts)
+
+
+def margin_table(groups: Sequence[Group]) -> str:
+    """Margins in logits, as share of the largest output, as exact flips, and against plain CEL's."""
+    rows = []
+    for task, members in tasks(groups).items():
+        base = _base(members)
+        for group in members:
+            factor = f"{group.mean('margin') / base.mean('margin'):.1f}" if base else ""
+            share = group.mean("neuron_flips_share")
+            rows.append(
+                (
+                    title(task), group.setting.label, f"{group.mean('margin'):.4g}", f"{100 * group.mean('margin_share'):.1f} %",
+                    f"{group.mean('output_flips'):.4g}", "" if math.isnan(share) else f"{100 * share:.2f} %", factor,
+                )
+            )  # fmt: skip
+    head = ("network", "loss", "MLM", "of largest output", "flips tolerated, output", "hidden neurons, of fan-in", "× CEL's MLM")
+    return markdown(head, rows)
+
+
+def gain_table(groups: Sequence[Group]) -> str:
+    """Percentage points over each CEL trained without flips, seed by seed, with the interval over seeds."""
+    rows = []
+    for task, members in tasks(groups).items():
+        bases = [group for group in members if group.setting.loss.startswith("cel") and group.setting.flips is None]
+        for base, group in product(bases, members):
+            if group.setting.loss.startswith("cel") and group.setting.flips is None:
+                continue
+            gains = [gain(group, base, rate) for rate in (0.0, 0.01, 0.05, 0.1, None)]
+            if gains[0].seeds:
+                names = title(task), group.setting.label, base.setting.label
+                rows.append((*names, str(gains[0].seeds), *(_points(found) for found in gains)))
+    return markdown(("network", "loss", "over", "seeds", "0 %", "1 %", "5 %", "10 %", "mean of curve"), rows)
+
+
+def correlation_table(groups: Sequence[Group]) -> str:
+    """How well metrics of the fault-free network foretell its mean accuracy over the sweep."""
+    names = {
+        "neuron_flips_share": "hidden neurons' flips, of fan-in",
+        "output_flips": "flips tolerated, output",
+        "margin_share": "MLM, of largest",
+    }
+    rows = []
+    for task, members in tasks(groups).items():
+        for column, name in names.items():
+            found = correlation(members, column)
+            if found.networks >= 5 and not math.isnan(found.pearson):
+                rows.append((title(task), name, str(found.networks), f"{found.pearson:.2f}", f"{found.spearman:.2f}"))
+    return markdown(("network", "metric", "networks", "Pearson", "Spearman"), rows)
+
+
+def selection_table(groups: Sequence[Group]) -> str:
+    """The trials on held-out training images that b, m and scale were chosen by: the highest mean over their rates."""
+    trials = pl.read_csv(RESULTS / "selection.csv")
+    rates = [name for name in trials.columns if name[0].isdigit()]
+    rows = []
+    for row in trials.iter_rows(named=True):
+        kind, mean = "BNN" if row["bits"] == 1 else f"{row['bits']}-bit QNN", sum(row[rate] for rate in rates) / len(rates)
+        cells = [f"{100 * row[rate]:.1f}" for rate in rates]
+        rows.append((kind, f"`{row['loss']}`", *cells, f"{100 * mean:.1f}", f"{row['margin']:.4g}"))
+    return markdown(("FCNN", "loss", *(f"{100 * float(rate):g} %" for rate in rates), "mean", "MLM"), rows)
+
+
+TABLES: dict[str, Callable[[Sequence[Group]], str]] = {
+    "runs": runs_table,
+    "selection": selection_table,
+    "accuracy": accuracy_table,
+    "margins": margin_table,
+    "gains": gain_table,
+    "correlation": correlation_table,
+}
+
+
+def _base(members: Sequence[Group]) -> Group | None:
+    return next((group for group in members if group.setting.loss == "cel" and group.setting.flips is None), None)
+
+
+def _spread(values: np.ndarray) -> str:
+    mean, low, _ = t_interval(values.tolist())
+    return f"{100 * mean:.1f}" + ("" if math.isnan(low) else f" ± {100 * (mean - low):.1f}")
+
+
+def _points(found: Gain) -> str:
+    interval = "" if math.isnan(found.low) else f" ({100 * found.low:+.1f} … {100 * found.high:+.1f})"
+    return f"{100 * found.mean:+.1f}{interval}"
+
+
+def _rate(rate: float) -> str:
+    return "never" if math.isinf(rate) else f"{100 * rate:g} %"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in the page's markup."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def filled(page: str, groups: Sequence[Group]) -> str:
+    """The page with its tables made anew."""
+
+    def table(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{TABLES[found[2]](groups)}\n{found[3]}"
+
+    return re.sub(r"(<!-- table: (\w+) -->)\n.*?(<!-- end -->)", table, page, flags=re.DOTALL)
+
+
+# ── figures ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def draw(members: Sequence[Group]) -> Figure:
+    """Accuracy over the bit error rate: mean over seeds, and the range between the lowest and the highest seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for number, group in enumerate(members):
+        colour, dashes = _COLOURS[number % len(_COLOURS)], "--" if group.setting.flips else "-"
+        rates, curves = 100 * group.points, 100 * group.curves
+        label = f"{group.setting.label} ({len(group.seeds)} seed{'s' if len(group.seeds) > 1 else ''})"
+        axes.plot(rates, curves.mean(axis=0), dashes, color=colour, linewidth=1.5, label=label)
+        if len(curves) > 1:
+            axes.fill_between(rates, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel="bit error rate (%)", ylabel="test accuracy (%)", ylim=(0, 100))
+    axes.set_title(title(members[0].setting.task), loc="left", fontsize=10, fontweight="bold")
+    axes.grid(color="#eaeef2")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def picture(task: tuple[str, str, float, int]) -> str:
+    """The file name of a task's figure."""
+    data, network, _, bits = task
+    return f"train_{data}_{network}_{'bnn' if bits == 1 else f'qnn{bits}'}.svg"
+
+
+def write_figures(groups: Sequence[Group]) -> None:
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "weakcell", "font.size": 9}):
+        for task, members in tasks(groups).items():
+            figure = draw(members)
+            save = lambda place, figure=figure: figure.savefig(place, format="svg", metadata={"Date": None})  # noqa: E731
+            write_atomically(PICTURES / picture(task), save)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Collect if asked to, then write; with --check 1 if the page is not what the runs say."""
+    parser = argparse.ArgumentParser(prog="python -m host.train.page", description="Tables and figures from the stored runs.")
+    parser.add_argument("--collect", type=Path, metavar="DIR", help="take the finished runs of DIR into results/ first")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if the tables are out of date")
+    options = parser.parse_args(arguments)
+    if options.collect is not None:
+        RESULTS.mkdir(exist_ok=True)
+        collect(options.collect, into=RESULTS)
+    groups = load_groups()
+    page = PAGE.read_text(encoding="utf-8")
+    made = filled(page, groups)
+    if options.check:
+        return int(made != page)
+    write_atomically(PAGE, lambda place: place.write_text(made, encoding="utf-8"))
+    write_figures(groups)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""What stored runs say: groups, gains, break points, correlations, and the page made from them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import t
+
+from host.train import page
+from host.train.findings import Correlation, Group, correlation, gain, load_groups
+
+RATES = np.round(np.arange(0, 0.351, 0.01), 3)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """Three seeds of a loss that falls early and of one that falls late, one seed of a third with flips."""
+    runs, curves = [], []
+    for loss, flips, seeds, fall in (
+        ("cel", None, 3, 0.1),
+        ("mcel:m=25%,scale=0.5", None, 3, 0.2),
+        ("mhl:b=8", "uniform:ber=0.05", 1, 0.3),
+    ):
+        for seed in range(seeds, 0, -1):
+            name = f"{loss[:4]}{flips is None:d}{seed:03d}"
+            runs.append(
+                {
+                    "id": name, "name": f"run_{name}", "data": "fashion-mnist", "network": "fcnn", "width": 1.0, "bits": 1,
+                    "loss": loss, "flips": flips, "gradient": "straight-through", "epochs": 4, "images": None, "seed": seed,
+                    "judged_on": "test", "validation_accuracy": 0.9, "test_accuracy": 0.9, "largest_output": 2048.0,
+                    "margin": 1000 * fall, "margin_share": fall, "output_flips": 500 * fall,
+                    "neuron_flips_share": fall / 10 + seed / 1000,
+                    "train_seconds": 10.0, "train_core_seconds": 8.0, "judge_seconds": 5.0,
+                }
+            )  # fmt: skip
+            for trial in (0, 1):
+                accuracy = 0.9 + seed / 100 - 0.8 * np.clip(RATES / fall - 0.5, 0, 1) + (trial - 0.5) / 1000
+                curves.append(pl.DataFrame({"id": name, "value": RATES, "trial": trial, "accuracy": accuracy}))
+    pl.DataFrame(runs, infer_schema_length=None).write_csv(tmp_path / "runs.csv")
+    pl.concat(curves).write_csv(tmp_path / "curves.csv")
+    return tmp_path
+
+
+def test_groups_gather_seeds_and_average_trials(stored: Path) -> None:
+    cel, mcel, mhl = load_groups(stored)
+    assert [group.seeds for group in (cel, mcel, mhl)] == [(1, 2, 3), (1, 2, 3), (1,)]
+    assert cel.curves.shape == (3, 36)
+    assert cel.at(0.0) == pytest.approx([0.91, 0.92, 0.93])
+    labels = [group.setting.label for group in (cel, mcel, mhl)]
+    assert labels == [
+        "CEL",
+        "MCEL m = 512 (25 %) on logits/√K",
+        "MHL b = 8 (0.391 %) + flips 5 %",
+    ]
+
+
+def test_break_points_are_ten_points_below_zero_errors(stored: Path) -> None:
+    cel, mcel, _ = load_groups(stored)
+    assert cel.break_point == 0.07
+    assert mcel.break_point == 0.13
+    never = Group(cel.setting, (1,), cel.facts, cel.points, np.full((1, 36), 0.5))
+    assert math.isinf(never.break_point)
+
+
+def test_gains_are_paired_by_seed(stored: Path) -> None:
+    cel, mcel, mhl = load_groups(stored)
+    found = gain(mcel, cel, 0.1)
+    assert (found.mean, found.seeds) == (pytest.approx(0.4), 3)
+    assert found.high - found.low == pytest.approx(0, abs=1e-9)
+    assert math.isnan(gain(mhl, cel, None).low)
+    uneven = Group(mcel.setting, mcel.seeds, mcel.facts, mcel.points, mcel.curves + np.array([[0.0], [0.1], [0.2]]))
+    half = t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+    assert gain(uneven, cel, 0.0).high - 0.1 == pytest.approx(half)
+
+
+def test_correlation_is_over_networks_that_have_the_metric(stored: Path) -> None:
+    groups = load_groups(stored)
+    found = correlation(groups, "margin_share")
+    x = [0.1] * 3 + [0.2] * 3 + [0.3]
+    y = [curve.mean() for group in groups for curve in group.curves]
+    assert found.networks == 7
+    assert found.pearson == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert correlation(groups[2:], "margin_share") == Correlation(
+        pytest.approx(math.nan, nan_ok=True), pytest.approx(math.nan, nan_ok=True), 1
+    )
+
+
+def test_tables_are_filled_and_the_rest_is_left(stored: Path) -> None:
+    groups = load_groups(stored)
+    text = "".join(f"before {name}\n<!-- table: {name} -->\nold\n<!-- end -->\n" for name in page.TABLES)
+    made = page.filled(text, groups)
+    assert "old" not in made
+    assert all(f"before {name}\n<!-- table: {name} -->\n" in made for name in page.TABLES)
+    assert page.filled(made, groups) == made
+    assert "| CEL | 3 | 92.0 ± 2.5 |" in made
+    assert "+40.0 (+40.0 … +40.0)" in made
+    assert "| 2.0 |" in made
+    widths = {line.count("|") for line in page.accuracy_table(groups).splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def test_figures_have_a_line_for_each_group(stored: Path) -> None:
+    groups = load_groups(stored)
+    axes = page.draw(groups).axes[0]
+    assert len(axes.lines) == 3
+    assert axes.lines[0].get_ydata()[0] == pytest.approx(92)
+
+
+def test_the_page_is_what_the_stored_runs_say() -> None:
+    assert page.main(["--check"]) == 0, "run python -m host.train.page"
+    text = page.PAGE.read_text(encoding="utf-8")
+    for members in page.tasks(load_groups()).values():
+        name = page.picture(members[0].setting.task)
+        assert name in text
+        assert (page.PICTURES / name).is_file()
