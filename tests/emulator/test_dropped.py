@@ -78,16 +78,47 @@ def test_dropped_signs_are_zeros_in_the_weights(kind: str, spec: str, policy: Re
         np.testing.assert_array_equal(ours[image : image + 1], theirs)
 
 
-def test_other_pixels_of_the_same_image_see_other_zeros() -> None:
-    """Read at each access: a dense network is the same as read per image; a convolution differs, and still runs."""
-    network = NETWORKS["bnn"]
-    runs: Sequence[ReadPolicy] = (ReadPolicy.IMAGE, ReadPolicy.ACCESS)
-    made = [
-        outputs_under_faults(plan, pixels(network, 3), deploy(plan, place(network, parse_spec(SPECS[0])), policy))
-        for plan in [compile_plan(network)]
-        for policy in runs
-    ]
-    assert made[0][network.outputs[0]].shape == made[1][network.outputs[0]].shape
+def one_layer(kind: str) -> Network:
+    """A binary layer alone: dense, or a padded convolution of pixels or of bits."""
+    d = Draft(np.random.default_rng(4))
+    x = d.input("x", (3, 5, 4), "int8")
+    if kind == "dense":
+        return d.network(d.dequantize(d.dense(x, 40, SIGN1)))
+    x = d.threshold(d.convolution(x, 33, Window((1, 1)), SIGN1), 200) if kind == "bits" else x
+    return d.network(d.dequantize(d.convolution(x, 7, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1)))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_dense_layer_read_at_each_access_drops_the_same_signs(spec: str) -> None:
+    """It uses each weight once per image: read at each access or per image, it is the same, and not as if nothing had dropped."""
+    network, plan = one_layer("dense"), compile_plan(one_layer("dense"))
+    raw = spec.replace("drop", "raw")
+    runs = [(spec, ReadPolicy.IMAGE), (spec, ReadPolicy.ACCESS), (raw, ReadPolicy.ACCESS)]
+    x = pixels(network, 5)
+    image, access, kept = (
+        outputs_under_faults(plan, x, deploy(plan, place(network, parse_spec(text)), policy))[network.outputs[0]]
+        for text, policy in runs
+    )
+    np.testing.assert_array_equal(access, image)
+    assert (access != kept).any()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("kind", ["pixels", "bits"])
+def test_every_output_pixel_read_at_each_access_sees_its_own_zeros(kind: str, spec: str) -> None:
+    """Pixel i of image n is the reference's, with the zeros of read n * pixels + i in its weights."""
+    network, images = one_layer(kind), 2
+    last = network.layers[-2].name
+    spy, plan, x = Spy(open_memory(spec, 1)), compile_plan(network), pixels(network, images)
+    placement = place(network, parse_spec("none"), {f"{last}.w": parse_spec(spec)})
+    ours = outputs_under_faults(plan, x, deploy(plan, placement, ReadPolicy.ACCESS, memories=[spy]))[network.outputs[0]]
+    height, width = ours.shape[2:]
+    assert len({dropped.tobytes() for _, dropped in spy.seen.values() if dropped is not None}) > 3
+    for image in range(images):
+        one = {name: value[image : image + 1] for name, value in x.items()}
+        for pixel in range(height * width):
+            theirs = evaluate(with_zeros(network, spy.seen, image * height * width + pixel), one)[network.outputs[0]]
+            np.testing.assert_array_equal(ours[image, :, *divmod(pixel, width)], theirs[0, :, *divmod(pixel, width)])
 
 
 def test_a_check_bit_alone_drops_signs() -> None:

@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 
 from host.cli import app
 from host.models import find_model
-from host.report.curves import decades
 
 HEAVY = {"numpy", "numba", "scipy", "onnx", "onnx_ir", "polars", "matplotlib", "torch", "onnxruntime", "memmodels", "emulator"}
 FEW = ["--trials", "2", "--images", "20"]
@@ -242,15 +241,6 @@ def test_memories() -> None:
     lines = [json.loads(line) for line in weakcell("memories", "--json").stdout.splitlines()]
     assert {"uniform", "sram-14nm"} <= {line["name"] for line in lines}
     refused(5, "memories", "dram-from-mars")
-
-
-def test_pictures_of_the_laws(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["memories", "--plots", str(tmp_path / "laws")])
-    assert done.exit_code == 0
-    assert decades([(1.0, 0.1), (2.0, 10.0)], lambda _: 1.0) == pytest.approx(1.0)
-    assert decades([(1.0, 0.01), (2.0, 1.0)], lambda _: 1.0) == pytest.approx(2.0**0.5)
-    names = {"sram.png", "dram.png", "rram.png", "sttram.png", "fefet.png"}
-    assert {path.name for path in (tmp_path / "laws").iterdir()} == names == {Path(line).name for line in done.stdout.split()}
 
 
 @pytest.mark.parametrize(
