@@ -25,7 +25,7 @@ from memmodels.cost import USE_CONDITIONS
 from memmodels.levels import Code, LevelTerm
 from memmodels.memory import Accesses, Cost
 from memmodels.technologies.arrays import array_cost
-from memmodels.technologies.support import number, phi, refuse, table
+from memmodels.technologies.support import EXTRAPOLATE, number, phi, refuse, table
 from memmodels.technology import Condition, Conditions, Technology, Term
 from memmodels.terms import ErrorTerm, Lifetime
 
@@ -89,10 +89,10 @@ def _or_never(p: float) -> float:
 
 
 def one_bit(domains: float, rule: str, shrink: float) -> tuple[float, float]:
-    """(p01, p10) of a cell of so many domains; z is interpolated over sqrt(domains)."""
+    """(p01, p10) of a cell of so many domains; z is linear in sqrt(domains) between sizes, and on beyond the first and last."""
     rows = table("fefet_domains")
     sizes = [float(row["domains"]) for row in rows]
-    after = next(i for i in range(1, len(sizes)) if domains <= sizes[i])
+    after = next((i for i in range(1, len(sizes)) if domains <= sizes[i]), len(sizes) - 1)
     part = (math.sqrt(domains) - math.sqrt(sizes[after - 1])) / (math.sqrt(sizes[after]) - math.sqrt(sizes[after - 1]))
     rates = []
     for row in rows[after - 1 : after + 1]:
@@ -158,12 +158,20 @@ FEFET = Technology(
     name=_NAME,
     title="FeFET: gamma-distributed read currents, by cell size or levels",
     conditions=(
-        Condition("domains", "", "ferroelectric domains of a one-bit cell: its size (no default)", low=50.0, high=300.0),
+        Condition(
+            "domains",
+            "",
+            "ferroelectric domains of a one-bit cell: its size (no default)",
+            low=50.0,
+            high=300.0,
+            beyond=(10.0, 2000.0),
+        ),
         Condition("bits_per_cell", "", "bits in a cell", default="1", choices=("1", "2", "3")),
         Condition("threshold", "", "where levels are told apart", default="half-way", choices=("half-way", "optimal")),
         Condition("code", "", "which bits a level stands for", default="gray", choices=("gray", "binary")),
         Condition("temperature", "°C", "of the cells, with window_slope", default=_REFERENCE_C, low=-40.0, high=125.0),
         Condition("window_slope", "1/K", "part of the window lost per kelvin above 25 °C (no default)", low=0.0, high=0.1),
+        EXTRAPOLATE,
         *USE_CONDITIONS,
     ),
     terms=terms,

@@ -17,6 +17,7 @@ import math
 
 from memmodels.errors import MemorySpecError
 from memmodels.memory import Accesses, Cost, Quantity
+from memmodels.technologies.support import EXTRAPOLATE, extrapolates
 from memmodels.technology import Condition, Conditions, Technology
 from memmodels.terms import Cells, ErrorTerm, Lifetime
 
@@ -60,26 +61,29 @@ def _relative_voltage(conditions: Conditions) -> float:
             "Give both in volt, or v_over_vmin alone",
         )
     ratio = float(conditions["vdd"]) / float(conditions["vmin"])
-    if not _RANGE_14NM[0] <= ratio <= _RANGE_14NM[1]:
+    low, high = _BEYOND_14NM if extrapolates(conditions) else _RANGE_14NM
+    if not low <= ratio <= high:
         raise MemorySpecError(
             f"sram-14nm: vdd/vmin = {ratio:.4g}",
-            f"the valid range is {_RANGE_14NM[0]} … {_RANGE_14NM[1]}",
-            "Choose vdd within it; laws are not extrapolated",
+            f"the valid range is {low:g} … {high:g}",
+            "Choose vdd within it; laws are not extrapolated unless extrapolate=yes says so",
         )
     return ratio
 
 
-_RANGE_14NM = (0.75, 1.0)
+_RANGE_14NM, _BEYOND_14NM = (0.75, 1.0), (SRAM_14NM_MU, 1.5)
+"""In Vmin: what was published, and what extrapolate=yes opens; below mu more than half of the cells would prefer each value."""
 
 SRAM_14NM = Technology(
     name="sram-14nm",
     title="14 nm FinFET SRAM chips under voltage scaling",
     conditions=(
-        Condition("v_over_vmin", "", "supply voltage / Vmin (1 unless given)", low=_RANGE_14NM[0], high=_RANGE_14NM[1]),
+        Condition("v_over_vmin", "", "supply voltage / Vmin (1 unless given)", None, *_RANGE_14NM, beyond=_BEYOND_14NM),
         Condition("vdd", "V", "supply voltage, together with vmin, instead of v_over_vmin", low=0.0, high=2.0),
         Condition("vmin", "V", "your chip's lowest voltage without errors", low=0.01, high=2.0),
         Condition("cells", "", "which values a weak cell spoils", default="prefer", choices=("prefer", "invert")),
         Condition("counts", "", "what the curve counts: flips, or stuck cells", default="flips", choices=("flips", "stuck")),
+        EXTRAPOLATE,
     ),
     terms=terms_14nm,
     cost=cost_14nm,

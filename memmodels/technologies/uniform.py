@@ -45,5 +45,6 @@ UNIFORM = Technology(
     source="a definition, not a measurement",
     basis="assumed",
     sweep="ber",
-    notes="lifetime=die: p01 and p10 are densities of weak cells; on random data half of their sum shows as flips.",
+    notes="lifetime=die: p01 and p10 are densities of weak cells, stuck at 1 and at 0; on random data half of their sum shows as "
+    "flips.",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -110,8 +110,10 @@ def test_every_output_pixel_read_at_each_access_sees_its_own_zeros(kind: str, sp
     network, images = one_layer(kind), 2
     last = network.layers[-2].name
     spy, plan, x = Spy(open_memory(spec, 1)), compile_plan(network), pixels(network, images)
-    placement = place(network, parse_spec("none"), {f"{last}.w": parse_spec(spec)})
-    ours = outputs_under_faults(plan, x, deploy(plan, placement, ReadPolicy.ACCESS, memories=[spy]))[network.outputs[0]]
+    placement = place(network, parse_spec("uniform:ber=0"), [(f"{last}.w", parse_spec(spec))])
+    ours = outputs_under_faults(plan, x, deploy(plan, placement, ReadPolicy.ACCESS, memories=[open_memory("uniform:ber=0"), spy]))[
+        network.outputs[0]
+    ]
     height, width = ours.shape[2:]
     assert len({dropped.tobytes() for _, dropped in spy.seen.values() if dropped is not None}) > 3
     for image in range(images):

@@ -63,6 +63,18 @@ def test_the_smallest_and_largest_cell_are_foretold(held_out: int) -> None:
     assert missed < 0.25
 
 
+def test_other_cell_sizes_are_extrapolated_where_that_is_asked_for_by_name() -> None:
+    """Beyond the last two sizes z goes on linearly in sqrt(domains)."""
+    with pytest.raises(MemorySpecError, match="unless extrapolate=yes"):
+        open_memory("fefet:domains=400")
+    n = np.array([float(row["domains"]) for row in table("fefet_domains")])
+    z = norm.isf([float(row["p01"]) for row in table("fefet_domains")])
+    for size, pair in ((400, slice(-2, None)), (20, slice(0, 2))):
+        line = np.polyfit(np.sqrt(n[pair]), z[pair], 1)
+        found = open_memory(f"fefet:domains={size},extrapolate=yes").terms[0].p01
+        assert found == pytest.approx(norm.sf(np.polyval(line, np.sqrt(size))), rel=2e-3)
+
+
 @pytest.mark.parametrize("bits", ["2", "3"])
 def test_levels_are_those_of_the_table(bits: str) -> None:
     (term,) = open_memory(f"fefet:bits_per_cell={bits}").terms

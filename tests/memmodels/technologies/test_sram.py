@@ -16,6 +16,7 @@ from scipy.stats import norm
 
 import memmodels
 from memmodels import Accesses, Key, Layout, Lifetime, open_memory, technology
+from memmodels.errors import MemorySpecError
 from memmodels.structure import Bank
 from memmodels.technologies import block_ram, sram
 from memmodels.technologies.support import table
@@ -155,6 +156,16 @@ def test_volts_need_the_users_vmin() -> None:
     (volts,), (relative,) = open_memory("sram-14nm:vdd=0.51,vmin=0.6").terms, open_memory("sram-14nm:v_over_vmin=0.85").terms
     assert volts.p01 == pytest.approx(relative.p01, rel=1e-12)
     assert open_memory("sram-14nm").terms == open_memory("sram-14nm:v_over_vmin=1").terms
+
+
+def test_14nm_is_extrapolated_where_that_is_asked_for_by_name() -> None:
+    for spec in ("sram-14nm:v_over_vmin=0.73", "sram-14nm:vdd=0.365,vmin=0.5"):
+        with pytest.raises(MemorySpecError, match="unless extrapolate=yes"):
+            _ = open_memory(spec).terms
+        assert open_memory(f"{spec},extrapolate=yes").terms[0].p01 == pytest.approx(norm.sf((0.73 - 0.7150) / 0.0562))
+    for spec in ("sram-14nm:v_over_vmin=0.7,extrapolate=yes", "sram-14nm:vdd=0.35,vmin=0.5,extrapolate=yes"):
+        with pytest.raises(MemorySpecError, match=r"0\.715"):
+            _ = open_memory(spec).terms
 
 
 def test_weak_cells_belong_to_the_die() -> None:
