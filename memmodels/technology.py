@@ -43,13 +43,17 @@ class Condition:
             number = float(value)
         except ValueError:
             raise MemorySpecError(asked, f"{self.name} takes a number{self._unit}", "Write it without a unit") from None
-        low, high = self.beyond if extrapolate and self.beyond else (self._low, self._high)
-        if not (low <= number <= high):
-            unless = " unless extrapolate=yes says so" if self.beyond and not extrapolate else ""
-            raise MemorySpecError(
-                asked, f"the valid range is {self.range}", f"Choose {self.name} within it; laws are not extrapolated{unless}"
-            )
-        return number
+        if self._low <= number <= self._high:
+            return number
+        if extrapolate and self.beyond:
+            low, high = self.beyond
+            if not low <= number <= high:
+                found = f"extrapolated, the law reaches from {low:g} to {high:g}{self._unit} and no further"
+                raise MemorySpecError(asked, found, f"Choose {self.name} within it")
+            return number
+        unless = " unless extrapolate=yes says so" if self.beyond else ""
+        found = f"the valid range is {self.range}"
+        raise MemorySpecError(asked, found, f"Choose {self.name} within it; laws are not extrapolated{unless}")
 
     @property
     def _low(self) -> float:

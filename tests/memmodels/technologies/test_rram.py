@@ -110,6 +110,21 @@ def test_gray_code_spoils_one_bit_where_binary_spoils_up_to_three() -> None:
     assert per_bit == pytest.approx([low, middle, high], rel=0.02)
 
 
+@pytest.mark.parametrize("bits", [2, 3])
+@pytest.mark.parametrize("code", ["gray", "binary"])
+def test_every_bit_position_errs_as_often_as_its_code_says(code: str, bits: int) -> None:
+    """Bit b flips where the codes of two neighbouring levels differ in it: counted by position on random data."""
+    memory, region = written(f"rram:bits_per_cell={bits},code={code},time=86400", random_words(BITS * 3))
+    wrong = np.unpackbits(wrong_bits(memory, region).view(np.uint8), bitorder="little")[: BITS * 3 // bits * bits].reshape(-1, bits)
+    (term,), levels = memory.terms, range(1 << bits)
+    codes = [level ^ (level >> 1) if code == "gray" else level for level in levels]
+    moves = [(codes[i] ^ codes[j], p) for way, step in ((term.up, 1), (term.down, -1)) for i, p in enumerate(way)
+             if (j := i + step) in levels]  # fmt: skip
+    for bit in range(bits):
+        rate = sum(p for differing, p in moves if differing >> bit & 1) / len(levels)
+        assert binomial(int(wrong[:, bit].sum()), len(wrong), rate) > 1e-6, bit
+
+
 def test_pairs_err_less_than_single_cells() -> None:
     """With equal widths z grows by sqrt 2; here it lies between that and twice."""
     one, pair = (open_memory(f"rram:g_high=10,time=86400,cell={cell}").terms[0].rate for cell in ("1T1R", "2T2R"))
