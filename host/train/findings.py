@@ -59,9 +59,10 @@ class Group:
     curves: Floats
 
     def at(self, rate: float) -> Floats:
-        """The seeds' accuracies at a bit error rate of the sweep."""
-        found: Floats = self.curves[:, int(np.abs(self.points - rate).argmin())]
-        return found
+        """The seeds' accuracies at a bit error rate; NaN where the sweep does not hold it."""
+        nearest = int(np.abs(self.points - rate).argmin())
+        found: Floats = self.curves[:, nearest]
+        return found if abs(self.points[nearest] - rate) < 1e-9 else np.full_like(found, np.nan)
 
     def mean(self, column: str) -> float:
         """Mean over seeds of a column of `facts`; NaN where it is empty."""

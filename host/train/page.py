@@ -158,10 +158,14 @@ def _base(members: Sequence[Group]) -> Group | None:
 
 def _spread(values: np.ndarray) -> str:
     mean, low, _ = t_interval(values.tolist())
+    if math.isnan(mean):
+        return ""
     return f"{100 * mean:.1f}" + ("" if math.isnan(low) else f" ± {100 * (mean - low):.1f}")
 
 
 def _points(found: Gain) -> str:
+    if math.isnan(found.mean):
+        return ""
     interval = "" if math.isnan(found.low) else f" ({100 * found.low:+.1f} … {100 * found.high:+.1f})"
     return f"{100 * found.mean:+.1f}{interval}"
 

@@ -50,6 +50,7 @@ def test_groups_gather_seeds_and_average_trials(stored: Path) -> None:
     assert [group.seeds for group in (cel, mcel, mhl)] == [(1, 2, 3), (1, 2, 3), (1,)]
     assert cel.curves.shape == (3, 36)
     assert cel.at(0.0) == pytest.approx([0.91, 0.92, 0.93])
+    assert np.isnan(cel.at(0.4)).all()
     labels = [group.setting.label for group in (cel, mcel, mhl)]
     assert labels == [
         "CEL",
