@@ -205,7 +205,7 @@ def with_overhead(data: Cost, beside: Cost, what: str, share: float) -> Cost:
     if data.energy.unit == "pJ":
         extra, parts = beside.energy, dict(data.parts)
     else:
-        extra, parts = beside.energy * share, {"data": data.energy}
+        extra, parts = beside.energy * share, dict(data.parts) or {"data": data.energy}
     total = Quantity(data.energy.value + extra.value, data.energy.unit, data.energy.basis, f"{data.energy.source}; with {what}")
     return Cost(total, data.latency, {**parts, what: extra})
 

@@ -60,8 +60,8 @@ class SafeHighBits(Wrapper):
     def cost(self, region: Region, accesses: Accesses) -> Cost:
         data, *copies = parts_of(region)
         cost = self.inner.cost(data, accesses)
-        for copy in copies:
-            cost = with_overhead(cost, self.inner.cost(copy, accesses), copy.layout.name, copy.layout.bits / data.layout.bits)
+        for number, copy in enumerate(copies, start=2):
+            cost = with_overhead(cost, self.inner.cost(copy, accesses), f"copy {number}", copy.layout.bits / data.layout.bits)
         if copies or cost.energy is None or not high_planes(region.layout, self.planes):
             return cost
         energy = cost.energy

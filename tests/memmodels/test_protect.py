@@ -147,6 +147,17 @@ def test_overheads_are_paid(spec: str, factor: float, unit: str) -> None:
     assert sum(part.value for part in cost.parts.values()) == pytest.approx(cost.energy.value)
 
 
+@pytest.mark.parametrize(("inside", "of_data"), [("rram:g_high=8", "read"), ("sram-14nm:v_over_vmin=0.9", "data")])
+def test_costs_of_different_tensors_have_the_same_parts(inside: str, of_data: str) -> None:
+    """So they add up over a network, and its caption names each copy once."""
+    memory = open_memory(f"msb[planes=2,store=triple]+{inside}")
+    costs = [memory.cost(put(memory, Layout(name, 640, 8)), Accesses(1)) for name in ("conv1", "conv2")]
+    assert {tuple(cost.parts) for cost in costs} == {(of_data, "copy 2", "copy 3")}
+    assert len({cost.energy.source for cost in costs}) == 1
+    for cost in costs:
+        assert cost.energy.value == pytest.approx(1.5 * cost.parts[of_data].value)
+
+
 def test_unknown_energy_stays_unknown() -> None:
     memory = open_memory("secded+uniform:ber=0")
     assert memory.cost(put(memory, LAYOUTS[0]), Accesses(1)).energy is None
