@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emulator.convolution import values_of
 from emulator.deployment import BufferSlot, Deployment
-from emulator.kernels import binary
-from emulator.layers import to_channels_last, to_onnx_order, values_of
+from emulator.kernels import packing
+from emulator.layers import to_channels_last, to_onnx_order
 from emulator.network import ValueSpec
 from emulator.storage import codes_of
 from emulator.storage import values_of as decoded
@@ -42,5 +43,5 @@ def read_back(x: Array, slots: tuple[BufferSlot, ...], deployment: Deployment, f
 def _physical(plain: Array, spec: ValueSpec) -> Array:
     """Integers in ONNX order -> the form that layers take."""
     if spec.kind == "bits":
-        return binary.pack_channels(to_channels_last(plain, spec) > 0)
+        return packing.pack_channels(to_channels_last(plain, spec) > 0)
     return to_channels_last(plain.astype(spec.dtype), spec)

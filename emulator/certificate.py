@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from emulator import margins as mg
 from emulator.certificate_kernels import fewest_flips, pixel_costs, pool_costs, turned_through
-from emulator.layers import geometry_of
+from emulator.convolution import geometry_of
 from emulator.network import Convolution, MaxPool, Network, Reshape, Threshold
 from emulator.plan import Plan
 from emulator.run import infer

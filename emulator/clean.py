@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from emulator.constants import parameters_of
 from emulator.deployment import Deployment
-from emulator.fusion import fuse
+from emulator.fusion import steps_of
 from emulator.network import Layer
 from emulator.plan import Plan
 
@@ -55,7 +55,7 @@ class CleanPass:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The steps of a pass, fused: what `Start.layer` counts."""
-        return fuse(self.plan.network, self.plan.network.outputs)
+        return steps_of(self.plan, self.plan.network.outputs)
 
     def before(self, layer: int) -> Start:
         """The latest start that is not behind `layer`; `len(layers)` asks for the outputs of the clean network."""

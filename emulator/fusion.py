@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-from emulator.kernels import binary, pool, signs
-from emulator.layers import Array, centred, empty_output, geometry_of, packed_input, with_border
-from emulator.network import Convolution, Layer, MaxPool, Network, Threshold, ValueSpec, Window
-from emulator.plan import Parameters
+from emulator.convolution import UNPOOLED, Array, Joined, geometry_of, readings, weights_of
+from emulator.kernels import packing, pool, signs
+from emulator.layers import compute, empty_output
+from emulator.network import Convolution, Layer, MaxPool, Network, Threshold
+from emulator.plan import Parameters, Plan, offset_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +57,14 @@ def fuse(network: Network, keep: Collection[str] = ()) -> tuple[Layer, ...]:
     return tuple(steps)
 
 
+def steps_of(plan: Plan, keep: Collection[str] = ()) -> tuple[Layer, ...]:
+    """`fuse`, worked out once for a plan."""
+    key = frozenset(keep)
+    if key not in plan.fused:
+        plan.fused[key] = fuse(plan.network, keep)
+    return plan.fused[key]
+
+
 def _chain(network: Network, layer: Layer, uses: dict[str, list[Layer]], keep: set[str]) -> Layer:
     if not (isinstance(layer, Convolution) and _fits(network, layer)):
         return layer
@@ -73,10 +80,12 @@ def _chain(network: Network, layer: Layer, uses: dict[str, list[Layer]], keep: s
 def _fits(network: Network, layer: Convolution) -> bool:
     """Whether a kernel makes signs of this convolution: dense, from bits or codes, without zero points, without a bias.
 
-    A faulty bias can take a sum past int32, where it wraps: no threshold on the sum before it says the same.
+    A faulty bias can take a sum past int32, where it wraps: no threshold on the sum before it says the same. Nor on very long sums.
     """
     spec, tensor = network.values[layer.inputs[0]], network.tensors[layer.weight]
-    return spec.kind != "float" and layer.groups == 1 and layer.bias is None and not np.any(tensor.zero_point)
+    plain = layer.groups == 1 and layer.bias is None and not np.any(tensor.zero_point)
+    bounded = tensor.encoding.bits <= 8 and tensor.values[:1].size < 1 << 16
+    return spec.kind != "float" and plain and bounded and not offset_of(tensor)
 
 
 def _only_use(name: str, uses: dict[str, list[Layer]], keep: set[str]) -> Layer | None:
@@ -84,52 +93,50 @@ def _only_use(name: str, uses: dict[str, list[Layer]], keep: set[str]) -> Layer 
     return users[0] if len(users) == 1 and name not in keep else None
 
 
-@lru_cache(maxsize=256)
-def places_of(window: Window, size: tuple[int, int], out: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Which taps of a window are inside the image: the distinct sets (places, taps), and the place of every output pixel."""
-    inside = []
-    for axis in (0, 1):
-        start = np.arange(out[axis]) * window.stride[axis] - window.pads[axis]
-        at = start[:, None] + np.arange(window.kernel[axis]) * window.dilation[axis]
-        inside.append((at >= 0) & (at < size[axis]))
-    taps = inside[0][:, None, :, None] & inside[1][None, :, None, :]
-    places, place_of = np.unique(taps.reshape(out[0] * out[1], -1), axis=0, return_inverse=True)
-    return np.ascontiguousarray(places), place_of.reshape(-1).astype(np.int64)
-
-
-def conv_size(layer: Convolution, spec: ValueSpec) -> tuple[int, int]:
-    """Height and width of a convolution's output."""
-    return layer.window.output_size(*spec.height_width)
-
-
 def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array:
     """The step's output bits for a chunk of images."""
-    network, layer = parameters.plan.network, step.convolution
-    spec, weights = network.values[layer.inputs[0]], parameters.values[layer.weight]
-    out, threshold = empty_signs(network, step, len(x)), parameters.values[step.threshold]
-    if weights.dtype == np.uint64:
-        own = packed_input(layer, x, parameters)
-        places, place_of = places_of(own.window, own.size, conv_size(layer, spec))
-        signs.binary_signs(own.x, own.channels, weights, threshold, places, place_of, geometry_of(own.window), out)
-    else:
-        x = with_border(centred(x, spec, even=True), layer.window)
-        signs.integer_signs(x, weights, threshold, geometry_of(layer.window), out)
-    return finish(step, out, parameters)
+    joined = pool_in_tile(parameters.plan.network, step)
+    layer, own = step.convolution, readings(step.convolution, x, parameters, joined)
+    if len(own) > 1:  # the threshold is on a sum of sums
+        for part in step.parts:
+            x = compute(part, [x], parameters)
+        return x
+    out = empty_signs(parameters.plan.network, step, joined, len(x))
+    weights, key = weights_of(layer, parameters), (step.name, "limits")
+    if key not in parameters.derived:
+        parameters.derived[key] = signs.limits(weights, own[0].frame, parameters.values[step.threshold])
+    signs.signs(own[0].x, weights, own[0].frame, parameters.derived[key], own[0].geometry, joined != UNPOOLED, out)
+    return finish(step, joined, out, parameters)
 
 
-def empty_signs(network: Network, step: SignConvolution, images: int) -> Array:
-    """Room for the bits before pooling."""
+def pool_in_tile(network: Network, step: SignConvolution) -> Joined:
+    """The pool that the tile does on its way, if it is one of 2 x 2 and none of its taps is outside."""
+    if step.pool is None:
+        return UNPOOLED
+    window, size, out = step.pool.window, conv_size(network, step), network.values[step.output].height_width
+    inside = all((out[i] - 1) * window.stride[i] + 2 <= size[i] for i in (0, 1))
+    plain = window.kernel == (2, 2) and window.dilation == (1, 1) and not any(window.pads)
+    return Joined(window, out) if plain and inside else UNPOOLED
+
+
+def conv_size(network: Network, step: SignConvolution) -> tuple[int, int]:
+    """Height and width of the convolution's output."""
     layer = step.convolution
-    height, width = conv_size(layer, network.values[layer.inputs[0]])
-    return np.zeros((images, height, width, -(-network.values[layer.output].channels // 64)), dtype=np.uint64)
+    return layer.window.output_size(*network.values[layer.inputs[0]].height_width)
 
 
-def finish(step: SignConvolution, bits: Array, parameters: Parameters) -> Array:
-    """Pool by OR and invert."""
-    if step.pool:
+def empty_signs(network: Network, step: SignConvolution, joined: Joined, images: int) -> Array:
+    """Room for the bits as the tile leaves them."""
+    height, width = conv_size(network, step) if joined == UNPOOLED else network.values[step.output].height_width
+    return np.zeros((images, height, width, -(-network.values[step.output].channels // 64)), dtype=np.uint64)
+
+
+def finish(step: SignConvolution, joined: Joined, bits: Array, parameters: Parameters) -> Array:
+    """Pool by OR, if that is still to be done, and invert."""
+    if step.pool and joined == UNPOOLED:
         pooled = empty_output(parameters.plan.network.values[step.output], len(bits))
         pool.or_pool(bits, geometry_of(step.pool.window), pooled)
         bits = pooled
     if step.thresholding.inverted.any():
-        signs.invert_bits(bits, binary.pack_channels(step.thresholding.inverted[None])[0])
+        signs.invert_bits(bits, packing.pack_channels(step.thresholding.inverted[None])[0])
     return bits

@@ -7,24 +7,18 @@ the physical form that `network.py` describes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
-from emulator.kernels import binary, integer, pool
+from emulator.convolution import convolve, geometry_of, values_of
+from emulator.kernels import packing, pool
 from emulator.plan import Parameters
 from memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]
-Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int, int, int]]
-
-
-def geometry_of(window: nw.Window) -> Geometry:
-    """A window as plain tuples, for kernels."""
-    return window.kernel, window.stride, window.dilation, window.pads
 
 
 def compute(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:
@@ -46,25 +40,6 @@ def empty_output(spec: nw.ValueSpec, images: int) -> Array:
     return np.zeros((images, height, width, spec.channels), dtype=spec.dtype)
 
 
-def centred(x: Array, spec: nw.ValueSpec, even: bool) -> Array:
-    """Codes or bits as int16 values, zero point subtracted, with an even number of channels if asked for."""
-    wide = values_of(x, spec).astype(np.int16)
-    if spec.kind == "codes" and spec.zero_point:
-        wide -= np.int16(spec.zero_point)
-    return np.pad(wide, ((0, 0), (0, 0), (0, 0), (0, 1))) if even and spec.channels % 2 else wide
-
-
-def with_border(x: Array, window: nw.Window) -> Array:
-    """Channels-last activations with the window's padding around them, as zeros, contiguous."""
-    top, left, bottom, right = window.pads
-    if not any(window.pads):
-        return np.ascontiguousarray(x)
-    images, height, width, channels = x.shape
-    padded = np.zeros((images, height + top + bottom, width + left + right, channels), dtype=x.dtype)
-    padded[:, top : top + height, left : left + width] = x
-    return padded
-
-
 def to_onnx_order(x: Array, spec: nw.ValueSpec) -> Array:
     """Channels-last codes (n, H, W, C) -> (n, *shape)."""
     return x.transpose(0, 3, 1, 2).reshape(len(x), *spec.shape)
@@ -76,68 +51,12 @@ def to_channels_last(x: Array, spec: nw.ValueSpec) -> Array:
     return np.ascontiguousarray(x.reshape(len(x), spec.channels, height, width).transpose(0, 2, 3, 1))
 
 
-def values_of(x: Array, spec: nw.ValueSpec) -> Array:
-    """Codes or bits as integers (n, H, W, C); bits become +1 and -1."""
-    return binary.unpack_channels(x, spec.channels) if spec.kind == "bits" else x
-
-
 def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Parameters) -> Array:
-    spec, x = parameters.specs[layer.inputs[0]], inputs[0]
-    weights, out = parameters.values[layer.weight], empty_output(parameters.specs[layer.output], len(x))
-    if spec.kind == "float":
+    x = inputs[0]
+    if parameters.specs[layer.inputs[0]].kind == "float":
         return _float_convolution(layer, x, parameters)
-    if layer.weight in parameters.dropped:
-        weights = parameters.ternary(layer.weight)
-    if weights.dtype == np.uint64:
-        signs = packed_input(layer, x, parameters)
-        binary.binary_convolution(signs.x, signs.size, signs.channels, weights, geometry_of(signs.window), out)
-        return with_bias(layer, out, parameters)
-    x = with_border(centred(x, spec, even=layer.groups == 1), layer.window)
-    zero_points, bias = convolution_constants(layer, parameters)
-    if layer.groups == 1:
-        integer.integer_convolution(x, weights, zero_points, bias, geometry_of(layer.window), out)
-    else:
-        integer.grouped_convolution(x, weights, zero_points, bias, layer.groups, geometry_of(layer.window), out)
-    return out
-
-
-@dataclass(frozen=True, eq=False)
-class PackedInput:
-    """Bits as a kernel of packed signs takes them: with their border, or flattened if its weights are (`KernelTensor.flat`)."""
-
-    x: Array
-    size: tuple[int, int]
-    channels: int
-    window: nw.Window
-
-
-def packed_input(layer: nw.Convolution, x: Array, parameters: Parameters) -> PackedInput:
-    """A layer's input bits, in the order of its weights."""
-    spec = parameters.specs[layer.inputs[0]]
-    height, width = spec.height_width
-    if not parameters.plan.tensors[layer.weight].flat:
-        return PackedInput(with_border(x, layer.window), (height, width), spec.channels, layer.window)
-    bits = spec.channels * height * width
-    if (height, width) != (1, 1):
-        flat = np.zeros((len(x), 1, 1, -(-bits // 64)), dtype=np.uint64)
-        binary.flatten_bits(x, spec.channels, flat)
-        x = flat
-    return PackedInput(np.ascontiguousarray(x), (1, 1), bits, nw.Window((1, 1)))
-
-
-def convolution_constants(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, Array]:
-    """Weight zero points and bias of a convolution, one int32 per output channel."""
-    tensor = parameters.tensors[layer.weight]
-    outputs = tensor.values.shape[0]
-    zero_points = np.broadcast_to(tensor.zero_point, outputs).astype(np.int32)
-    bias = parameters.values[layer.bias].astype(np.int32) if layer.bias else np.zeros(outputs, dtype=np.int32)
-    return zero_points, bias
-
-
-def with_bias(layer: nw.Convolution, out: Array, parameters: Parameters) -> Array:
-    """Add the int32 bias, if there is one, in place."""
-    if layer.bias:
-        out += parameters.values[layer.bias].astype(np.int32)
+    out = empty_output(parameters.specs[layer.output], len(x))
+    convolve(layer, x, parameters, out)
     return out
 
 
@@ -205,7 +124,7 @@ def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], paramete
 def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: Parameters) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     acc = np.ascontiguousarray(inputs[0], dtype=np.int32)
-    binary.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
+    packing.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
     return out
 
 
@@ -257,7 +176,7 @@ def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: Parameters) -> 
         return inputs[0].reshape(len(inputs[0]), *out_spec.shape)
     plain = to_onnx_order(values_of(inputs[0], spec), spec).reshape(len(inputs[0]), *out_spec.shape)
     last = to_channels_last(plain, out_spec)
-    return binary.pack_channels(last > 0) if out_spec.kind == "bits" else last
+    return packing.pack_channels(last > 0) if out_spec.kind == "bits" else last
 
 
 def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -> Array:
@@ -266,7 +185,7 @@ def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -
         return to_channels_last(np.nan_to_num(np.sign(x)).astype(np.int8), spec)
     pivot = layer.pivot.reshape((-1,) + (1,) * (x.ndim - 2)) if layer.pivot.ndim else layer.pivot
     above = (x > pivot) if layer.strict else (x >= pivot)
-    return binary.pack_channels(to_channels_last(above != layer.inverted, spec))
+    return packing.pack_channels(to_channels_last(above != layer.inverted, spec))
 
 
 def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters: Parameters) -> Array:

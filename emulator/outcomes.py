@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
+from emulator.convolution import Reading
 from emulator.deployment import Deployment, ReadPolicy, Sampling, StoredSlot
-from emulator.fusion import conv_size, places_of
-from emulator.kernels import binary
+from emulator.kernels import sums as kernels
 from emulator.kernels.outcomes import GUIDE_BITS, draw_mismatches
-from emulator.layers import PackedInput, geometry_of, packed_input
+from emulator.kernels.tile import Bits
 from emulator.plan import Parameters
 from memmodels.sampler import Sampler
 
@@ -79,25 +79,24 @@ def settle(parameters: Parameters, deployment: Deployment) -> None:
 
 
 def drawn_sums(
-    layer: nw.Convolution, x: Array, parameters: Parameters, deployment: Deployment, stored: StoredSlot, first: int
+    layer: nw.Convolution, own: Reading, parameters: Parameters, deployment: Deployment, stored: StoredSlot, first: int
 ) -> Array:
     """A layer's sums int32 (n, oh, ow, O), without bias, for images first.. of the data set."""
-    own, sampler = packed_input(layer, x, parameters), stored.sampler
+    sampler, weights, images = stored.sampler, Bits(parameters.values[layer.weight]), len(own.x)
     assert sampler is not None
-    spec, kernel = parameters.specs[layer.inputs[0]], parameters.plan.tensors[layer.weight]
-    height, width = (1, 1) if kernel.flat else conv_size(layer, spec)
-    outputs = kernel.tensor.values.shape[0]
-    sums = np.empty((len(x), height, width, outputs), dtype=np.int32)
-    binary.binary_convolution(own.x, own.size, own.channels, parameters.values[layer.weight], geometry_of(own.window), sums)
-    places, place_of = places_of(own.window, own.size, (height, width))
+    frame = own.frame._replace(bias=np.zeros_like(own.frame.bias))
+    height, width = parameters.specs[layer.output].height_width
+    outputs, places, place_of = frame.bias.size, frame.places, frame.rows[1]
+    sums = np.empty((images, height, width, outputs), dtype=np.int32)
+    kernels.convolution(own.x, weights, 1, frame, kernels.offsets(weights, 1, frame), own.geometry, sums)
     rows, reads, rates = sums.reshape(-1, outputs), np.arange(sums.size // outputs) + first * height * width, _composed(sampler)
     ones, by_tap = np.zeros(len(rows), dtype=np.int64), np.zeros((outputs, places.shape[1]), dtype=np.int64)
     if rates[0] != rates[1]:
         ones = _ones_in_windows(own, (height, width))
-        by_tap = _ones_by_tap(parameters.values[layer.weight], places.shape[1])[:outputs]
+        by_tap = kernels.sums_by_tap(weights, places.shape[1]).T[:outputs]
     for place, inside in enumerate(places):
-        here = slice(None) if len(places) == 1 else np.flatnonzero(np.tile(place_of, len(x)) == place)
-        bits = int(inside.sum()) * own.channels
+        here = slice(None) if len(places) == 1 else np.flatnonzero(np.tile(place_of, images) == place)
+        bits = int(inside.sum()) * frame.inputs
         if bits and len(rows):
             counts = (bits - rows[here]) >> 1
             _draw(counts, bits, ones[here], by_tap[:, inside].sum(axis=1), rates, sampler, deployment, stored, reads[here])
@@ -189,13 +188,7 @@ def _binomial_rows(n: Array, p: float) -> tuple[Array, Array]:
     return start, binom.pmf(start[:, None] + np.arange(width), n[:, None], p)
 
 
-def _ones_by_tap(weights: Array, taps: int) -> Array:
-    """1s among the packed weights of each output channel and tap: (O rounded up, taps)."""
-    by_lane: Array = binary.ones_by_tap(weights, taps).transpose(0, 2, 1)
-    return by_lane.reshape(-1, taps)
-
-
-def _ones_in_windows(own: PackedInput, size: tuple[int, int]) -> Array:
+def _ones_in_windows(own: Reading, size: tuple[int, int]) -> Array:
     """1s of the inputs in the window of each output pixel, in the order image, row, column."""
     (kh, kw), (sh, sw), (dh, dw) = own.window.kernel, own.window.stride, own.window.dilation
     ones = np.bitwise_count(own.x).sum(axis=3, dtype=np.int64)

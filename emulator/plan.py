@@ -6,15 +6,18 @@ works on its own copy (`Parameters`), because faults are put into it in place an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emulator.constants import Constant, as_read, constants_of, storable
-from emulator.kernels.scatter import flip_signs, flip_values
-from emulator.kernels.tile import LANES
+from emulator.kernels.scatter import Order, flip_signs, flip_values, put
+from emulator.kernels.tile import LANES, Bits, Bytes, Crumbs, Nibbles, Pairs, parts_of
 from emulator.network import Convolution, Encoding, Layer, Network, Storable, StoredTensor, ValueSpec
 from emulator.storage import codes_of
 from memmodels.address import Layout, Words, pack, set_bits
@@ -25,24 +28,26 @@ from memmodels.errors import ModelError
 class KernelTensor:
     """A stored tensor as its kernel reads it.
 
-    values: uint64 words of packed signs, or integers. Element e of the storage order lies at outer[e // n] + inner[e % n], n being
-    inner.size (both int64): a bit of the packed words, or an index into the flattened integers. flat: packed signs that keep the
-    storage order within an output channel, so that faults are put in word by word; their layer flattens its input instead.
+    form: which of `tile.FORMS` the values are in, or None: integers in an order of their own. order: where the elements of the
+    storage went. masks: for each stored bit, what its flip does to the integer. offset: what was taken from unsigned codes to make
+    them fit; it counts as a zero point. flat: the layer flattens its input bits (`Order.flat`).
     """
 
     tensor: StoredTensor
+    form: type | None
     values: npt.NDArray[np.generic]
-    outer: npt.NDArray[np.int64]
-    inner: npt.NDArray[np.int64]
-    flat: bool = False
+    order: Order
+    masks: npt.NDArray[np.int64]
+    offset: int = 0
 
     @property
     def packed(self) -> bool:
-        return bool(self.values.dtype == np.uint64)
+        """Whether the values are signs, 64 to a word."""
+        return self.form is Bits
 
     @property
-    def encoding(self) -> Encoding:
-        return self.tensor.encoding
+    def flat(self) -> bool:
+        return self.order.flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +55,14 @@ class Plan:
     """A network and its tensors in kernel order. Immutable: runs in several threads share it.
 
     storable: everything that can be placed, by name. constants: those of each layer, by the value that the layer makes.
+    fused: what `fusion.steps_of` found.
     """
 
     network: Network
     tensors: dict[str, KernelTensor]
     storable: Mapping[str, Storable]
     constants: Mapping[str, tuple[Constant, ...]]
+    fused: dict[frozenset[str], tuple[Layer, ...]] = field(default_factory=dict, repr=False)
     _stored: dict[tuple[str, tuple[int, ...]], Words] = field(default_factory=dict, repr=False)
 
     def stored(self, layout: Layout) -> Words:
@@ -70,7 +77,13 @@ class Plan:
         """A run's own copy of what a memory may make faulty. placed: names of what lives in one."""
         network, values = self.network, {name: aligned_copy(tensor.values) for name, tensor in self.tensors.items()}
         mine = {c.tensor.name for own in self.constants.values() for c in own} & {*placed}
-        return Parameters(self, values, network.values, network.tensors, frozenset(mine), {})
+        return Parameters(self, values, network.values, network.tensors, frozenset(mine))
+
+    @cached_property
+    def faultless(self) -> Parameters:
+        """What runs without faults share; nobody flips it."""
+        network, values = self.network, {name: tensor.values for name, tensor in self.tensors.items()}
+        return Parameters(self, values, network.values, network.tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,48 +92,65 @@ class Parameters:
 
     specs, tensors: the network's, with the zero points and scales that a layer reads. constants: those that live in a memory.
     dropped: packed signs that count as 0 at present, as words in storage order.
+    derived: what layers work out from the values as they are; every change forgets it.
     """
 
     plan: Plan
     values: dict[str, npt.NDArray[np.generic]]
     specs: Mapping[str, ValueSpec]
     tensors: Mapping[str, StoredTensor]
-    constants: frozenset[str]
-    dropped: dict[str, Words]
+    constants: frozenset[str] = frozenset()
+    dropped: dict[str, Words] = field(default_factory=dict)
+    derived: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
 
     def flip(self, name: str, planes: tuple[int, ...], flips: Words) -> None:
         """Flip the cells set in `flips` (storage order, of the region that holds `planes`); flipping again takes them back."""
+        self.derived.clear()
         kernel = self.plan.tensors[name]
-        if kernel.packed:
-            flip_signs(self.values[name], kernel.outer, kernel.inner, kernel.flat, flips)
+        order, values = kernel.order, self.values[name]
+        if kernel.form is Bits:
+            flip_signs(values, order.outer, order.inner, order.flat, flips)
         else:
-            signed = kernel.encoding.kind in ("signed", "float")
-            wide = np.array(planes, dtype=np.int64)
-            flip_values(self.values[name], kernel.outer, kernel.inner, wide, kernel.encoding.bits, signed, flips)
+            flip_values(values, order.outer, order.inner, kernel.masks[list(planes)], flips)
 
     def drop(self, name: str, cells: Words) -> Callable[[], None]:
         """Let the signs set in `cells` (storage order) count as 0; returns the function that brings them back."""
-        kernel = self.plan.tensors[name]
-        if kernel.packed:
+        kernel, values = self.plan.tensors[name], self.values[name]
+        self.derived.clear()
+        if kernel.form is Bits:
             self.dropped[name] = cells
-            return lambda: self.dropped.__delitem__(name)
-        channel, rest = np.divmod(set_bits(cells), kernel.inner.size)
-        places, flat = kernel.outer[channel] + kernel.inner[rest], self.values[name].reshape(-1)
+
+            def bring_back() -> None:
+                del self.dropped[name]
+                self.derived.clear()
+
+            return bring_back
+        channel, rest = np.divmod(set_bits(cells), kernel.order.inner.size)
+        places = (kernel.order.outer[channel] + kernel.order.inner[rest]) // (8 * values.itemsize)
+        flat = values.reshape(-1)
         held = flat[places]
         flat[places] = 0
 
-        def bring_back() -> None:
+        def restore() -> None:
             flat[places] = held
+            self.derived.clear()
 
-        return bring_back
+        return restore
 
-    def ternary(self, name: str) -> npt.NDArray[np.generic]:
-        """Packed signs as the integer kernels take them, with 0 for those that are dropped."""
-        kernel, bits = self.plan.tensors[name], np.unpackbits(self.values[name].view(np.uint8), bitorder="little")
-        signs = 2 * bits[(kernel.outer[:, None] + kernel.inner).reshape(-1)].astype(np.int32) - 1
-        signs[set_bits(self.dropped[name])] = 0
-        weights = replace(kernel.tensor, values=signs.reshape(kernel.tensor.values.shape))
-        return _integers(weights, blocked=True).values
+    def ternary(self, layer: Convolution) -> KernelTensor:
+        """A layer's packed signs as bytes, with 0 for those that are dropped."""
+        key = layer.name, "ternary"
+        if key not in self.derived:
+            kernel, bits = (
+                self.plan.tensors[layer.weight],
+                np.unpackbits(self.values[layer.weight].view(np.uint8), bitorder="little"),
+            )
+            signs = 2 * bits[(kernel.order.outer[:, None] + kernel.order.inner).reshape(-1)].astype(np.int32) - 1
+            signs[set_bits(self.dropped[layer.weight])] = 0
+            tensor = replace(kernel.tensor, values=signs.reshape(kernel.tensor.values.shape))
+            self.derived[key] = _integers(tensor, Bytes, joined_taps(layer), 1)
+        made: KernelTensor = self.derived[key]
+        return made
 
     def as_read(self, layer: Layer) -> tuple[Layer, Parameters]:
         """The layer, and the parameters that it sees, with those of its constants that live in a memory as they are now."""
@@ -138,7 +168,7 @@ def compile_plan(network: Network) -> Plan:
         if isinstance(layer, Convolution):
             ready = _weights(network, layer)
             known = tensors.setdefault(layer.weight, ready)
-            if known.values.shape != ready.values.shape or known.values.dtype != ready.values.dtype:
+            if known.form is not ready.form or known.values.shape != ready.values.shape:
                 raise ModelError(
                     f"Layer {layer.name} with the weights {layer.weight}",
                     "another layer uses the same weights on inputs of another kind, which needs them in another order",
@@ -148,9 +178,7 @@ def compile_plan(network: Network) -> Plan:
     for name, tensor in everything.items():
         if isinstance(tensor, StoredTensor) and name not in tensors:
             dtype = np.int64 if tensor.encoding.bits > 31 and tensor.encoding.kind == "unsigned" else np.int32
-            tensors[name] = KernelTensor(
-                tensor, tensor.values.astype(dtype), np.arange(tensor.values.size), np.zeros(1, dtype=np.int64)
-            )
+            tensors[name] = _plain(tensor, tensor.values.astype(dtype), np.arange(tensor.values.size), np.zeros(1, dtype=np.int64))
     return Plan(network, tensors, everything, constants_of(network))
 
 
@@ -165,10 +193,16 @@ def last_uses(layers: Sequence[Layer], keep: Collection[str]) -> tuple[tuple[str
 def _weights(network: Network, layer: Convolution) -> KernelTensor:
     tensor = network.tensors[layer.weight]
     kind = network.values[layer.inputs[0]].kind
+    if kind == "float":
+        return _row_major(tensor)
     if kind == "bits" and tensor.encoding.kind == "sign" and layer.groups == 1:
-        return _packed_signs(tensor, is_flat(network, layer))
-    blocked = kind != "float" and layer.groups == 1
-    return _integers(tensor, blocked)
+        return _signs(tensor, is_flat(network, layer))
+    return _integers(tensor, form_of(tensor), joined_taps(layer), layer.groups)
+
+
+def joined_taps(layer: Convolution) -> int:
+    """Taps whose activations lie beside one another (`rows.stretches`)."""
+    return layer.window.kernel[1] if layer.window.dilation[1] == 1 and layer.groups == 1 else 1
 
 
 def is_flat(network: Network, layer: Convolution) -> bool:
@@ -177,8 +211,53 @@ def is_flat(network: Network, layer: Convolution) -> bool:
     return window.kernel == size and not any(window.pads) and window.dilation == (1, 1)
 
 
-def _packed_signs(tensor: StoredTensor, flat: bool) -> KernelTensor:
-    """Signs -> [blocks][taps * words][LANES] words (see `kernels/binary.py`); flat: all taps and channels are one row of bits."""
+def form_of(tensor: StoredTensor) -> type:
+    """How a kernel of integers takes a tensor. Packed weights are summed in the upper bits of int32, which bounds their number."""
+    bits, products = tensor.encoding.bits, tensor.values[0].size if len(tensor.values) else 0
+    if bits > 8:
+        return Pairs
+    return {2: Crumbs, 4: Nibbles}.get(bits, Bytes) if products < 1 << 16 else Bytes
+
+
+def offset_of(tensor: StoredTensor) -> int:
+    """What is taken from unsigned codes that fill the signed integers of their form."""
+    bits = tensor.encoding.bits
+    form = form_of(tensor)
+    full = bits == (16 if form is Pairs else 8 // parts_of(form))
+    return 1 << (bits - 1) if tensor.encoding.kind == "unsigned" and full else 0
+
+
+def masks_of(encoding: Encoding, width: int) -> npt.NDArray[np.int64]:
+    """What a flip of each stored bit does to an integer of `width` bits: ±1 is negated, a sign bit has copies above it."""
+    masks = np.int64(1) << np.arange(encoding.bits, dtype=np.int64)
+    if encoding.kind == "sign":
+        masks[0] = -2
+    elif encoding.kind in ("signed", "float"):
+        masks[-1] = -masks[-1]
+    return masks if width == 64 else masks & ((1 << width) - 1)
+
+
+def _plain(
+    tensor: StoredTensor, values: npt.NDArray[np.generic], outer: npt.NDArray[np.int64], inner: npt.NDArray[np.int64]
+) -> KernelTensor:
+    """Integers that no tile reads; outer, inner: indices."""
+    width = values.itemsize * 8
+    order = Order(outer.astype(np.int64) * width, inner.astype(np.int64) * width, False)
+    return KernelTensor(tensor, None, aligned_copy(values), order, masks_of(tensor.encoding, width))
+
+
+def _row_major(tensor: StoredTensor) -> KernelTensor:
+    """Integers -> int16 [O][taps * C]."""
+    outputs, channels, taps = _shape(tensor)
+    c, tap = np.ix_(np.arange(channels), np.arange(taps))
+    outer, inner = np.arange(outputs) * (taps * channels), (tap * channels + c).reshape(-1)
+    values = np.zeros((outputs, taps * channels), dtype=np.int16 if tensor.encoding.high < 1 << 15 else np.int32)
+    values.reshape(-1)[outer[:, None] + inner] = tensor.values.reshape(outputs, -1)
+    return _plain(tensor, values, outer, inner)
+
+
+def _signs(tensor: StoredTensor, flat: bool) -> KernelTensor:
+    """Signs -> `tile.Bits`, every tap in words of its own; flat: all taps and channels are one row of bits."""
     outputs, channels, taps = _shape(tensor)
     if flat:
         channels, taps = channels * taps, 1
@@ -186,26 +265,29 @@ def _packed_signs(tensor: StoredTensor, flat: bool) -> KernelTensor:
     o, (c, tap) = np.arange(outputs), np.ix_(np.arange(channels), np.arange(taps))
     outer = (o // LANES * (taps * words) * LANES + o % LANES) * 64
     inner = ((tap * words + c // 64) * LANES * 64 + c % 64).reshape(-1)
-    bits = np.zeros(blocks * taps * words * LANES * 64, dtype=np.uint8)
-    bits[outer[:, None] + inner] = tensor.values.reshape(outputs, -1) > 0
-    values = np.packbits(bits, bitorder="little").view(np.uint64).reshape(blocks, taps * words, LANES)
-    return KernelTensor(tensor, values, outer, inner, flat)
+    values = aligned_zeros((blocks, taps * words, LANES), np.uint64)
+    put(values, outer, inner, (tensor.values.reshape(outputs, -1) > 0).astype(np.uint8))
+    return KernelTensor(tensor, Bits, values, Order(outer, inner, flat), masks_of(tensor.encoding, 64))
 
 
-def _integers(tensor: StoredTensor, blocked: bool) -> KernelTensor:
-    """Integers -> int16 [blocks][taps * C/2][LANES][2] (see `kernels/integer.py`), or [O][taps * C] where not blocked."""
+def _integers(tensor: StoredTensor, form: type, joined: int, groups: int) -> KernelTensor:
+    """Integers -> one of the other forms of `tile.FORMS`. Stretches of `joined` taps (`rows.stretches`) begin with a new word."""
     outputs, channels, taps = _shape(tensor)
+    item, parts = (16, 1) if form is Pairs else (8, parts_of(form))
+    width, in_word = item // parts, 32 // item
+    words = -(-joined * channels // (in_word * parts))
+    per_group = outputs // groups
+    blocks = -(-per_group // LANES)
     o, (c, tap) = np.arange(outputs), np.ix_(np.arange(channels), np.arange(taps))
-    if blocked:
-        pairs, blocks = -(-channels // 2), -(-outputs // LANES)
-        outer = (o // LANES * (taps * pairs) * LANES + o % LANES) * 2
-        inner = ((tap * pairs + c // 2) * LANES * 2 + c % 2).reshape(-1)
-        values = np.zeros((blocks, taps * pairs, LANES, 2), dtype=np.int16)
-    else:
-        outer, inner = o * (taps * channels), (tap * channels + c).reshape(-1)
-        values = np.zeros((outputs, taps * channels), dtype=np.int16)
-    values.reshape(-1)[outer[:, None] + inner] = tensor.values.reshape(outputs, -1)
-    return KernelTensor(tensor, values, outer, inner)
+    group, o = o // per_group, o % per_group
+    outer = ((group * blocks + o // LANES) * (taps // joined * words) * LANES + o % LANES) * 32
+    k = tap % joined * channels + c
+    word, part, within = k // (in_word * parts), k // in_word % parts, k % in_word
+    inner = ((tap // joined * words + word) * LANES * 32 + within * item + part * width).reshape(-1)
+    offset = offset_of(tensor)
+    values = aligned_zeros((groups * blocks, taps // joined * words, LANES, in_word), np.int16 if form is Pairs else np.int8)
+    put(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & ((1 << width) - 1))
+    return KernelTensor(tensor, form, values, Order(outer, inner, False), masks_of(tensor.encoding, width), offset)
 
 
 def _shape(tensor: StoredTensor) -> tuple[int, int, int]:
@@ -214,10 +296,16 @@ def _shape(tensor: StoredTensor) -> tuple[int, int, int]:
     return outputs, channels, height * width
 
 
-def aligned_copy(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """A copy that starts at a multiple of 64 bytes, so that no vector load crosses a cache line."""
-    room = np.empty(array.nbytes + 64, dtype=np.uint8)
+def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Zeros that start at a multiple of 64 bytes, so that no vector load crosses a cache line."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(size + 64, dtype=np.uint8)
     start = -room.ctypes.data % 64
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    return room[start : start + size].view(dtype).reshape(shape)
+
+
+def aligned_copy(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """A copy that starts at a multiple of 64 bytes."""
+    copy = aligned_zeros(array.shape, array.dtype)
     copy[...] = array
     return copy

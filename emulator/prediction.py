@@ -32,10 +32,11 @@ import numpy.typing as npt
 
 from emulator.accuracy import Questions
 from emulator.bit_rates import BitRates, bit_rates
+from emulator.convolution import centred, geometry_of, values_of
 from emulator.deployment import Deployment, ReadPolicy, deploy
 from emulator.fusion import SignConvolution, fuse, signs_of
 from emulator.kernels.pool import sum_pool
-from emulator.layers import centred, compute, geometry_of, to_onnx_order, values_of
+from emulator.layers import compute, to_onnx_order
 from emulator.margins import windows_of
 from emulator.network import Convolution, Layer, Network
 from emulator.placement import Placement, Slot
@@ -297,7 +298,7 @@ def clean_sums(layer: Convolution, x: Array, parameters: Parameters) -> CleanSum
     network = parameters.plan.network
     spec, outputs = network.values[layer.inputs[0]], network.tensors[layer.weight].values.shape[0]
     sums = compute(layer, [x], parameters).reshape(-1, outputs)
-    wide = centred(x, spec, even=False)
+    wide = centred(x, spec)
     total, square = (_over_windows(layer, part).reshape(-1) for part in (wide, wide.astype(np.int32) ** 2))
 
     def rows() -> Array:

@@ -14,19 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
+from emulator.convolution import UNPOOLED, Joined, Reading, readings, weights_of
 from emulator.deployment import Deployment, ReadPolicy, StoredSlot
-from emulator.fusion import SignConvolution, conv_size, empty_signs, finish, places_of
-from emulator.kernels import binary, dense, integer, signs
-from emulator.layers import (
-    centred,
-    compute,
-    convolution_constants,
-    empty_output,
-    geometry_of,
-    packed_input,
-    with_bias,
-    with_border,
-)
+from emulator.fusion import SignConvolution, empty_signs, finish, pool_in_tile
+from emulator.kernels import dense, packing, signs, sums
+from emulator.layers import compute, empty_output
 from emulator.outcomes import applies, drawn_sums
 from emulator.plan import Parameters
 from memmodels.sampler import Sampler
@@ -43,19 +35,20 @@ def compute_redrawn(
     first: int,
 ) -> Array:
     """A layer's output for images first.. of the data set, under the read policies `image` and `access`."""
+    convolution = layer.convolution if isinstance(layer, SignConvolution) else layer
     drawable = deployment.faults is None and all(part.sampler is not None for part in stored)
+    if isinstance(convolution, nw.Convolution) and drawable and all(part.slot.tensor == convolution.weight for part in stored):
+        joined = UNPOOLED
+        by_image = deployment.policy is not ReadPolicy.ACCESS and not applies(convolution, deployment)
+        if isinstance(layer, SignConvolution) and by_image:
+            joined = pool_in_tile(parameters.plan.network, layer)
+        reading = _one_reading(convolution, inputs[0], parameters.as_read(convolution)[1], joined)
+        if reading is not None and isinstance(layer, SignConvolution):
+            return _redrawn_signs(layer, reading, joined, parameters, deployment, stored, first)
+        if reading is not None:
+            return _redrawn_sums(convolution, reading, parameters, deployment, stored, first)
     if isinstance(layer, SignConvolution):
-        if drawable and all(part.slot.tensor == layer.weight for part in stored):
-            return _redrawn_signs(layer, inputs[0], parameters, deployment, stored, first)
         return _redrawn_in_parts(layer, inputs[0], parameters, deployment, first)
-    if (
-        isinstance(layer, nw.Convolution)
-        and drawable
-        and layer.groups == 1
-        and parameters.specs[layer.inputs[0]].kind != "float"
-        and all(part.slot.tensor == layer.weight for part in stored)
-    ):
-        return _redrawn_in_kernel(layer, inputs[0], parameters, deployment, stored, first)
     per_pixel = deployment.policy is ReadPolicy.ACCESS
     spec = parameters.specs[layer.output]
     rows = []
@@ -77,6 +70,14 @@ def compute_redrawn(
                 row[at] = whole[at]
         rows.append(row)
     return np.concatenate(rows) if rows else empty_output(spec, 0)
+
+
+def _one_reading(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Joined) -> Reading | None:
+    """The layer's input, if a kernel that draws its weights can take it."""
+    if layer.groups > 1 or parameters.specs[layer.inputs[0]].kind == "float":
+        return None
+    own = readings(layer, x, parameters, joined)
+    return own[0] if len(own) == 1 else None
 
 
 def _redrawn_in_parts(step: SignConvolution, x: Array, parameters: Parameters, deployment: Deployment, first: int) -> Array:
@@ -121,7 +122,7 @@ class _Draws:
 
     samplers: tuple[Sampler, ...]
     writes: tuple[int, ...]
-    planes: tuple[Array, ...]
+    masks: tuple[Array, ...]
     flips: tuple[Array, ...]
     counts: Array
     per_pixel: bool
@@ -132,19 +133,20 @@ class _Draws:
 
 
 def _draws(deployment: Deployment, stored: tuple[StoredSlot, ...]) -> _Draws:
+    masks = deployment.plan.tensors[stored[0].slot.tensor].masks
     return _Draws(
         samplers=tuple(part.sampler for part in stored if part.sampler is not None),
         writes=tuple(part.region.key.write for part in stored),
-        planes=tuple(np.array(part.slot.planes, dtype=np.int64) for part in stored),
+        masks=tuple(masks[list(part.slot.planes)] for part in stored),
         flips=tuple(np.zeros((2, part.region.written.size), dtype=np.uint64) for part in stored),
         counts=np.zeros(len(stored), dtype=np.int64),
         per_pixel=deployment.policy is ReadPolicy.ACCESS,
     )
 
 
-def _redrawn_in_kernel(
+def _redrawn_sums(
     layer: nw.Convolution,
-    x: Array,
+    own: Reading,
     parameters: Parameters,
     deployment: Deployment,
     stored: tuple[StoredSlot, ...],
@@ -152,82 +154,58 @@ def _redrawn_in_kernel(
 ) -> Array:
     """Draw, compute and take back inside the kernel, image by image or pixel by pixel."""
     _, parameters = parameters.as_read(layer)
-    spec, tensor = parameters.specs[layer.inputs[0]], parameters.plan.tensors[layer.weight]
     if applies(layer, deployment):
-        return with_bias(layer, drawn_sums(layer, x, parameters, deployment, stored[0], first), parameters)
-    if tensor.flat:
-        return with_bias(layer, _redrawn_dense(layer, x, parameters, deployment, stored[0], first), parameters)
-    draws = _draws(deployment, stored)
-    weights, out = parameters.values[layer.weight], empty_output(parameters.specs[layer.output], len(x))
-    geometry = geometry_of(layer.window)
-    if tensor.packed:
-        own = packed_input(layer, x, parameters)
-        binary.binary_convolution_redrawn(
-            own.x, own.size, own.channels, weights, geometry_of(own.window), out, tensor.outer, tensor.inner, tensor.flat,
-            draws.samplers, draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
-        )  # fmt: skip
-        with_bias(layer, out, parameters)
-    else:
-        x = with_border(centred(x, spec, even=True), layer.window)
-        zero_points, bias = convolution_constants(layer, parameters)
-        bits, signed = tensor.encoding.bits, tensor.encoding.kind == "signed"
-        integer.integer_convolution_redrawn(
-            x, weights, zero_points, bias, geometry, out, tensor.outer, tensor.inner, draws.samplers, draws.planes, bits, signed,
-            draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
-        )  # fmt: skip
-    draws.tally(deployment, stored, len(x) * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))
+        made = drawn_sums(layer, own, parameters, deployment, stored[0], first)
+        made += own.frame.bias
+        return made
+    if parameters.plan.tensors[layer.weight].flat:
+        made = _redrawn_dense(own, deployment, stored[0], first)
+        made += own.frame.bias
+        return made
+    draws, images = _draws(deployment, stored), len(own.x)
+    out = empty_output(parameters.specs[layer.output], images)
+    sums.convolution_redrawn(
+        own.x, weights_of(layer, parameters), own.frame, own.geometry, out, parameters.plan.tensors[layer.weight].order,
+        draws.samplers, draws.masks, draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
+    )  # fmt: skip
+    draws.tally(deployment, stored, images * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))
     return out
 
 
-def _redrawn_dense(
-    layer: nw.Convolution,
-    x: Array,
-    parameters: Parameters,
-    deployment: Deployment,
-    stored: StoredSlot,
-    first: int,
-) -> Array:
+def _redrawn_dense(own: Reading, deployment: Deployment, part: StoredSlot, first: int) -> Array:
     """Sums (n, 1, 1, O) of a matrix product of packed signs, whose one region is read for each image."""
-    own, outputs = packed_input(layer, x, parameters), parameters.specs[layer.output].channels
-    sums = np.empty((len(x), 1, 1, outputs), dtype=np.int32)
-    write = stored.region.key.write
-    count = dense.dense_redrawn(own.x, own.channels, stored.sampler, deployment.trial, write, first, sums)
-    deployment.tally.add(stored.slot.tensor, int(count), stored.region.layout.bits * len(x))
-    return sums
+    made = np.empty((len(own.x), 1, 1, own.frame.bias.size), dtype=np.int32)
+    write = part.region.key.write
+    count = dense.dense_redrawn(own.x, own.frame.inputs, part.sampler, deployment.trial, write, first, made)
+    deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * len(own.x))
+    return made
 
 
 def _redrawn_signs(
     step: SignConvolution,
-    x: Array,
+    own: Reading,
+    joined: Joined,
     parameters: Parameters,
     deployment: Deployment,
     stored: tuple[StoredSlot, ...],
     first: int,
 ) -> Array:
     """The same for a fused step."""
-    network, layer, draws = parameters.plan.network, step.convolution, _draws(deployment, stored)
-    spec, tensor = network.values[layer.inputs[0]], parameters.plan.tensors[layer.weight]
-    weights, threshold = parameters.values[layer.weight], parameters.values[step.threshold]
-    out, geometry = empty_signs(network, step, len(x)), geometry_of(layer.window)
+    layer, threshold, images = step.convolution, parameters.values[step.threshold], len(own.x)
+    out = empty_signs(parameters.plan.network, step, joined, images)
     outputs = applies(layer, deployment)
-    if outputs or tensor.flat:
-        make = drawn_sums if outputs else _redrawn_dense
-        sums = make(layer, x, parameters, deployment, stored[0], first)
-        binary.threshold_pack(sums, threshold, np.zeros(threshold.size, dtype=np.bool_), out)
-        return finish(step, out, parameters)
-    if tensor.packed:
-        own = packed_input(layer, x, parameters)
-        places, place_of = places_of(own.window, own.size, conv_size(layer, spec))
-        signs.binary_signs_redrawn(
-            own.x, own.channels, weights, threshold, places, place_of, geometry_of(own.window), out, tensor.outer, tensor.inner,
-            tensor.flat, draws.samplers, draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
-        )  # fmt: skip
-    else:
-        x = with_border(centred(x, spec, even=True), layer.window)
-        bits, signed = tensor.encoding.bits, tensor.encoding.kind == "signed"
-        signs.integer_signs_redrawn(
-            x, weights, threshold, geometry, out, tensor.outer, tensor.inner, draws.samplers, draws.planes, bits, signed,
-            draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
-        )  # fmt: skip
-    draws.tally(deployment, stored, len(x) * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))
-    return finish(step, out, parameters)
+    if outputs or parameters.plan.tensors[layer.weight].flat:
+        part = stored[0]
+        made = (
+            drawn_sums(layer, own, parameters, deployment, part, first) if outputs else _redrawn_dense(own, deployment, part, first)
+        )
+        packing.threshold_pack(made, threshold, np.zeros(threshold.size, dtype=np.bool_), out)
+        return finish(step, joined, out, parameters)
+    draws = _draws(deployment, stored)
+    signs.signs_redrawn(
+        own.x, weights_of(layer, parameters), own.frame, threshold, own.geometry, joined != UNPOOLED, out,
+        parameters.plan.tensors[layer.weight].order, draws.samplers, draws.masks, draws.flips, deployment.trial, draws.writes,
+        first, draws.per_pixel, draws.counts,
+    )  # fmt: skip
+    draws.tally(deployment, stored, images * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))
+    return finish(step, joined, out, parameters)

@@ -12,9 +12,11 @@ import numpy.typing as npt
 from emulator import network as nw
 from emulator.buffers import read_back
 from emulator.clean import CleanPass, Flipped
+from emulator.convolution import values_of
 from emulator.deployment import Deployment, ReadPolicy, reads_per_inference
-from emulator.fusion import SignConvolution, fuse, signs_of
-from emulator.layers import compute, to_channels_last, to_onnx_order, values_of
+from emulator.fusion import SignConvolution, signs_of, steps_of
+from emulator.kernels import packing
+from emulator.layers import compute, to_channels_last, to_onnx_order
 from emulator.outcomes import settle
 from emulator.plan import Parameters, Plan, last_uses
 from emulator.redrawn import compute_redrawn, flip_all
@@ -23,8 +25,8 @@ from memmodels.errors import InputError, ModelError
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
-_CHUNK_BYTES = 8 << 20
-"""What the largest value of a chunk may take; chunks never change results."""
+_CHUNK_BYTES, _CHUNK_IMAGES = 2 << 20, 384
+"""What the largest value of a chunk may take, and images that are a whole number of tiles; chunks never change results."""
 
 
 def infer(plan: Plan, inputs: Arrays, probe: Sequence[str] = ()) -> dict[str, Array]:
@@ -34,12 +36,12 @@ def infer(plan: Plan, inputs: Arrays, probe: Sequence[str] = ()) -> dict[str, Ar
         known = ", ".join(plan.network.values)
         raise ModelError(f"Probing {unknown[0]!r}", "the network has no such value after import", f"It has: {known}")
     wanted = (*plan.network.outputs, *probe)
-    return _gather(plan, wanted, _chunks(plan, plan.parameters(), check_inputs(plan, inputs), wanted))
+    return _gather(plan, wanted, _chunks(plan, plan.faultless, check_inputs(plan, inputs), wanted))
 
 
 def clean_values(plan: Plan, inputs: Arrays, wanted: Sequence[str]) -> Iterator[dict[str, Array]]:
     """Fault-free values in physical form, chunk by chunk, of inputs that are checked already."""
-    return _chunks(plan, plan.parameters(), inputs, wanted)
+    return _chunks(plan, plan.faultless, inputs, wanted)
 
 
 def outputs_under_faults(
@@ -109,14 +111,16 @@ def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 def _integers(x: Array, spec: nw.ValueSpec) -> Array:
     info = np.iinfo(spec.dtype)
     high = (1 << 15) - 1 if spec.dtype == "int32" else info.max
-    odd = x[(x != np.rint(x)) | (x > high) | (x < max(info.min, -high - 1))]
-    if odd.size:
+    low = max(info.min, -high - 1)
+    made = np.empty(x.shape, spec.dtype)
+    if packing.as_integers(np.ascontiguousarray(x).reshape(-1), low, high, made.reshape(-1)):
+        odd = x[~((x == np.rint(x)) & (x <= high) & (x >= low))]
         raise InputError(
             f"Input {spec.name!r}, which the first layer reads as integers",
             f"the data have values like {float(odd[0]):g}",
             "Feed integer pixels, or export the network with its scaling inside, or import it with integer_input=False",
         )
-    return x.astype(spec.dtype)
+    return made
 
 
 def _chunks(
@@ -133,8 +137,8 @@ def _chunks(
 
     begin: the number in the data set of the first image. again: read parameters anew for every image or pixel.
     """
-    images, step = len(next(iter(inputs.values()))), chunk_size(plan.network)
-    layers = fuse(plan.network, {*wanted, *deployment.seen} if deployment else wanted)[start:]
+    images, layers = len(next(iter(inputs.values()))), steps_of(plan, {*wanted, *deployment.seen} if deployment else wanted)
+    step, layers = chunk_size(plan.network, layers), layers[start:]
     dead = last_uses(layers, keep=wanted)
     for first in range(0, max(images, 1), step):
         values = {name: _held(name, x[first : first + step], deployment, begin + first) for name, x in inputs.items()}
@@ -167,10 +171,15 @@ def _compute(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Ar
     return inputs[0]
 
 
-def chunk_size(network: nw.Network) -> int:
-    """Images per chunk, so that the largest value stays small; a power of two up to 256."""
-    largest = max(int(np.prod(spec.shape)) * 4 for spec in network.values.values())
-    return 1 << max(0, min(8, (_CHUNK_BYTES // largest).bit_length() - 1))
+def chunk_size(network: nw.Network, layers: Sequence[nw.Layer] = ()) -> int:
+    """Images per chunk, so that what the layers write stays near the processor: 384 and its halves, down to 1. layers: as fused."""
+    specs = [network.values[name] for layer in layers or network.layers for name in (*layer.inputs, layer.output)]
+    largest = max(math.prod(spec.shape) * _bits_of(spec) // 8 for spec in specs)
+    return max(1, _CHUNK_IMAGES >> max(0, _CHUNK_IMAGES * largest // _CHUNK_BYTES).bit_length())
+
+
+def _bits_of(spec: nw.ValueSpec) -> int:
+    return 1 if spec.kind == "bits" else np.dtype(spec.dtype).itemsize * 8
 
 
 def _gather(plan: Plan, wanted: Sequence[str], parts: Iterator[dict[str, Array]]) -> dict[str, Array]:

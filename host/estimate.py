@@ -81,7 +81,8 @@ def _bytes_of_trial(prepared: Prepared) -> int:
     stored = 5 * prepared.points[0].placement.bits(network) // 8
     inputs = sum(4 * x.size for x in prepared.questions.inputs.values())
     widest = max(int(np.prod(spec.shape)) for spec in network.values.values())
-    return parameters + stored + inputs + 4 * 4 * widest * chunk_size(network)
+    step = chunk_size(network)
+    return parameters + stored + inputs + 4 * 4 * widest * step
 
 
 def _resident_bytes() -> int:

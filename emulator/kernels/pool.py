@@ -34,14 +34,17 @@ def or_pool(x, geometry, out):  # type: ignore[no-untyped-def]
     kernel, stride, dilation, pads = geometry
     for image in range(out.shape[0]):
         for oy in range(out.shape[1]):
-            for ox in range(out.shape[2]):
-                for ky in range(kernel[0]):
-                    iy = oy * stride[0] - pads[0] + ky * dilation[0]
-                    for kx in range(kernel[1]):
-                        ix = ox * stride[1] - pads[1] + kx * dilation[1]
-                        if 0 <= iy < x.shape[1] and 0 <= ix < x.shape[2]:
-                            for c in range(x.shape[3]):
-                                out[image, oy, ox, c] |= x[image, iy, ix, c]
+            for ky in range(kernel[0]):
+                iy = oy * stride[0] - pads[0] + ky * dilation[0]
+                if not 0 <= iy < x.shape[1]:
+                    continue
+                for kx in range(kernel[1]):
+                    shift = kx * dilation[1] - pads[1]  # columns from..to of the output see a column of x through this tap
+                    start = max(0, -(shift // stride[1]))
+                    end = min(out.shape[2], (x.shape[2] - 1 - shift) // stride[1] + 1)
+                    for ox in range(start, end):
+                        for c in range(x.shape[3]):
+                            out[image, oy, ox, c] |= x[image, iy, ox * stride[1] + shift, c]
 
 
 @numba.njit(cache=True, nogil=True)

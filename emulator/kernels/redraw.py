@@ -4,46 +4,27 @@ from __future__ import annotations
 
 import numba
 
-from emulator.kernels.scatter import flip_signs, flip_values
+from emulator.kernels.scatter import flip
 from memmodels.sampler import draw_region
 
 
 @numba.njit(cache=True, nogil=True)
-def _exchange(flips):  # type: ignore[no-untyped-def]
-    """flips = (present, drawn) -> (drawn, present ^ drawn)."""
+def redraw(sampler, trial, write, read, weights, order, masks, flips):  # type: ignore[no-untyped-def]
+    """Read weights anew; flips (2, words): row 0 holds the flips that are in them. Returns how many were drawn.
+
+    weights, order, masks: see `scatter.flip`.
+    """
+    count = draw_region(sampler, trial, write, read, flips[1])
     for i in range(flips.shape[1]):
         present = flips[0, i]
         flips[0, i] = flips[1, i]
         flips[1, i] ^= present
-
-
-@numba.njit(cache=True, nogil=True)
-def redraw_signs(sampler, trial, write, read, weights, outer, inner, flat, flips):  # type: ignore[no-untyped-def]
-    """Read packed signs anew; flips (2, words): row 0 holds the flips that are in the weights. Returns how many were drawn."""
-    count = draw_region(sampler, trial, write, read, flips[1])
-    _exchange(flips)
-    flip_signs(weights, outer, inner, flat, flips[1])
+    flip(weights, order, masks, flips[1])
     return count
 
 
 @numba.njit(cache=True, nogil=True)
-def take_back_signs(weights, outer, inner, flat, flips):  # type: ignore[no-untyped-def]
-    """Take the present flips out of packed signs."""
-    flip_signs(weights, outer, inner, flat, flips[0])
-    flips[0] = 0
-
-
-@numba.njit(cache=True, nogil=True)
-def redraw_values(sampler, trial, write, read, weights, outer, inner, planes, bits, signed, flips):  # type: ignore[no-untyped-def]
-    """Read integers anew; see `redraw_signs`."""
-    count = draw_region(sampler, trial, write, read, flips[1])
-    _exchange(flips)
-    flip_values(weights, outer, inner, planes, bits, signed, flips[1])
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def take_back_values(weights, outer, inner, planes, bits, signed, flips):  # type: ignore[no-untyped-def]
-    """Take the present flips out of integers."""
-    flip_values(weights, outer, inner, planes, bits, signed, flips[0])
+def take_back(weights, order, masks, flips):  # type: ignore[no-untyped-def]
+    """Take the present flips out of the weights."""
+    flip(weights, order, masks, flips[0])
     flips[0] = 0

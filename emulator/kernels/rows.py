@@ -1,34 +1,72 @@
-"""Rows of a tile: output pixels in the order image, row, column, and the addresses of their windows and results."""
+"""Rows of a tile: output pixels in the order image, row, column, and where their windows and results lie."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
+import numpy as np
+from numba.extending import overload
+
+from emulator.kernels.tile import Bits, parts_of, word_of
 
 CHUNK = 96
 """Rows that pass by a block of weights before the next block comes; their activations stay in the first-level cache."""
 
 
-@numba.njit(cache=True, nogil=True)
-def row_addresses(x, out, stride, item, first, end, windows, results):  # type: ignore[no-untyped-def]
-    """Byte addresses of pixels first..end: of their windows in x (n, h, w, C) and of their places in out (n, oh, ow, M).
+def bytes_met(weights: Any) -> int:
+    """Bytes of activations that one word of weights meets."""
+    return word_of(type(weights)) * parts_of(type(weights))
 
-    item: bytes of an element of x. windows, results: int64, filled to the end; entries behind `end` repeat the last pixel.
+
+@overload(bytes_met)  # type: ignore[untyped-decorator]
+def _bytes_met(weights):  # type: ignore[no-untyped-def]
+    count = word_of(weights.instance_class) * parts_of(weights.instance_class)
+    return lambda weights: count
+
+
+def new_sums(weights: Any, rows: int, lanes: int) -> Any:
+    """Room for sums of a form of weights."""
+    return np.empty((rows, lanes), dtype=np.int64 if isinstance(weights, Bits) else np.int32)
+
+
+@overload(new_sums)  # type: ignore[untyped-decorator]
+def _new_sums(weights, rows, lanes):  # type: ignore[no-untyped-def]
+    kind = np.int64 if weights.instance_class is Bits else np.int32
+    return lambda weights, rows, lanes: np.empty((rows, lanes), dtype=kind)
+
+
+@numba.njit(cache=True, nogil=True)
+def stretches(x, weights, geometry, groups):  # type: ignore[no-untyped-def]
+    """Byte offsets of the stretches of a window, and the words of weights in each: one per kernel row, or one per tap.
+
+    x: (n, h, w, C) with its border. Taps lie beside one another unless they are dilated, or belong to one group of several.
     """
-    oh, ow = out.shape[1], out.shape[2]
-    window_step, result_step = stride[1] * x.shape[3] * item, out.shape[3] * out.itemsize
-    image, rest = divmod(first, oh * ow)
-    oy, ox = divmod(rest, ow)
-    window = x.ctypes.data + ((image * x.shape[1] + oy * stride[0]) * x.shape[2] + ox * stride[1]) * x.shape[3] * item
-    result = out.ctypes.data + first * result_step
-    for r in range(windows.size):
-        windows[r], results[r] = window, result
-        if first + r + 1 >= end:
-            continue
-        result += result_step
-        ox += 1
-        window += window_step
-        if ox == ow:
-            ox, oy = 0, oy + 1
-            if oy == oh:
-                oy, image = 0, image + 1
-            window = x.ctypes.data + (image * x.shape[1] + oy * stride[0]) * x.shape[2] * x.shape[3] * item
+    kernel, _, dilation, _ = geometry
+    pixel = x.shape[3] * x.itemsize
+    taps = kernel[1] if dilation[1] == 1 and groups == 1 else 1
+    offsets = np.empty(kernel[0] * kernel[1] // taps, dtype=np.int64)
+    for i in range(offsets.size):
+        ky, kx = divmod(i * taps, kernel[1])
+        offsets[i] = (ky * dilation[0] * x.shape[2] + kx * dilation[1]) * pixel
+    return offsets, -(-(taps * pixel // groups) // bytes_met(weights))
+
+
+@numba.njit(cache=True, nogil=True)
+def row_addresses(x, table, first, end, taps, windows, places):  # type: ignore[no-untyped-def]
+    """Addresses of the windows in x (n, h, w, C), and places, of rows first..end, counted over images.
+
+    table: (2, rows of an image): the byte offset of a row's window in its image, and its place. windows, places: int64, filled to
+    the end; entries behind `end` repeat the last `taps` rows, which make one result.
+    """
+    size, r, stop = x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize, 0, min(end - first, windows.size)
+    image, row = divmod(first, table.shape[1])
+    while r < stop:
+        count = min(stop - r, table.shape[1] - row)
+        base = np.int64(x.ctypes.data) + image * size
+        for i in range(count):
+            windows[r + i] = base + table[0, row + i]
+            places[r + i] = table[1, row + i]
+        r, row, image = r + count, 0, image + 1
+    for i in range(stop, windows.size):
+        windows[i], places[i] = windows[i - taps], places[i - taps]

@@ -1,19 +1,32 @@
 """Flips in storage order -> flips in kernel order.
 
 A region's flips come as one word per 64 cells. Each kernel keeps its weights in an order of its own. Storage is output-channel-
-major, so element e belongs to channel e // inner.size, and went to place outer[channel] + inner[e % inner.size]: two small tables,
-where one entry per element would not stay in cache. Every function here undoes itself when called again with the same flips.
+major, so element e belongs to channel e // inner.size, and its lowest bit went to bit outer[channel] + inner[e % inner.size] of the
+kernel's array: two small tables, where one entry per element would not stay in cache. Every function here undoes itself when called
+again with the same flips.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
+
+from emulator.kernels.tile import Bits
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
+
+
+class Order(NamedTuple):
+    """Where the elements of a tensor went. flat: within an output channel, Bits keep the order of the storage."""
+
+    outer: Any
+    inner: Any
+    flat: bool
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -24,6 +37,17 @@ def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), codegen
+
+
+@numba.njit(cache=True, nogil=True)
+def put(values, outer, inner, codes):  # type: ignore[no-untyped-def]
+    """Put the stored bits of every element, codes (O, inner.size), into `values`, which are 0 and contiguous."""
+    flat, shift = values.reshape(-1), lowest_bit(np.uint64(values.itemsize * 8))
+    within = (np.int64(1) << shift) - 1
+    for o in range(outer.size):
+        for e in range(inner.size):
+            place = outer[o] + inner[e]
+            flat[place >> shift] |= np.int64(codes[o, e]) << (place & within)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -47,13 +71,14 @@ def flip_packed(weights, outer, inner, flips):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def flip_values(values, outer, inner, planes, bits, signed, flips):  # type: ignore[no-untyped-def]
-    """Flip stored bits of integers: an element's place is its index in `values` (contiguous).
+def flip_values(values, outer, inner, masks, flips):  # type: ignore[no-untyped-def]
+    """Flip stored bits of integers in `values` (contiguous): an element's place is its lowest bit, counted over all of them.
 
-    planes: the bit of an element that each cell of it holds. bits: of an element; bits == 1 means a sign, which is negated.
+    masks: for each cell of an element, what its flip does to the integer (`plan.masks_of`).
     """
     flat = values.reshape(-1)
-    cells = planes.size
+    cells, width = masks.size, np.uint64(values.itemsize * 8)
+    shift, within = lowest_bit(width), np.int64(width) - 1
     for i in range(flips.size):
         word = flips[i]
         while word != _U0:
@@ -61,15 +86,7 @@ def flip_values(values, outer, inner, planes, bits, signed, flips):  # type: ign
             word &= word - _U1
             channel, rest = divmod(element, inner.size)
             place = outer[channel] + inner[rest]
-            if bits == 1:
-                flat[place] = -flat[place]
-                continue
-            plane = planes[cell]
-            if signed and plane == bits - 1:
-                code = np.int64(flat[place])
-                flat[place] = code + (1 << plane) if code < 0 else code - (1 << plane)
-            else:
-                flat[place] ^= 1 << plane
+            flat[place >> shift] ^= masks[cell] << (place & within)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -103,3 +120,20 @@ def flip_signs(weights, outer, inner, flat, flips):  # type: ignore[no-untyped-d
         flip_rows(weights, inner.size, flips)
     else:
         flip_packed(weights, outer, inner, flips)
+
+
+def flip(weights: Any, order: Order, masks: Any, flips: Any) -> None:
+    """Flip the stored bits of weights in kernel order (one of `tile.FORMS`)."""
+    _flip(weights, order, masks, flips)
+
+
+@overload(flip)  # type: ignore[untyped-decorator]
+def _flip_form(weights, order, masks, flips):  # type: ignore[no-untyped-def]
+    if weights.instance_class is Bits:
+        return lambda weights, order, masks, flips: flip_signs(weights.values, order.outer, order.inner, order.flat, flips)
+    return lambda weights, order, masks, flips: flip_values(weights.values, order.outer, order.inner, masks, flips)
+
+
+@numba.njit(cache=True, nogil=True)
+def _flip(weights, order, masks, flips):  # type: ignore[no-untyped-def]
+    flip(weights, order, masks, flips)

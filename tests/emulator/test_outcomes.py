@@ -202,7 +202,7 @@ def test_draws_depend_on_their_names_alone(policy: ReadPolicy, spec: str, monkey
         return outputs_under_faults(plan, inputs, deployment)[network.outputs[0]]
 
     whole = run(x)
-    monkeypatch.setattr("emulator.run.chunk_size", lambda network: 4)
+    monkeypatch.setattr("emulator.run.chunk_size", lambda *_: 4)
     assert np.array_equal(run(x), whole)
     assert np.array_equal(run({name: images[:9] for name, images in x.items()}), whole[:9])
     assert not np.array_equal(run(x, trial=1), whole)

@@ -15,7 +15,7 @@ import pytest
 from emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from emulator.network import SIGN1, Window
 from memmodels.catalogue import parse_spec
-from tests.emulator.small import INT8, Draft, pixels
+from tests.emulator.small import INT2, INT4, UINT8, Draft, pixels
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,9 @@ def digest() -> str:
     d = Draft(np.random.default_rng(21))
     x = d.threshold(d.convolution(d.input("x", (3, 7, 6), "int8"), 37, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1), 200)
     bits = d.threshold(d.convolution(x, 35, Window((2, 2), (2, 1), pads=(0, 1, 0, 0)), SIGN1))
-    network = d.network(d.dequantize(bits), d.dequantize(d.convolution("x", 4, Window((2, 2)), INT8)))
+    pooled = d.threshold(d.pool(d.convolution("x", 33, Window((2, 2)), INT4), Window((2, 2), (2, 2))), 50)
+    sums = [d.convolution("x", 4, Window((2, 2)), encoding) for encoding in (UINT8, INT2)]
+    network = d.network(d.dequantize(d.convolution(pooled, 5, Window((1, 2)), SIGN1)), *map(d.dequantize, (bits, *sums)))
     plan, images, found = compile_plan(network), pixels(network, 9), hashlib.sha256()
     for spec in ("uniform:ber=0.01", "uniform:p01=0.3,p10=0.001", "sram-14nm:v_over_vmin=0.8"):
         for trial in range(2):

@@ -1,0 +1,115 @@
+"""±1 values as bits, 64 channels to a word: put together, taken apart, put into another order."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+
+@numba.njit(cache=True, nogil=True)
+def _pack(signs, out):  # type: ignore[no-untyped-def]
+    for i in range(signs.shape[0]):
+        for c in range(signs.shape[1]):
+            if signs[i, c]:
+                out[i, c >> 6] |= np.uint64(1) << np.uint64(c & 63)
+
+
+def pack_channels(plus: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    """(..., C) booleans (True = +1) -> (..., ceil(C/64)) words, LSB first, spare bits 0."""
+    channels = plus.shape[-1]
+    words = np.zeros((*plus.shape[:-1], -(-channels // 64)), dtype=np.uint64)
+    _pack(plus.reshape(-1, channels), words.reshape(-1, words.shape[-1]))
+    return words
+
+
+def unpack_channels(words: npt.NDArray[np.uint64], channels: int) -> npt.NDArray[np.int8]:
+    """(..., ceil(C/64)) words -> (..., C) values +1 and -1 (int8)."""
+    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")[..., :channels]
+    return (bits.astype(np.int8) << 1) - 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _transpose(a):  # type: ignore[no-untyped-def]
+    """Transpose 64 x 64 bits in place (bit c of word r becomes bit r of word c): halves, then quarters … change places."""
+    mask = np.uint64(0xFFFFFFFF)
+    j = 32
+    while j:
+        shift = np.uint64(j)
+        for first in range(0, 64, 2 * j):
+            for k in range(first, first + j):
+                t = ((a[k] >> shift) ^ a[k + j]) & mask
+                a[k + j] ^= t
+                a[k] ^= t << shift
+        j >>= 1
+        mask ^= mask << np.uint64(j)
+
+
+@numba.njit(cache=True, nogil=True)
+def flatten_bits(x, channels, out):  # type: ignore[no-untyped-def]
+    """Packed channels-last bits (n, h, w, words) -> (n, 1, 1, ceil(C h w / 64)) in ONNX order; out zeroed by the caller."""
+    pixels = x.reshape(x.shape[0], -1, x.shape[3])
+    taps, square = pixels.shape[1], np.empty(64, dtype=np.uint64)
+    for image in range(x.shape[0]):
+        line = out[image, 0, 0]
+        for word in range(x.shape[3]):
+            for tap in range(0, taps, 64):
+                square[:] = 0
+                for t in range(min(64, taps - tap)):
+                    square[t] = pixels[image, tap + t, word]
+                _transpose(square)
+                for c in range(min(64, channels - word * 64)):
+                    place = (word * 64 + c) * taps + tap
+                    shift = np.uint64(place & 63)
+                    line[place >> 6] |= square[c] << shift
+                    if shift and (place >> 6) + 1 < line.size:
+                        line[(place >> 6) + 1] |= square[c] >> (np.uint64(64) - shift)
+
+
+@numba.njit(cache=True, nogil=True)
+def threshold_pack(acc, threshold, inverted, out):  # type: ignore[no-untyped-def]
+    """bit = (acc >= threshold[c]) != inverted[c]: acc int32 (n, h, w, C) -> out uint64 (n, h, w, ceil(C/64))."""
+    for image in range(acc.shape[0]):
+        for y in range(acc.shape[1]):
+            for x in range(acc.shape[2]):
+                for word in range(out.shape[3]):
+                    bits = np.uint64(0)
+                    for c in range(min(64, acc.shape[3] - word * 64)):
+                        channel = word * 64 + c
+                        plus = (acc[image, y, x, channel] >= threshold[channel]) != inverted[channel]
+                        bits |= np.uint64(plus) << np.uint64(c)
+                    out[image, y, x, word] = bits
+
+
+@numba.njit(cache=True, nogil=True)
+def as_bytes(x, shift, high, centre, top, left, out):  # type: ignore[no-untyped-def]
+    """Codes (n, h, w, C) + shift as bytes (n, h', w', C) with a border of `centre` around them; high: the upper byte of 16 bits.
+
+    Returns the OR of all sums: whether they fit.
+    """
+    by, used = np.int32(8 if high else 0), np.int32(0)
+    lines, to = x.reshape(x.shape[0], x.shape[1], -1), out.reshape(out.shape[0], out.shape[1], -1)
+    first, end = left * x.shape[3], (left + x.shape[2]) * x.shape[3]
+    for image in range(to.shape[0]):
+        for y in range(to.shape[1]):
+            if not top <= y < top + lines.shape[1]:
+                to[image, y] = centre
+                continue
+            to[image, y, :first] = centre
+            to[image, y, end:] = centre
+            line, inside = lines[image, y - top], to[image, y, first:end]
+            for i in range(line.size):
+                value = np.int32(np.int32(line[i]) + np.int32(shift))
+                used |= value
+                inside[i] = np.uint8(value >> by)
+    return used
+
+
+@numba.njit(cache=True, nogil=True)
+def as_integers(x, low, high, out):  # type: ignore[no-untyped-def]
+    """Numbers as integers of another type; returns how many are not integers from low to high (and what they become is open)."""
+    odd = 0
+    for i in range(x.size):
+        odd += not ((x[i] >= low) & (x[i] <= high) & (x[i] == np.rint(x[i])))
+        out[i] = x[i]
+    return odd
