@@ -400,15 +400,23 @@ def summarize(plan: Plan, inputs: Mapping[str, Array]) -> MarginSummary:
 
 
 def largest_score(network: Network, head: OutputLayer) -> int:
-    """The largest magnitude that weights of this encoding and inputs of this type can give a score, without bias."""
-    spec, encoding = network.values[head.input], head.tensor.encoding
+    """The largest magnitude that weights of this encoding and inputs of this range can give a score, without bias."""
+    encoding = head.tensor.encoding
     largest_input = 1
-    if spec.kind == "codes":
-        info = np.iinfo(spec.dtype)
-        largest_input = max(abs(info.min - head.input_zero), abs(info.max - head.input_zero))
+    if network.values[head.input].kind == "codes":
+        largest_input = max(abs(code - head.input_zero) for code in _range_of(network, head.input))
     zero = [int(z) for z in np.asarray(head.tensor.zero_point).reshape(-1)]
     largest_weight = max(max(abs(encoding.low - z), abs(encoding.high - z)) for z in zero)
     return int(head.fan_in * largest_weight * largest_input * int(head.scale.max()))
+
+
+def _range_of(network: Network, value: str) -> tuple[int, int]:
+    """The lowest and highest code of a value: what its maker clamps to (uint8 may hold 4-bit codes), else its type."""
+    maker = next((layer for layer in network.layers if layer.output == value), None)
+    if isinstance(maker, Reshape | MaxPool):
+        return _range_of(network, maker.inputs[0])
+    info = np.iinfo(network.values[value].dtype)
+    return int(getattr(maker, "low", info.min)), int(getattr(maker, "high", info.max))
 
 
 def _tolerance_of(plan: Plan, inputs: Mapping[str, Array], hidden: HiddenLayer) -> NeuronTolerance:

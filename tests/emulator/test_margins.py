@@ -272,3 +272,11 @@ def test_networks_without_such_an_output_are_refused() -> None:
         mg.output_layer(replace(network, layers=(*network.layers[:-1], floats)))
     with pytest.raises(ModelError, match="not from a sum of weights"):
         mg.output_layer(replace(network, outputs=(next(layer.output for layer in network.layers if isinstance(layer, AddCodes)),)))
+
+
+def test_the_largest_score_knows_what_the_layer_before_clamps_to() -> None:
+    network = load(SHIPPED / "digits_qnn.onnx")
+    head = mg.output_layer(network)
+    narrow = tuple(replace(layer, high=15) if layer.output == head.input else layer for layer in network.layers)
+    assert head.input_zero == 0
+    assert mg.largest_score(replace(network, layers=narrow), head) * 255 == mg.largest_score(network, head) * 15
