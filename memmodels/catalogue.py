@@ -91,8 +91,8 @@ def names() -> tuple[str, ...]:
 
 def technology_of(name: str) -> Technology:
     """The technology of a NAME without wrappers: registered, or in a file as it is now."""
-    kind, colon, where = name.partition(":")
-    if not (colon and _is_kind(kind)):
+    kind, _, where = name.partition(":")
+    if not _is_kind(kind):
         return technology(name)
     if not where:
         raise MemorySpecError(
@@ -104,6 +104,7 @@ def technology_of(name: str) -> Technology:
     return _kind(kind).technology_of(where)
 
 
+@cache
 def _is_kind(name: str) -> bool:
     """Whether NAME:… names a file, or is of a kind that somebody registered."""
     return name in _FILES or any(point.name == name for point in entry_points(group=_KINDS))
@@ -127,7 +128,7 @@ def technology(name: str) -> Technology:
     NAMEs of files and NAMEs with wrappers lead to the technology inside, as it was when it was first asked for.
     """
     inside = split_wrappers(name)[1]
-    if inside != name or (":" in inside and _is_kind(inside.partition(":")[0])):
+    if inside != name or _is_kind(inside.partition(":")[0]):
         return technology_of(inside)
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
@@ -157,7 +158,7 @@ def technology(name: str) -> Technology:
 def parse_spec(text: str) -> MemorySpec:
     """Read a SPEC; MemorySpecError if it is malformed, names nothing known, or asks for what the law does not cover."""
     wrappers, bare = split_wrappers(text.strip())
-    name, given = _split_file(bare) if ":" in bare and _is_kind(bare.partition(":")[0]) else _split(bare)
+    name, given = _split_file(bare) if _is_kind(bare.partition(":")[0]) else _split(bare)
     conditions: dict[str, ConditionValue] = {}
     for item in given.split(",") if given is not None else []:
         key, equals, value = item.partition("=")

@@ -72,8 +72,8 @@ REFUSED = {
     "secded": "Known: uniform",
     "secded+unifrom:ber=0": "Did you mean uniform?",
     "secded+uniform:ber=2": "0 … 1",
-    "secded+file:": "names no file",
-    "recording": "names no file",
+    "secded+file:": "does not say which file",
+    "recording": "does not say which recording",
 }
 
 
