@@ -143,7 +143,9 @@ def scpi_supply(resource: str, nominal: float, library: str = "@py") -> HostDriv
     try:
         visa: Any = import_module("pyvisa")
     except ModuleNotFoundError as error:
-        raise BoardError(f"Opening the supply {resource}", "pyvisa is not installed", "pip install weakcell[supply]") from error
+        raise BoardError(
+            f"Opening the supply {resource}", "pyvisa is not installed", "Install it with pip install 'weakcell[supply]'"
+        ) from error
     try:
         ends = {"read_termination": "\n", "write_termination": "\n"}
         instrument = visa.ResourceManager(library).open_resource(resource, **ends, timeout=2000)

@@ -20,7 +20,9 @@ def _cobs() -> Any:
     try:
         return import_module("cobs.cobs")
     except ModuleNotFoundError as error:
-        raise BoardError("Talking to a board", "the package cobs is not installed", "pip install weakcell[board]") from error
+        raise BoardError(
+            "Talking to a board", "the package cobs is not installed", "Install it with pip install 'weakcell[board]'"
+        ) from error
 
 
 def encode(content: bytes) -> bytes:

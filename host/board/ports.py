@@ -57,7 +57,7 @@ def usb_ports() -> list[tuple[str, str]]:
     try:
         list_ports: Any = import_module("serial.tools.list_ports")
     except ModuleNotFoundError as error:
-        do = "pip install weakcell[board]"
+        do = "Install it with pip install 'weakcell[board]'"
         raise BoardError("Looking for a USB serial adapter", "pyserial is not installed", do) from error
     return sorted((port.device, str(port.description)) for port in list_ports.comports() if port.vid is not None)
 
@@ -90,7 +90,9 @@ def virtual_board(
             mask_of(writes, seed, pulses) if writes else None, wrong, seed,
         )  # fmt: skip
     except ModuleNotFoundError as error:
-        raise BoardError(f"A virtual {chip}", f"{error.name} is not installed", "pip install weakcell[virtual]") from error
+        raise BoardError(
+            f"A virtual {chip}", f"{error.name} is not installed", "Install it with pip install 'weakcell[virtual]'"
+        ) from error
     return NoisyTransport(board, wrong.noise, seed) if wrong.noise else board
 
 

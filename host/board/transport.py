@@ -53,7 +53,9 @@ class SerialTransport:
         try:
             serial: Any = import_module("serial")
         except ModuleNotFoundError as error:
-            raise BoardError(f"Opening {url}", "pyserial is not installed", "pip install weakcell[board]") from error
+            raise BoardError(
+                f"Opening {url}", "pyserial is not installed", "Install it with pip install 'weakcell[board]'"
+            ) from error
         self.url = url
         self._lost: tuple[type[Exception], ...] = (serial.SerialException, OSError)
         try:
