@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from host.cli.options import DATA, MODEL, Reads
+
 if TYPE_CHECKING:
     from host.folder import ResultsFolder
     from host.replay import Replay
     from host.results import StudyResult
     from host.study import Prepared, Study
 
-_Reads = Literal["load", "batch", "image", "access"]
 _Sampling = Literal["bits", "outputs"]
-_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
-_DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… ; `weakcell memories` lists them. [default: sram-14nm]"
 _PLACE = "Put a layer or tensor, or bits of it, elsewhere: LAYER=SPEC or LAYER@BITS=SPEC, as in conv1@7=uniform:ber=0. Repeatable."
 _SWEEP = "Move one condition: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: v_over_vmin=0.75:1.0:0.025]"
@@ -33,15 +32,15 @@ _OUT = "Write results.parquet, results.csv, study.json, timings.json and the fig
 
 
 def emulate(
-    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
-    data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
+    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
+    data: Annotated[str | None, typer.Option(help=DATA, show_default=False)] = None,
     memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
     place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=_PLACE, show_default=False)] = None,
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
     trials: Annotated[int | None, typer.Option(help="Passes over the data per point. [default: 10]", show_default=False)] = None,
     first_trial: Annotated[int | None, typer.Option(help=_FIRST, show_default=False)] = None,
     die: Annotated[int | None, typer.Option(help=_DIE, show_default=False)] = None,
-    read_every: Annotated[_Reads | None, typer.Option(help=_READ, show_default=False)] = None,
+    read_every: Annotated[Reads | None, typer.Option(help=_READ, show_default=False)] = None,
     batch: Annotated[
         int | None, typer.Option(help="Images per batch for --read-every batch. [default: 256]", show_default=False)
     ] = None,

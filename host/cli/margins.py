@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from host.cli.options import MODEL
+
 if TYPE_CHECKING:
     from host.margins import MarginReport
 
-_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
 _OUT = "Write margins.parquet (one row per image) and margins.json into this folder."
 _CERTIFY = "Flips anywhere in the network that are tried for (binarized chains only); 0 leaves certificates out."
 
 
 def margins(
-    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
+    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
     data: Annotated[str | None, typer.Option(help="As in weakcell predict.", show_default=False)] = None,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
     certify: Annotated[int, typer.Option(min=0, help=_CERTIFY)] = 0,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from host.cli.options import MODEL
+
 if TYPE_CHECKING:
     from host.campaign.optimize import Optimum, Screened
 
-_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
 _DATA = "digits, fashion-mnist, or an .npz with x and y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… . [default: sram-14nm]"
 _SWEEP = "Candidates: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: 26 values over the law's range]"
@@ -18,7 +19,7 @@ _DROP = "Accuracy that a die may lose, as 1% or 0.01."
 
 
 def optimize(
-    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
+    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
     data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
     memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = "sram-14nm",
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from host.cli.options import DATA, MODEL, PLACE, Reads
 
 if TYPE_CHECKING:
     from host.forecast import Predicted
 
-_Reads = Literal["load", "batch", "image", "access"]
-_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
-_DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… with independent cells. [default: sram-14nm]"
-_PLACE = "Put a layer or tensor, or bits of it, elsewhere, as in conv1@7=uniform:ber=0. Repeatable."
 _SWEEP = "Move one condition, as in ber=0:0.15:0.01. [default: v_over_vmin=0.75:1.0:0.025]"
 _SAMPLES = "Draws per image. [default: 10,000 over the number of images, at least 2]"
 _CHECK = "Run so many trials per point too, and compare."
@@ -24,12 +22,12 @@ _OUT = "Write prediction.parquet, prediction.csv, prediction.json and the figure
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
-    data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
+    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
+    data: Annotated[str | None, typer.Option(help=DATA, show_default=False)] = None,
     memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
-    place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=_PLACE, show_default=False)] = None,
+    place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=PLACE, show_default=False)] = None,
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
-    read_every: Annotated[_Reads, typer.Option(help=_READ)] = "load",
+    read_every: Annotated[Reads, typer.Option(help=_READ)] = "load",
     samples: Annotated[int | None, typer.Option(min=2, help=_SAMPLES, show_default=False)] = None,
     check_trials: Annotated[int, typer.Option(min=0, help=_CHECK)] = 0,
     seed: Annotated[int, typer.Option(help="Names all draws.")] = 0,

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from host.cli.options import MODEL
+
 if TYPE_CHECKING:
     from host.ranking import Ranking
 
-_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
 _MEMORY = "The memory that each part lives in alone, all else being safe; independent cells."
 _BY = "Rank layers, bit positions, or the bits of each layer."
 _CHECK = "Inject faults too: so many trials per part, and the rank correlation."
 
 
 def rank(
-    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
+    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
     data: Annotated[str | None, typer.Option(help="As in weakcell predict.", show_default=False)] = None,
     memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY)] = "uniform:ber=0.01",
     by: Annotated[Literal["layer", "bit", "layer-bit"], typer.Option(help=_BY)] = "layer",

@@ -5,20 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from host.cli.options import DATA, MODEL, PLACE, Reads
 
 if TYPE_CHECKING:
     from host.study import Point, Prepared, Study
     from host.validation.curve import Curve
     from host.validation.run import Validation
 
-_Reads = Literal["load", "batch", "image", "access"]
-_MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
-_DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME, NAME:key=value,… or recording:PATH. [default: uniform:ber=0.01]"
-_PLACE = "Put a layer or tensor, or bits of it, elsewhere, as in conv1@7=uniform:ber=0. Repeatable."
 _SWEEP = "Move one condition of the memory, as in ber=0.001:0.1:x2."
 _STRESS = "Run every image at the BERs that bring its own flips near its own bound (memories with a `ber`)."
 _PREDICT = "Predict the accuracy of every point, beside the measured one."
@@ -27,16 +25,16 @@ _OUT = "Write tallies, violations and curve (.parquet), validation.json and the 
 
 
 def validate(
-    model: Annotated[str, typer.Argument(help=_MODEL)] = "digits-bnn",
-    data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
+    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
+    data: Annotated[str | None, typer.Option(help=DATA, show_default=False)] = None,
     memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = "uniform:ber=0.01",
-    place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=_PLACE, show_default=False)] = None,
+    place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=PLACE, show_default=False)] = None,
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
     stress: Annotated[bool, typer.Option("--stress", help=_STRESS)] = False,
     trials: Annotated[int, typer.Option(min=1, help="Passes over the data per point.")] = 10,
     first_trial: Annotated[int, typer.Option(min=0, help="Number of the first trial: what a violation names.")] = 0,
     die: Annotated[int | None, typer.Option(help="Pin the die; without it, trial t runs on die t.", show_default=False)] = None,
-    read_every: Annotated[_Reads, typer.Option(help="When weights are read again.")] = "load",
+    read_every: Annotated[Reads, typer.Option(help="When weights are read again.")] = "load",
     batch: Annotated[int, typer.Option(min=1, help="Images per batch for --read-every batch.")] = 256,
     seed: Annotated[int, typer.Option(help="Names all dies and draws.")] = 0,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,

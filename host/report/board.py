@@ -11,26 +11,13 @@ import numpy as np
 
 from host.atomic import write_atomically
 from host.board.findings import Findings, Readbacks, Row, Series, maps
+from host.report.style import COLOURS, STYLE
 from memmodels.structure import Bank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#eaeef2",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "svg.hashsalt": "weakcell",
-    "svg.fonttype": "none",
-}
 _PIXELS = 512
 
 
@@ -38,7 +25,7 @@ def save_figure(findings: Findings, paths: Sequence[Path]) -> None:
     """Draw the figure into each path; equal findings give equal files."""
     import matplotlib as mpl
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = draw(findings)
         for path in paths:
             undated = {"Date": None} if path.suffix == ".svg" else {}
@@ -53,7 +40,7 @@ def draw(findings: Findings) -> Figure:
     figure = Figure(figsize=(9.6, 7.4), layout=ConstrainedLayoutEngine(rect=(0.0, 0.06, 1.0, 0.94)))
     (rates, image), (columns, rows) = figure.subplots(2, 2, height_ratios=[1.5, 1])
     for number, one in enumerate(findings.series):
-        _rates(rates, one, _COLOURS[number % len(_COLOURS)])
+        _rates(rates, one, COLOURS[number % len(COLOURS)])
     _dress_rates(rates)
     worst = max(findings.series, key=lambda one: int((one.highest > 0).sum()))
     _image(image, worst, findings.readbacks.bank)
@@ -144,7 +131,7 @@ def _shrunk(array: Any) -> Any:
 
 
 def _profile_of(axes: Axes, counts: Any, axis: str) -> None:
-    axes.plot(np.arange(len(counts)), counts, color=_COLOURS[0], linewidth=0.6)
+    axes.plot(np.arange(len(counts)), counts, color=COLOURS[0], linewidth=0.6)
     axes.set(title=f"weak cells by {axis}", xlabel=axis, ylabel="weak cells")
     axes.set_ylim(bottom=0)
 

@@ -9,9 +9,7 @@ from typing import Any
 import polars as pl
 
 from host.report.material import Material, clean_of, front_of, where
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c6bb1")
-"""Okabe and Ito's, which people with any colour vision tell apart; markers and dashes tell the rest."""
+from host.report.style import COLOURS
 
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 _DASHES = ("solid", "dash", "dot", "dashdot")

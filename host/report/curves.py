@@ -15,25 +15,13 @@ import numpy as np
 
 from host.atomic import write_atomically
 from host.report import held_out
+from host.report.style import COLOURS, STYLE
 from memmodels.technologies.support import phi, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#eaeef2",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 7.5,
-    "svg.hashsalt": "weakcell",
-}
 
 Points = Iterable[tuple[float, float]]
 Law = Callable[[float], float]
@@ -45,7 +33,7 @@ def write_curves(out_dir: Path) -> list[Path]:
 
     out_dir.mkdir(parents=True, exist_ok=True)
     written = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for name, draw in PICTURES.items():
             path, figure = out_dir / f"{name}.png", draw()
             write_atomically(path, lambda place, figure=figure: figure.savefig(place, dpi=150))  # type: ignore[misc]
@@ -92,8 +80,8 @@ def _clusters(axes: Axes) -> None:
     for share, style in ((COLUMN_SHARE, "-"), (0.0, ":")):
         drawn = [column_statistics(rate, share, 1024) for rate in rates]
         label = f"law, share {share}" if share else "independent cells"
-        axes.plot(volts, [7120 * faulty for faulty, _ in drawn], style, color=_COLOURS[0], linewidth=1.3, label=label)
-        axes.plot(volts, [fano for _, fano in drawn], style, color=_COLOURS[1], linewidth=1.3)
+        axes.plot(volts, [7120 * faulty for faulty, _ in drawn], style, color=COLOURS[0], linewidth=1.3, label=label)
+        axes.plot(volts, [fano for _, fano in drawn], style, color=COLOURS[1], linewidth=1.3)
     _dress(axes, "Clustering, KC705 board B", "VCCBRAM (V)", "columns, Fano factor")
 
 
@@ -172,7 +160,7 @@ def rram() -> Figure:
         g = np.linspace(0.0, 40.0, 101)
         # two days lie on one day almost everywhere: a broad band below keeps both in sight
         broad, below = (1.3, 3.0) if time < 86400 else (4.5, 1.0) if time == 86400 else (1.3, 2.0)
-        width.plot(g, [law.sigma(x, time) for x in g], color=_COLOURS[number], linewidth=broad, zorder=below, label=label)
+        width.plot(g, [law.sigma(x, time) for x in g], color=COLOURS[number], linewidth=broad, zorder=below, label=label)
         for cell, style in (("1T1R", "-"), ("2T2R", "--")):
             rate = lambda x, t=time, c=cell: _levels_rate(law.RRAM, g_high=x, time=t, cell=c)  # noqa: E731
             said = None if cell == "2T2R" and number else f"{label} {cell}" if number == 0 else label
@@ -193,7 +181,7 @@ def rram() -> Figure:
             colour = number * 2 + (way == "down")
             shown = [point for point in points if point[1] > 1e-9]
             _points(levels, shown, colour, f"{bits} bits {way}", marker, _table_law(found))
-            levels.plot([at for at, _ in points], [p or math.nan for p in found], color=_COLOURS[colour], linewidth=1.0)
+            levels.plot([at for at, _ in points], [p or math.nan for p in found], color=COLOURS[colour], linewidth=1.0)
     _dress(levels, "NVMExplorer levels (below 1e-9: 1e-19 and less)", "level", "P(read as neighbour)", 1e-9)
     return figure
 
@@ -214,7 +202,7 @@ def sttram() -> Figure:
     times = np.logspace(0, 10, 201)
     for number, delta in enumerate((30, 40, 50, 60)):
         rates = [law.retention(law.STTRAM.resolve({"time": float(t), "delta": delta})).p01 for t in times]
-        keep.plot(times, rates, color=_COLOURS[number], linewidth=1.4, label=f"D = {delta}")
+        keep.plot(times, rates, color=COLOURS[number], linewidth=1.4, label=f"D = {delta}")
         _line(disturb, 0.0, 0.9, lambda i, d=delta: _disturbed(i, d), number, f"D = {delta}")  # type: ignore[misc]
     keep.axvline(3.156e8, color="#8c959f", linewidth=1, linestyle=":", label="10 years")
     keep.set_xscale("log")
@@ -245,7 +233,7 @@ def fefet() -> Figure:
         up = getattr(law.terms(conditions)[0], "up", ())
         shown = [point for point in points if point[1] > 0]
         _points(levels, shown, number, f"{bits} bits, up", law=_table_law(up))
-        levels.plot([at for at, _ in points[:-1]], up[:-1], color=_COLOURS[number], linewidth=1.2, label="law")
+        levels.plot([at for at, _ in points[:-1]], up[:-1], color=COLOURS[number], linewidth=1.2, label="law")
     _dress(levels, "Levels without verify", "level", "P(read one level up)", 5e-3, 0.2)
     return figure
 
@@ -300,7 +288,7 @@ def _points(
     known = list(points)
     x, y = zip(*known, strict=True)
     label = label if law is None else f"{label}, {_missed(known, law, ends)}"
-    axes.plot(x, y, linestyle="", marker=marker, markersize=4.5, color=_COLOURS[colour], label=label)
+    axes.plot(x, y, linestyle="", marker=marker, markersize=4.5, color=COLOURS[colour], label=label)
 
 
 def _line(
@@ -316,7 +304,7 @@ def _line(
 ) -> None:
     x = np.linspace(low, high, 241)
     y = [law(float(value)) or math.nan for value in x]
-    axes.plot(x, y, style, color=_COLOURS[colour], linewidth=broad, zorder=below, label=label)
+    axes.plot(x, y, style, color=COLOURS[colour], linewidth=broad, zorder=below, label=label)
 
 
 def _ticks(axes: Axes, values: tuple[float, ...]) -> None:

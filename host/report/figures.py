@@ -10,27 +10,27 @@ import numpy as np
 
 from host.atomic import write_atomically
 from host.report.caption import caption_of, title_of
+from host.report.style import BLUE, GREY, INK, ORANGE
 from host.results import StudyResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _INK, _GREY = "#0072B2", "#D55E00", "#24292f", "#8c959f"
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "text.color": _INK,
-    "axes.edgecolor": _GREY,
-    "axes.labelcolor": _INK,
+    "text.color": INK,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#eaeef2",
     "grid.linewidth": 0.8,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "svg.hashsalt": "weakcell",
     "svg.fonttype": "none",
 }
@@ -76,13 +76,13 @@ def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     clean = result.prepared.questions.clean_accuracy
     clean_percent = 100.0 if clean is None else 100 * clean
     label = f"clean network {clean_percent:.1f} %" if result.labelled else None
-    axes.axhline(clean_percent, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)
+    axes.axhline(clean_percent, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)
     if trials > 1:
-        axes.scatter(np.repeat(x, trials), scores, s=9, color=_BLUE, alpha=0.28, linewidths=0, label="single trials", zorder=2)
-        axes.fill_between(x, low, high, color=_BLUE, alpha=0.18, linewidth=0, label="95 % t-interval of the mean", zorder=1)
+        axes.scatter(np.repeat(x, trials), scores, s=9, color=BLUE, alpha=0.28, linewidths=0, label="single trials", zorder=2)
+        axes.fill_between(x, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95 % t-interval of the mean", zorder=1)
     if len(x) == 1 and trials > 1:
-        axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=_BLUE, capsize=4, fmt="none")
-    axes.plot(x, mean, color=_BLUE, linewidth=1.8, marker="o", markersize=4, label="mean" if trials > 1 else "one trial", zorder=3)
+        axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=BLUE, capsize=4, fmt="none")
+    axes.plot(x, mean, color=BLUE, linewidth=1.8, marker="o", markersize=4, label="mean" if trials > 1 else "one trial", zorder=3)
     axes.set_ylabel("accuracy (%)" if result.labelled else "unchanged predictions (%)")
     lowest = float(min(scores.min(), clean_percent))
     span = max(100 - lowest, 1.0)
@@ -95,7 +95,7 @@ def _energy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     summary = result.summary
     unit, basis = summary["energy_unit"][0], summary["energy_basis"][0]
     values = summary["energy"].to_numpy()
-    axes.plot(x, values, color=_ORANGE, linewidth=1.8, marker="s", markersize=3.5)
+    axes.plot(x, values, color=ORANGE, linewidth=1.8, marker="s", markersize=3.5)
     shown = "pJ per inference" if unit == "pJ" else f"× {unit.removeprefix('x ')}"
     axes.set_ylabel(f"energy\n{shown}")
     axes.text(0.985, 0.07, basis, transform=axes.transAxes, ha="right", fontsize=8, color="#57606a")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from host.atomic import write_atomically
-from host.report.charts import COLOURS, energy_label, swept_axis
+from host.report.charts import energy_label, swept_axis
 from host.report.material import Material, clean_of, front_of
+from host.report.style import COLOURS, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,19 +22,11 @@ _WIDTHS = {"one-column": 3.35, "two-column": 6.9}
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _DASHES = ("-", "--", ":", "-.")
 _STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
+    **STYLE,
     "font.size": 7.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#eaeef2",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
     "legend.fontsize": 6.5,
     "lines.linewidth": 1.2,
     "lines.markersize": 3,
-    "svg.hashsalt": "weakcell",
-    "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
 

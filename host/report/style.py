@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 BLUE, ORANGE, GREEN, INK, GREY = "#0072B2", "#D55E00", "#009E73", "#24292f", "#8c959f"
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#8c6bb1")
+"""Okabe and Ito's, which people with any colour vision tell apart; markers and dashes tell the rest."""
+
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,

@@ -21,6 +21,7 @@ import polars as pl
 
 from emulator import t_interval
 from host.atomic import write_atomically
+from host.report.style import COLOURS, GREY
 from host.train.findings import RESULTS, Gain, Group, correlation, gain, load_groups
 from host.train.grid import collect
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parent / "README.md"
 PICTURES = Path(__file__).parents[2] / ".github"
 _RATES = {"fashion-mnist": (0.0, 0.01, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar-10": (0.0, 0.01, 0.02, 0.03, 0.04, 0.06)}
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c959f")
+_COLOURS = (*COLOURS[:6], "#000000", GREY)
 
 
 def tasks(groups: Sequence[Group]) -> dict[tuple[str, str, float, int], list[Group]]:

@@ -1,0 +1,10 @@
+"""What options of several commands say."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Reads = Literal["load", "batch", "image", "access"]
+MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
+DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
+PLACE = "Put a layer or tensor, or bits of it, elsewhere, as in conv1@7=uniform:ber=0. Repeatable."
