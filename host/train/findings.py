@@ -18,6 +18,7 @@ from host.train.losses import LossSpec
 
 Floats = npt.NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results"
+VALIDATION = RESULTS / "validation"
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class Setting:
     loss: str
     flips: str | None
     gradient: str
+    tolerance: str | None
     epochs: int
     largest: float
 
     @property
     def label(self) -> str:
-        """The loss, its margin in logits and as share of the largest output, and the errors it was trained with."""
+        """The loss, its margin in logits and as share of the largest output, and what else it was trained with."""
         spec = LossSpec.parse(self.loss)
         words = [spec.name.upper()]
         if spec.margin is not None:
@@ -42,10 +44,17 @@ class Setting:
             words.append(f"{name} = {share * self.largest:.4g} ({100 * share:.3g} %)")
         if spec.scale != 1:
             words.append("on logits/√K")
+        if self.tolerance is not None:
+            words.append("+ neurons λ = {}, δ = {}".format(*self.tolerance.split(",")))
         if self.flips is not None:
             rate = self.flips.rpartition("=")[2]
             words.append(f"+ flips {100 * float(rate):g} %" + (", plain" if self.gradient == "plain" else ""))
         return " ".join(words)
+
+    @property
+    def plain_cel(self) -> bool:
+        """Whether it is a baseline: cross entropy and nothing else, on whatever scale."""
+        return self.loss.startswith("cel") and self.flips is None and self.tolerance is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +86,18 @@ class Group:
         return float(self.points[below[0]]) if below.size else math.inf
 
 
+def read_table(path: Path) -> pl.DataFrame:
+    """One of the two files; ids are text even where all are digits."""
+    return pl.read_csv(path, schema_overrides={"id": pl.String})
+
+
 def load_groups(folder: Path = RESULTS) -> list[Group]:
     """All groups of the stored runs: tasks in the order of the file, in each CEL before MHL before MCEL, flips last."""
-    runs, curves = pl.read_csv(folder / "runs.csv"), pl.read_csv(folder / "curves.csv")
+    runs, curves = read_table(folder / "runs.csv"), read_table(folder / "curves.csv")
     by_setting: dict[Setting, list[dict[str, object]]] = {}
     for row in runs.iter_rows(named=True):
         task = (row["data"], row["network"], float(row["width"]), row["bits"])
-        setting = Setting(task, row["loss"], row["flips"], row["gradient"], row["epochs"], row["largest_output"])
+        setting = Setting(task, row["loss"], row["flips"], row["gradient"], row["tolerance"], row["epochs"], row["largest_output"])
         by_setting.setdefault(setting, []).append(row)
     mean = curves.group_by("id", "value").agg(pl.col("accuracy").mean()).sort("value")
     groups = []
@@ -98,9 +112,10 @@ def load_groups(folder: Path = RESULTS) -> list[Group]:
     return sorted(groups, key=lambda group: (tasks.index(group.setting.task), *_rank(group.setting)))
 
 
-def _rank(setting: Setting) -> tuple[bool, int, float, str]:
+def _rank(setting: Setting) -> tuple[bool, int, float, str, str]:
     spec = LossSpec.parse(setting.loss)
-    return setting.flips is not None, ("cel", "mhl", "mcel").index(spec.name), -spec.scale, setting.gradient
+    name = ("cel", "mhl", "mcel").index(spec.name)
+    return setting.flips is not None, name, -spec.scale, setting.gradient, setting.tolerance or ""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def record_of(
     }
 
 
-_COLUMNS = ("data", "network", "width", "bits", "loss", "flips", "gradient", "epochs", "images", "seed")
+_COLUMNS = ("data", "network", "width", "bits", "loss", "flips", "gradient", "tolerance", "epochs", "images", "seed")
 _FACTS = ("judged_on", "validation_accuracy", "test_accuracy", "largest_output", "margin", "margin_share", "output_flips",
           "neuron_flips_share", "train_seconds", "train_core_seconds", "judge_seconds")  # fmt: skip
 
@@ -114,9 +114,10 @@ def collect(folder: Path, names: Sequence[str] | None = None, into: Path | None 
         if not (folder / f"{name}.json").is_file():
             continue
         record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        rows.append(
-            {"id": name[-8:], "name": name, **{key: record["run"][key] for key in _COLUMNS}, **{key: record[key] for key in _FACTS}}
-        )
+        settings = {key: record["run"][key] for key in _COLUMNS}
+        if settings["tolerance"] is not None:
+            settings["tolerance"] = ",".join(f"{value:g}" for value in settings["tolerance"])
+        rows.append({"id": name[-8:], "name": name, **settings, **{key: record[key] for key in _FACTS}})
         curve = pl.read_csv(folder / f"{name}.csv")
         curves.append(curve.select(pl.lit(name[-8:]).alias("id"), "value", "trial", pl.col("accuracy").round(6)))
     runs = pl.DataFrame(rows, infer_schema_length=None)
@@ -128,6 +129,6 @@ def collect(folder: Path, names: Sequence[str] | None = None, into: Path | None 
 
 def accuracies_at(folder: Path, points: Sequence[float]) -> pl.DataFrame:
     """Mean accuracy over trials of every run at each of the points that its sweep holds: `id` and a column per point."""
-    curves = pl.read_csv(folder / "curves.csv")
+    curves = pl.read_csv(folder / "curves.csv", schema_overrides={"id": pl.String})
     columns = [pl.col("accuracy").filter((pl.col("value") - point).abs() < 1e-9).mean().alias(f"{point:g}") for point in points]
     return curves.group_by("id", maintain_order=True).agg(columns)

@@ -1,8 +1,8 @@
 """`python -m host.train.page`: the tables of host/train/README.md and its figures, from the stored runs.
 
 Tables stand between `<!-- table: NAME -->` and `<!-- end -->`; everything else in the page is written by hand. `--collect DIR`
-first takes the finished runs of a folder of `weakcell train` into `results/`. `--check` changes nothing and says whether the tables
-are up to date.
+first takes the finished runs of a folder of `weakcell train` into `results/`, those judged on the validation part into
+`results/validation/`, beside the runs that are there. `--check` changes nothing and says whether the tables are up to date.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +24,7 @@ import polars as pl
 from emulator import t_interval
 from host.atomic import write_atomically
 from host.report.style import COLOURS, GREY
-from host.train.findings import RESULTS, Gain, Group, correlation, gain, load_groups
+from host.train.findings import RESULTS, VALIDATION, Gain, Group, correlation, gain, load_groups, read_table
 from host.train.grid import collect
 
 if TYPE_CHECKING:
@@ -104,9 +106,9 @@ def gain_table(groups: Sequence[Group]) -> str:
     """Percentage points over each CEL trained without flips, seed by seed, with the interval over seeds."""
     rows = []
     for task, members in tasks(groups).items():
-        bases = [group for group in members if group.setting.loss.startswith("cel") and group.setting.flips is None]
+        bases = [group for group in members if group.setting.plain_cel]
         for base, group in product(bases, members):
-            if group.setting.loss.startswith("cel") and group.setting.flips is None:
+            if group.setting.plain_cel:
                 continue
             gains = [gain(group, base, rate) for rate in (0.0, 0.01, 0.05, 0.1, None)]
             if gains[0].seeds:
@@ -132,15 +134,14 @@ def correlation_table(groups: Sequence[Group]) -> str:
 
 
 def selection_table(groups: Sequence[Group]) -> str:
-    """The trials on held-out training images that b, m and scale were chosen by: the highest mean over their rates."""
-    trials = pl.read_csv(RESULTS / "selection.csv")
-    rates = [name for name in trials.columns if name[0].isdigit()]
+    """The trials on held-out training images that choices were made by: the highest mean over these rates."""
+    rates = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
     rows = []
-    for row in trials.iter_rows(named=True):
-        kind, mean = "BNN" if row["bits"] == 1 else f"{row['bits']}-bit QNN", sum(row[rate] for rate in rates) / len(rates)
-        cells = [f"{100 * row[rate]:.1f}" for rate in rates]
-        rows.append((kind, f"`{row['loss']}`", *cells, f"{100 * mean:.1f}", f"{row['margin']:.4g}"))
-    return markdown(("FCNN", "loss", *(f"{100 * float(rate):g} %" for rate in rates), "mean", "MLM"), rows)
+    for group in load_groups(VALIDATION):
+        found = [float(group.at(rate).mean()) for rate in rates]
+        cells = [f"{100 * accuracy:.1f}" for accuracy in (*found, sum(found) / len(found))]
+        rows.append((title(group.setting.task), group.setting.label, *cells, f"{group.mean('margin'):.4g}"))
+    return markdown(("network", "loss", *(f"{100 * rate:g} %" for rate in rates), "mean", "MLM"), rows)
 
 
 TABLES: dict[str, Callable[[Sequence[Group]], str]] = {
@@ -154,7 +155,7 @@ TABLES: dict[str, Callable[[Sequence[Group]], str]] = {
 
 
 def _base(members: Sequence[Group]) -> Group | None:
-    return next((group for group in members if group.setting.loss == "cel" and group.setting.flips is None), None)
+    return next((group for group in members if group.setting.loss == "cel" and group.setting.plain_cel), None)
 
 
 def _spread(values: np.ndarray) -> str:
@@ -230,6 +231,23 @@ def write_figures(groups: Sequence[Group]) -> None:
             write_atomically(PICTURES / picture(task), save)
 
 
+def take(folder: Path) -> None:
+    """Store the finished runs of `folder` beside those stored before; a run of the same identity replaces its former self."""
+    with TemporaryDirectory() as scratch:
+        runs = collect(folder, into=Path(scratch))
+        curves = read_table(Path(scratch) / "curves.csv") if runs.height else pl.DataFrame()
+    for part, place in (("test", RESULTS), ("validation", VALIDATION)):
+        taken = runs.filter(pl.col("judged_on") == part) if runs.height else runs
+        if not taken.height:
+            continue
+        ids = taken["id"].implode()
+        place.mkdir(parents=True, exist_ok=True)
+        for name, new in (("runs.csv", taken), ("curves.csv", curves.filter(pl.col("id").is_in(ids)))):
+            stored = read_table(place / name).filter(~pl.col("id").is_in(ids)) if (place / name).is_file() else new.clear()
+            both = pl.concat([stored, new], how="diagonal_relaxed")
+            write_atomically(place / name, partial(both.write_csv, float_precision=6))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Collect if asked to, then write; with --check 1 if the page is not what the runs say."""
     parser = argparse.ArgumentParser(prog="python -m host.train.page", description="Tables and figures from the stored runs.")
@@ -237,8 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if the tables are out of date")
     options = parser.parse_args(arguments)
     if options.collect is not None:
-        RESULTS.mkdir(exist_ok=True)
-        collect(options.collect, into=RESULTS)
+        take(options.collect)
     groups = load_groups()
     page = PAGE.read_text(encoding="utf-8")
     made = filled(page, groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import polars as pl
 import pytest
 from scipy.stats import t
 
-from host.train import page
+from host.train import grid, page
 from host.train.findings import Correlation, Group, correlation, gain, load_groups
+from host.train.settings import run_of
 
 RATES = np.round(np.arange(0, 0.351, 0.01), 3)
 
@@ -31,6 +33,7 @@ def stored(tmp_path: Path) -> Path:
                 {
                     "id": name, "name": f"run_{name}", "data": "fashion-mnist", "network": "fcnn", "width": 1.0, "bits": 1,
                     "loss": loss, "flips": flips, "gradient": "straight-through", "epochs": 4, "images": None, "seed": seed,
+                    "tolerance": None,
                     "judged_on": "test", "validation_accuracy": 0.9, "test_accuracy": 0.9, "largest_output": 2048.0,
                     "margin": 1000 * fall, "margin_share": fall, "output_flips": 500 * fall,
                     "neuron_flips_share": fall / 10 + seed / 1000,
@@ -118,3 +121,25 @@ def test_the_page_is_what_the_stored_runs_say() -> None:
         name = page.picture(members[0].setting.task)
         assert name in text
         assert (page.PICTURES / name).is_file()
+
+
+def test_taking_a_folder_twice_changes_nothing_and_keeps_what_was_there(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    for part, seed in (("test", 1), ("validation", 2)):
+        run = run_of({"loss": "mhl:b=64", "seed": seed, "tolerance": (0.01, 64)})
+        verdict = dict.fromkeys(grid._FACTS, 0.5) | {"judged_on": part}
+        (trained / f"{run.name}.json").write_text(json.dumps({"name": run.name, "run": json.loads(run.identity), **verdict}))
+        pl.DataFrame({"value": RATES, "trial": 0, "accuracy": 0.8}).write_csv(trained / f"{run.name}.csv")
+    monkeypatch.setattr(page, "RESULTS", stored)
+    monkeypatch.setattr(page, "VALIDATION", stored / "validation")
+    page.take(trained)
+    once = {path: path.read_bytes() for path in stored.rglob("*.csv")}
+    page.take(trained)
+    assert {path: path.read_bytes() for path in stored.rglob("*.csv")} == once
+    groups = load_groups(stored)
+    assert [len(group.seeds) for group in groups] == [3, 1, 3, 1]
+    assert groups[1].setting.label == "MHL b = 64 (1.28e+04 %) + neurons λ = 0.01, δ = 64"
+    assert [group.seeds for group in load_groups(stored / "validation")] == [(2,)]
