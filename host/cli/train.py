@@ -52,6 +52,7 @@ def train(
     data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="Torch's and the judge's; training depends on it.")] = 2,
+    qonnx: Annotated[bool, typer.Option("--qonnx", help="Write each network as NAME.qonnx.onnx too, for FINN or hls4ml.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the settings, list the runs and leave.")] = False,
 ) -> None:
     """Train networks that tolerate bit errors, export them to ONNX, and judge them on the emulator.
@@ -82,12 +83,12 @@ def train(
         for run in runs:
             typer.echo(run.name)
         return
-    _train(runs, out, sweep, memory, trials, part, data_dir, device, threads, resume)
+    _train(runs, out, sweep, memory, trials, part, data_dir, device, threads, resume, qonnx)
 
 
 def _train(
     runs: list[Any], out: Path, sweep: str | None, memory: str, trials: int, part: str, data_dir: Path | None, device: str,
-    threads: int, resume: bool,
+    threads: int, resume: bool, qonnx: bool,
 ) -> None:  # fmt: skip
     import torch
 
@@ -103,8 +104,9 @@ def _train(
     torch.set_num_threads(threads)
     exam = Exam(sweep or SWEEPS.get(runs[0].data, SWEEP), memory, trials)
     table = train_all(
-        runs, out, lambda name: load(name, data_dir), exam, part, resume=resume, device=device, threads=threads, tell=note
-    )
+        runs, out, lambda name: load(name, data_dir), exam, part,
+        resume=resume, device=device, threads=threads, qonnx=qonnx, tell=note,
+    )  # fmt: skip
     _show(table, out, parse_sweep(exam.sweep).values)
 
 

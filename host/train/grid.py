@@ -1,7 +1,7 @@
 """Many runs in one folder: each trained, exported and judged; what is finished is not done again; one table at the end.
 
 NAME.onnx   the network            NAME.json   settings, epochs, margins, seconds        NAME.csv   accuracy per point and trial
-NAME.checkpoint                    while it trains
+NAME.qonnx.onnx                    if asked for         NAME.checkpoint   while it trains
 runs.csv    a row per run          curves.csv  all runs' points
 """
 
@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from host.atomic import write_atomically
 from host.train.datasets import Dataset
 from host.train.judge import Exam, Verdict, judge
 from host.train.make import make
+from host.train.qonnx import to_qonnx
 from host.train.settings import Run
 from memmodels.errors import OutputError
 
@@ -37,11 +39,13 @@ def train_all(
     resume: bool,
     device: str = "cpu",
     threads: int | None = None,
+    qonnx: bool = False,
     tell: Tell = lambda text: None,
 ) -> pl.DataFrame:
     """Do what is not done yet, and return the table of all runs; OutputError if `folder` holds runs and `resume` is False.
 
     part: which images judge, `validation` for choices or `test` for the end. load: data set by name; each is read once.
+    qonnx: write every network in QONNX too, those that were finished before as well.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not resume and (any(folder.glob("*.json")) or any(folder.glob("*.checkpoint"))):
@@ -50,11 +54,13 @@ def train_all(
         )
     sets: dict[str, Dataset] = {}
     for number, run in enumerate(runs, 1):
-        if (folder / f"{run.name}.json").is_file():
-            continue
-        data = sets.get(run.data) or sets.setdefault(run.data, load(run.data))
-        tell(f"{number} of {len(runs)}: {run.name}")
-        _one(run, folder, data, exam, part, device, threads)
+        if not (folder / f"{run.name}.json").is_file():
+            data = sets.get(run.data) or sets.setdefault(run.data, load(run.data))
+            tell(f"{number} of {len(runs)}: {run.name}")
+            _one(run, folder, data, exam, part, device, threads)
+        if qonnx:
+            written = to_qonnx(onnx.load(folder / f"{run.name}.onnx"), run.bits)
+            write_atomically(folder / f"{run.name}.qonnx.onnx", partial(onnx.save, written))
     return collect(folder, [run.name for run in runs])
 
 

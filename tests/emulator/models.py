@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 Array = np.ndarray
@@ -129,3 +132,23 @@ def quantized(proto: onnx.ModelProto, images: Array, operators: bool = False, **
         onnx.save(proto, source)
         quantization.quantize_static(source, target, Reader(), quant_format=form, **options)
         return onnx.load(target)
+
+
+@contextlib.contextmanager
+def quietly() -> Any:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def qonnx_values(proto: onnx.ModelProto, x: Array) -> dict[str, Array]:
+    """Every tensor, as the qonnx package computes it."""
+    wrapper = pytest.importorskip("qonnx.core.modelwrapper", reason="qonnx is not installed")
+    from qonnx.core.onnx_exec import execute_onnx
+    from qonnx.transformation.infer_shapes import InferShapes
+
+    proto.ir_version = min(proto.ir_version, 10)
+    with quietly(), mock.patch.object(onnx, "IR_VERSION", 10):  # qonnx writes models of one node for onnxruntime
+        wrapped = wrapper.ModelWrapper(proto).transform(InferShapes())
+        values: dict[str, Array] = execute_onnx(wrapped, {proto.graph.input[0].name: x}, return_full_exec_context=True)
+    return values

@@ -5,13 +5,9 @@ Each layer is fed the reference's own integers: onnxruntime's, of the model as w
 
 from __future__ import annotations
 
-import contextlib
-import io
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import onnx
@@ -24,7 +20,7 @@ from emulator.importer import load
 from emulator.network import AffineRequantize, Convolution, DynamicQuantize, FloatOperator, Network
 from emulator.plan import compile_plan
 from emulator.run import infer
-from tests.emulator.models import Array, exported, model, node, run, with_codes_out
+from tests.emulator.models import Array, exported, model, node, qonnx_values, quietly, run, with_codes_out
 from tests.emulator.reference import evaluate, layer_outputs
 
 F = np.float32
@@ -56,13 +52,6 @@ def lsb_apart(proto: onnx.ModelProto, network: Network, x: Array) -> tuple[int, 
         assert apart.max(initial=0) <= 1, key
         wrong, total = wrong + int((apart > 0).sum()), total + apart.size
     return wrong, total
-
-
-@contextlib.contextmanager
-def quietly() -> Any:
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
 
 
 # ── Brevitas ────────────────────────────────────────────────────────────────────────────────────────
@@ -138,19 +127,6 @@ def test_brevitas_qonnx(weights: int, activations: int, tmp_path: Path) -> None:
 
 
 # ── QONNX ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def qonnx_values(proto: onnx.ModelProto, x: Array) -> dict[str, Array]:
-    """Every tensor, as the qonnx package computes it."""
-    wrapper = pytest.importorskip("qonnx.core.modelwrapper", reason="qonnx is not installed")
-    from qonnx.core.onnx_exec import execute_onnx
-    from qonnx.transformation.infer_shapes import InferShapes
-
-    proto.ir_version = min(proto.ir_version, 10)
-    with quietly(), mock.patch.object(onnx, "IR_VERSION", 10):  # qonnx writes models of one node for onnxruntime
-        wrapped = wrapper.ModelWrapper(proto).transform(InferShapes())
-        values: dict[str, Array] = execute_onnx(wrapped, {proto.graph.input[0].name: x}, return_full_exec_context=True)
-    return values
 
 
 def qonnx_apart(proto: onnx.ModelProto, network: Network, x: Array) -> tuple[int, int]:

@@ -24,9 +24,11 @@ from host.train.layers import Levels, StoredLinear, grid
 from host.train.losses import CrossEntropy
 from host.train.make import make
 from host.train.networks import ARCHITECTURES, fcnn
+from host.train.qonnx import to_qonnx
 from host.train.settings import Run, read_settings, run_of, runs_of
 from host.train.tolerance import neurons_with_thresholds
 from memmodels.errors import InputError, ModelError, OutputError, UsageError
+from tests.emulator.models import qonnx_values
 
 TINY = {"data": "digits", "width": 0.01, "batch": 64, "epochs": 1}
 EXAM = Exam("ber=0,0.1,0.5", trials=2, batch=100, margin_images=50)
@@ -80,6 +82,22 @@ def test_every_architecture_computes_the_same_in_torch_onnxruntime_and_engine(na
     outputs = emulator.infer(emulator.compile_plan(deployed), {deployed.inputs[0]: pixels})
     assert np.array_equal(next(iter(outputs.values())), reference)
     assert {tensor.encoding.bits for tensor in deployed.weights} == {bits}
+
+
+@pytest.mark.parametrize(("name", "bits"), [("fcnn", 1), ("vgg3", 1), ("vgg3", 2), ("fcnn", 4), ("resnet18", 4), ("vgg3", 8)])
+def test_qonnx_is_the_same_network_to_the_engine_and_to_the_qonnx_package(name: str, bits: int) -> None:
+    loop.seed(5)
+    network = ARCHITECTURES[name]((1, 12, 12), 10, bits, 0.07)
+    pixels = seen(network, (1, 12, 12))
+    export.settle_thresholds(network)
+    model = export.pack(export.to_onnx(network, (1, 12, 12)), bits)
+    written = to_qonnx(model, bits)
+    plain, other = emulator.load(model), emulator.load(written)
+    assert [tensor.encoding for tensor in other.weights] == [tensor.encoding for tensor in plain.weights]
+    expected = emulator.infer(emulator.compile_plan(plain), {"input": pixels})["logits"]
+    assert np.array_equal(emulator.infer(emulator.compile_plan(other), {"input": pixels})["logits"], expected)
+    written.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2  # the package runs fixed shapes
+    assert np.array_equal(qonnx_values(written, pixels.astype(np.float32)[:2])["logits"], expected[:2])
 
 
 def test_weights_are_stored_as_narrow_codes() -> None:
