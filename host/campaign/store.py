@@ -22,6 +22,8 @@ from memmodels.errors import InputError, OutputError
 VERSION = 1
 FILE = "runs.sqlite"
 
+_MOST = (1 << 63) - 1
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cells (
     id INTEGER PRIMARY KEY,
@@ -121,12 +123,13 @@ class Store:
         (found,) = self.db.execute("SELECT count(*) FROM runs WHERE cell = ? AND trial < ?", (cell, trials)).fetchone()
         return int(found)
 
-    def scores(self, cell: int, trials: int) -> list[float]:
-        """Accuracy (without labels: share of unchanged predictions) of the first `trials` trials that are there, in order."""
+    def scores(self, cell: int, trials: int | None = None) -> dict[int, float]:
+        """Accuracy (without labels: share of unchanged predictions) by trial, in order; at most of the first `trials` trials."""
         rows = self.db.execute(
-            "SELECT coalesce(accuracy, 1.0 - changed) FROM runs WHERE cell = ? AND trial < ? ORDER BY trial", (cell, trials)
+            "SELECT trial, coalesce(accuracy, 1.0 - changed) FROM runs WHERE cell = ? AND trial < ? ORDER BY trial",
+            (cell, _MOST if trials is None else trials),
         )
-        return [score for (score,) in rows]
+        return dict(rows.fetchall())
 
     def cells(self) -> Iterator[CellRecord]:
         """The campaign's cells in its order."""
@@ -140,7 +143,7 @@ class Store:
         """The runs of a cell by trial, at most the first `trials` trials."""
         rows = self.db.execute(
             "SELECT trial, die, accuracy, changed, bits_read, flips FROM runs WHERE cell = ? AND trial < ? ORDER BY trial",
-            (cell, (1 << 63) - 1 if trials is None else trials),
+            (cell, _MOST if trials is None else trials),
         )
         for trial, die, accuracy, changed, bits, flips in rows:
             yield RunRecord(trial, die, accuracy, changed, bits, tuple(json.loads(flips)))

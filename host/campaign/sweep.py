@@ -43,7 +43,8 @@ def sweep(
     first = campaign.trials if campaign.half_width is None else min(FIRST_STAGE, campaign.trials)
     work.make([first] * len(campaign.cells))
     if campaign.half_width is not None:
-        needed = [trials_needed(store.scores(number, first), campaign.half_width, campaign.trials) for number in numbers]
+        scores = (list(store.scores(number, first).values()) for number in numbers)
+        needed = [trials_needed(found, campaign.half_width, campaign.trials) for found in scores]
         work.make(needed)
         with store.db:  # one transaction for all
             store.db.executemany(

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from host.atomic import write_atomically
 from host.campaign.stopping import stein_interval
 from host.campaign.store import CellRecord, Store, run_id
-from host.folder import versions
 from host.results import COLUMNS, summary_of
 
 _HEAD: dict[str, Any] = {"row": pl.Int64, "run": pl.String, "study": pl.String}
@@ -113,30 +108,3 @@ class Tables:
                 if len(row) >= 4 and run_id(cell.sha256, run.trial).startswith(row):
                     named.append((cell, run.trial))
         return named[0] if len(named) == 1 else None
-
-
-def export(tables: Tables, folder: Path) -> list[Path]:
-    """Write results.parquet, results.csv, summary.csv and campaign.json; each of them whole or not at all. The paths."""
-    frame = tables.frame
-    jobs: dict[str, Callable[[Path], object]] = {
-        "results.parquet": frame.write_parquet,
-        "results.csv": frame.write_csv,
-        "summary.csv": tables.summary.write_csv,
-        "campaign.json": lambda place: place.write_text(_provenance(tables), encoding="utf-8"),
-    }
-    for name, write in jobs.items():
-        write_atomically(folder / name, write)
-    return [folder / name for name in jobs]
-
-
-def _provenance(tables: Tables) -> str:
-    """How it was asked and with which versions: nothing in it changes when the same campaign is run again by the same command."""
-    content = {
-        **tables.plan,
-        "file": tables.store.fact("file"),
-        "command": tables.store.fact("command"),
-        "versions": {"python": platform.python_version(), **versions()},
-        "machine": tables.store.fact("machine"),
-        "cells": [{"sha256": cell.sha256, "study": tables.label(cell), **cell.asked} for cell in tables.cells],
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

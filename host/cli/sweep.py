@@ -101,11 +101,13 @@ def _sweep(
     quiet: bool,
 ) -> None:
     from host.campaign.campaign import prepare_campaign
+    from host.campaign.differences import differences
+    from host.campaign.export import export
     from host.campaign.schema import read_campaign
     from host.campaign.store import open_store
     from host.campaign.sweep import missing
     from host.campaign.sweep import sweep as drive
-    from host.campaign.table import Tables, export
+    from host.campaign.table import Tables
     from host.cli.screen import emit, note
     from memmodels.errors import Interrupted, UsageError
 
@@ -135,6 +137,8 @@ def _sweep(
         if as_json:
             for row in tables.summary.iter_rows(named=True):
                 emit("point", **row)
+            for row in differences(tables).iter_rows(named=True):
+                emit("difference", **row)
             emit("done", made=made, rows=tables.frame.height, files=[str(file) for file in written])
         else:
             _show_summary(tables)
@@ -218,21 +222,29 @@ def _progress(as_json: bool, quiet: bool, campaign: Campaign) -> AbstractContext
 
 
 def _show_summary(tables: Tables) -> None:
+    import polars as pl
     from rich.table import Table
 
+    from host.campaign.differences import differences
     from host.cli.screen import show
     from host.cli.table import percent
 
+    found = differences(tables).filter(pl.col("between") == "points")
+    steps = {(row["study"], row["memory"]): row for row in found.iter_rows(named=True)}
     for (study,), part in tables.summary.group_by(["study"], maintain_order=True):
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), title=None)
-        for name in (part["sweep_key"][0] or "memory", "trials", part["score"][0], "95 % interval", "worst", "flip rate", "energy"):
+        for name in (part["sweep_key"][0] or "memory", "trials", part["score"][0], "95 % interval", "from above", "worst",
+                     "flip rate", "energy"):  # fmt: skip
             table.add_column(name, justify="right")
         for row in part.iter_rows(named=True):
             interval = "" if row["low"] is None else f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}"
             energy = "" if row["energy"] is None else f"{row['energy']:.4g} {row['energy_unit']}"
             where = row["memory"] if row["sweep_value"] is None else f"{row['sweep_value']:.6g}"
+            step = steps.get((study, row["memory"]))
+            change = "" if step is None else f"{100 * step['difference']:+.2f} ± {100 * step['half_width']:.2f}"
             table.add_row(
-                where, f"{row['trials']}", percent(row["mean"]), interval, percent(row["worst"]), f"{row['flip_rate']:.3g}", energy
-            )
+                where, f"{row['trials']}", percent(row["mean"]), interval, change, percent(row["worst"]), f"{row['flip_rate']:.3g}",
+                energy,
+            )  # fmt: skip
         show(f"[bold]{study}[/]")
         show(table)

@@ -5,7 +5,8 @@ python tests/benchmarks/campaign.py dask                         two Dask worker
 python tests/benchmarks/campaign.py kills [--kills 20]           workers, scheduler and driver killed at random: the same table?
 python tests/benchmarks/campaign.py factor DATA_DIR              a 20-point Fashion-MNIST sweep against the plain loop
 python tests/benchmarks/campaign.py coverage                     intervals after Stein's two stages, on normal and on real trials
-python tests/benchmarks/campaign.py optimize [DATA_DIR]          energy saved by technology, checked on 200 further dies
+
+`operating_points.py` is about what optimize finds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,22 +28,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from emulator.accuracy import run_trial, t_interval
-from host.bench import open_bench
+from emulator.accuracy import run_trial
 from host.campaign.campaign import Campaign, prepare_campaign
 from host.campaign.executors import Threads
-from host.campaign.optimize import Goal, default_values, nominal_of, search_for
-from host.campaign.optimize import optimize as find
+from host.campaign.export import export
 from host.campaign.schema import read_campaign
 from host.campaign.stopping import FIRST_STAGE, stein_interval, trials_needed
 from host.campaign.store import open_store
 from host.campaign.sweep import Step, sweep
-from host.campaign.table import Tables, export
+from host.campaign.table import Tables
 from host.campaign.tasks import perform
 from host.study import Study, prepare
 from host.sweep import parse_sweep
 from memmodels.catalogue import parse_spec
-from memmodels.errors import WeakcellError
 
 
 def campaign_of(text: str, folder: Path, data_dir: Path | None = None) -> Campaign:
@@ -231,89 +230,42 @@ def factor(data_dir: Path, images: int) -> None:
 
 
 def coverage() -> None:
-    """Shares of intervals that hold the mean, over 20,000 experiments each."""
-    rng, reps, half = np.random.default_rng(1), 20_000, 0.005
+    """Shares of intervals that hold the mean, for ± 0.5 points asked, over 20,000 experiments each."""
+    rng = np.random.default_rng(1)
     for spread in (0.002, 0.005, 0.01, 0.02, 0.04):
-        held = total = 0
-        for _ in range(reps // 4):
-            first = rng.normal(0.9, spread, FIRST_STAGE)
-            needed = trials_needed(first.tolist(), half, 10_000)
-            low, high = stein_interval(np.concatenate([first, rng.normal(0.9, spread, needed - FIRST_STAGE)]).tolist())
-            held, total = held + (low <= 0.9 <= high), total + needed
-        print(f"normal trials, standard deviation {100 * spread:g} points: {4 * held / reps:.4f} ({4 * total / reps:.0f} trials)")
+        held(f"normal, standard deviation {100 * spread:g} points", partial(rng.normal, 0.9, spread), 0.9)
+    for skewness in (0.5, 1.0, 1.5, 2.0):
+        shape = 4 / skewness**2
+        held(f"gamma of skewness {skewness:g}, standard deviation 1 point", partial(gamma, rng, shape), -0.01 * shape**0.5)
     for memory, at in (("sram-14nm", "v_over_vmin=0.8"), ("sram-14nm", "v_over_vmin=0.85"), ("uniform", "ber=0.1")):
-        key, _, value = at.partition("=")
-        study = Study(memory=parse_spec(memory), sweep=parse_sweep(at), trials=3000)
-        prepared = prepare(study)
+        prepared = prepare(Study(memory=parse_spec(memory), sweep=parse_sweep(at), trials=3000))
         point, questions = prepared.points[0], prepared.questions
         scores = np.array([run_trial(prepared.plan, point.placement, questions, trial=t).accuracy for t in range(3000)])
-        held = total = plain = 0
-        for _ in range(reps // 4):
-            first = rng.choice(scores, FIRST_STAGE)
-            needed = trials_needed(first.tolist(), half, 10_000)
-            trials = np.concatenate([first, rng.choice(scores, needed - FIRST_STAGE)]).tolist()
-            low, high = stein_interval(trials)
-            _, plain_low, plain_high = t_interval(rng.choice(scores, needed).tolist())
-            held, total = held + (low <= scores.mean() <= high), total + needed
-            plain += plain_low <= scores.mean() <= plain_high
-        shown = f"{4 * held / reps:.4f} ({4 * total / reps:.0f} trials); an ordinary interval of as many {4 * plain / reps:.4f}"
-        print(f"3000 trials of digits-bnn on {memory}:{key}={value}, drawn from again: {shown}")
+        held(f"3000 trials of digits-bnn on {memory}:{at}, drawn from again", partial(rng.choice, scores), float(scores.mean()))
 
 
-TECHNOLOGIES = (
-    ("sram-14nm", "v_over_vmin", None),
-    ("sram-28nm-kc705b", "vdd", "vdd=0.53:0.62:0.01"),
-    ("sram-28nm-vc707", "vdd", "vdd=0.54:0.62:0.01"),
-    ("dram:vendor=A,p_in_line=0.02", "vdd", "vdd=1.1:1.35:0.025"),
-    ("rram:g_low=1,time=86400,energy=window", "g_high", "g_high=5,10,15,20,25,30,35,40"),
-    ("sttram:tau_d=1,v_write=0.5,resistance=3000,inferences_per_write=1", "pulse", "pulse=2,3,4,5,6,7,8,10"),
-    ("fefet", "domains", "domains=50,75,100,150,200,300"),
-)
+def gamma(rng: np.random.Generator, shape: float, size: int) -> np.ndarray:
+    """Bad dies are far from the mean, good ones near: gamma turned round, of standard deviation 0.01."""
+    return -rng.gamma(shape, 0.01 / shape**0.5, size)
 
 
-def optimize(data_dir: Path | None, models: list[str], images: int | None) -> None:
-    print(
-        "| memory | network | chosen | energy | saved | fresh dies (bad) | bad of 200 further dies | one condition for all | BERA |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
-    for model in models:
-        bench = open_bench(model, None, images if model == "fashion-bnn" else None, data_dir)
-        for memory, key, swept in TECHNOLOGIES:
-            spec = parse_spec(memory)
-            row = [f"`{memory}`", model]
-            try:
-                values = parse_sweep(swept).values if swept else default_values(spec, key)
-                search = search_for(bench, Study(model=model, memory=spec, sweep=None), key)
-                found = find(search, values, Goal(), nominal_of(spec, key, values))
-            except WeakcellError as error:
-                print(f"| {' | '.join(row)} | {error} |", flush=True)
-                continue
-            if found.chosen is None or found.saving is None:
-                print(f"| {' | '.join(row)} | none confirmed in {len(found.tests)} tests |", flush=True)
-                continue
-            chosen, test = found.chosen, found.tests[-1]
-            ready, point = search.prepared(chosen.candidate)
-            over = sum(drop > 0.01 for drop in search.drops(ready, point, 5_000_000, 200))
-            alone = [s for s in found.screened if not s.candidate.own and s.promises(0.01)]
-            best = min(alone, key=lambda s: s.energy)
-            apart = "".join(f", {layer} {value:g}" for layer, value in chosen.candidate.own.items())
-            bera = "" if found.bera is None else f"{found.bera.energy:.4g}, worst die {100 * max(found.bera.drops):.1f} points"
-            row += [
-                f"{key}={chosen.candidate.value:g}{apart}", f"{chosen.energy:.4g} {chosen.unit}",
-                f"{100 * found.saving:.1f} % against {key}={found.nominal.candidate.value:g}", f"{test.dies} ({test.bad})",
-                f"{over}{'' if over <= 15 else ' REJECTED'}", f"{best.energy:.4g} at {best.candidate.value:g}", bera,
-            ]  # fmt: skip
-            print(f"| {' | '.join(row)} |", flush=True)
+def held(name: str, draw: Callable[[int], np.ndarray], mean: float, experiments: int = 20_000) -> None:
+    hits = total = 0
+    for _ in range(experiments):
+        first = draw(FIRST_STAGE)
+        needed = trials_needed(first.tolist(), 0.005, 10_000)
+        low, high = stein_interval(np.concatenate([first, draw(needed - FIRST_STAGE)]).tolist())
+        hits, total = hits + (low <= mean <= high), total + needed
+    print(f"{name}: {100 * hits / experiments:.2f} % ({total / experiments:.0f} trials)", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["overhead", "dask", "kills", "factor", "coverage", "optimize"])
+    parser.add_argument("what", choices=["overhead", "dask", "kills", "factor", "coverage"])
     parser.add_argument("data_dir", nargs="?", type=Path)
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--models", nargs="+", default=["digits-bnn", "digits-qnn"])
     given = parser.parse_args()
     match given.what:
         case "overhead":
@@ -326,8 +278,6 @@ def main() -> None:
             factor(given.data_dir, given.images)
         case "coverage":
             coverage()
-        case "optimize":
-            optimize(given.data_dir, given.models, given.images)
 
 
 if __name__ == "__main__":

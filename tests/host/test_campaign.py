@@ -12,17 +12,20 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from typer.testing import CliRunner, Result
 
 from host import emulate
 from host.campaign.campaign import Campaign, prepare_campaign
+from host.campaign.differences import differences
 from host.campaign.executors import Threads
+from host.campaign.export import export
 from host.campaign.lines import lines_of
 from host.campaign.schema import read_campaign
 from host.campaign.stopping import FIRST_STAGE, stein_interval, trials_needed
 from host.campaign.store import open_store, read_store, run_id
 from host.campaign.sweep import missing, sweep
-from host.campaign.table import Tables, export
+from host.campaign.table import Tables
 from host.campaign.tasks import perform
 from host.cli import app
 from host.cli.sweep import EXAMPLE
@@ -230,6 +233,43 @@ def test_cluster_addresses_are_checked() -> None:
             local_workers(bad)
 
 
+# ── differences ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_differences_are_those_of_the_same_trials(tmp_path: Path) -> None:
+    text = 'trials = 6\n[[network]]\nmodel = "digits-bnn"\nimages = 40\n[[network]]\nmodel = "digits-qnn"\nimages = 40\n'
+    text += '[[memory]]\nspec = "sram-14nm"\ngrid = { v_over_vmin = [0.78, 0.8, 0.84] }\n'
+    run_all(campaign_of(text, tmp_path), tmp_path / "out")
+    found = pl.read_csv(tmp_path / "out" / "differences.csv")
+    assert found["between"].value_counts(sort=True).rows() == [("points", 4), ("networks", 3)]
+    assert found["trials"].to_list() == [6] * 7
+    runs = pl.read_csv(tmp_path / "out" / "results.csv")
+    for row in found.iter_rows(named=True):
+        here, there = (
+            runs.filter((pl.col("study") == row[f"{name}study"]) & (pl.col("memory") == row[f"{name}memory"]))[
+                "accuracy"
+            ].to_numpy()
+            for name in ("", "from_")
+        )
+        expected = stats.ttest_rel(here, there).confidence_interval(0.95)
+        assert row["difference"] == pytest.approx((here - there).mean())
+        assert row["low"] <= expected.low + 1e-12
+        assert expected.high - 1e-12 <= row["high"]
+        assert row["high"] - row["low"] < 1.6 * (expected.high - expected.low)
+        assert row["half_width"] == pytest.approx((row["high"] - row["low"]) / 2)
+
+
+def test_only_trials_that_both_have_are_compared(tmp_path: Path) -> None:
+    text = 'trials = 40\nhalf_width = 0.03\n[[network]]\nmodel = "digits-bnn"\nimages = 60\n[[memory]]\nspec = "sram-14nm"\n'
+    run_all(campaign_of(text + "grid = {v_over_vmin = [0.78, 1.0]}\n", tmp_path), tmp_path / "out")
+    with read_store(tmp_path / "out") as store:
+        tables = Tables(store)
+        assert tables.summary["trials"].to_list() == [40, 20]
+        (row,) = differences(tables).iter_rows(named=True)
+    assert row["trials"] == 20
+    assert row["half_width"] == pytest.approx(row["half_width_unpaired"], rel=0.2)
+
+
 # ── bad files ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -334,6 +374,29 @@ def test_coverage_of_stein_intervals() -> None:
             low, high = stein_interval(trials.tolist())
             held += low <= 0.9 <= high
         assert held / reps > 0.945 - 2.3 * np.sqrt(0.05 * 0.95 / reps)
+
+
+def test_skewed_trials_are_covered() -> None:
+    """Most dies good, a few bad; without the widening for skewness 94.2 % of intervals hold the mean here, with it 95.0 %."""
+    rng, reps = np.random.default_rng(6), 3000
+    held = 0
+    for _ in range(reps):
+        first = 0.9 - 0.006 * (rng.gamma(4.0, 1.0, FIRST_STAGE) - 4.0) / 2.0
+        needed = trials_needed(first.tolist(), 0.005, 5000)
+        rest = 0.9 - 0.006 * (rng.gamma(4.0, 1.0, needed - FIRST_STAGE) - 4.0) / 2.0
+        low, high = stein_interval(np.concatenate([first, rest]).tolist())
+        held += low <= 0.9 <= high
+    assert held / reps > 0.945
+
+
+def test_widening_for_skewness_is_what_was_promised() -> None:
+    scores = np.random.default_rng(3).exponential(0.01, 30)
+    low, high = stein_interval(scores.tolist(), 30)
+    plain = stats.t.interval(0.95, 29, scores.mean(), stats.sem(scores))
+    z = stats.norm.ppf(0.975)
+    share = (z**4 + 2 * z**2 - 3) / 18 * stats.skew(scores, bias=False) ** 2 / 30
+    assert (high - low) / (plain[1] - plain[0]) - 1 == pytest.approx(share)
+    assert trials_needed([0.9] * 20, 0.005, 100) == 20
 
 
 def test_half_width_stops_early(tmp_path: Path) -> None:

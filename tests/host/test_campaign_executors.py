@@ -17,10 +17,11 @@ import pytest
 
 from host.campaign.campaign import Campaign, prepare_campaign
 from host.campaign.executors import Executor, Processes, Threads, WorkersLost
+from host.campaign.export import export
 from host.campaign.schema import read_campaign
 from host.campaign.store import open_store
 from host.campaign.sweep import Step, sweep
-from host.campaign.table import Tables, export
+from host.campaign.table import Tables
 from host.campaign.tasks import Done, Task, perform, task_of
 from memmodels.errors import InputError
 

@@ -33,7 +33,7 @@ from memmodels.catalogue import parse_spec
 from memmodels.errors import UsageError
 
 VALUES, LIMIT = (0.8, 0.86, 0.92, 1.0), 0.03
-GOAL = Goal(LIMIT, failures=0, tries=2)
+GOAL = Goal(LIMIT, failures=1, tries=2)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,13 @@ def test_the_chosen_point_keeps_its_promise(found: Optimum, search: Search) -> N
     assert point.energy.value == found.chosen.energy
 
 
+def test_a_loss_of_exactly_the_limit_is_allowed(search: Search) -> None:
+    """0.98 - 0.95 is a little more than 0.03 in binary; three of a hundred images are 3 %."""
+    drops = search.drops(*search.prepared(Candidate(0.84)), 0, 40)
+    assert len(set(drops)) > 2
+    assert set(drops) <= {images / 100 for images in range(-100, 101)}
+
+
 def test_partitions_save_more_than_one_condition(found: Optimum, search: Search) -> None:
     one = optimize(search, VALUES, replace(GOAL, partitions=1), 1.0)
     assert one.chosen is not None
@@ -87,6 +94,22 @@ def test_partitions_save_more_than_one_condition(found: Optimum, search: Search)
     assert len({found.chosen.candidate.value, *found.chosen.candidate.own.values()}) <= 2
     assert found.bera is not None
     assert found.bera.how == "BERA"
+
+
+def test_layers_that_all_move_are_one_condition(found: Optimum, search: Search) -> None:
+    """A candidate of one condition is screened once, on one set of dies."""
+    apart = [one for one in found.screened if one.how == "partitions"]
+    assert apart
+    assert all(len(search.values_of(one.candidate)) == 2 for one in apart)
+
+
+def test_baseline_is_a_candidate_if_its_partitions_are_allowed(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    bera = search.screen(Candidate(0.86, {"/dense3/Gemm": 0.84}), "BERA")
+    monkeypatch.setattr("host.campaign.optimize.layerwise", lambda *_: bera)
+    assert optimize(search, (0.92, 1.0), replace(GOAL, max_drop=0.05), 1.0).chosen is bera
+    three = replace(bera, candidate=Candidate(0.86, {"/dense3/Gemm": 0.84, "/dense4/Gemm": 0.82}))
+    monkeypatch.setattr("host.campaign.optimize.layerwise", lambda *_: three)
+    assert optimize(search, (0.92, 1.0), replace(GOAL, max_drop=0.05), 1.0).chosen is not three
 
 
 def test_fresh_dies_are_fresh(found: Optimum) -> None:

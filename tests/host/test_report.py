@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 from host import emulate
 from host.campaign.campaign import prepare_campaign
 from host.campaign.executors import Threads
+from host.campaign.export import export
 from host.campaign.schema import read_campaign
 from host.campaign.store import open_store
 from host.campaign.sweep import sweep
-from host.campaign.table import Tables, export
+from host.campaign.table import Tables
 from host.campaign.tasks import perform
 from host.cli import app
 from host.report.charts import charts_of
