@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from host.api import Emulation, emulate
     from host.forecast import Predicted, predict
+    from host.report.notebook import CampaignResults, read_results
 
-__all__ = ["Emulation", "Predicted", "emulate", "predict"]
+__all__ = ["CampaignResults", "Emulation", "Predicted", "emulate", "predict", "read_results"]
 
-_HOMES = {"Emulation": "host.api", "emulate": "host.api", "Predicted": "host.forecast", "predict": "host.forecast"}
+_HOMES = {
+    "CampaignResults": "host.report.notebook",
+    "Emulation": "host.api",
+    "Predicted": "host.forecast",
+    "emulate": "host.api",
+    "predict": "host.forecast",
+    "read_results": "host.report.notebook",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -62,7 +62,11 @@ def report_margins(
     model: str, data: str | None, data_dir: Path | None = None, images: int | None = None, budget: int = 0
 ) -> MarginReport:
     """One clean pass; budget: of the certificates, 0 for none."""
-    bench = open_bench(model, data, images, data_dir)
+    return margins_on(open_bench(model, data, images, data_dir), budget)
+
+
+def margins_on(bench: Bench, budget: int = 0) -> MarginReport:
+    """The same on a bench that is open."""
     plan, inputs = bench.plan, bench.questions.inputs
     certificate = certify(plan, inputs, budget) if budget else None
     return MarginReport(bench, mg.summarize(plan, inputs), _frame(plan, bench.dataset, certificate), certificate)

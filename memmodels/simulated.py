@@ -88,6 +88,16 @@ class SimulatedMemory:
     def sampler(self, region: Region) -> Sampler | None:
         return None if self._accumulates else self._sampler(region, 0)
 
+    def weak_for_ever(self, words: int) -> tuple[Words, Words]:
+        """The die's own weak cells at this operating point, of the array's first words: those that come back as 1, and as 0."""
+        to_one, to_zero = np.zeros((2, words), dtype=np.uint64)
+        for number, term in enumerate(self.terms):
+            if isinstance(term, ErrorTerm) and belongs_to_die(term):
+                one, zero = weak_cells(stream_of(int(self.stream), number), 0, words, term)
+                to_one |= one
+                to_zero |= zero
+        return to_one, to_zero
+
     def cost(self, region: Region, accesses: Accesses) -> Cost:
         return self.technology.cost(self.conditions, region.layout.bits, accesses)
 
@@ -161,6 +171,11 @@ def _check_words(words: Words, layout: Layout) -> None:
     """ValueError unless `words` has the type and size of the layout: compiled code does not look again."""
     if words.dtype != np.uint64 or words.shape != (layout.words,):
         raise ValueError(f"{layout}: {words.shape} words of {words.dtype}, where ({layout.words},) of uint64 are needed")
+
+
+def belongs_to_die(term: ErrorTerm) -> bool:
+    """Whether the same cells are weak in every trial on a die."""
+    return term.lifetime is Lifetime.DIE or (term.lifetime is Lifetime.ACCUMULATING and not term.redrawn)
 
 
 def grows_with_reads(term: ErrorTerm) -> bool:

@@ -59,6 +59,7 @@ def enter(campaign: Campaign, store: Store, command: list[str]) -> list[int]:
     store.state("file", campaign.text)
     store.state("command", command)
     store.state("machine", {"system": platform.platform(), "processor": _processor()})
+    store.state("networks", networks_of(campaign))
     stage = None if campaign.half_width is None else min(FIRST_STAGE, campaign.trials)
     plan = {"labels": campaign.labels, "trials": campaign.trials, "half_width": campaign.half_width, "first_stage": stage}
     store.state("campaign", plan)
@@ -68,6 +69,15 @@ def enter(campaign: Campaign, store: Store, command: list[str]) -> list[int]:
         (cell.sha256, cell.study, placed_tensors(cell.prepared), cell_columns(cell.prepared, cell.point), asked_of(cell))
         for cell in campaign.cells
     )
+
+
+def networks_of(campaign: Campaign) -> list[dict[str, object]]:
+    """Every network with its data: how to ask for them, and how to know them again (`host.bench.Bench.identity`)."""
+    first = {study.bench.key: study for study in reversed(campaign.studies)}
+    return [
+        {"model": s.study.model, "data": s.study.data, "images": s.study.images, "identity": s.bench.identity}
+        for s in reversed(first.values())
+    ]
 
 
 def asked_of(cell: Cell) -> dict[str, object]:

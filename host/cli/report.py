@@ -17,9 +17,12 @@ def report(
         Path | None,
         typer.Option(metavar="DIR", help="Also PDF, SVG and PNG, one and two columns wide, into this folder.", show_default=False),
     ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
 ) -> None:
-    """One self-contained HTML file: summary, curves with intervals, Pareto front, flips by layer, all points, provenance.
+    """One self-contained HTML file: summary, curves with intervals, Pareto front, flips by layer, weak cells, margins, all points.
 
     \b
     Examples:
@@ -32,7 +35,7 @@ def report(
     from host.report.page import render
 
     path = out or folder / "report.html"
-    material = read_material(folder)
+    material = read_material(folder, data_dir)
     check_writable(path)
     page = render(material)
     write_atomically(path, lambda place: place.write_text(page, encoding="utf-8"))

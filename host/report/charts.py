@@ -8,8 +8,10 @@ from typing import Any
 
 import polars as pl
 
+from host.report.margins import shares_up_to
 from host.report.material import Material, clean_of, front_of, where
-from host.report.style import COLOURS
+from host.report.style import COLOURS, level_colours
+from host.report.weak import CELLS, WeakMap
 
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -26,10 +28,14 @@ class Chart:
     title: str
     words: str
     choices: tuple[tuple[str, dict[str, Any]], ...]
+    chooses: str = "Study"
 
 
 def charts_of(material: Material) -> list[Chart]:
-    """Accuracy and energy over each swept condition, the Pareto front for each unit of energy, flips by layer."""
+    """Accuracy and energy over each swept condition, the Pareto front for each unit of energy, flips by layer.
+
+    And, where there are any, weak-cell maps and margins.
+    """
     charts = []
     keys = material.points["sweep_key"].unique(maintain_order=True).to_list()
     for key in keys:
@@ -39,7 +45,9 @@ def charts_of(material: Material) -> list[Chart]:
             charts.append(_energy(material, key, part.filter(pl.col("energy_unit") == unit), unit))
     for unit in material.points["energy_unit"].drop_nulls().unique(maintain_order=True):
         charts.append(_pareto(material, unit))
-    return [*charts, _flips(material)]
+    charts.append(_flips(material))
+    charts += [_weak(material.maps)] if material.maps else []
+    return charts + ([_margins(material)] if material.margins else [])
 
 
 def _accuracy(material: Material, key: str | None, points: pl.DataFrame) -> Chart:
@@ -110,16 +118,13 @@ def _flips(material: Material) -> Chart:
     choices = []
     for study in material.studies:
         runs = material.runs.filter(pl.col("study") == study)
-        tensors = [name for name in runs.columns if name.startswith("flips[") and runs[name].null_count() < runs.height]
-        means = runs.group_by("sweep_value", maintain_order=True).agg(pl.col(name).mean() for name in tensors)
         key = runs["sweep_key"][0]
         traces: list[dict[str, Any]] = []
-        for i, name in enumerate(tensors):
+        for i, (label, means) in enumerate(mean_flips(runs).items()):
             colour = COLOURS[i % len(COLOURS)]
-            label = name[len("flips[") : -1]
             x = means["sweep_value"].to_list() if key else [runs["memory"][0]]
             marker = {"color": colour, "symbol": _MARKERS[i % len(_MARKERS)]}
-            y = [value if value and value > 0 else None for value in means[name].to_list()]
+            y = means["flips"].to_list()
             traces.append({"type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": label, "marker": marker,
                            "line": {"color": colour, "dash": _DASHES[i // len(COLOURS) % len(_DASHES)]}})  # fmt: skip
         points = material.points.filter(pl.col("study") == study)
@@ -129,6 +134,74 @@ def _flips(material: Material) -> Chart:
         choices.append((study, {"data": traces, "layout": layout}))
     words = "Mean number of flipped bits per run in each stored tensor, on a logarithmic axis; points without flips are left out."
     return Chart("flips", "Flips by layer", words, tuple(choices))
+
+
+def mean_flips(runs: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Of one study, by stored tensor: `sweep_value`, ascending, and the mean of `flips` per run, null where there were none."""
+    tensors = [name for name in runs.columns if name.startswith("flips[") and runs[name].null_count() < runs.height]
+    means = runs.group_by("sweep_value").agg(pl.col(name).mean() for name in tensors).sort("sweep_value")
+    some = {name: pl.when(pl.col(name) > 0).then(pl.col(name)).alias("flips") for name in tensors}
+    return {name[len("flips[") : -1]: means.select("sweep_value", some[name]) for name in tensors}
+
+
+def _weak(maps: tuple[WeakMap, ...]) -> Chart:
+    choices = []
+    for one in maps:
+        level, step = one.drawn()
+        trace = {
+            "type": "heatmap",
+            "z": level.tolist(),
+            "dy": step,
+            "zmin": -0.5,
+            "zmax": len(one.points) + 0.5,
+            "colorscale": _steps(one),
+            "colorbar": {"title": {"text": one.scale_title, "side": "right"}, **_ticks(one), "thickness": 14, "outlinewidth": 0},
+            "showlegend": False,
+            "hovertemplate": f"row %{{y}}, column %{{x}}: weak at %{{z}} of {len(one.points)} points<extra></extra>",
+        }
+        rows = {"title": {"text": "row"}, "showgrid": False, "autorange": "reversed"}
+        layout = _layout({"title": {"text": "column"}, "showgrid": False}, rows)
+        choices.append((one.name, {"data": [trace], "layout": layout}))
+    arranged = "" if all(one.arranged for one in maps) else " Rows of 256 cells are assumed where a memory names none."
+    words = (
+        f"Cells that err at every read, of the first {CELLS:,} of a die, and from which point on they are weak; worked out again "
+        f"from seed, die and memory. Studies on the same die share a map.{arranged} "
+        f"Weak cells: {'; '.join(one.words for one in maps)}."
+    )
+    return Chart("weak-cells", "Weak cells by row and column", words, tuple(choices), "Die")
+
+
+def _steps(one: WeakMap) -> list[list[Any]]:
+    """Plotly's scale: one flat colour for each level."""
+    colours = ["rgba(128,128,128,0.12)", *level_colours(len(one.points))]
+    edges = [k / len(colours) for k in range(len(colours) + 1)]
+    return [[edge, colour] for k, colour in enumerate(colours) for edge in edges[k : k + 2]]
+
+
+def _ticks(one: WeakMap) -> dict[str, Any]:
+    names = one.level_names
+    every = -(-len(names) // 12)
+    return {"tickvals": list(range(0, len(names), every)), "ticktext": list(names[::every])}
+
+
+def _margins(material: Material) -> Chart:
+    choices = []
+    for title, label, factor in (
+        ("margin", "margin (% of the largest possible score)", 100.0),
+        ("flips tolerated", "flips in the output layer's weights that the answer survives", 1.0),
+    ):
+        traces = []
+        for number, network in enumerate(material.margins):
+            x, y = shares_up_to(factor * (network.shares if factor > 1 else network.flips))
+            line = {"color": COLOURS[number % len(COLOURS)], "dash": _DASHES[number % len(_DASHES)], "width": 2, "shape": "hv"}
+            traces.append({"type": "scatter", "mode": "lines", "x": x, "y": y, "name": network.name, "line": line})
+        layout = _layout({"title": {"text": label}, "rangemode": "tozero", **_PLAIN}, {"title": {"text": "images at or below (%)"}})
+        choices.append((title, {"data": traces, "layout": layout}))
+    words = (
+        "Margins without faults: the share of images whose answer leads by at most so much, and the share whose answer survives at "
+        f"most so many flips in the output layer, whichever they are. {'; '.join(network.words for network in material.margins)}."
+    )
+    return Chart("margins", "Margins of the networks", words, tuple(choices), "Show")
 
 
 def _layout(x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import polars as pl
 
 from host.campaign.store import FILE, read_store
 from host.campaign.table import Tables
+from host.models import shipped_models
+from host.report.margins import AskedNetwork, NetworkMargins, margins_of
+from host.report.weak import WeakMap, maps_of
 from host.results import summary_of
 from memmodels.errors import InputError
 
@@ -20,33 +24,45 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """runs: one row per run; points: one row per point, both with a column `study`. facts: versions, command, machine, file."""
+    """runs: one row per run; points: one row per point, both with a column `study`. facts: versions, command, machine, file.
+
+    maps: of weak cells, by study. margins: of the networks; facts say why some are missing.
+    """
 
     title: str
     runs: pl.DataFrame
     points: pl.DataFrame
     facts: dict[str, Any]
     intervals: str
+    maps: tuple[WeakMap, ...] = ()
+    margins: tuple[NetworkMargins, ...] = ()
 
     @property
     def studies(self) -> list[str]:
         return list(dict.fromkeys(self.points["study"].to_list()))
 
 
-def read_material(folder: Path) -> Material:
-    """From the folder of `weakcell sweep`, or of `weakcell emulate --out`; InputError if it is neither or holds no runs."""
+def read_material(folder: Path, data_dir: Path | None = None, extras: bool = True) -> Material:
+    """From the folder of `weakcell sweep`, or of `weakcell emulate --out`; InputError if it is neither or holds no runs.
+
+    data_dir: where data sets are looked for first, which margins are measured on. extras: maps and margins, which take seconds.
+    """
     if (folder / FILE).is_file():
-        found = _of_campaign(folder)
+        found, networks = _of_campaign(folder)
     elif (folder / "study.json").is_file() and (folder / "results.parquet").is_file():
-        found = _of_study(folder)
+        found, networks = _of_study(folder)
     else:
         raise InputError(f"Results in {folder}", "there are none", "Name the folder of weakcell sweep or weakcell emulate --out")
     if not found.points.height:
         raise InputError(f"Results in {folder}", "no run is finished yet", "Run weakcell sweep first")
-    return found
+    if not extras:
+        return found
+    margins, missing = margins_of(networks, data_dir)
+    facts = {**found.facts, "margins": "\n".join(missing)} if missing else found.facts
+    return replace(found, facts=facts, maps=maps_of(found.runs), margins=margins)
 
 
-def _of_campaign(folder: Path) -> Material:
+def _of_campaign(folder: Path) -> tuple[Material, list[AskedNetwork]]:
     with read_store(folder) as store:
         tables = Tables(store)
         facts = {
@@ -61,20 +77,31 @@ def _of_campaign(folder: Path) -> Material:
         if half is not None:
             most = f"{tables.plan['trials']:,}"
             rule = f"95 % intervals of the mean by Stein's two stages, asked to be ± {100 * half:g} points in at most {most} trials"
-        return Material(folder.resolve().name, tables.frame, tables.summary, {**facts, "versions": _versions(folder)}, rule)
+        facts["versions"] = _versions(folder)
+        networks = [AskedNetwork(**network) for network in store.fact("networks") or ()]
+        return Material(folder.resolve().name, tables.frame, tables.summary, facts, rule), networks
 
 
-def _of_study(folder: Path) -> Material:
+def _of_study(folder: Path) -> tuple[Material, list[AskedNetwork]]:
     try:
         stated = json.loads((folder / "study.json").read_text(encoding="utf-8"))
         frame = pl.read_parquet(folder / "results.parquet")
         label = f"{stated['identity']['model']}, {stated['identity']['memory']}"
+        network = _network_of(stated)
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise InputError(f"Results in {folder}", f"they cannot be read ({error})", "Run weakcell emulate --out again") from error
     frame = frame.with_columns(pl.lit(label).alias("study"))
     points = summary_of(frame).with_columns(pl.lit(label).alias("study"), pl.lit(frame["model"][0]).alias("model"))
     facts = {"command": stated.get("command"), "versions": stated.get("versions"), "identity": stated["identity"]}
-    return Material(folder.resolve().name, frame, points, facts, "95 % t-intervals of the mean over trials")
+    return Material(folder.resolve().name, frame, points, facts, "95 % t-intervals of the mean over trials"), [network]
+
+
+def _network_of(stated: dict[str, Any]) -> AskedNetwork:
+    """The network of a single study; data that are a file are where the command said."""
+    identity, command = stated["identity"], stated.get("command") or []
+    model = identity["model"] if identity["model"] in shipped_models() else stated["model"]["path"]
+    data = next((after for word, after in pairwise(command) if word == "--data"), identity["data"])
+    return AskedNetwork(model, data, identity["images"], identity)
 
 
 def _versions(folder: Path) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _shown(value: Any, kind: str) -> str:
 def _facts(material: Material) -> list[tuple[str, str]]:
     """Provenance as headings and text, in the order of importance."""
     named = {"command": "Command", "plan": "Trials", "versions": "Versions", "machine": "Machine", "file": "Campaign file",
-             "identity": "Study", "cells": "Cells (content hashes)"}  # fmt: skip
+             "margins": "Margins not shown", "identity": "Study", "cells": "Cells (content hashes)"}  # fmt: skip
     bases = material.points.select("energy_unit", "energy_basis").unique(maintain_order=True).drop_nulls().rows()
     known = [("Energies", "; ".join(f"{unit}: {basis}" for unit, basis in bases) or "none is published for these memories")]
     return known + [(heading, _text(name, material.facts[name])) for name, heading in named.items() if material.facts.get(name)]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from host.atomic import write_atomically
-from host.report.charts import energy_label, swept_axis
+from host.report.charts import energy_label, mean_flips, swept_axis
+from host.report.margins import shares_up_to
 from host.report.material import Material, clean_of, front_of
-from host.report.style import COLOURS, STYLE
+from host.report.style import COLOURS, STYLE, level_colours
+from host.report.weak import WeakMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,6 +56,15 @@ def write_figures(material: Material, folder: Path) -> list[Path]:
     return written
 
 
+def accuracy_figures(material: Material, width: float) -> list[tuple[str, Figure]]:
+    """The swept conditions, and accuracy over each of them, `width` inches wide."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        keys = material.points["sweep_key"].drop_nulls().unique(maintain_order=True)
+        return [(key, _curves(material, key, material.points.filter(pl.col("sweep_key") == key), width)) for key in keys]
+
+
 def _drawings(material: Material) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in material.points["sweep_key"].drop_nulls().unique(maintain_order=True):
@@ -63,6 +75,12 @@ def _drawings(material: Material) -> dict[str, Any]:
             found[f"energy-{key}-{_plain(unit)}"] = lambda width, key=key, own=own: _curves(material, key, own, width, energy=True)
     for unit in material.points["energy_unit"].drop_nulls().unique(maintain_order=True):
         found[f"pareto-{_plain(unit)}"] = lambda width, unit=unit: _pareto(material, unit, width)
+    for number, study in enumerate(material.studies, 1):
+        found[f"flips-{number}"] = lambda width, study=study: _flips(material, study, width)
+    for number, one in enumerate(material.maps, 1):
+        found[f"weak-cells-{number}"] = lambda width, one=one: _weak(one, width)
+    if material.margins:
+        found["margins"] = lambda width: _margins(material, width)
     return found
 
 
@@ -103,6 +121,57 @@ def _pareto(material: Material, unit: str, width: float) -> Figure:
         axes.plot(part["energy"], 100 * part["mean"], color=colour, marker=marker, linestyle="", label=str(study))
     axes.set_xlabel(energy_label(unit))
     axes.set_ylabel("accuracy (%)")
+    _legend(figure, axes, width)
+    return figure
+
+
+def _flips(material: Material, study: str, width: float) -> Figure:
+    figure, axes = _axes(width)
+    runs = material.runs.filter(pl.col("study") == study)
+    key, means = runs["sweep_key"][0], mean_flips(runs)
+    for number, (name, column) in enumerate(means.items()):
+        colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
+        x = [0] if key is None else column["sweep_value"].to_numpy()
+        axes.plot(x, column["flips"].to_numpy(), color=colour, marker=marker, label=name)
+    axes.set_yscale("log")
+    axes.set_ylabel("flips per run (mean)")
+    if key is None:
+        axes.set_xticks([0], ["at this memory"])
+    else:
+        label, wide = swept_axis(material.points.filter(pl.col("study") == study), key)
+        axes.set_xlabel(label)
+        axes.set_xscale("log" if wide else "linear")
+    axes.set_title(textwrap.fill(study, int(18 * width)), fontsize=7)
+    _legend(figure, axes, width)
+    return figure
+
+
+def _weak(one: WeakMap, width: float) -> Figure:
+    from matplotlib.colors import ListedColormap
+
+    figure, axes = _axes(width)
+    names = one.level_names
+    colours = ListedColormap(["#f2f4f6", *level_colours(len(names) - 1)])
+    level, step = one.drawn()
+    image = axes.imshow(level, cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, aspect="auto", interpolation="nearest",
+                        extent=(0, level.shape[1], step * len(level), 0))  # fmt: skip
+    axes.grid(False)
+    axes.set(xlabel="column", ylabel="row")
+    axes.set_title(textwrap.fill(one.name, int(18 * width)), fontsize=7)
+    every = -(-len(names) // 8)
+    bar = figure.colorbar(image, ax=axes, ticks=range(0, len(names), every), label=one.scale_title)
+    bar.ax.set_yticklabels(names[::every])
+    return figure
+
+
+def _margins(material: Material, width: float) -> Figure:
+    figure, axes = _axes(width)
+    for number, network in enumerate(material.margins):
+        x, y = shares_up_to(100 * network.shares)
+        axes.step(x, y, where="post", color=COLOURS[number % len(COLOURS)], linestyle=_DASHES[number % len(_DASHES)],
+                  label=network.name)  # fmt: skip
+    axes.set(xlabel="margin (% of the largest possible score)", ylabel="images at or below (%)")
+    axes.set_xlim(left=0)
     _legend(figure, axes, width)
     return figure
 

@@ -21,3 +21,14 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "weakcell",
     "svg.fonttype": "none",
 }
+
+
+def level_colours(count: int) -> list[str]:
+    """Colours from sky blue over orange to vermilion, as #rrggbb, for things that have an order."""
+    stops = [tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in ("#56B4E9", "#E69F00", "#D55E00")]
+    made = []
+    for k in range(count):
+        at = 2 * k / max(1, count - 1)
+        a, b, share = stops[int(at)], stops[min(2, int(at) + 1)], at % 1
+        made.append("#" + "".join(f"{round(x + share * (y - x)):02x}" for x, y in zip(a, b, strict=True)))
+    return made

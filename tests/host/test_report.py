@@ -9,25 +9,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from host import emulate
+from host import emulate, read_results
 from host.campaign.campaign import prepare_campaign
 from host.campaign.executors import Threads
 from host.campaign.export import export
 from host.campaign.schema import read_campaign
-from host.campaign.store import open_store
+from host.campaign.store import open_store, read_store
 from host.campaign.sweep import sweep
 from host.campaign.table import Tables
 from host.campaign.tasks import perform
 from host.cli import app
+from host.margins import report_margins
 from host.report.charts import charts_of
+from host.report.margins import AskedNetwork, margins_of, shares_up_to
 from host.report.material import front_of, read_material, sentences
 from host.report.page import render
 from host.report.paper import write_figures
+from host.report.weak import maps_of
+from memmodels.address import Layout, set_bits
+from memmodels.catalogue import open_memory
 from memmodels.errors import InputError
+from memmodels.memory import Key
 
 EVIL = '</script><script>window.evil=1</script><b onclick="x">&amp;\''
 
@@ -102,6 +109,8 @@ def test_charts_have_axes_with_units_and_words(folder: Path) -> None:
         "Accuracy over ber",
         "Pareto front: accuracy over energy (x E(Vmin))",
         "Flips by layer",
+        "Weak cells by row and column",
+        "Margins of the networks",
     ]
     for chart in charts:
         assert len(chart.words) > 40
@@ -111,9 +120,10 @@ def test_charts_have_axes_with_units_and_words(folder: Path) -> None:
 
 def test_figures_for_papers_repeat(folder: Path, tmp_path: Path) -> None:
     material = read_material(folder)
-    few = replace(material, points=material.points.filter(pl.col("sweep_key") == "ber"))
+    few = replace(material, points=material.points.filter(pl.col("sweep_key") == "ber").head(0), maps=material.maps[:1])
     one, two = write_figures(few, tmp_path / "one"), write_figures(few, tmp_path / "two")
-    names = [f"accuracy-ber-{width}.{suffix}" for width in ("one-column", "two-column") for suffix in ("pdf", "svg", "png")]
+    kinds = ("weak-cells-1", "margins")
+    names = [f"{kind}-{width}.{end}" for kind in kinds for width in ("one-column", "two-column") for end in ("pdf", "svg", "png")]
     assert [path.name for path in one] == names
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     whole = CliRunner().invoke(
@@ -121,7 +131,78 @@ def test_figures_for_papers_repeat(folder: Path, tmp_path: Path) -> None:
     )
     assert whole.exit_code == 0, whole.output
     assert (tmp_path / "page.html").read_bytes() == (folder / "report.html").read_bytes()
-    assert len(list((tmp_path / "all").iterdir())) == 4 * 2 * 3
+    drawn = {path.name.split("-one-")[0] for path in (tmp_path / "all").iterdir() if "-one-" in path.name}
+    curves = {"accuracy-v_over_vmin", "energy-v_over_vmin-x-e-vmin", "accuracy-ber", "pareto-x-e-vmin"}
+    assert drawn == {*curves, "flips-1", "flips-2", "flips-3", "flips-4", "weak-cells-1", "margins"}
+    assert len(list((tmp_path / "all").iterdir())) == len(drawn) * 2 * 3
+
+
+def test_weak_cells_are_those_that_a_memory_returns_wrong(folder: Path) -> None:
+    (drawn,) = read_material(folder).maps  # both placements use the same die; uniform errors are drawn at each read
+    assert drawn.level_names == ("never", "0.78", "0.85", "1")
+    assert [name for name, _ in drawn.points] == ["1", "0.85", "0.78"]
+    counts = dict(drawn.points)
+    cells = drawn.level.reshape(-1)
+    layout = Layout("all", cells.size, 1)
+    for name, at_least in (("0.78", 1), ("0.85", 2)):
+        memory = open_memory(f"sram-14nm:v_over_vmin={name}", 0, 0)
+        wrong = np.zeros(cells.size, np.bool_)
+        for stored in (0, 1):
+            words = np.full(layout.words, 2**64 - 1 if stored else 0, np.uint64)
+            read = np.empty_like(words)
+            memory.read(memory.write(words, layout, Key()), Key(), read)
+            wrong |= np.unpackbits((read ^ words).view(np.uint8), bitorder="little").astype(np.bool_)
+        np.testing.assert_array_equal(cells >= at_least, wrong)
+        assert counts[name] == wrong.sum() > 0
+
+
+def test_rows_and_columns_are_the_memorys_own() -> None:
+    spec = "sram-28nm-vc707:vdd=0.54"
+    runs = pl.DataFrame({"study": ["s"], "memory": [spec], "sweep_value": [None], "sweep_key": [None], "seed": [0], "die": [2]},
+                        schema_overrides={"sweep_value": pl.Float64, "sweep_key": pl.String})  # fmt: skip
+    (drawn,) = maps_of(runs)
+    assert drawn.level.shape == (1024, 64)
+    one, zero = open_memory(spec, 0, 2).weak_for_ever(1024)  # type: ignore[attr-defined]
+    for cell in set_bits(one | zero):
+        bank, place = divmod(int(cell), 1024 * 16)
+        assert drawn.level[place // 16, bank * 16 + place % 16] == 1
+    assert drawn.level.sum() == drawn.points[0][1] > 10
+    rows, step = drawn.drawn()
+    assert (rows.shape, step) == ((256, 64), 4)
+    assert maps_of(runs.with_columns(memory=pl.lit("board:/dev/none"))) == ()
+    protected = maps_of(runs.with_columns(memory=pl.lit(f"secded+{spec}")))[0]
+    np.testing.assert_array_equal(protected.level, drawn.level)
+
+
+def test_margins_are_of_the_networks_that_ran(folder: Path, tmp_path: Path) -> None:
+    material = read_material(folder)
+    expected = report_margins("digits-bnn", None, images=40).frame
+    (found,) = material.margins
+    np.testing.assert_array_equal(found.shares, np.sort(expected["relative_margin"].to_numpy()))
+    x, y = shares_up_to(found.flips)
+    for flips, percent in zip(x, y, strict=True):
+        assert percent == pytest.approx(100 * float((expected["exact"] <= flips).mean()), abs=1e-3)
+    changed = AskedNetwork("digits-bnn", "digits", 39, {**found_identity(folder), "data": "digits"})
+    assert margins_of([changed], None) == ((), ("digits-bnn on digits: the data changed since it ran",))
+    gone = AskedNetwork(str(tmp_path / "gone.onnx"), None, None, found_identity(folder))
+    assert margins_of([gone], None)[1][0].endswith("there is no such file")
+
+
+def found_identity(folder: Path) -> dict[str, Any]:
+    with read_store(folder) as store:
+        return store.fact("networks")[0]["identity"]  # type: ignore[no-any-return]
+
+
+def test_results_show_themselves_in_a_notebook(folder: Path, tmp_path: Path) -> None:
+    found = read_results(folder)
+    assert repr(found).endswith(": 4 studies, 14 points, 42 runs>")
+    assert (found.frame.height, found.summary.height) == (42, 14)
+    shown = found._repr_html_()
+    assert shown.count("data:image/svg+xml;base64,") == 2
+    assert "<script" not in shown
+    assert "&lt;/script&gt;&lt;script&gt;window.evil=1" in shown
+    assert shown.count("<tr>") == 15
+    assert found.report(tmp_path / "page.html").read_bytes() == (folder / "report.html").read_bytes()
 
 
 def test_report_of_a_single_study(tmp_path: Path) -> None:
@@ -164,12 +245,13 @@ def test_the_page_in_a_browser(browser: Any, folder: Path) -> None:
     page.goto(f"file://{folder / 'report.html'}")
     page.wait_for_selector("html[data-drawn=yes]", timeout=120_000)
 
-    drawn = page.eval_on_selector_all(".chart", "charts => charts.map(c => c.querySelectorAll('.scatterlayer .trace').length)")
-    assert len(drawn) == 5
+    shapes = "'.scatterlayer .trace, .heatmaplayer image'"
+    drawn = page.eval_on_selector_all(".chart", f"charts => charts.map(c => c.querySelectorAll({shapes}).length)")
+    assert len(drawn) == 7
     assert all(drawn)
     covered = page.eval_on_selector_all(
         ".chart",
-        "charts => charts.filter(c => c.querySelector('.legend').getBoundingClientRect().top "
+        "charts => charts.filter(c => c.querySelector('.legend') && c.querySelector('.legend').getBoundingClientRect().top "
         "< c.querySelector('.xtitle').getBoundingClientRect().bottom - 1).map(c => c.id)",
     )
     assert covered == []
@@ -191,7 +273,12 @@ def test_the_page_in_a_browser(browser: Any, folder: Path) -> None:
     assert len(lines) == 3
     assert lines[0].startswith("study,point,trials,")
 
-    page.select_option("select", "3")
+    side = "e => [e.getBoundingClientRect().left, e.getBoundingClientRect().right]"
+    bar, shown = (page.eval_on_selector(f"#chart-weak-cells .{part}", side) for part in ("colorbar", "heatmaplayer"))
+    assert bar[0] > shown[1]
+    page.select_option("#flips select", "3")
+    page.select_option("#margins select", "1")
+    page.wait_for_function("document.querySelector('#chart-margins .xtitle').textContent.startsWith('flips in the output layer')")
     page.click("#theme")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.evaluate("window.evil") is None
