@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
+from emulator.constants import names_of
 from emulator.kernels import packing, sums
 from emulator.kernels.sums import Frame
 from emulator.kernels.tile import Bits, Pairs
@@ -87,15 +88,18 @@ def constants_of(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, 
 def readings(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Joined = UNPOOLED) -> list[Reading]:
     """One reading, or the lower and the upper bytes of activations that do not fit into one; rows in the order of a pool."""
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
-    key = layer.name, f"frame {joined}"
-    if key not in parameters.derived:
-        parameters.derived[key] = _frame(layer, parameters, joined)
-    window, frame = parameters.derived[key]
+    which = "frame" if joined is UNPOOLED else "pooled frame"
+    window, frame = parameters.derive(layer, which, _around(layer, parameters), lambda: _frame(layer, parameters, joined))
     if kernel.form is Bits:
         return [Reading(with_border(_flattened(x, spec, frame.inputs) if kernel.flat else x, window), window, frame)]
     if kernel.form is Pairs:
         return [Reading(with_border(centred(x, spec), window), window, frame)]
     return _byte_readings(x, spec, window, frame)
+
+
+def _around(layer: nw.Convolution, parameters: Parameters) -> list[str]:
+    """The tensors that a layer reads besides its weights."""
+    return [name for name in names_of(layer, parameters.plan.constants) if name != layer.weight]
 
 
 def _frame(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> tuple[nw.Window, Frame]:
@@ -197,8 +201,5 @@ def convolve(layer: nw.Convolution, x: Array, parameters: Parameters, out: Array
 
 def offsets_of(layer: nw.Convolution, own: Reading, part: int, weights: Any, parameters: Parameters) -> Array:
     """`sums.fill_offsets`, worked out once for the parameters as they are."""
-    key = layer.name, f"offsets {part} {own.frame.centre}"
-    if key not in parameters.derived:
-        parameters.derived[key] = sums.offsets(weights, layer.groups, own.frame)
-    made: Array = parameters.derived[key]
-    return made
+    key, reads = f"offsets {part} {own.frame.centre}", (layer.weight, *_around(layer, parameters))
+    return parameters.derive(layer, key, reads, lambda: sums.offsets(weights, layer.groups, own.frame))

@@ -102,10 +102,11 @@ def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array:
             x = compute(part, [x], parameters)
         return x
     out = empty_signs(parameters.plan.network, step, joined, len(x))
-    weights, key = weights_of(layer, parameters), (step.name, "limits")
-    if key not in parameters.derived:
-        parameters.derived[key] = signs.limits(weights, own[0].frame, parameters.values[step.threshold])
-    signs.signs(own[0].x, weights, own[0].frame, parameters.derived[key], own[0].geometry, joined != UNPOOLED, out)
+    weights, reads = weights_of(layer, parameters), (step.weight, step.threshold)
+    limits = parameters.derive(
+        step, "limits", reads, lambda: signs.limits(weights, own[0].frame, parameters.values[step.threshold])
+    )
+    signs.signs(own[0].x, weights, own[0].frame, limits, own[0].geometry, joined != UNPOOLED, out)
     return finish(step, joined, out, parameters)
 
 

@@ -1,7 +1,7 @@
 """A plan: a network made ready for the kernels, compiled once; and the parameters of one run of it.
 
 For every stored tensor the plan holds its values in kernel order and the way from storage order to kernel order. A run
-works on its own copy (`Parameters`), because faults are put into it in place and taken out again.
+has its own copy of what faults are put into, in place, and taken out of again (`Parameters`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from emulator.network import Convolution, Encoding, Layer, Network, Storable, St
 from emulator.storage import codes_of
 from memmodels.address import Layout, Words, pack, set_bits
 from memmodels.errors import ModelError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,25 +76,24 @@ class Plan:
         return self._stored[key]
 
     def parameters(self, placed: Collection[str] = ()) -> Parameters:
-        """A run's own copy of what a memory may make faulty. placed: names of what lives in one."""
-        network, values = self.network, {name: aligned_copy(tensor.values) for name, tensor in self.tensors.items()}
+        """What a run of its own works with. placed: names of what lives in a memory."""
+        network, values = self.network, {name: tensor.values for name, tensor in self.tensors.items()}
         mine = {c.tensor.name for own in self.constants.values() for c in own} & {*placed}
         return Parameters(self, values, network.values, network.tensors, frozenset(mine))
 
     @cached_property
     def faultless(self) -> Parameters:
         """What runs without faults share; nobody flips it."""
-        network, values = self.network, {name: tensor.values for name, tensor in self.tensors.items()}
-        return Parameters(self, values, network.values, network.tensors)
+        return self.parameters()
 
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
     """The tensors of one run in kernel order; faults come and go by `flip`.
 
-    specs, tensors: the network's, with the zero points and scales that a layer reads. constants: those that live in a memory.
-    dropped: packed signs that count as 0 at present, as words in storage order.
-    derived: what layers work out from the values as they are; every change forgets it.
+    values: the plan's, but for those that were flipped (`own`). specs, tensors: the network's, with the zero points and scales that
+    a layer reads. constants: those that live in a memory. dropped: packed signs that count as 0 at present, as words in storage
+    order. derived: what layers work out from the values as they are (`derive`).
     """
 
     plan: Plan
@@ -102,12 +103,32 @@ class Parameters:
     constants: frozenset[str] = frozenset()
     dropped: dict[str, Words] = field(default_factory=dict)
     derived: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
+    _readers: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
+    _owned: set[str] = field(default_factory=set, repr=False)
+
+    def own(self, name: str) -> npt.NDArray[np.generic]:
+        """The values of a tensor, for this run to change."""
+        if name not in self._owned:
+            self.values[name] = aligned_copy(self.values[name])
+            self._owned.add(name)
+        for key in self._readers.pop(name, ()):
+            self.derived.pop(key, None)
+        return self.values[name]
+
+    def derive(self, layer: Layer, what: str, reads: Collection[str], make: Callable[[], T]) -> T:
+        """What `make` works out for a layer, kept until one of the tensors changes that it `reads`."""
+        key = layer.name, what
+        if key not in self.derived:
+            self.derived[key] = make()
+            for name in reads:
+                self._readers.setdefault(name, set()).add(key)
+        made: T = self.derived[key]
+        return made
 
     def flip(self, name: str, planes: tuple[int, ...], flips: Words) -> None:
         """Flip the cells set in `flips` (storage order, of the region that holds `planes`); flipping again takes them back."""
-        self.derived.clear()
         kernel = self.plan.tensors[name]
-        order, values = kernel.order, self.values[name]
+        order, values = kernel.order, self.own(name)
         if kernel.form is Bits:
             flip_signs(values, order.outer, order.inner, order.flat, flips)
         else:
@@ -115,7 +136,7 @@ class Parameters:
 
     def drop(self, name: str, cells: Words) -> Callable[[], None]:
         """Let the signs set in `cells` (storage order) count as 0; returns the function that brings them back."""
-        kernel, values = self.plan.tensors[name], self.values[name]
+        kernel, values = self.plan.tensors[name], self.own(name)
         self.derived.clear()
         if kernel.form is Bits:
             self.dropped[name] = cells
@@ -139,18 +160,16 @@ class Parameters:
 
     def ternary(self, layer: Convolution) -> KernelTensor:
         """A layer's packed signs as bytes, with 0 for those that are dropped."""
-        key = layer.name, "ternary"
-        if key not in self.derived:
-            kernel, bits = (
-                self.plan.tensors[layer.weight],
-                np.unpackbits(self.values[layer.weight].view(np.uint8), bitorder="little"),
-            )
+
+        def make() -> KernelTensor:
+            kernel = self.plan.tensors[layer.weight]
+            bits = np.unpackbits(self.values[layer.weight].view(np.uint8), bitorder="little")
             signs = 2 * bits[(kernel.order.outer[:, None] + kernel.order.inner).reshape(-1)].astype(np.int32) - 1
             signs[set_bits(self.dropped[layer.weight])] = 0
             tensor = replace(kernel.tensor, values=signs.reshape(kernel.tensor.values.shape))
-            self.derived[key] = _integers(tensor, Bytes, joined_taps(layer), 1)
-        made: KernelTensor = self.derived[key]
-        return made
+            return _integers(tensor, Bytes, joined_taps(layer), 1)
+
+        return self.derive(layer, "ternary", (layer.weight,), make)
 
     def as_read(self, layer: Layer) -> tuple[Layer, Parameters]:
         """The layer, and the parameters that it sees, with those of its constants that live in a memory as they are now."""
@@ -296,16 +315,23 @@ def _shape(tensor: StoredTensor) -> tuple[int, int, int]:
     return outputs, channels, height * width
 
 
-def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Zeros that start at a multiple of 64 bytes, so that no vector load crosses a cache line."""
+def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Room that starts at a multiple of 64 bytes, so that no vector load crosses a cache line."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.zeros(size + 64, dtype=np.uint8)
+    room = np.empty(size + 64, dtype=np.uint8)
     start = -room.ctypes.data % 64
     return room[start : start + size].view(dtype).reshape(shape)
 
 
+def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Zeros that start at a multiple of 64 bytes."""
+    made = aligned_empty(shape, dtype)
+    made[...] = 0
+    return made
+
+
 def aligned_copy(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     """A copy that starts at a multiple of 64 bytes."""
-    copy = aligned_zeros(array.shape, array.dtype)
+    copy = aligned_empty(array.shape, array.dtype)
     copy[...] = array
     return copy

@@ -163,6 +163,7 @@ def _redrawn_sums(
         made += own.frame.bias
         return made
     draws, images = _draws(deployment, stored), len(own.x)
+    parameters.own(layer.weight)
     out = empty_output(parameters.specs[layer.output], images)
     sums.convolution_redrawn(
         own.x, weights_of(layer, parameters), own.frame, own.geometry, out, parameters.plan.tensors[layer.weight].order,
@@ -202,6 +203,7 @@ def _redrawn_signs(
         packing.threshold_pack(made, threshold, np.zeros(threshold.size, dtype=np.bool_), out)
         return finish(step, joined, out, parameters)
     draws = _draws(deployment, stored)
+    parameters.own(layer.weight)
     signs.signs_redrawn(
         own.x, weights_of(layer, parameters), own.frame, threshold, own.geometry, joined != UNPOOLED, out,
         parameters.plan.tensors[layer.weight].order, draws.samplers, draws.masks, draws.flips, deployment.trial, draws.writes,

@@ -37,7 +37,7 @@ class Region:
     """Bits that were written and where: made by `Memory.write`, given back to `Memory.read`.
 
     first_word: the region's place in the memory, in 64-bit words. written: the bits asked for. stored: what the write left in
-    the cells. previous: what they held before, None if that was not known. key: of the write.
+    the cells. previous: what they held before, None if that is not known, or makes no difference. key: of the write.
     """
 
     layout: Layout

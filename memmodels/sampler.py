@@ -9,6 +9,7 @@ streams of their own below it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba
@@ -90,28 +91,35 @@ def make_sampler(
 ) -> Sampler:
     """The sampler of a region of `bits` cells; see `Sampler`."""
     weak = [mask for term in terms if term.weak for mask in term.weak]
-    records, tables, row = np.zeros(len(terms), dtype=TERM), [np.empty(0, np.uint64)], 0
-    for record, term in zip(records, terms, strict=True):
-        recipe = plan_rates(term.p01, term.p10)
-        record["stream"], record["rates"], record["polar"] = term.number, recipe.rates, term.p01 != term.p10
-        record["weak_row"], row = (row, row + 2) if term.weak else (-1, row)
-        record["levels"], record["unless"] = recipe.levels, 0 if recipe.more_at else _ALL
-        record["steps"], record["last"] = dyadic_steps(recipe.numerators, recipe.inverted, recipe.levels, MAX_LEVELS)
-        record["low"] = recipe.throws.low, recipe.more.low
-        own = recipe.throws.cumulative, recipe.more.cumulative
-        record["first"] = np.cumsum([sum(map(len, tables)), *map(len, own)])
-        tables.extend(own)
+    records, table = _recorded(tuple((term.number, term.p01, term.p10, term.weak is not None) for term in terms))
     return Sampler(
         stream=stream,
         first_word=first_word,
         last_mask=np.uint64((1 << ((bits - 1) % 64 + 1)) - 1),
         written=written,
         held=held,
-        sound=bool(np.array_equal(held, written)),
+        sound=held is written or bool(np.array_equal(held, written)),
         terms=records,
-        table=np.concatenate(tables),
+        table=table,
         weak=np.array(weak, dtype=np.uint64).reshape(len(weak), written.size),
     )
+
+
+@lru_cache(maxsize=256)
+def _recorded(terms: tuple[tuple[int, float, float, bool], ...]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint64]]:
+    """Records of terms (number, p01, p10, whether only weak cells err) and their tables: shared by all regions, never changed."""
+    records, tables, row = np.zeros(len(terms), dtype=TERM), [np.empty(0, np.uint64)], 0
+    for record, (number, p01, p10, weak) in zip(records, terms, strict=True):
+        recipe = plan_rates(p01, p10)
+        record["stream"], record["rates"], record["polar"] = number, recipe.rates, p01 != p10
+        record["weak_row"], row = (row, row + 2) if weak else (-1, row)
+        record["levels"], record["unless"] = recipe.levels, 0 if recipe.more_at else _ALL
+        record["steps"], record["last"] = dyadic_steps(recipe.numerators, recipe.inverted, recipe.levels, MAX_LEVELS)
+        record["low"] = recipe.throws.low, recipe.more.low
+        own = recipe.throws.cumulative, recipe.more.cumulative
+        record["first"] = np.cumsum([sum(map(len, tables)), *map(len, own)])
+        tables.extend(own)
+    return records, np.concatenate(tables)
 
 
 def blocks_of(first_word: int, words: int) -> range:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -48,12 +49,12 @@ class SimulatedMemory:
         resolved = self.technology.resolve({**self.conditions, **conditions})
         return replace(self, conditions=resolved, _held={})
 
-    @property
+    @cached_property
     def terms(self) -> tuple[Term, ...]:
         """The error terms at this operating point, in the order in which they act."""
         return self.technology.terms(self.conditions)
 
-    @property
+    @cached_property
     def stream(self) -> np.uint64:
         """The stream below which everything of this array is named."""
         return stream_of(ROOT, self.seed, self.die, self.array)
@@ -70,8 +71,9 @@ class SimulatedMemory:
         if old is not None:
             self._held.pop(id(old), None)
         first_word = old.first_word if old else self.contents.words
-        previous = old.stored if old else self._power_up(first_word, layout)
-        fresh = Region(layout, first_word, bits.copy(), bits.copy(), previous, key)
+        previous = old.stored if old else self._power_up(first_word, layout) if self._switches else None
+        written = bits.copy()
+        fresh = Region(layout, first_word, written, written, previous, key)
         region = replace(fresh, stored=self._stored(fresh))
         self.contents.words = max(self.contents.words, first_word + layout.words)
         self.contents.regions[layout.name, layout.planes] = region
@@ -101,9 +103,14 @@ class SimulatedMemory:
     def cost(self, region: Region, accesses: Accesses) -> Cost:
         return self.technology.cost(self.conditions, region.layout.bits, accesses)
 
-    @property
+    @cached_property
     def _accumulates(self) -> bool:
         return any(isinstance(term, ErrorTerm) and grows_with_reads(term) for term in self.terms)
+
+    @cached_property
+    def _switches(self) -> bool:
+        """Whether what a write leaves depends on what was there before."""
+        return any(isinstance(term, ErrorTerm) and term.only_switched for term in self.terms)
 
     def _sampler(self, region: Region, reads: int) -> Sampler:
         held = self._hold(region, reads)
@@ -128,7 +135,7 @@ class SimulatedMemory:
         known = self._held.get(id(region))
         if known is not None and known[1] == reads:
             return known[2]
-        cells = region.stored.copy()
+        cells = region.stored
         for number, term in enumerate(self.terms):
             if isinstance(term, LevelTerm):
                 stream = stream_of(int(self.stream), number, region.key.trial, region.key.write)
@@ -140,7 +147,7 @@ class SimulatedMemory:
             if times:
                 stream = self._cells(number, term, region)
                 to_one, to_zero = weak_cells(stream, region.first_word, cells.size, term, times)
-                cells ^= (~cells & to_one) | (cells & to_zero)
+                cells = cells ^ ((~cells & to_one) | (cells & to_zero))
         self._held[id(region)] = region, reads, cells
         return cells
 
@@ -149,7 +156,7 @@ class SimulatedMemory:
 
         Levels of multi-level cells are judged when they are read, since the operating point may move in between.
         """
-        cells, bits = region.written.copy(), region.layout.bits
+        cells, bits = region.written, region.layout.bits
         for number, term in enumerate(self.terms):
             if isinstance(term, ErrorTerm) and term.lifetime is Lifetime.WRITE:
                 flips, once = np.empty_like(cells), (Drawn(number, term.p01, term.p10),)

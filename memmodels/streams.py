@@ -12,10 +12,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_SECOND = np.uint64(0xD1B54A32D192ED03)
+_FACTORS = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD1B54A32D192ED03
+_GOLDEN, _MIX_1, _MIX_2, _SECOND = (np.uint64(factor) for factor in _FACTORS)
+_64_BITS = 0xFFFFFFFFFFFFFFFF
 _S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _R17, _R19, _R23, _R41, _R45 = np.uint64(17), np.uint64(19), np.uint64(23), np.uint64(41), np.uint64(45)
 
@@ -67,21 +66,18 @@ def word_at(stream, index):  # type: ignore[no-untyped-def]
 
 def stream_of(*names: int) -> np.uint64:
     """The stream named by these integers, from Python: the same as nested `name_stream` calls that start at 0."""
-    parent = np.uint64(0)
+    golden, _, _, second = _FACTORS
+    parent = 0
     for value in names:
-        parent = _name(parent, np.uint64(value & 0xFFFFFFFFFFFFFFFF))
-    return parent
+        parent = _mix((parent ^ _mix(value + golden)) * golden + second)
+    return np.uint64(parent)
 
 
-def _name(parent: np.uint64, value: np.uint64) -> np.uint64:
-    with np.errstate(over="ignore"):
-        return _mix((parent ^ _mix(value + _GOLDEN)) * _GOLDEN + _SECOND)
-
-
-def _mix(z: np.uint64) -> np.uint64:
-    z = (z ^ (z >> _S30)) * _MIX_1
-    z = (z ^ (z >> _S27)) * _MIX_2
-    return np.uint64(z ^ (z >> _S31))
+def _mix(z: int) -> int:
+    z &= _64_BITS
+    for shift, factor in ((30, _FACTORS[1]), (27, _FACTORS[2])):
+        z = (z ^ (z >> shift)) * factor & _64_BITS
+    return z ^ (z >> 31)
 
 
 def word_at_each(stream: np.uint64, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:

@@ -115,8 +115,8 @@ def flip_rows(weights, row_bits, flips):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def flip_signs(weights, outer, inner, flat, flips):  # type: ignore[no-untyped-def]
-    """`flip_rows` where the order of the weights allows it and flips are many, else `flip_packed`."""
-    if flat and np.count_nonzero(flips) * 8 > flips.size:
+    """`flip_rows` where the order of the weights allows it, else `flip_packed`."""
+    if flat:
         flip_rows(weights, inner.size, flips)
     else:
         flip_packed(weights, outer, inner, flips)

@@ -8,10 +8,10 @@ from itertools import pairwise
 import memories
 import numpy as np
 import pytest
-from memories import CASES, LAYOUTS, Case, EccMemory, FakeBoard, FakeTransport, PlaneMemory, contents, get, put
+from memories import CASES, LAYOUTS, Case, EccMemory, FakeBoard, FakeTransport, PlaneMemory, contents, get, put, simulated
 from scipy.stats import binomtest
 
-from memmodels import Accesses, Cost, Key, Layout, Memory, Sampler, open_memory, pack, unpack
+from memmodels import Accesses, Cost, ErrorTerm, Key, Layout, Lifetime, Memory, Sampler, open_memory, pack, unpack
 from memmodels.address import Words, popcount
 from memmodels.errors import MemoryFault, MemorySpecError
 from memmodels.memory import Region
@@ -355,7 +355,8 @@ def test_planes_have_the_error_rates_of_their_memories() -> None:
 
 def test_power_up_belongs_to_the_cells() -> None:
     """What a fresh die holds does not depend on how its cells are given to regions, and spare bits are not cells."""
-    whole, split = open_memory("uniform:ber=0", 7), open_memory("uniform:ber=0", 7)
+    switch = ErrorTerm("switch", Lifetime.WRITE, 0.0, 0.0, only_switched=True)
+    whole, split = simulated(switch, seed=7), simulated(switch, seed=7)
     all_cells = put(whole, Layout("a", 64 * 30, 1)).previous
     parts = [put(split, Layout(name, 64 * words, 1)).previous for name, words in (("a", 10), ("b", 20))]
     assert np.array_equal(np.concatenate(parts), all_cells)
