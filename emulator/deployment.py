@@ -205,8 +205,8 @@ def deploy(
     memories: one per array of the placement, instead of opening them from their SPECs (a board, a recording, a test's own).
     UsageError where faults are to be recorded that are no flips.
     """
-    drops = [str(spec) for spec in placement.arrays if drops_signs(spec.name)]
-    if record and drops:
+    drops = [str(spec) for spec in placement.arrays if drops_signs(spec.name)] if record else []
+    if drops:
         asked, found = (
             f"Recording the faults of {drops[0]}",
             "a sign that drops out of a sum is no flip, which is all a record holds",

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.constants import Constant, as_read, constants_of, storable
-from emulator.kernels.scatter import Order, flip_signs, flip_values, put
+from emulator.kernels.scatter import Order, flip_packed, flip_rows, flip_values, put
 from emulator.kernels.tile import LANES, Bits, Bytes, Crumbs, Nibbles, Pairs, parts_of
 from emulator.network import Convolution, Encoding, Layer, Network, Storable, StoredTensor, ValueSpec
 from emulator.storage import codes_of
@@ -68,11 +68,13 @@ class Plan:
     _stored: dict[tuple[str, tuple[int, ...]], Words] = field(default_factory=dict, repr=False)
 
     def stored(self, layout: Layout) -> Words:
-        """The words that a memory is asked to hold for a layout of one of the tensors; made once."""
+        """The words that a memory is asked to hold for a layout of one of the tensors; made once, and read-only."""
         key = layout.name, layout.planes
         if key not in self._stored:
             tensor = self.tensors[layout.name].tensor
-            self._stored[key] = pack(codes_of(tensor.values, tensor.encoding), layout)
+            words = pack(codes_of(tensor.values, tensor.encoding), layout)
+            words.flags.writeable = False
+            self._stored[key] = words
         return self._stored[key]
 
     def parameters(self, placed: Collection[str] = ()) -> Parameters:
@@ -91,7 +93,7 @@ class Plan:
 class Parameters:
     """The tensors of one run in kernel order; faults come and go by `flip`.
 
-    values: the plan's, but for those that were flipped (`own`). specs, tensors: the network's, with the zero points and scales that
+    values: the plan's, but for those that were changed (`own`). specs, tensors: the network's, with the zero points and scales that
     a layer reads. constants: those that live in a memory. dropped: packed signs that count as 0 at present, as words in storage
     order. derived: what layers work out from the values as they are (`derive`).
     """
@@ -104,16 +106,36 @@ class Parameters:
     dropped: dict[str, Words] = field(default_factory=dict)
     derived: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
     _readers: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
-    _owned: set[str] = field(default_factory=set, repr=False)
+    _rooms: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict, repr=False)
 
     def own(self, name: str) -> npt.NDArray[np.generic]:
         """The values of a tensor, for this run to change."""
-        if name not in self._owned:
-            self.values[name] = aligned_copy(self.values[name])
-            self._owned.add(name)
+        clean, room = self._exchange(name)
+        if room is not clean:
+            room[...] = clean
+        return room
+
+    def _exchange(self, name: str) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]:
+        """The values of a tensor, and the run's own room for them, which stands in their place from now on."""
+        clean = self.values[name]
+        if name not in self._rooms:
+            self._rooms[name] = aligned_empty(clean.shape, clean.dtype)
+        self.values[name] = self._rooms[name]
+        self._forget(name)
+        return clean, self.values[name]
+
+    def _forget(self, name: str) -> None:
         for key in self._readers.pop(name, ()):
             self.derived.pop(key, None)
-        return self.values[name]
+
+    def restore(self) -> None:
+        """Take all faults out again."""
+        for name in self._rooms:
+            self.values[name] = self.plan.tensors[name].values
+            self._forget(name)
+        if self.dropped:
+            self.dropped.clear()
+            self.derived.clear()
 
     def derive(self, layer: Layer, what: str, reads: Collection[str], make: Callable[[], T]) -> T:
         """What `make` works out for a layer, kept until one of the tensors changes that it `reads`."""
@@ -128,15 +150,17 @@ class Parameters:
     def flip(self, name: str, planes: tuple[int, ...], flips: Words) -> None:
         """Flip the cells set in `flips` (storage order, of the region that holds `planes`); flipping again takes them back."""
         kernel = self.plan.tensors[name]
-        order, values = kernel.order, self.own(name)
-        if kernel.form is Bits:
-            flip_signs(values, order.outer, order.inner, order.flat, flips)
+        order = kernel.order
+        if kernel.flat:
+            flip_rows(*self._exchange(name), order.inner.size, flips)
+        elif kernel.form is Bits:
+            flip_packed(self.own(name), order.outer, order.inner, flips)
         else:
-            flip_values(values, order.outer, order.inner, kernel.masks[list(planes)], flips)
+            flip_values(self.own(name), order.outer, order.inner, kernel.masks[list(planes)], flips)
 
     def drop(self, name: str, cells: Words) -> Callable[[], None]:
         """Let the signs set in `cells` (storage order) count as 0; returns the function that brings them back."""
-        kernel, values = self.plan.tensors[name], self.own(name)
+        kernel = self.plan.tensors[name]
         self.derived.clear()
         if kernel.form is Bits:
             self.dropped[name] = cells
@@ -147,6 +171,7 @@ class Parameters:
 
             return bring_back
         channel, rest = np.divmod(set_bits(cells), kernel.order.inner.size)
+        values = self.own(name)
         places = (kernel.order.outer[channel] + kernel.order.inner[rest]) // (8 * values.itemsize)
         flat = values.reshape(-1)
         held = flat[places]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,11 +65,9 @@ def outputs_under_faults(
         return _gather(plan, plan.network.outputs, chunks)
     step = batch if deployment.policy is ReadPolicy.BATCH else max(images, 1)
     parts: list[dict[str, Array]] = []
-    undo: Callable[[], None] | None = None
     for number, first in enumerate(range(0, max(images, 1), step)):
-        if undo:
-            undo()
-        undo = flip_all(parameters, deployment, deployment.all_slots, number)
+        parameters.restore()
+        flip_all(parameters, deployment, deployment.all_slots, number)
         start = clean.before(flipped.first_of(clean.layers))
         own = {name: x[first : first + step] for name, x in start.values.items()}
         parts.extend(_chunks(plan, parameters, own, plan.network.outputs, deployment, start.layer, begin=first))

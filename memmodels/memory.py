@@ -116,7 +116,10 @@ class Memory(Protocol):
         ...
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
-        """Store `bits` (uint64 words, see `address`); a layout of the same name and planes is overwritten in place."""
+        """Store `bits` (uint64 words, see `address`); a layout of the same name and planes is overwritten in place.
+
+        The region may keep `bits` themselves if they are read-only, else a copy.
+        """
         ...
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:

@@ -96,13 +96,20 @@ def make_sampler(
         stream=stream,
         first_word=first_word,
         last_mask=np.uint64((1 << ((bits - 1) % 64 + 1)) - 1),
-        written=written,
-        held=held,
+        written=_read_only(written),
+        held=_read_only(held),
         sound=held is written or bool(np.array_equal(held, written)),
         terms=records,
         table=table,
         weak=np.array(weak, dtype=np.uint64).reshape(len(weak), written.size),
     )
+
+
+def _read_only(words: Words) -> Words:
+    """The same words; to compiled code, read-only arrays are of a type of their own, so all samplers hold such."""
+    view = words.view()
+    view.flags.writeable = False
+    return view
 
 
 @lru_cache(maxsize=256)

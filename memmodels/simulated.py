@@ -72,7 +72,7 @@ class SimulatedMemory:
             self._held.pop(id(old), None)
         first_word = old.first_word if old else self.contents.words
         previous = old.stored if old else self._power_up(first_word, layout) if self._switches else None
-        written = bits.copy()
+        written = bits.copy() if bits.flags.writeable else bits
         fresh = Region(layout, first_word, written, written, previous, key)
         region = replace(fresh, stored=self._stored(fresh))
         self.contents.words = max(self.contents.words, first_word + layout.words)

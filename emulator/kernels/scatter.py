@@ -19,6 +19,9 @@ from numba.extending import intrinsic, overload
 from emulator.kernels.tile import Bits
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
+_I64 = ir.IntType(64)
+_SIDE = 8
+"""Words of a vector, and rows that are turned into vectors together."""
 
 
 class Order(NamedTuple):
@@ -89,37 +92,92 @@ def flip_values(values, outer, inner, masks, flips):  # type: ignore[no-untyped-
             flat[place >> shift] ^= masks[cell] << (place & within)
 
 
-@numba.njit(cache=True, nogil=True)
-def flip_rows(weights, row_bits, flips):  # type: ignore[no-untyped-def]
-    """Flip signs whose kernel order is the storage order within each output channel: whole words at a time.
+@intrinsic  # type: ignore[untyped-decorator]
+def _flip_square(typingctx, flips, stride, clean, weights, step):  # type: ignore[no-untyped-def]
+    """_flip_square(flips, stride, clean, weights, step) -> int64: eight words of each of eight rows, all arguments int64.
 
-    weights: uint64 [O/LANES][words][LANES] (`plan.KernelTensor.flat`), walked in order; a word of flips is put together from the
-    two storage words that it straddles. row_bits: stored bits of one output channel.
+    Words k of all rows lie side by side at `weights` + k `step`, and become those at `clean` + k `step` XOR the flips, of which row
+    r has its own at `flips` + r `stride`. Addresses and bytes.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        flips, stride, clean, weights, step = args
+        vector = ir.VectorType(_I64, _SIDE)
+
+        def at(base: Any, k: int, by: Any) -> Any:
+            address = builder.add(base, builder.mul(by, ir.Constant(_I64, k)))
+            return builder.inttoptr(address, vector.as_pointer())
+
+        rows = [_load(builder, at(flips, r, stride), 8) for r in range(_SIDE)]
+        for k, column in enumerate(_transposed(builder, rows)):
+            flipped = builder.xor(column, _load(builder, at(clean, k, step), 64))
+            builder.store(flipped, at(weights, k, step)).align = 64
+        return ir.Constant(_I64, 0)
+
+    return types.int64(*[types.int64] * 5), codegen
+
+
+def _load(builder: Any, pointer: Any, align: int) -> Any:
+    loaded = builder.load(pointer)
+    loaded.align = align
+    return loaded
+
+
+def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+    """Columns of a square of words, as vectors: halves of two rows change places, then quarters, then single words."""
+    for reach in (4, 2, 1):
+        made = list(rows)
+        for r in range(_SIDE):
+            if not r & reach:
+                low = [k if not k & reach else k - reach + _SIDE for k in range(_SIDE)]
+                high = [k + reach if not k & reach else k + _SIDE for k in range(_SIDE)]
+                for to, places in ((r, low), (r + reach, high)):
+                    mask = ir.Constant(ir.VectorType(ir.IntType(32), _SIDE), places)
+                    made[to] = builder.shuffle_vector(rows[r], rows[r + reach], mask)
+        rows = made
+    return rows
+
+
+@numba.njit(cache=True, nogil=True)
+def flip_rows(clean, weights, row_bits, flips):  # type: ignore[no-untyped-def]
+    """weights = clean, some of its signs flipped, whose kernel order is the storage order within each output channel.
+
+    clean, weights: uint64 [O/LANES][words][LANES] (`plan.KernelTensor.flat`), aligned; they may be one. row_bits: stored bits of an
+    output channel. A word of flips is put together from the two storage words that it straddles, unless rows are whole words.
     """
     blocks, words, lanes = weights.shape
     rows = flips.size * 64 // row_bits
     last = _U1 << np.uint64((row_bits - 1) & 63)
     spare = last | (last - _U1)
     for block in range(blocks):
-        for lane in range(min(lanes, rows - block * lanes)):
+        done = 0
+        if row_bits & 63 == 0 and (block + 1) * lanes <= rows:
+            done = words // _SIDE * _SIDE
+            for word in range(0, done, _SIDE):
+                for lane in range(0, lanes, _SIDE):
+                    place = flips.ctypes.data + ((block * lanes + lane) * words + word) * 8
+                    here = ((block * words + word) * lanes + lane) * 8
+                    _flip_square(place, words * 8, clean.ctypes.data + here, weights.ctypes.data + here, lanes * 8)
+        for lane in range(lanes):
             start = (block * lanes + lane) * row_bits
             index, shift = start >> 6, np.uint64(start & 63)
-            for word in range(words):
-                part = flips[index + word] >> shift
-                if shift != _U0 and index + word + 1 < flips.size:
-                    part |= flips[index + word + 1] << (np.uint64(64) - shift)
-                if word == words - 1:
-                    part &= spare
-                weights[block, word, lane] ^= part
+            for word in range(done, words):
+                part = _U0
+                if block * lanes + lane < rows:
+                    part = flips[index + word] >> shift
+                    if shift != _U0 and index + word + 1 < flips.size:
+                        part |= flips[index + word + 1] << (np.uint64(64) - shift)
+                    if word == words - 1:
+                        part &= spare
+                weights[block, word, lane] = clean[block, word, lane] ^ part
 
 
 @numba.njit(cache=True, nogil=True)
-def flip_signs(weights, outer, inner, flat, flips):  # type: ignore[no-untyped-def]
-    """`flip_rows` where the order of the weights allows it, else `flip_packed`."""
-    if flat:
-        flip_rows(weights, inner.size, flips)
+def _flip_bits(weights, order, flips):  # type: ignore[no-untyped-def]
+    if order.flat:
+        flip_rows(weights, weights, order.inner.size, flips)
     else:
-        flip_packed(weights, outer, inner, flips)
+        flip_packed(weights, order.outer, order.inner, flips)
 
 
 def flip(weights: Any, order: Order, masks: Any, flips: Any) -> None:
@@ -130,7 +188,7 @@ def flip(weights: Any, order: Order, masks: Any, flips: Any) -> None:
 @overload(flip)  # type: ignore[untyped-decorator]
 def _flip_form(weights, order, masks, flips):  # type: ignore[no-untyped-def]
     if weights.instance_class is Bits:
-        return lambda weights, order, masks, flips: flip_signs(weights.values, order.outer, order.inner, order.flat, flips)
+        return lambda weights, order, masks, flips: _flip_bits(weights.values, order, flips)
     return lambda weights, order, masks, flips: flip_values(weights.values, order.outer, order.inner, masks, flips)
 
 
