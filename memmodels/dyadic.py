@@ -20,6 +20,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from memmodels.pointers import address_of
+
 GENERATORS = 8
 STRETCH_WORDS = 128
 """Words of a block whose masks are drawn together, from a stream of their own."""
@@ -29,17 +31,18 @@ _VECTOR = ir.VectorType(_I64, GENERATORS)
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def _make_walk(polar: bool) -> Any:
+def _make_walk(polar: bool, onto: bool) -> Any:
     """An intrinsic walk(stream, steps, levels, last, cells, out, vectors) -> int64; all but `stream` (uint64) are int64.
 
     steps: address of `levels` pairs of uint64: the step where 0 is stored, and what to XOR into it where 1 is. last: address of
-    one such pair, XORed into the result. cells, out: addresses of the stored words, read only if `polar`, and of the mask's.
+    one such pair, XORed into the result. cells, out: addresses of the stored words, read only if `polar`, and of the mask's,
+    which is XORed into what is there if `onto`.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
     def walk(typingctx, stream, steps, levels, last, cells, out, vectors):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            _emit_walk(builder, polar, *args)
+            _emit_walk(builder, polar, onto, *args)
             return ir.Constant(_I64, 0)
 
         return types.int64(types.uint64, *[types.int64] * 6), codegen
@@ -48,7 +51,7 @@ def _make_walk(polar: bool) -> Any:
 
 
 def _emit_walk(
-    builder: Any, polar: bool, stream: Any, steps: Any, levels: Any, last: Any, cells: Any, out: Any, vectors: Any
+    builder: Any, polar: bool, onto: bool, stream: Any, steps: Any, levels: Any, last: Any, cells: Any, out: Any, vectors: Any
 ) -> None:
     """Two nested loops (vectors of the mask, levels); the generators' state is four phi nodes."""
     zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
@@ -75,7 +78,8 @@ def _emit_walk(
     builder.cbranch(builder.icmp_signed("<", level_next, levels), inner, close)
 
     builder.position_at_end(close)
-    _store(builder, builder.add(out, place), builder.xor(mask_next, _of_cells(builder, final, stored)))
+    made, there = builder.xor(mask_next, _of_cells(builder, final, stored)), builder.add(out, place)
+    _store(builder, there, builder.xor(made, _load(builder, there, _VECTOR)) if onto else made)
     v_next = builder.add(v, one)
     builder.cbranch(builder.icmp_signed("<", v_next, vectors), outer, done)
 
@@ -152,8 +156,9 @@ def _store(builder: Any, address: Any, value: Any) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 8
 
 
-_walk = _make_walk(polar=False)
-_walk_polar = _make_walk(polar=True)
+_walk = _make_walk(polar=False, onto=False)
+_walk_onto = _make_walk(polar=False, onto=True)
+_walk_onto_polar = _make_walk(polar=True, onto=True)
 
 
 _PLAIN = np.array([[0xFFFFFFFFFFFFFFFF, 0], [0, 0]], dtype=np.uint64)
@@ -161,23 +166,23 @@ _PLAIN = np.array([[0xFFFFFFFFFFFFFFFF, 0], [0, 0]], dtype=np.uint64)
 
 
 @numba.njit(cache=True, nogil=True)
-def fill_random(stream, out):  # type: ignore[no-untyped-def]
-    """Random words of `stream` into `out` (uint64, contiguous, a multiple of GENERATORS of them)."""
-    _walk(stream, _PLAIN.ctypes.data, 1, _PLAIN.ctypes.data + 16, 0, out.ctypes.data, out.size // GENERATORS)
+def fill_random(stream, out, words):  # type: ignore[no-untyped-def]
+    """So many random words of `stream`, a multiple of GENERATORS, to the address `out`."""
+    plain = address_of(_PLAIN)
+    _walk(stream, plain, 1, plain + 16, 0, out, words // GENERATORS)
 
 
 @numba.njit(cache=True, nogil=True)
-def fill_mask(stream, polar, steps, levels, last, cells, out):  # type: ignore[no-untyped-def]
-    """A mask into `out` (uint64, contiguous, a multiple of GENERATORS words).
+def flip_dyadic(stream, polar, steps, levels, last, cells, flips, words):  # type: ignore[no-untyped-def]
+    """XOR a mask into so many words, a multiple of GENERATORS, at the address `flips`.
 
-    steps (MAX_LEVELS, 2), of which `levels` > 0 are used, last (2,), polar: see `_make_walk` and `dyadic_steps`. cells: the stored
-    words below the mask.
+    steps (MAX_LEVELS, 2), of which `levels` > 0 are used, last (2,), polar: see `_make_walk` and `dyadic_steps`. cells: the address
+    of the stored words, for polar masks.
     """
-    vectors = out.size // GENERATORS
     if polar:
-        _walk_polar(stream, steps.ctypes.data, levels, last.ctypes.data, cells.ctypes.data, out.ctypes.data, vectors)
+        _walk_onto_polar(stream, address_of(steps), levels, address_of(last), cells, flips, words // GENERATORS)
     else:
-        _walk(stream, steps.ctypes.data, levels, last.ctypes.data, 0, out.ctypes.data, vectors)
+        _walk_onto(stream, address_of(steps), levels, address_of(last), 0, flips, words // GENERATORS)
 
 
 def dyadic_steps(

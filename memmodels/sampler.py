@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
-from memmodels.dyadic import GENERATORS, STRETCH_WORDS, dyadic_steps, fill_mask, fill_random
+from memmodels.dyadic import GENERATORS, STRETCH_WORDS, dyadic_steps, fill_random, flip_dyadic
+from memmodels.pointers import address_of, words_at
 from memmodels.rates import MAX_LEVELS, plan_rates
 from memmodels.streams import name_stream, word_at
 
@@ -158,8 +159,8 @@ def new_room():  # type: ignore[no-untyped-def]
     return np.empty((5, BLOCK_WORDS), dtype=np.uint64)
 
 
-_RANDOM, _MASK, _FLIPS, _CELLS, _FAILING = range(5)
-"""The rows of the room: random words, a stretch of a mask, and a whole block each of flips, stored cells and failing cells."""
+_RANDOM, _FLIPS, _CELLS, _SOME, _FAILING = (8 * BLOCK_WORDS * row for row in range(5))
+"""Where in the room lie random words, and blocks of flips, of cells, of throws that count on some cells only, of failing cells."""
 
 
 @numba.njit(cache=True, nogil=True)
@@ -183,70 +184,71 @@ def poisson_count(word, low, first, stop, table):  # type: ignore[no-untyped-def
 
 
 @numba.njit(cache=True, nogil=True)
-def _flip_levels(term, stream, begin, end, cells, flips, room):  # type: ignore[no-untyped-def]
+def _flip_levels(term, stream, begin, end, cells, flips):  # type: ignore[no-untyped-def]
     """XOR the term's dyadic mask into the stretches of a block that hold its words begin..end."""
-    mask = room[_MASK, :STRETCH_WORDS]
     for stretch in range(begin // STRETCH_WORDS, (end + STRETCH_WORDS - 1) // STRETCH_WORDS):
-        first = stretch * STRETCH_WORDS
-        own, here = flips[first : first + STRETCH_WORDS], cells[first : first + STRETCH_WORDS]
-        fill_mask(name_stream(stream, np.uint64(stretch)), term.polar, term.steps, term.levels, term.last, here, mask)
-        for i in range(STRETCH_WORDS):
-            own[i] ^= mask[i]
+        own, ahead = name_stream(stream, np.uint64(stretch)), 8 * STRETCH_WORDS * stretch
+        flip_dyadic(own, term.polar, term.steps, term.levels, term.last, cells + ahead, flips + ahead, STRETCH_WORDS)
 
 
 @numba.njit(cache=True, nogil=True)
-def _flip_throws(term, which, table, stream, cells, flips, room):  # type: ignore[no-untyped-def]
-    """XOR a Poisson number of cells of a block, with replacement, four to a random word.
+def _throw(term, which, table, stream, flips, random):  # type: ignore[no-untyped-def]
+    """Flip a Poisson number of cells of a block, with replacement, four to a random word.
 
-    which: 0 for the throws on all cells, 1 for those on some.
+    which: 0 for the throws on all cells, 1 for those on some. random: room for a block of random words.
     """
     first, stop = term.first[which], term.first[which + 1]
-    throws = 0
-    if first < stop:
-        throws = poisson_count(word_at(stream, _U0), term.low[which], first, stop, table)
-    for begin in range(0, throws, 4 * BLOCK_WORDS):
-        count = min(throws - begin, 4 * BLOCK_WORDS)
-        words = room[_RANDOM, : (count + 4 * GENERATORS - 1) // (4 * GENERATORS) * GENERATORS]
-        fill_random(name_stream(stream, np.uint64(1 + begin)), words)
-        places = words.view(np.uint16)
-        if which:
-            for i in range(count):
-                place = np.uint64(places[i])
-                word = np.int64(place >> _U6)
-                flips[word] ^= (_U1 << (place & _U63)) & (cells[word] ^ term.unless)
-        else:
-            for i in range(count):
-                place = np.uint64(places[i])
-                flips[np.int64(place >> _U6)] ^= _U1 << (place & _U63)
+    if first == stop:
+        return
+    throws = poisson_count(word_at(stream, _U0), term.low[which], first, stop, words_at(table, stop))
+    words, places = words_at(flips, BLOCK_WORDS), words_at(random, BLOCK_WORDS).view(np.uint16)
+    for done in range(0, throws, 4 * BLOCK_WORDS):
+        count = min(throws - done, 4 * BLOCK_WORDS)
+        vectors = (count + 4 * GENERATORS - 1) // (4 * GENERATORS)
+        fill_random(name_stream(stream, np.uint64(1 + done)), random, vectors * GENERATORS)
+        for i in range(count):
+            place = np.uint64(places[i])
+            words[np.int64(place >> _U6)] ^= _U1 << (place & _U63)
 
 
 @numba.njit(cache=True, nogil=True)
-def _flip_term(term, table, stream, begin, end, cells, flips, room):  # type: ignore[no-untyped-def]
-    """XOR a term's independent errors into the flips of a whole block, of which the words begin..end are wanted.
+def _flip_term(term, table, stream, begin, n, cells, flips, room):  # type: ignore[no-untyped-def]
+    """XOR a term's independent errors into the flips of a whole block, of which n words from `begin` are wanted.
 
-    cells: what the block holds before them; read only if the term is polar.
+    cells: what the block holds before them; read only if the term is polar. Throws that count on some cells only are made apart,
+    since to look up the cell of each takes longer than a pass over all.
     """
+    wanted, stored, some = words_at(flips + 8 * begin, n), words_at(cells + 8 * begin, n), words_at(room + _SOME + 8 * begin, n)
     if term.levels:
-        _flip_levels(term, stream, begin, end, cells, flips, room)
+        _flip_levels(term, stream, begin, begin + n, cells, flips)
     elif term.last[0] | term.last[1]:
-        for i in range(begin, end):
-            flips[i] ^= term.last[0] ^ (cells[i] & term.last[1])
-    _flip_throws(term, 0, table, name_stream(stream, _COMMON), cells, flips, room)
-    _flip_throws(term, 1, table, name_stream(stream, _MORE), cells, flips, room)
+        on_zero, more = term.last[0], term.last[1]
+        for i in range(n):
+            wanted[i] ^= on_zero ^ (stored[i] & more)
+    _throw(term, 0, table, name_stream(stream, _COMMON), flips, room + _RANDOM)
+    if term.first[1] < term.first[2]:
+        for i in range(n):
+            some[i] = _U0
+        _throw(term, 1, table, name_stream(stream, _MORE), room + _SOME, room + _RANDOM)
+        unless = term.unless
+        for i in range(n):
+            wanted[i] ^= some[i] & (stored[i] ^ unless)
 
 
 @numba.njit(cache=True, nogil=True)
-def _flip_weak(term, table, stream, begin, weak_one, weak_zero, written, flips, room):  # type: ignore[no-untyped-def]
+def _flip_weak(term, table, stream, begin, n, written, to_one, to_zero, flips, room):  # type: ignore[no-untyped-def]
     """Weak cells that hold the value they do not prefer flip with the term's rate, the same for both values.
 
-    weak_one, weak_zero, written: of the words from `begin` of the block.
+    written, to_one, to_zero: of the n words from `begin` of the block.
     """
-    failing, end = room[_FAILING], begin + written.size
-    failing[begin:end] = _U0
-    _flip_term(term, table, stream, begin, end, failing, failing, room)
-    for i in range(written.size):
-        cells = written[i] ^ flips[begin + i]
-        flips[begin + i] ^= ((~cells & weak_one[i]) | (cells & weak_zero[i])) & failing[begin + i]
+    failing, wanted = words_at(room + _FAILING + 8 * begin, n), words_at(flips + 8 * begin, n)
+    for i in range(n):
+        failing[i] = _U0
+    _flip_term(term, table, stream, begin, n, room + _FAILING, room + _FAILING, room)
+    stored, ones, zeros = words_at(written, n), words_at(to_one, n), words_at(to_zero, n)
+    for i in range(n):
+        cells = stored[i] ^ wanted[i]
+        wanted[i] ^= ((~cells & ones[i]) | (cells & zeros[i])) & failing[i]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -263,30 +265,30 @@ def draw_block(sampler, stream, block, part, room):  # type: ignore[no-untyped-d
     stream: of the read (`name_read`). room: from `new_room`; what is in it does not matter.
     """
     first, n = words_in(sampler, block)
-    written = sampler.written[first : first + n]
-    begin = sampler.first_word + first - block * BLOCK_WORDS
-    whole = n == BLOCK_WORDS
-    flips = part if whole else room[_FLIPS]
+    begin, work, table = sampler.first_word + first - block * BLOCK_WORDS, address_of(room), address_of(sampler.table)
+    written, block_flips = address_of(sampler.written) + 8 * first, address_of(part) if n == BLOCK_WORDS else work + _FLIPS
+    stored, flips, cells = words_at(written, n), words_at(block_flips + 8 * begin, n), words_at(work + _CELLS + 8 * begin, n)
     if sampler.sound:
-        flips[begin : begin + n] = _U0
-    else:
-        held = sampler.held[first : first + n]
         for i in range(n):
-            flips[begin + i] = held[i] ^ written[i]
-    for i in range(sampler.terms.size):
-        term = sampler.terms[i]
+            flips[i] = _U0
+    else:
+        held = words_at(address_of(sampler.held) + 8 * first, n)
+        for i in range(n):
+            flips[i] = held[i] ^ stored[i]
+    for number in range(sampler.terms.size):
+        term = sampler.terms[number]
         own = name_stream(name_stream(stream, term.stream), np.uint64(block))
         if term.weak_row >= 0:
-            weak_one, weak_zero = sampler.weak[term.weak_row, first : first + n], sampler.weak[term.weak_row + 1, first : first + n]
-            _flip_weak(term, sampler.table, own, begin, weak_one, weak_zero, written, flips, room)
+            to_one = address_of(sampler.weak) + 8 * (term.weak_row * sampler.written.size + first)
+            to_zero = to_one + 8 * sampler.written.size
+            _flip_weak(term, table, own, begin, n, written, to_one, to_zero, block_flips, work)
             continue
-        cells = room[_CELLS]
-        if term.polar:  # one pass in order, since throws would fetch cells from memory one by one
-            for k in range(n):
-                cells[begin + k] = written[k] ^ flips[begin + k]
-        _flip_term(term, sampler.table, own, begin, begin + n, cells, flips, room)
-    if not whole:
-        part[:] = flips[begin : begin + n]
+        if term.polar:
+            for i in range(n):
+                cells[i] = stored[i] ^ flips[i]
+        _flip_term(term, table, own, begin, n, work + _CELLS, block_flips, work)
+    if n < BLOCK_WORDS:
+        part[:] = flips
     if first + n == sampler.written.size:
         part[n - 1] &= sampler.last_mask
 

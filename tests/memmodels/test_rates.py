@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from memmodels.address import BLOCK_BITS
-from memmodels.dyadic import GENERATORS, dyadic_steps, fill_mask, fill_random
+from memmodels.dyadic import GENERATORS, dyadic_steps, fill_random, flip_dyadic
 from memmodels.rates import MAX_LEVELS, PoissonTable, plan_rates, poisson_table
 from memmodels.sampler import poisson_count
 from memmodels.streams import next_word, random_words, start, stream_of, word_at
@@ -97,9 +97,11 @@ def test_masks_combine_random_words_digit_by_digit(
     numerators: tuple[int, int], inverted: tuple[bool, bool], levels: int, stream: int
 ) -> None:
     """m | ~r for a binary 1 and m & r for a 0, lowest first, with the digits of what each cell stores, in numpy."""
-    cells, mask = random_words(np.uint64(99), 0, 16), np.empty(16, dtype=np.uint64)
+    cells, before = random_words(np.uint64(99), 0, 16), random_words(np.uint64(98), 0, 16)
     steps, last = dyadic_steps(numerators, inverted, levels, MAX_LEVELS)
-    fill_mask(np.uint64(stream), numerators != numerators[::-1] or inverted[0] != inverted[1], steps, levels, last, cells, mask)
+    polar, flips = numerators[0] != numerators[1] or inverted[0] != inverted[1], before.copy()
+    flip_dyadic(np.uint64(stream), polar, steps, levels, last, cells.ctypes.data, flips.ctypes.data, flips.size)
+    mask = flips ^ before
     words = np.array(eight_xoshiros(stream, 2 * levels), dtype=np.uint64).reshape(2, levels, GENERATORS)
     for vector in range(2):
         own = cells[8 * vector : 8 * vector + 8]
@@ -238,7 +240,7 @@ def eight_xoshiros(stream: int, rounds: int) -> list[list[int]]:
 @settings(max_examples=30)
 def test_eight_generators_side_by_side(stream: int, rounds: int) -> None:
     words = np.empty(8 * rounds, dtype=np.uint64)
-    fill_random(np.uint64(stream), words)
+    fill_random(np.uint64(stream), words.ctypes.data, words.size)
     assert words.reshape(-1, 8).tolist() == eight_xoshiros(stream, rounds)
 
 
