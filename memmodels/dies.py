@@ -95,12 +95,11 @@ def _hit_block(  # type: ignore[no-untyped-def]
         all_one, all_zero = np.float64(hazard_one == np.inf), np.float64(hazard_zero == np.inf)
         for place in range(BLOCK_BITS):
             _mark(begin + place, 0.0, preference, all_one, all_zero, prefer, words, first_word, to_one, to_zero)
-    state = np.empty(4, dtype=np.uint64)
     for shell in range(lows.size):
-        start(state, name_stream(block_stream, np.uint64(shell)))
         low, width = EDGES[shell], EDGES[shell + 1] - EDGES[shell]
-        for _ in range(poisson_count(next_word(state), lows[shell], firsts[shell], firsts[shell + 1], table)):
-            word = next_word(state)
+        word, state = next_word(start(name_stream(block_stream, np.uint64(shell))))
+        for _ in range(poisson_count(word, lows[shell], firsts[shell], firsts[shell + 1], table)):
+            word, state = next_word(state)
             hazard = low + width * (np.float64(word >> np.uint64(16)) * 2.0**-48)
             address = begin + np.int64(word & np.uint64(0xFFFF))
             _mark(address, hazard, preference, hazard_one, hazard_zero, prefer, words, first_word, to_one, to_zero)
@@ -113,15 +112,12 @@ def _mark(  # type: ignore[no-untyped-def]
     """Mark cell `address` of the region (if it is one) as weak towards the values that its hazard and preference say."""
     if address < 0 or address >= words * 64:
         return
-    bit = np.uint64(1) << np.uint64(address & 63)
-    one, zero = hazard < hazard_one, hazard < hazard_zero
+    one, zero = np.uint64(hazard < hazard_one), np.uint64(hazard < hazard_zero)
     if prefer:
-        prefers_one = (mix(preference + np.uint64(address + np.int64(first_word) * 64)) >> np.uint64(63)) == 0
-        one, zero = one and prefers_one, zero and not prefers_one
-    if one:
-        to_one[address >> 6] |= bit
-    if zero:
-        to_zero[address >> 6] |= bit
+        prefers_zero = mix(preference + np.uint64(address + np.int64(first_word) * 64)) >> np.uint64(63)
+        one, zero = one & ~prefers_zero, zero & prefers_zero
+    to_one[address >> 6] |= one << np.uint64(address & 63)
+    to_zero[address >> 6] |= zero << np.uint64(address & 63)
 
 
 def weak_groups(stream: np.uint64, first_word: int, words: int, term: ErrorTerm, reads: int = 1) -> tuple[Words, Words]:
@@ -132,7 +128,8 @@ def weak_groups(stream: np.uint64, first_word: int, words: int, term: ErrorTerm,
     axis, bank = (term.structure.axis, term.structure.bank) if term.structure else ("row", Bank())
     groups = groups_of(axis, bank, first_word * 64, words * 64)
     prefer, scale = (True, 2.0) if term.halved else (False, 1.0)
-    hazards = [_group_hazards(stream, term, scale * p, groups.numbers) * reads for p in (term.p01, term.p10)]
+    of_rate = {p: _group_hazards(stream, term, scale * p, groups.numbers) * reads for p in {term.p01, term.p10}}
+    hazards = [of_rate[term.p01], of_rate[term.p10]]
     row_cells = bank.columns if prefer and term.preference == "row" else 0
     to_one, to_zero = np.zeros(words, dtype=np.uint64), np.zeros(words, dtype=np.uint64)
     finite = [h[np.isfinite(h)] for h in hazards]
@@ -177,7 +174,6 @@ def _hit_groups(  # type: ignore[no-untyped-def]
     words = to_one.size
     begin = np.int64(first_word) * 64
     preference = name_stream(stream, _PREFERENCE)
-    state = np.empty(4, dtype=np.uint64)
     for k in range(numbers.size):
         one, zero = hazards_one[k], hazards_zero[k]
         if one == np.inf or zero == np.inf:
@@ -191,10 +187,12 @@ def _hit_groups(  # type: ignore[no-untyped-def]
             low, width = EDGES[shell], EDGES[shell + 1] - EDGES[shell]
             if low >= highest:
                 break
-            start(state, name_stream(group_stream, np.uint64(shell)))
-            for _ in range(poisson_count(next_word(state), lows[shell], firsts[shell], firsts[shell + 1], table)):
-                place = np.int64(np.float64(next_word(state) >> np.uint64(11)) * 2.0**-53 * cells)
-                hazard = low + width * (np.float64(next_word(state) >> np.uint64(11)) * 2.0**-53)
+            word, state = next_word(start(name_stream(group_stream, np.uint64(shell))))
+            for _ in range(poisson_count(word, lows[shell], firsts[shell], firsts[shell + 1], table)):
+                word, state = next_word(state)
+                place = np.int64(np.float64(word >> np.uint64(11)) * 2.0**-53 * cells)
+                word, state = next_word(state)
+                hazard = low + width * (np.float64(word >> np.uint64(11)) * 2.0**-53)
                 address = base[k] + place * stride - begin
                 _mark_grouped(address, hazard, preference, one, zero, prefer, row_cells, words, first_word, to_one, to_zero)
 

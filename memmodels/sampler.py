@@ -173,6 +173,8 @@ def name_read(sampler, trial, write, read):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def poisson_count(word, low, first, stop, table):  # type: ignore[no-untyped-def]
     """Number of throws: `low` + how many entries of table[first:stop] are <= a random word."""
+    if first < stop and word < table[first]:
+        return low
     a, b = first, stop
     while a < b:
         middle = (a + b) >> 1

@@ -34,28 +34,26 @@ def name_stream(parent, value):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, inline="always")
-def start(state, stream):  # type: ignore[no-untyped-def]
-    """Start the generator `state` (uint64[4]) of `stream`."""
-    z = stream
-    for i in range(4):
-        z = z + _GOLDEN
-        state[i] = mix(z)
+def start(stream):  # type: ignore[no-untyped-def]
+    """The state in which the generator of `stream` begins: four uint64."""
+    z = stream + _GOLDEN
+    s0 = mix(z)
+    z = z + _GOLDEN
+    s1 = mix(z)
+    z = z + _GOLDEN
+    return s0, s1, mix(z), mix(z + _GOLDEN)
 
 
 @numba.njit(cache=True, inline="always")
 def next_word(state):  # type: ignore[no-untyped-def]
-    """The next 64 random bits of xoshiro256++."""
-    s0, s1, s2, s3 = state[0], state[1], state[2], state[3]
-    sum03 = s0 + s3
-    result = ((sum03 << _R23) | (sum03 >> _R41)) + s0
+    """The next 64 random bits of xoshiro256++, and the state behind them."""
+    s0, s1, s2, s3 = state
+    total = s0 + s3
+    word = ((total << _R23) | (total >> _R41)) + s0
     t = s1 << _R17
     s2 ^= s0
     s3 ^= s1
-    state[1] = s1 ^ s2
-    state[0] = s0 ^ s3
-    state[2] = s2 ^ t
-    state[3] = (s3 << _R45) | (s3 >> _R19)
-    return result
+    return word, (s0 ^ s3, s1 ^ s2, s2 ^ t, (s3 << _R45) | (s3 >> _R19))
 
 
 @numba.njit(cache=True, inline="always")
