@@ -65,8 +65,8 @@ def _row(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> d
     if len(shared) < 2:
         return None
     a, b = (np.array([found[trial] for trial in shared]) for found in (scores, others))
-    low, high = stein_interval((a - b).tolist(), len(shared))
-    halves = [(end - start) / 2 for start, end in (stein_interval(one.tolist(), len(shared)) for one in (a, b))]
+    difference, low, high = stein_interval(a - b, len(shared))
+    halves = [(end - start) / 2 for _, start, end in (stein_interval(one, len(shared)) for one in (a, b))]
     return {
         "between": between,
         "study": tables.label(cell),
@@ -74,7 +74,7 @@ def _row(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> d
         "from_study": tables.label(other),
         "from_memory": other.columns["memory"],
         "trials": len(shared),
-        "difference": float((a - b).mean()),
+        "difference": difference,
         "low": low,
         "high": high,
         "half_width": (high - low) / 2,

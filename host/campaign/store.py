@@ -72,6 +72,11 @@ class RunRecord:
     bits_read: int
     flips: tuple[int, ...]
 
+    @property
+    def score(self) -> float:
+        """Accuracy; without labels, the share of unchanged predictions."""
+        return 1.0 - self.changed if self.accuracy is None else self.accuracy
+
 
 def run_id(cell_sha256: str, trial: int) -> str:
     """The name of a run: 16 hex digits of the hash of its cell and trial."""

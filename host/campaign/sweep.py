@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from host.campaign.campaign import Campaign, Cell
+from host.campaign.control import control_of
 from host.campaign.executors import Executor
-from host.campaign.stopping import FIRST_STAGE, trials_needed
+from host.campaign.stopping import FIRST_STAGE, trials_needed, wants_covariate
 from host.campaign.store import Store
 from host.campaign.tasks import Done, Task, task_of
 from host.results import cell_columns, placed_tensors
@@ -43,8 +44,9 @@ def sweep(
     first = campaign.trials if campaign.half_width is None else min(FIRST_STAGE, campaign.trials)
     work.make([first] * len(campaign.cells))
     if campaign.half_width is not None:
-        scores = (list(store.scores(number, first).values()) for number in numbers)
-        needed = [trials_needed(found, campaign.half_width, campaign.trials) for found in scores]
+        needed = [
+            _trials_needed(campaign, cell, store, number, first) for cell, number in zip(campaign.cells, numbers, strict=True)
+        ]
         work.make(needed)
         with store.db:  # one transaction for all
             store.db.executemany(
@@ -52,6 +54,19 @@ def sweep(
                 [(f"trials {cell.sha256}", str(n)) for cell, n in zip(campaign.cells, needed, strict=True)],
             )
     return work.made
+
+
+def _trials_needed(campaign: Campaign, cell: Cell, store: Store, number: int, first: int) -> int:
+    """How many trials a cell gets in all, from its first ones."""
+    assert campaign.half_width is not None
+    runs = list(store.runs(number, first))
+    scores = [run.score for run in runs]
+    known: list[float] | None = None
+    if wants_covariate(scores, campaign.half_width, campaign.trials) and (control := control_of(cell)):
+        place = placed_tensors(cell.prepared).index(control.tensor)
+        known = [run.flips[place] - control.expected for run in runs]
+        store.state(f"control {cell.sha256}", asdict(control))
+    return trials_needed(scores, campaign.half_width, campaign.trials, known)
 
 
 def enter(campaign: Campaign, store: Store, command: list[str]) -> list[int]:
@@ -64,7 +79,7 @@ def enter(campaign: Campaign, store: Store, command: list[str]) -> list[int]:
     plan = {"labels": campaign.labels, "trials": campaign.trials, "half_width": campaign.half_width, "first_stage": stage}
     store.state("campaign", plan)
     with store.db:
-        store.db.execute("DELETE FROM facts WHERE name LIKE 'trials %'")
+        store.db.execute("DELETE FROM facts WHERE name LIKE 'trials %' OR name LIKE 'control %'")
     return store.enter(
         (cell.sha256, cell.study, placed_tensors(cell.prepared), cell_columns(cell.prepared, cell.point), asked_of(cell))
         for cell in campaign.cells

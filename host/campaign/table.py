@@ -9,12 +9,12 @@ from typing import Any
 
 import polars as pl
 
-from host.campaign.stopping import stein_interval
+from host.campaign.stopping import FEWEST_WITH_COVARIATE, share_removed, stein_interval
 from host.campaign.store import CellRecord, Store, run_id
 from host.results import COLUMNS, summary_of
 
 _HEAD: dict[str, Any] = {"row": pl.Int64, "run": pl.String, "study": pl.String}
-_OWN = ("trial", "die", "accuracy", "changed", "flips", "bits_read", "flip_rate")
+_SUMMARY: dict[str, Any] = {"control": pl.String, "removed": pl.Float64}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,19 +52,30 @@ class Tables:
 
     @cached_property
     def summary(self) -> pl.DataFrame:
-        """One row per point with runs: as `host.results.summary_of`, with the interval of the rule by which it was stopped."""
+        """One row per point with runs: as `host.results.summary_of`, with mean and interval of the rule by which it was stopped.
+
+        control: the tensor whose flips served as a covariate, null if none did. removed: the share of variance they took away.
+        """
         parts = []
         for cell, frame in zip(self.cells, self.frames(), strict=True):
-            if not frame.height:
-                continue
-            part = summary_of(frame).with_columns(pl.lit(self.label(cell)).alias("study"), pl.lit(frame["model"][0]).alias("model"))
-            if self.plan["half_width"] is not None and frame.height > 1:
-                labelled = frame["accuracy"].null_count() == 0
-                scores = (frame["accuracy"] if labelled else 1.0 - frame["changed"]).to_list()
-                low, high = stein_interval(scores, self.plan["first_stage"])
-                part = part.with_columns(pl.lit(low).alias("low"), pl.lit(high).alias("high"))
-            parts.append(part)
+            if frame.height:
+                told = {"study": self.label(cell), "model": frame["model"][0], "control": None, "removed": None}
+                told |= self._stopped(cell, frame) if self.plan["half_width"] is not None and frame.height > 1 else {}
+                columns = [pl.lit(value, dtype=_SUMMARY.get(name)).alias(name) for name, value in told.items()]
+                parts.append(summary_of(frame).with_columns(columns))
         return pl.concat(parts).select("study", "model", pl.exclude("study", "model")) if parts else pl.DataFrame()
+
+    def _stopped(self, cell: CellRecord, frame: pl.DataFrame) -> dict[str, Any]:
+        """Mean and interval of a point that was stopped when its interval was narrow enough."""
+        labelled = frame["accuracy"].null_count() == 0
+        scores = (frame["accuracy"] if labelled else 1.0 - frame["changed"]).to_numpy()
+        control = self.store.fact(f"control {cell.sha256}") if len(scores) >= FEWEST_WITH_COVARIATE else None
+        known = None if control is None else frame[f"flips[{control['tensor']}]"].to_numpy() - control["expected"]
+        mean, low, high = stein_interval(scores, self.plan["first_stage"], known)
+        told: dict[str, Any] = {"mean": mean, "low": low, "high": high}
+        if control is not None and known is not None:
+            told |= {"control": control["tensor"], "removed": share_removed(scores, known)}
+        return told
 
     @cached_property
     def schema(self) -> dict[str, Any]:

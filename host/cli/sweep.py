@@ -248,3 +248,9 @@ def _show_summary(tables: Tables) -> None:
             )  # fmt: skip
         show(f"[bold]{study}[/]")
         show(table)
+        if (used := part.drop_nulls("control")).height:
+            removed = used["removed"].to_list()
+            show(
+                f"{used.height} means are the regression's on the flips of {used['control'][0]}, whose mean is known; "
+                f"{percent(min(removed))} to {percent(max(removed))} of the variance went with them."
+            )

@@ -33,7 +33,7 @@ from host.campaign.campaign import Campaign, prepare_campaign
 from host.campaign.executors import Threads
 from host.campaign.export import export
 from host.campaign.schema import read_campaign
-from host.campaign.stopping import FIRST_STAGE, stein_interval, trials_needed
+from host.campaign.stopping import FIRST_STAGE, stein_interval, trials_needed, wants_covariate
 from host.campaign.store import open_store
 from host.campaign.sweep import Step, sweep
 from host.campaign.table import Tables
@@ -230,33 +230,51 @@ def factor(data_dir: Path, images: int) -> None:
 
 
 def coverage() -> None:
-    """Shares of intervals that hold the mean, for ± 0.5 points asked, over 20,000 experiments each."""
+    """Shares of intervals that hold the mean, over 20,000 experiments each."""
     rng = np.random.default_rng(1)
     for spread in (0.002, 0.005, 0.01, 0.02, 0.04):
-        held(f"normal, standard deviation {100 * spread:g} points", partial(rng.normal, 0.9, spread), 0.9)
+        held(f"normal, standard deviation {100 * spread:g} points", partial(normal, rng, spread), 0.9)
     for skewness in (0.5, 1.0, 1.5, 2.0):
-        shape = 4 / skewness**2
-        held(f"gamma of skewness {skewness:g}, standard deviation 1 point", partial(gamma, rng, shape), -0.01 * shape**0.5)
+        held(f"gamma of skewness {skewness:g}, standard deviation 1 point", partial(gamma, rng, skewness), 0.9)
     for memory, at in (("sram-14nm", "v_over_vmin=0.8"), ("sram-14nm", "v_over_vmin=0.85"), ("uniform", "ber=0.1")):
-        prepared = prepare(Study(memory=parse_spec(memory), sweep=parse_sweep(at), trials=3000))
-        point, questions = prepared.points[0], prepared.questions
-        scores = np.array([run_trial(prepared.plan, point.placement, questions, trial=t).accuracy for t in range(3000)])
-        held(f"3000 trials of digits-bnn on {memory}:{at}, drawn from again", partial(rng.choice, scores), float(scores.mean()))
+        trials = measured(memory, at, 3000)
+        draw, mean = partial(rng.choice, trials), float(trials[:, 0].mean())
+        name = f"3000 trials of digits-bnn on {memory}:{at}, drawn from again"
+        held(name, draw, mean)
+        for half in (0.005, 0.01, 0.02):
+            held(f"{name}, with the flips of conv1 as a covariate", draw, mean, half, covariate=True)
 
 
-def gamma(rng: np.random.Generator, shape: float, size: int) -> np.ndarray:
+def normal(rng: np.random.Generator, spread: float, size: int) -> np.ndarray:
+    return np.stack([rng.normal(0.9, spread, size), np.zeros(size)], axis=1)
+
+
+def gamma(rng: np.random.Generator, skewness: float, size: int) -> np.ndarray:
     """Bad dies are far from the mean, good ones near: gamma turned round, of standard deviation 0.01."""
-    return -rng.gamma(shape, 0.01 / shape**0.5, size)
+    shape = 4 / skewness**2
+    return np.stack([0.9 - 0.01 * (rng.gamma(shape, 1.0, size) - shape) / shape**0.5, np.zeros(size)], axis=1)
 
 
-def held(name: str, draw: Callable[[int], np.ndarray], mean: float, experiments: int = 20_000) -> None:
-    hits = total = 0
+def measured(memory: str, at: str, trials: int) -> np.ndarray:
+    """(trials, 2): accuracy, and flips in conv1 less their mean."""
+    prepared = prepare(Study(memory=parse_spec(memory), sweep=parse_sweep(at), trials=trials))
+    results = [run_trial(prepared.plan, prepared.points[0].placement, prepared.questions, trial=t) for t in range(trials)]
+    flips = np.array([result.flips["conv1.weight"] for result in results])
+    return np.stack([[result.accuracy for result in results], flips - flips.mean()], axis=1)
+
+
+def held(name: str, draw: Callable[[int], np.ndarray], mean: float, half: float = 0.005, covariate: bool = False) -> None:
+    """Print how many intervals asked to be ± half hold the mean. draw: that many trials as (trials, 2), score and covariate."""
+    hits, total, experiments = 0, 0, 20_000
     for _ in range(experiments):
-        first = draw(FIRST_STAGE)
-        needed = trials_needed(first.tolist(), 0.005, 10_000)
-        low, high = stein_interval(np.concatenate([first, draw(needed - FIRST_STAGE)]).tolist())
+        trials = draw(FIRST_STAGE)
+        with_it = covariate and wants_covariate(trials[:, 0], half, 10_000)
+        needed = trials_needed(trials[:, 0], half, 10_000, trials[:, 1] if with_it else None)
+        trials = np.concatenate([trials, draw(needed - FIRST_STAGE)])
+        _, low, high = stein_interval(trials[:, 0], FIRST_STAGE, trials[:, 1] if with_it else None)
         hits, total = hits + (low <= mean <= high), total + needed
-    print(f"{name}: {100 * hits / experiments:.2f} % ({total / experiments:.0f} trials)", flush=True)
+    shown = f"± {100 * half:g} points: {100 * hits / experiments:.2f} % ({total / experiments:.0f} trials)"
+    print(f"{name}, {shown}", flush=True)
 
 
 def main() -> None:
