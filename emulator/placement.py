@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import get_args
 
@@ -68,13 +69,20 @@ def place(network: Network, memory: MemorySpec, rules: Sequence[tuple[str, Memor
         name, _, planes = target.partition("@")
         matched = _matched(network, items, name)
         if not matched:
-            known = ", ".join([*layers_by_weight(network).values(), *network.tensors])
-            also = f"Known: {known}; and scales, zero points and buffers, which weakcell inspect --storable lists"
+            also = _also([*layers_by_weight(network).values(), *network.tensors], name)
             raise UsageError(f"--place {target}={spec}", f"no layer or tensor is called {name!r}", also)
         for tensor in matched:
             for plane in _planes(target, planes, tensor):
                 homes[tensor.name, plane] = arrays.index(spec)
     return Placement(tuple(arrays), tuple(_slots(items, homes)))
+
+
+def _also(known: Sequence[str], name: str) -> str:
+    """What can be named instead of a name that nothing has, the nearest first: by the whole name, or a part of it."""
+    parts = {part: one for one in reversed(known) for part in (one, *re.split(r"[/.]", one)) if part}
+    near = list(dict.fromkeys(parts[part] for part in get_close_matches(name, parts, n=3)))
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{hint}Known: {', '.join(known)}; and scales, zero points and buffers, which weakcell inspect --storable lists"
 
 
 def layers_by_weight(network: Network) -> dict[str, str]:

@@ -18,11 +18,12 @@ _POLICY = Condition("policy", "", "what a detected word reads as", "erase", choi
 
 @dataclass(frozen=True)
 class Kind:
-    """A wrapper by name: its options, what it costs, and how it is put around a memory."""
+    """A wrapper by name: its options, what it costs, what it cannot do, and how it is put around a memory."""
 
     name: str
     title: str
     overhead: str
+    limits: str
     options: tuple[Condition, ...]
     build: Callable[[Memory, Mapping[str, ConditionValue]], Memory]
 
@@ -125,6 +126,7 @@ KINDS = {
             "parity",
             "One parity bit per word; words with an odd number of errors are detected",
             "1 check bit per word: 9/8 to 65/64 of the bits",
+            "an even number of errors in a word is not seen; the check bit lives in the same memory and fails too",
             (Condition("word", "bits", "data bits per parity bit", "64", choices=("8", "16", "32", "64")), _POLICY),
             _parity,
         ),
@@ -132,6 +134,7 @@ KINDS = {
             "secded",
             "SECDED(72,64): one error per word corrected, two detected",
             "8 check bits per 64: 72/64 of the bits",
+            "three errors in a word or more may be corrected into a fourth; check bits live in the same memory and fail too",
             (_POLICY,),
             _secded,
         ),
@@ -139,6 +142,7 @@ KINDS = {
             "msb",
             "The top bits of every element are safe",
             "store=safe: hardened cells at an unknown price; store=triple: 2 more bits per safe bit",
+            "the other bits stay as they are; with store=triple, two of three copies may err alike",
             (
                 Condition("planes", "planes", "how many of the top bits", 1.0, low=1, high=64),
                 Condition(
@@ -151,6 +155,7 @@ KINDS = {
             "interleave",
             "Bits of a word lie apart, so that a burst costs each word one bit",
             "none",
+            "corrects nothing by itself; moves single cells, so it stands last, next to the memory",
             (Condition("stride", "cells", "distance of a word's neighbouring bits", 64.0, low=2, high=1 << 20),),
             _interleave,
         ),

@@ -1,18 +1,20 @@
-"""`weakcell memories`: the technologies, their conditions and laws, and how each number is known."""
+"""`weakcell memories`: the technologies and the wrappers that protect them, and how each number is known."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from memmodels.technology import Technology
+    from memmodels.protect_spec import Kind
+    from memmodels.technology import Condition, Technology
 
 
 def memories(
-    name: Annotated[str | None, typer.Argument(help="Everything about this one.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Everything about this one, or about a wrapper.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per technology on stdout.")] = False,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw published points against laws into DIR, a picture per technology.")
@@ -20,9 +22,13 @@ def memories(
 ) -> None:
     """Every memory technology: conditions, valid ranges, lifetimes, sources, and what is measured, published or assumed."""
     from memmodels.catalogue import names, technology
+    from memmodels.protect_spec import KINDS
 
     if plots is not None:
         _draw(plots)
+        return
+    if name in KINDS:
+        _show_wrapper(KINDS[name], as_json)
         return
     chosen = [technology(known) for known in ([name] if name else names())]
     if as_json:
@@ -48,6 +54,7 @@ def memories(
         table.add_row(tech.name, tech.title, tech.sweep or "", bounds, usual_lifetimes(tech), tech.basis)
     show(table)
     show("[dim]`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…[/]")
+    show(f"[dim]Wrappers that protect a memory: {', '.join(KINDS)}. Use them as --memory WRAPPER+NAME:key=value,…[/]")
 
 
 def _draw(folder: Path) -> None:
@@ -78,11 +85,7 @@ def _show_one(tech: Technology) -> None:
         if fact:
             facts.add_row(label, Text(fact))
     show(facts)
-    conditions = _table("condition", "unit", "valid", "default", "meaning")
-    for condition in tech.conditions:
-        default = "" if condition.default is None else f"{condition.default}"
-        conditions.add_row(condition.name, condition.unit, condition.range, default, Text(condition.help))
-    show(conditions)
+    show(_conditions("condition", tech.conditions))
     if tech.constants:
         constants = _table("constant", "value", "basis")
         for label, value, basis in tech.constants:
@@ -103,6 +106,39 @@ def _show_one(tech: Technology) -> None:
     show(f"\nlog10 p over {tech.sweep}, {curve[0].value:.4g} … {curve[-1].value:.4g}:  {sparkline(curve)}")
 
 
+def _show_wrapper(kind: Kind, as_json: bool) -> None:
+    import json
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from host.cli.screen import show
+
+    if as_json:
+        facts = {"version": 1, "name": kind.name, "title": kind.title, "overhead": kind.overhead, "limits": kind.limits}
+        typer.echo(json.dumps(facts | {"options": [_condition(option) for option in kind.options]}, ensure_ascii=False))
+        return
+    show(Text(f"{kind.name}: {kind.title}", style="bold"))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    grid.add_row("costs", Text(kind.overhead))
+    grid.add_row("limits", Text(kind.limits))
+    grid.add_row("use it as", Text(f"--memory '{kind.name}[{kind.options[0].name}=…]+NAME:key=value,…'"))
+    show(grid)
+    show(_conditions("option", kind.options))
+
+
+def _conditions(heading: str, conditions: Sequence[Condition]) -> Any:
+    from rich.text import Text
+
+    table = _table(heading, "unit", "valid", "default", "meaning")
+    for condition in conditions:
+        default = "" if condition.default is None else f"{condition.default}"
+        table.add_row(condition.name, condition.unit, condition.range, default, Text(condition.help))
+    return table
+
+
 def _table(*headings: str, right: int = 0) -> Any:
     from rich.table import Table
 
@@ -115,12 +151,15 @@ def _table(*headings: str, right: int = 0) -> Any:
 def _as_dict(tech: Technology) -> dict[str, Any]:
     from host.curve import curve_of, usual_lifetimes
 
-    keys = ("name", "unit", "help", "default", "low", "high", "choices")
     return {
         "version": 1,
         **{key: getattr(tech, key) for key in ("name", "title", "law", "source", "basis", "sweep", "notes")},
         "lifetimes": usual_lifetimes(tech).split(" | "),
-        "conditions": [{key: getattr(condition, key) for key in keys} for condition in tech.conditions],
+        "conditions": [_condition(condition) for condition in tech.conditions],
         "constants": [{"name": label, "value": value, "basis": basis} for label, value, basis in tech.constants],
         "curve": [sample.as_dict() for sample in curve_of(tech)],
     }
+
+
+def _condition(condition: Condition) -> dict[str, Any]:
+    return {key: getattr(condition, key) for key in ("name", "unit", "help", "default", "low", "high", "choices")}

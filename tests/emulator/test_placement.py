@@ -106,6 +106,17 @@ def test_rules_that_mean_nothing_are_refused(rule: str, found: str | None) -> No
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("rule", "near"), [("c12", "Did you mean c1 or "), ("c1.v", "Did you mean c1.w or "), ("nothing", "Known: ")]
+)
+def test_a_name_that_nothing_has_is_answered_with_the_nearest(rule: str, near: str) -> None:
+    with pytest.raises(UsageError) as error:
+        place(QNN, A, [(rule, B)])
+    assert near in str(error.value)
+    assert near == "Known: " or str(error.value).index(near) < str(error.value).index("Known: ")
+    assert (near == "Known: ") == ("Did you mean" not in str(error.value))
+
+
 RULES = st.lists(
     st.tuples(st.sampled_from(["*", "c*", *WEIGHTS]), st.sampled_from(["", "@0", "@1", "@0-1"]), st.sampled_from([A, B, C])),
     max_size=6,

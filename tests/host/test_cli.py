@@ -244,6 +244,20 @@ def test_memories() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wrapper", "part"), [("secded", "72/64"), ("parity", "word"), ("msb", "triple"), ("interleave", "stride")]
+)
+def test_wrappers_have_a_page(wrapper: str, part: str) -> None:
+    """Named in the list; what it costs, its limits, its options and how it is written; the same as JSON."""
+    assert wrapper in weakcell("memories").stdout
+    page = weakcell("memories", wrapper).stdout
+    for expected in (part, "limits", f"{wrapper}[", "default"):
+        assert expected in page
+    told = json.loads(weakcell("memories", wrapper, "--json").stdout)
+    assert told["name"] == wrapper
+    assert told["options"]
+
+
+@pytest.mark.parametrize(
     ("memory", "sweep"),
     [
         ("sram-28nm-vc707", "vdd=0.54:0.56:0.01"),
