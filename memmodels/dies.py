@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
+from memmodels.pointers import address_of, words_at
 from memmodels.rates import poisson_table
 from memmodels.sampler import blocks_of, poisson_count
 from memmodels.streams import mix, name_stream, next_word, start, stream_of
@@ -87,37 +88,40 @@ def _hit_block(  # type: ignore[no-untyped-def]
     stream, first_word, block, lows, firsts, table, hazard_one, hazard_zero, prefer, to_one, to_zero
 ):
     """Mark the cells of one block that were hit below the hazards; prefer: towards the value they prefer only."""
-    words = to_one.size
+    words, ones, zeros, entries = to_one.size, address_of(to_one), address_of(to_zero), address_of(table)
     begin = np.int64(block) * BLOCK_BITS - np.int64(first_word) * 64
     block_stream = name_stream(stream, np.uint64(block))
     preference = name_stream(stream, _PREFERENCE)
     if hazard_one == np.inf or hazard_zero == np.inf:
         all_one, all_zero = np.float64(hazard_one == np.inf), np.float64(hazard_zero == np.inf)
         for place in range(BLOCK_BITS):
-            _mark(begin + place, 0.0, preference, all_one, all_zero, prefer, words, first_word, to_one, to_zero)
+            _mark(begin + place, 0.0, preference, all_one, all_zero, prefer, words, first_word, ones, zeros)
     for shell in range(lows.size):
         low, width = EDGES[shell], EDGES[shell + 1] - EDGES[shell]
         word, state = next_word(start(name_stream(block_stream, np.uint64(shell))))
-        for _ in range(poisson_count(word, lows[shell], firsts[shell], firsts[shell + 1], table)):
+        for _ in range(poisson_count(word, lows[shell], firsts[shell], firsts[shell + 1], entries)):
             word, state = next_word(state)
             hazard = low + width * (np.float64(word >> np.uint64(16)) * 2.0**-48)
             address = begin + np.int64(word & np.uint64(0xFFFF))
-            _mark(address, hazard, preference, hazard_one, hazard_zero, prefer, words, first_word, to_one, to_zero)
+            _mark(address, hazard, preference, hazard_one, hazard_zero, prefer, words, first_word, ones, zeros)
 
 
 @numba.njit(cache=True, nogil=True)
 def _mark(  # type: ignore[no-untyped-def]
     address, hazard, preference, hazard_one, hazard_zero, prefer, words, first_word, to_one, to_zero
 ):
-    """Mark cell `address` of the region (if it is one) as weak towards the values that its hazard and preference say."""
+    """Mark cell `address` of the region (if it is one) as weak towards the values that its hazard and preference say.
+
+    to_one, to_zero: addresses of the masks.
+    """
     if address < 0 or address >= words * 64:
         return
     one, zero = np.uint64(hazard < hazard_one), np.uint64(hazard < hazard_zero)
     if prefer:
         prefers_zero = mix(preference + np.uint64(address + np.int64(first_word) * 64)) >> np.uint64(63)
         one, zero = one & ~prefers_zero, zero & prefers_zero
-    to_one[address >> 6] |= one << np.uint64(address & 63)
-    to_zero[address >> 6] |= zero << np.uint64(address & 63)
+    words_at(to_one, words)[address >> 6] |= one << np.uint64(address & 63)
+    words_at(to_zero, words)[address >> 6] |= zero << np.uint64(address & 63)
 
 
 def weak_groups(stream: np.uint64, first_word: int, words: int, term: ErrorTerm, reads: int = 1) -> tuple[Words, Words]:
@@ -171,7 +175,7 @@ def _hit_groups(  # type: ignore[no-untyped-def]
     to_zero,
 ):
     """Mark the cells of each group that were hit below its hazards."""
-    words = to_one.size
+    words, ones, zeros, entries = to_one.size, address_of(to_one), address_of(to_zero), address_of(table)
     begin = np.int64(first_word) * 64
     preference = name_stream(stream, _PREFERENCE)
     for k in range(numbers.size):
@@ -180,7 +184,7 @@ def _hit_groups(  # type: ignore[no-untyped-def]
             all_one, all_zero = np.float64(one == np.inf), np.float64(zero == np.inf)
             for i in range(cells):
                 address = base[k] + i * stride - begin
-                _mark_grouped(address, 0.0, preference, all_one, all_zero, prefer, row_cells, words, first_word, to_one, to_zero)
+                _mark_grouped(address, 0.0, preference, all_one, all_zero, prefer, row_cells, words, first_word, ones, zeros)
         highest = max(one if one < np.inf else 0.0, zero if zero < np.inf else 0.0)
         group_stream = name_stream(name_stream(stream, np.uint64(_GROUP)), np.uint64(numbers[k]))
         for shell in range(lows.size):
@@ -188,13 +192,13 @@ def _hit_groups(  # type: ignore[no-untyped-def]
             if low >= highest:
                 break
             word, state = next_word(start(name_stream(group_stream, np.uint64(shell))))
-            for _ in range(poisson_count(word, lows[shell], firsts[shell], firsts[shell + 1], table)):
+            for _ in range(poisson_count(word, lows[shell], firsts[shell], firsts[shell + 1], entries)):
                 word, state = next_word(state)
                 place = np.int64(np.float64(word >> np.uint64(11)) * 2.0**-53 * cells)
                 word, state = next_word(state)
                 hazard = low + width * (np.float64(word >> np.uint64(11)) * 2.0**-53)
                 address = base[k] + place * stride - begin
-                _mark_grouped(address, hazard, preference, one, zero, prefer, row_cells, words, first_word, to_one, to_zero)
+                _mark_grouped(address, hazard, preference, one, zero, prefer, row_cells, words, first_word, ones, zeros)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -172,13 +172,13 @@ def name_read(sampler, trial, write, read):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def poisson_count(word, low, first, stop, table):  # type: ignore[no-untyped-def]
-    """Number of throws: `low` + how many entries of table[first:stop] are <= a random word."""
-    if first < stop and word < table[first]:
+    """Number of throws: `low` + how many of the entries first..stop of the table at an address are <= a random word."""
+    entries, a, b = words_at(table, stop), first, stop
+    if a < b and word < entries[a]:
         return low
-    a, b = first, stop
     while a < b:
         middle = (a + b) >> 1
-        if table[middle] <= word:
+        if entries[middle] <= word:
             a = middle + 1
         else:
             b = middle
@@ -202,7 +202,7 @@ def _throw(term, which, table, stream, flips, random):  # type: ignore[no-untype
     first, stop = term.first[which], term.first[which + 1]
     if first == stop:
         return
-    throws = poisson_count(word_at(stream, _U0), term.low[which], first, stop, words_at(table, stop))
+    throws = poisson_count(word_at(stream, _U0), term.low[which], first, stop, table)
     words, places = words_at(flips, BLOCK_WORDS), words_at(random, BLOCK_WORDS).view(np.uint16)
     for done in range(0, throws, 4 * BLOCK_WORDS):
         count = min(throws - done, 4 * BLOCK_WORDS)
