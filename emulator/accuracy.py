@@ -18,7 +18,8 @@ from emulator.deployment import Deployment, Fault, ReadPolicy, Sampling, deploy
 from emulator.outcomes import drawn_by_outputs
 from emulator.placement import Placement
 from emulator.plan import Plan
-from emulator.run import check_inputs, infer, outputs_under_faults
+from emulator.run import outputs_under_faults
+from emulator.walk import check_inputs, infer
 from memmodels.errors import InputError
 from memmodels.memory import Memory
 
@@ -105,10 +106,14 @@ def run_trial(
     memories: Sequence[Memory] | None = None,
     record: bool = False,
     sampling: Sampling = Sampling.BITS,
+    threads: int = 1,
 ) -> TrialResult:
-    """One pass over the data on die `die` (the trial's number if None) with draw `trial`; `record` keeps every flip."""
+    """One pass over the data on die `die` (the trial's number if None) with draw `trial`; `record` keeps every flip.
+
+    threads: share the images where that is possible (`outputs_under_faults`); the results are the same.
+    """
     deployment = deploy(plan, placement, policy, trial, seed, die, memories, record, sampling)
-    answers = _answers(plan, outputs_under_faults(plan, questions.inputs, deployment, batch, questions.passed))
+    answers = _answers(plan, outputs_under_faults(plan, questions.inputs, deployment, batch, questions.passed, threads))
     return _judge(deployment, questions, answers, trial if die is None else die)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emulator.bits import pack_channels
 from emulator.convolution import values_of
 from emulator.deployment import BufferSlot, Deployment
-from emulator.kernels import packing
 from emulator.layers import to_channels_last, to_onnx_order
 from emulator.network import ValueSpec
 from emulator.storage import codes_of
@@ -43,5 +43,5 @@ def read_back(x: Array, slots: tuple[BufferSlot, ...], deployment: Deployment, f
 def _physical(plain: Array, spec: ValueSpec) -> Array:
     """Integers in ONNX order -> the form that layers take."""
     if spec.kind == "bits":
-        return packing.pack_channels(to_channels_last(plain, spec) > 0)
+        return pack_channels(to_channels_last(plain, spec) > 0)
     return to_channels_last(plain.astype(spec.dtype), spec)

@@ -29,7 +29,7 @@ from emulator.certificate_kernels import fewest_flips, pixel_costs, pool_costs, 
 from emulator.convolution import geometry_of
 from emulator.network import Convolution, MaxPool, Network, Reshape, Threshold
 from emulator.plan import Plan
-from emulator.run import infer
+from emulator.walk import infer
 from memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]

@@ -38,7 +38,7 @@ class Start:
 class CleanPass:
     """Starting points of passes over some inputs, made when first asked for; threads share one. It is pickled without them.
 
-    inputs: by name, in physical form (`emulator.run.check_inputs`). budget: bytes that may be kept besides the inputs.
+    inputs: by name, in physical form (`emulator.walk.check_inputs`). budget: bytes that may be kept besides the inputs.
     """
 
     def __init__(self, plan: Plan, inputs: Mapping[str, Array], budget: int = _BUDGET_BYTES) -> None:
@@ -67,7 +67,7 @@ class CleanPass:
         return max((start for start in self._starts if start.layer <= layer), key=lambda start: start.layer)
 
     def _make(self) -> tuple[Start, ...]:
-        from emulator.run import clean_values
+        from emulator.walk import clean_values
 
         cuts = {cut: names for cut in range(1, len(self.layers) + 1) if (names := self._live(cut)) and names[0] not in self.inputs}
         one = next(clean_values(self.plan, {name: x[:1] for name, x in self.inputs.items()}, _names(cuts)))

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
+from emulator.bits import unpack_channels
 from emulator.constants import names_of
-from emulator.kernels import packing, sums
-from emulator.kernels.sums import Frame
-from emulator.kernels.tile import Bits, Pairs
+from emulator.kernels import entries
+from emulator.kernels.forms import LANES, Bits, Frame, Pairs
 from emulator.plan import KernelTensor, Parameters
 
 Array = npt.NDArray[Any]
@@ -30,7 +30,7 @@ def geometry_of(window: nw.Window) -> Geometry:
 
 def values_of(x: Array, spec: nw.ValueSpec) -> Array:
     """Codes or bits as integers (n, H, W, C); bits become +1 and -1."""
-    return packing.unpack_channels(x, spec.channels) if spec.kind == "bits" else x
+    return unpack_channels(x, spec.channels) if spec.kind == "bits" else x
 
 
 def centred(x: Array, spec: nw.ValueSpec) -> Array:
@@ -135,7 +135,7 @@ def _bytes(x: Array, shift: int, upper: bool, centre: int, window: nw.Window) ->
     shape = (images, height + top + bottom, width + left + right, channels)
     size = int(np.prod(shape))
     out = np.empty(size + _SPARE, dtype=np.uint8)[:size].reshape(shape)
-    return out, packing.as_bytes(x, shift, upper, centre & 255, top, left, out)
+    return out, entries.as_bytes(x, shift, upper, centre & 255, top, left, out)
 
 
 def with_border(x: Array, window: nw.Window) -> Array:
@@ -155,7 +155,7 @@ def _flattened(x: Array, spec: nw.ValueSpec, bits: int) -> Array:
     if spec.height_width == (1, 1):
         return x
     flat = np.zeros((len(x), 1, 1, -(-bits // 64)), dtype=np.uint64)
-    packing.flatten_bits(x, spec.channels, flat)
+    entries.flatten_bits(x, spec.channels, flat)
     return flat
 
 
@@ -194,7 +194,7 @@ def convolve(layer: nw.Convolution, x: Array, parameters: Parameters, out: Array
     for i, own in enumerate(readings(layer, x, parameters)):
         to = np.empty_like(out) if i else out
         offsets = offsets_of(layer, own, i, weights, parameters)
-        sums.convolution(own.x, weights, layer.groups, own.frame, offsets, own.geometry, to)
+        entries.convolution(own.x, weights, layer.groups, own.frame, offsets, own.geometry, to)
         if i:
             out += to * np.int32(own.factor)
 
@@ -202,4 +202,10 @@ def convolve(layer: nw.Convolution, x: Array, parameters: Parameters, out: Array
 def offsets_of(layer: nw.Convolution, own: Reading, part: int, weights: Any, parameters: Parameters) -> Array:
     """`sums.fill_offsets`, worked out once for the parameters as they are."""
     key, reads = f"offsets {part} {own.frame.centre}", (layer.weight, *_around(layer, parameters))
-    return parameters.derive(layer, key, reads, lambda: sums.offsets(weights, layer.groups, own.frame))
+
+    def make() -> Array:
+        made = np.empty((len(own.frame.places), len(weights.values) * LANES), dtype=np.int32)
+        entries.fill_offsets(weights, layer.groups, own.frame, made)
+        return made
+
+    return parameters.derive(layer, key, reads, make)

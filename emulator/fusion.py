@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emulator.bits import pack_channels
 from emulator.convolution import UNPOOLED, Array, Joined, geometry_of, readings, weights_of
-from emulator.kernels import packing, pool, signs
+from emulator.kernels import entries
+from emulator.kernels.forms import LANES, Bits
 from emulator.layers import compute, empty_output
 from emulator.network import Convolution, Layer, MaxPool, Network, Threshold
 from emulator.plan import Parameters, Plan, offset_of
@@ -102,11 +104,16 @@ def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array:
             x = compute(part, [x], parameters)
         return x
     out = empty_signs(parameters.plan.network, step, joined, len(x))
-    weights, reads = weights_of(layer, parameters), (step.weight, step.threshold)
-    limits = parameters.derive(
-        step, "limits", reads, lambda: signs.limits(weights, own[0].frame, parameters.values[step.threshold])
-    )
-    signs.signs(own[0].x, weights, own[0].frame, limits, own[0].geometry, joined != UNPOOLED, out)
+    weights, frame = weights_of(layer, parameters), own[0].frame
+
+    def make() -> Array:
+        shape = len(frame.places), len(weights.values) * LANES
+        limits = np.empty(shape, np.int64 if isinstance(weights, Bits) else np.int32)
+        entries.fill_limits(weights, frame, parameters.values[step.threshold], np.empty(shape, np.int32), limits)
+        return limits
+
+    limits = parameters.derive(step, "limits", (step.weight, step.threshold), make)
+    entries.signs(own[0].x, weights, frame, limits, own[0].geometry, joined != UNPOOLED, out)
     return finish(step, joined, out, parameters)
 
 
@@ -136,8 +143,8 @@ def finish(step: SignConvolution, joined: Joined, bits: Array, parameters: Param
     """Pool by OR, if that is still to be done, and invert."""
     if step.pool and joined == UNPOOLED:
         pooled = empty_output(parameters.plan.network.values[step.output], len(bits))
-        pool.or_pool(bits, geometry_of(step.pool.window), pooled)
+        entries.or_pool(bits, geometry_of(step.pool.window), pooled)
         bits = pooled
     if step.thresholding.inverted.any():
-        signs.invert_bits(bits, packing.pack_channels(step.thresholding.inverted[None])[0])
+        entries.invert_bits(bits, pack_channels(step.thresholding.inverted[None])[0])
     return bits

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
+from emulator.bits import pack_channels
 from emulator.convolution import convolve, geometry_of, values_of
-from emulator.kernels import packing, pool
+from emulator.kernels import entries
 from emulator.plan import Parameters
 from memmodels.errors import ModelError
 
@@ -124,7 +125,7 @@ def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], paramete
 def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: Parameters) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     acc = np.ascontiguousarray(inputs[0], dtype=np.int32)
-    packing.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
+    entries.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
     return out
 
 
@@ -155,7 +156,7 @@ def fused_sum(layer: nw.AddCodes, inputs: list[Array], specs: list[nw.ValueSpec]
 def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: Parameters) -> Array:
     spec = parameters.specs[layer.output]
     out = empty_output(spec, len(inputs[0]))
-    kernel = pool.or_pool if spec.kind == "bits" else pool.max_pool
+    kernel = entries.or_pool if spec.kind == "bits" else entries.max_pool
     kernel(inputs[0], geometry_of(layer.window), out)
     return out
 
@@ -165,7 +166,7 @@ def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parame
     height, width = out_spec.height_width
     sums = np.zeros((len(inputs[0]), height, width, spec.channels), dtype=np.int32)
     counts = np.zeros((height, width), dtype=np.int64)
-    pool.sum_pool(inputs[0], spec.zero_point, geometry_of(layer.window), layer.count_include_pad, sums, counts)
+    entries.sum_pool(inputs[0], spec.zero_point, geometry_of(layer.window), layer.count_include_pad, sums, counts)
     mean = sums.astype(np.float32) * spec.scale / counts[:, :, None].astype(np.float32)
     return _round(mean / np.float32(layer.out_scale), layer.zero_point, layer.low, layer.high, out_spec.dtype)
 
@@ -176,7 +177,7 @@ def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: Parameters) -> 
         return inputs[0].reshape(len(inputs[0]), *out_spec.shape)
     plain = to_onnx_order(values_of(inputs[0], spec), spec).reshape(len(inputs[0]), *out_spec.shape)
     last = to_channels_last(plain, out_spec)
-    return packing.pack_channels(last > 0) if out_spec.kind == "bits" else last
+    return pack_channels(last > 0) if out_spec.kind == "bits" else last
 
 
 def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -> Array:
@@ -185,7 +186,7 @@ def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -
         return to_channels_last(np.nan_to_num(np.sign(x)).astype(np.int8), spec)
     pivot = layer.pivot.reshape((-1,) + (1,) * (x.ndim - 2)) if layer.pivot.ndim else layer.pivot
     above = (x > pivot) if layer.strict else (x >= pivot)
-    return packing.pack_channels(to_channels_last(above != layer.inverted, spec))
+    return pack_channels(to_channels_last(above != layer.inverted, spec))
 
 
 def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters: Parameters) -> Array:
@@ -206,7 +207,7 @@ def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: Parameters) ->
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     counts = np.zeros(out.shape[1:3], dtype=np.int64)
     zero = parameters.specs[layer.inputs[0]].zero_point
-    pool.sum_pool(inputs[0], zero, geometry_of(layer.window), False, out, counts)
+    entries.sum_pool(inputs[0], zero, geometry_of(layer.window), False, out, counts)
     return out
 
 

@@ -37,8 +37,8 @@ from emulator.network import (
     Threshold,
 )
 from emulator.plan import Plan
-from emulator.run import infer
 from emulator.storage import codes_of
+from emulator.walk import infer
 from memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]

@@ -27,8 +27,8 @@ from emulator import network as nw
 from emulator.convolution import Reading
 from emulator.deployment import Deployment, ReadPolicy, Sampling, StoredSlot
 from emulator.kernels import sums as kernels
+from emulator.kernels.forms import Bits
 from emulator.kernels.outcomes import GUIDE_BITS, draw_mismatches
-from emulator.kernels.tile import Bits
 from emulator.plan import Parameters
 from memmodels.sampler import Sampler
 

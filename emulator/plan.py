@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.constants import Constant, as_read, constants_of, storable
-from emulator.kernels.scatter import Order, flip_packed, flip_rows, flip_values, put
-from emulator.kernels.tile import LANES, Bits, Bytes, Crumbs, Nibbles, Pairs, parts_of
+from emulator.kernels.entries import flip_packed, flip_rows, flip_values, put
+from emulator.kernels.forms import LANES, Bits, Bytes, Crumbs, Nibbles, Order, Pairs, parts_of
 from emulator.network import Convolution, Encoding, Layer, Network, Storable, StoredTensor, ValueSpec
 from emulator.storage import codes_of
 from memmodels.address import Layout, Words, pack, set_bits

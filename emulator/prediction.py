@@ -43,9 +43,9 @@ from emulator.placement import Placement, Slot
 from emulator.plan import Parameters, Plan, last_uses
 from emulator.prediction_kernels import draw_sums, normal_table
 from emulator.redrawn import compute_redrawn
-from emulator.run import check_inputs, chunk_size
 from emulator.scoring import ScoredLayer, scored_layer
 from emulator.sum_law import CleanSums, SumLaw, sum_law
+from emulator.walk import check_inputs, chunk_size
 from memmodels.catalogue import MemorySpec
 from memmodels.errors import UsageError
 from memmodels.streams import stream_of

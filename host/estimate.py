@@ -13,8 +13,8 @@ import numpy as np
 from emulator.accuracy import Questions, run_trial
 from emulator.deployment import reads_per_inference
 from emulator.network import Buffer, Storable
-from emulator.run import chunk_size
 from emulator.storage import codes_of
+from emulator.walk import chunk_size
 from host.campaign.executors import default_workers
 from host.study import Point, Prepared, resolved
 from memmodels.errors import UsageError

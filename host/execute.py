@@ -60,6 +60,7 @@ def run(
 ) -> StudyResult:
     """Run all trials of all points; StudyInterrupted on Ctrl-C, with what was finished.
 
+    threads: take trials, or, where there are fewer trials than threads, share the images of each.
     on_trial, on_point: called in this thread when a trial, or the last trial of a point, has finished; `on_point` gets all
     finished points so far. memories: instead of opening the placements' SPECs. record: keep every flip (`result.faults`).
     executor: instead of threads; it has no part in memories that are given, nor in records.
@@ -67,7 +68,9 @@ def run(
     check_recordable(prepared, record)
     work = _Work(prepared, time.perf_counter())
     if executor is None or memories is not None or record:
-        executor = Threads(_performer(prepared, memories, record), threads or default_workers())
+        workers = threads or default_workers()
+        shared = max(1, workers // prepared.jobs)
+        executor = Threads(_performer(prepared, memories, record, shared), workers // shared)
     tasks = (task_of(prepared, point, point.index, (trial,)) for point in prepared.points for trial in prepared.trials)
     try:
         for done in executor.run(tasks):
@@ -124,10 +127,10 @@ class _Work:
         return StudyResult(self.prepared, tuple(self.outcomes[key] for key in keys), complete, seconds, faults)
 
 
-def _performer(prepared: Prepared, memories: MemoriesOf | None, record: bool) -> Callable[[Task], Done]:
-    """How a thread does a task; memories that were given and records never leave this process."""
+def _performer(prepared: Prepared, memories: MemoriesOf | None, record: bool, threads: int) -> Callable[[Task], Done]:
+    """How a thread does a task, with `threads` that share its images; memories that were given and records stay in this process."""
     if memories is None and not record:
-        return partial(perform, {prepared.bench.key: prepared.bench})
+        return partial(perform, {prepared.bench.key: prepared.bench}, threads=threads)
 
     def work(task: Task) -> Done:
         start, (trial,) = time.perf_counter(), task.trials
@@ -144,6 +147,7 @@ def _performer(prepared: Prepared, memories: MemoriesOf | None, record: bool) ->
             memories=own,
             record=record,
             sampling=task.sampling,
+            threads=threads,
         )
         return Done(task.cell, (result,), (time.perf_counter() - start,))
 

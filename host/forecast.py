@@ -21,8 +21,8 @@ from emulator.deployment import ReadPolicy
 from emulator.placement import Placement
 from emulator.prediction import Prediction
 from emulator.prediction import predict as predict_points
-from emulator.run import chunk_size
 from emulator.storage import codes_of
+from emulator.walk import chunk_size
 from host.campaign.executors import default_workers
 from host.data import Dataset
 from host.execute import run

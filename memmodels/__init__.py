@@ -1,12 +1,18 @@
 """What a memory does to the bits it holds: error terms, technologies, addresses, exact sampling."""
 
-from memmodels.address import Layout, pack, unpack
-from memmodels.catalogue import MemorySpec, names, open_memory, parse_spec, technology
-from memmodels.errors import WeakcellError
-from memmodels.memory import Accesses, Cost, Key, Memory, Quantity, ReadReport, Region
-from memmodels.sampler import Sampler
-from memmodels.technology import Condition, Technology
-from memmodels.terms import Cells, ErrorTerm, Lifetime
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memmodels.address import Layout, pack, unpack
+    from memmodels.catalogue import MemorySpec, names, open_memory, parse_spec, technology
+    from memmodels.errors import WeakcellError
+    from memmodels.memory import Accesses, Cost, Key, Memory, Quantity, ReadReport, Region
+    from memmodels.sampler import Sampler
+    from memmodels.technology import Condition, Technology
+    from memmodels.terms import Cells, ErrorTerm, Lifetime
 
 __all__ = [
     "Accesses",
@@ -32,3 +38,35 @@ __all__ = [
     "technology",
     "unpack",
 ]
+
+_HOMES = {
+    "Layout": "memmodels.address",
+    "pack": "memmodels.address",
+    "unpack": "memmodels.address",
+    "MemorySpec": "memmodels.catalogue",
+    "names": "memmodels.catalogue",
+    "open_memory": "memmodels.catalogue",
+    "parse_spec": "memmodels.catalogue",
+    "technology": "memmodels.catalogue",
+    "WeakcellError": "memmodels.errors",
+    "Accesses": "memmodels.memory",
+    "Cost": "memmodels.memory",
+    "Key": "memmodels.memory",
+    "Memory": "memmodels.memory",
+    "Quantity": "memmodels.memory",
+    "ReadReport": "memmodels.memory",
+    "Region": "memmodels.memory",
+    "Sampler": "memmodels.sampler",
+    "Condition": "memmodels.technology",
+    "Technology": "memmodels.technology",
+    "Cells": "memmodels.terms",
+    "ErrorTerm": "memmodels.terms",
+    "Lifetime": "memmodels.terms",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for when it is asked for: the package itself imports nothing heavy."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

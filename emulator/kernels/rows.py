@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numba.extending import overload
 
-from emulator.kernels.tile import Bits, parts_of, word_of
+from emulator.kernels.forms import Bits, parts_of, word_of
 
 CHUNK = 96
 """Rows that pass by a block of weights before the next block comes; their activations stay in the first-level cache."""

@@ -8,7 +8,7 @@ again with the same flips.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -16,20 +16,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from emulator.kernels.tile import Bits
+from emulator.kernels.forms import Bits, Order
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
 _I64 = ir.IntType(64)
 _SIDE = 8
 """Words of a vector, and rows that are turned into vectors together."""
-
-
-class Order(NamedTuple):
-    """Where the elements of a tensor went. flat: within an output channel, Bits keep the order of the storage."""
-
-    outer: Any
-    inner: Any
-    flat: bool
 
 
 @intrinsic  # type: ignore[untyped-decorator]

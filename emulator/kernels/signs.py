@@ -10,16 +10,17 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from emulator.kernels.forms import LANES
 from emulator.kernels.redraw import redraw, take_back
 from emulator.kernels.rows import CHUNK, new_sums, row_addresses, stretches
 from emulator.kernels.sums import fill_offsets, is_integer, new_offsets
-from emulator.kernels.tile import LANES, POOL, pooled_sign_tile, sign_row, sign_tile, tile_rows
+from emulator.kernels.tile import POOL, pooled_sign_tile, sign_row, sign_tile, tile_rows
 
 _LOW, _HIGH = -(2**31), 2**31 - 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_limits(weights, frame, threshold, offsets, limits):  # type: ignore[no-untyped-def]
+def fill_limits(weights, frame, threshold, offsets, limits):  # type: ignore[no-untyped-def]
     """The last number of mismatches, or the first sum, that still means 1; never reached in lanes that are no channel."""
     fill_offsets(weights, 1, frame, offsets)
     limits[:] = _HIGH if is_integer(weights) else -1
@@ -64,7 +65,7 @@ def limits(weights, frame, threshold):  # type: ignore[no-untyped-def]
     """What sums are compared with: (places, blocks * LANES), for the weights and thresholds as they are."""
     offsets = new_offsets(weights, frame)
     made = new_sums(weights, offsets.shape[0], offsets.shape[1])
-    _fill_limits(weights, frame, threshold, offsets, made)
+    fill_limits(weights, frame, threshold, offsets, made)
     return made
 
 
@@ -106,7 +107,7 @@ def signs_redrawn(  # type: ignore[no-untyped-def]
         read = first_image * (pixels // step) + row // step
         for i in range(len(samplers)):
             counts[i] += redraw(samplers[i], trial, writes[i], read, weights, order, masks[i], flips[i])
-        _fill_limits(weights, frame, threshold, offsets, limits)
+        fill_limits(weights, frame, threshold, offsets, limits)
         _walk(x, weights, frame, geometry, pooled, limits, row, row + step, out)
     for i in range(len(samplers)):
         take_back(weights, order, masks[i], flips[i])

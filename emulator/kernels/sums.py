@@ -10,32 +10,16 @@ worked out for the weights as they are: faults are in them.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
 from numba.extending import overload
 
+from emulator.kernels.forms import LANES, Bits
 from emulator.kernels.redraw import redraw, take_back
 from emulator.kernels.rows import CHUNK, bytes_met, new_sums, row_addresses, stretches
-from emulator.kernels.tile import LANES, Bits, sum_row, sum_tile, tile_rows
-
-
-class Frame(NamedTuple):
-    """What stands around the stored integers of a layer."""
-
-    inputs: int
-    """Values that a tap sees: the channels of a group."""
-    places: Any
-    """bool (places, taps): which taps of the window are inside the image. One full place for anything but Bits."""
-    rows: Any
-    """int64 (2, rows of an image): see `rows.row_addresses`."""
-    centre: int
-    """The stored activation that means 0."""
-    zero_points: Any
-    """int32 (O): the stored weight that means 0."""
-    bias: Any
-    """int32 (O)."""
+from emulator.kernels.tile import sum_row, sum_tile, tile_rows
 
 
 @numba.njit(cache=True, nogil=True)

@@ -19,60 +19,16 @@ instruction would end the process. Tile sizes follow the target, too, so that no
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic, overload
 
-LANES = 32
-"""Output channels in one block of kernel weights."""
+from emulator.kernels.forms import LANES, Bits, Pairs, parts_of, word_of
 
 _I64, _I32, _I16, _I8 = (ir.IntType(bits) for bits in (64, 32, 16, 8))
-
-
-class Bits(NamedTuple):
-    """±1 weights as bits: uint64 [blocks][words][LANES]."""
-
-    values: Any
-
-
-class Bytes(NamedTuple):
-    """Weights of up to 8 bits: int8 [blocks][words][LANES][4], four neighbours in k to a word."""
-
-    values: Any
-
-
-class Nibbles(NamedTuple):
-    """Weights of 4 bits, two's complement: int8 [blocks][words][LANES][4]; k and k + 4 share a byte, the lower bits are k's."""
-
-    values: Any
-
-
-class Crumbs(NamedTuple):
-    """Weights of 2 bits, two's complement: int8 [blocks][words][LANES][4]; k, k + 4, k + 8 and k + 12 share a byte."""
-
-    values: Any
-
-
-class Pairs(NamedTuple):
-    """Weights of up to 16 bits: int16 [blocks][words][LANES][2]."""
-
-    values: Any
-
-
-FORMS: tuple[type, ...] = (Bits, Bytes, Nibbles, Crumbs, Pairs)
-
-
-def parts_of(form: type) -> int:
-    """How many words of activations one word of weights meets."""
-    return 2 if form is Nibbles else 4 if form is Crumbs else 1
-
-
-def word_of(form: type) -> int:
-    """Bytes of a word: of weights, of activations, and of a sum."""
-    return 8 if form is Bits else 4
 
 
 def target_has(feature: str) -> bool:

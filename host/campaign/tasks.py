@@ -47,8 +47,8 @@ def task_of(prepared: Prepared, point: Point, cell: int, trials: tuple[int, ...]
     return Task(cell, prepared.bench.key, point.placement, *read, trials, study.sampling)
 
 
-def perform(benches: Mapping[str, Bench], task: Task) -> Done:
-    """Run a task's trials one after the other; the same results wherever and whenever."""
+def perform(benches: Mapping[str, Bench], task: Task, threads: int = 1) -> Done:
+    """Run a task's trials one after the other; the same results wherever and whenever. threads: share the images of a trial."""
     bench = benches[task.bench]
     results, seconds = [], []
     for trial in task.trials:
@@ -64,6 +64,7 @@ def perform(benches: Mapping[str, Bench], task: Task) -> Done:
                 die=task.die,
                 batch=task.batch,
                 sampling=task.sampling,
+                threads=threads,
             )
         )
         seconds.append(time.perf_counter() - start)

@@ -15,6 +15,7 @@ def infer(
     probe: Annotated[
         list[str] | None, typer.Option(metavar="TENSOR", help="Also write this value. Repeatable.", show_default=False)
     ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that share the images; the outputs are the same.")] = 1,
 ) -> None:
     """Run a network without faults, in integers, on arrays of any batch size.
 
@@ -41,7 +42,7 @@ def infer(
     if len(set(counts.values())) > 1:
         raise InputError(f"Inputs in {inputs}", f"they hold {counts} images", "Bring equally many for each input")
     check_writable(output)
-    made = emulator.infer(emulator.compile_plan(network), arrays, tuple(probe or ()))
+    made = emulator.infer(emulator.compile_plan(network), arrays, tuple(probe or ()), threads)
 
     def save(path: Path) -> None:
         with path.open("wb") as file:

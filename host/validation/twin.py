@@ -13,7 +13,7 @@ from emulator import margins as mg
 from emulator.deployment import ReadPolicy, Sampling
 from emulator.network import Convolution, Network
 from emulator.plan import Plan, compile_plan
-from emulator.run import infer
+from emulator.walk import infer
 from host.study import Prepared
 from memmodels.errors import UsageError
 

@@ -1,5 +1,7 @@
 """The engine against what a user would pick instead, in one process, one thread, interleaved; prints a table, writes JSON.
 
+One thread but where a row says two: these figures hold only on a machine that does nothing else.
+
     python tests/benchmarks/engine.py [--rounds 7] [--json FILE]
 
 Network: C64-MP2-BN-C64-MP2-BN-FC2048-BN-FC10 on 28 x 28 images, binarized, random weights, batch 256. The injectors are written as
@@ -101,7 +103,7 @@ def candidates() -> dict[str, tuple[int, Callable[[], Any]]]:
     plan = compile_plan(network)
     fixed, open_session = session(proto), session(open_proto)
     torch_run, torch_weights = torch_network(proto), {name: torch.from_numpy(w) for name, w in weights.items()}
-    few = x[:FEW]
+    few, four = x[:FEW], np.concatenate([x] * 4)
     assert np.array_equal(infer(plan, {"x": x})["y"], fixed.run(None, {"x": x})[0])
 
     def ours(rate: float, policy: ReadPolicy, images: np.ndarray, sampling: Sampling = Sampling.BITS) -> Callable[[], Any]:
@@ -135,6 +137,9 @@ def candidates() -> dict[str, tuple[int, Callable[[], Any]]]:
 
     return {
         "clean": (BATCH, lambda: infer(plan, {"x": x})),
+        "clean, two threads": (BATCH, lambda: infer(plan, {"x": x}, threads=2)),
+        "clean, four batches": (4 * BATCH, lambda: infer(plan, {"x": four})),
+        "clean, four batches, two threads": (4 * BATCH, lambda: infer(plan, {"x": four}, threads=2)),
         "clean, onnxruntime float": (BATCH, lambda: fixed.run(None, {"x": x})),
         "clean, torch": (BATCH, lambda: torch_run(torch.from_numpy(x), torch_weights)),
         "deployed, no errors": (BATCH, ours(0.0, ReadPolicy.BATCH, x)),
@@ -152,6 +157,8 @@ def candidates() -> dict[str, tuple[int, Callable[[], Any]]]:
 RATIOS = [
     ("clean, against onnxruntime float", "clean, onnxruntime float", "clean"),
     ("clean, against torch", "clean, torch", "clean"),
+    ("two threads against one, one batch", "clean", "clean, two threads"),
+    ("two threads against one, four batches", "clean, four batches", "clean, four batches, two threads"),
     ("1 % per batch, against onnxruntime + NumPy", "1 %, draw per batch, onnxruntime + NumPy", "1 %, draw per batch"),
     ("1 % per batch, against torch", "1 %, draw per batch, torch", "1 %, draw per batch"),
     ("1 % per image, against onnxruntime + NumPy", "1 %, draw per image, onnxruntime + NumPy", "1 %, draw per image"),

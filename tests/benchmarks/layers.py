@@ -32,8 +32,8 @@ from numba.extending import intrinsic
 from onnx import TensorProto, helper, numpy_helper
 
 from emulator import compile_plan
+from emulator.bits import pack_channels
 from emulator.fusion import fuse, signs_of
-from emulator.kernels import packing
 from emulator.layers import compute
 from emulator.network import SIGN1, Convolution, Encoding, Network, StoredTensor, Threshold, ValueSpec, Window
 
@@ -87,7 +87,7 @@ def ours(shape: tuple[int, ...], encoding: Encoding) -> Callable[[], Any]:
     parameters = compile_plan(network).faultless
     x = rng.integers(0, 256, (n, size, size, channels)).astype(np.uint8)
     if binary:
-        step, bits = fuse(network)[0], packing.pack_channels(x > 127)
+        step, bits = fuse(network)[0], pack_channels(x > 127)
         return lambda: signs_of(step, bits, parameters)  # type: ignore[arg-type]
     return lambda: compute(layers[0], [x], parameters)
 

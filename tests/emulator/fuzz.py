@@ -27,7 +27,7 @@ from emulator.floatops import OPERATORS
 from emulator.importer import load
 from emulator.network import Network
 from emulator.plan import compile_plan
-from emulator.run import infer
+from emulator.walk import infer
 from memmodels.errors import WeakcellError
 from tests.emulator.models import model, node
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-import emulator.run
+import emulator.walk
 from emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place
 from emulator.constants import buffers_of
 from emulator.deployment import Fault
@@ -115,7 +115,7 @@ def test_chunks_change_nothing(policy: ReadPolicy, monkeypatch: pytest.MonkeyPat
     """Not even for write errors of cells that switch, which depend on the image before."""
     runs = []
     for size in (1, 3000, 8 << 20):
-        monkeypatch.setattr(emulator.run, "_CHUNK_BYTES", size)
+        monkeypatch.setattr(emulator.walk, "_CHUNK_BYTES", size)
         deployment = run("qnn", "sttram:delta=60,tau=4", policy)
         runs.append((outputs(deployment).tobytes(), deployment.tally.flips))
     assert runs[0] == runs[1] == runs[2]

@@ -12,7 +12,7 @@ from emulator.accuracy import Questions, run_trial
 from emulator.clean import CleanPass
 from emulator.deployment import ReadPolicy
 from emulator.placement import place
-from emulator.run import check_inputs, infer
+from emulator.walk import check_inputs, infer
 from host.bench import Bench, open_bench
 from memmodels.catalogue import parse_spec
 

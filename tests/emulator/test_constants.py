@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import emulator.run
+import emulator.walk
 from emulator import Network, ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, pose, run_trial
 from emulator.constants import constants_of, storable
 from emulator.deployment import Fault, reads_per_inference
@@ -132,7 +132,7 @@ def test_every_constant_is_read_as_often_as_announced(policy: ReadPolicy) -> Non
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, x, runs = compile_plan(QNN), pixels(QNN, 5), []
     for size in (1, 3000, 8 << 20):
-        monkeypatch.setattr(emulator.run, "_CHUNK_BYTES", size)
+        monkeypatch.setattr(emulator.walk, "_CHUNK_BYTES", size)
         deployment = deploy(plan, place(QNN, parse_spec("uniform:ber=0.01"), RULES), ReadPolicy.IMAGE, record=True)
         runs.append(outputs_under_faults(plan, x, deployment)[QNN.outputs[0]].tobytes())
     assert runs[0] == runs[1] == runs[2]
@@ -157,8 +157,8 @@ def spoil(network: Network, name: str, value: float) -> dict[str, np.ndarray]:
     plan = compile_plan(network)
     parameters = plan.parameters([name])
     parameters.values[name][...] = float_bits(value)
-    checked = emulator.run.check_inputs(plan, pixels(network, 3))
-    (chunk,) = emulator.run._chunks(plan, parameters, checked, list(network.values))
+    checked = emulator.walk.check_inputs(plan, pixels(network, 3))
+    (chunk,) = emulator.walk.values_under(parameters, checked, list(network.values))
     return chunk
 
 
@@ -183,7 +183,7 @@ def test_a_score_that_is_nan_never_wins() -> None:
     parameters = plan.parameters([bias.name])
     channel = int(pose(plan, x).clean[0]) // 12
     parameters.values[bias.name][channel] = int(float_bits(math.nan)[0])
-    scores = next(iter(emulator.run._chunks(plan, parameters, emulator.run.check_inputs(plan, x), ["z"])))["z"]
+    scores = next(iter(emulator.walk.values_under(parameters, emulator.walk.check_inputs(plan, x), ["z"])))["z"]
     answers = emulator.accuracy._answers(plan, {"z": scores})
     assert np.isnan(scores[:, channel]).all()
     assert not np.any(answers // 12 == channel)
@@ -235,7 +235,7 @@ def test_erased_constants_are_zero() -> None:
     parameters.flip(part.slot.tensor, part.slot.planes, flips)
     seen = floats_of(parameters.values[part.slot.tensor])  # type: ignore[arg-type]
     assert (seen == 0.0).any()
-    made = next(iter(emulator.run._chunks(plan, parameters, emulator.run.check_inputs(plan, x), [layer.output])))[layer.output]
+    made = next(iter(emulator.walk.values_under(parameters, emulator.walk.check_inputs(plan, x), [layer.output])))[layer.output]
     assert np.all(made[..., seen == 0.0] == layer.zero_point)  # type: ignore[attr-defined]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import emulator.run
+import emulator.walk
 from emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
 from emulator.deployment import reads_per_inference
 from emulator.network import SIGN1, Window
@@ -138,8 +138,8 @@ def test_recorded_faults_replay_through_the_parameters(kind: str, policy: ReadPo
     parameters = plan.parameters()
     for fault in deployment.faults or ():
         parameters.flip(fault.slot.tensor, fault.slot.planes, fault.flips)
-    checked = emulator.run.check_inputs(plan, pixels(plan.network, IMAGES))
-    parts = emulator.run._chunks(plan, parameters, checked, plan.network.outputs)
+    checked = emulator.walk.check_inputs(plan, pixels(plan.network, IMAGES))
+    parts = emulator.walk.values_under(parameters, checked, plan.network.outputs)
     np.testing.assert_array_equal(np.concatenate([part[plan.network.outputs[0]] for part in parts]), ours)
 
 
@@ -151,7 +151,7 @@ def test_recorded_faults_replay_through_the_parameters(kind: str, policy: ReadPo
 def test_chunks_change_nothing(kind: str, policy: ReadPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
     for size in (1, 3000, 8 << 20):
-        monkeypatch.setattr(emulator.run, "_CHUNK_BYTES", size)
+        monkeypatch.setattr(emulator.walk, "_CHUNK_BYTES", size)
         deployment = deployed(kind, "split", policy, two_of(SIMULATED[1]))
         runs.append((logits(kind, deployment).tobytes(), deployment.tally.flips, deployment.tally.bits_read))
     assert runs[0] == runs[1] == runs[2]

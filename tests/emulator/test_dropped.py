@@ -11,7 +11,7 @@ import pytest
 from emulator import Network, ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from emulator.clean import CleanPass
 from emulator.network import SIGN1, Window
-from emulator.run import check_inputs
+from emulator.walk import check_inputs
 from memmodels.address import Layout, Words, set_bits
 from memmodels.catalogue import open_memory, parse_spec
 from memmodels.errors import UsageError

@@ -19,7 +19,7 @@ from torch import nn
 from emulator.importer import load
 from emulator.network import AffineRequantize, Convolution, DynamicQuantize, FloatOperator, Network
 from emulator.plan import compile_plan
-from emulator.run import infer
+from emulator.walk import infer
 from tests.emulator.models import Array, exported, model, node, qonnx_values, quietly, run, with_codes_out
 from tests.emulator.reference import evaluate, layer_outputs
 

@@ -14,7 +14,7 @@ from torch import nn
 from emulator.importer import load
 from emulator.network import Convolution, FloatOperator, LookUp, MulCodes, Network, SumPool
 from emulator.plan import compile_plan
-from emulator.run import infer
+from emulator.walk import infer
 from tests.emulator.models import Array, exported, model, node, quantized, run, with_integers_out
 from tests.emulator.reference import evaluate, layer_outputs
 

@@ -15,7 +15,7 @@ from torch import nn
 from emulator.importer import load
 from emulator.network import CodesOperator, Convolution, FloatOperator, Layer, Network
 from emulator.plan import compile_plan
-from emulator.run import infer
+from emulator.walk import infer
 from tests.emulator.models import Array, exported, model, node, quantized, run, with_codes_out, with_integers_out
 from tests.emulator.reference import evaluate, layer_outputs
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator import compile_plan, infer
+from emulator.bits import pack_channels, unpack_channels
 from emulator.convolution import geometry_of
 from emulator.fusion import SignConvolution, fuse
 from emulator.kernels import packing, pool
@@ -62,7 +63,7 @@ def one_convolution(
     layer = Convolution("c", ("x",), "y", "w", "b" if bias else None, window, groups)
     network = Network("one", ("x",), ("y",), (layer,), {"x": spec, "y": out}, {"w": tensor, "b": biases})
     last = to_channels_last(x, spec)
-    held = packing.pack_channels(last > 0) if kind == "bits" else last.astype(dtype)
+    held = pack_channels(last > 0) if kind == "bits" else last.astype(dtype)
     made = compute(layer, [held], compile_plan(network).parameters())
     return made.transpose(0, 3, 1, 2), LAYERS[Convolution](network, layer, [x.astype(np.int64)])
 
@@ -172,9 +173,9 @@ def test_a_whole_set_of_rows_and_its_rests() -> None:
 @given(st.integers(1, 200), st.integers(0, 5), SEEDS)
 def test_channels_pack_and_unpack(channels: int, pixels: int, seed: int) -> None:
     plus = np.random.default_rng(seed).integers(0, 2, (2, pixels, 1, channels)).astype(bool)
-    words = packing.pack_channels(plus)
+    words = pack_channels(plus)
     assert words.shape == (2, pixels, 1, -(-channels // 64))
-    np.testing.assert_array_equal(packing.unpack_channels(words, channels), np.where(plus, 1, -1))
+    np.testing.assert_array_equal(unpack_channels(words, channels), np.where(plus, 1, -1))
     if channels % 64:
         assert not np.any(words[..., -1] >> np.uint64(channels % 64))  # spare bits are 0
 
@@ -189,7 +190,7 @@ def test_thresholds(channels: int, seed: int) -> None:
     out = np.zeros((2, 3, 2, -(-channels // 64)), np.uint64)
     packing.threshold_pack(acc, threshold, inverted, out)
     expected = (acc.astype(np.int64) >= threshold.astype(np.int64)) != inverted
-    np.testing.assert_array_equal(out, packing.pack_channels(expected))
+    np.testing.assert_array_equal(out, pack_channels(expected))
 
 
 # --- pools -------------------------------------------------------------------------------------------------------------------
@@ -214,8 +215,8 @@ def test_max_pool(case: tuple[tuple[int, int], Window], seed: int, dtype: str) -
     if dtype == "bits":
         x = rng.choice([-1, 1], (2, 70, *size))
         made = np.zeros((2, *out, 2), np.uint64)
-        pool.or_pool(packing.pack_channels(x.transpose(0, 2, 3, 1) > 0), geometry_of(window), made)
-        made = packing.unpack_channels(made, 70)
+        pool.or_pool(pack_channels(x.transpose(0, 2, 3, 1) > 0), geometry_of(window), made)
+        made = unpack_channels(made, 70)
     else:
         x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, (2, 5, *size)).astype(dtype)
         made = np.zeros((2, *out, 5), dtype)

@@ -10,10 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-import emulator.run
-from emulator import Network, compile_plan, infer, load
+import emulator.walk
+from emulator import Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
+from emulator.fusion import steps_of
 from emulator.network import SIGN1, Window
+from emulator.walk import chunk_of, chunk_size
 from host.sets.idx import read_idx
+from memmodels.catalogue import parse_spec
 from tests.emulator.models import model, node, run, with_codes_out
 from tests.emulator.reference import evaluate
 from tests.emulator.small import INT8, Draft, pixels, small_bnn, small_qnn
@@ -172,10 +175,45 @@ def test_any_number_of_images_and_any_chunk(name: str, images: int, monkeypatch:
     assert all(len(x) == images for x in whole.values())
     parts = [infer(plan, {k: v[i : i + 7] for k, v in inputs.items()}) for i in range(0, images, 7)]
     for small in (1, 40_000):
-        monkeypatch.setattr(emulator.run, "_CHUNK_BYTES", small)
+        monkeypatch.setattr(emulator.walk, "_CHUNK_BYTES", small)
         equal(network, infer(plan, inputs), whole)
     for name in whole:
         np.testing.assert_array_equal(np.concatenate([whole[name][:0], *(part[name] for part in parts)]), whole[name])
+
+
+@pytest.mark.parametrize("name", ["small bnn", "two in, two out", "sign, float input", "digits_qnn"])
+@pytest.mark.parametrize("images", [1, 2, 301])
+def test_threads_change_nothing(name: str, images: int) -> None:
+    network = NETWORKS[name]()
+    plan, inputs = compile_plan(network), pixels(network, images)
+    alone = infer(plan, inputs)
+    for threads in (2, 3):
+        shared = infer(plan, inputs, threads=threads)
+        assert all(np.array_equal(shared[value], alone[value]) for value in alone)
+
+
+def test_threads_share_the_images_and_networks_that_sum_floats_keep_their_chunks() -> None:
+    network = NETWORKS["digits_qnn"]()
+    plan = compile_plan(network)
+    layers = steps_of(plan, network.outputs)
+    assert [chunk_of(plan, layers, 100, threads) for threads in (1, 2, 3)] == [100, 50, 34]
+    floating = NETWORKS["sign, float input"]()
+    plan = compile_plan(floating)
+    layers = steps_of(plan, floating.outputs)
+    assert chunk_of(plan, layers, 100, 4) == chunk_size(floating, layers)
+
+
+@pytest.mark.parametrize("policy", list(ReadPolicy))
+def test_threads_change_nothing_under_faults(policy: ReadPolicy) -> None:
+    network = small_bnn()
+    plan, inputs = compile_plan(network), pixels(network, 50)
+    placement = place(network, parse_spec("uniform:ber=0.05"))
+    found = []
+    for threads in (1, 2, 4):
+        deployment = deploy(plan, placement, policy, trial=3)
+        made = outputs_under_faults(plan, inputs, deployment, batch=20, threads=threads)
+        found.append(({name: x.tobytes() for name, x in made.items()}, deployment.tally.flips, deployment.tally.bits_read))
+    assert found[0] == found[1] == found[2]
 
 
 # --- the shipped networks against onnxruntime --------------------------------------------------------------------------------

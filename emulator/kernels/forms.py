@@ -1,0 +1,76 @@
+"""What kernels are given besides activations: forms of weights, their order, what stands around them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+LANES = 32
+"""Output channels in one block of kernel weights."""
+
+
+class Bits(NamedTuple):
+    """±1 weights as bits: uint64 [blocks][words][LANES]."""
+
+    values: Any
+
+
+class Bytes(NamedTuple):
+    """Weights of up to 8 bits: int8 [blocks][words][LANES][4], four neighbours in k to a word."""
+
+    values: Any
+
+
+class Nibbles(NamedTuple):
+    """Weights of 4 bits, two's complement: int8 [blocks][words][LANES][4]; k and k + 4 share a byte, the lower bits are k's."""
+
+    values: Any
+
+
+class Crumbs(NamedTuple):
+    """Weights of 2 bits, two's complement: int8 [blocks][words][LANES][4]; k, k + 4, k + 8 and k + 12 share a byte."""
+
+    values: Any
+
+
+class Pairs(NamedTuple):
+    """Weights of up to 16 bits: int16 [blocks][words][LANES][2]."""
+
+    values: Any
+
+
+FORMS: tuple[type, ...] = (Bits, Bytes, Nibbles, Crumbs, Pairs)
+
+
+def parts_of(form: type) -> int:
+    """How many words of activations one word of weights meets."""
+    return 2 if form is Nibbles else 4 if form is Crumbs else 1
+
+
+def word_of(form: type) -> int:
+    """Bytes of a word: of weights, of activations, and of a sum."""
+    return 8 if form is Bits else 4
+
+
+class Order(NamedTuple):
+    """Where the elements of a tensor went. flat: within an output channel, Bits keep the order of the storage."""
+
+    outer: Any
+    inner: Any
+    flat: bool
+
+
+class Frame(NamedTuple):
+    """What stands around the stored integers of a layer."""
+
+    inputs: int
+    """Values that a tap sees: the channels of a group."""
+    places: Any
+    """bool (places, taps): which taps of the window are inside the image. One full place for anything but Bits."""
+    rows: Any
+    """int64 (2, rows of an image): see `rows.row_addresses`."""
+    centre: int
+    """The stored activation that means 0."""
+    zero_points: Any
+    """int32 (O): the stored weight that means 0."""
+    bias: Any
+    """int32 (O)."""

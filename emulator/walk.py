@@ -1,0 +1,183 @@
+"""A walk over a plan: chunk by chunk of images, layer by layer; and inference without faults."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator import network as nw
+from emulator.convolution import values_of
+from emulator.fusion import SignConvolution, signs_of, steps_of
+from emulator.kernels import entries
+from emulator.layers import compute, to_channels_last, to_onnx_order
+from emulator.plan import Parameters, Plan, last_uses
+from memmodels.errors import InputError, ModelError
+
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
+Make = Callable[[nw.Layer, list[Array], int], Array]
+Hold = Callable[[str, Array, int], Array]
+"""The output of a layer, and a value as layers read it, by name; the number says which of the images is the first of the chunk."""
+
+_CHUNK_BYTES, _CHUNK_IMAGES = 2 << 20, 384
+"""What the largest value of a chunk may take, and images that are a whole number of tiles; chunks never change results."""
+
+
+def infer(plan: Plan, inputs: Arrays, probe: Sequence[str] = (), threads: int = 1) -> dict[str, Array]:
+    """Fault-free outputs, and the values named by `probe`, in ONNX order and dtype: {name: (n, *shape)}.
+
+    threads: share the images; the results are the same.
+    """
+    unknown = [name for name in probe if name not in plan.network.values]
+    if unknown:
+        known = ", ".join(plan.network.values)
+        raise ModelError(f"Probing {unknown[0]!r}", "the network has no such value after import", f"It has: {known}")
+    wanted = (*plan.network.outputs, *probe)
+    return gather(plan, wanted, clean_values(plan, check_inputs(plan, inputs), wanted, threads))
+
+
+def clean_values(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
+    """Fault-free values in physical form, chunk by chunk, of inputs that are checked already."""
+    return values_under(plan.faultless, inputs, wanted, threads)
+
+
+def values_under(parameters: Parameters, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
+    """The same with parameters as they are."""
+    plan, layers = parameters.plan, steps_of(parameters.plan, wanted)
+    step = chunk_of(plan, layers, len(next(iter(inputs.values()))), threads)
+    return walk(inputs, wanted, layers, step, lambda layer, own, _: compute_step(layer, own, parameters), threads=threads)
+
+
+def check_inputs(plan: Plan, inputs: Arrays) -> dict[str, Array]:
+    """The graph inputs in physical form; InputError if one is missing, misshapen, or not an integer where it must be."""
+    network, checked = plan.network, {}
+    for name in network.inputs:
+        spec = network.values[name]
+        if name not in inputs:
+            raise InputError(
+                f"Input {name!r} of {network.name}", f"the data have {', '.join(inputs) or 'nothing'}", "Name the array so"
+            )
+        x = np.asarray(inputs[name])
+        if x.dtype.kind not in "buif":
+            raise InputError(f"Input {name!r} of {network.name}", f"the data are of type {x.dtype}", "Bring real numbers")
+        if x.shape[1:] != spec.shape:
+            if not _fits(x.shape, spec.shape):
+                raise InputError(
+                    f"Input {name!r} of {network.name}, shape (n, {', '.join(map(str, spec.shape))})",
+                    f"the data have shape {x.shape}",
+                    "Bring images of that shape, the first axis counting them",
+                )
+            x = x.reshape(len(x), *spec.shape)
+        checked[name] = x.astype(np.float32) if spec.kind == "float" else to_channels_last(_integers(x, spec), spec)
+    if len({len(x) for x in checked.values()}) > 1:
+        counts = ", ".join(f"{len(x)} in {name}" for name, x in checked.items())
+        raise InputError(f"Inputs of {network.name}", f"they hold different numbers of images: {counts}", "Bring as many in each")
+    return checked
+
+
+def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether data of another shape mean the same images: flattened, or with axes of size 1 more or less."""
+    if not given or math.prod(given[1:]) != math.prod(shape):
+        return False
+    return len(given) == 2 or [n for n in given[1:] if n != 1] == [n for n in shape if n != 1]
+
+
+def _integers(x: Array, spec: nw.ValueSpec) -> Array:
+    info = np.iinfo(spec.dtype)
+    high = (1 << 15) - 1 if spec.dtype == "int32" else info.max
+    low = max(info.min, -high - 1)
+    made = np.empty(x.shape, spec.dtype)
+    if entries.as_integers(np.ascontiguousarray(x).reshape(-1), low, high, made.reshape(-1)):
+        odd = x[~((x == np.rint(x)) & (x <= high) & (x >= low))]
+        raise InputError(
+            f"Input {spec.name!r}, which the first layer reads as integers",
+            f"the data have values like {float(odd[0]):g}",
+            "Feed integer pixels, or export the network with its scaling inside, or import it with integer_input=False",
+        )
+    return made
+
+
+def _as_it_is(name: str, x: Array, first: int) -> Array:
+    return x
+
+
+def walk(
+    inputs: Arrays,
+    wanted: Sequence[str],
+    layers: Sequence[nw.Layer],
+    step: int,
+    make: Make,
+    hold: Hold = _as_it_is,
+    threads: int = 1,
+) -> Iterator[dict[str, Array]]:
+    """Let `make` compute layer after layer for `step` images after the other; yields the wanted values of each chunk, in order.
+
+    inputs: in physical form: all that the layers need and do not make. threads: so many chunks at a time.
+    """
+    images, dead = len(next(iter(inputs.values()))), last_uses(layers, keep=wanted)
+
+    def chunk(first: int) -> dict[str, Array]:
+        values = {name: hold(name, x[first : first + step], first) for name, x in inputs.items()}
+        for layer, unused in zip(layers, dead, strict=True):
+            made = make(layer, [values[name] for name in layer.inputs], first)
+            values[layer.output] = hold(layer.output, made, first)
+            for name in unused:
+                del values[name]
+        return {name: values[name] for name in wanted}
+
+    starts = range(0, max(images, 1), step)
+    if min(threads, len(starts)) < 2:
+        yield from map(chunk, starts)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(chunk, starts)
+
+
+def chunk_of(plan: Plan, layers: Sequence[nw.Layer], images: int, threads: int) -> int:
+    """Images per chunk for so many threads. Sums of floats depend on what is summed together: networks with such keep theirs."""
+    step = chunk_size(plan.network, layers)
+    floating = any(_sums_floats(plan.network, layer) for layer in layers)
+    return step if floating else min(step, max(1, -(-images // threads)))
+
+
+def _sums_floats(network: nw.Network, layer: nw.Layer) -> bool:
+    return isinstance(layer, nw.FloatOperator) or (
+        isinstance(layer, nw.Convolution) and network.values[layer.inputs[0]].kind == "float"
+    )
+
+
+def chunk_size(network: nw.Network, layers: Sequence[nw.Layer] = ()) -> int:
+    """Images per chunk, so that what the layers write stays near the processor: 384 and its halves, down to 1. layers: as fused."""
+    specs = [network.values[name] for layer in layers or network.layers for name in (*layer.inputs, layer.output)]
+    largest = max(math.prod(spec.shape) * _bits_of(spec) // 8 for spec in specs)
+    return max(1, _CHUNK_IMAGES >> max(0, _CHUNK_IMAGES * largest // _CHUNK_BYTES).bit_length())
+
+
+def _bits_of(spec: nw.ValueSpec) -> int:
+    return 1 if spec.kind == "bits" else np.dtype(spec.dtype).itemsize * 8
+
+
+def compute_step(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:
+    """The output of a layer, or of several in one, for a chunk of images."""
+    if not isinstance(layer, SignConvolution):
+        return compute(layer, inputs, parameters)
+    if layer.weight not in parameters.dropped:
+        return signs_of(layer, inputs[0], parameters)
+    for part in layer.parts:
+        inputs = [compute(part, inputs, parameters)]
+    return inputs[0]
+
+
+def gather(plan: Plan, wanted: Sequence[str], parts: Iterator[dict[str, Array]]) -> dict[str, Array]:
+    """Concatenate chunks and give each value its ONNX order."""
+    chunks = list(parts)
+    return {name: np.concatenate([_as_onnx(chunk[name], plan.network.values[name]) for chunk in chunks]) for name in wanted}
+
+
+def _as_onnx(x: Array, spec: nw.ValueSpec) -> Array:
+    return x if spec.kind == "float" else to_onnx_order(values_of(x, spec), spec)

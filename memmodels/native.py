@@ -1,0 +1,169 @@
+"""Kernels as machine code that is kept between processes: where it is found, neither Numba nor its compiler is loaded.
+
+A `Kernel` names a function that Numba can compile. Called with arguments of some types for the first time, it looks for machine
+code made from these sources, for these types and this CPU; if there is none, Numba makes it (`native_build.py`), and it is kept in
+the user's cache, or below $NUMBA_CACHE_DIR. What cannot be made so runs as Numba itself runs it.
+
+Arguments are arrays, integers, booleans, and tuples of these, nested at will. Machine code gets them as one row of words: an
+integer is itself, an array is the address of its NumPy object. The GIL is released meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import sys
+import tempfile
+from array import array
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import import_module
+from itertools import count
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+SYMBOL = "kernel"
+"""The function in machine code: int32 kernel(int64 *result, void **exception, int64 *arguments), 0 if all went well."""
+
+Entry = Callable[[int, int, int], int]
+
+_ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+_C, _FORTRAN, _REST = 0x1, 0x2, 0x100 | 0x400
+"""Flags of an array: contiguous in C's order, in Fortran's; aligned, writeable."""
+
+_opening = Lock()
+
+
+class Kernel:
+    """The function `name` of `module`, which compiles and calls nothing from outside its package.
+
+    Called like it, a kernel returns an integer: 0 where the function returns nothing.
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+        self._entries: dict[tuple[object, ...], Entry | None] = {}
+
+    def __call__(self, *arguments: Any) -> int:
+        kinds: list[object] = []
+        words = [0, 0]  # room for the result and for what numba says of an exception
+        _flatten(arguments, kinds, words)
+        key = tuple(kinds)
+        if key not in self._entries:
+            self._open(key, arguments)
+        entry = self._entries[key]
+        if entry is None:
+            return int(self.function(*arguments) or 0)
+        room = array("q", words)
+        address = room.buffer_info()[0]
+        if entry(address, address + 8, address + 16):
+            raise RuntimeError(f"{self.module}.{self.name} failed")
+        return room[0]
+
+    @property
+    def function(self) -> Any:
+        """The function itself; asking for it loads Numba."""
+        return getattr(import_module(self.module), self.name)
+
+    def _open(self, key: tuple[object, ...], arguments: tuple[Any, ...]) -> None:
+        """Find the machine code for arguments of such types, or have it made and keep it."""
+        with _opening:
+            if key in self._entries:
+                return
+            file = _place(self.module, self.name, key)
+            code = _read(file)
+            if code is None:
+                from memmodels.native_build import build
+
+                code = build(self.function, arguments)
+                if code is not None:
+                    _keep(file, code)
+            self._entries[key] = None if code is None else _load(file, code)
+
+
+def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) -> None:
+    """Append what the types of the arguments are, and the words that stand for them."""
+    for x in arguments:
+        kind = type(x)
+        if kind is np.ndarray:
+            flags = x.flags.num
+            kinds += (x.dtype, x.ndim, flags & (_REST | (_C if flags & _C else _FORTRAN)))
+            words.append(id(x))
+        elif kind is int or kind is bool or isinstance(x, (np.integer, np.bool_)):
+            kinds.append(kind)
+            words.append(int(x))
+        elif isinstance(x, tuple):
+            kinds += (kind, len(x))
+            _flatten(x, kinds, words)
+        else:
+            raise TypeError(f"a kernel takes no {kind.__name__}")
+
+
+def _place(module: str, name: str, key: tuple[object, ...]) -> Path:
+    """The file of a kernel for arguments of some types: named by all that its machine code depends on."""
+    import llvmlite
+    from llvmlite import binding
+
+    kinds = [f"{k.__module__}.{k.__qualname__}" if isinstance(k, type) else k for k in key]
+    target = [os.environ.get(f"NUMBA_CPU_{part}") for part in ("NAME", "FEATURES")]
+    host = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), binding.get_process_triple()
+    versions = sys.version, np.__version__, llvmlite.__version__, _sources(module.rpartition(".")[0])
+    digest = hashlib.sha256(repr((module, name, kinds, target, host, versions)).encode()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weakcell"
+    return Path(os.environ.get("NUMBA_CACHE_DIR") or cache) / "kernels" / f"{name}-{digest[:32]}"
+
+
+@cache
+def _sources(package: str) -> str:
+    """A digest of the sources that kernels of a package are made of: all of its files, and how they are built."""
+    files = [*sorted(Path(sys.modules[package].__path__[0]).glob("*.py")), Path(__file__).with_name("native_build.py")]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _read(file: Path) -> bytes | None:
+    """Machine code as `_keep` left it; None if there is none, or if it is damaged."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
+
+
+def _keep(file: Path, code: bytes) -> None:
+    """Write machine code behind its digest. A folder that cannot be written costs time at the next start, nothing else."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
+            temporary.write(hashlib.sha256(code).digest() + code)
+        os.replace(temporary.name, file)
+    except OSError:
+        return
+
+
+@cache
+def _jit() -> tuple[Any, Iterator[int]]:
+    """LLVM's linker and loader of object files, and numbers to name what it loads."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding.create_lljit_compiler(suppress_errors=True), count()
+
+
+def _load(file: Path, code: bytes) -> Entry | None:
+    """The function in an object file, as a function of this process; None if it needs what this process does not have."""
+    from llvmlite import binding
+
+    builder = binding.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(SYMBOL)
+    jit, numbers = _jit()
+    try:
+        library = builder.link(jit, f"{file.name} {next(numbers)}")
+    except RuntimeError:
+        return None
+    entry = _ENTRY(library[SYMBOL])
+    entry.library = library  # type: ignore[attr-defined]  # unloaded once nobody holds it
+    return entry

@@ -1,0 +1,133 @@
+"""Kernels as machine code that is kept: Numba's own numbers, found again by other processes, and made again where damaged."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emulator.kernels import packing
+from memmodels import native
+from memmodels.native import Kernel
+
+ROOT = Path(__file__).resolve().parents[2]
+
+flatten = Kernel("emulator.kernels.packing", "flatten_bits")
+pack = Kernel("emulator.kernels.packing", "pack")
+
+
+def integers() -> Kernel:
+    """A kernel that no process has asked for yet."""
+    return Kernel("emulator.kernels.packing", "as_integers")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 130), st.integers(0, 1 << 32))
+def test_results_are_those_of_numba(images: int, side: int, channels: int, seed: int) -> None:
+    """Arrays that are made inside, reshaped, written to: `flatten_bits` does all of it."""
+    words = -(-channels // 64)
+    x = np.random.default_rng(seed).integers(0, 1 << 63, (images, side, side, words)).astype(np.uint64)
+    made, expected = (np.zeros((images, 1, 1, -(-channels * side * side // 64)), np.uint64) for _ in range(2))
+    assert flatten(x, channels, made) == 0
+    packing.flatten_bits(x, channels, expected)
+    np.testing.assert_array_equal(made, expected)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_numbers_come_back_and_strides_are_kept(strided: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    x = np.array([1.0, 2.5, -3.0, 300.0, 7.0, 0.5])[:: 2 if strided else 1]
+    out = np.zeros(x.size, np.int64)
+    assert integers()(x, -128, 127, out) == np.sum((x != np.rint(x)) | (np.abs(x) > 127))
+    np.testing.assert_array_equal(out, x.astype(np.int64))
+
+
+def test_other_arguments_are_refused_before_anything_is_called() -> None:
+    with pytest.raises(TypeError, match="takes no str"):
+        flatten(np.zeros((1, 1, 1, 1), np.uint64), "64", np.zeros((1, 1, 1, 1), np.uint64))
+
+
+def test_kinds_tell_apart_what_machine_code_must_not_mix_up() -> None:
+    def kinds(*arguments: Any) -> tuple[object, ...]:
+        found: list[object] = []
+        native._flatten(arguments, found, [])
+        return tuple(found)
+
+    x = np.zeros((4, 4), np.int32)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    others = [x.T, x[::2], x.astype(np.int64), x.reshape(-1), x.astype(">i4"), read_only, (x,), 1]
+    assert len({kinds(x), *map(kinds, others)}) == len(others) + 1
+    assert kinds(x) == kinds(np.ones((7, 2), np.int32))
+    assert kinds(np.zeros((1, 4))) == kinds(np.zeros((4, 1)))  # contiguous either way
+    assert kinds((1, (2, 3))) != kinds((1, 2, 3))
+
+
+def test_code_is_kept_and_damaged_code_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    x, out = np.array([1.0, 2.5]), np.zeros(2, np.int8)
+    assert integers()(x, 0, 9, out) == 1
+    (file,) = (tmp_path / "kernels").iterdir()
+    whole = file.read_bytes()
+    builds: list[str] = []
+    real = native.__dict__["_keep"]
+    monkeypatch.setattr(native, "_keep", lambda place, code: (builds.append(place.name), real(place, code)))
+    assert integers()(x, 0, 9, out) == 1
+    assert builds == []
+    for damage in (whole[:-7], whole[:50] + b"x" + whole[51:], b""):
+        file.write_bytes(damage)
+        assert integers()(x, 0, 9, out) == 1
+        assert file.read_bytes()[:32] == whole[:32]
+    assert builds == [file.name] * 3
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    assert integers()(np.array([1.0, 2.5]), 0, 9, np.zeros(2, np.int8)) == 1
+
+
+def test_what_this_process_cannot_link_runs_as_numba_runs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(native, "_load", lambda file, code: None)
+    out = np.zeros(2, np.int8)
+    assert integers()(np.array([3.0, 2.5]), 0, 9, out) == 1
+    assert out[0] == 3
+
+
+def test_other_targets_and_other_sources_have_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    key: tuple[object, ...] = (int,)
+    here = native._place("emulator.kernels.packing", "pack", key)
+    assert native._place("emulator.kernels.packing", "pack", key) == here
+    assert native._place("emulator.kernels.packing", "pack", (bool,)) != here
+    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
+    assert native._place("emulator.kernels.packing", "pack", key) != here
+    monkeypatch.delenv("NUMBA_CPU_NAME")
+    monkeypatch.setattr(native, "_sources", lambda package: "edited")
+    assert native._place("emulator.kernels.packing", "pack", key) != here
+
+
+def test_a_run_without_faults_starts_without_numba() -> None:
+    """The second process finds what the first one kept."""
+    script = (
+        "import sys, numpy as np, emulator\n"
+        "network = emulator.load('host/shipped/digits_bnn.onnx')\n"
+        "x = np.load('host/shipped/digits.npz')['x_test'][:3]\n"
+        "print(emulator.infer(emulator.compile_plan(network), {network.inputs[0]: x})['logits'].tolist())\n"
+        "heavy = {'numba', 'scipy', 'polars', 'pydantic', 'matplotlib', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    said = [
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True,
+                       capture_output=True, text=True).stdout.splitlines()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert said[0][0] == said[1][0]
+    assert said[1][1] == "[]"
