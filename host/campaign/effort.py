@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from host.board.studies import boards_of, ports_of, seconds_of
 from host.campaign.campaign import Campaign
 from host.estimate import estimate
 from host.results import placed_tensors
@@ -16,7 +17,10 @@ _TABLE_BYTES, _TABLE_BYTES_PER_TENSOR = 330, 9
 
 @dataclass(frozen=True)
 class Effort:
-    """seconds: wall time on `workers` workers, without compilation and start. runs: at most, where a half width may need fewer."""
+    """seconds: wall time on `workers` workers, without compilation and start. runs: at most, where a half width may need fewer.
+
+    board_seconds: besides, at most, through boards, which do one run after the other.
+    """
 
     studies: int
     points: int
@@ -26,13 +30,21 @@ class Effort:
     seconds: float
     memory_bytes: int
     disk_bytes: int
+    board_seconds: float
 
 
 def effort_of(campaign: Campaign, workers: int, missing: int, processes: bool = False) -> Effort:
-    """Time a few images on each network under each read policy, and scale up. missing: runs that are not there yet."""
+    """Time a few images on each network under each read policy, and scale up. missing: runs that are not there yet.
+
+    Boards are asked how fast they are; nothing is lowered to find out.
+    """
     samples: dict[tuple[str, str], tuple[float, int]] = {}
-    seconds, memory = 0.0, 0
+    seconds, memory, board_seconds = 0.0, 0, 0.0
     for study in campaign.studies:
+        if ports_of(study):
+            with boards_of(study, None):
+                board_seconds += seconds_of(study)
+            continue
         kind = study.bench.key, str(study.study.read_every)
         if kind not in samples:
             found = estimate(study, 1)
@@ -50,6 +62,7 @@ def effort_of(campaign: Campaign, workers: int, missing: int, processes: bool = 
         seconds * share / workers,
         memory * (workers + 1 if processes else 1),
         round(sum(_bytes_of_run(study) * study.jobs for study in campaign.studies)),
+        board_seconds * share,
     )
 
 

@@ -202,6 +202,8 @@ def _show_effort(
         f"about {duration(found.seconds)} on {found.workers} workers, {found.memory_bytes / 2**20:.0f} MiB of memory, "
         f"{found.disk_bytes / 2**20:.1f} MiB of disk"
     )
+    if found.board_seconds:
+        typer.echo(f"Through boards, one run after the other: at most {duration(found.board_seconds)} besides")
 
 
 def _progress(as_json: bool, quiet: bool, campaign: Campaign) -> AbstractContextManager[Callable[[Step], None]]:

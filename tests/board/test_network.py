@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from emulator import ReadPolicy, compile_plan, deploy, load, outputs_under_faults, place
 from host.board.link import Link
 from host.board.memory import BoardMemory
+from host.board.session import SharedBoard
 from host.board.virtual import VirtualBoard
+from host.cli import app
 from memmodels.address import Layout, Words
 from memmodels.catalogue import open_memory, parse_spec
 from memmodels.memory import Key, ReadReport, Region
@@ -67,3 +70,24 @@ def test_logits_through_the_board(tmp_path: Path, rng: np.random.Generator) -> N
         assert not np.array_equal(clean[output], expected[output])
     assert board.counters.device_errors == 0
     assert board.counters.passes == 3 * (len(live.all_slots) + 1)
+
+
+CAMPAIGN = """\
+trials = 2
+[[network]]
+model = "digits-bnn"
+images = 5
+[[memory]]
+spec = "board:virtual:rp2350[sram-28nm-vc707]"
+grid = { vdd = [0.55, 0.6] }
+"""
+
+
+def test_a_campaigns_dry_run_says_what_boards_take_and_lowers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+    monkeypatch.setattr(SharedBoard, "read", lambda *_: pytest.fail("a board was read"))
+    (tmp_path / "c.toml").write_text(CAMPAIGN, encoding="utf-8")
+    said = CliRunner().invoke(app, ["sweep", str(tmp_path / "c.toml"), "--dry-run"])
+    assert said.exit_code == 0, said.output
+    assert "2 points x 2 trials: 4 runs" in said.stdout
+    assert "Through boards, one run after the other: at most" in said.stdout
