@@ -69,9 +69,14 @@ def _timed(prepared: Prepared, point: Point, images: int) -> float:
     study, questions = prepared.study, prepared.questions
     labels = None if questions.labels is None else questions.labels[:images]
     few = Questions({name: x[:images] for name, x in questions.inputs.items()}, labels, questions.clean[:images])
-    start = time.perf_counter()
-    run_trial(prepared.plan, point.placement, few, study.read_every, seed=study.seed, die=study.die, batch=study.batch)
-    return time.perf_counter() - start
+
+    def once() -> float:
+        start = time.perf_counter()
+        run_trial(prepared.plan, point.placement, few, study.read_every, seed=study.seed, die=study.die, batch=study.batch)
+        return time.perf_counter() - start
+
+    took = once()
+    return took if took < _ENOUGH_SECONDS else min(took, once())  # the first may have compiled what fewer images did not need
 
 
 def _bytes_of_trial(prepared: Prepared) -> int:

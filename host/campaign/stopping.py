@@ -47,9 +47,12 @@ def trials_needed(
     if len(first) < 2 or len(first) >= most:
         return min(len(first), most)
     fit = _Fit.of(first, covariate)
-    more = 2.0 * fit.widening(confidence) + (len(first) - 1 - fit.freedom)
+    reach, wider = fit.reach(confidence), fit.widening(confidence)
     fewest = len(first) if covariate is None else FEWEST_WITH_COVARIATE
-    return min(most, max(fewest, math.ceil((fit.reach(confidence) / half_width) ** 2 + more)))
+    if reach / math.sqrt(fewest) * (1.0 + wider / fewest) <= half_width:
+        return min(most, fewest)
+    spent = len(first) - 1 - fit.freedom
+    return min(most, max(fewest, math.ceil((reach / half_width) ** 2 + 2.0 * wider + spent)))
 
 
 def wants_covariate(first: Values, half_width: float, most: int) -> bool:

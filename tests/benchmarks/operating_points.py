@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--images", type=int)
+    parser.add_argument("--sweep", metavar="KEY=VALUES", help="candidates, instead of the table's")
     parser.add_argument("--memory", nargs="+", default=[memory for memory, _, _ in TECHNOLOGIES], help="beginnings of their names")
     given = parser.parse_args()
     print(f"| {' | '.join(HEAD)} |")
@@ -102,7 +103,7 @@ def main() -> None:
         for memory, key, swept in TECHNOLOGIES:
             if memory.startswith(tuple(given.memory)):
                 began = time.perf_counter()
-                row = optimize(bench, model, memory, key, swept)
+                row = optimize(bench, model, memory, key, given.sweep or swept)
                 print(f"| `{memory}` | {model} | {' | '.join(row)} |", flush=True)
                 print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
 

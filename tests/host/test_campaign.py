@@ -482,6 +482,9 @@ def test_widening_for_skewness_is_what_was_promised() -> None:
     share = (z**4 + 2 * z**2 - 3) / 18 * stats.skew(scores, bias=False) ** 2 / 30
     assert (high - low) / (plain[1] - plain[0]) - 1 == pytest.approx(share)
     assert trials_needed([0.9] * 20, 0.005, 100) == 20
+    assert trials_needed([0.9] * 19 + [0.898], 0.005, 100) == 20  # as skewed as can be, and narrow all the same
+    needed = trials_needed(scores[:20], 0.003, 1000)
+    assert needed > (stats.t.ppf(0.975, 19) * scores[:20].std(ddof=1) / 0.003) ** 2 + 1
 
 
 def test_half_width_stops_early(tmp_path: Path) -> None:
