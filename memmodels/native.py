@@ -35,6 +35,10 @@ _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64, ctypes.c_int64, ctypes
 _C, _FORTRAN, _REST = 0x1, 0x2, 0x100 | 0x400
 """Flags of an array: contiguous in C's order, in Fortran's; aligned, writeable."""
 
+_SEEN = _C | _FORTRAN | _REST
+_LAYOUTS = tuple(flags & (_REST | (_C if flags & _C else _FORTRAN)) for flags in range(_SEEN + 1))
+"""What machine code must know of these flags: an array that is contiguous either way is so in C's order."""
+
 _opening = Lock()
 
 
@@ -87,18 +91,20 @@ class Kernel:
 
 def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) -> None:
     """Append what the types of the arguments are, and the words that stand for them."""
-    for x in arguments:
+    for x in arguments:  # before every call: the order of the cases is that of how often they come
         kind = type(x)
-        if kind is np.ndarray:
-            flags = x.flags.num
-            kinds += (x.dtype, x.ndim, flags & (_REST | (_C if flags & _C else _FORTRAN)))
+        if kind is int or kind is bool:
+            kinds.append(kind)
+            words.append(x)
+        elif kind is np.ndarray:
+            kinds += x.dtype, x.ndim, _LAYOUTS[x.flags.num & _SEEN]
             words.append(id(x))
-        elif kind is int or kind is bool or isinstance(x, (np.integer, np.bool_)):
+        elif isinstance(x, tuple):
+            kinds += kind, len(x)
+            _flatten(x, kinds, words)
+        elif isinstance(x, np.integer | np.bool_):
             kinds.append(kind)
             words.append(int(x))
-        elif isinstance(x, tuple):
-            kinds += (kind, len(x))
-            _flatten(x, kinds, words)
         else:
             raise TypeError(f"a kernel takes no {kind.__name__}")
 
