@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -133,7 +134,7 @@ def _bytes(x: Array, shift: int, upper: bool, centre: int, window: nw.Window) ->
     top, left, bottom, right = window.pads
     images, height, width, channels = x.shape
     shape = (images, height + top + bottom, width + left + right, channels)
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     out = np.empty(size + _SPARE, dtype=np.uint8)[:size].reshape(shape)
     return out, entries.as_bytes(x, shift, upper, centre & 255, top, left, out)
 
@@ -145,7 +146,7 @@ def with_border(x: Array, window: nw.Window) -> Array:
     if not any(window.pads) and x.dtype == np.uint64:
         return np.ascontiguousarray(x)
     shape = (images, height + top + bottom, width + left + right, channels)
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     padded = np.zeros(size + _SPARE // x.itemsize, dtype=x.dtype)[:size].reshape(shape)
     padded[:, top : top + height, left : left + width] = x
     return padded

@@ -6,7 +6,7 @@ A threshold commutes with a maximum: max(acc) >= t where any acc >= t. So bits a
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,11 +21,16 @@ from emulator.plan import Parameters, Plan, offset_of
 
 @dataclass(frozen=True, eq=False)
 class SignConvolution(Layer):
-    """The parts in order; `weight` and `threshold` name the parameters that it reads."""
+    """The parts in order; `weight` and `threshold` name the parameters that it reads.
+
+    joined: the pool that the tile does on its way. inverted: the channels whose bits are inverted last, packed, if there are any.
+    """
 
     convolution: Convolution
     pool: MaxPool | None
     thresholding: Threshold
+    joined: Joined = UNPOOLED
+    inverted: Array | None = None
 
     @property
     def weight(self) -> str:
@@ -76,7 +81,9 @@ def _chain(network: Network, layer: Layer, uses: dict[str, list[Layer]], keep: s
         pooled, following = following, _only_use(following.output, uses, keep)
     if not isinstance(following, Threshold):
         return layer
-    return SignConvolution(layer.name, layer.inputs, following.output, layer, pooled, following)
+    inverted = pack_channels(following.inverted[None])[0] if following.inverted.any() else None
+    step = SignConvolution(layer.name, layer.inputs, following.output, layer, pooled, following, inverted=inverted)
+    return replace(step, joined=_pool_in_tile(network, step))
 
 
 def _fits(network: Network, layer: Convolution) -> bool:
@@ -97,7 +104,7 @@ def _only_use(name: str, uses: dict[str, list[Layer]], keep: set[str]) -> Layer 
 
 def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array:
     """The step's output bits for a chunk of images."""
-    joined = pool_in_tile(parameters.plan.network, step)
+    joined = step.joined
     layer, own = step.convolution, readings(step.convolution, x, parameters, joined)
     if len(own) > 1:  # the threshold is on a sum of sums
         for part in step.parts:
@@ -113,11 +120,11 @@ def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array:
         return limits
 
     limits = parameters.derive(step, "limits", (step.weight, step.threshold), make)
-    entries.signs(own[0].x, weights, frame, limits, own[0].geometry, joined != UNPOOLED, out)
+    entries.signs(own[0].x, weights, frame, limits, own[0].geometry, joined is not UNPOOLED, out)
     return finish(step, joined, out, parameters)
 
 
-def pool_in_tile(network: Network, step: SignConvolution) -> Joined:
+def _pool_in_tile(network: Network, step: SignConvolution) -> Joined:
     """The pool that the tile does on its way, if it is one of 2 x 2 and none of its taps is outside."""
     if step.pool is None:
         return UNPOOLED
@@ -135,16 +142,16 @@ def conv_size(network: Network, step: SignConvolution) -> tuple[int, int]:
 
 def empty_signs(network: Network, step: SignConvolution, joined: Joined, images: int) -> Array:
     """Room for the bits as the tile leaves them."""
-    height, width = conv_size(network, step) if joined == UNPOOLED else network.values[step.output].height_width
+    height, width = conv_size(network, step) if joined is UNPOOLED else network.values[step.output].height_width
     return np.zeros((images, height, width, -(-network.values[step.output].channels // 64)), dtype=np.uint64)
 
 
 def finish(step: SignConvolution, joined: Joined, bits: Array, parameters: Parameters) -> Array:
     """Pool by OR, if that is still to be done, and invert."""
-    if step.pool and joined == UNPOOLED:
+    if step.pool and joined is UNPOOLED:
         pooled = empty_output(parameters.plan.network.values[step.output], len(bits))
         entries.or_pool(bits, geometry_of(step.pool.window), pooled)
         bits = pooled
-    if step.thresholding.inverted.any():
-        entries.invert_bits(bits, pack_channels(step.thresholding.inverted[None])[0])
+    if step.inverted is not None:
+        entries.invert_bits(bits, step.inverted)
     return bits

@@ -17,6 +17,7 @@ none are counted, saved or replayed. What is drawn depends on (seed, trial, read
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from emulator.convolution import Reading
 from emulator.deployment import Deployment, ReadPolicy, Sampling, StoredSlot
 from emulator.kernels import sums as kernels
 from emulator.kernels.forms import Bits
-from emulator.kernels.outcomes import GUIDE_BITS, draw_mismatches
+from emulator.kernels.outcomes import GUIDE_BITS, draw_mismatches, draw_signs
 from emulator.plan import Parameters
 from memmodels.sampler import Sampler
 
@@ -75,6 +76,8 @@ def settle(parameters: Parameters, deployment: Deployment) -> None:
     for name in drawn_by_outputs(deployment):
         (part,) = deployment.slots[name]
         assert part.sampler is not None
+        if part.sampler.sound:
+            continue
         parameters.flip(name, part.slot.planes, part.sampler.held ^ part.sampler.written)
 
 
@@ -82,6 +85,46 @@ def drawn_sums(
     layer: nw.Convolution, own: Reading, parameters: Parameters, deployment: Deployment, stored: StoredSlot, first: int
 ) -> Array:
     """A layer's sums int32 (n, oh, ow, O), without bias, for images first.. of the data set."""
+    height, width = parameters.specs[layer.output].height_width
+    sums = np.empty((len(own.x), height, width, own.frame.bias.size), dtype=np.int32)
+    rows = sums.reshape(-1, sums.shape[3])
+    for drawing in _drawings(layer, own, parameters, deployment, stored, first):
+        counts = drawing.counts
+        draw_mismatches(counts, *drawing.laws)
+        rows[drawing.here] = drawing.bits - 2 * counts
+    return sums
+
+
+def drawn_signs(
+    layer: nw.Convolution,
+    own: Reading,
+    threshold: Array,
+    parameters: Parameters,
+    deployment: Deployment,
+    stored: StoredSlot,
+    first: int,
+    out: Array,
+) -> None:
+    """Bits (n, oh, ow, ceil(O / 64)) of sums >= threshold, of the same sums as `drawn_sums`."""
+    rows = out.reshape(-1, out.shape[3])
+    for drawing in _drawings(layer, own, parameters, deployment, stored, first):
+        limits, made = (drawing.bits - threshold.astype(np.int64)) >> 1, np.empty_like(rows[drawing.here])
+        draw_signs(drawing.counts, limits, *drawing.laws, made)
+        rows[drawing.here] = made
+
+
+class _Drawing(NamedTuple):
+    """What the kernels draw from, for places that see the same taps: clean mismatches (R, O) of sums of `bits` cells, and laws."""
+
+    here: Any
+    bits: int
+    counts: Array
+    laws: tuple[Any, ...]
+
+
+def _drawings(
+    layer: nw.Convolution, own: Reading, parameters: Parameters, deployment: Deployment, stored: StoredSlot, first: int
+) -> Iterator[_Drawing]:
     sampler, weights, images = stored.sampler, Bits(parameters.values[layer.weight]), len(own.x)
     assert sampler is not None
     frame = own.frame._replace(bias=np.zeros_like(own.frame.bias))
@@ -97,26 +140,16 @@ def drawn_sums(
     for place, inside in enumerate(places):
         here = slice(None) if len(places) == 1 else np.flatnonzero(np.tile(place_of, images) == place)
         bits = int(inside.sum()) * frame.inputs
-        if bits and len(rows):
-            counts = (bits - rows[here]) >> 1
-            _draw(counts, bits, ones[here], by_tap[:, inside].sum(axis=1), rates, sampler, deployment, stored, reads[here])
-            rows[here] = bits - 2 * counts
+        if len(rows):
+            counts = rows[here]
+            np.right_shift(np.subtract(bits, counts, out=counts), 1, out=counts)
+            laws = *_laws(counts, bits, rates), sampler, deployment.trial, stored.region.key.write, reads[here]
+            yield _Drawing(here, bits, counts, (bits, ones[here], by_tap[:, inside].sum(axis=1), *laws))
     deployment.tally.read(stored.slot.tensor, stored.region.layout.bits * len(rows))
-    return sums
 
 
-def _draw(
-    counts: Array,
-    bits: int,
-    ones: Array,
-    weight_ones: Array,
-    rates: tuple[float, float],
-    sampler: Sampler,
-    deployment: Deployment,
-    stored: StoredSlot,
-    reads: Array,
-) -> None:
-    """Mismatches (R, O) of places that see the same taps: clean -> drawn."""
+def _laws(counts: Array, bits: int, rates: tuple[float, float]) -> tuple[Law, Law, int]:
+    """The two laws (all cells, cells that store one of the values), and that value or -1, for clean mismatches."""
     low, high, at = int(counts.min()), int(counts.max()), -1
     common, extra = _split(rates)
     more = _binomials(0, 1, 0.0)
@@ -125,9 +158,7 @@ def _draw(
         more = _binomials(0, bits, extra)
         reach = int(more.low.max()) + more.cumulative.shape[1]
         low, high = max(0, low - reach), min(bits, high + reach)
-    base = _differences(bits, low // 64 * 64, min(bits, high // 64 * 64 + 63), common)
-    write = stored.region.key.write
-    draw_mismatches(counts, bits, ones, weight_ones, base, more, at, sampler, deployment.trial, write, reads)
+    return _differences(bits, low // 64 * 64, min(bits, high // 64 * 64 + 63), common), more, at
 
 
 def _composed(sampler: Sampler) -> tuple[float, float]:

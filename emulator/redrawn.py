@@ -16,10 +16,10 @@ import numpy.typing as npt
 from emulator import network as nw
 from emulator.convolution import UNPOOLED, Joined, Reading, readings, weights_of
 from emulator.deployment import Deployment, ReadPolicy, StoredSlot
-from emulator.fusion import SignConvolution, empty_signs, finish, pool_in_tile
+from emulator.fusion import SignConvolution, empty_signs, finish
 from emulator.kernels import dense, packing, signs, sums
 from emulator.layers import compute, empty_output
-from emulator.outcomes import applies, drawn_sums
+from emulator.outcomes import applies, drawn_signs, drawn_sums
 from emulator.plan import Parameters
 from memmodels.sampler import Sampler
 
@@ -41,7 +41,7 @@ def compute_redrawn(
         joined = UNPOOLED
         by_image = deployment.policy is not ReadPolicy.ACCESS and not applies(convolution, deployment)
         if isinstance(layer, SignConvolution) and by_image:
-            joined = pool_in_tile(parameters.plan.network, layer)
+            joined = layer.joined
         reading = _one_reading(convolution, inputs[0], parameters.as_read(convolution)[1], joined)
         if reading is not None and isinstance(layer, SignConvolution):
             return _redrawn_signs(layer, reading, joined, parameters, deployment, stored, first)
@@ -194,18 +194,17 @@ def _redrawn_signs(
     """The same for a fused step."""
     layer, threshold, images = step.convolution, parameters.values[step.threshold], len(own.x)
     out = empty_signs(parameters.plan.network, step, joined, images)
-    outputs = applies(layer, deployment)
-    if outputs or parameters.plan.tensors[layer.weight].flat:
-        part = stored[0]
-        made = (
-            drawn_sums(layer, own, parameters, deployment, part, first) if outputs else _redrawn_dense(own, deployment, part, first)
-        )
+    if applies(layer, deployment):
+        drawn_signs(layer, own, threshold, parameters, deployment, stored[0], first, out)
+        return finish(step, joined, out, parameters)
+    if parameters.plan.tensors[layer.weight].flat:
+        made = _redrawn_dense(own, deployment, stored[0], first)
         packing.threshold_pack(made, threshold, np.zeros(threshold.size, dtype=np.bool_), out)
         return finish(step, joined, out, parameters)
     draws = _draws(deployment, stored)
     parameters.own(layer.weight)
     signs.signs_redrawn(
-        own.x, weights_of(layer, parameters), own.frame, threshold, own.geometry, joined != UNPOOLED, out,
+        own.x, weights_of(layer, parameters), own.frame, threshold, own.geometry, joined is not UNPOOLED, out,
         parameters.plan.tensors[layer.weight].order, draws.samplers, draws.masks, draws.flips, deployment.trial, draws.writes,
         first, draws.per_pixel, draws.counts,
     )  # fmt: skip

@@ -1,4 +1,8 @@
-"""Sums of ±1 products as faulty weights would make them, drawn from the clean sums by the laws of `emulator/outcomes.py`."""
+"""Sums of ±1 products as faulty weights would make them, drawn from the clean sums by the laws of `emulator/outcomes.py`.
+
+A random word w stands for the value low + (how many entries of the cumulative law are <= w). Whether that is at most some limit
+is one comparison of w with one entry: where only the sign of a sum is needed, no value is searched for.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,17 @@ def _moved(more, matches, mismatches, first, second):  # type: ignore[no-untyped
 
 
 @numba.njit(cache=True, nogil=True)
+def _first_step(counts, bits, ones, weight_ones, more, at, stream):  # type: ignore[no-untyped-def]
+    """Mismatches (O,) of one place once the cells that err more often than others have done so, in place."""
+    first, second = name_stream(stream, _MATCHES), name_stream(stream, _MISMATCHES)
+    for o in range(counts.size):
+        count, surplus = np.int64(counts[o]), ones - weight_ones[o]
+        wrong = (count - surplus) >> 1 if at else (count + surplus) >> 1
+        right = (weight_ones[o] if at else bits - weight_ones[o]) - wrong
+        counts[o] = count + _moved(more, right, wrong, word_at(first, np.uint64(o)), word_at(second, np.uint64(o)))
+
+
+@numba.njit(cache=True, nogil=True)
 def draw_mismatches(counts, bits, ones, weight_ones, base, more, at, sampler, trial, write, reads):  # type: ignore[no-untyped-def]
     """Mismatches of one read for every place: counts int32 (R, O), clean -> drawn, in place.
 
@@ -38,12 +53,32 @@ def draw_mismatches(counts, bits, ones, weight_ones, base, more, at, sampler, tr
     """
     for r in range(counts.shape[0]):
         stream = name_stream(name_read(sampler, trial, write, reads[r]), np.uint64(sampler.first_word))
-        own, first, second = name_stream(stream, _BASE), name_stream(stream, _MATCHES), name_stream(stream, _MISMATCHES)
+        if at >= 0:
+            _first_step(counts[r], bits, ones[r], weight_ones, more, at, stream)
+        own = name_stream(stream, _BASE)
         for o in range(counts.shape[1]):
-            count, k = np.int64(counts[r, o]), np.uint64(o)
-            if at >= 0:
-                surplus = ones[r] - weight_ones[o]
-                wrong = (count - surplus) >> 1 if at else (count + surplus) >> 1
-                right = (weight_ones[o] if at else bits - weight_ones[o]) - wrong
-                count += _moved(more, right, wrong, word_at(first, k), word_at(second, k))
-            counts[r, o] = count + _invert(base, count - base.first, word_at(own, k))
+            count = np.int64(counts[r, o])
+            counts[r, o] = count + _invert(base, count - base.first, word_at(own, np.uint64(o)))
+
+
+@numba.njit(cache=True, nogil=True)
+def draw_signs(  # type: ignore[no-untyped-def]
+    counts, limits, bits, ones, weight_ones, base, more, at, sampler, trial, write, reads, out
+):
+    """Bits of drawn mismatches <= limits (O,), into out uint64 (R, ceil(O / 64)): see `draw_mismatches`, which draws the same."""
+    low, cumulative, fewest, last = base.low, base.cumulative, base.first, base.cumulative.shape[1] - 1
+    for r in range(counts.shape[0]):
+        stream = name_stream(name_read(sampler, trial, write, reads[r]), np.uint64(sampler.first_word))
+        if at >= 0:
+            _first_step(counts[r], bits, ones[r], weight_ones, more, at, stream)
+        own = name_stream(stream, _BASE)
+        for word in range(out.shape[1]):
+            signs = np.uint64(0)
+            for bit in range(min(64, counts.shape[1] - word * 64)):
+                o = word * 64 + bit
+                count = np.int64(counts[r, o])
+                step = limits[o] - count - low[count - fewest]
+                entry = cumulative[count - fewest, min(max(step, 0), last)]
+                kept = (step >= last) | ((step >= 0) & (word_at(own, np.uint64(o)) < entry))
+                signs |= np.uint64(kept) << np.uint64(bit)
+            out[r, word] = signs

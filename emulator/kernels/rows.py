@@ -6,7 +6,10 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.extending import overload
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 from emulator.kernels.forms import Bits, parts_of, word_of
 
@@ -52,6 +55,35 @@ def stretches(x, weights, geometry, groups):  # type: ignore[no-untyped-def]
     return offsets, -(-(taps * pixel // groups) // bytes_met(weights))
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _add_to_all(typingctx, source, base, to, count):  # type: ignore[no-untyped-def]
+    """_add_to_all(source, base, to, count) -> int64: `count` integers of 64 bits plus `base`; source, to: their addresses, int64.
+
+    Written out because compilers do not make vectors of it, and there are more rows than anything else around a small tile.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        source, base, to, count = args
+        word, eight = ir.IntType(64), ir.VectorType(ir.IntType(64), 8)
+        lone, nothing = ir.Constant(eight, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), 8), [0] * 8)
+        bases = builder.shuffle_vector(builder.insert_element(lone, base, ir.Constant(ir.IntType(32), 0)), lone, nothing)
+
+        def add(i: Any, kind: Any, by: Any) -> None:
+            place = builder.mul(i, ir.Constant(word, 8))
+            loaded = builder.load(builder.inttoptr(builder.add(source, place), kind.as_pointer()))
+            loaded.align = 8
+            builder.store(builder.add(loaded, by), builder.inttoptr(builder.add(to, place), kind.as_pointer())).align = 8
+
+        zero, whole = ir.Constant(word, 0), builder.and_(count, ir.Constant(word, -8))
+        with cgutils.for_range_slice(builder, zero, whole, ir.Constant(word, 8)) as (i, _):
+            add(i, eight, bases)
+        with cgutils.for_range_slice(builder, whole, count, ir.Constant(word, 1)) as (i, _):
+            add(i, word, base)
+        return zero
+
+    return types.int64(*[types.int64] * 4), codegen
+
+
 @numba.njit(cache=True, nogil=True)
 def row_addresses(x, table, first, end, taps, windows, places):  # type: ignore[no-untyped-def]
     """Addresses of the windows in x (n, h, w, C), and places, of rows first..end, counted over images.
@@ -59,14 +91,13 @@ def row_addresses(x, table, first, end, taps, windows, places):  # type: ignore[
     table: (2, rows of an image): the byte offset of a row's window in its image, and its place. windows, places: int64, filled to
     the end; entries behind `end` repeat the last `taps` rows, which make one result.
     """
-    size, r, stop = x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize, 0, min(end - first, windows.size)
-    image, row = divmod(first, table.shape[1])
+    size, rows, r, stop = x.shape[1] * x.shape[2] * x.shape[3] * x.itemsize, table.shape[1], 0, min(end - first, windows.size)
+    at_x, at_table, at_windows, at_places = x.ctypes.data, table.ctypes.data, windows.ctypes.data, places.ctypes.data
+    image, row = divmod(first, rows)
     while r < stop:
-        count = min(stop - r, table.shape[1] - row)
-        base = np.int64(x.ctypes.data) + image * size
-        for i in range(count):
-            windows[r + i] = base + table[0, row + i]
-            places[r + i] = table[1, row + i]
+        count = min(stop - r, rows - row)
+        _add_to_all(at_table + row * 8, at_x + image * size, at_windows + r * 8, count)
+        _add_to_all(at_table + (rows + row) * 8, 0, at_places + r * 8, count)
         r, row, image = r + count, 0, image + 1
     for i in range(stop, windows.size):
         windows[i], places[i] = windows[i - taps], places[i - taps]

@@ -37,15 +37,16 @@ def _walk(x, weights, frame, geometry, pooled, limits, first, last, out):  # typ
     """Pixels first..last of `out` (counted over images, rows, columns)."""
     starts, length = stretches(x, weights, geometry, 1)
     taps = POOL if pooled else 1
-    tall, step = tile_rows(weights, pooled), out.shape[3] * out.itemsize
+    tall, step, wide = tile_rows(weights, pooled), out.shape[3] * out.itemsize, limits.strides[0]
     windows, places, results = np.empty((3, CHUNK + tall), dtype=np.int64)
     at_starts, at_windows, at_results, at_places = starts.ctypes.data, windows.ctypes.data, results.ctypes.data, places.ctypes.data
+    at_limits, at_out = limits.ctypes.data, out.ctypes.data
     for chunk in range(first, last, CHUNK // taps):
         end = min(chunk + CHUNK // taps, last)
         row_addresses(x, frame.rows, chunk * taps, end * taps, taps, windows, places)
         for r in range(places.size):
-            places[r] = np.int64(limits.ctypes.data) + places[r] * limits.strides[0]
-            results[r] = np.int64(out.ctypes.data) + min(chunk + r, end - 1) * step
+            places[r] = at_limits + places[r] * wide
+            results[r] = at_out + min(chunk + r, end - 1) * step
         for block in range(weights.values.shape[0]):
             here = weights.values.ctypes.data + block * weights.values.strides[0]
             for row in range(0, (end - chunk) * taps, tall):

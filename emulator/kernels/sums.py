@@ -57,12 +57,14 @@ def fill_offsets(weights, groups, frame, offsets):  # type: ignore[no-untyped-de
             total = np.int64(frame.bias[o])
             if bits:
                 total += inside * frame.inputs
-                for tap in range(taps):
-                    if not frame.places[place, tap]:
-                        total += 2 * part[tap, lane]
             elif frame.centre != 0:
                 total += frame.centre * (np.int64(frame.zero_points[o]) * taps * frame.inputs - part[0, lane])
             offsets[place, lane] = total
+        if bits and inside < taps:
+            for tap in range(taps):
+                if not frame.places[place, tap]:
+                    for lane in range(part.shape[1]):
+                        offsets[place, lane] += 2 * part[tap, lane]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, pla
 from emulator.accuracy import pose, run_trial
 from emulator.deployment import Deployment, Sampling
 from emulator.kernels.outcomes import GUIDE_BITS
-from emulator.network import SIGN1, Network, Window
+from emulator.network import SIGN1, Convolution, Network, Window
 from emulator.outcomes import Law, _binomials, _differences, _split, drawn_by_outputs
 from memmodels import ErrorTerm, Lifetime, parse_spec
 from tests.emulator.small import Draft, pixels, small_bnn
@@ -148,6 +149,20 @@ def test_mean_answers_are_the_same() -> None:
     }
     assert np.mean(changed[Sampling.BITS]) > 0.05
     assert stats.ttest_ind(*changed.values()).pvalue > ALPHA
+
+
+@pytest.mark.parametrize("policy", [ReadPolicy.IMAGE, ReadPolicy.ACCESS])
+@pytest.mark.parametrize("spec", ["ber=0.1", "ber=0.8", "p01=0.1,p10=0.01"])
+def test_signs_are_those_of_the_drawn_sums(policy: ReadPolicy, spec: str) -> None:
+    """Where nobody sees the sums, only their signs are drawn: the same as if somebody did."""
+    network = small_bnn(3)
+    seen = replace(network, outputs=(*network.outputs, *(x.output for x in network.layers if isinstance(x, Convolution))))
+    made = []
+    for one in (network, seen):
+        plan, placement = compile_plan(one), place(one, parse_spec(f"uniform:{spec}"))
+        deployment = deploy(plan, placement, policy, sampling=Sampling.OUTPUTS)
+        made.append(outputs_under_faults(plan, pixels(one, 30), deployment)[network.outputs[0]])
+    assert np.array_equal(*made)
 
 
 # --- where, and what is told -------------------------------------------------------------------------------------------------
