@@ -6,7 +6,8 @@ One thread but where a row says two: these figures hold only on a machine that d
 
 Network: C64-MP2-BN-C64-MP2-BN-FC2048-BN-FC10 on 28 x 28 images, binarized, random weights, batch 256. The injectors are written as
 a competent user would: torch draws a Bernoulli mask for every weight and multiplies; onnxruntime gets its weights as inputs, masked
-by NumPy. Every candidate runs once per round; a row is the median over rounds.
+by NumPy. Every candidate runs once per round; a row is the median over rounds. A trial with a draw per batch has four batches, its
+deployment included.
 """
 
 from __future__ import annotations
