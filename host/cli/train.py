@@ -70,7 +70,7 @@ def train(
     _need_torch()
     given = {
         "data": data, "network": network, "bits": bits, "width": width, "loss": loss, "flips": flips, "gradient": gradient,
-        "tolerance": None if tolerance is None else tolerance.split(","), "epochs": epochs, "halve_every": halve_every,
+        "tolerance": tolerance, "epochs": epochs, "halve_every": halve_every,
         "batch": batch, "rate": rate, "images": images, "precision": precision, "seed": seed,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}

@@ -126,11 +126,20 @@ def correlation_table(groups: Sequence[Group]) -> str:
     }
     rows = []
     for task, members in tasks(groups).items():
-        for column, name in names.items():
-            found = correlation(members, column)
-            if found.networks >= 5 and not math.isnan(found.pearson):
-                rows.append((title(task), name, str(found.networks), f"{found.pearson:.2f}", f"{found.spearman:.2f}"))
-    return markdown(("network", "metric", "networks", "Pearson", "Spearman"), rows)
+        for of, subset in (("all", members), *one_loss(members)):
+            for column, name in names.items():
+                found = correlation(subset, column)
+                if found.networks >= 5 and not math.isnan(found.pearson):
+                    numbers = str(found.networks), f"{found.pearson:.2f}", f"{found.spearman:.2f}"
+                    rows.append((title(task), of, name, *numbers))
+    return markdown(("network", "trained with", "metric", "networks", "Pearson", "Spearman"), rows)
+
+
+def one_loss(members: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+    """Groups that share their loss and differ in the flips or the regularizer of their training, under that loss's label."""
+    losses = dict.fromkeys(group.setting.loss for group in members)
+    shared = [[group for group in members if group.setting.loss == loss] for loss in losses]
+    return [(f"{of[0].setting.label.split(' +')[0]}, any errors or regularizer", of) for of in shared if len(of) > 1]
 
 
 def selection_table(groups: Sequence[Group]) -> str:

@@ -65,6 +65,11 @@ class Run(BaseModel):
         parse_spec(str(text)).check()
         return text
 
+    @field_validator("tolerance", mode="before")
+    @classmethod
+    def _pair(cls, pair: object) -> object:
+        return pair.split(",") if isinstance(pair, str) else pair
+
     @property
     def identity(self) -> str:
         """Everything the trained network depends on but the machine, as JSON."""
