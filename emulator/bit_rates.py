@@ -12,9 +12,9 @@ from emulator.constants import storable
 from emulator.network import Network
 from emulator.placement import Placement
 from memmodels.catalogue import MemorySpec
+from memmodels.definition import Term
 from memmodels.errors import UsageError
 from memmodels.protect_spec import split_wrappers
-from memmodels.technology import Term
 from memmodels.terms import ErrorTerm, Lifetime
 
 Probabilities = npt.NDArray[np.float64]

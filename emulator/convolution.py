@@ -89,7 +89,7 @@ def constants_of(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, 
 def readings(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Joined = UNPOOLED) -> list[Reading]:
     """One reading, or the lower and the upper bytes of activations that do not fit into one; rows in the order of a pool."""
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
-    which = "frame" if joined is UNPOOLED else "pooled frame"
+    which = "frame" if joined == UNPOOLED else "pooled frame"
     window, frame = parameters.derive(layer, which, _around(layer, parameters), lambda: _frame(layer, parameters, joined))
     if kernel.form is Bits:
         return [Reading(with_border(_flattened(x, spec, frame.inputs) if kernel.flat else x, window), window, frame)]
@@ -169,7 +169,7 @@ def rows_of(
     pixel: bytes of a pixel. The table has the output pixels row by row, or in the order of a pool, all taps of a window together.
     """
     out = window.output_size(*size)
-    y, x = _pixels(joined.window, out if joined is UNPOOLED else joined.out)
+    y, x = _pixels(joined.window, out if joined == UNPOOLED else joined.out)
     width = size[1] + window.pads[1] + window.pads[3]
     offsets = (y * window.stride[0] * width + x * window.stride[1]) * pixel
     if one_place:

@@ -120,7 +120,7 @@ def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array:
         return limits
 
     limits = parameters.derive(step, "limits", (step.weight, step.threshold), make)
-    entries.signs(own[0].x, weights, frame, limits, own[0].geometry, joined is not UNPOOLED, out)
+    entries.signs(own[0].x, weights, frame, limits, own[0].geometry, joined != UNPOOLED, out)
     return finish(step, joined, out, parameters)
 
 
@@ -142,13 +142,13 @@ def conv_size(network: Network, step: SignConvolution) -> tuple[int, int]:
 
 def empty_signs(network: Network, step: SignConvolution, joined: Joined, images: int) -> Array:
     """Room for the bits as the tile leaves them."""
-    height, width = conv_size(network, step) if joined is UNPOOLED else network.values[step.output].height_width
+    height, width = conv_size(network, step) if joined == UNPOOLED else network.values[step.output].height_width
     return np.zeros((images, height, width, -(-network.values[step.output].channels // 64)), dtype=np.uint64)
 
 
 def finish(step: SignConvolution, joined: Joined, bits: Array, parameters: Parameters) -> Array:
     """Pool by OR, if that is still to be done, and invert."""
-    if step.pool and joined is UNPOOLED:
+    if step.pool and joined == UNPOOLED:
         pooled = empty_output(parameters.plan.network.values[step.output], len(bits))
         entries.or_pool(bits, geometry_of(step.pool.window), pooled)
         bits = pooled

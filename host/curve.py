@@ -6,9 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from memmodels.definition import Technology
 from memmodels.errors import MemorySpecError
 from memmodels.memory import Accesses, Quantity
-from memmodels.technology import Technology
 
 _POINTS = 11
 _LEVELS = "▁▂▃▄▅▆▇█"

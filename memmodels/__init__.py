@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from memmodels.address import Layout, pack, unpack
     from memmodels.catalogue import MemorySpec, names, open_memory, parse_spec, technology
+    from memmodels.definition import Condition, Technology
     from memmodels.errors import WeakcellError
     from memmodels.memory import Accesses, Cost, Key, Memory, Quantity, ReadReport, Region
     from memmodels.sampler import Sampler
-    from memmodels.technology import Condition, Technology
     from memmodels.terms import Cells, ErrorTerm, Lifetime
 
 __all__ = [
@@ -57,8 +57,8 @@ _HOMES = {
     "ReadReport": "memmodels.memory",
     "Region": "memmodels.memory",
     "Sampler": "memmodels.sampler",
-    "Condition": "memmodels.technology",
-    "Technology": "memmodels.technology",
+    "Condition": "memmodels.definition",
+    "Technology": "memmodels.definition",
     "Cells": "memmodels.terms",
     "ErrorTerm": "memmodels.terms",
     "Lifetime": "memmodels.terms",

@@ -19,11 +19,11 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Protocol
 
+from memmodels.definition import Technology
 from memmodels.errors import MemorySpecError
 from memmodels.memory import ConditionValue, Memory
 from memmodels.protect_spec import split_wrappers
 from memmodels.simulated import SimulatedMemory
-from memmodels.technology import Technology
 
 _BUILT_IN = {
     "uniform": "memmodels.technologies.uniform:UNIFORM",

@@ -6,8 +6,8 @@ Neither has a default; without them the write and leakage energies are left out,
 
 from __future__ import annotations
 
+from memmodels.definition import Condition, Conditions
 from memmodels.memory import Accesses, Basis, Cost, Quantity
-from memmodels.technology import Condition, Conditions
 
 USE_CONDITIONS = (
     Condition(

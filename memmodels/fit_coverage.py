@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from memmodels.address import Layout
+from memmodels.definition import Condition, Conditions, Technology, Term, free_of_charge
 from memmodels.fit import Fit, fit
 from memmodels.fit_counts import ReadBack
 from memmodels.fit_models import clopper_pearson
@@ -24,7 +25,6 @@ from memmodels.memory import Key
 from memmodels.profile import ProbitLaw
 from memmodels.simulated import SimulatedMemory
 from memmodels.structure import Bank, Lines, Shared
-from memmodels.technology import Condition, Conditions, Technology, Term, free_of_charge
 from memmodels.terms import Cells, ErrorTerm, Lifetime
 
 BITS = 1 << 18

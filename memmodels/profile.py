@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from memmodels.definition import Condition, Conditions, Technology, Term, free_of_charge
 from memmodels.errors import InputError, MemorySpecError, OutputError
 from memmodels.levels import LevelTerm
 from memmodels.memory import Basis, ConditionValue
 from memmodels.recording import same_point
 from memmodels.structure import Bank, Lines, Shared
-from memmodels.technology import Condition, Conditions, Technology, Term, free_of_charge
 from memmodels.terms import Cells, ErrorTerm, Lifetime
 
 SCHEMA = 1

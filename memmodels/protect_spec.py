@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from memmodels.definition import Condition
 from memmodels.errors import MemorySpecError
 from memmodels.memory import ConditionValue, Memory
-from memmodels.technology import Condition
 
 _HEAD = re.compile(r"\s*([\w-]+)\s*(?:\[([^\]]*)\])?\s*\+")
 _POLICY = Condition("policy", "", "what a detected word reads as", "erase", choices=("erase", "drop", "raw", "raise"))

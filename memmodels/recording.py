@@ -23,10 +23,10 @@ from typing import Any, Self
 import numpy as np
 
 from memmodels.address import Layout, Words, popcount
+from memmodels.definition import Condition, Conditions, Technology, free_of_charge
 from memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError
 from memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, ReadReport, Region
 from memmodels.sampler import Sampler
-from memmodels.technology import Condition, Conditions, Technology, free_of_charge
 
 SCHEMA = 1
 _SERVING = (

@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 
 from memmodels.address import Layout, Words, popcount
+from memmodels.definition import Technology, Term
 from memmodels.dies import weak_cells
 from memmodels.errors import MemoryFault
 from memmodels.levels import LevelTerm, misread_levels
 from memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
 from memmodels.sampler import ROOT, Drawn, Sampler, draw_region, make_sampler
 from memmodels.streams import random_words, stream_of
-from memmodels.technology import Technology, Term
 from memmodels.terms import ErrorTerm, Lifetime
 
 _POWER_UP = 0x706F776572

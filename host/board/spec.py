@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from host.board.protocol import MAX_DWELL_US
 from host.board.session import SharedBoard, session_of
+from memmodels.definition import Condition, Technology, free_of_charge
 from memmodels.memory import ConditionValue, Memory
-from memmodels.technology import Condition, Technology, free_of_charge
 
 _CONDITIONS = (
     Condition("vdd", "V", "core voltage while low, in steps of 0.05", 1.10, low=0.55, high=1.10),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from memmodels.definition import Condition, Technology
     from memmodels.protect_spec import Kind
-    from memmodels.technology import Condition, Technology
 
 
 def memories(

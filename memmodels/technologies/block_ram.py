@@ -16,10 +16,10 @@ Source: B. Salami, O. Unsal, A. Cristal Kestelman, MICRO 2018.
 
 from __future__ import annotations
 
+from memmodels.definition import Condition, Conditions, Technology
 from memmodels.memory import Accesses, Basis, Cost, Quantity
 from memmodels.structure import Bank, Shared
 from memmodels.technologies.support import number, phi
-from memmodels.technology import Condition, Conditions, Technology
 from memmodels.terms import ErrorTerm, Lifetime
 
 COLUMN_SHARE = 0.40

@@ -25,11 +25,11 @@ import math
 from typing import Literal
 
 from memmodels.cost import USE_CONDITIONS, joules
+from memmodels.definition import Condition, Conditions, Technology
 from memmodels.errors import MemorySpecError
 from memmodels.memory import Accesses, Basis, Cost, Quantity
 from memmodels.structure import Bank, Lines, Shared
 from memmodels.technologies.support import EXTRAPOLATE, extrapolates, number, phi, refuse, table
-from memmodels.technology import Condition, Conditions, Technology
 from memmodels.terms import ErrorTerm, Lifetime
 
 TRCD: dict[str, dict[str, tuple[float, float]]] = {

@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from memmodels.cost import USE_CONDITIONS
+from memmodels.definition import Condition, Conditions, Technology, Term
 from memmodels.levels import Code, LevelTerm
 from memmodels.memory import Accesses, Cost
 from memmodels.technologies.arrays import array_cost
 from memmodels.technologies.support import EXTRAPOLATE, number, phi, refuse, table
-from memmodels.technology import Condition, Conditions, Technology, Term
 from memmodels.terms import ErrorTerm, Lifetime
 
 _NAME = "fefet"

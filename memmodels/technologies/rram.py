@@ -25,11 +25,11 @@ import math
 from itertools import pairwise
 
 from memmodels.cost import USE_CONDITIONS, joules
+from memmodels.definition import Condition, Conditions, Technology
 from memmodels.levels import Code, LevelTerm
 from memmodels.memory import Accesses, Cost, Quantity
 from memmodels.technologies.arrays import array_cost
 from memmodels.technologies.support import number, phi, refuse, table, together
-from memmodels.technology import Condition, Conditions, Technology
 
 _NAME = "rram"
 _G_MAX = 40.0

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 
+from memmodels.definition import Condition, Conditions, Technology
 from memmodels.errors import MemorySpecError
 from memmodels.memory import Accesses, Cost, Quantity
 from memmodels.technologies.support import EXTRAPOLATE, extrapolates
-from memmodels.technology import Condition, Conditions, Technology
 from memmodels.terms import Cells, ErrorTerm, Lifetime
 
 _STUTZ = "Stutz et al., MLSys 2021, Fig. 1"

@@ -21,9 +21,9 @@ from __future__ import annotations
 import math
 
 from memmodels.cost import USE_CONDITIONS, joules
+from memmodels.definition import Condition, Conditions, Technology
 from memmodels.memory import Accesses, Basis, Cost, Quantity
 from memmodels.technologies.support import number, phi, refuse, table, together
-from memmodels.technology import Condition, Conditions, Technology
 from memmodels.terms import ErrorTerm, Lifetime
 
 LEAKAGE_V0 = 0.18

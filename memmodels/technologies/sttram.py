@@ -22,10 +22,10 @@ import math
 from typing import Literal
 
 from memmodels.cost import USE_CONDITIONS, joules
+from memmodels.definition import Condition, Conditions, Technology
 from memmodels.memory import Accesses, Cost, Quantity
 from memmodels.technologies.arrays import array_cost
 from memmodels.technologies.support import EXTRAPOLATE, extrapolates, number, refuse, together
-from memmodels.technology import Condition, Conditions, Technology
 from memmodels.terms import Cells, ErrorTerm, Lifetime
 
 CORRECTION, CORRECTION_EXPONENT = 1.197, 1.868

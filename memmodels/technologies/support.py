@@ -7,8 +7,8 @@ import math
 from functools import cache
 from pathlib import Path
 
+from memmodels.definition import Condition, Conditions
 from memmodels.errors import MemorySpecError
-from memmodels.technology import Condition, Conditions
 
 PUBLISHED = Path(__file__).parents[1] / "published"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from memmodels.definition import Condition, Conditions, Technology, free_of_charge
 from memmodels.errors import MemorySpecError
-from memmodels.technology import Condition, Conditions, Technology, free_of_charge
 from memmodels.terms import Cells, ErrorTerm, Lifetime
 
 _LIFETIMES = (Lifetime.READ.value, Lifetime.WRITE.value, Lifetime.DIE.value)

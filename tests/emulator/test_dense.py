@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emulator.bits import pack_channels
 from emulator.kernels.dense import dense_redrawn
-from emulator.kernels.packing import pack_channels
 from memmodels import Key, Layout, open_memory, pack
 from memmodels.sampler import draw_region
 

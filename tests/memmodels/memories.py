@@ -30,10 +30,10 @@ from memmodels import (
     unpack,
 )
 from memmodels.address import Words, popcount
+from memmodels.definition import Technology, free_of_charge
 from memmodels.errors import MemoryFault, MemorySpecError
 from memmodels.memory import ConditionValue
 from memmodels.simulated import SimulatedMemory
-from memmodels.technology import Technology, free_of_charge
 
 LAYOUTS = (
     Layout("word", 64, 1),
