@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ from emulator import network as nw
 from emulator.bits import unpack_channels
 from emulator.constants import names_of
 from emulator.kernels import entries
-from emulator.kernels.forms import LANES, Bits, Frame, Pairs
-from emulator.plan import KernelTensor, Parameters
+from emulator.kernels.forms import LANES, Bits, Frame, Pairs, Taps, parts_of, word_of
+from emulator.plan import KernelTensor, Parameters, joined_taps
 
 Array = npt.NDArray[Any]
 Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int, int, int]]
@@ -95,12 +95,24 @@ def readings(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Jo
         return [Reading(with_border(_flattened(x, spec, frame.inputs) if kernel.flat else x, window), window, frame)]
     if kernel.form is Pairs:
         return [Reading(with_border(centred(x, spec), window), window, frame)]
+    if _is_ready(layer, kernel, x, spec):
+        return [Reading(x, window, frame._replace(centre=spec.zero_point))]
     return _byte_readings(x, spec, window, frame)
 
 
 def _around(layer: nw.Convolution, parameters: Parameters) -> list[str]:
     """The tensors that a layer reads besides its weights."""
     return [name for name in names_of(layer, parameters.plan.constants) if name != layer.weight]
+
+
+def _is_ready(layer: nw.Convolution, kernel: KernelTensor, x: Array, spec: nw.ValueSpec) -> bool:
+    """Whether a kernel can read codes where they lie: unsigned bytes without a border, stretches of whole words of weights."""
+    if x.dtype != np.uint8 or any(layer.window.pads) or not (x.flags.c_contiguous and 0 <= spec.zero_point <= 255):
+        return False
+    if kernel.form is Taps:
+        return spec.channels % LANES == 0
+    assert kernel.form is not None
+    return joined_taps(layer) * spec.channels // layer.groups % (word_of(kernel.form) * parts_of(kernel.form)) == 0
 
 
 def _frame(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> tuple[nw.Window, Frame]:
@@ -189,15 +201,34 @@ def _pixels(window: nw.Window, out: tuple[int, int]) -> tuple[npt.NDArray[np.int
     return (oy * window.stride[0] + ky).reshape(-1), (ox * window.stride[1] + kx).reshape(-1)
 
 
+class Rounding(NamedTuple):
+    """How a kernel rounds sums to bytes: see `endings.store_codes`."""
+
+    constants: Array
+    """float32 (blocks, 6, LANES)."""
+    affine: int
+
+
+UNROUNDED = Rounding(np.zeros((0, 6, LANES), dtype=np.float32), 0)
+"""For a kernel that leaves int32 sums."""
+
+
 def convolve(layer: nw.Convolution, x: Array, parameters: Parameters, out: Array) -> None:
     """The layer's int32 sums (n, H, W, O)."""
-    weights = weights_of(layer, parameters)
     for i, own in enumerate(readings(layer, x, parameters)):
         to = np.empty_like(out) if i else out
-        offsets = offsets_of(layer, own, i, weights, parameters)
-        entries.convolution(own.x, weights, layer.groups, own.frame, offsets, own.geometry, to)
+        convolve_reading(layer, own, i, parameters, UNROUNDED, to)
         if i:
             out += to * np.int32(own.factor)
+
+
+def convolve_reading(
+    layer: nw.Convolution, own: Reading, part: int, parameters: Parameters, rounding: Rounding, out: Array
+) -> None:
+    """One reading's int32 sums (n, H, W, O), or the bytes that they are rounded to."""
+    weights = weights_of(layer, parameters)
+    offsets = offsets_of(layer, own, part, weights, parameters)
+    entries.convolution(own.x, weights, layer.groups, own.frame, offsets, own.geometry, *rounding, out)
 
 
 def offsets_of(layer: nw.Convolution, own: Reading, part: int, weights: Any, parameters: Parameters) -> Array:

@@ -1,4 +1,4 @@
-"""Convolution + MaxPool + Threshold as one step, where nobody looks at what lies between them.
+"""Convolution + MaxPool + Threshold and convolution + requantization as one step, where nobody looks at what lies between them.
 
 A threshold commutes with a maximum: max(acc) >= t where any acc >= t. So bits are made first, pooled by OR, and inverted last.
 """
@@ -17,24 +17,51 @@ from emulator.kernels.forms import LANES, Bits
 from emulator.layers import compute, empty_output
 from emulator.network import Convolution, Layer, MaxPool, Network, Threshold
 from emulator.plan import Parameters, Plan, offset_of
+from emulator.rounding import Requantization, rounded, rounds
 
 
 @dataclass(frozen=True, eq=False)
-class SignConvolution(Layer):
-    """The parts in order; `weight` and `threshold` name the parameters that it reads.
-
-    joined: the pool that the tile does on its way. inverted: the channels whose bits are inverted last, packed, if there are any.
-    """
+class Fused(Layer):
+    """A convolution and what follows it; `weight`, `bias` and so on name the parameters that the step reads."""
 
     convolution: Convolution
-    pool: MaxPool | None
-    thresholding: Threshold
-    joined: Joined = UNPOOLED
-    inverted: Array | None = None
 
     @property
     def weight(self) -> str:
         return self.convolution.weight
+
+    @property
+    def bias(self) -> str | None:
+        return self.convolution.bias
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """The layers that the step stands for, in order."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class CodeConvolution(Fused):
+    """Convolution + requantization."""
+
+    requantization: Requantization
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        return (self.convolution, self.requantization)
+
+
+@dataclass(frozen=True, eq=False)
+class SignConvolution(Fused):
+    """Convolution + MaxPool + Threshold.
+
+    joined: the pool that the tile does on its way. inverted: the channels whose bits are inverted last, packed, if there are any.
+    """
+
+    pool: MaxPool | None
+    thresholding: Threshold
+    joined: Joined = UNPOOLED
+    inverted: Array | None = None
 
     @property
     def threshold(self) -> str:
@@ -58,7 +85,7 @@ def fuse(network: Network, keep: Collection[str] = ()) -> tuple[Layer, ...]:
         if id(layer) in seen:
             continue
         step = _chain(network, layer, uses, {*keep, *network.outputs})
-        if isinstance(step, SignConvolution):
+        if isinstance(step, Fused):
             seen.update(id(part) for part in step.parts)
         steps.append(step)
     return tuple(steps)
@@ -73,10 +100,14 @@ def steps_of(plan: Plan, keep: Collection[str] = ()) -> tuple[Layer, ...]:
 
 
 def _chain(network: Network, layer: Layer, uses: dict[str, list[Layer]], keep: set[str]) -> Layer:
-    if not (isinstance(layer, Convolution) and _fits(network, layer)):
+    if not isinstance(layer, Convolution):
         return layer
     pooled: MaxPool | None = None
     following = _only_use(layer.output, uses, keep)
+    if isinstance(following, Requantization) and rounds(network, layer, following) and following.output not in keep:
+        return CodeConvolution(layer.name, layer.inputs, following.output, layer, following)
+    if not _fits(network, layer):
+        return layer
     if isinstance(following, MaxPool):
         pooled, following = following, _only_use(following.output, uses, keep)
     if not isinstance(following, Threshold):
@@ -102,14 +133,32 @@ def _only_use(name: str, uses: dict[str, list[Layer]], keep: set[str]) -> Layer 
     return users[0] if len(users) == 1 and name not in keep else None
 
 
-def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array:
-    """The step's output bits for a chunk of images."""
+def compute_step(step: Layer, inputs: list[Array], parameters: Parameters) -> Array:
+    """The output of a layer or of a fused step for a chunk of images."""
+    made = None
+    if isinstance(step, Fused) and step.weight not in parameters.dropped:
+        if isinstance(step, SignConvolution):
+            made = signs_of(step, inputs[0], parameters)
+        elif isinstance(step, CodeConvolution):
+            made = rounded(step.convolution, step.requantization, inputs[0], parameters)
+    if made is not None:
+        return made
+    for part in parts_of(step):
+        inputs = [compute(part, inputs, parameters)]
+    return inputs[0]
+
+
+def parts_of(step: Layer) -> tuple[Layer, ...]:
+    """The layers that a step stands for: itself, if it is not fused."""
+    return step.parts if isinstance(step, Fused) else (step,)
+
+
+def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array | None:
+    """The step's output bits for a chunk of images; None if its threshold is on a sum of two readings' sums."""
     joined = step.joined
     layer, own = step.convolution, readings(step.convolution, x, parameters, joined)
-    if len(own) > 1:  # the threshold is on a sum of sums
-        for part in step.parts:
-            x = compute(part, [x], parameters)
-        return x
+    if len(own) > 1:
+        return None
     out = empty_signs(parameters.plan.network, step, joined, len(x))
     weights, frame = weights_of(layer, parameters), own[0].frame
 

@@ -16,6 +16,7 @@ from emulator import network as nw
 from emulator.bits import pack_channels
 from emulator.convolution import convolve, geometry_of, values_of
 from emulator.kernels import entries
+from emulator.kernels.forms import STEPS
 from emulator.plan import Parameters
 from memmodels.errors import ModelError
 
@@ -82,9 +83,10 @@ def _float_convolution(layer: nw.Convolution, x: Array, parameters: Parameters) 
 
 
 def _quantize(layer: nw.Quantize, inputs: list[Array], parameters: Parameters) -> Array:
-    spec = parameters.specs[layer.output]
-    q = _round(inputs[0] / np.float32(layer.scale), layer.zero_point, layer.low, layer.high, spec.dtype)
-    return to_channels_last(q, spec)
+    spec, x = parameters.specs[layer.output], np.ascontiguousarray(inputs[0])
+    codes = np.empty(x.shape, dtype=spec.dtype)
+    entries.quantize(x, _floats(layer.scale), layer.zero_point, layer.low, layer.high, codes)
+    return to_channels_last(codes, spec)
 
 
 def _round(x: Array, zero_point: int, low: int, high: int, dtype: str) -> Array:
@@ -109,17 +111,36 @@ def _dequantize(layer: nw.Dequantize, inputs: list[Array], parameters: Parameter
 
 
 def _requantize(layer: nw.Requantize, inputs: list[Array], parameters: Parameters) -> Array:
-    y = _real(inputs[0], parameters.specs[layer.inputs[0]]) * layer.multiplier
-    return _round(y, layer.zero_point, layer.low, layer.high, parameters.specs[layer.output].dtype)
+    return _onto(layer, inputs[0], parameters, layer.multiplier)
 
 
 def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], parameters: Parameters) -> Array:
-    y = _real(inputs[0], parameters.specs[layer.inputs[0]]) * layer.scale
-    if layer.bias is not None:
-        y = y + layer.bias
-    for step in layer.steps:
-        y = step(y)
-    return _round(y / np.float32(layer.out_scale), layer.zero_point, layer.low, layer.high, parameters.specs[layer.output].dtype)
+    bias = () if layer.bias is None else (nw.Step("add", layer.bias),)
+    return _onto(layer, inputs[0], parameters, layer.scale, (*bias, *layer.steps), layer.out_scale)
+
+
+def _onto(
+    layer: nw.Requantize | nw.AffineRequantize,
+    x: Array,
+    parameters: Parameters,
+    scale: Array,
+    steps: tuple[nw.Step, ...] = (),
+    out_scale: float = 1.0,
+) -> Array:
+    """Integers times a scale, and further steps, rounded to codes."""
+    spec = parameters.specs[layer.inputs[0]]
+    codes = np.ascontiguousarray(values_of(x, spec))
+    out, channels = np.empty(codes.shape, dtype=parameters.specs[layer.output].dtype), codes.shape[-1]
+    constants = np.empty((len(steps), channels), dtype=np.float32)
+    for row, step in zip(constants, steps, strict=True):
+        row[:] = step.constant
+    entries.requantize(
+        codes.reshape(-1, channels), spec.zero_point if spec.kind == "codes" else 0,
+        np.ascontiguousarray(np.broadcast_to(scale, channels), dtype=np.float32),
+        np.array([STEPS.index(step.op) for step in steps], dtype=np.int64), constants, _floats(out_scale),
+        layer.zero_point, layer.low, layer.high, out.reshape(-1, channels),
+    )  # fmt: skip
+    return out
 
 
 def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: Parameters) -> Array:
@@ -136,21 +157,28 @@ def _ternary_sign(layer: nw.TernarySign, inputs: list[Array], parameters: Parame
 
 
 def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: Parameters) -> Array:
-    specs = [parameters.specs[name] for name in layer.inputs]
+    (a, b), centres, out = _two(layer, inputs, parameters)
+    specs, flat = [parameters.specs[name] for name in layer.inputs], out.reshape(-1)
     if layer.fused:
-        return _round(fused_sum(layer, inputs, specs), 0, layer.low, layer.high, parameters.specs[layer.output].dtype)
-    a, b = (_real(x, spec) * spec.scale for x, spec in zip(inputs, specs, strict=True))
-    y = (a + b) / np.float32(layer.out_scale)
-    return _round(y, layer.zero_point, layer.low, layer.high, parameters.specs[layer.output].dtype)
+        ra, rb = (np.float32(spec.scale / np.float32(layer.out_scale)) for spec in specs)
+        shift = np.float32(np.float64(ra) * specs[0].zero_point + np.float64(np.float32(rb * np.float32(specs[1].zero_point))))
+        entries.add_fused(a, b, _floats(ra, rb, np.float32(layer.zero_point) - shift), layer.low, layer.high, flat)
+        return out
+    scales = _floats(*(spec.scale for spec in specs), layer.out_scale)
+    entries.add(a, b, centres, scales, layer.zero_point, layer.low, layer.high, flat)
+    return out
 
 
-def fused_sum(layer: nw.AddCodes, inputs: list[Array], specs: list[nw.ValueSpec]) -> Array:
-    """fma(a, ra, fma(b, rb, c)), zero point included; a product of two float32 is exact in float64."""
-    ra, rb = (np.float32(spec.scale / np.float32(layer.out_scale)) for spec in specs)
-    shift = np.float32(np.float64(ra) * specs[0].zero_point + np.float64(np.float32(rb * np.float32(specs[1].zero_point))))
-    inner = (inputs[1].astype(np.float64) * rb + np.float64(np.float32(layer.zero_point) - shift)).astype(np.float32)
-    outer: Array = (inputs[0].astype(np.float64) * ra + inner).astype(np.float32)
-    return outer
+def _floats(*values: Any) -> Array:
+    return np.array(values, dtype=np.float32)
+
+
+def _two(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> tuple[list[Array], tuple[int, int], Array]:
+    """Two inputs of one shape as flat integers, their zero points, and room for the codes made of them."""
+    a, b = (parameters.specs[name] for name in layer.inputs)
+    values = [np.ascontiguousarray(x) for x in np.broadcast_arrays(values_of(inputs[0], a), values_of(inputs[1], b))]
+    centres = (a.zero_point if a.kind == "codes" else 0, b.zero_point if b.kind == "codes" else 0)
+    return [x.reshape(-1) for x in values], centres, np.empty(values[0].shape, dtype=parameters.specs[layer.output].dtype)
 
 
 def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: Parameters) -> Array:
@@ -198,9 +226,10 @@ def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters
 
 
 def _mul_codes(layer: nw.MulCodes, inputs: list[Array], parameters: Parameters) -> Array:
-    a, b = (values_of(x, spec).astype(np.int64) - spec.zero_point for x, spec in _with_specs(layer, inputs, parameters))
-    y = (a * b).astype(np.float32) * np.float32(layer.multiplier) + np.float32(layer.zero_point)
-    return _round(y, 0, layer.low, layer.high, parameters.specs[layer.output].dtype)
+    (a, b), centres, out = _two(layer, inputs, parameters)
+    factors = _floats(layer.multiplier, layer.zero_point)
+    entries.multiply(a, b, centres, factors, layer.low, layer.high, out.reshape(-1))
+    return out
 
 
 def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: Parameters) -> Array:
@@ -212,9 +241,10 @@ def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: Parameters) ->
 
 
 def _look_up(layer: nw.LookUp, inputs: list[Array], parameters: Parameters) -> Array:
-    dtype = parameters.specs[layer.output].dtype
-    entry = np.clip(inputs[0].astype(np.int64) - layer.first, 0, len(layer.table) - 1)
-    return layer.table.astype(dtype)[entry]
+    x = np.ascontiguousarray(inputs[0])
+    out = np.empty(x.shape, dtype=parameters.specs[layer.output].dtype)
+    entries.look_up(x.reshape(-1), layer.first, layer.table, out.reshape(-1))
+    return out
 
 
 def dynamic_parameters(x: Array) -> tuple[Array, Array]:

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
-from emulator.convolution import Reading
+from emulator.convolution import UNROUNDED, Reading
 from emulator.deployment import Deployment, ReadPolicy, Sampling, StoredSlot
 from emulator.kernels import sums as kernels
 from emulator.kernels.forms import Bits
@@ -131,7 +131,7 @@ def _drawings(
     height, width = parameters.specs[layer.output].height_width
     outputs, places, place_of = frame.bias.size, frame.places, frame.rows[1]
     sums = np.empty((images, height, width, outputs), dtype=np.int32)
-    kernels.convolution(own.x, weights, 1, frame, kernels.offsets(weights, 1, frame), own.geometry, sums)
+    kernels.convolution(own.x, weights, 1, frame, kernels.offsets(weights, 1, frame), own.geometry, *UNROUNDED, sums)
     rows, reads, rates = sums.reshape(-1, outputs), np.arange(sums.size // outputs) + first * height * width, _composed(sampler)
     ones, by_tap = np.zeros(len(rows), dtype=np.int64), np.zeros((outputs, places.shape[1]), dtype=np.int64)
     if rates[0] != rates[1]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from emulator.constants import Constant, as_read, constants_of, storable
 from emulator.kernels.entries import flip_packed, flip_rows, flip_values, put
-from emulator.kernels.forms import LANES, Bits, Bytes, Crumbs, Nibbles, Order, Pairs, parts_of
+from emulator.kernels.forms import LANES, Bits, Bytes, Crumbs, Nibbles, Order, Pairs, Taps, parts_of
 from emulator.network import Convolution, Encoding, Layer, Network, Storable, StoredTensor, ValueSpec
 from emulator.storage import codes_of
 from memmodels.address import Layout, Words, pack, set_bits
@@ -241,7 +241,8 @@ def _weights(network: Network, layer: Convolution) -> KernelTensor:
         return _row_major(tensor)
     if kind == "bits" and tensor.encoding.kind == "sign" and layer.groups == 1:
         return _signs(tensor, is_flat(network, layer))
-    return _integers(tensor, form_of(tensor), joined_taps(layer), layer.groups)
+    form = form_of(tensor, layer.groups)
+    return _taps(tensor) if form is Taps else _integers(tensor, form, joined_taps(layer), layer.groups)
 
 
 def joined_taps(layer: Convolution) -> int:
@@ -255,18 +256,20 @@ def is_flat(network: Network, layer: Convolution) -> bool:
     return window.kernel == size and not any(window.pads) and window.dilation == (1, 1)
 
 
-def form_of(tensor: StoredTensor) -> type:
+def form_of(tensor: StoredTensor, groups: int = 1) -> type:
     """How a kernel of integers takes a tensor. Packed weights are summed in the upper bits of int32, which bounds their number."""
     bits, products = tensor.encoding.bits, tensor.values[0].size if len(tensor.values) else 0
     if bits > 8:
         return Pairs
+    if groups == len(tensor.values) > 1 and tensor.values.shape[1] == 1:
+        return Taps
     return {2: Crumbs, 4: Nibbles}.get(bits, Bytes) if products < 1 << 16 else Bytes
 
 
-def offset_of(tensor: StoredTensor) -> int:
+def offset_of(tensor: StoredTensor, groups: int = 1) -> int:
     """What is taken from unsigned codes that fill the signed integers of their form."""
     bits = tensor.encoding.bits
-    form = form_of(tensor)
+    form = form_of(tensor, groups)
     full = bits == (16 if form is Pairs else 8 // parts_of(form))
     return 1 << (bits - 1) if tensor.encoding.kind == "unsigned" and full else 0
 
@@ -328,10 +331,23 @@ def _integers(tensor: StoredTensor, form: type, joined: int, groups: int) -> Ker
     k = tap % joined * channels + c
     word, part, within = k // (in_word * parts), k // in_word % parts, k % in_word
     inner = ((tap // joined * words + word) * LANES * 32 + within * item + part * width).reshape(-1)
-    offset = offset_of(tensor)
+    offset = offset_of(tensor, groups)
     values = aligned_zeros((groups * blocks, taps // joined * words, LANES, in_word), np.int16 if form is Pairs else np.int8)
     put(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & ((1 << width) - 1))
     return KernelTensor(tensor, form, values, Order(outer, inner, False), masks_of(tensor.encoding, width), offset)
+
+
+def _taps(tensor: StoredTensor) -> KernelTensor:
+    """Integers, one input channel for each output channel -> `tile.Taps`."""
+    outputs, _, taps = _shape(tensor)
+    words, blocks = -(-taps // 4), -(-outputs // LANES)
+    o, tap = np.arange(outputs), np.arange(taps)
+    lane = o % 16 // 4 * 8 + o % LANES // 16 * 4 + o % 4
+    outer, inner = (o // LANES * words * LANES + lane) * 32, tap // 4 * LANES * 32 + tap % 4 * 8
+    offset = offset_of(tensor, outputs)
+    values = aligned_zeros((blocks, words, LANES, 4), np.int8)
+    put(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & 255)
+    return KernelTensor(tensor, Taps, values, Order(outer, inner, False), masks_of(tensor.encoding, 8), offset)
 
 
 def _shape(tensor: StoredTensor) -> tuple[int, int, int]:

@@ -34,7 +34,7 @@ from emulator.accuracy import Questions
 from emulator.bit_rates import BitRates, bit_rates
 from emulator.convolution import centred, geometry_of, values_of
 from emulator.deployment import Deployment, ReadPolicy, deploy
-from emulator.fusion import SignConvolution, fuse, signs_of
+from emulator.fusion import compute_step, fuse, parts_of
 from emulator.kernels.pool import sum_pool
 from emulator.layers import compute, to_onnx_order
 from emulator.margins import windows_of
@@ -197,7 +197,7 @@ class _Walk:
         head = scored_layer(network)
         wanted = {network.outputs[0], *sums, *((head.layer.accumulator, head.layer.input) if head else ())}
         steps = fuse(network, wanted)
-        cut = next((i for i, step in enumerate(steps) if any(part.name in faulty for part in _parts(step))), len(steps))
+        cut = next((i for i, step in enumerate(steps) if any(part.name in faulty for part in parts_of(step))), len(steps))
         values = dict(inputs)
         for step in steps[:cut]:
             values[step.output] = _clean(step, values, parameters)
@@ -213,19 +213,13 @@ class _Walk:
         return out
 
 
-def _parts(step: Layer) -> tuple[Layer, ...]:
-    return step.parts if isinstance(step, SignConvolution) else (step,)
-
-
 def _drawn_by_bit(network: Network, errors: _Errors) -> list[str]:
     slots = errors.deployments[0].slots
     return [layer.name for layer in network.layers if isinstance(layer, Convolution) and layer.weight in slots]
 
 
 def _clean(step: Layer, values: Mapping[str, Array], parameters: Parameters) -> Array:
-    if isinstance(step, SignConvolution):
-        return signs_of(step, values[step.inputs[0]], parameters)
-    return compute(step, [values[name] for name in step.inputs], parameters)
+    return compute_step(step, [values[name] for name in step.inputs], parameters)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
-from emulator.convolution import UNPOOLED, Joined, Reading, readings, weights_of
+from emulator.convolution import UNPOOLED, UNROUNDED, Joined, Reading, Rounding, readings, weights_of
 from emulator.deployment import Deployment, ReadPolicy, StoredSlot
-from emulator.fusion import SignConvolution, empty_signs, finish
+from emulator.fusion import CodeConvolution, Fused, SignConvolution, empty_signs, finish
 from emulator.kernels import dense, packing, signs, sums
 from emulator.layers import compute, empty_output
 from emulator.outcomes import applies, drawn_signs, drawn_sums
 from emulator.plan import Parameters
+from emulator.rounding import rounding_of
 from memmodels.sampler import Sampler
 
 Array = npt.NDArray[Any]
@@ -35,7 +36,7 @@ def compute_redrawn(
     first: int,
 ) -> Array:
     """A layer's output for images first.. of the data set, under the read policies `image` and `access`."""
-    convolution = layer.convolution if isinstance(layer, SignConvolution) else layer
+    convolution = layer.convolution if isinstance(layer, Fused) else layer
     drawable = deployment.faults is None and all(part.sampler is not None for part in stored)
     if isinstance(convolution, nw.Convolution) and drawable and all(part.slot.tensor == convolution.weight for part in stored):
         joined = UNPOOLED
@@ -45,9 +46,11 @@ def compute_redrawn(
         reading = _one_reading(convolution, inputs[0], parameters.as_read(convolution)[1], joined)
         if reading is not None and isinstance(layer, SignConvolution):
             return _redrawn_signs(layer, reading, joined, parameters, deployment, stored, first)
+        if reading is not None and isinstance(layer, CodeConvolution):
+            return _redrawn_codes(layer, reading, parameters, deployment, stored, first)
         if reading is not None:
             return _redrawn_sums(convolution, reading, parameters, deployment, stored, first)
-    if isinstance(layer, SignConvolution):
+    if isinstance(layer, Fused):
         return _redrawn_in_parts(layer, inputs[0], parameters, deployment, first)
     per_pixel = deployment.policy is ReadPolicy.ACCESS
     spec = parameters.specs[layer.output]
@@ -80,7 +83,7 @@ def _one_reading(layer: nw.Convolution, x: Array, parameters: Parameters, joined
     return own[0] if len(own) == 1 else None
 
 
-def _redrawn_in_parts(step: SignConvolution, x: Array, parameters: Parameters, deployment: Deployment, first: int) -> Array:
+def _redrawn_in_parts(step: Fused, x: Array, parameters: Parameters, deployment: Deployment, first: int) -> Array:
     """A fused step as the layers that it is made of."""
     for part in step.parts:
         stored = deployment.slots_of(part)
@@ -162,15 +165,41 @@ def _redrawn_sums(
         made = _redrawn_dense(own, deployment, stored[0], first)
         made += own.frame.bias
         return made
-    draws, images = _draws(deployment, stored), len(own.x)
+    out = empty_output(parameters.specs[layer.output], len(own.x))
+    _draw_and_convolve(layer, own, UNROUNDED, parameters, deployment, stored, first, out)
+    return out
+
+
+def _redrawn_codes(
+    step: CodeConvolution, own: Reading, parameters: Parameters, deployment: Deployment, stored: tuple[StoredSlot, ...], first: int
+) -> Array:
+    """The same, rounded."""
+    layer, following = step.convolution, step.requantization
+    if applies(layer, deployment) or parameters.plan.tensors[layer.weight].flat:
+        return compute(following, [_redrawn_sums(layer, own, parameters, deployment, stored, first)], parameters)
+    out = empty_output(parameters.specs[step.output], len(own.x))
+    rounding = rounding_of(layer, following, parameters)
+    _draw_and_convolve(layer, own, rounding, parameters, deployment, stored, first, out)
+    return out
+
+
+def _draw_and_convolve(
+    layer: nw.Convolution,
+    own: Reading,
+    rounding: Rounding,
+    parameters: Parameters,
+    deployment: Deployment,
+    stored: tuple[StoredSlot, ...],
+    first: int,
+    out: Array,
+) -> None:
+    draws = _draws(deployment, stored)
     parameters.own(layer.weight)
-    out = empty_output(parameters.specs[layer.output], images)
     sums.convolution_redrawn(
-        own.x, weights_of(layer, parameters), own.frame, own.geometry, out, parameters.plan.tensors[layer.weight].order,
+        own.x, weights_of(layer, parameters), own.frame, own.geometry, *rounding, out, parameters.plan.tensors[layer.weight].order,
         draws.samplers, draws.masks, draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
     )  # fmt: skip
-    draws.tally(deployment, stored, images * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))
-    return out
+    draws.tally(deployment, stored, len(out) * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))
 
 
 def _redrawn_dense(own: Reading, deployment: Deployment, part: StoredSlot, first: int) -> Array:

@@ -11,11 +11,11 @@ from emulator import network as nw
 from emulator.buffers import read_back
 from emulator.clean import CleanPass, Flipped
 from emulator.deployment import Deployment, ReadPolicy, reads_per_inference
-from emulator.fusion import steps_of
+from emulator.fusion import compute_step, steps_of
 from emulator.outcomes import settle
 from emulator.plan import Parameters, Plan
 from emulator.redrawn import compute_redrawn, flip_all
-from emulator.walk import Arrays, check_inputs, chunk_of, chunk_size, compute_step, gather, walk
+from emulator.walk import Arrays, check_inputs, chunk_of, chunk_size, gather, walk
 
 Array = npt.NDArray[Any]
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from emulator import network as nw
 from emulator.convolution import values_of
-from emulator.fusion import SignConvolution, signs_of, steps_of
+from emulator.fusion import compute_step, steps_of
 from emulator.kernels import entries
-from emulator.layers import compute, to_channels_last, to_onnx_order
+from emulator.layers import to_channels_last, to_onnx_order
 from emulator.plan import Parameters, Plan, last_uses
 from memmodels.errors import InputError, ModelError
 
@@ -160,17 +160,6 @@ def chunk_size(network: nw.Network, layers: Sequence[nw.Layer] = ()) -> int:
 
 def _bits_of(spec: nw.ValueSpec) -> int:
     return 1 if spec.kind == "bits" else np.dtype(spec.dtype).itemsize * 8
-
-
-def compute_step(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:
-    """The output of a layer, or of several in one, for a chunk of images."""
-    if not isinstance(layer, SignConvolution):
-        return compute(layer, inputs, parameters)
-    if layer.weight not in parameters.dropped:
-        return signs_of(layer, inputs[0], parameters)
-    for part in layer.parts:
-        inputs = [compute(part, inputs, parameters)]
-    return inputs[0]
 
 
 def gather(plan: Plan, wanted: Sequence[str], parts: Iterator[dict[str, Array]]) -> dict[str, Array]:

@@ -38,7 +38,16 @@ class Pairs(NamedTuple):
     values: Any
 
 
-FORMS: tuple[type, ...] = (Bits, Bytes, Nibbles, Crumbs, Pairs)
+class Taps(NamedTuple):
+    """Weights of up to 8 bits of a depthwise convolution: int8 [blocks][words][LANES][4], four taps to a word.
+
+    Channel 16 h + 4 v + i of a block (v, i < 4) is in lane 8 v + 4 h + i: where the bytes of activations go when taps are joined.
+    """
+
+    values: Any
+
+
+FORMS: tuple[type, ...] = (Bits, Bytes, Nibbles, Crumbs, Pairs, Taps)
 
 
 def parts_of(form: type) -> int:
@@ -49,6 +58,13 @@ def parts_of(form: type) -> int:
 def word_of(form: type) -> int:
     """Bytes of a word: of weights, of activations, and of a sum."""
     return 8 if form is Bits else 4
+
+
+SCALE, BIAS, OUT_SCALE, LOW, HIGH, ZERO = range(6)
+"""Rows of a block's rounding, float32 (6, LANES): see `endings.store_codes`."""
+
+STEPS = ("mul", "add", "sub", "div", "max", "min")
+"""Names of the steps of `elementwise.requantize`, see `network.Step`."""
 
 
 class Order(NamedTuple):

@@ -70,7 +70,7 @@ def threshold_pack(acc, threshold, inverted, out):  # type: ignore[no-untyped-de
 def as_bytes(x, shift, high, centre, top, left, out):  # type: ignore[no-untyped-def]
     """Codes (n, h, w, C) + shift as bytes (n, h', w', C) with a border of `centre` around them; high: the upper byte of 16 bits.
 
-    Returns the OR of all sums: whether they fit.
+    Returns the OR of all sums, as far as they may not fit.
     """
     by, used = np.int32(8 if high else 0), np.int32(0)
     lines, to = x.reshape(x.shape[0], x.shape[1], -1), out.reshape(out.shape[0], out.shape[1], -1)
@@ -83,6 +83,10 @@ def as_bytes(x, shift, high, centre, top, left, out):  # type: ignore[no-untyped
             to[image, y, :first] = centre
             to[image, y, end:] = centre
             line, inside = lines[image, y - top], to[image, y, first:end]
+            if x.itemsize == 1 and shift == 0:  # a mere copy
+                for i in range(line.size):
+                    inside[i] = line[i]
+                continue
             for i in range(line.size):
                 value = np.int32(np.int32(line[i]) + np.int32(shift))
                 used |= value

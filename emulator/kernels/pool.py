@@ -52,18 +52,22 @@ def sum_pool(x, zero_point, geometry, include_pad, out, counts):  # type: ignore
     """Sum of (x - zero_point) in each window into out (int32), and what to divide it by into counts (oh, ow)."""
     kernel, stride, dilation, pads = geometry
     height, width = x.shape[1], x.shape[2]
+    out[:] = 0
+    counts[:] = 0
     for oy in range(out.shape[1]):
         for ox in range(out.shape[2]):
-            counts[oy, ox] = 0
-            for ky in range(kernel[0]):
-                iy = oy * stride[0] - pads[0] + ky * dilation[0]
-                for kx in range(kernel[1]):
-                    ix = ox * stride[1] - pads[1] + kx * dilation[1]
-                    inside = 0 <= iy < height and 0 <= ix < width
-                    if inside or (include_pad and iy < height + pads[2] and ix < width + pads[3]):
-                        counts[oy, ox] += 1
-                    if not inside:
-                        continue
-                    for image in range(out.shape[0]):
+            for tap in range(kernel[0] * kernel[1]):
+                iy = oy * stride[0] - pads[0] + tap // kernel[1] * dilation[0]
+                ix = ox * stride[1] - pads[1] + tap % kernel[1] * dilation[1]
+                inside = 0 <= iy < height and 0 <= ix < width
+                counts[oy, ox] += inside or (include_pad and iy < height + pads[2] and ix < width + pads[3])
+    for image in range(out.shape[0]):
+        for oy in range(out.shape[1]):
+            for ox in range(out.shape[2]):
+                to = out[image, oy, ox]
+                for tap in range(kernel[0] * kernel[1]):
+                    iy = oy * stride[0] - pads[0] + tap // kernel[1] * dilation[0]
+                    ix = ox * stride[1] - pads[1] + tap % kernel[1] * dilation[1]
+                    if 0 <= iy < height and 0 <= ix < width:
                         for c in range(x.shape[3]):
-                            out[image, oy, ox, c] += np.int32(x[image, iy, ix, c]) - np.int32(zero_point)
+                            to[c] += np.int32(x[image, iy, ix, c]) - np.int32(zero_point)

@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from emulator.kernels.forms import Bits, parts_of, word_of
+from emulator.kernels.forms import Bits, Taps, parts_of, word_of
 
 CHUNK = 96
 """Rows that pass by a block of weights before the next block comes; their activations stay in the first-level cache."""
@@ -39,14 +39,31 @@ def _new_sums(weights, rows, lanes):  # type: ignore[no-untyped-def]
     return lambda weights, rows, lanes: np.empty((rows, lanes), dtype=kind)
 
 
+def is_depthwise(weights: Any) -> bool:
+    """Whether every output channel sees one input channel only."""
+    return isinstance(weights, Taps)
+
+
+@overload(is_depthwise)  # type: ignore[untyped-decorator]
+def _is_depthwise(weights):  # type: ignore[no-untyped-def]
+    depthwise = weights.instance_class is Taps
+    return lambda weights: depthwise
+
+
 @numba.njit(cache=True, nogil=True)
 def stretches(x, weights, geometry, groups):  # type: ignore[no-untyped-def]
     """Byte offsets of the stretches of a window, and the words of weights in each: one per kernel row, or one per tap.
 
-    x: (n, h, w, C) with its border. Taps lie beside one another unless they are dilated, or belong to one group of several.
+    x: (n, h, w, C) with its border. Taps lie beside one another unless they are dilated, or belong to one group of several. Taps
+    have one stretch for each tap, filled up with the first to whole words.
     """
     kernel, _, dilation, _ = geometry
     pixel = x.shape[3] * x.itemsize
+    if is_depthwise(weights):
+        places = np.zeros(weights.values.shape[1] * 4, dtype=np.int64)
+        for tap in range(kernel[0] * kernel[1]):
+            places[tap] = (tap // kernel[1] * dilation[0] * x.shape[2] + tap % kernel[1] * dilation[1]) * pixel
+        return places, 1
     taps = kernel[1] if dilation[1] == 1 and groups == 1 else 1
     offsets = np.empty(kernel[0] * kernel[1] // taps, dtype=np.int64)
     for i in range(offsets.size):

@@ -1,11 +1,12 @@
-"""Convolutions to exact int32 sums: tiles of them, with what border, zero points and bias come to.
+"""Convolutions to exact int32 sums, or on to codes: tiles of them, with what border, zero points and bias come to.
 
     acc[o] = factor * sum + offsets[place][o] - zero_points[o] * window_sums[pixel]
 
-The tile sums what is stored. Bits count mismatches, so the factor is -2; a tap in the border reads -1 and mismatches the +1 weights
-of its channels. Bytes of activations are stored value + shift, and the border holds the code of 0 (`centre`), which adds `centre`
-times the weights' sum. All that is the same for pixels that miss the same taps of their window, that have the same *place*, and is
-worked out for the weights as they are: faults are in them.
+The tile sums what is stored and adds the offsets; where weights have no zero points, it can go on and round. Bits count mismatches,
+so the factor is -2; a tap in the border reads -1 and mismatches the +1 weights of its channels. Bytes of activations are stored
+value + shift, and the border holds the code of 0 (`centre`), which adds `centre` times the weights' sum. All that is the same for
+pixels that miss the same taps of their window, that have the same *place*, and is worked out for the weights as they are: faults
+are in them.
 """
 
 from __future__ import annotations
@@ -18,37 +19,41 @@ from numba.extending import overload
 
 from emulator.kernels.forms import LANES, Bits
 from emulator.kernels.redraw import redraw, take_back
-from emulator.kernels.rows import CHUNK, bytes_met, new_sums, row_addresses, stretches
-from emulator.kernels.tile import sum_row, sum_tile, tile_rows
+from emulator.kernels.rows import CHUNK, bytes_met, is_depthwise, row_addresses, stretches
+from emulator.kernels.tile import row_by_row, tile_rows, value_row, value_tile
 
 
 @numba.njit(cache=True, nogil=True)
 def sums_by_tap(weights, taps):  # type: ignore[no-untyped-def]
     """The weights of every output channel summed, tap by tap: (taps, blocks * LANES). Bits: how many are +1."""
     blocks, words = weights.values.shape[0], weights.values.shape[1] // taps
-    x = np.full(words * bytes_met(weights), is_integer(weights), dtype=np.uint8)
-    at_x, zero, sums = np.empty(1, np.int64), np.zeros(1, np.int64), new_sums(weights, taps, blocks * LANES)
+    x = np.full(max(words * bytes_met(weights), LANES), is_integer(weights), dtype=np.uint8)
+    at_x, at_base, at_sums = np.empty((3, 1), np.int64)
+    zeros, segments = np.zeros(4 * words, np.int64), 4 * words if is_depthwise(weights) else 1
+    base, sums = np.zeros(LANES, np.int32), np.empty((taps, blocks * LANES), np.int32)
     step = weights.values.strides[1]
     for tap in range(taps):
         for block in range(blocks):
-            at_x[0] = x.ctypes.data  # here, or the compiler would free x before the tile reads it
+            at_x[0], at_base[0] = x.ctypes.data, base.ctypes.data  # here, or the compiler would free them before they are read
+            at_sums[0] = sums.ctypes.data + (tap * blocks + block) * LANES * sums.itemsize
             here = weights.values.ctypes.data + block * weights.values.strides[0] + tap * words * step
-            to = sums.ctypes.data + (tap * blocks + block) * LANES * sums.itemsize
-            sum_row(weights, at_x.ctypes.data, here, zero.ctypes.data, 1, words, to)
-    return sums
+            at, to, own = at_x.ctypes.data, at_sums.ctypes.data, at_base.ctypes.data
+            value_row(weights, sums, at, here, zeros.ctypes.data, segments, words, own, 0, 0, to)
+    return sums.astype(np.int64) // (1 if is_integer(weights) else -2)
 
 
 @numba.njit(cache=True, nogil=True)
 def fill_offsets(weights, groups, frame, offsets):  # type: ignore[no-untyped-def]
     """What every sum needs besides itself, and besides weights' zero points times window sums: int32 (places, blocks * LANES)."""
     places, taps = frame.places.shape
+    groups = 1 if is_depthwise(weights) else groups
     outputs, group_lanes = frame.bias.size // groups, weights.values.shape[0] // groups * LANES
     bits = not is_integer(weights)
     part = np.zeros((1, 1), np.int64)
     if bits and not frame.places.all():
-        part = sums_by_tap(weights, taps).astype(np.int64)
+        part = sums_by_tap(weights, taps)
     elif not bits and frame.centre != 0:
-        part = sums_by_tap(weights, 1).astype(np.int64)
+        part = sums_by_tap(weights, 1)
     offsets[:] = 0
     for place in range(places):
         inside = np.sum(frame.places[place])
@@ -94,40 +99,61 @@ def _window_sums(x, groups, geometry, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(x, weights, groups, frame, geometry, offsets, first, last, out):  # type: ignore[no-untyped-def]
-    """Output pixels first..last (counted over images, rows, columns) for all output channels."""
+def _walk(x, weights, groups, frame, geometry, offsets, rounding, affine, first, last, out):  # type: ignore[no-untyped-def]
+    """Output pixels first..last (counted over images, rows, columns) for all output channels.
+
+    A block of fewer channels than LANES comes first and writes beyond its pixel, over what is written later: the next pixels, one
+    by one, and their other blocks. Where that does not hold (behind the last pixel, between groups, in tiles of several passes) it
+    writes to a spare place.
+    """
     starts, length = stretches(x, weights, geometry, groups)
-    tall = tile_rows(weights, False)
-    windows, places = np.empty((2, CHUNK + tall), dtype=np.int64)
-    sums, blocks = new_sums(weights, tall, LANES), weights.values.shape[0] // groups
-    outputs, flat, factor = out.shape[3] // groups, out.reshape(-1, out.shape[3]), np.int32(1 if is_integer(weights) else -2)
-    shifted = np.any(frame.zero_points != 0)
-    window_sums = np.zeros((groups, *out.shape[:3]) if shifted else (1, 1, 1, 1), dtype=np.int32)
-    if shifted:
-        _window_sums(x, groups, geometry, window_sums)
+    tall, step, blocks = tile_rows(weights, False), out.shape[3] * out.itemsize, weights.values.shape[0] // groups
+    windows, bases, whole, spares = np.empty((4, CHUNK + tall), dtype=np.int64)
+    spare, outputs, flat = np.empty((CHUNK + tall, LANES), out.dtype), out.shape[3] // groups, out.reshape(-1, out.shape[3])
+    inputs = x.shape[3] // groups * x.itemsize
+    for r in range(spares.size):
+        spares[r] = spare.ctypes.data + r * LANES * spare.itemsize
     for chunk in range(first, last, CHUNK):
         end = min(chunk + CHUNK, last)
-        row_addresses(x, frame.rows, chunk, end, 1, windows, places)
-        for block in range(weights.values.shape[0]):
-            group, inner = divmod(block, blocks)
-            channel, width = group * outputs + inner * LANES, min(LANES, outputs - inner * LANES)
+        row_addresses(x, frame.rows, chunk, end, 1, windows, bases)
+        for r in range(bases.size):
+            bases[r] = np.int64(offsets.ctypes.data) + bases[r] * offsets.strides[0]
+            whole[r] = np.int64(out.ctypes.data) + min(chunk + r, end - 1) * step
+        before, at_channel = 0, 0
+        for k in range(weights.values.shape[0]):
+            group, inner = k // blocks, (k + blocks - 1) % blocks
+            block, channel, width = group * blocks + inner, group * outputs + inner * LANES, min(LANES, outputs - inner * LANES)
+            bases += (block - before) * LANES * offsets.itemsize
+            whole += (channel - at_channel) * out.itemsize
+            windows += (block - before) * LANES if is_depthwise(weights) else (group - before // blocks) * inputs
+            before, at_channel = block, channel
+            ordered = groups == 1 and row_by_row(weights)
+            beside = width < LANES and not (ordered and (flat.shape[0] - end) * out.shape[3] >= LANES)
+            outs = spares if beside else whole
             here = weights.values.ctypes.data + block * weights.values.strides[0]
-            for row in range(chunk, end, tall):
-                own = windows.ctypes.data + (row - chunk) * 8
-                if row + 1 == end:
-                    sum_row(weights, own, here, starts.ctypes.data, starts.size, length, sums.ctypes.data)
+            own = rounding.ctypes.data + block * rounding.strides[0]
+            at_windows, at_bases, at_outs, at_starts = windows.ctypes.data, bases.ctypes.data, outs.ctypes.data, starts.ctypes.data
+            for r in range(0, (end - chunk) * 8, tall * 8):
+                w, b, o = at_windows + r, at_bases + r, at_outs + r
+                if chunk + r // 8 + 1 == end:
+                    value_row(weights, out, w, here, at_starts, starts.size, length, b, own, affine, o)
                 else:
-                    sum_tile(weights, own, here, starts.ctypes.data, starts.size, length, sums.ctypes.data)
-                for r in range(min(tall, end - row)):
-                    line, offset = flat[row + r, channel : channel + width], offsets[places[row - chunk + r], block * LANES :]
+                    value_tile(weights, out, w, here, at_starts, starts.size, length, b, own, affine, o)
+            if beside:
+                for r in range(end - chunk):
                     for lane in range(width):
-                        line[lane] = offset[lane] + factor * np.int32(sums[r, lane])
-                    if shifted:
-                        total = window_sums.reshape(groups, -1)[group, row + r]
-                        for lane in range(width):
-                            line[lane] -= frame.zero_points[channel + lane] * total
-            if inner + 1 == blocks:
-                windows += x.shape[3] // groups * x.itemsize
+                        flat[chunk + r, channel + lane] = spare[r, lane]
+
+
+@numba.njit(cache=True, nogil=True)
+def _shift(x, groups, frame, geometry, out):  # type: ignore[no-untyped-def]
+    """Take off the sums what weights' zero points come to."""
+    window_sums, outputs = np.zeros((groups, *out.shape[:3]), dtype=np.int32), out.shape[3] // groups
+    _window_sums(x, groups, geometry, window_sums)
+    totals, flat = window_sums.reshape(groups, -1), out.reshape(-1, out.shape[3])
+    for row in range(flat.shape[0]):
+        for o in range(out.shape[3]):
+            flat[row, o] -= frame.zero_points[o] * totals[o // outputs, row]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -145,18 +171,22 @@ def offsets(weights, groups, frame):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def convolution(x, weights, groups, frame, offsets, geometry, out):  # type: ignore[no-untyped-def]
-    """acc = sum of products + bias: x (n, h, w, C) with its border -> out int32 (n, oh, ow, O).
+def convolution(x, weights, groups, frame, offsets, geometry, rounding, affine, out):  # type: ignore[no-untyped-def]
+    """acc = sum of products + bias: x (n, h, w, C) with its border -> out (n, oh, ow, O), int32, or bytes to round to.
 
     weights: one of `tile.FORMS`, group behind group. offsets: for the weights as they are.
-    geometry: (kernel, stride, dilation, pads) as in `network.Window`.
+    geometry: (kernel, stride, dilation, pads) as in `network.Window`. rounding float32 (blocks, 6, LANES), affine: see
+    `endings.store_codes`; empty for int32. Bytes are only for weights without zero points.
     """
-    _walk(x, weights, groups, frame, geometry, offsets, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
+    apart = 1 if is_depthwise(weights) else groups
+    _walk(x, weights, apart, frame, geometry, offsets, rounding, affine, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
+    if np.any(frame.zero_points != 0):
+        _shift(x, groups, frame, geometry, out)
 
 
 @numba.njit(cache=True, nogil=True)
 def convolution_redrawn(  # type: ignore[no-untyped-def]
-    x, weights, frame, geometry, out, order, samplers, masks, flips, trial, writes, first_image, per_pixel, counts
+    x, weights, frame, geometry, rounding, affine, out, order, samplers, masks, flips, trial, writes, first_image, per_pixel, counts
 ):
     """The same with weights that are read anew for each image, or for each output pixel (`per_pixel`).
 
@@ -171,9 +201,11 @@ def convolution_redrawn(  # type: ignore[no-untyped-def]
         for i in range(len(samplers)):
             counts[i] += redraw(samplers[i], trial, writes[i], read, weights, order, masks[i], flips[i])
         fill_offsets(weights, 1, frame, offsets)
-        _walk(x, weights, 1, frame, geometry, offsets, row, row + step, out)
+        _walk(x, weights, 1, frame, geometry, offsets, rounding, affine, row, row + step, out)
     for i in range(len(samplers)):
         take_back(weights, order, masks[i], flips[i])
+    if np.any(frame.zero_points != 0):
+        _shift(x, 1, frame, geometry, out)
 
 
 def is_integer(weights: Any) -> bool:

@@ -8,6 +8,7 @@ weights. One word of activations, broadcast, meets one word of weights in each l
     Nibbles   the same, two weights to a byte             each vector of weights meets two words of activations
     Crumbs    the same, four weights to a byte            … and here four
     Pairs     sum += x0 w0 + x1 w1                        int16 times int16
+    Taps      the products of Bytes                       four taps of one channel: lanes have activations of their own
 
 Lanes are output channels: an activation is loaded once, and no sum runs across a vector. The inner index k runs through `segments`
 stretches of `length` vectors of weights; their activations lie at `offsets` from each row's address, so a convolution needs no
@@ -23,12 +24,12 @@ from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import config
 from numba.extending import intrinsic, overload
 
-from emulator.kernels.forms import LANES, Bits, Pairs, parts_of, word_of
-
-_I64, _I32, _I16, _I8 = (ir.IntType(bits) for bits in (64, 32, 16, 8))
+from emulator.kernels.endings import store_codes, store_signs, store_sums, with_bases
+from emulator.kernels.forms import LANES, Bits, Pairs, Taps, parts_of, word_of
+from emulator.kernels.vectors import I8, I16, I32, I64, broadcast, call, load
 
 
 def target_has(feature: str) -> bool:
@@ -53,6 +54,8 @@ def shape_of(form: type, pooled: bool = False) -> tuple[int, int, int]:
     """Rows of a tile, vectors beside one another, lanes of a vector: rows x vectors accumulators fit into the registers."""
     if form is Bits:
         return (4 if pooled else 6, 4, 8) if POPCOUNT else (4, 1, 8)
+    if form is Taps:
+        return (2 if WIDE else 1, 4, 8)
     return (8, 2, 16) if WIDE else (4, 1, 8)
 
 
@@ -67,19 +70,36 @@ def _tile_rows(weights, pooled):  # type: ignore[no-untyped-def]
     return lambda weights, pooled: joined if pooled else plain
 
 
-def _make_sum_tile(lone: bool) -> Any:
+def row_by_row(weights: Any) -> bool:
+    """Whether a tile writes all lanes of a row before it writes the next: all fit into registers at once."""
+    return type(weights) is Taps or shape_of(type(weights))[1] * shape_of(type(weights))[2] == LANES
+
+
+@overload(row_by_row)  # type: ignore[untyped-decorator]
+def _row_by_row(weights):  # type: ignore[no-untyped-def]
+    form = weights.instance_class
+    whole = form is Taps or shape_of(form)[1] * shape_of(form)[2] == LANES
+    return lambda weights: whole
+
+
+def _make_value_tile(lone: bool) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
-    def tile(typingctx, weights, windows, block, offsets, segments, length, out):  # type: ignore[no-untyped-def]
-        """tile(weights, windows, block, offsets, segments, length, out): see below; writes rows x LANES sums at `out`."""
-        form = weights.instance_class
+    def tile(typingctx, weights, made, windows, block, offsets, segments, length, bases, rounding, affine, outs):  # type: ignore[no-untyped-def]
+        """tile(weights, made, windows, block, offsets, segments, length, bases, rounding, affine, outs): see below."""
+        form, summed = weights.instance_class, made.dtype.bitwidth == 32
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            bases, rounding, affine, outs = args[7:]
             shape = (1, *shape_of(form)[1:]) if lone else shape_of(form)
-            for sums, first in _passes(builder, args[1:6], form, shape):
-                _store_sums(builder, args[6], sums, form, first)
-            return ir.Constant(_I64, 0)
+            for sums, first in _passes(builder, args[2:7], form, shape):
+                values = with_bases(builder, bases, sums, first, form is Bits)
+                if summed:
+                    store_sums(builder, outs, values, first)
+                else:
+                    store_codes(builder, outs, values, first, rounding, affine)
+            return ir.Constant(I64, 0)
 
-        return types.int64(weights, *[types.int64] * 6), codegen
+        return types.int64(weights, made, *[types.int64] * 9), codegen
 
     return tile
 
@@ -93,8 +113,8 @@ def _make_sign_tile(lone: bool, pooled: bool = False) -> Any:
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             shape = (1, *shape_of(form)[1:]) if lone else shape_of(form, pooled)
             for sums, first in _passes(builder, args[1:6], form, shape):
-                _store_signs(builder, args[6], args[7], sums, form, first, POOL if pooled else 1)
-            return ir.Constant(_I64, 0)
+                store_signs(builder, args[6], args[7], sums, first, form is Bits, POOL if pooled else 1)
+            return ir.Constant(I64, 0)
 
         return types.int64(weights, *[types.int64] * 7), codegen
 
@@ -104,6 +124,9 @@ def _make_sign_tile(lone: bool, pooled: bool = False) -> Any:
 def _passes(builder: Any, args: Any, form: type, shape: tuple[int, int, int]) -> Any:
     """The sums (a list per row, a vector each) of as many lanes as registers hold, and the first of these lanes."""
     rows, vectors, lanes = shape
+    if form is Taps:
+        yield _emit_taps(builder, args, rows), 0
+        return
     assert LANES % (vectors * lanes) == 0
     for first in range(0, LANES, vectors * lanes):
         yield _emit(builder, args, form, rows, vectors, lanes, first), first
@@ -116,36 +139,36 @@ def _emit(builder: Any, args: Any, form: type, rows: int, vectors: int, lanes: i
     """
     windows, block, offsets, segments, length = args
     word, parts = word_of(form), parts_of(form)
-    vector = ir.VectorType(_I64 if form is Bits else _I32, lanes)
+    vector = ir.VectorType(I64 if form is Bits else I32, lanes)
     chains = parts if rows == 1 else 1
-    zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
+    zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
     entry = builder.block
     outer, inner, inner_end, end = (builder.append_basic_block(name) for name in ("segment", "word", "segment_end", "end"))
-    bases = [_load(builder, windows, ir.Constant(_I64, 8 * r), _I64) for r in range(rows)]
-    start = builder.add(block, ir.Constant(_I64, first * word))
+    bases = [load(builder, windows, ir.Constant(I64, 8 * r), I64) for r in range(rows)]
+    start = builder.add(block, ir.Constant(I64, first * word))
     builder.branch(outer)
 
     builder.position_at_end(outer)
-    segment, at_segment = builder.phi(_I64), builder.phi(_I64)
+    segment, at_segment = builder.phi(I64), builder.phi(I64)
     outer_sums = [builder.phi(vector) for _ in range(rows * vectors * chains)]
-    offset = _load(builder, offsets, builder.mul(segment, ir.Constant(_I64, 8)), _I64)
+    offset = load(builder, offsets, builder.mul(segment, ir.Constant(I64, 8)), I64)
     builder.branch(inner)
 
     builder.position_at_end(inner)
-    k, at_word = builder.phi(_I64), builder.phi(_I64)
+    k, at_word = builder.phi(I64), builder.phi(I64)
     sums = [builder.phi(vector) for _ in outer_sums]
-    place = builder.add(offset, builder.mul(k, ir.Constant(_I64, word * parts)))
-    packed = [_load(builder, at_word, ir.Constant(_I64, v * lanes * word), vector) for v in range(vectors)]
+    place = builder.add(offset, builder.mul(k, ir.Constant(I64, word * parts)))
+    packed = [load(builder, at_word, ir.Constant(I64, v * lanes * word), vector) for v in range(vectors)]
     new = list(sums)
     for part in range(parts):
         w = [_unpack(builder, form, own, part) for own in packed]
-        at_part = builder.add(place, ir.Constant(_I64, part * word))
+        at_part = builder.add(place, ir.Constant(I64, part * word))
         for r in range(rows):
-            x = _broadcast(builder, _load(builder, bases[r], at_part, vector.element, align=1 if word == 4 else 8), vector)
+            x = broadcast(builder, load(builder, bases[r], at_part, vector.element, align=1 if word == 4 else 8), vector)
             for v in range(vectors):
                 i = (r * vectors + v) * chains + part % chains
                 new[i] = _step(builder, form, new[i], x, w[v])
-    k_next, word_next = builder.add(k, one), builder.add(at_word, ir.Constant(_I64, LANES * word))
+    k_next, word_next = builder.add(k, one), builder.add(at_word, ir.Constant(I64, LANES * word))
     builder.cbranch(builder.icmp_signed("<", k_next, length), inner, inner_end)
 
     builder.position_at_end(inner_end)
@@ -172,18 +195,74 @@ def _emit(builder: Any, args: Any, form: type, rows: int, vectors: int, lanes: i
     return [totals[r * vectors : (r + 1) * vectors] for r in range(rows)]
 
 
+def _emit_taps(builder: Any, args: Any, rows: int) -> list[list[Any]]:
+    """One loop over words: four taps of LANES channels are joined channel by channel. Here each segment is a tap."""
+    windows, block, offsets, segments, _ = args
+    vector, zero = ir.VectorType(I32, 8), ir.Constant(I64, 0)
+    entry, loop, end = builder.block, builder.append_basic_block("taps"), builder.append_basic_block("end")
+    bases = [load(builder, windows, ir.Constant(I64, 8 * r), I64) for r in range(rows)]
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    tap, at_word = builder.phi(I64), builder.phi(I64)
+    sums = [builder.phi(vector) for _ in range(4 * rows)]
+    at_offsets = builder.add(offsets, builder.mul(tap, ir.Constant(I64, 8)))
+    places = [load(builder, at_offsets, ir.Constant(I64, 8 * i), I64) for i in range(4)]
+    w = [load(builder, at_word, ir.Constant(I64, 32 * v), vector) for v in range(4)]
+    new = []
+    for r, base in enumerate(bases):
+        taps = [load(builder, base, place, ir.VectorType(I8, LANES), align=1) for place in places]
+        new += [_step(builder, Taps, sums[4 * r + v], x, w[v]) for v, x in enumerate(_joined(builder, taps))]
+    tap_next, word_next = builder.add(tap, ir.Constant(I64, 4)), builder.add(at_word, ir.Constant(I64, 4 * LANES))
+    builder.cbranch(builder.icmp_signed("<", tap_next, segments), loop, end)
+    empty = ir.Constant(vector, [0] * 8)
+    for phi, at_entry, at_loop in [
+        (tap, zero, tap_next),
+        (at_word, block, word_next),
+        *((s, empty, n) for s, n in zip(sums, new, strict=True)),
+    ]:
+        phi.add_incoming(at_entry, entry)
+        phi.add_incoming(at_loop, loop)
+
+    builder.position_at_end(end)
+    return [_in_order(builder, new[4 * r : 4 * r + 4]) for r in range(rows)]
+
+
+def _joined(builder: Any, taps: list[Any]) -> list[Any]:
+    """Four vectors of bytes -> four of words that hold a byte of each, in the order of `Taps`: as unpack instructions go."""
+    a, b, c, d = taps
+    made = []
+    for half in (0, 8):
+        mask = [side + 16 * h + half + j for h in range(2) for j in range(8) for side in (0, LANES)]
+        ab, cd = (builder.bitcast(_shuffled(builder, p, q, mask), ir.VectorType(I16, 16)) for p, q in ((a, b), (c, d)))
+        for quarter in (0, 4):
+            mask = [side + 8 * h + quarter + j for h in range(2) for j in range(4) for side in (0, 16)]
+            made.append(builder.bitcast(_shuffled(builder, ab, cd, mask), ir.VectorType(I32, 8)))
+    return made
+
+
+def _in_order(builder: Any, sums: list[Any]) -> list[Any]:
+    """Sums in the order of `Taps` -> channel by channel."""
+    halves = [[4 * h + side + i for side in (0, 8) for i in range(4)] for h in range(2)]
+    return [_shuffled(builder, sums[v], sums[v + 1], mask) for mask in halves for v in (0, 2)]
+
+
+def _shuffled(builder: Any, a: Any, b: Any, mask: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(mask)), mask))
+
+
 def _step(builder: Any, form: type, total: Any, x: Any, w: Any) -> Any:
     """One accumulation in every lane."""
     if form is Bits:
         count = f"llvm.ctpop.v{x.type.count}i64"
-        return builder.add(total, _call(builder, count, x.type, builder.xor(x, w)))
+        return builder.add(total, call(builder, count, x.type, builder.xor(x, w)))
     if form is Pairs:
         return builder.add(total, _products(builder, x, w))
     if VNNI:
-        quads = ir.VectorType(_I8, 4 * x.type.count)
+        quads = ir.VectorType(I8, 4 * x.type.count)
         name = f"llvm.x86.avx512.vpdpbusd.{32 * x.type.count}"
-        return _call(builder, name, total.type, total, builder.bitcast(x, quads), builder.bitcast(w, quads))
-    pairs = ir.VectorType(_I16, 2 * x.type.count)
+        return call(builder, name, total.type, total, builder.bitcast(x, quads), builder.bitcast(w, quads))
+    pairs = ir.VectorType(I16, 2 * x.type.count)
     x, w, eight = builder.bitcast(x, pairs), builder.bitcast(w, pairs), ir.Constant(pairs, [8] * pairs.count)
     even = builder.and_(x, ir.Constant(pairs, [255] * pairs.count)), builder.ashr(builder.shl(w, eight), eight)
     odd = builder.lshr(x, eight), builder.ashr(w, eight)
@@ -192,12 +271,12 @@ def _step(builder: Any, form: type, total: Any, x: Any, w: Any) -> Any:
 
 def _products(builder: Any, x: Any, w: Any) -> Any:
     """x0 w0 + x1 w1 of the int16 pairs in every 32-bit lane."""
-    lanes = x.type.count // (1 if x.type.element == _I32 else 2)
-    pairs, sums = ir.VectorType(_I16, 2 * lanes), ir.VectorType(_I32, lanes)
+    lanes = x.type.count // (1 if x.type.element == I32 else 2)
+    pairs, sums = ir.VectorType(I16, 2 * lanes), ir.VectorType(I32, lanes)
     x, w = builder.bitcast(x, pairs), builder.bitcast(w, pairs)
-    name = "llvm.x86.avx512.pmaddw.d.512" if WIDE else "llvm.x86.avx2.pmadd.wd" if AVX2 else None
-    if name:
-        return _call(builder, name, sums, x, w)
+    name = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd"}[lanes]
+    if WIDE or (AVX2 and lanes == 8):
+        return call(builder, name, sums, x, w)
 
     def half(which: int) -> Any:
         mask = ir.Constant(sums, [2 * lane + which for lane in range(lanes)])
@@ -227,71 +306,13 @@ def _total(builder: Any, form: type, chains: list[Any]) -> Any:
     return builder.ashr(total, ir.Constant(total.type, [extra] * total.type.count)) if extra else total
 
 
-def _store_sums(builder: Any, out: Any, sums: list[list[Any]], form: type, first: int) -> None:
-    """Write the sums of each row behind one another."""
-    word = word_of(form)
-    for r, row in enumerate(sums):
-        for v, total in enumerate(row):
-            address = builder.add(out, ir.Constant(_I64, (r * LANES + first + v * total.type.count) * word))
-            builder.store(total, builder.inttoptr(address, total.type.as_pointer())).align = word
+value_tile, value_row = (_make_value_tile(lone) for lone in (False, True))
+"""Rows x LANES sums plus what else belongs to them; `value_row` is a tile of one row. Bits: minus twice the mismatches, plus that.
 
-
-def _store_signs(builder: Any, limits: Any, outs: Any, sums: list[list[Any]], form: type, first: int, pool: int) -> None:
-    """Compare the sums of each row with the row's limits, join `pool` rows by OR and write one bit per lane, lane 0 lowest."""
-    word, better = word_of(form), "<=" if form is Bits else ">="
-    joined: list[Any] = []
-    largest: list[Any] = []
-    for r, row in enumerate(sums):
-        last = (r + 1) % pool == 0
-        if form is not Bits and pool > 1:  # all rows have the same limits: compare their maximum
-            largest = row if r % pool == 0 else [_maximum(builder, a, b) for a, b in zip(largest, row, strict=True)]
-            joined = _signs(builder, limits, r, largest, word, first, better) if last else []
-        else:
-            bits = _signs(builder, limits, r, row, word, first, better)
-            joined = bits if r % pool == 0 else [builder.or_(a, b) for a, b in zip(joined, bits, strict=True)]
-        if not last:
-            continue
-        out = _load(builder, outs, ir.Constant(_I64, 8 * (r // pool)), _I64)
-        for v, signs in enumerate(joined):
-            mask = ir.IntType(signs.type.count)
-            address = builder.add(out, ir.Constant(_I64, (first + v * signs.type.count) // 8))
-            builder.store(builder.bitcast(signs, mask), builder.inttoptr(address, mask.as_pointer())).align = 1
-
-
-def _signs(builder: Any, limits: Any, r: int, row: list[Any], word: int, first: int, better: str) -> list[Any]:
-    """One row compared with its limits: a vector of bits for each of sums."""
-    own = _load(builder, limits, ir.Constant(_I64, 8 * r), _I64)
-    places = [ir.Constant(_I64, (first + v * total.type.count) * word) for v, total in enumerate(row)]
-    return [builder.icmp_signed(better, total, _load(builder, own, at, total.type)) for total, at in zip(row, places, strict=True)]
-
-
-def _maximum(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.icmp_signed(">", a, b), a, b)
-
-
-def _call(builder: Any, name: str, result: Any, *args: Any) -> Any:
-    kind = ir.FunctionType(result, [arg.type for arg in args])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
-
-
-def _broadcast(builder: Any, value: Any, vector: Any) -> Any:
-    undefined = ir.Constant(vector, ir.Undefined)
-    lone = builder.insert_element(undefined, value, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(lone, undefined, ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count))
-
-
-def _load(builder: Any, base: Any, offset: Any, kind: Any, align: int = 0) -> Any:
-    loaded = builder.load(builder.inttoptr(builder.add(base, offset), kind.as_pointer()))
-    loaded.align = align or (4 if getattr(kind, "element", kind) == _I32 else 8)
-    return loaded
-
-
-sum_tile, sum_row = (_make_sum_tile(lone) for lone in (False, True))
-"""Rows x LANES sums (int64 for Bits, int32 otherwise); `sum_row` is a tile of one row.
-
-All arguments but the weights, whose type says the form, are int64. windows: address of `rows` byte addresses of activations.
-block: address of a block of weights. offsets: address of `segments` byte offsets. length: words of weights in a segment.
-out: address of the sums.
+All arguments but the weights, whose type says the form, and `made`, whose type says what is made, are int64. windows: address of
+`rows` byte addresses of activations. block: address of a block of weights. offsets: address of `segments` byte offsets. length:
+words of weights in a segment. bases: address of `rows` addresses, of LANES int32 to add. outs: address of `rows` addresses to write
+to: LANES int32 where `made` is an array of int32, else LANES bytes. rounding, affine: `endings.store_codes`.
 """
 sign_tile, sign_row, pooled_sign_tile = _make_sign_tile(False), _make_sign_tile(True), _make_sign_tile(False, pooled=True)
 """The same ending in bits: 1 where mismatches <= limit (Bits) or the sum >= limit: a folded threshold, while sums are in registers.

@@ -13,17 +13,20 @@ from hypothesis import strategies as st
 from emulator import compile_plan, infer
 from emulator.bits import pack_channels, unpack_channels
 from emulator.convolution import geometry_of
-from emulator.fusion import SignConvolution, fuse
+from emulator.fusion import CodeConvolution, SignConvolution, fuse
 from emulator.kernels import packing, pool
 from emulator.layers import compute, to_channels_last
 from emulator.network import (
     SIGN1,
+    AffineRequantize,
     AveragePool,
     Convolution,
+    Dequantize,
     Encoding,
     Layer,
     MaxPool,
     Network,
+    Requantize,
     StoredTensor,
     TernarySign,
     Threshold,
@@ -154,6 +157,34 @@ def test_fused_signs(shape: tuple[Any, Window, int], seed: int, pooled: bool, pa
     images = d.rng.integers(-128, 128, size)
     made = infer(compile_plan(network), {"x": images})
     np.testing.assert_array_equal(made[network.outputs[0]], evaluate(network, {"x": images})[network.outputs[0]])
+
+
+@EVEN
+@given(shapes(65), SEEDS, st.booleans(), st.sampled_from([INT8, UINT8, INT4, INT2]), st.sampled_from([1, 1, 2, 0]))
+def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, encoding: Encoding, groups: int) -> None:
+    """Convolution and requantization in one pass make the codes of the two one after the other; groups 0: depthwise."""
+    (n, channels, height, width), window, outputs = shape
+    d = Draft(np.random.default_rng(seed))
+    channels, outputs = (outputs, outputs) if groups == 0 else (channels * groups, outputs * groups)
+    x = d.input("x", (channels, height, width), "uint8", zero_point=seed % 256)
+    acc = d.convolution(x, outputs, window, encoding, groups or channels, bias=True, zero_point=128 if encoding == UINT8 else 0)
+    spread = 300.0 / np.sqrt(np.prod(d.tensors["c0.w"].values.shape[1:])) / 256 / encoding.high
+    scale = (d.rng.normal(size=outputs) * spread).astype(np.float32)
+    scale[d.rng.integers(0, outputs, 2)] = [np.nan, np.inf]
+    d.value("q", "codes", d.values[acc].shape, "int8", 0.5, 3)
+    if affine:
+        bias = d.rng.normal(size=outputs).astype(np.float32)
+        d.layers.append(AffineRequantize("q", (acc,), "q", scale, bias, 0.3, 3, -100, 120))
+    else:
+        d.layers.append(Requantize("q", (acc,), "q", scale, 3, -128, 127))
+    network = d.network(d.dequantize("q"))
+    assert [type(step) for step in fuse(network)] == [CodeConvolution, Dequantize]
+    images = d.rng.integers(0, 256, (n, channels, height, width))
+    with np.errstate(all="ignore"):
+        expected = evaluate(network, {"x": images})[network.outputs[0]]
+    plan = compile_plan(network)
+    np.testing.assert_array_equal(infer(plan, {"x": images})[network.outputs[0]], expected)
+    np.testing.assert_array_equal(infer(plan, {"x": images}, probe=[acc])[network.outputs[0]], expected)  # one after the other
 
 
 def test_a_whole_set_of_rows_and_its_rests() -> None:

@@ -1,0 +1,66 @@
+"""Convolution + requantization as one step: sums become codes while they are in registers.
+
+Both epilogues are rounded by one kernel (`endings.store_codes`). What a memory may make faulty reaches it as an argument; where a
+requantization's own constants live in a memory, its layer runs by itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from emulator.convolution import Array, Rounding, convolve_reading, readings
+from emulator.kernels.forms import BIAS, HIGH, LANES, LOW, OUT_SCALE, SCALE, ZERO, Taps
+from emulator.network import AffineRequantize, Convolution, Layer, Network, Requantize
+from emulator.plan import Parameters, offset_of
+
+Requantization = Requantize | AffineRequantize
+
+_EXACT = 1 << 16
+"""Zero points and limits up to here are integers in float32, and so are their sums."""
+
+
+def rounds(network: Network, layer: Convolution, following: Layer | None) -> bool:
+    """Whether a kernel makes the codes of the layer that follows this convolution: 8-bit ones, without further float steps.
+
+    Weights must have no zero points, or the sums are not yet right when they leave the tile.
+    """
+    if not isinstance(following, Requantization) or network.values[layer.inputs[0]].kind == "float":
+        return False
+    tensor, spec, steps = network.tensors[layer.weight], network.values[layer.output], getattr(following, "steps", ())
+    small = max(abs(following.zero_point), abs(following.low), abs(following.high)) <= _EXACT
+    plain = not steps and spec.zero_point == 0 and not np.any(tensor.zero_point - offset_of(tensor, layer.groups))
+    return plain and small and network.values[following.output].dtype in ("int8", "uint8")
+
+
+def rounding_of(layer: Convolution, following: Requantization, parameters: Parameters) -> Rounding:
+    """The constants of a requantization, as the kernel of the convolution before it reads them; worked out once."""
+    apart = 1 if parameters.plan.tensors[layer.weight].form is Taps else layer.groups
+    outputs = len(parameters.tensors[layer.weight].values)
+    return parameters.derive(following, "rounding", (), lambda: _rounding(following, outputs, apart))
+
+
+def _rounding(layer: Requantization, outputs: int, groups: int) -> Rounding:
+    affine, per_group = isinstance(layer, AffineRequantize), outputs // groups
+    channels = np.zeros((6, groups, -(-per_group // LANES) * LANES), dtype=np.float32)
+    channels[OUT_SCALE] = 1
+    rows: dict[int, npt.ArrayLike] = {ZERO: layer.zero_point}
+    rows |= {LOW: layer.low - layer.zero_point, HIGH: layer.high - layer.zero_point}
+    if isinstance(layer, AffineRequantize):
+        rows |= {SCALE: layer.scale, BIAS: 0 if layer.bias is None else layer.bias, OUT_SCALE: layer.out_scale}
+    else:
+        rows[SCALE] = layer.multiplier
+    for row, values in rows.items():
+        channels[row, :, :per_group] = np.broadcast_to(np.asarray(values), outputs).reshape(groups, per_group)
+    return Rounding(np.ascontiguousarray(channels.reshape(6, -1, LANES).transpose(1, 0, 2)), int(affine))
+
+
+def rounded(layer: Convolution, following: Requantization, x: Array, parameters: Parameters) -> Array | None:
+    """The codes (n, H, W, O); None if the layer's input takes more than one reading, whose sums must meet first."""
+    own = readings(layer, x, parameters)
+    if len(own) > 1:
+        return None
+    spec = parameters.specs[following.output]
+    out = np.empty((len(x), *spec.height_width, spec.channels), dtype=spec.dtype)
+    convolve_reading(layer, own[0], 0, parameters, rounding_of(layer, following, parameters), out)
+    return out
