@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING
+
+from memmodels.lazy import attributes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -38,32 +39,18 @@ __all__ = [
     "t_interval",
 ]
 
-_HOMES = {
-    "Questions": "emulator.accuracy",
-    "TrialResult": "emulator.accuracy",
-    "low_quantile_bound": "emulator.accuracy",
-    "pose": "emulator.accuracy",
-    "run_trial": "emulator.accuracy",
-    "t_interval": "emulator.accuracy",
-    "Deployment": "emulator.deployment",
-    "ReadPolicy": "emulator.deployment",
-    "deploy": "emulator.deployment",
-    "Network": "emulator.network",
-    "StoredTensor": "emulator.network",
-    "Placement": "emulator.placement",
-    "place": "emulator.placement",
-    "Plan": "emulator.plan",
-    "compile_plan": "emulator.plan",
-    "outputs_under_faults": "emulator.run",
-    "infer": "emulator.walk",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load what is asked for when it is asked for: the package itself imports nothing heavy."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = attributes(
+    __name__,
+    {
+        "accuracy": ("Questions", "TrialResult", "low_quantile_bound", "pose", "run_trial", "t_interval"),
+        "deployment": ("Deployment", "ReadPolicy", "deploy"),
+        "network": ("Network", "StoredTensor"),
+        "placement": ("Placement", "place"),
+        "plan": ("Plan", "compile_plan"),
+        "run": ("outputs_under_faults",),
+        "walk": ("infer",),
+    },
+)
 
 
 def load(source: str | PathLike[str] | ModelProto, *, integer_input: bool | None = None) -> Network:

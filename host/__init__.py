@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from memmodels.lazy import attributes
 
 if TYPE_CHECKING:
     from host.api import Emulation, emulate
@@ -12,18 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CampaignResults", "Emulation", "Predicted", "emulate", "predict", "read_results"]
 
-_HOMES = {
-    "CampaignResults": "host.report.notebook",
-    "Emulation": "host.api",
-    "Predicted": "host.forecast",
-    "emulate": "host.api",
-    "predict": "host.forecast",
-    "read_results": "host.report.notebook",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load what is asked for when it is asked for: `import host` itself imports nothing heavy."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = attributes(
+    __name__,
+    {
+        "api": ("Emulation", "emulate"),
+        "forecast": ("Predicted", "predict"),
+        "report.notebook": ("CampaignResults", "read_results"),
+    },
+)

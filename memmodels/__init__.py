@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from memmodels.lazy import attributes
 
 if TYPE_CHECKING:
     from memmodels.address import Layout, pack, unpack
@@ -39,34 +40,15 @@ __all__ = [
     "unpack",
 ]
 
-_HOMES = {
-    "Layout": "memmodels.address",
-    "pack": "memmodels.address",
-    "unpack": "memmodels.address",
-    "MemorySpec": "memmodels.catalogue",
-    "names": "memmodels.catalogue",
-    "open_memory": "memmodels.catalogue",
-    "parse_spec": "memmodels.catalogue",
-    "technology": "memmodels.catalogue",
-    "WeakcellError": "memmodels.errors",
-    "Accesses": "memmodels.memory",
-    "Cost": "memmodels.memory",
-    "Key": "memmodels.memory",
-    "Memory": "memmodels.memory",
-    "Quantity": "memmodels.memory",
-    "ReadReport": "memmodels.memory",
-    "Region": "memmodels.memory",
-    "Sampler": "memmodels.sampler",
-    "Condition": "memmodels.definition",
-    "Technology": "memmodels.definition",
-    "Cells": "memmodels.terms",
-    "ErrorTerm": "memmodels.terms",
-    "Lifetime": "memmodels.terms",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load what is asked for when it is asked for: the package itself imports nothing heavy."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = attributes(
+    __name__,
+    {
+        "address": ("Layout", "pack", "unpack"),
+        "catalogue": ("MemorySpec", "names", "open_memory", "parse_spec", "technology"),
+        "definition": ("Condition", "Technology"),
+        "errors": ("WeakcellError",),
+        "memory": ("Accesses", "Cost", "Key", "Memory", "Quantity", "ReadReport", "Region"),
+        "sampler": ("Sampler",),
+        "terms": ("Cells", "ErrorTerm", "Lifetime"),
+    },
+)

@@ -143,9 +143,10 @@ def _keep(file: Path, code: bytes) -> None:
     """Write machine code behind its digest. A folder that cannot be written costs time at the next start, nothing else."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
-            temporary.write(hashlib.sha256(code).digest() + code)
-        os.replace(temporary.name, file)
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            whole = Path(folder, file.name)
+            whole.write_bytes(hashlib.sha256(code).digest() + code)
+            os.replace(whole, file)
     except OSError:
         return
 
