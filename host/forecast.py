@@ -16,11 +16,11 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from emulator.bit_rates import bit_rates
 from emulator.deployment import ReadPolicy
 from emulator.placement import Placement
 from emulator.prediction import Prediction
 from emulator.prediction import predict as predict_points
+from emulator.prediction.bit_rates import bit_rates
 from emulator.storage import codes_of
 from emulator.walk import chunk_size
 from host.campaign.executors import default_workers

@@ -13,7 +13,7 @@ import polars as pl
 
 import emulator
 from emulator import margins as mg
-from emulator.certificate import Certificate, certify
+from emulator.margins.certificate import Certificate, certify
 from host.atomic import write_atomically
 from host.bench import Bench, open_bench
 from host.data import Dataset

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emulator.bit_rates import BitRates, bit_rates
 from emulator.deployment import ReadPolicy, Sampling
 from emulator.network import StoredTensor
+from emulator.prediction.bit_rates import BitRates, bit_rates
 from emulator.storage import codes_of
 from host.campaign.campaign import Cell
 from memmodels.errors import UsageError

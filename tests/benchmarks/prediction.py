@@ -19,13 +19,14 @@ from scipy.special import ndtr
 from emulator import infer
 from emulator import margins as mg
 from emulator.accuracy import run_trial
-from emulator.bit_rates import marginal_rates
 from emulator.deployment import ReadPolicy
 from emulator.prediction import predict
-from emulator.prediction_kernels import cumulative_table, win_probability
+from emulator.prediction.bit_rates import marginal_rates
+from emulator.prediction.kernels import cumulative_table, win_probability
 from host.study import Point, Prepared, Study, prepare
 from host.sweep import parse_sweep
 from memmodels.catalogue import parse_spec
+from memmodels.errors import ModelError
 
 
 def mean_field(prepared: Prepared, point: Point) -> float | None:
@@ -35,7 +36,7 @@ def mean_field(prepared: Prepared, point: Point) -> float | None:
     hidden = mg.hidden_layers(network)
     try:
         head = mg.output_layer(network)
-    except mg.ModelError:
+    except ModelError:
         return None
     dense = all(network.values[part.accumulator].height_width == (1, 1) for part in hidden)
     if p != other or labels is None or not (head.binary and dense and hidden):

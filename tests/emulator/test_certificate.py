@@ -10,8 +10,8 @@ import pytest
 
 from emulator import compile_plan, infer, load
 from emulator import margins as mg
-from emulator.certificate import certify
-from emulator.certificate_kernels import turned_through
+from emulator.margins.certificate import certify
+from emulator.margins.certificate_kernels import turned_through
 from emulator.network import SIGN1, Network, StoredTensor, Window
 from memmodels.errors import ModelError
 from tests.emulator.small import Draft, pixels, small_qnn

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
 from emulator import compile_plan, infer, load, place, pose, run_trial
-from emulator.bit_rates import BitRates, bit_rates, marginal_rates
 from emulator.deployment import ReadPolicy
 from emulator.network import SIGN1, Encoding, StoredTensor, Window
 from emulator.prediction import predict
-from emulator.prediction_kernels import cumulative_table, draw_sums, normal_table, win_probability
+from emulator.prediction.bit_rates import BitRates, bit_rates, marginal_rates
+from emulator.prediction.kernels import cumulative_table, draw_sums, normal_table, win_probability
+from emulator.prediction.sum_law import CleanSums, sum_law
 from emulator.storage import codes_of, values_of
-from emulator.sum_law import CleanSums, sum_law
 from memmodels.catalogue import parse_spec
 from memmodels.errors import UsageError
 from memmodels.streams import stream_of

@@ -31,7 +31,6 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.accuracy import Questions
-from emulator.bit_rates import BitRates, bit_rates
 from emulator.convolution import centred, geometry_of, values_of
 from emulator.deployment import Deployment, ReadPolicy, deploy
 from emulator.fusion import compute_step, fuse, parts_of
@@ -41,10 +40,11 @@ from emulator.margins import windows_of
 from emulator.network import Convolution, Layer, Network
 from emulator.placement import Placement, Slot
 from emulator.plan import Parameters, Plan, last_uses
-from emulator.prediction_kernels import draw_sums, normal_table
+from emulator.prediction.bit_rates import BitRates, bit_rates
+from emulator.prediction.kernels import draw_sums, normal_table
+from emulator.prediction.scoring import ScoredLayer, scored_layer
+from emulator.prediction.sum_law import CleanSums, SumLaw, sum_law
 from emulator.redrawn import compute_redrawn
-from emulator.scoring import ScoredLayer, scored_layer
-from emulator.sum_law import CleanSums, SumLaw, sum_law
 from emulator.walk import check_inputs, chunk_size
 from memmodels.catalogue import MemorySpec
 from memmodels.errors import UsageError

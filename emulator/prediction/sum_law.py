@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emulator.bit_rates import BitRates
 from emulator.margins import bit_units
 from emulator.network import StoredTensor
+from emulator.prediction.bit_rates import BitRates
 from emulator.storage import codes_of
 
 Array = npt.NDArray[Any]

@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator import margins as mg
-from emulator.certificate_kernels import fewest_flips, pixel_costs, pool_costs, turned_through
 from emulator.convolution import geometry_of
+from emulator.margins.certificate_kernels import fewest_flips, pixel_costs, pool_costs, turned_through
 from emulator.network import Convolution, MaxPool, Network, Reshape, Threshold
 from emulator.plan import Plan
 from emulator.walk import infer

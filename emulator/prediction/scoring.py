@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from emulator.margins import OutputLayer, output_layer
 from emulator.network import AffineRequantize, Layer, Network, Requantize, Reshape
-from emulator.prediction_kernels import cumulative_table, win_probability
-from emulator.sum_law import CleanSums, SumLaw
+from emulator.prediction.kernels import cumulative_table, win_probability
+from emulator.prediction.sum_law import CleanSums, SumLaw
 from memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]
