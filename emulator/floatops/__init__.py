@@ -11,13 +11,14 @@ import numpy as np
 from emulator.floatops import activations as _activations
 from emulator.floatops import microsoft as _microsoft
 from emulator.floatops import qonnx as _qonnx
+from emulator.floatops import resize as _resize
 from emulator.floatops.elementwise import batch_norm_factors, clip_limits
 from emulator.floatops.movement import axes_of, pad_amounts
 from emulator.floatops.quantized import integer_limits
 from emulator.floatops.sums import explicit_pads
-from emulator.floatops.table import ABSENT, MAX_ELEMENTS, OPERATORS, SEVERAL, Array, Attributes, Inputs
+from emulator.floatops.table import ABSENT, MAX_ELEMENTS, OPERATORS, SEVERAL, Array, Attributes, Inputs, text
 
-del _activations, _microsoft, _qonnx  # imported for the operators that they register
+del _activations, _microsoft, _qonnx, _resize  # imported for the operators that they register
 
 __all__ = [
     "ABSENT",
@@ -32,6 +33,7 @@ __all__ = [
     "explicit_pads",
     "integer_limits",
     "pad_amounts",
+    "text",
 ]
 
 

@@ -112,7 +112,7 @@ def viewed(draft: Draft, node: Node, shape: tuple[int, ...]) -> Symbol:
         if len(shape) == 3 and plain and unpadded and not pending:
             value = _reshaped(draft, node, symbol.value, shape)
             return replace(symbol, value=value, shape=shape)
-    real = draft.real(name)
+    real = draft.typed(name)
     output = draft.free(node.outputs[0])
     draft.draw(Reshape(node.name, (real.value,), output), ValueSpec(output, "float", shape, real.dtype))
     return Real(output, shape, real.dtype)

@@ -12,7 +12,9 @@ from emulator.importer.fold import unsupported
 from emulator.importer.symbols import BATCH, Array, Constant, Node, Real
 from memmodels.errors import ModelError
 
-_BATCH_NAME = "weakcell.batch"
+_BATCH_NAME, _ONE = "weakcell.batch", 1
+"""What stands for the batch in shapes; for Resize, whose inference forgets a batch without a number, one image."""
+
 _NEVER = ("DynamicQuantizeLinear",)
 """Operators that look at the whole batch: as one layer, they would make an image's result depend on the others."""
 
@@ -52,13 +54,13 @@ def output_types(node: Node, operands: list[Real | Array], count: int) -> list[t
     asked = f"Importing {node}"
     types: dict[str, onnx.TypeProto] = {}
     data: dict[str, onnx.TensorProto] = {}
-    inputs = []
+    inputs, batch = [], _ONE if node.op_type == "Resize" else _BATCH_NAME
     for i, operand in enumerate(operands):
         name = "" if operand is floatops.ABSENT else f"x{i}"
         inputs.append(name)
         if isinstance(operand, Real):
             kind = helper.np_dtype_to_tensor_dtype(np.dtype(operand.dtype))
-            types[name] = helper.make_tensor_type_proto(kind, [_BATCH_NAME, *operand.shape])
+            types[name] = helper.make_tensor_type_proto(kind, [batch, *operand.shape])
         elif name:
             types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(operand.dtype), operand.shape)
             if operand.size <= 1024:
@@ -72,15 +74,15 @@ def output_types(node: Node, operands: list[Real | Array], count: int) -> list[t
     except Exception as e:
         why = (str(e).strip().splitlines() or ["no reason given"])[-1]
         raise ModelError(asked, f"its inputs do not fit ({why[:200]})", "Export the model again") from None
-    return [_held(asked, found[name]) if wanted else ((), "") for name, wanted in zip(outputs, node.outputs, strict=False)]
+    return [_held(asked, found[name], batch) if wanted else ((), "") for name, wanted in zip(outputs, node.outputs, strict=False)]
 
 
-def _held(asked: str, found: onnx.TypeProto) -> tuple[tuple[int, ...], str]:
+def _held(asked: str, found: onnx.TypeProto, batch: str | int) -> tuple[tuple[int, ...], str]:
     """An inferred type, which must have the batch first and everything else fixed."""
     if not found.tensor_type.HasField("shape"):
         raise ModelError(asked, "the shape of its output is not known", "Export the model with fixed shapes")
     dims = found.tensor_type.shape.dim
-    if not dims or dims[0].dim_param != _BATCH_NAME or any(not d.HasField("dim_value") for d in dims[1:]):
+    if not dims or (dims[0].dim_param or dims[0].dim_value) != batch or any(not d.HasField("dim_value") for d in dims[1:]):
         text = ", ".join(d.dim_param or str(d.dim_value) for d in dims)
         raise ModelError(asked, f"its output has the shape [{text}]", "The first dimension must be the batch, the others fixed")
     dtype = helper.tensor_dtype_to_np_dtype(found.tensor_type.elem_type)

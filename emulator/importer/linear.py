@@ -31,18 +31,21 @@ def lower_linear(draft: Draft, node: Node) -> Symbol:
     source = draft.symbol(node.input(0))
     if isinstance(source, Grid) and not stored.block:
         grid = summable(draft, source, node.input(0), node.op_type == "Conv")
-        if grid is not None and (node.op_type == "Conv" or len(grid.shape) == 1) and _fits(draft, grid, stored):
+        if grid is not None and (node.op_type == "Conv" or len(grid.shape) == 1) and _fits(draft, node, grid, stored):
             return sum_of_codes(draft, node, grid, stored)
     return _float_sum(draft, node, stored)
 
 
-def _fits(draft: Draft, grid: Grid, stored: StoredTensor) -> bool:
+def _fits(draft: Draft, node: Node, grid: Grid, stored: StoredTensor) -> bool:
     """Whether int32 holds every sum (16-bit codes seldom do): otherwise the sum stays float32, as the graph writes it."""
     source, zero = draft.reach[grid.value], stored.zero_point
     xs = (source.low - grid.zero_point, source.high - grid.zero_point)
     ws = (stored.encoding.low - int(zero.max()), stored.encoding.high - int(zero.min()))
     narrow = all(low >= -(1 << 15) and high < 1 << 15 for low, high in (xs, ws))
-    return narrow and math.prod(stored.values.shape[1:]) * max(map(abs, xs)) * max(map(abs, ws)) < LIMIT - (1 << 24)
+    bias = draft.symbols.get(node.input(2))
+    quantized = bias.quantized if isinstance(bias, Constant) else None
+    offset = 0 if quantized is None or not quantized.codes.size else int(np.abs(quantized.codes.astype(np.int64)).max())
+    return narrow and math.prod(stored.values.shape[1:]) * max(map(abs, xs)) * max(map(abs, ws)) + offset < LIMIT
 
 
 def _plain(node: Node) -> bool:

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import onnx
 
-from emulator.importer import arrange, binary, codes, dynamic, elementwise, nbits, qdq, qonnx, qoperator
+from emulator.importer import arrange, binary, codes, dynamic, elementwise, nbits, qdq, qonnx, qoperator, resize
 from emulator.importer.channels_last import ChannelsLast
 from emulator.importer.draft import Draft, Reach, check_size
 from emulator.importer.floats import lower_float
@@ -42,6 +42,7 @@ _LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(("MatMulInteger", "ConvInteger"), dynamic.lower_integer_sum),
     **dict.fromkeys(codes.MOVES, codes.lower_move),
     **dict.fromkeys(codes.CURVES, codes.lower_curve),
+    **dict.fromkeys(("Resize", "Upsample"), resize.lower_resize),
     "DynamicQuantizeLinear": dynamic.lower_dynamic_quantize,
     "Dropout": arrange.lower_identity,
     "Identity": arrange.lower_identity,

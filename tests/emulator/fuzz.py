@@ -138,8 +138,25 @@ def _dynamic() -> onnx.ModelProto:
     return _imports(proto, "com.microsoft")
 
 
+def _resize() -> onnx.ModelProto:
+    rng = np.random.default_rng(5)
+    constants = {
+        "s": F(0.1), "z": np.uint8(99), "f": np.array([1, 1, 1.5, 2], F), "n": np.array([1, 2, 5, 6]), "r": np.zeros(8, F),
+        "w": rng.integers(-9, 9, (60, 3)).astype(np.int8),
+    }  # fmt: skip
+    nodes = [
+        node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "a"),
+        node("Resize", "a - f", "b", mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+        node("Resize", "b - - n", "c", mode="cubic", antialias=1, cubic_coeff_a=-0.5, exclude_outside=1),
+        node("Resize", "c r f", "d", mode="linear", coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=1.0),
+        node("Resize", "d - - n", "e", mode="linear", keep_aspect_ratio_policy="stretch"), node("Flatten", "e", "g"),
+        node("DequantizeLinear", "w s", "v"), node("MatMul", "g v", "y"),
+    ]  # fmt: skip
+    return model(nodes, {k: np.asarray(v) for k, v in constants.items()}, {"x": ["N", 2, 4, 4]}, {"y": ["N", 3]}, 19)
+
+
 SEEDS: dict[str, Callable[[], onnx.ModelProto]] = {
-    "qdq": _qdq, "qoperator": _operators, "qonnx": _qonnx, "binary": _binary, "dynamic": _dynamic,
+    "qdq": _qdq, "qoperator": _operators, "qonnx": _qonnx, "binary": _binary, "dynamic": _dynamic, "resize": _resize,
 }  # fmt: skip
 
 

@@ -193,6 +193,7 @@ MOVES: dict[str, tuple[list[onnx.NodeProto], list[int], dict[str, Any]]] = {
     "gather": ([node("Gather", "a i", "b", axis=1)], [4, 9, 8], {"i": ints(5, 0, 0, 2)}),
     "depth": ([node("Slice", "a o f c", "c1"), node("DepthToSpace", "c1", "b", blocksize=2)], [1, 18, 16],
               {"o": ints(0), "f": ints(4), "c": ints(1)}),
+    "nearest": ([node("Resize", "a - sc", "b", mode="nearest")], [6, 16, 12], {"sc": np.array([1, 1, 1.8, 1.5], F)}),
     "flat": ([node("Flatten", "a", "c"), node("Slice", "c o f u", "b")], [100], {"o": ints(7), "f": ints(107), "u": ints(1)}),
     "relu": ([node("Relu", "a", "c"), node("Transpose", "c", "b", perm=[0, 3, 1, 2])], [8, 6, 9], {}),
 }  # fmt: skip

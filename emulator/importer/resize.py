@@ -1,0 +1,60 @@
+"""Resize and Upsample, of whatever opset: as one Resize of the axes behind the batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from emulator import floatops
+from emulator.importer.codes import lower_move
+from emulator.importer.draft import Draft
+from emulator.importer.floats import lower_float
+from emulator.importer.symbols import Constant, Node, Symbol
+from memmodels.errors import ModelError
+
+
+def lower_resize(draft: Draft, node: Node) -> Symbol:
+    """The nearest element is moved as a code; what is interpolated is float. The batch stays as it is, whatever `sizes` says."""
+    plain = _without_batch(draft, node)
+    _try(draft, plain)
+    nearest = floatops.text(plain.attributes, "mode", "nearest") == "nearest"
+    return lower_move(draft, plain) if nearest and not _crops(plain) else lower_float(draft, plain)
+
+
+def _try(draft: Draft, node: Node) -> None:
+    """Run it on one image of zeros: ModelError if scales or sizes make no sense."""
+    source, *rest = (draft.symbols.get(name) for name in node.inputs)
+    if isinstance(source, Constant | None) or not all(part is None or isinstance(part, Constant) for part in rest):
+        return
+    operands = [part.array if isinstance(part, Constant) else None for part in rest]
+    try:
+        floatops.apply(node.op_type, node.opset, node.attributes, [np.zeros((1, *source.shape), np.float32), *operands])
+    except (ValueError, IndexError, TypeError, KeyError, MemoryError) as e:
+        raise ModelError(f"Importing {node}", f"its inputs do not fit ({e})", "Export the model again") from None
+
+
+def _crops(node: Node) -> bool:
+    """Whether what lies outside the input has a value of its own, and the input a region of interest."""
+    return floatops.text(node.attributes, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
+
+
+def _without_batch(draft: Draft, node: Node) -> Node:
+    """The node in opset 18's way, with all axes but the first named; as it is where that would be another one."""
+    attributes, old = dict(node.attributes), node.op_type == "Upsample" or node.opset < 11
+    place = 1 if old else 3 if node.input(3) else 2
+    source, symbol = draft.symbols.get(node.inputs[0]), draft.symbols.get(node.input(place))
+    if "scales" in attributes:
+        symbol = Constant(np.asarray(attributes.pop("scales"), np.float32), "")
+    if source is None or isinstance(source, Constant) or not isinstance(symbol, Constant) or "axes" in attributes or _crops(node):
+        return node
+    given = symbol.array
+    if given.size != len(source.shape) + 1 or (place != 3 and given[0] != 1):
+        return node
+    if old:
+        attributes |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "simple"}
+    name = draft.free(f"{node.outputs[0]}.{'sizes' if place == 3 else 'scales'}")
+    draft.symbols[name] = Constant(given[1:], symbol.origin)
+    inputs = (node.inputs[0], "", "", name) if place == 3 else (node.inputs[0], "", name)
+    attributes["axes"] = list(range(1, given.size))
+    return replace(node, op_type="Resize", opset=max(node.opset, 18), inputs=inputs, attributes=attributes)
