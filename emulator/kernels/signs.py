@@ -10,6 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from emulator.kernels.chains import FEW, chain_rows, chained_block, chained_rows, is_chained, new_chains, words_of
 from emulator.kernels.forms import LANES
 from emulator.kernels.redraw import redraw, take_back
 from emulator.kernels.rows import CHUNK, new_sums, row_addresses, stretches
@@ -37,26 +38,35 @@ def _walk(x, weights, frame, geometry, pooled, limits, first, last, out):  # typ
     """Pixels first..last of `out` (counted over images, rows, columns)."""
     starts, length = stretches(x, weights, geometry, 1)
     taps = POOL if pooled else 1
-    tall, step, wide = tile_rows(weights, pooled), out.shape[3] * out.itemsize, limits.strides[0]
-    windows, places, results = np.empty((3, CHUNK + tall), dtype=np.int64)
+    chained = is_chained(weights) and (pooled or last - first >= FEW)
+    tall = 1 if is_chained(weights) and not chained else tile_rows(weights, pooled)
+    rows = chained_rows(weights, (last - first) * taps) if chained else CHUNK
+    step, wide = out.shape[3] * out.itemsize, limits.strides[0]
+    windows, places, results = np.empty((3, rows + tall), dtype=np.int64)
+    offsets = words_of(weights, starts, length)
+    chains, chain = new_chains(weights, windows.size if chained else 0)
     at_starts, at_windows, at_results, at_places = starts.ctypes.data, windows.ctypes.data, results.ctypes.data, places.ctypes.data
     at_limits, at_out = limits.ctypes.data, out.ctypes.data
-    for chunk in range(first, last, CHUNK // taps):
-        end = min(chunk + CHUNK // taps, last)
+    for chunk in range(first, last, rows // taps):
+        end = min(chunk + rows // taps, last)
         row_addresses(x, frame.rows, chunk * taps, end * taps, taps, windows, places)
+        if chained:
+            chain_rows(windows, offsets, chains)
         for r in range(places.size):
             places[r] = at_limits + places[r] * wide
             results[r] = at_out + min(chunk + r, end - 1) * step
         for block in range(weights.values.shape[0]):
-            here = weights.values.ctypes.data + block * weights.values.strides[0]
+            here, words = np.int64(weights.values.ctypes.data) + block * weights.values.strides[0], length
+            if chained:
+                here, words = chained_block(weights, block, chain), chain.shape[0]
             for row in range(0, (end - chunk) * taps, tall):
                 p, q, s = at_windows + row * 8, at_places + row * 8, at_results + row // taps * 8
                 if pooled:
-                    pooled_sign_tile(weights, p, here, at_starts, starts.size, length, q, s)
-                elif chunk + row + 1 == end:
-                    sign_row(weights, p, here, at_starts, starts.size, length, q, s)
+                    pooled_sign_tile(weights, p, here, at_starts, starts.size, words, q, s)
+                elif tall == 1 or (not chained and chunk + row + 1 == end):
+                    sign_row(weights, p, here, at_starts, starts.size, words, q, s)
                 else:
-                    sign_tile(weights, p, here, at_starts, starts.size, length, q, s)
+                    sign_tile(weights, p, here, at_starts, starts.size, words, q, s)
             places += LANES * limits.itemsize
             results += LANES // 8
 

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 from numba.extending import overload
 
+from emulator.kernels.chains import FEW, chain_rows, chained_block, chained_rows, is_chained, new_chains, words_of
 from emulator.kernels.forms import LANES, Bits
 from emulator.kernels.redraw import redraw, take_back
 from emulator.kernels.rows import CHUNK, bytes_met, is_depthwise, row_addresses, stretches
@@ -107,15 +108,22 @@ def _walk(x, weights, groups, frame, geometry, offsets, rounding, affine, first,
     writes to a spare place.
     """
     starts, length = stretches(x, weights, geometry, groups)
-    tall, step, blocks = tile_rows(weights, False), out.shape[3] * out.itemsize, weights.values.shape[0] // groups
-    windows, bases, whole, spares = np.empty((4, CHUNK + tall), dtype=np.int64)
-    spare, outputs, flat = np.empty((CHUNK + tall, LANES), out.dtype), out.shape[3] // groups, out.reshape(-1, out.shape[3])
+    chained = is_chained(weights) and last - first >= FEW
+    tall = 1 if is_chained(weights) and not chained else tile_rows(weights, False)
+    rows = chained_rows(weights, last - first) if chained else CHUNK
+    step, blocks = out.shape[3] * out.itemsize, weights.values.shape[0] // groups
+    windows, bases, whole, spares = np.empty((4, rows + tall), dtype=np.int64)
+    within = words_of(weights, starts, length)
+    chains, chain = new_chains(weights, windows.size if chained else 0)
+    spare, outputs, flat = np.empty((windows.size, LANES), out.dtype), out.shape[3] // groups, out.reshape(-1, out.shape[3])
     inputs = x.shape[3] // groups * x.itemsize
     for r in range(spares.size):
         spares[r] = spare.ctypes.data + r * LANES * spare.itemsize
-    for chunk in range(first, last, CHUNK):
-        end = min(chunk + CHUNK, last)
+    for chunk in range(first, last, rows):
+        end = min(chunk + rows, last)
         row_addresses(x, frame.rows, chunk, end, 1, windows, bases)
+        if chained:
+            chain_rows(windows, within, chains)
         for r in range(bases.size):
             bases[r] = np.int64(offsets.ctypes.data) + bases[r] * offsets.strides[0]
             whole[r] = np.int64(out.ctypes.data) + min(chunk + r, end - 1) * step
@@ -130,15 +138,17 @@ def _walk(x, weights, groups, frame, geometry, offsets, rounding, affine, first,
             ordered = groups == 1 and row_by_row(weights)
             beside = width < LANES and not (ordered and (flat.shape[0] - end) * out.shape[3] >= LANES)
             outs = spares if beside else whole
-            here = weights.values.ctypes.data + block * weights.values.strides[0]
+            here, words = np.int64(weights.values.ctypes.data) + block * weights.values.strides[0], length
+            if chained:
+                here, words = chained_block(weights, block, chain), chain.shape[0]
             own = rounding.ctypes.data + block * rounding.strides[0]
             at_windows, at_bases, at_outs, at_starts = windows.ctypes.data, bases.ctypes.data, outs.ctypes.data, starts.ctypes.data
             for r in range(0, (end - chunk) * 8, tall * 8):
                 w, b, o = at_windows + r, at_bases + r, at_outs + r
-                if chunk + r // 8 + 1 == end:
-                    value_row(weights, out, w, here, at_starts, starts.size, length, b, own, affine, o)
+                if tall == 1 or (not chained and chunk + r // 8 + 1 == end):
+                    value_row(weights, out, w, here, at_starts, starts.size, words, b, own, affine, o)
                 else:
-                    value_tile(weights, out, w, here, at_starts, starts.size, length, b, own, affine, o)
+                    value_tile(weights, out, w, here, at_starts, starts.size, words, b, own, affine, o)
             if beside:
                 for r in range(end - chunk):
                     for lane in range(width):

@@ -3,7 +3,7 @@
 Compilers do not keep such a block of accumulators in vector registers, so its LLVM IR is written out here, once, for every form of
 weights. One word of activations, broadcast, meets one word of weights in each lane of a vector:
 
-    Bits      sum += popcount(x ^ w)                      64 signs to a word; the sum counts mismatches
+    Bits      sum += popcount(x ^ w)                      64 signs to a word; the sum counts mismatches; rows together: `chains.py`
     Bytes     sum += x0 w0 + x1 w1 + x2 w2 + x3 w3        unsigned bytes times signed bytes
     Nibbles   the same, two weights to a byte             each vector of weights meets two words of activations
     Crumbs    the same, four weights to a byte            … and here four
@@ -50,10 +50,15 @@ POOL = 4
 """Rows whose signs a pooled tile joins: a pool of 2 x 2."""
 
 
-def shape_of(form: type, pooled: bool = False) -> tuple[int, int, int]:
-    """Rows of a tile, vectors beside one another, lanes of a vector: rows x vectors accumulators fit into the registers."""
+def shape_of(form: type, pooled: bool = False, lone: bool = False) -> tuple[int, int, int]:
+    """Rows of a tile, vectors beside one another, lanes of a vector: rows x vectors accumulators fit into the registers.
+
+    Chains of signs have two vectors for each sum.
+    """
+    if lone:
+        return 1, *((4, 8) if form is Bits and POPCOUNT else shape_of(form)[1:])
     if form is Bits:
-        return (4 if pooled else 6, 4, 8) if POPCOUNT else (4, 1, 8)
+        return (4, 1 if pooled else 2, 8) if POPCOUNT else (4 if pooled else 2, 1, 8)
     if form is Taps:
         return (2 if WIDE else 1, 4, 8)
     return (8, 2, 16) if WIDE else (4, 1, 8)
@@ -90,8 +95,7 @@ def _make_value_tile(lone: bool) -> Any:
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             bases, rounding, affine, outs = args[7:]
-            shape = (1, *shape_of(form)[1:]) if lone else shape_of(form)
-            for sums, first in _passes(builder, args[2:7], form, shape):
+            for sums, first in _passes(builder, args[2:7], form, shape_of(form, lone=lone)):
                 values = with_bases(builder, bases, sums, first, form is Bits)
                 if summed:
                     store_sums(builder, outs, values, first)
@@ -111,8 +115,7 @@ def _make_sign_tile(lone: bool, pooled: bool = False) -> Any:
         form = weights.instance_class
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            shape = (1, *shape_of(form)[1:]) if lone else shape_of(form, pooled)
-            for sums, first in _passes(builder, args[1:6], form, shape):
+            for sums, first in _passes(builder, args[1:6], form, shape_of(form, pooled, lone)):
                 store_signs(builder, args[6], args[7], sums, first, form is Bits, POOL if pooled else 1)
             return ir.Constant(I64, 0)
 
@@ -129,7 +132,10 @@ def _passes(builder: Any, args: Any, form: type, shape: tuple[int, int, int]) ->
         return
     assert LANES % (vectors * lanes) == 0
     for first in range(0, LANES, vectors * lanes):
-        yield _emit(builder, args, form, rows, vectors, lanes, first), first
+        if form is Bits and rows > 1:
+            yield _emit_chains(builder, args, rows, vectors, lanes, first), first
+        else:
+            yield _emit(builder, args, form, rows, vectors, lanes, first), first
 
 
 def _emit(builder: Any, args: Any, form: type, rows: int, vectors: int, lanes: int, first: int) -> list[list[Any]]:
@@ -195,6 +201,68 @@ def _emit(builder: Any, args: Any, form: type, rows: int, vectors: int, lanes: i
     return [totals[r * vectors : (r + 1) * vectors] for r in range(rows)]
 
 
+def _emit_chains(builder: Any, args: Any, rows: int, vectors: int, lanes: int, first: int) -> list[list[Any]]:
+    """One loop over pairs of words, see `chains.py`. Here `length` is the number of words, which is odd, and no stretch is read."""
+    windows, block, _, _, length = args
+    vector, word, zero = ir.VectorType(I64, lanes), LANES * 8, ir.Constant(I64, 0)
+    bases = [load(builder, windows, ir.Constant(I64, 8 * r), I64) for r in range(rows)]
+
+    def words_of(at_word: Any) -> list[Any]:
+        return [load(builder, at_word, ir.Constant(I64, v * lanes * 8), vector) for v in range(vectors)]
+
+    def signs_of(row: int, place: Any) -> Any:
+        return broadcast(builder, load(builder, bases[row], place, I64), vector)
+
+    start = builder.add(block, ir.Constant(I64, first * 8))
+    w = words_of(start)
+    before = [builder.xor(x, own) for x in (signs_of(r, zero) for r in range(rows)) for own in w]
+    pairs, entry = builder.lshr(length, ir.Constant(I64, 1)), builder.block
+    test, loop, end = (builder.append_basic_block(name) for name in ("pairs", "pair", "end"))
+    builder.branch(test)
+
+    builder.position_at_end(test)
+    pair, at_word = builder.phi(I64), builder.phi(I64)
+    last, carried = ([builder.phi(vector) for _ in before] for _ in range(2))
+    builder.cbranch(builder.icmp_signed("<", pair, pairs), loop, end)
+
+    builder.position_at_end(loop)
+    place, word_next = builder.mul(pair, ir.Constant(I64, 16)), builder.add(at_word, ir.Constant(I64, 2 * word))
+    w = [words_of(at) for at in (builder.add(at_word, ir.Constant(I64, word)), word_next)]
+    new, sums = [], []
+    for r in range(rows):
+        x = [signs_of(r, builder.add(place, ir.Constant(I64, 8 * i))) for i in (1, 2)]
+        for v in range(vectors):
+            middle, own = (builder.xor(x[i], w[i][v]) for i in range(2))
+            carry = _carry(builder, last[r * vectors + v], middle, own)
+            new.append(own)
+            sums.append(builder.add(carried[r * vectors + v], _population(builder, carry)))
+    pair_next = builder.add(pair, ir.Constant(I64, 1))
+    builder.branch(test)
+    for phi, at_entry, at_loop in [
+        (pair, zero, pair_next),
+        (at_word, start, word_next),
+        *zip(last, before, new, strict=True),
+        *((s, ir.Constant(vector, [0] * lanes), n) for s, n in zip(carried, sums, strict=True)),
+    ]:
+        phi.add_incoming(at_entry, entry)
+        phi.add_incoming(at_loop, loop)
+
+    builder.position_at_end(end)
+    totals = [builder.add(builder.add(twos, twos), _population(builder, ones)) for twos, ones in zip(carried, last, strict=True)]
+    return [totals[r * vectors : (r + 1) * vectors] for r in range(rows)]
+
+
+def _carry(builder: Any, before: Any, middle: Any, new: Any) -> Any:
+    """(middle & ~new) | (before & ~middle), which LLVM does not find to be one instruction."""
+    if WIDE and before.type.count == 8:
+        return call(builder, "llvm.x86.avx512.pternlog.q.512", before.type, before, middle, new, ir.Constant(I32, 0x74))
+    return builder.or_(builder.and_(middle, builder.not_(new)), builder.and_(before, builder.not_(middle)))
+
+
+def _population(builder: Any, x: Any) -> Any:
+    return call(builder, f"llvm.ctpop.v{x.type.count}i64", x.type, x)
+
+
 def _emit_taps(builder: Any, args: Any, rows: int) -> list[list[Any]]:
     """One loop over words: four taps of LANES channels are joined channel by channel. Here each segment is a tap."""
     windows, block, offsets, segments, _ = args
@@ -254,8 +322,7 @@ def _shuffled(builder: Any, a: Any, b: Any, mask: list[int]) -> Any:
 def _step(builder: Any, form: type, total: Any, x: Any, w: Any) -> Any:
     """One accumulation in every lane."""
     if form is Bits:
-        count = f"llvm.ctpop.v{x.type.count}i64"
-        return builder.add(total, call(builder, count, x.type, builder.xor(x, w)))
+        return builder.add(total, _population(builder, builder.xor(x, w)))
     if form is Pairs:
         return builder.add(total, _products(builder, x, w))
     if VNNI:
@@ -311,8 +378,9 @@ value_tile, value_row = (_make_value_tile(lone) for lone in (False, True))
 
 All arguments but the weights, whose type says the form, and `made`, whose type says what is made, are int64. windows: address of
 `rows` byte addresses of activations. block: address of a block of weights. offsets: address of `segments` byte offsets. length:
-words of weights in a segment. bases: address of `rows` addresses, of LANES int32 to add. outs: address of `rows` addresses to write
-to: LANES int32 where `made` is an array of int32, else LANES bytes. rounding, affine: `endings.store_codes`.
+words of weights in a segment. Where several rows are signs, windows and block are chains of `length` words, and offsets are not
+read. bases: address of `rows` addresses, of LANES int32 to add. outs: address of `rows` addresses to write to: LANES int32 where
+`made` is an array of int32, else LANES bytes. rounding, affine: `endings.store_codes`.
 """
 sign_tile, sign_row, pooled_sign_tile = _make_sign_tile(False), _make_sign_tile(True), _make_sign_tile(False, pooled=True)
 """The same ending in bits: 1 where mismatches <= limit (Bits) or the sum >= limit: a folded threshold, while sums are in registers.

@@ -188,12 +188,13 @@ def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, en
 
 
 def test_a_whole_set_of_rows_and_its_rests() -> None:
-    """Any number of output pixels: one, less than a tile, a tile and one more, more than a chunk of rows."""
-    for width in (1, 2, 3, 4, 5, 7, 8, 9, 95, 96, 97, 103, 200):
+    """Any number of output pixels: one, less than a tile, a tile and one more, more than a chunk of rows; of one word or two."""
+    for width in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 95, 96, 97, 103, 200, 255, 256, 257, 300):
         rng = np.random.default_rng(width)
         for kind, dtype, encoding in (("bits", "uint64", SIGN1), ("codes", "int8", INT8)):
-            x = rng.choice([-1, 1], (1, 5, 1, width))
-            w = StoredTensor("w", "weight", encoding, rng.choice([-1, 1], (3, 5, 1, 1)).astype(np.int32))
+            channels = 5 if width % 2 else 70
+            x = rng.choice([-1, 1], (1, channels, 1, width))
+            w = StoredTensor("w", "weight", encoding, rng.choice([-1, 1], (3, channels, 1, 1)).astype(np.int32))
             made, sums = one_convolution(x, kind, dtype, 0, w, Window((1, 1)))
             np.testing.assert_array_equal(made, sums)
 
