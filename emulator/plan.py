@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from emulator.constants import Constant, as_read, constants_of, storable
 from emulator.kernels.entries import flip_packed, flip_rows, flip_values, put
-from emulator.kernels.forms import LANES, Bits, Bytes, Crumbs, Nibbles, Order, Pairs, Taps, parts_of
+from emulator.kernels.forms import LANES, Bits, Bytes, Crumbs, Nibbles, Order, Pairs, Taps, inverted_bits, parts_of
 from emulator.network import Convolution, Encoding, Layer, Network, Storable, StoredTensor, ValueSpec
 from emulator.storage import codes_of
 from memmodels.address import Layout, Words, pack, set_bits
@@ -334,6 +334,7 @@ def _integers(tensor: StoredTensor, form: type, joined: int, groups: int) -> Ker
     offset = offset_of(tensor, groups)
     values = aligned_zeros((groups * blocks, taps // joined * words, LANES, in_word), np.int16 if form is Pairs else np.int8)
     put(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & ((1 << width) - 1))
+    values ^= inverted_bits(form)
     return KernelTensor(tensor, form, values, Order(outer, inner, False), masks_of(tensor.encoding, width), offset)
 
 

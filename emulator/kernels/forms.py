@@ -21,13 +21,16 @@ class Bytes(NamedTuple):
 
 
 class Nibbles(NamedTuple):
-    """Weights of 4 bits, two's complement: int8 [blocks][words][LANES][4]; k and k + 4 share a byte, the lower bits are k's."""
+    """Weights of 4 bits: int8 [blocks][words][LANES][4]; k and k + 4 share a byte.
+
+    The upper bits are the weight of k + 4 in two's complement, the lower ones are that of k with its sign bit inverted: w + 8.
+    """
 
     values: Any
 
 
 class Crumbs(NamedTuple):
-    """Weights of 2 bits, two's complement: int8 [blocks][words][LANES][4]; k, k + 4, k + 8 and k + 12 share a byte."""
+    """Weights of 2 bits: int8 [blocks][words][LANES][4]; k, k + 4, k + 8 and k + 12 share a byte, likewise."""
 
     values: Any
 
@@ -55,6 +58,12 @@ def parts_of(form: type) -> int:
     return 2 if form is Nibbles else 4 if form is Crumbs else 1
 
 
+def inverted_bits(form: type) -> int:
+    """The bits of a byte that are stored inverted: the sign bits of all parts but the highest."""
+    bits = 8 // parts_of(form)
+    return sum(1 << (bits * part + bits - 1) for part in range(parts_of(form) - 1))
+
+
 def word_of(form: type) -> int:
     """Bytes of a word: of weights, of activations, and of a sum."""
     return 8 if form is Bits else 4
@@ -62,6 +71,9 @@ def word_of(form: type) -> int:
 
 SCALE, BIAS, OUT_SCALE, LOW, HIGH, ZERO = range(6)
 """Rows of a block's rounding, float32 (6, LANES): see `endings.store_codes`."""
+
+ROUNDING = 6 * LANES * 4
+"""Bytes of it."""
 
 STEPS = ("mul", "add", "sub", "div", "max", "min")
 """Names of the steps of `elementwise.requantize`, see `network.Step`."""

@@ -12,10 +12,11 @@ import numpy as np
 
 from emulator.kernels.chains import FEW, chain_rows, chained_block, chained_rows, is_chained, new_chains, words_of
 from emulator.kernels.forms import LANES
+from emulator.kernels.lone import lone_signs, sign_row
 from emulator.kernels.redraw import redraw, take_back
 from emulator.kernels.rows import CHUNK, new_sums, row_addresses, stretches
 from emulator.kernels.sums import fill_offsets, is_integer, new_offsets
-from emulator.kernels.tile import POOL, pooled_sign_tile, sign_row, sign_tile, tile_rows
+from emulator.kernels.tile import POOL, pooled_sign_tile, sign_tile, tile_rows
 
 _LOW, _HIGH = -(2**31), 2**31 - 1
 
@@ -37,10 +38,13 @@ def fill_limits(weights, frame, threshold, offsets, limits):  # type: ignore[no-
 def _walk(x, weights, frame, geometry, pooled, limits, first, last, out):  # type: ignore[no-untyped-def]
     """Pixels first..last of `out` (counted over images, rows, columns)."""
     starts, length = stretches(x, weights, geometry, 1)
+    if last - first == 1 and not pooled:
+        _walk_alone(x, weights, starts, length, frame, limits, first, out)
+        return
     taps = POOL if pooled else 1
     chained = is_chained(weights) and (pooled or last - first >= FEW)
     tall = 1 if is_chained(weights) and not chained else tile_rows(weights, pooled)
-    rows = chained_rows(weights, (last - first) * taps) if chained else CHUNK
+    rows = chained_rows(weights, (last - first) * taps) if chained else min(CHUNK, max(last - first, 1) * taps)
     step, wide = out.shape[3] * out.itemsize, limits.strides[0]
     windows, places, results = np.empty((3, rows + tall), dtype=np.int64)
     offsets = words_of(weights, starts, length)
@@ -69,6 +73,14 @@ def _walk(x, weights, frame, geometry, pooled, limits, first, last, out):  # typ
                     sign_tile(weights, p, here, at_starts, starts.size, words, q, s)
             places += LANES * limits.itemsize
             results += LANES // 8
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk_alone(x, weights, starts, length, frame, limits, pixel, out):  # type: ignore[no-untyped-def]
+    """The same for one pixel."""
+    window, place = np.empty((2, 1), dtype=np.int64)
+    row_addresses(x, frame.rows, pixel, pixel + 1, 1, window, place)
+    lone_signs(weights, window[0], starts, length, limits[place[0]], out.reshape(-1, out.shape[3])[pixel])
 
 
 @numba.njit(cache=True, nogil=True)

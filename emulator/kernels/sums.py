@@ -19,27 +19,22 @@ from numba.extending import overload
 
 from emulator.kernels.chains import FEW, chain_rows, chained_block, chained_rows, is_chained, new_chains, words_of
 from emulator.kernels.forms import LANES, Bits
+from emulator.kernels.lone import lone_values
 from emulator.kernels.redraw import redraw, take_back
 from emulator.kernels.rows import CHUNK, bytes_met, is_depthwise, row_addresses, stretches
-from emulator.kernels.tile import row_by_row, tile_rows, value_row, value_tile
+from emulator.kernels.tile import row_by_row, tile_rows, value_tile
 
 
 @numba.njit(cache=True, nogil=True)
 def sums_by_tap(weights, taps):  # type: ignore[no-untyped-def]
     """The weights of every output channel summed, tap by tap: (taps, blocks * LANES). Bits: how many are +1."""
     blocks, words = weights.values.shape[0], weights.values.shape[1] // taps
-    x = np.full(max(words * bytes_met(weights), LANES), is_integer(weights), dtype=np.uint8)
-    at_x, at_base, at_sums = np.empty((3, 1), np.int64)
+    x = np.full(max(words * bytes_met(weights), LANES * blocks), is_integer(weights), dtype=np.uint8)
     zeros, segments = np.zeros(4 * words, np.int64), 4 * words if is_depthwise(weights) else 1
-    base, sums = np.zeros(LANES, np.int32), np.empty((taps, blocks * LANES), np.int32)
-    step = weights.values.strides[1]
+    base, sums = np.zeros(blocks * LANES, np.int32), np.empty((taps, blocks * LANES), np.int32)
     for tap in range(taps):
-        for block in range(blocks):
-            at_x[0], at_base[0] = x.ctypes.data, base.ctypes.data  # here, or the compiler would free them before they are read
-            at_sums[0] = sums.ctypes.data + (tap * blocks + block) * LANES * sums.itemsize
-            here = weights.values.ctypes.data + block * weights.values.strides[0] + tap * words * step
-            at, to, own = at_x.ctypes.data, at_sums.ctypes.data, at_base.ctypes.data
-            value_row(weights, sums, at, here, zeros.ctypes.data, segments, words, own, 0, 0, to)
+        here = weights.values.ctypes.data + tap * words * weights.values.strides[1]
+        lone_values(weights, x.ctypes.data, here, zeros[:segments], words, base.ctypes.data, 0, 0, sums[tap])
     return sums.astype(np.int64) // (1 if is_integer(weights) else -2)
 
 
@@ -108,10 +103,12 @@ def _walk(x, weights, groups, frame, geometry, offsets, rounding, affine, first,
     writes to a spare place.
     """
     starts, length = stretches(x, weights, geometry, groups)
+    if last - first == 1 and groups == 1:
+        _walk_alone(x, weights, starts, length, frame, offsets, rounding, affine, first, out)
+        return
     chained = is_chained(weights) and last - first >= FEW
-    tall = 1 if is_chained(weights) and not chained else tile_rows(weights, False)
-    rows = chained_rows(weights, last - first) if chained else CHUNK
-    step, blocks = out.shape[3] * out.itemsize, weights.values.shape[0] // groups
+    rows = chained_rows(weights, last - first) if chained else min(CHUNK, max(last - first, 1))
+    tall, step, blocks = tile_rows(weights, False), out.shape[3] * out.itemsize, weights.values.shape[0] // groups
     windows, bases, whole, spares = np.empty((4, rows + tall), dtype=np.int64)
     within = words_of(weights, starts, length)
     chains, chain = new_chains(weights, windows.size if chained else 0)
@@ -127,6 +124,9 @@ def _walk(x, weights, groups, frame, geometry, offsets, rounding, affine, first,
         for r in range(bases.size):
             bases[r] = np.int64(offsets.ctypes.data) + bases[r] * offsets.strides[0]
             whole[r] = np.int64(out.ctypes.data) + min(chunk + r, end - 1) * step
+        tiled = end - chunk
+        if not chained:
+            tiled -= tiled if is_chained(weights) else tiled % tall == 1
         before, at_channel = 0, 0
         for k in range(weights.values.shape[0]):
             group, inner = k // blocks, (k + blocks - 1) % blocks
@@ -143,16 +143,26 @@ def _walk(x, weights, groups, frame, geometry, offsets, rounding, affine, first,
                 here, words = chained_block(weights, block, chain), chain.shape[0]
             own = rounding.ctypes.data + block * rounding.strides[0]
             at_windows, at_bases, at_outs, at_starts = windows.ctypes.data, bases.ctypes.data, outs.ctypes.data, starts.ctypes.data
-            for r in range(0, (end - chunk) * 8, tall * 8):
+            for r in range(0, tiled * 8, tall * 8):
                 w, b, o = at_windows + r, at_bases + r, at_outs + r
-                if tall == 1 or (not chained and chunk + r // 8 + 1 == end):
-                    value_row(weights, out, w, here, at_starts, starts.size, words, b, own, affine, o)
-                else:
-                    value_tile(weights, out, w, here, at_starts, starts.size, words, b, own, affine, o)
+                value_tile(weights, out, w, here, at_starts, starts.size, words, b, own, affine, o)
             if beside:
-                for r in range(end - chunk):
+                for r in range(tiled):
                     for lane in range(width):
                         flat[chunk + r, channel + lane] = spare[r, lane]
+            for r in range(tiled, end - chunk):
+                to = flat[chunk + r, channel : channel + width]
+                lone_values(weights, windows[r], here, starts, length, bases[r], own, affine, to)
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk_alone(x, weights, starts, length, frame, offsets, rounding, affine, pixel, out):  # type: ignore[no-untyped-def]
+    """The same for one pixel."""
+    window, place = np.empty((2, 1), dtype=np.int64)
+    row_addresses(x, frame.rows, pixel, pixel + 1, 1, window, place)
+    here, at_rounding = np.int64(weights.values.ctypes.data), np.int64(rounding.ctypes.data)
+    base, to = offsets.ctypes.data + place[0] * offsets.strides[0], out.reshape(-1, out.shape[3])[pixel]
+    lone_values(weights, window[0], here, starts, length, base, at_rounding, affine, to)
 
 
 @numba.njit(cache=True, nogil=True)

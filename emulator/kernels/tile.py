@@ -20,6 +20,7 @@ instruction would end the process. Tile sizes follow the target, too, so that no
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import binding, ir
@@ -50,13 +51,11 @@ POOL = 4
 """Rows whose signs a pooled tile joins: a pool of 2 x 2."""
 
 
-def shape_of(form: type, pooled: bool = False, lone: bool = False) -> tuple[int, int, int]:
+def shape_of(form: type, pooled: bool = False) -> tuple[int, int, int]:
     """Rows of a tile, vectors beside one another, lanes of a vector: rows x vectors accumulators fit into the registers.
 
     Chains of signs have two vectors for each sum.
     """
-    if lone:
-        return 1, *((4, 8) if form is Bits and POPCOUNT else shape_of(form)[1:])
     if form is Bits:
         return (4, 1 if pooled else 2, 8) if POPCOUNT else (4 if pooled else 2, 1, 8)
     if form is Taps:
@@ -87,7 +86,9 @@ def _row_by_row(weights):  # type: ignore[no-untyped-def]
     return lambda weights: whole
 
 
-def _make_value_tile(lone: bool) -> Any:
+def make_value_tile(passes: Any) -> Any:
+    """The intrinsic `value_tile` around the loops that `passes` writes (`_passes`)."""
+
     @intrinsic  # type: ignore[untyped-decorator]
     def tile(typingctx, weights, made, windows, block, offsets, segments, length, bases, rounding, affine, outs):  # type: ignore[no-untyped-def]
         """tile(weights, made, windows, block, offsets, segments, length, bases, rounding, affine, outs): see below."""
@@ -95,7 +96,7 @@ def _make_value_tile(lone: bool) -> Any:
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             bases, rounding, affine, outs = args[7:]
-            for sums, first in _passes(builder, args[2:7], form, shape_of(form, lone=lone)):
+            for sums, first in passes(builder, args[2:7], form):
                 values = with_bases(builder, bases, sums, first, form is Bits)
                 if summed:
                     store_sums(builder, outs, values, first)
@@ -108,14 +109,16 @@ def _make_value_tile(lone: bool) -> Any:
     return tile
 
 
-def _make_sign_tile(lone: bool, pooled: bool = False) -> Any:
+def make_sign_tile(passes: Any, pooled: bool = False) -> Any:
+    """The intrinsic `sign_tile`, likewise."""
+
     @intrinsic  # type: ignore[untyped-decorator]
     def tile(typingctx, weights, windows, block, offsets, segments, length, limits, outs):  # type: ignore[no-untyped-def]
         """tile(weights, windows, block, offsets, segments, length, limits, outs): see below; writes bits."""
         form = weights.instance_class
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            for sums, first in _passes(builder, args[1:6], form, shape_of(form, pooled, lone)):
+            for sums, first in passes(builder, args[1:6], form):
                 store_signs(builder, args[6], args[7], sums, first, form is Bits, POOL if pooled else 1)
             return ir.Constant(I64, 0)
 
@@ -124,29 +127,25 @@ def _make_sign_tile(lone: bool, pooled: bool = False) -> Any:
     return tile
 
 
-def _passes(builder: Any, args: Any, form: type, shape: tuple[int, int, int]) -> Any:
+def _passes(builder: Any, args: Any, form: type, pooled: bool = False) -> Any:
     """The sums (a list per row, a vector each) of as many lanes as registers hold, and the first of these lanes."""
-    rows, vectors, lanes = shape
+    rows, vectors, lanes = shape_of(form, pooled)
     if form is Taps:
-        yield _emit_taps(builder, args, rows), 0
+        yield emit_taps(builder, args, rows), 0
         return
     assert LANES % (vectors * lanes) == 0
     for first in range(0, LANES, vectors * lanes):
-        if form is Bits and rows > 1:
+        if form is Bits:
             yield _emit_chains(builder, args, rows, vectors, lanes, first), first
         else:
             yield _emit(builder, args, form, rows, vectors, lanes, first), first
 
 
 def _emit(builder: Any, args: Any, form: type, rows: int, vectors: int, lanes: int, first: int) -> list[list[Any]]:
-    """Two nested loops (segments, vectors of a segment) around the step; accumulators are phi nodes.
-
-    A lone row has an accumulator for each part of a byte, or it would wait for its own sums.
-    """
+    """Two nested loops (segments, vectors of a segment) around the step; accumulators are phi nodes."""
     windows, block, offsets, segments, length = args
     word, parts = word_of(form), parts_of(form)
     vector = ir.VectorType(I64 if form is Bits else I32, lanes)
-    chains = parts if rows == 1 else 1
     zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
     entry = builder.block
     outer, inner, inner_end, end = (builder.append_basic_block(name) for name in ("segment", "word", "segment_end", "end"))
@@ -156,7 +155,7 @@ def _emit(builder: Any, args: Any, form: type, rows: int, vectors: int, lanes: i
 
     builder.position_at_end(outer)
     segment, at_segment = builder.phi(I64), builder.phi(I64)
-    outer_sums = [builder.phi(vector) for _ in range(rows * vectors * chains)]
+    outer_sums = [builder.phi(vector) for _ in range(rows * vectors)]
     offset = load(builder, offsets, builder.mul(segment, ir.Constant(I64, 8)), I64)
     builder.branch(inner)
 
@@ -172,8 +171,8 @@ def _emit(builder: Any, args: Any, form: type, rows: int, vectors: int, lanes: i
         for r in range(rows):
             x = broadcast(builder, load(builder, bases[r], at_part, vector.element, align=1 if word == 4 else 8), vector)
             for v in range(vectors):
-                i = (r * vectors + v) * chains + part % chains
-                new[i] = _step(builder, form, new[i], x, w[v])
+                i = r * vectors + v
+                new[i] = step(builder, form, new[i], x, w[v])
     k_next, word_next = builder.add(k, one), builder.add(at_word, ir.Constant(I64, LANES * word))
     builder.cbranch(builder.icmp_signed("<", k_next, length), inner, inner_end)
 
@@ -197,7 +196,7 @@ def _emit(builder: Any, args: Any, form: type, rows: int, vectors: int, lanes: i
         phi.add_incoming(at_inner, inner)
 
     builder.position_at_end(end)
-    totals = [_total(builder, form, new[i : i + chains]) for i in range(0, len(new), chains)]
+    totals = [_right(builder, form, total) for total in new]
     return [totals[r * vectors : (r + 1) * vectors] for r in range(rows)]
 
 
@@ -263,7 +262,7 @@ def _population(builder: Any, x: Any) -> Any:
     return call(builder, f"llvm.ctpop.v{x.type.count}i64", x.type, x)
 
 
-def _emit_taps(builder: Any, args: Any, rows: int) -> list[list[Any]]:
+def emit_taps(builder: Any, args: Any, rows: int) -> list[list[Any]]:
     """One loop over words: four taps of LANES channels are joined channel by channel. Here each segment is a tap."""
     windows, block, offsets, segments, _ = args
     vector, zero = ir.VectorType(I32, 8), ir.Constant(I64, 0)
@@ -280,7 +279,7 @@ def _emit_taps(builder: Any, args: Any, rows: int) -> list[list[Any]]:
     new = []
     for r, base in enumerate(bases):
         taps = [load(builder, base, place, ir.VectorType(I8, LANES), align=1) for place in places]
-        new += [_step(builder, Taps, sums[4 * r + v], x, w[v]) for v, x in enumerate(_joined(builder, taps))]
+        new += [step(builder, Taps, sums[4 * r + v], x, w[v]) for v, x in enumerate(_joined(builder, taps))]
     tap_next, word_next = builder.add(tap, ir.Constant(I64, 4)), builder.add(at_word, ir.Constant(I64, 4 * LANES))
     builder.cbranch(builder.icmp_signed("<", tap_next, segments), loop, end)
     empty = ir.Constant(vector, [0] * 8)
@@ -319,7 +318,7 @@ def _shuffled(builder: Any, a: Any, b: Any, mask: list[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(mask)), mask))
 
 
-def _step(builder: Any, form: type, total: Any, x: Any, w: Any) -> Any:
+def step(builder: Any, form: type, total: Any, x: Any, w: Any) -> Any:
     """One accumulation in every lane."""
     if form is Bits:
         return builder.add(total, _population(builder, builder.xor(x, w)))
@@ -341,8 +340,8 @@ def _products(builder: Any, x: Any, w: Any) -> Any:
     lanes = x.type.count // (1 if x.type.element == I32 else 2)
     pairs, sums = ir.VectorType(I16, 2 * lanes), ir.VectorType(I32, lanes)
     x, w = builder.bitcast(x, pairs), builder.bitcast(w, pairs)
-    name = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd"}[lanes]
-    if WIDE or (AVX2 and lanes == 8):
+    name = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd", 4: "llvm.x86.sse2.pmadd.wd"}[lanes]
+    if WIDE or (AVX2 and lanes <= 8):
         return call(builder, name, sums, x, w)
 
     def half(which: int) -> Any:
@@ -358,23 +357,26 @@ def _unpack(builder: Any, form: type, packed: Any, part: int) -> Any:
     parts = parts_of(form)
     if parts == 1:
         return packed
-    bits = 8 // parts
-    mask = int.from_bytes(bytes([256 - (1 << (8 - bits))] * 4), "little")
-    shift, keep = (ir.Constant(packed.type, [value] * packed.type.count) for value in (8 - bits * (part + 1), mask))
-    return builder.and_(builder.shl(packed, shift), keep)
+    bits, kind = 8 // parts, packed.type
+    upper = builder.shl(packed, ir.Constant(kind, [8 - bits * (part + 1)] * kind.count))
+    if part < parts - 1:
+        upper = builder.xor(upper, every_byte(kind, 128))
+    return builder.and_(upper, every_byte(kind, 256 - (1 << (8 - bits))))
 
 
-def _total(builder: Any, form: type, chains: list[Any]) -> Any:
-    """The sum of the chains, made right where the weights were too large (`_unpack`)."""
-    total = chains[0]
-    for other in chains[1:]:
-        total = builder.add(total, other)
+def every_byte(kind: Any, byte: int) -> Any:
+    """A vector of 32-bit words whose bytes are all the same."""
+    return ir.Constant(kind, [byte * 0x01010101] * kind.count)
+
+
+def _right(builder: Any, form: type, total: Any) -> Any:
+    """A sum made right where the weights were too large (`_unpack`)."""
     extra = 8 - 8 // parts_of(form)
     return builder.ashr(total, ir.Constant(total.type, [extra] * total.type.count)) if extra else total
 
 
-value_tile, value_row = (_make_value_tile(lone) for lone in (False, True))
-"""Rows x LANES sums plus what else belongs to them; `value_row` is a tile of one row. Bits: minus twice the mismatches, plus that.
+value_tile = make_value_tile(_passes)
+"""Rows x LANES sums plus what else belongs to them. Bits: minus twice the mismatches, plus that.
 
 All arguments but the weights, whose type says the form, and `made`, whose type says what is made, are int64. windows: address of
 `rows` byte addresses of activations. block: address of a block of weights. offsets: address of `segments` byte offsets. length:
@@ -382,7 +384,7 @@ words of weights in a segment. Where several rows are signs, windows and block a
 read. bases: address of `rows` addresses, of LANES int32 to add. outs: address of `rows` addresses to write to: LANES int32 where
 `made` is an array of int32, else LANES bytes. rounding, affine: `endings.store_codes`.
 """
-sign_tile, sign_row, pooled_sign_tile = _make_sign_tile(False), _make_sign_tile(True), _make_sign_tile(False, pooled=True)
+sign_tile, pooled_sign_tile = (make_sign_tile(partial(_passes, pooled=pooled), pooled) for pooled in (False, True))
 """The same ending in bits: 1 where mismatches <= limit (Bits) or the sum >= limit: a folded threshold, while sums are in registers.
 
 limits, outs: addresses of `rows` addresses, of LANES limits (as wide as a sum) and of LANES / 8 bytes for the bits.
