@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -12,7 +13,6 @@ import numpy.typing as npt
 
 from emulator import network as nw
 from emulator.bits import unpack_channels
-from emulator.constants import names_of
 from emulator.kernels import entries
 from emulator.kernels.forms import LANES, Bits, Frame, Pairs, Taps, parts_of, word_of
 from emulator.plan import KernelTensor, Parameters, joined_taps
@@ -40,8 +40,7 @@ def centred(x: Array, spec: nw.ValueSpec) -> Array:
     return wide.astype(np.int16)
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
+class Reading(NamedTuple):
     """A layer's input as its kernel reads it: with its border, `centre` standing for 0; its part of a sum counts `factor` times."""
 
     x: Array
@@ -61,9 +60,22 @@ class Joined:
     window: nw.Window
     out: tuple[int, int]
 
+    @property
+    def pools(self) -> bool:
+        """Whether it is a pool at all."""
+        return self.out != (0, 0)
+
 
 UNPOOLED = Joined(nw.Window((1, 1)), (0, 0))
 """No pool: all pixels one by one."""
+
+
+class _Around(NamedTuple):
+    """What stands around a layer's integers, and the window as its kernel sees it. ready: codes can be read where they lie."""
+
+    window: nw.Window
+    frame: Frame
+    ready: bool
 
 
 def kernel_tensor(layer: nw.Convolution, parameters: Parameters) -> KernelTensor:
@@ -89,34 +101,18 @@ def constants_of(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, 
 def readings(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Joined = UNPOOLED) -> list[Reading]:
     """One reading, or the lower and the upper bytes of activations that do not fit into one; rows in the order of a pool."""
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
-    which = "frame" if joined == UNPOOLED else "pooled frame"
-    window, frame = parameters.derive(layer, which, _around(layer, parameters), lambda: _frame(layer, parameters, joined))
+    which = "pooled around" if joined.pools else "around"
+    window, frame, ready = parameters.derive(layer, which, lambda: _around(layer, parameters, joined), weight=False)
     if kernel.form is Bits:
         return [Reading(with_border(_flattened(x, spec, frame.inputs) if kernel.flat else x, window), window, frame)]
     if kernel.form is Pairs:
         return [Reading(with_border(centred(x, spec), window), window, frame)]
-    if _is_ready(layer, kernel, x, spec):
-        return [Reading(x, window, frame._replace(centre=spec.zero_point))]
+    if ready and x.flags.c_contiguous:
+        return [Reading(x, window, frame)]
     return _byte_readings(x, spec, window, frame)
 
 
-def _around(layer: nw.Convolution, parameters: Parameters) -> list[str]:
-    """The tensors that a layer reads besides its weights."""
-    return [name for name in names_of(layer, parameters.plan.constants) if name != layer.weight]
-
-
-def _is_ready(layer: nw.Convolution, kernel: KernelTensor, x: Array, spec: nw.ValueSpec) -> bool:
-    """Whether a kernel can read codes where they lie: unsigned bytes without a border, stretches of whole words of weights."""
-    if x.dtype != np.uint8 or any(layer.window.pads) or not (x.flags.c_contiguous and 0 <= spec.zero_point <= 255):
-        return False
-    if kernel.form is Taps:
-        return spec.channels % LANES == 0
-    assert kernel.form is not None
-    return joined_taps(layer) * spec.channels // layer.groups % (word_of(kernel.form) * parts_of(kernel.form)) == 0
-
-
-def _frame(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> tuple[nw.Window, Frame]:
-    """What stands around a layer's integers, and the window as its kernel sees it."""
+def _around(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> _Around:
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
     zero_points, bias = constants_of(layer, parameters)
     window, size, inputs = layer.window, spec.height_width, spec.channels // layer.groups
@@ -124,7 +120,18 @@ def _frame(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> tup
         window, size, inputs = nw.Window((1, 1)), (1, 1), spec.channels * size[0] * size[1]
     pixel = -(-inputs // 64) * 8 if kernel.form is Bits else spec.channels * (2 if kernel.form is Pairs else 1)
     places, rows = rows_of(window, size, pixel, joined, one_place=kernel.form is not Bits)
-    return window, Frame(inputs, places, rows, 0, zero_points, bias)
+    ready = _is_ready(layer, kernel, spec)
+    return _Around(window, Frame(inputs, places, rows, spec.zero_point if ready else 0, zero_points, bias), ready)
+
+
+def _is_ready(layer: nw.Convolution, kernel: KernelTensor, spec: nw.ValueSpec) -> bool:
+    """Whether a kernel can read codes where they lie: unsigned bytes without a border, stretches of whole words of weights."""
+    if kernel.form is Bits or spec.dtype != "uint8" or any(layer.window.pads) or not 0 <= spec.zero_point <= 255:
+        return False
+    if kernel.form is Taps:
+        return spec.channels % LANES == 0
+    assert kernel.form is not None
+    return joined_taps(layer) * spec.channels // layer.groups % (word_of(kernel.form) * parts_of(kernel.form)) == 0
 
 
 def _byte_readings(x: Array, spec: nw.ValueSpec, window: nw.Window, frame: Frame) -> list[Reading]:
@@ -215,29 +222,36 @@ UNROUNDED = Rounding(np.zeros((0, 6, LANES), dtype=np.float32), 0)
 
 def convolve(layer: nw.Convolution, x: Array, parameters: Parameters, out: Array) -> None:
     """The layer's int32 sums (n, H, W, O)."""
-    for i, own in enumerate(readings(layer, x, parameters)):
-        to = np.empty_like(out) if i else out
-        convolve_reading(layer, own, i, parameters, UNROUNDED, to)
-        if i:
+    for part, own in enumerate(readings(layer, x, parameters)):
+        to = np.empty_like(out) if part else out
+        kernel_of(layer, own, f"sums {part}", parameters, lambda: UNROUNDED)(own.x, to)
+        if part:
             out += to * np.int32(own.factor)
 
 
-def convolve_reading(
-    layer: nw.Convolution, own: Reading, part: int, parameters: Parameters, rounding: Rounding, out: Array
-) -> None:
-    """One reading's int32 sums (n, H, W, O), or the bytes that they are rounded to."""
-    weights = weights_of(layer, parameters)
-    offsets = offsets_of(layer, own, part, weights, parameters)
-    entries.convolution(own.x, weights, layer.groups, own.frame, offsets, own.geometry, *rounding, out)
+def kernel_of(
+    layer: nw.Convolution, own: Reading, what: str, parameters: Parameters, rounding: Callable[[], Rounding]
+) -> Callable[[Array, Array], int]:
+    """What makes a reading's int32 sums (n, H, W, O), or the bytes that they are rounded to: called with `own.x` and room for them.
+
+    what: a name for it. It is put together once for the parameters as they are.
+    """
+    frame = own.frame
+
+    def make() -> Callable[[Array, Array], int]:
+        weights = weights_of(layer, parameters)
+        offsets = offsets_of(layer, frame, what, weights, parameters)
+        return entries.convolution.bind(weights, layer.groups, frame, offsets, own.geometry, *rounding())
+
+    return parameters.derive(layer, f"{what} {frame.centre}", make)
 
 
-def offsets_of(layer: nw.Convolution, own: Reading, part: int, weights: Any, parameters: Parameters) -> Array:
+def offsets_of(layer: nw.Convolution, frame: Frame, what: str, weights: Any, parameters: Parameters) -> Array:
     """`sums.fill_offsets`, worked out once for the parameters as they are."""
-    key, reads = f"offsets {part} {own.frame.centre}", (layer.weight, *_around(layer, parameters))
 
     def make() -> Array:
-        made = np.empty((len(own.frame.places), len(weights.values) * LANES), dtype=np.int32)
-        entries.fill_offsets(weights, layer.groups, own.frame, made)
+        made = np.empty((len(frame.places), len(weights.values) * LANES), dtype=np.int32)
+        entries.fill_offsets(weights, layer.groups, frame, made)
         return made
 
-    return parameters.derive(layer, key, reads, make)
+    return parameters.derive(layer, f"offsets {what} {frame.centre}", make)

@@ -5,7 +5,7 @@ A threshold commutes with a maximum: max(acc) >= t where any acc >= t. So bits a
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -155,21 +155,19 @@ def parts_of(step: Layer) -> tuple[Layer, ...]:
 
 def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array | None:
     """The step's output bits for a chunk of images; None if its threshold is on a sum of two readings' sums."""
-    joined = step.joined
-    layer, own = step.convolution, readings(step.convolution, x, parameters, joined)
+    layer, joined = step.convolution, step.joined
+    own = readings(layer, x, parameters, joined)
     if len(own) > 1:
         return None
-    out = empty_signs(parameters.plan.network, step, joined, len(x))
-    weights, frame = weights_of(layer, parameters), own[0].frame
+    frame, out = own[0].frame, empty_signs(parameters.plan.network, step, joined, len(x))
 
-    def make() -> Array:
-        shape = len(frame.places), len(weights.values) * LANES
+    def make() -> Callable[[Array, Array], int]:
+        weights, shape = weights_of(layer, parameters), (len(frame.places), len(parameters.values[layer.weight]) * LANES)
         limits = np.empty(shape, np.int64 if isinstance(weights, Bits) else np.int32)
         entries.fill_limits(weights, frame, parameters.values[step.threshold], np.empty(shape, np.int32), limits)
-        return limits
+        return entries.signs.bind(weights, frame, limits, own[0].geometry, joined.pools)
 
-    limits = parameters.derive(step, "limits", (step.weight, step.threshold), make)
-    entries.signs(own[0].x, weights, frame, limits, own[0].geometry, joined != UNPOOLED, out)
+    parameters.derive(step, f"signs {frame.centre}", make)(own[0].x, out)
     return finish(step, joined, out, parameters)
 
 
@@ -191,13 +189,13 @@ def conv_size(network: Network, step: SignConvolution) -> tuple[int, int]:
 
 def empty_signs(network: Network, step: SignConvolution, joined: Joined, images: int) -> Array:
     """Room for the bits as the tile leaves them."""
-    height, width = conv_size(network, step) if joined == UNPOOLED else network.values[step.output].height_width
+    height, width = conv_size(network, step) if step.pool and not joined.pools else network.values[step.output].height_width
     return np.zeros((images, height, width, -(-network.values[step.output].channels // 64)), dtype=np.uint64)
 
 
 def finish(step: SignConvolution, joined: Joined, bits: Array, parameters: Parameters) -> Array:
     """Pool by OR, if that is still to be done, and invert."""
-    if step.pool and joined == UNPOOLED:
+    if step.pool and not joined.pools:
         pooled = empty_output(parameters.plan.network.values[step.output], len(bits))
         entries.or_pool(bits, geometry_of(step.pool.window), pooled)
         bits = pooled

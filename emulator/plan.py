@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from emulator.constants import Constant, as_read, constants_of, storable
+from emulator.constants import Constant, as_read, constants_of, names_of, storable
 from emulator.kernels.entries import flip_packed, flip_rows, flip_values, put
 from emulator.kernels.forms import LANES, Bits, Bytes, Crumbs, Nibbles, Order, Pairs, Taps, inverted_bits, parts_of
 from emulator.network import Convolution, Encoding, Layer, Network, Storable, StoredTensor, ValueSpec
@@ -137,13 +137,14 @@ class Parameters:
             self.dropped.clear()
             self.derived.clear()
 
-    def derive(self, layer: Layer, what: str, reads: Collection[str], make: Callable[[], T]) -> T:
-        """What `make` works out for a layer, kept until one of the tensors changes that it `reads`."""
+    def derive(self, layer: Layer, what: str, make: Callable[[], T], weight: bool = True) -> T:
+        """What `make` works out for a layer, kept until a tensor changes that the layer reads. weight: its weights count, too."""
         key = layer.name, what
         if key not in self.derived:
             self.derived[key] = make()
-            for name in reads:
-                self._readers.setdefault(name, set()).add(key)
+            for name in names_of(layer, self.plan.constants):
+                if weight or name != getattr(layer, "weight", None):
+                    self._readers.setdefault(name, set()).add(key)
         made: T = self.derived[key]
         return made
 
@@ -194,7 +195,7 @@ class Parameters:
             tensor = replace(kernel.tensor, values=signs.reshape(kernel.tensor.values.shape))
             return _integers(tensor, Bytes, joined_taps(layer), 1)
 
-        return self.derive(layer, "ternary", (layer.weight,), make)
+        return self.derive(layer, "ternary", make)
 
     def as_read(self, layer: Layer) -> tuple[Layer, Parameters]:
         """The layer, and the parameters that it sees, with those of its constants that live in a memory as they are now."""

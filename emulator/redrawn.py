@@ -233,7 +233,7 @@ def _redrawn_signs(
     draws = _draws(deployment, stored)
     parameters.own(layer.weight)
     signs.signs_redrawn(
-        own.x, weights_of(layer, parameters), own.frame, threshold, own.geometry, joined != UNPOOLED, out,
+        own.x, weights_of(layer, parameters), own.frame, threshold, own.geometry, joined.pools, out,
         parameters.plan.tensors[layer.weight].order, draws.samplers, draws.masks, draws.flips, deployment.trial, draws.writes,
         first, draws.per_pixel, draws.counts,
     )  # fmt: skip

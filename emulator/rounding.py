@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from emulator.convolution import Array, Rounding, convolve_reading, readings
+from emulator.convolution import Array, Rounding, kernel_of, readings
 from emulator.kernels.forms import BIAS, HIGH, LANES, LOW, OUT_SCALE, SCALE, ZERO, Taps
 from emulator.network import AffineRequantize, Convolution, Layer, Network, Requantize
 from emulator.plan import Parameters, offset_of
@@ -37,7 +37,7 @@ def rounding_of(layer: Convolution, following: Requantization, parameters: Param
     """The constants of a requantization, as the kernel of the convolution before it reads them; worked out once."""
     apart = 1 if parameters.plan.tensors[layer.weight].form is Taps else layer.groups
     outputs = len(parameters.tensors[layer.weight].values)
-    return parameters.derive(following, "rounding", (), lambda: _rounding(following, outputs, apart))
+    return parameters.derive(following, "rounding", lambda: _rounding(following, outputs, apart))
 
 
 def _rounding(layer: Requantization, outputs: int, groups: int) -> Rounding:
@@ -62,5 +62,5 @@ def rounded(layer: Convolution, following: Requantization, x: Array, parameters:
         return None
     spec = parameters.specs[following.output]
     out = np.empty((len(x), *spec.height_width, spec.channels), dtype=spec.dtype)
-    convolve_reading(layer, own[0], 0, parameters, rounding_of(layer, following, parameters), out)
+    kernel_of(layer, own[0], "codes", parameters, lambda: rounding_of(layer, following, parameters))(own[0].x, out)
     return out

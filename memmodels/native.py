@@ -56,12 +56,21 @@ class Kernel:
         kinds: list[object] = []
         words = [0, 0]  # room for the result and for what numba says of an exception
         _flatten(arguments, kinds, words)
-        key = tuple(kinds)
-        if key not in self._entries:
-            self._open(key, arguments)
-        entry = self._entries[key]
+        entry = self._entry(tuple(kinds), arguments)
         if entry is None:
             return int(self.function(*arguments) or 0)
+        return self._run(entry, words)
+
+    def bind(self, *last: Any) -> Bound:
+        """The kernel with its last arguments given."""
+        return Bound(self, last)
+
+    def _entry(self, key: tuple[object, ...], arguments: tuple[Any, ...]) -> Entry | None:
+        if key not in self._entries:
+            self._open(key, arguments)
+        return self._entries[key]
+
+    def _run(self, entry: Entry, words: list[int]) -> int:
         room = array("q", words)
         address = room.buffer_info()[0]
         if entry(address, address + 8, address + 16):
@@ -87,6 +96,29 @@ class Kernel:
                 if code is not None:
                     _keep(file, code)
             self._entries[key] = None if code is None else _load(file, code)
+
+
+class Bound:
+    """A kernel whose last arguments are given once for many calls; arrays among them are kept, and read as they are in each call."""
+
+    def __init__(self, kernel: Kernel, last: tuple[Any, ...]) -> None:
+        self._kernel, self._last = kernel, last
+        self._kinds: list[object] = []
+        self._words: list[int] = []
+        _flatten(last, self._kinds, self._words)
+        self._entries: dict[tuple[object, ...], Entry | None] = {}
+
+    def __call__(self, *first: Any) -> int:
+        kinds: list[object] = []
+        words = [0, 0]
+        _flatten(first, kinds, words)
+        key = tuple(kinds)
+        if key not in self._entries:
+            self._entries[key] = self._kernel._entry((*kinds, *self._kinds), (*first, *self._last))
+        entry = self._entries[key]
+        if entry is None:
+            return int(self._kernel.function(*first, *self._last) or 0)
+        return self._kernel._run(entry, words + self._words)
 
 
 def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) -> None:

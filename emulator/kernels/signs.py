@@ -93,7 +93,7 @@ def limits(weights, frame, threshold):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def signs(x, weights, frame, limits, geometry, pooled, out):  # type: ignore[no-untyped-def]
+def signs(x, out, weights, frame, limits, geometry, pooled):  # type: ignore[no-untyped-def]
     """Bits of acc >= threshold: x (n, h, w, C) with its border -> out uint64 (n, oh, ow, ceil(O/64)).
 
     weights: one of `tile.FORMS`. Their sums stay within int32, and they have neither zero points nor a bias.

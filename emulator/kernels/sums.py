@@ -191,7 +191,7 @@ def offsets(weights, groups, frame):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def convolution(x, weights, groups, frame, offsets, geometry, rounding, affine, out):  # type: ignore[no-untyped-def]
+def convolution(x, out, weights, groups, frame, offsets, geometry, rounding, affine):  # type: ignore[no-untyped-def]
     """acc = sum of products + bias: x (n, h, w, C) with its border -> out (n, oh, ow, O), int32, or bytes to round to.
 
     weights: one of `tile.FORMS`, group behind group. offsets: for the weights as they are.
