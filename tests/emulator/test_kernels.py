@@ -36,7 +36,7 @@ from emulator.network import (
 from emulator.storage import codes_of, layout_of, values_of
 from memmodels.address import pack
 from tests.emulator.reference import LAYERS, evaluate, windows
-from tests.emulator.small import INT2, INT4, INT8, INT32, UINT8, Draft, with_flips
+from tests.emulator.small import INT2, INT4, INT8, INT32, UINT8, Draft, pixels, with_flips
 
 SEEDS = st.integers(0, 2**32 - 1)
 EVEN = settings(max_examples=60)
@@ -185,6 +185,30 @@ def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, en
     plan = compile_plan(network)
     np.testing.assert_array_equal(infer(plan, {"x": images})[network.outputs[0]], expected)
     np.testing.assert_array_equal(infer(plan, {"x": images}, probe=[acc])[network.outputs[0]], expected)  # one after the other
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(1, 150), st.integers(1, 70), st.sampled_from([SIGN1, INT2, INT4, INT8]), st.sampled_from(["uint8", "int8"]), SEEDS
+)
+def test_an_image_alone(channels: int, outputs: int, encoding: Encoding, dtype: str, seed: int) -> None:
+    """Sums, codes and signs of a dense layer for one image: words of weights in part, extreme weights, then with flipped bits."""
+    d = Draft(np.random.default_rng(seed))
+    x = d.input("x", (channels,), dtype, zero_point=3)
+    weights = d.rng.choice([encoding.low, encoding.high], (outputs, channels, 1, 1))
+    ends = [d.dense(x, outputs, encoding) for _ in range(3)]
+    for layer in d.layers:
+        d.tensors[layer.weight].values[...] = np.where(weights == 0, -1, weights)  # type: ignore[attr-defined]
+    network = d.network(ends[0], d.dequantize(d.requantize(ends[1], 0.02)), d.threshold(ends[2], 500))
+    images, plan = pixels(network, 1, seed), compile_plan(network)
+    flips = d.rng.integers(0, 1 << 63, -(-outputs * channels * encoding.bits // 64)).astype(np.uint64)
+    flips[-1] &= np.uint64((1 << ((outputs * channels * encoding.bits - 1) % 64 + 1)) - 1)
+    for _ in range(2):
+        made, expected = infer(plan, images), evaluate(network, images)
+        for name in network.outputs:
+            np.testing.assert_array_equal(made[name], expected[name])
+        tensors = {n: t if t.role != "weight" else with_flips(t, tuple(range(encoding.bits)), flips) for n, t in d.tensors.items()}
+        network, plan = replace(network, tensors=tensors), compile_plan(replace(network, tensors=tensors))
 
 
 def test_a_whole_set_of_rows_and_its_rests() -> None:

@@ -49,6 +49,18 @@ def test_numbers_come_back_and_strides_are_kept(strided: bool, monkeypatch: pyte
     np.testing.assert_array_equal(out, x.astype(np.int64))
 
 
+def test_last_arguments_may_be_given_once() -> None:
+    """An array among them is read as it is at each call; first arguments of another type find other machine code."""
+    x = np.arange(6.0)
+    out = np.zeros(6, np.int8)
+    bound = integers().bind(0, 127, out)
+    for factor in (1, 2):
+        assert bound(x * factor) == 0
+        np.testing.assert_array_equal(out, np.arange(6) * factor)
+    assert bound((x * 20).astype(np.float32)) == 0
+    np.testing.assert_array_equal(out, np.arange(6) * 20)
+
+
 def test_other_arguments_are_refused_before_anything_is_called() -> None:
     with pytest.raises(TypeError, match="takes no str"):
         flatten(np.zeros((1, 1, 1, 1), np.uint64), "64", np.zeros((1, 1, 1, 1), np.uint64))
