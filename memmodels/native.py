@@ -99,7 +99,7 @@ class Kernel:
 
 
 class Bound:
-    """A kernel whose last arguments are given once for many calls; arrays among them are kept, and read as they are in each call."""
+    """A kernel whose last arguments are given once for many calls; arrays among them are kept, and read as they are then."""
 
     def __init__(self, kernel: Kernel, last: tuple[Any, ...]) -> None:
         self._kernel, self._last = kernel, last
