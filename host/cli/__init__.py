@@ -6,29 +6,33 @@ Every WeakcellError becomes one paragraph on stderr and its exit code; anything 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from host.cli.board import app as board
-from host.cli.characterize import characterize
-from host.cli.doctor import doctor
-from host.cli.download import download
-from host.cli.emulate import emulate
-from host.cli.explain import explain
-from host.cli.firmware import app as firmware
-from host.cli.infer import infer
-from host.cli.inspect import inspect
-from host.cli.margins import margins
-from host.cli.memories import memories
-from host.cli.optimize import optimize
-from host.cli.predict import predict
-from host.cli.rank import rank
-from host.cli.report import report
-from host.cli.sweep import sweep
-from host.cli.train import train
-from host.cli.validate import validate
+_COMMANDS = {
+    "emulate": "Accuracy and energy over a memory's operating points.",
+    "sweep": "Campaigns of many runs, kept and gone on with.",
+    "explain": "The command that reproduces one row of a campaign.",
+    "report": "Results as one self-contained page.",
+    "optimize": "The operating point of lowest energy that may be used.",
+    "infer": "Fault-free integer inference.",
+    "inspect": "What a network is made of and what a memory will hold.",
+    "memories": "Memory technologies and how each number is known.",
+    "characterize": "A board's flips over its voltage, and the profile they fit.",
+    "download": "A data set's published files, checked.",
+    "train": "Networks that tolerate errors: losses, flips in training, export, verdict.",
+    "doctor": "What is installed, which boards answer, and what to do about the rest.",
+    "predict": "Accuracy over the operating points, worked out without faults.",
+    "rank": "Which layers and bits cost most accuracy per flip.",
+    "margins": "Margins, tolerances and certificates of a network on data.",
+    "validate": "The margin bounds against every flip of a memory.",
+    "board": "A Pico or Pico 2, real or virtual.",
+    "firmware": "Firmware images for the boards.",
+}
+"""What there is, in the order of `--help`. Each is a module of this package: with a function of that name, or with an `app`."""
 
 _EXAMPLES = """
 \b
@@ -48,7 +52,19 @@ Exit codes:
 
 
 class WeakcellGroup(TyperGroup):
-    """A group of commands that turns our errors into a paragraph and an exit code."""
+    """Commands that are looked for when they are asked for; it turns our errors into a paragraph and an exit code.
+
+    Typer would read the annotations of all of them at every start.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = dict.fromkeys(_COMMANDS)  # their names, for lists and for guesses at what was meant
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in self.commands and self.commands[cmd_name] is None:
+            self.commands[cmd_name] = _command(cmd_name)
+        return self.commands.get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -78,24 +94,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-app.command(short_help="Accuracy and energy over a memory's operating points.")(emulate)
-app.command(short_help="Campaigns of many runs, kept and gone on with.")(sweep)
-app.command(short_help="The command that reproduces one row of a campaign.")(explain)
-app.command(short_help="Results as one self-contained page.")(report)
-app.command(short_help="The operating point of lowest energy that may be used.")(optimize)
-app.command(short_help="Fault-free integer inference.")(infer)
-app.command(short_help="What a network is made of and what a memory will hold.")(inspect)
-app.command(short_help="Memory technologies and how each number is known.")(memories)
-app.command(short_help="A board's flips over its voltage, and the profile they fit.")(characterize)
-app.command(short_help="A data set's published files, checked.")(download)
-app.command(short_help="Networks that tolerate errors: losses, flips in training, export, verdict.")(train)
-app.command(short_help="What is installed, which boards answer, and what to do about the rest.")(doctor)
-app.add_typer(board, name="board", short_help="A Pico or Pico 2, real or virtual.")
-app.add_typer(firmware, name="firmware", short_help="Firmware images for the boards.")
-app.command(short_help="Accuracy over the operating points, worked out without faults.")(predict)
-app.command(short_help="Which layers and bits cost most accuracy per flip.")(rank)
-app.command(short_help="Margins, tolerances and certificates of a network on data.")(margins)
-app.command(short_help="The margin bounds against every flip of a memory.")(validate)
+
+
+def _command(name: str) -> Any:
+    """One command, or group of commands, as Typer makes it."""
+    module, alone = import_module(f"host.cli.{name}"), typer.Typer(rich_markup_mode=None)
+    if hasattr(module, "app"):
+        alone.add_typer(module.app, name=name, short_help=_COMMANDS[name])
+    else:
+        alone.command(name, short_help=_COMMANDS[name])(getattr(module, name))
+    alone.callback()(lambda: None)
+    return typer.main.get_group(alone).commands[name]
 
 
 def _show_version(wanted: bool) -> None:
