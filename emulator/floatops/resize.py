@@ -1,13 +1,14 @@
 """Resize and Upsample: along each axis, every output is a weighted sum of the inputs around a point; nearest picks one of them.
 
-A *row* of weights belongs to every output position, so an axis is resized by one matrix (out, in). The point is found in float32,
-as onnxruntime finds it: where it lies halfway between two inputs, its last bit decides which of them is nearest.
+Points are found in float32, as onnxruntime finds them: where one lies halfway between two inputs, its last bit decides which of
+them is nearest. Everything but the sums is worked out from the shape alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -37,44 +38,75 @@ def _upsample(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     return _resize([inputs[0], scales], attributes, 10)
 
 
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One axis resized: output i is the sum over t of weights[i, t] * input[places[i, t]]; without weights, the one input named."""
+
+    axis: int
+    places: npt.NDArray[np.int64]
+    weights: Floats | None
+    outside: npt.NDArray[np.bool_]
+    """Where the point is outside the input, if such positions have a value of their own; else empty."""
+
+
 @register("Resize")
 def _resize(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     x = given(inputs[0])
     if opset < 11:
         inputs = [x, None, inputs[1]]
         attributes = {**attributes, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "simple"}
-    mode, made = text(attributes, "mode", "nearest"), x
-    axes = _axes(inputs, attributes, x)
-    claim([{a.axis: a.wanted for a in axes}.get(i, n) for i, n in enumerate(x.shape)], x)
-    for axis in axes:
-        points = _points(axis, text(attributes, "coordinate_transformation_mode", "half_pixel"))
-        if mode == "nearest":
-            made = np.take(made, _nearest(points, axis, text(attributes, "nearest_mode", "round_prefer_floor")), axis.axis)
-        else:
-            rows = _rows(points, axis, mode, attributes)
-            made = np.moveaxis(np.tensordot(made.astype(np.result_type(x, _F), copy=False), rows, (axis.axis, 1)), -1, axis.axis)
-    if text(attributes, "coordinate_transformation_mode", "") == "tf_crop_and_resize":
-        made = _outside(made, axes, _F(attributes.get("extrapolation_value", 0.0)))
+    made = x
+    passes = passes_of(x.shape, inputs, attributes)
+    for step in passes:
+        made = _resized(made, step)
+    for step in passes:
+        if step.outside.size:
+            around = step.outside.reshape(-1, *[1] * (made.ndim - step.axis - 1))
+            made = np.where(around, _F(attributes.get("extrapolation_value", 0.0)), made)
     return np.ascontiguousarray(made if x.dtype.kind == "f" else _saturated(made, x.dtype)).astype(x.dtype, copy=False)
 
 
-def _axes(inputs: Inputs, attributes: Attributes, x: Array) -> list[_Axis]:
+def _resized(x: Array, step: Pass) -> Array:
+    if step.weights is None:
+        return np.take(x, step.places[:, 0], step.axis)
+    weights = step.weights.reshape(*step.weights.shape, *[1] * (x.ndim - step.axis - 1))
+    terms = (np.take(x, step.places[:, tap], step.axis) * weights[:, tap] for tap in range(step.places.shape[1]))
+    return reduce(np.add, terms)
+
+
+def passes_of(shape: Sequence[int], inputs: Inputs, attributes: Attributes) -> list[Pass]:
+    """What resizing an input of this shape takes, as opset 11 says it; inputs[0] is not looked at. ValueError if it is nonsense."""
+    mode = text(attributes, "mode", "nearest")
+    where = text(attributes, "coordinate_transformation_mode", "half_pixel")
+    axes = _axes(shape, inputs, attributes)
+    claim([{a.axis: a.wanted for a in axes}.get(i, n) for i, n in enumerate(shape)], np.broadcast_to(_F(0), shape))
+    made = []
+    for axis in axes:
+        points = _points(axis, where)
+        outside = (points < 0) | (points > axis.size - 1) if where == "tf_crop_and_resize" else np.zeros(0, np.bool_)
+        if mode == "nearest":
+            rounding = text(attributes, "nearest_mode", "round_prefer_floor")
+            made.append(Pass(axis.axis, _nearest(points, axis, rounding)[:, None], None, outside))
+        else:
+            made.append(Pass(axis.axis, *_taps(points, axis, mode, attributes), outside))
+    return made
+
+
+def _axes(shape: Sequence[int], inputs: Inputs, attributes: Attributes) -> list[_Axis]:
     """The axes that change, from `scales` or `sizes`."""
-    named = [int(a) % x.ndim for a in attributes.get("axes", range(x.ndim))]
+    named = [int(a) % len(shape) for a in attributes.get("axes", range(len(shape)))]
     roi, scales, sizes = (part if part is not None and part.size else None for part in (optional(inputs, i) for i in (1, 2, 3)))
     if roi is None or text(attributes, "coordinate_transformation_mode", "") != "tf_crop_and_resize":
         roi = np.array([0.0] * len(named) + [1.0] * len(named), _F)
-    if any(x.shape[a] == 0 for a in named) or (scales is not None and not np.all((scales > 0) & np.isfinite(scales))):
-        raise ValueError(f"scales {scales} for an input of shape {list(x.shape)}")
+    if any(shape[a] == 0 for a in named) or (scales is not None and not np.all((scales > 0) & np.isfinite(scales))):
+        raise ValueError(f"scales {scales} for an input of shape {list(shape)}")
     if scales is not None:
         factors = [float(f) for f in scales]
-        wanted = [int(np.floor(x.shape[a] * f)) for a, f in zip(named, factors, strict=True)]
+        wanted = [int(np.floor(shape[a] * f)) for a, f in zip(named, factors, strict=True)]
     else:
-        wanted, factors = _by_size(
-            ints(given(sizes)), [x.shape[a] for a in named], text(attributes, "keep_aspect_ratio_policy", "")
-        )
+        wanted, factors = _by_size(ints(given(sizes)), [shape[a] for a in named], text(attributes, "keep_aspect_ratio_policy", ""))
     begins, ends = roi[: len(named)], roi[len(named) :]
-    found = [_Axis(a, x.shape[a], *rest) for a, *rest in zip(named, wanted, factors, begins, ends, strict=True)]
+    found = [_Axis(a, shape[a], *rest) for a, *rest in zip(named, wanted, factors, begins, ends, strict=True)]
     return [a for a in found if a.scale != 1 or a.wanted != a.size or (a.begin, a.end) != (0, 1)]
 
 
@@ -125,23 +157,22 @@ def _nearest(points: Floats, axis: _Axis, mode: str) -> npt.NDArray[np.int64]:
     return nearest
 
 
-def _rows(points: Floats, axis: _Axis, mode: str, attributes: Attributes) -> Floats:
-    """The matrix of an axis: rows of a kernel around each point, wider by 1 / scale where antialiasing shrinks an axis."""
+def _taps(points: Floats, axis: _Axis, mode: str, attributes: Attributes) -> tuple[npt.NDArray[np.int64], Floats]:
+    """The inputs around each point and their weights; more of them where antialiasing widens the kernel by 1 / scale."""
     if mode not in ("linear", "cubic"):
         raise ValueError(f"a mode {mode!r}")
     antialias, alone = bool(attributes.get("antialias", 0)), bool(attributes.get("exclude_outside", 0))
     narrow = min(1.0, axis.scale) if antialias else 1.0
     reach = int(np.ceil((1 if mode == "linear" else 2) / narrow))
-    places = np.floor(points).astype(np.int64)[:, None] + np.arange(-reach, reach + 2)
+    claim([axis.wanted, 2 * reach])
+    places = np.floor(points).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
     distance = np.abs(places - points[:, None].astype(np.float64)) * narrow
     weights = np.maximum(0, 1 - distance) if mode == "linear" else _cubic(distance, float(attributes.get("cubic_coeff_a", -0.75)))
     if alone:
         weights = np.where((places < 0) | (places >= axis.size), 0.0, weights)
     if alone or antialias:
         weights /= weights.sum(axis=1, keepdims=True)
-    made = np.zeros(claim([axis.wanted, axis.size]))
-    np.add.at(made, (np.arange(axis.wanted)[:, None], np.clip(places, 0, axis.size - 1)), weights)
-    return made.astype(_F)
+    return np.clip(places, 0, axis.size - 1), weights.astype(_F)
 
 
 def _cubic(distance: npt.NDArray[np.float64], a: float) -> npt.NDArray[np.float64]:
@@ -149,15 +180,6 @@ def _cubic(distance: npt.NDArray[np.float64], a: float) -> npt.NDArray[np.float6
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
-
-
-def _outside(made: Array, axes: Sequence[_Axis], value: np.float32) -> Array:
-    """Positions whose point is outside the input get a value of their own."""
-    for axis in axes:
-        points = _points(axis, "tf_crop_and_resize")
-        out = ((points < 0) | (points > axis.size - 1)).reshape(-1, *[1] * (made.ndim - axis.axis - 1))
-        made = np.where(out, value, made)
-    return made
 
 
 def _saturated(made: Array, dtype: np.dtype[Any]) -> Array:

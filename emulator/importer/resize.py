@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from emulator import floatops
+from emulator.floatops.resize import passes_of
 from emulator.importer.codes import lower_move
 from emulator.importer.draft import Draft
 from emulator.importer.floats import lower_float
@@ -17,19 +18,19 @@ from memmodels.errors import ModelError
 def lower_resize(draft: Draft, node: Node) -> Symbol:
     """The nearest element is moved as a code; what is interpolated is float. The batch stays as it is, whatever `sizes` says."""
     plain = _without_batch(draft, node)
-    _try(draft, plain)
+    _check(draft, plain)
     nearest = floatops.text(plain.attributes, "mode", "nearest") == "nearest"
     return lower_move(draft, plain) if nearest and not _crops(plain) else lower_float(draft, plain)
 
 
-def _try(draft: Draft, node: Node) -> None:
-    """Run it on one image of zeros: ModelError if scales or sizes make no sense."""
+def _check(draft: Draft, node: Node) -> None:
+    """ModelError if scales or sizes make no sense."""
     source, *rest = (draft.symbols.get(name) for name in node.inputs)
     if isinstance(source, Constant | None) or not all(part is None or isinstance(part, Constant) for part in rest):
         return
-    operands = [part.array if isinstance(part, Constant) else None for part in rest]
+    operands = [None, *(part.array if isinstance(part, Constant) else None for part in rest)]
     try:
-        floatops.apply(node.op_type, node.opset, node.attributes, [np.zeros((1, *source.shape), np.float32), *operands])
+        passes_of((1, *source.shape), operands, node.attributes)
     except (ValueError, IndexError, TypeError, KeyError, MemoryError) as e:
         raise ModelError(f"Importing {node}", f"its inputs do not fit ({e})", "Export the model again") from None
 
