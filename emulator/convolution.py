@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,7 +102,7 @@ def readings(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Jo
     """One reading, or the lower and the upper bytes of activations that do not fit into one; rows in the order of a pool."""
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
     which = "pooled around" if joined.pools else "around"
-    window, frame, ready = parameters.derive(layer, which, lambda: _around(layer, parameters, joined), weight=False)
+    window, frame, ready = parameters.derive(layer, which, lambda: _around(layer, parameters, joined), lambda: False)
     if kernel.form is Bits:
         return [Reading(with_border(_flattened(x, spec, frame.inputs) if kernel.flat else x, window), window, frame)]
     if kernel.form is Pairs:
@@ -243,7 +243,13 @@ def kernel_of(
         offsets = offsets_of(layer, frame, what, weights, parameters)
         return entries.convolution.bind(weights, layer.groups, frame, offsets, own.geometry, *rounding())
 
-    return parameters.derive(layer, f"{what} {frame.centre}", make)
+    return parameters.derive(layer, f"{what} {frame.centre}", make, partial(needs_weights, layer, frame, parameters))
+
+
+def needs_weights(layer: nw.Convolution, frame: Frame, parameters: Parameters) -> bool:
+    """Whether `sums.fill_offsets` depends on the weights: at a border of bits, or where a code that is not 0 means 0."""
+    form = kernel_tensor(layer, parameters).form
+    return layer.weight in parameters.dropped or (not frame.places.all() if form is Bits else frame.centre != 0)
 
 
 def offsets_of(layer: nw.Convolution, frame: Frame, what: str, weights: Any, parameters: Parameters) -> Array:
@@ -254,4 +260,4 @@ def offsets_of(layer: nw.Convolution, frame: Frame, what: str, weights: Any, par
         entries.fill_offsets(weights, layer.groups, frame, made)
         return made
 
-    return parameters.derive(layer, f"offsets {what} {frame.centre}", make)
+    return parameters.derive(layer, f"offsets {what} {frame.centre}", make, partial(needs_weights, layer, frame, parameters))

@@ -6,10 +6,10 @@ number of the batch, the number of the image in the data set, or image x pixels 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from emulator.constants import buffers_of, constants_of, names_of
 from emulator.network import Buffer, Layer, Network
 from emulator.placement import Placement, Slot
 from emulator.plan import Plan
-from emulator.storage import layout_of
 from memmodels.address import Layout, Words, popcount
 from memmodels.catalogue import open_memory
 from memmodels.errors import UsageError
@@ -25,6 +24,8 @@ from memmodels.memory import Key, Memory, Region
 from memmodels.protect import ProtectedReport
 from memmodels.protect_spec import drops_signs
 from memmodels.sampler import Sampler, draw_region
+
+T = TypeVar("T")
 
 
 class ReadPolicy(StrEnum):
@@ -127,6 +128,7 @@ class Deployment:
     tally: Tally = field(default_factory=Tally)
     faults: list[Fault] | None = None
     sampling: Sampling = Sampling.BITS
+    _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def read(self, stored: StoredSlot, read: int, times: float = 1.0) -> Returned:
         """One read of a slot, which counts as `times` reads."""
@@ -156,9 +158,20 @@ class Deployment:
 
     def slots_of(self, layer: Layer) -> tuple[StoredSlot, ...]:
         """The stored slots of all parameters of a layer that must be read each time it runs."""
-        names = names_of(layer, self.plan.constants)
-        own = (stored for name in names for stored in self.slots.get(name, ()))
-        return tuple(stored for stored in own if self.faults is not None or not stored.steady)
+
+        def find() -> tuple[StoredSlot, ...]:
+            names = names_of(layer, self.plan.constants)
+            own = (stored for name in names for stored in self.slots.get(name, ()))
+            return tuple(stored for stored in own if self.faults is not None or not stored.steady)
+
+        return self.once(("slots", type(layer), layer.output), find)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` works out, which stays the same for the whole trial."""
+        if key not in self._known:
+            self._known[key] = make()
+        made: T = self._known[key]
+        return made
 
     @property
     def all_slots(self) -> tuple[StoredSlot, ...]:
@@ -219,7 +232,7 @@ def deploy(
     buffers: dict[str, list[BufferSlot]] = {}
     for slot in placement.slots:
         item, memory = plan.storable[slot.tensor], memories[slot.array]
-        layout = layout_of(item, slot.planes)
+        layout = plan.layout(slot.tensor, slot.planes)
         if isinstance(item, Buffer):
             buffers.setdefault(item.value.name, []).append(BufferSlot(slot, item, memory, layout))
             continue

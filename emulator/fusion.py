@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from emulator.bits import pack_channels
-from emulator.convolution import UNPOOLED, Array, Joined, geometry_of, readings, weights_of
+from emulator.convolution import UNPOOLED, Array, Joined, geometry_of, needs_weights, readings, weights_of
 from emulator.kernels import entries
 from emulator.kernels.forms import LANES, Bits
 from emulator.layers import compute, empty_output
@@ -167,7 +168,8 @@ def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array |
         entries.fill_limits(weights, frame, parameters.values[step.threshold], np.empty(shape, np.int32), limits)
         return entries.signs.bind(weights, frame, limits, own[0].geometry, joined.pools)
 
-    parameters.derive(step, f"signs {frame.centre}", make)(own[0].x, out)
+    needed = partial(needs_weights, layer, frame, parameters)
+    parameters.derive(step, f"signs {frame.centre}", make, needed)(own[0].x, out)
     return finish(step, joined, out, parameters)
 
 

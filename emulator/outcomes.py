@@ -28,8 +28,8 @@ from emulator import network as nw
 from emulator.convolution import UNROUNDED, Reading
 from emulator.deployment import Deployment, ReadPolicy, Sampling, StoredSlot
 from emulator.kernels import sums as kernels
-from emulator.kernels.forms import Bits
-from emulator.kernels.outcomes import GUIDE_BITS, draw_mismatches, draw_signs
+from emulator.kernels.forms import LANES, Bits
+from emulator.kernels.outcomes import GUIDE_BITS, convolution_signs, draw_mismatches, draw_signs
 from emulator.plan import Parameters
 from memmodels.sampler import Sampler
 
@@ -49,11 +49,30 @@ class Law(NamedTuple):
     guide: npt.NDArray[np.int32]
 
 
+class Kept(NamedTuple):
+    """Where a random word lies below which an output is 1, for each output and each number of clean mismatches.
+
+    table (limits, width) uint64, in units of 2^-64: chances that mismatches, once drawn, are at most some limit. starts,
+    columns (O'): of an output with d clean mismatches it is entry starts + clip(columns - d, 0, width - 1) of all.
+    fewest, most: the clean mismatches that the table is for.
+    """
+
+    table: npt.NDArray[np.uint64]
+    starts: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    fewest: int
+    most: int
+
+
 def applies(layer: nw.Layer, deployment: Deployment) -> bool:
     """Whether a layer's outputs may be drawn instead of its weights."""
-    plan, policy = deployment.plan, deployment.policy
     if deployment.sampling is not Sampling.OUTPUTS or deployment.faults is not None or not isinstance(layer, nw.Convolution):
         return False
+    return deployment.once(("outputs", layer.output), lambda: _has_a_law(layer, deployment))
+
+
+def _has_a_law(layer: nw.Convolution, deployment: Deployment) -> bool:
+    plan, policy = deployment.plan, deployment.policy
     if policy not in (ReadPolicy.IMAGE, ReadPolicy.ACCESS) or not plan.tensors[layer.weight].packed:
         return False
     once = policy is ReadPolicy.ACCESS or plan.network.values[layer.output].height_width == (1, 1)
@@ -106,11 +125,48 @@ def drawn_signs(
     out: Array,
 ) -> None:
     """Bits (n, oh, ow, ceil(O / 64)) of sums >= threshold, of the same sums as `drawn_sums`."""
-    rows = out.reshape(-1, out.shape[3])
+    assert stored.sampler is not None
+    rates, rows = _composed(stored.sampler), out.reshape(-1, out.shape[3])
+    if rates[0] == rates[1] and len(own.frame.places) == 1 and own.frame.places.all():
+        _draw_while_summed(layer, own, threshold, parameters, deployment, stored, first, rows)
+        return
     for drawing in _drawings(layer, own, parameters, deployment, stored, first):
         limits, made = (drawing.bits - threshold.astype(np.int64)) >> 1, np.empty_like(rows[drawing.here])
         draw_signs(drawing.counts, limits, *drawing.laws, made)
         rows[drawing.here] = made
+
+
+def _draw_while_summed(
+    layer: nw.Convolution,
+    own: Reading,
+    threshold: Array,
+    parameters: Parameters,
+    deployment: Deployment,
+    stored: StoredSlot,
+    first: int,
+    rows: Array,
+) -> None:
+    """The same bits where all places see all taps and all cells err alike.
+
+    Which mismatches there will be is not known before: a run begins with those that the last one met, and goes on with more.
+    """
+    assert stored.sampler is not None
+    plan, weights, p = parameters.plan, Bits(parameters.values[layer.weight]), _composed(stored.sampler)[0]
+    bits, (height, width), spread = own.frame.places.size * own.frame.inputs, parameters.specs[layer.output].height_width, 0
+    limits = np.full(len(weights.values) * LANES, -1)
+    limits[: threshold.size] = (bits - threshold.astype(np.int64)) >> 1
+    key, spread = ("mismatches", layer.output), 3 * math.isqrt(bits)
+    low, high = plan.spare.take(key, lambda: (bits // 2 - spread, bits // 2 + spread))
+    done = 0
+    while done < len(rows):
+        low, high = max(0, low // 64 * 64), min(bits, high // 64 * 64 + 63)
+        done, fewest, most = convolution_signs(
+            own.x, weights, own.frame, own.geometry, _kept(limits, bits, low, high, p), stored.sampler.source, deployment.trial,
+            stored.region.key.write, first * height * width, done, rows.view(np.uint32)[:, : len(weights.values)],
+        )  # fmt: skip
+        low, high = (low, high) if done == len(rows) else (min(low, fewest), max(high, most))
+    plan.spare.leave(key, (low, high))
+    deployment.tally.read(stored.slot.tensor, stored.region.layout.bits * len(rows))
 
 
 class _Drawing(NamedTuple):
@@ -131,7 +187,7 @@ def _drawings(
     height, width = parameters.specs[layer.output].height_width
     outputs, places, place_of = frame.bias.size, frame.places, frame.rows[1]
     sums = np.empty((images, height, width, outputs), dtype=np.int32)
-    kernels.convolution(own.x, weights, 1, frame, kernels.offsets(weights, 1, frame), own.geometry, *UNROUNDED, sums)
+    kernels.convolution(own.x, sums, weights, 1, frame, kernels.offsets(weights, 1, frame), own.geometry, *UNROUNDED)
     rows, reads, rates = sums.reshape(-1, outputs), np.arange(sums.size // outputs) + first * height * width, _composed(sampler)
     ones, by_tap = np.zeros(len(rows), dtype=np.int64), np.zeros((outputs, places.shape[1]), dtype=np.int64)
     if rates[0] != rates[1]:
@@ -143,7 +199,7 @@ def _drawings(
         if len(rows):
             counts = rows[here]
             np.right_shift(np.subtract(bits, counts, out=counts), 1, out=counts)
-            laws = *_laws(counts, bits, rates), sampler, deployment.trial, stored.region.key.write, reads[here]
+            laws = *_laws(counts, bits, rates), sampler.source, deployment.trial, stored.region.key.write, reads[here]
             yield _Drawing(here, bits, counts, (bits, ones[here], by_tap[:, inside].sum(axis=1), *laws))
     deployment.tally.read(stored.slot.tensor, stored.region.layout.bits * len(rows))
 
@@ -180,6 +236,28 @@ def _differences(bits: int, low: int, high: int, p: float) -> Law:
     """Bin(bits - d, p) - Bin(d, p) for d in low..high."""
     d = np.arange(low, high + 1)
     return _law(low, bits - d, d, p)
+
+
+def _kept(limits: Array, bits: int, low: int, high: int, p: float) -> Kept:
+    """For outputs that are 1 up to these numbers of mismatches."""
+    table, before = _by_limit(bits, low, high, p)
+    starts = np.clip(limits - low - before, 0, len(table) - 1) * table.shape[1]
+    return Kept(table, starts, limits - before, low, high)
+
+
+@lru_cache(maxsize=16)
+def _by_limit(bits: int, low: int, high: int, p: float) -> tuple[npt.NDArray[np.uint64], int]:
+    """`Kept.table`, row r for the limit low + before + r; its column 0 is for limit - d = before, where nothing is kept."""
+    law = _differences(bits, low, high, p)
+    last, before = law.cumulative.shape[1] - 1, int(law.low.min()) - 1
+    beyond = np.arange(before, int(law.low.max()) + last + 1)
+    d = np.arange(low + before, high + beyond[-1] + 1)[:, None] - beyond
+    row = np.clip(d - low, 0, high - low)
+    step = beyond - law.low[row]
+    table = law.cumulative[row, np.clip(step, 0, last)]
+    table[step < 0] = 0
+    table[step >= last] = np.iinfo(np.uint64).max
+    return table, before
 
 
 @lru_cache(maxsize=16)

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.constants import Constant, as_read, constants_of, names_of, storable
-from emulator.kernels.entries import flip_packed, flip_rows, flip_values, put
+from emulator.kernels.entries import flip_rows, flip_values, put
 from emulator.kernels.forms import LANES, Bits, Bytes, Crumbs, Nibbles, Order, Pairs, Taps, inverted_bits, parts_of
 from emulator.network import Convolution, Encoding, Layer, Network, Storable, StoredTensor, ValueSpec
-from emulator.storage import codes_of
+from emulator.spare import Spare
+from emulator.storage import codes_of, layout_of
 from memmodels.address import Layout, Words, pack, set_bits
 from memmodels.errors import ModelError
 
@@ -31,8 +32,8 @@ class KernelTensor:
     """A stored tensor as its kernel reads it.
 
     form: which of `tile.FORMS` the values are in, or None: integers in an order of their own. order: where the elements of the
-    storage went. masks: for each stored bit, what its flip does to the integer. offset: what was taken from unsigned codes to make
-    them fit; it counts as a zero point. flat: the layer flattens its input bits (`Order.flat`).
+    storage went. masks: for each stored bit, what its flip does to the integer, or to the bit of a packed sign. offset: what was
+    taken from unsigned codes to make them fit; it counts as a zero point. flat: the layer flattens its input bits (`Order.flat`).
     """
 
     tensor: StoredTensor
@@ -57,7 +58,7 @@ class Plan:
     """A network and its tensors in kernel order. Immutable: runs in several threads share it.
 
     storable: everything that can be placed, by name. constants: those of each layer, by the value that the layer makes.
-    fused: what `fusion.steps_of` found.
+    fused: what `fusion.steps_of` found. spare: what runs have made for themselves, for the next ones.
     """
 
     network: Network
@@ -65,7 +66,16 @@ class Plan:
     storable: Mapping[str, Storable]
     constants: Mapping[str, tuple[Constant, ...]]
     fused: dict[frozenset[str], tuple[Layer, ...]] = field(default_factory=dict, repr=False)
+    spare: Spare = field(default_factory=Spare, repr=False)
     _stored: dict[tuple[str, tuple[int, ...]], Words] = field(default_factory=dict, repr=False)
+    _layouts: dict[tuple[str, tuple[int, ...]], Layout] = field(default_factory=dict, repr=False)
+
+    def layout(self, name: str, planes: tuple[int, ...]) -> Layout:
+        """How bit planes of something that can be placed lie in a memory."""
+        key = name, planes
+        if key not in self._layouts:
+            self._layouts[key] = layout_of(self.storable[name], planes)
+        return self._layouts[key]
 
     def stored(self, layout: Layout) -> Words:
         """The words that a memory is asked to hold for a layout of one of the tensors; made once, and read-only."""
@@ -106,45 +116,60 @@ class Parameters:
     dropped: dict[str, Words] = field(default_factory=dict)
     derived: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
     _readers: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
+    _holders: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
     _rooms: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict, repr=False)
 
     def own(self, name: str) -> npt.NDArray[np.generic]:
         """The values of a tensor, for this run to change."""
-        clean, room = self._exchange(name)
+        clean, room = self.exchange(name)
         if room is not clean:
             room[...] = clean
         return room
 
-    def _exchange(self, name: str) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]:
+    def exchange(self, name: str) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic]]:
         """The values of a tensor, and the run's own room for them, which stands in their place from now on."""
         clean = self.values[name]
         if name not in self._rooms:
             self._rooms[name] = aligned_empty(clean.shape, clean.dtype)
-        self.values[name] = self._rooms[name]
-        self._forget(name)
+        self._move(name, self._rooms[name])
         return clean, self.values[name]
 
-    def _forget(self, name: str) -> None:
+    def settle(self, name: str, room: npt.NDArray[np.generic]) -> None:
+        """Let the run have this room for a tensor, whatever is in it: its values from now on."""
+        self._rooms[name] = room
+        self._move(name, room)
+
+    def _move(self, name: str, room: npt.NDArray[np.generic]) -> None:
+        if self.values[name] is not room:
+            self.values[name] = room
+            for key in self._holders.pop(name, ()):
+                self.derived.pop(key, None)
+        self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Forget what was worked out from the values of a tensor, since they have changed."""
         for key in self._readers.pop(name, ()):
             self.derived.pop(key, None)
 
-    def restore(self) -> None:
-        """Take all faults out again."""
-        for name in self._rooms:
-            self.values[name] = self.plan.tensors[name].values
-            self._forget(name)
+    def restore(self, names: Collection[str]) -> None:
+        """Take all faults of these tensors out again."""
+        for name in names:
+            self._move(name, self.plan.tensors[name].values)
         if self.dropped:
             self.dropped.clear()
             self.derived.clear()
 
-    def derive(self, layer: Layer, what: str, make: Callable[[], T], weight: bool = True) -> T:
-        """What `make` works out for a layer, kept until a tensor changes that the layer reads. weight: its weights count, too."""
+    def derive(self, layer: Layer, what: str, make: Callable[[], T], weight: Callable[[], bool] = lambda: True) -> T:
+        """What `make` works out for a layer, kept until a tensor changes that the layer reads.
+
+        weight: whether the values of its weights count, too, or only where they lie.
+        """
         key = layer.name, what
         if key not in self.derived:
-            self.derived[key] = make()
+            self.derived[key], counts = make(), weight()
             for name in names_of(layer, self.plan.constants):
-                if weight or name != getattr(layer, "weight", None):
-                    self._readers.setdefault(name, set()).add(key)
+                keys = self._readers if counts or name != getattr(layer, "weight", None) else self._holders
+                keys.setdefault(name, set()).add(key)
         made: T = self.derived[key]
         return made
 
@@ -153,9 +178,7 @@ class Parameters:
         kernel = self.plan.tensors[name]
         order = kernel.order
         if kernel.flat:
-            flip_rows(*self._exchange(name), order.inner.size, flips)
-        elif kernel.form is Bits:
-            flip_packed(self.own(name), order.outer, order.inner, flips)
+            flip_rows(*self.exchange(name), order.inner.size, flips)
         else:
             flip_values(self.own(name), order.outer, order.inner, kernel.masks[list(planes)], flips)
 
@@ -315,7 +338,7 @@ def _signs(tensor: StoredTensor, flat: bool) -> KernelTensor:
     inner = ((tap * words + c // 64) * LANES * 64 + c % 64).reshape(-1)
     values = aligned_zeros((blocks, taps * words, LANES), np.uint64)
     put(values, outer, inner, (tensor.values.reshape(outputs, -1) > 0).astype(np.uint8))
-    return KernelTensor(tensor, Bits, values, Order(outer, inner, flat), masks_of(tensor.encoding, 64))
+    return KernelTensor(tensor, Bits, values, Order(outer, inner, flat), np.ones(1, dtype=np.int64))
 
 
 def _integers(tensor: StoredTensor, form: type, joined: int, groups: int) -> KernelTensor:
@@ -359,9 +382,9 @@ def _shape(tensor: StoredTensor) -> tuple[int, int, int]:
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Room that starts at a multiple of 64 bytes, so that no vector load crosses a cache line."""
+    """Room that starts at a multiple of 64 bytes, so that no vector load crosses a cache line; its last word is whole."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    room = np.empty(size + 64, dtype=np.uint8)
+    room = np.empty(size + 64 + 8, dtype=np.uint8)
     start = -room.ctypes.data % 64
     return room[start : start + size].view(dtype).reshape(shape)
 

@@ -7,22 +7,21 @@ recordings, biases, recorded faults) goes through the memory's own `read`, one i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emulator import network as nw
-from emulator.convolution import UNPOOLED, UNROUNDED, Joined, Reading, Rounding, readings, weights_of
+from emulator.convolution import UNPOOLED, UNROUNDED, Joined, Reading, Rounding, readings
 from emulator.deployment import Deployment, ReadPolicy, StoredSlot
+from emulator.drawing import Tables, drawable, homes_of, tables_of
 from emulator.fusion import CodeConvolution, Fused, SignConvolution, empty_signs, finish
 from emulator.kernels import dense, packing, signs, sums
 from emulator.layers import compute, empty_output
 from emulator.outcomes import applies, drawn_signs, drawn_sums
 from emulator.plan import Parameters
 from emulator.rounding import rounding_of
-from memmodels.sampler import Sampler
 
 Array = npt.NDArray[Any]
 
@@ -37,8 +36,8 @@ def compute_redrawn(
 ) -> Array:
     """A layer's output for images first.. of the data set, under the read policies `image` and `access`."""
     convolution = layer.convolution if isinstance(layer, Fused) else layer
-    drawable = deployment.faults is None and all(part.sampler is not None for part in stored)
-    if isinstance(convolution, nw.Convolution) and drawable and all(part.slot.tensor == convolution.weight for part in stored):
+    only_weights = isinstance(convolution, nw.Convolution) and all(part.slot.tensor == convolution.weight for part in stored)
+    if isinstance(convolution, nw.Convolution) and only_weights and drawable(deployment, stored):
         joined = UNPOOLED
         by_image = deployment.policy is not ReadPolicy.ACCESS and not applies(convolution, deployment)
         if isinstance(layer, SignConvolution) and by_image:
@@ -119,32 +118,11 @@ def flip_all(parameters: Parameters, deployment: Deployment, stored: tuple[Store
     return undo
 
 
-@dataclass(frozen=True, eq=False)
-class _Draws:
-    """What the kernels need to draw one layer's weights anew: one entry per region of the weight tensor."""
-
-    samplers: tuple[Sampler, ...]
-    writes: tuple[int, ...]
-    masks: tuple[Array, ...]
-    flips: tuple[Array, ...]
-    counts: Array
-    per_pixel: bool
-
-    def tally(self, deployment: Deployment, stored: tuple[StoredSlot, ...], reads: int) -> None:
-        for part, count in zip(stored, self.counts, strict=True):
-            deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * reads)
-
-
-def _draws(deployment: Deployment, stored: tuple[StoredSlot, ...]) -> _Draws:
-    masks = deployment.plan.tensors[stored[0].slot.tensor].masks
-    return _Draws(
-        samplers=tuple(part.sampler for part in stored if part.sampler is not None),
-        writes=tuple(part.region.key.write for part in stored),
-        masks=tuple(masks[list(part.slot.planes)] for part in stored),
-        flips=tuple(np.zeros((2, part.region.written.size), dtype=np.uint64) for part in stored),
-        counts=np.zeros(len(stored), dtype=np.int64),
-        per_pixel=deployment.policy is ReadPolicy.ACCESS,
-    )
+def _tables(layer: nw.Convolution, parameters: Parameters, stored: tuple[StoredSlot, ...]) -> tuple[Tables, Any]:
+    """Tables of a layer's weights, and the weights that a kernel puts its reads into."""
+    form, homes = parameters.plan.tensors[layer.weight].form, homes_of(parameters.plan, stored, parameters.values)
+    assert form is not None
+    return tables_of(stored, homes), form(homes.values[layer.weight])
 
 
 def _redrawn_sums(
@@ -193,20 +171,21 @@ def _draw_and_convolve(
     first: int,
     out: Array,
 ) -> None:
-    draws = _draws(deployment, stored)
-    parameters.own(layer.weight)
+    tables, weights = _tables(layer, parameters, stored)
+    per_pixel = deployment.policy is ReadPolicy.ACCESS
     sums.convolution_redrawn(
-        own.x, weights_of(layer, parameters), own.frame, own.geometry, *rounding, out, parameters.plan.tensors[layer.weight].order,
-        draws.samplers, draws.masks, draws.flips, deployment.trial, draws.writes, first, draws.per_pixel, draws.counts,
+        own.x, weights, own.frame, own.geometry, *rounding, out, tables.sources, tables.homes.table, deployment.trial, first,
+        per_pixel, tables.counts,
     )  # fmt: skip
-    draws.tally(deployment, stored, len(out) * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))
+    tables.tally(deployment, len(out) * (out.shape[1] * out.shape[2] if per_pixel else 1))
 
 
 def _redrawn_dense(own: Reading, deployment: Deployment, part: StoredSlot, first: int) -> Array:
     """Sums (n, 1, 1, O) of a matrix product of packed signs, whose one region is read for each image."""
     made = np.empty((len(own.x), 1, 1, own.frame.bias.size), dtype=np.int32)
     write = part.region.key.write
-    count = dense.dense_redrawn(own.x, own.frame.inputs, part.sampler, deployment.trial, write, first, made)
+    assert part.sampler is not None
+    count = dense.dense_redrawn(own.x, own.frame.inputs, part.sampler.source, deployment.trial, write, first, made)
     deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * len(own.x))
     return made
 
@@ -230,12 +209,11 @@ def _redrawn_signs(
         made = _redrawn_dense(own, deployment, stored[0], first)
         packing.threshold_pack(made, threshold, np.zeros(threshold.size, dtype=np.bool_), out)
         return finish(step, joined, out, parameters)
-    draws = _draws(deployment, stored)
-    parameters.own(layer.weight)
+    tables, weights = _tables(layer, parameters, stored)
+    per_pixel = deployment.policy is ReadPolicy.ACCESS
     signs.signs_redrawn(
-        own.x, weights_of(layer, parameters), own.frame, threshold, own.geometry, joined.pools, out,
-        parameters.plan.tensors[layer.weight].order, draws.samplers, draws.masks, draws.flips, deployment.trial, draws.writes,
-        first, draws.per_pixel, draws.counts,
+        own.x, weights, own.frame, threshold, own.geometry, joined.pools, out, tables.sources, tables.homes.table,
+        deployment.trial, first, per_pixel, tables.counts,
     )  # fmt: skip
-    draws.tally(deployment, stored, images * (out.shape[1] * out.shape[2] if draws.per_pixel else 1))
+    tables.tally(deployment, images * (out.shape[1] * out.shape[2] if per_pixel else 1))
     return finish(step, joined, out, parameters)

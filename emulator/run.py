@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -11,9 +12,10 @@ from emulator import network as nw
 from emulator.buffers import read_back
 from emulator.clean import CleanPass, Flipped
 from emulator.deployment import Deployment, ReadPolicy, reads_per_inference
+from emulator.drawing import drawable, reader_of
 from emulator.fusion import compute_step, steps_of
 from emulator.outcomes import settle
-from emulator.plan import Parameters, Plan
+from emulator.plan import Parameters, Plan, last_uses
 from emulator.redrawn import compute_redrawn, flip_all
 from emulator.walk import Arrays, check_inputs, chunk_of, chunk_size, gather, walk
 
@@ -29,55 +31,88 @@ def outputs_under_faults(
     clean: of the same inputs; layers in front of the first one that errs are then taken from it instead of being computed again.
     """
     clean = clean or CleanPass(plan, check_inputs(plan, inputs), budget=0)
-    checked, parameters, flipped = clean.inputs, plan.parameters(deployment.slots), Flipped(deployment)
-    images = len(next(iter(checked.values())))
+    images = len(next(iter(clean.inputs.values())))
     if deployment.policy in (ReadPolicy.IMAGE, ReadPolicy.ACCESS):
-        reads = reads_per_inference(plan.network, deployment.policy, images, batch)
-        for part in deployment.steady_slots:
-            returned = deployment.read(part, 0, reads[part.slot.tensor] * images)
-            parameters.flip(part.slot.tensor, part.slot.planes, returned.flips)
-        settle(parameters, deployment)
-        start = clean.before(flipped.first_of(clean.layers, redrawn=True))
-        chunks = _chunks(plan, parameters, start.values, plan.network.outputs, deployment, start.layer, again=True)
-        return gather(plan, plan.network.outputs, chunks)
+        return gather(plan, plan.network.outputs, _read_again(plan, deployment, clean, images, batch))
     step = batch if deployment.policy is ReadPolicy.BATCH else max(images, 1)
-    parts: list[dict[str, Array]] = []
-    for number, first in enumerate(range(0, max(images, 1), step)):
-        parameters.restore()
-        flip_all(parameters, deployment, deployment.all_slots, number)
-        start = clean.before(flipped.first_of(clean.layers))
-        own = {name: x[first : first + step] for name, x in start.values.items()}
-        parts.extend(_chunks(plan, parameters, own, plan.network.outputs, deployment, start.layer, begin=first, threads=threads))
-    return gather(plan, plan.network.outputs, iter(parts))
+    return gather(plan, plan.network.outputs, _read_between(plan, deployment, clean, images, step, threads))
 
 
-def _chunks(
-    plan: Plan,
-    parameters: Parameters,
-    inputs: Arrays,
-    wanted: Sequence[str],
-    deployment: Deployment,
-    start: int = 0,
-    begin: int = 0,
-    again: bool = False,
-    threads: int = 1,
+def _read_between(
+    plan: Plan, deployment: Deployment, clean: CleanPass, images: int, step: int, threads: int
 ) -> Iterator[dict[str, Array]]:
-    """Walk the layers from `start` on; yields the wanted values of each chunk of images.
+    """Chunks of outputs; weights are read anew for every `step` images."""
+    parameters, flipped = plan.parameters(deployment.slots), Flipped(deployment)
+    held = {name: drawable(deployment, slots) for name, slots in deployment.slots.items()}
+    others = tuple(part for part in deployment.all_slots if not held[part.slot.tensor])
+    drawn = tuple(part for part in deployment.all_slots if held[part.slot.tensor])
+    walks = _walks(plan, parameters, deployment, min(step, images), threads)
+    with reader_of(parameters, deployment, drawn) as read:
+        for number, first in enumerate(range(0, max(images, 1), step)):
+            read(number)
+            if others:
+                parameters.restore({part.slot.tensor for part in others})
+                flip_all(parameters, deployment, others, number)
+            start = clean.before(flipped.first_of(clean.layers)) if clean.budget else clean.before(0)
+            own = {name: x[first : first + step] for name, x in start.values.items()}
+            yield from walks.over(own, start.layer, first)
 
-    begin: the number in the data set of the first image. again: read parameters anew for every image or pixel.
+
+def _read_again(plan: Plan, deployment: Deployment, clean: CleanPass, images: int, batch: int) -> Iterator[dict[str, Array]]:
+    """Chunks of outputs; parameters are read anew for every image or pixel, but for those that are the same at every read."""
+    parameters, flipped = plan.parameters(deployment.slots), Flipped(deployment)
+    reads = reads_per_inference(plan.network, deployment.policy, images, batch)
+    for part in deployment.steady_slots:
+        returned = deployment.read(part, 0, reads[part.slot.tensor] * images)
+        parameters.flip(part.slot.tensor, part.slot.planes, returned.flips)
+    settle(parameters, deployment)
+    start = clean.before(flipped.first_of(clean.layers, redrawn=True))
+    return _walks(plan, parameters, deployment, images, again=True).over(start.values, start.layer)
+
+
+@dataclass(frozen=True, eq=False)
+class _Walks:
+    """Walks with the same parameters, as they are at the time. again: they are read anew for every image or pixel.
+
+    layers, dead: of a whole network, and what nobody needs behind each. step: images of a chunk.
     """
-    layers, images = steps_of(plan, {*wanted, *deployment.seen}), len(next(iter(inputs.values())))
 
-    def make(layer: nw.Layer, own: list[Array], first: int) -> Array:
-        stored = deployment.slots_of(layer) if again else ()
-        if stored:
-            return compute_redrawn(layer, own, parameters, deployment, stored, begin + first)
-        return compute_step(layer, own, parameters)
+    plan: Plan
+    parameters: Parameters
+    deployment: Deployment
+    layers: tuple[nw.Layer, ...]
+    dead: tuple[tuple[str, ...], ...]
+    step: int
+    again: bool
+    threads: int
 
-    def hold(name: str, x: Array, first: int) -> Array:
-        slots = deployment.buffers.get(name)
-        return read_back(x, slots, deployment, begin + first) if slots else x
+    def over(self, inputs: Arrays, start: int, begin: int = 0) -> Iterator[dict[str, Array]]:
+        """Walk the layers from `start` on; yields the outputs of each chunk of images.
 
+        begin: the number in the data set of the first image.
+        """
+
+        def make(layer: nw.Layer, own: list[Array], first: int) -> Array:
+            stored = self.deployment.slots_of(layer) if self.again else ()
+            if stored:
+                return compute_redrawn(layer, own, self.parameters, self.deployment, stored, begin + first)
+            return compute_step(layer, own, self.parameters)
+
+        def hold(name: str, x: Array, first: int) -> Array:
+            slots = self.deployment.buffers.get(name)
+            return read_back(x, slots, self.deployment, begin + first) if slots else x
+
+        outputs, layers, dead = self.plan.network.outputs, self.layers[start:], self.dead[start:]
+        return walk(inputs, outputs, layers, self.step, make, hold, self.threads, dead)
+
+
+def _walks(
+    plan: Plan, parameters: Parameters, deployment: Deployment, images: int, threads: int = 1, again: bool = False
+) -> _Walks:
+    """Walks over `images` images at most."""
+    outputs = plan.network.outputs
+    layers = steps_of(plan, {*outputs, *deployment.seen})
     if again or deployment.buffers:  # what is read meanwhile changes the run's own parameters and counts
-        return walk(inputs, wanted, layers[start:], chunk_size(plan.network, layers), make, hold)
-    return walk(inputs, wanted, layers[start:], chunk_of(plan, layers, images, threads), make, hold, threads)
+        threads = 1
+    step = chunk_of(plan, layers, images, threads) if threads > 1 else chunk_size(plan.network, layers)
+    return _Walks(plan, parameters, deployment, layers, last_uses(layers, keep=outputs), step, again, threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -114,12 +114,14 @@ def walk(
     make: Make,
     hold: Hold = _as_it_is,
     threads: int = 1,
+    dead: Sequence[Collection[str]] | None = None,
 ) -> Iterator[dict[str, Array]]:
     """Let `make` compute layer after layer for `step` images after the other; yields the wanted values of each chunk, in order.
 
-    inputs: in physical form: all that the layers need and do not make. threads: so many chunks at a time.
+    inputs: in physical form: all that the layers need and do not make. threads: so many chunks at a time. dead: `last_uses`, if
+    that is known already.
     """
-    images, dead = len(next(iter(inputs.values()))), last_uses(layers, keep=wanted)
+    images, dead = len(next(iter(inputs.values()))), dead or last_uses(layers, keep=wanted)
 
     def chunk(first: int) -> dict[str, Array]:
         values = {name: hold(name, x[first : first + step], first) for name, x in inputs.items()}

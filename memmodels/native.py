@@ -43,7 +43,7 @@ _opening = Lock()
 
 
 class Kernel:
-    """The function `name` of `module`, which compiles and calls nothing from outside its package.
+    """The function `name` of `module`, which compiles and calls nothing from outside its package but `memmodels.pointers`.
 
     Called like it, a kernel returns an integer: 0 where the function returns nothing.
     """
@@ -157,8 +157,9 @@ def _place(module: str, name: str, key: tuple[object, ...]) -> Path:
 
 @cache
 def _sources(package: str) -> str:
-    """A digest of the sources that kernels of a package are made of: all of its files, and how they are built."""
-    files = [*sorted(Path(sys.modules[package].__path__[0]).glob("*.py")), Path(__file__).with_name("native_build.py")]
+    """A digest of the sources that kernels of a package are made of: all of its files, and what all packages are built with."""
+    shared = (Path(__file__).with_name(name) for name in ("native_build.py", "pointers.py"))
+    files = [*sorted(Path(sys.modules[package].__path__[0]).glob("*.py")), *shared]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 

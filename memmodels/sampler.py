@@ -8,17 +8,18 @@ streams of their own below it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cached_property, lru_cache
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.np.numpy_support import from_dtype
 
 from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
 from memmodels.dyadic import GENERATORS, STRETCH_WORDS, dyadic_steps, fill_random, flip_dyadic
-from memmodels.pointers import address_of, words_at
+from memmodels.pointers import address_of, records_at, words_at
 from memmodels.rates import MAX_LEVELS, plan_rates
 from memmodels.streams import name_stream, word_at
 
@@ -32,6 +33,8 @@ _U0, _U1, _U6, _U63, _ALL = np.uint64(0), np.uint64(1), np.uint64(6), np.uint64(
 _COMMON, _MORE = np.uint64(8), np.uint64(9)
 """Names of the streams of a term's throws in a block; those below 8 are its stretches."""
 
+
+_NONE_WEAK = np.empty((0, 0), dtype=np.uint64)
 
 TERM = np.dtype(
     [
@@ -56,7 +59,18 @@ tables, entries first[i]..first[i + 1] of the region's: throws on all cells, and
 """
 
 
-class Sampler(NamedTuple):
+SOURCE = np.dtype(
+    [
+        ("stream", np.uint64),
+        ("last_mask", np.uint64),
+        *((name, np.int64) for name in ("first_word", "words", "written", "held", "sound", "terms", "count", "table", "weak")),
+    ]
+)
+"""A sampler as compiled code takes it, one row of a table: its numbers, how many words and terms it has, where its arrays lie."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sampler:
     """A region that describes itself as arrays.
 
     stream: of (seed, die, array). first_word: of the region in its memory. last_mask: the cells of the last word.
@@ -76,6 +90,21 @@ class Sampler(NamedTuple):
     table: npt.NDArray[np.uint64]
     weak: npt.NDArray[np.uint64]
 
+    @cached_property
+    def source(self) -> npt.NDArray[np.void]:
+        """The sampler as a table of one row, type SOURCE; whoever takes it keeps the sampler."""
+        return sources_of((self,))
+
+
+def sources_of(samplers: Sequence[Sampler]) -> npt.NDArray[np.void]:
+    """A table of type SOURCE; whoever takes it keeps the samplers."""
+    rows = []
+    for s in samplers:
+        written, held, terms, table, weak = (array.ctypes.data for array in (s.written, s.held, s.terms, s.table, s.weak))
+        sizes = s.first_word, s.written.size, written, held, s.sound, terms, s.terms.size, table, weak
+        rows.append((s.stream, s.last_mask, *sizes))
+    return np.array(rows, dtype=np.uint64).view(SOURCE)[:, 0]
+
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
@@ -91,26 +120,19 @@ def make_sampler(
     stream: np.uint64, first_word: int, bits: int, written: Words, held: Words, terms: tuple[Drawn, ...] = ()
 ) -> Sampler:
     """The sampler of a region of `bits` cells; see `Sampler`."""
-    weak = [mask for term in terms if term.weak for mask in term.weak]
+    weak = [mask for term in terms if term.weak is not None for mask in term.weak]
     records, table = _recorded(tuple((term.number, term.p01, term.p10, term.weak is not None) for term in terms))
     return Sampler(
         stream=stream,
         first_word=first_word,
         last_mask=np.uint64((1 << ((bits - 1) % 64 + 1)) - 1),
-        written=_read_only(written),
-        held=_read_only(held),
+        written=np.ascontiguousarray(written),
+        held=np.ascontiguousarray(held),
         sound=held is written or bool(np.array_equal(held, written)),
         terms=records,
         table=table,
-        weak=np.array(weak, dtype=np.uint64).reshape(len(weak), written.size),
+        weak=np.array(weak) if weak else _NONE_WEAK,
     )
-
-
-def _read_only(words: Words) -> Words:
-    """The same words; to compiled code, read-only arrays are of a type of their own, so all samplers hold such."""
-    view = words.view()
-    view.flags.writeable = False
-    return view
 
 
 @lru_cache(maxsize=256)
@@ -159,14 +181,17 @@ def new_room():  # type: ignore[no-untyped-def]
     return np.empty((5, BLOCK_WORDS), dtype=np.uint64)
 
 
+_term_at = records_at(from_dtype(TERM))
+
+
 _RANDOM, _FLIPS, _CELLS, _SOME, _FAILING = (8 * BLOCK_WORDS * row for row in range(5))
 """Where in the room lie random words, and blocks of flips, of cells, of throws that count on some cells only, of failing cells."""
 
 
 @numba.njit(cache=True, nogil=True)
-def name_read(sampler, trial, write, read):  # type: ignore[no-untyped-def]
+def name_read(source, trial, write, read):  # type: ignore[no-untyped-def]
     """The stream of one read of a region."""
-    stream = name_stream(name_stream(sampler.stream, np.uint64(trial)), np.uint64(write))
+    stream = name_stream(name_stream(source.stream, np.uint64(trial)), np.uint64(write))
     return name_stream(stream, np.uint64(read))
 
 
@@ -254,35 +279,43 @@ def _flip_weak(term, table, stream, begin, n, written, to_one, to_zero, flips, r
 
 
 @numba.njit(cache=True, nogil=True)
-def words_in(sampler, block):  # type: ignore[no-untyped-def]
+def words_in(source, block):  # type: ignore[no-untyped-def]
     """(first, n): words first..first + n of the region lie in this block."""
-    first = max(block * BLOCK_WORDS - sampler.first_word, 0)
-    return first, min((block + 1) * BLOCK_WORDS - sampler.first_word, sampler.written.size) - first
+    first = max(block * BLOCK_WORDS - source.first_word, 0)
+    return first, min((block + 1) * BLOCK_WORDS - source.first_word, source.words) - first
 
 
 @numba.njit(cache=True, nogil=True)
-def draw_block(sampler, stream, block, part, room):  # type: ignore[no-untyped-def]
+def block_range(source):  # type: ignore[no-untyped-def]
+    """(first, stop): the blocks of the memory that the region touches."""
+    if source.words == 0:
+        return 0, 0
+    return source.first_word // BLOCK_WORDS, (source.first_word + source.words - 1) // BLOCK_WORDS + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def draw_block(source, stream, block, part, room):  # type: ignore[no-untyped-def]
     """The flips of one block of a region at one read (read bits XOR written bits) into `part`, the words of `words_in`.
 
-    stream: of the read (`name_read`). room: from `new_room`; what is in it does not matter.
+    source: a row of type SOURCE. stream: of the read (`name_read`). room: from `new_room`; what is in it does not matter.
     """
-    first, n = words_in(sampler, block)
-    begin, work, table = sampler.first_word + first - block * BLOCK_WORDS, address_of(room), address_of(sampler.table)
-    written, block_flips = address_of(sampler.written) + 8 * first, address_of(part) if n == BLOCK_WORDS else work + _FLIPS
+    first, n = words_in(source, block)
+    begin, work, table = source.first_word + first - block * BLOCK_WORDS, address_of(room), source.table
+    written, block_flips = source.written + 8 * first, address_of(part) if n == BLOCK_WORDS else work + _FLIPS
     stored, flips, cells = words_at(written, n), words_at(block_flips + 8 * begin, n), words_at(work + _CELLS + 8 * begin, n)
-    if sampler.sound:
+    if source.sound:
         for i in range(n):
             flips[i] = _U0
     else:
-        held = words_at(address_of(sampler.held) + 8 * first, n)
+        held = words_at(source.held + 8 * first, n)
         for i in range(n):
             flips[i] = held[i] ^ stored[i]
-    for number in range(sampler.terms.size):
-        term = sampler.terms[number]
+    for number in range(source.count):
+        term = _term_at(source.terms, number)
         own = name_stream(name_stream(stream, term.stream), np.uint64(block))
         if term.weak_row >= 0:
-            to_one = address_of(sampler.weak) + 8 * (term.weak_row * sampler.written.size + first)
-            to_zero = to_one + 8 * sampler.written.size
+            to_one = source.weak + 8 * (term.weak_row * source.words + first)
+            to_zero = to_one + 8 * source.words
             _flip_weak(term, table, own, begin, n, written, to_one, to_zero, block_flips, work)
             continue
         if term.polar:
@@ -291,21 +324,25 @@ def draw_block(sampler, stream, block, part, room):  # type: ignore[no-untyped-d
         _flip_term(term, table, own, begin, n, work + _CELLS, block_flips, work)
     if n < BLOCK_WORDS:
         part[:] = flips
-    if first + n == sampler.written.size:
-        part[n - 1] &= sampler.last_mask
+    if first + n == source.words:
+        part[n - 1] &= source.last_mask
 
 
 @numba.njit(cache=True, nogil=True)
-def draw_region(sampler, trial, write, read, flips):  # type: ignore[no-untyped-def]
-    """The flips of the whole region at one read into `flips` (uint64, one per word); returns how many there are."""
-    words, count = sampler.written.size, 0
-    if words:
-        stream, room = name_read(sampler, trial, write, read), new_room()
-        for block in range(sampler.first_word // BLOCK_WORDS, (sampler.first_word + words - 1) // BLOCK_WORDS + 1):
-            first, n = words_in(sampler, block)
-            draw_block(sampler, stream, block, flips[first : first + n], room)
-            count += count_bits(flips[first : first + n])
+def _draw_region(sources, trial, write, read, flips):  # type: ignore[no-untyped-def]
+    source, count, room = sources[0], 0, new_room()
+    stream = name_read(source, trial, write, read)
+    start, stop = block_range(source)
+    for block in range(start, stop):
+        first, n = words_in(source, block)
+        draw_block(source, stream, block, flips[first : first + n], room)
+        count += count_bits(flips[first : first + n])
     return count
+
+
+def draw_region(sampler: Sampler, trial: int, write: int, read: int, flips: Words) -> int:
+    """The flips of the whole region at one read into `flips` (uint64, one per word); returns how many there are."""
+    return int(_draw_region(sampler.source, trial, write, read, flips))
 
 
 assert BLOCK_BITS == 1 << 16, "throws name a cell of a block by 16 bits"

@@ -73,8 +73,7 @@ class SimulatedMemory:
         first_word = old.first_word if old else self.contents.words
         previous = old.stored if old else self._power_up(first_word, layout) if self._switches else None
         written = bits.copy() if bits.flags.writeable else bits
-        fresh = Region(layout, first_word, written, written, previous, key)
-        region = replace(fresh, stored=self._stored(fresh))
+        region = Region(layout, first_word, written, self._stored(written, layout.bits, first_word, previous, key), previous, key)
         self.contents.words = max(self.contents.words, first_word + layout.words)
         self.contents.regions[layout.name, layout.planes] = region
         return region
@@ -151,19 +150,18 @@ class SimulatedMemory:
         self._held[id(region)] = region, reads, cells
         return cells
 
-    def _stored(self, region: Region) -> Words:
+    def _stored(self, written: Words, bits: int, first_word: int, previous: Words | None, key: Key) -> Words:
         """The bits that a write leaves in the cells: those asked for, less what the terms of lifetime write spoil.
 
         Levels of multi-level cells are judged when they are read, since the operating point may move in between.
         """
-        cells, bits = region.written, region.layout.bits
+        cells = written
         for number, term in enumerate(self.terms):
             if isinstance(term, ErrorTerm) and term.lifetime is Lifetime.WRITE:
                 flips, once = np.empty_like(cells), (Drawn(number, term.p01, term.p10),)
-                sampler = make_sampler(self.stream, region.first_word, bits, cells, cells, once)
-                draw_region(sampler, region.key.trial, region.key.write, 0, flips)
-                if term.only_switched and region.previous is not None:
-                    flips &= region.written ^ region.previous
+                draw_region(make_sampler(self.stream, first_word, bits, cells, cells, once), key.trial, key.write, 0, flips)
+                if term.only_switched and previous is not None:
+                    flips &= written ^ previous
                 cells = cells ^ flips
         return cells
 

@@ -16,7 +16,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from memmodels.address import BLOCK_WORDS
-from memmodels.sampler import count_bits, draw_block, name_read, new_room, words_in
+from memmodels.pointers import words_at
+from memmodels.sampler import block_range, count_bits, draw_block, name_read, new_room, words_in
 
 _WORDS = 8
 """Words of a vector."""
@@ -110,24 +111,25 @@ def _last_mask(bits):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def dense_redrawn(x, bits, sampler, trial, write, first_image, out):  # type: ignore[no-untyped-def]
+def dense_redrawn(x, bits, sources, trial, write, first_image, out):  # type: ignore[no-untyped-def]
     """Sums of `bits` products of ±1: x uint64 (n, 1, 1, words) -> out int32 (n, 1, 1, O); returns how many flips were drawn.
 
-    The sampler's region holds O x bits signs; image i is read number first_image + i.
+    sources: the sampler's (`Sampler.source`), whose region holds O x bits signs; image i is read number first_image + i.
     """
-    written, channels, count = sampler.written, out.shape[3], 0
+    source, channels, count = sources[0], out.shape[3], 0
+    written = words_at(source.written, source.words)
     last, room = _last_mask(bits), new_room()
     row = np.zeros((bits + 64 * _WORDS - 1) // (64 * _WORDS) * _WORDS, dtype=np.uint64)
     read = np.zeros(BLOCK_WORDS + 2 * row.size + 2, dtype=np.uint64)
-    first_block, last_block = sampler.first_word // BLOCK_WORDS, (sampler.first_word + written.size - 1) // BLOCK_WORDS
+    first_block, stop_block = block_range(source)
     for image in range(x.shape[0]):
         row[: x.shape[3]] = x[image, 0, 0]
-        stream = name_read(sampler, trial, write, first_image + image)
+        stream = name_read(source, trial, write, first_image + image)
         channel, begin, filled = 0, 0, 0  # read[:filled] are the region's words from `begin`
-        for block in range(first_block, last_block + 1):
-            first, n = words_in(sampler, block)
+        for block in range(first_block, stop_block):
+            first, n = words_in(source, block)
             fresh = read[filled : filled + n]
-            draw_block(sampler, stream, block, fresh, room)
+            draw_block(source, stream, block, fresh, room)
             count += count_bits(fresh)
             for k in range(n):
                 fresh[k] ^= written[first + k]

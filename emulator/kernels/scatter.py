@@ -14,30 +14,34 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from emulator.kernels.forms import Bits, Order
+from emulator.kernels.forms import LANES
+from memmodels.pointers import address_of, words_at
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
 _I64 = ir.IntType(64)
-_SIDE = 8
+SIDE = 8
 """Words of a vector, and rows that are turned into vectors together."""
+
+_AHEAD = 64
+"""Words of flips whose bits are listed together."""
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
-    """The index (int64) of the lowest set bit of a uint64 that is not 0: one instruction."""
+    """The index (uint64) of the lowest set bit of a uint64, 64 if there is none: one instruction."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
-    return types.int64(types.uint64), codegen
+    return types.uint64(types.uint64), codegen
 
 
 @numba.njit(cache=True, nogil=True)
 def put(values, outer, inner, codes):  # type: ignore[no-untyped-def]
     """Put the stored bits of every element, codes (O, inner.size), into `values`, which are 0 and contiguous."""
-    flat, shift = values.reshape(-1), lowest_bit(np.uint64(values.itemsize * 8))
+    flat, shift = values.reshape(-1), np.int64(lowest_bit(np.uint64(values.itemsize * 8)))
     within = (np.int64(1) << shift) - 1
     for o in range(outer.size):
         for e in range(inner.size):
@@ -45,43 +49,47 @@ def put(values, outer, inner, codes):  # type: ignore[no-untyped-def]
             flat[place >> shift] |= np.int64(codes[o, e]) << (place & within)
 
 
-@numba.njit(cache=True, nogil=True)
-def flip_packed(weights, outer, inner, flips):  # type: ignore[no-untyped-def]
-    """Flip signs that are packed in words: an element's place is its bit in `weights` (uint64, any shape, contiguous)."""
-    words = weights.reshape(-1)
-    for i in range(flips.size):
-        word = flips[i]
-        if word == _U0:
-            continue
-        channel, rest = divmod(i * 64, inner.size)
-        while word != _U0:
-            element = rest + lowest_bit(word)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def flip_cells(values, outer, inner, masks, flips, begin):  # type: ignore[no-untyped-def]
+    """Flip stored bits at the address `values`: an element's place is its lowest bit, counted over all of them.
+
+    masks: for each cell of an element, what its flip does to it (`plan.masks_of`). flips: words of the region from number `begin`.
+    Whole words are written, behind the last element too. What a word of flips holds is not foreseeable, so the first two bits of
+    each are listed as if there were two: few branches go astray then.
+    """
+    listed = np.empty(_AHEAD * 64 + 2, dtype=np.uint64)
+    row, cells = np.uint64(inner.size), np.uint64(masks.size)
+    start, stop, base = _U0, _U0, np.int64(0)
+    for ahead in range(0, flips.size, _AHEAD):
+        count = 0
+        for i in range(ahead, min(ahead + _AHEAD, flips.size)):
+            word, first = flips[i], np.uint64(begin + i) << np.uint64(6)
+            listed[count] = first + lowest_bit(word)
+            count += word != _U0
             word &= word - _U1
-            o = channel
-            while element >= inner.size:
-                element -= inner.size
-                o += 1
-            place = outer[o] + inner[element]
-            words[place >> 6] ^= _U1 << np.uint64(place & 63)
+            listed[count] = first + lowest_bit(word)
+            count += word != _U0
+            word &= word - _U1
+            while word != _U0:
+                listed[count] = first + lowest_bit(word)
+                count += 1
+                word &= word - _U1
+        for k in range(count):
+            element, mask = listed[k], np.uint64(masks[0])
+            if cells != _U1:
+                element //= cells
+                mask = np.uint64(masks[listed[k] - element * cells])
+            if element >= stop:
+                channel = element // row
+                start, stop, base = channel * row, channel * row + row, outer[channel]
+            place = np.uint64(base + inner[element - start])
+            words_at(values, np.int64(place >> np.uint64(6)) + 1)[place >> np.uint64(6)] ^= mask << (place & np.uint64(63))
 
 
 @numba.njit(cache=True, nogil=True)
 def flip_values(values, outer, inner, masks, flips):  # type: ignore[no-untyped-def]
-    """Flip stored bits of integers in `values` (contiguous): an element's place is its lowest bit, counted over all of them.
-
-    masks: for each cell of an element, what its flip does to the integer (`plan.masks_of`).
-    """
-    flat = values.reshape(-1)
-    cells, width = masks.size, np.uint64(values.itemsize * 8)
-    shift, within = lowest_bit(width), np.int64(width) - 1
-    for i in range(flips.size):
-        word = flips[i]
-        while word != _U0:
-            element, cell = divmod(i * 64 + lowest_bit(word), cells)
-            word &= word - _U1
-            channel, rest = divmod(element, inner.size)
-            place = outer[channel] + inner[rest]
-            flat[place >> shift] ^= masks[cell] << (place & within)
+    """`flip_cells` of a whole region in an array, behind which there is room for what is left of a word."""
+    flip_cells(address_of(values), outer, inner, masks, flips, 0)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -94,15 +102,15 @@ def _flip_square(typingctx, flips, stride, clean, weights, step):  # type: ignor
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         flips, stride, clean, weights, step = args
-        vector = ir.VectorType(_I64, _SIDE)
+        vector = ir.VectorType(_I64, SIDE)
 
         def at(base: Any, k: int, by: Any) -> Any:
             address = builder.add(base, builder.mul(by, ir.Constant(_I64, k)))
             return builder.inttoptr(address, vector.as_pointer())
 
-        rows = [_load(builder, at(flips, r, stride), 8) for r in range(_SIDE)]
+        rows = [_load(builder, at(flips, r, stride), 8) for r in range(SIDE)]
         for k, column in enumerate(_transposed(builder, rows)):
-            flipped = builder.xor(column, _load(builder, at(clean, k, step), 64))
+            flipped = builder.xor(column, _load(builder, at(clean, k, step), 8))
             builder.store(flipped, at(weights, k, step)).align = 64
         return ir.Constant(_I64, 0)
 
@@ -119,71 +127,55 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
     """Columns of a square of words, as vectors: halves of two rows change places, then quarters, then single words."""
     for reach in (4, 2, 1):
         made = list(rows)
-        for r in range(_SIDE):
+        for r in range(SIDE):
             if not r & reach:
-                low = [k if not k & reach else k - reach + _SIDE for k in range(_SIDE)]
-                high = [k + reach if not k & reach else k + _SIDE for k in range(_SIDE)]
+                low = [k if not k & reach else k - reach + SIDE for k in range(SIDE)]
+                high = [k + reach if not k & reach else k + SIDE for k in range(SIDE)]
                 for to, places in ((r, low), (r + reach, high)):
-                    mask = ir.Constant(ir.VectorType(ir.IntType(32), _SIDE), places)
+                    mask = ir.Constant(ir.VectorType(ir.IntType(32), SIDE), places)
                     made[to] = builder.shuffle_vector(rows[r], rows[r + reach], mask)
         rows = made
     return rows
 
 
 @numba.njit(cache=True, nogil=True)
-def flip_rows(clean, weights, row_bits, flips):  # type: ignore[no-untyped-def]
-    """weights = clean, some of its signs flipped, whose kernel order is the storage order within each output channel.
+def flip_block(clean, weights, words, row_bits, rows, block, flips, begin, size):  # type: ignore[no-untyped-def]
+    """Block `block` of weights = clean, some signs flipped, whose kernel order is the storage order within each output channel.
 
-    clean, weights: uint64 [O/LANES][words][LANES] (`plan.KernelTensor.flat`), aligned; they may be one. row_bits: stored bits of an
-    output channel. A word of flips is put together from the two storage words that it straddles, unless rows are whole words.
+    clean, weights: addresses of uint64 [O/LANES][words][LANES], the second aligned (`Order.flat`); they may be one. rows: output
+    channels; behind them nothing is flipped. row_bits: stored bits of an output channel. flips: address of `size` words of the
+    region from number `begin`. A word of flips is put together from the two storage words that it straddles, unless rows are whole
+    words.
     """
-    blocks, words, lanes = weights.shape
-    rows = flips.size * 64 // row_bits
-    last = _U1 << np.uint64((row_bits - 1) & 63)
-    spare = last | (last - _U1)
-    for block in range(blocks):
-        done = 0
-        if row_bits & 63 == 0 and (block + 1) * lanes <= rows:
-            done = words // _SIDE * _SIDE
-            for word in range(0, done, _SIDE):
-                for lane in range(0, lanes, _SIDE):
-                    place = flips.ctypes.data + ((block * lanes + lane) * words + word) * 8
-                    here = ((block * words + word) * lanes + lane) * 8
-                    _flip_square(place, words * 8, clean.ctypes.data + here, weights.ctypes.data + here, lanes * 8)
-        for lane in range(lanes):
-            start = (block * lanes + lane) * row_bits
-            index, shift = start >> 6, np.uint64(start & 63)
-            for word in range(done, words):
-                part = _U0
-                if block * lanes + lane < rows:
-                    part = flips[index + word] >> shift
-                    if shift != _U0 and index + word + 1 < flips.size:
-                        part |= flips[index + word + 1] << (np.uint64(64) - shift)
-                    if word == words - 1:
-                        part &= spare
-                weights[block, word, lane] = clean[block, word, lane] ^ part
+    row, done = block * LANES, 0
+    source, target = clean + row * words * 8, weights + row * words * 8
+    if row_bits & 63 == 0 and row + LANES <= rows:
+        done = words // SIDE * SIDE
+        for word in range(0, done, SIDE):
+            for lane in range(0, LANES, SIDE):
+                place, here = flips + ((row + lane) * words + word - begin) * 8, (word * LANES + lane) * 8
+                _flip_square(place, words * 8, source + here, target + here, LANES * 8)
+    if done == words:
+        return
+    spare = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(-row_bits & 63)
+    drawn, before, after = words_at(flips, size), words_at(source, words * LANES), words_at(target, words * LANES)
+    for lane in range(LANES):
+        start = (row + lane) * row_bits
+        index, shift = (start >> 6) - begin, np.uint64(start & 63)
+        for word in range(done, words):
+            part = _U0
+            if row + lane < rows:
+                part = drawn[index + word] >> shift
+                if shift != _U0 and index + word + 1 < size:
+                    part |= drawn[index + word + 1] << (np.uint64(64) - shift)
+                if word == words - 1:
+                    part &= spare
+            after[word * LANES + lane] = before[word * LANES + lane] ^ part
 
 
 @numba.njit(cache=True, nogil=True)
-def _flip_bits(weights, order, flips):  # type: ignore[no-untyped-def]
-    if order.flat:
-        flip_rows(weights, weights, order.inner.size, flips)
-    else:
-        flip_packed(weights, order.outer, order.inner, flips)
-
-
-def flip(weights: Any, order: Order, masks: Any, flips: Any) -> None:
-    """Flip the stored bits of weights in kernel order (one of `tile.FORMS`)."""
-    _flip(weights, order, masks, flips)
-
-
-@overload(flip)  # type: ignore[untyped-decorator]
-def _flip_form(weights, order, masks, flips):  # type: ignore[no-untyped-def]
-    if weights.instance_class is Bits:
-        return lambda weights, order, masks, flips: _flip_bits(weights.values, order, flips)
-    return lambda weights, order, masks, flips: flip_values(weights.values, order.outer, order.inner, masks, flips)
-
-
-@numba.njit(cache=True, nogil=True)
-def _flip(weights, order, masks, flips):  # type: ignore[no-untyped-def]
-    flip(weights, order, masks, flips)
+def flip_rows(clean, weights, row_bits, flips):  # type: ignore[no-untyped-def]
+    """`flip_block` of all blocks of arrays [O/LANES][words][LANES]."""
+    words, rows = weights.shape[1], flips.size * 64 // row_bits
+    for block in range(weights.shape[0]):
+        flip_block(address_of(clean), address_of(weights), words, row_bits, rows, block, address_of(flips), 0, flips.size)

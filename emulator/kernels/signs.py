@@ -13,7 +13,7 @@ import numpy as np
 from emulator.kernels.chains import FEW, chain_rows, chained_block, chained_rows, is_chained, new_chains, words_of
 from emulator.kernels.forms import LANES
 from emulator.kernels.lone import lone_signs, sign_row
-from emulator.kernels.redraw import redraw, take_back
+from emulator.kernels.redraw import new_scratch, read_region
 from emulator.kernels.rows import CHUNK, new_sums, row_addresses, stretches
 from emulator.kernels.sums import fill_offsets, is_integer, new_offsets
 from emulator.kernels.tile import POOL, pooled_sign_tile, sign_tile, tile_rows
@@ -111,12 +111,9 @@ def signs_redrawn(  # type: ignore[no-untyped-def]
     geometry,
     pooled,
     out,
-    order,
-    samplers,
-    masks,
-    flips,
+    sources,
+    homes,
     trial,
-    writes,
     first_image,
     per_pixel,
     counts,
@@ -124,16 +121,14 @@ def signs_redrawn(  # type: ignore[no-untyped-def]
     """The same with weights that are read anew for each image, or for each output pixel; see `sums.py`."""
     pixels = out.shape[1] * out.shape[2]
     step = 1 if per_pixel else pixels
-    offsets = new_offsets(weights, frame)
+    offsets, scratch = new_offsets(weights, frame), new_scratch(homes)
     limits = new_sums(weights, offsets.shape[0], offsets.shape[1])
     for row in range(0, out.shape[0] * pixels, step):
         read = first_image * (pixels // step) + row // step
-        for i in range(len(samplers)):
-            counts[i] += redraw(samplers[i], trial, writes[i], read, weights, order, masks[i], flips[i])
+        for i in range(homes.size):
+            counts[i] += read_region(sources[i], homes[i], trial, read, scratch)
         fill_limits(weights, frame, threshold, offsets, limits)
         _walk(x, weights, frame, geometry, pooled, limits, row, row + step, out)
-    for i in range(len(samplers)):
-        take_back(weights, order, masks[i], flips[i])
 
 
 @numba.njit(cache=True, nogil=True)

@@ -20,7 +20,7 @@ from numba.extending import overload
 from emulator.kernels.chains import FEW, chain_rows, chained_block, chained_rows, is_chained, new_chains, words_of
 from emulator.kernels.forms import LANES, Bits
 from emulator.kernels.lone import lone_values
-from emulator.kernels.redraw import redraw, take_back
+from emulator.kernels.redraw import new_scratch, read_region
 from emulator.kernels.rows import CHUNK, bytes_met, is_depthwise, row_addresses, stretches
 from emulator.kernels.tile import row_by_row, tile_rows, value_tile
 
@@ -206,24 +206,21 @@ def convolution(x, out, weights, groups, frame, offsets, geometry, rounding, aff
 
 @numba.njit(cache=True, nogil=True)
 def convolution_redrawn(  # type: ignore[no-untyped-def]
-    x, weights, frame, geometry, rounding, affine, out, order, samplers, masks, flips, trial, writes, first_image, per_pixel, counts
+    x, weights, frame, geometry, rounding, affine, out, sources, homes, trial, first_image, per_pixel, counts
 ):
     """The same with weights that are read anew for each image, or for each output pixel (`per_pixel`).
 
-    order: see `scatter.py`. samplers, masks, flips (2, words): one per region of the weight tensor; see `redraw.py`.
-    counts[i] += flips drawn from region i.
+    sources, homes: tables of the weight tensor's regions; see `redraw.py`. counts[i] += flips drawn from region i.
     """
     pixels = out.shape[1] * out.shape[2]
     step = 1 if per_pixel else pixels
-    offsets = new_offsets(weights, frame)
+    offsets, scratch = new_offsets(weights, frame), new_scratch(homes)
     for row in range(0, out.shape[0] * pixels, step):
         read = first_image * (pixels // step) + row // step
-        for i in range(len(samplers)):
-            counts[i] += redraw(samplers[i], trial, writes[i], read, weights, order, masks[i], flips[i])
+        for i in range(homes.size):
+            counts[i] += read_region(sources[i], homes[i], trial, read, scratch)
         fill_offsets(weights, 1, frame, offsets)
         _walk(x, weights, 1, frame, geometry, offsets, rounding, affine, row, row + step, out)
-    for i in range(len(samplers)):
-        take_back(weights, order, masks[i], flips[i])
     if np.any(frame.zero_points != 0):
         _shift(x, 1, frame, geometry, out)
 

@@ -353,9 +353,9 @@ def test_blocks_in_any_order_and_again(data: st.DataObject, first_word: int, wor
     order = data.draw(st.permutations([*blocks_of(first_word, words)] * 2))
     flips, room = random_words(words), new_room()
     for block in order:
-        first, n = words_in(sampler, block)
+        first, n = words_in(sampler.source[0], block)
         assert 0 <= first < first + n <= words
-        draw_block(sampler, np.uint64(name_read(sampler, 1, 2, 3)), block, flips[first : first + n], room)
+        draw_block(sampler.source[0], np.uint64(name_read(sampler.source[0], 1, 2, 3)), block, flips[first : first + n], room)
     assert np.array_equal(flips, expected)
 
 
@@ -370,7 +370,7 @@ def test_two_threads_draw_the_same(term: ErrorTerm) -> None:
 
     def draw(block: int) -> None:
         part = together[block * BLOCK_WORDS : (block + 1) * BLOCK_WORDS]
-        draw_block(sampler, np.uint64(name_read(sampler, 0, 0, 0)), block, part, new_room())
+        draw_block(sampler.source[0], np.uint64(name_read(sampler.source[0], 0, 0, 0)), block, part, new_room())
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(draw, range(64)))

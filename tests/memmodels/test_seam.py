@@ -214,8 +214,10 @@ def test_a_sampler_draws_single_blocks(case: Case) -> None:
         flips = draw(sampler, Key(0, 0, 1))
         blockwise, covered = np.empty_like(flips), 0
         for block in reversed(blocks_of(region.first_word, region.layout.words)):
-            first, n = words_in(sampler, block)
-            draw_block(sampler, np.uint64(name_read(sampler, 0, 0, 1)), block, blockwise[first : first + n], new_room())
+            first, n = words_in(sampler.source[0], block)
+            draw_block(
+                sampler.source[0], np.uint64(name_read(sampler.source[0], 0, 0, 1)), block, blockwise[first : first + n], new_room()
+            )
             covered += n
         assert np.array_equal(blockwise, flips)
         assert covered == region.layout.words
