@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from emulator.layers import to_channels_last, to_onnx_order
 from emulator.plan import Parameters, Plan, last_uses
 from memmodels.errors import InputError, ModelError
 
+T = TypeVar("T")
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 Make = Callable[[nw.Layer, list[Array], int], Array]
@@ -133,18 +135,46 @@ def walk(
         return {name: values[name] for name in wanted}
 
     starts = range(0, max(images, 1), step)
-    if min(threads, len(starts)) < 2:
-        yield from map(chunk, starts)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(chunk, starts)
+    threads = min(threads, len(starts))
+    return iter(_shared(chunk, starts, threads)) if threads > 1 else map(chunk, starts)
+
+
+def _shared(make: Callable[[int], T], items: Sequence[int], threads: int) -> list[T]:
+    """What is made of each item, by this thread and others: so the work begins before any other is awake."""
+    left, made, turn = list(enumerate(items)), {}, Lock()
+
+    def work() -> None:
+        try:
+            while True:
+                with turn:
+                    if not left:
+                        return
+                    place, item = left.pop(0)
+                made[place] = make(item)
+        finally:
+            with turn:
+                left.clear()  # after an error, nothing new begins
+
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work) for _ in range(threads - 1)]
+        work()
+    for other in others:
+        other.result()
+    return [made[place] for place in range(len(items))]
 
 
 def chunk_of(plan: Plan, layers: Sequence[nw.Layer], images: int, threads: int) -> int:
-    """Images per chunk for so many threads. Sums of floats depend on what is summed together: networks with such keep theirs."""
+    """Images per chunk, so that as many chunks come to each of the threads.
+
+    Sums of floats depend on what is summed together: networks with such keep their chunks.
+    """
     step = chunk_size(plan.network, layers)
-    floating = any(_sums_floats(plan.network, layer) for layer in layers)
-    return step if floating else min(step, max(1, -(-images // threads)))
+    if any(_sums_floats(plan.network, layer) for layer in layers):
+        return step
+    if threads == 1:
+        return min(step, max(images, 1))
+    rounds = -(-images // (step * threads))
+    return max(1, -(-images // max(rounds * threads, 1)))
 
 
 def _sums_floats(network: nw.Network, layer: nw.Layer) -> bool:

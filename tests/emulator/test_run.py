@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import emulator.walk
 from emulator import Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
 from emulator.fusion import steps_of
 from emulator.network import SIGN1, Window
-from emulator.walk import chunk_of, chunk_size
+from emulator.walk import _shared, chunk_of, chunk_size
 from host.sets.idx import read_idx
 from memmodels.catalogue import parse_spec
 from tests.emulator.models import model, node, run, with_codes_out
@@ -192,11 +193,37 @@ def test_threads_change_nothing(name: str, images: int) -> None:
         assert all(np.array_equal(shared[value], alone[value]) for value in alone)
 
 
+def test_shared_work_keeps_its_order_and_its_errors() -> None:
+    """Slow items first, so that the others overtake them; whoever meets an error, the caller sees it and nothing new begins."""
+    seen: list[int] = []
+
+    def make(item: int) -> int:
+        time.sleep(0.02 if item == 0 else 0)
+        seen.append(item)
+        if item == 7:
+            raise KeyError(item)
+        return -item
+
+    for threads in (2, 5):
+        assert _shared(make, range(6), threads) == [0, -1, -2, -3, -4, -5]
+        assert sorted(seen) == list(range(6))
+        seen.clear()
+    with pytest.raises(KeyError):
+        _shared(make, [0, 7, *[1] * 5000], 2)
+    seen.clear()
+    with pytest.raises(KeyError):
+        _shared(make, [7, *[0] * 500], 2)
+    assert len(seen) < 250
+
+
 def test_threads_share_the_images_and_networks_that_sum_floats_keep_their_chunks() -> None:
     network = NETWORKS["digits_qnn"]()
     plan = compile_plan(network)
     layers = steps_of(plan, network.outputs)
     assert [chunk_of(plan, layers, 100, threads) for threads in (1, 2, 3)] == [100, 50, 34]
+    whole = chunk_size(network, layers)
+    assert [chunk_of(plan, layers, 5 * whole, threads) for threads in (1, 2)] == [whole, -(-5 * whole // 6)]
+    assert [chunk_of(plan, layers, 0, threads) for threads in (1, 2)] == [1, 1]
     floating = NETWORKS["sign, float input"]()
     plan = compile_plan(floating)
     layers = steps_of(plan, floating.outputs)
