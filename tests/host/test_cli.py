@@ -15,7 +15,10 @@ from typer.testing import CliRunner, Result
 from host.cli import app
 from host.models import find_model
 
-HEAVY = {"numpy", "numba", "scipy", "onnx", "onnx_ir", "polars", "matplotlib", "torch", "onnxruntime", "memmodels", "emulator"}
+HEAVY = {
+    "numpy", "numba", "scipy", "onnx", "onnx_ir", "polars", "pydantic", "rich", "matplotlib", "torch", "onnxruntime", "memmodels",
+    "emulator",
+}  # fmt: skip
 LAZY = {"memmodels", "memmodels.lazy"}
 """What the packages need to put off everything else."""
 
