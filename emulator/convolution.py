@@ -213,7 +213,8 @@ class Rounding(NamedTuple):
 
     constants: Array
     """float32 (blocks, 6, LANES)."""
-    affine: int
+    how: int
+    """DIVIDED, BOUNDED, both or 0."""
 
 
 UNROUNDED = Rounding(np.zeros((0, 6, LANES), dtype=np.float32), 0)

@@ -195,6 +195,14 @@ def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parame
     sums = np.zeros((len(inputs[0]), height, width, spec.channels), dtype=np.int32)
     counts = np.zeros((height, width), dtype=np.int64)
     entries.sum_pool(inputs[0], spec.zero_point, geometry_of(layer.window), layer.count_include_pad, sums, counts)
+    if counts.min() == counts.max():
+        out, count = np.empty(sums.shape, dtype=out_spec.dtype), np.full((1, spec.channels), counts[0, 0], dtype=np.float32)
+        entries.requantize(
+            sums.reshape(-1, spec.channels), 0, np.full(spec.channels, spec.scale, dtype=np.float32),
+            np.array([STEPS.index("div")]), count, _floats(layer.out_scale),
+            layer.zero_point, layer.low, layer.high, out.reshape(-1, spec.channels),
+        )  # fmt: skip
+        return out
     mean = sums.astype(np.float32) * spec.scale / counts[:, :, None].astype(np.float32)
     return _round(mean / np.float32(layer.out_scale), layer.zero_point, layer.low, layer.high, out_spec.dtype)
 

@@ -364,11 +364,11 @@ def _integers(tensor: StoredTensor, form: type, joined: int, groups: int) -> Ker
 
 def _taps(tensor: StoredTensor) -> KernelTensor:
     """Integers, one input channel for each output channel -> `tile.Taps`."""
-    outputs, _, taps = _shape(tensor)
-    words, blocks = -(-taps // 4), -(-outputs // LANES)
-    o, tap = np.arange(outputs), np.arange(taps)
+    outputs, _, height, width = tensor.values.shape
+    words, blocks = width * -(-height // 4), -(-outputs // LANES)
+    o, (ky, kx) = np.arange(outputs), np.divmod(np.arange(height * width), width)
     lane = o % 16 // 4 * 8 + o % LANES // 16 * 4 + o % 4
-    outer, inner = (o // LANES * words * LANES + lane) * 32, tap // 4 * LANES * 32 + tap % 4 * 8
+    outer, inner = (o // LANES * words * LANES + lane) * 32, (kx * -(-height // 4) + ky // 4) * LANES * 32 + ky % 4 * 8
     offset = offset_of(tensor, outputs)
     values = aligned_zeros((blocks, words, LANES, 4), np.int8)
     put(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & 255)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.convolution import Array, Rounding, kernel_of, readings
-from emulator.kernels.forms import BIAS, HIGH, LANES, LOW, OUT_SCALE, SCALE, ZERO, Taps
+from emulator.kernels.forms import BIAS, BOUNDED, DIVIDED, HIGH, LANES, LOW, OUT_SCALE, SCALE, ZERO, Taps
 from emulator.network import AffineRequantize, Convolution, Layer, Network, Requantize
 from emulator.plan import Parameters, offset_of
 
@@ -36,11 +36,11 @@ def rounds(network: Network, layer: Convolution, following: Layer | None) -> boo
 def rounding_of(layer: Convolution, following: Requantization, parameters: Parameters) -> Rounding:
     """The constants of a requantization, as the kernel of the convolution before it reads them; worked out once."""
     apart = 1 if parameters.plan.tensors[layer.weight].form is Taps else layer.groups
-    outputs = len(parameters.tensors[layer.weight].values)
-    return parameters.derive(following, "rounding", lambda: _rounding(following, outputs, apart))
+    outputs, dtype = len(parameters.tensors[layer.weight].values), parameters.specs[following.output].dtype
+    return parameters.derive(following, "rounding", lambda: _rounding(following, outputs, apart, dtype))
 
 
-def _rounding(layer: Requantization, outputs: int, groups: int) -> Rounding:
+def _rounding(layer: Requantization, outputs: int, groups: int, dtype: str) -> Rounding:
     affine, per_group = isinstance(layer, AffineRequantize), outputs // groups
     channels = np.zeros((6, groups, -(-per_group // LANES) * LANES), dtype=np.float32)
     channels[OUT_SCALE] = 1
@@ -52,7 +52,18 @@ def _rounding(layer: Requantization, outputs: int, groups: int) -> Rounding:
         rows[SCALE] = layer.multiplier
     for row, values in rows.items():
         channels[row, :, :per_group] = np.broadcast_to(np.asarray(values), outputs).reshape(groups, per_group)
-    return Rounding(np.ascontiguousarray(channels.reshape(6, -1, LANES).transpose(1, 0, 2)), int(affine))
+    how = (DIVIDED if affine else 0) | (BOUNDED if _bounded(channels, layer, dtype) else 0)
+    return Rounding(np.ascontiguousarray(channels.reshape(6, -1, LANES).transpose(1, 0, 2)), how)
+
+
+def _bounded(channels: npt.NDArray[np.float32], layer: Requantization, dtype: str) -> bool:
+    """Whether constants and limits are such as `endings.store_codes` calls bounded."""
+    wide, codes = channels.astype(np.float64), np.iinfo(dtype)
+    with np.errstate(all="ignore"):
+        largest = (2.0**31 * np.abs(wide[SCALE]) + np.abs(wide[BIAS])) / np.abs(wide[OUT_SCALE])
+    small = abs(layer.zero_point) < 1 << 14 and codes.min <= layer.low and layer.high <= codes.max
+    plain = 2.0**-60 <= np.abs(wide[OUT_SCALE]).min() <= np.abs(wide[OUT_SCALE]).max() <= 2.0**60
+    return bool(np.all(largest < 2.0**30)) and bool(plain) and small  # half of 2^31: roundings on the way are out of the question
 
 
 def rounded(layer: Convolution, following: Requantization, x: Array, parameters: Parameters) -> Array | None:

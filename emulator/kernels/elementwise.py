@@ -12,6 +12,9 @@ from numba.extending import intrinsic
 
 from emulator.kernels.vectors import call
 
+_EXACT = 1 << 16
+"""Zero points up to here keep integers exact in float32."""
+
 
 @intrinsic  # type: ignore[untyped-decorator]
 def rint(typingctx, x):  # type: ignore[no-untyped-def]
@@ -29,6 +32,14 @@ def _code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
     y = rint(y)
     y = y if y > low else low
     return np.int64(y if y < high else high) + zero_point
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _small_code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
+    """The same of at most 16 bits; zero_point: float32, up to _EXACT. Vectors of such have twice as many lanes."""
+    y = rint(y)
+    y = y if y > low else low
+    return np.int32((y if y < high else high) + zero_point)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -76,6 +87,12 @@ def quantize(x, scale, zero_point, low, high, out):  # type: ignore[no-untyped-d
 def add(a, b, centres, scales, zero_point, low, high, out):  # type: ignore[no-untyped-def]
     """y = ((a - centre) * scale + (b - centre) * scale) / scale: two arrays of codes -> codes, all flat. scales: float32 (3,)."""
     low, high = np.float32(low - zero_point), np.float32(high - zero_point)
+    if max(a.itemsize, b.itemsize, out.itemsize) < 4 and max(abs(centres[0]), abs(centres[1]), abs(zero_point)) <= _EXACT:
+        za, zb, zero = np.float32(centres[0]), np.float32(centres[1]), np.float32(zero_point)
+        for i in range(a.size):
+            y = (np.float32(a[i]) - za) * scales[0] + (np.float32(b[i]) - zb) * scales[1]
+            out[i] = _small_code(y / scales[2], zero, low, high)
+        return
     for i in range(a.size):
         left = np.float32(np.int64(a[i]) - centres[0]) * scales[0]
         right = np.float32(np.int64(b[i]) - centres[1]) * scales[1]
@@ -92,7 +109,8 @@ def add_fused(a, b, ratios, low, high, out):  # type: ignore[no-untyped-def]
     low, high = np.float32(low), np.float32(high)
     for i in range(a.size):
         inner = np.float64(np.float32(np.float64(b[i]) * second + last))
-        out[i] = _code(np.float32(np.float64(a[i]) * first + inner), 0, low, high)
+        y = np.float32(np.float64(a[i]) * first + inner)
+        out[i] = _small_code(y, np.float32(0), low, high) if out.itemsize < 4 else _code(y, 0, low, high)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -9,8 +9,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from emulator.kernels.forms import BIAS, HIGH, LANES, LOW, OUT_SCALE, SCALE, ZERO
-from emulator.kernels.vectors import F32, I8, I32, I64, call, load
+from emulator.kernels.forms import BIAS, BOUNDED, DIVIDED, HIGH, LANES, LOW, OUT_SCALE, SCALE, ZERO
+from emulator.kernels.vectors import F32, I8, I16, I32, I64, broadcast, call, load
 
 
 def with_bases(builder: Any, bases: Any, sums: list[list[Any]], first: int, mismatches: bool) -> list[list[Any]]:
@@ -38,17 +38,101 @@ def store_sums(builder: Any, outs: Any, sums: list[list[Any]], first: int) -> No
             builder.store(total, builder.inttoptr(builder.add(own, place), total.type.as_pointer())).align = 4
 
 
-def store_codes(builder: Any, outs: Any, sums: list[list[Any]], first: int, rounding: Any, affine: Any) -> None:
+def store_codes(
+    builder: Any, outs: Any, sums: list[list[Any]], first: int, rounding: Any, how: Any, signed: bool, packs: bool
+) -> None:
     """Round the int32 sums of each row and write a byte for each to the row's address in `outs`.
 
-    q = clamp(rint(y), low, high) + zero, with y = float32(sum) * scale or, if `affine` is not 0, (float32(sum) * scale + bias) /
-    out_scale, all in float32; NaN becomes low + zero. rounding: address of (6, LANES) float32, rows as named in `forms.py`.
+    q = clamp(rint(y), low, high) + zero, with y = float32(sum) * scale or, if `how` has the bit DIVIDED, (float32(sum) * scale +
+    bias) / out_scale, all in float32; NaN becomes low + zero. rounding: address of (6, LANES) float32, rows as named in `forms.py`.
+    If `how` has the bit BOUNDED too, no |y| reaches 2^31, divisors are from 2^-60 to 2^60, and low + zero, high + zero are codes of
+    the type, which is `signed` or not; all lanes have the same three. packs: whether there are instructions for such.
     """
-    with builder.if_else(builder.icmp_signed("!=", affine, ir.Constant(I64, 0))) as (divided, plain):
-        with divided:
+
+    def divided_or_not(write: Any) -> None:
+        divided = builder.icmp_signed("!=", builder.and_(how, ir.Constant(I64, DIVIDED)), ir.Constant(I64, 0))
+        with builder.if_else(divided) as (yes, no):
+            with yes:
+                write(True)
+            with no:
+                write(False)
+
+    if not packs:
+        divided_or_not(lambda divided: _round(builder, outs, sums, first, rounding, divided))
+        return
+    with builder.if_else(builder.icmp_signed(">=", how, ir.Constant(I64, BOUNDED))) as (bounded, any_other):
+        with bounded:
+            divided_or_not(lambda divided: _round_bounded(builder, outs, sums, rounding, divided, signed))
+        with any_other:  # undivided, the bias is 0 and the divisor 1
             _round(builder, outs, sums, first, rounding, True)
-        with plain:
-            _round(builder, outs, sums, first, rounding, False)
+
+
+def _round_bounded(builder: Any, outs: Any, sums: list[list[Any]], rounding: Any, divided: bool, signed: bool) -> None:
+    """As many sums to a row as LANES. Bytes come from instructions that join two vectors within their parts of 128 bits."""
+    lanes = sums[0][0].type.count
+    kind, integers = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
+
+    def constants(row: int) -> list[Any]:
+        places = (ir.Constant(I64, (row * LANES + v * lanes) * 4) for v in range(len(sums[0])))
+        return [load(builder, rounding, place, kind, align=4) for place in places]
+
+    def lone(row: int) -> Any:
+        return builder.fptosi(load(builder, rounding, ir.Constant(I64, row * LANES * 4), F32), I32)
+
+    scale = constants(SCALE)
+    bias, out_scale = map(constants, (BIAS, OUT_SCALE)) if divided else ([], [])
+    inverse = [builder.fdiv(ir.Constant(kind, [1.0] * lanes), own) for own in out_scale]
+    words, bytes_ = ir.VectorType(I16, 2 * lanes), ir.VectorType(I8, 4 * lanes)
+    offset, low, high = lone(ZERO), lone(LOW), lone(HIGH)
+    zero = broadcast(builder, builder.trunc(offset, I16), words)
+    least, most = (broadcast(builder, builder.trunc(builder.add(end, offset), I8), bytes_) for end in (low, high))
+
+    def codes(row: list[Any]) -> list[Any]:
+        made = []
+        for v, total in enumerate(row):
+            y = builder.fmul(builder.sitofp(total, kind), scale[v])
+            if divided:
+                y = _quotient(builder, builder.fadd(y, bias[v]), out_scale[v], inverse[v])
+            made.append(call(builder, f"llvm.lrint.v{lanes}i32.v{lanes}f32", integers, y))
+        joined = [_packed(builder, "packssdw", words, *made[v : v + 2]) for v in range(0, len(made), 2)]
+        return [call(builder, f"llvm.sadd.sat.v{2 * lanes}i16", words, own, zero) for own in joined]
+
+    width = 4 * lanes // LANES
+    """Rows to a vector of bytes."""
+    for r in range(0, len(sums), width):
+        own = [half for row in sums[r : r + width] for half in codes(row)]
+        q = _packed(builder, "packsswb" if signed else "packuswb", bytes_, own[0], own[-1])
+        for name, limit in (("max", least), ("min", most)):
+            q = call(builder, f"llvm.{'s' if signed else 'u'}{name}.v{4 * lanes}i8", bytes_, q, limit)
+        parts = lanes // 4
+        order = [4 * part + i for i in range(4) for part in range(parts)]
+        quads = ir.VectorType(I32, lanes)
+        q = builder.shuffle_vector(builder.bitcast(q, quads), ir.Constant(quads, ir.Undefined), ir.Constant(quads, order))
+        for i, _ in enumerate(sums[r : r + width]):
+            out = load(builder, outs, ir.Constant(I64, 8 * (r + i)), I64)
+            mine = ir.Constant(ir.VectorType(I32, LANES // 4), [i * LANES // 4 + j for j in range(LANES // 4)])
+            row = builder.shuffle_vector(q, ir.Constant(quads, ir.Undefined), mine)
+            builder.store(row, builder.inttoptr(out, row.type.as_pointer())).align = 1
+
+
+def _quotient(builder: Any, y: Any, divisor: Any, inverse: Any) -> Any:
+    """y / divisor, rounded as a division is, in half its time.
+
+    A quotient within an ulp becomes the nearest by one fused correction with the nearest inverse (Markstein 1990), and one such
+    correction brings y * inverse within an ulp. A quotient too small for its remainder to be exact may be another, just as small.
+    """
+    fma, kind = f"llvm.fma.v{y.type.count}f32", y.type
+    quotient = builder.fmul(y, inverse)
+    for _ in range(2):
+        rest = call(builder, fma, kind, builder.fneg(quotient), divisor, y)
+        quotient = call(builder, fma, kind, rest, inverse, quotient)
+    return quotient
+
+
+def _packed(builder: Any, name: str, result: Any, a: Any, b: Any) -> Any:
+    """Two vectors of integers with half the bits, saturated."""
+    wide = a.type.count * a.type.element.width == 512
+    return call(builder, f"llvm.x86.avx512.{name}.512" if wide else f"llvm.x86.avx2.{name}", result, a, b)
 
 
 def _round(builder: Any, outs: Any, sums: list[list[Any]], first: int, rounding: Any, affine: bool) -> None:

@@ -42,7 +42,7 @@ class Pairs(NamedTuple):
 
 
 class Taps(NamedTuple):
-    """Weights of up to 8 bits of a depthwise convolution: int8 [blocks][words][LANES][4], four taps to a word.
+    """Weights of up to 8 bits of a depthwise convolution: int8 [blocks][words][LANES][4], four taps of a column to a word.
 
     Channel 16 h + 4 v + i of a block (v, i < 4) is in lane 8 v + 4 h + i: where the bytes of activations go when taps are joined.
     """
@@ -74,6 +74,9 @@ SCALE, BIAS, OUT_SCALE, LOW, HIGH, ZERO = range(6)
 
 ROUNDING = 6 * LANES * 4
 """Bytes of it."""
+
+DIVIDED, BOUNDED = 1, 2
+"""Bits that say how sums are rounded: see there."""
 
 STEPS = ("mul", "add", "sub", "div", "max", "min")
 """Names of the steps of `elementwise.requantize`, see `network.Step`."""

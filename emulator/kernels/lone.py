@@ -130,7 +130,7 @@ value_row, sign_row = make_value_tile(_rows), make_sign_tile(_rows)
 
 
 @numba.njit(cache=True, nogil=True)
-def lone_values(weights, window, here, starts, length, bases, rounding, affine, out):  # type: ignore[no-untyped-def]
+def lone_values(weights, window, here, starts, length, bases, rounding, how, out):  # type: ignore[no-untyped-def]
     """All output channels of one row, `out`, block by block: int32 sums, or bytes that they are rounded to.
 
     Addresses: window, of the activations; here, of the first block of weights; bases, of what is added to the sums; rounding, see
@@ -146,7 +146,7 @@ def lone_values(weights, window, here, starts, length, bases, rounding, affine, 
         places[1] = bases + block * LANES * 4
         places[2] = np.int64(out.ctypes.data) + block * wide if left >= LANES else np.int64(spare.ctypes.data)
         own, at_rounding = here + block * weights.values.strides[0], rounding + block * ROUNDING
-        value_row(weights, out, at, own, at_starts, starts.size, length, at + 8, at_rounding, affine, at + 16)
+        value_row(weights, out, at, own, at_starts, starts.size, length, at + 8, at_rounding, how, at + 16)
         for lane in range(0 if left >= LANES else left):
             out[block * LANES + lane] = spare[lane]
 

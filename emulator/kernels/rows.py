@@ -17,6 +17,10 @@ CHUNK = 96
 """Rows that pass by a block of weights before the next block comes; their activations stay in the first-level cache."""
 
 
+SLIDING = 3
+"""Columns of a depthwise window whose tile goes from one to the next."""
+
+
 def bytes_met(weights: Any) -> int:
     """Bytes of activations that one word of weights meets."""
     return word_of(type(weights)) * parts_of(type(weights))
@@ -54,16 +58,20 @@ def _is_depthwise(weights):  # type: ignore[no-untyped-def]
 def stretches(x, weights, geometry, groups):  # type: ignore[no-untyped-def]
     """Byte offsets of the stretches of a window, and the words of weights in each: one per kernel row, or one per tap.
 
-    x: (n, h, w, C) with its border. Taps lie beside one another unless they are dilated, or belong to one group of several. Taps
-    have one stretch for each tap, filled up with the first to whole words.
+    x: (n, h, w, C) with its border. Taps lie beside one another unless they are dilated, or belong to one group of several. A
+    depthwise window has one stretch for each tap, column by column, each filled up with its first to whole words; in place of a
+    length comes SLIDING where windows share all columns but one with those beside them, else 1.
     """
-    kernel, _, dilation, _ = geometry
+    kernel, stride, dilation, _ = geometry
     pixel = x.shape[3] * x.itemsize
     if is_depthwise(weights):
-        places = np.zeros(weights.values.shape[1] * 4, dtype=np.int64)
-        for tap in range(kernel[0] * kernel[1]):
-            places[tap] = (tap // kernel[1] * dilation[0] * x.shape[2] + tap % kernel[1] * dilation[1]) * pixel
-        return places, 1
+        deep = weights.values.shape[1] // kernel[1] * 4
+        places = np.zeros(kernel[1] * deep, dtype=np.int64)
+        for place in range(places.size):
+            kx, ky = divmod(place, deep)
+            places[place] = ((ky if ky < kernel[0] else 0) * dilation[0] * x.shape[2] + kx * dilation[1]) * pixel
+        slides = kernel[1] == SLIDING and deep == 4 and stride[1] == dilation[1]
+        return places, SLIDING if slides else 1
     taps = kernel[1] if dilation[1] == 1 and groups == 1 else 1
     offsets = np.empty(kernel[0] * kernel[1] // taps, dtype=np.int64)
     for i in range(offsets.size):

@@ -95,7 +95,7 @@ def _window_sums(x, groups, geometry, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(x, weights, groups, frame, geometry, offsets, rounding, affine, first, last, out):  # type: ignore[no-untyped-def]
+def _walk(x, weights, groups, frame, geometry, offsets, rounding, how, first, last, out):  # type: ignore[no-untyped-def]
     """Output pixels first..last (counted over images, rows, columns) for all output channels.
 
     A block of fewer channels than LANES comes first and writes beyond its pixel, over what is written later: the next pixels, one
@@ -104,7 +104,7 @@ def _walk(x, weights, groups, frame, geometry, offsets, rounding, affine, first,
     """
     starts, length = stretches(x, weights, geometry, groups)
     if last - first == 1 and groups == 1:
-        _walk_alone(x, weights, starts, length, frame, offsets, rounding, affine, first, out)
+        _walk_alone(x, weights, starts, length, frame, offsets, rounding, how, first, out)
         return
     chained = is_chained(weights) and last - first >= FEW
     rows = chained_rows(weights, last - first) if chained else min(CHUNK, max(last - first, 1))
@@ -145,24 +145,24 @@ def _walk(x, weights, groups, frame, geometry, offsets, rounding, affine, first,
             at_windows, at_bases, at_outs, at_starts = windows.ctypes.data, bases.ctypes.data, outs.ctypes.data, starts.ctypes.data
             for r in range(0, tiled * 8, tall * 8):
                 w, b, o = at_windows + r, at_bases + r, at_outs + r
-                value_tile(weights, out, w, here, at_starts, starts.size, words, b, own, affine, o)
+                value_tile(weights, out, w, here, at_starts, starts.size, words, b, own, how, o)
             if beside:
                 for r in range(tiled):
                     for lane in range(width):
                         flat[chunk + r, channel + lane] = spare[r, lane]
             for r in range(tiled, end - chunk):
                 to = flat[chunk + r, channel : channel + width]
-                lone_values(weights, windows[r], here, starts, length, bases[r], own, affine, to)
+                lone_values(weights, windows[r], here, starts, length, bases[r], own, how, to)
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk_alone(x, weights, starts, length, frame, offsets, rounding, affine, pixel, out):  # type: ignore[no-untyped-def]
+def _walk_alone(x, weights, starts, length, frame, offsets, rounding, how, pixel, out):  # type: ignore[no-untyped-def]
     """The same for one pixel."""
     window, place = np.empty((2, 1), dtype=np.int64)
     row_addresses(x, frame.rows, pixel, pixel + 1, 1, window, place)
     here, at_rounding = np.int64(weights.values.ctypes.data), np.int64(rounding.ctypes.data)
     base, to = offsets.ctypes.data + place[0] * offsets.strides[0], out.reshape(-1, out.shape[3])[pixel]
-    lone_values(weights, window[0], here, starts, length, base, at_rounding, affine, to)
+    lone_values(weights, window[0], here, starts, length, base, at_rounding, how, to)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -191,22 +191,22 @@ def offsets(weights, groups, frame):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def convolution(x, out, weights, groups, frame, offsets, geometry, rounding, affine):  # type: ignore[no-untyped-def]
+def convolution(x, out, weights, groups, frame, offsets, geometry, rounding, how):  # type: ignore[no-untyped-def]
     """acc = sum of products + bias: x (n, h, w, C) with its border -> out (n, oh, ow, O), int32, or bytes to round to.
 
     weights: one of `tile.FORMS`, group behind group. offsets: for the weights as they are.
-    geometry: (kernel, stride, dilation, pads) as in `network.Window`. rounding float32 (blocks, 6, LANES), affine: see
+    geometry: (kernel, stride, dilation, pads) as in `network.Window`. rounding float32 (blocks, 6, LANES), how: see
     `endings.store_codes`; empty for int32. Bytes are only for weights without zero points.
     """
     apart = 1 if is_depthwise(weights) else groups
-    _walk(x, weights, apart, frame, geometry, offsets, rounding, affine, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
+    _walk(x, weights, apart, frame, geometry, offsets, rounding, how, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
     if np.any(frame.zero_points != 0):
         _shift(x, groups, frame, geometry, out)
 
 
 @numba.njit(cache=True, nogil=True)
 def convolution_redrawn(  # type: ignore[no-untyped-def]
-    x, weights, frame, geometry, rounding, affine, out, sources, homes, trial, first_image, per_pixel, counts
+    x, weights, frame, geometry, rounding, how, out, sources, homes, trial, first_image, per_pixel, counts
 ):
     """The same with weights that are read anew for each image, or for each output pixel (`per_pixel`).
 
@@ -220,7 +220,7 @@ def convolution_redrawn(  # type: ignore[no-untyped-def]
         for i in range(homes.size):
             counts[i] += read_region(sources[i], homes[i], trial, read, scratch)
         fill_offsets(weights, 1, frame, offsets)
-        _walk(x, weights, 1, frame, geometry, offsets, rounding, affine, row, row + step, out)
+        _walk(x, weights, 1, frame, geometry, offsets, rounding, how, row, row + step, out)
     if np.any(frame.zero_points != 0):
         _shift(x, 1, frame, geometry, out)
 

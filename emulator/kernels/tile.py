@@ -21,15 +21,17 @@ instruction would end the process. Tile sizes follow the target, too, so that no
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain, pairwise
 from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
-from numba.core import config
+from numba.core import cgutils, config
 from numba.extending import intrinsic, overload
 
 from emulator.kernels.endings import store_codes, store_signs, store_sums, with_bases
 from emulator.kernels.forms import LANES, Bits, Pairs, Taps, parts_of, word_of
+from emulator.kernels.rows import SLIDING
 from emulator.kernels.vectors import I8, I16, I32, I64, broadcast, call, load
 
 
@@ -59,7 +61,7 @@ def shape_of(form: type, pooled: bool = False) -> tuple[int, int, int]:
     if form is Bits:
         return (4, 1 if pooled else 2, 8) if POPCOUNT else (4 if pooled else 2, 1, 8)
     if form is Taps:
-        return (2 if WIDE else 1, 4, 8)
+        return (4 if WIDE else 1, 4, 8)
     return (8, 2, 16) if WIDE else (4, 1, 8)
 
 
@@ -90,18 +92,19 @@ def make_value_tile(passes: Any) -> Any:
     """The intrinsic `value_tile` around the loops that `passes` writes (`_passes`)."""
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def tile(typingctx, weights, made, windows, block, offsets, segments, length, bases, rounding, affine, outs):  # type: ignore[no-untyped-def]
-        """tile(weights, made, windows, block, offsets, segments, length, bases, rounding, affine, outs): see below."""
+    def tile(typingctx, weights, made, windows, block, offsets, segments, length, bases, rounding, how, outs):  # type: ignore[no-untyped-def]
+        """tile(weights, made, windows, block, offsets, segments, length, bases, rounding, how, outs): see below."""
         form, summed = weights.instance_class, made.dtype.bitwidth == 32
+        packs = WIDE and form is not Bits
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            bases, rounding, affine, outs = args[7:]
+            bases, rounding, how, outs = args[7:]
             for sums, first in passes(builder, args[2:7], form):
                 values = with_bases(builder, bases, sums, first, form is Bits)
                 if summed:
                     store_sums(builder, outs, values, first)
                 else:
-                    store_codes(builder, outs, values, first, rounding, affine)
+                    store_codes(builder, outs, values, first, rounding, how, made.dtype.signed, packs)
             return ir.Constant(I64, 0)
 
         return types.int64(weights, made, *[types.int64] * 9), codegen
@@ -131,7 +134,7 @@ def _passes(builder: Any, args: Any, form: type, pooled: bool = False) -> Any:
     """The sums (a list per row, a vector each) of as many lanes as registers hold, and the first of these lanes."""
     rows, vectors, lanes = shape_of(form, pooled)
     if form is Taps:
-        yield emit_taps(builder, args, rows), 0
+        yield (emit_taps(builder, args, rows) if rows == 1 else _emit_beside(builder, args, rows)), 0
         return
     assert LANES % (vectors * lanes) == 0
     for first in range(0, LANES, vectors * lanes):
@@ -295,6 +298,42 @@ def emit_taps(builder: Any, args: Any, rows: int) -> list[list[Any]]:
     return [_in_order(builder, new[4 * r : 4 * r + 4]) for r in range(rows)]
 
 
+def _emit_beside(builder: Any, args: Any, rows: int) -> list[list[Any]]:
+    """`_emit_columns` where the windows lie beside one another, else `emit_taps`. Here `length` says whether they can."""
+    windows, _, offsets, _, length = args
+    room = [cgutils.alloca_once(builder, ir.VectorType(I32, 8)) for _ in range(4 * rows)]
+    at = [load(builder, windows, ir.Constant(I64, 8 * r), I64) for r in range(rows)]
+    apart = builder.sub(*(load(builder, offsets, ir.Constant(I64, 8 * i), I64) for i in (4, 0)))
+    beside = builder.icmp_signed("==", length, ir.Constant(I64, SLIDING))
+    for left, right in pairwise(at):
+        beside = builder.and_(beside, builder.icmp_signed("==", builder.sub(right, left), apart))
+    with builder.if_else(beside) as (yes, no):
+        for branch, emit in ((yes, _emit_columns), (no, emit_taps)):
+            with branch:
+                for place, total in zip(room, chain.from_iterable(emit(builder, args, rows)), strict=True):
+                    builder.store(total, place)
+    sums = [builder.load(place) for place in room]
+    return [sums[4 * r : 4 * r + 4] for r in range(rows)]
+
+
+def _emit_columns(builder: Any, args: Any, rows: int) -> list[list[Any]]:
+    """Windows of SLIDING columns: each column is joined once and meets the windows that it belongs to."""
+    windows, block, offsets, _, _ = args
+    vector = ir.VectorType(I32, 8)
+    at = load(builder, windows, ir.Constant(I64, 0), I64)
+    places = [load(builder, offsets, ir.Constant(I64, 8 * i), I64) for i in range(5)]
+    beside = builder.sub(places.pop(), places[0])
+    w = [[load(builder, block, ir.Constant(I64, 4 * LANES * kx + 32 * v), vector) for v in range(4)] for kx in range(SLIDING)]
+    sums = [ir.Constant(vector, [0] * 8)] * (4 * rows)
+    for column in range(rows + SLIDING - 1):
+        x = _joined(builder, [load(builder, at, place, ir.VectorType(I8, LANES), align=1) for place in places])
+        for r in range(max(0, column - SLIDING + 1), min(rows, column + 1)):
+            own = [step(builder, Taps, sums[4 * r + v], x[v], w[column - r][v]) for v in range(4)]
+            sums[4 * r : 4 * r + 4] = own
+        at = builder.add(at, beside)
+    return [_in_order(builder, sums[4 * r : 4 * r + 4]) for r in range(rows)]
+
+
 def _joined(builder: Any, taps: list[Any]) -> list[Any]:
     """Four vectors of bytes -> four of words that hold a byte of each, in the order of `Taps`: as unpack instructions go."""
     a, b, c, d = taps
@@ -382,7 +421,7 @@ All arguments but the weights, whose type says the form, and `made`, whose type 
 `rows` byte addresses of activations. block: address of a block of weights. offsets: address of `segments` byte offsets. length:
 words of weights in a segment. Where several rows are signs, windows and block are chains of `length` words, and offsets are not
 read. bases: address of `rows` addresses, of LANES int32 to add. outs: address of `rows` addresses to write to: LANES int32 where
-`made` is an array of int32, else LANES bytes. rounding, affine: `endings.store_codes`.
+`made` is an array of int32, else LANES bytes. rounding, how: `endings.store_codes`.
 """
 sign_tile, pooled_sign_tile = (make_sign_tile(partial(_passes, pooled=pooled), pooled) for pooled in (False, True))
 """The same ending in bits: 1 where mismatches <= limit (Bits) or the sum >= limit: a folded threshold, while sums are in registers.

@@ -169,14 +169,19 @@ def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, en
     x = d.input("x", (channels, height, width), "uint8", zero_point=seed % 256)
     acc = d.convolution(x, outputs, window, encoding, groups or channels, bias=True, zero_point=128 if encoding == UINT8 else 0)
     spread = 300.0 / np.sqrt(np.prod(d.tensors["c0.w"].values.shape[1:])) / 256 / encoding.high
-    scale = (d.rng.normal(size=outputs) * spread).astype(np.float32)
-    scale[d.rng.integers(0, outputs, 2)] = [np.nan, np.inf]
-    d.value("q", "codes", d.values[acc].shape, "int8", 0.5, 3)
-    if affine:
+    scale, dtype = (d.rng.normal(size=outputs) * spread).astype(np.float32), ("int8", "uint8")[seed // 2 % 2]
+    if seed % 2:  # constants for which sums are not rounded the quick way
+        scale[d.rng.integers(0, outputs, 2)] = [np.nan, np.inf]
+    zero_point, low, high = (3, -100, 120) if dtype == "int8" else (70, 20, 255)
+    d.value("q", "codes", d.values[acc].shape, dtype, 0.5, zero_point)
+    if affine and seed % 3:
         bias = d.rng.normal(size=outputs).astype(np.float32)
-        d.layers.append(AffineRequantize("q", (acc,), "q", scale, bias, 0.3, 3, -100, 120))
+        d.layers.append(AffineRequantize("q", (acc,), "q", scale, bias, 0.3, zero_point, low, high))
+    elif affine:  # quotients that are ties
+        ones, divisor = np.ones(outputs, np.float32), float(2 * max(1, round(1 / spread)) + seed // 3 % 2 * 4)
+        d.layers.append(AffineRequantize("q", (acc,), "q", ones, None, divisor, zero_point, low, high))
     else:
-        d.layers.append(Requantize("q", (acc,), "q", scale, 3, -128, 127))
+        d.layers.append(Requantize("q", (acc,), "q", scale, zero_point, low, high))
     network = d.network(d.dequantize("q"))
     assert [type(step) for step in fuse(network)] == [CodeConvolution, Dequantize]
     images = d.rng.integers(0, 256, (n, channels, height, width))
