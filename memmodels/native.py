@@ -59,7 +59,7 @@ class Kernel:
         entry = self._entry(tuple(kinds), arguments)
         if entry is None:
             return int(self.function(*arguments) or 0)
-        return self._run(entry, words)
+        return self._run(entry, array("q", words))
 
     def bind(self, *last: Any) -> Bound:
         """The kernel with its last arguments given."""
@@ -70,8 +70,7 @@ class Kernel:
             self._open(key, arguments)
         return self._entries[key]
 
-    def _run(self, entry: Entry, words: list[int]) -> int:
-        room = array("q", words)
+    def _run(self, entry: Entry, room: array[int]) -> int:
         address = room.buffer_info()[0]
         if entry(address, address + 8, address + 16):
             raise RuntimeError(f"{self.module}.{self.name} failed")
@@ -104,8 +103,9 @@ class Bound:
     def __init__(self, kernel: Kernel, last: tuple[Any, ...]) -> None:
         self._kernel, self._last = kernel, last
         self._kinds: list[object] = []
-        self._words: list[int] = []
-        _flatten(last, self._kinds, self._words)
+        words: list[int] = []
+        _flatten(last, self._kinds, words)
+        self._words = array("q", words)
         self._entries: dict[tuple[object, ...], Entry | None] = {}
 
     def __call__(self, *first: Any) -> int:
@@ -118,7 +118,7 @@ class Bound:
         entry = self._entries[key]
         if entry is None:
             return int(self._kernel.function(*first, *self._last) or 0)
-        return self._kernel._run(entry, words + self._words)
+        return self._kernel._run(entry, array("q", words) + self._words)
 
 
 def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) -> None:
