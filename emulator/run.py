@@ -53,7 +53,7 @@ def _read_between(
             if others:
                 parameters.restore({part.slot.tensor for part in others})
                 flip_all(parameters, deployment, others, number)
-            start = clean.before(flipped.first_of(clean.layers)) if clean.budget else clean.before(0)
+            start = clean.before(flipped.first_of(clean.layers) if clean.budget else 0)
             own = {name: x[first : first + step] for name, x in start.values.items()}
             yield from walks.over(own, start.layer, first)
 
@@ -61,12 +61,13 @@ def _read_between(
 def _read_again(plan: Plan, deployment: Deployment, clean: CleanPass, images: int, batch: int) -> Iterator[dict[str, Array]]:
     """Chunks of outputs; parameters are read anew for every image or pixel, but for those that are the same at every read."""
     parameters, flipped = plan.parameters(deployment.slots), Flipped(deployment)
-    reads = reads_per_inference(plan.network, deployment.policy, images, batch)
-    for part in deployment.steady_slots:
+    steady = deployment.steady_slots
+    reads = reads_per_inference(plan.network, deployment.policy, images, batch) if steady else {}
+    for part in steady:
         returned = deployment.read(part, 0, reads[part.slot.tensor] * images)
         parameters.flip(part.slot.tensor, part.slot.planes, returned.flips)
     settle(parameters, deployment)
-    start = clean.before(flipped.first_of(clean.layers, redrawn=True))
+    start = clean.before(flipped.first_of(clean.layers, redrawn=True) if clean.budget else 0)
     return _walks(plan, parameters, deployment, images, again=True).over(start.values, start.layer)
 
 

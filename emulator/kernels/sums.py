@@ -15,7 +15,8 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.extending import overload
+from numba import types
+from numba.extending import intrinsic, overload
 
 from emulator.kernels.chains import FEW, chain_rows, chained_block, chained_rows, is_chained, new_chains, words_of
 from emulator.kernels.forms import LANES, Bits
@@ -25,17 +26,45 @@ from emulator.kernels.rows import CHUNK, bytes_met, is_depthwise, row_addresses,
 from emulator.kernels.tile import row_by_row, tile_rows, value_tile
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _popcount(typingctx, word):  # type: ignore[no-untyped-def]
+    """Set bits (uint64) of a uint64."""
+    return types.uint64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
+
+
+def _sum_taps(weights: Any, taps: int, sums: Any) -> None:
+    """`sums_by_tap`, into sums int64 (taps, blocks * LANES), which are 0."""
+    raise NotImplementedError("a kernel calls this")
+
+
+@overload(_sum_taps)  # type: ignore[untyped-decorator]
+def _sum_taps_of_form(weights, taps, sums):  # type: ignore[no-untyped-def]
+    def ones(weights, taps, sums):  # type: ignore[no-untyped-def]
+        blocks, words = weights.values.shape[0], weights.values.shape[1] // taps
+        for block in range(blocks):
+            for word in range(taps * words):
+                own, to = weights.values[block, word], sums[word // words, block * LANES : (block + 1) * LANES]
+                for lane in range(LANES):
+                    to[lane] += np.int64(_popcount(own[lane]))
+
+    def products(weights, taps, sums):  # type: ignore[no-untyped-def]
+        blocks, words = weights.values.shape[0], weights.values.shape[1] // taps
+        x, base = np.ones(max(words * bytes_met(weights), LANES * blocks), np.uint8), np.zeros(blocks * LANES, np.int32)
+        zeros, segments, own = np.zeros(4 * words, np.int64), 4 * words if is_depthwise(weights) else 1, np.empty_like(base)
+        for tap in range(taps):
+            here = weights.values.ctypes.data + tap * words * weights.values.strides[1]
+            lone_values(weights, x.ctypes.data, here, zeros[:segments], words, base.ctypes.data, 0, 0, own)
+            sums[tap] = own
+
+    return ones if weights.instance_class is Bits else products
+
+
 @numba.njit(cache=True, nogil=True)
 def sums_by_tap(weights, taps):  # type: ignore[no-untyped-def]
-    """The weights of every output channel summed, tap by tap: (taps, blocks * LANES). Bits: how many are +1."""
-    blocks, words = weights.values.shape[0], weights.values.shape[1] // taps
-    x = np.full(max(words * bytes_met(weights), LANES * blocks), is_integer(weights), dtype=np.uint8)
-    zeros, segments = np.zeros(4 * words, np.int64), 4 * words if is_depthwise(weights) else 1
-    base, sums = np.zeros(blocks * LANES, np.int32), np.empty((taps, blocks * LANES), np.int32)
-    for tap in range(taps):
-        here = weights.values.ctypes.data + tap * words * weights.values.strides[1]
-        lone_values(weights, x.ctypes.data, here, zeros[:segments], words, base.ctypes.data, 0, 0, sums[tap])
-    return sums.astype(np.int64) // (1 if is_integer(weights) else -2)
+    """The weights of every output channel summed, tap by tap: int64 (taps, blocks * LANES). Bits: how many are +1."""
+    sums = np.zeros((taps, weights.values.shape[0] * LANES), np.int64)
+    _sum_taps(weights, taps, sums)
+    return sums
 
 
 @numba.njit(cache=True, nogil=True)
@@ -53,14 +82,16 @@ def fill_offsets(weights, groups, frame, offsets):  # type: ignore[no-untyped-de
     offsets[:] = 0
     for place in range(places):
         inside = np.sum(frame.places[place])
-        for o in range(frame.bias.size):
-            lane = o // outputs * group_lanes + o % outputs
-            total = np.int64(frame.bias[o])
-            if bits:
-                total += inside * frame.inputs
-            elif frame.centre != 0:
-                total += frame.centre * (np.int64(frame.zero_points[o]) * taps * frame.inputs - part[0, lane])
-            offsets[place, lane] = total
+        for group in range(groups):
+            first, lanes = group * outputs, group * group_lanes
+            for i in range(outputs):
+                total = np.int64(frame.bias[first + i])
+                if bits:
+                    total += inside * frame.inputs
+                elif frame.centre != 0:
+                    zero = np.int64(frame.zero_points[first + i]) * taps * frame.inputs
+                    total += frame.centre * (zero - part[0, lanes + i])
+                offsets[place, lanes + i] = total
         if bits and inside < taps:
             for tap in range(taps):
                 if not frame.places[place, tap]:

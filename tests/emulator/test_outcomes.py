@@ -165,6 +165,21 @@ def test_signs_are_those_of_the_drawn_sums(policy: ReadPolicy, spec: str) -> Non
     assert np.array_equal(*made)
 
 
+@pytest.mark.parametrize("known", [(0, 75), (37, 38), (0, 0)])
+def test_unexpected_mismatches_are_drawn_too(known: tuple[int, int]) -> None:
+    """Whatever range of clean mismatches the last run left, outputs are the same."""
+    network = small_bnn(4)
+    placement, made = place(network, parse_spec("uniform:ber=0.1")), []
+    for left in (None, known):
+        plan = compile_plan(network)
+        for layer in network.layers:
+            if left is not None:
+                plan.spare.leave(("mismatches", layer.output), left)
+        deployment = deploy(plan, placement, ReadPolicy.IMAGE, sampling=Sampling.OUTPUTS)
+        made.append(outputs_under_faults(plan, pixels(network, 30), deployment)[network.outputs[0]])
+    assert np.array_equal(*made)
+
+
 # --- where, and what is told -------------------------------------------------------------------------------------------------
 
 
