@@ -82,23 +82,34 @@ def tables_of(stored: tuple[StoredSlot, ...], homes: Homes) -> Tables:
 
 
 @contextmanager
-def reader_of(parameters: Parameters, deployment: Deployment, stored: tuple[StoredSlot, ...]) -> Iterator[Callable[[int], None]]:
-    """A function that reads drawable slots, all in one call, given the number of the read: the parameters are what comes back."""
-    if not stored:
-        yield lambda read: None
-        return
-    plan = parameters.plan
-    key = "homes", *((part.slot.tensor, part.slot.planes, part.region.key.write) for part in stored)
-    homes = plan.spare.take(key, lambda: homes_of(plan, stored, parameters.values))
-    tables = tables_of(stored, homes)
-    for name, values in homes.values.items():
-        parameters.settle(name, values)
+def reader_of(
+    plan: Plan, deployment: Deployment, stored: tuple[StoredSlot, ...]
+) -> Iterator[tuple[Parameters, Callable[[int], None]]]:
+    """Parameters for a run, and a function that reads drawable slots, all in one call, given the number of the read.
+
+    The parameters are those of an earlier run of such slots, if there was one, with all that was worked out for them: whatever is
+    not read by the function is to be restored.
+    """
+
+    def make() -> tuple[Parameters, Homes | None]:
+        parameters = plan.parameters(deployment.slots)
+        homes = homes_of(plan, stored, parameters.values) if stored else None
+        for name, values in homes.values.items() if homes else ():
+            parameters.settle(name, values)
+        return parameters, homes
+
+    drawn = tuple((part.slot.tensor, part.slot.planes, part.region.key.write) for part in stored)
+    key = "run", drawn, frozenset(deployment.slots)
+    parameters, homes = plan.spare.take(key, make)
+    tables = tables_of(stored, homes) if homes else None
 
     def read(number: int) -> None:
-        read_regions(tables.sources, homes.table, deployment.trial, number, tables.counts)
-        for name in homes.values:
+        if tables is None:
+            return
+        read_regions(tables.sources, tables.homes.table, deployment.trial, number, tables.counts)
+        for name in tables.homes.values:
             parameters.forget(name)
         tables.tally(deployment)
 
-    yield read
-    plan.spare.leave(key, homes)
+    yield parameters, read
+    plan.spare.leave(key, (parameters, homes))

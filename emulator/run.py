@@ -42,12 +42,12 @@ def _read_between(
     plan: Plan, deployment: Deployment, clean: CleanPass, images: int, step: int, threads: int
 ) -> Iterator[dict[str, Array]]:
     """Chunks of outputs; weights are read anew for every `step` images."""
-    parameters, flipped = plan.parameters(deployment.slots), Flipped(deployment)
+    flipped = Flipped(deployment)
     held = {name: drawable(deployment, slots) for name, slots in deployment.slots.items()}
     others = tuple(part for part in deployment.all_slots if not held[part.slot.tensor])
     drawn = tuple(part for part in deployment.all_slots if held[part.slot.tensor])
-    walks = _walks(plan, parameters, deployment, min(step, images), threads)
-    with reader_of(parameters, deployment, drawn) as read:
+    with reader_of(plan, deployment, drawn) as (parameters, read):
+        walks = _walks(plan, parameters, deployment, min(step, images), threads)
         for number, first in enumerate(range(0, max(images, 1), step)):
             read(number)
             if others:

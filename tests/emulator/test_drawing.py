@@ -51,8 +51,7 @@ def test_a_read_in_one_call(rate: str) -> None:
     rules = [("*@0", parse_spec("uniform:ber=0.02")), ("u32", parse_spec(f"uniform:{rate}"))]
     deployment = deploy(PLAN, place(PLAN.network, parse_spec(f"uniform:{rate}"), rules), ReadPolicy.BATCH, 3, seed=7)
     apart = deploy(PLAN, place(PLAN.network, parse_spec(f"uniform:{rate}"), rules), ReadPolicy.BATCH, 3, seed=7)
-    parameters = PLAN.parameters(deployment.slots)
-    with reader_of(parameters, deployment, deployment.all_slots) as read:
+    with reader_of(PLAN, deployment, deployment.all_slots) as (parameters, read):
         for number in (0, 1, 5):
             read(number)
             expected = put_one_by_one(PLAN, apart, number)
@@ -62,7 +61,7 @@ def test_a_read_in_one_call(rate: str) -> None:
 
 
 def test_what_a_run_leaves_serves_the_next() -> None:
-    """A run that is given the rooms of a run at another rate, or of the same one again, makes the same outputs as a fresh plan."""
+    """A run that is given the parameters of a run at another rate, or of the same one again, makes the outputs of a fresh plan."""
     network = small_bnn(2)
     kept, x = compile_plan(network), pixels(network, 23)
     for trial, rate in enumerate((0.3, 0.0, 1e-3, 0.3)):
@@ -78,8 +77,8 @@ def test_what_a_run_leaves_serves_the_next() -> None:
 def test_runs_at_a_time_have_rooms_of_their_own() -> None:
     plan = compile_plan(small_bnn(2))
     deployment = deploy(plan, place(plan.network, parse_spec("uniform:ber=0.1")), ReadPolicy.BATCH)
-    first, second = plan.parameters(), plan.parameters()
-    with reader_of(first, deployment, deployment.all_slots) as one, reader_of(second, deployment, deployment.all_slots) as other:
+    slots = deployment.all_slots
+    with reader_of(plan, deployment, slots) as (first, one), reader_of(plan, deployment, slots) as (second, other):
         one(0)
         before = {name: first.values[name].copy() for name in deployment.slots}
         other(1)
