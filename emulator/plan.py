@@ -70,6 +70,10 @@ class Plan:
     _stored: dict[tuple[str, tuple[int, ...]], Words] = field(default_factory=dict, repr=False)
     _layouts: dict[tuple[str, tuple[int, ...]], Layout] = field(default_factory=dict, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels: not what was worked out for runs, which holds addresses."""
+        return {name: x for name, x in self.__dict__.items() if name != "faultless"}
+
     def layout(self, name: str, planes: tuple[int, ...]) -> Layout:
         """How bit planes of something that can be placed lie in a memory."""
         key = name, planes
