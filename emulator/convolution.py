@@ -101,18 +101,28 @@ def constants_of(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, 
 def readings(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Joined = UNPOOLED) -> list[Reading]:
     """One reading, or the lower and the upper bytes of activations that do not fit into one; rows in the order of a pool."""
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
-    which = "pooled around" if joined.pools else "around"
-    window, frame, ready = parameters.derive(layer, which, lambda: _around(layer, parameters, joined), lambda: False)
+    window, frame, ready = _around(layer, parameters, joined)
+    if ready and x.flags.c_contiguous:
+        return [Reading(x, window, frame)]
     if kernel.form is Bits:
         return [Reading(with_border(_flattened(x, spec, frame.inputs) if kernel.flat else x, window), window, frame)]
     if kernel.form is Pairs:
         return [Reading(with_border(centred(x, spec), window), window, frame)]
-    if ready and x.flags.c_contiguous:
-        return [Reading(x, window, frame)]
     return _byte_readings(x, spec, window, frame)
 
 
+def reading_in_place(layer: nw.Convolution, parameters: Parameters, joined: Joined = UNPOOLED) -> Reading | None:
+    """The reading of contiguous activations where they lie, without any yet; None if the layer's kernel needs them otherwise."""
+    window, frame, ready = _around(layer, parameters, joined)
+    return Reading(np.empty(0), window, frame) if ready else None
+
+
 def _around(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> _Around:
+    which = "pooled around" if joined.pools else "around"
+    return parameters.derive(layer, which, lambda: _make_around(layer, parameters, joined), lambda: False)
+
+
+def _make_around(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> _Around:
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
     zero_points, bias = constants_of(layer, parameters)
     window, size, inputs = layer.window, spec.height_width, spec.channels // layer.groups
@@ -121,12 +131,18 @@ def _around(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> _A
     pixel = -(-inputs // 64) * 8 if kernel.form is Bits else spec.channels * (2 if kernel.form is Pairs else 1)
     places, rows = rows_of(window, size, pixel, joined, one_place=kernel.form is not Bits)
     ready = _is_ready(layer, kernel, spec)
-    return _Around(window, Frame(inputs, places, rows, spec.zero_point if ready else 0, zero_points, bias), ready)
+    centre = spec.zero_point if ready and kernel.form is not Bits else 0
+    return _Around(window, Frame(inputs, places, rows, centre, zero_points, bias), ready)
 
 
 def _is_ready(layer: nw.Convolution, kernel: KernelTensor, spec: nw.ValueSpec) -> bool:
-    """Whether a kernel can read codes where they lie: unsigned bytes without a border, stretches of whole words of weights."""
-    if kernel.form is Bits or spec.dtype != "uint8" or any(layer.window.pads) or not 0 <= spec.zero_point <= 255:
+    """Whether a kernel can read activations where they lie, if they are contiguous.
+
+    They must have no border, and be signs in words, or unsigned bytes whose stretches meet whole words of weights.
+    """
+    if kernel.form is Bits:
+        return not any(layer.window.pads) and (not kernel.flat or spec.height_width == (1, 1))
+    if spec.dtype != "uint8" or any(layer.window.pads) or not 0 <= spec.zero_point <= 255:
         return False
     if kernel.form is Taps:
         return spec.channels % LANES == 0
@@ -228,6 +244,23 @@ def convolve(layer: nw.Convolution, x: Array, parameters: Parameters, out: Array
         kernel_of(layer, own, f"sums {part}", parameters, lambda: UNROUNDED)(own.x, to)
         if part:
             out += to * np.int32(own.factor)
+
+
+class Direct(NamedTuple):
+    """A layer's kernel for activations that it reads where they lie, and what room it needs for each image.
+
+    It is looked up once a call: for one image, anything more takes longer than many a layer.
+    """
+
+    run: Callable[[Array, Array], int]
+    room: Callable[..., Array]
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike
+
+    def made(self, x: Array) -> Array:
+        out = self.room((len(x), *self.shape), self.dtype)
+        self.run(x, out)
+        return out
 
 
 def kernel_of(

@@ -12,7 +12,18 @@ from functools import partial
 import numpy as np
 
 from emulator.bits import pack_channels
-from emulator.convolution import UNPOOLED, Array, Joined, geometry_of, needs_weights, readings, weights_of
+from emulator.convolution import (
+    UNPOOLED,
+    Array,
+    Direct,
+    Joined,
+    Reading,
+    geometry_of,
+    needs_weights,
+    reading_in_place,
+    readings,
+    weights_of,
+)
 from emulator.kernels import entries
 from emulator.kernels.forms import LANES, Bits
 from emulator.layers import compute, empty_output
@@ -157,20 +168,29 @@ def parts_of(step: Layer) -> tuple[Layer, ...]:
 def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array | None:
     """The step's output bits for a chunk of images; None if its threshold is on a sum of two readings' sums."""
     layer, joined = step.convolution, step.joined
+
+    def make() -> Direct | None:
+        own = reading_in_place(layer, parameters, joined)
+        return _direct(step, own, parameters) if own else None
+
+    direct = parameters.derive(step, "direct signs", make)
+    if direct is not None and x.flags.c_contiguous:
+        return finish(step, joined, direct.made(x), parameters)
     own = readings(layer, x, parameters, joined)
-    if len(own) > 1:
-        return None
-    frame, out = own[0].frame, empty_signs(parameters.plan.network, step, joined, len(x))
+    return finish(step, joined, _direct(step, own[0], parameters).made(own[0].x), parameters) if len(own) == 1 else None
+
+
+def _direct(step: SignConvolution, own: Reading, parameters: Parameters) -> Direct:
+    layer, joined, frame = step.convolution, step.joined, own.frame
 
     def make() -> Callable[[Array, Array], int]:
         weights, shape = weights_of(layer, parameters), (len(frame.places), len(parameters.values[layer.weight]) * LANES)
         limits = np.empty(shape, np.int64 if isinstance(weights, Bits) else np.int32)
         entries.fill_limits(weights, frame, parameters.values[step.threshold], np.empty(shape, np.int32), limits)
-        return entries.signs.bind(weights, frame, limits, own[0].geometry, joined.pools)
+        return entries.signs.bind(weights, frame, limits, own.geometry, joined.pools)
 
-    needed = partial(needs_weights, layer, frame, parameters)
-    parameters.derive(step, f"signs {frame.centre}", make, needed)(own[0].x, out)
-    return finish(step, joined, out, parameters)
+    run = parameters.derive(step, f"signs {frame.centre}", make, partial(needs_weights, layer, frame, parameters))
+    return Direct(run, np.zeros, signs_shape(parameters.plan.network, step, joined), np.dtype(np.uint64))
 
 
 def _pool_in_tile(network: Network, step: SignConvolution) -> Joined:
@@ -189,10 +209,15 @@ def conv_size(network: Network, step: SignConvolution) -> tuple[int, int]:
     return layer.window.output_size(*network.values[layer.inputs[0]].height_width)
 
 
-def empty_signs(network: Network, step: SignConvolution, joined: Joined, images: int) -> Array:
-    """Room for the bits as the tile leaves them."""
+def signs_shape(network: Network, step: SignConvolution, joined: Joined) -> tuple[int, int, int]:
+    """Height, width and words of an image's bits as the tile leaves them."""
     height, width = conv_size(network, step) if step.pool and not joined.pools else network.values[step.output].height_width
-    return np.zeros((images, height, width, -(-network.values[step.output].channels // 64)), dtype=np.uint64)
+    return height, width, -(-network.values[step.output].channels // 64)
+
+
+def empty_signs(network: Network, step: SignConvolution, joined: Joined, images: int) -> Array:
+    """Room for these bits."""
+    return np.zeros((images, *signs_shape(network, step, joined)), dtype=np.uint64)
 
 
 def finish(step: SignConvolution, joined: Joined, bits: Array, parameters: Parameters) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from emulator.convolution import Array, Rounding, kernel_of, readings
+from emulator.convolution import Array, Direct, Reading, Rounding, kernel_of, reading_in_place, readings
 from emulator.kernels.forms import BIAS, BOUNDED, DIVIDED, HIGH, LANES, LOW, OUT_SCALE, SCALE, ZERO, Taps
 from emulator.network import AffineRequantize, Convolution, Layer, Network, Requantize
 from emulator.plan import Parameters, offset_of
@@ -68,10 +68,19 @@ def _bounded(channels: npt.NDArray[np.float32], layer: Requantization, dtype: st
 
 def rounded(layer: Convolution, following: Requantization, x: Array, parameters: Parameters) -> Array | None:
     """The codes (n, H, W, O); None if the layer's input takes more than one reading, whose sums must meet first."""
+
+    def make() -> Direct | None:
+        own = reading_in_place(layer, parameters)
+        return _direct(layer, following, own, parameters) if own else None
+
+    direct = parameters.derive(layer, "direct codes", make)
+    if direct is not None and x.flags.c_contiguous:
+        return direct.made(x)
     own = readings(layer, x, parameters)
-    if len(own) > 1:
-        return None
+    return _direct(layer, following, own[0], parameters).made(own[0].x) if len(own) == 1 else None
+
+
+def _direct(layer: Convolution, following: Requantization, own: Reading, parameters: Parameters) -> Direct:
     spec = parameters.specs[following.output]
-    out = np.empty((len(x), *spec.height_width, spec.channels), dtype=spec.dtype)
-    kernel_of(layer, own[0], "codes", parameters, lambda: rounding_of(layer, following, parameters))(own[0].x, out)
-    return out
+    run = kernel_of(layer, own, "codes", parameters, lambda: rounding_of(layer, following, parameters))
+    return Direct(run, np.empty, (*spec.height_width, spec.channels), np.dtype(spec.dtype))
