@@ -123,6 +123,10 @@ class Parameters:
     _holders: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
     _rooms: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Elsewhere, what layers work out is worked out anew: it holds addresses."""
+        return {**self.__dict__, "derived": {}, "_readers": {}, "_holders": {}}
+
     def own(self, name: str) -> npt.NDArray[np.generic]:
         """The values of a tensor, for this run to change."""
         clean, room = self.exchange(name)
