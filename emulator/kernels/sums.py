@@ -54,7 +54,8 @@ def _sum_taps_of_form(weights, taps, sums):  # type: ignore[no-untyped-def]
         for tap in range(taps):
             here = weights.values.ctypes.data + tap * words * weights.values.strides[1]
             lone_values(weights, x.ctypes.data, here, zeros[:segments], words, base.ctypes.data, 0, 0, own)
-            sums[tap] = own
+            for lane in range(own.size):  # as one assignment, it would need text for an error, and so Numba at every start
+                sums[tap, lane] = own[lane]
 
     return ones if weights.instance_class is Bits else products
 
