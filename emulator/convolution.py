@@ -275,7 +275,11 @@ def kernel_of(
     def make() -> Callable[[Array, Array], int]:
         weights = weights_of(layer, parameters)
         offsets = offsets_of(layer, frame, what, weights, parameters)
-        return entries.convolution.bind(weights, layer.groups, frame, offsets, own.geometry, *rounding())
+        sums = entries.convolution.bind(weights, layer.groups, frame, offsets, own.geometry, *rounding())
+        if not frame.zero_points.any():
+            return sums
+        shift = entries.shift.bind(layer.groups, frame, own.geometry)
+        return lambda x, out: sums(x, out) or shift(x, out)
 
     return parameters.derive(layer, f"{what} {frame.centre}", make, partial(needs_weights, layer, frame, parameters))
 

@@ -177,6 +177,8 @@ def _draw_and_convolve(
         own.x, weights, own.frame, own.geometry, *rounding, out, tables.sources, tables.homes.table, deployment.trial, first,
         per_pixel, tables.counts,
     )  # fmt: skip
+    if own.frame.zero_points.any():
+        sums.shift(own.x, out, 1, own.frame, own.geometry)
     tables.tally(deployment, len(out) * (out.shape[1] * out.shape[2] if per_pixel else 1))
 
 

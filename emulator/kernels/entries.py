@@ -9,6 +9,7 @@ from memmodels.native import Kernel
 
 fill_offsets = Kernel("emulator.kernels.sums", "fill_offsets")
 convolution = Kernel("emulator.kernels.sums", "convolution")
+shift = Kernel("emulator.kernels.sums", "shift")
 fill_limits = Kernel("emulator.kernels.signs", "fill_limits")
 signs = Kernel("emulator.kernels.signs", "signs")
 invert_bits = Kernel("emulator.kernels.signs", "invert_bits")

@@ -198,8 +198,8 @@ def _walk_alone(x, weights, starts, length, frame, offsets, rounding, how, pixel
 
 
 @numba.njit(cache=True, nogil=True)
-def _shift(x, groups, frame, geometry, out):  # type: ignore[no-untyped-def]
-    """Take off the sums what weights' zero points come to."""
+def shift(x, out, groups, frame, geometry):  # type: ignore[no-untyped-def]
+    """Take off sums, int32 (n, oh, ow, O), what weights' zero points come to: apart, as few weights have them and LLVM is slow."""
     window_sums, outputs = np.zeros((groups, *out.shape[:3]), dtype=np.int32), out.shape[3] // groups
     _window_sums(x, groups, geometry, window_sums)
     totals, flat = window_sums.reshape(groups, -1), out.reshape(-1, out.shape[3])
@@ -226,14 +226,12 @@ def offsets(weights, groups, frame):  # type: ignore[no-untyped-def]
 def convolution(x, out, weights, groups, frame, offsets, geometry, rounding, how):  # type: ignore[no-untyped-def]
     """acc = sum of products + bias: x (n, h, w, C) with its border -> out (n, oh, ow, O), int32, or bytes to round to.
 
-    weights: one of `tile.FORMS`, group behind group. offsets: for the weights as they are.
-    geometry: (kernel, stride, dilation, pads) as in `network.Window`. rounding float32 (blocks, 6, LANES), how: see
-    `endings.store_codes`; empty for int32. Bytes are only for weights without zero points.
+    What zero points of weights come to is for `shift` to take off. weights: one of `tile.FORMS`, group behind group. offsets: for
+    the weights as they are. geometry: (kernel, stride, dilation, pads) as in `network.Window`. rounding float32 (blocks, 6, LANES),
+    how: see `endings.store_codes`; empty for int32. Bytes are only for weights without zero points.
     """
     apart = 1 if is_depthwise(weights) else groups
     _walk(x, weights, apart, frame, geometry, offsets, rounding, how, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
-    if np.any(frame.zero_points != 0):
-        _shift(x, groups, frame, geometry, out)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -253,8 +251,6 @@ def convolution_redrawn(  # type: ignore[no-untyped-def]
             counts[i] += read_region(sources[i], homes[i], trial, read, scratch)
         fill_offsets(weights, 1, frame, offsets)
         _walk(x, weights, 1, frame, geometry, offsets, rounding, how, row, row + step, out)
-    if np.any(frame.zero_points != 0):
-        _shift(x, 1, frame, geometry, out)
 
 
 def is_integer(weights: Any) -> bool:
