@@ -53,6 +53,21 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in {HEAVY!r}
     assert found.stdout.splitlines()[-1] == "[]"
 
 
+def test_infer_starts_without_a_compiler(tmp_path: Path) -> None:
+    """The second time: the first may have kernels to compile."""
+    np.savez(tmp_path / "in.npz", x=np.zeros((1, 1, 8, 8), np.float32))
+    program = f"""
+import sys, host.cli
+try:
+    host.cli.app(["infer", "digits-bnn", "--input", r"{tmp_path}/in.npz", "--output", r"{tmp_path}/out.npz"])
+except SystemExit as leaving:
+    assert leaving.code == 0
+print(sorted({{"numba", "scipy", "polars", "pydantic", "matplotlib"}} & set(sys.modules)))
+"""
+    found = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True) for _ in range(2)]
+    assert found[-1].stdout.splitlines()[-1] == "[]"
+
+
 def test_help_as_a_program() -> None:
     found = subprocess.run([sys.executable, "-m", "host.cli", "--help"], capture_output=True, text=True, check=True)
     assert "Exit codes" in found.stdout
