@@ -23,7 +23,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from emulator.kernels.forms import LANES, Bits
-from emulator.kernels.vectors import I64, load
+from emulator.kernels.steps import WIDE, population
+from emulator.kernels.vectors import I32, I64, broadcast, call, load
 
 FEW = 16
 """With fewer rows than these, making the chains of the weights takes longer than it saves."""
@@ -142,3 +143,61 @@ def _chain(typingctx, window, offsets, words, to):  # type: ignore[no-untyped-de
         return ir.Constant(I64, 0)
 
     return types.int64(*[types.int64] * 4), codegen
+
+
+def emit_chains(builder: Any, args: Any, rows: int, vectors: int, lanes: int, first: int) -> list[list[Any]]:
+    """One loop over pairs of words. Here `length` is the number of words, which is odd, and no stretch is read."""
+    windows, block, _, _, length = args
+    vector, word, zero = ir.VectorType(I64, lanes), LANES * 8, ir.Constant(I64, 0)
+    bases = [load(builder, windows, ir.Constant(I64, 8 * r), I64) for r in range(rows)]
+
+    def words_of(at_word: Any) -> list[Any]:
+        return [load(builder, at_word, ir.Constant(I64, v * lanes * 8), vector) for v in range(vectors)]
+
+    def signs_of(row: int, place: Any) -> Any:
+        return broadcast(builder, load(builder, bases[row], place, I64), vector)
+
+    start = builder.add(block, ir.Constant(I64, first * 8))
+    w = words_of(start)
+    before = [builder.xor(x, own) for x in (signs_of(r, zero) for r in range(rows)) for own in w]
+    pairs, entry = builder.lshr(length, ir.Constant(I64, 1)), builder.block
+    test, loop, end = (builder.append_basic_block(name) for name in ("pairs", "pair", "end"))
+    builder.branch(test)
+
+    builder.position_at_end(test)
+    pair, at_word = builder.phi(I64), builder.phi(I64)
+    last, carried = ([builder.phi(vector) for _ in before] for _ in range(2))
+    builder.cbranch(builder.icmp_signed("<", pair, pairs), loop, end)
+
+    builder.position_at_end(loop)
+    place, word_next = builder.mul(pair, ir.Constant(I64, 16)), builder.add(at_word, ir.Constant(I64, 2 * word))
+    w = [words_of(at) for at in (builder.add(at_word, ir.Constant(I64, word)), word_next)]
+    new, sums = [], []
+    for r in range(rows):
+        x = [signs_of(r, builder.add(place, ir.Constant(I64, 8 * i))) for i in (1, 2)]
+        for v in range(vectors):
+            middle, own = (builder.xor(x[i], w[i][v]) for i in range(2))
+            carry = _carry(builder, last[r * vectors + v], middle, own)
+            new.append(own)
+            sums.append(builder.add(carried[r * vectors + v], population(builder, carry)))
+    pair_next = builder.add(pair, ir.Constant(I64, 1))
+    builder.branch(test)
+    for phi, at_entry, at_loop in [
+        (pair, zero, pair_next),
+        (at_word, start, word_next),
+        *zip(last, before, new, strict=True),
+        *((s, ir.Constant(vector, [0] * lanes), n) for s, n in zip(carried, sums, strict=True)),
+    ]:
+        phi.add_incoming(at_entry, entry)
+        phi.add_incoming(at_loop, loop)
+
+    builder.position_at_end(end)
+    totals = [builder.add(builder.add(twos, twos), population(builder, ones)) for twos, ones in zip(carried, last, strict=True)]
+    return [totals[r * vectors : (r + 1) * vectors] for r in range(rows)]
+
+
+def _carry(builder: Any, before: Any, middle: Any, new: Any) -> Any:
+    """(middle & ~new) | (before & ~middle), which LLVM does not find to be one instruction."""
+    if WIDE and before.type.count == 8:
+        return call(builder, "llvm.x86.avx512.pternlog.q.512", before.type, before, middle, new, ir.Constant(I32, 0x74))
+    return builder.or_(builder.and_(middle, builder.not_(new)), builder.and_(before, builder.not_(middle)))

@@ -22,7 +22,9 @@ from numba.core import cgutils
 
 from emulator.kernels.forms import LANES, ROUNDING, Bits, Bytes, Taps, parts_of, word_of
 from emulator.kernels.rows import is_depthwise
-from emulator.kernels.tile import POPCOUNT, WIDE, emit_taps, every_byte, make_sign_tile, make_value_tile, step
+from emulator.kernels.steps import POPCOUNT, WIDE, every_byte, step
+from emulator.kernels.taps import emit_taps
+from emulator.kernels.tile import make_sign_tile, make_value_tile
 from emulator.kernels.vectors import I8, I32, I64, broadcast, call, load
 
 _SUMS = 8
