@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from zlib import crc32
 
@@ -13,6 +14,12 @@ settings.register_profile("weakcell", derandomize=True, deadline=None, suppress_
 settings.load_profile("weakcell")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure() -> None:
+    """Ctrl-C reaches the tests that send it, though a shell that starts them in the background has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
