@@ -18,6 +18,8 @@ from emulator.floatops.table import Array, Attributes, Inputs, claim, given, int
 
 Floats = npt.NDArray[np.float32]
 _F = np.float32
+_SPARE = 16
+"""What is worked out for an axis may take so much less than a result."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def passes_of(shape: Sequence[int], inputs: Inputs, attributes: Attributes) -> l
     claim([{a.axis: a.wanted for a in axes}.get(i, n) for i, n in enumerate(shape)], np.broadcast_to(_F(0), shape))
     made = []
     for axis in axes:
+        claim([axis.wanted, _SPARE])  # another axis may be of size 0, and the result with it
         points = _points(axis, where)
         outside = (points < 0) | (points > axis.size - 1) if where == "tf_crop_and_resize" else np.zeros(0, np.bool_)
         if mode == "nearest":
@@ -164,7 +167,7 @@ def _taps(points: Floats, axis: _Axis, mode: str, attributes: Attributes) -> tup
     antialias, alone = bool(attributes.get("antialias", 0)), bool(attributes.get("exclude_outside", 0))
     narrow = min(1.0, axis.scale) if antialias else 1.0
     reach = int(np.ceil((1 if mode == "linear" else 2) / narrow))
-    claim([axis.wanted, 2 * reach])
+    claim([axis.wanted, 2 * reach, _SPARE])
     places = np.floor(points).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
     distance = np.abs(places - points[:, None].astype(np.float64)) * narrow
     weights = np.maximum(0, 1 - distance) if mode == "linear" else _cubic(distance, float(attributes.get("cubic_coeff_a", -0.75)))
