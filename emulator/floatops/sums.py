@@ -21,6 +21,8 @@ def _reduction(name: str, function: Callable[..., Any], empty: Callable[[Any], A
             return x
         options: dict[str, Any] = {} if empty is None else {"initial": empty(x.dtype)}
         along = tuple(axes) if axes else None
+        left = {a % x.ndim for a in along} if along else set(range(x.ndim))
+        claim([n for axis, n in enumerate(x.shape) if axis not in left], x)  # a sum of nothing can be larger than nothing
         return np.asarray(function(x, axis=along, keepdims=bool(attributes.get("keepdims", 1)), **options), x.dtype)
 
     OPERATORS[name] = run
