@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from emulator.floatops.movement import axes_of
 from emulator.floatops.table import OPERATORS, Array, Attributes, Inputs, claim, given, ints, register, register_several, text
@@ -21,7 +22,7 @@ def _reduction(name: str, function: Callable[..., Any], empty: Callable[[Any], A
             return x
         options: dict[str, Any] = {} if empty is None else {"initial": empty(x.dtype)}
         along = tuple(axes) if axes else None
-        left = {a % x.ndim for a in along} if along else set(range(x.ndim))
+        left = normalize_axis_tuple(along, x.ndim) if along else range(x.ndim)
         claim([n for axis, n in enumerate(x.shape) if axis not in left], x)  # a sum of nothing can be larger than nothing
         return np.asarray(function(x, axis=along, keepdims=bool(attributes.get("keepdims", 1)), **options), x.dtype)
 
