@@ -152,7 +152,7 @@ def _draw_while_summed(
     """
     assert stored.sampler is not None
     plan, weights, p = parameters.plan, Bits(parameters.values[layer.weight]), _composed(stored.sampler)[0]
-    bits, (height, width), spread = own.frame.places.size * own.frame.inputs, parameters.specs[layer.output].height_width, 0
+    bits, (height, width) = own.frame.places.size * own.frame.inputs, parameters.specs[layer.output].height_width
     limits = np.full(len(weights.values) * LANES, -1)
     limits[: threshold.size] = (bits - threshold.astype(np.int64)) >> 1
     key, spread = ("mismatches", layer.output), 3 * math.isqrt(bits)

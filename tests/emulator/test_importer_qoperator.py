@@ -43,6 +43,18 @@ class Branches(nn.Module):
         return torch.relu(c + self.d(c))
 
 
+class Excited(nn.Module):
+    """Squeeze and excite: a factor for each channel, on axes that it gets one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 8)
+
+    def forward(self, x: Any) -> Any:
+        y = nn.functional.relu(self.conv(x))
+        return y * nn.functional.sigmoid(self.linear(y.mean((2, 3))))[:, :, None, None]
+
+
 def networks() -> dict[str, nn.Module]:
     import torch
 
@@ -93,6 +105,12 @@ def test_networks_of_the_quantizer_are_exact(kind: str, how: str) -> None:
     np.testing.assert_array_equal(ours, theirs)
     assert not any(isinstance(layer, FloatOperator) for layer in network.layers)
     assert all(tensor.encoding.kind in ("signed", "unsigned") for tensor in network.tensors.values())
+
+
+def test_codes_keep_their_type_under_further_axes() -> None:
+    quant = quantized(exported(nn.Sequential(Excited(), nn.Flatten(), nn.Linear(288, 10)), SIZE, False), images(0), operators=True)
+    assert "Unsqueeze" in {each.op_type for each in quant.graph.node}
+    np.testing.assert_array_equal(infer(compile_plan(load(quant)), {"x": images(1)})["y"], run(quant, {"x": images(1)})[0])
 
 
 def test_the_layers_that_are_expected() -> None:
