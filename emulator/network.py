@@ -73,12 +73,14 @@ class Convolution(Layer):
     Input kinds: `bits` with sign weights (XNOR-popcount), `codes` with any weights, `float` with any weights (then the output
     is the float32 sum times the weight's scale). Padding adds nothing to the sum.
     weight: StoredTensor with values (O, C/groups, kh, kw). bias: StoredTensor int32 (O,) or None.
+    wraps: the sum can leave int32 without any fault. Then it wraps modulo 2^32, as ONNX's integer operators do.
     """
 
     weight: str
     bias: str | None
     window: Window
     groups: int = 1
+    wraps: bool = False
 
     def __post_init__(self) -> None:
         if self.groups < 1:

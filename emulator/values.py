@@ -26,8 +26,10 @@ class Encoding:
     def __post_init__(self) -> None:
         if self.kind == "sign" and self.bits != 1:
             raise ValueError("a sign is stored in one bit")
-        if self.kind != "sign" and self.bits < 2:
-            raise ValueError("an integer is stored in two bits or more")
+        if self.kind in ("signed", "float") and self.bits < 2:
+            raise ValueError("an integer with a sign is stored in two bits or more")
+        if self.bits < 1:
+            raise ValueError("an integer is stored in one bit or more")
         if self.kind == "float" and self.bits != 32:
             raise ValueError("a float is stored in 32 bits")
 

@@ -43,13 +43,22 @@ def code_limits(attributes: Attributes, bits: float) -> tuple[int, int]:
     return 0, (1 << whole) - 1 - narrow
 
 
+def is_bipolar(attributes: Attributes, bits: float) -> bool:
+    """Whether a Quant has the two levels -1 and +1: one signed bit, whatever `narrow` and the rounding mode say."""
+    return bits == 1 and bool(attributes.get("signed", 1))
+
+
 def codes(inputs: Inputs, attributes: Attributes) -> Array:
     """The integers of a Quant, zero point included, as floats."""
-    x, scale, zero, bits = (given(v) for v in inputs[:4])
+    x, scale, zero, width = (given(v) for v in inputs[:4])
     claim(np.broadcast_shapes(x.shape, scale.shape, zero.shape), x, scale)
-    low, high = code_limits(attributes, float(bits.reshape(-1)[0]))
-    shifted = np.clip(x / scale + zero, np.float32(low), np.float32(high))
-    return np.asarray(rounding(attributes, "ROUND")[1](shifted), np.float32)
+    bits = float(width.reshape(-1)[0])
+    low, high = code_limits(attributes, bits)
+    _, rounded = rounding(attributes, "ROUND")
+    shifted = x / scale + zero
+    if is_bipolar(attributes, bits):
+        return np.where(shifted >= 0, np.float32(1), np.float32(-1))
+    return np.asarray(rounded(np.clip(shifted, np.float32(low), np.float32(high))), np.float32)
 
 
 @register("qonnx.Quant")

@@ -119,7 +119,9 @@ def _operands(draft: Draft, node: Node, count: int, grid: Grid) -> list[Array | 
 
 
 def _pad_code(draft: Draft, node: Node, rest: list[Array | None], grid: Grid) -> Array | None:
-    """The code that a Pad's constant is on the grid."""
+    """The code that a Pad's constant is on the grid; None where there is none."""
+    if not np.all(grid.scale):
+        return None
     spec, reach = draft.values[grid.value], draft.reach[grid.value]
     given = rest[1] if len(rest) > 1 and rest[1] is not floatops.ABSENT else None
     real = np.float32(node.attributes.get("value", 0.0) if given is None else given.reshape(()))

@@ -64,7 +64,7 @@ def lower_integer_sum(draft: Draft, node: Node) -> Symbol:
         if isinstance(source, Dynamic):
             raise ModelError(f"Importing {node}", "its operands are no matrix or image with 2-D weights", "Quantize it statically")
         return lower_float(draft, node)
-    made = sum_of_codes(draft, replace(plain, inputs=node.inputs[:2]), grid, stored)
+    made = sum_of_codes(draft, replace(plain, inputs=node.inputs[:2]), grid, stored, wraps=True)
     return Codes(made.value, made.shape)
 
 

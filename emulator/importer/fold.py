@@ -40,7 +40,7 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
     if node.op_type == "DequantizeLinear" and node.domain == "" and inputs[1] is not None:
         return _dequantize(node, inputs, origin)
     if node.op_type == "QuantizeLinear" and node.domain == "":
-        check_scale(node, _required(node, inputs, 1))
+        check_weight_scale(node, _required(node, inputs, 1), divides=True)
         inputs = _with_output_type(node, inputs)
     if node.domain or node.op_type not in floatops.OPERATORS:
         raise unsupported(node)
@@ -86,11 +86,27 @@ def _with_output_type(node: Node, inputs: list[Constant | None]) -> list[Constan
 
 
 def check_scale(node: Node, scale: Array) -> None:
-    """A scale is float, finite and positive."""
-    if scale.dtype.kind != "f" or not np.all(np.isfinite(scale)) or not np.all(scale > 0):
-        bad = scale[~(np.isfinite(scale) & (scale > 0))] if scale.dtype.kind == "f" else scale
-        found = f"the scale is {bad.reshape(-1)[0]}" if bad.size else "the scale is not a float"
-        raise ModelError(f"Importing {node}", found, "Every scale must be finite and greater than 0; export the model again")
+    """Refuse a scale of activations that is not float, finite and positive."""
+    _check(node, scale, scale > 0, "Every scale of activations must be finite and greater than 0; export the model again")
+
+
+def check_weight_scale(node: Node, scale: Array, divides: bool = False) -> None:
+    """Refuse a scale of weights that is not float and finite. It may be negative, and 0 unless the weight is divided by it.
+
+    onnxruntime's symmetric block quantizers write negative scales, and 0 for a block of zeros.
+    """
+    if divides:
+        _check(node, scale, scale != 0, "Every scale that weights are divided by must be finite and not 0; export the model again")
+    else:
+        _check(node, scale, np.ones(scale.shape, np.bool_), "Every scale of weights must be finite; export the model again")
+
+
+def _check(node: Node, scale: Array, allowed: Array, do: str) -> None:
+    if scale.dtype.kind != "f":
+        raise ModelError(f"Importing {node}", "the scale is not a float", do)
+    bad = scale[~(np.isfinite(scale) & allowed)]
+    if bad.size:
+        raise ModelError(f"Importing {node}", f"the scale is {bad.reshape(-1)[0]}", do)
 
 
 def check_zero_point(node: Node, zero_point: Array, scale: Array) -> None:
@@ -133,7 +149,7 @@ def narrowed(encoding: Encoding, limits: tuple[int, int] | None) -> Encoding:
 def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Constant:
     """A dequantized constant, with the integers it comes from."""
     codes, scale = _required(node, inputs, 0), _required(node, inputs, 1)
-    check_scale(node, scale)
+    check_weight_scale(node, scale)
     encoding = encoding_of(codes.dtype)
     if encoding is None:
         raise ModelError(f"Importing {node}", f"it dequantizes {codes.dtype}", "2- to 32-bit integers are supported")
@@ -144,6 +160,10 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     axis, block = int(node.attributes.get("axis", 1)), int(node.attributes.get("block_size", 0))
     if block and scale.ndim == codes.ndim > 0:
         return _dequantize_blocks(node, codes, encoding, scale, zero, axis % codes.ndim, block, origin)
+    if scale.ndim == codes.ndim > 1 and scale.size > 1:  # QLinearMatMul's [1, N]: the axis is where its length is not 1
+        long = [i for i, n in enumerate(scale.shape) if n > 1]
+        if len(long) == 1 and scale.shape[long[0]] == codes.shape[long[0]]:
+            scale, zero, axis = scale.reshape(-1), zero.reshape(-1), long[0]
     if zero.size != scale.size:
         scale, zero = (np.ascontiguousarray(x) for x in np.broadcast_arrays(scale.reshape(-1), zero.reshape(-1)))
     if scale.size == 1:

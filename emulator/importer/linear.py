@@ -18,10 +18,15 @@ from emulator.network import SIGN1, Convolution, Encoding, Requantize, Step, Sto
 from memmodels.errors import ModelError
 
 LIMIT = (1 << 31) - 1
+INT32_SUM = "weakcell.int32_sum"
+"""Marks the Conv, MatMul or Gemm of a QLinear operator: its sum is an int32 that wraps, whereas a float operator's never does."""
 
 
 def lower_linear(draft: Draft, node: Node) -> Symbol:
     """A Conv, Gemm or MatMul node."""
+    wraps = INT32_SUM in node.attributes
+    if wraps:
+        node = replace(node, attributes={key: value for key, value in node.attributes.items() if key != INT32_SUM})
     weight = draft.symbols.get(node.input(1))
     if not isinstance(weight, Constant) or not _plain(node):
         return lower_float(draft, node)
@@ -31,21 +36,38 @@ def lower_linear(draft: Draft, node: Node) -> Symbol:
     source = draft.symbol(node.input(0))
     if isinstance(source, Grid) and not stored.block:
         grid = summable(draft, source, node.input(0), node.op_type == "Conv")
-        if grid is not None and (node.op_type == "Conv" or len(grid.shape) == 1) and _fits(draft, node, grid, stored):
-            return sum_of_codes(draft, node, grid, stored)
+        if grid is not None and (node.op_type == "Conv" or len(grid.shape) == 1) and _fits(draft, node, grid, stored, wraps):
+            return sum_of_codes(draft, node, grid, stored, wraps)
+    if wraps and isinstance(source, Grid) and _largest_sum(draft, node, source, stored) >= LIMIT:
+        found = "its int32 sums can wrap, and a sum of these shapes or scales is computed in float32, which does not"
+        raise ModelError(f"Importing {node}", found, "Use narrower weights or activations, or split the layer")
     return _float_sum(draft, node, stored)
 
 
-def _fits(draft: Draft, node: Node, grid: Grid, stored: StoredTensor) -> bool:
-    """Whether int32 holds every sum (16-bit codes seldom do): otherwise the sum stays float32, as the graph writes it."""
-    source, zero = draft.reach[grid.value], stored.zero_point
-    xs = (source.low - grid.zero_point, source.high - grid.zero_point)
-    ws = (stored.encoding.low - int(zero.max()), stored.encoding.high - int(zero.min()))
-    narrow = all(low >= -(1 << 15) and high < 1 << 15 for low, high in (xs, ws))
+def _fits(draft: Draft, node: Node, grid: Grid, stored: StoredTensor, wraps: bool) -> bool:
+    """Whether int32 holds every sum (16-bit codes seldom do): otherwise the sum stays float32, as the graph writes it.
+
+    wraps: a sum that int32 does not hold is to wrap, so that only the factors have to fit.
+    """
+    factors = _factors(draft, grid, stored)
+    narrow = all(low >= -(1 << 15) and high < 1 << 15 for low, high in factors)
+    return narrow and (wraps or _largest_sum(draft, node, grid, stored) < LIMIT)
+
+
+def _factors(draft: Draft, grid: Grid, stored: StoredTensor) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Lowest and highest input and weight, less their zero points."""
+    source, zero, encoding = draft.reach[grid.value], stored.zero_point, stored.encoding
+    inputs = (source.low - grid.zero_point, source.high - grid.zero_point)
+    return inputs, (encoding.low - int(zero.max()), encoding.high - int(zero.min()))
+
+
+def _largest_sum(draft: Draft, node: Node, grid: Grid, stored: StoredTensor) -> int:
+    """The largest magnitude of a sum, bias included, that inputs and weights of these types can give."""
     bias = draft.symbols.get(node.input(2))
     quantized = bias.quantized if isinstance(bias, Constant) else None
     offset = 0 if quantized is None or not quantized.codes.size else int(np.abs(quantized.codes.astype(np.int64)).max())
-    return narrow and math.prod(stored.values.shape[1:]) * max(map(abs, xs)) * max(map(abs, ws)) + offset < LIMIT
+    largest = math.prod(max(abs(low), abs(high)) for low, high in _factors(draft, grid, stored))
+    return math.prod(stored.values.shape[1:]) * largest + offset
 
 
 def _plain(node: Node) -> bool:
@@ -156,8 +178,8 @@ def _clamped(draft: Draft, grid: Grid, tensor: str) -> Grid | None:
     return replace(grid, value=name, steps=())
 
 
-def sum_of_codes(draft: Draft, node: Node, grid: Grid, stored: StoredTensor) -> Grid:
-    """A Convolution of codes or bits, as a grid over its accumulator."""
+def sum_of_codes(draft: Draft, node: Node, grid: Grid, stored: StoredTensor, wraps: bool = False) -> Grid:
+    """A Convolution of codes or bits, as a grid over its accumulator; wraps: a sum beyond int32 wraps, otherwise it is refused."""
     spec = draft.values[grid.value]
     if spec.zero_point != grid.zero_point:
         raise ModelError(f"Importing {node}", "its input is read with another zero point than it was written", "Export again")
@@ -171,8 +193,15 @@ def sum_of_codes(draft: Draft, node: Node, grid: Grid, stored: StoredTensor) -> 
     weight = draft.store(stored)
     bias, later = _bias(draft, node, scale, stored.values.shape[0])
     reach = accumulator_reach(draft, node, grid, stored, bias, window)
+    beyond = max(-reach.low, reach.high) >= LIMIT
+    if beyond and not wraps:
+        terms = math.prod(stored.values.shape[1:])
+        found = f"its sums of {terms} products can reach {max(-reach.low, reach.high)}, beyond int32"
+        raise ModelError(f"Importing {node}", found, "Use narrower weights or activations, or split the layer")
+    if beyond:
+        reach = Reach(-LIMIT - 1, LIMIT)
     name = draft.free(f"{node.outputs[0]}.acc")
-    layer = Convolution(node.name, (grid.value,), name, weight, draft.store(bias) if bias else None, window, groups)
+    layer = Convolution(node.name, (grid.value,), name, weight, draft.store(bias) if bias else None, window, groups, beyond)
     channels = stored.values.shape[0]
     shape = (channels,) if node.op_type != "Conv" else (channels, *window.output_size(*spec.height_width))
     draft.draw(layer, ValueSpec(name, "codes", shape, "int32", scale), reach)
@@ -264,11 +293,9 @@ def integer_bias(given: Constant, scale: Floats, channels: int) -> StoredTensor 
 def accumulator_reach(
     draft: Draft, node: Node, grid: Grid, stored: StoredTensor, bias: StoredTensor | None, window: Window
 ) -> Reach:
-    """Every sum that weights of this encoding can give, proven to fit in int32."""
-    source, terms = draft.reach[grid.value], math.prod(stored.values.shape[1:])
-    xs = (source.low - grid.zero_point, source.high - grid.zero_point)
-    zero = stored.zero_point
-    ws = (stored.encoding.low - int(zero.max()), stored.encoding.high - int(zero.min()))
+    """Every sum that weights of this encoding can give, in exact arithmetic."""
+    xs, ws = _factors(draft, grid, stored)
+    terms = math.prod(stored.values.shape[1:])
     if min(xs) < -(1 << 15) or max(xs) >= 1 << 15 or stored.encoding.low < -(1 << 15) or stored.encoding.high >= 1 << 15:
         found = f"its factors are {draft.values[grid.value].dtype} around {grid.zero_point} and {stored.encoding}, wider than int16"
         raise ModelError(f"Importing {node}", found, "Use 8-bit weights and activations, or symmetric int16")
@@ -280,9 +307,6 @@ def accumulator_reach(
     odd = draft.values[grid.value].kind == "bits" and stored.encoding == SIGN1 and not padded and bias is None
     if bias is not None:
         low, high = low + int(bias.values.min()), high + int(bias.values.max())
-    if max(-low, high) >= LIMIT:
-        found = f"its sums of {terms} products can reach {max(-low, high)}, beyond int32"
-        raise ModelError(f"Importing {node}", found, "Use narrower weights or activations, or split the layer")
     return Reach(low, high, 2 if odd else 1)
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from emulator.importer.draft import Draft
-from emulator.importer.fold import check_scale, real_values
+from emulator.importer.fold import check_weight_scale, real_values
 from emulator.importer.symbols import Array, Constant, Node, Quantized, Symbol
 from emulator.network import Encoding
 from memmodels.errors import ModelError
@@ -30,7 +30,7 @@ def lower_matmul_nbits(draft: Draft, node: Node) -> Symbol:
     if bits not in (2, 4, 8) or min(outputs, inputs, block) < 1 or packed.array.dtype != np.uint8:
         found = f"N {outputs}, K {inputs}, {bits} bits in blocks of {block}, held as {packed.array.dtype}"
         raise ModelError(asked, found, "2-, 4- or 8-bit weights packed in uint8 are supported")
-    check_scale(node, scale.array)
+    check_weight_scale(node, scale.array)
     blocks = -(-inputs // block)
     codes = _unpacked(packed.array, bits, outputs, blocks * block, asked)[:, :inputs]
     points = np.full((outputs, blocks), 1 << (bits - 1), np.int32)

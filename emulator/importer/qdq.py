@@ -58,7 +58,8 @@ def _simple(draft: Draft, node: Node, shape: tuple[int, ...]) -> bool:
     if scale is not None:
         check_scale(node, scale.array)
         axis = int(node.attributes.get("axis", 1)) % (len(shape) + 1)
-        if scale.array.ndim == 1 and scale.array.size > 1 and (axis == 0 or scale.array.size != shape[axis - 1]):
+        blocked = int(node.attributes.get("block_size", 0)) > 0
+        if scale.array.size > 1 and not blocked and (scale.array.ndim > 1 or axis == 0 or scale.array.size != shape[axis - 1]):
             found = f"it has {scale.array.size} scales along axis {axis} of [N, {', '.join(map(str, shape))}]"
             raise ModelError(f"Importing {node}", found, "Use one scale, or one per channel")
     if int(node.attributes.get("block_size", 0)):

@@ -17,10 +17,10 @@ from emulator import floatops
 from emulator.floatops import qonnx as operators
 from emulator.importer import binary, codes
 from emulator.importer.draft import Draft, Reach
-from emulator.importer.fold import check_scale, unsupported
+from emulator.importer.fold import check_scale, check_weight_scale, unsupported
 from emulator.importer.qdq import quantize_to
 from emulator.importer.symbols import NO_PADS, Array, Codes, Compared, Constant, Curve, Grid, Node, Quantized, Real, Symbol, scalar
-from emulator.network import CountThresholds, Encoding, Quantize, StoredTensor, ValueSpec
+from emulator.network import SIGN1, CountThresholds, Encoding, Quantize, StoredTensor, ValueSpec
 from memmodels.errors import ModelError
 
 DOMAIN = "qonnx"
@@ -37,7 +37,9 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
     first, arrays = inputs[0], [None if x is None else x.array for x in inputs]
     origin = first.origin if first is not None and first.origin else node.outputs[0]
     if len(arrays) > 1 and node.op_type != "MultiThreshold" and arrays[1] is not None:
-        check_scale(node, arrays[1])
+        check_weight_scale(node, arrays[1], divides=True)
+        if node.op_type == "Trunc":
+            check_scale(node, arrays[1])
     try:
         array = floatops.apply(key, node.opset, node.attributes, arrays)
         quantized = _quantized(node, arrays, array) if node.op_type == "Quant" else None
@@ -57,7 +59,11 @@ def _quantized(node: Node, arrays: list[Array | None], array: Array) -> Quantize
     axis = axes.pop() if axes else 0
     size = array.shape[axis] if scale.size > 1 or zero.size > 1 else 1
     flat = [np.broadcast_to(p.reshape(-1), (size,)) if size > 1 else p.reshape(()) for p in (scale, zero)]
-    encoding = Encoding("signed" if node.attributes.get("signed", 1) else "unsigned", int(bits.reshape(-1)[0]))
+    width = int(bits.reshape(-1)[0])
+    if operators.is_bipolar(node.attributes, width):
+        encoding = SIGN1
+    else:
+        encoding = Encoding("signed" if node.attributes.get("signed", 1) else "unsigned", width)
     return Quantized(integers.astype(np.int32), encoding, flat[0].astype(np.float32), flat[1].astype(np.int32), axis)
 
 
@@ -90,6 +96,8 @@ def lower_quant(draft: Draft, node: Node) -> Symbol:
         or not _is_code(float(zero.reshape(())))
     ):
         return _as_written(draft, node)
+    if operators.is_bipolar(node.attributes, float(bits.reshape(-1)[0])):
+        return _two_levels(draft, node, symbol, float(scale.reshape(())), float(zero.reshape(())))
     step, point = np.float32(scale.reshape(())), int(zero.reshape(()))
     target = _target(draft, node, low, high, step, point)
     if mode in ("ROUND", "HALF_EVEN") and point == 0:
@@ -137,6 +145,14 @@ def _onto(draft: Draft, node: Node, symbol: Symbol, target: ValueSpec, reach: Re
     real = _as_written(draft, written)
     layer = Quantize(node.name, (real.value,), target.name, float(target.scale), target.zero_point, reach.low, reach.high)
     return _grid(Codes(draft.draw(layer, replace(target, shape=real.shape), reach), real.shape), target)
+
+
+def _two_levels(draft: Draft, node: Node, symbol: Symbol, scale: float, zero: float) -> Symbol:
+    """One signed bit: +scale where x / scale >= 0, else -scale; with a zero point as written."""
+    if zero != 0 or not isinstance(symbol, Grid | Real) or (isinstance(symbol, Grid) and symbol.pads != NO_PADS):
+        return _as_written(draft, node)
+    tiny = scalar(-(scale // 2) * 2.0**-149)  # what is divided to -0, which is not below 0, is above this
+    return Compared(node.input(0), symbol, ">=", tiny, (-scale, scale))
 
 
 def lower_bipolar(draft: Draft, node: Node) -> Symbol:

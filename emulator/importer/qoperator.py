@@ -18,6 +18,7 @@ from emulator.importer.codes import codes_operator
 from emulator.importer.draft import Draft, Reach
 from emulator.importer.elementwise import FUSED
 from emulator.importer.fold import encoding_of
+from emulator.importer.linear import INT32_SUM
 from emulator.importer.qdq import codes_on, parameters
 from emulator.importer.symbols import Codes, Node, Symbol, scalar
 from emulator.network import MulCodes, Requantize, SumPool, ValueSpec, Window
@@ -25,6 +26,7 @@ from memmodels.errors import ModelError
 
 MICROSOFT = "com.microsoft"
 _FUSED: dict[str, Any] = {FUSED: 1}
+_INT32: dict[str, Any] = {INT32_SUM: 1}
 
 
 # ── rewriting ───────────────────────────────────────────────────────────────────────────────────────
@@ -43,7 +45,8 @@ class _Writer:
         return output
 
     def real(self, x: str, scale: str, zero: str, **attributes: Any) -> str:
-        return self.add("DequantizeLinear", x, scale, *([zero] if zero else []), **attributes)
+        """A dequantized operand. Activations have one scale: axis 0, the batch, makes the lowering refuse several."""
+        return self.add("DequantizeLinear", x, scale, *([zero] if zero else []), **{"axis": 0, **attributes})
 
     def bias(self, bias: str, scales: tuple[str, str]) -> str:
         """An int32 bias on the grid of the sums."""
@@ -54,7 +57,7 @@ class _Writer:
         return self.add("Constant", value=np.array([-1], np.int64))
 
     def codes(self, y: str, scale: str, zero: str) -> list[Node]:
-        self.add("QuantizeLinear", y, scale, *([zero] if zero else []), output=self.node.outputs[0])
+        self.add("QuantizeLinear", y, scale, *([zero] if zero else []), output=self.node.outputs[0], axis=0)
         return self.nodes
 
 
@@ -63,12 +66,12 @@ def _conv(w: _Writer) -> list[Node]:
     parts = [w.real(i(0), i(1), i(2)), w.real(i(3), i(4), i(5), axis=0)]
     if i(8):
         parts.append(w.bias(i(8), (i(1), i(4))))
-    return w.codes(w.add("Conv", *parts, **w.node.attributes), i(6), i(7))
+    return w.codes(w.add("Conv", *parts, **w.node.attributes, **_INT32), i(6), i(7))
 
 
 def _matmul(w: _Writer) -> list[Node]:
     i = w.node.input
-    y = w.add("MatMul", w.real(i(0), i(1), i(2)), w.real(i(3), i(4), i(5), axis=-1))
+    y = w.add("MatMul", w.real(i(0), i(1), i(2)), w.real(i(3), i(4), i(5), axis=-1), **_INT32)
     return w.codes(y, i(6), i(7))
 
 
@@ -80,9 +83,9 @@ def _gemm(w: _Writer) -> list[Node]:
     if i(6):
         parts.append(w.bias(i(6), (i(1), i(4))))
     if not i(7):
-        w.add("Gemm", *parts, output=w.node.outputs[0], **given)
+        w.add("Gemm", *parts, output=w.node.outputs[0], **given, **_INT32)
         return w.nodes
-    return w.codes(w.add("Gemm", *parts, **given), i(7), i(8))
+    return w.codes(w.add("Gemm", *parts, **given, **_INT32), i(7), i(8))
 
 
 def _add(w: _Writer) -> list[Node]:

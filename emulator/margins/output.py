@@ -77,6 +77,8 @@ def output_layer(network: Network) -> OutputLayer:
     spec, tensor = network.values[found.inputs[0]], network.tensors[found.weight]
     if spec.kind == "float" or found.groups != 1 or tensor.block:
         raise _unfit(network, f"its last layer {found.name} works on floats, groups or blocks")
+    if found.wraps:
+        raise _unfit(network, f"the sums of its last layer {found.name} can leave int32, where they wrap")
     if math.prod(network.values[name].shape) != tensor.values.shape[0] or any(found.window.pads):
         raise _unfit(network, f"its last layer {found.name} has more than one sum per class")
     scale, offset = _affine(network, tail, tensor.values.shape[0])

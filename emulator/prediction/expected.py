@@ -145,13 +145,16 @@ class _Errors:
 
 
 def _drawn_by_sum(network: Network, policy: ReadPolicy) -> list[Convolution]:
-    """Layers whose sums are independent of each other given their inputs, of products enough to be normal."""
+    """Layers whose sums are independent of each other given their inputs, of products enough to be normal.
+
+    A sum that wraps in int32 is not normal.
+    """
     layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
     users = Counter(layer.weight for layer in layers)
     found = []
     for layer in layers:
         kind, tensor = network.values[layer.inputs[0]].kind, network.tensors[layer.weight]
-        if kind == "float" or layer.groups != 1 or tensor.block or users[layer.weight] > 1:
+        if kind == "float" or layer.groups != 1 or tensor.block or users[layer.weight] > 1 or layer.wraps:
             continue
         alone = network.values[layer.output].height_width == (1, 1)
         if alone or (policy is ReadPolicy.ACCESS and tensor.values[0].size >= _FEWEST_INPUTS):

@@ -134,6 +134,8 @@ def convolution(network: Network, layer: Convolution, inputs: list[Array]) -> Ar
         total = (total.astype(f32) * (f32(1) if weight.block else channelwise(weight.scale, total))).astype(f32)
     elif layer.bias is not None:
         total = total + channelwise(network.tensors[layer.bias].values.astype(np.int64), total)
+    if layer.wraps:
+        total = total.astype(np.int32).astype(np.int64)
     return total.reshape(len(total), *made.shape)
 
 
