@@ -46,7 +46,12 @@ def hidden_layers(network: Network) -> tuple[HiddenLayer, ...]:
             users.setdefault(name, []).append(layer)
     found = []
     for layer in network.layers:
-        if not isinstance(layer, Convolution) or layer.groups != 1 or layer.wraps or network.values[layer.inputs[0]].kind == "float":
+        if (
+            not isinstance(layer, Convolution)
+            or layer.groups != 1
+            or layer.wraps
+            or network.values[layer.inputs[0]].kind == "float"
+        ):
             continue
         follower = users.get(layer.output, [])
         if len(follower) == 1 and isinstance(follower[0], MaxPool):

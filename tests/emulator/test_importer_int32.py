@@ -139,7 +139,7 @@ def test_scales_of_columns_in_any_shape(shape: tuple[int, ...], a_shape: tuple[i
 
 
 @pytest.mark.parametrize(
-    "b_shape, a_shape, rows",
+    ("b_shape", "a_shape", "rows"),
     [((9, 1), (), 9), ((5, 1), (), 5), ((3,), (), 9), ((), (6, 1), 9), ((), (6,), 9), ((), (9,), 9), ((), (9, 1), 9)],
 )
 def test_scales_of_rows_are_refused(b_shape: tuple[int, ...], a_shape: tuple[int, ...], rows: int) -> None:

@@ -27,7 +27,9 @@ def quant(x: str, name: str, signed: int, narrow: int, mode: str) -> onnx.NodePr
     return helper.make_node("Quant", inputs, [name], name, domain=DOMAIN, signed=signed, narrow=narrow, rounding_mode=mode)
 
 
-def finished(nodes: list[onnx.NodeProto], constants: dict[str, Any], shape: tuple[int, ...], out: tuple[int, ...]) -> onnx.ModelProto:
+def finished(
+    nodes: list[onnx.NodeProto], constants: dict[str, Any], shape: tuple[int, ...], out: tuple[int, ...]
+) -> onnx.ModelProto:
     arrays = {name: np.asarray(value, F) for name, value in constants.items()}
     proto = model(nodes, arrays, {"x": shape}, {"y": out}, 13)
     proto.opset_import.append(helper.make_opsetid(DOMAIN, 2))
