@@ -2,10 +2,10 @@
 
 NOTES for developers
 - A record holds no array that a run writes to. Plans (`plan.py`) own buffers; records can be shared between threads.
-- Logical shapes are ONNX's without the batch: (C, H, W) or (K,). What a value looks like in memory is fixed by its kind:
+- Logical shapes are ONNX's without the batch: (C, H, W), (C, L) or (K,). What a value looks like in memory is fixed by its kind:
 
       float   float32 (n, *shape), ONNX order
-      codes   integers (n, H, W, C), channels last; (K,) is (n, 1, 1, K)
+      codes   integers (n, H, W, C), channels last; (C, L) is (n, 1, L, C) and (K,) is (n, 1, 1, K)
       bits    uint64 (n, H, W, ceil(C/64)), channels last, LSB first; bit 1 means +1, bit 0 means -1; spare bits are 0
 
 - The real number behind a code q is scale * (q - zero_point). An accumulator is a value of kind `codes` and dtype int32.

@@ -64,7 +64,7 @@ def compute_redrawn(
         for pixel in range(height * width):
             read = (first + image) * height * width + pixel
             y, x = divmod(pixel, width)
-            at = (slice(None), slice(None), y, x) if spec.kind == "float" and len(spec.shape) == 3 else (slice(None), y, x)
+            at = _pixel(spec, y, x)
             whole = _once(layer, own, parameters, deployment, stored, read)
             if spec.kind == "float" and len(spec.shape) == 1:
                 row = whole
@@ -72,6 +72,14 @@ def compute_redrawn(
                 row[at] = whole[at]
         rows.append(row)
     return np.concatenate(rows) if rows else empty_output(spec, 0)
+
+
+def _pixel(spec: nw.ValueSpec, y: int, x: int) -> tuple[slice | int, ...]:
+    """Where one pixel of an image or signal lies in its physical form, which has the images first."""
+    every = slice(None)
+    if spec.kind != "float":
+        return every, y, x
+    return (every, every, x) if len(spec.shape) == 2 else (every, every, y, x)
 
 
 def _one_reading(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Joined) -> Reading | None:

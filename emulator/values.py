@@ -131,6 +131,9 @@ class ValueSpec:
 
     @property
     def height_width(self) -> tuple[int, int]:
+        """Size of the image; a signal (C, L) is an image of height 1, a vector (K,) one of a single pixel."""
+        if len(self.shape) == 2:
+            return 1, self.shape[1]
         return (self.shape[1], self.shape[2]) if len(self.shape) == 3 else (1, 1)
 
     def __repr__(self) -> str:
@@ -199,3 +202,9 @@ class Window:
                 size -= 1
             sizes.append(size)
         return sizes[0], sizes[1]
+
+    def output_shape(self, channels: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the output for an input of `shape`: (channels, H, W), or (channels, L) for a signal (C, L)."""
+        if len(shape) == 2:
+            return channels, self.output_size(1, shape[1])[1]
+        return (channels, *self.output_size(shape[1], shape[2]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from emulator import floatops
 from emulator.importer.codes import lower_move
-from emulator.importer.draft import Draft
+from emulator.importer.draft import Draft, padded_shape
 from emulator.importer.floats import lower_float
 from emulator.importer.linear import window_of
 from emulator.importer.symbols import BATCH, NO_PADS, Codes, Compared, Constant, Grid, Mean, Node, Real, Sum, Symbol, scalar
@@ -109,7 +109,7 @@ def viewed(draft: Draft, node: Node, shape: tuple[int, ...]) -> Symbol:
             return replace(symbol, shape=shape)
         plain = isinstance(symbol, Codes) or (symbol.scale.ndim == 0 and all(s.constant.ndim == 0 for s in symbol.steps))
         pending = isinstance(symbol, Grid) and symbol.pool is not None
-        if len(shape) == 3 and plain and unpadded and not pending:
+        if len(shape) in (2, 3) and plain and unpadded and not pending:
             value = _reshaped(draft, node, symbol.value, shape)
             return replace(symbol, value=value, shape=shape)
     real = draft.typed(name)
@@ -152,16 +152,16 @@ def lower_pad(draft: Draft, node: Node) -> Symbol:
     symbol = draft.symbol(node.input(0))
     mode = node.attributes.get("mode", "constant")
     mode = mode.decode() if isinstance(mode, bytes) else mode
-    if isinstance(symbol, Grid) and len(symbol.shape) == 3 and mode == "constant":
+    if isinstance(symbol, Grid) and len(symbol.shape) in (2, 3) and mode == "constant":
         given = [draft.constant(node, i) for i in range(1, len(node.inputs))]
         arrays = [None, *(None if c is None else c.array for c in given)]
-        pads, value = floatops.pad_amounts(arrays, node.attributes, 4)
-        (top, bottom), (left, right) = pads[2], pads[3]
+        pads, value = floatops.pad_amounts(arrays, node.attributes, len(symbol.shape) + 1)
+        top, bottom = pads[2] if len(symbol.shape) == 3 else (0, 0)
+        left, right = pads[-1]
         plain = not symbol.steps and symbol.pool is None and draft.values[symbol.value].shape == symbol.shape
         if value == 0.0 and pads[0] == pads[1] == (0, 0) and min(top, bottom, left, right) >= 0 and plain:
             t, le, b, r = symbol.pads
-            c, h, w = symbol.shape
-            shape = (c, h + top + bottom, w + left + right)
+            shape = padded_shape(symbol.shape, (top, left, bottom, right))
             return replace(symbol, pads=(t + top, le + left, b + bottom, r + right), shape=shape)
     return lower_move(draft, node)
 
@@ -170,12 +170,12 @@ def lower_max_pool(draft: Draft, node: Node) -> Symbol:
     """MaxPool commutes with every chain that rises; where it falls in a channel, the pool is kept for after it."""
     symbol = draft.symbol(node.input(0))
     several = len([n for n in node.outputs if n]) > 1
-    plain = isinstance(symbol, Codes) and draft.values[symbol.value].shape == symbol.shape and len(symbol.shape) == 3
+    plain = isinstance(symbol, Codes) and draft.values[symbol.value].shape == symbol.shape and len(symbol.shape) in (2, 3)
     if several or not (plain or (isinstance(symbol, Grid) and _image(draft, symbol))):
         return lower_float(draft, node)
     assert isinstance(symbol, Grid | Codes)
     window = _pool_window(node, symbol.shape)
-    shape = (symbol.shape[0], *window.output_size(symbol.shape[1], symbol.shape[2]))
+    shape = window.output_shape(symbol.shape[0], symbol.shape)
     if isinstance(symbol, Codes):
         return Codes(draft.pooled(symbol.value, window, node.outputs[0]), shape)
     rising = np.all(symbol.scale > 0) and all(s.op not in ("mul", "div") or bool(np.all(s.constant >= 0)) for s in symbol.steps)
@@ -186,17 +186,24 @@ def lower_max_pool(draft: Draft, node: Node) -> Symbol:
 
 def _pool_window(node: Node, shape: tuple[int, ...]) -> Window:
     if node.op_type.startswith("Global"):
-        return Window((shape[1], shape[2]), (shape[1], shape[2]))
+        return _whole(shape)
     kernel = node.attributes.get("kernel_shape", [])
-    if len(kernel) != 2:
-        raise ModelError(f"Importing {node}", f"its kernel is {list(kernel)}", "2-D pools are supported")
-    return window_of(node, shape, (int(kernel[0]), int(kernel[1])))
+    if len(kernel) != len(shape) - 1:
+        found = f"its kernel is {list(kernel)} and its input has {len(shape) - 1} axes"
+        raise ModelError(f"Importing {node}", found, "A pool needs as many axes as its image")
+    return window_of(node, shape, tuple(int(n) for n in kernel))
+
+
+def _whole(shape: tuple[int, ...]) -> Window:
+    """The window that sees all of an image (C, H, W) or signal (C, L)."""
+    size = (1, shape[1]) if len(shape) == 2 else (shape[1], shape[2])
+    return Window(size, size)
 
 
 def _image(draft: Draft, grid: Grid) -> bool:
-    """Whether a grid is an image with nothing pending but steps."""
+    """Whether a grid is an image or a signal with nothing pending but steps."""
     plain = grid.pool is None and grid.pads == NO_PADS
-    return plain and len(grid.shape) == 3 and draft.values[grid.value].shape == grid.shape
+    return plain and len(grid.shape) in (2, 3) and draft.values[grid.value].shape == grid.shape
 
 
 def lower_mean(draft: Draft, node: Node) -> Symbol:
@@ -206,16 +213,16 @@ def lower_mean(draft: Draft, node: Node) -> Symbol:
         return lower_float(draft, node)
     if draft.values[symbol.value].kind != "codes":
         return lower_float(draft, node)
-    channels, height, width = symbol.shape
-    whole, pooled = Window((height, width), (height, width)), (channels, 1, 1)
+    channels, rank = symbol.shape[0], len(symbol.shape)
+    whole, pooled = _whole(symbol.shape), (channels, *[1] * (rank - 1))
     if node.op_type == "GlobalAveragePool":
         return Mean(symbol, whole, False, pooled, pooled)
     if node.op_type == "ReduceMean":
         given = draft.constant(node, 1)
         axes = floatops.axes_of([None, None if given is None else given.array], node.attributes)
-        if axes is None or sorted(a % 4 for a in axes) != [2, 3]:
+        if axes is None or sorted(a % (rank + 1) for a in axes) != list(range(2, rank + 1)):
             return lower_float(draft, node)
         return Mean(symbol, whole, False, pooled if node.attributes.get("keepdims", 1) else (channels,), pooled)
     window = _pool_window(node, symbol.shape)
-    shape = (channels, *window.output_size(height, width))
+    shape = window.output_shape(channels, symbol.shape)
     return Mean(symbol, window, bool(node.attributes.get("count_include_pad", 0)), shape, shape)

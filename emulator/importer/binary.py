@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.importer.draft import Draft, Reach
-from emulator.importer.symbols import NO_PADS, Compared, Constant, Floats, Grid, Node, Real, Symbol, scalar
+from emulator.importer.symbols import INTEGER_RANKS, NO_PADS, Compared, Constant, Floats, Grid, Node, Real, Symbol, scalar
 from emulator.network import Binarize, Encoding, Layer, Step, StoredTensor, TernarySign, Threshold, ValueSpec
 from memmodels.errors import ModelError
 
@@ -42,7 +42,7 @@ def lower_sign(draft: Draft, node: Node) -> Symbol | None:
     source, name = draft.symbol(node.input(0)), node.outputs[0]
     if isinstance(source, Grid) and source.pads == NO_PADS:
         return _sign(draft, node, source, name)
-    if len(source.shape) not in (1, 3) if not isinstance(source, Constant) else True:
+    if len(source.shape) not in INTEGER_RANKS if not isinstance(source, Constant) else True:
         return None
     real = draft.real(node.input(0))
     if real.dtype != "float32":
@@ -61,7 +61,7 @@ def lower_comparison(draft: Draft, node: Node) -> Symbol | None:
     source, pivot = draft.symbol(a), draft.symbols[b]
     if not isinstance(source, Grid | Real) or not isinstance(pivot, Constant) or pivot.array.dtype.kind != "f":
         return None
-    if isinstance(source, Real) and (source.dtype != "float32" or len(source.shape) not in (1, 3)):
+    if isinstance(source, Real) and (source.dtype != "float32" or len(source.shape) not in INTEGER_RANKS):
         return None
     constant = per_channel(pivot.array, source.shape)
     if constant is None or (constant.ndim and isinstance(source, Grid) and draft.values[source.value].shape != source.shape):

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from emulator import floatops
-from emulator.importer.draft import Draft, Reach
+from emulator.importer.draft import Draft, Reach, onnx_pads
 from emulator.importer.floats import lower_float
-from emulator.importer.symbols import NO_PADS, Array, Codes, Constant, Curve, Grid, Joined, Node, Symbol
+from emulator.importer.symbols import INTEGER_RANKS, NO_PADS, Array, Codes, Constant, Curve, Grid, Joined, Node, Symbol
 from emulator.network import CodesOperator, LookUp, Reshape, Step, ValueSpec
 from memmodels.errors import ModelError
 
@@ -51,9 +51,9 @@ def codes_operator(
         made = floatops.apply_all(key, node.opset, node.attributes, arrays, place + 1)[place]
     except (ValueError, IndexError, TypeError, KeyError, MemoryError) as e:
         raise ModelError(f"Importing {node}", f"its inputs do not fit ({e})", "Export the model again") from None
-    if made.ndim not in (2, 4) or made.shape[0] != 2 or 0 in made.shape:
+    if made.ndim - 1 not in INTEGER_RANKS or made.shape[0] != 2 or 0 in made.shape:
         found = f"it makes codes of the shape {list(made.shape)} out of two images"
-        raise ModelError(f"Importing {node}", found, "Codes are [N, K] or [N, C, H, W]; quantize elsewhere")
+        raise ModelError(f"Importing {node}", found, "Codes are [N, K], [N, C, L] or [N, C, H, W]; quantize elsewhere")
     layer = CodesOperator(
         node.name, tuple(s.value for s in sources), target.name, key, node.opset, dict(node.attributes), tuple(operands), place
     )
@@ -74,9 +74,14 @@ def lower_move(draft: Draft, node: Node) -> Symbol:
     if not all(_same(draft, grids[0], g) for g in grids):
         return _joined(node, grids, symbols) or lower_float(draft, node)
     operands = _operands(draft, node, len(names), grids[0])
-    if operands is None:
+    if operands is None or (node.op_type == "Gather" and not _gathers(operands[1], len(grids[0].shape))):
         return lower_float(draft, node)
     return _moved(draft, node, [_settled(draft, g, node) for g in grids], symbols[0], operands)
+
+
+def _gathers(indices: Array | None, rank: int) -> bool:
+    """Whether a Gather with these indices makes a value of a rank that integer layers hold."""
+    return indices is None or rank - 1 + indices.ndim in INTEGER_RANKS
 
 
 def movable(draft: Draft, grid: Grid) -> bool:
@@ -158,8 +163,8 @@ def _current(node: Node) -> dict[str, Any]:
 
 def padded(draft: Draft, grid: Grid, tensor: str) -> Grid:
     """A grid of codes whose pending padding is carried out on the codes."""
-    spec, (top, left, bottom, right) = draft.values[grid.value], grid.pads
-    pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
+    spec = draft.values[grid.value]
+    pads = onnx_pads(grid.pads, len(spec.shape))
     node = Node("Pad", "", 13, f"{tensor}.pad", (), (tensor,), {})
     target = replace(spec, name=draft.free(f"{tensor}.padded"))
     zero = np.asarray(grid.zero_point, spec.dtype)
@@ -174,7 +179,7 @@ def _joined(node: Node, grids: list[Grid], symbols: list[Symbol]) -> Joined | No
     rank = len(grids[0].shape) + 1
     axis = int(node.attributes["axis"]) % rank
     others = {(*g.shape[: axis - 1], *g.shape[axis:]) for g in grids}
-    if axis == 0 or len(others) > 1 or rank not in (2, 4):
+    if axis == 0 or len(others) > 1 or rank - 1 not in INTEGER_RANKS:
         return None
     total = sum(g.shape[axis - 1] for g in grids)
     return Joined(tuple(grids), axis, (*grids[0].shape[: axis - 1], total, *grids[0].shape[axis:]))

@@ -27,6 +27,7 @@ from emulator.importer.symbols import (
     Joined,
     Mean,
     Node,
+    Pads,
     Real,
     Sum,
     Symbol,
@@ -190,7 +191,7 @@ class Draft:
 
     def _averaged(self, mean: Mean, name: str) -> Real:
         source, w = self.floats(mean.source, f"{name}.source"), mean.window
-        attributes = {**window_attributes(w), "count_include_pad": int(mean.count_include_pad)}
+        attributes = {**window_attributes(w, len(mean.pooled) - 1), "count_include_pad": int(mean.count_include_pad)}
         pooled = self.operate(name, "AveragePool", attributes, (source,), mean.pooled, opset=19)
         return self._stepped(self.viewed(pooled, mean.shape, name), mean.steps, name)
 
@@ -213,13 +214,10 @@ class Draft:
         real = self._stepped(Real(output, spec.shape), steps, name)
         if grid.pool is not None:
             w = grid.pool
-            size = (spec.channels, *w.output_size(*spec.height_width))
-            real = self.operate(name, "MaxPool", window_attributes(w), (real,), size)
+            size = w.output_shape(spec.channels, spec.shape)
+            real = self.operate(name, "MaxPool", window_attributes(w, len(size) - 1), (real,), size)
         if grid.pads != NO_PADS:
-            top, left, bottom, right = grid.pads
-            c, h, width = real.shape
-            pads = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
-            real = self.operate(name, "Pad", {}, (real, pads), (c, h + top + bottom, width + left + right))
+            real = self.operate(name, "Pad", {}, (real, onnx_pads(grid.pads, len(real.shape))), padded_shape(real.shape, grid.pads))
         return self.viewed(real, grid.shape, name)
 
     def _stepped(self, real: Real, steps: tuple[Step, ...], name: str) -> Real:
@@ -281,7 +279,7 @@ class Draft:
         """A MaxPool of a value on its own grid."""
         spec = self.values[value]
         name = self.integer_name(tensor)
-        shape = (spec.channels, *window.output_size(*spec.height_width))
+        shape = window.output_shape(spec.channels, spec.shape)
         return self.draw(MaxPool(tensor, (value,), name, window), replace(spec, name=name, shape=shape), self.reach.get(value))
 
 
@@ -309,12 +307,27 @@ def _spread(constant: Floats, shape: tuple[int, ...]) -> Array:
     return constant if constant.ndim == 0 or len(shape) == 1 else constant.reshape(-1, *[1] * (len(shape) - 1))
 
 
-def window_attributes(window: Window) -> dict[str, Any]:
-    """A window as the attributes of an ONNX pool."""
+def window_attributes(window: Window, rank: int) -> dict[str, Any]:
+    """Return a window as the attributes of an ONNX pool over the last `rank` axes: 1 for signals, 2 for images."""
+    pads = window.pads if rank == 2 else (window.pads[1], window.pads[3])
     return {
-        "kernel_shape": list(window.kernel),
-        "strides": list(window.stride),
-        "dilations": list(window.dilation),
-        "pads": list(window.pads),
+        "kernel_shape": list(window.kernel[-rank:]),
+        "strides": list(window.stride[-rank:]),
+        "dilations": list(window.dilation[-rank:]),
+        "pads": list(pads),
         "ceil_mode": int(window.ceil_mode),
     }
+
+
+def onnx_pads(pads: Pads, rank: int) -> Array:
+    """Return (top, left, bottom, right) as ONNX's Pad takes them, for a batch of values of `rank` axes."""
+    top, left, bottom, right = pads
+    return np.array([0, 0, top, left, 0, 0, bottom, right] if rank == 3 else [0, 0, left, 0, 0, right], np.int64)
+
+
+def padded_shape(shape: tuple[int, ...], pads: Pads) -> tuple[int, ...]:
+    """Return the shape of an image (C, H, W) or signal (C, L) with its padding."""
+    top, left, bottom, right = pads
+    if len(shape) == 2:
+        return shape[0], shape[1] + left + right
+    return shape[0], shape[1] + top + bottom, shape[2] + left + right

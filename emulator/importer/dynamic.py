@@ -15,7 +15,7 @@ from emulator.importer.draft import Draft, Reach
 from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of
 from emulator.importer.linear import stored_weight, sum_of_codes
-from emulator.importer.symbols import Codes, Constant, Dynamic, Floats, Grid, Node, Quantized, Real, Symbol, scalar
+from emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Dynamic, Floats, Grid, Node, Quantized, Real, Symbol, scalar
 from emulator.network import DynamicDequantize, DynamicQuantize, DynamicScale, ValueSpec
 from memmodels.errors import ModelError
 
@@ -23,9 +23,9 @@ from memmodels.errors import ModelError
 def lower_dynamic_quantize(draft: Draft, node: Node) -> Symbol:
     """Codes less their zero point, and the scale of each image."""
     real = draft.real(node.input(0))
-    if len(real.shape) not in (1, 3) or real.dtype != "float32":
+    if len(real.shape) not in INTEGER_RANKS or real.dtype != "float32":
         found = f"its input is {real.dtype} of the shape [N, {', '.join(map(str, real.shape))}]"
-        raise ModelError(f"Importing {node}", found, "Integer layers take float32 of [N, K] or [N, C, H, W]")
+        raise ModelError(f"Importing {node}", found, "Integer layers take float32 of [N, K], [N, C, L] or [N, C, H, W]")
     codes = draft.free(node.outputs[0])
     draft.draw(DynamicQuantize(node.name, (real.value,), codes), ValueSpec(codes, "codes", real.shape, "int16"), Reach(-255, 255))
     scale = draft.free(f"{codes}.scale")

@@ -6,6 +6,7 @@ Weights are stored when they are dequantized integers or ±1 times a scale per o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -85,14 +86,18 @@ def stored_weight(node: Node, constant: Constant) -> StoredTensor | None:
     """The weight as a memory stores it, (O, C/groups, kh, kw) or (O, K); None if it is plain float."""
     last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get("transB", 0))
     rank = constant.array.ndim
-    if (node.op_type == "Conv" and rank != 4) or (node.op_type != "Conv" and rank != 2):
+    if (node.op_type == "Conv" and rank not in (3, 4)) or (node.op_type != "Conv" and rank != 2):
         return None
     axis = rank - 1 if last else 0
+    stored = None
     if constant.quantized is not None:
-        return _from_codes(node, constant, axis)
-    if constant.array.dtype.kind != "f":
-        return None
-    return _from_signs(node, constant, np.moveaxis(constant.array, axis, 0))
+        stored = _from_codes(node, constant, axis)
+    elif constant.array.dtype.kind == "f":
+        stored = _from_signs(node, constant, np.moveaxis(constant.array, axis, 0))
+    if stored is not None and rank == 3:  # the kernel of a 1-D convolution is one row of a 2-D kernel
+        outputs, channels, taps = stored.values.shape
+        return replace(stored, values=stored.values.reshape(outputs, channels, 1, taps))
+    return stored
 
 
 def _from_codes(node: Node, constant: Constant, axis: int) -> StoredTensor:
@@ -203,7 +208,7 @@ def sum_of_codes(draft: Draft, node: Node, grid: Grid, stored: StoredTensor, wra
     name = draft.free(f"{node.outputs[0]}.acc")
     layer = Convolution(node.name, (grid.value,), name, weight, draft.store(bias) if bias else None, window, groups, beyond)
     channels = stored.values.shape[0]
-    shape = (channels,) if node.op_type != "Conv" else (channels, *window.output_size(*spec.height_width))
+    shape = (channels,) if node.op_type != "Conv" else window.output_shape(channels, spec.shape)
     draft.draw(layer, ValueSpec(name, "codes", shape, "int32", scale), reach)
     return Grid(name, shape, scale, 0, later)
 
@@ -215,35 +220,46 @@ def _plus(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, int, int, int]:
 def conv_window(node: Node, shape: tuple[int, ...], weight: tuple[int, ...], groups: int) -> Window:
     """The window of a Conv, after checking that input and weight fit."""
     asked = f"Importing {node}"
-    if len(shape) != 3:
-        raise ModelError(asked, f"its input has the shape [N, {', '.join(map(str, shape))}]", "2-D convolutions are supported")
     out, inner, *kernel = weight
+    if len(shape) == 2 and kernel[0] == 1:
+        kernel = kernel[1:]
+    if len(shape) != len(kernel) + 1:
+        found = f"its input has the shape [N, {', '.join(map(str, shape))}] and its kernel {len(kernel)} axes"
+        raise ModelError(asked, found, "1-D and 2-D convolutions are supported")
     if groups < 1 or inner * groups != shape[0] or out % groups:
         found = f"the weight has shape {list(weight)}, group is {groups} and the input has {shape[0]} channels"
         raise ModelError(asked, found, "Weight channels times group must equal the input's channels; export the model again")
     if list(node.attributes.get("kernel_shape", kernel)) != kernel:
         raise ModelError(asked, f"kernel_shape is not that of the weight, {kernel}", "Export the model again")
-    return window_of(node, shape, (kernel[0], kernel[1]))
+    return window_of(node, shape, tuple(kernel))
 
 
-def window_of(node: Node, shape: tuple[int, ...], kernel: tuple[int, int]) -> Window:
-    """The window that a node's attributes describe, checked against the size of the image."""
-    given = node.attributes
-    stride, dilation = given.get("strides", [1, 1]), given.get("dilations", [1, 1])
+def window_of(node: Node, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
+    """Return the window that a node's attributes describe, checked against the size of the image.
+
+    A signal (C, L) is an image of height 1, so a 1-D kernel gets the height 1.
+    """
+    given, ones = node.attributes, [1] * len(kernel)
     try:
-        pads = floatops.explicit_pads(shape[1:], kernel, given)
-        window = Window(kernel, _pair(stride), _pair(dilation), _four(pads), bool(given.get("ceil_mode", 0)))
-        fits = min(kernel) > 0 and min(window.stride) > 0 and min(window.dilation) > 0 and min(window.pads) >= 0
-        fits = fits and min(window.output_size(shape[1], shape[2])) > 0
+        stride, dilation = list(given.get("strides", ones)), list(given.get("dilations", ones))
+        pads = list(floatops.explicit_pads(shape[1:], kernel, given))
+        if len(shape) == 2:
+            (length,), (begin, end) = kernel, pads
+            kernel, stride, dilation, pads = (1, length), [1, *stride], [1, *dilation], [0, begin, 0, end]
+        window = Window(_pair(kernel), _pair(stride), _pair(dilation), _four(pads), bool(given.get("ceil_mode", 0)))
+        fits = min(window.kernel) > 0 and min(window.stride) > 0 and min(window.dilation) > 0 and min(window.pads) >= 0
+        fits = fits and min(window.output_shape(1, shape)) > 0
     except (ValueError, TypeError, ZeroDivisionError):
         fits = False
     if not fits:
-        found = f"its window does not fit an image of {shape[1]} x {shape[2]}"
-        raise ModelError(f"Importing {node}", found, "2-D windows with 2 strides, 2 dilations and 4 pads are needed")
+        rank = len(shape) - 1
+        found = f"its window does not fit an image of {' x '.join(map(str, shape[1:]))}"
+        do = f"A {rank}-D window with {rank} strides, {rank} dilations and {2 * rank} pads is needed"
+        raise ModelError(f"Importing {node}", found, do)
     return window
 
 
-def _pair(x: list[int]) -> tuple[int, int]:
+def _pair(x: Sequence[int]) -> tuple[int, int]:
     a, b = x
     return int(a), int(b)
 
@@ -320,7 +336,7 @@ def _float_sum(draft: Draft, node: Node, stored: StoredTensor) -> Symbol:
     shape: tuple[int, ...]
     if node.op_type == "Conv":
         window = conv_window(node, source.shape, stored.values.shape, groups)
-        shape = (stored.values.shape[0], *window.output_size(source.shape[1], source.shape[2]))
+        shape = window.output_shape(stored.values.shape[0], source.shape)
     elif len(source.shape) == 1:
         out, inner = stored.values.shape
         if inner != source.shape[0]:

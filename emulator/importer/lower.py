@@ -17,7 +17,7 @@ from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of, fold, initializer
 from emulator.importer.linear import lower_linear, stored_weight
 from emulator.importer.read import Graph, Port, read_model
-from emulator.importer.symbols import Codes, Constant, Grid, Node, Real, Symbol, scalar
+from emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Grid, Node, Real, Symbol, scalar
 from emulator.network import SIGN1, Network, ValueSpec
 from memmodels.errors import ModelError
 
@@ -152,7 +152,7 @@ def _place_input(draft: Draft, port: Port, asked: str, integers: bool) -> None:
     check_size(ValueSpec(port.name, "float", tuple(int(d) for d in dims[1:] if d is not None)))
     shape_ = tuple(int(d) for d in dims[1:] if d is not None)
     encoding = encoding_of(np.dtype(port.dtype)) if port.dtype in ("int8", "uint8", "int16", "uint16") else None
-    image = len(shape_) in (1, 3)
+    image = len(shape_) in INTEGER_RANKS
     if encoding is not None and image:
         draft.values[port.name] = ValueSpec(port.name, "codes", shape_, port.dtype)
         draft.reach[port.name] = Reach(encoding.low, encoding.high)

@@ -16,7 +16,22 @@ from emulator.importer import codes
 from emulator.importer.draft import Draft, Reach
 from emulator.importer.floats import lower_float
 from emulator.importer.fold import check_scale, check_zero_point, encoding_of
-from emulator.importer.symbols import NO_PADS, Codes, Constant, Curve, Floats, Grid, Joined, Mean, Node, Real, Sum, Symbol, scalar
+from emulator.importer.symbols import (
+    INTEGER_RANKS,
+    NO_PADS,
+    Codes,
+    Constant,
+    Curve,
+    Floats,
+    Grid,
+    Joined,
+    Mean,
+    Node,
+    Real,
+    Sum,
+    Symbol,
+    scalar,
+)
 from emulator.network import AddCodes, AffineRequantize, AveragePool, Layer, Quantize, Requantize, Step, ValueSpec
 from memmodels.errors import ModelError
 
@@ -109,7 +124,7 @@ def lower_quantize(draft: Draft, node: Node) -> Symbol:
     """A float tensor onto an integer grid, by the layer that its past calls for; float32 itself where no layer holds it."""
     source = draft.symbol(node.input(0))
     assert not isinstance(source, Constant)
-    if not _simple(draft, node, source.shape) or len(source.shape) not in (1, 3):
+    if not _simple(draft, node, source.shape) or len(source.shape) not in INTEGER_RANKS:
         return lower_float(draft, node)
     scale, zero, dtype = parameters(draft, node)
     if scale.ndim:
@@ -158,9 +173,9 @@ def _output_type(node: Node) -> str:
 
 
 def _held(node: Node, real: Real) -> tuple[int, ...]:
-    if len(real.shape) not in (1, 3) or real.dtype != "float32":
+    if len(real.shape) not in INTEGER_RANKS or real.dtype != "float32":
         found = f"its input is {real.dtype} of the shape [N, {', '.join(map(str, real.shape))}]"
-        raise ModelError(f"Importing {node}", found, "Integer layers take float32 of [N, K] or [N, C, H, W]")
+        raise ModelError(f"Importing {node}", found, "Integer layers take float32 of [N, K], [N, C, L] or [N, C, H, W]")
     return real.shape
 
 

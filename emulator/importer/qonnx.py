@@ -19,7 +19,21 @@ from emulator.importer import binary, codes
 from emulator.importer.draft import Draft, Reach
 from emulator.importer.fold import check_scale, check_weight_scale, unsupported
 from emulator.importer.qdq import quantize_to
-from emulator.importer.symbols import NO_PADS, Array, Codes, Compared, Constant, Curve, Grid, Node, Quantized, Real, Symbol, scalar
+from emulator.importer.symbols import (
+    INTEGER_RANKS,
+    NO_PADS,
+    Array,
+    Codes,
+    Compared,
+    Constant,
+    Curve,
+    Grid,
+    Node,
+    Quantized,
+    Real,
+    Symbol,
+    scalar,
+)
 from emulator.network import SIGN1, CountThresholds, Encoding, Quantize, StoredTensor, ValueSpec
 from memmodels.errors import ModelError
 
@@ -90,7 +104,7 @@ def lower_quant(draft: Draft, node: Node) -> Symbol:
     except ValueError as e:
         raise ModelError(f"Importing {node}", f"it has {e}", "See the QONNX operators") from None
     if (
-        len(symbol.shape) not in (1, 3)
+        len(symbol.shape) not in INTEGER_RANKS
         or not scale.size == zero.size == 1
         or high >= 1 << 16
         or not _is_code(float(zero.reshape(())))
@@ -158,7 +172,7 @@ def _two_levels(draft: Draft, node: Node, symbol: Symbol, scale: float, zero: fl
 def lower_bipolar(draft: Draft, node: Node) -> Symbol:
     """+scale where x >= 0 (so also at 0 and -0), else -scale: bits."""
     scale, symbol = draft.constant(node, 1), draft.symbol(node.input(0))
-    if scale is None or scale.array.size != 1 or not isinstance(symbol, Grid | Real) or len(symbol.shape) not in (1, 3):
+    if scale is None or scale.array.size != 1 or not isinstance(symbol, Grid | Real) or len(symbol.shape) not in INTEGER_RANKS:
         return _as_written(draft, node)
     if isinstance(symbol, Grid) and symbol.pads != NO_PADS:
         return _as_written(draft, node)
@@ -177,7 +191,7 @@ def lower_trunc(draft: Draft, node: Node) -> Symbol:
     scale, zero, bits_in, *rest = (float(a.reshape(())) for a in arrays)
     check_scale(node, arrays[0])
     out_scale, bits = (scale, rest[0]) if len(rest) == 1 else (rest[0], rest[1])
-    if zero != 0 or len(symbol.shape) not in (1, 3) or bits > 15:
+    if zero != 0 or len(symbol.shape) not in INTEGER_RANKS or bits > 15:
         return _as_written(draft, node)
     try:  # version 1 states no sign: room for either
         signed = node.attributes if len(rest) == 2 else {"signed": 1}
@@ -201,7 +215,7 @@ def lower_multi_threshold(draft: Draft, node: Node) -> Symbol:
     if thresholds.shape[0] not in (1, channels) or not np.all(np.isfinite(thresholds)) or not scale > 0:
         found = f"its thresholds have the shape {list(given.array.shape)}, its scale is {scale}"
         raise ModelError(f"Importing {node}", found, "One row of finite numbers per channel is needed")
-    if len(symbol.shape) not in (1, 3) or not isinstance(symbol, Grid | Real):
+    if len(symbol.shape) not in INTEGER_RANKS or not isinstance(symbol, Grid | Real):
         return _as_written(draft, node)
     if count == 1 and (isinstance(symbol, Real) or symbol.pads == NO_PADS):
         pivot = thresholds[:, 0] if len(thresholds) > 1 else thresholds[0, 0].reshape(())

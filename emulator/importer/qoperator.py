@@ -20,7 +20,7 @@ from emulator.importer.elementwise import FUSED
 from emulator.importer.fold import encoding_of
 from emulator.importer.linear import INT32_SUM
 from emulator.importer.qdq import codes_on, parameters
-from emulator.importer.symbols import Codes, Node, Symbol, scalar
+from emulator.importer.symbols import INTEGER_RANKS, Codes, Node, Symbol, scalar
 from emulator.network import MulCodes, Requantize, SumPool, ValueSpec, Window
 from memmodels.errors import ModelError
 
@@ -190,23 +190,24 @@ def lower_global_average(draft: Draft, node: Node) -> Symbol:
     """QLinearGlobalAveragePool: an integer sum, then one multiplication by s_x / (s_y * count)."""
     grid = codes_on(draft, node, 0)
     target, reach = _target(draft, node, 3)
-    if node.attributes.get("channels_last", 0) or len(grid.shape) != 3 or draft.values[grid.value].shape != grid.shape:
+    if node.attributes.get("channels_last", 0) or len(grid.shape) not in (2, 3) or draft.values[grid.value].shape != grid.shape:
         raise ModelError(f"Importing {node}", "it is channels-last, or no image", "Export the model with channels first")
-    channels, height, width = grid.shape
+    channels, (height, width) = grid.shape[0], draft.values[grid.value].height_width
+    pooled = (channels, *[1] * (len(grid.shape) - 1))
     name = draft.free(f"{node.outputs[0]}.acc")
     reached, count = draft.reach[grid.value], height * width
     low, high = ((limit - grid.zero_point) * count for limit in (reached.low, reached.high))
     multiplier = np.float32(grid.scale / (target.scale * np.float32(count)))
     layer = SumPool(node.name, (grid.value,), name, Window((height, width), (height, width)))
-    draft.draw(layer, ValueSpec(name, "codes", (channels, 1, 1), "int32", scalar(1)), Reach(low, high))
+    draft.draw(layer, ValueSpec(name, "codes", pooled, "int32", scalar(1)), Reach(low, high))
     last = Requantize(node.name, (name,), target.name, np.asarray(multiplier), target.zero_point, reach.low, reach.high)
-    return Codes(draft.draw(last, replace(target, shape=(channels, 1, 1)), reach), (channels, 1, 1))
+    return Codes(draft.draw(last, replace(target, shape=pooled), reach), pooled)
 
 
 def lower_codes(draft: Draft, node: Node) -> Symbol:
     """QLinearAveragePool and QLinearSoftmax: onnxruntime's own arithmetic, on codes, by the table of operators."""
     source = draft.symbol(node.input(0))
-    if not isinstance(source, Codes) or len(source.shape) not in (1, 3):
+    if not isinstance(source, Codes) or len(source.shape) not in INTEGER_RANKS:
         raise ModelError(f"Importing {node}", "its input is no image of codes", "Quantize the tensor before")
     target, reach = _target(draft, node, 3)
     constants = [draft.constant(node, i) for i in range(1, 5)]

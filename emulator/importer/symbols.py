@@ -15,6 +15,8 @@ Floats = npt.NDArray[np.float32]
 Pads = tuple[int, int, int, int]
 
 NO_PADS: Pads = (0, 0, 0, 0)
+INTEGER_RANKS = (1, 2, 3)
+"""Ranks, without the batch, of values that integer layers hold: vectors (K,), signals (C, L) and images (C, H, W)."""
 
 
 def scalar(x: float) -> Floats:
