@@ -3,43 +3,67 @@
 from __future__ import annotations
 
 import os
+import secrets
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from memmodels.errors import OutputError
+from memmodels.files import reason
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make the file at a temporary path in the same folder, then move it to `path`; OutputError if it cannot be."""
-    temporary = None
+    """Write a file so that it is there whole or not at all, also after a crash or a loss of power.
+
+    Args:
+        path: The file. It is replaced if it is there; a link is replaced, not followed.
+        write: Called with the path of an empty file in the same folder, which it fills.
+
+    Raises:
+        OutputError: It cannot be written: no room, no rights, no folder. Nothing is left then.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}{path.suffix[:20]}")
+    made = False
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        made = True
         write(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        _sync(temporary)
         os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise OutputError(f"Writing {path}", error.strerror or str(error), "Choose a place that can be written") from error
+        made = False
+        _sync(path.parent)
+    except _writing_errors() as error:
+        raise OutputError(f"Writing {path}", reason(error), "Choose a place that can be written and has room") from error
     finally:
-        if temporary is not None:
+        if made:
             temporary.unlink(missing_ok=True)
 
 
+def _writing_errors() -> tuple[type[Exception], ...]:
+    """Return what writing can raise; a library that is not loaded has raised nothing."""
+    polars = sys.modules.get("polars")
+    return (OSError, MemoryError, polars.exceptions.PolarsError) if polars else (OSError, MemoryError)
+
+
+def _sync(path: Path) -> None:
+    """Make the system keep a file's contents, or a folder's names, before going on."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder on Windows
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def check_writable(path: Path) -> None:
-    """OutputError if no file can be made at `path`; makes nothing that stays."""
+    """Make sure that a file can be made at a path, without making one that stays; OutputError if not."""
     try:
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-    except OSError as error:
-        raise OutputError(f"Writing {path}", error.strerror or str(error), "Choose a place that can be written") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+    except (OSError, ValueError) as error:
+        raise OutputError(f"Writing {path}", reason(error), "Choose a place that can be written") from error

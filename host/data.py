@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from host.models import SHIPPED_FOLDER
 from host.sets.published import NAMES, read_split
 from memmodels.errors import InputError
+from memmodels.files import read_arrays
 
 Array = npt.NDArray[Any]
 
@@ -76,7 +76,7 @@ def load_data(name_or_path: str | Path, data_dir: Path | None = None) -> Dataset
         images, labels, folder = read_split(text, "test", data_dir)
         return Dataset(text, images, labels.astype(np.int64), f"{folder}: test set")
     path = Path(name_or_path)
-    if path.suffix.lower() == ".npz" or path.is_file():
+    if path.suffix.lower() == ".npz" or path.exists():
         return _from_npz(path)
     near = difflib.get_close_matches(text, _NAMES, n=1)
     hint = f"Perhaps {near[0]} is meant" if near else f"Name an .npz file with x and optionally y, or one of {', '.join(_NAMES)}"
@@ -85,14 +85,7 @@ def load_data(name_or_path: str | Path, data_dir: Path | None = None) -> Dataset
 
 def read_npz(path: Path) -> dict[str, Array]:
     """The arrays of an .npz file, pickles refused; InputError if it cannot be read."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array, not named ones")
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        found = getattr(error, "strerror", None) or (str(error).splitlines() or ["it cannot be read"])[0]
-        raise InputError(f"Reading {path}", found, "Bring an .npz file of plain arrays, as numpy.savez writes it") from error
+    return read_arrays(path, f"Reading {path}", "Bring an .npz file of plain arrays, as numpy.savez writes it")
 
 
 def _from_npz(path: Path) -> Dataset:

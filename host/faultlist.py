@@ -23,6 +23,7 @@ from emulator.storage import codes_of
 from host.atomic import write_atomically
 from memmodels.address import set_bits
 from memmodels.errors import InputError, UsageError
+from memmodels.files import open_regular, reason
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 COLUMNS = ("sweep_value", "trial", "read", "tensor", "element", "bit", "stored", "read_back")
 _CSV_HEAD = "# weakcell-faults "
+_LONGEST_HEAD = 64 << 20
 _REQUIRED = ("tensor", "element", "bit", "stored", "read_back")
 
 
@@ -194,20 +196,29 @@ def load_faults(path: Path) -> FaultList:
     header: dict[str, Any] | None = None
     try:
         if path.suffix == ".parquet":
-            text = pl.read_parquet_metadata(path).get("weakcell-faults")
-            table = pl.read_parquet(path)
+            with open_regular(path) as file:  # by its handle: polars takes brackets in a name for a pattern
+                text = pl.read_parquet_metadata(file).get("weakcell-faults")
+                file.seek(0)
+                table = pl.read_parquet(file)
         else:
-            with path.open(encoding="utf-8") as file:
-                line = file.readline()
-            text = line[len(_CSV_HEAD) :] if line.startswith(_CSV_HEAD) else None
-            table = pl.read_csv(path, skip_lines=1 if text else 0, infer_schema_length=None)
+            with open_regular(path) as file:
+                line = file.readline(_LONGEST_HEAD).decode("utf-8")
+                text = line[len(_CSV_HEAD) :] if line.startswith(_CSV_HEAD) else None
+                file.seek(0)
+                table = pl.read_csv(file, skip_lines=1 if text else 0, infer_schema_length=None)
         header = json.loads(text) if text else None
+        if header is not None and not isinstance(header, dict):
+            raise ValueError("its header is no table")
         missing = [name for name in _REQUIRED if name not in table.columns]
         if missing:
             raise ValueError(f"it has no column {', '.join(missing)}")
         table = _complete(table)
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        found = getattr(error, "strerror", None) or (str(error).splitlines() or ["it cannot be read"])[0]
+    except (OSError, ValueError, TypeError, RecursionError, MemoryError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"Reading the fault list {path}", reason(error), "Bring a list that --save-faults wrote") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of polars, at some damaged files; it is no Exception
+            raise
+        found = "it is damaged, and polars cannot read it"
         raise InputError(f"Reading the fault list {path}", found, "Bring a list that --save-faults wrote") from error
     if header is not None and header.get("format") != FORMAT:
         found = f"its format is {header.get('format')}"

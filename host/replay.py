@@ -16,6 +16,7 @@ from host.sweep import Sweep
 from memmodels.address import Layout, Words
 from memmodels.catalogue import MemorySpec, open_memory, parse_spec
 from memmodels.errors import InputError, UsageError, WeakcellError
+from memmodels.files import reason
 from memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, ReadReport, Region
 from memmodels.sampler import Sampler
 
@@ -94,7 +95,7 @@ class Replay:
 def study_of(faults: FaultList, base: Study, given: Mapping[str, Any]) -> Study:
     """The study that a list was made by, with `base`'s model and data.
 
-    given: options that the user named besides; UsageError if the header already says them (it fixes all that is not model or data).
+    given: options that the user named besides; UsageError if the header says otherwise (it fixes all that is not model or data).
     Without a header, `base` stands, with as many trials as the list names.
     """
     if faults.header is None:
@@ -106,13 +107,24 @@ def study_of(faults: FaultList, base: Study, given: Mapping[str, Any]) -> Study:
         if faults.values not in ((), (None,)):
             raise UsageError(f"Replaying {faults.path}", "it has several points but no header", "Leave sweep_value out of it")
         return replace(base, memory=UNKNOWN_MEMORY, sweep=None, trials=faults.trials, die=None)
-    if given:
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"{named} with --faults", f"the header of {faults.path} already says it", "Leave it out")
     try:
-        return _study_of_header(faults.header, base)
-    except (KeyError, TypeError, ValueError, AttributeError, WeakcellError) as error:
-        raise InputError(f"The header of {faults.path}", f"cannot be understood ({error})", "Save the list again") from error
+        study = _study_of_header(faults.header, base)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, WeakcellError) as error:
+        raise InputError(
+            f"The header of {faults.path}", f"cannot be understood ({reason(error)})", "Save the list again"
+        ) from error
+    other = [name for name in given if _value(study, name) != _value(base, name)]
+    if other:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in other)
+        raise UsageError(f"{named} with --faults", f"the header of {faults.path} says otherwise", "Leave it out")
+    return study
+
+
+def _value(study: Study, option: str) -> object:
+    """What a study says for an option of the command line."""
+    if option == "sweep":
+        return None if study.sweep is None else (study.sweep.key, sorted(study.sweep.values))
+    return study.places if option == "place" else getattr(study, option)
 
 
 def _study_of_header(header: Mapping[str, Any], base: Study) -> Study:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from memmodels.definition import Condition, Conditions, Technology, Term, free_of_charge
 from memmodels.errors import InputError, MemorySpecError, OutputError
+from memmodels.files import read_arrays, read_text, reason
 from memmodels.levels import LevelTerm
 from memmodels.memory import Basis, ConditionValue
 from memmodels.recording import same_point
@@ -159,16 +160,16 @@ def load(path: str | Path) -> Profile:
     """Read a profile; InputError if there is none, or it is damaged, or of another schema."""
     found = Path(path)
     try:
-        told = tomllib.loads(found.read_text(encoding="utf-8"))
+        told = tomllib.loads(read_text(found))
         if told.get("schema") != SCHEMA:
             asked, other = f"Profile {found}", f"its schema is {told.get('schema')!r}, this version reads {SCHEMA}"
             raise InputError(asked, other, "Fit it again, or use the version that wrote it")
         return _profile(told, found)
     except OSError as error:
         raise InputError(f"Profile {found}", f"it cannot be read ({error.strerror or error})", "Check the path") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise InputError(f"Profile {found}", f"it is no profile or is damaged ({reason})", "Repair it, or fit it again") from error
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        damage = f"it is no profile or is damaged ({reason(error)})"
+        raise InputError(f"Profile {found}", damage, "Repair it, or fit it again") from error
 
 
 def technology_of(path: str) -> Technology:
@@ -182,8 +183,7 @@ def technology_of(path: str) -> Technology:
 def _profile(told: dict[str, Any], path: Path) -> Profile:
     arrays: dict[str, Array] = {}
     if "arrays" in told:
-        with np.load(path.with_name(told["arrays"]), allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held}
+        arrays = read_arrays(path.with_name(told["arrays"]), f"Profile {path}", "Repair it, or fit it again")
     law = told.get("law")
     points = tuple(OperatingPoint(one["conditions"], tuple(map(_term_of, one["terms"]))) for one in told.get("points", []))
     if (law is None) == (not points):

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from math import isclose
+from math import isclose, isfinite
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,10 +24,12 @@ import numpy as np
 from memmodels.address import Layout, Words, popcount
 from memmodels.definition import Condition, Conditions, Technology, free_of_charge
 from memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError
+from memmodels.files import read_arrays, reason
 from memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, ReadReport, Region
 from memmodels.sampler import Sampler
 
 SCHEMA = 1
+_WIDEST = 64
 _SERVING = (
     Condition("cycle", "", "start again after the last recorded read", "no", choices=("no", "yes")),
     Condition("serve", "", "which part of the key counts the recorded reads", "read", choices=("read", "trial")),
@@ -136,30 +137,52 @@ def load(path: str | Path) -> Recording:
 
 @lru_cache(maxsize=4)
 def _load(path: Path, _changed: int, _size: int) -> Recording:
+    asked = f"Recording {path}"
+    arrays = read_arrays(path, asked, "Record again")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            told = json.loads(str(arrays["about"]))
-            if told.get("schema") != SCHEMA:
-                asked, found = f"Recording {path}", f"its schema is {told.get('schema')!r}, this version reads {SCHEMA}"
-                raise InputError(asked, found, "Record again, or use the version that wrote it")
-            regions = [_region(one, number, arrays) for number, one in enumerate(told["regions"])]
-            takes = [_take(one, arrays[f"reads/{number}"], regions) for number, one in enumerate(told["takes"])]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise InputError(f"Recording {path}", f"it is no recording or is damaged ({reason})", "Record again") from error
-    return Recording(told.get("about", {}), regions, takes)
+        told = json.loads(str(arrays["about"]))
+        if told.get("schema") != SCHEMA:
+            found = f"its schema is {told.get('schema')!r}, this version reads {SCHEMA}"
+            raise InputError(asked, found, "Record again, or use the version that wrote it")
+        regions = [_region(one, number, arrays) for number, one in enumerate(told["regions"])]
+        takes = [_take(one, arrays[f"reads/{number}"], regions) for number, one in enumerate(told["takes"])]
+        about = told.get("about", {})
+        if not isinstance(about, dict):
+            raise ValueError("what it is about is no table")
+        return Recording(about, regions, takes)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise InputError(asked, f"it is no recording or is damaged ({reason(error)})", "Record again") from error
 
 
 def _region(told: dict[str, Any], number: int, arrays: Any) -> Region:
-    layout = Layout(**{**told["layout"], "planes": tuple(told["layout"]["planes"])})
+    stated = told["layout"]
+    planes = tuple(stated["planes"])
+    counts = (stated["elements"], stated["width"], stated["erased"], told["first_word"], *planes, *told["key"])
+    if not (isinstance(stated["name"], str) and all(isinstance(count, int) for count in counts)):
+        raise ValueError("the layout of a region is a name and integers")
+    if stated["elements"] < 0 or not 1 <= stated["width"] <= _WIDEST:
+        raise ValueError(f"{stated['elements']} elements of {stated['width']} bits; elements have 1 to {_WIDEST} bits")
+    layout = Layout(stated["name"], stated["elements"], stated["width"], planes, stated["erased"])
     written, stored = (_words(arrays[f"{kind}/{number}"], (layout.words,)) for kind in ("written", "stored"))
     previous = _words(arrays[f"previous/{number}"], (layout.words,)) if f"previous/{number}" in arrays else None
-    return Region(layout, int(told["first_word"]), written, stored, previous, Key(*told["key"]))
+    return Region(layout, told["first_word"], written, stored, previous, Key(*told["key"]))
 
 
 def _take(told: dict[str, Any], reads: Words, regions: list[Region]) -> Take:
-    words = regions[told["region"]].layout.words
-    return Take(told["region"], told["point"], _words(reads, (len(told["notes"]), words)), tuple(told["notes"]))
+    number, point, notes = told["region"], told["point"], told["notes"]
+    if not (isinstance(number, int) and 0 <= number < len(regions)):
+        raise ValueError(f"a take is of region {number!r}, and there are {len(regions)}")
+    if not isinstance(point, dict) or not all(_is_condition(value) for value in point.values()):
+        raise ValueError(f"an operating point is {str(point)[:80]!r}, not names with numbers or words")
+    if not isinstance(notes, list) or not all(isinstance(note, dict) for note in notes):
+        raise ValueError("the notes of a take are not one table per read")
+    if not all(isinstance(note.get(key, 0), int) for note in notes for key in ("corrected", "erased")):
+        raise ValueError("a note counts corrected or erased words by something else than an integer")
+    return Take(number, point, _words(reads, (len(notes), regions[number].layout.words)), tuple(notes))
+
+
+def _is_condition(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int | float) and isfinite(value))
 
 
 def _words(array: Any, shape: tuple[int, ...]) -> Words:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,19 @@ from onnx import AttributeProto, TensorProto, numpy_helper
 
 from emulator.importer.symbols import Node
 from memmodels.errors import InputError, ModelError
+from memmodels.files import read_bytes, reason
 
 MAX_ELEMENTS = 1 << 31
 """No tensor of a network that we run has more elements; larger claims are mistakes or attacks."""
+
+_MOST_BYTES = (1 << 31) - 1
+"""Protobuf's limit for one message; larger networks keep their weights in external files."""
+
+_MOST_NODES = 1_000_000
+"""Nodes that a graph may have when its functions are put in place of their calls."""
+
+_MOST_NODE_BYTES = 1 << 28
+"""Bytes that these nodes may take; weights are initializers and do not count."""
 
 _ALIASES = {"QuantizeLinear", "DequantizeLinear"}
 _QONNX = {"onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general"}
@@ -82,11 +92,11 @@ def _parse(path: Path) -> onnx.ModelProto:
     """The file as a protobuf message, whatever it says."""
     asked = f"Reading the model {path}"
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, _MOST_BYTES)
     except FileNotFoundError:
         raise InputError(asked, "there is no such file", "Give the path of an ONNX file") from None
     except (OSError, MemoryError) as e:
-        raise InputError(asked, f"it cannot be read ({e})", "Give the path of a readable ONNX file") from None
+        raise InputError(asked, f"it cannot be read ({reason(e)})", "Give the path of a readable ONNX file") from None
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -117,10 +127,61 @@ def _inlined(model: onnx.ModelProto, asked: str) -> onnx.ModelProto:
     """The model with its own functions put in place of their calls."""
     from onnx.inliner import inline_local_functions
 
+    _check_functions(model, asked)
     try:
         return inline_local_functions(model)
     except Exception as e:
         raise ModelError(asked, f"its functions cannot be read ({_first_line(e)})", "Check the file with onnx.checker") from None
+
+
+def _check_functions(model: onnx.ModelProto, asked: str) -> None:
+    """Count the nodes that the graph has when functions are put in place of their calls; refuse too many, and cycles."""
+    bodies = {(f.domain, f.name, f.overload): f for f in model.functions}
+    calls = {key: Counter(_called(f.node, bodies)) for key, f in bodies.items()}
+    waiting = {key: len(own) for key, own in calls.items()}
+    callers: dict[tuple[str, str, str], list[tuple[str, str, str]]] = {}
+    for key, own in calls.items():
+        for callee in own:
+            callers.setdefault(callee, []).append(key)
+    sizes: dict[tuple[str, str, str], npt.NDArray[Any]] = {}
+    ready = [key for key, count in waiting.items() if count == 0]
+    while ready:
+        key = ready.pop()
+        sizes[key] = sum((times * sizes[callee] for callee, times in calls[key].items()), _size(bodies[key].node))
+        for caller in callers.get(key, []):
+            waiting[caller] -= 1
+            ready += [caller] if waiting[caller] == 0 else []
+    if len(sizes) < len(bodies):
+        raise ModelError(asked, "its functions call each other in a circle", "Export the model again")
+    nodes, size = sum((sizes[callee] for callee in _called(model.graph.node, bodies)), _size(model.graph.node))
+    if nodes > _MOST_NODES or size > _MOST_NODE_BYTES:
+        found = f"with its functions in place of their calls it has {nodes:,} nodes of {size:,} bytes"
+        do = f"{_MOST_NODES:,} nodes and {_MOST_NODE_BYTES:,} bytes are the most; check where the file comes from"
+        raise ModelError(asked, found, do)
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield nodes, also those of graphs inside of them; no recursion."""
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        yield node
+        for attribute in node.attribute:
+            stack += attribute.g.node
+            stack += [inner for graph in attribute.graphs for inner in graph.node]
+
+
+def _size(nodes: Sequence[onnx.NodeProto]) -> npt.NDArray[Any]:
+    """Return how many nodes there are, also inside of these, and their bytes; integers of Python, which do not overflow."""
+    return np.array([sum(1 for _ in _nodes(nodes)), sum(node.ByteSize() for node in nodes)], object)
+
+
+def _called(nodes: Iterable[onnx.NodeProto], bodies: Mapping[tuple[str, str, str], Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield the functions that nodes call, once for each call."""
+    for node in _nodes(nodes):
+        key = (node.domain, node.op_type, node.overload)
+        if key in bodies:
+            yield key
 
 
 def _graph(model: onnx.ModelProto, folder: Path, name: str, opset: int, asked: str) -> Graph:
@@ -315,19 +376,24 @@ def _check_external(tensor: onnx.TensorProto, size: int, folder: Path, asked: st
     """External data must be a plain file inside the model's folder that holds at least what is claimed."""
     entries = {e.key: e.value for e in tensor.external_data}
     location = entries.get("location", "")
-    inside = folder.resolve()
-    target = (inside / location).resolve()
+    inside, shown = folder.resolve(), repr(location if len(location) <= 80 else f"{location[:79]}…")
     do = f"Put the data file into {inside} and name it relative to that folder"
+    try:
+        target = (inside / location).resolve()
+        held = target.stat().st_size if target.is_file() else None
+    except (OSError, ValueError, RuntimeError) as e:  # too long, a NUL character, links in a circle
+        found = f"the tensor {tensor.name!r} lies in {shown}, which cannot be a file ({reason(e)})"
+        raise ModelError(asked, found, do) from None
     if not location or Path(location).is_absolute() or not target.is_relative_to(inside):
-        found = f"the tensor {tensor.name!r} lies in {location!r}, outside the model's folder"
+        found = f"the tensor {tensor.name!r} lies in {shown}, outside the model's folder"
         raise ModelError(asked, found, do)
-    if not target.is_file():
-        raise ModelError(asked, f"the tensor {tensor.name!r} lies in {location!r}, which does not exist", do)
+    if held is None:
+        raise ModelError(asked, f"the tensor {tensor.name!r} lies in {shown}, which does not exist", do)
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
     except ValueError:
         raise ModelError(asked, f"the tensor {tensor.name!r} has no valid offset or length", "Export the model again") from None
     _demand_length(tensor, length, size, "bytes", asked)
-    if offset < 0 or offset + length > target.stat().st_size:
-        found = f"{location!r} has {target.stat().st_size} bytes; the tensor {tensor.name!r} needs {offset + length}"
+    if offset < 0 or offset + length > held:
+        found = f"{shown} has {held} bytes; the tensor {tensor.name!r} needs {offset + length}"
         raise ModelError(asked, found, "The data file is truncated; export or download it again")

@@ -10,7 +10,6 @@ A point is in the folder or it is not, under its own number, so nothing is lost 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from host.board.points import Failure, Outcome, Plan, Point, Record, plan_of
 from host.board.supply import Applied
 from memmodels.address import Words
 from memmodels.errors import InputError, OutputError
+from memmodels.files import read_arrays, read_text, reason
 
 SCHEMA = 1
 
@@ -38,11 +38,11 @@ class Dump:
     def run(self) -> dict[str, Any]:
         """run.json; InputError if it is missing, damaged or of another schema."""
         try:
-            told = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            told = json.loads(read_text(self.path / "run.json"))
             if told["schema_version"] != SCHEMA:
                 raise ValueError(f"its schema is {told['schema_version']!r}, this version reads {SCHEMA}")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            asked, found = f"The run in {self.path}", f"run.json cannot be read ({error})"
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            asked, found = f"The run in {self.path}", f"run.json cannot be read ({reason(error)})"
             raise InputError(asked, found, "Start a new one in another folder") from error
         return dict(told)
 
@@ -53,8 +53,7 @@ class Dump:
     @cached_property
     def contents(self) -> Mapping[str, Words]:
         """What each pattern wrote."""
-        with np.load(self.path / "contents.npz", allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays}
+        return read_arrays(self.path / "contents.npz", f"The run in {self.path}", "Start a new one in another folder")
 
     def save(self, record: Record) -> None:
         """Keep a point; it replaces what an earlier attempt left under its number."""
@@ -73,17 +72,17 @@ class Dump:
     def load(self, index: int) -> Record | None:
         """The point of that number, None if it was not measured; InputError if its file is damaged."""
         path = self._file(index)
+        if not path.exists():
+            return None
+        asked, do = f"Read-backs in {path}", "Remove the file, then `--resume`"
+        arrays = read_arrays(path, asked, do)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                told = json.loads(str(arrays["about"]))
-                errors = arrays.get("errors")
+            told, errors = json.loads(str(arrays["about"])), arrays.get("errors")
             failures = tuple(Failure(Outcome(one["outcome"]), one["message"]) for one in told["failures"])
             shots = tuple(Applied(**shot) for shot in told["shots"])
             return Record(Point(**told["point"]), Outcome(told["outcome"]), shots, errors, failures, told["seconds"])
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"Read-backs in {path}", f"they are damaged ({error})", "Remove the file, then `--resume`") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(asked, f"they are damaged ({reason(error)})", do) from error
 
     def records(self) -> list[Record]:
         """All points that were measured, in the plan's order."""

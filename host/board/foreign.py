@@ -26,7 +26,6 @@ Cell 0 is the lowest bit of the first byte. All read-backs are of the same cells
 from __future__ import annotations
 
 import tomllib
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,10 +37,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from host.board.findings import Measured, Readbacks
 from host.board.points import Outcome
 from memmodels.errors import InputError
+from memmodels.files import read_arrays, read_bytes, read_text, reason
 from memmodels.structure import Bank
 
 Bytes = npt.NDArray[np.uint8]
 _PATTERNS = {"zeros": 0x00, "ones": 0xFF, "checkerboard": 0x55}
+_MOST_BYTES = 1 << 30
 _SEE = "See `weakcell characterize --help` and the head of host/board/foreign.py for the format"
 
 
@@ -107,11 +108,7 @@ _Told = TypeVar("_Told", bound=BaseModel)
 
 
 def _of_npz(path: Path) -> tuple[_About, _Points]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            held = {name: arrays[name] for name in arrays}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _refusal(path, f"it cannot be read ({error})", "Check the path; it must be an .npz of plain arrays") from error
+    held = read_arrays(path, f"Read-backs in {path}", "Check the path; it must be an .npz of plain arrays")
     if missing := {"vdd", "written", "read"} - held.keys():
         raise _refusal(path, f"it has no array {', '.join(sorted(missing))}, but {', '.join(held) or 'nothing'}", _SEE)
     vdd, written, read = np.atleast_1d(held["vdd"]).astype(float), held["written"], held["read"]
@@ -136,9 +133,9 @@ def _of_npz(path: Path) -> tuple[_About, _Points]:
 
 def _of_toml(path: Path) -> tuple[_About, _Points]:
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _refusal(path, f"it cannot be read ({error})", "Give an .npz, or a TOML file") from error
+        told = tomllib.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _refusal(path, f"it cannot be read ({reason(error)})", "Give an .npz, or a TOML file") from error
     file = _checked(path, _File, told)
     return file, [_point(path, number, one) for number, one in enumerate(file.points, start=1)]
 
@@ -165,9 +162,9 @@ def _checked(path: Path, kind: type[_Told], told: Mapping[str, Any]) -> _Told:
 
 def _bytes(path: Path, name: str) -> Bytes:
     try:
-        held = np.fromfile(path.parent / name, np.uint8)
+        held = np.frombuffer(read_bytes(path.parent / name, _MOST_BYTES), np.uint8)
     except OSError as error:
-        raise _refusal(path, f"{name} cannot be read ({error.strerror})", "Paths are relative to the TOML file") from error
+        raise _refusal(path, f"{name} cannot be read ({reason(error)})", "Paths are relative to the TOML file") from error
     if held.size == 0:
         raise _refusal(path, f"{name} is empty", "Give the bytes that were read")
     return held

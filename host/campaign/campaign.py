@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from host.models import shipped_models
 from host.study import Point, Prepared, Study, prepare
 from host.sweep import Sweep
 from memmodels.catalogue import MemorySpec, parse_spec
-from memmodels.errors import WeakcellError
+from memmodels.errors import UsageError, WeakcellError
 
 MOST_POINTS = 100_000
 
@@ -158,6 +159,11 @@ def _branches(number: int, memory: MemoryTable, collect: Callable[[Place], Any])
             grid[key] = grid_values(key, values)
             base.technology.resolve({**base.conditions, **{k: grid[k][0] for k in grid}})
     if set(grid) != set(memory.grid):
+        return
+    points = prod(map(len, grid.values()))
+    if points > MOST_POINTS:  # before they are listed
+        with collect((*root, "grid")):
+            raise UsageError("grid", f"{points:,} operating points; {MOST_POINTS:,} are the most", "Take fewer values")
         return
     swept = next((key for key, values in grid.items() if isinstance(values[0], float)), None)
     others = [key for key in grid if key != swept]

@@ -34,6 +34,7 @@ from host.campaign.lines import line_of, lines_of
 from host.sweep import parse_sweep
 from memmodels.catalogue import parse_spec
 from memmodels.errors import InputError, MemorySpecError, WeakcellError
+from memmodels.files import read_text
 
 MOST_BYTES = 1 << 20
 _BIG = (1 << 63) - 1
@@ -149,13 +150,11 @@ def read_campaign(path: Path) -> CampaignFile:
 
 def _text_of(path: Path) -> str:
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(f"Campaign {path}", f"it is larger than {MOST_BYTES >> 20} MiB", "Bring a campaign file")
-        return path.read_text(encoding="utf-8").replace("\r\n", "\n")
+        return read_text(path, MOST_BYTES).replace("\r\n", "\n")
     except OSError as error:
         raise InputError(f"Campaign {path}", error.strerror or str(error), "Name a campaign file") from error
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         raise refuse(path, [Mistake(line, "it is not UTF-8 text")]) from None
 
 

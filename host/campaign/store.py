@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from emulator.accuracy import TrialResult
 from memmodels.errors import InputError, OutputError
@@ -23,6 +25,7 @@ VERSION = 1
 FILE = "runs.sqlite"
 
 _MOST = (1 << 63) - 1
+_Kind = TypeVar("_Kind")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS cells (
@@ -142,7 +145,7 @@ class Store:
             "SELECT id, sha256, study, tensors, columns, asked FROM cells WHERE place IS NOT NULL ORDER BY place"
         ).fetchall()
         for number, sha, study, tensors, columns, asked in rows:
-            yield CellRecord(number, sha, study, tuple(json.loads(tensors)), json.loads(columns), json.loads(asked))
+            yield CellRecord(number, sha, study, tuple(_parsed(tensors, list)), _parsed(columns, dict), _parsed(asked, dict))
 
     def runs(self, cell: int, trials: int | None = None) -> Iterator[RunRecord]:
         """The runs of a cell by trial, at most the first `trials` trials."""
@@ -151,7 +154,7 @@ class Store:
             (cell, _MOST if trials is None else trials),
         )
         for trial, die, accuracy, changed, bits, flips in rows:
-            yield RunRecord(trial, die, accuracy, changed, bits, tuple(json.loads(flips)))
+            yield RunRecord(trial, die, accuracy, changed, bits, tuple(_parsed(flips, list)))
 
     def state(self, name: str, content: Any) -> None:
         """Keep a fact about the campaign: anything that JSON can say."""
@@ -161,7 +164,7 @@ class Store:
     def fact(self, name: str) -> Any:
         """A fact that was stated; None if it was not."""
         row = self.db.execute("SELECT content FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        return None if row is None else _parsed(row[0], object)
 
 
 @contextmanager
@@ -198,23 +201,43 @@ def _connected(folder: Path, address: str) -> Iterator[Store]:
             yield Store(folder, db)
         finally:
             db.close()
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, _Damaged) as error:
         raise OutputError(f"Runs in {folder}", f"{FILE}: {error}", "Name another folder, or mend this one") from error
+
+
+class _Damaged(Exception):
+    """A stored value that this program did not write."""
+
+
+def _parsed(text: Any, kind: type[_Kind]) -> _Kind:
+    """Return what a stored JSON text says; _Damaged if it is not of that kind."""
+    try:
+        value = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _Damaged(f"it holds {str(text)[:40]!r} where JSON belongs") from error
+    if not isinstance(value, kind):
+        raise _Damaged(f"it holds a {type(value).__name__} where a {kind.__name__} belongs")
+    return value
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Nobody else writes here meanwhile; a process that is killed leaves no lock behind."""
     path = folder / f"{FILE}.lock"
+    asked = f"Results in {folder}"
     try:
-        handle = path.open("w")
+        # never truncated, and no link is followed: the folder may come from somebody else
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
     except OSError as error:
-        raise OutputError(f"Results in {folder}", error.strerror or str(error), "Choose a folder that can be written") from error
-    with handle:
+        found = f"{path.name} is a link" if path.is_symlink() else f"{path.name}: {error.strerror or error}"
+        raise OutputError(asked, found, "Remove it, or choose a folder that can be written") from error
+    with os.fdopen(handle, "r+b", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OutputError(asked, f"{path.name} is not a regular file", "Remove it, or choose another folder")
         try:
             import fcntl
 
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ImportError:  # no such locks on this system; SQLite's own keep the file whole
             pass
         except OSError:

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from host.cli.encoding import accept_any_text
+
 _COMMANDS = {
     "emulate": "Accuracy and energy over a memory's operating points.",
     "sweep": "Campaigns of many runs, kept and gone on with.",
@@ -126,4 +128,5 @@ def options(
 
 def main() -> None:
     """The entry point of `weakcell`."""
+    accept_any_text()
     app()

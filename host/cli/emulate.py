@@ -191,7 +191,7 @@ def _check_fault_file(path: Path, prepared: Prepared, yes: bool) -> None:
 
 def _show_estimate(prepared: Prepared, threads: int | None, with_faults: bool, as_json: bool) -> None:
     from host.board.studies import ports_of
-    from host.cli.screen import emit
+    from host.cli.screen import emit, say
     from host.cli.table import duration
     from host.estimate import estimate, expected_rows
 
@@ -204,26 +204,26 @@ def _show_estimate(prepared: Prepared, threads: int | None, with_faults: bool, a
         emit("estimate", identity=prepared.identity, **vars(found), fault_rows=rows)
         return
     for point in prepared.points:
-        typer.echo(f"{point.memory}{f'; {point.places}' if point.places else ''}")
-    typer.echo(
+        say(f"{point.memory}{f'; {point.places}' if point.places else ''}")
+    say(
         f"{found.points} points x {found.trials} trials x {found.images} images on {found.threads} threads: about "
         f"{duration(found.seconds)} and {found.memory_bytes / 2**20:.0f} MiB of memory"
     )
     if rows is not None:
-        typer.echo(f"about {rows:,} rows of fault list")
+        say(f"about {rows:,} rows of fault list")
 
 
 def _show_board_estimate(prepared: Prepared, as_json: bool) -> None:
     """What the boards of a study take; nothing is lowered to find out."""
     from host.board.studies import seconds_of
-    from host.cli.screen import emit
+    from host.cli.screen import emit, say
     from host.cli.table import duration
 
     seconds = seconds_of(prepared)
     if as_json:
         emit("estimate", identity=prepared.identity, seconds=seconds)
     else:
-        typer.echo(f"{len(prepared.points)} points x {prepared.study.trials} trials through the board: at most {duration(seconds)}")
+        say(f"{len(prepared.points)} points x {prepared.study.trials} trials through the board: at most {duration(seconds)}")
 
 
 def _run(

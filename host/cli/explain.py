@@ -20,7 +20,7 @@ def explain(
     """Print the command that reproduces one row, and run it with --run; exit code 1 if it comes out differently."""
     from host.campaign.explain import find_row, reproduce
     from host.campaign.store import read_store
-    from host.cli.screen import emit, errors_as_events
+    from host.cli.screen import emit, errors_as_events, say
 
     with errors_as_events(as_json), read_store(folder) as store:
         found = find_row(store, row)
@@ -31,11 +31,11 @@ def explain(
             again=None if again is None else vars(again),
         )  # fmt: skip
     else:
-        typer.echo(found.command)
-        typer.echo(_numbers("kept ", found.accuracy, found.changed, found.flips))
+        say(found.command)
+        say(_numbers("kept ", found.accuracy, found.changed, found.flips))
         if again is not None:
-            typer.echo(_numbers("again", again.accuracy, again.changed, again.flips))
-            typer.echo("equal" if again.equal else "DIFFERENT")
+            say(_numbers("again", again.accuracy, again.changed, again.flips))
+            say("equal" if again.equal else "DIFFERENT")
     if again is not None and not again.equal:
         raise typer.Exit(1)
 

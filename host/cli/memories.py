@@ -34,8 +34,10 @@ def memories(
     if as_json:
         import json
 
+        from host.cli.screen import say
+
         for tech in chosen:
-            typer.echo(json.dumps(_as_dict(tech), ensure_ascii=False))
+            say(json.dumps(_as_dict(tech), ensure_ascii=False))
         return
     if name:
         _show_one(chosen[0])
@@ -58,6 +60,7 @@ def memories(
 
 
 def _draw(folder: Path) -> None:
+    from host.cli.screen import say
     from host.report.curves import write_curves
     from memmodels.errors import OutputError
 
@@ -66,7 +69,7 @@ def _draw(folder: Path) -> None:
     except OSError as error:
         raise OutputError(f"Writing pictures into {folder}", str(error), "Choose a folder that can be written") from error
     for path in written:
-        typer.echo(str(path))
+        say(str(path))
 
 
 def _show_one(tech: Technology) -> None:
@@ -112,11 +115,11 @@ def _show_wrapper(kind: Kind, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from host.cli.screen import show
+    from host.cli.screen import say, show
 
     if as_json:
         facts = {"version": 1, "name": kind.name, "title": kind.title, "overhead": kind.overhead, "limits": kind.limits}
-        typer.echo(json.dumps(facts | {"options": [_condition(option) for option in kind.options]}, ensure_ascii=False))
+        say(json.dumps(facts | {"options": [_condition(option) for option in kind.options]}, ensure_ascii=False))
         return
     show(Text(f"{kind.name}: {kind.title}", style="bold"))
     grid = Table.grid(padding=(0, 2, 0, 0))

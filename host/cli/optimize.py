@@ -144,7 +144,7 @@ def as_dict(found: Optimum, memory: str, trials: int) -> dict[str, Any]:
 def _show(found: Optimum, model: str, memory: str) -> None:
     from rich.table import Table
 
-    from host.cli.screen import show
+    from host.cli.screen import say, show
     from host.cli.table import percent
 
     goal = found.goal
@@ -178,4 +178,4 @@ def _show(found: Optimum, model: str, memory: str) -> None:
         f"share the confidence). Energy saved: {percent(found.saving)} against {reference}, {known}.{nothing}"
     )
     at = f"{memory}{',' if ':' in memory else ':'}{found.key}={chosen.candidate.value:.12g}"
-    typer.echo(f"weakcell emulate {model} --memory '{at}'" + "".join(f" --place '{rule}'" for rule in chosen.places))
+    say(f"weakcell emulate {model} --memory '{at}'" + "".join(f" --place '{rule}'" for rule in chosen.places))

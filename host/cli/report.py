@@ -30,7 +30,7 @@ def report(
       weakcell report results --figures results/figures
     """
     from host.atomic import check_writable, write_atomically
-    from host.cli.screen import note
+    from host.cli.screen import note, say
     from host.report.material import read_material
     from host.report.page import render
 
@@ -39,7 +39,7 @@ def report(
     check_writable(path)
     page = render(material)
     write_atomically(path, lambda place: place.write_text(page, encoding="utf-8"))
-    typer.echo(str(path))
+    say(str(path))
     if figures is not None:
         from host.report.paper import write_figures
 

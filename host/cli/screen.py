@@ -1,31 +1,57 @@
-"""What the terminal shows: results on stdout; progress, notes and errors on stderr."""
+"""What the terminal shows: results on stdout; progress, notes and errors on stderr.
+
+Names come from files of others. Control characters in them are shown as escapes, so that no name can steer the terminal.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment, Segments
 
 from memmodels.errors import WeakcellError
 
 EVENT_VERSION = 1
 
 
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but for the tab and the end of a line; overrides of the direction of writing."""
+
+
+def printable(text: str) -> str:
+    """Return the text with its control characters as escapes, such as \\x1b."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: str) -> None:
+    """Print a line on stdout."""
+    sys.stdout.write(f"{printable(text)}\n")
+
+
 def show(content: Any) -> None:
     """Print on stdout; into a pipe or file without colours, padding and the limits of a terminal's width."""
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(content)
+        console.print(_printable_parts(console, content), end="")
         return
     console = Console(highlight=False, width=160)
     with console.capture() as captured:
-        console.print(content)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        console.print(_printable_parts(console, content), end="")
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().split("\n")[:-1]))
+
+
+def _printable_parts(console: Console, content: Any) -> Segments:
+    """Render content; only what rich itself adds may be a control sequence."""
+    text = console.render_str(content) if isinstance(content, str) else content
+    parts = [part if part.control else Segment(printable(part.text), part.style) for part in console.render(text)]
+    return Segments(parts)
 
 
 def stderr() -> Console:
@@ -39,7 +65,7 @@ def show_error(error: WeakcellError) -> None:
     if console.is_terminal:
         console.print(f"[bold red]Error[/]: {_escaped(str(error))}")
     else:
-        sys.stderr.write(f"Error: {error}\n")
+        sys.stderr.write(f"Error: {printable(str(error))}\n")
 
 
 def note(text: str, quiet: bool = False) -> None:
@@ -78,7 +104,7 @@ def _finite(value: Any) -> Any:
 def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(printable(text))
 
 
 class Bar:

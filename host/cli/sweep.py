@@ -79,10 +79,11 @@ def sweep(
       weakcell sweep campaign.toml --out results
       weakcell sweep campaign.toml --out results --cluster tcp://head:8786
     """
+    from host.cli.screen import errors_as_events, say
+
     if example:
-        typer.echo(EXAMPLE, nl=False)
+        say(EXAMPLE.rstrip())
         return
-    from host.cli.screen import errors_as_events
 
     with errors_as_events(as_json):
         _sweep(campaign, out, half_width, threads, processes, cluster, data_dir, dry_run, as_json, quiet)
@@ -181,7 +182,7 @@ def _show_effort(
     from host.campaign.executors import default_workers
     from host.campaign.store import FILE, read_store
     from host.campaign.sweep import missing
-    from host.cli.screen import emit
+    from host.cli.screen import emit, say
     from host.cli.table import duration
 
     left = campaign.runs
@@ -195,15 +196,15 @@ def _show_effort(
         return
     for study, label in zip(campaign.studies, campaign.labels, strict=True):
         swept = f" over {study.study.sweep}" if study.study.sweep else ""
-        typer.echo(f"{label}: {len(study.points)} points{swept}")
+        say(f"{label}: {len(study.points)} points{swept}")
     most = " at most" if campaign.half_width is not None else ""
-    typer.echo(
+    say(
         f"{found.points:,} points x {campaign.trials:,} trials: {found.runs:,} runs{most}, {found.missing:,} of them missing; "
         f"about {duration(found.seconds)} on {found.workers} workers, {found.memory_bytes / 2**20:.0f} MiB of memory, "
         f"{found.disk_bytes / 2**20:.1f} MiB of disk"
     )
     if found.board_seconds:
-        typer.echo(f"Through boards, one run after the other: at most {duration(found.board_seconds)} besides")
+        say(f"Through boards, one run after the other: at most {duration(found.board_seconds)} besides")
 
 
 def _progress(as_json: bool, quiet: bool, campaign: Campaign) -> AbstractContextManager[Callable[[Step], None]]:

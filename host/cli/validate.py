@@ -180,7 +180,7 @@ def _show_curve(found: Validation, curve: Curve) -> None:
 
 def _show_violations(found: Validation, hidden: bool, as_json: bool) -> None:
     """The first ten in words (all that were kept as events), each with its command."""
-    from host.cli.screen import emit
+    from host.cli.screen import emit, say
     from host.report.validation import reproducing
 
     for violation in found.violations if as_json else found.violations[:10]:
@@ -188,9 +188,9 @@ def _show_violations(found: Validation, hidden: bool, as_json: bool) -> None:
         if as_json:
             emit("violation", **vars(violation), command=command)
         else:
-            typer.echo(
+            say(
                 f"VIOLATION {violation.check}: image {violation.image}, {violation.place}, {violation.q} flips, bound "
                 f"{violation.bound}; {violation.memory}, trial {violation.trial}, die {violation.die}. Again: {command}"
             )
     if found.broken > len(found.violations[:10]) and not as_json:
-        typer.echo(f"… {found.broken:,} violations in all.")
+        say(f"… {found.broken:,} violations in all.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from host.models import SHIPPED_FOLDER
 from host.sets.published import read_split
 from memmodels.errors import InputError
+from memmodels.files import read_arrays
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Dataset:
 def digits(folder: Path) -> Dataset:
     """The handwritten digits of `digits.npz` (host/shipped/README.md): 1147 + 200 + 450 images of 8 × 8, pixels 0..16."""
     path = folder / "digits.npz"
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            train, test = (Part(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"Reading the digits from {path}", str(error), "Leave --data-dir out for the shipped ones") from error
+    asked, do = f"Reading the digits from {path}", "Leave --data-dir out for the shipped ones"
+    arrays = read_arrays(path, asked, do)
+    if missing := [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in arrays]:
+        raise InputError(asked, f"it has no array {missing[0]}", do)
+    train, test = (Part(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
     return Dataset("digits", *train.split(200), test)
 
 

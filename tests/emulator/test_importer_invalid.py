@@ -317,3 +317,57 @@ def test_functions_are_inlined() -> None:
     proto.opset_import.append(helper.make_opsetid("local", 1))
     proto.functions.append(body)
     assert len(load(proto).layers) == 1
+
+
+# ── functions and external data ─────────────────────────────────────────────────────────────────────
+
+
+def nested_functions(depth: int, times: int, first: str = "f0") -> onnx.ModelProto:
+    """Functions f0 … each of which calls the one before it `times` times; the graph calls the last one."""
+    opset = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = [helper.make_function("own", first, ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], opset)]
+    for level in range(1, depth):
+        names = ["a", *(f"t{i}" for i in range(times - 1)), "b"]
+        calls = [helper.make_node(f"f{level - 1}", [names[i]], [names[i + 1]], domain="own") for i in range(times)]
+        functions.append(helper.make_function("own", f"f{level}", ["a"], ["b"], calls, opset))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node(f"f{depth - 1}", ["x"], ["y"], domain="own")], "g", [x], [y])
+    return helper.make_model(graph, opset_imports=opset, functions=functions, ir_version=10)
+
+
+def test_functions_are_put_in_place_of_their_calls() -> None:
+    assert load(nested_functions(4, 2)).layers
+
+
+@pytest.mark.parametrize("depth", [25, 34, 60])
+def test_functions_that_double_are_counted_before_they_are_written_out(depth: int) -> None:
+    with pytest.raises(ModelError, match=f"{(1 << depth - 1) + 1:,} nodes|nodes"):
+        load(nested_functions(depth, 2))
+
+
+def test_functions_that_call_each_other_in_a_circle() -> None:
+    model = nested_functions(3, 2)
+    model.functions[0].node[0].op_type, model.functions[0].node[0].domain = "f2", "own"
+    with pytest.raises(ModelError, match="circle"):
+        load(model)
+
+
+@pytest.mark.parametrize("location", ["a\0b", "w" * 6000, "loop", "pipe", "folder", "../elsewhere", "missing"])
+def test_external_data_in_places_that_are_no_file(tmp_path: Path, location: str) -> None:
+    model = qdq()
+    tensor = next(t for t in model.graph.initializer if t.name == "w")
+    content = bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    onnx_file = tmp_path / "net.onnx"
+    onnx_file.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="'w'"):
+        load(onnx_file)
+    tensor.external_data[0].value = "weights.bin"
+    (tmp_path / "weights.bin").write_bytes(content)
+    onnx_file.write_bytes(model.SerializeToString())
+    assert len(load(onnx_file).layers) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -300,3 +301,50 @@ def test_lines_of_every_syntax() -> None:
         ("r", 0, "k", "v"): 15, ("r", 1): 16,
     }  # fmt: skip
     assert {path: found[path] for path in expected} == expected
+
+
+# ── folders and files of others ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_a_lock_that_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
+    """Nothing is emptied, followed or waited for: the folder may come from somebody else."""
+    target, lock = tmp_path / "precious.txt", tmp_path / "got" / "runs.sqlite.lock"
+    lock.parent.mkdir()
+    if kind != "dangling link":
+        target.write_text("kept")
+    match kind:
+        case "pipe":
+            os.mkfifo(lock)
+        case "folder":
+            lock.mkdir()
+        case _:
+            lock.symlink_to(target)
+    with pytest.raises(OutputError, match=r"runs\.sqlite\.lock"), open_store(lock.parent):
+        pass
+    assert target.read_text() == "kept" if target.exists() else kind == "dangling link"
+
+
+def test_a_lock_is_never_emptied(tmp_path: Path) -> None:
+    (tmp_path / "runs.sqlite.lock").write_text("of somebody else")
+    with open_store(tmp_path):
+        pass
+    assert (tmp_path / "runs.sqlite.lock").read_text() == "of somebody else"
+
+
+@pytest.mark.parametrize(("column", "text"), [("flips", "not json"), ("flips", "{}"), ("flips", "[" * 100_000)])
+def test_stored_runs_that_are_no_json_are_refused(campaign: Campaign, tmp_path: Path, column: str, text: str) -> None:
+    run_all(campaign, tmp_path)
+    with sqlite3.connect(tmp_path / "runs.sqlite") as db:
+        db.execute(f"UPDATE runs SET {column} = ?", (text,))
+    for command in (("report", tmp_path), ("explain", tmp_path, "1")):
+        result = weakcell(*command)
+        assert result.exit_code == 6, result.output
+        assert not isinstance(result.exception, (ValueError, RecursionError))
+
+
+def test_a_grid_is_counted_before_it_is_listed(tmp_path: Path) -> None:
+    ranges = "".join(f'{key} = "0.01:0.4:0.0001"\n' for key in ("p01", "p10"))
+    text = f'[[network]]\nmodel = "digits-bnn"\nimages = 5\n[[memory]]\nspec = "uniform"\n[memory.grid]\n{ranges}'
+    with pytest.raises(InputError, match="15,217,801 operating points"):
+        campaign_of(text, tmp_path)

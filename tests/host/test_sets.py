@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import struct
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 from typer.testing import CliRunner
@@ -270,3 +274,97 @@ def test_command_downloads(server: tuple[str, Path], tmp_path: Path, monkeypatch
     assert result.exit_code == 0
     assert (tmp_path / "data" / "fashion-mnist" / "a.bin").read_bytes() == b"abc"
     assert CliRunner().invoke(app, ["download", "mnist", "--data-dir", str(tmp_path / "data")]).exit_code == 2
+
+
+# ── forged and damaged files ────────────────────────────────────────────────────────────────────────
+
+
+def forged_array(dtype: bytes, shape: bytes, content: bytes) -> bytes:
+    """A CIFAR batch whose data are an array with this state, written opcode by opcode (Lib/pickletools.py)."""
+    return (
+        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
+        + shape + b"cnumpy\ndtype\n" + dtype + b"R\x89" + content + b"tbU\x06labels]K\x01au."
+    )  # fmt: skip
+
+
+PLAIN_DTYPE, ONE_IMAGE = b"(U\x02u1K\x00K\x01t", b"(K\x01M\x00\x0ct"
+
+
+def test_arrays_of_a_forged_batch_are_read_if_they_are_bytes(tmp_path: Path) -> None:
+    (tmp_path / "batch").write_bytes(forged_array(PLAIN_DTYPE, ONE_IMAGE, b"T" + struct.pack("<i", 3072) + bytes(3072)))
+    images, labels = read_cifar_batch(tmp_path / "batch")
+    assert images.shape == (1, 3, 32, 32)
+    assert labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "content"),
+    [
+        (b"(U\x02O8K\x00K\x01t", ONE_IMAGE, b"T" + struct.pack("<i", 3072) + bytes(3072)),  # pointers
+        (PLAIN_DTYPE, b"(\x8a\x06\x00\x00\x00\x00\x00\x10t", b"U\x01a"),  # 2^44 bytes stated
+        (PLAIN_DTYPE, b"(J\xff\xff\xff\xffM\x00\x0ct", b"T" + struct.pack("<i", 3072) + bytes(3072)),  # a negative length
+        (PLAIN_DTYPE, ONE_IMAGE, b"]"),  # a list in place of bytes
+        (PLAIN_DTYPE, ONE_IMAGE, b"U\x01a"),  # fewer bytes than stated
+    ],
+)
+def test_forged_arrays_are_refused(tmp_path: Path, dtype: bytes, shape: bytes, content: bytes) -> None:
+    (tmp_path / "batch").write_bytes(forged_array(dtype, shape, content))
+    with pytest.raises(InputError, match="CIFAR-10"):
+        read_cifar_batch(tmp_path / "batch")
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data())
+def test_damaged_batches_and_matrices_end_in_the_projects_error(data: st.DataObject) -> None:
+    """Any bytes changed, anywhere: a batch or matrix is read or refused, nothing else."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file.mat"
+        read = data.draw(st.sampled_from([read_cifar_batch, read_svhn]))
+        if read is read_cifar_batch:
+            batch(path, 2)
+        else:
+            images = np.zeros((32, 32, 3, 2), np.uint8)
+            savemat(path, {"X": images, "y": np.array([[1], [2]])}, do_compression=data.draw(st.booleans()))
+        content = bytearray(path.read_bytes())
+        last = len(content) - 1
+        places = st.integers(0, min(255, last)) | st.integers(max(0, last - 255), last) | st.integers(0, last)
+        for place in data.draw(st.lists(places, max_size=4)):
+            content[place] = data.draw(st.integers(0, 255))
+        path.write_bytes(content[: data.draw(st.none() | st.integers(0, last))])
+        try:
+            images, labels = read(path)
+        except InputError:
+            return
+        assert images.dtype == labels.dtype == np.uint8
+        assert images.shape == (len(labels), 3, 32, 32)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_matlab_files_are_read_as_scipy_reads_them(tmp_path: Path, order: str) -> None:
+    """Small elements, both byte orders, doubles stored as bytes: scipy's reader is the reference."""
+    images, labels = RNG.integers(0, 256, (32, 32, 3, 3), np.uint8), np.array([[10.0], [1.0], [3.0]])
+    for compressed in (False, True):
+        path = tmp_path / f"{compressed}.mat"
+        savemat(path, {"note": "text", "X": images, "y": labels}, do_compression=compressed)
+        if order == ">":
+            path.write_bytes(swapped(path) if not compressed else path.read_bytes())
+        got, classes = read_svhn(path)
+        assert np.array_equal(got, images.transpose(3, 2, 0, 1))
+        assert classes.tolist() == [0, 1, 3]
+
+
+def swapped(path: Path) -> bytes:
+    """A big-endian file of the same two matrices, put together by hand."""
+
+    def element(kind: int, data: bytes) -> bytes:
+        return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+    def matrix(name: bytes, kind: int, of: int, values: np.ndarray) -> bytes:
+        flags, shape = struct.pack(">II", kind, 0), struct.pack(f">{values.ndim}i", *values.shape)
+        plain = values.astype(values.dtype.newbyteorder(">")).tobytes(order="F")
+        return element(14, element(6, flags) + element(5, shape) + element(1, name) + element(of, plain))
+
+    from scipy.io import loadmat
+
+    content = loadmat(path)
+    return bytes(124) + struct.pack(">H", 0x0100) + b"MI" + matrix(b"X", 9, 2, content["X"]) + matrix(b"y", 6, 9, content["y"])

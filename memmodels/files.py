@@ -1,0 +1,142 @@
+"""Read files that may come from anybody: regular files only, of bounded size, each array checked before it is made.
+
+A pipe would block, `/dev/zero` never ends, and a compressed file of a few kilobytes can unpack to gigabytes. The functions of this
+module refuse these with `InputError` before they use much time or memory.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from memmodels.errors import InputError
+
+TEXT_BYTES = 64 << 20
+"""The largest text file (TOML, JSON) that is read."""
+
+SMALL_BYTES = 256 << 20
+"""Arrays of this many bytes in all are unpacked whatever the size of their file."""
+
+COMPRESSION = 60
+"""Larger archives may unpack to this many times the size of their file. Data that people measure compress 2 to 20 times."""
+
+_CHUNK = 1 << 24
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says in one line: the system's own words, the first line of its text, or its type."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    said = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "")
+    return " ".join(said.split()).rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file to read its bytes.
+
+    Args:
+        path: The file. Links are followed.
+
+    Raises:
+        OSError: It cannot be opened, or it is a folder, a pipe, a device or a socket.
+    """
+    try:
+        # without O_NONBLOCK, opening a pipe waits until somebody writes to it
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a NUL character in the name
+        raise OSError(0, str(error)) from None
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(0, "it is not a regular file")
+        yield file
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a regular file whole.
+
+    Args:
+        path: The file.
+        limit: The most bytes that it may have.
+
+    Raises:
+        OSError: It cannot be read, is not a regular file, or is larger than `limit`.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(limit + 1) if size <= limit else b""
+    if size > limit or len(content) > limit:
+        raise OSError(0, f"it has {max(size, len(content)):,} bytes, and {limit:,} are the most that are read")
+    return content
+
+
+def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
+    """Read a regular file of UTF-8 text; raises OSError as `read_bytes` does, and UnicodeDecodeError."""
+    return read_bytes(path, limit).decode("utf-8")
+
+
+def read_arrays(path: Path, asked: str, do: str) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an .npz file.
+
+    Args:
+        path: The file, as `numpy.savez` or `numpy.savez_compressed` writes it.
+        asked: What was asked for; begins the message of an error.
+        do: What to do about an error; ends its message.
+
+    Returns:
+        The arrays by name. Pickled objects are refused.
+
+    Raises:
+        InputError: The file cannot be read, is damaged, or unpacks to far more than its size suggests.
+    """
+    try:
+        with open_regular(path) as file:
+            return _unpack(file, os.fstat(file.fileno()).st_size)
+    except (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(asked, reason(error), do) from error
+    except (NotImplementedError, RuntimeError, MemoryError) as error:  # encrypted, an unknown compression, nested too deeply
+        raise InputError(asked, reason(error), do) from error
+
+
+def _unpack(file: BinaryIO, size: int) -> dict[str, npt.NDArray[Any]]:
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        total, most = sum(member.file_size for member in members), max(SMALL_BYTES, COMPRESSION * size)
+        if total > most:
+            found = f"it has {size:,} bytes and unpacks to {total:,}, more than {most:,}; save it with numpy.savez, uncompressed"
+            raise ValueError(found)
+        return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    """Read one array; its header must state as many bytes as follow."""
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]
+        if version not in _HEADERS:
+            raise ValueError(f"its array {member.filename} has format {version}")
+        shape, by_columns, dtype = _HEADERS[version](stream)  # type: ignore[arg-type]
+        if dtype.hasobject or not dtype.itemsize:
+            raise ValueError(f"its array {member.filename} holds objects, which are not read")
+        stated, held = prod(shape) * dtype.itemsize, member.file_size - stream.tell()
+        if stated != held or any(length < 0 for length in shape):
+            raise ValueError(f"its array {member.filename} states {stated:,} bytes and has {held:,}")
+        content, filled = np.empty(held, np.uint8), 0
+        while filled < held:
+            part = stream.read(min(_CHUNK, held - filled))
+            if not part:
+                raise EOFError(f"its array {member.filename} ends after {filled:,} bytes")
+            content[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
+            filled += len(part)
+        stream.read(1)  # the end of the stream is where its checksum is compared
+    return content.view(dtype).reshape(shape, order="F" if by_columns else "C")

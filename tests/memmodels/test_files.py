@@ -1,0 +1,107 @@
+"""Files that may come from anybody: NumPy's own reader is the reference for good ones; bad ones end in one error, at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from memmodels.errors import InputError
+from memmodels.files import SMALL_BYTES, read_arrays, read_bytes, read_text
+
+
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    return read_arrays(path, f"Reading {path.name}", "Bring another")
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    array=hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, min_side=0), fill=st.nothing()),
+    by_columns=st.booleans(),
+    packed=st.booleans(),
+)
+def test_arrays_are_read_as_numpy_reads_them(array: np.ndarray, by_columns: bool, packed: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.npz"
+        stored = np.array(array, order="F" if by_columns else "C")
+        (np.savez_compressed if packed else np.savez)(path, x=stored, about=np.array("é"))
+        found = arrays_of(path)
+    assert found["x"].dtype == array.dtype
+    assert found["x"].shape == array.shape
+    assert found["x"].tobytes() == array.tobytes()
+    assert str(found["about"]) == "é"
+
+
+def npz(path: Path, header: str, content: bytes = b"", claimed: int | None = None) -> Path:
+    """An archive with one member `x.npy` of this header; `claimed`: the size that the archive states for it."""
+    member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", member)
+        if claimed is not None:
+            archive.infolist()[0].file_size = claimed
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        ("|u1", "(17592186044416,)"),
+        ("<f8", "(4,)"),
+        ("|O", "(1,)"),
+        ("|u1", "(-1,)"),
+        ("|V0", "(3,)"),
+        ("|u1", "(" * 90 + ")" * 90),
+    ],
+)
+def test_headers_that_state_what_does_not_follow(tmp_path: Path, dtype: str, shape: str) -> None:
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n"
+    with pytest.raises(InputError, match="Bring another"):
+        arrays_of(npz(tmp_path / "a.npz", header, b"abc"))
+
+
+def test_archives_that_unpack_to_far_more_than_they_are(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros(SMALL_BYTES + 1, np.uint8))
+    with pytest.raises(InputError, match="unpacks to"):
+        arrays_of(tmp_path / "a.npz")
+    np.savez_compressed(tmp_path / "b.npz", x=np.zeros(1 << 20, np.uint8))
+    assert arrays_of(tmp_path / "b.npz")["x"].size == 1 << 20
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.data())
+def test_damaged_archives_are_read_or_refused(data: st.DataObject) -> None:
+    held = BytesIO()
+    (np.savez_compressed if data.draw(st.booleans()) else np.savez)(held, x=np.arange(40), y=np.array([1, 2], np.uint8))
+    content = bytearray(held.getvalue())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=3)):
+        content[place] = data.draw(st.integers(0, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.npz"
+        path.write_bytes(content[: data.draw(st.none() | st.integers(0, len(content)))])
+        with contextlib.suppress(InputError):
+            arrays_of(path)
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / "missing", tmp_path / "a\0b"):
+        with pytest.raises(OSError, match=r".+"):
+            read_bytes(path, 100)
+        with pytest.raises(InputError):
+            arrays_of(path)
+
+
+def test_larger_files_than_asked_for_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("four")
+    assert read_text(tmp_path / "a", 4) == "four"
+    with pytest.raises(OSError, match="3 are the most"):
+        read_bytes(tmp_path / "a", 3)
