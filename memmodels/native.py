@@ -4,6 +4,9 @@ A `Kernel` names a function that Numba can compile. Called with arguments of som
 code made from these sources, for these types and this CPU; if there is none, Numba makes it (`native_build.py`), and it is kept in
 the user's cache, or below $NUMBA_CACHE_DIR. What cannot be made so runs as Numba itself runs it.
 
+Machine code runs with the rights of this process, so a file of the cache is used only if it belongs to this user (or to root) and
+nobody else may write to it. Its digest covers its name: a file that was damaged, cut or exchanged for another is made again.
+
 Arguments are arrays, integers, booleans, and tuples of these, nested at will. Machine code gets them as one row of words: an
 integer is itself, an array is the address of its NumPy object. The GIL is released meanwhile.
 """
@@ -12,11 +15,13 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import sys
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from itertools import count
@@ -25,6 +30,15 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+
+from memmodels.files import open_regular
+
+log = logging.getLogger(__name__)
+
+FORMAT = 2
+"""Of the files of the cache."""
+
+_NOWHERE = Path(os.devnull)
 
 SYMBOL = "kernel"
 """The function in machine code: int32 kernel(int64 *result, void **exception, int64 *arguments), 0 if all went well."""
@@ -87,12 +101,12 @@ class Kernel:
             if key in self._entries:
                 return
             file = _place(self.module, self.name, key)
-            code = _read(file)
+            code = None if file.parent == _NOWHERE else _read(file)
             if code is None:
                 from memmodels.native_build import build
 
                 code = build(self.function, arguments)
-                if code is not None:
+                if code is not None and file.parent != _NOWHERE:
                     _keep(file, code)
             self._entries[key] = None if code is None else _load(file, code)
 
@@ -143,16 +157,35 @@ def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) 
 
 def _place(module: str, name: str, key: tuple[object, ...]) -> Path:
     """The file of a kernel for arguments of some types: named by all that its machine code depends on."""
+    from importlib.metadata import version
+
     import llvmlite
     from llvmlite import binding
 
     kinds = [f"{k.__module__}.{k.__qualname__}" if isinstance(k, type) else k for k in key]
     target = [os.environ.get(f"NUMBA_CPU_{part}") for part in ("NAME", "FEATURES")]
     host = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), binding.get_process_triple()
-    versions = sys.version, np.__version__, llvmlite.__version__, _sources(module.rpartition(".")[0])
+    versions = FORMAT, sys.version, np.__version__, llvmlite.__version__, version("numba"), _sources(module.rpartition(".")[0])
     digest = hashlib.sha256(repr((module, name, kinds, target, host, versions)).encode()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weakcell"
-    return Path(os.environ.get("NUMBA_CACHE_DIR") or cache) / "kernels" / f"{name}-{digest[:32]}"
+    return _folder() / f"{name}-{digest[:32]}"
+
+
+def _folder() -> Path:
+    """The folder of the cache; `_NOWHERE` if the user has no home."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(given) / "kernels"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        _say("Kernels are compiled at each start: this user has no home, and neither XDG_CACHE_HOME nor NUMBA_CACHE_DIR is set.")
+        return _NOWHERE
+    return cache / "weakcell" / "kernels"
+
+
+@cache
+def _say(text: str) -> None:
+    """Log a warning once."""
+    log.warning(text)
 
 
 @cache
@@ -163,25 +196,37 @@ def _sources(package: str) -> str:
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
+def _digest(file: Path, code: bytes) -> bytes:
+    return hashlib.sha256(file.name.encode() + b"\0" + code).digest()
+
+
 def _read(file: Path) -> bytes | None:
-    """Machine code as `_keep` left it; None if there is none, or if it is damaged."""
+    """Machine code as `_keep` left it; None if there is none, if it is damaged, or if somebody else could have written it."""
     try:
-        content = file.read_bytes()
+        with open_regular(file) as held:
+            about = os.fstat(held.fileno())
+            if hasattr(os, "geteuid") and (about.st_uid not in (os.geteuid(), 0) or about.st_mode & 0o022):
+                _say(f"Kernels in {file.parent} are not used: other users own them or may write to them. They are compiled anew.")
+                return None
+            content = held.read()
     except OSError:
         return None
-    return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
+    return content[32:] if _digest(file, content[32:]) == content[:32] else None
 
 
 def _keep(file: Path, code: bytes) -> None:
     """Write machine code behind its digest. A folder that cannot be written costs time at the next start, nothing else."""
+    whole = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            whole = Path(folder, file.name)
-            whole.write_bytes(hashlib.sha256(code).digest() + code)
-            os.replace(whole, file)
+        handle, whole = tempfile.mkstemp(dir=file.parent, prefix=".")  # which nobody else may read or write
+        with os.fdopen(handle, "wb") as held:
+            held.write(_digest(file, code) + code)
+        os.replace(whole, file)
     except OSError:
-        return
+        if whole is not None:
+            with suppress(OSError):
+                os.unlink(whole)
 
 
 @cache

@@ -100,6 +100,40 @@ def test_code_is_kept_and_damaged_code_is_made_again(monkeypatch: pytest.MonkeyP
     assert builds == [file.name] * 3
 
 
+def test_only_files_of_this_user_are_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that others may write is made again; so is one that was exchanged for the code of another kernel."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    native._say.cache_clear()
+    out = np.zeros(2, np.int8)
+    assert integers()(np.array([1.0, 2.5]), 0, 9, out) == 1
+    (first,) = (tmp_path / "kernels").iterdir()
+    assert first.stat().st_mode & 0o077 == 0
+    assert native._read(first) is not None
+    for mode in (0o620, 0o602, 0o666):
+        first.chmod(mode)
+        assert native._read(first) is None
+    assert [record.message for record in caplog.records] == [
+        f"Kernels in {first.parent} are not used: other users own them or may write to them. They are compiled anew."
+    ]
+    assert integers()(np.array([1.0, 2.5]), 0, 9, out) == 1
+    assert native._read(first) is not None
+    assert integers()(np.array([1.0, 2.5], np.float32), 0, 9, out) == 1
+    (second,) = set((tmp_path / "kernels").iterdir()) - {first}
+    second.write_bytes(first.read_bytes())
+    assert native._read(second) is None
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 12345)
+    assert (native._read(first) is None) == (first.stat().st_uid != 0)
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    native._say.cache_clear()
+    assert integers()(np.array([1.0, 2.5]), 0, 9, np.zeros(2, np.int8)) == 1
+    assert "no home" in caplog.text
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
