@@ -49,7 +49,7 @@ class Questions:
 
 def pose(plan: Plan, inputs: Mapping[str, Array], labels: Array | None = None) -> Questions:
     """Run the clean network once over the data; InputError if labels and images do not match in number."""
-    clean = _answers(plan, infer(plan, inputs))
+    clean = _answers(plan, infer(plan, inputs, dynamic="image"))
     if labels is not None and labels.shape != clean.shape:
         raise InputError(f"Labels of shape {labels.shape}", f"there are {len(clean)} images", "Bring one integer label per image")
     return Questions(inputs, labels, clean, CleanPass(plan, check_inputs(plan, inputs)))

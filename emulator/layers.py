@@ -255,10 +255,14 @@ def _look_up(layer: nw.LookUp, inputs: list[Array], parameters: Parameters) -> A
     return out
 
 
-def dynamic_parameters(x: Array) -> tuple[Array, Array]:
-    """Scale and zero point (float32) of DynamicQuantizeLinear for each image."""
-    flat = x.reshape(len(x), -1)
-    low, high = np.minimum(flat.min(1, initial=0), np.float32(0)), np.maximum(flat.max(1, initial=0), np.float32(0))
+def dynamic_parameters(layer: nw.Layer, x: Array, parameters: Parameters) -> tuple[Array, Array]:
+    """Scale and zero point of DynamicQuantizeLinear for each image, float32 (n,): over the image, or over a range given for all."""
+    low, high = parameters.ranges.get(layer.inputs[0], (None, None))
+    if low is None or high is None:
+        flat = x.reshape(len(x), -1)
+        low, high = flat.min(1, initial=0), flat.max(1, initial=0)
+    low = np.minimum(np.broadcast_to(low, len(x)), np.float32(0))
+    high = np.maximum(np.broadcast_to(high, len(x)), np.float32(0))
     scale = (high - low) / np.float32(255)
     scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
     return scale, np.clip(np.rint(-low / scale), 0, 255).astype(np.float32)
@@ -266,13 +270,24 @@ def dynamic_parameters(x: Array) -> tuple[Array, Array]:
 
 def _dynamic_quantize(layer: nw.DynamicQuantize, inputs: list[Array], parameters: Parameters) -> Array:
     spec, x = parameters.specs[layer.output], inputs[0]
-    scale, zero = (p.reshape(-1, *[1] * (x.ndim - 1)) for p in dynamic_parameters(x))
+    scale, zero = (p.reshape(-1, *[1] * (x.ndim - 1)) for p in dynamic_parameters(layer, x, parameters))
     q = np.clip(np.rint(x / scale) + zero, 0, 255) - zero
     return to_channels_last(np.nan_to_num(q).astype(spec.dtype), spec)
 
 
 def _dynamic_scale(layer: nw.DynamicScale, inputs: list[Array], parameters: Parameters) -> Array:
-    return dynamic_parameters(inputs[0])[0]
+    return dynamic_parameters(layer, inputs[0], parameters)[0]
+
+
+_ROUNDINGS: Mapping[str | None, Callable[[Array], Array]] = {"Floor": np.floor, "Ceil": np.ceil, "Round": np.rint, None: np.trunc}
+
+
+def _dynamic_bias(layer: nw.DynamicBias, inputs: list[Array], parameters: Parameters) -> Array:
+    with np.errstate(all="ignore"):
+        quotient = layer.bias / (inputs[1].reshape(-1, 1, 1, 1) * layer.scale)
+        bias = _ROUNDINGS[layer.rounding](quotient).astype(np.int32)
+    made: Array = inputs[0] + bias
+    return made
 
 
 def _dynamic_dequantize(layer: nw.DynamicDequantize, inputs: list[Array], parameters: Parameters) -> Array:
@@ -326,5 +341,6 @@ _FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Arr
     nw.LookUp: _look_up,
     nw.DynamicQuantize: _dynamic_quantize,
     nw.DynamicScale: _dynamic_scale,
+    nw.DynamicBias: _dynamic_bias,
     nw.DynamicDequantize: _dynamic_dequantize,
 }

@@ -253,15 +253,28 @@ class LookUp(Layer):
 
 @dataclass(frozen=True, eq=False)
 class DynamicQuantize(Layer):
-    """q = clamp(rint(x / s) + z, 0, 255) - z with the scale s and zero point z of each image on its own: float32 to int16 codes.
+    """q = clamp(rint(x / s) + z, 0, 255) - z: float32 to int16 codes, on a grid that follows from the data.
 
-    s and z are DynamicQuantizeLinear's of a batch of one, so results do not depend on which images are run together.
+    s and z are the scale and zero point of DynamicQuantizeLinear over one image, so that an image's result does not depend on the
+    images that are run with it; or over a whole batch, where a run says so (`Parameters.ranges`).
     """
 
 
 @dataclass(frozen=True, eq=False)
 class DynamicScale(Layer):
     """The scale s of DynamicQuantize, one float32 per image."""
+
+
+@dataclass(frozen=True, eq=False)
+class DynamicBias(Layer):
+    """acc + int32(rounding(bias[c] / (s * scale[c]))), wrapping in int32; s is the scale of each image (the second input).
+
+    rounding: an ONNX operator, or None where only the conversion to int32 rounds (towards 0).
+    """
+
+    bias: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+    rounding: Literal["Floor", "Ceil", "Round"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,7 +318,10 @@ class CodesOperator(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """An ONNX model as integers: layers in execution order, values by name, stored tensors by name."""
+    """An ONNX model as integers: layers in execution order, values by name, stored tensors by name.
+
+    batch: the number of images that the file fixes for one inference, None where it leaves it open.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -314,6 +330,7 @@ class Network:
     values: Mapping[str, ValueSpec]
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    batch: int | None = None
 
     @property
     def weights(self) -> tuple[StoredTensor, ...]:

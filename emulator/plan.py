@@ -109,7 +109,8 @@ class Parameters:
 
     values: the plan's, but for those that were changed (`own`). specs, tensors: the network's, with the zero points and scales that
     a layer reads. constants: those that live in a memory. dropped: packed signs that count as 0 at present, as words in storage
-    order. derived: what layers work out from the values as they are (`derive`).
+    order. derived: what layers work out from the values as they are (`derive`). ranges: lowest and highest number of float values
+    that are quantized dynamically over a whole batch, by name; the others are quantized image by image.
     """
 
     plan: Plan
@@ -119,6 +120,7 @@ class Parameters:
     constants: frozenset[str] = frozenset()
     dropped: dict[str, Words] = field(default_factory=dict)
     derived: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     _readers: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
     _holders: dict[str, set[tuple[str, str]]] = field(default_factory=dict, repr=False)
     _rooms: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict, repr=False)

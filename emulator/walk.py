@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,17 +31,28 @@ _CHUNK_BYTES, _CHUNK_IMAGES = 2 << 20, 384
 """What the largest value of a chunk may take, and images that are a whole number of tiles; chunks never change results."""
 
 
-def infer(plan: Plan, inputs: Arrays, probe: Sequence[str] = (), threads: int = 1) -> dict[str, Array]:
-    """Fault-free outputs, and the values named by `probe`, in ONNX order and dtype: {name: (n, *shape)}.
+def infer(
+    plan: Plan, inputs: Arrays, probe: Sequence[str] = (), threads: int = 1, dynamic: Literal["batch", "image"] = "batch"
+) -> dict[str, Array]:
+    """Compute fault-free outputs, and the values named by `probe`, in ONNX order and dtype: {name: (n, *shape)}.
 
-    threads: share the images; the results are the same.
+    Args:
+        plan: The compiled network.
+        inputs: Arrays (n, *shape) by input name.
+        probe: Names of further values that are wanted.
+        threads: Threads that share the images; the results are the same.
+        dynamic: What DynamicQuantizeLinear takes its range from: all images together, as the ONNX file says (by groups where the
+            file fixes the batch), or each image, as runs with faults do.
     """
     unknown = [name for name in probe if name not in plan.network.values]
     if unknown:
         known = ", ".join(plan.network.values)
         raise ModelError(f"Probing {unknown[0]!r}", "the network has no such value after import", f"It has: {known}")
     wanted = (*plan.network.outputs, *probe)
-    return gather(plan, wanted, clean_values(plan, check_inputs(plan, inputs), wanted, threads))
+    checked = check_inputs(plan, inputs)
+    if dynamic == "batch" and plan.network.batch != 1 and any(isinstance(one, nw.DynamicQuantize) for one in plan.network.layers):
+        return gather(plan, wanted, _values_of_batches(plan, checked, wanted, threads))
+    return gather(plan, wanted, clean_values(plan, checked, wanted, threads))
 
 
 def clean_values(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
@@ -53,6 +65,54 @@ def values_under(parameters: Parameters, inputs: Arrays, wanted: Sequence[str], 
     plan, layers = parameters.plan, steps_of(parameters.plan, wanted)
     step = chunk_of(plan, layers, len(next(iter(inputs.values()))), threads)
     return walk(inputs, wanted, layers, step, lambda layer, own, _: compute_step(layer, own, parameters), threads=threads)
+
+
+def _values_of_batches(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int) -> Iterator[dict[str, Array]]:
+    """Fault-free values of one batch after the other, dynamically quantized over the batch."""
+    images = len(next(iter(inputs.values())))
+    step = plan.network.batch or max(images, 1)
+    for first in range(0, max(images, 1), step):
+        yield _values_of_batch(plan, {name: x[first : first + step] for name, x in inputs.items()}, wanted, threads)
+
+
+def _values_of_batch(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int) -> dict[str, Array]:
+    """The layers are walked in sections, chunk by chunk: each ends where the range of the whole batch must be known."""
+    quantized = {layer.inputs[0] for layer in plan.network.layers if isinstance(layer, nw.DynamicQuantize)}
+    layers = steps_of(plan, (*wanted, *quantized))
+    ranges: dict[str, tuple[float, float]] = {}
+    parameters = replace(plan.faultless, ranges=ranges)
+    values, start = dict(inputs), 0
+    while start < len(layers):
+        end = start
+        while end < len(layers) and not (set(layers[end].inputs) & (quantized - ranges.keys())):
+            end += 1
+        if end > start:
+            _walk_section(parameters, layers, (start, end), values, wanted, threads)
+        for name in set(layers[end].inputs) & quantized if end < len(layers) else ():
+            ranges[name] = float(values[name].min(initial=0)), float(values[name].max(initial=0))
+        start = end
+    return {name: values[name] for name in wanted}
+
+
+def _walk_section(
+    parameters: Parameters,
+    layers: Sequence[nw.Layer],
+    section: tuple[int, int],
+    values: dict[str, Array],
+    wanted: Sequence[str],
+    threads: int,
+) -> None:
+    """Put the values that later sections need into `values`, and take out those that nobody needs any more."""
+    own = layers[section[0] : section[1]]
+    later = {*wanted, *(name for layer in layers[section[1] :] for name in layer.inputs)}
+    kept = [layer.output for layer in own if layer.output in later]
+    read = {name for layer in own for name in layer.inputs}
+    inputs = {name: x for name, x in values.items() if name in read}
+    step = chunk_of(parameters.plan, own, len(next(iter(inputs.values()))), threads)
+    parts = list(walk(inputs, kept, own, step, lambda layer, given, _: compute_step(layer, given, parameters), threads=threads))
+    for name in set(values) - later:
+        del values[name]
+    values.update({name: np.concatenate([part[name] for part in parts]) for name in kept})
 
 
 def check_inputs(plan: Plan, inputs: Arrays) -> dict[str, Array]:

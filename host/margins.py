@@ -80,7 +80,7 @@ def _frame(plan: emulator.Plan, dataset: Dataset, certificate: Certificate | Non
     """
     network, images = plan.network, len(dataset)
     head = mg.output_layer(network)
-    values = emulator.infer(plan, {network.inputs[0]: dataset.x}, [head.accumulator, head.input])
+    values = emulator.infer(plan, {network.inputs[0]: dataset.x}, [head.accumulator, head.input], dynamic="image")
     margins = mg.margins_of(head.scores(values[head.accumulator]))
     exact = mg.greedy_tolerance(head, values[head.input], margins)
     exact[np.arange(images), margins.winner] = np.iinfo(np.int64).max

@@ -1,22 +1,28 @@
 """Integer sums written as such (MatMulInteger, ConvInteger) and quantization at run time (DynamicQuantizeLinear).
 
-DynamicQuantizeLinear takes its scale from the whole tensor, images and all. Here each image is quantized on its own: what
-onnxruntime computes for a batch of one. Otherwise an image's result would depend on the images beside it.
+DynamicQuantizeLinear takes its scale from the whole tensor, images and all. The layers here quantize each image on its own, which
+is what onnxruntime computes for a batch of one; otherwise an image's result would depend on the images beside it. Where a run wants
+the file's meaning for its batch (`weakcell infer`), it hands the range of the whole batch to the layers (`Parameters.ranges`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import onnx
 
+from emulator import floatops
 from emulator.importer import qdq
+from emulator.importer.binary import per_channel
 from emulator.importer.draft import Draft, Reach
 from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of
-from emulator.importer.linear import stored_weight, sum_of_codes
+from emulator.importer.linear import LIMIT, stored_weight, sum_of_codes
 from emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Dynamic, Floats, Grid, Node, Quantized, Real, Symbol, scalar
-from emulator.network import DynamicDequantize, DynamicQuantize, DynamicScale, ValueSpec
+from emulator.network import DynamicBias, DynamicDequantize, DynamicQuantize, DynamicScale, ValueSpec
 from memmodels.errors import ModelError
 
 
@@ -37,15 +43,18 @@ def lower_dynamic_quantize(draft: Draft, node: Node) -> Symbol:
     return parts[0]
 
 
-def lower_dequantize(draft: Draft, node: Node) -> Symbol:
-    """DequantizeLinear: of codes that were quantized at run time, by their image's scale; else as ever."""
-    source = draft.symbols[node.input(0)]
-    scale = draft.symbols.get(node.input(1))
-    if not isinstance(source, Dynamic) or not isinstance(scale, Dynamic) or scale.source != source.source:
-        return qdq.lower_dequantize(draft, node)
+def _dequantized(draft: Draft, node: Node) -> Symbol | None:
+    """DequantizeLinear of codes that were quantized at run time, by their own scale and zero point."""
+    source, scale, zero = (draft.symbols.get(node.input(place)) for place in range(3))
+    if not isinstance(source, Dynamic) or not isinstance(scale, Dynamic) or not isinstance(zero, Dynamic):
+        return None
+    if (source.part, scale.part, zero.part) != ("codes", "scale", "zero") or len({source.source, scale.source, zero.source}) > 1:
+        return None
+    factor = per_channel(scale.factor, source.shape)
+    if factor is None:
+        return None
     name = draft.free(node.outputs[0])
-    layer = DynamicDequantize(node.name, (source.value, scale.value), name, scale.factor)
-    draft.draw(layer, ValueSpec(name, "float", source.shape))
+    draft.draw(DynamicDequantize(node.name, (source.value, scale.value), name, factor), ValueSpec(name, "float", source.shape))
     return Real(name, source.shape)
 
 
@@ -98,24 +107,113 @@ def _weight(draft: Draft, node: Node, weight: Constant, conv: bool) -> Constant:
     return Constant(weight.array.astype(np.float32), weight.origin, quantized)
 
 
-def lower_dynamic_product(draft: Draft, node: Node) -> Symbol | None:
-    """Mul with the scale of an image: of a constant (remembered) or of a sum (made float). None for any other Mul."""
+# ── what follows from a scale that is known at run time only ────────────────────────────────────────
+
+
+def lower_dynamic(draft: Draft, node: Node) -> Symbol:
+    """Lower a node that reads an output of DynamicQuantizeLinear; ModelError for an operator that cannot take it.
+
+    Such an output has no batch in ONNX and one number per image here, so no lowering of other values may see it.
+    """
+    lowering = _LOWERINGS.get(node.op_type) if not node.domain else None
+    symbol = lowering(draft, node) if lowering is not None else None
+    if symbol is None:
+        name, part = next((n, s.part) for n in node.inputs if n and isinstance(s := draft.symbols[n], Dynamic))
+        found = f"it reads {name!r}, {_PARTS[part]} of DynamicQuantizeLinear, in a way that is not supported"
+        do = "Supported are MatMulInteger and ConvInteger with constant weights, a Mul of their sums with the scale, and the bias "
+        raise ModelError(f"Importing {node}", found, do + "forms of onnxruntime's quantize_dynamic; or quantize it statically")
+    return symbol
+
+
+_PARTS = {"codes": "the codes", "scale": "the scale", "zero": "the zero point", "bias": "a bias divided by the scale"}
+
+
+def _product(draft: Draft, node: Node) -> Symbol | None:
+    """Mul with the scale: of a constant (remembered) or of a sum (made float)."""
     symbols = [draft.symbols[name] for name in node.inputs]
     scales = [s for s in symbols if isinstance(s, Dynamic) and s.part == "scale"]
     if len(scales) != 1 or len(symbols) != 2:
         return None
     scale, other = scales[0], symbols[0] if symbols[1] is scales[0] else symbols[1]
     if isinstance(other, Constant):
-        factor = np.asarray(other.array, np.float32)
-        if scale.factor.size != 1 or (factor.size > 1 and max(factor.shape) != factor.size):
-            return None
-        return replace(scale, factor=scale.factor.reshape(()) * (factor.reshape(-1) if factor.size > 1 else factor.reshape(())))
+        return (
+            replace(scale, factor=np.asarray(scale.factor * other.array, np.float32)) if other.array.dtype == np.float32 else None
+        )
     grid = draft.symbol(node.inputs[symbols.index(other)])
     if not isinstance(grid, Grid) or grid.steps or grid.pool is not None or draft.values[grid.value].shape != grid.shape:
         return None
-    if np.any(grid.scale != 1) or scale.factor.size not in (1, grid.shape[0]):
+    factor = per_channel(scale.factor, grid.shape)
+    if np.any(grid.scale != 1) or factor is None:
         return None
     name = draft.free(node.outputs[0])
-    layer = DynamicDequantize(node.name, (grid.value, scale.value), name, scale.factor)
-    draft.draw(layer, ValueSpec(name, "float", grid.shape))
+    draft.draw(DynamicDequantize(node.name, (grid.value, scale.value), name, factor), ValueSpec(name, "float", grid.shape))
     return Real(name, grid.shape)
+
+
+def _quotient(draft: Draft, node: Node) -> Symbol | None:
+    """Div of a constant by the scale: a bias on the grid of the sums."""
+    dividend, scale = (draft.symbols[name] for name in node.inputs)
+    if not isinstance(dividend, Constant) or not isinstance(scale, Dynamic) or scale.part != "scale":
+        return None
+    if dividend.array.dtype != np.float32:
+        return None
+    return replace(scale, part="bias", dividend=dividend.array)
+
+
+def _rounded_bias(draft: Draft, node: Node) -> Symbol | None:
+    """Floor, Ceil, Round or a Cast to int32 of such a bias."""
+    bias = draft.symbols[node.input(0)]
+    if not isinstance(bias, Dynamic) or bias.part != "bias" or "Cast" in bias.operators:
+        return None
+    if node.op_type == "Cast":
+        return replace(bias, operators=(*bias.operators, "Cast")) if int(node.attributes["to"]) == onnx.TensorProto.INT32 else None
+    return replace(bias, operators=(node.op_type,)) if not bias.operators else None
+
+
+def _moved_bias(draft: Draft, node: Node) -> Symbol | None:
+    """A shape operator on such a bias or on the scale, which have no batch."""
+    moved = draft.symbols[node.input(0)]
+    if not isinstance(moved, Dynamic) or moved.part not in ("scale", "bias"):
+        return None
+    given = [draft.constant(node, i) for i in range(1, len(node.inputs))]
+    rest = [floatops.ABSENT if c is None else c.array for c in given]
+    try:
+        both = np.broadcast_arrays(moved.factor, moved.dividend)
+        factor, dividend = (floatops.apply(node.op_type, node.opset, node.attributes, [x, *rest]) for x in both)
+    except (ValueError, IndexError, TypeError) as e:
+        raise ModelError(f"Importing {node}", f"its inputs do not fit ({e})", "Export the model again") from None
+    return replace(moved, factor=factor, dividend=dividend)
+
+
+def _biased_sum(draft: Draft, node: Node) -> Symbol | None:
+    """Add of such a bias, as int32, to an integer sum."""
+    symbols = [draft.symbols[name] for name in node.inputs]
+    biases = [s for s in symbols if isinstance(s, Dynamic)]
+    sums = [s for s in symbols if isinstance(s, Codes)]
+    if len(biases) != 1 or len(sums) != 1 or biases[0].part != "bias" or biases[0].operators[-1:] != ("Cast",):
+        return None
+    bias, total = biases[0], sums[0]
+    spec = draft.values[total.value]
+    dividend, factor = per_channel(bias.dividend, total.shape), per_channel(bias.factor, total.shape)
+    if dividend is None or factor is None or spec.dtype != "int32" or spec.shape != total.shape or spec.zero_point:
+        return None
+    rounding: Any = bias.operators[0] if len(bias.operators) > 1 else None
+    name = draft.free(node.outputs[0])
+    layer = DynamicBias(node.name, (total.value, bias.value), name, dividend, factor, rounding)
+    return Codes(draft.draw(layer, replace(spec, name=name), Reach(-LIMIT - 1, LIMIT)), total.shape)
+
+
+def _unchanged(draft: Draft, node: Node) -> Symbol:
+    return draft.symbols[node.input(0)]
+
+
+_LOWERINGS: dict[str, Callable[[Draft, Node], Symbol | None]] = {
+    **dict.fromkeys(("MatMulInteger", "ConvInteger"), lower_integer_sum),
+    **dict.fromkeys(("Floor", "Ceil", "Round", "Cast"), _rounded_bias),
+    **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze"), _moved_bias),
+    "Add": _biased_sum,
+    "DequantizeLinear": _dequantized,
+    "Div": _quotient,
+    "Identity": _unchanged,
+    "Mul": _product,
+}

@@ -10,7 +10,6 @@ from emulator import floatops
 from emulator.importer.binary import per_channel, with_level_step
 from emulator.importer.codes import stepped_curve
 from emulator.importer.draft import Draft
-from emulator.importer.dynamic import lower_dynamic_product
 from emulator.importer.floats import lower_float
 from emulator.importer.linear import integer_bias
 from emulator.importer.qdq import lower_clip_codes
@@ -27,8 +26,6 @@ def lower_arithmetic(draft: Draft, node: Node) -> Symbol:
     """Add, Sub, Mul, Div, Max and Min: a step with a constant, or the sum of two grids."""
     if len(node.inputs) != 2:
         return lower_float(draft, node)
-    if node.op_type == "Mul" and (product := lower_dynamic_product(draft, node)) is not None:
-        return product
     left, right = (draft.symbols[name] for name in node.inputs)
     fused, node = FUSED in node.attributes, replace(node, attributes={})
     if isinstance(right, Constant):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,7 @@ from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of, fold, initializer
 from emulator.importer.linear import lower_linear, stored_weight
 from emulator.importer.read import Graph, Port, read_model
-from emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Grid, Node, Real, Symbol, scalar
+from emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Dynamic, Grid, Node, Real, Symbol, scalar
 from emulator.network import SIGN1, Network, ValueSpec
 from memmodels.errors import ModelError
 
@@ -48,7 +49,7 @@ _LOWERINGS: dict[str, Lowering] = {
     "Identity": arrange.lower_identity,
     "BatchNormalization": elementwise.lower_batch_norm,
     "Cast": arrange.lower_cast,
-    "DequantizeLinear": dynamic.lower_dequantize,
+    "DequantizeLinear": qdq.lower_dequantize,
     "Pad": arrange.lower_pad,
     "QuantizeLinear": qdq.lower_quantize,
     "Shape": arrange.lower_shape,
@@ -74,8 +75,8 @@ def load_model(source: str | os.PathLike[str] | onnx.ModelProto, integer_input: 
 
 
 def _network(graph: Graph, integer_input: bool | None) -> Network:
-    batches = {port.dims[0] for port in graph.inputs if port.dims}
-    lowerings: dict[str, Lowering] = {**_LOWERINGS, **dict.fromkeys(_SHAPES, partial(arrange.lower_reshape, batch=_only(batches)))}
+    batch = _only({port.dims[0] for port in graph.inputs if port.dims})
+    lowerings: dict[str, Lowering] = {**_LOWERINGS, **dict.fromkeys(_SHAPES, partial(arrange.lower_reshape, batch=batch))}
     lower = partial(_lower, lowerings=lowerings)
     draft = Draft(graph.name, binary.compare, lower, frozenset(port.name for port in graph.outputs))
     asked = f"Importing the model {graph.name}"
@@ -89,7 +90,8 @@ def _network(graph: Graph, integer_input: bool | None) -> Network:
     for node in rest:
         lower(draft, node)
     outputs = tuple(_finish_output(draft, port.name, asked) for port in graph.outputs)
-    return draft.finished(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
+    network = draft.finished(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
+    return replace(network, batch=batch)
 
 
 def _only(batches: set[int | None]) -> int | None:
@@ -130,6 +132,9 @@ def _lower(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
     """Give the node's output its symbol."""
     if all(isinstance(draft.symbols[name], Constant) for name in node.inputs if name):
         draft.symbols[node.outputs[0]] = _folded(draft, node)  # it reads a shape that became known
+        return
+    if any(isinstance(draft.symbols[name], Dynamic) for name in node.inputs if name):
+        draft.symbols[node.outputs[0]] = dynamic.lower_dynamic(draft, node)
         return
     known: Mapping[str, Lowering] = lowerings if not node.domain else _DOMAINS.get(node.domain, {})
     lowering = known.get(node.op_type)

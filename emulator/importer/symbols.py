@@ -176,13 +176,19 @@ class Joined:
 
 @dataclass(frozen=True, eq=False)
 class Dynamic:
-    """An output of DynamicQuantizeLinear: its codes (centred, in `value`), its scale (in `value`, times `factor`) or its zero."""
+    """What follows from DynamicQuantizeLinear: its codes (centred, in `value`), its scale (in `value`, times `factor`) or its zero.
 
-    part: Literal["codes", "scale", "zero"]
+    A part `bias` is `dividend` / (scale * factor), the older way to quantize a bias; `operators` are those that came after the
+    division (Floor, Cast). dividend and factor have the shape that the ONNX tensor has: these tensors have no batch.
+    """
+
+    part: Literal["codes", "scale", "zero", "bias"]
     source: str
     value: str
     shape: tuple[int, ...]
     factor: Floats = field(default_factory=lambda: scalar(1))
+    dividend: Floats = field(default_factory=lambda: scalar(1))
+    operators: tuple[str, ...] = ()
 
 
 Symbol = Constant | Codes | Grid | Real | Compared | Sum | Mean | Curve | Joined | Dynamic

@@ -62,7 +62,7 @@ def certify(plan: Plan, inputs: Mapping[str, Array], budget: int = 16) -> Certif
         dict.fromkeys([head.accumulator, head.input, *(n for s in stages for n in (s.hidden.accumulator, s.hidden.input))])
     )
     for first in range(0, images, step):
-        values = infer(plan, {name: x[first : first + step] for name, x in inputs.items()}, probes)
+        values = infer(plan, {name: x[first : first + step] for name, x in inputs.items()}, probes, dynamic="image")
         costs = [_costs(stage, values, budget) for stage in stages]
         margins = mg.margins_of(head.scores(values[head.accumulator]))
         against = _against(head, values[head.input], margins)

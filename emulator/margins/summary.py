@@ -53,7 +53,7 @@ def summarize(plan: Plan, inputs: Mapping[str, Array]) -> MarginSummary:
     """Margins and tolerances of a network on data, from one clean pass."""
     network = plan.network
     head, hidden = output_layer(network), hidden_layers(network)
-    values = infer(plan, inputs, [head.accumulator, head.input])
+    values = infer(plan, inputs, [head.accumulator, head.input], dynamic="image")
     margins = margins_of(head.scores(values[head.accumulator]))
     alone = margins.unique
     tolerated = greedy_tolerance(head, values[head.input], margins)
@@ -75,7 +75,7 @@ def _tolerance_of(plan: Plan, inputs: Mapping[str, Array], hidden: HiddenLayer) 
     distance, flips, count = 0.0, 0.0, 0
     for first in range(0, images, step):
         part = {name: x[first : first + step] for name, x in inputs.items()}
-        h = sums(infer(plan, part, [hidden.accumulator])[hidden.accumulator])
+        h = sums(infer(plan, part, [hidden.accumulator], dynamic="image")[hidden.accumulator])
         distance += float(np.abs(h - hidden.shaped_pivot).sum(dtype=np.float64))
         flips += float(np.minimum(neuron_exact(h, hidden.shaped_pivot), hidden.fan_in).sum(dtype=np.float64))
         count += h.size

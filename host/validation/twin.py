@@ -68,7 +68,7 @@ def twin_of(prepared: Prepared, hidden: bool, by_spec: bool) -> Twin:
     _check(prepared, head, layers, wide)
     plan = compile_plan(wide)
     inputs = {network.inputs[0]: prepared.dataset.x}
-    values = infer(plan, inputs)
+    values = infer(plan, inputs, dynamic="image")
     margins = mg.margins_of(head.scores(values[head.accumulator]))
     flippable = {part.tensor.name: _flippable(prepared, part.tensor.name, by_spec) for part in parts}
     greedy = mg.greedy_tolerance(head, values[head.input], margins, flippable[head.tensor.name])

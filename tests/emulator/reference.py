@@ -21,6 +21,7 @@ from emulator.network import (
     Convolution,
     CountThresholds,
     Dequantize,
+    DynamicBias,
     DynamicDequantize,
     DynamicQuantize,
     DynamicScale,
@@ -271,6 +272,13 @@ def dynamic_scale(network: Network, layer: DynamicScale, inputs: list[Array]) ->
     return np.array([s for s, _ in _dynamic(inputs[0])], f32)
 
 
+def dynamic_bias(network: Network, layer: DynamicBias, inputs: list[Array]) -> Array:
+    acc, scale = inputs[0], inputs[1].astype(f32).reshape(-1, *[1] * (inputs[0].ndim - 1))
+    quotient = channelwise(layer.bias, acc) / (scale * channelwise(layer.scale, acc))
+    rounded = quotient if layer.rounding is None else floatops.apply(layer.rounding, 13, {}, [quotient])
+    return (acc + rounded.astype(np.int32)).astype(np.int32).astype(np.int64)
+
+
 def dynamic_dequantize(network: Network, layer: DynamicDequantize, inputs: list[Array]) -> Array:
     acc, scale = inputs[0].astype(f32), inputs[1].reshape(-1, *[1] * (inputs[0].ndim - 1))
     return acc * (scale * channelwise(layer.scale, acc))
@@ -296,6 +304,7 @@ LAYERS: dict[type[Layer], Callable[[Network, Any, list[Array]], Array]] = {
     Convolution: convolution,
     CountThresholds: count_thresholds,
     Dequantize: dequantize,
+    DynamicBias: dynamic_bias,
     DynamicDequantize: dynamic_dequantize,
     DynamicQuantize: dynamic_quantize,
     DynamicScale: dynamic_scale,
