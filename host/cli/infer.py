@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,10 @@ def infer(
         list[str] | None, typer.Option(metavar="TENSOR", help="Also write this value. Repeatable.", show_default=False)
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that share the images; the outputs are the same.")] = 1,
+    dynamic: Annotated[
+        Literal["batch", "image"],
+        typer.Option(help="What DynamicQuantizeLinear takes its range from: all images, as ONNX says, or each, as emulate does."),
+    ] = "batch",
 ) -> None:
     """Run a network without faults, in integers, on arrays of any batch size.
 
@@ -42,7 +46,7 @@ def infer(
     if len(set(counts.values())) > 1:
         raise InputError(f"Inputs in {inputs}", f"they hold {counts} images", "Bring equally many for each input")
     check_writable(output)
-    made = emulator.infer(emulator.compile_plan(network), arrays, tuple(probe or ()), threads)
+    made = emulator.infer(emulator.compile_plan(network), arrays, tuple(probe or ()), threads, dynamic)
 
     def save(path: Path) -> None:
         with path.open("wb") as file:

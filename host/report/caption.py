@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emulator.deployment import Sampling
+from emulator.network import DynamicQuantize
 from host.results import placed_tensors
 from host.study import Prepared
 
@@ -36,10 +37,17 @@ def caption_of(prepared: Prepared) -> str:
         sentences.append(f"Mean {score} with its 95 % t-interval over trials, on these images")
     else:
         sentences.append(f"{score[0].upper()}{score[1:]} of one trial, so no interval")
+    sentences += quantization_note(prepared)
     sentences.append(energy_note(prepared))
     if prepared.replays:
         sentences.append("Replayed from a fault list")
     return ". ".join(sentences) + "."
+
+
+def quantization_note(prepared: Prepared) -> list[str]:
+    """How a dynamically quantized network takes its ranges, as sentences; none for other networks."""
+    dynamic = any(isinstance(layer, DynamicQuantize) for layer in prepared.network.layers)
+    return ["Dynamic quantization: each image has a range of its own (a batch of one)"] if dynamic else []
 
 
 def _by_outputs(prepared: Prepared) -> str:

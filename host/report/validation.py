@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from host.atomic import write_atomically
+from host.report.caption import quantization_note
 from host.report.style import BLUE, GREY, INK, ORANGE, STYLE
 from host.validation.claims import CLAIMS, KEPT, LOST, TIED, TIED_AWAY, CheckSummary, Violation
 from host.validation.curve import Curve
@@ -49,6 +50,7 @@ def caption_of(validation: Validation) -> str:
         f"{len(prepared.points)} points ({points}), {study.trials} trials each, weights read per {study.read_every}, seed "
         f"{study.seed}",
         *([_STRESSED] if validation.images else []),
+        *quantization_note(prepared),
         "A pair is one image (hidden checks: one neuron of one image) in one trial. Non-vacuous: 1 <= q <= bound; near: besides "
         "q >= 0.9 bound. Pairs of one trial share its flips where weights are read less often than once per image",
         *(f"{check.check}: {CLAIMS[check.check]}" for check in validation.checks),

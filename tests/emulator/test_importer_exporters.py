@@ -34,7 +34,7 @@ def images(seed: int, count: int = 16) -> Array:
 def both_engines(network: Network, x: Array) -> Array:
     """The output of the kernels, after making sure that every integer in between is the plain engine's."""
     inputs, names = {network.inputs[0]: x}, [n for n, spec in network.values.items() if spec.kind == "codes"]
-    slow, fast = evaluate(network, inputs), infer(compile_plan(network), inputs, names)
+    slow, fast = evaluate(network, inputs), infer(compile_plan(network), inputs, names, dynamic="image")
     for name in names:
         np.testing.assert_array_equal(fast[name].astype(np.int64), slow[name], err_msg=name)
     return fast[network.outputs[0]]
