@@ -10,8 +10,9 @@ from memmodels.lazy import attributes
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from emulator.accuracy import Questions, TrialResult, low_quantile_bound, pose, run_trial, t_interval
+    from emulator.accuracy import Questions, TrialResult, pose, run_trial
     from emulator.deployment import Deployment, ReadPolicy, deploy
+    from emulator.intervals import low_quantile_bound, mean_interval, unseen_share
     from emulator.network import Network, StoredTensor
     from emulator.placement import Placement, place
     from emulator.plan import Plan, compile_plan
@@ -32,18 +33,20 @@ __all__ = [
     "infer",
     "load",
     "low_quantile_bound",
+    "mean_interval",
     "outputs_under_faults",
     "place",
     "pose",
     "run_trial",
-    "t_interval",
+    "unseen_share",
 ]
 
 __getattr__ = attributes(
     __name__,
     {
-        "accuracy": ("Questions", "TrialResult", "low_quantile_bound", "pose", "run_trial", "t_interval"),
+        "accuracy": ("Questions", "TrialResult", "pose", "run_trial"),
         "deployment": ("Deployment", "ReadPolicy", "deploy"),
+        "intervals": ("low_quantile_bound", "mean_interval", "unseen_share"),
         "network": ("Network", "StoredTensor"),
         "placement": ("Placement", "place"),
         "plan": ("Plan", "compile_plan"),

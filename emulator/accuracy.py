@@ -1,4 +1,4 @@
-"""Trials and what they say: accuracy under errors, predictions that changed, and intervals over trials.
+"""Trials and what they say: accuracy under errors, and predictions that changed. Intervals over trials: `emulator.intervals`.
 
 The unit of replication is the trial (a die and its draws), never the image: images of one trial share its faults.
 """
@@ -137,29 +137,3 @@ def _judge(deployment: Deployment, questions: Questions, answers: Array, die: in
         faults=tuple(deployment.faults or ()),
         by_outputs=drawn_by_outputs(deployment),
     )
-
-
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high): Student's t interval of the mean over trials; low and high are NaN for fewer than two trials."""
-    from scipy.stats import t
-
-    data = np.asarray(values, dtype=np.float64)
-    mean = float(data.mean())
-    if data.size < 2:
-        return mean, math.nan, math.nan
-    half = float(t.ppf(0.5 + confidence / 2, data.size - 1) * data.std(ddof=1) / math.sqrt(data.size))
-    return mean, mean - half, mean + half
-
-
-def low_quantile_bound(values: Sequence[float], share: float = 0.05, confidence: float = 0.95) -> float | None:
-    """A value that at least 1 - share of all dies exceed or reach, with this confidence: an order statistic of the dies seen.
-
-    None if there are too few: 59 dies are needed for share 0.05 at 95 %.
-    """
-    from scipy.stats import binom
-
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
-    rank = int(binom.ppf(1.0 - confidence, ordered.size, share))
-    while rank > 0 and binom.cdf(rank - 1, ordered.size, share) > 1.0 - confidence:
-        rank -= 1
-    return float(ordered[rank - 1]) if rank > 0 else None

@@ -19,7 +19,7 @@ from host.data import Dataset
 from host.execute import Progress, run
 from host.folder import save_study
 from host.models import find_model
-from host.report.caption import caption_of
+from host.report.caption import caption_of_result
 from host.results import StudyResult
 from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study, prepare
 from host.sweep import Sweep, parse_sweep
@@ -34,7 +34,7 @@ class Emulation(StudyResult):
         return save_study(self, Path(out), overwrite)
 
     def _repr_html_(self) -> str:
-        table, caption = self.summary._repr_html_(), escape(caption_of(self.prepared))
+        table, caption = self.summary._repr_html_(), escape(caption_of_result(self))
         return f"<p><b>{escape(repr(self))}</b></p>{table}<p>{caption}</p>"
 
 

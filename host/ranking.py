@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from emulator.accuracy import run_trial, t_interval
+from emulator.accuracy import run_trial
+from emulator.intervals import SHARE_DIFFERENCE, mean_interval
 from emulator.placement import Placement, Slot, layers_by_weight
 from emulator.prediction import predict
 from host.campaign.executors import default_workers
@@ -113,7 +114,7 @@ def _measured(prepared: Prepared, part: Part, own: Placement, trials: int, on_tr
         scores.append(result.changed if clean is None or result.accuracy is None else clean - result.accuracy)
         if on_trial:
             on_trial()
-    mean, low, high = t_interval(scores)
+    mean, low, high = mean_interval(scores, bounds=SHARE_DIFFERENCE)
     return replace(part, measured=mean, low=None if trials < 2 else low, high=None if trials < 2 else high)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import polars as pl
 
-from emulator.accuracy import TrialResult, low_quantile_bound, t_interval
+from emulator.accuracy import TrialResult
+from emulator.intervals import CONFIDENCE, SHARE, low_quantile_bound, mean_interval, unseen_share
 from host.faultlist import FaultRows
 from host.study import Point, Prepared
 from memmodels.sampler import VERSION as SAMPLER_VERSION
 
 SCHEMA_VERSION = 1
-CONFIDENCE = 0.95
 LOW_SHARE = 0.05
 
 COLUMNS: dict[str, Any] = {
@@ -155,19 +155,20 @@ def cell_columns(prepared: Prepared, point: Point) -> dict[str, object]:
 
 
 def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
-    """Per point: means over trials, the t-interval of the mean, the worst trial, and a bound that 95 % of dies reach.
+    """Per point: means over trials, the interval of the mean, the worst trial, and a bound that 95 % of dies reach.
 
-    `low` and `high` are null for a single trial. `bound` is null for fewer than 59 trials or a pinned die. Without labels the
-    interval and the extremes are those of the share of predictions that stay the same (1 - changed).
+    low, high: null for a single trial; equal if no trial differed. differ_below: null if trials differed; otherwise at most this
+    share of further trials would give another score, with 95 % confidence. bound: null for fewer than 59 trials or a pinned die.
+    Without labels the interval and the extremes are those of the share of predictions that stay the same (1 - changed).
     """
     rows = []
     for (value,), part in frame.group_by(["sweep_value"], maintain_order=True):
         labelled = part["accuracy"].null_count() == 0
         scores = (part["accuracy"] if labelled else 1.0 - part["changed"]).to_list()
-        mean, low, high = t_interval(scores, CONFIDENCE)
+        mean, low, high = mean_interval(scores, CONFIDENCE, SHARE)
         distinct = part["die"].n_unique() == part.height
         bound = low_quantile_bound(scores, LOW_SHARE, CONFIDENCE) if distinct else None
-        changed, changed_low, changed_high = t_interval(part["changed"].to_list(), CONFIDENCE)
+        changed, changed_low, changed_high = mean_interval(part["changed"].to_list(), CONFIDENCE, SHARE)
         first = part.row(0, named=True)
         single = part.height < 2
         rows.append(
@@ -179,11 +180,13 @@ def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
                 "mean": mean,
                 "low": None if single else low,
                 "high": None if single else high,
+                "differ_below": unseen_share(scores, CONFIDENCE),
                 "worst": min(scores),
                 "bound": bound,
                 "changed": changed,
                 "changed_low": None if single else changed_low,
                 "changed_high": None if single else changed_high,
+                "changed_differ_below": unseen_share(part["changed"].to_list(), CONFIDENCE),
                 "flip_rate": None if part["flips"].null_count() else sum(part["flips"]) / max(1, sum(part["bits_read"])),
                 **{name: first[name] for name in ("energy", "energy_unit", "energy_basis", "latency_ns", "memory")},
             }
@@ -196,8 +199,8 @@ _SUMMARY: dict[str, Any] = {
     "sweep_value": pl.Float64,
     "trials": pl.Int64,
     "score": pl.String,
-    **dict.fromkeys(("mean", "low", "high", "worst", "bound"), pl.Float64),
-    **dict.fromkeys(("changed", "changed_low", "changed_high", "flip_rate", "energy"), pl.Float64),
+    **dict.fromkeys(("mean", "low", "high", "differ_below", "worst", "bound"), pl.Float64),
+    **dict.fromkeys(("changed", "changed_low", "changed_high", "changed_differ_below", "flip_rate", "energy"), pl.Float64),
     "energy_unit": pl.String,
     "energy_basis": pl.String,
     "latency_ns": pl.Float64,

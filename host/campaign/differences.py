@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from host.campaign.stopping import stein_interval
+from emulator.intervals import SHARE, SHARE_DIFFERENCE, mean_interval, unseen_share
 from host.campaign.store import CellRecord
 from host.campaign.table import Tables
 
@@ -25,7 +25,7 @@ SCHEMA: dict[str, Any] = {
     "from_study": pl.String,
     "from_memory": pl.String,
     "trials": pl.Int64,
-    **dict.fromkeys(("difference", "low", "high", "half_width", "half_width_unpaired"), pl.Float64),
+    **dict.fromkeys(("difference", "low", "high", "half_width", "half_width_unpaired", "differ_below"), pl.Float64),
 }
 
 
@@ -34,7 +34,8 @@ def differences(tables: Tables) -> pl.DataFrame:
 
     between: `points` (a point and the one before it in the same study) or `networks` (one and the campaign's first with the same
     images on the same memory, point and placement). half_width_unpaired: what independent trials would have given. Scores are
-    accuracies, or shares of unchanged predictions without labels. Pairs with fewer than two trials in common are left out.
+    accuracies, or shares of unchanged predictions without labels. differ_below: as in `host.results.summary_of`, of differences.
+    Pairs with fewer than two trials in common are left out.
     """
     rows = [row for pair in _pairs(tables) if (row := _row(tables, *pair)) is not None]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
@@ -65,8 +66,8 @@ def _row(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> d
     if len(shared) < 2:
         return None
     a, b = (np.array([found[trial] for trial in shared]) for found in (scores, others))
-    difference, low, high = stein_interval(a - b, len(shared))
-    halves = [(end - start) / 2 for _, start, end in (stein_interval(one, len(shared)) for one in (a, b))]
+    difference, low, high = mean_interval(a - b, bounds=SHARE_DIFFERENCE)
+    halves = [(end - start) / 2 for _, start, end in (mean_interval(one, bounds=SHARE) for one in (a, b))]
     return {
         "between": between,
         "study": tables.label(cell),
@@ -79,4 +80,5 @@ def _row(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> d
         "high": high,
         "half_width": (high - low) / 2,
         "half_width_unpaired": math.hypot(*halves),
+        "differ_below": unseen_share(a - b),
     }

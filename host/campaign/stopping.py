@@ -1,15 +1,18 @@
-"""How many trials an interval needs: Stein's two stages, made a little wider where trials are skewed.
+"""How many trials an interval of a mean needs: Stein's stages, with intervals that are corrected for skewness.
 
-A first stage of n0 trials gives the standard deviation s; the number of trials is then fixed at N = max(n0, ceil((t s / h)^2)), t
-being Student's quantile with n0 - 1 degrees of freedom and h the half width asked for. The interval mean_N ± t s / sqrt(N) has at
-least the confidence asked for, for normal trials, because s does not depend on the mean (C. Stein, A two-sample test for a linear
-hypothesis whose power is independent of the variance, Ann. Math. Statist. 16, 1945). Looking at an ordinary interval again and
-again until it is narrow has not.
+A first stage of n0 trials gives the standard deviation s; N = (q s / h)^2 trials then give an interval of ± h, q being Student's
+quantile with n0 - 1 degrees of freedom. For normal trials it has the confidence asked for, because s does not depend on the mean
+(C. Stein, A two-sample test for a linear hypothesis whose power is independent of the variance, Ann. Math. Statist. 16, 1945).
+Looking at an ordinary interval after every trial until it is narrow has not.
 
-Trials are skewed (most dies are good, a few are bad), and Student's interval then holds the mean too seldom: z being the normal
-quantile, a skewness g takes 2 z phi(z) (z^4 + 2 z^2 - 3) g^2 / (18 N) off its coverage (P. Hall, The Bootstrap and Edgeworth
-Expansion, 1992; what kurtosis adds to it is left out). An interval that is wider by the share (z^4 + 2 z^2 - 3) g^2 / (18 N) has it
-back; to be as narrow as asked for all the same, it takes (z^4 + 2 z^2 - 3) g^2 / 9 more trials.
+Trials are skewed (most dies are good, a few are bad), so three things are added:
+
+- Intervals reach further towards the long tail: `emulator.intervals`.
+- The interval uses the larger of q s of the first stage and q s of all trials. A first stage may have missed the bad dies.
+- If the interval after the second stage is still wider than asked for, a further stage follows. Each stage adds a tenth or more, so
+  there are few of them.
+
+`python tests/benchmarks/campaign.py coverage` measures what such intervals hold; host/campaign/README.md has the figures.
 
 With a covariate, something seen in each trial whose expectation is known, the mean is taken from the regression on it, and s from
 what the regression leaves; t has one degree of freedom less (S. S. Lavenberg and P. D. Welch, A perspective on the use of control
@@ -19,14 +22,15 @@ variables, Management Science 27, 1981). Among few trials a regression promises 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from emulator.intervals import CONFIDENCE, UNBOUNDED, Bounds, Values, differ, reach, skewness, students_quantile
+
 FIRST_STAGE = 20
-CONFIDENCE = 0.95
 
 MANY = 100
 """A covariate is for points that need so many trials without it …"""
@@ -34,47 +38,96 @@ MANY = 100
 FEWEST_WITH_COVARIATE = 60
 """… and then they get at least so many."""
 
-Values = Sequence[float] | npt.NDArray[np.float64]
-
 
 def trials_needed(
-    first: Values, half_width: float, most: int, covariate: Values | None = None, confidence: float = CONFIDENCE
+    values: Values,
+    half_width: float,
+    most: int,
+    covariate: Values | None = None,
+    *,
+    first_stage: int = FIRST_STAGE,
+    confidence: float = CONFIDENCE,
 ) -> int:
-    """Trials in all, first stage included, for an interval of ± half_width; never more than `most`.
+    """Return how many trials a point should have, judged by those that it has.
 
-    covariate: of each trial, less its expectation; None if there is none.
+    Args:
+        values: (n,) scores of the trials so far, in the order of their numbers.
+        half_width: neither end of the interval may be farther from the mean.
+        most: the most trials that a point may have.
+        covariate: (n,) of each trial, less its expectation; None if there is none.
+        first_stage: number of trials whose standard deviation fixed the second stage.
+        confidence: of the interval.
+
+    Returns:
+        n if the interval is narrow enough, otherwise a larger number; at most `most`.
     """
-    if len(first) < 2 or len(first) >= most:
-        return min(len(first), most)
-    fit = _Fit.of(first, covariate)
-    reach, wider = fit.reach(confidence), fit.widening(confidence)
-    fewest = len(first) if covariate is None else FEWEST_WITH_COVARIATE
-    if reach / math.sqrt(fewest) * (1.0 + wider / fewest) <= half_width:
-        return min(most, fewest)
-    spent = len(first) - 1 - fit.freedom
-    return min(most, max(fewest, math.ceil((reach / half_width) ** 2 + 2.0 * wider + spent)))
+    n = len(values)
+    if n < 2 or n >= most:
+        return min(n, most)
+    fewest = n if covariate is None else max(n, FEWEST_WITH_COVARIATE)
+    mean, low, high = stein_interval(values, first_stage, covariate, confidence)
+    if fewest == n and max(mean - low, high - mean) <= half_width:
+        return n
+    fit = _Fit.of(values, covariate)
+    quantile, deviation = _widest(values, first_stage, covariate, confidence)
+    spent, skew = n - 1 - fit.freedom, fit.skewness
+
+    def narrow(count: int) -> bool:
+        return max(reach(deviation, skew, count - spent, quantile)) <= half_width
+
+    further = max(n + max(1, n // 10), fewest)
+    return min(most, max(further, _first(narrow, further, most)))
+
+
+def _first(narrow: Callable[[int], bool], low: int, most: int) -> int:
+    """Return the smallest count in low … most for which `narrow` holds, by bisection; `most` if there is none."""
+    high = most
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if narrow(middle) else (middle + 1, high)
+    return high
 
 
 def wants_covariate(first: Values, half_width: float, most: int) -> bool:
-    """Whether a point that has had its first stage is one for a covariate."""
+    """Return whether a point that has had its first stage needs so many trials that a covariate pays."""
     return most >= FEWEST_WITH_COVARIATE and trials_needed(first, half_width, MANY) == MANY
 
 
 def stein_interval(
-    values: Values, first_stage: int = FIRST_STAGE, covariate: Values | None = None, confidence: float = CONFIDENCE
+    values: Values,
+    first_stage: int = FIRST_STAGE,
+    covariate: Values | None = None,
+    confidence: float = CONFIDENCE,
+    *,
+    bounds: Bounds = UNBOUNDED,
 ) -> tuple[float, float, float]:
-    """(mean, low, high) for trials whose number was fixed after the first stage; low and high are NaN for fewer than two.
+    """Return mean and interval of trials whose number was chosen by `trials_needed`.
 
-    The wider of Stein's interval and the ordinary one over all trials: where trials are skewed, a first stage may have missed the
-    bad ones. covariate: as in `trials_needed`.
+    Args:
+        values: (n,) scores of the trials, in the order of their numbers.
+        first_stage: number of trials whose standard deviation fixed the second stage.
+        covariate: as in `trials_needed`.
+        confidence: of the interval.
+        bounds: smallest and largest possible score; the interval is cut off there.
+
+    Returns:
+        (mean, low, high). low and high are NaN for fewer than two trials; they equal the mean if no trial differed.
     """
     fit = _Fit.of(values, covariate)
     if len(values) < 2:
         return fit.mean, math.nan, math.nan
+    if not differ(values):
+        return fit.mean, fit.mean, fit.mean
+    quantile, deviation = _widest(values, first_stage, covariate, confidence)
+    below, above = reach(deviation, fit.skewness, 1.0 / fit.share, quantile)
+    return fit.mean, max(bounds[0], fit.mean - below), min(bounds[1], fit.mean + above)
+
+
+def _widest(values: Values, first_stage: int, covariate: Values | None, confidence: float) -> tuple[float, float]:
+    """Return quantile and standard deviation of the first stage or of all trials, whichever have the larger product."""
     first = _Fit.of(values[:first_stage], None if covariate is None else covariate[:first_stage])
-    half = max(first.reach(confidence), fit.reach(confidence)) * math.sqrt(fit.share)
-    half *= 1.0 + fit.widening(confidence) / len(values)
-    return fit.mean, fit.mean - half, fit.mean + half
+    pairs = [(students_quantile(fit.freedom, confidence), fit.deviation) for fit in (first, _Fit.of(values, covariate))]
+    return max(pairs, key=lambda pair: pair[0] * pair[1])
 
 
 def share_removed(values: Values, covariate: Values) -> float:
@@ -111,19 +164,10 @@ class _Fit:
         """Of a trial, without what the covariate says."""
         return float(self.left @ self.left) / self.freedom
 
-    def reach(self, confidence: float) -> float:
-        """Student's quantile times the standard deviation: the half width of an interval over one trial."""
-        from scipy.special import stdtrit
+    @property
+    def deviation(self) -> float:
+        return math.sqrt(self.variance)
 
-        return float(stdtrit(self.freedom, 0.5 + confidence / 2)) * math.sqrt(self.variance)
-
-    def widening(self, confidence: float) -> float:
-        """What skewness adds to the half width of a mean over N trials, as a share of it and times N; 0 for fewer than three."""
-        from scipy.special import ndtri
-
-        spread, n = float(self.left.std()), self.left.size
-        if n < 3 or spread <= 1e-12:
-            return 0.0
-        skewness = float(((self.left / spread) ** 3).mean()) * math.sqrt(n * (n - 1)) / (n - 2)
-        z2 = float(ndtri(0.5 + confidence / 2)) ** 2
-        return (z2**2 + 2.0 * z2 - 3.0) / 18.0 * skewness**2
+    @property
+    def skewness(self) -> float:
+        return skewness(self.left)

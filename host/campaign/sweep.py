@@ -1,7 +1,8 @@
 """Driving a campaign: which runs are missing, who makes them, and where they are kept.
 
-Runs come back in any order and are kept as they come. In the first stage every point gets its first trials; where a half width is
-asked for, these fix how many it gets in the second. Nothing here grows with the number of runs.
+Runs come back in any order and are kept as they come. In the first stage every point gets its first trials. Where a half width is
+asked for, these fix how many it gets in the second; further stages follow where its interval is still too wide. Nothing here
+grows with the number of runs.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ def sweep(
     numbers = enter(campaign, store, command)
     work = _Work(campaign, store, executor, numbers, on_step)
     first = campaign.trials if campaign.half_width is None else min(FIRST_STAGE, campaign.trials)
-    work.make([first] * len(campaign.cells))
+    needed = [first] * len(campaign.cells)
+    work.make(needed)
     if campaign.half_width is not None:
-        needed = [
-            _trials_needed(campaign, cell, store, number, first) for cell, number in zip(campaign.cells, numbers, strict=True)
-        ]
-        work.make(needed)
+        while (more := _more_trials(campaign, store, numbers, needed, first)) != needed:
+            needed = more
+            work.make(needed)
         with store.db:  # one transaction for all
             store.db.executemany(
                 "INSERT OR REPLACE INTO facts VALUES (?, ?)",
@@ -56,17 +57,23 @@ def sweep(
     return work.made
 
 
-def _trials_needed(campaign: Campaign, cell: Cell, store: Store, number: int, first: int) -> int:
-    """How many trials a cell gets in all, from its first ones."""
+def _more_trials(campaign: Campaign, store: Store, numbers: list[int], made: list[int], first: int) -> list[int]:
+    """Return how many trials each cell should have, judged by those made; the same numbers once all intervals are narrow."""
+    cells = zip(campaign.cells, numbers, made, strict=True)
+    return [_trials_needed(campaign, cell, store, number, count, first) for cell, number, count in cells]
+
+
+def _trials_needed(campaign: Campaign, cell: Cell, store: Store, number: int, made: int, first: int) -> int:
+    """Return how many trials a cell should have. Its first stage decides whether its mean is taken from a regression."""
     assert campaign.half_width is not None
-    runs = list(store.runs(number, first))
+    runs = list(store.runs(number, made))
     scores = [run.score for run in runs]
     known: list[float] | None = None
-    if wants_covariate(scores, campaign.half_width, campaign.trials) and (control := control_of(cell)):
+    if wants_covariate(scores[:first], campaign.half_width, campaign.trials) and (control := control_of(cell)):
         place = placed_tensors(cell.prepared).index(control.tensor)
         known = [run.flips[place] - control.expected for run in runs]
         store.state(f"control {cell.sha256}", asdict(control))
-    return trials_needed(scores, campaign.half_width, campaign.trials, known)
+    return trials_needed(scores, campaign.half_width, campaign.trials, known, first_stage=first)
 
 
 def enter(campaign: Campaign, store: Store, command: list[str]) -> list[int]:

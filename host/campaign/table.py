@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from emulator.intervals import SHARE
 from host.campaign.stopping import FEWEST_WITH_COVARIATE, share_removed, stein_interval
 from host.campaign.store import CellRecord, Store, run_id
 from host.results import COLUMNS, summary_of
@@ -71,7 +72,7 @@ class Tables:
         scores = (frame["accuracy"] if labelled else 1.0 - frame["changed"]).to_numpy()
         control = self.store.fact(f"control {cell.sha256}") if len(scores) >= FEWEST_WITH_COVARIATE else None
         known = None if control is None else frame[f"flips[{control['tensor']}]"].to_numpy() - control["expected"]
-        mean, low, high = stein_interval(scores, self.plan["first_stage"], known)
+        mean, low, high = stein_interval(scores, self.plan["first_stage"], known, bounds=SHARE)
         told: dict[str, Any] = {"mean": mean, "low": low, "high": high}
         if control is not None and known is not None:
             told |= {"control": control["tensor"], "removed": share_removed(scores, known)}

@@ -99,6 +99,7 @@ def table_of(found: Predicted) -> Any:
     from rich.table import Table
 
     from host.cli.table import percent
+    from host.report.intervals import interval_text
 
     sweep, measured = found.prepared.study.sweep, found.measured is not None
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -110,8 +111,8 @@ def table_of(found: Predicted) -> Any:
         cells = [f"{row['sweep_value']:g}" if sweep else row["memory"], percent(score), percent(row["error"])]
         cells.append(percent(row["changed"]))
         if measured:
-            ends = "" if row["low"] is None else f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}"
-            cells += [percent(row["measured"]), ends, "" if row["outside"] is None else percent(row["outside"])]
+            cells += [percent(row["measured"]), interval_text(row["low"], row["high"])]
+            cells.append("" if row["outside"] is None else percent(row["outside"]))
         table.add_row(*cells, f"{row['flip_rate']:.3g}")
     clean = found.prepared.questions.clean_accuracy
     if clean is not None:

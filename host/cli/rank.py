@@ -69,6 +69,7 @@ def _show(found: Ranking) -> None:
 
     from host.cli.screen import show
     from host.cli.table import percent
+    from host.report.intervals import interval_text
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(found.by)
@@ -78,8 +79,7 @@ def _show(found: Ranking) -> None:
     for part in found.parts:
         cells = [f"{part.bits:,}", f"{part.flips:.4g}", percent(part.loss), percent(part.error), f"{100 * part.loss_per_flip:.3g}"]
         if part.measured is not None and part.measured_per_flip is not None:
-            ends = "" if part.low is None or part.high is None else f"{percent(part.low)} … {percent(part.high)}"
-            cells += [percent(part.measured), ends, f"{100 * part.measured_per_flip:.3g}"]
+            cells += [percent(part.measured), interval_text(part.low, part.high), f"{100 * part.measured_per_flip:.3g}"]
         table.add_row(part.name, *cells)
     prepared = found.prepared
     score = "accuracy" if prepared.questions.labels is not None else "answers unchanged"

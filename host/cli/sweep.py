@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -231,6 +231,7 @@ def _show_summary(tables: Tables) -> None:
     from host.campaign.differences import differences
     from host.cli.screen import show
     from host.cli.table import percent
+    from host.report.intervals import interval_text, no_difference_note
 
     found = differences(tables).filter(pl.col("between") == "points")
     steps = {(row["study"], row["memory"]): row for row in found.iter_rows(named=True)}
@@ -240,20 +241,31 @@ def _show_summary(tables: Tables) -> None:
                      "flip rate", "energy"):  # fmt: skip
             table.add_column(name, justify="right")
         for row in part.iter_rows(named=True):
-            interval = "" if row["low"] is None else f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}"
+            interval = interval_text(row["low"], row["high"])
             energy = "" if row["energy"] is None else f"{row['energy']:.4g} {row['energy_unit']}"
             where = row["memory"] if row["sweep_value"] is None else f"{row['sweep_value']:.6g}"
             step = steps.get((study, row["memory"]))
-            change = "" if step is None else f"{100 * step['difference']:+.2f} ± {100 * step['half_width']:.2f}"
+            change = "" if step is None else _change(step)
             table.add_row(
                 where, f"{row['trials']}", percent(row["mean"]), interval, change, percent(row["worst"]), f"{row['flip_rate']:.3g}",
                 energy,
             )  # fmt: skip
         show(f"[bold]{study}[/]")
         show(table)
+        if note := no_difference_note(part["differ_below"]):
+            show(f"[dim]{note}.[/]")
         if (used := part.drop_nulls("control")).height:
             removed = used["removed"].to_list()
             show(
                 f"{used.height} means are the regression's on the flips of {used['control'][0]}, whose mean is known; "
                 f"{percent(min(removed))} to {percent(max(removed))} of the variance went with them."
             )
+
+
+def _change(step: dict[str, Any]) -> str:
+    """Return the cell of a paired difference, in percentage points."""
+    from host.report.intervals import NO_DIFFERENCE
+
+    if step["differ_below"] is not None:
+        return f"{100 * step['difference']:+.2f}, {NO_DIFFERENCE}"
+    return f"{100 * step['difference']:+.2f} ({100 * step['low']:+.2f} … {100 * step['high']:+.2f})"

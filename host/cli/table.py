@@ -6,7 +6,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from host.cli.screen import show
-from host.report.caption import caption_of, memory_of, title_of
+from host.report.caption import caption_of_result, memory_of, title_of
+from host.report.intervals import interval_text
 from host.results import StudyResult
 from host.study import Point, Prepared
 
@@ -15,7 +16,7 @@ def show_result(result: StudyResult) -> None:
     """One line per point, under a title and above a caption that says what the numbers mean."""
     show(f"[bold]{escape(title_of(result.prepared))}[/]")
     show(table_of(result))
-    show(f"[dim]{escape(caption_of(result.prepared))}[/]")
+    show(f"[dim]{escape(caption_of_result(result))}[/]")
 
 
 def table_of(result: StudyResult) -> Table:
@@ -42,7 +43,7 @@ def table_of(result: StudyResult) -> Table:
     for row in summary.iter_rows(named=True):
         cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result.prepared)), percent(row["mean"])]
         if many:
-            cells += [f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}", percent(row["worst"])]
+            cells += [interval_text(row["low"], row["high"]), percent(row["worst"])]
         if bound:
             cells.append("" if row["bound"] is None else f"≥ {percent(row['bound'])}")
         cells += [percent(row["changed"]), "" if row["flip_rate"] is None else f"{row['flip_rate']:.3g}"]

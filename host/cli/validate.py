@@ -163,6 +163,7 @@ def _show_curve(found: Validation, curve: Curve) -> None:
 
     from host.cli.screen import show
     from host.cli.table import percent
+    from host.report.intervals import interval_text
 
     sweep = found.prepared.study.sweep
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -170,7 +171,7 @@ def _show_curve(found: Validation, curve: Curve) -> None:
     for heading in ("measured", "95 % interval", "predicted", "±", "outside"):
         table.add_column(heading, justify="right")
     for row in curve.frame.iter_rows(named=True):
-        ends = "" if row["low"] is None else f"{percent(max(0.0, row['low']))} … {percent(min(1.0, row['high']))}"
+        ends = interval_text(row["low"], row["high"])
         cells = ["" if row[name] is None else percent(row[name]) for name in ("predicted", "error", "outside")]
         table.add_row(f"{row['value']:g}" if sweep else row["memory"], percent(row["measured"]), ends, *cells)
     show(table)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from emulator.deployment import Sampling
 from emulator.network import DynamicQuantize
-from host.results import placed_tensors
+from host.report.intervals import METHOD, no_difference_note
+from host.results import StudyResult, placed_tensors
 from host.study import Prepared
 
 _READS = {
@@ -34,7 +35,7 @@ def caption_of(prepared: Prepared) -> str:
         sentences.append(_by_outputs(prepared))
     score = "accuracy" if prepared.bench.labelled else "share of unchanged predictions (no labels)"
     if study.trials > 1:
-        sentences.append(f"Mean {score} with its 95 % t-interval over trials, on these images")
+        sentences.append(f"Mean {score} with its 95 % interval over trials ({METHOD}), on these images")
     else:
         sentences.append(f"{score[0].upper()}{score[1:]} of one trial, so no interval")
     sentences += quantization_note(prepared)
@@ -48,6 +49,12 @@ def quantization_note(prepared: Prepared) -> list[str]:
     """How a dynamically quantized network takes its ranges, as sentences; none for other networks."""
     dynamic = any(isinstance(layer, DynamicQuantize) for layer in prepared.network.layers)
     return ["Dynamic quantization: each image has a range of its own (a batch of one)"] if dynamic else []
+
+
+def caption_of_result(result: StudyResult) -> str:
+    """Return the caption of finished trials: `caption_of`, and what it means where no trial differed."""
+    note = no_difference_note(result.summary["differ_below"])
+    return caption_of(result.prepared) + (f" {note}." if note else "")
 
 
 def _by_outputs(prepared: Prepared) -> str:

@@ -276,8 +276,9 @@ def _band(x: list[Any], low: list[float | None], high: list[float | None], colou
 def _errors(part: pl.DataFrame) -> dict[str, Any]:
     if part["low"].null_count():
         return {}
-    half = [100 * (high - mean) for high, mean in zip(part["high"], part["mean"], strict=True)]
-    return {"error_y": {"type": "data", "array": half}}
+    above = [100 * (high - mean) for high, mean in zip(part["high"], part["mean"], strict=True)]
+    below = [100 * (mean - low) for low, mean in zip(part["low"], part["mean"], strict=True)]
+    return {"error_y": {"type": "data", "array": above, "arrayminus": below, "symmetric": False}}
 
 
 def _cleans(material: Material, points: pl.DataFrame) -> dict[str, float]:

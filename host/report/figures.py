@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from host.atomic import write_atomically
-from host.report.caption import caption_of, title_of
+from host.report.caption import caption_of_result, title_of
 from host.report.style import BLUE, GREY, INK, ORANGE
 from host.results import StudyResult
 
@@ -62,7 +62,7 @@ def draw(result: StudyResult) -> Figure:
         _energy(axes[1], result, x)
     _horizontal(axes[-1], result, x)
     axes[0].set_title(textwrap.fill(title_of(result.prepared), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
-    caption = "\n".join(textwrap.wrap(caption_of(result.prepared), 132))
+    caption = "\n".join(textwrap.wrap(caption_of_result(result), 132))
     figure.text(0.015, 0.012, caption, fontsize=6.8, color="#57606a", va="bottom", linespacing=1.4)
     return figure
 
@@ -79,7 +79,7 @@ def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     axes.axhline(clean_percent, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)
     if trials > 1:
         axes.scatter(np.repeat(x, trials), scores, s=9, color=BLUE, alpha=0.28, linewidths=0, label="single trials", zorder=2)
-        axes.fill_between(x, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95 % t-interval of the mean", zorder=1)
+        axes.fill_between(x, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95 % interval of the mean", zorder=1)
     if len(x) == 1 and trials > 1:
         axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=BLUE, capsize=4, fmt="none")
     axes.plot(x, mean, color=BLUE, linewidth=1.8, marker="o", markersize=4, label="mean" if trials > 1 else "one trial", zorder=3)

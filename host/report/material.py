@@ -13,10 +13,13 @@ import polars as pl
 from host.campaign.store import FILE, read_store
 from host.campaign.table import Tables
 from host.models import shipped_models
+from host.report.intervals import METHOD, no_difference_note
 from host.report.margins import AskedNetwork, NetworkMargins, margins_of
 from host.report.weak import WeakMap, maps_of
 from host.results import summary_of
 from memmodels.errors import InputError
+
+INTERVALS = f"95 % intervals of the mean over trials ({METHOD})"
 
 TOLERANCE = 0.01
 """The loss of accuracy that the sentences speak of."""
@@ -73,10 +76,10 @@ def _of_campaign(folder: Path) -> tuple[Material, list[AskedNetwork]]:
             "plan": {name: tables.plan[name] for name in ("trials", "half_width", "first_stage")},
         }
         half = tables.plan["half_width"]
-        rule = "95 % t-intervals of the mean over trials"
+        rule = INTERVALS
         if half is not None:
             most = f"{tables.plan['trials']:,}"
-            rule = f"95 % intervals of the mean by Stein's two stages, asked to be ± {100 * half:g} points in at most {most} trials"
+            rule = f"{INTERVALS}, asked to be ± {100 * half:g} points in at most {most} trials"
         facts["versions"] = _versions(folder)
         networks = [AskedNetwork(**network) for network in store.fact("networks") or ()]
         return Material(folder.resolve().name, tables.frame, tables.summary, facts, rule), networks
@@ -93,7 +96,7 @@ def _of_study(folder: Path) -> tuple[Material, list[AskedNetwork]]:
     frame = frame.with_columns(pl.lit(label).alias("study"))
     points = summary_of(frame).with_columns(pl.lit(label).alias("study"), pl.lit(frame["model"][0]).alias("model"))
     facts = {"command": stated.get("command"), "versions": stated.get("versions"), "identity": stated["identity"]}
-    return Material(folder.resolve().name, frame, points, facts, "95 % t-intervals of the mean over trials"), [network]
+    return Material(folder.resolve().name, frame, points, facts, INTERVALS), [network]
 
 
 def _network_of(stated: dict[str, Any]) -> AskedNetwork:
@@ -130,6 +133,8 @@ def sentences(material: Material) -> list[str]:
         f"{_count(memories, 'study', 'studies')}; {material.intervals}."
     ]
     text += [_verdict(material, study) for study in material.studies]
+    if note := no_difference_note(points["differ_below"]):
+        text.append(f"{note}.")
     return text
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from host.atomic import write_atomically
+from host.report.intervals import interval_text
 from host.report.material import Material, read_material, sentences, where
 
 _ROWS = 60
@@ -93,7 +94,7 @@ def _table(points: pl.DataFrame) -> str:
 
 
 def _cells(point: dict[str, Any]) -> str:
-    interval = "" if point["low"] is None else f"{100 * max(0.0, point['low']):.2f} … {100 * min(1.0, point['high']):.2f}"
+    interval = interval_text(point["low"], point["high"], "")
     rate = "" if point["flip_rate"] is None else f"{point['flip_rate']:.3g}"
     energy = "" if point["energy"] is None else f"{point['energy']:.4g} {point['energy_unit']}"
     texts = (point["study"], where(point), point["trials"], f"{100 * point['mean']:.2f}", interval, rate, energy)

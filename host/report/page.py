@@ -19,6 +19,7 @@ _COLUMNS = (
     ("mean", "mean score (%)", "%"),
     ("low", "interval from (%)", "%"),
     ("high", "interval to (%)", "%"),
+    ("differ_below", "no trial differed; at most so many would (%)", "%"),
     ("worst", "worst trial (%)", "%"),
     ("bound", "95 % of dies reach (%)", "%"),
     ("changed", "changed predictions (%)", "%"),

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from emulator import t_interval
+from emulator import mean_interval
 from host.train.losses import LossSpec
 
 Floats = npt.NDArray[np.float64]
@@ -136,7 +136,7 @@ def gain(group: Group, base: Group, rate: float | None) -> Gain:
         values: Floats = of.curves.mean(axis=1) if rate is None else of.at(rate)
         return values[[of.seeds.index(seed) for seed in shared]]
 
-    mean, low, high = t_interval((scores(group) - scores(base)).tolist())
+    mean, low, high = mean_interval((scores(group) - scores(base)).tolist(), skewed=False)
     return Gain(mean, low, high, len(shared))
 
 

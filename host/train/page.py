@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from emulator import t_interval
+from emulator import mean_interval
 from host.atomic import write_atomically
 from host.report.style import COLOURS, GREY
 from host.train.findings import RESULTS, VALIDATION, Gain, Group, correlation, gain, load_groups, read_table
@@ -168,7 +168,7 @@ def _base(members: Sequence[Group]) -> Group | None:
 
 
 def _spread(values: np.ndarray) -> str:
-    mean, low, _ = t_interval(values.tolist())
+    mean, low, _ = mean_interval(values.tolist(), skewed=False)
     if math.isnan(mean):
         return ""
     return f"{100 * mean:.1f}" + ("" if math.isnan(low) else f" ± {100 * (mean - low):.1f}")

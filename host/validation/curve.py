@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from emulator.accuracy import t_interval
+from emulator.intervals import SHARE, mean_interval
 from host.forecast import predict_study
 from host.validation.run import Validation
 from memmodels.errors import UsageError
@@ -40,7 +40,7 @@ def curve_of(found: Validation, threads: int | None = None, predict: bool = True
             }
     rows = []
     for index, scores in found.scores.items():
-        mean, low, high = t_interval(scores)
+        mean, low, high = mean_interval(scores, bounds=SHARE)
         single = len(scores) < 2
         predicted, error = guesses.get(index, (None, None))
         outside = None if single or predicted is None else max(low - predicted, predicted - high, 0.0)

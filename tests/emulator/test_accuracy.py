@@ -1,4 +1,4 @@
-"""Intervals over trials, bounds over dies, and what a trial reports."""
+"""What a trial reports."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from emulator import ReadPolicy, compile_plan, low_quantile_bound, place, pose, run_trial, t_interval
+from emulator import ReadPolicy, compile_plan, place, pose, run_trial
 from memmodels.address import popcount
 from memmodels.catalogue import parse_spec
 from memmodels.errors import InputError
@@ -17,54 +16,6 @@ from tests.emulator.small import pixels, small_bnn
 
 NETWORK = small_bnn()
 PLAN = compile_plan(NETWORK)
-
-
-@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
-@pytest.mark.parametrize("trials", [2, 3, 10, 100])
-def test_the_t_interval_is_students(trials: int, confidence: float, rng: np.random.Generator) -> None:
-    values = rng.normal(0.8, 0.05, trials)
-    mean, low, high = t_interval(list(values), confidence)
-    expected = stats.t.interval(confidence, trials - 1, loc=values.mean(), scale=stats.sem(values))
-    np.testing.assert_allclose((mean, low, high), (values.mean(), *expected), rtol=1e-12)
-
-
-def test_one_trial_has_no_interval_and_equal_ones_have_none_to_speak_of() -> None:
-    mean, low, high = t_interval([0.5])
-    assert mean == 0.5
-    assert math.isnan(low)
-    assert math.isnan(high)
-    assert t_interval([0.25] * 5) == (0.25, 0.25, 0.25)
-
-
-def test_the_t_interval_covers(rng: np.random.Generator) -> None:
-    """95 % of the intervals of six trials hold the mean; 2,000 of them leave a standard error of 0.5 %."""
-    held = [low <= 0.7 <= high for _, low, high in (t_interval(list(x)) for x in rng.normal(0.7, 0.1, (2000, 6)))]
-    assert abs(np.mean(held) - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)
-
-
-def test_59_dies_are_needed_for_5_percent_at_95() -> None:
-    assert low_quantile_bound(list(range(58))) is None
-    assert low_quantile_bound(list(range(59))) == 0
-    assert low_quantile_bound(list(range(92))) == 0
-    assert low_quantile_bound(list(range(93))) == 1  # as in tables of nonparametric tolerance bounds: 59, 93, 124, 153
-    assert low_quantile_bound(list(range(124))) == 2
-    assert low_quantile_bound(list(range(153))) == 3
-    assert low_quantile_bound([]) is None
-
-
-@pytest.mark.parametrize(("share", "confidence"), [(0.05, 0.95), (0.1, 0.9), (0.5, 0.99), (0.01, 0.5)])
-def test_the_bound_is_the_highest_order_statistic_that_binomials_allow(share: float, confidence: float) -> None:
-    """At rank r the bound fails if fewer than r of n dies lie below the quantile: P(Bin(n, share) < r) <= 1 - confidence."""
-    for n in (1, 5, 22, 59, 100, 459, 460, 700):
-        allowed = [r for r in range(1, n + 1) if stats.binom.cdf(r - 1, n, share) <= 1 - confidence]
-        found = low_quantile_bound(list(np.arange(n)[::-1]), share, confidence)
-        assert found == (max(allowed) - 1 if allowed else None)
-
-
-def test_the_bound_covers(rng: np.random.Generator) -> None:
-    held = [low_quantile_bound(list(x)) <= 0.05 for x in rng.uniform(size=(2000, 59))]  # type: ignore[operator]
-    exact = 1 - 0.95**59
-    assert abs(np.mean(held) - exact) < 4 * math.sqrt(exact * (1 - exact) / 2000)
 
 
 # --- trials ------------------------------------------------------------------------------------------------------------------

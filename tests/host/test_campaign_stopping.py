@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
+from emulator.intervals import mean_interval
 from host.campaign.control import control_of
 from host.campaign.differences import differences
 from host.campaign.stopping import FIRST_STAGE, share_removed, stein_interval, trials_needed, wants_covariate
@@ -18,44 +20,61 @@ from host.campaign.tasks import perform, task_of
 from tests.host.campaigns import campaign_of, run_all
 
 
-def test_coverage_of_stein_intervals() -> None:
-    """Normal trials of three spreads; the long version is `python tests/benchmarks/campaign.py coverage`."""
-    rng, reps, half, most = np.random.default_rng(5), 1200, 0.005, 5000
-    for spread in (0.008, 0.015, 0.03):
-        held = 0
-        for _ in range(reps):
-            first = rng.normal(0.9, spread, FIRST_STAGE)
-            needed = trials_needed(first.tolist(), half, most)
-            trials = np.concatenate([first, rng.normal(0.9, spread, needed - FIRST_STAGE)])
-            _, low, high = stein_interval(trials.tolist())
-            held += low <= 0.9 <= high
-        assert held / reps > 0.945 - 2.3 * np.sqrt(0.05 * 0.95 / reps)
+def stopped(draw: Callable[[int], np.ndarray], half: float, most: int = 5000) -> np.ndarray:
+    """Scores of a point whose trials were made in stages until its interval was narrow enough."""
+    scores = draw(FIRST_STAGE)
+    while (needed := trials_needed(scores, half, most)) > scores.size:
+        scores = np.concatenate([scores, draw(needed - scores.size)])
+    return scores
 
 
-def test_skewed_trials_are_covered() -> None:
-    """Most dies good, a few bad; without the widening for skewness 94.2 % of intervals hold the mean here, with it 95.0 %."""
-    rng, reps = np.random.default_rng(6), 3000
-    held = 0
+@pytest.mark.parametrize("spread", [0.5, 1.5, 3.0])
+@pytest.mark.parametrize("skewness", [0.0, 1.0, 2.0, -2.0])
+def test_stopped_intervals_hold_and_are_as_narrow_as_asked(skewness: float, spread: float) -> None:
+    """Normal and gamma trials whose standard deviation is so many half widths: ± 2, 1 and 0.5 points are the same by scale.
+
+    The long version is `python tests/benchmarks/campaign.py coverage`.
+    """
+    rng, reps, half, held = np.random.default_rng(5), 400, 0.01, 0
+
+    def draw(count: int) -> np.ndarray:
+        if not skewness:
+            return rng.normal(0.9, spread * half, count)
+        shape = 4 / skewness**2
+        return 0.9 + np.sign(skewness) * spread * half * (rng.gamma(shape, 1.0, count) - shape) / np.sqrt(shape)
+
     for _ in range(reps):
-        first = 0.9 - 0.006 * (rng.gamma(4.0, 1.0, FIRST_STAGE) - 4.0) / 2.0
-        needed = trials_needed(first.tolist(), 0.005, 5000)
-        rest = 0.9 - 0.006 * (rng.gamma(4.0, 1.0, needed - FIRST_STAGE) - 4.0) / 2.0
-        _, low, high = stein_interval(np.concatenate([first, rest]).tolist())
+        mean, low, high = stein_interval(stopped(draw, half))
         held += low <= 0.9 <= high
-    assert held / reps > 0.945
+        assert max(mean - low, high - mean) <= half
+    assert held / reps > 0.945 - 2.6 * np.sqrt(0.05 * 0.95 / reps)
 
 
-def test_widening_for_skewness_is_what_was_promised() -> None:
+def test_one_stage_is_the_interval_of_a_mean() -> None:
+    """Without a second stage, the interval is that of `emulator.intervals`."""
     scores = np.random.default_rng(3).exponential(0.01, 30)
-    _, low, high = stein_interval(scores.tolist(), 30)
-    plain = stats.t.interval(0.95, 29, scores.mean(), stats.sem(scores))
-    z = stats.norm.ppf(0.975)
-    share = (z**4 + 2 * z**2 - 3) / 18 * stats.skew(scores, bias=False) ** 2 / 30
-    assert (high - low) / (plain[1] - plain[0]) - 1 == pytest.approx(share)
+    assert stein_interval(scores, 30) == pytest.approx(mean_interval(scores))
+    assert stein_interval(scores, 30, bounds=(0.009, 0.01))[1:] == (0.009, 0.01)
+
+
+def test_a_first_stage_that_varied_more_counts() -> None:
+    """The larger of the two products of quantile and standard deviation makes the interval: Stein's, or the ordinary one."""
+    calm, wild = np.resize([0.89, 0.91], 20), np.resize([0.8, 1.0], 20)
+    for scores in (np.concatenate([wild, calm]), np.concatenate([calm, wild])):
+        _, low, high = stein_interval(scores, 20)
+        halves = [stats.t.ppf(0.975, one.size - 1) * one.std(ddof=1) / np.sqrt(40) for one in (scores[:20], scores)]
+        assert (high - low) / 2 == pytest.approx(max(halves))
+
+
+def test_trials_asked_for() -> None:
+    """Nothing varies: the first stage does. Otherwise the fewest that are predicted to be narrow enough, and never above `most`."""
     assert trials_needed([0.9] * 20, 0.005, 100) == 20
-    assert trials_needed([0.9] * 19 + [0.898], 0.005, 100) == 20  # as skewed as can be, and narrow all the same
-    needed = trials_needed(scores[:20], 0.003, 1000)
-    assert needed > (stats.t.ppf(0.975, 19) * scores[:20].std(ddof=1) / 0.003) ** 2 + 1
+    scores = np.resize([0.88, 0.92], 20)
+    needed = trials_needed(scores, 0.005, 1000)
+    half = stats.t.ppf(0.975, 19) * scores.std(ddof=1)
+    assert half / np.sqrt(needed) <= 0.005 < half / np.sqrt(needed - 1)
+    assert trials_needed(scores, 0.005, 30) == 30
+    assert trials_needed([0.9], 0.005, 30) == 1
 
 
 def test_half_width_stops_early(tmp_path: Path) -> None:
@@ -123,7 +142,7 @@ def test_regression_on_a_covariate_is_least_squares() -> None:
 
 def test_intervals_with_a_covariate_are_covered() -> None:
     """A share of bad flips, as a first convolution has them: fewer trials, and the intervals still hold the mean."""
-    rng, reps, held, made, plainly = np.random.default_rng(9), 1500, 0, 0, 0
+    rng, reps, held, made, plainly = np.random.default_rng(9), 500, 0, 0, 0
 
     def trials(count: int) -> tuple[np.ndarray, np.ndarray]:
         flips = rng.poisson(37, count) - 37.0
@@ -132,10 +151,12 @@ def test_intervals_with_a_covariate_are_covered() -> None:
     for _ in range(reps):
         scores, flips = trials(FIRST_STAGE)
         assert wants_covariate(scores, 0.008, 1000) or trials_needed(scores, 0.008, 1000) < 100
-        needed = trials_needed(scores, 0.008, 1000, flips)
-        plainly, made = plainly + trials_needed(scores, 0.008, 1000), made + needed
-        more, further = trials(needed - FIRST_STAGE)
-        _, low, high = stein_interval(np.concatenate([scores, more]), FIRST_STAGE, np.concatenate([flips, further]))
+        plainly += trials_needed(scores, 0.008, 1000)
+        while (needed := trials_needed(scores, 0.008, 1000, flips)) > len(scores):
+            more, further = trials(needed - len(scores))
+            scores, flips = np.concatenate([scores, more]), np.concatenate([flips, further])
+        made += needed
+        _, low, high = stein_interval(scores, FIRST_STAGE, flips)
         held += low <= 0.8 <= high
     assert held / reps > 0.945 - 2.3 * np.sqrt(0.05 * 0.95 / reps)
     assert made < 0.75 * plainly

@@ -87,7 +87,7 @@ def test_emulate_without_model_runs_the_embedded_example() -> None:
     result = weakcell("emulate", *FEW)
     assert result.exit_code == 0, result.output
     assert "digits-bnn on digits" in result.stdout
-    for word in ("per trial", "die", "lifetime", "t-interval", "published", "v_over_vmin", "clean"):
+    for word in ("per trial", "die", "lifetime", "95 % interval", "published", "v_over_vmin", "clean"):
         assert word in result.stdout
     assert "--out" in result.stderr
 
@@ -157,7 +157,7 @@ def test_ctrl_c_keeps_finished_points(tmp_path: Path, monkeypatch: pytest.Monkey
     result = weakcell("emulate", *FEW, *options, "--out", tmp_path / "out", "--save-faults", faults)
     assert result.exit_code == 130
     assert "interrupted after 1 of 3 points" in result.stderr
-    assert "t-interval" in result.stdout
+    assert "95 % interval" in result.stdout
     kept = pl.read_parquet(tmp_path / "out" / "results.parquet")
     assert kept["sweep_value"].unique().to_list() == [0.01]
     assert json.loads((tmp_path / "out" / "study.json").read_text())["complete"] is False
