@@ -22,7 +22,7 @@ from host.models import find_model
 from host.report.caption import caption_of_result
 from host.results import StudyResult
 from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study, prepare
-from host.sweep import Sweep, parse_sweep
+from host.sweep import Sweep, as_sweep
 from memmodels.catalogue import MemorySpec, parse_spec
 
 
@@ -70,7 +70,7 @@ def emulate(
         data=None if data is None or isinstance(data, Dataset) else str(data),
         memory=DEFAULT_MEMORY if memory is None else parse_spec(memory) if isinstance(memory, str) else memory,
         places=tuple((target, parse_spec(spec) if isinstance(spec, str) else spec) for target, spec in (place or {}).items()),
-        sweep=parse_sweep(sweep) if isinstance(sweep, str) else sweep,
+        sweep=as_sweep(sweep),
         trials=trials,
         first_trial=first_trial,
         die=die,

@@ -28,7 +28,7 @@ from host.data import Dataset
 from host.execute import run
 from host.results import StudyResult
 from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Point, Prepared, Study, prepare
-from host.sweep import Sweep, parse_sweep
+from host.sweep import Sweep, as_sweep
 from memmodels.catalogue import MemorySpec, parse_spec
 from memmodels.errors import UsageError
 
@@ -171,7 +171,7 @@ def predict(
         data=None if data is None or isinstance(data, Dataset) else str(data),
         memory=DEFAULT_MEMORY if memory is None else parse_spec(memory) if isinstance(memory, str) else memory,
         places=tuple((target, parse_spec(spec) if isinstance(spec, str) else spec) for target, spec in (place or {}).items()),
-        sweep=parse_sweep(sweep) if isinstance(sweep, str) else sweep,
+        sweep=as_sweep(sweep),
         trials=max(1, check_trials),
         read_every=ReadPolicy(read_every),
         seed=seed,

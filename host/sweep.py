@@ -3,6 +3,8 @@
 v_over_vmin=0.75:1.0:0.05      from START to STOP inclusive, in steps; decimal, so 0.8 is 0.8 and not 0.7999999
 ber=1e-5:1e-1:x10              from START to STOP inclusive, each value the last one times 10
 vdd=0.53,0.55,0.6              these values
+
+A range of one point is refused, since it is nearly always a slip: an `x` left out, or a number of points in place of a step.
 """
 
 from __future__ import annotations
@@ -42,23 +44,61 @@ def parse_sweep(text: str) -> Sweep:
     parts = rest.split(":")
     if len(parts) != 3:
         raise _refusal(text, f"{rest.strip()!r} has {len(parts)} parts, not three")
-    start, stop, step = parts
-    if step.strip().startswith("x"):
-        return Sweep(key, _geometric(text, _number(text, start), _number(text, stop), _number(text, step.strip()[1:])), True)
-    return Sweep(key, _arithmetic(text, _number(text, start), _number(text, stop), _number(text, step)))
+    start, stop, step = (part.strip() for part in parts)
+    geometric = step[:1].lower() in ("x", "*", "×") and step != ""
+    bounds = _number(text, start), _number(text, stop)
+    if bounds[0] == bounds[1]:
+        raise _refusal(text, "START and STOP are equal", f"Write {key}={start} for one point")
+    if geometric:
+        return Sweep(key, _geometric(text, *bounds, _number(text, step[1:])), True)
+    return Sweep(key, _arithmetic(text, *bounds, _number(text, step)))
+
+
+def as_sweep(asked: str | Sweep | None) -> Sweep | None:
+    """Return the sweep that an argument of the Python API describes; UsageError for anything but one sweep."""
+    if asked is None or isinstance(asked, Sweep):
+        return asked
+    if isinstance(asked, str):
+        return parse_sweep(asked)
+    do = "Give one text as in 'ber=1e-5:1e-1:x10'; a campaign (`weakcell sweep`) crosses several conditions"
+    raise UsageError(f"sweep={asked!r}", "a sweep moves one condition", do)
 
 
 def _arithmetic(text: str, start: Decimal, stop: Decimal, step: Decimal) -> tuple[float, ...]:
+    forms = f"Write {_meant(text, start, stop, step)}"
     if step == 0 or (stop - start) * step < 0:
-        raise _refusal(text, f"steps of {step} never lead from {start} to {stop}", "Turn the sign of the step, or the ends")
+        raise _refusal(text, f"steps of {step} never lead from {start} to {stop}", forms)
     count = (stop - start) / step
     if count >= _MOST:
         raise _refusal(text, f"it has more than {_MOST} points", "Take a larger step")
+    if count < 1:
+        raise _refusal(text, f"a step of {step} leads beyond {stop}, so there is one point only", forms)
     return tuple(float(start + index * step) for index in range(int(count) + 1))
 
 
+def _meant(text: str, start: Decimal, stop: Decimal, step: Decimal) -> str:
+    """Return the forms that the writer of a range of no or one point may have had in mind."""
+    head = text.rpartition(":")[0].strip()
+    forms = []
+    if start > 0 and stop > 0 and step > 0 and step != 1 and _leads(start, stop, step):
+        forms.append(f"{head}:x{step} to multiply by {step}")
+    if step != 0 and (stop - start) * step < 0 and abs(step) <= abs(stop - start):
+        forms.append(f"{head}:{-step} to go down" if stop < start else f"{head}:{-step} to go up")
+    if step > 1 and step == step.to_integral_value() and step <= _MOST:
+        width = (stop - start) / (step - 1)
+        if start + width.normalize() * (step - 1) == stop and len(width.normalize().as_tuple().digits) <= 6:
+            forms.append(f"{head}:{width.normalize():f} for {step} points")
+    forms.append(f"{text.partition('=')[0].strip()}={start} for one point")
+    return ", ".join(forms[:-1]) + (" or " if forms[:-1] else "") + forms[-1]
+
+
+def _leads(start: Decimal, stop: Decimal, factor: Decimal) -> bool:
+    """Return whether at least one multiplication by `factor` stays between START and STOP."""
+    return start * factor <= stop if stop > start else start * factor >= stop and factor < 1
+
+
 def _geometric(text: str, start: Decimal, stop: Decimal, factor: Decimal) -> tuple[float, ...]:
-    if start <= 0 or stop <= 0 or factor <= 0 or factor == 1 or ((stop > start) != (factor > 1) and stop != start):
+    if start <= 0 or stop <= 0 or factor <= 0 or factor == 1 or (stop > start) != (factor > 1):
         raise _refusal(text, f"times {factor} never leads from {start} to {stop}", "Take positive ends and a factor that does")
     with localcontext() as context:
         context.prec = 40
@@ -68,6 +108,10 @@ def _geometric(text: str, start: Decimal, stop: Decimal, factor: Decimal) -> tup
             value *= factor
             if len(values) > _MOST:
                 raise _refusal(text, f"it has more than {_MOST} points", "Take a larger factor")
+    if len(values) == 1:
+        key = text.partition("=")[0].strip()
+        found = f"times {factor} leads beyond {stop}, so there is one point only"
+        raise _refusal(text, found, f"Take a factor nearer to 1, or write {key}={start} for one point")
     return tuple(values)
 
 

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from host.cli.encoding import accept_any_text
+from host.cli.repeated import refuse_repeated
 
 _COMMANDS = {
     "emulate": "Accuracy and energy over a memory's operating points.",
@@ -106,7 +107,9 @@ def _command(name: str) -> Any:
     else:
         alone.command(name, short_help=_COMMANDS[name])(getattr(module, name))
     alone.callback()(lambda: None)
-    return typer.main.get_group(alone).commands[name]
+    command = typer.main.get_group(alone).commands[name]
+    refuse_repeated(command)
+    return command
 
 
 def _show_version(wanted: bool) -> None:

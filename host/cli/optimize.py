@@ -72,7 +72,7 @@ def optimize(
         if out is not None:
             check_writable(out)
         spec = parse_spec(memory)
-        asked = parse_sweep(sweep) if sweep else None
+        asked = parse_sweep(sweep) if sweep is not None else None
         study = Study(model=model, data=data, memory=spec, sweep=None, read_every=ReadPolicy(read_every), batch=batch, seed=seed,
                       images=images)  # fmt: skip
         bench = open_bench(model, data, images, data_dir)
