@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from emulator.deployment import Deployment, Fault, ReadPolicy, Sampling, deploy
 from emulator.outcomes import drawn_by_outputs
 from emulator.placement import Placement
 from emulator.plan import Plan
-from emulator.run import outputs_under_faults
-from emulator.walk import check_inputs, infer
+from emulator.run import chunks_under_faults
+from emulator.tasks import Asked, Judgement, Metric, Seen, Task, recognise
+from emulator.tasks.checks import shape_text
+from emulator.walk import check_inputs, clean_values, read_off
 from memmodels.errors import InputError
 from memmodels.memory import Memory
 
@@ -28,46 +31,81 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Inputs by name, labels if there are any, and what the fault-free network answers (class numbers, one per image).
+    """Inputs by name, labels if there are any, and what the fault-free network answers.
 
+    labels, clean: as the task makes them of the data's labels and of the output (`Task.labels`, `Task.answers`).
+    task: what the network's output means, and what judges it.
     passed: the clean pass over the inputs, if trials may begin where it and they part; it changes no result.
     """
 
     inputs: Mapping[str, Array]
-    labels: Array | None
-    clean: Array
+    labels: Any
+    clean: Any
+    task: Task
     passed: CleanPass | None = None
 
     @property
     def images(self) -> int:
-        return len(self.clean)
+        return len(next(iter(self.inputs.values())))
+
+    @property
+    def metric(self) -> Metric:
+        """What the score of a trial measures."""
+        return self.task.metric(self.labels is not None)
+
+    @cached_property
+    def clean_judgement(self) -> Judgement:
+        """What the fault-free answers are worth."""
+        return self.task.judge(self.clean, self.labels, self.clean)
 
     @property
     def clean_accuracy(self) -> float | None:
-        return None if self.labels is None else float(np.mean(self.clean == self.labels))
+        """Accuracy of the fault-free network; None without labels or for a task without right and wrong."""
+        return self.clean_judgement.accuracy
+
+    @property
+    def clean_score(self) -> float | None:
+        """The score of the fault-free network; None without labels."""
+        return None if self.labels is None else self.clean_judgement.score(self.metric)
+
+    def first(self, images: int) -> Questions:
+        """The same for the first images only, without the clean pass."""
+        labels = None if self.labels is None else self.task.first(self.labels, images)
+        inputs = {name: x[:images] for name, x in self.inputs.items()}
+        return Questions(inputs, labels, self.task.first(self.clean, images), self.task)
 
 
-def pose(plan: Plan, inputs: Mapping[str, Array], labels: Array | None = None) -> Questions:
-    """Run the clean network once over the data; InputError if labels and images do not match in number."""
-    clean = _answers(plan, infer(plan, inputs, dynamic="image"))
-    if labels is not None and labels.shape != clean.shape:
-        raise InputError(f"Labels of shape {labels.shape}", f"there are {len(clean)} images", "Bring one integer label per image")
-    return Questions(inputs, labels, clean, CleanPass(plan, check_inputs(plan, inputs)))
+def pose(plan: Plan, inputs: Mapping[str, Array], labels: Any = None, asked: Asked | None = None) -> Questions:
+    """Find the task of a network's outputs and run the clean network once over the data.
 
+    Args:
+        plan: the network.
+        inputs: arrays by input name, images along the first axis.
+        labels: as the data hold them, or None.
+        asked: task and output as the user named them; what is not named is recognised.
 
-def _answers(plan: Plan, outputs: Mapping[str, Array]) -> Array:
-    """The class of each image: argmax of the first output, the lowest class at a tie; a score that is NaN never wins."""
-    scores = outputs[plan.network.outputs[0]]
-    if scores.dtype.kind == "f":
-        scores = np.where(np.isnan(scores), -np.inf, scores)
-    answers: Array = np.argmax(scores.reshape(len(scores), -1), axis=1)
-    return answers
+    Raises:
+        InputError: inputs or labels do not fit.
+        UsageError: no output, or more than one, can be judged.
+    """
+    images = len(next(iter(inputs.values())))
+    if labels is not None and (np.ndim(labels) == 0 or len(labels) != images):
+        found = f"there are {images} images"
+        raise InputError(f"Labels of shape {shape_text(np.asarray(labels))}", found, "Bring as many labels as images")
+    task = recognise(plan.network, labels, asked)
+    checked = None if labels is None else task.labels(labels, images)
+    held = check_inputs(plan, inputs)
+    seen = Seen()
+    clean = read_off(plan, task.output, clean_values(plan, held, plan.network.outputs), lambda x: task.answers(seen.noted(x)))
+    seen.check(task, asked)
+    return Questions(inputs, checked, task.join(clean), task, CleanPass(plan, held))
 
 
 @dataclass(frozen=True)
 class TrialResult:
     """One trial: a pass over the data set. Accuracies are shares in [0, 1]; flips and bits_read count by tensor.
 
+    accuracy, changed, class_accuracy, metrics: see `Judgement`. score: the value of the task's own metric.
     by_outputs: the tensors whose layers' outputs were drawn; nobody knows how many of their bits flipped.
     """
 
@@ -81,6 +119,8 @@ class TrialResult:
     class_accuracy: tuple[float, ...] = ()
     faults: tuple[Fault, ...] = ()
     by_outputs: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    score: float = math.nan
 
     @property
     def all_flips(self) -> int | None:
@@ -113,27 +153,25 @@ def run_trial(
     threads: share the images where that is possible (`outputs_under_faults`); the results are the same.
     """
     deployment = deploy(plan, placement, policy, trial, seed, die, memories, record, sampling)
-    answers = _answers(plan, outputs_under_faults(plan, questions.inputs, deployment, batch, questions.passed, threads))
-    return _judge(deployment, questions, answers, trial if die is None else die)
+    task = questions.task
+    chunks = chunks_under_faults(plan, questions.inputs, deployment, batch, questions.passed, threads)
+    answers = task.join(read_off(plan, task.output, chunks, task.answers))
+    return _judged(deployment, questions, answers, trial if die is None else die)
 
 
-def _judge(deployment: Deployment, questions: Questions, answers: Array, die: int) -> TrialResult:
-    right = None if questions.labels is None else answers == questions.labels
-    per_class: tuple[float, ...] = ()
-    if right is not None and questions.labels is not None and len(right):
-        classes = range(int(questions.labels.max()) + 1)
-        per_class = tuple(
-            float(right[questions.labels == c].mean()) if (questions.labels == c).any() else math.nan for c in classes
-        )
+def _judged(deployment: Deployment, questions: Questions, answers: Any, die: int) -> TrialResult:
+    made = questions.task.judge(answers, questions.labels, questions.clean)
     return TrialResult(
         trial=deployment.trial,
         die=die,
         images=questions.images,
-        accuracy=None if right is None else float(right.mean()),
-        changed=float(np.mean(answers != questions.clean)),
+        accuracy=made.accuracy,
+        changed=made.changed,
         flips=dict(deployment.tally.flips),
         bits_read=dict(deployment.tally.bits_read),
-        class_accuracy=per_class,
+        class_accuracy=made.class_accuracy,
         faults=tuple(deployment.faults or ()),
         by_outputs=drawn_by_outputs(deployment),
+        metrics=made.metrics,
+        score=made.score(questions.metric),
     )

@@ -27,6 +27,7 @@ from emulator.values import FLOAT32 as FLOAT32
 from emulator.values import SIGN1 as SIGN1
 from emulator.values import Buffer as Buffer
 from emulator.values import Encoding as Encoding
+from emulator.values import Ending as Ending
 from emulator.values import Kind as Kind
 from emulator.values import Role as Role
 from emulator.values import Storable as Storable
@@ -321,6 +322,7 @@ class Network:
     """An ONNX model as integers: layers in execution order, values by name, stored tensors by name.
 
     batch: the number of images that the file fixes for one inference, None where it leaves it open.
+    endings: how the file's graph makes each output, by its name; a network that was not imported has none.
     """
 
     name: str
@@ -331,6 +333,7 @@ class Network:
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
     batch: int | None = None
+    endings: Mapping[str, Ending] = field(default_factory=dict)
 
     @property
     def weights(self) -> tuple[StoredTensor, ...]:

@@ -30,12 +30,19 @@ def outputs_under_faults(
     threads: share the images where weights stay the same for all of them (`load`, `batch`); the results are the same.
     clean: of the same inputs; layers in front of the first one that errs are then taken from it instead of being computed again.
     """
+    return gather(plan, plan.network.outputs, chunks_under_faults(plan, inputs, deployment, batch, clean, threads))
+
+
+def chunks_under_faults(
+    plan: Plan, inputs: Arrays, deployment: Deployment, batch: int = 256, clean: CleanPass | None = None, threads: int = 1
+) -> Iterator[dict[str, Array]]:
+    """The same outputs in physical form, chunk by chunk of images."""
     clean = clean or CleanPass(plan, check_inputs(plan, inputs), budget=0)
     images = len(next(iter(clean.inputs.values())))
     if deployment.policy in (ReadPolicy.IMAGE, ReadPolicy.ACCESS):
-        return gather(plan, plan.network.outputs, _read_again(plan, deployment, clean, images, batch))
+        return _read_again(plan, deployment, clean, images, batch)
     step = batch if deployment.policy is ReadPolicy.BATCH else max(images, 1)
-    return gather(plan, plan.network.outputs, _read_between(plan, deployment, clean, images, step, threads))
+    return _read_between(plan, deployment, clean, images, step, threads)
 
 
 def _read_between(

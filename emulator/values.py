@@ -140,6 +140,27 @@ class ValueSpec:
         return f"Value<{self.name}: {self.kind} {self.dtype}{list(self.shape)}>"
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How the file's graph makes an output: which operators stand at its end, and what they say about classes.
+
+    operators: types from the output backwards, along the first input that is computed. Operators that only reshape, cast or
+    (de)quantize are left out. place: which output of the last operator this is (TopK has two).
+    axis: of a Softmax or ArgMax at the end, as an axis of the output with the batch as axis 0; None where there is none.
+    classes: how many classes an ArgMax, ArgMin or TopK chooses from.
+    """
+
+    operators: tuple[str, ...] = ()
+    place: int = 0
+    axis: int | None = None
+    classes: int | None = None
+
+    @property
+    def last(self) -> str:
+        """The last operator that computes something, "" if it is not known."""
+        return self.operators[0] if self.operators else ""
+
+
 @dataclass(frozen=True, eq=False)
 class Buffer:
     """Room for a value of one image: integers or signs in ONNX order, written and read back for every image.

@@ -53,6 +53,8 @@ def emulate(
     seed: int = 0,
     images: int | None = None,
     sampling: Literal["bits", "outputs"] = "bits",
+    task: str | None = None,
+    output: str | None = None,
     data_dir: Path | None = None,
     threads: int | None = None,
     on_trial: Callable[[Progress], None] | None = None,
@@ -79,6 +81,8 @@ def emulate(
         seed=seed,
         images=images,
         sampling=Sampling(sampling),
+        task=task,
+        output=output,
     )
     prepared = prepare(study, data_dir, data if isinstance(data, Dataset) else None)
     found = run(prepared, threads=threads, on_trial=on_trial)

@@ -10,6 +10,7 @@ from typing import Any
 import emulator
 from emulator.network import Network
 from emulator.plan import Plan, compile_plan
+from emulator.tasks import Asked, Task, is_default
 from host.data import Dataset, load_data
 from host.digests import sha256_of, weights_sha256
 from host.models import Model, find_model
@@ -31,12 +32,28 @@ class Bench:
 
     @property
     def labelled(self) -> bool:
-        """Whether the data have labels, so that there is an accuracy."""
+        """Whether the data have labels."""
         return self.questions.labels is not None
+
+    @property
+    def task(self) -> Task:
+        """How the network's output is judged."""
+        return self.questions.task
+
+    def demand_classes(self, asked: str) -> None:
+        """UsageError, naming what was asked, unless the first output is judged by its largest score: what margins are of."""
+        if not is_default(self.task, self.network):
+            found = f"margins compare the classes' scores in the first output; {self.task.output!r} is judged as {self.task.words}"
+            raise UsageError(f"{asked} {self.network.name}", found, "Use emulate, sweep or predict for it")
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What results depend on: the network's file and weights (which may lie in other files), and the images used."""
+        """What results depend on: the network's file and weights (which may lie in other files), and the images used.
+
+        Task and output are part of it unless they are the default one, classes on the first output: so results that were kept
+        before there were tasks are found again.
+        """
+        judged = {} if is_default(self.task, self.network) else {"task": self.task.text, "output": self.task.output}
         return {
             "model": self.model.name,
             "model_sha256": self.model.sha256,
@@ -44,6 +61,7 @@ class Bench:
             "data": self.dataset.name,
             "data_sha256": self.dataset.sha256,
             "images": len(self.dataset),
+            **judged,
         }
 
     @cached_property
@@ -53,11 +71,18 @@ class Bench:
 
 
 def open_bench(
-    model: str, data: str | None = None, images: int | None = None, data_dir: Path | None = None, dataset: Dataset | None = None
+    model: str,
+    data: str | None = None,
+    images: int | None = None,
+    data_dir: Path | None = None,
+    dataset: Dataset | None = None,
+    *,
+    asked: Asked | None = None,
 ) -> Bench:
     """Load a network and data (if None, those it is shipped with or its metadata name), and let the fault-free network answer.
 
-    dataset: takes the place of loading one. images: only the first of them. Raises InputError, ModelError or UsageError.
+    dataset: takes the place of loading one. images: only the first of them. asked: the task and output that are meant; recognised
+    where nothing is said. Raises InputError, ModelError or UsageError.
     """
     found = find_model(model)
     network = emulator.load(found.path)
@@ -68,7 +93,7 @@ def open_bench(
         dataset = _data_of(found, data or found.data or network.metadata.get("dataset"), data_dir)
     dataset = dataset.first(images)
     plan = compile_plan(network)
-    return Bench(found, dataset, plan, emulator.pose(plan, {network.inputs[0]: dataset.x}, dataset.y))
+    return Bench(found, dataset, plan, emulator.pose(plan, {network.inputs[0]: dataset.x}, dataset.y, asked))
 
 
 def _data_of(model: Model, name: str | None, data_dir: Path | None) -> Dataset:

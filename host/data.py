@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emulator.tasks.checks import are_integers
 from host.models import SHIPPED_FOLDER
 from host.sets.published import NAMES, read_split
 from memmodels.errors import InputError
@@ -28,20 +29,22 @@ _NAMES = ("digits", *NAMES)
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """`x` (n, …) as the network wants it (raw pixels for shipped networks), `y` (n,) integer classes or None, and `source`."""
+    """`x` (n, …) as the network wants it (raw pixels for shipped networks), labels `y` (n, …) or None, and `source`.
+
+    Labels are class numbers, maps of them, or numbers of any kind: what they mean is for the task to say (`emulator.tasks`).
+    """
 
     name: str
     x: Array
-    y: npt.NDArray[np.int64] | None
+    y: Array | None
     source: str
 
     def __post_init__(self) -> None:
         if self.x.ndim < 2 or len(self.x) == 0:
             raise InputError(f"Data {self.name}", f"x has shape {self.x.shape}", "Bring images, the first axis counting them")
-        if self.y is not None and self.y.shape != (len(self.x),):
-            raise InputError(
-                f"Data {self.name}", f"{len(self.x)} images but labels of shape {self.y.shape}", "Bring one class per image"
-            )
+        if self.y is not None and (self.y.ndim == 0 or len(self.y) != len(self.x)):
+            found = f"{len(self.x)} images but labels of shape {self.y.shape}"
+            raise InputError(f"Data {self.name}", found, "Bring labels whose first axis counts the images")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -57,9 +60,12 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
-        """Of the arrays: shapes, types and bytes, whatever file they came from."""
+        """Of the arrays: shapes, types and bytes, whatever file they came from. One whole number per image counts as int64."""
         digest = hashlib.sha256()
-        for array in (self.x, self.y):
+        y = self.y
+        if y is not None and y.ndim == 1 and are_integers(y):
+            y = y.astype(np.int64)
+        for array in (self.x, y):
             if array is not None:
                 digest.update(f"{array.shape} {array.dtype.str}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
@@ -95,6 +101,6 @@ def _from_npz(path: Path) -> Dataset:
     x, y = arrays["x"], arrays.get("y")
     if x.dtype.kind not in "buif" or (x.dtype.kind == "f" and not np.isfinite(x).all()):
         raise InputError(f"Data {path}", f"x has type {x.dtype} or values that are not finite", "Bring finite numbers")
-    if y is not None and (y.dtype.kind not in "buif" or (y.size and (np.any(y != np.rint(y)) or y.min() < 0))):
-        raise InputError(f"Data {path}", "y holds something else than class numbers", "Bring integers from 0, one per image")
-    return Dataset(path.stem, x, None if y is None else y.astype(np.int64), path.name)
+    if y is not None and (y.dtype.kind not in "buif" or (y.dtype.kind == "f" and not np.isfinite(y).all())):
+        raise InputError(f"Data {path}", f"y has type {y.dtype} or values that are not finite", "Bring finite numbers")
+    return Dataset(path.stem, x, y, path.name)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emulator.accuracy import Questions, run_trial
+from emulator.accuracy import run_trial
 from emulator.deployment import reads_per_inference
 from emulator.network import Buffer, Storable
 from emulator.storage import codes_of
@@ -66,9 +66,7 @@ def _seconds_of_trial(prepared: Prepared, point: Point) -> float:
 
 
 def _timed(prepared: Prepared, point: Point, images: int) -> float:
-    study, questions = prepared.study, prepared.questions
-    labels = None if questions.labels is None else questions.labels[:images]
-    few = Questions({name: x[:images] for name, x in questions.inputs.items()}, labels, questions.clean[:images])
+    study, few = prepared.study, prepared.questions.first(images)
 
     def once() -> float:
         start = time.perf_counter()

@@ -80,6 +80,8 @@ class Predicted:
             "sweep_key": sweep.key if sweep else None,
             "sweep_value": point.value,
             "images": len(self.prepared.dataset),
+            "task": self.prepared.bench.task.text,
+            "output": self.prepared.bench.task.output,
             "samples": self.samples,
             "flip_rate": expected_flips(self.prepared, point.placement) / max(1, point.placement.bits(self.prepared.network)),
             "accuracy": found.accuracy,
@@ -157,6 +159,8 @@ def predict(
     check_trials: int = 0,
     seed: int = 0,
     images: int | None = None,
+    task: str | None = None,
+    output: str | None = None,
     data_dir: Path | None = None,
     threads: int | None = None,
 ) -> Predicted:
@@ -176,6 +180,8 @@ def predict(
         read_every=ReadPolicy(read_every),
         seed=seed,
         images=images,
+        task=task,
+        output=output,
     )
     found = predict_study(prepare(study, data_dir, data if isinstance(data, Dataset) else None), samples, threads)
     return measure(found, threads) if check_trials else found

@@ -14,6 +14,7 @@ import polars as pl
 import emulator
 from emulator import margins as mg
 from emulator.margins.certificate import Certificate, certify
+from emulator.tasks import Asked
 from host.atomic import write_atomically
 from host.bench import Bench, open_bench
 from host.data import Dataset
@@ -59,14 +60,20 @@ class MarginReport:
 
 
 def report_margins(
-    model: str, data: str | None, data_dir: Path | None = None, images: int | None = None, budget: int = 0
+    model: str,
+    data: str | None,
+    data_dir: Path | None = None,
+    images: int | None = None,
+    budget: int = 0,
+    asked: Asked | None = None,
 ) -> MarginReport:
-    """One clean pass; budget: of the certificates, 0 for none."""
-    return margins_on(open_bench(model, data, images, data_dir), budget)
+    """One clean pass; budget: of the certificates, 0 for none. asked: task and output as the user named them."""
+    return margins_on(open_bench(model, data, images, data_dir, asked=asked), budget)
 
 
 def margins_on(bench: Bench, budget: int = 0) -> MarginReport:
     """The same on a bench that is open."""
+    bench.demand_classes("Margins of")
     plan, inputs = bench.plan, bench.questions.inputs
     certificate = certify(plan, inputs, budget) if budget else None
     return MarginReport(bench, mg.summarize(plan, inputs), _frame(plan, bench.dataset, certificate), certificate)

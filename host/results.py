@@ -13,6 +13,8 @@ import polars as pl
 
 from emulator.accuracy import TrialResult
 from emulator.intervals import CONFIDENCE, SHARE, low_quantile_bound, mean_interval, unseen_share
+from emulator.tasks import COLUMNS as METRIC_COLUMNS
+from emulator.tasks import Metric, metric_of
 from host.faultlist import FaultRows
 from host.study import Point, Prepared
 from memmodels.sampler import VERSION as SAMPLER_VERSION
@@ -36,9 +38,13 @@ COLUMNS: dict[str, Any] = {
     "sampling": pl.String,
     "batch": pl.Int64,
     "images": pl.Int64,
+    "task": pl.String,
+    "output": pl.String,
+    "score": pl.String,
     "accuracy": pl.Float64,
     "clean_accuracy": pl.Float64,
     "changed": pl.Float64,
+    **dict.fromkeys(METRIC_COLUMNS, pl.Float64),
     "flips": pl.Int64,
     "bits_read": pl.Int64,
     "flip_rate": pl.Float64,
@@ -116,6 +122,7 @@ def row_of(prepared: Prepared, outcome: Outcome) -> dict[str, object]:
         "die": result.die,
         "accuracy": result.accuracy,
         "changed": result.changed,
+        **{name: result.metrics.get(name) for name in METRIC_COLUMNS},
         "flips": result.all_flips,
         "bits_read": sum(result.bits_read.values()),
         "flip_rate": result.flip_rate,
@@ -144,6 +151,9 @@ def cell_columns(prepared: Prepared, point: Point) -> dict[str, object]:
         "sampling": str(study.sampling),
         "batch": study.batch,
         "images": len(prepared.dataset),
+        "task": prepared.bench.task.text,
+        "output": prepared.bench.task.output,
+        "score": prepared.questions.metric.name,
         "clean_accuracy": prepared.questions.clean_accuracy,
         "energy": energy.value if energy else None,
         "energy_unit": energy.unit if energy else None,
@@ -154,20 +164,31 @@ def cell_columns(prepared: Prepared, point: Point) -> dict[str, object]:
     }
 
 
+def scores_of(frame: pl.DataFrame) -> tuple[Metric, pl.Series]:
+    """The metric that serves as the score of a table's rows, and its values.
+
+    The column `score` names it. Tables from before there was one have accuracies, or without labels shares of unchanged answers.
+    """
+    named = frame["score"].drop_nulls().to_list() if "score" in frame.columns else []
+    metric = metric_of(named[0] if named else None, frame["accuracy"].null_count() == 0)
+    return metric, 1.0 - frame["changed"] if metric.name == "unchanged" else frame[metric.name]
+
+
 def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
     """Per point: means over trials, the interval of the mean, the worst trial, and a bound that 95 % of dies reach.
 
     low, high: null for a single trial; equal if no trial differed. differ_below: null if trials differed; otherwise at most this
-    share of further trials would give another score, with 95 % confidence. bound: null for fewer than 59 trials or a pinned die.
-    Without labels the interval and the extremes are those of the share of predictions that stay the same (1 - changed).
+    share of further trials would give another score, with 95 % confidence. bound: null for fewer than 59 trials or a pinned die;
+    where less is better (errors), 95 % of dies stay at or below it. All are of the metric that `score` names: without labels, that
+    is the share of answers that stay the same (1 - changed), or the mean change of values.
     """
     rows = []
     for (value,), part in frame.group_by(["sweep_value"], maintain_order=True):
-        labelled = part["accuracy"].null_count() == 0
-        scores = (part["accuracy"] if labelled else 1.0 - part["changed"]).to_list()
-        mean, low, high = mean_interval(scores, CONFIDENCE, SHARE)
+        metric, series = scores_of(part)
+        scores = series.to_list()
+        mean, low, high = mean_interval(scores, CONFIDENCE, metric.bounds)
         distinct = part["die"].n_unique() == part.height
-        bound = low_quantile_bound(scores, LOW_SHARE, CONFIDENCE) if distinct else None
+        bound = _bound(metric, scores) if distinct else None
         changed, changed_low, changed_high = mean_interval(part["changed"].to_list(), CONFIDENCE, SHARE)
         first = part.row(0, named=True)
         single = part.height < 2
@@ -176,12 +197,12 @@ def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
                 "sweep_key": first["sweep_key"],
                 "sweep_value": value,
                 "trials": part.height,
-                "score": "accuracy" if labelled else "unchanged",
+                "score": metric.name,
                 "mean": mean,
                 "low": None if single else low,
                 "high": None if single else high,
                 "differ_below": unseen_share(scores, CONFIDENCE),
-                "worst": min(scores),
+                "worst": metric.worst(scores),
                 "bound": bound,
                 "changed": changed,
                 "changed_low": None if single else changed_low,
@@ -192,6 +213,13 @@ def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
             }
         )
     return pl.DataFrame(rows, schema=_SUMMARY, orient="row")
+
+
+def _bound(metric: Metric, scores: list[float]) -> float | None:
+    """A value that 95 % of dies reach, or stay below where less is better; None for too few dies."""
+    sign = 1.0 if metric.higher else -1.0
+    found = low_quantile_bound([sign * score for score in scores], LOW_SHARE, CONFIDENCE)
+    return None if found is None else sign * found
 
 
 _SUMMARY: dict[str, Any] = {

@@ -19,6 +19,7 @@ from emulator.network import Network
 from emulator.outcomes import drawn_by_outputs
 from emulator.placement import Placement, place
 from emulator.plan import Plan
+from emulator.tasks import Asked
 from host.bench import Bench, open_bench
 from host.data import Dataset
 from host.digests import memory_file_sha256, sha256_of
@@ -43,7 +44,8 @@ class Study:
     model: a shipped name or a path. data: a name or a path; None takes the shipped network's own. memory: the default memory;
     places: rules (target, SPEC) as in `emulator.place`. trials: passes over the data per point; trial t runs on die t unless
     `die` pins it. first_trial: the number of the first of them. batch: images per read under `read_every=batch`. images: only the
-    first so many. sampling: what is drawn at a read.
+    first so many. sampling: what is drawn at a read. task, output: what the network's output means (`NAME:option=value,…`) and
+    which one is judged; None: as graph and labels say.
     """
 
     model: str = "digits-bnn"
@@ -59,6 +61,13 @@ class Study:
     seed: int = 0
     images: int | None = None
     sampling: Sampling = Sampling.BITS
+    task: str | None = None
+    output: str | None = None
+
+    @property
+    def asked(self) -> Asked:
+        """Task and output as they were named."""
+        return Asked(self.task, self.output)
 
     def check(self) -> None:
         """UsageError for a number out of range; MemorySpecError for any operating point that a law does not cover."""
@@ -199,7 +208,7 @@ def prepare(
     """
     study.check()
     if bench is None:
-        bench = open_bench(study.model, study.data, study.images, data_dir, dataset)
+        bench = open_bench(study.model, study.data, study.images, data_dir, dataset, asked=study.asked)
     placements = [(value, place(bench.network, spec, study.places)) for value, spec in study.operating_points()]
     if study.sweep is not None and not any(slot.array == 0 for slot in placements[0][1].slots):
         raise UsageError(f"Sweep of {study.sweep.key}", "nothing lives in the default memory that it moves", "Change --place")

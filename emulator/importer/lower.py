@@ -14,6 +14,7 @@ import onnx
 from emulator.importer import arrange, binary, codes, dynamic, elementwise, nbits, qdq, qonnx, qoperator, resize
 from emulator.importer.channels_last import ChannelsLast
 from emulator.importer.draft import Draft, Reach, check_size
+from emulator.importer.endings import ending_of
 from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of, fold, initializer
 from emulator.importer.linear import lower_linear, stored_weight
@@ -89,9 +90,10 @@ def _network(graph: Graph, integer_input: bool | None) -> Network:
         _place_input(draft, port, asked, _reads_integers(draft, port, rest) if integers is None else integers)
     for node in rest:
         lower(draft, node)
+    endings = {port.name: ending_of(graph, draft.symbols, port.name) for port in graph.outputs}
     outputs = tuple(_finish_output(draft, port.name, asked) for port in graph.outputs)
     network = draft.finished(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
-    return replace(network, batch=batch)
+    return replace(network, batch=batch, endings=endings)
 
 
 def _only(batches: set[int | None]) -> int | None:

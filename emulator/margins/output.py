@@ -60,10 +60,10 @@ class OutputLayer:
         return flat
 
 
-def output_layer(network: Network) -> OutputLayer:
-    """The convolution or matrix product behind the first output, with its scales; ModelError if there is none that fits."""
+def output_layer(network: Network, output: str | None = None) -> OutputLayer:
+    """The convolution or matrix product behind an output (None: the first), with its scales; ModelError if none fits."""
     made_by = {layer.output: layer for layer in network.layers}
-    name = network.outputs[0]
+    name = output or network.outputs[0]
     tail: list[Layer] = []
     while name in made_by and not isinstance(made_by[name], Convolution):
         layer = made_by[name]

@@ -45,6 +45,7 @@ from emulator.prediction.kernels import draw_sums, normal_table
 from emulator.prediction.scoring import ScoredLayer, scored_layer
 from emulator.prediction.sum_law import CleanSums, SumLaw, sum_law
 from emulator.redrawn import compute_redrawn
+from emulator.tasks import ClassTask
 from emulator.walk import check_inputs, chunk_size
 from memmodels.catalogue import MemorySpec
 from memmodels.errors import UsageError
@@ -88,22 +89,35 @@ def predict(
     """
     if samples < 2:
         raise UsageError(f"Prediction from {samples} samples", "the standard error takes two", "Draw at least 2 per image")
-    walk = _Walk(plan, tuple(_Errors.of(plan, placement, policy, samples, seed) for placement in placements), samples, seed)
+    task = _predictable(plan.network, questions)
+    walk = _Walk(plan, tuple(_Errors.of(plan, placement, policy, samples, seed) for placement in placements), samples, seed, task)
     inputs, step = check_inputs(plan, questions.inputs), chunk_size(plan.network)
-    labels = questions.clean if questions.labels is None else questions.labels.astype(np.int64)
+    labels = task.best(questions.clean) if questions.labels is None else questions.labels
     made = np.empty((2, len(placements), samples, questions.images))
 
     def part(first: int) -> int:
         at = slice(first, min(first + step, questions.images))
         chunk = {name: x[at] for name, x in inputs.items()}
-        made[..., at] = walk.run(chunk, first, np.stack([labels[at], questions.clean[at].astype(np.int64)]))
+        made[..., at] = walk.run(chunk, first, (labels[at], questions.clean[at]))
         return at.stop - at.start
 
     with ThreadPoolExecutor(threads, thread_name_prefix="predict") as pool:
         for done in pool.map(part, range(0, questions.images, step)):
             if on_chunk:
                 on_chunk(done)
+    if questions.labels is not None:
+        made[0] *= task.weights(questions.labels)
     return [_summary(made[:, point], questions.labels is not None) for point in range(len(placements))]
+
+
+def _predictable(network: Network, questions: Questions) -> ClassTask:
+    """The task, if its score is a mean of right answers; UsageError if not."""
+    task, metric = questions.task, questions.metric
+    if isinstance(task, ClassTask) and metric.name in ("accuracy", "unchanged"):
+        return task
+    do = "Give --task pixels:score=accuracy, or emulate" if isinstance(task, ClassTask) else "Emulate it"
+    found = f"its output {task.output!r} is judged as {task.words} by the {metric.words}; predicted are shares of right answers"
+    raise UsageError(f"Predicting {network.name}", found, do)
 
 
 def _summary(made: Array, labelled: bool) -> Prediction:
@@ -191,14 +205,15 @@ class _Walk:
     points: tuple[_Errors, ...]
     samples: int
     seed: int
+    task: ClassTask
 
-    def run(self, inputs: Mapping[str, Array], first: int, targets: Array) -> Array:
-        """(right and same, points, samples, images): probabilities of the targets (2, images)."""
+    def run(self, inputs: Mapping[str, Array], first: int, targets: tuple[Array, Array]) -> Array:
+        """(right and same, points, samples, images): shares or probabilities of the targets, the labels and the clean answers."""
         network, parameters = self.plan.network, self.plan.parameters()
         faulty = {name for point in self.points for name in (*point.laws, *_drawn_by_bit(network, point))}
         sums = {layer.output for layer in network.layers if layer.name in {name for point in self.points for name in point.laws}}
-        head = scored_layer(network)
-        wanted = {network.outputs[0], *sums, *((head.layer.accumulator, head.layer.input) if head else ())}
+        head = scored_layer(network, self.task)
+        wanted = {self.task.output, *sums, *((head.layer.accumulator, head.layer.input) if head else ())}
         steps = fuse(network, wanted)
         cut = next((i for i, step in enumerate(steps) if any(part.name in faulty for part in parts_of(step))), len(steps))
         values = dict(inputs)
@@ -208,7 +223,7 @@ class _Walk:
         known: dict[str, CleanSums] = {}
         kept = {name for step in rest for name in step.inputs} | wanted
         values = {name: x for name, x in values.items() if name in kept}
-        out = np.empty((2, len(self.points), self.samples, targets.shape[1]))
+        out = np.empty((2, len(self.points), self.samples, len(targets[1])))
         for place, errors in enumerate(self.points):
             for sample in range(self.samples):
                 run = _Run(self, errors, sample, first, parameters, head, known)
@@ -237,7 +252,7 @@ class _Run:
     head: ScoredLayer | None
     known: dict[str, CleanSums]
 
-    def finish(self, steps: Sequence[Layer], values: dict[str, Array], targets: Array, keep: set[str]) -> Array:
+    def finish(self, steps: Sequence[Layer], values: dict[str, Array], targets: tuple[Array, Array], keep: set[str]) -> Array:
         """(2, images): walk the rest of the network; the last layer's law, if it is known, ends it."""
         network, deployment = self.parameters.plan.network, self.errors.deployments[self.sample]
         clean = set(values)
@@ -246,7 +261,7 @@ class _Run:
             if law is not None and isinstance(step, Convolution):
                 sums = self._clean_sums(step, values, cached=step.inputs[0] in clean)
                 if self.head and step.output == self.head.layer.accumulator:
-                    return self.head.probabilities(sums, law, targets)
+                    return self.head.probabilities(sums, law, np.stack(targets).astype(np.int64))
                 values[step.output] = self._drawn(step, sums, law)
             elif stored := deployment.slots_of(step):
                 own = [values[name] for name in step.inputs]
@@ -255,12 +270,10 @@ class _Run:
                 values[step.output] = _clean(step, values, self.parameters)
             for name in dead:
                 values.pop(name, None)
-        spec = network.values[network.outputs[0]]
-        scores = values[network.outputs[0]]
-        plain = scores if spec.kind == "float" else to_onnx_order(values_of(scores, spec), spec)
-        answers = plain.reshape(len(plain), -1).argmax(axis=1)
-        right: Array = (answers == targets).astype(np.float64)
-        return right
+        task = self.walk.task
+        spec, x = network.values[task.output], values[task.output]
+        answers = task.answers(x if spec.kind == "float" else to_onnx_order(values_of(x, spec), spec))
+        return np.stack([task.share_right(answers, targets[0]), task.share_same(answers, targets[1])])
 
     def _clean_sums(self, layer: Convolution, values: Mapping[str, Array], cached: bool) -> CleanSums:
         if cached and layer.name in self.known:

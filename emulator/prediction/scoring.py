@@ -12,6 +12,7 @@ from emulator.margins import OutputLayer, output_layer
 from emulator.network import AffineRequantize, Layer, Network, Requantize, Reshape
 from emulator.prediction.kernels import cumulative_table, win_probability
 from emulator.prediction.sum_law import CleanSums, SumLaw
+from emulator.tasks import ClassTask, Task
 from memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]
@@ -56,10 +57,12 @@ class ScoredLayer:
         return made
 
 
-def scored_layer(network: Network) -> ScoredLayer | None:
-    """The last layer, if its scores decide the answer in a way whose probabilities can be worked out."""
+def scored_layer(network: Network, task: Task) -> ScoredLayer | None:
+    """The layer behind the judged output, if the largest of its sums is the answer and its probabilities can be worked out."""
+    if not (isinstance(task, ClassTask) and task.form == "scores" and task.top == 1 and not task.positions):
+        return None
     try:
-        head = output_layer(network)
+        head = output_layer(network, task.output)
     except ModelError:
         return None
     factor, offset, low, high = head.scale * head.unit, head.offset * head.unit, -np.inf, np.inf

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from host.cli.options import DATA, MODEL, Reads
+from host.cli.options import DATA, MODEL, OUTPUT, TASK, Reads
 
 if TYPE_CHECKING:
     from host.folder import ResultsFolder
@@ -47,6 +47,8 @@ def emulate(
     seed: Annotated[int | None, typer.Option(help="Names all dies and draws. [default: 0]", show_default=False)] = None,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
     sampling: Annotated[_Sampling | None, typer.Option(help=_SAMPLING, show_default=False)] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
+    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
     save_faults: Annotated[Path | None, typer.Option(metavar="FILE", help=_SAVE, show_default=False)] = None,
     faults: Annotated[Path | None, typer.Option(metavar="FILE", help=_FAULTS, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
@@ -79,7 +81,7 @@ def emulate(
     given = {
         "memory": memory, "place": place or None, "sweep": sweep, "trials": trials, "first_trial": first_trial, "die": die,
         "read_every": read_every, "batch": batch, "seed": seed, "images": images,
-        "sampling": sampling,
+        "sampling": sampling, "task": task, "output": output,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     from host.cli.screen import errors_as_events
@@ -164,7 +166,9 @@ def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
             raise UsageError(f"--place {rule}", "it is not LAYER=SPEC", "Write it as in --place conv1=uniform:ber=0.01")
         rules.append((target.strip(), parse_spec(spec)))
     alone = "memory" not in given and "sweep" not in given
-    plain = {name: given[name] for name in ("trials", "first_trial", "die", "batch", "seed", "images") if name in given}
+    plain = {
+        name: given[name] for name in ("trials", "first_trial", "die", "batch", "seed", "images", "task", "output") if name in given
+    }
     return Study(
         model=model,
         data=data,
@@ -244,7 +248,11 @@ def _run(
 
     command = ["weakcell", *sys.argv[1:]]
     if as_json:
-        emit("study", identity=prepared.identity, points=len(prepared.points), clean_accuracy=prepared.questions.clean_accuracy)
+        asked = prepared.questions
+        emit(
+            "study", identity=prepared.identity, points=len(prepared.points), task=asked.task.text, output=asked.task.output,
+            score=asked.metric.name, clean_accuracy=asked.clean_accuracy, clean_score=asked.clean_score,
+        )  # fmt: skip
     memories = replay.memories if replay else None
     try:
         with progress_bar(prepared.jobs, shown=not (quiet or as_json)) as bar:

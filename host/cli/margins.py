@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from host.cli.options import MODEL
+from host.cli.options import MODEL, OUTPUT, TASK
 
 if TYPE_CHECKING:
     from host.margins import MarginReport
@@ -21,6 +21,8 @@ def margins(
     model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
     data: Annotated[str | None, typer.Option(help="As in weakcell predict.", show_default=False)] = None,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
+    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
     certify: Annotated[int, typer.Option(min=0, help=_CERTIFY)] = 0,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
     data_dir: Annotated[
@@ -41,11 +43,12 @@ def margins(
     from host.cli.screen import errors_as_events, note
 
     with errors_as_events(as_json):
+        from emulator.tasks import Asked
         from host.folder import made_folder
         from host.margins import report_margins, write
 
         folder = made_folder(out, "margins.parquet")
-        found = report_margins(model, data, data_dir, images, certify)
+        found = report_margins(model, data, data_dir, images, certify, Asked(task, output))
         if folder is not None:
             write(found, folder, ["weakcell", *sys.argv[1:]])
     if as_json:

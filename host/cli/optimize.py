@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from host.cli.options import MODEL
+from host.cli.options import MODEL, OUTPUT, TASK
 
 if TYPE_CHECKING:
     from host.campaign.optimize import Optimum, Screened
@@ -36,6 +36,8 @@ def optimize(
     batch: Annotated[int, typer.Option(help="Images per batch for --read-every batch.")] = 256,
     seed: Annotated[int, typer.Option(help="Names all dies and draws.")] = 0,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
+    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Keep everything found.", show_default=False)] = None,
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
@@ -74,8 +76,8 @@ def optimize(
         spec = parse_spec(memory)
         asked = parse_sweep(sweep) if sweep is not None else None
         study = Study(model=model, data=data, memory=spec, sweep=None, read_every=ReadPolicy(read_every), batch=batch, seed=seed,
-                      images=images)  # fmt: skip
-        bench = open_bench(model, data, images, data_dir)
+                      images=images, task=task, output=output)  # fmt: skip
+        bench = open_bench(model, data, images, data_dir, asked=study.asked)
         key = asked.key if asked else spec.technology.sweep
         values = asked.values if asked else default_values(spec, key or "")
         console = stderr()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from host.cli.options import DATA, MODEL, PLACE, Reads
+from host.cli.options import DATA, MODEL, OUTPUT, PLACE, TASK, Reads
 
 if TYPE_CHECKING:
     from host.forecast import Predicted
@@ -32,6 +32,8 @@ def predict(
     check_trials: Annotated[int, typer.Option(min=0, help=_CHECK)] = 0,
     seed: Annotated[int, typer.Option(help="Names all draws.")] = 0,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
+    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
@@ -53,7 +55,7 @@ def predict(
     """
     from host.cli.screen import emit, errors_as_events, note, progress_bar
 
-    given = {"memory": memory, "place": place or None, "sweep": sweep, "images": images}
+    given = {"memory": memory, "place": place or None, "sweep": sweep, "images": images, "task": task, "output": output}
     given |= {"trials": max(1, check_trials), "read_every": read_every, "seed": seed}
     with errors_as_events(as_json):
         from host.cli.emulate import study_from

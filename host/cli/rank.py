@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from host.cli.options import MODEL
+from host.cli.options import MODEL, OUTPUT, TASK
 
 if TYPE_CHECKING:
     from host.ranking import Ranking
@@ -29,6 +29,8 @@ def rank(
     read_every: Annotated[Literal["load", "batch", "image", "access"], typer.Option(help="For the trials.")] = "batch",
     seed: Annotated[int, typer.Option(help="Names all draws.")] = 0,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
+    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
     ] = None,
@@ -45,7 +47,7 @@ def rank(
     """
     from host.cli.screen import emit, errors_as_events, progress_bar
 
-    given = {"memory": memory, "images": images, "read_every": read_every, "seed": seed}
+    given = {"memory": memory, "images": images, "task": task, "output": output, "read_every": read_every, "seed": seed}
     with errors_as_events(as_json):
         from host.cli.emulate import study_from
         from host.ranking import parts_of
@@ -69,6 +71,7 @@ def _show(found: Ranking) -> None:
 
     from host.cli.screen import show
     from host.cli.table import percent
+    from host.report.caption import judged_of
     from host.report.intervals import interval_text
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -83,11 +86,12 @@ def _show(found: Ranking) -> None:
         table.add_row(part.name, *cells)
     prepared = found.prepared
     score = "accuracy" if prepared.questions.labels is not None else "answers unchanged"
+    judged = judged_of(prepared)
     show(f"[bold]{prepared.model.name} on {prepared.dataset.name} ({len(prepared.dataset)} images), {prepared.points[0].memory}[/]")
     show(table)
     told = (
         f"Loss of {score} with only that part in the memory, {found.samples} draws per image. Flips: expected in one inference "
-        "that reads every weight once."
+        f"that reads every weight once. {judged}."
     )
     if found.trials:
         correlation = "" if found.correlation is None else f" Rank correlation of points per flip: {found.correlation:.3f}."

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from host.cli.screen import show
 from host.report.caption import caption_of_result, memory_of, title_of
-from host.report.intervals import interval_text
+from host.report.intervals import metric_interval
 from host.results import StudyResult
 from host.study import Point, Prepared
 
@@ -24,10 +24,10 @@ def table_of(result: StudyResult) -> Table:
     study, summary = result.prepared.study, result.summary
     energy, many = summary["energy"].null_count() == 0, study.trials > 1
     latency = summary["latency_ns"].null_count() == 0
-    clean = result.prepared.questions.clean_accuracy
+    metric, clean = result.prepared.questions.metric, result.prepared.questions.clean_score
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(study.sweep.key if study.sweep else "memory", justify="right" if study.sweep else "left")
-    table.add_column("accuracy" if result.labelled else "unchanged", justify="right")
+    table.add_column(metric.words, justify="right")
     if many:
         table.add_column("95 % interval", justify="right")
         table.add_column("worst", justify="right")
@@ -41,11 +41,11 @@ def table_of(result: StudyResult) -> Table:
     if latency:
         table.add_column("latency (ns)", justify="right")
     for row in summary.iter_rows(named=True):
-        cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result.prepared)), percent(row["mean"])]
+        cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result.prepared)), metric.text(row["mean"])]
         if many:
-            cells += [interval_text(row["low"], row["high"]), percent(row["worst"])]
+            cells += [metric_interval(metric, row["low"], row["high"]), metric.text(row["worst"])]
         if bound:
-            cells.append("" if row["bound"] is None else f"≥ {percent(row['bound'])}")
+            cells.append("" if row["bound"] is None else f"{'≥' if metric.higher else '≤'} {metric.text(row['bound'])}")
         cells += [percent(row["changed"]), "" if row["flip_rate"] is None else f"{row['flip_rate']:.3g}"]
         if energy:
             cells.append(f"{row['energy']:.4g}")
@@ -55,7 +55,7 @@ def table_of(result: StudyResult) -> Table:
     if clean is not None:
         blank = [""] * (len(table.columns) - 2)
         table.add_section()
-        table.add_row("clean", percent(clean), *blank)
+        table.add_row("clean", metric.text(clean), *blank)
     return table
 
 

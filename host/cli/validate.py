@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from host.cli.options import DATA, MODEL, PLACE, Reads
+from host.cli.options import DATA, MODEL, OUTPUT, PLACE, TASK, Reads
 
 if TYPE_CHECKING:
     from host.study import Point, Prepared, Study
@@ -38,6 +38,8 @@ def validate(
     batch: Annotated[int, typer.Option(min=1, help="Images per batch for --read-every batch.")] = 256,
     seed: Annotated[int, typer.Option(help="Names all dies and draws.")] = 0,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
+    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
     hidden: Annotated[bool, typer.Option("--hidden", help=_HIDDEN)] = False,
     predict: Annotated[bool, typer.Option("--predict/--no-predict", help=_PREDICT)] = True,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
@@ -67,7 +69,7 @@ def validate(
         given: dict[str, Any] = {
             "memory": memory, "place": place or [], "trials": trials, "read_every": read_every, "batch": batch, "seed": seed,
         }  # fmt: skip
-        optional = {"sweep": sweep, "die": die, "images": images}
+        optional = {"sweep": sweep, "die": die, "images": images, "task": task, "output": output}
         prepared, only = _prepare(model, data, data_dir, given | {k: v for k, v in optional.items() if v is not None}, stress)
         from host.folder import made_folder
         from host.validation.curve import curve_of

@@ -33,7 +33,8 @@ def caption_of(prepared: Prepared) -> str:
     sentences = [_READS[str(study.read_every)].format(batch=study.batch).capitalize(), _dies(prepared), _lifetimes(prepared)]
     if study.sampling is Sampling.OUTPUTS:
         sentences.append(_by_outputs(prepared))
-    score = "accuracy" if prepared.bench.labelled else "share of unchanged predictions (no labels)"
+    sentences.append(judged_of(prepared))
+    score = prepared.questions.metric.words if prepared.bench.labelled else _UNLABELLED[prepared.questions.metric.name]
     if study.trials > 1:
         sentences.append(f"Mean {score} with its 95 % interval over trials ({METHOD}), on these images")
     else:
@@ -55,6 +56,17 @@ def caption_of_result(result: StudyResult) -> str:
     """Return the caption of finished trials: `caption_of`, and what it means where no trial differed."""
     note = no_difference_note(result.summary["differ_below"])
     return caption_of(result.prepared) + (f" {note}." if note else "")
+
+
+_UNLABELLED = {
+    "unchanged": "share of unchanged predictions (no labels)",
+    "mean_change": "change of the values, in standard deviations of the fault-free output (no labels)",
+}
+
+
+def judged_of(prepared: Prepared) -> str:
+    """Which output is judged, and as what."""
+    return f"Output {prepared.bench.task.output} judged as {prepared.bench.task.words}"
 
 
 def _by_outputs(prepared: Prepared) -> str:

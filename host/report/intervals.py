@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emulator.tasks import Metric
 
 METHOD = "Student's t, corrected for skewness"
 NO_DIFFERENCE = "no trial differed"
@@ -17,6 +21,13 @@ def interval_text(low: float | None, high: float | None, unit: str = " %") -> st
     if low is None or high is None:
         return ""
     return NO_DIFFERENCE if low == high else f"{100 * low:.2f} … {100 * high:.2f}{unit}"
+
+
+def metric_interval(metric: Metric, low: float | None, high: float | None) -> str:
+    """Return the same for an interval of any metric: in percent for shares, in the metric's own unit for errors."""
+    if metric.share or low is None or high is None or low == high:
+        return interval_text(low, high)
+    return f"{metric.text(low)} … {metric.text(high)}"
 
 
 def no_difference_note(differ_below: Iterable[float | None]) -> str | None:

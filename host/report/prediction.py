@@ -11,7 +11,7 @@ import numpy as np
 
 from host.atomic import write_atomically
 from host.forecast import SCHEMA_VERSION, Predicted
-from host.report.caption import quantization_note
+from host.report.caption import judged_of, quantization_note
 from host.report.style import BLUE, INK, ORANGE, STYLE
 
 _SAMPLED_BY_BIT = (
@@ -37,6 +37,7 @@ def caption_of(predicted: Predicted) -> str:
         f"{_SAMPLED_BY_BIT}, {predicted.samples} times per image; the last layer's probabilities are worked out. ±: the standard "
         f"error that this leaves, seed {study.seed}",
         *quantization_note(prepared),
+        judged_of(prepared),
         f"{predicted.seconds:.2g} s",
     ]
     if predicted.measured is not None:

@@ -60,6 +60,7 @@ def twin_of(prepared: Prepared, hidden: bool, by_spec: bool) -> Twin:
     by_spec: the memories are those of the SPECs, so that a bit which these never flip does not count. UsageError, ModelError.
     """
     network = prepared.network
+    prepared.bench.demand_classes("Validating")
     head = mg.output_layer(network)
     layers = mg.hidden_layers(network) if hidden else ()
     parts: tuple[mg.OutputLayer | mg.HiddenLayer, ...] = (head, *layers)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emulator.accuracy import Questions, run_trial
+from emulator.accuracy import run_trial
 from emulator.clean import CleanPass
 from emulator.deployment import ReadPolicy
 from emulator.placement import place
@@ -42,7 +42,7 @@ def test_budget_changes_only_what_is_kept(bench: Bench) -> None:
     placement, starts = place(bench.network, parse_spec("uniform:ber=3e-5")), []
     for budget in (0, 4000, 30_000, 1 << 28):
         passed = CleanPass(bench.plan, inputs, budget)
-        asked = Questions(bench.questions.inputs, bench.questions.labels, bench.questions.clean, passed)
+        asked = replace(bench.questions, passed=passed)
         flips = [run_trial(bench.plan, placement, asked, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
         starts.append([passed.before(layer).layer for layer in range(len(passed.layers) + 1)])
         kept = passed.before(len(passed.layers))

@@ -66,7 +66,11 @@ def test_npz(tmp_path: Path) -> None:
     with_labels = load_data(tmp_path / "a.npz")
     assert with_labels.name == "a"
     assert with_labels.y is not None
-    assert with_labels.y.dtype == np.int64
+    np.testing.assert_array_equal(with_labels.y, np.arange(4))
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 3)), y=np.arange(4, dtype=np.uint8))
+    assert load_data(tmp_path / "a.npz").sha256 == with_labels.sha256  # stores of results name class numbers whatever their type
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 3)), y=np.arange(4) + 0.5)
+    assert load_data(tmp_path / "a.npz").sha256 != with_labels.sha256
     np.savez(tmp_path / "b.npz", x=np.zeros((4, 3)))
     assert load_data(tmp_path / "b.npz").y is None
     assert load_data(tmp_path / "b.npz").sha256 != with_labels.sha256
@@ -82,8 +86,8 @@ def test_npz(tmp_path: Path) -> None:
         {"x": np.array([["a"], ["b"]])},
         {"x": np.array([[{}], [{}]], dtype=object)},
         {"x": np.zeros((2, 2)), "y": np.zeros(3)},
-        {"x": np.zeros((2, 2)), "y": np.array([0.5, 1.0])},
-        {"x": np.zeros((2, 2)), "y": np.array([-1, 1])},
+        {"x": np.zeros((2, 2)), "y": np.array(["a", "b"])},
+        {"x": np.zeros((2, 2)), "y": np.array([np.inf, 1.0])},
         {"x": np.zeros((2, 2)), "y": np.array([np.nan, 1.0])},
     ],
 )
