@@ -99,7 +99,7 @@ def per_channel(constant: npt.NDArray[np.generic], shape: tuple[int, ...]) -> Fl
         return array.reshape(())
     rank = len(shape) + 1
     padded = array.reshape((1,) * (rank - array.ndim) + array.shape) if array.ndim <= rank else array
-    if padded.ndim == rank and padded.size == shape[0] and padded.shape[1] == shape[0]:
+    if shape and padded.ndim == rank and padded.size == shape[0] and padded.shape[1] == shape[0]:
         return padded.reshape(-1)
     return None
 

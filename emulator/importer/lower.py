@@ -131,7 +131,28 @@ def _folded(draft: Draft, node: Node) -> Constant:
 
 
 def _lower(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
-    """Give the node's output its symbol."""
+    """Give the node's output its symbol; ModelError names the node and its inputs where a lowering met what it does not know."""
+    try:
+        _lower_node(draft, node, lowerings)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        kinds = ", ".join(f"{name!r} ({_kind(draft, name)})" for name in node.inputs if name)
+        why = (str(e).strip().splitlines() or [""])[0][:200]
+        found = f"it cannot be imported on its inputs {kinds} ({type(e).__name__}: {why})"
+        raise ModelError(f"Importing {node}", found, "Check the file with onnx.checker, or report it with the file") from e
+
+
+def _kind(draft: Draft, name: str) -> str:
+    """What a tensor is while the graph is being imported, for people."""
+    symbol = draft.symbols.get(name)
+    if isinstance(symbol, Constant):
+        return f"constant {symbol.array.dtype}{list(symbol.array.shape)}"
+    if symbol is None:
+        return "not computed"
+    meaning = {"Codes": "integers", "Grid": "dequantized integers", "Compared": "a comparison"}
+    return f"{meaning.get(type(symbol).__name__, 'floats')} [{', '.join(map(str, ('N', *symbol.shape)))}]"
+
+
+def _lower_node(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
     if all(isinstance(draft.symbols[name], Constant) for name in node.inputs if name):
         draft.symbols[node.outputs[0]] = _folded(draft, node)  # it reads a shape that became known
         return

@@ -86,7 +86,9 @@ def channelwise(constant: Array, x: Array) -> Array:
 
 
 def image(x: Array) -> Array:
-    """(n, K) as (n, K, 1, 1)."""
+    """(n, K) as (n, K, 1, 1), and a signal (n, C, L) as (n, C, 1, L)."""
+    if x.ndim == 3:
+        return x[:, :, None]
     return x if x.ndim == 4 else x.reshape(*x.shape, 1, 1)
 
 

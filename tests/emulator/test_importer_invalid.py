@@ -371,3 +371,14 @@ def test_external_data_in_places_that_are_no_file(tmp_path: Path, location: str)
     (tmp_path / "weights.bin").write_bytes(content)
     onnx_file.write_bytes(model.SerializeToString())
     assert len(load(onnx_file).layers) == 4
+
+
+def test_an_error_within_a_lowering_names_the_node_and_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from emulator.importer import lower
+
+    def broken(draft: object, node: object) -> None:
+        raise IndexError("tuple index out of range")
+
+    monkeypatch.setitem(lower._LOWERINGS, "Conv", broken)
+    with pytest.raises(ModelError, match=r"\(Conv, .*dequantized integers \[N, .*constant float32\[4, 2, 3, 3\]"):
+        load(qdq())
