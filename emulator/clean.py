@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emulator.constants import parameters_of
 from emulator.deployment import Deployment
 from emulator.fusion import steps_of
-from emulator.network import Layer
+from emulator.network import Layer, parameters_of
 from emulator.plan import Plan
 
 Array = npt.NDArray[Any]

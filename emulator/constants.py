@@ -35,6 +35,7 @@ from emulator.network import (
     StoredTensor,
     SumPool,
     ValueSpec,
+    parameters_of,
 )
 from emulator.values import encoding_of, float_bits, floats_of
 
@@ -94,12 +95,6 @@ def storable(network: Network) -> dict[str, Storable]:
     """Everything that can be placed, by name: the network's tensors, its other constants, its buffers."""
     constants = {c.tensor.name: c.tensor for own in constants_of(network).values() for c in own}
     return {**network.tensors, **constants, **{buffer.name: buffer for buffer in buffers_of(network)}}
-
-
-def parameters_of(layer: Layer) -> tuple[str, ...]:
-    """Names of the weights, biases and thresholds that a layer reads."""
-    names = (getattr(layer, attribute, None) for attribute in ("weight", "bias", "threshold", "upper", "lower"))
-    return tuple(name for name in names if isinstance(name, str))
 
 
 def names_of(layer: Layer, constants: Mapping[str, tuple[Constant, ...]]) -> tuple[str, ...]:

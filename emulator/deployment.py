@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from emulator.constants import buffers_of, constants_of, names_of
-from emulator.network import Buffer, Layer, Network
+from emulator.network import Buffer, FloatOperator, Layer, Network
 from emulator.placement import Placement, Slot
 from emulator.plan import Plan
 from memmodels.address import Layout, Words, popcount
@@ -129,6 +129,7 @@ class Deployment:
     faults: list[Fault] | None = None
     sampling: Sampling = Sampling.BITS
     _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    _recorded: set[Hashable] = field(default_factory=set, init=False, repr=False)
 
     def read(self, stored: StoredSlot, read: int, times: float = 1.0) -> Returned:
         """One read of a slot, which counts as `times` reads."""
@@ -149,7 +150,10 @@ class Deployment:
         """Count a read of a region, which stands for `times` reads, and keep its flips if they are recorded."""
         self.tally.add(slot.tensor, round(count * times), round(region.layout.bits * times))
         if self.faults is not None and count:
-            self.faults.append(Fault(read, slot, flips, region.written))
+            key = (slot.tensor, slot.planes, read)
+            if key not in self._recorded:  # several layers may share a tensor; under `image` they read it alike
+                self._recorded.add(key)
+                self.faults.append(Fault(read, slot, flips, region.written))
 
     @property
     def steady_slots(self) -> tuple[StoredSlot, ...]:
@@ -186,7 +190,11 @@ class Deployment:
 
 
 def reads_per_inference(network: Network, policy: ReadPolicy, images: int, batch: int) -> dict[str, float]:
-    """How often each tensor is read per image under a read policy (load: once for all images); a buffer once for each."""
+    """How often each tensor is read per image under a read policy; a buffer once for each.
+
+    load, batch: one read serves all images, and all layers that use a tensor. image, access: each layer reads for itself.
+    """
+    together = policy in (ReadPolicy.LOAD, ReadPolicy.BATCH)
     constants = constants_of(network)
     reads: dict[str, float] = {buffer.name: 1.0 for buffer in buffers_of(network)}
     for layer in network.layers:
@@ -198,8 +206,20 @@ def reads_per_inference(network: Network, policy: ReadPolicy, images: int, batch
             ReadPolicy.ACCESS: float(height * width),
         }[policy]
         for name in names_of(layer, constants):
-            reads[name] = reads.get(name, 0.0) + per_image
+            reads[name] = per_image if together else reads.get(name, 0.0) + per_image
     return reads
+
+
+def check_accesses(network: Network, placement: Placement) -> None:
+    """Raise UsageError if a placed weight is read by a float operator, whose single uses of a weight are not told apart."""
+    placed = {slot.tensor for slot in placement.slots}
+    for layer in network.layers:
+        if not isinstance(layer, FloatOperator):
+            continue
+        for name in (operand.tensor for operand in layer.stored):
+            if name in placed:
+                found = f"{layer.name} ({layer.op_type} in float32) reads the weights {name} as a whole, not use by use"
+                raise UsageError("Reading weights at each use (access)", found, "Read them once per image (--read-every image)")
 
 
 def deploy(
@@ -216,8 +236,10 @@ def deploy(
     """Write a network to its memories: die `die` (the trial's own if None), draw `trial`.
 
     memories: one per array of the placement, instead of opening them from their SPECs (a board, a recording, a test's own).
-    UsageError where faults are to be recorded that are no flips.
+    UsageError where faults are to be recorded that are no flips, or where `access` asks for single uses that no kernel tells apart.
     """
+    if policy is ReadPolicy.ACCESS:
+        check_accesses(plan.network, placement)
     drops = [str(spec) for spec in placement.arrays if drops_signs(spec.name)] if record else []
     if drops:
         asked, found = (

@@ -6,7 +6,8 @@ the physical form that `network.py` describes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -300,19 +301,49 @@ def _with_specs(layer: nw.Layer, inputs: list[Array], parameters: Parameters) ->
 
 
 def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: Parameters) -> Array:
-    return _operated(layer, inputs)
+    if not layer.stored:
+        return _operated(layer, layer.operands, inputs)
+    operands = [
+        parameters.derive(layer, f"operand {place}", partial(operand_values, x, parameters))
+        if isinstance(x, nw.StoredOperand)
+        else x
+        for place, x in enumerate(layer.operands)
+    ]
+    return _operated(layer, operands, inputs)
+
+
+def operand_shape(operand: nw.StoredOperand) -> tuple[int, ...]:
+    """Return the shape of the operand that a StoredOperand makes."""
+    return _after_steps(operand, np.zeros(operand.shape, operand.dtype)).shape
+
+
+def operand_values(operand: nw.StoredOperand, parameters: Parameters) -> Array:
+    """Make a constant operand from its integers as they are at present, by the operators that the graph has between them."""
+    stored = parameters.integers(operand.tensor)
+    if operand.order is not None:
+        stored = stored[operand.order]
+    return _after_steps(operand, stored.reshape(operand.shape).astype(operand.dtype))
+
+
+def _after_steps(operand: nw.StoredOperand, x: Array) -> Array:
+    from emulator import floatops
+
+    for step in operand.steps:
+        given = [x if part is None else part for part in step.operands]
+        x = floatops.apply_all(step.op_type, step.opset, step.attributes, given, step.outputs)[step.place]
+    return x
 
 
 def _codes_operator(layer: nw.CodesOperator, inputs: list[Array], parameters: Parameters) -> Array:
     plain = [to_onnx_order(x, spec) for x, spec in _with_specs(layer, inputs, parameters)]
-    return to_channels_last(_operated(layer, plain), parameters.specs[layer.output])
+    return to_channels_last(_operated(layer, layer.operands, plain), parameters.specs[layer.output])
 
 
-def _operated(layer: nw.FloatOperator | nw.CodesOperator, inputs: list[Array]) -> Array:
+def _operated(layer: nw.FloatOperator | nw.CodesOperator, given: Sequence[Any], inputs: list[Array]) -> Array:
     from emulator import floatops
 
     rest = iter(inputs)
-    operands = [next(rest) if operand is None else operand for operand in layer.operands]
+    operands = [next(rest) if operand is None else operand for operand in given]
     try:
         return floatops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as e:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -290,12 +290,10 @@ class Reshape(Layer):
     """The same elements in ONNX order under another logical shape (Flatten, Reshape, Squeeze, Unsqueeze)."""
 
 
-@dataclass(frozen=True, eq=False)
-class FloatOperator(Layer):
-    """An operator that stays float32, run as ONNX defines it; `attributes` and constant operands are frozen here.
+class OperandStep(NamedTuple):
+    """One ONNX operator between stored integers and an operand. operands: None where the value so far goes.
 
-    operands: one entry per ONNX input: None where it is the next of `inputs`, an array where it is a constant, `floatops.ABSENT`
-    where the node leaves it out. place: which of the operator's outputs this is.
+    place: which of the operator's `outputs` outputs is meant.
     """
 
     op_type: str
@@ -303,6 +301,42 @@ class FloatOperator(Layer):
     attributes: Mapping[str, Any]
     operands: tuple[npt.NDArray[Any] | None, ...]
     place: int = 0
+    outputs: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class StoredOperand:
+    """A constant operand that is made from stored integers whenever its layer runs: `steps` of the integers of `tensor`.
+
+    shape, dtype: of the integers before the first step. order: their places in the storage of the tensor, None if they lie so.
+    """
+
+    tensor: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    steps: tuple[OperandStep, ...]
+    order: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FloatOperator(Layer):
+    """An operator that stays float32, run as ONNX defines it; `attributes` and constant operands are frozen here.
+
+    operands: one entry per ONNX input: None where it is the next of `inputs`, an array where it is a constant, a StoredOperand
+    where it is made from integers that a memory stores, `floatops.ABSENT` where the node leaves it out. place: which of the
+    operator's outputs this is.
+    """
+
+    op_type: str
+    opset: int
+    attributes: Mapping[str, Any]
+    operands: tuple[npt.NDArray[Any] | StoredOperand | None, ...]
+    place: int = 0
+
+    @property
+    def stored(self) -> tuple[StoredOperand, ...]:
+        """The operands that a memory stores."""
+        return tuple(x for x in self.operands if isinstance(x, StoredOperand))
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,6 +349,14 @@ class CodesOperator(Layer):
     attributes: Mapping[str, Any]
     operands: tuple[npt.NDArray[Any] | None, ...]
     place: int = 0
+
+
+def parameters_of(layer: Layer) -> tuple[str, ...]:
+    """Return the names of the weights, biases and thresholds that a layer reads."""
+    names = [getattr(layer, attribute, None) for attribute in ("weight", "bias", "threshold", "upper", "lower")]
+    if isinstance(layer, FloatOperator):
+        names.extend(dict.fromkeys(operand.tensor for operand in layer.stored))
+    return tuple(name for name in names if isinstance(name, str))
 
 
 @dataclass(frozen=True, eq=False)

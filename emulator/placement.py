@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import get_args
 
 from emulator.constants import constants_of, names_of, storable
-from emulator.network import Buffer, Network, Role, Storable
+from emulator.network import Buffer, Network, Role, Storable, parameters_of
 from memmodels.catalogue import MemorySpec
 from memmodels.errors import UsageError
 from memmodels.memory import ConditionValue
@@ -89,9 +89,9 @@ def layers_by_weight(network: Network) -> dict[str, str]:
     """Weight tensor -> the name of the layer that uses it first."""
     names: dict[str, str] = {}
     for layer in network.layers:
-        weight = getattr(layer, "weight", None)
-        if weight is not None:
-            names.setdefault(weight, layer.name)
+        for name in parameters_of(layer):
+            if network.tensors[name].role == "weight":
+                names.setdefault(name, layer.name)
     return names
 
 
@@ -99,7 +99,8 @@ def _matched(network: Network, items: Mapping[str, Storable], pattern: str) -> l
     if pattern in items:
         return [items[pattern]]
     by_weight = layers_by_weight(network)
-    exact: list[Storable] = [t for t in network.tensors.values() if pattern == by_weight.get(t.name)]
+    used = {name for layer in network.layers if layer.name == pattern for name in parameters_of(layer)}
+    exact: list[Storable] = [t for t in network.weights if t.name in used]
     if exact:
         return exact
     role, colon, name = pattern.partition(":")

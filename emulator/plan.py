@@ -230,6 +230,14 @@ class Parameters:
 
         return self.derive(layer, "ternary", make)
 
+    def integers(self, name: str) -> npt.NDArray[Any]:
+        """Return the integers of a tensor as they are, flat, in the order of the storage; dropped signs are 0."""
+        kernel = self.plan.tensors[name]
+        stored = integers_of(kernel, self.values[name])
+        if name in self.dropped:
+            stored[set_bits(self.dropped[name])] = 0
+        return stored
+
     def as_read(self, layer: Layer) -> tuple[Layer, Parameters]:
         """The layer, and the parameters that it sees, with those of its constants that live in a memory as they are now."""
         own = [c for c in self.plan.constants.get(layer.output, ()) if c.tensor.name in self.constants]
@@ -246,7 +254,7 @@ def compile_plan(network: Network) -> Plan:
         if isinstance(layer, Convolution):
             ready = _weights(network, layer)
             known = tensors.setdefault(layer.weight, ready)
-            if known.form is not ready.form or known.values.shape != ready.values.shape:
+            if known.form is not ready.form or not _same_order(known.order, ready.order):
                 raise ModelError(
                     f"Layer {layer.name} with the weights {layer.weight}",
                     "another layer uses the same weights on inputs of another kind, which needs them in another order",
@@ -258,6 +266,26 @@ def compile_plan(network: Network) -> Plan:
             dtype = np.int64 if tensor.encoding.bits > 31 and tensor.encoding.kind == "unsigned" else np.int32
             tensors[name] = _plain(tensor, tensor.values.astype(dtype), np.arange(tensor.values.size), np.zeros(1, dtype=np.int64))
     return Plan(network, tensors, everything, constants_of(network))
+
+
+def _same_order(a: Order, b: Order) -> bool:
+    return a.flat == b.flat and np.array_equal(a.outer, b.outer) and np.array_equal(a.inner, b.inner)
+
+
+def integers_of(kernel: KernelTensor, values: npt.NDArray[np.generic]) -> npt.NDArray[Any]:
+    """Return values in kernel order as the integers that they mean, flat, in the order of the storage."""
+    places = (kernel.order.outer[:, None] + kernel.order.inner).reshape(-1)
+    if kernel.form is None:
+        return np.asarray(values.reshape(-1)[places // (8 * values.itemsize)])
+    if kernel.form is Bits:
+        bits = np.unpackbits(values.view(np.uint8).reshape(-1), bitorder="little")[places]
+        return np.asarray(2 * bits.astype(np.int32) - 1)
+    if kernel.form is Pairs:
+        return np.asarray(values.reshape(-1)[places // 16].astype(np.int32) + kernel.offset)
+    width = 8 // parts_of(kernel.form)
+    held = (values.view(np.uint8) ^ np.uint8(inverted_bits(kernel.form))).reshape(-1)[places // 8]
+    codes = (held >> (places % 8).astype(np.uint8)).astype(np.int32) & ((1 << width) - 1)
+    return np.asarray(codes - ((codes >> (width - 1)) << width) + kernel.offset)
 
 
 def last_uses(layers: Sequence[Layer], keep: Collection[str]) -> tuple[tuple[str, ...], ...]:

@@ -6,8 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from emulator.constants import parameters_of, storable
-from emulator.network import Convolution, Layer, Network, ValueSpec
+from emulator.constants import storable
+from emulator.layers import operand_shape
+from emulator.network import Convolution, FloatOperator, Layer, Network, StoredOperand, ValueSpec, parameters_of
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,28 @@ def _in_float(network: Network, layer: Layer) -> bool:
 
 
 def _macs(network: Network, layer: Layer) -> int:
-    """Multiply-accumulates of one image."""
+    """Multiply-accumulates of one image, of layers with weights that a memory stores."""
+    outputs = network.values[layer.output].shape
+    if isinstance(layer, FloatOperator) and layer.stored:
+        return _macs_of_operator(layer, outputs)
     if not isinstance(layer, Convolution):
         return 0
-    outputs = network.values[layer.output].shape
     return math.prod(outputs[1:]) * network.tensors[layer.weight].values.size
+
+
+def _macs_of_operator(layer: FloatOperator, outputs: tuple[int, ...]) -> int:
+    """Multiply-accumulates of a float operator whose operand is made from stored integers."""
+    place = next(i for i, x in enumerate(layer.operands) if isinstance(x, StoredOperand))
+    operand = layer.operands[place]
+    assert isinstance(operand, StoredOperand)
+    shape = operand_shape(operand)
+    if layer.op_type in ("Conv", "ConvInteger"):
+        return math.prod(outputs) * math.prod(shape[1:])
+    if layer.op_type == "Gemm":
+        return math.prod(outputs) * shape[1 if layer.attributes.get("transB", 0) else 0]
+    if layer.op_type in ("MatMul", "MatMulInteger"):
+        return math.prod(outputs) * shape[-1 if place == 0 or len(shape) == 1 else -2]
+    return 0
 
 
 def _shown(spec: ValueSpec) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
+from emulator.importer.recipe import ImportedTensor, same_integers
 from emulator.importer.symbols import (
     NO_PADS,
     Array,
@@ -29,11 +30,25 @@ from emulator.importer.symbols import (
     Node,
     Pads,
     Real,
+    Recipe,
     Sum,
     Symbol,
     scalar,
 )
-from emulator.network import Dequantize, FloatOperator, Layer, MaxPool, Network, Reshape, Step, StoredTensor, ValueSpec, Window
+from emulator.network import (
+    Dequantize,
+    FloatOperator,
+    Layer,
+    MaxPool,
+    Network,
+    Reshape,
+    Step,
+    StoredOperand,
+    StoredTensor,
+    ValueSpec,
+    Window,
+    parameters_of,
+)
 from memmodels.errors import ModelError
 
 _STEP_OPERATORS = {"mul": "Mul", "add": "Add", "sub": "Sub", "div": "Div", "max": "Max", "min": "Min"}
@@ -46,6 +61,18 @@ class Reach:
     low: int
     high: int
     step: int = 1
+
+
+class StoredOtherwise(Exception):
+    """A layer's weights are in the memory already, in an order that its kernel cannot read."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """A weight tensor of the draft. reader: what its order in a kernel depends on; None while only float operators read it."""
+
+    tensor: ImportedTensor
+    reader: tuple[object, ...] | None
 
 
 @dataclass
@@ -63,6 +90,7 @@ class Draft:
     layers: list[Layer] = field(default_factory=list)
     values: dict[str, ValueSpec] = field(default_factory=dict)
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
+    weights: dict[str, _Stored] = field(default_factory=dict)
     reach: dict[str, Reach] = field(default_factory=dict)
     reals: dict[str, Real] = field(default_factory=dict)
     makers: dict[str, Layer] = field(default_factory=dict)
@@ -99,6 +127,69 @@ class Draft:
             tensor = replace(tensor, name=self.free(tensor.name, self.tensors))
         self.tensors[tensor.name] = tensor
         return tensor.name
+
+    def store_weight(self, stored: ImportedTensor, source: ValueSpec, window: Window, groups: int) -> str:
+        """Keep the weights of a convolution, or find them where another layer has put them.
+
+        Args:
+            stored: the tensor, (O, C/groups, kh, kw).
+            source: the value that the weights are multiplied with.
+            window, groups: of the convolution.
+
+        Returns:
+            The tensor's name in the network.
+
+        Raises:
+            StoredOtherwise: the same integers are stored already, in an order that this convolution cannot read.
+        """
+        flat = window.kernel == source.height_width and not any(window.pads) and window.dilation == (1, 1)
+        reader = (source.kind, stored.values.shape, groups, window.dilation[1] == 1, flat)
+        recipe = stored.recipe
+        for name, held in self.weights.items():
+            if held.reader == reader and _same_source(held.tensor, stored) and _equal(held.tensor, stored):
+                return name
+        known = None if recipe is None else self._find(recipe)
+        if recipe is None or known is None:
+            name = self.free(stored.name, self.tensors) if recipe is not None else self.store(stored.plain(stored.name))
+        else:
+            name, held = known
+            if held.reader is not None or not np.array_equal(np.sort(stored.places()), np.arange(recipe.codes.size)):
+                raise StoredOtherwise
+        self.tensors[name] = stored.plain(name)
+        self.weights[name] = _Stored(stored, reader)
+        return name
+
+    def store_operand(self, recipe: Recipe) -> StoredOperand:
+        """Keep the integers of a constant that a float operator reads, or find them where another layer has put them."""
+        known = self._find(recipe)
+        if known is None:
+            name, values = self.free(recipe.origin, self.tensors), recipe.codes.astype(np.int32)
+            tensor = ImportedTensor(name, "weight", recipe.encoding, values, recipe=replace(recipe, steps=()))
+            self.tensors[name] = tensor.plain(name)
+            self.weights[name] = _Stored(tensor, None)
+        else:
+            name = known[0]
+        return StoredOperand(name, recipe.codes.shape, recipe.codes.dtype, recipe.steps)
+
+    def _find(self, recipe: Recipe) -> tuple[str, _Stored] | None:
+        """A tensor that holds all integers of a recipe, or those that the recipe picks."""
+        for name, held in self.weights.items():
+            own = held.tensor.recipe
+            if own is not None and held.tensor.values.size == recipe.codes.size and same_integers(own, recipe):
+                return name, held
+        return None
+
+    def _ordered(self, operand: StoredOperand) -> StoredOperand:
+        """The operand with the places of its integers in the storage as it is in the end."""
+        held = self.weights[operand.tensor]
+        if held.reader is None:
+            return operand
+        places = held.tensor.places()
+        if np.array_equal(places, np.arange(places.size)):
+            return operand
+        order = np.empty(places.size, np.int64)
+        order[places] = np.arange(places.size)
+        return replace(operand, order=order)
 
     def accumulator(self, grid: Grid) -> bool:
         """Whether the codes of a grid are sums that no quantization has rounded yet."""
@@ -239,7 +330,7 @@ class Draft:
         name: str,
         op_type: str,
         attributes: Mapping[str, Any],
-        operands: tuple[Real | Array, ...],
+        operands: tuple[Real | Array | StoredOperand, ...],
         shape: tuple[int, ...],
         dtype: str = "float32",
         opset: int = 17,
@@ -263,11 +354,16 @@ class Draft:
             if layer.output in needed:
                 layers.append(layer)
                 needed.update(layer.inputs)
-        layers.reverse()
+        layers = [self._with_orders(layer) for layer in reversed(layers)]
         values = {name: spec for name, spec in self.values.items() if name in needed or name in inputs}
-        used = [name for layer in layers for key in _TENSOR_FIELDS if isinstance(name := getattr(layer, key, None), str)]
+        used = [name for layer in layers for name in parameters_of(layer)]
         tensors = {name: self.tensors[name] for name in used}
         return Network(self.name, inputs, outputs, tuple(layers), values, tensors, dict(metadata))
+
+    def _with_orders(self, layer: Layer) -> Layer:
+        if not isinstance(layer, FloatOperator) or not layer.stored:
+            return layer
+        return replace(layer, operands=tuple(self._ordered(x) if isinstance(x, StoredOperand) else x for x in layer.operands))
 
     def reshaped(self, real: Real, output: str, label: str) -> Real:
         """A copy of a value under another name, as a Reshape to its own shape."""
@@ -294,7 +390,14 @@ def check_size(spec: ValueSpec) -> None:
         raise ModelError(f"Importing the tensor {spec.name!r}", found, f"The limit is {MAX_ELEMENTS} elements for one image")
 
 
-_TENSOR_FIELDS = ("weight", "bias", "threshold", "upper", "lower")
+def _same_source(a: ImportedTensor, b: ImportedTensor) -> bool:
+    return a.recipe is not None and b.recipe is not None and same_integers(a.recipe, b.recipe)
+
+
+def _equal(a: StoredTensor, b: StoredTensor) -> bool:
+    """Whether two layers read the same numbers from a tensor."""
+    pairs = ((a.values, b.values), (a.scale, b.scale), (a.zero_point, b.zero_point))
+    return a.encoding == b.encoding and a.block == b.block and all(np.array_equal(x, y) for x, y in pairs)
 
 
 def _repeated(constant: Floats, area: int) -> Floats:

@@ -104,7 +104,7 @@ def _weight(draft: Draft, node: Node, weight: Constant, conv: bool) -> Constant:
     if points.ndim > 1 or (points.ndim and points.size != weight.array.shape[axis]):
         raise ModelError(f"Importing {node}", f"its weight has {points.size} zero points", "One per output channel is needed")
     quantized = Quantized(weight.array.astype(np.int32), encoding, scale, points, axis)
-    return Constant(weight.array.astype(np.float32), weight.origin, quantized)
+    return Constant(weight.array.astype(np.float32), weight.origin, quantized, recipe=weight.recipe)
 
 
 # ── what follows from a scale that is known at run time only ────────────────────────────────────────

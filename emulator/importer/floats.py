@@ -9,11 +9,24 @@ from onnx import helper, numpy_helper, shape_inference
 from emulator import floatops
 from emulator.importer.draft import Draft
 from emulator.importer.fold import unsupported
-from emulator.importer.symbols import BATCH, Array, Constant, Node, Real
+from emulator.importer.recipe import of_signs
+from emulator.importer.symbols import BATCH, Array, Constant, Node, Real, Recipe
+from emulator.network import StoredOperand
 from memmodels.errors import ModelError
 
 _BATCH_NAME, _ONE = "weakcell.batch", 1
 """What stands for the batch in shapes; for Resize, whose inference forgets a batch without a number, one image."""
+
+_SUMS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
+"""Operators whose operands of ±1 times a scale are binary weights."""
+
+_DATA = {
+    **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Slice", "DequantizeLinear"), (0,)),
+    **dict.fromkeys(("MatMulInteger", "ConvInteger"), (0, 1)),
+    "Where": (1, 2),
+    "Concat": tuple(range(64)),
+}
+"""Inputs of operators that are data, not sizes, indices or zero points."""
 
 _NEVER = ("DynamicQuantizeLinear",)
 """Operators that look at the whole batch: as one layer, they would make an image's result depend on the others."""
@@ -24,7 +37,8 @@ def lower_float(draft: Draft, node: Node) -> Real:
     if node.domain or node.op_type not in floatops.OPERATORS or node.op_type in _NEVER:
         raise unsupported(node)
     operands: list[Real | Array] = []
-    for name in node.inputs:
+    drawn: list[Real | Array | StoredOperand] = []
+    for place, name in enumerate(node.inputs):
         symbol = draft.symbols[name] if name else None
         if symbol is None:
             operands.append(floatops.ABSENT)
@@ -32,6 +46,8 @@ def lower_float(draft: Draft, node: Node) -> Real:
             operands.append(symbol.array)
         else:
             operands.append(draft.typed(name))
+        recipe = _weight(node, place, symbol) if isinstance(symbol, Constant) else None
+        drawn.append(operands[-1] if recipe is None else draft.store_operand(recipe))
     for operand in operands:
         if not isinstance(operand, Real) and operand.dtype.kind == "i" and np.any(operand == BATCH):
             raise ModelError(f"Importing {node}", "it computes with the batch size", "Export with a fixed shape but the batch")
@@ -43,10 +59,25 @@ def lower_float(draft: Draft, node: Node) -> Real:
     for place, (name, (shape, dtype)) in enumerate(zip(node.outputs, output_types(node, operands, count), strict=False)):
         if name:
             made.append(
-                draft.operate(name, node.op_type, attributes, tuple(operands), shape, dtype, node.opset, exact=True, place=place)
+                draft.operate(name, node.op_type, attributes, tuple(drawn), shape, dtype, node.opset, exact=True, place=place)
             )
             draft.symbols[name] = made[-1]
     return made[0]
+
+
+def _weight(node: Node, place: int, constant: Constant) -> Recipe | None:
+    """How an operand is made from integers that a memory stores; None for what is no weight.
+
+    Integers that nothing has dequantized are weights only where the operator reads them as data. A single number is folded.
+    """
+    recipe = constant.recipe
+    if recipe is None and constant.array.dtype == np.float32 and (node.op_type in _SUMS or constant.signed):
+        recipe = of_signs(constant.array, constant.origin)
+    if recipe is None or recipe.codes.size < 2 or constant.array.size < 2:
+        return None
+    if constant.array.dtype.kind != "f" and place not in _DATA.get(node.op_type, ()):
+        return None
+    return recipe
 
 
 def output_types(node: Node, operands: list[Real | Array], count: int) -> list[tuple[tuple[int, ...], str]]:

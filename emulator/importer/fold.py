@@ -6,15 +6,17 @@ are what a memory stores. Transpose and Reshape carry them along.
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from emulator import floatops
+from emulator.importer.carried import quantized_after
 from emulator.importer.read import Graph
-from emulator.importer.symbols import Array, Constant, Node, Quantized
+from emulator.importer.recipe import encoding_of as encoding_of
+from emulator.importer.recipe import extended, stored_integers
+from emulator.importer.symbols import Array, Constant, Node, Quantized, Recipe
 from emulator.network import Encoding
 from memmodels.errors import ModelError
 
@@ -30,11 +32,11 @@ def initializer(graph: Graph, name: str) -> Constant:
         raise ModelError(
             f"Reading the model {graph.name}", f"the tensor {name!r} cannot be read ({e})", "Export the model again"
         ) from None
-    return Constant(array, name)
+    return Constant(array, name, recipe=stored_integers(array, name))
 
 
-def fold(node: Node, inputs: list[Constant | None]) -> Constant:
-    """The constant that a node with constant inputs makes."""
+def fold(node: Node, inputs: list[Constant | None], place: int = 0) -> Constant:
+    """The constant that a node with constant inputs makes; place: of the output, where it has several."""
     first = next((x for x in inputs if x is not None), None)
     origin = first.origin if first is not None and first.origin else node.outputs[0]
     if node.op_type == "DequantizeLinear" and node.domain == "" and inputs[1] is not None:
@@ -46,18 +48,28 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
         raise unsupported(node)
     attributes = {key: np.asarray(v) if isinstance(v, np.ndarray) else v for key, v in node.attributes.items()}
     try:
-        array = floatops.apply(node.op_type, node.opset, attributes, [None if x is None else x.array for x in inputs])
+        arrays = [None if x is None else x.array for x in inputs]
+        array = floatops.apply_all(node.op_type, node.opset, attributes, arrays, max(place + 1, len(node.outputs)))[place]
     except MemoryError as e:
         raise ModelError(f"Folding {node}", str(e), "Export a smaller model") from None
     except (ValueError, IndexError, TypeError, KeyError, OverflowError) as e:
         raise ModelError(f"Folding {node}", f"its constant inputs do not fit ({e})", "Export the model again") from None
     if array.nbytes > MAX_BYTES:
         raise ModelError(f"Folding {node}", f"the result has {array.nbytes} bytes", f"The limit is {MAX_BYTES} bytes")
-    quantized = None
-    if first is not None and first.quantized is not None:
-        quantized = _carried(node, first.quantized, array)
+    quantized = quantized_after(node, inputs, array, place)
     signed = node.op_type == "Sign" or any(x is not None and x.signed for x in inputs)
-    return Constant(array, origin, quantized, signed, _limits(node, inputs, array))
+    limits = _limits(node, inputs, array)
+    return Constant(array, origin, quantized, signed, limits, _recipe(node, inputs, array, limits, origin, place))
+
+
+def _recipe(
+    node: Node, inputs: list[Constant | None], array: Array, limits: tuple[int, int] | None, origin: str, place: int
+) -> Recipe | None:
+    """How the folded constant is made from stored integers: they are those of the file, or those that the file quantizes to."""
+    if node.op_type in ("Constant", "QuantizeLinear", "Clip") and array.dtype.kind != "f":
+        encoding = encoding_of(array.dtype)
+        return None if encoding is None else stored_integers(array, origin, narrowed(encoding, limits))
+    return extended(node, inputs, None, place)
 
 
 def unsupported(node: Node) -> ModelError:
@@ -116,16 +128,6 @@ def check_zero_point(node: Node, zero_point: Array, scale: Array) -> None:
         raise ModelError(f"Importing {node}", found, "They must be equally long; export the model again")
 
 
-def encoding_of(dtype: Any) -> Encoding | None:
-    """How an integer type is stored; None for what is no integer of 2 to 32 bits."""
-    names = {"int": "signed", "uint": "unsigned"}
-    text = str(np.dtype(dtype))
-    stem = text.rstrip("0123456789")
-    if stem not in names or not 2 <= int(text[len(stem) :]) <= 32:
-        return None
-    return Encoding("signed" if stem == "int" else "unsigned", int(text[len(stem) :]))
-
-
 def _limits(node: Node, inputs: list[Constant | None], array: Array) -> tuple[int, int] | None:
     """The limits of a Clip of integers, through operators that only move elements."""
     if node.op_type in ("Identity", "Reshape", "Transpose") and inputs and inputs[0] is not None:
@@ -159,7 +161,8 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     check_zero_point(node, zero, scale)
     axis, block = int(node.attributes.get("axis", 1)), int(node.attributes.get("block_size", 0))
     if block and scale.ndim == codes.ndim > 0:
-        return _dequantize_blocks(node, codes, encoding, scale, zero, axis % codes.ndim, block, origin)
+        blocked = _dequantize_blocks(node, codes, encoding, scale, zero, axis % codes.ndim, block, origin)
+        return replace(blocked, recipe=extended(node, inputs, encoding))
     if scale.ndim == codes.ndim > 1 and scale.size > 1:  # QLinearMatMul's [1, N]: the axis is where its length is not 1
         long = [i for i, n in enumerate(scale.shape) if n > 1]
         if len(long) == 1 and scale.shape[long[0]] == codes.shape[long[0]]:
@@ -176,7 +179,7 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     if encoding.bits == 32 and np.any(zero != 0):
         raise ModelError(f"Importing {node}", "an int32 tensor has a zero point other than 0", "Export the model again")
     quantized = Quantized(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis)
-    return Constant(real_values(quantized), origin, quantized)
+    return Constant(real_values(quantized), origin, quantized, recipe=extended(node, inputs, encoding))
 
 
 def _dequantize_blocks(
@@ -206,37 +209,3 @@ def real_values(quantized: Quantized) -> Array:
     scale, zero = quantized.scale.reshape(shape), quantized.zero_point.reshape(shape)
     result: Array = ((quantized.codes.astype(np.int64) - zero).astype(np.float32) * scale).reshape(quantized.codes.shape)
     return result
-
-
-def _carried(node: Node, quantized: Quantized, array: Array) -> Quantized | None:
-    """The integers behind a constant that was only moved about; None where they cannot follow."""
-    codes, axis = quantized.codes, quantized.axis
-    if node.op_type in ("Identity", "Dropout"):
-        return quantized
-    if quantized.block:
-        return _carried_blocks(node, quantized)
-    if node.op_type == "Transpose":
-        perm = node.attributes.get("perm") or list(range(codes.ndim))[::-1]
-        codes, axis = np.transpose(codes, perm), list(perm).index(axis) if codes.ndim else 0
-    elif node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
-        old, new = codes.shape, array.shape
-        if quantized.scale.ndim:
-            before = math.prod(old[:axis])
-            places = [i for i in range(len(new)) if math.prod(new[:i]) == before and new[i] == old[axis]]
-            if not places:
-                return None
-            axis = places[0]
-        codes = codes.reshape(new)
-    else:
-        return None
-    return Quantized(np.asarray(codes, order="C"), quantized.encoding, quantized.scale, quantized.zero_point, axis)
-
-
-def _carried_blocks(node: Node, quantized: Quantized) -> Quantized | None:
-    """Blocked codes after a transposition; None for any other move."""
-    if node.op_type != "Transpose":
-        return None
-    perm = list(node.attributes.get("perm") or range(quantized.codes.ndim)[::-1])
-    codes, scale = np.transpose(quantized.codes, perm), np.transpose(quantized.scale, perm)
-    zero = np.transpose(quantized.zero_point, perm)
-    return Quantized(np.ascontiguousarray(codes), quantized.encoding, scale, zero, perm.index(quantized.axis), quantized.block)

@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from emulator import floatops
-from emulator.importer.draft import Draft, Reach
+from emulator.importer.draft import Draft, Reach, StoredOtherwise
 from emulator.importer.floats import lower_float
+from emulator.importer.recipe import ImportedTensor
 from emulator.importer.symbols import NO_PADS, Array, Constant, Floats, Grid, Node, Real, Symbol, scalar
 from emulator.network import SIGN1, Convolution, Encoding, Requantize, Step, StoredTensor, ValueSpec, Window
 from memmodels.errors import ModelError
@@ -24,7 +25,15 @@ INT32_SUM = "weakcell.int32_sum"
 
 
 def lower_linear(draft: Draft, node: Node) -> Symbol:
-    """A Conv, Gemm or MatMul node."""
+    """A Conv, Gemm or MatMul node; in float32 if another layer has its weights already, in an order that it cannot read."""
+    try:
+        return _lowered(draft, node)
+    except StoredOtherwise:
+        plain = {key: value for key, value in node.attributes.items() if key != INT32_SUM}
+        return lower_float(draft, replace(node, attributes=plain))
+
+
+def _lowered(draft: Draft, node: Node) -> Symbol:
     wraps = INT32_SUM in node.attributes
     if wraps:
         node = replace(node, attributes={key: value for key, value in node.attributes.items() if key != INT32_SUM})
@@ -82,8 +91,8 @@ def _plain(node: Node) -> bool:
 # ── weights ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def stored_weight(node: Node, constant: Constant) -> StoredTensor | None:
-    """The weight as a memory stores it, (O, C/groups, kh, kw) or (O, K); None if it is plain float."""
+def stored_weight(node: Node, constant: Constant) -> ImportedTensor | None:
+    """The weight as a memory stores it, (O, C/groups, kh, kw) or (O, K); None if a sum of stored integers cannot read it."""
     last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get("transB", 0))
     rank = constant.array.ndim
     if (node.op_type == "Conv" and rank not in (3, 4)) or (node.op_type != "Conv" and rank != 2):
@@ -92,20 +101,27 @@ def stored_weight(node: Node, constant: Constant) -> StoredTensor | None:
     stored = None
     if constant.quantized is not None:
         stored = _from_codes(node, constant, axis)
-    elif constant.array.dtype.kind == "f":
+    elif constant.array.dtype.kind == "f" and (constant.recipe is None or constant.recipe.encoding == SIGN1):
         stored = _from_signs(node, constant, np.moveaxis(constant.array, axis, 0))
-    if stored is not None and rank == 3:  # the kernel of a 1-D convolution is one row of a 2-D kernel
-        outputs, channels, taps = stored.values.shape
-        return replace(stored, values=stored.values.reshape(outputs, channels, 1, taps))
-    return stored
+    if stored is None:
+        return None
+    values = stored.values
+    if rank == 3:  # the kernel of a 1-D convolution is one row of a 2-D kernel
+        outputs, channels, taps = values.shape
+        values = values.reshape(outputs, channels, 1, taps)
+    return ImportedTensor(
+        stored.name, stored.role, stored.encoding, values, stored.scale, stored.zero_point, stored.block, constant.recipe, axis
+    )
 
 
-def _from_codes(node: Node, constant: Constant, axis: int) -> StoredTensor:
+def _from_codes(node: Node, constant: Constant, axis: int) -> StoredTensor | None:
     q = constant.quantized
     assert q is not None
     if q.block:
         return _from_blocks(node, constant, axis)
     if q.scale.ndim and q.axis != axis:
+        if constant.recipe is not None:
+            return None
         found = f"the weight {constant.origin!r} has one scale per element of axis {q.axis}"
         raise ModelError(f"Importing {node}", found, f"Use one scale, or one per output channel (axis {axis})")
     codes = np.ascontiguousarray(np.moveaxis(q.codes, axis, 0))
@@ -114,11 +130,13 @@ def _from_codes(node: Node, constant: Constant, axis: int) -> StoredTensor:
     return StoredTensor(constant.origin, "weight", q.encoding, codes, q.scale, q.zero_point)
 
 
-def _from_blocks(node: Node, constant: Constant, axis: int) -> StoredTensor:
+def _from_blocks(node: Node, constant: Constant, axis: int) -> StoredTensor | None:
     """Blocked codes of a matrix, (O, K) with one scale for every `block` of its K inputs."""
     q = constant.quantized
     assert q is not None
     if q.codes.ndim != 2 or q.axis == axis:
+        if constant.recipe is not None:
+            return None
         found = f"the weight {constant.origin!r} has blocks along axis {q.axis} of {q.codes.ndim}"
         raise ModelError(f"Importing {node}", found, "Use blocks along the inputs of a matrix product")
     codes = np.ascontiguousarray(np.moveaxis(q.codes, axis, 0))
@@ -183,7 +201,7 @@ def _clamped(draft: Draft, grid: Grid, tensor: str) -> Grid | None:
     return replace(grid, value=name, steps=())
 
 
-def sum_of_codes(draft: Draft, node: Node, grid: Grid, stored: StoredTensor, wraps: bool = False) -> Grid:
+def sum_of_codes(draft: Draft, node: Node, grid: Grid, stored: ImportedTensor, wraps: bool = False) -> Grid:
     """A Convolution of codes or bits, as a grid over its accumulator; wraps: a sum beyond int32 wraps, otherwise it is refused."""
     spec = draft.values[grid.value]
     if spec.zero_point != grid.zero_point:
@@ -195,7 +213,7 @@ def sum_of_codes(draft: Draft, node: Node, grid: Grid, stored: StoredTensor, wra
     else:
         window, stored = _dense(node, grid, spec, stored)
     scale: Floats = np.asarray(grid.scale * stored.scale, np.float32)
-    weight = draft.store(stored)
+    weight = draft.store_weight(stored, spec, window, groups)
     bias, later = _bias(draft, node, scale, stored.values.shape[0])
     reach = accumulator_reach(draft, node, grid, stored, bias, window)
     beyond = max(-reach.low, reach.high) >= LIMIT
@@ -269,7 +287,7 @@ def _four(x: list[int]) -> tuple[int, int, int, int]:
     return int(a), int(b), int(c), int(d)
 
 
-def _dense(node: Node, grid: Grid, spec: ValueSpec, stored: StoredTensor) -> tuple[Window, StoredTensor]:
+def _dense(node: Node, grid: Grid, spec: ValueSpec, stored: ImportedTensor) -> tuple[Window, ImportedTensor]:
     """A matrix product as a convolution whose kernel is the whole image (1 x 1 for a vector)."""
     out, inner = stored.values.shape
     if inner != math.prod(grid.shape):
@@ -329,7 +347,7 @@ def accumulator_reach(
 # ── float sums ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _float_sum(draft: Draft, node: Node, stored: StoredTensor) -> Symbol:
+def _float_sum(draft: Draft, node: Node, stored: ImportedTensor) -> Symbol:
     """A Convolution of floats with stored weights; its bias follows as a float Add."""
     source = draft.real(node.input(0))
     groups = int(node.attributes.get("group", 1))
@@ -350,7 +368,8 @@ def _float_sum(draft: Draft, node: Node, stored: StoredTensor) -> Symbol:
     given = draft.constant(node, 2) if node.op_type != "MatMul" else None
     bare = given is None or not np.any(given.array)
     name = draft.free(node.outputs[0] if bare else f"{node.outputs[0]}.sum")
-    layer = Convolution(node.name, (source.value,), name, draft.store(stored), None, window, groups)
+    weight = draft.store_weight(stored, draft.values[source.value], window, groups)
+    layer = Convolution(node.name, (source.value,), name, weight, None, window, groups)
     draft.draw(layer, ValueSpec(name, "float", shape))
     if bare or given is None:
         return Real(name, shape)
@@ -358,7 +377,7 @@ def _float_sum(draft: Draft, node: Node, stored: StoredTensor) -> Symbol:
     return draft.operate(node.outputs[0], "Add", {}, (Real(name, shape), constant), shape, exact=True)
 
 
-def _sum_of_rows(draft: Draft, node: Node, source: Real, stored: StoredTensor) -> Symbol:
+def _sum_of_rows(draft: Draft, node: Node, source: Real, stored: ImportedTensor) -> Symbol:
     """A matrix product on (…, K): its rows become the pixels of an image with K channels."""
     (out, inner), (*rows, last) = stored.values.shape, source.shape
     if inner != last:
@@ -368,7 +387,8 @@ def _sum_of_rows(draft: Draft, node: Node, source: Real, stored: StoredTensor) -
     turned = draft.operate(f"{name}.rows", "Transpose", perm, (flat,), (inner, count))
     image = draft.viewed(turned, (inner, count, 1), f"{name}.image")
     made = draft.free(f"{name}.sum")
-    weight = draft.store(replace(stored, values=stored.values.reshape(out, inner, 1, 1)))
+    stored = replace(stored, values=stored.values.reshape(out, inner, 1, 1))
+    weight = draft.store_weight(stored, draft.values[image.value], Window((1, 1)), 1)
     layer = Convolution(node.name, (image.value,), made, weight, None, Window((1, 1)))
     draft.draw(layer, ValueSpec(made, "float", (out, count, 1)))
     columns = draft.viewed(Real(made, (out, count, 1)), (out, count), f"{name}.columns")

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import onnx
 
+from emulator import floatops
 from emulator.importer import arrange, binary, codes, dynamic, elementwise, nbits, qdq, qonnx, qoperator, resize
 from emulator.importer.channels_last import ChannelsLast
 from emulator.importer.draft import Draft, Reach, check_size
@@ -120,14 +121,19 @@ def _fold_constants(draft: Draft, graph: Graph) -> list[Node]:
         if not all(name in draft.symbols for name in node.inputs if name) or "Random" in node.op_type:
             rest.append(node)
             continue
-        draft.symbols[node.outputs[0]] = _folded(draft, node)
+        _fold_node(draft, node)
     return rest
 
 
-def _folded(draft: Draft, node: Node) -> Constant:
+def _fold_node(draft: Draft, node: Node) -> None:
+    """Make constants of a node's outputs, all of which its constant inputs determine."""
     given = [draft.symbols[name] if name else None for name in node.inputs]
     constants = [x if isinstance(x, Constant) else None for x in given]
-    return qonnx.fold(node, constants) if node.domain == qonnx.DOMAIN else fold(node, constants)
+    several = node.op_type in floatops.SEVERAL
+    for place, name in enumerate(node.outputs[: None if several else 1]):
+        if name:
+            whole = qonnx.fold(node, constants) if node.domain == qonnx.DOMAIN else fold(node, constants, place)
+            draft.symbols[name] = whole
 
 
 def _lower(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
@@ -154,7 +160,7 @@ def _kind(draft: Draft, name: str) -> str:
 
 def _lower_node(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
     if all(isinstance(draft.symbols[name], Constant) for name in node.inputs if name):
-        draft.symbols[node.outputs[0]] = _folded(draft, node)  # it reads a shape that became known
+        _fold_node(draft, node)  # it reads a shape that became known
         return
     if any(isinstance(draft.symbols[name], Dynamic) for name in node.inputs if name):
         draft.symbols[node.outputs[0]] = dynamic.lower_dynamic(draft, node)

@@ -14,8 +14,8 @@ import numpy as np
 
 from emulator.importer.draft import Draft
 from emulator.importer.fold import check_weight_scale, real_values
-from emulator.importer.symbols import Array, Constant, Node, Quantized, Symbol
-from emulator.network import Encoding
+from emulator.importer.symbols import Array, Constant, Node, Quantized, Recipe, Symbol
+from emulator.network import Encoding, OperandStep
 from memmodels.errors import ModelError
 
 
@@ -41,9 +41,15 @@ def lower_matmul_nbits(draft: Draft, node: Node) -> Symbol:
     if scale.array.size != outputs * blocks:
         raise ModelError(asked, f"it has {scale.array.size} scales, and {outputs} x {blocks} are needed", "Export the model again")
     scales = scale.array.astype(np.float32).reshape(outputs, blocks)
-    quantized = Quantized(codes.T, Encoding("unsigned", bits), scales.T, points.T, 0, block)
+    encoding = Encoding("unsigned", bits)
+    quantized = Quantized(codes.T, encoding, scales.T, points.T, 0, block)
+    steps = (
+        OperandStep("DequantizeLinear", 21, {"axis": 1, "block_size": block}, (None, scales, points)),
+        OperandStep("Transpose", 13, {"perm": [1, 0]}, (None,)),
+    )
+    recipe = Recipe(packed.origin, np.ascontiguousarray(codes), encoding, steps)
     weight = f"{packed.origin}.weight"
-    draft.symbols[weight] = Constant(real_values(quantized), packed.origin, quantized)
+    draft.symbols[weight] = Constant(real_values(quantized), packed.origin, quantized, recipe=recipe)
     bias = node.input(5)
     product = f"{node.outputs[0]}.product" if bias else node.outputs[0]
     plain = replace(node, op_type="MatMul", domain="", opset=17, attributes={})

@@ -19,6 +19,7 @@ from emulator.importer import binary, codes
 from emulator.importer.draft import Draft, Reach
 from emulator.importer.fold import check_scale, check_weight_scale, unsupported
 from emulator.importer.qdq import quantize_to
+from emulator.importer.recipe import WIDEST_WEIGHT
 from emulator.importer.symbols import (
     INTEGER_RANKS,
     NO_PADS,
@@ -31,10 +32,11 @@ from emulator.importer.symbols import (
     Node,
     Quantized,
     Real,
+    Recipe,
     Symbol,
     scalar,
 )
-from emulator.network import SIGN1, CountThresholds, Encoding, Quantize, StoredTensor, ValueSpec
+from emulator.network import SIGN1, CountThresholds, Encoding, OperandStep, Quantize, StoredTensor, ValueSpec
 from memmodels.errors import ModelError
 
 DOMAIN = "qonnx"
@@ -59,7 +61,32 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
         quantized = _quantized(node, arrays, array) if node.op_type == "Quant" else None
     except (ValueError, IndexError, TypeError, OverflowError) as e:
         raise ModelError(f"Folding {node}", f"its constant inputs do not fit ({e})", "Export the model again") from None
-    return Constant(array, origin, quantized)
+    return Constant(array, origin, quantized, recipe=_recipe(node, arrays, origin))
+
+
+def _recipe(node: Node, arrays: list[Array | None], origin: str) -> Recipe | None:
+    """How a quantizer's result is made from the integers that a memory stores: (q - zero point) * scale."""
+    x, scale, *rest = arrays
+    if x is None or scale is None or node.op_type not in ("Quant", "BipolarQuant"):
+        return None
+    times = OperandStep("Mul", 14, {}, (None, scale))
+    if node.op_type == "BipolarQuant":
+        return Recipe(origin, np.where(x >= 0, np.float32(1), np.float32(-1)), SIGN1, (times,))
+    zero, bits = rest
+    encoding = None if bits is None else _encoding(node, bits)
+    if zero is None or encoding is None or encoding.bits > WIDEST_WEIGHT:
+        return None
+    with np.errstate(all="ignore"):
+        integers = operators.codes(arrays, node.attributes)
+    return Recipe(origin, integers, encoding, (OperandStep("Sub", 14, {}, (None, zero)), times))
+
+
+def _encoding(node: Node, bits: Array) -> Encoding:
+    """How the integers of a Quant are stored."""
+    width = int(bits.reshape(-1)[0])
+    if operators.is_bipolar(node.attributes, width):
+        return SIGN1
+    return Encoding("signed" if node.attributes.get("signed", 1) else "unsigned", width)
 
 
 def _quantized(node: Node, arrays: list[Array | None], array: Array) -> Quantized | None:
@@ -73,11 +100,7 @@ def _quantized(node: Node, arrays: list[Array | None], array: Array) -> Quantize
     axis = axes.pop() if axes else 0
     size = array.shape[axis] if scale.size > 1 or zero.size > 1 else 1
     flat = [np.broadcast_to(p.reshape(-1), (size,)) if size > 1 else p.reshape(()) for p in (scale, zero)]
-    width = int(bits.reshape(-1)[0])
-    if operators.is_bipolar(node.attributes, width):
-        encoding = SIGN1
-    else:
-        encoding = Encoding("signed" if node.attributes.get("signed", 1) else "unsigned", width)
+    encoding = _encoding(node, bits)
     return Quantized(integers.astype(np.int32), encoding, flat[0].astype(np.float32), flat[1].astype(np.int32), axis)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emulator.network import Encoding, Step, Window
+from emulator.network import Encoding, OperandStep, Step, Window
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -65,10 +65,24 @@ class Quantized:
 
 
 @dataclass(frozen=True, eq=False)
+class Recipe:
+    """How a constant is made: `codes` (the integers, in the order and type of the file), then `steps`, operator by operator.
+
+    origin: the initializer that holds the integers, or the floats that the file quantizes to them. encoding: of a stored integer.
+    """
+
+    origin: str
+    codes: Array
+    encoding: Encoding
+    steps: tuple[OperandStep, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Constant:
     """A tensor known before any data. `origin` is the initializer it comes from, `signed` says that a Sign made it.
 
     limits: where a Clip of integers said so (Brevitas' way to write narrow weights), the lowest and highest code.
+    recipe: how it is made from stored integers, if it is.
     """
 
     array: Array
@@ -76,6 +90,7 @@ class Constant:
     quantized: Quantized | None = None
     signed: bool = False
     limits: tuple[int, int] | None = None
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ from emulator.fusion import compute_step, fuse, parts_of
 from emulator.kernels.pool import sum_pool
 from emulator.layers import compute, to_onnx_order
 from emulator.margins import windows_of
-from emulator.network import Convolution, Layer, Network
+from emulator.network import Convolution, Layer, Network, parameters_of
 from emulator.placement import Placement, Slot
 from emulator.plan import Parameters, Plan, last_uses
 from emulator.prediction.bit_rates import BitRates, bit_rates
@@ -164,7 +164,7 @@ def _drawn_by_sum(network: Network, policy: ReadPolicy) -> list[Convolution]:
     A sum that wraps in int32 is not normal.
     """
     layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
-    users = Counter(layer.weight for layer in layers)
+    users = Counter(name for layer in network.layers for name in parameters_of(layer))
     found = []
     for layer in layers:
         kind, tensor = network.values[layer.inputs[0]].kind, network.tensors[layer.weight]
@@ -233,7 +233,7 @@ class _Walk:
 
 def _drawn_by_bit(network: Network, errors: _Errors) -> list[str]:
     slots = errors.deployments[0].slots
-    return [layer.name for layer in network.layers if isinstance(layer, Convolution) and layer.weight in slots]
+    return [layer.name for layer in network.layers if not slots.keys().isdisjoint(parameters_of(layer))]
 
 
 def _clean(step: Layer, values: Mapping[str, Array], parameters: Parameters) -> Array:

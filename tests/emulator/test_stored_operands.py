@@ -1,0 +1,243 @@
+"""Weights that float operators read: onnxruntime's outputs, also with bits flipped in the file, and every bit in the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+import emulator
+from emulator import ReadPolicy
+from emulator.deployment import reads_per_inference
+from memmodels.errors import UsageError
+from tests.emulator.flipped import outputs_with_flips, random_cells, with_flipped_initializers
+from tests.emulator.models import Array, model, node, run
+
+Case = tuple[onnx.ModelProto, dict[str, Array], int, frozenset[str]]
+"""A network, its inputs, the bits of its weights, and the weights that are stored column by column."""
+
+RNG = np.random.default_rng(41)
+IDS = {"ids": TensorProto.INT64}
+
+
+def int8(*shape: int) -> Array:
+    return RNG.integers(-128, 128, shape).astype(np.int8)
+
+
+def uint8(*shape: int) -> Array:
+    return RNG.integers(0, 256, shape).astype(np.uint8)
+
+
+def floats(*shape: int) -> Array:
+    return RNG.normal(0, 1, shape).astype(np.float32)
+
+
+def scales(*shape: int) -> Array:
+    return RNG.uniform(0.005, 0.02, shape).astype(np.float32)
+
+
+def embedding(axis: int | None) -> Case:
+    """DequantizeLinear of a table, per tensor, per row or per column, then Gather and a mean over the tokens."""
+    count = () if axis is None else (30, 16)[axis : axis + 1]
+    attributes = {} if axis is None else {"axis": axis}
+    nodes = [
+        node("DequantizeLinear", "table s z", "t", **attributes), node("Gather", "t ids", "e"),
+        node("ReduceMean", "e", "y", axes=[1], keepdims=0),
+    ]  # fmt: skip
+    constants = {"table": uint8(30, 16), "s": scales(*count), "z": uint8(*count) if count else np.uint8(9)}
+    proto = model(nodes, constants, {"ids": ["N", 7]}, {"y": ["N", 16]}, types=IDS)
+    return proto, {"ids": RNG.integers(0, 30, (5, 7))}, 30 * 16 * 8, frozenset()
+
+
+def gather_then_dequantize() -> Case:
+    """Gather of the integers themselves, as onnxruntime quantizes an embedding in its operator form."""
+    nodes = [node("Gather", "table ids", "e"), node("DequantizeLinear", "e s z", "y")]
+    constants = {"table": int8(20, 8), "s": np.float32(0.02), "z": np.int8(-3)}
+    proto = model(nodes, constants, {"ids": ["N", 6]}, {"y": ["N", 6, 8]}, types=IDS)
+    return proto, {"ids": RNG.integers(0, 20, (4, 6))}, 20 * 8 * 8, frozenset()
+
+
+def tied_embedding() -> Case:
+    """One table for the embedding and, transposed, for the scores: it lives in the memory once, row by row."""
+    nodes = [
+        node("DequantizeLinear", "table s", "t"), node("Gather", "t ids", "e"), node("ReduceMean", "e", "m", axes=[1], keepdims=0),
+        node("Transpose", "t", "tt", perm=[1, 0]), node("MatMul", "m tt", "y"),
+    ]  # fmt: skip
+    proto = model(nodes, {"table": int8(24, 12), "s": np.float32(0.01)}, {"ids": ["N", 5]}, {"y": ["N", 24]}, types=IDS)
+    return proto, {"ids": RNG.integers(0, 24, (4, 5))}, 24 * 12 * 8, frozenset()
+
+
+def tied_untransposed() -> Case:
+    """One matrix for Gather of its rows and for a MatMul: the order of the MatMul's weights holds for both."""
+    nodes = [
+        node("DequantizeLinear", "table s", "t"), node("Gather", "t ids", "e"), node("MatMul", "e w", "h"),
+        node("MatMul", "h t", "y"),
+    ]  # fmt: skip
+    constants = {"table": int8(12, 10), "s": np.float32(0.01), "w": floats(10, 12)}
+    proto = model(nodes, constants, {"ids": ["N", 5]}, {"y": ["N", 5, 10]}, types=IDS)
+    return proto, {"ids": RNG.integers(0, 12, (4, 5))}, 12 * 10 * 8, frozenset({"table"})
+
+
+def autoencoder() -> Case:
+    """A matrix and its transpose in two products."""
+    nodes = [
+        node("DequantizeLinear", "w s", "wd"), node("MatMul", "x wd", "h"), node("Relu", "h", "r"),
+        node("Transpose", "wd", "wt"), node("MatMul", "r wt", "y"),
+    ]  # fmt: skip
+    proto = model(nodes, {"w": int8(16, 6), "s": np.float32(0.01)}, {"x": ["N", 16]}, {"y": ["N", 16]})
+    return proto, {"x": floats(5, 16)}, 16 * 6 * 8, frozenset({"w"})
+
+
+def integer_and_embedding() -> Case:
+    """A table in an integer layer (QDQ on both sides) and, transposed, in a Gather."""
+    nodes = [
+        node("QuantizeLinear", "x xs xz", "q"), node("DequantizeLinear", "q xs xz", "d"), node("DequantizeLinear", "w s", "wd"),
+        node("Gemm", "d wd", "h", transB=1), node("QuantizeLinear", "h ys yz", "hq"), node("DequantizeLinear", "hq ys yz", "hd"),
+        node("ArgMax", "hd", "best", axis=1, keepdims=0), node("Gather", "wd best", "y"),
+    ]  # fmt: skip
+    constants = {
+        "xs": np.float32(0.05), "xz": np.uint8(128), "ys": np.float32(0.1), "yz": np.uint8(120), "w": int8(10, 16),
+        "s": np.float32(0.01),
+    }  # fmt: skip
+    proto = model(nodes, constants, {"x": ["N", 16]}, {"y": ["N", 16]})
+    return proto, {"x": floats(6, 16)}, 10 * 16 * 8, frozenset()
+
+
+def cast_scale() -> Case:
+    nodes = [node("Cast", "w", "f", to=1), node("Mul", "f s", "wd"), node("MatMul", "x wd", "y")]
+    proto = model(nodes, {"w": int8(32, 8), "s": scales(8)}, {"x": ["N", 32]}, {"y": ["N", 8]})
+    return proto, {"x": floats(5, 32)}, 32 * 8 * 8, frozenset({"w"})
+
+
+def cast_subtract_scale() -> Case:
+    """Zero points and scales of the inputs' axis, which no sum of integers can leave outside."""
+    nodes = [node("Cast", "w", "f", to=1), node("Sub", "f z", "g"), node("Mul", "s g", "wd"), node("MatMul", "x wd", "y")]
+    constants = {"w": uint8(20, 10), "z": RNG.integers(0, 256, (20, 1)).astype(np.float32), "s": scales(20, 1)}
+    proto = model(nodes, constants, {"x": ["N", 20]}, {"y": ["N", 10]})
+    return proto, {"x": floats(5, 20)}, 20 * 10 * 8, frozenset()
+
+
+def cast_scale_offset() -> Case:
+    nodes = [node("Cast", "w", "f", to=1), node("Mul", "f s", "g"), node("Add", "g o", "wd"), node("MatMul", "x wd", "y")]
+    proto = model(nodes, {"w": int8(20, 10), "s": scales(10), "o": floats(10)}, {"x": ["N", 20]}, {"y": ["N", 10]})
+    return proto, {"x": floats(5, 20)}, 20 * 10 * 8, frozenset()
+
+
+def product_of_three_axes() -> Case:
+    """A MatMul with a matrix for every head."""
+    nodes = [node("DequantizeLinear", "w s", "wd"), node("MatMul", "x wd", "y")]
+    proto = model(nodes, {"w": int8(3, 6, 5), "s": np.float32(0.01)}, {"x": ["N", 3, 4, 6]}, {"y": ["N", 3, 4, 5]})
+    return proto, {"x": floats(3, 3, 4, 6)}, 3 * 6 * 5 * 8, frozenset()
+
+
+def blocks_of_int4() -> Case:
+    """DequantizeLinear in blocks along the outputs, which no other lowering takes."""
+    codes = RNG.integers(-8, 8, (12, 8)).astype(ml_dtypes.int4)
+    nodes = [node("DequantizeLinear", "w s", "wd", axis=1, block_size=4), node("MatMul", "x wd", "y")]
+    proto = model(nodes, {"w": codes, "s": scales(12, 2)}, {"x": ["N", 12]}, {"y": ["N", 8]}, opset=21)
+    return proto, {"x": floats(4, 12)}, 12 * 8 * 4, frozenset()
+
+
+def added_table() -> Case:
+    """Positions added to a sequence, and a vector added after it."""
+    nodes = [
+        node("DequantizeLinear", "w s", "wd"), node("Add", "x wd", "h"), node("DequantizeLinear", "v s", "vd"),
+        node("Mul", "vd h", "y"),
+    ]  # fmt: skip
+    constants = {"w": int8(6, 8), "v": int8(8), "s": np.float32(0.02)}
+    proto = model(nodes, constants, {"x": ["N", 6, 8]}, {"y": ["N", 6, 8]})
+    return proto, {"x": floats(4, 6, 8)}, 6 * 8 * 8 + 8 * 8, frozenset()
+
+
+def split_projection() -> Case:
+    """One matrix cut into three by Split, as exporters write queries, keys and values."""
+    nodes = [
+        node("DequantizeLinear", "w s", "wd", axis=1), node("Split", "wd cuts", "a b c", axis=1), node("MatMul", "x a", "qa"),
+        node("MatMul", "x b", "qb"), node("MatMul", "x c", "qc"), node("Concat", "qc qa qb", "y", axis=1),
+    ]  # fmt: skip
+    constants = {"w": int8(8, 15), "s": scales(15), "cuts": np.array([4, 5, 6], np.int64)}
+    proto = model(nodes, constants, {"x": ["N", 8]}, {"y": ["N", 15]})
+    return proto, {"x": floats(4, 8)}, 8 * 15 * 8, frozenset({"w"})
+
+
+def transposed_integers() -> Case:
+    """Transpose before DequantizeLinear."""
+    nodes = [
+        node("Transpose", "w", "wt", perm=[2, 0, 1]), node("DequantizeLinear", "wt s", "wd", axis=0), node("MatMul", "x wd", "y"),
+    ]  # fmt: skip
+    proto = model(nodes, {"w": int8(6, 5, 3), "s": scales(3)}, {"x": ["N", 3, 4, 6]}, {"y": ["N", 3, 4, 5]})
+    return proto, {"x": floats(3, 3, 4, 6)}, 3 * 6 * 5 * 8, frozenset()
+
+
+def convolution_of_volumes() -> Case:
+    nodes = [node("DequantizeLinear", "w s z", "wd", axis=0), node("Conv", "x wd", "y")]
+    constants = {"w": int8(4, 2, 2, 2, 2), "s": scales(4), "z": np.zeros(4, np.int8)}
+    proto = model(nodes, constants, {"x": ["N", 2, 3, 4, 4]}, {"y": ["N", 4, 2, 3, 3]})
+    return proto, {"x": floats(3, 2, 3, 4, 4)}, 4 * 16 * 8, frozenset()
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "embedding": lambda: embedding(None),
+    "embedding per row": lambda: embedding(0),
+    "embedding per column": lambda: embedding(1),
+    "gather, then dequantize": gather_then_dequantize,
+    "tied embedding": tied_embedding,
+    "tied, untransposed": tied_untransposed,
+    "autoencoder": autoencoder,
+    "integer layer and embedding": integer_and_embedding,
+    "cast and scale": cast_scale,
+    "cast, subtract, scale": cast_subtract_scale,
+    "cast, scale, offset": cast_scale_offset,
+    "three axes": product_of_three_axes,
+    "blocks of int4": blocks_of_int4,
+    "added": added_table,
+    "split": split_projection,
+    "transposed integers": transposed_integers,
+    "volumes": convolution_of_volumes,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_and_flips(name: str) -> None:
+    """All bits live in the memory; flips there give what onnxruntime gives for a file with these bits inverted."""
+    proto, inputs, bits, transposed = CASES[name]()
+    network = emulator.load(proto)
+    assert network.weight_bits == bits
+    assert len({t.name for t in network.weights}) == len(network.weights)
+    rng = np.random.default_rng(4)
+    for policy in (ReadPolicy.LOAD, ReadPolicy.BATCH, ReadPolicy.IMAGE):
+        for count in (0, 5):
+            flips = random_cells(network, rng, count)
+            in_file = cells_of_the_file(proto, flips)
+            (wanted,) = run(with_flipped_initializers(proto, in_file, transposed), inputs)
+            made = outputs_with_flips(network, inputs, flips, policy)["y"]
+            np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-5)
+
+
+def cells_of_the_file(proto: onnx.ModelProto, flips: dict[str, list[tuple[int, int]]]) -> dict[str, list[tuple[int, int]]]:
+    """Flips of the parts of a split matrix (w, w.2, w.3), each output by output, as flips of the whole."""
+    if "w.2" not in flips:
+        return flips
+    inputs = 8
+    starts = {"w": 0, "w.2": 4 * inputs, "w.3": 9 * inputs}
+    return {"w": [(element + starts[name], bit) for name, cells in flips.items() for element, bit in cells]}
+
+
+@pytest.mark.parametrize("name", ["tied embedding", "tied, untransposed", "autoencoder"])
+def test_a_shared_table_is_read_by_both_layers(name: str) -> None:
+    """Once per load; under `image`, once by each of the two layers."""
+    network = emulator.load(CASES[name]()[0])
+    (tensor,) = network.weights
+    assert reads_per_inference(network, ReadPolicy.IMAGE, 10, 10)[tensor.name] == 2.0
+    assert reads_per_inference(network, ReadPolicy.LOAD, 10, 10)[tensor.name] == pytest.approx(0.1)
+
+
+def test_single_uses_of_a_float_operator_are_not_told_apart() -> None:
+    """`access` reads a weight for each output; for an operator in float32 it is refused by name."""
+    proto, inputs, _, _ = embedding(None)
+    with pytest.raises(UsageError, match="table"):
+        outputs_with_flips(emulator.load(proto), inputs, {}, ReadPolicy.ACCESS)
