@@ -11,7 +11,7 @@ from emulator.importer.binary import per_channel, with_level_step
 from emulator.importer.codes import stepped_curve
 from emulator.importer.draft import Draft
 from emulator.importer.floats import lower_float
-from emulator.importer.linear import integer_bias
+from emulator.importer.linear import LIMIT, integer_bias
 from emulator.importer.qdq import lower_clip_codes
 from emulator.importer.symbols import NO_PADS, Codes, Compared, Constant, Curve, Floats, Grid, Mean, Node, Sum, Symbol, scalar
 from emulator.network import Convolution, Step
@@ -159,8 +159,8 @@ def _integer_bias(draft: Draft, node: Node, grid: Grid, constant: Constant) -> G
         return None
     reach = draft.reach[grid.value]
     low, high = reach.low + int(bias.values.min()), reach.high + int(bias.values.max())
-    if max(-low, high) >= (1 << 31) - 1:
-        raise ModelError(f"Importing {node}", "its sums can leave int32", "Use narrower weights or a smaller bias")
+    if maker.wraps or max(-low, high) >= LIMIT:
+        return None  # the graph adds floats, which do not wrap
     name = draft.free(f"{node.outputs[0]}.acc")
     layer = replace(maker, output=name, bias=draft.store(bias))
     draft.draw(layer, replace(spec, name=name), type(reach)(low, high))

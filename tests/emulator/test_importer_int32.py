@@ -114,6 +114,32 @@ def test_long_sums_wrap_as_onnxruntime(integer: bool) -> None:
     np.testing.assert_array_equal(outputs(network, x), run(proto, {"x": x})[0])
 
 
+@pytest.mark.parametrize("operator", ["Conv", "Gemm", "MatMul"])
+@pytest.mark.parametrize("bias", [EDGE - 10, -EDGE + 5, 1000])
+def test_a_sum_of_dequantized_numbers_never_wraps(operator: str, bias: int) -> None:
+    """Scales are powers of two: float32 holds the products, and rounds at the bias as onnxruntime does."""
+    rng = np.random.default_rng(6)
+    shape = (3, 2, 3, 3) if operator == "Conv" else (8, 3)
+    constants = {
+        "sx": F(0.5), "zx": np.uint8(100), "w": rng.integers(-128, 128, shape).astype(np.int8), "sw": F(0.25),
+        "b": np.array([bias, 3, -bias], np.int32), "sb": F(0.125), "sy": F(2.0**21), "zy": np.uint8(128),
+    }  # fmt: skip
+    nodes = [node("QuantizeLinear", "x sx zx", "q"), node("DequantizeLinear", "q sx zx", "a")]
+    nodes += [node("DequantizeLinear", "w sw", "f"), node("DequantizeLinear", "b sb", "c")]
+    if operator == "MatMul":
+        nodes += [node("MatMul", "a f", "m"), node("Add", "m c", "h")]
+    else:
+        nodes.append(node(operator, "a f c", "h"))
+    nodes += [node("QuantizeLinear", "h sy zy", "y")]
+    size = (2, 5, 5) if operator == "Conv" else (8,)
+    out = ["N", 3, None, None] if operator == "Conv" else ["N", 3]
+    proto = model(nodes, constants, {"x": ["N", *size]}, {"y": out}, types={"y": TensorProto.UINT8})
+    x = rng.normal(0, 20, (6, *size)).astype(F)
+    network = load(proto)
+    assert network.weight_bits == 8 * np.prod(shape)
+    np.testing.assert_array_equal(outputs(network, x), run(proto, {"x": x})[0])
+
+
 # ── scales of QLinearMatMul ─────────────────────────────────────────────────────────────────────────
 
 
