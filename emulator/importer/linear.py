@@ -40,6 +40,8 @@ def _lowered(draft: Draft, node: Node) -> Symbol:
     weight = draft.symbols.get(node.input(1))
     if not isinstance(weight, Constant) or not _plain(node):
         return lower_float(draft, node)
+    if wraps:
+        _check_scales(node, weight)
     stored = stored_weight(node, weight)
     if stored is None:
         return lower_float(draft, node)
@@ -93,11 +95,9 @@ def _plain(node: Node) -> bool:
 
 def stored_weight(node: Node, constant: Constant) -> ImportedTensor | None:
     """The weight as a memory stores it, (O, C/groups, kh, kw) or (O, K); None if a sum of stored integers cannot read it."""
-    last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get("transB", 0))
-    rank = constant.array.ndim
+    rank, axis = constant.array.ndim, _output_axis(node, constant)
     if (node.op_type == "Conv" and rank not in (3, 4)) or (node.op_type != "Conv" and rank != 2):
         return None
-    axis = rank - 1 if last else 0
     stored = None
     if constant.quantized is not None:
         stored = _from_codes(node, constant, axis)
@@ -112,6 +112,20 @@ def stored_weight(node: Node, constant: Constant) -> ImportedTensor | None:
     return ImportedTensor(
         stored.name, stored.role, stored.encoding, values, stored.scale, stored.zero_point, stored.block, constant.recipe, axis
     )
+
+
+def _output_axis(node: Node, constant: Constant) -> int:
+    """The axis of a weight that counts its outputs."""
+    last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get("transB", 0))
+    return max(constant.array.ndim - 1, 0) if last else 0
+
+
+def _check_scales(node: Node, constant: Constant) -> None:
+    """Refuse a QLinear operator's weight whose scales are not one for all or one for each output."""
+    q, axis = constant.quantized, _output_axis(node, constant)
+    if q is not None and q.scale.ndim and (q.block or q.axis != axis):
+        found = f"the weight {constant.origin!r} has one scale per element of axis {q.axis}, and its sum is one of integers"
+        raise ModelError(f"Importing {node}", found, f"Use one scale, or one per output channel (axis {axis})")
 
 
 def _from_codes(node: Node, constant: Constant, axis: int) -> StoredTensor | None:
