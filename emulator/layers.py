@@ -146,14 +146,15 @@ def _onto(
 
 def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: Parameters) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
-    acc = np.ascontiguousarray(inputs[0], dtype=np.int32)
+    acc = np.ascontiguousarray(values_of(inputs[0], parameters.specs[layer.inputs[0]]), dtype=np.int32)
     entries.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
     return out
 
 
 def _ternary_sign(layer: nw.TernarySign, inputs: list[Array], parameters: Parameters) -> Array:
     upper, lower = parameters.values[layer.upper], parameters.values[layer.lower]
-    sign = (inputs[0] >= upper).astype(np.int8) - (inputs[0] <= lower).astype(np.int8)
+    x = values_of(inputs[0], parameters.specs[layer.inputs[0]])
+    sign = (x >= upper).astype(np.int8) - (x <= lower).astype(np.int8)
     return np.where(layer.inverted, -sign, sign).astype(np.int8)
 
 
@@ -213,6 +214,8 @@ def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: Parameters) -> 
     if spec.kind == "float":
         return inputs[0].reshape(len(inputs[0]), *out_spec.shape)
     plain = to_onnx_order(values_of(inputs[0], spec), spec).reshape(len(inputs[0]), *out_spec.shape)
+    if out_spec.kind == "float":
+        return plain.astype(out_spec.dtype)
     last = to_channels_last(plain, out_spec)
     return pack_channels(last > 0) if out_spec.kind == "bits" else last
 

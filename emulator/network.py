@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +41,12 @@ from emulator.values import Window as Window
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What all layers have: a name for people (the ONNX node's), the values read and the value made."""
+    """What all layers have: a name for people (the ONNX node's), the values read and the value made.
 
+    reads: the kinds of value that the layer can read; an importer may give it no other.
+    """
+
+    reads: ClassVar[tuple[Kind, ...]] = ("float",)
     name: str
     inputs: tuple[str, ...]
     output: str
@@ -62,6 +66,7 @@ class Quantize(Layer):
 class Dequantize(Layer):
     """y = float32(q - zero_point) * scale (+ bias), per channel: codes or bits to float32 in ONNX order."""
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
     scale: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32] | None = None
 
@@ -77,6 +82,7 @@ class Convolution(Layer):
     wraps: the sum can leave int32 without any fault. Then it wraps modulo 2^32, as ONNX's integer operators do.
     """
 
+    reads: ClassVar[tuple[Kind, ...]] = ("float", "codes", "bits")
     weight: str
     bias: str | None
     window: Window
@@ -95,6 +101,7 @@ class Requantize(Layer):
     multiplier = float32(float32(s_x * s_w[c]) / s_y). low and high also carry Relu and Clip, which commute with rounding.
     """
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
     multiplier: npt.NDArray[np.float32]
     zero_point: int
     low: int
@@ -130,6 +137,7 @@ class AffineRequantize(Layer):
     Further per-channel steps before the rounding (an unfused BatchNormalization) are in `steps`, run in order on float32.
     """
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
     scale: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32] | None
     out_scale: float
@@ -141,11 +149,12 @@ class AffineRequantize(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Threshold(Layer):
-    """bit = (acc >= threshold[c]) != inverted[c]: folded BatchNormalization + binarization of an integer (codes to bits).
+    """bit = (acc >= threshold[c]) != inverted[c]: folded BatchNormalization + binarization of codes, or of bits as ±1.
 
     threshold: StoredTensor int32 (C,). A channel that is constant has the threshold -2^31 (acc is always at or above it).
     """
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
     threshold: str
     inverted: npt.NDArray[np.bool_]
 
@@ -157,6 +166,7 @@ class TernarySign(Layer):
     t = (acc >= upper[c]) - (acc <= lower[c]), times -1 where inverted. upper, lower: StoredTensor int32 (C,).
     """
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
     upper: str
     lower: str
     inverted: npt.NDArray[np.bool_]
@@ -169,6 +179,7 @@ class CountThresholds(Layer):
     threshold: StoredTensor int32 (C, T).
     """
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes",)
     threshold: str
     falling: npt.NDArray[np.bool_]
 
@@ -195,6 +206,7 @@ class AddCodes(Layer):
     c = zero_point - fma(ra, za, rb * zb): onnxruntime's QLinearAdd with fused multiply-adds. The two differ in ties only.
     """
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
     out_scale: float
     zero_point: int
     low: int
@@ -206,6 +218,7 @@ class AddCodes(Layer):
 class MaxPool(Layer):
     """Maximum over a window, on codes or bits of one grid; padding never wins."""
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
     window: Window
 
 
@@ -213,6 +226,7 @@ class MaxPool(Layer):
 class AveragePool(Layer):
     """q = clamp(rint((sum (x - zx) * s_x / count) / out_scale) + zero_point, low, high): exact integer sum, then float32."""
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes",)
     window: Window
     count_include_pad: bool
     out_scale: float
@@ -228,6 +242,7 @@ class MulCodes(Layer):
     onnxruntime adds the zero point as a float, before the rounding.
     """
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
     multiplier: float
     zero_point: int
     low: int
@@ -238,6 +253,7 @@ class MulCodes(Layer):
 class SumPool(Layer):
     """acc = sum of (x - zx) over a window, int32: the integer half of QLinearGlobalAveragePool; a Requantize follows."""
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes",)
     window: Window
 
 
@@ -248,6 +264,7 @@ class LookUp(Layer):
     A code beyond the table, which only a faulty buffer can bring, reads the nearest entry.
     """
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes",)
     table: npt.NDArray[np.int32]
     first: int
 
@@ -273,6 +290,7 @@ class DynamicBias(Layer):
     rounding: an ONNX operator, or None where only the conversion to int32 rounds (towards 0).
     """
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes", "float")
     bias: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32]
     rounding: Literal["Floor", "Ceil", "Round"] | None = None
@@ -282,12 +300,18 @@ class DynamicBias(Layer):
 class DynamicDequantize(Layer):
     """y = float32(acc) * (s * scale[c]), s being the image's own (the second input): integers to float32 in ONNX order."""
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes", "float")
     scale: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Layer):
-    """The same elements in ONNX order under another logical shape (Flatten, Reshape, Squeeze, Unsqueeze)."""
+    """The same elements in ONNX order under another logical shape (Flatten, Reshape, Squeeze, Unsqueeze).
+
+    Codes may become a value of kind float with their own integer dtype: the ONNX tensor that float operators read.
+    """
+
+    reads: ClassVar[tuple[Kind, ...]] = ("float", "codes", "bits")
 
 
 class OperandStep(NamedTuple):
@@ -344,6 +368,7 @@ class CodesOperator(Layer):
     """An ONNX operator on codes, exact: one that moves them (Concat, Slice, Transpose, Pad, …) or one of Microsoft's QLinear
     operators. `operands` as in FloatOperator; the codes count as ONNX integers of their type."""
 
+    reads: ClassVar[tuple[Kind, ...]] = ("codes",)
     op_type: str
     opset: int
     attributes: Mapping[str, Any]

@@ -139,7 +139,7 @@ def lower_cast(draft: Draft, node: Node) -> Symbol:
             spec = draft.values[symbol.value]
             if np.all(spec.scale == 1):
                 return Grid(symbol.value, symbol.shape, scalar(1))
-        if isinstance(symbol, Grid | Sum | Mean) or (isinstance(symbol, Real) and symbol.dtype == "float32"):
+        if isinstance(symbol, Grid | Sum | Mean | Compared) or (isinstance(symbol, Real) and symbol.dtype == "float32"):
             return symbol
     return lower_float(draft, node)
 
@@ -214,6 +214,10 @@ def lower_mean(draft: Draft, node: Node) -> Symbol:
     if draft.values[symbol.value].kind != "codes":
         return lower_float(draft, node)
     channels, rank = symbol.shape[0], len(symbol.shape)
+    reach, zero = draft.reach[symbol.value], symbol.zero_point
+    kernel = node.attributes.get("kernel_shape", symbol.shape[1:]) if node.op_type == "AveragePool" else symbol.shape[1:]
+    if max(abs(reach.low - zero), abs(reach.high - zero)) * math.prod(kernel) >= 1 << 31:
+        return lower_float(draft, node)  # the sum over a window may not fit in int32
     whole, pooled = _whole(symbol.shape), (channels, *[1] * (rank - 1))
     if node.op_type == "GlobalAveragePool":
         return Mean(symbol, whole, False, pooled, pooled)

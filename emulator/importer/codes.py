@@ -76,7 +76,7 @@ def lower_move(draft: Draft, node: Node) -> Symbol:
     operands = _operands(draft, node, len(names), grids[0])
     if operands is None or (node.op_type == "Gather" and not _gathers(operands[1], len(grids[0].shape))):
         return lower_float(draft, node)
-    return _moved(draft, node, [_settled(draft, g, node) for g in grids], symbols[0], operands)
+    return _moved(draft, node, [settled_codes(draft, g, node) for g in grids], symbols[0], operands)
 
 
 def _gathers(indices: Array | None, rank: int) -> bool:
@@ -96,7 +96,7 @@ def _same(draft: Draft, a: Grid, b: Grid) -> bool:
     return types and steps and bool(a.scale == b.scale) and a.zero_point == b.zero_point
 
 
-def _settled(draft: Draft, grid: Grid, node: Node) -> Codes:
+def settled_codes(draft: Draft, grid: Grid | Codes, node: Node) -> Codes:
     """Codes in a value of their own ONNX shape."""
     spec = draft.values[grid.value]
     if spec.shape == grid.shape:
@@ -128,6 +128,8 @@ def _pad_code(draft: Draft, node: Node, rest: list[Array | None], grid: Grid) ->
     if not np.all(grid.scale):
         return None
     spec, reach = draft.values[grid.value], draft.reach[grid.value]
+    if grid.scale == 0:
+        return None
     given = rest[1] if len(rest) > 1 and rest[1] is not floatops.ABSENT else None
     real = np.float32(node.attributes.get("value", 0.0) if given is None else given.reshape(()))
     code = int(real) if isinstance(draft.symbols[node.input(0)], Codes) else int(np.rint(real / grid.scale)) + grid.zero_point
@@ -168,7 +170,9 @@ def padded(draft: Draft, grid: Grid, tensor: str) -> Grid:
     node = Node("Pad", "", 13, f"{tensor}.pad", (), (tensor,), {})
     target = replace(spec, name=draft.free(f"{tensor}.padded"))
     zero = np.asarray(grid.zero_point, spec.dtype)
-    moved = codes_operator(draft, node, [Codes(grid.value, spec.shape)], [None, pads, zero], target, draft.reach[grid.value])
+    known = draft.reach[grid.value]
+    reach = Reach(min(known.low, grid.zero_point), max(known.high, grid.zero_point))
+    moved = codes_operator(draft, node, [Codes(grid.value, spec.shape)], [None, pads, zero], target, reach)
     return replace(grid, value=moved.value, shape=moved.shape, pads=NO_PADS)
 
 
@@ -190,7 +194,7 @@ def quantize_joined(draft: Draft, node: Node, joined: Joined, target: ValueSpec,
     parts = []
     for i, grid in enumerate(joined.parts):
         own = replace(target, name=draft.free(f"{target.name}.part{i}"))
-        parts.append(_settled(draft, _requantized(draft, node, grid, own, reach), node))
+        parts.append(settled_codes(draft, _requantized(draft, node, grid, own, reach), node))
     plain = Node("Concat", "", 13, node.name, (), node.outputs, {"axis": joined.axis})
     return codes_operator(draft, plain, parts, [None] * len(parts), target, reach)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from onnx import helper
 
 from emulator.importer.recipe import ImportedTensor, same_integers
 from emulator.importer.symbols import (
@@ -109,7 +108,15 @@ class Draft:
         return self.free(f"{tensor}.codes" if tensor in self.outputs else tensor)
 
     def draw(self, layer: Layer, spec: ValueSpec, reach: Reach | None = None) -> str:
-        """Append a layer that makes the value `spec`, and return the value's name."""
+        """Append a layer that makes the value `spec`, and return the value's name.
+
+        Raises:
+            ModelError: the layer cannot read a value of this kind (float, codes or bits).
+        """
+        for name in layer.inputs:
+            if self.values[name].kind not in layer.reads:
+                found = f"its input {name!r} is held as {self.values[name].kind}, and {type(layer).__name__} reads {layer.reads}"
+                raise ModelError(f"Importing the layer {layer.name!r}", found, "Report it with the file")
         check_size(spec)
         self.layers.append(layer)
         self.makers[spec.name] = layer
@@ -261,14 +268,14 @@ class Draft:
         raise ModelError(f"Importing {self.name}", f"the tensor {name!r} is constant", "Remove it from the graph's outputs")
 
     def typed(self, name: str) -> Real:
-        """An integer tensor as an ONNX operator sees it: numbers of its own type."""
+        """An integer tensor as an ONNX operator sees it: integers of its own type, exactly."""
         symbol, key = self.symbols[name], f"{name}:typed"
         if not isinstance(symbol, Codes):
             return self.real(name)
         if key not in self.reals:
-            dtype = self.values[symbol.value].dtype
-            attributes = {"to": helper.np_dtype_to_tensor_dtype(np.dtype(dtype))}
-            self.reals[key] = self.operate(name, "Cast", attributes, (self.real(name),), symbol.shape, dtype)
+            dtype, output = self.values[symbol.value].dtype, self.free(f"{name}.typed")
+            self.draw(Reshape(output, (symbol.value,), output), ValueSpec(output, "float", symbol.shape, dtype))
+            self.reals[key] = Real(output, symbol.shape, dtype)
         return self.reals[key]
 
     def _zero(self, value: str) -> int:

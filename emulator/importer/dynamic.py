@@ -143,7 +143,7 @@ def _product(draft: Draft, node: Node) -> Symbol | None:
     if not isinstance(grid, Grid) or grid.steps or grid.pool is not None or draft.values[grid.value].shape != grid.shape:
         return None
     factor = per_channel(scale.factor, grid.shape)
-    if np.any(grid.scale != 1) or factor is None:
+    if np.any(grid.scale != 1) or grid.zero_point or factor is None or draft.values[grid.value].kind != "codes":
         return None
     name = draft.free(node.outputs[0])
     draft.draw(DynamicDequantize(node.name, (grid.value, scale.value), name, factor), ValueSpec(name, "float", grid.shape))

@@ -74,8 +74,10 @@ def lower_unary(draft: Draft, node: Node) -> Symbol:
         given = [draft.constant(node, i) for i in (1, 2)]
         if any(c is not None and c.array.size != 1 for c in given):
             raise ModelError(f"Importing {node}", "its limits are not single numbers", "Export the model again")
-        if isinstance(symbol, Codes):
+        if isinstance(symbol, Codes) and draft.values[symbol.value].dtype != "int32":
             return lower_clip_codes(draft, node, symbol, *given)
+        if isinstance(symbol, Codes):
+            return lower_float(draft, node)  # a Requantize rounds integers above 2^24
         arrays = [None, *(None if c is None else c.array for c in given)]
         low, high = floatops.clip_limits(arrays, node.attributes)
         both: list[tuple[Floats | None, str]] = [(low, "max"), (high, "min")]
@@ -112,8 +114,11 @@ def lower_batch_norm(draft: Draft, node: Node) -> Symbol:
 
 def _stepped(draft: Draft, symbol: Symbol, steps: list[Step], name: str) -> Symbol | None:
     """The symbol after the steps; None where a layer must carry them out."""
+    given = symbol
     for step in steps:
         after = _after(draft, symbol, step, name)
+        if after is None and isinstance(given, Compared) and given.levels is not None:
+            return _stepped(draft, draft.symbol(name), steps, name)  # as a grid over bits: one constant per channel
         if after is None:
             return None
         symbol = after

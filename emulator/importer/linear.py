@@ -184,15 +184,13 @@ def summable(draft: Draft, grid: Grid, tensor: str, padded: bool) -> Grid | None
     """The grid as codes that a Convolution can read: one scale, nothing pending but (if `padded`) zero padding."""
     if grid.scale.ndim and np.all(grid.scale == grid.scale[0]):
         grid = replace(grid, scale=grid.scale[0].reshape(()))
-    if grid.scale.ndim or (grid.pads != NO_PADS and not padded):
-        return None
+    if grid.scale.ndim or (grid.pads != NO_PADS and not padded) or grid.pool is not None:
+        return None  # a pool is pending where the grid falls with its codes: their maximum is another one
     if grid.steps:
         clamped = _clamped(draft, grid, tensor)
         if clamped is None:
             return None
         grid = clamped
-    if grid.pool is not None:
-        grid = replace(grid, value=draft.pooled(grid.value, grid.pool, tensor), pool=None)
     return grid
 
 

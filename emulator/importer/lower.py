@@ -16,6 +16,7 @@ from emulator.importer import arrange, binary, codes, dynamic, elementwise, nbit
 from emulator.importer.channels_last import ChannelsLast
 from emulator.importer.draft import Draft, Reach, check_size
 from emulator.importer.endings import ending_of
+from emulator.importer.filled import check_use, folded_fill
 from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of, fold, initializer
 from emulator.importer.linear import lower_linear, stored_weight
@@ -129,6 +130,10 @@ def _fold_node(draft: Draft, node: Node) -> None:
     """Make constants of a node's outputs, all of which its constant inputs determine."""
     given = [draft.symbols[name] if name else None for name in node.inputs]
     constants = [x if isinstance(x, Constant) else None for x in given]
+    filled = folded_fill(node, constants)
+    if filled is not None:
+        draft.symbols[node.outputs[0]] = filled
+        return
     several = node.op_type in floatops.SEVERAL
     for place, name in enumerate(node.outputs[: None if several else 1]):
         if name:
@@ -162,7 +167,10 @@ def _lower_node(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> Non
     if all(isinstance(draft.symbols[name], Constant) for name in node.inputs if name):
         _fold_node(draft, node)  # it reads a shape that became known
         return
-    if any(isinstance(draft.symbols[name], Dynamic) for name in node.inputs if name):
+    given = [draft.symbols[name] for name in node.inputs if name]
+    ranks = (len(x.shape) + 1 for x in given if not isinstance(x, Constant))
+    check_use(node, [x for x in given if isinstance(x, Constant)], ranks)
+    if any(isinstance(x, Dynamic) for x in given):
         draft.symbols[node.outputs[0]] = dynamic.lower_dynamic(draft, node)
         return
     known: Mapping[str, Lowering] = lowerings if not node.domain else _DOMAINS.get(node.domain, {})

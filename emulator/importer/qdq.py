@@ -204,7 +204,9 @@ def quantize_grid(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach
     """A grid onto another, by the epilogue that its steps call for; the layers before stay."""
     spec = draft.values[grid.value]
     same = grid.zero_point == target.zero_point and np.array_equal(grid.scale, target.scale)
-    if same and not grid.steps and grid.pool is None and spec.dtype == target.dtype:
+    held = draft.reach[grid.value]
+    within = reach.low <= held.low and held.high <= reach.high
+    if same and within and not grid.steps and grid.pool is None and spec.dtype == target.dtype:
         return Codes(grid.value, grid.shape)
     steps, ends = _split(grid.steps)
     reach = limits(ends, target, reach)
@@ -249,8 +251,8 @@ def _quantize_mean(draft: Draft, node: Node, mean: Mean, target: ValueSpec, reac
 def lower_clip_codes(draft: Draft, node: Node, source: Codes, low: Constant | None, high: Constant | None) -> Codes:
     """A Clip of codes (narrow types in Brevitas' exports): the layer that made the codes, drawn again with tighter limits."""
     spec, reach = draft.values[source.value], draft.reach[source.value]
-    low_code = reach.low if low is None else max(reach.low, int(low.array.reshape(())))
-    high_code = reach.high if high is None else min(reach.high, int(high.array.reshape(())))
+    bounds = [int(limit if given is None else given.array.reshape(())) for given, limit in ((low, reach.low), (high, reach.high))]
+    low_code, high_code = (min(max(end, bounds[0]), bounds[1]) for end in (reach.low, reach.high))
     name = draft.free(node.outputs[0])
     maker = draft.makers.get(source.value)
     if isinstance(maker, Quantize | Requantize | AffineRequantize | AddCodes | AveragePool):

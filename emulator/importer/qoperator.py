@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from emulator import floatops
-from emulator.importer.codes import codes_operator
+from emulator.importer.codes import codes_operator, settled_codes
 from emulator.importer.draft import Draft, Reach
 from emulator.importer.elementwise import FUSED
 from emulator.importer.fold import encoding_of
@@ -209,6 +209,7 @@ def lower_codes(draft: Draft, node: Node) -> Symbol:
     source = draft.symbol(node.input(0))
     if not isinstance(source, Codes) or len(source.shape) not in INTEGER_RANKS:
         raise ModelError(f"Importing {node}", "its input is no image of codes", "Quantize the tensor before")
+    source = settled_codes(draft, source, node)
     target, reach = _target(draft, node, 3)
     constants = [draft.constant(node, i) for i in range(1, 5)]
     operands = [None, *(floatops.ABSENT if c is None else c.array for c in constants)]

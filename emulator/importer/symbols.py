@@ -83,6 +83,7 @@ class Constant:
 
     limits: where a Clip of integers said so (Brevitas' way to write narrow weights), the lowest and highest code.
     recipe: how it is made from stored integers, if it is.
+    batched: the first axis has size 1 and stands for the batch (`filled.py`).
     """
 
     array: Array
@@ -91,6 +92,7 @@ class Constant:
     signed: bool = False
     limits: tuple[int, int] | None = None
     recipe: Recipe | None = None
+    batched: bool = False
 
 
 @dataclass(frozen=True, eq=False)

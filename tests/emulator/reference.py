@@ -233,7 +233,9 @@ def average_pool(network: Network, layer: AveragePool, inputs: list[Array]) -> A
 
 
 def reshape(network: Network, layer: Reshape, inputs: list[Array]) -> Array:
-    return inputs[0].reshape(len(inputs[0]), *network.values[layer.output].shape)
+    spec = network.values[layer.output]
+    x = inputs[0].reshape(len(inputs[0]), *spec.shape)
+    return x.astype(spec.dtype) if spec.kind == "float" and network.values[layer.inputs[0]].kind != "float" else x
 
 
 def count_thresholds(network: Network, layer: CountThresholds, inputs: list[Array]) -> Array:
