@@ -228,7 +228,8 @@ def test_a_float_weight_quantized_in_the_graph_by_negative_scales(scale: Array) 
     w = rng.normal(0, 20, (4, 9)).astype(F)
     nodes = [
         node("QuantizeLinear", "x sx zx", "q"), node("DequantizeLinear", "q sx zx", "a"),
-        node("QuantizeLinear", "w s z", "v", axis=0), node("DequantizeLinear", "v s z", "f", axis=0), node("Gemm", "a f", "y", transB=1),
+        node("QuantizeLinear", "w s z", "v", axis=0), node("DequantizeLinear", "v s z", "f", axis=0),
+        node("Gemm", "a f", "y", transB=1),
     ]  # fmt: skip
     constants = {"sx": F(0.25), "zx": np.uint8(120), "w": w, "s": scale, "z": np.zeros(np.shape(scale), np.int8)}
     proto, x = model(nodes, constants, {"x": ["N", 9]}, {"y": ["N", 4]}), rng.normal(0, 10, (5, 9)).astype(F)
