@@ -189,24 +189,38 @@ class Deployment:
         return frozenset((*self.buffers, *made))
 
 
-def reads_per_inference(network: Network, policy: ReadPolicy, images: int, batch: int) -> dict[str, float]:
-    """How often each tensor is read per image under a read policy; a buffer once for each.
+def reads_per_image(network: Network, policy: ReadPolicy, images: int, batch: int) -> dict[str, float]:
+    """How often a run over `images` images reads each tensor, divided by the number of images.
 
-    load, batch: one read serves all images, and all layers that use a tensor. image, access: each layer reads for itself.
+    This counts what the emulator does, which depends on the size of the data set. For what one inference needs, see
+    `reads_per_inference`. load, batch: one read serves all images, and all layers that use a tensor. image, access: each layer reads
+    for itself. A buffer is read once per image.
     """
-    together = policy in (ReadPolicy.LOAD, ReadPolicy.BATCH)
+    if policy not in (ReadPolicy.LOAD, ReadPolicy.BATCH):
+        return reads_per_inference(network, policy)
+    times = (1 if policy is ReadPolicy.LOAD else -(-images // batch)) / max(images, 1)
+    buffers = {buffer.name for buffer in buffers_of(network)}
+    return {name: 1.0 if name in buffers else times for name in reads_per_inference(network, policy)}
+
+
+def reads_per_inference(network: Network, policy: ReadPolicy, shared: float = 1.0) -> dict[str, float]:
+    """How often one inference reads each tensor, whatever the size of the data set.
+
+    Args:
+        network: the network.
+        policy: load, batch and image: once for each layer that uses the tensor; access: once for each output pixel.
+        shared: the number of inferences that share one read of the weights (the batch size under `batch`).
+
+    Returns:
+        Reads by the name of the tensor; 1 for a buffer, which every inference writes and reads by itself.
+    """
     constants = constants_of(network)
     reads: dict[str, float] = {buffer.name: 1.0 for buffer in buffers_of(network)}
     for layer in network.layers:
         height, width = network.values[layer.output].height_width
-        per_image = {
-            ReadPolicy.LOAD: 1.0 / max(images, 1),
-            ReadPolicy.BATCH: -(-images // batch) / max(images, 1),
-            ReadPolicy.IMAGE: 1.0,
-            ReadPolicy.ACCESS: float(height * width),
-        }[policy]
+        per_layer = (float(height * width) if policy is ReadPolicy.ACCESS else 1.0) / shared
         for name in names_of(layer, constants):
-            reads[name] = per_image if together else reads.get(name, 0.0) + per_image
+            reads[name] = reads.get(name, 0.0) + per_layer
     return reads
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from emulator import network as nw
 from emulator.buffers import read_back
 from emulator.clean import CleanPass, Flipped
-from emulator.deployment import Deployment, ReadPolicy, reads_per_inference
+from emulator.deployment import Deployment, ReadPolicy, reads_per_image
 from emulator.drawing import drawable, reader_of
 from emulator.fusion import compute_step, steps_of
 from emulator.outcomes import settle
@@ -69,7 +69,7 @@ def _read_again(plan: Plan, deployment: Deployment, clean: CleanPass, images: in
     """Chunks of outputs; parameters are read anew for every image or pixel, but for those that are the same at every read."""
     parameters, flipped = plan.parameters(deployment.slots), Flipped(deployment)
     steady = deployment.steady_slots
-    reads = reads_per_inference(plan.network, deployment.policy, images, batch) if steady else {}
+    reads = reads_per_image(plan.network, deployment.policy, images, batch) if steady else {}
     for part in steady:
         returned = deployment.read(part, 0, reads[part.slot.tensor] * images)
         parameters.flip(part.slot.tensor, part.slot.planes, returned.flips)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from emulator.accuracy import run_trial
-from emulator.deployment import reads_per_inference
+from emulator.deployment import reads_per_image
 from emulator.network import Buffer, Storable
 from emulator.storage import codes_of
 from emulator.walk import chunk_size
@@ -118,7 +118,7 @@ def check_fault_list(prepared: Prepared, yes: bool = False) -> float:
 def _by_slot(prepared: Prepared) -> Iterator[tuple[float, float]]:
     """(expected flips in all trials, bytes that one trial keeps while it records) of each slot at each point."""
     network, study, images = prepared.network, prepared.study, len(prepared.dataset)
-    reads = reads_per_inference(network, study.read_every, images, study.batch)
+    reads = reads_per_image(network, study.read_every, images, study.batch)
     for point in prepared.points:
         specs = [resolved(spec) for spec in point.placement.arrays]
         terms = [spec.technology.terms(spec.conditions) for spec in specs]

@@ -139,6 +139,9 @@ def _point(point: Point) -> dict[str, Any]:
         "lifetimes": point.lifetimes,
         "energy_per_inference": energies,
         "energy_share": point.cost.share,
+        "reads_per_inference": point.cost.reads,
+        "inferences_per_read": point.cost.shared,
+        "access_latency_ns": point.cost.latency.value if point.cost.latency else None,
     }
 
 

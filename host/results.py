@@ -19,7 +19,8 @@ from host.faultlist import FaultRows
 from host.study import Point, Prepared
 from memmodels.sampler import VERSION as SAMPLER_VERSION
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: `energy` of the weight reads of a whole run, divided by its images; `access_latency_ns` was called `latency_ns`."""
 LOW_SHARE = 0.05
 
 COLUMNS: dict[str, Any] = {
@@ -52,7 +53,8 @@ COLUMNS: dict[str, Any] = {
     "energy_unit": pl.String,
     "energy_basis": pl.String,
     "energy_share": pl.Float64,
-    "latency_ns": pl.Float64,
+    "reads_per_inference": pl.Float64,
+    "access_latency_ns": pl.Float64,
 }
 
 
@@ -159,7 +161,8 @@ def cell_columns(prepared: Prepared, point: Point) -> dict[str, object]:
         "energy_unit": energy.unit if energy else None,
         "energy_basis": energy.basis if energy else None,
         "energy_share": point.cost.share if energy else None,
-        "latency_ns": latency.value if latency else None,
+        "reads_per_inference": point.cost.reads,
+        "access_latency_ns": latency.value if latency else None,
         **{f"energy_pJ[{part}]": known[part].value if part in known else None for part in energy_parts(prepared)},
     }
 
@@ -209,7 +212,7 @@ def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
                 "changed_high": None if single else changed_high,
                 "changed_differ_below": unseen_share(part["changed"].to_list(), CONFIDENCE),
                 "flip_rate": None if part["flips"].null_count() else sum(part["flips"]) / max(1, sum(part["bits_read"])),
-                **{name: first[name] for name in ("energy", "energy_unit", "energy_basis", "latency_ns", "memory")},
+                **{name: first[name] for name in _OF_POINT},
             }
         )
     return pl.DataFrame(rows, schema=_SUMMARY, orient="row")
@@ -222,6 +225,10 @@ def _bound(metric: Metric, scores: list[float]) -> float | None:
     return None if found is None else sign * found
 
 
+_OF_POINT = ("energy", "energy_unit", "energy_basis", "reads_per_inference", "access_latency_ns", "memory")
+"""Columns of the summary that are those of the rows."""
+
+
 _SUMMARY: dict[str, Any] = {
     "sweep_key": pl.String,
     "sweep_value": pl.Float64,
@@ -231,6 +238,7 @@ _SUMMARY: dict[str, Any] = {
     **dict.fromkeys(("changed", "changed_low", "changed_high", "changed_differ_below", "flip_rate", "energy"), pl.Float64),
     "energy_unit": pl.String,
     "energy_basis": pl.String,
-    "latency_ns": pl.Float64,
+    "reads_per_inference": pl.Float64,
+    "access_latency_ns": pl.Float64,
     "memory": pl.String,
 }

@@ -212,7 +212,7 @@ def prepare(
     placements = [(value, place(bench.network, spec, study.places)) for value, spec in study.operating_points()]
     if study.sweep is not None and not any(slot.array == 0 for slot in placements[0][1].slots):
         raise UsageError(f"Sweep of {study.sweep.key}", "nothing lives in the default memory that it moves", "Change --place")
-    points = tuple(_point(study, bench.plan, i, value, made, len(bench.dataset)) for i, (value, made) in enumerate(placements))
+    points = tuple(_point(study, bench.plan, i, value, made) for i, (value, made) in enumerate(placements))
     _check_sampling(study, points, replays)
     log.info("prepared %s on %s: %d points", bench.model.name, bench.dataset.name, len(points))
     if memory_label is not None:
@@ -220,7 +220,7 @@ def prepare(
     return Prepared(study, bench, points, replays)
 
 
-def _point(study: Study, plan: Plan, index: int, value: float | None, placement: Placement, images: int) -> Point:
+def _point(study: Study, plan: Plan, index: int, value: float | None, placement: Placement) -> Point:
     full = [resolved(spec) for spec in placement.arrays]
     named = {str(spec): str(whole) for spec, whole in zip(placement.arrays, full, strict=True)}
     lifetimes = [str(life) for spec in full for life in spec.technology.lifetimes(spec.conditions)]
@@ -232,7 +232,7 @@ def _point(study: Study, plan: Plan, index: int, value: float | None, placement:
         memory=str(full[0]),
         places="; ".join(f"{target}={named[str(spec)]}" for target, spec in study.places),
         lifetimes=tuple(dict.fromkeys(lifetimes)),
-        cost=cost_per_inference(deployment, images, study.batch),
+        cost=cost_per_inference(deployment, study.batch),
         by_outputs=drawn_by_outputs(deployment),
     )
 

@@ -1,7 +1,8 @@
 """Energy of accesses in joules: reads, a share of the writes, leakage over the time of an inference, added up with their bases.
 
 What a user must say because nobody else can: how many inferences share one write of the weights, and how long an inference takes.
-Neither has a default; without them the write and leakage energies are left out, and `parts` shows that they are.
+Neither has a default; without them the write and leakage energies are left out, and `parts` shows that they are. How many
+inferences share one read has no default either: without it, every inference reads its weights from the memory.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ USE_CONDITIONS = (
     Condition(
         "inferences_per_write", "", "inferences that share one write of the weights; adds write energy (no default)", low=1.0
     ),
+    Condition(
+        "inferences_per_read", "", "inferences that share one read of the weights (each reads its own unless given)", low=1.0
+    ),
     Condition("time_per_inference", "s", "time of one inference; adds leakage energy (no default)", low=0.0),
 )
 """Knobs of every technology whose energy is known in joules."""
@@ -23,6 +27,11 @@ _WEAKEST: tuple[Basis, ...] = ("measured", "published", "computed", "assumed")
 def weakest(*quantities: Quantity) -> Basis:
     """The least certain basis among quantities: a sum is as good as its worst term."""
     return max((quantity.basis for quantity in quantities), key=_WEAKEST.index)
+
+
+def sharing_of(conditions: Conditions) -> float | None:
+    """How many inferences share one read of the weights, as the user says; None if nothing is said."""
+    return float(conditions["inferences_per_read"]) if "inferences_per_read" in conditions else None
 
 
 def joules(

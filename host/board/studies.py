@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator.deployment import ReadPolicy, reads_per_inference
+from emulator.deployment import ReadPolicy, reads_per_image
 from emulator.storage import layout_of
 from host.board.protocol import PAGE
 from host.board.session import Session, session_of
@@ -54,7 +54,7 @@ def passage_of(prepared: Prepared, port: str) -> Passage:
 
 def _passage(prepared: Prepared, point: Point, port: str) -> Passage:
     study, images = prepared.study, len(prepared.dataset)
-    per_image = reads_per_inference(prepared.network, study.read_every, images, study.batch)
+    per_image = reads_per_image(prepared.network, study.read_every, images, study.batch)
     reads = pages = dwell_s = 0.0
     for slot in point.placement.slots:
         spec = point.placement.arrays[slot.array]

@@ -24,6 +24,7 @@ from emulator.placement import layers_by_weight
 from host.bench import Bench
 from host.campaign.executors import Executor, Threads, default_workers
 from host.campaign.tasks import perform, task_of
+from host.report.caption import accesses_of
 from host.study import Point, Prepared, Study, prepare
 from memmodels.catalogue import MemorySpec
 from memmodels.errors import UsageError
@@ -91,7 +92,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Screened:
-    """A candidate with its energy and the scores of the screening dies. drops: of each die, in shares of accuracy."""
+    """A candidate with its energy and the scores of the screening dies.
+
+    drops: of each die, in shares of accuracy. accesses: in words, which accesses of an inference the energy counts.
+    """
 
     candidate: Candidate
     energy: float
@@ -100,6 +104,7 @@ class Screened:
     drops: tuple[float, ...]
     how: str
     places: tuple[str, ...]
+    accesses: str
 
     @property
     def mean(self) -> float:
@@ -219,7 +224,8 @@ class Search:
             )
         places = tuple(f"{layer}={self.study.memory.at(**{self.key: value})}" for layer, value in candidate.own.items())
         drops = tuple(self.drops(ready, point, 0, dies))
-        return Screened(candidate, energy.value, energy.unit, str(energy.basis), drops, how, places)
+        accesses = accesses_of(point.cost, self.study.read_every)
+        return Screened(candidate, energy.value, energy.unit, str(energy.basis), drops, how, places, accesses)
 
     def drops(self, ready: Prepared, point: Point, first: int, dies: int) -> list[float]:
         """What each die loses against the fault-free network, by die."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import polars as pl
 from emulator.intervals import SHARE
 from host.campaign.stopping import FEWEST_WITH_COVARIATE, share_removed, stein_interval
 from host.campaign.store import CellRecord, Store, run_id
+from host.older_results import restated_columns
 from host.results import COLUMNS, summary_of
 
 _HEAD: dict[str, Any] = {"row": pl.Int64, "run": pl.String, "study": pl.String}
@@ -31,7 +32,7 @@ class Tables:
 
     @cached_property
     def cells(self) -> tuple[CellRecord, ...]:
-        return tuple(self.store.cells())
+        return tuple(replace(cell, columns=restated_columns(cell.columns)) for cell in self.store.cells())
 
     def trials_of(self, cell: CellRecord) -> int | None:
         """How many of a cell's trials count: those that were planned, though an earlier campaign may have made more."""

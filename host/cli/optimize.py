@@ -129,7 +129,7 @@ def as_dict(found: Optimum, memory: str, trials: int) -> dict[str, Any]:
             return None
         return {
             "value": screened.candidate.value, "layers": dict(screened.candidate.own), "how": screened.how,
-            "energy": screened.energy, "energy_unit": screened.unit, "energy_basis": screened.basis,
+            "energy": screened.energy, "energy_unit": screened.unit, "energy_basis": screened.basis, "accesses": screened.accesses,
             "mean_drop": screened.mean, "worst_drop": max(screened.drops), "screening_dies": len(screened.drops),
         }  # fmt: skip
 
@@ -167,6 +167,7 @@ def _show(found: Optimum, model: str, memory: str) -> None:
         )  # fmt: skip
     show(f"[bold]{model} on {memory}[/], fault-free accuracy {percent(found.clean)}")
     show(table)
+    show(f"Energy: the memory accesses of one inference; {found.nominal.accesses}.")
     if found.chosen is None or found.saving is None:
         show(f"No candidate was confirmed in {len(found.tests)} tests.")
         return

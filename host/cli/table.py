@@ -23,7 +23,7 @@ def table_of(result: StudyResult) -> Table:
     """The table: means over trials, interval, worst trial, changed predictions, flip rate, energy where there is one."""
     study, summary = result.prepared.study, result.summary
     energy, many = summary["energy"].null_count() == 0, study.trials > 1
-    latency = summary["latency_ns"].null_count() == 0
+    latency = summary["access_latency_ns"].null_count() == 0
     metric, clean = result.prepared.questions.metric, result.prepared.questions.clean_score
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(study.sweep.key if study.sweep else "memory", justify="right" if study.sweep else "left")
@@ -37,9 +37,10 @@ def table_of(result: StudyResult) -> Table:
     table.add_column("changed", justify="right")
     table.add_column("flip rate", justify="right")
     if energy:
-        table.add_column(f"energy ({summary['energy_unit'][0]})", justify="right")
+        unit = summary["energy_unit"][0]
+        table.add_column(f"energy ({'pJ/inference' if unit == 'pJ' else unit})", justify="right")
     if latency:
-        table.add_column("latency (ns)", justify="right")
+        table.add_column("access latency (ns)", justify="right")
     for row in summary.iter_rows(named=True):
         cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result.prepared)), metric.text(row["mean"])]
         if many:
@@ -50,7 +51,7 @@ def table_of(result: StudyResult) -> Table:
         if energy:
             cells.append(f"{row['energy']:.4g}")
         if latency:
-            cells.append(f"{row['latency_ns']:.4g}")
+            cells.append(f"{row['access_latency_ns']:.4g}")
         table.add_row(*cells)
     if clean is not None:
         blank = [""] * (len(table.columns) - 2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from emulator.deployment import Sampling
-from emulator.network import DynamicQuantize
+from emulator.deployment import ReadPolicy, Sampling
+from emulator.energy import InferenceCost
+from emulator.network import Buffer, DynamicQuantize
 from host.report.intervals import METHOD, no_difference_note
 from host.results import StudyResult, placed_tensors
 from host.study import Prepared
@@ -41,6 +42,7 @@ def caption_of(prepared: Prepared) -> str:
         sentences.append(f"{score[0].upper()}{score[1:]} of one trial, so no interval")
     sentences += quantization_note(prepared)
     sentences.append(energy_note(prepared))
+    sentences += latency_note(prepared)
     if prepared.replays:
         sentences.append("Replayed from a fault list")
     return ". ".join(sentences) + "."
@@ -78,17 +80,59 @@ def _by_outputs(prepared: Prepared) -> str:
 
 
 def energy_note(prepared: Prepared) -> str:
-    """Unit, basis and source of the energies and what they are made of, or why there are none."""
+    """Which accesses the energies count, how they are known and what they leave out; or why there are none."""
     cost = prepared.points[0].cost
     if not cost.energy:
         return "No energy: none is published for this memory"
     if len(cost.energy) > 1:
         return f"No energy: its memories give it in units that do not add up ({', '.join(q.unit for q in cost.energy)})"
     one = cost.energy[0]
-    meaning = "per inference" if one.unit == "pJ" else "of the same accesses"
+    made_of = f" ({' and '.join(cost.parts)})" if cost.parts else ""
+    relative = "" if one.unit == "pJ" else ", relative to the same accesses at the reference point"
     share = "" if cost.share > 0.9995 else f", for the {100 * cost.share:.3g} % of bits read whose energy is known"
-    made_of = f" of {' and '.join(cost.parts)}" if cost.parts else ""
-    return f"Energy{made_of} {meaning} in {one.unit}: {one.basis} ({one.source}){share}{_use(prepared)}"
+    known = [point.cost.energy[0] for point in prepared.points if len(point.cost.energy) == 1]
+    basis, source = (" and ".join(dict.fromkeys(words)) for words in zip(*((q.basis, q.source) for q in known), strict=True))
+    return (
+        f"Energy in {one.unit}: the memory accesses of one inference{made_of}{relative}; "
+        f"{accesses_of(cost, prepared.study.read_every)}{_use(prepared)}: {basis} ({source}){share}. "
+        f"Left out: {_left_out(prepared)}"
+    )
+
+
+def accesses_of(cost: InferenceCost, policy: ReadPolicy) -> str:
+    """How often an inference reads its weights, and how many inferences share a read."""
+    most, least = max(cost.shared), min(cost.shared)
+    if most > 1.0:
+        count = f"{most:g}" if most == least else f"{least:g} to {most:g}"
+        why = "a batch" if policy is ReadPolicy.BATCH else "inferences_per_read"
+        return f"{count} inferences share one read of the weights ({why})"
+    if policy is ReadPolicy.ACCESS:
+        return f"each use of a weight is a read, {cost.reads:.4g} reads of a stored bit on average"
+    if cost.reads == 1.0:
+        return "each inference reads every weight once, whatever the number of images"
+    return f"each inference reads a stored bit {cost.reads:.4g} times on average, whatever the number of images"
+
+
+def _left_out(prepared: Prepared) -> str:
+    """What the energies do not cover."""
+    cost = prepared.points[0].cost
+    parts = cost.parts or {}
+    held = any(isinstance(prepared.plan.storable[name], Buffer) for name in placed_tensors(prepared))
+    elsewhere = "activations outside these memories" if held else "activations"
+    missing = ["arithmetic (MACs)", elsewhere]
+    if parts:
+        missing += ["writes of the weights"] * ("write" not in parts) + ["leakage"] * ("leakage" not in parts)
+    return f"{', '.join(missing[:-1])} and {missing[-1]}"
+
+
+def latency_note(prepared: Prepared) -> list[str]:
+    """What the latencies mean, if there are any; no or one sentence."""
+    latencies = [point.cost.latency for point in prepared.points if point.cost.latency is not None]
+    if not latencies:
+        return []
+    slowest = " to the slowest memory" if len(prepared.points[0].placement.arrays) > 1 else ""
+    sources = " and ".join(dict.fromkeys(f"{latency.basis} ({latency.source})" for latency in latencies))
+    return [f"Access latency: of one access{slowest}, not of an inference: {sources}"]
 
 
 def _use(prepared: Prepared) -> str:

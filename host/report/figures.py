@@ -93,7 +93,7 @@ def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
 def _energy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     """Energy of one inference; its unit names what it is relative to."""
     summary = result.summary
-    unit, basis = summary["energy_unit"][0], summary["energy_basis"][0]
+    unit, basis = summary["energy_unit"][0], ", ".join(summary["energy_basis"].unique(maintain_order=True))
     values = summary["energy"].to_numpy()
     axes.plot(x, values, color=ORANGE, linewidth=1.8, marker="s", markersize=3.5)
     shown = "pJ per inference" if unit == "pJ" else f"× {unit.removeprefix('x ')}"

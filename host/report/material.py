@@ -13,6 +13,7 @@ import polars as pl
 from host.campaign.store import FILE, read_store
 from host.campaign.table import Tables
 from host.models import shipped_models
+from host.older_results import restated_frame
 from host.report.intervals import METHOD, no_difference_note
 from host.report.margins import AskedNetwork, NetworkMargins, margins_of
 from host.report.weak import WeakMap, maps_of
@@ -88,7 +89,7 @@ def _of_campaign(folder: Path) -> tuple[Material, list[AskedNetwork]]:
 def _of_study(folder: Path) -> tuple[Material, list[AskedNetwork]]:
     try:
         stated = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-        frame = pl.read_parquet(folder / "results.parquet")
+        frame = restated_frame(pl.read_parquet(folder / "results.parquet"))
         label = f"{stated['identity']['model']}, {stated['identity']['memory']}"
         network = _network_of(stated)
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:

@@ -24,10 +24,11 @@ _COLUMNS = (
     ("bound", "95 % of dies reach (%)", "%"),
     ("changed", "changed predictions (%)", "%"),
     ("flip_rate", "flip rate", "g"),
-    ("energy", "energy", "g"),
+    ("energy", "energy of an inference", "g"),
     ("energy_unit", "energy unit", ""),
     ("energy_basis", "energy known as", ""),
-    ("latency_ns", "latency (ns)", "g"),
+    ("reads_per_inference", "reads of a bit per inference", "g"),
+    ("access_latency_ns", "latency of an access (ns)", "g"),
 )
 """Column of the points, its heading, and how its values are written."""
 

@@ -10,10 +10,10 @@ lines       f(V) = c Phi((mu - V) / s): the share of bad 64-byte lines (c = 1/2 
             The source counts lines with at least one flip, not bits. How many bits flip in a bad line is not published: the user
             gives p_in_line, and p01 = p10 = f p_in_line. From the first voltage without errors on: 0.
 
-Valid: tRCD 2.5 ... 13.125 ns at 20 °C and nominal voltage; lines at tRCD = tRP = 10 ns, from the last published voltage of the
-vendor up; retention 64 ms ... 2.048 s, 20 ... 70 °C, 1.15 ... 1.35 V. What was not measured together (a lower voltage and another
-tRCD; long refresh below 1.15 V) is refused unless extrapolate=yes adds it up. tRP below 10 ns returns whole wrong rows (rates of
-0.005 to 0.7 at 7.5 ns) and is refused.
+Valid: tRCD 2.5 ... 13.125 ns at 20 °C and nominal voltage; lines at tRCD = tRP = 10 ns and 20 °C, from the last published voltage
+of the vendor up (less `vdd_offset`); retention 64 ms ... 2.048 s, 20 ... 70 °C, 1.15 ... 1.35 V. What was not measured together
+(a lower voltage and another tRCD; long refresh below 1.15 V) is refused unless extrapolate=yes adds it up. tRP below 10 ns
+returns whole wrong rows (rates of 0.005 to 0.7 at 7.5 ns) and is refused.
 
 Sources: Chang et al., SIGMETRICS 2016 (timing, DDR3) and 2017 (voltage and retention, DDR3L); energy per bit from Accelergy and
 Larimi et al., DATE 2021. Over voltage, energy ~ (V/1.35)^2 is an assumption.
@@ -29,7 +29,7 @@ from memmodels.definition import Condition, Conditions, Technology
 from memmodels.errors import MemorySpecError
 from memmodels.memory import Accesses, Basis, Cost, Quantity
 from memmodels.structure import Bank, Lines, Shared
-from memmodels.technologies.support import EXTRAPOLATE, extrapolates, number, phi, refuse, table
+from memmodels.technologies.support import EXTRAPOLATE, extrapolates, number, phi, refuse, table, within
 from memmodels.terms import ErrorTerm, Lifetime
 
 TRCD: dict[str, dict[str, tuple[float, float]]] = {
@@ -44,8 +44,10 @@ LINES: dict[str, tuple[float, float, float]] = {"A": (1.0936, 0.0117, 1.0), "B":
 VDD_RANGE = {"A": (1.10, 1.15), "B": (1.025, 1.15), "C": (1.10, 1.30)}
 """The lowest published voltage and the first one, from above, at which nothing erred any more."""
 RETENTION_T50, RETENTION_S, RETENTION_PER_K, RETENTION_PER_V = 431.5, 0.9882, 0.0123, 0.2468
+LONGEST_INTERVAL = 2.048 * math.exp(RETENTION_PER_K * (70.0 - 45.0) + RETENTION_PER_V * (1.35 - 1.15))
+"""In s at 45 °C and 1.35 V: what the longest published interval, at 70 °C and 1.15 V, amounts to there (2.93)."""
 LINE_BITS = 512
-_NAME, _NOMINAL = "dram", 1.35
+_NAME, _NOMINAL, _MEASURED_C = "dram", 1.35, 20.0
 
 
 def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
@@ -56,6 +58,7 @@ def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
 def activation(conditions: Conditions) -> ErrorTerm:
     """Cells whose bitline is not ready after tRCD; with `fails` F the density of weak cells is the published rate / F."""
     vendor, fails = str(conditions["vendor"]), number(conditions, "fails")
+    _check_alone(conditions)
     p01, p10 = (activation_rate(vendor, way, number(conditions, "trcd")) / fails for way in ("p01", "p10"))
     if max(p01, p10) > 0.5:
         raise refuse(
@@ -65,6 +68,21 @@ def activation(conditions: Conditions) -> ErrorTerm:
             "Choose a longer trcd, or fails nearer to 1",
         )
     return ErrorTerm("activation", Lifetime.DIE, p01, p10, fails=fails, structure=shared_structure(_NAME, conditions))
+
+
+def _check_alone(conditions: Conditions) -> None:
+    """MemorySpecError for errors of a short tRCD together with another voltage or temperature, unless extrapolate=yes."""
+    trcd, vdd, temperature = (number(conditions, key) for key in ("trcd", "vdd", "temperature"))
+    if trcd >= TRCD_WITHOUT_ERRORS or extrapolates(conditions):
+        return
+    for key, value, measured, unit in (("vdd", vdd, _NOMINAL, "V"), ("temperature", temperature, _MEASURED_C, "°C")):
+        if value != measured:
+            raise refuse(
+                _NAME,
+                f"trcd={trcd:g} with {key}={value:g}",
+                f"errors of a short tRCD were measured at {measured:g} {unit} only",
+                f"Leave trcd at 10, leave {key} at {measured:g}, or say extrapolate=yes",
+            )
 
 
 def activation_rate(vendor: str, way: str, trcd: float) -> float:
@@ -100,7 +118,12 @@ def retention(conditions: Conditions) -> ErrorTerm:
             "retention was measured from 1.15 V up",
             "Raise vdd, choose at most 0.256 s, or say extrapolate=yes",
         )
-    p = retention_rate(interval, number(conditions, "temperature"), vdd, number(conditions, "retention_slope"))
+    temperature, slope = number(conditions, "temperature"), number(conditions, "retention_slope")
+    same = interval * math.exp(slope * (temperature - 45.0) + RETENTION_PER_V * (_NOMINAL - vdd))
+    asked = f"refresh_interval={interval:g}, temperature={temperature:g}, retention_slope={slope:g}"
+    name = f"the interval that loses as many cells at 45 °C and 1.35 V ({asked})"
+    within(_NAME, conditions, name, same, (0.0, LONGEST_INTERVAL), unit="s")
+    p = retention_rate(interval, temperature, vdd, slope)
     if conditions["polarity"] == "cell":
         return ErrorTerm("retention", Lifetime.ACCUMULATING, p / 2, p / 2, exposure="time", redrawn=False)
     rows = Shared("row", 0.0, Bank(1, int(number(conditions, "row_bits"))))
@@ -121,7 +144,7 @@ def lines(conditions: Conditions) -> ErrorTerm:
     share = bad_lines(vendor, vdd - number(conditions, "vdd_offset"))
     if share == 0.0:
         return ErrorTerm("lines", Lifetime.DIE, 0.0, 0.0)
-    _check_voltage(vendor, vdd, conditions)
+    _check_voltage(vendor, conditions)
     if "p_in_line" not in conditions:
         raise refuse(
             _NAME,
@@ -134,15 +157,24 @@ def lines(conditions: Conditions) -> ErrorTerm:
     return ErrorTerm("lines", Lifetime.DIE, rate, rate, structure=Lines(LINE_BITS, 2.0 * p_in_line))
 
 
-def _check_voltage(vendor: str, vdd: float, conditions: Conditions) -> None:
-    lowest, trcd = VDD_RANGE[vendor][0], number(conditions, "trcd")
+def _check_voltage(vendor: str, conditions: Conditions) -> None:
+    vdd, offset, trcd, temperature = (number(conditions, key) for key in ("vdd", "vdd_offset", "trcd", "temperature"))
+    lowest = VDD_RANGE[vendor][0]
     if extrapolates(conditions):
         return
-    if vdd < lowest:
+    if vdd - offset < lowest - 1e-9:
+        moved = f" and vdd_offset={offset:g}" if offset else ""
         raise MemorySpecError(
-            f"dram: vdd={vdd:g} with vendor={vendor}",
-            f"the valid range of this vendor is {lowest:g} … {_NOMINAL:g} V",
+            f"dram: vdd={vdd:g} with vendor={vendor}{moved}",
+            f"the valid range of this vendor's mean module{' (vdd - vdd_offset)' if offset else ''} is {lowest:g} … {_NOMINAL:g} V",
             "Choose vdd within it; laws are not extrapolated unless extrapolate=yes says so",
+        )
+    if temperature != _MEASURED_C:
+        raise refuse(
+            _NAME,
+            f"vdd={vdd:g} with temperature={temperature:g}",
+            f"errors at low voltage were measured at {_MEASURED_C:g} °C only",
+            f"Leave temperature at {_MEASURED_C:g}, or say extrapolate=yes",
         )
     if trcd != TRCD_WITHOUT_ERRORS:
         raise refuse(

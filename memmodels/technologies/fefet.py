@@ -144,8 +144,9 @@ def _shrink(conditions: Conditions) -> float:
             "Give window_slope per K, or leave temperature at 25",
         )
     shrink = number(conditions, "window_slope") * (temperature - _REFERENCE_C)
-    if shrink > 0.9:
-        raise refuse(_NAME, f"temperature={temperature:g}", "the window has closed there", "Choose a lower window_slope")
+    if abs(shrink) > 0.9:
+        found = "the window has closed there" if shrink > 0 else f"the window is {1.0 - shrink:.2g} times as wide there"
+        raise refuse(_NAME, f"temperature={temperature:g}", found, "Choose a lower window_slope, or a temperature nearer to 25")
     return shrink
 
 

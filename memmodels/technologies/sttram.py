@@ -11,7 +11,8 @@ retention   x = (time / t0) exp(-D(T)), t0 = 1 ns; p = (1 - exp(-2 x)) / 2 both 
 disturb     p = 1 - exp(-(read_pulse / t0) exp(-D(T) (1 - i_read)))  per read, i_read = read current / Ic0
             Accumulating over reads until the next write, in the direction of the read current (`disturbs`).
 
-D(T) = D (300/T), times (1 - (T/Tc)^1.5) / (1 - (300/Tc)^1.5) where a Curie temperature is given; T in kelvin.
+D(T) = D (300/T), times (1 - (T/Tc)^1.5) / (1 - (300/Tc)^1.5) where a Curie temperature is given; T in kelvin. D(T) must lie in the
+valid range as D itself.
 
 Energy: the 22 nm array of `arrays.py`, or a survey macro; a write is V^2/R t where the user gives v_write, resistance and pulse.
 """
@@ -25,13 +26,16 @@ from memmodels.cost import USE_CONDITIONS, joules
 from memmodels.definition import Condition, Conditions, Technology
 from memmodels.memory import Accesses, Cost, Quantity
 from memmodels.technologies.arrays import array_cost
-from memmodels.technologies.support import EXTRAPOLATE, extrapolates, number, refuse, together
+from memmodels.technologies.support import EXTRAPOLATE, number, refuse, together, within
 from memmodels.terms import Cells, ErrorTerm, Lifetime
 
 CORRECTION, CORRECTION_EXPONENT = 1.197, 1.868
 T0_NS = 1.0
 _NAME = "sttram"
-_CURRENT, _TAU = (1.5, 3.0), (1.0, 20.0)
+_CURRENT, _TAU, _DELTA = (1.5, 3.0), (1.0, 20.0), (30.0, 60.0)
+_CURRENT_BEYOND, _TAU_BEYOND, _DELTA_BEYOND = (1.01, 20.0), (0.1, 200.0), (10.0, 200.0)
+"""Ranges that the law was checked for, and those that extrapolate=yes opens. They hold for what is given and for what several
+conditions make together: delta at the temperature, current / asymmetry, pulse / tau_d."""
 
 
 def write_error_rate(delta: float, current: float, tau: float) -> float:
@@ -46,10 +50,15 @@ def write_error_rate(delta: float, current: float, tau: float) -> float:
 
 
 def stability(conditions: Conditions) -> float:
-    """D at the temperature."""
+    """D at the temperature; MemorySpecError outside the range that the law was checked for."""
     kelvin, delta = number(conditions, "temperature"), number(conditions, "delta")
+    name = f"delta at the temperature (delta={delta:g}, temperature={kelvin:g})"
+    return within(_NAME, conditions, name, _delta_at(kelvin, delta, conditions), _DELTA, _DELTA_BEYOND)
+
+
+def _delta_at(kelvin: float, delta: float, conditions: Conditions) -> float:
     if "curie" not in conditions:
-        return delta * 300.0 / kelvin
+        return delta * (300.0 / kelvin)
     curie = number(conditions, "curie")
     if kelvin >= curie:
         raise refuse(_NAME, f"temperature={kelvin:g} with curie={curie:g}", "nothing is magnetic there", "Choose a lower one")
@@ -67,13 +76,7 @@ def write(conditions: Conditions) -> ErrorTerm:
     """Writes that do not switch; a 1 is harder to write by `asymmetry` in current."""
     tau, delta, current = pulse_in_tau(conditions), stability(conditions), number(conditions, "current")
     weaker = current / number(conditions, "asymmetry")
-    if weaker <= 1.0 or (weaker < _CURRENT[0] and not extrapolates(conditions)):
-        raise refuse(
-            _NAME,
-            f"current / asymmetry = {weaker:.3g}",
-            f"the law was checked from {_CURRENT[0]} Ic0 up, and needs more than 1",
-            "Choose a higher current or a lower asymmetry, or say extrapolate=yes above 1",
-        )
+    within(_NAME, conditions, "current / asymmetry", weaker, _CURRENT, _CURRENT_BEYOND)
     p01, p10 = write_error_rate(delta, current, tau), write_error_rate(delta, weaker, tau)
     return ErrorTerm("write", Lifetime.WRITE, p01, p10, only_switched=True)
 
@@ -91,9 +94,7 @@ def pulse_in_tau(conditions: Conditions) -> float:
     if not timed:
         return number(conditions, "tau")
     tau = number(conditions, "pulse") / number(conditions, "tau_d")
-    if not (_TAU[0] <= tau <= _TAU[1]) and not extrapolates(conditions):
-        raise refuse(_NAME, f"pulse / tau_d = {tau:.3g}", f"the valid range is {_TAU[0]:g} … {_TAU[1]:g}", "Choose another pulse")
-    return tau
+    return within(_NAME, conditions, "pulse / tau_d", tau, _TAU, _TAU_BEYOND)
 
 
 def retention(conditions: Conditions) -> ErrorTerm:
@@ -141,13 +142,13 @@ STTRAM = Technology(
     name=_NAME,
     title="STT-RAM: write errors, retention and read disturb of a perpendicular cell",
     conditions=(
-        Condition("tau", "", "pulse width / tau_D (no default)", low=_TAU[0], high=_TAU[1], beyond=(0.1, 200.0)),
+        Condition("tau", "", "pulse width / tau_D (no default)", low=_TAU[0], high=_TAU[1], beyond=_TAU_BEYOND),
         Condition("pulse", "ns", "pulse width, together with tau_d, instead of tau; also for energy", low=0.1, high=1000.0),
         Condition("tau_d", "ns", "time constant of the cell, (1 + a^2) / (a gamma mu0 Hk) (no default)", low=0.01, high=100.0),
-        Condition("current", "", "write current / Ic0", default=2.0, low=_CURRENT[0], high=_CURRENT[1], beyond=(1.01, 20.0)),
+        Condition("current", "", "write current / Ic0", default=2.0, low=_CURRENT[0], high=_CURRENT[1], beyond=_CURRENT_BEYOND),
         Condition("asymmetry", "", "how much more current a 1 needs than a 0", default=1.0, low=1.0, high=3.0),
-        Condition("delta", "", "thermal stability at 300 K", default=60.0, low=30.0, high=60.0, beyond=(10.0, 200.0)),
-        Condition("temperature", "K", "of the cells", default=300.0, low=233.0, high=398.0),
+        Condition("delta", "", "thermal stability at 300 K", default=60.0, low=_DELTA[0], high=_DELTA[1], beyond=_DELTA_BEYOND),
+        Condition("temperature", "K", "of the cells; delta at it must stay in 30 … 60", default=300.0, low=233.0, high=398.0),
         Condition("curie", "K", "Curie temperature of the free layer (D ~ 1/T alone unless given)", low=400.0, high=2000.0),
         Condition("time", "s", "time since the write", default=0.0, low=0.0, high=1e10),
         Condition("favoured", "", "the value a stray field favours", default="none", choices=("none", "zero", "one")),

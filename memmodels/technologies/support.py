@@ -37,6 +37,39 @@ def extrapolates(conditions: Conditions) -> bool:
     return conditions.get("extrapolate") == "yes"
 
 
+def within(
+    technology: str,
+    conditions: Conditions,
+    name: str,
+    value: float,
+    valid: tuple[float, float],
+    beyond: tuple[float, float] = (-math.inf, math.inf),
+    unit: str = "",
+) -> float:
+    """A quantity that several conditions make together, if the law was checked for it.
+
+    Args:
+        technology: its name, for the message.
+        conditions: complete; `extrapolate=yes` opens `beyond`.
+        name: what the quantity is and which conditions make it.
+        value: the quantity.
+        valid: the closed range for which the law was checked. A part in 10^12 beyond it is rounding.
+        beyond: the range in which the law can be extrapolated.
+        unit: of the value and the ranges.
+
+    Raises:
+        MemorySpecError: if the value lies outside.
+    """
+    low, high = beyond if extrapolates(conditions) else valid
+    slack = 1e-12 * abs(value)
+    if low - slack <= value <= high + slack:
+        return value
+    words = "extrapolated, the law reaches" if extrapolates(conditions) else "the valid range is"
+    unless = "" if extrapolates(conditions) or "extrapolate" not in conditions else " unless extrapolate=yes says so"
+    asked, found = f"{name} = {value:.4g} {unit}".rstrip(), f"{words} {low:.4g} … {high:.4g} {unit}".rstrip()
+    raise refuse(technology, asked, found, f"Choose other conditions; laws are not extrapolated{unless}")
+
+
 def refuse(technology: str, asked: str, found: str, do: str) -> MemorySpecError:
     """The error for conditions that do not go together."""
     return MemorySpecError(f"{technology}: {asked}", found, do)

@@ -1,8 +1,8 @@
-"""Accuracy, energy and latency of the shipped networks on every technology at three operating points; prints a Markdown table.
+"""Accuracy, energy and access latency of the shipped networks on every technology at three points; prints a Markdown table.
 
     python tests/benchmarks/technologies.py [--trials 20]
 
-Weights are read once per image, so energies count one read of every weight per inference.
+Weights are read once per image: energies count one read of every weight per inference. The latency is that of one access.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
     trials = parser.parse_args().trials
-    print("| memory | point | flip rate | BNN accuracy | QNN accuracy | read energy BNN | QNN | latency |")
+    print("| memory | point | flip rate | BNN accuracy | QNN accuracy | energy of an inference BNN | QNN | latency of an access |")
     print("|---|---|---|---|---|---|---|---|")
     for memory, sweep in POINTS:
         bnn, qnn = (
@@ -35,7 +35,7 @@ def main() -> None:
         for b, q in zip(bnn, qnn, strict=True):
             scores = " | ".join(f"{100 * r['mean']:.1f} % ({100 * r['low']:.1f} … {100 * min(1.0, r['high']):.1f})" for r in (b, q))
             energies = " | ".join(f"{r['energy']:.3g} {r['energy_unit']}" for r in (b, q))
-            latency = "" if b["latency_ns"] is None else f"{b['latency_ns']:.3g} ns"
+            latency = "" if b["access_latency_ns"] is None else f"{b['access_latency_ns']:.3g} ns"
             point = f"{b['sweep_key']}={b['sweep_value']:g}"
             print(f"| `{memory}` | {point} | {b['flip_rate']:.2g} | {scores} | {energies} | {latency} |")
 

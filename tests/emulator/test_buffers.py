@@ -196,7 +196,7 @@ def test_a_buffer_is_charged_one_write_and_one_read_per_image() -> None:
     alone = memory.technology.cost(memory.conditions, buffer.bits, Accesses(1.0, 1.0))
     assert alone.energy is not None
     assert alone.parts["write"].value > 0
-    (before,), (after,) = (cost_per_inference(d, 100, 10).energy for d in (weights, both))
+    (before,), (after,) = (cost_per_inference(d, 10).energy for d in (weights, both))
     assert after.value - before.value == pytest.approx(alone.energy.value)
 
 

@@ -13,7 +13,7 @@ import pytest
 import emulator.walk
 from emulator import Network, ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, pose, run_trial
 from emulator.constants import constants_of, storable
-from emulator.deployment import Fault, reads_per_inference
+from emulator.deployment import Fault, reads_per_image
 from emulator.network import FLOAT32, AffineRequantize, Dequantize, Layer, Step, Window
 from emulator.values import float_bits, floats_of
 from memmodels.address import Words, set_bits
@@ -123,7 +123,7 @@ def test_every_constant_is_read_as_often_as_announced(policy: ReadPolicy) -> Non
     plan, x = compile_plan(QNN), pixels(QNN, 5)
     deployment = deploy(plan, place(QNN, SAFE, RULES), policy)
     outputs_under_faults(plan, x, deployment, 2)
-    reads, items = reads_per_inference(QNN, policy, 5, 2), storable(QNN)
+    reads, items = reads_per_image(QNN, policy, 5, 2), storable(QNN)
     placed = [name for name, item in items.items() if item.role in ("weight", "scale", "zero_point")]
     assert deployment.tally.bits_read == {name: round(items[name].bits * reads[name] * 5) for name in deployment.tally.bits_read}
     assert set(deployment.tally.bits_read) == set(placed)

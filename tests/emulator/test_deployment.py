@@ -12,7 +12,7 @@ import pytest
 
 import emulator.walk
 from emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
-from emulator.deployment import reads_per_inference
+from emulator.deployment import reads_per_image
 from emulator.network import SIGN1, Window
 from memmodels import open_memory
 from memmodels.address import popcount
@@ -189,11 +189,11 @@ def test_access_equals_image_for_dense_layers() -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_bits_read_are_those_announced(kind: str, policy: ReadPolicy) -> None:
-    """The tally agrees with the reads per inference that energy is computed from."""
+    """The tally agrees with the announced reads per image, from which times and fault lists are estimated."""
     network = NETWORKS[kind]
     deployment = deployed(kind, "split", policy, two_of(SIMULATED[0]))
     logits(kind, deployment)
-    reads = reads_per_inference(network, policy, IMAGES, BATCH)
+    reads = reads_per_image(network, policy, IMAGES, BATCH)
     expected = {name: round(network.tensors[name].bits * reads[name] * IMAGES) for name in network.tensors}
     assert deployment.tally.bits_read == expected
 

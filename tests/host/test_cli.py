@@ -297,7 +297,7 @@ def test_every_technology_runs_on_the_shipped_networks(model: str, memory: str, 
     assert len(rates) == 3
     assert max(rates) > 0
     assert result.summary["energy"].null_count() == 0
-    assert (result.summary["latency_ns"].null_count() == 0) == (not memory.startswith("sram"))
+    assert (result.summary["access_latency_ns"].null_count() == 0) == (not memory.startswith("sram"))
     parts = {name for name in result.frame.columns if name.startswith("energy_pJ[")}
     assert parts == ({"energy_pJ[read]", "energy_pJ[write]"} if "inferences_per_write" in memory else
                      {"energy_pJ[read]"} if not memory.startswith("sram") else set())  # fmt: skip

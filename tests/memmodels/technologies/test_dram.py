@@ -228,7 +228,8 @@ def test_retention_grows_with_time_in_the_same_cells() -> None:
 
 def test_the_temperature_slope_is_the_users() -> None:
     usual, steep = (
-        open_memory(f"dram:temperature=70,refresh_interval=2,retention_slope={k}").terms[1].rate for k in (0.0123, 0.03)
+        open_memory(f"dram:temperature=70,refresh_interval=2,extrapolate=yes,retention_slope={k}").terms[1].rate
+        for k in (0.0123, 0.03)
     )
     z = [norm.isf(2 * rate) for rate in (usual, steep)]
     assert (z[0] - z[1]) * dram.RETENTION_S == pytest.approx((0.03 - 0.0123) * 25, rel=1e-6)
@@ -242,6 +243,11 @@ REFUSED = {
     "dram:vdd=1.1": "without p_in_line",
     "dram:vdd=1.05,p_in_line=0.1,trcd=7.5": "Leave trcd at 10",
     "dram:vdd=1.1,p_in_line=0.1,refresh_interval=1": "from 1.15 V up",
+    "dram:vdd=1.05,vdd_offset=0.1,p_in_line=0.1": "vdd_offset=0.1",
+    "dram:vdd=1.05,temperature=50,p_in_line=0.1": "at 20 °C only",
+    "dram:trcd=7,vdd=1.3": "at 1.35 V only",
+    "dram:trcd=7,temperature=50": "at 20 °C only",
+    "dram:temperature=70,refresh_interval=2,retention_slope=0.03": "0 … 2.926 s",
     "dram:refresh_interval=5": "0.064 … 2.048 s",
     "dram:temperature=85": "20 … 70",
     "dram:trp=7.5": "10 … 13.125",
@@ -266,6 +272,9 @@ def test_extrapolation_is_asked_for_by_name() -> None:
         "vdd=1.05,p_in_line=0.1,trcd=7.5",
         "refresh_interval=5",
         "temperature=85",
+        "vdd=1.05,vdd_offset=0.1,p_in_line=0.1",
+        "vdd=1.05,temperature=50,p_in_line=0.1",
+        "trcd=7,vdd=1.3,temperature=50",
         "vdd=1.1,p_in_line=0.1,refresh_interval=1",
     ):
         parse_spec(f"dram:{spec},extrapolate=yes").check()

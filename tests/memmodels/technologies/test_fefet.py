@@ -117,6 +117,7 @@ REFUSED = {
     "fefet:domains=100,temperature=85": "without window_slope",
     "fefet:domains=100,bits_per_cell=2": "Leave it out",
     "fefet:domains=100,temperature=125,window_slope=0.05": "window has closed",
+    "fefet:domains=100,temperature=-40,window_slope=0.05": "4.2 times as wide",
 }
 
 

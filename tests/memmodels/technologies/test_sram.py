@@ -127,26 +127,52 @@ def test_block_ram_has_no_faults_at_nominal_voltage() -> None:
 # --- energy ------------------------------------------------------------------------------------------------------------------
 
 
-def test_energy_of_14nm_is_the_fitted_power_law() -> None:
-    """The constants come back from the whole published curve, and every point of it is met within 0.01."""
+def test_energy_of_14nm_is_the_fitted_law_through_1_at_vmin() -> None:
+    """The constants come back from the whole published curve, which is met within 0.0127: its end at Vmin was read as 0.987."""
     data = columns(PUBLISHED / "sram_14nm_energy.csv")
-    fitted, _ = curve_fit(lambda v, factor, exponent: factor * v**exponent, data["v_over_vmin"], data["energy"], [1, 2])
-    constants = (sram.SRAM_14NM_ENERGY, sram.SRAM_14NM_EXPONENT)
+    fitted, _ = curve_fit(lambda v, n, m: v ** (n + m * np.log(v)), data["v_over_vmin"], data["energy"], [2, 0])
+    constants = (sram.SRAM_14NM_EXPONENT, sram.SRAM_14NM_BEND)
     assert constants == pytest.approx(tuple(fitted), abs=2e-4)
+    misses = np.array([sram.access_energy(v) for v in data["v_over_vmin"]]) - data["energy"]
+    assert np.sqrt((misses**2).mean()) < 0.0052
+    assert sram.access_energy(1.0) == 1.0
+    assert sram.access_energy(1.5) == pytest.approx(1.5**sram.SRAM_14NM_EXPONENT)
     memory = open_memory("sram-14nm")
     region = memory.write(np.zeros(1, np.uint64), Layout("w", 64, 1), Key())
     for voltage, energy in zip(data["v_over_vmin"], data["energy"], strict=True):
         cost = memory.at(v_over_vmin=float(voltage)).cost(region, Accesses(reads=1)).energy
-        assert cost.value == pytest.approx(energy, abs=0.01)
+        assert cost.value == pytest.approx(energy, abs=0.0103 if voltage < 1.0 else 0.0127)
         assert (cost.unit, cost.basis) == ("x E(Vmin)", "published")
 
 
-def test_energy_of_block_ram_is_an_assumption_and_says_so() -> None:
-    memory = open_memory("sram-28nm-vc707:vdd=0.6")
+@pytest.mark.parametrize("device", ["kc705b", "vc707"])
+def test_energy_of_block_ram_is_the_published_power(device: str) -> None:
+    """More than 10 times less at 0.61 V, a further 36.1 % less at 0.54 V; between, ln(energy) is linear in the voltage."""
+    memory = open_memory(f"sram-28nm-{device}")
+    region = memory.write(np.zeros(1, np.uint64), Layout("w", 64, 1), Key())
+    energy = {v: memory.at(vdd=v).cost(region, Accesses(reads=1)).energy for v in (1.0, 0.805, 0.61, 0.575, 0.54)}
+    assert {one.unit for one in energy.values()} == {"x E(1.0 V)"}
+    assert (energy[1.0].value, energy[0.61].value) == (1.0, pytest.approx(0.1))
+    assert energy[0.54].value / energy[0.61].value == pytest.approx(1.0 - 0.361)
+    assert energy[0.805].value == pytest.approx(0.1**0.5)
+    assert energy[0.575].value == pytest.approx(0.1 * 0.639**0.5)
+    assert {v: one.basis for v, one in energy.items()} == {
+        1.0: "published", 0.805: "computed", 0.61: "published", 0.575: "computed", 0.54: "published",
+    }  # fmt: skip
+    assert all("upper bound" in one.source and "leakage" in one.source for one in energy.values())
+
+
+def test_energy_of_block_ram_below_the_last_published_voltage_keeps_the_slope() -> None:
+    memory = open_memory("sram-28nm-kc705b:vdd=0.53")
+    region = memory.write(np.zeros(1, np.uint64), Layout("w", 64, 1), Key())
+    assert memory.cost(region, Accesses(1)).energy.value == pytest.approx(0.0639 * 0.639 ** (1 / 7))
+
+
+def test_dynamic_energy_of_block_ram_is_an_assumption_and_says_so() -> None:
+    memory = open_memory("sram-28nm-vc707:vdd=0.6,energy=dynamic")
     region = memory.write(np.zeros(1, np.uint64), Layout("w", 64, 1), Key())
     energy = memory.cost(region, Accesses(reads=1)).energy
-    assert energy.value == pytest.approx(0.36)
-    assert (energy.unit, energy.basis) == ("x E(1.0 V)", "assumed")
+    assert (energy.value, energy.unit, energy.basis) == (pytest.approx(0.36), "x E(1.0 V)", "assumed")
 
 
 # --- conditions --------------------------------------------------------------------------------------------------------------

@@ -139,10 +139,14 @@ REFUSED = {
     "sttram:tau=5,tau_d=2,pulse=10": "Give either tau",
     "sttram:pulse=100,tau_d=2": "1 … 20",
     "sttram:tau=5,current=1.2": "1.5 … 3",
-    "sttram:tau=5,current=2,asymmetry=1.5": "lower asymmetry",
+    "sttram:tau=5,current=2,asymmetry=1.5": "current / asymmetry = 1.333",
     "sttram:tau=5,delta=25": "30 … 60",
     "sttram:tau=5,read_current=0.3": "without read_pulse",
-    "sttram:tau=5,current=2,asymmetry=2.5,extrapolate=yes": "needs more than 1",
+    "sttram:tau=5,current=2,asymmetry=2.5,extrapolate=yes": "1.01 … 20",
+    "sttram:pulse=1000,tau_d=0.01,extrapolate=yes": "0.1 … 200",
+    "sttram:tau=5,temperature=398,delta=30": "delta at the temperature (delta=30, temperature=398) = 22.61",
+    "sttram:tau=5,temperature=233,delta=60": "30 … 60",
+    "sttram:tau=5,temperature=233,delta=190,extrapolate=yes": "10 … 200",
 }
 
 
@@ -154,7 +158,13 @@ def test_what_the_law_does_not_cover_is_refused(spec: str, said: str) -> None:
 
 
 def test_extrapolation_is_asked_for_by_name() -> None:
-    for spec in ("tau=5,current=1.2", "tau=5,delta=25", "pulse=100,tau_d=2", "tau=5,asymmetry=1.5"):
+    for spec in (
+        "tau=5,current=1.2",
+        "tau=5,delta=25",
+        "pulse=100,tau_d=2",
+        "tau=5,asymmetry=1.5",
+        "tau=5,temperature=398,delta=30",
+    ):
         parse_spec(f"sttram:{spec},extrapolate=yes").check()
 
 
