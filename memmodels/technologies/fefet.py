@@ -26,7 +26,7 @@ from memmodels.definition import Condition, Conditions, Technology, Term
 from memmodels.levels import Code, LevelTerm
 from memmodels.memory import Accesses, Cost
 from memmodels.technologies.arrays import array_cost
-from memmodels.technologies.support import EXTRAPOLATE, number, phi, refuse, table
+from memmodels.technologies.support import EXTRAPOLATE, check_neighbours, number, phi, refuse, table
 from memmodels.terms import ErrorTerm, Lifetime
 
 _NAME = "fefet"
@@ -79,6 +79,11 @@ def misread(levels: list[Level], rule: str, shrink: float) -> tuple[list[float],
     middle = (levels[0].median + levels[-1].median) / 2.0
     moved = [replace(level, loc=level.loc + shrink * (middle - level.median)) for level in levels]
     borders = [threshold(lower, upper, rule) for lower, upper in pairwise(levels)]
+    beyond = [
+        (level.above(borders[i + 1]) if i + 1 < len(borders) else 0.0) + (level.below(borders[i - 2]) if i >= 2 else 0.0)
+        for i, level in enumerate(moved)
+    ]
+    check_neighbours(_NAME, beyond, f"{len(levels)} levels in a window that has lost {100 * shrink:.3g} % of its width")
     up = [_or_never(level.above(border)) for level, border in zip(moved, borders, strict=False)]
     down = [_or_never(level.below(border)) for level, border in zip(moved[1:], borders, strict=False)]
     return [*up, 0.0], [0.0, *down]

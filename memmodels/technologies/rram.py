@@ -4,8 +4,9 @@
     P(level read as its neighbour) = Phi(-(g' - g) / (sigma + sigma'))      1T1R, threshold at equal distance in sigmas
     P(bit wrong) = Phi(-(g_high - g_low) / sqrt(sigma_low^2 + sigma_high^2))          2T2R: the sign of a difference
 
-A cell of k bits has 2^k levels, evenly spaced from g_low to g_high; each is mistaken only for a neighbour. Which bits that spoils
-depends on the code (Gray: one; binary: up to k). What a write left is judged when it is read: lifetime write, and a cell that was
+A cell of k bits has 2^k levels, evenly spaced from g_low to g_high; each is mistaken only for a neighbour. A window so narrow that
+more than 5 % of a level's cells would be read farther off is refused. Which bits a mistake spoils depends on the code (Gray: one;
+binary: up to k). What a write left is judged when it is read: lifetime write, and a cell that was
 misread stays misread while the levels widen (nested where the deviation grows; the published one shrinks a little after a day at
 10 uS). Cycling widens sigma by `wear` per decade of cycles; that number is the user's. Below about 1e-6 Gaussian tails are
 unsupported: real cells have outliers, which `tail` adds at every border between levels (0 by default, the survey's macros report
@@ -29,7 +30,7 @@ from memmodels.definition import Condition, Conditions, Technology
 from memmodels.levels import Code, LevelTerm
 from memmodels.memory import Accesses, Cost, Quantity
 from memmodels.technologies.arrays import array_cost
-from memmodels.technologies.support import number, phi, refuse, table, together
+from memmodels.technologies.support import check_neighbours, number, phi, refuse, table, together
 
 _NAME = "rram"
 _G_MAX = 40.0
@@ -60,9 +61,18 @@ def level_term(conditions: Conditions) -> tuple[LevelTerm, ...]:
         z = [(levels[i + 1] - levels[i]) / math.hypot(wide[i], wide[i + 1]) for i in pairs]
     else:
         z = [(levels[i + 1] - levels[i]) / (wide[i] + wide[i + 1]) for i in pairs]
+        borders = [levels[i] + z[i] * wide[i] for i in pairs]
+        made_by = ", ".join(f"{key}={conditions[key]}" for key in ("bits_per_cell", "g_low", "g_high", "time"))
+        check_neighbours(_NAME, [_beyond(i, levels[i], wide[i], borders) for i in range(steps + 1)], made_by)
     p = [min(phi(-step) + number(conditions, "tail"), 0.5) for step in z]
     code: Code = "binary" if conditions["code"] == "binary" else "gray"
     return (LevelTerm("levels", (*p, 0.0), (0.0, *p), code),)
+
+
+def _beyond(level: int, g: float, wide: float, borders: list[float]) -> float:
+    """Probability that a cell of a level is read two or more levels off."""
+    up = phi((g - borders[level + 1]) / wide) if level + 1 < len(borders) else 0.0
+    return up + (phi((borders[level - 2] - g) / wide) if level >= 2 else 0.0)
 
 
 def _worn(conditions: Conditions) -> float:

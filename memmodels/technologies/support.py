@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -68,6 +69,29 @@ def within(
     unless = "" if extrapolates(conditions) or "extrapolate" not in conditions else " unless extrapolate=yes says so"
     asked, found = f"{name} = {value:.4g} {unit}".rstrip(), f"{words} {low:.4g} … {high:.4g} {unit}".rstrip()
     raise refuse(technology, asked, found, f"Choose other conditions; laws are not extrapolated{unless}")
+
+
+MOST_BEYOND_NEIGHBOURS = 0.05
+"""The largest share of a level's cells that may be read two or more levels off, which a `LevelTerm` leaves out."""
+
+
+def check_neighbours(technology: str, beyond: Sequence[float], conditions: str) -> None:
+    """Levels are mistaken for their neighbours alone, if the law is to hold.
+
+    Args:
+        technology: its name, for the message.
+        beyond: of each level, the probability that a cell is read two or more levels off.
+        conditions: those that make the levels so wide, for the message.
+
+    Raises:
+        MemorySpecError: if that happens to more than 5 % of a level's cells.
+    """
+    if max(beyond) > MOST_BEYOND_NEIGHBOURS:
+        found = (
+            f"{100 * max(beyond):.2g} % of a level's cells would be read two or more levels off, and the law covers mistakes "
+            f"between neighbours only (at most {100 * MOST_BEYOND_NEIGHBOURS:g} %)"
+        )
+        raise refuse(technology, f"{conditions}: levels that overlap", found, "Choose fewer bits per cell or levels farther apart")
 
 
 def refuse(technology: str, asked: str, found: str, do: str) -> MemorySpecError:

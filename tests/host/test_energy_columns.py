@@ -1,0 +1,80 @@
+"""Energies in results: the same for any data set, with what they count in columns and caption; older results are still read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from host import emulate
+from host.older_results import restated_columns, restated_frame
+from host.report.caption import caption_of
+from host.report.material import read_material
+
+MEMORY = "fefet:domains=200"
+
+
+@pytest.mark.parametrize(
+    ("policy", "reads", "words"),
+    [
+        ("load", 1.0, "each inference reads every weight once, whatever the number of images"),
+        ("batch", 1 / 256, "256 inferences share one read of the weights (a batch)"),
+        ("image", 1.0, "each inference reads every weight once"),
+    ],
+)
+def test_energy_does_not_depend_on_the_number_of_images(policy: str, reads: float, words: str) -> None:
+    few, many = (emulate("digits-bnn", memory=MEMORY, read_every=policy, trials=1, images=n) for n in (3, 9))
+    assert few.frame["energy"].to_list() == many.frame["energy"].to_list()
+    assert few.frame["energy"][0] == pytest.approx(0.0110156 * 59616 * reads, rel=1e-5)  # pJ/bit x bits of the weights
+    assert few.summary["reads_per_inference"][0] == pytest.approx(reads)
+    caption = caption_of(few.prepared)
+    for part in (words, "Left out: arithmetic (MACs), activations, writes of the weights and leakage",
+                 "Access latency: of one access, not of an inference"):  # fmt: skip
+        assert part in caption
+
+
+def test_caption_names_what_is_not_left_out() -> None:
+    memory = f"{MEMORY},inferences_per_write=100,time_per_inference=0.001,inferences_per_read=8"
+    caption = caption_of(emulate("digits-bnn", memory=memory, trials=1, images=3, place={"buffer:*": "fefet:domains=200"}).prepared)
+    assert "8 inferences share one read of the weights (inferences_per_read)" in caption or "1 to 8 inferences" in caption
+    assert "Left out: arithmetic (MACs) and activations outside these memories" in caption
+
+
+def older(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table as schema version 1 had it."""
+    return (
+        frame.drop("reads_per_inference")
+        .rename({"access_latency_ns": "latency_ns"})
+        .with_columns(schema_version=pl.lit(1, pl.Int32))
+    )
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("load", False), ("image", True)])
+def test_results_of_schema_1_are_read_without_the_energies_that_hung_on_the_data(tmp_path: Path, policy: str, kept: bool) -> None:
+    result = emulate("digits-bnn", memory=MEMORY, read_every=policy, trials=2, images=3)
+    folder = result.save(tmp_path / "out")
+    old = older(result.frame)
+    old.write_parquet(folder / "results.parquet")
+    points = read_material(folder, extras=False).points
+    assert points["access_latency_ns"].to_list() == pytest.approx([3.921])
+    assert points["reads_per_inference"].null_count() == 1
+    assert points["energy"].to_list() == (result.summary["energy"].to_list() if kept else [None])
+    assert points["mean"].to_list() == result.summary["mean"].to_list()
+    frame = restated_frame(old)
+    row = restated_columns(old.row(0, named=True))
+    assert {name: row[name] for name in frame.columns} == frame.row(0, named=True)
+    assert restated_frame(result.frame).equals(result.frame)
+
+
+def test_ratios_of_schema_1_stay() -> None:
+    old = older(emulate("digits-bnn", memory="sram-14nm:v_over_vmin=0.9", trials=1, images=3).frame)
+    assert restated_frame(old)["energy"].to_list() == old["energy"].to_list()
+
+
+def test_study_json_says_what_the_energies_count(tmp_path: Path) -> None:
+    folder = emulate("digits-bnn", memory=MEMORY, read_every="batch", batch=4, trials=1, images=3).save(tmp_path / "out")
+    (point,) = json.loads((folder / "study.json").read_text(encoding="utf-8"))["points"]
+    assert (point["reads_per_inference"], point["inferences_per_read"]) == (0.25, [4.0])
+    assert point["access_latency_ns"] == pytest.approx(3.921)
