@@ -35,6 +35,9 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
 }
 
+_CAPTION_POINTS = 6.8
+"""Size of the caption's type."""
+
 
 def save_figure(result: StudyResult, path: Path, dpi: int = 160) -> None:
     """Draw the figure into `path` (.png, .svg or .pdf); equal results give equal files. OutputError if it cannot be written."""
@@ -52,8 +55,11 @@ def draw(result: StudyResult) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     energy = result.summary["energy"].null_count() == 0
-    rows, height = (2, 5.6) if energy else (1, 4.2)
-    layout = ConstrainedLayoutEngine(rect=(0.01, 0.11, 0.98, 0.88), hspace=0.03)
+    lines = textwrap.wrap(caption_of_result(result), 132)
+    below = 0.15 + len(lines) * _CAPTION_POINTS * 1.4 / 72  # inches of the caption
+    rows, height = (2, 5.0 + below) if energy else (1, 3.6 + below)
+    bottom = below / height
+    layout = ConstrainedLayoutEngine(rect=(0.01, bottom, 0.98, 0.99 - bottom), hspace=0.03)
     figure = Figure(figsize=(6.6, height), layout=layout)
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=[2.4, 1] if energy else [1])[:, 0]
     x = _positions(result)
@@ -62,8 +68,7 @@ def draw(result: StudyResult) -> Figure:
         _energy(axes[1], result, x)
     _horizontal(axes[-1], result, x)
     axes[0].set_title(textwrap.fill(title_of(result.prepared), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
-    caption = "\n".join(textwrap.wrap(caption_of_result(result), 132))
-    figure.text(0.015, 0.012, caption, fontsize=6.8, color="#57606a", va="bottom", linespacing=1.4)
+    figure.text(0.015, 0.012, "\n".join(lines), fontsize=_CAPTION_POINTS, color="#57606a", va="bottom", linespacing=1.4)
     return figure
 
 
