@@ -193,8 +193,8 @@ def reads_per_image(network: Network, policy: ReadPolicy, images: int, batch: in
     """How often a run over `images` images reads each tensor, divided by the number of images.
 
     This counts what the emulator does, which depends on the size of the data set. For what one inference needs, see
-    `reads_per_inference`. load, batch: one read serves all images, and all layers that use a tensor. image, access: each layer reads
-    for itself. A buffer is read once per image.
+    `reads_per_inference`. load, batch: one read serves all images, and all layers that use a tensor. image, access: each layer
+    reads for itself. A buffer is read once per image.
     """
     if policy not in (ReadPolicy.LOAD, ReadPolicy.BATCH):
         return reads_per_inference(network, policy)

@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 import emulator
 from emulator import ReadPolicy
-from emulator.deployment import reads_per_inference
+from emulator.deployment import reads_per_image
 from memmodels.errors import UsageError
 from tests.emulator.flipped import outputs_with_flips, random_cells, with_flipped_initializers
 from tests.emulator.models import Array, model, node, run
@@ -232,8 +232,8 @@ def test_a_shared_table_is_read_by_both_layers(name: str) -> None:
     """Once per load; under `image`, once by each of the two layers."""
     network = emulator.load(CASES[name]()[0])
     (tensor,) = network.weights
-    assert reads_per_inference(network, ReadPolicy.IMAGE, 10, 10)[tensor.name] == 2.0
-    assert reads_per_inference(network, ReadPolicy.LOAD, 10, 10)[tensor.name] == pytest.approx(0.1)
+    assert reads_per_image(network, ReadPolicy.IMAGE, 10, 10)[tensor.name] == 2.0
+    assert reads_per_image(network, ReadPolicy.LOAD, 10, 10)[tensor.name] == pytest.approx(0.1)
 
 
 def test_single_uses_of_a_float_operator_are_not_told_apart() -> None:
