@@ -263,8 +263,8 @@ def dynamic_parameters(layer: nw.Layer, x: Array, parameters: Parameters) -> tup
     """Scale and zero point of DynamicQuantizeLinear for each image, float32 (n,): over the image, or over a range given for all."""
     low, high = parameters.ranges.get(layer.inputs[0], (None, None))
     if low is None or high is None:
-        flat = x.reshape(len(x), -1)
-        low, high = flat.min(1, initial=0), flat.max(1, initial=0)
+        axes = tuple(range(1, x.ndim))
+        low, high = x.min(axes, initial=0), x.max(axes, initial=0)
     low = np.minimum(np.broadcast_to(low, len(x)), np.float32(0))
     high = np.maximum(np.broadcast_to(high, len(x)), np.float32(0))
     scale = (high - low) / np.float32(255)

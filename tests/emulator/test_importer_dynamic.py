@@ -94,6 +94,11 @@ def test_chunks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
                 np.testing.assert_array_equal(got[name], values)
 
 
+@pytest.mark.parametrize("dynamic", ["batch", "image"])
+def test_no_images_at_all(dynamic: Any) -> None:
+    assert infer(compile_plan(load(chain())), {"x": images(4)[:0]}, dynamic=dynamic)["y"].shape == (0, 5)
+
+
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_fixed_batch_is_quantized_group_by_group(batch: int) -> None:
     proto, x = chain(batch), images(12)
