@@ -239,3 +239,27 @@ def test_a_float_weight_quantized_in_the_graph_by_negative_scales(scale: Array) 
     zero = model(nodes, {**constants, "s": scale * 0}, {"x": ["N", 9]}, {"y": ["N", 4]})
     with pytest.raises(ModelError, match="scale"):
         load(zero)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(["Less", "LessOrEqual", "Greater", "GreaterOrEqual"]), st.booleans(), st.booleans(), st.booleans(),
+    st.sampled_from([-1, 1, 0]), st.integers(0, 99),
+)  # fmt: skip
+def test_a_maximum_of_falling_sums_is_compared(test: str, swapped: bool, turned: bool, spread: bool, sign: int, seed: int) -> None:
+    """Where a scale is negative, the largest number comes from the smallest sum. sign 0: scales of both signs."""
+    rng = np.random.default_rng(seed)
+    scale = rng.choice([-0.5, 0.5], 4).astype(F) if sign == 0 else F(sign * 0.5)
+    high, low = (-1, 1) if turned else (1, -1)
+    constants = {
+        "sx": F(0.25), "zx": np.uint8(120), "w": rng.integers(-8, 8, (4, 3, 3, 3)).astype(np.int8), "s": scale,
+        "t": np.asarray(rng.integers(-40, 200, (1, 4, 1, 1) if spread else ()) * 0.125, F), "hi": F(high), "lo": F(low),
+    }  # fmt: skip
+    nodes = [
+        node("QuantizeLinear", "x sx zx", "q"), node("DequantizeLinear", "q sx zx", "a"), node("DequantizeLinear", "w s", "f", axis=0),
+        node("Conv", "a f", "c"), node("MaxPool", "c", "p", kernel_shape=[2, 2]),
+        node(test, "t p" if swapped else "p t", "b"), node("Where", "b hi lo", "y"),
+    ]  # fmt: skip
+    proto = model(nodes, constants, {"x": ["N", 3, 6, 6]}, {"y": ["N", 4, None, None]})
+    x = rng.normal(0, 6, (3, 3, 6, 6)).astype(F)
+    np.testing.assert_array_equal(infer(compile_plan(load(proto)), {"x": x})["y"], run(proto, {"x": x})[0])
