@@ -256,7 +256,8 @@ def test_a_maximum_of_falling_sums_is_compared(test: str, swapped: bool, turned:
         "t": np.asarray(rng.integers(-40, 200, (1, 4, 1, 1) if spread else ()) * 0.125, F), "hi": F(high), "lo": F(low),
     }  # fmt: skip
     nodes = [
-        node("QuantizeLinear", "x sx zx", "q"), node("DequantizeLinear", "q sx zx", "a"), node("DequantizeLinear", "w s", "f", axis=0),
+        node("QuantizeLinear", "x sx zx", "q"), node("DequantizeLinear", "q sx zx", "a"),
+        node("DequantizeLinear", "w s", "f", axis=0),
         node("Conv", "a f", "c"), node("MaxPool", "c", "p", kernel_shape=[2, 2]),
         node(test, "t p" if swapped else "p t", "b"), node("Where", "b hi lo", "y"),
     ]  # fmt: skip
