@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.clean import CleanPass
-from emulator.deployment import Deployment, Fault, ReadPolicy, Sampling, deploy
+from emulator.deployment import Deployment, Fault, Sampling, deploy
 from emulator.outcomes import drawn_by_outputs
 from emulator.placement import Placement
 from emulator.plan import Plan
+from emulator.policy import DEFAULT_POLICY, ReadPolicy
 from emulator.run import chunks_under_faults
 from emulator.tasks import Asked, Judgement, Metric, Seen, Task, recognise
 from emulator.tasks.checks import shape_text
@@ -137,7 +138,7 @@ def run_trial(
     plan: Plan,
     placement: Placement,
     questions: Questions,
-    policy: ReadPolicy = ReadPolicy.BATCH,
+    policy: ReadPolicy = DEFAULT_POLICY,
     *,
     trial: int = 0,
     seed: int = 0,

@@ -17,6 +17,8 @@ from emulator.constants import buffers_of, constants_of, names_of
 from emulator.network import Buffer, FloatOperator, Layer, Network
 from emulator.placement import Placement, Slot
 from emulator.plan import Plan
+from emulator.policy import DEFAULT_POLICY
+from emulator.policy import ReadPolicy as ReadPolicy  # who deploys names its policy
 from memmodels.address import Layout, Words, popcount
 from memmodels.catalogue import open_memory
 from memmodels.errors import UsageError
@@ -26,23 +28,6 @@ from memmodels.protect_spec import drops_signs
 from memmodels.sampler import Sampler, draw_region
 
 T = TypeVar("T")
-
-
-class ReadPolicy(StrEnum):
-    """When weights are read from their memory again."""
-
-    LOAD = "load"
-    """Once per trial."""
-    BATCH = "batch"
-    """Once per batch; the result depends on the batch size."""
-    IMAGE = "image"
-    """Each weight once per image: weight-stationary hardware."""
-    ACCESS = "access"
-    """Each time an output uses it: output-stationary hardware. A weight of a convolution is read for every output pixel.
-
-    Errors of different pixels are then independent, so a convolutional network's mean accuracy is another one than under the other
-    policies, which all have the same mean; a dense network's is the same.
-    """
 
 
 class Sampling(StrEnum):
@@ -239,7 +224,7 @@ def check_accesses(network: Network, placement: Placement) -> None:
 def deploy(
     plan: Plan,
     placement: Placement,
-    policy: ReadPolicy,
+    policy: ReadPolicy = DEFAULT_POLICY,
     trial: int = 0,
     seed: int = 0,
     die: int | None = None,

@@ -14,7 +14,8 @@ from html import escape
 from pathlib import Path
 from typing import Literal
 
-from emulator.deployment import ReadPolicy, Sampling
+from emulator.deployment import Sampling
+from emulator.policy import DEFAULT_READS, ReadPolicy, Reads
 from host.data import Dataset
 from host.execute import Progress, run
 from host.folder import save_study
@@ -48,7 +49,7 @@ def emulate(
     trials: int = 10,
     first_trial: int = 0,
     die: int | None = None,
-    read_every: Literal["load", "batch", "image", "access"] = "load",
+    read_every: Reads = DEFAULT_READS,
     batch: int = 256,
     seed: int = 0,
     images: int | None = None,

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from emulator.deployment import ReadPolicy
 from emulator.placement import Placement
+from emulator.policy import DEFAULT_READS, ReadPolicy, Reads
 from emulator.prediction import Prediction
 from emulator.prediction import predict as predict_points
 from emulator.prediction.bit_rates import bit_rates
@@ -154,7 +153,7 @@ def predict(
     memory: str | MemorySpec | None = None,
     sweep: str | Sweep | None = None,
     place: Mapping[str, str | MemorySpec] | None = None,
-    read_every: Literal["load", "batch", "image", "access"] = "load",
+    read_every: Reads = DEFAULT_READS,
     samples: int | None = None,
     check_trials: int = 0,
     seed: int = 0,

@@ -13,12 +13,13 @@ from functools import cached_property
 from pathlib import Path
 
 import emulator
-from emulator.deployment import ReadPolicy, Sampling, deploy
+from emulator.deployment import Sampling, deploy
 from emulator.energy import InferenceCost, cost_per_inference
 from emulator.network import Network
 from emulator.outcomes import drawn_by_outputs
 from emulator.placement import Placement, place
 from emulator.plan import Plan
+from emulator.policy import DEFAULT_POLICY, ReadPolicy
 from emulator.tasks import Asked
 from host.bench import Bench, open_bench
 from host.data import Dataset
@@ -56,7 +57,7 @@ class Study:
     trials: int = 10
     first_trial: int = 0
     die: int | None = None
-    read_every: ReadPolicy = ReadPolicy.LOAD
+    read_every: ReadPolicy = DEFAULT_POLICY
     batch: int = 256
     seed: int = 0
     images: int | None = None

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from emulator.accuracy import Questions
 from emulator.convolution import centred, geometry_of, values_of
-from emulator.deployment import Deployment, ReadPolicy, deploy
+from emulator.deployment import Deployment, deploy
 from emulator.fusion import compute_step, fuse, parts_of
 from emulator.kernels.pool import sum_pool
 from emulator.layers import compute, to_onnx_order
@@ -40,6 +40,7 @@ from emulator.margins import windows_of
 from emulator.network import Convolution, Layer, Network, parameters_of
 from emulator.placement import Placement, Slot
 from emulator.plan import Parameters, Plan, last_uses
+from emulator.policy import DEFAULT_POLICY, ReadPolicy
 from emulator.prediction.bit_rates import BitRates, bit_rates
 from emulator.prediction.kernels import draw_sums, normal_table
 from emulator.prediction.scoring import ScoredLayer, scored_layer
@@ -75,7 +76,7 @@ def predict(
     plan: Plan,
     placements: Sequence[Placement],
     questions: Questions,
-    policy: ReadPolicy = ReadPolicy.IMAGE,
+    policy: ReadPolicy = DEFAULT_POLICY,
     *,
     samples: int = 2,
     seed: int = 0,

@@ -26,10 +26,11 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from emulator.policy import DEFAULT_READS, Reads
 from host.campaign.lines import line_of, lines_of
 from host.sweep import parse_sweep
 from memmodels.catalogue import parse_spec
@@ -56,7 +57,6 @@ _Count = Annotated[int, Field(ge=1, le=_BIG, strict=True)]
 _Whole = Annotated[int, Field(ge=0, le=_BIG, strict=True)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Values = Annotated[list[_Number], Field(min_length=1)] | Annotated[list[_Name], Field(min_length=1)] | _Number | _Name
-Reads = Literal["load", "batch", "image", "access"]
 
 
 class _Table(BaseModel):
@@ -94,7 +94,7 @@ class CampaignTable(_Table):
     trials: _Count = 10
     half_width: Annotated[float, Field(gt=0.0, lt=0.5, strict=True)] | None = None
     seeds: Annotated[list[_Whole], Field(min_length=1)] = [0]
-    read_every: Annotated[list[Reads], Field(min_length=1)] = ["load"]
+    read_every: Annotated[list[Reads], Field(min_length=1)] = [DEFAULT_READS]
     batch: _Count = 256
     die: _Whole | None = None
 

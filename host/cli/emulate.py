@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from host.cli.options import DATA, MODEL, OUTPUT, TASK, Reads
+from emulator.policy import DEFAULT_READS, Reads
+from host.cli.options import DATA, MODEL, OUTPUT, READS, TASK
 
 if TYPE_CHECKING:
     from host.folder import ResultsFolder
@@ -24,7 +25,7 @@ _PLACE = "Put a layer or tensor, or bits of it, elsewhere: LAYER=SPEC or LAYER@B
 _SWEEP = "Move one condition: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: v_over_vmin=0.75:1.0:0.025]"
 _DIE = "Pin the die; without it, trial t runs on die t."
 _FIRST = "Number of the first trial: what a row of a table names. [default: 0]"
-_READ = "When weights are read again: once per trial, batch or image, or at each use. [default: load]"
+_READ = f"{READS} [default: {DEFAULT_READS}]"
 _SAMPLING = "Draw the flips of stored bits, or outputs of binary layers where that has the same law. [default: bits]"
 _SAVE = "Save every flip of every trial (.parquet or .csv)."
 _FAULTS = "Replay a saved fault list; its header says memory, sweep, trials, seed and read policy."
@@ -175,7 +176,7 @@ def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
         memory=parse_spec(given["memory"]) if "memory" in given else DEFAULT_MEMORY,
         places=tuple(rules),
         sweep=parse_sweep(given["sweep"]) if "sweep" in given else DEFAULT_SWEEP if alone else None,
-        read_every=ReadPolicy(given.get("read_every", "load")),
+        read_every=ReadPolicy(given.get("read_every", DEFAULT_READS)),
         sampling=Sampling(given.get("sampling", "bits")),
         **plain,
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from host.cli.options import MODEL, OUTPUT, TASK
+from emulator.policy import DEFAULT_READS, Reads
+from host.cli.options import MODEL, OUTPUT, READS, TASK
 
 if TYPE_CHECKING:
     from host.campaign.optimize import Optimum, Screened
@@ -32,7 +33,7 @@ def optimize(
     nominal: Annotated[
         float | None, typer.Option(help="What savings are against. [default: the technology's]", show_default=False)
     ] = None,
-    read_every: Annotated[Literal["load", "batch", "image", "access"], typer.Option(help="When weights are read again.")] = "load",
+    read_every: Annotated[Reads, typer.Option(help=READS)] = DEFAULT_READS,
     batch: Annotated[int, typer.Option(help="Images per batch for --read-every batch.")] = 256,
     seed: Annotated[int, typer.Option(help="Names all dies and draws.")] = 0,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,

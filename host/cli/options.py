@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-Reads = Literal["load", "batch", "image", "access"]
+READS = "When weights are read again: once per trial (load), batch or image, or at each use (access)."
 MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
 DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
 PLACE = "Put a layer or tensor, or bits of it, elsewhere, as in conv1@7=uniform:ber=0. Repeatable."

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from host.cli.options import DATA, MODEL, OUTPUT, PLACE, TASK, Reads
+from emulator.policy import DEFAULT_READS, Reads
+from host.cli.options import DATA, MODEL, OUTPUT, PLACE, TASK
 
 if TYPE_CHECKING:
     from host.forecast import Predicted
@@ -27,7 +28,7 @@ def predict(
     memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
     place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=PLACE, show_default=False)] = None,
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
-    read_every: Annotated[Reads, typer.Option(help=_READ)] = "load",
+    read_every: Annotated[Reads, typer.Option(help=_READ)] = DEFAULT_READS,
     samples: Annotated[int | None, typer.Option(min=2, help=_SAMPLES, show_default=False)] = None,
     check_trials: Annotated[int, typer.Option(min=0, help=_CHECK)] = 0,
     seed: Annotated[int, typer.Option(help="Names all draws.")] = 0,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from host.cli.options import MODEL, OUTPUT, TASK
+from emulator.policy import DEFAULT_READS, Reads
+from host.cli.options import MODEL, OUTPUT, READS, TASK
 
 if TYPE_CHECKING:
     from host.ranking import Ranking
@@ -26,7 +27,7 @@ def rank(
         int | None, typer.Option(min=2, help="Draws per image. [default: as in weakcell predict]", show_default=False)
     ] = None,
     check_trials: Annotated[int, typer.Option(min=0, help=_CHECK)] = 0,
-    read_every: Annotated[Literal["load", "batch", "image", "access"], typer.Option(help="For the trials.")] = "batch",
+    read_every: Annotated[Reads, typer.Option(help=f"For the trials. {READS}")] = DEFAULT_READS,
     seed: Annotated[int, typer.Option(help="Names all draws.")] = 0,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
     task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from host.cli.options import DATA, MODEL, OUTPUT, PLACE, TASK, Reads
+from emulator.policy import DEFAULT_READS, Reads
+from host.cli.options import DATA, MODEL, OUTPUT, PLACE, READS, TASK
 
 if TYPE_CHECKING:
     from host.study import Point, Prepared, Study
@@ -34,7 +35,7 @@ def validate(
     trials: Annotated[int, typer.Option(min=1, help="Passes over the data per point.")] = 10,
     first_trial: Annotated[int, typer.Option(min=0, help="Number of the first trial: what a violation names.")] = 0,
     die: Annotated[int | None, typer.Option(help="Pin the die; without it, trial t runs on die t.", show_default=False)] = None,
-    read_every: Annotated[Reads, typer.Option(help="When weights are read again.")] = "load",
+    read_every: Annotated[Reads, typer.Option(help=READS)] = DEFAULT_READS,
     batch: Annotated[int, typer.Option(min=1, help="Images per batch for --read-every batch.")] = 256,
     seed: Annotated[int, typer.Option(help="Names all dies and draws.")] = 0,
     images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,

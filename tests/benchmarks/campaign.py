@@ -4,9 +4,8 @@ python tests/benchmarks/campaign.py overhead [--runs 100000]     milliseconds pe
 python tests/benchmarks/campaign.py dask                         two Dask workers against one
 python tests/benchmarks/campaign.py kills [--kills 20]           workers, scheduler and driver killed at random: the same table?
 python tests/benchmarks/campaign.py factor DATA_DIR              a 20-point Fashion-MNIST sweep against the plain loop
-python tests/benchmarks/campaign.py coverage                     intervals after Stein's two stages, on normal and on real trials
 
-`operating_points.py` is about what optimize finds.
+`operating_points.py` is about what optimize finds, `intervals.py` about what intervals hold.
 """
 
 from __future__ import annotations
@@ -20,12 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from emulator.accuracy import run_trial
@@ -33,7 +30,6 @@ from host.campaign.campaign import Campaign, prepare_campaign
 from host.campaign.executors import Threads
 from host.campaign.export import export
 from host.campaign.schema import read_campaign
-from host.campaign.stopping import FIRST_STAGE, stein_interval, trials_needed, wants_covariate
 from host.campaign.store import open_store
 from host.campaign.sweep import Step, sweep
 from host.campaign.table import Tables
@@ -232,57 +228,9 @@ def factor(data_dir: Path, images: int) -> None:
     print(f"plain loop that knew the trials each point needs: {equal:.1f} s: {equal / took:.2f} x")
 
 
-def coverage() -> None:
-    """Shares of intervals that hold the mean, over 20,000 experiments each."""
-    rng = np.random.default_rng(1)
-    for spread in (0.002, 0.005, 0.01, 0.02, 0.04):
-        held(f"normal, standard deviation {100 * spread:g} points", partial(normal, rng, spread), 0.9)
-    for skewness in (0.5, 1.0, 1.5, 2.0):
-        held(f"gamma of skewness {skewness:g}, standard deviation 1 point", partial(gamma, rng, skewness), 0.9)
-    for memory, at in (("sram-14nm", "v_over_vmin=0.8"), ("sram-14nm", "v_over_vmin=0.85"), ("uniform", "ber=0.1")):
-        trials = measured(memory, at, 3000)
-        draw, mean = partial(rng.choice, trials), float(trials[:, 0].mean())
-        name = f"3000 trials of digits-bnn on {memory}:{at}, drawn from again"
-        held(name, draw, mean)
-        for half in (0.005, 0.01, 0.02):
-            held(f"{name}, with the flips of conv1 as a covariate", draw, mean, half, covariate=True)
-
-
-def normal(rng: np.random.Generator, spread: float, size: int) -> np.ndarray:
-    return np.stack([rng.normal(0.9, spread, size), np.zeros(size)], axis=1)
-
-
-def gamma(rng: np.random.Generator, skewness: float, size: int) -> np.ndarray:
-    """Bad dies are far from the mean, good ones near: gamma turned round, of standard deviation 0.01."""
-    shape = 4 / skewness**2
-    return np.stack([0.9 - 0.01 * (rng.gamma(shape, 1.0, size) - shape) / shape**0.5, np.zeros(size)], axis=1)
-
-
-def measured(memory: str, at: str, trials: int) -> np.ndarray:
-    """(trials, 2): accuracy, and flips in conv1 less their mean."""
-    prepared = prepare(Study(memory=parse_spec(memory), sweep=parse_sweep(at), trials=trials))
-    results = [run_trial(prepared.plan, prepared.points[0].placement, prepared.questions, trial=t) for t in range(trials)]
-    flips = np.array([result.flips["conv1.weight"] for result in results])
-    return np.stack([[result.accuracy for result in results], flips - flips.mean()], axis=1)
-
-
-def held(name: str, draw: Callable[[int], np.ndarray], mean: float, half: float = 0.005, covariate: bool = False) -> None:
-    """Print how many intervals asked to be ± half hold the mean. draw: that many trials as (trials, 2), score and covariate."""
-    hits, total, experiments = 0, 0, 20_000
-    for _ in range(experiments):
-        trials = draw(FIRST_STAGE)
-        with_it = covariate and wants_covariate(trials[:, 0], half, 10_000)
-        needed = trials_needed(trials[:, 0], half, 10_000, trials[:, 1] if with_it else None)
-        trials = np.concatenate([trials, draw(needed - FIRST_STAGE)])
-        _, low, high = stein_interval(trials[:, 0], FIRST_STAGE, trials[:, 1] if with_it else None)
-        hits, total = hits + (low <= mean <= high), total + needed
-    shown = f"± {100 * half:g} points: {100 * hits / experiments:.2f} % ({total / experiments:.0f} trials)"
-    print(f"{name}, {shown}", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["overhead", "dask", "kills", "factor", "coverage"])
+    parser.add_argument("what", choices=["overhead", "dask", "kills", "factor"])
     parser.add_argument("data_dir", nargs="?", type=Path)
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=20)
@@ -297,8 +245,6 @@ def main() -> None:
             kills(given.kills)
         case "factor":
             factor(given.data_dir, given.images)
-        case "coverage":
-            coverage()
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def main() -> None:
     few = prepare(Study(**{**vars(study), "images": 256}), given.data_dir)
     placements = [point.placement for point in prepared.points]
     predict(few.plan, placements, few.questions)
-    run_trial(few.plan, placements[0], few.questions)
+    run_trial(few.plan, placements[0], few.questions, few.study.read_every)
     began = time.perf_counter()
     found = predict(prepared.plan, placements, prepared.questions, samples=given.samples)
     cost = (time.perf_counter() - began) / len(placements)
@@ -89,7 +89,7 @@ def main() -> None:
         seconds = []
         for trial in range(given.trials):
             start = time.perf_counter()
-            run_trial(prepared.plan, point.placement, prepared.questions, trial=trial)
+            run_trial(prepared.plan, point.placement, prepared.questions, prepared.study.read_every, trial=trial)
             seconds.append(time.perf_counter() - start)
         alone = mean_field(prepared, point)
         shown = "" if alone is None else f"{100 * alone:.2f} %"

@@ -33,7 +33,7 @@ def stopped(draw: Callable[[int], np.ndarray], half: float, most: int = 5000) ->
 def test_stopped_intervals_hold_and_are_as_narrow_as_asked(skewness: float, spread: float) -> None:
     """Normal and gamma trials whose standard deviation is so many half widths: ± 2, 1 and 0.5 points are the same by scale.
 
-    The long version is `python tests/benchmarks/campaign.py coverage`.
+    The long version is `python tests/benchmarks/intervals.py stopped`.
     """
     rng, reps, half, held = np.random.default_rng(5), 400, 0.01, 0
 
@@ -50,10 +50,16 @@ def test_stopped_intervals_hold_and_are_as_narrow_as_asked(skewness: float, spre
     assert held / reps > 0.945 - 2.6 * np.sqrt(0.05 * 0.95 / reps)
 
 
-def test_one_stage_is_the_interval_of_a_mean() -> None:
-    """Without a second stage, the interval is that of `emulator.intervals`."""
+def test_stopped_intervals_are_wider_where_trials_are_skewed() -> None:
+    """Without skewness and a second stage, the interval is that of `emulator.intervals`; otherwise both ends are farther away."""
+    even = np.resize([0.88, 0.9, 0.92], 30)
+    assert stein_interval(even, 30) == pytest.approx(mean_interval(even))
     scores = np.random.default_rng(3).exponential(0.01, 30)
-    assert stein_interval(scores, 30) == pytest.approx(mean_interval(scores))
+    plain, wider = mean_interval(scores), stein_interval(scores, 30)
+    z = stats.norm.ppf(0.975)
+    share = 2 * (z**4 + 2 * z**2 - 3) / 18 * stats.skew(scores, bias=False) ** 2 / 30
+    extra = share * stats.t.ppf(0.975, 29) * stats.sem(scores)
+    assert wider == pytest.approx((plain[0], plain[1] - extra, plain[2] + extra), rel=1e-3)
     assert stein_interval(scores, 30, bounds=(0.009, 0.01))[1:] == (0.009, 0.01)
 
 

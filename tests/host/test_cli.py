@@ -19,8 +19,8 @@ HEAVY = {
     "numpy", "numba", "scipy", "onnx", "onnx_ir", "polars", "pydantic", "rich", "matplotlib", "torch", "onnxruntime", "memmodels",
     "emulator",
 }  # fmt: skip
-LAZY = {"memmodels", "memmodels.lazy"}
-"""What the packages need to put off everything else."""
+LAZY = {"memmodels", "memmodels.lazy", "emulator", "emulator.policy"}
+"""What the packages need to put off everything else, and the default of an option."""
 
 FEW = ["--trials", "2", "--images", "20"]
 
