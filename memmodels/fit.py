@@ -16,33 +16,34 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from memmodels.errors import InputError
 from memmodels.fit_counts import LINE, Evidence, ReadBack, evidence_of
 from memmodels.fit_law import Law, fit_law
-from memmodels.fit_models import Model, candidates, clopper_pearson, constants_of, terms_of
+from memmodels.fit_models import Model, candidates, constants_of, terms_of
+from memmodels.fit_rates import bootstrap_rate, counted_rates
 from memmodels.memory import ConditionValue
 from memmodels.profile import Constant, OperatingPoint, ProbitLaw, Profile
 from memmodels.recording import Recording, same_point
 from memmodels.structure import Bank, Shared
 from memmodels.terms import ErrorTerm, Lifetime
 
-__all__ = ["Fit", "ReadBack", "bootstrap_rate", "fit", "rate_of", "readbacks_of"]
+__all__ = ["Fit", "ReadBack", "bootstrap_rate", "fit", "readbacks_of"]
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What was fitted. models: of the deciding point, best first. rates: the share of cells that erred, one per point.
+    """What was fitted. models: of the deciding point, best first.
 
-    by_point: the constants of each point, in the order of the read-backs; empty where a law was fitted.
+    counted: `rate`, `p01` and `p10` of each point as they were counted (`fit_rates`), in the order of the read-backs.
+    by_point: the fitted constants of each point; empty where a law was fitted.
     """
 
     profile: Profile
     models: tuple[Model, ...]
-    rates: tuple[Constant, ...]
+    counted: tuple[Mapping[str, Constant], ...]
     law: Law | None = None
     by_point: tuple[tuple[Constant, ...], ...] = ()
 
@@ -76,66 +77,44 @@ def fit(
     evidence = [evidence_of(backs, banks, line) for backs in points]
     deciding = max(evidence, key=lambda one: one.faulty)
     models = tuple(sorted(candidates(deciding), key=lambda model: model.bic))
-    rates = tuple(rate_of(one, models[0], deciding) for one in evidence)
+    counted = tuple(counted_rates(one, models[0], deciding) for one in evidence)
     arrays = {
         "faulty": np.array([one.faulty for one in evidence]),
         "cells": np.array([one.cells for one in evidence]),
         "reads": np.array([one.reads for one in evidence]),
     }
     if law is not None:
-        found = _law(points, law, unit, models[0], banks)
-        probit = _probit(points, law, unit, models[0], found, banks)
-        return Fit(_told(Profile(name, law=probit, constants=found.constants, arrays=arrays), about), models, rates, found)
+        found = _law(points, law, unit, models[0], banks, deciding.inverting)
+        probit = _probit(points, law, unit, models[0], found, banks, deciding)
+        return Fit(
+            _told(Profile(name, law=probit, constants=found.constants, arrays=arrays, fit=_fit_table(found)), about),
+            models,
+            counted,
+            found,
+        )
     fitted = [models[0] if one is deciding else _like(models[0], one) for one in evidence]
-    terms = tuple(OperatingPoint(one.conditions, terms_of(m, banks, line)) for one, m in zip(evidence, fitted, strict=True))
-    by_point = tuple(constants_of(m, one) for one, m in zip(evidence, fitted, strict=True))
+    terms = tuple(
+        OperatingPoint(one.conditions, terms_of(m, banks, line, one.inverting), one.unmeasured)
+        for one, m in zip(evidence, fitted, strict=True)
+    )
+    by_point = tuple(_bounded(constants_of(m, one), rates) for one, m, rates in zip(evidence, fitted, counted, strict=True))
     constants = tuple(
         replace(constant, name=_label(constant.name, one.conditions, len(evidence)))
         for one, own in zip(evidence, by_point, strict=True)
         for constant in own
     )
-    return Fit(_told(Profile(name, terms, constants=constants, arrays=arrays), about), models, rates, by_point=by_point)
+    return Fit(_told(Profile(name, terms, constants=constants, arrays=arrays), about), models, counted, by_point=by_point)
 
 
-def rate_of(evidence: Evidence, model: Model, deciding: Evidence | None = None) -> Constant:
-    """The share of cells that erred at least once, on the bits that were stored.
-
-    Where none did and cells fail in groups, its upper bound is that of fewer, independent cells: by the design effect (bootstrap
-    variance over binomial variance) at the deciding point, which has the most faults and so the strongest clustering.
-    """
-    k, n = evidence.faulty, evidence.cells
-    if model.axis is None:
-        return Constant("rate", k / n, "", *clopper_pearson(k, n), method=f"Clopper-Pearson, {k} of {n}")
-    if k == 0:
-        effect = _design_effect(deciding or evidence, model)
-        high = clopper_pearson(0, max(round(n / effect), 1))[1]
-        return Constant("rate", 0.0, "", 0.0, high, method=f"Clopper-Pearson, 0 of {n}, design effect {effect:.3g}")
-    groups = evidence.groups[model.axis].pooled
-    low, high = bootstrap_rate(groups.k1, groups.n1, groups.times)
-    return Constant("rate", k / n, "", low, high, method=f"bootstrap over {model.axis}s")
-
-
-def _design_effect(evidence: Evidence, model: Model) -> float:
-    """By how much groups along the model's axis widen the variance of the rate, at least 1; 1 where there are no faults."""
-    k, n = evidence.faulty, evidence.cells
-    if model.axis is None or k == 0:
-        return 1.0
-    groups = evidence.groups[model.axis].pooled
-    count, rate = int(groups.times.sum()), k / n
-    spread = float((groups.times * (groups.k1 - rate * groups.n1) ** 2).sum()) * count / max(count - 1, 1)
-    return max(spread / (n * rate * (1.0 - rate)), 1.0)
-
-
-def bootstrap_rate(
-    faulty: Any, cells: Any, times: Any = None, confidence: float = 0.95, draws: int = 4000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of a rate when whole groups are drawn again with replacement; `times` groups have these counts."""
-    k, n = np.asarray(faulty, dtype=float), np.asarray(cells, dtype=float)
-    count = np.ones(k.size, dtype=np.int64) if times is None else np.asarray(times)
-    drawn = np.random.default_rng(seed).multinomial(int(count.sum()), count / count.sum(), size=draws)
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile((drawn @ k) / (drawn @ n), [tail, 1.0 - tail])
-    return float(low), float(high)
+def _bounded(constants: tuple[Constant, ...], counted: Mapping[str, Constant]) -> tuple[Constant, ...]:
+    """Fitted rates of a point without errors have the upper bounds of the counted ones, which know that cells cluster."""
+    if counted["rate"].value > 0.0:
+        return constants
+    bounds = {"p": counted["rate"], **counted}
+    return tuple(
+        replace(one, high=max(one.high, bounds[one.name].high), method=bounds[one.name].method) if one.name in bounds else one
+        for one in constants
+    )
 
 
 def readbacks_of(recording: Recording) -> list[ReadBack]:
@@ -171,7 +150,7 @@ def _like(model: Model, evidence: Evidence) -> Model:
     return min(alike or fitted, key=lambda one: one.bic)
 
 
-def _law(points: list[list[ReadBack]], law: str, unit: str, model: Model, bank: Bank) -> Law:
+def _law(points: list[list[ReadBack]], law: str, unit: str, model: Model, bank: Bank, inverting: bool) -> Law:
     """The law over the condition `law`; InputError if these read-backs cannot tell one."""
     asked = f"Fitting a law over {law}"
     if any(law not in backs[0].conditions for backs in points):
@@ -183,18 +162,39 @@ def _law(points: list[list[ReadBack]], law: str, unit: str, model: Model, bank: 
     if model.structure == "lines":
         found = "these errors come in bad lines, whose cells do not fail one by one"
         raise InputError(asked, found, "Fit the operating points one by one, without a law")
-    return fit_law([(float(backs[0].conditions[law]), backs) for backs in points], unit, model, bank)
+    return fit_law([(float(backs[0].conditions[law]), backs) for backs in points], unit, model, bank, inverting)
 
 
-def _probit(points: list[list[ReadBack]], law: str, unit: str, model: Model, found: Law, bank: Bank) -> ProbitLaw:
+def _probit(
+    points: list[list[ReadBack]], law: str, unit: str, model: Model, found: Law, bank: Bank, evidence: Evidence
+) -> ProbitLaw:
     volts = [float(backs[0].conditions[law]) for backs in points]
     mu, s = found.constants[0].value, found.constants[1].value
-    (term,) = terms_of(model, bank)
+    (term,) = terms_of(model, bank, inverting=evidence.inverting)
     structure = term.structure
     if isinstance(structure, Shared) and found.share is not None:
         structure = replace(structure, share=found.share)
-    like = ErrorTerm("access", Lifetime.DIE, 0.0, 0.0, structure=structure, preference=term.preference)
-    return ProbitLaw(law, unit, min(volts), max(volts), mu, s, found.share01, found.share10, like)
+    like = ErrorTerm("access", Lifetime.DIE, 0.0, 0.0, term.cells, structure=structure, preference=term.preference)
+    share01, share10 = (1.0, 1.0) if evidence.inverting else (found.share01, found.share10)
+    return ProbitLaw(law, unit, min(volts), max(volts), mu, s, share01, share10, like, evidence.unmeasured)
+
+
+def _fit_table(law: Law) -> dict[str, float | str]:
+    """What a profile says about the fit of its law."""
+    tested = law.goodness
+    numbers: dict[str, float | str] = {}
+    if tested.degrees:
+        numbers = {"chi_square": tested.chi_square, "degrees_of_freedom": tested.degrees, "p_value": tested.p_value}
+        numbers |= {"dispersion": tested.dispersion}
+    rivals = {f"bic_above_best_{kind.replace(' ', '_')}": value for kind, value in law.rivals.items()}
+    return {
+        "law": law.kind,
+        "verdict": str(tested),
+        **numbers,
+        "cells_that_erred": law.erred,
+        "not_nested": law.exceptions,
+        **rivals,
+    }
 
 
 def _told(profile: Profile, about: Mapping[str, str] | None) -> Profile:

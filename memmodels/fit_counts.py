@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -81,12 +81,17 @@ class GroupCounts:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What read-backs at one operating point say. reads: R. seen (2, R + 1): cells that held v and erred at k of R reads."""
+    """What read-backs at one operating point say. reads: R. seen (2, R + 1): cells that held v and erred at k of R reads.
+
+    both: cells that were seen with both values. twice: those of them that erred on both.
+    """
 
     conditions: Mapping[str, ConditionValue]
     reads: int
     seen: Counts
     groups: Mapping[Axis, GroupCounts]
+    both: int = 0
+    twice: int = 0
 
     @property
     def cells(self) -> int:
@@ -96,6 +101,27 @@ class Evidence:
     def faulty(self) -> int:
         """Cells that erred at least once."""
         return int(self.seen[:, 1:].sum())
+
+    @property
+    def unmeasured(self) -> Literal["p01", "p10"] | None:
+        """The rate that is not known, since no cell held the value that it is about."""
+        n0, n1 = self.seen.sum(axis=1)
+        return "p01" if n0 == 0 else "p10" if n1 == 0 else None
+
+    @property
+    def inverting(self) -> bool:
+        """Whether most of the cells that err do so on both values, as cells without a preferred value do."""
+        return 2 * self.twice > self.faulty - self.twice > 0
+
+    @property
+    def pair_effect(self) -> float:
+        """By how much cells that err on both values widen the variance of the share of (cell, value) pairs that erred, >= 1."""
+        n0, n1 = self.seen.sum(axis=1)
+        k0, k1 = self.seen[:, 1:].sum(axis=1)
+        if self.both == 0 or k0 + k1 == 0:
+            return 1.0
+        by_chance = self.both * (k0 / n0) * (k1 / n1)
+        return float(1.0 + 2.0 * max(self.twice - by_chance, 0.0) / (k0 + k1))
 
     @property
     def repeatable(self) -> bool:
@@ -120,7 +146,15 @@ def evidence_of(readbacks: Sequence[ReadBack], bank: Bank, line: int = LINE) -> 
     seen = np.bincount(held * (count + 1) + errors, minlength=2 * (count + 1)).reshape(2, count + 1)
     banks = {axis: Bank(1, line) if axis == "line" else bank for axis in AXES}
     groups = {axis: _grouped(group_numbers(address, axis, banks[axis]), held, errors > 0) for axis in AXES}
-    return Evidence(readbacks[0].conditions, count, seen, groups)
+    both, twice = _repeated(address) if len(readbacks) > 1 else 0, _repeated(address[errors > 0])
+    return Evidence(readbacks[0].conditions, count, seen, groups, both, twice)
+
+
+def _repeated(address: Counts) -> int:
+    """How many cells are there twice."""
+    if address.size == 0:
+        return 0
+    return int(address.size - np.count_nonzero(np.bincount(address - int(address.min()))))
 
 
 def _bits(words: Words) -> npt.NDArray[np.uint8]:

@@ -4,7 +4,8 @@ A weak cell (density P, by stored value) fails at each read with probability F: 
 (1 - F)^(R - k), and it is seen to err at least once with pi = 1 - (1 - F)^R. P and F come apart because the counts k of the cells
 that are seen follow the zero-truncated binomial, whatever P is. F = 1: lifetime die. P = 1: every cell, lifetime read.
 
-    uniform          p                       asymmetric       p01, p10: densities of cells that err on 0 and on 1
+    uniform          p; only p01 or p10 where no cell ever held the other value
+    asymmetric       p01, p10: densities of cells that err on 0 and on 1
     data-dependent   P, F0, F1: the same density, but a weak cell fails differently on 0 and on 1 (needs repeats)
     bitline, wordline, clustered             p (or p01, p10) and `share` of a column, row or bank (`structure.Shared`)
     lines            p_in_line, and the share of bad lines: bad_lines (or bad_lines_01, bad_lines_10), `fit_lines`
@@ -167,13 +168,14 @@ def _independent(evidence: Evidence, fails: tuple[float, float] | None) -> Itera
     """uniform, asymmetric and data-dependent; drawn anew at each read, or weak cells."""
     seen, reads = evidence.seen, evidence.reads
     held = [value for value in (0, 1) if seen[value].sum()]
+    one = ("p",) if len(held) == 2 else ("p10",) if held == [1] else ("p01",)
     if reads > 1 and not evidence.repeatable:
-        yield _drawn_at_read(evidence, [seen.sum(axis=0)], ("p",), "uniform")
+        yield _drawn_at_read(evidence, [seen.sum(axis=0)], one, "uniform")
         if len(held) == 2:
             yield _drawn_at_read(evidence, [seen[0], seen[1]], ("p01", "p10"), "asymmetric")
     if fails is None:
         return
-    yield _weak(evidence, [seen.sum(axis=0)], ("p",), "uniform", fails)
+    yield _weak(evidence, [seen.sum(axis=0)], one, "uniform", fails)
     if len(held) == 2:
         yield _weak(evidence, [seen[0], seen[1]], ("p01", "p10"), "asymmetric", fails)
         if fails[0] < 1.0 and seen[0, 1:].sum() and seen[1, 1:].sum():
@@ -340,11 +342,12 @@ def _exact(constant: Constant, model: Model, evidence: Evidence) -> Constant:
     n, k = int(seen.sum()), int(seen[1:].sum())
     if model.lifetime is Lifetime.READ:
         n, k = n * evidence.reads, int((seen * np.arange(seen.size)).sum())
-    low, high = clopper_pearson(k, n)
+    effect = evidence.pair_effect if constant.name == "p" and model.lifetime is Lifetime.DIE else 1.0
+    low, high = clopper_pearson(k / effect, n / effect)
     return replace(constant, value=k / n, low=low, high=high, method=f"Clopper-Pearson, {k} of {n}")
 
 
-def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(k: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a binomial share; zero successes have an upper bound."""
     from scipy.stats import beta
 
@@ -354,8 +357,8 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
     return low, high
 
 
-def terms_of(model: Model, bank: Bank, line: int = LINE) -> tuple[ErrorTerm, ...]:
-    """The error terms that simulate the model."""
+def terms_of(model: Model, bank: Bank, line: int = LINE, inverting: bool = False) -> tuple[ErrorTerm, ...]:
+    """The error terms that simulate the model. inverting: a weak cell errs on both values."""
     value = {name: model.value(name) for name in model.names}
     if model.structure == "data-dependent":
         return (
@@ -363,14 +366,17 @@ def terms_of(model: Model, bank: Bank, line: int = LINE) -> tuple[ErrorTerm, ...
             ErrorTerm("data-dependent, on 1", Lifetime.DIE, 0.0, value["P"], Cells.INVERT, fails=value["F1"]),
         )
     rates = _rates(value)
-    preference: Preference = "cell" if len(rates) == 2 else "one" if "p01" in rates else "zero"
+    weak = model.lifetime is Lifetime.DIE
+    preference: Preference = "cell" if len(rates) == 2 or not weak else "one" if "p01" in rates else "zero"
     structure: Shared | Lines | None = None
     if model.structure == "lines":
         structure = Lines(line, value["p_in_line"] * (2.0 if preference == "cell" else 1.0))
     elif model.axis is not None:
         structure = Shared(model.axis, value["share"], bank)
     p01, p10, fails = rates.get("p01", 0.0), rates.get("p10", 0.0), value.get("F", 1.0)
-    return (ErrorTerm(model.structure, model.lifetime, p01, p10, fails=fails, structure=structure, preference=preference),)
+    inverting = weak and structure is None and preference == "cell" and (inverting or p01 + p10 > 1.0)
+    cells = Cells.INVERT if inverting else Cells.PREFER
+    return (ErrorTerm(model.structure, model.lifetime, p01, p10, cells, fails=fails, structure=structure, preference=preference),)
 
 
 def _rates(value: Mapping[str, float]) -> dict[str, float]:

@@ -1,14 +1,19 @@
 """Measured or fitted profiles: error terms at operating points, or a law between them, in a TOML file that loads as `file:PATH`.
 
-    schema = 1
+    schema = 2                              schema 1 is read, too; it has no `unmeasured`
     name = "board-a"                        title, source, notes: for people; basis: measured, published, computed or assumed
     arrays = "board-a.npz"                  small arrays beside it, if there are any
+    [fit]                                   how well the law fits, if there is one: verdict, chi_square, dispersion …
     [[constants]]                           every constant: name, value, unit, [low, high] at `confidence`, basis, how it was found
     [[points]]                              operating points, each with `conditions` and its `terms`, or
     [law]                                   a probit over one condition
 
 The law: P(a cell that can err does so at V) = Phi((mu - V) / s), lifetime die, nested; cells that hold 0 and 1 err with `share01`
 and `share10` times that. mu, s and V in the condition's unit.
+
+`unmeasured = "p01"` (or "p10") at a point or in the law: no cell held 0 (or 1) when the others were measured, so that rate is not
+known. Nothing is assumed silently: the memory then needs the condition `p01_share` (`p10_share`), the unknown rate as a share of
+the known one, and refuses without it.
 """
 
 from __future__ import annotations
@@ -18,9 +23,9 @@ import json
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +39,10 @@ from memmodels.recording import same_point
 from memmodels.structure import Bank, Lines, Shared
 from memmodels.terms import Cells, ErrorTerm, Lifetime
 
-SCHEMA = 1
+SCHEMA = 2
+_READABLE = (1, 2)
 Array = npt.NDArray[Any]
+Rate = Literal["p01", "p10"]
 
 
 @dataclass(frozen=True)
@@ -60,15 +67,19 @@ class Constant:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The error terms at one operating point."""
+    """The error terms at one operating point. unmeasured: the rate that is not known, see the head of this module."""
 
     conditions: Mapping[str, ConditionValue]
     terms: tuple[Term, ...]
+    unmeasured: Rate | None = None
 
 
 @dataclass(frozen=True)
 class ProbitLaw:
-    """p01, p10 = share01, share10 times Phi((mu - V) / s) for V in [low, high]; `like` is the term but for its rates."""
+    """p01, p10 = share01, share10 times Phi((mu - V) / s) for V in [low, high]; `like` is the term but for its rates.
+
+    unmeasured: the rate that is not known, see the head of this module.
+    """
 
     condition: str
     unit: str
@@ -79,6 +90,7 @@ class ProbitLaw:
     share01: float
     share10: float
     like: ErrorTerm
+    unmeasured: Rate | None = None
 
     def terms(self, value: float) -> tuple[ErrorTerm, ...]:
         from memmodels.technologies.sram import probit
@@ -90,7 +102,10 @@ class ProbitLaw:
 
 @dataclass(frozen=True)
 class Profile:
-    """What is known about a memory: terms at operating points, or a law; every constant with its interval and basis."""
+    """What is known about a memory: terms at operating points, or a law; every constant with its interval and basis.
+
+    fit: how well the law fits: `verdict` in words, `chi_square`, `degrees_of_freedom`, `p_value`, `dispersion`, and others.
+    """
 
     name: str
     points: tuple[OperatingPoint, ...] = ()
@@ -101,24 +116,44 @@ class Profile:
     notes: str = ""
     basis: Basis = "measured"
     arrays: Mapping[str, Array] = field(default_factory=dict, compare=False)
+    fit: Mapping[str, float | str] = field(default_factory=dict)
 
     def terms(self, conditions: Conditions) -> tuple[Term, ...]:
         """The error terms at an operating point; MemorySpecError if the profile says nothing about it."""
         if self.law is not None:
-            return self.law.terms(float(conditions[self.law.condition]))
+            found = self.law.terms(float(conditions[self.law.condition]))
+            return _completed(found, self.law.unmeasured, conditions, self.name)
+        asked = {key: value for key, value in conditions.items() if key not in _SHARES.values()}
         for point in self.points:
-            if same_point(point.conditions, conditions):
-                return point.terms
+            if same_point(point.conditions, asked):
+                return _completed(point.terms, point.unmeasured, conditions, self.name)
         known = "; ".join(_shown(point.conditions) for point in self.points)
-        raise MemorySpecError(f"Profile {self.name} at {_shown(conditions)}", f"it holds only {known}", "Choose one of these")
+        raise MemorySpecError(f"Profile {self.name} at {_shown(asked)}", f"it holds only {known}", "Choose one of these")
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """The knobs: the law's, or those of the operating points."""
         if self.law is not None:
             law = self.law
-            return (Condition(law.condition, law.unit, "operating point of the law", law.low, low=law.low, high=law.high),)
-        return tuple(_knob(name, [point.conditions[name] for point in self.points]) for name in self.points[0].conditions)
+            knob = Condition(law.condition, law.unit, "operating point of the law", law.low, low=law.low, high=law.high)
+            return (knob, *self._assumptions)
+        knobs = (_knob(name, [point.conditions[name] for point in self.points]) for name in self.points[0].conditions)
+        return (*knobs, *self._assumptions)
+
+    @property
+    def unmeasured(self) -> tuple[Rate, ...]:
+        """The rates that were not measured, at one operating point or more."""
+        parts = self.points if self.law is None else (self.law,)
+        return tuple(dict.fromkeys(part.unmeasured for part in parts if part.unmeasured))
+
+    @property
+    def _assumptions(self) -> tuple[Condition, ...]:
+        """A knob for each rate that was not measured: without default, so that nothing is assumed silently."""
+        known: Mapping[Rate, Rate] = {"p01": "p10", "p10": "p01"}
+        return tuple(
+            Condition(_SHARES[rate], "", f"{rate}, which was not measured, as a share of {known[rate]}", low=0.0, high=1.0)
+            for rate in self.unmeasured
+        )
 
     def technology(self, name: str | None = None) -> Technology:
         """The profile as a technology, called `name`."""
@@ -161,8 +196,8 @@ def load(path: str | Path) -> Profile:
     found = Path(path)
     try:
         told = tomllib.loads(read_text(found))
-        if told.get("schema") != SCHEMA:
-            asked, other = f"Profile {found}", f"its schema is {told.get('schema')!r}, this version reads {SCHEMA}"
+        if told.get("schema") not in _READABLE:
+            asked, other = f"Profile {found}", f"its schema is {told.get('schema')!r}, this version reads {_READABLE}"
             raise InputError(asked, other, "Fit it again, or use the version that wrote it")
         return _profile(told, found)
     except OSError as error:
@@ -177,6 +212,43 @@ def technology_of(path: str) -> Technology:
     return load(path).technology(f"file:{path}")
 
 
+# --- rates that were not measured ----------------------------------------------------------------------------------------------
+
+_SHARES: Mapping[Rate, str] = {"p01": "p01_share", "p10": "p10_share"}
+
+
+def _completed(terms: tuple[Term, ...], unmeasured: Rate | None, conditions: Conditions, name: str) -> tuple[Term, ...]:
+    """The terms with the unmeasured rate as the user assumes it; MemorySpecError if nothing was said about it."""
+    if unmeasured is None:
+        return terms
+    knob, held = _SHARES[unmeasured], "0" if unmeasured == "p01" else "1"
+    if knob not in conditions:
+        raise MemorySpecError(
+            f"Profile {name} without {knob}",
+            f"no cell ever held {held} when it was measured, so {unmeasured} is not known",
+            f"Say what to assume: {knob}=0 (such cells never err) … {knob}=1 (they err as often as the others)",
+        )
+    share = float(conditions[knob])
+    return tuple(_with_share(term, unmeasured, share, name) if isinstance(term, ErrorTerm) else term for term in terms)
+
+
+def _with_share(term: ErrorTerm, unmeasured: Rate, share: float, name: str) -> ErrorTerm:
+    """The term with the unmeasured rate as a share of the other one; cells then prefer either value."""
+    if share == 0.0:
+        return term
+    known = max(term.p01, term.p10)
+    other = min(share * known, 1.0 - known) if term.fixed_preference else share * known
+    p01, p10 = (other, known) if unmeasured == "p01" else (known, other)
+    structure = term.structure
+    if isinstance(structure, Lines):
+        structure = replace(structure, in_line=min(2.0 * structure.in_line, 1.0))
+    try:
+        return replace(term, p01=p01, p10=p10, preference="cell", structure=structure)
+    except ValueError as error:
+        asked = f"Profile {name} with {_SHARES[unmeasured]}={share:g}"
+        raise MemorySpecError(asked, str(error), f"Assume less, or {_SHARES[unmeasured]}=0") from error
+
+
 # --- records <-> tables --------------------------------------------------------------------------------------------------------
 
 
@@ -185,11 +257,17 @@ def _profile(told: dict[str, Any], path: Path) -> Profile:
     if "arrays" in told:
         arrays = read_arrays(path.with_name(told["arrays"]), f"Profile {path}", "Repair it, or fit it again")
     law = told.get("law")
-    points = tuple(OperatingPoint(one["conditions"], tuple(map(_term_of, one["terms"]))) for one in told.get("points", []))
+    points = tuple(
+        OperatingPoint(one["conditions"], tuple(map(_term_of, one["terms"])), one.get("unmeasured"))
+        for one in told.get("points", [])
+    )
     if (law is None) == (not points):
         raise ValueError("a profile has operating points or a law")
     if any(point.conditions.keys() != points[0].conditions.keys() for point in points):
         raise ValueError("all operating points have the same conditions")
+    for part in (law or {}, *told.get("points", [])):
+        if part.get("unmeasured") not in (None, *_SHARES):
+            raise ValueError(f"unmeasured {part['unmeasured']!r}")
     plain = {key: told[key] for key in ("title", "source", "notes", "basis") if key in told}
     if plain.get("basis", "measured") not in ("measured", "published", "computed", "assumed"):
         raise ValueError(f"basis {plain['basis']!r}")
@@ -199,6 +277,7 @@ def _profile(told: dict[str, Any], path: Path) -> Profile:
         law=None if law is None else ProbitLaw(**{**law, "like": _term_of(law["like"])}),
         constants=tuple(Constant(**one) for one in told.get("constants", [])),
         arrays=arrays,
+        fit=dict(told.get("fit", {})),
         **plain,
     )
 
@@ -237,6 +316,9 @@ def _document(profile: Profile, arrays: str | None) -> Iterator[str]:
         yield f"{name} = {_toml(getattr(profile, name))}"
     if arrays is not None:
         yield f"arrays = {_toml(arrays)}"
+    if profile.fit:
+        yield from ("", "[fit]")
+        yield from (f"{_key(key)} = {_toml(value)}" for key, value in profile.fit.items())
     for constant in profile.constants:
         yield from ("", "[[constants]]")
         yield from (f"{_key(key)} = {_toml(value)}" for key, value in _table_of(constant).items())
@@ -244,6 +326,8 @@ def _document(profile: Profile, arrays: str | None) -> Iterator[str]:
         yield from ("", "[[points]]", f"conditions = {_toml(dict(point.conditions))}", "terms = [")
         yield from (f"    {_toml(_table_of(term))}," for term in point.terms)
         yield "]"
+        if point.unmeasured is not None:
+            yield f"unmeasured = {_toml(point.unmeasured)}"
     if profile.law is not None:
         yield from ("", "[law]")
         yield from (f"{_key(key)} = {_toml(value)}" for key, value in _table_of(profile.law).items())

@@ -2,7 +2,7 @@
 
 Every cell counts once for each value that it held: if several patterns made it hold the same value, the first one decides, so
 repeats and patterns never narrow an interval that is over cells. Voltages that lack a pattern (the board fell silent there) keep
-their rates and stay out of the law.
+their rates and stay out of the law. Cells of dead lanes and of repeated data (`artefacts`) do not count.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from host.board.artefact_cells import Artefact
+from host.board.artefacts import excluded_cells, find_artefacts
 from host.board.points import Outcome
+from host.board.readout import check_readout
 from memmodels.address import Words, popcount, set_bits
 from memmodels.errors import InputError
 from memmodels.fit import Fit, fit
@@ -59,9 +62,10 @@ class Readbacks:
 class Row:
     """An operating point. outcome: the worst of its patterns. flips: cells that came back inverted, per read, all patterns.
 
-    rate: cells that ever erred, of all (cell, value) pairs seen, with an interval that respects clustering. constants: of the
-    fitted structure here (p01, p10, F …). always: of the cells that erred, pattern by pattern, how many did so at every read.
-    nested: of those that erred at the next higher voltage, how many erred here too.
+    rate: cells that ever erred, of all (cell, value) pairs seen, with an interval that respects clustering; p01 and p10: the same
+    of those that held 0, and 1, None where no cell did. Where errors are drawn anew at each read, they are shares of single reads.
+    constants: of the fitted structure here (p01, p10, F …). always: of the cells that erred, pattern by pattern, how many did so at
+    every read. nested: of those that erred at the next higher voltage, how many erred here too.
     """
 
     vdd: float
@@ -72,21 +76,25 @@ class Row:
     weak: int
     pairs: int
     rate: Constant | None
+    p01: Constant | None
+    p10: Constant | None
     constants: tuple[Constant, ...]
     always: tuple[int, int] | None
     nested: tuple[int, int] | None
 
-    def constant(self, name: str) -> Constant | None:
-        """One of the constants by name; p01 and p10 are both p where the fit found no difference."""
+    def fitted(self, name: str) -> Constant | None:
+        """One of the fit's constants by name; p01 and p10 are both p (or P) where it tells no difference and both were measured."""
         known = {constant.name: constant for constant in self.constants}
-        return known.get(name) or (known.get("p") if name in ("p01", "p10") else None)
+        measured = {"p01": self.p01, "p10": self.p10}.get(name)
+        return known.get(name) or (known.get("p") or known.get("P") if measured is not None else None)
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
     """All voltages at one dwell. highest (bits,): the highest voltage at which each cell erred, 0 for never.
 
-    no_law: why there is no law over the voltage.
+    no_law: why there is no law over the voltage. outside: voltages that were counted and are not in the law, since they lack a
+    pattern.
     """
 
     dwell_s: float
@@ -94,16 +102,19 @@ class Series:
     points: Fit
     law: Fit | None
     no_law: str
+    outside: tuple[float, ...]
     highest: npt.NDArray[np.float32]
     profile: Profile
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What the read-backs say, one series per dwell."""
+    """What the read-backs say, one series per dwell. artefacts: what in them is no cell that fails. excluded: cells left out."""
 
     readbacks: Readbacks
     series: tuple[Series, ...]
+    artefacts: tuple[Artefact, ...] = ()
+    excluded: int = 0
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -112,30 +123,54 @@ class Findings:
 
 def find(readbacks: Readbacks, name: str = "profile") -> Findings:
     """Fit everything that was counted; InputError if nothing was."""
+    check_readout(readbacks)
+    artefacts = find_artefacts(readbacks)
     lower = [one for one in readbacks.measured if one.vdd != readbacks.nominal]
     dwells = sorted({one.dwell_s for one in lower}) or sorted({one.dwell_s for one in readbacks.measured})
     series = []
     for dwell in dwells:
         own = [one for one in readbacks.measured if one.dwell_s == dwell or one.vdd == readbacks.nominal]
-        series.append(_series(readbacks, own, dwell, name if len(dwells) == 1 else f"{name}-{1000 * dwell:g}ms"))
-    return Findings(readbacks, tuple(series))
+        series.append(_series(readbacks, own, artefacts, dwell, name if len(dwells) == 1 else f"{name}-{1000 * dwell:g}ms"))
+    excluded = popcount(excluded_cells(artefacts, -(-readbacks.bits // 64), from_law=False))
+    return Findings(readbacks, tuple(series), artefacts, excluded)
 
 
-def _series(readbacks: Readbacks, measured: Sequence[Measured], dwell: float, name: str) -> Series:
+def _series(readbacks: Readbacks, measured: Sequence[Measured], artefacts: Sequence[Artefact], dwell: float, name: str) -> Series:
+    words = -(-readbacks.bits // 64)
+    kept, law_kept = (~excluded_cells(artefacts, words, from_law=law) for law in (False, True))
     voltages = sorted({one.vdd for one in measured}, reverse=True)
-    by_voltage = {vdd: [one for one in measured if one.vdd == vdd] for vdd in voltages}
-    chosen = {vdd: _backs(readbacks, ones) for vdd, ones in by_voltage.items()}
+    by_voltage = {vdd: [_masked(one, kept) for one in measured if one.vdd == vdd] for vdd in voltages}
+    chosen = {vdd: _backs(readbacks, ones, kept) for vdd, ones in by_voltage.items()}
     counted = [vdd for vdd in voltages if chosen[vdd]]
     if not counted:
         outcomes = ", ".join(sorted({str(one.outcome) for one in measured}))
-        raise InputError(f"Read-backs of {readbacks.title}", f"nothing in them was counted ({outcomes})", "Measure again")
-    about = {"title": readbacks.title, "source": readbacks.source, "notes": readbacks.notes}
+        asked = f"Read-backs of {readbacks.title}"
+        if any(one.errors is not None for one in measured):
+            raise InputError(asked, f"no cell is left: {'; '.join(one.text for one in artefacts)}", "Check how they were read")
+        raise InputError(asked, f"nothing in them was counted ({outcomes})", "Measure again")
+    about = {"title": readbacks.title, "source": readbacks.source, "notes": _notes(readbacks, artefacts)}
     points = fit([back for vdd in counted for back in chosen[vdd]], readbacks.bank, name=name, about=about)
-    whole = [vdd for vdd in counted if len(chosen[vdd]) == max(map(len, chosen.values()))]
-    law, no_law = _law([back for vdd in whole for back in chosen[vdd]], readbacks.bank, name, about)
+    patterns = {vdd: len(chosen[vdd]) for vdd in counted}
+    whole = [vdd for vdd in counted if patterns[vdd] == max(patterns.values())]
+    refused = "; ".join(one.no_law for one in artefacts if one.no_law)
+    law, no_law = None, refused
+    if not refused:
+        backs = [back for vdd in whole for back in _backs(readbacks, by_voltage[vdd], law_kept)]
+        law, no_law = _law(backs, readbacks.bank, name, about)
     rows = tuple(_row(vdd, dwell, by_voltage, chosen, counted, points) for vdd in voltages)
     profile = _with_basis((law or points).profile, readbacks.basis)
-    return Series(dwell, rows, points, law, no_law, _highest(readbacks.bits, by_voltage), profile)
+    outside = tuple(vdd for vdd in counted if vdd not in whole) if law is not None else ()
+    return Series(dwell, rows, points, law, no_law, outside, _highest(readbacks.bits, by_voltage), profile)
+
+
+def _notes(readbacks: Readbacks, artefacts: Sequence[Artefact]) -> str:
+    """The notes of a profile: the measurement's own, and what was left out of it."""
+    return ". ".join(part for part in (readbacks.notes, *(one.text for one in artefacts)) if part)
+
+
+def _masked(one: Measured, kept: Words) -> Measured:
+    """The same without the errors of cells that do not count."""
+    return one if one.errors is None else replace(one, errors=one.errors & kept)
 
 
 def _law(backs: list[ReadBack], bank: Bank, name: str, about: Mapping[str, str]) -> tuple[Fit | None, str]:
@@ -145,14 +180,14 @@ def _law(backs: list[ReadBack], bank: Bank, name: str, about: Mapping[str, str])
         return None, error.found
 
 
-def _backs(readbacks: Readbacks, ones: Sequence[Measured]) -> list[ReadBack]:
-    """Read-backs of one operating point in which each cell counts once for each value it held."""
+def _backs(readbacks: Readbacks, ones: Sequence[Measured], kept: Words) -> list[ReadBack]:
+    """Read-backs of one operating point in which each cell that is kept counts once for each value it held."""
     backs: list[ReadBack] = []
     seen = [np.zeros(-(-readbacks.bits // 64), np.uint64) for _ in range(2)]
     for one in ones:
         if one.errors is None:
             continue
-        new = (one.written & ~seen[1]) | (~one.written & ~seen[0])
+        new = ((one.written & ~seen[1]) | (~one.written & ~seen[0])) & kept
         seen = [seen[0] | ~one.written, seen[1] | one.written]
         if popcount(new):
             used = None if popcount(new) == new.size * 64 else new
@@ -175,12 +210,13 @@ def _row(
     reads = sum(len(one.errors) for one in ones if one.errors is not None)
     flips = sum(popcount(one.errors) for one in ones if one.errors is not None)
     if vdd not in counted:
-        return Row(vdd, dwell, outcome, 0, 0.0, 0, 0, None, (), None, None)
+        return Row(vdd, dwell, outcome, 0, 0.0, 0, 0, None, None, None, (), None, None)
     at = counted.index(vdd)
     weak, pairs = int(points.profile.arrays["faulty"][at]), int(points.profile.arrays["cells"][at])
     nested = None if at == 0 else _nested(by_voltage[counted[at - 1]], ones)
-    rate, constants = points.rates[at], points.by_point[at]
-    return Row(vdd, dwell, outcome, reads, flips / reads, weak, pairs, rate, constants, _always(ones), nested)
+    rate, p01, p10 = (points.counted[at].get(name) for name in ("rate", "p01", "p10"))
+    constants = points.by_point[at]
+    return Row(vdd, dwell, outcome, reads, flips / reads, weak, pairs, rate, p01, p10, constants, _always(ones), nested)
 
 
 def _always(ones: Sequence[Measured]) -> tuple[int, int] | None:

@@ -7,7 +7,11 @@
     cells.png                        one pixel per cell: the darker, the higher the voltage at which it failed
     characterization.png  .svg       the figure
 
-Nothing in the tables changes between two runs that measured the same.
+rate, p01 and p10 are counted (`memmodels.fit_rates`); fit_p01, fit_p10 and F are constants of the fitted structure. A rate that was
+not measured is blank. Nothing in the tables changes between two runs that measured the same.
+
+Schema 2: p01 and p10 are counted (they were the fit's, which are called fit_p01 and fit_p10 now); `excluded`; in the JSON also
+`artefacts`, `fit`, and p01 and p10 of each row.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from host.board.findings import Findings, Row, Series, maps
 from memmodels.address import popcount
 from memmodels.profile import Constant
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def results_of(findings: Findings) -> pl.DataFrame:
@@ -51,23 +55,24 @@ def results_of(findings: Findings) -> pl.DataFrame:
 
 
 def summary_of(findings: Findings) -> pl.DataFrame:
-    """One row per operating point; rates are shares of (cell, value) pairs, each with its 95 % interval and how it was found."""
+    """One row per operating point: counted rates and fitted constants, each with its 95 % interval. excluded: cells left out."""
     rows = []
     for row in findings.rows:
         named: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "vdd": row.vdd, "dwell_s": row.dwell_s}
         named |= {"outcome": str(row.outcome), "reads": row.reads, "flips_per_read": row.flips}
-        named |= {"weak": row.weak, "pairs": row.pairs}
-        for name in ("rate", "p01", "p10", "F"):
-            found = row.rate if name == "rate" else row.constant(name)
+        named |= {"weak": row.weak, "pairs": row.pairs, "excluded": findings.excluded}
+        numbers = {"rate": row.rate, "p01": row.p01, "p10": row.p10}
+        numbers |= {"fit_p01": row.fitted("p01"), "fit_p10": row.fitted("p10"), "F": row.fitted("F")}
+        for name, found in numbers.items():
             low, high = (None, None) if found is None else (found.low, found.high)
             named |= {name: None if found is None else found.value, f"{name}_low": low, f"{name}_high": high}
         named["interval"] = None if row.rate is None else row.rate.method
         for name, pair in (("always", row.always), ("nested", row.nested)):
             named[name], named[f"{name}_of"] = pair or (None, None)
         rows.append(named)
-    numbers = {name: pl.Float64 for name in rows[0] if name.partition("_")[0] in ("rate", "p01", "p10", "F")}
+    floats = {name: pl.Float64 for name in rows[0] if name.removeprefix("fit_").partition("_")[0] in ("rate", "p01", "p10", "F")}
     counts = dict.fromkeys(("always", "always_of", "nested", "nested_of"), pl.Int64)
-    return pl.DataFrame(rows, schema_overrides={**numbers, **counts, "interval": pl.String})
+    return pl.DataFrame(rows, schema_overrides={**floats, **counts, "interval": pl.String})
 
 
 def as_dict(findings: Findings, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +86,8 @@ def as_dict(findings: Findings, provenance: Mapping[str, Any]) -> dict[str, Any]
         "cells": readbacks.bits,
         "bank": {"rows": readbacks.bank.rows, "columns": readbacks.bank.columns},
         "basis": readbacks.basis,
+        "excluded": findings.excluded,
+        "artefacts": [{"kind": one.kind, "text": one.text} for one in findings.artefacts],
         "series": [_series(one, findings) for one in findings.series],
     }
 
@@ -94,6 +101,8 @@ def _series(one: Series, findings: Findings) -> dict[str, Any]:
         "bic_above_best": {f"{m.structure}, per {m.lifetime}": m.bic - best.bic for m in one.points.models[1:]},
         "law": None if one.law is None else [_constant(constant) for constant in one.law.profile.constants],
         "no_law": one.no_law or None,
+        "fit": None if one.law is None else dict(one.law.profile.fit),
+        "not_in_the_law": list(one.outside),
         "not_nested": None if one.law is None or one.law.law is None else one.law.law.exceptions,
         "rows": [_row(row) for row in one.rows],
         "weak_cells_by_bank": grouped["bank"].tolist(),
@@ -103,8 +112,9 @@ def _series(one: Series, findings: Findings) -> dict[str, Any]:
 
 def _row(row: Row) -> dict[str, Any]:
     told = {name: getattr(row, name) for name in ("vdd", "dwell_s", "reads", "flips", "weak", "pairs", "always", "nested")}
-    rate = None if row.rate is None else _constant(row.rate)
-    return {**told, "outcome": str(row.outcome), "rate": rate, "constants": [_constant(constant) for constant in row.constants]}
+    rates = {name: getattr(row, name) for name in ("rate", "p01", "p10")}
+    counted = {name: None if rate is None else _constant(rate) for name, rate in rates.items()}
+    return {**told, "outcome": str(row.outcome), **counted, "constants": [_constant(constant) for constant in row.constants]}
 
 
 def _constant(constant: Constant) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from host.board.characterize import Bench
     from host.board.dump import Dump
-    from host.board.findings import Findings
+    from host.board.findings import Findings, Series
     from host.board.points import Plan
     from memmodels.structure import Bank
 
@@ -75,8 +75,9 @@ def characterize(
         findings = _found(dump, geometry)
     profiles = write(findings, folder, {**provenance, "command": ["weakcell", *sys.argv[1:]]})
     show_findings(findings)
-    for path in profiles:
-        note(f"`weakcell emulate --memory file:{path}` runs a network on this profile.", quiet)
+    for path, series in zip(profiles, findings.series, strict=True):
+        assumed = "".join(f":{rate}_share=0" for rate in series.profile.unmeasured)
+        note(f"`weakcell emulate --memory file:{path}{assumed}` runs a network on this profile.", quiet)
 
 
 def _imported(file: Path, bank: Bank | None, folder: Path) -> tuple[Findings, dict[str, Any]]:
@@ -228,35 +229,53 @@ def _found(dump: Dump, bank: Bank | None) -> Findings:
 
 
 def show_findings(findings: Findings) -> None:
-    """The table, what was fitted, and the caption."""
+    """The tables, what is no failing cell, what was fitted, and the caption."""
     from rich.markup import escape
     from rich.table import Table
 
     from host.cli.screen import show
-    from host.report.board import COLUMNS, caption_of, rows_shown
+    from host.report.board import COLUMNS, RATE_COLUMNS, caption_of, rates_shown, rows_shown
 
     show(f"[bold]{escape(findings.readbacks.title)}[/]")
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name == "outcome" else "right")
-    for cells in rows_shown(findings.rows):
-        table.add_row(*cells)
-    show(table)
-    for one in findings.series:
-        show(escape(_fitted(one)))
+    for columns, rows in ((COLUMNS, rows_shown(findings.rows)), (RATE_COLUMNS, rates_shown(findings.rows))):
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+        for name in columns:
+            table.add_column(name, justify="left" if name == "outcome" else "right")
+        for cells in rows:
+            table.add_row(*cells)
+        show(table)
+        show("")
+    for one in findings.artefacts:
+        show(escape(f"Noticed: {one.text}."))
+    for series in findings.series:
+        show(escape(_fitted(series)))
     show(f"[dim]{escape(caption_of(findings))}[/]")
 
 
-def _fitted(series: Any) -> str:
-    """Structure and law of a series in a line or two."""
+def _fitted(series: Series) -> str:
+    """Structure and law of a series in a few lines."""
     best = series.points.best
+    unmeasured = series.profile.unmeasured
     if not any(row.weak for row in series.rows):
-        return f"{1000 * series.dwell_s:g} ms: no cell ever flipped; the profile holds the upper bounds"
-    text = f"{1000 * series.dwell_s:g} ms: {best.structure}, errors last per {best.lifetime}"
+        return f"{1000 * series.dwell_s:g} ms: no cell ever flipped; the upper bounds are all that is known"
+    lines = [f"{1000 * series.dwell_s:g} ms: {best.structure}, errors last per {best.lifetime}"]
+    if unmeasured:
+        other = {"p01": "0", "p10": "1"}[unmeasured[0]]
+        lines.append(
+            f"{unmeasured[0]} was not measured (no cell held {other}): the profile asks for {unmeasured[0]}_share=0 … 1, "
+            "what to assume for it as a share of the other rate"
+        )
     if series.law is None:
-        return f"{text}; no law over the voltage: {series.no_law}"
-    law = "; ".join(f"{constant.name} = {constant}" for constant in series.law.profile.constants)
-    return f"{text}; P(fails at V) = Phi((mu - V) / s), {law}"
+        return "\n".join([f"{lines[0]}; no law over the voltage: {series.no_law}", *lines[1:]])
+    assert series.law.law is not None
+    law = series.law.law
+    lines[0] += f"; P(a {law.subject} at V) = Phi((mu - V) / s), " + "; ".join(f"{one.name} = {one}" for one in law.constants)
+    lines.append(f"The law {law.goodness}{law.advice}")
+    if law.exceptions:
+        lines.append(f"{law.exceptions} of {law.erred} (cell, value) pairs that erred did not do so at every lower voltage")
+    if series.outside:
+        lines.append(f"Not in the law, since a pattern is missing there: {', '.join(f'{vdd:.4g} V' for vdd in series.outside)}")
+    return "\n".join(lines)
 
 
 def _versions() -> dict[str, str | None]:

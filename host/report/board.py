@@ -12,7 +12,9 @@ import numpy as np
 from host.atomic import write_atomically
 from host.board.findings import Findings, Readbacks, Row, Series, maps
 from host.report.style import COLOURS, STYLE
+from memmodels.profile import Constant
 from memmodels.structure import Bank
+from memmodels.terms import Lifetime
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,12 +60,23 @@ def caption_of(findings: Findings) -> str:
     methods = sorted({row.rate.method.split(",")[0] for row in findings.rows if row.rate is not None})
     sentences = [
         f"Experiment: {readbacks.experiment}; {readbacks.bits} cells, {readbacks.basis}",
-        "A rate is the share of (cell, stored value) pairs that erred at least once; repeats tell F, the share of reads at which a "
-        f"weak cell errs. 95 % intervals ({'; '.join(methods)}); no flips: the upper bound",
+        _meaning(findings),
+        f"95 % intervals ({'; '.join(methods)}); no flips: the upper bound",
+        "fit p01, fit p10 and F are constants of the fitted structure",
         f"Rows and columns are of storage addresses, {readbacks.bank.rows} x {readbacks.bank.columns} cells a bank (assumed)",
         readbacks.notes,
     ]
     return ". ".join(sentence for sentence in sentences if sentence) + "."
+
+
+def _meaning(findings: Findings) -> str:
+    """What BER, p01 and p10 count."""
+    fresh = {one.points.best.lifetime is Lifetime.READ for one in findings.series}
+    once = "the share of (cell, stored value) pairs that erred at least once; F is the share of reads at which a weak cell errs"
+    reads = "the share of single reads of a cell that came back inverted, since errors are drawn anew at each read"
+    told = " or ".join(text for text, there in ((once, False in fresh), (reads, True in fresh)) if there)
+    left = f", without {findings.excluded} cells that are left out" if findings.excluded else ""
+    return f"BER is {told}{left}. p01 and p10 are the same of cells that held 0, and 1: blank where none did"
 
 
 def _rates(axes: Axes, series: Series, colour: str) -> None:
@@ -150,17 +163,41 @@ def save_cells(series: Series, readbacks: Readbacks, path: Path) -> None:
 
 
 def rows_shown(rows: Sequence[Row]) -> list[list[str]]:
-    """The table's cells, as text."""
+    """The cells of the first table, as text: one row per operating point."""
     shown = []
     for row in rows:
-        rate = "" if row.rate is None else f"{row.rate.value:.3g}" if row.rate.value else f"< {row.rate.high:.2g}"
-        interval = "" if row.rate is None or not row.rate.value else f"{row.rate.low:.3g} … {row.rate.high:.3g}"
-        constants = [row.constant(name) for name in ("p01", "p10", "F")]
-        known = ["" if found is None or not row.weak else f"{found.value:.3g}" for found in constants]
+        fails = row.fitted("F")
         pairs = ["" if pair is None or not pair[1] else f"{pair[0]} of {pair[1]}" for pair in (row.always, row.nested)]
         flips = f"{row.flips:.1f}" if row.reads else ""
-        shown.append([f"{row.vdd:.3g}", f"{1000 * row.dwell_s:g}", str(row.outcome), flips, rate, interval, *known, *pairs])
+        known = "" if fails is None or not row.weak else f"{fails.value:.3g}"
+        shown.append([*_place_of(row), str(row.outcome), flips, *_counted(row.rate), known, *pairs])
     return shown
 
 
-COLUMNS = ("vdd (V)", "low (ms)", "outcome", "flips per read", "BER", "95 % interval", "p01", "p10", "F", "at every read", "nested")
+def rates_shown(rows: Sequence[Row]) -> list[list[str]]:
+    """The cells of the second table, as text: rates by stored value, counted and fitted; blank where not measured."""
+    shown = []
+    for row in rows:
+        if row.rate is None:
+            continue
+        fitted = [row.fitted(name) for name in ("p01", "p10")]
+        known = ["" if found is None or not row.weak else f"{found.value:.3g}" for found in fitted]
+        shown.append([*_place_of(row), *_counted(row.p01), *_counted(row.p10), *known])
+    return shown
+
+
+def _place_of(row: Row) -> list[str]:
+    return [f"{row.vdd:.4g}", f"{1000 * row.dwell_s:g}"]
+
+
+def _counted(rate: Constant | None) -> list[str]:
+    """A counted rate and its interval; the upper bound where nothing erred."""
+    if rate is None:
+        return ["", ""]
+    if rate.value == 0.0:
+        return [f"< {rate.high:.2g}", ""]
+    return [f"{rate.value:.3g}", f"{rate.low:.3g} … {rate.high:.3g}"]
+
+
+COLUMNS = ("vdd (V)", "low (ms)", "outcome", "flips per read", "BER", "95 % interval", "F", "at every read", "nested")
+RATE_COLUMNS = ("vdd (V)", "low (ms)", "p01", "95 % interval", "p10", "95 % interval", "fit p01", "fit p10")

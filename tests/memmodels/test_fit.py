@@ -15,13 +15,14 @@ from test_catalogue import one_paragraph
 from memmodels import ErrorTerm, Key, Layout, Lifetime, open_memory
 from memmodels.address import popcount
 from memmodels.errors import InputError
-from memmodels.fit import bootstrap_rate, fit, main, readbacks_of
+from memmodels.fit import fit, main, readbacks_of
 from memmodels.fit_counts import GroupCounts, ReadBack, evidence_of, group_numbers
 from memmodels.fit_coverage import TRUTHS, Truth, examine, flips_of, held_by, simulate
-from memmodels.fit_law import law_log_likelihood
+from memmodels.fit_law import LawCounts, law_log_likelihood
 from memmodels.fit_lines import line_log_likelihood
 from memmodels.fit_maximum import logit
 from memmodels.fit_models import candidates, cell_log_likelihood, clopper_pearson, fails_of, group_log_likelihood
+from memmodels.fit_rates import bootstrap_rate
 from memmodels.profile import load as load_profile
 from memmodels.recording import load, record
 from memmodels.structure import Bank, Lines, groups_of
@@ -115,11 +116,14 @@ def test_cell_likelihoods_are_probabilities() -> None:
 
 
 def test_a_law_at_one_point_is_the_group_likelihood() -> None:
-    counts = np.array([[[3, 97], [5, 45]], [[0, 60], [1, 99]]])
+    counts = LawCounts(
+        np.array([[[3], [5]], [[0], [1]]]), np.array([[97, 45, 0], [60, 99, 0]]), np.array([[100, 50, 0], [60, 100, 0]]),
+        np.array([1, 4]),
+    )  # fmt: skip
     groups = GroupCounts(np.array([100, 60]), np.array([3, 0]), np.array([50, 100]), np.array([5, 1]), np.array([1, 4]))
     z = np.array([stats.norm.ppf(0.04)])
     for share in (0.0, 0.3):
-        law = law_log_likelihood(counts, groups.times, z, (0.5, 1.0), share, 2.0)
+        law = law_log_likelihood(counts, z, (0.5, 1.0), share, 2.0)
         assert law == pytest.approx(group_log_likelihood(groups, 0.02, 0.04, max(share, 1e-13), 1.0, 2.0), abs=1e-4)
 
 
@@ -231,7 +235,7 @@ def test_no_errors_are_a_result_with_an_upper_bound() -> None:
     (p,) = found.profile.constants
     assert (p.value, p.low) == (0.0, 0.0)
     assert p.high == pytest.approx(clopper_pearson(0, 4096 * 64)[1])
-    assert found.rates[0].high == p.high
+    assert found.counted[0]["rate"].high == p.high
     found.profile.technology()
 
 
@@ -240,7 +244,7 @@ def test_several_points_keep_one_structure(tmp_path: Path) -> None:
     found = fit([back for back in simulate(TRUTHS["law, bitline"], 3) if back.conditions in points], name="chip")
     assert [point.conditions for point in found.profile.points] == points
     assert {term.structure.axis for point in found.profile.points for term in point.terms} == {"column"}
-    assert found.rates[0].method == "bootstrap over columns"
+    assert found.counted[0]["rate"].method == "bootstrap over columns"
     names = [constant.name for constant in found.profile.constants]
     assert "p at vdd=0.58" in names
     assert load_profile(found.profile.save(tmp_path / "chip.toml")) == found.profile

@@ -128,7 +128,7 @@ def test_points_that_are_not_there_are_refused(tmp_path: Path) -> None:
 BROKEN = {
     "no toml": "name = ",
     "no schema": "name = 'x'",
-    "another schema": "schema = 2\nname = 'x'",
+    "another schema": "schema = 3\nname = 'x'",
     "nothing in it": "schema = 1\nname = 'x'",
     "no name": "schema = 1\n[[points]]\nconditions = {}\nterms = []",
     "no terms": "schema = 1\nname = 'x'\n[[points]]\nconditions = {}",

@@ -1,0 +1,201 @@
+"""What is no failing cell: dead lanes, repeated data and copied read-backs are found in simulated dies, and sound dies have none.
+
+The truth is a ten-line simulation: thresholds are normal, the preferred value is a coin, and the damage is done to the read-backs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from host.board.artefacts import find_artefacts
+from host.board.findings import Findings, Measured, Readbacks, find
+from host.board.points import Outcome
+from memmodels.address import popcount
+from memmodels.errors import InputError
+from memmodels.structure import Bank
+
+CELLS, MU, S = 1 << 18, 0.46, 0.05
+VOLTS = (0.62, 0.60, 0.58, 0.56)
+SOLID = {"zeros": np.zeros(CELLS, bool), "ones": np.ones(CELLS, bool)}
+RANDOM = {"random": np.random.default_rng(3).random(CELLS) < 0.5}
+Errors = dict[float, dict[str, Any]]
+
+
+def die(seed: int, patterns: Mapping[str, Any], volts: tuple[float, ...] = VOLTS, column_share: float = 0.0) -> Errors:
+    """Which cells err at each voltage, with each pattern."""
+    rng = np.random.default_rng(seed)
+    column = np.repeat(rng.normal(size=(CELLS // 16384, 1, 16)), 1024, axis=1).reshape(-1)
+    threshold = MU + S * (column_share**0.5 * column + (1 - column_share) ** 0.5 * rng.normal(size=CELLS))
+    prefers_1 = rng.random(CELLS) < 0.5
+    return {v: {name: (threshold > v) & (prefers_1 != held) for name, held in patterns.items()} for v in volts}
+
+
+def readbacks(errors: Errors, patterns: Mapping[str, Any], nominal: float | None = None) -> Readbacks:
+    measured = []
+    for vdd, by_pattern in errors.items():
+        for name, err in by_pattern.items():
+            reads = np.atleast_2d(err)
+            outcome = Outcome.FLIPS if reads.any() else Outcome.OK
+            measured.append(Measured(vdd, 0.01, name, outcome, words(patterns[name]), np.stack([words(read) for read in reads])))
+    return Readbacks("simulated", "as imported", CELLS, Bank(1024, 16), tuple(measured), nominal)
+
+
+def words(bits: Any) -> Any:
+    return np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def damaged(errors: Errors, patterns: Mapping[str, Any], change: Callable[[Any, Any], Any]) -> Errors:
+    """The errors after `change(what came back, what was written)`, which returns what comes back then."""
+    return {v: {n: change(e ^ patterns[n], patterns[n]) ^ patterns[n] for n, e in own.items()} for v, own in errors.items()}
+
+
+def repeat(width: int, source: slice, copy: slice) -> Callable[[Any, Any], Any]:
+    def change(read: Any, written: Any) -> Any:
+        lanes = read.reshape(-1, width).copy()
+        lanes[:, copy] = lanes[:, source]
+        return lanes.reshape(-1)
+
+    return change
+
+
+def lane(width: int, which: slice, value: bool) -> Callable[[Any, Any], Any]:
+    def change(read: Any, written: Any) -> Any:
+        lanes = read.reshape(-1, width).copy()
+        lanes[:, which] = value
+        return lanes.reshape(-1)
+
+    return change
+
+
+def buffer(read: Any, written: Any) -> Any:
+    """6,400 bytes that were copied from another place."""
+    changed = read.copy()
+    changed[512 * 300 : 512 * 400] = read[512 * 133 : 512 * 233]
+    return changed
+
+
+@pytest.mark.parametrize("patterns", [SOLID, {"ones": SOLID["ones"]}, RANDOM], ids=["solid", "ones", "random"])
+@pytest.mark.parametrize("column_share", [0.0, 0.6])
+def test_sound_dies_have_no_artefacts(patterns: Mapping[str, Any], column_share: float) -> None:
+    assert find_artefacts(readbacks(die(1, patterns, column_share=column_share), patterns)) == ()
+
+
+@pytest.mark.parametrize("patterns", [SOLID, {"ones": SOLID["ones"]}, RANDOM], ids=["solid", "ones", "random"])
+@pytest.mark.parametrize(
+    ("change", "kind", "extent", "cells"),
+    [
+        (repeat(16, slice(0, 8), slice(8, 16)), "repeated lane", "8 bits of every 16 (8-15)", CELLS // 2),
+        (repeat(32, slice(16, 24), slice(24, 32)), "repeated lane", "8 bits of every 32 (24-31)", CELLS // 4),
+        (repeat(128, slice(0, 64), slice(64, 128)), "repeated lane", "64 bits of every 128 (64-127)", CELLS // 2),
+        (buffer, "repeated block", "6400 bytes from byte 19200 came back as those from byte 8512", 51200),
+        (lane(64, slice(24, 32), False), "dead lane", "8 bits of every 64 (24-31)", CELLS // 8),
+        (lane(16, slice(5, 6), False), "dead lane", "1 bit of every 16 (5)", CELLS // 16),
+    ],
+    ids=["both bytes equal", "a byte repeats its neighbour", "the same word twice", "copied buffer", "dead eighth", "dead bit"],
+)  # fmt: skip
+def test_damage_is_told_with_its_extent_and_left_out(
+    patterns: Mapping[str, Any], change: Callable[[Any, Any], Any], kind: str, extent: str, cells: int
+) -> None:
+    """What is left are the sound cells, so the counted rates hold the truth and the law is found."""
+    found = find(readbacks(damaged(die(2, patterns), patterns, change), patterns))
+    assert [one.kind for one in found.artefacts] == [kind]
+    assert extent in found.artefacts[0].text
+    assert found.artefacts[0].cells is not None
+    assert found.excluded == popcount(found.artefacts[0].cells) == cells
+    lowest = found.rows[-1]
+    assert lowest.pairs == (CELLS - cells) * len([name for name in patterns if name != "random"] or ["random"])
+    true = stats.norm.cdf((MU - lowest.vdd) / S) / 2
+    for rate in (lowest.p01, lowest.p10):
+        assert rate is None or 0.85 * true < rate.value < 1.15 * true
+    assert extent in found.series[0].profile.notes
+
+
+def test_a_column_that_is_wrong_whatever_the_voltage_is_left_out() -> None:
+    def change(read: Any, written: Any) -> Any:
+        banks = read.reshape(-1, 1024, 16).copy()
+        banks[7, :, 5] = False
+        return banks.reshape(-1)
+
+    found = find(readbacks(damaged(die(3, SOLID), SOLID, change), SOLID))
+    assert [one.kind for one in found.artefacts] == ["dead lane"]
+    assert found.excluded == 1024
+    assert "1 column" in found.artefacts[0].text
+
+
+def test_a_lane_that_floats_is_no_law() -> None:
+    rng = np.random.default_rng(4)
+
+    def change(read: Any, written: Any) -> Any:
+        lanes = read.reshape(-1, 16).copy()
+        lanes[:, 3] = rng.random(len(lanes)) < 0.5
+        return lanes.reshape(-1)
+
+    found = find_artefacts(readbacks(damaged(die(5, SOLID), SOLID, change), SOLID))
+    assert [(one.kind, "1 bit of every 16 (3)" in one.text) for one in found] == [("dead lane", True)]
+
+
+def law_refused(findings: Findings) -> str:
+    assert findings.series[0].law is None
+    return findings.series[0].no_law
+
+
+def test_a_read_back_that_was_copied_from_another_voltage_leaves_no_law() -> None:
+    errors = die(6, SOLID)
+    errors[0.58] = errors[0.56]
+    found = find(readbacks(errors, SOLID))
+    assert "0.58 and 0.56 V" in law_refused(found)
+    assert found.excluded == 0
+
+
+def test_a_read_that_was_copied_from_another_one_is_told() -> None:
+    rng = np.random.default_rng(7)
+    errors = {v: {n: (rng.random((3, CELLS)) < 0.6) & e for n, e in own.items()} for v, own in die(7, SOLID).items()}
+    assert find_artefacts(readbacks(errors, SOLID)) == ()
+    errors[0.58]["ones"][2] = errors[0.58]["ones"][0]
+    (told,) = find_artefacts(readbacks(errors, SOLID))
+    assert "Reads 1 and 3 of ones at 0.58 V" in told.text
+
+
+def test_cells_that_are_stuck_at_nominal_voltage_are_in_the_rates_and_not_in_the_law() -> None:
+    stuck = np.random.default_rng(8).random(CELLS) < 2e-4
+    errors = die(8, SOLID, (1.0, *VOLTS))
+    errors = {v: {n: e | (stuck & SOLID[n]) for n, e in own.items()} for v, own in errors.items()}
+    found = find(readbacks(errors, SOLID, nominal=1.0))
+    assert [one.kind for one in found.artefacts] == ["stuck cells"]
+    assert f"{stuck.sum()} cells" in found.artefacts[0].text
+    rate = found.rows[0].p10
+    assert rate is not None
+    assert rate.value == stuck.sum() / CELLS
+    law = found.series[0].law
+    assert law is not None
+    assert law.law is not None
+    assert not law.law.goodness.rejected
+    constants = {one.name: one for one in law.profile.constants}
+    assert constants["mu"].low < MU < constants["mu"].high
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda read, written: np.zeros_like(read), "0x00"),
+        (lambda read, written: ~read, "inverted"),
+        (lambda read, written: read.reshape(-1, 8)[:, ::-1].reshape(-1), "bits of each byte are reversed"),
+        (lambda read, written: read.reshape(-1, 4, 8)[:, ::-1].reshape(-1), "bytes of each word of 4 are reversed"),
+        (lambda read, written: np.roll(read, 16), "moved by -2 bytes"),
+    ],
+)
+def test_bytes_in_another_order_are_refused(change: Callable[[Any, Any], Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        find(readbacks(damaged(die(9, RANDOM), RANDOM, change), RANDOM))
+
+
+def test_one_voltage_cannot_tell_lost_cells_from_an_empty_read() -> None:
+    ones = {"ones": SOLID["ones"]}
+    found = find(readbacks({0.6: {"ones": SOLID["ones"]}}, ones))
+    assert [one.kind for one in found.artefacts] == ["constant read-out"]
+    assert (found.rows[0].p01, found.rows[0].p10.value if found.rows[0].p10 else None) == (None, 1.0)
