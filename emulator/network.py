@@ -376,6 +376,22 @@ class CodesOperator(Layer):
     place: int = 0
 
 
+@dataclass(frozen=True)
+class OutsideTensor:
+    """Integers of the file that live in no memory by default. kind: their type, or the encoding that the file quantizes them to."""
+
+    name: str
+    kind: str
+    elements: int
+    bits: int
+    reason: str
+
+    @property
+    def registers(self) -> bool:
+        """Whether they are what every target keeps in registers or code: biases, zero points, sizes."""
+        return self.reason.startswith(("bias", "zero point", "sizes", "threshold"))
+
+
 def parameters_of(layer: Layer) -> tuple[str, ...]:
     """Return the names of the weights, biases and thresholds that a layer reads."""
     names = [getattr(layer, attribute, None) for attribute in ("weight", "bias", "threshold", "upper", "lower")]
@@ -399,6 +415,7 @@ class Network:
     values: Mapping[str, ValueSpec]
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    outside: tuple[OutsideTensor, ...] = ()
     batch: int | None = None
     endings: Mapping[str, Ending] = field(default_factory=dict)
 
@@ -411,6 +428,11 @@ class Network:
     def weight_bits(self) -> int:
         """Stored weight bits in all."""
         return sum(t.bits for t in self.weights)
+
+    @property
+    def integer_bits(self) -> int:
+        """Bits of all integers of the file: of the weights, and of what is outside."""
+        return self.weight_bits + sum(tensor.bits for tensor in self.outside)
 
     def __repr__(self) -> str:
         return f"Network<{self.name}: {len(self.layers)} layers, {self.weight_bits} weight bits>"

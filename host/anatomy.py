@@ -38,6 +38,18 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Outside:
+    """Integers of the file that live in no memory by default. share: of the bits of all its integers."""
+
+    name: str
+    kind: str
+    elements: int
+    bits: int
+    share: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class Anatomy:
     """All layers of a network. storable: everything that a memory can hold."""
 
@@ -47,17 +59,35 @@ class Anatomy:
     macs: int
     float_layers: tuple[str, ...]
     storable: tuple[Item, ...]
+    outside: tuple[Outside, ...]
 
     @property
     def explanation(self) -> str:
         """What the table means, in sentences."""
+        if not self.weight_bits:
+            return (
+                "No weight of it is quantized, so nothing lives in the memory: quantize it, for instance with "
+                f"onnxruntime.quantization.quantize_static.{self._outside()}"
+            )
         text = (
             f"{self.weight_bits:,} weight bits live in the memory. {self.other_bits:,} bits of biases and thresholds, and all "
             "scales, zero points and activation buffers, stay in registers unless --place names them (--storable lists them)."
         )
         if self.float_layers:
             text += f" Computed in float32: {', '.join(self.float_layers)}."
-        return text
+        return text + self._outside()
+
+    def _outside(self) -> str:
+        """What of the file's integers is in no memory, in one sentence for each reason."""
+        reasons: dict[str, list[Outside]] = {}
+        for item in self.outside:
+            reasons.setdefault(item.reason, []).append(item)
+        parts = []
+        for reason, items in reasons.items():
+            names = ", ".join(item.name for item in items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
+            bits, share = sum(item.bits for item in items), 100 * sum(item.share for item in items)
+            parts.append(f"{names}: {bits:,} bits ({share:.2g} %), {reason}")
+        return f" Integers of the file outside the memory: {'; '.join(parts)}." if parts else ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,7 +102,9 @@ def anatomy_of(network: Network) -> Anatomy:
         Item(name, item.role, str(item.encoding), item.elements, item.bits, item.role == "weight")
         for name, item in storable(network).items()
     )
-    return Anatomy(parts, network.weight_bits, other, sum(part.macs for part in parts), floats, items)
+    total = max(1, network.integer_bits)
+    outside = tuple(Outside(x.name, x.kind, x.elements, x.bits, x.bits / total, x.reason) for x in network.outside)
+    return Anatomy(parts, network.weight_bits, other, sum(part.macs for part in parts), floats, items, outside)
 
 
 def _part(network: Network, layer: Layer) -> Part:

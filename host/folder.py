@@ -13,11 +13,12 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from emulator.network import Network
 from host.atomic import check_writable, write_atomically
 from host.results import SCHEMA_VERSION, StudyResult
 from host.study import Point, Prepared
@@ -109,12 +110,23 @@ def configuration_of(result: StudyResult, command: list[str] | None = None) -> d
         "complete": result.complete,
         "finished_points": len(result.outcomes) // study.trials,
         "points": [_point(point) for point in prepared.points],
-        "model": {"name": prepared.model.name, "path": str(prepared.model.path), "weight_bits": prepared.network.weight_bits},
+        "model": {
+            "name": prepared.model.name,
+            "path": str(prepared.model.path),
+            "weight_bits": prepared.network.weight_bits,
+            "outside": outside_rows(prepared.network),
+        },
         "data": {"name": prepared.dataset.name, "source": prepared.dataset.source, "labels": result.labelled},
         "clean_accuracy": prepared.questions.clean_accuracy,
         "command": command,
         "versions": {"python": platform.python_version(), **versions()},
     }
+
+
+def outside_rows(network: Network) -> list[dict[str, Any]]:
+    """The file's integers that live in no memory by default: bits, their share of all integers of the file, and the reason."""
+    total = max(1, network.integer_bits)
+    return [{**asdict(tensor), "share": tensor.bits / total} for tensor in network.outside]
 
 
 def timings_of(result: StudyResult) -> dict[str, Any]:

@@ -211,6 +211,8 @@ def prepare(
     if bench is None:
         bench = open_bench(study.model, study.data, study.images, data_dir, dataset, asked=study.asked)
     placements = [(value, place(bench.network, spec, study.places)) for value, spec in study.operating_points()]
+    if not bench.network.weights and not placements[0][1].slots:
+        raise not_quantized(bench.model.name)
     if study.sweep is not None and not any(slot.array == 0 for slot in placements[0][1].slots):
         raise UsageError(f"Sweep of {study.sweep.key}", "nothing lives in the default memory that it moves", "Change --place")
     points = tuple(_point(study, bench.plan, i, value, made) for i, (value, made) in enumerate(placements))
@@ -219,6 +221,13 @@ def prepare(
     if memory_label is not None:
         points = tuple(replace(point, memory=memory_label, lifetimes=()) for point in points)
     return Prepared(study, bench, points, replays)
+
+
+def not_quantized(model: str) -> UsageError:
+    """The refusal of a network that stores no weight as integers or signs."""
+    found = f"no weight of {model} is quantized: all of them are floats, and a memory holds the bits of integers and signs"
+    do = "Quantize it first, for instance with onnxruntime.quantization.quantize_static, or train it with quantized weights"
+    return UsageError(f"Emulating {model}", found, do)
 
 
 def _point(study: Study, plan: Plan, index: int, value: float | None, placement: Placement) -> Point:

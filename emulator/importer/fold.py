@@ -15,7 +15,7 @@ from emulator import floatops
 from emulator.importer.carried import quantized_after
 from emulator.importer.read import Graph
 from emulator.importer.recipe import encoding_of as encoding_of
-from emulator.importer.recipe import extended, stored_integers
+from emulator.importer.recipe import extended, of_signs, stored_integers
 from emulator.importer.symbols import Array, Constant, Node, Quantized, Recipe
 from emulator.network import Encoding
 from memmodels.errors import ModelError
@@ -69,6 +69,8 @@ def _recipe(
     if node.op_type in ("Constant", "QuantizeLinear", "Clip") and array.dtype.kind != "f":
         encoding = encoding_of(array.dtype)
         return None if encoding is None else stored_integers(array, origin, narrowed(encoding, limits))
+    if node.op_type in ("Sign", "Where") and array.dtype == np.float32:
+        return of_signs(array, origin)
     return extended(node, inputs, None, place)
 
 

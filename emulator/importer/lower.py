@@ -20,6 +20,7 @@ from emulator.importer.filled import check_use, folded_fill
 from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of, fold, initializer
 from emulator.importer.linear import lower_linear, stored_weight
+from emulator.importer.outside import outside_of
 from emulator.importer.read import Graph, Port, read_model
 from emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Dynamic, Grid, Node, Real, Symbol, scalar
 from emulator.network import SIGN1, Network, ValueSpec
@@ -95,7 +96,7 @@ def _network(graph: Graph, integer_input: bool | None) -> Network:
     endings = {port.name: ending_of(graph, draft.symbols, port.name) for port in graph.outputs}
     outputs = tuple(_finish_output(draft, port.name, asked) for port in graph.outputs)
     network = draft.finished(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
-    return replace(network, batch=batch, endings=endings)
+    return replace(network, batch=batch, endings=endings, outside=outside_of(network, draft, graph))
 
 
 def _only(batches: set[int | None]) -> int | None:

@@ -62,6 +62,11 @@ class Initializer:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.proto.dims)
 
+    @property
+    def dtype(self) -> str:
+        """The element type by numpy's or ml_dtypes' name: int8, uint4, float."""
+        return str(_TYPES.get(self.proto.data_type, "")).lower()
+
     def numpy(self) -> npt.NDArray[Any]:
         """The values; narrow and low-precision types as ml_dtypes'."""
         return np.asarray(numpy_helper.to_array(self.proto, str(self.folder)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +14,7 @@ from emulator.policy import DEFAULT_READS, Reads
 from host.cli.options import DATA, MODEL, OUTPUT, READS, TASK
 
 if TYPE_CHECKING:
+    from emulator.network import OutsideTensor
     from host.folder import ResultsFolder
     from host.replay import Replay
     from host.results import StudyResult
@@ -312,6 +313,10 @@ def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: 
     usual = study.memory.technology.sweep
     if study.sweep is None and usual and not study.memory.conditions and not result.prepared.replays:
         note(f"One operating point, {usual} at its default; --sweep {usual}=START:STOP:STEP moves it.", quiet)
+    if outside := result.prepared.network.outside:
+        bits, total = sum(tensor.bits for tensor in outside), result.prepared.network.integer_bits
+        share = f"{bits:,} of {total:,} integer bits of the file ({100 * bits / total:.2g} %)"
+        note(f"Outside the memory: {share}: {_reasons(outside)}; weakcell inspect lists them.", quiet)
     if save_faults:
         note(f"Saved the fault list in {save_faults}; `weakcell emulate … --faults {save_faults}` replays it.", quiet)
     if folder:
@@ -319,6 +324,11 @@ def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: 
         _say_how_to_replay(result, folder, quiet)
     elif not save_faults:
         note("Nothing was written; --out DIR keeps the table, the figure and the configuration.", quiet)
+
+
+def _reasons(outside: Sequence[OutsideTensor]) -> str:
+    """What the tensors outside are, each reason once: biases, zero points, sizes, or the whole reason."""
+    return ", ".join(dict.fromkeys(tensor.reason.partition(":")[0] for tensor in outside))
 
 
 def _say_how_to_replay(result: StudyResult, folder: ResultsFolder, quiet: bool) -> None:

@@ -41,11 +41,26 @@ def caption_of(prepared: Prepared) -> str:
     else:
         sentences.append(f"{score[0].upper()}{score[1:]} of one trial, so no interval")
     sentences += quantization_note(prepared)
+    sentences += outside_note(prepared)
     sentences.append(energy_note(prepared))
     sentences += latency_note(prepared)
     if prepared.replays:
         sentences.append("Replayed from a fault list")
     return ". ".join(sentences) + "."
+
+
+def outside_note(prepared: Prepared) -> list[str]:
+    """Weights of the file that live in no memory, with their share and the reason, as sentences; none for most networks.
+
+    Biases, zero points and sizes are not among them: every target keeps those in registers or code.
+    """
+    total = max(1, prepared.network.integer_bits)
+    missing = [tensor for tensor in prepared.network.outside if not tensor.registers]
+    named = [f"{x.name} ({100 * x.bits / total:.2g} % of the file's integer bits: {x.reason})" for x in missing[:4]]
+    if not named:
+        return []
+    rest = f" and {len(missing) - 4} more tensors" if len(missing) > 4 else ""
+    return [f"Not in the memory: {', '.join(named)}{rest}"]
 
 
 def quantization_note(prepared: Prepared) -> list[str]:
