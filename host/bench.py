@@ -13,6 +13,7 @@ from emulator.plan import Plan, compile_plan
 from emulator.tasks import Asked, Task, is_default
 from host.data import Dataset, load_data
 from host.digests import sha256_of, weights_sha256
+from host.input_range import InputCheck, check_data
 from host.models import Model, find_model
 from memmodels.errors import InputError, UsageError
 
@@ -25,6 +26,7 @@ class Bench:
     dataset: Dataset
     plan: Plan
     questions: emulator.Questions
+    inputs: tuple[InputCheck, ...] = ()
 
     @property
     def network(self) -> Network:
@@ -93,7 +95,9 @@ def open_bench(
         dataset = _data_of(found, data or found.data or network.metadata.get("dataset"), data_dir)
     dataset = dataset.first(images)
     plan = compile_plan(network)
-    return Bench(found, dataset, plan, emulator.pose(plan, {network.inputs[0]: dataset.x}, dataset.y, asked))
+    arrays = {network.inputs[0]: dataset.x}
+    questions = emulator.pose(plan, arrays, dataset.y, asked)
+    return Bench(found, dataset, plan, questions, check_data(network, arrays, dataset.name))
 
 
 def _data_of(model: Model, name: str | None, data_dir: Path | None) -> Dataset:

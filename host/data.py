@@ -2,7 +2,8 @@
 
 A name is looked for in `--data-dir`, then in $WEAKCELL_DATA, then in the user's cache (~/.cache/weakcell, or below
 $XDG_CACHE_HOME). In each place the files may lie directly or in a folder of the data set's name. They are the files as published
-(`host.sets`), and images are raw pixels, 0 to 255: what networks trained by `weakcell train` want.
+(`host.sets`), and images are raw pixels, 0 to 255 (digits: 0 to 16): what networks trained by `weakcell train` want. The `x`
+of an .npz is handed to the network exactly as stored (`host.input_range` compares it with the network's first quantizer).
 """
 
 from __future__ import annotations

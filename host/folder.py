@@ -117,6 +117,7 @@ def configuration_of(result: StudyResult, command: list[str] | None = None) -> d
             "outside": outside_rows(prepared.network),
         },
         "data": {"name": prepared.dataset.name, "source": prepared.dataset.source, "labels": result.labelled},
+        "inputs": [check.as_dict() for check in prepared.bench.inputs],
         "clean_accuracy": prepared.questions.clean_accuracy,
         "command": command,
         "versions": {"python": platform.python_version(), **versions()},

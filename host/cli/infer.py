@@ -32,6 +32,7 @@ def infer(
     import emulator
     from host.atomic import check_writable, write_atomically
     from host.data import read_npz
+    from host.input_range import check_data
     from host.models import find_model
     from memmodels.errors import InputError
 
@@ -46,6 +47,7 @@ def infer(
     if len(set(counts.values())) > 1:
         raise InputError(f"Inputs in {inputs}", f"they hold {counts} images", "Bring equally many for each input")
     check_writable(output)
+    check_data(network, arrays, inputs.name)
     made = emulator.infer(emulator.compile_plan(network), arrays, tuple(probe or ()), threads, dynamic)
 
     def save(path: Path) -> None:

@@ -14,16 +14,19 @@ def inspect(
 ) -> None:
     """Layers, encodings, weight bits, multiply-accumulates, and what will and will not live in the memory."""
     import json
+    from dataclasses import asdict
 
     import emulator
     from host.anatomy import anatomy_of
+    from host.input_range import input_ranges
     from host.models import find_model
 
     found = find_model(model)
     network = emulator.load(found.path)
     anatomy = anatomy_of(network)
     if as_json:
-        typer.echo(json.dumps({"version": 1, "model": found.name, **anatomy.as_dict()}))
+        inputs = [asdict(known) for known in input_ranges(network)]
+        typer.echo(json.dumps({"version": 1, "model": found.name, "inputs": inputs, **anatomy.as_dict()}))
         return
     from rich.markup import escape
     from rich.table import Table
@@ -49,5 +52,10 @@ def inspect(
     table.add_section()
     table.add_row("total", "", "", "", f"{anatomy.weight_bits:,}", f"{anatomy.macs:,}", "")
     show(f"[bold]{found.name}[/] ({found.path.name})")
+    for known in input_ranges(network):
+        shape = ", ".join(("N", *map(str, known.shape)))
+        show(
+            f"[bold]input[/] {escape(f'{known.name}: {known.dtype} [{shape}], values {known.text}; quantizer: {known.quantizer}')}"
+        )
     show(table)
     show(f"[dim]{anatomy.explanation}[/]")
