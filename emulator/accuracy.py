@@ -97,9 +97,11 @@ def pose(plan: Plan, inputs: Mapping[str, Array], labels: Any = None, asked: Ask
     checked = None if labels is None else task.labels(labels, images)
     held = check_inputs(plan, inputs)
     seen = Seen()
-    clean = read_off(plan, task.output, clean_values(plan, held, plan.network.outputs), lambda x: task.answers(seen.noted(x)))
+    chunks = clean_values(plan, held, plan.network.outputs)
+    clean = task.join(read_off(plan, task.outputs, chunks, lambda *x: task.answers(*map(seen.noted, x))))
     seen.check(task, asked)
-    return Questions(inputs, checked, task.join(clean), task, CleanPass(plan, held))
+    task.check_clean(clean, checked)
+    return Questions(inputs, checked, clean, task, CleanPass(plan, held))
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def run_trial(
     deployment = deploy(plan, placement, policy, trial, seed, die, memories, record, sampling)
     task = questions.task
     chunks = chunks_under_faults(plan, questions.inputs, deployment, batch, questions.passed, threads)
-    answers = task.join(read_off(plan, task.output, chunks, task.answers))
+    answers = task.join(read_off(plan, task.outputs, chunks, task.answers))
     return _judged(deployment, questions, answers, trial if die is None else die)
 
 

@@ -260,10 +260,10 @@ def gather(plan: Plan, wanted: Sequence[str], parts: Iterator[dict[str, Array]])
     return {name: np.concatenate([_as_onnx(chunk[name], plan.network.values[name]) for chunk in chunks]) for name in wanted}
 
 
-def read_off(plan: Plan, output: str, parts: Iterator[dict[str, Array]], read: Callable[[Array], T]) -> list[T]:
-    """What `read` makes of one output in ONNX order, chunk by chunk: no output of all images is ever held."""
-    spec = plan.network.values[output]
-    return [read(_as_onnx(chunk[output], spec)) for chunk in parts]
+def read_off(plan: Plan, outputs: Sequence[str], parts: Iterator[dict[str, Array]], read: Callable[..., T]) -> list[T]:
+    """What `read` makes of outputs in ONNX order, chunk by chunk: no output of all images is ever held."""
+    specs = {name: plan.network.values[name] for name in outputs}
+    return [read(*(_as_onnx(chunk[name], spec) for name, spec in specs.items())) for chunk in parts]
 
 
 def _as_onnx(x: Array, spec: nw.ValueSpec) -> Array:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from emulator.tasks.boxes import CORNERS, LAYOUTS, BoxTask, Corners, Layout
 from emulator.tasks.checks import shape_text, squeezed
 from emulator.tasks.classes import ClassTask, LabelTask, LogitTask, PixelTask, TokenTask
-from emulator.tasks.outputs import OutputInfo
+from emulator.tasks.outputs import OutputInfo, listed
 from emulator.tasks.task import Task
 from emulator.tasks.values import ValueTask
 from memmodels.errors import UsageError
@@ -30,6 +31,7 @@ class Options:
 
     top: a label is right among so many best answers. threshold: a logit above it means class 1. axis: where the classes of tokens
     and pixels lie, `first` or `last`. ignore: a label that is not judged. score: the metric of that name is the score.
+    layout, corners, scores, confidence, overlap: see `BoxTask`.
     """
 
     top: int | None = None
@@ -37,9 +39,14 @@ class Options:
     axis: Literal["first", "last"] | None = None
     ignore: int | None = None
     score: str | None = None
+    layout: Layout | None = None
+    corners: Corners | None = None
+    scores: str | None = None
+    confidence: float | None = None
+    overlap: float | None = None
 
 
-_SCORES = {"pixels": ("mean_iou", "accuracy"), "values": ("mae", "mse")}
+_SCORES = {"pixels": ("mean_iou", "accuracy"), "values": ("mae", "mse"), "boxes": ("mean_ap", "mean_ap_50")}
 _TAKES: dict[str, tuple[str, ...]] = {
     "classes": ("top",),
     "logit": ("threshold",),
@@ -47,6 +54,7 @@ _TAKES: dict[str, tuple[str, ...]] = {
     "tokens": ("axis", "ignore", "threshold"),
     "pixels": ("axis", "ignore", "threshold", "score"),
     "values": ("score",),
+    "boxes": ("layout", "corners", "scores", "confidence", "overlap", "score"),
 }
 NAMES = tuple(_TAKES)
 """The tasks there are."""
@@ -72,17 +80,22 @@ def parse_task(text: str) -> tuple[str, Options]:
 
 
 def _value(text: str, name: str, key: str, value: str) -> int | float | str:
-    words = {"axis": ("first", "last"), "score": _SCORES.get(name, ())}
+    words = {"axis": ("first", "last"), "score": _SCORES.get(name, ()), "layout": LAYOUTS, "corners": CORNERS}
     try:
+        if key == "scores":
+            return value
         if key in words:
             if value not in words[key]:
                 raise ValueError
             return value
-        number = float(value) if key == "threshold" else int(value)
+        number = float(value) if key in ("threshold", "confidence", "overlap") else int(value)
         if not np.isfinite(number) or abs(number) > 1 << 62 or (key == "top" and number < 1):
+            raise ValueError
+        if key in ("confidence", "overlap") and not 0.0 <= number <= 1.0:
             raise ValueError
     except (ValueError, OverflowError):
         numbers = {"top": "a whole number from 1", "ignore": "a whole number", "threshold": "a number"}
+        numbers |= dict.fromkeys(("confidence", "overlap"), "a number from 0 to 1")
         means = numbers.get(key) or " or ".join(words[key])
         raise UsageError(f"--task {text}", f"{key}={value}", f"{key} takes {means}") from None
     return number
@@ -131,6 +144,42 @@ def _labels(info: OutputInfo, labels: Array | None, options: Options) -> Task:
 
 def _values(info: OutputInfo, labels: Array | None, options: Options) -> Task:
     return ValueTask(info.name, info.spec, info.sizes, options.score or "mae")
+
+
+def _boxes(info: OutputInfo, labels: Array | None, options: Options) -> Task:
+    sizes, layout = info.sizes if len(info.sizes) == 2 else info.spec.shape[-2:], options.layout
+    if len(sizes) != 2 or info.has_labels:
+        raise Unfit("boxes take a table with a row or a column per box, such as [N, boxes, 5 + classes]")
+    if layout is None:
+        raise Unfit(f"boxes are written in several ways; give --task boxes:layout=NAME, one of {', '.join(LAYOUTS)}")
+    if (options.scores is not None) != (layout == "ssd"):
+        raise Unfit("layout=ssd takes scores=OUTPUT, the output with the scores; other layouts hold them beside the boxes")
+    exact, fixed = layout in ("end2end", "ssd"), {"yolov5": 5, "yolov8": 4, "end2end": 6, "ssd": 4}[layout]
+    by_column = layout == "yolov8" and sizes[0] < sizes[1]
+    width = sizes[0] if by_column else sizes[1]
+    if width < fixed or (width == fixed) != exact:
+        wanted = f"{fixed}" if exact else f"{fixed} + classes"
+        raise Unfit(f"a box of layout {layout} has {wanted} numbers, and here it has {width}")
+    return BoxTask(
+        info.name, info.spec, layout, by_column,
+        options.corners or ("xyxy" if exact else "cxcywh"),
+        None if exact else width - fixed,
+        options.scores or "",
+        confidence=0.001 if options.confidence is None else options.confidence,
+        overlap=0.7 if options.overlap is None else options.overlap,
+        score=options.score or "mean_ap",
+    )  # fmt: skip
+
+
+def with_scores(task: BoxTask, outputs: Sequence[OutputInfo]) -> BoxTask:
+    """Return a task of layout `ssd` that knows its output of scores; Unfit if there is none, or if it does not fit the boxes."""
+    boxes = task.spec.shape[-2]
+    for info in outputs:
+        if info.name == task.scores:
+            if len(info.spec.shape) < 2 or info.spec.shape[-2] != boxes or info.spec.shape[-1] < 2:
+                raise Unfit(f"{info.text} does not hold the scores of {boxes} boxes, one for the background and one per class")
+            return replace(task, scores_spec=info.spec, classes=info.spec.shape[-1] - 1)
+    raise Unfit(f"there is no output {task.scores!r} with scores; the outputs are {listed(outputs)}")
 
 
 def _tokens(info: OutputInfo, labels: Array | None, options: Options) -> Task:
@@ -191,4 +240,5 @@ _BUILDERS: dict[str, Callable[[OutputInfo, Array | None, Options], Task]] = {
     "tokens": _tokens,
     "pixels": _pixels,
     "values": _values,
+    "boxes": _boxes,
 }

@@ -78,11 +78,12 @@ class ClassTask(Task):
 
     # ── answers ─────────────────────────────────────────────────────────────────────────────────────
 
-    def answers(self, x: Array) -> Array:
+    def answers(self, *outputs: Array) -> Array:
         """(n, *positions) class numbers; with `top` > 1 a last axis holds the best classes, best first.
 
         The lowest class wins at a tie; a score that is NaN never wins, and a logit that is NaN means class 0.
         """
+        (x,) = outputs
         x = x.reshape(len(x), *(n for n in x.shape[1:] if n != 1))
         if self.form == "logit":
             with np.errstate(invalid="ignore"):

@@ -60,6 +60,8 @@ METRICS = {
         Metric("accuracy", "accuracy"),
         Metric("unchanged", "unchanged"),
         Metric("mean_iou", "mean IoU"),
+        Metric("mean_ap", "mAP 0.5:0.95"),
+        Metric("mean_ap_50", "mAP 0.5"),
         Metric("mae", "mean absolute error", share=False, better="low"),
         Metric("mse", "mean squared error", share=False, better="low"),
         Metric("mean_change", "mean change", share=False, better="low"),

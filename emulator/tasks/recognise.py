@@ -8,6 +8,7 @@
                             pixels by their shape
     [S, C] or [C, S]        tokens behind Softmax  (n, S) whole numbers: tokens; (n, S, C): values
     [C, H, W] or [H, W, C]  pixels behind Softmax  (n, H, W) whole numbers: pixels; (n, C, H, W): values
+    [A, B]                                         (n, M, 5): boxes, and --task boxes:layout=… says how they are written
     [1, H, W]               pixels behind Sigmoid  (n, H, W) of 0 and 1: pixels; other numbers: values
 
 Where nothing fits, or several things do, the refusal lists the outputs.
@@ -23,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.network import Network
-from emulator.tasks.build import NAMES, Options, Unfit, build, parse_task
+from emulator.tasks.boxes import BoxTask
+from emulator.tasks.build import NAMES, Options, Unfit, build, parse_task, with_scores
 from emulator.tasks.checks import are_integers, shape_text, squeezed
 from emulator.tasks.classes import ClassTask
 from emulator.tasks.outputs import OutputInfo, listed, outputs_of
@@ -65,6 +67,8 @@ def recognise(network: Network, labels: Array | None = None, asked: Asked | None
     for info in outputs:
         try:
             task = build(name or natural(info, labels), info, labels, options)
+            if isinstance(task, BoxTask) and task.scores:
+                task = with_scores(task, outputs_of(network))
             if labels is not None:
                 task.labels(labels, len(labels))
             found.append(task)
@@ -156,6 +160,8 @@ def _scores(info: OutputInfo, labels: Array | None) -> str:
 
 def _map(info: OutputInfo, labels: Array | None) -> str:
     sizes = info.sizes
+    if labels is not None and labels.ndim == 3 and labels.shape[2] == 5 and labels.shape[1:] != sizes and len(sizes) == 2:
+        return "boxes"  # which asks for its layout
     dense = "tokens" if len(sizes) == 2 else "pixels"
     if labels is None:
         if info.softmax_axis is not None:

@@ -67,9 +67,14 @@ class Task(ABC):
     def metric(self, labelled: bool) -> Metric:
         """The metric that serves as the score."""
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs that `answers` takes, `output` first."""
+        return (self.output,)
+
     @abstractmethod
-    def answers(self, x: Array) -> Answers:
-        """What some images are answered. x: the output (n, *shape) in ONNX order and dtype."""
+    def answers(self, *x: Array) -> Answers:
+        """What some images are answered. x: each of `outputs` (n, *shape) in ONNX order and dtype."""
 
     def join(self, parts: Sequence[Answers]) -> Answers:
         """The answers of all images from those of consecutive chunks."""
@@ -86,6 +91,10 @@ class Task(ABC):
         Raises:
             InputError: they do not fit the output.
         """
+
+    def check_clean(self, clean: Answers, labels: Any) -> None:
+        """Compare the fault-free answers with the labels that `labels` made, or None; an error if they are of different kinds."""
+        return
 
     def first(self, labels: Any, images: int) -> Any:
         """The labels of the first `images` images, from those that `labels` made."""

@@ -46,8 +46,9 @@ class ValueTask(Task):
     def metric(self, labelled: bool) -> Metric:
         return METRICS[self.score if labelled else "mean_change"]
 
-    def answers(self, x: Array) -> Array:
+    def answers(self, *outputs: Array) -> Array:
         """(n, *positions) the output as real numbers."""
+        (x,) = outputs
         return real(x.reshape(len(x), *(n for n in x.shape[1:] if n != 1)), self.spec)
 
     def labels(self, given: Any, images: int) -> npt.NDArray[np.float64]:
