@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.network import Network
-from emulator.tasks.boxes import BoxTask
+from emulator.tasks.boxes import LAYOUTS, BoxTask
 from emulator.tasks.build import NAMES, Options, Unfit, build, parse_task, with_scores
 from emulator.tasks.checks import are_integers, shape_text, squeezed
 from emulator.tasks.classes import ClassTask
@@ -103,13 +103,14 @@ def takers(info: OutputInfo, labels: Array | None) -> list[str]:
     """The names of the tasks that would take an output with these labels."""
     found = []
     for name in NAMES:
-        try:
-            task = build(name, info, labels, Options())
-            if labels is not None:
-                task.labels(labels, len(labels))
-        except (Unfit, InputError):
-            continue
-        found.append(name)
+        for layout in LAYOUTS if name == "boxes" else (None,):
+            try:
+                task = build(name, info, labels, Options(layout=layout))  # type: ignore[arg-type]
+                if labels is not None:
+                    task.labels(labels, len(labels))
+            except (Unfit, InputError):
+                continue
+            found.append(name if layout is None else f"{name}:layout={layout}")
     return found
 
 
