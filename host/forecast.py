@@ -7,6 +7,7 @@ found.frame             # polars: one row per operating point
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from emulator.network import Convolution, Network
 from emulator.placement import Placement
 from emulator.policy import DEFAULT_READS, ReadPolicy, Reads
 from emulator.prediction import Prediction
@@ -32,8 +34,10 @@ from memmodels.catalogue import MemorySpec, parse_spec
 from memmodels.errors import UsageError
 
 SCHEMA_VERSION = 1
-_ENOUGH = 10_000
-"""Images times samples, unless told: the standard error is then below 0.5 points, whatever the accuracy."""
+_FEWEST_DRAWS, _MOST_DRAWS = 10_000, 100_000
+"""Images times samples, unless told: the standard error is then below 0.5 points, and below 0.16 where the most are affordable."""
+_PRODUCTS = 4e9
+"""Products of weights and inputs, over all draws of a point, up to which more than the fewest draws are taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,9 @@ class Predicted:
 
     @property
     def frame(self) -> pl.DataFrame:
-        """One row per point: accuracy (null without labels), share of changed answers, standard error of both, flip rate.
+        """One row per point: accuracy (null without labels), share of changed answers, flip rate, and what both can miss.
+
+        error: standard error of drawing. bias: bound of the bias. half_width: of the 95 % interval, which holds both.
 
         With measured trials: their mean, its 95 % interval (null for one trial), and by how much the prediction lies outside it.
         """
@@ -86,6 +92,8 @@ class Predicted:
             "accuracy": found.accuracy,
             "changed": found.changed,
             "error": found.error,
+            "bias": found.bias,
+            "half_width": found.half_width,
             "clean_accuracy": self.prepared.questions.clean_accuracy,
         }
 
@@ -110,9 +118,20 @@ def expected_flips(prepared: Prepared, placement: Placement) -> float:
     return flips
 
 
-def chosen_samples(prepared: Prepared, samples: int | None) -> int:
-    """What was asked for, or enough for the images there are."""
-    return samples or max(2, -(-_ENOUGH // max(1, len(prepared.dataset))))
+def chosen_samples(prepared: Prepared, samples: int | None, points: int = 1) -> int:
+    """Return what was asked for, or enough for the images there are; small networks get more. points: how many share the cost."""
+    if samples:
+        return samples
+    images = max(1, len(prepared.dataset))
+    fewest, most = -(-_FEWEST_DRAWS // images), -(-_MOST_DRAWS // images)
+    affordable = _PRODUCTS / (images * max(1, products(prepared.network)) * points)
+    return max(2, fewest, min(most, int(affordable)))
+
+
+def products(network: Network) -> int:
+    """Products of a weight and an input in one inference."""
+    layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
+    return sum(network.tensors[layer.weight].values.size * math.prod(network.values[layer.output].height_width) for layer in layers)
 
 
 def predict_study(
@@ -125,7 +144,7 @@ def predict_study(
     study = prepared.study
     if study.die is not None:
         raise UsageError(f"Predicting die {study.die}", "a prediction averages over all dies", "Leave --die out, or emulate")
-    chosen = chosen_samples(prepared, samples)
+    chosen = chosen_samples(prepared, samples, len(prepared.points))
     began = time.perf_counter()
     found = predict_points(
         prepared.plan,

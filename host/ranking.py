@@ -23,7 +23,8 @@ By = Literal["layer", "bit", "layer-bit"]
 class Part:
     """Some stored bits alone in the memory. flips: expected in one inference that reads every weight once.
 
-    loss: predicted loss of the score (accuracy; without labels, answers unchanged), error: its standard error. measured, low, high:
+    loss: predicted loss of the score (accuracy; without labels, answers unchanged), error: half the width of its 95 %
+    interval. measured, low, high:
     by trials with an interval of the mean, None if there were none. Losses are shares.
     """
 
@@ -67,8 +68,8 @@ def rank(
     on_trial: Callable[[], None] | None = None,
 ) -> Ranking:
     """Rank the parts of a network on the memory of the study's first point; trials: so many per part check the prediction."""
-    placement, count = prepared.points[0].placement, chosen_samples(prepared, samples)
-    alone = parts_of(prepared, placement, by)
+    alone = parts_of(prepared, prepared.points[0].placement, by)
+    count = chosen_samples(prepared, samples, len(alone))
     questions, policy = prepared.questions, prepared.study.read_every
     found = predict(
         prepared.plan, [own for _, own in alone], questions, policy, samples=count, seed=prepared.study.seed,
@@ -78,7 +79,7 @@ def rank(
     parts = []
     for (name, own), guess in zip(alone, found, strict=True):
         loss = guess.changed if clean is None or guess.accuracy is None else clean - guess.accuracy
-        part = Part(name, own.bits(prepared.network), expected_flips(prepared, own), loss, guess.error)
+        part = Part(name, own.bits(prepared.network), expected_flips(prepared, own), loss, guess.half_width)
         parts.append(_measured(prepared, part, own, trials, on_trial) if trials else part)
     parts.sort(key=lambda part: -part.loss_per_flip)
     return Ranking(prepared, by, tuple(parts), count, trials, _correlation(parts))

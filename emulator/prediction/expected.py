@@ -31,10 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from emulator.accuracy import Questions
-from emulator.convolution import centred, geometry_of, values_of
+from emulator.convolution import values_of
 from emulator.deployment import Deployment, deploy
 from emulator.fusion import compute_step, fuse, parts_of
-from emulator.kernels.pool import sum_pool
 from emulator.layers import compute, to_onnx_order
 from emulator.margins import windows_of
 from emulator.network import Convolution, Layer, Network, parameters_of
@@ -42,9 +41,10 @@ from emulator.placement import Placement, Slot
 from emulator.plan import Parameters, Plan, last_uses
 from emulator.policy import DEFAULT_POLICY, ReadPolicy
 from emulator.prediction.bit_rates import BitRates, bit_rates
-from emulator.prediction.kernels import draw_sums, normal_table
+from emulator.prediction.kernels import draw_sums, normal_table, power_sums
+from emulator.prediction.layer_law import LayerLaw, Part
 from emulator.prediction.scoring import ScoredLayer, scored_layer
-from emulator.prediction.sum_law import CleanSums, SumLaw, sum_law
+from emulator.prediction.sum_law import CleanSums, SumLaw
 from emulator.redrawn import compute_redrawn
 from emulator.tasks import ClassTask
 from emulator.walk import check_inputs, chunk_size
@@ -54,20 +54,28 @@ from memmodels.streams import stream_of
 
 Array = npt.NDArray[Any]
 
-_FEWEST_INPUTS = 64
-"""A sum of fewer products is not drawn from a normal law under `access`: its weights are drawn, pixel by pixel."""
+_BIAS = 1.0
+"""Points of accuracy per distance of a layer's sums from their law."""
+_UNSEEN = 2.0
+"""Outcomes too rare to have been drawn: so many may be missing (Agresti and Coull add two to each kind)."""
+_DRAWS_OF_SCORES = 4
+"""Where flips of the last layer are drawn, so often per sample; it has few outputs, and the mean has less noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """Of one operating point: shares in [0, 1]. error: the standard error that drawing leaves, of accuracy and of changed.
 
+    bias: how far from the mean over infinitely many trials a prediction may lie because sums are drawn from approximate laws.
+    half_width: of the interval that holds that mean with a probability of 95 %, sampling and bias together.
     right, same: per image, P(the answer is the label) and P(it is the clean network's); right is None without labels.
     """
 
     accuracy: float | None
     changed: float
     error: float
+    bias: float
+    half_width: float
     right: npt.NDArray[np.float64] | None
     same: npt.NDArray[np.float64]
 
@@ -94,7 +102,7 @@ def predict(
     walk = _Walk(plan, tuple(_Errors.of(plan, placement, policy, samples, seed) for placement in placements), samples, seed, task)
     inputs, step = check_inputs(plan, questions.inputs), chunk_size(plan.network)
     labels = task.best(questions.clean) if questions.labels is None else questions.labels
-    made = np.empty((2, len(placements), samples, questions.images))
+    made = np.empty((3, len(placements), samples, questions.images))
 
     def part(first: int) -> int:
         at = slice(first, min(first + step, questions.images))
@@ -108,7 +116,7 @@ def predict(
                 on_chunk(done)
     if questions.labels is not None:
         made[0] *= task.weights(questions.labels)
-    return [_summary(made[:, point], questions.labels is not None) for point in range(len(placements))]
+    return [_summary(made[:, point], questions.labels is not None, errors.any) for point, errors in enumerate(walk.points)]
 
 
 def _predictable(network: Network, questions: Questions) -> ClassTask:
@@ -121,14 +129,19 @@ def _predictable(network: Network, questions: Questions) -> ClassTask:
     raise UsageError(f"Predicting {network.name}", found, do)
 
 
-def _summary(made: Array, labelled: bool) -> Prediction:
-    """made: (right and same, samples, images)."""
-    right, same = made.mean(axis=1)
-    images = max(same.size, 1)
-    errors = np.sqrt(made.var(axis=1, ddof=1).sum(axis=1) / made.shape[1]) / images
+def _summary(made: Array, labelled: bool, errs: bool) -> Prediction:
+    """made: (right, same and distance; samples, images). errs: whether any weight can err."""
+    from scipy.special import stdtrit
+
+    right, same, distance = made.mean(axis=1)
+    samples, images = made.shape[1], max(same.size, 1)
+    errors = np.sqrt(made[:2].var(axis=1, ddof=1).sum(axis=1) / samples) / images
+    error, bias = float(errors.max()), float(distance.sum() / images) * _BIAS
+    unseen = _UNSEEN / (samples * images) if errs else 0.0
+    half_width = float(stdtrit((samples - 1) * images, 0.975)) * error + unseen + bias
     accuracy = float(right.mean()) if labelled and same.size else None
     changed = float(1 - same.mean()) if same.size else 0.0
-    return Prediction(accuracy, changed, float(errors.max()), right if labelled else None, same)
+    return Prediction(accuracy, changed, error, bias, half_width, right if labelled else None, same)
 
 
 # ── what errs ───────────────────────────────────────────────────────────────────────────────────────
@@ -139,8 +152,13 @@ class _Errors:
     """One operating point: the laws of the layers whose sums are drawn, by layer name, and deployments (one per sample) of the
     weights that are drawn bit by bit."""
 
-    laws: Mapping[str, SumLaw]
+    laws: Mapping[str, LayerLaw]
     deployments: tuple[Deployment, ...]
+
+    @property
+    def any(self) -> bool:
+        """Whether any weight can err."""
+        return bool(self.laws) or bool(self.deployments[0].slots)
 
     @classmethod
     def of(cls, plan: Plan, placement: Placement, policy: ReadPolicy, samples: int, seed: int) -> _Errors:
@@ -151,7 +169,9 @@ class _Errors:
             asked = f"Predicting {network.name} with faulty {odd[0]}"
             raise UsageError(asked, "prediction knows the law of faulty weights only", "Emulate it, or take it out of --place")
         drawn = [layer for layer in _drawn_by_sum(network, policy) if layer.weight in rates]
-        laws = {layer.name: sum_law(network.tensors[layer.weight], _bias(network, layer), rates[layer.weight]) for layer in drawn}
+        laws = {
+            layer.name: LayerLaw.of(network.tensors[layer.weight], _bias(network, layer), rates[layer.weight]) for layer in drawn
+        }
         by_sum = {layer.weight for layer in drawn}
         rest = _as_uniform(network, {name: own for name, own in rates.items() if name not in by_sum})
         reads = ReadPolicy.ACCESS if policy is ReadPolicy.ACCESS else ReadPolicy.IMAGE
@@ -160,10 +180,7 @@ class _Errors:
 
 
 def _drawn_by_sum(network: Network, policy: ReadPolicy) -> list[Convolution]:
-    """Layers whose sums are independent of each other given their inputs, of products enough to be normal.
-
-    A sum that wraps in int32 is not normal.
-    """
+    """Layers whose sums are independent of each other given their inputs, and linear in the weights: none wraps in int32."""
     layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
     users = Counter(name for layer in network.layers for name in parameters_of(layer))
     found = []
@@ -172,7 +189,7 @@ def _drawn_by_sum(network: Network, policy: ReadPolicy) -> list[Convolution]:
         if kind == "float" or layer.groups != 1 or tensor.block or users[layer.weight] > 1 or layer.wraps:
             continue
         alone = network.values[layer.output].height_width == (1, 1)
-        if alone or (policy is ReadPolicy.ACCESS and tensor.values[0].size >= _FEWEST_INPUTS):
+        if alone or policy is ReadPolicy.ACCESS:
             found.append(layer)
     return found
 
@@ -209,7 +226,8 @@ class _Walk:
     task: ClassTask
 
     def run(self, inputs: Mapping[str, Array], first: int, targets: tuple[Array, Array]) -> Array:
-        """(right and same, points, samples, images): shares or probabilities of the targets, the labels and the clean answers."""
+        """(3, points, samples, images): shares or probabilities of the targets (labels and clean answers), and distances of sums
+        from their laws."""
         network, parameters = self.plan.network, self.plan.parameters()
         faulty = {name for point in self.points for name in (*point.laws, *_drawn_by_bit(network, point))}
         sums = {layer.output for layer in network.layers if layer.name in {name for point in self.points for name in point.laws}}
@@ -224,11 +242,11 @@ class _Walk:
         known: dict[str, CleanSums] = {}
         kept = {name for step in rest for name in step.inputs} | wanted
         values = {name: x for name, x in values.items() if name in kept}
-        out = np.empty((2, len(self.points), self.samples, len(targets[1])))
+        out = np.zeros((3, len(self.points), self.samples, len(targets[1])))
         for place, errors in enumerate(self.points):
             for sample in range(self.samples):
-                run = _Run(self, errors, sample, first, parameters, head, known)
-                out[:, place, sample] = run.finish(rest, dict(values), targets, {*wanted, *values})
+                run = _Run(self, errors, sample, first, parameters, head, known, out[2, place, sample])
+                out[:2, place, sample] = run.finish(rest, dict(values), targets, {*wanted, *values})
         return out
 
 
@@ -243,7 +261,10 @@ def _clean(step: Layer, values: Mapping[str, Array], parameters: Parameters) -> 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """One point and sample of a chunk; `known` keeps the clean sums of layers whose inputs are the images' own."""
+    """One point and sample of a chunk; `known` keeps the clean sums of layers whose inputs are the images' own.
+
+    distance: of each image, how far sums are from the laws that they were drawn from, added up over layers.
+    """
 
     walk: _Walk
     errors: _Errors
@@ -252,6 +273,7 @@ class _Run:
     parameters: Parameters
     head: ScoredLayer | None
     known: dict[str, CleanSums]
+    distance: npt.NDArray[np.float64]
 
     def finish(self, steps: Sequence[Layer], values: dict[str, Array], targets: tuple[Array, Array], keep: set[str]) -> Array:
         """(2, images): walk the rest of the network; the last layer's law, if it is known, ends it."""
@@ -262,7 +284,7 @@ class _Run:
             if law is not None and isinstance(step, Convolution):
                 sums = self._clean_sums(step, values, cached=step.inputs[0] in clean)
                 if self.head and step.output == self.head.layer.accumulator:
-                    return self.head.probabilities(sums, law, np.stack(targets).astype(np.int64))
+                    return self._scored(step, sums, law, np.stack(targets).astype(np.int64))
                 values[step.output] = self._drawn(step, sums, law)
             elif stored := deployment.slots_of(step):
                 own = [values[name] for name in step.inputs]
@@ -284,18 +306,45 @@ class _Run:
             self.known[layer.name] = made
         return made
 
-    def _drawn(self, layer: Convolution, clean: CleanSums, law: SumLaw) -> Array:
+    def _drawn(self, layer: Convolution, clean: CleanSums, law: LayerLaw) -> Array:
         """The layer's sums with errors, in the engine's own form."""
-        network = self.parameters.plan.network
-        height, width = network.values[layer.output].height_width
-        stream = stream_of(self.walk.seed, self.sample, network.layers.index(layer))
+        height, width = self.parameters.plan.network.values[layer.output].height_width
+        names = np.arange(len(clean.sums)) + self.first * height * width
+        out = np.empty_like(clean.sums)
+        for part in law.parts(clean):
+            own = names[part.places]
+            jumps = law.jumps(part, self._stream(layer, 1), own)
+            out[part.places] = jumps + self._smooth(layer, part, own)
+            self.distance[:] += np.bincount(part.places // (height * width), part.distance, len(self.distance)) / (height * width)
+        return out.reshape(-1, height, width, out.shape[1])
+
+    def _smooth(self, layer: Convolution, part: Part, names: npt.NDArray[np.int64]) -> Array:
+        """Sums of a part with errors in the planes that have a normal law."""
+        clean, law = part.clean, part.law
+        if law is None:
+            return clean.sums
         extra, out = law.extra_mean(clean), np.empty_like(clean.sums)
         draw_sums(
             clean.sums, np.float32(law.slope), law.shift, law.tilt, clean.total,
-            np.empty((0, 0), np.float32) if extra is None else extra, _deviation(law, clean), np.float32(law.step),
-            normal_table(), stream, self.first * height * width, out,
+            np.empty((0, 0), np.float32) if extra is None else extra, _deviation(law, clean), part.shape.astype(np.float32),
+            np.float32(law.step), normal_table(), self._stream(layer), names, out,
         )  # fmt: skip
-        return out.reshape(-1, height, width, out.shape[1])
+        return out
+
+    def _scored(self, layer: Convolution, clean: CleanSums, law: LayerLaw, targets: Array) -> Array:
+        """(targets, images): probabilities of the target classes, the mean over draws of the flips in the last layer."""
+        assert self.head is not None
+        out, names = np.zeros(targets.shape), np.arange(len(clean.sums)) + self.first
+        for part in law.parts(clean):
+            draws = _DRAWS_OF_SCORES if part.planes else 1
+            for draw in range(draws):
+                jumps = law.jumps(part, self._stream(layer, 1 + draw), names[part.places])
+                out[:, part.places] += self.head.probabilities(part, jumps, targets[:, part.places]) / draws
+            self.distance[part.places] += part.distance
+        return out
+
+    def _stream(self, layer: Convolution, *more: int) -> np.uint64:
+        return stream_of(self.walk.seed, self.sample, self.parameters.plan.network.layers.index(layer), *more)
 
 
 def _deviation(law: SumLaw, clean: CleanSums) -> Array:
@@ -309,23 +358,22 @@ def clean_sums(layer: Convolution, x: Array, parameters: Parameters) -> CleanSum
     network = parameters.plan.network
     spec, outputs = network.values[layer.inputs[0]], network.tensors[layer.weight].values.shape[0]
     sums = compute(layer, [x], parameters).reshape(-1, outputs)
-    wide = centred(x, spec)
-    total, square = (_over_windows(layer, part).reshape(-1) for part in (wide, wide.astype(np.int32) ** 2))
+    wide = values_of(x, spec).astype(np.int32) - (spec.zero_point if spec.kind == "codes" else 0)
 
     def rows() -> Array:
         return windows_of(np.ascontiguousarray(wide.transpose(0, 3, 1, 2)), layer).reshape(len(sums), -1).astype(np.float32)
 
     unit = spec.kind == "bits" and not any(layer.window.pads)
-    return CleanSums(np.ascontiguousarray(sums), total, square, rows, unit)
+    return CleanSums(np.ascontiguousarray(sums), _power_sums(layer, wide), rows, unit)
 
 
-def _over_windows(layer: Convolution, x: Array) -> Array:
-    """Sums of all inputs of each window: (n, H', W') float32."""
-    if layer.window.kernel == x.shape[1:3] and not any(layer.window.pads):
-        whole: Array = x.sum(axis=(1, 2, 3), dtype=np.int64).astype(np.float32)
-        return whole
-    flat = x.sum(axis=3, dtype=np.int32, keepdims=True)
-    height, width = layer.window.output_size(*x.shape[1:3])
-    out, counts = np.zeros((len(x), height, width, 1), np.int32), np.zeros((height, width), np.int64)
-    sum_pool(flat, 0, geometry_of(layer.window), False, out, counts)
-    return out.astype(np.float32)
+def _power_sums(layer: Convolution, x: Array) -> Array:
+    """Sums of x, x^2, x^3, x^4 and x^6 over each window: (n * H' * W', 5) float64."""
+    whole = layer.window.kernel == x.shape[1:3] and not any(layer.window.pads)
+    flat = np.ascontiguousarray(x).reshape(len(x) if whole else x[..., 0].size, -1)
+    made = np.empty((len(flat), 5))
+    power_sums(flat, made)
+    if not whole:
+        planes = np.ascontiguousarray(made.reshape(*x.shape[:3], 5).transpose(0, 3, 1, 2))
+        made = np.stack([windows_of(planes[:, [q]], layer).sum(axis=3).reshape(-1) for q in range(5)], axis=1)
+    return made

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from emulator.margins import OutputLayer, output_layer
 from emulator.network import AffineRequantize, Layer, Network, Requantize, Reshape
 from emulator.prediction.kernels import cumulative_table, win_probability
-from emulator.prediction.sum_law import CleanSums, SumLaw
+from emulator.prediction.layer_law import Part
 from emulator.tasks import ClassTask, Task
 from memmodels.errors import ModelError
 
@@ -37,12 +37,18 @@ class ScoredLayer:
     low: float
     high: float
 
-    def probabilities(self, clean: CleanSums, law: SumLaw, targets: Array) -> Array:
-        """(targets, images): the probability of each target class."""
-        mean: Array = law.slope * clean.sums + law.shift + law.tilt * clean.total[:, None]
-        extra = law.extra_mean(clean)
-        mean = (mean if extra is None else mean + extra) * self.factor + self.offset
-        deviation = np.broadcast_to(np.sqrt(law.variance(clean)), mean.shape) * self.factor
+    def probabilities(self, part: Part, jumps: Array, targets: Array) -> Array:
+        """(targets, images): the probability of each target class, if sums follow the part's law plus these jumps."""
+        clean, law = part.clean, part.law
+        mean: Array = clean.sums + jumps.astype(np.float64)
+        deviation, shape = np.zeros(jumps.shape), np.zeros((2, *jumps.shape))
+        if law is not None:
+            extra = law.extra_mean(clean)
+            mean += (law.slope - 1.0) * clean.sums + law.shift + law.tilt * clean.total[:, None] + (0.0 if extra is None else extra)
+            deviation += np.sqrt(law.variance(clean)) * abs(self.factor)
+            shape[0] = (part.shape[:, :1] + part.shape[:, 1:2] * clean.sums) / 6 * np.sign(self.factor)
+            shape[1] = part.shape[:, 2:] / 24
+        mean = mean * self.factor + self.offset
         if self.low > -np.inf:
             origin, grid = np.zeros_like(mean), self.step
         else:
@@ -51,7 +57,7 @@ class ScoredLayer:
         made = np.empty(targets.shape)
         for row, target in zip(made, targets, strict=True):
             win_probability(
-                mean / grid, np.maximum(deviation / grid, _FLOOR), origin / grid, self.low, self.high, target,
+                mean / grid, np.maximum(deviation / grid, _FLOOR), shape, origin / grid, self.low, self.high, target,
                 cumulative_table(), row,
             )  # fmt: skip
         return made
@@ -66,7 +72,7 @@ def scored_layer(network: Network, task: Task) -> ScoredLayer | None:
     except ModelError:
         return None
     factor, offset, low, high = head.scale * head.unit, head.offset * head.unit, -np.inf, np.inf
-    step = 2.0 * float(factor[0]) if head.tensor.encoding.kind == "sign" and np.ptp(factor) == 0 else 0.0
+    step = (2.0 if head.tensor.encoding.kind == "sign" else 1.0) * abs(float(factor[0])) if np.ptp(factor) == 0 else 0.0
     follower = _after(network, head.accumulator)
     if isinstance(follower, Requantize | AffineRequantize):
         grid = follower.out_scale if isinstance(follower, AffineRequantize) else 1.0

@@ -29,17 +29,31 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class CleanSums:
-    """Sums of R places (images, or pixels of them) and O outputs without errors, and their inputs less the zero point.
+    """Sums of R places (images, or pixels of them) and O outputs without errors, and their inputs x less the zero point.
 
-    sums: (R, O) int32, with the bias. total, square: sum of x and of x^2 (R,) float32. rows: makes the inputs (R, K) themselves.
-    unit: every input is +1 or -1.
+    sums: (R, O) int32, with the bias. powers: (R, 5) float64, the sums of x, x^2, x^3, x^4 and x^6. rows: makes the inputs (R, K)
+    themselves. unit: every input is +1 or -1.
     """
 
     sums: npt.NDArray[np.int32]
-    total: Floats
-    square: Floats
+    powers: npt.NDArray[np.float64]
     rows: Callable[[], Floats]
     unit: bool
+
+    @property
+    def total(self) -> Floats:
+        """Sum of x: (R,)."""
+        return self.powers[:, 0].astype(np.float32)
+
+    @property
+    def square(self) -> Floats:
+        """Sum of x^2: (R,)."""
+        return self.powers[:, 1].astype(np.float32)
+
+    def part(self, places: npt.NDArray[np.int64]) -> CleanSums:
+        """Return the sums of these places only; their inputs are made at once."""
+        rows = self.rows()[places]
+        return CleanSums(self.sums[places], self.powers[places], lambda: rows, self.unit)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,8 @@ _TAIL = 2.33
 
 
 _HOPELESS = 30.0
-"""A point that is predicted to lose this many times the limit is not screened: not even its largest layer could have it alone."""
+"""A point that loses this many times the limit even at the low end of its predicted interval is not screened: not even its largest
+layer could have it alone."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ class Search:
         return ready, ready.points[0]
 
     def predicted(self, values: Sequence[float]) -> dict[float, float]:
-        """Predicted mean loss at each value; nothing where the prediction does not know the memory's errors."""
+        """Least mean loss that the prediction leaves possible at each value; nothing where it does not know the memory's errors."""
         from emulator.prediction import predict
 
         placements = [self.prepared(Candidate(value))[1].placement for value in values]
@@ -211,7 +212,7 @@ class Search:
         except UsageError:
             return {}
         losses = {value: self.clean - one.accuracy for value, one in zip(values, found, strict=True) if one.accuracy is not None}
-        return {value: loss - 3.0 * one.error for (value, loss), one in zip(losses.items(), found, strict=True)}
+        return {value: loss - one.half_width for (value, loss), one in zip(losses.items(), found, strict=True)}
 
     def screen(self, candidate: Candidate, how: str, dies: int = SCREENING_DIES) -> Screened:
         """Energy, and drops of the first `dies` dies; UsageError if no one energy is known."""

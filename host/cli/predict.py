@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… with independent cells. [default: sram-14nm]"
 _SWEEP = "Move one condition, as in ber=0:0.15:0.01. [default: v_over_vmin=0.75:1.0:0.025]"
-_SAMPLES = "Draws per image. [default: 10,000 over the number of images, at least 2]"
+_SAMPLES = "Draws per image. [default: 10,000 to 100,000 over the number of images, at least 2]"
 _CHECK = "Run so many trials per point too, and compare."
 _READ = "load, batch and image have the same mean; access differs for convolutions."
 _OUT = "Write prediction.parquet, prediction.csv, prediction.json and the figure into this folder."
@@ -46,6 +46,7 @@ def predict(
     """Accuracy over the operating points without injecting a fault: the mean that infinitely many trials would find.
 
     Every layer's sums are drawn from their law under errors, given its inputs; the last layer's probabilities are worked out.
+    The ± holds that mean with a probability of 95 %: it covers what drawing leaves open and the bias of approximate laws.
     The spread of trials or dies around the mean is not predicted. Memories whose cells do not err independently are refused.
 
     \b
@@ -111,7 +112,7 @@ def table_of(found: Predicted) -> Any:
         table.add_column(heading, justify="right")
     for row in found.frame.iter_rows(named=True):
         score = row["accuracy"] if found.labelled else 1 - row["changed"]
-        cells = [f"{row['sweep_value']:g}" if sweep else row["memory"], percent(score), percent(row["error"])]
+        cells = [f"{row['sweep_value']:g}" if sweep else row["memory"], percent(score), percent(row["half_width"])]
         cells.append(percent(row["changed"]))
         if measured:
             cells += [percent(row["measured"]), interval_text(row["low"], row["high"])]

@@ -91,8 +91,9 @@ def _show(found: Ranking) -> None:
     show(f"[bold]{prepared.model.name} on {prepared.dataset.name} ({len(prepared.dataset)} images), {prepared.points[0].memory}[/]")
     show(table)
     told = (
-        f"Loss of {score} with only that part in the memory, {found.samples} draws per image. Flips: expected in one inference "
-        f"that reads every weight once. {judged}."
+        f"Loss of {score} with only that part in the memory, {found.samples} draws per image. ±: half the width of the 95 % "
+        "interval, sampling and bias together. Flips: expected in one inference that reads every weight once. "
+        f"{judged}."
     )
     if found.trials:
         correlation = "" if found.correlation is None else f" Rank correlation of points per flip: {found.correlation:.3f}."

@@ -34,8 +34,10 @@ def caption_of(predicted: Predicted) -> str:
         one if one == other else f"{one} … {other}",
         f"Predicted: the mean over all dies and draws, weights read per {study.read_every}; how trials or dies spread around it is "
         "not predicted",
-        f"{_SAMPLED_BY_BIT}, {predicted.samples} times per image; the last layer's probabilities are worked out. ±: the standard "
-        f"error that this leaves, seed {study.seed}",
+        f"{_SAMPLED_BY_BIT}, {predicted.samples} times per image; the last layer's probabilities are worked out. Where few "
+        "flips matter to a sum, they are drawn one by one",
+        f"±: half the width of the 95 % interval of that mean: the sampling error of these draws (seed {study.seed}) and "
+        f"a bound of the bias of approximate laws (at most {100 * max(one.bias for one in predicted.predictions):.2g} points)",
         *quantization_note(prepared),
         judged_of(prepared),
         f"{predicted.seconds:.2g} s",

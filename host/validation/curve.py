@@ -15,8 +15,9 @@ from memmodels.errors import UsageError
 @dataclass(frozen=True, eq=False)
 class Curve:
     """frame: one row per point that ran on all images: swept value, trials, measured with its 95 % interval (null for one trial),
-    predicted with its standard error, and by how much that lies outside (null where nothing is predicted). why: there is no
-    prediction, empty if there is. Shares in [0, 1]: accuracies, or without labels of answers that stay."""
+    predicted with half the width of its 95 % interval (error), and by how much the prediction lies outside the measured interval
+    (null where nothing is predicted). why: there is no prediction, empty if there is. Shares in [0, 1]: accuracies, or without
+    labels of answers that stay."""
 
     frame: pl.DataFrame
     why: str
@@ -35,7 +36,7 @@ def curve_of(found: Validation, threads: int | None = None, predict: bool = True
         else:
             why = ""
             guesses = {
-                point.index: (1 - one.changed if one.accuracy is None else one.accuracy, one.error)
+                point.index: (1 - one.changed if one.accuracy is None else one.accuracy, one.half_width)
                 for point, one in zip(prepared.points, made.predictions, strict=True)
             }
     rows = []

@@ -55,7 +55,17 @@ def mean_field(prepared: Prepared, point: Point) -> float | None:
     deviation = np.sqrt((1 - slope**2 * x**2).sum(axis=1, keepdims=True)) + np.zeros_like(mean)
     out = np.empty(len(mean))
     origin = np.zeros(mean.shape)
-    win_probability(mean / 2.0, deviation / 2.0, origin, -np.inf, np.inf, labels.astype(np.int64), cumulative_table(), out)
+    win_probability(
+        mean / 2.0,
+        deviation / 2.0,
+        np.zeros((2, *mean.shape)),
+        origin,
+        -np.inf,
+        np.inf,
+        labels.astype(np.int64),
+        cumulative_table(),
+        out,
+    )
     return float(out.mean())
 
 

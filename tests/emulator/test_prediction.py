@@ -18,12 +18,13 @@ from emulator.network import SIGN1, Encoding, StoredTensor, Window
 from emulator.prediction import predict
 from emulator.prediction.bit_rates import BitRates, bit_rates, marginal_rates
 from emulator.prediction.kernels import cumulative_table, draw_sums, normal_table, win_probability
+from emulator.prediction.layer_law import LARGEST_DISTANCE, LayerLaw
 from emulator.prediction.sum_law import CleanSums, sum_law
 from emulator.storage import codes_of, values_of
 from memmodels.catalogue import parse_spec
 from memmodels.errors import UsageError
 from memmodels.streams import stream_of
-from tests.emulator.small import INT2, INT4, Draft, pixels, small_bnn, small_qnn
+from tests.emulator.small import INT2, INT4, INT8, Draft, pixels, small_bnn, small_qnn
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
 SETTINGS = settings(max_examples=25, deadline=None)
@@ -62,6 +63,12 @@ def test_terms_in_sequence_and_their_shares() -> None:
 def test_cells_that_err_together_are_refused(spec: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         marginal_rates(parse_spec(spec))
+
+
+def powers_of(rows: np.ndarray) -> np.ndarray:
+    """`CleanSums.powers` of inputs (R, K)."""
+    wide = rows.astype(np.float64)
+    return np.stack([(wide**power).sum(axis=1) for power in (1, 2, 3, 4, 6)], axis=1)
 
 
 # --- the law of one sum --------------------------------------------------------------------------------------------------------
@@ -109,7 +116,7 @@ def test_mean_and_variance_are_those_of_all_patterns(shape: tuple[Encoding, int]
     clean = int((tensor.values.reshape(-1) - zero) @ x) + bias
     rows = x[None].astype(np.float32)
     sums = CleanSums(
-        np.array([[clean]], np.int32), rows.sum(1), (rows**2).sum(1), lambda: rows, False
+        np.array([[clean]], np.int32), powers_of(rows), lambda: rows, False
     )  # fmt: skip
     law = sum_law(tensor, np.array([bias]), rates)
     extra = law.extra_mean(sums)
@@ -119,24 +126,93 @@ def test_mean_and_variance_are_those_of_all_patterns(shape: tuple[Encoding, int]
     assert float(law.variance(sums)[0, 0]) == pytest.approx(wanted[1], rel=1e-4, abs=1e-3)
 
 
-@pytest.mark.parametrize(("p", "worst"), [(0.002, 0.04), (0.02, 0.012), (0.2, 0.006)])
-def test_drawn_sums_of_signs_have_the_law_of_two_binomials(p: float, worst: float) -> None:
-    inputs, h, draws = 600, 40, 200_000
-    clean = np.full((draws, 1), h, np.int32)
-    out = np.empty_like(clean)
-    deviation = np.full((1, 1), np.sqrt(max(4 * p * (1 - p) * inputs - 4 / 12, 0)), np.float32)
-    zero = np.zeros(1, np.float32)
-    draw_sums(
-        clean, np.float32(1 - 2 * p), zero, zero, np.zeros(draws, np.float32), np.empty((0, 0), np.float32), deviation,
-        np.float32(2), normal_table(), stream_of(1), 0, out,
-    )  # fmt: skip
-    right = (inputs + h) // 2
-    lost, won = binom.pmf(np.arange(right + 1), right, p), binom.pmf(np.arange(inputs - right + 1), inputs - right, p)
-    steps = np.arange(-right, inputs - right + 1)
-    law = np.cumsum(np.convolve(lost[::-1], won))
-    drawn = np.searchsorted(np.sort((out[:, 0] - h) // 2), steps, side="right") / draws
-    assert np.abs(drawn - law).max() < worst
-    assert (out % 2 == h % 2).all()
+def sums_of(tensor: StoredTensor, x: np.ndarray, draws: int) -> CleanSums:
+    """The sums of one input vector, `draws` times."""
+    rows = np.broadcast_to(x.astype(np.float32), (draws, x.size))
+    zero = np.asarray(tensor.zero_point).reshape(-1, 1)
+    clean = (tensor.values.reshape(len(tensor.values), -1) - zero) @ x
+    sums = np.broadcast_to(clean, (draws, len(clean))).astype(np.int32)
+    return CleanSums(sums, np.repeat(powers_of(x[None]), draws, axis=0), lambda: rows, False)
+
+
+def brute_force(tensor: StoredTensor, rates: BitRates, x: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Sums (draws, O) with every bit of every weight drawn by itself."""
+    codes = codes_of(tensor.values, tensor.encoding).astype(np.int64)
+    stored = (codes[:, None] >> np.arange(tensor.encoding.bits)) & 1
+    chance = np.where(stored == 1, rates.p10, rates.p01)
+    made = []
+    for _ in range(draws):
+        flips = (rng.random(chance.shape) < chance) << np.arange(tensor.encoding.bits)
+        read = values_of((codes ^ flips.sum(axis=1)).astype(np.uint64), tensor.encoding).reshape(len(tensor.values), -1)
+        made.append((read - np.asarray(tensor.zero_point).reshape(-1, 1)) @ x)
+    return np.array(made)
+
+
+def drawn(law: LayerLaw, clean: CleanSums) -> tuple[np.ndarray, int]:
+    """Sums drawn from a layer's law, and how many planes were drawn flip by flip."""
+    (part,) = law.parts(clean)
+    names = np.arange(len(clean.sums))
+    out = np.array(clean.sums)
+    if part.law is not None:
+        extra = part.law.extra_mean(clean)
+        deviation = np.sqrt(np.maximum(part.law.variance(clean) - np.float32(part.law.step**2 / 12), 0))
+        draw_sums(
+            clean.sums, np.float32(part.law.slope), part.law.shift, part.law.tilt, clean.total,
+            np.empty((0, 0), np.float32) if extra is None else extra, deviation, part.shape.astype(np.float32),
+            np.float32(part.law.step), normal_table(), stream_of(1), names, out,
+        )  # fmt: skip
+    return out + law.jumps(part, stream_of(2), names), part.planes
+
+
+@pytest.mark.parametrize(
+    ("encoding", "inputs", "p01", "p10", "planes"),
+    [
+        (SIGN1, 48, 0.03, 0.03, 1),
+        (SIGN1, 600, 0.2, 0.2, 0),
+        (SIGN1, 600, 0.2, 0.01, 0),
+        (INT2, 24, 0.05, 0.3, 2),
+        (Encoding("unsigned", 2), 24, 0.5, 1.0, None),
+        (INT4, 64, 0.05, 0.005, 4),
+        (INT4, 300, 0.25, 0.1, 0),
+        (INT4, 1000, 0.05, 0.05, 0),
+        (INT8, 100, 0.01, 0.01, 8),
+    ],
+)
+def test_drawn_sums_have_the_distribution_of_brute_force(
+    encoding: Encoding, inputs: int, p01: float, p10: float, planes: int | None
+) -> None:
+    """Distribution functions of a few sums against weights drawn bit by bit in numpy (Kolmogorov and Smirnov's test)."""
+    rng, outputs = np.random.default_rng(inputs + encoding.bits), 3
+    shape = (outputs, inputs, 1, 1)
+    values = rng.choice([-1, 1], shape) if encoding == SIGN1 else rng.integers(encoding.low, encoding.high + 1, shape)
+    zero = 0 if encoding == SIGN1 else 1
+    tensor = StoredTensor("w", "weight", encoding, values.astype(np.int32), zero_point=np.array(zero, np.int32))
+    x = rng.choice([-1, 1], inputs) if encoding == SIGN1 else np.maximum(0, rng.normal(20, 40, inputs).astype(int))
+    rates = BitRates(np.full(encoding.bits, p01), np.full(encoding.bits, p10))
+    made, count = drawn(LayerLaw.of(tensor, None, rates), sums_of(tensor, x, 40_000))
+    wanted = brute_force(tensor, rates, x, 2500, rng)
+    assert planes is None or count == planes
+    for o in range(outputs):
+        grid = np.unique(wanted[:, o])
+        one, other = (np.searchsorted(np.sort(sums[:, o]), grid, side="right") / len(sums) for sums in (made, wanted))
+        assert np.abs(one - other).max() < 2.3 / np.sqrt(2500) + 2 * LARGEST_DISTANCE  # p < 1e-4 for each of 27 sums
+        assert made[:, o].mean() == pytest.approx(wanted[:, o].mean(), abs=4.5 * wanted[:, o].std() / np.sqrt(2500) + 1e-9)
+
+
+def test_the_smooth_law_has_the_skewness_of_the_sum() -> None:
+    """Where only zeros err, the third moment is far from 0; a normal law misses the median by a third of the skewness."""
+    inputs, draws = 2048, 200_000
+    rng = np.random.default_rng(3)
+    tensor = StoredTensor("w", "weight", SIGN1, rng.choice([-1, 1], (1, inputs, 1, 1)).astype(np.int32))
+    law = LayerLaw.of(tensor, None, BitRates(np.full(1, 0.04), np.zeros(1)))
+    x = np.where(tensor.values.reshape(-1) < 0, 1, rng.choice([-1, 1], inputs))  # all that can flip moves the sum up
+    made, planes = drawn(law, sums_of(tensor, x, draws))
+    zeros = int((tensor.values < 0).sum())
+    assert planes == 0
+    flips = (made[:, 0] - int(tensor.values.reshape(-1) @ x)) // 2
+    support = np.arange(0, 120)
+    found = np.searchsorted(np.sort(flips), support, side="right") / draws
+    assert np.abs(found - binom.cdf(support, zeros, 0.04)).max() < 0.004 + 2 * LARGEST_DISTANCE
 
 
 # --- who wins ------------------------------------------------------------------------------------------------------------------
@@ -168,7 +244,9 @@ def test_win_probability_is_the_sum_over_all_codes(seed: int, spread: float) -> 
     total = 0.0
     for target in range(4):
         out = np.empty(1)
-        win_probability(mean, deviation, np.zeros((1, 4)), low, high, np.array([target]), cumulative_table(), out)
+        win_probability(
+            mean, deviation, np.zeros((2, 1, 4)), np.zeros((1, 4)), low, high, np.array([target]), cumulative_table(), out
+        )
         assert out[0] == pytest.approx(winner_by_enumeration(mean[0], deviation[0], low, high, target), abs=2e-3)
         total += out[0]
     assert total == pytest.approx(1, abs=4e-3)
