@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -123,7 +124,8 @@ def _fold_constants(draft: Draft, graph: Graph) -> list[Node]:
         if not all(name in draft.symbols for name in node.inputs if name) or "Random" in node.op_type:
             rest.append(node)
             continue
-        _fold_node(draft, node)
+        with _named(draft, node):
+            _fold_node(draft, node)
     return rest
 
 
@@ -142,10 +144,11 @@ def _fold_node(draft: Draft, node: Node) -> None:
             draft.symbols[name] = whole
 
 
-def _lower(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
-    """Give the node's output its symbol; ModelError names the node and its inputs where a lowering met what it does not know."""
+@contextmanager
+def _named(draft: Draft, node: Node) -> Iterator[None]:
+    """Raise a ModelError that names the node and its inputs where a lowering met what it does not know."""
     try:
-        _lower_node(draft, node, lowerings)
+        yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
         kinds = ", ".join(f"{name!r} ({_kind(draft, name)})" for name in node.inputs if name)
         why = (str(e).strip().splitlines() or [""])[0][:200]
@@ -162,6 +165,12 @@ def _kind(draft: Draft, name: str) -> str:
         return "not computed"
     meaning = {"Codes": "integers", "Grid": "dequantized integers", "Compared": "a comparison"}
     return f"{meaning.get(type(symbol).__name__, 'floats')} [{', '.join(map(str, ('N', *symbol.shape)))}]"
+
+
+def _lower(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
+    """Give the node's output its symbol."""
+    with _named(draft, node):
+        _lower_node(draft, node, lowerings)
 
 
 def _lower_node(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:

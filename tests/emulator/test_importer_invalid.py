@@ -382,3 +382,14 @@ def test_an_error_within_a_lowering_names_the_node_and_its_inputs(monkeypatch: p
     monkeypatch.setitem(lower._LOWERINGS, "Conv", broken)
     with pytest.raises(ModelError, match=r"\(Conv, .*dequantized integers \[N, .*constant float32\[4, 2, 3, 3\]"):
         load(qdq())
+
+
+def test_an_error_within_folding_names_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    from emulator.importer import lower
+
+    def broken(*given: object) -> None:
+        raise KeyError("axis")
+
+    monkeypatch.setattr(lower, "fold", broken)
+    with pytest.raises(ModelError, match=r"\(DequantizeLinear, .*constant int8\[4, 2, 3, 3\].*KeyError"):
+        load(qdq())
