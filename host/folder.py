@@ -118,7 +118,11 @@ def configuration_of(result: StudyResult, command: list[str] | None = None) -> d
         },
         "data": {"name": prepared.dataset.name, "source": prepared.dataset.source, "labels": result.labelled},
         "inputs": [check.as_dict() for check in prepared.bench.inputs],
+        "task": prepared.bench.task.text,
+        "output": prepared.bench.task.output,
+        "score": prepared.questions.metric.name,
         "clean_accuracy": prepared.questions.clean_accuracy,
+        "clean_score": prepared.questions.clean_score,
         "command": command,
         "versions": {"python": platform.python_version(), **versions()},
     }

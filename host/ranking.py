@@ -75,7 +75,7 @@ def rank(
         prepared.plan, [own for _, own in alone], questions, policy, samples=count, seed=prepared.study.seed,
         threads=threads or default_workers(),
     )  # fmt: skip
-    clean = questions.clean_accuracy
+    clean = questions.clean_accuracy  # tasks with another score were refused
     parts = []
     for (name, own), guess in zip(alone, found, strict=True):
         loss = guess.changed if clean is None or guess.accuracy is None else clean - guess.accuracy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emulator.tasks.build import NAMES
+from emulator.tasks.build import NAMES, parse_task
 from emulator.tasks.classes import ClassTask
 from emulator.tasks.metric import COLUMNS, METRICS, Metric, metric_of
 from emulator.tasks.recognise import Asked, Seen, is_default, recognise
@@ -22,5 +22,6 @@ __all__ = [
     "ValueTask",
     "is_default",
     "metric_of",
+    "parse_task",
     "recognise",
 ]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from memmodels.errors import InputError
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -49,9 +51,14 @@ class Metric:
         return 100.0 if self.share else 1.0
 
     @property
+    def title(self) -> str:
+        """Its name where there is more room."""
+        return "unchanged predictions" if self.name == "unchanged" else self.words
+
+    @property
     def label(self) -> str:
         """The label of an axis."""
-        return f"{self.words} (%)" if self.share else self.words
+        return f"{self.title} (%)" if self.share else self.title
 
 
 METRICS = {
@@ -74,5 +81,10 @@ COLUMNS = tuple(name for name in METRICS if name not in ("accuracy", "unchanged"
 
 
 def metric_of(name: str | None, labelled: bool = True) -> Metric:
-    """The metric of that name; where results name none, accuracy, or without labels the share of unchanged answers."""
+    """The metric of that name; where results name none, accuracy, or without labels the share of unchanged answers.
+
+    InputError for a name that this program does not know.
+    """
+    if name is not None and name not in METRICS:
+        raise InputError("Reading results", f"their score is {name[:40]!r}, which is no metric", "Run them again with this version")
     return METRICS[name or ("accuracy" if labelled else "unchanged")]

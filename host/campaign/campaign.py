@@ -13,6 +13,7 @@ from typing import Any
 
 from emulator.deployment import ReadPolicy
 from emulator.placement import place
+from emulator.tasks import Asked
 from host.bench import Bench, open_bench
 from host.campaign.schema import CampaignFile, MemoryTable, Mistake, Place, grid_values, refuse
 from host.models import shipped_models
@@ -86,7 +87,13 @@ def prepare_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
         with collect(("network", i)):
             model, data = (_beside(file.path, name) for name in (network.model, network.data))
             assert model is not None
-            benches[i] = open_bench(model, data, network.images, data_dir)
+            benches[i] = open_bench(model, data, network.images, data_dir, asked=Asked(network.task, network.output))
+    width = half_width or table.half_width
+    for i, bench in benches.items():
+        metric = bench.questions.metric
+        if width is not None and not metric.share:
+            reason = f"half_width is a share, and the score of {bench.task.output!r} is its {metric.words}: leave half_width out"
+            mistakes.append(file.mistake(("half_width",) if table.half_width else ("network", i), reason))
     branches: dict[int, list[_Branch]] = {}
     for j, memory in enumerate(table.memory):
         branches[j] = list(_branches(j, memory, collect))
@@ -119,6 +126,8 @@ def prepare_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
             batch=table.batch,
             seed=seed,
             images=network.images,
+            task=network.task,
+            output=network.output,
         )
         with collect(own.place):
             studies.append(prepare(study, data_dir, bench=bench))
@@ -128,7 +137,7 @@ def prepare_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
         _refuse_repeats(file, studies, places, mistakes)
     if mistakes:
         raise refuse(file.path, mistakes)
-    return Campaign(tuple(studies), tuple(labels), table.trials, half_width or table.half_width, file.text)
+    return Campaign(tuple(studies), tuple(labels), table.trials, width, file.text)
 
 
 def _collector(file: CampaignFile, mistakes: list[Mistake]) -> Callable[[Place], Any]:
@@ -193,6 +202,8 @@ def _label(file: CampaignFile, bench: Bench, branch: _Branch, placement: int, se
     table, parts = file.table, [bench.model.name, str(branch.spec)]
     if len({network.data for network in table.network}) > 1 or len({network.images for network in table.network}) > 1:
         parts.insert(1, f"{bench.dataset.name} ({len(bench.dataset)})")
+    if len({(network.task, network.output) for network in table.network}) > 1:
+        parts.append(f"{bench.task.output} as {bench.task.text}")
     if len(table.placement) > 1:
         parts.append(table.placement[placement].name or f"placement {placement + 1}")
     if len(table.read_every) > 1:

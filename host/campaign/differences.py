@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from emulator.intervals import SHARE, SHARE_DIFFERENCE, mean_interval, unseen_share
+from emulator.intervals import mean_interval, unseen_share
+from emulator.tasks import metric_of
 from host.campaign.store import CellRecord
 from host.campaign.table import Tables
 
@@ -24,6 +25,7 @@ SCHEMA: dict[str, Any] = {
     "memory": pl.String,
     "from_study": pl.String,
     "from_memory": pl.String,
+    "score": pl.String,
     "trials": pl.Int64,
     **dict.fromkeys(("difference", "low", "high", "half_width", "half_width_unpaired", "differ_below"), pl.Float64),
 }
@@ -63,17 +65,19 @@ def _beside_the_network(cell: CellRecord) -> str:
 def _row(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> dict[str, Any] | None:
     scores, others = (tables.store.scores(one.number, tables.trials_of(one)) for one in (cell, other))
     shared = sorted(scores.keys() & others.keys())
-    if len(shared) < 2:
+    metric, another = (metric_of(one.columns.get("score")) for one in (cell, other))
+    if len(shared) < 2 or metric != another:
         return None
     a, b = (np.array([found[trial] for trial in shared]) for found in (scores, others))
-    difference, low, high = mean_interval(a - b, bounds=SHARE_DIFFERENCE)
-    halves = [(end - start) / 2 for _, start, end in (mean_interval(one, bounds=SHARE) for one in (a, b))]
+    difference, low, high = mean_interval(a - b, bounds=(-metric.bounds[1], metric.bounds[1]))
+    halves = [(end - start) / 2 for _, start, end in (mean_interval(one, bounds=metric.bounds) for one in (a, b))]
     return {
         "between": between,
         "study": tables.label(cell),
         "memory": cell.columns["memory"],
         "from_study": tables.label(other),
         "from_memory": other.columns["memory"],
+        "score": metric.name,
         "trials": len(shared),
         "difference": difference,
         "low": low,

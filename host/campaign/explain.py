@@ -22,6 +22,7 @@ class Explained:
     accuracy: float | None
     changed: float
     flips: dict[str, int]
+    metrics: dict[str, float]
 
     @property
     def command(self) -> str:
@@ -40,6 +41,8 @@ class Explained:
         words += ["--batch", str(asked["batch"])] if asked["read_every"] == "batch" else []
         words += ["--die", str(asked["die"])] if asked["die"] is not None else []
         words += ["--images", str(asked["images"])] if asked["images"] is not None else []
+        words += ["--task", asked["task"]] if asked.get("task") is not None else []
+        words += ["--output", asked["output"]] if asked.get("output") is not None else []
         return [*words, "--first-trial", str(self.trial), "--trials", "1"]
 
 
@@ -63,7 +66,7 @@ def find_row(store: Store, row: str) -> Explained:
     cell, trial = found
     kept = next(run for run in store.runs(cell.number) if run.trial == trial)
     flips = dict(zip(cell.tensors, kept.flips, strict=True))
-    return Explained(cell, trial, run_id(cell.sha256, trial), kept.accuracy, kept.changed, flips)
+    return Explained(cell, trial, run_id(cell.sha256, trial), kept.accuracy, kept.changed, flips, kept.metrics)
 
 
 def reproduce(explained: Explained, data_dir: Path | None = None) -> Comparison:
@@ -82,6 +85,8 @@ def reproduce(explained: Explained, data_dir: Path | None = None) -> Comparison:
         batch=asked["batch"],
         seed=asked["seed"],
         images=asked["images"],
+        task=asked.get("task"),
+        output=asked.get("output"),
         data_dir=data_dir,
     )
     if found.prepared.cell_sha256(found.prepared.points[0]) != explained.cell.sha256:
@@ -93,4 +98,5 @@ def reproduce(explained: Explained, data_dir: Path | None = None) -> Comparison:
     result = found.outcomes[0].result
     flips = {name: result.flips.get(name, 0) for name in explained.cell.tensors}
     equal = (result.accuracy, result.changed, flips) == (explained.accuracy, explained.changed, explained.flips)
+    equal = equal and dict(result.metrics) == explained.metrics
     return Comparison(result.accuracy, result.changed, flips, equal)

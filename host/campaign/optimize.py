@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from emulator.placement import layers_by_weight
+from emulator.tasks import METRICS, Metric
 from host.bench import Bench
 from host.campaign.executors import Executor, Threads, default_workers
 from host.campaign.tasks import perform, task_of
@@ -44,7 +45,7 @@ layer could have it alone."""
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked. max_drop: accuracy that a die may lose, a share. tries: how many candidates may be put to the test.
+    """What is asked. max_drop: accuracy (for pixels: mean IoU) that a die may lose. tries: how many candidates may be tested.
 
     share: of dies that must keep within it. failures: bad dies that a test may see. partitions: different values at a time.
     """
@@ -134,7 +135,9 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Optimum:
-    """All that was found. chosen: None if no candidate was confirmed. nominal: what savings are against. bera: the baseline.
+    """All that was found. metric: what is lost. clean: the fault-free score. chosen: None if no candidate was confirmed.
+
+    nominal: what savings are against. bera: the baseline.
 
     hopeless: values that were not even screened, with the mean loss that was predicted for them.
     """
@@ -148,6 +151,7 @@ class Optimum:
     chosen: Screened | None
     bera: Screened | None
     hopeless: Mapping[float, float] = field(default_factory=dict)
+    metric: Metric = METRICS["accuracy"]
 
     @property
     def saving(self) -> float | None:
@@ -176,11 +180,20 @@ class Search:
 
     @property
     def clean(self) -> float:
-        """Accuracy of the fault-free network."""
-        found = self.bench.questions.clean_accuracy
-        if found is None:
+        """The score of the fault-free network; UsageError if there is none, or if no share of it can be lost."""
+        questions = self.bench.questions
+        if questions.clean_score is None:
             raise UsageError("weakcell optimize", "the data have no labels, so there is no accuracy", "Bring labels")
-        return found
+        if not self.metric.share:
+            judged = f"the output {questions.task.output!r} is judged by its {self.metric.words}"
+            found = f"{judged}, and the largest loss (--max-drop) is a share of right answers"
+            raise UsageError("weakcell optimize", found, "Sweep the memory and choose by the errors in the table")
+        return questions.clean_score
+
+    @property
+    def metric(self) -> Metric:
+        """What is lost."""
+        return self.bench.questions.metric
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -235,8 +248,7 @@ class Search:
         found: dict[int, float] = {}
         for done in self.executor.run(task_of(ready, point, 0, tuple(part)) for part in parts):
             for result in done.results:
-                assert result.accuracy is not None
-                found[result.trial] = round(clean - result.accuracy, 12)  # 3 of 300 images are 1 %, not a little more
+                found[result.trial] = round(clean - result.score, 12)  # 3 of 300 images are 1 %, not a little more
             if self.on_trials:
                 self.on_trials(len(done.results))
         return [found[trial] for trial in sorted(found)]
@@ -296,7 +308,7 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
         if tests[-1].passed:
             break
     chosen = tests[-1].screened if tests and tests[-1].passed else None
-    return Optimum(goal, search.key, search.clean, at_nominal, tuple(screened), tuple(tests), chosen, bera, hopeless)
+    return Optimum(goal, search.key, search.clean, at_nominal, tuple(screened), tuple(tests), chosen, bera, hopeless, search.metric)
 
 
 def _by_energy(screened: Sequence[Screened]) -> list[Screened]:

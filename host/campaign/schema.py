@@ -10,6 +10,8 @@ batch = 256
 model = "digits-bnn"          # a shipped name or an ONNX file, from the campaign file's folder
 data = "digits"               # optional for shipped networks
 images = 200                  # optional
+task = "classes:top=5"        # optional; what the output means, as after --task
+output = "scores"             # optional; which output is judged
 
 [[memory]]
 spec = "sram-14nm"
@@ -31,6 +33,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from emulator.policy import DEFAULT_READS, Reads
+from emulator.tasks import parse_task
 from host.campaign.lines import line_of, lines_of
 from host.sweep import parse_sweep
 from memmodels.catalogue import parse_spec
@@ -51,8 +54,18 @@ def _spec(text: str) -> str:
     return text
 
 
+def _task(text: str) -> str:
+    """A task that can be read; whether it fits an output is seen when the network is loaded."""
+    try:
+        parse_task(text)
+    except WeakcellError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=400, strip_whitespace=True)]
 _Spec = Annotated[_Name, AfterValidator(_spec)]
+_Task = Annotated[_Name, AfterValidator(_task)]
 _Count = Annotated[int, Field(ge=1, le=_BIG, strict=True)]
 _Whole = Annotated[int, Field(ge=0, le=_BIG, strict=True)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -69,6 +82,8 @@ class NetworkTable(_Table):
     model: _Name
     data: _Name | None = None
     images: _Count | None = None
+    task: _Task | None = None
+    output: _Name | None = None
 
 
 class MemoryTable(_Table):

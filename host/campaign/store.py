@@ -48,6 +48,13 @@ CREATE TABLE IF NOT EXISTS runs (
     seconds REAL NOT NULL,
     PRIMARY KEY (cell, trial)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS metrics (
+    cell INTEGER NOT NULL REFERENCES cells,
+    trial INTEGER NOT NULL,
+    score REAL NOT NULL,         -- the value of the task's own metric
+    content TEXT NOT NULL,       -- JSON: every metric by name, besides accuracy and changed
+    PRIMARY KEY (cell, trial)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, content TEXT NOT NULL);
 """
 
@@ -66,7 +73,11 @@ class CellRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as it is kept. flips: by tensor of its cell."""
+    """A run as it is kept.
+
+    flips: by tensor of its cell. score: the value of the task's own metric: accuracy, and without labels the share of unchanged
+    answers, where it has no other. metrics: further metrics by name.
+    """
 
     trial: int
     die: int
@@ -74,11 +85,8 @@ class RunRecord:
     changed: float
     bits_read: int
     flips: tuple[int, ...]
-
-    @property
-    def score(self) -> float:
-        """Accuracy; without labels, the share of unchanged predictions."""
-        return 1.0 - self.changed if self.accuracy is None else self.accuracy
+    score: float
+    metrics: dict[str, float]
 
 
 def run_id(cell_sha256: str, trial: int) -> str:
@@ -116,9 +124,11 @@ class Store:
             )
             for r, took in zip(results, seconds, strict=True)
         ]  # fmt: skip
+        further = [(cell, r.trial, r.score, json.dumps(dict(r.metrics))) for r in results if r.metrics]
         try:
             with self.db:
                 self.db.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                self.db.executemany("INSERT OR IGNORE INTO metrics VALUES (?, ?, ?, ?)", further)
         except sqlite3.OperationalError as error:
             raise OutputError(f"Runs in {self.folder}", str(error), "Make room; finished runs are kept") from error
 
@@ -132,12 +142,8 @@ class Store:
         return int(found)
 
     def scores(self, cell: int, trials: int | None = None) -> dict[int, float]:
-        """Accuracy (without labels: share of unchanged predictions) by trial, in order; at most of the first `trials` trials."""
-        rows = self.db.execute(
-            "SELECT trial, coalesce(accuracy, 1.0 - changed) FROM runs WHERE cell = ? AND trial < ? ORDER BY trial",
-            (cell, _MOST if trials is None else trials),
-        )
-        return dict(rows.fetchall())
+        """The score (`RunRecord.score`) by trial, in order; at most of the first `trials` trials."""
+        return {run.trial: run.score for run in self.runs(cell, trials)}
 
     def cells(self) -> Iterator[CellRecord]:
         """The campaign's cells in its order."""
@@ -149,12 +155,22 @@ class Store:
 
     def runs(self, cell: int, trials: int | None = None) -> Iterator[RunRecord]:
         """The runs of a cell by trial, at most the first `trials` trials."""
+        most = _MOST if trials is None else trials
         rows = self.db.execute(
             "SELECT trial, die, accuracy, changed, bits_read, flips FROM runs WHERE cell = ? AND trial < ? ORDER BY trial",
-            (cell, _MOST if trials is None else trials),
+            (cell, most),
         )
+        metrics = self._metrics_of(cell, most)
         for trial, die, accuracy, changed, bits, flips in rows:
-            yield RunRecord(trial, die, accuracy, changed, bits, tuple(_parsed(flips, list)))
+            score, content = metrics.get(trial, (1.0 - changed if accuracy is None else accuracy, "{}"))
+            yield RunRecord(trial, die, accuracy, changed, bits, tuple(_parsed(flips, list)), score, _parsed(content, dict))
+
+    def _metrics_of(self, cell: int, trials: int) -> dict[int, tuple[float, str]]:
+        """Score and further metrics (as JSON) by trial; stores from before there were tasks have no table of them."""
+        if not self.db.execute("SELECT name FROM sqlite_master WHERE name = 'metrics'").fetchone():
+            return {}
+        rows = self.db.execute("SELECT trial, score, content FROM metrics WHERE cell = ? AND trial < ?", (cell, trials))
+        return {trial: (score, content) for trial, score, content in rows}
 
     def state(self, name: str, content: Any) -> None:
         """Keep a fact about the campaign: anything that JSON can say."""

@@ -97,7 +97,14 @@ def networks_of(campaign: Campaign) -> list[dict[str, object]]:
     """Every network with its data: how to ask for them, and how to know them again (`host.bench.Bench.identity`)."""
     first = {study.bench.key: study for study in reversed(campaign.studies)}
     return [
-        {"model": s.study.model, "data": s.study.data, "images": s.study.images, "identity": s.bench.identity}
+        {
+            "model": s.study.model,
+            "data": s.study.data,
+            "images": s.study.images,
+            "identity": s.bench.identity,
+            "task": s.study.task,
+            "output": s.study.output,
+        }
         for s in reversed(first.values())
     ]
 
@@ -115,6 +122,8 @@ def asked_of(cell: Cell) -> dict[str, object]:
         "seed": study.seed,
         "die": study.die,
         "images": study.images,
+        "task": study.task,
+        "output": study.output,
     }
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import polars as pl
 
-from emulator.intervals import SHARE
+from emulator.tasks import COLUMNS as METRIC_COLUMNS
 from host.campaign.stopping import FEWEST_WITH_COVARIATE, share_removed, stein_interval
 from host.campaign.store import CellRecord, Store, run_id
 from host.older_results import restated_columns
-from host.results import COLUMNS, summary_of
+from host.results import COLUMNS, scores_of, summary_of
 
 _HEAD: dict[str, Any] = {"row": pl.Int64, "run": pl.String, "study": pl.String}
 _SUMMARY: dict[str, Any] = {"control": pl.String, "removed": pl.Float64}
@@ -69,11 +69,11 @@ class Tables:
 
     def _stopped(self, cell: CellRecord, frame: pl.DataFrame) -> dict[str, Any]:
         """Mean and interval of a point that was stopped when its interval was narrow enough."""
-        labelled = frame["accuracy"].null_count() == 0
-        scores = (frame["accuracy"] if labelled else 1.0 - frame["changed"]).to_numpy()
+        metric, series = scores_of(frame)
+        scores = series.to_numpy()
         control = self.store.fact(f"control {cell.sha256}") if len(scores) >= FEWEST_WITH_COVARIATE else None
         known = None if control is None else frame[f"flips[{control['tensor']}]"].to_numpy() - control["expected"]
-        mean, low, high = stein_interval(scores, self.plan["first_stage"], known, bounds=SHARE)
+        mean, low, high = stein_interval(scores, self.plan["first_stage"], known, bounds=metric.bounds)
         told: dict[str, Any] = {"mean": mean, "low": low, "high": high}
         if control is not None and known is not None:
             told |= {"control": control["tensor"], "removed": share_removed(scores, known)}
@@ -95,6 +95,7 @@ class Tables:
         own: dict[str, Any] = {
             name: [getattr(run, name) for run in runs] for name in ("trial", "die", "accuracy", "changed", "bits_read")
         }
+        own.update({name: [run.metrics.get(name) for run in runs] for name in METRIC_COLUMNS})
         own["flips"] = [sum(run.flips) for run in runs]
         own["flip_rate"] = [sum(run.flips) / max(1, run.bits_read) for run in runs]
         own["row"] = list(range(before + 1, before + 1 + len(runs)))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _DATA = "digits, fashion-mnist, or an .npz with x and y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… . [default: sram-14nm]"
 _SWEEP = "Candidates: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: 26 values over the law's range]"
-_DROP = "Accuracy that a die may lose, as 1% or 0.01."
+_DROP = "Accuracy (for pixels: mean IoU) that a die may lose, as 1% or 0.01."
 
 
 def optimize(
@@ -138,7 +138,8 @@ def as_dict(found: Optimum, memory: str, trials: int) -> dict[str, Any]:
         {"first_die": t.first_die, "dies": t.dies, "bad": t.bad, "passed": t.passed, **(one(t.screened) or {})} for t in found.tests
     ]
     return {
-        "memory": memory, "key": found.key, "goal": vars(found.goal), "clean_accuracy": found.clean, "saving": found.saving,
+        "memory": memory, "key": found.key, "goal": vars(found.goal), "score": found.metric.name, "clean_score": found.clean,
+        "clean_accuracy": found.clean if found.metric.name == "accuracy" else None, "saving": found.saving,
         "chosen": one(found.chosen), "nominal": one(found.nominal), "bera": one(found.bera), "tests": tests,
         "front": [one(s) for s in found.front], "screened": [one(s) for s in found.screened], "trials": trials,
     }  # fmt: skip
@@ -166,7 +167,7 @@ def _show(found: Optimum, model: str, memory: str) -> None:
             f"{one.candidate.value:.6g}", apart, f"{one.energy:.4g} {one.unit}", percent(one.mean), percent(max(one.drops)),
             f"{test.dies}" if test else "", f"{test.bad}" if test else "", verdict,
         )  # fmt: skip
-    show(f"[bold]{model} on {memory}[/], fault-free accuracy {percent(found.clean)}")
+    show(f"[bold]{model} on {memory}[/], fault-free {found.metric.words} {percent(found.clean)}")
     show(table)
     show(f"Energy: the memory accesses of one inference; {found.nominal.accesses}.")
     if found.chosen is None or found.saving is None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from emulator.tasks import Metric
     from host.campaign.campaign import Campaign
     from host.campaign.executors import Executor
     from host.campaign.sweep import Step
@@ -217,8 +218,8 @@ def _progress(as_json: bool, quiet: bool, campaign: Campaign) -> AbstractContext
         for result, seconds in zip(step.done.results, step.done.seconds, strict=True):
             emit(
                 "run", study=campaign.labels[step.cell.study], memory=step.cell.point.memory, trial=result.trial,
-                accuracy=result.accuracy, changed=result.changed, flips=sum(result.flips.values()), seconds=round(seconds, 6),
-                finished=step.finished, needed=step.needed,
+                accuracy=result.accuracy, changed=result.changed, score=result.score, flips=sum(result.flips.values()),
+                seconds=round(seconds, 6), finished=step.finished, needed=step.needed,
             )  # fmt: skip
 
     return progress(event if as_json else None, shown=not quiet)
@@ -228,27 +229,29 @@ def _show_summary(tables: Tables) -> None:
     import polars as pl
     from rich.table import Table
 
+    from emulator.tasks import metric_of
     from host.campaign.differences import differences
     from host.cli.screen import show
     from host.cli.table import percent
-    from host.report.intervals import interval_text, no_difference_note
+    from host.report.intervals import metric_interval, no_difference_note
 
     found = differences(tables).filter(pl.col("between") == "points")
     steps = {(row["study"], row["memory"]): row for row in found.iter_rows(named=True)}
     for (study,), part in tables.summary.group_by(["study"], maintain_order=True):
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), title=None)
-        for name in (part["sweep_key"][0] or "memory", "trials", part["score"][0], "95 % interval", "from above", "worst",
+        metric = metric_of(part["score"][0])
+        for name in (part["sweep_key"][0] or "memory", "trials", metric.words, "95 % interval", "from above", "worst",
                      "flip rate", "energy"):  # fmt: skip
             table.add_column(name, justify="right")
         for row in part.iter_rows(named=True):
-            interval = interval_text(row["low"], row["high"])
+            interval = metric_interval(metric, row["low"], row["high"])
             energy = "" if row["energy"] is None else f"{row['energy']:.4g} {row['energy_unit']}"
             where = row["memory"] if row["sweep_value"] is None else f"{row['sweep_value']:.6g}"
             step = steps.get((study, row["memory"]))
-            change = "" if step is None else _change(step)
+            change = "" if step is None else _change(step, metric)
             table.add_row(
-                where, f"{row['trials']}", percent(row["mean"]), interval, change, percent(row["worst"]), f"{row['flip_rate']:.3g}",
-                energy,
+                where, f"{row['trials']}", metric.text(row["mean"]), interval, change, metric.text(row["worst"]),
+                f"{row['flip_rate']:.3g}", energy,
             )  # fmt: skip
         show(f"[bold]{study}[/]")
         show(table)
@@ -262,10 +265,11 @@ def _show_summary(tables: Tables) -> None:
             )
 
 
-def _change(step: dict[str, Any]) -> str:
-    """Return the cell of a paired difference, in percentage points."""
+def _change(step: dict[str, Any], metric: Metric) -> str:
+    """Return the cell of a paired difference, in percentage points or in the metric's own unit."""
     from host.report.intervals import NO_DIFFERENCE
 
-    if step["differ_below"] is not None:
-        return f"{100 * step['difference']:+.2f}, {NO_DIFFERENCE}"
-    return f"{100 * step['difference']:+.2f} ({100 * step['low']:+.2f} … {100 * step['high']:+.2f})"
+    mean, low, high = (
+        f"{100 * step[name]:+.2f}" if metric.share else f"{step[name]:+.4g}" for name in ("difference", "low", "high")
+    )
+    return f"{mean}, {NO_DIFFERENCE}" if step["differ_below"] is not None else f"{mean} ({low} … {high})"

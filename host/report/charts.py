@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from emulator.tasks import Metric
 from host.report.margins import shares_up_to
-from host.report.material import Material, clean_of, front_of, where
+from host.report.material import Material, by_metric, clean_of, front_of, where
 from host.report.style import COLOURS, level_colours
 from host.report.weak import CELLS, WeakMap
 
@@ -40,43 +41,53 @@ def charts_of(material: Material) -> list[Chart]:
     keys = material.points["sweep_key"].unique(maintain_order=True).to_list()
     for key in keys:
         part = material.points.filter(pl.col("sweep_key").eq_missing(pl.lit(key, dtype=pl.String)))
-        charts.append(_accuracy(material, key, part))
+        charts += [_scores(material, key, own, metric) for metric, own in by_metric(part)]
         for unit in part["energy_unit"].drop_nulls().unique(maintain_order=True):
             charts.append(_energy(material, key, part.filter(pl.col("energy_unit") == unit), unit))
     for unit in material.points["energy_unit"].drop_nulls().unique(maintain_order=True):
-        charts.append(_pareto(material, unit))
+        charts += [
+            _pareto(material, unit, metric) for metric, _ in by_metric(material.points.filter(pl.col("energy_unit") == unit))
+        ]
     charts.append(_flips(material))
     charts += [_weak(material.maps)] if material.maps else []
     return charts + ([_margins(material)] if material.margins else [])
 
 
-def _accuracy(material: Material, key: str | None, points: pl.DataFrame) -> Chart:
+def _scores(material: Material, key: str | None, points: pl.DataFrame, metric: Metric) -> Chart:
+    """Means and intervals of one metric over the swept condition; without one, by memory."""
     traces: list[dict[str, Any]] = []
     for study, part in _by_study(points):
         colour, style = _style(material, study)
-        x, mean = _x(part), _percents(part["mean"])
+        x, mean = _x(part), _shown(part["mean"], metric)
         if part["low"].null_count() < part.height and key is not None:
-            traces.append(_band(x, _percents(part["low"], 0.0), _percents(part["high"], 100.0), colour, study))
-        errors = _errors(part) if key is None else {}
-        shown = [f"{name}<br>{score:.2f} %, {n} trials" for name, score, n in zip(_wheres(part), mean, part["trials"], strict=True)]
+            low, high = (_shown(part[name].fill_null(end), metric) for name, end in (("low", 0.0), ("high", 1.0)))
+            traces.append(_band(x, low, high, colour, study))
+        errors = _errors(part, metric) if key is None else {}
+        shown = [
+            f"{at}<br>{metric.text(score)}, {n} trials"
+            for at, score, n in zip(_wheres(part), part["mean"], part["trials"], strict=True)
+        ]
         traces.append(
             {**style, **errors, "x": x, "y": mean, "name": study, "legendgroup": study, "text": shown, "hoverinfo": "text"}
         )
     for model, clean in _cleans(material, points).items():
         x = _x(points.sort("sweep_value", nulls_last=True))
         line = {"color": "rgba(128,128,128,0.9)", "dash": "dash", "width": 1}
-        label = f"{model} without faults"
-        traces.append({"type": "scatter", "mode": "lines", "x": [x[0], x[-1]], "y": [100 * clean] * 2, "name": label, "line": line,
+        label, level = f"{model} without faults", metric.factor * clean
+        traces.append({"type": "scatter", "mode": "lines", "x": [x[0], x[-1]], "y": [level] * 2, "name": label, "line": line,
                        "hoverinfo": "name"})  # fmt: skip
-    score = "accuracy" if "accuracy" in points["score"] else "unchanged predictions"
-    layout = _layout(_axis(key, points), {"title": {"text": f"{score} (%)"}})
-    title = f"{score.capitalize()} over {key}" if key else f"{score.capitalize()} by memory"
+    layout = _layout(_axis(key, points), {"title": {"text": metric.label}})
+    name = f"{metric.title[:1].upper()}{metric.title[1:]}"
+    title = f"{name} over {key}" if key else f"{name} by memory"
     lows = points.sort("mean")
-    words = (
-        f"{title}: from {100 * lows['mean'][0]:.1f} % at {where(lows.row(0, named=True))} to {100 * lows['mean'][-1]:.1f} % at "
-        f"{where(lows.row(-1, named=True))}. Bands are {material.intervals}."
-    )
-    return Chart(f"accuracy-{_slug(key or 'memory')}", title, words, (("", {"data": traces, "layout": layout}),))
+    ends = [f"{_short(metric, row['mean'])} at {where(row)}" for row in (lows.row(0, named=True), lows.row(-1, named=True))]
+    words = f"{title}: from {ends[0]} to {ends[1]}. Bands are {material.intervals}."
+    slug = "accuracy" if metric.name in ("accuracy", "unchanged") else _slug(metric.name)
+    return Chart(f"{slug}-{_slug(key or 'memory')}", title, words, (("", {"data": traces, "layout": layout}),))
+
+
+def _short(metric: Metric, value: float) -> str:
+    return f"{100 * value:.1f} %" if metric.share else metric.text(value)
 
 
 def _energy(material: Material, key: str | None, points: pl.DataFrame, unit: str) -> Chart:
@@ -94,24 +105,24 @@ def _energy(material: Material, key: str | None, points: pl.DataFrame, unit: str
     return Chart(f"energy-{_slug(f'{key}-{unit}')}", title, words, (("", {"data": traces, "layout": layout}),))
 
 
-def _pareto(material: Material, unit: str) -> Chart:
-    points = material.points.filter(pl.col("energy_unit") == unit)
+def _pareto(material: Material, unit: str, metric: Metric) -> Chart:
+    points = material.points.filter((pl.col("energy_unit") == unit) & (pl.col("score") == metric.name))
     traces = []
     for study, part in _by_study(points):
         _, style = _style(material, study)
         shown = [f"{study}<br>{at}" for at in _wheres(part)]
-        traces.append({**style, "mode": "markers", "x": part["energy"].to_list(), "y": _percents(part["mean"]), "name": study,
+        traces.append({**style, "mode": "markers", "x": part["energy"].to_list(), "y": _shown(part["mean"], metric), "name": study,
                        "text": shown, "hoverinfo": "text+x+y"})  # fmt: skip
-    front = front_of(points)
+    front = front_of(points, metric)
     line = {"color": "rgba(128,128,128,0.9)", "width": 2, "shape": "hv"}
-    traces.insert(0, {"type": "scatter", "mode": "lines", "x": front["energy"].to_list(), "y": _percents(front["mean"]),
+    traces.insert(0, {"type": "scatter", "mode": "lines", "x": front["energy"].to_list(), "y": _shown(front["mean"], metric),
                       "name": "Pareto front", "line": line, "hoverinfo": "skip"})  # fmt: skip
-    layout = _layout({"title": {"text": energy_label(unit)}, **_PLAIN}, {"title": {"text": "accuracy (%)"}})
-    best = "; ".join(f"{100 * row['mean']:.1f} % at {row['energy']:.4g}" for row in front.head(8).iter_rows(named=True))
-    words = f"Accuracy over energy in {unit}; no point beats those on the front in both: {best}."
-    return Chart(
-        f"pareto-{_slug(unit)}", f"Pareto front: accuracy over energy ({unit})", words, (("", {"data": traces, "layout": layout}),)
-    )
+    layout = _layout({"title": {"text": energy_label(unit)}, **_PLAIN}, {"title": {"text": metric.label}})
+    best = "; ".join(f"{_short(metric, row['mean'])} at {row['energy']:.4g}" for row in front.head(8).iter_rows(named=True))
+    name = "accuracy" if metric.name in ("accuracy", "unchanged") else metric.title
+    words = f"{name.capitalize()} over energy in {unit}; no point beats those on the front in both: {best}."
+    slug = _slug(unit) if name == "accuracy" else _slug(f"{metric.name}-{unit}")
+    return Chart(f"pareto-{slug}", f"Pareto front: {name} over energy ({unit})", words, (("", {"data": traces, "layout": layout}),))
 
 
 def _flips(material: Material) -> Chart:
@@ -273,11 +284,11 @@ def _band(x: list[Any], low: list[float | None], high: list[float | None], colou
             "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": study}  # fmt: skip
 
 
-def _errors(part: pl.DataFrame) -> dict[str, Any]:
+def _errors(part: pl.DataFrame, metric: Metric) -> dict[str, Any]:
     if part["low"].null_count():
         return {}
-    above = [100 * (high - mean) for high, mean in zip(part["high"], part["mean"], strict=True)]
-    below = [100 * (mean - low) for low, mean in zip(part["low"], part["mean"], strict=True)]
+    above = [metric.factor * (high - mean) for high, mean in zip(part["high"], part["mean"], strict=True)]
+    below = [metric.factor * (mean - low) for low, mean in zip(part["low"], part["mean"], strict=True)]
     return {"error_y": {"type": "data", "array": above, "arrayminus": below, "symmetric": False}}
 
 
@@ -296,8 +307,9 @@ def _wheres(part: pl.DataFrame) -> list[str]:
     return [where(row) for row in part.iter_rows(named=True)]
 
 
-def _percents(values: pl.Series, otherwise: float | None = None) -> list[float | None]:
-    return [otherwise if value is None else min(100.0, max(0.0, 100 * value)) for value in values.to_list()]
+def _shown(values: pl.Series, metric: Metric) -> list[float | None]:
+    """Values as an axis shows them."""
+    return [None if value is None else metric.factor * value for value in values.to_list()]
 
 
 def _slug(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from host.atomic import write_atomically
 from host.report.caption import caption_of_result, title_of
 from host.report.style import BLUE, GREY, INK, ORANGE
-from host.results import StudyResult
+from host.results import StudyResult, scores_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,23 +75,26 @@ def draw(result: StudyResult) -> Figure:
 def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     """Mean and interval of each point, single trials behind them, the clean network as a line."""
     frame, summary = result.frame, result.summary
-    scores = 100 * (frame["accuracy"] if result.labelled else 1 - frame["changed"]).to_numpy()
-    trials = result.prepared.study.trials
-    mean, low, high = (100 * summary[name].to_numpy().astype(float) for name in ("mean", "low", "high"))
-    clean = result.prepared.questions.clean_accuracy
-    clean_percent = 100.0 if clean is None else 100 * clean
-    label = f"clean network {clean_percent:.1f} %" if result.labelled else None
-    axes.axhline(clean_percent, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)
+    metric, series = scores_of(frame)
+    scores, trials = metric.factor * series.to_numpy(), result.prepared.study.trials
+    mean, low, high = (metric.factor * summary[name].to_numpy().astype(float) for name in ("mean", "low", "high"))
+    clean = result.prepared.questions.clean_score
+    reference = metric.factor * (clean if clean is not None else 1.0 if metric.higher else 0.0)
+    label = None if clean is None else f"clean network {reference:.1f} %" if metric.share else f"clean network {reference:.4g}"
+    axes.axhline(reference, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)
     if trials > 1:
         axes.scatter(np.repeat(x, trials), scores, s=9, color=BLUE, alpha=0.28, linewidths=0, label="single trials", zorder=2)
         axes.fill_between(x, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95 % interval of the mean", zorder=1)
     if len(x) == 1 and trials > 1:
         axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=BLUE, capsize=4, fmt="none")
     axes.plot(x, mean, color=BLUE, linewidth=1.8, marker="o", markersize=4, label="mean" if trials > 1 else "one trial", zorder=3)
-    axes.set_ylabel("accuracy (%)" if result.labelled else "unchanged predictions (%)")
-    lowest = float(min(scores.min(), clean_percent))
-    span = max(100 - lowest, 1.0)
-    axes.set_ylim(max(0.0, lowest - 0.08 * span), min(100.0, max(scores.max(), clean_percent)) + 0.05 * span)
+    axes.set_ylabel(metric.label)
+    lowest, highest = float(min(scores.min(), reference)), float(max(scores.max(), reference))
+    if metric.share:
+        span = max(100 - lowest, 1.0)
+        axes.set_ylim(max(0.0, lowest - 0.08 * span), min(100.0, highest) + 0.05 * span)
+    else:
+        axes.set_ylim(0.0, 1.08 * highest or 1.0)
     axes.legend(frameon=False, fontsize=8, loc="best")
 
 

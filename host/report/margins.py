@@ -17,12 +17,17 @@ _STEPS = 200
 
 @dataclass(frozen=True)
 class AskedNetwork:
-    """A network and its data as a study asked for them; identity: of `host.bench.Bench`, by which they are known again."""
+    """A network and its data as a study asked for them; identity: of `host.bench.Bench`, by which they are known again.
+
+    task, output: as the user named them; None where nothing was said.
+    """
 
     model: str
     data: str | None
     images: int | None
     identity: dict[str, Any]
+    task: str | None = None
+    output: str | None = None
 
     @property
     def name(self) -> str:
@@ -67,10 +72,11 @@ def margins_of(networks: Sequence[AskedNetwork], data_dir: Path | None) -> tuple
 
 
 def _margins(network: AskedNetwork, data_dir: Path | None) -> NetworkMargins:
+    from emulator.tasks import Asked
     from host.bench import open_bench
     from host.margins import margins_on
 
-    bench = open_bench(network.model, network.data, network.images, data_dir)
+    bench = open_bench(network.model, network.data, network.images, data_dir, asked=Asked(network.task, network.output))
     for part, what in (("weights_sha256", "network"), ("data_sha256", "data")):
         if bench.identity[part] != network.identity[part]:
             raise InputError(f"Margins of {network.name}", f"the {what} changed since it ran", "Run it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from emulator.tasks import METRICS, Metric, metric_of
 from host.campaign.store import FILE, read_store
 from host.campaign.table import Tables
 from host.models import shipped_models
@@ -105,7 +107,8 @@ def _network_of(stated: dict[str, Any]) -> AskedNetwork:
     identity, command = stated["identity"], stated.get("command") or []
     model = identity["model"] if identity["model"] in shipped_models() else stated["model"]["path"]
     data = next((after for word, after in pairwise(command) if word == "--data"), identity["data"])
-    return AskedNetwork(model, data, identity["images"], identity)
+    judged = (identity.get("task"), identity.get("output"))
+    return AskedNetwork(model, data, identity["images"], identity, *judged)
 
 
 def _versions(folder: Path) -> dict[str, Any]:
@@ -120,8 +123,9 @@ def _versions(folder: Path) -> dict[str, Any]:
 
 
 def clean_of(material: Material, study: str) -> float | None:
-    """The fault-free accuracy of a study's network; None without labels."""
-    found = material.runs.filter(pl.col("study") == study)["clean_accuracy"]
+    """The fault-free score of a study's network; None without labels, or where results do not say it."""
+    rows = material.runs.filter(pl.col("study") == study)
+    found = rows["clean_score" if "clean_score" in rows.columns and not rows["clean_score"].null_count() else "clean_accuracy"]
     return None if found.null_count() == len(found) else float(found[0])
 
 
@@ -139,11 +143,18 @@ def sentences(material: Material) -> list[str]:
     return text
 
 
+def metric_of_study(material: Material, study: str) -> Metric:
+    """What the scores of a study measure."""
+    return metric_of(material.points.filter(pl.col("study") == study)["score"][0])
+
+
 def _verdict(material: Material, study: str) -> str:
     points = material.points.filter(pl.col("study") == study)
-    clean = clean_of(material, study)
-    reference, word = (1.0, "unchanged predictions") if clean is None else (clean, "accuracy")
-    start = f"{study}: " if clean is None else f"{study}: fault-free accuracy {_percent(clean)}; "
+    metric, clean = metric_of_study(material, study), clean_of(material, study)
+    if not metric.share:
+        return _verdict_on_errors(study, points, metric, clean)
+    reference, word = (1.0, metric.title) if clean is None else (clean, metric.words)
+    start = f"{study}: " if clean is None else f"{study}: fault-free {word} {_percent(clean)}; "
     good = points.filter(pl.coalesce("low", "mean") >= reference - TOLERANCE)
     limit = f"{100 * TOLERANCE:g} point"
     if not good.height:
@@ -162,18 +173,34 @@ def _verdict(material: Material, study: str) -> str:
     )
 
 
+def _verdict_on_errors(study: str, points: pl.DataFrame, metric: Metric, clean: float | None) -> str:
+    """Errors have no common scale: the smallest and the largest are named."""
+    start = f"{study}: " if clean is None else f"{study}: fault-free {metric.words} {metric.text(clean)}; "
+    ordered = points.sort("mean")
+    best, worst = ordered.row(0, named=True), ordered.row(-1, named=True)
+    least, most = (f"{metric.text(point['mean'])} at {where(point)}" for point in (best, worst))
+    return f"{start}{metric.words} from {least} to {most}."
+
+
 def where(point: dict[str, Any]) -> str:
     """A point by what is swept there, or by its whole memory."""
     return point["memory"] if point["sweep_value"] is None else f"{point['sweep_key']}={point['sweep_value']:.6g}"
 
 
-def front_of(points: pl.DataFrame) -> pl.DataFrame:
+def by_metric(points: pl.DataFrame) -> list[tuple[Metric, pl.DataFrame]]:
+    """The points of each score: accuracies and errors do not belong on one axis."""
+    names = points["score"].unique(maintain_order=True).to_list()
+    return [(metric_of(name), points.filter(pl.col("score") == name)) for name in names]
+
+
+def front_of(points: pl.DataFrame, metric: Metric = METRICS["accuracy"]) -> pl.DataFrame:
     """The points that no other one beats in energy and in mean score at once, by energy."""
-    kept, best = [], -1.0
-    for row in points.drop_nulls("energy").sort(["energy", "mean"], descending=[False, True]).iter_rows(named=True):
-        if row["mean"] > best:
+    kept, best = [], -math.inf
+    sign = 1.0 if metric.higher else -1.0
+    for row in points.drop_nulls("energy").sort(["energy", "mean"], descending=[False, metric.higher]).iter_rows(named=True):
+        if sign * row["mean"] > best:
             kept.append(row)
-            best = row["mean"]
+            best = sign * row["mean"]
     return pl.DataFrame(kept, schema=points.schema)
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import polars as pl
 
+from emulator.tasks import metric_of
 from host.atomic import write_atomically
-from host.report.intervals import interval_text
+from host.report.intervals import metric_interval
 from host.report.material import Material, read_material, sentences, where
 
 _ROWS = 60
@@ -86,7 +87,7 @@ def _picture(words: str, svg: bytes) -> str:
 
 
 def _table(points: pl.DataFrame) -> str:
-    headings = ("study", "point", "trials", "mean (%)", "95 % interval (%)", "flip rate", "energy")
+    headings = ("study", "point", "trials", "score", "mean", "95 % interval", "flip rate", "energy")
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     rows = "".join(f"<tr>{_cells(point)}</tr>" for point in points.head(_ROWS).iter_rows(named=True))
     more = f"; the first {_ROWS} of {points.height:,}" if points.height > _ROWS else ""
@@ -94,8 +95,9 @@ def _table(points: pl.DataFrame) -> str:
 
 
 def _cells(point: dict[str, Any]) -> str:
-    interval = interval_text(point["low"], point["high"], "")
+    metric = metric_of(point["score"])
+    interval = metric_interval(metric, point["low"], point["high"])
     rate = "" if point["flip_rate"] is None else f"{point['flip_rate']:.3g}"
     energy = "" if point["energy"] is None else f"{point['energy']:.4g} {point['energy_unit']}"
-    texts = (point["study"], where(point), point["trials"], f"{100 * point['mean']:.2f}", interval, rate, energy)
+    texts = (point["study"], where(point), point["trials"], metric.title, metric.text(point["mean"]), interval, rate, energy)
     return "".join(f"<td>{escape(str(text))}</td>" for text in texts)

@@ -7,8 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from emulator.tasks import metric_of
 from host.report.charts import charts_of
-from host.report.material import Material, sentences
+from host.report.material import Material, by_metric, sentences
 
 _HERE = Path(__file__).parent
 
@@ -16,12 +17,13 @@ _COLUMNS = (
     ("study", "study", ""),
     ("where", "point", ""),
     ("trials", "trials", "d"),
-    ("mean", "mean score (%)", "%"),
-    ("low", "interval from (%)", "%"),
-    ("high", "interval to (%)", "%"),
+    ("score", "score", ""),
+    ("mean", "mean score", "score"),
+    ("low", "interval from", "score"),
+    ("high", "interval to", "score"),
     ("differ_below", "no trial differed; at most so many would (%)", "%"),
-    ("worst", "worst trial (%)", "%"),
-    ("bound", "95 % of dies reach (%)", "%"),
+    ("worst", "worst trial", "score"),
+    ("bound", "95 % of dies reach", "score"),
     ("changed", "changed predictions (%)", "%"),
     ("flip_rate", "flip rate", "g"),
     ("energy", "energy of an inference", "g"),
@@ -45,7 +47,7 @@ def render(material: Material) -> str:
         material=material,
         sentences=sentences(material),
         charts=charts,
-        columns=[(heading, kind) for _, heading, kind in _COLUMNS],
+        columns=_headings(material),
         rows=_rows(material),
         facts=_facts(material),
         figures=_script_json(figures),
@@ -55,16 +57,22 @@ def render(material: Material) -> str:
     )
 
 
+def _headings(material: Material) -> list[tuple[str, str]]:
+    """Headings and kinds of the columns; scores are in per cent where all of them are shares."""
+    shares = all(metric.share for metric, _ in by_metric(material.points))
+    return [(f"{heading} (%)" if kind == "score" and shares else heading, kind) for _, heading, kind in _COLUMNS]
+
+
 def _rows(material: Material) -> list[list[tuple[str, Any]]]:
     """Cells as (text, value to sort by)."""
     from host.report.material import where
 
     rows = []
     for point in material.points.iter_rows(named=True):
-        values = [where(point) if name == "where" else point[name] for name, _, _ in _COLUMNS]
-        rows.append(
-            [(_shown(value, kind), "" if value is None else value) for value, (_, _, kind) in zip(values, _COLUMNS, strict=True)]
-        )
+        own = {**point, "where": where(point), "score": metric_of(point["score"]).title}
+        share = metric_of(point["score"]).share
+        kinds = [(own[name], ("%" if share else "g") if kind == "score" else kind) for name, _, kind in _COLUMNS]
+        rows.append([(_shown(value, kind), "" if value is None else value) for value, kind in kinds])
     return rows
 
 

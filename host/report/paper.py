@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from emulator.tasks import Metric, metric_of
 from host.atomic import write_atomically
 from host.report.charts import energy_label, mean_flips, swept_axis
 from host.report.margins import shares_up_to
-from host.report.material import Material, clean_of, front_of
+from host.report.material import Material, by_metric, clean_of, front_of
 from host.report.style import COLOURS, STYLE, level_colours
 from host.report.weak import WeakMap
 
@@ -62,19 +63,24 @@ def accuracy_figures(material: Material, width: float) -> list[tuple[str, Figure
 
     with mpl.rc_context(_STYLE):
         keys = material.points["sweep_key"].drop_nulls().unique(maintain_order=True)
-        return [(key, _curves(material, key, material.points.filter(pl.col("sweep_key") == key), width)) for key in keys]
+        parts = [(key, own) for key in keys for _, own in by_metric(material.points.filter(pl.col("sweep_key") == key))]
+        return [(key, _curves(material, key, own, width)) for key, own in parts]
 
 
 def _drawings(material: Material) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in material.points["sweep_key"].drop_nulls().unique(maintain_order=True):
         part = material.points.filter(pl.col("sweep_key") == key)
-        found[f"accuracy-{key}"] = lambda width, key=key, part=part: _curves(material, key, part, width)
+        for metric, scored in by_metric(part):
+            name = "accuracy" if metric.name == "unchanged" else _plain(metric.name)
+            found[f"{name}-{key}"] = lambda width, key=key, scored=scored: _curves(material, key, scored, width)
         for unit in part["energy_unit"].drop_nulls().unique(maintain_order=True):
             own = part.filter(pl.col("energy_unit") == unit)
             found[f"energy-{key}-{_plain(unit)}"] = lambda width, key=key, own=own: _curves(material, key, own, width, energy=True)
     for unit in material.points["energy_unit"].drop_nulls().unique(maintain_order=True):
-        found[f"pareto-{_plain(unit)}"] = lambda width, unit=unit: _pareto(material, unit, width)
+        for metric, _ in by_metric(material.points.filter(pl.col("energy_unit") == unit)):
+            name = "" if metric.name in ("accuracy", "unchanged") else f"{_plain(metric.name)}-"
+            found[f"pareto-{name}{_plain(unit)}"] = lambda width, unit=unit, metric=metric: _pareto(material, unit, metric, width)
     for number, study in enumerate(material.studies, 1):
         found[f"flips-{number}"] = lambda width, study=study: _flips(material, study, width)
     for number, one in enumerate(material.maps, 1):
@@ -86,41 +92,42 @@ def _drawings(material: Material) -> dict[str, Any]:
 
 def _curves(material: Material, key: str, points: pl.DataFrame, width: float, energy: bool = False) -> Figure:
     figure, axes = _axes(width)
+    metric = metric_of(points["score"][0])
     for (study,), part in points.group_by(["study"], maintain_order=True):
         part = part.sort("sweep_value")
         colour, marker, dash = _look(material, str(study))
-        y = part["energy"] if energy else 100 * part["mean"]
+        y = part["energy"] if energy else metric.factor * part["mean"]
         x = part["sweep_value"].to_numpy()
         axes.plot(x, y.to_numpy(), color=colour, marker=marker, linestyle=dash, label=str(study))
         if not energy and part["low"].null_count() == 0:
-            low, high = (100 * part[name].clip(0.0, 1.0).to_numpy() for name in ("low", "high"))
+            low, high = (metric.factor * part[name].to_numpy() for name in ("low", "high"))
             axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     if not energy:
         for study in dict.fromkeys(points["study"].to_list()):
             clean = clean_of(material, study)
             if clean is not None:
-                axes.axhline(100 * clean, color="#8c959f", linewidth=0.7, linestyle=(0, (4, 3)))
+                axes.axhline(metric.factor * clean, color="#8c959f", linewidth=0.7, linestyle=(0, (4, 3)))
     label, wide = swept_axis(points, key)
     axes.set_xlabel(label)
     if wide:
         axes.set_xscale("log")
     if energy:
         axes.set_ylim(bottom=0)
-    axes.set_ylabel(energy_label(points["energy_unit"][0]) if energy else "accuracy (%)")
+    axes.set_ylabel(energy_label(points["energy_unit"][0]) if energy else metric.label)
     _legend(figure, axes, width)
     return figure
 
 
-def _pareto(material: Material, unit: str, width: float) -> Figure:
+def _pareto(material: Material, unit: str, metric: Metric, width: float) -> Figure:
     figure, axes = _axes(width)
-    points = material.points.filter(pl.col("energy_unit") == unit)
-    front = front_of(points)
-    axes.step(front["energy"], 100 * front["mean"], where="post", color="#8c959f", linewidth=1.0, label="Pareto front")
+    points = material.points.filter((pl.col("energy_unit") == unit) & (pl.col("score") == metric.name))
+    front = front_of(points, metric)
+    axes.step(front["energy"], metric.factor * front["mean"], where="post", color="#8c959f", linewidth=1.0, label="Pareto front")
     for (study,), part in points.group_by(["study"], maintain_order=True):
         colour, marker, _ = _look(material, str(study))
-        axes.plot(part["energy"], 100 * part["mean"], color=colour, marker=marker, linestyle="", label=str(study))
+        axes.plot(part["energy"], metric.factor * part["mean"], color=colour, marker=marker, linestyle="", label=str(study))
     axes.set_xlabel(energy_label(unit))
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel(metric.label)
     _legend(figure, axes, width)
     return figure
 
