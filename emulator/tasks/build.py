@@ -183,7 +183,7 @@ def with_scores(task: BoxTask, outputs: Sequence[OutputInfo]) -> BoxTask:
 
 
 def _tokens(info: OutputInfo, labels: Array | None, options: Options) -> Task:
-    if len(info.sizes) - (info.has_labels and info.best_axis is None) + info.has_labels > 2:
+    if len(info.sizes) - (info.best_axis is not None if info.has_labels else 1) > 1:
         raise Unfit("tokens take one axis of places; maps are --task pixels")
     return _dense(TokenTask, info, labels, options, last=True)
 
