@@ -161,9 +161,21 @@ def _macs_of_operator(layer: FloatOperator, outputs: tuple[int, ...]) -> int:
         return math.prod(outputs) * math.prod(shape[1:])
     if layer.op_type == "Gemm":
         return math.prod(outputs) * shape[1 if layer.attributes.get("transB", 0) else 0]
+    if layer.op_type == "Einsum":
+        return _macs_of_einsum(layer, outputs, place, shape)
     if layer.op_type in ("MatMul", "MatMulInteger"):
         return math.prod(outputs) * shape[-1 if place == 0 or len(shape) == 1 else -2]
     return 0
+
+
+def _macs_of_einsum(layer: FloatOperator, outputs: tuple[int, ...], place: int, shape: tuple[int, ...]) -> int:
+    """Products of one image: the sizes of all labels but the batch, those of the output and of the stored operand."""
+    equation = layer.attributes["equation"]
+    terms, _, out = (equation.decode() if isinstance(equation, bytes) else str(equation)).replace(" ", "").partition("->")
+    if "." in terms or not out:
+        return 0
+    sizes = dict(zip(out[1:], outputs, strict=True)) | dict(zip(terms.split(",")[place], shape, strict=True))
+    return math.prod(sizes.values())
 
 
 def _shown(spec: ValueSpec) -> str:

@@ -92,6 +92,21 @@ def _matmul(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     return np.asarray(np.matmul(given(inputs[0]), given(inputs[1])))
 
 
+@register("Einsum")
+def _einsum(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """https://onnx.ai/onnx/operators/onnx__Einsum.html"""
+    arrays = [given(x) for x in inputs]
+    equation = text(attributes, "equation", "").replace(" ", "")
+    terms, _, out = equation.partition("->")
+    sizes: dict[str, int] = {}
+    for term, x in zip(terms.split(","), arrays, strict=True):
+        if "." not in term and len(term) == x.ndim:
+            sizes |= dict(zip(term, x.shape, strict=True))
+    if "." not in equation and "->" in equation:
+        claim([sizes.get(label, 1) for label in out], *arrays)
+    return np.asarray(np.einsum(equation, *arrays, optimize=len(arrays) == 2))  # no products between more operands
+
+
 @register("Gemm")
 def _gemm(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     a, b = given(inputs[0]), given(inputs[1])

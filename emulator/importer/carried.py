@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from emulator import floatops
-from emulator.importer.recipe import WIDEST_WEIGHT, encoding_of
+from emulator.importer.recipe import is_stored
 from emulator.importer.symbols import Array, Constant, Node, Quantized, scalar
 
 
@@ -19,10 +19,9 @@ def quantized_after(node: Node, inputs: list[Constant | None], array: Array, pla
     """
     first = inputs[0] if inputs else None
     if node.op_type == "Cast" and first is not None and array.dtype == np.float32:
-        encoding = encoding_of(first.array.dtype)
-        if encoding is None or encoding.bits > WIDEST_WEIGHT or first.array.ndim == 0:
+        if first.recipe is None or not is_stored(first) or first.array.ndim == 0:
             return None
-        return Quantized(first.array.astype(np.int32), encoding, scalar(1), np.zeros((), np.int32), 0)
+        return Quantized(first.array.astype(np.int32), first.recipe.encoding, scalar(1), np.zeros((), np.int32), 0)
     if node.op_type in ("Sub", "Mul") and len(inputs) == 2:
         a, b = inputs
         if node.op_type == "Mul" and b is not None and b.quantized is not None:

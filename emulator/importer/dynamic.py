@@ -21,6 +21,7 @@ from emulator.importer.draft import Draft, Reach
 from emulator.importer.floats import lower_float
 from emulator.importer.fold import encoding_of
 from emulator.importer.linear import LIMIT, stored_weight, sum_of_codes
+from emulator.importer.recipe import is_stored
 from emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Dynamic, Floats, Grid, Node, Quantized, Real, Symbol, scalar
 from emulator.network import DynamicBias, DynamicDequantize, DynamicQuantize, DynamicScale, ValueSpec
 from memmodels.errors import ModelError
@@ -104,7 +105,7 @@ def _weight(draft: Draft, node: Node, weight: Constant, conv: bool) -> Constant:
     if points.ndim > 1 or (points.ndim and points.size != weight.array.shape[axis]):
         raise ModelError(f"Importing {node}", f"its weight has {points.size} zero points", "One per output channel is needed")
     quantized = Quantized(weight.array.astype(np.int32), encoding, scale, points, axis)
-    return Constant(weight.array.astype(np.float32), weight.origin, quantized, recipe=weight.recipe)
+    return Constant(weight.array.astype(np.float32), weight.origin, quantized, recipe=weight.recipe if is_stored(weight) else None)
 
 
 # ── what follows from a scale that is known at run time only ────────────────────────────────────────

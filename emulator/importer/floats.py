@@ -72,7 +72,7 @@ def _weight(node: Node, place: int, constant: Constant) -> Recipe | None:
     """
     recipe = constant.recipe
     if recipe is None and constant.array.dtype == np.float32 and (node.op_type in _SUMS or constant.signed):
-        recipe = of_signs(constant.array, constant.origin)
+        recipe = of_signs(constant.array, constant.origin) if constant.signed or np.any(constant.array < 0) else None
     if recipe is None or recipe.codes.size < 2 or constant.array.size < 2:
         return None
     if constant.array.dtype.kind != "f" and place not in _DATA.get(node.op_type, ()):

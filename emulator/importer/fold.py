@@ -15,7 +15,7 @@ from emulator import floatops
 from emulator.importer.carried import quantized_after
 from emulator.importer.read import Graph
 from emulator.importer.recipe import encoding_of as encoding_of
-from emulator.importer.recipe import extended, of_signs, stored_integers
+from emulator.importer.recipe import extended, is_stored, of_signs, stored_integers
 from emulator.importer.symbols import Array, Constant, Node, Quantized, Recipe
 from emulator.network import Encoding
 from memmodels.errors import ModelError
@@ -40,7 +40,9 @@ def fold(node: Node, inputs: list[Constant | None], place: int = 0) -> Constant:
     first = next((x for x in inputs if x is not None), None)
     origin = first.origin if first is not None and first.origin else node.outputs[0]
     if node.op_type == "DequantizeLinear" and node.domain == "" and inputs[1] is not None:
-        return _dequantize(node, inputs, origin)
+        made = _dequantize(node, inputs, origin)
+        computed = inputs[0] is not None and inputs[0].recipe is not None and not is_stored(inputs[0])
+        return replace(made, quantized=None) if computed else made
     if node.op_type == "QuantizeLinear" and node.domain == "":
         check_weight_scale(node, _required(node, inputs, 1), divides=True)
         inputs = _with_output_type(node, inputs)

@@ -122,7 +122,7 @@ def _reason(name: str, width: int, elements: int, network: Network, readers: Map
     if last is None:
         return "no operator reads it"
     what = "a single number" if elements == 1 else f"input {place}"
-    return f"{what} of {last.op_type} {last.name or last.outputs[0]}, folded into an integer layer: in registers"
+    return f"{what} of {last.op_type} {last.name or last.outputs[0]}: kept as a constant of the layers behind it"
 
 
 def _operator(name: str, readers: Mapping[str, list[tuple[Node, int]]]) -> tuple[Node | None, int]:

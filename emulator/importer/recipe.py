@@ -18,11 +18,11 @@ from emulator.network import SIGN1, Encoding, OperandStep, StoredTensor
 WIDEST_WEIGHT = 16
 """Bits of the widest integer that counts as a weight; wider ones are biases, sizes and indices."""
 
-_ELEMENTWISE = ("Add", "Cast", "Div", "Mul", "Neg", "Sub")
+_ELEMENTWISE = ("Add", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Cast", "Div", "Floor", "Mod", "Mul", "Neg", "Sub")
 _MOVES = (
     "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
-_EITHER_SIDE = ("Add", "Div", "Mul", "Sub")
+_EITHER_SIDE = ("Add", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Mul", "Sub")
 
 
 def encoding_of(dtype: object) -> Encoding | None:
@@ -72,6 +72,12 @@ def _source(node: Node, inputs: Sequence[Constant | None]) -> int | None:
     return None
 
 
+def is_stored(constant: Constant) -> bool:
+    """Whether a constant's elements are integers as a memory stores them, in whatever order; not what arithmetic makes of them."""
+    recipe = constant.recipe
+    return recipe is not None and all(step.op_type in _MOVES for step in recipe.steps)
+
+
 def of_signs(array: Array, origin: str) -> Recipe | None:
     """Return the recipe of floats that are ±1 times a number for all, or for each place of one axis; None for other floats."""
     magnitude = np.abs(array)
@@ -93,7 +99,7 @@ def positions(recipe: Recipe) -> Array:
         operands = [made if x is None else x for x in step.operands]
         if step.op_type in _MOVES:
             made = floatops.apply_all(step.op_type, step.opset, step.attributes, operands, step.outputs)[step.place]
-        elif step.op_type in _EITHER_SIDE:
+        elif len(operands) > 1 and step.op_type != "DequantizeLinear":
             made = np.broadcast_to(made, np.broadcast_shapes(*(x.shape for x in operands)))
     return made
 

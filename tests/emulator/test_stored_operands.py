@@ -13,6 +13,8 @@ from onnx import TensorProto
 import emulator
 from emulator import ReadPolicy
 from emulator.deployment import reads_per_image
+from emulator.prediction import predict
+from memmodels.catalogue import parse_spec
 from memmodels.errors import UsageError
 from tests.emulator.flipped import outputs_with_flips, random_cells, with_flipped_initializers
 from tests.emulator.models import Array, model, node, run
@@ -180,6 +182,49 @@ def convolution_of_volumes() -> Case:
     return proto, {"x": floats(3, 2, 3, 4, 4)}, 4 * 16 * 8, frozenset()
 
 
+def einsum() -> Case:
+    """A matrix for every head, by Einsum."""
+    nodes = [node("DequantizeLinear", "w s", "wd"), node("Einsum", "x wd", "y", equation="bhsd,hde->bhse")]
+    proto = model(nodes, {"w": int8(3, 6, 5), "s": np.float32(0.01)}, {"x": ["N", 3, 4, 6]}, {"y": ["N", 3, 4, 5]})
+    return proto, {"x": floats(3, 3, 4, 6)}, 3 * 6 * 5 * 8, frozenset()
+
+
+def convolution_of_signals() -> Case:
+    """A grouped 1-D convolution of floats with int8 weights."""
+    nodes = [node("DequantizeLinear", "w s z", "wd", axis=0), node("Conv", "x wd b", "y", group=2, strides=[2], pads=[2, 1])]
+    constants = {"w": int8(6, 2, 3), "s": scales(6), "z": np.zeros(6, np.int8), "b": floats(6)}
+    proto = model(nodes, constants, {"x": ["N", 4, 11]}, {"y": ["N", 6, None]})
+    return proto, {"x": floats(3, 4, 11)}, 6 * 2 * 3 * 8, frozenset()
+
+
+def weight_on_the_left() -> Case:
+    nodes = [node("DequantizeLinear", "w s", "wd"), node("MatMul", "wd x", "y")]
+    proto = model(nodes, {"w": int8(5, 6), "s": np.float32(0.01)}, {"x": ["N", 6, 4]}, {"y": ["N", 5, 4]})
+    return proto, {"x": floats(3, 6, 4)}, 5 * 6 * 8, frozenset()
+
+
+def bytes_cut_in_halves() -> Case:
+    """The lower four bits of each byte by BitwiseAnd, as exporters without int4 write them."""
+    nodes = [
+        node("BitwiseAnd", "w mask", "low"), node("Cast", "low", "f", to=1), node("Sub", "f z", "g"), node("Mul", "g s", "wd"),
+        node("MatMul", "x wd", "y"),
+    ]  # fmt: skip
+    constants = {"w": uint8(12, 8), "mask": np.uint8(15), "z": np.float32(8), "s": scales(8)}
+    proto = model(nodes, constants, {"x": ["N", 12]}, {"y": ["N", 8]}, opset=18)
+    return proto, {"x": floats(4, 12)}, 12 * 8 * 8, frozenset()
+
+
+def cast_to_int32() -> Case:
+    """Zero points subtracted from int32."""
+    nodes = [
+        node("Cast", "w", "i", to=6), node("Sub", "i z", "j"), node("Cast", "j", "f", to=1), node("Mul", "f s", "wd"),
+        node("MatMul", "x wd", "y"),
+    ]  # fmt: skip
+    constants = {"w": uint8(12, 8), "z": RNG.integers(0, 256, (1, 8)).astype(np.int32), "s": scales(8)}
+    proto = model(nodes, constants, {"x": ["N", 12]}, {"y": ["N", 8]})
+    return proto, {"x": floats(4, 12)}, 12 * 8 * 8, frozenset()
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "embedding": lambda: embedding(None),
     "embedding per row": lambda: embedding(0),
@@ -198,6 +243,11 @@ CASES: dict[str, Callable[[], Case]] = {
     "split": split_projection,
     "transposed integers": transposed_integers,
     "volumes": convolution_of_volumes,
+    "einsum": einsum,
+    "signals": convolution_of_signals,
+    "on the left": weight_on_the_left,
+    "halves of bytes": bytes_cut_in_halves,
+    "cast to int32": cast_to_int32,
 }
 
 
@@ -210,7 +260,7 @@ def test_outputs_and_flips(name: str) -> None:
     assert len({t.name for t in network.weights}) == len(network.weights)
     rng = np.random.default_rng(4)
     for policy in (ReadPolicy.LOAD, ReadPolicy.BATCH, ReadPolicy.IMAGE):
-        for count in (0, 5):
+        for count in (0, 12):
             flips = random_cells(network, rng, count)
             in_file = cells_of_the_file(proto, flips)
             (wanted,) = run(with_flipped_initializers(proto, in_file, transposed), inputs)
@@ -234,6 +284,28 @@ def test_a_shared_table_is_read_by_both_layers(name: str) -> None:
     (tensor,) = network.weights
     assert reads_per_image(network, ReadPolicy.IMAGE, 10, 10)[tensor.name] == 2.0
     assert reads_per_image(network, ReadPolicy.LOAD, 10, 10)[tensor.name] == pytest.approx(0.1)
+
+
+def test_access_of_a_convolution_of_signals() -> None:
+    """A convolution reads its weights output by output; these flips are the same at every read."""
+    proto, inputs, _, _ = convolution_of_signals()
+    flips = random_cells(emulator.load(proto), np.random.default_rng(1), 12)
+    (wanted,) = run(with_flipped_initializers(proto, flips), inputs)
+    made = outputs_with_flips(emulator.load(proto), inputs, flips, ReadPolicy.ACCESS)["y"]
+    np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_prediction_knows_these_flips() -> None:
+    """The predicted accuracy is the mean over many trials, which an embedding's flips decide."""
+    proto, _, _, _ = tied_embedding()
+    ids = np.random.default_rng(9).integers(0, 24, (40, 5))
+    plan = emulator.compile_plan(emulator.load(proto))
+    questions = emulator.pose(plan, {"ids": ids}, run(proto, {"ids": ids})[0].argmax(1))
+    placement = emulator.place(plan.network, parse_spec("uniform:ber=0.02"))
+    (predicted,) = predict(plan, [placement], questions, samples=60)
+    trials = [emulator.run_trial(plan, placement, questions, ReadPolicy.LOAD, trial=t).accuracy for t in range(300)]
+    assert 0.5 < np.mean(trials) < 0.99
+    assert predicted.accuracy == pytest.approx(np.mean(trials), abs=0.02)
 
 
 def test_single_uses_of_a_float_operator_are_not_told_apart() -> None:
