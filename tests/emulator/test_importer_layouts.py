@@ -21,6 +21,7 @@ from emulator.network import Convolution, Network
 from emulator.plan import compile_plan
 from emulator.walk import infer
 from memmodels.errors import ModelError
+from tests.emulator.flipped import outputs_with_flips, random_cells, with_flipped_initializers
 from tests.emulator.models import Array, model, node, quietly, run
 from tests.emulator.reference import evaluate
 
@@ -157,6 +158,19 @@ def test_weights_mean_what_onnxruntime_says(case: Case) -> None:
         np.testing.assert_array_equal(evaluate(network, {"x": x})["y"], want)
         (layer,) = (one for one in network.layers if isinstance(one, Convolution))
         assert network.values[layer.inputs[0]].kind == "codes"
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases())
+def test_flips_in_the_memory_are_flips_in_the_file(case: Case) -> None:
+    proto, rng = built(case), np.random.default_rng(case.seed)
+    shape = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    x = rng.normal(0, 20, (3, *shape[1:])).astype(F)
+    network = load(proto)
+    columns = case.operator in ("GemmT", "MatMul") and any(getattr(layer, "weight", None) == "w" for layer in network.layers)
+    flips = random_cells(network, rng)
+    changed = with_flipped_initializers(proto, flips, frozenset({"w"} if columns else ()))
+    np.testing.assert_array_equal(outputs_with_flips(network, {"x": x}, flips)["y"], run(changed, {"x": x})[0])
 
 
 # ── scales that the real quantizers write ───────────────────────────────────────────────────────────
