@@ -74,7 +74,8 @@ def cost_per_inference(deployment: Deployment, batch: int) -> InferenceCost:
         if cost.latency is not None:
             latencies.append(cost.latency)
         for name, part in cost.parts.items():
-            parts.setdefault(name, []).append(part)
+            if part.unit == "pJ":
+                parts.setdefault(name, []).append(part)
     units = dict.fromkeys(quantity.unit for quantity, _ in weighed)
     return InferenceCost(
         energy=tuple(_combine([(q, bits) for q, bits in weighed if q.unit == unit]) for unit in units),

@@ -241,7 +241,7 @@ def _show_summary(tables: Tables) -> None:
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), title=None)
         metric = metric_of(part["score"][0])
         for name in (part["sweep_key"][0] or "memory", "trials", metric.words, "95 % interval", "from above", "worst",
-                     "flip rate", "energy"):  # fmt: skip
+                     "flip rate", "energy of an inference"):  # fmt: skip
             table.add_column(name, justify="right")
         for row in part.iter_rows(named=True):
             interval = metric_interval(metric, row["low"], row["high"])

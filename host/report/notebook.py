@@ -87,7 +87,7 @@ def _picture(words: str, svg: bytes) -> str:
 
 
 def _table(points: pl.DataFrame) -> str:
-    headings = ("study", "point", "trials", "score", "mean", "95 % interval", "flip rate", "energy")
+    headings = ("study", "point", "trials", "score", "mean", "95 % interval", "flip rate", "energy of an inference")
     head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
     rows = "".join(f"<tr>{_cells(point)}</tr>" for point in points.head(_ROWS).iter_rows(named=True))
     more = f"; the first {_ROWS} of {points.height:,}" if points.height > _ROWS else ""

@@ -33,6 +33,11 @@ _COLUMNS = (
     ("access_latency_ns", "latency of an access (ns)", "g"),
 )
 """Column of the points, its heading, and how its values are written."""
+_COUNTED = (
+    "The memory accesses of one inference, whatever the number of images; the table says how often it reads a stored bit (less "
+    "than once where inferences share a read). Arithmetic (MACs), and activations outside these memories, are left out. Latencies "
+    "are those of one access."
+)
 
 
 def render(material: Material) -> str:
@@ -96,6 +101,8 @@ def _facts(material: Material) -> list[tuple[str, str]]:
              "margins": "Margins not shown", "identity": "Study", "cells": "Cells (content hashes)"}  # fmt: skip
     bases = material.points.select("energy_unit", "energy_basis").unique(maintain_order=True).drop_nulls().rows()
     known = [("Energies", "; ".join(f"{unit}: {basis}" for unit, basis in bases) or "none is published for these memories")]
+    if bases:
+        known.append(("What they count", _COUNTED))
     return known + [(heading, _text(name, material.facts[name])) for name, heading in named.items() if material.facts.get(name)]
 
 

@@ -42,6 +42,18 @@ def test_caption_names_what_is_not_left_out() -> None:
     assert "Left out: arithmetic (MACs) and activations outside these memories" in caption
 
 
+def test_parts_are_picojoules_and_add_up() -> None:
+    """Ratios have no parts in picojoules: a SECDED code adds 8 check bits to 64, wherever its data fill whole words."""
+    joules = emulate("digits-bnn", memory=f"secded+{MEMORY}", trials=1, images=3).frame
+    parts = {name: joules[name][0] for name in joules.columns if name.startswith("energy_pJ[")}
+    assert set(parts) == {"energy_pJ[read]", "energy_pJ[check bits]"}
+    assert sum(parts.values()) == pytest.approx(joules["energy"][0])
+    assert parts["energy_pJ[read]"] == pytest.approx(0.0110156 * 59616, rel=1e-5)
+    ratio = emulate("digits-bnn", memory="secded+sram-14nm:v_over_vmin=1", trials=1, images=3).frame
+    assert not [name for name in ratio.columns if name.startswith("energy_pJ[")]
+    assert ratio["energy"][0] == pytest.approx(joules["energy"][0] / parts["energy_pJ[read]"])
+
+
 def older(frame: pl.DataFrame) -> pl.DataFrame:
     """The table as schema version 1 had it."""
     return (
