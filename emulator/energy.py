@@ -1,8 +1,9 @@
 """What a deployment costs per inference: each region's cost for its accesses, added up only where the units agree.
 
-An inference reads every weight from its memory: once for each layer that uses it (read policies load, batch and image), or once for
-each output pixel (access). The size of the data set plays no role. Inferences share a read only where the user says so: `batch`
-with its batch size, or `inferences_per_read` among the conditions of a memory.
+An inference reads every weight from its memory: once for each layer that uses it (read policies load, batch and image), or once
+for each output pixel (access). The size of the data set plays no role, though the emulator draws errors less often under load and
+batch. Inferences share a read only where the user says so: `batch` with its batch size, or `inferences_per_read` among the
+conditions of a memory.
 """
 
 from __future__ import annotations

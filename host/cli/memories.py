@@ -97,7 +97,7 @@ def _show_one(tech: Technology) -> None:
     curve = curve_of(tech)
     if not curve:
         return
-    shown = _table(str(tech.sweep), "p01", "p10", "read energy", right=3)
+    shown = _table(str(tech.sweep), "p01", "p10", "energy of reading a bit", right=3)
     for sample in curve:
         shown.add_row(
             f"{sample.value:.4g}",

@@ -122,10 +122,12 @@ def accesses_of(cost: InferenceCost, policy: ReadPolicy) -> str:
         why = "a batch" if policy is ReadPolicy.BATCH else "inferences_per_read"
         return f"{count} inferences share one read of the weights ({why})"
     if policy is ReadPolicy.ACCESS:
-        return f"each use of a weight is a read, {cost.reads:.4g} reads of a stored bit on average"
+        return f"each use of a weight is a read, {cost.reads:.4g} reads of a stored bit for each inference on average"
+    shareable = policy is ReadPolicy.LOAD and any(quantity.unit == "pJ" for quantity in cost.energy)
+    hint = " (inferences_per_read=N shares it among N)" if shareable else ""
     if cost.reads == 1.0:
-        return "each inference reads every weight once, whatever the number of images"
-    return f"each inference reads a stored bit {cost.reads:.4g} times on average, whatever the number of images"
+        return f"one read of every weight is counted for each inference, whatever the number of images{hint}"
+    return f"{cost.reads:.4g} reads of a stored bit are counted for each inference on average, whatever the number of images{hint}"
 
 
 def _left_out(prepared: Prepared) -> str:

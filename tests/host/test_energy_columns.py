@@ -19,9 +19,13 @@ MEMORY = "fefet:domains=200"
 @pytest.mark.parametrize(
     ("policy", "reads", "words"),
     [
-        ("load", 1.0, "each inference reads every weight once, whatever the number of images"),
+        (
+            "load",
+            1.0,
+            "one read of every weight is counted for each inference, whatever the number of images (inferences_per_read=N",
+        ),
         ("batch", 1 / 256, "256 inferences share one read of the weights (a batch)"),
-        ("image", 1.0, "each inference reads every weight once"),
+        ("image", 1.0, "one read of every weight is counted for each inference, whatever the number of images: published"),
     ],
 )
 def test_energy_does_not_depend_on_the_number_of_images(policy: str, reads: float, words: str) -> None:
