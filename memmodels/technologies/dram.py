@@ -267,5 +267,5 @@ DRAM = Technology(
     "at 7.5 ns spans 3.5e-6 to 4.4e-2. At 10 ns and at the first error-free voltage the laws are cut off: there vendor B's tRCD "
     "law would still say 1e-2, so between 7.5 and 10 ns it says too much. The slope of retention with temperature is a pooled "
     "fit; single modules span 1.7x to 5e4x between 20 and 70 °C, so it is the user's to set. With it, the interval that loses as "
-    "many cells at 45 °C and 1.35 V stays below 2.93 s, as in the longest measurement. vdd - vdd_offset stays in the vendor's range.",
+    "many cells at 45 °C and 1.35 V stays below 2.93 s, the longest one measured. vdd - vdd_offset stays in the vendor's range.",
 )
