@@ -121,7 +121,8 @@ class Evidence:
         if self.both == 0 or k0 + k1 == 0:
             return 1.0
         by_chance = self.both * (k0 / n0) * (k1 / n1)
-        return float(1.0 + 2.0 * max(self.twice - by_chance, 0.0) / (k0 + k1))
+        alone = k0 * (1.0 - k0 / n0) + k1 * (1.0 - k1 / n1)
+        return float(1.0 + 2.0 * max(self.twice - by_chance, 0.0) / alone) if alone > 0.0 else 1.0
 
     @property
     def repeatable(self) -> bool:

@@ -17,7 +17,7 @@ dispersion where the law does not fit (`fit_goodness`), and hold the constants o
 apart: over a short range both say the same with different constants.
 
 A cell is taken as failing from the highest V on at which it erred; `exceptions` counts the cells that erred there and not at every
-lower V, which a nested die has not.
+lower V, which a nested die has not. Where they are the greater part, there is no law.
 """
 
 from __future__ import annotations
@@ -42,14 +42,16 @@ KINDS: tuple[Kind, ...] = ("per value", "per cell")
 _Z95 = 1.959963984540054
 _TOLD_APART = 6.0
 """BIC above the best from which on a law is out: odds of 20 to 1."""
-_MOST_EXCEPTIONS = 0.5
+_MOST_EXCEPTIONS, _FEWEST_CELLS = 0.5, 10
+"""The share of cells that may err and not do so at a lower point, and the fewest cells that this is judged by."""
 
 
 @dataclass(frozen=True, eq=False)
 class Law:
     """mu, s, ratio and share of a probit law, as constants with 95 % intervals, and how well it fits.
 
-    share01, share10: p01 and p10 in units of Phi_V. rivals: BIC of the laws that were not taken, above this one's.
+    share01, share10: p01 and p10 in units of Phi_V. exceptions: of the `erred` cells that erred above the lowest point, those that
+    did not err at every lower one. rivals: BIC of the laws that were not taken, above this one's.
     """
 
     kind: Kind
@@ -131,7 +133,7 @@ def fit_law(
     ordered = sorted(points, key=lambda point: -point[0])
     volts = np.array([value for value, _ in ordered])
     counts, exceptions, erred = _count([backs for _, backs in ordered], model, bank, inverting)
-    if erred and exceptions > _MOST_EXCEPTIONS * erred:
+    if erred >= _FEWEST_CELLS and exceptions > _MOST_EXCEPTIONS * erred:
         found = f"{exceptions} of {erred} cells that erred did not do so at every lower point, so they have no threshold"
         raise InputError("Fitting a law over operating points", found, "Fit the operating points one by one, without a law")
     shape = _shape(counts, model, inverting)
@@ -253,7 +255,7 @@ def law_log_likelihood(counts: LawCounts, z: Floats, weights: tuple[float, float
 
 
 def _count(points: Sequence[Sequence[ReadBack]], model: Model, bank: Bank, inverting: bool) -> tuple[LawCounts, int, int]:
-    """(counts, cells that erred and later did not, cells that erred)."""
+    """(counts, cells that erred and did not at a lower point, cells that erred above the lowest point)."""
     first, erred = points[0], _errors(points)
     if int(erred[-1].sum()) < int(erred[0].sum()):
         raise InputError("Fitting a law over operating points", "errors do not grow as the condition falls", "Fit points, no law")
@@ -272,7 +274,7 @@ def _count(points: Sequence[Sequence[ReadBack]], model: Model, bank: Bank, inver
     start = first[0].first_cell
     group = np.zeros_like(address) if model.axis is None else group_numbers(address + start, model.axis, bank)
     counts = _by_group(threshold, held, lone, address, group, len(points))
-    return counts, exceptions, int(since[-1].sum())
+    return counts, exceptions, int(since[:-1].any(axis=0).sum())
 
 
 def _errors(points: Sequence[Sequence[ReadBack]]) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:

@@ -128,10 +128,11 @@ def fine_grid(z: Sequence[float], share: float, cells: int) -> tuple[Floats, Flo
 
 
 def candidates(evidence: Evidence) -> Iterator[Model]:
-    """Every structure that the evidence can speak about, fitted."""
+    """Every structure that the evidence can speak about, fitted. Where cells err on both values, only independent ones: the two
+    observations of a cell would look like a group."""
     fails = fails_of(evidence.seen.sum(axis=0))
     yield from _independent(evidence, fails)
-    if evidence.faulty < 2 or fails is None:
+    if evidence.faulty < 2 or fails is None or evidence.inverting:
         return
     for axis in GROUPED:
         if evidence.groups[axis].times.sum() > 1:

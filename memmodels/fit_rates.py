@@ -7,7 +7,7 @@ Errors of lifetime `die`: a cell counts once, however often it was read ("erred 
 read: single reads count, since the number of cells that ever erred would grow with the number of reads.
 
 Intervals: Clopper-Pearson where cells are independent. Cells that err on both stored values are one observation, not two: the
-counts are divided by the design effect 1 + 2 (cells that err on both, beyond chance) / (pairs that err). Where cells fail in
+counts are divided by the design effect 1 + 2 (cells that err on both, beyond chance) / (variance of the pairs). Where cells fail in
 groups: bootstrap over groups, and never narrower than Clopper-Pearson. Where nothing erred: the upper bound of n / (design effect
 at the deciding point) independent cells.
 """

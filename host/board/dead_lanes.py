@@ -50,7 +50,7 @@ def _divisions(readbacks: Readbacks) -> list[_Division]:
     size = bank.rows * bank.columns
     shape = (-(-bits // size), bank.rows, bank.columns)
     for name, axes, cells in (("column", (1,), bank.rows), ("row", (2,), bank.columns), ("bank", (1, 2), size)):
-        if _FEWEST_HELD <= cells <= bits // 2:
+        if _FEWEST_HELD <= cells <= bits // 2 and size <= 16 * bits:
             found.append(_Division(name, bank.columns, shape, axes))
     return found
 

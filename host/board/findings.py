@@ -123,6 +123,7 @@ class Findings:
 
 def find(readbacks: Readbacks, name: str = "profile") -> Findings:
     """Fit everything that was counted; InputError if nothing was."""
+    _check_bank(readbacks)
     check_readout(readbacks)
     artefacts = find_artefacts(readbacks)
     lower = [one for one in readbacks.measured if one.vdd != readbacks.nominal]
@@ -133,6 +134,14 @@ def find(readbacks: Readbacks, name: str = "profile") -> Findings:
         series.append(_series(readbacks, own, artefacts, dwell, name if len(dwells) == 1 else f"{name}-{1000 * dwell:g}ms"))
     excluded = popcount(excluded_cells(artefacts, -(-readbacks.bits // 64), from_law=False))
     return Findings(readbacks, tuple(series), artefacts, excluded)
+
+
+def _check_bank(readbacks: Readbacks) -> None:
+    """InputError for a bank so much larger than the memory that its map would be nearly empty."""
+    bank = readbacks.bank
+    if bank.rows * bank.columns > max(16 * readbacks.bits, 1 << 24):
+        found = f"a bank has {bank.rows} x {bank.columns} cells, and {readbacks.bits} were read"
+        raise InputError(f"Read-backs of {readbacks.title}", found, "Give the rows and columns of a bank of this memory")
 
 
 def _series(readbacks: Readbacks, measured: Sequence[Measured], artefacts: Sequence[Artefact], dwell: float, name: str) -> Series:

@@ -41,6 +41,8 @@ from memmodels.files import read_arrays, read_bytes, read_text, reason
 from memmodels.structure import Bank
 
 Bytes = npt.NDArray[np.uint8]
+_DECIMALS = 6
+"""Digits of a voltage that count: 0.6 V written as float32 is 0.6 V."""
 _PATTERNS = {"zeros": 0x00, "ones": 0xFF, "checkerboard": 0x55}
 _MOST_BYTES = 1 << 30
 _SEE = "See `weakcell characterize --help` and the head of host/board/foreign.py for the format"
@@ -53,7 +55,7 @@ class _Taken(BaseModel):
     vdd: float = Field(gt=0, lt=100)
     written: str
     reads: list[str] = Field(min_length=1)
-    dwell_s: float = Field(0.0, ge=0)
+    dwell_s: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class _About(BaseModel):
@@ -65,7 +67,7 @@ class _About(BaseModel):
     notes: str = ""
     rows: int = Field(1024, ge=1)
     columns: int = Field(16, ge=1)
-    nominal: float | None = None
+    nominal: float | None = Field(None, gt=0, lt=100)
 
 
 class _File(_About):
@@ -78,6 +80,8 @@ def load_readbacks(path: Path, bank: Bank | None = None) -> Readbacks:
     """Read an .npz or a .toml; InputError says what does not fit. bank: instead of the file's own geometry."""
     told, points = _of_npz(path) if path.suffix == ".npz" else _of_toml(path)
     sizes = {written.size for _, _, written, _ in points}
+    if not any(sizes):
+        raise _refusal(path, "it holds no bytes that were read", _SEE)
     if len(sizes) != 1:
         raise _refusal(path, f"its read-backs have {', '.join(map(str, sorted(sizes)))} bytes", "Give read-backs of the same cells")
     (size,) = sizes
@@ -87,7 +91,7 @@ def load_readbacks(path: Path, bank: Bank | None = None) -> Readbacks:
         pattern = names.setdefault(written.tobytes(), f"pattern {len(names) + 1}")
         words, errors = _words(written), np.stack([_words(read ^ written) for read in reads])
         outcome = Outcome.FLIPS if errors.any() else Outcome.OK
-        measured.append(Measured(vdd, dwell_s, pattern, outcome, words, errors))
+        measured.append(Measured(round(vdd, _DECIMALS), dwell_s, pattern, outcome, words, errors))
     taken = [(one.vdd, one.dwell_s, one.pattern) for one in measured]
     if len(set(taken)) != len(taken):
         raise _refusal(path, "the same bytes at the same voltage are there twice", "Put their reads into one point")
@@ -97,7 +101,7 @@ def load_readbacks(path: Path, bank: Bank | None = None) -> Readbacks:
         bits=size * 8,
         bank=bank or Bank(told.rows, told.columns),
         measured=tuple(measured),
-        nominal=told.nominal,
+        nominal=None if told.nominal is None else round(told.nominal, _DECIMALS),
         source=told.source or path.name,
         notes=told.notes,
     )
@@ -111,7 +115,7 @@ def _of_npz(path: Path) -> tuple[_About, _Points]:
     held = read_arrays(path, f"Read-backs in {path}", "Check the path; it must be an .npz of plain arrays")
     if missing := {"vdd", "written", "read"} - held.keys():
         raise _refusal(path, f"it has no array {', '.join(sorted(missing))}, but {', '.join(held) or 'nothing'}", _SEE)
-    vdd, written, read = np.atleast_1d(held["vdd"]).astype(float), held["written"], held["read"]
+    vdd, written, read = np.atleast_1d(_numbers(path, "vdd", held["vdd"])), held["written"], held["read"]
     if read.ndim == 2:
         read = read[:, None]
     if written.dtype != np.uint8 or read.dtype != np.uint8:
@@ -123,12 +127,23 @@ def _of_npz(path: Path) -> tuple[_About, _Points]:
     if not ((vdd > 0) & (vdd < 100)).all():
         raise _refusal(path, f"vdd = {vdd.tolist()} are no voltages", "Give them in V")
     all_written = np.broadcast_to(written, (vdd.size, read.shape[2]))
-    dwell = np.broadcast_to(np.asarray(held.get("dwell_s", 0.0), float), vdd.shape)
-    told = _checked(path, _About, {name: held[name].item() for name in held.keys() - {"vdd", "written", "read", "dwell_s"}})
+    dwell = _numbers(path, "dwell_s", held.get("dwell_s", np.zeros(())))
+    if dwell.shape not in ((), (1,), vdd.shape) or not ((dwell >= 0) & np.isfinite(dwell)).all():
+        raise _refusal(path, f"dwell_s = {dwell.tolist()}", f"Give one time in s, or {vdd.size} of them, none below 0")
+    dwell = np.broadcast_to(dwell, vdd.shape)
+    others = held.keys() - {"vdd", "written", "read", "dwell_s"}
+    told = _checked(path, _About, {name: held[name].tolist() for name in others})
     return told, [
         (float(v), float(d), np.ascontiguousarray(w), list(reads))
         for v, d, w, reads in zip(vdd, dwell, all_written, read, strict=True)
     ]
+
+
+def _numbers(path: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """An array of real numbers; InputError for anything else."""
+    if array.dtype.kind not in "fiub":
+        raise _refusal(path, f"{name} is {array.dtype}", "Give numbers")
+    return array.astype(np.float64)
 
 
 def _of_toml(path: Path) -> tuple[_About, _Points]:

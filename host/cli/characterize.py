@@ -265,6 +265,8 @@ def _fitted(series: Series) -> str:
             f"{unmeasured[0]} was not measured (no cell held {other}): the profile asks for {unmeasured[0]}_share=0 … 1, "
             "what to assume for it as a share of the other rate"
         )
+    if any(constant.name == "F" and constant.basis == "assumed" for row in series.rows for constant in row.constants):
+        lines.append("Each point was read once, which cannot tell whether its errors come back at the next read: that is assumed")
     if series.law is None:
         return "\n".join([f"{lines[0]}; no law over the voltage: {series.no_law}", *lines[1:]])
     assert series.law.law is not None
@@ -272,7 +274,8 @@ def _fitted(series: Series) -> str:
     lines[0] += f"; P(a {law.subject} at V) = Phi((mu - V) / s), " + "; ".join(f"{one.name} = {one}" for one in law.constants)
     lines.append(f"The law {law.goodness}{law.advice}")
     if law.exceptions:
-        lines.append(f"{law.exceptions} of {law.erred} (cell, value) pairs that erred did not do so at every lower voltage")
+        told = f"{law.exceptions} of {law.erred} (cell, value) pairs that erred above the lowest voltage"
+        lines.append(f"{told} did not err at every lower one")
     if series.outside:
         lines.append(f"Not in the law, since a pattern is missing there: {', '.join(f'{vdd:.4g} V' for vdd in series.outside)}")
     return "\n".join(lines)

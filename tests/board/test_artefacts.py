@@ -6,6 +6,7 @@ The truth is a ten-line simulation: thresholds are normal, the preferred value i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from scipy import stats
 
 from host.board.artefacts import find_artefacts
 from host.board.findings import Findings, Measured, Readbacks, find
+from host.board.foreign import load_readbacks
 from host.board.points import Outcome
+from host.board.results import summary_of
 from memmodels.address import popcount
 from memmodels.errors import InputError
 from memmodels.structure import Bank
@@ -98,21 +101,30 @@ def test_sound_dies_have_no_artefacts(patterns: Mapping[str, Any], column_share:
     ],
     ids=["both bytes equal", "a byte repeats its neighbour", "the same word twice", "copied buffer", "dead eighth", "dead bit"],
 )  # fmt: skip
-def test_damage_is_told_with_its_extent_and_left_out(
+def test_damage_is_told_with_its_extent(
     patterns: Mapping[str, Any], change: Callable[[Any, Any], Any], kind: str, extent: str, cells: int
 ) -> None:
-    """What is left are the sound cells, so the counted rates hold the truth and the law is found."""
-    found = find(readbacks(damaged(die(2, patterns), patterns, change), patterns))
-    assert [one.kind for one in found.artefacts] == [kind]
-    assert extent in found.artefacts[0].text
-    assert found.artefacts[0].cells is not None
-    assert found.excluded == popcount(found.artefacts[0].cells) == cells
+    (found,) = find_artefacts(readbacks(damaged(die(2, patterns), patterns, change), patterns))
+    assert found.kind == kind
+    assert extent in found.text
+    assert found.cells is not None
+    assert popcount(found.cells) == cells
+
+
+@pytest.mark.parametrize("change", [repeat(16, slice(0, 8), slice(8, 16)), lane(64, slice(24, 32), False)], ids=["bytes", "lane"])
+def test_what_is_left_are_the_sound_cells(change: Callable[[Any, Any], Any]) -> None:
+    """The counted rates hold the truth, and the profile says what was left out."""
+    found = find(readbacks(damaged(die(2, SOLID), SOLID, change), SOLID))
+    (told,) = found.artefacts
     lowest = found.rows[-1]
-    assert lowest.pairs == (CELLS - cells) * len([name for name in patterns if name != "random"] or ["random"])
+    assert told.cells is not None
+    assert found.excluded == popcount(told.cells)
+    assert lowest.pairs == 2 * (CELLS - found.excluded)
     true = stats.norm.cdf((MU - lowest.vdd) / S) / 2
     for rate in (lowest.p01, lowest.p10):
-        assert rate is None or 0.85 * true < rate.value < 1.15 * true
-    assert extent in found.series[0].profile.notes
+        assert rate is not None
+        assert 0.85 * true < rate.value < 1.15 * true
+    assert told.text in found.series[0].profile.notes
 
 
 def test_a_column_that_is_wrong_whatever_the_voltage_is_left_out() -> None:
@@ -199,3 +211,60 @@ def test_one_voltage_cannot_tell_lost_cells_from_an_empty_read() -> None:
     found = find(readbacks({0.6: {"ones": SOLID["ones"]}}, ones))
     assert [one.kind for one in found.artefacts] == ["constant read-out"]
     assert (found.rows[0].p01, found.rows[0].p10.value if found.rows[0].p10 else None) == (None, 1.0)
+
+
+# --- files that others bring ---------------------------------------------------------------------------------------------------
+
+
+HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
+    "three dwells for two points": ({"dwell_s": [0.1, 0.2, 0.3]}, "dwell_s"),
+    "a dwell in words": ({"dwell_s": "long"}, "dwell_s"),
+    "a dwell below 0": ({"dwell_s": -1.0}, "dwell_s"),
+    "voltages in words": ({"vdd": ["high", "low"]}, "vdd"),
+    "rows as an array": ({"rows": [1, 2]}, "rows"),
+    "a title as an array": ({"title": ["a", "b"]}, "title"),
+    "a bank beyond reason": ({"rows": 10**12, "columns": 10**12}, "bank"),
+    "no bytes": ({"written": np.zeros(0, np.uint8), "read": np.zeros((2, 0), np.uint8)}, "no bytes"),
+    "no points": ({"vdd": [], "read": np.zeros((0, 4096), np.uint8)}, "no bytes"),
+    "one voltage twice but for rounding": ({"vdd": [0.6, 0.60000000001]}, "twice"),
+    "a nominal voltage that is none": ({"nominal": float("nan")}, "nominal"),
+    "nothing was read": ({"read": np.zeros((2, 4096), np.uint8)}, "0x00"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_files_that_cannot_be_read_rightly_are_refused(name: str, tmp_path: Path) -> None:
+    change, said = HOSTILE[name]
+    read = ~np.packbits(np.random.default_rng(1).random((2, 4096, 8)) < 0.01, axis=2).reshape(2, 4096)
+    np.savez(tmp_path / "r.npz", **{"vdd": [0.6, 0.58], "written": np.full(4096, 255, np.uint8), "read": read, **change})
+    with pytest.raises(InputError, match=said):
+        find(load_readbacks(tmp_path / "r.npz"))
+
+
+def test_tables_are_blank_where_nothing_was_measured_and_count_where_it_was(tmp_path: Path) -> None:
+    """Ones only, errors of the die, read twice: p10 is the count, p01 is nowhere, and voltages of float32 are as meant."""
+    errors = die(10, {"ones": SOLID["ones"]})
+    read = np.stack([[~np.packbits(own["ones"], bitorder="little")] * 2 for own in errors.values()])
+    written = np.full(CELLS // 8, 255, np.uint8)
+    np.savez(tmp_path / "r.npz", vdd=np.array(VOLTS, np.float32), written=written, read=read, nominal=np.float32(1.0))
+    found = find(load_readbacks(tmp_path / "r.npz"))
+    table = summary_of(found)
+    assert table["vdd"].to_list() == list(VOLTS)
+    for name in ("p01", "p01_low", "p01_high", "fit_p01", "fit_p01_low", "fit_p01_high"):
+        assert table[name].null_count() == table.height
+    counts = [int(own["ones"].sum()) for own in errors.values()]
+    assert table["p10"].to_list() == [k / CELLS for k in counts]
+    for low, high, k in zip(table["p10_low"], table["p10_high"], counts, strict=True):
+        assert (low, high) == pytest.approx(tuple(stats.binomtest(k, CELLS).proportion_ci()))
+
+
+def test_rates_of_errors_that_are_drawn_at_each_read_are_those_of_single_reads() -> None:
+    """Three reads do not make a rate three times as large."""
+    rng = np.random.default_rng(11)
+    errors = {v: {n: rng.random((3, CELLS)) < p for n in SOLID} for v, p in ((0.6, 0.001), (0.56, 0.004))}
+    found = find(readbacks(errors, SOLID))
+    for row, p in zip(found.rows, (0.001, 0.004), strict=True):
+        for rate in (row.rate, row.p01, row.p10):
+            assert rate is not None
+            assert rate.low < p < rate.high
+            assert rate.high < 1.2 * p
