@@ -60,14 +60,20 @@ class Predicted:
 
         error: standard error of drawing. bias: bound of the bias. half_width: of the 95 % interval, which holds both.
 
-        With measured trials: their mean, its 95 % interval (null for one trial), and by how much the prediction lies outside it.
+        With measured trials: their mean, its 95 % interval (null for one trial), differ_below as in `host.results.summary_of`,
+        and by how much the prediction lies outside the interval.
         """
         rows = [self._row(point, found) for point, found in zip(self.prepared.points, self.predictions, strict=True)]
         frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("sweep_value").cast(pl.Float64))
         if self.measured is None:
             return frame
         summary = self.measured.summary.select(
-            pl.col("sweep_value"), pl.col("mean").alias("measured"), pl.col("low"), pl.col("high"), pl.col("trials")
+            pl.col("sweep_value"),
+            pl.col("mean").alias("measured"),
+            pl.col("low"),
+            pl.col("high"),
+            pl.col("differ_below"),
+            pl.col("trials"),
         )
         score = pl.col("accuracy") if self.labelled else 1 - pl.col("changed")
         outside = pl.max_horizontal(pl.col("low") - score, score - pl.col("high"), pl.lit(0.0))

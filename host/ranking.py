@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from emulator.accuracy import run_trial
-from emulator.intervals import SHARE_DIFFERENCE, mean_interval
+from emulator.intervals import SHARE_DIFFERENCE, mean_interval, unseen_share
 from emulator.placement import Placement, Slot, layers_by_weight
 from emulator.prediction import predict
 from host.campaign.executors import default_workers
@@ -24,8 +24,8 @@ class Part:
     """Some stored bits alone in the memory. flips: expected in one inference that reads every weight once.
 
     loss: predicted loss of the score (accuracy; without labels, answers unchanged), error: half the width of its 95 %
-    interval. measured, low, high:
-    by trials with an interval of the mean, None if there were none. Losses are shares.
+    interval. measured, low, high: by trials with an interval of the mean, None if there were none. differ_below: as in
+    `host.results.summary_of`. Losses are shares.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Part:
     measured: float | None = None
     low: float | None = None
     high: float | None = None
+    differ_below: float | None = None
 
     @property
     def loss_per_flip(self) -> float:
@@ -116,7 +117,8 @@ def _measured(prepared: Prepared, part: Part, own: Placement, trials: int, on_tr
         if on_trial:
             on_trial()
     mean, low, high = mean_interval(scores, bounds=SHARE_DIFFERENCE)
-    return replace(part, measured=mean, low=None if trials < 2 else low, high=None if trials < 2 else high)
+    ends = (None, None) if trials < 2 else (low, high)
+    return replace(part, measured=mean, low=ends[0], high=ends[1], differ_below=unseen_share(scores))
 
 
 def _correlation(parts: Sequence[Part]) -> float | None:

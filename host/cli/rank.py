@@ -73,7 +73,7 @@ def _show(found: Ranking) -> None:
     from host.cli.screen import show
     from host.cli.table import percent
     from host.report.caption import judged_of
-    from host.report.intervals import interval_text
+    from host.report.intervals import interval_text, no_difference_note
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(found.by)
@@ -98,4 +98,6 @@ def _show(found: Ranking) -> None:
     if found.trials:
         correlation = "" if found.correlation is None else f" Rank correlation of points per flip: {found.correlation:.3f}."
         told += f" Measured: {found.trials} trials per part, weights read per {prepared.study.read_every}.{correlation}"
+        if note := no_difference_note(part.differ_below for part in found.parts):
+            told += f" {note}."
     show(f"[dim]{told}[/]")

@@ -166,7 +166,7 @@ def _show_curve(found: Validation, curve: Curve) -> None:
 
     from host.cli.screen import show
     from host.cli.table import percent
-    from host.report.intervals import interval_text
+    from host.report.intervals import interval_text, no_difference_note
 
     sweep = found.prepared.study.sweep
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -178,6 +178,8 @@ def _show_curve(found: Validation, curve: Curve) -> None:
         cells = ["" if row[name] is None else percent(row[name]) for name in ("predicted", "error", "outside")]
         table.add_row(f"{row['value']:g}" if sweep else row["memory"], percent(row["measured"]), ends, *cells)
     show(table)
+    if note := no_difference_note(curve.frame["differ_below"]):
+        show(f"[dim]{note}.[/]")
     if curve.why:
         show(f"[dim]No prediction: {escape(curve.why)}.[/]")
 

@@ -12,6 +12,7 @@ import numpy as np
 from host.atomic import write_atomically
 from host.forecast import SCHEMA_VERSION, Predicted
 from host.report.caption import judged_of, quantization_note
+from host.report.intervals import METHOD, no_difference_note
 from host.report.style import BLUE, INK, ORANGE, STYLE
 
 _SAMPLED_BY_BIT = (
@@ -44,9 +45,11 @@ def caption_of(predicted: Predicted) -> str:
     ]
     if predicted.measured is not None:
         sentences.append(
-            f"Measured: {study.trials} trials per point in {predicted.measured.seconds:.2g} s, 95 % interval of the mean over "
-            "trials; outside: by how much the prediction lies outside it"
+            f"Measured: {study.trials} trials per point in {predicted.measured.seconds:.2g} s, 95 % interval of the mean "
+            f"({METHOD}) over trials; outside: by how much the prediction lies outside it"
         )
+    if predicted.measured is not None and (note := no_difference_note(predicted.measured.summary["differ_below"])):
+        sentences.append(note)
     return ". ".join(sentences) + "."
 
 

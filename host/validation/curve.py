@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from emulator.intervals import SHARE, mean_interval
+from emulator.intervals import SHARE, mean_interval, unseen_share
 from host.forecast import predict_study
 from host.validation.run import Validation
 from memmodels.errors import UsageError
@@ -47,8 +47,8 @@ def curve_of(found: Validation, threads: int | None = None, predict: bool = True
         outside = None if single or predicted is None else max(low - predicted, predicted - high, 0.0)
         rows.append(
             (prepared.points[index].value, prepared.points[index].memory, len(scores), mean, None if single else low,
-             None if single else high, predicted, error, outside)
+             None if single else high, unseen_share(scores), predicted, error, outside)
         )  # fmt: skip
-    shares = dict.fromkeys(("measured", "low", "high", "predicted", "error", "outside"), pl.Float64)
+    shares = dict.fromkeys(("measured", "low", "high", "differ_below", "predicted", "error", "outside"), pl.Float64)
     schema = {"value": pl.Float64, "memory": pl.String, "trials": pl.Int64, **shares}
     return Curve(pl.DataFrame(rows, schema=schema, orient="row"), why)
