@@ -156,7 +156,7 @@ def test_options_that_the_header_fixes(tmp_path: Path) -> None:
     assert result.faults is not None
     save_faults(tmp_path / "flips.csv", result.faults, result.prepared.identity)
     with pytest.raises(UsageError, match="--seed"):
-        study_of(load_faults(tmp_path / "flips.csv"), Study(), {"seed": 1})
+        study_of(load_faults(tmp_path / "flips.csv"), Study(seed=1), {"seed": 1})
     with pytest.raises(UsageError, match="parquet"):
         save_faults(tmp_path / "flips.txt", result.faults, result.prepared.identity)
 
