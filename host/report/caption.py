@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from emulator.deployment import ReadPolicy, Sampling
 from emulator.energy import InferenceCost
 from emulator.network import Buffer, DynamicQuantize
@@ -101,7 +103,7 @@ def energy_note(prepared: Prepared) -> str:
         return "No energy: none is published for this memory"
     if len(cost.energy) > 1:
         return f"No energy: its memories give it in units that do not add up ({', '.join(q.unit for q in cost.energy)})"
-    one = cost.energy[0]
+    one, all_shared = cost.energy[0], tuple(number for point in prepared.points for number in point.cost.shared)
     made_of = f" ({' and '.join(cost.parts)})" if cost.parts else ""
     relative = "" if one.unit == "pJ" else ", relative to the same accesses at the reference point"
     share = "" if cost.share > 0.9995 else f", for the {100 * cost.share:.3g} % of bits read whose energy is known"
@@ -109,7 +111,7 @@ def energy_note(prepared: Prepared) -> str:
     basis, source = (" and ".join(dict.fromkeys(words)) for words in zip(*((q.basis, q.source) for q in known), strict=True))
     return (
         f"Energy in {one.unit}: the memory accesses of one inference{made_of}{relative}; "
-        f"{accesses_of(cost, prepared.study.read_every)}{_use(prepared)}: {basis} ({source}){share}. "
+        f"{accesses_of(replace(cost, shared=all_shared), prepared.study.read_every)}{_use(prepared)}: {basis} ({source}){share}. "
         f"Left out: {_left_out(prepared)}"
     )
 

@@ -46,6 +46,12 @@ def test_caption_names_what_is_not_left_out() -> None:
     assert "Left out: arithmetic (MACs) and activations outside these memories" in caption
 
 
+def test_a_swept_sharing_is_told_as_a_range() -> None:
+    result = emulate("digits-bnn", memory=MEMORY, sweep="inferences_per_read=1,10,100", trials=1, images=3)
+    assert result.summary["energy"].to_list() == pytest.approx([0.0110156 * 59616 / n for n in (1, 10, 100)], rel=1e-5)
+    assert "1 to 100 inferences share one read of the weights" in caption_of(result.prepared)
+
+
 def test_parts_are_picojoules_and_add_up() -> None:
     """Ratios have no parts in picojoules: a SECDED code adds 8 check bits to 64, wherever its data fill whole words."""
     joules = emulate("digits-bnn", memory=f"secded+{MEMORY}", trials=1, images=3).frame
