@@ -166,12 +166,16 @@ class Draft:
         self.weights[name] = _Stored(stored, reader)
         return name
 
-    def store_operand(self, recipe: Recipe) -> StoredOperand:
-        """Keep the integers of a constant that a float operator reads, or find them where another layer has put them."""
+    def store_operand(self, recipe: Recipe, zero: int = 0) -> StoredOperand:
+        """Keep the integers of a constant that a float operator reads, or find them where another layer has put them.
+
+        zero: the integer that means real zero, which an element reads as where a memory erases it.
+        """
         known = self._find(recipe)
         if known is None:
             name, values = self.free(recipe.origin, self.tensors), recipe.codes.astype(np.int32)
-            tensor = ImportedTensor(name, "weight", recipe.encoding, values, recipe=replace(recipe, steps=()))
+            point = np.array(np.clip(zero, recipe.encoding.low, recipe.encoding.high), np.int32)
+            tensor = ImportedTensor(name, "weight", recipe.encoding, values, zero_point=point, recipe=replace(recipe, steps=()))
             self.tensors[name] = tensor.plain(name)
             self.weights[name] = _Stored(tensor, None)
         else:

@@ -10,7 +10,7 @@ from emulator import floatops
 from emulator.importer.draft import Draft
 from emulator.importer.fold import unsupported
 from emulator.importer.recipe import of_signs
-from emulator.importer.symbols import BATCH, Array, Constant, Node, Real, Recipe
+from emulator.importer.symbols import BATCH, Array, Constant, Node, Real, Recipe, Symbol
 from emulator.network import StoredOperand
 from memmodels.errors import ModelError
 
@@ -47,7 +47,7 @@ def lower_float(draft: Draft, node: Node) -> Real:
         else:
             operands.append(draft.typed(name))
         recipe = _weight(node, place, symbol) if isinstance(symbol, Constant) else None
-        drawn.append(operands[-1] if recipe is None else draft.store_operand(recipe))
+        drawn.append(operands[-1] if recipe is None else draft.store_operand(recipe, _zero(symbol)))
     for operand in operands:
         if not isinstance(operand, Real) and operand.dtype.kind == "i" and np.any(operand == BATCH):
             raise ModelError(f"Importing {node}", "it computes with the batch size", "Export with a fixed shape but the batch")
@@ -78,6 +78,20 @@ def _weight(node: Node, place: int, constant: Constant) -> Recipe | None:
     if constant.array.dtype.kind != "f" and place not in _DATA.get(node.op_type, ()):
         return None
     return recipe
+
+
+def _zero(symbol: Symbol | None) -> int:
+    """The integer of a constant that means real zero; the first one where each channel has its own."""
+    if not isinstance(symbol, Constant) or symbol.recipe is None:
+        return 0
+    if symbol.quantized is not None:
+        return int(symbol.quantized.zero_point.reshape(-1)[0])
+    for step in symbol.recipe.steps:
+        place = {"Sub": 1, "DequantizeLinear": 2}.get(step.op_type, 0)
+        point = step.operands[place] if 0 < place < len(step.operands) else None
+        if point is not None and point.size:
+            return int(point.reshape(-1)[0])
+    return 0
 
 
 def output_types(node: Node, operands: list[Real | Array], count: int) -> list[tuple[tuple[int, ...], str]]:

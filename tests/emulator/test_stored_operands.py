@@ -13,6 +13,7 @@ from onnx import TensorProto
 import emulator
 from emulator import ReadPolicy
 from emulator.deployment import reads_per_image
+from emulator.layers import compute
 from emulator.prediction import predict
 from memmodels.catalogue import parse_spec
 from memmodels.errors import UsageError
@@ -313,3 +314,43 @@ def test_single_uses_of_a_float_operator_are_not_told_apart() -> None:
     proto, inputs, _, _ = embedding(None)
     with pytest.raises(UsageError, match="table"):
         outputs_with_flips(emulator.load(proto), inputs, {}, ReadPolicy.ACCESS)
+
+
+def test_erased_elements_read_as_zero() -> None:
+    """Real zero is the zero point of the file, also where several steps subtract it."""
+    zeros = {name: {t.name: t.erased for t in emulator.load(CASES[name]()[0]).weights} for name in ("embedding", "einsum")}
+    assert zeros["embedding"] == {"table": 9}
+    assert zeros["einsum"] == {"w": 0}
+    nodes = [node("Cast", "w", "f", to=1), node("Sub", "f z", "g"), node("MatMul", "x g", "y")]
+    proto = model(nodes, {"w": uint8(3, 6, 5), "z": np.float32(130)}, {"x": ["N", 3, 4, 6]}, {"y": ["N", 3, 4, 5]})
+    assert [t.erased for t in emulator.load(proto).weights] == [130]
+
+
+def test_flips_of_a_shared_table_are_recorded_once() -> None:
+    """Under `image` two layers read it alike; a record of the flips names each of them once, and so replays."""
+    proto, inputs, _, _ = tied_embedding()
+    plan = emulator.compile_plan(emulator.load(proto))
+    placement = emulator.place(plan.network, parse_spec("uniform:ber=0.05"))
+    deployment = emulator.deploy(plan, placement, ReadPolicy.IMAGE, record=True)
+    emulator.outputs_under_faults(plan, inputs, deployment)
+    assert deployment.faults is not None
+    assert sorted(fault.read for fault in deployment.faults) == [0, 1, 2, 3]
+
+
+def test_signs_that_drop_out() -> None:
+    """A dropped sign of a float operator's binary weight counts as 0."""
+    rng = np.random.default_rng(2)
+    signs = rng.choice([-1.0, 1.0], (2, 64, 4)).astype(np.float32)
+    proto = model([node("MatMul", "x w", "y")], {"w": signs}, {"x": ["N", 2, 3, 64]}, {"y": ["N", 2, 3, 4]})
+    plan = emulator.compile_plan(emulator.load(proto))
+    parameters = plan.parameters()
+    cells = np.zeros(8, np.uint64)
+    cells[0] = 0b101
+    restore = parameters.drop("w", cells)
+    x = rng.normal(size=(2, 2, 3, 64)).astype(np.float32)
+    (layer,) = plan.network.layers
+    dropped = signs.copy()
+    dropped.reshape(-1)[[0, 2]] = 0
+    np.testing.assert_allclose(compute(layer, [x], parameters), x @ dropped, rtol=1e-5, atol=1e-5)
+    restore()
+    np.testing.assert_allclose(compute(layer, [x], parameters), x @ signs, rtol=1e-5, atol=1e-5)
