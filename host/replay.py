@@ -138,6 +138,8 @@ def _study_of_header(header: Mapping[str, Any], base: Study) -> Study:
         trials=int(header["trials"]),
         first_trial=int(header.get("first_trial", 0)),
         die=None if header["die"] is None else int(header["die"]),
+        task=None if header.get("task") is None else str(header["task"]),
+        output=None if header.get("output") is None else str(header["output"]),
         read_every=ReadPolicy(header["read_every"]),
         batch=int(header["batch"]),
         seed=int(header["seed"]),

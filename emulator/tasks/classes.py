@@ -98,7 +98,7 @@ class ClassTask(Task):
             x = np.where(np.isnan(x), -np.inf, x)
         if self.top == 1:
             best: Array = np.argmax(x, axis=axis)
-            return best
+            return best.astype(np.int32) if self.positions else best
         return _largest(np.moveaxis(x, axis, -1), self.top)
 
     def _given(self, x: Array) -> Array:

@@ -39,7 +39,8 @@ def caption_of(prepared: Prepared) -> str:
     sentences.append(judged_of(prepared))
     score = prepared.questions.metric.words if prepared.bench.labelled else _UNLABELLED[prepared.questions.metric.name]
     if study.trials > 1:
-        sentences.append(f"Mean {score} with its 95 % interval over trials ({METHOD}), on these images")
+        mean = f"{score[0].upper()}{score[1:]}, averaged over trials," if score.startswith("mean") else f"Mean {score}"
+        sentences.append(f"{mean} with its 95 % interval over trials ({METHOD}), on these images")
     else:
         sentences.append(f"{score[0].upper()}{score[1:]} of one trial, so no interval")
     sentences += quantization_note(prepared)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from emulator.prediction.scoring import scored_layer
 from host.atomic import write_atomically
 from host.forecast import SCHEMA_VERSION, Predicted
 from host.report.caption import judged_of, quantization_note
@@ -31,11 +32,13 @@ def caption_of(predicted: Predicted) -> str:
     """What must be known to read the numbers."""
     prepared, study = predicted.prepared, predicted.prepared.study
     one, other = prepared.points[0].memory, prepared.points[-1].memory
+    worked_out = scored_layer(prepared.network, prepared.bench.task) is not None
+    ending = "the last layer's probabilities are worked out" if worked_out else "the output of each draw is judged"
     sentences = [
         one if one == other else f"{one} … {other}",
         f"Predicted: the mean over all dies and draws, weights read per {study.read_every}; how trials or dies spread around it is "
         "not predicted",
-        f"{_SAMPLED_BY_BIT}, {predicted.samples} times per image; the last layer's probabilities are worked out. Where few "
+        f"{_SAMPLED_BY_BIT}, {predicted.samples} times per image; {ending}. Where few "
         "flips matter to a sum, they are drawn one by one",
         f"±: half the width of the 95 % interval of that mean: the sampling error of these draws (seed {study.seed}) and "
         f"a bound of the bias of approximate laws (at most {100 * max(one.bias for one in predicted.predictions):.2g} points)",

@@ -181,7 +181,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert kept["tests"][-1]["passed"]
     assert kept["chosen"]["energy"] < kept["nominal"]["energy"]
     assert CliRunner().invoke(app, ["optimize", "--max-drop", "60%"]).exit_code == 2
-    assert CliRunner().invoke(app, [*few[:-4], "--sweep", "v_over_vmin=0.75", "--nominal", "0.75"]).exit_code == 1
+    assert CliRunner().invoke(app, [*few[:4], "--sweep", "v_over_vmin=0.75", "--nominal", "0.75"]).exit_code == 1
 
 
 def test_prediction_spares_hopeless_points(search: Search) -> None:
