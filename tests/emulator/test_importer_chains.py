@@ -135,7 +135,7 @@ def test_maximum_of_negated_codes_in_front_of_a_sum() -> None:
         node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"), node("Neg", "d", "n"),
         node("MaxPool", "n", "p", kernel_shape=[2, 2]), node("Conv", "p v", "y"),
     ]  # fmt: skip
-    constants = {"v": signs(1, 2, 3, 1, 1), "s": np.float32(0.5), "z": np.int8(3)}
+    constants = {"v": signs(1, 2, 3, 1, 1), "s": np.float32(1), "z": np.int8(3)}
     check_outputs(model(nodes, constants, {"x": ["N", 3, 4, 4]}, {"y": ["N", 2, 3, 3]}), pixels(6, 20, 3, 4, 4))
 
 
