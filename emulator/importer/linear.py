@@ -207,6 +207,9 @@ def _clamped(draft: Draft, grid: Grid, tensor: str) -> Grid | None:
         if np.float32(code - grid.zero_point) * grid.scale != step.constant:
             return None
         low, high = (max(low, code), max(high, code)) if step.op == "max" else (min(low, code), min(high, code))
+    held = np.iinfo(spec.dtype)
+    if low < held.min or high > held.max:
+        return None  # a limit below 0 of unsigned codes, or the like
     name = draft.integer_name(tensor)
     layer = Requantize(tensor, (grid.value,), name, scalar(1), grid.zero_point, low, high)
     draft.draw(layer, replace(spec, name=name, scale=grid.scale), Reach(low, high))

@@ -34,6 +34,7 @@ from emulator.network import (
     Quantize,
     Requantize,
     Reshape,
+    StoredOperand,
     StoredTensor,
     SumPool,
     TernarySign,
@@ -293,9 +294,21 @@ def codes_operator(network: Network, layer: CodesOperator, inputs: list[Array]) 
     return float_operator(network, layer, typed).astype(np.int64)
 
 
+def stored_operand(network: Network, operand: StoredOperand) -> Array:
+    """A constant operand, made from its stored integers step by step."""
+    flat = network.tensors[operand.tensor].values.reshape(-1)
+    x = (flat if operand.order is None else flat[operand.order]).reshape(operand.shape).astype(operand.dtype)
+    for step in operand.steps:
+        given = [x if part is None else part for part in step.operands]
+        x = floatops.apply_all(step.op_type, step.opset, step.attributes, given, step.outputs)[step.place]
+    return x
+
+
 def float_operator(network: Network, layer: FloatOperator | CodesOperator, inputs: list[Array]) -> Array:
     rest = iter(inputs)
-    operands = [next(rest) if operand is None else operand for operand in layer.operands]
+    operands = [
+        next(rest) if x is None else stored_operand(network, x) if isinstance(x, StoredOperand) else x for x in layer.operands
+    ]
     return floatops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
 
 
