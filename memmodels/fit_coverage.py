@@ -59,9 +59,9 @@ def _weak(
     return (ErrorTerm("truth", Lifetime.DIE, p01, p10, fails=fails, structure=structure),)
 
 
-def _law(structure: Shared | None = None, share01: float = 1.0, preference: str = "cell") -> ProbitLaw:
+def _law(structure: Shared | None = None, share01: float = 1.0, preference: str = "cell", share10: float = 1.0) -> ProbitLaw:
     like = ErrorTerm("truth", Lifetime.DIE, 0.0, 0.0, structure=structure, preference=preference)  # type: ignore[arg-type]
-    return ProbitLaw("vdd", "V", VOLTS[-1], VOLTS[0], 0.46, 0.04, share01, 1.0, like)
+    return ProbitLaw("vdd", "V", VOLTS[-1], VOLTS[0], 0.46, 0.04, share01, share10, like)
 
 
 _BLOCK, _SQUARE = Bank(16, 64), Bank(256, 64)
@@ -91,6 +91,14 @@ TRUTHS = {
     ),
     "law": Truth("uniform", {"mu": 0.46, "s": 0.04}, law=_law(), reads=1),
     "law, asymmetric": Truth("asymmetric", {"mu": 0.46, "s": 0.04, "ratio": 0.4}, law=_law(None, 0.4), reads=1),
+    "law, per cell": Truth(
+        "asymmetric",
+        {"mu": 0.46, "s": 0.04, "ratio": 0.4},
+        law=ProbitLaw(
+            "vdd", "V", VOLTS[-1], VOLTS[0], 0.46, 0.04, 0.4 / 1.4, 1.0 / 1.4, ErrorTerm("truth", Lifetime.DIE, 0.0, 0.0)
+        ),
+        reads=1,
+    ),
     "law, bitline": Truth("bitline", {"mu": 0.46, "s": 0.04, "share": 0.42}, law=_law(_COLUMN), reads=1),
 }
 

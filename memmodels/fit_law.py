@@ -66,6 +66,11 @@ class Law:
     rivals: dict[Kind, float] = field(default_factory=dict)
 
     @property
+    def near(self) -> list[Kind]:
+        """The laws that BIC does not tell from this one."""
+        return [kind for kind, worse in self.rivals.items() if worse < _TOLD_APART]
+
+    @property
     def subject(self) -> str:
         """What fails with Phi_V, in words."""
         if self.kind == "per cell":

@@ -265,7 +265,7 @@ def _fitted(series: Series) -> str:
             f"{unmeasured[0]} was not measured (no cell held {other}): the profile asks for {unmeasured[0]}_share=0 … 1, "
             "what to assume for it as a share of the other rate"
         )
-    if any(constant.name == "F" and constant.basis == "assumed" for row in series.rows for constant in row.constants):
+    if all(any(one.name == "F" and one.basis == "assumed" for one in row.constants) for row in series.rows if row.weak):
         lines.append("Each point was read once, which cannot tell whether its errors come back at the next read: that is assumed")
     if series.law is None:
         return "\n".join([f"{lines[0]}; no law over the voltage: {series.no_law}", *lines[1:]])
@@ -273,6 +273,8 @@ def _fitted(series: Series) -> str:
     law = series.law.law
     lines[0] += f"; P(a {law.subject} at V) = Phi((mu - V) / s), " + "; ".join(f"{one.name} = {one}" for one in law.constants)
     lines.append(f"The law {law.goodness}{law.advice}")
+    if law.near:
+        lines.append(f"The law {' and '.join(law.near)} fits as well, with other constants, which the intervals hold too")
     if law.exceptions:
         told = f"{law.exceptions} of {law.erred} (cell, value) pairs that erred above the lowest voltage"
         lines.append(f"{told} did not err at every lower one")
