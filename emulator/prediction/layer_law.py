@@ -139,6 +139,7 @@ class LayerLaw:
         fits = distance <= LARGEST_DISTANCE
         step = 2.0 if self.tensor.encoding.kind == "sign" else 1.0
         fits &= clean.powers[:, 1, None] * self.cumulants.second >= (_SMOOTH * step) ** 2
+        fits[:, 1::2] = False  # by twos: fewer laws and products of matrices, for one plane more
         fits[:, -1] = True
         planes = fits.argmax(axis=1)
         for drawn in np.unique(planes).tolist():

@@ -24,6 +24,8 @@ from emulator.storage import codes_of, values_of
 from memmodels.catalogue import parse_spec
 from memmodels.errors import UsageError
 from memmodels.streams import stream_of
+from tests.emulator.random_features import digits as feature_digits
+from tests.emulator.random_features import feature_network
 from tests.emulator.small import INT2, INT4, INT8, Draft, pixels, small_bnn, small_qnn
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
@@ -321,6 +323,54 @@ def test_predictions_are_what_trials_find(model: str, spec: str, policy: ReadPol
         error = np.hypot(np.std(measured, ddof=1) / np.sqrt(trials), found.error)
         assert abs(predicted - np.mean(measured)) < 3.5 * error + 0.004
     assert 0 < found.error < 0.03
+
+
+@pytest.mark.parametrize(
+    ("bits", "width", "depth", "spec"),
+    [
+        (1, 24, 2, "uniform:p01=0.08,p10=0.008"),
+        (2, 32, 3, "uniform:p01=0.02,p10=0.06"),
+        (4, 48, 2, "uniform:p01=0.05,p10=0.005"),
+        (8, 16, 1, "uniform:ber=0.01"),
+    ],
+)
+def test_small_networks_of_few_large_terms(bits: int, width: int, depth: int, spec: str) -> None:
+    """A normal law misses these by 1 to 6 points; trials that read weights for each image are independent images."""
+    plan, trials = compile_plan(feature_network(width, bits, depth)), 40
+    images, labels = feature_digits("test", 300)
+    questions, placement = pose(plan, {"x": images}, labels), place(plan.network, parse_spec(spec))
+    (found,) = predict(plan, [placement], questions, samples=60)
+    scores = [run_trial(plan, placement, questions, ReadPolicy.IMAGE, trial=t, seed=1).accuracy for t in range(trials)]
+    error = np.std(scores, ddof=1) / np.sqrt(trials)
+    assert abs(found.accuracy - np.mean(scores)) < found.half_width + 2.5 * error  # together about 4 standard errors
+    assert found.bias < 0.004
+    assert found.half_width < 0.01
+
+
+def test_weights_that_err_never_or_always_are_certain() -> None:
+    """Every bit wrong is a network of its own: the prediction is its accuracy, flips drawn one by one or not."""
+    network = feature_network(16, 2, 1)
+    images, labels = feature_digits("test", 100)
+    plan = compile_plan(network)
+    questions = pose(plan, {"x": images}, labels)
+    (found,) = predict(plan, [place(network, parse_spec("uniform:ber=1"))], questions)
+    one = run_trial(plan, place(network, parse_spec("uniform:ber=1")), questions, ReadPolicy.IMAGE)
+    assert found.accuracy == one.accuracy
+    assert found.error == found.bias == 0
+
+
+def test_equal_integer_scores_go_to_the_lower_class() -> None:
+    """Scores with one scale are integers and tie often; argmax takes the lower class."""
+    d = Draft(np.random.default_rng(0))
+    network = d.network(d.dequantize(d.dense(d.input("x", (6, 1, 1), "int8"), 2, INT2)))
+    plan, x = compile_plan(network), {"x": np.ones((100, 6, 1, 1), np.float32)}
+    (tensor,) = (t for t in network.tensors.values() if t.role == "weight")
+    rates, draws = BitRates(np.full(2, 0.3), np.full(2, 0.3)), 8_000
+    sums = brute_force(tensor, rates, np.ones(6), draws, np.random.default_rng(1))
+    questions = pose(plan, x)
+    (found,) = predict(plan, [place(network, parse_spec("uniform:ber=0.3"))], questions, samples=50)
+    same = np.mean(sums.argmax(axis=1) == int(np.asarray(questions.clean).reshape(-1)[0]))
+    assert found.same.mean() == pytest.approx(same, abs=4.5 * 0.5 / np.sqrt(draws) + 3 * found.error)
 
 
 def test_threads_and_company_change_nothing() -> None:
