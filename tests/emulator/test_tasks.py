@@ -294,3 +294,17 @@ def test_any_labels_are_judged_or_refused_by_name(kind: str, shape: list[int], d
     except WeakcellError:
         return
     assert len(task.labels(labels, N)) == N
+
+
+def test_codes_are_judged_as_the_numbers_that_they_mean() -> None:
+    """An output left in uint8: code 100 is zero, a step is 0.05."""
+    x = np.linspace(-1, 1, N, dtype=np.float32)[:, None]
+    scales = {"s": np.float32(0.05), "z": np.uint8(100)}
+    proto = model([node("QuantizeLinear", "x s z", "y")], scales, {"x": ["N", 1]}, {"y": ["N", 1]}, types={"y": TensorProto.UINT8})
+    plan = compile_plan(load(proto))
+    codes = run(proto, {"x": x})[0]
+    questions = pose(plan, {"x": x}, (x[:, 0] > 0.03).astype(int))
+    assert questions.task.name == "logit"
+    np.testing.assert_array_equal(questions.clean, codes[:, 0] > 100)
+    errors = np.abs((codes[:, 0].astype(float) - 100) * 0.05 - x[:, 0])
+    assert pose(plan, {"x": x}, x[:, 0]).clean_judgement.metrics["mae"] == pytest.approx(errors.mean(), rel=1e-5)
