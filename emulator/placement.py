@@ -57,7 +57,8 @@ def place(network: Network, memory: MemorySpec, rules: Sequence[tuple[str, Memor
     """Place a network: every weight in `memory`, less what the rules move.
 
     A rule is (`NAME` or `NAME@planes`, SPEC). NAME is a tensor or the layer that uses it (then its weight), or a pattern with `*`
-    that is tried on weights; planes are bit numbers and ranges, 0 the least significant: `fc1@6-7`, `*@7`. `ROLE:NAME` names what
+    that is tried on weights, or a part of a name that only one layer with weights has: `conv1` for `/conv1/Conv`. Planes are bit
+    numbers and ranges, 0 the least significant: `fc1@6-7`, `*@7`. `ROLE:NAME` names what
     else can be placed: the biases, thresholds, scales or zero points of a layer, and the `buffer` or `accumulator` of a value or of
     the layer that makes it; patterns work there too: `scale:fc1`, `buffer:*`. Later rules win. UsageError if a rule names nothing.
     """
@@ -67,7 +68,7 @@ def place(network: Network, memory: MemorySpec, rules: Sequence[tuple[str, Memor
         if spec not in arrays:
             arrays.append(spec)
         name, _, planes = target.partition("@")
-        matched = _matched(network, items, name)
+        matched = _matched(network, items, name) or _matched(network, items, _full_name(network, target, name))
         if not matched:
             also = _also([*layers_by_weight(network).values(), *network.tensors], name)
             raise UsageError(f"--place {target}={spec}", f"no layer or tensor is called {name!r}", also)
@@ -75,6 +76,26 @@ def place(network: Network, memory: MemorySpec, rules: Sequence[tuple[str, Memor
             for plane in _planes(target, planes, tensor):
                 homes[tensor.name, plane] = arrays.index(spec)
     return Placement(tuple(arrays), tuple(_slots(items, homes)))
+
+
+def _full_name(network: Network, target: str, name: str) -> str:
+    """Return a name in full whose layer is given by a part of it, as `conv1` for `/conv1/Conv`.
+
+    Raises:
+        UsageError: Several layers have the part.
+    """
+    role, colon, short = name.rpartition(":")
+    fitting = [layer for layer in layers_by_weight(network).values() if _has_part(layer, short)]
+    if len(fitting) > 1:
+        found = f"{short!r} could be {', '.join(fitting[:-1])} or {fitting[-1]}"
+        raise UsageError(f"--place {target}", found, "Give the whole name, or a pattern with * for all of them")
+    return f"{role}{colon}{fitting[0]}" if fitting else name
+
+
+def _has_part(name: str, short: str) -> bool:
+    """Whether one or several whole parts of a name, which `/` and `.` separate, are `short`."""
+    whole, part = (f"/{text.replace('.', '/').strip('/')}/" for text in (name, short))
+    return part != "//" and part in whole
 
 
 def _also(known: Sequence[str], name: str) -> str:

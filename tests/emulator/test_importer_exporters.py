@@ -20,7 +20,7 @@ from emulator.importer import load
 from emulator.network import AffineRequantize, Convolution, DynamicQuantize, FloatOperator, Network
 from emulator.plan import compile_plan
 from emulator.walk import infer
-from tests.emulator.models import Array, exported, model, node, qonnx_values, quietly, run, with_codes_out
+from tests.emulator.models import Array, exported, model, node, qonnx_values, quietly, reference_saturates, run, with_codes_out
 from tests.emulator.reference import evaluate, layer_outputs
 
 F = np.float32
@@ -308,7 +308,9 @@ def test_dynamic_quantization_is_that_of_a_batch_of_one() -> None:
         source, target = Path(folder) / "a.onnx", Path(folder) / "b.onnx"
         onnx.save(exported(net, SIZE, False), source)
         for kind in (QuantType.QInt8, QuantType.QUInt8):
-            quantize_dynamic(source, target, weight_type=kind, op_types_to_quantize=["Conv", "MatMul", "Gemm"])
+            narrow = kind == QuantType.QInt8 and reference_saturates()
+            types = ["Conv", "MatMul", "Gemm"]
+            quantize_dynamic(source, target, weight_type=kind, op_types_to_quantize=types, reduce_range=narrow)
             proto, x = onnx.load(target), images(3)
             network = load(proto)
             assert sum(isinstance(layer, DynamicQuantize) for layer in network.layers) == 3

@@ -22,7 +22,7 @@ from emulator.network import (
     Quantize,
     Requantize,
 )
-from tests.emulator.models import Array, exported, model, node, quantized, run, with_codes_out
+from tests.emulator.models import Array, exported, largest_weight, model, node, quantized, run, with_codes_out
 from tests.emulator.reference import evaluate, layer_outputs, windows
 
 SIZE = (3, 12, 12)
@@ -170,7 +170,7 @@ def test_sums_equal_the_fused_integer_kernels(seed: int, dtype: type) -> None:
     rng = np.random.default_rng(seed)
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     x = rng.integers(low, high + 1, (16, 8, 9, 9)).astype(dtype)
-    w = rng.integers(-127, 128, (12, 8, 3, 3)).astype(np.int8)
+    w = rng.integers(-largest_weight(dtype), largest_weight(dtype) + 1, (12, 8, 3, 3)).astype(np.int8)
     sx, sy = np.float32(rng.uniform(0.003, 0.1)), np.float32(rng.uniform(1.0, 9.0))
     sw = rng.uniform(0.001, 0.02, 12 if seed % 2 else ()).astype(np.float32)
     bias = rng.integers(-4000, 4000, 12).astype(np.int32)
@@ -202,7 +202,7 @@ def test_sums_equal_the_fused_integer_kernels(seed: int, dtype: type) -> None:
 def test_products_equal_the_fused_integer_kernel(seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 256, (300, 64)).astype(np.uint8)
-    w = rng.integers(-127, 128, (64, 20)).astype(np.int8)
+    w = rng.integers(-largest_weight(), largest_weight() + 1, (64, 20)).astype(np.int8)
     sx, sy, sw = np.float32(0.02), np.float32(1.7 + seed), np.float32(0.011).reshape(())
     zx, zy = 117, 131
     nodes = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from emulator import Placement, compile_plan, deploy, place
 from emulator.deployment import ReadPolicy
+from emulator.network import Network
 from emulator.placement import layers_by_weight
 from memmodels.address import unpack
 from memmodels.catalogue import MemorySpec
@@ -141,3 +144,27 @@ def test_every_bit_has_one_home_and_is_stored_there(rules: list[tuple[str, str, 
         for stored in deployment.slots[tensor.name]:
             unpack(stored.region.written, stored.region.layout, codes)
         np.testing.assert_array_equal(codes, tensor.values.reshape(-1).astype(np.int64) & ((1 << tensor.encoding.bits) - 1))
+
+
+def renamed(*names: str) -> Network:
+    """QNN with other names of its layers with weights."""
+    given = dict(zip(layers_by_weight(QNN).values(), names, strict=False))
+    return replace(QNN, layers=tuple(replace(layer, name=given.get(layer.name, layer.name)) for layer in QNN.layers))
+
+
+def test_a_part_of_a_name_that_one_layer_has_is_enough() -> None:
+    network = renamed("/conv1/Conv", "/block/fc1/Gemm")
+    by_weight = layers_by_weight(network)
+    first, second = (next(w for w, name in by_weight.items() if name == full) for full in ("/conv1/Conv", "/block/fc1/Gemm"))
+    for short, tensor in (("conv1", first), ("/conv1", first), ("fc1", second), ("block/fc1", second), ("Gemm@0", second)):
+        moved = {slot.tensor for slot in place(network, A, [(short, B)]).slots if slot.array == 1}
+        assert moved == {tensor}
+    assert place(network, A, [("bias:fc1", B)]) == place(network, A, [("bias:/block/fc1/Gemm", B)])
+    for nothing in ("onv1", "conv", "c1/Gem"):
+        with pytest.raises(UsageError, match="no layer or tensor"):
+            place(network, A, [(nothing, B)])
+
+
+def test_a_part_of_a_name_that_several_layers_have_is_refused() -> None:
+    with pytest.raises(UsageError, match="could be /block/fc1/Gemm or /block/fc2/Gemm"):
+        place(renamed("/block/fc1/Gemm", "/block/fc2/Gemm"), A, [("block", B)])
