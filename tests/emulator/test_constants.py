@@ -15,6 +15,7 @@ from emulator import Network, ReadPolicy, compile_plan, deploy, infer, outputs_u
 from emulator.constants import constants_of, storable
 from emulator.deployment import Fault, reads_per_image
 from emulator.network import FLOAT32, AffineRequantize, Dequantize, Layer, Step, Window
+from emulator.tasks import Asked
 from emulator.values import float_bits, floats_of
 from memmodels.address import Words, set_bits
 from memmodels.catalogue import MemorySpec, parse_spec
@@ -181,13 +182,13 @@ def test_a_score_that_is_nan_never_wins() -> None:
     plan, x = compile_plan(network), pixels(network, 6)
     bias = constants_of(network)["z"][1].tensor
     parameters = plan.parameters([bias.name])
-    channel = int(pose(plan, x).clean[0]) // 12
+    questions = pose(plan, x, asked=Asked("pixels"))
+    channel = int(questions.clean[0, 0, 0])
     parameters.values[bias.name][channel] = int(float_bits(math.nan)[0])
     scores = next(iter(emulator.walk.values_under(parameters, emulator.walk.check_inputs(plan, x), ["z"])))["z"]
-    answers = emulator.accuracy._answers(plan, {"z": scores})
     assert np.isnan(scores[:, channel]).all()
-    assert not np.any(answers // 12 == channel)
-    assert not emulator.accuracy._answers(plan, {"z": np.full_like(scores, np.nan)}).any()
+    assert not np.any(questions.task.answers(scores) == channel)
+    assert not questions.task.answers(np.full_like(scores, np.nan)).any()
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1.5, -3e-39, math.inf, -math.inf, math.nan])
@@ -244,7 +245,7 @@ def test_a_trial_survives_any_constants() -> None:
     network = affine_network()
     plan = compile_plan(network)
     wild = [(f"{role}:*", parse_spec("uniform:ber=0.5")) for role in ("scale", "zero_point", "bias", "buffer")]
-    questions = pose(plan, pixels(network, 8))
+    questions = pose(plan, pixels(network, 8), asked=Asked("pixels"))
     for policy in ReadPolicy:
         result = run_trial(plan, place(network, SAFE, wild), questions, policy, trial=1)
         assert 0.0 <= result.changed <= 1.0
