@@ -32,7 +32,8 @@ LARGEST_DISTANCE = 0.001
 """The most that the smooth law may differ from the distribution function of a sum, by the estimate below."""
 _CUBE, _PRODUCT, _SQUARE, _UNKNOWN = 0.04, 0.03, 0.03, 0.02
 """Distance per g^3, g k, k^2, and per skewness that is not known because it depends on how bits and inputs meet. The first three
-were fitted to exact distributions of sums of 64 to 4096 flips. The last one is max|z^2 - 1| phi(z) / 6 = 0.066 times 0.3: its sign
+are round numbers above most of the distances that exact distributions of sums of 64 to 4096 flips showed; sums of nearly equal
+terms can lie further off (0.012 at a kurtosis of 0.19). The last one is max|z^2 - 1| phi(z) / 6 = 0.066 times 0.3: its sign
 changes from neuron to neuron."""
 _SMOOTH = 1.0
 """Least standard deviation of a smooth part, in steps of the grid that sums lie on; below, rounding would bias it."""

@@ -101,7 +101,10 @@ def optimize(
     if as_json:
         emit("optimum", **content)
     else:
-        _show(found, model, str(spec))
+        named = {"--data": data, "--images": images, "--task": task, "--output": output, "--data-dir": data_dir}
+        named |= {"--read-every": read_every, "--batch": batch if read_every == "batch" else None, "--seed": seed or None}
+        given = [str(part) for name, value in named.items() if value is not None for part in (name, value)]
+        _show(found, [model, *given], str(spec))
     if found.chosen is None:
         raise typer.Exit(1)
 
@@ -145,7 +148,10 @@ def as_dict(found: Optimum, memory: str, trials: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show(found: Optimum, model: str, memory: str) -> None:
+def _show(found: Optimum, asked: list[str], memory: str) -> None:
+    """Show what was found, and the command that emulates it. asked: model and options that this command was given."""
+    import shlex
+
     from rich.table import Table
 
     from host.cli.screen import say, show
@@ -167,7 +173,7 @@ def _show(found: Optimum, model: str, memory: str) -> None:
             f"{one.candidate.value:.6g}", apart, f"{one.energy:.4g} {one.unit}", percent(one.mean), percent(max(one.drops)),
             f"{test.dies}" if test else "", f"{test.bad}" if test else "", verdict,
         )  # fmt: skip
-    show(f"[bold]{model} on {memory}[/], fault-free {found.metric.words} {percent(found.clean)}")
+    show(f"[bold]{asked[0]} on {memory}[/], fault-free {found.metric.words} {percent(found.clean)}")
     show(table)
     show(f"Energy: the memory accesses of one inference; {found.nominal.accesses}.")
     if found.chosen is None or found.saving is None:
@@ -183,4 +189,5 @@ def _show(found: Optimum, model: str, memory: str) -> None:
         f"share the confidence). Energy saved: {percent(found.saving)} against {reference}, {known}.{nothing}"
     )
     at = f"{memory}{',' if ':' in memory else ':'}{found.key}={chosen.candidate.value:.12g}"
-    say(f"weakcell emulate {model} --memory '{at}'" + "".join(f" --place '{rule}'" for rule in chosen.places))
+    rules = [part for rule in chosen.places for part in ("--place", str(rule))]
+    say(f"weakcell emulate {shlex.join([*asked, '--memory', at, *rules])}")
