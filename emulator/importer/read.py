@@ -152,13 +152,13 @@ def _check_functions(model: onnx.ModelProto, asked: str) -> None:
     ready = [key for key, count in waiting.items() if count == 0]
     while ready:
         key = ready.pop()
-        sizes[key] = sum((times * sizes[callee] for callee, times in calls[key].items()), _size(bodies[key].node))
+        sizes[key] = sum((times * sizes[callee] for callee, times in calls[key].items()), _size(bodies[key].node, bodies))
         for caller in callers.get(key, []):
             waiting[caller] -= 1
             ready += [caller] if waiting[caller] == 0 else []
     if len(sizes) < len(bodies):
         raise ModelError(asked, "its functions call each other in a circle", "Export the model again")
-    nodes, size = sum((sizes[callee] for callee in _called(model.graph.node, bodies)), _size(model.graph.node))
+    nodes, size = sum((sizes[callee] for callee in _called(model.graph.node, bodies)), _size(model.graph.node, bodies))
     if nodes > _MOST_NODES or size > _MOST_NODE_BYTES:
         found = f"with its functions in place of their calls it has {nodes:,} nodes of {size:,} bytes"
         do = f"{_MOST_NODES:,} nodes and {_MOST_NODE_BYTES:,} bytes are the most; check where the file comes from"
@@ -176,9 +176,10 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
             stack += [inner for graph in attribute.graphs for inner in graph.node]
 
 
-def _size(nodes: Sequence[onnx.NodeProto]) -> npt.NDArray[Any]:
-    """Return how many nodes there are, also inside of these, and their bytes; integers of Python, which do not overflow."""
-    return np.array([sum(1 for _ in _nodes(nodes)), sum(node.ByteSize() for node in nodes)], object)
+def _size(nodes: Sequence[onnx.NodeProto], bodies: Mapping[tuple[str, str, str], Any]) -> npt.NDArray[Any]:
+    """Return the count of nodes that call no function, nested ones included, and the bytes of all, as Python's integers."""
+    plain = sum(1 for _ in _nodes(nodes)) - sum(1 for _ in _called(nodes, bodies))
+    return np.array([plain, sum(node.ByteSize() for node in nodes)], object)
 
 
 def _called(nodes: Iterable[onnx.NodeProto], bodies: Mapping[tuple[str, str, str], Any]) -> Iterator[tuple[str, str, str]]:

@@ -88,6 +88,7 @@ class BoxTask(Task):
         return f"boxes{kinds} ({self.layout}, scores from {self.confidence:g}, overlaps up to {self.overlap:g})"
 
     def metric(self, labelled: bool) -> Metric:
+        """Return mAP, or without labels the share of images whose detections stay the same."""
         return METRICS[self.score if labelled else "unchanged"]
 
     # ── answers ─────────────────────────────────────────────────────────────────────────────────────
@@ -139,6 +140,7 @@ class BoxTask(Task):
         return np.column_stack([boxes[place[kept]], held[kept], number[kept]])
 
     def join(self, parts: Sequence[list[Floats]]) -> list[Floats]:
+        """Return the detections of all images, from those of consecutive chunks."""
         return [image for part in parts for image in part]
 
     # ── labels and judgement ────────────────────────────────────────────────────────────────────────
@@ -171,16 +173,17 @@ class BoxTask(Task):
             raise UsageError(f"Judging the output {self.output!r} as {self.words}", seen, "Give another layout, or export scores")
         if labels is None or not len(found):
             return
-        given, seen_ = np.concatenate(labels)[:, 1:], found[:, :4]
-        shares = given.max() <= 1.5, np.quantile(np.abs(seen_).max(axis=1), 0.5) <= 1.5
+        given, boxes = np.concatenate(labels)[:, 1:], found[:, :4]
+        shares = given.max() <= 1.5, np.median(np.abs(boxes).max(axis=1)) <= 1.5  # whether each is in shares of the image
         if shares[0] != shares[1]:
             raise InputError(
                 f"Labels of the output {self.output!r}",
-                f"their corners reach {given.max():.3g}, those of the fault-free boxes {np.abs(seen_).max():.3g}",
+                f"their corners reach {given.max():.3g}, those of the fault-free boxes {np.abs(boxes).max():.3g}",
                 "Bring labels in the units of the output: pixels, or shares of the image",
             )
 
     def judge(self, answers: list[Floats], labels: list[Floats] | None, clean: list[Floats]) -> Judgement:
+        """Return mAP over the labelled classes, and the share of images whose detections of score 0.25 or more changed."""
         pairs = zip(answers, clean, strict=True)
         same = [same_detections(a[a[:, 4] >= _SHOWN], b[b[:, 4] >= _SHOWN]) for a, b in pairs]
         changed = 1.0 - float(np.mean(same))

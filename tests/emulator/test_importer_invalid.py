@@ -341,7 +341,7 @@ def test_functions_are_put_in_place_of_their_calls() -> None:
 
 @pytest.mark.parametrize("depth", [25, 34, 60])
 def test_functions_that_double_are_counted_before_they_are_written_out(depth: int) -> None:
-    with pytest.raises(ModelError, match=f"{(1 << depth - 1) + 1:,} nodes|nodes"):
+    with pytest.raises(ModelError, match=f"{1 << depth - 1:,} nodes"):
         load(nested_functions(depth, 2))
 
 
