@@ -5,19 +5,19 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from memmodels.lazy import attributes
+from weakcell.memmodels.lazy import attributes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from emulator.accuracy import Questions, TrialResult, pose, run_trial
-    from emulator.deployment import Deployment, ReadPolicy, deploy
-    from emulator.intervals import low_quantile_bound, mean_interval, unseen_share
-    from emulator.network import Network, StoredTensor
-    from emulator.placement import Placement, place
-    from emulator.plan import Plan, compile_plan
-    from emulator.run import outputs_under_faults
-    from emulator.walk import infer
+    from weakcell.emulator.engine.executor import infer
+    from weakcell.emulator.evaluation.intervals import low_quantile_bound, mean_interval, unseen_share
+    from weakcell.emulator.evaluation.trials import Questions, TrialResult, pose, run_trial
+    from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, deploy
+    from weakcell.emulator.faults.placement import Placement, place
+    from weakcell.emulator.faults.run import outputs_under_faults
+    from weakcell.emulator.ir.layers import Network, StoredTensor
+    from weakcell.emulator.plan.plan import Plan, compile_plan
 
 __all__ = [
     "Deployment",
@@ -41,23 +41,23 @@ __all__ = [
     "unseen_share",
 ]
 
-__getattr__ = attributes(
+__getattr__, __dir__ = attributes(
     __name__,
     {
-        "accuracy": ("Questions", "TrialResult", "pose", "run_trial"),
-        "deployment": ("Deployment", "ReadPolicy", "deploy"),
-        "intervals": ("low_quantile_bound", "mean_interval", "unseen_share"),
-        "network": ("Network", "StoredTensor"),
-        "placement": ("Placement", "place"),
-        "plan": ("Plan", "compile_plan"),
-        "run": ("outputs_under_faults",),
-        "walk": ("infer",),
+        "evaluation.trials": ("Questions", "TrialResult", "pose", "run_trial"),
+        "faults.deployment": ("Deployment", "ReadPolicy", "deploy"),
+        "evaluation.intervals": ("low_quantile_bound", "mean_interval", "unseen_share"),
+        "ir.layers": ("Network", "StoredTensor"),
+        "faults.placement": ("Placement", "place"),
+        "plan.plan": ("Plan", "compile_plan"),
+        "faults.run": ("outputs_under_faults",),
+        "engine.executor": ("infer",),
     },
 )
 
 
 def load(source: str | PathLike[str] | ModelProto, *, integer_input: bool | None = None) -> Network:
-    """The network of an ONNX file or model in memory, as integer layers; see `emulator.importer.load`."""
-    from emulator import importer
+    """The network of an ONNX file or model in memory, as integer layers; see `weakcell.emulator.importer.load`."""
+    from weakcell.emulator import importer
 
     return importer.load(source, integer_input=integer_input)

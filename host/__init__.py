@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memmodels.lazy import attributes
+from weakcell.memmodels.lazy import attributes
 
 if TYPE_CHECKING:
-    from host.api import Emulation, emulate
-    from host.forecast import Predicted, predict
-    from host.report.notebook import CampaignResults, read_results
+    from weakcell.host.analysis.prediction import Predicted, predict
+    from weakcell.host.api import Emulation, emulate
+    from weakcell.host.report.notebook import CampaignResults, read_results
 
 __all__ = ["CampaignResults", "Emulation", "Predicted", "emulate", "predict", "read_results"]
 
-__getattr__ = attributes(
+__getattr__, __dir__ = attributes(
     __name__,
     {
         "api": ("Emulation", "emulate"),
-        "forecast": ("Predicted", "predict"),
+        "analysis.prediction": ("Predicted", "predict"),
         "report.notebook": ("CampaignResults", "read_results"),
     },
 )

@@ -14,17 +14,17 @@ from html import escape
 from pathlib import Path
 from typing import Literal
 
-from emulator.deployment import Sampling
-from emulator.policy import DEFAULT_READS, ReadPolicy, Reads
-from host.data import Dataset
-from host.execute import Progress, run
-from host.folder import save_study
-from host.models import find_model
-from host.report.caption import caption_of_result
-from host.results import StudyResult
-from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study, prepare
-from host.sweep import Sweep, as_sweep
-from memmodels.catalogue import MemorySpec, parse_spec
+from weakcell.emulator.faults.deployment import Sampling
+from weakcell.emulator.faults.read_policy import DEFAULT_READS, ReadPolicy, Reads
+from weakcell.host.datasets.registry import Dataset
+from weakcell.host.report.caption import caption_of_result
+from weakcell.host.study.networks import find_model
+from weakcell.host.study.results import StudyResult
+from weakcell.host.study.results_folder import save_study
+from weakcell.host.study.runner import Progress, run
+from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study, prepare
+from weakcell.host.study.sweep_values import Sweep, as_sweep
+from weakcell.memmodels.catalogue import MemorySpec, parse_spec
 
 
 class Emulation(StudyResult):
@@ -62,7 +62,8 @@ def emulate(
 ) -> Emulation:
     """Run a network on a memory, at one operating point or over a sweep; the arguments mean what the CLI's options mean.
 
-    Without memory and sweep, the 14 nm SRAM over its supply voltage. Raises the errors of `memmodels.errors`; Ctrl-C raises
+    Without memory and sweep, the 14 nm SRAM over its supply voltage. Raises the errors of `weakcell.memmodels.errors`; Ctrl-C
+    raises
     StudyInterrupted, whose `result` holds the finished points.
     """
     if memory is None and sweep is None:

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from emulator.network import Network
-from memmodels.protect_spec import split_wrappers
+from weakcell.emulator.ir.layers import Network
+from weakcell.memmodels.protection.wrappers import split_wrappers
 
 
 def sha256_of(content: Any) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memmodels.lazy import attributes
+from weakcell.memmodels.lazy import attributes
 
 if TYPE_CHECKING:
-    from memmodels.address import Layout, pack, unpack
-    from memmodels.catalogue import MemorySpec, names, open_memory, parse_spec, technology
-    from memmodels.definition import Condition, Technology
-    from memmodels.errors import WeakcellError
-    from memmodels.memory import Accesses, Cost, Key, Memory, Quantity, ReadReport, Region
-    from memmodels.sampler import Sampler
-    from memmodels.terms import Cells, ErrorTerm, Lifetime
+    from weakcell.memmodels.address import Layout, pack, unpack
+    from weakcell.memmodels.catalogue import MemorySpec, names, open_memory, parse_spec, technology
+    from weakcell.memmodels.definition import Condition, Technology
+    from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
+    from weakcell.memmodels.errors import WeakcellError
+    from weakcell.memmodels.memory import Accesses, Cost, Key, Memory, Quantity, ReadReport, Region
+    from weakcell.memmodels.sampling.sampler import Sampler
 
 __all__ = [
     "Accesses",
@@ -40,7 +40,7 @@ __all__ = [
     "unpack",
 ]
 
-__getattr__ = attributes(
+__getattr__, __dir__ = attributes(
     __name__,
     {
         "address": ("Layout", "pack", "unpack"),
@@ -48,7 +48,7 @@ __getattr__ = attributes(
         "definition": ("Condition", "Technology"),
         "errors": ("WeakcellError",),
         "memory": ("Accesses", "Cost", "Key", "Memory", "Quantity", "ReadReport", "Region"),
-        "sampler": ("Sampler",),
-        "terms": ("Cells", "ErrorTerm", "Lifetime"),
+        "sampling.sampler": ("Sampler",),
+        "error_model.terms": ("Cells", "ErrorTerm", "Lifetime"),
     },
 )

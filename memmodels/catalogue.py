@@ -19,27 +19,27 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Protocol
 
-from memmodels.definition import Technology
-from memmodels.errors import MemorySpecError
-from memmodels.memory import ConditionValue, Memory
-from memmodels.protect_spec import split_wrappers
-from memmodels.simulated import SimulatedMemory
+from weakcell.memmodels.definition import Technology
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.memory import ConditionValue, Memory
+from weakcell.memmodels.protection.wrappers import split_wrappers
+from weakcell.memmodels.simulated import SimulatedMemory
 
 _BUILT_IN = {
-    "uniform": "memmodels.technologies.uniform:UNIFORM",
-    "sram-14nm": "memmodels.technologies.sram:SRAM_14NM",
-    "sram-28nm-kc705b": "memmodels.technologies.block_ram:SRAM_28NM_KC705B",
-    "sram-28nm-vc707": "memmodels.technologies.block_ram:SRAM_28NM_VC707",
-    "sram-6t": "memmodels.technologies.sram_cell:SRAM_6T",
-    "dram": "memmodels.technologies.dram:DRAM",
-    "eden": "memmodels.technologies.eden:EDEN",
-    "rram": "memmodels.technologies.rram:RRAM",
-    "rram-mlc": "memmodels.technologies.rram:RRAM_MLC",
-    "sttram": "memmodels.technologies.sttram:STTRAM",
-    "fefet": "memmodels.technologies.fefet:FEFET",
+    "uniform": "weakcell.memmodels.technologies.uniform:UNIFORM",
+    "sram-14nm": "weakcell.memmodels.technologies.sram:SRAM_14NM",
+    "sram-28nm-kc705b": "weakcell.memmodels.technologies.block_ram:SRAM_28NM_KC705B",
+    "sram-28nm-vc707": "weakcell.memmodels.technologies.block_ram:SRAM_28NM_VC707",
+    "sram-6t": "weakcell.memmodels.technologies.sram_cell:SRAM_6T",
+    "dram": "weakcell.memmodels.technologies.dram:DRAM",
+    "eden": "weakcell.memmodels.technologies.eden:EDEN",
+    "rram": "weakcell.memmodels.technologies.rram:RRAM",
+    "rram-mlc": "weakcell.memmodels.technologies.rram:RRAM_MLC",
+    "sttram": "weakcell.memmodels.technologies.sttram:STTRAM",
+    "fefet": "weakcell.memmodels.technologies.fefet:FEFET",
 }
 _GROUP, _KINDS = "weakcell.memories", "weakcell.kinds"
-_FILES = {"file": "memmodels.profile", "recording": "memmodels.recording"}
+_FILES = {"file": "weakcell.memmodels.profile", "recording": "weakcell.memmodels.recording"}
 """Modules whose `technology_of(path)` is a technology that lives in a file."""
 
 
@@ -193,7 +193,7 @@ def open_memory(spec: MemorySpec | str, seed: int = 0, die: int = 0, array: int 
     wrappers, name = split_wrappers(parsed.name)
     memory: Memory
     if name.startswith("recording:"):
-        from memmodels.recording import open_recording
+        from weakcell.memmodels.recording import open_recording
 
         memory = open_recording(name.removeprefix("recording:"), parsed.conditions)
     elif ":" in name and (kind := name.partition(":")[0]) not in _FILES:

@@ -7,8 +7,8 @@ inferences share one read has no default either: without it, every inference rea
 
 from __future__ import annotations
 
-from memmodels.definition import Condition, Conditions
-from memmodels.memory import Accesses, Basis, Cost, Quantity
+from weakcell.memmodels.definition import Condition, Conditions
+from weakcell.memmodels.memory import Accesses, Basis, Cost, Quantity
 
 USE_CONDITIONS = (
     Condition(

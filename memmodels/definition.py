@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from memmodels.errors import MemorySpecError
-from memmodels.levels import LevelTerm
-from memmodels.memory import Accesses, Basis, ConditionValue, Cost
-from memmodels.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.error_model.levels import LevelTerm
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.memory import Accesses, Basis, ConditionValue, Cost
 
 Conditions = Mapping[str, ConditionValue]
 Term = ErrorTerm | LevelTerm

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from memmodels.errors import InputError
+from weakcell.memmodels.errors import InputError
 
 TEXT_BYTES = 64 << 20
 """The largest text file (TOML, JSON) that is read."""

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from memmodels.address import Layout, Words
-from memmodels.sampler import Sampler
+from weakcell.memmodels.address import Layout, Words
+from weakcell.memmodels.sampling.sampler import Sampler
 
 Basis = Literal["measured", "published", "computed", "assumed"]
 ConditionValue = float | str

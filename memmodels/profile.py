@@ -30,14 +30,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from memmodels.definition import Condition, Conditions, Technology, Term, free_of_charge
-from memmodels.errors import InputError, MemorySpecError, OutputError
-from memmodels.files import read_arrays, read_text, reason
-from memmodels.levels import LevelTerm
-from memmodels.memory import Basis, ConditionValue
-from memmodels.recording import same_point
-from memmodels.structure import Bank, Lines, Shared
-from memmodels.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.definition import Condition, Conditions, Technology, Term, free_of_charge
+from weakcell.memmodels.error_model.levels import LevelTerm
+from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
+from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.errors import InputError, MemorySpecError, OutputError
+from weakcell.memmodels.files import read_arrays, read_text, reason
+from weakcell.memmodels.memory import Basis, ConditionValue
+from weakcell.memmodels.recording import same_point
 
 SCHEMA = 2
 _READABLE = (1, 2)
@@ -93,7 +93,7 @@ class ProbitLaw:
     unmeasured: Rate | None = None
 
     def terms(self, value: float) -> tuple[ErrorTerm, ...]:
-        from memmodels.technologies.sram import probit
+        from weakcell.memmodels.technologies.sram import probit
 
         p = probit(value, self.mu, self.s)
         kept = {each.name: getattr(self.like, each.name) for each in fields(ErrorTerm) if each.name not in ("p01", "p10")}

@@ -21,12 +21,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from memmodels.address import Layout, Words, popcount
-from memmodels.definition import Condition, Conditions, Technology, free_of_charge
-from memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError
-from memmodels.files import read_arrays, reason
-from memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, ReadReport, Region
-from memmodels.sampler import Sampler
+from weakcell.memmodels.address import Layout, Words, popcount
+from weakcell.memmodels.definition import Condition, Conditions, Technology, free_of_charge
+from weakcell.memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError
+from weakcell.memmodels.files import read_arrays, reason
+from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, ReadReport, Region
+from weakcell.memmodels.sampling.sampler import Sampler
 
 SCHEMA = 1
 _WIDEST = 64

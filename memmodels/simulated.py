@@ -8,15 +8,15 @@ from functools import cached_property
 
 import numpy as np
 
-from memmodels.address import Layout, Words, popcount
-from memmodels.definition import Technology, Term
-from memmodels.dies import weak_cells
-from memmodels.errors import MemoryFault
-from memmodels.levels import LevelTerm, misread_levels
-from memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
-from memmodels.sampler import ROOT, Drawn, Sampler, draw_region, make_sampler
-from memmodels.streams import random_words, stream_of
-from memmodels.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.address import Layout, Words, popcount
+from weakcell.memmodels.definition import Technology, Term
+from weakcell.memmodels.error_model.levels import LevelTerm, misread_levels
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.errors import MemoryFault
+from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
+from weakcell.memmodels.sampling.dies import weak_cells
+from weakcell.memmodels.sampling.sampler import ROOT, Drawn, Sampler, draw_region, make_sampler
+from weakcell.memmodels.sampling.streams import random_words, stream_of
 
 _POWER_UP = 0x706F776572
 

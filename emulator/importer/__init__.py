@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from emulator.network import Network
+from weakcell.emulator.ir.layers import Network
 
 if TYPE_CHECKING:
     import onnx
@@ -20,6 +20,6 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto, *, integer_input: boo
     a run demands integer data. `integer_input=False`, or the file's metadata `weakcell.integer_input=false`, keeps that
     input float (normalized images): its first layers then compute in float32 up to the first binarization.
     """
-    from emulator.importer.lower import load_model
+    from weakcell.emulator.importer.lowering import load_model
 
     return load_model(source, integer_input)

@@ -16,10 +16,22 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from emulator.importer.draft import Draft, Reach
-from emulator.importer.symbols import INTEGER_RANKS, NO_PADS, Codes, Compared, Constant, Floats, Grid, Node, Real, Symbol, scalar
-from emulator.network import Binarize, Encoding, Layer, Step, StoredTensor, TernarySign, Threshold, ValueSpec
-from memmodels.errors import ModelError
+from weakcell.emulator.importer.builder import Draft, Reach
+from weakcell.emulator.importer.symbols import (
+    INTEGER_RANKS,
+    NO_PADS,
+    Codes,
+    Compared,
+    Constant,
+    Floats,
+    Grid,
+    Node,
+    Real,
+    Symbol,
+    scalar,
+)
+from weakcell.emulator.ir.layers import Binarize, Encoding, Layer, Step, StoredTensor, TernarySign, Threshold, ValueSpec
+from weakcell.memmodels.errors import ModelError
 
 Integers = npt.NDArray[np.int64]
 Truth = npt.NDArray[np.bool_]

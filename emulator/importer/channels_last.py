@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from emulator.importer.symbols import Node
+from weakcell.emulator.importer.symbols import Node
 
 DOMAIN = "qonnx.channels_last"
 _FORWARD, _BACK = [0, 3, 1, 2], [0, 2, 3, 1]

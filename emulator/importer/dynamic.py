@@ -14,17 +14,29 @@ from typing import Any
 import numpy as np
 import onnx
 
-from emulator import floatops
-from emulator.importer import qdq
-from emulator.importer.binary import per_channel
-from emulator.importer.draft import Draft, Reach
-from emulator.importer.floats import lower_float
-from emulator.importer.fold import encoding_of
-from emulator.importer.linear import LIMIT, stored_weight, sum_of_codes
-from emulator.importer.recipe import is_stored
-from emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Dynamic, Floats, Grid, Node, Quantized, Real, Symbol, scalar
-from emulator.network import DynamicBias, DynamicDequantize, DynamicQuantize, DynamicScale, ValueSpec
-from memmodels.errors import ModelError
+from weakcell.emulator import onnx_ops
+from weakcell.emulator.importer import qdq
+from weakcell.emulator.importer.binary import per_channel
+from weakcell.emulator.importer.builder import Draft, Reach
+from weakcell.emulator.importer.constant_recipe import is_stored
+from weakcell.emulator.importer.fallback import lower_float
+from weakcell.emulator.importer.folding import encoding_of
+from weakcell.emulator.importer.linear import LIMIT, stored_weight, sum_of_codes
+from weakcell.emulator.importer.symbols import (
+    INTEGER_RANKS,
+    Codes,
+    Constant,
+    Dynamic,
+    Floats,
+    Grid,
+    Node,
+    Quantized,
+    Real,
+    Symbol,
+    scalar,
+)
+from weakcell.emulator.ir.layers import DynamicBias, DynamicDequantize, DynamicQuantize, DynamicScale, ValueSpec
+from weakcell.memmodels.errors import ModelError
 
 
 def lower_dynamic_quantize(draft: Draft, node: Node) -> Symbol:
@@ -177,10 +189,10 @@ def _moved_bias(draft: Draft, node: Node) -> Symbol | None:
     if not isinstance(moved, Dynamic) or moved.part not in ("scale", "bias"):
         return None
     given = [draft.constant(node, i) for i in range(1, len(node.inputs))]
-    rest = [floatops.ABSENT if c is None else c.array for c in given]
+    rest = [onnx_ops.ABSENT if c is None else c.array for c in given]
     try:
         both = np.broadcast_arrays(moved.factor, moved.dividend)
-        factor, dividend = (floatops.apply(node.op_type, node.opset, node.attributes, [x, *rest]) for x in both)
+        factor, dividend = (onnx_ops.apply(node.op_type, node.opset, node.attributes, [x, *rest]) for x in both)
     except (ValueError, IndexError, TypeError) as e:
         raise ModelError(f"Importing {node}", f"its inputs do not fit ({e})", "Export the model again") from None
     return replace(moved, factor=factor, dividend=dividend)

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from emulator import floatops
-from emulator.importer.draft import Draft, Reach, StoredOtherwise
-from emulator.importer.floats import lower_float
-from emulator.importer.recipe import ImportedTensor
-from emulator.importer.symbols import NO_PADS, Array, Constant, Floats, Grid, Node, Real, Symbol, scalar
-from emulator.network import SIGN1, Convolution, Encoding, Requantize, Step, StoredTensor, ValueSpec, Window
-from memmodels.errors import ModelError
+from weakcell.emulator import onnx_ops
+from weakcell.emulator.importer.builder import Draft, Reach, StoredOtherwise
+from weakcell.emulator.importer.constant_recipe import ImportedTensor
+from weakcell.emulator.importer.fallback import lower_float
+from weakcell.emulator.importer.symbols import NO_PADS, Array, Constant, Floats, Grid, Node, Real, Symbol, scalar
+from weakcell.emulator.ir.layers import SIGN1, Convolution, Encoding, Requantize, Step, StoredTensor, ValueSpec, Window
+from weakcell.memmodels.errors import ModelError
 
 LIMIT = (1 << 31) - 1
 INT32_SUM = "weakcell.int32_sum"
@@ -275,7 +275,7 @@ def window_of(node: Node, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Wi
     given, ones = node.attributes, [1] * len(kernel)
     try:
         stride, dilation = list(given.get("strides", ones)), list(given.get("dilations", ones))
-        pads = list(floatops.explicit_pads(shape[1:], kernel, given))
+        pads = list(onnx_ops.explicit_pads(shape[1:], kernel, given))
         if len(shape) == 2:
             (length,), (begin, end) = kernel, pads
             kernel, stride, dilation, pads = (1, length), [1, *stride], [1, *dilation], [0, begin, 0, end]

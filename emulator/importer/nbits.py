@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from emulator.importer.draft import Draft
-from emulator.importer.fold import check_weight_scale, real_values
-from emulator.importer.symbols import Array, Constant, Node, Quantized, Recipe, Symbol
-from emulator.network import Encoding, OperandStep
-from memmodels.errors import ModelError
+from weakcell.emulator.importer.builder import Draft
+from weakcell.emulator.importer.folding import check_weight_scale, real_values
+from weakcell.emulator.importer.symbols import Array, Constant, Node, Quantized, Recipe, Symbol
+from weakcell.emulator.ir.layers import Encoding, OperandStep
+from weakcell.memmodels.errors import ModelError
 
 
 def lower_matmul_nbits(draft: Draft, node: Node) -> Symbol:

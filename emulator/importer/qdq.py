@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from emulator.importer import codes
-from emulator.importer.draft import Draft, Reach
-from emulator.importer.floats import lower_float
-from emulator.importer.fold import check_scale, check_zero_point, encoding_of
-from emulator.importer.symbols import (
+from weakcell.emulator.importer import integer_ops
+from weakcell.emulator.importer.builder import Draft, Reach
+from weakcell.emulator.importer.fallback import lower_float
+from weakcell.emulator.importer.folding import check_scale, check_zero_point, encoding_of
+from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     NO_PADS,
     Codes,
@@ -32,8 +32,8 @@ from emulator.importer.symbols import (
     Symbol,
     scalar,
 )
-from emulator.network import AddCodes, AffineRequantize, AveragePool, Layer, Quantize, Requantize, Step, ValueSpec
-from memmodels.errors import ModelError
+from weakcell.emulator.ir.layers import AddCodes, AffineRequantize, AveragePool, Layer, Quantize, Requantize, Step, ValueSpec
+from weakcell.memmodels.errors import ModelError
 
 
 def parameters(draft: Draft, node: Node, place: int = 1) -> tuple[Floats, int, str | None]:
@@ -141,8 +141,8 @@ def lower_quantize(draft: Draft, node: Node) -> Symbol:
 
 def quantize_to(draft: Draft, node: Node, source: Symbol, target: ValueSpec, reach: Reach, fused: bool = True) -> Codes:
     """A tensor onto the codes that `target` describes; fused: QOperator's epilogue for sums, else float32 as written."""
-    if isinstance(source, Grid) and source.pads != NO_PADS and codes.movable(draft, replace(source, pads=NO_PADS)):
-        source = codes.padded(draft, source, node.input(0))
+    if isinstance(source, Grid) and source.pads != NO_PADS and integer_ops.movable(draft, replace(source, pads=NO_PADS)):
+        source = integer_ops.padded(draft, source, node.input(0))
     if isinstance(source, Grid) and source.pads == NO_PADS:
         return quantize_grid(draft, node, source, target, reach, fused)
     if isinstance(source, Sum):
@@ -150,9 +150,9 @@ def quantize_to(draft: Draft, node: Node, source: Symbol, target: ValueSpec, rea
     if isinstance(source, Mean):
         return _quantize_mean(draft, node, source, target, reach)
     if isinstance(source, Curve):
-        return codes.quantize_curve(draft, node, source, target, reach)
+        return integer_ops.quantize_curve(draft, node, source, target, reach)
     if isinstance(source, Joined):
-        return codes.quantize_joined(draft, node, source, target, reach)
+        return integer_ops.quantize_joined(draft, node, source, target, reach)
     real = draft.real(node.input(0))
     layer = Quantize(node.name, (real.value,), target.name, float(target.scale), target.zero_point, reach.low, reach.high)
     return _codes(draft, layer, replace(target, shape=_held(node, real)), reach, real.shape)

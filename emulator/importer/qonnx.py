@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from emulator import floatops
-from emulator.floatops import qonnx as operators
-from emulator.importer import binary, codes
-from emulator.importer.draft import Draft, Reach
-from emulator.importer.fold import check_scale, check_weight_scale, unsupported
-from emulator.importer.qdq import quantize_to
-from emulator.importer.recipe import WIDEST_WEIGHT
-from emulator.importer.symbols import (
+from weakcell.emulator import onnx_ops
+from weakcell.emulator.importer import binary, integer_ops
+from weakcell.emulator.importer.builder import Draft, Reach
+from weakcell.emulator.importer.constant_recipe import WIDEST_WEIGHT
+from weakcell.emulator.importer.folding import check_scale, check_weight_scale, unsupported
+from weakcell.emulator.importer.qdq import quantize_to
+from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     NO_PADS,
     Array,
@@ -36,8 +35,9 @@ from emulator.importer.symbols import (
     Symbol,
     scalar,
 )
-from emulator.network import SIGN1, CountThresholds, Encoding, OperandStep, Quantize, StoredTensor, ValueSpec
-from memmodels.errors import ModelError
+from weakcell.emulator.ir.layers import SIGN1, CountThresholds, Encoding, OperandStep, Quantize, StoredTensor, ValueSpec
+from weakcell.emulator.onnx_ops import qonnx_quantizers as operators
+from weakcell.memmodels.errors import ModelError
 
 DOMAIN = "qonnx"
 
@@ -48,7 +48,7 @@ DOMAIN = "qonnx"
 def fold(node: Node, inputs: list[Constant | None]) -> Constant:
     """A quantizer of constants: its value, and behind a Quant the integers that a memory stores."""
     key = f"{DOMAIN}.{node.op_type}"
-    if key not in floatops.OPERATORS:
+    if key not in onnx_ops.OPERATORS:
         raise unsupported(node)
     first, arrays = inputs[0], [None if x is None else x.array for x in inputs]
     origin = first.origin if first is not None and first.origin else node.outputs[0]
@@ -57,7 +57,7 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
         if node.op_type == "Trunc":
             check_scale(node, arrays[1])
     try:
-        array = floatops.apply(key, node.opset, node.attributes, arrays)
+        array = onnx_ops.apply(key, node.opset, node.attributes, arrays)
         quantized = _quantized(node, arrays, array) if node.op_type == "Quant" else None
     except (ValueError, IndexError, TypeError, OverflowError) as e:
         raise ModelError(f"Folding {node}", f"its constant inputs do not fit ({e})", "Export the model again") from None
@@ -161,7 +161,7 @@ def _as_written(draft: Draft, node: Node) -> Real:
     """The operator in float32."""
     real = draft.real(node.input(0))
     constants = [draft.constant(node, place) for place in range(1, len(node.inputs))]
-    arrays: list[Array] = [floatops.ABSENT if c is None else c.array for c in constants]
+    arrays: list[Array] = [onnx_ops.ABSENT if c is None else c.array for c in constants]
     operands: tuple[Real | Array, ...] = (real, *arrays)
     return draft.operate(
         node.outputs[0], f"{DOMAIN}.{node.op_type}", dict(node.attributes), operands, real.shape, "float32", node.opset, exact=True
@@ -171,13 +171,13 @@ def _as_written(draft: Draft, node: Node) -> Real:
 def _onto(draft: Draft, node: Node, symbol: Symbol, target: ValueSpec, reach: Reach) -> Grid:
     """The operator worked out for every code, or run in float32; then the codes of its result, which lies on the grid."""
     constants = [draft.constant(node, place) for place in range(1, len(node.inputs))]
-    if isinstance(symbol, Grid) and codes.tabular(draft, symbol):
+    if isinstance(symbol, Grid) and integer_ops.tabular(draft, symbol):
         symbol = Curve(symbol, ())
     if isinstance(symbol, Curve):
-        arrays = tuple(floatops.ABSENT if c is None else c.array for c in constants)
+        arrays = tuple(onnx_ops.ABSENT if c is None else c.array for c in constants)
         operator = (f"{DOMAIN}.{node.op_type}", node.opset, dict(node.attributes), arrays)
         curve = replace(symbol, operators=(*symbol.operators, operator))
-        return _grid(codes.quantize_curve(draft, node, curve, target, reach), target)
+        return _grid(integer_ops.quantize_curve(draft, node, curve, target, reach), target)
     written = replace(node, outputs=(f"{node.outputs[0]}.float",))
     real = _as_written(draft, written)
     layer = Quantize(node.name, (real.value,), target.name, float(target.scale), target.zero_point, reach.low, reach.high)

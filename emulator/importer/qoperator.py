@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from emulator import floatops
-from emulator.importer.codes import codes_operator, settled_codes
-from emulator.importer.draft import Draft, Reach
-from emulator.importer.elementwise import FUSED
-from emulator.importer.fold import encoding_of
-from emulator.importer.linear import INT32_SUM
-from emulator.importer.qdq import codes_on, parameters
-from emulator.importer.symbols import INTEGER_RANKS, Codes, Node, Symbol, scalar
-from emulator.network import MulCodes, Requantize, SumPool, ValueSpec, Window
-from memmodels.errors import ModelError
+from weakcell.emulator import onnx_ops
+from weakcell.emulator.importer.builder import Draft, Reach
+from weakcell.emulator.importer.folding import encoding_of
+from weakcell.emulator.importer.integer_ops import codes_operator, settled_codes
+from weakcell.emulator.importer.linear import INT32_SUM
+from weakcell.emulator.importer.pointwise import FUSED
+from weakcell.emulator.importer.qdq import codes_on, parameters
+from weakcell.emulator.importer.symbols import INTEGER_RANKS, Codes, Node, Symbol, scalar
+from weakcell.emulator.ir.layers import MulCodes, Requantize, SumPool, ValueSpec, Window
+from weakcell.memmodels.errors import ModelError
 
 MICROSOFT = "com.microsoft"
 _FUSED: dict[str, Any] = {FUSED: 1}
@@ -212,7 +212,7 @@ def lower_codes(draft: Draft, node: Node) -> Symbol:
     source = settled_codes(draft, source, node)
     target, reach = _target(draft, node, 3)
     constants = [draft.constant(node, i) for i in range(1, 5)]
-    operands = [None, *(floatops.ABSENT if c is None else c.array for c in constants)]
+    operands = [None, *(onnx_ops.ABSENT if c is None else c.array for c in constants)]
     return codes_operator(draft, node, [source], operands, target, reach)
 
 

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from emulator import floatops
-from emulator.floatops.resize import passes_of
-from emulator.importer.codes import lower_move
-from emulator.importer.draft import Draft
-from emulator.importer.floats import lower_float
-from emulator.importer.symbols import Constant, Node, Symbol
-from memmodels.errors import ModelError
+from weakcell.emulator import onnx_ops
+from weakcell.emulator.importer.builder import Draft
+from weakcell.emulator.importer.fallback import lower_float
+from weakcell.emulator.importer.integer_ops import lower_move
+from weakcell.emulator.importer.symbols import Constant, Node, Symbol
+from weakcell.emulator.onnx_ops.interpolation import passes_of
+from weakcell.memmodels.errors import ModelError
 
 
 def lower_resize(draft: Draft, node: Node) -> Symbol:
     """The nearest element is moved as a code; what is interpolated is float. The batch stays as it is, whatever `sizes` says."""
     plain = _without_batch(draft, node)
     _check(draft, plain)
-    nearest = floatops.text(plain.attributes, "mode", "nearest") == "nearest"
+    nearest = onnx_ops.text(plain.attributes, "mode", "nearest") == "nearest"
     return lower_move(draft, plain) if nearest and not _crops(plain) else lower_float(draft, plain)
 
 
@@ -37,7 +37,7 @@ def _check(draft: Draft, node: Node) -> None:
 
 def _crops(node: Node) -> bool:
     """Whether what lies outside the input has a value of its own, and the input a region of interest."""
-    return floatops.text(node.attributes, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    return onnx_ops.text(node.attributes, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
 
 
 def _without_batch(draft: Draft, node: Node) -> Node:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emulator.network import Encoding, OperandStep, Step, Window
+from weakcell.emulator.ir.layers import Encoding, OperandStep, Step, Window
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

@@ -12,9 +12,9 @@ NOTES for developers
   the inputs that reached the layer.
 """
 
-from emulator.margins.bounds import Flippable, bit_units, neuron_bound, neuron_exact, output_bound, output_exact
-from emulator.margins.hidden import HiddenLayer, greedy_neurons, hidden_layers, sums, windows_of
-from emulator.margins.output import (
+from weakcell.emulator.margins.flip_bounds import Flippable, bit_units, neuron_bound, neuron_exact, output_bound, output_exact
+from weakcell.emulator.margins.hidden_neurons import HiddenLayer, greedy_neurons, hidden_layers, sums, windows_of
+from weakcell.emulator.margins.output_margins import (
     Margins,
     OutputLayer,
     greedy_tolerance,
@@ -24,7 +24,7 @@ from emulator.margins.output import (
     still_unique,
     unit_tolerance,
 )
-from emulator.margins.summary import MarginSummary, NeuronTolerance, summarize
+from weakcell.emulator.margins.summary import MarginSummary, NeuronTolerance, summarize
 
 __all__ = [
     "Flippable",

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emulator import margins as mg
-from emulator.convolution import geometry_of
-from emulator.margins.certificate_kernels import fewest_flips, pixel_costs, pool_costs, turned_through
-from emulator.network import Convolution, MaxPool, Network, Reshape, Threshold
-from emulator.plan import Plan
-from emulator.walk import infer
-from memmodels.errors import ModelError
+from weakcell.emulator import margins as mg
+from weakcell.emulator.engine.convolution import geometry_of
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.ir.layers import Convolution, MaxPool, Network, Reshape, Threshold
+from weakcell.emulator.margins.certificate_kernels import fewest_flips, pixel_costs, pool_costs, turned_through
+from weakcell.emulator.plan.plan import Plan
+from weakcell.memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emulator.margins.bounds import neuron_exact
-from emulator.margins.hidden import HiddenLayer, hidden_layers, sums
-from emulator.margins.output import greedy_tolerance, largest_score, margins_of, output_layer
-from emulator.plan import Plan
-from emulator.walk import infer
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.margins.flip_bounds import neuron_exact
+from weakcell.emulator.margins.hidden_neurons import HiddenLayer, hidden_layers, sums
+from weakcell.emulator.margins.output_margins import greedy_tolerance, largest_score, margins_of, output_layer
+from weakcell.emulator.plan.plan import Plan
 
 Array = npt.NDArray[Any]
 

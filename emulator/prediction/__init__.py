@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from memmodels.lazy import attributes
+from weakcell.memmodels.lazy import attributes
 
 if TYPE_CHECKING:
-    from emulator.prediction.bit_rates import BitRates
-    from emulator.prediction.expected import Prediction, predict
+    from weakcell.emulator.prediction.bit_rates import BitRates
+    from weakcell.emulator.prediction.expected_accuracy import Prediction, predict
 
 __all__ = ["BitRates", "Prediction", "predict"]
 
-__getattr__ = attributes(__name__, {"bit_rates": ("BitRates",), "expected": ("Prediction", "predict")})
+__getattr__, __dir__ = attributes(__name__, {"bit_rates": ("BitRates",), "expected_accuracy": ("Prediction", "predict")})

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from emulator.constants import storable
-from emulator.network import Network
-from emulator.placement import Placement
-from memmodels.catalogue import MemorySpec
-from memmodels.definition import Term
-from memmodels.errors import UsageError
-from memmodels.protect_spec import split_wrappers
-from memmodels.terms import ErrorTerm, Lifetime
+from weakcell.emulator.faults.placement import Placement
+from weakcell.emulator.ir.faultable import storable
+from weakcell.emulator.ir.layers import Network
+from weakcell.memmodels.catalogue import MemorySpec
+from weakcell.memmodels.definition import Term
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.protection.wrappers import split_wrappers
 
 Probabilities = npt.NDArray[np.float64]
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emulator.margins import OutputLayer, output_layer
-from emulator.network import AffineRequantize, Layer, Network, Requantize, Reshape
-from emulator.prediction.kernels import cumulative_table, win_probability
-from emulator.prediction.layer_law import Part
-from emulator.tasks import ClassTask, Task
-from memmodels.errors import ModelError
+from weakcell.emulator.ir.layers import AffineRequantize, Layer, Network, Requantize, Reshape
+from weakcell.emulator.margins import OutputLayer, output_layer
+from weakcell.emulator.prediction.layer_distribution import Part
+from weakcell.emulator.prediction.sum_kernels import cumulative_table, win_probability
+from weakcell.emulator.tasks import ClassTask, Task
+from weakcell.memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]
 

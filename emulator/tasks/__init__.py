@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from emulator.tasks.build import NAMES, parse_task
-from emulator.tasks.classes import ClassTask
-from emulator.tasks.metric import COLUMNS, METRICS, Metric, metric_of
-from emulator.tasks.recognise import Asked, Seen, is_default, recognise
-from emulator.tasks.task import Judgement, Task
-from emulator.tasks.values import ValueTask
+from weakcell.emulator.tasks.build import NAMES, parse_task
+from weakcell.emulator.tasks.classes import ClassTask
+from weakcell.emulator.tasks.metric import COLUMNS, METRICS, Metric, metric_of
+from weakcell.emulator.tasks.recognise import Asked, Seen, is_default, recognise
+from weakcell.emulator.tasks.task import Judgement, Task
+from weakcell.emulator.tasks.values import ValueTask
 
 __all__ = [
     "COLUMNS",

@@ -18,12 +18,12 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from emulator.tasks.checks import are_integers, shape_text
-from emulator.tasks.detection import Floats, average_precisions, same_detections, suppress
-from emulator.tasks.metric import METRICS, Metric
-from emulator.tasks.task import Judgement, Task, real
-from emulator.values import ValueSpec
-from memmodels.errors import InputError, UsageError
+from weakcell.emulator.ir.values import ValueSpec
+from weakcell.emulator.tasks.checks import are_integers, shape_text
+from weakcell.emulator.tasks.detection import Floats, average_precisions, same_detections, suppress
+from weakcell.emulator.tasks.metric import METRICS, Metric
+from weakcell.emulator.tasks.task import Judgement, Task, real
+from weakcell.memmodels.errors import InputError, UsageError
 
 Array = npt.NDArray[Any]
 Layout = Literal["yolov5", "yolov8", "end2end", "ssd"]

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emulator.tasks.boxes import CORNERS, LAYOUTS, BoxTask, Corners, Layout
-from emulator.tasks.checks import shape_text, squeezed
-from emulator.tasks.classes import ClassTask, LabelTask, LogitTask, PixelTask, TokenTask
-from emulator.tasks.outputs import OutputInfo, listed
-from emulator.tasks.task import Task
-from emulator.tasks.values import ValueTask
-from memmodels.errors import UsageError
+from weakcell.emulator.tasks.boxes import CORNERS, LAYOUTS, BoxTask, Corners, Layout
+from weakcell.emulator.tasks.checks import shape_text, squeezed
+from weakcell.emulator.tasks.classes import ClassTask, LabelTask, LogitTask, PixelTask, TokenTask
+from weakcell.emulator.tasks.outputs import OutputInfo, listed
+from weakcell.emulator.tasks.task import Task
+from weakcell.emulator.tasks.values import ValueTask
+from weakcell.memmodels.errors import UsageError
 
 Array = npt.NDArray[Any]
 

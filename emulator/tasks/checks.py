@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memmodels.errors import InputError
+from weakcell.memmodels.errors import InputError
 
 Array = npt.NDArray[Any]
 

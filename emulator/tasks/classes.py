@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emulator.tasks.checks import check_counts, class_numbers
-from emulator.tasks.metric import METRICS, Metric
-from emulator.tasks.task import Judgement, Task, real
-from emulator.values import ValueSpec
+from weakcell.emulator.ir.values import ValueSpec
+from weakcell.emulator.tasks.checks import check_counts, class_numbers
+from weakcell.emulator.tasks.metric import METRICS, Metric
+from weakcell.emulator.tasks.task import Judgement, Task, real
 
 Array = npt.NDArray[Any]
 Form = Literal["scores", "logit", "labels"]

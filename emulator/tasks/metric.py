@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from memmodels.errors import InputError
+from weakcell.memmodels.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ METRICS = {
         Metric("mean_change", "mean change", share=False, better="low"),
     )
 }
-"""Every metric that can be a score or a column, by name. mean_change: see `emulator.tasks.values`."""
+"""Every metric that can be a score or a column, by name. mean_change: see `weakcell.emulator.tasks.values`."""
 
 COLUMNS = tuple(name for name in METRICS if name not in ("accuracy", "unchanged"))
 """Metrics with a column of their own in the results, besides `accuracy` and `changed`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emulator.network import Ending, Network, ValueSpec
+from weakcell.emulator.ir.layers import Ending, Network, ValueSpec
 
 _COMPARES = {
     "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor",

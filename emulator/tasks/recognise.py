@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emulator.network import Network
-from emulator.tasks.boxes import LAYOUTS, BoxTask
-from emulator.tasks.build import NAMES, Options, Unfit, build, parse_task, with_scores
-from emulator.tasks.checks import are_integers, shape_text, squeezed
-from emulator.tasks.classes import ClassTask
-from emulator.tasks.outputs import OutputInfo, listed, outputs_of
-from emulator.tasks.task import Task
-from memmodels.errors import InputError, UsageError
+from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.tasks.boxes import LAYOUTS, BoxTask
+from weakcell.emulator.tasks.build import NAMES, Options, Unfit, build, parse_task, with_scores
+from weakcell.emulator.tasks.checks import are_integers, shape_text, squeezed
+from weakcell.emulator.tasks.classes import ClassTask
+from weakcell.emulator.tasks.outputs import OutputInfo, listed, outputs_of
+from weakcell.emulator.tasks.task import Task
+from weakcell.memmodels.errors import InputError, UsageError
 
 Array = npt.NDArray[Any]
 

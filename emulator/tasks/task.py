@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from emulator.tasks.metric import Metric
-from emulator.values import ValueSpec
+from weakcell.emulator.ir.values import ValueSpec
+from weakcell.emulator.tasks.metric import Metric
 
 Array = npt.NDArray[Any]
 Answers = Any
@@ -24,7 +24,7 @@ class Judgement:
 
     accuracy: the share of right answers, None without labels or where a task knows no right and wrong.
     changed: the share of answers that differ from those of the fault-free network.
-    metrics: further metrics by name (`emulator.tasks.metric.COLUMNS`).
+    metrics: further metrics by name (`weakcell.emulator.tasks.metric.COLUMNS`).
     class_accuracy: the accuracy of each class from 0, NaN for a class that no label names; empty without labels.
     """
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from emulator.tasks.checks import check_counts
-from emulator.tasks.metric import METRICS, Metric
-from emulator.tasks.task import Judgement, Task, real
-from emulator.values import ValueSpec
-from memmodels.errors import InputError
+from weakcell.emulator.ir.values import ValueSpec
+from weakcell.emulator.tasks.checks import check_counts
+from weakcell.emulator.tasks.metric import METRICS, Metric
+from weakcell.emulator.tasks.task import Judgement, Task, real
+from weakcell.memmodels.errors import InputError
 
 Array = npt.NDArray[Any]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from host.board.build import CHIPS, can_build, image_path
-from host.board.errors import BoardError
-from host.board.link import Link
-from host.board.ports import open_port, usb_ports
+from weakcell.host.board.errors import BoardError
+from weakcell.host.board.firmware.build import CHIPS, can_build, image_path
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.ports import open_port, usb_ports
 
 EXTRAS = {
     "board": (("pyserial", "cobs"), "talking to a board"),

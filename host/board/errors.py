@@ -1,4 +1,4 @@
-"""Errors of a board, each with its exit code; they join the tree in `memmodels.errors`.
+"""Errors of a board, each with its exit code; they join the tree in `weakcell.memmodels.errors`.
 
 WeakcellError                     1
 └── BoardError                    8   a board that is missing, answers wrongly or cannot do what was asked
@@ -8,7 +8,7 @@ WeakcellError                     1
 
 from __future__ import annotations
 
-from memmodels.errors import WeakcellError
+from weakcell.memmodels.errors import WeakcellError
 
 
 class BoardError(WeakcellError):

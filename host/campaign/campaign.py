@@ -11,16 +11,16 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from emulator.deployment import ReadPolicy
-from emulator.placement import place
-from emulator.tasks import Asked
-from host.bench import Bench, open_bench
-from host.campaign.schema import CampaignFile, MemoryTable, Mistake, Place, grid_values, refuse
-from host.models import shipped_models
-from host.study import Point, Prepared, Study, prepare
-from host.sweep import Sweep
-from memmodels.catalogue import MemorySpec, parse_spec
-from memmodels.errors import UsageError, WeakcellError
+from weakcell.emulator.faults.deployment import ReadPolicy
+from weakcell.emulator.faults.placement import place
+from weakcell.emulator.tasks import Asked
+from weakcell.host.campaign.schema import CampaignFile, MemoryTable, Mistake, Place, grid_values, refuse
+from weakcell.host.study.networks import shipped_models
+from weakcell.host.study.study import Point, Prepared, Study, prepare
+from weakcell.host.study.sweep_values import Sweep
+from weakcell.host.study.workload import Bench, open_bench
+from weakcell.memmodels.catalogue import MemorySpec, parse_spec
+from weakcell.memmodels.errors import UsageError, WeakcellError
 
 MOST_POINTS = 100_000
 

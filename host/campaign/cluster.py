@@ -22,11 +22,11 @@ from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from host.bench import Bench
-from host.campaign.executors import MOST_DEATHS, WorkersLost
-from host.campaign.tasks import Done, Task, perform
-from host.digests import sha256_of
-from memmodels.errors import UsageError
+from weakcell.host.campaign.executors import MOST_DEATHS, WorkersLost
+from weakcell.host.campaign.tasks import Done, Task, perform
+from weakcell.host.digests import sha256_of
+from weakcell.host.study.workload import Bench
+from weakcell.memmodels.errors import UsageError
 
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from emulator.intervals import mean_interval, unseen_share
-from emulator.tasks import metric_of
-from host.campaign.store import CellRecord
-from host.campaign.table import Tables
+from weakcell.emulator.evaluation.intervals import mean_interval, unseen_share
+from weakcell.emulator.tasks import metric_of
+from weakcell.host.campaign.store import CellRecord
+from weakcell.host.campaign.tables import Tables
 
 SCHEMA: dict[str, Any] = {
     "between": pl.String,
@@ -36,7 +36,8 @@ def differences(tables: Tables) -> pl.DataFrame:
 
     between: `points` (a point and the one before it in the same study) or `networks` (one and the campaign's first with the same
     images on the same memory, point and placement). half_width_unpaired: what independent trials would have given. Scores are
-    accuracies, or shares of unchanged predictions without labels. differ_below: as in `host.results.summary_of`, of differences.
+    accuracies, or shares of unchanged predictions without labels. differ_below: as in `weakcell.host.study.results.summary_of`,
+    of differences.
     Pairs with fewer than two trials in common are left out.
     """
     rows = [row for pair in _pairs(tables) if (row := _row(tables, *pair)) is not None]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from host.board.studies import boards_of, ports_of, seconds_of
-from host.campaign.campaign import Campaign
-from host.estimate import estimate
-from host.results import placed_tensors
-from host.study import Prepared
+from weakcell.host.board.memory.studies import boards_of, ports_of, seconds_of
+from weakcell.host.campaign.campaign import Campaign
+from weakcell.host.study.estimate import estimate
+from weakcell.host.study.results import placed_tensors
+from weakcell.host.study.study import Prepared
 
 _STORE_BYTES, _STORE_BYTES_PER_TENSOR = 76, 6
 _TABLE_BYTES, _TABLE_BYTES_PER_TENSOR = 330, 9

@@ -20,9 +20,9 @@ from multiprocessing.context import SpawnProcess
 from threading import Event
 from typing import Protocol
 
-from host.bench import Bench
-from host.campaign.tasks import Done, Perform, Task, perform
-from memmodels.errors import WeakcellError
+from weakcell.host.campaign.tasks import Done, Perform, Task, perform
+from weakcell.host.study.workload import Bench
+from weakcell.memmodels.errors import WeakcellError
 
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())

@@ -6,10 +6,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from host.api import emulate
-from host.campaign.store import CellRecord, Store, run_id
-from host.campaign.table import Tables
-from memmodels.errors import UsageError
+from weakcell.host.api import emulate
+from weakcell.host.campaign.store import CellRecord, Store, run_id
+from weakcell.host.campaign.tables import Tables
+from weakcell.memmodels.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from host.atomic import write_atomically
-from host.campaign.differences import differences
-from host.campaign.table import Tables
-from host.folder import versions
+from weakcell.host.atomic_files import write_atomically
+from weakcell.host.campaign.differences import differences
+from weakcell.host.campaign.tables import Tables
+from weakcell.host.study.results_folder import versions
 
 
 def export(tables: Tables, folder: Path) -> list[Path]:

@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from emulator.placement import layers_by_weight
-from emulator.tasks import METRICS, Metric
-from host.bench import Bench
-from host.campaign.executors import Executor, Threads, default_workers
-from host.campaign.tasks import perform, task_of
-from host.report.caption import accesses_of
-from host.study import Point, Prepared, Study, prepare
-from memmodels.catalogue import MemorySpec
-from memmodels.errors import UsageError
+from weakcell.emulator.faults.placement import layers_by_weight
+from weakcell.emulator.tasks import METRICS, Metric
+from weakcell.host.campaign.executors import Executor, Threads, default_workers
+from weakcell.host.campaign.tasks import perform, task_of
+from weakcell.host.report.caption import accesses_of
+from weakcell.host.study.study import Point, Prepared, Study, prepare
+from weakcell.host.study.workload import Bench
+from weakcell.memmodels.catalogue import MemorySpec
+from weakcell.memmodels.errors import UsageError
 
 SCREENING_DIES = 24
 FIRST_FRESH_DIE = 1_000_000
@@ -217,7 +217,7 @@ class Search:
 
     def predicted(self, values: Sequence[float]) -> dict[float, float]:
         """Least mean loss that the prediction leaves possible at each value; nothing where it does not know the memory's errors."""
-        from emulator.prediction import predict
+        from weakcell.emulator.prediction import predict
 
         placements = [self.prepared(Candidate(value))[1].placement for value in values]
         try:

@@ -32,13 +32,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from emulator.policy import DEFAULT_READS, Reads
-from emulator.tasks import parse_task
-from host.campaign.lines import line_of, lines_of
-from host.sweep import parse_sweep
-from memmodels.catalogue import parse_spec
-from memmodels.errors import InputError, MemorySpecError, WeakcellError
-from memmodels.files import read_text
+from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
+from weakcell.emulator.tasks import parse_task
+from weakcell.host.campaign.toml_lines import line_of, lines_of
+from weakcell.host.study.sweep_values import parse_sweep
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import InputError, MemorySpecError, WeakcellError
+from weakcell.memmodels.files import read_text
 
 MOST_BYTES = 1 << 20
 _BIG = (1 << 63) - 1

@@ -7,7 +7,7 @@ Looking at an ordinary interval after every trial until it is narrow has not.
 
 Trials are skewed (most dies are good, a few are bad), so three things are added:
 
-- Intervals reach further towards the long tail: `emulator.intervals`.
+- Intervals reach further towards the long tail: `weakcell.emulator.evaluation.intervals`.
 - The interval uses the larger of q s of the first stage and q s of all trials. A first stage may have missed the bad dies.
 - If the interval after the second stage is still wider than asked for, a further stage follows. Each stage adds a tenth or more, so
   there are few of them.
@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from emulator.intervals import CONFIDENCE, UNBOUNDED, Bounds, Values, differ, reach, skewness, students_quantile
+from weakcell.emulator.evaluation.intervals import CONFIDENCE, UNBOUNDED, Bounds, Values, differ, reach, skewness, students_quantile
 
 FIRST_STAGE = 20
 

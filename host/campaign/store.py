@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from emulator.accuracy import TrialResult
-from memmodels.errors import InputError, OutputError
+from weakcell.emulator.evaluation.trials import TrialResult
+from weakcell.memmodels.errors import InputError, OutputError
 
 VERSION = 1
 FILE = "runs.sqlite"

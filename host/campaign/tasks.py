@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from emulator.accuracy import TrialResult, run_trial
-from emulator.deployment import ReadPolicy, Sampling
-from emulator.placement import Placement
-from host.bench import Bench
-from host.study import Point, Prepared
+from weakcell.emulator.evaluation.trials import TrialResult, run_trial
+from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
+from weakcell.emulator.faults.placement import Placement
+from weakcell.host.study.study import Point, Prepared
+from weakcell.host.study.workload import Bench
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from host.cli.encoding import accept_any_text
-from host.cli.repeated import refuse_repeated
+from weakcell.host.cli.encoding import accept_any_text
+from weakcell.host.cli.repeated import refuse_repeated
 
 _COMMANDS = {
     "emulate": "Accuracy and energy over a memory's operating points.",
@@ -78,10 +78,10 @@ class WeakcellGroup(TyperGroup):
         except BrokenPipeError:
             raise typer.Exit(1) from None
         except Exception as error:
-            errors = sys.modules.get("memmodels.errors")
+            errors = sys.modules.get("weakcell.memmodels.errors")
             if errors is None or not isinstance(error, errors.WeakcellError):
                 raise
-            from host.cli.screen import show_error
+            from weakcell.host.cli.terminal import show_error
 
             show_error(error)
             raise typer.Exit(error.exit_code) from None
@@ -101,7 +101,7 @@ app = typer.Typer(
 
 def _command(name: str) -> Any:
     """One command, or group of commands, as Typer makes it."""
-    module, alone = import_module(f"host.cli.{name}"), typer.Typer(rich_markup_mode=None)
+    module, alone = import_module(f"weakcell.host.cli.{name}"), typer.Typer(rich_markup_mode=None)
     if hasattr(module, "app"):
         alone.add_typer(module.app, name=name, short_help=_COMMANDS[name])
     else:

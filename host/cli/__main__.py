@@ -1,5 +1,5 @@
-"""`python -m host.cli` is `weakcell`."""
+"""`python -m weakcell.host.cli` is `weakcell`."""
 
-from host.cli import main
+from weakcell.host.cli import main
 
 main()

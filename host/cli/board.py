@@ -27,9 +27,9 @@ def info(port: Port = "auto") -> None:
     """What the board is, and its own account of itself."""
     from dataclasses import asdict
 
-    from host.board.link import Link
-    from host.board.ports import open_port
-    from host.cli.screen import show
+    from weakcell.host.board.link.link import Link
+    from weakcell.host.board.link.ports import open_port
+    from weakcell.host.cli.terminal import show
 
     with Link(open_port(port)) as link:
         told = {**asdict(link.board), **asdict(link.info())}
@@ -51,12 +51,12 @@ def measure(
     seed: Seed = 0,
 ) -> None:
     """Fill the arena, lower the voltage, restore it, compare on the board: which cells flipped, once per pulse."""
-    from host.board.link import Link
-    from host.board.ports import open_port
-    from host.board.protocol import Pattern
-    from host.board.supply import code_of
-    from host.cli.screen import show
-    from memmodels.errors import UsageError
+    from weakcell.host.board.characterization.supply import code_of
+    from weakcell.host.board.link.link import Link
+    from weakcell.host.board.link.ports import open_port
+    from weakcell.host.board.link.protocol import Pattern
+    from weakcell.host.cli.terminal import show
+    from weakcell.memmodels.errors import UsageError
 
     if pattern.upper() not in Pattern.__members__:
         known = ", ".join(name.lower() for name in Pattern.__members__)
@@ -68,7 +68,7 @@ def measure(
         for repeat in range(repeats):
             link.fill(0, board.pages, kind, repeat)
             if wrong := link.compare(0, board.pages, kind, repeat):
-                from host.board.errors import BoardError
+                from weakcell.host.board.errors import BoardError
 
                 raise BoardError("Filling the arena at nominal voltage", f"{len(wrong)} cells differ", "Check the supply")
             pulse = link.pulse(code, round(dwell_ms * 1000))
@@ -99,12 +99,12 @@ def serve(
     seed: Seed = 0,
 ) -> None:
     """A virtual board on a TCP port and a pseudo-terminal, so that any serial program can talk to it."""
-    from host.board.build import KINDS
-    from host.board.ports import virtual_board
-    from host.board.serving import Offer
-    from host.board.serving import serve as serve_board
-    from host.cli.screen import show
-    from memmodels.errors import UsageError
+    from weakcell.host.board.firmware.build import KINDS
+    from weakcell.host.board.link.ports import virtual_board
+    from weakcell.host.board.virtual.serving import Offer
+    from weakcell.host.board.virtual.serving import serve as serve_board
+    from weakcell.host.cli.terminal import show
+    from weakcell.memmodels.errors import UsageError
 
     if image not in KINDS:
         raise UsageError(f"--image {image}", "there is no such image", f"Choose {' or '.join(KINDS)}")

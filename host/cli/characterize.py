@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from host.board.characterize import Bench
-    from host.board.dump import Dump
-    from host.board.findings import Findings, Series
-    from host.board.points import Plan
-    from memmodels.structure import Bank
+    from weakcell.host.board.characterization.characterize import Bench
+    from weakcell.host.board.characterization.dump import Dump
+    from weakcell.host.board.characterization.points import Plan
+    from weakcell.host.board.readbacks.analysis import Findings, Series
+    from weakcell.memmodels.error_model.structure import Bank
 
 _PORT = "auto, a serial port, socket://HOST:PORT, virtual:rp2350 or virtual:rp2040."
 _MEMORY = "Virtual boards only: whose flips its cells make; `vdd` follows the regulator."
@@ -60,8 +60,8 @@ def characterize(
       weakcell characterize --import readbacks.npz --out theirs
       weakcell emulate --memory file:pico2/profile.toml --sweep vdd=0.55:0.8:0.05
     """
-    from host.board.results import write
-    from host.cli.screen import note
+    from weakcell.host.board.characterization.results import write
+    from weakcell.host.cli.terminal import note
 
     folder, geometry = _folder_for(out), _bank(bank)
     if import_ is not None:
@@ -84,9 +84,9 @@ def _imported(file: Path, bank: Bank | None, folder: Path) -> tuple[Findings, di
     """What somebody else's read-backs say; OutputError if the folder cannot be made or holds a run."""
     from hashlib import sha256
 
-    from host.board.findings import find
-    from host.board.foreign import load_readbacks
-    from memmodels.errors import OutputError
+    from weakcell.host.board.readbacks.analysis import find
+    from weakcell.host.board.readbacks.foreign import load_readbacks
+    from weakcell.memmodels.errors import OutputError
 
     readbacks = load_readbacks(file, bank)
     if (folder / "run.json").exists():
@@ -101,7 +101,7 @@ def _imported(file: Path, bank: Bank | None, folder: Path) -> tuple[Findings, di
 
 def _asked(experiment: str, vdd: str | None, dwell_ms: str, pattern: str, repeats: int, seed: int) -> dict[str, Any]:
     """What the options mean, before there is a board."""
-    from host.sweep import parse_sweep
+    from weakcell.host.study.sweep_values import parse_sweep
 
     return {
         "experiment": experiment,
@@ -125,7 +125,7 @@ def _downwards(text: str) -> str:
 
 
 def _folder_for(out: Path | None) -> Path:
-    from memmodels.errors import UsageError
+    from weakcell.memmodels.errors import UsageError
 
     if out is None:
         raise UsageError("Characterizing without --out", "read-backs must be kept somewhere", "Give --out DIR")
@@ -135,8 +135,8 @@ def _folder_for(out: Path | None) -> Path:
 def _bank(text: str | None) -> Bank | None:
     if text is None:
         return None
-    from memmodels.errors import UsageError
-    from memmodels.structure import Bank
+    from weakcell.memmodels.error_model.structure import Bank
+    from weakcell.memmodels.errors import UsageError
 
     try:
         rows, columns = map(int, text.lower().split("x"))
@@ -156,15 +156,15 @@ def _begin(
     temperature_note: str,
 ) -> tuple[Bench, Plan, Dump]:
     """A board that answers, the plan for it, and the folder; a virtual board goes on where a resumed run left it."""
-    from host.board.bench import supply_named
-    from host.board.characterize import Bench, check_experiment, voltage_range
-    from host.board.dump import start
-    from host.board.experiments import Experiment
-    from host.board.link import Link
-    from host.board.passes import arena_pages
-    from host.board.patterns import contents_of
-    from host.board.points import make_plan
-    from host.board.ports import FailsAt, open_port
+    from weakcell.host.board.characterization.bench_supply import supply_named
+    from weakcell.host.board.characterization.characterize import Bench, check_experiment, voltage_range
+    from weakcell.host.board.characterization.dump import start
+    from weakcell.host.board.characterization.experiments import Experiment
+    from weakcell.host.board.characterization.passes import arena_pages
+    from weakcell.host.board.characterization.patterns import contents_of
+    from weakcell.host.board.characterization.points import make_plan
+    from weakcell.host.board.link.link import Link
+    from weakcell.host.board.link.ports import FailsAt, open_port
 
     experiment = Experiment(given["experiment"])
     fails_at: FailsAt = "read" if experiment is Experiment.READ else "write" if experiment is Experiment.WRITE else "retention"
@@ -192,7 +192,7 @@ def _begin(
 
 def _pulses_before(folder: Path) -> int:
     """Low phases that the folder's run has had."""
-    from host.board.dump import Dump
+    from weakcell.host.board.characterization.dump import Dump
 
     dump = Dump(folder)
     if not (folder / "run.json").exists():
@@ -203,9 +203,9 @@ def _pulses_before(folder: Path) -> int:
 def _measure(bench: Bench, plan: Plan, dump: Dump, yes: bool, quiet: bool) -> None:
     import signal
 
-    from host.board.characterize import characterize
-    from host.cli.screen import note, progress_bar
-    from memmodels.errors import Interrupted
+    from weakcell.host.board.characterization.characterize import characterize
+    from weakcell.host.cli.terminal import note, progress_bar
+    from weakcell.memmodels.errors import Interrupted
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -222,8 +222,8 @@ def _measure(bench: Bench, plan: Plan, dump: Dump, yes: bool, quiet: bool) -> No
 
 
 def _found(dump: Dump, bank: Bank | None) -> Findings:
-    from host.board.findings import find
-    from host.board.readbacks import PICO_BANK, readbacks_of
+    from weakcell.host.board.readbacks.analysis import find
+    from weakcell.host.board.readbacks.readbacks import PICO_BANK, readbacks_of
 
     return find(readbacks_of(dump, bank or PICO_BANK))
 
@@ -233,8 +233,8 @@ def show_findings(findings: Findings) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from host.cli.screen import show
-    from host.report.board import COLUMNS, RATE_COLUMNS, caption_of, rates_shown, rows_shown
+    from weakcell.host.cli.terminal import show
+    from weakcell.host.report.board_figures import COLUMNS, RATE_COLUMNS, caption_of, rates_shown, rows_shown
 
     show(f"[bold]{escape(findings.readbacks.title)}[/]")
     for columns, rows in ((COLUMNS, rows_shown(findings.rows)), (RATE_COLUMNS, rates_shown(findings.rows))):
@@ -286,6 +286,6 @@ def _fitted(series: Series) -> str:
 def _versions() -> dict[str, str | None]:
     import platform
 
-    from host.folder import versions
+    from weakcell.host.study.results_folder import versions
 
     return {"python": platform.python_version(), **versions()}

@@ -11,8 +11,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="NDJSON events o
     """Look at packages, firmware images, serial ports and boards; the emulator itself needs none of them."""
     from rich.markup import escape
 
-    from host.board.doctor import examine
-    from host.cli.screen import emit, show
+    from weakcell.host.board.doctor import examine
+    from weakcell.host.cli.terminal import emit, show
 
     signs = {"ok": "ok", "missing": "--", "silent": "??"}
     for finding in examine():

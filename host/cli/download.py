@@ -22,10 +22,10 @@ def download(
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from host.cli.screen import note, stderr
-    from host.sets.download import Source, Tell
-    from host.sets.download import download as fetch
-    from host.sets.published import places
+    from weakcell.host.cli.terminal import note, stderr
+    from weakcell.host.datasets.download import Source, Tell
+    from weakcell.host.datasets.download import download as fetch
+    from weakcell.host.datasets.published import places
 
     folder = places(data_dir)[0] / name
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from emulator.policy import DEFAULT_READS, Reads
-from host.cli.options import DATA, MODEL, OUTPUT, READS, TASK
+from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
+from weakcell.host.cli.options import DATA, MODEL, OUTPUT, READS, TASK
 
 if TYPE_CHECKING:
-    from emulator.network import OutsideTensor
-    from host.folder import ResultsFolder
-    from host.replay import Replay
-    from host.results import StudyResult
-    from host.study import Prepared, Study
+    from weakcell.emulator.ir.layers import OutsideTensor
+    from weakcell.host.study.replay import Replay
+    from weakcell.host.study.results import StudyResult
+    from weakcell.host.study.results_folder import ResultsFolder
+    from weakcell.host.study.study import Prepared, Study
 
 _Sampling = Literal["bits", "outputs"]
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… ; `weakcell memories` lists them. [default: sram-14nm]"
@@ -86,7 +86,7 @@ def emulate(
         "sampling": sampling, "task": task, "output": output,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
-    from host.cli.screen import errors_as_events
+    from weakcell.host.cli.terminal import errors_as_events
 
     with errors_as_events(as_json):
         prepared, replay = _prepare(model, data, data_dir, given, faults)
@@ -99,13 +99,13 @@ def emulate(
             check_boards(prepared, yes, quiet or as_json)
         folder = None
         if out is not None:
-            from host.folder import open_folder
+            from weakcell.host.study.results_folder import open_folder
 
             folder = open_folder(out, prepared, overwrite)
         with boards(prepared, None if folder is None else folder.path, replay is not None) as one_by_one:
             result = _run(prepared, replay, folder, 1 if one_by_one else threads, save_faults, as_json, quiet)
     if not as_json:
-        from host.cli.table import show_result
+        from weakcell.host.cli.result_table import show_result
 
         show_result(result)
     _last_words(result, folder, save_faults, quiet or as_json)
@@ -113,9 +113,9 @@ def emulate(
 
 def check_boards(prepared: Prepared, yes: bool, quiet: bool) -> None:
     """Say how long the boards of a study take at most; UsageError for more than an hour unless `yes`."""
-    from host.board.studies import check_time, ports_of
-    from host.cli.screen import note
-    from host.cli.table import duration
+    from weakcell.host.board.memory.studies import check_time, ports_of
+    from weakcell.host.cli.result_table import duration
+    from weakcell.host.cli.terminal import note
 
     if ports_of(prepared):
         note(f"Through the board: at most {duration(check_time(prepared, yes))}.", quiet)
@@ -124,7 +124,7 @@ def check_boards(prepared: Prepared, yes: bool, quiet: bool) -> None:
 @contextmanager
 def boards(prepared: Prepared, folder: Path | None, replayed: bool = False) -> Iterator[bool]:
     """Keep what boards read back in `folder`, and let go of their ports; whether there are any: then trials run one by one."""
-    from host.board.studies import boards_of, ports_of
+    from weakcell.host.board.memory.studies import boards_of, ports_of
 
     if replayed or not ports_of(prepared):
         yield False
@@ -137,12 +137,12 @@ def _prepare(
     model: str, data: str | None, data_dir: Path | None, given: dict[str, Any], faults: Path | None
 ) -> tuple[Prepared, Replay | None]:
     """The study that the options describe, loaded and checked."""
-    from host.study import prepare
+    from weakcell.host.study.study import prepare
 
     if faults is None:
         return prepare(study_from(model, data, given), data_dir), None
-    from host.faultlist import load_faults
-    from host.replay import Replay, study_of
+    from weakcell.host.study.fault_list import load_faults
+    from weakcell.host.study.replay import Replay, study_of
 
     fault_list = load_faults(faults)
     study = study_of(fault_list, study_from(model, data, given), given)
@@ -155,11 +155,11 @@ def _prepare(
 
 def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
     """The study that command-line options describe; the embedded default where they say nothing."""
-    from emulator.deployment import ReadPolicy, Sampling
-    from host.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study
-    from host.sweep import parse_sweep
-    from memmodels.catalogue import parse_spec
-    from memmodels.errors import UsageError
+    from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
+    from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study
+    from weakcell.host.study.sweep_values import parse_sweep
+    from weakcell.memmodels.catalogue import parse_spec
+    from weakcell.memmodels.errors import UsageError
 
     rules = []
     for rule in given.get("place", ()):
@@ -184,10 +184,10 @@ def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
 
 
 def _check_fault_file(path: Path, prepared: Prepared, yes: bool) -> None:
-    from host.atomic import check_writable
-    from host.estimate import check_fault_list
-    from host.execute import check_recordable
-    from host.faultlist import check_suffix
+    from weakcell.host.atomic_files import check_writable
+    from weakcell.host.study.estimate import check_fault_list
+    from weakcell.host.study.fault_list import check_suffix
+    from weakcell.host.study.runner import check_recordable
 
     check_recordable(prepared, record=True)
     check_suffix(path)
@@ -196,10 +196,10 @@ def _check_fault_file(path: Path, prepared: Prepared, yes: bool) -> None:
 
 
 def _show_estimate(prepared: Prepared, threads: int | None, with_faults: bool, as_json: bool) -> None:
-    from host.board.studies import ports_of
-    from host.cli.screen import emit, say
-    from host.cli.table import duration
-    from host.estimate import estimate, expected_rows
+    from weakcell.host.board.memory.studies import ports_of
+    from weakcell.host.cli.result_table import duration
+    from weakcell.host.cli.terminal import emit, say
+    from weakcell.host.study.estimate import estimate, expected_rows
 
     if ports_of(prepared):
         _show_board_estimate(prepared, as_json)
@@ -221,9 +221,9 @@ def _show_estimate(prepared: Prepared, threads: int | None, with_faults: bool, a
 
 def _show_board_estimate(prepared: Prepared, as_json: bool) -> None:
     """What the boards of a study take; nothing is lowered to find out."""
-    from host.board.studies import seconds_of
-    from host.cli.screen import emit, say
-    from host.cli.table import duration
+    from weakcell.host.board.memory.studies import seconds_of
+    from weakcell.host.cli.result_table import duration
+    from weakcell.host.cli.terminal import emit, say
 
     seconds = seconds_of(prepared)
     if as_json:
@@ -242,11 +242,11 @@ def _run(
     quiet: bool,
 ) -> StudyResult:
     """Run; after each finished point the folder is written, after the last one (or Ctrl-C) the fault list and the figure."""
-    from host.cli.screen import emit, progress_bar
-    from host.cli.table import point_of
-    from host.execute import Progress, StudyInterrupted, run
-    from host.results import row_of
-    from host.study import Point
+    from weakcell.host.cli.result_table import point_of
+    from weakcell.host.cli.terminal import emit, progress_bar
+    from weakcell.host.study.results import row_of
+    from weakcell.host.study.runner import Progress, StudyInterrupted, run
+    from weakcell.host.study.study import Point
 
     command = ["weakcell", *sys.argv[1:]]
     if as_json:
@@ -274,7 +274,7 @@ def _run(
         if interrupted.result is not None and interrupted.result.outcomes:
             _keep(interrupted.result, folder, save_faults, as_json)
             if not as_json:
-                from host.cli.table import show_result
+                from weakcell.host.cli.result_table import show_result
 
                 show_result(interrupted.result)
         raise
@@ -283,12 +283,12 @@ def _run(
 
 
 def _keep(result: StudyResult, folder: ResultsFolder | None, save_faults: Path | None, as_json: bool) -> None:
-    from host.cli.screen import emit
+    from weakcell.host.cli.terminal import emit
 
     if folder:
         folder.write_figure(result)
     if save_faults is not None and result.faults is not None:
-        from host.faultlist import save_faults as save
+        from weakcell.host.study.fault_list import save_faults as save
 
         save(save_faults, result.faults, finished_identity(result))
     if as_json:
@@ -307,7 +307,7 @@ def finished_identity(result: StudyResult) -> dict[str, object]:
 
 
 def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: Path | None, quiet: bool) -> None:
-    from host.cli.screen import note
+    from weakcell.host.cli.terminal import note
 
     study = result.prepared.study
     usual = study.memory.technology.sweep
@@ -332,8 +332,8 @@ def _reasons(outside: Sequence[OutsideTensor]) -> str:
 
 
 def _say_how_to_replay(result: StudyResult, folder: ResultsFolder, quiet: bool) -> None:
-    from host.board.studies import replay_command
-    from host.cli.screen import note
+    from weakcell.host.board.memory.studies import replay_command
+    from weakcell.host.cli.terminal import note
 
     file = folder.path / "readbacks.npz"
     if file.exists() and (command := replay_command(result.prepared, file)) is not None:

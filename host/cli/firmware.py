@@ -22,9 +22,9 @@ def build(
     compiler: Annotated[str, typer.Option(help="zig, or gcc (arm-none-eabi-gcc).")] = "zig",
 ) -> None:
     """Compile the RAM and flash images (needs the repository's firmware/); with zig the same bytes on any machine."""
-    from host.board.build import CHIPS, COMPILERS, IMAGES, build_all
-    from host.cli.screen import show
-    from memmodels.errors import UsageError
+    from weakcell.host.board.firmware.build import CHIPS, COMPILERS, IMAGES, build_all
+    from weakcell.host.cli.terminal import show
+    from weakcell.memmodels.errors import UsageError
 
     for name in chip or ():
         if name not in CHIPS:
@@ -43,10 +43,10 @@ def flash(
     drive: Annotated[Path | None, typer.Option(metavar="DIR", help="The board's drive, if it is not to be looked for.")] = None,
 ) -> None:
     """Copy the image onto a board whose BOOTSEL button was held while it was plugged in: it appears as a drive."""
-    from host.board.build import KINDS
-    from host.board.drives import find_drive, put_image, read_drive
-    from host.cli.screen import show
-    from memmodels.errors import UsageError
+    from weakcell.host.board.firmware.build import KINDS
+    from weakcell.host.board.firmware.drives import find_drive, put_image, read_drive
+    from weakcell.host.cli.terminal import show
+    from weakcell.memmodels.errors import UsageError
 
     if image not in KINDS:
         raise UsageError(f"--image {image}", "there is no such image", f"Choose {' or '.join(KINDS)}")

@@ -29,12 +29,12 @@ def infer(
     """
     import numpy as np
 
-    import emulator
-    from host.atomic import check_writable, write_atomically
-    from host.data import read_npz
-    from host.input_range import check_data
-    from host.models import find_model
-    from memmodels.errors import InputError
+    from weakcell import emulator
+    from weakcell.host.atomic_files import check_writable, write_atomically
+    from weakcell.host.datasets.input_range import check_data
+    from weakcell.host.datasets.registry import read_npz
+    from weakcell.host.study.networks import find_model
+    from weakcell.memmodels.errors import InputError
 
     network = emulator.load(find_model(model).path)
     arrays = read_npz(inputs)

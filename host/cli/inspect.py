@@ -16,10 +16,10 @@ def inspect(
     import json
     from dataclasses import asdict
 
-    import emulator
-    from host.anatomy import anatomy_of
-    from host.input_range import input_ranges
-    from host.models import find_model
+    from weakcell import emulator
+    from weakcell.host.analysis.network_summary import anatomy_of
+    from weakcell.host.datasets.input_range import input_ranges
+    from weakcell.host.study.networks import find_model
 
     found = find_model(model)
     network = emulator.load(found.path)
@@ -31,7 +31,7 @@ def inspect(
     from rich.markup import escape
     from rich.table import Table
 
-    from host.cli.screen import show
+    from weakcell.host.cli.terminal import show
 
     if storable:
         listed = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from host.cli.options import MODEL, OUTPUT, TASK
+from weakcell.host.cli.options import MODEL, OUTPUT, TASK
 
 if TYPE_CHECKING:
-    from host.margins import MarginReport
+    from weakcell.host.analysis.margins import MarginReport
 
 _OUT = "Write margins.parquet (one row per image) and margins.json into this folder."
 _CERTIFY = "Flips anywhere in the network that are tried for (binarized chains only); 0 leaves certificates out."
@@ -40,12 +40,12 @@ def margins(
     """
     import json
 
-    from host.cli.screen import errors_as_events, note
+    from weakcell.host.cli.terminal import errors_as_events, note
 
     with errors_as_events(as_json):
-        from emulator.tasks import Asked
-        from host.folder import made_folder
-        from host.margins import report_margins, write
+        from weakcell.emulator.tasks import Asked
+        from weakcell.host.analysis.margins import report_margins, write
+        from weakcell.host.study.results_folder import made_folder
 
         folder = made_folder(out, "margins.parquet")
         found = report_margins(model, data, data_dir, images, certify, Asked(task, output))
@@ -62,7 +62,7 @@ def margins(
 def _show(found: MarginReport) -> None:
     from rich.table import Table
 
-    from host.cli.screen import show
+    from weakcell.host.cli.terminal import show
 
     show(f"[bold]{found.title}[/]")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))

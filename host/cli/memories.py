@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from memmodels.definition import Condition, Technology
-    from memmodels.protect_spec import Kind
+    from weakcell.memmodels.definition import Condition, Technology
+    from weakcell.memmodels.protection.wrappers import Kind
 
 
 def memories(
@@ -21,8 +21,8 @@ def memories(
     ] = None,
 ) -> None:
     """Every memory technology: conditions, valid ranges, lifetimes, sources, and what is measured, published or assumed."""
-    from memmodels.catalogue import names, technology
-    from memmodels.protect_spec import KINDS
+    from weakcell.memmodels.catalogue import names, technology
+    from weakcell.memmodels.protection.wrappers import KINDS
 
     if plots is not None:
         _draw(plots)
@@ -34,7 +34,7 @@ def memories(
     if as_json:
         import json
 
-        from host.cli.screen import say
+        from weakcell.host.cli.terminal import say
 
         for tech in chosen:
             say(json.dumps(_as_dict(tech), ensure_ascii=False))
@@ -44,8 +44,8 @@ def memories(
         return
     from rich.table import Table
 
-    from host.cli.screen import show
-    from host.curve import usual_lifetimes
+    from weakcell.host.analysis.technology_curve import usual_lifetimes
+    from weakcell.host.cli.terminal import show
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("name", "what it is", "sweep", "valid range", "errors last per", "basis"):
@@ -60,9 +60,9 @@ def memories(
 
 
 def _draw(folder: Path) -> None:
-    from host.cli.screen import say
-    from host.report.curves import write_curves
-    from memmodels.errors import OutputError
+    from weakcell.host.cli.terminal import say
+    from weakcell.host.report.technology_curves import write_curves
+    from weakcell.memmodels.errors import OutputError
 
     try:
         written = write_curves(folder)
@@ -76,8 +76,8 @@ def _show_one(tech: Technology) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from host.cli.screen import show
-    from host.curve import curve_of, sparkline, usual_lifetimes
+    from weakcell.host.analysis.technology_curve import curve_of, sparkline, usual_lifetimes
+    from weakcell.host.cli.terminal import show
 
     show(Text(f"{tech.name}: {tech.title}", style="bold"))
     facts = Table.grid(padding=(0, 2, 0, 0))
@@ -115,7 +115,7 @@ def _show_wrapper(kind: Kind, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from host.cli.screen import say, show
+    from weakcell.host.cli.terminal import say, show
 
     if as_json:
         facts = {"version": 1, "name": kind.name, "title": kind.title, "overhead": kind.overhead, "limits": kind.limits}
@@ -152,7 +152,7 @@ def _table(*headings: str, right: int = 0) -> Any:
 
 
 def _as_dict(tech: Technology) -> dict[str, Any]:
-    from host.curve import curve_of, usual_lifetimes
+    from weakcell.host.analysis.technology_curve import curve_of, usual_lifetimes
 
     return {
         "version": 1,

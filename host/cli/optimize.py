@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emulator.policy import DEFAULT_READS, Reads
-from host.cli.options import MODEL, OUTPUT, READS, TASK
+from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
+from weakcell.host.cli.options import MODEL, OUTPUT, READS, TASK
 
 if TYPE_CHECKING:
-    from host.campaign.optimize import Optimum, Screened
+    from weakcell.host.campaign.optimize import Optimum, Screened
 
 _DATA = "digits, fashion-mnist, or an .npz with x and y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… . [default: sram-14nm]"
@@ -56,18 +56,18 @@ def optimize(
     """
     from functools import partial
 
-    from emulator.deployment import ReadPolicy
-    from host.atomic import check_writable
-    from host.bench import open_bench
-    from host.campaign.executors import Threads, default_workers
-    from host.campaign.optimize import Goal, default_values, nominal_of, search_for
-    from host.campaign.optimize import optimize as find
-    from host.campaign.tasks import perform
-    from host.cli.screen import emit, errors_as_events, stderr
-    from host.cli.sweep import share_of
-    from host.study import Study
-    from host.sweep import parse_sweep
-    from memmodels.catalogue import parse_spec
+    from weakcell.emulator.faults.deployment import ReadPolicy
+    from weakcell.host.atomic_files import check_writable
+    from weakcell.host.campaign.executors import Threads, default_workers
+    from weakcell.host.campaign.optimize import Goal, default_values, nominal_of, search_for
+    from weakcell.host.campaign.optimize import optimize as find
+    from weakcell.host.campaign.tasks import perform
+    from weakcell.host.cli.sweep import share_of
+    from weakcell.host.cli.terminal import emit, errors_as_events, stderr
+    from weakcell.host.study.study import Study
+    from weakcell.host.study.sweep_values import parse_sweep
+    from weakcell.host.study.workload import open_bench
+    from weakcell.memmodels.catalogue import parse_spec
 
     with errors_as_events(as_json):
         goal = Goal(share_of(max_drop), dies, confidence, failures, tries, partitions)
@@ -118,7 +118,7 @@ def _silent() -> Any:
 def _keep(path: Path, content: dict[str, Any]) -> None:
     import json
 
-    from host.atomic import write_atomically
+    from weakcell.host.atomic_files import write_atomically
 
     write_atomically(
         path, lambda place: place.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -154,8 +154,8 @@ def _show(found: Optimum, asked: list[str], memory: str) -> None:
 
     from rich.table import Table
 
-    from host.cli.screen import say, show
-    from host.cli.table import percent
+    from weakcell.host.cli.result_table import percent
+    from weakcell.host.cli.terminal import say, show
 
     goal = found.goal
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))

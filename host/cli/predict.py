@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emulator.policy import DEFAULT_READS, Reads
-from host.cli.options import DATA, MODEL, OUTPUT, PLACE, TASK
+from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
+from weakcell.host.cli.options import DATA, MODEL, OUTPUT, PLACE, TASK
 
 if TYPE_CHECKING:
-    from host.forecast import Predicted
+    from weakcell.host.analysis.prediction import Predicted
 
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… with independent cells. [default: sram-14nm]"
 _SWEEP = "Move one condition, as in ber=0:0.15:0.01. [default: v_over_vmin=0.75:1.0:0.025]"
@@ -55,15 +55,15 @@ def predict(
       weakcell predict fashion-bnn --memory uniform:p10=0 --sweep p01=0.01,0.05,0.1 --check-trials 20
       weakcell predict digits-qnn --memory uniform:ber=0.005 --place '*@7=uniform:ber=0'
     """
-    from host.cli.screen import emit, errors_as_events, note, progress_bar
+    from weakcell.host.cli.terminal import emit, errors_as_events, note, progress_bar
 
     given = {"memory": memory, "place": place or None, "sweep": sweep, "images": images, "task": task, "output": output}
     given |= {"trials": max(1, check_trials), "read_every": read_every, "seed": seed}
     with errors_as_events(as_json):
-        from host.cli.emulate import study_from
-        from host.folder import made_folder
-        from host.forecast import chunks, measure, predict_study
-        from host.study import prepare
+        from weakcell.host.analysis.prediction import chunks, measure, predict_study
+        from weakcell.host.cli.emulate import study_from
+        from weakcell.host.study.results_folder import made_folder
+        from weakcell.host.study.study import prepare
 
         prepared = prepare(study_from(model, data, {k: v for k, v in given.items() if v is not None}), data_dir)
         folder = made_folder(out, "prediction.parquet")
@@ -74,7 +74,7 @@ def predict(
             with progress_bar(prepared.jobs, shown) as bar:
                 found = measure(found, threads, lambda: bar.step("measuring"))
         if folder is not None:
-            from host.report.prediction import write
+            from weakcell.host.report.prediction_report import write
 
             write(found, folder, ["weakcell", *sys.argv[1:]])
     if as_json:
@@ -90,8 +90,8 @@ def predict(
 def _show(found: Predicted) -> None:
     from rich.markup import escape
 
-    from host.cli.screen import show
-    from host.report.prediction import caption_of, title_of
+    from weakcell.host.cli.terminal import show
+    from weakcell.host.report.prediction_report import caption_of, title_of
 
     show(f"[bold]{escape(title_of(found))}[/]")
     show(table_of(found))
@@ -102,8 +102,8 @@ def table_of(found: Predicted) -> Any:
     """One line per point."""
     from rich.table import Table
 
-    from host.cli.table import percent
-    from host.report.intervals import interval_text
+    from weakcell.host.cli.result_table import percent
+    from weakcell.host.report.interval_text import interval_text
 
     sweep, measured = found.prepared.study.sweep, found.measured is not None
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))

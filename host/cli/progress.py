@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from host.cli.screen import note, stderr
+from weakcell.host.cli.terminal import note, stderr
 
 if TYPE_CHECKING:
-    from host.campaign.sweep import Step
+    from weakcell.host.campaign.runner import Step
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -57,7 +57,7 @@ def _lines() -> OnStep:
     def on_step(step: Step) -> None:
         pace = meter.pace(step)
         if meter.due() or step.finished == step.needed:
-            from host.cli.table import duration
+            from weakcell.host.cli.result_table import duration
 
             left = f", {duration((step.needed - step.finished) / pace)} left" if pace and step.finished < step.needed else ""
             note(f"{step.finished:,} of {step.needed:,} runs, {pace:.3g}/s{left}")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from emulator.policy import DEFAULT_READS, Reads
-from host.cli.options import MODEL, OUTPUT, READS, TASK
+from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
+from weakcell.host.cli.options import MODEL, OUTPUT, READS, TASK
 
 if TYPE_CHECKING:
-    from host.ranking import Ranking
+    from weakcell.host.analysis.ranking import Ranking
 
 _MEMORY = "The memory that each part lives in alone, all else being safe; independent cells."
 _BY = "Rank layers, bit positions, or the bits of each layer."
@@ -46,14 +46,14 @@ def rank(
       weakcell rank digits-bnn --memory uniform:ber=0.05
       weakcell rank digits-qnn --by layer-bit --check-trials 20
     """
-    from host.cli.screen import emit, errors_as_events, progress_bar
+    from weakcell.host.cli.terminal import emit, errors_as_events, progress_bar
 
     given = {"memory": memory, "images": images, "task": task, "output": output, "read_every": read_every, "seed": seed}
     with errors_as_events(as_json):
-        from host.cli.emulate import study_from
-        from host.ranking import parts_of
-        from host.ranking import rank as run
-        from host.study import prepare
+        from weakcell.host.analysis.ranking import parts_of
+        from weakcell.host.analysis.ranking import rank as run
+        from weakcell.host.cli.emulate import study_from
+        from weakcell.host.study.study import prepare
 
         prepared = prepare(study_from(model, data, {k: v for k, v in given.items() if v is not None}), data_dir)
         jobs = check_trials * len(parts_of(prepared, prepared.points[0].placement, by))
@@ -70,10 +70,10 @@ def rank(
 def _show(found: Ranking) -> None:
     from rich.table import Table
 
-    from host.cli.screen import show
-    from host.cli.table import percent
-    from host.report.caption import judged_of
-    from host.report.intervals import interval_text, no_difference_note
+    from weakcell.host.cli.result_table import percent
+    from weakcell.host.cli.terminal import show
+    from weakcell.host.report.caption import judged_of
+    from weakcell.host.report.interval_text import interval_text, no_difference_note
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(found.by)

@@ -41,7 +41,7 @@ def _check(order: list[Any]) -> None:
     """UsageError if a parameter of one value occurs twice in the order in which the parser met parameters."""
     for parameter, times in Counter(order).items():
         if times > 1 and _holds_one_value(parameter):
-            from memmodels.errors import UsageError
+            from weakcell.memmodels.errors import UsageError
 
             name = max(parameter.opts, key=len)
             both = "/".join([name, *parameter.secondary_opts])

@@ -29,10 +29,10 @@ def report(
       weakcell report results
       weakcell report results --figures results/figures
     """
-    from host.atomic import check_writable, write_atomically
-    from host.cli.screen import note, say
-    from host.report.material import read_material
-    from host.report.page import render
+    from weakcell.host.atomic_files import check_writable, write_atomically
+    from weakcell.host.cli.terminal import note, say
+    from weakcell.host.report.data import read_material
+    from weakcell.host.report.page import render
 
     path = out or folder / "report.html"
     material = read_material(folder, data_dir)
@@ -41,7 +41,7 @@ def report(
     write_atomically(path, lambda place: place.write_text(page, encoding="utf-8"))
     say(str(path))
     if figures is not None:
-        from host.report.paper import write_figures
+        from weakcell.host.report.paper_charts import write_figures
 
         written = write_figures(material, figures)
         note(f"{len(written)} figures in {figures}.", quiet)

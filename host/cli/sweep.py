@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from emulator.tasks import Metric
-    from host.campaign.campaign import Campaign
-    from host.campaign.executors import Executor
-    from host.campaign.sweep import Step
-    from host.campaign.table import Tables
+    from weakcell.emulator.tasks import Metric
+    from weakcell.host.campaign.campaign import Campaign
+    from weakcell.host.campaign.executors import Executor
+    from weakcell.host.campaign.runner import Step
+    from weakcell.host.campaign.tables import Tables
 
 _CAMPAIGN = "The campaign file (TOML); README and `weakcell sweep --example` show one."
 _OUT = "Runs are kept in runs.sqlite here; tables are written when all are there."
@@ -80,7 +80,7 @@ def sweep(
       weakcell sweep campaign.toml --out results
       weakcell sweep campaign.toml --out results --cluster tcp://head:8786
     """
-    from host.cli.screen import errors_as_events, say
+    from weakcell.host.cli.terminal import errors_as_events, say
 
     if example:
         say(EXAMPLE.rstrip())
@@ -102,16 +102,16 @@ def _sweep(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from host.campaign.campaign import prepare_campaign
-    from host.campaign.differences import differences
-    from host.campaign.export import export
-    from host.campaign.schema import read_campaign
-    from host.campaign.store import open_store
-    from host.campaign.sweep import missing
-    from host.campaign.sweep import sweep as drive
-    from host.campaign.table import Tables
-    from host.cli.screen import emit, note
-    from memmodels.errors import Interrupted, UsageError
+    from weakcell.host.campaign.campaign import prepare_campaign
+    from weakcell.host.campaign.differences import differences
+    from weakcell.host.campaign.export import export
+    from weakcell.host.campaign.runner import missing
+    from weakcell.host.campaign.runner import sweep as drive
+    from weakcell.host.campaign.schema import read_campaign
+    from weakcell.host.campaign.store import open_store
+    from weakcell.host.campaign.tables import Tables
+    from weakcell.host.cli.terminal import emit, note
+    from weakcell.memmodels.errors import Interrupted, UsageError
 
     if path is None:
         raise UsageError("weakcell sweep", "no campaign file is named", "Name one; weakcell sweep --example prints one")
@@ -149,7 +149,7 @@ def _sweep(
 
 def share_of(text: str) -> float:
     """0.5% or 0.005 as a share; UsageError if it is neither or not within (0, 0.5)."""
-    from memmodels.errors import UsageError
+    from weakcell.memmodels.errors import UsageError
 
     number, percent = (text.strip().removesuffix("%"), text.strip().endswith("%"))
     try:
@@ -164,11 +164,11 @@ def share_of(text: str) -> float:
 def _executor(campaign: Campaign, threads: int | None, processes: int | None, cluster: str | None) -> Executor:
     from functools import partial
 
-    from host.campaign.executors import Processes, Threads, default_workers
-    from host.campaign.tasks import perform
+    from weakcell.host.campaign.executors import Processes, Threads, default_workers
+    from weakcell.host.campaign.tasks import perform
 
     if cluster is not None:
-        from host.campaign.cluster import Cluster
+        from weakcell.host.campaign.cluster import Cluster
 
         return Cluster(campaign.benches, cluster)
     if processes is not None:
@@ -179,12 +179,12 @@ def _executor(campaign: Campaign, threads: int | None, processes: int | None, cl
 def _show_effort(
     campaign: Campaign, out: Path | None, threads: int | None, processes: int | None, cluster: str | None, as_json: bool
 ) -> None:
-    from host.campaign.effort import effort_of
-    from host.campaign.executors import default_workers
-    from host.campaign.store import FILE, read_store
-    from host.campaign.sweep import missing
-    from host.cli.screen import emit, say
-    from host.cli.table import duration
+    from weakcell.host.campaign.effort import effort_of
+    from weakcell.host.campaign.executors import default_workers
+    from weakcell.host.campaign.runner import missing
+    from weakcell.host.campaign.store import FILE, read_store
+    from weakcell.host.cli.result_table import duration
+    from weakcell.host.cli.terminal import emit, say
 
     left = campaign.runs
     if out is not None and (out / FILE).is_file():
@@ -210,10 +210,10 @@ def _show_effort(
 
 def _progress(as_json: bool, quiet: bool, campaign: Campaign) -> AbstractContextManager[Callable[[Step], None]]:
     """The context in which steps are told: events, a bar on a terminal, or a line now and then."""
-    from host.cli.progress import progress
+    from weakcell.host.cli.progress import progress
 
     def event(step: Step) -> None:
-        from host.cli.screen import emit
+        from weakcell.host.cli.terminal import emit
 
         for result, seconds in zip(step.done.results, step.done.seconds, strict=True):
             emit(
@@ -229,11 +229,11 @@ def _show_summary(tables: Tables) -> None:
     import polars as pl
     from rich.table import Table
 
-    from emulator.tasks import metric_of
-    from host.campaign.differences import differences
-    from host.cli.screen import show
-    from host.cli.table import percent
-    from host.report.intervals import metric_interval, no_difference_note
+    from weakcell.emulator.tasks import metric_of
+    from weakcell.host.campaign.differences import differences
+    from weakcell.host.cli.result_table import percent
+    from weakcell.host.cli.terminal import show
+    from weakcell.host.report.interval_text import metric_interval, no_difference_note
 
     found = differences(tables).filter(pl.col("between") == "points")
     steps = {(row["study"], row["memory"]): row for row in found.iter_rows(named=True)}
@@ -267,7 +267,7 @@ def _show_summary(tables: Tables) -> None:
 
 def _change(step: dict[str, Any], metric: Metric) -> str:
     """Return the cell of a paired difference, in percentage points or in the metric's own unit."""
-    from host.report.intervals import NO_DIFFERENCE
+    from weakcell.host.report.interval_text import NO_DIFFERENCE
 
     mean, low, high = (
         f"{100 * step[name]:+.2f}" if metric.share else f"{step[name]:+.4g}" for name in ("difference", "low", "high")

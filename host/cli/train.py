@@ -74,7 +74,7 @@ def train(
         "batch": batch, "rate": rate, "images": images, "precision": precision, "seed": seed,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
-    from host.train.settings import read_settings, runs_of
+    from weakcell.host.train.settings import read_settings, runs_of
 
     shared, several = ({}, {}) if settings is None else read_settings(settings)
     several = {**several, **dict(_grid_of(text) for text in grid or ())}
@@ -92,12 +92,12 @@ def _train(
 ) -> None:  # fmt: skip
     import torch
 
-    from host.cli.screen import note
-    from host.sweep import parse_sweep
-    from host.train.datasets import load
-    from host.train.grid import train_all
-    from host.train.judge import SWEEP, SWEEPS, Exam
-    from memmodels.errors import UsageError
+    from weakcell.host.cli.terminal import note
+    from weakcell.host.datasets.training import load
+    from weakcell.host.study.sweep_values import parse_sweep
+    from weakcell.host.train.evaluation import SWEEP, SWEEPS, Exam
+    from weakcell.host.train.training_grid import train_all
+    from weakcell.memmodels.errors import UsageError
 
     if device != "cpu" and not torch.cuda.is_available():
         raise UsageError(f"--device {device}", "torch finds no such device here", "Leave it out to train on the CPU")
@@ -114,9 +114,9 @@ def _show(table: pl.DataFrame, out: Path, points: tuple[float, ...]) -> None:
     """The table of all runs: accuracy at a few points of the sweep, mean logit margin, flips tolerated, time."""
     from rich.table import Table
 
-    from host.cli.screen import show
-    from host.cli.table import duration
-    from host.train.grid import accuracies_at
+    from weakcell.host.cli.result_table import duration
+    from weakcell.host.cli.terminal import show
+    from weakcell.host.train.training_grid import accuracies_at
 
     wanted = [points[round(step * (len(points) - 1) / 5)] for step in range(6)] if len(points) > 6 else list(points)
     accuracies = {row[0]: row[1:] for row in accuracies_at(out, wanted).iter_rows()}
@@ -134,7 +134,7 @@ def _show(table: pl.DataFrame, out: Path, points: tuple[float, ...]) -> None:
 
 
 def _grid_of(text: str) -> tuple[str, list[str]]:
-    from memmodels.errors import UsageError
+    from weakcell.memmodels.errors import UsageError
 
     key, equals, values = text.partition("=")
     listed = [value.strip() for value in values.split("|")]
@@ -146,7 +146,7 @@ def _grid_of(text: str) -> tuple[str, list[str]]:
 def _need_torch() -> None:
     from importlib.util import find_spec
 
-    from memmodels.errors import UsageError
+    from weakcell.memmodels.errors import UsageError
 
     if find_spec("torch") is None or find_spec("pydantic") is None:
         raise UsageError("weakcell train", "torch is not installed", "Install it with pip install 'weakcell[train]'")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emulator.policy import DEFAULT_READS, Reads
-from host.cli.options import DATA, MODEL, OUTPUT, PLACE, READS, TASK
+from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
+from weakcell.host.cli.options import DATA, MODEL, OUTPUT, PLACE, READS, TASK
 
 if TYPE_CHECKING:
-    from host.study import Point, Prepared, Study
-    from host.validation.curve import Curve
-    from host.validation.run import Validation
+    from weakcell.host.study.study import Point, Prepared, Study
+    from weakcell.host.validation.accuracy_curve import Curve
+    from weakcell.host.validation.trials import Validation
 
 _MEMORY = "The memory of all weights: NAME, NAME:key=value,… or recording:PATH. [default: uniform:ber=0.01]"
 _SWEEP = "Move one condition of the memory, as in ber=0.001:0.1:x2."
@@ -63,8 +63,8 @@ def validate(
       weakcell validate digits-qnn --memory uniform:ber=0.001 --trials 100 --out validation
       weakcell validate digits-bnn --memory sram-14nm --sweep v_over_vmin=0.75:0.85:0.025 --hidden
     """
-    from host.cli.emulate import boards, check_boards
-    from host.cli.screen import emit, errors_as_events, note, progress_bar
+    from weakcell.host.cli.emulate import boards, check_boards
+    from weakcell.host.cli.terminal import emit, errors_as_events, note, progress_bar
 
     with errors_as_events(as_json):
         given: dict[str, Any] = {
@@ -72,9 +72,9 @@ def validate(
         }  # fmt: skip
         optional = {"sweep": sweep, "die": die, "images": images, "task": task, "output": output}
         prepared, only = _prepare(model, data, data_dir, given | {k: v for k, v in optional.items() if v is not None}, stress)
-        from host.folder import made_folder
-        from host.validation.curve import curve_of
-        from host.validation.run import validate as run
+        from weakcell.host.study.results_folder import made_folder
+        from weakcell.host.validation.accuracy_curve import curve_of
+        from weakcell.host.validation.trials import validate as run
 
         folder = made_folder(out, "tallies.parquet")
         check_boards(prepared, yes, quiet or as_json)
@@ -88,11 +88,11 @@ def validate(
             found = run(prepared, first=first_trial, hidden=hidden, threads=used, only=only, on_trial=on_trial)
         curve = curve_of(found, threads) if predict else None
         if folder is not None:
-            from host.report.validation import write
+            from weakcell.host.report.validation_report import write
 
             write(found, curve, folder, ["weakcell", *sys.argv[1:]])
     if as_json:
-        from host.report.validation import as_dict
+        from weakcell.host.report.validation_report import as_dict
 
         told = as_dict(found, curve)
         for check in told["checks"]:
@@ -116,10 +116,10 @@ def _prepare(
     model: str, data: str | None, data_dir: Path | None, given: dict[str, Any], stress: bool
 ) -> tuple[Prepared, dict[int, Any]]:
     """The study, ready, and for its points those images that they are for (none: all)."""
-    from host.cli.emulate import study_from
-    from host.study import prepare
-    from host.validation.stress import prepare_stressed
-    from memmodels.errors import UsageError
+    from weakcell.host.cli.emulate import study_from
+    from weakcell.host.study.study import prepare
+    from weakcell.host.validation.stress import prepare_stressed
+    from weakcell.memmodels.errors import UsageError
 
     study: Study = study_from(model, data, given)
     if not stress:
@@ -133,8 +133,8 @@ def _show(found: Validation) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from host.cli.screen import show
-    from host.report.validation import caption_of, title_of
+    from weakcell.host.cli.terminal import show
+    from weakcell.host.report.validation_report import caption_of, title_of
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("check")
@@ -164,9 +164,9 @@ def _show_curve(found: Validation, curve: Curve) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from host.cli.screen import show
-    from host.cli.table import percent
-    from host.report.intervals import interval_text, no_difference_note
+    from weakcell.host.cli.result_table import percent
+    from weakcell.host.cli.terminal import show
+    from weakcell.host.report.interval_text import interval_text, no_difference_note
 
     sweep = found.prepared.study.sweep
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -186,8 +186,8 @@ def _show_curve(found: Validation, curve: Curve) -> None:
 
 def _show_violations(found: Validation, hidden: bool, as_json: bool) -> None:
     """The first ten in words (all that were kept as events), each with its command."""
-    from host.cli.screen import emit, say
-    from host.report.validation import reproducing
+    from weakcell.host.cli.terminal import emit, say
+    from weakcell.host.report.validation_report import reproducing
 
     for violation in found.violations if as_json else found.violations[:10]:
         command = shlex.join(reproducing(found, violation, hidden))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from emulator.deployment import ReadPolicy, Sampling
-from emulator.energy import InferenceCost
-from emulator.network import Buffer, DynamicQuantize
-from host.report.intervals import METHOD, no_difference_note
-from host.results import StudyResult, placed_tensors
-from host.study import Prepared
+from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
+from weakcell.emulator.faults.energy import InferenceCost
+from weakcell.emulator.ir.layers import Buffer, DynamicQuantize
+from weakcell.host.report.interval_text import METHOD, no_difference_note
+from weakcell.host.study.results import StudyResult, placed_tensors
+from weakcell.host.study.study import Prepared
 
 _READS = {
     "load": "weights read once per trial (load)",

@@ -18,10 +18,10 @@ from typing import Any
 
 import polars as pl
 
-from emulator.tasks import metric_of
-from host.atomic import write_atomically
-from host.report.intervals import metric_interval
-from host.report.material import Material, read_material, sentences, where
+from weakcell.emulator.tasks import metric_of
+from weakcell.host.atomic_files import write_atomically
+from weakcell.host.report.data import Material, read_material, sentences, where
+from weakcell.host.report.interval_text import metric_interval
 
 _ROWS = 60
 
@@ -46,7 +46,7 @@ class CampaignResults:
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page, beside the results unless told otherwise; returns its path. OutputError if it cannot be written."""
-        from host.report.page import render
+        from weakcell.host.report.page import render
 
         to, page = Path(path or self.folder / "report.html"), render(read_material(self.folder, self.data_dir))
         write_atomically(to, lambda place: place.write_text(page, encoding="utf-8"))
@@ -70,7 +70,7 @@ def read_results(folder: str | Path, data_dir: Path | None = None) -> CampaignRe
 
 def _curves(material: Material) -> list[tuple[str, bytes]]:
     """Accuracy over each swept condition, as SVG."""
-    from host.report.paper import accuracy_figures
+    from weakcell.host.report.paper_charts import accuracy_figures
 
     made = []
     for key, figure in accuracy_figures(material, 6.0):

@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from emulator.tasks import metric_of
-from host.report.charts import charts_of
-from host.report.material import Material, by_metric, sentences
+from weakcell.emulator.tasks import metric_of
+from weakcell.host.report.data import Material, by_metric, sentences
+from weakcell.host.report.plotly_charts import charts_of
 
 _HERE = Path(__file__).parent
 
@@ -70,7 +70,7 @@ def _headings(material: Material) -> list[tuple[str, str]]:
 
 def _rows(material: Material) -> list[list[tuple[str, Any]]]:
     """Cells as (text, value to sort by)."""
-    from host.report.material import where
+    from weakcell.host.report.data import where
 
     rows = []
     for point in material.points.iter_rows(named=True):

@@ -1,4 +1,4 @@
-"""`python -m host.train digits-bnn --out FILE`: train one of our networks and write it as ONNX."""
+"""`python -m weakcell.host.train digits-bnn --out FILE`: train one of our networks and write it as ONNX."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import onnx
 import torch
 
-from host.train.recipes import RECIPES, make
-from memmodels.errors import OutputError, WeakcellError
+from weakcell.host.train.shipped_networks import RECIPES, make
+from weakcell.memmodels.errors import OutputError, WeakcellError
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
 
@@ -24,7 +24,7 @@ def positive(text: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse, train, write; 0, or an error's exit code after one paragraph on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m host.train", description="Train a network and write it as ONNX.")
+    parser = argparse.ArgumentParser(prog="python -m weakcell.host.train", description="Train a network and write it as ONNX.")
     parser.add_argument("network", choices=RECIPES)
     parser.add_argument("--data-dir", type=Path, default=SHIPPED, metavar="DIR", help="folder of the data set's files")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX file to write")

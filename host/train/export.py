@@ -23,8 +23,8 @@ from onnxruntime import quantization
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from host.train.layers import Levels, Sign, StoredLayer
-from memmodels.errors import ModelError
+from weakcell.host.train.layers import Levels, Sign, StoredLayer
+from weakcell.memmodels.errors import ModelError
 
 OPSET, IR_VERSION = 17, 10  # left to itself, the onnx package writes a newer IR than onnxruntime reads
 HOLDS = {  # bits: types of signed and unsigned codes, and the first opset and IR that know them; ±1 are INT2 codes

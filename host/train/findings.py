@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from emulator import mean_interval
-from host.train.losses import LossSpec
+from weakcell.emulator import mean_interval
+from weakcell.host.train.losses import LossSpec
 
 Floats = npt.NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results"

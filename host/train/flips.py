@@ -21,9 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from host.train.layers import ReadBack, StoredLayer, as_stored, stored_layers
-from memmodels.address import Layout, Words
-from memmodels.memory import Key, Memory
+from weakcell.host.train.layers import ReadBack, StoredLayer, as_stored, stored_layers
+from weakcell.memmodels.address import Layout, Words
+from weakcell.memmodels.memory import Key, Memory
 
 Gradient = Literal["plain", "straight-through"]
 
@@ -78,7 +78,8 @@ def _reader(layer: StoredLayer, memory: Memory, layout: Layout, gradient: Gradie
 
 
 def stored_words(held: Tensor, bits: int) -> Words:
-    """Values on the grid of `bits` (±1, or −1 … 1 − 2^(1−bits)) → the words of their region, as `memmodels.address` lays them."""
+    """Values on the grid of `bits` (±1, or −1 … 1 − 2^(1−bits)) → the words of their region, as `weakcell.memmodels.address` lays
+    them."""
     if bits == 1:
         packed = np.packbits((held > 0).reshape(-1).cpu().numpy(), bitorder="little")
     else:

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from host.atomic import write_atomically
-from host.train.datasets import Part
-from host.train.layers import clamp_latent
-from memmodels.errors import InputError
+from weakcell.host.atomic_files import write_atomically
+from weakcell.host.datasets.training import Part
+from weakcell.host.train.layers import clamp_latent
+from weakcell.memmodels.errors import InputError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Precision = Literal["float32", "bfloat16"]

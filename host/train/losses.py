@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from memmodels.errors import UsageError
+from weakcell.memmodels.errors import UsageError
 
 Reduction = Literal["none", "mean", "sum"]
 

@@ -12,8 +12,8 @@ from math import prod
 
 from torch import nn
 
-from host.train.layers import Sign, StoredConv2d, StoredLinear, activation
-from host.train.residual import mobilenetv2, resnet18
+from weakcell.host.train.layers import Sign, StoredConv2d, StoredLinear, activation
+from weakcell.host.train.residual import mobilenetv2, resnet18
 
 Shape = tuple[int, int, int]
 """An image's (channels, height, width)."""

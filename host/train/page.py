@@ -1,4 +1,4 @@
-"""`python -m host.train.page`: the tables of host/train/README.md and its figures, from the stored runs.
+"""`python -m weakcell.host.train.page`: the tables of host/train/README.md and its figures, from the stored runs.
 
 Tables stand between `<!-- table: NAME -->` and `<!-- end -->`; everything else in the page is written by hand. `--collect DIR`
 first takes the finished runs of a folder of `weakcell train` into `results/`, those judged on the validation part into
@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from emulator import mean_interval
-from host.atomic import write_atomically
-from host.report.style import COLOURS, GREY
-from host.train.findings import RESULTS, VALIDATION, Gain, Group, correlation, gain, load_groups, read_table
-from host.train.grid import collect
+from weakcell.emulator import mean_interval
+from weakcell.host.atomic_files import write_atomically
+from weakcell.host.report.style import COLOURS, GREY
+from weakcell.host.train.findings import RESULTS, VALIDATION, Gain, Group, correlation, gain, load_groups, read_table
+from weakcell.host.train.training_grid import collect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -259,7 +259,9 @@ def take(folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Collect if asked to, then write; with --check 1 if the page is not what the runs say."""
-    parser = argparse.ArgumentParser(prog="python -m host.train.page", description="Tables and figures from the stored runs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m weakcell.host.train.page", description="Tables and figures from the stored runs."
+    )
     parser.add_argument("--collect", type=Path, metavar="DIR", help="take the finished runs of DIR into results/ first")
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if the tables are out of date")
     options = parser.parse_args(arguments)

@@ -14,7 +14,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from host.train.layers import Levels, Sign, StoredConv2d, StoredLinear, activation
+from weakcell.host.train.layers import Levels, Sign, StoredConv2d, StoredLinear, activation
 
 Shape = tuple[int, int, int]
 

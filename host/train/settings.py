@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from host.train.layers import WIDTHS
-from host.train.losses import LossSpec
-from memmodels.catalogue import parse_spec
-from memmodels.errors import UsageError
+from weakcell.host.train.layers import WIDTHS
+from weakcell.host.train.losses import LossSpec
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import UsageError
 
 
 class Run(BaseModel):

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emulator.deployment import ReadPolicy
-from host.campaign.executors import default_workers
-from host.study import Prepared, Study
-from host.sweep import Sweep
-from host.validation.trial import Pairs, Task, run_trial
-from host.validation.twin import twin_of
-from memmodels.errors import UsageError
+from weakcell.emulator.faults.deployment import ReadPolicy
+from weakcell.host.campaign.executors import default_workers
+from weakcell.host.study.study import Prepared, Study
+from weakcell.host.study.sweep_values import Sweep
+from weakcell.host.validation.trial import Pairs, Task, run_trial
+from weakcell.host.validation.twin import twin_of
+from weakcell.memmodels.errors import UsageError
 
 Array = npt.NDArray[Any]
 

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from emulator import margins as mg
-from emulator.deployment import Deployment, ReadPolicy, deploy
-from emulator.run import outputs_under_faults
-from host.execute import MemoriesOf
-from host.study import Point, Prepared
-from host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, Bounds, Tally, Violation
-from host.validation.twin import Twin
-from memmodels.address import set_bits
+from weakcell.emulator import margins as mg
+from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, deploy
+from weakcell.emulator.faults.run import outputs_under_faults
+from weakcell.host.study.runner import MemoriesOf
+from weakcell.host.study.study import Point, Prepared
+from weakcell.host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, Bounds, Tally, Violation
+from weakcell.host.validation.twin import Twin
+from weakcell.memmodels.address import set_bits
 
 Array = npt.NDArray[Any]
 

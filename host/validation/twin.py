@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emulator import margins as mg
-from emulator.deployment import ReadPolicy, Sampling
-from emulator.network import Convolution, Network
-from emulator.plan import Plan, compile_plan
-from emulator.walk import infer
-from host.study import Prepared
-from memmodels.errors import UsageError
+from weakcell.emulator import margins as mg
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
+from weakcell.emulator.ir.layers import Convolution, Network
+from weakcell.emulator.plan.plan import Plan, compile_plan
+from weakcell.host.study.study import Prepared
+from weakcell.memmodels.errors import UsageError
 
 Array = npt.NDArray[Any]
 

@@ -6,10 +6,10 @@ more or less than one cell (2T2R, multi-level cells), the figures are multiplied
 
 from __future__ import annotations
 
-from memmodels.cost import joules
-from memmodels.definition import Conditions
-from memmodels.memory import Accesses, Basis, Cost, Quantity
-from memmodels.technologies.support import table
+from weakcell.memmodels.cost import joules
+from weakcell.memmodels.definition import Conditions
+from weakcell.memmodels.memory import Accesses, Basis, Cost, Quantity
+from weakcell.memmodels.technologies.support import table
 
 SOURCE = "NVSim 22 nm 1 MB array, in NVMExplorer"
 

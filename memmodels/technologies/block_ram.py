@@ -24,11 +24,11 @@ from __future__ import annotations
 
 import math
 
-from memmodels.definition import Condition, Conditions, Technology
-from memmodels.memory import Accesses, Basis, Cost, Quantity
-from memmodels.structure import Bank, Shared
-from memmodels.technologies.support import number, phi, table
-from memmodels.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.definition import Condition, Conditions, Technology
+from weakcell.memmodels.error_model.structure import Bank, Shared
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.memory import Accesses, Basis, Cost, Quantity
+from weakcell.memmodels.technologies.support import number, phi, table
 
 COLUMN_SHARE = 0.40
 BLOCK = Bank(1024, 16)

@@ -24,13 +24,13 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from memmodels.cost import USE_CONDITIONS, joules
-from memmodels.definition import Condition, Conditions, Technology
-from memmodels.errors import MemorySpecError
-from memmodels.memory import Accesses, Basis, Cost, Quantity
-from memmodels.structure import Bank, Lines, Shared
-from memmodels.technologies.support import EXTRAPOLATE, extrapolates, number, phi, refuse, table, within
-from memmodels.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.cost import USE_CONDITIONS, joules
+from weakcell.memmodels.definition import Condition, Conditions, Technology
+from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.memory import Accesses, Basis, Cost, Quantity
+from weakcell.memmodels.technologies.support import EXTRAPOLATE, extrapolates, number, phi, refuse, table, within
 
 TRCD: dict[str, dict[str, tuple[float, float]]] = {
     "A": {"p01": (3.5066, 0.2444), "p10": (3.2241, 0.2520)},

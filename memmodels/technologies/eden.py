@@ -11,10 +11,10 @@ Koppula et al., MICRO 2019; its fitted tables could not be opened, so P, F and t
 
 from __future__ import annotations
 
-from memmodels.definition import Condition, Conditions, Technology, free_of_charge
-from memmodels.technologies.dram import BANK_CONDITIONS, shared_structure
-from memmodels.technologies.support import number, refuse
-from memmodels.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.definition import Condition, Conditions, Technology, free_of_charge
+from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.technologies.dram import BANK_CONDITIONS, shared_structure
+from weakcell.memmodels.technologies.support import number, refuse
 
 _NAME = "eden"
 

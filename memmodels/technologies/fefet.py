@@ -21,13 +21,13 @@ import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from memmodels.cost import USE_CONDITIONS
-from memmodels.definition import Condition, Conditions, Technology, Term
-from memmodels.levels import Code, LevelTerm
-from memmodels.memory import Accesses, Cost
-from memmodels.technologies.arrays import array_cost
-from memmodels.technologies.support import EXTRAPOLATE, check_neighbours, number, phi, refuse, table
-from memmodels.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.cost import USE_CONDITIONS
+from weakcell.memmodels.definition import Condition, Conditions, Technology, Term
+from weakcell.memmodels.error_model.levels import Code, LevelTerm
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.memory import Accesses, Cost
+from weakcell.memmodels.technologies.arrays import array_cost
+from weakcell.memmodels.technologies.support import EXTRAPOLATE, check_neighbours, number, phi, refuse, table
 
 _NAME = "fefet"
 _REFERENCE_C = 25.0

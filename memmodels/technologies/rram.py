@@ -25,12 +25,12 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from memmodels.cost import USE_CONDITIONS, joules
-from memmodels.definition import Condition, Conditions, Technology
-from memmodels.levels import Code, LevelTerm
-from memmodels.memory import Accesses, Cost, Quantity
-from memmodels.technologies.arrays import array_cost
-from memmodels.technologies.support import check_neighbours, number, phi, refuse, table, together
+from weakcell.memmodels.cost import USE_CONDITIONS, joules
+from weakcell.memmodels.definition import Condition, Conditions, Technology
+from weakcell.memmodels.error_model.levels import Code, LevelTerm
+from weakcell.memmodels.memory import Accesses, Cost, Quantity
+from weakcell.memmodels.technologies.arrays import array_cost
+from weakcell.memmodels.technologies.support import check_neighbours, number, phi, refuse, table, together
 
 _NAME = "rram"
 _G_MAX = 40.0

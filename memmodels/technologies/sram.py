@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import math
 
-from memmodels.definition import Condition, Conditions, Technology
-from memmodels.errors import MemorySpecError
-from memmodels.memory import Accesses, Cost, Quantity
-from memmodels.technologies.support import EXTRAPOLATE, within
-from memmodels.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.definition import Condition, Conditions, Technology
+from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.memory import Accesses, Cost, Quantity
+from weakcell.memmodels.technologies.support import EXTRAPOLATE, within
 
 _STUTZ = "Stutz et al., MLSys 2021, Fig. 1"
 

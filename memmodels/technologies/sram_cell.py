@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import math
 
-from memmodels.cost import USE_CONDITIONS, joules
-from memmodels.definition import Condition, Conditions, Technology
-from memmodels.memory import Accesses, Basis, Cost, Quantity
-from memmodels.technologies.support import number, phi, refuse, table, together
-from memmodels.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.cost import USE_CONDITIONS, joules
+from weakcell.memmodels.definition import Condition, Conditions, Technology
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.memory import Accesses, Basis, Cost, Quantity
+from weakcell.memmodels.technologies.support import number, phi, refuse, table, together
 
 LEAKAGE_V0 = 0.18
 _NAME = "sram-6t"

@@ -22,12 +22,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from memmodels.cost import USE_CONDITIONS, joules
-from memmodels.definition import Condition, Conditions, Technology
-from memmodels.memory import Accesses, Cost, Quantity
-from memmodels.technologies.arrays import array_cost
-from memmodels.technologies.support import EXTRAPOLATE, number, refuse, together, within
-from memmodels.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.cost import USE_CONDITIONS, joules
+from weakcell.memmodels.definition import Condition, Conditions, Technology
+from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.memory import Accesses, Cost, Quantity
+from weakcell.memmodels.technologies.arrays import array_cost
+from weakcell.memmodels.technologies.support import EXTRAPOLATE, number, refuse, together, within
 
 CORRECTION, CORRECTION_EXPONENT = 1.197, 1.868
 T0_NS = 1.0

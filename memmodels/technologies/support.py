@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from memmodels.definition import Condition, Conditions
-from memmodels.errors import MemorySpecError
+from weakcell.memmodels.definition import Condition, Conditions
+from weakcell.memmodels.errors import MemorySpecError
 
 PUBLISHED = Path(__file__).parents[1] / "published"
 

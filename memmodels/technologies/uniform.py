@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from memmodels.definition import Condition, Conditions, Technology, free_of_charge
-from memmodels.errors import MemorySpecError
-from memmodels.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.definition import Condition, Conditions, Technology, free_of_charge
+from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.errors import MemorySpecError
 
 _LIFETIMES = (Lifetime.READ.value, Lifetime.WRITE.value, Lifetime.DIE.value)
 

@@ -15,11 +15,11 @@ import statistics
 import time
 from pathlib import Path
 
-from host.board.frames import encode
-from host.board.link import Link
-from host.board.protocol import PAGE
-from host.board.transport import BAUD
-from host.board.virtual import VirtualBoard
+from weakcell.host.board.link.frames import encode
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import PAGE
+from weakcell.host.board.link.transport import BAUD
+from weakcell.host.board.virtual.board import VirtualBoard
 
 PAGES = 1024
 

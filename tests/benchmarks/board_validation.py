@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from host.board.link import Link
-from host.board.memory import BoardMemory
-from host.board.ports import open_port
-from host.study import Point, Study, prepare
-from host.validation.run import validate
-from memmodels.catalogue import parse_spec
-from memmodels.memory import Memory
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.ports import open_port
+from weakcell.host.board.memory.board_memory import BoardMemory
+from weakcell.host.study.study import Point, Study, prepare
+from weakcell.host.validation.trials import validate
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.memory import Memory
 
 CAMPAIGN = [
     ("rp2350", 0.55, "sram-28nm-vc707:vdd=0.55"),

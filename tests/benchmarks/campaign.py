@@ -25,18 +25,18 @@ from pathlib import Path
 
 import polars as pl
 
-from emulator.accuracy import run_trial
-from host.campaign.campaign import Campaign, prepare_campaign
-from host.campaign.executors import Threads
-from host.campaign.export import export
-from host.campaign.schema import read_campaign
-from host.campaign.store import open_store
-from host.campaign.sweep import Step, sweep
-from host.campaign.table import Tables
-from host.campaign.tasks import perform
-from host.study import Study, prepare
-from host.sweep import parse_sweep
-from memmodels.catalogue import parse_spec
+from weakcell.emulator.evaluation.trials import run_trial
+from weakcell.host.campaign.campaign import Campaign, prepare_campaign
+from weakcell.host.campaign.executors import Threads
+from weakcell.host.campaign.export import export
+from weakcell.host.campaign.runner import Step, sweep
+from weakcell.host.campaign.schema import read_campaign
+from weakcell.host.campaign.store import open_store
+from weakcell.host.campaign.tables import Tables
+from weakcell.host.campaign.tasks import perform
+from weakcell.host.study.study import Study, prepare
+from weakcell.host.study.sweep_values import parse_sweep
+from weakcell.memmodels.catalogue import parse_spec
 
 
 def campaign_of(text: str, folder: Path, data_dir: Path | None = None) -> Campaign:
@@ -83,7 +83,7 @@ def overhead(runs: int) -> None:
 def dask() -> None:
     from distributed import LocalCluster
 
-    from host.campaign.cluster import Cluster
+    from weakcell.host.campaign.cluster import Cluster
 
     text = (
         'trials = 150\n[[network]]\nmodel = "digits-qnn"\n[[memory]]\nspec = "uniform"\ngrid = { ber = [0.001, 0.01, 0.05, 0.1] }\n'
@@ -146,7 +146,14 @@ def kills(wanted: int) -> None:
         def driver() -> subprocess.Popen[bytes]:
             address = f"tcp://127.0.0.1:{port}"
             return start(
-                "host.cli", "sweep", str(folder / "campaign.toml"), "--out", str(folder / "out"), "--cluster", address, "-q"
+                "weakcell.host.cli",
+                "sweep",
+                str(folder / "campaign.toml"),
+                "--out",
+                str(folder / "out"),
+                "--cluster",
+                address,
+                "-q",
             )
 
         def finished() -> int:

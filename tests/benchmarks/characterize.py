@@ -9,15 +9,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from host.board.characterize import Bench, characterize
-from host.board.dump import start
-from host.board.findings import find
-from host.board.link import Link
-from host.board.patterns import contents_of
-from host.board.points import make_plan
-from host.board.ports import open_port
-from host.board.readbacks import PICO_BANK, readbacks_of
-from host.board.supply import OnChip
+from weakcell.host.board.characterization.characterize import Bench, characterize
+from weakcell.host.board.characterization.dump import start
+from weakcell.host.board.characterization.patterns import contents_of
+from weakcell.host.board.characterization.points import make_plan
+from weakcell.host.board.characterization.supply import OnChip
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.ports import open_port
+from weakcell.host.board.readbacks.analysis import find
+from weakcell.host.board.readbacks.readbacks import PICO_BANK, readbacks_of
 
 PAGES = 1024
 

@@ -29,10 +29,10 @@ import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-import emulator
-from emulator import ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place
-from emulator.deployment import Sampling
-from memmodels import parse_spec
+from weakcell import emulator
+from weakcell.emulator import ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place
+from weakcell.emulator.faults.deployment import Sampling
+from weakcell.memmodels import parse_spec
 
 BATCH, FEW, RATE = 256, 4, 0.01
 SHAPES = {"w1": (64, 1, 3, 3), "w2": (64, 64, 3, 3), "w3": (2048, 3136), "w4": (10, 2048)}

@@ -29,8 +29,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-import emulator
-from emulator import compile_plan, infer
+from weakcell import emulator
+from weakcell.emulator import compile_plan, infer
 
 BATCH, CLASSES, SIZE = 64, 10, 32
 

@@ -1,6 +1,7 @@
 """What intervals over trials hold: shares of them that hold the true mean, and their widths; prints Markdown tables.
 
-python tests/benchmarks/intervals.py fixed   [--experiments 20000]   10 and 20 trials: Student's interval and `emulator.intervals`
+python tests/benchmarks/intervals.py fixed   [--experiments 20000]   10 and 20 trials: Student's interval and
+`weakcell.emulator.evaluation.intervals`
 python tests/benchmarks/intervals.py stopped [--experiments 4000]    `--half-width` of 0.5, 1 and 2 points: coverage and trials
 python tests/benchmarks/intervals.py control [--experiments 4000]    the same with flips as a covariate
 
@@ -19,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from emulator.accuracy import run_trial
-from emulator.intervals import mean_interval
-from host.campaign.stopping import FIRST_STAGE, stein_interval, trials_needed, wants_covariate
-from host.study import Study, prepare
-from host.sweep import parse_sweep
-from memmodels.catalogue import parse_spec
+from weakcell.emulator.evaluation.intervals import mean_interval
+from weakcell.emulator.evaluation.trials import run_trial
+from weakcell.host.campaign.stopping import FIRST_STAGE, stein_interval, trials_needed, wants_covariate
+from weakcell.host.study.study import Study, prepare
+from weakcell.host.study.sweep_values import parse_sweep
+from weakcell.memmodels.catalogue import parse_spec
 
 Floats = npt.NDArray[np.float64]
 MOST = 10_000

@@ -32,10 +32,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from onnx import TensorProto, helper, numpy_helper
 
-from emulator import compile_plan
-from emulator.bits import pack_channels
-from emulator.fusion import compute_step, fuse
-from emulator.network import (
+from weakcell.emulator import compile_plan
+from weakcell.emulator.engine.fusion import compute_step, fuse
+from weakcell.emulator.ir.bits import pack_channels
+from weakcell.emulator.ir.layers import (
     SIGN1,
     Convolution,
     Dequantize,

@@ -16,13 +16,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from host.bench import Bench, open_bench
-from host.campaign.optimize import Candidate, Goal, Optimum, Screened, Search, default_values, layerwise, nominal_of, search_for
-from host.campaign.optimize import optimize as find
-from host.study import Study
-from host.sweep import parse_sweep
-from memmodels.catalogue import parse_spec
-from memmodels.errors import WeakcellError
+from weakcell.host.campaign.optimize import (
+    Candidate,
+    Goal,
+    Optimum,
+    Screened,
+    Search,
+    default_values,
+    layerwise,
+    nominal_of,
+    search_for,
+)
+from weakcell.host.campaign.optimize import optimize as find
+from weakcell.host.study.study import Study
+from weakcell.host.study.sweep_values import parse_sweep
+from weakcell.host.study.workload import Bench, open_bench
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import WeakcellError
 
 TECHNOLOGIES = (
     ("sram-14nm", "v_over_vmin", None),

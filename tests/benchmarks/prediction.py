@@ -16,17 +16,17 @@ from statistics import median
 import numpy as np
 from scipy.special import ndtr
 
-from emulator import infer
-from emulator import margins as mg
-from emulator.accuracy import run_trial
-from emulator.deployment import ReadPolicy
-from emulator.prediction import predict
-from emulator.prediction.bit_rates import marginal_rates
-from emulator.prediction.kernels import cumulative_table, win_probability
-from host.study import Point, Prepared, Study, prepare
-from host.sweep import parse_sweep
-from memmodels.catalogue import parse_spec
-from memmodels.errors import ModelError
+from weakcell.emulator import infer
+from weakcell.emulator import margins as mg
+from weakcell.emulator.evaluation.trials import run_trial
+from weakcell.emulator.faults.deployment import ReadPolicy
+from weakcell.emulator.prediction import predict
+from weakcell.emulator.prediction.bit_rates import marginal_rates
+from weakcell.emulator.prediction.sum_kernels import cumulative_table, win_probability
+from weakcell.host.study.study import Point, Prepared, Study, prepare
+from weakcell.host.study.sweep_values import parse_sweep
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import ModelError
 
 
 def mean_field(prepared: Prepared, point: Point) -> float | None:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import time
 
-from emulator import compile_plan, place, pose, run_trial
-from emulator.deployment import ReadPolicy
-from emulator.intervals import SHARE, mean_interval
-from emulator.prediction import predict
-from memmodels.catalogue import parse_spec
 from tests.emulator.random_features import digits, feature_network
+from weakcell.emulator import compile_plan, place, pose, run_trial
+from weakcell.emulator.evaluation.intervals import SHARE, mean_interval
+from weakcell.emulator.faults.deployment import ReadPolicy
+from weakcell.emulator.prediction import predict
+from weakcell.memmodels.catalogue import parse_spec
 
 RATES = {1: (0.02, 0.1), 2: (0.02, 0.08), 4: (0.01, 0.04), 8: (0.003, 0.015)}
 """Rates that cost some and most of the accuracy, by weight bits."""

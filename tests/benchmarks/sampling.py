@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from memmodels import ErrorTerm, Key, Layout, Lifetime, open_memory
-from memmodels.dies import weak_cells
-from memmodels.sampler import draw_region
-from memmodels.structure import Bank, Lines, Shared
+from weakcell.memmodels import ErrorTerm, Key, Layout, Lifetime, open_memory
+from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
+from weakcell.memmodels.sampling.dies import weak_cells
+from weakcell.memmodels.sampling.sampler import draw_region
 
 MBIT = 4
 LAYOUT = Layout("w", MBIT << 20, 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from host import emulate
+from weakcell.host import emulate
 
 POINTS = [
     ("sram-14nm", "v_over_vmin=0.8,0.85,0.9"),

@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from native import PAGES, NativeCore
 
-from host.board.errors import BoardError, LinkError
-from host.board.frames import Decoder
-from host.board.link import Link
-from host.board.noise import NoisyTransport
-from host.board.transport import FunctionTransport
+from weakcell.host.board.errors import BoardError, LinkError
+from weakcell.host.board.link.frames import Decoder
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.noise import NoisyTransport
+from weakcell.host.board.link.transport import FunctionTransport
 
 _PAGES_PER_TRANSFER = 8
 

@@ -2,7 +2,7 @@
 
 python tests/board/fuzz_host.py --inputs 1e6
 
-Anything but the errors of `host.board.errors`, an answer, or nothing is a crash: the script ends with its traceback.
+Anything but the errors of `weakcell.host.board.errors`, an answer, or nothing is a crash: the script ends with its traceback.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from host.board.errors import BoardError
-from host.board.experiments import Experiment, Report, Setting, run_experiment
-from host.board.frames import MAX_CONTENT, Decoder, encode
-from host.board.link import Link
-from host.board.protocol import Command, Pattern, Status, reply_bytes
-from host.board.transport import FunctionTransport
+from weakcell.host.board.characterization.experiments import Experiment, Report, Setting, run_experiment
+from weakcell.host.board.errors import BoardError
+from weakcell.host.board.link.frames import MAX_CONTENT, Decoder, encode
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import Command, Pattern, Status, reply_bytes
+from weakcell.host.board.link.transport import FunctionTransport
 
 _HELD_MOST = 2 * MAX_CONTENT
 

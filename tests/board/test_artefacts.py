@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from host.board.artefacts import find_artefacts
-from host.board.findings import Findings, Measured, Readbacks, find
-from host.board.foreign import load_readbacks
-from host.board.points import Outcome
-from host.board.results import summary_of
-from memmodels.address import popcount
-from memmodels.errors import InputError
-from memmodels.structure import Bank
+from weakcell.host.board.characterization.points import Outcome
+from weakcell.host.board.characterization.results import summary_of
+from weakcell.host.board.readbacks.analysis import Findings, Measured, Readbacks, find
+from weakcell.host.board.readbacks.artefacts import find_artefacts
+from weakcell.host.board.readbacks.foreign import load_readbacks
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.error_model.structure import Bank
+from weakcell.memmodels.errors import InputError
 
 CELLS, MU, S = 1 << 18, 0.46, 0.05
 VOLTS = (0.62, 0.60, 0.58, 0.56)

@@ -12,14 +12,14 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from emulator import ReadPolicy, compile_plan, deploy, load, outputs_under_faults, place
-from host.board import studies
-from host.board.session import SharedBoard, session_of
-from host.board.tape import Tape
-from host.cli import app
-from memmodels.catalogue import open_memory, parse_spec, technology_of
-from memmodels.errors import MemorySpecError
-from memmodels.recording import load as load_recording
+from weakcell.emulator import ReadPolicy, compile_plan, deploy, load, outputs_under_faults, place
+from weakcell.host.board.memory import studies
+from weakcell.host.board.memory.read_recorder import Tape
+from weakcell.host.board.memory.session import SharedBoard, session_of
+from weakcell.host.cli import app
+from weakcell.memmodels.catalogue import open_memory, parse_spec, technology_of
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.recording import load as load_recording
 
 pytest.importorskip("cobs", reason="pip install weakcell[board]")
 pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
@@ -112,7 +112,7 @@ def test_more_than_an_hour_needs_leave_and_a_dry_run_only_says_so() -> None:
 
 
 def test_time_grows_with_reads_and_dwell() -> None:
-    from host.study import Study, prepare
+    from weakcell.host.study.study import Study, prepare
 
     def asked(**others: Any) -> studies.Passage:
         spec = parse_spec(f"{BOARD}:vdd=0.6,dwell_s=0.5,kib=4")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from host.board.build import CHIPS, FLASH, KINDS, MAX_IMAGE, build, can_build, image_path, write_image
-from host.board.link import Link
-from host.board.protocol import Capability
-from host.board.uf2 import BOOT2_BYTES, crc32_mpeg2, read_uf2
-from host.board.virtual import VirtualBoard
-from memmodels.errors import InputError
+from weakcell.host.board.firmware.build import CHIPS, FLASH, KINDS, MAX_IMAGE, build, can_build, image_path, write_image
+from weakcell.host.board.firmware.uf2 import BOOT2_BYTES, crc32_mpeg2, read_uf2
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import Capability
+from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.memmodels.errors import InputError
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,15 +9,15 @@ from queue import Queue
 import pytest
 from typer.testing import CliRunner
 
-from host.board.build import can_build
-from host.board.errors import BoardError, VoltageRefused
-from host.board.experiments import Experiment, Setting, run_experiment
-from host.board.link import Link
-from host.board.ports import flips_of, virtual_board
-from host.board.protocol import Pattern
-from host.board.serving import Offer, serve
-from host.board.transport import SerialTransport
-from host.cli import app
+from weakcell.host.board.characterization.experiments import Experiment, Setting, run_experiment
+from weakcell.host.board.errors import BoardError, VoltageRefused
+from weakcell.host.board.firmware.build import can_build
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.ports import flips_of, virtual_board
+from weakcell.host.board.link.protocol import Pattern
+from weakcell.host.board.link.transport import SerialTransport
+from weakcell.host.board.virtual.serving import Offer, serve
+from weakcell.host.cli import app
 
 
 def run(*arguments: str) -> tuple[int, str]:

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from native import PAGES, NativeCore
 
-from host.board.errors import BoardError, LinkError, VoltageRefused
-from host.board.frames import Decoder, encode
-from host.board.link import Link
-from host.board.protocol import PAGE, Command, Pattern, Status, pattern_words
-from host.board.transport import FunctionTransport
+from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
+from weakcell.host.board.link.frames import Decoder, encode
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import PAGE, Command, Pattern, Status, pattern_words
+from weakcell.host.board.link.transport import FunctionTransport
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from importlib import import_module
 import pytest
 from typer.testing import CliRunner
 
-from host.board import doctor
-from host.board.errors import BoardError
-from host.board.ports import find_port, usb_ports
-from host.cli import app
+from weakcell.host.board import doctor
+from weakcell.host.board.errors import BoardError
+from weakcell.host.board.link.ports import find_port, usb_ports
+from weakcell.host.cli import app
 
 pytest.importorskip("serial", reason="pip install weakcell[board]")
 Plug = Callable[..., None]

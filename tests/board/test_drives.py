@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from host.board.build import image_path
-from host.board.drives import Drive, _from_mount_table, find_drive, put_image
-from host.board.errors import BoardError
-from host.cli import app
+from weakcell.host.board.errors import BoardError
+from weakcell.host.board.firmware.build import image_path
+from weakcell.host.board.firmware.drives import Drive, _from_mount_table, find_drive, put_image
+from weakcell.host.cli import app
 
 INFO = "UF2 Bootloader v{version}\nModel: {model}\nBoard-ID: {board}\n"
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from host.board.build import KINDS
-from host.board.chips import LP_ENTRY
-from host.board.errors import BoardError, LinkError, VoltageRefused
-from host.board.experiments import NEEDS, Experiment, Report, Setting, run_experiment
-from host.board.link import Link
-from host.board.protocol import Capability, Command, Pattern, pattern_words
-from host.board.virtual import VirtualBoard
-from memmodels.address import Words, set_bits
+from weakcell.host.board.characterization.experiments import NEEDS, Experiment, Report, Setting, run_experiment
+from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
+from weakcell.host.board.firmware.build import KINDS
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import Capability, Command, Pattern, pattern_words
+from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.host.board.virtual.memory_map import LP_ENTRY
+from weakcell.memmodels.address import Words, set_bits
 
 CODE, DWELL_US = 6, 1000
 

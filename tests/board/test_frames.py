@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from native import CORE, HERE, NativeCore, compiler
 
-from host.board.frames import MAX_CONTENT, Decoder, encode
+from weakcell.host.board.link.frames import MAX_CONTENT, Decoder, encode
 
 contents = st.binary(min_size=1, max_size=MAX_CONTENT)
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from emulator import ReadPolicy, compile_plan, deploy, load, outputs_under_faults, place
-from host.board.link import Link
-from host.board.memory import BoardMemory
-from host.board.session import SharedBoard
-from host.board.virtual import VirtualBoard
-from host.cli import app
-from memmodels.address import Layout, Words
-from memmodels.catalogue import open_memory, parse_spec
-from memmodels.memory import Key, ReadReport, Region
-from memmodels.recording import Recording
+from weakcell.emulator import ReadPolicy, compile_plan, deploy, load, outputs_under_faults, place
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.memory.board_memory import BoardMemory
+from weakcell.host.board.memory.session import SharedBoard
+from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.host.cli import app
+from weakcell.memmodels.address import Layout, Words
+from weakcell.memmodels.catalogue import open_memory, parse_spec
+from weakcell.memmodels.memory import Key, ReadReport, Region
+from weakcell.memmodels.recording import Recording
 
 SHIPPED = Path(__file__).parents[2] / "host" / "shipped"
 

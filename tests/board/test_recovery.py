@@ -8,13 +8,13 @@ from contextlib import suppress
 
 import pytest
 
-from host.board.build import image_path
-from host.board.errors import BoardError, LinkError, VoltageRefused
-from host.board.link import Link
-from host.board.misbehaviour import Failure, Misbehaviour, parse_misbehaviour
-from host.board.protocol import Command, Pattern
-from host.board.virtual import VirtualBoard
-from memmodels.errors import UsageError
+from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
+from weakcell.host.board.firmware.build import image_path
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import Command, Pattern
+from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.host.board.virtual.faults import Failure, Misbehaviour, parse_misbehaviour
+from weakcell.memmodels.errors import UsageError
 
 CODE, DWELL_US = 6, 300
 PAGES = struct.pack("<HHBI", 0, 16, Pattern.RANDOM, 1)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from host.board.build import image_path
-from host.board.errors import VoltageRefused
-from host.board.link import Link
-from host.board.protocol import Command, Pattern
-from host.board.transport import FunctionTransport
+from weakcell.host.board.errors import VoltageRefused
+from weakcell.host.board.firmware.build import image_path
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import Command, Pattern
+from weakcell.host.board.link.transport import FunctionTransport
 
 SCRIPT = Path(__file__).with_name("rp2040js.mjs")
 

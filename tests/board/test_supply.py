@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from host.board.bench import HostDriven, manual_supply, scpi_supply
-from host.board.characterize import Bench, characterize
-from host.board.dump import Dump, start
-from host.board.errors import BoardError, VoltageRefused
-from host.board.link import Link
-from host.board.patterns import contents_of
-from host.board.points import Plan, make_plan
-from host.board.supply import OnChip, Supply, nominal_afterwards
-from host.board.virtual import VirtualBoard
-from memmodels.address import popcount
+from weakcell.host.board.characterization.bench_supply import HostDriven, manual_supply, scpi_supply
+from weakcell.host.board.characterization.characterize import Bench, characterize
+from weakcell.host.board.characterization.dump import Dump, start
+from weakcell.host.board.characterization.patterns import contents_of
+from weakcell.host.board.characterization.points import Plan, make_plan
+from weakcell.host.board.characterization.supply import OnChip, Supply, nominal_afterwards
+from weakcell.host.board.errors import BoardError, VoltageRefused
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.memmodels.address import popcount
 
 pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
 

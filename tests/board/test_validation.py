@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from host.board.link import Link
-from host.board.memory import BoardMemory
-from host.board.ports import open_port
-from host.study import Point, Study, prepare
-from host.validation.curve import curve_of
-from host.validation.run import validate
-from memmodels.catalogue import parse_spec
-from memmodels.memory import Memory
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.ports import open_port
+from weakcell.host.board.memory.board_memory import BoardMemory
+from weakcell.host.study.study import Point, Study, prepare
+from weakcell.host.validation.accuracy_curve import curve_of
+from weakcell.host.validation.trials import validate
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.memory import Memory
 
 
 @pytest.mark.parametrize(("chip", "vdd"), [("rp2350", 0.60), ("rp2040", 0.80)])

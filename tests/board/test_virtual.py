@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from host.board.errors import BoardError, LinkError, VoltageRefused
-from host.board.link import Link
-from host.board.memory import BoardMemory
-from host.board.noise import NoisyTransport
-from host.board.protocol import Pattern
-from host.board.virtual import VirtualBoard
-from memmodels.address import Layout, Words, set_bits
-from memmodels.errors import MemorySpecError
-from memmodels.memory import Key, Memory
+from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.noise import NoisyTransport
+from weakcell.host.board.link.protocol import Pattern
+from weakcell.host.board.memory.board_memory import BoardMemory
+from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.memmodels.address import Layout, Words, set_bits
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.memory import Key, Memory
 
 
 class Weak:

@@ -15,10 +15,10 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from emulator.importer import load
-from emulator.plan import compile_plan
-from emulator.walk import infer
 from tests.emulator.models import exported, quantized, run
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.importer import load
+from weakcell.emulator.plan.plan import compile_plan
 
 SHAPE, CHANNELS, CLASSES = (3, 12, 12), 16, 10
 

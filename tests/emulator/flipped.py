@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-import emulator
-from emulator import ReadPolicy
-from memmodels.address import Layout, Words
-from memmodels.catalogue import parse_spec
-from memmodels.memory import Accesses, Cost, Key, ReadReport, Region
-from memmodels.sampler import Sampler
+from weakcell import emulator
+from weakcell.emulator import ReadPolicy
+from weakcell.memmodels.address import Layout, Words
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.memory import Accesses, Cost, Key, ReadReport, Region
+from weakcell.memmodels.sampling.sampler import Sampler
 
 Array = np.ndarray
 Cells = list[tuple[int, int]]
@@ -53,7 +53,10 @@ class ListedFlips:
 
 
 def outputs_with_flips(
-    network: emulator.Network, inputs: Mapping[str, Array], flips: Mapping[str, Cells], policy: ReadPolicy = ReadPolicy.LOAD
+    network: emulator.Network,
+    inputs: Mapping[str, Array],
+    flips: Mapping[str, Cells],
+    policy: ReadPolicy = ReadPolicy.LOAD,
 ) -> dict[str, Array]:
     """The engine's outputs with these cells inverted at every read; all weights lie in one memory."""
     plan = emulator.compile_plan(network)

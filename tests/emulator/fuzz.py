@@ -23,13 +23,13 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from emulator.floatops import OPERATORS
-from emulator.importer import load
-from emulator.network import Network
-from emulator.plan import compile_plan
-from emulator.walk import infer
-from memmodels.errors import WeakcellError
 from tests.emulator.models import model, node
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.onnx_ops import OPERATORS
+from weakcell.emulator.plan.plan import compile_plan
+from weakcell.memmodels.errors import WeakcellError
 
 CORPUS = Path(__file__).parent / "corpus"
 SECONDS, BYTES = 5.0, 500 << 20

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from emulator.network import SIGN1, Encoding, Network, Requantize, Threshold, Window
 from tests.emulator.small import INT32, Array, Draft
+from weakcell.emulator.ir.layers import SIGN1, Encoding, Network, Requantize, Threshold, Window
 
 DIGITS = Path(__file__).resolve().parents[2] / "host" / "shipped" / "digits.npz"
 

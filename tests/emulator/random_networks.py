@@ -20,11 +20,11 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from torch import Tensor, nn
 from torch.nn import functional as f
 
-from emulator.importer import load
-from emulator.plan import compile_plan
-from emulator.walk import infer
-from memmodels.errors import ModelError
 from tests.emulator.models import exported, quantized, quietly, run
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.importer import load
+from weakcell.emulator.plan.plan import compile_plan
+from weakcell.memmodels.errors import ModelError
 
 Outcome = Literal["equal", "one step", "apart", "refused", "not run"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from emulator import floatops
-from emulator.network import (
+from weakcell.emulator import onnx_ops
+from weakcell.emulator.ir.layers import (
     AddCodes,
     AffineRequantize,
     AveragePool,
@@ -263,7 +263,7 @@ def _dynamic(x: Array) -> list[tuple[np.float32, int]]:
     """Scale and zero point of each image, by ONNX's own reference."""
     known = []
     for one in x.astype(f32):
-        _, scale, zero = floatops.apply_all("DynamicQuantizeLinear", 11, {}, [one], 3)
+        _, scale, zero = onnx_ops.apply_all("DynamicQuantizeLinear", 11, {}, [one], 3)
         known.append((f32(scale), int(zero)))
     return known
 
@@ -280,7 +280,7 @@ def dynamic_scale(network: Network, layer: DynamicScale, inputs: list[Array]) ->
 def dynamic_bias(network: Network, layer: DynamicBias, inputs: list[Array]) -> Array:
     acc, scale = inputs[0], inputs[1].astype(f32).reshape(-1, *[1] * (inputs[0].ndim - 1))
     quotient = channelwise(layer.bias, acc) / (scale * channelwise(layer.scale, acc))
-    rounded = quotient if layer.rounding is None else floatops.apply(layer.rounding, 13, {}, [quotient])
+    rounded = quotient if layer.rounding is None else onnx_ops.apply(layer.rounding, 13, {}, [quotient])
     return (acc + rounded.astype(np.int32)).astype(np.int32).astype(np.int64)
 
 
@@ -300,7 +300,7 @@ def stored_operand(network: Network, operand: StoredOperand) -> Array:
     x = (flat if operand.order is None else flat[operand.order]).reshape(operand.shape).astype(operand.dtype)
     for step in operand.steps:
         given = [x if part is None else part for part in step.operands]
-        x = floatops.apply_all(step.op_type, step.opset, step.attributes, given, step.outputs)[step.place]
+        x = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, given, step.outputs)[step.place]
     return x
 
 
@@ -309,7 +309,7 @@ def float_operator(network: Network, layer: FloatOperator | CodesOperator, input
     operands = [
         next(rest) if x is None else stored_operand(network, x) if isinstance(x, StoredOperand) else x for x in layer.operands
     ]
-    return floatops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
+    return onnx_ops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
 
 
 LAYERS: dict[type[Layer], Callable[[Network, Any, list[Array]], Array]] = {

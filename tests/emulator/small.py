@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from emulator.deployment import Fault, ReadPolicy
-from emulator.network import (
+from tests.emulator.reference import LAYERS, as_held
+from tests.memmodels.memories import RecordingMemory
+from weakcell.emulator.faults.deployment import Fault, ReadPolicy
+from weakcell.emulator.ir.layers import (
     SIGN1,
     AddCodes,
     Convolution,
@@ -25,11 +27,9 @@ from emulator.network import (
     ValueSpec,
     Window,
 )
-from emulator.storage import codes_of, layout_of, values_of
-from memmodels.address import Words, pack, unpack
-from memmodels.memory import Key, Memory, ReadReport, Region
-from tests.emulator.reference import LAYERS, as_held
-from tests.memmodels.memories import RecordingMemory
+from weakcell.emulator.ir.storage import codes_of, layout_of, values_of
+from weakcell.memmodels.address import Words, pack, unpack
+from weakcell.memmodels.memory import Key, Memory, ReadReport, Region
 
 Array = np.ndarray
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emulator import ReadPolicy, compile_plan, place, pose, run_trial
-from memmodels.address import popcount
-from memmodels.catalogue import parse_spec
-from memmodels.errors import InputError
 from tests.emulator.small import pixels, small_bnn
+from weakcell.emulator import ReadPolicy, compile_plan, place, pose, run_trial
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import InputError
 
 NETWORK = small_bnn()
 PLAN = compile_plan(NETWORK)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emulator import ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, pose
-from emulator.network import SIGN1
-from memmodels.catalogue import parse_spec
-from memmodels.errors import InputError, ModelError
 from tests.emulator.small import INT8, Draft, pixels, small_bnn, small_qnn
 from tests.emulator.test_run import two_in_two_out
+from weakcell.emulator import ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, pose
+from weakcell.emulator.ir.layers import SIGN1
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import InputError, ModelError
 
 BNN, QNN = small_bnn(), small_qnn()
 

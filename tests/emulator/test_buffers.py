@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-import emulator.walk
-from emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place
-from emulator.constants import buffers_of
-from emulator.deployment import Fault
-from emulator.energy import cost_per_inference
-from emulator.network import Buffer
-from memmodels.address import popcount, set_bits
-from memmodels.catalogue import MemorySpec, open_memory, parse_spec
-from memmodels.cost import joules
-from memmodels.memory import Accesses, Quantity
+import weakcell.emulator.engine.executor
 from tests.emulator.reference import LAYERS, as_held
 from tests.emulator.small import OnlyReads, pixels, small_bnn, small_qnn
+from weakcell.emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place
+from weakcell.emulator.faults.deployment import Fault
+from weakcell.emulator.faults.energy import cost_per_inference
+from weakcell.emulator.ir.faultable import buffers_of
+from weakcell.emulator.ir.layers import Buffer
+from weakcell.memmodels.address import popcount, set_bits
+from weakcell.memmodels.catalogue import MemorySpec, open_memory, parse_spec
+from weakcell.memmodels.cost import joules
+from weakcell.memmodels.memory import Accesses, Quantity
 
 NETWORKS = {"bnn": small_bnn(), "qnn": small_qnn()}
 PLANS = {name: compile_plan(network) for name, network in NETWORKS.items()}
@@ -115,7 +115,7 @@ def test_chunks_change_nothing(policy: ReadPolicy, monkeypatch: pytest.MonkeyPat
     """Not even for write errors of cells that switch, which depend on the image before."""
     runs = []
     for size in (1, 3000, 8 << 20):
-        monkeypatch.setattr(emulator.walk, "_CHUNK_BYTES", size)
+        monkeypatch.setattr(weakcell.emulator.engine.executor, "_CHUNK_BYTES", size)
         deployment = run("qnn", "sttram:delta=60,tau=4", policy)
         runs.append((outputs(deployment).tobytes(), deployment.tally.flips))
     assert runs[0] == runs[1] == runs[2]

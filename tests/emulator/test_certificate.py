@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emulator import compile_plan, infer, load
-from emulator import margins as mg
-from emulator.margins.certificate import certify
-from emulator.margins.certificate_kernels import turned_through
-from emulator.network import SIGN1, Network, StoredTensor, Window
-from memmodels.errors import ModelError
 from tests.emulator.small import Draft, pixels, small_qnn
+from weakcell.emulator import compile_plan, infer, load
+from weakcell.emulator import margins as mg
+from weakcell.emulator.ir.layers import SIGN1, Network, StoredTensor, Window
+from weakcell.emulator.margins.certificate import certify
+from weakcell.emulator.margins.certificate_kernels import turned_through
+from weakcell.memmodels.errors import ModelError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
 

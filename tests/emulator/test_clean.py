@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emulator.accuracy import run_trial
-from emulator.clean import CleanPass
-from emulator.deployment import ReadPolicy
-from emulator.placement import place
-from emulator.walk import check_inputs, infer
-from host.bench import Bench, open_bench
-from memmodels.catalogue import parse_spec
+from weakcell.emulator.engine.executor import check_inputs, infer
+from weakcell.emulator.engine.fault_free_cache import CleanPass
+from weakcell.emulator.evaluation.trials import run_trial
+from weakcell.emulator.faults.deployment import ReadPolicy
+from weakcell.emulator.faults.placement import place
+from weakcell.host.study.workload import Bench, open_bench
+from weakcell.memmodels.catalogue import parse_spec
 
 
 @pytest.fixture(scope="module", params=["digits-bnn", "digits-qnn"])

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx.backend.test.runner import BackendIsNotSupposedToImplementIt
 
-from emulator.backend import Backend
-from memmodels.errors import InputError, ModelError
 from tests.emulator.conformance.table import Result, passing, results, scope, table
 from tests.emulator.models import model, node
+from weakcell.emulator.onnx_backend import Backend
+from weakcell.memmodels.errors import InputError, ModelError
 
 LEAST = 500
 

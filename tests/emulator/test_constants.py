@@ -10,18 +10,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import emulator.walk
-from emulator import Network, ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, pose, run_trial
-from emulator.constants import constants_of, storable
-from emulator.deployment import Fault, reads_per_image
-from emulator.network import FLOAT32, AffineRequantize, Dequantize, Layer, Step, Window
-from emulator.tasks import Asked
-from emulator.values import float_bits, floats_of
-from memmodels.address import Words, set_bits
-from memmodels.catalogue import MemorySpec, parse_spec
-from memmodels.errors import UsageError
+import weakcell.emulator.engine.executor
 from tests.emulator.reference import LAYERS, as_held
 from tests.emulator.small import INT8, Draft, pixels, small_bnn, small_qnn
+from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, pose, run_trial
+from weakcell.emulator.faults.deployment import Fault, reads_per_image
+from weakcell.emulator.ir.faultable import constants_of, storable
+from weakcell.emulator.ir.layers import FLOAT32, AffineRequantize, Dequantize, Layer, Step, Window
+from weakcell.emulator.ir.values import float_bits, floats_of
+from weakcell.emulator.tasks import Asked
+from weakcell.memmodels.address import Words, set_bits
+from weakcell.memmodels.catalogue import MemorySpec, parse_spec
+from weakcell.memmodels.errors import UsageError
 
 QNN, BNN = small_qnn(), small_bnn()
 SAFE = MemorySpec("uniform", {"ber": 0.0})
@@ -133,7 +133,7 @@ def test_every_constant_is_read_as_often_as_announced(policy: ReadPolicy) -> Non
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     plan, x, runs = compile_plan(QNN), pixels(QNN, 5), []
     for size in (1, 3000, 8 << 20):
-        monkeypatch.setattr(emulator.walk, "_CHUNK_BYTES", size)
+        monkeypatch.setattr(weakcell.emulator.engine.executor, "_CHUNK_BYTES", size)
         deployment = deploy(plan, place(QNN, parse_spec("uniform:ber=0.01"), RULES), ReadPolicy.IMAGE, record=True)
         runs.append(outputs_under_faults(plan, x, deployment)[QNN.outputs[0]].tobytes())
     assert runs[0] == runs[1] == runs[2]
@@ -158,8 +158,8 @@ def spoil(network: Network, name: str, value: float) -> dict[str, np.ndarray]:
     plan = compile_plan(network)
     parameters = plan.parameters([name])
     parameters.values[name][...] = float_bits(value)
-    checked = emulator.walk.check_inputs(plan, pixels(network, 3))
-    (chunk,) = emulator.walk.values_under(parameters, checked, list(network.values))
+    checked = weakcell.emulator.engine.executor.check_inputs(plan, pixels(network, 3))
+    (chunk,) = weakcell.emulator.engine.executor.values_under(parameters, checked, list(network.values))
     return chunk
 
 
@@ -185,7 +185,13 @@ def test_a_score_that_is_nan_never_wins() -> None:
     questions = pose(plan, x, asked=Asked("pixels"))
     channel = int(questions.clean[0, 0, 0])
     parameters.values[bias.name][channel] = int(float_bits(math.nan)[0])
-    scores = next(iter(emulator.walk.values_under(parameters, emulator.walk.check_inputs(plan, x), ["z"])))["z"]
+    scores = next(
+        iter(
+            weakcell.emulator.engine.executor.values_under(
+                parameters, weakcell.emulator.engine.executor.check_inputs(plan, x), ["z"]
+            )
+        )
+    )["z"]
     assert np.isnan(scores[:, channel]).all()
     assert not np.any(questions.task.answers(scores) == channel)
     assert not questions.task.answers(np.full_like(scores, np.nan)).any()
@@ -236,7 +242,13 @@ def test_erased_constants_are_zero() -> None:
     parameters.flip(part.slot.tensor, part.slot.planes, flips)
     seen = floats_of(parameters.values[part.slot.tensor])  # type: ignore[arg-type]
     assert (seen == 0.0).any()
-    made = next(iter(emulator.walk.values_under(parameters, emulator.walk.check_inputs(plan, x), [layer.output])))[layer.output]
+    made = next(
+        iter(
+            weakcell.emulator.engine.executor.values_under(
+                parameters, weakcell.emulator.engine.executor.check_inputs(plan, x), [layer.output]
+            )
+        )
+    )[layer.output]
     assert np.all(made[..., seen == 0.0] == layer.zero_point)  # type: ignore[attr-defined]
 
 

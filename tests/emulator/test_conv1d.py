@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import emulator
-from emulator import ReadPolicy
-from emulator.network import Convolution, FloatOperator
 from tests.emulator.flipped import outputs_with_flips, random_cells, with_flipped_initializers
 from tests.emulator.models import Array, model, node, qonnx_values, run
+from weakcell import emulator
+from weakcell.emulator import ReadPolicy
+from weakcell.emulator.ir.layers import Convolution, FloatOperator
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.bits import pack_channels
-from emulator.kernels.dense import dense_redrawn
-from memmodels import Key, Layout, open_memory, pack
-from memmodels.sampler import draw_region
+from weakcell.emulator.ir.bits import pack_channels
+from weakcell.emulator.kernels.dense_resampled import dense_redrawn
+from weakcell.memmodels import Key, Layout, open_memory, pack
+from weakcell.memmodels.sampling.sampler import draw_region
 
 SPECS = ("uniform:ber=0.01", "uniform:ber=0.3", "uniform:p01=0.2,p10=0.003", "sram-14nm:v_over_vmin=0.8")
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import emulator.walk
-from emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
-from emulator.deployment import reads_per_image
-from emulator.network import SIGN1, Window
-from memmodels import open_memory
-from memmodels.address import popcount
-from memmodels.catalogue import parse_spec
-from memmodels.memory import Memory
+import weakcell.emulator.engine.executor
 from tests.emulator.reference import evaluate
 from tests.emulator.small import Draft, OnlyReads, pixels, replay, small_bnn, small_qnn
 from tests.memmodels.memories import CASES, Case, RecordingMemory
+from weakcell.emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
+from weakcell.emulator.faults.deployment import reads_per_image
+from weakcell.emulator.ir.layers import SIGN1, Window
+from weakcell.memmodels import open_memory
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.memory import Memory
 
 DIGITS = Path(__file__).resolve().parents[2] / "host" / "shipped" / "digits_bnn.onnx"
 NETWORKS = {"bnn": small_bnn(), "qnn": small_qnn()}
@@ -138,8 +138,8 @@ def test_recorded_faults_replay_through_the_parameters(kind: str, policy: ReadPo
     parameters = plan.parameters()
     for fault in deployment.faults or ():
         parameters.flip(fault.slot.tensor, fault.slot.planes, fault.flips)
-    checked = emulator.walk.check_inputs(plan, pixels(plan.network, IMAGES))
-    parts = emulator.walk.values_under(parameters, checked, plan.network.outputs)
+    checked = weakcell.emulator.engine.executor.check_inputs(plan, pixels(plan.network, IMAGES))
+    parts = weakcell.emulator.engine.executor.values_under(parameters, checked, plan.network.outputs)
     np.testing.assert_array_equal(np.concatenate([part[plan.network.outputs[0]] for part in parts]), ours)
 
 
@@ -151,7 +151,7 @@ def test_recorded_faults_replay_through_the_parameters(kind: str, policy: ReadPo
 def test_chunks_change_nothing(kind: str, policy: ReadPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
     for size in (1, 3000, 8 << 20):
-        monkeypatch.setattr(emulator.walk, "_CHUNK_BYTES", size)
+        monkeypatch.setattr(weakcell.emulator.engine.executor, "_CHUNK_BYTES", size)
         deployment = deployed(kind, "split", policy, two_of(SIMULATED[1]))
         runs.append((logits(kind, deployment).tobytes(), deployment.tally.flips, deployment.tally.bits_read))
     assert runs[0] == runs[1] == runs[2]

@@ -7,14 +7,14 @@ import pickle
 import numpy as np
 import pytest
 
-from emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
-from emulator.deployment import Deployment
-from emulator.drawing import reader_of
-from emulator.network import SIGN1, Encoding, Network, Window
-from emulator.plan import Parameters, Plan
-from emulator.spare import Spare
-from memmodels import parse_spec
 from tests.emulator.small import INT2, INT4, INT8, UINT8, Draft, pixels, small_bnn
+from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
+from weakcell.emulator.faults.deployment import Deployment
+from weakcell.emulator.faults.kernel_reads import reader_of
+from weakcell.emulator.ir.layers import SIGN1, Encoding, Network, Window
+from weakcell.emulator.plan.plan import Parameters, Plan
+from weakcell.emulator.plan.workspace import Spare
+from weakcell.memmodels import parse_spec
 
 RATES = ("ber=0", "ber=1e-5", "ber=0.01", "ber=0.3", "ber=1", "p01=0.2,p10=0.001", "ber=0.01,lifetime=die")
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from emulator import Network, ReadPolicy, compile_plan, deploy, outputs_under_faults, place
-from emulator.clean import CleanPass
-from emulator.network import SIGN1, Window
-from emulator.walk import check_inputs
-from memmodels.address import Layout, Words, set_bits
-from memmodels.catalogue import open_memory, parse_spec
-from memmodels.errors import UsageError
-from memmodels.memory import Key, Memory, Region
-from memmodels.protect import ProtectedReport
 from tests.emulator.reference import evaluate
 from tests.emulator.small import Draft, OnlyReads, pixels, small_bnn
+from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, outputs_under_faults, place
+from weakcell.emulator.engine.executor import check_inputs
+from weakcell.emulator.engine.fault_free_cache import CleanPass
+from weakcell.emulator.ir.layers import SIGN1, Window
+from weakcell.memmodels.address import Layout, Words, set_bits
+from weakcell.memmodels.catalogue import open_memory, parse_spec
+from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.memory import Key, Memory, Region
+from weakcell.memmodels.protection.check_bits import ProtectedReport
 
 
 def mixed_network() -> Network:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from emulator import ReadPolicy, compile_plan, deploy, place
-from emulator.constants import buffers_of
-from emulator.deployment import reads_per_image, reads_per_inference
-from emulator.energy import InferenceCost, cost_per_inference
-from memmodels.catalogue import names, parse_spec, technology
-from memmodels.errors import UsageError
 from tests.emulator.small import small_qnn
+from weakcell.emulator import ReadPolicy, compile_plan, deploy, place
+from weakcell.emulator.faults.deployment import reads_per_image, reads_per_inference
+from weakcell.emulator.faults.energy import InferenceCost, cost_per_inference
+from weakcell.emulator.ir.faultable import buffers_of
+from weakcell.memmodels.catalogue import names, parse_spec, technology
+from weakcell.memmodels.errors import UsageError
 
 READ, WRITE = 0.0110156, 0.294563
 QNN = small_qnn()

@@ -15,9 +15,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-import emulator
 from tests.emulator.models import exported, model, node, quantized, quietly
 from tests.emulator.test_importer_exporters import brevitas_network, images
+from weakcell import emulator
 
 WIDTHS = {
     TensorProto.INT2: 2, TensorProto.UINT2: 2, TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.INT8: 8, TensorProto.UINT8: 8,

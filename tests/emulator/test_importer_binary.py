@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from emulator.importer import load
-from emulator.network import SIGN1, Convolution, FloatOperator, MaxPool, Network, TernarySign, Threshold
-from memmodels.errors import ModelError
 from tests.emulator.models import exported, model, node, run
 from tests.emulator.reference import evaluate
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import SIGN1, Convolution, FloatOperator, MaxPool, Network, TernarySign, Threshold
+from weakcell.memmodels.errors import ModelError
 
 SIZE = (2, 10, 10)
 

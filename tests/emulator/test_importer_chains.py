@@ -14,9 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from onnx import TensorProto, helper
 from torch import nn
 
-from emulator.importer import load
-from emulator.importer.draft import Draft
-from emulator.network import (
+from tests.emulator.chains import Chain, begin_bits, begin_ternary, chains
+from tests.emulator.models import exported, model, node, run
+from tests.emulator.reference import evaluate
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.importer import load
+from weakcell.emulator.importer.builder import Draft
+from weakcell.emulator.ir.layers import (
     AveragePool,
     Binarize,
     Convolution,
@@ -28,12 +32,8 @@ from emulator.network import (
     Threshold,
     ValueSpec,
 )
-from emulator.plan import compile_plan
-from emulator.walk import infer
-from memmodels.errors import ModelError
-from tests.emulator.chains import Chain, begin_bits, begin_ternary, chains
-from tests.emulator.models import exported, model, node, run
-from tests.emulator.reference import evaluate
+from weakcell.emulator.plan.plan import compile_plan
+from weakcell.memmodels.errors import ModelError
 
 Array = np.ndarray
 

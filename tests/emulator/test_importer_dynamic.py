@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from emulator.importer import load
-from emulator.network import DynamicBias, DynamicQuantize, Network
-from emulator.plan import compile_plan
-from emulator.walk import infer
-from memmodels.errors import ModelError
 from tests.emulator.models import Array, model, node, run
 from tests.emulator.reference import evaluate
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import DynamicBias, DynamicQuantize, Network
+from weakcell.emulator.plan.plan import compile_plan
+from weakcell.memmodels.errors import ModelError
 
 F = np.float32
 SIZE = (3, 6, 6)
@@ -79,13 +79,13 @@ def test_a_batch_has_one_scale_as_in_onnxruntime(count: int, residual: bool) -> 
 
 
 def test_chunks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import emulator.walk
+    import weakcell.emulator.engine.executor
 
     plan, x = compile_plan(load(chain())), {"x": images(50)}
     probes = ["q1", "v1", "c2.acc", "r2"]
     want = infer(plan, x, probes)
     for images_of_a_chunk, threads in ((3, 1), (3, 2), (50, 1), (7, 3)):
-        monkeypatch.setattr(emulator.walk, "chunk_size", lambda *_, step=images_of_a_chunk: step)
+        monkeypatch.setattr(weakcell.emulator.engine.executor, "chunk_size", lambda *_, step=images_of_a_chunk: step)
         got = infer(plan, x, probes, threads)
         assert got.keys() == want.keys()
         for name, values in want.items():

@@ -16,12 +16,12 @@ import torch
 from onnx import helper, numpy_helper
 from torch import nn
 
-from emulator.importer import load
-from emulator.network import AffineRequantize, Convolution, DynamicQuantize, FloatOperator, Network
-from emulator.plan import compile_plan
-from emulator.walk import infer
 from tests.emulator.models import Array, exported, model, node, qonnx_values, quietly, reference_saturates, run, with_codes_out
 from tests.emulator.reference import evaluate, layer_outputs
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import AffineRequantize, Convolution, DynamicQuantize, FloatOperator, Network
+from weakcell.emulator.plan.plan import compile_plan
 
 F = np.float32
 SIZE = (3, 12, 12)

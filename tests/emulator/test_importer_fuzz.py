@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.importer import load
 from tests.emulator import fuzz
+from weakcell.emulator.importer import load
 
 
 def soon_answered(data: bytes) -> None:

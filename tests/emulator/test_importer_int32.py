@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from emulator.importer import load
-from emulator.margins import output_layer
-from emulator.network import Convolution, Network
-from emulator.plan import compile_plan
-from emulator.walk import infer
-from memmodels.errors import ModelError
 from tests.emulator.models import Array, model, node, run
 from tests.emulator.reference import evaluate
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import Convolution, Network
+from weakcell.emulator.margins import output_layer
+from weakcell.emulator.plan.plan import compile_plan
+from weakcell.memmodels.errors import ModelError
 
 F, EDGE = np.float32, 1 << 31
 TYPES = {"x": TensorProto.UINT8, "y": TensorProto.UINT8}

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from emulator.importer import load
-from memmodels.errors import InputError, ModelError
 from tests.emulator.models import model, node
+from weakcell.emulator.importer import load
+from weakcell.memmodels.errors import InputError, ModelError
 
 F = np.float32
 
@@ -374,22 +374,22 @@ def test_external_data_in_places_that_are_no_file(tmp_path: Path, location: str)
 
 
 def test_an_error_within_a_lowering_names_the_node_and_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from emulator.importer import lower
+    from weakcell.emulator.importer import lowering
 
     def broken(draft: object, node: object) -> None:
         raise IndexError("tuple index out of range")
 
-    monkeypatch.setitem(lower._LOWERINGS, "Conv", broken)
+    monkeypatch.setitem(lowering._LOWERINGS, "Conv", broken)
     with pytest.raises(ModelError, match=r"\(Conv, .*dequantized integers \[N, .*constant float32\[4, 2, 3, 3\]"):
         load(qdq())
 
 
 def test_an_error_within_folding_names_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    from emulator.importer import lower
+    from weakcell.emulator.importer import lowering
 
     def broken(*given: object) -> None:
         raise KeyError("axis")
 
-    monkeypatch.setattr(lower, "fold", broken)
+    monkeypatch.setattr(lowering, "fold", broken)
     with pytest.raises(ModelError, match=r"\(DequantizeLinear, .*constant int8\[4, 2, 3, 3\].*KeyError"):
         load(qdq())

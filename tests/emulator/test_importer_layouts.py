@@ -16,14 +16,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from emulator.importer import load
-from emulator.network import Convolution, Network
-from emulator.plan import compile_plan
-from emulator.walk import infer
-from memmodels.errors import ModelError
 from tests.emulator.flipped import outputs_with_flips, random_cells, with_flipped_initializers
 from tests.emulator.models import Array, model, node, quietly, run
 from tests.emulator.reference import evaluate
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import Convolution, Network
+from weakcell.emulator.plan.plan import compile_plan
+from weakcell.memmodels.errors import ModelError
 
 F = np.float32
 _LIMITS = {"INT8": (-128, 127), "UINT8": (0, 255), "INT4": (-8, 7), "UINT4": (0, 15)}

@@ -11,8 +11,10 @@ import torch
 from onnxruntime.quantization import QuantType
 from torch import nn
 
-from emulator.importer import load
-from emulator.network import (
+from tests.emulator.models import Array, exported, largest_weight, model, node, quantized, run, with_codes_out
+from tests.emulator.reference import evaluate, layer_outputs, windows
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import (
     AddCodes,
     AffineRequantize,
     AveragePool,
@@ -22,8 +24,6 @@ from emulator.network import (
     Quantize,
     Requantize,
 )
-from tests.emulator.models import Array, exported, largest_weight, model, node, quantized, run, with_codes_out
-from tests.emulator.reference import evaluate, layer_outputs, windows
 
 SIZE = (3, 12, 12)
 

@@ -10,12 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from emulator.importer import load
-from emulator.network import SIGN1, Convolution, Encoding, Network
-from emulator.plan import compile_plan
-from emulator.walk import infer
 from tests.emulator.models import Array, model, node, qonnx_values
 from tests.emulator.reference import evaluate
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import SIGN1, Convolution, Encoding, Network
+from weakcell.emulator.plan.plan import compile_plan
 
 F = np.float32
 DOMAIN = "qonnx.custom_op.general"

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from emulator.importer import load
-from emulator.network import FloatOperator
 from tests.emulator.models import run, with_codes_out
 from tests.emulator.reference import evaluate, layer_outputs
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import FloatOperator
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
 

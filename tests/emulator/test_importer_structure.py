@@ -12,12 +12,12 @@ from onnx import helper
 from onnxruntime.quantization import QuantType
 from torch import nn
 
-from emulator.importer import load
-from emulator.network import CodesOperator, Convolution, FloatOperator, Layer, Network
-from emulator.plan import compile_plan
-from emulator.walk import infer
 from tests.emulator.models import Array, exported, model, node, quantized, run, with_codes_out, with_integers_out
 from tests.emulator.reference import evaluate, layer_outputs
+from weakcell.emulator.engine.executor import infer
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import CodesOperator, Convolution, FloatOperator, Layer, Network
+from weakcell.emulator.plan.plan import compile_plan
 
 F = np.float32
 

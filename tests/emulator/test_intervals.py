@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from emulator.intervals import (
+from weakcell.emulator.evaluation.intervals import (
     NON_NEGATIVE,
     SHARE,
     differ,

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator import compile_plan, infer
-from emulator.bits import pack_channels, unpack_channels
-from emulator.convolution import geometry_of
-from emulator.fusion import CodeConvolution, SignConvolution, fuse
-from emulator.kernels import packing, pool
-from emulator.layers import compute, to_channels_last
-from emulator.network import (
+from tests.emulator.reference import LAYERS, evaluate, windows
+from tests.emulator.small import INT2, INT4, INT8, INT32, UINT8, Draft, pixels, with_flips
+from weakcell.emulator import compile_plan, infer
+from weakcell.emulator.engine.convolution import geometry_of
+from weakcell.emulator.engine.fusion import CodeConvolution, SignConvolution, fuse
+from weakcell.emulator.engine.layer_functions import compute, to_channels_last
+from weakcell.emulator.ir.bits import pack_channels, unpack_channels
+from weakcell.emulator.ir.layers import (
     SIGN1,
     AffineRequantize,
     AveragePool,
@@ -33,10 +34,9 @@ from emulator.network import (
     ValueSpec,
     Window,
 )
-from emulator.storage import codes_of, layout_of, values_of
-from memmodels.address import pack
-from tests.emulator.reference import LAYERS, evaluate, windows
-from tests.emulator.small import INT2, INT4, INT8, INT32, UINT8, Draft, pixels, with_flips
+from weakcell.emulator.ir.storage import codes_of, layout_of, values_of
+from weakcell.emulator.kernels import bitpack, pooling
+from weakcell.memmodels.address import pack
 
 SEEDS = st.integers(0, 2**32 - 1)
 EVEN = settings(max_examples=60)
@@ -249,7 +249,7 @@ def test_thresholds(channels: int, seed: int) -> None:
     acc[0, 0, 0] = threshold
     inverted = rng.integers(0, 2, channels).astype(bool)
     out = np.zeros((2, 3, 2, -(-channels // 64)), np.uint64)
-    packing.threshold_pack(acc, threshold, inverted, out)
+    bitpack.threshold_pack(acc, threshold, inverted, out)
     expected = (acc.astype(np.int64) >= threshold.astype(np.int64)) != inverted
     np.testing.assert_array_equal(out, pack_channels(expected))
 
@@ -276,12 +276,12 @@ def test_max_pool(case: tuple[tuple[int, int], Window], seed: int, dtype: str) -
     if dtype == "bits":
         x = rng.choice([-1, 1], (2, 70, *size))
         made = np.zeros((2, *out, 2), np.uint64)
-        pool.or_pool(pack_channels(x.transpose(0, 2, 3, 1) > 0), geometry_of(window), made)
+        pooling.or_pool(pack_channels(x.transpose(0, 2, 3, 1) > 0), geometry_of(window), made)
         made = unpack_channels(made, 70)
     else:
         x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, (2, 5, *size)).astype(dtype)
         made = np.zeros((2, *out, 5), dtype)
-        pool.max_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), geometry_of(window), made)
+        pooling.max_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), geometry_of(window), made)
     expected = windows(x.astype(np.int64), window, np.iinfo(np.int64).min).max((4, 5))
     np.testing.assert_array_equal(made.transpose(0, 3, 1, 2), expected)
 
@@ -293,7 +293,7 @@ def test_sum_pool(case: tuple[tuple[int, int], Window], seed: int, dtype: str) -
     rng, out, zero = np.random.default_rng(seed), window.output_size(*size), 11
     x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, (2, 5, *size)).astype(dtype)
     made, counts = np.zeros((2, *out, 5), np.int32), np.zeros(out, np.int64)
-    pool.sum_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), zero, geometry_of(window), False, made, counts)
+    pooling.sum_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), zero, geometry_of(window), False, made, counts)
     inside = windows(np.ones((1, 1, *size), np.int64), window, 0)
     np.testing.assert_array_equal(made.transpose(0, 3, 1, 2), windows(x.astype(np.int64) - zero, window, 0).sum((4, 5)))
     np.testing.assert_array_equal(counts, inside.sum((4, 5))[0, 0])
@@ -312,7 +312,7 @@ def test_what_a_mean_is_divided_by(include: bool, ceil_mode: bool) -> None:
         proto = model(nodes, {}, {"x": ["N", 1, *size]}, {"y": None}, 19)  # type: ignore[dict-item]
         x, out = np.ones((1, *size, 1), np.int8), window.output_size(*size)
         sums, counts = np.zeros((1, *out, 1), np.int32), np.zeros(out, np.int64)
-        pool.sum_pool(x, 0, geometry_of(window), include, sums, counts)
+        pooling.sum_pool(x, 0, geometry_of(window), include, sums, counts)
         theirs = run(proto, {"x": np.ones((1, 1, *size), np.float32)})[0]
         assert theirs.shape[2:] == out
         np.testing.assert_allclose(sums[0, :, :, 0] / counts, theirs[0, 0], rtol=1e-6)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator import compile_plan, infer, load
-from emulator import margins as mg
-from emulator.network import SIGN1, AddCodes, Dequantize, Encoding, Network, StoredTensor, Window
-from emulator.storage import codes_of, values_of
-from memmodels.errors import ModelError
 from tests.emulator.small import INT2, INT4, INT8, UINT8, Draft, pixels, small_bnn, small_qnn
+from weakcell.emulator import compile_plan, infer, load
+from weakcell.emulator import margins as mg
+from weakcell.emulator.ir.layers import SIGN1, AddCodes, Dequantize, Encoding, Network, StoredTensor, Window
+from weakcell.emulator.ir.storage import codes_of, values_of
+from weakcell.memmodels.errors import ModelError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
 SETTINGS = settings(max_examples=40)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
-from emulator.accuracy import pose, run_trial
-from emulator.deployment import Deployment, Sampling
-from emulator.kernels.outcomes import GUIDE_BITS
-from emulator.network import SIGN1, Convolution, Network, Window
-from emulator.outcomes import Law, _binomials, _differences, _split, drawn_by_outputs
-from memmodels import ErrorTerm, Lifetime, parse_spec
 from tests.emulator.small import Draft, pixels, small_bnn
 from tests.memmodels.memories import simulated
+from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
+from weakcell.emulator.evaluation.trials import pose, run_trial
+from weakcell.emulator.faults.deployment import Deployment, Sampling
+from weakcell.emulator.faults.output_sampling import Law, _binomials, _differences, _split, drawn_by_outputs
+from weakcell.emulator.ir.layers import SIGN1, Convolution, Network, Window
+from weakcell.emulator.kernels.output_sampling import GUIDE_BITS
+from weakcell.memmodels import ErrorTerm, Lifetime, parse_spec
 
 ALPHA = 1e-6
 REPEATS = 3000
@@ -232,7 +232,7 @@ def test_draws_depend_on_their_names_alone(policy: ReadPolicy, spec: str, monkey
         return outputs_under_faults(plan, inputs, deployment)[network.outputs[0]]
 
     whole = run(x)
-    monkeypatch.setattr("emulator.run.chunk_size", lambda *_: 4)
+    monkeypatch.setattr("weakcell.emulator.faults.run.chunk_size", lambda *_: 4)
     assert np.array_equal(run(x), whole)
     assert np.array_equal(run({name: images[:9] for name, images in x.items()}), whole[:9])
     assert not np.array_equal(run(x, trial=1), whole)

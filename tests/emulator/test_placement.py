@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator import Placement, compile_plan, deploy, place
-from emulator.deployment import ReadPolicy
-from emulator.network import Network
-from emulator.placement import layers_by_weight
-from memmodels.address import unpack
-from memmodels.catalogue import MemorySpec
-from memmodels.errors import UsageError
 from tests.emulator.small import small_bnn, small_qnn
+from weakcell.emulator import Placement, compile_plan, deploy, place
+from weakcell.emulator.faults.deployment import ReadPolicy
+from weakcell.emulator.faults.placement import layers_by_weight
+from weakcell.emulator.ir.layers import Network
+from weakcell.memmodels.address import unpack
+from weakcell.memmodels.catalogue import MemorySpec
+from weakcell.memmodels.errors import UsageError
 
 A, B, C = (MemorySpec("uniform", {"ber": rate}) for rate in (0.1, 0.2, 0.3))
 QNN, BNN = small_qnn(), small_bnn()

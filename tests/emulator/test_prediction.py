@@ -12,21 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from emulator import compile_plan, infer, load, place, pose, run_trial
-from emulator.deployment import ReadPolicy
-from emulator.network import SIGN1, Encoding, StoredTensor, Window
-from emulator.prediction import predict
-from emulator.prediction.bit_rates import BitRates, bit_rates, marginal_rates
-from emulator.prediction.kernels import cumulative_table, draw_sums, normal_table, win_probability
-from emulator.prediction.layer_law import LARGEST_DISTANCE, LayerLaw
-from emulator.prediction.sum_law import CleanSums, sum_law
-from emulator.storage import codes_of, values_of
-from memmodels.catalogue import parse_spec
-from memmodels.errors import UsageError
-from memmodels.streams import stream_of
 from tests.emulator.random_features import digits as feature_digits
 from tests.emulator.random_features import feature_network
 from tests.emulator.small import INT2, INT4, INT8, Draft, pixels, small_bnn, small_qnn
+from weakcell.emulator import compile_plan, infer, load, place, pose, run_trial
+from weakcell.emulator.faults.deployment import ReadPolicy
+from weakcell.emulator.ir.layers import SIGN1, Encoding, StoredTensor, Window
+from weakcell.emulator.ir.storage import codes_of, values_of
+from weakcell.emulator.prediction import predict
+from weakcell.emulator.prediction.bit_rates import BitRates, bit_rates, marginal_rates
+from weakcell.emulator.prediction.layer_distribution import LARGEST_DISTANCE, LayerLaw
+from weakcell.emulator.prediction.sum_kernels import cumulative_table, draw_sums, normal_table, win_probability
+from weakcell.emulator.prediction.sum_moments import CleanSums, sum_law
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.sampling.streams import stream_of
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
 SETTINGS = settings(max_examples=25, deadline=None)

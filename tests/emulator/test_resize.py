@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from emulator import compile_plan, floatops, infer
-from emulator.importer import load
-from memmodels.errors import ModelError
 from tests.emulator.models import model, node, run
+from weakcell.emulator import compile_plan, infer, onnx_ops
+from weakcell.emulator.importer import load
+from weakcell.memmodels.errors import ModelError
 
 F = np.float32
 POINTS = ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners")
@@ -25,7 +25,7 @@ def both(x: Any, attributes: dict[str, Any], scales: list[float] | None, sizes: 
         [node("Resize", "x - - n" if sizes else "x - f", "y", **attributes)], constants, {"x": list(x.shape)}, {"y": [None] * 4}, 19
     )
     inputs = [x, None, None, constants["n"]] if sizes else [x, None, constants["f"]]
-    return floatops.apply("Resize", 19, attributes, inputs), run(proto, {"x": x})[0]
+    return onnx_ops.apply("Resize", 19, attributes, inputs), run(proto, {"x": x})[0]
 
 
 @settings(max_examples=150)

@@ -11,16 +11,16 @@ import numpy as np
 import onnx
 import pytest
 
-import emulator.walk
-from emulator import Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
-from emulator.fusion import steps_of
-from emulator.network import SIGN1, Window
-from emulator.walk import _shared, chunk_of, chunk_size
-from host.sets.idx import read_idx
-from memmodels.catalogue import parse_spec
+import weakcell.emulator.engine.executor
 from tests.emulator.models import model, node, run, with_codes_out
 from tests.emulator.reference import evaluate
 from tests.emulator.small import INT8, Draft, pixels, small_bnn, small_qnn
+from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
+from weakcell.emulator.engine.executor import _shared, chunk_of, chunk_size
+from weakcell.emulator.engine.fusion import steps_of
+from weakcell.emulator.ir.layers import SIGN1, Window
+from weakcell.host.datasets.idx import read_idx
+from weakcell.memmodels.catalogue import parse_spec
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
 NUMBERS = {"zero": np.float32(0), "one": np.float32(1), "minus": np.float32(-1)}
@@ -176,7 +176,7 @@ def test_any_number_of_images_and_any_chunk(name: str, images: int, monkeypatch:
     assert all(len(x) == images for x in whole.values())
     parts = [infer(plan, {k: v[i : i + 7] for k, v in inputs.items()}) for i in range(0, images, 7)]
     for small in (1, 40_000):
-        monkeypatch.setattr(emulator.walk, "_CHUNK_BYTES", small)
+        monkeypatch.setattr(weakcell.emulator.engine.executor, "_CHUNK_BYTES", small)
         equal(network, infer(plan, inputs), whole)
     for name in whole:
         np.testing.assert_array_equal(np.concatenate([whole[name][:0], *(part[name] for part in parts)]), whole[name])

@@ -10,15 +10,15 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-import emulator
-from emulator import ReadPolicy
-from emulator.deployment import reads_per_image
-from emulator.layers import compute
-from emulator.prediction import predict
-from memmodels.catalogue import parse_spec
-from memmodels.errors import UsageError
 from tests.emulator.flipped import outputs_with_flips, random_cells, with_flipped_initializers
 from tests.emulator.models import Array, model, node, run
+from weakcell import emulator
+from weakcell.emulator import ReadPolicy
+from weakcell.emulator.engine.layer_functions import compute
+from weakcell.emulator.faults.deployment import reads_per_image
+from weakcell.emulator.prediction import predict
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import UsageError
 
 Case = tuple[onnx.ModelProto, dict[str, Array], int, frozenset[str]]
 """A network, its inputs, the bits of its weights, and the weights that are stored column by column."""

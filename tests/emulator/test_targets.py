@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
-from emulator.network import SIGN1, Window
-from memmodels.catalogue import parse_spec
 from tests.emulator.small import INT2, INT4, UINT8, Draft, pixels
+from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
+from weakcell.emulator.ir.layers import SIGN1, Window
+from weakcell.memmodels.catalogue import parse_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 

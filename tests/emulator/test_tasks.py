@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from emulator import compile_plan, infer, pose
-from emulator.importer import load
-from emulator.network import ValueSpec
-from emulator.tasks import Asked, Task, recognise
-from emulator.tasks.classes import ClassTask, PixelTask
-from emulator.tasks.values import ValueTask
-from memmodels.errors import InputError, UsageError, WeakcellError
 from tests.emulator.models import model, node, run
+from weakcell.emulator import compile_plan, infer, pose
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.layers import ValueSpec
+from weakcell.emulator.tasks import Asked, Task, recognise
+from weakcell.emulator.tasks.classes import ClassTask, PixelTask
+from weakcell.emulator.tasks.values import ValueTask
+from weakcell.memmodels.errors import InputError, UsageError, WeakcellError
 
 Array = np.ndarray
 RNG = np.random.default_rng(5)

@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from emulator import ReadPolicy, compile_plan, place, pose, run_trial
-from emulator.importer import load
-from emulator.tasks import Asked
-from emulator.tasks.boxes import BoxTask
-from emulator.tasks.detection import THRESHOLDS, average_precisions, overlaps, same_detections, suppress
-from emulator.values import ValueSpec
-from memmodels.address import set_bits
-from memmodels.catalogue import parse_spec
-from memmodels.errors import InputError, UsageError
 from tests.emulator.flipped import with_flipped_initializers
 from tests.emulator.models import exported, quantized, run
+from weakcell.emulator import ReadPolicy, compile_plan, place, pose, run_trial
+from weakcell.emulator.importer import load
+from weakcell.emulator.ir.values import ValueSpec
+from weakcell.emulator.tasks import Asked
+from weakcell.emulator.tasks.boxes import BoxTask
+from weakcell.emulator.tasks.detection import THRESHOLDS, average_precisions, overlaps, same_detections, suppress
+from weakcell.memmodels.address import set_bits
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import InputError, UsageError
 
 Array = np.ndarray
 

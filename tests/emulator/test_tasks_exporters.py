@@ -16,12 +16,12 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from emulator import ReadPolicy, compile_plan, place, pose, run_trial
-from emulator.importer import load
-from emulator.tasks import Asked
-from memmodels.address import set_bits
-from memmodels.catalogue import parse_spec
 from tests.emulator.models import exported, quantized, run
+from weakcell.emulator import ReadPolicy, compile_plan, place, pose, run_trial
+from weakcell.emulator.importer import load
+from weakcell.emulator.tasks import Asked
+from weakcell.memmodels.address import set_bits
+from weakcell.memmodels.catalogue import parse_spec
 
 Array = np.ndarray
 IMAGES = 60

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from host.campaign.campaign import Campaign, prepare_campaign
-from host.campaign.executors import Threads
-from host.campaign.export import export
-from host.campaign.schema import read_campaign
-from host.campaign.store import open_store
-from host.campaign.sweep import sweep
-from host.campaign.table import Tables
-from host.campaign.tasks import perform
+from weakcell.host.campaign.campaign import Campaign, prepare_campaign
+from weakcell.host.campaign.executors import Threads
+from weakcell.host.campaign.export import export
+from weakcell.host.campaign.runner import sweep
+from weakcell.host.campaign.schema import read_campaign
+from weakcell.host.campaign.store import open_store
+from weakcell.host.campaign.tables import Tables
+from weakcell.host.campaign.tasks import perform
 
 
 def campaign_of(text: str, folder: Path) -> Campaign:

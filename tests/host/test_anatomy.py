@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import pytest
 
-import emulator
-from host.anatomy import anatomy_of
-from host.api import emulate
-from host.folder import configuration_of
-from memmodels.errors import UsageError
 from tests.emulator.models import model, node
 from tests.emulator.test_stored_operands import CASES
+from weakcell import emulator
+from weakcell.host.analysis.network_summary import anatomy_of
+from weakcell.host.api import emulate
+from weakcell.host.study.results_folder import configuration_of
+from weakcell.memmodels.errors import UsageError
 
 MACS = {
     "three axes": 3 * 4 * 6 * 5, "einsum": 3 * 4 * 6 * 5, "volumes": 4 * 2 * 3 * 3 * 2 * 8, "signals": 6 * 6 * 2 * 3,

@@ -14,18 +14,18 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from host import emulate
-from host.campaign.campaign import Campaign
-from host.campaign.lines import lines_of
-from host.campaign.schema import read_campaign
-from host.campaign.store import open_store, read_store, run_id
-from host.campaign.sweep import missing
-from host.cli import app
-from host.cli.sweep import EXAMPLE
-from memmodels import ErrorTerm, Lifetime
-from memmodels.errors import InputError, OutputError, UsageError
-from memmodels.profile import OperatingPoint, Profile
 from tests.host.campaigns import campaign_of, run_all
+from weakcell.host import emulate
+from weakcell.host.campaign.campaign import Campaign
+from weakcell.host.campaign.runner import missing
+from weakcell.host.campaign.schema import read_campaign
+from weakcell.host.campaign.store import open_store, read_store, run_id
+from weakcell.host.campaign.toml_lines import lines_of
+from weakcell.host.cli import app
+from weakcell.host.cli.sweep import EXAMPLE
+from weakcell.memmodels import ErrorTerm, Lifetime
+from weakcell.memmodels.errors import InputError, OutputError, UsageError
+from weakcell.memmodels.profile import OperatingPoint, Profile
 
 TEXT = """\
 trials = 3
@@ -205,7 +205,7 @@ def test_usage(arguments: list[str]) -> None:
 
 def test_cluster_addresses_are_checked() -> None:
     pytest.importorskip("distributed")
-    from host.campaign.cluster import local_workers
+    from weakcell.host.campaign.cluster import local_workers
 
     assert local_workers("local:3") == 3
     assert local_workers("tcp://head:8786") is None

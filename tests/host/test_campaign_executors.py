@@ -15,15 +15,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from host.campaign.campaign import Campaign, prepare_campaign
-from host.campaign.executors import Executor, Processes, Threads, WorkersLost
-from host.campaign.export import export
-from host.campaign.schema import read_campaign
-from host.campaign.store import open_store
-from host.campaign.sweep import Step, sweep
-from host.campaign.table import Tables
-from host.campaign.tasks import Done, Task, perform, task_of
-from memmodels.errors import InputError
+from weakcell.host.campaign.campaign import Campaign, prepare_campaign
+from weakcell.host.campaign.executors import Executor, Processes, Threads, WorkersLost
+from weakcell.host.campaign.export import export
+from weakcell.host.campaign.runner import Step, sweep
+from weakcell.host.campaign.schema import read_campaign
+from weakcell.host.campaign.store import open_store
+from weakcell.host.campaign.tables import Tables
+from weakcell.host.campaign.tasks import Done, Task, perform, task_of
+from weakcell.memmodels.errors import InputError
 
 TEXT = """\
 trials = 12
@@ -133,7 +133,7 @@ def test_tasks_are_taken_as_they_are_needed(campaign: Campaign) -> None:
 def test_a_driver_that_is_killed_goes_on(expected: tuple[bytes, bytes], tmp_path: Path) -> None:
     path, out = tmp_path / "c.toml", tmp_path / "out"
     path.write_text(TEXT, encoding="utf-8")
-    command = [sys.executable, "-m", "host.cli", "sweep", str(path), "--out", str(out), "--threads", "2", "--json"]
+    command = [sys.executable, "-m", "weakcell.host.cli", "sweep", str(path), "--out", str(out), "--threads", "2", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         events = (json.loads(line) for line in driver.stdout)
@@ -148,7 +148,7 @@ def test_dask_gives_the_same_bytes_though_workers_die_and_the_scheduler_too(
     campaign: Campaign, expected: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     pytest.importorskip("distributed")
-    from host.campaign.cluster import Cluster
+    from weakcell.host.campaign.cluster import Cluster
 
     with _Dask(tmp_path) as dask:
         killed: list[str] = []

@@ -12,9 +12,8 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from host.bench import Bench, open_bench
-from host.campaign.executors import Threads
-from host.campaign.optimize import (
+from weakcell.host.campaign.executors import Threads
+from weakcell.host.campaign.optimize import (
     FIRST_FRESH_DIE,
     Candidate,
     Goal,
@@ -26,11 +25,12 @@ from host.campaign.optimize import (
     optimize,
     search_for,
 )
-from host.campaign.tasks import perform
-from host.cli import app
-from host.study import Study
-from memmodels.catalogue import parse_spec
-from memmodels.errors import UsageError
+from weakcell.host.campaign.tasks import perform
+from weakcell.host.cli import app
+from weakcell.host.study.study import Study
+from weakcell.host.study.workload import Bench, open_bench
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import UsageError
 
 VALUES, LIMIT = (0.8, 0.86, 0.92, 1.0), 0.03
 GOAL = Goal(LIMIT, failures=1, tries=2)
@@ -105,10 +105,10 @@ def test_layers_that_all_move_are_one_condition(found: Optimum, search: Search) 
 
 def test_baseline_is_a_candidate_if_its_partitions_are_allowed(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     bera = search.screen(Candidate(0.86, {"/dense3/Gemm": 0.84}), "BERA")
-    monkeypatch.setattr("host.campaign.optimize.layerwise", lambda *_: bera)
+    monkeypatch.setattr("weakcell.host.campaign.optimize.layerwise", lambda *_: bera)
     assert optimize(search, (0.92, 1.0), replace(GOAL, max_drop=0.05), 1.0).chosen is bera
     three = replace(bera, candidate=Candidate(0.86, {"/dense3/Gemm": 0.84, "/dense4/Gemm": 0.82}))
-    monkeypatch.setattr("host.campaign.optimize.layerwise", lambda *_: three)
+    monkeypatch.setattr("weakcell.host.campaign.optimize.layerwise", lambda *_: three)
     assert optimize(search, (0.92, 1.0), replace(GOAL, max_drop=0.05), 1.0).chosen is not three
 
 

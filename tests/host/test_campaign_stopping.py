@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from emulator.intervals import mean_interval
-from host.campaign.control import control_of
-from host.campaign.differences import differences
-from host.campaign.stopping import FIRST_STAGE, share_removed, stein_interval, trials_needed, wants_covariate
-from host.campaign.store import read_store
-from host.campaign.table import Tables
-from host.campaign.tasks import perform, task_of
 from tests.host.campaigns import campaign_of, run_all
+from weakcell.emulator.evaluation.intervals import mean_interval
+from weakcell.host.campaign.control_variates import control_of
+from weakcell.host.campaign.differences import differences
+from weakcell.host.campaign.stopping import FIRST_STAGE, share_removed, stein_interval, trials_needed, wants_covariate
+from weakcell.host.campaign.store import read_store
+from weakcell.host.campaign.tables import Tables
+from weakcell.host.campaign.tasks import perform, task_of
 
 
 def stopped(draw: Callable[[int], np.ndarray], half: float, most: int = 5000) -> np.ndarray:
@@ -51,7 +51,8 @@ def test_stopped_intervals_hold_and_are_as_narrow_as_asked(skewness: float, spre
 
 
 def test_stopped_intervals_are_wider_where_trials_are_skewed() -> None:
-    """Without skewness and a second stage, the interval is that of `emulator.intervals`; otherwise both ends are farther away."""
+    """Without skewness and a second stage, the interval is that of `weakcell.emulator.evaluation.intervals`; otherwise both ends
+    are farther away."""
     even = np.resize([0.88, 0.9, 0.92], 30)
     assert stein_interval(even, 30) == pytest.approx(mean_interval(even))
     scores = np.random.default_rng(3).exponential(0.01, 30)

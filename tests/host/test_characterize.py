@@ -17,29 +17,29 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from host.board import characterize as runs
-from host.board.characterize import Bench, characterize, measure
-from host.board.dump import Dump, start
-from host.board.errors import BoardError, LinkError, VoltageRefused
-from host.board.findings import find
-from host.board.link import Link
-from host.board.noise import NoisyTransport
-from host.board.passes import BoardCounters, Generated, Given, arena_pages, run_pass
-from host.board.patterns import contents_of
-from host.board.points import Outcome, Plan, Point, make_plan
-from host.board.protocol import PAGE, Pattern
-from host.board.readbacks import readbacks_of
-from host.board.supply import OnChip
-from host.board.virtual import VirtualBoard
-from host.cli import app
-from memmodels.address import Layout, Words, popcount
-from memmodels.catalogue import open_memory
-from memmodels.errors import InputError, UsageError
-from memmodels.memory import Key
-from memmodels.profile import ProbitLaw, Profile
-from memmodels.profile import load as load_profile
-from memmodels.structure import Bank, Shared
-from memmodels.terms import ErrorTerm, Lifetime
+from weakcell.host.board.characterization import characterize as runs
+from weakcell.host.board.characterization.characterize import Bench, characterize, measure
+from weakcell.host.board.characterization.dump import Dump, start
+from weakcell.host.board.characterization.passes import BoardCounters, Generated, Given, arena_pages, run_pass
+from weakcell.host.board.characterization.patterns import contents_of
+from weakcell.host.board.characterization.points import Outcome, Plan, Point, make_plan
+from weakcell.host.board.characterization.supply import OnChip
+from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.noise import NoisyTransport
+from weakcell.host.board.link.protocol import PAGE, Pattern
+from weakcell.host.board.readbacks.analysis import find
+from weakcell.host.board.readbacks.readbacks import readbacks_of
+from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.host.cli import app
+from weakcell.memmodels.address import Layout, Words, popcount
+from weakcell.memmodels.catalogue import open_memory
+from weakcell.memmodels.error_model.structure import Bank, Shared
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.errors import InputError, UsageError
+from weakcell.memmodels.memory import Key
+from weakcell.memmodels.profile import ProbitLaw, Profile
+from weakcell.memmodels.profile import load as load_profile
 
 pytest.importorskip("cobs", reason="pip install weakcell[board]")
 pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
@@ -312,7 +312,7 @@ def test_a_killed_run_goes_on_and_nothing_is_counted_twice(tmp_path: Path) -> No
                "--vdd", "0.9:0.55:0.05", "--pattern", "zeros,ones,random", "--quiet"]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert CliRunner().invoke(app, ["characterize", *options, "--out", str(whole)]).exit_code == 0
-    command = [sys.executable, "-m", "host.cli", "characterize", *options, "--out", str(killed)]
+    command = [sys.executable, "-m", "weakcell.host.cli", "characterize", *options, "--out", str(killed)]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     while len(list((killed / "points").glob("*.npz"))) < 5 and process.poll() is None:
         time.sleep(0.005)

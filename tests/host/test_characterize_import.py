@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from host.board.foreign import load_readbacks
-from host.cli import app
-from memmodels.errors import InputError
-from memmodels.profile import load as load_profile
+from weakcell.host.board.readbacks.foreign import load_readbacks
+from weakcell.host.cli import app
+from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.profile import load as load_profile
 
 VOLTS = (0.60, 0.57, 0.54)
 MU, S = 0.50, 0.03

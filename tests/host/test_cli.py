@@ -12,14 +12,14 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from host.cli import app
-from host.models import find_model
+from weakcell.host.cli import app
+from weakcell.host.study.networks import find_model
 
 HEAVY = {
     "numpy", "numba", "scipy", "onnx", "onnx_ir", "polars", "pydantic", "rich", "matplotlib", "torch", "onnxruntime", "memmodels",
     "emulator",
 }  # fmt: skip
-LAZY = {"memmodels", "memmodels.lazy", "emulator", "emulator.policy"}
+LAZY = {"memmodels", "weakcell.memmodels.lazy", "emulator", "weakcell.emulator.faults.read_policy"}
 """What the packages need to put off everything else, and the default of an option."""
 
 FEW = ["--trials", "2", "--images", "20"]
@@ -41,10 +41,10 @@ def refused(code: int, *arguments: str | Path) -> str:
 
 def test_help_imports_nothing_heavy() -> None:
     program = f"""
-import sys, host.cli
+import sys, weakcell.host.cli
 for arguments in (["--help"], ["emulate", "--help"], ["--version"]):
     try:
-        host.cli.app(arguments)
+        weakcell.host.cli.app(arguments)
     except SystemExit as leaving:
         assert leaving.code == 0
 print(sorted(name for name in sys.modules if name.partition(".")[0] in {HEAVY!r} and name not in {LAZY!r}))
@@ -57,9 +57,9 @@ def test_infer_starts_without_a_compiler(tmp_path: Path) -> None:
     """The second time: the first may have kernels to compile."""
     np.savez(tmp_path / "in.npz", x=np.zeros((1, 1, 8, 8), np.float32))
     program = f"""
-import sys, host.cli
+import sys, weakcell.host.cli
 try:
-    host.cli.app(["infer", "digits-bnn", "--input", r"{tmp_path}/in.npz", "--output", r"{tmp_path}/out.npz"])
+    weakcell.host.cli.app(["infer", "digits-bnn", "--input", r"{tmp_path}/in.npz", "--output", r"{tmp_path}/out.npz"])
 except SystemExit as leaving:
     assert leaving.code == 0
 print(sorted({{"numba", "scipy", "polars", "pydantic", "matplotlib"}} & set(sys.modules)))
@@ -69,7 +69,7 @@ print(sorted({{"numba", "scipy", "polars", "pydantic", "matplotlib"}} & set(sys.
 
 
 def test_help_as_a_program() -> None:
-    found = subprocess.run([sys.executable, "-m", "host.cli", "--help"], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-m", "weakcell.host.cli", "--help"], capture_output=True, text=True, check=True)
     assert "Exit codes" in found.stdout
     assert "emulate" in found.stdout
 
@@ -142,7 +142,7 @@ def test_faults_are_saved_and_replayed(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_keeps_finished_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from host.cli.screen import Bar
+    from weakcell.host.cli.terminal import Bar
 
     steps: list[str] = []
 
@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_finished_points(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_ctrl_c_before_anything_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("host.study.prepare", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("weakcell.host.study.study.prepare", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
     result = weakcell("emulate", *FEW)
     assert result.exit_code == 130
     assert "Interrupted" in result.stderr
@@ -290,7 +290,7 @@ def test_wrappers_have_a_page(wrapper: str, part: str) -> None:
 )
 @pytest.mark.parametrize("model", ["digits-bnn", "digits-qnn"])
 def test_every_technology_runs_on_the_shipped_networks(model: str, memory: str, sweep: str) -> None:
-    from host import emulate
+    from weakcell.host import emulate
 
     result = emulate(model, memory=memory, sweep=sweep, trials=2, images=60)
     rates = result.summary["flip_rate"].to_list()

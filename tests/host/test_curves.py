@@ -9,10 +9,10 @@ import pytest
 from scipy.stats import norm
 from typer.testing import CliRunner
 
-from host.cli import app
-from host.report import held_out
-from host.report.curves import decades
-from memmodels.technologies.support import table
+from weakcell.host.cli import app
+from weakcell.host.report import held_out
+from weakcell.host.report.technology_curves import decades
+from weakcell.memmodels.technologies.support import table
 
 
 def test_pictures_of_the_laws(tmp_path: Path) -> None:

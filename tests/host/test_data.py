@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from host.data import load_data
-from memmodels.errors import InputError
+from weakcell.host.datasets.registry import load_data
+from weakcell.memmodels.errors import InputError
 
 
 def idx(array: np.ndarray) -> bytes:

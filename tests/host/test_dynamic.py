@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 from typer.testing import CliRunner
 
-from host.api import emulate
-from host.cli import app
-from host.report.caption import caption_of
 from tests.emulator.models import run
 from tests.emulator.test_importer_dynamic import chain, images, one_by_one
+from weakcell.host.api import emulate
+from weakcell.host.cli import app
+from weakcell.host.report.caption import caption_of
 
 
 def test_infer_and_emulate_take_their_ranges_as_they_say(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from host import emulate
-from host.older_results import restated_columns, restated_frame
-from host.report.caption import caption_of
-from host.report.material import read_material
+from weakcell.host import emulate
+from weakcell.host.report.caption import caption_of
+from weakcell.host.report.data import read_material
+from weakcell.host.study.older_results import restated_columns, restated_frame
 
 MEMORY = "fefet:domains=200"
 

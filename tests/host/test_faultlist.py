@@ -8,19 +8,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-import emulator
-from emulator.deployment import ReadPolicy, deploy
-from emulator.run import outputs_under_faults
-from host.execute import run
-from host.faultlist import load_faults, save_faults
-from host.models import find_model
-from host.replay import Replay, study_of
-from host.results import StudyResult
-from host.study import Study, prepare
-from host.sweep import parse_sweep
-from memmodels.catalogue import open_memory, parse_spec
-from memmodels.errors import InputError, UsageError
-from memmodels.memory import Memory
+from weakcell import emulator
+from weakcell.emulator.faults.deployment import ReadPolicy, deploy
+from weakcell.emulator.faults.run import outputs_under_faults
+from weakcell.host.study.fault_list import load_faults, save_faults
+from weakcell.host.study.networks import find_model
+from weakcell.host.study.replay import Replay, study_of
+from weakcell.host.study.results import StudyResult
+from weakcell.host.study.runner import run
+from weakcell.host.study.study import Study, prepare
+from weakcell.host.study.sweep_values import parse_sweep
+from weakcell.memmodels.catalogue import open_memory, parse_spec
+from weakcell.memmodels.errors import InputError, UsageError
+from weakcell.memmodels.memory import Memory
 
 
 def recorded(policy: ReadPolicy = ReadPolicy.LOAD, memory: str = "uniform", **more: object) -> StudyResult:

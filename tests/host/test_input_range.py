@@ -15,10 +15,10 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from emulator.importer import load
-from host.bench import open_bench
-from host.input_range import check_data, input_ranges
 from tests.emulator.models import exported, model, node, quantized
+from weakcell.emulator.importer import load
+from weakcell.host.datasets.input_range import check_data, input_ranges
+from weakcell.host.study.workload import open_bench
 
 SHAPE = (1, 8, 8)
 
@@ -167,7 +167,7 @@ def test_command_line(for_unit_range: onnx.ModelProto, tmp_path: Path) -> None:
     np.savez(tmp_path / "raw.npz", x=images(0, 255), y=np.arange(40) % 10)
 
     def weakcell(*arguments: str) -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, "-m", "host.cli", *arguments]
+        program = [sys.executable, "-m", "weakcell.host.cli", *arguments]
         return subprocess.run(program, capture_output=True, text=True, check=True, cwd=tmp_path, env=None)
 
     few = ("--memory", "uniform:ber=0.01", "--trials", "2")

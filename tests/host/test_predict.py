@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from host import predict
-from host.cli import app
-from memmodels.errors import UsageError
+from weakcell.host import predict
+from weakcell.host.cli import app
+from weakcell.memmodels.errors import UsageError
 
 
 def weakcell(*arguments: object) -> Result:

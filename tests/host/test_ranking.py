@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from emulator.deployment import ReadPolicy
-from host.cli import app
-from host.margins import report_margins
-from host.ranking import parts_of, rank
-from host.study import Study, prepare
-from memmodels.catalogue import parse_spec
+from weakcell.emulator.faults.deployment import ReadPolicy
+from weakcell.host.analysis.margins import report_margins
+from weakcell.host.analysis.ranking import parts_of, rank
+from weakcell.host.cli import app
+from weakcell.host.study.study import Study, prepare
+from weakcell.memmodels.catalogue import parse_spec
 
 STUDY = Study(
     model="digits-qnn", memory=parse_spec("uniform:ber=0.3"), sweep=None, images=200, read_every=ReadPolicy.BATCH, batch=25

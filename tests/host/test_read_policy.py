@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import typer.main
 
-import emulator
-import host
-from emulator.policy import DEFAULT_POLICY, DEFAULT_READS, ReadPolicy
-from emulator.prediction import predict as predict_points
-from host.campaign.schema import read_campaign
-from host.cli import app
-from host.cli.emulate import study_from
-from host.study import Study
+from weakcell import emulator, host
+from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, DEFAULT_READS, ReadPolicy
+from weakcell.emulator.prediction import predict as predict_points
+from weakcell.host.campaign.schema import read_campaign
+from weakcell.host.cli import app
+from weakcell.host.cli.emulate import study_from
+from weakcell.host.study.study import Study
 
 
 @pytest.mark.parametrize(

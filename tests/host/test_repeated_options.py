@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from host.cli import _COMMANDS, app
-from host.cli.repeated import _holds_one_value
+from weakcell.host.cli import _COMMANDS, app
+from weakcell.host.cli.repeated import _holds_one_value
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -14,27 +14,27 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from host import emulate, read_results
-from host.campaign.campaign import prepare_campaign
-from host.campaign.executors import Threads
-from host.campaign.export import export
-from host.campaign.schema import read_campaign
-from host.campaign.store import open_store, read_store
-from host.campaign.sweep import sweep
-from host.campaign.table import Tables
-from host.campaign.tasks import perform
-from host.cli import app
-from host.margins import report_margins
-from host.report.charts import charts_of
-from host.report.margins import AskedNetwork, margins_of, shares_up_to
-from host.report.material import front_of, read_material, sentences
-from host.report.page import render
-from host.report.paper import write_figures
-from host.report.weak import maps_of
-from memmodels.address import Layout, set_bits
-from memmodels.catalogue import open_memory
-from memmodels.errors import InputError
-from memmodels.memory import Key
+from weakcell.host import emulate, read_results
+from weakcell.host.analysis.margins import report_margins
+from weakcell.host.campaign.campaign import prepare_campaign
+from weakcell.host.campaign.executors import Threads
+from weakcell.host.campaign.export import export
+from weakcell.host.campaign.runner import sweep
+from weakcell.host.campaign.schema import read_campaign
+from weakcell.host.campaign.store import open_store, read_store
+from weakcell.host.campaign.tables import Tables
+from weakcell.host.campaign.tasks import perform
+from weakcell.host.cli import app
+from weakcell.host.report.data import front_of, read_material, sentences
+from weakcell.host.report.margin_data import AskedNetwork, margins_of, shares_up_to
+from weakcell.host.report.page import render
+from weakcell.host.report.paper_charts import write_figures
+from weakcell.host.report.plotly_charts import charts_of
+from weakcell.host.report.weak_cell_map import maps_of
+from weakcell.memmodels.address import Layout, set_bits
+from weakcell.memmodels.catalogue import open_memory
+from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.memory import Key
 
 EVIL = '</script><script>window.evil=1</script><b onclick="x">&amp;\''
 

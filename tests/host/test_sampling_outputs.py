@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from emulator.deployment import ReadPolicy, Sampling
-from host import emulate
-from host.execute import run
-from host.report.caption import caption_of
-from host.study import Study, prepare
-from host.validation.run import validate
-from memmodels import parse_spec
-from memmodels.errors import UsageError
+from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
+from weakcell.host import emulate
+from weakcell.host.report.caption import caption_of
+from weakcell.host.study.runner import run
+from weakcell.host.study.study import Study, prepare
+from weakcell.host.validation.trials import validate
+from weakcell.memmodels import parse_spec
+from weakcell.memmodels.errors import UsageError
 
 FEW = Study(
     memory=parse_spec("uniform:ber=0.02"), sweep=None, trials=2, images=20, read_every=ReadPolicy.IMAGE, sampling=Sampling.OUTPUTS
@@ -65,7 +65,7 @@ def test_validation_is_refused() -> None:
 def test_the_command_line_knows_it(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from host.cli import app
+    from weakcell.host.cli import app
 
     few = ["emulate", "--memory", "uniform:ber=0.02", "--trials", "1", "--images", "10", "--read-every", "image"]
     shown = CliRunner().invoke(app, [*few, "--sampling", "outputs"])

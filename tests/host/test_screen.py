@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.table import Table
 
-from host.cli.screen import note, printable, say, show, show_error
-from memmodels.errors import InputError
+from weakcell.host.cli.terminal import note, printable, say, show, show_error
+from weakcell.memmodels.errors import InputError
 
 HOSTILE = "w\x1b]0;owned\x07\x1b[31m\x9b2J\r\u202eabc"
 
@@ -44,19 +44,19 @@ def test_names_cannot_steer_a_real_terminal() -> None:
     """On a terminal rich adds sequences of its own; those of the name are escaped all the same."""
     from rich.console import Console
 
-    from host.cli import screen
+    from weakcell.host.cli import terminal
 
     table, target = Table(box=None), io.StringIO()
     table.add_row(HOSTILE)
     console = Console(file=target, force_terminal=True, color_system="truecolor")
-    console.print(screen._printable_parts(console, table), end="")
+    console.print(terminal._printable_parts(console, table), end="")
     assert "\x1b]0;owned" not in target.getvalue()
     assert "\\x1b]0;owned" in target.getvalue()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 def test_every_encoding_takes_every_text(encoding: str) -> None:
-    program = "from host.cli.encoding import accept_any_text as a; a(); print('97.9 ± 0.3 … × √ \\udc80 漢')"
+    program = "from weakcell.host.cli.encoding import accept_any_text as a; a(); print('97.9 ± 0.3 … × √ \\udc80 漢')"
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": os.pathsep.join(sys.path)}
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=True).stdout
     text = out.decode(encoding)

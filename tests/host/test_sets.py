@@ -22,14 +22,14 @@ from PIL import Image
 from scipy.io import savemat
 from typer.testing import CliRunner
 
-from host.cli import app
-from host.data import load_data
-from host.sets.cifar import read_cifar_batch
-from host.sets.download import SOURCES, Source, download
-from host.sets.folders import read_image_folder
-from host.sets.svhn import read_svhn
-from host.train import datasets
-from memmodels.errors import InputError, UsageError
+from weakcell.host.cli import app
+from weakcell.host.datasets import training
+from weakcell.host.datasets.cifar import read_cifar_batch
+from weakcell.host.datasets.download import SOURCES, Source, download
+from weakcell.host.datasets.image_folders import read_image_folder
+from weakcell.host.datasets.registry import load_data
+from weakcell.host.datasets.svhn import read_svhn
+from weakcell.memmodels.errors import InputError, UsageError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the original files are not beside this checkout")
@@ -99,7 +99,7 @@ def test_cifar_is_a_data_set_by_name(tmp_path: Path) -> None:
     assert np.array_equal(found.x.reshape(7, -1), data)
     assert found.y is not None
     assert found.y.tolist() == labels
-    split = datasets.load("cifar-10", tmp_path)
+    split = training.load("cifar-10", tmp_path)
     assert [len(part) for part in (split.train, split.validation, split.test)] == [15, 3, 7]
     together = np.concatenate([split.train.images, split.validation.images]).reshape(18, -1)
     assert np.array_equal(together, np.concatenate([first, second]))
@@ -160,7 +160,7 @@ def test_image_folders_are_classes_in_alphabetical_order(tmp_path: Path) -> None
     assert found.y is not None
     assert found.y.tolist() == [0, 0, 0, 1, 1, 1]
     assert (found.x[:3] == np.array([0, 0, 255])[:, None, None]).all()
-    assert sorted(datasets.load("imagenette", tmp_path).train.labels.tolist()) != [0, 0, 0, 0, 0]
+    assert sorted(training.load("imagenette", tmp_path).train.labels.tolist()) != [0, 0, 0, 0, 0]
 
 
 def test_the_middle_of_an_image_is_taken(tmp_path: Path) -> None:

@@ -9,16 +9,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emulator.deployment import ReadPolicy
-from host import emulate
-from host.estimate import check_fault_list, estimate
-from host.execute import Progress, StudyInterrupted, run
-from host.folder import open_folder, save_study
-from host.results import StudyResult
-from host.study import Point, Study, prepare
-from host.sweep import parse_sweep
-from memmodels.catalogue import parse_spec
-from memmodels.errors import MemorySpecError, OutputError, UsageError
+from weakcell.emulator.faults.deployment import ReadPolicy
+from weakcell.host import emulate
+from weakcell.host.study.estimate import check_fault_list, estimate
+from weakcell.host.study.results import StudyResult
+from weakcell.host.study.results_folder import open_folder, save_study
+from weakcell.host.study.runner import Progress, StudyInterrupted, run
+from weakcell.host.study.study import Point, Study, prepare
+from weakcell.host.study.sweep_values import parse_sweep
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import MemorySpecError, OutputError, UsageError
 
 BASE = Study(memory=parse_spec("uniform"), sweep=parse_sweep("ber=0.001,0.01,0.1"), trials=3, images=60)
 
@@ -76,7 +76,7 @@ def test_die_can_be_pinned_and_is_nested_over_voltage() -> None:
 
 
 def test_labels_may_be_missing(tmp_path: Path) -> None:
-    from host.data import load_data
+    from weakcell.host.datasets.registry import load_data
 
     digits = load_data("digits")
     np.savez(tmp_path / "bare.npz", x=digits.x)

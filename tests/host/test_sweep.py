@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.campaign.schema import grid_values
-from host.sweep import as_sweep, parse_sweep
-from memmodels.errors import UsageError
+from weakcell.host.campaign.schema import grid_values
+from weakcell.host.study.sweep_values import as_sweep, parse_sweep
+from weakcell.memmodels.errors import UsageError
 
 
 @pytest.mark.parametrize(

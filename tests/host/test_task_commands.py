@@ -11,17 +11,17 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from host.api import emulate
-from host.bench import open_bench
-from host.campaign.differences import differences
-from host.campaign.explain import find_row, reproduce
-from host.campaign.store import read_store
-from host.campaign.table import Tables
-from host.cli import app
-from host.report.material import read_material, sentences
-from memmodels.errors import UsageError
 from tests.emulator.models import run
 from tests.emulator.test_tasks_exporters import labels_for, network_of
+from weakcell.host.api import emulate
+from weakcell.host.campaign.differences import differences
+from weakcell.host.campaign.explain import find_row, reproduce
+from weakcell.host.campaign.store import read_store
+from weakcell.host.campaign.tables import Tables
+from weakcell.host.cli import app
+from weakcell.host.report.data import read_material, sentences
+from weakcell.host.study.workload import open_bench
+from weakcell.memmodels.errors import UsageError
 
 CAMPAIGN = """
 trials = 3
@@ -141,9 +141,9 @@ def test_commands_say_what_they_cannot_do(folder: Path, command: str) -> None:
 
 def test_an_optimum_may_lose_mean_iou(folder: Path) -> None:
     bench = open_bench(str(folder / "segmentation.onnx"), str(folder / "segmentation.npz"), images=20)
-    from host.campaign.optimize import search_for
-    from host.study import Study
-    from memmodels.catalogue import parse_spec
+    from weakcell.host.campaign.optimize import search_for
+    from weakcell.host.study.study import Study
+    from weakcell.memmodels.catalogue import parse_spec
 
     search = search_for(bench, Study(model="x", memory=parse_spec("sram-14nm"), sweep=None))
     assert search.clean == bench.questions.clean_judgement.metrics["mean_iou"]

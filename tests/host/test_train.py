@@ -12,13 +12,14 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from host.sets.idx import read_idx
-from host.train import datasets, export, loop
-from host.train.__main__ import SHIPPED, main
-from host.train.layers import Sign, StoredConv2d, StoredLinear, clamp_latent
-from host.train.losses import CrossEntropy
-from host.train.networks import digits_bnn, network
-from memmodels.errors import InputError, ModelError
+from weakcell.host.datasets import training
+from weakcell.host.datasets.idx import read_idx
+from weakcell.host.train import export, loop
+from weakcell.host.train.__main__ import SHIPPED, main
+from weakcell.host.train.layers import Sign, StoredConv2d, StoredLinear, clamp_latent
+from weakcell.host.train.losses import CrossEntropy
+from weakcell.host.train.networks import digits_bnn, network
+from weakcell.memmodels.errors import InputError, ModelError
 
 FACTS = {"dataset", "preprocessing", "loss", "seed", "epochs", "test_accuracy", "made_by"}
 
@@ -121,7 +122,7 @@ def test_an_export_that_differs_is_refused() -> None:
 
 
 def test_training_learns_and_repeats() -> None:
-    data = datasets.digits(SHIPPED)
+    data = training.digits(SHIPPED)
     runs = []
     for _ in range(2):
         loop.seed(7)
@@ -134,7 +135,7 @@ def test_training_learns_and_repeats() -> None:
 
 
 def test_digits_are_whole_and_split() -> None:
-    data = datasets.digits(SHIPPED)
+    data = training.digits(SHIPPED)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [1147, 200, 450]
     assert data.train.images.shape[1:] == (1, 8, 8)
     assert max(part.images.max() for part in (data.train, data.validation, data.test)) == 16
@@ -146,7 +147,7 @@ def test_shipped_networks_say_how_they_were_made(name: str) -> None:
     onnx.checker.check_model(model, full_check=True)
     facts = {entry.key: entry.value for entry in model.metadata_props}
     assert facts.keys() == FACTS
-    assert facts["made_by"].startswith(f"python -m host.train {name.replace('_', '-')} --seed {facts['seed']}")
+    assert facts["made_by"].startswith(f"python -m weakcell.host.train {name.replace('_', '-')} --seed {facts['seed']}")
     assert model.producer_name == "weakcell"
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
 
@@ -167,7 +168,7 @@ def test_shipped_quantized_weights_are_int8() -> None:
 def test_shipped_digits_networks_are_as_accurate_as_they_say(name: str) -> None:
     model = onnx.load(SHIPPED / f"{name}.onnx")
     facts = {entry.key: entry.value for entry in model.metadata_props}
-    test = datasets.digits(SHIPPED).test
+    test = training.digits(SHIPPED).test
     outputs = export.logits(model, test.images)
     assert name != "digits_bnn" or np.array_equal(outputs, np.rint(outputs))
     assert loop.accuracy(outputs, test.labels) == pytest.approx(float(facts["test_accuracy"]), abs=0.005)
@@ -175,7 +176,7 @@ def test_shipped_digits_networks_are_as_accurate_as_they_say(name: str) -> None:
 
 def test_images_without_their_labels_are_refused() -> None:
     with pytest.raises(InputError, match="3 images, 2 labels"):
-        datasets.Part(np.zeros((3, 1, 8, 8), np.uint8), np.zeros(2, np.uint8))
+        training.Part(np.zeros((3, 1, 8, 8), np.uint8), np.zeros(2, np.uint8))
 
 
 def test_command_writes_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from emulator.network import Encoding
-from emulator.storage import codes_of
-from host.train import loop
-from host.train.flips import flipping, stored_words, values_of_words
-from host.train.layers import StoredConv2d, StoredLinear, grid
-from host.train.tolerance import TolerancePenalty, distances
-from memmodels.address import Layout, pack, popcount
-from memmodels.catalogue import open_memory, parse_spec
-from memmodels.errors import UsageError
-from memmodels.memory import Memory
+from weakcell.emulator.ir.layers import Encoding
+from weakcell.emulator.ir.storage import codes_of
+from weakcell.host.train import loop
+from weakcell.host.train.flips import flipping, stored_words, values_of_words
+from weakcell.host.train.layers import StoredConv2d, StoredLinear, grid
+from weakcell.host.train.regularizer import TolerancePenalty, distances
+from weakcell.memmodels.address import Layout, pack, popcount
+from weakcell.memmodels.catalogue import open_memory, parse_spec
+from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.memory import Memory
 
 
 def memory(spec: str) -> Memory:
@@ -115,7 +115,7 @@ def test_distance_to_the_threshold_is_the_batch_norms() -> None:
 
 
 def test_penalty_wants_neurons_far_from_their_thresholds() -> None:
-    from host.train.networks import fcnn
+    from weakcell.host.train.networks import fcnn
 
     network = fcnn((1, 4, 4), 3, 1, 0.01).train()
     near, far = TolerancePenalty(network, 1.0, 0.0), TolerancePenalty(network, 2.0, 1000.0)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from host.train.losses import CrossEntropy, LossSpec, MarginCrossEntropy, ModifiedHinge
-from memmodels.errors import UsageError
+from weakcell.host.train.losses import CrossEntropy, LossSpec, MarginCrossEntropy, ModifiedHinge
+from weakcell.memmodels.errors import UsageError
 
 ROWS = torch.tensor([[3.0, -1.0, 0.5], [-2.0, 4.0, 4.0], [0.0, 0.0, 0.0], [1.0, 2.0, -7.0]])
 CLASSES = torch.tensor([0, 1, 2, 0])

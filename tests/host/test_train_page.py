@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from scipy.stats import t
 
-from host.train import grid, page
-from host.train.findings import Correlation, Group, correlation, gain, load_groups
-from host.train.settings import run_of
+from weakcell.host.train import page, training_grid
+from weakcell.host.train.findings import Correlation, Group, correlation, gain, load_groups
+from weakcell.host.train.settings import run_of
 
 RATES = np.round(np.arange(0, 0.351, 0.01), 3)
 
@@ -115,7 +115,7 @@ def test_figures_have_a_line_for_each_group(stored: Path) -> None:
 
 
 def test_the_page_is_what_the_stored_runs_say() -> None:
-    assert page.main(["--check"]) == 0, "run python -m host.train.page"
+    assert page.main(["--check"]) == 0, "run python -m weakcell.host.train.page"
     text = page.PAGE.read_text(encoding="utf-8")
     for members in page.tasks(load_groups()).values():
         name = page.picture(members[0].setting.task)
@@ -130,7 +130,7 @@ def test_taking_a_folder_twice_changes_nothing_and_keeps_what_was_there(
     trained.mkdir()
     for part, seed in (("test", 1), ("validation", 2)):
         run = run_of({"loss": "mhl:b=64", "seed": seed, "tolerance": (0.01, 64)})
-        verdict = dict.fromkeys(grid._FACTS, 0.5) | {"judged_on": part}
+        verdict = dict.fromkeys(training_grid._FACTS, 0.5) | {"judged_on": part}
         (trained / f"{run.name}.json").write_text(json.dumps({"name": run.name, "run": json.loads(run.identity), **verdict}))
         pl.DataFrame({"value": RATES, "trial": 0, "accuracy": 0.8}).write_csv(trained / f"{run.name}.csv")
     monkeypatch.setattr(page, "RESULTS", stored)

@@ -15,20 +15,21 @@ import torch
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-import emulator
-from host.cli import app
-from host.train import datasets, export, loop
-from host.train.grid import train_all
-from host.train.judge import Exam
-from host.train.layers import Levels, StoredLinear, grid
-from host.train.losses import CrossEntropy
-from host.train.make import make
-from host.train.networks import ARCHITECTURES, fcnn
-from host.train.qonnx import to_qonnx
-from host.train.settings import Run, read_settings, run_of, runs_of
-from host.train.tolerance import neurons_with_thresholds
-from memmodels.errors import InputError, ModelError, OutputError, UsageError
 from tests.emulator.models import qonnx_values
+from weakcell import emulator
+from weakcell.host.cli import app
+from weakcell.host.datasets import training
+from weakcell.host.train import export, loop
+from weakcell.host.train.evaluation import Exam
+from weakcell.host.train.layers import Levels, StoredLinear, grid
+from weakcell.host.train.losses import CrossEntropy
+from weakcell.host.train.networks import ARCHITECTURES, fcnn
+from weakcell.host.train.qonnx_export import to_qonnx
+from weakcell.host.train.regularizer import neurons_with_thresholds
+from weakcell.host.train.run import make
+from weakcell.host.train.settings import Run, read_settings, run_of, runs_of
+from weakcell.host.train.training_grid import train_all
+from weakcell.memmodels.errors import InputError, ModelError, OutputError, UsageError
 
 TINY = {"data": "digits", "width": 0.01, "batch": 64, "epochs": 1}
 EXAM = Exam("ber=0,0.1,0.5", trials=2, batch=100, margin_images=50)
@@ -187,7 +188,7 @@ def test_settings_come_from_toml(tmp_path: Path) -> None:
 
 def test_a_run_says_how_it_was_made() -> None:
     run = run_of({**TINY, "loss": "mcel:m=25%,scale=0.5", "flips": "uniform:ber=0.02", "bits": 4, "seed": 5})
-    made = make(run, datasets.digits(datasets.SHIPPED_FOLDER))
+    made = make(run, training.digits(training.SHIPPED_FOLDER))
     facts = {entry.key: entry.value for entry in made.model.metadata_props}
     assert facts["dataset"] == "digits"
     assert facts["loss"] == "margin cross entropy, m = 9.375 of 0.5 x logits"
@@ -198,7 +199,7 @@ def test_a_run_says_how_it_was_made() -> None:
 
 @pytest.mark.parametrize("flips", [None, "uniform:ber=0.1"])
 def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, flips: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = datasets.digits(datasets.SHIPPED_FOLDER)
+    data = training.digits(training.SHIPPED_FOLDER)
     run = run_of({**TINY, "epochs": 3, "flips": flips, "width": 0.02})
     whole = make(run, data)
     checkpoint = tmp_path / "run.checkpoint"
@@ -223,7 +224,7 @@ def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, flips: str | None
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     (tmp_path / "run.checkpoint").write_bytes(b"not a checkpoint")
-    data = datasets.digits(datasets.SHIPPED_FOLDER)
+    data = training.digits(training.SHIPPED_FOLDER)
     with pytest.raises(InputError, match="Going on"):
         make(run_of(TINY), data, tmp_path / "run.checkpoint")
 
@@ -232,8 +233,8 @@ def test_a_grid_goes_on_where_it_stopped(tmp_path: Path) -> None:
     runs = runs_of(TINY, {"loss": ["cel", "mhl:b=25%"], "bits": [1, 4]})
     told: list[str] = []
 
-    def load(name: str) -> datasets.Dataset:
-        return datasets.load(name)
+    def load(name: str) -> training.Dataset:
+        return training.load(name)
 
     first = train_all(runs[:3], tmp_path, load, EXAM, "validation", resume=False, threads=1, tell=told.append)
     with pytest.raises(OutputError, match="--resume"):
@@ -250,13 +251,13 @@ def test_a_grid_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_margins_in_the_record_are_torchs(tmp_path: Path) -> None:
-    data = datasets.digits(datasets.SHIPPED_FOLDER)
+    data = training.digits(training.SHIPPED_FOLDER)
     loop.seed(1)
     network = fcnn((1, 8, 8), 10, 1, 0.02)
     loop.train(network, CrossEntropy(), loop.Schedule(1, 1, 64), data.train, data.validation)
     model = export.pack(export.to_onnx(network, (1, 8, 8)), 1)
     onnx.save(model, tmp_path / "net.onnx")
-    from host.train.judge import judge
+    from weakcell.host.train.evaluation import judge
 
     verdict = judge(tmp_path / "net.onnx", "digits", data.validation, EXAM, 1)
     ordered = np.sort(loop.logits(network, data.validation.images[:50]), axis=1)

@@ -14,22 +14,22 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-import host.validation.run as hv
-from emulator import infer
-from emulator import margins as mg
-from emulator.deployment import ReadPolicy, deploy
-from emulator.plan import compile_plan
-from emulator.run import outputs_under_faults
-from host.cli import app
-from host.study import Point, Prepared, Study, prepare
-from host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, CheckSummary
-from host.validation.run import Validation, validate
-from host.validation.stress import prepare_stressed
-from memmodels.address import Words
-from memmodels.catalogue import open_memory, parse_spec
-from memmodels.memory import Key, Memory, ReadReport, Region
-from memmodels.recording import Recording
+import weakcell.host.validation.trials as hv
 from tests.emulator.small import OnlyReads, with_flips
+from weakcell.emulator import infer
+from weakcell.emulator import margins as mg
+from weakcell.emulator.faults.deployment import ReadPolicy, deploy
+from weakcell.emulator.faults.run import outputs_under_faults
+from weakcell.emulator.plan.plan import compile_plan
+from weakcell.host.cli import app
+from weakcell.host.study.study import Point, Prepared, Study, prepare
+from weakcell.host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, CheckSummary
+from weakcell.host.validation.stress import prepare_stressed
+from weakcell.host.validation.trials import Validation, validate
+from weakcell.memmodels.address import Words
+from weakcell.memmodels.catalogue import open_memory, parse_spec
+from weakcell.memmodels.memory import Key, Memory, ReadReport, Region
+from weakcell.memmodels.recording import Recording
 
 
 def study(model: str = "digits-bnn", memory: str = "uniform:ber=0.005", **others: Any) -> Study:

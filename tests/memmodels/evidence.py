@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from memmodels.address import Words, popcount
+from weakcell.memmodels.address import Words, popcount
 
 ALPHA = 1e-6
 

@@ -1,6 +1,7 @@
 """What sampling format 2 draws, as checksums: every branch of the sampler, the dies and the writes. Run it to see them.
 
-`test_format.py` holds the numbers. They may change only together with `memmodels.sampler.VERSION`: results that people saved
+`test_format.py` holds the numbers. They may change only together with `weakcell.memmodels.sampling.sampler.VERSION`: results that
+people saved
 name that version, and its bits are theirs for ever.
 """
 
@@ -12,8 +13,8 @@ from hashlib import sha256
 import numpy as np
 from memories import simulated
 
-from memmodels import Cells, ErrorTerm, Key, Layout, Lifetime
-from memmodels.streams import random_words, stream_of
+from weakcell.memmodels import Cells, ErrorTerm, Key, Layout, Lifetime
+from weakcell.memmodels.sampling.streams import random_words, stream_of
 
 READ, WRITE, DIE, ACCUMULATING = Lifetime.READ, Lifetime.WRITE, Lifetime.DIE, Lifetime.ACCUMULATING
 TERMS = {

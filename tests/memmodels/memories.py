@@ -1,4 +1,4 @@
-"""Five memories written against the seam, from nothing but `memmodels.memory`: what the engine must be able to live with.
+"""Five memories written against the seam, from nothing but `weakcell.memmodels.memory`: what the engine must be able to live with.
 
 uniform      the simulated memory itself, drawn by `read` and by `sampler`
 ECC          a wrapper around any memory: SECDED(72,64), check bits stored in the memory that it protects
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from memmodels import (
+from weakcell.memmodels import (
     Accesses,
     Cost,
     ErrorTerm,
@@ -29,11 +29,11 @@ from memmodels import (
     pack,
     unpack,
 )
-from memmodels.address import Words, popcount
-from memmodels.definition import Technology, free_of_charge
-from memmodels.errors import MemoryFault, MemorySpecError
-from memmodels.memory import ConditionValue
-from memmodels.simulated import SimulatedMemory
+from weakcell.memmodels.address import Words, popcount
+from weakcell.memmodels.definition import Technology, free_of_charge
+from weakcell.memmodels.errors import MemoryFault, MemorySpecError
+from weakcell.memmodels.memory import ConditionValue
+from weakcell.memmodels.simulated import SimulatedMemory
 
 LAYOUTS = (
     Layout("word", 64, 1),

@@ -5,18 +5,9 @@ from __future__ import annotations
 import numpy as np
 from memories import get
 
-from memmodels import (
-    Accesses,
-    Cost,
-    Key,
-    Layout,
-    Memory,
-    ReadReport,
-    pack,
-    unpack,
-)
-from memmodels.address import Words, popcount
-from memmodels.memory import Region
+from weakcell.memmodels import Accesses, Cost, Key, Layout, Memory, ReadReport, pack, unpack
+from weakcell.memmodels.address import Words, popcount
+from weakcell.memmodels.memory import Region
 
 
 class Scripted:

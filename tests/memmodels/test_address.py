@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memmodels import Layout, pack, unpack
-from memmodels.address import BLOCK_BITS, BLOCK_WORDS, popcount, set_bits
-from memmodels.sampler import blocks_of, count_bits
+from weakcell.memmodels import Layout, pack, unpack
+from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, popcount, set_bits
+from weakcell.memmodels.sampling.sampler import blocks_of, count_bits
 
 
 @st.composite

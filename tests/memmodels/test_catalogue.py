@@ -13,9 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memories import contents, get
 
-from memmodels import Cells, Key, Layout, Lifetime, MemorySpec, Technology, catalogue, names, open_memory, parse_spec, technology
-from memmodels.errors import MemoryFault, MemorySpecError, WeakcellError
-from memmodels.simulated import SimulatedMemory
+from weakcell.memmodels import (
+    Cells,
+    Key,
+    Layout,
+    Lifetime,
+    MemorySpec,
+    Technology,
+    catalogue,
+    names,
+    open_memory,
+    parse_spec,
+    technology,
+)
+from weakcell.memmodels.errors import MemoryFault, MemorySpecError, WeakcellError
+from weakcell.memmodels.simulated import SimulatedMemory
 
 BUILT_IN = (
     "uniform", "sram-14nm", "sram-28nm-kc705b", "sram-28nm-vc707", "sram-6t", "dram", "eden", "rram", "rram-mlc", "sttram", "fefet",

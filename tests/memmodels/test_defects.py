@@ -24,9 +24,9 @@ import pytest
 from evidence import ALPHA, Family, binomial, variance_fits
 from memories import LAYOUTS, contents, get, put, simulated
 
-from memmodels import Accesses, Cells, ErrorTerm, Key, Layout, Lifetime, open_memory, pack, technology, unpack
-from memmodels.address import BLOCK_BITS, Words, popcount
-from memmodels.sampler import draw_region
+from weakcell.memmodels import Accesses, Cells, ErrorTerm, Key, Layout, Lifetime, open_memory, pack, technology, unpack
+from weakcell.memmodels.address import BLOCK_BITS, Words, popcount
+from weakcell.memmodels.sampling.sampler import draw_region
 
 LIFETIMES = [lifetime.value for lifetime in (Lifetime.READ, Lifetime.WRITE, Lifetime.DIE)]
 FIRST = Key()

@@ -15,11 +15,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from memories import contents, get, put, simulated
 
-from memmodels import Cells, ErrorTerm, Key, Layout, Lifetime, open_memory, technology
-from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount
-from memmodels.dies import EDGES, weak_cells
-from memmodels.simulated import SimulatedMemory
-from memmodels.streams import stream_of
+from weakcell.memmodels import Cells, ErrorTerm, Key, Layout, Lifetime, open_memory, technology
+from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount
+from weakcell.memmodels.sampling.dies import EDGES, weak_cells
+from weakcell.memmodels.sampling.streams import stream_of
+from weakcell.memmodels.simulated import SimulatedMemory
 
 DIE = stream_of(2025)
 RATES = (1e-7, 1e-6, 3e-5, 1e-3, 0.02, 0.1, 0.25, 0.4, 0.4999, 0.5)

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from memmodels.errors import InputError
-from memmodels.files import SMALL_BYTES, read_arrays, read_bytes, read_text
+from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.files import SMALL_BYTES, read_arrays, read_bytes, read_text
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:

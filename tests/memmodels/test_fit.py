@@ -12,26 +12,26 @@ from memories import put
 from scipy import integrate, stats
 from test_catalogue import one_paragraph
 
-from memmodels import ErrorTerm, Key, Layout, Lifetime, open_memory
-from memmodels.address import popcount
-from memmodels.errors import InputError
-from memmodels.fit import fit, main, readbacks_of
-from memmodels.fit_counts import GroupCounts, ReadBack, evidence_of, group_numbers
-from memmodels.fit_coverage import TRUTHS, Truth, examine, flips_of, held_by, simulate
-from memmodels.fit_law import LawCounts, law_log_likelihood
-from memmodels.fit_lines import line_log_likelihood
-from memmodels.fit_maximum import logit
-from memmodels.fit_models import candidates, cell_log_likelihood, clopper_pearson, fails_of, group_log_likelihood
-from memmodels.fit_rates import bootstrap_rate
-from memmodels.profile import load as load_profile
-from memmodels.recording import load, record
-from memmodels.structure import Bank, Lines, groups_of
-from memmodels.technologies.dram import bad_lines
+from weakcell.memmodels import ErrorTerm, Key, Layout, Lifetime, open_memory
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.error_model.structure import Bank, Lines, groups_of
+from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.fitting.counts import GroupCounts, ReadBack, evidence_of, group_numbers
+from weakcell.memmodels.fitting.coverage import TRUTHS, Truth, examine, flips_of, held_by, simulate
+from weakcell.memmodels.fitting.fit import fit, main, readbacks_of
+from weakcell.memmodels.fitting.likelihood import logit
+from weakcell.memmodels.fitting.lines import line_log_likelihood
+from weakcell.memmodels.fitting.models import candidates, cell_log_likelihood, clopper_pearson, fails_of, group_log_likelihood
+from weakcell.memmodels.fitting.rate_intervals import bootstrap_rate
+from weakcell.memmodels.fitting.voltage_law import LawCounts, law_log_likelihood
+from weakcell.memmodels.profile import load as load_profile
+from weakcell.memmodels.recording import load, record
+from weakcell.memmodels.technologies.dram import bad_lines
 
 DIES = 5
 
 
-# --- coverage, in short (in full: python -m memmodels.fit --coverage --dies 200) ------------------------------------------------
+# --- coverage, in short (in full: python -m weakcell.memmodels.fitting.fit --coverage --dies 200) ---
 
 
 @pytest.fixture(scope="module", params=TRUTHS)

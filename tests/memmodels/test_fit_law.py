@@ -12,13 +12,13 @@ import pytest
 from memories import get, put
 from scipy import stats
 
-from memmodels import Cells, Layout, open_memory
-from memmodels.errors import InputError, MemorySpecError
-from memmodels.fit import Fit, fit
-from memmodels.fit_counts import ReadBack
-from memmodels.fit_goodness import goodness_of
-from memmodels.fit_law import LawCounts, law_log_likelihood
-from memmodels.profile import load
+from weakcell.memmodels import Cells, Layout, open_memory
+from weakcell.memmodels.errors import InputError, MemorySpecError
+from weakcell.memmodels.fitting.counts import ReadBack
+from weakcell.memmodels.fitting.fit import Fit, fit
+from weakcell.memmodels.fitting.goodness import goodness_of
+from weakcell.memmodels.fitting.voltage_law import LawCounts, law_log_likelihood
+from weakcell.memmodels.profile import load
 
 CELLS, MU, S = 1 << 16, 0.46, 0.04
 WIDE, LOW = (0.62, 0.58, 0.54, 0.50, 0.46, 0.42), (0.60, 0.58, 0.56, 0.54)

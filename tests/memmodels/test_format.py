@@ -1,7 +1,8 @@
 """Sampling format 2 draws these bits, for ever and everywhere.
 
 The numbers are those of `golden.py`. If one of them has to change, saved results no longer mean what they say: raise
-`memmodels.sampler.VERSION`, put the new numbers here, and say so in the release notes. Never change them otherwise.
+`weakcell.memmodels.sampling.sampler.VERSION`, put the new numbers here, and say so in the release notes. Never change them
+otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import golden
 import pytest
 
-from memmodels.sampler import VERSION
+from weakcell.memmodels.sampling.sampler import VERSION
 
 FORMAT_2 = {
     "streams": "54ee41a38ee4661d",

@@ -12,12 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memories import contents, get, put
 
-from memmodels import (
-    Layout,
-    open_memory,
-)
-from memmodels.address import Words
-from memmodels.hamming import DATA_COLUMNS, decode, encode
+from weakcell.memmodels import Layout, open_memory
+from weakcell.memmodels.address import Words
+from weakcell.memmodels.protection.hamming import DATA_COLUMNS, decode, encode
 
 WORDS = (0, 0xFFFFFFFFFFFFFFFF, 0x0123456789ABCDEF)
 

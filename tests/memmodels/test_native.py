@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.kernels import packing
-from memmodels import native
-from memmodels.native import Kernel
+from weakcell.emulator.kernels import bitpack
+from weakcell.emulator.native import kernel_cache
+from weakcell.emulator.native.kernel_cache import Kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 
-flatten = Kernel("emulator.kernels.packing", "flatten_bits")
-pack = Kernel("emulator.kernels.packing", "pack")
+flatten = Kernel("weakcell.emulator.kernels.bitpack", "flatten_bits")
+pack = Kernel("weakcell.emulator.kernels.bitpack", "pack")
 
 
 def integers() -> Kernel:
     """A kernel that no process has asked for yet."""
-    return Kernel("emulator.kernels.packing", "as_integers")
+    return Kernel("weakcell.emulator.kernels.bitpack", "as_integers")
 
 
 @settings(max_examples=20, deadline=None)
@@ -36,7 +36,7 @@ def test_results_are_those_of_numba(images: int, side: int, channels: int, seed:
     x = np.random.default_rng(seed).integers(0, 1 << 63, (images, side, side, words)).astype(np.uint64)
     made, expected = (np.zeros((images, 1, 1, -(-channels * side * side // 64)), np.uint64) for _ in range(2))
     assert flatten(x, channels, made) == 0
-    packing.flatten_bits(x, channels, expected)
+    bitpack.flatten_bits(x, channels, expected)
     np.testing.assert_array_equal(made, expected)
 
 
@@ -69,7 +69,7 @@ def test_other_arguments_are_refused_before_anything_is_called() -> None:
 def test_kinds_tell_apart_what_machine_code_must_not_mix_up() -> None:
     def kinds(*arguments: Any) -> tuple[object, ...]:
         found: list[object] = []
-        native._flatten(arguments, found, [])
+        kernel_cache._flatten(arguments, found, [])
         return tuple(found)
 
     x = np.zeros((4, 4), np.int32)
@@ -89,8 +89,8 @@ def test_code_is_kept_and_damaged_code_is_made_again(monkeypatch: pytest.MonkeyP
     (file,) = (tmp_path / "kernels").iterdir()
     whole = file.read_bytes()
     builds: list[str] = []
-    real = native.__dict__["_keep"]
-    monkeypatch.setattr(native, "_keep", lambda place, code: (builds.append(place.name), real(place, code)))
+    real = kernel_cache.__dict__["_keep"]
+    monkeypatch.setattr(kernel_cache, "_keep", lambda place, code: (builds.append(place.name), real(place, code)))
     assert integers()(x, 0, 9, out) == 1
     assert builds == []
     for damage in (whole[:-7], whole[:50] + b"x" + whole[51:], b""):
@@ -103,33 +103,33 @@ def test_code_is_kept_and_damaged_code_is_made_again(monkeypatch: pytest.MonkeyP
 def test_only_files_of_this_user_are_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file that others may write is made again; so is one that was exchanged for the code of another kernel."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    native._say.cache_clear()
+    kernel_cache._say.cache_clear()
     out = np.zeros(2, np.int8)
     assert integers()(np.array([1.0, 2.5]), 0, 9, out) == 1
     (first,) = (tmp_path / "kernels").iterdir()
     assert first.stat().st_mode & 0o077 == 0
-    assert native._read(first) is not None
+    assert kernel_cache._read(first) is not None
     for mode in (0o620, 0o602, 0o666):
         first.chmod(mode)
-        assert native._read(first) is None
+        assert kernel_cache._read(first) is None
     assert [record.message for record in caplog.records] == [
         f"Kernels in {first.parent} are not used: other users own them or may write to them. They are compiled anew."
     ]
     assert integers()(np.array([1.0, 2.5]), 0, 9, out) == 1
-    assert native._read(first) is not None
+    assert kernel_cache._read(first) is not None
     assert integers()(np.array([1.0, 2.5], np.float32), 0, 9, out) == 1
     (second,) = set((tmp_path / "kernels").iterdir()) - {first}
     second.write_bytes(first.read_bytes())
-    assert native._read(second) is None
+    assert kernel_cache._read(second) is None
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 12345)
-    assert (native._read(first) is None) == (first.stat().st_uid != 0)
+    assert (kernel_cache._read(first) is None) == (first.stat().st_uid != 0)
 
 
 def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    native._say.cache_clear()
+    kernel_cache._say.cache_clear()
     assert integers()(np.array([1.0, 2.5]), 0, 9, np.zeros(2, np.int8)) == 1
     assert "no home" in caplog.text
 
@@ -142,7 +142,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPa
 
 def test_what_this_process_cannot_link_runs_as_numba_runs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(native, "_load", lambda file, code: None)
+    monkeypatch.setattr(kernel_cache, "_load", lambda file, code: None)
     out = np.zeros(2, np.int8)
     assert integers()(np.array([3.0, 2.5]), 0, 9, out) == 1
     assert out[0] == 3
@@ -150,23 +150,23 @@ def test_what_this_process_cannot_link_runs_as_numba_runs_it(monkeypatch: pytest
 
 def test_other_targets_and_other_sources_have_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
     key: tuple[object, ...] = (int,)
-    here = native._place("emulator.kernels.packing", "pack", key)
-    assert native._place("emulator.kernels.packing", "pack", key) == here
-    assert native._place("emulator.kernels.packing", "pack", (bool,)) != here
+    here = kernel_cache._place("weakcell.emulator.kernels.bitpack", "pack", key)
+    assert kernel_cache._place("weakcell.emulator.kernels.bitpack", "pack", key) == here
+    assert kernel_cache._place("weakcell.emulator.kernels.bitpack", "pack", (bool,)) != here
     monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
-    assert native._place("emulator.kernels.packing", "pack", key) != here
+    assert kernel_cache._place("weakcell.emulator.kernels.bitpack", "pack", key) != here
     monkeypatch.delenv("NUMBA_CPU_NAME")
-    monkeypatch.setattr(native, "_sources", lambda package: "edited")
-    assert native._place("emulator.kernels.packing", "pack", key) != here
+    monkeypatch.setattr(kernel_cache, "_sources", lambda package: "edited")
+    assert kernel_cache._place("weakcell.emulator.kernels.bitpack", "pack", key) != here
 
 
 def test_a_run_without_faults_starts_without_numba() -> None:
     """The second process finds what the first one kept."""
     script = (
         "import sys, numpy as np, emulator\n"
-        "network = emulator.load('host/shipped/digits_bnn.onnx')\n"
+        "network = weakcell.emulator.load('host/shipped/digits_bnn.onnx')\n"
         "x = np.load('host/shipped/digits.npz')['x_test'][:3]\n"
-        "print(emulator.infer(emulator.compile_plan(network), {network.inputs[0]: x})['logits'].tolist())\n"
+        "print(weakcell.emulator.infer(weakcell.emulator.compile_plan(network), {network.inputs[0]: x})['logits'].tolist())\n"
         "heavy = {'numba', 'scipy', 'polars', 'pydantic', 'matplotlib', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )

@@ -6,8 +6,7 @@ import pkgutil
 
 import pytest
 
-import emulator
-import memmodels
+from weakcell import emulator, memmodels
 
 
 @pytest.mark.parametrize("package", [memmodels, emulator])

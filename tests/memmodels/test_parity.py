@@ -8,11 +8,8 @@ from evidence import binomial
 from memories import get, put
 from scripted import Scripted, codes_read
 
-from memmodels import (
-    Layout,
-    open_memory,
-)
-from memmodels.protect import Parity
+from weakcell.memmodels import Layout, open_memory
+from weakcell.memmodels.protection.check_bits import Parity
 
 
 @pytest.mark.parametrize("word", [8, 16, 32, 64])

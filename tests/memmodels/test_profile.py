@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from memories import LAYOUTS, get, put
 from test_catalogue import one_paragraph
 
-from memmodels import Cells, ErrorTerm, Lifetime, open_memory, parse_spec
-from memmodels.errors import InputError, MemorySpecError, OutputError
-from memmodels.levels import LevelTerm
-from memmodels.profile import Constant, OperatingPoint, ProbitLaw, Profile, load
-from memmodels.simulated import SimulatedMemory
-from memmodels.structure import Bank, Lines, Shared
+from weakcell.memmodels import Cells, ErrorTerm, Lifetime, open_memory, parse_spec
+from weakcell.memmodels.error_model.levels import LevelTerm
+from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
+from weakcell.memmodels.errors import InputError, MemorySpecError, OutputError
+from weakcell.memmodels.profile import Constant, OperatingPoint, ProbitLaw, Profile, load
+from weakcell.memmodels.simulated import SimulatedMemory
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 RATE = st.floats(0.0, 0.5)

@@ -13,22 +13,12 @@ from memories import LAYOUTS, Parts, get, put, simulated
 from scripted import Scripted, codes_read
 from test_catalogue import one_paragraph
 
-from memmodels import (
-    Accesses,
-    Cost,
-    ErrorTerm,
-    Layout,
-    Lifetime,
-    Memory,
-    Quantity,
-    open_memory,
-    pack,
-)
-from memmodels.address import popcount
-from memmodels.errors import MemoryFault
-from memmodels.hamming import DATA_COLUMNS
-from memmodels.protect import Parity, ProtectedReport, Secded, erased_words, mark_cells
-from memmodels.protect_spec import split_wrappers
+from weakcell.memmodels import Accesses, Cost, ErrorTerm, Layout, Lifetime, Memory, Quantity, open_memory, pack
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.errors import MemoryFault
+from weakcell.memmodels.protection.check_bits import Parity, ProtectedReport, Secded, erased_words, mark_cells
+from weakcell.memmodels.protection.hamming import DATA_COLUMNS
+from weakcell.memmodels.protection.wrappers import split_wrappers
 
 
 @pytest.mark.parametrize("width", [2, 3, 4, 5, 8, 12, 32])

@@ -10,15 +10,10 @@ from hypothesis import strategies as st
 from memories import LAYOUTS, contents, get, put
 from scripted import Scripted, codes_read
 
-from memmodels import (
-    Layout,
-    open_memory,
-    pack,
-    unpack,
-)
-from memmodels.address import popcount
-from memmodels.protect import Secded
-from memmodels.protect_cells import Interleaved, gathered, high_planes, spread
+from weakcell.memmodels import Layout, open_memory, pack, unpack
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.protection.cells import Interleaved, gathered, high_planes, spread
+from weakcell.memmodels.protection.check_bits import Secded
 
 
 @pytest.mark.parametrize("planes", [1, 3, 8])

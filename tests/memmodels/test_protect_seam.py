@@ -10,10 +10,7 @@ import pytest
 import test_seam
 from memories import LAYOUTS, Case
 
-from memmodels import (
-    Memory,
-    open_memory,
-)
+from weakcell.memmodels import Memory, open_memory
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import pytest
 from test_catalogue import one_paragraph
 
-from memmodels import (
-    MemorySpec,
-    open_memory,
-    parse_spec,
-)
-from memmodels.errors import MemorySpecError
-from memmodels.protect import Secded
-from memmodels.protect_cells import Interleaved, SafeHighBits
-from memmodels.protect_spec import KINDS
+from weakcell.memmodels import MemorySpec, open_memory, parse_spec
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.protection.cells import Interleaved, SafeHighBits
+from weakcell.memmodels.protection.check_bits import Secded
+from weakcell.memmodels.protection.wrappers import KINDS
 
 SPECS = {
     "secded+uniform:ber=0.01": "secded+uniform:ber=0.01",

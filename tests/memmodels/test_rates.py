@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from memmodels.address import BLOCK_BITS
-from memmodels.dyadic import GENERATORS, dyadic_steps, fill_random, flip_dyadic
-from memmodels.rates import MAX_LEVELS, PoissonTable, plan_rates, poisson_table
-from memmodels.sampler import poisson_count
-from memmodels.streams import next_word, random_words, start, stream_of, word_at
+from weakcell.memmodels.address import BLOCK_BITS
+from weakcell.memmodels.sampling.dyadic import GENERATORS, dyadic_steps, fill_random, flip_dyadic
+from weakcell.memmodels.sampling.rates import MAX_LEVELS, PoissonTable, plan_rates, poisson_table
+from weakcell.memmodels.sampling.sampler import poisson_count
+from weakcell.memmodels.sampling.streams import next_word, random_words, start, stream_of, word_at
 
 rates = st.one_of(
     st.floats(0.0, 1.0),

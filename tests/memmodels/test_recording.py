@@ -14,9 +14,9 @@ from memories import LAYOUTS, READS, Case, FakeBoard, FakeTransport, contents, g
 from test_catalogue import one_paragraph
 from test_protect_seam import CONTRACT, of_case
 
-from memmodels import Key, Layout, Memory, MemorySpec, open_memory, parse_spec
-from memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError, WeakcellError
-from memmodels.recording import Recording, load, record
+from weakcell.memmodels import Key, Layout, Memory, MemorySpec, open_memory, parse_spec
+from weakcell.memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError, WeakcellError
+from weakcell.memmodels.recording import Recording, load, record
 
 DIE = "sram-14nm:v_over_vmin=0.85"
 

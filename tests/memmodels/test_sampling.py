@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from memories import simulated
 from scipy import stats
 
-from memmodels import Cells, ErrorTerm, Key, Layout, Lifetime, open_memory
-from memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount, set_bits
-from memmodels.sampler import Sampler, blocks_of, draw_block, draw_region, name_read, new_room, words_in
-from memmodels.simulated import SimulatedMemory
+from weakcell.memmodels import Cells, ErrorTerm, Key, Layout, Lifetime, open_memory
+from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount, set_bits
+from weakcell.memmodels.sampling.sampler import Sampler, blocks_of, draw_block, draw_region, name_read, new_room, words_in
+from weakcell.memmodels.simulated import SimulatedMemory
 
 RATES = (1e-4, 1e-2, 0.03, 0.1, 0.3, 0.4999, 0.5, 0.7)
 """Throws alone, levels and throws, levels alone, and both sides of the inversion at 1/2."""

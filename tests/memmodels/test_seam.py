@@ -11,11 +11,11 @@ import pytest
 from memories import CASES, LAYOUTS, Case, EccMemory, FakeBoard, FakeTransport, PlaneMemory, contents, get, put, simulated
 from scipy.stats import binomtest
 
-from memmodels import Accesses, Cost, ErrorTerm, Key, Layout, Lifetime, Memory, Sampler, open_memory, pack, unpack
-from memmodels.address import Words, popcount
-from memmodels.errors import MemoryFault, MemorySpecError
-from memmodels.memory import Region
-from memmodels.sampler import blocks_of, draw_block, draw_region, name_read, new_room, words_in
+from weakcell.memmodels import Accesses, Cost, ErrorTerm, Key, Layout, Lifetime, Memory, Sampler, open_memory, pack, unpack
+from weakcell.memmodels.address import Words, popcount
+from weakcell.memmodels.errors import MemoryFault, MemorySpecError
+from weakcell.memmodels.memory import Region
+from weakcell.memmodels.sampling.sampler import blocks_of, draw_block, draw_region, name_read, new_room, words_in
 
 BIG = LAYOUTS[-1]
 

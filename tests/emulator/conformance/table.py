@@ -17,7 +17,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.backend.test.runner import BackendIsNotSupposedToImplementIt, Runner
 
-from emulator.backend import Backend
+from weakcell.emulator.onnx_backend import Backend
 
 HERE = Path(__file__).parent
 Outcome = Literal["passed", "failed", "unsupported"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from memmodels import Key, Layout, open_memory
-from memmodels.address import Words, popcount
+from weakcell.memmodels import Key, Layout, open_memory
+from weakcell.memmodels.address import Words, popcount
 
 BITS = 1 << 20
 

@@ -9,12 +9,12 @@ from evidence import Family, binomial, normal
 from scipy.optimize import least_squares
 from scipy.stats import norm
 
-from memmodels import Accesses, Lifetime, open_memory, parse_spec, technology
-from memmodels.address import popcount
-from memmodels.errors import MemorySpecError
-from memmodels.structure import Lines
-from memmodels.technologies import dram
-from memmodels.technologies.support import table
+from weakcell.memmodels import Accesses, Lifetime, open_memory, parse_spec, technology
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.error_model.structure import Lines
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.technologies import dram
+from weakcell.memmodels.technologies.support import table
 
 
 def activation_points(vendor: str, way: str) -> tuple[np.ndarray, np.ndarray]:

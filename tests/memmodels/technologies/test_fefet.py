@@ -8,10 +8,10 @@ from bench import BITS, decades, random_words, written, wrong_bits
 from evidence import binomial
 from scipy.stats import gamma, norm
 
-from memmodels import Accesses, Lifetime, open_memory, parse_spec, technology
-from memmodels.address import popcount
-from memmodels.errors import MemorySpecError
-from memmodels.technologies.support import table
+from weakcell.memmodels import Accesses, Lifetime, open_memory, parse_spec, technology
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.technologies.support import table
 
 
 def states(row: dict[str, str]):

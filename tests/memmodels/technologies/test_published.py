@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from memmodels import Accesses, names, technology
-from memmodels.technologies.support import PUBLISHED, table
+from weakcell.memmodels import Accesses, names, technology
+from weakcell.memmodels.technologies.support import PUBLISHED, table
 
 GIVEN = {
     "uniform": {"ber": 0.1},

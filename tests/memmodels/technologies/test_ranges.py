@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from memmodels import Accesses, names, technology
-from memmodels.errors import MemorySpecError
-from memmodels.technologies.dram import RETENTION_PER_K, RETENTION_PER_V, VDD_RANGE
-from memmodels.technologies.rram import sigma
+from weakcell.memmodels import Accesses, names, technology
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.technologies.dram import RETENTION_PER_K, RETENTION_PER_V, VDD_RANGE
+from weakcell.memmodels.technologies.rram import sigma
 
 Given = dict[str, float | str]
 

@@ -11,11 +11,11 @@ from bench import BITS, decades, random_words, within, written, wrong_bits
 from evidence import binomial
 from scipy.stats import norm
 
-from memmodels import Accesses, Key, Layout, open_memory, parse_spec, technology
-from memmodels.address import popcount
-from memmodels.errors import MemorySpecError
-from memmodels.technologies import rram
-from memmodels.technologies.support import table
+from weakcell.memmodels import Accesses, Key, Layout, open_memory, parse_spec, technology
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.technologies import rram
+from weakcell.memmodels.technologies.support import table
 
 
 def relaxation(shared: Path) -> list[dict[str, str]]:

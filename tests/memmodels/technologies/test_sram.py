@@ -14,12 +14,12 @@ from scipy.integrate import quad
 from scipy.optimize import curve_fit, minimize_scalar
 from scipy.stats import norm
 
-import memmodels
-from memmodels import Accesses, Key, Layout, Lifetime, open_memory, technology
-from memmodels.errors import MemorySpecError
-from memmodels.structure import Bank
-from memmodels.technologies import block_ram, sram
-from memmodels.technologies.support import table
+from weakcell import memmodels
+from weakcell.memmodels import Accesses, Key, Layout, Lifetime, open_memory, technology
+from weakcell.memmodels.error_model.structure import Bank
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.technologies import block_ram, sram
+from weakcell.memmodels.technologies.support import table
 
 PUBLISHED = Path(memmodels.__file__).parent / "published"
 

@@ -8,11 +8,11 @@ from bench import BITS, random_words, within, written, wrong_bits
 from evidence import binomial
 from scipy.stats import norm
 
-from memmodels import Accesses, Key, Layout, Lifetime, open_memory, parse_spec, technology
-from memmodels.address import popcount
-from memmodels.errors import MemorySpecError
-from memmodels.technologies import sram_cell
-from memmodels.technologies.support import table
+from weakcell.memmodels import Accesses, Key, Layout, Lifetime, open_memory, parse_spec, technology
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.technologies import sram_cell
+from weakcell.memmodels.technologies.support import table
 
 CELL = "sram-6t:write_mu=0.5,write_s=0.05,hold_mu=0.2,hold_s=0.03,read_mu=0.45,read_s=0.05"
 

@@ -8,11 +8,11 @@ from bench import BITS, decades, random_words, within, written, wrong_bits
 from evidence import Family, binomial
 from scipy.optimize import least_squares
 
-from memmodels import Accesses, Key, Layout, Lifetime, open_memory, parse_spec, technology
-from memmodels.address import popcount
-from memmodels.errors import MemorySpecError
-from memmodels.technologies import sttram
-from memmodels.technologies.support import table
+from weakcell.memmodels import Accesses, Key, Layout, Lifetime, open_memory, parse_spec, technology
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.technologies import sttram
+from weakcell.memmodels.technologies.support import table
 
 
 def solutions() -> tuple[np.ndarray, ...]:

@@ -1,0 +1,1 @@
+"""Execution of a compiled network: layer by layer, over chunks of images."""

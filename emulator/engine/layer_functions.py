@@ -1,0 +1,380 @@
+"""What each layer record computes, on whole chunks of images: one function per record, looked up by its type.
+
+A function takes the layer, its input arrays, the specs of its values and the run's parameters, and returns the output array in
+the physical form that `network.py` describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.emulator.engine.convolution import convolve, geometry_of, values_of
+from weakcell.emulator.ir import layers as nw
+from weakcell.emulator.ir.bits import pack_channels
+from weakcell.emulator.kernels import entry_points
+from weakcell.emulator.kernels.weight_layouts import STEPS
+from weakcell.emulator.plan.plan import Parameters
+from weakcell.memmodels.errors import ModelError
+
+Array = npt.NDArray[Any]
+
+
+def compute(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:
+    """The layer's output for a chunk; inputs in the order of `layer.inputs`."""
+    if not parameters.constants:
+        return _FUNCTIONS[type(layer)](layer, inputs, parameters)
+    layer, parameters = parameters.as_read(layer)
+    with np.errstate(all="ignore"):
+        return _FUNCTIONS[type(layer)](layer, inputs, parameters)
+
+
+def empty_output(spec: nw.ValueSpec, images: int) -> Array:
+    """A zeroed array in the physical form of a value."""
+    if spec.kind == "float":
+        return np.zeros((images, *spec.shape), dtype=np.float32)
+    height, width = spec.height_width
+    if spec.kind == "bits":
+        return np.zeros((images, height, width, -(-spec.channels // 64)), dtype=np.uint64)
+    return np.zeros((images, height, width, spec.channels), dtype=spec.dtype)
+
+
+def to_onnx_order(x: Array, spec: nw.ValueSpec) -> Array:
+    """Channels-last codes (n, H, W, C) -> (n, *shape)."""
+    return x.transpose(0, 3, 1, 2).reshape(len(x), *spec.shape)
+
+
+def to_channels_last(x: Array, spec: nw.ValueSpec) -> Array:
+    """(n, *shape) -> channels-last (n, H, W, C)."""
+    height, width = spec.height_width
+    return np.ascontiguousarray(x.reshape(len(x), spec.channels, height, width).transpose(0, 2, 3, 1))
+
+
+def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Parameters) -> Array:
+    x = inputs[0]
+    if parameters.specs[layer.inputs[0]].kind == "float":
+        return _float_convolution(layer, x, parameters)
+    out = empty_output(parameters.specs[layer.output], len(x))
+    convolve(layer, x, parameters, out)
+    return out
+
+
+def _float_convolution(layer: nw.Convolution, x: Array, parameters: Parameters) -> Array:
+    """Float activations against stored weights: patches times a float32 matrix, in ONNX order."""
+    tensor, spec, window = parameters.tensors[layer.weight], parameters.specs[layer.inputs[0]], layer.window
+    (kh, kw), (dh, dw), (top, left, bottom, right) = window.kernel, window.dilation, window.pads
+    outputs, channels = tensor.values.shape[:2]
+    height, width = spec.height_width
+    padded = np.pad(x.reshape(len(x), spec.channels, height, width), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(2, 3))
+    views = views[:, :, :: window.stride[0], :: window.stride[1], ::dh, ::dw]
+    patches = views.transpose(0, 2, 3, 4, 5, 1)
+    real = parameters.values[layer.weight].astype(np.float32) - tensor.spread(tensor.zero_point).astype(np.float32)
+    real = real * tensor.spread(tensor.scale)
+    per_group, made = outputs // layer.groups, []
+    for group in range(layer.groups):
+        own = patches[..., group * channels : (group + 1) * channels].reshape(*patches.shape[:3], kh * kw * channels)
+        made.append(own @ real[group * per_group : (group + 1) * per_group].T)
+    out = np.concatenate(made, axis=-1).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(out).reshape(len(x), *parameters.specs[layer.output].shape)
+
+
+def _quantize(layer: nw.Quantize, inputs: list[Array], parameters: Parameters) -> Array:
+    spec, x = parameters.specs[layer.output], np.ascontiguousarray(inputs[0])
+    codes = np.empty(x.shape, dtype=spec.dtype)
+    entry_points.quantize(x, _floats(layer.scale), layer.zero_point, layer.low, layer.high, codes)
+    return to_channels_last(codes, spec)
+
+
+def _round(x: Array, zero_point: int, low: int, high: int, dtype: str) -> Array:
+    """clamp(rint(x) + zero_point, low, high), half to even; NaN becomes `low`, as in onnxruntime."""
+    limited = np.clip(np.rint(x), np.float32(low - zero_point), np.float32(high - zero_point))
+    codes: Array = np.nan_to_num(limited, nan=low - zero_point).astype(np.int64) + zero_point
+    return codes.astype(dtype)
+
+
+def _real(x: Array, spec: nw.ValueSpec) -> Array:
+    """float32(q - zero_point), channels last."""
+    wide = values_of(x, spec).astype(np.int64) - (spec.zero_point if spec.kind == "codes" else 0)
+    real: Array = wide.astype(np.float32)
+    return real
+
+
+def _dequantize(layer: nw.Dequantize, inputs: list[Array], parameters: Parameters) -> Array:
+    y = _real(inputs[0], parameters.specs[layer.inputs[0]]) * layer.scale
+    if layer.bias is not None:
+        y = y + layer.bias
+    return to_onnx_order(y, parameters.specs[layer.output])
+
+
+def _requantize(layer: nw.Requantize, inputs: list[Array], parameters: Parameters) -> Array:
+    return _onto(layer, inputs[0], parameters, layer.multiplier)
+
+
+def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], parameters: Parameters) -> Array:
+    bias = () if layer.bias is None else (nw.Step("add", layer.bias),)
+    return _onto(layer, inputs[0], parameters, layer.scale, (*bias, *layer.steps), layer.out_scale)
+
+
+def _onto(
+    layer: nw.Requantize | nw.AffineRequantize,
+    x: Array,
+    parameters: Parameters,
+    scale: Array,
+    steps: tuple[nw.Step, ...] = (),
+    out_scale: float = 1.0,
+) -> Array:
+    """Integers times a scale, and further steps, rounded to codes."""
+    spec = parameters.specs[layer.inputs[0]]
+    codes = np.ascontiguousarray(values_of(x, spec))
+    out, channels = np.empty(codes.shape, dtype=parameters.specs[layer.output].dtype), codes.shape[-1]
+    constants = np.empty((len(steps), channels), dtype=np.float32)
+    for row, step in zip(constants, steps, strict=True):
+        row[:] = step.constant
+    entry_points.requantize(
+        codes.reshape(-1, channels), spec.zero_point if spec.kind == "codes" else 0,
+        np.ascontiguousarray(np.broadcast_to(scale, channels), dtype=np.float32),
+        np.array([STEPS.index(step.op) for step in steps], dtype=np.int64), constants, _floats(out_scale),
+        layer.zero_point, layer.low, layer.high, out.reshape(-1, channels),
+    )  # fmt: skip
+    return out
+
+
+def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: Parameters) -> Array:
+    out = empty_output(parameters.specs[layer.output], len(inputs[0]))
+    acc = np.ascontiguousarray(values_of(inputs[0], parameters.specs[layer.inputs[0]]), dtype=np.int32)
+    entry_points.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
+    return out
+
+
+def _ternary_sign(layer: nw.TernarySign, inputs: list[Array], parameters: Parameters) -> Array:
+    upper, lower = parameters.values[layer.upper], parameters.values[layer.lower]
+    x = values_of(inputs[0], parameters.specs[layer.inputs[0]])
+    sign = (x >= upper).astype(np.int8) - (x <= lower).astype(np.int8)
+    return np.where(layer.inverted, -sign, sign).astype(np.int8)
+
+
+def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: Parameters) -> Array:
+    (a, b), centres, out = _two(layer, inputs, parameters)
+    specs, flat = [parameters.specs[name] for name in layer.inputs], out.reshape(-1)
+    if layer.fused:
+        ra, rb = (np.float32(spec.scale / np.float32(layer.out_scale)) for spec in specs)
+        shift = np.float32(np.float64(ra) * specs[0].zero_point + np.float64(np.float32(rb * np.float32(specs[1].zero_point))))
+        entry_points.add_fused(a, b, _floats(ra, rb, np.float32(layer.zero_point) - shift), layer.low, layer.high, flat)
+        return out
+    scales = _floats(*(spec.scale for spec in specs), layer.out_scale)
+    entry_points.add(a, b, centres, scales, layer.zero_point, layer.low, layer.high, flat)
+    return out
+
+
+def _floats(*values: Any) -> Array:
+    return np.array(values, dtype=np.float32)
+
+
+def _two(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> tuple[list[Array], tuple[int, int], Array]:
+    """Two inputs of one shape as flat integers, their zero points, and room for the codes made of them."""
+    a, b = (parameters.specs[name] for name in layer.inputs)
+    values = [np.ascontiguousarray(x) for x in np.broadcast_arrays(values_of(inputs[0], a), values_of(inputs[1], b))]
+    centres = (a.zero_point if a.kind == "codes" else 0, b.zero_point if b.kind == "codes" else 0)
+    return [x.reshape(-1) for x in values], centres, np.empty(values[0].shape, dtype=parameters.specs[layer.output].dtype)
+
+
+def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: Parameters) -> Array:
+    spec = parameters.specs[layer.output]
+    out = empty_output(spec, len(inputs[0]))
+    kernel = entry_points.or_pool if spec.kind == "bits" else entry_points.max_pool
+    kernel(inputs[0], geometry_of(layer.window), out)
+    return out
+
+
+def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parameters) -> Array:
+    spec, out_spec = parameters.specs[layer.inputs[0]], parameters.specs[layer.output]
+    height, width = out_spec.height_width
+    sums = np.zeros((len(inputs[0]), height, width, spec.channels), dtype=np.int32)
+    counts = np.zeros((height, width), dtype=np.int64)
+    entry_points.sum_pool(inputs[0], spec.zero_point, geometry_of(layer.window), layer.count_include_pad, sums, counts)
+    if counts.min() == counts.max():
+        out, count = np.empty(sums.shape, dtype=out_spec.dtype), np.full((1, spec.channels), counts[0, 0], dtype=np.float32)
+        entry_points.requantize(
+            sums.reshape(-1, spec.channels), 0, np.full(spec.channels, spec.scale, dtype=np.float32),
+            np.array([STEPS.index("div")]), count, _floats(layer.out_scale),
+            layer.zero_point, layer.low, layer.high, out.reshape(-1, spec.channels),
+        )  # fmt: skip
+        return out
+    mean = sums.astype(np.float32) * spec.scale / counts[:, :, None].astype(np.float32)
+    return _round(mean / np.float32(layer.out_scale), layer.zero_point, layer.low, layer.high, out_spec.dtype)
+
+
+def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: Parameters) -> Array:
+    spec, out_spec = parameters.specs[layer.inputs[0]], parameters.specs[layer.output]
+    if spec.kind == "float":
+        return inputs[0].reshape(len(inputs[0]), *out_spec.shape)
+    plain = to_onnx_order(values_of(inputs[0], spec), spec).reshape(len(inputs[0]), *out_spec.shape)
+    if out_spec.kind == "float":
+        return plain.astype(out_spec.dtype)
+    last = to_channels_last(plain, out_spec)
+    return pack_channels(last > 0) if out_spec.kind == "bits" else last
+
+
+def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -> Array:
+    spec, x = parameters.specs[layer.output], inputs[0]
+    if layer.ternary:
+        return to_channels_last(np.nan_to_num(np.sign(x)).astype(np.int8), spec)
+    pivot = layer.pivot.reshape((-1,) + (1,) * (x.ndim - 2)) if layer.pivot.ndim else layer.pivot
+    above = (x > pivot) if layer.strict else (x >= pivot)
+    return pack_channels(to_channels_last(above != layer.inverted, spec))
+
+
+def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters: Parameters) -> Array:
+    out = empty_output(parameters.specs[layer.output], len(inputs[0]))
+    x, thresholds = inputs[0], parameters.values[layer.threshold].reshape(parameters.tensors[layer.threshold].values.shape)
+    for column in thresholds.T:
+        out += ((x >= column) != layer.falling).astype(out.dtype)
+    return out
+
+
+def _mul_codes(layer: nw.MulCodes, inputs: list[Array], parameters: Parameters) -> Array:
+    (a, b), centres, out = _two(layer, inputs, parameters)
+    factors = _floats(layer.multiplier, layer.zero_point)
+    entry_points.multiply(a, b, centres, factors, layer.low, layer.high, out.reshape(-1))
+    return out
+
+
+def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: Parameters) -> Array:
+    out = empty_output(parameters.specs[layer.output], len(inputs[0]))
+    counts = np.zeros(out.shape[1:3], dtype=np.int64)
+    zero = parameters.specs[layer.inputs[0]].zero_point
+    entry_points.sum_pool(inputs[0], zero, geometry_of(layer.window), False, out, counts)
+    return out
+
+
+def _look_up(layer: nw.LookUp, inputs: list[Array], parameters: Parameters) -> Array:
+    x = np.ascontiguousarray(inputs[0])
+    out = np.empty(x.shape, dtype=parameters.specs[layer.output].dtype)
+    entry_points.look_up(x.reshape(-1), layer.first, layer.table, out.reshape(-1))
+    return out
+
+
+def dynamic_parameters(layer: nw.Layer, x: Array, parameters: Parameters) -> tuple[Array, Array]:
+    """Scale and zero point of DynamicQuantizeLinear for each image, float32 (n,): over the image, or over a range given for all."""
+    low, high = parameters.ranges.get(layer.inputs[0], (None, None))
+    if low is None or high is None:
+        axes = tuple(range(1, x.ndim))
+        low, high = x.min(axes, initial=0), x.max(axes, initial=0)
+    low = np.minimum(np.broadcast_to(low, len(x)), np.float32(0))
+    high = np.maximum(np.broadcast_to(high, len(x)), np.float32(0))
+    scale = (high - low) / np.float32(255)
+    scale = np.where(scale > 0, scale, np.float32(1)).astype(np.float32)
+    return scale, np.clip(np.rint(-low / scale), 0, 255).astype(np.float32)
+
+
+def _dynamic_quantize(layer: nw.DynamicQuantize, inputs: list[Array], parameters: Parameters) -> Array:
+    spec, x = parameters.specs[layer.output], inputs[0]
+    scale, zero = (p.reshape(-1, *[1] * (x.ndim - 1)) for p in dynamic_parameters(layer, x, parameters))
+    q = np.clip(np.rint(x / scale) + zero, 0, 255) - zero
+    return to_channels_last(np.nan_to_num(q).astype(spec.dtype), spec)
+
+
+def _dynamic_scale(layer: nw.DynamicScale, inputs: list[Array], parameters: Parameters) -> Array:
+    return dynamic_parameters(layer, inputs[0], parameters)[0]
+
+
+_ROUNDINGS: Mapping[str | None, Callable[[Array], Array]] = {"Floor": np.floor, "Ceil": np.ceil, "Round": np.rint, None: np.trunc}
+
+
+def _dynamic_bias(layer: nw.DynamicBias, inputs: list[Array], parameters: Parameters) -> Array:
+    with np.errstate(all="ignore"):
+        quotient = layer.bias / (inputs[1].reshape(-1, 1, 1, 1) * layer.scale)
+        bias = _ROUNDINGS[layer.rounding](quotient).astype(np.int32)
+    made: Array = inputs[0] + bias
+    return made
+
+
+def _dynamic_dequantize(layer: nw.DynamicDequantize, inputs: list[Array], parameters: Parameters) -> Array:
+    factor = inputs[1].reshape(-1, 1, 1, 1) * layer.scale
+    return to_onnx_order(inputs[0].astype(np.float32) * factor, parameters.specs[layer.output])
+
+
+def _with_specs(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> list[tuple[Array, nw.ValueSpec]]:
+    return [(x, parameters.specs[name]) for x, name in zip(inputs, layer.inputs, strict=True)]
+
+
+def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: Parameters) -> Array:
+    if not layer.stored:
+        return _operated(layer, layer.operands, inputs)
+    operands = [
+        parameters.derive(layer, f"operand {place}", partial(operand_values, x, parameters))
+        if isinstance(x, nw.StoredOperand)
+        else x
+        for place, x in enumerate(layer.operands)
+    ]
+    return _operated(layer, operands, inputs)
+
+
+def operand_shape(operand: nw.StoredOperand) -> tuple[int, ...]:
+    """Return the shape of the operand that a StoredOperand makes."""
+    return _after_steps(operand, np.zeros(operand.shape, operand.dtype)).shape
+
+
+def operand_values(operand: nw.StoredOperand, parameters: Parameters) -> Array:
+    """Make a constant operand from its integers as they are at present, by the operators that the graph has between them."""
+    stored = parameters.integers(operand.tensor)
+    if operand.order is not None:
+        stored = stored[operand.order]
+    return _after_steps(operand, stored.reshape(operand.shape).astype(operand.dtype))
+
+
+def _after_steps(operand: nw.StoredOperand, x: Array) -> Array:
+    from weakcell.emulator import onnx_ops
+
+    for step in operand.steps:
+        given = [x if part is None else part for part in step.operands]
+        x = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, given, step.outputs)[step.place]
+    return x
+
+
+def _codes_operator(layer: nw.CodesOperator, inputs: list[Array], parameters: Parameters) -> Array:
+    plain = [to_onnx_order(x, spec) for x, spec in _with_specs(layer, inputs, parameters)]
+    return to_channels_last(_operated(layer, layer.operands, plain), parameters.specs[layer.output])
+
+
+def _operated(layer: nw.FloatOperator | nw.CodesOperator, given: Sequence[Any], inputs: list[Array]) -> Array:
+    from weakcell.emulator import onnx_ops
+
+    rest = iter(inputs)
+    operands = [next(rest) if operand is None else operand for operand in given]
+    try:
+        return onnx_ops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as e:
+        asked = f"Running {layer.name} ({layer.op_type}, opset {layer.opset})"
+        raise ModelError(asked, f"its inputs do not fit ({e})", "Check the model with onnx.checker") from e
+
+
+_FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Array]] = {
+    nw.Convolution: _convolution,
+    nw.Quantize: _quantize,
+    nw.Dequantize: _dequantize,
+    nw.Requantize: _requantize,
+    nw.AffineRequantize: _affine_requantize,
+    nw.Threshold: _threshold,
+    nw.TernarySign: _ternary_sign,
+    nw.AddCodes: _add_codes,
+    nw.MaxPool: _max_pool,
+    nw.AveragePool: _average_pool,
+    nw.Reshape: _reshape,
+    nw.Binarize: _binarize,
+    nw.FloatOperator: _float_operator,
+    nw.CodesOperator: _codes_operator,
+    nw.CountThresholds: _count_thresholds,
+    nw.MulCodes: _mul_codes,
+    nw.SumPool: _sum_pool,
+    nw.LookUp: _look_up,
+    nw.DynamicQuantize: _dynamic_quantize,
+    nw.DynamicScale: _dynamic_scale,
+    nw.DynamicBias: _dynamic_bias,
+    nw.DynamicDequantize: _dynamic_dequantize,
+}

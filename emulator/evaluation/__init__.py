@@ -1,0 +1,1 @@
+"""Trials under faults, their score, and the confidence intervals over trials."""

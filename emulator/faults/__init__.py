@@ -1,0 +1,1 @@
+"""Where stored bits live, how often they are read, and what each read returns to the network."""

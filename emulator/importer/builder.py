@@ -1,0 +1,447 @@
+"""A network while it is being drawn: symbols by ONNX name, layers so far, and the moves that every lowering needs.
+
+The moves: `real` makes a symbol into floats by layers, `settled` undoes a flattened view, `resolved` makes a comparison into bits.
+Layers that nobody ends up reading are dropped by `finished`, so a lowering may draw a better layer beside an older one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from weakcell.emulator.importer.constant_recipe import ImportedTensor, same_integers
+from weakcell.emulator.importer.symbols import (
+    NO_PADS,
+    Array,
+    Codes,
+    Compared,
+    Constant,
+    Curve,
+    Dynamic,
+    Floats,
+    Grid,
+    Joined,
+    Mean,
+    Node,
+    Pads,
+    Real,
+    Recipe,
+    Sum,
+    Symbol,
+    scalar,
+)
+from weakcell.emulator.ir.layers import (
+    Dequantize,
+    FloatOperator,
+    Layer,
+    MaxPool,
+    Network,
+    Reshape,
+    Step,
+    StoredOperand,
+    StoredTensor,
+    ValueSpec,
+    Window,
+    parameters_of,
+)
+from weakcell.memmodels.errors import ModelError
+
+_STEP_OPERATORS = {"mul": "Mul", "add": "Add", "sub": "Sub", "div": "Div", "max": "Max", "min": "Min"}
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Every integer that a value can hold, whatever the faults: low, low + step, …, high."""
+
+    low: int
+    high: int
+    step: int = 1
+
+
+class StoredOtherwise(Exception):
+    """A layer's weights are in the memory already, in an order that its kernel cannot read."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """A weight tensor of the draft. reader: what its order in a kernel depends on; None while only float operators read it."""
+
+    tensor: ImportedTensor
+    reader: tuple[object, ...] | None
+
+
+@dataclass
+class Draft:
+    """The layers, values and tensors drawn so far.
+
+    `compare` makes comparisons into bits and `lower` gives a node's outputs their symbols (set by `load`).
+    """
+
+    name: str
+    compare: Callable[[Draft, Compared, str], Symbol]
+    lower: Callable[[Draft, Node], None]
+    outputs: frozenset[str] = frozenset()
+    symbols: dict[str, Symbol] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    values: dict[str, ValueSpec] = field(default_factory=dict)
+    tensors: dict[str, StoredTensor] = field(default_factory=dict)
+    weights: dict[str, _Stored] = field(default_factory=dict)
+    reach: dict[str, Reach] = field(default_factory=dict)
+    reals: dict[str, Real] = field(default_factory=dict)
+    makers: dict[str, Layer] = field(default_factory=dict)
+
+    # ── names, values and tensors ───────────────────────────────────────────────────────────────────
+
+    def free(self, name: str, taken: Mapping[str, Any] | None = None) -> str:
+        """`name`, or `name.2`, `name.3`, … where it is taken."""
+        taken, number, result = self.values if taken is None else taken, 2, name
+        while result in taken:
+            result, number = f"{name}.{number}", number + 1
+        return result
+
+    def integer_name(self, tensor: str) -> str:
+        """The name for the codes or bits of a float ONNX tensor: its own, which a graph output keeps for its floats."""
+        return self.free(f"{tensor}.codes" if tensor in self.outputs else tensor)
+
+    def draw(self, layer: Layer, spec: ValueSpec, reach: Reach | None = None) -> str:
+        """Append a layer that makes the value `spec`, and return the value's name.
+
+        Raises:
+            ModelError: the layer cannot read a value of this kind (float, codes or bits).
+        """
+        for name in layer.inputs:
+            if self.values[name].kind not in layer.reads:
+                found = f"its input {name!r} is held as {self.values[name].kind}, and {type(layer).__name__} reads {layer.reads}"
+                raise ModelError(f"Importing the layer {layer.name!r}", found, "Report it with the file")
+        check_size(spec)
+        self.layers.append(layer)
+        self.makers[spec.name] = layer
+        self.values[spec.name] = spec
+        if reach is not None:
+            self.reach[spec.name] = reach
+        return spec.name
+
+    def store(self, tensor: StoredTensor) -> str:
+        """Keep a stored tensor; the same numbers under the same name are kept once."""
+        known = self.tensors.get(tensor.name)
+        if known is not None:
+            if known.values.shape == tensor.values.shape and np.array_equal(known.values, tensor.values):
+                return known.name
+            tensor = replace(tensor, name=self.free(tensor.name, self.tensors))
+        self.tensors[tensor.name] = tensor
+        return tensor.name
+
+    def store_weight(self, stored: ImportedTensor, source: ValueSpec, window: Window, groups: int) -> str:
+        """Keep the weights of a convolution, or find them where another layer has put them.
+
+        Args:
+            stored: the tensor, (O, C/groups, kh, kw).
+            source: the value that the weights are multiplied with.
+            window, groups: of the convolution.
+
+        Returns:
+            The tensor's name in the network.
+
+        Raises:
+            StoredOtherwise: the same integers are stored already, in an order that this convolution cannot read.
+        """
+        flat = window.kernel == source.height_width and not any(window.pads) and window.dilation == (1, 1)
+        reader = (source.kind, stored.values.shape, groups, window.dilation[1] == 1, flat)
+        recipe = stored.recipe
+        for name, held in self.weights.items():
+            if held.reader == reader and _same_source(held.tensor, stored) and _equal(held.tensor, stored):
+                return name
+        known = None if recipe is None else self._find(recipe)
+        if recipe is None or known is None:
+            name = self.free(stored.name, self.tensors) if recipe is not None else self.store(stored.plain(stored.name))
+        else:
+            name, held = known
+            if held.reader is not None or not np.array_equal(np.sort(stored.places()), np.arange(recipe.codes.size)):
+                raise StoredOtherwise
+        self.tensors[name] = stored.plain(name)
+        self.weights[name] = _Stored(stored, reader)
+        return name
+
+    def store_operand(self, recipe: Recipe, zero: int = 0) -> StoredOperand:
+        """Keep the integers of a constant that a float operator reads, or find them where another layer has put them.
+
+        zero: the integer that means real zero, which an element reads as where a memory erases it.
+        """
+        known = self._find(recipe)
+        if known is None:
+            name, values = self.free(recipe.origin, self.tensors), recipe.codes.astype(np.int32)
+            point = np.array(np.clip(zero, recipe.encoding.low, recipe.encoding.high), np.int32)
+            tensor = ImportedTensor(name, "weight", recipe.encoding, values, zero_point=point, recipe=replace(recipe, steps=()))
+            self.tensors[name] = tensor.plain(name)
+            self.weights[name] = _Stored(tensor, None)
+        else:
+            name = known[0]
+        return StoredOperand(name, recipe.codes.shape, recipe.codes.dtype, recipe.steps)
+
+    def _find(self, recipe: Recipe) -> tuple[str, _Stored] | None:
+        """A tensor that holds all integers of a recipe, or those that the recipe picks."""
+        for name, held in self.weights.items():
+            own = held.tensor.recipe
+            if own is not None and held.tensor.values.size == recipe.codes.size and same_integers(own, recipe):
+                return name, held
+        return None
+
+    def _ordered(self, operand: StoredOperand) -> StoredOperand:
+        """The operand with the places of its integers in the storage as it is in the end."""
+        held = self.weights[operand.tensor]
+        if held.reader is None:
+            return operand
+        places = held.tensor.places()
+        if np.array_equal(places, np.arange(places.size)):
+            return operand
+        order = np.empty(places.size, np.int64)
+        order[places] = np.arange(places.size)
+        return replace(operand, order=order)
+
+    def accumulator(self, grid: Grid) -> bool:
+        """Whether the codes of a grid are sums that no quantization has rounded yet."""
+        return self.values[grid.value].dtype == "int32"
+
+    # ── symbols ─────────────────────────────────────────────────────────────────────────────────────
+
+    def symbol(self, name: str) -> Symbol:
+        """What an ONNX tensor means; a two-valued tensor with numeric levels is made into bits now."""
+        symbol = self.symbols[name]
+        if isinstance(symbol, Compared) and symbol.levels is not None:
+            symbol = self.symbols[name] = self.compare(self, symbol, name)
+        return symbol
+
+    def constant(self, node: Node, place: int) -> Constant | None:
+        """An input that must be constant, None if it is left out."""
+        name = node.input(place)
+        if not name:
+            return None
+        symbol = self.symbols[name]
+        if not isinstance(symbol, Constant):
+            raise ModelError(f"Importing {node}", f"its input {name!r} is computed at run time", "Export it as a constant")
+        return symbol
+
+    def settled(self, grid: Grid, tensor: str) -> Grid:
+        """The grid with a value of its own shape: a flattened view becomes a Reshape layer."""
+        spec = self.values[grid.value]
+        if spec.shape == grid.shape:
+            return grid
+        name = self.free(f"{tensor}.flat")
+        layer = Reshape(f"{tensor}.reshape", (grid.value,), name)
+        self.draw(layer, replace(spec, name=name, shape=grid.shape), self.reach.get(grid.value))
+        area = math.prod(spec.shape) // spec.channels
+        steps = tuple(Step(s.op, _repeated(s.constant, area)) for s in grid.steps)
+        return replace(grid, value=name, scale=_repeated(grid.scale, area), steps=steps)
+
+    def real(self, name: str) -> Real:
+        """The tensor as a float value, made by layers if nothing has made it yet."""
+        if name not in self.reals:
+            self.reals[name] = self._made_real(name)
+        return self.reals[name]
+
+    def _made_real(self, name: str) -> Real:
+        symbol = self.symbol(name)
+        if isinstance(symbol, Real):
+            return symbol
+        if isinstance(symbol, Grid):
+            return self.floats(symbol, name)
+        if isinstance(symbol, Codes):
+            real = self.floats(Grid(symbol.value, symbol.shape, scalar(1), self._zero(symbol.value)), name)
+            return self._shifted_back(real, self._zero(symbol.value), name)
+        if isinstance(symbol, Sum):
+            parts = (self.floats(symbol.left, f"{name}.left"), self.floats(symbol.right, f"{name}.right"))
+            return self._stepped(self.operate(name, "Add", {}, parts, symbol.shape), symbol.steps, name)
+        if isinstance(symbol, Mean):
+            return self._averaged(symbol, name)
+        if isinstance(symbol, Curve):
+            return self._curved(symbol, name)
+        if isinstance(symbol, Joined):
+            reals = tuple(self.floats(part, f"{name}.part") for part in symbol.parts)
+            return self.operate(name, "Concat", {"axis": symbol.axis}, reals, symbol.shape)
+        if isinstance(symbol, Dynamic):
+            found = f"{name!r} is an output of DynamicQuantizeLinear and not read by an integer sum"
+            raise ModelError(f"Importing {self.name}", found, "Export the model again, or quantize it statically")
+        if isinstance(symbol, Compared):
+            source = symbol.symbol if isinstance(symbol.symbol, Real) else self.floats(symbol.symbol, symbol.source)
+            operator = {">": "Greater", ">=": "GreaterOrEqual", "<": "Less", "<=": "LessOrEqual"}[symbol.test]
+            return self.operate(name, operator, {}, (source, _spread(symbol.pivot, source.shape)), symbol.shape, "bool")
+        raise ModelError(f"Importing {self.name}", f"the tensor {name!r} is constant", "Remove it from the graph's outputs")
+
+    def typed(self, name: str) -> Real:
+        """An integer tensor as an ONNX operator sees it: integers of its own type, exactly."""
+        symbol, key = self.symbols[name], f"{name}:typed"
+        if not isinstance(symbol, Codes):
+            return self.real(name)
+        if key not in self.reals:
+            dtype, output = self.values[symbol.value].dtype, self.free(f"{name}.typed")
+            self.draw(Reshape(output, (symbol.value,), output), ValueSpec(output, "float", symbol.shape, dtype))
+            self.reals[key] = Real(output, symbol.shape, dtype)
+        return self.reals[key]
+
+    def _zero(self, value: str) -> int:
+        return self.values[value].zero_point
+
+    def _shifted_back(self, real: Real, zero_point: int, name: str) -> Real:
+        """Codes read as numbers: Dequantize subtracts the zero point, a Cast does not."""
+        if zero_point == 0:
+            return real
+        return self.operate(name, "Add", {}, (real, scalar(zero_point)), real.shape)
+
+    def _averaged(self, mean: Mean, name: str) -> Real:
+        source, w = self.floats(mean.source, f"{name}.source"), mean.window
+        attributes = {**window_attributes(w, len(mean.pooled) - 1), "count_include_pad": int(mean.count_include_pad)}
+        pooled = self.operate(name, "AveragePool", attributes, (source,), mean.pooled, opset=19)
+        return self._stepped(self.viewed(pooled, mean.shape, name), mean.steps, name)
+
+    def _curved(self, curve: Curve, name: str) -> Real:
+        real = self.floats(curve.source, f"{name}.source")
+        for op_type, opset, attributes, constants in curve.operators:
+            real = self.operate(name, op_type, attributes, (real, *constants), curve.shape, opset=opset)
+        return real
+
+    def floats(self, grid: Grid, name: str) -> Real:
+        """A grid as floats: Dequantize, then each step, then what was pending, each as a layer."""
+        spec, steps, bias = self.values[grid.value], grid.steps, None
+        if steps and steps[0].op == "add":
+            bias, steps = steps[0].constant, steps[1:]
+        output = self.free(name if name not in self.values else f"{name}.float")
+        if steps or grid.pool is not None or grid.pads != NO_PADS or spec.shape != grid.shape:
+            output = self.free(f"{name}.dequantized")
+        layer = Dequantize(f"{name}.dequantize", (grid.value,), output, grid.scale, bias)
+        self.draw(layer, ValueSpec(output, "float", spec.shape))
+        real = self._stepped(Real(output, spec.shape), steps, name)
+        if grid.pool is not None:
+            w = grid.pool
+            size = w.output_shape(spec.channels, spec.shape)
+            real = self.operate(name, "MaxPool", window_attributes(w, len(size) - 1), (real,), size)
+        if grid.pads != NO_PADS:
+            real = self.operate(name, "Pad", {}, (real, onnx_pads(grid.pads, len(real.shape))), padded_shape(real.shape, grid.pads))
+        return self.viewed(real, grid.shape, name)
+
+    def _stepped(self, real: Real, steps: tuple[Step, ...], name: str) -> Real:
+        for step in steps:
+            operands = (real, _spread(step.constant, real.shape))
+            real = self.operate(name, _STEP_OPERATORS[step.op], {}, operands, real.shape)
+        return real
+
+    def viewed(self, real: Real, shape: tuple[int, ...], name: str) -> Real:
+        """The same floats under another shape."""
+        if real.shape == shape:
+            return real
+        output = self.free(f"{name}.reshape")
+        self.draw(Reshape(output, (real.value,), output), ValueSpec(output, "float", shape, real.dtype))
+        return Real(output, shape, real.dtype)
+
+    def operate(
+        self,
+        name: str,
+        op_type: str,
+        attributes: Mapping[str, Any],
+        operands: tuple[Real | Array | StoredOperand, ...],
+        shape: tuple[int, ...],
+        dtype: str = "float32",
+        opset: int = 17,
+        exact: bool = False,
+        place: int = 0,
+    ) -> Real:
+        """Draw a FloatOperator on values and constants, in the order of the ONNX inputs; `exact` gives it the name itself."""
+        output = self.free(name if exact else f"{name}.{op_type.lower()}")
+        inputs = tuple(x.value for x in operands if isinstance(x, Real))
+        frozen = tuple(None if isinstance(x, Real) else x for x in operands)
+        layer = FloatOperator(output, inputs, output, op_type, opset, attributes, frozen, place)
+        self.draw(layer, ValueSpec(output, "float", shape, dtype))
+        return Real(output, shape, dtype)
+
+    # ── the end ─────────────────────────────────────────────────────────────────────────────────────
+
+    def finished(self, inputs: tuple[str, ...], outputs: tuple[str, ...], metadata: Mapping[str, str]) -> Network:
+        """The network, without layers that no output depends on."""
+        needed, layers = set(outputs), []
+        for layer in reversed(self.layers):
+            if layer.output in needed:
+                layers.append(layer)
+                needed.update(layer.inputs)
+        layers = [self._with_orders(layer) for layer in reversed(layers)]
+        values = {name: spec for name, spec in self.values.items() if name in needed or name in inputs}
+        used = [name for layer in layers for name in parameters_of(layer)]
+        tensors = {name: self.tensors[name] for name in used}
+        return Network(self.name, inputs, outputs, tuple(layers), values, tensors, dict(metadata))
+
+    def _with_orders(self, layer: Layer) -> Layer:
+        if not isinstance(layer, FloatOperator) or not layer.stored:
+            return layer
+        return replace(layer, operands=tuple(self._ordered(x) if isinstance(x, StoredOperand) else x for x in layer.operands))
+
+    def reshaped(self, real: Real, output: str, label: str) -> Real:
+        """A copy of a value under another name, as a Reshape to its own shape."""
+        spec = self.values[real.value]
+        self.draw(Reshape(label, (real.value,), output), replace(spec, name=output, shape=real.shape))
+        return Real(output, real.shape, real.dtype)
+
+    def pooled(self, value: str, window: Window, tensor: str) -> str:
+        """A MaxPool of a value on its own grid."""
+        spec = self.values[value]
+        name = self.integer_name(tensor)
+        shape = window.output_shape(spec.channels, spec.shape)
+        return self.draw(MaxPool(tensor, (value,), name, window), replace(spec, name=name, shape=shape), self.reach.get(value))
+
+
+MAX_ELEMENTS = 1 << 26
+"""No value of one image that we run has more elements."""
+
+
+def check_size(spec: ValueSpec) -> None:
+    """Refuse a value that no image of a sensible network has."""
+    if math.prod(spec.shape) > MAX_ELEMENTS:
+        found = f"it has the shape [N, {', '.join(map(str, spec.shape))}]"
+        raise ModelError(f"Importing the tensor {spec.name!r}", found, f"The limit is {MAX_ELEMENTS} elements for one image")
+
+
+def _same_source(a: ImportedTensor, b: ImportedTensor) -> bool:
+    return a.recipe is not None and b.recipe is not None and same_integers(a.recipe, b.recipe)
+
+
+def _equal(a: StoredTensor, b: StoredTensor) -> bool:
+    """Whether two layers read the same numbers from a tensor."""
+    pairs = ((a.values, b.values), (a.scale, b.scale), (a.zero_point, b.zero_point))
+    return a.encoding == b.encoding and a.block == b.block and all(np.array_equal(x, y) for x, y in pairs)
+
+
+def _repeated(constant: Floats, area: int) -> Floats:
+    """Constants per channel as constants per element of the flattened tensor."""
+    return constant if constant.ndim == 0 else np.repeat(constant, area)
+
+
+def _spread(constant: Floats, shape: tuple[int, ...]) -> Array:
+    """A constant per channel, shaped so that it broadcasts in ONNX order."""
+    return constant if constant.ndim == 0 or len(shape) == 1 else constant.reshape(-1, *[1] * (len(shape) - 1))
+
+
+def window_attributes(window: Window, rank: int) -> dict[str, Any]:
+    """Return a window as the attributes of an ONNX pool over the last `rank` axes: 1 for signals, 2 for images."""
+    pads = window.pads if rank == 2 else (window.pads[1], window.pads[3])
+    return {
+        "kernel_shape": list(window.kernel[-rank:]),
+        "strides": list(window.stride[-rank:]),
+        "dilations": list(window.dilation[-rank:]),
+        "pads": list(pads),
+        "ceil_mode": int(window.ceil_mode),
+    }
+
+
+def onnx_pads(pads: Pads, rank: int) -> Array:
+    """Return (top, left, bottom, right) as ONNX's Pad takes them, for a batch of values of `rank` axes."""
+    top, left, bottom, right = pads
+    return np.array([0, 0, top, left, 0, 0, bottom, right] if rank == 3 else [0, 0, left, 0, 0, right], np.int64)
+
+
+def padded_shape(shape: tuple[int, ...], pads: Pads) -> tuple[int, ...]:
+    """Return the shape of an image (C, H, W) or signal (C, L) with its padding."""
+    top, left, bottom, right = pads
+    if len(shape) == 2:
+        return shape[0], shape[1] + left + right
+    return shape[0], shape[1] + top + bottom, shape[2] + left + right

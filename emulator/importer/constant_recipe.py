@@ -1,0 +1,126 @@
+"""How a constant is made from the integers that a memory stores: the operators that the graph has between the two.
+
+A weight-only layer has integers in the file and floats at its operator: DequantizeLinear, Cast and Mul, Transpose, Slice. The
+recipe keeps these operators, so that a layer can run them again on the integers as a memory returned them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from weakcell.emulator import onnx_ops
+from weakcell.emulator.importer.symbols import Array, Constant, Node, Recipe
+from weakcell.emulator.ir.layers import SIGN1, Encoding, OperandStep, StoredTensor
+
+WIDEST_WEIGHT = 16
+"""Bits of the widest integer that counts as a weight; wider ones are biases, sizes and indices."""
+
+_ELEMENTWISE = ("Add", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Cast", "Div", "Floor", "Mod", "Mul", "Neg", "Sub")
+_MOVES = (
+    "Dropout", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+)  # fmt: skip
+_EITHER_SIDE = ("Add", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Mul", "Sub")
+
+
+def encoding_of(dtype: object) -> Encoding | None:
+    """Return how an integer type is stored; None for what is no integer of 2 to 32 bits."""
+    names = {"int": "signed", "uint": "unsigned"}
+    text = str(np.dtype(dtype))  # type: ignore[call-overload]
+    stem = text.rstrip("0123456789")
+    if stem not in names or not 2 <= int(text[len(stem) :]) <= 32:
+        return None
+    return Encoding("signed" if stem == "int" else "unsigned", int(text[len(stem) :]))
+
+
+def stored_integers(array: Array, origin: str, encoding: Encoding | None = None) -> Recipe | None:
+    """Return the recipe of integers as they are stored; None for what is no narrow integer."""
+    encoding = encoding or encoding_of(array.dtype)
+    if encoding is None or encoding.bits > WIDEST_WEIGHT:
+        return None
+    return Recipe(origin, array, encoding)
+
+
+def extended(node: Node, inputs: Sequence[Constant | None], encoding: Encoding | None, place: int = 0) -> Recipe | None:
+    """Return the recipe of a folded node's output; None where it is not made of one tensor of integers.
+
+    encoding: of the integers, if the node dequantizes some that fit in fewer bits than their type has. place: of the output.
+    """
+    at = _source(node, inputs)
+    if at is None:
+        return None
+    source = inputs[at]
+    assert source is not None
+    assert source.recipe is not None
+    recipe = source.recipe if encoding is None or source.recipe.steps else replace(source.recipe, encoding=encoding)
+    operands = tuple(None if i == at else onnx_ops.ABSENT if given is None else given.array for i, given in enumerate(inputs))
+    step = OperandStep(node.op_type, node.opset, dict(node.attributes), operands, place, max(place + 1, len(node.outputs)))
+    return replace(recipe, steps=(*recipe.steps, step))
+
+
+def _source(node: Node, inputs: Sequence[Constant | None]) -> int | None:
+    """The input that integers come through, if the node keeps them apart."""
+    sizes = {i: x.recipe.codes.size for i, x in enumerate(inputs) if x is not None and x.recipe is not None}
+    if node.domain or not sizes:
+        return None
+    if node.op_type in _EITHER_SIDE:
+        return max(sizes, key=lambda i: sizes[i])
+    if 0 in sizes and node.op_type in ("DequantizeLinear", *_ELEMENTWISE, *_MOVES):
+        return 0
+    return None
+
+
+def is_stored(constant: Constant) -> bool:
+    """Whether a constant's elements are integers as a memory stores them, in whatever order; not what arithmetic makes of them."""
+    recipe = constant.recipe
+    return recipe is not None and all(step.op_type in _MOVES for step in recipe.steps)
+
+
+def of_signs(array: Array, origin: str) -> Recipe | None:
+    """Return the recipe of floats that are ±1 times a number for all, or for each place of one axis; None for other floats."""
+    magnitude = np.abs(array)
+    if array.size < 2 or not np.all(np.isfinite(array)) or np.any(magnitude == 0):
+        return None
+    for axis in (None, *range(array.ndim)):
+        others = tuple(i for i in range(array.ndim) if i != axis)
+        scale = magnitude.max(axis=others, keepdims=True)
+        if scale.size < array.size and np.all(magnitude == scale):
+            step = OperandStep("Mul", 14, {}, (None, scale.astype(np.float32)))
+            return Recipe(origin, np.where(array > 0, np.float32(1), np.float32(-1)), SIGN1, (step,))
+    return None
+
+
+def positions(recipe: Recipe) -> Array:
+    """Return which of the recipe's integers each element of the constant comes from, as places in the order of the file."""
+    made: Array = np.arange(recipe.codes.size).reshape(recipe.codes.shape)
+    for step in recipe.steps:
+        operands = [made if x is None else x for x in step.operands]
+        if step.op_type in _MOVES:
+            made = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, operands, step.outputs)[step.place]
+        elif len(operands) > 1 and step.op_type != "DequantizeLinear":
+            made = np.broadcast_to(made, np.broadcast_shapes(*(x.shape for x in operands)))
+    return made
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImportedTensor(StoredTensor):
+    """A weight tensor and where its integers come from. axis: of the constant, which became the first one when it was stored."""
+
+    recipe: Recipe | None = None
+    axis: int = 0
+
+    def places(self) -> Array:
+        """Return the place in the file of each stored element."""
+        assert self.recipe is not None
+        return np.moveaxis(positions(self.recipe), self.axis, 0).reshape(-1)
+
+    def plain(self, name: str) -> StoredTensor:
+        """Return the tensor for the network."""
+        return StoredTensor(name, self.role, self.encoding, self.values, self.scale, self.zero_point, self.block)
+
+
+def same_integers(a: Recipe, b: Recipe) -> bool:
+    """Whether two recipes begin with the same integers of the same tensor."""
+    return a.origin == b.origin and (a.codes is b.codes or np.array_equal(a.codes, b.codes))

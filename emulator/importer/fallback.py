@@ -1,0 +1,141 @@
+"""Operators that stay float: their inputs become floats by layers, and numpy runs them as ONNX defines them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, shape_inference
+
+from weakcell.emulator import onnx_ops
+from weakcell.emulator.importer.builder import Draft
+from weakcell.emulator.importer.constant_recipe import of_signs
+from weakcell.emulator.importer.folding import unsupported
+from weakcell.emulator.importer.symbols import BATCH, Array, Constant, Node, Real, Recipe, Symbol
+from weakcell.emulator.ir.layers import StoredOperand
+from weakcell.memmodels.errors import ModelError
+
+_BATCH_NAME, _ONE = "weakcell.batch", 1
+"""What stands for the batch in shapes; for Resize, whose inference forgets a batch without a number, one image."""
+
+_SUMS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
+"""Operators whose operands of ±1 times a scale are binary weights."""
+
+_DATA = {
+    **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Slice", "DequantizeLinear"), (0,)),
+    **dict.fromkeys(("MatMulInteger", "ConvInteger"), (0, 1)),
+    "Where": (1, 2),
+    "Concat": tuple(range(64)),
+}
+"""Inputs of operators that are data, not sizes, indices or zero points."""
+
+_NEVER = ("DynamicQuantizeLinear",)
+"""Operators that look at the whole batch: as one layer, they would make an image's result depend on the others."""
+
+
+def lower_float(draft: Draft, node: Node) -> Real:
+    """Draw the node as a FloatOperator, one for each output that has a name."""
+    if node.domain or node.op_type not in onnx_ops.OPERATORS or node.op_type in _NEVER:
+        raise unsupported(node)
+    operands: list[Real | Array] = []
+    drawn: list[Real | Array | StoredOperand] = []
+    for place, name in enumerate(node.inputs):
+        symbol = draft.symbols[name] if name else None
+        if symbol is None:
+            operands.append(onnx_ops.ABSENT)
+        elif isinstance(symbol, Constant):
+            operands.append(symbol.array)
+        else:
+            operands.append(draft.typed(name))
+        recipe = _weight(node, place, symbol) if isinstance(symbol, Constant) else None
+        drawn.append(operands[-1] if recipe is None else draft.store_operand(recipe, _zero(symbol)))
+    for operand in operands:
+        if not isinstance(operand, Real) and operand.dtype.kind == "i" and np.any(operand == BATCH):
+            raise ModelError(f"Importing {node}", "it computes with the batch size", "Export with a fixed shape but the batch")
+    count = len(node.outputs) if node.op_type in onnx_ops.SEVERAL else 1
+    if any(node.outputs[count:]):
+        raise ModelError(f"Importing {node}", "its second output is used", "Only the first output is supported")
+    attributes = {**node.attributes, "num_outputs": count} if node.op_type == "Split" else dict(node.attributes)
+    made = []
+    for place, (name, (shape, dtype)) in enumerate(zip(node.outputs, output_types(node, operands, count), strict=False)):
+        if name:
+            made.append(
+                draft.operate(name, node.op_type, attributes, tuple(drawn), shape, dtype, node.opset, exact=True, place=place)
+            )
+            draft.symbols[name] = made[-1]
+    return made[0]
+
+
+def _weight(node: Node, place: int, constant: Constant) -> Recipe | None:
+    """How an operand is made from integers that a memory stores; None for what is no weight.
+
+    Integers that nothing has dequantized are weights only where the operator reads them as data. A single number is folded.
+    """
+    recipe = constant.recipe
+    if recipe is None and constant.array.dtype == np.float32 and (node.op_type in _SUMS or constant.signed):
+        recipe = of_signs(constant.array, constant.origin) if constant.signed or np.any(constant.array < 0) else None
+    if recipe is None or recipe.codes.size < 2 or constant.array.size < 2:
+        return None
+    if constant.array.dtype.kind != "f" and place not in _DATA.get(node.op_type, ()):
+        return None
+    return recipe
+
+
+def _zero(symbol: Symbol | None) -> int:
+    """The integer of a constant that means real zero; the first one where each channel has its own."""
+    if not isinstance(symbol, Constant) or symbol.recipe is None:
+        return 0
+    if symbol.quantized is not None:
+        return int(symbol.quantized.zero_point.reshape(-1)[0])
+    for step in symbol.recipe.steps:
+        place = {"Sub": 1, "DequantizeLinear": 2}.get(step.op_type, 0)
+        point = step.operands[place] if 0 < place < len(step.operands) else None
+        if point is not None and point.size:
+            return int(point.reshape(-1)[0])
+    return 0
+
+
+def output_types(node: Node, operands: list[Real | Array], count: int) -> list[tuple[tuple[int, ...], str]]:
+    """Shape without the batch, and numpy type, of a node's outputs, by ONNX's own shape inference."""
+    asked = f"Importing {node}"
+    types: dict[str, onnx.TypeProto] = {}
+    data: dict[str, onnx.TensorProto] = {}
+    inputs, batch = [], _ONE if node.op_type == "Resize" else _BATCH_NAME
+    for i, operand in enumerate(operands):
+        name = "" if operand is onnx_ops.ABSENT else f"x{i}"
+        inputs.append(name)
+        if isinstance(operand, Real):
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(operand.dtype))
+            types[name] = helper.make_tensor_type_proto(kind, [batch, *operand.shape])
+        elif name:
+            types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(operand.dtype), operand.shape)
+            if operand.size <= 1024:
+                data[name] = numpy_helper.from_array(np.asarray(operand, order="C"), name)
+    outputs = [f"y{i}" for i in range(count)]
+    try:
+        proto = helper.make_node(node.op_type, inputs, outputs, **_plain(node))
+        schema = onnx.defs.get_schema(node.op_type, node.opset, node.domain)
+        opsets = [helper.make_opsetid("", node.opset)]
+        found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=opsets, ir_version=10)
+    except Exception as e:
+        why = (str(e).strip().splitlines() or ["no reason given"])[-1]
+        raise ModelError(asked, f"its inputs do not fit ({why[:200]})", "Export the model again") from None
+    return [_held(asked, found[name], batch) if wanted else ((), "") for name, wanted in zip(outputs, node.outputs, strict=False)]
+
+
+def _held(asked: str, found: onnx.TypeProto, batch: str | int) -> tuple[tuple[int, ...], str]:
+    """An inferred type, which must have the batch first and everything else fixed."""
+    if not found.tensor_type.HasField("shape"):
+        raise ModelError(asked, "the shape of its output is not known", "Export the model with fixed shapes")
+    dims = found.tensor_type.shape.dim
+    if not dims or (dims[0].dim_param or dims[0].dim_value) != batch or any(not d.HasField("dim_value") for d in dims[1:]):
+        text = ", ".join(d.dim_param or str(d.dim_value) for d in dims)
+        raise ModelError(asked, f"its output has the shape [{text}]", "The first dimension must be the batch, the others fixed")
+    dtype = helper.tensor_dtype_to_np_dtype(found.tensor_type.elem_type)
+    return tuple(int(d.dim_value) for d in dims[1:]), str(dtype)
+
+
+def _plain(node: Node) -> dict[str, object]:
+    """Attributes that helper.make_node takes: tensors as protobuf messages."""
+    return {
+        key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value for key, value in node.attributes.items()
+    }

@@ -1,0 +1,215 @@
+"""What is known before any data: initializers and every node that reads only constants, computed by our own operators.
+
+Folding stops at DequantizeLinear: its result keeps the integers of the file beside the reals they mean, because those integers
+are what a memory stores. Transpose and Reshape carry them along.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from weakcell.emulator import onnx_ops
+from weakcell.emulator.importer.constant_origin import quantized_after
+from weakcell.emulator.importer.constant_recipe import encoding_of as encoding_of
+from weakcell.emulator.importer.constant_recipe import extended, is_stored, of_signs, stored_integers
+from weakcell.emulator.importer.parse import Graph
+from weakcell.emulator.importer.symbols import Array, Constant, Node, Quantized, Recipe
+from weakcell.emulator.ir.layers import Encoding
+from weakcell.memmodels.errors import ModelError
+
+MAX_BYTES = 1 << 30
+"""No folded constant is larger than the largest sensible network; operators refuse to make much out of little (`claim`)."""
+
+
+def initializer(graph: Graph, name: str) -> Constant:
+    """The constant of an initializer, read from the file now."""
+    try:
+        array = np.asarray(graph.initializers[name].numpy())
+    except Exception as e:
+        raise ModelError(
+            f"Reading the model {graph.name}", f"the tensor {name!r} cannot be read ({e})", "Export the model again"
+        ) from None
+    return Constant(array, name, recipe=stored_integers(array, name))
+
+
+def fold(node: Node, inputs: list[Constant | None], place: int = 0) -> Constant:
+    """The constant that a node with constant inputs makes; place: of the output, where it has several."""
+    first = next((x for x in inputs if x is not None), None)
+    origin = first.origin if first is not None and first.origin else node.outputs[0]
+    if node.op_type == "DequantizeLinear" and node.domain == "" and inputs[1] is not None:
+        made = _dequantize(node, inputs, origin)
+        computed = inputs[0] is not None and inputs[0].recipe is not None and not is_stored(inputs[0])
+        return replace(made, quantized=None) if computed else made
+    if node.op_type == "QuantizeLinear" and node.domain == "":
+        check_weight_scale(node, _required(node, inputs, 1), divides=True)
+        inputs = _with_output_type(node, inputs)
+    if node.domain or node.op_type not in onnx_ops.OPERATORS:
+        raise unsupported(node)
+    attributes = {key: np.asarray(v) if isinstance(v, np.ndarray) else v for key, v in node.attributes.items()}
+    try:
+        arrays = [None if x is None else x.array for x in inputs]
+        array = onnx_ops.apply_all(node.op_type, node.opset, attributes, arrays, max(place + 1, len(node.outputs)))[place]
+    except MemoryError as e:
+        raise ModelError(f"Folding {node}", str(e), "Export a smaller model") from None
+    except (ValueError, IndexError, TypeError, KeyError, OverflowError) as e:
+        raise ModelError(f"Folding {node}", f"its constant inputs do not fit ({e})", "Export the model again") from None
+    if array.nbytes > MAX_BYTES:
+        raise ModelError(f"Folding {node}", f"the result has {array.nbytes} bytes", f"The limit is {MAX_BYTES} bytes")
+    quantized = quantized_after(node, inputs, array, place)
+    signed = node.op_type == "Sign" or any(x is not None and x.signed for x in inputs)
+    limits = _limits(node, inputs, array)
+    return Constant(array, origin, quantized, signed, limits, _recipe(node, inputs, array, limits, origin, place))
+
+
+def _recipe(
+    node: Node, inputs: list[Constant | None], array: Array, limits: tuple[int, int] | None, origin: str, place: int
+) -> Recipe | None:
+    """How the folded constant is made from stored integers: they are those of the file, or those that the file quantizes to."""
+    if node.op_type in ("Constant", "QuantizeLinear", "Clip") and array.dtype.kind != "f":
+        encoding = encoding_of(array.dtype)
+        return None if encoding is None else stored_integers(array, origin, narrowed(encoding, limits))
+    if node.op_type in ("Sign", "Where") and array.dtype == np.float32:
+        return of_signs(array, origin)
+    return extended(node, inputs, None, place)
+
+
+def unsupported(node: Node) -> ModelError:
+    """The error for an operator that nothing here knows."""
+    known = ", ".join(sorted({*onnx_ops.OPERATORS, "DequantizeLinear"}))
+    return ModelError(f"Importing {node}", f"the operator {node.op_type} is not supported", f"Supported are {known}")
+
+
+def _required(node: Node, inputs: list[Constant | None], place: int) -> Array:
+    given = inputs[place] if place < len(inputs) else None
+    if given is None:
+        raise ModelError(f"Importing {node}", f"input {place} is missing", "Export the model again")
+    return given.array
+
+
+def _with_output_type(node: Node, inputs: list[Constant | None]) -> list[Constant | None]:
+    """QuantizeLinear's inputs with the zero point that `output_dtype` stands for."""
+    to = int(node.attributes.get("output_dtype", 0))
+    if to and len(inputs) < 3:
+        scale = _required(node, inputs, 1)
+        return [*inputs, Constant(np.zeros(scale.shape, onnx.helper.tensor_dtype_to_np_dtype(to)), "")]
+    return inputs
+
+
+# ── quantization parameters ─────────────────────────────────────────────────────────────────────────
+
+
+def check_scale(node: Node, scale: Array) -> None:
+    """Refuse a scale of activations that is not float, finite and positive."""
+    _check(node, scale, scale > 0, "Every scale of activations must be finite and greater than 0; export the model again")
+
+
+def check_weight_scale(node: Node, scale: Array, divides: bool = False) -> None:
+    """Refuse a scale of weights that is not float and finite. It may be negative, and 0 unless the weight is divided by it.
+
+    onnxruntime's symmetric block quantizers write negative scales, and 0 for a block of zeros.
+    """
+    if divides:
+        _check(node, scale, scale != 0, "Every scale that weights are divided by must be finite and not 0; export the model again")
+    else:
+        _check(node, scale, np.ones(scale.shape, np.bool_), "Every scale of weights must be finite; export the model again")
+
+
+def _check(node: Node, scale: Array, allowed: Array, do: str) -> None:
+    if scale.dtype.kind != "f":
+        raise ModelError(f"Importing {node}", "the scale is not a float", do)
+    bad = scale[~(np.isfinite(scale) & allowed)]
+    if bad.size:
+        raise ModelError(f"Importing {node}", f"the scale is {bad.reshape(-1)[0]}", do)
+
+
+def check_zero_point(node: Node, zero_point: Array, scale: Array) -> None:
+    """A zero point has as many elements as its scale, or one of them has only one."""
+    if zero_point.size != scale.size and zero_point.size != 1 and scale.size != 1:
+        found = f"the scale has {scale.size} elements and the zero point {zero_point.size}"
+        raise ModelError(f"Importing {node}", found, "They must be equally long; export the model again")
+
+
+def _limits(node: Node, inputs: list[Constant | None], array: Array) -> tuple[int, int] | None:
+    """The limits of a Clip of integers, through operators that only move elements."""
+    if node.op_type in ("Identity", "Reshape", "Transpose") and inputs and inputs[0] is not None:
+        return inputs[0].limits
+    if node.op_type != "Clip" or array.dtype.kind not in "iu":
+        return None
+    info, given = np.iinfo(array.dtype), [None if x is None else int(x.array.reshape(())) for x in (*inputs[1:3], None, None)[:2]]
+    low, high = given
+    return info.min if low is None else low, info.max if high is None else high
+
+
+def narrowed(encoding: Encoding, limits: tuple[int, int] | None) -> Encoding:
+    """The narrowest encoding of the same kind that holds the limits."""
+    if limits is None or encoding.bits > 16:
+        return encoding
+    low, high = limits
+    bits = max(high, 1).bit_length() if encoding.kind == "unsigned" else max(high.bit_length(), (-low - 1).bit_length()) + 1
+    return Encoding(encoding.kind, min(max(bits, 1 if encoding.kind == "unsigned" else 2), encoding.bits))
+
+
+def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Constant:
+    """A dequantized constant, with the integers it comes from."""
+    codes, scale = _required(node, inputs, 0), _required(node, inputs, 1)
+    check_weight_scale(node, scale)
+    encoding = encoding_of(codes.dtype)
+    if encoding is None:
+        raise ModelError(f"Importing {node}", f"it dequantizes {codes.dtype}", "2- to 32-bit integers are supported")
+    encoding = narrowed(encoding, inputs[0].limits if inputs[0] is not None else None)
+    given = inputs[2] if len(inputs) > 2 else None
+    zero = np.zeros(scale.shape, np.int32) if given is None else given.array.astype(np.int32)
+    check_zero_point(node, zero, scale)
+    axis, block = int(node.attributes.get("axis", 1)), int(node.attributes.get("block_size", 0))
+    if block and scale.ndim == codes.ndim > 0:
+        blocked = _dequantize_blocks(node, codes, encoding, scale, zero, axis % codes.ndim, block, origin)
+        return replace(blocked, recipe=extended(node, inputs, encoding))
+    if scale.ndim == codes.ndim > 1 and scale.size > 1:  # QLinearMatMul's [1, N]: the axis is where its length is not 1
+        long = [i for i, n in enumerate(scale.shape) if n > 1]
+        if len(long) == 1 and scale.shape[long[0]] == codes.shape[long[0]]:
+            scale, zero, axis = scale.reshape(-1), zero.reshape(-1), long[0]
+    if zero.size != scale.size:
+        scale, zero = (np.ascontiguousarray(x) for x in np.broadcast_arrays(scale.reshape(-1), zero.reshape(-1)))
+    if scale.size == 1:
+        scale, zero, axis = scale.reshape(()), zero.reshape(()), 0
+    else:
+        axis = axis % max(codes.ndim, 1)
+        if scale.ndim != 1 or codes.ndim == 0 or scale.size != codes.shape[axis]:
+            found = f"the scale has shape {list(scale.shape)} and the codes {list(codes.shape)} (axis {axis})"
+            raise ModelError(f"Importing {node}", found, "One scale per channel is needed; export the model again")
+    if encoding.bits == 32 and np.any(zero != 0):
+        raise ModelError(f"Importing {node}", "an int32 tensor has a zero point other than 0", "Export the model again")
+    quantized = Quantized(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis)
+    return Constant(real_values(quantized), origin, quantized, recipe=extended(node, inputs, encoding))
+
+
+def _dequantize_blocks(
+    node: Node, codes: Array, encoding: Encoding, scale: Array, zero: Array, axis: int, block: int, origin: str
+) -> Constant:
+    """One scale for every `block` codes along the axis."""
+    wanted = [-(-n // block) if i == axis else n for i, n in enumerate(codes.shape)]
+    if block < 1 or list(scale.shape) != wanted:
+        found = f"its scale has shape {list(scale.shape)}, and blocks of {block} in {list(codes.shape)} need {wanted}"
+        raise ModelError(f"Importing {node}", found, "Export the model again")
+    zero = np.broadcast_to(zero.reshape(scale.shape) if zero.size == scale.size else zero.reshape([1] * scale.ndim), scale.shape)
+    quantized = Quantized(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis, block)
+    return Constant(real_values(quantized), origin, quantized)
+
+
+def real_values(quantized: Quantized) -> Array:
+    """float32(q - zero_point) * scale."""
+    if quantized.block:
+        keep = np.arange(quantized.codes.shape[quantized.axis])
+        parts = (np.repeat(x, quantized.block, quantized.axis) for x in (quantized.scale, quantized.zero_point))
+        scale, zero = (np.take(x, keep, quantized.axis) for x in parts)
+        blocked: Array = (quantized.codes.astype(np.int64) - zero).astype(np.float32) * scale
+        return blocked
+    shape = [1] * quantized.codes.ndim
+    if quantized.scale.ndim:
+        shape[quantized.axis] = quantized.scale.size
+    scale, zero = quantized.scale.reshape(shape), quantized.zero_point.reshape(shape)
+    result: Array = ((quantized.codes.astype(np.int64) - zero).astype(np.float32) * scale).reshape(quantized.codes.shape)
+    return result

@@ -1,0 +1,254 @@
+"""From a checked graph to a network: every node in order, each tensor getting its symbol."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import onnx
+
+from weakcell.emulator import onnx_ops
+from weakcell.emulator.importer import binary, dynamic, integer_ops, nbits, pointwise, qdq, qonnx, qoperator, resize, shape_ops
+from weakcell.emulator.importer.builder import Draft, Reach, check_size
+from weakcell.emulator.importer.channels_last import ChannelsLast
+from weakcell.emulator.importer.fallback import lower_float
+from weakcell.emulator.importer.filled_constants import check_use, folded_fill
+from weakcell.emulator.importer.folding import encoding_of, fold, initializer
+from weakcell.emulator.importer.linear import lower_linear, stored_weight
+from weakcell.emulator.importer.output_meaning import ending_of
+from weakcell.emulator.importer.parse import Graph, Port, read_model
+from weakcell.emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Dynamic, Grid, Node, Real, Symbol, scalar
+from weakcell.emulator.importer.unplaced_integers import outside_of
+from weakcell.emulator.ir.layers import SIGN1, Network, ValueSpec
+from weakcell.memmodels.errors import ModelError
+
+INTEGER_INPUT_LIMIT = 1 << 15
+"""Integer inputs of a binarized first layer are below this in magnitude; a run checks it."""
+
+_INPUT_TYPES = (
+    "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool", "float16", "float64",
+)  # fmt: skip
+
+Lowering = Callable[[Draft, Node], Symbol | None]
+
+_SHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+_PASSES = {*_SHAPES, "Identity", "Dropout"}
+_LOWERINGS: dict[str, Lowering] = {
+    **dict.fromkeys(("Conv", "Gemm", "MatMul"), lower_linear),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), pointwise.lower_arithmetic),
+    **dict.fromkeys(("Relu", "Neg", "Clip"), pointwise.lower_unary),
+    **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual"), binary.lower_comparison),
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "ReduceMean"), shape_ops.lower_mean),
+    **dict.fromkeys(("MaxPool", "GlobalMaxPool"), shape_ops.lower_max_pool),
+    **dict.fromkeys(("MatMulInteger", "ConvInteger"), dynamic.lower_integer_sum),
+    **dict.fromkeys(integer_ops.MOVES, integer_ops.lower_move),
+    **dict.fromkeys(integer_ops.CURVES, integer_ops.lower_curve),
+    **dict.fromkeys(("Resize", "Upsample"), resize.lower_resize),
+    "DynamicQuantizeLinear": dynamic.lower_dynamic_quantize,
+    "Dropout": shape_ops.lower_identity,
+    "Identity": shape_ops.lower_identity,
+    "BatchNormalization": pointwise.lower_batch_norm,
+    "Cast": shape_ops.lower_cast,
+    "DequantizeLinear": qdq.lower_dequantize,
+    "Pad": shape_ops.lower_pad,
+    "QuantizeLinear": qdq.lower_quantize,
+    "Shape": shape_ops.lower_shape,
+    "Sign": binary.lower_sign,
+    "Where": binary.lower_where,
+}
+
+_DOMAINS: dict[str, Mapping[str, Lowering]] = {
+    qoperator.MICROSOFT: {**qoperator.LOWERINGS, "MatMulNBits": nbits.lower_matmul_nbits},
+    qonnx.DOMAIN: qonnx.LOWERINGS,
+}
+
+
+def load_model(source: str | os.PathLike[str] | onnx.ModelProto, integer_input: bool | None) -> Network:
+    """The network of a file or of a model in memory (`weakcell.emulator.importer.load`)."""
+    graph = read_model(source)
+    try:
+        return _network(graph, integer_input)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as e:
+        why = (str(e).strip().splitlines() or [""])[0][:200]
+        found = f"its parts do not fit together ({type(e).__name__}: {why})"
+        raise ModelError(f"Importing the model {graph.name}", found, "Check the file with onnx.checker, or report it") from e
+
+
+def _network(graph: Graph, integer_input: bool | None) -> Network:
+    batch = _only({port.dims[0] for port in graph.inputs if port.dims})
+    lowerings: dict[str, Lowering] = {**_LOWERINGS, **dict.fromkeys(_SHAPES, partial(shape_ops.lower_reshape, batch=batch))}
+    lower = partial(_lower, lowerings=lowerings)
+    draft = Draft(graph.name, binary.compare, lower, frozenset(port.name for port in graph.outputs))
+    asked = f"Importing the model {graph.name}"
+    if not graph.inputs or not graph.outputs:
+        found = f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+        raise ModelError(asked, found, "Export a network that maps an input to an output")
+    rest = _fold_constants(draft, graph)
+    integers = _wanted(graph, integer_input)
+    for port in graph.inputs:
+        _place_input(draft, port, asked, _reads_integers(draft, port, rest) if integers is None else integers)
+    for node in rest:
+        lower(draft, node)
+    endings = {port.name: ending_of(graph, draft.symbols, port.name) for port in graph.outputs}
+    outputs = tuple(_finish_output(draft, port.name, asked) for port in graph.outputs)
+    network = draft.finished(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
+    return replace(network, batch=batch, endings=endings, outside=outside_of(network, draft, graph))
+
+
+def _only(batches: set[int | None]) -> int | None:
+    return batches.pop() if len(batches) == 1 else None
+
+
+def _wanted(graph: Graph, integer_input: bool | None) -> bool | None:
+    """What the caller or else the file says about integer inputs."""
+    if integer_input is None:
+        return {"true": True, "false": False}.get(graph.metadata.get("weakcell.integer_input", "").lower())
+    return integer_input
+
+
+def _fold_constants(draft: Draft, graph: Graph) -> list[Node]:
+    """Fold every node that reads only constants; return the others."""
+    rest = []
+    needed = {name for node in graph.nodes for name in node.inputs}
+    for name in graph.initializers:
+        if name in needed:
+            draft.symbols[name] = initializer(graph, name)
+    last = ChannelsLast(frozenset(name for name, tensor in graph.initializers.items() if math.prod(tensor.shape) == 1))
+    plain = (part for whole in graph.nodes for part in qoperator.rewritten(whole))
+    for node in (part for whole in plain for part in last.rewritten(whole)):
+        if not all(name in draft.symbols for name in node.inputs if name) or "Random" in node.op_type:
+            rest.append(node)
+            continue
+        with _named(draft, node):
+            _fold_node(draft, node)
+    return rest
+
+
+def _fold_node(draft: Draft, node: Node) -> None:
+    """Make constants of a node's outputs, all of which its constant inputs determine."""
+    given = [draft.symbols[name] if name else None for name in node.inputs]
+    constants = [x if isinstance(x, Constant) else None for x in given]
+    filled = folded_fill(node, constants)
+    if filled is not None:
+        draft.symbols[node.outputs[0]] = filled
+        return
+    several = node.op_type in onnx_ops.SEVERAL
+    for place, name in enumerate(node.outputs[: None if several else 1]):
+        if name:
+            whole = qonnx.fold(node, constants) if node.domain == qonnx.DOMAIN else fold(node, constants, place)
+            draft.symbols[name] = whole
+
+
+@contextmanager
+def _named(draft: Draft, node: Node) -> Iterator[None]:
+    """Raise a ModelError that names the node and its inputs where a lowering met what it does not know."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        kinds = ", ".join(f"{name!r} ({_kind(draft, name)})" for name in node.inputs if name)
+        why = (str(e).strip().splitlines() or [""])[0][:200]
+        found = f"it cannot be imported on its inputs {kinds} ({type(e).__name__}: {why})"
+        raise ModelError(f"Importing {node}", found, "Check the file with onnx.checker, or report it with the file") from e
+
+
+def _kind(draft: Draft, name: str) -> str:
+    """What a tensor is while the graph is being imported, for people."""
+    symbol = draft.symbols.get(name)
+    if isinstance(symbol, Constant):
+        return f"constant {symbol.array.dtype}{list(symbol.array.shape)}"
+    if symbol is None:
+        return "not computed"
+    meaning = {"Codes": "integers", "Grid": "dequantized integers", "Compared": "a comparison"}
+    return f"{meaning.get(type(symbol).__name__, 'floats')} [{', '.join(map(str, ('N', *symbol.shape)))}]"
+
+
+def _lower(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
+    """Give the node's output its symbol."""
+    with _named(draft, node):
+        _lower_node(draft, node, lowerings)
+
+
+def _lower_node(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
+    if all(isinstance(draft.symbols[name], Constant) for name in node.inputs if name):
+        _fold_node(draft, node)  # it reads a shape that became known
+        return
+    given = [draft.symbols[name] for name in node.inputs if name]
+    ranks = (len(x.shape) + 1 for x in given if not isinstance(x, Constant))
+    check_use(node, [x for x in given if isinstance(x, Constant)], ranks)
+    if any(isinstance(x, Dynamic) for x in given):
+        draft.symbols[node.outputs[0]] = dynamic.lower_dynamic(draft, node)
+        return
+    known: Mapping[str, Lowering] = lowerings if not node.domain else _DOMAINS.get(node.domain, {})
+    lowering = known.get(node.op_type)
+    symbol = lowering(draft, node) if lowering is not None else None
+    draft.symbols[node.outputs[0]] = lower_float(draft, node) if symbol is None else symbol
+
+
+# ── inputs ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _place_input(draft: Draft, port: Port, asked: str, integers: bool) -> None:
+    """Give a graph input its value: integers as codes, floats as codes of scale 1 if they are integers, else as floats."""
+    dims = port.dims
+    if not dims or any(d is None or d < 1 for d in dims[1:]):
+        shape = "unknown" if dims is None else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
+        do = "Export it with a batch as first dimension and every other one fixed"
+        raise ModelError(asked, f"the input {port.name!r} has the shape {shape}", do)
+    if port.dtype not in _INPUT_TYPES:
+        raise ModelError(asked, f"the input {port.name!r} is {port.dtype}", f"Supported are {', '.join(_INPUT_TYPES)}")
+    check_size(ValueSpec(port.name, "float", tuple(int(d) for d in dims[1:] if d is not None)))
+    shape_ = tuple(int(d) for d in dims[1:] if d is not None)
+    encoding = encoding_of(np.dtype(port.dtype)) if port.dtype in ("int8", "uint8", "int16", "uint16") else None
+    image = len(shape_) in INTEGER_RANKS
+    if encoding is not None and image:
+        draft.values[port.name] = ValueSpec(port.name, "codes", shape_, port.dtype)
+        draft.reach[port.name] = Reach(encoding.low, encoding.high)
+        draft.symbols[port.name] = Codes(port.name, shape_)
+    elif port.dtype == "float32" and integers and image:
+        draft.values[port.name] = ValueSpec(port.name, "codes", shape_, "int32")
+        draft.reach[port.name] = Reach(1 - INTEGER_INPUT_LIMIT, INTEGER_INPUT_LIMIT - 1)
+        draft.symbols[port.name] = Grid(port.name, shape_, scalar(1))
+    else:
+        draft.values[port.name] = ValueSpec(port.name, "float", shape_, port.dtype)
+        draft.symbols[port.name] = Real(port.name, shape_, port.dtype)
+
+
+def _reads_integers(draft: Draft, port: Port, nodes: list[Node]) -> bool:
+    """Whether everything that reads a float input is, after shape operators, a sum with stored ±1 weights."""
+    readers: dict[str, list[Node]] = {}
+    for node in nodes:
+        for name in set(node.inputs):
+            readers.setdefault(name, []).append(node)
+    names, found = [port.name], False
+    while names:
+        for node in readers.get(names.pop(), []):
+            if node.op_type in _PASSES:
+                names.append(node.outputs[0])
+                continue
+            weight = draft.symbols.get(node.input(1))
+            if node.op_type not in ("Conv", "Gemm", "MatMul") or not isinstance(weight, Constant):
+                return False
+            stored = stored_weight(node, weight)
+            if stored is None or stored.encoding != SIGN1:
+                return False
+            found = True
+    return found
+
+
+# ── outputs ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _finish_output(draft: Draft, name: str, asked: str) -> str:
+    """Make a graph output a value of its own name."""
+    symbol = draft.symbol(name)
+    if isinstance(symbol, Constant):
+        raise ModelError(asked, f"the output {name!r} does not depend on the inputs", "Export the model again")
+    real = Real(symbol.value, symbol.shape) if isinstance(symbol, Codes) else draft.real(name)
+    if real.value != name or draft.values[real.value].shape != real.shape:
+        draft.reshaped(real, name, f"{name}.output")
+    return name

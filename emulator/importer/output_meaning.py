@@ -1,0 +1,114 @@
+"""How the graph of a file ends at an output: the operators that say what its numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from weakcell.emulator.importer.parse import Graph
+from weakcell.emulator.importer.symbols import Constant, Node, Symbol
+from weakcell.emulator.ir.layers import Ending
+
+_MOST = 8
+_MOVES = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+_QUIET = {
+    *_MOVES, "BipolarQuant", "Cast", "CastLike", "DequantizeLinear", "Dropout", "Identity", "Quant", "QuantizeLinear", "Transpose",
+}  # fmt: skip
+"""Operators that move, cast or round numbers and leave their meaning as it is."""
+
+_CHOOSES = {"ArgMax", "ArgMin", "TopK"}
+_SOFT = {"Softmax", "LogSoftmax", "Hardmax"}
+_CHANNELS_FIRST = {"Conv", "ConvInteger", "ConvTranspose"}
+_CHANNELS_LAST = {"Gemm", "MatMul", "MatMulInteger", "MatMulNBits"}
+_POINTWISE = {
+    "Add", "BatchNormalization", "Clip", "Div", "Floor", "HardSigmoid", "LeakyRelu", "Mul", "Relu", "Resize", "Round", "Sigmoid",
+    "Sub", "Tanh", "Upsample",
+}  # fmt: skip
+"""Operators that leave classes or channels on the axis where they are."""
+
+
+def ending_of(graph: Graph, symbols: Mapping[str, Symbol], output: str) -> Ending:
+    """Walk from an output backwards over the file's nodes.
+
+    Args:
+        graph: the file's checked graph.
+        symbols: what its tensors mean; shapes are without the batch.
+        output: the name of one of its outputs.
+    """
+    makers = {name: node for node in graph.nodes for name in node.outputs if name}
+    found, seen, place = list[tuple[str, Node]](), set[str](), 0
+    perms: list[tuple[int, ...]] | None = []
+    axis: int | None = None
+    name = output
+    while name in makers and len(found) < _MOST and name not in seen:
+        seen.add(name)
+        node = makers[name]
+        kind = node.op_type.removeprefix("QLinear")
+        if kind in _QUIET:
+            perms = _moved(perms, node)
+        else:
+            place = place if found else node.outputs.index(name)
+            found.append((kind, node))
+            own = None if perms is None else _class_axis(kind, node, symbols)
+            if own is not None and perms is not None:
+                axis, perms = _permuted(own, perms), None
+            elif kind not in _POINTWISE:
+                perms = None
+        name = _computed_input(node, symbols)
+    operators = tuple(kind for kind, _ in found)
+    return Ending(operators, place, axis, _classes_of(*found[0], symbols)) if found else Ending()
+
+
+def _moved(perms: list[tuple[int, ...]] | None, node: Node) -> list[tuple[int, ...]] | None:
+    """The Transposes on the way so far; None as soon as axes are moved in any other way."""
+    if perms is None or node.op_type in _MOVES or (node.op_type == "Transpose" and "perm" not in node.attributes):
+        return None
+    return [*perms, tuple(node.attributes["perm"])] if node.op_type == "Transpose" else perms
+
+
+def _permuted(axis: int, perms: list[tuple[int, ...]]) -> int | None:
+    """Where an axis lies behind these Transposes, the last one first."""
+    for perm in reversed(perms):
+        if axis not in perm:
+            return None
+        axis = perm.index(axis)
+    return axis
+
+
+def _computed_input(node: Node, symbols: Mapping[str, Symbol]) -> str:
+    """The first input that is not a constant; "" if there is none."""
+    return next((name for name in node.inputs if name and not isinstance(symbols.get(name), Constant)), "")
+
+
+def _axes_of(node: Node, symbols: Mapping[str, Symbol]) -> tuple[int, ...] | None:
+    """The shape of what a node reads, with 0 for the batch."""
+    shape = getattr(symbols.get(_computed_input(node, symbols)), "shape", None)
+    return (0, *shape) if isinstance(shape, tuple) else None
+
+
+def _class_axis(kind: str, node: Node, symbols: Mapping[str, Symbol]) -> int | None:
+    """The axis of a node's output on which its classes or channels lie, where the operator says so; with the batch as axis 0."""
+    shape = _axes_of(node, symbols)
+    if shape is None:
+        return None
+    if kind in _CHANNELS_FIRST:
+        return 1
+    if kind in _CHANNELS_LAST:
+        return len(shape) - 1
+    return _own_axis(kind, node, len(shape)) if kind in {*_SOFT, *_CHOOSES} else None
+
+
+def _own_axis(kind: str, node: Node, rank: int) -> int | None:
+    """The operator's axis, counted from 0 with the batch; ONNX's default of its opset where the node names none."""
+    default = 0 if kind in ("ArgMax", "ArgMin") else 1 if kind in _SOFT and node.opset < 13 and not node.domain else -1
+    axis = int(node.attributes.get("axis", default))
+    axis = axis + rank if axis < 0 else axis
+    return axis if 0 < axis < rank else None
+
+
+def _classes_of(kind: str, node: Node, symbols: Mapping[str, Symbol]) -> int | None:
+    """How many classes an operator chooses from; None if it does not choose."""
+    shape = _axes_of(node, symbols)
+    if shape is None or kind not in _CHOOSES:
+        return None
+    axis = _own_axis(kind, node, len(shape))
+    return None if axis is None else shape[axis]

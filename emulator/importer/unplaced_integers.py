@@ -1,0 +1,145 @@
+"""The integers of a file that live in no memory unless a rule places them, each with its bits and the reason.
+
+Every integer of the file is counted once: it is in a weight tensor of the network, or it is named here. Integers that the file
+makes of float weights (a quantizer of constants) count with the bits that they are stored in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from weakcell.emulator.importer.builder import Draft
+from weakcell.emulator.importer.constant_recipe import WIDEST_WEIGHT
+from weakcell.emulator.importer.parse import Graph
+from weakcell.emulator.importer.symbols import Constant, Node
+from weakcell.emulator.ir.layers import Network, OutsideTensor
+
+_REGISTERS = "in registers unless --place names it"
+_ZERO_POINTS: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(("DequantizeLinear", "QuantizeLinear"), (2,)),
+    **dict.fromkeys(("MatMulInteger", "ConvInteger"), (2, 3)),
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearMul"), (2, 5, 7)),
+    **dict.fromkeys(("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"), (2, 4)),
+    **dict.fromkeys(("QLinearAveragePool", "QLinearGlobalAveragePool"), (2, 4)),
+    "QGemm": (2, 5, 8),
+    "QLinearConcat": (1, *range(4, 256, 3)),
+    "MatMulIntegerToFloat": (4, 5),
+    "DynamicQuantizeMatMul": (3,),
+    "MatMulNBits": (3,),
+}
+_BIASES: Mapping[str, tuple[int, ...]] = {"QLinearConv": (8,), "QGemm": (6,)}
+_CARRIERS = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_SIZES = (32, 64)
+
+
+def outside_of(network: Network, draft: Draft, graph: Graph) -> tuple[OutsideTensor, ...]:
+    """Return what of a file's integers no weight tensor of the network holds.
+
+    Args:
+        network: as imported from `graph`.
+        draft: that it was drawn in; it knows where the weights come from.
+        graph: the file.
+
+    Returns:
+        One record per tensor of the file, in its order.
+    """
+    held: dict[str, tuple[int, int, int]] = {}
+    for name, stored in draft.weights.items():
+        recipe = stored.tensor.recipe
+        if name in network.tensors and recipe is not None:
+            tensor = network.tensors[name]
+            elements, bits, _ = held.get(recipe.origin, (0, 0, 0))
+            held[recipe.origin] = elements + tensor.elements, bits + tensor.bits, recipe.codes.size
+    readers = _readers(graph.nodes)
+    found = []
+    for name, kind, width, elements in _integers(draft, graph):
+        if name not in held:
+            found.append(OutsideTensor(name, kind, elements, elements * width, _reason(name, width, elements, network, readers)))
+            continue
+        inside, bits, integers = held[name]
+        rest = elements * width - bits
+        floats = name in graph.initializers and not _width(graph.initializers[name].dtype)
+        if rest > 0 and not (floats and inside >= integers):
+            why = _rest(inside, integers, bits, width) if integers == elements or floats else "padding of packed weights"
+            found.append(OutsideTensor(name, kind, elements, rest, why))
+    return tuple(found)
+
+
+def _integers(draft: Draft, graph: Graph) -> Iterator[tuple[str, str, int, int]]:
+    """Name, type, bits of an element and elements of every tensor of integers, or of floats that the file quantizes itself."""
+    seen = set()
+    for name, tensor in graph.initializers.items():
+        kind = tensor.dtype
+        width = _width(kind)
+        if width:
+            seen.add(name)
+            yield name, kind, width, math.prod(tensor.shape)
+    for node in graph.nodes:
+        value = node.attributes.get("value") if node.op_type == "Constant" else None
+        if isinstance(value, np.ndarray) and _width(str(value.dtype)) and node.outputs[0] not in seen:
+            seen.add(node.outputs[0])
+            yield node.outputs[0], str(value.dtype), _width(str(value.dtype)), value.size
+    for symbol in draft.symbols.values():
+        recipe = symbol.recipe if isinstance(symbol, Constant) else None
+        if recipe is not None and recipe.origin not in seen and recipe.origin in graph.initializers:
+            seen.add(recipe.origin)
+            yield recipe.origin, str(recipe.encoding), recipe.encoding.bits, recipe.codes.size
+
+
+def _width(kind: str) -> int:
+    """Bits of an element of an integer type, 0 for any other type."""
+    stem = kind.rstrip("0123456789")
+    return int(kind[len(stem) :]) if stem in ("int", "uint") and kind != stem else 0
+
+
+def _readers(nodes: Sequence[Node]) -> dict[str, list[tuple[Node, int]]]:
+    readers: dict[str, list[tuple[Node, int]]] = {}
+    for node in nodes:
+        for place, name in enumerate(node.inputs):
+            readers.setdefault(name, []).append((node, place))
+    return readers
+
+
+def _reason(name: str, width: int, elements: int, network: Network, readers: Mapping[str, list[tuple[Node, int]]]) -> str:
+    """Why a tensor that no weight tensor comes from is in no memory."""
+    users = readers.get(name, [])
+    if not users:
+        return "no node reads it"
+    if name in network.tensors:
+        return f"{network.tensors[name].role}: {_REGISTERS}"
+    if all(place in _ZERO_POINTS.get(node.op_type, ()) for node, place in users):
+        return f"zero point: {_REGISTERS}"
+    if any(place in _BIASES.get(node.op_type, ()) for node, place in users):
+        return f"bias: {_REGISTERS}"
+    last, place = _operator(name, readers)
+    if width > WIDEST_WEIGHT and last is not users[0][0] and users[0][0].op_type == "DequantizeLinear":
+        return f"bias: {_REGISTERS}"
+    if width in _SIZES:
+        return "sizes, axes or indices"
+    if last is None:
+        return "no operator reads it"
+    what = "a single number" if elements == 1 else f"input {place}"
+    return f"{what} of {last.op_type} {last.name or last.outputs[0]}: kept as a constant of the layers behind it"
+
+
+def _operator(name: str, readers: Mapping[str, list[tuple[Node, int]]]) -> tuple[Node | None, int]:
+    """The first operator that does more with a tensor than moving or dequantizing it, and the number of that input."""
+    for _ in range(64):
+        users = readers.get(name, [])
+        if not users:
+            return None, 0
+        node, place = users[0]
+        if node.op_type not in _CARRIERS or place > 0:
+            return node, place
+        name = node.outputs[0]
+    return None, 0
+
+
+def _rest(inside: int, integers: int, bits: int, width: int) -> str:
+    """Why a tensor of so many integers has more bits than the weight tensors, which hold `inside` of them."""
+    if inside < integers:
+        return f"{integers - inside:,} of its {integers:,} integers are read by no layer"
+    return f"its integers are stored in {bits // inside} of {width} bits, which hold all of their values"

@@ -1,0 +1,1 @@
+"""Compiled kernels as machine code that is cached between processes."""

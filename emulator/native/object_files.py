@@ -1,0 +1,201 @@
+"""A compiled function as an object file that needs no Numba: what `native.py` keeps.
+
+Numba compiles `entry(address)`, which reads the arguments behind the address and calls the function with them. From its optimized
+LLVM IR, linked with the few lines of Numba's runtime that arrays within kernels need, comes the object file. All but `entry` is
+private to it. Whatever the IR asks for beyond that is looked for in the process when the file is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import binding, ir
+from numba import types
+from numba.core import config
+from numba.core.runtime.nrtdynmod import _meminfo_struct_type
+from numba.extending import intrinsic, overload
+from numba.np import arrayobj
+
+from weakcell.emulator.native.kernel_cache import SYMBOL
+
+_I64 = ir.IntType(64)
+
+_RUNTIME = """
+declare ptr @malloc(i64)
+declare void @free(ptr)
+
+define ptr @NRT_MemInfo_alloc_aligned(i64 %size, i32 %align) {
+  %wide = zext i32 %align to i64
+  %more = add i64 %size, 64
+  %room = add i64 %more, %wide
+  %info = call ptr @malloc(i64 %room)
+  %failed = icmp eq ptr %info, null
+  br i1 %failed, label %end, label %fill
+fill:
+  store i64 1, ptr %info
+  %begin = getelementptr i8, ptr %info, i64 64
+  %address = ptrtoint ptr %begin to i64
+  %mask = sub i64 %wide, 1
+  %up = add i64 %address, %mask
+  %back = urem i64 %up, %wide
+  %data = sub i64 %up, %back
+  %pointer = inttoptr i64 %data to ptr
+  %place = getelementptr i8, ptr %info, i64 24
+  store ptr %pointer, ptr %place
+  br label %end
+end:
+  ret ptr %info
+}
+
+define void @NRT_MemInfo_call_dtor(ptr %info) {
+  call void @free(ptr %info)
+  ret void
+}
+
+define i32 @numba_attempt_nocopy_reshape(
+    i64 %axes, ptr %shape, ptr %strides, i64 %new_axes, ptr %new_shape, ptr %new_strides, i64 %itemsize, i32 %fortran) {
+entry:
+  br label %new
+new:
+  %j = phi i64 [%new_axes, %entry], [%place, %fill]
+  %step = phi i64 [%itemsize, %entry], [%wider, %fill]
+  %full = icmp eq i64 %j, 0
+  br i1 %full, label %filled, label %fill
+fill:
+  %place = sub i64 %j, 1
+  %to = getelementptr i64, ptr %new_strides, i64 %place
+  store i64 %step, ptr %to
+  %count_at = getelementptr i64, ptr %new_shape, i64 %place
+  %count = load i64, ptr %count_at
+  %wider = mul i64 %step, %count
+  br label %new
+filled:
+  %empty = icmp eq i64 %step, 0
+  br i1 %empty, label %made, label %old
+old:
+  %i = phi i64 [%axes, %filled], [%before, %next]
+  %size = phi i64 [%itemsize, %filled], [%grown, %next]
+  %done = icmp eq i64 %i, 0
+  br i1 %done, label %made, label %axis
+axis:
+  %before = sub i64 %i, 1
+  %length_at = getelementptr i64, ptr %shape, i64 %before
+  %length = load i64, ptr %length_at
+  %stride_at = getelementptr i64, ptr %strides, i64 %before
+  %stride = load i64, ptr %stride_at
+  %dense = icmp eq i64 %stride, %size
+  %single = icmp eq i64 %length, 1
+  %fits = or i1 %dense, %single
+  br i1 %fits, label %next, label %refused
+next:
+  %grown = mul i64 %size, %length
+  br label %old
+made:
+  ret i32 1
+refused:
+  ret i32 0
+}
+"""
+"""Memory that arrays made within a kernel live in: a count of references first, the address of the data at byte 24.
+And `reshape`, of arrays that are contiguous."""
+
+
+def build(function: Any, arguments: tuple[Any, ...]) -> bytes | None:
+    """The object file of a function for arguments of these types; None if Numba's runtime is another one than that we know."""
+    if str(_meminfo_struct_type) != "{i64, i8*, i8*, i8*, i64}":
+        return None
+    entry = _entry(function, types.BaseTuple.from_types([numba.typeof(x) for x in arguments]))
+    entry.compile((types.int64,))
+    made = entry.overloads[types.int64,]
+    module = binding.parse_assembly(made.library.get_llvm_str())
+    module.link_in(binding.parse_assembly(_RUNTIME))
+    for own in [*module.functions, *module.global_variables]:
+        if not own.is_declaration:
+            own.linkage = "internal"
+    kernel = module.get_function(made.fndesc.llvm_func_name)
+    kernel.name, kernel.linkage = SYMBOL, "external"
+    machine = _machine()
+    builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=3))
+    passes = binding.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, builder)
+    return bytes(machine.emit_object(module))
+
+
+def _machine() -> Any:
+    """What Numba generates code for."""
+    name = config.CPU_NAME or binding.get_host_cpu_name()
+    features = binding.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    target = binding.Target.from_triple(binding.get_process_triple())
+    return target.create_target_machine(cpu=name, features=features, opt=3, jit=True)
+
+
+def _entry(function: Any, kinds: Any) -> Any:
+    read = _reader(kinds)
+
+    @numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[untyped-decorator]
+    def entry(address):  # type: ignore[no-untyped-def]
+        return _number(function(*read(address)))
+
+    return entry
+
+
+def _number(result: Any) -> int:
+    """A function's result, 0 for None."""
+    return int(result or 0)
+
+
+@overload(_number)  # type: ignore[untyped-decorator]
+def _as_number(result):  # type: ignore[no-untyped-def]
+    return (lambda result: 0) if isinstance(result, types.NoneType) else (lambda result: np.int64(result))
+
+
+def _reader(kinds: Any) -> Any:
+    """An intrinsic that makes a tuple of these types from the words behind an address."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def read(typingctx, address):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            words = builder.inttoptr(args[0], _I64.as_pointer())
+            return _value(context, builder, kinds, words, iter(range(1 << 16)))
+
+        return kinds(types.int64), codegen
+
+    return read
+
+
+def _value(context: Any, builder: Any, kind: Any, words: Any, places: Any) -> Any:
+    """The value of a type from the words in front; `places` counts them."""
+    if isinstance(kind, types.BaseTuple):
+        return context.make_tuple(builder, kind, [_value(context, builder, own, words, places) for own in kind.types])
+    word = builder.load(builder.gep(words, [ir.Constant(_I64, next(places))]))
+    if isinstance(kind, types.Array):
+        return _array(context, builder, kind, word)
+    if isinstance(kind, types.Boolean):
+        return context.cast(builder, word, types.int64, types.boolean)
+    return context.cast(builder, word, types.int64, kind)
+
+
+def _array(context: Any, builder: Any, kind: Any, address: Any) -> Any:
+    """An array from the address of NumPy's object, which begins with its data, dimensions, shape and strides."""
+    head = object.__basicsize__
+
+    def field(offset: int) -> Any:
+        return builder.load(builder.inttoptr(builder.add(address, ir.Constant(_I64, head + offset)), _I64.as_pointer()))
+
+    def row(offset: int) -> list[Any]:
+        values = builder.inttoptr(field(offset), _I64.as_pointer())
+        return [builder.load(builder.gep(values, [ir.Constant(_I64, axis)])) for axis in range(kind.ndim)]
+
+    made, shape, strides = arrayobj.make_array(kind)(context, builder), row(16), row(24)
+    arrayobj.populate_array(
+        made,
+        data=builder.inttoptr(field(0), made.data.type),
+        shape=shape,
+        strides=strides,
+        itemsize=context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype))),
+        meminfo=None,
+    )
+    return made._getvalue()

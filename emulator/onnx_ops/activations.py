@@ -1,0 +1,105 @@
+"""Activation functions, and Softmax.
+
+https://onnx.ai/onnx/operators/ has one page per operator; the formulas here are those, in the type of the input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from weakcell.emulator.onnx_ops.registry import OPERATORS, Array, Attributes, Inputs, claim, given, register, text
+
+
+def _erf(x: Array) -> Array:
+    from scipy.special import erf
+
+    return np.asarray(erf(x.astype(np.float64)))
+
+
+def _plain(name: str, function: Callable[..., Any], **defaults: float) -> None:
+    """An operator y = function(x, attribute, …) whose attributes are floats with defaults."""
+
+    def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+        x = given(inputs[0])
+        constants = [x.dtype.type(attributes.get(key, default)) for key, default in defaults.items()]
+        return np.asarray(function(x, *constants), x.dtype)
+
+    OPERATORS[name] = run
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), with exponents that never overflow."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
+_plain("Sigmoid", sigmoid)
+_plain("Tanh", np.tanh)
+_plain("Relu", lambda x: np.maximum(x, 0))
+_plain("Erf", _erf)
+_plain("Softplus", lambda x: np.logaddexp(x, 0))
+_plain("Softsign", lambda x: x / (1 + np.abs(x)))
+_plain("LeakyRelu", lambda x, alpha: np.where(x >= 0, x, x * alpha), alpha=0.01)
+_plain("Elu", lambda x, alpha: np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0))), alpha=1.0)
+_plain(
+    "Selu",
+    lambda x, alpha, gamma: gamma * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
+    alpha=1.67326319217681884765625,
+    gamma=1.05070102214813232421875,
+)
+_plain("HardSigmoid", lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1), alpha=0.2, beta=0.5)
+_plain("HardSwish", lambda x: x * np.clip(x * x.dtype.type(1 / 6) + x.dtype.type(0.5), 0, 1))
+_plain("Swish", lambda x, alpha: x * sigmoid(alpha * x), alpha=1.0)
+_plain("ThresholdedRelu", lambda x, alpha: np.where(x > alpha, x, 0), alpha=1.0)
+
+
+@register("PRelu")
+def _prelu(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x, slope = given(inputs[0]), given(inputs[1])
+    claim(np.broadcast_shapes(x.shape, slope.shape), x, slope)
+    return np.asarray(np.where(x >= 0, x, x * slope), x.dtype)
+
+
+@register("Gelu")
+def _gelu(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """https://onnx.ai/onnx/operators/onnx__Gelu.html: by erf, or by its tanh approximation where `approximate` asks for it."""
+    x = given(inputs[0])
+    wide = x.astype(np.float64)
+    if text(attributes, "approximate", "none") == "tanh":
+        inner = np.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3))
+    else:
+        inner = _erf(wide / math.sqrt(2))
+    return np.asarray(0.5 * wide * (1 + inner), x.dtype)
+
+
+def _along(function: Callable[[Array, int], Array], name: str) -> None:
+    """Softmax and its kin: along one axis since opset 13; before, everything from `axis` on is one axis."""
+
+    def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+        x = given(inputs[0])
+        axis = int(attributes.get("axis", -1 if opset >= 13 else 1))
+        if opset >= 13:
+            return np.asarray(function(x, axis), x.dtype)
+        axis = axis % x.ndim if axis < 0 else axis
+        flat = x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+        return np.asarray(function(flat, -1), x.dtype).reshape(x.shape)
+
+    OPERATORS[name] = run
+
+
+def softmax(x: Array, axis: int) -> Array:
+    e = np.exp(x - x.max(axis, keepdims=True))
+    return np.asarray(e / e.sum(axis, keepdims=True))
+
+
+def _log_softmax(x: Array, axis: int) -> Array:
+    shifted = x - x.max(axis, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis, keepdims=True)))
+
+
+_along(softmax, "Softmax")
+_along(_log_softmax, "LogSoftmax")

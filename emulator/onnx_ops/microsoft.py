@@ -1,0 +1,70 @@
+"""Operators of Microsoft's domain that round in a way of their own, as onnxruntime computes them.
+
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from weakcell.emulator.onnx_ops.quantization import rounded
+from weakcell.emulator.onnx_ops.reductions import windows_of
+from weakcell.emulator.onnx_ops.registry import Array, Attributes, Inputs, given, optional, register
+
+
+def _parameters(inputs: Inputs, x: Array) -> tuple[np.float32, int, np.float32, Array]:
+    """Scale and zero point of the input, then of the output; left-out zero points are 0."""
+    zeros = [optional(inputs, place) for place in (2, 4)]
+    zx, zy = (np.zeros((), x.dtype) if z is None else z.reshape(()) for z in zeros)
+    return np.float32(given(inputs[1]).reshape(())), int(zx), np.float32(given(inputs[3]).reshape(())), zy
+
+
+@register("com.microsoft.QLinearAveragePool")
+def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """Floats summed row by row, divided by their number; the zero point is added before the rounding."""
+    if attributes.get("channels_last", 0):
+        raise ValueError("channels_last is 1")
+    x = given(inputs[0])
+    sx, zx, sy, zy = _parameters(inputs, x)
+    real = (x.astype(np.int32) - zx).astype(np.float32) * sx
+    kernel = tuple(int(k) for k in attributes["kernel_shape"])
+    windows, _ = windows_of(real, kernel, attributes, 0.0)
+    inside, _ = windows_of(np.ones_like(real[:1, :1]), kernel, attributes, 0.0)
+    flat = (*windows.shape[: x.ndim], -1)
+    parts, total = windows.reshape(flat), np.zeros(windows.shape[: x.ndim], np.float32)
+    for i in range(parts.shape[-1]):
+        total = total + parts[..., i]
+    whole = bool(attributes.get("count_include_pad", 0))
+    count = np.float32(math.prod(kernel)) if whole else inside.reshape(*inside.shape[: x.ndim], -1).sum(-1)
+    shifted = np.rint(total / count / sy + np.float32(zy))
+    return rounded(shifted, np.zeros((), zy.dtype))
+
+
+@register("com.microsoft.QLinearSoftmax")
+def _softmax(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """A table of exponentials in float32, its largest entry for the largest code of the row; the quotient is rounded.
+
+    onnxruntime lets a quotient of 1 wrap around in int8; here it saturates, as QuantizeLinear does.
+    """
+    x, version = given(inputs[0]), int(attributes.get("opset", 13))
+    axis = int(attributes.get("axis", -1 if version >= 13 else 1)) % x.ndim
+    if version >= 13:
+        moved = np.moveaxis(x, axis, -1) if axis != x.ndim - 1 else x
+        rows = moved.reshape(-1, x.shape[axis])
+    else:
+        moved, rows = x, x.reshape(math.prod(x.shape[:axis]), -1)
+    sx, _, sy, zy = _parameters(inputs, x)
+    room = math.log(float(np.float32(np.finfo(np.float32).max) / np.float32(rows.shape[1])))
+    shift = max(0.0, room - 5) / float(sx)
+    table = np.exp((np.arange(256) - 255 + shift) * float(sx)).astype(np.float32)
+    wide = rows.astype(np.int32)
+    e = table[255 - wide.max(1, keepdims=True) + wide]
+    total = np.zeros(len(e), np.float32)
+    for column in range(e.shape[1]):
+        total = total + e[:, column]
+    codes = np.rint(e * np.floor(np.float32(1) / sy) / total[:, None]) + np.float32(zy)
+    limits = np.iinfo(zy.dtype)
+    made = np.clip(codes, limits.min, limits.max).astype(zy.dtype).reshape(moved.shape)
+    return np.moveaxis(made, -1, axis) if version >= 13 and axis != x.ndim - 1 else made

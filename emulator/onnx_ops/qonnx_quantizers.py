@@ -1,0 +1,101 @@
+"""QONNX's quantizers on arrays: floats on integer grids. https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops
+
+In the order of the qonnx package: scale, shift, clamp, round, shift back, scale back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from weakcell.emulator.onnx_ops.registry import Array, Attributes, Inputs, claim, given, register, text
+
+_ROUNDINGS: dict[str, Callable[[Any], Any]] = {
+    "ROUND": np.rint,
+    "HALF_EVEN": np.rint,
+    "CEIL": np.ceil,
+    "FLOOR": np.floor,
+    "UP": lambda x: np.sign(x) * np.ceil(np.abs(x)),
+    "DOWN": np.fix,
+    "ROUND_TO_ZERO": np.fix,
+    "HALF_UP": lambda x: np.sign(x) * np.floor(np.abs(x) + 0.5),
+    "HALF_DOWN": lambda x: np.sign(x) * np.ceil(np.abs(x) - 0.5),
+}
+
+
+def rounding(attributes: Attributes, default: str) -> tuple[str, Callable[[Any], Any]]:
+    """The rounding mode, in capitals, and its function."""
+    mode = text(attributes, "rounding_mode", default).upper()
+    if mode not in _ROUNDINGS:
+        raise ValueError(f"the rounding mode {mode}")
+    return mode, _ROUNDINGS[mode]
+
+
+def code_limits(attributes: Attributes, bits: float) -> tuple[int, int]:
+    """Lowest and highest code of a Quant."""
+    if bits != int(bits) or not 1 <= bits <= 32:
+        raise ValueError(f"a width of {bits} bits")
+    whole, narrow = int(bits), bool(attributes.get("narrow", 0))
+    if attributes.get("signed", 1):
+        return -(1 << (whole - 1)) + narrow, (1 << (whole - 1)) - 1
+    return 0, (1 << whole) - 1 - narrow
+
+
+def is_bipolar(attributes: Attributes, bits: float) -> bool:
+    """Whether a Quant has the two levels -1 and +1: one signed bit, whatever `narrow` and the rounding mode say."""
+    return bits == 1 and bool(attributes.get("signed", 1))
+
+
+def codes(inputs: Inputs, attributes: Attributes) -> Array:
+    """The integers of a Quant, zero point included, as floats."""
+    x, scale, zero, width = (given(v) for v in inputs[:4])
+    claim(np.broadcast_shapes(x.shape, scale.shape, zero.shape), x, scale)
+    bits = float(width.reshape(-1)[0])
+    low, high = code_limits(attributes, bits)
+    _, rounded = rounding(attributes, "ROUND")
+    shifted = x / scale + zero
+    if is_bipolar(attributes, bits):
+        return np.where(shifted >= 0, np.float32(1), np.float32(-1))
+    return np.asarray(rounded(np.clip(shifted, np.float32(low), np.float32(high))), np.float32)
+
+
+@register("qonnx.Quant")
+def _quant(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    return np.asarray((codes(inputs, attributes) - given(inputs[2])) * given(inputs[1]), np.float32)
+
+
+@register("qonnx.BipolarQuant")
+def _bipolar(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x, scale = given(inputs[0]), given(inputs[1])
+    return np.asarray(np.where(x >= 0, np.float32(1), np.float32(-1)) * scale, np.float32)
+
+
+@register("qonnx.Trunc")
+def _trunc(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """Version 1 (x, scale, zero, bits in, bits out) drops low bits; version 2 has a scale before `bits out`, and clamps."""
+    x, scale, zero, bits_in = (given(v) for v in inputs[:4])
+    y = np.rint(x / scale + zero)
+    _, rounded = rounding(attributes, "FLOOR")
+    if len(inputs) < 6:
+        y = rounded(y / np.float32(2.0 ** float(bits_in.reshape(-1)[0] - given(inputs[4]).reshape(-1)[0])))
+        return np.asarray((y - zero) * scale, np.float32)
+    out_scale, bits_out = given(inputs[4]), float(given(inputs[5]).reshape(-1)[0])
+    step = np.exp2(np.rint(np.log2(out_scale / scale)))
+    low, high = code_limits(attributes, bits_out)
+    y = rounded(np.clip(y / step, np.float32(low), np.float32(high)))
+    return np.asarray((y - zero / step) * out_scale, np.float32)
+
+
+@register("qonnx.MultiThreshold")
+def _multi_threshold(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """How many thresholds of its channel each element reaches."""
+    x, thresholds = given(inputs[0]), given(inputs[1])
+    shape = (-1,) + (1,) * (x.ndim - 2)
+    count = np.zeros(x.shape, np.float32)
+    for t in thresholds.T:
+        count += x >= t.reshape(shape)
+    return np.asarray(
+        np.float32(attributes.get("out_scale", 1.0)) * count + np.float32(attributes.get("out_bias", 0.0)), np.float32
+    )

@@ -1,0 +1,1 @@
+"""A network compiled for the kernels, and the parameters of one run of it."""

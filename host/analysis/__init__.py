@@ -1,0 +1,1 @@
+"""Analyses of a network: prediction, ranking, margins, summary."""

@@ -1,0 +1,183 @@
+"""What a network is made of, layer by layer: encodings, stored bits, multiply-accumulates, and where parameters will live."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from weakcell.emulator.engine.layer_functions import operand_shape
+from weakcell.emulator.ir.faultable import storable
+from weakcell.emulator.ir.layers import Convolution, FloatOperator, Layer, Network, StoredOperand, ValueSpec, parameters_of
+
+
+@dataclass(frozen=True)
+class Part:
+    """One layer. bits: of the weights that a memory stores; stored, kept: what will and will not live in the memory."""
+
+    layer: str
+    computes: str
+    output: str
+    weights: str
+    bits: int
+    macs: int
+    stored: str
+    kept: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that `--place` can name, alone or as `ROLE:NAME`. default: whether it lives in the memory without a rule."""
+
+    name: str
+    role: str
+    encoding: str
+    elements: int
+    bits: int
+    default: bool
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Integers of the file that live in no memory by default. share: of the bits of all its integers."""
+
+    name: str
+    kind: str
+    elements: int
+    bits: int
+    share: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """All layers of a network. storable: everything that a memory can hold."""
+
+    parts: tuple[Part, ...]
+    weight_bits: int
+    other_bits: int
+    macs: int
+    float_layers: tuple[str, ...]
+    storable: tuple[Item, ...]
+    outside: tuple[Outside, ...]
+
+    @property
+    def explanation(self) -> str:
+        """What the table means, in sentences."""
+        if not self.weight_bits:
+            return (
+                "No weight of it is quantized, so nothing lives in the memory: quantize it, for instance with "
+                f"onnxruntime.quantization.quantize_static.{self._outside()}"
+            )
+        text = (
+            f"{self.weight_bits:,} weight bits live in the memory. {self.other_bits:,} bits of biases and thresholds, and all "
+            "scales, zero points and activation buffers, stay in registers unless --place names them (--storable lists them)."
+        )
+        if self.float_layers:
+            text += f" Computed in float32: {', '.join(self.float_layers)}."
+        return text + self._outside()
+
+    def _outside(self) -> str:
+        """What of the file's integers is in no memory, in one sentence for each reason."""
+        reasons: dict[str, list[Outside]] = {}
+        for item in self.outside:
+            reasons.setdefault(item.reason, []).append(item)
+        parts = []
+        for reason, items in reasons.items():
+            names = ", ".join(item.name for item in items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
+            bits, share = sum(item.bits for item in items), 100 * sum(item.share for item in items)
+            parts.append(f"{names}: {bits:,} bits ({share:.2g} %), {reason}")
+        return f" Integers of the file outside the memory: {'; '.join(parts)}." if parts else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def anatomy_of(network: Network) -> Anatomy:
+    """Take a network apart."""
+    parts = tuple(_part(network, layer) for layer in network.layers)
+    other = sum(tensor.bits for tensor in network.tensors.values() if tensor.role != "weight")
+    floats = tuple(layer.name for layer in network.layers if _in_float(network, layer))
+    items = tuple(
+        Item(name, item.role, str(item.encoding), item.elements, item.bits, item.role == "weight")
+        for name, item in storable(network).items()
+    )
+    total = max(1, network.integer_bits)
+    outside = tuple(Outside(x.name, x.kind, x.elements, x.bits, x.bits / total, x.reason) for x in network.outside)
+    return Anatomy(parts, network.weight_bits, other, sum(part.macs for part in parts), floats, items, outside)
+
+
+def _part(network: Network, layer: Layer) -> Part:
+    tensors = [network.tensors[name] for name in parameters_of(layer)]
+    weights = [tensor for tensor in tensors if tensor.role == "weight"]
+    rest = [f"{tensor.role} {tensor.encoding}" for tensor in tensors if tensor.role != "weight"]
+    return Part(
+        layer=layer.name,
+        computes=_what(network, layer),
+        output=_shown(network.values[layer.output]),
+        weights=", ".join(f"{tensor.encoding}{list(tensor.values.shape)}" for tensor in weights),
+        bits=sum(tensor.bits for tensor in weights),
+        macs=_macs(network, layer),
+        stored=", ".join(tensor.name for tensor in weights),
+        kept=", ".join(rest),
+    )
+
+
+def _what(network: Network, layer: Layer) -> str:
+    if not isinstance(layer, Convolution):
+        name = str(getattr(layer, "op_type", type(layer).__name__))
+        return f"{name} (float32)" if _in_float(network, layer) else name
+    kind = network.values[layer.inputs[0]].kind
+    sign = network.tensors[layer.weight].encoding.kind == "sign"
+    how = "float32" if kind == "float" else "XNOR-popcount" if kind == "bits" and sign and layer.groups == 1 else "integer"
+    height, width = layer.window.kernel
+    spec = network.values[layer.inputs[0]]
+    whole = layer.window.kernel == spec.height_width
+    return f"{'MatMul' if whole else f'Conv {height}x{width}'} ({how})"
+
+
+def _in_float(network: Network, layer: Layer) -> bool:
+    name = type(layer).__name__
+    return name == "FloatOperator" or (isinstance(layer, Convolution) and network.values[layer.inputs[0]].kind == "float")
+
+
+def _macs(network: Network, layer: Layer) -> int:
+    """Multiply-accumulates of one image, of layers with weights that a memory stores."""
+    outputs = network.values[layer.output].shape
+    if isinstance(layer, FloatOperator) and layer.stored:
+        return _macs_of_operator(layer, outputs)
+    if not isinstance(layer, Convolution):
+        return 0
+    return math.prod(outputs[1:]) * network.tensors[layer.weight].values.size
+
+
+def _macs_of_operator(layer: FloatOperator, outputs: tuple[int, ...]) -> int:
+    """Multiply-accumulates of a float operator whose operand is made from stored integers."""
+    place = next(i for i, x in enumerate(layer.operands) if isinstance(x, StoredOperand))
+    operand = layer.operands[place]
+    assert isinstance(operand, StoredOperand)
+    shape = operand_shape(operand)
+    if layer.op_type in ("Conv", "ConvInteger"):
+        return math.prod(outputs) * math.prod(shape[1:])
+    if layer.op_type == "Gemm":
+        return math.prod(outputs) * shape[1 if layer.attributes.get("transB", 0) else 0]
+    if layer.op_type == "Einsum":
+        return _macs_of_einsum(layer, outputs, place, shape)
+    if layer.op_type in ("MatMul", "MatMulInteger"):
+        return math.prod(outputs) * shape[-1 if place == 0 or len(shape) == 1 else -2]
+    return 0
+
+
+def _macs_of_einsum(layer: FloatOperator, outputs: tuple[int, ...], place: int, shape: tuple[int, ...]) -> int:
+    """Products of one image: the sizes of all labels but the batch, those of the output and of the stored operand."""
+    equation = layer.attributes["equation"]
+    terms, _, out = (equation.decode() if isinstance(equation, bytes) else str(equation)).replace(" ", "").partition("->")
+    if "." in terms or not out:
+        return 0
+    sizes = dict(zip(out[1:], outputs, strict=True)) | dict(zip(terms.split(",")[place], shape, strict=True))
+    return math.prod(sizes.values())
+
+
+def _shown(spec: ValueSpec) -> str:
+    kind = {"bits": "bit", "float": "float32"}.get(spec.kind, spec.dtype)
+    return f"{kind}[{', '.join(map(str, spec.shape))}]"

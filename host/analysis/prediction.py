@@ -1,0 +1,212 @@
+"""Accuracy over a memory's operating points without injecting faults, and beside it, if asked, what trials measure.
+
+from host import predict
+found = predict("digits-bnn", memory="uniform", sweep="ber=0.01:0.15:0.01")
+found.frame             # polars: one row per operating point
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from weakcell.emulator.engine.executor import chunk_size
+from weakcell.emulator.faults.placement import Placement
+from weakcell.emulator.faults.read_policy import DEFAULT_READS, ReadPolicy, Reads
+from weakcell.emulator.ir.layers import Convolution, Network
+from weakcell.emulator.ir.storage import codes_of
+from weakcell.emulator.prediction import Prediction
+from weakcell.emulator.prediction import predict as predict_points
+from weakcell.emulator.prediction.bit_rates import bit_rates
+from weakcell.host.campaign.executors import default_workers
+from weakcell.host.datasets.registry import Dataset
+from weakcell.host.study.results import StudyResult
+from weakcell.host.study.runner import run
+from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Point, Prepared, Study, prepare
+from weakcell.host.study.sweep_values import Sweep, as_sweep
+from weakcell.memmodels.catalogue import MemorySpec, parse_spec
+from weakcell.memmodels.errors import UsageError
+
+SCHEMA_VERSION = 1
+_FEWEST_DRAWS, _MOST_DRAWS = 10_000, 100_000
+"""Images times samples, unless told: the standard error is then below 0.5 points, and below 0.16 where the most are affordable."""
+_PRODUCTS = 4e9
+"""Products of weights and inputs, over all draws of a point, up to which more than the fewest draws are taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Predictions of every point of a study; measured: trials of the same study, or None. seconds: of the prediction alone."""
+
+    prepared: Prepared
+    predictions: tuple[Prediction, ...]
+    samples: int
+    seconds: float
+    measured: StudyResult | None = None
+
+    @property
+    def labelled(self) -> bool:
+        return self.prepared.questions.labels is not None
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """One row per point: accuracy (null without labels), share of changed answers, flip rate, and what both can miss.
+
+        error: standard error of drawing. bias: bound of the bias. half_width: of the 95 % interval, which holds both.
+
+        With measured trials: their mean, its 95 % interval (null for one trial), differ_below as in
+        `weakcell.host.study.results.summary_of`,
+        and by how much the prediction lies outside the interval.
+        """
+        rows = [self._row(point, found) for point, found in zip(self.prepared.points, self.predictions, strict=True)]
+        frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("sweep_value").cast(pl.Float64))
+        if self.measured is None:
+            return frame
+        summary = self.measured.summary.select(
+            pl.col("sweep_value"),
+            pl.col("mean").alias("measured"),
+            pl.col("low"),
+            pl.col("high"),
+            pl.col("differ_below"),
+            pl.col("trials"),
+        )
+        score = pl.col("accuracy") if self.labelled else 1 - pl.col("changed")
+        outside = pl.max_horizontal(pl.col("low") - score, score - pl.col("high"), pl.lit(0.0))
+        joined = frame.join(summary, on="sweep_value", how="left", nulls_equal=True)
+        return joined.with_columns(pl.when(pl.col("low").is_null()).then(None).otherwise(outside).alias("outside"))
+
+    def _row(self, point: Point, found: Prediction) -> dict[str, object]:
+        sweep = self.prepared.study.sweep
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": self.prepared.model.name,
+            "data": self.prepared.dataset.name,
+            "memory": point.memory,
+            "places": point.places,
+            "sweep_key": sweep.key if sweep else None,
+            "sweep_value": point.value,
+            "images": len(self.prepared.dataset),
+            "task": self.prepared.bench.task.text,
+            "output": self.prepared.bench.task.output,
+            "samples": self.samples,
+            "flip_rate": expected_flips(self.prepared, point.placement) / max(1, point.placement.bits(self.prepared.network)),
+            "accuracy": found.accuracy,
+            "changed": found.changed,
+            "error": found.error,
+            "bias": found.bias,
+            "half_width": found.half_width,
+            "clean_accuracy": self.prepared.questions.clean_accuracy,
+        }
+
+
+def chunks(prepared: Prepared) -> int:
+    """How often `on_chunk` of `predict_study` is called."""
+    return -(-len(prepared.dataset) // chunk_size(prepared.network))
+
+
+def expected_flips(prepared: Prepared, placement: Placement) -> float:
+    """Flips in one read of every placed weight, on what they store."""
+    network, flips = prepared.network, 0.0
+    rates = bit_rates(network, placement)
+    for slot in placement.slots:
+        if slot.tensor not in rates:  # safe, whatever it is: anything but weights that errs was refused
+            continue
+        tensor, own = network.tensors[slot.tensor], rates[slot.tensor]
+        codes = codes_of(tensor.values, tensor.encoding)
+        for plane in slot.planes:
+            ones = int(np.count_nonzero((codes >> np.uint64(plane)) & np.uint64(1)))
+            flips += ones * own.p10[plane] + (codes.size - ones) * own.p01[plane]
+    return flips
+
+
+def chosen_samples(prepared: Prepared, samples: int | None, points: int = 1) -> int:
+    """Return what was asked for, or enough for the images there are; small networks get more. points: how many share the cost."""
+    if samples:
+        return samples
+    images = max(1, len(prepared.dataset))
+    fewest, most = -(-_FEWEST_DRAWS // images), -(-_MOST_DRAWS // images)
+    affordable = _PRODUCTS / (images * max(1, products(prepared.network)) * points)
+    return max(2, fewest, min(most, int(affordable)))
+
+
+def products(network: Network) -> int:
+    """Products of a weight and an input in one inference."""
+    layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
+    return sum(network.tensors[layer.weight].values.size * math.prod(network.values[layer.output].height_width) for layer in layers)
+
+
+def predict_study(
+    prepared: Prepared,
+    samples: int | None = None,
+    threads: int | None = None,
+    on_chunk: Callable[[], None] | None = None,
+) -> Predicted:
+    """Predict every point of a study; its trials and batch play no part. samples: None takes enough for the images there are."""
+    study = prepared.study
+    if study.die is not None:
+        raise UsageError(f"Predicting die {study.die}", "a prediction averages over all dies", "Leave --die out, or emulate")
+    chosen = chosen_samples(prepared, samples, len(prepared.points))
+    began = time.perf_counter()
+    found = predict_points(
+        prepared.plan,
+        [point.placement for point in prepared.points],
+        prepared.questions,
+        study.read_every,
+        samples=chosen,
+        seed=study.seed,
+        threads=threads or default_workers(),
+        on_chunk=(lambda images: on_chunk()) if on_chunk else None,
+    )
+    return Predicted(prepared, tuple(found), chosen, time.perf_counter() - began)
+
+
+def measure(predicted: Predicted, threads: int | None = None, on_trial: Callable[[], None] | None = None) -> Predicted:
+    """The same with the study's trials run beside it."""
+    result = run(predicted.prepared, threads=threads, on_trial=(lambda progress: on_trial()) if on_trial else None)
+    return Predicted(predicted.prepared, predicted.predictions, predicted.samples, predicted.seconds, result)
+
+
+def predict(
+    model: str | Path = "digits-bnn",
+    data: str | Path | Dataset | None = None,
+    *,
+    memory: str | MemorySpec | None = None,
+    sweep: str | Sweep | None = None,
+    place: Mapping[str, str | MemorySpec] | None = None,
+    read_every: Reads = DEFAULT_READS,
+    samples: int | None = None,
+    check_trials: int = 0,
+    seed: int = 0,
+    images: int | None = None,
+    task: str | None = None,
+    output: str | None = None,
+    data_dir: Path | None = None,
+    threads: int | None = None,
+) -> Predicted:
+    """Predict a network's accuracy on a memory; the arguments mean what the CLI's options mean.
+
+    check_trials: also run so many trials per point. UsageError where a memory's cells do not err independently of each other.
+    """
+    if memory is None and sweep is None:
+        sweep = DEFAULT_SWEEP
+    study = Study(
+        model=str(model),
+        data=None if data is None or isinstance(data, Dataset) else str(data),
+        memory=DEFAULT_MEMORY if memory is None else parse_spec(memory) if isinstance(memory, str) else memory,
+        places=tuple((target, parse_spec(spec) if isinstance(spec, str) else spec) for target, spec in (place or {}).items()),
+        sweep=as_sweep(sweep),
+        trials=max(1, check_trials),
+        read_every=ReadPolicy(read_every),
+        seed=seed,
+        images=images,
+        task=task,
+        output=output,
+    )
+    found = predict_study(prepare(study, data_dir, data if isinstance(data, Dataset) else None), samples, threads)
+    return measure(found, threads) if check_trials else found

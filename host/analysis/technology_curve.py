@@ -1,0 +1,89 @@
+"""A technology's law over the condition that a sweep usually moves, as numbers and as a line of text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from weakcell.memmodels.definition import Technology
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.memory import Accesses, Quantity
+
+_POINTS = 11
+_LEVELS = "▁▂▃▄▅▆▇█"
+_LOWEST_RATE = 1e-9
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One point of a curve: the error rates of all terms added, and the read energy if there is one."""
+
+    value: float
+    p01: float
+    p10: float
+    energy: Quantity | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def curve_of(technology: Technology, points: int = _POINTS) -> list[Sample]:
+    """Samples over the valid range, the other conditions at their defaults; empty if the law has no such condition."""
+    swept = next((condition for condition in technology.conditions if condition.name == technology.sweep), None)
+    if swept is None or swept.low is None or swept.high is None:
+        return []
+    low, high = swept.low, swept.high
+    if low > 0.0:
+        high = _last_visible(technology, swept.name, low, high)
+    if low == 0.0:
+        values = [10.0 ** -(points - 2 - i) * high for i in range(points - 1)]
+    else:
+        values = [low + (high - low) * i / (points - 1) for i in range(points)]
+    samples = (_sample(technology, swept.name, round(value, 12)) for value in values)
+    return [sample for sample in samples if sample is not None]
+
+
+def _last_visible(technology: Technology, key: str, low: float, high: float) -> float:
+    """The highest hundredth of the range from which on the law says something above 1e-9; `high` if it never falls below."""
+    for step in range(round((high - low) * 100), 0, -1):
+        sample = _sample(technology, key, round(low + step / 100, 12))
+        if sample is not None and max(sample.p01, sample.p10) >= _LOWEST_RATE:
+            return low + step / 100
+    return high
+
+
+def _sample(technology: Technology, key: str, value: float) -> Sample | None:
+    """The law at one value; None where it does not apply to the default conditions."""
+    try:
+        conditions = technology.resolve({key: value})
+        terms = technology.terms(conditions)
+    except MemorySpecError:
+        return None
+    energy = technology.cost(conditions, 1, Accesses(1.0)).energy
+    p01, p10 = (float(sum(getattr(term, name, term.rate) for term in terms)) for name in ("p01", "p10"))
+    return Sample(value, p01, p10, energy)
+
+
+def sparkline(curve: list[Sample]) -> str:
+    """log10 of the larger rate as eight levels; a blank is a rate below 1e-9."""
+    rates = [max(sample.p01, sample.p10) for sample in curve]
+    logs = [math.log10(rate) if rate >= _LOWEST_RATE else None for rate in rates]
+    seen = [value for value in logs if value is not None]
+    if not seen:
+        return " " * len(curve)
+    low, span = min(seen), max(max(seen) - min(seen), 1e-9)
+    return "".join(" " if value is None else _LEVELS[min(7, int(8 * (value - low) / span))] for value in logs)
+
+
+def usual_lifetimes(technology: Technology) -> str:
+    """The lifetimes of its errors; all that can be chosen, if the user chooses."""
+    chosen = next((condition for condition in technology.conditions if condition.name == "lifetime"), None)
+    if chosen is not None:
+        return " | ".join(chosen.choices)
+    swept = next((condition for condition in technology.conditions if condition.name == technology.sweep), None)
+    given = {swept.name: swept.low} if swept is not None and swept.low is not None and swept.default is None else {}
+    try:
+        return " | ".join(map(str, technology.lifetimes(technology.resolve(given))))
+    except MemorySpecError:
+        return ""

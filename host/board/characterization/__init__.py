@@ -1,0 +1,1 @@
+"""Characterization of a board: operating points, experiments, supplies, and the run itself."""

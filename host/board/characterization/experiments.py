@@ -1,0 +1,178 @@
+"""The experiments on an arena, one record for all: which cells are wrong after, or during, a time at low voltage.
+
+Retention: nothing touches the arena while the voltage is low. Sleep: the same with the core switched off (RP2350). Read: the arena
+is read while low; a cell may read wrongly and still hold its bit. Write: the arena held the opposite and is written while low. In
+`Report.COMPARE` the board compares with a generated pattern and lists cells; in `Report.CRCS` the host reads back the pages whose
+CRC is not the expected one; in `Report.PAGES` it reads back everything. Only with `Experiment.READ` are these reports themselves
+made while low: its CRCs and the pages read after them are two reads, and `pulses` counts every time the voltage was lowered.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.host.board.errors import BoardError
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import INVERTED, MAX_CRCS, PAGE, Capability, Command, Pattern, Pulse, pattern_words
+
+_CELLS = PAGE * 8
+
+
+class Experiment(StrEnum):
+    """What happens while the voltage is low."""
+
+    RETENTION = "retention"
+    SLEEP = "sleep"
+    READ = "read"
+    WRITE = "write"
+
+
+class Report(StrEnum):
+    """How the cells come to the host."""
+
+    COMPARE = "compare"
+    CRCS = "crcs"
+    PAGES = "pages"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An operating point. code: the regulator's step. dwell_us: how long it is low before anything is done, or before it ends."""
+
+    experiment: Experiment
+    code: int
+    dwell_us: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """cells: bits of the arena that were wrong, int64, ascending. pulses: what the board told of each time the voltage was low."""
+
+    cells: npt.NDArray[np.int64]
+    pulses: tuple[Pulse, ...]
+
+
+NEEDS = {
+    Experiment.RETENTION: Capability.RETENTION,
+    Experiment.SLEEP: Capability.SLEEP,
+    Experiment.READ: Capability.READ_LOW,
+    Experiment.WRITE: Capability.WRITE_LOW,
+}
+
+
+def run_experiment(
+    link: Link, setting: Setting, pattern: Pattern, seed: int = 0, pages: range | None = None, report: Report = Report.COMPARE
+) -> Outcome:
+    """Fill pages with a pattern at nominal voltage, do the experiment, and report the cells that were wrong.
+
+    pages: consecutive pages of the arena; all by default. Raises BoardError if the board cannot do this, if cells are wrong
+    before the voltage falls (the device's error, no flip), or if the firmware's code changed while low; VoltageRefused, LinkError.
+    """
+    if not link.board.can(NEEDS[setting.experiment]):
+        found = f"the firmware of this {link.board.chip} cannot do it"
+        raise BoardError(f"The experiment {setting.experiment}", found, "Choose another, or flash the image of this version")
+    area = _Area(link, pattern, seed, pages if pages is not None else range(link.board.pages))
+    first_crc = link.info().image_crc
+    area.prepare(inverted=setting.experiment is Experiment.WRITE)
+    pulses: list[Pulse] = []
+    if setting.experiment is Experiment.READ:
+        cells = area.look_while_low(setting, report, pulses)
+    else:
+        pulses.append(area.act(setting))
+        cells = area.look(report)
+    if any(pulse.image_crc != first_crc for pulse in pulses):
+        link.device_errors += 1
+        raise BoardError("An experiment", "the firmware's own code changed while the voltage was low", "Flash the board again")
+    return Outcome(np.asarray(cells, np.int64), tuple(pulses))
+
+
+@dataclass(frozen=True)
+class _Area:
+    """Pages of a board's arena and what they should hold."""
+
+    link: Link
+    pattern: Pattern
+    seed: int
+    pages: range
+
+    def body(self, pattern: int) -> bytes:
+        return struct.pack("<HHBI", self.pages.start, len(self.pages), pattern, self.seed)
+
+    def prepare(self, inverted: bool) -> None:
+        pattern = self.pattern | (INVERTED if inverted else 0)
+        self.link.fill(self.pages.start, len(self.pages), pattern, self.seed)
+        if wrong := self.link.compare(self.pages.start, len(self.pages), pattern, self.seed):
+            self.link.device_errors += 1
+            raise BoardError("Filling the arena at nominal voltage", f"{len(wrong)} cells differ", "Check the supply")
+
+    def act(self, setting: Setting) -> Pulse:
+        match setting.experiment:
+            case Experiment.SLEEP:
+                return self.link.sleep(setting.code, setting.dwell_us)
+            case Experiment.WRITE:
+                return self.link.while_low(Command.FILL_LOW, setting.code, setting.dwell_us, self.body(self.pattern))[0]
+            case _:
+                return self.link.pulse(setting.code, setting.dwell_us)
+
+    # --- at nominal voltage, afterwards -------------------------------------------------------------------------------------------
+
+    def look(self, report: Report) -> list[int]:
+        link, pages = self.link, self.pages
+        if report is Report.COMPARE:
+            return link.compare(pages.start, len(pages), self.pattern, self.seed)
+        if report is Report.CRCS:
+            crcs = link.page_crcs(pages.start, len(pages))
+            pages_read = [page for page, crc in zip(pages, crcs, strict=True) if crc != zlib.crc32(self.expected(page))]
+        else:
+            pages_read = list(pages)
+        contents = link.read_pages(pages_read)
+        return [cell for page, content in zip(pages_read, contents, strict=True) for cell in self.wrong(page, content)]
+
+    # --- while low ----------------------------------------------------------------------------------------------------------------
+
+    def look_while_low(self, setting: Setting, report: Report, pulses: list[Pulse]) -> list[int]:
+        def ask(command: Command, body: bytes) -> bytes:
+            pulse, reply = self.link.while_low(command, setting.code, setting.dwell_us, body)
+            pulses.append(pulse)
+            return reply
+
+        if report is Report.COMPARE:
+            return self._compare_low(ask)
+        found: list[int] = []
+        for page in self._unequal_low(ask) if report is Report.CRCS else self.pages:
+            reply = ask(Command.READ_LOW, struct.pack("<H", page))
+            found += self.wrong(page, reply[2:])
+        return found
+
+    def _compare_low(self, ask: Callable[[Command, bytes], bytes]) -> list[int]:
+        cells: list[int] = []
+        start = 0
+        while True:
+            reply = ask(Command.COMPARE_LOW, self.body(self.pattern) + struct.pack("<I", start))
+            total, listed = self.link.flip_list(reply, start)
+            cells += listed
+            if total == len(listed):
+                return cells
+            start = cells[-1] + 1
+
+    def _unequal_low(self, ask: Callable[[Command, bytes], bytes]) -> list[int]:
+        unequal: list[int] = []
+        for start in range(self.pages.start, self.pages.stop, MAX_CRCS):
+            count = min(MAX_CRCS, self.pages.stop - start)
+            crcs = struct.unpack_from(f"<{count}I", ask(Command.CRCS_LOW, struct.pack("<HB", start, count)), 2)
+            unequal += [start + i for i, crc in enumerate(crcs) if crc != zlib.crc32(self.expected(start + i))]
+        return unequal
+
+    def expected(self, page: int) -> bytes:
+        return pattern_words(self.pattern, self.seed, page * PAGE // 4, PAGE // 4).astype("<u4").tobytes()
+
+    def wrong(self, page: int, content: bytes) -> list[int]:
+        differs = np.frombuffer(content, np.uint8) ^ np.frombuffer(self.expected(page), np.uint8)
+        return (page * _CELLS + np.flatnonzero(np.unpackbits(differs, bitorder="little"))).tolist()

@@ -1,0 +1,166 @@
+"""One pass through the arena: write pages, see that they are right, lower the voltage and restore it, and read back what changed.
+
+What is wrong before the voltage falls is the device's error and no memory flip; so is a read-back of which two looks at nominal
+voltage disagree. A generated pattern is compared on the board; where it differs in more cells than one reply lists, and for given
+bytes, the board reports each page's CRC and only pages whose CRC changed are read. A page whose flips leave its CRC-32 unchanged
+is missed unless `read_all`: at most once in 2^32 pages that flip, and never for one to three flips.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.host.board.characterization.supply import Applied
+from weakcell.host.board.errors import BoardError
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import PAGE, Pattern, pattern_words
+from weakcell.memmodels.address import Words, popcount
+from weakcell.memmodels.errors import UsageError
+
+
+@dataclass
+class BoardCounters:
+    """Errors by where they happened. Only `memory_flips`, of regions that were read, are flips of cells; the link counts frames."""
+
+    passes: int = 0
+    broken_passes: int = 0
+    device_errors: int = 0
+    pages_read: int = 0
+    memory_flips: int = 0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A pattern that the board writes and compares by itself."""
+
+    pattern: Pattern
+    seed: int = 0
+
+    def words(self, first: int, pages: int) -> Words:
+        """What these pages then hold."""
+        return pattern_words(self.pattern, self.seed, first * PAGE // 4, pages * PAGE // 4).astype("<u4").view(np.uint64)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Bytes for the pages from the first one on."""
+
+    data: bytes
+
+    def words(self, first: int, pages: int) -> Words:
+        return np.frombuffer(self.data, "<u8", count=pages * PAGE // 8)
+
+
+Contents = Generated | Given
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What came back. errors: words that differ, bit by bit (uint64, of all pages). applied: what the supply did."""
+
+    errors: Words
+    applied: Applied
+
+
+def run_pass(
+    link: Link,
+    first: int,
+    pages: int,
+    contents: Contents,
+    lower: Callable[[], Applied],
+    counters: BoardCounters,
+    read_all: bool = False,
+) -> Pass:
+    """One pass over `pages` pages from `first` on; LinkError leaves nothing counted, BoardError names what the device did."""
+    bench = _Bench(link, first, pages, contents, counters)
+    image_crc = link.info().image_crc
+    bench.write()
+    applied = lower()
+    if link.info().image_crc != image_crc:
+        raise bench.device_error("Lowering the voltage", "the firmware's own code changed while the voltage was low")
+    errors = bench.errors(read_all)
+    counters.passes += 1
+    return Pass(errors, applied)
+
+
+def arena_pages(link: Link, kib: int | None) -> int:
+    """Pages under test: all of the arena, or its first `kib` KiB; UsageError if it is smaller."""
+    if kib is None:
+        return link.board.pages
+    pages = kib * 1024 // PAGE
+    if not 0 < pages <= link.board.pages:
+        found = f"the {link.board.chip} has {link.board.arena_bytes // 1024} KiB"
+        raise UsageError(f"An arena of {kib} KiB", found, "Choose no more than that")
+    return pages
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """The pages of one pass."""
+
+    link: Link
+    first: int
+    pages: int
+    contents: Contents
+    counters: BoardCounters
+
+    def write(self) -> None:
+        link, contents = self.link, self.contents
+        if isinstance(contents, Generated):
+            link.fill(self.first, self.pages, contents.pattern, contents.seed)
+            wrong, _ = link.differing(self.first, self.pages, contents.pattern, contents.seed)
+            if wrong:
+                raise self.device_error("Filling pages at nominal voltage", f"{wrong} cells differ from the pattern")
+            return
+        numbers = range(self.first, self.first + self.pages)
+        link.write_pages(numbers, [contents.data[at : at + PAGE] for at in range(0, self.pages * PAGE, PAGE)])
+        if link.page_crcs(self.first, self.pages) != self._wanted():
+            raise self.device_error("Writing pages at nominal voltage", "the board's CRCs differ from what was written")
+
+    def errors(self, read_all: bool) -> Words:
+        contents = self.contents
+        if not isinstance(contents, Generated):
+            return self._read(read_all)
+        total, cells = self.link.differing(self.first, self.pages, contents.pattern, contents.seed)
+        if total == len(cells) and not read_all:
+            return words_of(np.array(cells, np.int64) - self.first * PAGE * 8, self.pages)
+        errors = self._read(read_all)
+        if popcount(errors) != total:
+            found = f"{popcount(errors)} cells differ in the bytes that were read, {total} by the board's own comparison"
+            raise self.device_error("Reading back", found)
+        return errors
+
+    def _read(self, read_all: bool) -> Words:
+        """XOR of what the pages hold with what was written, by CRCs and the pages whose CRC changed."""
+        link, wanted = self.link, self._wanted()
+        crcs = link.page_crcs(self.first, self.pages)
+        changed = [number for number in range(self.pages) if read_all or crcs[number] != wanted[number]]
+        found = link.read_pages([self.first + number for number in changed])
+        self.counters.pages_read += len(found)
+        errors = np.zeros((self.pages, PAGE // 8), np.uint64)
+        expected = self.contents.words(self.first, self.pages).reshape(errors.shape)
+        for number, content in zip(changed, found, strict=True):
+            if zlib.crc32(content) != crcs[number]:
+                raise self.device_error(f"Reading page {self.first + number}", "two looks at nominal voltage disagree")
+            errors[number] = np.frombuffer(content, "<u8") ^ expected[number]
+        return errors.reshape(-1)
+
+    def _wanted(self) -> list[int]:
+        data = self.contents.words(self.first, self.pages).tobytes()
+        return [zlib.crc32(data[at : at + PAGE]) for at in range(0, len(data), PAGE)]
+
+    def device_error(self, asked: str, found: str) -> BoardError:
+        self.counters.device_errors += 1
+        return BoardError(asked, found, "Nothing was counted; reset the board, and raise the voltage if it happens again")
+
+
+def words_of(cells: npt.NDArray[np.int64], pages: int) -> Words:
+    """The words of so many pages in which just these cells are set."""
+    words = np.zeros(pages * PAGE // 8, np.uint64)
+    np.bitwise_xor.at(words, cells // 64, np.uint64(1) << (cells % 64).astype(np.uint64))
+    return words

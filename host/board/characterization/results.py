@@ -1,0 +1,139 @@
+"""What a characterization leaves in its folder, beside the read-backs.
+
+    results.parquet  results.csv     one row per pattern and operating point
+    summary.parquet  summary.csv     one row per operating point, with rates and intervals
+    characterization.json            rows, constants, structure, nesting, maps; what was asked of what, and how it ended
+    profile.toml                     the fit: `weakcell emulate --memory file:DIR/profile.toml`; one per dwell if there are several
+    cells.png                        one pixel per cell: the darker, the higher the voltage at which it failed
+    characterization.png  .svg       the figure
+
+rate, p01 and p10 are counted (`weakcell.memmodels.fitting.rate_intervals`); fit_p01, fit_p10 and F are constants of the fitted
+structure. A rate that was
+not measured is blank. Nothing in the tables changes between two runs that measured the same.
+
+Schema 2: p01 and p10 are counted (they were the fit's, which are called fit_p01 and fit_p10 now); `excluded`; in the JSON also
+`artefacts`, `fit`, and p01 and p10 of each row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from weakcell.host.atomic_files import write_atomically
+from weakcell.host.board.readbacks.analysis import Findings, Row, Series, maps
+from weakcell.memmodels.address import popcount
+from weakcell.memmodels.profile import Constant
+
+SCHEMA_VERSION = 2
+
+
+def results_of(findings: Findings) -> pl.DataFrame:
+    """One row per pattern and operating point; flips over all reads, also by the value held; null where nothing was counted."""
+    rows = []
+    for one in findings.readbacks.measured:
+        counts: dict[str, int | None] = dict.fromkeys(("reads", "flips", "flips_of_0", "flips_of_1"))
+        if one.errors is not None:
+            flips, of_1 = popcount(one.errors), popcount(one.errors & one.written)
+            counts = {"reads": len(one.errors), "flips": flips, "flips_of_0": flips - of_1, "flips_of_1": of_1}
+        rows.append(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "experiment": findings.readbacks.experiment,
+                "vdd": one.vdd,
+                "dwell_s": one.dwell_s,
+                "pattern": one.pattern,
+                "outcome": str(one.outcome),
+                "cells": findings.readbacks.bits,
+                **counts,
+            }
+        )
+    return pl.DataFrame(rows, schema_overrides=dict.fromkeys(("reads", "flips", "flips_of_0", "flips_of_1"), pl.Int64))
+
+
+def summary_of(findings: Findings) -> pl.DataFrame:
+    """One row per operating point: counted rates and fitted constants, each with its 95 % interval. excluded: cells left out."""
+    rows = []
+    for row in findings.rows:
+        named: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "vdd": row.vdd, "dwell_s": row.dwell_s}
+        named |= {"outcome": str(row.outcome), "reads": row.reads, "flips_per_read": row.flips}
+        named |= {"weak": row.weak, "pairs": row.pairs, "excluded": findings.excluded}
+        numbers = {"rate": row.rate, "p01": row.p01, "p10": row.p10}
+        numbers |= {"fit_p01": row.fitted("p01"), "fit_p10": row.fitted("p10"), "F": row.fitted("F")}
+        for name, found in numbers.items():
+            low, high = (None, None) if found is None else (found.low, found.high)
+            named |= {name: None if found is None else found.value, f"{name}_low": low, f"{name}_high": high}
+        named["interval"] = None if row.rate is None else row.rate.method
+        for name, pair in (("always", row.always), ("nested", row.nested)):
+            named[name], named[f"{name}_of"] = pair or (None, None)
+        rows.append(named)
+    floats = {name: pl.Float64 for name in rows[0] if name.removeprefix("fit_").partition("_")[0] in ("rate", "p01", "p10", "F")}
+    counts = dict.fromkeys(("always", "always_of", "nested", "nested_of"), pl.Int64)
+    return pl.DataFrame(rows, schema_overrides={**floats, **counts, "interval": pl.String})
+
+
+def as_dict(findings: Findings, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything but the read-backs, for JSON."""
+    readbacks = findings.readbacks
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **provenance,
+        "title": readbacks.title,
+        "experiment": readbacks.experiment,
+        "cells": readbacks.bits,
+        "bank": {"rows": readbacks.bank.rows, "columns": readbacks.bank.columns},
+        "basis": readbacks.basis,
+        "excluded": findings.excluded,
+        "artefacts": [{"kind": one.kind, "text": one.text} for one in findings.artefacts],
+        "series": [_series(one, findings) for one in findings.series],
+    }
+
+
+def _series(one: Series, findings: Findings) -> dict[str, Any]:
+    best, grouped = one.points.best, maps(one, findings.readbacks.bank)
+    return {
+        "dwell_s": one.dwell_s,
+        "structure": best.structure,
+        "lifetime": str(best.lifetime),
+        "bic_above_best": {f"{m.structure}, per {m.lifetime}": m.bic - best.bic for m in one.points.models[1:]},
+        "law": None if one.law is None else [_constant(constant) for constant in one.law.profile.constants],
+        "no_law": one.no_law or None,
+        "fit": None if one.law is None else dict(one.law.profile.fit),
+        "not_in_the_law": list(one.outside),
+        "not_nested": None if one.law is None or one.law.law is None else one.law.law.exceptions,
+        "rows": [_row(row) for row in one.rows],
+        "weak_cells_by_bank": grouped["bank"].tolist(),
+        "weak_cells_by_column": grouped["column"].sum(axis=0).tolist(),
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    told = {name: getattr(row, name) for name in ("vdd", "dwell_s", "reads", "flips", "weak", "pairs", "always", "nested")}
+    rates = {name: getattr(row, name) for name in ("rate", "p01", "p10")}
+    counted = {name: None if rate is None else _constant(rate) for name, rate in rates.items()}
+    return {**told, "outcome": str(row.outcome), **counted, "constants": [_constant(constant) for constant in row.constants]}
+
+
+def _constant(constant: Constant) -> dict[str, Any]:
+    return {name: value for name, value in vars(constant).items() if value != ""}
+
+
+def write(findings: Findings, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
+    """All files at the head of this module; the profiles' paths."""
+    from weakcell.host.report.board_figures import save_cells, save_figure
+
+    for name, frame in (("results", results_of(findings)), ("summary", summary_of(findings))):
+        write_atomically(folder / f"{name}.parquet", frame.write_parquet)
+        write_atomically(folder / f"{name}.csv", frame.write_csv)
+    text = json.dumps(as_dict(findings, provenance), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / "characterization.json", lambda place: place.write_text(text, encoding="utf-8"))
+    profiles = [one.profile.save(folder / f"{one.profile.name}.toml") for one in findings.series]
+    for one in findings.series:
+        suffix = one.profile.name.removeprefix("profile")
+        save_cells(one, findings.readbacks, folder / f"cells{suffix}.png")
+    save_figure(findings, [folder / "characterization.png", folder / "characterization.svg"])
+    return profiles

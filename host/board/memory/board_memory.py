@@ -1,0 +1,136 @@
+"""A board as a memory: what is read came through real (or virtual) SRAM at a lowered voltage.
+
+A read streams the region through the arena in passes (`passes`). Passes share cells, and so faults. A pass that the link breaks is
+repeated from its beginning; nothing of a broken pass is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from weakcell.host.board.characterization.passes import BoardCounters, Given, Pass, arena_pages, run_pass
+from weakcell.host.board.characterization.supply import Applied, OnChip, Supply
+from weakcell.host.board.errors import LinkError
+from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.protocol import MAX_DWELL_US, PAGE
+from weakcell.host.board.memory.region_store import PAGE_WORDS, Shelf, check
+from weakcell.memmodels.address import Layout, Words, popcount
+from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
+from weakcell.memmodels.sampling.sampler import Sampler
+
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """A pass of a region. first_word, words: of the region; first_cell: of the arena. V and s as in `supply.Applied`."""
+
+    first_word: int
+    words: int
+    first_cell: int
+    commanded: float
+    register: float | None
+    measured: float | None
+    dwell_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class BoardMemory:
+    """The arena behind a link at one operating point. vdd: core voltage while low, in V. dwell_s: how long, in s.
+
+    The board holds nothing between reads: a region's bits are kept here and written again for each read. read_all: read every page
+    back, not only those whose CRC changed. kib: only the first so many KiB of the arena. log: each pass of each read, in order.
+    """
+
+    link: Link
+    vdd: float
+    dwell_s: float = 0.01
+    read_all: bool = False
+    supply: Supply = field(default_factory=OnChip)
+    kib: int | None = None
+    counters: BoardCounters = field(default_factory=BoardCounters)
+    log: list[PassRecord] = field(default_factory=list, repr=False)
+    _shelf: Shelf = field(default_factory=Shelf, repr=False)
+
+    def __post_init__(self) -> None:
+        self.supply.check(self.link, self.vdd)
+        if not 0 <= self.dwell_s * 1e6 <= MAX_DWELL_US:
+            raise MemorySpecError(
+                f"dwell_s={self.dwell_s}", f"it is not within 0 and {MAX_DWELL_US / 1e6:g} s", "Choose one that is"
+            )
+
+    @property
+    def conditions(self) -> Mapping[str, ConditionValue]:
+        return {"vdd": self.vdd, "dwell_s": self.dwell_s}
+
+    def at(self, **conditions: ConditionValue) -> BoardMemory:
+        for name in conditions.keys() - self.conditions.keys():
+            raise MemorySpecError(f"Condition {name!r} of a board", "there is none of that name", "Choose vdd or dwell_s")
+        try:
+            wanted = {name: float(value) for name, value in {**self.conditions, **conditions}.items()}
+        except ValueError as error:
+            raise MemorySpecError("A board's operating point", str(error), "Give vdd in V and dwell_s in s") from error
+        return replace(self, vdd=wanted["vdd"], dwell_s=wanted["dwell_s"])
+
+    def write(self, bits: Words, layout: Layout, key: Key) -> Region:
+        return self._shelf.write(bits, layout, key)
+
+    def read(self, region: Region, key: Key, out: Words) -> ReadReport:
+        check(out, region.layout)
+        pages = -(-region.layout.words // PAGE_WORDS)
+        padded = np.zeros(pages * PAGE_WORDS, np.uint64)
+        padded[: region.layout.words] = region.written
+        data, first = padded.astype("<u8").tobytes(), region.first_word // PAGE_WORDS
+        errors, done, passes = np.zeros_like(padded), 0, 0
+        arena = arena_pages(self.link, self.kib)
+        told: dict[str, ConditionValue] = {}
+        while done < pages:
+            cell_page = (first + done) % arena
+            count = min(pages - done, arena - cell_page)
+            made = self._pass(cell_page, data[done * PAGE : (done + count) * PAGE])
+            errors[done * PAGE_WORDS : (done + count) * PAGE_WORDS] = made.errors
+            self.log.append(_record(done, count, cell_page, made.applied))
+            done, passes, told = done + count, passes + 1, _measured(made.applied)
+        errors = errors[: region.layout.words]
+        errors[-1:] &= region.layout.last_mask
+        np.bitwise_xor(region.written, errors, out=out)
+        flips = popcount(errors)
+        self.counters.memory_flips += flips
+        return ReadReport(flips, commanded=self.conditions, measured={**told, "passes": float(passes)})
+
+    def sampler(self, region: Region) -> Sampler | None:
+        """None: only the board can tell what comes back."""
+        return None
+
+    def cost(self, region: Region, accesses: Accesses) -> Cost:
+        """Nothing is known about the energy of a board's SRAM."""
+        return Cost()
+
+    # --- passes -----------------------------------------------------------------------------------------------------------------
+
+    def _pass(self, first: int, data: bytes) -> Pass:
+        pages = len(data) // PAGE
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return run_pass(self.link, first, pages, Given(data), self._lower, self.counters, self.read_all)
+            except LinkError:
+                self.counters.broken_passes += 1
+                if attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError
+
+    def _lower(self) -> Applied:
+        return self.supply.lower(self.link, self.vdd, self.dwell_s)
+
+
+def _measured(applied: Applied) -> dict[str, ConditionValue]:
+    told = {"vdd_register": applied.register, "vdd_measured": applied.measured, "dwell_s": applied.dwell_s}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _record(done: int, count: int, cell_page: int, applied: Applied) -> PassRecord:
+    return PassRecord(done * PAGE_WORDS, count * PAGE_WORDS, cell_page * PAGE * 8, **vars(applied))

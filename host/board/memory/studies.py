@@ -1,0 +1,132 @@
+"""Studies whose weights come through a board: how long they take, leave to do so, and the read-backs they keep.
+
+A board cannot be hurried: every read of a network writes it to the arena, lowers the voltage and reads it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from weakcell.emulator.faults.deployment import ReadPolicy, reads_per_image
+from weakcell.emulator.ir.storage import layout_of
+from weakcell.host.board.link.protocol import PAGE
+from weakcell.host.board.memory.read_recorder import Tape
+from weakcell.host.board.memory.region_store import PAGE_WORDS
+from weakcell.host.board.memory.session import Session, session_of
+from weakcell.host.study.study import Point, Prepared
+from weakcell.memmodels.catalogue import MemorySpec
+from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.protection.wrappers import split_wrappers
+
+MOST_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What a study asks of boards: reads of regions, pages that are written and read, and time at low voltage, s."""
+
+    reads: float
+    pages: float
+    dwell_s: float
+
+
+def port_of(spec: MemorySpec) -> str | None:
+    """The port of a SPEC that is a board, inside any wrappers."""
+    kind, _, port = split_wrappers(spec.name)[1].partition(":")
+    return port if kind == "board" else None
+
+
+def ports_of(prepared: Prepared) -> tuple[str, ...]:
+    """The ports that a study reads through, each once."""
+    found = (port_of(spec) for point in prepared.points for spec in point.placement.arrays)
+    return tuple(dict.fromkeys(port for port in found if port is not None))
+
+
+def passage_of(prepared: Prepared, port: str) -> Passage:
+    """What all trials of all points ask of the board at a port."""
+    parts = [_passage(prepared, point, port) for point in prepared.points]
+    trials = prepared.study.trials
+    return Passage(*(trials * sum(getattr(part, name) for part in parts) for name in ("reads", "pages", "dwell_s")))
+
+
+def _passage(prepared: Prepared, point: Point, port: str) -> Passage:
+    study, images = prepared.study, len(prepared.dataset)
+    per_image = reads_per_image(prepared.network, study.read_every, images, study.batch)
+    reads = pages = dwell_s = 0.0
+    for slot in point.placement.slots:
+        spec = point.placement.arrays[slot.array]
+        if port_of(spec) != port:
+            continue
+        conditions = spec.technology.resolve(spec.conditions)
+        words = layout_of(prepared.network.tensors[slot.tensor], slot.planes).words
+        own = -(-words // PAGE_WORDS)
+        times = 1.0 if study.read_every is ReadPolicy.LOAD else per_image[slot.tensor] * images
+        arena = float(conditions["kib"]) * 1024 / PAGE if "kib" in conditions else session_of(port).link.board.pages
+        reads, pages = reads + times, pages + times * own
+        dwell_s += times * (1 + own / arena) * float(conditions["dwell_s"])
+    return Passage(reads, pages, dwell_s)
+
+
+def seconds_of(prepared: Prepared) -> float:
+    """How long a study's boards take at most: the pages' time is measured on some, the time at low voltage is asked for."""
+    total = 0.0
+    for port in ports_of(prepared):
+        passage = passage_of(prepared, port)
+        total += passage.pages * session_of(port).seconds_per_page() + passage.dwell_s
+    return total
+
+
+def check_time(prepared: Prepared, yes: bool) -> float:
+    """The seconds that boards take at most; UsageError for more than an hour unless `yes`."""
+    seconds = seconds_of(prepared)
+    if seconds > MOST_SECONDS and not yes:
+        found = f"about {seconds / 3600:.1f} h through the board, with weights read once per {prepared.study.read_every}"
+        raise UsageError(f"Running {prepared.jobs} trials", found, "Allow it with --yes, or read less often or fewer points")
+    return seconds
+
+
+@contextmanager
+def boards_of(prepared: Prepared, folder: Path | None) -> Iterator[tuple[Session, ...]]:
+    """The sessions of a study's boards; with a folder, all that is read back is kept there as `readbacks.npz`, in any case.
+
+    Several boards: `readbacks-1.npz` and so on, in the order of the placement. Ports are let go of at the end.
+    """
+    sessions = tuple(session_of(port) for port in ports_of(prepared))
+    for session in sessions:
+        session.tape = None if folder is None else Tape()
+    try:
+        yield sessions
+    finally:
+        for number, session in enumerate(sessions):
+            tape, session.tape = session.tape, None
+            if folder is not None and tape is not None and tape.reads:
+                name = "readbacks.npz" if len(sessions) == 1 else f"readbacks-{number + 1}.npz"
+                tape.save(folder / name, _about(session, prepared))
+            session.close()
+
+
+def _about(session: Session, prepared: Prepared) -> dict[str, object]:
+    virtual = session.port.startswith("virtual:")
+    return {
+        "title": f"{prepared.model.name} through the board at {session.port}",
+        "basis": "computed" if virtual else "measured",
+        "counters": vars(session.counters),
+        "link": vars(session.link.counters),
+    }
+
+
+def replay_command(prepared: Prepared, file: Path) -> str | None:
+    """The command that runs the study again from its read-backs; None where a recording cannot tell reads of trials apart."""
+    study = prepared.study
+    if study.places or len(ports_of(prepared)) != 1 or (study.trials > 1 and study.read_every is not ReadPolicy.LOAD):
+        return None
+    serve = ":serve=trial" if study.trials > 1 else ""
+    sweep = f" --sweep {study.sweep}" if study.sweep else ""
+    images = f" --images {study.images}" if study.images else ""
+    return (
+        f"weakcell emulate {study.model}{'' if study.data is None else f' --data {study.data}'} --memory recording:{file}{serve}"
+        f"{sweep} --trials {study.trials} --read-every {study.read_every}{images}"
+    )

@@ -1,0 +1,284 @@
+"""Read-backs -> what a person wants to know: rates with intervals, polarity, repeatability, nesting, maps, and a profile.
+
+Every cell counts once for each value that it held: if several patterns made it hold the same value, the first one decides, so
+repeats and patterns never narrow an interval that is over cells. Voltages that lack a pattern (the board fell silent there) keep
+their rates and stay out of the law. Cells of dead lanes and of repeated data (`artefacts`) do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.host.board.characterization.points import Outcome
+from weakcell.host.board.readbacks.artefact_cells import Artefact
+from weakcell.host.board.readbacks.artefacts import excluded_cells, find_artefacts
+from weakcell.host.board.readbacks.readout import check_readout
+from weakcell.memmodels.address import Words, popcount, set_bits
+from weakcell.memmodels.error_model.structure import Bank
+from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.fitting.counts import ReadBack
+from weakcell.memmodels.fitting.fit import Fit, fit
+from weakcell.memmodels.memory import Basis
+from weakcell.memmodels.profile import Constant, Profile
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One pattern at one operating point. written (words,); errors (reads, words): read XOR written, None where nothing counted."""
+
+    vdd: float
+    dwell_s: float
+    pattern: str
+    outcome: Outcome
+    written: Words
+    errors: Words | None
+
+
+@dataclass(frozen=True, eq=False)
+class Readbacks:
+    """Everything that was measured on one array of `bits` cells, by a board here or by somebody else.
+
+    bank: rows x columns of cells in storage addresses. nominal: V, None if unknown. basis: `measured`, or `computed` where the
+    cells were simulated.
+    """
+
+    title: str
+    experiment: str
+    bits: int
+    bank: Bank
+    measured: tuple[Measured, ...]
+    nominal: float | None = None
+    basis: Basis = "measured"
+    source: str = ""
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An operating point. outcome: the worst of its patterns. flips: cells that came back inverted, per read, all patterns.
+
+    rate: cells that ever erred, of all (cell, value) pairs seen, with an interval that respects clustering; p01 and p10: the same
+    of those that held 0, and 1, None where no cell did. Where errors are drawn anew at each read, they are shares of single reads.
+    constants: of the fitted structure here (p01, p10, F …). always: of the cells that erred, pattern by pattern, how many did so at
+    every read. nested: of those that erred at the next higher voltage, how many erred here too.
+    """
+
+    vdd: float
+    dwell_s: float
+    outcome: Outcome
+    reads: int
+    flips: float
+    weak: int
+    pairs: int
+    rate: Constant | None
+    p01: Constant | None
+    p10: Constant | None
+    constants: tuple[Constant, ...]
+    always: tuple[int, int] | None
+    nested: tuple[int, int] | None
+
+    def fitted(self, name: str) -> Constant | None:
+        """One of the fit's constants by name; p01 and p10 are both p (or P) where it tells no difference and both were measured."""
+        known = {constant.name: constant for constant in self.constants}
+        measured = {"p01": self.p01, "p10": self.p10}.get(name)
+        return known.get(name) or (known.get("p") or known.get("P") if measured is not None else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """All voltages at one dwell. highest (bits,): the highest voltage at which each cell erred, 0 for never.
+
+    no_law: why there is no law over the voltage. outside: voltages that were counted and are not in the law, since they lack a
+    pattern.
+    """
+
+    dwell_s: float
+    rows: tuple[Row, ...]
+    points: Fit
+    law: Fit | None
+    no_law: str
+    outside: tuple[float, ...]
+    highest: npt.NDArray[np.float32]
+    profile: Profile
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What the read-backs say, one series per dwell. artefacts: what in them is no cell that fails. excluded: cells left out."""
+
+    readbacks: Readbacks
+    series: tuple[Series, ...]
+    artefacts: tuple[Artefact, ...] = ()
+    excluded: int = 0
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for one in self.series for row in one.rows)
+
+
+def find(readbacks: Readbacks, name: str = "profile") -> Findings:
+    """Fit everything that was counted; InputError if nothing was."""
+    _check_bank(readbacks)
+    check_readout(readbacks)
+    artefacts = find_artefacts(readbacks)
+    lower = [one for one in readbacks.measured if one.vdd != readbacks.nominal]
+    dwells = sorted({one.dwell_s for one in lower}) or sorted({one.dwell_s for one in readbacks.measured})
+    series = []
+    for dwell in dwells:
+        own = [one for one in readbacks.measured if one.dwell_s == dwell or one.vdd == readbacks.nominal]
+        series.append(_series(readbacks, own, artefacts, dwell, name if len(dwells) == 1 else f"{name}-{1000 * dwell:g}ms"))
+    excluded = popcount(excluded_cells(artefacts, -(-readbacks.bits // 64), from_law=False))
+    return Findings(readbacks, tuple(series), artefacts, excluded)
+
+
+def _check_bank(readbacks: Readbacks) -> None:
+    """InputError for a bank so much larger than the memory that its map would be nearly empty."""
+    bank = readbacks.bank
+    if bank.rows * bank.columns > max(16 * readbacks.bits, 1 << 24):
+        found = f"a bank has {bank.rows} x {bank.columns} cells, and {readbacks.bits} were read"
+        raise InputError(f"Read-backs of {readbacks.title}", found, "Give the rows and columns of a bank of this memory")
+
+
+def _series(readbacks: Readbacks, measured: Sequence[Measured], artefacts: Sequence[Artefact], dwell: float, name: str) -> Series:
+    words = -(-readbacks.bits // 64)
+    kept, law_kept = (~excluded_cells(artefacts, words, from_law=law) for law in (False, True))
+    voltages = sorted({one.vdd for one in measured}, reverse=True)
+    by_voltage = {vdd: [_masked(one, kept) for one in measured if one.vdd == vdd] for vdd in voltages}
+    chosen = {vdd: _backs(readbacks, ones, kept) for vdd, ones in by_voltage.items()}
+    counted = [vdd for vdd in voltages if chosen[vdd]]
+    if not counted:
+        outcomes = ", ".join(sorted({str(one.outcome) for one in measured}))
+        asked = f"Read-backs of {readbacks.title}"
+        if any(one.errors is not None for one in measured):
+            raise InputError(asked, f"no cell is left: {'; '.join(one.text for one in artefacts)}", "Check how they were read")
+        raise InputError(asked, f"nothing in them was counted ({outcomes})", "Measure again")
+    about = {"title": readbacks.title, "source": readbacks.source, "notes": _notes(readbacks, artefacts)}
+    points = fit([back for vdd in counted for back in chosen[vdd]], readbacks.bank, name=name, about=about)
+    patterns = {vdd: len(chosen[vdd]) for vdd in counted}
+    whole = [vdd for vdd in counted if patterns[vdd] == max(patterns.values())]
+    refused = "; ".join(one.no_law for one in artefacts if one.no_law)
+    law, no_law = None, refused
+    if not refused:
+        backs = [back for vdd in whole for back in _backs(readbacks, by_voltage[vdd], law_kept)]
+        law, no_law = _law(backs, readbacks.bank, name, about)
+    rows = tuple(_row(vdd, dwell, by_voltage, chosen, counted, points) for vdd in voltages)
+    profile = _with_basis((law or points).profile, readbacks.basis)
+    outside = tuple(vdd for vdd in counted if vdd not in whole) if law is not None else ()
+    return Series(dwell, rows, points, law, no_law, outside, _highest(readbacks.bits, by_voltage), profile)
+
+
+def _notes(readbacks: Readbacks, artefacts: Sequence[Artefact]) -> str:
+    """The notes of a profile: the measurement's own, and what was left out of it."""
+    return ". ".join(part for part in (readbacks.notes, *(one.text for one in artefacts)) if part)
+
+
+def _masked(one: Measured, kept: Words) -> Measured:
+    """The same without the errors of cells that do not count."""
+    return one if one.errors is None else replace(one, errors=one.errors & kept)
+
+
+def _law(backs: list[ReadBack], bank: Bank, name: str, about: Mapping[str, str]) -> tuple[Fit | None, str]:
+    try:
+        return fit(backs, bank, law="vdd", unit="V", name=name, about=about), ""
+    except InputError as error:
+        return None, error.found
+
+
+def _backs(readbacks: Readbacks, ones: Sequence[Measured], kept: Words) -> list[ReadBack]:
+    """Read-backs of one operating point in which each cell that is kept counts once for each value it held."""
+    backs: list[ReadBack] = []
+    seen = [np.zeros(-(-readbacks.bits // 64), np.uint64) for _ in range(2)]
+    for one in ones:
+        if one.errors is None:
+            continue
+        new = ((one.written & ~seen[1]) | (~one.written & ~seen[0])) & kept
+        seen = [seen[0] | ~one.written, seen[1] | one.written]
+        if popcount(new):
+            used = None if popcount(new) == new.size * 64 else new
+            backs.append(ReadBack(one.written, one.errors ^ one.written, readbacks.bits, 0, {"vdd": one.vdd}, used))
+    return backs
+
+
+def _row(
+    vdd: float,
+    dwell: float,
+    by_voltage: Mapping[float, Sequence[Measured]],
+    chosen: Mapping[float, list[ReadBack]],
+    counted: Sequence[float],
+    points: Fit,
+) -> Row:
+    ones = by_voltage[vdd]
+    outcome = next((one.outcome for one in ones if not one.outcome.counted), None)
+    if outcome is None:
+        outcome = Outcome.FLIPS if any(one.outcome is Outcome.FLIPS for one in ones) else Outcome.OK
+    reads = sum(len(one.errors) for one in ones if one.errors is not None)
+    flips = sum(popcount(one.errors) for one in ones if one.errors is not None)
+    if vdd not in counted:
+        return Row(vdd, dwell, outcome, 0, 0.0, 0, 0, None, None, None, (), None, None)
+    at = counted.index(vdd)
+    weak, pairs = int(points.profile.arrays["faulty"][at]), int(points.profile.arrays["cells"][at])
+    nested = None if at == 0 else _nested(by_voltage[counted[at - 1]], ones)
+    rate, p01, p10 = (points.counted[at].get(name) for name in ("rate", "p01", "p10"))
+    constants = points.by_point[at]
+    return Row(vdd, dwell, outcome, reads, flips / reads, weak, pairs, rate, p01, p10, constants, _always(ones), nested)
+
+
+def _always(ones: Sequence[Measured]) -> tuple[int, int] | None:
+    """Of the cells that erred, how many did so at every read; None where there was one read only."""
+    repeated = [one.errors for one in ones if one.errors is not None and len(one.errors) > 1]
+    if not repeated:
+        return None
+    every = sum(popcount(np.bitwise_and.reduce(errors, axis=0)) for errors in repeated)
+    return every, sum(popcount(np.bitwise_or.reduce(errors, axis=0)) for errors in repeated)
+
+
+def _nested(higher: Sequence[Measured], lower: Sequence[Measured]) -> tuple[int, int]:
+    """Of the cells that erred at the higher voltage, pattern by pattern: how many erred at the lower one too, and all of them."""
+    kept = total = 0
+    below = {one.pattern: _ever(one) for one in lower}
+    for one in higher:
+        above, same = _ever(one), below.get(one.pattern)
+        if above is not None and same is not None:
+            kept, total = kept + popcount(above & same), total + popcount(above)
+    return kept, total
+
+
+def _ever(one: Measured) -> Words | None:
+    """The cells that erred at any read."""
+    if one.errors is None:
+        return None
+    ever: Words = np.bitwise_or.reduce(one.errors, axis=0)
+    return ever
+
+
+def _highest(bits: int, by_voltage: Mapping[float, Sequence[Measured]]) -> npt.NDArray[np.float32]:
+    highest = np.zeros(bits, np.float32)
+    for vdd in sorted(by_voltage):
+        for one in by_voltage[vdd]:
+            if (ever := _ever(one)) is not None:
+                highest[set_bits(ever)] = vdd
+    return highest
+
+
+def _with_basis(profile: Profile, basis: Basis) -> Profile:
+    """Constants of simulated cells are computed, however they were fitted."""
+    if basis == "measured":
+        return profile
+    constants = tuple(replace(one, basis=basis) if one.basis == "measured" else one for one in profile.constants)
+    return replace(profile, basis=basis, constants=constants)
+
+
+def maps(series: Series, bank: Bank) -> dict[str, npt.NDArray[Any]]:
+    """Weak cells by bank (banks,), row (banks * rows,) and column (banks, columns) of storage addresses."""
+    weak = series.highest > 0
+    size = bank.rows * bank.columns
+    banks = -(-weak.size // size)
+    whole = np.zeros(banks * size, bool)
+    whole[: weak.size] = weak
+    cells = whole.reshape(banks, bank.rows, bank.columns)
+    return {"bank": cells.sum(axis=(1, 2)), "row": cells.sum(axis=2).reshape(-1), "column": cells.sum(axis=1)}

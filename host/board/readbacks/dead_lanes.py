@@ -1,0 +1,144 @@
+"""Lanes, columns, rows and banks that are wrong in nearly all their cells, or in a fixed share of them, whatever the voltage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.host.board.readbacks.artefact_cells import (
+    WIDTHS,
+    Artefact,
+    Bits,
+    Condition,
+    Floats,
+    bits_of,
+    plural,
+    ranges,
+    words_of,
+)
+from weakcell.memmodels.address import Words
+
+if TYPE_CHECKING:
+    from weakcell.host.board.readbacks.analysis import Readbacks
+
+_DEAD, _FLOATING, _STEADY = 0.9, 0.4, 0.1
+"""Shares of a lane's cells that err at every voltage: a dead lane; a floating one, and how far its share may move."""
+
+_FEWEST_HELD = 64
+"""Cells of a group that must have held a value before the group is judged by it."""
+
+
+class _Division(NamedTuple):
+    """A way to divide cells into groups: lanes of words of `width` bits, or sums over `axes` of an array of `shape`."""
+
+    name: str
+    width: int
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    def sums(self, cells: Bits) -> npt.NDArray[np.int64]:
+        """Cells of each group that are set."""
+        size = int(np.prod(self.shape[1:]))
+        whole = np.zeros(self.shape[0] * size, np.uint8)
+        whole[: cells.size] = cells
+        counted: npt.NDArray[np.int64] = whole.reshape(self.shape).sum(axis=self.axes, dtype=np.int64)
+        return counted
+
+    def cells(self, groups: npt.NDArray[np.bool_], bits: int) -> npt.NDArray[np.bool_]:
+        """The cells of the chosen groups."""
+        chosen = np.broadcast_to(np.expand_dims(groups, self.axes), self.shape)
+        return np.ascontiguousarray(chosen).reshape(-1)[:bits]
+
+
+def _divisions(readbacks: Readbacks) -> list[_Division]:
+    """Words of every width, small ones first; then columns, rows and banks of the geometry that was given."""
+    bits, bank = readbacks.bits, readbacks.bank
+    found = [_Division("lane", w, (-(-bits // w), w), (0,)) for w in WIDTHS if bits >= _FEWEST_HELD * w]
+    size = bank.rows * bank.columns
+    shape = (-(-bits // size), bank.rows, bank.columns)
+    for name, axes, cells in (("column", (1,), bank.rows), ("row", (2,), bank.columns), ("bank", (1, 2), size)):
+        if _FEWEST_HELD <= cells <= bits // 2 and size <= 16 * bits:
+            found.append(_Division(name, bank.columns, shape, axes))
+    return found
+
+
+def find_dead_lanes(readbacks: Readbacks, conditions: Sequence[Condition], among: Words, *, floating: bool) -> list[Artefact]:
+    """Find groups of cells that are wrong at every voltage, the smallest words first: what they explain is not looked at again.
+
+    Args:
+        readbacks: for the number of cells and the geometry.
+        conditions: all voltages, the highest first.
+        among: the cells to look at.
+        floating: groups of which a fixed share is wrong, not nearly all cells.
+    """
+    bits = readbacks.bits
+    if not (conditions[0].erred & among).any():
+        return []
+    places = sorted({0, len(conditions) // 3, 2 * len(conditions) // 3, len(conditions) - 1})
+    chosen, divisions = [conditions[place] for place in places], _divisions(readbacks)
+    kept, found = bits_of(among, bits).copy(), []
+    rates = _group_rates(chosen, divisions, kept)
+    for number, division in enumerate(divisions):
+        dead = [_dead(rates[number][:, value], floating) for value in (0, 1)]
+        if not np.any(dead):
+            continue
+        cells = division.cells(dead[0] | dead[1], bits) & (kept != 0)
+        kept[cells] = 0
+        text = _dead_text(division, dead, int(cells.sum()), bits, len(conditions))
+        found.append(Artefact("dead lane", text, words_of(cells, among.size)))
+        rates = _group_rates(chosen, divisions, kept)
+    return found
+
+
+def _group_rates(conditions: Sequence[Condition], divisions: Sequence[_Division], kept: Bits) -> list[Floats]:
+    """Shares of cells that erred, (conditions, value held, groups) for each division; NaN where too few cells held the value."""
+    found: list[list[list[Floats]]] = [[] for _ in divisions]
+    for one in conditions:
+        for value in (0, 1):
+            held, erred = (bits_of(words[value], kept.size) & kept for words in (one.held, one.erred))
+            wide: dict[str, npt.NDArray[np.int64]] = {}
+            for division, rates in zip(reversed(divisions), reversed(found), strict=True):
+                counts = []
+                for label, cells in (("held", held), ("erred", erred)):
+                    if division.name == "lane" and label in wide:
+                        counts.append(wide[label].reshape(-1, division.width).sum(axis=0))
+                    else:
+                        counts.append(division.sums(cells))
+                    if division.name == "lane":
+                        wide[label] = counts[-1]
+                rate = np.where(counts[0] >= _FEWEST_HELD, counts[1] / np.maximum(counts[0], 1), np.nan)
+                if value == 0:
+                    rates.append([])
+                rates[-1].append(rate)
+    return [np.array(rates) for rates in found]
+
+
+def _dead(rates: Floats, floating: bool) -> npt.NDArray[np.bool_]:
+    """Which groups are wrong in nearly all cells, or (floating) in a fixed share of them, at every voltage while most are not."""
+    there = rates[[bool(np.isfinite(row).any()) for row in rates]]
+    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(there).all(axis=0))
+    if not there.size or not known.any():
+        return np.zeros(rates.shape[1:], bool)
+    highest, usual = there[0], float(np.median(there[0][known]))
+    with np.errstate(invalid="ignore"):
+        steady = (np.abs(there - highest).max(axis=0) <= _STEADY) & (len(there) > 1)
+        wrong = (highest >= _FLOATING) & steady if floating else (there >= _DEAD).all(axis=0)
+        dead: npt.NDArray[np.bool_] = np.asarray(known & wrong & (highest > 4.0 * usual))
+    return dead if 2 * dead.sum() <= known.sum() else np.zeros_like(dead)
+
+
+def _dead_text(division: _Division, dead: Sequence[npt.NDArray[np.bool_]], cells: int, bits: int, points: int) -> str:
+    numbers = np.flatnonzero(dead[0] | dead[1])
+    if division.name == "lane":
+        what = f"{plural(numbers.size, 'bit')} of every {division.width} ({ranges(numbers)})"
+    else:
+        what = f"{plural(numbers.size, division.name)} of the assumed banks ({ranges(numbers)})"
+    held = " or ".join(str(value) for value in (0, 1) if dead[value].any())
+    where = f"at all {points} operating points, whatever the voltage" if points > 1 else "at the one operating point"
+    return (
+        f"{what} came back wrong where {held} was stored, {where} ({cells} of {bits} cells, {100 * cells / bits:.3g} %): "
+        "a dead lane, no weak cells. Left out of all rates and of the fit"
+    )

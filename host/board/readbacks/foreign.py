@@ -1,0 +1,196 @@
+"""Read-backs that somebody else took: what was written and what came back, at each voltage.
+
+Two forms. An `.npz`, for P read-backs of N bytes, each read R times:
+
+    vdd (P,)            V
+    written (N,), (P, N)            uint8: the bytes that were written, for all or for each
+    read (P, N), (P, R, N)          uint8: the bytes that came back
+    dwell_s (P,)        s at that voltage, if known
+    rows, columns, nominal, title, source       optional, numbers and text
+
+or a TOML file beside binary files, which are named relative to it:
+
+    title = "28 nm block RAM"           and source, notes: for people
+    rows = 1024                         a bank's geometry: address = (bank * rows + row) * columns + column
+    columns = 16
+    nominal = 1.0                       V, if one of the points is a control
+    [[points]]
+    vdd = 0.56                          V
+    written = "ones"                    zeros, ones, checkerboard, or a file of bytes
+    reads = ["r0.bin", "r1.bin"]        each as long as the others
+    dwell_s = 0.01                      optional
+
+Cell 0 is the lowest bit of the first byte. All read-backs are of the same cells.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from weakcell.host.board.characterization.points import Outcome
+from weakcell.host.board.readbacks.analysis import Measured, Readbacks
+from weakcell.memmodels.error_model.structure import Bank
+from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.files import read_arrays, read_bytes, read_text, reason
+
+Bytes = npt.NDArray[np.uint8]
+_DECIMALS = 6
+"""Digits of a voltage that count: 0.6 V written as float32 is 0.6 V."""
+_PATTERNS = {"zeros": 0x00, "ones": 0xFF, "checkerboard": 0x55}
+_MOST_BYTES = 1 << 30
+_SEE = "See `weakcell characterize --help` and the head of host/board/readbacks/foreign.py for the format"
+
+
+class _Taken(BaseModel):
+    """A [[points]] table."""
+
+    model_config = ConfigDict(extra="forbid")
+    vdd: float = Field(gt=0, lt=100)
+    written: str
+    reads: list[str] = Field(min_length=1)
+    dwell_s: float = Field(0.0, ge=0, allow_inf_nan=False)
+
+
+class _About(BaseModel):
+    """What a file tells beside its read-backs."""
+
+    model_config = ConfigDict(extra="forbid")
+    title: str = ""
+    source: str = ""
+    notes: str = ""
+    rows: int = Field(1024, ge=1)
+    columns: int = Field(16, ge=1)
+    nominal: float | None = Field(None, gt=0, lt=100)
+
+
+class _File(_About):
+    """The TOML file."""
+
+    points: list[_Taken] = Field(min_length=1)
+
+
+def load_readbacks(path: Path, bank: Bank | None = None) -> Readbacks:
+    """Read an .npz or a .toml; InputError says what does not fit. bank: instead of the file's own geometry."""
+    told, points = _of_npz(path) if path.suffix == ".npz" else _of_toml(path)
+    sizes = {written.size for _, _, written, _ in points}
+    if not any(sizes):
+        raise _refusal(path, "it holds no bytes that were read", _SEE)
+    if len(sizes) != 1:
+        raise _refusal(path, f"its read-backs have {', '.join(map(str, sorted(sizes)))} bytes", "Give read-backs of the same cells")
+    (size,) = sizes
+    names: dict[bytes, str] = {}
+    measured = []
+    for vdd, dwell_s, written, reads in points:
+        pattern = names.setdefault(written.tobytes(), f"pattern {len(names) + 1}")
+        words, errors = _words(written), np.stack([_words(read ^ written) for read in reads])
+        outcome = Outcome.FLIPS if errors.any() else Outcome.OK
+        measured.append(Measured(round(vdd, _DECIMALS), dwell_s, pattern, outcome, words, errors))
+    taken = [(one.vdd, one.dwell_s, one.pattern) for one in measured]
+    if len(set(taken)) != len(taken):
+        raise _refusal(path, "the same bytes at the same voltage are there twice", "Put their reads into one point")
+    return Readbacks(
+        title=told.title or path.stem,
+        experiment="as imported",
+        bits=size * 8,
+        bank=bank or Bank(told.rows, told.columns),
+        measured=tuple(measured),
+        nominal=None if told.nominal is None else round(told.nominal, _DECIMALS),
+        source=told.source or path.name,
+        notes=told.notes,
+    )
+
+
+_Points = Sequence[tuple[float, float, Bytes, Sequence[Bytes]]]
+_Told = TypeVar("_Told", bound=BaseModel)
+
+
+def _of_npz(path: Path) -> tuple[_About, _Points]:
+    held = read_arrays(path, f"Read-backs in {path}", "Check the path; it must be an .npz of plain arrays")
+    if missing := {"vdd", "written", "read"} - held.keys():
+        raise _refusal(path, f"it has no array {', '.join(sorted(missing))}, but {', '.join(held) or 'nothing'}", _SEE)
+    vdd, written, read = np.atleast_1d(_numbers(path, "vdd", held["vdd"])), held["written"], held["read"]
+    if read.ndim == 2:
+        read = read[:, None]
+    if written.dtype != np.uint8 or read.dtype != np.uint8:
+        raise _refusal(path, f"written is {written.dtype} and read is {read.dtype}", "Give both as uint8 bytes")
+    if vdd.ndim != 1 or read.ndim != 3 or len(read) != vdd.size or read.shape[1] < 1:
+        raise _refusal(path, f"vdd has the shape {vdd.shape} and read {held['read'].shape}", _SEE)
+    if written.shape not in ((read.shape[2],), (vdd.size, read.shape[2])):
+        raise _refusal(path, f"written has the shape {written.shape} and read {held['read'].shape}", _SEE)
+    if not ((vdd > 0) & (vdd < 100)).all():
+        raise _refusal(path, f"vdd = {vdd.tolist()} are no voltages", "Give them in V")
+    all_written = np.broadcast_to(written, (vdd.size, read.shape[2]))
+    dwell = _numbers(path, "dwell_s", held.get("dwell_s", np.zeros(())))
+    if dwell.shape not in ((), (1,), vdd.shape) or not ((dwell >= 0) & np.isfinite(dwell)).all():
+        raise _refusal(path, f"dwell_s = {dwell.tolist()}", f"Give one time in s, or {vdd.size} of them, none below 0")
+    dwell = np.broadcast_to(dwell, vdd.shape)
+    others = held.keys() - {"vdd", "written", "read", "dwell_s"}
+    told = _checked(path, _About, {name: held[name].tolist() for name in others})
+    return told, [
+        (float(v), float(d), np.ascontiguousarray(w), list(reads))
+        for v, d, w, reads in zip(vdd, dwell, all_written, read, strict=True)
+    ]
+
+
+def _numbers(path: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """An array of real numbers; InputError for anything else."""
+    if array.dtype.kind not in "fiub":
+        raise _refusal(path, f"{name} is {array.dtype}", "Give numbers")
+    return array.astype(np.float64)
+
+
+def _of_toml(path: Path) -> tuple[_About, _Points]:
+    try:
+        told = tomllib.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _refusal(path, f"it cannot be read ({reason(error)})", "Give an .npz, or a TOML file") from error
+    file = _checked(path, _File, told)
+    return file, [_point(path, number, one) for number, one in enumerate(file.points, start=1)]
+
+
+def _point(path: Path, number: int, one: _Taken) -> tuple[float, float, Bytes, Sequence[Bytes]]:
+    reads = [_bytes(path, name) for name in one.reads]
+    known = one.written in _PATTERNS
+    written = np.full(reads[0].size, _PATTERNS[one.written], np.uint8) if known else _bytes(path, one.written)
+    for name, read in zip(one.reads, reads, strict=True):
+        if read.size != written.size:
+            found = f"point {number}: {name} has {read.size} bytes, {one.written} has {written.size}"
+            raise _refusal(path, found, "Give files of one length")
+    return one.vdd, one.dwell_s, written, reads
+
+
+def _checked(path: Path, kind: type[_Told], told: Mapping[str, Any]) -> _Told:
+    try:
+        return kind.model_validate(told)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
+        raise _refusal(path, f"{where}: {first['msg'].lower()}", _SEE) from error
+
+
+def _bytes(path: Path, name: str) -> Bytes:
+    try:
+        held = np.frombuffer(read_bytes(path.parent / name, _MOST_BYTES), np.uint8)
+    except OSError as error:
+        raise _refusal(path, f"{name} cannot be read ({reason(error)})", "Paths are relative to the TOML file") from error
+    if held.size == 0:
+        raise _refusal(path, f"{name} is empty", "Give the bytes that were read")
+    return held
+
+
+def _words(data: Bytes) -> npt.NDArray[np.uint64]:
+    """The bytes as 64-bit words; spare bits of the last one are 0."""
+    padded = np.zeros(-(-data.size // 8) * 8, np.uint8)
+    padded[: data.size] = data
+    return padded.view("<u8")
+
+
+def _refusal(path: Path, found: str, do: str) -> InputError:
+    return InputError(f"Read-backs in {path}", found, do)

@@ -1,0 +1,204 @@
+"""Data that repeat other data: lanes that always come back as another lane does, and runs of bytes that were copied.
+
+A repetition is believed when chance would make it with less than e^-40, where chance has the error rates that were seen in the same
+word and in the same lane. Where different bits had been written, each of them counts ln 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.host.board.readbacks.artefact_cells import (
+    FEWEST_CELLS,
+    WIDTHS,
+    Artefact,
+    Bits,
+    Floats,
+    bits_of,
+    ever_erred,
+    plural,
+    ranges,
+    words_of,
+)
+from weakcell.memmodels.address import Words, popcount
+
+if TYPE_CHECKING:
+    from weakcell.host.board.readbacks.analysis import Measured
+
+_BEYOND_CHANCE = 40.0
+_BLOCK = 512
+_SEGMENTS = 16
+_TELLING = 2048
+"""Words of a read-back in which lanes are compared before all of them are."""
+
+
+class _Span(NamedTuple):
+    """A read-back of a part of the array, in bytes: what was written, the cells that erred at any read, and the first read."""
+
+    written: Bits
+    erred: Bits
+    read: Bits
+
+    def lanes(self, name: str, width: int, rows: npt.NDArray[np.intp] | None = None) -> Bits:
+        """(words, width) bits of one of the three, of all words or of some."""
+        data: Bits = getattr(self, name)
+        words = data[: data.size * 8 // width * (width // 8)].reshape(-1, width // 8)
+        return np.unpackbits(words if rows is None else words[rows], axis=1, bitorder="little")
+
+
+def find_repeated_lanes(counted: Sequence[Measured], kept: Words, bits: int) -> list[Artefact]:
+    """Lanes that are copies of others: in the whole array, or else in segments of it."""
+    whole = _lanes_in(counted, kept, 0, bits, bits)
+    if whole or bits < _SEGMENTS * 64 * FEWEST_CELLS:
+        return whole
+    length = bits // _SEGMENTS // 64 * 64
+    return [found for number in range(_SEGMENTS) for found in _lanes_in(counted, kept, number * length, length, bits)]
+
+
+def _lanes_in(counted: Sequence[Measured], kept: Words, start: int, length: int, bits: int) -> list[Artefact]:
+    spans = [_span(one, kept, start, length) for one in counted]
+    telling = [max(spans, key=lambda one: int(np.bitwise_count(one.erred).sum()))]
+    telling += [one for one in spans if not _is_solid(one)][-1:]
+    free, found = np.ones(length, bool), []
+    for width in WIDTHS[:8]:
+        n = length // width
+        if n < FEWEST_CELLS:
+            break
+        lanes = np.asarray(free[: n * width].reshape(n, width).all(axis=0))
+        pairs = [pair for pair in _lane_pairs(telling, width) if lanes[pair[1]]]
+        pairs = [pair for pair in pairs if all(_is_copy(span, width, *pair) for span in spans)]
+        if not pairs:
+            continue
+        copies = np.zeros((n, width), bool)
+        copies[:, [copy for _, copy in pairs]] = True
+        free[: n * width] &= ~copies.reshape(-1)
+        cells = np.zeros(bits, bool)
+        cells[start : start + copies.size] = copies.reshape(-1)
+        text = _lane_text(pairs, width, start, length, int(copies.sum()))
+        found.append(Artefact("repeated lane", text, words_of(cells, kept.size)))
+    return found
+
+
+def _span(one: Measured, kept: Words, start: int, length: int) -> _Span:
+    assert one.errors is not None
+    arrays = (one.written, ever_erred(one) & kept, (one.written ^ one.errors[0]) & kept)
+    return _Span(*(words.view(np.uint8)[start // 8 : (start + length) // 8] for words in arrays))
+
+
+def _lane_pairs(spans: Sequence[_Span], width: int) -> list[tuple[int, int]]:
+    """(lane, its copy) for runs of lanes that come back equal beyond chance, in at most so many telling words of each span."""
+    marks, evidence = np.zeros(width, np.uint64), np.zeros(width)
+    random, written = np.random.default_rng(width), []
+    for span in spans:
+        words = span.erred[: span.erred.size * 8 // width * (width // 8)].reshape(-1, width // 8)
+        rows = np.flatnonzero(words.any(axis=1)) if _is_solid(span) else np.arange(len(words))
+        rows = rows[:: max(1, rows.size // _TELLING)][:_TELLING]
+        if rows.size == 0:
+            continue
+        stored, erred, read = (span.lanes(name, width, rows) for name in ("written", "erred", "read"))
+        chance = np.maximum(erred.mean(axis=1)[:, None], erred.mean(axis=0)[None, :])
+        evidence = np.maximum(evidence, (-np.log(np.maximum(chance, 1e-12)) * erred).sum(axis=0))
+        marks += (read * random.integers(0, 1 << 64, (rows.size, 1), dtype=np.uint64)).sum(axis=0, dtype=np.uint64)
+        written.append((stored, (read != read[0]).any(axis=0)))
+    pairs: dict[int, int] = {}
+    for distance in _distances(marks, np.ones(width, bool)):
+        told = evidence[distance:].copy()
+        for stored, alive in written:
+            differ = (stored[:, distance:] != stored[:, :-distance]).sum(axis=0) * alive[distance:]
+            told = np.maximum(told, differ * np.log(2.0))
+        for first, end in _runs(marks[distance:] == marks[:-distance]):
+            some = first + distance + np.flatnonzero(told[first:end] > 0)
+            if told[first:end].sum() < _BEYOND_CHANCE + 2.0 * np.log(width):
+                continue
+            low, high = max(some[0] // 8 * 8, first + distance), min(-(-(some[-1] + 1) // 8) * 8, end + distance)
+            pairs |= {copy: copy - distance for copy in range(int(low), int(high)) if copy not in pairs}
+    return [(lane, copy) for copy, lane in sorted(pairs.items())]
+
+
+def _is_solid(span: _Span) -> bool:
+    """Whether the same byte was written everywhere."""
+    return not np.any(span.written != span.written[0])
+
+
+def _is_copy(span: _Span, width: int, lane: int, copy: int) -> bool:
+    """Whether two lanes come back equal in every word."""
+    words = span.read[: span.read.size * 8 // width * (width // 8)].reshape(-1, width // 8)
+    one, other = (words[:, at // 8] >> np.uint8(at % 8) & np.uint8(1) for at in (lane, copy))
+    return bool(np.array_equal(one, other))
+
+
+def _lane_text(pairs: Sequence[tuple[int, int]], width: int, start: int, length: int, cells: int) -> str:
+    copies, originals = (np.array(sorted(side)) for side in ([copy for _, copy in pairs], [lane for lane, _ in pairs]))
+    where = "" if start == 0 else f" in bytes {start // 8} to {(start + length) // 8 - 1}"
+    return (
+        f"{plural(copies.size, 'bit')} of every {width} ({ranges(copies)}) always came back as {ranges(np.unique(originals))} "
+        f"did{where}: repeated data, not cells of their own ({cells} cells). Each is counted once"
+    )
+
+
+def find_repeated_blocks(counted: Sequence[Measured], kept: Words, bits: int) -> Iterator[Artefact]:
+    """Runs of bytes that came back as other ones did, though other bytes were written there, or with the same errors."""
+    blocks, step = bits // _BLOCK, _BLOCK // 64
+    worst = max(counted, key=lambda one: popcount(ever_erred(one) & kept), default=None)
+    if worst is None or worst.errors is None or blocks < 4:
+        return
+    errors, read, written = (
+        cells[: blocks * step].reshape(blocks, step)
+        for cells in (ever_erred(worst) & kept, worst.written ^ worst.errors[0], worst.written)
+    )
+    information, need = _information(ever_erred(worst) & kept, bits, blocks), _BEYOND_CHANCE + 2.0 * np.log(blocks)
+    number = np.unique(read, axis=0, return_inverse=True)[1].reshape(-1)
+    taken = np.zeros(blocks, bool)
+    for distance in _distances(number, np.isin(number, number[errors.any(axis=1)])):
+        other = np.bitwise_count(written[distance:] ^ written[:-distance]).sum(axis=1) * np.log(2.0)
+        told = np.where(other > 0, other, information[distance:])
+        for first, end in _runs((number[distance:] == number[:-distance]) & ~taken[distance:]):
+            some = first + np.flatnonzero(told[first:end] > 0)
+            if told[first:end].sum() < need:
+                continue
+            copy = slice(int(some[0]) + distance, int(some[-1]) + 1 + distance)
+            taken[copy] = True
+            cells = np.zeros(kept.size, np.uint64)
+            cells[copy.start * step : copy.stop * step] = ~np.uint64(0)
+            size, at, back = (
+                (copy.stop - copy.start) * _BLOCK // 8,
+                copy.start * _BLOCK // 8,
+                (copy.start - distance) * _BLOCK // 8,
+            )
+            text = (
+                f"{size} bytes from byte {at} came back as those from byte {back} did, to the bit ({worst.pattern} at "
+                f"{worst.vdd:.4g} V): a copied buffer, not cells of their own. Left out of all rates and of the fit"
+            )
+            yield Artefact("repeated block", text, cells)
+
+
+def _information(masked: Words, bits: int, blocks: int) -> Floats:
+    """How improbable the errors of each block are, in nats, given the error rates of the lanes that they lie in."""
+    cells = bits_of(masked, bits)
+    at = np.flatnonzero(cells)
+    chance = np.full(at.size, max(cells.mean(), 1e-12))
+    for width in WIDTHS:
+        n = bits // width
+        if n >= 2 * FEWEST_CELLS:
+            chance = np.maximum(chance, cells[: n * width].reshape(n, width).mean(axis=0)[at % width])
+    information: Floats = np.bincount(at // _BLOCK, weights=-np.log(chance), minlength=blocks)[:blocks].astype(np.float64)
+    return information
+
+
+def _distances(number: npt.NDArray[np.intp] | Words, some: npt.NDArray[np.bool_]) -> list[int]:
+    """The commonest distances between equal neighbours among some of the numbers."""
+    at = np.flatnonzero(some)
+    order = at[np.lexsort((at, number[at]))]
+    near = np.flatnonzero(number[order][1:] == number[order][:-1])
+    gaps, times = np.unique(order[near + 1] - order[near], return_counts=True)
+    return [int(gap) for gap in gaps[np.argsort(-times, kind="stable")][:8]]
+
+
+def _runs(same: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(first, end) of the runs of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
+    return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]

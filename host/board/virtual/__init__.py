@@ -1,0 +1,1 @@
+"""Virtual boards: an emulated chip that runs the unmodified firmware image."""

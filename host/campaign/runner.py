@@ -1,0 +1,195 @@
+"""Driving a campaign: which runs are missing, who makes them, and where they are kept.
+
+Runs come back in any order and are kept as they come. In the first stage every point gets its first trials. Where a half width is
+asked for, these fix how many it gets in the second; further stages follow where its interval is still too wide. Nothing here
+grows with the number of runs.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+
+from weakcell.host.campaign.campaign import Campaign, Cell
+from weakcell.host.campaign.control_variates import control_of
+from weakcell.host.campaign.executors import Executor
+from weakcell.host.campaign.stopping import FIRST_STAGE, trials_needed, wants_covariate
+from weakcell.host.campaign.store import Store
+from weakcell.host.campaign.tasks import Done, Task, task_of
+from weakcell.host.study.results import cell_columns, placed_tensors
+from weakcell.host.study.study import Prepared
+
+TARGET_SECONDS = 0.25
+"""What a task should take: long against sending it, short against losing it."""
+
+_MOST_TRIALS = 256
+
+
+@dataclass(frozen=True)
+class Step:
+    """Told after each task: the cell, its results, and how many runs are there of how many now known to be needed."""
+
+    cell: Cell
+    done: Done
+    finished: int
+    needed: int
+
+
+def sweep(
+    campaign: Campaign, store: Store, executor: Executor, command: list[str], on_step: Callable[[Step], None] | None = None
+) -> int:
+    """Make every run that is missing; returns how many were made. What is finished when anything goes wrong stays finished."""
+    numbers = enter(campaign, store, command)
+    work = _Work(campaign, store, executor, numbers, on_step)
+    first = campaign.trials if campaign.half_width is None else min(FIRST_STAGE, campaign.trials)
+    needed = [first] * len(campaign.cells)
+    work.make(needed)
+    if campaign.half_width is not None:
+        while (more := _more_trials(campaign, store, numbers, needed, first)) != needed:
+            needed = more
+            work.make(needed)
+        with store.db:  # one transaction for all
+            store.db.executemany(
+                "INSERT OR REPLACE INTO facts VALUES (?, ?)",
+                [(f"trials {cell.sha256}", str(n)) for cell, n in zip(campaign.cells, needed, strict=True)],
+            )
+    return work.made
+
+
+def _more_trials(campaign: Campaign, store: Store, numbers: list[int], made: list[int], first: int) -> list[int]:
+    """Return how many trials each cell should have, judged by those made; the same numbers once all intervals are narrow."""
+    cells = zip(campaign.cells, numbers, made, strict=True)
+    return [_trials_needed(campaign, cell, store, number, count, first) for cell, number, count in cells]
+
+
+def _trials_needed(campaign: Campaign, cell: Cell, store: Store, number: int, made: int, first: int) -> int:
+    """Return how many trials a cell should have. Its first stage decides whether its mean is taken from a regression."""
+    assert campaign.half_width is not None
+    runs = list(store.runs(number, made))
+    scores = [run.score for run in runs]
+    known: list[float] | None = None
+    if wants_covariate(scores[:first], campaign.half_width, campaign.trials) and (control := control_of(cell)):
+        place = placed_tensors(cell.prepared).index(control.tensor)
+        known = [run.flips[place] - control.expected for run in runs]
+        store.state(f"control {cell.sha256}", asdict(control))
+    return trials_needed(scores, campaign.half_width, campaign.trials, known, first_stage=first)
+
+
+def enter(campaign: Campaign, store: Store, command: list[str]) -> list[int]:
+    """State the campaign in its store; the store's number of each cell."""
+    store.state("file", campaign.text)
+    store.state("command", command)
+    store.state("machine", {"system": platform.platform(), "processor": _processor()})
+    store.state("networks", networks_of(campaign))
+    stage = None if campaign.half_width is None else min(FIRST_STAGE, campaign.trials)
+    plan = {"labels": campaign.labels, "trials": campaign.trials, "half_width": campaign.half_width, "first_stage": stage}
+    store.state("campaign", plan)
+    with store.db:
+        store.db.execute("DELETE FROM facts WHERE name LIKE 'trials %' OR name LIKE 'control %'")
+    return store.enter(
+        (cell.sha256, cell.study, placed_tensors(cell.prepared), cell_columns(cell.prepared, cell.point), asked_of(cell))
+        for cell in campaign.cells
+    )
+
+
+def networks_of(campaign: Campaign) -> list[dict[str, object]]:
+    """Every network with its data: how to ask for them, and how to know them again
+    (`weakcell.host.study.workload.Bench.identity`)."""
+    first = {study.bench.key: study for study in reversed(campaign.studies)}
+    return [
+        {
+            "model": s.study.model,
+            "data": s.study.data,
+            "images": s.study.images,
+            "identity": s.bench.identity,
+            "task": s.study.task,
+            "output": s.study.output,
+        }
+        for s in reversed(first.values())
+    ]
+
+
+def asked_of(cell: Cell) -> dict[str, object]:
+    """The options of `weakcell emulate` that make a run of this cell, but for the trial."""
+    study, specs = cell.prepared.study, cell.point.placement.arrays
+    return {
+        "model": study.model,
+        "data": study.data,
+        "memory": str(specs[0]),
+        "place": [f"{target}={spec}" for target, spec in study.places],
+        "read_every": str(study.read_every),
+        "batch": study.batch,
+        "seed": study.seed,
+        "die": study.die,
+        "images": study.images,
+        "task": study.task,
+        "output": study.output,
+    }
+
+
+def missing(campaign: Campaign, store: Store) -> int:
+    """Runs of the campaign that the store does not have, at most (a half width may make do with fewer)."""
+    known: dict[str, int] = dict(store.db.execute("SELECT sha256, id FROM cells").fetchall())
+    there = sum(store.count(known[cell.sha256], campaign.trials) for cell in campaign.cells if cell.sha256 in known)
+    return campaign.runs - there
+
+
+@dataclass(eq=False)
+class _Work:
+    campaign: Campaign
+    store: Store
+    executor: Executor
+    numbers: list[int]
+    on_step: Callable[[Step], None] | None
+    made: int = 0
+    finished: int = 0
+    needed: int = 0
+    pace: dict[str, float] = field(default_factory=dict)
+
+    def make(self, trials: list[int]) -> None:
+        """The first trials[i] trials of cell i, less those that are there."""
+        cells = self.campaign.cells
+        self.needed = sum(trials)
+        self.finished = sum(self.store.count(number, most) for number, most in zip(self.numbers, trials, strict=True))
+        if self.finished == self.needed:
+            return
+        for done in self.executor.run(self._tasks(trials)):
+            cell = cells[done.cell]
+            self._learn(cell.prepared, done)
+            self.store.add(self.numbers[done.cell], placed_tensors(cell.prepared), done.results, done.seconds)
+            self.made += len(done.results)
+            self.finished += len(done.results)
+            if self.on_step:
+                self.on_step(Step(cell, done, self.finished, self.needed))
+
+    def _tasks(self, trials: list[int]) -> Iterator[Task]:
+        """As large as the pace so far allows; how runs are put together changes no result."""
+        for cell, number, most in zip(self.campaign.cells, self.numbers, trials, strict=True):
+            there = self.store.trials_of(number) if self.store.count(number, most) else set()
+            todo = [trial for trial in range(most) if trial not in there]
+            while todo:
+                size = self._size(cell.prepared, len(todo))
+                yield task_of(cell.prepared, cell.point, cell.number, tuple(todo[:size]))
+                del todo[:size]
+
+    def _size(self, prepared: Prepared, left: int) -> int:
+        pace = self.pace.get(prepared.bench.key)
+        if pace is None:
+            return 1
+        fair = -(-left // self.executor.workers)
+        return max(1, min(int(TARGET_SECONDS / pace), fair, _MOST_TRIALS))
+
+    def _learn(self, prepared: Prepared, done: Done) -> None:
+        """Seconds per trial of a network, as a running mean; the first one, which compiles, is forgotten soonest."""
+        took, key = sum(done.seconds) / len(done.seconds), prepared.bench.key
+        self.pace[key] = 0.5 * (self.pace.get(key, took) + took) + 1e-6
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), platform.machine())
+    except OSError:
+        return platform.machine()

@@ -1,0 +1,82 @@
+"""The result table and its caption."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from weakcell.host.cli.terminal import show
+from weakcell.host.report.caption import caption_of_result, memory_of, title_of
+from weakcell.host.report.interval_text import metric_interval
+from weakcell.host.study.results import StudyResult
+from weakcell.host.study.study import Point, Prepared
+
+
+def show_result(result: StudyResult) -> None:
+    """One line per point, under a title and above a caption that says what the numbers mean."""
+    show(f"[bold]{escape(title_of(result.prepared))}[/]")
+    show(table_of(result))
+    show(f"[dim]{escape(caption_of_result(result))}[/]")
+
+
+def table_of(result: StudyResult) -> Table:
+    """The table: means over trials, interval, worst trial, changed predictions, flip rate, energy where there is one."""
+    study, summary = result.prepared.study, result.summary
+    energy, many = summary["energy"].null_count() == 0, study.trials > 1
+    latency = summary["access_latency_ns"].null_count() == 0
+    metric, clean = result.prepared.questions.metric, result.prepared.questions.clean_score
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(study.sweep.key if study.sweep else "memory", justify="right" if study.sweep else "left")
+    table.add_column(metric.words, justify="right")
+    if many:
+        table.add_column("95 % interval", justify="right")
+        table.add_column("worst", justify="right")
+    bound = summary["bound"].null_count() < len(summary)
+    if bound:
+        table.add_column("95 % of dies", justify="right")
+    table.add_column("changed", justify="right")
+    table.add_column("flip rate", justify="right")
+    if energy:
+        unit = summary["energy_unit"][0]
+        table.add_column(f"energy ({'pJ/inference' if unit == 'pJ' else unit})", justify="right")
+    if latency:
+        table.add_column("access latency (ns)", justify="right")
+    for row in summary.iter_rows(named=True):
+        cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result.prepared)), metric.text(row["mean"])]
+        if many:
+            cells += [metric_interval(metric, row["low"], row["high"]), metric.text(row["worst"])]
+        if bound:
+            cells.append("" if row["bound"] is None else f"{'≥' if metric.higher else '≤'} {metric.text(row['bound'])}")
+        cells += [percent(row["changed"]), "" if row["flip_rate"] is None else f"{row['flip_rate']:.3g}"]
+        if energy:
+            cells.append(f"{row['energy']:.4g}")
+        if latency:
+            cells.append(f"{row['access_latency_ns']:.4g}")
+        table.add_row(*cells)
+    if clean is not None:
+        blank = [""] * (len(table.columns) - 2)
+        table.add_section()
+        table.add_row("clean", metric.text(clean), *blank)
+    return table
+
+
+def point_of(point: Point, prepared: Prepared) -> str:
+    """A point in a few characters."""
+    sweep = prepared.study.sweep
+    return f"{sweep.key}={_value(point.value)}" if sweep else str(prepared.study.memory)
+
+
+def percent(share: float) -> str:
+    """0.9375 -> 93.75 %."""
+    return f"{100 * share:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that people read."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

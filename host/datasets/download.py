@@ -1,0 +1,109 @@
+"""Where the published files come from, and how they get here: with a progress bar, checked against their published checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from weakcell.host.atomic_files import write_atomically
+from weakcell.memmodels.errors import InputError, UsageError
+
+_CHUNK = 1 << 18
+_FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
+_SVHN = "http://ufldl.stanford.edu/housenumbers"
+Tell = Callable[[int, int | None], None]
+"""(bytes that are here, bytes in all if the server says) → nothing; called as they come."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published file: `url`, its MD5 as published, and whether it is an archive to unpack."""
+
+    url: str
+    md5: str
+    archive: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[1]
+
+
+SOURCES: dict[str, tuple[Source, ...]] = {
+    "fashion-mnist": (
+        Source(f"{_FASHION}/train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+        Source(f"{_FASHION}/train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+        Source(f"{_FASHION}/t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+        Source(f"{_FASHION}/t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+    ),
+    "cifar-10": (
+        Source("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", archive=True),
+    ),
+    "svhn": (
+        Source(f"{_SVHN}/train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+        Source(f"{_SVHN}/test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
+    ),
+    "imagenette": (
+        Source("https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz", "3df6f0d01a2c9592104656642f5e78a3", archive=True),
+    ),
+}
+
+
+def download(name: str, folder: Path, tell: Callable[[Source], Tell], sources: tuple[Source, ...] | None = None) -> list[Path]:
+    """Fetch what is missing of a data set into `folder`, made if need be; the paths of its files, archives unpacked.
+
+    UsageError for a name without a source, InputError for a server that does not answer, or bytes that are not those published.
+    """
+    known = sources if sources is not None else SOURCES.get(name)
+    if known is None:
+        raise UsageError(f"Downloading {name}", "no source is known for it", f"Known: {', '.join(SOURCES)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for source in known:
+        path = folder / source.name
+        if not (path.is_file() and _md5(path) == source.md5):
+            _fetch(source, path, tell(source))
+        if source.archive:
+            _unpack(path)
+        paths.append(path)
+    return paths
+
+
+def _fetch(source: Source, path: Path, tell: Tell) -> None:
+    def write(place: Path) -> None:
+        try:
+            request = urllib.request.Request(source.url, headers={"User-Agent": "weakcell"})
+            with urllib.request.urlopen(request, timeout=30) as answer, place.open("wb") as file:
+                length = answer.headers.get("Content-Length")
+                total, here = int(length) if length else None, 0
+                while chunk := answer.read(_CHUNK):
+                    file.write(chunk)
+                    here += len(chunk)
+                    tell(here, total)
+        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            found = str(getattr(error, "reason", error))
+            do = f"Check the network, or put the file into {path.parent}"
+            raise InputError(f"Downloading {source.url}", found, do) from error
+        if (found := _md5(place)) != source.md5:
+            raise InputError(f"Downloading {source.url}", f"its MD5 is {found}, not {source.md5}", "Try again, or fetch it by hand")
+
+    write_atomically(path, write)
+
+
+def _unpack(path: Path) -> None:
+    """Into the archive's own folder; nothing it holds may lie elsewhere."""
+    try:
+        with tarfile.open(path) as archive:
+            archive.extractall(path.parent, filter="data")
+    except (tarfile.TarError, OSError) as error:
+        raise InputError(f"Unpacking {path}", str(error), "Remove it and download it again") from error
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

@@ -1,0 +1,203 @@
+"""Pictures of a characterization: rates over voltage, the array's weak cells, and where they lie."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weakcell.host.atomic_files import write_atomically
+from weakcell.host.board.readbacks.analysis import Findings, Readbacks, Row, Series, maps
+from weakcell.host.report.style import COLOURS, STYLE
+from weakcell.memmodels.error_model.structure import Bank
+from weakcell.memmodels.error_model.terms import Lifetime
+from weakcell.memmodels.profile import Constant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_PIXELS = 512
+
+
+def save_figure(findings: Findings, paths: Sequence[Path]) -> None:
+    """Draw the figure into each path; equal findings give equal files."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        figure = draw(findings)
+        for path in paths:
+            undated = {"Date": None} if path.suffix == ".svg" else {}
+            write_atomically(path, lambda place: figure.savefig(place, dpi=150, metadata=undated))  # noqa: B023
+
+
+def draw(findings: Findings) -> Figure:
+    """Rates of all series; image, columns and rows of the one in which most cells failed."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=(9.6, 7.4), layout=ConstrainedLayoutEngine(rect=(0.0, 0.06, 1.0, 0.94)))
+    (rates, image), (columns, rows) = figure.subplots(2, 2, height_ratios=[1.5, 1])
+    for number, one in enumerate(findings.series):
+        _rates(rates, one, COLOURS[number % len(COLOURS)])
+    _dress_rates(rates)
+    worst = max(findings.series, key=lambda one: int((one.highest > 0).sum()))
+    _image(image, worst, findings.readbacks.bank)
+    grouped = maps(worst, findings.readbacks.bank)
+    _profile_of(columns, grouped["column"].sum(axis=0), "column")
+    _profile_of(rows, grouped["row"], "row")
+    figure.suptitle(textwrap.fill(findings.readbacks.title, 110), fontsize=10, fontweight="bold", x=0.01, ha="left")
+    figure.text(0.01, 0.008, textwrap.fill(caption_of(findings), 165), fontsize=7, color="#57606a", va="bottom")
+    return figure
+
+
+def caption_of(findings: Findings) -> str:
+    """What must be known to read the numbers."""
+    readbacks = findings.readbacks
+    methods = sorted({row.rate.method.split(",")[0] for row in findings.rows if row.rate is not None})
+    sentences = [
+        f"Experiment: {readbacks.experiment}; {readbacks.bits} cells, {readbacks.basis}",
+        _meaning(findings),
+        f"95 % intervals ({'; '.join(methods)}); no flips: the upper bound",
+        "fit p01, fit p10 and F are constants of the fitted structure",
+        f"Rows and columns are of storage addresses, {readbacks.bank.rows} x {readbacks.bank.columns} cells a bank (assumed)",
+        readbacks.notes,
+    ]
+    return ". ".join(sentence for sentence in sentences if sentence) + "."
+
+
+def _meaning(findings: Findings) -> str:
+    """What BER, p01 and p10 count."""
+    fresh = {one.points.best.lifetime is Lifetime.READ for one in findings.series}
+    once = "the share of (cell, stored value) pairs that erred at least once; F is the share of reads at which a weak cell errs"
+    reads = "the share of single reads of a cell that came back inverted, since errors are drawn anew at each read"
+    told = " or ".join(text for text, there in ((once, False in fresh), (reads, True in fresh)) if there)
+    left = f", without {findings.excluded} cells that are left out" if findings.excluded else ""
+    return f"BER is {told}{left}. p01 and p10 are the same of cells that held 0, and 1: blank where none did"
+
+
+def _rates(axes: Axes, series: Series, colour: str) -> None:
+    """Rates with their intervals; an arrow from the upper bound where nothing flipped; the law where there is one."""
+    seen = [(row, row.rate) for row in series.rows if row.rate is not None]
+    some = [(row.vdd, rate) for row, rate in seen if rate.value > 0]
+    none = [(row.vdd, rate.high) for row, rate in seen if rate.value == 0]
+    label = f"{1000 * series.dwell_s:g} ms low"
+    if some:
+        x, y = [vdd for vdd, _ in some], [rate.value for _, rate in some]
+        reach = [[max(rate.value - rate.low, 0.0) for _, rate in some], [max(rate.high - rate.value, 0.0) for _, rate in some]]
+        axes.errorbar(x, y, yerr=reach, fmt="o", color=colour, markersize=4, capsize=3, label=label)
+    if none:
+        x, y = [vdd for vdd, _ in none], [high for _, high in none]
+        axes.scatter(x, y, marker="v", s=22, facecolors="none", edgecolors=colour, label=f"{label}: no flips, upper bound")
+    law = series.law.profile.law if series.law is not None else None
+    if law is not None:
+        volts = np.linspace(law.low, law.high, 200)
+        at = np.array([sum(term.rate for term in law.terms(float(value))) for value in volts])
+        axes.plot(volts[at > 1e-12], at[at > 1e-12], color=colour, linewidth=1, label="law, on random data")
+    for row in series.rows:
+        if not row.outcome.counted:
+            axes.annotate(str(row.outcome), (row.vdd, 1.0), fontsize=7, rotation=90, color=colour, ha="center", va="top")
+
+
+def _dress_rates(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.set(title="bit errors over voltage", xlabel="vdd (V), commanded", ylabel="share of cells that err")
+    axes.set_ylim(top=min(2.0, 10 * axes.get_ylim()[1]), bottom=max(axes.get_ylim()[0], 1e-9))
+    axes.legend()
+
+
+def _image(axes: Axes, series: Series, bank: Bank) -> None:
+    """The array, each pixel the highest voltage at which one of its cells failed."""
+    from matplotlib.colors import ListedColormap
+
+    volts = sorted({row.vdd for row in series.rows if row.weak})
+    array = array_of(series, bank)
+    small = _shrunk(array)
+    numbers = np.searchsorted(np.array([0.0, *volts], np.float32), small)
+    colours = ["#ffffff", *(f"{1 - (k + 1) / max(len(volts), 1):.2f}" for k in range(len(volts)))]
+    axes.imshow(numbers, cmap=ListedColormap(colours), vmin=0, vmax=len(volts), aspect="auto", interpolation="nearest",
+                extent=(0, array.shape[1], array.shape[0], 0))  # fmt: skip
+    axes.grid(False)
+    shown = ", ".join(f"{value:.3g}" for value in volts) or "no voltage"
+    axes.set(title=f"weak cells (darker: fail at a higher voltage; {shown} V)", xlabel="column", ylabel="row")
+    axes.title.set_fontsize(8)
+
+
+def array_of(series: Series, bank: Bank) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """(rows of all banks, columns): the highest voltage at which each cell failed, 0 for never."""
+    size = bank.rows * bank.columns
+    cells = np.zeros(-(-series.highest.size // size) * size, np.float32)
+    cells[: series.highest.size] = series.highest
+    return cells.reshape(-1, bank.columns)
+
+
+def _shrunk(array: Any) -> Any:
+    """At most 512 x 512 pixels, each the maximum of its cells."""
+    by = [max(1, -(-side // _PIXELS)) for side in array.shape]
+    rows, columns = (-(-side // step) for side, step in zip(array.shape, by, strict=True))
+    padded = np.zeros((rows * by[0], columns * by[1]), array.dtype)
+    padded[: array.shape[0], : array.shape[1]] = array
+    return padded.reshape(rows, by[0], columns, by[1]).max(axis=(1, 3))
+
+
+def _profile_of(axes: Axes, counts: Any, axis: str) -> None:
+    axes.plot(np.arange(len(counts)), counts, color=COLOURS[0], linewidth=0.6)
+    axes.set(title=f"weak cells by {axis}", xlabel=axis, ylabel="weak cells")
+    axes.set_ylim(bottom=0)
+
+
+def save_cells(series: Series, readbacks: Readbacks, path: Path) -> None:
+    """One pixel per cell: white never failed, the darker the higher the voltage at which it did."""
+    from matplotlib.image import imsave
+
+    array = array_of(series, readbacks.bank)
+    low, high = 0.0, float(array.max())
+    lowest = float(array[array > 0].min()) if high > low else 0.0
+    grey = np.full(array.shape, 255, np.uint8)
+    weak = array > 0
+    grey[weak] = np.round(160.0 * (high - array[weak]) / max(high - lowest, 1e-6)).astype(np.uint8)
+    write_atomically(path, lambda place: imsave(place, grey, cmap="gray", vmin=0, vmax=255))
+
+
+def rows_shown(rows: Sequence[Row]) -> list[list[str]]:
+    """The cells of the first table, as text: one row per operating point."""
+    shown = []
+    for row in rows:
+        fails = row.fitted("F")
+        pairs = ["" if pair is None or not pair[1] else f"{pair[0]} of {pair[1]}" for pair in (row.always, row.nested)]
+        flips = f"{row.flips:.1f}" if row.reads else ""
+        known = "" if fails is None or not row.weak else f"{fails.value:.3g}"
+        shown.append([*_place_of(row), str(row.outcome), flips, *_counted(row.rate), known, *pairs])
+    return shown
+
+
+def rates_shown(rows: Sequence[Row]) -> list[list[str]]:
+    """The cells of the second table, as text: rates by stored value, counted and fitted; blank where not measured."""
+    shown = []
+    for row in rows:
+        if row.rate is None:
+            continue
+        fitted = [row.fitted(name) for name in ("p01", "p10")]
+        known = ["" if found is None or not row.weak else f"{found.value:.3g}" for found in fitted]
+        shown.append([*_place_of(row), *_counted(row.p01), *_counted(row.p10), *known])
+    return shown
+
+
+def _place_of(row: Row) -> list[str]:
+    return [f"{row.vdd:.4g}", f"{1000 * row.dwell_s:g}"]
+
+
+def _counted(rate: Constant | None) -> list[str]:
+    """A counted rate and its interval; the upper bound where nothing erred."""
+    if rate is None:
+        return ["", ""]
+    if rate.value == 0.0:
+        return [f"< {rate.high:.2g}", ""]
+    return [f"{rate.value:.3g}", f"{rate.low:.3g} … {rate.high:.3g}"]
+
+
+COLUMNS = ("vdd (V)", "low (ms)", "outcome", "flips per read", "BER", "95 % interval", "F", "at every read", "nested")
+RATE_COLUMNS = ("vdd (V)", "low (ms)", "p01", "95 % interval", "p10", "95 % interval", "fit p01", "fit p10")

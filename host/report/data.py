@@ -1,0 +1,212 @@
+"""What a report is made from: the tables of a campaign or of one study, how they were made, and what they say in words."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from weakcell.emulator.tasks import METRICS, Metric, metric_of
+from weakcell.host.campaign.store import FILE, read_store
+from weakcell.host.campaign.tables import Tables
+from weakcell.host.report.interval_text import METHOD, no_difference_note
+from weakcell.host.report.margin_data import AskedNetwork, NetworkMargins, margins_of
+from weakcell.host.report.weak_cell_map import WeakMap, maps_of
+from weakcell.host.study.networks import shipped_models
+from weakcell.host.study.older_results import restated_frame
+from weakcell.host.study.results import summary_of
+from weakcell.memmodels.errors import InputError
+
+INTERVALS = f"95 % intervals of the mean over trials ({METHOD})"
+
+TOLERANCE = 0.01
+"""The loss of accuracy that the sentences speak of."""
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """runs: one row per run; points: one row per point, both with a column `study`. facts: versions, command, machine, file.
+
+    maps: of weak cells, by study. margins: of the networks; facts say why some are missing.
+    """
+
+    title: str
+    runs: pl.DataFrame
+    points: pl.DataFrame
+    facts: dict[str, Any]
+    intervals: str
+    maps: tuple[WeakMap, ...] = ()
+    margins: tuple[NetworkMargins, ...] = ()
+
+    @property
+    def studies(self) -> list[str]:
+        return list(dict.fromkeys(self.points["study"].to_list()))
+
+
+def read_material(folder: Path, data_dir: Path | None = None, extras: bool = True) -> Material:
+    """From the folder of `weakcell sweep`, or of `weakcell emulate --out`; InputError if it is neither or holds no runs.
+
+    data_dir: where data sets are looked for first, which margins are measured on. extras: maps and margins, which take seconds.
+    """
+    if (folder / FILE).is_file():
+        found, networks = _of_campaign(folder)
+    elif (folder / "study.json").is_file() and (folder / "results.parquet").is_file():
+        found, networks = _of_study(folder)
+    else:
+        raise InputError(f"Results in {folder}", "there are none", "Name the folder of weakcell sweep or weakcell emulate --out")
+    if not found.points.height:
+        raise InputError(f"Results in {folder}", "no run is finished yet", "Run weakcell sweep first")
+    if not extras:
+        return found
+    margins, missing = margins_of(networks, data_dir)
+    facts = {**found.facts, "margins": "\n".join(missing)} if missing else found.facts
+    return replace(found, facts=facts, maps=maps_of(found.runs), margins=margins)
+
+
+def _of_campaign(folder: Path) -> tuple[Material, list[AskedNetwork]]:
+    with read_store(folder) as store:
+        tables = Tables(store)
+        facts = {
+            "command": store.fact("command"),
+            "machine": store.fact("machine"),
+            "file": store.fact("file"),
+            "cells": [{"study": tables.label(cell), "sha256": cell.sha256} for cell in tables.cells],
+            "plan": {name: tables.plan[name] for name in ("trials", "half_width", "first_stage")},
+        }
+        half = tables.plan["half_width"]
+        rule = INTERVALS
+        if half is not None:
+            most = f"{tables.plan['trials']:,}"
+            rule = f"{INTERVALS}, asked to be ± {100 * half:g} points in at most {most} trials"
+        facts["versions"] = _versions(folder)
+        networks = [AskedNetwork(**network) for network in store.fact("networks") or ()]
+        return Material(folder.resolve().name, tables.frame, tables.summary, facts, rule), networks
+
+
+def _of_study(folder: Path) -> tuple[Material, list[AskedNetwork]]:
+    try:
+        stated = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+        frame = restated_frame(pl.read_parquet(folder / "results.parquet"))
+        label = f"{stated['identity']['model']}, {stated['identity']['memory']}"
+        network = _network_of(stated)
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"Results in {folder}", f"they cannot be read ({error})", "Run weakcell emulate --out again") from error
+    frame = frame.with_columns(pl.lit(label).alias("study"))
+    points = summary_of(frame).with_columns(pl.lit(label).alias("study"), pl.lit(frame["model"][0]).alias("model"))
+    facts = {"command": stated.get("command"), "versions": stated.get("versions"), "identity": stated["identity"]}
+    return Material(folder.resolve().name, frame, points, facts, INTERVALS), [network]
+
+
+def _network_of(stated: dict[str, Any]) -> AskedNetwork:
+    """The network of a single study; data that are a file are where the command said."""
+    identity, command = stated["identity"], stated.get("command") or []
+    model = identity["model"] if identity["model"] in shipped_models() else stated["model"]["path"]
+    data = next((after for word, after in pairwise(command) if word == "--data"), identity["data"])
+    judged = (identity.get("task"), identity.get("output"))
+    return AskedNetwork(model, data, identity["images"], identity, *judged)
+
+
+def _versions(folder: Path) -> dict[str, Any]:
+    """Of the last finished sweep; of this program where none has finished."""
+    from weakcell.host.study.results_folder import versions
+
+    try:
+        found = json.loads((folder / "campaign.json").read_text(encoding="utf-8"))["versions"]
+    except (OSError, ValueError, KeyError):
+        return dict(versions())
+    return found if isinstance(found, dict) else {}
+
+
+def clean_of(material: Material, study: str) -> float | None:
+    """The fault-free score of a study's network; None without labels, or where results do not say it."""
+    rows = material.runs.filter(pl.col("study") == study)
+    found = rows["clean_score" if "clean_score" in rows.columns and not rows["clean_score"].null_count() else "clean_accuracy"]
+    return None if found.null_count() == len(found) else float(found[0])
+
+
+def sentences(material: Material) -> list[str]:
+    """The report's summary: what was run, and per study the lowest energy at which nothing much is lost."""
+    runs, points = material.runs, material.points
+    models, memories = runs["model"].n_unique(), len(material.studies)
+    text = [
+        f"{runs.height:,} runs of {_count(models, 'network')} at {_count(points.height, 'operating point')} in "
+        f"{_count(memories, 'study', 'studies')}; {material.intervals}."
+    ]
+    text += [_verdict(material, study) for study in material.studies]
+    if note := no_difference_note(points["differ_below"]):
+        text.append(f"{note}.")
+    return text
+
+
+def metric_of_study(material: Material, study: str) -> Metric:
+    """What the scores of a study measure."""
+    return metric_of(material.points.filter(pl.col("study") == study)["score"][0])
+
+
+def _verdict(material: Material, study: str) -> str:
+    points = material.points.filter(pl.col("study") == study)
+    metric, clean = metric_of_study(material, study), clean_of(material, study)
+    if not metric.share:
+        return _verdict_on_errors(study, points, metric, clean)
+    reference, word = (1.0, metric.title) if clean is None else (clean, metric.words)
+    start = f"{study}: " if clean is None else f"{study}: fault-free {word} {_percent(clean)}; "
+    good = points.filter(pl.coalesce("low", "mean") >= reference - TOLERANCE)
+    limit = f"{100 * TOLERANCE:g} point"
+    if not good.height:
+        best = points.sort("mean", descending=True).row(0, named=True)
+        return f"{start}no point loses less than {limit}; best {word} {_percent(best['mean'])} at {where(best)}."
+    if good["energy"].null_count():
+        worst = good.sort("flip_rate", descending=True).row(0, named=True)
+        return f"{start}less than {limit} is lost up to a flip rate of {worst['flip_rate']:.2g} ({where(worst)})."
+    cheapest = good.sort("energy").row(0, named=True)
+    dearest = points.sort("energy", descending=True).row(0, named=True)
+    saved = 1.0 - cheapest["energy"] / dearest["energy"]
+    against = f", {_percent(saved)} below {where(dearest)}" if saved > 0.0005 else ""
+    return (
+        f"{start}the lowest energy at which less than {limit} is lost (whole interval) is {cheapest['energy']:.4g} "
+        f"{cheapest['energy_unit']} at {where(cheapest)}, with {word} {_percent(cheapest['mean'])}{against}."
+    )
+
+
+def _verdict_on_errors(study: str, points: pl.DataFrame, metric: Metric, clean: float | None) -> str:
+    """Errors have no common scale: the smallest and the largest are named."""
+    start = f"{study}: " if clean is None else f"{study}: fault-free {metric.words} {metric.text(clean)}; "
+    ordered = points.sort("mean")
+    best, worst = ordered.row(0, named=True), ordered.row(-1, named=True)
+    least, most = (f"{metric.text(point['mean'])} at {where(point)}" for point in (best, worst))
+    return f"{start}{metric.words} from {least} to {most}."
+
+
+def where(point: dict[str, Any]) -> str:
+    """A point by what is swept there, or by its whole memory."""
+    return point["memory"] if point["sweep_value"] is None else f"{point['sweep_key']}={point['sweep_value']:.6g}"
+
+
+def by_metric(points: pl.DataFrame) -> list[tuple[Metric, pl.DataFrame]]:
+    """The points of each score: accuracies and errors do not belong on one axis."""
+    names = points["score"].unique(maintain_order=True).to_list()
+    return [(metric_of(name), points.filter(pl.col("score") == name)) for name in names]
+
+
+def front_of(points: pl.DataFrame, metric: Metric = METRICS["accuracy"]) -> pl.DataFrame:
+    """The points that no other one beats in energy and in mean score at once, by energy."""
+    kept, best = [], -math.inf
+    sign = 1.0 if metric.higher else -1.0
+    for row in points.drop_nulls("energy").sort(["energy", "mean"], descending=[False, metric.higher]).iter_rows(named=True):
+        if sign * row["mean"] > best:
+            kept.append(row)
+            best = sign * row["mean"]
+    return pl.DataFrame(kept, schema=points.schema)
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -1,0 +1,85 @@
+"""Margins of a report's networks: one clean pass over the images that the runs saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.memmodels.errors import InputError, WeakcellError
+
+_STEPS = 200
+
+
+@dataclass(frozen=True)
+class AskedNetwork:
+    """A network and its data as a study asked for them; identity: of `weakcell.host.study.workload.Bench`, by which they are
+    known again.
+
+    task, output: as the user named them; None where nothing was said.
+    """
+
+    model: str
+    data: str | None
+    images: int | None
+    identity: dict[str, Any]
+    task: str | None = None
+    output: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.identity['model']} on {self.identity['data']}"
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkMargins:
+    """Margins of one network's answers, one value per image, ascending.
+
+    shares: of the largest possible score. flips: of the output layer's bits that no answer changes by.
+    """
+
+    name: str
+    shares: npt.NDArray[np.float64]
+    flips: npt.NDArray[np.int64]
+
+    @property
+    def words(self) -> str:
+        """What the curves say, as a sentence."""
+        tied = int((self.shares <= 0).sum())
+        ties = f", {tied:,} images with a tie" if tied else ""
+        return f"{self.name}: median {100 * float(np.median(self.shares)):.3g} %, {float(np.median(self.flips)):.4g} flips{ties}"
+
+
+def shares_up_to(values: npt.NDArray[Any]) -> tuple[list[float], list[float]]:
+    """Some of the values, and the percentage of all values that are at most as large: a curve to draw."""
+    at = np.unique(np.linspace(0, len(values) - 1, _STEPS).round().astype(int))
+    share = 100 * np.searchsorted(values, values[at], side="right") / len(values)
+    return [float(f"{x:.5g}") for x in values[at]], [float(f"{y:.5g}") for y in share]
+
+
+def margins_of(networks: Sequence[AskedNetwork], data_dir: Path | None) -> tuple[tuple[NetworkMargins, ...], tuple[str, ...]]:
+    """The margins of all networks that are still here and still the same; and for the others why there are none."""
+    found, missing = list[NetworkMargins](), list[str]()
+    for network in networks:
+        try:
+            found.append(_margins(network, data_dir))
+        except WeakcellError as error:
+            missing.append(f"{network.name}: {error.found}")
+    return tuple(found), tuple(missing)
+
+
+def _margins(network: AskedNetwork, data_dir: Path | None) -> NetworkMargins:
+    from weakcell.emulator.tasks import Asked
+    from weakcell.host.analysis.margins import margins_on
+    from weakcell.host.study.workload import open_bench
+
+    bench = open_bench(network.model, network.data, network.images, data_dir, asked=Asked(network.task, network.output))
+    for part, what in (("weights_sha256", "network"), ("data_sha256", "data")):
+        if bench.identity[part] != network.identity[part]:
+            raise InputError(f"Margins of {network.name}", f"the {what} changed since it ran", "Run it again")
+    frame = margins_on(bench).frame
+    return NetworkMargins(network.name, np.sort(frame["relative_margin"].to_numpy()), np.sort(frame["exact"].to_numpy()))

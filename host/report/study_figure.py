@@ -1,0 +1,137 @@
+"""The figure of a study: accuracy over the swept value, and below it the energy, with a caption that makes it readable."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weakcell.host.atomic_files import write_atomically
+from weakcell.host.report.caption import caption_of_result, title_of
+from weakcell.host.report.style import BLUE, GREY, INK, ORANGE
+from weakcell.host.study.results import StudyResult, scores_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#eaeef2",
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.hashsalt": "weakcell",
+    "svg.fonttype": "none",
+}
+
+_CAPTION_POINTS = 6.8
+"""Size of the caption's type."""
+
+
+def save_figure(result: StudyResult, path: Path, dpi: int = 160) -> None:
+    """Draw the figure into `path` (.png, .svg or .pdf); equal results give equal files. OutputError if it cannot be written."""
+    import matplotlib as mpl
+
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})
+    with mpl.rc_context(_STYLE):
+        figure = draw(result)
+        write_atomically(path, lambda place: figure.savefig(place, dpi=dpi, metadata=undated))
+
+
+def draw(result: StudyResult) -> Figure:
+    """The figure, not yet in a file; works without a display."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    energy = result.summary["energy"].null_count() == 0
+    lines = textwrap.wrap(caption_of_result(result), 132)
+    below = 0.15 + len(lines) * _CAPTION_POINTS * 1.4 / 72  # inches of the caption
+    rows, height = (2, 5.0 + below) if energy else (1, 3.6 + below)
+    bottom = below / height
+    layout = ConstrainedLayoutEngine(rect=(0.01, bottom, 0.98, 0.99 - bottom), hspace=0.03)
+    figure = Figure(figsize=(6.6, height), layout=layout)
+    axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=[2.4, 1] if energy else [1])[:, 0]
+    x = _positions(result)
+    _accuracy(axes[0], result, x)
+    if energy:
+        _energy(axes[1], result, x)
+    _horizontal(axes[-1], result, x)
+    axes[0].set_title(textwrap.fill(title_of(result.prepared), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
+    figure.text(0.015, 0.012, "\n".join(lines), fontsize=_CAPTION_POINTS, color="#57606a", va="bottom", linespacing=1.4)
+    return figure
+
+
+def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
+    """Mean and interval of each point, single trials behind them, the clean network as a line."""
+    frame, summary = result.frame, result.summary
+    metric, series = scores_of(frame)
+    scores, trials = metric.factor * series.to_numpy(), result.prepared.study.trials
+    mean, low, high = (metric.factor * summary[name].to_numpy().astype(float) for name in ("mean", "low", "high"))
+    clean = result.prepared.questions.clean_score
+    reference = metric.factor * (clean if clean is not None else 1.0 if metric.higher else 0.0)
+    label = None if clean is None else f"clean network {reference:.1f} %" if metric.share else f"clean network {reference:.4g}"
+    axes.axhline(reference, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)
+    if trials > 1:
+        axes.scatter(np.repeat(x, trials), scores, s=9, color=BLUE, alpha=0.28, linewidths=0, label="single trials", zorder=2)
+        axes.fill_between(x, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95 % interval of the mean", zorder=1)
+    if len(x) == 1 and trials > 1:
+        axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=BLUE, capsize=4, fmt="none")
+    axes.plot(x, mean, color=BLUE, linewidth=1.8, marker="o", markersize=4, label="mean" if trials > 1 else "one trial", zorder=3)
+    axes.set_ylabel(metric.label)
+    lowest, highest = float(min(scores.min(), reference)), float(max(scores.max(), reference))
+    if metric.share:
+        span = max(100 - lowest, 1.0)
+        axes.set_ylim(max(0.0, lowest - 0.08 * span), min(100.0, highest) + 0.05 * span)
+    else:
+        axes.set_ylim(0.0, 1.08 * highest or 1.0)
+    axes.legend(frameon=False, fontsize=8, loc="best")
+
+
+def _energy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
+    """Energy of one inference; its unit names what it is relative to."""
+    summary = result.summary
+    unit, basis = summary["energy_unit"][0], ", ".join(summary["energy_basis"].unique(maintain_order=True))
+    values = summary["energy"].to_numpy()
+    axes.plot(x, values, color=ORANGE, linewidth=1.8, marker="s", markersize=3.5)
+    shown = "pJ per inference" if unit == "pJ" else f"× {unit.removeprefix('x ')}"
+    axes.set_ylabel(f"energy\n{shown}")
+    axes.text(0.985, 0.07, basis, transform=axes.transAxes, ha="right", fontsize=8, color="#57606a")
+    axes.set_ylim(0, 1.12 * float(values.max()))
+
+
+def _positions(result: StudyResult) -> np.ndarray:
+    values = result.summary["sweep_value"].to_list()
+    return np.array([0.0 if value is None else value for value in values])
+
+
+def _horizontal(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
+    """The swept condition with its unit; logarithmic where a sweep spans decades."""
+    study = result.prepared.study
+    if study.sweep is None:
+        axes.set_xticks([0.0], [result.prepared.points[0].memory])
+        axes.set_xlim(-1, 1)
+        return
+    key = study.sweep.key
+    known = {condition.name: condition for condition in study.memory.technology.conditions}
+    unit = known[key].unit if key in known else ""
+    meaning = known[key].help if key in known else ""
+    label = f"{key} ({unit})" if unit else key
+    short = meaning.split(":")[0].split(" (")[0]
+    axes.set_xlabel(f"{label}: {short}" if short else label)
+    positive = x[x > 0]
+    if study.sweep.logarithmic or (len(positive) > 1 and positive.max() / positive.min() >= 100):
+        if len(positive) == len(x):
+            axes.set_xscale("log")
+        else:
+            axes.set_xscale("symlog", linthresh=float(positive.min()))

@@ -1,0 +1,163 @@
+"""What a validation says: title, caption, files and figure, and the command that runs one trial again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weakcell.host.atomic_files import write_atomically
+from weakcell.host.report.caption import quantization_note
+from weakcell.host.report.style import BLUE, GREY, INK, ORANGE, STYLE
+from weakcell.host.validation.accuracy_curve import Curve
+from weakcell.host.validation.claims import CLAIMS, KEPT, LOST, TIED, TIED_AWAY, CheckSummary, Violation
+from weakcell.host.validation.trials import Validation
+
+SCHEMA_VERSION = 2
+_STRESSED = "Each point runs on those images only whose flips it brings near their bounds"
+
+
+def reproducing(validation: Validation, violation: Violation, hidden: bool) -> Sequence[str]:
+    """The command that runs just that trial again."""
+    study = validation.prepared.study
+    places = [part for target, spec in study.places for part in ("--place", f"{target}={spec}")]
+    data = ["--data", study.data] if study.data else []
+    die = ["--die", str(study.die)] if study.die is not None else []
+    return [
+        "weakcell", "validate", study.model, *data, "--memory", violation.memory, *places, "--read-every", str(study.read_every),
+        "--batch", str(study.batch), "--seed", str(study.seed), *die, "--images", str(len(validation.prepared.dataset)),
+        "--no-predict",
+        "--first-trial", str(violation.trial), "--trials", "1", *(["--hidden"] if hidden else []),
+    ]  # fmt: skip
+
+
+def title_of(validation: Validation) -> str:
+    """Network, data and memory in one line."""
+    prepared = validation.prepared
+    rules = "".join(f", {target} in {spec}" for target, spec in prepared.study.places)
+    return f"{prepared.model.name} on {prepared.dataset.name} ({len(prepared.dataset)} images), {prepared.study.memory.name}{rules}"
+
+
+def caption_of(validation: Validation) -> str:
+    """What must be known to read the numbers."""
+    prepared, study = validation.prepared, validation.prepared.study
+    named = list(dict.fromkeys(point.memory for point in prepared.points))
+    points = "; ".join(named) if len(named) < 4 else f"{named[0]} … {named[-1]}"
+    sentences = [
+        f"{len(prepared.points)} points ({points}), {study.trials} trials each, weights read per {study.read_every}, seed "
+        f"{study.seed}",
+        *([_STRESSED] if validation.images else []),
+        *quantization_note(prepared),
+        "A pair is one image (hidden checks: one neuron of one image) in one trial. Non-vacuous: 1 <= q <= bound; near: besides "
+        "q >= 0.9 bound. Pairs of one trial share its flips where weights are read less often than once per image",
+        *(f"{check.check}: {CLAIMS[check.check]}" for check in validation.checks),
+        "Changed: the claim fails. Tied: of these, the winner shares the maximum. Tie lost: of these, argmax answers another",
+        f"{validation.ties} images with a tie in the clean run are left out",
+        f"The answer changed by equal codes of the last requantization, the score still highest, in {validation.rounded} pairs",
+    ]
+    return ". ".join(sentences) + "."
+
+
+def as_dict(validation: Validation, curve: Curve | None = None) -> dict[str, Any]:
+    """Everything but the tallies, for JSON."""
+    margins = validation.margins
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "identity": validation.prepared.identity,
+        "points": [point.memory for point in validation.prepared.points],
+        "violations": validation.broken,
+        "ties": validation.ties,
+        "rounded": validation.rounded,
+        "mean_margin": float(margins.mean()) if len(margins) else None,
+        "curve": None if curve is None else curve.frame.to_dicts(),
+        "checks": [{**vars(check), "claim": CLAIMS[check.check]} for check in validation.checks],
+    }
+
+
+def write(validation: Validation, curve: Curve | None, folder: Path, command: Sequence[str]) -> None:
+    """tallies.parquet (pairs by point, check, bound, q, outcome), violations.parquet, validation.json, validation.png and .svg.
+
+    With a curve, curve.parquet: predicted and measured accuracy by point.
+    """
+    import polars as pl
+
+    columns = {"point": pl.Int64, "check": pl.String, "bound": pl.Int64, "q": pl.Int64, "outcome": pl.Int64}
+    keys = sorted(validation.tally)
+    tallies = pl.DataFrame(keys, schema=columns, orient="row").with_columns(
+        pl.Series("pairs", [validation.tally[key] for key in keys], dtype=pl.Int64),
+        pl.col("outcome").replace_strict(
+            {KEPT: "kept", TIED: "tied", LOST: "lost", TIED_AWAY: "tied, a lower class answered"}, return_dtype=pl.String
+        ),
+        pl.lit(SCHEMA_VERSION, dtype=pl.Int32).alias("schema_version"),
+    )
+    kinds: dict[str, Any] = dict.fromkeys(("point", "trial", "die", "image", "q", "bound"), pl.Int64)
+    names = list(Violation.__dataclass_fields__)
+    broken = pl.DataFrame([vars(v) for v in validation.violations], schema={name: kinds.get(name, pl.String) for name in names})
+    write_atomically(folder / "tallies.parquet", tallies.write_parquet)
+    write_atomically(folder / "violations.parquet", broken.write_parquet)
+    if curve is not None:
+        write_atomically(folder / "curve.parquet", curve.frame.write_parquet)
+    text = json.dumps({**as_dict(validation, curve), "command": list(command)}, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(folder / "validation.json", lambda place: place.write_text(text, encoding="utf-8"))
+    save_figure(validation, curve, [folder / "validation.png", folder / "validation.svg"])
+
+
+def save_figure(validation: Validation, curve: Curve | None, paths: Sequence[Path]) -> None:
+    """The histogram of margins; predicted and measured accuracy; for each check flips against the bound: below the line nothing may
+    change."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    extra = 1 if curve is None else 2
+    with mpl.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(4.0 * (extra + len(validation.checks)), 4.4), layout="constrained")
+        axes = figure.subplots(1, extra + len(validation.checks), squeeze=False)[0]
+        axes[0].hist(validation.margins, bins=60, color=BLUE)
+        axes[0].set(title="margins of the clean network", xlabel="highest minus second-highest score", ylabel="images")
+        if curve is not None:
+            _draw_curve(axes[1], validation, curve)
+        for place, check in zip(axes[extra:], validation.checks, strict=True):
+            _draw(place, validation, check)
+        figure.suptitle(title_of(validation), fontsize=10, fontweight="bold", x=0.01, ha="left")
+        for path in paths:
+            undated = {"Date": None} if path.suffix == ".svg" else {}
+            write_atomically(path, lambda place: figure.savefig(place, dpi=150, metadata=undated))  # noqa: B023
+
+
+def _draw_curve(axes: Any, validation: Validation, curve: Curve) -> None:
+    """Points without a swept value stand side by side."""
+    frame, sweep = curve.frame, validation.prepared.study.sweep
+    x = frame["value"].to_numpy() if sweep else np.arange(len(frame))
+    measured, low, high = (100 * frame[name].to_numpy() for name in ("measured", "low", "high"))
+    reach = np.nan_to_num(np.stack([measured - low, high - measured]))
+    axes.errorbar(x, measured, yerr=reach, fmt="o", color=ORANGE, markersize=3, label="measured, 95 % interval")
+    if not curve.why:
+        order = np.argsort(x)
+        axes.plot(x[order], 100 * frame["predicted"].to_numpy()[order], color=BLUE, marker=".", label="predicted")
+    if sweep and sweep.logarithmic:
+        axes.set_xscale("log")
+    labelled = validation.prepared.questions.labels is not None
+    axes.set(title="accuracy" if labelled else "answers unchanged", xlabel=sweep.key if sweep else "point", ylabel="%")
+    axes.legend(frameon=False, fontsize=7)
+
+
+def _draw(axes: Any, validation: Validation, check: CheckSummary) -> None:
+    found = [key for key in validation.tally if key[1] == check.check]
+    kept = {(bound, q) for _, _, bound, q, outcome in found if outcome == KEPT}
+    changed = {(bound, q) for _, _, bound, q, outcome in found if outcome != KEPT}
+    for pairs, colour, label in ((kept, GREY, "kept"), (changed, ORANGE, "changed")):
+        if pairs:
+            bounds, flips = zip(*sorted(pairs), strict=True)
+            axes.scatter(bounds, flips, s=5, color=colour, alpha=0.5, linewidths=0, label=label, rasterized=True)
+    most = max((bound for _, _, bound, _, _ in found), default=1)
+    line = np.linspace(0, most, 200)
+    axes.plot(line, line, color=INK, linewidth=1, label="q = bound")
+    axes.set_yscale("symlog", linthresh=10)
+    axes.set_ylim(bottom=0)
+    claim = f"{check.non_vacuous:,} non-vacuous, {check.near:,} near, {check.violations:,} violations"
+    axes.set_title(f"{check.check}\n{claim}", fontsize=8)
+    axes.set(xlabel="bound (flips tolerated)", ylabel="flips q")
+    axes.legend(frameon=False, fontsize=7)

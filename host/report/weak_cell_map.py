@@ -1,0 +1,132 @@
+"""Weak-cell maps: the cells of a die that err at every read, worked out again from seed, die and memory.
+
+Cells have the row and column that the memory's own structure gives them; where it has none, rows of 256 cells are assumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS
+from weakcell.memmodels.catalogue import open_memory, parse_spec
+from weakcell.memmodels.error_model.structure import Bank
+from weakcell.memmodels.error_model.terms import ErrorTerm
+from weakcell.memmodels.errors import WeakcellError
+from weakcell.memmodels.protection.check_bits import Wrapper
+from weakcell.memmodels.protection.wrappers import split_wrappers
+from weakcell.memmodels.simulated import SimulatedMemory, belongs_to_die
+
+CELLS = BLOCK_BITS
+"""How many cells a map shows: the first ones of the array."""
+
+MOST = 8
+"""Maps in a report."""
+
+_SQUARE = Bank(256, 256)
+
+
+@dataclass(frozen=True, eq=False)
+class WeakMap:
+    """The weak cells of one die over the points at which it was used.
+
+    points: (name, weak cells) of each, fewest first. level: uint16 (rows, columns), at how many of the points a cell is weak: as
+    weak cells stay weak where more are, it is weak at the last `level` of them. key: what is swept. arranged: whether the memory
+    itself names rows and columns.
+    """
+
+    name: str
+    key: str | None
+    points: tuple[tuple[str, int], ...]
+    level: npt.NDArray[np.uint16]
+    arranged: bool
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """What each level means: the mildest of the points at which the cell is weak."""
+        return ("never", "always") if self.key is None else ("never", *(name for name, _ in reversed(self.points)))
+
+    @property
+    def scale_title(self) -> str:
+        """What the levels are of."""
+        return "weak" if self.key is None else f"weak from {self.key} ="
+
+    @property
+    def words(self) -> str:
+        """What the map shows, as a sentence."""
+        return f"{self.name}: " + ", ".join(f"{count:,} at {point}" for point, count in reversed(self.points))
+
+    def drawn(self) -> tuple[npt.NDArray[np.uint16], int]:
+        """At most 256 rows of the map, each the highest level of so many neighbouring ones."""
+        step = -(-len(self.level) // 256)
+        rows = np.zeros((-(-len(self.level) // step) * step, self.level.shape[1]), dtype=np.uint16)
+        rows[: len(self.level)] = self.level
+        return rows.reshape(-1, step, rows.shape[1]).max(axis=1), step
+
+
+def maps_of(runs: pl.DataFrame) -> tuple[WeakMap, ...]:
+    """A map of every memory that has weak cells of its own, on the die of its first run; at most MOST."""
+    found: dict[object, WeakMap] = {}
+    for study in runs["study"].unique(maintain_order=True):
+        own = runs.filter(pl.col("study") == study)
+        points = own.select("memory", "sweep_value").unique().sort("sweep_value").rows()
+        seed, die, key = own.select("seed", "die", "sweep_key").row(0)
+        known = (tuple(points), seed, die)
+        if known not in found and len(found) < MOST and (made := _map_of(str(study), points, seed, die, key)) is not None:
+            found[known] = made
+    return tuple(found.values())
+
+
+def _map_of(study: str, points: list[tuple[str, float | None]], seed: int, die: int, key: str | None) -> WeakMap | None:
+    seen, bank = [], None
+    for memory, value in points:
+        array = _array(memory, seed, die)
+        if array is None:
+            return None
+        to_one, to_zero = array.weak_for_ever(BLOCK_WORDS)
+        weak = np.unpackbits((to_one | to_zero).view(np.uint8), bitorder="little").astype(np.bool_)
+        bank = bank or _bank(array)
+        seen.append((int(weak.sum()), memory if value is None else f"{value:.6g}", weak))
+    if seen[0][0] > seen[-1][0]:  # falling voltages
+        seen.reverse()
+    seen.sort(key=lambda one: one[0])
+    if not seen[-1][0]:
+        return None
+    level = np.sum([weak for _, _, weak in seen], axis=0).astype(np.uint16)
+    counts = tuple((name, count) for count, name, _ in seen)
+    return WeakMap(f"{study}, die {die}", key, counts, _arranged(level, bank or _SQUARE), bank is not None)
+
+
+def _array(memory: str, seed: int, die: int) -> SimulatedMemory | None:
+    """The array itself, without what protects it; None if it is no simulated one, or one that keeps no weak cells."""
+    try:
+        spec = parse_spec(memory)
+        where = split_wrappers(spec.name)[1]
+        if ":" in where and not where.startswith("file:"):  # a board, a recording
+            return None
+        opened = open_memory(spec, seed, die)
+    except WeakcellError:  # a profile's file that is not here any more
+        return None
+    while isinstance(opened, Wrapper):
+        opened = opened.inner
+    own = isinstance(opened, SimulatedMemory) and any(isinstance(t, ErrorTerm) and belongs_to_die(t) for t in opened.terms)
+    return opened if own and isinstance(opened, SimulatedMemory) else None
+
+
+def _bank(array: SimulatedMemory) -> Bank | None:
+    """The bank whose cells fail together, if the memory has any."""
+    structures = (term.structure for term in array.terms if isinstance(term, ErrorTerm))
+    return next((structure.bank for structure in structures if structure is not None), None)
+
+
+def _arranged(level: npt.NDArray[np.uint16], bank: Bank) -> npt.NDArray[np.uint16]:
+    """Rows and columns of the cells: banks beside one another if several fit, else rows below one another, the last filled up."""
+    size = bank.rows * bank.columns
+    if bank.rows > 1 and CELLS % size == 0:
+        return np.hstack(list(level.reshape(-1, bank.rows, bank.columns)))
+    rows = np.zeros(-(-CELLS // bank.columns) * bank.columns, dtype=level.dtype)
+    rows[:CELLS] = level
+    return rows.reshape(-1, bank.columns)

@@ -1,0 +1,144 @@
+"""What a study will take before it is run: seconds, bytes, and rows of a fault list."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weakcell.emulator.engine.executor import chunk_size
+from weakcell.emulator.evaluation.trials import run_trial
+from weakcell.emulator.faults.deployment import reads_per_image
+from weakcell.emulator.ir.layers import Buffer, Storable
+from weakcell.emulator.ir.storage import codes_of
+from weakcell.host.campaign.executors import default_workers
+from weakcell.host.study.study import Point, Prepared, resolved
+from weakcell.memmodels.errors import UsageError
+
+MOST_ROWS = 200_000_000
+MOST_BYTES = 8 << 30
+_ENOUGH_SECONDS = 0.15
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """seconds: wall time on `threads` threads, without compilation and start. memory_bytes: of the process at its fullest."""
+
+    points: int
+    trials: int
+    images: int
+    threads: int
+    seconds: float
+    memory_bytes: int
+
+
+def estimate(prepared: Prepared, threads: int | None = None) -> Estimate:
+    """Time a few images at the first, middle and last point and scale up; assumes that time grows with the images."""
+    used = min(threads or default_workers(), prepared.jobs)
+    chosen = {0, len(prepared.points) // 2, len(prepared.points) - 1}
+    per_trial = float(np.mean([_seconds_of_trial(prepared, prepared.points[index]) for index in sorted(chosen)]))
+    return Estimate(
+        len(prepared.points),
+        prepared.study.trials,
+        len(prepared.dataset),
+        used,
+        per_trial * prepared.jobs / used,
+        _resident_bytes() + used * _bytes_of_trial(prepared),
+    )
+
+
+def _seconds_of_trial(prepared: Prepared, point: Point) -> float:
+    """Two sizes give the fixed part and the part that grows with the images."""
+    total, sizes = len(prepared.dataset), [min(2, len(prepared.dataset))]
+    _timed(prepared, point, sizes[0])
+    seconds = [_timed(prepared, point, sizes[0])]
+    while sizes[-1] < total and seconds[-1] < _ENOUGH_SECONDS:
+        sizes.append(min(total, sizes[-1] * 4))
+        seconds.append(_timed(prepared, point, sizes[-1]))
+    if sizes[-1] == total:
+        return seconds[-1]
+    slope = max(0.0, (seconds[-1] - seconds[0]) / max(1, sizes[-1] - sizes[0])) or seconds[-1] / sizes[-1]
+    return seconds[-1] + slope * (total - sizes[-1])
+
+
+def _timed(prepared: Prepared, point: Point, images: int) -> float:
+    study, few = prepared.study, prepared.questions.first(images)
+
+    def once() -> float:
+        start = time.perf_counter()
+        run_trial(prepared.plan, point.placement, few, study.read_every, seed=study.seed, die=study.die, batch=study.batch)
+        return time.perf_counter() - start
+
+    took = once()
+    return took if took < _ENOUGH_SECONDS else min(took, once())  # the first may have compiled what fewer images did not need
+
+
+def _bytes_of_trial(prepared: Prepared) -> int:
+    """A run's own parameters, its stored bits (written, stored, previous, held, flips), inputs and a chunk of values."""
+    network, plan = prepared.network, prepared.plan
+    parameters = sum(tensor.values.nbytes for tensor in plan.tensors.values())
+    stored = 5 * prepared.points[0].placement.bits(network) // 8
+    inputs = sum(4 * x.size for x in prepared.questions.inputs.values())
+    widest = max(int(np.prod(spec.shape)) for spec in network.values.values())
+    step = chunk_size(network)
+    return parameters + stored + inputs + 4 * 4 * widest * step
+
+
+def _resident_bytes() -> int:
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+def expected_rows(prepared: Prepared) -> float:
+    """Flips that a fault list of all points and trials will have, on average."""
+    return sum(rows for rows, _ in _by_slot(prepared))
+
+
+def check_fault_list(prepared: Prepared, yes: bool = False) -> float:
+    """The rows to expect; UsageError if there will be too many, or recording them needs too much memory, unless `yes`."""
+    rows = expected_rows(prepared)
+    largest = max((kept for _, kept in _by_slot(prepared)), default=0.0)
+    needed = rows * 30 + largest * len(prepared.plan.tensors) * default_workers()
+    if not yes and (rows > MOST_ROWS or needed > MOST_BYTES):
+        raise UsageError(
+            "Saving the fault list of this study",
+            f"about {rows:.2g} flips are expected, which takes about {needed / 2**30:.2g} GiB of memory",
+            "Take fewer points, trials or images, a coarser --read-every, or give --yes",
+        )
+    return rows
+
+
+def _by_slot(prepared: Prepared) -> Iterator[tuple[float, float]]:
+    """(expected flips in all trials, bytes that one trial keeps while it records) of each slot at each point."""
+    network, study, images = prepared.network, prepared.study, len(prepared.dataset)
+    reads = reads_per_image(network, study.read_every, images, study.batch)
+    for point in prepared.points:
+        specs = [resolved(spec) for spec in point.placement.arrays]
+        terms = [spec.technology.terms(spec.conditions) for spec in specs]
+        for slot in point.placement.slots:
+            zeros, ones = _stored(prepared.plan.storable[slot.tensor], slot.planes)
+            flips = min(sum(_flips(term, zeros, ones) for term in terms[slot.array]), float(ones + zeros))
+            count = reads[slot.tensor] * images
+            yield flips * count * study.trials, min(1.0, flips) * count * (ones + zeros) / 8
+
+
+def _stored(item: Storable, planes: tuple[int, ...]) -> tuple[int, int]:
+    """Stored zeros and ones of some bit planes; half and half in a buffer, whose bits the images decide."""
+    if isinstance(item, Buffer):
+        half = item.elements * len(planes) // 2
+        return item.elements * len(planes) - half, half
+    codes = codes_of(item.values, item.encoding)
+    ones = sum(int(((codes >> np.uint64(plane)) & np.uint64(1)).sum()) for plane in planes)
+    return codes.size * len(planes) - ones, ones
+
+
+def _flips(term: Any, zeros: int, ones: int) -> float:
+    """Expected flips of one term on so many stored zeros and ones; by its mean rate where it has no p01 and p10."""
+    return float(getattr(term, "p01", term.rate) * zeros + getattr(term, "p10", term.rate) * ones)

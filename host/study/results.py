@@ -1,0 +1,246 @@
+"""Results as tables: one row per point and trial, and a summary with one row per point.
+
+Columns hold nothing that changes between two runs of one seed: no times, no dates, no folders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from weakcell.emulator.evaluation.intervals import CONFIDENCE, SHARE, low_quantile_bound, mean_interval, unseen_share
+from weakcell.emulator.evaluation.trials import TrialResult
+from weakcell.emulator.tasks import COLUMNS as METRIC_COLUMNS
+from weakcell.emulator.tasks import Metric, metric_of
+from weakcell.host.study.fault_list import FaultRows
+from weakcell.host.study.study import Point, Prepared
+from weakcell.memmodels.sampling.sampler import VERSION as SAMPLER_VERSION
+
+SCHEMA_VERSION = 2
+"""1: `energy` of the weight reads of a whole run, divided by its images; `access_latency_ns` was called `latency_ns`."""
+LOW_SHARE = 0.05
+
+COLUMNS: dict[str, Any] = {
+    "schema_version": pl.Int32,
+    "sampler": pl.Int32,
+    "model": pl.String,
+    "data": pl.String,
+    "memory": pl.String,
+    "places": pl.String,
+    "sweep_key": pl.String,
+    "sweep_value": pl.Float64,
+    "trial": pl.Int64,
+    "die": pl.Int64,
+    "seed": pl.Int64,
+    "read_every": pl.String,
+    "sampling": pl.String,
+    "batch": pl.Int64,
+    "images": pl.Int64,
+    "task": pl.String,
+    "output": pl.String,
+    "score": pl.String,
+    "accuracy": pl.Float64,
+    "clean_accuracy": pl.Float64,
+    "clean_score": pl.Float64,
+    "changed": pl.Float64,
+    **dict.fromkeys(METRIC_COLUMNS, pl.Float64),
+    "flips": pl.Int64,
+    "bits_read": pl.Int64,
+    "flip_rate": pl.Float64,
+    "energy": pl.Float64,
+    "energy_unit": pl.String,
+    "energy_basis": pl.String,
+    "energy_share": pl.Float64,
+    "reads_per_inference": pl.Float64,
+    "access_latency_ns": pl.Float64,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One trial at one point, and the seconds it took."""
+
+    point: Point
+    result: TrialResult
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """What a study found: `frame` has a row per point and trial, `summary` a row per point.
+
+    complete: False if it was interrupted; then only finished points are in it. faults: one entry per outcome if recorded.
+    """
+
+    prepared: Prepared
+    outcomes: tuple[Outcome, ...]
+    complete: bool
+    seconds: float
+    faults: tuple[FaultRows, ...] | None = None
+
+    @cached_property
+    def frame(self) -> pl.DataFrame:
+        """One row per point and trial, ascending; shares in [0, 1]; energy per inference, null where none is published."""
+        prepared = self.prepared
+        named = {**COLUMNS, **{f"energy_pJ[{part}]": pl.Float64 for part in energy_parts(prepared)}}
+        schema = {**named, **{f"flips[{name}]": pl.Int64 for name in placed_tensors(prepared)}}
+        rows = [row_of(prepared, outcome) for outcome in self.outcomes]
+        return pl.DataFrame(rows, schema=schema, orient="row")
+
+    @cached_property
+    def summary(self) -> pl.DataFrame:
+        """One row per point: see `summary_of`."""
+        return summary_of(self.frame)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data have labels, so that there is an accuracy."""
+        return self.prepared.bench.labelled
+
+    def __repr__(self) -> str:
+        study, points = self.prepared.study, len(self.outcomes) // max(1, self.prepared.study.trials)
+        state = "" if self.complete else f", interrupted: {len(self.prepared.points)} were asked for"
+        return f"StudyResult<{self.prepared.model.name} on {study.memory}: {points} points x {study.trials} trials{state}>"
+
+
+def energy_parts(prepared: Prepared) -> tuple[str, ...]:
+    """What the energies of the points are made of, each name once."""
+    return tuple(dict.fromkeys(part for point in prepared.points for part in point.cost.parts or ()))
+
+
+def placed_tensors(prepared: Prepared) -> tuple[str, ...]:
+    """The tensors and buffers that live in a memory, in the network's order."""
+    return tuple(name for name in prepared.plan.storable if prepared.points[0].placement.slots_of(name))
+
+
+def row_of(prepared: Prepared, outcome: Outcome) -> dict[str, object]:
+    """One trial as a row."""
+    result, tensors = outcome.result, placed_tensors(prepared)
+    row = {
+        **cell_columns(prepared, outcome.point),
+        "trial": result.trial,
+        "die": result.die,
+        "accuracy": result.accuracy,
+        "changed": result.changed,
+        **{name: result.metrics.get(name) for name in METRIC_COLUMNS},
+        "flips": result.all_flips,
+        "bits_read": sum(result.bits_read.values()),
+        "flip_rate": result.flip_rate,
+        **{f"flips[{name}]": None if name in result.by_outputs else result.flips.get(name, 0) for name in tensors},
+    }
+    ordered = {name: row[name] for name in COLUMNS}
+    return {**ordered, **{name: value for name, value in row.items() if name not in COLUMNS}}
+
+
+def cell_columns(prepared: Prepared, point: Point) -> dict[str, object]:
+    """What all rows of a point share."""
+    study = prepared.study
+    energy, latency = point.energy, point.cost.latency
+    known = point.cost.parts or {}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "sampler": SAMPLER_VERSION,
+        "model": prepared.model.name,
+        "data": prepared.dataset.name,
+        "memory": point.memory,
+        "places": point.places,
+        "sweep_key": study.sweep.key if study.sweep else None,
+        "sweep_value": point.value,
+        "seed": study.seed,
+        "read_every": str(study.read_every),
+        "sampling": str(study.sampling),
+        "batch": study.batch,
+        "images": len(prepared.dataset),
+        "task": prepared.bench.task.text,
+        "output": prepared.bench.task.output,
+        "score": prepared.questions.metric.name,
+        "clean_accuracy": prepared.questions.clean_accuracy,
+        "clean_score": prepared.questions.clean_score,
+        "energy": energy.value if energy else None,
+        "energy_unit": energy.unit if energy else None,
+        "energy_basis": energy.basis if energy else None,
+        "energy_share": point.cost.share if energy else None,
+        "reads_per_inference": point.cost.reads,
+        "access_latency_ns": latency.value if latency else None,
+        **{f"energy_pJ[{part}]": known[part].value if part in known else None for part in energy_parts(prepared)},
+    }
+
+
+def scores_of(frame: pl.DataFrame) -> tuple[Metric, pl.Series]:
+    """The metric that serves as the score of a table's rows, and its values.
+
+    The column `score` names it. Tables from before there was one have accuracies, or without labels shares of unchanged answers.
+    """
+    named = frame["score"].drop_nulls().to_list() if "score" in frame.columns else []
+    metric = metric_of(named[0] if named else None, frame["accuracy"].null_count() == 0)
+    return metric, 1.0 - frame["changed"] if metric.name == "unchanged" else frame[metric.name]
+
+
+def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
+    """Per point: means over trials, the interval of the mean, the worst trial, and a bound that 95 % of dies reach.
+
+    low, high: null for a single trial; equal if no trial differed. differ_below: null if trials differed; otherwise at most this
+    share of further trials would give another score, with 95 % confidence. bound: null for fewer than 59 trials or a pinned die;
+    where less is better (errors), 95 % of dies stay at or below it. All are of the metric that `score` names: without labels, that
+    is the share of answers that stay the same (1 - changed), or the mean change of values.
+    """
+    rows = []
+    for (value,), part in frame.group_by(["sweep_value"], maintain_order=True):
+        metric, series = scores_of(part)
+        scores = series.to_list()
+        mean, low, high = mean_interval(scores, CONFIDENCE, metric.bounds)
+        distinct = part["die"].n_unique() == part.height
+        bound = _bound(metric, scores) if distinct else None
+        changed, changed_low, changed_high = mean_interval(part["changed"].to_list(), CONFIDENCE, SHARE)
+        first = part.row(0, named=True)
+        single = part.height < 2
+        rows.append(
+            {
+                "sweep_key": first["sweep_key"],
+                "sweep_value": value,
+                "trials": part.height,
+                "score": metric.name,
+                "mean": mean,
+                "low": None if single else low,
+                "high": None if single else high,
+                "differ_below": unseen_share(scores, CONFIDENCE),
+                "worst": metric.worst(scores),
+                "bound": bound,
+                "changed": changed,
+                "changed_low": None if single else changed_low,
+                "changed_high": None if single else changed_high,
+                "changed_differ_below": unseen_share(part["changed"].to_list(), CONFIDENCE),
+                "flip_rate": None if part["flips"].null_count() else sum(part["flips"]) / max(1, sum(part["bits_read"])),
+                **{name: first[name] for name in _OF_POINT},
+            }
+        )
+    return pl.DataFrame(rows, schema=_SUMMARY, orient="row")
+
+
+def _bound(metric: Metric, scores: list[float]) -> float | None:
+    """A value that 95 % of dies reach, or stay below where less is better; None for too few dies."""
+    sign = 1.0 if metric.higher else -1.0
+    found = low_quantile_bound([sign * score for score in scores], LOW_SHARE, CONFIDENCE)
+    return None if found is None else sign * found
+
+
+_OF_POINT = ("energy", "energy_unit", "energy_basis", "reads_per_inference", "access_latency_ns", "memory")
+"""Columns of the summary that are those of the rows."""
+
+
+_SUMMARY: dict[str, Any] = {
+    "sweep_key": pl.String,
+    "sweep_value": pl.Float64,
+    "trials": pl.Int64,
+    "score": pl.String,
+    **dict.fromkeys(("mean", "low", "high", "differ_below", "worst", "bound"), pl.Float64),
+    **dict.fromkeys(("changed", "changed_low", "changed_high", "changed_differ_below", "flip_rate", "energy"), pl.Float64),
+    "energy_unit": pl.String,
+    "energy_basis": pl.String,
+    "reads_per_inference": pl.Float64,
+    "access_latency_ns": pl.Float64,
+    "memory": pl.String,
+}

@@ -1,0 +1,174 @@
+"""A folder of results: what a study found, how it was asked, and how long it took.
+
+    results.parquet  results.csv     one row per point and trial; equal seeds give equal contents
+    study.json                       everything needed to run it again: identity, versions, command line
+    timings.json                     seconds by trial, kept apart because they change
+    study.png  study.svg             the figure
+
+Files are written after each finished point, each of them whole or not at all. A folder that holds another study is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from weakcell.emulator.ir.layers import Network
+from weakcell.host.atomic_files import check_writable, write_atomically
+from weakcell.host.study.results import SCHEMA_VERSION, StudyResult
+from weakcell.host.study.study import Point, Prepared
+from weakcell.memmodels.errors import OutputError
+
+_PACKAGES = ("weakcell", "numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """Where results go; `open_folder` makes one that can be written."""
+
+    path: Path
+
+    def write(self, result: StudyResult, command: list[str] | None = None) -> None:
+        """The tables, the configuration and the timings of all points that are finished."""
+        frame = result.frame
+        write_atomically(self.path / "results.parquet", frame.write_parquet)
+        write_atomically(self.path / "results.csv", frame.write_csv)
+        self._json("study.json", configuration_of(result, command))
+        self._json("timings.json", timings_of(result))
+
+    def write_figure(self, result: StudyResult) -> list[Path]:
+        """The figure as PNG and SVG; the paths."""
+        from weakcell.host.report.study_figure import save_figure
+
+        paths = [self.path / "study.png", self.path / "study.svg"]
+        for path in paths:
+            save_figure(result, path)
+        return paths
+
+    def _json(self, name: str, content: dict[str, Any]) -> None:
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self.path / name, lambda place: place.write_text(text, encoding="utf-8"))
+
+
+def save_study(result: StudyResult, path: Path, overwrite: bool = False) -> Path:
+    """Tables, configuration and figure of a study into a folder; OutputError if that cannot be. Returns the folder."""
+    folder = open_folder(path, result.prepared, overwrite)
+    folder.write(result)
+    folder.write_figure(result)
+    return folder.path
+
+
+def open_folder(path: Path, prepared: Prepared, overwrite: bool = False) -> ResultsFolder:
+    """The folder, made if it is not there; OutputError if it cannot be written or holds another study's results.
+
+    The same study may be written again: it gives the same results. `overwrite` replaces another's.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        found = "it is a file" if path.is_file() else error.strerror or str(error)
+        raise OutputError(f"Results in {path}", found, "Choose a folder that can be written with --out") from error
+    check_writable(path / "results.parquet")
+    if not overwrite and not _may_write(path, prepared):
+        raise OutputError(f"Results in {path}", "it holds those of another study", "Choose another --out, or give --overwrite")
+    return ResultsFolder(path)
+
+
+def made_folder(path: Path | None, file: str) -> Path | None:
+    """A folder for `file` and others, made if it is not there; None for None. OutputError if it cannot be written."""
+    if path is None:
+        return None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Results in {path}", error.strerror or str(error), "Choose a folder that can be written") from error
+    check_writable(path / file)
+    return path
+
+
+def _may_write(path: Path, prepared: Prepared) -> bool:
+    if not (path / "results.parquet").exists():
+        return True
+    try:
+        found = json.loads((path / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("identity") == json.loads(json.dumps(prepared.identity))
+
+
+def configuration_of(result: StudyResult, command: list[str] | None = None) -> dict[str, Any]:
+    """What was asked, of what, with which versions, and how much of it is there."""
+    prepared, study = result.prepared, result.prepared.study
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "identity": prepared.identity,
+        "complete": result.complete,
+        "finished_points": len(result.outcomes) // study.trials,
+        "points": [_point(point) for point in prepared.points],
+        "model": {
+            "name": prepared.model.name,
+            "path": str(prepared.model.path),
+            "weight_bits": prepared.network.weight_bits,
+            "outside": outside_rows(prepared.network),
+        },
+        "data": {"name": prepared.dataset.name, "source": prepared.dataset.source, "labels": result.labelled},
+        "inputs": [check.as_dict() for check in prepared.bench.inputs],
+        "task": prepared.bench.task.text,
+        "output": prepared.bench.task.output,
+        "score": prepared.questions.metric.name,
+        "clean_accuracy": prepared.questions.clean_accuracy,
+        "clean_score": prepared.questions.clean_score,
+        "command": command,
+        "versions": {"python": platform.python_version(), **versions()},
+    }
+
+
+def outside_rows(network: Network) -> list[dict[str, Any]]:
+    """The file's integers that live in no memory by default: bits, their share of all integers of the file, and the reason."""
+    total = max(1, network.integer_bits)
+    return [{**asdict(tensor), "share": tensor.bits / total} for tensor in network.outside]
+
+
+def timings_of(result: StudyResult) -> dict[str, Any]:
+    """Seconds of wall time: in all (with compilation, where a kernel ran for the first time), and of each trial."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "seconds": round(result.seconds, 6),
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "python": sys.implementation.name},
+        "trials": [
+            {"sweep_value": outcome.point.value, "trial": outcome.result.trial, "seconds": round(outcome.seconds, 6)}
+            for outcome in result.outcomes
+        ],
+    }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    energies = [{"value": q.value, "unit": q.unit, "basis": q.basis, "source": q.source} for q in point.cost.energy]
+    return {
+        "sweep_value": point.value,
+        "memory": point.memory,
+        "places": point.places,
+        "lifetimes": point.lifetimes,
+        "energy_per_inference": energies,
+        "energy_share": point.cost.share,
+        "reads_per_inference": point.cost.reads,
+        "inferences_per_read": point.cost.shared,
+        "access_latency_ns": point.cost.latency.value if point.cost.latency else None,
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of everything that results could depend on."""
+    return {name: _version(name) for name in _PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,159 @@
+"""Running one study in memory: points x trials on an executor; results do not depend on how they are shared out.
+
+A campaign does the same with many networks and a store (`weakcell.host.campaign.runner`). Ctrl-C keeps the points whose trials
+have all
+finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from weakcell.emulator.evaluation.trials import run_trial
+from weakcell.emulator.faults.deployment import Sampling
+from weakcell.host.campaign.executors import Executor, Threads, default_workers
+from weakcell.host.campaign.tasks import Done, Task, perform, task_of
+from weakcell.host.study.fault_list import FaultRows, rows_of
+from weakcell.host.study.results import Outcome, StudyResult
+from weakcell.host.study.study import Point, Prepared, Study, prepare
+from weakcell.memmodels.errors import Interrupted, UsageError
+from weakcell.memmodels.memory import Memory
+
+MemoriesOf = Callable[[Point, int], Sequence[Memory]]
+"""The memories of a point and trial, one per array of its placement."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Told after each trial, in the thread that called: how many of the jobs are done, and the trial that just was."""
+
+    done: int
+    jobs: int
+    point: Point
+    outcome: Outcome
+
+
+class StudyInterrupted(Interrupted):
+    """Ctrl-C; `result` holds the points that were finished."""
+
+    def __init__(self, asked: str, found: str, do: str, result: StudyResult | None = None) -> None:
+        super().__init__(asked, found, do)
+        self.result = result
+
+
+def run_study(study: Study, **options: object) -> StudyResult:
+    """Prepare and run a study; the options are those of `run`."""
+    return run(prepare(study), **options)  # type: ignore[arg-type]
+
+
+def run(
+    prepared: Prepared,
+    *,
+    threads: int | None = None,
+    on_trial: Callable[[Progress], None] | None = None,
+    on_point: Callable[[StudyResult, Point], None] | None = None,
+    memories: MemoriesOf | None = None,
+    record: bool = False,
+    executor: Executor | None = None,
+) -> StudyResult:
+    """Run all trials of all points; StudyInterrupted on Ctrl-C, with what was finished.
+
+    threads: take trials, or, where there are fewer trials than threads, share the images of each.
+    on_trial, on_point: called in this thread when a trial, or the last trial of a point, has finished; `on_point` gets all
+    finished points so far. memories: instead of opening the placements' SPECs. record: keep every flip (`result.faults`).
+    executor: instead of threads; it has no part in memories that are given, nor in records.
+    """
+    check_recordable(prepared, record)
+    work = _Work(prepared, time.perf_counter())
+    if executor is None or memories is not None or record:
+        workers = threads or default_workers()
+        shared = max(1, workers // prepared.jobs)
+        executor = Threads(_performer(prepared, memories, record, shared), workers // shared)
+    tasks = (task_of(prepared, point, point.index, (trial,)) for point in prepared.points for trial in prepared.trials)
+    try:
+        for done in executor.run(tasks):
+            point = prepared.points[done.cell]
+            outcome = work.add(point, done, record)
+            if work.is_finished(point):
+                work.finished.append(point)
+                if on_point:
+                    on_point(work.result(record), point)
+            if on_trial:
+                on_trial(Progress(len(work.outcomes), prepared.jobs, point, outcome))
+    except KeyboardInterrupt:
+        raise StudyInterrupted(
+            f"Emulating {prepared.model.name}",
+            f"interrupted after {len(work.finished)} of {len(prepared.points)} points",
+            "Finished points are kept; the same command starts again",
+            work.result(record),
+        ) from None
+    return work.result(record)
+
+
+def check_recordable(prepared: Prepared, record: bool) -> None:
+    """UsageError if flips are to be recorded that nobody draws."""
+    if record and prepared.study.sampling is Sampling.OUTPUTS:
+        raise UsageError("Saving faults with --sampling outputs", "that draws no flips, so there are none", "Leave --sampling out")
+
+
+@dataclass(eq=False)
+class _Work:
+    """What has come back so far."""
+
+    prepared: Prepared
+    began: float
+    outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
+    faults: dict[tuple[int, int], FaultRows] = field(default_factory=dict)
+    finished: list[Point] = field(default_factory=list)
+
+    def add(self, point: Point, done: Done, record: bool) -> Outcome:
+        (result,), (seconds,) = done.results, done.seconds
+        outcome = Outcome(point, result, seconds)
+        self.outcomes[point.index, result.trial] = outcome
+        if record:
+            self.faults[point.index, result.trial] = rows_of(self.prepared.plan, point, result)
+        return outcome
+
+    def is_finished(self, point: Point) -> bool:
+        return all((point.index, trial) in self.outcomes for trial in self.prepared.trials)
+
+    def result(self, record: bool) -> StudyResult:
+        done = sorted(self.finished, key=_order)
+        keys = [(point.index, trial) for point in done for trial in self.prepared.trials]
+        faults = tuple(self.faults[key] for key in keys) if record else None
+        complete, seconds = len(done) == len(self.prepared.points), time.perf_counter() - self.began
+        return StudyResult(self.prepared, tuple(self.outcomes[key] for key in keys), complete, seconds, faults)
+
+
+def _performer(prepared: Prepared, memories: MemoriesOf | None, record: bool, threads: int) -> Callable[[Task], Done]:
+    """How a thread does a task, with `threads` that share its images; memories that were given and records stay in this process."""
+    if memories is None and not record:
+        return partial(perform, {prepared.bench.key: prepared.bench}, threads=threads)
+
+    def work(task: Task) -> Done:
+        start, (trial,) = time.perf_counter(), task.trials
+        own = None if memories is None else memories(prepared.points[task.cell], trial)
+        result = run_trial(
+            prepared.plan,
+            task.placement,
+            prepared.questions,
+            task.read_every,
+            trial=trial,
+            seed=task.seed,
+            die=task.die,
+            batch=task.batch,
+            memories=own,
+            record=record,
+            sampling=task.sampling,
+            threads=threads,
+        )
+        return Done(task.cell, (result,), (time.perf_counter() - start,))
+
+    return work
+
+
+def _order(point: Point) -> tuple[float, int]:
+    return (0.0 if point.value is None else point.value), point.index

@@ -1,0 +1,268 @@
+"""A study: which network, on which memory, on which data, how often; and the same made ready to run.
+
+A `Study` is a description and costs nothing. `prepare` loads everything it names and checks every operating point, so that
+whatever is wrong is said before the first trial.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from weakcell import emulator
+from weakcell.emulator.faults.deployment import Sampling, deploy
+from weakcell.emulator.faults.energy import InferenceCost, cost_per_inference
+from weakcell.emulator.faults.output_sampling import drawn_by_outputs
+from weakcell.emulator.faults.placement import Placement, place
+from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
+from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.plan.plan import Plan
+from weakcell.emulator.tasks import Asked
+from weakcell.host.datasets.registry import Dataset
+from weakcell.host.digests import memory_file_sha256, sha256_of
+from weakcell.host.study.networks import Model
+from weakcell.host.study.sweep_values import Sweep, parse_sweep
+from weakcell.host.study.workload import Bench, open_bench
+from weakcell.memmodels.catalogue import MemorySpec
+from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.memory import Quantity
+from weakcell.memmodels.sampling.sampler import VERSION as SAMPLER_VERSION
+
+log = logging.getLogger(__name__)
+log.addHandler(logging.NullHandler())
+
+DEFAULT_MEMORY = MemorySpec("sram-14nm", {})
+DEFAULT_SWEEP = parse_sweep("v_over_vmin=0.75:1.0:0.025")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked. The defaults are the embedded example: a digits network on 14 nm SRAM, swept over its supply voltage.
+
+    model: a shipped name or a path. data: a name or a path; None takes the shipped network's own. memory: the default memory;
+    places: rules (target, SPEC) as in `weakcell.emulator.place`. trials: passes over the data per point; trial t runs on die t
+    unless
+    `die` pins it. first_trial: the number of the first of them. batch: images per read under `read_every=batch`. images: only the
+    first so many. sampling: what is drawn at a read. task, output: what the network's output means (`NAME:option=value,…`) and
+    which one is judged; None: as graph and labels say.
+    """
+
+    model: str = "digits-bnn"
+    data: str | None = None
+    memory: MemorySpec = DEFAULT_MEMORY
+    places: tuple[tuple[str, MemorySpec], ...] = ()
+    sweep: Sweep | None = DEFAULT_SWEEP
+    trials: int = 10
+    first_trial: int = 0
+    die: int | None = None
+    read_every: ReadPolicy = DEFAULT_POLICY
+    batch: int = 256
+    seed: int = 0
+    images: int | None = None
+    sampling: Sampling = Sampling.BITS
+    task: str | None = None
+    output: str | None = None
+
+    @property
+    def asked(self) -> Asked:
+        """Task and output as they were named."""
+        return Asked(self.task, self.output)
+
+    def check(self) -> None:
+        """UsageError for a number out of range; MemorySpecError for any operating point that a law does not cover."""
+        for name, value, low in (("trials", self.trials, 1), ("batch", self.batch, 1), ("images", self.images, 1),
+                                 ("first-trial", self.first_trial, 0), ("die", self.die, 0), ("seed", self.seed, 0)):  # fmt: skip
+            if value is not None and not low <= value < 1 << 63:
+                raise UsageError(f"--{name} {value}", f"it must lie in {low} … 2^63 - 1", "Give a number in that range")
+        for _, spec in self.places:
+            spec.check()
+        for _, spec in self.operating_points():
+            spec.check()
+
+    def operating_points(self) -> list[tuple[float | None, MemorySpec]]:
+        """The default memory at each point, with the value that is swept there (None if nothing is)."""
+        if self.sweep is None:
+            return [(None, self.memory)]
+        return [(value, self.memory.at(**{self.sweep.key: value})) for value in self.sweep.values]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One operating point: where everything lives, how long errors last, and what an inference costs."""
+
+    index: int
+    value: float | None
+    placement: Placement
+    memory: str
+    places: str
+    lifetimes: tuple[str, ...]
+    cost: InferenceCost
+    by_outputs: tuple[str, ...] = ()
+
+    @property
+    def energy(self) -> Quantity | None:
+        """The energy of one inference; None if none is known, or only in units that do not add up."""
+        return self.cost.energy[0] if len(self.cost.energy) == 1 else None
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A study with everything loaded and every point checked."""
+
+    study: Study
+    bench: Bench
+    points: tuple[Point, ...]
+    replays: str | None = None
+
+    @property
+    def model(self) -> Model:
+        return self.bench.model
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.bench.dataset
+
+    @property
+    def plan(self) -> Plan:
+        return self.bench.plan
+
+    @property
+    def questions(self) -> emulator.Questions:
+        return self.bench.questions
+
+    @property
+    def network(self) -> Network:
+        return self.bench.network
+
+    @property
+    def trials(self) -> range:
+        """The numbers of the trials at every point."""
+        return range(self.study.first_trial, self.study.first_trial + self.study.trials)
+
+    @property
+    def jobs(self) -> int:
+        """Trials in all."""
+        return len(self.points) * self.study.trials
+
+    def die_of(self, trial: int) -> int:
+        return trial if self.study.die is None else self.study.die
+
+    @cached_property
+    def identity(self) -> dict[str, object]:
+        """Everything that the results depend on, and nothing else: equal identities have equal results."""
+        study = self.study
+        return {
+            **self.bench.identity,
+            "memory": str(study.memory),
+            "places": [f"{target}={spec}" for target, spec in study.places],
+            "sweep": None if study.sweep is None else {"key": study.sweep.key, "values": sorted(study.sweep.values)},
+            "trials": study.trials,
+            "first_trial": study.first_trial,
+            "die": study.die,
+            "read_every": str(study.read_every),
+            "batch": study.batch,
+            "seed": study.seed,
+            "sampler": SAMPLER_VERSION,
+            "sampling": str(study.sampling),
+            "replays": self.replays,
+        }
+
+    def cell_identity(self, point: Point) -> dict[str, object]:
+        """Everything that the runs of one point depend on besides the number of the trial: with it, the identity of a run.
+
+        The batch counts only where reads go by batches. Memories that live in files count with the contents of these.
+        """
+        study = self.study
+        arrays = [resolved(spec) for spec in point.placement.arrays]
+        return {
+            **{key: value for key, value in self.bench.identity.items() if key not in ("model", "data")},
+            "memories": [str(spec) for spec in arrays],
+            "files": [memory_file_sha256(spec.name) for spec in arrays],
+            "slots": [[slot.tensor, list(slot.planes), slot.array] for slot in point.placement.slots],
+            "read_every": str(study.read_every),
+            "batch": study.batch if study.read_every is ReadPolicy.BATCH else None,
+            "die": study.die,
+            "seed": study.seed,
+            "sampler": SAMPLER_VERSION,
+            "sampling": str(study.sampling),
+        }
+
+    def cell_sha256(self, point: Point) -> str:
+        """The point's name in a store of runs."""
+        return sha256_of(self.cell_identity(point))
+
+
+def prepare(
+    study: Study,
+    data_dir: Path | None = None,
+    dataset: Dataset | None = None,
+    replays: str | None = None,
+    memory_label: str | None = None,
+    bench: Bench | None = None,
+) -> Prepared:
+    """Load and check everything; raises what is wrong before anything runs.
+
+    dataset: takes the place of loading one. replays: hash of the fault list that the memories will replay. memory_label: what
+    results call the default memory if not by its SPEC. bench: the study's network and data, if they are loaded already.
+    """
+    study.check()
+    if bench is None:
+        bench = open_bench(study.model, study.data, study.images, data_dir, dataset, asked=study.asked)
+    placements = [(value, place(bench.network, spec, study.places)) for value, spec in study.operating_points()]
+    if not bench.network.weights and not placements[0][1].slots:
+        raise not_quantized(bench.model.name)
+    if study.sweep is not None and not any(slot.array == 0 for slot in placements[0][1].slots):
+        raise UsageError(f"Sweep of {study.sweep.key}", "nothing lives in the default memory that it moves", "Change --place")
+    points = tuple(_point(study, bench.plan, i, value, made) for i, (value, made) in enumerate(placements))
+    _check_sampling(study, points, replays)
+    log.info("prepared %s on %s: %d points", bench.model.name, bench.dataset.name, len(points))
+    if memory_label is not None:
+        points = tuple(replace(point, memory=memory_label, lifetimes=()) for point in points)
+    return Prepared(study, bench, points, replays)
+
+
+def not_quantized(model: str) -> UsageError:
+    """The refusal of a network that stores no weight as integers or signs."""
+    found = f"no weight of {model} is quantized: all of them are floats, and a memory holds the bits of integers and signs"
+    do = "Quantize it first, for instance with onnxruntime.quantization.quantize_static, or train it with quantized weights"
+    return UsageError(f"Emulating {model}", found, do)
+
+
+def _point(study: Study, plan: Plan, index: int, value: float | None, placement: Placement) -> Point:
+    full = [resolved(spec) for spec in placement.arrays]
+    named = {str(spec): str(whole) for spec, whole in zip(placement.arrays, full, strict=True)}
+    lifetimes = [str(life) for spec in full for life in spec.technology.lifetimes(spec.conditions)]
+    deployment = deploy(plan, placement, study.read_every, seed=study.seed, die=study.die, sampling=study.sampling)
+    return Point(
+        index,
+        value,
+        placement,
+        memory=str(full[0]),
+        places="; ".join(f"{target}={named[str(spec)]}" for target, spec in study.places),
+        lifetimes=tuple(dict.fromkeys(lifetimes)),
+        cost=cost_per_inference(deployment, study.batch),
+        by_outputs=drawn_by_outputs(deployment),
+    )
+
+
+def _check_sampling(study: Study, points: Sequence[Point], replays: str | None) -> None:
+    """UsageError where outputs are to be drawn and cannot be."""
+    if study.sampling is Sampling.BITS:
+        return
+    if replays is not None:
+        raise UsageError("Replaying a fault list with --sampling outputs", "that draws no flips", "Leave --sampling out")
+    if not any(point.by_outputs for point in points):
+        raise UsageError(
+            "--sampling outputs",
+            "no layer of this study allows it: it takes binary weights in one memory whose cells err independently at each read, "
+            "read once per image (dense layers) or at each use (convolutions too)",
+            "Give --read-every image or access and a memory with errors of lifetime read, or leave --sampling out",
+        )
+
+
+def resolved(spec: MemorySpec) -> MemorySpec:
+    """The SPEC with every condition spelled out, defaults included."""
+    return MemorySpec(spec.name, spec.technology.resolve(spec.conditions))

@@ -1,0 +1,107 @@
+"""A bench: a network and data that are loaded, compiled and answered once, and on which any number of runs are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from weakcell import emulator
+from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.plan.plan import Plan, compile_plan
+from weakcell.emulator.tasks import Asked, Task, is_default
+from weakcell.host.datasets.input_range import InputCheck, check_data
+from weakcell.host.datasets.registry import Dataset, load_data
+from weakcell.host.digests import sha256_of, weights_sha256
+from weakcell.host.study.networks import Model, find_model
+from weakcell.memmodels.errors import InputError, UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A network and data, ready for runs. Immutable: threads share it, and it is what a worker is sent."""
+
+    model: Model
+    dataset: Dataset
+    plan: Plan
+    questions: emulator.Questions
+    inputs: tuple[InputCheck, ...] = ()
+
+    @property
+    def network(self) -> Network:
+        return self.plan.network
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data have labels."""
+        return self.questions.labels is not None
+
+    @property
+    def task(self) -> Task:
+        """How the network's output is judged."""
+        return self.questions.task
+
+    def demand_classes(self, asked: str) -> None:
+        """UsageError, naming what was asked, unless the first output is judged by its largest score: what margins are of."""
+        if not is_default(self.task, self.network):
+            found = f"margins compare the classes' scores in the first output; {self.task.output!r} is judged as {self.task.words}"
+            raise UsageError(f"{asked} {self.network.name}", found, "Use emulate, sweep or predict for it")
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What results depend on: the network's file and weights (which may lie in other files), and the images used.
+
+        Task and output are part of it unless they are the default one, classes on the first output: so results that were kept
+        before there were tasks are found again.
+        """
+        judged = {} if is_default(self.task, self.network) else {"task": self.task.text, "output": self.task.output}
+        return {
+            "model": self.model.name,
+            "model_sha256": self.model.sha256,
+            "weights_sha256": weights_sha256(self.network),
+            "data": self.dataset.name,
+            "data_sha256": self.dataset.sha256,
+            "images": len(self.dataset),
+            **judged,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """A name that is another one as soon as the network or the data are."""
+        return sha256_of(self.identity)[:16]
+
+
+def open_bench(
+    model: str,
+    data: str | None = None,
+    images: int | None = None,
+    data_dir: Path | None = None,
+    dataset: Dataset | None = None,
+    *,
+    asked: Asked | None = None,
+) -> Bench:
+    """Load a network and data (if None, those it is shipped with or its metadata name), and let the fault-free network answer.
+
+    dataset: takes the place of loading one. images: only the first of them. asked: the task and output that are meant; recognised
+    where nothing is said. Raises InputError, ModelError or UsageError.
+    """
+    found = find_model(model)
+    network = emulator.load(found.path)
+    if len(network.inputs) != 1:
+        several = f"the network has the inputs {', '.join(network.inputs)}"
+        raise InputError(f"Emulating {found.name}", several, "Emulate networks with one input; weakcell infer takes several")
+    if dataset is None:
+        dataset = _data_of(found, data or found.data or network.metadata.get("dataset"), data_dir)
+    dataset = dataset.first(images)
+    plan = compile_plan(network)
+    arrays = {network.inputs[0]: dataset.x}
+    questions = emulator.pose(plan, arrays, dataset.y, asked)
+    return Bench(found, dataset, plan, questions, check_data(network, arrays, dataset.name))
+
+
+def _data_of(model: Model, name: str | None, data_dir: Path | None) -> Dataset:
+    if name is None:
+        asked = f"Emulating {model.name} without data"
+        raise UsageError(asked, "it is not a shipped network", "Give --data NAME or --data FILE.npz")
+    return load_data(name, data_dir)

@@ -1,0 +1,54 @@
+"""Predicted against measured accuracy of a validation's points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from weakcell.emulator.evaluation.intervals import SHARE, mean_interval, unseen_share
+from weakcell.host.analysis.prediction import predict_study
+from weakcell.host.validation.trials import Validation
+from weakcell.memmodels.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """frame: one row per point that ran on all images: swept value, trials, measured with its 95 % interval (null for one trial),
+    predicted with half the width of its 95 % interval (error), and by how much the prediction lies outside the measured interval
+    (null where nothing is predicted). why: there is no prediction, empty if there is. Shares in [0, 1]: accuracies, or without
+    labels of answers that stay."""
+
+    frame: pl.DataFrame
+    why: str
+
+
+def curve_of(found: Validation, threads: int | None = None, predict: bool = True) -> Curve | None:
+    """None if no point ran on all images. predict: False for memories that the SPECs do not describe."""
+    if not found.scores:
+        return None
+    prepared, why, guesses = found.prepared, "the memories are not those of the SPECs", {}
+    if predict:
+        try:
+            made = predict_study(prepared, threads=threads)
+        except UsageError as refused:
+            why = refused.found
+        else:
+            why = ""
+            guesses = {
+                point.index: (1 - one.changed if one.accuracy is None else one.accuracy, one.half_width)
+                for point, one in zip(prepared.points, made.predictions, strict=True)
+            }
+    rows = []
+    for index, scores in found.scores.items():
+        mean, low, high = mean_interval(scores, bounds=SHARE)
+        single = len(scores) < 2
+        predicted, error = guesses.get(index, (None, None))
+        outside = None if single or predicted is None else max(low - predicted, predicted - high, 0.0)
+        rows.append(
+            (prepared.points[index].value, prepared.points[index].memory, len(scores), mean, None if single else low,
+             None if single else high, unseen_share(scores), predicted, error, outside)
+        )  # fmt: skip
+    shares = dict.fromkeys(("measured", "low", "high", "differ_below", "predicted", "error", "outside"), pl.Float64)
+    schema = {"value": pl.Float64, "memory": pl.String, "trials": pl.Int64, **shares}
+    return Curve(pl.DataFrame(rows, schema=schema, orient="row"), why)

@@ -1,0 +1,101 @@
+"""What makes cells fail together: groups of cells, and how weak each group is.
+
+A bank is rows x columns of cells; address = (bank * rows + row) * columns + column. A group is a column of a bank (its bitline), a
+row (its wordline), a whole bank, or a line of consecutive cells. Structures keep the marginal law: averaged over groups, a cell
+fails with the rate that was asked for, and every group's own rate rises with it, so die maps stay nested.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.memmodels.sampling.streams import word_at_each
+
+Axis = Literal["column", "row", "bank", "line"]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The size of one bank: rows x columns of cells."""
+
+    rows: int = 1024
+    columns: int = 16
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise ValueError(f"a bank of {self.rows} x {self.columns} cells")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Cells of one group share a part of their threshold: mu + s (sqrt(share) group + sqrt(1 - share) cell), both standard normal.
+
+    So a group with value x fails with Phi((z + sqrt(share) x) / sqrt(1 - share)) where Phi(z) is the marginal rate.
+    """
+
+    axis: Axis
+    share: float
+    bank: Bank = Bank()
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.share < 1.0:
+            raise ValueError(f"share = {self.share} must lie in [0, 1)")
+
+    def group_rates(self, rate: float, stream: np.uint64, groups: npt.NDArray[np.int64]) -> Floats:
+        """The rates of these groups at a marginal rate."""
+        from scipy.special import ndtr, ndtri
+
+        uniform = ((word_at_each(stream, groups) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        mixed: Floats = ndtr((ndtri(rate) + np.sqrt(self.share) * ndtri(uniform)) / np.sqrt(1.0 - self.share))
+        return mixed
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Errors come in lines of `cells` consecutive cells: a share rate / in_line of the lines is bad, and cells fail only there."""
+
+    cells: int
+    in_line: float
+
+    axis: Axis = "line"
+
+    def __post_init__(self) -> None:
+        if self.cells < 1 or not 0.0 < self.in_line <= 1.0:
+            raise ValueError(f"lines of {self.cells} cells that fail with {self.in_line}")
+
+    @property
+    def bank(self) -> Bank:
+        return Bank(1, self.cells)
+
+    def group_rates(self, rate: float, stream: np.uint64, groups: npt.NDArray[np.int64]) -> Floats:
+        """`in_line` for bad lines, 0 for good ones."""
+        uniform = (word_at_each(stream, groups) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return np.where(uniform < rate / self.in_line, max(rate, self.in_line), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The groups that a run of cells touches: cell i < cells of group k lies at base[k] + i * stride."""
+
+    numbers: npt.NDArray[np.int64]
+    base: npt.NDArray[np.int64]
+    cells: int
+    stride: int
+
+
+def groups_of(axis: Axis, bank: Bank, first: int, cells: int) -> Groups:
+    """The groups that cells first..first + cells of a memory touch, with all their cells."""
+    size = bank.rows * bank.columns
+    if axis == "column":
+        banks = np.arange(first // size, (first + cells - 1) // size + 1)
+        numbers = (banks[:, None] * bank.columns + np.arange(bank.columns)).reshape(-1)
+        base = numbers // bank.columns * size + numbers % bank.columns
+        return Groups(numbers, base, bank.rows, bank.columns)
+    length = size if axis == "bank" else bank.columns
+    numbers = np.arange(first // length, (first + cells - 1) // length + 1)
+    return Groups(numbers, numbers * length, length, 1)

@@ -1,0 +1,1 @@
+"""Fit a memory profile to read-backs by maximum likelihood."""

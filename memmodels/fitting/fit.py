@@ -1,0 +1,242 @@
+"""Read-backs -> a profile, by maximum likelihood.
+
+    fit(readbacks, bank)                   error terms at each operating point
+    fit(readbacks, bank, law="vdd")        a probit over one condition, from nested cells (`fit_law`)
+
+The structure is chosen by BIC (`fit_models`) at the operating point with the most faulty cells, and kept at all others, since it
+belongs to the array and not to the voltage. Rates come with Clopper-Pearson intervals where cells are independent, and with a
+bootstrap over groups where they are not. From a shell:
+
+    python -m weakcell.memmodels.fitting.fit RECORDING.npz PROFILE.toml [--rows 1024 --columns 16 --line 512] [--law vdd]
+    python -m weakcell.memmodels.fitting.fit --coverage [--dies 400]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from weakcell.memmodels.error_model.structure import Bank, Shared
+from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
+from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.fitting.counts import LINE, Evidence, ReadBack, evidence_of
+from weakcell.memmodels.fitting.models import Model, candidates, constants_of, terms_of
+from weakcell.memmodels.fitting.rate_intervals import bootstrap_rate, counted_rates
+from weakcell.memmodels.fitting.voltage_law import Law, fit_law
+from weakcell.memmodels.memory import ConditionValue
+from weakcell.memmodels.profile import Constant, OperatingPoint, ProbitLaw, Profile
+from weakcell.memmodels.recording import Recording, same_point
+
+__all__ = ["Fit", "ReadBack", "bootstrap_rate", "fit", "readbacks_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What was fitted. models: of the deciding point, best first.
+
+    counted: `rate`, `p01` and `p10` of each point as they were counted (`fit_rates`), in the order of the read-backs.
+    by_point: the fitted constants of each point; empty where a law was fitted.
+    """
+
+    profile: Profile
+    models: tuple[Model, ...]
+    counted: tuple[Mapping[str, Constant], ...]
+    law: Law | None = None
+    by_point: tuple[tuple[Constant, ...], ...] = ()
+
+    @property
+    def best(self) -> Model:
+        return self.models[0]
+
+    def __str__(self) -> str:
+        lines = [f"{self.best.structure}, errors last per {self.best.lifetime}"]
+        lines += [f"  {constant.name} = {constant}" for constant in self.profile.constants]
+        others = {f"{m.structure}, per {m.lifetime}": m.bic - self.best.bic for m in reversed(self.models[1:])}
+        lines += [f"  BIC +{worse:.1f}: {name}" for name, worse in sorted(others.items(), key=lambda other: other[1])]
+        return "\n".join(lines)
+
+
+def fit(
+    readbacks: Sequence[ReadBack],
+    bank: Bank | None = None,
+    law: str | None = None,
+    unit: str = "",
+    name: str = "fitted",
+    about: Mapping[str, str] | None = None,
+    line: int = LINE,
+) -> Fit:
+    """The profile that explains the read-backs best. law: the condition that a probit runs over. about: title, source, notes.
+
+    bank, line: how many cells a bank's rows and columns and a line have. InputError where the read-backs cannot tell what is asked.
+    """
+    banks = bank or Bank()
+    points = _by_point(readbacks)
+    evidence = [evidence_of(backs, banks, line) for backs in points]
+    deciding = max(evidence, key=lambda one: one.faulty)
+    models = tuple(sorted(candidates(deciding), key=lambda model: model.bic))
+    counted = tuple(counted_rates(one, models[0], deciding) for one in evidence)
+    arrays = {
+        "faulty": np.array([one.faulty for one in evidence]),
+        "cells": np.array([one.cells for one in evidence]),
+        "reads": np.array([one.reads for one in evidence]),
+    }
+    if law is not None:
+        found = _law(points, law, unit, models[0], banks, deciding.inverting)
+        probit = _probit(points, law, unit, models[0], found, banks, deciding)
+        return Fit(
+            _told(Profile(name, law=probit, constants=found.constants, arrays=arrays, fit=_fit_table(found)), about),
+            models,
+            counted,
+            found,
+        )
+    fitted = [models[0] if one is deciding else _like(models[0], one) for one in evidence]
+    terms = tuple(
+        OperatingPoint(one.conditions, terms_of(m, banks, line, one.inverting), one.unmeasured)
+        for one, m in zip(evidence, fitted, strict=True)
+    )
+    by_point = tuple(_bounded(constants_of(m, one), rates) for one, m, rates in zip(evidence, fitted, counted, strict=True))
+    constants = tuple(
+        replace(constant, name=_label(constant.name, one.conditions, len(evidence)))
+        for one, own in zip(evidence, by_point, strict=True)
+        for constant in own
+    )
+    return Fit(_told(Profile(name, terms, constants=constants, arrays=arrays), about), models, counted, by_point=by_point)
+
+
+def _bounded(constants: tuple[Constant, ...], counted: Mapping[str, Constant]) -> tuple[Constant, ...]:
+    """Fitted rates of a point without errors have the upper bounds of the counted ones, which know that cells cluster."""
+    if counted["rate"].value > 0.0:
+        return constants
+    bounds = {"p": counted["rate"], **counted}
+    return tuple(
+        replace(one, high=max(one.high, bounds[one.name].high), method=bounds[one.name].method) if one.name in bounds else one
+        for one in constants
+    )
+
+
+def readbacks_of(recording: Recording) -> list[ReadBack]:
+    """Everything that a recording holds."""
+    return [
+        ReadBack(region.written, take.reads, region.layout.bits, region.first_word * 64, take.point)
+        for take in recording.takes
+        for region in [recording.regions[take.region]]
+    ]
+
+
+def _by_point(readbacks: Sequence[ReadBack]) -> list[list[ReadBack]]:
+    if not readbacks:
+        raise InputError("Fitting a profile", "there are no read-backs", "Record some first")
+    points: list[list[ReadBack]] = []
+    for back in readbacks:
+        home = next((point for point in points if same_point(point[0].conditions, back.conditions)), None)
+        if home is None:
+            points.append([back])
+        else:
+            home.append(back)
+    return points
+
+
+def _like(model: Model, evidence: Evidence) -> Model:
+    """The same structure at another point; the best of the independent ones where that cannot be fitted (too few faults)."""
+    fitted = []
+    for one in candidates(evidence):
+        if (one.structure, one.lifetime, one.names) == (model.structure, model.lifetime, model.names):
+            return one
+        fitted.append(one)
+    alike = [one for one in fitted if one.structure == model.structure]
+    return min(alike or fitted, key=lambda one: one.bic)
+
+
+def _law(points: list[list[ReadBack]], law: str, unit: str, model: Model, bank: Bank, inverting: bool) -> Law:
+    """The law over the condition `law`; InputError if these read-backs cannot tell one."""
+    asked = f"Fitting a law over {law}"
+    if any(law not in backs[0].conditions for backs in points):
+        known = ", ".join(points[0][0].conditions) or "none"
+        raise InputError(asked, f"the operating points have no condition {law!r}, but {known}", "Choose one of theirs")
+    if model.lifetime is not Lifetime.DIE or "F" in model.names or "F0" in model.names:
+        found = "these cells err at some reads and not at others, so they have no threshold"
+        raise InputError(asked, found, "Fit the operating points one by one, without a law")
+    if model.structure == "lines":
+        found = "these errors come in bad lines, whose cells do not fail one by one"
+        raise InputError(asked, found, "Fit the operating points one by one, without a law")
+    return fit_law([(float(backs[0].conditions[law]), backs) for backs in points], unit, model, bank, inverting)
+
+
+def _probit(
+    points: list[list[ReadBack]], law: str, unit: str, model: Model, found: Law, bank: Bank, evidence: Evidence
+) -> ProbitLaw:
+    volts = [float(backs[0].conditions[law]) for backs in points]
+    mu, s = found.constants[0].value, found.constants[1].value
+    (term,) = terms_of(model, bank, inverting=evidence.inverting)
+    structure = term.structure
+    if isinstance(structure, Shared) and found.share is not None:
+        structure = replace(structure, share=found.share)
+    like = ErrorTerm("access", Lifetime.DIE, 0.0, 0.0, term.cells, structure=structure, preference=term.preference)
+    share01, share10 = (1.0, 1.0) if evidence.inverting else (found.share01, found.share10)
+    return ProbitLaw(law, unit, min(volts), max(volts), mu, s, share01, share10, like, evidence.unmeasured)
+
+
+def _fit_table(law: Law) -> dict[str, float | str]:
+    """What a profile says about the fit of its law."""
+    tested = law.goodness
+    numbers: dict[str, float | str] = {}
+    if tested.degrees:
+        numbers = {"chi_square": tested.chi_square, "degrees_of_freedom": tested.degrees, "p_value": tested.p_value}
+        numbers |= {"dispersion": tested.dispersion}
+    rivals = {f"bic_above_best_{kind.replace(' ', '_')}": value for kind, value in law.rivals.items()}
+    return {
+        "law": law.kind,
+        "verdict": str(tested),
+        **numbers,
+        "cells_that_erred": law.erred,
+        "not_nested": law.exceptions,
+        **rivals,
+    }
+
+
+def _told(profile: Profile, about: Mapping[str, str] | None) -> Profile:
+    told = about or {}
+    return replace(profile, title=told.get("title", ""), source=told.get("source", ""), notes=told.get("notes", ""))
+
+
+def _label(name: str, conditions: Mapping[str, ConditionValue], points: int) -> str:
+    return name if points == 1 else f"{name} at {', '.join(f'{key}={value}' for key, value in conditions.items())}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The commands at the head of this module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m weakcell.memmodels.fitting.fit", description="Fit a memory profile to recorded read-backs."
+    )
+    parser.add_argument("recording", nargs="?")
+    parser.add_argument("profile", nargs="?")
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--columns", type=int, default=16)
+    parser.add_argument("--line", type=int, default=LINE, help="cells of a line: errors may come in bad lines")
+    parser.add_argument("--law", help="the condition that a probit runs over")
+    parser.add_argument("--unit", default="")
+    parser.add_argument("--coverage", action="store_true", help="fit simulated dies and count how often intervals hold the truth")
+    parser.add_argument("--dies", type=int, default=400)
+    parser.add_argument("--only", help="with --coverage: one structure")
+    given = parser.parse_args(arguments)
+    if given.coverage:
+        from weakcell.memmodels.fitting.coverage import report
+
+        report(given.dies, given.only)
+        return
+    if not given.recording or not given.profile:
+        parser.error("give RECORDING.npz and PROFILE.toml, or --coverage")
+    from weakcell.memmodels.recording import load
+
+    readbacks = readbacks_of(load(given.recording))
+    bank = Bank(given.rows, given.columns)
+    found = fit(readbacks, bank, given.law, given.unit, name=str(given.profile), line=given.line)
+    found.profile.save(given.profile)
+    print(found)
+
+
+if __name__ == "__main__":
+    main()

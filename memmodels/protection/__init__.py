@@ -1,0 +1,1 @@
+"""Wrappers that protect a memory: ECC, parity, safe bits, interleaving."""

@@ -1,0 +1,140 @@
+"""Protection that spends cells or wires: safe high bits, and interleaving, around any memory.
+
+    msb          the top `planes` bits of every element are safe. store=safe: their cells never fail (hardened cells in the same
+                 array, as in hybrid 8T-6T SRAM; charged like the others, which is assumed). store=triple: two more copies lie in
+                 the same memory and the majority of the three counts; 2 extra bits per safe bit
+    interleave   cells that are neighbours belong to different words: the bits of a word lie `stride` cells apart, so a burst of up
+                 to `stride` cells costs each word one bit. It moves addresses only; no overhead
+
+To keep planes in another memory, or in the same one at another voltage, place them there instead (`--place '*@7=SPEC'`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numba
+import numpy as np
+
+from weakcell.memmodels.address import Layout, Words, pack, popcount, unpack
+from weakcell.memmodels.memory import Accesses, Cost, Key, Quantity, ReadReport, Region
+from weakcell.memmodels.protection.check_bits import ProtectedRegion, ProtectedReport, Wrapper, parts_of, with_overhead
+
+
+@dataclass(frozen=True, eq=False)
+class SafeHighBits(Wrapper):
+    """The top `planes` planes of every element come back right (`safe`), or by majority of three copies (`triple`)."""
+
+    planes: int = 1
+    store: Literal["safe", "triple"] = "safe"
+
+    def write(self, bits: Words, layout: Layout, key: Key) -> ProtectedRegion:
+        data = self.inner.write(bits, layout, key)
+        high = high_planes(layout, self.planes)
+        parts = [data]
+        if high and self.store == "triple":
+            codes = np.zeros(layout.elements, dtype=np.uint64)
+            unpack(bits, layout, codes)
+            for copy in (2, 3):
+                part = replace(layout, name=f"{layout} copy {copy}", planes=high)
+                parts.append(self.inner.write(pack(codes, part), part, key))
+        return ProtectedRegion(layout, data.first_word, data.written, data.stored, data.previous, key, tuple(parts))
+
+    def read(self, region: Region, key: Key, out: Words) -> ReadReport:
+        """`corrected` counts safe bits that this put right."""
+        data, *copies = parts_of(region)
+        report = self.inner.read(data, key, out)
+        mask = plane_mask(region.layout, high_planes(region.layout, self.planes))
+        right = region.written
+        if copies:
+            others = [self._spread(copy, key, region.layout) for copy in copies]
+            right = (out & others[0]) | (out & others[1]) | (others[0] & others[1])
+        corrected = popcount((out ^ right) & mask)
+        out[:] = (out & ~mask) | (right & mask)
+        flips = popcount(out ^ region.written)
+        if isinstance(report, ProtectedReport):
+            return replace(report, flips=flips, corrected=report.corrected + corrected)
+        return ReadReport(flips, report.corrected + corrected, report.erased, report.commanded, report.measured)
+
+    def cost(self, region: Region, accesses: Accesses) -> Cost:
+        data, *copies = parts_of(region)
+        cost = self.inner.cost(data, accesses)
+        for number, copy in enumerate(copies, start=2):
+            cost = with_overhead(cost, self.inner.cost(copy, accesses), f"copy {number}", copy.layout.bits / data.layout.bits)
+        if copies or cost.energy is None or not high_planes(region.layout, self.planes):
+            return cost
+        energy = cost.energy
+        source = f"{energy.source}; safe cells charged like the others"
+        return replace(cost, energy=Quantity(energy.value, energy.unit, "assumed", source))
+
+    def _spread(self, copy: Region, key: Key, layout: Layout) -> Words:
+        """A copy of the high planes, at the places that they have in the whole region."""
+        words, codes = np.empty_like(copy.written), np.zeros(layout.elements, dtype=np.uint64)
+        self.inner.read(copy, key, words)
+        unpack(words, copy.layout, codes)
+        return pack(codes, layout)
+
+
+def high_planes(layout: Layout, count: int) -> tuple[int, ...]:
+    """Those of the region's planes that are among the top `count` of the tensor."""
+    return tuple(plane for plane in layout.planes if plane >= layout.width - count)
+
+
+def plane_mask(layout: Layout, planes: tuple[int, ...]) -> Words:
+    """The cells of these planes; the pattern of 64 elements repeats. Spare bits may be set: no cell is there."""
+    code = sum(1 << plane for plane in planes)
+    return np.resize(pack(np.full(64, code, dtype=np.uint64), replace(layout, elements=64)), layout.words)
+
+
+@dataclass(frozen=True, eq=False)
+class Interleaved(Wrapper):
+    """Bit j of word w of a group of `stride` words lies at cell j * stride + w of the group; a last, smaller group has less."""
+
+    stride: int = 64
+
+    def write(self, bits: Words, layout: Layout, key: Key) -> ProtectedRegion:
+        cells = Layout(f"{layout} interleaved", layout.bits, 1)
+        inner = self.inner.write(spread(bits, layout.bits, self.stride), cells, key)
+        stored = gathered(inner.stored, layout.bits, self.stride)
+        previous = None if inner.previous is None else gathered(inner.previous, layout.bits, self.stride)
+        return ProtectedRegion(layout, inner.first_word, bits.copy(), stored, previous, key, (inner,))
+
+    def read(self, region: Region, key: Key, out: Words) -> ReadReport:
+        (inner,) = parts_of(region)
+        report = self.inner.read(inner, key, out)
+        out[:] = gathered(out, region.layout.bits, self.stride)
+        return report
+
+    def cost(self, region: Region, accesses: Accesses) -> Cost:
+        return self.inner.cost(parts_of(region)[0], accesses)
+
+
+def spread(words: Words, bits: int, stride: int) -> Words:
+    """The bits of words, as they lie in the cells."""
+    out = np.zeros_like(words)
+    _move_bits(words, bits, stride, True, out)
+    return out
+
+
+def gathered(cells: Words, bits: int, stride: int) -> Words:
+    """The words of these cells: the inverse of `spread`."""
+    out = np.zeros_like(cells)
+    _move_bits(cells, bits, stride, False, out)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _move_bits(source, bits, stride, spreading, out):  # type: ignore[no-untyped-def]
+    """Move every bit between its place in a word and its cell; `full` bits of a group's words exist in its last word too."""
+    one = np.uint64(1)
+    for first in range(0, source.size, stride):
+        words = min(stride, source.size - first)
+        full = min(64, bits - (first + words - 1) * 64)
+        for w in range(words):
+            for j in range(64 if w < words - 1 else full):
+                cell = j * words + w if j < full else full * words + (j - full) * (words - 1) + w
+                a, b = first * 64 + w * 64 + j, first * 64 + cell
+                if not spreading:
+                    a, b = b, a
+                out[b >> 6] |= ((source[a >> 6] >> np.uint64(a & 63)) & one) << np.uint64(b & 63)

@@ -1,0 +1,237 @@
+"""Protection that spends check bits: parity and SECDED around any memory. The check bits live in that memory too, and fail too.
+
+    parity   one bit per `word` bits (overhead 9/8 … 65/64): an odd number of errors in a word is detected, an even one is not
+    secded   eight bits per 64 (overhead 72/64): one error is corrected, two are detected, three may be miscorrected (`hamming`)
+
+What a detected word reads as is the policy:
+
+    erase    every element that overlaps it reads as `layout.erased`, the code of real zero. A 1-bit element has no such code, so
+             signs stay as they were read
+    drop     the same, and 1-bit signs count as 0: they are marked in the report's `dropped`, and the engine leaves them out of
+             its sums. They still come back as they were read, and their errors count as flips
+    raw      as it was read
+    raise    MemoryFault
+
+A report's `corrected` and `erased` count words: corrected, and detected as wrong but not corrected, whatever the policy does with
+them. `erasures` marks the cells of the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.memmodels.address import Layout, Words, pack, popcount
+from weakcell.memmodels.errors import MemoryFault
+from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, Quantity, ReadReport, Region
+from weakcell.memmodels.protection.hamming import CHECK_BITS, decode, encode
+from weakcell.memmodels.sampling.sampler import Sampler
+
+Policy = Literal["erase", "drop", "raw", "raise"]
+Detected = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class ProtectedRegion(Region):
+    """A region of a wrapper, and the regions of the inner memory that hold it."""
+
+    parts: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ProtectedReport(ReadReport):
+    """A report that also marks the cells of words that were detected as wrong and not corrected.
+
+    dropped: cells of 1-bit elements that count as 0 under the policy `drop`, of this wrapper or of one inside.
+    """
+
+    erasures: Words | None = None
+    dropped: Words | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Wrapper:
+    """A memory around a memory: it has the same operating point, and only `read` can tell what comes back."""
+
+    inner: Memory
+
+    @property
+    def conditions(self) -> Mapping[str, ConditionValue]:
+        return self.inner.conditions
+
+    def at(self, **conditions: ConditionValue) -> Self:
+        return replace(self, inner=self.inner.at(**conditions))
+
+    def sampler(self, region: Region) -> Sampler | None:
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Coded(Wrapper):
+    """Words of `word` bits with check bits beside them. A code says what the checks are, and what they reveal."""
+
+    policy: Policy = "erase"
+
+    @property
+    def word_bits(self) -> int:
+        """Data bits that share check bits."""
+        raise NotImplementedError
+
+    def check_layout(self, layout: Layout) -> Layout:
+        """How the check bits of a region lie in the inner memory."""
+        raise NotImplementedError
+
+    def encoded(self, bits: Words, code: Layout) -> Words:
+        """The check bits of a region's words."""
+        raise NotImplementedError
+
+    def decoded(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
+        """(words after correction, how many were corrected, which words are wrong and were not)."""
+        raise NotImplementedError
+
+    def write(self, bits: Words, layout: Layout, key: Key) -> ProtectedRegion:
+        code = self.check_layout(layout)
+        data = self.inner.write(bits, layout, key)
+        check = self.inner.write(self.encoded(bits, code), code, key)
+        return ProtectedRegion(layout, data.first_word, data.written, data.stored, data.previous, key, (data, check))
+
+    def read(self, region: Region, key: Key, out: Words) -> ProtectedReport:
+        data, check = parts_of(region)
+        checks = np.empty_like(check.written)
+        report = self.inner.read(data, key, out)
+        beside = self.inner.read(check, key, checks)
+        words, corrected, detected = self.decoded(out, checks, region.layout)
+        out[:] = words
+        erasures = mark_cells(detected, self.word_bits, region.layout)
+        lost = int(np.count_nonzero(detected))
+        if lost and self.policy == "raise":
+            raise MemoryFault(
+                f"{key} of {region.layout}, protected by {type(self).__name__.lower()}[policy=raise]",
+                f"{lost} of {detected.size} words have errors that were detected and not corrected, the first is word "
+                f"{int(np.argmax(detected))}",
+                "Choose policy=erase or policy=raw, or an operating point with fewer errors",
+            )
+        if lost and self.policy in ("erase", "drop") and region.layout.width > 1:
+            np.bitwise_and(out, ~erasures, out=out)
+            np.bitwise_or(out, erased_words(region.layout) & erasures, out=out)
+        dropped = report.dropped if isinstance(report, ProtectedReport) else None
+        if lost and self.policy == "drop" and region.layout.width == 1:
+            dropped = erasures if dropped is None else erasures | dropped
+        return ProtectedReport(
+            popcount(out ^ region.written),
+            corrected + report.corrected + beside.corrected,
+            lost + report.erased + beside.erased,
+            report.commanded,
+            report.measured,
+            erasures if lost else None,
+            dropped,
+        )
+
+    def cost(self, region: Region, accesses: Accesses) -> Cost:
+        """Accesses to data and check bits, both at the inner memory's price."""
+        data, check = parts_of(region)
+        beside = self.inner.cost(check, accesses)
+        return with_overhead(self.inner.cost(data, accesses), beside, "check bits", check.layout.bits / data.layout.bits)
+
+
+@dataclass(frozen=True, eq=False)
+class Parity(Coded):
+    """One even-parity bit per word of 8, 16, 32 or 64 bits."""
+
+    word: int = 64
+
+    @property
+    def word_bits(self) -> int:
+        return self.word
+
+    def check_layout(self, layout: Layout) -> Layout:
+        return Layout(f"{layout} parity", -(-layout.bits // self.word), 1)
+
+    def encoded(self, bits: Words, code: Layout) -> Words:
+        parity = np.packbits(self._parity(bits)[: code.elements], bitorder="little")
+        return np.pad(parity, (0, code.words * 8 - parity.size)).view(np.uint64)
+
+    def decoded(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
+        count = self.check_layout(layout).elements
+        stored = np.unpackbits(checks.view(np.uint8), bitorder="little")[:count]
+        return words, 0, (self._parity(words)[:count] ^ stored).astype(np.bool_)
+
+    def _parity(self, words: Words) -> npt.NDArray[np.uint8]:
+        parity: npt.NDArray[np.uint8] = np.bitwise_count(words.view(f"u{self.word // 8}")) & np.uint8(1)
+        return parity
+
+
+@dataclass(frozen=True, eq=False)
+class Secded(Coded):
+    """SECDED(72,64); a last word with spare bits is a shortened code, so a syndrome that names a spare bit is detected."""
+
+    @property
+    def word_bits(self) -> int:
+        return 64
+
+    def check_layout(self, layout: Layout) -> Layout:
+        return Layout(f"{layout} check", layout.words, CHECK_BITS)
+
+    def encoded(self, bits: Words, code: Layout) -> Words:
+        return np.pad(encode(bits), (0, code.words * 8 - bits.size)).view(np.uint64)
+
+    def decoded(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
+        fixed, corrected, detected = decode(words, checks.view(np.uint8)[: words.size])
+        spare = ~np.uint64((1 << ((layout.bits - 1) % 64 + 1)) - 1)
+        if fixed.size and fixed[-1] & spare:
+            fixed[-1], corrected[-1], detected[-1] = words[-1], False, True
+        return fixed, int(np.count_nonzero(corrected)), detected
+
+
+def parts_of(region: Region) -> tuple[Region, ...]:
+    """The inner regions; ValueError for a region that is not a wrapper's."""
+    if not isinstance(region, ProtectedRegion):
+        raise ValueError(f"{region!r} was not written by this memory")
+    return region.parts
+
+
+def with_overhead(data: Cost, beside: Cost, what: str, share: float) -> Cost:
+    """The cost of data with `what` beside it, `share` extra bits per bit.
+
+    Picojoules add up. A relative energy is that of all accesses, in units of the unprotected data's at the reference point.
+    """
+    if data.energy is None or beside.energy is None:
+        return data
+    if data.energy.unit == "pJ":
+        extra, parts = beside.energy, dict(data.parts)
+    else:
+        extra, parts = beside.energy * share, dict(data.parts) or {"data": data.energy}
+    total = Quantity(data.energy.value + extra.value, data.energy.unit, data.energy.basis, f"{data.energy.source}; with {what}")
+    return Cost(total, data.latency, {**parts, what: extra})
+
+
+def erased_words(layout: Layout) -> Words:
+    """The words of a region all of whose elements are erased; 64 elements fill whole words, and the pattern repeats."""
+    few = replace(layout, elements=64)
+    return np.resize(pack(np.full(64, layout.erased), few), layout.words)
+
+
+def mark_cells(detected: Detected, word_bits: int, layout: Layout) -> Words:
+    """A mask of all cells of all elements that overlap a detected word of `word_bits` bits."""
+    mask = np.zeros(layout.words, dtype=np.uint64)
+    _mark(detected, word_bits, len(layout.planes), layout.bits, mask)
+    return mask
+
+
+@numba.njit(cache=True, nogil=True)
+def _mark(detected, word_bits, width, bits, mask):  # type: ignore[no-untyped-def]
+    """Set the bits of the elements, `width` bits each, that overlap detected words."""
+    ones = np.uint64(0xFFFFFFFFFFFFFFFF)
+    for word in range(detected.size):
+        if not detected[word]:
+            continue
+        first = word * word_bits // width * width
+        last = min((min((word + 1) * word_bits, bits) - 1) // width * width + width, bits)
+        for i in range(first >> 6, ((last - 1) >> 6) + 1):
+            low, high = max(first - i * 64, 0), min(last - i * 64, 64)
+            mask[i] |= (ones >> np.uint64(64 - (high - low))) << np.uint64(low)

@@ -1,0 +1,1 @@
+"""Exact, reproducible sampling of bit errors."""
