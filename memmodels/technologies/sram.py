@@ -109,5 +109,5 @@ SRAM_14NM = Technology(
     ),
     notes="The published rate counts flips, so the two preferences have density p each; counts=stuck halves them. The law does "
     "not carry over to other chips: another 14 nm chip fails about 2 decades less often at the same voltage below its guardband, "
-    "as far as its abstract tells (see memmodels/README.md).",
+    "as far as its abstract tells (see memmodels/TRUST.md).",
 )

@@ -25,7 +25,7 @@ def test_pictures_of_the_laws(tmp_path: Path) -> None:
 
 
 def test_held_out_ends_are_missed_by_what_the_trust_page_says() -> None:
-    """On curves that are the law itself nothing is missed; on published ones, the figures of memmodels/README.md."""
+    """On curves that are the law itself nothing is missed; on published ones, the figures of memmodels/TRUST.md."""
     x = [0.5, 0.6, 0.7, 0.8]
     assert held_out.of_probits(x, norm.cdf((0.4 - np.array(x)) / 0.1)) == pytest.approx(0.0, abs=1e-9)
     assert held_out.of_tails(x, 0.5 * norm.cdf((0.6 - np.array(x)) / 0.05), 0.5, (0.5, 0.1)) == pytest.approx(0.0, abs=1e-3)
