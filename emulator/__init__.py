@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from weakcell.emulator.engine.executor import infer
     from weakcell.emulator.evaluation.intervals import low_quantile_bound, mean_interval, unseen_share
-    from weakcell.emulator.evaluation.trials import Questions, TrialResult, pose, run_trial
+    from weakcell.emulator.evaluation.trials import EvaluationSet, TrialResult, prepare_evaluation, run_trial
     from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, deploy
     from weakcell.emulator.faults.placement import Placement, place
     from weakcell.emulator.faults.run import outputs_under_faults
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Deployment",
+    "EvaluationSet",
     "Network",
     "Placement",
     "Plan",
-    "Questions",
     "ReadPolicy",
     "StoredTensor",
     "TrialResult",
@@ -36,7 +36,7 @@ __all__ = [
     "mean_interval",
     "outputs_under_faults",
     "place",
-    "pose",
+    "prepare_evaluation",
     "run_trial",
     "unseen_share",
 ]
@@ -44,7 +44,7 @@ __all__ = [
 __getattr__, __dir__ = attributes(
     __name__,
     {
-        "evaluation.trials": ("Questions", "TrialResult", "pose", "run_trial"),
+        "evaluation.trials": ("EvaluationSet", "TrialResult", "prepare_evaluation", "run_trial"),
         "faults.deployment": ("Deployment", "ReadPolicy", "deploy"),
         "evaluation.intervals": ("low_quantile_bound", "mean_interval", "unseen_share"),
         "ir.layers": ("Network", "StoredTensor"),

@@ -52,15 +52,15 @@ def infer(
     checked = check_inputs(plan, inputs)
     if dynamic == "batch" and plan.network.batch != 1 and any(isinstance(one, nw.DynamicQuantize) for one in plan.network.layers):
         return gather(plan, wanted, _values_of_batches(plan, checked, wanted, threads))
-    return gather(plan, wanted, clean_values(plan, checked, wanted, threads))
+    return gather(plan, wanted, fault_free_values(plan, checked, wanted, threads))
 
 
-def clean_values(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
+def fault_free_values(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
     """Fault-free values in physical form, chunk by chunk, of inputs that are checked already."""
-    return values_under(plan.faultless, inputs, wanted, threads)
+    return values_with(plan.faultless, inputs, wanted, threads)
 
 
-def values_under(parameters: Parameters, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
+def values_with(parameters: Parameters, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
     """The same with parameters as they are."""
     plan, layers = parameters.plan, steps_of(parameters.plan, wanted)
     step = chunk_of(plan, layers, len(next(iter(inputs.values()))), threads)

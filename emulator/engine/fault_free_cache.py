@@ -34,7 +34,7 @@ class Start:
     values: Mapping[str, Array]
 
 
-class CleanPass:
+class FaultFreeCache:
     """Starting points of passes over some inputs, made when first asked for; threads share one. It is pickled without them.
 
     inputs: by name, in physical form (`weakcell.emulator.engine.executor.check_inputs`). budget: bytes that may be kept besides
@@ -67,10 +67,10 @@ class CleanPass:
         return max((start for start in self._starts if start.layer <= layer), key=lambda start: start.layer)
 
     def _make(self) -> tuple[Start, ...]:
-        from weakcell.emulator.engine.executor import clean_values
+        from weakcell.emulator.engine.executor import fault_free_values
 
         cuts = {cut: names for cut in range(1, len(self.layers) + 1) if (names := self._live(cut)) and names[0] not in self.inputs}
-        one = next(clean_values(self.plan, {name: x[:1] for name, x in self.inputs.items()}, _names(cuts)))
+        one = next(fault_free_values(self.plan, {name: x[:1] for name, x in self.inputs.items()}, _names(cuts)))
         images = len(next(iter(self.inputs.values())))
         kept, used = dict[int, tuple[str, ...]](), 0
         for cut, names in cuts.items():
@@ -79,7 +79,7 @@ class CleanPass:
                 kept[cut], used = names, used + size
         if not kept:
             return (Start(0, self.inputs),)
-        chunks = list(clean_values(self.plan, self.inputs, _names(kept)))
+        chunks = list(fault_free_values(self.plan, self.inputs, _names(kept)))
         whole = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in _names(kept)}
         whole.update(self.inputs)
         return (Start(0, self.inputs), *(Start(cut, {name: whole[name] for name in names}) for cut, names in kept.items()))

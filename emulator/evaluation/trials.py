@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.engine.executor import check_inputs, clean_values, read_off
-from weakcell.emulator.engine.fault_free_cache import CleanPass
+from weakcell.emulator.engine.executor import check_inputs, fault_free_values, read_off
+from weakcell.emulator.engine.fault_free_cache import FaultFreeCache
 from weakcell.emulator.faults.deployment import Deployment, Fault, Sampling, deploy
-from weakcell.emulator.faults.output_sampling import drawn_by_outputs
+from weakcell.emulator.faults.output_sampling import tensors_sampled_at_output
 from weakcell.emulator.faults.placement import Placement
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
 from weakcell.emulator.faults.run import chunks_under_faults
@@ -32,19 +32,19 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Questions:
+class EvaluationSet:
     """Inputs by name, labels if there are any, and what the fault-free network answers.
 
     labels, clean: as the task makes them of the data's labels and of the output (`Task.labels`, `Task.answers`).
     task: what the network's output means, and what judges it.
-    passed: the clean pass over the inputs, if trials may begin where it and they part; it changes no result.
+    fault_free_cache: the clean pass over the inputs, if trials may begin where it and they part; it changes no result.
     """
 
     inputs: Mapping[str, Array]
     labels: Any
-    clean: Any
+    fault_free_answers: Any
     task: Task
-    passed: CleanPass | None = None
+    fault_free_cache: FaultFreeCache | None = None
 
     @property
     def images(self) -> int:
@@ -56,28 +56,28 @@ class Questions:
         return self.task.metric(self.labels is not None)
 
     @cached_property
-    def clean_judgement(self) -> Judgement:
+    def fault_free_judgement(self) -> Judgement:
         """What the fault-free answers are worth."""
-        return self.task.judge(self.clean, self.labels, self.clean)
+        return self.task.judge(self.fault_free_answers, self.labels, self.fault_free_answers)
 
     @property
-    def clean_accuracy(self) -> float | None:
+    def fault_free_accuracy(self) -> float | None:
         """Accuracy of the fault-free network; None without labels or for a task without right and wrong."""
-        return self.clean_judgement.accuracy
+        return self.fault_free_judgement.accuracy
 
     @property
-    def clean_score(self) -> float | None:
+    def fault_free_score(self) -> float | None:
         """The score of the fault-free network; None without labels."""
-        return None if self.labels is None else self.clean_judgement.score(self.metric)
+        return None if self.labels is None else self.fault_free_judgement.score(self.metric)
 
-    def first(self, images: int) -> Questions:
+    def first(self, images: int) -> EvaluationSet:
         """The same for the first images only, without the clean pass."""
         labels = None if self.labels is None else self.task.first(self.labels, images)
         inputs = {name: x[:images] for name, x in self.inputs.items()}
-        return Questions(inputs, labels, self.task.first(self.clean, images), self.task)
+        return EvaluationSet(inputs, labels, self.task.first(self.fault_free_answers, images), self.task)
 
 
-def pose(plan: Plan, inputs: Mapping[str, Array], labels: Any = None, asked: Asked | None = None) -> Questions:
+def prepare_evaluation(plan: Plan, inputs: Mapping[str, Array], labels: Any = None, asked: Asked | None = None) -> EvaluationSet:
     """Find the task of a network's outputs and run the clean network once over the data.
 
     Args:
@@ -98,11 +98,11 @@ def pose(plan: Plan, inputs: Mapping[str, Array], labels: Any = None, asked: Ask
     checked = None if labels is None else task.labels(labels, images)
     held = check_inputs(plan, inputs)
     seen = Seen()
-    chunks = clean_values(plan, held, plan.network.outputs)
+    chunks = fault_free_values(plan, held, plan.network.outputs)
     clean = task.join(read_off(plan, task.outputs, chunks, lambda *x: task.answers(*map(seen.noted, x))))
     seen.check(task, asked)
     task.check_clean(clean, checked)
-    return Questions(inputs, checked, clean, task, CleanPass(plan, held))
+    return EvaluationSet(inputs, checked, clean, task, FaultFreeCache(plan, held))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class TrialResult:
 def run_trial(
     plan: Plan,
     placement: Placement,
-    questions: Questions,
+    questions: EvaluationSet,
     policy: ReadPolicy = DEFAULT_POLICY,
     *,
     trial: int = 0,
@@ -158,13 +158,13 @@ def run_trial(
     """
     deployment = deploy(plan, placement, policy, trial, seed, die, memories, record, sampling)
     task = questions.task
-    chunks = chunks_under_faults(plan, questions.inputs, deployment, batch, questions.passed, threads)
+    chunks = chunks_under_faults(plan, questions.inputs, deployment, batch, questions.fault_free_cache, threads)
     answers = task.join(read_off(plan, task.outputs, chunks, task.answers))
     return _judged(deployment, questions, answers, trial if die is None else die)
 
 
-def _judged(deployment: Deployment, questions: Questions, answers: Any, die: int) -> TrialResult:
-    made = questions.task.judge(answers, questions.labels, questions.clean)
+def _judged(deployment: Deployment, questions: EvaluationSet, answers: Any, die: int) -> TrialResult:
+    made = questions.task.judge(answers, questions.labels, questions.fault_free_answers)
     return TrialResult(
         trial=deployment.trial,
         die=die,
@@ -175,7 +175,7 @@ def _judged(deployment: Deployment, questions: Questions, answers: Any, die: int
         bits_read=dict(deployment.tally.bits_read),
         class_accuracy=made.class_accuracy,
         faults=tuple(deployment.faults or ()),
-        by_outputs=drawn_by_outputs(deployment),
+        by_outputs=tensors_sampled_at_output(deployment),
         metrics=made.metrics,
         score=made.score(questions.metric),
     )

@@ -85,14 +85,14 @@ def _independent(sampler: Sampler | None) -> bool:
     return sampler is not None and bool((sampler.terms["weak_row"] < 0).all())
 
 
-def drawn_by_outputs(deployment: Deployment) -> tuple[str, ...]:
+def tensors_sampled_at_output(deployment: Deployment) -> tuple[str, ...]:
     """The weight tensors whose layers' outputs are drawn."""
     return tuple(layer.weight for layer in deployment.plan.network.layers if applies(layer, deployment))  # type: ignore[attr-defined]
 
 
 def settle(parameters: Parameters, deployment: Deployment) -> None:
     """Put what every read of the trial brings back wrong into the weights whose outputs are drawn."""
-    for name in drawn_by_outputs(deployment):
+    for name in tensors_sampled_at_output(deployment):
         (part,) = deployment.slots[name]
         assert part.sampler is not None
         if part.sampler.sound:

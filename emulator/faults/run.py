@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from weakcell.emulator.engine.executor import Arrays, check_inputs, chunk_of, chunk_size, gather, walk
-from weakcell.emulator.engine.fault_free_cache import CleanPass, Flipped
+from weakcell.emulator.engine.fault_free_cache import FaultFreeCache, Flipped
 from weakcell.emulator.engine.fusion import compute_step, steps_of
 from weakcell.emulator.faults.activation_buffers import read_back
 from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, reads_per_image
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 
 def outputs_under_faults(
-    plan: Plan, inputs: Arrays, deployment: Deployment, batch: int = 256, clean: CleanPass | None = None, threads: int = 1
+    plan: Plan, inputs: Arrays, deployment: Deployment, batch: int = 256, clean: FaultFreeCache | None = None, threads: int = 1
 ) -> dict[str, Array]:
     """Outputs with every placed bit as its memory returns it, under the deployment's read policy.
 
@@ -34,10 +34,10 @@ def outputs_under_faults(
 
 
 def chunks_under_faults(
-    plan: Plan, inputs: Arrays, deployment: Deployment, batch: int = 256, clean: CleanPass | None = None, threads: int = 1
+    plan: Plan, inputs: Arrays, deployment: Deployment, batch: int = 256, clean: FaultFreeCache | None = None, threads: int = 1
 ) -> Iterator[dict[str, Array]]:
     """The same outputs in physical form, chunk by chunk of images."""
-    clean = clean or CleanPass(plan, check_inputs(plan, inputs), budget=0)
+    clean = clean or FaultFreeCache(plan, check_inputs(plan, inputs), budget=0)
     images = len(next(iter(clean.inputs.values())))
     if deployment.policy in (ReadPolicy.IMAGE, ReadPolicy.ACCESS):
         return _read_again(plan, deployment, clean, images, batch)
@@ -46,7 +46,7 @@ def chunks_under_faults(
 
 
 def _read_between(
-    plan: Plan, deployment: Deployment, clean: CleanPass, images: int, step: int, threads: int
+    plan: Plan, deployment: Deployment, clean: FaultFreeCache, images: int, step: int, threads: int
 ) -> Iterator[dict[str, Array]]:
     """Chunks of outputs; weights are read anew for every `step` images."""
     flipped = Flipped(deployment)
@@ -65,7 +65,7 @@ def _read_between(
             yield from walks.over(own, start.layer, first)
 
 
-def _read_again(plan: Plan, deployment: Deployment, clean: CleanPass, images: int, batch: int) -> Iterator[dict[str, Array]]:
+def _read_again(plan: Plan, deployment: Deployment, clean: FaultFreeCache, images: int, batch: int) -> Iterator[dict[str, Array]]:
     """Chunks of outputs; parameters are read anew for every image or pixel, but for those that are the same at every read."""
     parameters, flipped = plan.parameters(deployment.slots), Flipped(deployment)
     steady = deployment.steady_slots

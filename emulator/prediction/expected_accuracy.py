@@ -34,7 +34,7 @@ from weakcell.emulator.engine.convolution import values_of
 from weakcell.emulator.engine.executor import check_inputs, chunk_size
 from weakcell.emulator.engine.fusion import compute_step, fuse, parts_of
 from weakcell.emulator.engine.layer_functions import compute, to_onnx_order
-from weakcell.emulator.evaluation.trials import Questions
+from weakcell.emulator.evaluation.trials import EvaluationSet
 from weakcell.emulator.faults.deployment import Deployment, deploy
 from weakcell.emulator.faults.placement import Placement, Slot
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
@@ -83,7 +83,7 @@ class Prediction:
 def predict(
     plan: Plan,
     placements: Sequence[Placement],
-    questions: Questions,
+    questions: EvaluationSet,
     policy: ReadPolicy = DEFAULT_POLICY,
     *,
     samples: int = 2,
@@ -101,13 +101,13 @@ def predict(
     task = _predictable(plan.network, questions)
     walk = _Walk(plan, tuple(_Errors.of(plan, placement, policy, samples, seed) for placement in placements), samples, seed, task)
     inputs, step = check_inputs(plan, questions.inputs), chunk_size(plan.network)
-    labels = task.best(questions.clean) if questions.labels is None else questions.labels
+    labels = task.best(questions.fault_free_answers) if questions.labels is None else questions.labels
     made = np.empty((3, len(placements), samples, questions.images))
 
     def part(first: int) -> int:
         at = slice(first, min(first + step, questions.images))
         chunk = {name: x[at] for name, x in inputs.items()}
-        made[..., at] = walk.run(chunk, first, (labels[at], questions.clean[at]))
+        made[..., at] = walk.run(chunk, first, (labels[at], questions.fault_free_answers[at]))
         return at.stop - at.start
 
     with ThreadPoolExecutor(threads, thread_name_prefix="predict") as pool:
@@ -119,7 +119,7 @@ def predict(
     return [_summary(made[:, point], questions.labels is not None, errors.any) for point, errors in enumerate(walk.points)]
 
 
-def _predictable(network: Network, questions: Questions) -> ClassTask:
+def _predictable(network: Network, questions: EvaluationSet) -> ClassTask:
     """The task, if its score is a mean of right answers; UsageError if not."""
     task, metric = questions.task, questions.metric
     if isinstance(task, ClassTask) and metric.name in ("accuracy", "unchanged"):

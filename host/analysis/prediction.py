@@ -101,7 +101,7 @@ class Predicted:
             "error": found.error,
             "bias": found.bias,
             "half_width": found.half_width,
-            "clean_accuracy": self.prepared.questions.clean_accuracy,
+            "clean_accuracy": self.prepared.questions.fault_free_accuracy,
         }
 
 

@@ -76,7 +76,7 @@ def rank(
         prepared.plan, [own for _, own in alone], questions, policy, samples=count, seed=prepared.study.seed,
         threads=threads or default_workers(),
     )  # fmt: skip
-    clean = questions.clean_accuracy  # tasks with another score were refused
+    clean = questions.fault_free_accuracy  # tasks with another score were refused
     parts = []
     for (name, own), guess in zip(alone, found, strict=True):
         loss = guess.changed if clean is None or guess.accuracy is None else clean - guess.accuracy
@@ -112,7 +112,7 @@ def _measured(prepared: Prepared, part: Part, own: Placement, trials: int, on_tr
         result = run_trial(
             prepared.plan, own, questions, study.read_every, trial=trial, seed=study.seed, die=study.die, batch=study.batch
         )
-        clean = questions.clean_accuracy
+        clean = questions.fault_free_accuracy
         scores.append(result.changed if clean is None or result.accuracy is None else clean - result.accuracy)
         if on_trial:
             on_trial()

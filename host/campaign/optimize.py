@@ -182,13 +182,13 @@ class Search:
     def clean(self) -> float:
         """The score of the fault-free network; UsageError if there is none, or if no share of it can be lost."""
         questions = self.bench.questions
-        if questions.clean_score is None:
+        if questions.fault_free_score is None:
             raise UsageError("weakcell optimize", "the data have no labels, so there is no accuracy", "Bring labels")
         if not self.metric.share:
             judged = f"the output {questions.task.output!r} is judged by its {self.metric.words}"
             found = f"{judged}, and the largest loss (--max-drop) is a share of right answers"
             raise UsageError("weakcell optimize", found, "Sweep the memory and choose by the errors in the table")
-        return questions.clean_score
+        return questions.fault_free_score
 
     @property
     def metric(self) -> Metric:

@@ -253,7 +253,7 @@ def _run(
         asked = prepared.questions
         emit(
             "study", identity=prepared.identity, points=len(prepared.points), task=asked.task.text, output=asked.task.output,
-            score=asked.metric.name, clean_accuracy=asked.clean_accuracy, clean_score=asked.clean_score,
+            score=asked.metric.name, clean_accuracy=asked.fault_free_accuracy, clean_score=asked.fault_free_score,
         )  # fmt: skip
     memories = replay.memories if replay else None
     try:

@@ -118,7 +118,7 @@ def table_of(found: Predicted) -> Any:
             cells += [percent(row["measured"]), interval_text(row["low"], row["high"])]
             cells.append("" if row["outside"] is None else percent(row["outside"]))
         table.add_row(*cells, f"{row['flip_rate']:.3g}")
-    clean = found.prepared.questions.clean_accuracy
+    clean = found.prepared.questions.fault_free_accuracy
     if clean is not None:
         table.add_section()
         table.add_row("clean", percent(clean), *[""] * (len(table.columns) - 2))

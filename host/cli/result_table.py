@@ -24,7 +24,7 @@ def table_of(result: StudyResult) -> Table:
     study, summary = result.prepared.study, result.summary
     energy, many = summary["energy"].null_count() == 0, study.trials > 1
     latency = summary["access_latency_ns"].null_count() == 0
-    metric, clean = result.prepared.questions.metric, result.prepared.questions.clean_score
+    metric, clean = result.prepared.questions.metric, result.prepared.questions.fault_free_score
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(study.sweep.key if study.sweep else "memory", justify="right" if study.sweep else "left")
     table.add_column(metric.words, justify="right")

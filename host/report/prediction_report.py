@@ -98,7 +98,7 @@ def draw(axes: Any, predicted: Predicted) -> None:
         mean, low, high = (100 * frame[name].cast(float).to_numpy() for name in ("measured", "low", "high"))
         reach = np.nan_to_num(np.stack([mean - low, high - mean]))
         axes.errorbar(x, mean, yerr=reach, fmt="o", color=ORANGE, markersize=3, label="measured, 95 % interval", zorder=3)
-    clean = predicted.prepared.questions.clean_accuracy
+    clean = predicted.prepared.questions.fault_free_accuracy
     axes.axhline(100.0 if clean is None else 100 * clean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     if sweep and sweep.logarithmic:
         axes.set_xscale("log")

@@ -78,7 +78,7 @@ def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     metric, series = scores_of(frame)
     scores, trials = metric.factor * series.to_numpy(), result.prepared.study.trials
     mean, low, high = (metric.factor * summary[name].to_numpy().astype(float) for name in ("mean", "low", "high"))
-    clean = result.prepared.questions.clean_score
+    clean = result.prepared.questions.fault_free_score
     reference = metric.factor * (clean if clean is not None else 1.0 if metric.higher else 0.0)
     label = None if clean is None else f"clean network {reference:.1f} %" if metric.share else f"clean network {reference:.4g}"
     axes.axhline(reference, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)

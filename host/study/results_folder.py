@@ -121,8 +121,8 @@ def configuration_of(result: StudyResult, command: list[str] | None = None) -> d
         "task": prepared.bench.task.text,
         "output": prepared.bench.task.output,
         "score": prepared.questions.metric.name,
-        "clean_accuracy": prepared.questions.clean_accuracy,
-        "clean_score": prepared.questions.clean_score,
+        "clean_accuracy": prepared.questions.fault_free_accuracy,
+        "clean_score": prepared.questions.fault_free_score,
         "command": command,
         "versions": {"python": platform.python_version(), **versions()},
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 from weakcell import emulator
 from weakcell.emulator.faults.deployment import Sampling, deploy
 from weakcell.emulator.faults.energy import InferenceCost, cost_per_inference
-from weakcell.emulator.faults.output_sampling import drawn_by_outputs
+from weakcell.emulator.faults.output_sampling import tensors_sampled_at_output
 from weakcell.emulator.faults.placement import Placement, place
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
 from weakcell.emulator.ir.layers import Network
@@ -130,7 +130,7 @@ class Prepared:
         return self.bench.plan
 
     @property
-    def questions(self) -> emulator.Questions:
+    def questions(self) -> emulator.EvaluationSet:
         return self.bench.questions
 
     @property
@@ -244,7 +244,7 @@ def _point(study: Study, plan: Plan, index: int, value: float | None, placement:
         places="; ".join(f"{target}={named[str(spec)]}" for target, spec in study.places),
         lifetimes=tuple(dict.fromkeys(lifetimes)),
         cost=cost_per_inference(deployment, study.batch),
-        by_outputs=drawn_by_outputs(deployment),
+        by_outputs=tensors_sampled_at_output(deployment),
     )
 
 

@@ -25,7 +25,7 @@ class Bench:
     model: Model
     dataset: Dataset
     plan: Plan
-    questions: emulator.Questions
+    questions: emulator.EvaluationSet
     inputs: tuple[InputCheck, ...] = ()
 
     @property
@@ -96,7 +96,7 @@ def open_bench(
     dataset = dataset.first(images)
     plan = compile_plan(network)
     arrays = {network.inputs[0]: dataset.x}
-    questions = emulator.pose(plan, arrays, dataset.y, asked)
+    questions = emulator.prepare_evaluation(plan, arrays, dataset.y, asked)
     return Bench(found, dataset, plan, questions, check_data(network, arrays, dataset.name))
 
 

@@ -79,7 +79,17 @@ def twin_of(prepared: Prepared, hidden: bool, by_spec: bool) -> Twin:
             h, x = values[layer.accumulator], values[layer.input]
             neurons[layer.accumulator] = mg.greedy_neurons(layer, x, h, flippable[layer.tensor.name])
     return Twin(
-        plan, head, layers, inputs, values, margins, flippable, greedy, prepared.questions.clean, prepared.questions.labels, neurons
+        plan,
+        head,
+        layers,
+        inputs,
+        values,
+        margins,
+        flippable,
+        greedy,
+        prepared.questions.fault_free_answers,
+        prepared.questions.labels,
+        neurons,
     )
 
 

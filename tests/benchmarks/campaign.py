@@ -202,7 +202,7 @@ def factor(data_dir: Path, images: int) -> None:
     half, most = 0.005, 400
     study = Study(model="fashion-bnn", memory=parse_spec("sram-14nm"), sweep=parse_sweep(grid), trials=2, images=images)
     prepared = prepare(study, data_dir)
-    plain = replace(prepared.questions, passed=None)
+    plain = replace(prepared.questions, fault_free_cache=None)
     run_trial(prepared.plan, prepared.points[0].placement, plain, study.read_every)
     per_trial = []
     for point in prepared.points:  # two trials of each point give the pace of the loop

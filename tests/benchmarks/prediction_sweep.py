@@ -13,7 +13,7 @@ import argparse
 import time
 
 from tests.emulator.random_features import digits, feature_network
-from weakcell.emulator import compile_plan, place, pose, run_trial
+from weakcell.emulator import compile_plan, place, prepare_evaluation, run_trial
 from weakcell.emulator.evaluation.intervals import SHARE, mean_interval
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.prediction import predict
@@ -48,7 +48,7 @@ def main() -> None:
         policy = ReadPolicy.IMAGE if width <= 256 else ReadPolicy.LOAD
         for depth, bits in ((depth, bits) for depth in given.depths for bits in given.bits):
             plan = compile_plan(feature_network(width, bits, depth))
-            questions = pose(plan, {"x": images}, labels)
+            questions = prepare_evaluation(plan, {"x": images}, labels)
             for p01, p10 in ((p, q) for p in given.rates or RATES[bits] for q in (p, 0.1 * p)):
                 placement = place(plan.network, parse_spec(f"uniform:p01={p01:.4g},p10={p10:.4g}"))
                 began = time.process_time()
@@ -62,7 +62,7 @@ def main() -> None:
                 apart = max(0.0, abs(found.accuracy - mean) - (high - mean) - found.half_width)
                 worst, missed = max(worst, abs(found.accuracy - mean)), max(missed, apart)
                 print(
-                    f"| {width} | {depth} | {bits} | {p01:.4g} | {p10:.4g} | {100 * (questions.clean_accuracy or 0):.1f} | "
+                    f"| {width} | {depth} | {bits} | {p01:.4g} | {p10:.4g} | {100 * (questions.fault_free_accuracy or 0):.1f} | "
                     f"{100 * found.accuracy:.2f} | {100 * found.half_width:.2f} | {100 * found.bias:.2f} | "
                     f"{100 * low:.2f} … {100 * high:.2f} | {100 * (found.accuracy - mean):+.2f} | "
                     f"{100 * apart:.2f} | {seconds:.1f} |",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.emulator.small import pixels, small_bnn
-from weakcell.emulator import ReadPolicy, compile_plan, place, pose, run_trial
+from weakcell.emulator import ReadPolicy, compile_plan, place, prepare_evaluation, run_trial
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import InputError
@@ -23,23 +23,23 @@ PLAN = compile_plan(NETWORK)
 
 def test_questions() -> None:
     x = pixels(NETWORK, 6)
-    blind = pose(PLAN, x)
-    assert (blind.images, blind.labels, blind.clean_accuracy) == (6, None, None)
-    assert pose(PLAN, x, blind.clean).clean_accuracy == 1.0
-    assert pose(PLAN, x, (blind.clean + 1) % 4).clean_accuracy == 0.0
+    blind = prepare_evaluation(PLAN, x)
+    assert (blind.images, blind.labels, blind.fault_free_accuracy) == (6, None, None)
+    assert prepare_evaluation(PLAN, x, blind.fault_free_answers).fault_free_accuracy == 1.0
+    assert prepare_evaluation(PLAN, x, (blind.fault_free_answers + 1) % 4).fault_free_accuracy == 0.0
 
 
 @pytest.mark.parametrize("labels", [np.zeros(5, int), np.zeros(7, int), np.zeros((6, 4), int), np.zeros((), int)])
 def test_labels_that_do_not_match_are_refused(labels: np.ndarray) -> None:
     with pytest.raises(InputError, match="6 images") as error:
-        pose(PLAN, pixels(NETWORK, 6), labels)
+        prepare_evaluation(PLAN, pixels(NETWORK, 6), labels)
     assert "\n" not in str(error.value)
 
 
 def test_a_trial_is_judged_by_hand() -> None:
     x = pixels(NETWORK, 40)
     labels = np.arange(40) % 3  # class 3 is an answer, never a label
-    questions = pose(PLAN, x, labels)
+    questions = prepare_evaluation(PLAN, x, labels)
     result = run_trial(
         PLAN, place(NETWORK, parse_spec("uniform:ber=0.2")), questions, ReadPolicy.BATCH, trial=3, batch=16, record=True
     )
@@ -60,14 +60,14 @@ def test_a_trial_is_judged_by_hand() -> None:
 
 
 def test_a_trial_without_labels_tells_what_changed() -> None:
-    questions = pose(PLAN, pixels(NETWORK, 40))
+    questions = prepare_evaluation(PLAN, pixels(NETWORK, 40))
     clean = run_trial(PLAN, place(NETWORK, parse_spec("uniform:ber=0")), questions)
     assert (clean.accuracy, clean.changed, clean.class_accuracy, clean.flip_rate) == (None, 0.0, (), 0.0)
     assert run_trial(PLAN, place(NETWORK, parse_spec("uniform:ber=0.4")), questions).changed > 0.1
 
 
 def test_a_trial_is_its_seed_die_and_number() -> None:
-    questions, placement = pose(PLAN, pixels(NETWORK, 10)), place(NETWORK, parse_spec("uniform:ber=0.1"))
+    questions, placement = prepare_evaluation(PLAN, pixels(NETWORK, 10)), place(NETWORK, parse_spec("uniform:ber=0.1"))
 
     def faults(**which: int) -> list[bytes]:
         return [f.flips.tobytes() for f in run_trial(PLAN, placement, questions, ReadPolicy.IMAGE, record=True, **which).faults]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.emulator.small import INT8, Draft, pixels, small_bnn, small_qnn
 from tests.emulator.test_run import two_in_two_out
-from weakcell.emulator import ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, pose
+from weakcell.emulator import ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, prepare_evaluation
 from weakcell.emulator.ir.layers import SIGN1
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import InputError, ModelError
@@ -106,7 +106,7 @@ def test_runs_under_faults_and_questions_look_at_the_data_too() -> None:
     with pytest.raises(InputError):
         outputs_under_faults(plan, bnn_pixels(0.5), deploy(plan, place(BNN, parse_spec("uniform:ber=0")), ReadPolicy.LOAD))
     with pytest.raises(InputError):
-        pose(plan, bnn_pixels(np.nan))
+        prepare_evaluation(plan, bnn_pixels(np.nan))
 
 
 def test_float_inputs_may_be_anything_that_quantizes() -> None:

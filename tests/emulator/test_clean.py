@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from weakcell.emulator.engine.executor import check_inputs, infer
-from weakcell.emulator.engine.fault_free_cache import CleanPass
+from weakcell.emulator.engine.fault_free_cache import FaultFreeCache
 from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.faults.placement import place
@@ -30,7 +30,7 @@ SAFE = parse_spec("uniform:ber=0")
 @pytest.mark.parametrize("safe", ["", "*conv*"])
 def test_nothing_changes(bench: Bench, policy: ReadPolicy, spec: str, safe: str) -> None:
     placement = place(bench.network, parse_spec(spec), [(safe, SAFE)] if safe else [])
-    whole = replace(bench.questions, passed=None)
+    whole = replace(bench.questions, fault_free_cache=None)
     for trial in range(4):
         options = {"trial": trial, "batch": 7, "record": trial == 3}
         one, two = (run_trial(bench.plan, placement, asked, policy, **options) for asked in (whole, bench.questions))
@@ -41,11 +41,11 @@ def test_budget_changes_only_what_is_kept(bench: Bench) -> None:
     inputs = check_inputs(bench.plan, bench.questions.inputs)
     placement, starts = place(bench.network, parse_spec("uniform:ber=3e-5")), []
     for budget in (0, 4000, 30_000, 1 << 28):
-        passed = CleanPass(bench.plan, inputs, budget)
-        asked = replace(bench.questions, passed=passed)
+        cache = FaultFreeCache(bench.plan, inputs, budget)
+        asked = replace(bench.questions, fault_free_cache=cache)
         flips = [run_trial(bench.plan, placement, asked, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
-        starts.append([passed.before(layer).layer for layer in range(len(passed.layers) + 1)])
-        kept = passed.before(len(passed.layers))
+        starts.append([cache.before(layer).layer for layer in range(len(cache.layers) + 1)])
+        kept = cache.before(len(cache.layers))
         assert flips == pytest.approx(
             [run_trial(bench.plan, placement, bench.questions, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
         )
@@ -56,20 +56,20 @@ def test_budget_changes_only_what_is_kept(bench: Bench) -> None:
 
 
 def test_outputs_are_kept_too(bench: Bench) -> None:
-    passed = bench.questions.passed
-    assert passed is not None
-    end = passed.before(len(passed.layers))
+    cache = bench.questions.fault_free_cache
+    assert cache is not None
+    end = cache.before(len(cache.layers))
     (name,) = bench.network.outputs
     clean = infer(bench.plan, bench.questions.inputs)[name]
     assert np.array_equal(end.values[name].reshape(clean.shape), clean)
 
 
 def test_it_travels_without_its_values(bench: Bench) -> None:
-    passed = bench.questions.passed
-    assert passed is not None
-    passed.before(2)
-    again = pickle.loads(pickle.dumps(passed))
+    cache = bench.questions.fault_free_cache
+    assert cache is not None
+    cache.before(2)
+    again = pickle.loads(pickle.dumps(cache))
     assert again._starts is None
-    assert len(pickle.dumps(passed)) < len(pickle.dumps(bench.plan)) + 2 * sum(x.nbytes for x in passed.inputs.values())
-    for name, x in passed.before(2).values.items():
+    assert len(pickle.dumps(cache)) < len(pickle.dumps(bench.plan)) + 2 * sum(x.nbytes for x in cache.inputs.values())
+    for name, x in cache.before(2).values.items():
         assert np.array_equal(again.before(2).values[name], x)

@@ -13,7 +13,17 @@ import pytest
 import weakcell.emulator.engine.executor
 from tests.emulator.reference import LAYERS, as_held
 from tests.emulator.small import INT8, Draft, pixels, small_bnn, small_qnn
-from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, pose, run_trial
+from weakcell.emulator import (
+    Network,
+    ReadPolicy,
+    compile_plan,
+    deploy,
+    infer,
+    outputs_under_faults,
+    place,
+    prepare_evaluation,
+    run_trial,
+)
 from weakcell.emulator.faults.deployment import Fault, reads_per_image
 from weakcell.emulator.ir.faultable import constants_of, storable
 from weakcell.emulator.ir.layers import FLOAT32, AffineRequantize, Dequantize, Layer, Step, Window
@@ -159,7 +169,7 @@ def spoil(network: Network, name: str, value: float) -> dict[str, np.ndarray]:
     parameters = plan.parameters([name])
     parameters.values[name][...] = float_bits(value)
     checked = weakcell.emulator.engine.executor.check_inputs(plan, pixels(network, 3))
-    (chunk,) = weakcell.emulator.engine.executor.values_under(parameters, checked, list(network.values))
+    (chunk,) = weakcell.emulator.engine.executor.values_with(parameters, checked, list(network.values))
     return chunk
 
 
@@ -182,12 +192,12 @@ def test_a_score_that_is_nan_never_wins() -> None:
     plan, x = compile_plan(network), pixels(network, 6)
     bias = constants_of(network)["z"][1].tensor
     parameters = plan.parameters([bias.name])
-    questions = pose(plan, x, asked=Asked("pixels"))
-    channel = int(questions.clean[0, 0, 0])
+    questions = prepare_evaluation(plan, x, asked=Asked("pixels"))
+    channel = int(questions.fault_free_answers[0, 0, 0])
     parameters.values[bias.name][channel] = int(float_bits(math.nan)[0])
     scores = next(
         iter(
-            weakcell.emulator.engine.executor.values_under(
+            weakcell.emulator.engine.executor.values_with(
                 parameters, weakcell.emulator.engine.executor.check_inputs(plan, x), ["z"]
             )
         )
@@ -244,7 +254,7 @@ def test_erased_constants_are_zero() -> None:
     assert (seen == 0.0).any()
     made = next(
         iter(
-            weakcell.emulator.engine.executor.values_under(
+            weakcell.emulator.engine.executor.values_with(
                 parameters, weakcell.emulator.engine.executor.check_inputs(plan, x), [layer.output]
             )
         )
@@ -257,7 +267,7 @@ def test_a_trial_survives_any_constants() -> None:
     network = affine_network()
     plan = compile_plan(network)
     wild = [(f"{role}:*", parse_spec("uniform:ber=0.5")) for role in ("scale", "zero_point", "bias", "buffer")]
-    questions = pose(plan, pixels(network, 8), asked=Asked("pixels"))
+    questions = prepare_evaluation(plan, pixels(network, 8), asked=Asked("pixels"))
     for policy in ReadPolicy:
         result = run_trial(plan, place(network, SAFE, wild), questions, policy, trial=1)
         assert 0.0 <= result.changed <= 1.0

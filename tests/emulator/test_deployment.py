@@ -139,7 +139,7 @@ def test_recorded_faults_replay_through_the_parameters(kind: str, policy: ReadPo
     for fault in deployment.faults or ():
         parameters.flip(fault.slot.tensor, fault.slot.planes, fault.flips)
     checked = weakcell.emulator.engine.executor.check_inputs(plan, pixels(plan.network, IMAGES))
-    parts = weakcell.emulator.engine.executor.values_under(parameters, checked, plan.network.outputs)
+    parts = weakcell.emulator.engine.executor.values_with(parameters, checked, plan.network.outputs)
     np.testing.assert_array_equal(np.concatenate([part[plan.network.outputs[0]] for part in parts]), ours)
 
 

@@ -12,7 +12,7 @@ from tests.emulator.reference import evaluate
 from tests.emulator.small import Draft, OnlyReads, pixels, small_bnn
 from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from weakcell.emulator.engine.executor import check_inputs
-from weakcell.emulator.engine.fault_free_cache import CleanPass
+from weakcell.emulator.engine.fault_free_cache import FaultFreeCache
 from weakcell.emulator.ir.layers import SIGN1, Window
 from weakcell.memmodels.address import Layout, Words, set_bits
 from weakcell.memmodels.catalogue import open_memory, parse_spec
@@ -68,7 +68,7 @@ def test_dropped_signs_are_zeros_in_the_weights(kind: str, spec: str, policy: Re
     spy = Spy(open_memory(spec, 1))
     deployment = deploy(compile_plan(network), place(network, parse_spec(spec)), policy, memories=[spy])
     x = pixels(network, images)
-    clean = CleanPass(deployment.plan, check_inputs(deployment.plan, x))
+    clean = FaultFreeCache(deployment.plan, check_inputs(deployment.plan, x))
     ours = outputs_under_faults(deployment.plan, x, deployment, batch, clean)[network.outputs[0]]
     assert sum(dropped is not None for _, dropped in spy.seen.values()) >= 3
     for image in range(images):
@@ -131,7 +131,7 @@ def test_a_check_bit_alone_drops_signs() -> None:
     for seed in range(40):
         spy = Spy(open_memory(spec, seed))
         deployment = deploy(plan, place(network, parse_spec(spec)), ReadPolicy.LOAD, memories=[spy])
-        ours = outputs_under_faults(plan, x, deployment, 3, CleanPass(plan, check_inputs(plan, x)))[network.outputs[0]]
+        ours = outputs_under_faults(plan, x, deployment, 3, FaultFreeCache(plan, check_inputs(plan, x)))[network.outputs[0]]
         theirs = evaluate(with_zeros(network, spy.seen, 0), x)[network.outputs[0]]
         np.testing.assert_array_equal(ours, theirs)
         if sum(deployment.tally.dropped.values()) and not sum(deployment.tally.flips.values()):

@@ -12,9 +12,9 @@ from scipy import stats
 from tests.emulator.small import Draft, pixels, small_bnn
 from tests.memmodels.memories import simulated
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
-from weakcell.emulator.evaluation.trials import pose, run_trial
+from weakcell.emulator.evaluation.trials import prepare_evaluation, run_trial
 from weakcell.emulator.faults.deployment import Deployment, Sampling
-from weakcell.emulator.faults.output_sampling import Law, _binomials, _differences, _split, drawn_by_outputs
+from weakcell.emulator.faults.output_sampling import Law, _binomials, _differences, _split, tensors_sampled_at_output
 from weakcell.emulator.ir.layers import SIGN1, Convolution, Network, Window
 from weakcell.emulator.kernels.output_sampling import GUIDE_BITS
 from weakcell.memmodels import ErrorTerm, Lifetime, parse_spec
@@ -45,7 +45,7 @@ def repeated(network: Network, seed: int) -> dict[str, np.ndarray]:
 def scores(network: Network, inputs: dict[str, np.ndarray], spec: str, policy: ReadPolicy, sampling: Sampling) -> np.ndarray:
     plan = compile_plan(network)
     deployment = deploy(plan, place(network, parse_spec(f"uniform:{spec}")), policy, seed=8, sampling=sampling)
-    assert bool(drawn_by_outputs(deployment)) == (sampling is Sampling.OUTPUTS)
+    assert bool(tensors_sampled_at_output(deployment)) == (sampling is Sampling.OUTPUTS)
     return outputs_under_faults(plan, inputs, deployment)[network.outputs[0]].reshape(REPEATS, -1)
 
 
@@ -140,7 +140,7 @@ def test_mean_answers_are_the_same() -> None:
     """The share of answers that change, over 40 trials of 60 images each way, on a network with layers of both kinds."""
     network = small_bnn(2)
     plan = compile_plan(network)
-    questions, placement = pose(plan, pixels(network, 60, 3)), place(network, parse_spec("uniform:p01=0.03,p10=0.08"))
+    questions, placement = prepare_evaluation(plan, pixels(network, 60, 3)), place(network, parse_spec("uniform:p01=0.03,p10=0.08"))
     changed = {
         sampling: [
             run_trial(plan, placement, questions, ReadPolicy.IMAGE, trial=trial, sampling=sampling).changed for trial in range(40)
@@ -202,14 +202,14 @@ def deployed(policy: ReadPolicy, sampling: Sampling = Sampling.OUTPUTS, spec: st
 )
 def test_only_where_the_law_holds(policy: ReadPolicy, spec: str, layers: int) -> None:
     """Dense layers of signs; under `access` convolutions too. Never for dies, weak cells, wrappers or weights held for longer."""
-    assert len(drawn_by_outputs(deployed(policy, spec=spec))) == layers
-    assert drawn_by_outputs(deployed(policy, Sampling.BITS, spec)) == ()
+    assert len(tensors_sampled_at_output(deployed(policy, spec=spec))) == layers
+    assert tensors_sampled_at_output(deployed(policy, Sampling.BITS, spec)) == ()
 
 
 def test_nobody_knows_the_flips() -> None:
     network = small_bnn(0)
     plan = compile_plan(network)
-    questions, placement = pose(plan, pixels(network, 8)), place(network, parse_spec("uniform:ber=0.1"))
+    questions, placement = prepare_evaluation(plan, pixels(network, 8)), place(network, parse_spec("uniform:ber=0.1"))
     drawn = run_trial(plan, placement, questions, ReadPolicy.IMAGE, sampling=Sampling.OUTPUTS)
     usual = run_trial(plan, placement, questions, ReadPolicy.IMAGE)
     assert len(drawn.by_outputs) == 2

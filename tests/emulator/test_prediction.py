@@ -15,7 +15,7 @@ from scipy.stats import binom, norm
 from tests.emulator.random_features import digits as feature_digits
 from tests.emulator.random_features import feature_network
 from tests.emulator.small import INT2, INT4, INT8, Draft, pixels, small_bnn, small_qnn
-from weakcell.emulator import compile_plan, infer, load, place, pose, run_trial
+from weakcell.emulator import compile_plan, infer, load, place, prepare_evaluation, run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.ir.layers import SIGN1, Encoding, StoredTensor, Window
 from weakcell.emulator.ir.storage import codes_of, values_of
@@ -268,7 +268,7 @@ def test_one_layer_is_the_closed_form(p01: float, p10: float) -> None:
     plan = compile_plan(network)
     first, last = network.weights
     placement = place(network, parse_spec(f"uniform:p01={p01},p10={p10}"), [(first.name, SAFE)])
-    questions = pose(plan, x)
+    questions = prepare_evaluation(plan, x)
     (found,) = predict(plan, [placement], questions)
     inputs = infer(plan, x, [network.layers[-2].inputs[0]])[network.layers[-2].inputs[0]].reshape(6, -1).astype(int)
     weights = last.values.reshape(3, -1)
@@ -283,7 +283,7 @@ def test_one_layer_is_the_closed_form(p01: float, p10: float) -> None:
                     pmf = np.convolve(pmf, part[::-1] if product == 1 else part)
             laws.append(pmf)
         law = np.stack(laws)  # of the scores -201, -199 … 201
-        target = int(questions.clean[image])
+        target = int(questions.fault_free_answers[image])
         below = np.cumsum(law, axis=1)
         chance = sum(
             law[target, i] * np.prod([below[c, i] - (law[c, i] if c < target else 0) for c in range(3) if c != target])
@@ -300,7 +300,9 @@ def digits(model: str, images: int) -> tuple[Any, Any]:
     network = load(SHIPPED / f"{model}.onnx")
     plan = compile_plan(network)
     with np.load(SHIPPED / "digits.npz") as data:
-        return plan, pose(plan, {network.inputs[0]: data["x_test"][:images].astype(np.float32)}, data["y_test"][:images])
+        return plan, prepare_evaluation(
+            plan, {network.inputs[0]: data["x_test"][:images].astype(np.float32)}, data["y_test"][:images]
+        )
 
 
 @pytest.mark.parametrize(
@@ -338,7 +340,7 @@ def test_small_networks_of_few_large_terms(bits: int, width: int, depth: int, sp
     """A normal law misses these by 1 to 6 points; trials that read weights for each image are independent images."""
     plan, trials = compile_plan(feature_network(width, bits, depth)), 40
     images, labels = feature_digits("test", 300)
-    questions, placement = pose(plan, {"x": images}, labels), place(plan.network, parse_spec(spec))
+    questions, placement = prepare_evaluation(plan, {"x": images}, labels), place(plan.network, parse_spec(spec))
     (found,) = predict(plan, [placement], questions, samples=60)
     scores = [run_trial(plan, placement, questions, ReadPolicy.IMAGE, trial=t, seed=1).accuracy for t in range(trials)]
     error = np.std(scores, ddof=1) / np.sqrt(trials)
@@ -352,7 +354,7 @@ def test_weights_that_err_never_or_always_are_certain() -> None:
     network = feature_network(16, 2, 1)
     images, labels = feature_digits("test", 100)
     plan = compile_plan(network)
-    questions = pose(plan, {"x": images}, labels)
+    questions = prepare_evaluation(plan, {"x": images}, labels)
     (found,) = predict(plan, [place(network, parse_spec("uniform:ber=1"))], questions)
     one = run_trial(plan, place(network, parse_spec("uniform:ber=1")), questions, ReadPolicy.IMAGE)
     assert found.accuracy == one.accuracy
@@ -367,9 +369,9 @@ def test_equal_integer_scores_go_to_the_lower_class() -> None:
     (tensor,) = (t for t in network.tensors.values() if t.role == "weight")
     rates, draws = BitRates(np.full(2, 0.3), np.full(2, 0.3)), 8_000
     sums = brute_force(tensor, rates, np.ones(6), draws, np.random.default_rng(1))
-    questions = pose(plan, x)
+    questions = prepare_evaluation(plan, x)
     (found,) = predict(plan, [place(network, parse_spec("uniform:ber=0.3"))], questions, samples=50)
-    same = np.mean(sums.argmax(axis=1) == int(np.asarray(questions.clean).reshape(-1)[0]))
+    same = np.mean(sums.argmax(axis=1) == int(np.asarray(questions.fault_free_answers).reshape(-1)[0]))
     assert found.same.mean() == pytest.approx(same, abs=4.5 * 0.5 / np.sqrt(draws) + 3 * found.error)
 
 
@@ -383,14 +385,14 @@ def test_threads_and_company_change_nothing() -> None:
         assert np.array_equal(a.same, b.same)
     _, few = digits("digits_bnn", 70)
     assert np.array_equal(predict(plan, points, few)[1].same, one[1].same[:70])
-    assert one[0].accuracy == questions.clean_accuracy
+    assert one[0].accuracy == questions.fault_free_accuracy
     assert one[0].changed == one[0].error == 0
 
 
 def test_other_kinds_of_layers_are_drawn_bit_by_bit() -> None:
     for network in (small_bnn(2), small_qnn()):
         plan = compile_plan(network)
-        questions = pose(plan, pixels(network, 40))
+        questions = prepare_evaluation(plan, pixels(network, 40))
         placement = place(network, parse_spec("uniform:ber=0.03"))
         (found,) = predict(plan, [placement], questions, samples=30)
         runs = [run_trial(plan, placement, questions, ReadPolicy.IMAGE, trial=trial) for trial in range(30)]

@@ -301,7 +301,7 @@ def test_prediction_knows_these_flips() -> None:
     proto, _, _, _ = tied_embedding()
     ids = np.random.default_rng(9).integers(0, 24, (40, 5))
     plan = emulator.compile_plan(emulator.load(proto))
-    questions = emulator.pose(plan, {"ids": ids}, run(proto, {"ids": ids})[0].argmax(1))
+    questions = emulator.prepare_evaluation(plan, {"ids": ids}, run(proto, {"ids": ids})[0].argmax(1))
     placement = emulator.place(plan.network, parse_spec("uniform:ber=0.02"))
     (predicted,) = predict(plan, [placement], questions, samples=60)
     trials = [emulator.run_trial(plan, placement, questions, ReadPolicy.LOAD, trial=t).accuracy for t in range(300)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from tests.emulator.models import model, node, run
-from weakcell.emulator import compile_plan, infer, pose
+from weakcell.emulator import compile_plan, infer, prepare_evaluation
 from weakcell.emulator.importer import load
 from weakcell.emulator.ir.layers import ValueSpec
 from weakcell.emulator.tasks import Asked, Task, recognise
@@ -156,8 +156,8 @@ def test_probabilities_are_not_taken_for_logits() -> None:
     x = np.linspace(-1, 1, N, dtype=np.float32)[:, None]  # y in 0 … 1
     plan, labels = compile_plan(load(proto)), (x[:, 0] > 0).astype(int)
     with pytest.raises(UsageError, match=r"threshold=0\.5"):
-        pose(plan, {"x": x}, labels)
-    assert pose(plan, {"x": x}, labels, Asked("logit:threshold=0.5")).clean_accuracy == 1.0
+        prepare_evaluation(plan, {"x": x}, labels)
+    assert prepare_evaluation(plan, {"x": x}, labels, Asked("logit:threshold=0.5")).fault_free_accuracy == 1.0
 
 
 # ── labels ──────────────────────────────────────────────────────────────────────────────────────────
@@ -206,7 +206,7 @@ def test_answers_are_those_of_onnxruntime(kind: str) -> None:
     proto, x = CHAIN[kind]
     y = run(proto, {"x": x})[0]
     asked = Asked("pixels:axis=last" if "last" in kind else "pixels") if kind.startswith("map") and "classes" not in kind else None
-    made = pose(compile_plan(load(proto)), {"x": x}, None, asked)
+    made = prepare_evaluation(compile_plan(load(proto)), {"x": x}, None, asked)
     flat = y.reshape(N, *(n for n in y.shape[1:] if n != 1))
     if made.task.name in ("labels",) or "of classes" in kind:
         expected: Array = flat.astype(np.int64)
@@ -214,7 +214,7 @@ def test_answers_are_those_of_onnxruntime(kind: str) -> None:
         expected = flat > 0.5
     else:
         expected = flat.argmax(-1 if "last" in kind or kind == "sequence" else 1)
-    np.testing.assert_array_equal(made.clean, expected)
+    np.testing.assert_array_equal(made.fault_free_answers, expected)
     np.testing.assert_allclose(infer(compile_plan(load(proto)), {"x": x})["y"].astype(float), y.astype(float), rtol=1e-5)
 
 
@@ -303,8 +303,8 @@ def test_codes_are_judged_as_the_numbers_that_they_mean() -> None:
     proto = model([node("QuantizeLinear", "x s z", "y")], scales, {"x": ["N", 1]}, {"y": ["N", 1]}, types={"y": TensorProto.UINT8})
     plan = compile_plan(load(proto))
     codes = run(proto, {"x": x})[0]
-    questions = pose(plan, {"x": x}, (x[:, 0] > 0.03).astype(int))
+    questions = prepare_evaluation(plan, {"x": x}, (x[:, 0] > 0.03).astype(int))
     assert questions.task.name == "logit"
-    np.testing.assert_array_equal(questions.clean, codes[:, 0] > 100)
+    np.testing.assert_array_equal(questions.fault_free_answers, codes[:, 0] > 100)
     errors = np.abs((codes[:, 0].astype(float) - 100) * 0.05 - x[:, 0])
-    assert pose(plan, {"x": x}, x[:, 0]).clean_judgement.metrics["mae"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert prepare_evaluation(plan, {"x": x}, x[:, 0]).fault_free_judgement.metrics["mae"] == pytest.approx(errors.mean(), rel=1e-5)

@@ -16,7 +16,7 @@ from torch import nn
 
 from tests.emulator.flipped import with_flipped_initializers
 from tests.emulator.models import exported, quantized, run
-from weakcell.emulator import ReadPolicy, compile_plan, place, pose, run_trial
+from weakcell.emulator import ReadPolicy, compile_plan, place, prepare_evaluation, run_trial
 from weakcell.emulator.importer import load
 from weakcell.emulator.ir.values import ValueSpec
 from weakcell.emulator.tasks import Asked
@@ -270,9 +270,9 @@ def test_a_detector_is_judged_as_an_independent_script_judges_it() -> None:
         strong = image[image[:, 4] > 0.6]
         row[: len(strong)] = strong[:, [5, 0, 1, 2, 3]]
     asked = Asked("boxes:layout=yolov8,confidence=0.05")
-    questions = pose(plan, {"x": x}, labels, asked)
-    assert questions.clean_judgement.changed == 0.0
-    assert questions.clean_judgement.metrics["mean_ap"] > 0.9
+    questions = prepare_evaluation(plan, {"x": x}, labels, asked)
+    assert questions.fault_free_judgement.changed == 0.0
+    assert questions.fault_free_judgement.metrics["mean_ap"] > 0.9
     placement = place(network, parse_spec("uniform:ber=0.03"))
     for trial in range(3):
         found = run_trial(plan, placement, questions, ReadPolicy.LOAD, trial=trial, record=True)
@@ -285,7 +285,7 @@ def test_a_detector_is_judged_as_an_independent_script_judges_it() -> None:
         assert found.metrics["mean_ap"] == pytest.approx(whole, abs=2e-3)
         assert found.metrics["mean_ap_50"] == pytest.approx(half, abs=2e-3)
         assert 0.0 < found.changed <= 1.0
-        assert found.metrics["mean_ap"] < questions.clean_judgement.metrics["mean_ap"]
+        assert found.metrics["mean_ap"] < questions.fault_free_judgement.metrics["mean_ap"]
 
 
 def test_a_detector_without_a_layout_is_asked_for_one() -> None:
@@ -294,6 +294,6 @@ def test_a_detector_without_a_layout_is_asked_for_one() -> None:
     labels = np.full((len(x), 2, 5), -1.0)
     labels[0, 0] = [0, 1, 1, 5, 5]
     with pytest.raises((InputError, UsageError), match="layout"):
-        pose(plan, {"x": x}, labels)
+        prepare_evaluation(plan, {"x": x}, labels)
     with pytest.raises((InputError, UsageError), match="numbers"):
-        pose(plan, {"x": x}, labels, Asked("boxes:layout=end2end"))
+        prepare_evaluation(plan, {"x": x}, labels, Asked("boxes:layout=end2end"))

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from tests.emulator.models import exported, quantized, run
-from weakcell.emulator import ReadPolicy, compile_plan, place, pose, run_trial
+from weakcell.emulator import ReadPolicy, compile_plan, place, prepare_evaluation, run_trial
 from weakcell.emulator.importer import load
 from weakcell.emulator.tasks import Asked
 from weakcell.memmodels.address import set_bits
@@ -138,7 +138,7 @@ def test_networks_are_judged_as_an_independent_script_judges_them(kind: str, ope
     plan = compile_plan(network)
     clean = run(proto, {"x": x})[0]
     labels = labels_for(kind, clean)
-    questions = pose(plan, {"x": x}, labels)
+    questions = prepare_evaluation(plan, {"x": x}, labels)
     expected = {"segmentation": "pixels", "regression": "values", "token classes": "tokens"}.get(kind, "logit")
     assert questions.task.name == expected
     assert questions.task.text == ("logit:threshold=0.5" if kind == "one probability" else expected)
@@ -163,7 +163,7 @@ def test_without_labels_changes_are_judged(kind: str) -> None:
     network = load(proto)
     plan = compile_plan(network)
     name = {"one logit": "logit", "segmentation": "pixels", "token classes": "tokens"}[kind]
-    questions = pose(plan, {"x": x}, None, Asked(name))
+    questions = prepare_evaluation(plan, {"x": x}, None, Asked(name))
     result = run_trial(plan, place(network, parse_spec("uniform:ber=0.02")), questions, ReadPolicy.LOAD, record=True)
     clean, y = run(proto, {"x": x})[0], run(flipped(proto, result.faults, network), {"x": x})[0]
     assert result.accuracy is None

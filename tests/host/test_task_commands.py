@@ -146,6 +146,6 @@ def test_an_optimum_may_lose_mean_iou(folder: Path) -> None:
     from weakcell.memmodels.catalogue import parse_spec
 
     search = search_for(bench, Study(model="x", memory=parse_spec("sram-14nm"), sweep=None))
-    assert search.clean == bench.questions.clean_judgement.metrics["mean_iou"]
+    assert search.clean == bench.questions.fault_free_judgement.metrics["mean_iou"]
     with pytest.raises(UsageError, match="mean absolute error"):
         _ = search_for(open_bench(str(folder / "regression.onnx"), str(folder / "regression.npz")), search.study).clean
