@@ -11,8 +11,8 @@ import json
 from hashlib import sha256
 
 import numpy as np
-from memories import simulated
 
+from tests.memmodels.memories import simulated
 from weakcell.memmodels import Cells, ErrorTerm, Key, Layout, Lifetime
 from weakcell.memmodels.sampling.streams import random_words, stream_of
 

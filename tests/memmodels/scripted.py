@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from memories import get
 
+from tests.memmodels.memories import get
 from weakcell.memmodels import Accesses, Cost, Key, Layout, Memory, ReadReport, pack, unpack
 from weakcell.memmodels.address import Words, popcount
 from weakcell.memmodels.memory import Region

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memories import contents, get
 
+from tests.memmodels.memories import contents, get
 from weakcell.memmodels import (
     Cells,
     Key,

@@ -21,9 +21,9 @@ import time
 
 import numpy as np
 import pytest
-from evidence import ALPHA, Family, binomial, variance_fits
-from memories import LAYOUTS, contents, get, put, simulated
 
+from tests.memmodels.evidence import ALPHA, Family, binomial, variance_fits
+from tests.memmodels.memories import LAYOUTS, contents, get, put, simulated
 from weakcell.memmodels import Accesses, Cells, ErrorTerm, Key, Layout, Lifetime, open_memory, pack, technology, unpack
 from weakcell.memmodels.address import BLOCK_BITS, Words, popcount
 from weakcell.memmodels.sampling.sampler import draw_region

@@ -10,11 +10,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from evidence import ALPHA, Family, binomial, counts_fit, independent, uncorrelated, variance_fits
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from memories import contents, get, put, simulated
 
+from tests.memmodels.evidence import ALPHA, Family, binomial, counts_fit, independent, uncorrelated, variance_fits
+from tests.memmodels.memories import contents, get, put, simulated
 from weakcell.memmodels import Cells, ErrorTerm, Key, Layout, Lifetime, open_memory, technology
 from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount
 from weakcell.memmodels.sampling.dies import EDGES, weak_cells

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from memories import put
 from scipy import integrate, stats
-from test_catalogue import one_paragraph
 
+from tests.memmodels.memories import put
+from tests.memmodels.test_catalogue import one_paragraph
 from weakcell.memmodels import ErrorTerm, Key, Layout, Lifetime, open_memory
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.error_model.structure import Bank, Lines, groups_of

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from memories import get, put
 from scipy import stats
 
+from tests.memmodels.memories import get, put
 from weakcell.memmodels import Cells, Layout, open_memory
 from weakcell.memmodels.errors import InputError, MemorySpecError
 from weakcell.memmodels.fitting.counts import ReadBack

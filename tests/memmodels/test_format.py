@@ -13,9 +13,9 @@ import platform
 import subprocess
 import sys
 
-import golden
 import pytest
 
+from tests.memmodels import golden
 from weakcell.memmodels.sampling.sampler import VERSION
 
 FORMAT_2 = {

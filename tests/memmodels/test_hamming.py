@@ -7,11 +7,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from evidence import Family, binomial
 from hypothesis import given
 from hypothesis import strategies as st
-from memories import contents, get, put
 
+from tests.memmodels.evidence import Family, binomial
+from tests.memmodels.memories import contents, get, put
 from weakcell.memmodels import Layout, open_memory
 from weakcell.memmodels.address import Words
 from weakcell.memmodels.protection.hamming import DATA_COLUMNS, decode, encode

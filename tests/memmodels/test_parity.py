@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evidence import binomial
-from memories import get, put
-from scripted import Scripted, codes_read
 
+from tests.memmodels.evidence import binomial
+from tests.memmodels.memories import get, put
+from tests.memmodels.scripted import Scripted, codes_read
 from weakcell.memmodels import Layout, open_memory
 from weakcell.memmodels.protection.check_bits import Parity
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memories import LAYOUTS, get, put
-from test_catalogue import one_paragraph
 
+from tests.memmodels.memories import LAYOUTS, get, put
+from tests.memmodels.test_catalogue import one_paragraph
 from weakcell.memmodels import Cells, ErrorTerm, Lifetime, open_memory, parse_spec
 from weakcell.memmodels.error_model.levels import LevelTerm
 from weakcell.memmodels.error_model.structure import Bank, Lines, Shared

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memories import LAYOUTS, Parts, get, put, simulated
-from scripted import Scripted, codes_read
-from test_catalogue import one_paragraph
 
+from tests.memmodels.memories import LAYOUTS, Parts, get, put, simulated
+from tests.memmodels.scripted import Scripted, codes_read
+from tests.memmodels.test_catalogue import one_paragraph
 from weakcell.memmodels import Accesses, Cost, ErrorTerm, Layout, Lifetime, Memory, Quantity, open_memory, pack
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.errors import MemoryFault

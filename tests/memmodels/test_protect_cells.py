@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evidence import Family, binomial
 from hypothesis import given
 from hypothesis import strategies as st
-from memories import LAYOUTS, contents, get, put
-from scripted import Scripted, codes_read
 
+from tests.memmodels.evidence import Family, binomial
+from tests.memmodels.memories import LAYOUTS, contents, get, put
+from tests.memmodels.scripted import Scripted, codes_read
 from weakcell.memmodels import Layout, open_memory, pack, unpack
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.protection.cells import Interleaved, gathered, high_planes, spread

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-import test_seam
-from memories import LAYOUTS, Case
 
+from tests.memmodels import test_seam
+from tests.memmodels.memories import LAYOUTS, Case
 from weakcell.memmodels import Memory, open_memory
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from test_catalogue import one_paragraph
 
+from tests.memmodels.test_catalogue import one_paragraph
 from weakcell.memmodels import MemorySpec, open_memory, parse_spec
 from weakcell.memmodels.errors import MemorySpecError
 from weakcell.memmodels.protection.cells import Interleaved, SafeHighBits

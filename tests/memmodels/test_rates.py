@@ -8,11 +8,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from evidence import Family, shape_fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.memmodels.evidence import Family, shape_fits
 from weakcell.memmodels.address import BLOCK_BITS
 from weakcell.memmodels.sampling.dyadic import GENERATORS, dyadic_steps, fill_random, flip_dyadic
 from weakcell.memmodels.sampling.rates import MAX_LEVELS, PoissonTable, plan_rates, poisson_table

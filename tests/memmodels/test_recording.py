@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from memories import LAYOUTS, READS, Case, FakeBoard, FakeTransport, contents, get, put
-from test_catalogue import one_paragraph
-from test_protect_seam import CONTRACT, of_case
 
+from tests.memmodels.memories import LAYOUTS, READS, Case, FakeBoard, FakeTransport, contents, get, put
+from tests.memmodels.test_catalogue import one_paragraph
+from tests.memmodels.test_protect_seam import CONTRACT, of_case
 from weakcell.memmodels import Key, Layout, Memory, MemorySpec, open_memory, parse_spec
 from weakcell.memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError, WeakcellError
 from weakcell.memmodels.recording import Recording, load, record

@@ -11,12 +11,23 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from evidence import ALPHA, Family, binomial, counts_fit, independent, normal, poisson, shape_fits, uncorrelated, variance_fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memories import simulated
 from scipy import stats
 
+from tests.memmodels.evidence import (
+    ALPHA,
+    Family,
+    binomial,
+    counts_fit,
+    independent,
+    normal,
+    poisson,
+    shape_fits,
+    uncorrelated,
+    variance_fits,
+)
+from tests.memmodels.memories import simulated
 from weakcell.memmodels import Cells, ErrorTerm, Key, Layout, Lifetime, open_memory
 from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount, set_bits
 from weakcell.memmodels.sampling.sampler import Sampler, blocks_of, draw_block, draw_region, name_read, new_room, words_in

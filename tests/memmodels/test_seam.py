@@ -5,12 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-import memories
 import numpy as np
 import pytest
-from memories import CASES, LAYOUTS, Case, EccMemory, FakeBoard, FakeTransport, PlaneMemory, contents, get, put, simulated
 from scipy.stats import binomtest
 
+from tests.memmodels import memories
+from tests.memmodels.memories import (
+    CASES,
+    LAYOUTS,
+    Case,
+    EccMemory,
+    FakeBoard,
+    FakeTransport,
+    PlaneMemory,
+    contents,
+    get,
+    put,
+    simulated,
+)
 from weakcell.memmodels import Accesses, Cost, ErrorTerm, Key, Layout, Lifetime, Memory, Sampler, open_memory, pack, unpack
 from weakcell.memmodels.address import Words, popcount
 from weakcell.memmodels.errors import MemoryFault, MemorySpecError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bench import BITS, decades, random_words, within, written, wrong_bits
-from evidence import Family, binomial, normal
 from scipy.optimize import least_squares
 from scipy.stats import norm
 
+from tests.memmodels.evidence import Family, binomial, normal
+from tests.memmodels.technologies.bench import BITS, decades, random_words, within, written, wrong_bits
 from weakcell.memmodels import Accesses, Lifetime, open_memory, parse_spec, technology
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.error_model.structure import Lines

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bench import BITS, decades, random_words, written, wrong_bits
-from evidence import binomial
 from scipy.stats import gamma, norm
 
+from tests.memmodels.evidence import binomial
+from tests.memmodels.technologies.bench import BITS, decades, random_words, written, wrong_bits
 from weakcell.memmodels import Accesses, Lifetime, open_memory, parse_spec, technology
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.errors import MemorySpecError

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evidence import binomial, normal
-from memories import simulated
 from scipy.integrate import quad
 from scipy.optimize import curve_fit, minimize_scalar
 from scipy.stats import norm
 
+from tests.memmodels.evidence import binomial, normal
+from tests.memmodels.memories import simulated
 from weakcell import memmodels
 from weakcell.memmodels import Accesses, Key, Layout, Lifetime, open_memory, technology
 from weakcell.memmodels.error_model.structure import Bank

@@ -1,4 +1,4 @@
-"""`python -m weakcell.host.train.page`: the tables of host/train/README.md and its figures, from the stored runs.
+"""`python -m tests.train_findings.page`: the tables of host/train/README.md and its figures, from the stored runs.
 
 Tables stand between `<!-- table: NAME -->` and `<!-- end -->`; everything else in the page is written by hand. `--collect DIR`
 first takes the finished runs of a folder of `weakcell train` into `results/`, those judged on the validation part into
@@ -21,17 +21,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from tests.train_findings.findings import RESULTS, VALIDATION, Gain, Group, correlation, gain, load_groups, read_table
 from weakcell.emulator import mean_interval
 from weakcell.host.atomic_files import write_atomically
 from weakcell.host.report.style import COLOURS, GREY
-from weakcell.host.train.findings import RESULTS, VALIDATION, Gain, Group, correlation, gain, load_groups, read_table
 from weakcell.host.train.training_grid import collect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PAGE = Path(__file__).parent / "README.md"
-PICTURES = Path(__file__).parents[2] / ".github"
+_ROOT = Path(__file__).parents[2]
+PAGE = _ROOT / "host" / "train" / "README.md"
+PICTURES = _ROOT / ".github"
 _RATES = {"fashion-mnist": (0.0, 0.01, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar-10": (0.0, 0.01, 0.02, 0.03, 0.04, 0.06)}
 _COLOURS = (*COLOURS[:6], "#000000", GREY)
 
@@ -260,7 +261,7 @@ def take(folder: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Collect if asked to, then write; with --check 1 if the page is not what the runs say."""
     parser = argparse.ArgumentParser(
-        prog="python -m weakcell.host.train.page", description="Tables and figures from the stored runs."
+        prog="python -m tests.train_findings.page", description="Tables and figures from the stored runs."
     )
     parser.add_argument("--collect", type=Path, metavar="DIR", help="take the finished runs of DIR into results/ first")
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if the tables are out of date")

@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 from scipy.stats import t
 
-from weakcell.host.train import page, training_grid
-from weakcell.host.train.findings import Correlation, Group, correlation, gain, load_groups
+from tests.train_findings import page
+from tests.train_findings.findings import Correlation, Group, correlation, gain, load_groups
+from weakcell.host.train import training_grid
 from weakcell.host.train.settings import run_of
 
 RATES = np.round(np.arange(0, 0.351, 0.01), 3)
@@ -115,7 +116,7 @@ def test_figures_have_a_line_for_each_group(stored: Path) -> None:
 
 
 def test_the_page_is_what_the_stored_runs_say() -> None:
-    assert page.main(["--check"]) == 0, "run python -m weakcell.host.train.page"
+    assert page.main(["--check"]) == 0, "run python -m tests.train_findings.page"
     text = page.PAGE.read_text(encoding="utf-8")
     for members in page.tasks(load_groups()).values():
         name = page.picture(members[0].setting.task)
