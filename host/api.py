@@ -21,8 +21,8 @@ from weakcell.host.report.caption import caption_of_result
 from weakcell.host.study.networks import find_model
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.results_folder import save_study
-from weakcell.host.study.runner import Progress, run
-from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study, prepare
+from weakcell.host.study.runner import Progress, run_study
+from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study, resolve_study
 from weakcell.host.study.sweep_values import Sweep, as_sweep
 from weakcell.memmodels.catalogue import MemorySpec, parse_spec
 
@@ -86,6 +86,6 @@ def emulate(
         task=task,
         output=output,
     )
-    prepared = prepare(study, data_dir, data if isinstance(data, Dataset) else None)
-    found = run(prepared, threads=threads, on_trial=on_trial)
-    return Emulation(found.prepared, found.outcomes, found.complete, found.seconds)
+    resolved = resolve_study(study, data_dir, data if isinstance(data, Dataset) else None)
+    found = run_study(resolved, threads=threads, on_trial=on_trial)
+    return Emulation(found.resolved, found.outcomes, found.complete, found.seconds)

@@ -17,7 +17,7 @@ from weakcell.emulator.margins.certificate import Certificate, certify
 from weakcell.emulator.tasks import Asked
 from weakcell.host.atomic_files import write_atomically
 from weakcell.host.datasets.registry import Dataset
-from weakcell.host.study.workload import Bench, open_bench
+from weakcell.host.study.workload import Workload, open_workload
 
 SCHEMA_VERSION = 1
 
@@ -26,14 +26,14 @@ SCHEMA_VERSION = 1
 class MarginReport:
     """summary: means. frame: per image, see `_frame`. certificate: of all images, None if none was asked for."""
 
-    bench: Bench
+    workload: Workload
     summary: mg.MarginSummary
     frame: pl.DataFrame
     certificate: Certificate | None
 
     @property
     def title(self) -> str:
-        return f"{self.bench.model.name} on {self.bench.dataset.name} ({len(self.bench.dataset)} images)"
+        return f"{self.workload.model.name} on {self.workload.dataset.name} ({len(self.workload.dataset)} images)"
 
     def lines(self) -> list[tuple[str, str]]:
         """The summary as words and numbers."""
@@ -68,15 +68,15 @@ def report_margins(
     asked: Asked | None = None,
 ) -> MarginReport:
     """One clean pass; budget: of the certificates, 0 for none. asked: task and output as the user named them."""
-    return margins_on(open_bench(model, data, images, data_dir, asked=asked), budget)
+    return margins_on(open_workload(model, data, images, data_dir, asked=asked), budget)
 
 
-def margins_on(bench: Bench, budget: int = 0) -> MarginReport:
-    """The same on a bench that is open."""
-    bench.demand_classes("Margins of")
-    plan, inputs = bench.plan, bench.questions.inputs
+def margins_on(workload: Workload, budget: int = 0) -> MarginReport:
+    """Report on a workload that is open."""
+    workload.demand_classes("Margins of")
+    plan, inputs = workload.plan, workload.questions.inputs
     certificate = certify(plan, inputs, budget) if budget else None
-    return MarginReport(bench, mg.summarize(plan, inputs), _frame(plan, bench.dataset, certificate), certificate)
+    return MarginReport(workload, mg.summarize(plan, inputs), _frame(plan, workload.dataset, certificate), certificate)
 
 
 def _frame(plan: emulator.Plan, dataset: Dataset, certificate: Certificate | None) -> pl.DataFrame:

@@ -27,8 +27,8 @@ from weakcell.emulator.prediction.bit_rates import bit_rates
 from weakcell.host.campaign.executors import default_workers
 from weakcell.host.datasets.registry import Dataset
 from weakcell.host.study.results import StudyResult
-from weakcell.host.study.runner import run
-from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Point, Prepared, Study, prepare
+from weakcell.host.study.runner import run_study
+from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.sweep_values import Sweep, as_sweep
 from weakcell.memmodels.catalogue import MemorySpec, parse_spec
 from weakcell.memmodels.errors import UsageError
@@ -44,7 +44,7 @@ _PRODUCTS = 4e9
 class Predicted:
     """Predictions of every point of a study; measured: trials of the same study, or None. seconds: of the prediction alone."""
 
-    prepared: Prepared
+    resolved: ResolvedStudy
     predictions: tuple[Prediction, ...]
     samples: int
     seconds: float
@@ -52,7 +52,7 @@ class Predicted:
 
     @property
     def labelled(self) -> bool:
-        return self.prepared.questions.labels is not None
+        return self.resolved.questions.labels is not None
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -64,7 +64,7 @@ class Predicted:
         `weakcell.host.study.results.summary_of`,
         and by how much the prediction lies outside the interval.
         """
-        rows = [self._row(point, found) for point, found in zip(self.prepared.points, self.predictions, strict=True)]
+        rows = [self._row(point, found) for point, found in zip(self.resolved.points, self.predictions, strict=True)]
         frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("sweep_value").cast(pl.Float64))
         if self.measured is None:
             return frame
@@ -82,37 +82,37 @@ class Predicted:
         return joined.with_columns(pl.when(pl.col("low").is_null()).then(None).otherwise(outside).alias("outside"))
 
     def _row(self, point: Point, found: Prediction) -> dict[str, object]:
-        sweep = self.prepared.study.sweep
+        sweep = self.resolved.study.sweep
         return {
             "schema_version": SCHEMA_VERSION,
-            "model": self.prepared.model.name,
-            "data": self.prepared.dataset.name,
+            "model": self.resolved.model.name,
+            "data": self.resolved.dataset.name,
             "memory": point.memory,
             "places": point.places,
             "sweep_key": sweep.key if sweep else None,
             "sweep_value": point.value,
-            "images": len(self.prepared.dataset),
-            "task": self.prepared.bench.task.text,
-            "output": self.prepared.bench.task.output,
+            "images": len(self.resolved.dataset),
+            "task": self.resolved.workload.task.text,
+            "output": self.resolved.workload.task.output,
             "samples": self.samples,
-            "flip_rate": expected_flips(self.prepared, point.placement) / max(1, point.placement.bits(self.prepared.network)),
+            "flip_rate": expected_flips(self.resolved, point.placement) / max(1, point.placement.bits(self.resolved.network)),
             "accuracy": found.accuracy,
             "changed": found.changed,
             "error": found.error,
             "bias": found.bias,
             "half_width": found.half_width,
-            "clean_accuracy": self.prepared.questions.fault_free_accuracy,
+            "clean_accuracy": self.resolved.questions.fault_free_accuracy,
         }
 
 
-def chunks(prepared: Prepared) -> int:
+def chunks(resolved: ResolvedStudy) -> int:
     """How often `on_chunk` of `predict_study` is called."""
-    return -(-len(prepared.dataset) // chunk_size(prepared.network))
+    return -(-len(resolved.dataset) // chunk_size(resolved.network))
 
 
-def expected_flips(prepared: Prepared, placement: Placement) -> float:
+def expected_flips(resolved: ResolvedStudy, placement: Placement) -> float:
     """Flips in one read of every placed weight, on what they store."""
-    network, flips = prepared.network, 0.0
+    network, flips = resolved.network, 0.0
     rates = bit_rates(network, placement)
     for slot in placement.slots:
         if slot.tensor not in rates:  # safe, whatever it is: anything but weights that errs was refused
@@ -125,13 +125,13 @@ def expected_flips(prepared: Prepared, placement: Placement) -> float:
     return flips
 
 
-def chosen_samples(prepared: Prepared, samples: int | None, points: int = 1) -> int:
+def chosen_samples(resolved: ResolvedStudy, samples: int | None, points: int = 1) -> int:
     """Return what was asked for, or enough for the images there are; small networks get more. points: how many share the cost."""
     if samples:
         return samples
-    images = max(1, len(prepared.dataset))
+    images = max(1, len(resolved.dataset))
     fewest, most = -(-_FEWEST_DRAWS // images), -(-_MOST_DRAWS // images)
-    affordable = _PRODUCTS / (images * max(1, products(prepared.network)) * points)
+    affordable = _PRODUCTS / (images * max(1, products(resolved.network)) * points)
     return max(2, fewest, min(most, int(affordable)))
 
 
@@ -142,34 +142,34 @@ def products(network: Network) -> int:
 
 
 def predict_study(
-    prepared: Prepared,
+    resolved: ResolvedStudy,
     samples: int | None = None,
     threads: int | None = None,
     on_chunk: Callable[[], None] | None = None,
 ) -> Predicted:
     """Predict every point of a study; its trials and batch play no part. samples: None takes enough for the images there are."""
-    study = prepared.study
+    study = resolved.study
     if study.die is not None:
         raise UsageError(f"Predicting die {study.die}", "a prediction averages over all dies", "Leave --die out, or emulate")
-    chosen = chosen_samples(prepared, samples, len(prepared.points))
+    chosen = chosen_samples(resolved, samples, len(resolved.points))
     began = time.perf_counter()
     found = predict_points(
-        prepared.plan,
-        [point.placement for point in prepared.points],
-        prepared.questions,
+        resolved.plan,
+        [point.placement for point in resolved.points],
+        resolved.questions,
         study.read_every,
         samples=chosen,
         seed=study.seed,
         threads=threads or default_workers(),
         on_chunk=(lambda images: on_chunk()) if on_chunk else None,
     )
-    return Predicted(prepared, tuple(found), chosen, time.perf_counter() - began)
+    return Predicted(resolved, tuple(found), chosen, time.perf_counter() - began)
 
 
 def measure(predicted: Predicted, threads: int | None = None, on_trial: Callable[[], None] | None = None) -> Predicted:
     """The same with the study's trials run beside it."""
-    result = run(predicted.prepared, threads=threads, on_trial=(lambda progress: on_trial()) if on_trial else None)
-    return Predicted(predicted.prepared, predicted.predictions, predicted.samples, predicted.seconds, result)
+    result = run_study(predicted.resolved, threads=threads, on_trial=(lambda progress: on_trial()) if on_trial else None)
+    return Predicted(predicted.resolved, predicted.predictions, predicted.samples, predicted.seconds, result)
 
 
 def predict(
@@ -208,5 +208,5 @@ def predict(
         task=task,
         output=output,
     )
-    found = predict_study(prepare(study, data_dir, data if isinstance(data, Dataset) else None), samples, threads)
+    found = predict_study(resolve_study(study, data_dir, data if isinstance(data, Dataset) else None), samples, threads)
     return measure(found, threads) if check_trials else found

@@ -14,7 +14,7 @@ from weakcell.emulator.faults.placement import Placement, Slot, layers_by_weight
 from weakcell.emulator.prediction import predict
 from weakcell.host.analysis.prediction import chosen_samples, expected_flips
 from weakcell.host.campaign.executors import default_workers
-from weakcell.host.study.study import Prepared
+from weakcell.host.study.study import ResolvedStudy
 
 By = Literal["layer", "bit", "layer-bit"]
 
@@ -51,7 +51,7 @@ class Part:
 class Ranking:
     """Parts, the dearest per flip first; correlation: Spearman's of predicted and measured loss per flip, None unless measured."""
 
-    prepared: Prepared
+    resolved: ResolvedStudy
     by: By
     parts: tuple[Part, ...]
     samples: int
@@ -60,7 +60,7 @@ class Ranking:
 
 
 def rank(
-    prepared: Prepared,
+    resolved: ResolvedStudy,
     by: By = "layer",
     *,
     samples: int | None = None,
@@ -69,26 +69,26 @@ def rank(
     on_trial: Callable[[], None] | None = None,
 ) -> Ranking:
     """Rank the parts of a network on the memory of the study's first point; trials: so many per part check the prediction."""
-    alone = parts_of(prepared, prepared.points[0].placement, by)
-    count = chosen_samples(prepared, samples, len(alone))
-    questions, policy = prepared.questions, prepared.study.read_every
+    alone = parts_of(resolved, resolved.points[0].placement, by)
+    count = chosen_samples(resolved, samples, len(alone))
+    questions, policy = resolved.questions, resolved.study.read_every
     found = predict(
-        prepared.plan, [own for _, own in alone], questions, policy, samples=count, seed=prepared.study.seed,
+        resolved.plan, [own for _, own in alone], questions, policy, samples=count, seed=resolved.study.seed,
         threads=threads or default_workers(),
     )  # fmt: skip
     clean = questions.fault_free_accuracy  # tasks with another score were refused
     parts = []
     for (name, own), guess in zip(alone, found, strict=True):
         loss = guess.changed if clean is None or guess.accuracy is None else clean - guess.accuracy
-        part = Part(name, own.bits(prepared.network), expected_flips(prepared, own), loss, guess.half_width)
-        parts.append(_measured(prepared, part, own, trials, on_trial) if trials else part)
+        part = Part(name, own.bits(resolved.network), expected_flips(resolved, own), loss, guess.half_width)
+        parts.append(_measured(resolved, part, own, trials, on_trial) if trials else part)
     parts.sort(key=lambda part: -part.loss_per_flip)
-    return Ranking(prepared, by, tuple(parts), count, trials, _correlation(parts))
+    return Ranking(resolved, by, tuple(parts), count, trials, _correlation(parts))
 
 
-def parts_of(prepared: Prepared, placement: Placement, by: By) -> list[tuple[str, Placement]]:
+def parts_of(resolved: ResolvedStudy, placement: Placement, by: By) -> list[tuple[str, Placement]]:
     """Placements with one part of the network each, in the network's order; bits are counted from 0, the least significant."""
-    names = layers_by_weight(prepared.network)
+    names = layers_by_weight(resolved.network)
     groups: dict[str, list[Slot]] = {}
     for slot in placement.slots:
         layer = names.get(slot.tensor, slot.tensor)
@@ -106,11 +106,11 @@ def _joined(slots: Sequence[Slot]) -> tuple[Slot, ...]:
     return tuple(Slot(tensor, tuple(sorted(own)), array) for (tensor, array), own in planes.items())
 
 
-def _measured(prepared: Prepared, part: Part, own: Placement, trials: int, on_trial: Callable[[], None] | None) -> Part:
-    study, questions, scores = prepared.study, prepared.questions, []
+def _measured(resolved: ResolvedStudy, part: Part, own: Placement, trials: int, on_trial: Callable[[], None] | None) -> Part:
+    study, questions, scores = resolved.study, resolved.questions, []
     for trial in range(trials):
         result = run_trial(
-            prepared.plan, own, questions, study.read_every, trial=trial, seed=study.seed, die=study.die, batch=study.batch
+            resolved.plan, own, questions, study.read_every, trial=trial, seed=study.seed, die=study.die, batch=study.batch
         )
         clean = questions.fault_free_accuracy
         scores.append(result.changed if clean is None or result.accuracy is None else clean - result.accuracy)

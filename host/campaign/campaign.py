@@ -16,9 +16,9 @@ from weakcell.emulator.faults.placement import place
 from weakcell.emulator.tasks import Asked
 from weakcell.host.campaign.schema import CampaignFile, MemoryTable, Mistake, Place, grid_values, refuse
 from weakcell.host.study.networks import shipped_models
-from weakcell.host.study.study import Point, Prepared, Study, prepare
+from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.sweep_values import Sweep
-from weakcell.host.study.workload import Bench, open_bench
+from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import MemorySpec, parse_spec
 from weakcell.memmodels.errors import UsageError, WeakcellError
 
@@ -31,12 +31,12 @@ class Cell:
 
     number: int
     study: int
-    prepared: Prepared
+    resolved: ResolvedStudy
     point: Point
 
     @cached_property
     def sha256(self) -> str:
-        return self.prepared.cell_sha256(self.point)
+        return self.resolved.cell_sha256(self.point)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Campaign:
     interval of the mean at which a point is done, None if all trials are made.
     """
 
-    studies: tuple[Prepared, ...]
+    studies: tuple[ResolvedStudy, ...]
     labels: tuple[str, ...]
     trials: int
     half_width: float | None
@@ -60,8 +60,8 @@ class Campaign:
         return tuple(Cell(i, number, study, point) for i, (number, study, point) in enumerate(pairs))
 
     @cached_property
-    def benches(self) -> dict[str, Bench]:
-        return {study.bench.key: study.bench for study in self.studies}
+    def workloads(self) -> dict[str, Workload]:
+        return {study.workload.key: study.workload for study in self.studies}
 
     @property
     def runs(self) -> int:
@@ -82,27 +82,27 @@ def prepare_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
     """Load and check everything; InputError with every mistake and its line. half_width: instead of the file's."""
     table, mistakes = file.table, list[Mistake]()
     collect = _collector(file, mistakes)
-    benches: dict[int, Bench] = {}
+    workloads: dict[int, Workload] = {}
     for i, network in enumerate(table.network):
         with collect(("network", i)):
             model, data = (_beside(file.path, name) for name in (network.model, network.data))
             assert model is not None
-            benches[i] = open_bench(model, data, network.images, data_dir, asked=Asked(network.task, network.output))
+            workloads[i] = open_workload(model, data, network.images, data_dir, asked=Asked(network.task, network.output))
     width = half_width or table.half_width
-    for i, bench in benches.items():
-        metric = bench.questions.metric
+    for i, workload in workloads.items():
+        metric = workload.questions.metric
         if width is not None and not metric.share:
-            reason = f"half_width is a share, and the score of {bench.task.output!r} is its {metric.words}: leave half_width out"
+            reason = f"half_width is a share, and the score of {workload.task.output!r} is its {metric.words}: leave half_width out"
             mistakes.append(file.mistake(("half_width",) if table.half_width else ("network", i), reason))
     branches: dict[int, list[_Branch]] = {}
     for j, memory in enumerate(table.memory):
         branches[j] = list(_branches(j, memory, collect))
     rules = [tuple((target, parse_spec(spec)) for target, spec in entry.rules.items()) for entry in table.placement] or [()]
     for k, wanted in enumerate(rules):
-        for (target, spec), bench in product(wanted, benches.values()):
+        for (target, spec), workload in product(wanted, workloads.values()):
             with collect(("placement", k, "rules", target)):
                 spec.check()
-                place(bench.network, spec, [(target, spec)])
+                place(workload.network, spec, [(target, spec)])
     total = len(table.network) * len(table.seeds) * len(table.read_every) * len(rules)
     total *= sum(len(b.sweep.values) if b.sweep else 1 for own in branches.values() for b in own)
     if total > MOST_POINTS:
@@ -110,8 +110,8 @@ def prepare_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
     if mistakes:
         raise refuse(file.path, mistakes)
     studies, labels, places = [], [], []
-    for (i, bench), seed, policy, k, own in product(
-        benches.items(), table.seeds, table.read_every, range(len(rules)), [b for part in branches.values() for b in part]
+    for (i, workload), seed, policy, k, own in product(
+        workloads.items(), table.seeds, table.read_every, range(len(rules)), [b for part in branches.values() for b in part]
     ):
         network = table.network[i]
         study = Study(
@@ -130,8 +130,8 @@ def prepare_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
             output=network.output,
         )
         with collect(own.place):
-            studies.append(prepare(study, data_dir, bench=bench))
-            labels.append(_label(file, bench, own, k, seed, policy))
+            studies.append(resolve_study(study, data_dir, workload=workload))
+            labels.append(_label(file, workload, own, k, seed, policy))
             places.append(own.place)
     if not mistakes:
         _refuse_repeats(file, studies, places, mistakes)
@@ -197,13 +197,13 @@ def _spans_decades(values: tuple[float, ...]) -> bool:
     return min(values) > 0 and max(values) / min(values) >= 100
 
 
-def _label(file: CampaignFile, bench: Bench, branch: _Branch, placement: int, seed: int, policy: str) -> str:
+def _label(file: CampaignFile, workload: Workload, branch: _Branch, placement: int, seed: int, policy: str) -> str:
     """Network and memory, and whatever else differs between the studies of the campaign."""
-    table, parts = file.table, [bench.model.name, str(branch.spec)]
+    table, parts = file.table, [workload.model.name, str(branch.spec)]
     if len({network.data for network in table.network}) > 1 or len({network.images for network in table.network}) > 1:
-        parts.insert(1, f"{bench.dataset.name} ({len(bench.dataset)})")
+        parts.insert(1, f"{workload.dataset.name} ({len(workload.dataset)})")
     if len({(network.task, network.output) for network in table.network}) > 1:
-        parts.append(f"{bench.task.output} as {bench.task.text}")
+        parts.append(f"{workload.task.output} as {workload.task.text}")
     if len(table.placement) > 1:
         parts.append(table.placement[placement].name or f"placement {placement + 1}")
     if len(table.read_every) > 1:
@@ -213,7 +213,7 @@ def _label(file: CampaignFile, bench: Bench, branch: _Branch, placement: int, se
     return ", ".join(parts)
 
 
-def _refuse_repeats(file: CampaignFile, studies: list[Prepared], places: list[Place], mistakes: list[Mistake]) -> None:
+def _refuse_repeats(file: CampaignFile, studies: list[ResolvedStudy], places: list[Place], mistakes: list[Mistake]) -> None:
     """The same runs asked for twice would be counted twice."""
     seen: dict[str, Place] = {}
     for study, where in zip(studies, places, strict=True):

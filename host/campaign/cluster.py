@@ -25,7 +25,7 @@ from distributed.scheduler import KilledWorker
 from weakcell.host.campaign.executors import MOST_DEATHS, WorkersLost
 from weakcell.host.campaign.tasks import Done, Task, perform
 from weakcell.host.digests import sha256_of
-from weakcell.host.study.workload import Bench
+from weakcell.host.study.workload import Workload
 from weakcell.memmodels.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,11 @@ class BenchPlugin(WorkerPlugin):
 
     def __init__(self, name: str, shipment: bytes) -> None:
         self.name, self.shipment = name, shipment
-        self.benches: dict[str, Bench] = {}
+        self.workloads: dict[str, Workload] = {}
 
     def setup(self, worker: Any) -> None:
         """Called in the worker."""
-        self.benches = pickle.loads(self.shipment)
+        self.workloads = pickle.loads(self.shipment)
         self.shipment = b""
 
 
@@ -58,14 +58,14 @@ def perform_there(plugin: str, task: Task) -> Done:
     """What a worker does with a task."""
     own = get_worker().plugins[plugin]
     assert isinstance(own, BenchPlugin)
-    return perform(own.benches, task)
+    return perform(own.workloads, task)
 
 
 @dataclass(frozen=True)
 class Cluster:
     """A Dask cluster as an executor. address: `tcp://HOST:PORT` (or another of distributed's), or `local:N`."""
 
-    benches: Mapping[str, Bench]
+    workloads: Mapping[str, Workload]
     address: str
 
     @property
@@ -74,8 +74,8 @@ class Cluster:
         return local_workers(self.address) or 8
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
-        plugin = f"weakcell-{sha256_of(sorted(self.benches))[:16]}"
-        shipment = pickle.dumps(dict(self.benches), protocol=5)
+        plugin = f"weakcell-{sha256_of(sorted(self.workloads))[:16]}"
+        shipment = pickle.dumps(dict(self.workloads), protocol=5)
         with _scheduler(self.address) as address:
             yield from _Campaign(address, plugin, shipment, enumerate(tasks)).run()
 

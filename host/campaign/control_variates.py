@@ -30,7 +30,7 @@ class Control:
 
 def control_of(cell: Cell) -> Control | None:
     """The covariate of a cell; None without a law of single cells, on a pinned die, or where weights are read more than once."""
-    study, network = cell.prepared.study, cell.prepared.network
+    study, network = cell.resolved.study, cell.resolved.network
     if study.read_every is not ReadPolicy.LOAD or study.die is not None or study.sampling is not Sampling.BITS:
         return None
     try:

@@ -8,7 +8,7 @@ from weakcell.host.board.memory.studies import boards_of, ports_of, seconds_of
 from weakcell.host.campaign.campaign import Campaign
 from weakcell.host.study.estimate import estimate
 from weakcell.host.study.results import placed_tensors
-from weakcell.host.study.study import Prepared
+from weakcell.host.study.study import ResolvedStudy
 
 _STORE_BYTES, _STORE_BYTES_PER_TENSOR = 76, 6
 _TABLE_BYTES, _TABLE_BYTES_PER_TENSOR = 330, 9
@@ -45,7 +45,7 @@ def effort_of(campaign: Campaign, workers: int, missing: int, processes: bool = 
             with boards_of(study, None):
                 board_seconds += seconds_of(study)
             continue
-        kind = study.bench.key, str(study.study.read_every)
+        kind = study.workload.key, str(study.study.read_every)
         if kind not in samples:
             found = estimate(study, 1)
             samples[kind] = found.seconds / study.jobs, found.memory_bytes
@@ -66,6 +66,6 @@ def effort_of(campaign: Campaign, workers: int, missing: int, processes: bool = 
     )
 
 
-def _bytes_of_run(study: Prepared) -> float:
+def _bytes_of_run(study: ResolvedStudy) -> float:
     tensors = len(placed_tensors(study))
     return _STORE_BYTES + _TABLE_BYTES + tensors * (_STORE_BYTES_PER_TENSOR + _TABLE_BYTES_PER_TENSOR)

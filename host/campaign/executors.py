@@ -21,7 +21,7 @@ from threading import Event
 from typing import Protocol
 
 from weakcell.host.campaign.tasks import Done, Perform, Task, perform
-from weakcell.host.study.workload import Bench
+from weakcell.host.study.workload import Workload
 from weakcell.memmodels.errors import WeakcellError
 
 log = logging.getLogger(__name__)
@@ -107,12 +107,12 @@ class Processes:
     A process ends as soon as this one is gone, however it went: its end of the pipe closes.
     """
 
-    benches: Mapping[str, Bench]
+    workloads: Mapping[str, Workload]
     workers: int
     on_start: Callable[[int], None] | None = None
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
-        shipment = pickle.dumps(dict(self.benches), protocol=5)
+        shipment = pickle.dumps(dict(self.workloads), protocol=5)
         numbered = enumerate(tasks)
         again: deque[tuple[int, Task]] = deque()
         deaths: dict[int, int] = {}
@@ -190,11 +190,11 @@ def _serve(link: Connection) -> None:
     """A worker's life: receive the benches, then do tasks until the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        benches = pickle.loads(link.recv_bytes())
+        workloads = pickle.loads(link.recv_bytes())
         while True:
             number, task = link.recv()
             try:
-                answer: Done | BaseException = perform(benches, task)
+                answer: Done | BaseException = perform(workloads, task)
             except Exception as error:
                 answer = error
             link.send((number, answer))

@@ -89,7 +89,7 @@ def reproduce(explained: Explained, data_dir: Path | None = None) -> Comparison:
         output=asked.get("output"),
         data_dir=data_dir,
     )
-    if found.prepared.cell_sha256(found.prepared.points[0]) != explained.cell.sha256:
+    if found.resolved.cell_sha256(found.resolved.points[0]) != explained.cell.sha256:
         raise UsageError(
             f"Reproducing run {explained.run}",
             "the network, the data, a memory's file or the sampling format have changed since",

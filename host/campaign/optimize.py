@@ -25,8 +25,8 @@ from weakcell.emulator.tasks import METRICS, Metric
 from weakcell.host.campaign.executors import Executor, Threads, default_workers
 from weakcell.host.campaign.tasks import perform, task_of
 from weakcell.host.report.caption import accesses_of
-from weakcell.host.study.study import Point, Prepared, Study, prepare
-from weakcell.host.study.workload import Bench
+from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
+from weakcell.host.study.workload import Workload
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.errors import UsageError
 
@@ -172,7 +172,7 @@ class Optimum:
 class Search:
     """Judges candidates of one network on one memory. study: whose memory is moved along `key`; its sweep plays no part."""
 
-    bench: Bench
+    workload: Workload
     study: Study
     key: str
     executor: Executor
@@ -181,7 +181,7 @@ class Search:
     @property
     def clean(self) -> float:
         """The score of the fault-free network; UsageError if there is none, or if no share of it can be lost."""
-        questions = self.bench.questions
+        questions = self.workload.questions
         if questions.fault_free_score is None:
             raise UsageError("weakcell optimize", "the data have no labels, so there is no accuracy", "Bring labels")
         if not self.metric.share:
@@ -193,13 +193,13 @@ class Search:
     @property
     def metric(self) -> Metric:
         """What is lost."""
-        return self.bench.questions.metric
+        return self.workload.questions.metric
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Layers whose weights live in the memory, largest first."""
-        names = layers_by_weight(self.bench.network)
-        bits = {layer: self.bench.network.tensors[tensor].bits for tensor, layer in names.items()}
+        names = layers_by_weight(self.workload.network)
+        bits = {layer: self.workload.network.tensors[tensor].bits for tensor, layer in names.items()}
         moved = {target for target, _ in self.study.places}
         return tuple(sorted((layer for layer in bits if layer not in moved), key=lambda layer: -bits[layer]))
 
@@ -207,21 +207,24 @@ class Search:
         """The different values that layers in the memory have."""
         return frozenset(candidate.value_of(layer) for layer in self.layers)
 
-    def prepared(self, candidate: Candidate, elsewhere: MemorySpec | None = None) -> tuple[Prepared, Point]:
+    def resolve(self, candidate: Candidate, elsewhere: MemorySpec | None = None) -> tuple[ResolvedStudy, Point]:
         """The study at a candidate. elsewhere: where layers without a value of their own live instead."""
         memory = self.study.memory
         rules = [(layer, memory.at(**{self.key: value})) for layer, value in candidate.own.items()]
         base = elsewhere or memory.at(**{self.key: candidate.value})
-        ready = prepare(replace(self.study, memory=base, sweep=None, places=(*self.study.places, *rules)), bench=self.bench)
+        study = replace(self.study, memory=base, sweep=None, places=(*self.study.places, *rules))
+        ready = resolve_study(study, workload=self.workload)
         return ready, ready.points[0]
 
     def predicted(self, values: Sequence[float]) -> dict[float, float]:
         """Least mean loss that the prediction leaves possible at each value; nothing where it does not know the memory's errors."""
         from weakcell.emulator.prediction import predict
 
-        placements = [self.prepared(Candidate(value))[1].placement for value in values]
+        placements = [self.resolve(Candidate(value))[1].placement for value in values]
         try:
-            found = predict(self.bench.plan, placements, self.bench.questions, self.study.read_every, threads=self.executor.workers)
+            found = predict(
+                self.workload.plan, placements, self.workload.questions, self.study.read_every, threads=self.executor.workers
+            )
         except UsageError:
             return {}
         losses = {value: self.clean - one.accuracy for value, one in zip(values, found, strict=True) if one.accuracy is not None}
@@ -229,7 +232,7 @@ class Search:
 
     def screen(self, candidate: Candidate, how: str, dies: int = SCREENING_DIES) -> Screened:
         """Energy, and drops of the first `dies` dies; UsageError if no one energy is known."""
-        ready, point = self.prepared(candidate)
+        ready, point = self.resolve(candidate)
         energy = point.energy
         if energy is None:
             found = "no energy is published for it" if not point.cost.energy else "its energies are in units that do not add up"
@@ -241,7 +244,7 @@ class Search:
         accesses = accesses_of(point.cost, self.study.read_every)
         return Screened(candidate, energy.value, energy.unit, str(energy.basis), drops, how, places, accesses)
 
-    def drops(self, ready: Prepared, point: Point, first: int, dies: int) -> list[float]:
+    def drops(self, ready: ResolvedStudy, point: Point, first: int, dies: int) -> list[float]:
         """What each die loses against the fault-free network, by die."""
         clean, step = self.clean, max(1, dies // (4 * self.executor.workers))
         parts = [range(start, min(start + step, first + dies)) for start in range(first, first + dies, step)]
@@ -257,7 +260,7 @@ class Search:
         """Whether more screening dies give it even odds to pass: the cheapest of many candidates looks better than it is."""
         from scipy.stats import binom
 
-        ready, point = self.prepared(screened.candidate)
+        ready, point = self.resolve(screened.candidate)
         bad = seen = 0
         while seen < 2 * goal.dies:
             part = min(32, 2 * goal.dies - seen)
@@ -269,7 +272,7 @@ class Search:
 
     def test(self, screened: Screened, goal: Goal, first_die: int) -> Confirmed:
         """Put a candidate to the test on fresh dies; stops as soon as it has failed."""
-        ready, point = self.prepared(screened.candidate)
+        ready, point = self.resolve(screened.candidate)
         bad = seen = 0
         while seen < goal.dies and bad <= goal.failures:
             part = min(16, goal.dies - seen)
@@ -355,7 +358,7 @@ def layerwise(search: Search, uniform: Sequence[Screened], goal: Goal, fallback:
     for layer in search.layers:
         own[layer] = fallback
         for one in sorted(uniform, key=lambda s: -s.energy):
-            ready, point = search.prepared(Candidate(0.0, {layer: one.candidate.value}), safe)
+            ready, point = search.resolve(Candidate(0.0, {layer: one.candidate.value}), safe)
             if float(np.mean(search.drops(ready, point, 0, SCREENING_DIES // 2))) > limit:
                 break
             own[layer] = one.candidate.value
@@ -363,7 +366,7 @@ def layerwise(search: Search, uniform: Sequence[Screened], goal: Goal, fallback:
 
 
 def search_for(
-    bench: Bench,
+    workload: Workload,
     study: Study,
     key: str | None = None,
     executor: Executor | None = None,
@@ -373,8 +376,8 @@ def search_for(
     key = key or study.memory.technology.sweep
     if key is None:
         raise UsageError(f"Optimizing {study.memory}", "its technology has no condition to move", "Give --sweep KEY=VALUES")
-    work = executor or Threads(partial(perform, {bench.key: bench}), default_workers())
-    return Search(bench, study, key, work, on_trials)
+    work = executor or Threads(partial(perform, {workload.key: workload}), default_workers())
+    return Search(workload, study, key, work, on_trials)
 
 
 def default_values(memory: MemorySpec, key: str, count: int = 26) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from weakcell.host.campaign.stopping import FIRST_STAGE, trials_needed, wants_co
 from weakcell.host.campaign.store import Store
 from weakcell.host.campaign.tasks import Done, Task, task_of
 from weakcell.host.study.results import cell_columns, placed_tensors
-from weakcell.host.study.study import Prepared
+from weakcell.host.study.study import ResolvedStudy
 
 TARGET_SECONDS = 0.25
 """What a task should take: long against sending it, short against losing it."""
@@ -70,7 +70,7 @@ def _trials_needed(campaign: Campaign, cell: Cell, store: Store, number: int, ma
     scores = [run.score for run in runs]
     known: list[float] | None = None
     if wants_covariate(scores[:first], campaign.half_width, campaign.trials) and (control := control_of(cell)):
-        place = placed_tensors(cell.prepared).index(control.tensor)
+        place = placed_tensors(cell.resolved).index(control.tensor)
         known = [run.flips[place] - control.expected for run in runs]
         store.state(f"control {cell.sha256}", asdict(control))
     return trials_needed(scores, campaign.half_width, campaign.trials, known, first_stage=first)
@@ -88,21 +88,21 @@ def enter(campaign: Campaign, store: Store, command: list[str]) -> list[int]:
     with store.db:
         store.db.execute("DELETE FROM facts WHERE name LIKE 'trials %' OR name LIKE 'control %'")
     return store.enter(
-        (cell.sha256, cell.study, placed_tensors(cell.prepared), cell_columns(cell.prepared, cell.point), asked_of(cell))
+        (cell.sha256, cell.study, placed_tensors(cell.resolved), cell_columns(cell.resolved, cell.point), asked_of(cell))
         for cell in campaign.cells
     )
 
 
 def networks_of(campaign: Campaign) -> list[dict[str, object]]:
     """Every network with its data: how to ask for them, and how to know them again
-    (`weakcell.host.study.workload.Bench.identity`)."""
-    first = {study.bench.key: study for study in reversed(campaign.studies)}
+    (`weakcell.host.study.workload.Workload.identity`)."""
+    first = {study.workload.key: study for study in reversed(campaign.studies)}
     return [
         {
             "model": s.study.model,
             "data": s.study.data,
             "images": s.study.images,
-            "identity": s.bench.identity,
+            "identity": s.workload.identity,
             "task": s.study.task,
             "output": s.study.output,
         }
@@ -112,7 +112,7 @@ def networks_of(campaign: Campaign) -> list[dict[str, object]]:
 
 def asked_of(cell: Cell) -> dict[str, object]:
     """The options of `weakcell emulate` that make a run of this cell, but for the trial."""
-    study, specs = cell.prepared.study, cell.point.placement.arrays
+    study, specs = cell.resolved.study, cell.point.placement.arrays
     return {
         "model": study.model,
         "data": study.data,
@@ -156,8 +156,8 @@ class _Work:
             return
         for done in self.executor.run(self._tasks(trials)):
             cell = cells[done.cell]
-            self._learn(cell.prepared, done)
-            self.store.add(self.numbers[done.cell], placed_tensors(cell.prepared), done.results, done.seconds)
+            self._learn(cell.resolved, done)
+            self.store.add(self.numbers[done.cell], placed_tensors(cell.resolved), done.results, done.seconds)
             self.made += len(done.results)
             self.finished += len(done.results)
             if self.on_step:
@@ -169,20 +169,20 @@ class _Work:
             there = self.store.trials_of(number) if self.store.count(number, most) else set()
             todo = [trial for trial in range(most) if trial not in there]
             while todo:
-                size = self._size(cell.prepared, len(todo))
-                yield task_of(cell.prepared, cell.point, cell.number, tuple(todo[:size]))
+                size = self._size(cell.resolved, len(todo))
+                yield task_of(cell.resolved, cell.point, cell.number, tuple(todo[:size]))
                 del todo[:size]
 
-    def _size(self, prepared: Prepared, left: int) -> int:
-        pace = self.pace.get(prepared.bench.key)
+    def _size(self, resolved: ResolvedStudy, left: int) -> int:
+        pace = self.pace.get(resolved.workload.key)
         if pace is None:
             return 1
         fair = -(-left // self.executor.workers)
         return max(1, min(int(TARGET_SECONDS / pace), fair, _MOST_TRIALS))
 
-    def _learn(self, prepared: Prepared, done: Done) -> None:
+    def _learn(self, resolved: ResolvedStudy, done: Done) -> None:
         """Seconds per trial of a network, as a running mean; the first one, which compiles, is forgotten soonest."""
-        took, key = sum(done.seconds) / len(done.seconds), prepared.bench.key
+        took, key = sum(done.seconds) / len(done.seconds), resolved.workload.key
         self.pace[key] = 0.5 * (self.pace.get(key, took) + took) + 1e-6
 
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from weakcell.emulator.evaluation.trials import TrialResult, run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
 from weakcell.emulator.faults.placement import Placement
-from weakcell.host.study.study import Point, Prepared
-from weakcell.host.study.workload import Bench
+from weakcell.host.study.study import Point, ResolvedStudy
+from weakcell.host.study.workload import Workload
 
 
 @dataclass(frozen=True)
 class Task:
-    """Trials of one cell (a network on data, with a placement at one operating point). bench: the key of the network and data."""
+    """Trials of one cell (a workload with a placement at one operating point). workload: the key of the network and data."""
 
     cell: int
-    bench: str
+    workload: str
     placement: Placement
     read_every: ReadPolicy
     batch: int
@@ -40,24 +40,24 @@ class Done:
 Perform = Callable[[Task], Done]
 
 
-def task_of(prepared: Prepared, point: Point, cell: int, trials: tuple[int, ...]) -> Task:
+def task_of(resolved: ResolvedStudy, point: Point, cell: int, trials: tuple[int, ...]) -> Task:
     """Some trials of a point of a study, as cell number `cell`."""
-    study = prepared.study
+    study = resolved.study
     read = study.read_every, study.batch, study.seed, study.die
-    return Task(cell, prepared.bench.key, point.placement, *read, trials, study.sampling)
+    return Task(cell, resolved.workload.key, point.placement, *read, trials, study.sampling)
 
 
-def perform(benches: Mapping[str, Bench], task: Task, threads: int = 1) -> Done:
+def perform(workloads: Mapping[str, Workload], task: Task, threads: int = 1) -> Done:
     """Run a task's trials one after the other; the same results wherever and whenever. threads: share the images of a trial."""
-    bench = benches[task.bench]
+    workload = workloads[task.workload]
     results, seconds = [], []
     for trial in task.trials:
         start = time.perf_counter()
         results.append(
             run_trial(
-                bench.plan,
+                workload.plan,
                 task.placement,
-                bench.questions,
+                workload.questions,
                 task.read_every,
                 trial=trial,
                 seed=task.seed,

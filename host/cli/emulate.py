@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from weakcell.host.study.replay import Replay
     from weakcell.host.study.results import StudyResult
     from weakcell.host.study.results_folder import ResultsFolder
-    from weakcell.host.study.study import Prepared, Study
+    from weakcell.host.study.study import ResolvedStudy, Study
 
 _Sampling = Literal["bits", "outputs"]
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… ; `weakcell memories` lists them. [default: sram-14nm]"
@@ -89,21 +89,21 @@ def emulate(
     from weakcell.host.cli.terminal import errors_as_events
 
     with errors_as_events(as_json):
-        prepared, replay = _prepare(model, data, data_dir, given, faults)
+        resolved, replay = _prepare(model, data, data_dir, given, faults)
         if save_faults is not None:
-            _check_fault_file(save_faults, prepared, yes)
+            _check_fault_file(save_faults, resolved, yes)
         if dry_run:
-            _show_estimate(prepared, threads, save_faults is not None, as_json)
+            _show_estimate(resolved, threads, save_faults is not None, as_json)
             return
         if replay is None:
-            check_boards(prepared, yes, quiet or as_json)
+            check_boards(resolved, yes, quiet or as_json)
         folder = None
         if out is not None:
             from weakcell.host.study.results_folder import open_folder
 
-            folder = open_folder(out, prepared, overwrite)
-        with boards(prepared, None if folder is None else folder.path, replay is not None) as one_by_one:
-            result = _run(prepared, replay, folder, 1 if one_by_one else threads, save_faults, as_json, quiet)
+            folder = open_folder(out, resolved, overwrite)
+        with boards(resolved, None if folder is None else folder.path, replay is not None) as one_by_one:
+            result = _run(resolved, replay, folder, 1 if one_by_one else threads, save_faults, as_json, quiet)
     if not as_json:
         from weakcell.host.cli.result_table import show_result
 
@@ -111,36 +111,36 @@ def emulate(
     _last_words(result, folder, save_faults, quiet or as_json)
 
 
-def check_boards(prepared: Prepared, yes: bool, quiet: bool) -> None:
+def check_boards(resolved: ResolvedStudy, yes: bool, quiet: bool) -> None:
     """Say how long the boards of a study take at most; UsageError for more than an hour unless `yes`."""
     from weakcell.host.board.memory.studies import check_time, ports_of
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import note
 
-    if ports_of(prepared):
-        note(f"Through the board: at most {duration(check_time(prepared, yes))}.", quiet)
+    if ports_of(resolved):
+        note(f"Through the board: at most {duration(check_time(resolved, yes))}.", quiet)
 
 
 @contextmanager
-def boards(prepared: Prepared, folder: Path | None, replayed: bool = False) -> Iterator[bool]:
+def boards(resolved: ResolvedStudy, folder: Path | None, replayed: bool = False) -> Iterator[bool]:
     """Keep what boards read back in `folder`, and let go of their ports; whether there are any: then trials run one by one."""
     from weakcell.host.board.memory.studies import boards_of, ports_of
 
-    if replayed or not ports_of(prepared):
+    if replayed or not ports_of(resolved):
         yield False
         return
-    with boards_of(prepared, folder):
+    with boards_of(resolved, folder):
         yield True
 
 
 def _prepare(
     model: str, data: str | None, data_dir: Path | None, given: dict[str, Any], faults: Path | None
-) -> tuple[Prepared, Replay | None]:
+) -> tuple[ResolvedStudy, Replay | None]:
     """The study that the options describe, loaded and checked."""
-    from weakcell.host.study.study import prepare
+    from weakcell.host.study.study import resolve_study
 
     if faults is None:
-        return prepare(study_from(model, data, given), data_dir), None
+        return resolve_study(study_from(model, data, given), data_dir), None
     from weakcell.host.study.fault_list import load_faults
     from weakcell.host.study.replay import Replay, study_of
 
@@ -148,9 +148,9 @@ def _prepare(
     study = study_of(fault_list, study_from(model, data, given), given)
     replay = Replay(fault_list)
     label = None if fault_list.header else f"faults:{faults.name}"
-    prepared = prepare(study, data_dir, replays=replay.sha256, memory_label=label)
-    replay.check(prepared)
-    return prepared, replay
+    resolved = resolve_study(study, data_dir, replays=replay.sha256, memory_label=label)
+    replay.check(resolved)
+    return resolved, replay
 
 
 def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
@@ -183,33 +183,33 @@ def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
     )
 
 
-def _check_fault_file(path: Path, prepared: Prepared, yes: bool) -> None:
+def _check_fault_file(path: Path, resolved: ResolvedStudy, yes: bool) -> None:
     from weakcell.host.atomic_files import check_writable
     from weakcell.host.study.estimate import check_fault_list
     from weakcell.host.study.fault_list import check_suffix
     from weakcell.host.study.runner import check_recordable
 
-    check_recordable(prepared, record=True)
+    check_recordable(resolved, record=True)
     check_suffix(path)
     check_writable(path)
-    check_fault_list(prepared, yes)
+    check_fault_list(resolved, yes)
 
 
-def _show_estimate(prepared: Prepared, threads: int | None, with_faults: bool, as_json: bool) -> None:
+def _show_estimate(resolved: ResolvedStudy, threads: int | None, with_faults: bool, as_json: bool) -> None:
     from weakcell.host.board.memory.studies import ports_of
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import emit, say
     from weakcell.host.study.estimate import estimate, expected_rows
 
-    if ports_of(prepared):
-        _show_board_estimate(prepared, as_json)
+    if ports_of(resolved):
+        _show_board_estimate(resolved, as_json)
         return
-    found = estimate(prepared, threads)
-    rows = round(expected_rows(prepared)) if with_faults else None
+    found = estimate(resolved, threads)
+    rows = round(expected_rows(resolved)) if with_faults else None
     if as_json:
-        emit("estimate", identity=prepared.identity, **vars(found), fault_rows=rows)
+        emit("estimate", identity=resolved.identity, **vars(found), fault_rows=rows)
         return
-    for point in prepared.points:
+    for point in resolved.points:
         say(f"{point.memory}{f'; {point.places}' if point.places else ''}")
     say(
         f"{found.points} points x {found.trials} trials x {found.images} images on {found.threads} threads: about "
@@ -219,21 +219,21 @@ def _show_estimate(prepared: Prepared, threads: int | None, with_faults: bool, a
         say(f"about {rows:,} rows of fault list")
 
 
-def _show_board_estimate(prepared: Prepared, as_json: bool) -> None:
+def _show_board_estimate(resolved: ResolvedStudy, as_json: bool) -> None:
     """What the boards of a study take; nothing is lowered to find out."""
     from weakcell.host.board.memory.studies import seconds_of
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import emit, say
 
-    seconds = seconds_of(prepared)
+    seconds = seconds_of(resolved)
     if as_json:
-        emit("estimate", identity=prepared.identity, seconds=seconds)
+        emit("estimate", identity=resolved.identity, seconds=seconds)
     else:
-        say(f"{len(prepared.points)} points x {prepared.study.trials} trials through the board: at most {duration(seconds)}")
+        say(f"{len(resolved.points)} points x {resolved.study.trials} trials through the board: at most {duration(seconds)}")
 
 
 def _run(
-    prepared: Prepared,
+    resolved: ResolvedStudy,
     replay: Replay | None,
     folder: ResultsFolder | None,
     threads: int | None,
@@ -245,31 +245,31 @@ def _run(
     from weakcell.host.cli.result_table import point_of
     from weakcell.host.cli.terminal import emit, progress_bar
     from weakcell.host.study.results import row_of
-    from weakcell.host.study.runner import Progress, StudyInterrupted, run
+    from weakcell.host.study.runner import Progress, StudyInterrupted, run_study
     from weakcell.host.study.study import Point
 
     command = ["weakcell", *sys.argv[1:]]
     if as_json:
-        asked = prepared.questions
+        asked = resolved.questions
         emit(
-            "study", identity=prepared.identity, points=len(prepared.points), task=asked.task.text, output=asked.task.output,
+            "study", identity=resolved.identity, points=len(resolved.points), task=asked.task.text, output=asked.task.output,
             score=asked.metric.name, clean_accuracy=asked.fault_free_accuracy, clean_score=asked.fault_free_score,
         )  # fmt: skip
     memories = replay.memories if replay else None
     try:
-        with progress_bar(prepared.jobs, shown=not (quiet or as_json)) as bar:
+        with progress_bar(resolved.jobs, shown=not (quiet or as_json)) as bar:
 
             def on_trial(progress: Progress) -> None:
-                bar.step(point_of(progress.point, prepared))
+                bar.step(point_of(progress.point, resolved))
                 if as_json:
-                    emit("trial", **row_of(prepared, progress.outcome))
+                    emit("trial", **row_of(resolved, progress.outcome))
 
             def on_point(result: StudyResult, point: Point) -> None:
                 if folder:
                     folder.write(result, command)
 
             recording = save_faults is not None
-            result = run(prepared, threads=threads, on_trial=on_trial, on_point=on_point, memories=memories, record=recording)
+            result = run_study(resolved, threads=threads, on_trial=on_trial, on_point=on_point, memories=memories, record=recording)
     except StudyInterrupted as interrupted:
         if interrupted.result is not None and interrupted.result.outcomes:
             _keep(interrupted.result, folder, save_faults, as_json)
@@ -299,8 +299,8 @@ def _keep(result: StudyResult, folder: ResultsFolder | None, save_faults: Path |
 
 def finished_identity(result: StudyResult) -> dict[str, object]:
     """The study's identity with only those swept values that were finished: what a fault list's header says."""
-    identity = dict(result.prepared.identity)
-    sweep = result.prepared.study.sweep
+    identity = dict(result.resolved.identity)
+    sweep = result.resolved.study.sweep
     if sweep is not None:
         identity["sweep"] = {"key": sweep.key, "values": sorted(set(result.frame["sweep_value"].to_list()))}
     return identity
@@ -309,12 +309,12 @@ def finished_identity(result: StudyResult) -> dict[str, object]:
 def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: Path | None, quiet: bool) -> None:
     from weakcell.host.cli.terminal import note
 
-    study = result.prepared.study
+    study = result.resolved.study
     usual = study.memory.technology.sweep
-    if study.sweep is None and usual and not study.memory.conditions and not result.prepared.replays:
+    if study.sweep is None and usual and not study.memory.conditions and not result.resolved.replays:
         note(f"One operating point, {usual} at its default; --sweep {usual}=START:STOP:STEP moves it.", quiet)
-    if outside := result.prepared.network.outside:
-        bits, total = sum(tensor.bits for tensor in outside), result.prepared.network.integer_bits
+    if outside := result.resolved.network.outside:
+        bits, total = sum(tensor.bits for tensor in outside), result.resolved.network.integer_bits
         share = f"{bits:,} of {total:,} integer bits of the file ({100 * bits / total:.2g} %)"
         note(f"Outside the memory: {share}: {_reasons(outside)}; weakcell inspect lists them.", quiet)
     if save_faults:
@@ -336,5 +336,5 @@ def _say_how_to_replay(result: StudyResult, folder: ResultsFolder, quiet: bool) 
     from weakcell.host.cli.terminal import note
 
     file = folder.path / "readbacks.npz"
-    if file.exists() and (command := replay_command(result.prepared, file)) is not None:
+    if file.exists() and (command := replay_command(result.resolved, file)) is not None:
         note(f"What the board read back is in {file}; `{command}` runs on it again.", quiet)

@@ -66,7 +66,7 @@ def optimize(
     from weakcell.host.cli.terminal import emit, errors_as_events, stderr
     from weakcell.host.study.study import Study
     from weakcell.host.study.sweep_values import parse_sweep
-    from weakcell.host.study.workload import open_bench
+    from weakcell.host.study.workload import open_workload
     from weakcell.memmodels.catalogue import parse_spec
 
     with errors_as_events(as_json):
@@ -78,7 +78,7 @@ def optimize(
         asked = parse_sweep(sweep) if sweep is not None else None
         study = Study(model=model, data=data, memory=spec, sweep=None, read_every=ReadPolicy(read_every), batch=batch, seed=seed,
                       images=images, task=task, output=output)  # fmt: skip
-        bench = open_bench(model, data, images, data_dir, asked=study.asked)
+        workload = open_workload(model, data, images, data_dir, asked=study.asked)
         key = asked.key if asked else spec.technology.sweep
         values = asked.values if asked else default_values(spec, key or "")
         console = stderr()
@@ -91,8 +91,8 @@ def optimize(
                 if status is not None:
                     status.update(f"{made} trials")
 
-            work = Threads(partial(perform, {bench.key: bench}), threads or default_workers())
-            search = search_for(bench, study, key, work, on_trials)
+            work = Threads(partial(perform, {workload.key: workload}), threads or default_workers())
+            search = search_for(workload, study, key, work, on_trials)
             start = nominal if nominal is not None else nominal_of(spec, search.key, values)
             found = find(search, values, goal, start)
     content = as_dict(found, str(spec), made)

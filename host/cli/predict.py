@@ -63,15 +63,15 @@ def predict(
         from weakcell.host.analysis.prediction import chunks, measure, predict_study
         from weakcell.host.cli.emulate import study_from
         from weakcell.host.study.results_folder import made_folder
-        from weakcell.host.study.study import prepare
+        from weakcell.host.study.study import resolve_study
 
-        prepared = prepare(study_from(model, data, {k: v for k, v in given.items() if v is not None}), data_dir)
+        resolved = resolve_study(study_from(model, data, {k: v for k, v in given.items() if v is not None}), data_dir)
         folder = made_folder(out, "prediction.parquet")
         shown = not (quiet or as_json)
-        with progress_bar(chunks(prepared), shown, "chunks of images") as bar:
-            found = predict_study(prepared, samples, threads, lambda: bar.step("predicting"))
+        with progress_bar(chunks(resolved), shown, "chunks of images") as bar:
+            found = predict_study(resolved, samples, threads, lambda: bar.step("predicting"))
         if check_trials:
-            with progress_bar(prepared.jobs, shown) as bar:
+            with progress_bar(resolved.jobs, shown) as bar:
                 found = measure(found, threads, lambda: bar.step("measuring"))
         if folder is not None:
             from weakcell.host.report.prediction_report import write
@@ -105,7 +105,7 @@ def table_of(found: Predicted) -> Any:
     from weakcell.host.cli.result_table import percent
     from weakcell.host.report.interval_text import interval_text
 
-    sweep, measured = found.prepared.study.sweep, found.measured is not None
+    sweep, measured = found.resolved.study.sweep, found.measured is not None
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(sweep.key if sweep else "memory", justify="right" if sweep else "left")
     for heading in ("predicted", "±", "changed", *(("measured", "95 % interval", "outside") if measured else ()), "flip rate"):
@@ -118,7 +118,7 @@ def table_of(found: Predicted) -> Any:
             cells += [percent(row["measured"]), interval_text(row["low"], row["high"])]
             cells.append("" if row["outside"] is None else percent(row["outside"]))
         table.add_row(*cells, f"{row['flip_rate']:.3g}")
-    clean = found.prepared.questions.fault_free_accuracy
+    clean = found.resolved.questions.fault_free_accuracy
     if clean is not None:
         table.add_section()
         table.add_row("clean", percent(clean), *[""] * (len(table.columns) - 2))

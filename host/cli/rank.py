@@ -53,12 +53,12 @@ def rank(
         from weakcell.host.analysis.ranking import parts_of
         from weakcell.host.analysis.ranking import rank as run
         from weakcell.host.cli.emulate import study_from
-        from weakcell.host.study.study import prepare
+        from weakcell.host.study.study import resolve_study
 
-        prepared = prepare(study_from(model, data, {k: v for k, v in given.items() if v is not None}), data_dir)
-        jobs = check_trials * len(parts_of(prepared, prepared.points[0].placement, by))
+        resolved = resolve_study(study_from(model, data, {k: v for k, v in given.items() if v is not None}), data_dir)
+        jobs = check_trials * len(parts_of(resolved, resolved.points[0].placement, by))
         with progress_bar(jobs, bool(jobs) and not (quiet or as_json)) as bar:
-            found = run(prepared, by, samples=samples, trials=check_trials, threads=threads, on_trial=lambda: bar.step("measuring"))
+            found = run(resolved, by, samples=samples, trials=check_trials, threads=threads, on_trial=lambda: bar.step("measuring"))
     if not as_json:
         _show(found)
         return
@@ -85,10 +85,10 @@ def _show(found: Ranking) -> None:
         if part.measured is not None and part.measured_per_flip is not None:
             cells += [percent(part.measured), interval_text(part.low, part.high), f"{100 * part.measured_per_flip:.3g}"]
         table.add_row(part.name, *cells)
-    prepared = found.prepared
-    score = "accuracy" if prepared.questions.labels is not None else "answers unchanged"
-    judged = judged_of(prepared)
-    show(f"[bold]{prepared.model.name} on {prepared.dataset.name} ({len(prepared.dataset)} images), {prepared.points[0].memory}[/]")
+    resolved = found.resolved
+    score = "accuracy" if resolved.questions.labels is not None else "answers unchanged"
+    judged = judged_of(resolved)
+    show(f"[bold]{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images), {resolved.points[0].memory}[/]")
     show(table)
     told = (
         f"Loss of {score} with only that part in the memory, {found.samples} draws per image. ±: half the width of the 95 % "
@@ -97,7 +97,7 @@ def _show(found: Ranking) -> None:
     )
     if found.trials:
         correlation = "" if found.correlation is None else f" Rank correlation of points per flip: {found.correlation:.3f}."
-        told += f" Measured: {found.trials} trials per part, weights read per {prepared.study.read_every}.{correlation}"
+        told += f" Measured: {found.trials} trials per part, weights read per {resolved.study.read_every}.{correlation}"
         if note := no_difference_note(part.differ_below for part in found.parts):
             told += f" {note}."
     show(f"[dim]{told}[/]")

@@ -9,22 +9,22 @@ from weakcell.host.cli.terminal import show
 from weakcell.host.report.caption import caption_of_result, memory_of, title_of
 from weakcell.host.report.interval_text import metric_interval
 from weakcell.host.study.results import StudyResult
-from weakcell.host.study.study import Point, Prepared
+from weakcell.host.study.study import Point, ResolvedStudy
 
 
 def show_result(result: StudyResult) -> None:
     """One line per point, under a title and above a caption that says what the numbers mean."""
-    show(f"[bold]{escape(title_of(result.prepared))}[/]")
+    show(f"[bold]{escape(title_of(result.resolved))}[/]")
     show(table_of(result))
     show(f"[dim]{escape(caption_of_result(result))}[/]")
 
 
 def table_of(result: StudyResult) -> Table:
     """The table: means over trials, interval, worst trial, changed predictions, flip rate, energy where there is one."""
-    study, summary = result.prepared.study, result.summary
+    study, summary = result.resolved.study, result.summary
     energy, many = summary["energy"].null_count() == 0, study.trials > 1
     latency = summary["access_latency_ns"].null_count() == 0
-    metric, clean = result.prepared.questions.metric, result.prepared.questions.fault_free_score
+    metric, clean = result.resolved.questions.metric, result.resolved.questions.fault_free_score
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(study.sweep.key if study.sweep else "memory", justify="right" if study.sweep else "left")
     table.add_column(metric.words, justify="right")
@@ -42,7 +42,7 @@ def table_of(result: StudyResult) -> Table:
     if latency:
         table.add_column("access latency (ns)", justify="right")
     for row in summary.iter_rows(named=True):
-        cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result.prepared)), metric.text(row["mean"])]
+        cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result.resolved)), metric.text(row["mean"])]
         if many:
             cells += [metric_interval(metric, row["low"], row["high"]), metric.text(row["worst"])]
         if bound:
@@ -60,10 +60,10 @@ def table_of(result: StudyResult) -> Table:
     return table
 
 
-def point_of(point: Point, prepared: Prepared) -> str:
+def point_of(point: Point, resolved: ResolvedStudy) -> str:
     """A point in a few characters."""
-    sweep = prepared.study.sweep
-    return f"{sweep.key}={_value(point.value)}" if sweep else str(prepared.study.memory)
+    sweep = resolved.study.sweep
+    return f"{sweep.key}={_value(point.value)}" if sweep else str(resolved.study.memory)
 
 
 def percent(share: float) -> str:

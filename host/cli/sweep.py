@@ -170,10 +170,10 @@ def _executor(campaign: Campaign, threads: int | None, processes: int | None, cl
     if cluster is not None:
         from weakcell.host.campaign.cluster import Cluster
 
-        return Cluster(campaign.benches, cluster)
+        return Cluster(campaign.workloads, cluster)
     if processes is not None:
-        return Processes(campaign.benches, processes)
-    return Threads(partial(perform, campaign.benches), threads or default_workers())
+        return Processes(campaign.workloads, processes)
+    return Threads(partial(perform, campaign.workloads), threads or default_workers())
 
 
 def _show_effort(

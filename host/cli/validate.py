@@ -13,7 +13,7 @@ from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.cli.options import DATA, MODEL, OUTPUT, PLACE, READS, TASK
 
 if TYPE_CHECKING:
-    from weakcell.host.study.study import Point, Prepared, Study
+    from weakcell.host.study.study import Point, ResolvedStudy, Study
     from weakcell.host.validation.accuracy_curve import Curve
     from weakcell.host.validation.trials import Validation
 
@@ -71,21 +71,21 @@ def validate(
             "memory": memory, "place": place or [], "trials": trials, "read_every": read_every, "batch": batch, "seed": seed,
         }  # fmt: skip
         optional = {"sweep": sweep, "die": die, "images": images, "task": task, "output": output}
-        prepared, only = _prepare(model, data, data_dir, given | {k: v for k, v in optional.items() if v is not None}, stress)
+        resolved, only = _prepare(model, data, data_dir, given | {k: v for k, v in optional.items() if v is not None}, stress)
         from weakcell.host.study.results_folder import made_folder
         from weakcell.host.validation.accuracy_curve import curve_of
         from weakcell.host.validation.trials import validate as run
 
         folder = made_folder(out, "tallies.parquet")
-        check_boards(prepared, yes, quiet or as_json)
+        check_boards(resolved, yes, quiet or as_json)
 
-        with boards(prepared, folder) as one_by_one, progress_bar(prepared.jobs, shown=not (quiet or as_json)) as bar:
+        with boards(resolved, folder) as one_by_one, progress_bar(resolved.jobs, shown=not (quiet or as_json)) as bar:
 
             def on_trial(point: Point) -> None:
                 bar.step(point.memory)
 
             used = 1 if one_by_one else threads
-            found = run(prepared, first=first_trial, hidden=hidden, threads=used, only=only, on_trial=on_trial)
+            found = run(resolved, first=first_trial, hidden=hidden, threads=used, only=only, on_trial=on_trial)
         curve = curve_of(found, threads) if predict else None
         if folder is not None:
             from weakcell.host.report.validation_report import write
@@ -114,19 +114,19 @@ def validate(
 
 def _prepare(
     model: str, data: str | None, data_dir: Path | None, given: dict[str, Any], stress: bool
-) -> tuple[Prepared, dict[int, Any]]:
+) -> tuple[ResolvedStudy, dict[int, Any]]:
     """The study, ready, and for its points those images that they are for (none: all)."""
     from weakcell.host.cli.emulate import study_from
-    from weakcell.host.study.study import prepare
+    from weakcell.host.study.study import resolve_study
     from weakcell.host.validation.stress import prepare_stressed
     from weakcell.memmodels.errors import UsageError
 
     study: Study = study_from(model, data, given)
     if not stress:
-        return prepare(study, data_dir), {}
+        return resolve_study(study, data_dir), {}
     if study.sweep is not None:
         raise UsageError("--stress with --sweep", "both choose the operating points", "Give one of them")
-    return prepare_stressed(study, lambda asked: prepare(asked, data_dir))
+    return prepare_stressed(study, lambda asked: resolve_study(asked, data_dir))
 
 
 def _show(found: Validation) -> None:
@@ -168,7 +168,7 @@ def _show_curve(found: Validation, curve: Curve) -> None:
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.interval_text import interval_text, no_difference_note
 
-    sweep = found.prepared.study.sweep
+    sweep = found.resolved.study.sweep
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(sweep.key if sweep else "memory", justify="right" if sweep else "left")
     for heading in ("measured", "95 % interval", "predicted", "±", "outside"):

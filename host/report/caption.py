@@ -9,7 +9,7 @@ from weakcell.emulator.faults.energy import InferenceCost
 from weakcell.emulator.ir.layers import Buffer, DynamicQuantize
 from weakcell.host.report.interval_text import METHOD, no_difference_note
 from weakcell.host.study.results import StudyResult, placed_tensors
-from weakcell.host.study.study import Prepared
+from weakcell.host.study.study import ResolvedStudy
 
 _READS = {
     "load": "weights read once per trial (load)",
@@ -19,46 +19,46 @@ _READS = {
 }
 
 
-def title_of(prepared: Prepared) -> str:
+def title_of(resolved: ResolvedStudy) -> str:
     """Network, data and memory in one line."""
-    rules = "".join(f", {target} in {spec}" for target, spec in prepared.study.places)
-    return f"{prepared.model.name} on {prepared.dataset.name} ({len(prepared.dataset)} images), {memory_of(prepared)}{rules}"
+    rules = "".join(f", {target} in {spec}" for target, spec in resolved.study.places)
+    return f"{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images), {memory_of(resolved)}{rules}"
 
 
-def memory_of(prepared: Prepared) -> str:
+def memory_of(resolved: ResolvedStudy) -> str:
     """The default memory as it was asked for, or what stands in its place."""
-    return prepared.points[0].memory if prepared.points[0].memory.startswith("faults:") else str(prepared.study.memory)
+    return resolved.points[0].memory if resolved.points[0].memory.startswith("faults:") else str(resolved.study.memory)
 
 
-def caption_of(prepared: Prepared) -> str:
+def caption_of(resolved: ResolvedStudy) -> str:
     """What must be known to read the numbers, in sentences."""
-    study = prepared.study
-    sentences = [_READS[str(study.read_every)].format(batch=study.batch).capitalize(), _dies(prepared), _lifetimes(prepared)]
+    study = resolved.study
+    sentences = [_READS[str(study.read_every)].format(batch=study.batch).capitalize(), _dies(resolved), _lifetimes(resolved)]
     if study.sampling is Sampling.OUTPUTS:
-        sentences.append(_by_outputs(prepared))
-    sentences.append(judged_of(prepared))
-    score = prepared.questions.metric.words if prepared.bench.labelled else _UNLABELLED[prepared.questions.metric.name]
+        sentences.append(_by_outputs(resolved))
+    sentences.append(judged_of(resolved))
+    score = resolved.questions.metric.words if resolved.workload.labelled else _UNLABELLED[resolved.questions.metric.name]
     if study.trials > 1:
         mean = f"{score[0].upper()}{score[1:]}, averaged over trials," if score.startswith("mean") else f"Mean {score}"
         sentences.append(f"{mean} with its 95 % interval over trials ({METHOD}), on these images")
     else:
         sentences.append(f"{score[0].upper()}{score[1:]} of one trial, so no interval")
-    sentences += quantization_note(prepared)
-    sentences += outside_note(prepared)
-    sentences.append(energy_note(prepared))
-    sentences += latency_note(prepared)
-    if prepared.replays:
+    sentences += quantization_note(resolved)
+    sentences += outside_note(resolved)
+    sentences.append(energy_note(resolved))
+    sentences += latency_note(resolved)
+    if resolved.replays:
         sentences.append("Replayed from a fault list")
     return ". ".join(sentences) + "."
 
 
-def outside_note(prepared: Prepared) -> list[str]:
+def outside_note(resolved: ResolvedStudy) -> list[str]:
     """Weights of the file that live in no memory, with their share and the reason, as sentences; none for most networks.
 
     Biases, zero points and sizes are not among them: every target keeps those in registers or code.
     """
-    total = max(1, prepared.network.integer_bits)
-    missing = [tensor for tensor in prepared.network.outside if not tensor.registers]
+    total = max(1, resolved.network.integer_bits)
+    missing = [tensor for tensor in resolved.network.outside if not tensor.registers]
     named = [f"{x.name} ({100 * x.bits / total:.2g} % of the file's integer bits: {x.reason})" for x in missing[:4]]
     if not named:
         return []
@@ -66,16 +66,16 @@ def outside_note(prepared: Prepared) -> list[str]:
     return [f"Not in the memory: {', '.join(named)}{rest}"]
 
 
-def quantization_note(prepared: Prepared) -> list[str]:
+def quantization_note(resolved: ResolvedStudy) -> list[str]:
     """How a dynamically quantized network takes its ranges, as sentences; none for other networks."""
-    dynamic = any(isinstance(layer, DynamicQuantize) for layer in prepared.network.layers)
+    dynamic = any(isinstance(layer, DynamicQuantize) for layer in resolved.network.layers)
     return ["Dynamic quantization: each image has a range of its own (a batch of one)"] if dynamic else []
 
 
 def caption_of_result(result: StudyResult) -> str:
     """Return the caption of finished trials: `caption_of`, and what it means where no trial differed."""
     note = no_difference_note(result.summary["differ_below"])
-    return caption_of(result.prepared) + (f" {note}." if note else "")
+    return caption_of(result.resolved) + (f" {note}." if note else "")
 
 
 _UNLABELLED = {
@@ -84,36 +84,36 @@ _UNLABELLED = {
 }
 
 
-def judged_of(prepared: Prepared) -> str:
+def judged_of(resolved: ResolvedStudy) -> str:
     """Which output is judged, and as what."""
-    return f"Output {prepared.bench.task.output} judged as {prepared.bench.task.words}"
+    return f"Output {resolved.workload.task.output} judged as {resolved.workload.task.words}"
 
 
-def _by_outputs(prepared: Prepared) -> str:
+def _by_outputs(resolved: ResolvedStudy) -> str:
     """Which layers' outputs were drawn, and which bits."""
-    drawn = list(dict.fromkeys(name for point in prepared.points for name in point.by_outputs))
-    rest = [name for name in placed_tensors(prepared) if name not in drawn]
+    drawn = list(dict.fromkeys(name for point in resolved.points for name in point.by_outputs))
+    rest = [name for name in placed_tensors(resolved) if name not in drawn]
     others = f", bits of {', '.join(rest)}" if rest else ""
     return f"Sampling: outputs of the layers with {', '.join(drawn)} (exact in distribution, flips not counted){others}"
 
 
-def energy_note(prepared: Prepared) -> str:
+def energy_note(resolved: ResolvedStudy) -> str:
     """Which accesses the energies count, how they are known and what they leave out; or why there are none."""
-    cost = prepared.points[0].cost
+    cost = resolved.points[0].cost
     if not cost.energy:
         return "No energy: none is published for this memory"
     if len(cost.energy) > 1:
         return f"No energy: its memories give it in units that do not add up ({', '.join(q.unit for q in cost.energy)})"
-    one, all_shared = cost.energy[0], tuple(number for point in prepared.points for number in point.cost.shared)
+    one, all_shared = cost.energy[0], tuple(number for point in resolved.points for number in point.cost.shared)
     made_of = f" ({' and '.join(cost.parts)})" if cost.parts else ""
     relative = "" if one.unit == "pJ" else ", relative to the same accesses at the reference point"
     share = "" if cost.share > 0.9995 else f", for the {100 * cost.share:.3g} % of bits read whose energy is known"
-    known = [point.cost.energy[0] for point in prepared.points if len(point.cost.energy) == 1]
+    known = [point.cost.energy[0] for point in resolved.points if len(point.cost.energy) == 1]
     basis, source = (" and ".join(dict.fromkeys(words)) for words in zip(*((q.basis, q.source) for q in known), strict=True))
     return (
         f"Energy in {one.unit}: the memory accesses of one inference{made_of}{relative}; "
-        f"{accesses_of(replace(cost, shared=all_shared), prepared.study.read_every)}{_use(prepared)}: {basis} ({source}){share}. "
-        f"Left out: {_left_out(prepared)}"
+        f"{accesses_of(replace(cost, shared=all_shared), resolved.study.read_every)}{_use(resolved)}: {basis} ({source}){share}. "
+        f"Left out: {_left_out(resolved)}"
     )
 
 
@@ -133,11 +133,11 @@ def accesses_of(cost: InferenceCost, policy: ReadPolicy) -> str:
     return f"{cost.reads:.4g} reads of a stored bit are counted for each inference on average, whatever the number of images{hint}"
 
 
-def _left_out(prepared: Prepared) -> str:
+def _left_out(resolved: ResolvedStudy) -> str:
     """What the energies do not cover."""
-    cost = prepared.points[0].cost
+    cost = resolved.points[0].cost
     parts = cost.parts or {}
-    held = any(isinstance(prepared.plan.storable[name], Buffer) for name in placed_tensors(prepared))
+    held = any(isinstance(resolved.plan.storable[name], Buffer) for name in placed_tensors(resolved))
     elsewhere = "activations outside these memories" if held else "activations"
     missing = ["arithmetic (MACs)", elsewhere]
     if parts:
@@ -145,25 +145,25 @@ def _left_out(prepared: Prepared) -> str:
     return f"{', '.join(missing[:-1])} and {missing[-1]}"
 
 
-def latency_note(prepared: Prepared) -> list[str]:
+def latency_note(resolved: ResolvedStudy) -> list[str]:
     """What the latencies mean, if there are any; no or one sentence."""
-    latencies = [point.cost.latency for point in prepared.points if point.cost.latency is not None]
+    latencies = [point.cost.latency for point in resolved.points if point.cost.latency is not None]
     if not latencies:
         return []
-    slowest = " to the slowest memory" if len(prepared.points[0].placement.arrays) > 1 else ""
+    slowest = " to the slowest memory" if len(resolved.points[0].placement.arrays) > 1 else ""
     sources = " and ".join(dict.fromkeys(f"{latency.basis} ({latency.source})" for latency in latencies))
     return [f"Access latency: of one access{slowest}, not of an inference: {sources}"]
 
 
-def _use(prepared: Prepared) -> str:
+def _use(resolved: ResolvedStudy) -> str:
     """How the writes are shared, and over what time cells leak, where the user said so."""
-    spec = prepared.study.memory
+    spec = resolved.study.memory
     said = [f"{key}={spec.conditions[key]:g}" for key in ("inferences_per_write", "time_per_inference") if key in spec.conditions]
     return f", with {' and '.join(said)}" if said else ""
 
 
-def _dies(prepared: Prepared) -> str:
-    study = prepared.study
+def _dies(resolved: ResolvedStudy) -> str:
+    study = resolved.study
     kind, _, _ = study.memory.name.rpartition("+")[2].partition(":")
     if kind in ("board", "recording"):
         return f"{study.trials} {'trial' if study.trials == 1 else 'trials'}, all on the one {kind}, which has one die"
@@ -174,6 +174,6 @@ def _dies(prepared: Prepared) -> str:
     return f"{study.trials} trials, trial t on die t, seed {study.seed}"
 
 
-def _lifetimes(prepared: Prepared) -> str:
-    lifetimes = list(dict.fromkeys(life for point in prepared.points for life in point.lifetimes))
+def _lifetimes(resolved: ResolvedStudy) -> str:
+    lifetimes = list(dict.fromkeys(life for point in resolved.points for life in point.lifetimes))
     return f"Error lifetime: {', '.join(lifetimes)}" if lifetimes else "Errors as they came back"

@@ -17,7 +17,7 @@ _STEPS = 200
 
 @dataclass(frozen=True)
 class AskedNetwork:
-    """A network and its data as a study asked for them; identity: of `weakcell.host.study.workload.Bench`, by which they are
+    """A network and its data as a study asked for them; identity: of `weakcell.host.study.workload.Workload`, by which they are
     known again.
 
     task, output: as the user named them; None where nothing was said.
@@ -75,11 +75,11 @@ def margins_of(networks: Sequence[AskedNetwork], data_dir: Path | None) -> tuple
 def _margins(network: AskedNetwork, data_dir: Path | None) -> NetworkMargins:
     from weakcell.emulator.tasks import Asked
     from weakcell.host.analysis.margins import margins_on
-    from weakcell.host.study.workload import open_bench
+    from weakcell.host.study.workload import open_workload
 
-    bench = open_bench(network.model, network.data, network.images, data_dir, asked=Asked(network.task, network.output))
+    workload = open_workload(network.model, network.data, network.images, data_dir, asked=Asked(network.task, network.output))
     for part, what in (("weights_sha256", "network"), ("data_sha256", "data")):
-        if bench.identity[part] != network.identity[part]:
+        if workload.identity[part] != network.identity[part]:
             raise InputError(f"Margins of {network.name}", f"the {what} changed since it ran", "Run it again")
-    frame = margins_on(bench).frame
+    frame = margins_on(workload).frame
     return NetworkMargins(network.name, np.sort(frame["relative_margin"].to_numpy()), np.sort(frame["exact"].to_numpy()))

@@ -23,16 +23,16 @@ _SAMPLED_BY_BIT = (
 
 def title_of(predicted: Predicted) -> str:
     """Network, data and memory in one line."""
-    prepared = predicted.prepared
-    rules = "".join(f", {target} in {spec}" for target, spec in prepared.study.places)
-    return f"{prepared.model.name} on {prepared.dataset.name} ({len(prepared.dataset)} images), {prepared.study.memory.name}{rules}"
+    resolved = predicted.resolved
+    rules = "".join(f", {target} in {spec}" for target, spec in resolved.study.places)
+    return f"{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images), {resolved.study.memory.name}{rules}"
 
 
 def caption_of(predicted: Predicted) -> str:
     """What must be known to read the numbers."""
-    prepared, study = predicted.prepared, predicted.prepared.study
-    one, other = prepared.points[0].memory, prepared.points[-1].memory
-    worked_out = scored_layer(prepared.network, prepared.bench.task) is not None
+    resolved, study = predicted.resolved, predicted.resolved.study
+    one, other = resolved.points[0].memory, resolved.points[-1].memory
+    worked_out = scored_layer(resolved.network, resolved.workload.task) is not None
     ending = "the last layer's probabilities are worked out" if worked_out else "the output of each draw is judged"
     sentences = [
         one if one == other else f"{one} … {other}",
@@ -42,8 +42,8 @@ def caption_of(predicted: Predicted) -> str:
         "flips matter to a sum, they are drawn one by one",
         f"±: half the width of the 95 % interval of that mean: the sampling error of these draws (seed {study.seed}) and "
         f"a bound of the bias of approximate laws (at most {100 * max(one.bias for one in predicted.predictions):.2g} points)",
-        *quantization_note(prepared),
-        judged_of(prepared),
+        *quantization_note(resolved),
+        judged_of(resolved),
         f"{predicted.seconds:.2g} s",
     ]
     if predicted.measured is not None:
@@ -63,7 +63,7 @@ def write(predicted: Predicted, folder: Path, command: Sequence[str]) -> None:
     write_atomically(folder / "prediction.csv", frame.write_csv)
     told = {
         "schema_version": SCHEMA_VERSION,
-        "identity": predicted.prepared.identity,
+        "identity": predicted.resolved.identity,
         "samples": predicted.samples,
         "caption": caption_of(predicted),
         "command": list(command),
@@ -89,7 +89,7 @@ def save_figure(predicted: Predicted, paths: Sequence[Path]) -> None:
 
 def draw(axes: Any, predicted: Predicted) -> None:
     """Predicted and measured curves into axes."""
-    frame, sweep = predicted.frame, predicted.prepared.study.sweep
+    frame, sweep = predicted.frame, predicted.resolved.study.sweep
     x = frame["sweep_value"].to_numpy() if sweep else np.zeros(len(frame))
     order = np.argsort(x)
     score = frame["accuracy"] if predicted.labelled else 1 - frame["changed"]
@@ -98,7 +98,7 @@ def draw(axes: Any, predicted: Predicted) -> None:
         mean, low, high = (100 * frame[name].cast(float).to_numpy() for name in ("measured", "low", "high"))
         reach = np.nan_to_num(np.stack([mean - low, high - mean]))
         axes.errorbar(x, mean, yerr=reach, fmt="o", color=ORANGE, markersize=3, label="measured, 95 % interval", zorder=3)
-    clean = predicted.prepared.questions.fault_free_accuracy
+    clean = predicted.resolved.questions.fault_free_accuracy
     axes.axhline(100.0 if clean is None else 100 * clean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     if sweep and sweep.logarithmic:
         axes.set_xscale("log")

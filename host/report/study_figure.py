@@ -67,7 +67,7 @@ def draw(result: StudyResult) -> Figure:
     if energy:
         _energy(axes[1], result, x)
     _horizontal(axes[-1], result, x)
-    axes[0].set_title(textwrap.fill(title_of(result.prepared), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
+    axes[0].set_title(textwrap.fill(title_of(result.resolved), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
     figure.text(0.015, 0.012, "\n".join(lines), fontsize=_CAPTION_POINTS, color="#57606a", va="bottom", linespacing=1.4)
     return figure
 
@@ -76,9 +76,9 @@ def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     """Mean and interval of each point, single trials behind them, the clean network as a line."""
     frame, summary = result.frame, result.summary
     metric, series = scores_of(frame)
-    scores, trials = metric.factor * series.to_numpy(), result.prepared.study.trials
+    scores, trials = metric.factor * series.to_numpy(), result.resolved.study.trials
     mean, low, high = (metric.factor * summary[name].to_numpy().astype(float) for name in ("mean", "low", "high"))
-    clean = result.prepared.questions.fault_free_score
+    clean = result.resolved.questions.fault_free_score
     reference = metric.factor * (clean if clean is not None else 1.0 if metric.higher else 0.0)
     label = None if clean is None else f"clean network {reference:.1f} %" if metric.share else f"clean network {reference:.4g}"
     axes.axhline(reference, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)
@@ -117,9 +117,9 @@ def _positions(result: StudyResult) -> np.ndarray:
 
 def _horizontal(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     """The swept condition with its unit; logarithmic where a sweep spans decades."""
-    study = result.prepared.study
+    study = result.resolved.study
     if study.sweep is None:
-        axes.set_xticks([0.0], [result.prepared.points[0].memory])
+        axes.set_xticks([0.0], [result.resolved.points[0].memory])
         axes.set_xlim(-1, 1)
         return
     key = study.sweep.key

@@ -22,13 +22,13 @@ _STRESSED = "Each point runs on those images only whose flips it brings near the
 
 def reproducing(validation: Validation, violation: Violation, hidden: bool) -> Sequence[str]:
     """The command that runs just that trial again."""
-    study = validation.prepared.study
+    study = validation.resolved.study
     places = [part for target, spec in study.places for part in ("--place", f"{target}={spec}")]
     data = ["--data", study.data] if study.data else []
     die = ["--die", str(study.die)] if study.die is not None else []
     return [
         "weakcell", "validate", study.model, *data, "--memory", violation.memory, *places, "--read-every", str(study.read_every),
-        "--batch", str(study.batch), "--seed", str(study.seed), *die, "--images", str(len(validation.prepared.dataset)),
+        "--batch", str(study.batch), "--seed", str(study.seed), *die, "--images", str(len(validation.resolved.dataset)),
         "--no-predict",
         "--first-trial", str(violation.trial), "--trials", "1", *(["--hidden"] if hidden else []),
     ]  # fmt: skip
@@ -36,21 +36,21 @@ def reproducing(validation: Validation, violation: Violation, hidden: bool) -> S
 
 def title_of(validation: Validation) -> str:
     """Network, data and memory in one line."""
-    prepared = validation.prepared
-    rules = "".join(f", {target} in {spec}" for target, spec in prepared.study.places)
-    return f"{prepared.model.name} on {prepared.dataset.name} ({len(prepared.dataset)} images), {prepared.study.memory.name}{rules}"
+    resolved = validation.resolved
+    rules = "".join(f", {target} in {spec}" for target, spec in resolved.study.places)
+    return f"{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images), {resolved.study.memory.name}{rules}"
 
 
 def caption_of(validation: Validation) -> str:
     """What must be known to read the numbers."""
-    prepared, study = validation.prepared, validation.prepared.study
-    named = list(dict.fromkeys(point.memory for point in prepared.points))
+    resolved, study = validation.resolved, validation.resolved.study
+    named = list(dict.fromkeys(point.memory for point in resolved.points))
     points = "; ".join(named) if len(named) < 4 else f"{named[0]} … {named[-1]}"
     sentences = [
-        f"{len(prepared.points)} points ({points}), {study.trials} trials each, weights read per {study.read_every}, seed "
+        f"{len(resolved.points)} points ({points}), {study.trials} trials each, weights read per {study.read_every}, seed "
         f"{study.seed}",
         *([_STRESSED] if validation.images else []),
-        *quantization_note(prepared),
+        *quantization_note(resolved),
         "A pair is one image (hidden checks: one neuron of one image) in one trial. Non-vacuous: 1 <= q <= bound; near: besides "
         "q >= 0.9 bound. Pairs of one trial share its flips where weights are read less often than once per image",
         *(f"{check.check}: {CLAIMS[check.check]}" for check in validation.checks),
@@ -66,8 +66,8 @@ def as_dict(validation: Validation, curve: Curve | None = None) -> dict[str, Any
     margins = validation.margins
     return {
         "schema_version": SCHEMA_VERSION,
-        "identity": validation.prepared.identity,
-        "points": [point.memory for point in validation.prepared.points],
+        "identity": validation.resolved.identity,
+        "points": [point.memory for point in validation.resolved.points],
         "violations": validation.broken,
         "ties": validation.ties,
         "rounded": validation.rounded,
@@ -129,7 +129,7 @@ def save_figure(validation: Validation, curve: Curve | None, paths: Sequence[Pat
 
 def _draw_curve(axes: Any, validation: Validation, curve: Curve) -> None:
     """Points without a swept value stand side by side."""
-    frame, sweep = curve.frame, validation.prepared.study.sweep
+    frame, sweep = curve.frame, validation.resolved.study.sweep
     x = frame["value"].to_numpy() if sweep else np.arange(len(frame))
     measured, low, high = (100 * frame[name].to_numpy() for name in ("measured", "low", "high"))
     reach = np.nan_to_num(np.stack([measured - low, high - measured]))
@@ -139,7 +139,7 @@ def _draw_curve(axes: Any, validation: Validation, curve: Curve) -> None:
         axes.plot(x[order], 100 * frame["predicted"].to_numpy()[order], color=BLUE, marker=".", label="predicted")
     if sweep and sweep.logarithmic:
         axes.set_xscale("log")
-    labelled = validation.prepared.questions.labels is not None
+    labelled = validation.resolved.questions.labels is not None
     axes.set(title="accuracy" if labelled else "answers unchanged", xlabel=sweep.key if sweep else "point", ylabel="%")
     axes.legend(frameon=False, fontsize=7)
 

@@ -16,7 +16,7 @@ from weakcell.emulator.faults.deployment import reads_per_image
 from weakcell.emulator.ir.layers import Buffer, Storable
 from weakcell.emulator.ir.storage import codes_of
 from weakcell.host.campaign.executors import default_workers
-from weakcell.host.study.study import Point, Prepared, resolved
+from weakcell.host.study.study import Point, ResolvedStudy, complete_spec
 from weakcell.memmodels.errors import UsageError
 
 MOST_ROWS = 200_000_000
@@ -36,53 +36,53 @@ class Estimate:
     memory_bytes: int
 
 
-def estimate(prepared: Prepared, threads: int | None = None) -> Estimate:
+def estimate(resolved: ResolvedStudy, threads: int | None = None) -> Estimate:
     """Time a few images at the first, middle and last point and scale up; assumes that time grows with the images."""
-    used = min(threads or default_workers(), prepared.jobs)
-    chosen = {0, len(prepared.points) // 2, len(prepared.points) - 1}
-    per_trial = float(np.mean([_seconds_of_trial(prepared, prepared.points[index]) for index in sorted(chosen)]))
+    used = min(threads or default_workers(), resolved.jobs)
+    chosen = {0, len(resolved.points) // 2, len(resolved.points) - 1}
+    per_trial = float(np.mean([_seconds_of_trial(resolved, resolved.points[index]) for index in sorted(chosen)]))
     return Estimate(
-        len(prepared.points),
-        prepared.study.trials,
-        len(prepared.dataset),
+        len(resolved.points),
+        resolved.study.trials,
+        len(resolved.dataset),
         used,
-        per_trial * prepared.jobs / used,
-        _resident_bytes() + used * _bytes_of_trial(prepared),
+        per_trial * resolved.jobs / used,
+        _resident_bytes() + used * _bytes_of_trial(resolved),
     )
 
 
-def _seconds_of_trial(prepared: Prepared, point: Point) -> float:
+def _seconds_of_trial(resolved: ResolvedStudy, point: Point) -> float:
     """Two sizes give the fixed part and the part that grows with the images."""
-    total, sizes = len(prepared.dataset), [min(2, len(prepared.dataset))]
-    _timed(prepared, point, sizes[0])
-    seconds = [_timed(prepared, point, sizes[0])]
+    total, sizes = len(resolved.dataset), [min(2, len(resolved.dataset))]
+    _timed(resolved, point, sizes[0])
+    seconds = [_timed(resolved, point, sizes[0])]
     while sizes[-1] < total and seconds[-1] < _ENOUGH_SECONDS:
         sizes.append(min(total, sizes[-1] * 4))
-        seconds.append(_timed(prepared, point, sizes[-1]))
+        seconds.append(_timed(resolved, point, sizes[-1]))
     if sizes[-1] == total:
         return seconds[-1]
     slope = max(0.0, (seconds[-1] - seconds[0]) / max(1, sizes[-1] - sizes[0])) or seconds[-1] / sizes[-1]
     return seconds[-1] + slope * (total - sizes[-1])
 
 
-def _timed(prepared: Prepared, point: Point, images: int) -> float:
-    study, few = prepared.study, prepared.questions.first(images)
+def _timed(resolved: ResolvedStudy, point: Point, images: int) -> float:
+    study, few = resolved.study, resolved.questions.first(images)
 
     def once() -> float:
         start = time.perf_counter()
-        run_trial(prepared.plan, point.placement, few, study.read_every, seed=study.seed, die=study.die, batch=study.batch)
+        run_trial(resolved.plan, point.placement, few, study.read_every, seed=study.seed, die=study.die, batch=study.batch)
         return time.perf_counter() - start
 
     took = once()
     return took if took < _ENOUGH_SECONDS else min(took, once())  # the first may have compiled what fewer images did not need
 
 
-def _bytes_of_trial(prepared: Prepared) -> int:
+def _bytes_of_trial(resolved: ResolvedStudy) -> int:
     """A run's own parameters, its stored bits (written, stored, previous, held, flips), inputs and a chunk of values."""
-    network, plan = prepared.network, prepared.plan
+    network, plan = resolved.network, resolved.plan
     parameters = sum(tensor.values.nbytes for tensor in plan.tensors.values())
-    stored = 5 * prepared.points[0].placement.bits(network) // 8
-    inputs = sum(4 * x.size for x in prepared.questions.inputs.values())
+    stored = 5 * resolved.points[0].placement.bits(network) // 8
+    inputs = sum(4 * x.size for x in resolved.questions.inputs.values())
     widest = max(int(np.prod(spec.shape)) for spec in network.values.values())
     step = chunk_size(network)
     return parameters + stored + inputs + 4 * 4 * widest * step
@@ -96,16 +96,16 @@ def _resident_bytes() -> int:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
-def expected_rows(prepared: Prepared) -> float:
+def expected_rows(resolved: ResolvedStudy) -> float:
     """Flips that a fault list of all points and trials will have, on average."""
-    return sum(rows for rows, _ in _by_slot(prepared))
+    return sum(rows for rows, _ in _by_slot(resolved))
 
 
-def check_fault_list(prepared: Prepared, yes: bool = False) -> float:
+def check_fault_list(resolved: ResolvedStudy, yes: bool = False) -> float:
     """The rows to expect; UsageError if there will be too many, or recording them needs too much memory, unless `yes`."""
-    rows = expected_rows(prepared)
-    largest = max((kept for _, kept in _by_slot(prepared)), default=0.0)
-    needed = rows * 30 + largest * len(prepared.plan.tensors) * default_workers()
+    rows = expected_rows(resolved)
+    largest = max((kept for _, kept in _by_slot(resolved)), default=0.0)
+    needed = rows * 30 + largest * len(resolved.plan.tensors) * default_workers()
     if not yes and (rows > MOST_ROWS or needed > MOST_BYTES):
         raise UsageError(
             "Saving the fault list of this study",
@@ -115,15 +115,15 @@ def check_fault_list(prepared: Prepared, yes: bool = False) -> float:
     return rows
 
 
-def _by_slot(prepared: Prepared) -> Iterator[tuple[float, float]]:
+def _by_slot(resolved: ResolvedStudy) -> Iterator[tuple[float, float]]:
     """(expected flips in all trials, bytes that one trial keeps while it records) of each slot at each point."""
-    network, study, images = prepared.network, prepared.study, len(prepared.dataset)
+    network, study, images = resolved.network, resolved.study, len(resolved.dataset)
     reads = reads_per_image(network, study.read_every, images, study.batch)
-    for point in prepared.points:
-        specs = [resolved(spec) for spec in point.placement.arrays]
+    for point in resolved.points:
+        specs = [complete_spec(spec) for spec in point.placement.arrays]
         terms = [spec.technology.terms(spec.conditions) for spec in specs]
         for slot in point.placement.slots:
-            zeros, ones = _stored(prepared.plan.storable[slot.tensor], slot.planes)
+            zeros, ones = _stored(resolved.plan.storable[slot.tensor], slot.planes)
             flips = min(sum(_flips(term, zeros, ones) for term in terms[slot.array]), float(ones + zeros))
             count = reads[slot.tensor] * images
             yield flips * count * study.trials, min(1.0, flips) * count * (ones + zeros) / 8

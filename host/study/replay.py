@@ -11,7 +11,7 @@ import numpy as np
 
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.host.study.fault_list import FaultList
-from weakcell.host.study.study import Point, Prepared, Study
+from weakcell.host.study.study import Point, ResolvedStudy, Study
 from weakcell.host.study.sweep_values import Sweep
 from weakcell.memmodels.address import Layout, Words
 from weakcell.memmodels.catalogue import MemorySpec, open_memory, parse_spec
@@ -78,17 +78,17 @@ class Replay:
     def sha256(self) -> str:
         return hashlib.sha256(self.faults.path.read_bytes()).hexdigest()
 
-    def check(self, prepared: Prepared) -> None:
+    def check(self, resolved: ResolvedStudy) -> None:
         """InputError unless every flip of the list belongs to a placed cell of the network and to a trial of the study."""
         faults = self.faults
-        faults.check(prepared.network)
-        placed = {(slot.tensor, plane) for slot in prepared.points[0].placement.slots for plane in slot.planes}
+        faults.check(resolved.network)
+        placed = {(slot.tensor, plane) for slot in resolved.points[0].placement.slots for plane in slot.planes}
         asked = f"Replaying {faults.path}"
         for (value, trial, tensor), part in faults.rows.items():
             homeless = [bit for bit in np.unique(part.bit) if (tensor, int(bit)) not in placed]
             if homeless:
                 raise InputError(asked, f"bit {homeless[0]} of {tensor} lives in no memory", "Place the tensor in one with --place")
-            if value not in {point.value for point in prepared.points} or trial not in prepared.trials:
+            if value not in {point.value for point in resolved.points} or trial not in resolved.trials:
                 raise InputError(asked, f"it has rows of trial {trial} at {value}, which its header lacks", "Bring the whole list")
 
 

@@ -16,7 +16,7 @@ from weakcell.emulator.evaluation.trials import TrialResult
 from weakcell.emulator.tasks import COLUMNS as METRIC_COLUMNS
 from weakcell.emulator.tasks import Metric, metric_of
 from weakcell.host.study.fault_list import FaultRows
-from weakcell.host.study.study import Point, Prepared
+from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.sampling.sampler import VERSION as SAMPLER_VERSION
 
 SCHEMA_VERSION = 2
@@ -75,7 +75,7 @@ class StudyResult:
     complete: False if it was interrupted; then only finished points are in it. faults: one entry per outcome if recorded.
     """
 
-    prepared: Prepared
+    resolved: ResolvedStudy
     outcomes: tuple[Outcome, ...]
     complete: bool
     seconds: float
@@ -84,10 +84,10 @@ class StudyResult:
     @cached_property
     def frame(self) -> pl.DataFrame:
         """One row per point and trial, ascending; shares in [0, 1]; energy per inference, null where none is published."""
-        prepared = self.prepared
-        named = {**COLUMNS, **{f"energy_pJ[{part}]": pl.Float64 for part in energy_parts(prepared)}}
-        schema = {**named, **{f"flips[{name}]": pl.Int64 for name in placed_tensors(prepared)}}
-        rows = [row_of(prepared, outcome) for outcome in self.outcomes]
+        resolved = self.resolved
+        named = {**COLUMNS, **{f"energy_pJ[{part}]": pl.Float64 for part in energy_parts(resolved)}}
+        schema = {**named, **{f"flips[{name}]": pl.Int64 for name in placed_tensors(resolved)}}
+        rows = [row_of(resolved, outcome) for outcome in self.outcomes]
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     @cached_property
@@ -98,29 +98,29 @@ class StudyResult:
     @property
     def labelled(self) -> bool:
         """Whether the data have labels, so that there is an accuracy."""
-        return self.prepared.bench.labelled
+        return self.resolved.workload.labelled
 
     def __repr__(self) -> str:
-        study, points = self.prepared.study, len(self.outcomes) // max(1, self.prepared.study.trials)
-        state = "" if self.complete else f", interrupted: {len(self.prepared.points)} were asked for"
-        return f"StudyResult<{self.prepared.model.name} on {study.memory}: {points} points x {study.trials} trials{state}>"
+        study, points = self.resolved.study, len(self.outcomes) // max(1, self.resolved.study.trials)
+        state = "" if self.complete else f", interrupted: {len(self.resolved.points)} were asked for"
+        return f"StudyResult<{self.resolved.model.name} on {study.memory}: {points} points x {study.trials} trials{state}>"
 
 
-def energy_parts(prepared: Prepared) -> tuple[str, ...]:
+def energy_parts(resolved: ResolvedStudy) -> tuple[str, ...]:
     """What the energies of the points are made of, each name once."""
-    return tuple(dict.fromkeys(part for point in prepared.points for part in point.cost.parts or ()))
+    return tuple(dict.fromkeys(part for point in resolved.points for part in point.cost.parts or ()))
 
 
-def placed_tensors(prepared: Prepared) -> tuple[str, ...]:
+def placed_tensors(resolved: ResolvedStudy) -> tuple[str, ...]:
     """The tensors and buffers that live in a memory, in the network's order."""
-    return tuple(name for name in prepared.plan.storable if prepared.points[0].placement.slots_of(name))
+    return tuple(name for name in resolved.plan.storable if resolved.points[0].placement.slots_of(name))
 
 
-def row_of(prepared: Prepared, outcome: Outcome) -> dict[str, object]:
+def row_of(resolved: ResolvedStudy, outcome: Outcome) -> dict[str, object]:
     """One trial as a row."""
-    result, tensors = outcome.result, placed_tensors(prepared)
+    result, tensors = outcome.result, placed_tensors(resolved)
     row = {
-        **cell_columns(prepared, outcome.point),
+        **cell_columns(resolved, outcome.point),
         "trial": result.trial,
         "die": result.die,
         "accuracy": result.accuracy,
@@ -135,16 +135,16 @@ def row_of(prepared: Prepared, outcome: Outcome) -> dict[str, object]:
     return {**ordered, **{name: value for name, value in row.items() if name not in COLUMNS}}
 
 
-def cell_columns(prepared: Prepared, point: Point) -> dict[str, object]:
+def cell_columns(resolved: ResolvedStudy, point: Point) -> dict[str, object]:
     """What all rows of a point share."""
-    study = prepared.study
+    study = resolved.study
     energy, latency = point.energy, point.cost.latency
     known = point.cost.parts or {}
     return {
         "schema_version": SCHEMA_VERSION,
         "sampler": SAMPLER_VERSION,
-        "model": prepared.model.name,
-        "data": prepared.dataset.name,
+        "model": resolved.model.name,
+        "data": resolved.dataset.name,
         "memory": point.memory,
         "places": point.places,
         "sweep_key": study.sweep.key if study.sweep else None,
@@ -153,19 +153,19 @@ def cell_columns(prepared: Prepared, point: Point) -> dict[str, object]:
         "read_every": str(study.read_every),
         "sampling": str(study.sampling),
         "batch": study.batch,
-        "images": len(prepared.dataset),
-        "task": prepared.bench.task.text,
-        "output": prepared.bench.task.output,
-        "score": prepared.questions.metric.name,
-        "clean_accuracy": prepared.questions.fault_free_accuracy,
-        "clean_score": prepared.questions.fault_free_score,
+        "images": len(resolved.dataset),
+        "task": resolved.workload.task.text,
+        "output": resolved.workload.task.output,
+        "score": resolved.questions.metric.name,
+        "clean_accuracy": resolved.questions.fault_free_accuracy,
+        "clean_score": resolved.questions.fault_free_score,
         "energy": energy.value if energy else None,
         "energy_unit": energy.unit if energy else None,
         "energy_basis": energy.basis if energy else None,
         "energy_share": point.cost.share if energy else None,
         "reads_per_inference": point.cost.reads,
         "access_latency_ns": latency.value if latency else None,
-        **{f"energy_pJ[{part}]": known[part].value if part in known else None for part in energy_parts(prepared)},
+        **{f"energy_pJ[{part}]": known[part].value if part in known else None for part in energy_parts(resolved)},
     }
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from weakcell.emulator.ir.layers import Network
 from weakcell.host.atomic_files import check_writable, write_atomically
 from weakcell.host.study.results import SCHEMA_VERSION, StudyResult
-from weakcell.host.study.study import Point, Prepared
+from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.errors import OutputError
 
 _PACKAGES = ("weakcell", "numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
@@ -57,13 +57,13 @@ class ResultsFolder:
 
 def save_study(result: StudyResult, path: Path, overwrite: bool = False) -> Path:
     """Tables, configuration and figure of a study into a folder; OutputError if that cannot be. Returns the folder."""
-    folder = open_folder(path, result.prepared, overwrite)
+    folder = open_folder(path, result.resolved, overwrite)
     folder.write(result)
     folder.write_figure(result)
     return folder.path
 
 
-def open_folder(path: Path, prepared: Prepared, overwrite: bool = False) -> ResultsFolder:
+def open_folder(path: Path, resolved: ResolvedStudy, overwrite: bool = False) -> ResultsFolder:
     """The folder, made if it is not there; OutputError if it cannot be written or holds another study's results.
 
     The same study may be written again: it gives the same results. `overwrite` replaces another's.
@@ -74,7 +74,7 @@ def open_folder(path: Path, prepared: Prepared, overwrite: bool = False) -> Resu
         found = "it is a file" if path.is_file() else error.strerror or str(error)
         raise OutputError(f"Results in {path}", found, "Choose a folder that can be written with --out") from error
     check_writable(path / "results.parquet")
-    if not overwrite and not _may_write(path, prepared):
+    if not overwrite and not _may_write(path, resolved):
         raise OutputError(f"Results in {path}", "it holds those of another study", "Choose another --out, or give --overwrite")
     return ResultsFolder(path)
 
@@ -91,38 +91,38 @@ def made_folder(path: Path | None, file: str) -> Path | None:
     return path
 
 
-def _may_write(path: Path, prepared: Prepared) -> bool:
+def _may_write(path: Path, resolved: ResolvedStudy) -> bool:
     if not (path / "results.parquet").exists():
         return True
     try:
         found = json.loads((path / "study.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and found.get("identity") == json.loads(json.dumps(prepared.identity))
+    return isinstance(found, dict) and found.get("identity") == json.loads(json.dumps(resolved.identity))
 
 
 def configuration_of(result: StudyResult, command: list[str] | None = None) -> dict[str, Any]:
     """What was asked, of what, with which versions, and how much of it is there."""
-    prepared, study = result.prepared, result.prepared.study
+    resolved, study = result.resolved, result.resolved.study
     return {
         "schema_version": SCHEMA_VERSION,
-        "identity": prepared.identity,
+        "identity": resolved.identity,
         "complete": result.complete,
         "finished_points": len(result.outcomes) // study.trials,
-        "points": [_point(point) for point in prepared.points],
+        "points": [_point(point) for point in resolved.points],
         "model": {
-            "name": prepared.model.name,
-            "path": str(prepared.model.path),
-            "weight_bits": prepared.network.weight_bits,
-            "outside": outside_rows(prepared.network),
+            "name": resolved.model.name,
+            "path": str(resolved.model.path),
+            "weight_bits": resolved.network.weight_bits,
+            "outside": outside_rows(resolved.network),
         },
-        "data": {"name": prepared.dataset.name, "source": prepared.dataset.source, "labels": result.labelled},
-        "inputs": [check.as_dict() for check in prepared.bench.inputs],
-        "task": prepared.bench.task.text,
-        "output": prepared.bench.task.output,
-        "score": prepared.questions.metric.name,
-        "clean_accuracy": prepared.questions.fault_free_accuracy,
-        "clean_score": prepared.questions.fault_free_score,
+        "data": {"name": resolved.dataset.name, "source": resolved.dataset.source, "labels": result.labelled},
+        "inputs": [check.as_dict() for check in resolved.workload.inputs],
+        "task": resolved.workload.task.text,
+        "output": resolved.workload.task.output,
+        "score": resolved.questions.metric.name,
+        "clean_accuracy": resolved.questions.fault_free_accuracy,
+        "clean_score": resolved.questions.fault_free_score,
         "command": command,
         "versions": {"python": platform.python_version(), **versions()},
     }

@@ -18,7 +18,7 @@ from weakcell.host.campaign.executors import Executor, Threads, default_workers
 from weakcell.host.campaign.tasks import Done, Task, perform, task_of
 from weakcell.host.study.fault_list import FaultRows, rows_of
 from weakcell.host.study.results import Outcome, StudyResult
-from weakcell.host.study.study import Point, Prepared, Study, prepare
+from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.errors import Interrupted, UsageError
 from weakcell.memmodels.memory import Memory
 
@@ -44,13 +44,8 @@ class StudyInterrupted(Interrupted):
         self.result = result
 
 
-def run_study(study: Study, **options: object) -> StudyResult:
-    """Prepare and run a study; the options are those of `run`."""
-    return run(prepare(study), **options)  # type: ignore[arg-type]
-
-
-def run(
-    prepared: Prepared,
+def run_study(
+    resolved: ResolvedStudy,
     *,
     threads: int | None = None,
     on_trial: Callable[[Progress], None] | None = None,
@@ -66,36 +61,36 @@ def run(
     finished points so far. memories: instead of opening the placements' SPECs. record: keep every flip (`result.faults`).
     executor: instead of threads; it has no part in memories that are given, nor in records.
     """
-    check_recordable(prepared, record)
-    work = _Work(prepared, time.perf_counter())
+    check_recordable(resolved, record)
+    work = _Work(resolved, time.perf_counter())
     if executor is None or memories is not None or record:
         workers = threads or default_workers()
-        shared = max(1, workers // prepared.jobs)
-        executor = Threads(_performer(prepared, memories, record, shared), workers // shared)
-    tasks = (task_of(prepared, point, point.index, (trial,)) for point in prepared.points for trial in prepared.trials)
+        shared = max(1, workers // resolved.jobs)
+        executor = Threads(_performer(resolved, memories, record, shared), workers // shared)
+    tasks = (task_of(resolved, point, point.index, (trial,)) for point in resolved.points for trial in resolved.trials)
     try:
         for done in executor.run(tasks):
-            point = prepared.points[done.cell]
+            point = resolved.points[done.cell]
             outcome = work.add(point, done, record)
             if work.is_finished(point):
                 work.finished.append(point)
                 if on_point:
                     on_point(work.result(record), point)
             if on_trial:
-                on_trial(Progress(len(work.outcomes), prepared.jobs, point, outcome))
+                on_trial(Progress(len(work.outcomes), resolved.jobs, point, outcome))
     except KeyboardInterrupt:
         raise StudyInterrupted(
-            f"Emulating {prepared.model.name}",
-            f"interrupted after {len(work.finished)} of {len(prepared.points)} points",
+            f"Emulating {resolved.model.name}",
+            f"interrupted after {len(work.finished)} of {len(resolved.points)} points",
             "Finished points are kept; the same command starts again",
             work.result(record),
         ) from None
     return work.result(record)
 
 
-def check_recordable(prepared: Prepared, record: bool) -> None:
+def check_recordable(resolved: ResolvedStudy, record: bool) -> None:
     """UsageError if flips are to be recorded that nobody draws."""
-    if record and prepared.study.sampling is Sampling.OUTPUTS:
+    if record and resolved.study.sampling is Sampling.OUTPUTS:
         raise UsageError("Saving faults with --sampling outputs", "that draws no flips, so there are none", "Leave --sampling out")
 
 
@@ -103,7 +98,7 @@ def check_recordable(prepared: Prepared, record: bool) -> None:
 class _Work:
     """What has come back so far."""
 
-    prepared: Prepared
+    resolved: ResolvedStudy
     began: float
     outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
     faults: dict[tuple[int, int], FaultRows] = field(default_factory=dict)
@@ -114,32 +109,32 @@ class _Work:
         outcome = Outcome(point, result, seconds)
         self.outcomes[point.index, result.trial] = outcome
         if record:
-            self.faults[point.index, result.trial] = rows_of(self.prepared.plan, point, result)
+            self.faults[point.index, result.trial] = rows_of(self.resolved.plan, point, result)
         return outcome
 
     def is_finished(self, point: Point) -> bool:
-        return all((point.index, trial) in self.outcomes for trial in self.prepared.trials)
+        return all((point.index, trial) in self.outcomes for trial in self.resolved.trials)
 
     def result(self, record: bool) -> StudyResult:
         done = sorted(self.finished, key=_order)
-        keys = [(point.index, trial) for point in done for trial in self.prepared.trials]
+        keys = [(point.index, trial) for point in done for trial in self.resolved.trials]
         faults = tuple(self.faults[key] for key in keys) if record else None
-        complete, seconds = len(done) == len(self.prepared.points), time.perf_counter() - self.began
-        return StudyResult(self.prepared, tuple(self.outcomes[key] for key in keys), complete, seconds, faults)
+        complete, seconds = len(done) == len(self.resolved.points), time.perf_counter() - self.began
+        return StudyResult(self.resolved, tuple(self.outcomes[key] for key in keys), complete, seconds, faults)
 
 
-def _performer(prepared: Prepared, memories: MemoriesOf | None, record: bool, threads: int) -> Callable[[Task], Done]:
+def _performer(resolved: ResolvedStudy, memories: MemoriesOf | None, record: bool, threads: int) -> Callable[[Task], Done]:
     """How a thread does a task, with `threads` that share its images; memories that were given and records stay in this process."""
     if memories is None and not record:
-        return partial(perform, {prepared.bench.key: prepared.bench}, threads=threads)
+        return partial(perform, {resolved.workload.key: resolved.workload}, threads=threads)
 
     def work(task: Task) -> Done:
         start, (trial,) = time.perf_counter(), task.trials
-        own = None if memories is None else memories(prepared.points[task.cell], trial)
+        own = None if memories is None else memories(resolved.points[task.cell], trial)
         result = run_trial(
-            prepared.plan,
+            resolved.plan,
             task.placement,
-            prepared.questions,
+            resolved.questions,
             task.read_every,
             trial=trial,
             seed=task.seed,

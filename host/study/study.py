@@ -1,6 +1,6 @@
 """A study: which network, on which memory, on which data, how often; and the same made ready to run.
 
-A `Study` is a description and costs nothing. `prepare` loads everything it names and checks every operating point, so that
+A `Study` is a description and costs nothing. `resolve_study` loads everything it names and checks every operating point, so that
 whatever is wrong is said before the first trial.
 """
 
@@ -25,7 +25,7 @@ from weakcell.host.datasets.registry import Dataset
 from weakcell.host.digests import memory_file_sha256, sha256_of
 from weakcell.host.study.networks import Model
 from weakcell.host.study.sweep_values import Sweep, parse_sweep
-from weakcell.host.study.workload import Bench, open_bench
+from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.memory import Quantity
@@ -109,33 +109,33 @@ class Point:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class ResolvedStudy:
     """A study with everything loaded and every point checked."""
 
     study: Study
-    bench: Bench
+    workload: Workload
     points: tuple[Point, ...]
     replays: str | None = None
 
     @property
     def model(self) -> Model:
-        return self.bench.model
+        return self.workload.model
 
     @property
     def dataset(self) -> Dataset:
-        return self.bench.dataset
+        return self.workload.dataset
 
     @property
     def plan(self) -> Plan:
-        return self.bench.plan
+        return self.workload.plan
 
     @property
     def questions(self) -> emulator.EvaluationSet:
-        return self.bench.questions
+        return self.workload.questions
 
     @property
     def network(self) -> Network:
-        return self.bench.network
+        return self.workload.network
 
     @property
     def trials(self) -> range:
@@ -155,7 +155,7 @@ class Prepared:
         """Everything that the results depend on, and nothing else: equal identities have equal results."""
         study = self.study
         return {
-            **self.bench.identity,
+            **self.workload.identity,
             "memory": str(study.memory),
             "places": [f"{target}={spec}" for target, spec in study.places],
             "sweep": None if study.sweep is None else {"key": study.sweep.key, "values": sorted(study.sweep.values)},
@@ -176,9 +176,9 @@ class Prepared:
         The batch counts only where reads go by batches. Memories that live in files count with the contents of these.
         """
         study = self.study
-        arrays = [resolved(spec) for spec in point.placement.arrays]
+        arrays = [complete_spec(spec) for spec in point.placement.arrays]
         return {
-            **{key: value for key, value in self.bench.identity.items() if key not in ("model", "data")},
+            **{key: value for key, value in self.workload.identity.items() if key not in ("model", "data")},
             "memories": [str(spec) for spec in arrays],
             "files": [memory_file_sha256(spec.name) for spec in arrays],
             "slots": [[slot.tensor, list(slot.planes), slot.array] for slot in point.placement.slots],
@@ -195,33 +195,33 @@ class Prepared:
         return sha256_of(self.cell_identity(point))
 
 
-def prepare(
+def resolve_study(
     study: Study,
     data_dir: Path | None = None,
     dataset: Dataset | None = None,
     replays: str | None = None,
     memory_label: str | None = None,
-    bench: Bench | None = None,
-) -> Prepared:
+    workload: Workload | None = None,
+) -> ResolvedStudy:
     """Load and check everything; raises what is wrong before anything runs.
 
     dataset: takes the place of loading one. replays: hash of the fault list that the memories will replay. memory_label: what
-    results call the default memory if not by its SPEC. bench: the study's network and data, if they are loaded already.
+    results call the default memory if not by its SPEC. workload: the study's network and data, if they are loaded already.
     """
     study.check()
-    if bench is None:
-        bench = open_bench(study.model, study.data, study.images, data_dir, dataset, asked=study.asked)
-    placements = [(value, place(bench.network, spec, study.places)) for value, spec in study.operating_points()]
-    if not bench.network.weights and not placements[0][1].slots:
-        raise not_quantized(bench.model.name)
+    if workload is None:
+        workload = open_workload(study.model, study.data, study.images, data_dir, dataset, asked=study.asked)
+    placements = [(value, place(workload.network, spec, study.places)) for value, spec in study.operating_points()]
+    if not workload.network.weights and not placements[0][1].slots:
+        raise not_quantized(workload.model.name)
     if study.sweep is not None and not any(slot.array == 0 for slot in placements[0][1].slots):
         raise UsageError(f"Sweep of {study.sweep.key}", "nothing lives in the default memory that it moves", "Change --place")
-    points = tuple(_point(study, bench.plan, i, value, made) for i, (value, made) in enumerate(placements))
+    points = tuple(_point(study, workload.plan, i, value, made) for i, (value, made) in enumerate(placements))
     _check_sampling(study, points, replays)
-    log.info("prepared %s on %s: %d points", bench.model.name, bench.dataset.name, len(points))
+    log.info("prepared %s on %s: %d points", workload.model.name, workload.dataset.name, len(points))
     if memory_label is not None:
         points = tuple(replace(point, memory=memory_label, lifetimes=()) for point in points)
-    return Prepared(study, bench, points, replays)
+    return ResolvedStudy(study, workload, points, replays)
 
 
 def not_quantized(model: str) -> UsageError:
@@ -232,7 +232,7 @@ def not_quantized(model: str) -> UsageError:
 
 
 def _point(study: Study, plan: Plan, index: int, value: float | None, placement: Placement) -> Point:
-    full = [resolved(spec) for spec in placement.arrays]
+    full = [complete_spec(spec) for spec in placement.arrays]
     named = {str(spec): str(whole) for spec, whole in zip(placement.arrays, full, strict=True)}
     lifetimes = [str(life) for spec in full for life in spec.technology.lifetimes(spec.conditions)]
     deployment = deploy(plan, placement, study.read_every, seed=study.seed, die=study.die, sampling=study.sampling)
@@ -263,6 +263,6 @@ def _check_sampling(study: Study, points: Sequence[Point], replays: str | None) 
         )
 
 
-def resolved(spec: MemorySpec) -> MemorySpec:
+def complete_spec(spec: MemorySpec) -> MemorySpec:
     """The SPEC with every condition spelled out, defaults included."""
     return MemorySpec(spec.name, spec.technology.resolve(spec.conditions))

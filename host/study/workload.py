@@ -1,4 +1,4 @@
-"""A bench: a network and data that are loaded, compiled and answered once, and on which any number of runs are made."""
+"""A workload: a network and data, loaded and compiled once, with the fault-free answers; any number of runs share it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from weakcell.memmodels.errors import InputError, UsageError
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Workload:
     """A network and data, ready for runs. Immutable: threads share it, and it is what a worker is sent."""
 
     model: Model
@@ -72,7 +72,7 @@ class Bench:
         return sha256_of(self.identity)[:16]
 
 
-def open_bench(
+def open_workload(
     model: str,
     data: str | None = None,
     images: int | None = None,
@@ -80,7 +80,7 @@ def open_bench(
     dataset: Dataset | None = None,
     *,
     asked: Asked | None = None,
-) -> Bench:
+) -> Workload:
     """Load a network and data (if None, those it is shipped with or its metadata name), and let the fault-free network answer.
 
     dataset: takes the place of loading one. images: only the first of them. asked: the task and output that are meant; recognised
@@ -97,7 +97,7 @@ def open_bench(
     plan = compile_plan(network)
     arrays = {network.inputs[0]: dataset.x}
     questions = emulator.prepare_evaluation(plan, arrays, dataset.y, asked)
-    return Bench(found, dataset, plan, questions, check_data(network, arrays, dataset.name))
+    return Workload(found, dataset, plan, questions, check_data(network, arrays, dataset.name))
 
 
 def _data_of(model: Model, name: str | None, data_dir: Path | None) -> Dataset:

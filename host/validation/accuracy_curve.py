@@ -27,17 +27,17 @@ def curve_of(found: Validation, threads: int | None = None, predict: bool = True
     """None if no point ran on all images. predict: False for memories that the SPECs do not describe."""
     if not found.scores:
         return None
-    prepared, why, guesses = found.prepared, "the memories are not those of the SPECs", {}
+    resolved, why, guesses = found.resolved, "the memories are not those of the SPECs", {}
     if predict:
         try:
-            made = predict_study(prepared, threads=threads)
+            made = predict_study(resolved, threads=threads)
         except UsageError as refused:
             why = refused.found
         else:
             why = ""
             guesses = {
                 point.index: (1 - one.changed if one.accuracy is None else one.accuracy, one.half_width)
-                for point, one in zip(prepared.points, made.predictions, strict=True)
+                for point, one in zip(resolved.points, made.predictions, strict=True)
             }
     rows = []
     for index, scores in found.scores.items():
@@ -46,7 +46,7 @@ def curve_of(found: Validation, threads: int | None = None, predict: bool = True
         predicted, error = guesses.get(index, (None, None))
         outside = None if single or predicted is None else max(low - predicted, predicted - high, 0.0)
         rows.append(
-            (prepared.points[index].value, prepared.points[index].memory, len(scores), mean, None if single else low,
+            (resolved.points[index].value, resolved.points[index].memory, len(scores), mean, None if single else low,
              None if single else high, unseen_share(scores), predicted, error, outside)
         )  # fmt: skip
     shares = dict.fromkeys(("measured", "low", "high", "differ_below", "predicted", "error", "outside"), pl.Float64)

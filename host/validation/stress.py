@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.host.campaign.executors import default_workers
-from weakcell.host.study.study import Prepared, Study
+from weakcell.host.study.study import ResolvedStudy, Study
 from weakcell.host.study.sweep_values import Sweep
 from weakcell.host.validation.trial import Pairs, Task, run_trial
 from weakcell.host.validation.twin import twin_of
@@ -26,7 +26,7 @@ _AIM = 0.96
 """The share of its bound that an image's q should come to."""
 
 
-def prepare_stressed(study: Study, prepare_with: Callable[[Study], Prepared]) -> tuple[Prepared, dict[int, Array]]:
+def prepare_stressed(study: Study, prepare_with: Callable[[Study], ResolvedStudy]) -> tuple[ResolvedStudy, dict[int, Array]]:
     """The study at the rates that its images need, and by point the images that it is for.
 
     Found by two trials at each of 60 rates: per image and check, the rate whose q, averaged over the trials, comes nearest to 0.96
@@ -44,11 +44,11 @@ def prepare_stressed(study: Study, prepare_with: Callable[[Study], Prepared]) ->
     pilot = prepare_with(replace(base, sweep=Sweep("ber", _GRID, True), trials=_PILOTS))
     images = _nearest(pilot)
     rates = tuple(_GRID[place] for place in images) or (1e-2,)
-    prepared = prepare_with(replace(base, sweep=Sweep("ber", rates, True)))
-    return prepared, dict(enumerate(images.values()))
+    resolved = prepare_with(replace(base, sweep=Sweep("ber", rates, True)))
+    return resolved, dict(enumerate(images.values()))
 
 
-def _nearest(pilot: Prepared) -> dict[int, Array]:
+def _nearest(pilot: ResolvedStudy) -> dict[int, Array]:
     """By place in the grid, the images for which one of the checks comes nearest to its bound there."""
     twin = twin_of(pilot, hidden=False, by_spec=True)
     shares: dict[str, Array] = {}

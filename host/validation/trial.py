@@ -17,7 +17,7 @@ from weakcell.emulator import margins as mg
 from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, deploy
 from weakcell.emulator.faults.run import outputs_under_faults
 from weakcell.host.study.runner import MemoriesOf
-from weakcell.host.study.study import Point, Prepared
+from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, Bounds, Tally, Violation
 from weakcell.host.validation.twin import Twin
 from weakcell.memmodels.address import set_bits
@@ -112,16 +112,16 @@ class Task:
 
 
 def run_trial(
-    prepared: Prepared, twin: Twin, task: Task, memories: MemoriesOf | None, extra: Bounds, keep_pairs: bool = False
+    resolved: ResolvedStudy, twin: Twin, task: Task, memories: MemoriesOf | None, extra: Bounds, keep_pairs: bool = False
 ) -> Found:
     """One faulty pass, judged. twin: of the task's images. memories, extra: see `run.validate`."""
-    study, point, trial = prepared.study, task.point, task.trial
+    study, point, trial = resolved.study, task.point, task.trial
     own = None if memories is None else memories(point, trial)
     deployment = deploy(twin.plan, point.placement, study.read_every, trial, study.seed, study.die, own, record=True)
     faulty = outputs_under_faults(twin.plan, twin.inputs, deployment, study.batch)
     images = np.arange(len(twin.answers))
     found = Found(pairs=[] if keep_pairs else None)
-    judge = _Judge(point, trial, prepared.die_of(trial), images if task.images is None else task.images, extra, found)
+    judge = _Judge(point, trial, resolved.die_of(trial), images if task.images is None else task.images, extra, found)
     _judge_output(judge, twin, faulty, _weight_flips(deployment, twin.head.tensor.name, len(images), study.batch))
     for layer in twin.hidden:
         _judge_hidden(judge, twin, layer, faulty, _weight_flips(deployment, layer.tensor.name, len(images), study.batch))

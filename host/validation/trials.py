@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from weakcell.host.campaign.executors import default_workers
 from weakcell.host.study.runner import MemoriesOf
-from weakcell.host.study.study import Point, Prepared
+from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.host.validation.claims import CLAIMS, Bounds, CheckSummary, Tally, Violation, summarize
 from weakcell.host.validation.trial import KEEP_VIOLATIONS, Found, Task, run_trial
 from weakcell.host.validation.twin import Twin, twin_of
@@ -31,7 +31,7 @@ class Validation:
     made about them.
     """
 
-    prepared: Prepared
+    resolved: ResolvedStudy
     checks: tuple[CheckSummary, ...]
     tally: Tally
     violations: tuple[Violation, ...]
@@ -47,7 +47,7 @@ class Validation:
 
 
 def validate(
-    prepared: Prepared,
+    resolved: ResolvedStudy,
     *,
     first: int = 0,
     hidden: bool = False,
@@ -65,24 +65,24 @@ def validate(
     only = only or {}
     found = Found()
     scores: dict[int, list[float]] = {}
-    twin = twin_of(prepared, hidden, memories is None)
+    twin = twin_of(resolved, hidden, memories is None)
     twins = {index: twin.of_images(images) for index, images in only.items()}
     tasks = [
-        Task(point, first + trial, only.get(point.index)) for point in prepared.points for trial in range(prepared.study.trials)
+        Task(point, first + trial, only.get(point.index)) for point in resolved.points for trial in range(resolved.study.trials)
     ]
     extra = too_many or {}
     with ThreadPoolExecutor(threads or default_workers(), thread_name_prefix="validate") as pool:
         step = 64
         for start in range(0, len(tasks), step):  # a few at a time, so that findings never pile up
             part = tasks[start : start + step]
-            made = pool.map(lambda task: run_trial(prepared, twins.get(task.point.index, twin), task, memories, extra), part)
+            made = pool.map(lambda task: run_trial(resolved, twins.get(task.point.index, twin), task, memories, extra), part)
             for task, one in zip(part, made, strict=True):
                 _add(found, one)
                 if task.images is None:
                     scores.setdefault(task.point.index, []).append(one.score)
                 if on_trial:
                     on_trial(task.point)
-    return _validation(prepared, twin, found, {index: tuple(own) for index, own in scores.items()}, only)
+    return _validation(resolved, twin, found, {index: tuple(own) for index, own in scores.items()}, only)
 
 
 def _add(found: Found, one: Found) -> None:
@@ -93,12 +93,12 @@ def _add(found: Found, one: Found) -> None:
 
 
 def _validation(
-    prepared: Prepared, twin: Twin, found: Found, scores: Mapping[int, tuple[float, ...]], only: Mapping[int, Array]
+    resolved: ResolvedStudy, twin: Twin, found: Found, scores: Mapping[int, tuple[float, ...]], only: Mapping[int, Array]
 ) -> Validation:
     tally: Counter[tuple[int, str, int, int, int]] = found.tally
     names = [check for check in CLAIMS if any(key[1] == check for key in tally)]
     return Validation(
-        prepared=prepared,
+        resolved=resolved,
         checks=tuple(summarize(check, tally, found.broken[check]) for check in names),
         tally=tally,
         violations=tuple(found.violations),

@@ -14,7 +14,7 @@ from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
 from weakcell.emulator.ir.layers import Convolution, Network
 from weakcell.emulator.plan.plan import Plan, compile_plan
-from weakcell.host.study.study import Prepared
+from weakcell.host.study.study import ResolvedStudy
 from weakcell.memmodels.errors import UsageError
 
 Array = npt.NDArray[Any]
@@ -54,24 +54,24 @@ class Twin:
         )
 
 
-def twin_of(prepared: Prepared, hidden: bool, by_spec: bool) -> Twin:
+def twin_of(resolved: ResolvedStudy, hidden: bool, by_spec: bool) -> Twin:
     """Run the clean network once, and work out what its output (and hidden) neurons tolerate.
 
     by_spec: the memories are those of the SPECs, so that a bit which these never flip does not count. UsageError, ModelError.
     """
-    network = prepared.network
-    prepared.bench.demand_classes("Validating")
+    network = resolved.network
+    resolved.workload.demand_classes("Validating")
     head = mg.output_layer(network)
     layers = mg.hidden_layers(network) if hidden else ()
     parts: tuple[mg.OutputLayer | mg.HiddenLayer, ...] = (head, *layers)
     probes = dict.fromkeys(name for part in parts for name in (part.accumulator, part.input))
     wide = replace(network, outputs=tuple(dict.fromkeys((*network.outputs, *probes))))
-    _check(prepared, head, layers, wide)
+    _check(resolved, head, layers, wide)
     plan = compile_plan(wide)
-    inputs = {network.inputs[0]: prepared.dataset.x}
+    inputs = {network.inputs[0]: resolved.dataset.x}
     values = infer(plan, inputs, dynamic="image")
     margins = mg.margins_of(head.scores(values[head.accumulator]))
-    flippable = {part.tensor.name: _flippable(prepared, part.tensor.name, by_spec) for part in parts}
+    flippable = {part.tensor.name: _flippable(resolved, part.tensor.name, by_spec) for part in parts}
     greedy = mg.greedy_tolerance(head, values[head.input], margins, flippable[head.tensor.name])
     neurons = {}
     for layer in layers:
@@ -87,24 +87,24 @@ def twin_of(prepared: Prepared, hidden: bool, by_spec: bool) -> Twin:
         margins,
         flippable,
         greedy,
-        prepared.questions.fault_free_answers,
-        prepared.questions.labels,
+        resolved.questions.fault_free_answers,
+        resolved.questions.labels,
         neurons,
     )
 
 
-def _check(prepared: Prepared, head: mg.OutputLayer, layers: tuple[mg.HiddenLayer, ...], wide: Network) -> None:
+def _check(resolved: ResolvedStudy, head: mg.OutputLayer, layers: tuple[mg.HiddenLayer, ...], wide: Network) -> None:
     """UsageError where flips would not be of the weights that a bound speaks of, or where there is too much to hold."""
-    asked = f"Validating {prepared.model.name}"
+    asked = f"Validating {resolved.model.name}"
     parts: tuple[mg.OutputLayer | mg.HiddenLayer, ...] = (head, *layers)
-    convolutions = [layer for layer in prepared.network.layers if isinstance(layer, Convolution)]
+    convolutions = [layer for layer in resolved.network.layers if isinstance(layer, Convolution)]
     watched = {part.tensor.name: part.layer for part in parts}
     fixed = {part.layer.bias for part in parts if part.layer.bias}
     if layers:
-        fixed |= {t.name for t in prepared.network.tensors.values() if t.role == "threshold"}
+        fixed |= {t.name for t in resolved.network.tensors.values() if t.role == "threshold"}
     others = ("scale", "zero_point", "buffer", "accumulator")
-    fixed |= {name for name, item in prepared.plan.storable.items() if item.role in others}
-    for point in prepared.points:
+    fixed |= {name for name, item in resolved.plan.storable.items() if item.role in others}
+    for point in resolved.points:
         moved = [slot.tensor for slot in point.placement.slots if slot.tensor in fixed]
         if moved:
             raise UsageError(
@@ -115,25 +115,25 @@ def _check(prepared: Prepared, head: mg.OutputLayer, layers: tuple[mg.HiddenLaye
     for name in watched:
         if sum(layer.weight == name for layer in convolutions) > 1:
             raise UsageError(asked, f"the weights {name} are used by two layers", "Validate networks whose layers have their own")
-    if prepared.study.sampling is Sampling.OUTPUTS:
+    if resolved.study.sampling is Sampling.OUTPUTS:
         raise UsageError(asked, "with --sampling outputs there are no flips to count", "Validate with --sampling bits")
-    if layers and prepared.study.read_every is ReadPolicy.ACCESS:
+    if layers and resolved.study.read_every is ReadPolicy.ACCESS:
         raise UsageError(
             asked, "with --read-every access each pixel sees weights of its own", "Leave --hidden out, or read per image"
         )
-    size = sum(int(np.prod(wide.values[name].shape)) for name in wide.outputs) * 16 * len(prepared.dataset)
+    size = sum(int(np.prod(wide.values[name].shape)) for name in wide.outputs) * 16 * len(resolved.dataset)
     if layers and size > _HIDDEN_BYTES:
-        most = max(1, len(prepared.dataset) * _HIDDEN_BYTES // size)
+        most = max(1, len(resolved.dataset) * _HIDDEN_BYTES // size)
         raise UsageError(
-            asked, f"hidden sums of {len(prepared.dataset)} images take {size >> 20} MiB", f"Give --images {most} or less"
+            asked, f"hidden sums of {len(resolved.dataset)} images take {size >> 20} MiB", f"Give --images {most} or less"
         )
 
 
-def _flippable(prepared: Prepared, tensor: str, by_spec: bool) -> mg.Flippable:
+def _flippable(resolved: ResolvedStudy, tensor: str, by_spec: bool) -> mg.Flippable:
     """Bits of a tensor that live in some memory at some point; one that is plainly `uniform` flips only where its rate is not 0."""
-    bits = prepared.network.tensors[tensor].encoding.bits
+    bits = resolved.network.tensors[tensor].encoding.bits
     rises, falls = np.zeros(bits, np.bool_), np.zeros(bits, np.bool_)
-    for point in prepared.points:
+    for point in resolved.points:
         for slot in point.placement.slots_of(tensor):
             spec = point.placement.arrays[slot.array]
             plain = by_spec and spec.name == "uniform"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.ports import open_port
 from weakcell.host.board.memory.board_memory import BoardMemory
-from weakcell.host.study.study import Point, Study, prepare
+from weakcell.host.study.study import Point, Study, resolve_study
 from weakcell.host.validation.trials import validate
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.memory import Memory
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reads", type=int, default=60)
     reads = parser.parse_args().reads
-    prepared = prepare(Study(memory=parse_spec("uniform:ber=0"), sweep=None, trials=reads))
+    resolved = resolve_study(Study(memory=parse_spec("uniform:ber=0"), sweep=None, trials=reads))
     print("| board | cells | reads | passes | flips | corollary-2: non-vacuous, near | pair | greedy | violations |")
     print("|---|---|---|---|---|---|---|---|---|")
     broken = 0
@@ -39,7 +39,7 @@ def main() -> None:
             def memories(point: Point, trial: int, board: BoardMemory = board) -> Sequence[Memory]:
                 return [board]
 
-            found = validate(prepared, memories=memories, threads=1)
+            found = validate(resolved, memories=memories, threads=1)
             counters = board.counters
         pairs = " | ".join(f"{check.non_vacuous:,}, {check.near:,}" for check in found.checks)
         print(

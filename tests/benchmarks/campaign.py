@@ -34,7 +34,7 @@ from weakcell.host.campaign.schema import read_campaign
 from weakcell.host.campaign.store import open_store
 from weakcell.host.campaign.tables import Tables
 from weakcell.host.campaign.tasks import perform
-from weakcell.host.study.study import Study, prepare
+from weakcell.host.study.study import Study, resolve_study
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec
 
@@ -67,7 +67,7 @@ def overhead(runs: int) -> None:
 
         began, own = time.perf_counter(), time.thread_time()
         with open_store(Path(place)) as store:
-            sweep(campaign, store, Threads(partial(perform, campaign.benches), 1), [], look)
+            sweep(campaign, store, Threads(partial(perform, campaign.workloads), 1), [], look)
             took, own = time.perf_counter() - began, time.thread_time() - own
             size = sum(path.stat().st_size for path in Path(place).glob("runs.sqlite*"))
             export(Tables(store), Path(place))
@@ -97,10 +97,10 @@ def dask() -> None:
                     address = cluster.scheduler_address
                     with open_store(Path(place) / f"warm{workers}{repeat}") as store:
                         few = replace(campaign, trials=4 * workers)
-                        sweep(few, store, Cluster(few.benches, address), [])
+                        sweep(few, store, Cluster(few.workloads, address), [])
                     with open_store(Path(place) / f"out{workers}{repeat}") as store:
                         began = time.perf_counter()
-                        sweep(campaign, store, Cluster(campaign.benches, address), [])
+                        sweep(campaign, store, Cluster(campaign.workloads, address), [])
                         took[workers].append(time.perf_counter() - began)
     one, two = min(took[1]), min(took[2])
     print(f"{campaign.runs} runs: one worker {one:.2f} s, two workers {two:.2f} s, {one / two:.2f} x (best of 3 each)")
@@ -126,7 +126,7 @@ def kills(wanted: int) -> None:
         folder = Path(place)
         campaign = campaign_of(KILLS, folder)
         with open_store(folder / "undisturbed") as store:
-            sweep(campaign, store, Threads(partial(perform, campaign.benches), 2), [])
+            sweep(campaign, store, Threads(partial(perform, campaign.workloads), 2), [])
             export(Tables(store), folder / "undisturbed")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -201,14 +201,14 @@ def factor(data_dir: Path, images: int) -> None:
     grid = "v_over_vmin=0.81:1.0:0.01"
     half, most = 0.005, 400
     study = Study(model="fashion-bnn", memory=parse_spec("sram-14nm"), sweep=parse_sweep(grid), trials=2, images=images)
-    prepared = prepare(study, data_dir)
-    plain = replace(prepared.questions, fault_free_cache=None)
-    run_trial(prepared.plan, prepared.points[0].placement, plain, study.read_every)
+    resolved = resolve_study(study, data_dir)
+    plain = replace(resolved.questions, fault_free_cache=None)
+    run_trial(resolved.plan, resolved.points[0].placement, plain, study.read_every)
     per_trial = []
-    for point in prepared.points:  # two trials of each point give the pace of the loop
+    for point in resolved.points:  # two trials of each point give the pace of the loop
         began = time.process_time()
         for trial in range(2):
-            run_trial(prepared.plan, point.placement, plain, study.read_every, trial=trial)
+            run_trial(resolved.plan, point.placement, plain, study.read_every, trial=trial)
         per_trial.append((time.process_time() - began) / 2)
     with tempfile.TemporaryDirectory() as place:
         text = f'trials = {most}\nhalf_width = {half}\n[[network]]\nmodel = "fashion-bnn"\nimages = {images}\n[[memory]]\n'
@@ -217,7 +217,7 @@ def factor(data_dir: Path, images: int) -> None:
         assert len(campaign.cells) == 20
         with open_store(Path(place) / "out") as store:
             began = time.process_time()
-            made = sweep(campaign, store, Threads(partial(perform, campaign.benches), 1), [])
+            made = sweep(campaign, store, Threads(partial(perform, campaign.workloads), 1), [])
             took = time.process_time() - began
             summary = Tables(store).summary
     trials = summary["trials"].to_list()

@@ -23,7 +23,7 @@ from scipy import stats
 from weakcell.emulator.evaluation.intervals import mean_interval
 from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.host.campaign.stopping import FIRST_STAGE, stein_interval, trials_needed, wants_covariate
-from weakcell.host.study.study import Study, prepare
+from weakcell.host.study.study import Study, resolve_study
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec
 
@@ -39,9 +39,9 @@ MEASURED = (
 
 def measured(model: str, memory: str, at: str, trials: int) -> Floats:
     """(trials, 2): accuracy, and flips of the first tensor less their mean."""
-    prepared = prepare(Study(model=model, memory=parse_spec(memory), sweep=parse_sweep(at), trials=trials))
-    point, policy = prepared.points[0], prepared.study.read_every
-    results = [run_trial(prepared.plan, point.placement, prepared.questions, policy, trial=t) for t in range(trials)]
+    resolved = resolve_study(Study(model=model, memory=parse_spec(memory), sweep=parse_sweep(at), trials=trials))
+    point, policy = resolved.points[0], resolved.study.read_every
+    results = [run_trial(resolved.plan, point.placement, resolved.questions, policy, trial=t) for t in range(trials)]
     first = next(iter(results[0].flips))
     flips = np.array([result.flips[first] for result in results], dtype=np.float64)
     return np.stack([np.array([result.accuracy for result in results], dtype=np.float64), flips - flips.mean()], axis=1)

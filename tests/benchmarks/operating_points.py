@@ -30,7 +30,7 @@ from weakcell.host.campaign.optimize import (
 from weakcell.host.campaign.optimize import optimize as find
 from weakcell.host.study.study import Study
 from weakcell.host.study.sweep_values import parse_sweep
-from weakcell.host.study.workload import Bench, open_bench
+from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import WeakcellError
 
@@ -52,7 +52,7 @@ HALVINGS = 4
 
 
 def bad_of_further(search: Search, candidate: Candidate) -> int:
-    ready, point = search.prepared(candidate)
+    ready, point = search.resolve(candidate)
     return sum(drop > GOAL.max_drop for drop in search.drops(ready, point, FIRST_FURTHER_DIE, FURTHER_DIES))
 
 
@@ -88,11 +88,11 @@ def row_of(search: Search, found: Optimum) -> list[str]:
     ]  # fmt: skip
 
 
-def optimize(bench: Bench, model: str, memory: str, key: str, swept: str | None) -> list[str]:
+def optimize(workload: Workload, model: str, memory: str, key: str, swept: str | None) -> list[str]:
     spec = parse_spec(memory)
     try:
         values = parse_sweep(swept).values if swept else default_values(spec, key)
-        search = search_for(bench, Study(model=model, memory=spec, sweep=None), key)
+        search = search_for(workload, Study(model=model, memory=spec, sweep=None), key)
         return row_of(search, find(search, values, GOAL, nominal_of(spec, key, values)))
     except WeakcellError as error:
         return [str(error)]
@@ -109,11 +109,11 @@ def main() -> None:
     print(f"| {' | '.join(HEAD)} |")
     print("|---" * len(HEAD) + "|")
     for model in given.models:
-        bench = open_bench(model, None, given.images, given.data_dir)
+        workload = open_workload(model, None, given.images, given.data_dir)
         for memory, key, swept in TECHNOLOGIES:
             if memory.startswith(tuple(given.memory)):
                 began = time.perf_counter()
-                row = optimize(bench, model, memory, key, given.sweep or swept)
+                row = optimize(workload, model, memory, key, given.sweep or swept)
                 print(f"| `{memory}` | {model} | {' | '.join(row)} |", flush=True)
                 print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
 

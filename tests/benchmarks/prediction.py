@@ -23,15 +23,15 @@ from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.prediction import predict
 from weakcell.emulator.prediction.bit_rates import marginal_rates
 from weakcell.emulator.prediction.sum_kernels import cumulative_table, win_probability
-from weakcell.host.study.study import Point, Prepared, Study, prepare
+from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import ModelError
 
 
-def mean_field(prepared: Prepared, point: Point) -> float | None:
+def mean_field(resolved: ResolvedStudy, point: Point) -> float | None:
     """Accuracy if all neurons were independent; None for networks that are not dense chains of ±1, or rates that differ."""
-    network, labels = prepared.network, prepared.questions.labels
+    network, labels = resolved.network, resolved.questions.labels
     p, other = marginal_rates(point.placement.arrays[0])
     hidden = mg.hidden_layers(network)
     try:
@@ -41,7 +41,7 @@ def mean_field(prepared: Prepared, point: Point) -> float | None:
     dense = all(network.values[part.accumulator].height_width == (1, 1) for part in hidden)
     if p != other or labels is None or not (head.binary and dense and hidden):
         return None
-    made = infer(prepared.plan, prepared.questions.inputs, [hidden[0].input])[hidden[0].input]
+    made = infer(resolved.plan, resolved.questions.inputs, [hidden[0].input])[hidden[0].input]
     x = made.reshape(len(made), -1).astype(np.float32)
     slope, second = np.float32(1 - 2 * p), x**2
     for part in hidden:
@@ -84,24 +84,24 @@ def main() -> None:
         given.model, given.data, parse_spec(given.memory), sweep=parse_sweep(given.sweep), read_every=ReadPolicy.BATCH,
         images=given.images,
     )  # fmt: skip
-    prepared = prepare(study, given.data_dir)
-    few = prepare(Study(**{**vars(study), "images": 256}), given.data_dir)
-    placements = [point.placement for point in prepared.points]
+    resolved = resolve_study(study, given.data_dir)
+    few = resolve_study(Study(**{**vars(study), "images": 256}), given.data_dir)
+    placements = [point.placement for point in resolved.points]
     predict(few.plan, placements, few.questions)
     run_trial(few.plan, placements[0], few.questions, few.study.read_every)
     began = time.perf_counter()
-    found = predict(prepared.plan, placements, prepared.questions, samples=given.samples)
+    found = predict(resolved.plan, placements, resolved.questions, samples=given.samples)
     cost = (time.perf_counter() - began) / len(placements)
-    print(f"{prepared.model.name}, {len(prepared.dataset)} images, {given.samples} samples")
+    print(f"{resolved.model.name}, {len(resolved.dataset)} images, {given.samples} samples")
     print("| point | predicted | ± | mean field | seconds | 100 trials | ratio |")
     print("|---|---|---|---|---|---|---|")
-    for point, guess in zip(prepared.points, found, strict=True):
+    for point, guess in zip(resolved.points, found, strict=True):
         seconds = []
         for trial in range(given.trials):
             start = time.perf_counter()
-            run_trial(prepared.plan, point.placement, prepared.questions, prepared.study.read_every, trial=trial)
+            run_trial(resolved.plan, point.placement, resolved.questions, resolved.study.read_every, trial=trial)
             seconds.append(time.perf_counter() - start)
-        alone = mean_field(prepared, point)
+        alone = mean_field(resolved, point)
         shown = "" if alone is None else f"{100 * alone:.2f} %"
         hundred = 100 * median(seconds)
         print(

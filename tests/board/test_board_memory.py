@@ -112,13 +112,13 @@ def test_more_than_an_hour_needs_leave_and_a_dry_run_only_says_so() -> None:
 
 
 def test_time_grows_with_reads_and_dwell() -> None:
-    from weakcell.host.study.study import Study, prepare
+    from weakcell.host.study.study import Study, resolve_study
 
     def asked(**others: Any) -> studies.Passage:
         spec = parse_spec(f"{BOARD}:vdd=0.6,dwell_s=0.5,kib=4")
-        prepared = prepare(Study(memory=spec, sweep=None, trials=3, images=20, **others))
-        assert studies.ports_of(prepared) == ("virtual:rp2350[uniform:ber=0.01,cells=invert,lifetime=die]",)
-        return studies.passage_of(prepared, studies.ports_of(prepared)[0])
+        resolved = resolve_study(Study(memory=spec, sweep=None, trials=3, images=20, **others))
+        assert studies.ports_of(resolved) == ("virtual:rp2350[uniform:ber=0.01,cells=invert,lifetime=die]",)
+        return studies.passage_of(resolved, studies.ports_of(resolved)[0])
 
     once, each = asked(), asked(read_every=ReadPolicy.IMAGE)
     assert each.reads == pytest.approx(20 * once.reads)

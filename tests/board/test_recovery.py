@@ -37,7 +37,7 @@ COMMANDS: dict[Command, Callable[[Link], object]] = {
 }
 
 
-def prepared(chip: str, image: str) -> tuple[VirtualBoard, Link]:
+def resolved(chip: str, image: str) -> tuple[VirtualBoard, Link]:
     board = VirtualBoard(chip, image=image)
     link = Link(board, retries=6)
     link.fill(0, 16, Pattern.RANDOM, 1)
@@ -48,7 +48,7 @@ def lasts(chip: str, command: Command) -> int:
     """About how many instructions a command takes: the largest power of two after which the firmware is still at it."""
     instructions = 64
     while instructions < 1 << 22:
-        board, link = prepared(chip, "flash")
+        board, link = resolved(chip, "flash")
         board.fail(Failure.RESET, 2 * instructions)
         with suppress(LinkError):
             COMMANDS[command](link)
@@ -66,7 +66,7 @@ def test_a_failure_in_the_middle_of_every_command_is_a_link_error_or_repaired(ch
     length = lasts(chip, command)
     for failure in Failure:
         for after in (length // 8, length // 2, length):
-            board, link = prepared(chip, "flash")
+            board, link = resolved(chip, "flash")
             board.fail(failure, after)
             if command is Command.HELLO:
                 COMMANDS[command](link)
@@ -82,7 +82,7 @@ def test_a_failure_in_the_middle_of_every_command_is_a_link_error_or_repaired(ch
 
 
 def test_a_ram_image_does_not_survive_a_loss_of_power(chip: str) -> None:
-    board, link = prepared(chip, "ram")
+    board, link = resolved(chip, "ram")
     board.brown_out()
     with pytest.raises(LinkError):
         link.info()
@@ -96,7 +96,7 @@ def test_a_ram_image_does_not_survive_a_loss_of_power(chip: str) -> None:
 @pytest.mark.parametrize("image", ["ram", "flash"])
 def test_a_hang_at_low_voltage_ends_at_nominal(chip: str, image: str) -> None:
     """Every access experiment, too: the RP2350's regulator keeps its code over a watchdog reset unless the image says otherwise."""
-    board, link = prepared(chip, image)
+    board, link = resolved(chip, image)
     board.hang_at_pulse = True
     with pytest.raises(LinkError):
         COMMANDS[Command.READ_LOW](link)

@@ -13,13 +13,13 @@ from weakcell.emulator.engine.fault_free_cache import FaultFreeCache
 from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.faults.placement import place
-from weakcell.host.study.workload import Bench, open_bench
+from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import parse_spec
 
 
 @pytest.fixture(scope="module", params=["digits-bnn", "digits-qnn"])
-def bench(request: pytest.FixtureRequest) -> Bench:
-    return open_bench(request.param, images=24)
+def workload(request: pytest.FixtureRequest) -> Workload:
+    return open_workload(request.param, images=24)
 
 
 SAFE = parse_spec("uniform:ber=0")
@@ -28,26 +28,26 @@ SAFE = parse_spec("uniform:ber=0")
 @pytest.mark.parametrize("policy", ReadPolicy)
 @pytest.mark.parametrize("spec", ["uniform:ber=0", "uniform:ber=3e-5", "uniform:ber=0.01", "sram-14nm:v_over_vmin=0.94"])
 @pytest.mark.parametrize("safe", ["", "*conv*"])
-def test_nothing_changes(bench: Bench, policy: ReadPolicy, spec: str, safe: str) -> None:
-    placement = place(bench.network, parse_spec(spec), [(safe, SAFE)] if safe else [])
-    whole = replace(bench.questions, fault_free_cache=None)
+def test_nothing_changes(workload: Workload, policy: ReadPolicy, spec: str, safe: str) -> None:
+    placement = place(workload.network, parse_spec(spec), [(safe, SAFE)] if safe else [])
+    whole = replace(workload.questions, fault_free_cache=None)
     for trial in range(4):
         options = {"trial": trial, "batch": 7, "record": trial == 3}
-        one, two = (run_trial(bench.plan, placement, asked, policy, **options) for asked in (whole, bench.questions))
+        one, two = (run_trial(workload.plan, placement, asked, policy, **options) for asked in (whole, workload.questions))
         assert (one.accuracy, one.changed, one.flips, one.bits_read) == (two.accuracy, two.changed, two.flips, two.bits_read)
 
 
-def test_budget_changes_only_what_is_kept(bench: Bench) -> None:
-    inputs = check_inputs(bench.plan, bench.questions.inputs)
-    placement, starts = place(bench.network, parse_spec("uniform:ber=3e-5")), []
+def test_budget_changes_only_what_is_kept(workload: Workload) -> None:
+    inputs = check_inputs(workload.plan, workload.questions.inputs)
+    placement, starts = place(workload.network, parse_spec("uniform:ber=3e-5")), []
     for budget in (0, 4000, 30_000, 1 << 28):
-        cache = FaultFreeCache(bench.plan, inputs, budget)
-        asked = replace(bench.questions, fault_free_cache=cache)
-        flips = [run_trial(bench.plan, placement, asked, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
+        cache = FaultFreeCache(workload.plan, inputs, budget)
+        asked = replace(workload.questions, fault_free_cache=cache)
+        flips = [run_trial(workload.plan, placement, asked, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
         starts.append([cache.before(layer).layer for layer in range(len(cache.layers) + 1)])
         kept = cache.before(len(cache.layers))
         assert flips == pytest.approx(
-            [run_trial(bench.plan, placement, bench.questions, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
+            [run_trial(workload.plan, placement, workload.questions, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
         )
         assert sum(x.nbytes for name, x in kept.values.items() if name not in inputs) <= budget
     assert set(starts[0]) == {0}
@@ -55,21 +55,21 @@ def test_budget_changes_only_what_is_kept(bench: Bench) -> None:
     assert starts[1] != starts[-1]
 
 
-def test_outputs_are_kept_too(bench: Bench) -> None:
-    cache = bench.questions.fault_free_cache
+def test_outputs_are_kept_too(workload: Workload) -> None:
+    cache = workload.questions.fault_free_cache
     assert cache is not None
     end = cache.before(len(cache.layers))
-    (name,) = bench.network.outputs
-    clean = infer(bench.plan, bench.questions.inputs)[name]
+    (name,) = workload.network.outputs
+    clean = infer(workload.plan, workload.questions.inputs)[name]
     assert np.array_equal(end.values[name].reshape(clean.shape), clean)
 
 
-def test_it_travels_without_its_values(bench: Bench) -> None:
-    cache = bench.questions.fault_free_cache
+def test_it_travels_without_its_values(workload: Workload) -> None:
+    cache = workload.questions.fault_free_cache
     assert cache is not None
     cache.before(2)
     again = pickle.loads(pickle.dumps(cache))
     assert again._starts is None
-    assert len(pickle.dumps(cache)) < len(pickle.dumps(bench.plan)) + 2 * sum(x.nbytes for x in cache.inputs.values())
+    assert len(pickle.dumps(cache)) < len(pickle.dumps(workload.plan)) + 2 * sum(x.nbytes for x in cache.inputs.values())
     for name, x in cache.before(2).values.items():
         assert np.array_equal(again.before(2).values[name], x)

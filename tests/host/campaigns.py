@@ -23,6 +23,6 @@ def campaign_of(text: str, folder: Path) -> Campaign:
 
 def run_all(campaign: Campaign, folder: Path, workers: int = 2) -> int:
     with open_store(folder) as store:
-        made = sweep(campaign, store, Threads(partial(perform, campaign.benches), workers), ["weakcell"])
+        made = sweep(campaign, store, Threads(partial(perform, campaign.workloads), workers), ["weakcell"])
         export(Tables(store), folder)
     return made

@@ -70,7 +70,7 @@ def folder(campaign: Campaign, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_grid_is_crossed(campaign: Campaign) -> None:
     assert len(campaign.studies) == 2 * 2 * 3
     assert len(campaign.cells) == 2 * 2 * (3 + 2 + 2)
-    assert len(campaign.benches) == 1
+    assert len(campaign.workloads) == 1
     assert campaign.labels[0] == "digits-bnn, sram-14nm, placement 1, seed 0"
     assert [point.memory.count("vendor=B") for study in campaign.studies for point in study.points].count(1) == 8
 

@@ -61,11 +61,11 @@ def run_with(
 
 @pytest.fixture(scope="module")
 def expected(campaign: Campaign, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
-    return run_with(Threads(partial(perform, campaign.benches), 1), campaign, tmp_path_factory.mktemp("undisturbed"))
+    return run_with(Threads(partial(perform, campaign.workloads), 1), campaign, tmp_path_factory.mktemp("undisturbed"))
 
 
 def test_threads_give_the_same_bytes(campaign: Campaign, expected: tuple[bytes, bytes], tmp_path: Path) -> None:
-    assert run_with(Threads(partial(perform, campaign.benches), 3), campaign, tmp_path) == expected
+    assert run_with(Threads(partial(perform, campaign.workloads), 3), campaign, tmp_path) == expected
 
 
 def test_processes_give_the_same_bytes_though_some_are_killed(
@@ -79,7 +79,7 @@ def test_processes_give_the_same_bytes_though_some_are_killed(
             os.kill(victim, signal.SIGKILL)
             killed.append(victim)
 
-    executor = Processes(campaign.benches, 2, alive.append)
+    executor = Processes(campaign.workloads, 2, alive.append)
     assert run_with(executor, campaign, tmp_path, kill_one_now_and_then) == expected
     assert len(killed) == 3
     assert len(alive) == 2 + len(set(killed))
@@ -87,24 +87,24 @@ def test_processes_give_the_same_bytes_though_some_are_killed(
 
 def test_a_task_that_kills_everybody_is_given_up(campaign: Campaign) -> None:
     alive: list[int] = []
-    executor = Processes(campaign.benches, 1, alive.append)
+    executor = Processes(campaign.workloads, 1, alive.append)
     cell = campaign.cells[0]
-    task = task_of(cell.prepared, cell.point, 0, tuple(range(100_000)))
+    task = task_of(cell.resolved, cell.point, 0, tuple(range(100_000)))
 
     def killer(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(WorkersLost, match="processes died"):
-        list(Processes(campaign.benches, 1, killer).run([task]))
+        list(Processes(campaign.workloads, 1, killer).run([task]))
     assert executor.workers == 1
 
 
 def test_errors_come_back_as_they_were(campaign: Campaign) -> None:
     cell = campaign.cells[0]
-    lost = task_of(cell.prepared, cell.point, 0, (0,))
+    lost = task_of(cell.resolved, cell.point, 0, (0,))
     unknown = Task(0, "nobody", lost.placement, lost.read_every, 1, 0, None, (0,))
     with pytest.raises(KeyError):
-        list(Processes(campaign.benches, 1).run([unknown]))
+        list(Processes(campaign.workloads, 1).run([unknown]))
 
     def fails(task: Task) -> Done:
         raise InputError("Asked", "found", "Do")
@@ -121,9 +121,9 @@ def test_tasks_are_taken_as_they_are_needed(campaign: Campaign) -> None:
         cell = campaign.cells[0]
         while True:
             taken += 1
-            yield task_of(cell.prepared, cell.point, 0, (taken,))
+            yield task_of(cell.resolved, cell.point, 0, (taken,))
 
-    results = Threads(partial(perform, campaign.benches), 2).run(endless())
+    results = Threads(partial(perform, campaign.workloads), 2).run(endless())
     for _ in range(20):
         next(results)
     results.close()  # type: ignore[attr-defined]
@@ -161,7 +161,7 @@ def test_dask_gives_the_same_bytes_though_workers_die_and_the_scheduler_too(
                 dask.restart_the_scheduler()
                 killed.append("scheduler")
 
-        assert run_with(Cluster(campaign.benches, dask.address), campaign, tmp_path / "out", disturb) == expected
+        assert run_with(Cluster(campaign.workloads, dask.address), campaign, tmp_path / "out", disturb) == expected
         assert killed == ["worker", "scheduler"]
     assert pl.read_parquet(tmp_path / "out" / "results.parquet").height == campaign.runs
 

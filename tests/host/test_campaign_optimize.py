@@ -28,7 +28,7 @@ from weakcell.host.campaign.optimize import (
 from weakcell.host.campaign.tasks import perform
 from weakcell.host.cli import app
 from weakcell.host.study.study import Study
-from weakcell.host.study.workload import Bench, open_bench
+from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
 
@@ -37,13 +37,13 @@ GOAL = Goal(LIMIT, failures=1, tries=2)
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
-    return open_bench("digits-bnn", images=100)
+def workload() -> Workload:
+    return open_workload("digits-bnn", images=100)
 
 
 @pytest.fixture(scope="module")
-def search(bench: Bench) -> Search:
-    return search_for(bench, Study(memory=parse_spec("sram-14nm"), sweep=None))
+def search(workload: Workload) -> Search:
+    return search_for(workload, Study(memory=parse_spec("sram-14nm"), sweep=None))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_the_chosen_point_keeps_its_promise(found: Optimum, search: Search) -> N
     assert found.chosen is not None
     assert found.saving is not None
     assert 0.05 < found.saving < 0.5
-    ready, point = search.prepared(found.chosen.candidate)
+    ready, point = search.resolve(found.chosen.candidate)
     drops = search.drops(ready, point, 50_000, 200)
     assert sum(drop > LIMIT for drop in drops) <= 15
     assert point.energy is not None
@@ -80,7 +80,7 @@ def test_the_chosen_point_keeps_its_promise(found: Optimum, search: Search) -> N
 
 def test_a_loss_of_exactly_the_limit_is_allowed(search: Search) -> None:
     """0.98 - 0.95 is a little more than 0.03 in binary; three of a hundred images are 3 %."""
-    drops = search.drops(*search.prepared(Candidate(0.84)), 0, 40)
+    drops = search.drops(*search.resolve(Candidate(0.84)), 0, 40)
     assert len(set(drops)) > 2
     assert set(drops) <= {images / 100 for images in range(-100, 101)}
 
@@ -124,9 +124,9 @@ def test_the_front_is_one(found: Optimum) -> None:
         assert not any(other.energy < one.energy and other.mean < one.mean for other in found.screened)
 
 
-def test_results_do_not_depend_on_threads(bench: Bench, search: Search) -> None:
+def test_results_do_not_depend_on_threads(workload: Workload, search: Search) -> None:
     study = Study(memory=parse_spec("sram-14nm"), sweep=None)
-    alone = search_for(bench, study, executor=Threads(partial(perform, {bench.key: bench}), 1))
+    alone = search_for(workload, study, executor=Threads(partial(perform, {workload.key: workload}), 1))
     candidate = Candidate(0.84, {"/dense3/Gemm": 0.8})
     assert alone.screen(candidate, "x").drops == search.screen(candidate, "x").drops
 
@@ -138,11 +138,11 @@ def test_nothing_is_promised_where_nothing_holds(search: Search) -> None:
     assert none.tests == ()
 
 
-def test_what_cannot_be_optimized(bench: Bench) -> None:
-    free = search_for(bench, Study(memory=parse_spec("uniform"), sweep=None))
+def test_what_cannot_be_optimized(workload: Workload) -> None:
+    free = search_for(workload, Study(memory=parse_spec("uniform"), sweep=None))
     with pytest.raises(UsageError, match="no energy is published"):
         optimize(free, (0.0, 0.1), Goal(), 0.0)
-    bare = replace(bench, questions=replace(bench.questions, labels=None))
+    bare = replace(workload, questions=replace(workload.questions, labels=None))
     with pytest.raises(UsageError, match="no labels"):
         optimize(search_for(bare, Study(memory=parse_spec("sram-14nm"), sweep=None)), VALUES, Goal(), 1.0)
     for wrong in (Goal(max_drop=1.5), Goal(share=1.0), Goal(tries=0), Goal(partitions=0), Goal(failures=-1)):
@@ -193,6 +193,6 @@ def test_prediction_spares_hopeless_points(search: Search) -> None:
     assert abs(measured.mean - found.hopeless[0.75]) < 0.1
 
 
-def test_memories_without_a_prediction_are_screened_by_dies(bench: Bench) -> None:
-    guarded = search_for(bench, Study(memory=parse_spec("secded+sram-14nm"), sweep=None))
+def test_memories_without_a_prediction_are_screened_by_dies(workload: Workload) -> None:
+    guarded = search_for(workload, Study(memory=parse_spec("secded+sram-14nm"), sweep=None))
     assert guarded.predicted([0.9, 1.0]) == {}

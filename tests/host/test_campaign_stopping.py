@@ -115,8 +115,8 @@ def test_flips_are_as_many_as_expected(model: str, memory: str, tmp_path: Path) 
     control = control_of(cell)
     assert control is not None
     assert control.tensor.startswith("conv1")
-    task = task_of(cell.prepared, cell.point, 0, tuple(range(100)))
-    flips = np.array([result.flips[control.tensor] for result in perform({task.bench: cell.prepared.bench}, task).results])
+    task = task_of(cell.resolved, cell.point, 0, tuple(range(100)))
+    flips = np.array([result.flips[control.tensor] for result in perform({task.workload: cell.resolved.workload}, task).results])
     assert abs(flips.mean() - control.expected) < 4 * flips.std(ddof=1) / np.sqrt(100)
     assert flips.std() > 0
 

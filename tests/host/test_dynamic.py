@@ -27,5 +27,5 @@ def test_infer_and_emulate_take_their_ranges_as_they_say(tmp_path: Path) -> None
     alone = one_by_one(proto, x).argmax(1)
     np.savez(tmp_path / "test.npz", x=x, y=alone)
     found = emulate(tmp_path / "net.onnx", tmp_path / "test.npz", memory="uniform:ber=0", trials=1)
-    assert found.prepared.questions.fault_free_answers.tolist() == alone.tolist()
-    assert "each image has a range of its own" in caption_of(found.prepared)
+    assert found.resolved.questions.fault_free_answers.tolist() == alone.tolist()
+    assert "each image has a range of its own" in caption_of(found.resolved)

@@ -15,8 +15,8 @@ from weakcell.host.study.fault_list import load_faults, save_faults
 from weakcell.host.study.networks import find_model
 from weakcell.host.study.replay import Replay, study_of
 from weakcell.host.study.results import StudyResult
-from weakcell.host.study.runner import run
-from weakcell.host.study.study import Study, prepare
+from weakcell.host.study.runner import run_study
+from weakcell.host.study.study import Study, resolve_study
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import open_memory, parse_spec
 from weakcell.memmodels.errors import InputError, UsageError
@@ -25,7 +25,7 @@ from weakcell.memmodels.memory import Memory
 
 def recorded(policy: ReadPolicy = ReadPolicy.LOAD, memory: str = "uniform", **more: object) -> StudyResult:
     study = Study(memory=parse_spec(memory), sweep=parse_sweep("ber=0.001,0.02"), trials=2, images=10, batch=4, read_every=policy)
-    return run(prepare(study if not more else Study(**{**vars(study), **more})), record=True)  # type: ignore[arg-type]
+    return run_study(resolve_study(study if not more else Study(**{**vars(study), **more})), record=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
@@ -34,33 +34,33 @@ def test_replay_gives_the_same_results(policy: ReadPolicy, suffix: str, tmp_path
     result = recorded(policy)
     path = tmp_path / f"flips{suffix}"
     assert result.faults is not None
-    save_faults(path, result.faults, result.prepared.identity)
+    save_faults(path, result.faults, result.resolved.identity)
     faults = load_faults(path)
     study = study_of(faults, Study(model="digits-bnn"), {})
     replay = Replay(faults)
-    prepared = prepare(study, replays=replay.sha256)
-    replay.check(prepared)
-    assert run(prepared, memories=replay.memories).frame.equals(result.frame)
+    resolved = resolve_study(study, replays=replay.sha256)
+    replay.check(resolved)
+    assert run_study(resolved, memories=replay.memories).frame.equals(result.frame)
 
 
 def test_replay_gives_the_same_logits(tmp_path: Path) -> None:
     places = (("*dense*", parse_spec("sram-28nm-kc705b:vdd=0.53")), ("/conv1/Conv@6-7", parse_spec("uniform:ber=0.3")))
     result = recorded(ReadPolicy.IMAGE, "uniform", model="digits-qnn", places=places)
     assert result.faults is not None
-    save_faults(tmp_path / "flips.parquet", result.faults, result.prepared.identity)
+    save_faults(tmp_path / "flips.parquet", result.faults, result.resolved.identity)
     faults = load_faults(tmp_path / "flips.parquet")
-    prepared = result.prepared
-    point, plan = prepared.points[1], prepared.plan
+    resolved = result.resolved
+    point, plan = resolved.points[1], resolved.plan
 
     def logits(memories: list[Memory]) -> np.ndarray:
         deployment = deploy(plan, point.placement, ReadPolicy.IMAGE, trial=1, die=1, memories=memories)
-        return outputs_under_faults(plan, prepared.questions.inputs, deployment)[plan.network.outputs[0]]
+        return outputs_under_faults(plan, resolved.questions.inputs, deployment)[plan.network.outputs[0]]
 
     fresh = [open_memory(spec, 0, 1, array) for array, spec in enumerate(point.placement.arrays)]
     replayed = list(Replay(faults).memories(point, 1))
     assert all(isinstance(memory, Memory) for memory in replayed)
     assert np.array_equal(logits(fresh), logits(replayed))
-    clean = emulator.infer(plan, prepared.questions.inputs)[plan.network.outputs[0]]
+    clean = emulator.infer(plan, resolved.questions.inputs)[plan.network.outputs[0]]
     assert not np.array_equal(logits(replayed), clean)
 
 
@@ -78,9 +78,9 @@ def replayed(path: Path) -> StudyResult:
     faults = load_faults(path)
     study = study_of(faults, Study(images=10), {})
     replay = Replay(faults)
-    prepared = prepare(study, replays=replay.sha256, memory_label="faults:hand")
-    replay.check(prepared)
-    return run(prepared, memories=replay.memories)
+    resolved = resolve_study(study, replays=replay.sha256, memory_label="faults:hand")
+    replay.check(resolved)
+    return run_study(resolved, memories=replay.memories)
 
 
 def test_a_list_made_by_hand(tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
 def test_options_that_the_header_fixes(tmp_path: Path) -> None:
     result = recorded()
     assert result.faults is not None
-    save_faults(tmp_path / "flips.csv", result.faults, result.prepared.identity)
+    save_faults(tmp_path / "flips.csv", result.faults, result.resolved.identity)
     with pytest.raises(UsageError, match="--seed"):
         study_of(load_faults(tmp_path / "flips.csv"), Study(seed=1), {"seed": 1})
     with pytest.raises(UsageError, match="parquet"):
-        save_faults(tmp_path / "flips.txt", result.faults, result.prepared.identity)
+        save_faults(tmp_path / "flips.txt", result.faults, result.resolved.identity)
 
 
 def test_scales_and_buffers_replay_to_the_same_results(tmp_path: Path) -> None:
@@ -168,16 +168,16 @@ def test_scales_and_buffers_replay_to_the_same_results(tmp_path: Path) -> None:
     for policy in (ReadPolicy.LOAD, ReadPolicy.BATCH, ReadPolicy.IMAGE):
         result = recorded(policy, model="digits-qnn", places=places)
         assert result.faults is not None
-        save_faults(tmp_path / "flips.csv", result.faults, result.prepared.identity)
+        save_faults(tmp_path / "flips.csv", result.faults, result.resolved.identity)
         faults = load_faults(tmp_path / "flips.csv")
         assert {name.split(":")[0] for name in faults.tensors if ":" in name} == {"buffer"}
         replay = Replay(faults)
-        prepared = prepare(study_of(faults, Study(model="digits-qnn"), {}), replays=replay.sha256)
-        replay.check(prepared)
-        again = run(prepared, memories=replay.memories, record=True)
+        resolved = resolve_study(study_of(faults, Study(model="digits-qnn"), {}), replays=replay.sha256)
+        replay.check(resolved)
+        again = run_study(resolved, memories=replay.memories, record=True)
         assert again.frame.equals(result.frame)
         assert again.faults is not None
-        save_faults(tmp_path / "again.csv", again.faults, again.prepared.identity)
+        save_faults(tmp_path / "again.csv", again.faults, again.resolved.identity)
         first, second = ((tmp_path / name).read_bytes().split(b"\n", 1)[1] for name in ("flips.csv", "again.csv"))
         assert first == second
 
@@ -187,5 +187,5 @@ def test_threads_change_nothing_in_buffers() -> None:
     study = Study(
         "digits-bnn", memory=parse_spec("uniform"), sweep=parse_sweep("ber=0.001,0.02"), trials=3, images=8, places=places
     )
-    frames = [run(prepare(study), threads=threads).frame for threads in (1, 3)]
+    frames = [run_study(resolve_study(study), threads=threads).frame for threads in (1, 3)]
     assert frames[0].equals(frames[1])

@@ -18,7 +18,7 @@ from torch import nn
 from tests.emulator.models import exported, model, node, quantized
 from weakcell.emulator.importer import load
 from weakcell.host.datasets.input_range import check_data, input_ranges
-from weakcell.host.study.workload import open_bench
+from weakcell.host.study.workload import open_workload
 
 SHAPE = (1, 8, 8)
 
@@ -155,10 +155,10 @@ def test_bench_warns_and_keeps_the_check(for_unit_range: onnx.ModelProto, tmp_pa
     onnx.save(for_unit_range, tmp_path / "net.onnx")
     np.savez(tmp_path / "raw.npz", x=images(0, 255), y=np.arange(40) % 10)
     with caplog.at_level(logging.WARNING):
-        bench = open_bench(str(tmp_path / "net.onnx"), str(tmp_path / "raw.npz"))
-    assert [record.message for record in caplog.records] == [bench.inputs[0].warning]
-    assert bench.inputs[0].outside is not None
-    assert bench.inputs[0].outside > 0.9
+        workload = open_workload(str(tmp_path / "net.onnx"), str(tmp_path / "raw.npz"))
+    assert [record.message for record in caplog.records] == [workload.inputs[0].warning]
+    assert workload.inputs[0].outside is not None
+    assert workload.inputs[0].outside > 0.9
 
 
 def test_command_line(for_unit_range: onnx.ModelProto, tmp_path: Path) -> None:

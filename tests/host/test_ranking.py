@@ -14,7 +14,7 @@ from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.host.analysis.margins import report_margins
 from weakcell.host.analysis.ranking import parts_of, rank
 from weakcell.host.cli import app
-from weakcell.host.study.study import Study, prepare
+from weakcell.host.study.study import Study, resolve_study
 from weakcell.memmodels.catalogue import parse_spec
 
 STUDY = Study(
@@ -23,17 +23,17 @@ STUDY = Study(
 
 
 def test_parts_cover_every_placed_bit_once() -> None:
-    prepared = prepare(STUDY)
-    whole = prepared.points[0].placement
+    resolved = resolve_study(STUDY)
+    whole = resolved.points[0].placement
     for by, count in (("layer", 4), ("bit", 8), ("layer-bit", 32)):
-        parts = parts_of(prepared, whole, by)  # type: ignore[arg-type]
+        parts = parts_of(resolved, whole, by)  # type: ignore[arg-type]
         assert len(parts) == count
         cells = [(slot.tensor, plane) for _, own in parts for slot in own.slots for plane in slot.planes]
         assert sorted(cells) == sorted((slot.tensor, plane) for slot in whole.slots for plane in slot.planes)
 
 
 def test_predicted_ranks_are_those_of_injection() -> None:
-    found = rank(prepare(STUDY), "bit", samples=15, trials=12)
+    found = rank(resolve_study(STUDY), "bit", samples=15, trials=12)
     assert [part.name for part in found.parts[:2]] == ["bit 7", "bit 6"]
     assert found.correlation is not None
     assert found.correlation > 0.75
@@ -43,7 +43,7 @@ def test_predicted_ranks_are_those_of_injection() -> None:
     assert top.high is not None
     assert top.low - 0.04 < top.loss < top.high + 0.04
     assert top.flips == pytest.approx(0.3 * top.bits)
-    assert rank(prepare(STUDY), "layer", samples=2).correlation is None
+    assert rank(resolve_study(STUDY), "layer", samples=2).correlation is None
 
 
 def test_the_commands(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "c.toml").write_text(TEXT, encoding="utf-8")
     campaign = prepare_campaign(read_campaign(made / "c.toml"))
     with open_store(made) as store:
-        sweep(campaign, store, Threads(partial(perform, campaign.benches), 2), ["weakcell", "sweep", EVIL])
+        sweep(campaign, store, Threads(partial(perform, campaign.workloads), 2), ["weakcell", "sweep", EVIL])
         export(Tables(store), made)
     result = CliRunner().invoke(app, ["report", str(made)])
     assert result.exit_code == 0, result.output

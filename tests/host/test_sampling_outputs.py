@@ -9,8 +9,8 @@ import pytest
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
 from weakcell.host import emulate
 from weakcell.host.report.caption import caption_of
-from weakcell.host.study.runner import run
-from weakcell.host.study.study import Study, prepare
+from weakcell.host.study.runner import run_study
+from weakcell.host.study.study import Study, resolve_study
 from weakcell.host.validation.trials import validate
 from weakcell.memmodels import parse_spec
 from weakcell.memmodels.errors import UsageError
@@ -22,16 +22,16 @@ FEW = Study(
 
 def test_tables_say_what_was_drawn() -> None:
     result = emulate(memory="uniform:ber=0.02", trials=2, images=20, read_every="image", sampling="outputs")
-    frame, drawn = result.frame, result.prepared.points[0].by_outputs
+    frame, drawn = result.frame, result.resolved.points[0].by_outputs
     assert drawn
     assert frame["sampling"].unique().to_list() == ["outputs"]
     for column in ("flips", "flip_rate", *(f"flips[{name}]" for name in drawn)):
         assert frame[column].null_count() == len(frame)
     assert result.summary["flip_rate"].null_count() == 1
-    caption = caption_of(result.prepared)
+    caption = caption_of(result.resolved)
     assert "exact in distribution" in caption
     assert all(name in caption for name in drawn)
-    rest = [name for name in result.prepared.network.tensors if f"flips[{name}]" in frame.columns and name not in drawn]
+    rest = [name for name in result.resolved.network.tensors if f"flips[{name}]" in frame.columns and name not in drawn]
     assert all(frame[f"flips[{name}]"].null_count() == 0 for name in rest)
 
 
@@ -46,20 +46,20 @@ def test_refused_where_no_layer_allows_it(change: dict[str, object]) -> None:
     from dataclasses import replace
 
     with pytest.raises(UsageError, match="no layer of this study allows it"):
-        prepare(replace(FEW, **change))  # type: ignore[arg-type]
+        resolve_study(replace(FEW, **change))  # type: ignore[arg-type]
 
 
 def test_fault_lists_are_refused() -> None:
-    prepared = prepare(FEW)
+    resolved = resolve_study(FEW)
     with pytest.raises(UsageError, match="draws no flips"):
-        run(prepared, record=True)
+        run_study(resolved, record=True)
     with pytest.raises(UsageError, match="draws no flips"):
-        prepare(FEW, replays="00")
+        resolve_study(FEW, replays="00")
 
 
 def test_validation_is_refused() -> None:
     with pytest.raises(UsageError, match="no flips to count"):
-        validate(prepare(FEW))
+        validate(resolve_study(FEW))
 
 
 def test_the_command_line_knows_it(tmp_path: Path) -> None:

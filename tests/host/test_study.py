@@ -14,8 +14,8 @@ from weakcell.host import emulate
 from weakcell.host.study.estimate import check_fault_list, estimate
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.results_folder import open_folder, save_study
-from weakcell.host.study.runner import Progress, StudyInterrupted, run
-from weakcell.host.study.study import Point, Study, prepare
+from weakcell.host.study.runner import Progress, StudyInterrupted, run_study
+from weakcell.host.study.study import Point, Study, resolve_study
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import MemorySpecError, OutputError, UsageError
@@ -25,15 +25,15 @@ BASE = Study(memory=parse_spec("uniform"), sweep=parse_sweep("ber=0.001,0.01,0.1
 
 @pytest.fixture(scope="module")
 def result() -> StudyResult:
-    return run(prepare(BASE))
+    return run_study(resolve_study(BASE))
 
 
 @pytest.mark.parametrize(("threads", "sweep"), [(1, "ber=0.001,0.01,0.1"), (2, "ber=0.001,0.01,0.1"), (2, "ber=0.1,0.001,0.01")])
 @pytest.mark.parametrize("policy", ReadPolicy)
 def test_threads_and_order_change_nothing(threads: int, sweep: str, policy: ReadPolicy, tmp_path: Path) -> None:
     few = replace(BASE, images=12, batch=5, trials=2, read_every=policy)
-    expected = save_study(run(prepare(few), threads=1), tmp_path / "a")
-    again = save_study(run(prepare(replace(few, sweep=parse_sweep(sweep))), threads=threads), tmp_path / "b")
+    expected = save_study(run_study(resolve_study(few), threads=1), tmp_path / "a")
+    again = save_study(run_study(resolve_study(replace(few, sweep=parse_sweep(sweep))), threads=threads), tmp_path / "b")
     for name in ("results.parquet", "results.csv"):
         assert (expected / name).read_bytes() == (again / name).read_bytes()
 
@@ -91,7 +91,7 @@ def test_labels_may_be_missing(tmp_path: Path) -> None:
 def test_energy_never_mixes_units() -> None:
     mixed = emulate(memory="sram-14nm:v_over_vmin=0.9", place={"/dense3/Gemm": "sram-28nm-kc705b:vdd=0.6"}, trials=1, images=5)
     assert mixed.frame["energy"][0] is None
-    assert len(mixed.prepared.points[0].cost.energy) == 2
+    assert len(mixed.resolved.points[0].cost.energy) == 2
     partly = emulate(memory="sram-14nm:v_over_vmin=0.9", place={"/dense3/Gemm": "uniform:ber=0"}, trials=1, images=5)
     assert 0 < partly.frame["energy_share"][0] < 1
 
@@ -113,12 +113,12 @@ def test_energy_never_mixes_units() -> None:
 )
 def test_refused_before_anything_runs(change: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
-        prepare(replace(BASE, **change))  # type: ignore[arg-type]
+        resolve_study(replace(BASE, **change))  # type: ignore[arg-type]
 
 
 def test_ctrl_c_keeps_finished_points(tmp_path: Path, result: StudyResult) -> None:
-    prepared = prepare(BASE)
-    folder = open_folder(tmp_path / "out", prepared)
+    resolved = resolve_study(BASE)
+    folder = open_folder(tmp_path / "out", resolved)
 
     def stop_in_second_point(progress: Progress) -> None:
         if progress.done == 4:
@@ -128,7 +128,7 @@ def test_ctrl_c_keeps_finished_points(tmp_path: Path, result: StudyResult) -> No
         folder.write(so_far)
 
     with pytest.raises(StudyInterrupted) as interrupted:
-        run(prepared, threads=1, on_trial=stop_in_second_point, on_point=write)
+        run_study(resolved, threads=1, on_trial=stop_in_second_point, on_point=write)
     partial = interrupted.value.result
     assert partial is not None
     assert not partial.complete
@@ -141,13 +141,13 @@ def test_ctrl_c_keeps_finished_points(tmp_path: Path, result: StudyResult) -> No
 def test_folder_of_another_study_is_refused(tmp_path: Path, result: StudyResult) -> None:
     save_study(result, tmp_path / "out")
     save_study(result, tmp_path / "out")
-    other = prepare(replace(BASE, seed=1))
+    other = resolve_study(replace(BASE, seed=1))
     with pytest.raises(OutputError, match="another study"):
         open_folder(tmp_path / "out", other)
     assert open_folder(tmp_path / "out", other, overwrite=True)
     (tmp_path / "out" / "study.json").unlink()
     with pytest.raises(OutputError):
-        open_folder(tmp_path / "out", prepare(BASE))
+        open_folder(tmp_path / "out", resolve_study(BASE))
 
 
 def test_no_temporary_files_stay(tmp_path: Path, result: StudyResult) -> None:
@@ -162,14 +162,14 @@ def test_figures_repeat(tmp_path: Path, result: StudyResult) -> None:
 
 
 def test_estimate_is_of_the_right_size(result: StudyResult) -> None:
-    found = estimate(result.prepared, threads=1)
+    found = estimate(result.resolved, threads=1)
     assert found.points * found.trials == len(result.outcomes)
     assert 0 < found.seconds < 30
     assert found.memory_bytes > 1 << 20
 
 
 def test_absurd_fault_lists_are_refused() -> None:
-    prepared = prepare(replace(BASE, read_every=ReadPolicy.ACCESS, trials=1000))
+    resolved = resolve_study(replace(BASE, read_every=ReadPolicy.ACCESS, trials=1000))
     with pytest.raises(UsageError, match="flips are expected"):
-        check_fault_list(prepared)
-    assert check_fault_list(prepared, yes=True) > 2e8
+        check_fault_list(resolved)
+    assert check_fault_list(resolved, yes=True) > 2e8

@@ -20,7 +20,7 @@ from weakcell.host.campaign.store import read_store
 from weakcell.host.campaign.tables import Tables
 from weakcell.host.cli import app
 from weakcell.host.report.data import read_material, sentences
-from weakcell.host.study.workload import open_bench
+from weakcell.host.study.workload import open_workload
 from weakcell.memmodels.errors import UsageError
 
 CAMPAIGN = """
@@ -57,8 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_default_task_is_no_part_of_an_identity() -> None:
     """Stores of results from before there were tasks are found again."""
-    assert not {"task", "output"} & set(open_bench("digits-bnn", images=20).identity)
-    assert open_bench("digits-bnn", images=20).identity["images"] == 20
+    assert not {"task", "output"} & set(open_workload("digits-bnn", images=20).identity)
+    assert open_workload("digits-bnn", images=20).identity["images"] == 20
 
 
 def test_a_store_keeps_the_metrics_of_each_task(folder: Path) -> None:
@@ -140,12 +140,12 @@ def test_commands_say_what_they_cannot_do(folder: Path, command: str) -> None:
 
 
 def test_an_optimum_may_lose_mean_iou(folder: Path) -> None:
-    bench = open_bench(str(folder / "segmentation.onnx"), str(folder / "segmentation.npz"), images=20)
+    workload = open_workload(str(folder / "segmentation.onnx"), str(folder / "segmentation.npz"), images=20)
     from weakcell.host.campaign.optimize import search_for
     from weakcell.host.study.study import Study
     from weakcell.memmodels.catalogue import parse_spec
 
-    search = search_for(bench, Study(model="x", memory=parse_spec("sram-14nm"), sweep=None))
-    assert search.clean == bench.questions.fault_free_judgement.metrics["mean_iou"]
+    search = search_for(workload, Study(model="x", memory=parse_spec("sram-14nm"), sweep=None))
+    assert search.clean == workload.questions.fault_free_judgement.metrics["mean_iou"]
     with pytest.raises(UsageError, match="mean absolute error"):
-        _ = search_for(open_bench(str(folder / "regression.onnx"), str(folder / "regression.npz")), search.study).clean
+        _ = search_for(open_workload(str(folder / "regression.onnx"), str(folder / "regression.npz")), search.study).clean

@@ -22,7 +22,7 @@ from weakcell.emulator.faults.deployment import ReadPolicy, deploy
 from weakcell.emulator.faults.run import outputs_under_faults
 from weakcell.emulator.plan.plan import compile_plan
 from weakcell.host.cli import app
-from weakcell.host.study.study import Point, Prepared, Study, prepare
+from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, CheckSummary
 from weakcell.host.validation.stress import prepare_stressed
 from weakcell.host.validation.trials import Validation, validate
@@ -49,13 +49,13 @@ def weakcell(*arguments: str | Path) -> Result:
 
 @pytest.mark.parametrize("policy", [ReadPolicy.LOAD, ReadPolicy.BATCH, ReadPolicy.IMAGE])
 def test_flips_are_counted_as_a_plain_recount_counts_them(policy: ReadPolicy) -> None:
-    prepared = prepare(study(memory="uniform:ber=0.01", images=10, batch=4, read_every=policy, trials=1))
-    found = validate(prepared)
-    network = prepared.network
+    resolved = resolve_study(study(memory="uniform:ber=0.01", images=10, batch=4, read_every=policy, trials=1))
+    found = validate(resolved)
+    network = resolved.network
     head = mg.output_layer(network)
     wide = compile_plan(replace(network, outputs=(*network.outputs, head.input, head.accumulator)))
-    data = {network.inputs[0]: prepared.dataset.x}
-    deployment = deploy(wide, prepared.points[0].placement, policy, record=True)
+    data = {network.inputs[0]: resolved.dataset.x}
+    deployment = deploy(wide, resolved.points[0].placement, policy, record=True)
     faulty, clean = outputs_under_faults(wide, data, deployment, 4), infer(wide, data)
     wanted: Counter[tuple[int, int, int]] = Counter()
     for image in range(10):
@@ -80,14 +80,14 @@ def test_flips_are_counted_as_a_plain_recount_counts_them(policy: ReadPolicy) ->
 
 
 def test_both_routes_and_any_number_of_threads_find_the_same() -> None:
-    prepared = prepare(study())
+    resolved = resolve_study(study())
 
     def reads_only(point: Point, trial: int) -> list[Memory]:
         return [OnlyReads(open_memory(spec, 0, trial, i)) for i, spec in enumerate(point.placement.arrays)]
 
-    one = validate(prepared, threads=1)
-    assert validate(prepared, threads=3).tally == one.tally == validate(prepared, memories=reads_only).tally
-    later = [validate(prepare(study(trials=1)), first=trial).tally for trial in range(2)]
+    one = validate(resolved, threads=1)
+    assert validate(resolved, threads=3).tally == one.tally == validate(resolved, memories=reads_only).tally
+    later = [validate(resolve_study(study(trials=1)), first=trial).tally for trial in range(2)]
     assert later[0] + later[1] == one.tally  # a trial can be run again by its number
 
 
@@ -103,7 +103,7 @@ def test_both_routes_and_any_number_of_threads_find_the_same() -> None:
     ],
 )
 def test_no_bound_is_ever_broken(model: str, memory: str, others: dict[str, Any]) -> None:
-    found = validate(prepare(study(model, memory, **others)))
+    found = validate(resolve_study(study(model, memory, **others)))
     assert found.broken == 0
     assert not found.violations
     assert all(check.pairs > 0 for check in found.checks)
@@ -111,18 +111,18 @@ def test_no_bound_is_ever_broken(model: str, memory: str, others: dict[str, Any]
 
 
 def test_a_recording_is_judged_like_the_memory_that_was_recorded(tmp_path: Path) -> None:
-    prepared = prepare(study(memory="uniform:ber=0.01,lifetime=die", trials=1))
+    resolved = resolve_study(study(memory="uniform:ber=0.01,lifetime=die", trials=1))
     memory, tape = open_memory("uniform:ber=0.01,lifetime=die"), Recording()
-    for part in deploy(prepared.plan, prepared.points[0].placement, ReadPolicy.LOAD, memories=[memory]).all_slots:
+    for part in deploy(resolved.plan, resolved.points[0].placement, ReadPolicy.LOAD, memories=[memory]).all_slots:
         tape.take(memory, part.region, range(1))
     tape.save(tmp_path / "tape.npz")
-    replayed = validate(prepare(study(memory=f"recording:{tmp_path / 'tape.npz'}", trials=1)))
+    replayed = validate(resolve_study(study(memory=f"recording:{tmp_path / 'tape.npz'}", trials=1)))
     assert replayed.broken == 0
-    assert replayed.tally == validate(prepared).tally
+    assert replayed.tally == validate(resolved).tally
 
 
 def test_hidden_neurons_keep_their_bounds() -> None:
-    found = validate(prepare(study(memory="uniform:ber=0.02", images=30)), hidden=True)
+    found = validate(resolve_study(study(memory="uniform:ber=0.02", images=30)), hidden=True)
     assert found.broken == 0
     assert of(found, "corollary-1").pairs == of(found, "neuron").pairs == 2 * 30 * (32 * 64 + 96)
     assert of(found, "greedy-neuron").pairs == 2 * 30 * 32 * 64
@@ -167,11 +167,11 @@ class Adversary:
         return self.inner.cost(region, accesses)
 
 
-def worst_of(prepared: Prepared, image: int, more: int) -> tuple[str, tuple[int, ...]]:
+def worst_of(resolved: ResolvedStudy, image: int, more: int) -> tuple[str, tuple[int, ...]]:
     """The tensor, and the cells (1-bit weights) of the flips that an image tolerates at most, and `more`."""
-    network = prepared.network
+    network = resolved.network
     head = mg.output_layer(network)
-    clean = infer(prepared.plan, {network.inputs[0]: prepared.dataset.x}, [head.input, head.accumulator])
+    clean = infer(resolved.plan, {network.inputs[0]: resolved.dataset.x}, [head.input, head.accumulator])
     margins = mg.margins_of(head.scores(clean[head.accumulator]))
     winner, x = int(margins.winner[image]), clean[head.input][image].reshape(-1)
     other = int(np.argmin(np.where(np.arange(10) == winner, 1 << 40, margins.gaps[image])))
@@ -183,17 +183,17 @@ def worst_of(prepared: Prepared, image: int, more: int) -> tuple[str, tuple[int,
 
 
 def test_one_flip_too_many_is_caught() -> None:
-    prepared = prepare(study(memory="uniform:ber=0", trials=1))
+    resolved = resolve_study(study(memory="uniform:ber=0", trials=1))
     for more, broken in ((0, False), (1, True)):
-        tensor, cells = worst_of(prepared, 7, more)
+        tensor, cells = worst_of(resolved, 7, more)
 
         def memories(point: Point, trial: int, tensor: str = tensor, cells: tuple[int, ...] = cells) -> list[Memory]:
             return [Adversary(open_memory(spec, 0, trial, i), tensor, cells) for i, spec in enumerate(point.placement.arrays)]
 
-        honest = validate(prepared, memories=memories)
+        honest = validate(resolved, memories=memories)
         assert honest.broken == 0
         assert all((check.changed > 0) or not broken for check in honest.checks)
-        wrong = validate(prepared, memories=memories, too_many={"corollary-2": 1, "pair": 1, "greedy": 1})
+        wrong = validate(resolved, memories=memories, too_many={"corollary-2": 1, "pair": 1, "greedy": 1})
         for check in ("corollary-2", "pair", "greedy"):
             caught = [one for one in wrong.violations if one.check == check and one.image == 7]
             assert bool(caught) == broken
@@ -207,9 +207,9 @@ def test_one_flip_too_many_is_caught() -> None:
 
 
 def test_stress_brings_flips_near_the_bounds() -> None:
-    prepared, only = prepare_stressed(study(trials=3, images=100), prepare)
-    plain = validate(prepare(study(memory="uniform:ber=0.2", trials=3, images=100)))
-    found = validate(prepared, only=only)
+    resolved, only = prepare_stressed(study(trials=3, images=100), resolve_study)
+    plain = validate(resolve_study(study(memory="uniform:ber=0.2", trials=3, images=100)))
+    found = validate(resolved, only=only)
     assert set(np.concatenate(list(only.values())).tolist()) <= set(range(100))
     assert not found.scores
     assert found.broken == 0

@@ -16,7 +16,7 @@ from weakcell.host.board.link.protocol import PAGE
 from weakcell.host.board.memory.read_recorder import Tape
 from weakcell.host.board.memory.region_store import PAGE_WORDS
 from weakcell.host.board.memory.session import Session, session_of
-from weakcell.host.study.study import Point, Prepared
+from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.protection.wrappers import split_wrappers
@@ -39,29 +39,29 @@ def port_of(spec: MemorySpec) -> str | None:
     return port if kind == "board" else None
 
 
-def ports_of(prepared: Prepared) -> tuple[str, ...]:
+def ports_of(resolved: ResolvedStudy) -> tuple[str, ...]:
     """The ports that a study reads through, each once."""
-    found = (port_of(spec) for point in prepared.points for spec in point.placement.arrays)
+    found = (port_of(spec) for point in resolved.points for spec in point.placement.arrays)
     return tuple(dict.fromkeys(port for port in found if port is not None))
 
 
-def passage_of(prepared: Prepared, port: str) -> Passage:
+def passage_of(resolved: ResolvedStudy, port: str) -> Passage:
     """What all trials of all points ask of the board at a port."""
-    parts = [_passage(prepared, point, port) for point in prepared.points]
-    trials = prepared.study.trials
+    parts = [_passage(resolved, point, port) for point in resolved.points]
+    trials = resolved.study.trials
     return Passage(*(trials * sum(getattr(part, name) for part in parts) for name in ("reads", "pages", "dwell_s")))
 
 
-def _passage(prepared: Prepared, point: Point, port: str) -> Passage:
-    study, images = prepared.study, len(prepared.dataset)
-    per_image = reads_per_image(prepared.network, study.read_every, images, study.batch)
+def _passage(resolved: ResolvedStudy, point: Point, port: str) -> Passage:
+    study, images = resolved.study, len(resolved.dataset)
+    per_image = reads_per_image(resolved.network, study.read_every, images, study.batch)
     reads = pages = dwell_s = 0.0
     for slot in point.placement.slots:
         spec = point.placement.arrays[slot.array]
         if port_of(spec) != port:
             continue
         conditions = spec.technology.resolve(spec.conditions)
-        words = layout_of(prepared.network.tensors[slot.tensor], slot.planes).words
+        words = layout_of(resolved.network.tensors[slot.tensor], slot.planes).words
         own = -(-words // PAGE_WORDS)
         times = 1.0 if study.read_every is ReadPolicy.LOAD else per_image[slot.tensor] * images
         arena = float(conditions["kib"]) * 1024 / PAGE if "kib" in conditions else session_of(port).link.board.pages
@@ -70,31 +70,31 @@ def _passage(prepared: Prepared, point: Point, port: str) -> Passage:
     return Passage(reads, pages, dwell_s)
 
 
-def seconds_of(prepared: Prepared) -> float:
+def seconds_of(resolved: ResolvedStudy) -> float:
     """How long a study's boards take at most: the pages' time is measured on some, the time at low voltage is asked for."""
     total = 0.0
-    for port in ports_of(prepared):
-        passage = passage_of(prepared, port)
+    for port in ports_of(resolved):
+        passage = passage_of(resolved, port)
         total += passage.pages * session_of(port).seconds_per_page() + passage.dwell_s
     return total
 
 
-def check_time(prepared: Prepared, yes: bool) -> float:
+def check_time(resolved: ResolvedStudy, yes: bool) -> float:
     """The seconds that boards take at most; UsageError for more than an hour unless `yes`."""
-    seconds = seconds_of(prepared)
+    seconds = seconds_of(resolved)
     if seconds > MOST_SECONDS and not yes:
-        found = f"about {seconds / 3600:.1f} h through the board, with weights read once per {prepared.study.read_every}"
-        raise UsageError(f"Running {prepared.jobs} trials", found, "Allow it with --yes, or read less often or fewer points")
+        found = f"about {seconds / 3600:.1f} h through the board, with weights read once per {resolved.study.read_every}"
+        raise UsageError(f"Running {resolved.jobs} trials", found, "Allow it with --yes, or read less often or fewer points")
     return seconds
 
 
 @contextmanager
-def boards_of(prepared: Prepared, folder: Path | None) -> Iterator[tuple[Session, ...]]:
+def boards_of(resolved: ResolvedStudy, folder: Path | None) -> Iterator[tuple[Session, ...]]:
     """The sessions of a study's boards; with a folder, all that is read back is kept there as `readbacks.npz`, in any case.
 
     Several boards: `readbacks-1.npz` and so on, in the order of the placement. Ports are let go of at the end.
     """
-    sessions = tuple(session_of(port) for port in ports_of(prepared))
+    sessions = tuple(session_of(port) for port in ports_of(resolved))
     for session in sessions:
         session.tape = None if folder is None else Tape()
     try:
@@ -104,24 +104,24 @@ def boards_of(prepared: Prepared, folder: Path | None) -> Iterator[tuple[Session
             tape, session.tape = session.tape, None
             if folder is not None and tape is not None and tape.reads:
                 name = "readbacks.npz" if len(sessions) == 1 else f"readbacks-{number + 1}.npz"
-                tape.save(folder / name, _about(session, prepared))
+                tape.save(folder / name, _about(session, resolved))
             session.close()
 
 
-def _about(session: Session, prepared: Prepared) -> dict[str, object]:
+def _about(session: Session, resolved: ResolvedStudy) -> dict[str, object]:
     virtual = session.port.startswith("virtual:")
     return {
-        "title": f"{prepared.model.name} through the board at {session.port}",
+        "title": f"{resolved.model.name} through the board at {session.port}",
         "basis": "computed" if virtual else "measured",
         "counters": vars(session.counters),
         "link": vars(session.link.counters),
     }
 
 
-def replay_command(prepared: Prepared, file: Path) -> str | None:
+def replay_command(resolved: ResolvedStudy, file: Path) -> str | None:
     """The command that runs the study again from its read-backs; None where a recording cannot tell reads of trials apart."""
-    study = prepared.study
-    if study.places or len(ports_of(prepared)) != 1 or (study.trials > 1 and study.read_every is not ReadPolicy.LOAD):
+    study = resolved.study
+    if study.places or len(ports_of(resolved)) != 1 or (study.trials > 1 and study.read_every is not ReadPolicy.LOAD):
         return None
     serve = ":serve=trial" if study.trials > 1 else ""
     sweep = f" --sweep {study.sweep}" if study.sweep else ""
