@@ -15,8 +15,9 @@ from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.errors import MemoryFault
 from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
 from weakcell.memmodels.sampling.dies import weak_cells
-from weakcell.memmodels.sampling.sampler import ROOT, Drawn, Sampler, draw_region, make_sampler
-from weakcell.memmodels.sampling.streams import random_words, stream_of
+from weakcell.memmodels.sampling.read_errors import draw_region
+from weakcell.memmodels.sampling.sampler import ROOT, PerReadTerm, Sampler, make_sampler
+from weakcell.memmodels.sampling.streams import derive_stream, random_words
 
 _POWER_UP = 0x706F776572
 
@@ -57,7 +58,7 @@ class SimulatedMemory:
     @cached_property
     def stream(self) -> np.uint64:
         """The stream below which everything of this array is named."""
-        return stream_of(ROOT, self.seed, self.die, self.array)
+        return derive_stream(ROOT, self.seed, self.die, self.array)
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
         _check_words(bits, layout)
@@ -94,7 +95,7 @@ class SimulatedMemory:
         to_one, to_zero = np.zeros((2, words), dtype=np.uint64)
         for number, term in enumerate(self.terms):
             if isinstance(term, ErrorTerm) and belongs_to_die(term):
-                one, zero = weak_cells(stream_of(int(self.stream), number), 0, words, term)
+                one, zero = weak_cells(derive_stream(int(self.stream), number), 0, words, term)
                 to_one |= one
                 to_zero |= zero
         return to_one, to_zero
@@ -116,18 +117,18 @@ class SimulatedMemory:
         drawn = tuple(self._drawn(number, term, region) for number, term in enumerate(self.terms) if term.drawn_at_read)
         return make_sampler(self.stream, region.first_word, region.layout.bits, region.written, held, drawn)
 
-    def _drawn(self, number: int, term: Term, region: Region) -> Drawn:
+    def _drawn(self, number: int, term: Term, region: Region) -> PerReadTerm:
         assert isinstance(term, ErrorTerm)
         if term.lifetime is Lifetime.READ:
-            return Drawn(number, term.p01, term.p10)
+            return PerReadTerm(number, term.p01, term.p10)
         weak = weak_cells(self._cells(number, term, region), region.first_word, region.written.size, term)
-        return Drawn(number, term.fails, term.fails, weak)
+        return PerReadTerm(number, term.fails, term.fails, weak)
 
     def _cells(self, number: int, term: ErrorTerm, region: Region) -> np.uint64:
         """The stream that names the weak cells of a term: of the die, or of the write if that draws them anew."""
         if term.lifetime is Lifetime.ACCUMULATING and term.redrawn:
-            return stream_of(int(self.stream), number, region.key.trial, region.key.write)
-        return stream_of(int(self.stream), number)
+            return derive_stream(int(self.stream), number, region.key.trial, region.key.write)
+        return derive_stream(int(self.stream), number)
 
     def _hold(self, region: Region, reads: int) -> Words:
         """What the cells return at this operating point after `reads` reads, before anything that is drawn at a read."""
@@ -137,7 +138,7 @@ class SimulatedMemory:
         cells = region.stored
         for number, term in enumerate(self.terms):
             if isinstance(term, LevelTerm):
-                stream = stream_of(int(self.stream), number, region.key.trial, region.key.write)
+                stream = derive_stream(int(self.stream), number, region.key.trial, region.key.write)
                 cells = misread_levels(cells, region.layout.bits, region.first_word, term, stream)
                 continue
             if term.drawn_at_read or term.lifetime is Lifetime.WRITE:
@@ -158,7 +159,7 @@ class SimulatedMemory:
         cells = written
         for number, term in enumerate(self.terms):
             if isinstance(term, ErrorTerm) and term.lifetime is Lifetime.WRITE:
-                flips, once = np.empty_like(cells), (Drawn(number, term.p01, term.p10),)
+                flips, once = np.empty_like(cells), (PerReadTerm(number, term.p01, term.p10),)
                 draw_region(make_sampler(self.stream, first_word, bits, cells, cells, once), key.trial, key.write, 0, flips)
                 if term.only_switched and previous is not None:
                     flips &= written ^ previous
@@ -167,7 +168,7 @@ class SimulatedMemory:
 
     def _power_up(self, first_word: int, layout: Layout) -> Words:
         """What the cells of a fresh die hold before the first write: random bits of their addresses."""
-        cells = random_words(stream_of(int(self.stream), _POWER_UP), first_word, layout.words)
+        cells = random_words(derive_stream(int(self.stream), _POWER_UP), first_word, layout.words)
         cells[-1:] &= layout.last_mask
         return cells
 

@@ -14,7 +14,7 @@ from weakcell.emulator.faults.deployment import Deployment, StoredSlot
 from weakcell.emulator.kernels.fault_reads import HOME, read_regions
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.emulator.plan.plan import Parameters, Plan, aligned_empty
-from weakcell.memmodels.sampling.sampler import sources_of
+from weakcell.memmodels.sampling.sampler import make_source_table
 
 Array = npt.NDArray[Any]
 
@@ -77,7 +77,7 @@ class Tables:
 
 
 def tables_of(stored: tuple[StoredSlot, ...], homes: Homes) -> Tables:
-    sources = sources_of([part.sampler for part in stored if part.sampler is not None])
+    sources = make_source_table([part.sampler for part in stored if part.sampler is not None])
     return Tables(stored, sources, homes, np.zeros(len(stored), dtype=np.int64))
 
 

@@ -95,9 +95,9 @@ def settle(parameters: Parameters, deployment: Deployment) -> None:
     for name in tensors_sampled_at_output(deployment):
         (part,) = deployment.slots[name]
         assert part.sampler is not None
-        if part.sampler.sound:
+        if part.sampler.matches_written:
             continue
-        parameters.flip(name, part.slot.planes, part.sampler.held ^ part.sampler.written)
+        parameters.flip(name, part.slot.planes, part.sampler.baseline ^ part.sampler.written)
 
 
 def drawn_sums(

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from weakcell.memmodels.address import BLOCK_WORDS
 from weakcell.memmodels.sampling.pointers import words_at
-from weakcell.memmodels.sampling.sampler import block_range, count_bits, draw_block, name_read, new_room, words_in
+from weakcell.memmodels.sampling.read_errors import block_range, count_bits, draw_block, new_workspace, read_stream, words_in_block
 
 _WORDS = 8
 """Words of a vector."""
@@ -118,16 +118,16 @@ def dense_redrawn(x, bits, sources, trial, write, first_image, out):  # type: ig
     """
     source, channels, count = sources[0], out.shape[3], 0
     written = words_at(source.written, source.words)
-    last, room = _last_mask(bits), new_room()
+    last, room = _last_mask(bits), new_workspace()
     row = np.zeros((bits + 64 * _WORDS - 1) // (64 * _WORDS) * _WORDS, dtype=np.uint64)
     read = np.zeros(BLOCK_WORDS + 2 * row.size + 2, dtype=np.uint64)
     first_block, stop_block = block_range(source)
     for image in range(x.shape[0]):
         row[: x.shape[3]] = x[image, 0, 0]
-        stream = name_read(source, trial, write, first_image + image)
+        stream = read_stream(source, trial, write, first_image + image)
         channel, begin, filled = 0, 0, 0  # read[:filled] are the region's words from `begin`
         for block in range(first_block, stop_block):
-            first, n = words_in(source, block)
+            first, n = words_in_block(source, block)
             fresh = read[filled : filled + n]
             draw_block(source, stream, block, fresh, room)
             count += count_bits(fresh)

@@ -13,8 +13,8 @@ import numpy as np
 from weakcell.emulator.kernels.fault_scatter import flip_block, flip_cells
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.memmodels.address import BLOCK_WORDS
-from weakcell.memmodels.sampling.pointers import address_of, move_bytes, words_at
-from weakcell.memmodels.sampling.sampler import block_range, count_bits, draw_block, name_read, new_room, words_in
+from weakcell.memmodels.sampling.pointers import data_ptr, move_bytes, words_at
+from weakcell.memmodels.sampling.read_errors import block_range, count_bits, draw_block, new_workspace, read_stream, words_in_block
 
 _FIELDS = "write clean values size stale leads flat words channels outer row inner cells masks"
 
@@ -34,7 +34,7 @@ def new_scratch(homes):  # type: ignore[no-untyped-def]
     longest = 0
     for i in range(homes.size):
         longest = max(longest, homes[i].words)
-    return new_room(), np.empty(BLOCK_WORDS + LANES * longest + 2, dtype=np.uint64)
+    return new_workspace(), np.empty(BLOCK_WORDS + LANES * longest + 2, dtype=np.uint64)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -54,7 +54,7 @@ def _read_cells(source, home, stream, scratch):  # type: ignore[no-untyped-def]
     _clear(home)
     start, stop = block_range(source)
     for block in range(start, stop):
-        first, n = words_in(source, block)
+        first, n = words_in_block(source, block)
         draw_block(source, stream, block, drawn[:n], room)
         count = count_bits(drawn[:n])
         if count:
@@ -80,7 +80,7 @@ def _read_rows(source, home, stream, scratch):  # type: ignore[no-untyped-def]
     stale = words_at(home.stale, blocks // 8 + 1).view(np.uint8)
     start, stop = block_range(source)
     for block in range(start, stop):
-        first, n = words_in(source, block)
+        first, n = words_in_block(source, block)
         draw_block(source, stream, block, drawn[filled : filled + n], room)
         total += count_bits(drawn[filled : filled + n])
         filled += n
@@ -89,11 +89,11 @@ def _read_rows(source, home, stream, scratch):  # type: ignore[no-untyped-def]
             flipped = _any(drawn[min((k * bits >> 6) - begin, filled) : min(((k + 1) * bits + 63 >> 6) - begin, filled)])
             if flipped or stale[k]:
                 flip_block(
-                    home.clean, home.values, home.words, home.row, home.channels, k, address_of(drawn), begin, filled
+                    home.clean, home.values, home.words, home.row, home.channels, k, data_ptr(drawn), begin, filled
                 )  # fmt: skip
                 stale[k] = flipped
         used = min((complete * bits >> 6) - begin, filled)
-        move_bytes(address_of(drawn), address_of(drawn) + 8 * used, 8 * (filled - used))
+        move_bytes(data_ptr(drawn), data_ptr(drawn) + 8 * used, 8 * (filled - used))
         done, begin, filled = complete, begin + used, filled - used
     return total
 
@@ -101,7 +101,7 @@ def _read_rows(source, home, stream, scratch):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def read_region(source, home, trial, read, scratch):  # type: ignore[no-untyped-def]
     """Read a region anew; returns how many of its bits flipped. scratch: from `new_scratch`."""
-    stream = name_read(source, trial, home.write, read)
+    stream = read_stream(source, trial, home.write, read)
     if home.flat:
         return _read_rows(source, home, stream, scratch)
     return _read_cells(source, home, stream, scratch)

@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from weakcell.emulator.kernels.weight_layouts import LANES
-from weakcell.memmodels.sampling.pointers import address_of, words_at
+from weakcell.memmodels.sampling.pointers import data_ptr, words_at
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
 _I64 = ir.IntType(64)
@@ -89,7 +89,7 @@ def flip_cells(values, outer, inner, masks, flips, begin):  # type: ignore[no-un
 @numba.njit(cache=True, nogil=True)
 def flip_values(values, outer, inner, masks, flips):  # type: ignore[no-untyped-def]
     """`flip_cells` of a whole region in an array, behind which there is room for what is left of a word."""
-    flip_cells(address_of(values), outer, inner, masks, flips, 0)
+    flip_cells(data_ptr(values), outer, inner, masks, flips, 0)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -178,4 +178,4 @@ def flip_rows(clean, weights, row_bits, flips):  # type: ignore[no-untyped-def]
     """`flip_block` of all blocks of arrays [O/LANES][words][LANES]."""
     words, rows = weights.shape[1], flips.size * 64 // row_bits
     for block in range(weights.shape[0]):
-        flip_block(address_of(clean), address_of(weights), words, row_bits, rows, block, address_of(flips), 0, flips.size)
+        flip_block(data_ptr(clean), data_ptr(weights), words, row_bits, rows, block, data_ptr(flips), 0, flips.size)

@@ -14,8 +14,8 @@ from weakcell.emulator.kernels.carry_save import chain_rows, chained_block, chai
 from weakcell.emulator.kernels.indirection import row_addresses, stretches
 from weakcell.emulator.kernels.microkernel import tile_rows, value_tile
 from weakcell.emulator.kernels.weight_layouts import LANES
-from weakcell.memmodels.sampling.sampler import name_read
-from weakcell.memmodels.sampling.streams import name_stream, word_at
+from weakcell.memmodels.sampling.read_errors import read_stream
+from weakcell.memmodels.sampling.streams import child_stream, word_at
 
 GUIDE_BITS = 6
 """Leading bits of a random word that a law's guide is asked with."""
@@ -41,7 +41,7 @@ def _moved(more, matches, mismatches, first, second):  # type: ignore[no-untyped
 @numba.njit(cache=True, nogil=True)
 def _first_step(counts, bits, ones, weight_ones, more, at, stream):  # type: ignore[no-untyped-def]
     """Mismatches (O,) of one place once the cells that err more often than others have done so, in place."""
-    first, second = name_stream(stream, _MATCHES), name_stream(stream, _MISMATCHES)
+    first, second = child_stream(stream, _MATCHES), child_stream(stream, _MISMATCHES)
     for o in range(counts.size):
         count, surplus = np.int64(counts[o]), ones - weight_ones[o]
         wrong = (count - surplus) >> 1 if at else (count + surplus) >> 1
@@ -57,10 +57,10 @@ def draw_mismatches(counts, bits, ones, weight_ones, base, more, at, sources, tr
     1) err more often, at -1 where none do. base, more: the two laws. reads (R,): the number of each place's read.
     """
     for r in range(counts.shape[0]):
-        stream = name_stream(name_read(sources[0], trial, write, reads[r]), np.uint64(sources[0].first_word))
+        stream = child_stream(read_stream(sources[0], trial, write, reads[r]), np.uint64(sources[0].first_word))
         if at >= 0:
             _first_step(counts[r], bits, ones[r], weight_ones, more, at, stream)
-        own = name_stream(stream, _BASE)
+        own = child_stream(stream, _BASE)
         for o in range(counts.shape[1]):
             count = np.int64(counts[r, o])
             counts[r, o] = count + _invert(base, count - base.first, word_at(own, np.uint64(o)))
@@ -73,10 +73,10 @@ def draw_signs(  # type: ignore[no-untyped-def]
     """Bits of drawn mismatches <= limits (O,), into out uint64 (R, ceil(O / 64)): see `draw_mismatches`, which draws the same."""
     low, cumulative, fewest, last = base.low, base.cumulative, base.first, base.cumulative.shape[1] - 1
     for r in range(counts.shape[0]):
-        stream = name_stream(name_read(sources[0], trial, write, reads[r]), np.uint64(sources[0].first_word))
+        stream = child_stream(read_stream(sources[0], trial, write, reads[r]), np.uint64(sources[0].first_word))
         if at >= 0:
             _first_step(counts[r], bits, ones[r], weight_ones, more, at, stream)
-        own = name_stream(stream, _BASE)
+        own = child_stream(stream, _BASE)
         for word in range(out.shape[1]):
             signs = np.uint64(0)
             for bit in range(min(64, counts.shape[1] - word * 64)):
@@ -136,8 +136,8 @@ def convolution_signs(x, weights, frame, geometry, kept, sources, trial, write, 
         row_addresses(x, frame.rows, chunk, chunk + rows, 1, windows, places)
         chain_rows(windows, within, chains)
         for r in range(rows):
-            stream = name_stream(name_read(source, trial, write, first_read + chunk + r), np.uint64(source.first_word))
-            streams[r] = name_stream(stream, _BASE)
+            stream = child_stream(read_stream(source, trial, write, first_read + chunk + r), np.uint64(source.first_word))
+            streams[r] = child_stream(stream, _BASE)
         for block in range(weights.values.shape[0]):
             here, words = chained_block(weights, block, chain), chain.shape[0]
             for r in range(0, rows * 8, tall * 8):

@@ -50,7 +50,7 @@ from weakcell.emulator.prediction.sum_moments import CleanSums, SumLaw
 from weakcell.emulator.tasks import ClassTask
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.errors import UsageError
-from weakcell.memmodels.sampling.streams import stream_of
+from weakcell.memmodels.sampling.streams import derive_stream
 
 Array = npt.NDArray[Any]
 
@@ -344,7 +344,7 @@ class _Run:
         return out
 
     def _stream(self, layer: Convolution, *more: int) -> np.uint64:
-        return stream_of(self.walk.seed, self.sample, self.parameters.plan.network.layers.index(layer), *more)
+        return derive_stream(self.walk.seed, self.sample, self.parameters.plan.network.layers.index(layer), *more)
 
 
 def _deviation(law: SumLaw, clean: CleanSums) -> Array:

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.memmodels.sampling.streams import name_stream, next_word, start, word_at
+from weakcell.memmodels.sampling.streams import child_stream, next_word, start, word_at
 
 _S11, _S16, _MASK16 = np.uint64(11), np.uint64(16), np.uint64(0xFFFF)
 _CELLS, _REACH = 4096, 8.0
@@ -61,7 +61,7 @@ def draw_sums(sums, slope, shift, tilt, total, extra, deviation, shape, step, no
     sixth = np.float32(1 / 6)
     words = (outputs + 3) // 4
     for r in range(rows):
-        own = name_stream(stream, np.uint64(names[r]))
+        own = child_stream(stream, np.uint64(names[r]))
         spread = deviation[r if by_row else 0]
         base, by_sum, flat = shape[r, 0] * sixth, shape[r, 1] * sixth, shape[r, 2] * np.float32(1 / 24)
         for group in range(words):
@@ -107,7 +107,7 @@ def draw_flips(rows, codes, flips, stream, names, out):  # type: ignore[no-untyp
                 count += 1
         if count == 0:
             continue
-        state = start(name_stream(stream, np.uint64(names[r])))
+        state = start(child_stream(stream, np.uint64(names[r])))
         waits, place = np.nan, 0.0
         for o in range(codes.shape[0]):
             moved = 0.0

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from weakcell.memmodels.address import Words
 from weakcell.memmodels.error_model.terms import Lifetime
-from weakcell.memmodels.sampling.streams import word_at_each
+from weakcell.memmodels.sampling.streams import pick_words
 
 Code = Literal["gray", "binary"]
 
@@ -81,7 +81,7 @@ def misread_levels(cells: Words, bits: int, first_word: int, term: LevelTerm, st
     grouped.reshape(-1)[:bits] = plain[:bits]
     codes = level_codes(len(term.up), term.code)
     level = np.argsort(codes)[(grouped << np.arange(k)).sum(axis=1)]
-    uniform = (word_at_each(stream, first_word * 64 + np.arange(count) * k) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    uniform = (pick_words(stream, first_word * 64 + np.arange(count) * k) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     up, down = np.array(term.up), np.array(term.down)
     level = level + (uniform >= 1.0 - up[level]) - (uniform < down[level])
     plain[:bits] = ((codes[level][:, None] >> np.arange(k)) & 1).astype(np.uint8).reshape(-1)[:bits]

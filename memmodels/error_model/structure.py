@@ -8,12 +8,12 @@ fails with the rate that was asked for, and every group's own rate rises with it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.memmodels.sampling.streams import word_at_each
+from weakcell.memmodels.sampling.streams import pick_words
 
 Axis = Literal["column", "row", "bank", "line"]
 Floats = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ class Shared:
         """The rates of these groups at a marginal rate."""
         from scipy.special import ndtr, ndtri
 
-        uniform = ((word_at_each(stream, groups) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        uniform = ((pick_words(stream, groups) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
         mixed: Floats = ndtr((ndtri(rate) + np.sqrt(self.share) * ndtri(uniform)) / np.sqrt(1.0 - self.share))
         return mixed
 
@@ -74,13 +74,12 @@ class Lines:
 
     def group_rates(self, rate: float, stream: np.uint64, groups: npt.NDArray[np.int64]) -> Floats:
         """`in_line` for bad lines, 0 for good ones."""
-        uniform = (word_at_each(stream, groups) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        uniform = (pick_words(stream, groups) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return np.where(uniform < rate / self.in_line, max(rate, self.in_line), 0.0)
 
 
-@dataclass(frozen=True, eq=False)
-class Groups:
-    """The groups that a run of cells touches: cell i < cells of group k lies at base[k] + i * stride."""
+class Groups(NamedTuple):
+    """The groups that a run of cells touches: cell i < cells of group k has address base[k] + i * stride."""
 
     numbers: npt.NDArray[np.int64]
     base: npt.NDArray[np.int64]
@@ -88,7 +87,7 @@ class Groups:
     stride: int
 
 
-def groups_of(axis: Axis, bank: Bank, first: int, cells: int) -> Groups:
+def find_groups(axis: Axis, bank: Bank, first: int, cells: int) -> Groups:
     """The groups that cells first..first + cells of a memory touch, with all their cells."""
     size = bank.rows * bank.columns
     if axis == "column":

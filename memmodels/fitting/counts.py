@@ -163,7 +163,7 @@ def _bits(words: Words) -> npt.NDArray[np.uint8]:
 
 
 def group_numbers(address: Counts, axis: Axis, bank: Bank) -> Counts:
-    """The column, row, bank or line that each cell lies in, as `structure.groups_of` numbers them."""
+    """The column, row, bank or line that each cell lies in, as `structure.find_groups` numbers them."""
     size = bank.rows * bank.columns
     if axis == "column":
         return address // size * bank.columns + address % bank.columns

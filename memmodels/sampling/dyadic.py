@@ -1,87 +1,115 @@
-"""Random words, eight side by side, and masks whose cells are 1 with a dyadic probability, made from them.
+"""Random words, eight at a time, and masks whose cells are 1 with a dyadic probability, made from them.
 
-Eight xoshiro256++ generators run in the lanes of a vector. Compilers do not keep their state in registers, so the LLVM IR of the
-loop is written out here: generic vector operations, which every target has or splits, so all draw the same bits.
+Eight xoshiro256++ generators run in the lanes of a vector. Compilers do not keep their state in registers, so this file writes the
+LLVM IR of the loop itself. The IR uses generic vector operations, which every target has or splits, so all targets draw the same
+bits.
 
 A mask of probability n / 2^L takes L random words r per word of cells: m = m & r for a binary 0 of n, m = m | ~r for a 1, lowest
-digit first. The loop keeps t = m ^ digit, which makes both of them t = (t ^ step) & r, `step` being the change of the digit. Cells
-that hold 1 may have other digits than cells that hold 0. The random words of a mask are drawn in the order vector, level.
+digit first. The loop keeps t = m ^ digit, which makes both cases t = (t ^ step) & r, with `step` the change of the digit. Cells
+that hold 1 may have other digits than cells that hold 0. Random words are drawn in the order vector, level:
+
+    for v in vectors:                    # 8 words of the mask
+        t = 0
+        for level in levels:
+            t = (t ^ step[level]) & next_random()
+        out[v] = t ^ last                # or out[v] ^= t ^ last
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from weakcell.memmodels.sampling.pointers import address_of
+from weakcell.memmodels.sampling.pointers import data_ptr
 
 GENERATORS = 8
-STRETCH_WORDS = 128
-"""Words of a block whose masks are drawn together, from a stream of their own."""
+SEGMENT_WORDS = 128
+"""Words of a block whose masks are drawn from one stream."""
 
 _I64 = ir.IntType(64)
 _VECTOR = ir.VectorType(_I64, GENERATORS)
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def _make_walk(polar: bool, onto: bool) -> Any:
-    """An intrinsic walk(stream, steps, levels, last, cells, out, vectors) -> int64; all but `stream` (uint64) are int64.
+class _LoopArgs(NamedTuple):
+    """Arguments of a mask loop, as LLVM values: `stream` is uint64, all others int64.
 
-    steps: address of `levels` pairs of uint64: the step where 0 is stored, and what to XOR into it where 1 is. last: address of
-    one such pair, XORed into the result. cells, out: addresses of the stored words, read only if `polar`, and of the mask's,
-    which is XORed into what is there if `onto`.
+    Attributes:
+        stream: Names the random words.
+        steps_ptr: `levels` pairs of uint64: the step where 0 is stored, and what to XOR into it where 1 is.
+        levels: Random words per vector of the mask, at least 1.
+        last_ptr: One such pair, XORed into the result.
+        cells_ptr: The stored words; read only by asymmetric loops.
+        out_ptr: The mask.
+        vectors: Its length in vectors of GENERATORS words.
+    """
+
+    stream: Any
+    steps_ptr: Any
+    levels: Any
+    last_ptr: Any
+    cells_ptr: Any
+    out_ptr: Any
+    vectors: Any
+
+
+def _make_mask_loop(asymmetric: bool, accumulate: bool) -> Any:
+    """Return an intrinsic mask_loop(*_LoopArgs) -> int64.
+
+    Args:
+        asymmetric: Whether cells that hold 1 have digits of their own.
+        accumulate: Whether the mask is XORed into `out` instead of overwriting it.
     """
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def walk(typingctx, stream, steps, levels, last, cells, out, vectors):  # type: ignore[no-untyped-def]
+    def mask_loop(typingctx, stream, steps_ptr, levels, last_ptr, cells_ptr, out_ptr, vectors):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            _emit_walk(builder, polar, onto, *args)
+            _emit_mask_loop(builder, asymmetric, accumulate, _LoopArgs(*args))
             return ir.Constant(_I64, 0)
 
         return types.int64(types.uint64, *[types.int64] * 6), codegen
 
-    return walk
+    return mask_loop
 
 
-def _emit_walk(
-    builder: Any, polar: bool, onto: bool, stream: Any, steps: Any, levels: Any, last: Any, cells: Any, out: Any, vectors: Any
-) -> None:
-    """Two nested loops (vectors of the mask, levels); the generators' state is four phi nodes."""
+def _emit_mask_loop(builder: Any, asymmetric: bool, accumulate: bool, args: _LoopArgs) -> None:
+    """Emit two nested loops (vectors of the mask, levels); the generators' state is four phi nodes."""
     zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
-    seeded = _seed(builder, stream)
-    final = _pair(builder, last, zero)
+    seeded = _emit_seed(builder, args.stream)
+    last = _emit_pair(builder, args.last_ptr, zero)
     entry = builder.block
     outer, inner, close, done = (builder.append_basic_block(name) for name in ("vector", "level", "vector_end", "end"))
-    builder.cbranch(builder.icmp_signed("<", zero, vectors), outer, done)
+    builder.cbranch(builder.icmp_signed("<", zero, args.vectors), outer, done)
 
     builder.position_at_end(outer)
     v = builder.phi(_I64)
     state_outer = [builder.phi(_VECTOR) for _ in range(4)]
-    place = builder.mul(v, ir.Constant(_I64, 8 * GENERATORS))
-    stored = _load(builder, builder.add(cells, place), _VECTOR) if polar else None
+    offset = builder.mul(v, ir.Constant(_I64, 8 * GENERATORS))
+    stored = _emit_load(builder, builder.add(args.cells_ptr, offset), _VECTOR) if asymmetric else None
     builder.branch(inner)
 
     builder.position_at_end(inner)
     level, mask = builder.phi(_I64), builder.phi(_VECTOR)
     state = [builder.phi(_VECTOR) for _ in range(4)]
-    word, state_next = _xoshiro(builder, state)
-    step = _of_cells(builder, _pair(builder, steps, builder.mul(level, ir.Constant(_I64, 16))), stored)
+    word, state_next = _emit_xoshiro(builder, state)
+    step = _emit_select(builder, _emit_pair(builder, args.steps_ptr, builder.mul(level, ir.Constant(_I64, 16))), stored)
     mask_next = builder.and_(builder.xor(mask, step), word)
     level_next = builder.add(level, one)
-    builder.cbranch(builder.icmp_signed("<", level_next, levels), inner, close)
+    builder.cbranch(builder.icmp_signed("<", level_next, args.levels), inner, close)
 
     builder.position_at_end(close)
-    made, there = builder.xor(mask_next, _of_cells(builder, final, stored)), builder.add(out, place)
-    _store(builder, there, builder.xor(made, _load(builder, there, _VECTOR)) if onto else made)
+    result, target = builder.xor(mask_next, _emit_select(builder, last, stored)), builder.add(args.out_ptr, offset)
+    if accumulate:
+        result = builder.xor(result, _emit_load(builder, target, _VECTOR))
+    builder.store(result, builder.inttoptr(target, result.type.as_pointer())).align = 8
     v_next = builder.add(v, one)
-    builder.cbranch(builder.icmp_signed("<", v_next, vectors), outer, done)
+    builder.cbranch(builder.icmp_signed("<", v_next, args.vectors), outer, done)
 
     for phi, first, again in [(v, zero, v_next), *zip(state_outer, seeded, state_next, strict=True)]:
         phi.add_incoming(first, entry)
@@ -97,9 +125,9 @@ def _emit_walk(
     builder.position_at_end(done)
 
 
-def _seed(builder: Any, stream: Any) -> list[Any]:
-    """State word k of generator g is output 8 k + g of splitmix64 started at `stream`."""
-    start, state = _splat(builder, stream), []
+def _emit_seed(builder: Any, stream: Any) -> list[Any]:
+    """Emit the seeds: state word k of generator g is output 8 k + g of splitmix64 started at `stream`."""
+    start, state = _emit_splat(builder, stream), []
     for k in range(4):
         ahead = [((8 * k + g + 1) * _GOLDEN) & (1 << 64) - 1 for g in range(GENERATORS)]
         z = builder.add(start, ir.Constant(_VECTOR, ahead))
@@ -109,30 +137,31 @@ def _seed(builder: Any, stream: Any) -> list[Any]:
     return state
 
 
-def _xoshiro(builder: Any, state: list[Any]) -> tuple[Any, list[Any]]:
-    """The next output of xoshiro256++ in every lane, and the state behind it."""
+def _emit_xoshiro(builder: Any, state: list[Any]) -> tuple[Any, list[Any]]:
+    """Emit one step of xoshiro256++ in every lane; return (output, next state)."""
     s0, s1, s2, s3 = state
-    word = builder.add(_rotate(builder, builder.add(s0, s3), 23), s0)
+    word = builder.add(_emit_rotate(builder, builder.add(s0, s3), 23), s0)
     t = builder.shl(s1, _constant(17))
     s2, s3 = builder.xor(s2, s0), builder.xor(s3, s1)
     s1, s0 = builder.xor(s1, s2), builder.xor(s0, s3)
-    return word, [s0, s1, builder.xor(s2, t), _rotate(builder, s3, 45)]
+    return word, [s0, s1, builder.xor(s2, t), _emit_rotate(builder, s3, 45)]
 
 
-def _rotate(builder: Any, value: Any, count: int) -> Any:
+def _emit_rotate(builder: Any, value: Any, count: int) -> Any:
     name = f"llvm.fshl.v{GENERATORS}i64"
     rotate = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), name)
     return builder.call(rotate, [value, value, _constant(count)])
 
 
-def _pair(builder: Any, address: Any, offset: Any) -> tuple[Any, Any]:
-    """Two uint64 at address + offset, each in all lanes."""
-    here = builder.add(address, offset)
-    return tuple(_splat(builder, _load(builder, builder.add(here, ir.Constant(_I64, 8 * i)), _I64)) for i in (0, 1))  # type: ignore[return-value]
+def _emit_pair(builder: Any, pointer: Any, offset: Any) -> tuple[Any, Any]:
+    """Load two uint64 at pointer + offset, each into all lanes."""
+    first = builder.add(pointer, offset)
+    second = builder.add(first, ir.Constant(_I64, 8))
+    return _emit_splat(builder, _emit_load(builder, first, _I64)), _emit_splat(builder, _emit_load(builder, second, _I64))
 
 
-def _of_cells(builder: Any, pair: tuple[Any, Any], stored: Any) -> Any:
-    """The first of a pair, XOR the second where 1 is stored."""
+def _emit_select(builder: Any, pair: tuple[Any, Any], stored: Any) -> Any:
+    """Emit the first of a pair, XOR the second where 1 is stored."""
     return pair[0] if stored is None else builder.xor(pair[0], builder.and_(stored, pair[1]))
 
 
@@ -140,62 +169,53 @@ def _constant(value: int) -> Any:
     return ir.Constant(_VECTOR, [value] * GENERATORS)
 
 
-def _splat(builder: Any, value: Any) -> Any:
+def _emit_splat(builder: Any, value: Any) -> Any:
     undefined = ir.Constant(_VECTOR, ir.Undefined)
-    lone = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(lone, undefined, ir.Constant(ir.VectorType(ir.IntType(32), GENERATORS), [0] * GENERATORS))
+    lane_0 = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(lane_0, undefined, ir.Constant(ir.VectorType(ir.IntType(32), GENERATORS), [0] * GENERATORS))
 
 
-def _load(builder: Any, address: Any, kind: Any) -> Any:
-    loaded = builder.load(builder.inttoptr(address, kind.as_pointer()))
+def _emit_load(builder: Any, pointer: Any, kind: Any) -> Any:
+    loaded = builder.load(builder.inttoptr(pointer, kind.as_pointer()))
     loaded.align = 8
     return loaded
 
 
-def _store(builder: Any, address: Any, value: Any) -> None:
-    builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 8
+_overwrite = _make_mask_loop(asymmetric=False, accumulate=False)
+_xor_symmetric = _make_mask_loop(asymmetric=False, accumulate=True)
+_xor_asymmetric = _make_mask_loop(asymmetric=True, accumulate=True)
+
+_IDENTITY = np.array([[0xFFFFFFFFFFFFFFFF, 0], [0, 0]], dtype=np.uint64)
+"""One step that leaves a random word as it is, and a `last` pair of zeros."""
 
 
-_walk = _make_walk(polar=False, onto=False)
-_walk_onto = _make_walk(polar=False, onto=True)
-_walk_onto_polar = _make_walk(polar=True, onto=True)
+class DyadicMask(NamedTuple):
+    """The digits of a mask, as `rates.dyadic_steps` encodes them. A record of type `sampler.TERM` has the same fields.
 
-
-_PLAIN = np.array([[0xFFFFFFFFFFFFFFFF, 0], [0, 0]], dtype=np.uint64)
-"""The one step that leaves a random word as it is, and what is XORed into it: nothing."""
-
-
-@numba.njit(cache=True, nogil=True)
-def fill_random(stream, out, words):  # type: ignore[no-untyped-def]
-    """So many random words of `stream`, a multiple of GENERATORS, to the address `out`."""
-    plain = address_of(_PLAIN)
-    _walk(stream, plain, 1, plain + 16, 0, out, words // GENERATORS)
-
-
-@numba.njit(cache=True, nogil=True)
-def flip_dyadic(stream, polar, steps, levels, last, cells, flips, words):  # type: ignore[no-untyped-def]
-    """XOR a mask into so many words, a multiple of GENERATORS, at the address `flips`.
-
-    steps (MAX_LEVELS, 2), of which `levels` > 0 are used, last (2,), polar: see `_make_walk` and `dyadic_steps`. cells: the address
-    of the stored words, for polar masks.
+    asymmetric: whether stored values matter. steps: (>= levels, 2) uint64. levels: > 0. last: (2,) uint64.
     """
-    if polar:
-        _walk_onto_polar(stream, address_of(steps), levels, address_of(last), cells, flips, words // GENERATORS)
+
+    asymmetric: bool
+    steps: Any
+    levels: int
+    last: Any
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_random(stream, out_ptr, words):  # type: ignore[no-untyped-def]
+    """Write `words` random words of `stream`, a multiple of GENERATORS, to the address `out_ptr`."""
+    identity = data_ptr(_IDENTITY)
+    _overwrite(stream, identity, 1, identity + 16, 0, out_ptr, words // GENERATORS)
+
+
+@numba.njit(cache=True, nogil=True)
+def flip_dyadic(mask, stream, cells_ptr, flips_ptr, words):  # type: ignore[no-untyped-def]
+    """XOR a random mask into `words` words, a multiple of GENERATORS, at the address `flips_ptr`.
+
+    mask: a `DyadicMask` or a record of type TERM. cells_ptr: the stored words; read only if the mask is asymmetric.
+    """
+    vectors = words // GENERATORS
+    if mask.asymmetric:
+        _xor_asymmetric(stream, data_ptr(mask.steps), mask.levels, data_ptr(mask.last), cells_ptr, flips_ptr, vectors)
     else:
-        _walk_onto(stream, address_of(steps), levels, address_of(last), 0, flips, words // GENERATORS)
-
-
-def dyadic_steps(
-    numerators: tuple[int, int], inverted: tuple[bool, bool], levels: int, room: int
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """Steps (room, 2) and last words (2,) of masks of rate numerators / 2^levels where 0 and 1 is stored, or one less that rate."""
-    digits = np.zeros((room + 1, 2), dtype=np.bool_)
-    for value, numerator in enumerate(numerators):
-        digits[1 : levels + 1, value] = [numerator >> level & 1 for level in range(levels)]
-    steps, last = digits[1:] ^ digits[:-1], digits[levels] ^ np.array(inverted)
-    return _masks(steps), _masks(last)
-
-
-def _masks(pairs: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    """(..., 2) bits where 0 and where 1 is stored -> words: the first, and what to XOR into it where 1 is stored."""
-    return np.stack([pairs[..., 0], pairs[..., 0] ^ pairs[..., 1]], axis=-1) * np.uint64(0xFFFFFFFFFFFFFFFF)
+        _xor_symmetric(stream, data_ptr(mask.steps), mask.levels, data_ptr(mask.last), 0, flips_ptr, vectors)

@@ -1,7 +1,7 @@
 """Arrays by address, inside compiled code.
 
-An array that is handed to a compiled function costs seven registers and, at times, a count of references up and down; a block of
-few flips is drawn in the time of a handful of those. So what is called per block hands on addresses, and looks at them as arrays.
+Passing an array to a compiled function copies a descriptor of seven words and may touch its reference count. For blocks with few
+flips that dominates the cost. So functions that run once per block take addresses (`*_ptr`) and view them as arrays.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _I64 = ir.IntType(64)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def address_of(typingctx, array):  # type: ignore[no-untyped-def]
-    """Where the data of an array lie: int64. The caller keeps the array."""
+def data_ptr(typingctx, array):  # type: ignore[no-untyped-def]
+    """Return the address of an array's data, int64. The caller must keep the array alive."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         return builder.ptrtoint(context.make_array(array)(context, builder, args[0]).data, _I64)
@@ -28,13 +28,13 @@ def address_of(typingctx, array):  # type: ignore[no-untyped-def]
 
 
 def records_at(kind: Any) -> Any:
-    """An intrinsic record(address, index): a record of a numba type, as it lies in memory: (int64, int64) -> record."""
+    """Return an intrinsic record(pointer, index) -> record of the Numba type `kind`, in place: (int64, int64) -> record."""
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def record(typingctx, address, index):  # type: ignore[no-untyped-def]
+    def record(typingctx, pointer, index):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            place = builder.add(args[0], builder.mul(args[1], ir.Constant(_I64, kind.size)))
-            return builder.inttoptr(place, context.get_value_type(kind))
+            address = builder.add(args[0], builder.mul(args[1], ir.Constant(_I64, kind.size)))
+            return builder.inttoptr(address, context.get_value_type(kind))
 
         return kind(types.int64, types.int64), codegen
 
@@ -42,8 +42,8 @@ def records_at(kind: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def words_at(typingctx, address, count):  # type: ignore[no-untyped-def]
-    """The `count` words at an address, as a contiguous array of uint64 that owns nothing: (int64, int64) -> array."""
+def words_at(typingctx, pointer, count):  # type: ignore[no-untyped-def]
+    """View `count` words at an address as a contiguous uint64 array that owns nothing: (int64, int64) -> array."""
     kind = types.Array(types.uint64, 1, "C")
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
@@ -55,8 +55,8 @@ def words_at(typingctx, address, count):  # type: ignore[no-untyped-def]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def move_bytes(typingctx, to, source, count):  # type: ignore[no-untyped-def]
-    """Copy `count` bytes from one address to another; the two may overlap: (int64, int64, int64) -> int64."""
+def move_bytes(typingctx, to_ptr, from_ptr, count):  # type: ignore[no-untyped-def]
+    """Copy `count` bytes between two addresses; the two ranges may overlap: (int64, int64, int64) -> int64."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         to, source = (builder.inttoptr(address, ir.IntType(8).as_pointer()) for address in args[:2])

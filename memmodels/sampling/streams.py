@@ -1,9 +1,9 @@
-"""Addressed random numbers: what is drawn depends on what it is drawn for, never on who draws it or when.
+"""Addressed random numbers: a draw depends on what it is drawn for, not on who draws it or when.
 
-A *stream* is named by integers (seed, die, term, trial, write, read, block), which are mixed into 64 bits. Two generators draw
-from it: splitmix64, whose words can be had in any order (Steele, Lea and Flood, 2014), and xoshiro256++, which it starts, as the
-authors of that advise (Blackman and Vigna, 2019). Only integer arithmetic is used, so every CPU, thread count and order draws the
-same. This file is part of the sampling format (`sampler.VERSION`).
+A *stream* is named by integers (seed, die, term, trial, write, read, block), which are mixed into 64 bits. Two generators draw from
+it: splitmix64, whose words can be computed in any order (Steele, Lea and Flood, 2014), and xoshiro256++, seeded by splitmix64 as
+its authors advise (Blackman and Vigna, 2019). Only integer arithmetic is used, so every CPU, thread count and order gives the same
+words. This file is part of the sampling format (`sampler.VERSION`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _R17, _R19, _R23, _R41, _R45 = np.uint64(17), np.uint64(19), np.uint64(23), np.u
 
 @numba.njit(cache=True, inline="always")
 def mix(z):  # type: ignore[no-untyped-def]
-    """The finalizer of splitmix64: a bijection of uint64 in which every input bit moves every output bit."""
+    """Apply the finalizer of splitmix64: a bijection of uint64 in which every input bit affects every output bit."""
     z = (z ^ (z >> _S30)) * _MIX_1
     z = (z ^ (z >> _S27)) * _MIX_2
     return z ^ (z >> _S31)
 
 
 @numba.njit(cache=True, inline="always")
-def name_stream(parent, value):  # type: ignore[no-untyped-def]
-    """The stream named `value` below `parent`: uint64, uint64 -> uint64."""
-    return mix((parent ^ mix(value + _GOLDEN)) * _GOLDEN + _SECOND)
+def child_stream(parent, name):  # type: ignore[no-untyped-def]
+    """Return the stream called `name` below `parent`: uint64, uint64 -> uint64."""
+    return mix((parent ^ mix(name + _GOLDEN)) * _GOLDEN + _SECOND)
 
 
 @numba.njit(cache=True, inline="always")
 def start(stream):  # type: ignore[no-untyped-def]
-    """The state in which the generator of `stream` begins: four uint64."""
+    """Return the first state of the xoshiro256++ generator of `stream`: four uint64."""
     z = stream + _GOLDEN
     s0 = mix(z)
     z = z + _GOLDEN
@@ -46,7 +46,7 @@ def start(stream):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, inline="always")
 def next_word(state):  # type: ignore[no-untyped-def]
-    """The next 64 random bits of xoshiro256++, and the state behind them."""
+    """Return the next 64 random bits of xoshiro256++ and its next state."""
     s0, s1, s2, s3 = state
     total = s0 + s3
     word = ((total << _R23) | (total >> _R41)) + s0
@@ -58,28 +58,28 @@ def next_word(state):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, inline="always")
 def word_at(stream, index):  # type: ignore[no-untyped-def]
-    """Random word number `index` of `stream`, by itself: splitmix64 started there gives it as output index + 1."""
+    """Return random word number `index` of `stream`: output index + 1 of splitmix64 started there."""
     return mix(stream + (index + np.uint64(1)) * _GOLDEN)
 
 
-def stream_of(*names: int) -> np.uint64:
-    """The stream named by these integers, from Python: the same as nested `name_stream` calls that start at 0."""
+def derive_stream(*names: int) -> np.uint64:
+    """Return the stream named by these integers; equal to nested `child_stream` calls that start at 0."""
     golden, _, _, second = _FACTORS
     parent = 0
-    for value in names:
-        parent = _mix((parent ^ _mix(value + golden)) * golden + second)
+    for name in names:
+        parent = _mix_integer((parent ^ _mix_integer(name + golden)) * golden + second)
     return np.uint64(parent)
 
 
-def _mix(z: int) -> int:
+def _mix_integer(z: int) -> int:
     z &= _64_BITS
     for shift, factor in ((30, _FACTORS[1]), (27, _FACTORS[2])):
         z = (z ^ (z >> shift)) * factor & _64_BITS
     return z ^ (z >> 31)
 
 
-def word_at_each(stream: np.uint64, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """The random words number `indices` of `stream`, as `word_at` gives them, from Python."""
+def pick_words(stream: np.uint64, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """Return random words number `indices` of `stream`, as `word_at` computes them."""
     with np.errstate(over="ignore"):
         z = stream + _GOLDEN * (indices.astype(np.uint64) + np.uint64(1))
         z = (z ^ (z >> _S30)) * _MIX_1
@@ -88,5 +88,5 @@ def word_at_each(stream: np.uint64, indices: npt.NDArray[np.int64]) -> npt.NDArr
 
 
 def random_words(stream: np.uint64, first: int, count: int) -> npt.NDArray[np.uint64]:
-    """The random words first..first + count of `stream`."""
-    return word_at_each(stream, np.arange(first, first + count))
+    """Return random words first..first + count of `stream`."""
+    return pick_words(stream, np.arange(first, first + count))

@@ -26,7 +26,7 @@ from weakcell.emulator.prediction.sum_kernels import cumulative_table, draw_sums
 from weakcell.emulator.prediction.sum_moments import CleanSums, sum_law
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
-from weakcell.memmodels.sampling.streams import stream_of
+from weakcell.memmodels.sampling.streams import derive_stream
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
 SETTINGS = settings(max_examples=25, deadline=None)
@@ -161,9 +161,9 @@ def drawn(law: LayerLaw, clean: CleanSums) -> tuple[np.ndarray, int]:
         draw_sums(
             clean.sums, np.float32(part.law.slope), part.law.shift, part.law.tilt, clean.total,
             np.empty((0, 0), np.float32) if extra is None else extra, deviation, part.shape.astype(np.float32),
-            np.float32(part.law.step), normal_table(), stream_of(1), names, out,
+            np.float32(part.law.step), normal_table(), derive_stream(1), names, out,
         )  # fmt: skip
-    return out + law.jumps(part, stream_of(2), names), part.planes
+    return out + law.jumps(part, derive_stream(2), names), part.planes
 
 
 @pytest.mark.parametrize(

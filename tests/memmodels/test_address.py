@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from weakcell.memmodels import Layout, pack, unpack
 from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, popcount, set_bits
-from weakcell.memmodels.sampling.sampler import blocks_of, count_bits
+from weakcell.memmodels.sampling.read_errors import count_bits, touched_blocks
 
 
 @st.composite
@@ -89,7 +89,7 @@ def test_tensors_of_any_shape_are_stored_in_order() -> None:
 def test_a_region_of_nothing_has_no_words() -> None:
     layout = Layout("nothing", 0, 8)
     assert (layout.bits, layout.words, pack(np.empty(0, np.int64), layout).size) == (0, 0, 0)
-    assert list(blocks_of(7, 0)) == []
+    assert list(touched_blocks(7, 0)) == []
 
 
 @pytest.mark.parametrize("planes", [(8,), (1, 0), (2, 2), (-1,)])
@@ -120,5 +120,5 @@ def test_set_bits_are_found_and_counted(addresses: list[int]) -> None:
 @given(first_word=st.integers(0, 10_000), words=st.integers(1, 5_000))
 def test_blocks_of_a_region_are_those_of_its_cells(first_word: int, words: int) -> None:
     blocks = {word * 64 // BLOCK_BITS for word in range(first_word, first_word + words)}
-    assert set(blocks_of(first_word, words)) == blocks
+    assert set(touched_blocks(first_word, words)) == blocks
     assert BLOCK_WORDS * 64 == BLOCK_BITS == 65536

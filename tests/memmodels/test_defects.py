@@ -2,7 +2,7 @@
 
     a  int(p N): zero variance, no faults where p N < 1     f  a percentage that compounds
     b  two draws that cancel                                g  stuck-at sets that overlap
-    c  seeds from the clock                                 h  the padding value of bipolar tensors
+    c  seeds from the clock                                 h  the padding value of biasymmetric tensors
     d  the global random state                              i  the last variable is skipped
     e  bounds that refuse legal rates                       j  counters that tell of the last group only
 
@@ -26,7 +26,7 @@ from tests.memmodels.evidence import ALPHA, Family, binomial, variance_fits
 from tests.memmodels.memories import LAYOUTS, contents, get, put, simulated
 from weakcell.memmodels import Accesses, Cells, ErrorTerm, Key, Layout, Lifetime, open_memory, pack, technology, unpack
 from weakcell.memmodels.address import BLOCK_BITS, Words, popcount
-from weakcell.memmodels.sampling.sampler import draw_region
+from weakcell.memmodels.sampling.read_errors import draw_region
 
 LIFETIMES = [lifetime.value for lifetime in (Lifetime.READ, Lifetime.WRITE, Lifetime.DIE)]
 FIRST = Key()
@@ -56,7 +56,7 @@ def test_defect_a_counts_have_the_variance_of_a_binomial(lifetime: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.45, 0.5, 0.55, 0.9])
-def test_defect_b_throws_that_cancel_are_accounted_for(rate: float) -> None:
+def test_defect_b_hits_that_cancel_are_accounted_for(rate: float) -> None:
     """Places are drawn with replacement, so some cells are hit twice: the rate of flips is p all the same, read or die."""
     layout, family = Layout("w", 1 << 20, 1), Family()
     for lifetime in LIFETIMES:

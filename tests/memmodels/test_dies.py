@@ -18,10 +18,10 @@ from tests.memmodels.memories import contents, get, put, simulated
 from weakcell.memmodels import Cells, ErrorTerm, Key, Layout, Lifetime, open_memory, technology
 from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount
 from weakcell.memmodels.sampling.dies import EDGES, weak_cells
-from weakcell.memmodels.sampling.streams import stream_of
+from weakcell.memmodels.sampling.streams import derive_stream
 from weakcell.memmodels.simulated import SimulatedMemory
 
-DIE = stream_of(2025)
+DIE = derive_stream(2025)
 RATES = (1e-7, 1e-6, 3e-5, 1e-3, 0.02, 0.1, 0.25, 0.4, 0.4999, 0.5)
 rates = st.one_of(st.floats(0.0, 1.0), st.floats(-9.0, 0.0).map(lambda exponent: 10.0**exponent), st.sampled_from([0.0, 0.5, 1.0]))
 
@@ -34,7 +34,7 @@ def weak(
     p01: float, p10: float, cells: Cells = Cells.PREFER, words: int = 2 * BLOCK_WORDS + 77, die: int = 0
 ) -> tuple[Words, Words]:
     """(cells that turn 0 into 1, cells that turn 1 into 0), of a region that begins and ends inside a block."""
-    return weak_cells(stream_of(int(DIE), die), 300, words, die_term(p01, p10, cells))
+    return weak_cells(derive_stream(int(DIE), die), 300, words, die_term(p01, p10, cells))
 
 
 def within(few: Words, many: Words) -> bool:

@@ -14,7 +14,7 @@ from tests.memmodels.memories import put
 from tests.memmodels.test_catalogue import one_paragraph
 from weakcell.memmodels import ErrorTerm, Key, Layout, Lifetime, open_memory
 from weakcell.memmodels.address import popcount
-from weakcell.memmodels.error_model.structure import Bank, Lines, groups_of
+from weakcell.memmodels.error_model.structure import Bank, Lines, find_groups
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.fitting.counts import GroupCounts, ReadBack, evidence_of, group_numbers
 from weakcell.memmodels.fitting.coverage import TRUTHS, Truth, examine, flips_of, held_by, simulate
@@ -168,7 +168,7 @@ def test_the_bootstrap_knows_groups() -> None:
 def test_groups_are_those_that_the_simulation_uses(axis: str) -> None:
     bank, first, cells = Bank(8, 16), 640, 1000
     numbers = group_numbers(np.arange(first, first + cells), axis, bank)
-    groups = groups_of(axis, bank, first, cells)
+    groups = find_groups(axis, bank, first, cells)
     for number, base in zip(groups.numbers, groups.base, strict=True):
         members = base + np.arange(groups.cells) * groups.stride
         inside = members[(members >= first) & (members < first + cells)]

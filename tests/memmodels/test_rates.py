@@ -1,4 +1,4 @@
-"""How a rate becomes recipes: dyadic levels, throws and Poisson tables, against closed forms and exact arithmetic."""
+"""How a rate becomes recipes: dyadic levels, hits and Poisson tables, against closed forms and exact arithmetic."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from scipy import stats
 
 from tests.memmodels.evidence import Family, shape_fits
 from weakcell.memmodels.address import BLOCK_BITS
-from weakcell.memmodels.sampling.dyadic import GENERATORS, dyadic_steps, fill_random, flip_dyadic
-from weakcell.memmodels.sampling.rates import MAX_LEVELS, PoissonTable, plan_rates, poisson_table
-from weakcell.memmodels.sampling.sampler import poisson_count
-from weakcell.memmodels.sampling.streams import next_word, random_words, start, stream_of, word_at
+from weakcell.memmodels.sampling.dyadic import GENERATORS, DyadicMask, fill_random, flip_dyadic
+from weakcell.memmodels.sampling.rates import MAX_LEVELS, PoissonTable, dyadic_steps, plan_rates, poisson_table
+from weakcell.memmodels.sampling.read_errors import poisson_count
+from weakcell.memmodels.sampling.streams import derive_stream, next_word, random_words, start, word_at
 
 rates = st.one_of(
     st.floats(0.0, 1.0),
@@ -38,11 +38,11 @@ def mean_of(table: PoissonTable) -> float:
 
 @given(p01=rates, p10=rates)
 @settings(max_examples=200)
-def test_levels_and_throws_make_the_rates(p01: float, p10: float) -> None:
+def test_levels_and_hits_make_the_rates(p01: float, p10: float) -> None:
     """p1 (+) q = p1 + q - 2 p1 q = p, where q = (1 - exp(-2 mu)) / 2 and mu is what the tables say, inverted above 1/2."""
     recipe = plan_rates(p01, p10)
     for value, p in enumerate((p01, p10)):
-        mean = mean_of(recipe.throws) + (mean_of(recipe.more) if value == recipe.more_at else 0.0)
+        mean = mean_of(recipe.hits) + (mean_of(recipe.extra_hits) if value == recipe.extra_value else 0.0)
         p1 = recipe.numerators[value] / 2**recipe.levels
         q = -math.expm1(-2 * mean / BLOCK_BITS) / 2
         assert 0 <= p1 <= 0.5
@@ -51,7 +51,7 @@ def test_levels_and_throws_make_the_rates(p01: float, p10: float) -> None:
 
 @given(p01=rates, p10=rates)
 def test_levels_never_exceed_the_rates(p01: float, p10: float) -> None:
-    """p1 is p rounded down to L binary digits: the throws only ever add."""
+    """p1 is p rounded down to L binary digits: the hits only ever add."""
     recipe = plan_rates(p01, p10)
     assert 0 <= recipe.levels <= MAX_LEVELS
     for p, inverted, numerator in zip((p01, p10), recipe.inverted, recipe.numerators, strict=True):
@@ -61,26 +61,26 @@ def test_levels_never_exceed_the_rates(p01: float, p10: float) -> None:
 
 
 @given(p=rates)
-def test_equal_rates_need_no_second_throws(p: float) -> None:
-    assert mean_of(plan_rates(p, p).more) == 0.0
+def test_equal_rates_need_no_second_hits(p: float) -> None:
+    assert mean_of(plan_rates(p, p).extra_hits) == 0.0
 
 
 @pytest.mark.parametrize("eighths", range(9))
-def test_dyadic_rates_need_no_throws_or_few(eighths: int) -> None:
-    """0, 1/2 and 1 are made without any throw, and no rate by more than a sixteenth of a throw per cell."""
+def test_dyadic_rates_need_no_hits_or_few(eighths: int) -> None:
+    """0, 1/2 and 1 are made without any hit, and no rate by more than a sixteenth of a hit per cell."""
     recipe = plan_rates(eighths / 8, eighths / 8)
-    assert mean_of(recipe.throws) < BLOCK_BITS / 16
+    assert mean_of(recipe.hits) < BLOCK_BITS / 16
     if eighths in (0, 4, 8):
-        assert recipe.throws.low == 0
-        assert recipe.throws.cumulative.size == 0
+        assert recipe.hits.low == 0
+        assert recipe.hits.cumulative.size == 0
 
 
-def test_rare_rates_are_all_throws() -> None:
-    """Below 1 % the cost follows the flips: no levels, and one throw per flip."""
+def test_rare_rates_are_all_hits() -> None:
+    """Below 1 % the cost follows the flips: no levels, and one hit per flip."""
     for p in (1e-9, 1e-6, 1e-4, 1e-3, 0.01):
         recipe = plan_rates(p, p)
         assert recipe.levels == 0
-        assert mean_of(recipe.throws) == pytest.approx(BLOCK_BITS * p, rel=0.02)
+        assert mean_of(recipe.hits) == pytest.approx(BLOCK_BITS * p, rel=0.02)
 
 
 # --- masks -------------------------------------------------------------------------------------------------------------------
@@ -99,8 +99,9 @@ def test_masks_combine_random_words_digit_by_digit(
     """m | ~r for a binary 1 and m & r for a 0, lowest first, with the digits of what each cell stores, in numpy."""
     cells, before = random_words(np.uint64(99), 0, 16), random_words(np.uint64(98), 0, 16)
     steps, last = dyadic_steps(numerators, inverted, levels, MAX_LEVELS)
-    polar, flips = numerators[0] != numerators[1] or inverted[0] != inverted[1], before.copy()
-    flip_dyadic(np.uint64(stream), polar, steps, levels, last, cells.ctypes.data, flips.ctypes.data, flips.size)
+    asymmetric, flips = numerators[0] != numerators[1] or inverted[0] != inverted[1], before.copy()
+    mask = DyadicMask(asymmetric, steps, levels, last)
+    flip_dyadic(mask, np.uint64(stream), cells.ctypes.data, flips.ctypes.data, flips.size)
     mask = flips ^ before
     words = np.array(eight_xoshiros(stream, 2 * levels), dtype=np.uint64).reshape(2, levels, GENERATORS)
     for vector in range(2):
@@ -159,7 +160,7 @@ def test_poisson_tables_agree_with_scipy(mean: float) -> None:
     assert np.allclose(table.cumulative.astype(np.float64) / 2.0**64, stats.poisson.cdf(k, mean), rtol=0, atol=1e-15)
 
 
-def test_no_throws_at_mean_zero() -> None:
+def test_no_hits_at_mean_zero() -> None:
     assert poisson_table(0.0).cumulative.size == 0
     assert poisson_count(np.uint64(1), 0, 0, 0, np.empty(0, np.uint64).ctypes.data) == 0
 
@@ -167,7 +168,7 @@ def test_no_throws_at_mean_zero() -> None:
 def test_counts_are_found_by_inversion() -> None:
     """The number of entries at or below a random word, as numpy counts them, for 20 000 words; and the histogram fits."""
     mean = 6.5536
-    table, words = poisson_table(mean), random_words(stream_of(5), 0, 20_000)
+    table, words = poisson_table(mean), random_words(derive_stream(5), 0, 20_000)
     entries, size = table.cumulative.ctypes.data, table.cumulative.size
     counts = np.array([poisson_count(word, table.low, 0, size, entries) for word in words])
     assert np.array_equal(counts, table.low + np.searchsorted(table.cumulative, words, side="right"))
@@ -244,12 +245,12 @@ def test_eight_generators_side_by_side(stream: int, rounds: int) -> None:
 
 @given(names=st.lists(st.integers(0, M), min_size=1, max_size=5), other=st.lists(st.integers(0, M), min_size=1, max_size=5))
 def test_other_names_are_other_streams(names: list[int], other: list[int]) -> None:
-    assert (stream_of(*names) == stream_of(*other)) == (names == other)
+    assert (derive_stream(*names) == derive_stream(*other)) == (names == other)
 
 
 def test_near_names_are_far_streams() -> None:
     """300 streams with small names, in every depth and order: all different, and half of their bits differ."""
-    streams = np.array([stream_of(*names) for depth in (1, 2, 3) for names in np.ndindex(*(6,) * depth)])
+    streams = np.array([derive_stream(*names) for depth in (1, 2, 3) for names in np.ndindex(*(6,) * depth)])
     assert np.unique(streams).size == streams.size
     distances = np.bitwise_count(streams[:, None] ^ streams[None, :])[np.triu_indices(streams.size, 1)]
     assert distances.mean() == pytest.approx(32, abs=0.2)

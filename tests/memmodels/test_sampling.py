@@ -30,11 +30,19 @@ from tests.memmodels.evidence import (
 from tests.memmodels.memories import simulated
 from weakcell.memmodels import Cells, ErrorTerm, Key, Layout, Lifetime, open_memory
 from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount, set_bits
-from weakcell.memmodels.sampling.sampler import Sampler, blocks_of, draw_block, draw_region, name_read, new_room, words_in
+from weakcell.memmodels.sampling.read_errors import (
+    draw_block,
+    draw_region,
+    new_workspace,
+    read_stream,
+    touched_blocks,
+    words_in_block,
+)
+from weakcell.memmodels.sampling.sampler import Sampler
 from weakcell.memmodels.simulated import SimulatedMemory
 
 RATES = (1e-4, 1e-2, 0.03, 0.1, 0.3, 0.4999, 0.5, 0.7)
-"""Throws alone, levels and throws, levels alone, and both sides of the inversion at 1/2."""
+"""Hits alone, levels and hits, levels alone, and both sides of the inversion at 1/2."""
 
 FIRST = Key()
 READS, WORDS = 16, 1 << 18
@@ -213,12 +221,12 @@ def test_rates_near_0_and_near_1(exponent: float, inverted: bool) -> None:
     assert binomial(popcount(~flips if inverted else flips), words * 64, 1 - rate if inverted else rate) > ALPHA / 60
 
 
-# --- polarity ----------------------------------------------------------------------------------------------------------------
+# --- asymmetry ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lifetime", ["read", "write"])
 @pytest.mark.parametrize(("p01", "p10"), [(0.05, 0.002), (0.3, 0.9), (0.0, 0.2), (1.0, 0.25), (1e-4, 3e-2), (0.5, 0.4999)])
-def test_polarity(lifetime: str, p01: float, p10: float) -> None:
+def test_asymmetry(lifetime: str, p01: float, p10: float) -> None:
     """0s err with p01 and 1s with p10, on patterns and on random data."""
     words = 1 << 16
     memory = open_memory(f"uniform:p01={p01},p10={p10},lifetime={lifetime}", 21)
@@ -230,7 +238,7 @@ def test_polarity(lifetime: str, p01: float, p10: float) -> None:
     family.judge()
 
 
-def test_polar_flips_are_independent_of_each_other() -> None:
+def test_asymmetric_flips_are_independent_of_each_other() -> None:
     """On random data, an error has a neighbour that errs as often as any other bit: the two masks share nothing."""
     p01, p10, words = 0.2, 0.05, 1 << 18
     stored = random_words(words)
@@ -248,7 +256,7 @@ def test_polar_flips_are_independent_of_each_other() -> None:
 
 @pytest.mark.parametrize(("p01", "p10"), [(0.02, 0.002), (0.0001, 0.003), (0.1, 0.3), (0.9, 0.02)])
 def test_blocks_with_many_rises_need_not_have_many_falls(p01: float, p10: float) -> None:
-    """The numbers of 0 -> 1 and 1 -> 0 errors of a block do not correlate: each mask has throws of its own."""
+    """The numbers of 0 -> 1 and 1 -> 0 errors of a block do not correlate: each mask has hits of its own."""
     blocks = 2048
     stored = random_words(blocks * BLOCK_WORDS)
     flips = errors(open_memory(f"uniform:p01={p01},p10={p10}", 23), stored)
@@ -320,10 +328,10 @@ def test_lifetimes_add_up() -> None:
 # --- addresses ---------------------------------------------------------------------------------------------------------------
 
 TERMS = (
-    ErrorTerm("throws", Lifetime.READ, 0.004, 0.004),
+    ErrorTerm("hits", Lifetime.READ, 0.004, 0.004),
     ErrorTerm("levels", Lifetime.READ, 0.3, 0.3),
     ErrorTerm("inverted", Lifetime.READ, 0.93, 0.93),
-    ErrorTerm("polar", Lifetime.READ, 0.2, 0.01),
+    ErrorTerm("asymmetric", Lifetime.READ, 0.2, 0.01),
     ErrorTerm("write", Lifetime.WRITE, 0.1, 0.3),
     ErrorTerm("switched", Lifetime.WRITE, 0.1, 0.3, only_switched=True),
     ErrorTerm("die", Lifetime.DIE, 0.1, 0.3),
@@ -361,12 +369,12 @@ def test_blocks_in_any_order_and_again(data: st.DataObject, first_word: int, wor
     expected = np.empty(words, dtype=np.uint64)
     count = draw_region(sampler, 1, 2, 3, expected)
     assert count == popcount(expected)
-    order = data.draw(st.permutations([*blocks_of(first_word, words)] * 2))
-    flips, room = random_words(words), new_room()
+    order = data.draw(st.permutations([*touched_blocks(first_word, words)] * 2))
+    flips, room = random_words(words), new_workspace()
     for block in order:
-        first, n = words_in(sampler.source[0], block)
+        first, n = words_in_block(sampler.source[0], block)
         assert 0 <= first < first + n <= words
-        draw_block(sampler.source[0], np.uint64(name_read(sampler.source[0], 1, 2, 3)), block, flips[first : first + n], room)
+        draw_block(sampler.source[0], np.uint64(read_stream(sampler.source[0], 1, 2, 3)), block, flips[first : first + n], room)
     assert np.array_equal(flips, expected)
 
 
@@ -381,7 +389,7 @@ def test_two_threads_draw_the_same(term: ErrorTerm) -> None:
 
     def draw(block: int) -> None:
         part = together[block * BLOCK_WORDS : (block + 1) * BLOCK_WORDS]
-        draw_block(sampler.source[0], np.uint64(name_read(sampler.source[0], 0, 0, 0)), block, part, new_room())
+        draw_block(sampler.source[0], np.uint64(read_stream(sampler.source[0], 0, 0, 0)), block, part, new_workspace())
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(draw, range(64)))

@@ -27,7 +27,14 @@ from weakcell.memmodels import Accesses, Cost, ErrorTerm, Key, Layout, Lifetime,
 from weakcell.memmodels.address import Words, popcount
 from weakcell.memmodels.errors import MemoryFault, MemorySpecError
 from weakcell.memmodels.memory import Region
-from weakcell.memmodels.sampling.sampler import blocks_of, draw_block, draw_region, name_read, new_room, words_in
+from weakcell.memmodels.sampling.read_errors import (
+    draw_block,
+    draw_region,
+    new_workspace,
+    read_stream,
+    touched_blocks,
+    words_in_block,
+)
 
 BIG = LAYOUTS[-1]
 
@@ -225,10 +232,14 @@ def test_a_sampler_draws_single_blocks(case: Case) -> None:
             continue
         flips = draw(sampler, Key(0, 0, 1))
         blockwise, covered = np.empty_like(flips), 0
-        for block in reversed(blocks_of(region.first_word, region.layout.words)):
-            first, n = words_in(sampler.source[0], block)
+        for block in reversed(touched_blocks(region.first_word, region.layout.words)):
+            first, n = words_in_block(sampler.source[0], block)
             draw_block(
-                sampler.source[0], np.uint64(name_read(sampler.source[0], 0, 0, 1)), block, blockwise[first : first + n], new_room()
+                sampler.source[0],
+                np.uint64(read_stream(sampler.source[0], 0, 0, 1)),
+                block,
+                blockwise[first : first + n],
+                new_workspace(),
             )
             covered += n
         assert np.array_equal(blockwise, flips)
