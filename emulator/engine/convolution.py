@@ -14,7 +14,15 @@ import numpy.typing as npt
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.ir.bits import unpack_channels
 from weakcell.emulator.kernels import entry_points
-from weakcell.emulator.kernels.weight_layouts import LANES, Bits, Frame, Pairs, Taps, parts_of, word_of
+from weakcell.emulator.kernels.weight_layouts import (
+    LANES,
+    ConvContext,
+    DepthwiseInt8x4,
+    Int16x2,
+    PackedInt1,
+    subbyte_slots,
+    word_bytes,
+)
 from weakcell.emulator.plan.plan import KernelTensor, Parameters, joined_taps
 
 Array = npt.NDArray[Any]
@@ -45,7 +53,7 @@ class Reading(NamedTuple):
 
     x: Array
     window: nw.Window
-    frame: Frame
+    context: ConvContext
     factor: int = 1
 
     @property
@@ -74,7 +82,7 @@ class _Around(NamedTuple):
     """What stands around a layer's integers, and the window as its kernel sees it. ready: codes can be read where they lie."""
 
     window: nw.Window
-    frame: Frame
+    context: ConvContext
     ready: bool
 
 
@@ -101,20 +109,20 @@ def constants_of(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, 
 def readings(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Joined = UNPOOLED) -> list[Reading]:
     """One reading, or the lower and the upper bytes of activations that do not fit into one; rows in the order of a pool."""
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
-    window, frame, ready = _around(layer, parameters, joined)
+    window, context, ready = _around(layer, parameters, joined)
     if ready and x.flags.c_contiguous:
-        return [Reading(x, window, frame)]
-    if kernel.form is Bits:
-        return [Reading(with_border(_flattened(x, spec, frame.inputs) if kernel.flat else x, window), window, frame)]
-    if kernel.form is Pairs:
-        return [Reading(with_border(centred(x, spec), window), window, frame)]
-    return _byte_readings(x, spec, window, frame)
+        return [Reading(x, window, context)]
+    if kernel.form is PackedInt1:
+        return [Reading(with_border(_flattened(x, spec, context.inputs_per_tap) if kernel.flat else x, window), window, context)]
+    if kernel.form is Int16x2:
+        return [Reading(with_border(centred(x, spec), window), window, context)]
+    return _byte_readings(x, spec, window, context)
 
 
 def reading_in_place(layer: nw.Convolution, parameters: Parameters, joined: Joined = UNPOOLED) -> Reading | None:
     """The reading of contiguous activations where they lie, without any yet; None if the layer's kernel needs them otherwise."""
-    window, frame, ready = _around(layer, parameters, joined)
-    return Reading(np.empty(0), window, frame) if ready else None
+    window, context, ready = _around(layer, parameters, joined)
+    return Reading(np.empty(0), window, context) if ready else None
 
 
 def _around(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> _Around:
@@ -128,11 +136,11 @@ def _make_around(layer: nw.Convolution, parameters: Parameters, joined: Joined) 
     window, size, inputs = layer.window, spec.height_width, spec.channels // layer.groups
     if kernel.flat:
         window, size, inputs = nw.Window((1, 1)), (1, 1), spec.channels * size[0] * size[1]
-    pixel = -(-inputs // 64) * 8 if kernel.form is Bits else spec.channels * (2 if kernel.form is Pairs else 1)
-    places, rows = rows_of(window, size, pixel, joined, one_place=kernel.form is not Bits)
+    pixel = -(-inputs // 64) * 8 if kernel.form is PackedInt1 else spec.channels * (2 if kernel.form is Int16x2 else 1)
+    places, rows = rows_of(window, size, pixel, joined, one_place=kernel.form is not PackedInt1)
     ready = _is_ready(layer, kernel, spec)
-    centre = spec.zero_point if ready and kernel.form is not Bits else 0
-    return _Around(window, Frame(inputs, places, rows, centre, zero_points, bias), ready)
+    centre = spec.zero_point if ready and kernel.form is not PackedInt1 else 0
+    return _Around(window, ConvContext(inputs, places, rows, centre, zero_points, bias), ready)
 
 
 def _is_ready(layer: nw.Convolution, kernel: KernelTensor, spec: nw.ValueSpec) -> bool:
@@ -140,28 +148,28 @@ def _is_ready(layer: nw.Convolution, kernel: KernelTensor, spec: nw.ValueSpec) -
 
     They must have no border, and be signs in words, or unsigned bytes whose stretches meet whole words of weights.
     """
-    if kernel.form is Bits:
+    if kernel.form is PackedInt1:
         return not any(layer.window.pads) and (not kernel.flat or spec.height_width == (1, 1))
     if spec.dtype != "uint8" or any(layer.window.pads) or not 0 <= spec.zero_point <= 255:
         return False
-    if kernel.form is Taps:
+    if kernel.form is DepthwiseInt8x4:
         return spec.channels % LANES == 0
     assert kernel.form is not None
-    return joined_taps(layer) * spec.channels // layer.groups % (word_of(kernel.form) * parts_of(kernel.form)) == 0
+    return joined_taps(layer) * spec.channels // layer.groups % (word_bytes(kernel.form) * subbyte_slots(kernel.form)) == 0
 
 
-def _byte_readings(x: Array, spec: nw.ValueSpec, window: nw.Window, frame: Frame) -> list[Reading]:
+def _byte_readings(x: Array, spec: nw.ValueSpec, window: nw.Window, context: ConvContext) -> list[Reading]:
     """Codes as unsigned bytes, shifted if they are signed; 16-bit codes are read byte by byte where one does not do."""
     values, zero = values_of(x, spec), spec.zero_point if spec.kind == "codes" else 0
     shift = {"uint8": 0, "int8": 128}.get(values.dtype.name, 0)
     single, used = _bytes(values, shift, False, zero + shift, window)
     if not (used | (zero + shift)) & ~255:
-        return [Reading(single, window, frame._replace(centre=zero + shift))]
+        return [Reading(single, window, context._replace(input_zero_point=zero + shift))]
     shift = 0 if values.dtype.name == "uint16" else 1 << 15
     centre = zero + shift
     low, high = (_bytes(values, shift, upper, centre >> 8 if upper else centre & 255, window)[0] for upper in (False, True))
-    rest = frame._replace(bias=np.zeros_like(frame.bias), centre=centre >> 8)
-    return [Reading(low, window, frame._replace(centre=centre & 255)), Reading(high, window, rest, 256)]
+    rest = context._replace(bias=np.zeros_like(context.bias), input_zero_point=centre >> 8)
+    return [Reading(low, window, context._replace(input_zero_point=centre & 255)), Reading(high, window, rest, 256)]
 
 
 def _bytes(x: Array, shift: int, upper: bool, centre: int, window: nw.Window) -> tuple[Array, int]:
@@ -270,32 +278,36 @@ def kernel_of(
 
     what: a name for it. It is put together once for the parameters as they are.
     """
-    frame = own.frame
+    context = own.context
 
     def make() -> Callable[[Array, Array], int]:
         weights = weights_of(layer, parameters)
-        offsets = offsets_of(layer, frame, what, weights, parameters)
-        sums = entry_points.convolution.bind(weights, layer.groups, frame, offsets, own.geometry, *rounding())
-        if not frame.zero_points.any():
+        offsets = offsets_of(layer, context, what, weights, parameters)
+        sums = entry_points.convolution.bind(weights, layer.groups, context, offsets, own.geometry, *rounding())
+        if not context.weight_zero_points.any():
             return sums
-        shift = entry_points.shift.bind(layer.groups, frame, own.geometry)
+        shift = entry_points.subtract_window_sums.bind(layer.groups, context, own.geometry)
         return lambda x, out: sums(x, out) or shift(x, out)
 
-    return parameters.derive(layer, f"{what} {frame.centre}", make, partial(needs_weights, layer, frame, parameters))
+    return parameters.derive(layer, f"{what} {context.input_zero_point}", make, partial(needs_weights, layer, context, parameters))
 
 
-def needs_weights(layer: nw.Convolution, frame: Frame, parameters: Parameters) -> bool:
+def needs_weights(layer: nw.Convolution, context: ConvContext, parameters: Parameters) -> bool:
     """Whether `sums.fill_offsets` depends on the weights: at a border of bits, or where a code that is not 0 means 0."""
     form = kernel_tensor(layer, parameters).form
-    return layer.weight in parameters.dropped or (not frame.places.all() if form is Bits else frame.centre != 0)
+    return layer.weight in parameters.dropped or (
+        not context.border_patterns.all() if form is PackedInt1 else context.input_zero_point != 0
+    )
 
 
-def offsets_of(layer: nw.Convolution, frame: Frame, what: str, weights: Any, parameters: Parameters) -> Array:
+def offsets_of(layer: nw.Convolution, context: ConvContext, what: str, weights: Any, parameters: Parameters) -> Array:
     """`sums.fill_offsets`, worked out once for the parameters as they are."""
 
     def make() -> Array:
-        made = np.empty((len(frame.places), len(weights.values) * LANES), dtype=np.int32)
-        entry_points.fill_offsets(weights, layer.groups, frame, made)
+        made = np.empty((len(context.border_patterns), len(weights.values) * LANES), dtype=np.int32)
+        entry_points.fill_offsets(weights, layer.groups, context, made)
         return made
 
-    return parameters.derive(layer, f"offsets {what} {frame.centre}", make, partial(needs_weights, layer, frame, parameters))
+    return parameters.derive(
+        layer, f"offsets {what} {context.input_zero_point}", make, partial(needs_weights, layer, context, parameters)
+    )

@@ -28,7 +28,7 @@ from weakcell.emulator.engine.rounding import Requantization, rounded, rounds
 from weakcell.emulator.ir.bits import pack_channels
 from weakcell.emulator.ir.layers import Convolution, Layer, MaxPool, Network, Threshold
 from weakcell.emulator.kernels import entry_points
-from weakcell.emulator.kernels.weight_layouts import LANES, Bits
+from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
 from weakcell.emulator.plan.plan import Parameters, Plan, offset_of
 
 
@@ -181,15 +181,15 @@ def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array |
 
 
 def _direct(step: SignConvolution, own: Reading, parameters: Parameters) -> Direct:
-    layer, joined, frame = step.convolution, step.joined, own.frame
+    layer, joined, context = step.convolution, step.joined, own.context
 
     def make() -> Callable[[Array, Array], int]:
-        weights, shape = weights_of(layer, parameters), (len(frame.places), len(parameters.values[layer.weight]) * LANES)
-        limits = np.empty(shape, np.int64 if isinstance(weights, Bits) else np.int32)
-        entry_points.fill_limits(weights, frame, parameters.values[step.threshold], np.empty(shape, np.int32), limits)
-        return entry_points.signs.bind(weights, frame, limits, own.geometry, joined.pools)
+        weights, shape = weights_of(layer, parameters), (len(context.border_patterns), len(parameters.values[layer.weight]) * LANES)
+        limits = np.empty(shape, np.int64 if isinstance(weights, PackedInt1) else np.int32)
+        entry_points.fill_limits(weights, context, parameters.values[step.threshold], np.empty(shape, np.int32), limits)
+        return entry_points.sign_convolution.bind(weights, context, limits, own.geometry, joined.pools)
 
-    run = parameters.derive(step, f"signs {frame.centre}", make, partial(needs_weights, layer, frame, parameters))
+    run = parameters.derive(step, f"signs {context.input_zero_point}", make, partial(needs_weights, layer, context, parameters))
     return Direct(run, np.zeros, signs_shape(parameters.plan.network, step, joined), np.dtype(np.uint64))
 
 

@@ -11,7 +11,18 @@ import numpy.typing as npt
 
 from weakcell.emulator.engine.convolution import Array, Direct, Reading, Rounding, kernel_of, reading_in_place, readings
 from weakcell.emulator.ir.layers import AffineRequantize, Convolution, Layer, Network, Requantize
-from weakcell.emulator.kernels.weight_layouts import BIAS, BOUNDED, DIVIDED, HIGH, LANES, LOW, OUT_SCALE, SCALE, ZERO, Taps
+from weakcell.emulator.kernels.weight_layouts import (
+    BIAS,
+    BOUNDED,
+    DIVIDED,
+    HIGH,
+    LANES,
+    LOW,
+    OUT_SCALE,
+    SCALE,
+    ZERO,
+    DepthwiseInt8x4,
+)
 from weakcell.emulator.plan.plan import Parameters, offset_of
 
 Requantization = Requantize | AffineRequantize
@@ -35,7 +46,7 @@ def rounds(network: Network, layer: Convolution, following: Layer | None) -> boo
 
 def rounding_of(layer: Convolution, following: Requantization, parameters: Parameters) -> Rounding:
     """The constants of a requantization, as the kernel of the convolution before it reads them; worked out once."""
-    apart = 1 if parameters.plan.tensors[layer.weight].form is Taps else layer.groups
+    apart = 1 if parameters.plan.tensors[layer.weight].form is DepthwiseInt8x4 else layer.groups
     outputs, dtype = len(parameters.tensors[layer.weight].values), parameters.specs[following.output].dtype
     return parameters.derive(following, "rounding", lambda: _rounding(following, outputs, apart, dtype))
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.faults.deployment import Deployment, StoredSlot
-from weakcell.emulator.kernels.fault_reads import HOME, read_regions
+from weakcell.emulator.kernels.fault_reads import FLIP_TARGET, read_regions
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.emulator.plan.plan import Parameters, Plan, aligned_empty
 from weakcell.memmodels.sampling.sampler import make_source_table
@@ -26,7 +26,7 @@ def drawable(deployment: Deployment, stored: Iterable[StoredSlot]) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Homes:
-    """Where the cells of some slots lie: a table of type HOME, one row each.
+    """Where the cells of some slots lie: a table of type FLIP_TARGET, one row each.
 
     values: of their tensors, with flips. kept: what the addresses mean.
     """
@@ -55,7 +55,7 @@ def homes_of(plan: Plan, stored: tuple[StoredSlot, ...], clean: Mapping[str, Arr
         masks = kernel.masks[list(part.slot.planes)]
         shape = kernel.flat, values[name].shape[1] if kernel.flat else 0, channels, address(order.outer), row, address(order.inner)
         rows.append((part.region.key.write, *leading[name], leads, *shape, masks.size, address(masks)))
-    return Homes(np.array(rows, dtype=np.int64).view(HOME)[:, 0], values, kept)
+    return Homes(np.array(rows, dtype=np.int64).view(FLIP_TARGET)[:, 0], values, kept)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, Sampling
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.kernels import conv as kernels
 from weakcell.emulator.kernels.output_sampling import GUIDE_BITS, convolution_signs, draw_mismatches, draw_signs
-from weakcell.emulator.kernels.weight_layouts import LANES, Bits
+from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
 from weakcell.emulator.plan.plan import Parameters
 from weakcell.memmodels.sampling.sampler import Sampler
 
@@ -105,7 +105,7 @@ def drawn_sums(
 ) -> Array:
     """A layer's sums int32 (n, oh, ow, O), without bias, for images first.. of the data set."""
     height, width = parameters.specs[layer.output].height_width
-    sums = np.empty((len(own.x), height, width, own.frame.bias.size), dtype=np.int32)
+    sums = np.empty((len(own.x), height, width, own.context.bias.size), dtype=np.int32)
     rows = sums.reshape(-1, sums.shape[3])
     for drawing in _drawings(layer, own, parameters, deployment, stored, first):
         counts = drawing.counts
@@ -127,7 +127,7 @@ def drawn_signs(
     """Bits (n, oh, ow, ceil(O / 64)) of sums >= threshold, of the same sums as `drawn_sums`."""
     assert stored.sampler is not None
     rates, rows = _composed(stored.sampler), out.reshape(-1, out.shape[3])
-    if rates[0] == rates[1] and len(own.frame.places) == 1 and own.frame.places.all():
+    if rates[0] == rates[1] and len(own.context.border_patterns) == 1 and own.context.border_patterns.all():
         _draw_while_summed(layer, own, threshold, parameters, deployment, stored, first, rows)
         return
     for drawing in _drawings(layer, own, parameters, deployment, stored, first):
@@ -151,8 +151,11 @@ def _draw_while_summed(
     Which mismatches there will be is not known before: a run begins with those that the last one met, and goes on with more.
     """
     assert stored.sampler is not None
-    plan, weights, p = parameters.plan, Bits(parameters.values[layer.weight]), _composed(stored.sampler)[0]
-    bits, (height, width) = own.frame.places.size * own.frame.inputs, parameters.specs[layer.output].height_width
+    plan, weights, p = parameters.plan, PackedInt1(parameters.values[layer.weight]), _composed(stored.sampler)[0]
+    bits, (height, width) = (
+        own.context.border_patterns.size * own.context.inputs_per_tap,
+        parameters.specs[layer.output].height_width,
+    )
     limits = np.full(len(weights.values) * LANES, -1)
     limits[: threshold.size] = (bits - threshold.astype(np.int64)) >> 1
     key, spread = ("mismatches", layer.output), 3 * math.isqrt(bits)
@@ -161,7 +164,7 @@ def _draw_while_summed(
     while done < len(rows):
         low, high = max(0, low // 64 * 64), min(bits, high // 64 * 64 + 63)
         done, fewest, most = convolution_signs(
-            own.x, weights, own.frame, own.geometry, _kept(limits, bits, low, high, p), stored.sampler.source, deployment.trial,
+            own.x, weights, own.context, own.geometry, _kept(limits, bits, low, high, p), stored.sampler.source, deployment.trial,
             stored.region.key.write, first * height * width, done, rows.view(np.uint32)[:, : len(weights.values)],
         )  # fmt: skip
         low, high = (low, high) if done == len(rows) else (min(low, fewest), max(high, most))
@@ -181,13 +184,13 @@ class _Drawing(NamedTuple):
 def _drawings(
     layer: nw.Convolution, own: Reading, parameters: Parameters, deployment: Deployment, stored: StoredSlot, first: int
 ) -> Iterator[_Drawing]:
-    sampler, weights, images = stored.sampler, Bits(parameters.values[layer.weight]), len(own.x)
+    sampler, weights, images = stored.sampler, PackedInt1(parameters.values[layer.weight]), len(own.x)
     assert sampler is not None
-    frame = own.frame._replace(bias=np.zeros_like(own.frame.bias))
+    context = own.context._replace(bias=np.zeros_like(own.context.bias))
     height, width = parameters.specs[layer.output].height_width
-    outputs, places, place_of = frame.bias.size, frame.places, frame.rows[1]
+    outputs, places, place_of = context.bias.size, context.border_patterns, context.row_table[1]
     sums = np.empty((images, height, width, outputs), dtype=np.int32)
-    kernels.convolution(own.x, sums, weights, 1, frame, kernels.offsets(weights, 1, frame), own.geometry, *UNROUNDED)
+    kernels.convolution(own.x, sums, weights, 1, context, kernels.offsets(weights, 1, context), own.geometry, *UNROUNDED)
     rows, reads, rates = sums.reshape(-1, outputs), np.arange(sums.size // outputs) + first * height * width, _composed(sampler)
     ones, by_tap = np.zeros(len(rows), dtype=np.int64), np.zeros((outputs, places.shape[1]), dtype=np.int64)
     if rates[0] != rates[1]:
@@ -195,7 +198,7 @@ def _drawings(
         by_tap = kernels.sums_by_tap(weights, places.shape[1]).T[:outputs]
     for place, inside in enumerate(places):
         here = slice(None) if len(places) == 1 else np.flatnonzero(np.tile(place_of, images) == place)
-        bits = int(inside.sum()) * frame.inputs
+        bits = int(inside.sum()) * context.inputs_per_tap
         if len(rows):
             counts = rows[here]
             np.right_shift(np.subtract(bits, counts, out=counts), 1, out=counts)

@@ -145,11 +145,11 @@ def _redrawn_sums(
     _, parameters = parameters.as_read(layer)
     if applies(layer, deployment):
         made = drawn_sums(layer, own, parameters, deployment, stored[0], first)
-        made += own.frame.bias
+        made += own.context.bias
         return made
     if parameters.plan.tensors[layer.weight].flat:
         made = _redrawn_dense(own, deployment, stored[0], first)
-        made += own.frame.bias
+        made += own.context.bias
         return made
     out = empty_output(parameters.specs[layer.output], len(own.x))
     _draw_and_convolve(layer, own, UNROUNDED, parameters, deployment, stored, first, out)
@@ -181,21 +181,23 @@ def _draw_and_convolve(
 ) -> None:
     tables, weights = _tables(layer, parameters, stored)
     per_pixel = deployment.policy is ReadPolicy.ACCESS
-    conv.convolution_redrawn(
-        own.x, weights, own.frame, own.geometry, *rounding, out, tables.sources, tables.homes.table, deployment.trial, first,
+    conv.convolution_resampled(
+        own.x, weights, own.context, own.geometry, *rounding, out, tables.sources, tables.homes.table, deployment.trial, first,
         per_pixel, tables.counts,
     )  # fmt: skip
-    if own.frame.zero_points.any():
-        conv.shift(own.x, out, 1, own.frame, own.geometry)
+    if own.context.weight_zero_points.any():
+        conv.subtract_window_sums(own.x, out, 1, own.context, own.geometry)
     tables.tally(deployment, len(out) * (out.shape[1] * out.shape[2] if per_pixel else 1))
 
 
 def _redrawn_dense(own: Reading, deployment: Deployment, part: StoredSlot, first: int) -> Array:
     """Sums (n, 1, 1, O) of a matrix product of packed signs, whose one region is read for each image."""
-    made = np.empty((len(own.x), 1, 1, own.frame.bias.size), dtype=np.int32)
+    made = np.empty((len(own.x), 1, 1, own.context.bias.size), dtype=np.int32)
     write = part.region.key.write
     assert part.sampler is not None
-    count = dense_resampled.dense_redrawn(own.x, own.frame.inputs, part.sampler.source, deployment.trial, write, first, made)
+    count = dense_resampled.dense_resampled(
+        own.x, own.context.inputs_per_tap, part.sampler.source, deployment.trial, write, first, made
+    )
     deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * len(own.x))
     return made
 
@@ -221,8 +223,8 @@ def _redrawn_signs(
         return finish(step, joined, out, parameters)
     tables, weights = _tables(layer, parameters, stored)
     per_pixel = deployment.policy is ReadPolicy.ACCESS
-    conv_sign.signs_redrawn(
-        own.x, weights, own.frame, threshold, own.geometry, joined.pools, out, tables.sources, tables.homes.table,
+    conv_sign.sign_convolution_resampled(
+        own.x, weights, own.context, threshold, own.geometry, joined.pools, out, tables.sources, tables.homes.table,
         deployment.trial, first, per_pixel, tables.counts,
     )  # fmt: skip
     tables.tally(deployment, images * (out.shape[1] * out.shape[2] if per_pixel else 1))

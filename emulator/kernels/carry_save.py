@@ -24,7 +24,7 @@ from numba.extending import intrinsic, overload
 
 from weakcell.emulator.kernels.isa import WIDE, population
 from weakcell.emulator.kernels.llvm_vectors import I32, I64, broadcast, call, load
-from weakcell.emulator.kernels.weight_layouts import LANES, Bits
+from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
 
 FEW = 16
 """With fewer rows than these, making the chains of the weights takes longer than it saves."""
@@ -35,12 +35,12 @@ _ROWS, _ROOM = 256, 192 << 10
 
 def is_chained(weights: Any) -> bool:
     """Whether tiles of several rows read these weights as chains."""
-    return isinstance(weights, Bits)
+    return isinstance(weights, PackedInt1)
 
 
 @overload(is_chained)  # type: ignore[untyped-decorator]
 def _is_chained(weights):  # type: ignore[no-untyped-def]
-    chained = weights.instance_class is Bits
+    chained = weights.instance_class is PackedInt1
     return lambda weights: chained
 
 
@@ -66,7 +66,7 @@ def chained_block(weights: Any, block: int, to: Any) -> int:
 
 @overload(chained_block)  # type: ignore[untyped-decorator]
 def _chained_block(weights, block, to):  # type: ignore[no-untyped-def]
-    if weights.instance_class is not Bits:
+    if weights.instance_class is not PackedInt1:
         return lambda weights, block, to: 0
 
     def chain(weights, block, to):  # type: ignore[no-untyped-def]
@@ -145,7 +145,7 @@ def _chain(typingctx, window, offsets, words, to):  # type: ignore[no-untyped-de
     return types.int64(*[types.int64] * 4), codegen
 
 
-def emit_chains(builder: Any, args: Any, rows: int, vectors: int, lanes: int, first: int) -> list[list[Any]]:
+def emit_carry_save(builder: Any, args: Any, rows: int, vectors: int, lanes: int, first: int) -> list[list[Any]]:
     """One loop over pairs of words. Here `length` is the number of words, which is odd, and no stretch is read."""
     windows, block, _, _, length = args
     vector, word, zero = ir.VectorType(I64, lanes), LANES * 8, ir.Constant(I64, 0)

@@ -2,7 +2,7 @@
 
     acc[o] = factor * sum + offsets[place][o] - zero_points[o] * window_sums[pixel]
 
-The tile sums what is stored and adds the offsets; where weights have no zero points, it can go on and round. Bits count mismatches,
+The tile sums what is stored and adds the offsets; where weights have no zero points, it can round, too. Signs count mismatches,
 so the factor is -2; a tap in the border reads -1 and mismatches the +1 weights of its channels. Bytes of activations are stored
 value + shift, and the border holds the code of 0 (`centre`), which adds `centre` times the weights' sum. All that is the same for
 pixels that miss the same taps of their window, that have the same *place*, and is worked out for the weights as they are: faults
@@ -20,10 +20,10 @@ from numba.extending import intrinsic, overload
 
 from weakcell.emulator.kernels.carry_save import FEW, chain_rows, chained_block, chained_rows, is_chained, new_chains, words_of
 from weakcell.emulator.kernels.fault_reads import new_scratch, read_region
-from weakcell.emulator.kernels.gemv import lone_values
-from weakcell.emulator.kernels.indirection import CHUNK, bytes_met, is_depthwise, row_addresses, stretches
+from weakcell.emulator.kernels.gemv import gemv_values
+from weakcell.emulator.kernels.indirection import CHUNK, bytes_met, contiguous_runs, is_depthwise, row_addresses
 from weakcell.emulator.kernels.microkernel import row_by_row, tile_rows, value_tile
-from weakcell.emulator.kernels.weight_layouts import LANES, Bits
+from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -53,49 +53,49 @@ def _sum_taps_of_form(weights, taps, sums):  # type: ignore[no-untyped-def]
         zeros, segments, own = np.zeros(4 * words, np.int64), 4 * words if is_depthwise(weights) else 1, np.empty_like(base)
         for tap in range(taps):
             here = weights.values.ctypes.data + tap * words * weights.values.strides[1]
-            lone_values(weights, x.ctypes.data, here, zeros[:segments], words, base.ctypes.data, 0, 0, own)
+            gemv_values(weights, x.ctypes.data, here, zeros[:segments], words, base.ctypes.data, 0, 0, own)
             for lane in range(own.size):  # as one assignment, it would need text for an error, and so Numba at every start
                 sums[tap, lane] = own[lane]
 
-    return ones if weights.instance_class is Bits else products
+    return ones if weights.instance_class is PackedInt1 else products
 
 
 @numba.njit(cache=True, nogil=True)
 def sums_by_tap(weights, taps):  # type: ignore[no-untyped-def]
-    """The weights of every output channel summed, tap by tap: int64 (taps, blocks * LANES). Bits: how many are +1."""
+    """The weights of every output channel summed, tap by tap: int64 (taps, blocks * LANES). PackedInt1: how many are +1."""
     sums = np.zeros((taps, weights.values.shape[0] * LANES), np.int64)
     _sum_taps(weights, taps, sums)
     return sums
 
 
 @numba.njit(cache=True, nogil=True)
-def fill_offsets(weights, groups, frame, offsets):  # type: ignore[no-untyped-def]
+def fill_offsets(weights, groups, context, offsets):  # type: ignore[no-untyped-def]
     """What every sum needs besides itself, and besides weights' zero points times window sums: int32 (places, blocks * LANES)."""
-    places, taps = frame.places.shape
+    places, taps = context.border_patterns.shape
     groups = 1 if is_depthwise(weights) else groups
-    outputs, group_lanes = frame.bias.size // groups, weights.values.shape[0] // groups * LANES
+    outputs, group_lanes = context.bias.size // groups, weights.values.shape[0] // groups * LANES
     bits = not is_integer(weights)
     part = np.zeros((1, 1), np.int64)
-    if bits and not frame.places.all():
+    if bits and not context.border_patterns.all():
         part = sums_by_tap(weights, taps)
-    elif not bits and frame.centre != 0:
+    elif not bits and context.input_zero_point != 0:
         part = sums_by_tap(weights, 1)
     offsets[:] = 0
     for place in range(places):
-        inside = np.sum(frame.places[place])
+        inside = np.sum(context.border_patterns[place])
         for group in range(groups):
             first, lanes = group * outputs, group * group_lanes
             for i in range(outputs):
-                total = np.int64(frame.bias[first + i])
+                total = np.int64(context.bias[first + i])
                 if bits:
-                    total += inside * frame.inputs
-                elif frame.centre != 0:
-                    zero = np.int64(frame.zero_points[first + i]) * taps * frame.inputs
-                    total += frame.centre * (zero - part[0, lanes + i])
+                    total += inside * context.inputs_per_tap
+                elif context.input_zero_point != 0:
+                    zero = np.int64(context.weight_zero_points[first + i]) * taps * context.inputs_per_tap
+                    total += context.input_zero_point * (zero - part[0, lanes + i])
                 offsets[place, lanes + i] = total
         if bits and inside < taps:
             for tap in range(taps):
-                if not frame.places[place, tap]:
+                if not context.border_patterns[place, tap]:
                     for lane in range(part.shape[1]):
                         offsets[place, lane] += 2 * part[tap, lane]
 
@@ -127,16 +127,16 @@ def _window_sums(x, groups, geometry, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(x, weights, groups, frame, geometry, offsets, rounding, how, first, last, out):  # type: ignore[no-untyped-def]
+def _walk(x, weights, groups, context, geometry, offsets, rounding, how, first, last, out):  # type: ignore[no-untyped-def]
     """Output pixels first..last (counted over images, rows, columns) for all output channels.
 
     A block of fewer channels than LANES comes first and writes beyond its pixel, over what is written later: the next pixels, one
     by one, and their other blocks. Where that does not hold (behind the last pixel, between groups, in tiles of several passes) it
     writes to a spare place.
     """
-    starts, length = stretches(x, weights, geometry, groups)
+    starts, length = contiguous_runs(x, weights, geometry, groups)
     if last - first == 1 and groups == 1:
-        _walk_alone(x, weights, starts, length, frame, offsets, rounding, how, first, out)
+        _walk_alone(x, weights, starts, length, context, offsets, rounding, how, first, out)
         return
     chained = is_chained(weights) and last - first >= FEW
     rows = chained_rows(weights, last - first) if chained else min(CHUNK, max(last - first, 1))
@@ -150,7 +150,7 @@ def _walk(x, weights, groups, frame, geometry, offsets, rounding, how, first, la
         spares[r] = spare.ctypes.data + r * LANES * spare.itemsize
     for chunk in range(first, last, rows):
         end = min(chunk + rows, last)
-        row_addresses(x, frame.rows, chunk, end, 1, windows, bases)
+        row_addresses(x, context.row_table, chunk, end, 1, windows, bases)
         if chained:
             chain_rows(windows, within, chains)
         for r in range(bases.size):
@@ -184,59 +184,59 @@ def _walk(x, weights, groups, frame, geometry, offsets, rounding, how, first, la
                         flat[chunk + r, channel + lane] = spare[r, lane]
             for r in range(tiled, end - chunk):
                 to = flat[chunk + r, channel : channel + width]
-                lone_values(weights, windows[r], here, starts, length, bases[r], own, how, to)
+                gemv_values(weights, windows[r], here, starts, length, bases[r], own, how, to)
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk_alone(x, weights, starts, length, frame, offsets, rounding, how, pixel, out):  # type: ignore[no-untyped-def]
+def _walk_alone(x, weights, starts, length, context, offsets, rounding, how, pixel, out):  # type: ignore[no-untyped-def]
     """The same for one pixel."""
     window, place = np.empty((2, 1), dtype=np.int64)
-    row_addresses(x, frame.rows, pixel, pixel + 1, 1, window, place)
+    row_addresses(x, context.row_table, pixel, pixel + 1, 1, window, place)
     here, at_rounding = np.int64(weights.values.ctypes.data), np.int64(rounding.ctypes.data)
     base, to = offsets.ctypes.data + place[0] * offsets.strides[0], out.reshape(-1, out.shape[3])[pixel]
-    lone_values(weights, window[0], here, starts, length, base, at_rounding, how, to)
+    gemv_values(weights, window[0], here, starts, length, base, at_rounding, how, to)
 
 
 @numba.njit(cache=True, nogil=True)
-def shift(x, out, groups, frame, geometry):  # type: ignore[no-untyped-def]
+def subtract_window_sums(x, out, groups, context, geometry):  # type: ignore[no-untyped-def]
     """Take off sums, int32 (n, oh, ow, O), what weights' zero points come to: apart, as few weights have them and LLVM is slow."""
     window_sums, outputs = np.zeros((groups, *out.shape[:3]), dtype=np.int32), out.shape[3] // groups
     _window_sums(x, groups, geometry, window_sums)
     totals, flat = window_sums.reshape(groups, -1), out.reshape(-1, out.shape[3])
     for row in range(flat.shape[0]):
         for o in range(out.shape[3]):
-            flat[row, o] -= frame.zero_points[o] * totals[o // outputs, row]
+            flat[row, o] -= context.weight_zero_points[o] * totals[o // outputs, row]
 
 
 @numba.njit(cache=True, nogil=True)
-def new_offsets(weights, frame):  # type: ignore[no-untyped-def]
+def new_offsets(weights, context):  # type: ignore[no-untyped-def]
     """Room for offsets."""
-    return np.empty((frame.places.shape[0], weights.values.shape[0] * LANES), dtype=np.int32)
+    return np.empty((context.border_patterns.shape[0], weights.values.shape[0] * LANES), dtype=np.int32)
 
 
 @numba.njit(cache=True, nogil=True)
-def offsets(weights, groups, frame):  # type: ignore[no-untyped-def]
+def offsets(weights, groups, context):  # type: ignore[no-untyped-def]
     """See `fill_offsets`."""
-    made = new_offsets(weights, frame)
-    fill_offsets(weights, groups, frame, made)
+    made = new_offsets(weights, context)
+    fill_offsets(weights, groups, context, made)
     return made
 
 
 @numba.njit(cache=True, nogil=True)
-def convolution(x, out, weights, groups, frame, offsets, geometry, rounding, how):  # type: ignore[no-untyped-def]
+def convolution(x, out, weights, groups, context, offsets, geometry, rounding, how):  # type: ignore[no-untyped-def]
     """acc = sum of products + bias: x (n, h, w, C) with its border -> out (n, oh, ow, O), int32, or bytes to round to.
 
-    What zero points of weights come to is for `shift` to take off. weights: one of `tile.FORMS`, group behind group. offsets: for
+    What zero points of weights come to is for `shift` to take off. weights: one of `tile.LAYOUTS`, group behind group. offsets: for
     the weights as they are. geometry: (kernel, stride, dilation, pads) as in `network.Window`. rounding float32 (blocks, 6, LANES),
     how: see `endings.store_codes`; empty for int32. Bytes are only for weights without zero points.
     """
     apart = 1 if is_depthwise(weights) else groups
-    _walk(x, weights, apart, frame, geometry, offsets, rounding, how, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
+    _walk(x, weights, apart, context, geometry, offsets, rounding, how, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
 
 
 @numba.njit(cache=True, nogil=True)
-def convolution_redrawn(  # type: ignore[no-untyped-def]
-    x, weights, frame, geometry, rounding, how, out, sources, homes, trial, first_image, per_pixel, counts
+def convolution_resampled(  # type: ignore[no-untyped-def]
+    x, weights, context, geometry, rounding, how, out, sources, homes, trial, first_image, per_pixel, counts
 ):
     """The same with weights that are read anew for each image, or for each output pixel (`per_pixel`).
 
@@ -244,21 +244,21 @@ def convolution_redrawn(  # type: ignore[no-untyped-def]
     """
     pixels = out.shape[1] * out.shape[2]
     step = 1 if per_pixel else pixels
-    offsets, scratch = new_offsets(weights, frame), new_scratch(homes)
+    offsets, scratch = new_offsets(weights, context), new_scratch(homes)
     for row in range(0, out.shape[0] * pixels, step):
         read = first_image * (pixels // step) + row // step
         for i in range(homes.size):
             counts[i] += read_region(sources[i], homes[i], trial, read, scratch)
-        fill_offsets(weights, 1, frame, offsets)
-        _walk(x, weights, 1, frame, geometry, offsets, rounding, how, row, row + step, out)
+        fill_offsets(weights, 1, context, offsets)
+        _walk(x, weights, 1, context, geometry, offsets, rounding, how, row, row + step, out)
 
 
 def is_integer(weights: Any) -> bool:
     """Whether sums are of products, not counts of mismatches."""
-    return not isinstance(weights, Bits)
+    return not isinstance(weights, PackedInt1)
 
 
 @overload(is_integer)  # type: ignore[untyped-decorator]
 def _is_integer(weights):  # type: ignore[no-untyped-def]
-    integer = weights.instance_class is not Bits
+    integer = weights.instance_class is not PackedInt1
     return lambda weights: integer

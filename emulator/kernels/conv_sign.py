@@ -1,6 +1,6 @@
 """A convolution and the threshold behind it in one pass: sums stay in registers, only bits are written.
 
-    bit = (acc >= threshold)    becomes    mismatches <= limit  (Bits)    or    sum >= limit  (products)
+    bit = (acc >= threshold)    becomes    mismatches <= limit  (PackedInt1)    or    sum >= limit  (products)
 
 The limits hold what border, zero points and threshold come to, place by place (`sums.py` says what a place is).
 """
@@ -13,8 +13,8 @@ import numpy as np
 from weakcell.emulator.kernels.carry_save import FEW, chain_rows, chained_block, chained_rows, is_chained, new_chains, words_of
 from weakcell.emulator.kernels.conv import fill_offsets, is_integer, new_offsets
 from weakcell.emulator.kernels.fault_reads import new_scratch, read_region
-from weakcell.emulator.kernels.gemv import lone_signs, sign_row
-from weakcell.emulator.kernels.indirection import CHUNK, new_sums, row_addresses, stretches
+from weakcell.emulator.kernels.gemv import gemv_signs, sign_row
+from weakcell.emulator.kernels.indirection import CHUNK, contiguous_runs, new_sums, row_addresses
 from weakcell.emulator.kernels.microkernel import POOL, pooled_sign_tile, sign_tile, tile_rows
 from weakcell.emulator.kernels.weight_layouts import LANES
 
@@ -22,9 +22,9 @@ _LOW, _HIGH = -(2**31), 2**31 - 1
 
 
 @numba.njit(cache=True, nogil=True)
-def fill_limits(weights, frame, threshold, offsets, limits):  # type: ignore[no-untyped-def]
+def fill_limits(weights, context, threshold, offsets, limits):  # type: ignore[no-untyped-def]
     """The last number of mismatches, or the first sum, that still means 1; never reached in lanes that are no channel."""
-    fill_offsets(weights, 1, frame, offsets)
+    fill_offsets(weights, 1, context, offsets)
     limits[:] = _HIGH if is_integer(weights) else -1
     for place in range(limits.shape[0]):
         for o in range(threshold.size):
@@ -35,11 +35,11 @@ def fill_limits(weights, frame, threshold, offsets, limits):  # type: ignore[no-
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(x, weights, frame, geometry, pooled, limits, first, last, out):  # type: ignore[no-untyped-def]
+def _walk(x, weights, context, geometry, pooled, limits, first, last, out):  # type: ignore[no-untyped-def]
     """Pixels first..last of `out` (counted over images, rows, columns)."""
-    starts, length = stretches(x, weights, geometry, 1)
+    starts, length = contiguous_runs(x, weights, geometry, 1)
     if last - first == 1 and not pooled:
-        _walk_alone(x, weights, starts, length, frame, limits, first, out)
+        _walk_alone(x, weights, starts, length, context, limits, first, out)
         return
     taps = POOL if pooled else 1
     chained = is_chained(weights) and (pooled or last - first >= FEW)
@@ -53,7 +53,7 @@ def _walk(x, weights, frame, geometry, pooled, limits, first, last, out):  # typ
     at_limits, at_out = limits.ctypes.data, out.ctypes.data
     for chunk in range(first, last, rows // taps):
         end = min(chunk + rows // taps, last)
-        row_addresses(x, frame.rows, chunk * taps, end * taps, taps, windows, places)
+        row_addresses(x, context.row_table, chunk * taps, end * taps, taps, windows, places)
         if chained:
             chain_rows(windows, offsets, chains)
         for r in range(places.size):
@@ -76,37 +76,37 @@ def _walk(x, weights, frame, geometry, pooled, limits, first, last, out):  # typ
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk_alone(x, weights, starts, length, frame, limits, pixel, out):  # type: ignore[no-untyped-def]
+def _walk_alone(x, weights, starts, length, context, limits, pixel, out):  # type: ignore[no-untyped-def]
     """The same for one pixel."""
     window, place = np.empty((2, 1), dtype=np.int64)
-    row_addresses(x, frame.rows, pixel, pixel + 1, 1, window, place)
-    lone_signs(weights, window[0], starts, length, limits[place[0]], out.reshape(-1, out.shape[3])[pixel])
+    row_addresses(x, context.row_table, pixel, pixel + 1, 1, window, place)
+    gemv_signs(weights, window[0], starts, length, limits[place[0]], out.reshape(-1, out.shape[3])[pixel])
 
 
 @numba.njit(cache=True, nogil=True)
-def limits(weights, frame, threshold):  # type: ignore[no-untyped-def]
+def limits(weights, context, threshold):  # type: ignore[no-untyped-def]
     """What sums are compared with: (places, blocks * LANES), for the weights and thresholds as they are."""
-    offsets = new_offsets(weights, frame)
+    offsets = new_offsets(weights, context)
     made = new_sums(weights, offsets.shape[0], offsets.shape[1])
-    fill_limits(weights, frame, threshold, offsets, made)
+    fill_limits(weights, context, threshold, offsets, made)
     return made
 
 
 @numba.njit(cache=True, nogil=True)
-def signs(x, out, weights, frame, limits, geometry, pooled):  # type: ignore[no-untyped-def]
+def sign_convolution(x, out, weights, context, limits, geometry, pooled):  # type: ignore[no-untyped-def]
     """Bits of acc >= threshold: x (n, h, w, C) with its border -> out uint64 (n, oh, ow, ceil(O/64)).
 
-    weights: one of `tile.FORMS`. Their sums stay within int32, and they have neither zero points nor a bias.
-    pooled: every pixel of `out` is a maximum over tile.POOL neighbouring rows of `frame`.
+    weights: one of `tile.LAYOUTS`. Their sums stay within int32, and they have neither zero points nor a bias.
+    pooled: every pixel of `out` is a maximum over tile.POOL neighbouring rows of `context`.
     """
-    _walk(x, weights, frame, geometry, pooled, limits, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
+    _walk(x, weights, context, geometry, pooled, limits, 0, out.shape[0] * out.shape[1] * out.shape[2], out)
 
 
 @numba.njit(cache=True, nogil=True)
-def signs_redrawn(  # type: ignore[no-untyped-def]
+def sign_convolution_resampled(  # type: ignore[no-untyped-def]
     x,
     weights,
-    frame,
+    context,
     threshold,
     geometry,
     pooled,
@@ -121,14 +121,14 @@ def signs_redrawn(  # type: ignore[no-untyped-def]
     """The same with weights that are read anew for each image, or for each output pixel; see `sums.py`."""
     pixels = out.shape[1] * out.shape[2]
     step = 1 if per_pixel else pixels
-    offsets, scratch = new_offsets(weights, frame), new_scratch(homes)
+    offsets, scratch = new_offsets(weights, context), new_scratch(homes)
     limits = new_sums(weights, offsets.shape[0], offsets.shape[1])
     for row in range(0, out.shape[0] * pixels, step):
         read = first_image * (pixels // step) + row // step
         for i in range(homes.size):
             counts[i] += read_region(sources[i], homes[i], trial, read, scratch)
-        fill_limits(weights, frame, threshold, offsets, limits)
-        _walk(x, weights, frame, geometry, pooled, limits, row, row + step, out)
+        fill_limits(weights, context, threshold, offsets, limits)
+        _walk(x, weights, context, geometry, pooled, limits, row, row + step, out)
 
 
 @numba.njit(cache=True, nogil=True)

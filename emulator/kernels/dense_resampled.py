@@ -111,7 +111,7 @@ def _last_mask(bits):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def dense_redrawn(x, bits, sources, trial, write, first_image, out):  # type: ignore[no-untyped-def]
+def dense_resampled(x, bits, sources, trial, write, first_image, out):  # type: ignore[no-untyped-def]
     """Sums of `bits` products of ±1: x uint64 (n, 1, 1, words) -> out int32 (n, 1, 1, O); returns how many flips were drawn.
 
     sources: the sampler's (`Sampler.source`), whose region holds O x bits signs; image i is read number first_image + i.

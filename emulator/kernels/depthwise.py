@@ -9,12 +9,12 @@ from llvmlite import ir
 from numba.core import cgutils
 
 from weakcell.emulator.kernels.indirection import SLIDING
-from weakcell.emulator.kernels.isa import step
+from weakcell.emulator.kernels.isa import emit_multiply_accumulate
 from weakcell.emulator.kernels.llvm_vectors import I8, I16, I32, I64, load
-from weakcell.emulator.kernels.weight_layouts import LANES, Taps
+from weakcell.emulator.kernels.weight_layouts import LANES, DepthwiseInt8x4
 
 
-def emit_taps(builder: Any, args: Any, rows: int) -> list[list[Any]]:
+def emit_depthwise(builder: Any, args: Any, rows: int) -> list[list[Any]]:
     """One loop over words: four taps of LANES channels are joined channel by channel. Here each segment is a tap."""
     windows, block, offsets, segments, _ = args
     vector, zero = ir.VectorType(I32, 8), ir.Constant(I64, 0)
@@ -31,7 +31,10 @@ def emit_taps(builder: Any, args: Any, rows: int) -> list[list[Any]]:
     new = []
     for r, base in enumerate(bases):
         taps = [load(builder, base, place, ir.VectorType(I8, LANES), align=1) for place in places]
-        new += [step(builder, Taps, sums[4 * r + v], x, w[v]) for v, x in enumerate(_joined(builder, taps))]
+        new += [
+            emit_multiply_accumulate(builder, DepthwiseInt8x4, sums[4 * r + v], x, w[v])
+            for v, x in enumerate(_joined(builder, taps))
+        ]
     tap_next, word_next = builder.add(tap, ir.Constant(I64, 4)), builder.add(at_word, ir.Constant(I64, 4 * LANES))
     builder.cbranch(builder.icmp_signed("<", tap_next, segments), loop, end)
     empty = ir.Constant(vector, [0] * 8)
@@ -47,8 +50,8 @@ def emit_taps(builder: Any, args: Any, rows: int) -> list[list[Any]]:
     return [_in_order(builder, new[4 * r : 4 * r + 4]) for r in range(rows)]
 
 
-def emit_beside(builder: Any, args: Any, rows: int) -> list[list[Any]]:
-    """`_emit_columns` where the windows lie beside one another, else `emit_taps`. Here `length` says whether they can."""
+def emit_depthwise_sliding(builder: Any, args: Any, rows: int) -> list[list[Any]]:
+    """`_emit_columns` where the windows lie beside one another, else `emit_depthwise`. Here `length` says whether they can."""
     windows, _, offsets, _, length = args
     room = [cgutils.alloca_once(builder, ir.VectorType(I32, 8)) for _ in range(4 * rows)]
     at = [load(builder, windows, ir.Constant(I64, 8 * r), I64) for r in range(rows)]
@@ -57,7 +60,7 @@ def emit_beside(builder: Any, args: Any, rows: int) -> list[list[Any]]:
     for left, right in pairwise(at):
         beside = builder.and_(beside, builder.icmp_signed("==", builder.sub(right, left), apart))
     with builder.if_else(beside) as (yes, no):
-        for branch, emit in ((yes, _emit_columns), (no, emit_taps)):
+        for branch, emit in ((yes, _emit_columns), (no, emit_depthwise)):
             with branch:
                 for place, total in zip(room, chain.from_iterable(emit(builder, args, rows)), strict=True):
                     builder.store(total, place)
@@ -77,14 +80,14 @@ def _emit_columns(builder: Any, args: Any, rows: int) -> list[list[Any]]:
     for column in range(rows + SLIDING - 1):
         x = _joined(builder, [load(builder, at, place, ir.VectorType(I8, LANES), align=1) for place in places])
         for r in range(max(0, column - SLIDING + 1), min(rows, column + 1)):
-            own = [step(builder, Taps, sums[4 * r + v], x[v], w[column - r][v]) for v in range(4)]
+            own = [emit_multiply_accumulate(builder, DepthwiseInt8x4, sums[4 * r + v], x[v], w[column - r][v]) for v in range(4)]
             sums[4 * r : 4 * r + 4] = own
         at = builder.add(at, beside)
     return [_in_order(builder, sums[4 * r : 4 * r + 4]) for r in range(rows)]
 
 
 def _joined(builder: Any, taps: list[Any]) -> list[Any]:
-    """Four vectors of bytes -> four of words that hold a byte of each, in the order of `Taps`: as unpack instructions go."""
+    """Four vectors of bytes -> four of words that hold a byte of each, in the order of `DepthwiseInt8x4`."""
     a, b, c, d = taps
     made = []
     for half in (0, 8):
@@ -97,7 +100,7 @@ def _joined(builder: Any, taps: list[Any]) -> list[Any]:
 
 
 def _in_order(builder: Any, sums: list[Any]) -> list[Any]:
-    """Sums in the order of `Taps` -> channel by channel."""
+    """Sums in the order of `DepthwiseInt8x4` -> channel by channel."""
     halves = [[4 * h + side + i for side in (0, 8) for i in range(4)] for h in range(2)]
     return [_shuffled(builder, sums[v], sums[v + 1], mask) for mask in halves for v in (0, 2)]
 

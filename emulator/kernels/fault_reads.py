@@ -18,7 +18,7 @@ from weakcell.memmodels.sampling.read_errors import block_range, count_bits, dra
 
 _FIELDS = "write clean values size stale leads flat words channels outer row inner cells masks"
 
-HOME = np.dtype([(name, np.int64) for name in _FIELDS.split()])
+FLIP_TARGET = np.dtype([(name, np.int64) for name in _FIELDS.split()])
 """Where the cells of a region lie. All but numbers are addresses.
 
 write: the number of the write. clean, values: what kernels would read without flips, and what they read; `size` bytes. stale:

@@ -39,7 +39,7 @@ def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def put(values, outer, inner, codes):  # type: ignore[no-untyped-def]
+def scatter_codes(values, outer, inner, codes):  # type: ignore[no-untyped-def]
     """Put the stored bits of every element, codes (O, inner.size), into `values`, which are 0 and contiguous."""
     flat, shift = values.reshape(-1), np.int64(lowest_bit(np.uint64(values.itemsize * 8)))
     within = (np.int64(1) << shift) - 1
@@ -142,7 +142,7 @@ def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
 def flip_block(clean, weights, words, row_bits, rows, block, flips, begin, size):  # type: ignore[no-untyped-def]
     """Block `block` of weights = clean, some signs flipped, whose kernel order is the storage order within each output channel.
 
-    clean, weights: addresses of uint64 [O/LANES][words][LANES], the second aligned (`Order.flat`); they may be one. rows: output
+    clean, weights: addresses of uint64 [O/LANES][words][LANES], the second aligned; they may be one. rows: output
     channels; behind them nothing is flipped. row_bits: stored bits of an output channel. flips: address of `size` words of the
     region from number `begin`. A word of flips is put together from the two storage words that it straddles, unless rows are whole
     words.

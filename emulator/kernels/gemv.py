@@ -4,7 +4,7 @@ A tile of one row (`tile.py`) would wait for its own sums, and unpack weights th
 are under way at once, with sums of their own, and weights of 4 and 2 bits stay where they are in their bytes: a mask makes factors
 of a dot product of them,
 
-    (w + 2^(bits - 1)) 2^shift    in all parts of a byte but the highest    (`forms.Nibbles`)
+    (w + 2^(bits - 1)) 2^shift    in all parts of a byte but the highest    (`forms.PackedInt4`)
     w 2^shift                     in the highest, whose sign is that of the byte
 
 Every part has its own sum, which is 2^shift too large. What is too much besides depends on the activations alone: it is summed once
@@ -20,12 +20,20 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from weakcell.emulator.kernels.depthwise import emit_taps
+from weakcell.emulator.kernels.depthwise import emit_depthwise
 from weakcell.emulator.kernels.indirection import is_depthwise
-from weakcell.emulator.kernels.isa import POPCOUNT, WIDE, every_byte, step
+from weakcell.emulator.kernels.isa import POPCOUNT, WIDE, emit_multiply_accumulate, every_byte
 from weakcell.emulator.kernels.llvm_vectors import I8, I32, I64, broadcast, call, load
 from weakcell.emulator.kernels.microkernel import make_sign_tile, make_value_tile
-from weakcell.emulator.kernels.weight_layouts import LANES, ROUNDING, Bits, Bytes, Taps, parts_of, word_of
+from weakcell.emulator.kernels.weight_layouts import (
+    LANES,
+    ROUNDING_BYTES,
+    DepthwiseInt8x4,
+    Int8x4,
+    PackedInt1,
+    subbyte_slots,
+    word_bytes,
+)
 
 _SUMS = 8
 """Vectors of sums: more would not fit into the registers of AVX2, fewer would wait for one another."""
@@ -33,8 +41,8 @@ _SUMS = 8
 
 def _rows(builder: Any, args: Any, form: type) -> Any:
     """The sums (a list of vectors, of one row) of as many lanes as registers hold, and the first of these lanes."""
-    if form is Taps:
-        yield emit_taps(builder, args, 1), 0
+    if form is DepthwiseInt8x4:
+        yield emit_depthwise(builder, args, 1), 0
         return
     lanes, vectors, many = _shape_of(form)
     for first in range(0, LANES, vectors * lanes):
@@ -43,18 +51,18 @@ def _rows(builder: Any, args: Any, form: type) -> Any:
 
 def _shape_of(form: type) -> tuple[int, int, int]:
     """Lanes of a vector, vectors beside one another, words of weights under way at once."""
-    if form is Bits:
+    if form is PackedInt1:
         return 8, LANES // 8, 2 if POPCOUNT else 1
     lanes = 16 if WIDE else 8
-    vectors = min(LANES // lanes, _SUMS // parts_of(form))
-    return lanes, vectors, _SUMS // (vectors * parts_of(form))
+    vectors = min(LANES // lanes, _SUMS // subbyte_slots(form))
+    return lanes, vectors, _SUMS // (vectors * subbyte_slots(form))
 
 
 def _emit(builder: Any, args: Any, form: type, lanes: int, vectors: int, many: int, first: int) -> list[Any]:
     """Two nested loops (segments, words of a segment) around several steps; optimization makes registers of the sums' places."""
     windows, block, offsets, segments, length = args
-    word, parts = word_of(form), parts_of(form)
-    vector, four = ir.VectorType(I64 if form is Bits else I32, lanes), ir.VectorType(I32, 4)
+    word, parts = word_bytes(form), subbyte_slots(form)
+    vector, four = ir.VectorType(I64 if form is PackedInt1 else I32, lanes), ir.VectorType(I32, 4)
     rooms = [[[_room(builder, vector) for _ in range(vectors)] for _ in range(parts)] for _ in range(many)]
     excess = _room(builder, four)
     at_words = cgutils.alloca_once_value(builder, builder.add(block, ir.Constant(I64, first * word)))
@@ -69,10 +77,12 @@ def _emit(builder: Any, args: Any, form: type, lanes: int, vectors: int, many: i
             x = broadcast(builder, own, vector)
             for v, room in enumerate(rooms[i][part]):
                 w = _factor(builder, packed[v], part, parts)
-                builder.store(step(builder, form, builder.load(room), x, w), room)
+                builder.store(emit_multiply_accumulate(builder, form, builder.load(room), x, w), room)
         if parts > 1:
             x = load(builder, place, ir.Constant(I64, 0), ir.VectorType(I8, 4 * parts), align=1)
-            builder.store(step(builder, Bytes, builder.load(excess), _padded(builder, x), _excess_weights(parts)), excess)
+            builder.store(
+                emit_multiply_accumulate(builder, Int8x4, builder.load(excess), _padded(builder, x), _excess_weights(parts)), excess
+            )
 
     def loop(begin: Any, end: Any, count: int, base: Any) -> None:
         with cgutils.for_range_slice(builder, begin, end, ir.Constant(I64, count)) as (k, _):
@@ -132,11 +142,11 @@ value_row, sign_row = make_value_tile(_rows), make_sign_tile(_rows)
 
 
 @numba.njit(cache=True, nogil=True)
-def lone_values(weights, window, here, starts, length, bases, rounding, how, out):  # type: ignore[no-untyped-def]
+def gemv_values(weights, window, here, starts, length, bases, rounding, how, out):  # type: ignore[no-untyped-def]
     """All output channels of one row, `out`, block by block: int32 sums, or bytes that they are rounded to.
 
     Addresses: window, of the activations; here, of the first block of weights; bases, of what is added to the sums; rounding, see
-    `endings.store_codes`. starts, length: see `rows.stretches`.
+    `endings.store_codes`. starts, length: see `rows.contiguous_runs`.
     """
     places, spare = np.empty(3, np.int64), np.empty(LANES, out.dtype)
     at, at_starts, wide = places.ctypes.data, starts.ctypes.data, LANES * out.itemsize
@@ -147,14 +157,14 @@ def lone_values(weights, window, here, starts, length, bases, rounding, how, out
             places[0] = window + block * LANES
         places[1] = bases + block * LANES * 4
         places[2] = np.int64(out.ctypes.data) + block * wide if left >= LANES else np.int64(spare.ctypes.data)
-        own, at_rounding = here + block * weights.values.strides[0], rounding + block * ROUNDING
+        own, at_rounding = here + block * weights.values.strides[0], rounding + block * ROUNDING_BYTES
         value_row(weights, out, at, own, at_starts, starts.size, length, at + 8, at_rounding, how, at + 16)
         for lane in range(0 if left >= LANES else left):
             out[block * LANES + lane] = spare[lane]
 
 
 @numba.njit(cache=True, nogil=True)
-def lone_signs(weights, window, starts, length, limits, out):  # type: ignore[no-untyped-def]
+def gemv_signs(weights, window, starts, length, limits, out):  # type: ignore[no-untyped-def]
     """The bits of all output channels of one row, `out`, block by block. limits: what its sums are compared with."""
     places = np.empty(3, np.int64)
     at, at_starts, here = places.ctypes.data, starts.ctypes.data, weights.values.ctypes.data

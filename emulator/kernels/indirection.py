@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from weakcell.emulator.kernels.weight_layouts import Bits, Taps, parts_of, word_of
+from weakcell.emulator.kernels.weight_layouts import DepthwiseInt8x4, PackedInt1, subbyte_slots, word_bytes
 
 CHUNK = 96
 """Rows that pass by a block of weights before the next block comes; their activations stay in the first-level cache."""
@@ -23,40 +23,40 @@ SLIDING = 3
 
 def bytes_met(weights: Any) -> int:
     """Bytes of activations that one word of weights meets."""
-    return word_of(type(weights)) * parts_of(type(weights))
+    return word_bytes(type(weights)) * subbyte_slots(type(weights))
 
 
 @overload(bytes_met)  # type: ignore[untyped-decorator]
 def _bytes_met(weights):  # type: ignore[no-untyped-def]
-    count = word_of(weights.instance_class) * parts_of(weights.instance_class)
+    count = word_bytes(weights.instance_class) * subbyte_slots(weights.instance_class)
     return lambda weights: count
 
 
 def new_sums(weights: Any, rows: int, lanes: int) -> Any:
     """Room for sums of a form of weights."""
-    return np.empty((rows, lanes), dtype=np.int64 if isinstance(weights, Bits) else np.int32)
+    return np.empty((rows, lanes), dtype=np.int64 if isinstance(weights, PackedInt1) else np.int32)
 
 
 @overload(new_sums)  # type: ignore[untyped-decorator]
 def _new_sums(weights, rows, lanes):  # type: ignore[no-untyped-def]
-    kind = np.int64 if weights.instance_class is Bits else np.int32
+    kind = np.int64 if weights.instance_class is PackedInt1 else np.int32
     return lambda weights, rows, lanes: np.empty((rows, lanes), dtype=kind)
 
 
 def is_depthwise(weights: Any) -> bool:
     """Whether every output channel sees one input channel only."""
-    return isinstance(weights, Taps)
+    return isinstance(weights, DepthwiseInt8x4)
 
 
 @overload(is_depthwise)  # type: ignore[untyped-decorator]
 def _is_depthwise(weights):  # type: ignore[no-untyped-def]
-    depthwise = weights.instance_class is Taps
+    depthwise = weights.instance_class is DepthwiseInt8x4
     return lambda weights: depthwise
 
 
 @numba.njit(cache=True, nogil=True)
-def stretches(x, weights, geometry, groups):  # type: ignore[no-untyped-def]
-    """Byte offsets of the stretches of a window, and the words of weights in each: one per kernel row, or one per tap.
+def contiguous_runs(x, weights, geometry, groups):  # type: ignore[no-untyped-def]
+    """Byte offsets of the contiguous runs of a window, and the words of weights in each: one per kernel row, or one per tap.
 
     x: (n, h, w, C) with its border. Taps lie beside one another unless they are dilated, or belong to one group of several. A
     depthwise window has one stretch for each tap, column by column, each filled up with its first to whole words; in place of a

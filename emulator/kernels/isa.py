@@ -12,7 +12,7 @@ from llvmlite import binding, ir
 from numba.core import config
 
 from weakcell.emulator.kernels.llvm_vectors import I8, I16, I32, call
-from weakcell.emulator.kernels.weight_layouts import Bits, Pairs, parts_of
+from weakcell.emulator.kernels.weight_layouts import Int16x2, PackedInt1, subbyte_slots
 
 
 def target_has(feature: str) -> bool:
@@ -29,11 +29,11 @@ VNNI = target_has("avx512vnni") and binding.llvm_version_info >= (22,)  # its op
 """What the target has: 512-bit registers with 16-bit lanes, 256-bit integers, a vector popcount, dot products of bytes."""
 
 
-def step(builder: Any, form: type, total: Any, x: Any, w: Any) -> Any:
+def emit_multiply_accumulate(builder: Any, form: type, total: Any, x: Any, w: Any) -> Any:
     """One accumulation in every lane."""
-    if form is Bits:
+    if form is PackedInt1:
         return builder.add(total, population(builder, builder.xor(x, w)))
-    if form is Pairs:
+    if form is Int16x2:
         return builder.add(total, _products(builder, x, w))
     if VNNI:
         quads = ir.VectorType(I8, 4 * x.type.count)
@@ -65,7 +65,7 @@ def _products(builder: Any, x: Any, w: Any) -> Any:
 
 def unpacked(builder: Any, form: type, packed: Any, part: int) -> Any:
     """Weights of one part as signed bytes: where there are several, in the upper bits of each byte, and so too large."""
-    parts = parts_of(form)
+    parts = subbyte_slots(form)
     if parts == 1:
         return packed
     bits, kind = 8 // parts, packed.type
@@ -80,9 +80,9 @@ def every_byte(kind: Any, byte: int) -> Any:
     return ir.Constant(kind, [byte * 0x01010101] * kind.count)
 
 
-def righted(builder: Any, form: type, total: Any) -> Any:
+def undo_packing_shift(builder: Any, form: type, total: Any) -> Any:
     """A sum made right where the weights were too large (`unpacked`)."""
-    extra = 8 - 8 // parts_of(form)
+    extra = 8 - 8 // subbyte_slots(form)
     return builder.ashr(total, ir.Constant(total.type, [extra] * total.type.count)) if extra else total
 
 

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from weakcell.emulator.kernels.carry_save import chain_rows, chained_block, chained_rows, new_chains, words_of
-from weakcell.emulator.kernels.indirection import row_addresses, stretches
+from weakcell.emulator.kernels.indirection import contiguous_runs, row_addresses
 from weakcell.emulator.kernels.microkernel import tile_rows, value_tile
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.memmodels.sampling.read_errors import read_stream
@@ -115,14 +115,14 @@ def _draw_block(sums, rows, block, streams, kept, out):  # type: ignore[no-untyp
 
 
 @numba.njit(cache=True, nogil=True)
-def convolution_signs(x, weights, frame, geometry, kept, sources, trial, write, first_read, begin, out):  # type: ignore[no-untyped-def]
+def convolution_signs(x, weights, context, geometry, kept, sources, trial, write, first_read, begin, out):  # type: ignore[no-untyped-def]
     """The same bits, drawn while the sums of a block of weights are in cache: out uint32 (R, blocks), from row `begin` on.
 
     For windows that are all inside the image and cells that all err alike. kept: see
     `weakcell.emulator.faults.output_sampling.Kept`; row r is read number
     first_read + r. Returns the row that it came to, and the fewest and most mismatches of those that `kept` knows nothing about.
     """
-    starts, length = stretches(x, weights, geometry, 1)
+    starts, length = contiguous_runs(x, weights, geometry, 1)
     tall, most, source = tile_rows(weights, False), chained_rows(weights, out.shape[0] - begin), sources[0]
     windows, places, bases, outs = np.empty((4, most + tall), dtype=np.int64)
     within, (chains, chain) = words_of(weights, starts, length), new_chains(weights, windows.size)
@@ -133,7 +133,7 @@ def convolution_signs(x, weights, frame, geometry, kept, sources, trial, write, 
     at_windows, at_bases, at_outs, at_starts = windows.ctypes.data, bases.ctypes.data, outs.ctypes.data, starts.ctypes.data
     for chunk in range(begin, out.shape[0], most):
         rows = min(most, out.shape[0] - chunk)
-        row_addresses(x, frame.rows, chunk, chunk + rows, 1, windows, places)
+        row_addresses(x, context.row_table, chunk, chunk + rows, 1, windows, places)
         chain_rows(windows, within, chains)
         for r in range(rows):
             stream = child_stream(read_stream(source, trial, write, first_read + chunk + r), np.uint64(source.first_word))

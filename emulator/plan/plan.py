@@ -18,18 +18,18 @@ import numpy.typing as npt
 from weakcell.emulator.ir.faultable import Constant, as_read, constants_of, names_of, storable
 from weakcell.emulator.ir.layers import Convolution, Encoding, Layer, Network, Storable, StoredTensor, ValueSpec
 from weakcell.emulator.ir.storage import codes_of, layout_of
-from weakcell.emulator.kernels.entry_points import flip_rows, flip_values, put
+from weakcell.emulator.kernels.entry_points import flip_rows, flip_values, scatter_codes
 from weakcell.emulator.kernels.weight_layouts import (
     LANES,
-    Bits,
-    Bytes,
-    Crumbs,
-    Nibbles,
-    Order,
-    Pairs,
-    Taps,
+    DepthwiseInt8x4,
+    Int8x4,
+    Int16x2,
+    PackedInt1,
+    PackedInt2,
+    PackedInt4,
+    StorageOrder,
     inverted_bits,
-    parts_of,
+    subbyte_slots,
 )
 from weakcell.emulator.plan.workspace import Spare
 from weakcell.memmodels.address import Layout, Words, pack, set_bits
@@ -42,22 +42,22 @@ T = TypeVar("T")
 class KernelTensor:
     """A stored tensor as its kernel reads it.
 
-    form: which of `tile.FORMS` the values are in, or None: integers in an order of their own. order: where the elements of the
+    form: which of `tile.LAYOUTS` the values are in, or None: integers in an order of their own. order: where the elements of the
     storage went. masks: for each stored bit, what its flip does to the integer, or to the bit of a packed sign. offset: what was
-    taken from unsigned codes to make them fit; it counts as a zero point. flat: the layer flattens its input bits (`Order.flat`).
+    taken from unsigned codes to make them fit; it counts as a zero point. flat: see `StorageOrder.flat`.
     """
 
     tensor: StoredTensor
     form: type | None
     values: npt.NDArray[np.generic]
-    order: Order
+    order: StorageOrder
     masks: npt.NDArray[np.int64]
     offset: int = 0
 
     @property
     def packed(self) -> bool:
         """Whether the values are signs, 64 to a word."""
-        return self.form is Bits
+        return self.form is PackedInt1
 
     @property
     def flat(self) -> bool:
@@ -207,7 +207,7 @@ class Parameters:
         """Let the signs set in `cells` (storage order) count as 0; returns the function that brings them back."""
         kernel = self.plan.tensors[name]
         self.derived.clear()
-        if kernel.form is Bits:
+        if kernel.form is PackedInt1:
             self.dropped[name] = cells
 
             def bring_back() -> None:
@@ -237,7 +237,7 @@ class Parameters:
             signs = 2 * bits[(kernel.order.outer[:, None] + kernel.order.inner).reshape(-1)].astype(np.int32) - 1
             signs[set_bits(self.dropped[layer.weight])] = 0
             tensor = replace(kernel.tensor, values=signs.reshape(kernel.tensor.values.shape))
-            return _integers(tensor, Bytes, joined_taps(layer), 1)
+            return _integers(tensor, Int8x4, joined_taps(layer), 1)
 
         return self.derive(layer, "ternary", make)
 
@@ -279,7 +279,7 @@ def compile_plan(network: Network) -> Plan:
     return Plan(network, tensors, everything, constants_of(network))
 
 
-def _same_order(a: Order, b: Order) -> bool:
+def _same_order(a: StorageOrder, b: StorageOrder) -> bool:
     return a.flat == b.flat and np.array_equal(a.outer, b.outer) and np.array_equal(a.inner, b.inner)
 
 
@@ -288,12 +288,12 @@ def integers_of(kernel: KernelTensor, values: npt.NDArray[np.generic]) -> npt.ND
     places = (kernel.order.outer[:, None] + kernel.order.inner).reshape(-1)
     if kernel.form is None:
         return np.asarray(values.reshape(-1)[places // (8 * values.itemsize)])
-    if kernel.form is Bits:
+    if kernel.form is PackedInt1:
         bits = np.unpackbits(values.view(np.uint8).reshape(-1), bitorder="little")[places]
         return np.asarray(2 * bits.astype(np.int32) - 1)
-    if kernel.form is Pairs:
+    if kernel.form is Int16x2:
         return np.asarray(values.reshape(-1)[places // 16].astype(np.int32) + kernel.offset)
-    width = 8 // parts_of(kernel.form)
+    width = 8 // subbyte_slots(kernel.form)
     held = (values.view(np.uint8) ^ np.uint8(inverted_bits(kernel.form))).reshape(-1)[places // 8]
     codes = (held >> (places % 8).astype(np.uint8)).astype(np.int32) & ((1 << width) - 1)
     return np.asarray(codes - ((codes >> (width - 1)) << width) + kernel.offset)
@@ -315,7 +315,7 @@ def _weights(network: Network, layer: Convolution) -> KernelTensor:
     if kind == "bits" and tensor.encoding.kind == "sign" and layer.groups == 1:
         return _signs(tensor, is_flat(network, layer))
     form = form_of(tensor, layer.groups)
-    return _taps(tensor) if form is Taps else _integers(tensor, form, joined_taps(layer), layer.groups)
+    return _taps(tensor) if form is DepthwiseInt8x4 else _integers(tensor, form, joined_taps(layer), layer.groups)
 
 
 def joined_taps(layer: Convolution) -> int:
@@ -333,17 +333,17 @@ def form_of(tensor: StoredTensor, groups: int = 1) -> type:
     """How a kernel of integers takes a tensor. Packed weights are summed in the upper bits of int32, which bounds their number."""
     bits, products = tensor.encoding.bits, tensor.values[0].size if len(tensor.values) else 0
     if bits > 8:
-        return Pairs
+        return Int16x2
     if groups == len(tensor.values) > 1 and tensor.values.shape[1] == 1:
-        return Taps
-    return {2: Crumbs, 4: Nibbles}.get(bits, Bytes) if products < 1 << 16 else Bytes
+        return DepthwiseInt8x4
+    return {2: PackedInt2, 4: PackedInt4}.get(bits, Int8x4) if products < 1 << 16 else Int8x4
 
 
 def offset_of(tensor: StoredTensor, groups: int = 1) -> int:
     """What is taken from unsigned codes that fill the signed integers of their form."""
     bits = tensor.encoding.bits
     form = form_of(tensor, groups)
-    full = bits == (16 if form is Pairs else 8 // parts_of(form))
+    full = bits == (16 if form is Int16x2 else 8 // subbyte_slots(form))
     return 1 << (bits - 1) if tensor.encoding.kind == "unsigned" and full else 0
 
 
@@ -362,7 +362,7 @@ def _plain(
 ) -> KernelTensor:
     """Integers that no tile reads; outer, inner: indices."""
     width = values.itemsize * 8
-    order = Order(outer.astype(np.int64) * width, inner.astype(np.int64) * width, False)
+    order = StorageOrder(outer.astype(np.int64) * width, inner.astype(np.int64) * width, False)
     return KernelTensor(tensor, None, aligned_copy(values), order, masks_of(tensor.encoding, width))
 
 
@@ -377,7 +377,7 @@ def _row_major(tensor: StoredTensor) -> KernelTensor:
 
 
 def _signs(tensor: StoredTensor, flat: bool) -> KernelTensor:
-    """Signs -> `tile.Bits`, every tap in words of its own; flat: all taps and channels are one row of bits."""
+    """Signs -> `tile.PackedInt1`, every tap in words of its own; flat: all taps and channels are one row of bits."""
     outputs, channels, taps = _shape(tensor)
     if flat:
         channels, taps = channels * taps, 1
@@ -386,14 +386,14 @@ def _signs(tensor: StoredTensor, flat: bool) -> KernelTensor:
     outer = (o // LANES * (taps * words) * LANES + o % LANES) * 64
     inner = ((tap * words + c // 64) * LANES * 64 + c % 64).reshape(-1)
     values = aligned_zeros((blocks, taps * words, LANES), np.uint64)
-    put(values, outer, inner, (tensor.values.reshape(outputs, -1) > 0).astype(np.uint8))
-    return KernelTensor(tensor, Bits, values, Order(outer, inner, flat), np.ones(1, dtype=np.int64))
+    scatter_codes(values, outer, inner, (tensor.values.reshape(outputs, -1) > 0).astype(np.uint8))
+    return KernelTensor(tensor, PackedInt1, values, StorageOrder(outer, inner, flat), np.ones(1, dtype=np.int64))
 
 
 def _integers(tensor: StoredTensor, form: type, joined: int, groups: int) -> KernelTensor:
-    """Integers -> one of the other forms of `tile.FORMS`. Stretches of `joined` taps (`rows.stretches`) begin with a new word."""
+    """Integers -> one of the other forms of `tile.LAYOUTS`. Stretches of `joined` taps (`rows.stretches`) begin with a new word."""
     outputs, channels, taps = _shape(tensor)
-    item, parts = (16, 1) if form is Pairs else (8, parts_of(form))
+    item, parts = (16, 1) if form is Int16x2 else (8, subbyte_slots(form))
     width, in_word = item // parts, 32 // item
     words = -(-joined * channels // (in_word * parts))
     per_group = outputs // groups
@@ -405,14 +405,14 @@ def _integers(tensor: StoredTensor, form: type, joined: int, groups: int) -> Ker
     word, part, within = k // (in_word * parts), k // in_word % parts, k % in_word
     inner = ((tap // joined * words + word) * LANES * 32 + within * item + part * width).reshape(-1)
     offset = offset_of(tensor, groups)
-    values = aligned_zeros((groups * blocks, taps // joined * words, LANES, in_word), np.int16 if form is Pairs else np.int8)
-    put(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & ((1 << width) - 1))
+    values = aligned_zeros((groups * blocks, taps // joined * words, LANES, in_word), np.int16 if form is Int16x2 else np.int8)
+    scatter_codes(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & ((1 << width) - 1))
     values ^= inverted_bits(form)
-    return KernelTensor(tensor, form, values, Order(outer, inner, False), masks_of(tensor.encoding, width), offset)
+    return KernelTensor(tensor, form, values, StorageOrder(outer, inner, False), masks_of(tensor.encoding, width), offset)
 
 
 def _taps(tensor: StoredTensor) -> KernelTensor:
-    """Integers, one input channel for each output channel -> `tile.Taps`."""
+    """Integers, one input channel for each output channel -> `tile.DepthwiseInt8x4`."""
     outputs, _, height, width = tensor.values.shape
     words, blocks = width * -(-height // 4), -(-outputs // LANES)
     o, (ky, kx) = np.arange(outputs), np.divmod(np.arange(height * width), width)
@@ -420,8 +420,8 @@ def _taps(tensor: StoredTensor) -> KernelTensor:
     outer, inner = (o // LANES * words * LANES + lane) * 32, (kx * -(-height // 4) + ky // 4) * LANES * 32 + ky % 4 * 8
     offset = offset_of(tensor, outputs)
     values = aligned_zeros((blocks, words, LANES, 4), np.int8)
-    put(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & 255)
-    return KernelTensor(tensor, Taps, values, Order(outer, inner, False), masks_of(tensor.encoding, 8), offset)
+    scatter_codes(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & 255)
+    return KernelTensor(tensor, DepthwiseInt8x4, values, StorageOrder(outer, inner, False), masks_of(tensor.encoding, 8), offset)
 
 
 def _shape(tensor: StoredTensor) -> tuple[int, int, int]:
