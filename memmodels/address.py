@@ -55,6 +55,11 @@ class Layout:
         """The cells of the last word."""
         return np.uint64((1 << ((self.bits - 1) % 64 + 1)) - 1)
 
+    def check_words(self, words: Words) -> None:
+        """Raise ValueError unless `words` is (words,) uint64. Compiled code relies on it and does not look again."""
+        if words.dtype != np.uint64 or words.shape != (self.words,):
+            raise ValueError(f"{self}: {words.shape} words of {words.dtype}, where ({self.words},) of uint64 are needed")
+
     def __str__(self) -> str:
         planes = "" if len(self.planes) == self.width else f"[bits {','.join(map(str, self.planes))}]"
         return f"{self.name}{planes}"

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from weakcell.memmodels.address import Layout, Words
+from weakcell.memmodels.errors import MemoryFault
 from weakcell.memmodels.sampling.sampler import Sampler
 
 Basis = Literal["measured", "published", "computed", "assumed"]
@@ -49,6 +50,49 @@ class Region:
 
     def __repr__(self) -> str:
         return f"Region<{self.layout}: {self.layout.bits} bits at word {self.first_word}>"
+
+
+@dataclass(eq=False)
+class RegionStore:
+    """The regions that a memory holds, by tensor name and planes. Each starts on a page of its own.
+
+    Attributes:
+        page_words: Words of a page.
+        words: Words in use.
+    """
+
+    page_words: int = 1
+    words: int = 0
+    regions: dict[tuple[str, tuple[int, ...]], Region] = field(default_factory=dict)
+
+    def locate(self, bits: Words, layout: Layout) -> tuple[int, Region | None]:
+        """Return (first word of the region to write, the region that it replaces or None).
+
+        Raises:
+            ValueError: `bits` does not fit the layout.
+            MemoryFault: A region of that name and planes has another size.
+        """
+        layout.check_words(bits)
+        old = self.regions.get((layout.name, layout.planes))
+        if old is not None and old.layout.bits != layout.bits:
+            raise MemoryFault(
+                f"Writing {layout.bits} bits as {layout}",
+                f"a region of that name with {old.layout.bits} bits is already there",
+                "Give the tensor another name, or open a new memory",
+            )
+        return (self.words if old is None else old.first_word), old
+
+    def put(self, region: Region) -> Region:
+        """Keep a region, in place of one of the same name and planes, and return it."""
+        pages = -(-region.layout.words // self.page_words)
+        self.words = max(self.words, region.first_word + pages * self.page_words)
+        self.regions[region.layout.name, region.layout.planes] = region
+        return region
+
+    def write(self, bits: Words, layout: Layout, key: Key) -> Region:
+        """Keep a copy of `bits` as a region whose cells hold exactly what was written, and return it."""
+        first_word, old = self.locate(bits, layout)
+        return self.put(Region(layout, first_word, bits.copy(), bits.copy(), old.stored if old else None, key))
 
 
 @dataclass(frozen=True)

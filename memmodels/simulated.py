@@ -12,22 +12,13 @@ from weakcell.memmodels.address import Layout, Words, popcount
 from weakcell.memmodels.definition import Technology, Term
 from weakcell.memmodels.error_model.levels import LevelTerm, misread_levels
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
-from weakcell.memmodels.errors import MemoryFault
-from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
+from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region, RegionStore
 from weakcell.memmodels.sampling.dies import weak_cells
 from weakcell.memmodels.sampling.read_errors import draw_region
 from weakcell.memmodels.sampling.sampler import ROOT, PerReadTerm, Sampler, make_sampler
 from weakcell.memmodels.sampling.streams import derive_stream, random_words
 
 _POWER_UP = 0x706F776572
-
-
-@dataclass(eq=False)
-class Contents:
-    """What the cells of a die hold: shared by all operating points of it. Regions are given words one after the other."""
-
-    words: int = 0
-    regions: dict[tuple[str, tuple[int, ...]], Region] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +34,7 @@ class SimulatedMemory:
     seed: int = 0
     die: int = 0
     array: int = 0
-    contents: Contents = field(default_factory=Contents, repr=False)
+    contents: RegionStore = field(default_factory=RegionStore, repr=False)
     _held: dict[int, tuple[Region, int, Words]] = field(default_factory=dict, repr=False)
 
     def at(self, **conditions: ConditionValue) -> SimulatedMemory:
@@ -61,26 +52,16 @@ class SimulatedMemory:
         return derive_stream(ROOT, self.seed, self.die, self.array)
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
-        _check_words(bits, layout)
-        old = self.contents.regions.get((layout.name, layout.planes))
-        if old is not None and old.layout.bits != layout.bits:
-            raise MemoryFault(
-                f"Writing {layout.bits} bits as {layout}",
-                f"a region of that name with {old.layout.bits} bits is already there",
-                "Give the tensor another name, or open a new memory",
-            )
+        first_word, old = self.contents.locate(bits, layout)
         if old is not None:
             self._held.pop(id(old), None)
-        first_word = old.first_word if old else self.contents.words
         previous = old.stored if old else self._power_up(first_word, layout) if self._switches else None
         written = bits.copy() if bits.flags.writeable else bits
-        region = Region(layout, first_word, written, self._stored(written, layout.bits, first_word, previous, key), previous, key)
-        self.contents.words = max(self.contents.words, first_word + layout.words)
-        self.contents.regions[layout.name, layout.planes] = region
-        return region
+        stored = self._stored(written, layout.bits, first_word, previous, key)
+        return self.contents.put(Region(layout, first_word, written, stored, previous, key))
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
-        _check_words(out, region.layout)
+        region.layout.check_words(out)
         sampler = self._sampler(region, key.read if self._accumulates else 0)
         draw_region(sampler, key.trial, region.key.write, key.read, out)
         flips = popcount(out)
@@ -171,12 +152,6 @@ class SimulatedMemory:
         cells = random_words(derive_stream(int(self.stream), _POWER_UP), first_word, layout.words)
         cells[-1:] &= layout.last_mask
         return cells
-
-
-def _check_words(words: Words, layout: Layout) -> None:
-    """ValueError unless `words` has the type and size of the layout: compiled code does not look again."""
-    if words.dtype != np.uint64 or words.shape != (layout.words,):
-        raise ValueError(f"{layout}: {words.shape} words of {words.dtype}, where ({layout.words},) of uint64 are needed")
 
 
 def belongs_to_die(term: ErrorTerm) -> bool:

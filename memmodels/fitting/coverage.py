@@ -1,6 +1,6 @@
 """Does the fit recover simulated truth? Dies of every structure are simulated, fitted, and their intervals counted.
 
-    python -m weakcell.memmodels.fitting.fit --coverage --dies 400
+    python -m weakcell.memmodels.fitting --coverage --dies 400
 
 Asked for: of 200 dies with at least 500 flips each, the 95 % intervals hold the truth so often that the lower Clopper-Pearson
 bound of that share is at least 0.90, and the true structure has the lowest BIC in at least 90 %. Of 200 dies, an interval that

@@ -5,15 +5,11 @@
 
 The structure is chosen by BIC (`fit_models`) at the operating point with the most faulty cells, and kept at all others, since it
 belongs to the array and not to the voltage. Rates come with Clopper-Pearson intervals where cells are independent, and with a
-bootstrap over groups where they are not. From a shell:
-
-    python -m weakcell.memmodels.fitting.fit RECORDING.npz PROFILE.toml [--rows 1024 --columns 16 --line 512] [--law vdd]
-    python -m weakcell.memmodels.fitting.fit --coverage [--dies 400]
+bootstrap over groups where they are not. From a shell: `python -m weakcell.memmodels.fitting` (`__main__.py`).
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -204,39 +200,3 @@ def _told(profile: Profile, about: Mapping[str, str] | None) -> Profile:
 
 def _label(name: str, conditions: Mapping[str, ConditionValue], points: int) -> str:
     return name if points == 1 else f"{name} at {', '.join(f'{key}={value}' for key, value in conditions.items())}"
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The commands at the head of this module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m weakcell.memmodels.fitting.fit", description="Fit a memory profile to recorded read-backs."
-    )
-    parser.add_argument("recording", nargs="?")
-    parser.add_argument("profile", nargs="?")
-    parser.add_argument("--rows", type=int, default=1024)
-    parser.add_argument("--columns", type=int, default=16)
-    parser.add_argument("--line", type=int, default=LINE, help="cells of a line: errors may come in bad lines")
-    parser.add_argument("--law", help="the condition that a probit runs over")
-    parser.add_argument("--unit", default="")
-    parser.add_argument("--coverage", action="store_true", help="fit simulated dies and count how often intervals hold the truth")
-    parser.add_argument("--dies", type=int, default=400)
-    parser.add_argument("--only", help="with --coverage: one structure")
-    given = parser.parse_args(arguments)
-    if given.coverage:
-        from weakcell.memmodels.fitting.coverage import report
-
-        report(given.dies, given.only)
-        return
-    if not given.recording or not given.profile:
-        parser.error("give RECORDING.npz and PROFILE.toml, or --coverage")
-    from weakcell.memmodels.recording import load
-
-    readbacks = readbacks_of(load(given.recording))
-    bank = Bank(given.rows, given.columns)
-    found = fit(readbacks, bank, given.law, given.unit, name=str(given.profile), line=given.line)
-    found.profile.save(given.profile)
-    print(found)
-
-
-if __name__ == "__main__":
-    main()

@@ -16,9 +16,10 @@ from weakcell.memmodels import ErrorTerm, Key, Layout, Lifetime, open_memory
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.error_model.structure import Bank, Lines, find_groups
 from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.fitting.__main__ import main
 from weakcell.memmodels.fitting.counts import GroupCounts, ReadBack, evidence_of, group_numbers
 from weakcell.memmodels.fitting.coverage import TRUTHS, Truth, examine, flips_of, held_by, simulate
-from weakcell.memmodels.fitting.fit import fit, main, readbacks_of
+from weakcell.memmodels.fitting.fit import fit, readbacks_of
 from weakcell.memmodels.fitting.likelihood import logit
 from weakcell.memmodels.fitting.lines import line_log_likelihood
 from weakcell.memmodels.fitting.models import candidates, cell_log_likelihood, clopper_pearson, fails_of, group_log_likelihood
@@ -31,7 +32,7 @@ from weakcell.memmodels.technologies.dram import bad_lines
 DIES = 5
 
 
-# --- coverage, in short (in full: python -m weakcell.memmodels.fitting.fit --coverage --dies 200) ---
+# --- coverage, in short (in full: python -m weakcell.memmodels.fitting --coverage --dies 200) ---
 
 
 @pytest.fixture(scope="module", params=TRUTHS)

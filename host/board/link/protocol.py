@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 VERSION = 1
 PAGE = 256
+PAGE_WORDS = PAGE // 8
 MAX_CRCS = 64
 MAX_FLIPS = 60
 MAX_DWELL_US = 4_000_000

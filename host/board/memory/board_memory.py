@@ -15,11 +15,10 @@ from weakcell.host.board.characterization.passes import BoardCounters, Given, Pa
 from weakcell.host.board.characterization.supply import Applied, OnChip, Supply
 from weakcell.host.board.errors import LinkError
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import MAX_DWELL_US, PAGE
-from weakcell.host.board.memory.region_store import PAGE_WORDS, Shelf, check
+from weakcell.host.board.link.protocol import MAX_DWELL_US, PAGE, PAGE_WORDS
 from weakcell.memmodels.address import Layout, Words, popcount
 from weakcell.memmodels.errors import MemorySpecError
-from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
+from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region, RegionStore
 from weakcell.memmodels.sampling.sampler import Sampler
 
 _ATTEMPTS = 3
@@ -54,7 +53,7 @@ class BoardMemory:
     kib: int | None = None
     counters: BoardCounters = field(default_factory=BoardCounters)
     log: list[PassRecord] = field(default_factory=list, repr=False)
-    _shelf: Shelf = field(default_factory=Shelf, repr=False)
+    _regions: RegionStore = field(default_factory=lambda: RegionStore(PAGE_WORDS), repr=False)
 
     def __post_init__(self) -> None:
         self.supply.check(self.link, self.vdd)
@@ -77,10 +76,10 @@ class BoardMemory:
         return replace(self, vdd=wanted["vdd"], dwell_s=wanted["dwell_s"])
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
-        return self._shelf.write(bits, layout, key)
+        return self._regions.write(bits, layout, key)
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
-        check(out, region.layout)
+        region.layout.check_words(out)
         pages = -(-region.layout.words // PAGE_WORDS)
         padded = np.zeros(pages * PAGE_WORDS, np.uint64)
         padded[: region.layout.words] = region.written

@@ -18,11 +18,11 @@ import numpy as np
 from weakcell.host.board.characterization.passes import BoardCounters
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.ports import open_port
+from weakcell.host.board.link.protocol import PAGE_WORDS
 from weakcell.host.board.memory.board_memory import BoardMemory, PassRecord
 from weakcell.host.board.memory.read_recorder import Tape
-from weakcell.host.board.memory.region_store import Shelf
 from weakcell.memmodels.address import Layout, Words
-from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region
+from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region, RegionStore
 from weakcell.memmodels.sampling.sampler import Sampler
 
 
@@ -68,16 +68,16 @@ class SharedBoard:
 
     session: Session
     conditions: Mapping[str, ConditionValue]
-    shelf: Shelf = field(default_factory=Shelf, repr=False)
+    regions: RegionStore = field(default_factory=lambda: RegionStore(PAGE_WORDS), repr=False)
 
     def at(self, **conditions: ConditionValue) -> SharedBoard:
         from weakcell.host.board.memory.spec import technology_of
 
         moved = technology_of(self.session.port).resolve({**self.conditions, **conditions})
-        return SharedBoard(self.session, moved, self.shelf)
+        return SharedBoard(self.session, moved, self.regions)
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
-        return self.shelf.write(bits, layout, key)
+        return self.regions.write(bits, layout, key)
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
         with self.session.lock:

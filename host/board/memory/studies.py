@@ -12,9 +12,8 @@ from pathlib import Path
 
 from weakcell.emulator.faults.deployment import ReadPolicy, reads_per_image
 from weakcell.emulator.ir.storage import layout_of
-from weakcell.host.board.link.protocol import PAGE
+from weakcell.host.board.link.protocol import PAGE, PAGE_WORDS
 from weakcell.host.board.memory.read_recorder import Tape
-from weakcell.host.board.memory.region_store import PAGE_WORDS
 from weakcell.host.board.memory.session import Session, session_of
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.catalogue import MemorySpec
