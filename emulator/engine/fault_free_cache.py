@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.engine.fusion import steps_of
 from weakcell.emulator.faults.deployment import Deployment
-from weakcell.emulator.ir.layers import Layer, parameters_of
+from weakcell.emulator.ir.layers import Layer
 from weakcell.emulator.plan.plan import Plan
 
 Array = npt.NDArray[Any]
@@ -113,7 +113,7 @@ class Flipped:
         seen, self._seen = self._seen, _changes(self._deployment)
         tensors = {name for name, count in self._seen.items() if count > seen.get(name, 0)}
         for number, layer in enumerate(layers):
-            if not tensors.isdisjoint(parameters_of(layer)) or (redrawn and self._deployment.slots_of(layer)):
+            if not tensors.isdisjoint(layer.tensor_names()) or (redrawn and self._deployment.slots_of(layer)):
                 return number
         return len(layers)
 

@@ -26,7 +26,7 @@ from weakcell.emulator.engine.convolution import (
 from weakcell.emulator.engine.layer_functions import compute, empty_output
 from weakcell.emulator.engine.rounding import Requantization, rounded, rounds
 from weakcell.emulator.ir.bits import pack_channels
-from weakcell.emulator.ir.layers import Convolution, Layer, MaxPool, Network, Threshold
+from weakcell.emulator.ir.layers import Convolution, Layer, LayerParameters, MaxPool, Network, Role, Threshold
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
 from weakcell.emulator.plan.plan import Parameters, Plan, offset_of
@@ -34,17 +34,13 @@ from weakcell.emulator.plan.plan import Parameters, Plan, offset_of
 
 @dataclass(frozen=True, eq=False)
 class Fused(Layer):
-    """A convolution and what follows it; `weight`, `bias` and so on name the parameters that the step reads."""
+    """A convolution and the layers that follow it, run as one step."""
 
+    PARAMETERS = LayerParameters(of_inputs=(), other=("convolution",))
     convolution: Convolution
 
-    @property
-    def weight(self) -> str:
-        return self.convolution.weight
-
-    @property
-    def bias(self) -> str | None:
-        return self.convolution.bias
+    def tensor_names(self, *roles: Role) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.tensor_names(*roles))
 
     @property
     def parts(self) -> tuple[Layer, ...]:
@@ -56,6 +52,7 @@ class Fused(Layer):
 class CodeConvolution(Fused):
     """Convolution + requantization."""
 
+    PARAMETERS = LayerParameters(of_inputs=(), other=("requantization",))
     requantization: Requantization
 
     @property
@@ -70,14 +67,11 @@ class SignConvolution(Fused):
     joined: the pool that the tile does on its way. inverted: the channels whose bits are inverted last, packed, if there are any.
     """
 
+    PARAMETERS = LayerParameters(of_inputs=(), other=("pool", "thresholding", "joined", "inverted"))
     pool: MaxPool | None
     thresholding: Threshold
     joined: Joined = UNPOOLED
     inverted: Array | None = None
-
-    @property
-    def threshold(self) -> str:
-        return self.thresholding.threshold
 
     @property
     def parts(self) -> tuple[Layer, ...]:
@@ -148,7 +142,7 @@ def _only_use(name: str, uses: dict[str, list[Layer]], keep: set[str]) -> Layer 
 def compute_step(step: Layer, inputs: list[Array], parameters: Parameters) -> Array:
     """The output of a layer or of a fused step for a chunk of images."""
     made = None
-    if isinstance(step, Fused) and step.weight not in parameters.dropped:
+    if isinstance(step, Fused) and step.convolution.weight not in parameters.dropped:
         if isinstance(step, SignConvolution):
             made = signs_of(step, inputs[0], parameters)
         elif isinstance(step, CodeConvolution):
@@ -186,7 +180,7 @@ def _direct(step: SignConvolution, own: Reading, parameters: Parameters) -> Dire
     def make() -> Callable[[Array, Array], int]:
         weights, shape = weights_of(layer, parameters), (len(context.border_patterns), len(parameters.values[layer.weight]) * LANES)
         limits = np.empty(shape, np.int64 if isinstance(weights, PackedInt1) else np.int32)
-        entry_points.fill_limits(weights, context, parameters.values[step.threshold], np.empty(shape, np.int32), limits)
+        entry_points.fill_limits(weights, context, parameters.values[step.thresholding.threshold], np.empty(shape, np.int32), limits)
         return entry_points.sign_convolution.bind(weights, context, limits, own.geometry, joined.pools)
 
     run = parameters.derive(step, f"signs {context.input_zero_point}", make, partial(needs_weights, layer, context, parameters))

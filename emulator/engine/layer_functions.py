@@ -17,7 +17,6 @@ from weakcell.emulator.engine.convolution import convolve, geometry_of, values_o
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.ir.bits import pack_channels
 from weakcell.emulator.kernels import entry_points
-from weakcell.emulator.kernels.weight_layouts import STEPS
 from weakcell.emulator.plan.plan import Parameters
 from weakcell.memmodels.errors import ModelError
 
@@ -27,10 +26,10 @@ Array = npt.NDArray[Any]
 def compute(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:
     """The layer's output for a chunk; inputs in the order of `layer.inputs`."""
     if not parameters.constants:
-        return _FUNCTIONS[type(layer)](layer, inputs, parameters)
+        return FUNCTIONS[type(layer)](layer, inputs, parameters)
     layer, parameters = parameters.as_read(layer)
     with np.errstate(all="ignore"):
-        return _FUNCTIONS[type(layer)](layer, inputs, parameters)
+        return FUNCTIONS[type(layer)](layer, inputs, parameters)
 
 
 def empty_output(spec: nw.ValueSpec, images: int) -> Array:
@@ -138,7 +137,7 @@ def _onto(
     entry_points.requantize(
         codes.reshape(-1, channels), spec.zero_point if spec.kind == "codes" else 0,
         np.ascontiguousarray(np.broadcast_to(scale, channels), dtype=np.float32),
-        np.array([STEPS.index(step.op) for step in steps], dtype=np.int64), constants, _floats(out_scale),
+        np.array([step.opcode for step in steps], dtype=np.int64), constants, _floats(out_scale),
         layer.zero_point, layer.low, layer.high, out.reshape(-1, channels),
     )  # fmt: skip
     return out
@@ -201,7 +200,7 @@ def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parame
         out, count = np.empty(sums.shape, dtype=out_spec.dtype), np.full((1, spec.channels), counts[0, 0], dtype=np.float32)
         entry_points.requantize(
             sums.reshape(-1, spec.channels), 0, np.full(spec.channels, spec.scale, dtype=np.float32),
-            np.array([STEPS.index("div")]), count, _floats(layer.out_scale),
+            np.array([list(nw.STEP_OPERATORS).index("div")]), count, _floats(layer.out_scale),
             layer.zero_point, layer.low, layer.high, out.reshape(-1, spec.channels),
         )  # fmt: skip
         return out
@@ -354,7 +353,7 @@ def _operated(layer: nw.FloatOperator | nw.CodesOperator, given: Sequence[Any], 
         raise ModelError(asked, f"its inputs do not fit ({e})", "Check the model with onnx.checker") from e
 
 
-_FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Array]] = {
+FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Array]] = {
     nw.Convolution: _convolution,
     nw.Quantize: _quantize,
     nw.Dequantize: _dequantize,

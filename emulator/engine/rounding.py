@@ -38,7 +38,8 @@ def rounds(network: Network, layer: Convolution, following: Layer | None) -> boo
     """
     if not isinstance(following, Requantization) or network.values[layer.inputs[0]].kind == "float":
         return False
-    tensor, spec, steps = network.tensors[layer.weight], network.values[layer.output], getattr(following, "steps", ())
+    tensor, spec = network.tensors[layer.weight], network.values[layer.output]
+    steps = following.steps if isinstance(following, AffineRequantize) else ()
     small = max(abs(following.zero_point), abs(following.low), abs(following.high)) <= _EXACT
     plain = not steps and spec.zero_point == 0 and not np.any(tensor.zero_point - offset_of(tensor, layer.groups))
     return plain and small and network.values[following.output].dtype in ("int8", "uint8")

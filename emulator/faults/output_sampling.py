@@ -76,7 +76,7 @@ def _has_a_law(layer: nw.Convolution, deployment: Deployment) -> bool:
     if policy not in (ReadPolicy.IMAGE, ReadPolicy.ACCESS) or not plan.tensors[layer.weight].packed:
         return False
     once = policy is ReadPolicy.ACCESS or plan.network.values[layer.output].height_width == (1, 1)
-    alone = sum(getattr(other, "weight", None) == layer.weight for other in plan.network.layers) == 1
+    alone = sum(layer.weight in other.tensor_names() for other in plan.network.layers) == 1
     stored = deployment.slots_of(layer)
     return once and alone and len(stored) == 1 and stored[0].slot.tensor == layer.weight and _independent(stored[0].sampler)
 

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import get_args
 
 from weakcell.emulator.ir.faultable import constants_of, names_of, storable
-from weakcell.emulator.ir.layers import Buffer, Network, Role, Storable, parameters_of
+from weakcell.emulator.ir.layers import Buffer, Network, Role, Storable
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.memory import ConditionValue
@@ -110,7 +110,7 @@ def layers_by_weight(network: Network) -> dict[str, str]:
     """Weight tensor -> the name of the layer that uses it first."""
     names: dict[str, str] = {}
     for layer in network.layers:
-        for name in parameters_of(layer):
+        for name in layer.tensor_names():
             if network.tensors[name].role == "weight":
                 names.setdefault(name, layer.name)
     return names
@@ -120,7 +120,7 @@ def _matched(network: Network, items: Mapping[str, Storable], pattern: str) -> l
     if pattern in items:
         return [items[pattern]]
     by_weight = layers_by_weight(network)
-    used = {name for layer in network.layers if layer.name == pattern for name in parameters_of(layer)}
+    used = {name for layer in network.layers if layer.name == pattern for name in layer.tensor_names()}
     exact: list[Storable] = [t for t in network.weights if t.name in used]
     if exact:
         return exact

@@ -212,7 +212,7 @@ def _redrawn_signs(
     first: int,
 ) -> Array:
     """The same for a fused step."""
-    layer, threshold, images = step.convolution, parameters.values[step.threshold], len(own.x)
+    layer, threshold, images = step.convolution, parameters.values[step.thresholding.threshold], len(own.x)
     out = empty_signs(parameters.plan.network, step, joined, images)
     if applies(layer, deployment):
         drawn_signs(layer, own, threshold, parameters, deployment, stored[0], first, out)

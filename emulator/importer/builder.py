@@ -46,11 +46,8 @@ from weakcell.emulator.ir.layers import (
     StoredTensor,
     ValueSpec,
     Window,
-    parameters_of,
 )
 from weakcell.memmodels.errors import ModelError
-
-_STEP_OPERATORS = {"mul": "Mul", "add": "Add", "sub": "Sub", "div": "Div", "max": "Max", "min": "Min"}
 
 
 @dataclass(frozen=True)
@@ -114,8 +111,8 @@ class Draft:
             ModelError: the layer cannot read a value of this kind (float, codes or bits).
         """
         for name in layer.inputs:
-            if self.values[name].kind not in layer.reads:
-                found = f"its input {name!r} is held as {self.values[name].kind}, and {type(layer).__name__} reads {layer.reads}"
+            if self.values[name].kind not in layer.READS:
+                found = f"its input {name!r} is held as {self.values[name].kind}, and {type(layer).__name__} reads {layer.READS}"
                 raise ModelError(f"Importing the layer {layer.name!r}", found, "Report it with the file")
         check_size(spec)
         self.layers.append(layer)
@@ -325,7 +322,7 @@ class Draft:
     def _stepped(self, real: Real, steps: tuple[Step, ...], name: str) -> Real:
         for step in steps:
             operands = (real, _spread(step.constant, real.shape))
-            real = self.operate(name, _STEP_OPERATORS[step.op], {}, operands, real.shape)
+            real = self.operate(name, step.onnx_operator, {}, operands, real.shape)
         return real
 
     def viewed(self, real: Real, shape: tuple[int, ...], name: str) -> Real:
@@ -367,7 +364,7 @@ class Draft:
                 needed.update(layer.inputs)
         layers = [self._with_orders(layer) for layer in reversed(layers)]
         values = {name: spec for name, spec in self.values.items() if name in needed or name in inputs}
-        used = [name for layer in layers for name in parameters_of(layer)]
+        used = [name for layer in layers for name in layer.tensor_names()]
         tensors = {name: self.tensors[name] for name in used}
         return Network(self.name, inputs, outputs, tuple(layers), values, tensors, dict(metadata))
 

@@ -228,14 +228,11 @@ def tabular(draft: Draft, grid: Grid) -> bool:
     return movable(draft, grid) and reach is not None and reach.high - reach.low < _TABLE_LIMIT
 
 
-_STEP_OPERATORS = {"mul": "Mul", "add": "Add", "sub": "Sub", "div": "Div", "max": "Max", "min": "Min"}
-
-
 def stepped_curve(curve: Curve, step: Step) -> Curve | None:
     """A curve after a float step with one constant."""
     if step.constant.ndim:
         return None
-    return replace(curve, operators=(*curve.operators, (_STEP_OPERATORS[step.op], 17, {}, (step.constant,))))
+    return replace(curve, operators=(*curve.operators, (step.onnx_operator, 17, {}, (step.constant,))))
 
 
 def quantize_curve(draft: Draft, node: Node, curve: Curve, target: ValueSpec, reach: Reach) -> Codes:

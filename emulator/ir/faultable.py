@@ -18,30 +18,18 @@ import numpy as np
 
 from weakcell.emulator.ir.layers import (
     FLOAT32,
-    AddCodes,
     AffineRequantize,
-    AveragePool,
-    Binarize,
     Buffer,
     Convolution,
-    Dequantize,
     Encoding,
     Layer,
-    MulCodes,
     Network,
-    Requantize,
     Role,
     Storable,
     StoredTensor,
-    SumPool,
     ValueSpec,
-    parameters_of,
 )
 from weakcell.emulator.ir.values import encoding_of, float_bits, floats_of
-
-_FLOATS: Mapping[str, Role] = {"scale": "scale", "multiplier": "scale", "out_scale": "scale", "bias": "bias", "pivot": "threshold"}
-_CENTRES_INPUT = (Convolution, Dequantize, Requantize, AffineRequantize, AddCodes, AveragePool, MulCodes, SumPool)
-_SCALES_INPUT = (AddCodes, AveragePool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,26 +87,22 @@ def storable(network: Network) -> dict[str, Storable]:
 
 def names_of(layer: Layer, constants: Mapping[str, tuple[Constant, ...]]) -> tuple[str, ...]:
     """Names of everything that a layer reads and a memory may hold, but for buffers."""
-    return (*parameters_of(layer), *(constant.tensor.name for constant in constants.get(layer.output, ())))
+    return (*layer.tensor_names(), *(constant.tensor.name for constant in constants.get(layer.output, ())))
 
 
 def _constants(network: Network, layer: Layer) -> Iterator[Constant]:
-    name = layer.name
-    for attribute, role in _FLOATS.items():
-        held = getattr(layer, attribute, None)
-        if held is not None and not isinstance(held, str) and not (isinstance(layer, Binarize) and layer.ternary):
-            yield Constant(_float(f"{name}.{attribute}", role, held), "layer", attribute)
-    if isinstance(layer, AffineRequantize):
-        for place, step in enumerate(layer.steps):
-            yield Constant(_float(f"{name}.{step.op}{place}", "scale", step.constant), "step", "constant", place)
-    if hasattr(layer, "zero_point"):
-        encoding = encoding_of(network.values[layer.output].dtype)
-        yield Constant(_zero(f"{name}.zero_point", layer.zero_point, encoding), "layer", "zero_point")
-    if isinstance(layer, _CENTRES_INPUT):
+    for part in layer.constant_fields():
+        if part.role == "zero_point":
+            tensor = _zero(part.name, part.numbers, encoding_of(network.values[layer.output].dtype))
+        else:
+            tensor = _float(part.name, part.role, part.numbers)
+        yield Constant(tensor, "layer", part.attribute) if part.step is None else Constant(tensor, "step", "constant", part.step)
+    if "zero_point" in layer.PARAMETERS.of_inputs:
         inputs = dict.fromkeys(layer.inputs)
         for place, value in enumerate(inputs):
             number = place if len(inputs) > 1 else ""
-            yield from _of_input(f"{name}.input{number}", network.values[value], place, isinstance(layer, _SCALES_INPUT))
+            scaled = "scale" in layer.PARAMETERS.of_inputs
+            yield from _of_input(f"{layer.name}.input{number}", network.values[value], place, scaled)
     if isinstance(layer, Convolution):
         yield from _of_weight(network.tensors[layer.weight], network.values[layer.inputs[0]].kind == "float")
 

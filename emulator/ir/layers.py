@@ -16,7 +16,7 @@ NOTES for developers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -39,23 +39,80 @@ from weakcell.emulator.ir.values import Window as Window
 # Every layer has `name`, `inputs` and `output`. What it computes is said in its docstring, element by element.
 
 
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """What all layers have: a name for people (the ONNX node's), the values read and the value made.
+@dataclass(frozen=True, kw_only=True)
+class LayerParameters:
+    """Declaration of a layer's fields: which ones a memory can store.
 
-    reads: the kinds of value that the layer can read; an importer may give it no other.
+    Attributes:
+        tensors: fields that name a StoredTensor (or None), with the role of that tensor.
+        constants: fields that hold numbers, with their role when a memory stores them. The order is the order in the memory.
+        of_inputs: which quantization parameters of its input values the layer computes with. A memory can store them, too.
+        other: all other fields. No memory stores them: they are code, or records that declare their own parameters.
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("float",)
+    tensors: Mapping[str, Role] = field(default_factory=dict)
+    constants: Mapping[str, Role] = field(default_factory=dict)
+    of_inputs: tuple[Literal["zero_point", "scale"], ...]
+    other: tuple[str, ...] = ()
+
+
+class LayerConstantField(NamedTuple):
+    """One constant of a layer: its field, its index if it belongs to a step, its name, its role and its numbers."""
+
+    attribute: str
+    step: int | None
+    name: str
+    role: Role
+    numbers: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Base of all layer records.
+
+    Every subclass declares all its fields in PARAMETERS; a field that is missing there is a TypeError at import.
+
+    Attributes:
+        READS: the kinds of value that the layer can read. An importer may give it no other kind.
+        PARAMETERS: which of its own fields a memory can store.
+        name: the name for people, usually that of the ONNX node.
+        inputs: names of the values that the layer reads.
+        output: name of the value that the layer makes.
+    """
+
+    READS: ClassVar[tuple[Kind, ...]] = ("float",)
+    PARAMETERS: ClassVar[LayerParameters]
     name: str
     inputs: tuple[str, ...]
     output: str
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "PARAMETERS" not in cls.__dict__:
+            raise TypeError(f"{cls.__name__} must declare PARAMETERS: which of its fields a memory can store")
+        declared = [*cls.PARAMETERS.tensors, *cls.PARAMETERS.constants, *cls.PARAMETERS.other]
+        fields = [name for name, kind in cls.__annotations__.items() if "ClassVar" not in str(kind)]
+        if sorted(declared) != sorted(fields):
+            raise TypeError(f"{cls.__name__}.PARAMETERS declares {sorted(declared)}, and its fields are {sorted(fields)}")
+
+    def tensor_names(self, *roles: Role) -> tuple[str, ...]:
+        """Return the names of the stored tensors that the layer reads; of these roles only, if any are given."""
+        fields = (getattr(self, field) for field, role in self.PARAMETERS.tensors.items() if not roles or role in roles)
+        return tuple(name for name in fields if name is not None)
+
+    def constant_fields(self) -> Iterator[LayerConstantField]:
+        """Yield the layer's own constants that a memory can store, in the order of the memory."""
+        for attribute, role in self.PARAMETERS.constants.items():
+            numbers = getattr(self, attribute)
+            if numbers is not None:
+                yield LayerConstantField(attribute, None, f"{self.name}.{attribute}", role, numbers)
 
 
 @dataclass(frozen=True, eq=False)
 class Quantize(Layer):
     """q = clamp(rint(x / scale) + zero_point): float to codes, float32 division, half to even (ONNX QuantizeLinear)."""
 
+    PARAMETERS = LayerParameters(constants={"scale": "scale", "zero_point": "zero_point"}, of_inputs=(), other=("low", "high"))
     scale: float
     zero_point: int
     low: int
@@ -66,7 +123,8 @@ class Quantize(Layer):
 class Dequantize(Layer):
     """y = float32(q - zero_point) * scale (+ bias), per channel: codes or bits to float32 in ONNX order."""
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
+    READS = ("codes", "bits")
+    PARAMETERS = LayerParameters(constants={"scale": "scale", "bias": "bias"}, of_inputs=("zero_point",))
     scale: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32] | None = None
 
@@ -82,7 +140,10 @@ class Convolution(Layer):
     wraps: the sum can leave int32 without any fault. Then it wraps modulo 2^32, as ONNX's integer operators do.
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("float", "codes", "bits")
+    READS = ("float", "codes", "bits")
+    PARAMETERS = LayerParameters(
+        tensors={"weight": "weight", "bias": "bias"}, of_inputs=("zero_point",), other=("window", "groups", "wraps")
+    )
     weight: str
     bias: str | None
     window: Window
@@ -101,21 +162,32 @@ class Requantize(Layer):
     multiplier = float32(float32(s_x * s_w[c]) / s_y). low and high also carry Relu and Clip, which commute with rounding.
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
+    READS = ("codes", "bits")
+    PARAMETERS = LayerParameters(
+        constants={"multiplier": "scale", "zero_point": "zero_point"}, of_inputs=("zero_point",), other=("low", "high")
+    )
     multiplier: npt.NDArray[np.float32]
     zero_point: int
     low: int
     high: int
 
 
-_STEPS = {
-    "mul": np.multiply,
-    "add": np.add,
-    "sub": np.subtract,
-    "div": np.divide,
-    "max": np.maximum,
-    "min": np.minimum,
+class StepOperator(NamedTuple):
+    """What a Step does: the name of the ONNX operator, and the function on float32 arrays."""
+
+    onnx: str
+    compute: Callable[..., npt.NDArray[np.float32]]
+
+
+STEP_OPERATORS: Mapping[str, StepOperator] = {
+    "mul": StepOperator("Mul", np.multiply),
+    "add": StepOperator("Add", np.add),
+    "sub": StepOperator("Sub", np.subtract),
+    "div": StepOperator("Div", np.divide),
+    "max": StepOperator("Max", np.maximum),
+    "min": StepOperator("Min", np.minimum),
 }
+"""The operators of steps. Kernels know them by their position (`Step.opcode`): `kernels.requantization` branches on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +198,17 @@ class Step:
     constant: npt.NDArray[np.float32]
 
     def __call__(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = _STEPS[self.op](x, self.constant)
-        return result
+        return STEP_OPERATORS[self.op].compute(x, self.constant)
+
+    @property
+    def onnx_operator(self) -> str:
+        """The name of the ONNX operator that computes the same."""
+        return STEP_OPERATORS[self.op].onnx
+
+    @property
+    def opcode(self) -> int:
+        """The number by which kernels know the operator."""
+        return list(STEP_OPERATORS).index(self.op)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +218,12 @@ class AffineRequantize(Layer):
     Further per-channel steps before the rounding (an unfused BatchNormalization) are in `steps`, run in order on float32.
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
+    READS = ("codes", "bits")
+    PARAMETERS = LayerParameters(
+        constants={"scale": "scale", "out_scale": "scale", "bias": "bias", "steps": "scale", "zero_point": "zero_point"},
+        of_inputs=("zero_point",),
+        other=("low", "high"),
+    )
     scale: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32] | None
     out_scale: float
@@ -145,6 +231,14 @@ class AffineRequantize(Layer):
     low: int
     high: int
     steps: tuple[Step, ...] = ()
+
+    def constant_fields(self) -> Iterator[LayerConstantField]:
+        for constant in super().constant_fields():
+            if constant.attribute != "steps":
+                yield constant
+                continue
+            for i, step in enumerate(self.steps):
+                yield LayerConstantField("steps", i, f"{self.name}.{step.op}{i}", constant.role, step.constant)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +248,8 @@ class Threshold(Layer):
     threshold: StoredTensor int32 (C,). A channel that is constant has the threshold -2^31 (acc is always at or above it).
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
+    READS = ("codes", "bits")
+    PARAMETERS = LayerParameters(tensors={"threshold": "threshold"}, of_inputs=(), other=("inverted",))
     threshold: str
     inverted: npt.NDArray[np.bool_]
 
@@ -166,7 +261,8 @@ class TernarySign(Layer):
     t = (acc >= upper[c]) - (acc <= lower[c]), times -1 where inverted. upper, lower: StoredTensor int32 (C,).
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
+    READS = ("codes", "bits")
+    PARAMETERS = LayerParameters(tensors={"upper": "threshold", "lower": "threshold"}, of_inputs=(), other=("inverted",))
     upper: str
     lower: str
     inverted: npt.NDArray[np.bool_]
@@ -179,7 +275,8 @@ class CountThresholds(Layer):
     threshold: StoredTensor int32 (C, T).
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes",)
+    READS = ("codes",)
+    PARAMETERS = LayerParameters(tensors={"threshold": "threshold"}, of_inputs=(), other=("falling",))
     threshold: str
     falling: npt.NDArray[np.bool_]
 
@@ -192,10 +289,14 @@ class Binarize(Layer):
     above. ternary (output kind codes, int8): sign(x) in {-1, 0, +1}; `pivot`, `strict` and `inverted` play no part.
     """
 
+    PARAMETERS = LayerParameters(constants={"pivot": "threshold"}, of_inputs=(), other=("strict", "inverted", "ternary"))
     pivot: npt.NDArray[np.float32]
     strict: bool
     inverted: bool = False
     ternary: bool = False
+
+    def constant_fields(self) -> Iterator[LayerConstantField]:
+        return iter(()) if self.ternary else super().constant_fields()
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +307,12 @@ class AddCodes(Layer):
     c = zero_point - fma(ra, za, rb * zb): onnxruntime's QLinearAdd with fused multiply-adds. The two differ in ties only.
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
+    READS = ("codes", "bits")
+    PARAMETERS = LayerParameters(
+        constants={"out_scale": "scale", "zero_point": "zero_point"},
+        of_inputs=("zero_point", "scale"),
+        other=("low", "high", "fused"),
+    )
     out_scale: float
     zero_point: int
     low: int
@@ -218,7 +324,8 @@ class AddCodes(Layer):
 class MaxPool(Layer):
     """Maximum over a window, on codes or bits of one grid; padding never wins."""
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
+    READS = ("codes", "bits")
+    PARAMETERS = LayerParameters(of_inputs=(), other=("window",))
     window: Window
 
 
@@ -226,7 +333,12 @@ class MaxPool(Layer):
 class AveragePool(Layer):
     """q = clamp(rint((sum (x - zx) * s_x / count) / out_scale) + zero_point, low, high): exact integer sum, then float32."""
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes",)
+    READS = ("codes",)
+    PARAMETERS = LayerParameters(
+        constants={"out_scale": "scale", "zero_point": "zero_point"},
+        of_inputs=("zero_point", "scale"),
+        other=("window", "count_include_pad", "low", "high"),
+    )
     window: Window
     count_include_pad: bool
     out_scale: float
@@ -242,7 +354,10 @@ class MulCodes(Layer):
     onnxruntime adds the zero point as a float, before the rounding.
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes", "bits")
+    READS = ("codes", "bits")
+    PARAMETERS = LayerParameters(
+        constants={"multiplier": "scale", "zero_point": "zero_point"}, of_inputs=("zero_point",), other=("low", "high")
+    )
     multiplier: float
     zero_point: int
     low: int
@@ -253,7 +368,8 @@ class MulCodes(Layer):
 class SumPool(Layer):
     """acc = sum of (x - zx) over a window, int32: the integer half of QLinearGlobalAveragePool; a Requantize follows."""
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes",)
+    READS = ("codes",)
+    PARAMETERS = LayerParameters(of_inputs=("zero_point",), other=("window",))
     window: Window
 
 
@@ -264,7 +380,8 @@ class LookUp(Layer):
     A code beyond the table, which only a faulty buffer can bring, reads the nearest entry.
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes",)
+    READS = ("codes",)
+    PARAMETERS = LayerParameters(of_inputs=(), other=("table", "first"))
     table: npt.NDArray[np.int32]
     first: int
 
@@ -277,10 +394,14 @@ class DynamicQuantize(Layer):
     images that are run with it; or over a whole batch, where a run says so (`Parameters.ranges`).
     """
 
+    PARAMETERS = LayerParameters(of_inputs=())
+
 
 @dataclass(frozen=True, eq=False)
 class DynamicScale(Layer):
     """The scale s of DynamicQuantize, one float32 per image."""
+
+    PARAMETERS = LayerParameters(of_inputs=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +411,8 @@ class DynamicBias(Layer):
     rounding: an ONNX operator, or None where only the conversion to int32 rounds (towards 0).
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes", "float")
+    READS = ("codes", "float")
+    PARAMETERS = LayerParameters(constants={"scale": "scale", "bias": "bias"}, of_inputs=(), other=("rounding",))
     bias: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32]
     rounding: Literal["Floor", "Ceil", "Round"] | None = None
@@ -300,7 +422,8 @@ class DynamicBias(Layer):
 class DynamicDequantize(Layer):
     """y = float32(acc) * (s * scale[c]), s being the image's own (the second input): integers to float32 in ONNX order."""
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes", "float")
+    READS = ("codes", "float")
+    PARAMETERS = LayerParameters(constants={"scale": "scale"}, of_inputs=())
     scale: npt.NDArray[np.float32]
 
 
@@ -311,7 +434,8 @@ class Reshape(Layer):
     Codes may become a value of kind float with their own integer dtype: the ONNX tensor that float operators read.
     """
 
-    reads: ClassVar[tuple[Kind, ...]] = ("float", "codes", "bits")
+    READS = ("float", "codes", "bits")
+    PARAMETERS = LayerParameters(of_inputs=())
 
 
 class OperandStep(NamedTuple):
@@ -351,6 +475,7 @@ class FloatOperator(Layer):
     operator's outputs this is.
     """
 
+    PARAMETERS = LayerParameters(tensors={"operands": "weight"}, of_inputs=(), other=("op_type", "opset", "attributes", "place"))
     op_type: str
     opset: int
     attributes: Mapping[str, Any]
@@ -362,13 +487,17 @@ class FloatOperator(Layer):
         """The operands that a memory stores."""
         return tuple(x for x in self.operands if isinstance(x, StoredOperand))
 
+    def tensor_names(self, *roles: Role) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(operand.tensor for operand in self.stored)) if not roles or "weight" in roles else ()
+
 
 @dataclass(frozen=True, eq=False)
 class CodesOperator(Layer):
     """An ONNX operator on codes, exact: one that moves them (Concat, Slice, Transpose, Pad, …) or one of Microsoft's QLinear
     operators. `operands` as in FloatOperator; the codes count as ONNX integers of their type."""
 
-    reads: ClassVar[tuple[Kind, ...]] = ("codes",)
+    READS = ("codes",)
+    PARAMETERS = LayerParameters(of_inputs=(), other=("op_type", "opset", "attributes", "operands", "place"))
     op_type: str
     opset: int
     attributes: Mapping[str, Any]
@@ -392,12 +521,8 @@ class OutsideTensor:
         return self.reason.startswith(("bias", "zero point", "sizes", "threshold"))
 
 
-def parameters_of(layer: Layer) -> tuple[str, ...]:
-    """Return the names of the weights, biases and thresholds that a layer reads."""
-    names = [getattr(layer, attribute, None) for attribute in ("weight", "bias", "threshold", "upper", "lower")]
-    if isinstance(layer, FloatOperator):
-        names.extend(dict.fromkeys(operand.tensor for operand in layer.stored))
-    return tuple(name for name in names if isinstance(name, str))
+ClampedLayer = Quantize | Requantize | AffineRequantize | AddCodes | AveragePool | MulCodes
+"""Layers that clamp their codes to their own fields `low` and `high`."""
 
 
 @dataclass(frozen=True, eq=False)

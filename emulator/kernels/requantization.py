@@ -46,7 +46,8 @@ def _small_code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
 def requantize(x, centre, scale, steps, constants, out_scale, zero_point, low, high, out):  # type: ignore[no-untyped-def]
     """y = float32(x - centre) * scale[c], then the steps, then / out_scale: integers (pixels, C) -> codes (pixels, C).
 
-    steps: places in `forms.STEPS`. constants: float32 (steps, C), one row for each. out_scale: float32 (1,); 1 changes nothing.
+    steps: `Step.opcode`, positions in `ir.layers.STEP_OPERATORS`.
+    constants: float32 (steps, C), one row for each. out_scale: float32 (1,); 1 changes nothing.
     """
     channels, line = x.shape[1], np.empty(x.shape[1], dtype=np.float32)
     low, high = np.float32(low - zero_point), np.float32(high - zero_point)

@@ -78,9 +78,6 @@ ROUNDING_BYTES = 6 * LANES * 4
 DIVIDED, BOUNDED = 1, 2
 """Bits that say how sums are rounded: see there."""
 
-STEPS = ("mul", "add", "sub", "div", "max", "min")
-"""Names of the steps of `elementwise.requantize`, see `network.Step`."""
-
 
 class StorageOrder(NamedTuple):
     """Where the elements of a tensor went. flat: within an output channel, PackedInt1 keep the order of the storage."""

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from weakcell.emulator.ir.layers import (
     AffineRequantize,
+    ClampedLayer,
     Convolution,
     Dequantize,
-    Layer,
     MaxPool,
     Network,
     Requantize,
@@ -27,6 +27,8 @@ from weakcell.emulator.margins.flip_kernels import pair_tolerance
 from weakcell.memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]
+_Tail = Dequantize | Requantize | AffineRequantize | Reshape
+"""Layers that may follow the deciding sums."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +66,10 @@ def output_layer(network: Network, output: str | None = None) -> OutputLayer:
     """The convolution or matrix product behind an output (None: the first), with its scales; ModelError if none fits."""
     made_by = {layer.output: layer for layer in network.layers}
     name = output or network.outputs[0]
-    tail: list[Layer] = []
+    tail: list[_Tail] = []
     while name in made_by and not isinstance(made_by[name], Convolution):
         layer = made_by[name]
-        if not isinstance(layer, Dequantize | Requantize | AffineRequantize | Reshape):
+        if not isinstance(layer, _Tail):
             raise _unfit(network, f"its output comes from {layer.name} ({type(layer).__name__}), not from a sum of weights")
         tail.append(layer)
         name = layer.inputs[0]
@@ -92,13 +94,12 @@ def _unfit(network: Network, found: str) -> ModelError:
     return ModelError(f"Margins of {network.name}", found, "Margins need a classifier that ends in a matrix product of integers")
 
 
-def _affine(network: Network, tail: list[Layer], classes: int) -> tuple[Array, Array]:
+def _affine(network: Network, tail: list[_Tail], classes: int) -> tuple[Array, Array]:
     """Scale and offset of the step that follows the sums; what comes after it must be increasing and alike for all classes."""
     scale, offset = np.ones(classes, np.float32), np.zeros(classes, np.float32)
     steps = [layer for layer in reversed(tail) if not isinstance(layer, Reshape)]
     for number, layer in enumerate(steps):
-        own = layer.multiplier if isinstance(layer, Requantize) else getattr(layer, "scale", np.float32(1))
-        bias = getattr(layer, "bias", None)
+        own, bias = (layer.multiplier, None) if isinstance(layer, Requantize) else (layer.scale, layer.bias)
         if isinstance(layer, AffineRequantize) and layer.steps:
             raise _unfit(network, f"{layer.name} has further float steps between the sums and the output")
         if np.any(own <= 0) or (number and (np.size(own) > 1 or bias is not None)):
@@ -198,4 +199,4 @@ def _range_of(network: Network, value: str) -> tuple[int, int]:
     if isinstance(maker, Reshape | MaxPool):
         return _range_of(network, maker.inputs[0])
     info = np.iinfo(network.values[value].dtype)
-    return int(getattr(maker, "low", info.min)), int(getattr(maker, "high", info.max))
+    return (maker.low, maker.high) if isinstance(maker, ClampedLayer) else (int(info.min), int(info.max))

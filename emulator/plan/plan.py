@@ -188,8 +188,9 @@ class Parameters:
         key = layer.name, what
         if key not in self.derived:
             self.derived[key], counts = make(), weight()
+            weights = layer.tensor_names("weight")
             for name in names_of(layer, self.plan.constants):
-                keys = self._readers if counts or name != getattr(layer, "weight", None) else self._holders
+                keys = self._readers if counts or name not in weights else self._holders
                 keys.setdefault(name, set()).add(key)
         made: T = self.derived[key]
         return made

@@ -39,7 +39,7 @@ from weakcell.emulator.faults.deployment import Deployment, deploy
 from weakcell.emulator.faults.placement import Placement, Slot
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
 from weakcell.emulator.faults.resampling import compute_redrawn
-from weakcell.emulator.ir.layers import Convolution, Layer, Network, parameters_of
+from weakcell.emulator.ir.layers import Convolution, Layer, Network
 from weakcell.emulator.margins import windows_of
 from weakcell.emulator.plan.plan import Parameters, Plan, last_uses
 from weakcell.emulator.prediction.bit_rates import BitRates, bit_rates
@@ -182,7 +182,7 @@ class _Errors:
 def _drawn_by_sum(network: Network, policy: ReadPolicy) -> list[Convolution]:
     """Layers whose sums are independent of each other given their inputs, and linear in the weights: none wraps in int32."""
     layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
-    users = Counter(name for layer in network.layers for name in parameters_of(layer))
+    users = Counter(name for layer in network.layers for name in layer.tensor_names())
     found = []
     for layer in layers:
         kind, tensor = network.values[layer.inputs[0]].kind, network.tensors[layer.weight]
@@ -252,7 +252,7 @@ class _Walk:
 
 def _drawn_by_bit(network: Network, errors: _Errors) -> list[str]:
     slots = errors.deployments[0].slots
-    return [layer.name for layer in network.layers if not slots.keys().isdisjoint(parameters_of(layer))]
+    return [layer.name for layer in network.layers if not slots.keys().isdisjoint(layer.tensor_names())]
 
 
 def _clean(step: Layer, values: Mapping[str, Array], parameters: Parameters) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 from weakcell.emulator.engine.layer_functions import operand_shape
 from weakcell.emulator.ir.faultable import storable
-from weakcell.emulator.ir.layers import Convolution, FloatOperator, Layer, Network, StoredOperand, ValueSpec, parameters_of
+from weakcell.emulator.ir.layers import CodesOperator, Convolution, FloatOperator, Layer, Network, StoredOperand, ValueSpec
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def anatomy_of(network: Network) -> Anatomy:
 
 
 def _part(network: Network, layer: Layer) -> Part:
-    tensors = [network.tensors[name] for name in parameters_of(layer)]
+    tensors = [network.tensors[name] for name in layer.tensor_names()]
     weights = [tensor for tensor in tensors if tensor.role == "weight"]
     rest = [f"{tensor.role} {tensor.encoding}" for tensor in tensors if tensor.role != "weight"]
     return Part(
@@ -125,7 +125,7 @@ def _part(network: Network, layer: Layer) -> Part:
 
 def _what(network: Network, layer: Layer) -> str:
     if not isinstance(layer, Convolution):
-        name = str(getattr(layer, "op_type", type(layer).__name__))
+        name = layer.op_type if isinstance(layer, FloatOperator | CodesOperator) else type(layer).__name__
         return f"{name} (float32)" if _in_float(network, layer) else name
     kind = network.values[layer.inputs[0]].kind
     sign = network.tensors[layer.weight].encoding.kind == "sign"
@@ -137,8 +137,7 @@ def _what(network: Network, layer: Layer) -> str:
 
 
 def _in_float(network: Network, layer: Layer) -> bool:
-    name = type(layer).__name__
-    return name == "FloatOperator" or (isinstance(layer, Convolution) and network.values[layer.inputs[0]].kind == "float")
+    return isinstance(layer, FloatOperator) or (isinstance(layer, Convolution) and network.values[layer.inputs[0]].kind == "float")
 
 
 def _macs(network: Network, layer: Layer) -> int:
