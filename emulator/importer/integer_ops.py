@@ -17,14 +17,10 @@ from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.builder import Draft, Reach, onnx_pads
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.symbols import INTEGER_RANKS, NO_PADS, Array, Codes, Constant, Curve, Grid, Joined, Node, Symbol
-from weakcell.emulator.ir.layers import CodesOperator, LookUp, Reshape, Step, ValueSpec
+from weakcell.emulator.ir.layers import CodesOperator, Reshape, Step, ValueSpec
 from weakcell.memmodels.errors import ModelError
 
 MOVES = ("Concat", "DepthToSpace", "Gather", "Pad", "Slice", "SpaceToDepth", "Split", "Transpose")
-CURVES = (
-    "Abs", "Celu", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Reciprocal", "Selu", "Sigmoid",
-    "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu",
-)  # fmt: skip
 _TABLE_LIMIT = 1 << 16
 
 
@@ -189,26 +185,6 @@ def _joined(node: Node, grids: list[Grid], symbols: list[Symbol]) -> Joined | No
     return Joined(tuple(grids), axis, (*grids[0].shape[: axis - 1], total, *grids[0].shape[axis:]))
 
 
-def quantize_joined(draft: Draft, node: Node, joined: Joined, target: ValueSpec, reach: Reach) -> Codes:
-    """Each part onto the target grid by a table (or its epilogue, if it is a sum), then side by side."""
-    parts = []
-    for i, grid in enumerate(joined.parts):
-        own = replace(target, name=draft.free(f"{target.name}.part{i}"))
-        parts.append(settled_codes(draft, _requantized(draft, node, grid, own, reach), node))
-    plain = Node("Concat", "", 13, node.name, (), node.outputs, {"axis": joined.axis})
-    return codes_operator(draft, plain, parts, [None] * len(parts), target, reach)
-
-
-def _requantized(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach: Reach) -> Grid:
-    if draft.accumulator(grid):
-        from weakcell.emulator.importer.qdq import quantize_grid
-
-        codes = quantize_grid(draft, node, grid, target, reach)
-    else:
-        codes = quantize_curve(draft, node, Curve(grid, ()), target, reach)
-    return replace(grid, value=codes.value, scale=target.scale, zero_point=target.zero_point, steps=())
-
-
 # ── functions of one code ───────────────────────────────────────────────────────────────────────────
 
 
@@ -233,21 +209,3 @@ def stepped_curve(curve: Curve, step: Step) -> Curve | None:
     if step.constant.ndim:
         return None
     return replace(curve, operators=(*curve.operators, (step.onnx_operator, 17, {}, (step.constant,))))
-
-
-def quantize_curve(draft: Draft, node: Node, curve: Curve, target: ValueSpec, reach: Reach) -> Codes:
-    """The table of every code."""
-    grid, source = curve.source, draft.reach[curve.source.value]
-    x: Array = (np.arange(source.low, source.high + 1) - grid.zero_point).astype(np.float32) * grid.scale
-    with np.errstate(all="ignore"):
-        for step in grid.steps:
-            x = step(x)
-        for op_type, opset, attributes, constants in curve.operators:
-            x = onnx_ops.apply(op_type, opset, attributes, [x, *constants])
-        wide = np.clip(np.rint(x / target.scale) + np.float32(target.zero_point), reach.low, reach.high)
-    table = np.nan_to_num(wide, nan=reach.low).astype(np.int32).reshape(-1)
-    if table.size != source.high - source.low + 1:
-        raise ModelError(f"Importing {node}", "a constant before it is more than one number", "Export the model again")
-    layer = LookUp(node.name, (grid.value,), target.name, table, source.low)
-    shape = draft.values[grid.value].shape
-    return Codes(draft.draw(layer, replace(target, shape=shape), Reach(int(table.min()), int(table.max()))), grid.shape)

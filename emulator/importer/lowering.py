@@ -47,7 +47,7 @@ _LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(("MaxPool", "GlobalMaxPool"), shape_ops.lower_max_pool),
     **dict.fromkeys(("MatMulInteger", "ConvInteger"), dynamic.lower_integer_sum),
     **dict.fromkeys(integer_ops.MOVES, integer_ops.lower_move),
-    **dict.fromkeys(integer_ops.CURVES, integer_ops.lower_curve),
+    **dict.fromkeys(onnx_ops.POINTWISE, integer_ops.lower_curve),
     **dict.fromkeys(("Resize", "Upsample"), resize.lower_resize),
     "DynamicQuantizeLinear": dynamic.lower_dynamic_quantize,
     "Dropout": shape_ops.lower_identity,

@@ -12,27 +12,22 @@ from typing import Any
 import numpy as np
 import onnx
 
-from weakcell.emulator.importer import integer_ops
 from weakcell.emulator.importer.builder import Draft, Reach
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.folding import check_scale, check_zero_point, encoding_of
+from weakcell.emulator.importer.requantize import quantize_to
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
-    NO_PADS,
     Codes,
     Constant,
-    Curve,
     Floats,
     Grid,
-    Joined,
-    Mean,
     Node,
     Real,
-    Sum,
     Symbol,
     scalar,
 )
-from weakcell.emulator.ir.layers import AddCodes, AffineRequantize, AveragePool, Layer, Quantize, Requantize, Step, ValueSpec
+from weakcell.emulator.ir.layers import AddCodes, AffineRequantize, AveragePool, Layer, Quantize, Requantize, ValueSpec
 from weakcell.memmodels.errors import ModelError
 
 
@@ -139,25 +134,6 @@ def lower_quantize(draft: Draft, node: Node) -> Symbol:
     return quantize_to(draft, node, source, target, reach)
 
 
-def quantize_to(draft: Draft, node: Node, source: Symbol, target: ValueSpec, reach: Reach, fused: bool = True) -> Codes:
-    """A tensor onto the codes that `target` describes; fused: QOperator's epilogue for sums, else float32 as written."""
-    if isinstance(source, Grid) and source.pads != NO_PADS and integer_ops.movable(draft, replace(source, pads=NO_PADS)):
-        source = integer_ops.padded(draft, source, node.input(0))
-    if isinstance(source, Grid) and source.pads == NO_PADS:
-        return quantize_grid(draft, node, source, target, reach, fused)
-    if isinstance(source, Sum):
-        return _quantize_sum(draft, node, source, target, reach)
-    if isinstance(source, Mean):
-        return _quantize_mean(draft, node, source, target, reach)
-    if isinstance(source, Curve):
-        return integer_ops.quantize_curve(draft, node, source, target, reach)
-    if isinstance(source, Joined):
-        return integer_ops.quantize_joined(draft, node, source, target, reach)
-    real = draft.real(node.input(0))
-    layer = Quantize(node.name, (real.value,), target.name, float(target.scale), target.zero_point, reach.low, reach.high)
-    return _codes(draft, layer, replace(target, shape=_held(node, real)), reach, real.shape)
-
-
 def _narrow(dtype: str) -> Any:
     import ml_dtypes
 
@@ -170,79 +146,6 @@ def _output_type(node: Node) -> str:
         return "uint8"
 
     return str(onnx.helper.tensor_dtype_to_np_dtype(to))
-
-
-def _held(node: Node, real: Real) -> tuple[int, ...]:
-    if len(real.shape) not in INTEGER_RANKS or real.dtype != "float32":
-        found = f"its input is {real.dtype} of the shape [N, {', '.join(map(str, real.shape))}]"
-        raise ModelError(f"Importing {node}", found, "Integer layers take float32 of [N, K], [N, C, L] or [N, C, H, W]")
-    return real.shape
-
-
-def _codes(draft: Draft, layer: Layer, spec: ValueSpec, reach: Reach, view: tuple[int, ...]) -> Codes:
-    return Codes(draft.draw(layer, spec, reach), view)
-
-
-def limits(steps: tuple[Step, ...], spec: ValueSpec, reach: Reach) -> Reach:
-    """The codes that scalar limits leave: rounding is monotone, so limits commute with it."""
-    low, high = reach.low, reach.high
-    for step in steps:
-        code = int(np.clip(np.rint(step.constant / spec.scale) + np.float32(spec.zero_point), reach.low, reach.high))
-        low, high = (max(low, code), max(high, code)) if step.op == "max" else (min(low, code), min(high, code))
-    return Reach(low, high)
-
-
-def _split(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """The steps before the last scalar limits, and those limits."""
-    count = len(steps)
-    while count and steps[count - 1].op in ("max", "min") and steps[count - 1].constant.ndim == 0:
-        count -= 1
-    return steps[:count], steps[count:]
-
-
-def quantize_grid(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach: Reach, fused: bool = True) -> Codes:
-    """A grid onto another, by the epilogue that its steps call for; the layers before stay."""
-    spec = draft.values[grid.value]
-    same = grid.zero_point == target.zero_point and np.array_equal(grid.scale, target.scale)
-    held = draft.reach[grid.value]
-    within = reach.low <= held.low and held.high <= reach.high
-    if same and within and not grid.steps and grid.pool is None and spec.dtype == target.dtype:
-        return Codes(grid.value, grid.shape)
-    steps, ends = _split(grid.steps)
-    reach = limits(ends, target, reach)
-    if grid.pool is not None:
-        target = replace(target, name=draft.free(f"{target.name}.unpooled"))
-    target = replace(target, shape=spec.shape)
-    args = (target.zero_point, reach.low, reach.high)
-    layer: Layer
-    if draft.accumulator(grid) and not steps and fused:
-        multiplier = np.asarray(grid.scale / target.scale, np.float32)
-        layer = Requantize(node.name, (grid.value,), target.name, multiplier, *args)
-    else:
-        bias = None
-        if steps and steps[0].op == "add":
-            bias, steps = steps[0].constant, steps[1:]
-        out_scale = float(target.scale)
-        layer = AffineRequantize(node.name, (grid.value,), target.name, grid.scale, bias, out_scale, *args, steps)
-    made = _codes(draft, layer, target, reach, grid.shape)
-    if grid.pool is None:
-        return made
-    return Codes(draft.pooled(made.value, grid.pool, node.outputs[0]), grid.shape)
-
-
-def _quantize_sum(draft: Draft, node: Node, total: Sum, target: ValueSpec, reach: Reach) -> Codes:
-    spec = draft.values[total.left.value]
-    reach = limits(total.steps, target, reach)
-    args = (float(target.scale), target.zero_point, reach.low, reach.high)
-    layer = AddCodes(node.name, (total.left.value, total.right.value), target.name, *args, total.fused)
-    return _codes(draft, layer, replace(target, shape=spec.shape), reach, total.shape)
-
-
-def _quantize_mean(draft: Draft, node: Node, mean: Mean, target: ValueSpec, reach: Reach) -> Codes:
-    reach = limits(mean.steps, target, reach)
-    args = (float(target.scale), target.zero_point, reach.low, reach.high)
-    layer = AveragePool(node.name, (mean.source.value,), target.name, mean.window, mean.count_include_pad, *args)
-    return _codes(draft, layer, replace(target, shape=mean.pooled), reach, mean.shape)
 
 
 # ── integers without a grid ─────────────────────────────────────────────────────────────────────────
@@ -260,4 +163,5 @@ def lower_clip_codes(draft: Draft, node: Node, source: Codes, low: Constant | No
     else:
         one = scalar(1)
         layer = Requantize(node.name, (source.value,), name, one, spec.zero_point, low_code, high_code)
-    return _codes(draft, layer, replace(spec, name=name), Reach(low_code, high_code), source.shape)
+    reach = Reach(low_code, high_code)
+    return Codes(draft.draw(layer, replace(spec, name=name), reach), source.shape)

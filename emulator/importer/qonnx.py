@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer import binary, integer_ops
+from weakcell.emulator.importer import binary, integer_ops, requantize
 from weakcell.emulator.importer.builder import Draft, Reach
 from weakcell.emulator.importer.constant_recipe import WIDEST_WEIGHT
 from weakcell.emulator.importer.folding import check_scale, check_weight_scale, unsupported
-from weakcell.emulator.importer.qdq import quantize_to
+from weakcell.emulator.importer.requantize import quantize_to
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     NO_PADS,
@@ -177,7 +177,7 @@ def _onto(draft: Draft, node: Node, symbol: Symbol, target: ValueSpec, reach: Re
         arrays = tuple(onnx_ops.ABSENT if c is None else c.array for c in constants)
         operator = (f"{DOMAIN}.{node.op_type}", node.opset, dict(node.attributes), arrays)
         curve = replace(symbol, operators=(*symbol.operators, operator))
-        return _grid(integer_ops.quantize_curve(draft, node, curve, target, reach), target)
+        return _grid(requantize.quantize_curve(draft, node, curve, target, reach), target)
     written = replace(node, outputs=(f"{node.outputs[0]}.float",))
     real = _as_written(draft, written)
     layer = Quantize(node.name, (real.value,), target.name, float(target.scale), target.zero_point, reach.low, reach.high)

@@ -16,7 +16,7 @@ from weakcell.emulator.onnx_ops.arithmetic import batch_norm_factors, clip_limit
 from weakcell.emulator.onnx_ops.movement import axes_of, pad_amounts
 from weakcell.emulator.onnx_ops.quantization import integer_limits
 from weakcell.emulator.onnx_ops.reductions import explicit_pads
-from weakcell.emulator.onnx_ops.registry import ABSENT, MAX_ELEMENTS, OPERATORS, SEVERAL, Array, Attributes, Inputs, text
+from weakcell.emulator.onnx_ops.registry import ABSENT, MAX_ELEMENTS, OPERATORS, POINTWISE, SEVERAL, Array, Attributes, Inputs, text
 
 del _activations, _microsoft, _qonnx, _resize  # imported for the operators that they register
 
@@ -24,6 +24,7 @@ __all__ = [
     "ABSENT",
     "MAX_ELEMENTS",
     "OPERATORS",
+    "POINTWISE",
     "SEVERAL",
     "apply",
     "apply_all",

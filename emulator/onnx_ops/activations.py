@@ -20,15 +20,14 @@ def _erf(x: Array) -> Array:
     return np.asarray(erf(x.astype(np.float64)))
 
 
-def _plain(name: str, function: Callable[..., Any], **defaults: float) -> None:
-    """An operator y = function(x, attribute, …) whose attributes are floats with defaults."""
+def _register_pointwise(name: str, function: Callable[..., Any], **defaults: float) -> None:
+    """Register y = function(x, attribute, …), element by element; its attributes are floats with these defaults."""
 
+    @register(name, pointwise=True)
     def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
         x = given(inputs[0])
         constants = [x.dtype.type(attributes.get(key, default)) for key, default in defaults.items()]
         return np.asarray(function(x, *constants), x.dtype)
-
-    OPERATORS[name] = run
 
 
 def sigmoid(x: Array) -> Array:
@@ -37,24 +36,29 @@ def sigmoid(x: Array) -> Array:
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
-_plain("Sigmoid", sigmoid)
-_plain("Tanh", np.tanh)
-_plain("Relu", lambda x: np.maximum(x, 0))
-_plain("Erf", _erf)
-_plain("Softplus", lambda x: np.logaddexp(x, 0))
-_plain("Softsign", lambda x: x / (1 + np.abs(x)))
-_plain("LeakyRelu", lambda x, alpha: np.where(x >= 0, x, x * alpha), alpha=0.01)
-_plain("Elu", lambda x, alpha: np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0))), alpha=1.0)
-_plain(
+_register_pointwise("Sigmoid", sigmoid)
+_register_pointwise("Tanh", np.tanh)
+_register_pointwise("Erf", _erf)
+_register_pointwise("Softplus", lambda x: np.logaddexp(x, 0))
+_register_pointwise("Softsign", lambda x: x / (1 + np.abs(x)))
+_register_pointwise("LeakyRelu", lambda x, alpha: np.where(x >= 0, x, x * alpha), alpha=0.01)
+_register_pointwise("Elu", lambda x, alpha: np.where(x >= 0, x, alpha * np.expm1(np.minimum(x, 0))), alpha=1.0)
+_register_pointwise(
     "Selu",
     lambda x, alpha, gamma: gamma * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))),
     alpha=1.67326319217681884765625,
     gamma=1.05070102214813232421875,
 )
-_plain("HardSigmoid", lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1), alpha=0.2, beta=0.5)
-_plain("HardSwish", lambda x: x * np.clip(x * x.dtype.type(1 / 6) + x.dtype.type(0.5), 0, 1))
-_plain("Swish", lambda x, alpha: x * sigmoid(alpha * x), alpha=1.0)
-_plain("ThresholdedRelu", lambda x, alpha: np.where(x > alpha, x, 0), alpha=1.0)
+_register_pointwise("HardSigmoid", lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1), alpha=0.2, beta=0.5)
+_register_pointwise("HardSwish", lambda x: x * np.clip(x * x.dtype.type(1 / 6) + x.dtype.type(0.5), 0, 1))
+_register_pointwise("Swish", lambda x, alpha: x * sigmoid(alpha * x), alpha=1.0)
+_register_pointwise("ThresholdedRelu", lambda x, alpha: np.where(x > alpha, x, 0), alpha=1.0)
+
+
+@register("Relu")
+def _relu(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x = given(inputs[0])
+    return np.asarray(np.maximum(x, 0), x.dtype)
 
 
 @register("PRelu")
@@ -64,7 +68,7 @@ def _prelu(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     return np.asarray(np.where(x >= 0, x, x * slope), x.dtype)
 
 
-@register("Gelu")
+@register("Gelu", pointwise=True)
 def _gelu(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     """https://onnx.ai/onnx/operators/onnx__Gelu.html: by erf, or by its tanh approximation where `approximate` asks for it."""
     x = given(inputs[0])

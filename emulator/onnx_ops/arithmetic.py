@@ -39,11 +39,10 @@ def numpy_type(number: int) -> Any:
 
 
 def _unary(name: str, function: Callable[..., Any]) -> None:
+    @register(name, pointwise=name in _TABULATED)
     def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
         x = given(inputs[0])
         return np.asarray(function(x), x.dtype)
-
-    OPERATORS[name] = run
 
 
 def _divide(a: Array, b: Array) -> Array:
@@ -80,6 +79,9 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "Sign": lambda x: np.nan_to_num(np.sign(x), nan=0.0),
     "Sqrt": np.sqrt,
 }
+_TABULATED = {"Abs", "Exp", "Reciprocal", "Sqrt"}
+"""Those of them that become lookup tables; the others stay float32."""
+
 for _name, _function in _UNARY.items():
     _unary(_name, _function)
 

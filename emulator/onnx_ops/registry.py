@@ -28,6 +28,8 @@ ABSENT: Array = np.zeros(0, np.bool_)
 
 OPERATORS: dict[str, Operator] = {}
 SEVERAL: dict[str, SeveralOutputs] = {}
+POINTWISE: set[str] = set()
+"""Operators y[i] = f(x[i]) that become a lookup table where they stand between a DequantizeLinear and a QuantizeLinear."""
 
 
 def claim(shape: Sequence[int], *given: Array) -> tuple[int, ...]:
@@ -38,10 +40,14 @@ def claim(shape: Sequence[int], *given: Array) -> tuple[int, ...]:
     return tuple(int(n) for n in shape)
 
 
-def register(*names: str) -> Callable[[Operator], Operator]:
+def register(*names: str, pointwise: bool = False) -> Callable[[Operator], Operator]:
+    """Return a decorator that adds a function to OPERATORS under these names, and to POINTWISE if it says so."""
+
     def remember(function: Operator) -> Operator:
         for name in names:
             OPERATORS[name] = function
+        if pointwise:
+            POINTWISE.update(names)
         return function
 
     return remember
