@@ -180,7 +180,9 @@ def _direct(step: SignConvolution, own: Reading, parameters: Parameters) -> Dire
     def make() -> Callable[[Array, Array], int]:
         weights, shape = weights_of(layer, parameters), (len(context.border_patterns), len(parameters.values[layer.weight]) * LANES)
         limits = np.empty(shape, np.int64 if isinstance(weights, PackedInt1) else np.int32)
-        entry_points.fill_limits(weights, context, parameters.values[step.thresholding.threshold], np.empty(shape, np.int32), limits)
+        entry_points.fill_limits(
+            weights, context, parameters.values[step.thresholding.threshold], np.empty(shape, np.int32), limits
+        )
         return entry_points.sign_convolution.bind(weights, context, limits, own.geometry, joined.pools)
 
     run = parameters.derive(step, f"signs {context.input_zero_point}", make, partial(needs_weights, layer, context, parameters))
