@@ -1,4 +1,4 @@
-"""`weakcell train`: make the networks that the papers compare, export them, and let the emulator judge them."""
+"""`weakcell train`: train error-tolerant networks, export them to ONNX, and evaluate them on the emulator."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from weakcell.host.train.loss_spec import list_examples, list_margin_names
+
 if TYPE_CHECKING:
     import polars as pl
 
 _DATA = "digits, fashion-mnist, cifar-10, svhn or imagenette. [default: fashion-mnist]"
 _NETWORK = "fcnn, vgg3, vgg7, mobilenetv2 or resnet18. [default: fcnn]"
-_LOSS = "cel, mhl:b=128 or mcel:m=256; scale=0.02 multiplies logits; b and m also as m=12.5% of the largest output. [default: cel]"
-_FLIPS = "Memory SPEC whose errors the stored weights suffer in training, as in uniform:ber=0.05."
-_TOLERANCE = "WEIGHT,DISTANCE of the regularizer that keeps hidden neurons away from their thresholds."
+_LOSS = (
+    f"{list_examples()}; scale=0.02 multiplies the logits; {list_margin_names()} also as a share of the largest output, m=12.5%. "
+    "[default: cel]"
+)
+_FLIPS = "Memory SPEC whose errors are injected into the weights in training, as in uniform:ber=0.05."
+_TOLERANCE = "WEIGHT,DISTANCE of the regularizer that keeps the sums of hidden neurons away from their thresholds."
 _GRID = "Train every combination: KEY=VALUE | VALUE, as in --grid 'loss=cel | mcel:m=256' --grid 'seed=1 | 2 | 3'. Repeatable."
-_SWEEP = "What judges: a sweep of the memory. [default: ber=0:0.35:0.01; CIFAR-10 ber=0:0.06:0.005]"
+_SWEEP = "Sweep of the memory that evaluates. [default: ber=0:0.35:0.01; CIFAR-10 ber=0:0.06:0.005]"
 _PRECISION = "bfloat16 halves the time on processors that know it. [default: float32]"
 
 
@@ -27,37 +32,48 @@ def train(
     network: Annotated[str | None, typer.Option(help=_NETWORK, show_default=False)] = None,
     bits: Annotated[int | None, typer.Option(help="1 (BNN), 2, 4 or 8. [default: 1]", show_default=False)] = None,
     width: Annotated[
-        float | None, typer.Option(help="Of the papers' channels and neurons. [default: 1]", show_default=False)
+        float | None, typer.Option(help="Factor of the numbers of channels and neurons. [default: 1]", show_default=False)
     ] = None,
     loss: Annotated[str | None, typer.Option(metavar="SPEC", help=_LOSS, show_default=False)] = None,
     flips: Annotated[str | None, typer.Option(metavar="SPEC", help=_FLIPS, show_default=False)] = None,
     gradient: Annotated[
         Literal["straight-through", "plain"] | None,
-        typer.Option(help="Through a flip. [default: straight-through]", show_default=False),
+        typer.Option(help="Gradient of flipped weights. [default: straight-through]", show_default=False),
     ] = None,
     tolerance: Annotated[str | None, typer.Option(metavar="W,D", help=_TOLERANCE, show_default=False)] = None,
     epochs: Annotated[int | None, typer.Option(help="[default: 10]", show_default=False)] = None,
-    halve_every: Annotated[int | None, typer.Option(help="Epochs. [default: 2]", show_default=False)] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step. [default: 256]", show_default=False)] = None,
-    rate: Annotated[float | None, typer.Option(help="Adam's, at the start. [default: 0.001]", show_default=False)] = None,
+    halve_every: Annotated[
+        int | None, typer.Option(help="Halve the learning rate every so many epochs. [default: 2]", show_default=False)
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per step. [default: 256]", show_default=False)] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Learning rate of Adam at the start. [default: 0.001]", show_default=False)
+    ] = None,
     images: Annotated[int | None, typer.Option(help="Only the first so many training images.", show_default=False)] = None,
     precision: Annotated[Literal["float32", "bfloat16"] | None, typer.Option(help=_PRECISION, show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, image order and flips. [default: 1]", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the weights, image order and flips. [default: 1]", show_default=False)
+    ] = None,
     grid: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUES", help=_GRID, show_default=False)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on in a folder with finished or interrupted runs.")] = False,
-    part: Annotated[Literal["validation", "test"], typer.Option(help="What judges: for choices, or for the end.")] = "validation",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue in a folder with finished or interrupted runs.")] = False,
+    part: Annotated[
+        Literal["validation", "test"],
+        typer.Option(help="Images that evaluate: validation to choose settings, test for final figures."),
+    ] = "validation",
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
-    memory: Annotated[str, typer.Option(metavar="SPEC", help="The memory that judges.")] = "uniform",
-    trials: Annotated[int, typer.Option(min=1, help="Passes of the judge per point.")] = 2,
+    memory: Annotated[str, typer.Option(metavar="SPEC", help="Memory that evaluates.")] = "uniform",
+    trials: Annotated[int, typer.Option(min=1, help="Passes over the images per operating point.")] = 2,
     data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="Torch's and the judge's; training depends on it.")] = 2,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of torch and of the evaluation; the result of training depends on it.")
+    ] = 2,
     qonnx: Annotated[bool, typer.Option("--qonnx", help="Write each network as NAME.qonnx.onnx too, for FINN or hls4ml.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the settings, list the runs and leave.")] = False,
 ) -> None:
-    """Train networks that tolerate bit errors, export them to ONNX, and judge them on the emulator.
+    """Train networks that tolerate bit errors, export them to ONNX, and evaluate them on the emulator.
 
-    Writes a network (.onnx), its record (.json) and its accuracies under errors (.csv) for each run into DIR, and prints one table.
+    Each run writes a network (.onnx), its record (.json) and its accuracies under errors (.csv) into DIR. Prints one table.
     Needs `pip install 'weakcell[train]'`.
 
     \b
@@ -74,11 +90,11 @@ def train(
         "batch": batch, "rate": rate, "images": images, "precision": precision, "seed": seed,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
-    from weakcell.host.train.settings import read_settings, runs_of
+    from weakcell.host.train.settings import expand_runs, read_settings
 
     shared, several = ({}, {}) if settings is None else read_settings(settings)
     several = {**several, **dict(_grid_of(text) for text in grid or ())}
-    runs = runs_of({**shared, **given}, {name: values for name, values in several.items() if name not in given})
+    runs = expand_runs({**shared, **given}, {name: values for name, values in several.items() if name not in given})
     if dry_run:
         for run in runs:
             typer.echo(run.name)
@@ -87,50 +103,48 @@ def train(
 
 
 def _train(
-    runs: list[Any], out: Path, sweep: str | None, memory: str, trials: int, part: str, data_dir: Path | None, device: str,
-    threads: int, resume: bool, qonnx: bool,
+    runs: list[Any], out: Path, sweep: str | None, memory: str, trials: int, part: Literal["validation", "test"],
+    data_dir: Path | None, device: str, threads: int, resume: bool, qonnx: bool,
 ) -> None:  # fmt: skip
     import torch
 
     from weakcell.host.cli.terminal import note
     from weakcell.host.datasets.training import load
     from weakcell.host.study.sweep_values import parse_sweep
-    from weakcell.host.train.evaluation import SWEEP, SWEEPS, Exam
-    from weakcell.host.train.training_grid import train_all
+    from weakcell.host.train.evaluation import SWEEP, SWEEPS, EvaluationConfig
+    from weakcell.host.train.training_grid import TrainingJob, train_runs
     from weakcell.memmodels.errors import UsageError
 
     if device != "cpu" and not torch.cuda.is_available():
         raise UsageError(f"--device {device}", "torch finds no such device here", "Leave it out to train on the CPU")
     torch.set_num_threads(threads)
-    exam = Exam(sweep or SWEEPS.get(runs[0].data, SWEEP), memory, trials)
-    table = train_all(
-        runs, out, lambda name: load(name, data_dir), exam, part,
-        resume=resume, device=device, threads=threads, qonnx=qonnx, tell=note,
-    )  # fmt: skip
-    _show(table, out, parse_sweep(exam.sweep).values)
+    config = EvaluationConfig(sweep or SWEEPS.get(runs[0].data, SWEEP), memory, trials)
+    job = TrainingJob(lambda name: load(name, data_dir), config, part, device, threads, qonnx, note)
+    table = train_runs(runs, out, job, resume=resume)
+    _show(table, out, parse_sweep(config.sweep).values)
 
 
 def _show(table: pl.DataFrame, out: Path, points: tuple[float, ...]) -> None:
-    """The table of all runs: accuracy at a few points of the sweep, mean logit margin, flips tolerated, time."""
+    """Print the table of all runs: accuracy at a few operating points, mean logit margin, flips tolerated, time."""
     from rich.table import Table
 
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import show
-    from weakcell.host.train.training_grid import accuracies_at
+    from weakcell.host.train.training_grid import select_accuracies
 
     wanted = [points[round(step * (len(points) - 1) / 5)] for step in range(6)] if len(points) > 6 else list(points)
-    accuracies = {row[0]: row[1:] for row in accuracies_at(out, wanted).iter_rows()}
-    made = Table(box=None, pad_edge=False)
-    made.add_column("run")
+    accuracies = {row[0]: row[1:] for row in select_accuracies(out, wanted).iter_rows()}
+    table_view = Table(box=None, pad_edge=False)
+    table_view.add_column("run")
     for point in wanted:
-        made.add_column(f"{100 * point:g} %", justify="right")
+        table_view.add_column(f"{100 * point:g} %", justify="right")
     for heading in ("MLM", "of largest", "flips", "time"):
-        made.add_column(heading, justify="right")
+        table_view.add_column(heading, justify="right")
     for row in table.iter_rows(named=True):
         cells = ["" if value is None else f"{100 * value:.2f}" for value in accuracies[row["id"]]]
         share, flips = f"{100 * row['margin_share']:.1f} %", f"{row['output_flips']:.1f}"
-        made.add_row(row["name"], *cells, f"{row['margin']:.5g}", share, flips, duration(row["train_seconds"]))
-    show(made)
+        table_view.add_row(row["name"], *cells, f"{row['margin']:.5g}", share, flips, duration(row["train_seconds"]))
+    show(table_view)
 
 
 def _grid_of(text: str) -> tuple[str, list[str]]:

@@ -1,4 +1,4 @@
-"""`python -m weakcell.host.train digits-bnn --out FILE`: train one of our networks and write it as ONNX."""
+"""`python -m weakcell.host.train digits-bnn --out FILE`: train one of the shipped networks and write it as ONNX."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 import onnx
 import torch
 
-from weakcell.host.train.shipped_networks import RECIPES, make
+from weakcell.host.train.shipped_networks import RECIPES, train_shipped_network
 from weakcell.memmodels.errors import OutputError, WeakcellError
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 up, or argparse's complaint."""
+    """Parse a positive integer for argparse."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, train, write; 0, or an error's exit code after one paragraph on stderr."""
+    """Parse the options, train and write; return 0, or the exit code of an error that is printed to stderr."""
     parser = argparse.ArgumentParser(prog="python -m weakcell.host.train", description="Train a network and write it as ONNX.")
     parser.add_argument("network", choices=RECIPES)
     parser.add_argument("--data-dir", type=Path, default=SHIPPED, metavar="DIR", help="folder of the data set's files")
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.out.is_dir() or not options.out.parent.is_dir():
             found = "it is a folder" if options.out.is_dir() else "its folder does not exist"
             raise OutputError(f"Writing the network to {options.out}", found, "Name a file in a folder that exists")
-        model = make(options.network, options.data_dir, options.seed, options.epochs)
+        model = train_shipped_network(options.network, options.data_dir, options.seed, options.epochs)
     except WeakcellError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -1,8 +1,10 @@
-"""The emulator's verdict on an exported network: accuracy over bit error rates, margins, tolerance. Torch has no say in it."""
+"""Evaluate a trained network on the emulator: accuracy over bit error rates, margins, tolerance.
+
+All numbers come from the exported ONNX file and the emulator; torch takes no part in them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +16,24 @@ from weakcell.emulator.margins import MarginSummary, summarize
 from weakcell.host.api import emulate
 from weakcell.host.datasets.registry import Dataset
 from weakcell.host.datasets.training import Part
-from weakcell.host.study.runner import Progress
 
 SWEEPS = {"cifar-10": "ber=0:0.06:0.005"}
 SWEEP = "ber=0:0.35:0.01"
-"""The margin papers' grids: 0 to 35 % in steps of 1 %, for CIFAR-10 0 to 6 % in steps of 0.5 %."""
+"""The grids of the margin papers: 0 to 35 % in steps of 1 %, for CIFAR-10 0 to 6 % in steps of 0.5 %."""
 
 
 @dataclass(frozen=True)
-class Exam:
-    """How networks are judged: memory and sweep SPECs, trials, images per read of the weights, images for the margins."""
+class EvaluationConfig:
+    """How networks are evaluated.
+
+    Attributes:
+        sweep: Sweep of the memory, as in `ber=0:0.35:0.01`.
+        memory: Memory SPEC.
+        trials: Passes over the images per operating point.
+        batch: Images per read of the weights.
+        seed: Seed of the dies and reads.
+        margin_images: The margins are taken over the first so many images.
+    """
 
     sweep: str
     memory: str = "uniform"
@@ -34,24 +44,38 @@ class Exam:
 
 
 @dataclass(frozen=True, eq=False)
-class Verdict:
-    """curve: a row per point and trial (`value`, `trial`, `accuracy`, `flip_rate`). margins: on the fault-free network."""
+class Evaluation:
+    """Result of `evaluate_network`.
+
+    Attributes:
+        curve: One row per operating point and trial: `value`, `trial`, `accuracy`, `flip_rate`.
+        margins: Margins of the fault-free network.
+    """
 
     curve: pl.DataFrame
     margins: MarginSummary
 
 
-def judge(
-    path: Path, name: str, part: Part, exam: Exam, threads: int | None = None, on_trial: Callable[[Progress], None] | None = None
-) -> Verdict:
-    """Run an ONNX network on a memory over the sweep, its weights read once per batch; errors of `weakcell.host.emulate`."""
+def evaluate_network(path: Path, name: str, part: Part, config: EvaluationConfig, threads: int | None = None) -> Evaluation:
+    """Emulate an ONNX network over a sweep of bit errors, and compute its margins.
+
+    Args:
+        path: ONNX file.
+        name: Name of the data set, for the record.
+        part: Images and labels.
+        config: Memory, sweep and trials.
+        threads: Worker threads; all processors by default.
+
+    Raises:
+        WeakcellError: As `weakcell.emulate`.
+    """
     data = Dataset(name, part.images, part.labels.astype(np.int64), "training's own reader")
     result = emulate(
-        path, data, memory=exam.memory, sweep=exam.sweep, trials=exam.trials, read_every="batch",
-        batch=exam.batch, seed=exam.seed, threads=threads, on_trial=on_trial,
+        path, data, memory=config.memory, sweep=config.sweep, trials=config.trials, read_every="batch",
+        batch=config.batch, seed=config.seed, threads=threads,
     )  # fmt: skip
     curve = result.frame.select(pl.col("sweep_value").alias("value"), "trial", "accuracy", "flip_rate")
     network = emulator.load(path)
     plan = emulator.compile_plan(network)
-    margins = summarize(plan, {network.inputs[0]: part.images[: exam.margin_images]})
-    return Verdict(curve, margins)
+    margins = summarize(plan, {network.inputs[0]: part.images[: config.margin_images]})
+    return Evaluation(curve, margins)

@@ -1,4 +1,4 @@
-"""From torch to ONNX: weights as stored, batch norms left as nodes, and the proof that both compute the same logits."""
+"""Export torch networks to ONNX: stored weights as codes, batch norms as nodes, and a check that the logits are equal."""
 
 # mypy: allow-subclassing-any
 
@@ -26,8 +26,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from weakcell.host.train.layers import Levels, Sign, StoredLayer
 from weakcell.memmodels.errors import ModelError
 
-OPSET, IR_VERSION = 17, 10  # left to itself, the onnx package writes a newer IR than onnxruntime reads
-HOLDS = {  # bits: types of signed and unsigned codes, and the first opset and IR that know them; ±1 are INT2 codes
+OPSET, IR_VERSION = 17, 10  # by default, the onnx package writes a newer IR version than onnxruntime reads
+CODE_TYPES = {  # bits: signed and unsigned type, first opset and IR version that have them; ±1 are INT2 codes
     1: (ml_dtypes.int2, ml_dtypes.uint2, 25, 13),
     2: (ml_dtypes.int2, ml_dtypes.uint2, 25, 13),
     4: (ml_dtypes.int4, ml_dtypes.uint4, 21, 10),
@@ -36,7 +36,7 @@ HOLDS = {  # bits: types of signed and unsigned codes, and the first opset and I
 
 
 class _Codes(torch.autograd.Function):
-    """`Levels` as the pair of nodes that it is in ONNX."""
+    """`Levels` as QuantizeLinear and DequantizeLinear."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, step: float, signed: bool) -> Tensor:
@@ -50,7 +50,7 @@ class _Codes(torch.autograd.Function):
 
 
 class _ExportedLevels(nn.Module):
-    """Stands for `Levels` while a network is traced; its own values are not used."""
+    """Replaces `Levels` while a network is traced. Its values are not used."""
 
     def __init__(self, levels: Levels) -> None:
         super().__init__()
@@ -61,8 +61,8 @@ class _ExportedLevels(nn.Module):
         return result
 
 
-def deployed(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, on the CPU, whose stored layers are plain ones that hold the stored values."""
+def copy_for_deployment(network: nn.Module) -> nn.Module:
+    """Copy a network in evaluation mode on the CPU, with plain layers that hold the stored values."""
     network = copy.deepcopy(network).eval().cpu()
     for name, layer in list(network.named_modules()):
         if isinstance(layer, StoredLayer):
@@ -72,41 +72,41 @@ def deployed(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.contiguous_format)
 
 
-def settle_thresholds(network: nn.Module) -> None:
-    """Move every threshold of a binary neuron half-way between two integers, in place; what it answers stays the same.
+def center_thresholds(network: nn.Module) -> None:
+    """Move the threshold of every binary neuron half-way between two integers, in place. Its outputs stay the same.
 
-    The sums before such a batch norm are integers, so only where they fall on the threshold is there a choice, and runtimes, which
-    round batch norms differently, make different ones. The running mean carries the move; neurons that never switch are left.
+    The sums in front of such a batch norm are integers. If a sum lies exactly on the threshold, runtimes disagree, because they
+    round batch norms differently. The running mean takes the change. Neurons whose output never changes are left as they are.
     """
-    for norm in threshold_norms(network):
+    for norm in find_threshold_norms(network):
         deviation = torch.sqrt(norm.running_var.double() + norm.eps)
         threshold = norm.running_mean.double() - norm.bias.detach().double() * deviation / norm.weight.detach().double()
-        move = torch.floor(threshold) + 0.5 - threshold
-        norm.running_mean += torch.where(threshold.abs() < 1 << 20, move, 0.0).float()
+        shift = torch.floor(threshold) + 0.5 - threshold
+        norm.running_mean += torch.where(threshold.abs() < 1 << 20, shift, 0.0).float()
 
 
-def threshold_norms(network: nn.Module) -> list[nn.Module]:
-    """The batch norms between sums of integers and a Sign."""
+def find_threshold_norms(network: nn.Module) -> list[nn.Module]:
+    """Return the batch norms between integer sums and a Sign."""
     modules = [module for module in network.modules() if not list(module.children())]
-    found, sums = [], False
+    norms, integer_sums = [], False
     for module, following in pairwise([*modules, nn.Identity()]):
-        if isinstance(module, _BatchNorm) and isinstance(following, Sign) and sums:
-            found.append(module)
-        sums = isinstance(module, StoredLayer) or (sums and isinstance(module, nn.MaxPool2d))
-    return found
+        if isinstance(module, _BatchNorm) and isinstance(following, Sign) and integer_sums:
+            norms.append(module)
+        integer_sums = isinstance(module, StoredLayer) or (integer_sums and isinstance(module, nn.MaxPool2d))
+    return norms
 
 
 def to_onnx(network: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
-    """`network` as plain ONNX, `input` float32 [N, *shape] → `logits`, any N.
+    """Export a network as ONNX with float weights: `input` float32 [N, *shape] → `logits` [N, C], for any N.
 
-    Only the TorchScript exporter told to preserve the mode leaves each batch norm a node: with mode EVAL it folds them
-    into convolutions, whose weights would no longer be ±1, and the dynamo exporter does so or writes bias arithmetic.
+    The TorchScript exporter with TrainingMode.PRESERVE keeps each batch norm as a node. With mode EVAL it folds batch norms into
+    convolutions, whose weights are then no longer ±1. The dynamo exporter folds them, too, or writes them as arithmetic.
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            deployed(network),
+            copy_for_deployment(network),
             (torch.zeros(2, *shape),),
             buffer,
             input_names=["input"],
@@ -117,11 +117,11 @@ def to_onnx(network: nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
             do_constant_folding=False,
             dynamo=False,
         )
-    return normalized(as_gemm(onnx.load_from_string(buffer.getvalue())))
+    return normalize_model(replace_matmul_by_gemm(onnx.load_from_string(buffer.getvalue())))
 
 
-def as_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with each MatMul by a transposed weight, which is how a linear layer without bias leaves torch, as Gemm."""
+def replace_matmul_by_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace each MatMul by a transposed weight, as torch exports a linear layer without bias, by a Gemm."""
     nodes = model.graph.node
     transposed = {node.output[0]: node for node in nodes if node.op_type == "Transpose"}
     for node in [node for node in nodes if node.op_type == "MatMul" and node.input[1] in transposed]:
@@ -133,12 +133,17 @@ def as_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def pack(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
-    """`model` with its weights stored as codes of that width and read through DequantizeLinear, whose scale is a power of two.
+    """Store the weights as codes behind a DequantizeLinear whose scale is a power of two.
 
-    bits: 1 stores ±1 as INT2 codes of scale 1. From 2 on, activations become codes of the same width, and the raw pixels UINT8
-    codes of scale 1. ModelError if a weight is not one of the codes.
+    Args:
+        model: Result of `to_onnx`.
+        bits: Bits of a weight. 1 stores ±1 as INT2 codes of scale 1. From 2 on, activations become codes of as many bits, and the
+            raw pixels UINT8 codes of scale 1.
+
+    Raises:
+        ModelError: A weight is not one of the codes.
     """
-    signed, unsigned, opset, ir_version = HOLDS[bits]
+    signed, unsigned, opset, ir_version = CODE_TYPES[bits]
     model = copy.deepcopy(model)
     graph = model.graph
     constants = _as_initializers(graph)
@@ -147,7 +152,7 @@ def pack(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
     for initializer in graph.initializer:
         if initializer.name in weights:
             name, read = initializer.name, f"{initializer.name}.float"
-            initializer.CopyFrom(numpy_helper.from_array(_codes_of(initializer, step, bits).astype(signed), name))
+            initializer.CopyFrom(numpy_helper.from_array(_weight_codes(initializer, step, bits).astype(signed), name))
             readers.append(helper.make_node("DequantizeLinear", [name, "weights.step"], [read], f"{name}.DequantizeLinear"))
             _redirect(graph, name, read)
         elif initializer.name in constants and bits < 8:
@@ -168,30 +173,30 @@ def pack(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
     users = list(graph.node)
     del graph.node[:]
     graph.node.extend(readers + users)
-    return normalized(model, opset, ir_version)
+    return normalize_model(model, opset, ir_version)
 
 
-def _codes_of(initializer: onnx.TensorProto, step: np.float32, bits: int) -> np.ndarray:
-    """The integers behind stored values; ModelError if there are other values among them."""
+def _weight_codes(initializer: onnx.TensorProto, step: np.float32, bits: int) -> np.ndarray:
+    """Return the integer codes of stored values; ModelError if a value is not a code."""
     codes: np.ndarray = numpy_helper.to_array(initializer) / step
     half = 1 << (bits - 1)
-    right = np.abs(codes) == 1 if bits == 1 else (codes == np.rint(codes)) & (-half <= codes) & (codes < half)
-    if not right.all():
-        found = f"{initializer.name} has values that no {bits}-bit code means"
-        raise ModelError(f"Storing weights in {bits} bits", found, "Give the width that the network was trained with")
+    valid = np.abs(codes) == 1 if bits == 1 else (codes == np.rint(codes)) & (-half <= codes) & (codes < half)
+    if not valid.all():
+        problem = f"{initializer.name} has values that no {bits}-bit code means"
+        raise ModelError(f"Storing weights in {bits} bits", problem, "Give the width that the network was trained with")
     return codes
 
 
 def _as_initializers(graph: onnx.GraphProto) -> set[str]:
-    """Turn Constant nodes into initializers, one for each value; their names."""
+    """Turn Constant nodes into initializers, one per distinct value, and return their names."""
     names: dict[tuple[str, bytes], str] = {}
     for node in [node for node in graph.node if node.op_type == "Constant"]:
         value = numpy_helper.to_array(node.attribute[0].t)
-        kept = names.setdefault((value.dtype.str, value.tobytes()), node.output[0])
-        if kept == node.output[0]:
-            graph.initializer.append(numpy_helper.from_array(value, kept))
+        name = names.setdefault((value.dtype.str, value.tobytes()), node.output[0])
+        if name == node.output[0]:
+            graph.initializer.append(numpy_helper.from_array(value, name))
         else:
-            _redirect(graph, node.output[0], kept)
+            _redirect(graph, node.output[0], name)
         graph.node.remove(node)
     return set(names.values())
 
@@ -202,7 +207,7 @@ def _redirect(graph: onnx.GraphProto, old: str, new: str) -> None:
 
 
 def quantize(model: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
-    """The QDQ form by onnxruntime: int8 weights per channel, uint8 activations calibrated on `images` [N, C, H, W]."""
+    """Quantize with onnxruntime in QDQ form: int8 weights per channel, uint8 activations calibrated on images [N, C, H, W]."""
 
     class Images(quantization.CalibrationDataReader):
         def __init__(self) -> None:
@@ -224,11 +229,11 @@ def quantize(model: onnx.ModelProto, images: np.ndarray) -> onnx.ModelProto:
             weight_type=quantization.QuantType.QInt8,
             activation_type=quantization.QuantType.QUInt8,
         )
-        return normalized(onnx.load(path))
+        return normalize_model(onnx.load(path))
 
 
-def normalized(model: onnx.ModelProto, opset: int = OPSET, ir_version: int = IR_VERSION) -> onnx.ModelProto:
-    """`model` checked, with our header and without what exporters leave behind."""
+def normalize_model(model: onnx.ModelProto, opset: int = OPSET, ir_version: int = IR_VERSION) -> onnx.ModelProto:
+    """Set opset, IR version and producer, remove leftovers of the exporter, and check the model."""
     del model.opset_import[:], model.graph.value_info[:], model.metadata_props[:]
     model.opset_import.append(helper.make_opsetid("", opset))
     model.ir_version = ir_version
@@ -240,7 +245,7 @@ def normalized(model: onnx.ModelProto, opset: int = OPSET, ir_version: int = IR_
 
 
 def logits(model: onnx.ModelProto, images: np.ndarray, batch: int = 1000) -> np.ndarray:
-    """What onnxruntime computes for uint8 `images` [N, C, H, W] from the model as written: unoptimized, one thread."""
+    """Return the logits [N, C] of onnxruntime, without graph optimization, for uint8 images [N, C, H, W]."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -249,16 +254,26 @@ def logits(model: onnx.ModelProto, images: np.ndarray, batch: int = 1000) -> np.
     return np.concatenate([session.run(["logits"], {"input": chunk})[0] for chunk in chunks])
 
 
-def demand_equal(ours: np.ndarray, reference: np.ndarray, tolerance: float = 0.0, share: float = 0.0) -> int:
-    """Refuse an export whose logits are further than `tolerance` from the network's own on more than that share of images.
+def require_equal_logits(ours: np.ndarray, reference: np.ndarray, tolerance: float = 0.0, share: float = 0.0) -> int:
+    """Require that the logits of an export equal those of the network.
 
-    Returns on how many they are.
+    Args:
+        ours: Logits of the exported model [N, C].
+        reference: Logits of the network [N, C].
+        tolerance: Largest difference that counts as equal.
+        share: Share of the images that may be unequal, in [0, 1].
+
+    Returns:
+        The number of unequal images.
+
+    Raises:
+        ModelError: More images are unequal.
     """
     distance = np.abs(ours - reference)
-    if (wrong := int((~(distance <= tolerance)).any(1).sum())) > share * len(ours):
+    if (unequal := int((~(distance <= tolerance)).any(1).sum())) > share * len(ours):
         raise ModelError(
             "Exporting the network to ONNX",
-            f"onnxruntime differs from torch on {wrong} of {len(ours)} images, by up to {distance.max():g}",
+            f"onnxruntime differs from torch on {unequal} of {len(ours)} images, by up to {distance.max():g}",
             "Report it with the command, or train with another --seed",
         )
-    return wrong
+    return unequal

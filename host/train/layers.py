@@ -1,8 +1,8 @@
-"""Layers whose weights lie in a memory as codes of 1, 2, 4 or 8 bits, over float latent ones; straight-through gradients.
+"""Layers with quantized weights: codes of 1, 2, 4 or 8 bits are stored, float latent weights are trained.
 
-A latent weight lives in [−1, 1]. One bit stores its sign, which means ±1; k bits store two's complement codes in steps of 2^(1−k),
-which mean −1 … 1 − 2^(1−k). Activations are ±1 beside 1-bit weights, else unsigned codes of as many bits as the weights have.
-All steps are powers of two, so that float32 sums of products are exact and an exported network computes the same numbers.
+A latent weight lies in [−1, 1]. One bit stores its sign, ±1. k bits store a two's complement code with step 2^(1−k), so the values
+are −1 … 1 − 2^(1−k). Activations are ±1 in networks of 1-bit weights, otherwise unsigned codes of as many bits as the weights.
+All steps are powers of two: float32 sums of products are exact, and the exported network computes the same numbers.
 """
 
 # mypy: allow-subclassing-any
@@ -17,10 +17,10 @@ from torch.nn import functional
 
 WIDTHS = (1, 2, 4, 8)
 ReadBack = Callable[[Tensor, Tensor], Tensor]
-"""(latent weights, what they are stored as) → what a memory gives back, with its gradient; `flips` makes them."""
+"""(latent weights, stored values) → the values that a memory returns, with their gradient. `flips` makes them."""
 
 
-class _Within(torch.autograd.Function):
+class _ClippedGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, y: Tensor, low: float, high: float) -> Tensor:
         ctx.save_for_backward((x >= low) & (x <= high))
@@ -32,7 +32,7 @@ class _Within(torch.autograd.Function):
         return gradient * inside, None, None, None
 
 
-class _AsStored(torch.autograd.Function):
+class _IdentityGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, latent: Tensor, stored: Tensor) -> Tensor:
         return stored
@@ -43,19 +43,19 @@ class _AsStored(torch.autograd.Function):
 
 
 def straight_through(x: Tensor, y: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
-    """`y` forward; backward its gradient reaches `x` where low ≤ x ≤ high (Hubara et al., NeurIPS 2016)."""
-    result: Tensor = _Within.apply(x, y, low, high)
+    """Return `y`; its gradient goes to `x` where low ≤ x ≤ high (straight-through; Hubara et al., NeurIPS 2016)."""
+    result: Tensor = _ClippedGradient.apply(x, y, low, high)
     return result
 
 
-def as_stored(latent: Tensor, stored: Tensor) -> Tensor:
-    """`stored` forward; backward its gradient reaches every latent weight, all of which lie in [−1, 1]."""
-    result: Tensor = _AsStored.apply(latent, stored)
+def identity_gradient(latent: Tensor, stored: Tensor) -> Tensor:
+    """Return `stored`; its gradient goes to every latent weight. All of them lie in [−1, 1]."""
+    result: Tensor = _IdentityGradient.apply(latent, stored)
     return result
 
 
-def grid(latent: Tensor, bits: int) -> Tensor:
-    """The values that latent weights are stored as: ±1 by their sign bit, or the nearest of the 2^bits codes."""
+def quantize_latent(latent: Tensor, bits: int) -> Tensor:
+    """Quantize latent weights: to ±1 by their sign bit, or to the nearest of the 2^bits codes."""
     if bits == 1:
         return torch.copysign(torch.ones((), dtype=latent.dtype, device=latent.device), latent)
     steps = 1 << (bits - 1)
@@ -63,13 +63,20 @@ def grid(latent: Tensor, bits: int) -> Tensor:
 
 
 class StoredLinear(nn.Linear):
-    """x [N, I] → [N, O] by stored weights [O, I], no bias. head: always summed in float32, as losses count units."""
+    """Dense layer [N, I] → [N, O] with stored weights [O, I] and no bias.
+
+    Args:
+        inputs: I.
+        outputs: O.
+        bits: Bits of a stored weight.
+        head: Whether this is the last layer. It always sums in float32, because margins count units of its sums.
+    """
 
     def __init__(self, inputs: int, outputs: int, bits: int = 1, head: bool = False) -> None:
         super().__init__(inputs, outputs, bias=False)
         self.bits, self.head = bits, head
         self.read_back: ReadBack | None = None
-        _spread(self.weight, bits)
+        _initialize(self.weight, bits)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.head and torch.is_autocast_enabled(x.device.type):
@@ -78,29 +85,29 @@ class StoredLinear(nn.Linear):
         return functional.linear(x, stored_weight(self))
 
     def deployed(self) -> nn.Linear:
-        """The same layer with the values of its stored weights as plain floats."""
+        """Return the layer with the stored values as plain float weights."""
         layer = nn.Linear(self.in_features, self.out_features, bias=False)
-        layer.weight.data = grid(self.weight.detach(), self.bits)
+        layer.weight.data = quantize_latent(self.weight.detach(), self.bits)
         return layer
 
 
 class StoredConv2d(nn.Conv2d):
-    """x [N, I, H, W] → [N, O, H', W'] by stored kernels [O, I/groups, K, K], no bias, zeros around the border (K odd)."""
+    """Convolution [N, I, H, W] → [N, O, H', W'] with stored weights [O, I/groups, K, K], no bias, zero padding of K // 2."""
 
     def __init__(self, inputs: int, outputs: int, bits: int = 1, kernel: int = 3, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
         self.bits = bits
         self.read_back: ReadBack | None = None
-        _spread(self.weight, bits)
+        _initialize(self.weight, bits)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.conv2d(x, stored_weight(self), None, self.stride, self.padding, 1, self.groups)
 
     def deployed(self) -> nn.Conv2d:
-        """The same layer with the values of its stored kernels as plain floats."""
+        """Return the layer with the stored values as plain float weights."""
         size, padding = self.kernel_size, self.padding
         layer = nn.Conv2d(self.in_channels, self.out_channels, size, self.stride, padding, groups=self.groups, bias=False)
-        layer.weight.data = grid(self.weight.detach(), self.bits)
+        layer.weight.data = quantize_latent(self.weight.detach(), self.bits)
         return layer
 
 
@@ -108,39 +115,43 @@ StoredLayer = StoredLinear | StoredConv2d
 
 
 def stored_weight(layer: StoredLayer) -> Tensor:
-    """A layer's weights as the multiplication sees them; in training, as a memory gives them back if there is one."""
-    latent, kind = layer.weight, layer.weight.device.type
-    narrow = torch.is_autocast_enabled(kind)
-    held = grid((latent.to(torch.get_autocast_dtype(kind)) if narrow and layer.bits == 1 else latent).detach(), layer.bits)
+    """Return the weights that a layer multiplies with: the stored values, or in training the values that a memory returns."""
+    latent, device = layer.weight, layer.weight.device.type
+    # ±1 is exact in a narrow type, so 1-bit weights are quantized in it.
+    narrow = torch.is_autocast_enabled(device) and layer.bits == 1
+    stored = quantize_latent((latent.to(torch.get_autocast_dtype(device)) if narrow else latent).detach(), layer.bits)
     if layer.training and layer.read_back is not None:
-        return layer.read_back(latent, held)
-    return as_stored(latent, held)
+        return layer.read_back(latent, stored)
+    return identity_gradient(latent, stored)
 
 
-def stored_layers(network: nn.Module) -> list[tuple[str, StoredLayer]]:
-    """The layers with weights in a memory, by name, in order."""
+def list_stored_layers(network: nn.Module) -> list[tuple[str, StoredLayer]]:
+    """Return the layers with stored weights, with their names, in order."""
     return [(name, layer) for name, layer in network.named_modules() if isinstance(layer, StoredLayer)]
 
 
 def clamp_latent(network: nn.Module) -> None:
-    """Hold every latent weight in [−1, 1], so that none drifts where it could not come back."""
+    """Clamp every latent weight to [−1, 1]. Outside, it would take many steps to change its code."""
     with torch.no_grad():
-        for _, layer in stored_layers(network):
+        for _, layer in list_stored_layers(network):
             layer.weight.clamp_(-1, 1)
 
 
 class Sign(nn.Module):
-    """The activation beside 1-bit weights, exactly ONNX's Sign: −1, +1, and 0 for an input of exactly 0."""
+    """Activation of networks with 1-bit weights, as ONNX's Sign: −1, +1, and 0 for an input of exactly 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         return straight_through(x, torch.sign(x)) if self.training else torch.sign(x)
 
 
 class Levels(nn.Module):
-    """The activation beside k-bit weights: unsigned codes 0 … 2^k − 1 in steps of 2^(2−k), which reach just below 4.
+    """Activation of networks with k-bit weights: unsigned codes 0 … 2^k − 1 with step 2^(2−k), so values in [0, 4).
 
-    After a batch norm, values beyond 4 are rare. signed: codes −2^(k−1) … 2^(k−1) − 1 in steps twice as wide, for residual
-    branches. Rounds half to even, as ONNX's QuantizeLinear does.
+    After a batch norm, values above 4 are rare. Ties round to even, as in ONNX's QuantizeLinear.
+
+    Args:
+        bits: k.
+        signed: Use codes −2^(k−1) … 2^(k−1) − 1 with a step twice as wide, for residual branches.
     """
 
     def __init__(self, bits: int, signed: bool = False) -> None:
@@ -150,7 +161,7 @@ class Levels(nn.Module):
 
     @property
     def codes(self) -> tuple[int, int]:
-        """The lowest and the highest code."""
+        """Lowest and highest code."""
         half = 1 << (self.bits - 1)
         return (-half, half - 1) if self.signed else (0, 2 * half - 1)
 
@@ -161,11 +172,11 @@ class Levels(nn.Module):
 
 
 def activation(bits: int) -> nn.Module:
-    """What follows a batch norm in a network of that width."""
+    """Return the activation of a network whose weights have so many bits."""
     return Sign() if bits == 1 else Levels(bits)
 
 
-def _spread(weight: nn.Parameter, bits: int) -> None:
-    """Start multi-bit latent weights over half their range: torch's own start would round to code 0."""
+def _initialize(weight: nn.Parameter, bits: int) -> None:
+    """Initialize multi-bit latent weights over half their range; torch's own initial values would round to code 0."""
     if bits > 1:
         nn.init.uniform_(weight, -0.5, 0.5)

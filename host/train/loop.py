@@ -1,4 +1,4 @@
-"""The training loop: seeded, Adam, a learning rate that halves at fixed epochs, as in the margin papers; it can stop and go on."""
+"""Training loop of the margin papers: Adam with a learning rate that halves at fixed epochs. It can resume from a checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,14 @@ EveryStep = Callable[[nn.Module], Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: `rate` is Adam's at the start, halved every `halve_every` epochs; `batch` in images."""
+    """Schedule of a training run.
+
+    Attributes:
+        epochs: Number of epochs.
+        halve_every: The learning rate is halved every so many epochs.
+        batch: Images per step.
+        rate: Learning rate of Adam at the start.
+    """
 
     epochs: int
     halve_every: int
@@ -38,7 +45,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: mean loss over its images, accuracy on the validation part, seconds by the clock and of all cores."""
+    """Record of an epoch.
+
+    Attributes:
+        number: From 1 on.
+        loss: Mean over the images.
+        accuracy: On the validation part, in [0, 1].
+        seconds: Wall-clock time.
+        core_seconds: Processor time of all cores.
+    """
 
     number: int
     loss: float
@@ -48,7 +63,7 @@ class Epoch:
 
 
 def seed(value: int) -> None:
-    """Fix the initial weights and the order of the images; call before the network is made."""
+    """Seed the initial weights and the order of the images. Call it before the network is made."""
     torch.manual_seed(value)
 
 
@@ -65,26 +80,41 @@ def train(
     identity: str = "",
     device: str = "cpu",
 ) -> list[Epoch]:
-    """Fit `network` to `part` in place and leave it in evaluation mode; progress and accuracies go to stderr.
+    """Train a network in place and leave it in evaluation mode. Progress and accuracies go to stderr.
 
-    precision: bfloat16 halves the cost of products on processors that know it; ±1 and codes are exact in it, sums are rounded to 8
-    bits before the batch norms, and the last layer and evaluation stay float32. penalty: added to each step's loss. checkpoint:
-    written after each epoch, and gone on from if it is there; `identity` says which run it belongs to (InputError if another).
-    The whole part lies on `device`.
+    Args:
+        network: Network with latent weights.
+        loss: (logits [N, C], classes [N]) → scalar.
+        schedule: Epochs, batch size and learning rate.
+        part: Training images and labels; all of them are held on `device`.
+        validation: Images and labels for the accuracy after each epoch.
+        precision: bfloat16 is faster on processors that support it. ±1 and codes are exact in it; sums are rounded to 8 bits before
+            the batch norms; the last layer and the validation stay float32.
+        penalty: Added to the loss of each step.
+        checkpoint: File that is written after each epoch. If it exists, training resumes from it.
+        identity: Identifies the run that the checkpoint belongs to.
+        device: Device of torch.
+
+    Returns:
+        The record of each epoch, those before a resume included.
+
+    Raises:
+        InputError: The checkpoint cannot be read, or belongs to another run.
     """
     images, labels = torch.tensor(part.images, device=device), torch.tensor(part.labels, device=device).long()
     network.to(device=device, memory_format=torch.channels_last)
-    # Fused steps round otherwise: float32 runs repeat those that made the shipped networks, bit for bit.
+    # Fused steps round differently. Unfused float32 runs repeat the training of the shipped networks bit for bit.
     optimizer = torch.optim.Adam(network.parameters(), lr=schedule.rate, fused=precision != "float32")
     decay = torch.optim.lr_scheduler.StepLR(optimizer, schedule.halve_every, gamma=0.5)
     parts = {"network": network, "optimizer": optimizer, "decay": decay}
-    done = _go_on(checkpoint, parts, identity)
+    epochs = _resume(checkpoint, parts, identity)
     mixed = nullcontext() if precision == "float32" else torch.autocast(device, torch.bfloat16)
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("training", total=schedule.epochs, completed=len(done))
-        for number in range(len(done) + 1, schedule.epochs + 1):
+        task = progress.add_task("training", total=schedule.epochs, completed=len(epochs))
+        for number in range(len(epochs) + 1, schedule.epochs + 1):
             network.train()
-            began, worked, total = time.perf_counter(), time.process_time(), torch.zeros((), dtype=torch.float64, device=device)
+            start, core_start = time.perf_counter(), time.process_time()
+            total = torch.zeros((), dtype=torch.float64, device=device)
             for chosen in torch.randperm(len(part)).to(device).split(schedule.batch):
                 with mixed:
                     value = loss(network(images[chosen].float()).float(), labels[chosen])
@@ -97,43 +127,43 @@ def train(
                 total += value.detach() * len(chosen)
             decay.step()
             share = accuracy(logits(network, validation.images), validation.labels)
-            took, worked = time.perf_counter() - began, time.process_time() - worked
-            done.append(Epoch(number, float(total) / len(part), share, took, worked))
+            seconds, core_seconds = time.perf_counter() - start, time.process_time() - core_start
+            epochs.append(Epoch(number, float(total) / len(part), share, seconds, core_seconds))
             progress.console.print(
-                f"epoch {number:3d}  loss {done[-1].loss:.4f}  validation accuracy {share:.2%}  {done[-1].seconds:.1f} s"
+                f"epoch {number:3d}  loss {epochs[-1].loss:.4f}  validation accuracy {share:.2%}  {seconds:.1f} s"
             )
             progress.advance(task)
             if checkpoint is not None:
-                _keep(checkpoint, parts, identity, done)
+                _save(checkpoint, parts, identity, epochs)
     network.eval()
-    return done
+    return epochs
 
 
-def _keep(path: Path, parts: dict[str, Any], identity: str, done: list[Epoch]) -> None:
+def _save(path: Path, parts: dict[str, Any], identity: str, epochs: list[Epoch]) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
-    held = {**state, "identity": identity, "random": torch.get_rng_state(), "epochs": [vars(epoch) for epoch in done]}
-    write_atomically(path, lambda place: torch.save(held, place))
+    content = {**state, "identity": identity, "random": torch.get_rng_state(), "epochs": [vars(epoch) for epoch in epochs]}
+    write_atomically(path, lambda place: torch.save(content, place))
 
 
-def _go_on(path: Path | None, parts: dict[str, Any], identity: str) -> list[Epoch]:
-    """Put the state of a checkpoint into `parts` and the random numbers; the epochs it has behind it, none without a file."""
+def _resume(path: Path | None, parts: dict[str, Any], identity: str) -> list[Epoch]:
+    """Restore the state of a checkpoint into `parts` and the random generator; return its epochs, none without a file."""
     if path is None or not path.is_file():
         return []
     try:
-        held = torch.load(path, weights_only=True)
-        if held["identity"] != identity:
+        content = torch.load(path, weights_only=True)
+        if content["identity"] != identity:
             raise InputError(f"Going on from {path}", "it belongs to another run", "Remove it, or give that run's settings")
         for name, part in parts.items():
-            part.load_state_dict(held[name])
-        torch.set_rng_state(held["random"])
-        return [Epoch(**epoch) for epoch in held["epochs"]]
+            part.load_state_dict(content[name])
+        torch.set_rng_state(content["random"])
+        return [Epoch(**epoch) for epoch in content["epochs"]]
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, TypeError, pickle.UnpicklingError) as error:
         found = (str(error).splitlines() or ["it cannot be read"])[0]
         raise InputError(f"Going on from {path}", found, "Remove it and start anew") from error
 
 
 def logits(network: nn.Module, images: np.ndarray, batch: int = 1000) -> np.ndarray:
-    """The outputs [N, classes] of `network` in evaluation mode on uint8 `images` [N, C, H, W], in float32."""
+    """Return the float32 logits [N, classes] of a network for uint8 images [N, C, H, W]. Sets evaluation mode."""
     network.eval()
     device = next(network.parameters()).device
     with torch.no_grad():
@@ -142,5 +172,5 @@ def logits(network: nn.Module, images: np.ndarray, batch: int = 1000) -> np.ndar
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The share of rows [N, classes] whose highest logit is the label's [N]."""
+    """Return the share of images whose highest logit [N, classes] is that of the label [N]."""
     return float((logits.argmax(1) == labels).mean())

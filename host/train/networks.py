@@ -1,7 +1,7 @@
-"""The networks we train. All take raw integer pixels as float32, so first-layer sums are exact integers.
+"""Architectures of the papers. All take raw integer pixels as float32, so the sums of the first layer are exact integers.
 
-C = 3 × 3 convolution with a border of zeros, MP2 = 2 × 2 max pooling, FC = dense, BN = batch norm, each BN with its activation.
-`bits` is the width of stored weights and, from 2 on, of activations; `width` scales the papers' numbers of channels and neurons.
+C = 3 × 3 convolution with zero padding, MP2 = 2 × 2 max pooling, FC = dense layer, BN = batch norm with its activation.
+`bits` are those of a stored weight and, from 2 on, of an activation. `width` is a factor of the papers' channels and neurons.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from weakcell.host.train.layers import Sign, StoredConv2d, StoredLinear, activat
 from weakcell.host.train.residual import mobilenetv2, resnet18
 
 Shape = tuple[int, int, int]
-"""An image's (channels, height, width)."""
+"""(channels, height, width) of an image."""
 
 
 def network(**layers: nn.Module) -> nn.Sequential:
-    """The layers in order, under the names that their tensors carry in the ONNX file and in fault lists."""
+    """Return the layers in order. Their names are the names of their tensors in ONNX files and fault lists."""
     return nn.Sequential(OrderedDict(layers))
 
 

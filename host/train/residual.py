@@ -1,9 +1,9 @@
 """ResNet18 (He et al., CVPR 2016) and MobileNetV2 (Sandler et al., CVPR 2018), binarized or quantized.
 
-Every convolution reads ±1 (bits = 1) or codes. Where branches meet, a BNN adds a batch norm's output to ±1 and takes the sign of
-the sum; a QNN first puts each branch that is not codes yet on a signed grid, adds, and quantizes the sum. The stem leaves images of
-up to 64 × 64 pixels at their size. Averages over the image pass a batch norm and an activation, so that the last layer reads ±1 or
-codes too.
+Every convolution reads ±1 (bits = 1) or codes. Where branches are added, a BNN adds the output of a batch norm to ±1 values and
+takes the sign of the sum. A QNN quantizes each branch to signed codes, adds them, and quantizes the sum. The stem keeps the size of
+images of up to 64 × 64 pixels. The averages over the image pass a batch norm and an activation, so
+the last layer reads ±1 or codes.
 """
 
 # mypy: allow-subclassing-any
@@ -72,8 +72,8 @@ def _unit(inputs: int, outputs: int, bits: int, kernel: int = 3, stride: int = 1
     )
 
 
-def _meeting(inputs: int, outputs: int, bits: int, kernel: int, stride: int) -> nn.Sequential:
-    """Convolution and batch norm, as a branch that is added to another."""
+def _branch_end(inputs: int, outputs: int, bits: int, kernel: int, stride: int) -> nn.Sequential:
+    """Convolution and batch norm at the end of a branch that is added to another."""
     parts: list[tuple[str, nn.Module]] = [
         ("conv", StoredConv2d(inputs, outputs, bits, kernel, stride)),
         ("norm", nn.BatchNorm2d(outputs)),
@@ -82,16 +82,16 @@ def _meeting(inputs: int, outputs: int, bits: int, kernel: int, stride: int) -> 
 
 
 def _basic(inputs: int, outputs: int, stride: int, bits: int) -> Residual:
-    branch = nn.Sequential(_unit(inputs, outputs, bits, stride=stride), _meeting(outputs, outputs, bits, 3, 1))
+    branch = nn.Sequential(_unit(inputs, outputs, bits, stride=stride), _branch_end(outputs, outputs, bits, 3, 1))
     plain = stride == 1 and inputs == outputs
-    return Residual(branch, nn.Identity() if plain else _meeting(inputs, outputs, bits, 1, stride), activation(bits))
+    return Residual(branch, nn.Identity() if plain else _branch_end(inputs, outputs, bits, 1, stride), activation(bits))
 
 
 def _inverted(inputs: int, outputs: int, factor: int, stride: int, bits: int) -> nn.Module:
-    """The narrow ends carry no activation but what codes need: ±1, or a signed grid."""
+    """Inverted residual. Its narrow ends have no activation except the quantization: ±1, or signed codes."""
     wide = inputs * factor
     parts = [] if factor == 1 else [_unit(inputs, wide, bits, kernel=1)]
-    parts += [_unit(wide, wide, bits, stride=stride, groups=wide), _meeting(wide, outputs, bits, 1, 1)]
+    parts += [_unit(wide, wide, bits, stride=stride, groups=wide), _branch_end(wide, outputs, bits, 1, 1)]
     branch = nn.Sequential(*parts)
     end = Sign() if bits == 1 else Levels(bits, signed=True)
     if stride == 1 and inputs == outputs:
@@ -100,7 +100,7 @@ def _inverted(inputs: int, outputs: int, factor: int, stride: int, bits: int) ->
 
 
 def _stem(shape: Shape, outputs: int, bits: int) -> list[tuple[str, nn.Module]]:
-    """Pixels → codes: 3 × 3, or for large images 7 × 7 in steps of 2 and pooling."""
+    """First layer: 3 × 3 convolution, or for large images 7 × 7 with stride 2 and max pooling."""
     if max(shape[1:]) <= 64:
         return [("stem", _unit(shape[0], outputs, bits))]
     return [("stem", _unit(shape[0], outputs, bits, kernel=7, stride=2)), ("shrink", nn.MaxPool2d(3, 2, padding=1))]

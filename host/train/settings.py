@@ -1,4 +1,4 @@
-"""What a training run is asked to do: a frozen record, read from flags or TOML, checked before anything is loaded."""
+"""Settings of a training run: a frozen record, read from command-line options or TOML, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -12,18 +12,30 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from weakcell.host.train.layers import WIDTHS
-from weakcell.host.train.losses import LossSpec
+from weakcell.host.train.loss_spec import LossSpec
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
 
 
 class Run(BaseModel):
-    """One network to train; every field is a flag of `weakcell train` and a key of its TOML files.
+    """One network to train. Every field is an option of `weakcell train` and a key of its TOML files.
 
-    bits: of stored weights; 1 is a BNN, more a QNN whose activations have as many. width: of the papers' channels and neurons.
-    loss: `cel`, `mhl:b=128`, `mcel:m=256,scale=0.02`; b and m in logits or, as in `m=12.5%`, as a share of the largest output.
-    flips: the memory SPEC whose errors the weights suffer in training, or none. tolerance: λ and δ of the neuron regularizer.
-    images: only the first so many of the training part. precision: float32, or bfloat16 products.
+    Attributes:
+        data: Name of the data set.
+        network: Name of the architecture.
+        bits: Bits of a stored weight. 1 is a BNN; from 2 on, a QNN whose activations have as many bits.
+        width: Factor of the papers' numbers of channels and neurons.
+        loss: SPEC of the loss, as in `mhl:b=128`. A margin is in logits or, as in `m=12.5%`, a share of the largest output.
+        flips: SPEC of the memory whose errors are injected in training, or None.
+        gradient: Gradient of flipped weights.
+        tolerance: λ and δ of the neuron regularizer, or None.
+        epochs: Number of epochs.
+        halve_every: The learning rate is halved every so many epochs.
+        batch: Images per step.
+        rate: Learning rate of Adam at the start.
+        images: Only the first so many images of the training part are used.
+        precision: float32, or bfloat16 for products.
+        seed: Seed of the weights, image order and flips.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,12 +84,12 @@ class Run(BaseModel):
 
     @property
     def identity(self) -> str:
-        """Everything the trained network depends on but the machine, as JSON."""
+        """All settings as JSON: everything that the trained network depends on except the machine."""
         return self.model_dump_json()
 
     @property
     def name(self) -> str:
-        """A file name for it: what people compare in words, and eight letters of the identity for the rest."""
+        """File name of the run: the settings that people compare, and eight letters of a digest of all settings."""
         kind = "bnn" if self.bits == 1 else f"qnn{self.bits}"
         words = [self.network, kind, *self.loss.replace("%", "pc").replace("=", "").replace(":", ",").split(",")]
         if self.flips is not None:
@@ -85,8 +97,8 @@ class Run(BaseModel):
         return "_".join([*words, f"seed{self.seed}", hashlib.sha256(self.identity.encode()).hexdigest()[:8]])
 
 
-def run_of(settings: Mapping[str, Any]) -> Run:
-    """A checked run; UsageError names the first setting that is wrong."""
+def parse_run(settings: Mapping[str, Any]) -> Run:
+    """Check settings and return the run; UsageError names the first invalid setting."""
     try:
         return Run.model_validate(dict(settings))
     except ValidationError as error:
@@ -98,7 +110,7 @@ def run_of(settings: Mapping[str, Any]) -> Run:
 
 
 def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """The tables `[run]` and `[grid]` of a TOML file; UsageError if it is not one."""
+    """Read the tables `[run]` and `[grid]` of a TOML file; UsageError if the file is invalid."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -110,15 +122,22 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     return run, grid
 
 
-def runs_of(settings: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> list[Run]:
-    """Every combination of the grid's values over the settings that all share, the last key changing fastest.
+def expand_runs(settings: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> list[Run]:
+    """Return a run for every combination of grid values; the last key changes fastest.
 
-    Combinations that differ in nothing that counts (`gradient` without flips) are trained once.
+    Combinations that train the same network (`gradient` without flips) give one run.
+
+    Args:
+        settings: Settings that all runs share.
+        grid: Values of the other settings.
+
+    Raises:
+        UsageError: A setting is invalid.
     """
-    made: dict[str, Run] = {}
+    runs: dict[str, Run] = {}
     for values in product(*grid.values()):
-        run = run_of({**settings, **dict(zip(grid, values, strict=True))})
+        run = parse_run({**settings, **dict(zip(grid, values, strict=True))})
         if run.flips is None and run.gradient != "straight-through":
             run = run.model_copy(update={"gradient": "straight-through"})
-        made.setdefault(run.identity, run)
-    return list(made.values())
+        runs.setdefault(run.identity, run)
+    return list(runs.values())

@@ -1,4 +1,4 @@
-"""What makes each of our networks: data, layers, loss, schedule, and the form it is stored in."""
+"""Recipes of the shipped networks: data, architecture, loss, schedule, and stored form."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ from weakcell.host.train.losses import CrossEntropy
 
 @dataclass(frozen=True)
 class Recipe:
-    """One network; `bits` of a stored weight: 1 packs ±1 weights, 8 quantizes float ones, none leaves floats.
+    """How one network is made.
 
-    `tolerance` bounds how far exported logits may lie from torch's, before quantization moves them on purpose.
+    Attributes:
+        dataset: Loads the data set from a folder.
+        network: Makes the network.
+        loss: Training loss.
+        schedule: Epochs, batch size and learning rate.
+        bits: Bits of a stored weight: 1 packs ±1 weights, 8 quantizes float weights, None keeps floats.
+        tolerance: Largest difference between the logits of the export and of torch, before quantization.
     """
 
     dataset: Callable[[Path], training.Dataset]
@@ -55,8 +61,18 @@ RECIPES = {
 }
 
 
-def make(name: str, data_dir: Path, seed: int, epochs: int | None = None) -> onnx.ModelProto:
-    """Train the network called `name`, export it, prove the export, and state in its metadata how it was made."""
+def train_shipped_network(name: str, data_dir: Path, seed: int, epochs: int | None = None) -> onnx.ModelProto:
+    """Train a shipped network, export it, check the export, and record in its metadata how it was made.
+
+    Args:
+        name: Key of `RECIPES`.
+        data_dir: Folder of the data set.
+        seed: Seed of the weights and the image order.
+        epochs: Number of epochs; that of the recipe by default.
+
+    Raises:
+        ModelError: The exported model does not compute the logits of the trained network.
+    """
     recipe = RECIPES[name]
     schedule = recipe.schedule if epochs is None else replace(recipe.schedule, epochs=epochs)
     data = recipe.dataset(data_dir)
@@ -68,14 +84,14 @@ def make(name: str, data_dir: Path, seed: int, epochs: int | None = None) -> onn
     expected = loop.logits(network, data.test.images)
     model = export.to_onnx(network, data.train.images.shape[1:])
     outputs = export.logits(model, data.test.images)
-    export.demand_equal(outputs, expected, recipe.tolerance)
+    export.require_equal_logits(outputs, expected, recipe.tolerance)
     if recipe.bits == 8:
         model = export.quantize(model, data.train.images)
         outputs = export.logits(model, data.test.images)
     elif recipe.bits is not None:
         model = export.pack(model, recipe.bits)
         outputs = export.logits(model, data.test.images)
-        export.demand_equal(outputs, expected, recipe.tolerance)
+        export.require_equal_logits(outputs, expected, recipe.tolerance)
 
     threads = torch.get_num_threads()
     onnx.helper.set_model_props(

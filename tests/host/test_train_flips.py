@@ -10,9 +10,9 @@ from torch import nn
 from weakcell.emulator.ir.layers import Encoding
 from weakcell.emulator.ir.storage import codes_of
 from weakcell.host.train import loop
-from weakcell.host.train.flips import flipping, stored_words, values_of_words
-from weakcell.host.train.layers import StoredConv2d, StoredLinear, grid
-from weakcell.host.train.regularizer import TolerancePenalty, distances
+from weakcell.host.train.flips import inject_flips, pack_words, unpack_words
+from weakcell.host.train.layers import StoredConv2d, StoredLinear, quantize_latent
+from weakcell.host.train.regularizer import TolerancePenalty, compute_distances
 from weakcell.memmodels.address import Layout, pack, popcount
 from weakcell.memmodels.catalogue import open_memory, parse_spec
 from weakcell.memmodels.errors import UsageError
@@ -31,12 +31,12 @@ def seeded() -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_stored_bits_are_those_the_engine_deploys(bits: int) -> None:
-    held = grid(torch.empty(7, 19).uniform_(-1, 1), bits)
+    held = quantize_latent(torch.empty(7, 19).uniform_(-1, 1), bits)
     values = (held if bits == 1 else held * (1 << (bits - 1))).int().numpy()
     encoding = Encoding("sign", 1) if bits == 1 else Encoding("signed", bits)
-    words = stored_words(held, bits)
+    words = pack_words(held, bits)
     assert np.array_equal(words, pack(codes_of(values, encoding), Layout("w", values.size, bits)))
-    assert torch.equal(values_of_words(words, bits, held), held)
+    assert torch.equal(unpack_words(words, bits, held), held)
 
 
 @pytest.mark.parametrize("bits", [1, 4])
@@ -45,7 +45,7 @@ def test_weights_come_back_with_the_rate_of_the_memory(bits: int, kind: type[Sto
     layer = kind(32, 64, bits).train()
     x = torch.eye(32) if kind is StoredLinear else torch.eye(32)[:, :, None, None]
     clean = layer(x)
-    with flipping(layer, memory("uniform:ber=0.1"), "plain"):
+    with inject_flips(layer, memory("uniform:ber=0.1"), "plain"):
         assert not torch.equal(layer(x), clean)
         assert torch.equal(layer.eval()(x), clean)
         layer.train()
@@ -56,9 +56,9 @@ def test_weights_come_back_with_the_rate_of_the_memory(bits: int, kind: type[Sto
 
 def test_asymmetric_errors_only_raise_or_only_lower() -> None:
     layer = StoredLinear(64, 64).train()
-    clean = grid(layer.weight.detach(), 1)
+    clean = quantize_latent(layer.weight.detach(), 1)
     for spec, sign in (("uniform:p01=0.2,p10=0", 1), ("uniform:p01=0,p10=0.2", -1)):
-        with flipping(layer, memory(spec)):
+        with inject_flips(layer, memory(spec)):
             change = layer(torch.eye(64)).T - clean
         assert set(change.unique().tolist()) == {0.0, 2.0 * sign}
 
@@ -67,7 +67,7 @@ def test_errors_of_the_die_stay_and_errors_of_reads_move() -> None:
     layer = StoredLinear(64, 64).train()
     seen = {}
     for life in ("die", "read"):
-        with flipping(layer, memory(f"uniform:ber=0.2,lifetime={life}")):
+        with inject_flips(layer, memory(f"uniform:ber=0.2,lifetime={life}")):
             seen[life] = [layer(torch.eye(64)).detach() for _ in range(2)]
     assert torch.equal(*seen["die"])
     assert not torch.equal(*seen["read"])
@@ -77,10 +77,10 @@ def test_errors_of_the_die_stay_and_errors_of_reads_move() -> None:
 def test_a_flipped_sign_turns_the_gradient_only_if_plain(gradient: str) -> None:
     layer = StoredLinear(48, 16).train()
     x, upstream = torch.randn(5, 48), torch.randn(5, 16)
-    with flipping(layer, memory("uniform:ber=0.3"), gradient):  # type: ignore[arg-type]
+    with inject_flips(layer, memory("uniform:ber=0.3"), gradient):  # type: ignore[arg-type]
         layer(x).backward(upstream)
-    with flipping(layer, memory("uniform:ber=0.3")):
-        flipped = (layer(torch.eye(48)).T.detach() != grid(layer.weight.detach(), 1)).float()
+    with inject_flips(layer, memory("uniform:ber=0.3")):
+        flipped = (layer(torch.eye(48)).T.detach() != quantize_latent(layer.weight.detach(), 1)).float()
     unflipped = upstream.T @ x
     expected = unflipped if gradient == "straight-through" else unflipped * (1 - 2 * flipped)
     assert 0.2 < flipped.mean() < 0.4
@@ -89,18 +89,18 @@ def test_a_flipped_sign_turns_the_gradient_only_if_plain(gradient: str) -> None:
 
 def test_plain_gradient_of_codes_turns_with_the_sign_bit() -> None:
     layer = StoredLinear(64, 32, 4).train()
-    with flipping(layer, memory("uniform:ber=0.2"), "plain"):
+    with inject_flips(layer, memory("uniform:ber=0.2"), "plain"):
         read = layer(torch.eye(64))
         read.sum().backward()
-    turned = torch.signbit(read.detach().T) != torch.signbit(grid(layer.weight.detach(), 4))
+    turned = torch.signbit(read.detach().T) != torch.signbit(quantize_latent(layer.weight.detach(), 4))
     assert torch.equal(layer.weight.grad, torch.where(turned, -1.0, 1.0))
 
 
 def test_flips_of_a_step_are_counted_by_the_memory_alone() -> None:
     layer = StoredLinear(100, 100).train()
-    with flipping(layer, memory("uniform:ber=0.05")):
+    with inject_flips(layer, memory("uniform:ber=0.05")):
         read = layer(torch.eye(100)).T.detach()
-    wrong = stored_words(read, 1) ^ stored_words(grid(layer.weight.detach(), 1), 1)
+    wrong = pack_words(read, 1) ^ pack_words(quantize_latent(layer.weight.detach(), 1), 1)
     assert 400 < popcount(wrong) < 600
 
 
@@ -111,7 +111,7 @@ def test_distance_to_the_threshold_is_the_batch_norms() -> None:
     sums = torch.randint(-30, 30, (64, 6)).float()
     after = norm(sums)
     slope = (norm.weight / torch.sqrt(sums.var(0, unbiased=False) + norm.eps)).abs()
-    torch.testing.assert_close(distances(norm, sums), after.abs() / slope, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(compute_distances(norm, sums), after.abs() / slope, rtol=1e-4, atol=1e-4)
 
 
 def test_penalty_wants_neurons_far_from_their_thresholds() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from weakcell.host.train.losses import CrossEntropy, LossSpec, MarginCrossEntropy, ModifiedHinge
+from weakcell.host.train.loss_spec import LossSpec
+from weakcell.host.train.losses import CrossEntropy, MarginCrossEntropy, ModifiedHinge
 from weakcell.memmodels.errors import UsageError
 
 ROWS = torch.tensor([[3.0, -1.0, 0.5], [-2.0, 4.0, 4.0], [0.0, 0.0, 0.0], [1.0, 2.0, -7.0]])
@@ -88,8 +89,9 @@ def test_class_probabilities_are_refused() -> None:
 
 
 def test_margins_as_shares_of_the_largest_output() -> None:
-    assert ModifiedHinge(0.125, largest=2048.0).b == 256
-    assert MarginCrossEntropy(0.25, scale=0.5, largest=2048.0).m == 256
+    """A share is of the largest output, and the margin is in scaled logits."""
+    assert LossSpec.parse("mhl:b=12.5%").build(2048.0).b == 256
+    assert LossSpec.parse("mcel:m=25%,scale=0.5").build(2048.0).m == 256
 
 
 @pytest.mark.parametrize(

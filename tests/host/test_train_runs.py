@@ -20,19 +20,19 @@ from weakcell import emulator
 from weakcell.host.cli import app
 from weakcell.host.datasets import training
 from weakcell.host.train import export, loop
-from weakcell.host.train.evaluation import Exam
-from weakcell.host.train.layers import Levels, StoredLinear, grid
+from weakcell.host.train.evaluation import EvaluationConfig, evaluate_network
+from weakcell.host.train.layers import Levels, StoredLinear, quantize_latent
 from weakcell.host.train.losses import CrossEntropy
 from weakcell.host.train.networks import ARCHITECTURES, fcnn
 from weakcell.host.train.qonnx_export import to_qonnx
-from weakcell.host.train.regularizer import neurons_with_thresholds
-from weakcell.host.train.run import make
-from weakcell.host.train.settings import Run, read_settings, run_of, runs_of
-from weakcell.host.train.training_grid import train_all
+from weakcell.host.train.regularizer import find_threshold_neurons
+from weakcell.host.train.settings import Run, expand_runs, parse_run, read_settings
+from weakcell.host.train.train_run import train_run
+from weakcell.host.train.training_grid import TrainingJob, train_runs
 from weakcell.memmodels.errors import InputError, ModelError, OutputError, UsageError
 
 TINY = {"data": "digits", "width": 0.01, "batch": 64, "epochs": 1}
-EXAM = Exam("ber=0,0.1,0.5", trials=2, batch=100, margin_images=50)
+CONFIG = EvaluationConfig("ber=0,0.1,0.5", trials=2, batch=100, margin_images=50)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_quantizers_are_onnx_quantize_linear(bits: int) -> None:
         low, high = levels.codes
         expected = np.clip(np.rint(x.numpy() / np.float32(levels.step)), low, high) * np.float32(levels.step)
         assert np.array_equal(levels(x).numpy(), expected)
-    codes = grid(x, bits) * (1 << (bits - 1))
+    codes = quantize_latent(x, bits) * (1 << (bits - 1))
     assert torch.equal(codes, codes.round())
     assert codes.min() == -(1 << (bits - 1))
     assert codes.max() == (1 << (bits - 1)) - 1
@@ -78,7 +78,7 @@ def test_every_architecture_computes_the_same_in_torch_onnxruntime_and_engine(na
     pixels = seen(network, (3, 16, 16))
     model = export.pack(export.to_onnx(network, (3, 16, 16)), bits)
     ours, reference = loop.logits(network, pixels), export.logits(model, pixels)
-    export.demand_equal(reference, ours, share=0.2 if bits == 8 else 0.0)
+    export.require_equal_logits(reference, ours, share=0.2 if bits == 8 else 0.0)
     deployed = emulator.load(model)
     outputs = emulator.infer(emulator.compile_plan(deployed), {deployed.inputs[0]: pixels})
     assert np.array_equal(next(iter(outputs.values())), reference)
@@ -90,7 +90,7 @@ def test_qonnx_is_the_same_network_to_the_engine_and_to_the_qonnx_package(name: 
     loop.seed(5)
     network = ARCHITECTURES[name]((1, 12, 12), 10, bits, 0.07)
     pixels = seen(network, (1, 12, 12))
-    export.settle_thresholds(network)
+    export.center_thresholds(network)
     model = export.pack(export.to_onnx(network, (1, 12, 12)), bits)
     written = to_qonnx(model, bits)
     plain, other = emulator.load(model), emulator.load(written)
@@ -121,9 +121,9 @@ def test_settled_thresholds_answer_the_same_and_lie_between_integers() -> None:
             torch.nn.init.uniform_(module.weight, -1, 1)
             torch.nn.init.uniform_(module.bias, -1, 1)
     before = loop.logits(network, pixels)
-    export.settle_thresholds(network)
+    export.center_thresholds(network)
     assert np.array_equal(loop.logits(network, pixels), before)
-    norms = export.threshold_norms(network)
+    norms = export.find_threshold_norms(network)
     assert len(norms) == 3
     for norm in norms:
         thresholds = norm.running_mean - norm.bias * torch.sqrt(norm.running_var + norm.eps) / norm.weight
@@ -152,8 +152,8 @@ def test_bfloat16_products_are_exact_for_codes_and_the_head_stays_float32() -> N
 
 
 def test_a_grid_is_every_combination_once() -> None:
-    assert [run.tolerance for run in runs_of(TINY, {"tolerance": ["0.1,8", "0.2,8"]})] == [(0.1, 8.0), (0.2, 8.0)]
-    runs = runs_of(TINY, {"flips": ["none", "uniform:ber=0.05"], "gradient": ["plain", "straight-through"], "seed": ["1", "2"]})
+    assert [run.tolerance for run in expand_runs(TINY, {"tolerance": ["0.1,8", "0.2,8"]})] == [(0.1, 8.0), (0.2, 8.0)]
+    runs = expand_runs(TINY, {"flips": ["none", "uniform:ber=0.05"], "gradient": ["plain", "straight-through"], "seed": ["1", "2"]})
     assert len(runs) == 6
     assert [run.seed for run in runs[:2]] == [1, 2]
     assert len({run.name for run in runs}) == 6
@@ -168,13 +168,13 @@ def test_a_grid_is_every_combination_once() -> None:
 )  # fmt: skip
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
-        run_of({**TINY, **wrong})
+        parse_run({**TINY, **wrong})
 
 
 def test_settings_come_from_toml(tmp_path: Path) -> None:
     file = tmp_path / "runs.toml"
     file.write_text('[run]\ndata = "digits"\ntolerance = [0.1, 8]\n[grid]\nloss = ["cel", "mhl:b=6%"]\n')
-    runs = runs_of(*read_settings(file))
+    runs = expand_runs(*read_settings(file))
     assert [run.loss for run in runs] == ["cel", "mhl:b=6%"]
     assert runs[0].tolerance == (0.1, 8.0)
     for text in ("[run]\nx = ", "[other]\na = 1\n", "[grid]\nseed = 1\n"):
@@ -187,8 +187,8 @@ def test_settings_come_from_toml(tmp_path: Path) -> None:
 
 
 def test_a_run_says_how_it_was_made() -> None:
-    run = run_of({**TINY, "loss": "mcel:m=25%,scale=0.5", "flips": "uniform:ber=0.02", "bits": 4, "seed": 5})
-    made = make(run, training.digits(training.SHIPPED_FOLDER))
+    run = parse_run({**TINY, "loss": "mcel:m=25%,scale=0.5", "flips": "uniform:ber=0.02", "bits": 4, "seed": 5})
+    made = train_run(run, training.digits(training.SHIPPED_FOLDER))
     facts = {entry.key: entry.value for entry in made.model.metadata_props}
     assert facts["dataset"] == "digits"
     assert facts["loss"] == "margin cross entropy, m = 9.375 of 0.5 x logits"
@@ -200,8 +200,8 @@ def test_a_run_says_how_it_was_made() -> None:
 @pytest.mark.parametrize("flips", [None, "uniform:ber=0.1"])
 def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, flips: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     data = training.digits(training.SHIPPED_FOLDER)
-    run = run_of({**TINY, "epochs": 3, "flips": flips, "width": 0.02})
-    whole = make(run, data)
+    run = parse_run({**TINY, "epochs": 3, "flips": flips, "width": 0.02})
+    whole = train_run(run, data)
     checkpoint = tmp_path / "run.checkpoint"
     judge_accuracy, calls = loop.accuracy, []
 
@@ -213,34 +213,31 @@ def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, flips: str | None
 
     monkeypatch.setattr(loop, "accuracy", power_cut)
     with pytest.raises(KeyboardInterrupt):
-        make(run, data, checkpoint)
-    resumed = make(run, data, checkpoint)
+        train_run(run, data, checkpoint)
+    resumed = train_run(run, data, checkpoint)
     tensors = [{t.name: t.raw_data for t in made.model.graph.initializer} for made in (whole, resumed)]
     assert tensors[0] == tensors[1]
     assert [epoch.loss for epoch in resumed.epochs] == [epoch.loss for epoch in whole.epochs]
     with pytest.raises(InputError, match="another run"):
-        make(run.model_copy(update={"seed": 9}), data, checkpoint)
+        train_run(run.model_copy(update={"seed": 9}), data, checkpoint)
 
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     (tmp_path / "run.checkpoint").write_bytes(b"not a checkpoint")
     data = training.digits(training.SHIPPED_FOLDER)
     with pytest.raises(InputError, match="Going on"):
-        make(run_of(TINY), data, tmp_path / "run.checkpoint")
+        train_run(parse_run(TINY), data, tmp_path / "run.checkpoint")
 
 
 def test_a_grid_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    runs = runs_of(TINY, {"loss": ["cel", "mhl:b=25%"], "bits": [1, 4]})
-    told: list[str] = []
-
-    def load(name: str) -> training.Dataset:
-        return training.load(name)
-
-    first = train_all(runs[:3], tmp_path, load, EXAM, "validation", resume=False, threads=1, tell=told.append)
+    runs = expand_runs(TINY, {"loss": ["cel", "mhl:b=25%"], "bits": [1, 4]})
+    reports: list[str] = []
+    job = TrainingJob(training.load, CONFIG, threads=1, report=reports.append)
+    first = train_runs(runs[:3], tmp_path, job, resume=False)
     with pytest.raises(OutputError, match="--resume"):
-        train_all(runs, tmp_path, load, EXAM, "validation", resume=False)
-    table = train_all(runs, tmp_path, load, EXAM, "validation", resume=True, threads=1, tell=told.append)
-    assert len(told) == 4
+        train_runs(runs, tmp_path, job, resume=False)
+    table = train_runs(runs, tmp_path, job, resume=True)
+    assert len(reports) == 4
     assert table.head(3).equals(first)
     assert table["name"].to_list() == [run.name for run in runs]
     curves = pl.read_csv(tmp_path / "curves.csv")
@@ -257,16 +254,14 @@ def test_margins_in_the_record_are_torchs(tmp_path: Path) -> None:
     loop.train(network, CrossEntropy(), loop.Schedule(1, 1, 64), data.train, data.validation)
     model = export.pack(export.to_onnx(network, (1, 8, 8)), 1)
     onnx.save(model, tmp_path / "net.onnx")
-    from weakcell.host.train.evaluation import judge
-
-    verdict = judge(tmp_path / "net.onnx", "digits", data.validation, EXAM, 1)
+    evaluation = evaluate_network(tmp_path / "net.onnx", "digits", data.validation, CONFIG, 1)
     ordered = np.sort(loop.logits(network, data.validation.images[:50]), axis=1)
-    assert verdict.margins.mean_margin == pytest.approx(float((ordered[:, -1] - ordered[:, -2]).mean()))
+    assert evaluation.margins.mean_margin == pytest.approx(float((ordered[:, -1] - ordered[:, -2]).mean()))
 
 
 def test_hidden_neurons_but_the_first_layers_are_regularized() -> None:
-    assert len(neurons_with_thresholds(fcnn((1, 4, 4), 3, 1, 0.01))) == 1
-    assert len(neurons_with_thresholds(ARCHITECTURES["vgg7"]((3, 16, 16), 10, 1, 0.05))) == 6
+    assert len(find_threshold_neurons(fcnn((1, 4, 4), 3, 1, 0.01))) == 1
+    assert len(find_threshold_neurons(ARCHITECTURES["vgg7"]((3, 16, 16), 10, 1, 0.05))) == 6
 
 
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────

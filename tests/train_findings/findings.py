@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from weakcell.emulator import mean_interval
-from weakcell.host.train.losses import LossSpec
+from weakcell.host.train.loss_spec import LOSSES, LossSpec
 
 Floats = npt.NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results"
@@ -39,9 +39,8 @@ class Setting:
         spec = LossSpec.parse(self.loss)
         words = [spec.name.upper()]
         if spec.margin is not None:
-            name = "b" if spec.name == "mhl" else "m"
             share = spec.margin if spec.relative else spec.margin / spec.scale / self.largest
-            words.append(f"{name} = {share * self.largest:.4g} ({100 * share:.3g} %)")
+            words.append(f"{LOSSES[spec.name].margin} = {share * self.largest:.4g} ({100 * share:.3g} %)")
         if spec.scale != 1:
             words.append("on logits/√K")
         if self.tolerance is not None:
@@ -114,8 +113,7 @@ def load_groups(folder: Path = RESULTS) -> list[Group]:
 
 def _rank(setting: Setting) -> tuple[bool, int, float, str, str]:
     spec = LossSpec.parse(setting.loss)
-    name = ("cel", "mhl", "mcel").index(spec.name)
-    return setting.flips is not None, name, -spec.scale, setting.gradient, setting.tolerance or ""
+    return setting.flips is not None, list(LOSSES).index(spec.name), -spec.scale, setting.gradient, setting.tolerance or ""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from scipy.stats import t
 from tests.train_findings import page
 from tests.train_findings.findings import Correlation, Group, correlation, gain, load_groups
 from weakcell.host.train import training_grid
-from weakcell.host.train.settings import run_of
+from weakcell.host.train.settings import parse_run
 
 RATES = np.round(np.arange(0, 0.351, 0.01), 3)
 
@@ -130,9 +130,9 @@ def test_taking_a_folder_twice_changes_nothing_and_keeps_what_was_there(
     trained = tmp_path / "trained"
     trained.mkdir()
     for part, seed in (("test", 1), ("validation", 2)):
-        run = run_of({"loss": "mhl:b=64", "seed": seed, "tolerance": (0.01, 64)})
-        verdict = dict.fromkeys(training_grid._FACTS, 0.5) | {"judged_on": part}
-        (trained / f"{run.name}.json").write_text(json.dumps({"name": run.name, "run": json.loads(run.identity), **verdict}))
+        run = parse_run({"loss": "mhl:b=64", "seed": seed, "tolerance": (0.01, 64)})
+        facts = dict.fromkeys(training_grid.RECORD_COLUMNS, 0.5) | {"judged_on": part}
+        (trained / f"{run.name}.json").write_text(json.dumps({"name": run.name, "run": json.loads(run.identity), **facts}))
         pl.DataFrame({"value": RATES, "trial": 0, "accuracy": 0.8}).write_csv(trained / f"{run.name}.csv")
     monkeypatch.setattr(page, "RESULTS", stored)
     monkeypatch.setattr(page, "VALIDATION", stored / "validation")
