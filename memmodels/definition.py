@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from weakcell.memmodels.curves import Panel
 from weakcell.memmodels.error_model.levels import LevelTerm
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.errors import MemorySpecError
@@ -77,10 +78,23 @@ class Condition:
 
 @dataclass(frozen=True)
 class Technology:
-    """A kind of memory by name; everything `weakcell memories NAME` shows is in this record.
+    """A kind of memory: its conditions, the law from conditions to error terms, its cost, and its sources.
 
-    terms: complete conditions -> error terms. cost: conditions, bits of the region, accesses -> cost.
-    sweep: the condition that a sweep usually moves. constants: name -> value with unit and basis, for people.
+    `weakcell memories NAME` prints this record.
+
+    Attributes:
+        name: Name in a SPEC.
+        title: The technology in one line.
+        conditions: Its knobs.
+        terms: Complete conditions -> error terms, in the order in which they act.
+        cost: (conditions, bits of the region, accesses) -> cost.
+        law: The law as a formula, for people.
+        source: Publication, for people.
+        basis: How the law is known.
+        sweep: The condition that a sweep usually varies.
+        constants: (name, value with unit, basis) of each constant, for people.
+        notes: What else a user must know.
+        published_curve: Returns the published points and the law's comparison with them; None if there are no points.
     """
 
     name: str
@@ -94,6 +108,7 @@ class Technology:
     sweep: str | None = None
     constants: tuple[tuple[str, str, Basis], ...] = ()
     notes: str = ""
+    published_curve: Callable[[], tuple[Panel, ...]] | None = None
 
     def resolve(self, given: Mapping[str, ConditionValue]) -> dict[str, ConditionValue]:
         """Complete and check conditions: defaults filled in, unknown keys and bad values refused (MemorySpecError)."""

@@ -24,7 +24,11 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from weakcell.memmodels.cost import USE_CONDITIONS, joules
+from weakcell.memmodels.curves import Curve, Mark, Panel, hold_out_ends, hold_out_tail, make_grid
 from weakcell.memmodels.definition import Condition, Conditions, Technology
 from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
@@ -207,6 +211,98 @@ def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
     return joules(conditions, bits, accesses, access, access, refresh, latency)
 
 
+def published_curve() -> tuple[Panel, ...]:
+    """Return activation errors per vendor and direction, bad lines over voltage, and retention, each with its law."""
+    return _activation_panel(), _line_panel(), _retention_panel()
+
+
+def _activation_panel() -> Panel:
+    curves = []
+    for vendor in TRCD:
+        rows = [row for row in table("dram_trcd") if row["vendor"] == vendor]
+        for variant, way in enumerate(("p01", "p10")):
+            # where the median module has no errors, the mean over modules is the published number
+            rates = [(float(row["trcd"]), float(row[way]) or float(row.get(f"{way}_mean") or 0.0)) for row in rows]
+            points = tuple(point for point in rates if point[1])
+            times, p = zip(*points, strict=True)
+            curves.append(
+                Curve(
+                    f"{vendor} {way}",
+                    points,
+                    law=lambda t, vendor=vendor, way=way: activation_rate(vendor, way, t),  # type: ignore[misc]
+                    law_x=make_grid(2.5, 9.99),
+                    group=vendor,
+                    variant=variant,
+                    ends=hold_out_tail(np.log(times).tolist(), p, 0.5, (math.log(4.0), 0.2)),
+                )
+            )
+    title = "tRCD: first access, 20 °C (no errors from 10 ns)"
+    limit = (Mark("x", (TRCD_WITHOUT_ERRORS,)),)
+    return Panel("dram", "DRAM", title, "tRCD (ns)", "bit error rate, median module", tuple(curves), limit, y_range=(1e-10, 2.0))
+
+
+def _line_panel() -> Panel:
+    curves = []
+    for vendor, (lowest, free) in VDD_RANGE.items():
+        rows = [row for row in table("dram_lines") if row["vendor"] == vendor and float(row["share"])]
+        points = tuple((float(row["vdd"]), float(row["share"])) for row in rows)
+        tested = len(points) > 2
+        curves.append(
+            Curve(
+                f"vendor {vendor}" if tested else f"vendor {vendor}: two points, two constants",
+                points,
+                law=lambda v, vendor=vendor: bad_lines(vendor, v),  # type: ignore[misc]
+                law_x=make_grid(lowest, free - 1e-6),
+                ends=_hold_out_lines(points, LINES[vendor][2]) if tested else None,
+            )
+        )
+    title = "Low voltage, tRCD = tRP = 10 ns"
+    return Panel("dram", "DRAM", title, "VDD (V)", "share of bad 64-byte lines", tuple(curves), y_range=(1e-12, 2.0))
+
+
+def _hold_out_lines(points: tuple[tuple[float, float], ...], top: float) -> float:
+    volts, shares = zip(*points, strict=True)
+    return hold_out_tail(volts, shares, top, (1.1, 0.03))
+
+
+def _retention_panel() -> Panel:
+    rows = [tuple(float(row[key]) for key in ("interval", "temperature", "vdd", "rate")) for row in table("dram_retention")]
+    failing = np.array([row for row in rows if row[3] > 0.0])
+    curves = tuple(
+        Curve(
+            f"{temperature} °C, {vdd} V",
+            tuple((t, rate) for t, c, v, rate in failing.tolist() if (c, v) == (temperature, vdd)),
+            law=lambda t, temperature=temperature, vdd=vdd: retention_rate(t, temperature, vdd),  # type: ignore[misc]
+            law_x=make_grid(0.4, 2.048),
+        )
+        for temperature in (20, 70)
+        for vdd in (1.35, 1.15)
+    )
+    title = f"Retention, 29 modules (held-out ends {hold_out_retention(failing):.2f} decades)"
+    return Panel(
+        "dram", "DRAM", title, "refresh interval (s)", "share of cells that lose their bit", curves,
+        x_log=True, x_ticks=(0.5, 1.0, 2.0), y_range=(1e-14, 1e-6),
+    )  # fmt: skip
+
+
+def hold_out_retention(rows: npt.NDArray[np.float64]) -> float:
+    """Return the error of the retention law at intervals that were held out, in decades.
+
+    Args:
+        rows: (n, 4) interval in s, temperature in °C, voltage in V, rate > 0. Probits are linear in ln t, temperature and voltage.
+    """
+    from scipy.special import log_ndtr, ndtri
+
+    t, temperature, vdd, rates = rows.T
+    design = np.c_[np.ones_like(t), np.log(t), temperature - 45.0, _NOMINAL - vdd]
+
+    def refit(kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        fitted = np.linalg.lstsq(design[kept], ndtri(rates[kept]), rcond=None)[0]
+        return np.asarray(log_ndtr(design[~kept] @ fitted))
+
+    return hold_out_ends(refit, t, rates)
+
+
 BANK_CONDITIONS = (
     Condition("share", "", "common part of the threshold variance, with structure (no default)", low=0.0, high=0.95),
     Condition("rows", "", "rows of a bank, with structure (no default)", low=1.0, high=1048576.0),
@@ -268,4 +364,5 @@ DRAM = Technology(
     "law would still say 1e-2, so between 7.5 and 10 ns it says too much. The slope of retention with temperature is a pooled "
     "fit; single modules span 1.7x to 5e4x between 20 and 70 °C, so it is the user's to set. With it, the interval that loses as "
     "many cells at 45 °C and 1.35 V stays below 2.93 s, the longest one measured. vdd - vdd_offset stays in the vendor's range.",
+    published_curve=published_curve,
 )

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from weakcell.memmodels.cost import USE_CONDITIONS
+from weakcell.memmodels.curves import Curve, Panel, describe_errors, hold_out_probit, make_grid, tabulated_law
 from weakcell.memmodels.definition import Condition, Conditions, Technology, Term
 from weakcell.memmodels.error_model.levels import Code, LevelTerm
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
@@ -160,6 +161,32 @@ def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
     return array_cost("FeFET", conditions, bits, accesses, 1.0 / number(conditions, "bits_per_cell"))
 
 
+def published_curve() -> tuple[Panel, ...]:
+    """Return one-bit error rates over cell size with either threshold, and the levels of multi-bit cells."""
+    points = tuple((float(row["domains"]), float(row["p01"])) for row in table("fefet_domains"))
+    sizes = make_grid(50.0, 300.0)
+    half_way = lambda n: one_bit(n, "half-way", 0.0)[0]  # noqa: E731
+    optimal = lambda n: one_bit(n, "optimal", 0.0)[0]  # noqa: E731
+    root = lambda n: phi(-(0.202 + 0.252 * math.sqrt(n)))  # noqa: E731
+    ends = hold_out_probit([math.sqrt(n) for n, _ in points], [p for _, p in points])
+    sized = (
+        Curve("published gamma, half-way (p01)", points, half_way, sizes, "law, half-way"),
+        Curve("law, optimal (p01)", law=optimal, law_x=sizes),
+        Curve(f"Φ(−(0.202 + 0.252 √N)), {describe_errors(points, root, ends)}", law=root, law_x=sizes, variant=2),
+    )
+    levels = []
+    for bits in ("2", "3"):
+        rows = [row for row in table("fefet_levels") if row["bits"] == bits]
+        up = getattr(terms(FEFET.resolve({"bits_per_cell": bits}))[0], "up", ())
+        published = tuple((float(row["level"]), float(row["up"])) for row in rows if float(row["up"]) > 0.0)
+        places = tuple(float(row["level"]) for row in rows[:-1])
+        levels.append(Curve(f"{bits} bits, up", published, tabulated_law(up), places, "law"))
+    return (
+        Panel("fefet", "FeFET", "One bit", "domains", "P(read 1 | stored 0)", sized, y_range=(1e-10, 2.0)),
+        Panel("fefet", "FeFET", "Levels without verify", "level", "P(read one level up)", tuple(levels), y_range=(5e-3, 0.2)),
+    )
+
+
 FEFET = Technology(
     name=_NAME,
     title="FeFET: gamma-distributed read currents, by cell size or levels",
@@ -197,4 +224,5 @@ FEFET = Technology(
     ),
     notes="Parameters are of simulations, not of chips. Without verify, two bits err with 0.9 to 1.8 % per level and three bits "
     "with 6 to 12 %. Left out because only recalled: error rates at 85 °C of Yayla et al.",
+    published_curve=published_curve,
 )

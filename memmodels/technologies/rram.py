@@ -26,6 +26,7 @@ import math
 from itertools import pairwise
 
 from weakcell.memmodels.cost import USE_CONDITIONS, joules
+from weakcell.memmodels.curves import Curve, Mark, Panel, make_grid, tabulated_law
 from weakcell.memmodels.definition import Condition, Conditions, Technology
 from weakcell.memmodels.error_model.levels import Code, LevelTerm
 from weakcell.memmodels.memory import Accesses, Cost, Quantity
@@ -126,6 +127,48 @@ def nvmexplorer_cost(conditions: Conditions, bits: int, accesses: Accesses) -> C
     return array_cost("RRAM", conditions, bits, accesses, 1.0 / number(conditions, "bits_per_cell"))
 
 
+def published_curve() -> tuple[Panel, ...]:
+    """Return the widths of a conductance over time, and what they mean for one bit; published coefficients, no fit."""
+    times = {1.0: "1 s", 3600.0: "1 h (between)", 86400.0: "1 day", 172800.0: "2 days"}
+    widths, rates = [], []
+    for time, label in times.items():
+        wide = time == 86400.0  # two days lie on one day almost everywhere
+        width = lambda g, time=time: sigma(g, time)  # noqa: E731
+        widths.append(Curve(label, law=width, law_x=make_grid(0.0, _G_MAX, 101), wide=wide))
+        for variant, cell in enumerate(("1T1R", "2T2R")):
+            shown = f"{label} {cell}" if time == 1.0 else None if variant else label
+            rate = lambda g, time=time, cell=cell: _one_bit_rate(g, time, cell)  # noqa: E731
+            rates.append(Curve(shown, law=rate, law_x=make_grid(3.0, _G_MAX), group=label, variant=variant, wide=wide))
+    survey = [float(row["rate"]) for row in table("rram_survey")]
+    marks = [Mark("y", (rate,), None if i else "survey: rates that macros report") for i, rate in enumerate(survey)]
+    marks.append(Mark("y", (1e-9, 1e-6), "Gaussian tails unsupported"))
+    title = "One bit, 1 µS against g_high (published coefficients, no fit)"
+    return (
+        Panel("rram", "RRAM", "σ of a conductance (coefficients as published)", "conductance (µS)", "σ (µS)", tuple(widths),
+              y_log=False),
+        Panel("rram", "RRAM", title, "g_high (µS)", "bit error rate", tuple(rates), tuple(marks), y_range=(1e-9, 2.0)),
+    )  # fmt: skip
+
+
+def _one_bit_rate(g_high: float, time: float, cell: str) -> float:
+    (term,) = level_term(RRAM.resolve({"g_high": g_high, "time": time, "cell": cell}))
+    return term.rate
+
+
+def nvmexplorer_curve() -> tuple[Panel, ...]:
+    """Return the published probabilities that a level is read as its neighbour, and the law's."""
+    curves = []
+    for bits in ("2", "3"):
+        rows = [row for row in table("rram_levels") if row["bits"] == bits]
+        (term,) = nvmexplorer_term({"bits_per_cell": bits, "code": "gray"})
+        for way, law in (("up", term.up), ("down", term.down)):
+            points = tuple((float(row["level"]), float(row[way])) for row in rows if float(row[way]) > 1e-9)
+            levels = tuple(float(row["level"]) for row in rows)
+            curves.append(Curve(f"{bits} bits {way}", points, tabulated_law(law), levels))
+    title = "NVMExplorer levels (below 1e-9: 1e-19 and less)"
+    return (Panel("rram", "RRAM", title, "level", "P(read as neighbour)", tuple(curves), y_range=(1e-9, 2.0)),)
+
+
 _CODE = Condition("code", "", "which bits a level stands for", default="gray", choices=("gray", "binary"))
 
 RRAM = Technology(
@@ -163,6 +206,7 @@ RRAM = Technology(
     notes="Errors stay until the next write and are judged at reads, so the time can be swept on one written array. Left out "
     "because only recalled: programming energy against error rate of the 2T2R arrays of Hirtzlin et al., growth of sigma with "
     "cycles.",
+    published_curve=published_curve,
 )
 
 RRAM_MLC = Technology(
@@ -185,4 +229,5 @@ RRAM_MLC = Technology(
         ("1 bit", "below 1e-300", "computed"),
     ),
     notes="Gaussian tails below about 1e-6 are unsupported. Levels are not evenly spaced.",
+    published_curve=nvmexplorer_curve,
 )

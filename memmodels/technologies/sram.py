@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import math
 
+from weakcell.memmodels.curves import Curve, Panel, hold_out_probit, make_grid
 from weakcell.memmodels.definition import Condition, Conditions, Technology
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
 from weakcell.memmodels.errors import MemorySpecError
 from weakcell.memmodels.memory import Accesses, Cost, Quantity
-from weakcell.memmodels.technologies.support import EXTRAPOLATE, within
+from weakcell.memmodels.technologies.support import EXTRAPOLATE, table, within
 
 _STUTZ = "Stutz et al., MLSys 2021, Fig. 1"
 
@@ -76,6 +77,20 @@ def _relative_voltage(conditions: Conditions) -> float:
     return within("sram-14nm", conditions, "vdd/vmin", ratio, _RANGE_14NM, _BEYOND_14NM)
 
 
+def published_curve() -> tuple[Panel, ...]:
+    """Return the published bit error rates over V/Vmin and the probit law."""
+    points = tuple((float(row["v_over_vmin"]), float(row["ber"])) for row in table("sram_14nm"))
+    chips = Curve(
+        "Stutz et al. 2021 (digitised)",
+        points,
+        law=lambda v: probit(v, SRAM_14NM_MU, SRAM_14NM_S),
+        law_x=make_grid(0.75, 1.0),
+        law_label="Φ((μ − V)/s)",
+        ends=hold_out_probit(*zip(*points, strict=True)),
+    )
+    return (Panel("sram", "SRAM", "14 nm chips", "V / Vmin", "bit error rate", (chips,)),)
+
+
 _RANGE_14NM, _BEYOND_14NM = (0.75, 1.0), (SRAM_14NM_MU, 1.5)
 """In Vmin: what was published, and what extrapolate=yes opens; below mu more than half of the cells would prefer each value."""
 
@@ -110,4 +125,5 @@ SRAM_14NM = Technology(
     notes="The published rate counts flips, so the two preferences have density p each; counts=stuck halves them. The law does "
     "not carry over to other chips: another 14 nm chip fails about 2 decades less often at the same voltage below its guardband, "
     "as far as its abstract tells (see memmodels/TRUST.md).",
+    published_curve=published_curve,
 )
