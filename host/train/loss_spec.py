@@ -35,6 +35,7 @@ LOSSES = {
     "cel": LossType("weakcell.host.train.losses:CrossEntropy", None, "cel"),
     "mhl": LossType("weakcell.host.train.losses:ModifiedHinge", "b", "mhl:b=128"),
     "mcel": LossType("weakcell.host.train.losses:MarginCrossEntropy", "m", "mcel:m=256"),
+    "mml": LossType("weakcell.host.train.losses:MultiMargin", "m", "mml:m=64"),
 }
 """All losses, in the order of tables and figures. The help, the messages and the labels of runs are made from this table."""
 

@@ -1,4 +1,4 @@
-"""Training losses: cross entropy (CEL), modified hinge (MHL), margin cross entropy (MCEL).
+"""Training losses: cross entropy (CEL), modified hinge (MHL), margin cross entropy (MCEL), multi-class margin (MML).
 
 Every loss takes float32 logits of shape [N, C] and int64 classes of shape [N]. It multiplies the logits by `scale` first and
 returns a scalar, or shape [N] with `reduction="none"`. Margins are in units of the scaled logits. `loss_spec.LOSSES` gives each
@@ -116,6 +116,31 @@ class MarginCrossEntropy(nn.Module):
 
     def __str__(self) -> str:
         return f"margin cross entropy, m = {self.m:g}" + _describe_scale(self.scale)
+
+
+class MultiMargin(nn.Module):
+    """Multi-class margin loss (MML): mean over images of Σ_{j≠y} max{0, m − z_y + z_j} / C.
+
+    The true class must lead every other class by m; outputs do not have to lie on a side of 0, as in `ModifiedHinge`. Weston and
+    Watkins, Support Vector Machines for Multi-Class Pattern Recognition, ESANN 1999; with scale = 1 it is
+    `torch.nn.MultiMarginLoss(margin=m)`.
+
+    Args:
+        m: Margin between the true class and every other class, in scaled logits.
+        scale: Factor of the logits.
+    """
+
+    def __init__(self, m: float, scale: float = 1.0) -> None:
+        super().__init__()
+        self.m, self.scale = m, scale
+
+    def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
+        leads = logits.gather(1, classes[:, None]) - logits
+        true_class = functional.one_hot(classes, logits.shape[1]).bool()
+        return functional.relu(self.m - self.scale * leads).masked_fill(true_class, 0.0).mean()
+
+    def __str__(self) -> str:
+        return f"multi-class margin, m = {self.m:g}" + _describe_scale(self.scale)
 
 
 def _describe_scale(scale: float) -> str:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from weakcell.host.train.loss_spec import LossSpec
-from weakcell.host.train.losses import CrossEntropy, MarginCrossEntropy, ModifiedHinge
+from weakcell.host.train.loss_spec import LOSSES, LossSpec
+from weakcell.host.train.losses import CrossEntropy, MarginCrossEntropy, ModifiedHinge, MultiMargin
 from weakcell.memmodels.errors import UsageError
 
 ROWS = torch.tensor([[3.0, -1.0, 0.5], [-2.0, 4.0, 4.0], [0.0, 0.0, 0.0], [1.0, 2.0, -7.0]])
@@ -64,6 +64,30 @@ def test_without_margin_it_is_torch_cross_entropy(
     torch.testing.assert_close(ours(logits, classes), torchs(logits, classes), equal_nan=True)
 
 
+@pytest.mark.parametrize(("m", "scale"), [(0.0, 1.0), (1.5, 1.0), (4.0, 0.5)])
+def test_multi_margin_is_torchs_and_its_equation(m: float, scale: float) -> None:
+    loss = MultiMargin(m, scale)(ROWS, CLASSES).item()
+    assert loss == pytest.approx(torch.nn.MultiMarginLoss(margin=m)(scale * ROWS, CLASSES).item())
+    costs = [
+        max(0.0, m - scale * (row[y] - z))
+        for row, y in zip(ROWS.tolist(), CLASSES.tolist(), strict=True)
+        for c, z in enumerate(row)
+        if c != y
+    ]
+    assert loss == pytest.approx(sum(costs) / ROWS.numel())
+
+
+def test_every_loss_of_the_table_can_be_built_and_named() -> None:
+    """The names of the command line, the classes and the margin parameters of the table belong together."""
+    for name, entry in LOSSES.items():
+        spec = LossSpec.parse(entry.example)
+        assert spec.name == name
+        assert (spec.margin is None) == (entry.margin is None)
+        loss = spec.build(2048.0)
+        assert loss(ROWS, CLASSES).ndim == 0
+        assert entry.margin is None or getattr(loss, entry.margin) == spec.margin
+
+
 def test_a_margin_costs_and_ignored_rows_do_not() -> None:
     loss = MarginCrossEntropy(2.0, ignore_index=-1, reduction="none")
     classes = torch.tensor([0, -1, 2, 0])
@@ -101,6 +125,7 @@ def test_margins_as_shares_of_the_largest_output() -> None:
         ("cel:scale=0.5", "cross entropy of 0.5 x logits"),
         ("mhl:b=128", "modified hinge, b = 128"),
         ("mhl:b=12.5%", "modified hinge, b = 256"),
+        ("mml:m=64", "multi-class margin, m = 64"),
         ("mcel:m=12.5%,scale=0.5", "margin cross entropy, m = 128 of 0.5 x logits"),
     ],
 )
