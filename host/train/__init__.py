@@ -1,1 +1,1 @@
-"""Training and export of networks: the only room that knows torch."""
+"""Train networks that tolerate bit errors, and export them to ONNX. The only package that imports torch."""
