@@ -23,7 +23,8 @@ from weakcell.emulator.kernels.weight_layouts import (
     subbyte_slots,
     word_bytes,
 )
-from weakcell.emulator.plan.plan import KernelTensor, Parameters, joined_taps
+from weakcell.emulator.plan.layout import KernelTensor, contiguous_taps
+from weakcell.emulator.plan.parameters import ParameterState
 
 Array = npt.NDArray[Any]
 Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int, int, int]]
@@ -86,19 +87,19 @@ class _Around(NamedTuple):
     ready: bool
 
 
-def kernel_tensor(layer: nw.Convolution, parameters: Parameters) -> KernelTensor:
+def kernel_tensor(layer: nw.Convolution, parameters: ParameterState) -> KernelTensor:
     """The layer's weights as its kernel has them, or as bytes while some of its signs are dropped."""
-    return parameters.ternary(layer) if layer.weight in parameters.dropped else parameters.plan.tensors[layer.weight]
+    return parameters.ternary_weights(layer) if layer.weight in parameters.dropped else parameters.plan.tensors[layer.weight]
 
 
-def weights_of(layer: nw.Convolution, parameters: Parameters) -> Any:
+def weights_of(layer: nw.Convolution, parameters: ParameterState) -> Any:
     """The layer's weights in their form."""
     kernel = kernel_tensor(layer, parameters)
-    assert kernel.form is not None
-    return kernel.form(kernel.values if layer.weight in parameters.dropped else parameters.values[layer.weight])
+    assert kernel.weight_layout is not None
+    return kernel.weight_layout(kernel.values if layer.weight in parameters.dropped else parameters.values[layer.weight])
 
 
-def constants_of(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, Array]:
+def constants_of(layer: nw.Convolution, parameters: ParameterState) -> tuple[Array, Array]:
     """Weight zero points, as stored, and bias of a convolution: one int32 per output channel."""
     kernel, outputs = kernel_tensor(layer, parameters), len(parameters.tensors[layer.weight].values)
     zero_points = np.broadcast_to(parameters.tensors[layer.weight].zero_point, outputs).astype(np.int32) - np.int32(kernel.offset)
@@ -106,40 +107,41 @@ def constants_of(layer: nw.Convolution, parameters: Parameters) -> tuple[Array, 
     return zero_points, bias
 
 
-def readings(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Joined = UNPOOLED) -> list[Reading]:
+def readings(layer: nw.Convolution, x: Array, parameters: ParameterState, joined: Joined = UNPOOLED) -> list[Reading]:
     """One reading, or the lower and the upper bytes of activations that do not fit into one; rows in the order of a pool."""
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
     window, context, ready = _around(layer, parameters, joined)
     if ready and x.flags.c_contiguous:
         return [Reading(x, window, context)]
-    if kernel.form is PackedInt1:
+    if kernel.weight_layout is PackedInt1:
         return [Reading(with_border(_flattened(x, spec, context.inputs_per_tap) if kernel.flat else x, window), window, context)]
-    if kernel.form is Int16x2:
+    if kernel.weight_layout is Int16x2:
         return [Reading(with_border(centred(x, spec), window), window, context)]
     return _byte_readings(x, spec, window, context)
 
 
-def reading_in_place(layer: nw.Convolution, parameters: Parameters, joined: Joined = UNPOOLED) -> Reading | None:
+def reading_in_place(layer: nw.Convolution, parameters: ParameterState, joined: Joined = UNPOOLED) -> Reading | None:
     """The reading of contiguous activations where they lie, without any yet; None if the layer's kernel needs them otherwise."""
     window, context, ready = _around(layer, parameters, joined)
     return Reading(np.empty(0), window, context) if ready else None
 
 
-def _around(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> _Around:
+def _around(layer: nw.Convolution, parameters: ParameterState, joined: Joined) -> _Around:
     which = "pooled around" if joined.pools else "around"
-    return parameters.derive(layer, which, lambda: _make_around(layer, parameters, joined), lambda: False)
+    return parameters.cached(layer, which, lambda: _make_around(layer, parameters, joined), lambda: False)
 
 
-def _make_around(layer: nw.Convolution, parameters: Parameters, joined: Joined) -> _Around:
+def _make_around(layer: nw.Convolution, parameters: ParameterState, joined: Joined) -> _Around:
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
     zero_points, bias = constants_of(layer, parameters)
     window, size, inputs = layer.window, spec.height_width, spec.channels // layer.groups
     if kernel.flat:
         window, size, inputs = nw.Window((1, 1)), (1, 1), spec.channels * size[0] * size[1]
-    pixel = -(-inputs // 64) * 8 if kernel.form is PackedInt1 else spec.channels * (2 if kernel.form is Int16x2 else 1)
-    places, rows = rows_of(window, size, pixel, joined, one_place=kernel.form is not PackedInt1)
+    layout = kernel.weight_layout
+    pixel = -(-inputs // 64) * 8 if layout is PackedInt1 else spec.channels * (2 if layout is Int16x2 else 1)
+    places, rows = rows_of(window, size, pixel, joined, one_place=kernel.weight_layout is not PackedInt1)
     ready = _is_ready(layer, kernel, spec)
-    centre = spec.zero_point if ready and kernel.form is not PackedInt1 else 0
+    centre = spec.zero_point if ready and kernel.weight_layout is not PackedInt1 else 0
     return _Around(window, ConvContext(inputs, places, rows, centre, zero_points, bias), ready)
 
 
@@ -148,14 +150,20 @@ def _is_ready(layer: nw.Convolution, kernel: KernelTensor, spec: nw.ValueSpec) -
 
     They must have no border, and be signs in words, or unsigned bytes whose stretches meet whole words of weights.
     """
-    if kernel.form is PackedInt1:
+    if kernel.weight_layout is PackedInt1:
         return not any(layer.window.pads) and (not kernel.flat or spec.height_width == (1, 1))
     if spec.dtype != "uint8" or any(layer.window.pads) or not 0 <= spec.zero_point <= 255:
         return False
-    if kernel.form is DepthwiseInt8x4:
+    if kernel.weight_layout is DepthwiseInt8x4:
         return spec.channels % LANES == 0
-    assert kernel.form is not None
-    return joined_taps(layer) * spec.channels // layer.groups % (word_bytes(kernel.form) * subbyte_slots(kernel.form)) == 0
+    assert kernel.weight_layout is not None
+    return (
+        contiguous_taps(layer)
+        * spec.channels
+        // layer.groups
+        % (word_bytes(kernel.weight_layout) * subbyte_slots(kernel.weight_layout))
+        == 0
+    )
 
 
 def _byte_readings(x: Array, spec: nw.ValueSpec, window: nw.Window, context: ConvContext) -> list[Reading]:
@@ -245,7 +253,7 @@ UNROUNDED = Rounding(np.zeros((0, 6, LANES), dtype=np.float32), 0)
 """For a kernel that leaves int32 sums."""
 
 
-def convolve(layer: nw.Convolution, x: Array, parameters: Parameters, out: Array) -> None:
+def convolve(layer: nw.Convolution, x: Array, parameters: ParameterState, out: Array) -> None:
     """The layer's int32 sums (n, H, W, O)."""
     for part, own in enumerate(readings(layer, x, parameters)):
         to = np.empty_like(out) if part else out
@@ -272,7 +280,7 @@ class Direct(NamedTuple):
 
 
 def kernel_of(
-    layer: nw.Convolution, own: Reading, what: str, parameters: Parameters, rounding: Callable[[], Rounding]
+    layer: nw.Convolution, own: Reading, what: str, parameters: ParameterState, rounding: Callable[[], Rounding]
 ) -> Callable[[Array, Array], int]:
     """What makes a reading's int32 sums (n, H, W, O), or the bytes that they are rounded to: called with `own.x` and room for them.
 
@@ -289,18 +297,18 @@ def kernel_of(
         shift = entry_points.subtract_window_sums.bind(layer.groups, context, own.geometry)
         return lambda x, out: sums(x, out) or shift(x, out)
 
-    return parameters.derive(layer, f"{what} {context.input_zero_point}", make, partial(needs_weights, layer, context, parameters))
+    return parameters.cached(layer, (what, context.input_zero_point), make, partial(needs_weights, layer, context, parameters))
 
 
-def needs_weights(layer: nw.Convolution, context: ConvContext, parameters: Parameters) -> bool:
+def needs_weights(layer: nw.Convolution, context: ConvContext, parameters: ParameterState) -> bool:
     """Whether `sums.fill_offsets` depends on the weights: at a border of bits, or where a code that is not 0 means 0."""
-    form = kernel_tensor(layer, parameters).form
+    form = kernel_tensor(layer, parameters).weight_layout
     return layer.weight in parameters.dropped or (
         not context.border_patterns.all() if form is PackedInt1 else context.input_zero_point != 0
     )
 
 
-def offsets_of(layer: nw.Convolution, context: ConvContext, what: str, weights: Any, parameters: Parameters) -> Array:
+def offsets_of(layer: nw.Convolution, context: ConvContext, what: str, weights: Any, parameters: ParameterState) -> Array:
     """`sums.fill_offsets`, worked out once for the parameters as they are."""
 
     def make() -> Array:
@@ -308,6 +316,6 @@ def offsets_of(layer: nw.Convolution, context: ConvContext, what: str, weights: 
         entry_points.fill_offsets(weights, layer.groups, context, made)
         return made
 
-    return parameters.derive(
-        layer, f"offsets {what} {context.input_zero_point}", make, partial(needs_weights, layer, context, parameters)
+    return parameters.cached(
+        layer, ("offsets", what, context.input_zero_point), make, partial(needs_weights, layer, context, parameters)
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from threading import Lock
 from typing import Any, Literal, TypeVar
 
@@ -17,7 +16,8 @@ from weakcell.emulator.engine.fusion import compute_step, steps_of
 from weakcell.emulator.engine.layer_functions import to_channels_last, to_onnx_order
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.kernels import entry_points
-from weakcell.emulator.plan.plan import Parameters, Plan, last_uses
+from weakcell.emulator.plan.parameters import ParameterState, fault_free_parameters
+from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels.errors import InputError, ModelError
 
 T = TypeVar("T")
@@ -57,10 +57,10 @@ def infer(
 
 def fault_free_values(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
     """Fault-free values in physical form, chunk by chunk, of inputs that are checked already."""
-    return values_with(plan.faultless, inputs, wanted, threads)
+    return values_with(fault_free_parameters(plan), inputs, wanted, threads)
 
 
-def values_with(parameters: Parameters, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
+def values_with(parameters: ParameterState, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
     """The same with parameters as they are."""
     plan, layers = parameters.plan, steps_of(parameters.plan, wanted)
     step = chunk_of(plan, layers, len(next(iter(inputs.values()))), threads)
@@ -80,7 +80,7 @@ def _values_of_batch(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads:
     quantized = {layer.inputs[0] for layer in plan.network.layers if isinstance(layer, nw.DynamicQuantize)}
     layers = steps_of(plan, (*wanted, *quantized))
     ranges: dict[str, tuple[float, float]] = {}
-    parameters = replace(plan.faultless, ranges=ranges)
+    parameters = fault_free_parameters(plan).with_ranges(ranges)
     values, start = dict(inputs), 0
     while start < len(layers):
         end = start
@@ -95,7 +95,7 @@ def _values_of_batch(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads:
 
 
 def _walk_section(
-    parameters: Parameters,
+    parameters: ParameterState,
     layers: Sequence[nw.Layer],
     section: tuple[int, int],
     values: dict[str, Array],
@@ -180,10 +180,10 @@ def walk(
 ) -> Iterator[dict[str, Array]]:
     """Let `make` compute layer after layer for `step` images after the other; yields the wanted values of each chunk, in order.
 
-    inputs: in physical form: all that the layers need and do not make. threads: so many chunks at a time. dead: `last_uses`, if
-    that is known already.
+    inputs: in physical form: all that the layers need and do not make. threads: so many chunks at a time. dead: `find_last_uses`,
+    if that is known already.
     """
-    images, dead = len(next(iter(inputs.values()))), dead or last_uses(layers, keep=wanted)
+    images, dead = len(next(iter(inputs.values()))), dead or find_last_uses(layers, keep=wanted)
 
     def chunk(first: int) -> dict[str, Array]:
         values = {name: hold(name, x[first : first + step], first) for name, x in inputs.items()}
@@ -221,6 +221,14 @@ def _shared(make: Callable[[int], T], items: Sequence[int], threads: int) -> lis
     for other in others:
         other.result()
     return [made[place] for place in range(len(items))]
+
+
+def find_last_uses(layers: Sequence[nw.Layer], keep: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    """Return for each layer the values that no later layer reads and `keep` does not name."""
+    last = {name: position for position, layer in enumerate(layers) for name in (*layer.inputs, layer.output)}
+    return tuple(
+        tuple(name for name, end in last.items() if end == position and name not in keep) for position in range(len(layers))
+    )
 
 
 def chunk_of(plan: Plan, layers: Sequence[nw.Layer], images: int, threads: int) -> int:

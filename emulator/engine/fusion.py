@@ -29,7 +29,9 @@ from weakcell.emulator.ir.bits import pack_channels
 from weakcell.emulator.ir.layers import Convolution, Layer, LayerParameters, MaxPool, Network, Role, Threshold
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
-from weakcell.emulator.plan.plan import Parameters, Plan, offset_of
+from weakcell.emulator.plan.layout import unsigned_offset
+from weakcell.emulator.plan.parameters import ParameterState
+from weakcell.emulator.plan.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +101,7 @@ def fuse(network: Network, keep: Collection[str] = ()) -> tuple[Layer, ...]:
 
 def steps_of(plan: Plan, keep: Collection[str] = ()) -> tuple[Layer, ...]:
     """`fuse`, worked out once for a plan."""
-    key = frozenset(keep)
-    if key not in plan.fused:
-        plan.fused[key] = fuse(plan.network, keep)
-    return plan.fused[key]
+    return plan.cache.get(("fused layers", frozenset(keep)), lambda: fuse(plan.network, keep))
 
 
 def _chain(network: Network, layer: Layer, uses: dict[str, list[Layer]], keep: set[str]) -> Layer:
@@ -131,7 +130,7 @@ def _fits(network: Network, layer: Convolution) -> bool:
     spec, tensor = network.values[layer.inputs[0]], network.tensors[layer.weight]
     plain = layer.groups == 1 and layer.bias is None and not np.any(tensor.zero_point)
     bounded = tensor.encoding.bits <= 8 and tensor.values[:1].size < 1 << 16
-    return spec.kind != "float" and plain and bounded and not offset_of(tensor)
+    return spec.kind != "float" and plain and bounded and not unsigned_offset(tensor)
 
 
 def _only_use(name: str, uses: dict[str, list[Layer]], keep: set[str]) -> Layer | None:
@@ -139,7 +138,7 @@ def _only_use(name: str, uses: dict[str, list[Layer]], keep: set[str]) -> Layer 
     return users[0] if len(users) == 1 and name not in keep else None
 
 
-def compute_step(step: Layer, inputs: list[Array], parameters: Parameters) -> Array:
+def compute_step(step: Layer, inputs: list[Array], parameters: ParameterState) -> Array:
     """The output of a layer or of a fused step for a chunk of images."""
     made = None
     if isinstance(step, Fused) and step.convolution.weight not in parameters.dropped:
@@ -159,7 +158,7 @@ def parts_of(step: Layer) -> tuple[Layer, ...]:
     return step.parts if isinstance(step, Fused) else (step,)
 
 
-def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array | None:
+def signs_of(step: SignConvolution, x: Array, parameters: ParameterState) -> Array | None:
     """The step's output bits for a chunk of images; None if its threshold is on a sum of two readings' sums."""
     layer, joined = step.convolution, step.joined
 
@@ -167,14 +166,14 @@ def signs_of(step: SignConvolution, x: Array, parameters: Parameters) -> Array |
         own = reading_in_place(layer, parameters, joined)
         return _direct(step, own, parameters) if own else None
 
-    direct = parameters.derive(step, "direct signs", make)
+    direct = parameters.cached(step, "direct signs", make)
     if direct is not None and x.flags.c_contiguous:
         return finish(step, joined, direct.made(x), parameters)
     own = readings(layer, x, parameters, joined)
     return finish(step, joined, _direct(step, own[0], parameters).made(own[0].x), parameters) if len(own) == 1 else None
 
 
-def _direct(step: SignConvolution, own: Reading, parameters: Parameters) -> Direct:
+def _direct(step: SignConvolution, own: Reading, parameters: ParameterState) -> Direct:
     layer, joined, context = step.convolution, step.joined, own.context
 
     def make() -> Callable[[Array, Array], int]:
@@ -185,7 +184,7 @@ def _direct(step: SignConvolution, own: Reading, parameters: Parameters) -> Dire
         )
         return entry_points.sign_convolution.bind(weights, context, limits, own.geometry, joined.pools)
 
-    run = parameters.derive(step, f"signs {context.input_zero_point}", make, partial(needs_weights, layer, context, parameters))
+    run = parameters.cached(step, ("signs", context.input_zero_point), make, partial(needs_weights, layer, context, parameters))
     return Direct(run, np.zeros, signs_shape(parameters.plan.network, step, joined), np.dtype(np.uint64))
 
 
@@ -216,7 +215,7 @@ def empty_signs(network: Network, step: SignConvolution, joined: Joined, images:
     return np.zeros((images, *signs_shape(network, step, joined)), dtype=np.uint64)
 
 
-def finish(step: SignConvolution, joined: Joined, bits: Array, parameters: Parameters) -> Array:
+def finish(step: SignConvolution, joined: Joined, bits: Array, parameters: ParameterState) -> Array:
     """Pool by OR, if that is still to be done, and invert."""
     if step.pool and not joined.pools:
         pooled = empty_output(parameters.plan.network.values[step.output], len(bits))

@@ -17,17 +17,17 @@ from weakcell.emulator.engine.convolution import convolve, geometry_of, values_o
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.ir.bits import pack_channels
 from weakcell.emulator.kernels import entry_points
-from weakcell.emulator.plan.plan import Parameters
+from weakcell.emulator.plan.parameters import ParameterState
 from weakcell.memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]
 
 
-def compute(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> Array:
+def compute(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) -> Array:
     """The layer's output for a chunk; inputs in the order of `layer.inputs`."""
-    if not parameters.constants:
+    if not parameters.stored_constants:
         return FUNCTIONS[type(layer)](layer, inputs, parameters)
-    layer, parameters = parameters.as_read(layer)
+    layer, parameters = parameters.with_faulty_constants(layer)
     with np.errstate(all="ignore"):
         return FUNCTIONS[type(layer)](layer, inputs, parameters)
 
@@ -53,7 +53,7 @@ def to_channels_last(x: Array, spec: nw.ValueSpec) -> Array:
     return np.ascontiguousarray(x.reshape(len(x), spec.channels, height, width).transpose(0, 2, 3, 1))
 
 
-def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Parameters) -> Array:
+def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: ParameterState) -> Array:
     x = inputs[0]
     if parameters.specs[layer.inputs[0]].kind == "float":
         return _float_convolution(layer, x, parameters)
@@ -62,7 +62,7 @@ def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Paramet
     return out
 
 
-def _float_convolution(layer: nw.Convolution, x: Array, parameters: Parameters) -> Array:
+def _float_convolution(layer: nw.Convolution, x: Array, parameters: ParameterState) -> Array:
     """Float activations against stored weights: patches times a float32 matrix, in ONNX order."""
     tensor, spec, window = parameters.tensors[layer.weight], parameters.specs[layer.inputs[0]], layer.window
     (kh, kw), (dh, dw), (top, left, bottom, right) = window.kernel, window.dilation, window.pads
@@ -82,7 +82,7 @@ def _float_convolution(layer: nw.Convolution, x: Array, parameters: Parameters) 
     return np.ascontiguousarray(out).reshape(len(x), *parameters.specs[layer.output].shape)
 
 
-def _quantize(layer: nw.Quantize, inputs: list[Array], parameters: Parameters) -> Array:
+def _quantize(layer: nw.Quantize, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, x = parameters.specs[layer.output], np.ascontiguousarray(inputs[0])
     codes = np.empty(x.shape, dtype=spec.dtype)
     entry_points.quantize(x, _floats(layer.scale), layer.zero_point, layer.low, layer.high, codes)
@@ -103,18 +103,18 @@ def _real(x: Array, spec: nw.ValueSpec) -> Array:
     return real
 
 
-def _dequantize(layer: nw.Dequantize, inputs: list[Array], parameters: Parameters) -> Array:
+def _dequantize(layer: nw.Dequantize, inputs: list[Array], parameters: ParameterState) -> Array:
     y = _real(inputs[0], parameters.specs[layer.inputs[0]]) * layer.scale
     if layer.bias is not None:
         y = y + layer.bias
     return to_onnx_order(y, parameters.specs[layer.output])
 
 
-def _requantize(layer: nw.Requantize, inputs: list[Array], parameters: Parameters) -> Array:
+def _requantize(layer: nw.Requantize, inputs: list[Array], parameters: ParameterState) -> Array:
     return _onto(layer, inputs[0], parameters, layer.multiplier)
 
 
-def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], parameters: Parameters) -> Array:
+def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], parameters: ParameterState) -> Array:
     bias = () if layer.bias is None else (nw.Step("add", layer.bias),)
     return _onto(layer, inputs[0], parameters, layer.scale, (*bias, *layer.steps), layer.out_scale)
 
@@ -122,7 +122,7 @@ def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], paramete
 def _onto(
     layer: nw.Requantize | nw.AffineRequantize,
     x: Array,
-    parameters: Parameters,
+    parameters: ParameterState,
     scale: Array,
     steps: tuple[nw.Step, ...] = (),
     out_scale: float = 1.0,
@@ -143,21 +143,21 @@ def _onto(
     return out
 
 
-def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: Parameters) -> Array:
+def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: ParameterState) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     acc = np.ascontiguousarray(values_of(inputs[0], parameters.specs[layer.inputs[0]]), dtype=np.int32)
     entry_points.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
     return out
 
 
-def _ternary_sign(layer: nw.TernarySign, inputs: list[Array], parameters: Parameters) -> Array:
+def _ternary_sign(layer: nw.TernarySign, inputs: list[Array], parameters: ParameterState) -> Array:
     upper, lower = parameters.values[layer.upper], parameters.values[layer.lower]
     x = values_of(inputs[0], parameters.specs[layer.inputs[0]])
     sign = (x >= upper).astype(np.int8) - (x <= lower).astype(np.int8)
     return np.where(layer.inverted, -sign, sign).astype(np.int8)
 
 
-def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: Parameters) -> Array:
+def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: ParameterState) -> Array:
     (a, b), centres, out = _two(layer, inputs, parameters)
     specs, flat = [parameters.specs[name] for name in layer.inputs], out.reshape(-1)
     if layer.fused:
@@ -174,7 +174,7 @@ def _floats(*values: Any) -> Array:
     return np.array(values, dtype=np.float32)
 
 
-def _two(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> tuple[list[Array], tuple[int, int], Array]:
+def _two(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) -> tuple[list[Array], tuple[int, int], Array]:
     """Two inputs of one shape as flat integers, their zero points, and room for the codes made of them."""
     a, b = (parameters.specs[name] for name in layer.inputs)
     values = [np.ascontiguousarray(x) for x in np.broadcast_arrays(values_of(inputs[0], a), values_of(inputs[1], b))]
@@ -182,7 +182,7 @@ def _two(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> tuple[
     return [x.reshape(-1) for x in values], centres, np.empty(values[0].shape, dtype=parameters.specs[layer.output].dtype)
 
 
-def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: Parameters) -> Array:
+def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: ParameterState) -> Array:
     spec = parameters.specs[layer.output]
     out = empty_output(spec, len(inputs[0]))
     kernel = entry_points.or_pool if spec.kind == "bits" else entry_points.max_pool
@@ -190,7 +190,7 @@ def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: Parameters) ->
     return out
 
 
-def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parameters) -> Array:
+def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, out_spec = parameters.specs[layer.inputs[0]], parameters.specs[layer.output]
     height, width = out_spec.height_width
     sums = np.zeros((len(inputs[0]), height, width, spec.channels), dtype=np.int32)
@@ -208,7 +208,7 @@ def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parame
     return _round(mean / np.float32(layer.out_scale), layer.zero_point, layer.low, layer.high, out_spec.dtype)
 
 
-def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: Parameters) -> Array:
+def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, out_spec = parameters.specs[layer.inputs[0]], parameters.specs[layer.output]
     if spec.kind == "float":
         return inputs[0].reshape(len(inputs[0]), *out_spec.shape)
@@ -219,7 +219,7 @@ def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: Parameters) -> 
     return pack_channels(last > 0) if out_spec.kind == "bits" else last
 
 
-def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -> Array:
+def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, x = parameters.specs[layer.output], inputs[0]
     if layer.ternary:
         return to_channels_last(np.nan_to_num(np.sign(x)).astype(np.int8), spec)
@@ -228,7 +228,7 @@ def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: Parameters) -
     return pack_channels(to_channels_last(above != layer.inverted, spec))
 
 
-def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters: Parameters) -> Array:
+def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters: ParameterState) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     x, thresholds = inputs[0], parameters.values[layer.threshold].reshape(parameters.tensors[layer.threshold].values.shape)
     for column in thresholds.T:
@@ -236,14 +236,14 @@ def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters
     return out
 
 
-def _mul_codes(layer: nw.MulCodes, inputs: list[Array], parameters: Parameters) -> Array:
+def _mul_codes(layer: nw.MulCodes, inputs: list[Array], parameters: ParameterState) -> Array:
     (a, b), centres, out = _two(layer, inputs, parameters)
     factors = _floats(layer.multiplier, layer.zero_point)
     entry_points.multiply(a, b, centres, factors, layer.low, layer.high, out.reshape(-1))
     return out
 
 
-def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: Parameters) -> Array:
+def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: ParameterState) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     counts = np.zeros(out.shape[1:3], dtype=np.int64)
     zero = parameters.specs[layer.inputs[0]].zero_point
@@ -251,14 +251,14 @@ def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: Parameters) ->
     return out
 
 
-def _look_up(layer: nw.LookUp, inputs: list[Array], parameters: Parameters) -> Array:
+def _look_up(layer: nw.LookUp, inputs: list[Array], parameters: ParameterState) -> Array:
     x = np.ascontiguousarray(inputs[0])
     out = np.empty(x.shape, dtype=parameters.specs[layer.output].dtype)
     entry_points.look_up(x.reshape(-1), layer.first, layer.table, out.reshape(-1))
     return out
 
 
-def dynamic_parameters(layer: nw.Layer, x: Array, parameters: Parameters) -> tuple[Array, Array]:
+def dynamic_parameters(layer: nw.Layer, x: Array, parameters: ParameterState) -> tuple[Array, Array]:
     """Scale and zero point of DynamicQuantizeLinear for each image, float32 (n,): over the image, or over a range given for all."""
     low, high = parameters.ranges.get(layer.inputs[0], (None, None))
     if low is None or high is None:
@@ -271,21 +271,21 @@ def dynamic_parameters(layer: nw.Layer, x: Array, parameters: Parameters) -> tup
     return scale, np.clip(np.rint(-low / scale), 0, 255).astype(np.float32)
 
 
-def _dynamic_quantize(layer: nw.DynamicQuantize, inputs: list[Array], parameters: Parameters) -> Array:
+def _dynamic_quantize(layer: nw.DynamicQuantize, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, x = parameters.specs[layer.output], inputs[0]
     scale, zero = (p.reshape(-1, *[1] * (x.ndim - 1)) for p in dynamic_parameters(layer, x, parameters))
     q = np.clip(np.rint(x / scale) + zero, 0, 255) - zero
     return to_channels_last(np.nan_to_num(q).astype(spec.dtype), spec)
 
 
-def _dynamic_scale(layer: nw.DynamicScale, inputs: list[Array], parameters: Parameters) -> Array:
+def _dynamic_scale(layer: nw.DynamicScale, inputs: list[Array], parameters: ParameterState) -> Array:
     return dynamic_parameters(layer, inputs[0], parameters)[0]
 
 
 _ROUNDINGS: Mapping[str | None, Callable[[Array], Array]] = {"Floor": np.floor, "Ceil": np.ceil, "Round": np.rint, None: np.trunc}
 
 
-def _dynamic_bias(layer: nw.DynamicBias, inputs: list[Array], parameters: Parameters) -> Array:
+def _dynamic_bias(layer: nw.DynamicBias, inputs: list[Array], parameters: ParameterState) -> Array:
     with np.errstate(all="ignore"):
         quotient = layer.bias / (inputs[1].reshape(-1, 1, 1, 1) * layer.scale)
         bias = _ROUNDINGS[layer.rounding](quotient).astype(np.int32)
@@ -293,20 +293,20 @@ def _dynamic_bias(layer: nw.DynamicBias, inputs: list[Array], parameters: Parame
     return made
 
 
-def _dynamic_dequantize(layer: nw.DynamicDequantize, inputs: list[Array], parameters: Parameters) -> Array:
+def _dynamic_dequantize(layer: nw.DynamicDequantize, inputs: list[Array], parameters: ParameterState) -> Array:
     factor = inputs[1].reshape(-1, 1, 1, 1) * layer.scale
     return to_onnx_order(inputs[0].astype(np.float32) * factor, parameters.specs[layer.output])
 
 
-def _with_specs(layer: nw.Layer, inputs: list[Array], parameters: Parameters) -> list[tuple[Array, nw.ValueSpec]]:
+def _with_specs(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) -> list[tuple[Array, nw.ValueSpec]]:
     return [(x, parameters.specs[name]) for x, name in zip(inputs, layer.inputs, strict=True)]
 
 
-def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: Parameters) -> Array:
+def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: ParameterState) -> Array:
     if not layer.stored:
         return _operated(layer, layer.operands, inputs)
     operands = [
-        parameters.derive(layer, f"operand {place}", partial(operand_values, x, parameters))
+        parameters.cached(layer, ("operand", place), partial(operand_values, x, parameters))
         if isinstance(x, nw.StoredOperand)
         else x
         for place, x in enumerate(layer.operands)
@@ -319,9 +319,9 @@ def operand_shape(operand: nw.StoredOperand) -> tuple[int, ...]:
     return _after_steps(operand, np.zeros(operand.shape, operand.dtype)).shape
 
 
-def operand_values(operand: nw.StoredOperand, parameters: Parameters) -> Array:
+def operand_values(operand: nw.StoredOperand, parameters: ParameterState) -> Array:
     """Make a constant operand from its integers as they are at present, by the operators that the graph has between them."""
-    stored = parameters.integers(operand.tensor)
+    stored = parameters.stored_integers(operand.tensor)
     if operand.order is not None:
         stored = stored[operand.order]
     return _after_steps(operand, stored.reshape(operand.shape).astype(operand.dtype))
@@ -336,7 +336,7 @@ def _after_steps(operand: nw.StoredOperand, x: Array) -> Array:
     return x
 
 
-def _codes_operator(layer: nw.CodesOperator, inputs: list[Array], parameters: Parameters) -> Array:
+def _codes_operator(layer: nw.CodesOperator, inputs: list[Array], parameters: ParameterState) -> Array:
     plain = [to_onnx_order(x, spec) for x, spec in _with_specs(layer, inputs, parameters)]
     return to_channels_last(_operated(layer, layer.operands, plain), parameters.specs[layer.output])
 
@@ -353,7 +353,7 @@ def _operated(layer: nw.FloatOperator | nw.CodesOperator, given: Sequence[Any], 
         raise ModelError(asked, f"its inputs do not fit ({e})", "Check the model with onnx.checker") from e
 
 
-FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], Parameters], Array]] = {
+FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], ParameterState], Array]] = {
     nw.Convolution: _convolution,
     nw.Quantize: _quantize,
     nw.Dequantize: _dequantize,

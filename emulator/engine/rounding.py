@@ -23,7 +23,8 @@ from weakcell.emulator.kernels.weight_layouts import (
     ZERO,
     DepthwiseInt8x4,
 )
-from weakcell.emulator.plan.plan import Parameters, offset_of
+from weakcell.emulator.plan.layout import unsigned_offset
+from weakcell.emulator.plan.parameters import ParameterState
 
 Requantization = Requantize | AffineRequantize
 
@@ -41,15 +42,15 @@ def rounds(network: Network, layer: Convolution, following: Layer | None) -> boo
     tensor, spec = network.tensors[layer.weight], network.values[layer.output]
     steps = following.steps if isinstance(following, AffineRequantize) else ()
     small = max(abs(following.zero_point), abs(following.low), abs(following.high)) <= _EXACT
-    plain = not steps and spec.zero_point == 0 and not np.any(tensor.zero_point - offset_of(tensor, layer.groups))
+    plain = not steps and spec.zero_point == 0 and not np.any(tensor.zero_point - unsigned_offset(tensor, layer.groups))
     return plain and small and network.values[following.output].dtype in ("int8", "uint8")
 
 
-def rounding_of(layer: Convolution, following: Requantization, parameters: Parameters) -> Rounding:
+def rounding_of(layer: Convolution, following: Requantization, parameters: ParameterState) -> Rounding:
     """The constants of a requantization, as the kernel of the convolution before it reads them; worked out once."""
-    apart = 1 if parameters.plan.tensors[layer.weight].form is DepthwiseInt8x4 else layer.groups
+    apart = 1 if parameters.plan.tensors[layer.weight].weight_layout is DepthwiseInt8x4 else layer.groups
     outputs, dtype = len(parameters.tensors[layer.weight].values), parameters.specs[following.output].dtype
-    return parameters.derive(following, "rounding", lambda: _rounding(following, outputs, apart, dtype))
+    return parameters.cached(following, "rounding", lambda: _rounding(following, outputs, apart, dtype))
 
 
 def _rounding(layer: Requantization, outputs: int, groups: int, dtype: str) -> Rounding:
@@ -78,21 +79,21 @@ def _bounded(channels: npt.NDArray[np.float32], layer: Requantization, dtype: st
     return bool(np.all(largest < 2.0**30)) and bool(plain) and small  # half of 2^31: roundings on the way are out of the question
 
 
-def rounded(layer: Convolution, following: Requantization, x: Array, parameters: Parameters) -> Array | None:
+def rounded(layer: Convolution, following: Requantization, x: Array, parameters: ParameterState) -> Array | None:
     """The codes (n, H, W, O); None if the layer's input takes more than one reading, whose sums must meet first."""
 
     def make() -> Direct | None:
         own = reading_in_place(layer, parameters)
         return _direct(layer, following, own, parameters) if own else None
 
-    direct = parameters.derive(layer, "direct codes", make)
+    direct = parameters.cached(layer, "direct codes", make)
     if direct is not None and x.flags.c_contiguous:
         return direct.made(x)
     own = readings(layer, x, parameters)
     return _direct(layer, following, own[0], parameters).made(own[0].x) if len(own) == 1 else None
 
 
-def _direct(layer: Convolution, following: Requantization, own: Reading, parameters: Parameters) -> Direct:
+def _direct(layer: Convolution, following: Requantization, own: Reading, parameters: ParameterState) -> Direct:
     spec = parameters.specs[following.output]
     run = kernel_of(layer, own, "codes", parameters, lambda: rounding_of(layer, following, parameters))
     return Direct(run, np.empty, (*spec.height_width, spec.channels), np.dtype(spec.dtype))

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from weakcell.emulator.faults.deployment import Deployment, StoredSlot
 from weakcell.emulator.kernels.fault_reads import FLIP_TARGET, read_regions
 from weakcell.emulator.kernels.weight_layouts import LANES
-from weakcell.emulator.plan.plan import Parameters, Plan, aligned_empty
+from weakcell.emulator.plan.parameters import ParameterState, new_parameters
+from weakcell.emulator.plan.plan import Plan
+from weakcell.emulator.plan.workspace import aligned_empty
 from weakcell.memmodels.sampling.sampler import make_source_table
 
 Array = npt.NDArray[Any]
@@ -52,7 +54,7 @@ def homes_of(plan: Plan, stored: tuple[StoredSlot, ...], clean: Mapping[str, Arr
             values[name] = aligned_empty(clean[name].shape, clean[name].dtype)
             stale = np.ones(-(-channels // LANES) + 8, dtype=np.uint8)
             leading[name] = address(clean[name]), address(values[name]), values[name].nbytes, address(stale)
-        masks = kernel.masks[list(part.slot.planes)]
+        masks = kernel.flip_masks[list(part.slot.planes)]
         shape = kernel.flat, values[name].shape[1] if kernel.flat else 0, channels, address(order.outer), row, address(order.inner)
         rows.append((part.region.key.write, *leading[name], leads, *shape, masks.size, address(masks)))
     return Homes(np.array(rows, dtype=np.int64).view(FLIP_TARGET)[:, 0], values, kept)
@@ -84,23 +86,23 @@ def tables_of(stored: tuple[StoredSlot, ...], homes: Homes) -> Tables:
 @contextmanager
 def reader_of(
     plan: Plan, deployment: Deployment, stored: tuple[StoredSlot, ...]
-) -> Iterator[tuple[Parameters, Callable[[int], None]]]:
-    """Parameters for a run, and a function that reads drawable slots, all in one call, given the number of the read.
+) -> Iterator[tuple[ParameterState, Callable[[int], None]]]:
+    """ParameterState for a run, and a function that reads drawable slots, all in one call, given the number of the read.
 
     The parameters are those of an earlier run of such slots, if there was one, with all that was worked out for them: whatever is
     not read by the function is to be restored.
     """
 
-    def make() -> tuple[Parameters, Homes | None]:
-        parameters = plan.parameters(deployment.slots)
+    def make() -> tuple[ParameterState, Homes | None]:
+        parameters = new_parameters(plan, deployment.slots)
         homes = homes_of(plan, stored, parameters.values) if stored else None
         for name, values in homes.values.items() if homes else ():
-            parameters.settle(name, values)
+            parameters.adopt_buffer(name, values)
         return parameters, homes
 
     drawn = tuple((part.slot.tensor, part.slot.planes, part.region.key.write) for part in stored)
     key = "run", drawn, frozenset(deployment.slots)
-    parameters, homes = plan.spare.take(key, make)
+    parameters, homes = plan.workspaces.acquire(key, make)
     tables = tables_of(stored, homes) if homes else None
 
     def read(number: int) -> None:
@@ -108,8 +110,8 @@ def reader_of(
             return
         read_regions(tables.sources, tables.homes.table, deployment.trial, number, tables.counts)
         for name in tables.homes.values:
-            parameters.forget(name)
+            parameters.invalidate(name)
         tables.tally(deployment)
 
     yield parameters, read
-    plan.spare.leave(key, (parameters, homes))
+    plan.workspaces.release(key, (parameters, homes))

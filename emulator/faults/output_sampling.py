@@ -30,7 +30,7 @@ from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.kernels import conv as kernels
 from weakcell.emulator.kernels.output_sampling import GUIDE_BITS, convolution_signs, draw_mismatches, draw_signs
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
-from weakcell.emulator.plan.plan import Parameters
+from weakcell.emulator.plan.parameters import ParameterState
 from weakcell.memmodels.sampling.sampler import Sampler
 
 Array = npt.NDArray[Any]
@@ -73,7 +73,7 @@ def applies(layer: nw.Layer, deployment: Deployment) -> bool:
 
 def _has_a_law(layer: nw.Convolution, deployment: Deployment) -> bool:
     plan, policy = deployment.plan, deployment.policy
-    if policy not in (ReadPolicy.IMAGE, ReadPolicy.ACCESS) or not plan.tensors[layer.weight].packed:
+    if policy not in (ReadPolicy.IMAGE, ReadPolicy.ACCESS) or not plan.tensors[layer.weight].is_sign_packed:
         return False
     once = policy is ReadPolicy.ACCESS or plan.network.values[layer.output].height_width == (1, 1)
     alone = sum(layer.weight in other.tensor_names() for other in plan.network.layers) == 1
@@ -90,7 +90,7 @@ def tensors_sampled_at_output(deployment: Deployment) -> tuple[str, ...]:
     return tuple(layer.weight for layer in deployment.plan.network.layers if applies(layer, deployment))  # type: ignore[attr-defined]
 
 
-def settle(parameters: Parameters, deployment: Deployment) -> None:
+def settle(parameters: ParameterState, deployment: Deployment) -> None:
     """Put what every read of the trial brings back wrong into the weights whose outputs are drawn."""
     for name in tensors_sampled_at_output(deployment):
         (part,) = deployment.slots[name]
@@ -101,7 +101,7 @@ def settle(parameters: Parameters, deployment: Deployment) -> None:
 
 
 def drawn_sums(
-    layer: nw.Convolution, own: Reading, parameters: Parameters, deployment: Deployment, stored: StoredSlot, first: int
+    layer: nw.Convolution, own: Reading, parameters: ParameterState, deployment: Deployment, stored: StoredSlot, first: int
 ) -> Array:
     """A layer's sums int32 (n, oh, ow, O), without bias, for images first.. of the data set."""
     height, width = parameters.specs[layer.output].height_width
@@ -118,7 +118,7 @@ def drawn_signs(
     layer: nw.Convolution,
     own: Reading,
     threshold: Array,
-    parameters: Parameters,
+    parameters: ParameterState,
     deployment: Deployment,
     stored: StoredSlot,
     first: int,
@@ -140,7 +140,7 @@ def _draw_while_summed(
     layer: nw.Convolution,
     own: Reading,
     threshold: Array,
-    parameters: Parameters,
+    parameters: ParameterState,
     deployment: Deployment,
     stored: StoredSlot,
     first: int,
@@ -159,7 +159,7 @@ def _draw_while_summed(
     limits = np.full(len(weights.values) * LANES, -1)
     limits[: threshold.size] = (bits - threshold.astype(np.int64)) >> 1
     key, spread = ("mismatches", layer.output), 3 * math.isqrt(bits)
-    low, high = plan.spare.take(key, lambda: (bits // 2 - spread, bits // 2 + spread))
+    low, high = plan.workspaces.acquire(key, lambda: (bits // 2 - spread, bits // 2 + spread))
     done = 0
     while done < len(rows):
         low, high = max(0, low // 64 * 64), min(bits, high // 64 * 64 + 63)
@@ -168,7 +168,7 @@ def _draw_while_summed(
             stored.region.key.write, first * height * width, done, rows.view(np.uint32)[:, : len(weights.values)],
         )  # fmt: skip
         low, high = (low, high) if done == len(rows) else (min(low, fewest), max(high, most))
-    plan.spare.leave(key, (low, high))
+    plan.workspaces.release(key, (low, high))
     deployment.tally.read(stored.slot.tensor, stored.region.layout.bits * len(rows))
 
 
@@ -182,7 +182,7 @@ class _Drawing(NamedTuple):
 
 
 def _drawings(
-    layer: nw.Convolution, own: Reading, parameters: Parameters, deployment: Deployment, stored: StoredSlot, first: int
+    layer: nw.Convolution, own: Reading, parameters: ParameterState, deployment: Deployment, stored: StoredSlot, first: int
 ) -> Iterator[_Drawing]:
     sampler, weights, images = stored.sampler, PackedInt1(parameters.values[layer.weight]), len(own.x)
     assert sampler is not None

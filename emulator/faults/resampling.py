@@ -21,7 +21,7 @@ from weakcell.emulator.faults.kernel_reads import Tables, drawable, homes_of, ta
 from weakcell.emulator.faults.output_sampling import applies, drawn_signs, drawn_sums
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.kernels import bitpack, conv, conv_sign, dense_resampled
-from weakcell.emulator.plan.plan import Parameters
+from weakcell.emulator.plan.parameters import ParameterState
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 def compute_redrawn(
     layer: nw.Layer,
     inputs: list[Array],
-    parameters: Parameters,
+    parameters: ParameterState,
     deployment: Deployment,
     stored: tuple[StoredSlot, ...],
     first: int,
@@ -42,7 +42,7 @@ def compute_redrawn(
         by_image = deployment.policy is not ReadPolicy.ACCESS and not applies(convolution, deployment)
         if isinstance(layer, SignConvolution) and by_image:
             joined = layer.joined
-        reading = _one_reading(convolution, inputs[0], parameters.as_read(convolution)[1], joined)
+        reading = _one_reading(convolution, inputs[0], parameters.with_faulty_constants(convolution)[1], joined)
         if reading is not None and isinstance(layer, SignConvolution):
             return _redrawn_signs(layer, reading, joined, parameters, deployment, stored, first)
         if reading is not None and isinstance(layer, CodeConvolution):
@@ -82,7 +82,7 @@ def _pixel(spec: nw.ValueSpec, y: int, x: int) -> tuple[slice | int, ...]:
     return (every, every, x) if len(spec.shape) == 2 else (every, every, y, x)
 
 
-def _one_reading(layer: nw.Convolution, x: Array, parameters: Parameters, joined: Joined) -> Reading | None:
+def _one_reading(layer: nw.Convolution, x: Array, parameters: ParameterState, joined: Joined) -> Reading | None:
     """The layer's input, if a kernel that draws its weights can take it."""
     if layer.groups > 1 or parameters.specs[layer.inputs[0]].kind == "float":
         return None
@@ -90,7 +90,7 @@ def _one_reading(layer: nw.Convolution, x: Array, parameters: Parameters, joined
     return own[0] if len(own) == 1 else None
 
 
-def _redrawn_in_parts(step: Fused, x: Array, parameters: Parameters, deployment: Deployment, first: int) -> Array:
+def _redrawn_in_parts(step: Fused, x: Array, parameters: ParameterState, deployment: Deployment, first: int) -> Array:
     """A fused step as the layers that it is made of."""
     for part in step.parts:
         stored = deployment.slots_of(part)
@@ -99,7 +99,12 @@ def _redrawn_in_parts(step: Fused, x: Array, parameters: Parameters, deployment:
 
 
 def _once(
-    layer: nw.Layer, inputs: list[Array], parameters: Parameters, deployment: Deployment, stored: tuple[StoredSlot, ...], read: int
+    layer: nw.Layer,
+    inputs: list[Array],
+    parameters: ParameterState,
+    deployment: Deployment,
+    stored: tuple[StoredSlot, ...],
+    read: int,
 ) -> Array:
     undo = flip_all(parameters, deployment, stored, read)
     out = compute(layer, inputs, parameters)
@@ -107,7 +112,7 @@ def _once(
     return out
 
 
-def flip_all(parameters: Parameters, deployment: Deployment, stored: tuple[StoredSlot, ...], read: int) -> Callable[[], None]:
+def flip_all(parameters: ParameterState, deployment: Deployment, stored: tuple[StoredSlot, ...], read: int) -> Callable[[], None]:
     """Read the slots and put their flips and dropped signs into the parameters; returns the function that takes them out."""
     drawn = [(part.slot, deployment.read(part, read)) for part in stored]
 
@@ -116,7 +121,7 @@ def flip_all(parameters: Parameters, deployment: Deployment, stored: tuple[Store
             parameters.flip(slot.tensor, slot.planes, returned.flips)
 
     flip()
-    undrop = [parameters.drop(slot.tensor, returned.dropped) for slot, returned in drawn if returned.dropped is not None]
+    undrop = [parameters.drop_signs(slot.tensor, returned.dropped) for slot, returned in drawn if returned.dropped is not None]
 
     def undo() -> None:
         for each in undrop:
@@ -126,9 +131,9 @@ def flip_all(parameters: Parameters, deployment: Deployment, stored: tuple[Store
     return undo
 
 
-def _tables(layer: nw.Convolution, parameters: Parameters, stored: tuple[StoredSlot, ...]) -> tuple[Tables, Any]:
+def _tables(layer: nw.Convolution, parameters: ParameterState, stored: tuple[StoredSlot, ...]) -> tuple[Tables, Any]:
     """Tables of a layer's weights, and the weights that a kernel puts its reads into."""
-    form, homes = parameters.plan.tensors[layer.weight].form, homes_of(parameters.plan, stored, parameters.values)
+    form, homes = parameters.plan.tensors[layer.weight].weight_layout, homes_of(parameters.plan, stored, parameters.values)
     assert form is not None
     return tables_of(stored, homes), form(homes.values[layer.weight])
 
@@ -136,13 +141,13 @@ def _tables(layer: nw.Convolution, parameters: Parameters, stored: tuple[StoredS
 def _redrawn_sums(
     layer: nw.Convolution,
     own: Reading,
-    parameters: Parameters,
+    parameters: ParameterState,
     deployment: Deployment,
     stored: tuple[StoredSlot, ...],
     first: int,
 ) -> Array:
     """Draw, compute and take back inside the kernel, image by image or pixel by pixel."""
-    _, parameters = parameters.as_read(layer)
+    _, parameters = parameters.with_faulty_constants(layer)
     if applies(layer, deployment):
         made = drawn_sums(layer, own, parameters, deployment, stored[0], first)
         made += own.context.bias
@@ -157,7 +162,12 @@ def _redrawn_sums(
 
 
 def _redrawn_codes(
-    step: CodeConvolution, own: Reading, parameters: Parameters, deployment: Deployment, stored: tuple[StoredSlot, ...], first: int
+    step: CodeConvolution,
+    own: Reading,
+    parameters: ParameterState,
+    deployment: Deployment,
+    stored: tuple[StoredSlot, ...],
+    first: int,
 ) -> Array:
     """The same, rounded."""
     layer, following = step.convolution, step.requantization
@@ -173,7 +183,7 @@ def _draw_and_convolve(
     layer: nw.Convolution,
     own: Reading,
     rounding: Rounding,
-    parameters: Parameters,
+    parameters: ParameterState,
     deployment: Deployment,
     stored: tuple[StoredSlot, ...],
     first: int,
@@ -206,7 +216,7 @@ def _redrawn_signs(
     step: SignConvolution,
     own: Reading,
     joined: Joined,
-    parameters: Parameters,
+    parameters: ParameterState,
     deployment: Deployment,
     stored: tuple[StoredSlot, ...],
     first: int,

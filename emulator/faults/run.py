@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from weakcell.emulator.engine.executor import Arrays, check_inputs, chunk_of, chunk_size, gather, walk
+from weakcell.emulator.engine.executor import Arrays, check_inputs, chunk_of, chunk_size, find_last_uses, gather, walk
 from weakcell.emulator.engine.fault_free_cache import FaultFreeCache, Flipped
 from weakcell.emulator.engine.fusion import compute_step, steps_of
 from weakcell.emulator.faults.activation_buffers import read_back
@@ -17,7 +17,8 @@ from weakcell.emulator.faults.kernel_reads import drawable, reader_of
 from weakcell.emulator.faults.output_sampling import settle
 from weakcell.emulator.faults.resampling import compute_redrawn, flip_all
 from weakcell.emulator.ir import layers as nw
-from weakcell.emulator.plan.plan import Parameters, Plan, last_uses
+from weakcell.emulator.plan.parameters import ParameterState, new_parameters
+from weakcell.emulator.plan.plan import Plan
 
 Array = npt.NDArray[Any]
 
@@ -67,7 +68,7 @@ def _read_between(
 
 def _read_again(plan: Plan, deployment: Deployment, clean: FaultFreeCache, images: int, batch: int) -> Iterator[dict[str, Array]]:
     """Chunks of outputs; parameters are read anew for every image or pixel, but for those that are the same at every read."""
-    parameters, flipped = plan.parameters(deployment.slots), Flipped(deployment)
+    parameters, flipped = new_parameters(plan, deployment.slots), Flipped(deployment)
     steady = deployment.steady_slots
     reads = reads_per_image(plan.network, deployment.policy, images, batch) if steady else {}
     for part in steady:
@@ -86,7 +87,7 @@ class _Walks:
     """
 
     plan: Plan
-    parameters: Parameters
+    parameters: ParameterState
     deployment: Deployment
     layers: tuple[nw.Layer, ...]
     dead: tuple[tuple[str, ...], ...]
@@ -115,7 +116,7 @@ class _Walks:
 
 
 def _walks(
-    plan: Plan, parameters: Parameters, deployment: Deployment, images: int, threads: int = 1, again: bool = False
+    plan: Plan, parameters: ParameterState, deployment: Deployment, images: int, threads: int = 1, again: bool = False
 ) -> _Walks:
     """Walks over `images` images at most."""
     outputs = plan.network.outputs
@@ -123,4 +124,4 @@ def _walks(
     if again or deployment.buffers:  # what is read meanwhile changes the run's own parameters and counts
         threads = 1
     step = chunk_of(plan, layers, images, threads) if threads > 1 else chunk_size(plan.network, layers)
-    return _Walks(plan, parameters, deployment, layers, last_uses(layers, keep=outputs), step, again, threads)
+    return _Walks(plan, parameters, deployment, layers, find_last_uses(layers, keep=outputs), step, again, threads)

@@ -2,7 +2,7 @@
 
 DynamicQuantizeLinear takes its scale from the whole tensor, images and all. The layers here quantize each image on its own, which
 is what onnxruntime computes for a batch of one; otherwise an image's result would depend on the images beside it. Where a run wants
-the file's meaning for its batch (`weakcell infer`), it hands the range of the whole batch to the layers (`Parameters.ranges`).
+the file's meaning for its batch (`weakcell infer`), it hands the range of the whole batch to the layers (`ParameterState.ranges`).
 """
 
 from __future__ import annotations

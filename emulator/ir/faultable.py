@@ -135,7 +135,7 @@ def _zero(name: str, held: Any, encoding: Encoding) -> StoredTensor:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerAsRead:
+class FaultyLayer:
     """A layer with its constants as a memory returned them, the specs of its inputs likewise, and its weight's if those changed."""
 
     layer: Layer
@@ -143,7 +143,7 @@ class LayerAsRead:
     tensors: Mapping[str, StoredTensor]
 
 
-def as_read(layer: Layer, network: Network, read: Mapping[Constant, Any]) -> LayerAsRead:
+def with_faulty_constants(layer: Layer, network: Network, read: Mapping[Constant, Any]) -> FaultyLayer:
     """The layer with the integers in `read` in place of its own constants."""
     specs, tensors = dict(network.values), dict(network.tensors)
     for constant, held in read.items():
@@ -161,4 +161,4 @@ def as_read(layer: Layer, network: Network, read: Mapping[Constant, Any]) -> Lay
         else:
             assert isinstance(layer, Convolution)
             tensors[layer.weight] = replace(tensors[layer.weight], **{constant.attribute: value})
-    return LayerAsRead(layer, specs, tensors)
+    return FaultyLayer(layer, specs, tensors)

@@ -391,7 +391,7 @@ class DynamicQuantize(Layer):
     """q = clamp(rint(x / s) + z, 0, 255) - z: float32 to int16 codes, on a grid that follows from the data.
 
     s and z are the scale and zero point of DynamicQuantizeLinear over one image, so that an image's result does not depend on the
-    images that are run with it; or over a whole batch, where a run says so (`Parameters.ranges`).
+    images that are run with it; or over a whole batch, where a run says so (`ParameterState.ranges`).
     """
 
     PARAMETERS = LayerParameters(of_inputs=())

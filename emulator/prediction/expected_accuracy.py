@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.engine.convolution import values_of
-from weakcell.emulator.engine.executor import check_inputs, chunk_size
+from weakcell.emulator.engine.executor import check_inputs, chunk_size, find_last_uses
 from weakcell.emulator.engine.fusion import compute_step, fuse, parts_of
 from weakcell.emulator.engine.layer_functions import compute, to_onnx_order
 from weakcell.emulator.evaluation.trials import EvaluationSet
@@ -41,7 +41,8 @@ from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
 from weakcell.emulator.faults.resampling import compute_redrawn
 from weakcell.emulator.ir.layers import Convolution, Layer, Network
 from weakcell.emulator.margins import windows_of
-from weakcell.emulator.plan.plan import Parameters, Plan, last_uses
+from weakcell.emulator.plan.parameters import ParameterState, new_parameters
+from weakcell.emulator.plan.plan import Plan
 from weakcell.emulator.prediction.bit_rates import BitRates, bit_rates
 from weakcell.emulator.prediction.layer_distribution import LayerLaw, Part
 from weakcell.emulator.prediction.scoring import ScoredLayer, scored_layer
@@ -228,7 +229,7 @@ class _Walk:
     def run(self, inputs: Mapping[str, Array], first: int, targets: tuple[Array, Array]) -> Array:
         """(3, points, samples, images): shares or probabilities of the targets (labels and clean answers), and distances of sums
         from their laws."""
-        network, parameters = self.plan.network, self.plan.parameters()
+        network, parameters = self.plan.network, new_parameters(self.plan)
         faulty = {name for point in self.points for name in (*point.laws, *_drawn_by_bit(network, point))}
         sums = {layer.output for layer in network.layers if layer.name in {name for point in self.points for name in point.laws}}
         head = scored_layer(network, self.task)
@@ -255,7 +256,7 @@ def _drawn_by_bit(network: Network, errors: _Errors) -> list[str]:
     return [layer.name for layer in network.layers if not slots.keys().isdisjoint(layer.tensor_names())]
 
 
-def _clean(step: Layer, values: Mapping[str, Array], parameters: Parameters) -> Array:
+def _clean(step: Layer, values: Mapping[str, Array], parameters: ParameterState) -> Array:
     return compute_step(step, [values[name] for name in step.inputs], parameters)
 
 
@@ -270,7 +271,7 @@ class _Run:
     errors: _Errors
     sample: int
     first: int
-    parameters: Parameters
+    parameters: ParameterState
     head: ScoredLayer | None
     known: dict[str, CleanSums]
     distance: npt.NDArray[np.float64]
@@ -279,7 +280,7 @@ class _Run:
         """(2, images): walk the rest of the network; the last layer's law, if it is known, ends it."""
         network, deployment = self.parameters.plan.network, self.errors.deployments[self.sample]
         clean = set(values)
-        for step, dead in zip(steps, last_uses(steps, keep), strict=True):
+        for step, dead in zip(steps, find_last_uses(steps, keep), strict=True):
             law = self.errors.laws.get(step.name)
             if law is not None and isinstance(step, Convolution):
                 sums = self._clean_sums(step, values, cached=step.inputs[0] in clean)
@@ -353,7 +354,7 @@ def _deviation(law: SumLaw, clean: CleanSums) -> Array:
     return deviation
 
 
-def clean_sums(layer: Convolution, x: Array, parameters: Parameters) -> CleanSums:
+def clean_sums(layer: Convolution, x: Array, parameters: ParameterState) -> CleanSums:
     """A layer's sums without errors, and what their law needs to know of its inputs (in the engine's own form)."""
     network = parameters.plan.network
     spec, outputs = network.values[layer.inputs[0]], network.tensors[layer.weight].values.shape[0]

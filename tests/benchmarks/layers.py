@@ -47,6 +47,7 @@ from weakcell.emulator.ir.layers import (
     ValueSpec,
     Window,
 )
+from weakcell.emulator.plan.parameters import fault_free_parameters
 
 SCALE, ZERO = np.float32(2**-14), 100
 """How sums become codes."""
@@ -97,7 +98,7 @@ def ours(shape: tuple[int, ...], encoding: Encoding) -> Callable[[], Any]:
     ends = Threshold("s", ("acc",), "y", "t", np.zeros(outputs, bool)), Requantize("r", ("acc",), "y", SCALE, ZERO, 0, 255)
     layers = Convolution("c", ("x",), "acc", "w", None, window), ends[not binary], Dequantize("d", ("y",), "z", np.float32(1))
     network = Network("one", ("x",), ("z",), layers, specs, {"w": weight, "t": threshold})
-    parameters, step = compile_plan(network).faultless, fuse(network)[0]
+    parameters, step = fault_free_parameters(compile_plan(network)), fuse(network)[0]
     x = pixels(shape)
     given = pack_channels(x > 127) if binary else x
     return lambda: compute_step(step, [given], parameters)

@@ -28,6 +28,7 @@ from weakcell.emulator.faults.deployment import Fault, reads_per_image
 from weakcell.emulator.ir.faultable import constants_of, storable
 from weakcell.emulator.ir.layers import FLOAT32, AffineRequantize, Dequantize, Layer, Step, Window
 from weakcell.emulator.ir.values import float_bits, floats_of
+from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.emulator.tasks import Asked
 from weakcell.memmodels.address import Words, set_bits
 from weakcell.memmodels.catalogue import MemorySpec, parse_spec
@@ -166,7 +167,7 @@ def test_constants_of_the_die_do_not_need_to_be_read_again() -> None:
 def spoil(network: Network, name: str, value: float) -> dict[str, np.ndarray]:
     """Every value of a run with one constant replaced."""
     plan = compile_plan(network)
-    parameters = plan.parameters([name])
+    parameters = new_parameters(plan, [name])
     parameters.values[name][...] = float_bits(value)
     checked = weakcell.emulator.engine.executor.check_inputs(plan, pixels(network, 3))
     (chunk,) = weakcell.emulator.engine.executor.values_with(parameters, checked, list(network.values))
@@ -191,7 +192,7 @@ def test_a_score_that_is_nan_never_wins() -> None:
     network = affine_network()
     plan, x = compile_plan(network), pixels(network, 6)
     bias = constants_of(network)["z"][1].tensor
-    parameters = plan.parameters([bias.name])
+    parameters = new_parameters(plan, [bias.name])
     questions = prepare_evaluation(plan, x, asked=Asked("pixels"))
     channel = int(questions.fault_free_answers[0, 0, 0])
     parameters.values[bias.name][channel] = int(float_bits(math.nan)[0])
@@ -246,7 +247,7 @@ def test_erased_constants_are_zero() -> None:
     layer = next(layer for layer in QNN.layers if type(layer).__name__ == "Requantize")
     rules = [(f"scale:{layer.name}", parse_spec("parity[word=32]+uniform:ber=0.4"))]
     deployment = deploy(plan, place(QNN, SAFE, rules), ReadPolicy.LOAD, record=True)
-    parameters = plan.parameters(deployment.slots)
+    parameters = new_parameters(plan, deployment.slots)
     (part,) = deployment.slots[f"{layer.name}.multiplier"]
     flips: Words = deployment.read(part, 0).flips
     parameters.flip(part.slot.tensor, part.slot.planes, flips)

@@ -17,6 +17,7 @@ from tests.memmodels.memories import CASES, Case, RecordingMemory
 from weakcell.emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
 from weakcell.emulator.faults.deployment import reads_per_image
 from weakcell.emulator.ir.layers import SIGN1, Window
+from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.memmodels import open_memory
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.catalogue import parse_spec
@@ -135,7 +136,7 @@ def test_recorded_faults_replay_through_the_parameters(kind: str, policy: ReadPo
         assert {fault.read for fault in deployment.faults or ()} > {0}
         return
     plan = PLANS[kind]
-    parameters = plan.parameters()
+    parameters = new_parameters(plan)
     for fault in deployment.faults or ():
         parameters.flip(fault.slot.tensor, fault.slot.planes, fault.flips)
     checked = weakcell.emulator.engine.executor.check_inputs(plan, pixels(plan.network, IMAGES))

@@ -12,8 +12,9 @@ from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_fa
 from weakcell.emulator.faults.deployment import Deployment
 from weakcell.emulator.faults.kernel_reads import reader_of
 from weakcell.emulator.ir.layers import SIGN1, Encoding, Network, Window
-from weakcell.emulator.plan.plan import Parameters, Plan
-from weakcell.emulator.plan.workspace import Spare
+from weakcell.emulator.plan.parameters import ParameterState, new_parameters
+from weakcell.emulator.plan.plan import Plan
+from weakcell.emulator.plan.workspace import WorkspacePool
 from weakcell.memmodels import parse_spec
 
 RATES = ("ber=0", "ber=1e-5", "ber=0.01", "ber=0.3", "ber=1", "p01=0.2,p10=0.001", "ber=0.01,lifetime=die")
@@ -38,8 +39,8 @@ def everything(seed: int) -> Network:
 PLAN = compile_plan(everything(1))
 
 
-def put_one_by_one(plan: Plan, deployment: Deployment, read: int) -> Parameters:
-    parameters = plan.parameters(deployment.slots)
+def put_one_by_one(plan: Plan, deployment: Deployment, read: int) -> ParameterState:
+    parameters = new_parameters(plan, deployment.slots)
     for part in deployment.all_slots:
         parameters.flip(part.slot.tensor, part.slot.planes, deployment.read(part, read).flips)
     return parameters
@@ -88,8 +89,8 @@ def test_runs_at_a_time_have_rooms_of_their_own() -> None:
 
 def test_spare_things_do_not_travel() -> None:
     """Tables hold addresses, which mean nothing in another process."""
-    spare, things = Spare(), iter("ab")
-    assert spare.take(1, lambda: next(things)) == "a"
-    spare.leave(1, "a")
-    assert pickle.loads(pickle.dumps(spare)).take(1, lambda: next(things)) == "b"
-    assert spare.take(1, lambda: next(things)) == "a"
+    pool, things = WorkspacePool(), iter("ab")
+    assert pool.acquire(1, lambda: next(things)) == "a"
+    pool.release(1, "a")
+    assert pickle.loads(pickle.dumps(pool)).acquire(1, lambda: next(things)) == "b"
+    assert pool.acquire(1, lambda: next(things)) == "a"

@@ -14,6 +14,7 @@ from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, outputs
 from weakcell.emulator.engine.executor import check_inputs
 from weakcell.emulator.engine.fault_free_cache import FaultFreeCache
 from weakcell.emulator.ir.layers import SIGN1, Window
+from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.memmodels.address import Layout, Words, set_bits
 from weakcell.memmodels.catalogue import open_memory, parse_spec
 from weakcell.memmodels.errors import UsageError
@@ -143,10 +144,10 @@ def test_nothing_stays_dropped() -> None:
     """What a read dropped is back for the next one: parameters are whole again after a run."""
     network = NETWORKS["mixed"]
     plan = compile_plan(network)
-    parameters = plan.parameters()
+    parameters = new_parameters(plan)
     before = {name: values.tobytes() for name, values in parameters.values.items()}
     for name in (tensor.name for tensor in network.weights):
-        bring_back = parameters.drop(name, np.array([0b1011], np.uint64))
+        bring_back = parameters.drop_signs(name, np.array([0b1011], np.uint64))
         assert {k: v.tobytes() for k, v in parameters.values.items()} != before or name in parameters.dropped
         bring_back()
     assert {name: values.tobytes() for name, values in parameters.values.items()} == before

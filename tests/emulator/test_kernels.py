@@ -36,6 +36,7 @@ from weakcell.emulator.ir.layers import (
 )
 from weakcell.emulator.ir.storage import codes_of, layout_of, values_of
 from weakcell.emulator.kernels import bitpack, pooling
+from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.memmodels.address import pack
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -67,7 +68,7 @@ def one_convolution(
     network = Network("one", ("x",), ("y",), (layer,), {"x": spec, "y": out}, {"w": tensor, "b": biases})
     last = to_channels_last(x, spec)
     held = pack_channels(last > 0) if kind == "bits" else last.astype(dtype)
-    made = compute(layer, [held], compile_plan(network).parameters())
+    made = compute(layer, [held], new_parameters(compile_plan(network)))
     return made.transpose(0, 3, 1, 2), LAYERS[Convolution](network, layer, [x.astype(np.int64)])
 
 
@@ -340,7 +341,7 @@ def test_flips_are_those_of_the_stored_code(share: float) -> None:
     """Flips in place equal flips of the stored code and a new plan; flips of all planes one by one do, too; twice is nothing."""
     network = one_of_each(1)
     plan, rng = compile_plan(network), np.random.default_rng(int(share * 100))
-    run = plan.parameters()
+    run = new_parameters(plan)
     for name, tensor in network.tensors.items():
         every = tuple(range(tensor.encoding.bits))
         for planes in {every, *((p,) for p in every), every[::2], every[-1:]}:

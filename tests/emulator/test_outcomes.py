@@ -174,7 +174,7 @@ def test_unexpected_mismatches_are_drawn_too(known: tuple[int, int]) -> None:
         plan = compile_plan(network)
         for layer in network.layers:
             if left is not None:
-                plan.spare.leave(("mismatches", layer.output), left)
+                plan.workspaces.release(("mismatches", layer.output), left)
         deployment = deploy(plan, placement, ReadPolicy.IMAGE, sampling=Sampling.OUTPUTS)
         made.append(outputs_under_faults(plan, pixels(network, 30), deployment)[network.outputs[0]])
     assert np.array_equal(*made)

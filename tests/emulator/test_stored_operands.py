@@ -16,6 +16,7 @@ from weakcell import emulator
 from weakcell.emulator import ReadPolicy
 from weakcell.emulator.engine.layer_functions import compute
 from weakcell.emulator.faults.deployment import reads_per_image
+from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.emulator.prediction import predict
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
@@ -343,10 +344,10 @@ def test_signs_that_drop_out() -> None:
     signs = rng.choice([-1.0, 1.0], (2, 64, 4)).astype(np.float32)
     proto = model([node("MatMul", "x w", "y")], {"w": signs}, {"x": ["N", 2, 3, 64]}, {"y": ["N", 2, 3, 4]})
     plan = emulator.compile_plan(emulator.load(proto))
-    parameters = plan.parameters()
+    parameters = new_parameters(plan)
     cells = np.zeros(8, np.uint64)
     cells[0] = 0b101
-    restore = parameters.drop("w", cells)
+    restore = parameters.drop_signs("w", cells)
     x = rng.normal(size=(2, 2, 3, 64)).astype(np.float32)
     (layer,) = plan.network.layers
     dropped = signs.copy()
