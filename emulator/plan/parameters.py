@@ -46,7 +46,9 @@ class DerivedCache:
     def __reduce__(self) -> tuple[type[DerivedCache], tuple[()]]:
         return DerivedCache, ()
 
-    def add(self, key: Key, compute: Callable[[], Any], tensors: Collection[str], address_only: Callable[[], Collection[str]]) -> Any:
+    def add(
+        self, key: Key, compute: Callable[[], Any], tensors: Collection[str], address_only: Callable[[], Collection[str]]
+    ) -> Any:
         """Return the value of `key`; compute it unless another thread has done so.
 
         Args:
