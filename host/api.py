@@ -17,7 +17,7 @@ from typing import Literal
 from weakcell.emulator.faults.deployment import Sampling
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, ReadPolicy, Reads
 from weakcell.host.datasets.registry import Dataset
-from weakcell.host.report.caption import caption_of_result
+from weakcell.host.report.captions import describe_result
 from weakcell.host.study.networks import find_model
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.results_folder import save_study
@@ -35,7 +35,7 @@ class Emulation(StudyResult):
         return save_study(self, Path(out), overwrite)
 
     def _repr_html_(self) -> str:
-        table, caption = self.summary._repr_html_(), escape(caption_of_result(self))
+        table, caption = self.summary._repr_html_(), escape(describe_result(self))
         return f"<p><b>{escape(repr(self))}</b></p>{table}<p>{caption}</p>"
 
 

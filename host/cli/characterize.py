@@ -234,7 +234,7 @@ def show_findings(findings: Findings) -> None:
     from rich.table import Table
 
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.board_figures import COLUMNS, RATE_COLUMNS, caption_of, rates_shown, rows_shown
+    from weakcell.host.report.board_figures import COLUMNS, RATE_COLUMNS, describe_characterization, rates_shown, rows_shown
 
     show(f"[bold]{escape(findings.readbacks.title)}[/]")
     for columns, rows in ((COLUMNS, rows_shown(findings.rows)), (RATE_COLUMNS, rates_shown(findings.rows))):
@@ -249,7 +249,7 @@ def show_findings(findings: Findings) -> None:
         show(escape(f"Noticed: {one.text}."))
     for series in findings.series:
         show(escape(_fitted(series)))
-    show(f"[dim]{escape(caption_of(findings))}[/]")
+    show(f"[dim]{escape(describe_characterization(findings))}[/]")
 
 
 def _fitted(series: Series) -> str:

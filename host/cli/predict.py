@@ -91,11 +91,12 @@ def _show(found: Predicted) -> None:
     from rich.markup import escape
 
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.prediction_report import caption_of, title_of
+    from weakcell.host.report.captions import study_title
+    from weakcell.host.report.prediction_report import describe_prediction
 
-    show(f"[bold]{escape(title_of(found))}[/]")
+    show(f"[bold]{escape(study_title(found.resolved, found.resolved.study.memory.name))}[/]")
     show(table_of(found))
-    show(f"[dim]{escape(caption_of(found))}[/]")
+    show(f"[dim]{escape(describe_prediction(found))}[/]")
 
 
 def table_of(found: Predicted) -> Any:
@@ -103,7 +104,7 @@ def table_of(found: Predicted) -> Any:
     from rich.table import Table
 
     from weakcell.host.cli.result_table import percent
-    from weakcell.host.report.interval_text import interval_text
+    from weakcell.host.report.captions import interval_text
 
     sweep, measured = found.resolved.study.sweep, found.measured is not None
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))

@@ -72,8 +72,7 @@ def _show(found: Ranking) -> None:
 
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.caption import judged_of
-    from weakcell.host.report.interval_text import interval_text, no_difference_note
+    from weakcell.host.report.captions import interval_text, judged_of, no_difference_note
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(found.by)

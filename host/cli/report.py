@@ -31,17 +31,18 @@ def report(
     """
     from weakcell.host.atomic_files import check_writable, write_atomically
     from weakcell.host.cli.terminal import note, say
-    from weakcell.host.report.data import read_material
+    from weakcell.host.report.data import read_report_data
     from weakcell.host.report.page import render
 
     path = out or folder / "report.html"
-    material = read_material(folder, data_dir)
+    data = read_report_data(folder, data_dir)
     check_writable(path)
-    page = render(material)
+    page = render(data)
     write_atomically(path, lambda place: place.write_text(page, encoding="utf-8"))
     say(str(path))
     if figures is not None:
-        from weakcell.host.report.paper_charts import write_figures
+        from weakcell.host.report.chart_specs import build_charts
+        from weakcell.host.report.matplotlib_charts import write_paper_figures
 
-        written = write_figures(material, figures)
+        written = write_paper_figures(build_charts(data), figures)
         note(f"{len(written)} figures in {figures}.", quiet)

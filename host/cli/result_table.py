@@ -6,17 +6,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from weakcell.host.cli.terminal import show
-from weakcell.host.report.caption import caption_of_result, memory_of, title_of
-from weakcell.host.report.interval_text import metric_interval
+from weakcell.host.report.captions import describe_result, memory_of, metric_interval, study_title
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy
 
 
 def show_result(result: StudyResult) -> None:
     """One line per point, under a title and above a caption that says what the numbers mean."""
-    show(f"[bold]{escape(title_of(result.resolved))}[/]")
+    show(f"[bold]{escape(study_title(result.resolved))}[/]")
     show(table_of(result))
-    show(f"[dim]{escape(caption_of_result(result))}[/]")
+    show(f"[dim]{escape(describe_result(result))}[/]")
 
 
 def table_of(result: StudyResult) -> Table:

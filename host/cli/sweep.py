@@ -233,7 +233,7 @@ def _show_summary(tables: Tables) -> None:
     from weakcell.host.campaign.differences import differences
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.interval_text import metric_interval, no_difference_note
+    from weakcell.host.report.captions import metric_interval, no_difference_note
 
     found = differences(tables).filter(pl.col("between") == "points")
     steps = {(row["study"], row["memory"]): row for row in found.iter_rows(named=True)}
@@ -267,7 +267,7 @@ def _show_summary(tables: Tables) -> None:
 
 def _change(step: dict[str, Any], metric: Metric) -> str:
     """Return the cell of a paired difference, in percentage points or in the metric's own unit."""
-    from weakcell.host.report.interval_text import NO_DIFFERENCE
+    from weakcell.host.report.captions import NO_DIFFERENCE
 
     mean, low, high = (
         f"{100 * step[name]:+.2f}" if metric.share else f"{step[name]:+.4g}" for name in ("difference", "low", "high")

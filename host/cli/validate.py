@@ -134,7 +134,8 @@ def _show(found: Validation) -> None:
     from rich.table import Table
 
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.validation_report import caption_of, title_of
+    from weakcell.host.report.captions import study_title
+    from weakcell.host.report.validation_report import describe_validation
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("check")
@@ -154,9 +155,9 @@ def _show(found: Validation) -> None:
         ends = (f"{end[0]} ({end[1]})" if end else "none" for end in (check.smallest, check.tightest))
         counts = (check.pairs, check.non_vacuous, check.near, check.violations, check.changed, check.tied, check.tied_away)
         table.add_row(check.check, *(f"{count:,}" for count in counts), *ends)
-    show(f"[bold]{escape(title_of(found))}[/]")
+    show(f"[bold]{escape(study_title(found.resolved, found.resolved.study.memory.name))}[/]")
     show(table)
-    show(f"[dim]{escape(caption_of(found))}[/]")
+    show(f"[dim]{escape(describe_validation(found))}[/]")
 
 
 def _show_curve(found: Validation, curve: Curve) -> None:
@@ -166,7 +167,7 @@ def _show_curve(found: Validation, curve: Curve) -> None:
 
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.interval_text import interval_text, no_difference_note
+    from weakcell.host.report.captions import interval_text, no_difference_note
 
     sweep = found.resolved.study.sweep
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))

@@ -11,7 +11,7 @@ import numpy as np
 
 from weakcell.host.atomic_files import write_atomically
 from weakcell.host.board.readbacks.analysis import Findings, Readbacks, Row, Series, maps
-from weakcell.host.report.style import COLOURS, STYLE
+from weakcell.host.report.style import COLOURS
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.error_model.terms import Lifetime
 from weakcell.memmodels.profile import Constant
@@ -23,18 +23,7 @@ if TYPE_CHECKING:
 _PIXELS = 512
 
 
-def save_figure(findings: Findings, paths: Sequence[Path]) -> None:
-    """Draw the figure into each path; equal findings give equal files."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(STYLE):
-        figure = draw(findings)
-        for path in paths:
-            undated = {"Date": None} if path.suffix == ".svg" else {}
-            write_atomically(path, lambda place: figure.savefig(place, dpi=150, metadata=undated))  # noqa: B023
-
-
-def draw(findings: Findings) -> Figure:
+def plot_characterization(findings: Findings) -> Figure:
     """Rates of all series; image, columns and rows of the one in which most cells failed."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -50,11 +39,11 @@ def draw(findings: Findings) -> Figure:
     _profile_of(columns, grouped["column"].sum(axis=0), "column")
     _profile_of(rows, grouped["row"], "row")
     figure.suptitle(textwrap.fill(findings.readbacks.title, 110), fontsize=10, fontweight="bold", x=0.01, ha="left")
-    figure.text(0.01, 0.008, textwrap.fill(caption_of(findings), 165), fontsize=7, color="#57606a", va="bottom")
+    figure.text(0.01, 0.008, textwrap.fill(describe_characterization(findings), 165), fontsize=7, color="#57606a", va="bottom")
     return figure
 
 
-def caption_of(findings: Findings) -> str:
+def describe_characterization(findings: Findings) -> str:
     """What must be known to read the numbers."""
     readbacks = findings.readbacks
     methods = sorted({row.rate.method.split(",")[0] for row in findings.rows if row.rate is not None})

@@ -14,9 +14,9 @@ import polars as pl
 from weakcell.emulator.tasks import METRICS, Metric, metric_of
 from weakcell.host.campaign.store import FILE, read_store
 from weakcell.host.campaign.tables import Tables
-from weakcell.host.report.interval_text import METHOD, no_difference_note
-from weakcell.host.report.margin_data import AskedNetwork, NetworkMargins, margins_of
-from weakcell.host.report.weak_cell_map import WeakMap, maps_of
+from weakcell.host.report.captions import METHOD, no_difference_note
+from weakcell.host.report.margin_data import AskedNetwork, NetworkMargins, measure_margins
+from weakcell.host.report.weak_cell_map import WeakMap, map_weak_cells
 from weakcell.host.study.networks import shipped_models
 from weakcell.host.study.older_results import restated_frame
 from weakcell.host.study.results import summary_of
@@ -29,7 +29,7 @@ TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class ReportData:
     """runs: one row per run; points: one row per point, both with a column `study`. facts: versions, command, machine, file.
 
     maps: of weak cells, by study. margins: of the networks; facts say why some are missing.
@@ -48,7 +48,7 @@ class Material:
         return list(dict.fromkeys(self.points["study"].to_list()))
 
 
-def read_material(folder: Path, data_dir: Path | None = None, extras: bool = True) -> Material:
+def read_report_data(folder: Path, data_dir: Path | None = None, extras: bool = True) -> ReportData:
     """From the folder of `weakcell sweep`, or of `weakcell emulate --out`; InputError if it is neither or holds no runs.
 
     data_dir: where data sets are looked for first, which margins are measured on. extras: maps and margins, which take seconds.
@@ -63,12 +63,12 @@ def read_material(folder: Path, data_dir: Path | None = None, extras: bool = Tru
         raise InputError(f"Results in {folder}", "no run is finished yet", "Run weakcell sweep first")
     if not extras:
         return found
-    margins, missing = margins_of(networks, data_dir)
+    margins, missing = measure_margins(networks, data_dir)
     facts = {**found.facts, "margins": "\n".join(missing)} if missing else found.facts
-    return replace(found, facts=facts, maps=maps_of(found.runs), margins=margins)
+    return replace(found, facts=facts, maps=map_weak_cells(found.runs), margins=margins)
 
 
-def _of_campaign(folder: Path) -> tuple[Material, list[AskedNetwork]]:
+def _of_campaign(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
     with read_store(folder) as store:
         tables = Tables(store)
         facts = {
@@ -85,10 +85,10 @@ def _of_campaign(folder: Path) -> tuple[Material, list[AskedNetwork]]:
             rule = f"{INTERVALS}, asked to be ± {100 * half:g} points in at most {most} trials"
         facts["versions"] = _versions(folder)
         networks = [AskedNetwork(**network) for network in store.fact("networks") or ()]
-        return Material(folder.resolve().name, tables.frame, tables.summary, facts, rule), networks
+        return ReportData(folder.resolve().name, tables.frame, tables.summary, facts, rule), networks
 
 
-def _of_study(folder: Path) -> tuple[Material, list[AskedNetwork]]:
+def _of_study(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
     try:
         stated = json.loads((folder / "study.json").read_text(encoding="utf-8"))
         frame = restated_frame(pl.read_parquet(folder / "results.parquet"))
@@ -99,7 +99,7 @@ def _of_study(folder: Path) -> tuple[Material, list[AskedNetwork]]:
     frame = frame.with_columns(pl.lit(label).alias("study"))
     points = summary_of(frame).with_columns(pl.lit(label).alias("study"), pl.lit(frame["model"][0]).alias("model"))
     facts = {"command": stated.get("command"), "versions": stated.get("versions"), "identity": stated["identity"]}
-    return Material(folder.resolve().name, frame, points, facts, INTERVALS), [network]
+    return ReportData(folder.resolve().name, frame, points, facts, INTERVALS), [network]
 
 
 def _network_of(stated: dict[str, Any]) -> AskedNetwork:
@@ -122,35 +122,35 @@ def _versions(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def clean_of(material: Material, study: str) -> float | None:
+def fault_free_score(data: ReportData, study: str) -> float | None:
     """The fault-free score of a study's network; None without labels, or where results do not say it."""
-    rows = material.runs.filter(pl.col("study") == study)
+    rows = data.runs.filter(pl.col("study") == study)
     found = rows["clean_score" if "clean_score" in rows.columns and not rows["clean_score"].null_count() else "clean_accuracy"]
     return None if found.null_count() == len(found) else float(found[0])
 
 
-def sentences(material: Material) -> list[str]:
+def summarize(data: ReportData) -> list[str]:
     """The report's summary: what was run, and per study the lowest energy at which nothing much is lost."""
-    runs, points = material.runs, material.points
-    models, memories = runs["model"].n_unique(), len(material.studies)
+    runs, points = data.runs, data.points
+    models, memories = runs["model"].n_unique(), len(data.studies)
     text = [
         f"{runs.height:,} runs of {_count(models, 'network')} at {_count(points.height, 'operating point')} in "
-        f"{_count(memories, 'study', 'studies')}; {material.intervals}."
+        f"{_count(memories, 'study', 'studies')}; {data.intervals}."
     ]
-    text += [_verdict(material, study) for study in material.studies]
+    text += [_verdict(data, study) for study in data.studies]
     if note := no_difference_note(points["differ_below"]):
         text.append(f"{note}.")
     return text
 
 
-def metric_of_study(material: Material, study: str) -> Metric:
+def metric_of_study(data: ReportData, study: str) -> Metric:
     """What the scores of a study measure."""
-    return metric_of(material.points.filter(pl.col("study") == study)["score"][0])
+    return metric_of(data.points.filter(pl.col("study") == study)["score"][0])
 
 
-def _verdict(material: Material, study: str) -> str:
-    points = material.points.filter(pl.col("study") == study)
-    metric, clean = metric_of_study(material, study), clean_of(material, study)
+def _verdict(data: ReportData, study: str) -> str:
+    points = data.points.filter(pl.col("study") == study)
+    metric, clean = metric_of_study(data, study), fault_free_score(data, study)
     if not metric.share:
         return _verdict_on_errors(study, points, metric, clean)
     reference, word = (1.0, metric.title) if clean is None else (clean, metric.words)
@@ -159,17 +159,17 @@ def _verdict(material: Material, study: str) -> str:
     limit = f"{100 * TOLERANCE:g} point"
     if not good.height:
         best = points.sort("mean", descending=True).row(0, named=True)
-        return f"{start}no point loses less than {limit}; best {word} {_percent(best['mean'])} at {where(best)}."
+        return f"{start}no point loses less than {limit}; best {word} {_percent(best['mean'])} at {point_label(best)}."
     if good["energy"].null_count():
         worst = good.sort("flip_rate", descending=True).row(0, named=True)
-        return f"{start}less than {limit} is lost up to a flip rate of {worst['flip_rate']:.2g} ({where(worst)})."
+        return f"{start}less than {limit} is lost up to a flip rate of {worst['flip_rate']:.2g} ({point_label(worst)})."
     cheapest = good.sort("energy").row(0, named=True)
     dearest = points.sort("energy", descending=True).row(0, named=True)
     saved = 1.0 - cheapest["energy"] / dearest["energy"]
-    against = f", {_percent(saved)} below {where(dearest)}" if saved > 0.0005 else ""
+    against = f", {_percent(saved)} below {point_label(dearest)}" if saved > 0.0005 else ""
     return (
         f"{start}the lowest energy at which less than {limit} is lost (whole interval) is {cheapest['energy']:.4g} "
-        f"{cheapest['energy_unit']} at {where(cheapest)}, with {word} {_percent(cheapest['mean'])}{against}."
+        f"{cheapest['energy_unit']} at {point_label(cheapest)}, with {word} {_percent(cheapest['mean'])}{against}."
     )
 
 
@@ -178,22 +178,22 @@ def _verdict_on_errors(study: str, points: pl.DataFrame, metric: Metric, clean: 
     start = f"{study}: " if clean is None else f"{study}: fault-free {metric.words} {metric.text(clean)}; "
     ordered = points.sort("mean")
     best, worst = ordered.row(0, named=True), ordered.row(-1, named=True)
-    least, most = (f"{metric.text(point['mean'])} at {where(point)}" for point in (best, worst))
+    least, most = (f"{metric.text(point['mean'])} at {point_label(point)}" for point in (best, worst))
     return f"{start}{metric.words} from {least} to {most}."
 
 
-def where(point: dict[str, Any]) -> str:
+def point_label(point: dict[str, Any]) -> str:
     """A point by what is swept there, or by its whole memory."""
     return point["memory"] if point["sweep_value"] is None else f"{point['sweep_key']}={point['sweep_value']:.6g}"
 
 
-def by_metric(points: pl.DataFrame) -> list[tuple[Metric, pl.DataFrame]]:
+def split_by_metric(points: pl.DataFrame) -> list[tuple[Metric, pl.DataFrame]]:
     """The points of each score: accuracies and errors do not belong on one axis."""
     names = points["score"].unique(maintain_order=True).to_list()
     return [(metric_of(name), points.filter(pl.col("score") == name)) for name in names]
 
 
-def front_of(points: pl.DataFrame, metric: Metric = METRICS["accuracy"]) -> pl.DataFrame:
+def pareto_front(points: pl.DataFrame, metric: Metric = METRICS["accuracy"]) -> pl.DataFrame:
     """The points that no other one beats in energy and in mean score at once, by energy."""
     kept, best = [], -math.inf
     sign = 1.0 if metric.higher else -1.0

@@ -47,21 +47,21 @@ class NetworkMargins:
     flips: npt.NDArray[np.int64]
 
     @property
-    def words(self) -> str:
+    def caption(self) -> str:
         """What the curves say, as a sentence."""
         tied = int((self.shares <= 0).sum())
         ties = f", {tied:,} images with a tie" if tied else ""
         return f"{self.name}: median {100 * float(np.median(self.shares)):.3g} %, {float(np.median(self.flips)):.4g} flips{ties}"
 
 
-def shares_up_to(values: npt.NDArray[Any]) -> tuple[list[float], list[float]]:
+def cumulative_shares(values: npt.NDArray[Any]) -> tuple[list[float], list[float]]:
     """Some of the values, and the percentage of all values that are at most as large: a curve to draw."""
     at = np.unique(np.linspace(0, len(values) - 1, _STEPS).round().astype(int))
     share = 100 * np.searchsorted(values, values[at], side="right") / len(values)
     return [float(f"{x:.5g}") for x in values[at]], [float(f"{y:.5g}") for y in share]
 
 
-def margins_of(networks: Sequence[AskedNetwork], data_dir: Path | None) -> tuple[tuple[NetworkMargins, ...], tuple[str, ...]]:
+def measure_margins(networks: Sequence[AskedNetwork], data_dir: Path | None) -> tuple[tuple[NetworkMargins, ...], tuple[str, ...]]:
     """The margins of all networks that are still here and still the same; and for the others why there are none."""
     found, missing = list[NetworkMargins](), list[str]()
     for network in networks:

@@ -10,7 +10,6 @@ found.report("a.html")  # the page that `weakcell report` writes
 from __future__ import annotations
 
 import base64
-import io
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -20,8 +19,8 @@ import polars as pl
 
 from weakcell.emulator.tasks import metric_of
 from weakcell.host.atomic_files import write_atomically
-from weakcell.host.report.data import Material, read_material, sentences, where
-from weakcell.host.report.interval_text import metric_interval
+from weakcell.host.report.captions import metric_interval
+from weakcell.host.report.data import ReportData, point_label, read_report_data, summarize
 
 _ROWS = 60
 
@@ -31,53 +30,51 @@ class CampaignResults:
     """What a folder of `weakcell sweep`, or of `weakcell emulate --out`, holds. data_dir: for the margins of a report."""
 
     folder: Path
-    material: Material
+    data: ReportData
     data_dir: Path | None = None
 
     @property
     def frame(self) -> pl.DataFrame:
         """One row per run."""
-        return self.material.runs
+        return self.data.runs
 
     @property
     def summary(self) -> pl.DataFrame:
         """One row per operating point."""
-        return self.material.points
+        return self.data.points
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page, beside the results unless told otherwise; returns its path. OutputError if it cannot be written."""
         from weakcell.host.report.page import render
 
-        to, page = Path(path or self.folder / "report.html"), render(read_material(self.folder, self.data_dir))
+        to, page = Path(path or self.folder / "report.html"), render(read_report_data(self.folder, self.data_dir))
         write_atomically(to, lambda place: place.write_text(page, encoding="utf-8"))
         return to
 
     def __repr__(self) -> str:
-        runs, points, studies = self.frame.height, self.summary.height, len(self.material.studies)
+        runs, points, studies = self.frame.height, self.summary.height, len(self.data.studies)
         return f"CampaignResults<{self.folder}: {studies} studies, {points} points, {runs:,} runs>"
 
     def _repr_html_(self) -> str:
-        first, *rest = sentences(self.material)
+        first, *rest = summarize(self.data)
         said = "".join(f"<li>{escape(sentence)}</li>" for sentence in rest)
-        pictures = "".join(_picture(name, svg) for name, svg in _curves(self.material))
-        return f"<p><b>{escape(self.material.title)}</b>: {escape(first)}</p><ul>{said}</ul>{pictures}{_table(self.summary)}"
+        pictures = "".join(_picture(name, svg) for name, svg in _curves(self.data))
+        return f"<p><b>{escape(self.data.title)}</b>: {escape(first)}</p><ul>{said}</ul>{pictures}{_table(self.summary)}"
 
 
 def read_results(folder: str | Path, data_dir: Path | None = None) -> CampaignResults:
     """The results in a folder; InputError if it holds none."""
-    return CampaignResults(Path(folder), read_material(Path(folder), data_dir, extras=False), data_dir)
+    return CampaignResults(Path(folder), read_report_data(Path(folder), data_dir, extras=False), data_dir)
 
 
-def _curves(material: Material) -> list[tuple[str, bytes]]:
-    """Accuracy over each swept condition, as SVG."""
-    from weakcell.host.report.paper_charts import accuracy_figures
+def _curves(data: ReportData) -> list[tuple[str, bytes]]:
+    """Return the scores over each swept condition: alternative text and SVG file."""
+    from weakcell.host.report.chart_specs import score_charts
+    from weakcell.host.report.matplotlib_charts import render_svg
 
-    made = []
-    for key, figure in accuracy_figures(material, 6.0):
-        room = io.BytesIO()
-        figure.savefig(room, format="svg", metadata={"Date": None})
-        made.append((f"Accuracy over {key}; the table has its numbers", room.getvalue()))
-    return made
+    keys = data.points["sweep_key"].drop_nulls().unique(maintain_order=True)
+    charts = [chart for key in keys for chart in score_charts(data, key)]
+    return [(f"{chart.title}; the table has its numbers", render_svg(chart.panels[0], 6.0)) for chart in charts]
 
 
 def _picture(words: str, svg: bytes) -> str:
@@ -99,5 +96,5 @@ def _cells(point: dict[str, Any]) -> str:
     interval = metric_interval(metric, point["low"], point["high"])
     rate = "" if point["flip_rate"] is None else f"{point['flip_rate']:.3g}"
     energy = "" if point["energy"] is None else f"{point['energy']:.4g} {point['energy_unit']}"
-    texts = (point["study"], where(point), point["trials"], metric.title, metric.text(point["mean"]), interval, rate, energy)
+    texts = (point["study"], point_label(point), point["trials"], metric.title, metric.text(point["mean"]), interval, rate, energy)
     return "".join(f"<td>{escape(str(text))}</td>" for text in texts)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from weakcell.emulator.tasks import metric_of
-from weakcell.host.report.data import Material, by_metric, sentences
-from weakcell.host.report.plotly_charts import charts_of
+from weakcell.host.report.chart_specs import build_charts
+from weakcell.host.report.data import ReportData, point_label, split_by_metric, summarize
+from weakcell.host.report.plotly_charts import plot_panel
 
 _HERE = Path(__file__).parent
 
@@ -40,21 +41,21 @@ _COUNTED = (
 )
 
 
-def render(material: Material) -> str:
+def render(data: ReportData) -> str:
     """The page; every string in it is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    charts = charts_of(material)
-    figures = {chart.name: [figure for _, figure in chart.choices] for chart in charts}
+    charts = build_charts(data)
+    figures = {chart.name: [plot_panel(panel) for panel in chart.panels] for chart in charts}
     return environment.get_template("page.html").render(
-        material=material,
-        sentences=sentences(material),
+        data=data,
+        summary=summarize(data),
         charts=charts,
-        columns=_headings(material),
-        rows=_rows(material),
-        facts=_facts(material),
+        columns=_headings(data),
+        rows=_rows(data),
+        facts=_facts(data),
         figures=_script_json(figures),
         plotly=_script(get_plotlyjs()),
         script=_script((_HERE / "page.js").read_text(encoding="utf-8")),
@@ -62,19 +63,17 @@ def render(material: Material) -> str:
     )
 
 
-def _headings(material: Material) -> list[tuple[str, str]]:
+def _headings(data: ReportData) -> list[tuple[str, str]]:
     """Headings and kinds of the columns; scores are in per cent where all of them are shares."""
-    shares = all(metric.share for metric, _ in by_metric(material.points))
+    shares = all(metric.share for metric, _ in split_by_metric(data.points))
     return [(f"{heading} (%)" if kind == "score" and shares else heading, kind) for _, heading, kind in _COLUMNS]
 
 
-def _rows(material: Material) -> list[list[tuple[str, Any]]]:
+def _rows(data: ReportData) -> list[list[tuple[str, Any]]]:
     """Cells as (text, value to sort by)."""
-    from weakcell.host.report.data import where
-
     rows = []
-    for point in material.points.iter_rows(named=True):
-        own = {**point, "where": where(point), "score": metric_of(point["score"]).title}
+    for point in data.points.iter_rows(named=True):
+        own = {**point, "where": point_label(point), "score": metric_of(point["score"]).title}
         share = metric_of(point["score"]).share
         kinds = [(own[name], ("%" if share else "g") if kind == "score" else kind) for name, _, kind in _COLUMNS]
         rows.append([(_shown(value, kind), "" if value is None else value) for value, kind in kinds])
@@ -95,15 +94,15 @@ def _shown(value: Any, kind: str) -> str:
             return str(value)
 
 
-def _facts(material: Material) -> list[tuple[str, str]]:
+def _facts(data: ReportData) -> list[tuple[str, str]]:
     """Provenance as headings and text, in the order of importance."""
     named = {"command": "Command", "plan": "Trials", "versions": "Versions", "machine": "Machine", "file": "Campaign file",
              "margins": "Margins not shown", "identity": "Study", "cells": "Cells (content hashes)"}  # fmt: skip
-    bases = material.points.select("energy_unit", "energy_basis").unique(maintain_order=True).drop_nulls().rows()
+    bases = data.points.select("energy_unit", "energy_basis").unique(maintain_order=True).drop_nulls().rows()
     known = [("Energies", "; ".join(f"{unit}: {basis}" for unit, basis in bases) or "none is published for these memories")]
     if bases:
         known.append(("What they count", _COUNTED))
-    return known + [(heading, _text(name, material.facts[name])) for name, heading in named.items() if material.facts.get(name)]
+    return known + [(heading, _text(name, data.facts[name])) for name, heading in named.items() if data.facts.get(name)]
 
 
 def _text(name: str, content: Any) -> str:

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+import polars as pl
 
 from weakcell.emulator.prediction.scoring import scored_layer
 from weakcell.host.analysis.prediction import SCHEMA_VERSION, Predicted
 from weakcell.host.atomic_files import write_atomically
-from weakcell.host.report.caption import judged_of, quantization_note
-from weakcell.host.report.interval_text import METHOD, no_difference_note
-from weakcell.host.report.style import BLUE, INK, ORANGE, STYLE
+from weakcell.host.report.captions import METHOD, judged_of, no_difference_note, quantization_note, study_title
+from weakcell.host.report.chart_specs import Axis, prediction_panel
+from weakcell.host.report.matplotlib_charts import plot_panel, save_figure
+from weakcell.host.report.style import INK
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SAMPLED_BY_BIT = (
     "Weights that serve many pixels are drawn bit by bit, once per image; sums of all other layers are drawn from their law"
 )
 
 
-def title_of(predicted: Predicted) -> str:
-    """Network, data and memory in one line."""
-    resolved = predicted.resolved
-    rules = "".join(f", {target} in {spec}" for target, spec in resolved.study.places)
-    return f"{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images), {resolved.study.memory.name}{rules}"
-
-
-def caption_of(predicted: Predicted) -> str:
+def describe_prediction(predicted: Predicted) -> str:
     """What must be known to read the numbers."""
     resolved, study = predicted.resolved, predicted.resolved.study
     one, other = resolved.points[0].memory, resolved.points[-1].memory
@@ -65,42 +63,32 @@ def write(predicted: Predicted, folder: Path, command: Sequence[str]) -> None:
         "schema_version": SCHEMA_VERSION,
         "identity": predicted.resolved.identity,
         "samples": predicted.samples,
-        "caption": caption_of(predicted),
+        "caption": describe_prediction(predicted),
         "command": list(command),
     }
     text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "prediction.json", lambda place: place.write_text(text, encoding="utf-8"))
-    save_figure(predicted, [folder / "prediction.png", folder / "prediction.svg"])
+    save_figure(partial(plot_prediction, predicted), [folder / "prediction.png", folder / "prediction.svg"])
 
 
-def save_figure(predicted: Predicted, paths: Sequence[Path]) -> None:
-    """The predicted curve, and the measured points if there are any."""
-    import matplotlib as mpl
+def plot_prediction(predicted: Predicted) -> Figure:
+    """Plot the predicted curve, and the measured points if there are any."""
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.2, 4.0), layout="constrained")
-        draw(figure.subplots(), predicted)
-        figure.suptitle(title_of(predicted), fontsize=10, fontweight="bold", x=0.01, ha="left")
-        for path in paths:
-            undated = {"Date": None} if path.suffix == ".svg" else {}
-            write_atomically(path, lambda place: figure.savefig(place, dpi=150, metadata=undated))  # noqa: B023
-
-
-def draw(axes: Any, predicted: Predicted) -> None:
-    """Predicted and measured curves into axes."""
-    frame, sweep = predicted.frame, predicted.resolved.study.sweep
-    x = frame["sweep_value"].to_numpy() if sweep else np.zeros(len(frame))
-    order = np.argsort(x)
-    score = frame["accuracy"] if predicted.labelled else 1 - frame["changed"]
-    axes.plot(x[order], 100 * score.to_numpy()[order], color=BLUE, marker="." if len(x) < 40 else "", label="predicted")
-    if predicted.measured is not None:
-        mean, low, high = (100 * frame[name].cast(float).to_numpy() for name in ("measured", "low", "high"))
-        reach = np.nan_to_num(np.stack([mean - low, high - mean]))
-        axes.errorbar(x, mean, yerr=reach, fmt="o", color=ORANGE, markersize=3, label="measured, 95 % interval", zorder=3)
+    frame, study = predicted.frame, predicted.resolved.study
+    logarithmic = study.sweep is not None and study.sweep.logarithmic
+    panel = prediction_panel(
+        frame["sweep_value"] if study.sweep else pl.zeros(len(frame), eager=True),
+        Axis(study.sweep.key if study.sweep else "", "log" if logarithmic else "linear"),
+        "accuracy (%)" if predicted.labelled else "answers unchanged (%)",
+        predicted=frame["accuracy"] if predicted.labelled else 1 - frame["changed"],
+        measured=None if predicted.measured is None else frame.select("measured", "low", "high"),
+    )
+    figure = Figure(figsize=(6.2, 4.0), layout="constrained")
+    axes = figure.subplots()
+    plot_panel(axes, panel)
     clean = predicted.resolved.questions.fault_free_accuracy
     axes.axhline(100.0 if clean is None else 100 * clean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    if sweep and sweep.logarithmic:
-        axes.set_xscale("log")
-    axes.set(xlabel=sweep.key if sweep else "", ylabel="accuracy (%)" if predicted.labelled else "answers unchanged (%)")
     axes.legend()
+    figure.suptitle(study_title(predicted.resolved, study.memory.name), fontsize=10, fontweight="bold", x=0.01, ha="left")
+    return figure

@@ -3,59 +3,38 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weakcell.host.atomic_files import write_atomically
-from weakcell.host.report.caption import caption_of_result, title_of
-from weakcell.host.report.style import BLUE, GREY, INK, ORANGE
+from weakcell.host.report.captions import describe_result, study_title
+from weakcell.host.report.matplotlib_charts import save_figure
+from weakcell.host.report.style import BLUE, INK, ORANGE, STUDY_STYLE
 from weakcell.host.study.results import StudyResult, scores_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#eaeef2",
-    "grid.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "svg.hashsalt": "weakcell",
-    "svg.fonttype": "none",
-}
-
 _CAPTION_POINTS = 6.8
 """Size of the caption's type."""
 
 
-def save_figure(result: StudyResult, path: Path, dpi: int = 160) -> None:
-    """Draw the figure into `path` (.png, .svg or .pdf); equal results give equal files. OutputError if it cannot be written."""
-    import matplotlib as mpl
-
-    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})
-    with mpl.rc_context(_STYLE):
-        figure = draw(result)
-        write_atomically(path, lambda place: figure.savefig(place, dpi=dpi, metadata=undated))
+def save_study_figure(result: StudyResult, paths: Sequence[Path]) -> None:
+    """Plot a study into .png, .svg or .pdf files; OutputError if one cannot be written."""
+    save_figure(partial(plot_study, result), paths, STUDY_STYLE, dpi=160)
 
 
-def draw(result: StudyResult) -> Figure:
-    """The figure, not yet in a file; works without a display."""
+def plot_study(result: StudyResult) -> Figure:
+    """Plot accuracy over the swept value, and below it the energy if it is known; needs no display."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     energy = result.summary["energy"].null_count() == 0
-    lines = textwrap.wrap(caption_of_result(result), 132)
+    lines = textwrap.wrap(describe_result(result), 132)
     below = 0.15 + len(lines) * _CAPTION_POINTS * 1.4 / 72  # inches of the caption
     rows, height = (2, 5.0 + below) if energy else (1, 3.6 + below)
     bottom = below / height
@@ -67,7 +46,7 @@ def draw(result: StudyResult) -> Figure:
     if energy:
         _energy(axes[1], result, x)
     _horizontal(axes[-1], result, x)
-    axes[0].set_title(textwrap.fill(title_of(result.resolved), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
+    axes[0].set_title(textwrap.fill(study_title(result.resolved), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
     figure.text(0.015, 0.012, "\n".join(lines), fontsize=_CAPTION_POINTS, color="#57606a", va="bottom", linespacing=1.4)
     return figure
 

@@ -1,4 +1,4 @@
-"""Colours and settings that the reports' figures share."""
+"""Colours and Matplotlib settings that all figures share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 BLUE, ORANGE, GREEN, INK, GREY = "#0072B2", "#D55E00", "#009E73", "#24292f", "#8c959f"
 COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#8c6bb1")
-"""Okabe and Ito's, which people with any colour vision tell apart; markers and dashes tell the rest."""
+"""The palette of Okabe and Ito: distinguishable with any colour vision. Markers and line styles distinguish further series."""
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -18,17 +18,37 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "legend.fontsize": 7.5,
+    "lines.markersize": 3,
     "svg.hashsalt": "weakcell",
     "svg.fonttype": "none",
+}
+"""Matplotlib settings of all figures; `svg.hashsalt` makes equal figures equal files."""
+
+STUDY_STYLE: dict[str, Any] = {
+    **STYLE,
+    "text.color": INK,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "grid.linewidth": 0.8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+PAPER_STYLE: dict[str, Any] = {
+    **STYLE,
+    "font.size": 7.5,
+    "legend.fontsize": 6.5,
+    "lines.linewidth": 1.2,
+    "pdf.fonttype": 42,
 }
 
 
 def level_colours(count: int) -> list[str]:
-    """Colours from sky blue over orange to vermilion, as #rrggbb, for things that have an order."""
+    """Return `count` ordered colours from sky blue over orange to vermilion, as #rrggbb."""
     stops = [tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in ("#56B4E9", "#E69F00", "#D55E00")]
-    made = []
+    colours = []
     for k in range(count):
-        at = 2 * k / max(1, count - 1)
-        a, b, share = stops[int(at)], stops[min(2, int(at) + 1)], at % 1
-        made.append("#" + "".join(f"{round(x + share * (y - x)):02x}" for x, y in zip(a, b, strict=True)))
-    return made
+        position = 2 * k / max(1, count - 1)
+        start, end, share = stops[int(position)], stops[min(2, int(position) + 1)], position % 1
+        colours.append("#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(start, end, strict=True)))
+    return colours

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weakcell.host.atomic_files import write_atomically
-from weakcell.host.report.style import COLOURS, GREY, STYLE
+from weakcell.host.report.matplotlib_charts import save_figure
+from weakcell.host.report.style import COLOURS, GREY
 from weakcell.memmodels.catalogue import names, technology
 from weakcell.memmodels.curves import Curve, Mark, Panel, describe_errors
 
@@ -26,16 +27,11 @@ _MARKERS, _DASHES = "os^", ("-", "--", ":")
 
 def write_curves(folder: Path) -> list[Path]:
     """Write a picture of every figure that technologies publish into `folder`, creating it; return the files."""
-    import matplotlib as mpl
-
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    with mpl.rc_context(STYLE):
-        for name, panels in collect_panels().items():
-            path, figure = folder / f"{name}.png", _plot_figure(panels)
-            write_atomically(path, lambda target, figure=figure: figure.savefig(target, dpi=150))  # type: ignore[misc]
-            paths.append(path)
-    return paths
+    figures = {folder / f"{name}.png": partial(_plot_figure, panels) for name, panels in collect_panels().items()}
+    for path, plot in figures.items():
+        save_figure(plot, [path])
+    return list(figures)
 
 
 def collect_panels() -> dict[str, list[Panel]]:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 
 from weakcell.host.atomic_files import write_atomically
-from weakcell.host.report.caption import quantization_note
+from weakcell.host.report.captions import quantization_note, study_title
+from weakcell.host.report.chart_specs import Axis, prediction_panel
+from weakcell.host.report.matplotlib_charts import plot_panel, save_figure
 from weakcell.host.report.style import BLUE, GREY, INK, ORANGE, STYLE
 from weakcell.host.validation.accuracy_curve import Curve
 from weakcell.host.validation.claims import CLAIMS, KEPT, LOST, TIED, TIED_AWAY, CheckSummary, Violation
 from weakcell.host.validation.trials import Validation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SCHEMA_VERSION = 2
 _STRESSED = "Each point runs on those images only whose flips it brings near their bounds"
@@ -34,14 +42,7 @@ def reproducing(validation: Validation, violation: Violation, hidden: bool) -> S
     ]  # fmt: skip
 
 
-def title_of(validation: Validation) -> str:
-    """Network, data and memory in one line."""
-    resolved = validation.resolved
-    rules = "".join(f", {target} in {spec}" for target, spec in resolved.study.places)
-    return f"{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images), {resolved.study.memory.name}{rules}"
-
-
-def caption_of(validation: Validation) -> str:
+def describe_validation(validation: Validation) -> str:
     """What must be known to read the numbers."""
     resolved, study = validation.resolved, validation.resolved.study
     named = list(dict.fromkeys(point.memory for point in resolved.points))
@@ -82,8 +83,6 @@ def write(validation: Validation, curve: Curve | None, folder: Path, command: Se
 
     With a curve, curve.parquet: predicted and measured accuracy by point.
     """
-    import polars as pl
-
     columns = {"point": pl.Int64, "check": pl.String, "bound": pl.Int64, "q": pl.Int64, "outcome": pl.Int64}
     keys = sorted(validation.tally)
     tallies = pl.DataFrame(keys, schema=columns, orient="row").with_columns(
@@ -102,57 +101,55 @@ def write(validation: Validation, curve: Curve | None, folder: Path, command: Se
         write_atomically(folder / "curve.parquet", curve.frame.write_parquet)
     text = json.dumps({**as_dict(validation, curve), "command": list(command)}, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "validation.json", lambda place: place.write_text(text, encoding="utf-8"))
-    save_figure(validation, curve, [folder / "validation.png", folder / "validation.svg"])
+    paths = [folder / "validation.png", folder / "validation.svg"]
+    save_figure(partial(plot_validation, validation, curve), paths, {**STYLE, "axes.grid": False})
 
 
-def save_figure(validation: Validation, curve: Curve | None, paths: Sequence[Path]) -> None:
-    """The histogram of margins; predicted and measured accuracy; for each check flips against the bound: below the line nothing may
-    change."""
-    import matplotlib as mpl
+def plot_validation(validation: Validation, curve: Curve | None) -> Figure:
+    """Plot the margins' histogram, the predicted and measured accuracy, and for each check the flips over the bound.
+
+    Below the line flips = bound nothing may change.
+    """
     from matplotlib.figure import Figure
 
-    extra = 1 if curve is None else 2
-    with mpl.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(4.0 * (extra + len(validation.checks)), 4.4), layout="constrained")
-        axes = figure.subplots(1, extra + len(validation.checks), squeeze=False)[0]
-        axes[0].hist(validation.margins, bins=60, color=BLUE)
-        axes[0].set(title="margins of the clean network", xlabel="highest minus second-highest score", ylabel="images")
-        if curve is not None:
-            _draw_curve(axes[1], validation, curve)
-        for place, check in zip(axes[extra:], validation.checks, strict=True):
-            _draw(place, validation, check)
-        figure.suptitle(title_of(validation), fontsize=10, fontweight="bold", x=0.01, ha="left")
-        for path in paths:
-            undated = {"Date": None} if path.suffix == ".svg" else {}
-            write_atomically(path, lambda place: figure.savefig(place, dpi=150, metadata=undated))  # noqa: B023
+    resolved = validation.resolved
+    columns = (1 if curve is None else 2) + len(validation.checks)
+    figure = Figure(figsize=(4.0 * columns, 4.4), layout="constrained")
+    histogram, *others = figure.subplots(1, columns, squeeze=False)[0]
+    histogram.hist(validation.margins, bins=60, color=BLUE)
+    histogram.set(title="margins of the clean network", xlabel="highest minus second-highest score", ylabel="images")
+    if curve is not None:
+        _plot_curve(others[0], validation, curve)
+    for axes, check in zip(others[columns - 1 - len(validation.checks) :], validation.checks, strict=True):
+        _plot_check(axes, validation, check)
+    figure.suptitle(study_title(resolved, resolved.study.memory.name), fontsize=10, fontweight="bold", x=0.01, ha="left")
+    return figure
 
 
-def _draw_curve(axes: Any, validation: Validation, curve: Curve) -> None:
-    """Points without a swept value stand side by side."""
+def _plot_curve(axes: Axes, validation: Validation, curve: Curve) -> None:
+    """Plot accuracy over the swept value, or over the number of the point."""
     frame, sweep = curve.frame, validation.resolved.study.sweep
-    x = frame["value"].to_numpy() if sweep else np.arange(len(frame))
-    measured, low, high = (100 * frame[name].to_numpy() for name in ("measured", "low", "high"))
-    reach = np.nan_to_num(np.stack([measured - low, high - measured]))
-    axes.errorbar(x, measured, yerr=reach, fmt="o", color=ORANGE, markersize=3, label="measured, 95 % interval")
-    if not curve.why:
-        order = np.argsort(x)
-        axes.plot(x[order], 100 * frame["predicted"].to_numpy()[order], color=BLUE, marker=".", label="predicted")
-    if sweep and sweep.logarithmic:
-        axes.set_xscale("log")
-    labelled = validation.resolved.questions.labels is not None
-    axes.set(title="accuracy" if labelled else "answers unchanged", xlabel=sweep.key if sweep else "point", ylabel="%")
+    panel = prediction_panel(
+        frame["value"] if sweep else pl.int_range(len(frame), eager=True),
+        Axis(sweep.key if sweep else "point", "log" if sweep and sweep.logarithmic else "linear"),
+        "%",
+        predicted=None if curve.why else frame["predicted"],
+        measured=frame,
+    )
+    plot_panel(axes, panel)
+    axes.set(title="accuracy" if validation.resolved.questions.labels is not None else "answers unchanged")
     axes.legend(frameon=False, fontsize=7)
 
 
-def _draw(axes: Any, validation: Validation, check: CheckSummary) -> None:
-    found = [key for key in validation.tally if key[1] == check.check]
-    kept = {(bound, q) for _, _, bound, q, outcome in found if outcome == KEPT}
-    changed = {(bound, q) for _, _, bound, q, outcome in found if outcome != KEPT}
+def _plot_check(axes: Axes, validation: Validation, check: CheckSummary) -> None:
+    keys = [key for key in validation.tally if key[1] == check.check]
+    kept = {(bound, q) for _, _, bound, q, outcome in keys if outcome == KEPT}
+    changed = {(bound, q) for _, _, bound, q, outcome in keys if outcome != KEPT}
     for pairs, colour, label in ((kept, GREY, "kept"), (changed, ORANGE, "changed")):
         if pairs:
             bounds, flips = zip(*sorted(pairs), strict=True)
             axes.scatter(bounds, flips, s=5, color=colour, alpha=0.5, linewidths=0, label=label, rasterized=True)
-    most = max((bound for _, _, bound, _, _ in found), default=1)
+    most = max((bound for _, _, bound, _, _ in keys), default=1)
     line = np.linspace(0, most, 200)
     axes.plot(line, line, color=INK, linewidth=1, label="q = bound")
     axes.set_yscale("symlog", linthresh=10)

@@ -55,11 +55,11 @@ class WeakMap:
         return "weak" if self.key is None else f"weak from {self.key} ="
 
     @property
-    def words(self) -> str:
+    def caption(self) -> str:
         """What the map shows, as a sentence."""
         return f"{self.name}: " + ", ".join(f"{count:,} at {point}" for point, count in reversed(self.points))
 
-    def drawn(self) -> tuple[npt.NDArray[np.uint16], int]:
+    def shrink_rows(self) -> tuple[npt.NDArray[np.uint16], int]:
         """At most 256 rows of the map, each the highest level of so many neighbouring ones."""
         step = -(-len(self.level) // 256)
         rows = np.zeros((-(-len(self.level) // step) * step, self.level.shape[1]), dtype=np.uint16)
@@ -67,7 +67,7 @@ class WeakMap:
         return rows.reshape(-1, step, rows.shape[1]).max(axis=1), step
 
 
-def maps_of(runs: pl.DataFrame) -> tuple[WeakMap, ...]:
+def map_weak_cells(runs: pl.DataFrame) -> tuple[WeakMap, ...]:
     """A map of every memory that has weak cells of its own, on the die of its first run; at most MOST."""
     found: dict[object, WeakMap] = {}
     for study in runs["study"].unique(maintain_order=True):

@@ -43,11 +43,10 @@ class ResultsFolder:
 
     def write_figure(self, result: StudyResult) -> list[Path]:
         """The figure as PNG and SVG; the paths."""
-        from weakcell.host.report.study_figure import save_figure
+        from weakcell.host.report.study_figure import save_study_figure
 
         paths = [self.path / "study.png", self.path / "study.svg"]
-        for path in paths:
-            save_figure(result, path)
+        save_study_figure(result, paths)
         return paths
 
     def _json(self, name: str, content: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from tests.emulator.models import run
 from tests.emulator.test_importer_dynamic import chain, images, one_by_one
 from weakcell.host.api import emulate
 from weakcell.host.cli import app
-from weakcell.host.report.caption import caption_of
+from weakcell.host.report.captions import describe_study
 
 
 def test_infer_and_emulate_take_their_ranges_as_they_say(tmp_path: Path) -> None:
@@ -28,4 +28,4 @@ def test_infer_and_emulate_take_their_ranges_as_they_say(tmp_path: Path) -> None
     np.savez(tmp_path / "test.npz", x=x, y=alone)
     found = emulate(tmp_path / "net.onnx", tmp_path / "test.npz", memory="uniform:ber=0", trials=1)
     assert found.resolved.questions.fault_free_answers.tolist() == alone.tolist()
-    assert "each image has a range of its own" in caption_of(found.resolved)
+    assert "each image has a range of its own" in describe_study(found.resolved)

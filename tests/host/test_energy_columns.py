@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from weakcell.host import emulate
-from weakcell.host.report.caption import caption_of
-from weakcell.host.report.data import read_material
+from weakcell.host.report.captions import describe_study
+from weakcell.host.report.data import read_report_data
 from weakcell.host.study.older_results import restated_columns, restated_frame
 
 MEMORY = "fefet:domains=200"
@@ -33,7 +33,7 @@ def test_energy_does_not_depend_on_the_number_of_images(policy: str, reads: floa
     assert few.frame["energy"].to_list() == many.frame["energy"].to_list()
     assert few.frame["energy"][0] == pytest.approx(0.0110156 * 59616 * reads, rel=1e-5)  # pJ/bit x bits of the weights
     assert few.summary["reads_per_inference"][0] == pytest.approx(reads)
-    caption = caption_of(few.resolved)
+    caption = describe_study(few.resolved)
     for part in (words, "Left out: arithmetic (MACs), activations, writes of the weights and leakage",
                  "Access latency: of one access, not of an inference"):  # fmt: skip
         assert part in caption
@@ -41,7 +41,9 @@ def test_energy_does_not_depend_on_the_number_of_images(policy: str, reads: floa
 
 def test_caption_names_what_is_not_left_out() -> None:
     memory = f"{MEMORY},inferences_per_write=100,time_per_inference=0.001,inferences_per_read=8"
-    caption = caption_of(emulate("digits-bnn", memory=memory, trials=1, images=3, place={"buffer:*": "fefet:domains=200"}).resolved)
+    caption = describe_study(
+        emulate("digits-bnn", memory=memory, trials=1, images=3, place={"buffer:*": "fefet:domains=200"}).resolved
+    )
     assert "8 inferences share one read of the weights (inferences_per_read)" in caption or "1 to 8 inferences" in caption
     assert "Left out: arithmetic (MACs) and activations outside these memories" in caption
 
@@ -49,7 +51,7 @@ def test_caption_names_what_is_not_left_out() -> None:
 def test_a_swept_sharing_is_told_as_a_range() -> None:
     result = emulate("digits-bnn", memory=MEMORY, sweep="inferences_per_read=1,10,100", trials=1, images=3)
     assert result.summary["energy"].to_list() == pytest.approx([0.0110156 * 59616 / n for n in (1, 10, 100)], rel=1e-5)
-    assert "1 to 100 inferences share one read of the weights" in caption_of(result.resolved)
+    assert "1 to 100 inferences share one read of the weights" in describe_study(result.resolved)
 
 
 def test_parts_are_picojoules_and_add_up() -> None:
@@ -79,7 +81,7 @@ def test_results_of_schema_1_are_read_without_the_energies_that_hung_on_the_data
     folder = result.save(tmp_path / "out")
     old = older(result.frame)
     old.write_parquet(folder / "results.parquet")
-    points = read_material(folder, extras=False).points
+    points = read_report_data(folder, extras=False).points
     assert points["access_latency_ns"].to_list() == pytest.approx([3.921])
     assert points["reads_per_inference"].null_count() == 1
     assert points["energy"].to_list() == (result.summary["energy"].to_list() if kept else [None])

@@ -6,12 +6,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from html import escape
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from weakcell.host import emulate, read_results
@@ -25,12 +28,13 @@ from weakcell.host.campaign.store import open_store, read_store
 from weakcell.host.campaign.tables import Tables
 from weakcell.host.campaign.tasks import perform
 from weakcell.host.cli import app
-from weakcell.host.report.data import front_of, read_material, sentences
-from weakcell.host.report.margin_data import AskedNetwork, margins_of, shares_up_to
+from weakcell.host.report import matplotlib_charts, plotly_charts
+from weakcell.host.report.chart_specs import build_charts, pareto_charts, swept_charts
+from weakcell.host.report.data import pareto_front, read_report_data, summarize
+from weakcell.host.report.margin_data import AskedNetwork, cumulative_shares, measure_margins
+from weakcell.host.report.matplotlib_charts import write_paper_figures
 from weakcell.host.report.page import render
-from weakcell.host.report.paper_charts import write_figures
-from weakcell.host.report.plotly_charts import charts_of
-from weakcell.host.report.weak_cell_map import maps_of
+from weakcell.host.report.weak_cell_map import map_weak_cells
 from weakcell.memmodels.address import Layout, set_bits
 from weakcell.memmodels.catalogue import open_memory
 from weakcell.memmodels.errors import InputError
@@ -76,15 +80,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_summary_in_words(folder: Path) -> None:
-    text = sentences(read_material(folder))
+    text = summarize(read_report_data(folder))
     assert text[0].startswith("42 runs of 1 network at 14 operating points in 4 studies")
     assert "the lowest energy at which less than 1 point is lost" in text[1]
     assert "flip rate" in text[2]
 
 
 def test_nothing_is_on_the_front_that_another_point_beats(folder: Path) -> None:
-    points = read_material(folder).points.drop_nulls("energy")
-    front = {(row["energy"], row["mean"]) for row in front_of(points).iter_rows(named=True)}
+    points = read_report_data(folder).points.drop_nulls("energy")
+    front = {(row["energy"], row["mean"]) for row in pareto_front(points).iter_rows(named=True)}
     for row in points.iter_rows(named=True):
         beaten = any(
             (other["energy"] <= row["energy"] and other["mean"] > row["mean"])
@@ -95,33 +99,74 @@ def test_nothing_is_on_the_front_that_another_point_beats(folder: Path) -> None:
 
 
 def test_strings_are_escaped(folder: Path) -> None:
+    """Oracle: `html.parser`, which sees the elements that a browser would make."""
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "window.evil=1</script>" not in page
-    assert "&lt;/script&gt;&lt;script&gt;window.evil=1" in page
-    assert page.count("<script") - page.count("&lt;script") <= 3 + page.split("<script>", 2)[1].count("<script")
+    elements = parse_elements(page)
+    assert [dict(attributes).get("id") for tag, attributes in elements if tag == "script"] == ["figures", None, None]
+    assert not [tag for tag, attributes in elements if any(name.startswith("on") for name, _ in attributes)]
+    assert escape(EVIL) in page.replace("&#34;", "&quot;").replace("&#39;", "&#x27;")
+    injected = page.replace("<h1>", "<h1><script>1</script><b onclick='x'>")
+    assert len(parse_elements(injected)) == len(elements) + 2
 
 
-def test_charts_have_axes_with_units_and_words(folder: Path) -> None:
-    charts = charts_of(read_material(folder))
-    assert [chart.title for chart in charts] == [
-        "Accuracy over v_over_vmin",
-        "Energy of an inference over v_over_vmin",
-        "Accuracy over ber",
-        "Pareto front: accuracy over energy (x E(Vmin))",
-        "Flips by layer",
-        "Weak cells by row and column",
-        "Margins of the networks",
-    ]
-    for chart in charts:
-        assert len(chart.words) > 40
-        for _, figure in chart.choices:
-            assert all(figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis"))
+def parse_elements(page: str) -> list[tuple[str, list[tuple[str, str | None]]]]:
+    """Return name and attributes of every element."""
+    elements: list[tuple[str, list[tuple[str, str | None]]]] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: elements.append((tag, attributes))  # type: ignore[method-assign]
+    parser.feed(page)
+    return elements
+
+
+def test_every_chart_has_a_caption_and_axes_with_labels(folder: Path) -> None:
+    charts = {chart.name: chart for chart in build_charts(read_report_data(folder))}
+    assert charts.keys() == {
+        "accuracy-v-over-vmin",
+        "energy-v-over-vmin-x-e-vmin",
+        "accuracy-ber",
+        "pareto-x-e-vmin",
+        "flips",
+        "weak-cells",
+        "margins",
+    }
+    for chart in charts.values():
+        assert chart.title
+        assert len(chart.caption) > 40
+        assert all(panel.choice for panel in chart.panels) or len(chart.panels) == 1
+        assert all(axis.label for panel in chart.panels for axis in (panel.x, panel.y))
+
+
+def test_both_renderers_draw_the_same_points(folder: Path) -> None:
+    """Oracle: the description. Page and paper show every series of it, point for point, under the same name."""
+    for chart in build_charts(read_report_data(folder)):
+        for panel in chart.panels:
+            if panel.heat_map is not None:
+                continue
+            traces = [trace for trace in plotly_charts.plot_panel(panel)["data"] if trace["showlegend"]]
+            axes = Figure().subplots()
+            matplotlib_charts.plot_panel(axes, panel)
+            assert [trace["name"] for trace in traces] == [series.name for series in panel.series]
+            assert [line.get_label() for line in axes.lines] == [series.name for series in panel.series]
+            for series, trace, line in zip(panel.series, traces, axes.lines, strict=True):
+                y = np.array(series.y, dtype=np.float64)
+                assert trace["x"] == list(series.x)
+                np.testing.assert_array_equal(np.array(trace["y"], dtype=np.float64), y)
+                np.testing.assert_array_equal(line.get_xdata(), np.array(series.x))
+                np.testing.assert_array_equal(line.get_ydata(), y)
+
+
+def test_charts_of_accuracy_and_of_unchanged_predictions_have_names_of_their_own(folder: Path) -> None:
+    data = read_report_data(folder, extras=False)
+    unlabelled = data.points.with_columns(pl.lit("unchanged").alias("score"), (pl.col("study") + " unlabelled").alias("study"))
+    both = replace(data, points=pl.concat([data.points, unlabelled]))
+    names = [chart.name for build in (swept_charts, pareto_charts) for chart in build(both)]
+    assert len(set(names)) == len(names) == 7
 
 
 def test_figures_for_papers_repeat(folder: Path, tmp_path: Path) -> None:
-    material = read_material(folder)
-    few = replace(material, points=material.points.filter(pl.col("sweep_key") == "ber").head(0), maps=material.maps[:1])
-    one, two = write_figures(few, tmp_path / "one"), write_figures(few, tmp_path / "two")
+    data = read_report_data(folder)
+    few = replace(data, points=data.points.filter(pl.col("sweep_key") == "ber").head(0), maps=data.maps[:1])
+    one, two = (write_paper_figures(build_charts(few), tmp_path / name) for name in ("one", "two"))
     kinds = ("weak-cells-1", "margins")
     names = [f"{kind}-{width}.{end}" for kind in kinds for width in ("one-column", "two-column") for end in ("pdf", "svg", "png")]
     assert [path.name for path in one] == names
@@ -138,7 +183,7 @@ def test_figures_for_papers_repeat(folder: Path, tmp_path: Path) -> None:
 
 
 def test_weak_cells_are_those_that_a_memory_returns_wrong(folder: Path) -> None:
-    (drawn,) = read_material(folder).maps  # both placements use the same die; uniform errors are drawn at each read
+    (drawn,) = read_report_data(folder).maps  # both placements use the same die; uniform errors are drawn at each read
     assert drawn.level_names == ("never", "0.78", "0.85", "1")
     assert [name for name, _ in drawn.points] == ["1", "0.85", "0.78"]
     counts = dict(drawn.points)
@@ -160,32 +205,32 @@ def test_rows_and_columns_are_the_memorys_own() -> None:
     spec = "sram-28nm-vc707:vdd=0.54"
     runs = pl.DataFrame({"study": ["s"], "memory": [spec], "sweep_value": [None], "sweep_key": [None], "seed": [0], "die": [2]},
                         schema_overrides={"sweep_value": pl.Float64, "sweep_key": pl.String})  # fmt: skip
-    (drawn,) = maps_of(runs)
+    (drawn,) = map_weak_cells(runs)
     assert drawn.level.shape == (1024, 64)
     one, zero = open_memory(spec, 0, 2).weak_for_ever(1024)  # type: ignore[attr-defined]
     for cell in set_bits(one | zero):
         bank, place = divmod(int(cell), 1024 * 16)
         assert drawn.level[place // 16, bank * 16 + place % 16] == 1
     assert drawn.level.sum() == drawn.points[0][1] > 10
-    rows, step = drawn.drawn()
+    rows, step = drawn.shrink_rows()
     assert (rows.shape, step) == ((256, 64), 4)
-    assert maps_of(runs.with_columns(memory=pl.lit("board:/dev/none"))) == ()
-    protected = maps_of(runs.with_columns(memory=pl.lit(f"secded+{spec}")))[0]
+    assert map_weak_cells(runs.with_columns(memory=pl.lit("board:/dev/none"))) == ()
+    protected = map_weak_cells(runs.with_columns(memory=pl.lit(f"secded+{spec}")))[0]
     np.testing.assert_array_equal(protected.level, drawn.level)
 
 
 def test_margins_are_of_the_networks_that_ran(folder: Path, tmp_path: Path) -> None:
-    material = read_material(folder)
+    data = read_report_data(folder)
     expected = report_margins("digits-bnn", None, images=40).frame
-    (found,) = material.margins
+    (found,) = data.margins
     np.testing.assert_array_equal(found.shares, np.sort(expected["relative_margin"].to_numpy()))
-    x, y = shares_up_to(found.flips)
+    x, y = cumulative_shares(found.flips)
     for flips, percent in zip(x, y, strict=True):
         assert percent == pytest.approx(100 * float((expected["exact"] <= flips).mean()), abs=1e-3)
     changed = AskedNetwork("digits-bnn", "digits", 39, {**found_identity(folder), "data": "digits"})
-    assert margins_of([changed], None) == ((), ("digits-bnn on digits: the data changed since it ran",))
+    assert measure_margins([changed], None) == ((), ("digits-bnn on digits: the data changed since it ran",))
     gone = AskedNetwork(str(tmp_path / "gone.onnx"), None, None, found_identity(folder))
-    assert margins_of([gone], None)[1][0].endswith("there is no such file")
+    assert measure_margins([gone], None)[1][0].endswith("there is no such file")
 
 
 def found_identity(folder: Path) -> dict[str, Any]:
@@ -207,17 +252,17 @@ def test_results_show_themselves_in_a_notebook(folder: Path, tmp_path: Path) -> 
 
 def test_report_of_a_single_study(tmp_path: Path) -> None:
     emulate(memory="uniform:ber=0.01", trials=2, images=20).save(tmp_path)
-    page = render(read_material(tmp_path))
+    page = render(read_report_data(tmp_path))
     assert "Accuracy by memory" in page
 
 
 def test_folders_without_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are none"):
-        read_material(tmp_path)
+        read_report_data(tmp_path)
     with open_store(tmp_path):
         pass
     with pytest.raises(InputError, match="no run is finished"):
-        read_material(tmp_path)
+        read_report_data(tmp_path)
 
 
 # ── in a browser ────────────────────────────────────────────────────────────────────────────────────
@@ -259,12 +304,12 @@ def test_the_page_in_a_browser(browser: Any, folder: Path) -> None:
     def column(number: int) -> list[str]:
         return page.eval_on_selector_all(f"tbody td:nth-child({number})", "cells => cells.map(c => c.dataset.value)")  # type: ignore[no-any-return]
 
-    page.focus("th:nth-child(4) button")
+    page.focus("th:nth-child(5) button")
     for expected, state in ((False, "ascending"), (True, "descending")):
         page.keyboard.press("Enter")
-        values = [float(value) for value in column(4)]
+        values = [float(value) for value in column(5)]
         assert values == sorted(values, reverse=expected)
-        assert page.get_attribute("th:nth-child(4)", "aria-sort") == state
+        assert page.get_attribute("th:nth-child(5)", "aria-sort") == state
     page.fill("#filter", "ber=0.1")
     assert page.inner_text("#shown") == "2 of 14 rows"
     with page.expect_download() as download:

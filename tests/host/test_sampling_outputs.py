@@ -8,7 +8,7 @@ import pytest
 
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
 from weakcell.host import emulate
-from weakcell.host.report.caption import caption_of
+from weakcell.host.report.captions import describe_study
 from weakcell.host.study.runner import run_study
 from weakcell.host.study.study import Study, resolve_study
 from weakcell.host.validation.trials import validate
@@ -28,7 +28,7 @@ def test_tables_say_what_was_drawn() -> None:
     for column in ("flips", "flip_rate", *(f"flips[{name}]" for name in drawn)):
         assert frame[column].null_count() == len(frame)
     assert result.summary["flip_rate"].null_count() == 1
-    caption = caption_of(result.resolved)
+    caption = describe_study(result.resolved)
     assert "exact in distribution" in caption
     assert all(name in caption for name in drawn)
     rest = [name for name in result.resolved.network.tensors if f"flips[{name}]" in frame.columns and name not in drawn]

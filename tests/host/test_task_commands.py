@@ -19,7 +19,7 @@ from weakcell.host.campaign.explain import find_row, reproduce
 from weakcell.host.campaign.store import read_store
 from weakcell.host.campaign.tables import Tables
 from weakcell.host.cli import app
-from weakcell.host.report.data import read_material, sentences
+from weakcell.host.report.data import read_report_data, summarize
 from weakcell.host.study.workload import open_workload
 from weakcell.memmodels.errors import UsageError
 
@@ -100,8 +100,8 @@ def test_a_row_comes_out_again(folder: Path) -> None:
 
 
 def test_reports_draw_each_score_on_its_own_axis(folder: Path) -> None:
-    material = read_material(folder / "out", extras=False)
-    text = " ".join(sentences(material))
+    data = read_report_data(folder / "out", extras=False)
+    text = " ".join(summarize(data))
     assert "mean squared error from" in text
     assert "fault-free mean IoU" in text
     result = CliRunner().invoke(app, ["report", str(folder / "out"), "--figures", str(folder / "figures")])

@@ -124,7 +124,8 @@ def _constant(constant: Constant) -> dict[str, Any]:
 
 def write(findings: Findings, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
     """All files at the head of this module; the profiles' paths."""
-    from weakcell.host.report.board_figures import save_cells, save_figure
+    from weakcell.host.report.board_figures import plot_characterization, save_cells
+    from weakcell.host.report.matplotlib_charts import save_figure
 
     for name, frame in (("results", results_of(findings)), ("summary", summary_of(findings))):
         write_atomically(folder / f"{name}.parquet", frame.write_parquet)
@@ -135,5 +136,6 @@ def write(findings: Findings, folder: Path, provenance: Mapping[str, Any]) -> li
     for one in findings.series:
         suffix = one.profile.name.removeprefix("profile")
         save_cells(one, findings.readbacks, folder / f"cells{suffix}.png")
-    save_figure(findings, [folder / "characterization.png", folder / "characterization.svg"])
+    paths = [folder / "characterization.png", folder / "characterization.svg"]
+    save_figure(lambda: plot_characterization(findings), paths)
     return profiles

@@ -1,15 +1,23 @@
-"""The caption of a table or figure: read policy, dies and trials, lifetimes, interval, basis. Nothing is shown without it."""
+"""Captions: what one must know to read a table or figure of a study, and how intervals are written.
+
+A caption names read policy, dies and trials, error lifetimes, the interval's method, and the basis of energies. Every table and
+figure has one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
 from weakcell.emulator.faults.energy import InferenceCost
 from weakcell.emulator.ir.layers import Buffer, DynamicQuantize
-from weakcell.host.report.interval_text import METHOD, no_difference_note
+from weakcell.emulator.tasks import Metric
 from weakcell.host.study.results import StudyResult, placed_tensors
 from weakcell.host.study.study import ResolvedStudy
+
+METHOD = "Student's t, corrected for skewness"
+NO_DIFFERENCE = "no trial differed"
 
 _READS = {
     "load": "weights read once per trial (load)",
@@ -19,10 +27,16 @@ _READS = {
 }
 
 
-def title_of(resolved: ResolvedStudy) -> str:
-    """Network, data and memory in one line."""
+def study_title(resolved: ResolvedStudy, memory: str | None = None) -> str:
+    """Return network, data and memory in one line.
+
+    Args:
+        resolved: the study.
+        memory: how to name its default memory; None for the memory as it was asked for.
+    """
     rules = "".join(f", {target} in {spec}" for target, spec in resolved.study.places)
-    return f"{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images), {memory_of(resolved)}{rules}"
+    data = f"{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images)"
+    return f"{data}, {memory or memory_of(resolved)}{rules}"
 
 
 def memory_of(resolved: ResolvedStudy) -> str:
@@ -30,7 +44,7 @@ def memory_of(resolved: ResolvedStudy) -> str:
     return resolved.points[0].memory if resolved.points[0].memory.startswith("faults:") else str(resolved.study.memory)
 
 
-def caption_of(resolved: ResolvedStudy) -> str:
+def describe_study(resolved: ResolvedStudy) -> str:
     """What must be known to read the numbers, in sentences."""
     study = resolved.study
     sentences = [_READS[str(study.read_every)].format(batch=study.batch).capitalize(), _dies(resolved), _lifetimes(resolved)]
@@ -72,10 +86,10 @@ def quantization_note(resolved: ResolvedStudy) -> list[str]:
     return ["Dynamic quantization: each image has a range of its own (a batch of one)"] if dynamic else []
 
 
-def caption_of_result(result: StudyResult) -> str:
-    """Return the caption of finished trials: `caption_of`, and what it means where no trial differed."""
+def describe_result(result: StudyResult) -> str:
+    """Return the caption of finished trials: that of `describe_study`, and what it means where no trial differed."""
     note = no_difference_note(result.summary["differ_below"])
-    return caption_of(result.resolved) + (f" {note}." if note else "")
+    return describe_study(result.resolved) + (f" {note}." if note else "")
 
 
 _UNLABELLED = {
@@ -177,3 +191,36 @@ def _dies(resolved: ResolvedStudy) -> str:
 def _lifetimes(resolved: ResolvedStudy) -> str:
     lifetimes = list(dict.fromkeys(life for point in resolved.points for life in point.lifetimes))
     return f"Error lifetime: {', '.join(lifetimes)}" if lifetimes else "Errors as they came back"
+
+
+def interval_text(low: float | None, high: float | None, unit: str = " %") -> str:
+    """Return the table cell of an interval of shares, in percent.
+
+    Returns:
+        "97.10 … 97.90 %"; "" where there is no interval (one trial); `NO_DIFFERENCE` where the interval has no width.
+    """
+    if low is None or high is None:
+        return ""
+    return NO_DIFFERENCE if low == high else f"{100 * low:.2f} … {100 * high:.2f}{unit}"
+
+
+def metric_interval(metric: Metric, low: float | None, high: float | None) -> str:
+    """Return the same for an interval of any metric: in percent for shares, in the metric's own unit for errors."""
+    if metric.share or low is None or high is None or low == high:
+        return interval_text(low, high)
+    return f"{metric.text(low)} … {metric.text(high)}"
+
+
+def no_difference_note(differ_below: Iterable[float | None]) -> str | None:
+    """Return the sentence that explains `NO_DIFFERENCE` below a table; None if trials differed at every point.
+
+    Args:
+        differ_below: column of the same name of `weakcell.host.study.results.summary_of`.
+    """
+    bounds = [bound for bound in differ_below if bound is not None]
+    if not bounds:
+        return None
+    return (
+        f"{NO_DIFFERENCE.capitalize()}: all trials of the point gave the same score; with 95 % confidence, at most "
+        f"{100 * max(bounds):.2g} % of further trials would give another"
+    )

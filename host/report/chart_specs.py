@@ -1,0 +1,384 @@
+"""Charts of a report as plain data: series, axes, intervals and captions, without a plotting library.
+
+`plotly_charts` draws a chart on the page, `matplotlib_charts` draws it for a paper. A new figure is one function here and its
+line in `CHARTS`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from weakcell.emulator.tasks import Metric
+from weakcell.host.report.data import ReportData, fault_free_score, pareto_front, point_label, split_by_metric
+from weakcell.host.report.margin_data import cumulative_shares
+from weakcell.host.report.style import BLUE, COLOURS, GREY, ORANGE
+from weakcell.host.report.weak_cell_map import CELLS, WeakMap
+
+Number = float | None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a panel.
+
+    from_zero: the axis starts at 0.
+    """
+
+    label: str
+    scale: Literal["linear", "log", "category"] = "linear"
+    from_zero: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Series:
+    """Points that share a name, a colour and a legend entry.
+
+    Attributes:
+        name: entry of the legend; "" for none.
+        x: numbers, or names on a category axis.
+        y: None leaves a gap.
+        interval: (low, high) of each point: a band along a line, error bars where the points are not joined or on a category axis.
+        marker: position in the renderer's list of symbols; None for no symbols.
+        dash: position in the renderer's list of line styles; None for no line.
+        step: the line is a staircase that keeps a value until the next point.
+        thin: a guide line that steps back behind the data.
+        labels: the tooltip of each point; None for the coordinates, () for no tooltip.
+    """
+
+    name: str
+    x: Sequence[float | str]
+    y: Sequence[Number]
+    interval: tuple[Sequence[Number], Sequence[Number]] | None = None
+    colour: str = GREY
+    marker: int | None = None
+    dash: int | None = 0
+    step: bool = False
+    thin: bool = False
+    labels: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One pair of axes: series, or the heat map of a die.
+
+    Attributes:
+        choice: name of the panel on the page, where a chart has several.
+        title: of the paper's figure; "" for none.
+        file_name: of the paper's figure, without suffix; None for a panel that only the page shows.
+    """
+
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...] = ()
+    heat_map: WeakMap | None = None
+    choice: str = ""
+    title: str = ""
+    file_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the page, or several of which the reader chooses one.
+
+    Attributes:
+        name: identifier on the page.
+        caption: what the chart shows, also for readers who do not see it.
+        panels: at least one.
+        chooser: what the panels' `choice` names.
+    """
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    chooser: str = "Study"
+
+
+def swept_charts(data: ReportData) -> Iterator[Chart]:
+    """Yield, for each swept condition, the chart of each score and of the energy in each unit."""
+    for key in data.points["sweep_key"].unique(maintain_order=True).to_list():
+        points = data.points.filter(pl.col("sweep_key").eq_missing(pl.lit(key, dtype=pl.String)))
+        yield from score_charts(data, key)
+        for unit in points["energy_unit"].drop_nulls().unique(maintain_order=True):
+            yield _energy_chart(data, key, points.filter(pl.col("energy_unit") == unit), unit)
+
+
+def score_charts(data: ReportData, key: str | None) -> Iterator[Chart]:
+    """Yield the chart of each score over one swept condition; `key` None: by memory."""
+    points = data.points.filter(pl.col("sweep_key").eq_missing(pl.lit(key, dtype=pl.String)))
+    for metric, scored in split_by_metric(points):
+        yield _score_chart(data, key, scored, metric)
+
+
+def pareto_charts(data: ReportData) -> Iterator[Chart]:
+    """Yield score over energy with the Pareto front, for each unit of energy and each score."""
+    for unit in data.points["energy_unit"].drop_nulls().unique(maintain_order=True):
+        for metric, points in split_by_metric(data.points.filter(pl.col("energy_unit") == unit)):
+            yield _pareto_chart(data, unit, metric, points)
+
+
+def flip_charts(data: ReportData) -> Iterator[Chart]:
+    """Yield the mean flips per run in each stored tensor, one panel per study."""
+    caption = "Mean number of flipped bits per run in each stored tensor, on a logarithmic axis; points without flips are left out."
+    panels = [_flip_panel(data, study, f"flips-{number}") for number, study in enumerate(data.studies, 1)]
+    yield Chart("flips", "Flips by layer", caption, tuple(panels))
+
+
+def weak_cell_charts(data: ReportData) -> Iterator[Chart]:
+    """Yield the weak-cell maps, one panel per die, if there are any."""
+    if not data.maps:
+        return
+    assumed = "" if all(die.arranged for die in data.maps) else " Rows of 256 cells are assumed where a memory names none."
+    caption = (
+        f"Cells that err at every read, of the first {CELLS:,} of a die, and from which point on they are weak; worked out again "
+        f"from seed, die and memory. Studies on the same die share a map.{assumed} "
+        f"Weak cells: {'; '.join(die.caption for die in data.maps)}."
+    )
+    panels = [
+        Panel(Axis("column"), Axis("row"), heat_map=die, choice=die.name, title=die.name, file_name=f"weak-cells-{number}")
+        for number, die in enumerate(data.maps, 1)
+    ]
+    yield Chart("weak-cells", "Weak cells by row and column", caption, tuple(panels), "Die")
+
+
+def margin_charts(data: ReportData) -> Iterator[Chart]:
+    """Yield the cumulative margins of the networks, as shares of the score and in flips, if they are known."""
+    if not data.margins:
+        return
+    shares = [(network.name, 100 * network.shares) for network in data.margins]
+    flips = [(network.name, network.flips) for network in data.margins]
+    panels = (
+        _margin_panel(shares, "margin", "margin (% of the largest possible score)", "margins"),
+        _margin_panel(flips, "flips tolerated", "flips in the output layer's weights that the answer survives", None),
+    )
+    caption = (
+        "Margins without faults: the share of images whose answer leads by at most so much, and the share whose answer survives at "
+        f"most so many flips in the output layer, whichever they are. {'; '.join(network.caption for network in data.margins)}."
+    )
+    yield Chart("margins", "Margins of the networks", caption, panels, "Show")
+
+
+CHARTS: tuple[Callable[[ReportData], Iterator[Chart]], ...] = (
+    swept_charts,
+    pareto_charts,
+    flip_charts,
+    weak_cell_charts,
+    margin_charts,
+)
+"""Every figure of a report, in the order of the page."""
+
+
+def build_charts(data: ReportData) -> list[Chart]:
+    """Return all charts of a report for which there are data."""
+    return [chart for build in CHARTS for chart in build(data)]
+
+
+def prediction_panel(
+    x: pl.Series, x_axis: Axis, y_label: str, *, predicted: pl.Series | None, measured: pl.DataFrame | None
+) -> Panel:
+    """Return predicted and measured shares, in percent, over a swept value.
+
+    Args:
+        x: the swept value of each point.
+        x_axis: its axis.
+        y_label: what the shares are of.
+        predicted: one share per point; None if there is no prediction.
+        measured: one row per point, columns `measured`, `low` and `high`; None if nothing was measured.
+    """
+    series = []
+    if predicted is not None:
+        order = x.arg_sort()
+        marker = 0 if len(x) < 40 else None
+        y = (100 * predicted)[order].to_list()
+        series.append(Series(name="predicted", x=x[order].to_list(), y=y, colour=BLUE, marker=marker))
+    if measured is not None:
+        mean, low, high = ((100 * measured[name].cast(pl.Float64)).to_list() for name in ("measured", "low", "high"))
+        name = "measured, 95 % interval"
+        series.append(Series(name=name, x=x.to_list(), y=mean, interval=(low, high), colour=ORANGE, marker=0, dash=None))
+    return Panel(x_axis, Axis(y_label), tuple(series))
+
+
+def _score_chart(data: ReportData, key: str | None, points: pl.DataFrame, metric: Metric) -> Chart:
+    """Return means and intervals of one metric over the swept condition; without one, by memory."""
+    series = []
+    for study, part in _split_by_study(points):
+        labels = [f"{point_label(row)}\n{metric.text(row['mean'])}, {row['trials']} trials" for row in part.iter_rows(named=True)]
+        series.append(
+            Series(**_study_style(data, study), x=_positions(part), y=_scaled(part["mean"], metric),
+                   interval=_interval(part, metric), labels=labels)
+        )  # fmt: skip
+    series += _fault_free_lines(data, points, metric)
+    name = f"{metric.title[:1].upper()}{metric.title[1:]}"
+    title = f"{name} over {key}" if key else f"{name} by memory"
+    by_mean = points.sort("mean")
+    least, most = (
+        f"{_short_text(metric, row['mean'])} at {point_label(row)}" for row in (by_mean.row(end, named=True) for end in (0, -1))
+    )
+    slug = _metric_slug(data, metric)
+    panel = Panel(_condition_axis(key, points), Axis(metric.label), tuple(series), file_name=key and f"{slug}-{key}")
+    caption = f"{title}: from {least} to {most}. Bands are {data.intervals}."
+    return Chart(f"{slug}-{_slug(key or 'memory')}", title, caption, (panel,))
+
+
+def _energy_chart(data: ReportData, key: str | None, points: pl.DataFrame, unit: str) -> Chart:
+    series = []
+    for study, part in _split_by_study(points):
+        labels = [
+            f"{point_label(row)}\n{row['energy']:.4g} {unit} ({row['energy_basis'] or ''})" for row in part.iter_rows(named=True)
+        ]
+        series.append(Series(**_study_style(data, study), x=_positions(part), y=part["energy"].to_list(), labels=labels))
+    title = f"Energy of an inference over {key}" if key else "Energy of an inference by memory"
+    bases = ", ".join(points["energy_basis"].drop_nulls().unique(maintain_order=True))
+    low, high = float(min(points["energy"])), float(max(points["energy"]))
+    caption = f"{title}, in {unit} ({bases}): from {low:.4g} to {high:.4g}."
+    panel = Panel(_condition_axis(key, points), Axis(_energy_label(unit), from_zero=True), tuple(series),
+                  file_name=key and f"energy-{key}-{_slug(unit)}")  # fmt: skip
+    return Chart(f"energy-{_slug(f'{key}-{unit}')}", title, caption, (panel,))
+
+
+def _pareto_chart(data: ReportData, unit: str, metric: Metric, points: pl.DataFrame) -> Chart:
+    front = pareto_front(points, metric)
+    series = [Series(name="Pareto front", x=front["energy"].to_list(), y=_scaled(front["mean"], metric), step=True, labels=())]
+    for study, part in _split_by_study(points):
+        labels = [
+            f"{study}\n{point_label(row)}\n{row['energy']:.4g} {unit}, {metric.text(row['mean'])}"
+            for row in part.iter_rows(named=True)
+        ]
+        style = {**_study_style(data, study), "dash": None}
+        series.append(Series(**style, x=part["energy"].to_list(), y=_scaled(part["mean"], metric), labels=labels))
+    best = "; ".join(f"{_short_text(metric, row['mean'])} at {row['energy']:.4g}" for row in front.head(8).iter_rows(named=True))
+    name = "accuracy" if metric.name in ("accuracy", "unchanged") else metric.title
+    caption = f"{name.capitalize()} over energy in {unit}; no point beats those on the front in both: {best}."
+    slug = _metric_slug(data, metric)
+    file_name = f"pareto-{_slug(unit)}" if slug == "accuracy" else f"pareto-{slug}-{_slug(unit)}"
+    panel = Panel(Axis(_energy_label(unit)), Axis(metric.label), tuple(series), file_name=file_name)
+    return Chart(file_name, f"Pareto front: {name} over energy ({unit})", caption, (panel,))
+
+
+def _flip_panel(data: ReportData, study: str, file_name: str) -> Panel:
+    runs = data.runs.filter(pl.col("study") == study)
+    key = runs["sweep_key"][0]
+    series = [
+        Series(
+            **_style(number),
+            name=tensor,
+            x=means["sweep_value"].to_list() if key else [runs["memory"][0]],
+            y=means["flips"].to_list(),
+        )
+        for number, (tensor, means) in enumerate(mean_flips(runs).items())
+    ]
+    x = _condition_axis(key, data.points.filter(pl.col("study") == study))
+    return Panel(x, Axis("flips per run (mean)", "log"), tuple(series), choice=study, title=study, file_name=file_name)
+
+
+def mean_flips(runs: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Average the flips of one study's runs by stored tensor.
+
+    Returns:
+        By tensor: `sweep_value`, ascending, and the mean of `flips` per run, null where there were none.
+    """
+    tensors = [name for name in runs.columns if name.startswith("flips[") and runs[name].null_count() < runs.height]
+    means = runs.group_by("sweep_value").agg(pl.col(name).mean() for name in tensors).sort("sweep_value")
+    nonzero = {name: pl.when(pl.col(name) > 0).then(pl.col(name)).alias("flips") for name in tensors}
+    return {name[len("flips[") : -1]: means.select("sweep_value", nonzero[name]) for name in tensors}
+
+
+def _margin_panel(networks: Sequence[tuple[str, Any]], choice: str, label: str, file_name: str | None) -> Panel:
+    series = []
+    for number, (name, values) in enumerate(networks):
+        x, y = cumulative_shares(values)
+        style = {**_style(number), "marker": None, "dash": number}
+        series.append(Series(**style, name=name, x=x, y=y, step=True))
+    return Panel(Axis(label, from_zero=True), Axis("images at or below (%)"), tuple(series), choice=choice, file_name=file_name)
+
+
+def _fault_free_lines(data: ReportData, points: pl.DataFrame, metric: Metric) -> list[Series]:
+    """Return a horizontal guide line at the fault-free score of each network that is known."""
+    studies = points.select("study", "model").unique(maintain_order=True).rows()
+    scores = {str(model): fault_free_score(data, study) for study, model in studies}
+    x = _positions(points.sort("sweep_value", nulls_last=True))
+    ends = [x[0], x[-1]]
+    return [
+        Series(name=f"{model} without faults", x=ends, y=[metric.factor * score] * 2, dash=1, thin=True,
+               labels=[f"{model} without faults"] * 2)
+        for model, score in scores.items() if score is not None
+    ]  # fmt: skip
+
+
+def _condition_axis(key: str | None, points: pl.DataFrame) -> Axis:
+    """Return the axis of a swept condition with its unit, logarithmic if values span decades; without a sweep, of memories."""
+    if key is None:
+        return Axis("memory", "category")
+    values = points["sweep_value"].drop_nulls().to_list()
+    decades = len(values) > 1 and min(values) > 0 and max(values) / min(values) >= 100
+    unit = _condition_unit(points, key)
+    return Axis(f"{key} ({unit})" if unit else key, "log" if decades else "linear")
+
+
+def _condition_unit(points: pl.DataFrame, key: str) -> str:
+    """Return the unit of a swept condition, as its technology documents it; "" if the memory is not known here."""
+    from weakcell.memmodels.catalogue import parse_spec
+    from weakcell.memmodels.errors import WeakcellError
+
+    try:
+        conditions = parse_spec(points["memory"][0]).technology.conditions
+    except WeakcellError:
+        return ""
+    return next((condition.unit for condition in conditions if condition.name == key), "")
+
+
+def _energy_label(unit: str) -> str:
+    return "energy per inference (pJ)" if unit == "pJ" else f"energy, relative ({unit})"
+
+
+def _split_by_study(points: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    parts = points.group_by(["study"], maintain_order=True)
+    return [(str(study), part.sort("sweep_value", nulls_last=True)) for (study,), part in parts]
+
+
+def _study_style(data: ReportData, study: str) -> dict[str, Any]:
+    """Return name and look of a study's series, the same in every chart."""
+    return {"name": study, **_style(data.studies.index(study))}
+
+
+def _style(number: int) -> dict[str, Any]:
+    """Return the look of the `number`-th series; the line style changes when all colours are used."""
+    return {"colour": COLOURS[number % len(COLOURS)], "marker": number, "dash": number // len(COLOURS)}
+
+
+def _positions(part: pl.DataFrame) -> list[Any]:
+    return [row["memory"] if row["sweep_value"] is None else row["sweep_value"] for row in part.iter_rows(named=True)]
+
+
+def _interval(part: pl.DataFrame, metric: Metric) -> tuple[list[Number], list[Number]] | None:
+    """Return the ends of the intervals; a point of one trial may lie anywhere between the metric's bounds."""
+    if part["low"].null_count() == part.height:
+        return None
+    least, most = metric.bounds
+    low, high = part["low"].fill_null(least), part["high"].fill_null(most if math.isfinite(most) else None)
+    return _scaled(low, metric), _scaled(high, metric)
+
+
+def _scaled(values: pl.Series, metric: Metric) -> list[Number]:
+    """Return values in the unit of the metric's axis."""
+    return [None if value is None else metric.factor * value for value in values.to_list()]
+
+
+def _short_text(metric: Metric, value: float) -> str:
+    return f"{100 * value:.1f} %" if metric.share else metric.text(value)
+
+
+def _metric_slug(data: ReportData, metric: Metric) -> str:
+    """Return the metric's part of a chart's name: "accuracy" also for unchanged predictions, unless a report has both."""
+    both = {"accuracy", "unchanged"} <= set(data.points["score"])
+    return "accuracy" if metric.name == "unchanged" and not both else _slug(metric.name)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

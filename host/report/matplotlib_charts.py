@@ -1,0 +1,166 @@
+"""Draw `chart_specs` with Matplotlib, and save figures: one place for formats, sizes and reproducible files."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weakcell.host.atomic_files import write_atomically
+from weakcell.host.report.style import PAPER_STYLE, STYLE, level_colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from weakcell.host.report.chart_specs import Axis, Chart, Panel, Series
+    from weakcell.host.report.weak_cell_map import WeakMap
+
+_WIDTHS = {"one-column": 3.35, "two-column": 6.9}
+"""Widths in inches of figures in a two-column conference style."""
+
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+_DASHES = ("-", (0, (4, 3)), ":", "-.")
+_UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+def save_figure(plot: Callable[[], Figure], paths: Sequence[Path], style: dict[str, Any] = STYLE, dpi: int = 150) -> None:
+    """Plot a figure and write it into each path; equal figures give equal files.
+
+    Args:
+        plot: makes the figure; called once, with `style` in force.
+        paths: .png, .svg or .pdf.
+        style: Matplotlib settings.
+        dpi: resolution of PNG files and of rasterized parts.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(style):
+        figure = plot()
+        for path in paths:
+            save = partial(figure.savefig, format=path.suffix[1:], dpi=dpi, metadata=_UNDATED.get(path.suffix))
+            write_atomically(path, save)
+
+
+def write_paper_figures(charts: Sequence[Chart], folder: Path) -> list[Path]:
+    """Write charts as PDF, SVG and PNG, one and two columns wide.
+
+    Args:
+        charts: of a report.
+        folder: created if it does not exist.
+
+    Returns:
+        The files written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for panel in (panel for chart in charts for panel in chart.panels if panel.file_name is not None):
+        for width, inches in _WIDTHS.items():
+            paths = [folder / f"{panel.file_name}-{width}.{suffix}" for suffix in ("pdf", "svg", "png")]
+            save_figure(partial(plot_paper_figure, panel, inches), paths, PAPER_STYLE, dpi=300)
+            written += paths
+    return written
+
+
+def render_svg(panel: Panel, width: float) -> bytes:
+    """Return a panel as an SVG file, `width` inches wide."""
+    import matplotlib as mpl
+
+    buffer = io.BytesIO()
+    with mpl.rc_context(PAPER_STYLE):
+        plot_paper_figure(panel, width).savefig(buffer, format="svg", metadata=_UNDATED[".svg"])
+    return buffer.getvalue()
+
+
+def plot_paper_figure(panel: Panel, width: float) -> Figure:
+    """Return a panel as a figure, `width` inches wide, with its legend below the axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, 0.62 * width if width < 5 else 0.45 * width), layout="constrained")
+    axes = figure.subplots()
+    if panel.title:
+        axes.set_title(textwrap.fill(panel.title, int(18 * width)), fontsize=7)
+    plot_panel(axes, panel)
+    if panel.heat_map is None:
+        _add_legend(figure, axes, width)
+    return figure
+
+
+def plot_panel(axes: Axes, panel: Panel) -> None:
+    """Draw series or heat map of a panel into `axes`, and label them."""
+    axes.set(xlabel=panel.x.label, ylabel=panel.y.label)
+    if panel.heat_map is not None:
+        _plot_heat_map(axes, panel.heat_map)
+        return
+    for series in panel.series:
+        _plot_series(axes, panel.x, series)
+    _apply_scale(axes, panel)
+
+
+def _plot_series(axes: Axes, axis: Axis, series: Series) -> None:
+    x: Any = np.arange(len(series.x)) if axis.scale == "category" else np.asarray(series.x)
+    y = _floats(series.y)
+    look: dict[str, Any] = {
+        "color": series.colour,
+        "marker": "" if series.marker is None else _MARKERS[series.marker % len(_MARKERS)],
+        "linestyle": "" if series.dash is None else _DASHES[series.dash % len(_DASHES)],
+        **({"linewidth": 0.7} if series.thin else {}),
+    }
+    label = series.name or "_nolegend_"
+    if series.interval is None:
+        axes.plot(x, y, drawstyle="steps-post" if series.step else "default", label=label, **look)
+        return
+    low, high = (_floats(ends) for ends in series.interval)
+    if axis.scale == "category" or series.dash is None:
+        axes.errorbar(x, y, yerr=np.nan_to_num([y - low, high - y]), label=label, zorder=3, **look)
+    else:
+        axes.plot(x, y, label=label, **look)
+        axes.fill_between(x, low, high, color=series.colour, alpha=0.2, linewidth=0)
+
+
+def _floats(values: Sequence[float | None]) -> Any:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _apply_scale(axes: Axes, panel: Panel) -> None:
+    if panel.x.scale == "category":
+        names = list(dict.fromkeys(str(x) for series in panel.series for x in series.x))
+        axes.set_xticks(range(len(names)), [textwrap.fill(name, 40) for name in names])
+    else:
+        axes.set_xscale(panel.x.scale)
+    axes.set_yscale(panel.y.scale)
+    if panel.x.from_zero:
+        axes.set_xlim(left=0)
+    if panel.y.from_zero:
+        axes.set_ylim(bottom=0)
+
+
+def _plot_heat_map(axes: Axes, die: WeakMap) -> None:
+    from matplotlib.colors import ListedColormap
+
+    names = die.level_names
+    colours = ListedColormap(["#f2f4f6", *level_colours(len(names) - 1)])
+    levels, rows_per_pixel = die.shrink_rows()
+    image = axes.imshow(levels, cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, aspect="auto", interpolation="nearest",
+                        extent=(0, levels.shape[1], rows_per_pixel * len(levels), 0))  # fmt: skip
+    axes.grid(False)
+    every = -(-len(names) // 8)
+    bar = axes.figure.colorbar(image, ax=axes, ticks=range(0, len(names), every), label=die.scale_title)
+    bar.ax.set_yticklabels(names[::every])
+
+
+def _add_legend(figure: Figure, axes: Axes, width: float) -> None:
+    """Add a legend below the axes, where it covers nothing; the figure grows by its height."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, int(width / (0.45 + 0.062 * max(map(len, labels)))))
+    rows = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.13 * rows)
+    figure.legend(handles, labels, loc="outside lower left", ncols=columns)
