@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.ir import layers as nw
-from weakcell.emulator.ir.bits import unpack_channels
+from weakcell.emulator.ir.values import unpack_channels
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.weight_layouts import (
     LANES,

@@ -25,8 +25,8 @@ from weakcell.emulator.engine.convolution import (
 )
 from weakcell.emulator.engine.layer_functions import compute, empty_output
 from weakcell.emulator.engine.rounding import Requantization, rounded, rounds
-from weakcell.emulator.ir.bits import pack_channels
 from weakcell.emulator.ir.layers import Convolution, Layer, LayerParameters, MaxPool, Network, Role, Threshold
+from weakcell.emulator.ir.values import pack_channels
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
 from weakcell.emulator.plan.layout import unsigned_offset

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.engine.convolution import convolve, geometry_of, values_of
 from weakcell.emulator.ir import layers as nw
-from weakcell.emulator.ir.bits import pack_channels
+from weakcell.emulator.ir.values import pack_channels
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.plan.parameters import ParameterState
 from weakcell.memmodels.errors import ModelError
@@ -332,7 +332,7 @@ def _after_steps(operand: nw.StoredOperand, x: Array) -> Array:
 
     for step in operand.steps:
         given = [x if part is None else part for part in step.operands]
-        x = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, given, step.outputs)[step.place]
+        x = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, given, step.output_count)[step.output_index]
     return x
 
 
@@ -347,7 +347,8 @@ def _operated(layer: nw.FloatOperator | nw.CodesOperator, given: Sequence[Any], 
     rest = iter(inputs)
     operands = [next(rest) if operand is None else operand for operand in given]
     try:
-        return onnx_ops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
+        outputs = onnx_ops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.output_index + 1)
+        return outputs[layer.output_index]
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as e:
         asked = f"Running {layer.name} ({layer.op_type}, opset {layer.opset})"
         raise ModelError(asked, f"its inputs do not fit ({e})", "Check the model with onnx.checker") from e

@@ -15,10 +15,8 @@ import numpy.typing as npt
 from weakcell.emulator.engine.convolution import values_of
 from weakcell.emulator.engine.layer_functions import to_channels_last, to_onnx_order
 from weakcell.emulator.faults.deployment import BufferSlot, Deployment
-from weakcell.emulator.ir.bits import pack_channels
 from weakcell.emulator.ir.layers import ValueSpec
-from weakcell.emulator.ir.storage import codes_of
-from weakcell.emulator.ir.storage import values_of as decoded
+from weakcell.emulator.ir.values import decode_codes, encode_values, pack_channels
 from weakcell.memmodels.address import pack, unpack
 from weakcell.memmodels.memory import Key
 
@@ -29,7 +27,7 @@ def read_back(x: Array, slots: tuple[BufferSlot, ...], deployment: Deployment, f
     """A value of images first.. of the data set, in its physical form, as its memories bring it back."""
     spec, encoding = slots[0].buffer.value, slots[0].buffer.encoding
     plain = to_onnx_order(values_of(x, spec), spec)
-    codes = codes_of(plain.reshape(-1), encoding).reshape(len(x), -1)
+    codes = encode_values(plain.reshape(-1), encoding).reshape(len(x), -1)
     for image, own in enumerate(codes, first):
         for part in slots:
             region = part.memory.write(pack(own, part.layout), part.layout, Key(deployment.trial, image))
@@ -37,7 +35,7 @@ def read_back(x: Array, slots: tuple[BufferSlot, ...], deployment: Deployment, f
             count = part.memory.read(region, region.key, read).flips
             deployment.note(part.slot, image, read ^ region.written, region, count)
             unpack(read, part.layout, own)
-    return _physical(decoded(codes.reshape(-1), encoding).reshape(plain.shape), spec)
+    return _physical(decode_codes(codes.reshape(-1), encoding).reshape(plain.shape), spec)
 
 
 def _physical(plain: Array, spec: ValueSpec) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 from weakcell.emulator.faults.placement import Placement, Slot
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY
 from weakcell.emulator.faults.read_policy import ReadPolicy as ReadPolicy  # who deploys names its policy
-from weakcell.emulator.ir.faultable import buffers_of, constants_of, names_of
+from weakcell.emulator.ir.faultable import collect_buffers, collect_constants, storable_names
 from weakcell.emulator.ir.layers import Buffer, FloatOperator, Layer, Network
 from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels.address import Layout, Words, popcount
@@ -150,7 +150,7 @@ class Deployment:
         """The stored slots of all parameters of a layer that must be read each time it runs."""
 
         def find() -> tuple[StoredSlot, ...]:
-            names = names_of(layer, self.plan.constants)
+            names = storable_names(layer, self.plan.constants)
             own = (stored for name in names for stored in self.slots.get(name, ()))
             return tuple(stored for stored in own if self.faults is not None or not stored.steady)
 
@@ -185,7 +185,7 @@ def reads_per_image(network: Network, policy: ReadPolicy, images: int, batch: in
     if policy not in (ReadPolicy.LOAD, ReadPolicy.BATCH):
         return reads_per_inference(network, policy)
     times = (1 if policy is ReadPolicy.LOAD else -(-images // batch)) / max(images, 1)
-    buffers = {buffer.name for buffer in buffers_of(network)}
+    buffers = {buffer.name for buffer in collect_buffers(network)}
     return {name: 1.0 if name in buffers else times for name in reads_per_inference(network, policy)}
 
 
@@ -200,12 +200,12 @@ def reads_per_inference(network: Network, policy: ReadPolicy, shared: float = 1.
     Returns:
         Reads by the name of the tensor; 1 for a buffer, which every inference writes and reads by itself.
     """
-    constants = constants_of(network)
-    reads: dict[str, float] = {buffer.name: 1.0 for buffer in buffers_of(network)}
+    constants = collect_constants(network)
+    reads: dict[str, float] = {buffer.name: 1.0 for buffer in collect_buffers(network)}
     for layer in network.layers:
         height, width = network.values[layer.output].height_width
         per_layer = (float(height * width) if policy is ReadPolicy.ACCESS else 1.0) / shared
-        for name in names_of(layer, constants):
+        for name in storable_names(layer, constants):
             reads[name] = reads.get(name, 0.0) + per_layer
     return reads
 

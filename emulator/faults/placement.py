@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import get_args
 
-from weakcell.emulator.ir.faultable import constants_of, names_of, storable
+from weakcell.emulator.ir.faultable import collect_constants, storable, storable_names
 from weakcell.emulator.ir.layers import Buffer, Network, Role, Storable
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.errors import UsageError
@@ -140,9 +140,9 @@ def _called(item: Storable, users: Mapping[str, Sequence[str]], pattern: str) ->
 def _users(network: Network) -> Mapping[str, Sequence[str]]:
     """Tensor -> the layers that read it."""
     users: dict[str, list[str]] = {}
-    constants = constants_of(network)
+    constants = collect_constants(network)
     for layer in network.layers:
-        for name in names_of(layer, constants):
+        for name in storable_names(layer, constants):
             users.setdefault(name, []).append(layer.name)
     return users
 

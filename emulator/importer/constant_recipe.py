@@ -98,7 +98,7 @@ def positions(recipe: Recipe) -> Array:
     for step in recipe.steps:
         operands = [made if x is None else x for x in step.operands]
         if step.op_type in _MOVES:
-            made = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, operands, step.outputs)[step.place]
+            made = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, operands, step.output_count)[step.output_index]
         elif len(operands) > 1 and step.op_type != "DequantizeLinear":
             made = np.broadcast_to(made, np.broadcast_shapes(*(x.shape for x in operands)))
     return made

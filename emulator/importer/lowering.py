@@ -20,10 +20,10 @@ from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.filled_constants import check_use, folded_fill
 from weakcell.emulator.importer.folding import encoding_of, fold, initializer
 from weakcell.emulator.importer.linear import lower_linear, stored_weight
-from weakcell.emulator.importer.output_meaning import ending_of
+from weakcell.emulator.importer.output_meaning import find_output_meaning
 from weakcell.emulator.importer.parse import Graph, Port, read_model
 from weakcell.emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Dynamic, Grid, Node, Real, Symbol, scalar
-from weakcell.emulator.importer.unplaced_integers import outside_of
+from weakcell.emulator.importer.unplaced_integers import find_unplaced_integers
 from weakcell.emulator.ir.layers import SIGN1, Network, ValueSpec
 from weakcell.memmodels.errors import ModelError
 
@@ -94,10 +94,10 @@ def _network(graph: Graph, integer_input: bool | None) -> Network:
         _place_input(draft, port, asked, _reads_integers(draft, port, rest) if integers is None else integers)
     for node in rest:
         lower(draft, node)
-    endings = {port.name: ending_of(graph, draft.symbols, port.name) for port in graph.outputs}
+    output_meanings = {port.name: find_output_meaning(graph, draft.symbols, port.name) for port in graph.outputs}
     outputs = tuple(_finish_output(draft, port.name, asked) for port in graph.outputs)
     network = draft.finished(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
-    return replace(network, batch=batch, endings=endings, outside=outside_of(network, draft, graph))
+    return replace(network, batch=batch, output_meanings=output_meanings, unplaced=find_unplaced_integers(network, draft, graph))
 
 
 def _only(batches: set[int | None]) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from weakcell.emulator.importer.parse import Graph
 from weakcell.emulator.importer.symbols import Constant, Node, Symbol
-from weakcell.emulator.ir.layers import Ending
+from weakcell.emulator.ir.layers import OutputMeaning
 
 _MOST = 8
 _MOVES = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
@@ -26,7 +26,7 @@ _POINTWISE = {
 """Operators that leave classes or channels on the axis where they are."""
 
 
-def ending_of(graph: Graph, symbols: Mapping[str, Symbol], output: str) -> Ending:
+def find_output_meaning(graph: Graph, symbols: Mapping[str, Symbol], output: str) -> OutputMeaning:
     """Walk from an output backwards over the file's nodes.
 
     Args:
@@ -35,7 +35,7 @@ def ending_of(graph: Graph, symbols: Mapping[str, Symbol], output: str) -> Endin
         output: the name of one of its outputs.
     """
     makers = {name: node for node in graph.nodes for name in node.outputs if name}
-    found, seen, place = list[tuple[str, Node]](), set[str](), 0
+    found, seen, output_index = list[tuple[str, Node]](), set[str](), 0
     perms: list[tuple[int, ...]] | None = []
     axis: int | None = None
     name = output
@@ -46,7 +46,7 @@ def ending_of(graph: Graph, symbols: Mapping[str, Symbol], output: str) -> Endin
         if kind in _QUIET:
             perms = _moved(perms, node)
         else:
-            place = place if found else node.outputs.index(name)
+            output_index = output_index if found else node.outputs.index(name)
             found.append((kind, node))
             own = None if perms is None else _class_axis(kind, node, symbols)
             if own is not None and perms is not None:
@@ -55,7 +55,7 @@ def ending_of(graph: Graph, symbols: Mapping[str, Symbol], output: str) -> Endin
                 perms = None
         name = _computed_input(node, symbols)
     operators = tuple(kind for kind, _ in found)
-    return Ending(operators, place, axis, _classes_of(*found[0], symbols)) if found else Ending()
+    return OutputMeaning(operators, output_index, axis, _classes_of(*found[0], symbols)) if found else OutputMeaning()
 
 
 def _moved(perms: list[tuple[int, ...]] | None, node: Node) -> list[tuple[int, ...]] | None:

@@ -15,7 +15,7 @@ from weakcell.emulator.importer.builder import Draft
 from weakcell.emulator.importer.constant_recipe import WIDEST_WEIGHT
 from weakcell.emulator.importer.parse import Graph
 from weakcell.emulator.importer.symbols import Constant, Node
-from weakcell.emulator.ir.layers import Network, OutsideTensor
+from weakcell.emulator.ir.layers import Network, UnplacedTensor
 
 _REGISTERS = "in registers unless --place names it"
 _ZERO_POINTS: Mapping[str, tuple[int, ...]] = {
@@ -35,7 +35,7 @@ _CARRIERS = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Tran
 _SIZES = (32, 64)
 
 
-def outside_of(network: Network, draft: Draft, graph: Graph) -> tuple[OutsideTensor, ...]:
+def find_unplaced_integers(network: Network, draft: Draft, graph: Graph) -> tuple[UnplacedTensor, ...]:
     """Return what of a file's integers no weight tensor of the network holds.
 
     Args:
@@ -57,14 +57,14 @@ def outside_of(network: Network, draft: Draft, graph: Graph) -> tuple[OutsideTen
     found = []
     for name, kind, width, elements in _integers(draft, graph):
         if name not in held:
-            found.append(OutsideTensor(name, kind, elements, elements * width, _reason(name, width, elements, network, readers)))
+            found.append(UnplacedTensor(name, kind, elements, elements * width, _reason(name, width, elements, network, readers)))
             continue
         inside, bits, integers = held[name]
         rest = elements * width - bits
         floats = name in graph.initializers and not _width(graph.initializers[name].dtype)
         if rest > 0 and not (floats and inside >= integers):
             why = _rest(inside, integers, bits, width) if integers == elements or floats else "padding of packed weights"
-            found.append(OutsideTensor(name, kind, elements, rest, why))
+            found.append(UnplacedTensor(name, kind, elements, rest, why))
     return tuple(found)
 
 

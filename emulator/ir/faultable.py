@@ -29,26 +29,26 @@ from weakcell.emulator.ir.layers import (
     StoredTensor,
     ValueSpec,
 )
-from weakcell.emulator.ir.values import encoding_of, float_bits, floats_of
+from weakcell.emulator.ir.values import bits_to_floats, floats_to_bits, type_encoding
 
 
 @dataclass(frozen=True, eq=False)
-class Constant:
+class LayerConstant:
     """A constant of one layer, and where it belongs: a field of the record, of a step, of an input's value, or of the weight."""
 
     tensor: StoredTensor
-    home: Literal["layer", "step", "input", "weight"]
+    owner: Literal["layer", "step", "input", "weight"]
     attribute: str
-    place: int = 0
+    index: int = 0
 
     def value(self, held: Any) -> Any:
         """What the stored integers mean, in the type and shape of the field."""
-        meant = floats_of(held) if self.tensor.encoding == FLOAT32 else np.asarray(held, np.int32)
+        meant = bits_to_floats(held) if self.tensor.encoding == FLOAT32 else np.asarray(held, np.int32)
         shaped = meant.reshape(self.tensor.values.shape)
-        return int(shaped) if self.attribute == "zero_point" and self.home != "weight" else shaped
+        return int(shaped) if self.attribute == "zero_point" and self.owner != "weight" else shaped
 
 
-def constants_of(network: Network) -> dict[str, tuple[Constant, ...]]:
+def collect_constants(network: Network) -> dict[str, tuple[LayerConstant, ...]]:
     """The constants of every layer that has any, by the value that the layer makes; names are taken once."""
     taken, made = {*network.tensors, *network.values}, {}
     shared: dict[str, StoredTensor] = {}
@@ -56,7 +56,7 @@ def constants_of(network: Network) -> dict[str, tuple[Constant, ...]]:
         own = []
         for constant in _constants(network, layer):
             tensor = constant.tensor
-            if constant.home == "weight":
+            if constant.owner == "weight":
                 tensor = shared.setdefault(tensor.name, tensor)
             elif tensor.name in taken:
                 number = next(i for i in range(2, len(taken) + 3) if f"{tensor.name}.{i}" not in taken)
@@ -68,7 +68,7 @@ def constants_of(network: Network) -> dict[str, tuple[Constant, ...]]:
     return made
 
 
-def buffers_of(network: Network) -> tuple[Buffer, ...]:
+def collect_buffers(network: Network) -> tuple[Buffer, ...]:
     """Every value that a buffer can hold: integers and signs, but no 32-bit integer that a convolution reads as 16-bit."""
     makers = {layer.output: layer.name for layer in network.layers}
     narrow = {layer.inputs[0] for layer in network.layers if isinstance(layer, Convolution)}
@@ -81,50 +81,54 @@ def buffers_of(network: Network) -> tuple[Buffer, ...]:
 
 def storable(network: Network) -> dict[str, Storable]:
     """Everything that can be placed, by name: the network's tensors, its other constants, its buffers."""
-    constants = {c.tensor.name: c.tensor for own in constants_of(network).values() for c in own}
-    return {**network.tensors, **constants, **{buffer.name: buffer for buffer in buffers_of(network)}}
+    constants = {c.tensor.name: c.tensor for own in collect_constants(network).values() for c in own}
+    return {**network.tensors, **constants, **{buffer.name: buffer for buffer in collect_buffers(network)}}
 
 
-def names_of(layer: Layer, constants: Mapping[str, tuple[Constant, ...]]) -> tuple[str, ...]:
+def storable_names(layer: Layer, constants: Mapping[str, tuple[LayerConstant, ...]]) -> tuple[str, ...]:
     """Names of everything that a layer reads and a memory may hold, but for buffers."""
     return (*layer.tensor_names(), *(constant.tensor.name for constant in constants.get(layer.output, ())))
 
 
-def _constants(network: Network, layer: Layer) -> Iterator[Constant]:
+def _constants(network: Network, layer: Layer) -> Iterator[LayerConstant]:
     for part in layer.constant_fields():
         if part.role == "zero_point":
-            tensor = _zero(part.name, part.numbers, encoding_of(network.values[layer.output].dtype))
+            tensor = _zero(part.name, part.numbers, type_encoding(network.values[layer.output].dtype))
         else:
             tensor = _float(part.name, part.role, part.numbers)
-        yield Constant(tensor, "layer", part.attribute) if part.step is None else Constant(tensor, "step", "constant", part.step)
+        yield (
+            LayerConstant(tensor, "layer", part.attribute)
+            if part.step is None
+            else LayerConstant(tensor, "step", "constant", part.step)
+        )
     if "zero_point" in layer.PARAMETERS.of_inputs:
         inputs = dict.fromkeys(layer.inputs)
-        for place, value in enumerate(inputs):
-            number = place if len(inputs) > 1 else ""
+        for index, value in enumerate(inputs):
+            number = index if len(inputs) > 1 else ""
             scaled = "scale" in layer.PARAMETERS.of_inputs
-            yield from _of_input(f"{layer.name}.input{number}", network.values[value], place, scaled)
+            yield from _of_input(f"{layer.name}.input{number}", network.values[value], index, scaled)
     if isinstance(layer, Convolution):
         yield from _of_weight(network.tensors[layer.weight], network.values[layer.inputs[0]].kind == "float")
 
 
-def _of_input(name: str, spec: ValueSpec, place: int, scaled: bool) -> Iterator[Constant]:
+def _of_input(name: str, spec: ValueSpec, index: int, scaled: bool) -> Iterator[LayerConstant]:
     if spec.kind != "codes" or not (spec.zero_point or (spec.dtype != "int32" and np.any(spec.scale != 1))):
         return
-    yield Constant(_zero(f"{name}_zero_point", spec.zero_point, encoding_of(spec.dtype)), "input", "zero_point", place)
+    yield LayerConstant(_zero(f"{name}_zero_point", spec.zero_point, type_encoding(spec.dtype)), "input", "zero_point", index)
     if scaled:
-        yield Constant(_float(f"{name}_scale", "scale", spec.scale), "input", "scale", place)
+        yield LayerConstant(_float(f"{name}_scale", "scale", spec.scale), "input", "scale", index)
 
 
-def _of_weight(weight: StoredTensor, scaled: bool) -> Iterator[Constant]:
+def _of_weight(weight: StoredTensor, scaled: bool) -> Iterator[LayerConstant]:
     if weight.encoding.kind == "sign" or not (np.any(weight.zero_point) or np.any(weight.scale != 1)):
         return
-    yield Constant(_zero(f"{weight.name}.zero_point", weight.zero_point, weight.encoding), "weight", "zero_point")
+    yield LayerConstant(_zero(f"{weight.name}.zero_point", weight.zero_point, weight.encoding), "weight", "zero_point")
     if scaled:
-        yield Constant(_float(f"{weight.name}.scale", "scale", weight.scale), "weight", "scale")
+        yield LayerConstant(_float(f"{weight.name}.scale", "scale", weight.scale), "weight", "scale")
 
 
 def _float(name: str, role: Role, held: Any) -> StoredTensor:
-    return StoredTensor(name, role, FLOAT32, float_bits(held).reshape(np.shape(held)))
+    return StoredTensor(name, role, FLOAT32, floats_to_bits(held).reshape(np.shape(held)))
 
 
 def _zero(name: str, held: Any, encoding: Encoding) -> StoredTensor:
@@ -143,20 +147,20 @@ class FaultyLayer:
     tensors: Mapping[str, StoredTensor]
 
 
-def with_faulty_constants(layer: Layer, network: Network, read: Mapping[Constant, Any]) -> FaultyLayer:
+def with_faulty_constants(layer: Layer, network: Network, read: Mapping[LayerConstant, Any]) -> FaultyLayer:
     """The layer with the integers in `read` in place of its own constants."""
     specs, tensors = dict(network.values), dict(network.tensors)
     for constant, held in read.items():
         value = constant.value(held)
-        if constant.home == "layer":
+        if constant.owner == "layer":
             layer = replace(layer, **{constant.attribute: value})
-        elif constant.home == "step":
+        elif constant.owner == "step":
             assert isinstance(layer, AffineRequantize)
             steps = list(layer.steps)
-            steps[constant.place] = replace(steps[constant.place], constant=value)
+            steps[constant.index] = replace(steps[constant.index], constant=value)
             layer = replace(layer, steps=tuple(steps))
-        elif constant.home == "input":
-            name = list(dict.fromkeys(layer.inputs))[constant.place]
+        elif constant.owner == "input":
+            name = list(dict.fromkeys(layer.inputs))[constant.index]
             specs[name] = replace(specs[name], **{constant.attribute: value})
         else:
             assert isinstance(layer, Convolution)

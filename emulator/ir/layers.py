@@ -27,8 +27,8 @@ from weakcell.emulator.ir.values import FLOAT32 as FLOAT32
 from weakcell.emulator.ir.values import SIGN1 as SIGN1
 from weakcell.emulator.ir.values import Buffer as Buffer
 from weakcell.emulator.ir.values import Encoding as Encoding
-from weakcell.emulator.ir.values import Ending as Ending
 from weakcell.emulator.ir.values import Kind as Kind
+from weakcell.emulator.ir.values import OutputMeaning as OutputMeaning
 from weakcell.emulator.ir.values import Role as Role
 from weakcell.emulator.ir.values import Storable as Storable
 from weakcell.emulator.ir.values import StoredTensor as StoredTensor
@@ -448,8 +448,8 @@ class OperandStep(NamedTuple):
     opset: int
     attributes: Mapping[str, Any]
     operands: tuple[npt.NDArray[Any] | None, ...]
-    place: int = 0
-    outputs: int = 1
+    output_index: int = 0
+    output_count: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -475,12 +475,14 @@ class FloatOperator(Layer):
     operator's outputs this is.
     """
 
-    PARAMETERS = LayerParameters(tensors={"operands": "weight"}, of_inputs=(), other=("op_type", "opset", "attributes", "place"))
+    PARAMETERS = LayerParameters(
+        tensors={"operands": "weight"}, of_inputs=(), other=("op_type", "opset", "attributes", "output_index")
+    )
     op_type: str
     opset: int
     attributes: Mapping[str, Any]
     operands: tuple[npt.NDArray[Any] | StoredOperand | None, ...]
-    place: int = 0
+    output_index: int = 0
 
     @property
     def stored(self) -> tuple[StoredOperand, ...]:
@@ -497,16 +499,16 @@ class CodesOperator(Layer):
     operators. `operands` as in FloatOperator; the codes count as ONNX integers of their type."""
 
     READS = ("codes",)
-    PARAMETERS = LayerParameters(of_inputs=(), other=("op_type", "opset", "attributes", "operands", "place"))
+    PARAMETERS = LayerParameters(of_inputs=(), other=("op_type", "opset", "attributes", "operands", "output_index"))
     op_type: str
     opset: int
     attributes: Mapping[str, Any]
     operands: tuple[npt.NDArray[Any] | None, ...]
-    place: int = 0
+    output_index: int = 0
 
 
 @dataclass(frozen=True)
-class OutsideTensor:
+class UnplacedTensor:
     """Integers of the file that live in no memory by default. kind: their type, or the encoding that the file quantizes them to."""
 
     name: str
@@ -540,9 +542,9 @@ class Network:
     values: Mapping[str, ValueSpec]
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
-    outside: tuple[OutsideTensor, ...] = ()
+    unplaced: tuple[UnplacedTensor, ...] = ()
     batch: int | None = None
-    endings: Mapping[str, Ending] = field(default_factory=dict)
+    output_meanings: Mapping[str, OutputMeaning] = field(default_factory=dict)
 
     @property
     def weights(self) -> tuple[StoredTensor, ...]:
@@ -557,7 +559,7 @@ class Network:
     @property
     def integer_bits(self) -> int:
         """Bits of all integers of the file: of the weights, and of what is outside."""
-        return self.weight_bits + sum(tensor.bits for tensor in self.outside)
+        return self.weight_bits + sum(tensor.bits for tensor in self.unplaced)
 
     def __repr__(self) -> str:
         return f"Network<{self.name}: {len(self.layers)} layers, {self.weight_bits} weight bits>"

@@ -9,6 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from weakcell.emulator.kernels.entry_points import pack
+from weakcell.memmodels.address import Layout
+
 Kind = Literal["float", "codes", "bits"]
 Role = Literal["weight", "bias", "threshold", "scale", "zero_point", "buffer", "accumulator"]
 
@@ -51,18 +54,18 @@ _TYPES = {"signed": "int", "unsigned": "uint", "float": "float"}
 SIGN1, FLOAT32 = Encoding("sign", 1), Encoding("float", 32)
 
 
-def encoding_of(dtype: str) -> Encoding:
+def type_encoding(dtype: str) -> Encoding:
     """How codes of an integer type are stored."""
     held = np.dtype(dtype)
     return Encoding("unsigned" if held.kind == "u" else "signed", 8 * held.itemsize)
 
 
-def float_bits(x: npt.ArrayLike) -> npt.NDArray[np.int32]:
+def floats_to_bits(x: npt.ArrayLike) -> npt.NDArray[np.int32]:
     """Floats as the integers that a FLOAT32 tensor holds."""
     return np.ascontiguousarray(x, dtype=np.float32).view(np.int32)
 
 
-def floats_of(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+def bits_to_floats(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
     """The floats behind such integers; any pattern is one, NaN and infinities among them."""
     return np.ascontiguousarray(bits, dtype=np.int32).view(np.float32)
 
@@ -141,7 +144,7 @@ class ValueSpec:
 
 
 @dataclass(frozen=True)
-class Ending:
+class OutputMeaning:
     """How the file's graph makes an output: which operators stand at its end, and what they say about classes.
 
     operators: types from the output backwards, along the first input that is computed. Operators that only reshape, cast or
@@ -151,7 +154,7 @@ class Ending:
     """
 
     operators: tuple[str, ...] = ()
-    place: int = 0
+    output_index: int = 0
     axis: int | None = None
     classes: int | None = None
 
@@ -182,7 +185,7 @@ class Buffer:
 
     @property
     def encoding(self) -> Encoding:
-        return SIGN1 if self.value.kind == "bits" else encoding_of(self.value.dtype)
+        return SIGN1 if self.value.kind == "bits" else type_encoding(self.value.dtype)
 
     @property
     def elements(self) -> int:
@@ -229,3 +232,43 @@ class Window:
         if len(shape) == 2:
             return channels, self.output_size(1, shape[1])[1]
         return (channels, *self.output_size(shape[1], shape[2]))
+
+
+# ── bits ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode_values(values: npt.NDArray[np.int32], encoding: Encoding) -> npt.NDArray[np.uint64]:
+    """Values -> unsigned codes of `encoding.bits` bits (uint64, flat): +1 is 1 and -1 is 0 for signs, two's complement else."""
+    flat = values.reshape(-1).astype(np.int64)
+    if encoding.kind == "sign":
+        return (flat > 0).astype(np.uint64)
+    return flat.astype(np.uint64) & np.uint64((1 << encoding.bits) - 1)
+
+
+def decode_codes(codes: npt.NDArray[np.uint64], encoding: Encoding) -> npt.NDArray[np.int64]:
+    """Unsigned codes -> the values that they mean (int64, flat)."""
+    wide = codes.astype(np.int64)
+    if encoding.kind == "sign":
+        return 2 * wide - 1
+    if encoding.kind in ("signed", "float"):
+        return wide - ((wide >> (encoding.bits - 1)) << encoding.bits)
+    return wide
+
+
+def storage_layout(item: Storable, planes: tuple[int, ...] = ()) -> Layout:
+    """How a tensor or buffer, or some bit planes of it, lies in a memory; erased elements read as the code of real zero."""
+    return Layout(item.name, item.elements, item.encoding.bits, planes, item.erased & ((1 << item.encoding.bits) - 1))
+
+
+def pack_channels(plus: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+    """(..., C) booleans (True = +1) -> (..., ceil(C/64)) words, LSB first, spare bits 0."""
+    channels = plus.shape[-1]
+    words = np.zeros((*plus.shape[:-1], -(-channels // 64)), dtype=np.uint64)
+    pack(plus.reshape(-1, channels), words.reshape(-1, words.shape[-1]))
+    return words
+
+
+def unpack_channels(words: npt.NDArray[np.uint64], channels: int) -> npt.NDArray[np.int8]:
+    """(..., ceil(C/64)) words -> (..., C) values +1 and -1 (int8)."""
+    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")[..., :channels]
+    return (bits.astype(np.int8) << 1) - 1

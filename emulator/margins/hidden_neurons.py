@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.ir.layers import Convolution, Layer, MaxPool, Network, StoredTensor, Threshold
-from weakcell.emulator.ir.storage import codes_of
+from weakcell.emulator.ir.values import encode_values
 from weakcell.emulator.margins.flip_bounds import Flippable, bit_units
 from weakcell.emulator.margins.flip_kernels import neuron_tolerance
 
@@ -96,7 +96,7 @@ def greedy_neurons(
     flippable = flippable or Flippable.every(hidden.tensor)
     x = windows_of(inputs.astype(np.int64) - hidden.input_zero, hidden.layer)
     h = np.ascontiguousarray(sums(accumulators).transpose(0, 2, 3, 1)).reshape(-1, hidden.tensor.values.shape[0])
-    codes = codes_of(hidden.tensor.values, hidden.tensor.encoding).astype(np.int64).reshape(h.shape[1], -1)
+    codes = encode_values(hidden.tensor.values, hidden.tensor.encoding).astype(np.int64).reshape(h.shape[1], -1)
     out = np.empty(h.shape, dtype=np.int64)
     neuron_tolerance(codes, x.reshape(len(h), -1), bit_units(hidden.tensor), flippable.rises, flippable.falls, h, hidden.pivot, out)
     n, height, width = x.shape[:3]

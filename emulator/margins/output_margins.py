@@ -21,7 +21,7 @@ from weakcell.emulator.ir.layers import (
     Reshape,
     StoredTensor,
 )
-from weakcell.emulator.ir.storage import codes_of
+from weakcell.emulator.ir.values import encode_values
 from weakcell.emulator.margins.flip_bounds import Flippable, bit_units, output_exact
 from weakcell.emulator.margins.flip_kernels import pair_tolerance
 from weakcell.memmodels.errors import ModelError
@@ -173,7 +173,7 @@ def greedy_tolerance(
     """
     flippable = flippable or Flippable.every(head.tensor)
     x = inputs.reshape(len(inputs), -1).astype(np.int64) - head.input_zero
-    codes = codes_of(head.tensor.values, head.tensor.encoding).astype(np.int64).reshape(head.classes, -1)
+    codes = encode_values(head.tensor.values, head.tensor.encoding).astype(np.int64).reshape(head.classes, -1)
     out = np.full(margins.gaps.shape, -1, dtype=np.int64)
     pair_tolerance(
         codes, np.ascontiguousarray(x), head.scale, bit_units(head.tensor), flippable.rises, flippable.falls,

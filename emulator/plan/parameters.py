@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.faultable import names_of, with_faulty_constants
+from weakcell.emulator.ir.faultable import storable_names, with_faulty_constants
 from weakcell.emulator.ir.layers import Convolution, Layer, StoredTensor, ValueSpec
 from weakcell.emulator.kernels.entry_points import flip_rows, flip_values
 from weakcell.emulator.kernels.weight_layouts import Int8x4
@@ -175,7 +175,7 @@ class ParameterState:
         def address_only() -> Collection[str]:
             return () if uses_weight_values() else layer.tensor_names("weight")
 
-        value: T = self._cache.add(entry, compute, names_of(layer, self.plan.constants), address_only)
+        value: T = self._cache.add(entry, compute, storable_names(layer, self.plan.constants), address_only)
         return value
 
     # ── faults ──────────────────────────────────────────────────────────────────────────────────────

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from weakcell.emulator.ir.faultable import Constant, constants_of, storable
+from weakcell.emulator.ir.faultable import LayerConstant, collect_constants, storable
 from weakcell.emulator.ir.layers import Convolution, Network, Storable, StoredTensor
-from weakcell.emulator.ir.storage import codes_of, layout_of
+from weakcell.emulator.ir.values import encode_values, storage_layout
 from weakcell.emulator.plan.layout import KernelTensor, pack_constants, pack_weights
 from weakcell.emulator.plan.workspace import SharedCache, WorkspacePool
 from weakcell.memmodels.address import Layout, Words, pack
@@ -32,20 +32,20 @@ class Plan:
     network: Network
     tensors: Mapping[str, KernelTensor]
     storable: Mapping[str, Storable]
-    constants: Mapping[str, tuple[Constant, ...]]
+    constants: Mapping[str, tuple[LayerConstant, ...]]
     cache: SharedCache = field(default_factory=SharedCache, repr=False)
     workspaces: WorkspacePool = field(default_factory=WorkspacePool, repr=False)
 
     def layout(self, name: str, planes: tuple[int, ...]) -> Layout:
         """Return how bit planes of a storable tensor or buffer lie in a memory."""
-        return self.cache.get(("layout", name, planes), lambda: layout_of(self.storable[name], planes))
+        return self.cache.get(("layout", name, planes), lambda: storage_layout(self.storable[name], planes))
 
     def stored(self, layout: Layout) -> Words:
         """Return the words that a memory holds for a layout of a stored tensor: uint64, read-only."""
 
         def pack_words() -> Words:
             tensor = self.tensors[layout.name].tensor
-            words = pack(codes_of(tensor.values, tensor.encoding), layout)
+            words = pack(encode_values(tensor.values, tensor.encoding), layout)
             words.flags.writeable = False
             return words
 
@@ -72,4 +72,4 @@ def compile_plan(network: Network) -> Plan:
     for name, item in items.items():
         if isinstance(item, StoredTensor) and name not in tensors:
             tensors[name] = pack_constants(item)
-    return Plan(network, tensors, items, constants_of(network))
+    return Plan(network, tensors, items, collect_constants(network))

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.ir.layers import StoredTensor
-from weakcell.emulator.ir.storage import codes_of, values_of
+from weakcell.emulator.ir.values import decode_codes, encode_values
 from weakcell.emulator.margins import bit_units
 from weakcell.emulator.prediction.bit_rates import BitRates
 from weakcell.emulator.prediction.sum_kernels import draw_flips
@@ -77,7 +77,7 @@ class _Cumulants(NamedTuple):
         """Cumulants over the codes (O, K) of a layer's weights."""
         levels, counts = np.unique(codes, return_counts=True)
         share, units = counts / counts.sum(), bit_units(tensor).astype(np.float64)
-        values = values_of(levels.astype(np.uint64), tensor.encoding) - float(np.mean(tensor.zero_point))
+        values = decode_codes(levels.astype(np.uint64), tensor.encoding) - float(np.mean(tensor.zero_point))
         cumulants = np.zeros((len(order) + 1, 3, len(levels)))
         for t, plane in enumerate(order):
             one = ((levels >> levels.dtype.type(plane)) & levels.dtype.type(1)).astype(bool)
@@ -117,7 +117,7 @@ class LayerLaw:
     def of(cls, tensor: StoredTensor, bias: Array | None, rates: BitRates) -> LayerLaw:
         """The law of a layer with these weights, bias (O,) and rates."""
         bits, outputs = tensor.encoding.bits, tensor.values.shape[0]
-        codes = codes_of(tensor.values, tensor.encoding).reshape(outputs, -1)
+        codes = encode_values(tensor.values, tensor.encoding).reshape(outputs, -1)
         codes = codes.astype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint64)
         own = bit_units(tensor).astype(np.float64) ** 2 * (rates.p01 * (1 - rates.p01) + rates.p10 * (1 - rates.p10))
         erring = np.flatnonzero((rates.p01 > 0) | (rates.p10 > 0))

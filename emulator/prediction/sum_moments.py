@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.ir.layers import StoredTensor
-from weakcell.emulator.ir.storage import codes_of
+from weakcell.emulator.ir.values import encode_values
 from weakcell.emulator.margins import bit_units
 from weakcell.emulator.prediction.bit_rates import BitRates
 
@@ -113,7 +113,7 @@ def sum_law(tensor: StoredTensor, bias: Array | None, rates: BitRates) -> SumLaw
 
 def _by_bit(tensor: StoredTensor, of_zero: Array, of_one: Array) -> Floats:
     """(O, K): the sum over a weight's bits of one number if the bit is 0, another if it is 1."""
-    codes = codes_of(tensor.values, tensor.encoding).astype(np.int64).reshape(tensor.values.shape[0], -1)
+    codes = encode_values(tensor.values, tensor.encoding).astype(np.int64).reshape(tensor.values.shape[0], -1)
     made = np.zeros(codes.shape, np.float32)
     for plane, (low, high) in enumerate(zip(of_zero, of_one, strict=True)):
         made += np.where((codes >> plane) & 1, np.float32(high), np.float32(low))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weakcell.emulator.ir.layers import Ending, Network, ValueSpec
+from weakcell.emulator.ir.layers import Network, OutputMeaning, ValueSpec
 
 _COMPARES = {
     "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor",
@@ -20,7 +20,7 @@ class OutputInfo:
 
     name: str
     spec: ValueSpec
-    ending: Ending
+    ending: OutputMeaning
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -37,12 +37,12 @@ class OutputInfo:
     @property
     def chosen(self) -> bool:
         """Whether it holds class numbers that an ArgMax, ArgMin or TopK chose."""
-        return self.ending.last in ("ArgMax", "ArgMin") or (self.ending.last == "TopK" and self.ending.place == 1)
+        return self.ending.last in ("ArgMax", "ArgMin") or (self.ending.last == "TopK" and self.ending.output_index == 1)
 
     @property
     def is_top_values(self) -> bool:
         """Whether it holds the sorted scores of a TopK, which do not say of which class they are."""
-        return self.ending.last == "TopK" and self.ending.place == 0
+        return self.ending.last == "TopK" and self.ending.output_index == 0
 
     @property
     def is_decision(self) -> bool:
@@ -91,7 +91,9 @@ class OutputInfo:
 
 def outputs_of(network: Network) -> tuple[OutputInfo, ...]:
     """The outputs in the file's order."""
-    return tuple(OutputInfo(name, network.values[name], network.endings.get(name, Ending())) for name in network.outputs)
+    return tuple(
+        OutputInfo(name, network.values[name], network.output_meanings.get(name, OutputMeaning())) for name in network.outputs
+    )
 
 
 def listed(outputs: Iterable[OutputInfo]) -> str:

@@ -103,7 +103,7 @@ def anatomy_of(network: Network) -> Anatomy:
         for name, item in storable(network).items()
     )
     total = max(1, network.integer_bits)
-    outside = tuple(Outside(x.name, x.kind, x.elements, x.bits, x.bits / total, x.reason) for x in network.outside)
+    outside = tuple(Outside(x.name, x.kind, x.elements, x.bits, x.bits / total, x.reason) for x in network.unplaced)
     return Anatomy(parts, network.weight_bits, other, sum(part.macs for part in parts), floats, items, outside)
 
 

@@ -20,7 +20,7 @@ from weakcell.emulator.engine.executor import chunk_size
 from weakcell.emulator.faults.placement import Placement
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, ReadPolicy, Reads
 from weakcell.emulator.ir.layers import Convolution, Network
-from weakcell.emulator.ir.storage import codes_of
+from weakcell.emulator.ir.values import encode_values
 from weakcell.emulator.prediction import Prediction
 from weakcell.emulator.prediction import predict as predict_points
 from weakcell.emulator.prediction.bit_rates import bit_rates
@@ -118,7 +118,7 @@ def expected_flips(resolved: ResolvedStudy, placement: Placement) -> float:
         if slot.tensor not in rates:  # safe, whatever it is: anything but weights that errs was refused
             continue
         tensor, own = network.tensors[slot.tensor], rates[slot.tensor]
-        codes = codes_of(tensor.values, tensor.encoding)
+        codes = encode_values(tensor.values, tensor.encoding)
         for plane in slot.planes:
             ones = int(np.count_nonzero((codes >> np.uint64(plane)) & np.uint64(1)))
             flips += ones * own.p10[plane] + (codes.size - ones) * own.p01[plane]

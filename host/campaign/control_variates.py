@@ -14,7 +14,7 @@ import numpy as np
 
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
 from weakcell.emulator.ir.layers import StoredTensor
-from weakcell.emulator.ir.storage import codes_of
+from weakcell.emulator.ir.values import encode_values
 from weakcell.emulator.prediction.bit_rates import BitRates, bit_rates
 from weakcell.host.campaign.campaign import Cell
 from weakcell.memmodels.errors import UsageError
@@ -45,7 +45,7 @@ def control_of(cell: Cell) -> Control | None:
 
 
 def _expected(tensor: StoredTensor, rates: BitRates) -> float:
-    codes = codes_of(tensor.values, tensor.encoding)
+    codes = encode_values(tensor.values, tensor.encoding)
     planes = np.arange(tensor.encoding.bits, dtype=np.uint64)
     ones = ((codes[:, None] >> planes) & np.uint64(1)).sum(axis=0, dtype=np.int64)
     return float((rates.p10 * ones + rates.p01 * (codes.size - ones)).sum())

@@ -14,7 +14,7 @@ from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.cli.options import DATA, MODEL, OUTPUT, READS, TASK
 
 if TYPE_CHECKING:
-    from weakcell.emulator.ir.layers import OutsideTensor
+    from weakcell.emulator.ir.layers import UnplacedTensor
     from weakcell.host.study.replay import Replay
     from weakcell.host.study.results import StudyResult
     from weakcell.host.study.results_folder import ResultsFolder
@@ -313,7 +313,7 @@ def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: 
     usual = study.memory.technology.sweep
     if study.sweep is None and usual and not study.memory.conditions and not result.resolved.replays:
         note(f"One operating point, {usual} at its default; --sweep {usual}=START:STOP:STEP moves it.", quiet)
-    if outside := result.resolved.network.outside:
+    if outside := result.resolved.network.unplaced:
         bits, total = sum(tensor.bits for tensor in outside), result.resolved.network.integer_bits
         share = f"{bits:,} of {total:,} integer bits of the file ({100 * bits / total:.2g} %)"
         note(f"Outside the memory: {share}: {_reasons(outside)}; weakcell inspect lists them.", quiet)
@@ -326,7 +326,7 @@ def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: 
         note("Nothing was written; --out DIR keeps the table, the figure and the configuration.", quiet)
 
 
-def _reasons(outside: Sequence[OutsideTensor]) -> str:
+def _reasons(outside: Sequence[UnplacedTensor]) -> str:
     """What the tensors outside are, each reason once: biases, zero points, sizes, or the whole reason."""
     return ", ".join(dict.fromkeys(tensor.reason.partition(":")[0] for tensor in outside))
 

@@ -72,7 +72,7 @@ def outside_note(resolved: ResolvedStudy) -> list[str]:
     Biases, zero points and sizes are not among them: every target keeps those in registers or code.
     """
     total = max(1, resolved.network.integer_bits)
-    missing = [tensor for tensor in resolved.network.outside if not tensor.registers]
+    missing = [tensor for tensor in resolved.network.unplaced if not tensor.registers]
     named = [f"{x.name} ({100 * x.bits / total:.2g} % of the file's integer bits: {x.reason})" for x in missing[:4]]
     if not named:
         return []

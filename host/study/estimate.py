@@ -14,7 +14,7 @@ from weakcell.emulator.engine.executor import chunk_size
 from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.deployment import reads_per_image
 from weakcell.emulator.ir.layers import Buffer, Storable
-from weakcell.emulator.ir.storage import codes_of
+from weakcell.emulator.ir.values import encode_values
 from weakcell.host.campaign.executors import default_workers
 from weakcell.host.study.study import Point, ResolvedStudy, complete_spec
 from weakcell.memmodels.errors import UsageError
@@ -134,7 +134,7 @@ def _stored(item: Storable, planes: tuple[int, ...]) -> tuple[int, int]:
     if isinstance(item, Buffer):
         half = item.elements * len(planes) // 2
         return item.elements * len(planes) - half, half
-    codes = codes_of(item.values, item.encoding)
+    codes = encode_values(item.values, item.encoding)
     ones = sum(int(((codes >> np.uint64(plane)) & np.uint64(1)).sum()) for plane in planes)
     return codes.size * len(planes) - ones, ones
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.ir.faultable import storable
 from weakcell.emulator.ir.layers import Buffer, Network
-from weakcell.emulator.ir.storage import codes_of
+from weakcell.emulator.ir.values import encode_values
 from weakcell.host.atomic_files import write_atomically
 from weakcell.memmodels.address import set_bits
 from weakcell.memmodels.errors import InputError, UsageError
@@ -158,7 +158,7 @@ class FaultList:
                 raise self._refusal(f"{name} has {size}, but a row names element {part.element[i]} bit {part.bit[i]}")
             if isinstance(tensor, Buffer):
                 continue
-            codes = codes_of(tensor.values, tensor.encoding)
+            codes = encode_values(tensor.values, tensor.encoding)
             held = (codes[part.element] >> part.bit.astype(np.uint64)) & np.uint64(1)
             if (wrong := held != part.stored).any():
                 i = int(wrong.argmax())

@@ -130,7 +130,7 @@ def configuration_of(result: StudyResult, command: list[str] | None = None) -> d
 def outside_rows(network: Network) -> list[dict[str, Any]]:
     """The file's integers that live in no memory by default: bits, their share of all integers of the file, and the reason."""
     total = max(1, network.integer_bits)
-    return [{**asdict(tensor), "share": tensor.bits / total} for tensor in network.outside]
+    return [{**asdict(tensor), "share": tensor.bits / total} for tensor in network.unplaced]
 
 
 def timings_of(result: StudyResult) -> dict[str, Any]:

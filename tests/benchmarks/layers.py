@@ -34,7 +34,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from weakcell.emulator import compile_plan
 from weakcell.emulator.engine.fusion import compute_step, fuse
-from weakcell.emulator.ir.bits import pack_channels
 from weakcell.emulator.ir.layers import (
     SIGN1,
     Convolution,
@@ -47,6 +46,7 @@ from weakcell.emulator.ir.layers import (
     ValueSpec,
     Window,
 )
+from weakcell.emulator.ir.values import pack_channels
 from weakcell.emulator.plan.parameters import fault_free_parameters
 
 SCALE, ZERO = np.float32(2**-14), 100

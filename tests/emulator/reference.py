@@ -300,7 +300,7 @@ def stored_operand(network: Network, operand: StoredOperand) -> Array:
     x = (flat if operand.order is None else flat[operand.order]).reshape(operand.shape).astype(operand.dtype)
     for step in operand.steps:
         given = [x if part is None else part for part in step.operands]
-        x = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, given, step.outputs)[step.place]
+        x = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, given, step.output_count)[step.output_index]
     return x
 
 
@@ -309,7 +309,7 @@ def float_operator(network: Network, layer: FloatOperator | CodesOperator, input
     operands = [
         next(rest) if x is None else stored_operand(network, x) if isinstance(x, StoredOperand) else x for x in layer.operands
     ]
-    return onnx_ops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.place + 1)[layer.place]
+    return onnx_ops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.output_index + 1)[layer.output_index]
 
 
 LAYERS: dict[type[Layer], Callable[[Network, Any, list[Array]], Array]] = {

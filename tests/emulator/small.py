@@ -27,7 +27,7 @@ from weakcell.emulator.ir.layers import (
     ValueSpec,
     Window,
 )
-from weakcell.emulator.ir.storage import codes_of, layout_of, values_of
+from weakcell.emulator.ir.values import decode_codes, encode_values, storage_layout
 from weakcell.memmodels.address import Words, pack, unpack
 from weakcell.memmodels.memory import Key, Memory, ReadReport, Region
 
@@ -163,9 +163,9 @@ def pixels(network: Network, images: int, seed: int = 0) -> dict[str, Array]:
 
 def with_flips(tensor: StoredTensor, planes: tuple[int, ...], flips: Words) -> StoredTensor:
     """The tensor as it reads with these stored bits flipped: packed, XORed, unpacked, and decoded."""
-    layout, codes = layout_of(tensor, planes), codes_of(tensor.values, tensor.encoding)
+    layout, codes = storage_layout(tensor, planes), encode_values(tensor.values, tensor.encoding)
     unpack(pack(codes, layout) ^ flips, layout, codes)
-    return replace(tensor, values=values_of(codes, tensor.encoding).reshape(tensor.values.shape).astype(np.int32))
+    return replace(tensor, values=decode_codes(codes, tensor.encoding).reshape(tensor.values.shape).astype(np.int32))
 
 
 def faulty(network: Network, faults: Sequence[Fault], read: int) -> Network:

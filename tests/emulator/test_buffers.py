@@ -13,7 +13,7 @@ from tests.emulator.small import OnlyReads, pixels, small_bnn, small_qnn
 from weakcell.emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place
 from weakcell.emulator.faults.deployment import Fault
 from weakcell.emulator.faults.energy import cost_per_inference
-from weakcell.emulator.ir.faultable import buffers_of
+from weakcell.emulator.ir.faultable import collect_buffers
 from weakcell.emulator.ir.layers import Buffer
 from weakcell.memmodels.address import popcount, set_bits
 from weakcell.memmodels.catalogue import MemorySpec, open_memory, parse_spec
@@ -73,7 +73,7 @@ def flipped(buffer: Buffer, x: np.ndarray, faults: Sequence[Fault], image: int) 
 
 def reference_outputs(network: Network, faults: Sequence[Fault]) -> np.ndarray:
     """The first output, image by image, every buffered value flipped as recorded before anyone reads it."""
-    inputs, buffers = pixels(network, IMAGES), {b.value.name: b for b in buffers_of(network)}
+    inputs, buffers = pixels(network, IMAGES), {b.value.name: b for b in collect_buffers(network)}
     rows = []
     for image in range(IMAGES):
         values = {name: as_held(network, name, x[image : image + 1]) for name, x in inputs.items()}
@@ -105,7 +105,7 @@ def test_layers_see_what_the_memory_returns(kind: str, spec: str) -> None:
 def test_buffers_are_read_once_per_image_under_every_policy(kind: str, policy: ReadPolicy) -> None:
     deployment, reference = run(kind, "uniform:ber=0.02", policy), run(kind, "uniform:ber=0.02")
     np.testing.assert_array_equal(outputs(deployment), outputs(reference))
-    for buffer in buffers_of(NETWORKS[kind]):
+    for buffer in collect_buffers(NETWORKS[kind]):
         assert deployment.tally.bits_read[buffer.name] == buffer.bits * IMAGES
         assert deployment.tally.flips[buffer.name] == reference.tally.flips[buffer.name]
 
@@ -123,7 +123,7 @@ def test_chunks_change_nothing(policy: ReadPolicy, monkeypatch: pytest.MonkeyPat
 
 def test_weak_cells_of_a_die_are_the_same_in_every_image_and_prefer_a_value() -> None:
     """A cell errs in exactly the images that store the value that it does not prefer."""
-    buffer = next(b for b in buffers_of(NETWORKS["bnn"]) if b.value.kind == "bits")
+    buffer = next(b for b in collect_buffers(NETWORKS["bnn"]) if b.value.kind == "bits")
     deployment = run("bnn", "uniform:ber=0.2,lifetime=die", target=buffer.name, record=True)
     clean = infer(PLANS["bnn"], pixels(NETWORKS["bnn"], IMAGES), [buffer.value.name])[buffer.value.name]
     stored = clean.reshape(IMAGES, -1) > 0
@@ -155,7 +155,7 @@ def test_lifetimes(lifetime: str, same: bool) -> None:
 def test_bit_planes_of_a_buffer_have_homes_of_their_own() -> None:
     top = run("qnn", "uniform:ber=0.3", target="buffer:q2@7", record=True)
     assert {fault.slot.planes for fault in top.faults or ()} == {(7,)}
-    (buffer,) = [b for b in buffers_of(NETWORKS["qnn"]) if b.name == "buffer:q2"]
+    (buffer,) = [b for b in collect_buffers(NETWORKS["qnn"]) if b.name == "buffer:q2"]
     assert top.tally.bits_read["buffer:q2"] == buffer.elements * IMAGES
     np.testing.assert_array_equal(outputs(top), reference_outputs(NETWORKS["qnn"], top.faults or []))
 
@@ -177,21 +177,21 @@ def test_any_memory_serves() -> None:
 def test_a_rule_for_all_buffers_leaves_sums_in_their_registers() -> None:
     slots = place(NETWORKS["qnn"], SAFE, [("buffer:*", parse_spec("uniform:ber=0.5"))]).slots
     names = {slot.tensor for slot in slots if slot.array == 1}
-    assert names == {buffer.name for buffer in buffers_of(NETWORKS["qnn"]) if buffer.value.dtype != "int32"}
+    assert names == {buffer.name for buffer in collect_buffers(NETWORKS["qnn"]) if buffer.value.dtype != "int32"}
 
 
 def test_what_cannot_be_a_buffer() -> None:
     """Floats, and 32-bit integers where a convolution takes 16."""
-    values = {buffer.value.name for buffer in buffers_of(NETWORKS["qnn"])}
+    values = {buffer.value.name for buffer in collect_buffers(NETWORKS["qnn"])}
     assert values == {name for name, spec in NETWORKS["qnn"].values.items() if spec.kind != "float"}
-    assert "x" in {buffer.value.name for buffer in buffers_of(NETWORKS["bnn"])}
+    assert "x" in {buffer.value.name for buffer in collect_buffers(NETWORKS["bnn"])}
 
 
 def test_a_buffer_is_charged_one_write_and_one_read_per_image() -> None:
     network, spec = NETWORKS["qnn"], "sttram:delta=60,tau=4"
     weights = deploy(PLANS["qnn"], place(network, parse_spec(spec)), ReadPolicy.IMAGE)
     both = deploy(PLANS["qnn"], place(network, parse_spec(spec), [("buffer:q2", parse_spec(spec))]), ReadPolicy.IMAGE)
-    (buffer,) = [b for b in buffers_of(network) if b.name == "buffer:q2"]
+    (buffer,) = [b for b in collect_buffers(network) if b.name == "buffer:q2"]
     memory = open_memory(spec)
     alone = memory.technology.cost(memory.conditions, buffer.bits, Accesses(1.0, 1.0))
     assert alone.energy is not None

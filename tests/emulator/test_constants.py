@@ -25,9 +25,9 @@ from weakcell.emulator import (
     run_trial,
 )
 from weakcell.emulator.faults.deployment import Fault, reads_per_image
-from weakcell.emulator.ir.faultable import constants_of, storable
+from weakcell.emulator.ir.faultable import collect_constants, storable
 from weakcell.emulator.ir.layers import FLOAT32, AffineRequantize, Dequantize, Layer, Step, Window
-from weakcell.emulator.ir.values import float_bits, floats_of
+from weakcell.emulator.ir.values import bits_to_floats, floats_to_bits
 from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.emulator.tasks import Asked
 from weakcell.memmodels.address import Words, set_bits
@@ -70,7 +70,7 @@ def masks(fault: Fault, elements: int) -> list[int]:
 def spoiled(network: Network, layer: Layer, faults: Sequence[Fault]) -> tuple[Network, Layer]:
     """A network and layer with the constants of this layer flipped, told by their names and decoded one by one."""
     values, tensors = dict(network.values), dict(network.tensors)
-    for constant in constants_of(network).get(layer.output, ()):
+    for constant in collect_constants(network).get(layer.output, ()):
         for fault in (f for f in faults if f.slot.tensor == constant.tensor.name):
             name, old = fault.slot.tensor, constant.tensor
             each = zip(old.values.reshape(-1).tolist(), masks(fault, old.elements), strict=True)
@@ -168,7 +168,7 @@ def spoil(network: Network, name: str, value: float) -> dict[str, np.ndarray]:
     """Every value of a run with one constant replaced."""
     plan = compile_plan(network)
     parameters = new_parameters(plan, [name])
-    parameters.values[name][...] = float_bits(value)
+    parameters.values[name][...] = floats_to_bits(value)
     checked = weakcell.emulator.engine.executor.check_inputs(plan, pixels(network, 3))
     (chunk,) = weakcell.emulator.engine.executor.values_with(parameters, checked, list(network.values))
     return chunk
@@ -176,7 +176,7 @@ def spoil(network: Network, name: str, value: float) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(("value", "low"), [(math.nan, True), (-math.inf, None), (math.inf, None), (-0.01, None), (0.0, None)])
 def test_any_scale_makes_codes_within_their_limits(value: float, low: bool | None) -> None:
-    (name,) = [c.tensor.name for own in constants_of(QNN).values() for c in own if c.tensor.name.endswith("multiplier")][:1]
+    (name,) = [c.tensor.name for own in collect_constants(QNN).values() for c in own if c.tensor.name.endswith("multiplier")][:1]
     layer = next(layer for layer in QNN.layers if name.startswith(f"{layer.name}."))
     seen, acc = spoil(QNN, name, value)[layer.output], spoil(QNN, name, value)[layer.inputs[0]]
     assert seen.dtype == np.uint8
@@ -191,11 +191,11 @@ def test_any_scale_makes_codes_within_their_limits(value: float, low: bool | Non
 def test_a_score_that_is_nan_never_wins() -> None:
     network = affine_network()
     plan, x = compile_plan(network), pixels(network, 6)
-    bias = constants_of(network)["z"][1].tensor
+    bias = collect_constants(network)["z"][1].tensor
     parameters = new_parameters(plan, [bias.name])
     questions = prepare_evaluation(plan, x, asked=Asked("pixels"))
     channel = int(questions.fault_free_answers[0, 0, 0])
-    parameters.values[bias.name][channel] = int(float_bits(math.nan)[0])
+    parameters.values[bias.name][channel] = int(floats_to_bits(math.nan)[0])
     scores = next(
         iter(
             weakcell.emulator.engine.executor.values_with(
@@ -210,8 +210,8 @@ def test_a_score_that_is_nan_never_wins() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1.5, -3e-39, math.inf, -math.inf, math.nan])
 def test_floats_and_their_bits(value: float) -> None:
-    assert float_bits(value).view(np.uint32).item() == struct.unpack("<I", struct.pack("<f", value))[0]
-    np.testing.assert_array_equal(floats_of(float_bits(value)), np.array([value], np.float32))
+    assert floats_to_bits(value).view(np.uint32).item() == struct.unpack("<I", struct.pack("<f", value))[0]
+    np.testing.assert_array_equal(bits_to_floats(floats_to_bits(value)), np.array([value], np.float32))
 
 
 # --- rules ---------------------------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_erased_constants_are_zero() -> None:
     (part,) = deployment.slots[f"{layer.name}.multiplier"]
     flips: Words = deployment.read(part, 0).flips
     parameters.flip(part.slot.tensor, part.slot.planes, flips)
-    seen = floats_of(parameters.values[part.slot.tensor])  # type: ignore[arg-type]
+    seen = bits_to_floats(parameters.values[part.slot.tensor])  # type: ignore[arg-type]
     assert (seen == 0.0).any()
     made = next(
         iter(

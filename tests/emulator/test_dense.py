@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weakcell.emulator.ir.bits import pack_channels
+from weakcell.emulator.ir.values import pack_channels
 from weakcell.emulator.kernels.dense_resampled import dense_resampled
 from weakcell.memmodels import Key, Layout, open_memory, pack
 from weakcell.memmodels.sampling.read_errors import draw_region

@@ -11,7 +11,7 @@ from tests.emulator.small import small_qnn
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, place
 from weakcell.emulator.faults.deployment import reads_per_image, reads_per_inference
 from weakcell.emulator.faults.energy import InferenceCost, cost_per_inference
-from weakcell.emulator.ir.faultable import buffers_of
+from weakcell.emulator.ir.faultable import collect_buffers
 from weakcell.memmodels.catalogue import names, parse_spec, technology
 from weakcell.memmodels.errors import UsageError
 
@@ -65,7 +65,7 @@ def test_a_shared_read_is_the_users_choice_and_leaves_writes_alone() -> None:
 
 
 def test_buffers_are_read_and_written_by_every_inference() -> None:
-    (buffer,) = [b for b in buffers_of(QNN) if b.name == "buffer:q2"]
+    (buffer,) = [b for b in collect_buffers(QNN) if b.name == "buffer:q2"]
     alone = cost(",inferences_per_read=10", ReadPolicy.LOAD).energy[0].value
     both = cost(",inferences_per_read=10", ReadPolicy.LOAD, buffer="buffer:q2").energy[0].value
     assert both - alone == pytest.approx((READ + WRITE) * buffer.bits, rel=1e-5)

@@ -36,10 +36,10 @@ def integer_bits(proto: onnx.ModelProto) -> int:
 def check(proto: onnx.ModelProto, weights: int, latent: int = 0) -> emulator.Network:
     """All integers are counted once. weights: bits of the weights; latent: of those that the file keeps as floats."""
     network = emulator.load(proto)
-    outside = sum(tensor.bits for tensor in network.outside)
+    outside = sum(tensor.bits for tensor in network.unplaced)
     assert network.weight_bits + outside == integer_bits(proto) + latent == network.integer_bits
     assert network.weight_bits == weights
-    assert all(tensor.reason and tensor.bits > 0 for tensor in network.outside)
+    assert all(tensor.reason and tensor.bits > 0 for tensor in network.unplaced)
     return network
 
 
@@ -106,7 +106,7 @@ def test_static_quantization_of_an_embedding() -> None:
     proto = quantized(onnx.load_from_string(buffer.getvalue()), np.random.default_rng(1).integers(0, 30, (8, 7)))
     added = 24 + 4  # the biases, which a MatMul of a sequence leaves to a float Add
     network = check(proto, 8 * (30 * 16 + 7 * 16 + 16 * 24 + 24 * 4 + added))
-    assert all(tensor.registers for tensor in network.outside)
+    assert all(tensor.registers for tensor in network.unplaced)
 
 
 def test_dynamic_quantization(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_packed_blocks(bits: int) -> None:
     made = quantizer.model.model
     made.ir_version = 10
     network = check(made, bits * (40 * 24 + 24 * 6))
-    assert any("padding" in tensor.reason for tensor in network.outside)
+    assert any("padding" in tensor.reason for tensor in network.unplaced)
 
 
 @pytest.mark.parametrize("weight_bits", [2, 4, 8])
@@ -148,7 +148,7 @@ def test_brevitas(weight_bits: int, tmp_path: Path) -> None:
     with quietly():
         export_onnx_qcdq(net, dynamo=False, opset_version=13, **given)
     network = check(onnx.load(tmp_path / "net.onnx"), weights)
-    assert any("stored in" in tensor.reason for tensor in network.outside) == (weight_bits < 8)
+    assert any("stored in" in tensor.reason for tensor in network.unplaced) == (weight_bits < 8)
     with quietly():
         export_qonnx(net, **given)
     check(onnx.load(tmp_path / "net.onnx"), weights, weights)
@@ -183,7 +183,7 @@ def test_what_stays_outside_has_a_reason() -> None:
         node("QuantizeLinear", "a xs xz", "aq"), node("DequantizeLinear", "aq xs xz", "ad"), node("Reshape", "ad shape", "y"),
     ]  # fmt: skip
     network = check(model(nodes, constants, {"x": ["N", 8]}, {"y": ["N", 2, 3]}), 6 * 8 * 8)
-    reasons = {tensor.name: tensor.reason for tensor in network.outside}
+    reasons = {tensor.name: tensor.reason for tensor in network.unplaced}
     starts = {"xz": "zero point", "b": "bias", "shape": "sizes", "v": "input 1 of Mul", "k": "a single number", "spare": "no node"}
     assert set(reasons) == set(starts)
     assert all(reasons[name].startswith(start) for name, start in starts.items())

@@ -16,7 +16,6 @@ from weakcell.emulator import compile_plan, infer
 from weakcell.emulator.engine.convolution import geometry_of
 from weakcell.emulator.engine.fusion import CodeConvolution, SignConvolution, fuse
 from weakcell.emulator.engine.layer_functions import compute, to_channels_last
-from weakcell.emulator.ir.bits import pack_channels, unpack_channels
 from weakcell.emulator.ir.layers import (
     SIGN1,
     AffineRequantize,
@@ -34,7 +33,7 @@ from weakcell.emulator.ir.layers import (
     ValueSpec,
     Window,
 )
-from weakcell.emulator.ir.storage import codes_of, layout_of, values_of
+from weakcell.emulator.ir.values import decode_codes, encode_values, pack_channels, storage_layout, unpack_channels
 from weakcell.emulator.kernels import bitpack, pooling
 from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.memmodels.address import pack
@@ -345,7 +344,7 @@ def test_flips_are_those_of_the_stored_code(share: float) -> None:
     for name, tensor in network.tensors.items():
         every = tuple(range(tensor.encoding.bits))
         for planes in {every, *((p,) for p in every), every[::2], every[-1:]}:
-            layout = layout_of(tensor, planes)
+            layout = storage_layout(tensor, planes)
             cells = rng.random((tensor.values.size, len(planes))) < share
             flips = pack((cells << np.array(planes)).sum(1), layout)
             run.flip(name, planes, flips)
@@ -364,9 +363,9 @@ def test_flips_are_those_of_the_stored_code(share: float) -> None:
 def test_codes_mean_their_values(encoding: Encoding, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.choice([-1, 1], 50) if encoding == SIGN1 else rng.integers(encoding.low, encoding.high + 1, 50)
-    codes = codes_of(values.astype(np.int32), encoding)
+    codes = encode_values(values.astype(np.int32), encoding)
     assert codes.max() < 2**encoding.bits
-    np.testing.assert_array_equal(values_of(codes, encoding), values)
+    np.testing.assert_array_equal(decode_codes(codes, encoding), values)
     if encoding.kind == "signed":
         assert np.array_equal(codes >> np.uint64(encoding.bits - 1), (values < 0).astype(np.uint64))
 

@@ -16,7 +16,7 @@ from tests.emulator.small import INT2, INT4, INT8, UINT8, Draft, pixels, small_b
 from weakcell.emulator import compile_plan, infer, load
 from weakcell.emulator import margins as mg
 from weakcell.emulator.ir.layers import SIGN1, AddCodes, Dequantize, Encoding, Network, StoredTensor, Window
-from weakcell.emulator.ir.storage import codes_of, values_of
+from weakcell.emulator.ir.values import decode_codes, encode_values
 from weakcell.memmodels.errors import ModelError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
@@ -56,10 +56,10 @@ def dense(encoding: Encoding, inputs: int, classes: int, seed: int, zero: Any = 
 
 def flipped(tensor: StoredTensor, cells: list[tuple[int, int]]) -> StoredTensor:
     """Stored bits (element, plane) flipped."""
-    codes = codes_of(tensor.values, tensor.encoding)
+    codes = encode_values(tensor.values, tensor.encoding)
     for element, plane in cells:
         codes[element] ^= np.uint64(1 << plane)
-    return replace(tensor, values=values_of(codes, tensor.encoding).reshape(tensor.values.shape).astype(np.int32))
+    return replace(tensor, values=decode_codes(codes, tensor.encoding).reshape(tensor.values.shape).astype(np.int32))
 
 
 def scores_with(network: Network, head: mg.OutputLayer, x: Any, cells: list[tuple[int, int]]) -> np.ndarray:
@@ -72,7 +72,7 @@ def scores_with(network: Network, head: mg.OutputLayer, x: Any, cells: list[tupl
 def worst_cells(head: mg.OutputLayer, x: np.ndarray, winner: int, other: int, can: mg.Flippable) -> list[tuple[int, int]]:
     """All flips that hurt the winner against the other, the worst first: written without the kernels, cell by cell."""
     tensor, found = head.tensor, []
-    codes, units = codes_of(tensor.values, tensor.encoding), mg.bit_units(tensor)
+    codes, units = encode_values(tensor.values, tensor.encoding), mg.bit_units(tensor)
     for row, direction in ((winner, -1), (other, 1)):
         for k in range(head.fan_in):
             element = row * head.fan_in + k
@@ -80,8 +80,8 @@ def worst_cells(head: mg.OutputLayer, x: np.ndarray, winner: int, other: int, ca
                 one = int(codes[element]) >> plane & 1
                 if not (can.falls if one else can.rises)[plane]:
                     continue
-                before = int(values_of(codes[element : element + 1], tensor.encoding)[0])
-                after = int(values_of(codes[element : element + 1] ^ np.uint64(1 << plane), tensor.encoding)[0])
+                before = int(decode_codes(codes[element : element + 1], tensor.encoding)[0])
+                after = int(decode_codes(codes[element : element + 1] ^ np.uint64(1 << plane), tensor.encoding)[0])
                 assert after - before == (1 - 2 * one) * units[plane]
                 gain = direction * (after - before) * (int(x[k]) - head.input_zero) * int(head.scale[row])
                 if gain > 0:

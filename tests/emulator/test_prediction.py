@@ -18,7 +18,7 @@ from tests.emulator.small import INT2, INT4, INT8, Draft, pixels, small_bnn, sma
 from weakcell.emulator import compile_plan, infer, load, place, prepare_evaluation, run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.ir.layers import SIGN1, Encoding, StoredTensor, Window
-from weakcell.emulator.ir.storage import codes_of, values_of
+from weakcell.emulator.ir.values import decode_codes, encode_values
 from weakcell.emulator.prediction import predict
 from weakcell.emulator.prediction.bit_rates import BitRates, bit_rates, marginal_rates
 from weakcell.emulator.prediction.layer_distribution import LARGEST_DISTANCE, LayerLaw
@@ -78,7 +78,7 @@ def powers_of(rows: np.ndarray) -> np.ndarray:
 
 def enumerated(tensor: StoredTensor, rates: BitRates, x: np.ndarray, bias: int) -> tuple[float, float]:
     """Mean and variance of output 0's sum over all patterns of flipped bits, each with its probability."""
-    codes, bits = codes_of(tensor.values, tensor.encoding)[: x.size], tensor.encoding.bits
+    codes, bits = encode_values(tensor.values, tensor.encoding)[: x.size], tensor.encoding.bits
     zero = int(np.asarray(tensor.zero_point).reshape(-1)[0])
     first = second = total = 0.0
     for pattern in itertools.product((0, 1), repeat=x.size * bits):
@@ -87,7 +87,7 @@ def enumerated(tensor: StoredTensor, rates: BitRates, x: np.ndarray, bias: int) 
         p = np.where(stored == 1, rates.p10, rates.p01)
         chance = float(np.where(flips == 1, p, 1 - p).prod())
         read = codes ^ (flips << np.arange(bits)).sum(1).astype(np.uint64)
-        value = float((values_of(read, tensor.encoding) - zero) @ x) + bias
+        value = float((decode_codes(read, tensor.encoding) - zero) @ x) + bias
         first, second, total = first + chance * value, second + chance * value**2, total + chance
     assert total == pytest.approx(1)
     return first, second - first**2
@@ -139,13 +139,13 @@ def sums_of(tensor: StoredTensor, x: np.ndarray, draws: int) -> CleanSums:
 
 def brute_force(tensor: StoredTensor, rates: BitRates, x: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Sums (draws, O) with every bit of every weight drawn by itself."""
-    codes = codes_of(tensor.values, tensor.encoding).astype(np.int64)
+    codes = encode_values(tensor.values, tensor.encoding).astype(np.int64)
     stored = (codes[:, None] >> np.arange(tensor.encoding.bits)) & 1
     chance = np.where(stored == 1, rates.p10, rates.p01)
     made = []
     for _ in range(draws):
         flips = (rng.random(chance.shape) < chance) << np.arange(tensor.encoding.bits)
-        read = values_of((codes ^ flips.sum(axis=1)).astype(np.uint64), tensor.encoding).reshape(len(tensor.values), -1)
+        read = decode_codes((codes ^ flips.sum(axis=1)).astype(np.uint64), tensor.encoding).reshape(len(tensor.values), -1)
         made.append((read - np.asarray(tensor.zero_point).reshape(-1, 1)) @ x)
     return np.array(made)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from weakcell.emulator.ir.layers import Encoding
-from weakcell.emulator.ir.storage import codes_of
+from weakcell.emulator.ir.values import encode_values
 from weakcell.host.train import loop
 from weakcell.host.train.flips import inject_flips, pack_words, unpack_words
 from weakcell.host.train.layers import StoredConv2d, StoredLinear, quantize_latent
@@ -35,7 +35,7 @@ def test_stored_bits_are_those_the_engine_deploys(bits: int) -> None:
     values = (held if bits == 1 else held * (1 << (bits - 1))).int().numpy()
     encoding = Encoding("sign", 1) if bits == 1 else Encoding("signed", bits)
     words = pack_words(held, bits)
-    assert np.array_equal(words, pack(codes_of(values, encoding), Layout("w", values.size, bits)))
+    assert np.array_equal(words, pack(encode_values(values, encoding), Layout("w", values.size, bits)))
     assert torch.equal(unpack_words(words, bits, held), held)
 
 

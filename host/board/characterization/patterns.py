@@ -31,12 +31,12 @@ def contents_of(name: str, pages: int, seed: int = 0) -> Contents:
 
 def _stored_weights(model: str) -> Words:
     from weakcell.emulator import compile_plan, load
-    from weakcell.emulator.ir.storage import layout_of
+    from weakcell.emulator.ir.values import storage_layout
     from weakcell.host.study.networks import find_model
 
     network = load(find_model(model).path)
     plan = compile_plan(network)
-    layouts = [layout_of(tensor) for tensor in network.weights]
+    layouts = [storage_layout(tensor) for tensor in network.weights]
     if not layouts:
         raise UsageError(f"Pattern weights:{model}", "the network has no weights", "Choose another")
     return np.concatenate([plan.stored(layout) for layout in layouts])

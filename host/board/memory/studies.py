@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from weakcell.emulator.faults.deployment import ReadPolicy, reads_per_image
-from weakcell.emulator.ir.storage import layout_of
+from weakcell.emulator.ir.values import storage_layout
 from weakcell.host.board.link.protocol import PAGE, PAGE_WORDS
 from weakcell.host.board.memory.read_recorder import Tape
 from weakcell.host.board.memory.session import Session, session_of
@@ -60,7 +60,7 @@ def _passage(resolved: ResolvedStudy, point: Point, port: str) -> Passage:
         if port_of(spec) != port:
             continue
         conditions = spec.technology.resolve(spec.conditions)
-        words = layout_of(resolved.network.tensors[slot.tensor], slot.planes).words
+        words = storage_layout(resolved.network.tensors[slot.tensor], slot.planes).words
         own = -(-words // PAGE_WORDS)
         times = 1.0 if study.read_every is ReadPolicy.LOAD else per_image[slot.tensor] * images
         arena = float(conditions["kib"]) * 1024 / PAGE if "kib" in conditions else session_of(port).link.board.pages
