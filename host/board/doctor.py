@@ -1,4 +1,4 @@
-"""What is installed, which ports and boards answer, and what to do about the rest."""
+"""Check what is installed, which ports and boards answer, and say what to do about the rest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
+from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD
 from weakcell.host.board.errors import BoardError
-from weakcell.host.board.firmware.build import CHIPS, can_build, image_path
+from weakcell.host.board.firmware.build import image_path, why_not_buildable
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.ports import open_port, usb_ports
+from weakcell.host.board.link.ports import list_usb_ports, open_port
 
 EXTRAS = {
     "board": (("pyserial", "cobs"), "talking to a board"),
@@ -20,11 +21,19 @@ EXTRAS = {
     "cluster": (("dask", "distributed"), "campaigns on a cluster"),
 }
 State = Literal["ok", "missing", "silent"]
+_VIRTUAL = f"virtual:{DEFAULT_BOARD}"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. do: what to do about it, empty if all is well."""
+    """The result of one check.
+
+    Attributes:
+        what: was checked.
+        state: `ok`, `missing`, or `silent` for a port that does not answer.
+        found: what the check found.
+        do: what to do about it; empty if all is well.
+    """
 
     what: str
     state: State
@@ -32,68 +41,65 @@ class Finding:
     do: str = ""
 
 
-def examine() -> Iterator[Finding]:
-    """Look at packages, images, ports and boards, one after the other; a port is asked for a second or two."""
+def run_checks() -> Iterator[Finding]:
+    """Check packages, images, ports and boards one after the other; a port takes a second or two."""
     for extra in EXTRAS:
-        yield package(extra)
-    yield images()
-    yield virtual()
-    yield from ports()
+        yield check_packages(extra)
+    yield check_images()
+    yield check_virtual_board()
+    yield from check_ports()
 
 
-def package(extra: str) -> Finding:
-    """Whether the packages of an extra are installed."""
+def check_packages(extra: str) -> Finding:
+    """Check that the packages of an extra are installed."""
     names, purpose = EXTRAS[extra]
-    found, missing = [], []
+    installed, missing = [], []
     for name in names:
         try:
-            found.append(f"{name} {version(name)}")
+            installed.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
     if missing:
         return Finding(purpose, "missing", f"{', '.join(missing)} not installed", f"pip install 'weakcell[{extra}]'")
-    return Finding(purpose, "ok", ", ".join(found))
+    return Finding(purpose, "ok", ", ".join(installed))
 
 
-def images() -> Finding:
-    """Whether the firmware's images are there, and whether they could be built again."""
-    absent = [chip for chip in CHIPS if not image_path(chip).exists()]
+def check_images() -> Finding:
+    """Check that the firmware's images are there, and say whether they could be rebuilt."""
+    absent = [chip for chip in BOARDS if not image_path(chip).exists()]
     if absent:
         return Finding("firmware images", "missing", f"none for {', '.join(absent)}", "Install the package again")
-    reason = can_build()
-    return Finding(
-        "firmware images", "ok", f"{', '.join(CHIPS)}; {'can be built here' if reason is None else f'as shipped: {reason}'}"
-    )
+    reason = why_not_buildable()
+    origin = "can be built here" if reason is None else f"as shipped: {reason}"
+    return Finding("firmware images", "ok", f"{', '.join(BOARDS)}; {origin}")
 
 
-def virtual() -> Finding:
-    """Whether a virtual board starts and answers."""
-    return _asked("virtual:rp2350", "virtual board", "See its line above")
+def check_virtual_board() -> Finding:
+    """Check that a virtual board starts and answers."""
+    return _check_port(_VIRTUAL, "virtual board", "See its line above")
 
 
-def ports() -> Iterator[Finding]:
-    """Every USB serial port, and what answers there."""
+def check_ports() -> Iterator[Finding]:
+    """Check every USB serial port."""
     try:
-        found = usb_ports()
+        ports = list_usb_ports()
     except BoardError as error:
         yield Finding("serial ports", "missing", error.found, error.do)
         return
-    if not found:
-        yield Finding(
-            "serial ports", "missing", "no USB serial adapter is plugged in", "Plug in a 3.3 V adapter, or use virtual:rp2350"
-        )
-    for port, description in found:
+    if not ports:
+        do = f"Plug in a 3.3 V adapter, or use {_VIRTUAL}"
+        yield Finding("serial ports", "missing", "no USB serial adapter is plugged in", do)
+    for port, description in ports:
         wiring = "Check that the image runs (copy it again after unplugging), RX to GP0, TX to GP1, GND to GND"
-        yield _asked(port, f"{port} ({description})", wiring)
+        yield _check_port(port, f"{port} ({description})", wiring)
 
 
-def _asked(port: str, what: str, do: str) -> Finding:
-    """What a board says of itself."""
+def _check_port(port: str, what: str, do: str) -> Finding:
     try:
         with Link(open_port(port), timeout_s=0.3, retries=3) as link:
-            board, told = link.board, link.info()
+            board, info = link.board, link.info()
     except BoardError as error:
         return Finding(what, "silent", error.found, error.do if port.startswith("virtual") or "Opening" in error.asked else do)
     low, high = board.volts(board.minimum_code), board.volts(board.nominal_code)
-    found = f"{board.chip}, {board.arena_bytes // 1024} KiB, {low:.2f} to {high:.2f} V, boot reason {told.boot_reason}"
+    found = f"{board.chip}, {board.arena_bytes // 1024} KiB, {low:.2f} to {high:.2f} V, boot reason {info.boot_reason}"
     return Finding(what, "ok", found)

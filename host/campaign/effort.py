@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from weakcell.host.board.memory.studies import boards_of, ports_of, seconds_of
+from weakcell.host.board.memory.studies import estimate_board_seconds, list_board_ports, open_boards
 from weakcell.host.campaign.campaign import Campaign
 from weakcell.host.study.estimate import estimate
 from weakcell.host.study.results import placed_tensors
@@ -41,9 +41,9 @@ def effort_of(campaign: Campaign, workers: int, missing: int, processes: bool = 
     samples: dict[tuple[str, str], tuple[float, int]] = {}
     seconds, memory, board_seconds = 0.0, 0, 0.0
     for study in campaign.studies:
-        if ports_of(study):
-            with boards_of(study, None):
-                board_seconds += seconds_of(study)
+        if list_board_ports(study):
+            with open_boards(study, None):
+                board_seconds += estimate_board_seconds(study)
             continue
         kind = study.workload.key, str(study.study.read_every)
         if kind not in samples:

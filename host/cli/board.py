@@ -6,20 +6,22 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="A Pico or Pico 2 with Weakcell's firmware, real or virtual.")
+from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_products, list_virtual_ports
 
-Port = Annotated[
-    str, typer.Option(metavar="PORT", help="auto, a serial port, socket://HOST:PORT, virtual:rp2350 or virtual:rp2040.")
-]
+_HELP = f"A {list_products()} with Weakcell's firmware, real or virtual."
+PORT_HELP = f"auto, a serial port, socket://HOST:PORT, {list_virtual_ports()}."
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
+
+Port = Annotated[str, typer.Option(metavar="PORT", help=PORT_HELP)]
 FlipsOf = Annotated[
     str | None, typer.Option("--memory", metavar="SPEC", help="Whose flips a virtual board makes; `vdd` follows its regulator.")
 ]
 Seed = Annotated[int, typer.Option(help="Of the virtual board's memory.")]
 
 
-@app.callback()
+@app.callback(help=_HELP)
 def _group() -> None:
-    """A Pico or Pico 2 with Weakcell's firmware, real or virtual."""
+    pass
 
 
 @app.command()
@@ -51,7 +53,7 @@ def measure(
     seed: Seed = 0,
 ) -> None:
     """Fill the arena, lower the voltage, restore it, compare on the board: which cells flipped, once per pulse."""
-    from weakcell.host.board.characterization.supply import code_of
+    from weakcell.host.board.characterization.supply import find_code
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.ports import open_port
     from weakcell.host.board.link.protocol import Pattern
@@ -63,7 +65,7 @@ def measure(
         raise UsageError(f"--pattern {pattern}", "there is no such pattern", f"Choose {known}")
     kind, seen = Pattern[pattern.upper()], None
     with Link(open_port(port, memory, seed)) as link:
-        board, code = link.board, code_of(link.board, vdd)
+        board, code = link.board, find_code(link.board, vdd)
         cells = board.arena_bytes * 8
         for repeat in range(repeats):
             link.fill(0, board.pages, kind, repeat)
@@ -87,7 +89,7 @@ def measure(
 
 @app.command()
 def serve(
-    virtual: Annotated[str, typer.Option(metavar="CHIP", help="rp2350 or rp2040.")] = "rp2350",
+    virtual: Annotated[str, typer.Option(metavar="CHIP", help=f"{' or '.join(reversed(BOARDS))}.")] = DEFAULT_BOARD,
     tcp: Annotated[int, typer.Option(metavar="PORT", help="Port on 127.0.0.1; 0 for any.")] = 0,
     memory: FlipsOf = None,
     reads: Annotated[str | None, typer.Option(metavar="SPEC", help="What reads wrongly while the voltage is low.")] = None,
@@ -99,19 +101,19 @@ def serve(
     seed: Seed = 0,
 ) -> None:
     """A virtual board on a TCP port and a pseudo-terminal, so that any serial program can talk to it."""
-    from weakcell.host.board.firmware.build import KINDS
-    from weakcell.host.board.link.ports import virtual_board
-    from weakcell.host.board.virtual.serving import Offer
+    from weakcell.host.board.firmware.build import IMAGE_KINDS
+    from weakcell.host.board.virtual.serving import Endpoint
     from weakcell.host.board.virtual.serving import serve as serve_board
+    from weakcell.host.board.virtual.virtual_board import open_virtual_board
     from weakcell.host.cli.terminal import show
     from weakcell.memmodels.errors import UsageError
 
-    if image not in KINDS:
-        raise UsageError(f"--image {image}", "there is no such image", f"Choose {' or '.join(KINDS)}")
+    if image not in IMAGE_KINDS:
+        raise UsageError(f"--image {image}", "there is no such image", f"Choose {' or '.join(IMAGE_KINDS)}")
 
-    def tell(offer: Offer) -> None:
+    def tell(offer: Endpoint) -> None:
         also = f" and {offer.terminal}" if offer.terminal else ""
         show(f"{virtual} at socket://127.0.0.1:{offer.port}{also}, until Ctrl-C")
 
-    board = virtual_board(virtual, memory, seed, reads=reads, writes=writes, misbehave=misbehave, image=image)
+    board = open_virtual_board(virtual, memory, seed, reads=reads, writes=writes, misbehave=misbehave, image=image)
     serve_board(board, tcp, tell)

@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_virtual_ports
+
 if TYPE_CHECKING:
-    from weakcell.host.board.characterization.characterize import Bench
     from weakcell.host.board.characterization.dump import Dump
     from weakcell.host.board.characterization.points import Plan
-    from weakcell.host.board.readbacks.analysis import Findings, Series
+    from weakcell.host.board.characterization.rig import CharacterizationRig
+    from weakcell.host.board.readbacks.analysis import ReadbackAnalysis, Series
     from weakcell.memmodels.error_model.structure import Bank
 
-_PORT = "auto, a serial port, socket://HOST:PORT, virtual:rp2350 or virtual:rp2040."
+_PORT = f"auto, a serial port, socket://HOST:PORT, {list_virtual_ports()}."
 _MEMORY = "Virtual boards only: whose flips its cells make; `vdd` follows the regulator."
 _VDD = "Core voltages, V: 0.9,0.85 or 0.9:0.55:0.05. Nominal is always measured first, as a control. [default: every step]"
 _PATTERN = "zeros, ones, checkerboard, address, random, or weights:NETWORK; several with commas."
-_BANK = "ROWSxCOLUMNS of cells in storage addresses, for maps and clustering. [default: 1024x2048, an assumption]"
+_BANK = (
+    "ROWSxCOLUMNS of cells in storage addresses, for maps and clustering. "
+    f"[default: {'x'.join(map(str, BOARDS[DEFAULT_BOARD].bank))}, an assumption]"
+)
 _IMPORT = "Read-backs that somebody else took instead of a board: an .npz, or a TOML file beside binary files."
-_EXPERIMENT = "What happens while low: nothing; nothing, with the core off (RP2350); the arena is read; it is written."
+_SLEEPERS = ", ".join(board.name.upper() for board in BOARDS.values() if board.can_sleep)
+_EXPERIMENT = f"What happens while low: nothing; nothing, with the core off ({_SLEEPERS}); the arena is read; it is written."
 _SUPPLY = "What lowers the voltage: on-chip, scpi:VISA-NAME, or manual (asks). The last two have not been tried on silicon."
 _NOTE = "What the thermometer said; kept with the results."
 
@@ -60,7 +66,7 @@ def characterize(
       weakcell characterize --import readbacks.npz --out theirs
       weakcell emulate --memory file:pico2/profile.toml --sweep vdd=0.55:0.8:0.05
     """
-    from weakcell.host.board.characterization.results import write
+    from weakcell.host.board.characterization.results import write_results
     from weakcell.host.cli.terminal import note
 
     folder, geometry = _folder_for(out), _bank(bank)
@@ -73,19 +79,19 @@ def characterize(
             _measure(bench, plan, dump, yes, quiet)
             provenance = {**dump.run, "link": vars(bench.link.counters)}
         findings = _found(dump, geometry)
-    profiles = write(findings, folder, {**provenance, "command": ["weakcell", *sys.argv[1:]]})
-    show_findings(findings)
+    profiles = write_results(findings, folder, {**provenance, "command": ["weakcell", *sys.argv[1:]]})
+    show_analysis(findings)
     for path, series in zip(profiles, findings.series, strict=True):
         assumed = "".join(f":{rate}_share=0" for rate in series.profile.unmeasured)
         note(f"`weakcell emulate --memory file:{path}{assumed}` runs a network on this profile.", quiet)
 
 
-def _imported(file: Path, bank: Bank | None, folder: Path) -> tuple[Findings, dict[str, Any]]:
+def _imported(file: Path, bank: Bank | None, folder: Path) -> tuple[ReadbackAnalysis, dict[str, Any]]:
     """What somebody else's read-backs say; OutputError if the folder cannot be made or holds a run."""
     from hashlib import sha256
 
-    from weakcell.host.board.readbacks.analysis import find
-    from weakcell.host.board.readbacks.foreign import load_readbacks
+    from weakcell.host.board.readbacks.analysis import analyze_readbacks
+    from weakcell.host.board.readbacks.loading import load_readbacks
     from weakcell.memmodels.errors import OutputError
 
     readbacks = load_readbacks(file, bank)
@@ -96,7 +102,7 @@ def _imported(file: Path, bank: Bank | None, folder: Path) -> tuple[Findings, di
     except OSError as error:
         raise OutputError(f"Results in {folder}", error.strerror or str(error), "Choose a folder that can be written") from error
     provenance = {"imported": file.name, "sha256": sha256(file.read_bytes()).hexdigest(), "versions": _versions()}
-    return find(readbacks), provenance
+    return analyze_readbacks(readbacks), provenance
 
 
 def _asked(experiment: str, vdd: str | None, dwell_ms: str, pattern: str, repeats: int, seed: int) -> dict[str, Any]:
@@ -154,15 +160,15 @@ def _begin(
     folder: Path,
     resume: bool,
     temperature_note: str,
-) -> tuple[Bench, Plan, Dump]:
+) -> tuple[CharacterizationRig, Plan, Dump]:
     """A board that answers, the plan for it, and the folder; a virtual board goes on where a resumed run left it."""
-    from weakcell.host.board.characterization.bench_supply import supply_named
-    from weakcell.host.board.characterization.characterize import Bench, check_experiment, voltage_range
-    from weakcell.host.board.characterization.dump import start
+    from weakcell.host.board.characterization.bench_supply import open_supply
+    from weakcell.host.board.characterization.dump import open_dump
     from weakcell.host.board.characterization.experiments import Experiment
-    from weakcell.host.board.characterization.passes import arena_pages
-    from weakcell.host.board.characterization.patterns import contents_of
+    from weakcell.host.board.characterization.passes import count_arena_pages
+    from weakcell.host.board.characterization.patterns import parse_contents
     from weakcell.host.board.characterization.points import make_plan
+    from weakcell.host.board.characterization.rig import CharacterizationRig, check_experiment, list_voltages
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.ports import FailsAt, open_port
 
@@ -171,11 +177,11 @@ def _begin(
     link = Link(open_port(port, memory, given["seed"], _pulses_before(folder) if resume else 0, fails_at))
     board = link.board
     nominal, minimum = board.volts(board.nominal_code), board.volts(board.minimum_code)
-    voltages = given.pop("voltages") or voltage_range(nominal, minimum)
-    pages = arena_pages(link, kib)
+    voltages = given.pop("voltages") or list_voltages(nominal, minimum)
+    pages = count_arena_pages(link, kib)
     plan = make_plan(voltages=voltages, pages=pages, nominal=nominal, **given)
-    contents = {name: contents_of(name, pages, plan.seed) for name in plan.patterns}
-    supply = supply_named(supplied, nominal)
+    contents = {name: parse_contents(name, pages, plan.seed) for name in plan.patterns}
+    supply = open_supply(supplied, nominal)
     virtual = port.startswith("virtual:")
     run = {
         "identity": {"chip": board.chip, "virtual": virtual, "memory": memory, "supply": supply.name},
@@ -185,9 +191,9 @@ def _begin(
         "versions": _versions(),
     }
     words = {name: each.words(0, pages) for name, each in contents.items()}
-    bench = Bench(link, supply, contents, experiment)
+    bench = CharacterizationRig(link, supply, contents, experiment)
     check_experiment(bench)
-    return bench, plan, start(folder, run, words, resume)
+    return bench, plan, open_dump(folder, run, words, resume)
 
 
 def _pulses_before(folder: Path) -> int:
@@ -200,10 +206,10 @@ def _pulses_before(folder: Path) -> int:
     return sum(len(record.shots) for record in dump.records() if record.point.vdd < dump.plan.nominal)
 
 
-def _measure(bench: Bench, plan: Plan, dump: Dump, yes: bool, quiet: bool) -> None:
+def _measure(bench: CharacterizationRig, plan: Plan, dump: Dump, yes: bool, quiet: bool) -> None:
     import signal
 
-    from weakcell.host.board.characterization.characterize import characterize
+    from weakcell.host.board.characterization.rig import characterize
     from weakcell.host.cli.terminal import note, progress_bar
     from weakcell.memmodels.errors import Interrupted
 
@@ -221,14 +227,14 @@ def _measure(bench: Bench, plan: Plan, dump: Dump, yes: bool, quiet: bool) -> No
             note(f"{record.point}: {failure.outcome}, not counted ({failure.message})", quiet)
 
 
-def _found(dump: Dump, bank: Bank | None) -> Findings:
-    from weakcell.host.board.readbacks.analysis import find
-    from weakcell.host.board.readbacks.readbacks import PICO_BANK, readbacks_of
+def _found(dump: Dump, bank: Bank | None) -> ReadbackAnalysis:
+    from weakcell.host.board.readbacks.analysis import analyze_readbacks
+    from weakcell.host.board.readbacks.loading import load_run
 
-    return find(readbacks_of(dump, bank or PICO_BANK))
+    return analyze_readbacks(load_run(dump, bank))
 
 
-def show_findings(findings: Findings) -> None:
+def show_analysis(findings: ReadbackAnalysis) -> None:
     """The tables, what is no failing cell, what was fitted, and the caption."""
     from rich.markup import escape
     from rich.table import Table

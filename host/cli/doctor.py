@@ -11,11 +11,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="NDJSON events o
     """Look at packages, firmware images, serial ports and boards; the emulator itself needs none of them."""
     from rich.markup import escape
 
-    from weakcell.host.board.doctor import examine
+    from weakcell.host.board.doctor import run_checks
     from weakcell.host.cli.terminal import emit, show
 
     signs = {"ok": "ok", "missing": "--", "silent": "??"}
-    for finding in examine():
+    for finding in run_checks():
         if as_json:
             emit("finding", **vars(finding))
             continue

@@ -113,23 +113,23 @@ def emulate(
 
 def check_boards(resolved: ResolvedStudy, yes: bool, quiet: bool) -> None:
     """Say how long the boards of a study take at most; UsageError for more than an hour unless `yes`."""
-    from weakcell.host.board.memory.studies import check_time, ports_of
+    from weakcell.host.board.memory.studies import check_time, list_board_ports
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import note
 
-    if ports_of(resolved):
+    if list_board_ports(resolved):
         note(f"Through the board: at most {duration(check_time(resolved, yes))}.", quiet)
 
 
 @contextmanager
 def boards(resolved: ResolvedStudy, folder: Path | None, replayed: bool = False) -> Iterator[bool]:
     """Keep what boards read back in `folder`, and let go of their ports; whether there are any: then trials run one by one."""
-    from weakcell.host.board.memory.studies import boards_of, ports_of
+    from weakcell.host.board.memory.studies import list_board_ports, open_boards
 
-    if replayed or not ports_of(resolved):
+    if replayed or not list_board_ports(resolved):
         yield False
         return
-    with boards_of(resolved, folder):
+    with open_boards(resolved, folder):
         yield True
 
 
@@ -196,12 +196,12 @@ def _check_fault_file(path: Path, resolved: ResolvedStudy, yes: bool) -> None:
 
 
 def _show_estimate(resolved: ResolvedStudy, threads: int | None, with_faults: bool, as_json: bool) -> None:
-    from weakcell.host.board.memory.studies import ports_of
+    from weakcell.host.board.memory.studies import list_board_ports
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import emit, say
     from weakcell.host.study.estimate import estimate, expected_rows
 
-    if ports_of(resolved):
+    if list_board_ports(resolved):
         _show_board_estimate(resolved, as_json)
         return
     found = estimate(resolved, threads)
@@ -221,11 +221,11 @@ def _show_estimate(resolved: ResolvedStudy, threads: int | None, with_faults: bo
 
 def _show_board_estimate(resolved: ResolvedStudy, as_json: bool) -> None:
     """What the boards of a study take; nothing is lowered to find out."""
-    from weakcell.host.board.memory.studies import seconds_of
+    from weakcell.host.board.memory.studies import estimate_board_seconds
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import emit, say
 
-    seconds = seconds_of(resolved)
+    seconds = estimate_board_seconds(resolved)
     if as_json:
         emit("estimate", identity=resolved.identity, seconds=seconds)
     else:

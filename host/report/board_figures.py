@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weakcell.host.atomic_files import write_atomically
-from weakcell.host.board.readbacks.analysis import Findings, Readbacks, Row, Series, maps
+from weakcell.host.board.readbacks.analysis import PointSummary, ReadbackAnalysis, Series, count_weak_cells
+from weakcell.host.board.readbacks.readback_set import ReadbackSet
 from weakcell.host.report.style import COLOURS
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.error_model.terms import Lifetime
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _PIXELS = 512
 
 
-def plot_characterization(findings: Findings) -> Figure:
+def plot_characterization(findings: ReadbackAnalysis) -> Figure:
     """Rates of all series; image, columns and rows of the one in which most cells failed."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -35,7 +36,7 @@ def plot_characterization(findings: Findings) -> Figure:
     _dress_rates(rates)
     worst = max(findings.series, key=lambda one: int((one.highest > 0).sum()))
     _image(image, worst, findings.readbacks.bank)
-    grouped = maps(worst, findings.readbacks.bank)
+    grouped = count_weak_cells(worst, findings.readbacks.bank)
     _profile_of(columns, grouped["column"].sum(axis=0), "column")
     _profile_of(rows, grouped["row"], "row")
     figure.suptitle(textwrap.fill(findings.readbacks.title, 110), fontsize=10, fontweight="bold", x=0.01, ha="left")
@@ -43,7 +44,7 @@ def plot_characterization(findings: Findings) -> Figure:
     return figure
 
 
-def describe_characterization(findings: Findings) -> str:
+def describe_characterization(findings: ReadbackAnalysis) -> str:
     """What must be known to read the numbers."""
     readbacks = findings.readbacks
     methods = sorted({row.rate.method.split(",")[0] for row in findings.rows if row.rate is not None})
@@ -58,7 +59,7 @@ def describe_characterization(findings: Findings) -> str:
     return ". ".join(sentence for sentence in sentences if sentence) + "."
 
 
-def _meaning(findings: Findings) -> str:
+def _meaning(findings: ReadbackAnalysis) -> str:
     """What BER, p01 and p10 count."""
     fresh = {one.points.best.lifetime is Lifetime.READ for one in findings.series}
     once = "the share of (cell, stored value) pairs that erred at least once; F is the share of reads at which a weak cell errs"
@@ -87,7 +88,7 @@ def _rates(axes: Axes, series: Series, colour: str) -> None:
         at = np.array([sum(term.rate for term in law.terms(float(value))) for value in volts])
         axes.plot(volts[at > 1e-12], at[at > 1e-12], color=colour, linewidth=1, label="law, on random data")
     for row in series.rows:
-        if not row.outcome.counted:
+        if not row.outcome.has_counts:
             axes.annotate(str(row.outcome), (row.vdd, 1.0), fontsize=7, rotation=90, color=colour, ha="center", va="top")
 
 
@@ -138,7 +139,7 @@ def _profile_of(axes: Axes, counts: Any, axis: str) -> None:
     axes.set_ylim(bottom=0)
 
 
-def save_cells(series: Series, readbacks: Readbacks, path: Path) -> None:
+def save_cells(series: Series, readbacks: ReadbackSet, path: Path) -> None:
     """One pixel per cell: white never failed, the darker the higher the voltage at which it did."""
     from matplotlib.image import imsave
 
@@ -151,7 +152,7 @@ def save_cells(series: Series, readbacks: Readbacks, path: Path) -> None:
     write_atomically(path, lambda place: imsave(place, grey, cmap="gray", vmin=0, vmax=255))
 
 
-def rows_shown(rows: Sequence[Row]) -> list[list[str]]:
+def rows_shown(rows: Sequence[PointSummary]) -> list[list[str]]:
     """The cells of the first table, as text: one row per operating point."""
     shown = []
     for row in rows:
@@ -163,7 +164,7 @@ def rows_shown(rows: Sequence[Row]) -> list[list[str]]:
     return shown
 
 
-def rates_shown(rows: Sequence[Row]) -> list[list[str]]:
+def rates_shown(rows: Sequence[PointSummary]) -> list[list[str]]:
     """The cells of the second table, as text: rates by stored value, counted and fitted; blank where not measured."""
     shown = []
     for row in rows:
@@ -175,7 +176,7 @@ def rates_shown(rows: Sequence[Row]) -> list[list[str]]:
     return shown
 
 
-def _place_of(row: Row) -> list[str]:
+def _place_of(row: PointSummary) -> list[str]:
     return [f"{row.vdd:.4g}", f"{1000 * row.dwell_s:g}"]
 
 

@@ -19,7 +19,7 @@ from weakcell.host.board.link.frames import encode
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import PAGE
 from weakcell.host.board.link.transport import BAUD
-from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.host.board.virtual.virtual_board import VirtualBoard
 
 PAGES = 1024
 

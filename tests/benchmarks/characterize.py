@@ -9,15 +9,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from weakcell.host.board.characterization.characterize import Bench, characterize
-from weakcell.host.board.characterization.dump import start
-from weakcell.host.board.characterization.patterns import contents_of
+from weakcell.host.board.characterization.dump import open_dump
+from weakcell.host.board.characterization.patterns import parse_contents
 from weakcell.host.board.characterization.points import make_plan
-from weakcell.host.board.characterization.supply import OnChip
+from weakcell.host.board.characterization.rig import CharacterizationRig, characterize
+from weakcell.host.board.characterization.supply import OnChipSupply
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.ports import open_port
-from weakcell.host.board.readbacks.analysis import find
-from weakcell.host.board.readbacks.readbacks import PICO_BANK, readbacks_of
+from weakcell.host.board.readbacks.analysis import analyze_readbacks
+from weakcell.host.board.readbacks.loading import load_run
 
 PAGES = 1024
 
@@ -34,15 +34,15 @@ def timed(spec: str) -> tuple[float, float]:
     """Seconds for the point at 0.6 V, and for the fit of it and its control."""
     link = Link(open_port(f"virtual:rp2350[{spec}]"))
     plan = make_plan("retention", (0.6,), (0.01,), ("ones",), 1, PAGES, 1.10)
-    contents = {"ones": contents_of("ones", PAGES)}
+    contents = {"ones": parse_contents("ones", PAGES)}
     identity = {"chip": "rp2350", "virtual": True, "memory": spec, "supply": "on-chip regulator"}
     with tempfile.TemporaryDirectory() as folder:
         words = {"ones": contents["ones"].words(0, PAGES)}
-        dump = start(Path(folder) / "run", {"identity": identity, "plan": vars(plan)}, words, False)
+        dump = open_dump(Path(folder) / "run", {"identity": identity, "plan": vars(plan)}, words, False)
         link.pulse(1, 100)  # the memory's kernels compile
-        (_, record) = characterize(Bench(link, OnChip(), contents), plan, dump)
+        (_, record) = characterize(CharacterizationRig(link, OnChipSupply(), contents), plan, dump)
         began = time.perf_counter()
-        find(readbacks_of(dump, PICO_BANK))
+        analyze_readbacks(load_run(dump))
         return record.seconds, time.perf_counter() - began
 
 

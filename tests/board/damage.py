@@ -22,8 +22,7 @@ from native import PAGES, NativeCore
 from weakcell.host.board.errors import BoardError, LinkError
 from weakcell.host.board.link.frames import Decoder
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.noise import NoisyTransport
-from weakcell.host.board.link.transport import FunctionTransport
+from weakcell.host.board.link.transport import FunctionTransport, NoisyTransport
 
 _PAGES_PER_TRANSFER = 8
 

@@ -16,11 +16,11 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from weakcell.host.board.characterization.experiments import Experiment, Report, Setting, run_experiment
+from weakcell.host.board.characterization.experiments import Experiment, ReportMode, Setting, run_experiment
 from weakcell.host.board.errors import BoardError
 from weakcell.host.board.link.frames import MAX_CONTENT, Decoder, encode
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import Command, Pattern, Status, reply_bytes
+from weakcell.host.board.link.protocol import Command, Pattern, Status, reply_lengths
 from weakcell.host.board.link.transport import FunctionTransport
 
 _HELD_MOST = 2 * MAX_CONTENT
@@ -69,7 +69,7 @@ def hostile(random: Random) -> Callable[[bytes], bytes]:
                 out += encode(struct.pack("<BIIB", command | 0x80, 7, 0, Status.OK) + body)
                 continue
             status = random.choice([Status.OK] * 60 + list(Status) + [99])
-            right = random.choice(reply_bytes(Command(command), content[9:]))
+            right = random.choice(reply_lengths(Command(command), content[9:]))
             size = random.choice([right] * 9 + [0, 5, random.randrange(270)])
             body = random.randbytes(size) if random.randrange(2) else bytes(size)
             who = random.choice([token] * 30 + [1]), random.choice([number] * 30 + [number + 1])
@@ -94,7 +94,7 @@ def fuzz_link(calls: int, seed: int = 1) -> int:
         lambda: link.sleep(5, 10),
         lambda: link.while_low(Command.READ_LOW, 5, 10, bytes(2)),
         lambda: run_experiment(link, Setting(random.choice(list(Experiment)), 5, 10), Pattern.ZEROS, 0, range(2),
-                               random.choice(list(Report))),
+                               random.choice(list(ReportMode))),
     ]  # fmt: skip
     for _ in range(calls):
         try:

@@ -14,10 +14,11 @@ import pytest
 from scipy import stats
 
 from weakcell.host.board.characterization.points import Outcome
-from weakcell.host.board.characterization.results import summary_of
-from weakcell.host.board.readbacks.analysis import Findings, Measured, Readbacks, find
+from weakcell.host.board.characterization.results import tabulate_points
+from weakcell.host.board.readbacks.analysis import ReadbackAnalysis, analyze_readbacks
 from weakcell.host.board.readbacks.artefacts import find_artefacts
-from weakcell.host.board.readbacks.foreign import load_readbacks
+from weakcell.host.board.readbacks.loading import load_readbacks
+from weakcell.host.board.readbacks.readback_set import PatternReadback, ReadbackSet
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.errors import InputError
@@ -38,14 +39,16 @@ def die(seed: int, patterns: Mapping[str, Any], volts: tuple[float, ...] = VOLTS
     return {v: {name: (threshold > v) & (prefers_1 != held) for name, held in patterns.items()} for v in volts}
 
 
-def readbacks(errors: Errors, patterns: Mapping[str, Any], nominal: float | None = None) -> Readbacks:
+def readbacks(errors: Errors, patterns: Mapping[str, Any], nominal: float | None = None) -> ReadbackSet:
     measured = []
     for vdd, by_pattern in errors.items():
         for name, err in by_pattern.items():
             reads = np.atleast_2d(err)
             outcome = Outcome.FLIPS if reads.any() else Outcome.OK
-            measured.append(Measured(vdd, 0.01, name, outcome, words(patterns[name]), np.stack([words(read) for read in reads])))
-    return Readbacks("simulated", "as imported", CELLS, Bank(1024, 16), tuple(measured), nominal)
+            measured.append(
+                PatternReadback(vdd, 0.01, name, outcome, words(patterns[name]), np.stack([words(read) for read in reads]))
+            )
+    return ReadbackSet("simulated", "as imported", CELLS, Bank(1024, 16), tuple(measured), nominal)
 
 
 def words(bits: Any) -> Any:
@@ -114,7 +117,7 @@ def test_damage_is_told_with_its_extent(
 @pytest.mark.parametrize("change", [repeat(16, slice(0, 8), slice(8, 16)), lane(64, slice(24, 32), False)], ids=["bytes", "lane"])
 def test_what_is_left_are_the_sound_cells(change: Callable[[Any, Any], Any]) -> None:
     """The counted rates hold the truth, and the profile says what was left out."""
-    found = find(readbacks(damaged(die(2, SOLID), SOLID, change), SOLID))
+    found = analyze_readbacks(readbacks(damaged(die(2, SOLID), SOLID, change), SOLID))
     (told,) = found.artefacts
     lowest = found.rows[-1]
     assert told.cells is not None
@@ -133,7 +136,7 @@ def test_a_column_that_is_wrong_whatever_the_voltage_is_left_out() -> None:
         banks[7, :, 5] = False
         return banks.reshape(-1)
 
-    found = find(readbacks(damaged(die(3, SOLID), SOLID, change), SOLID))
+    found = analyze_readbacks(readbacks(damaged(die(3, SOLID), SOLID, change), SOLID))
     assert [one.kind for one in found.artefacts] == ["dead lane"]
     assert found.excluded == 1024
     assert "1 column" in found.artefacts[0].text
@@ -151,7 +154,7 @@ def test_a_lane_that_floats_is_no_law() -> None:
     assert [(one.kind, "1 bit of every 16 (3)" in one.text) for one in found] == [("dead lane", True)]
 
 
-def law_refused(findings: Findings) -> str:
+def law_refused(findings: ReadbackAnalysis) -> str:
     assert findings.series[0].law is None
     return findings.series[0].no_law
 
@@ -159,7 +162,7 @@ def law_refused(findings: Findings) -> str:
 def test_a_read_back_that_was_copied_from_another_voltage_leaves_no_law() -> None:
     errors = die(6, SOLID)
     errors[0.58] = errors[0.56]
-    found = find(readbacks(errors, SOLID))
+    found = analyze_readbacks(readbacks(errors, SOLID))
     assert "0.58 and 0.56 V" in law_refused(found)
     assert found.excluded == 0
 
@@ -177,7 +180,7 @@ def test_cells_that_are_stuck_at_nominal_voltage_are_in_the_rates_and_not_in_the
     stuck = np.random.default_rng(8).random(CELLS) < 2e-4
     errors = die(8, SOLID, (1.0, *VOLTS))
     errors = {v: {n: e | (stuck & SOLID[n]) for n, e in own.items()} for v, own in errors.items()}
-    found = find(readbacks(errors, SOLID, nominal=1.0))
+    found = analyze_readbacks(readbacks(errors, SOLID, nominal=1.0))
     assert [one.kind for one in found.artefacts] == ["stuck cells"]
     assert f"{stuck.sum()} cells" in found.artefacts[0].text
     rate = found.rows[0].p10
@@ -203,12 +206,12 @@ def test_cells_that_are_stuck_at_nominal_voltage_are_in_the_rates_and_not_in_the
 )
 def test_bytes_in_another_order_are_refused(change: Callable[[Any, Any], Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        find(readbacks(damaged(die(9, RANDOM), RANDOM, change), RANDOM))
+        analyze_readbacks(readbacks(damaged(die(9, RANDOM), RANDOM, change), RANDOM))
 
 
 def test_one_voltage_cannot_tell_lost_cells_from_an_empty_read() -> None:
     ones = {"ones": SOLID["ones"]}
-    found = find(readbacks({0.6: {"ones": SOLID["ones"]}}, ones))
+    found = analyze_readbacks(readbacks({0.6: {"ones": SOLID["ones"]}}, ones))
     assert [one.kind for one in found.artefacts] == ["constant read-out"]
     assert (found.rows[0].p01, found.rows[0].p10.value if found.rows[0].p10 else None) == (None, 1.0)
 
@@ -238,7 +241,7 @@ def test_files_that_cannot_be_read_rightly_are_refused(name: str, tmp_path: Path
     read = ~np.packbits(np.random.default_rng(1).random((2, 4096, 8)) < 0.01, axis=2).reshape(2, 4096)
     np.savez(tmp_path / "r.npz", **{"vdd": [0.6, 0.58], "written": np.full(4096, 255, np.uint8), "read": read, **change})
     with pytest.raises(InputError, match=said):
-        find(load_readbacks(tmp_path / "r.npz"))
+        analyze_readbacks(load_readbacks(tmp_path / "r.npz"))
 
 
 def test_tables_are_blank_where_nothing_was_measured_and_count_where_it_was(tmp_path: Path) -> None:
@@ -247,8 +250,8 @@ def test_tables_are_blank_where_nothing_was_measured_and_count_where_it_was(tmp_
     read = np.stack([[~np.packbits(own["ones"], bitorder="little")] * 2 for own in errors.values()])
     written = np.full(CELLS // 8, 255, np.uint8)
     np.savez(tmp_path / "r.npz", vdd=np.array(VOLTS, np.float32), written=written, read=read, nominal=np.float32(1.0))
-    found = find(load_readbacks(tmp_path / "r.npz"))
-    table = summary_of(found)
+    found = analyze_readbacks(load_readbacks(tmp_path / "r.npz"))
+    table = tabulate_points(found)
     assert table["vdd"].to_list() == list(VOLTS)
     for name in ("p01", "p01_low", "p01_high", "fit_p01", "fit_p01_low", "fit_p01_high"):
         assert table[name].null_count() == table.height
@@ -262,7 +265,7 @@ def test_rates_of_errors_that_are_drawn_at_each_read_are_those_of_single_reads()
     """Three reads do not make a rate three times as large."""
     rng = np.random.default_rng(11)
     errors = {v: {n: rng.random((3, CELLS)) < p for n in SOLID} for v, p in ((0.6, 0.001), (0.56, 0.004))}
-    found = find(readbacks(errors, SOLID))
+    found = analyze_readbacks(readbacks(errors, SOLID))
     for row, p in zip(found.rows, (0.001, 0.004), strict=True):
         for rate in (row.rate, row.p01, row.p10):
             assert rate is not None

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, load, outputs_under_faults, place
 from weakcell.host.board.memory import studies
-from weakcell.host.board.memory.read_recorder import Tape
-from weakcell.host.board.memory.session import SharedBoard, session_of
+from weakcell.host.board.memory.session import PROCESS_SESSIONS, ReadRecorder
+from weakcell.host.board.memory.spec import SharedBoard
 from weakcell.host.cli import app
 from weakcell.memmodels.catalogue import open_memory, parse_spec, technology_of
 from weakcell.memmodels.errors import MemorySpecError
@@ -42,10 +42,10 @@ def test_live_logits_are_those_of_the_recording_and_passes_are_named(tmp_path: P
     images = {name: rng.integers(0, 17, (6, *network.values[name].shape[1:])).astype(np.float32)}
     memory = open_memory(spec)
     assert isinstance(memory, SharedBoard)
-    memory.session.tape = Tape()
+    memory.session.recorder = ReadRecorder()
     live = outputs_under_faults(plan, images, deploy(plan, placement, ReadPolicy.LOAD, memories=[memory]))
-    path = memory.session.tape.save(tmp_path / "r.npz", {})
-    memory.session.tape = None
+    path = memory.session.recorder.save(tmp_path / "r.npz", {})
+    memory.session.recorder = None
     again = deploy(plan, placement, ReadPolicy.LOAD, memories=[open_memory(f"recording:{path}")])
     clean = deploy(plan, placement, ReadPolicy.LOAD, memories=[memory.at(vdd=1.10)])
     replayed, unharmed = outputs_under_faults(plan, images, again), outputs_under_faults(plan, images, clean)
@@ -114,11 +114,11 @@ def test_more_than_an_hour_needs_leave_and_a_dry_run_only_says_so() -> None:
 def test_time_grows_with_reads_and_dwell() -> None:
     from weakcell.host.study.study import Study, resolve_study
 
-    def asked(**others: Any) -> studies.Passage:
+    def asked(**others: Any) -> studies.BoardWork:
         spec = parse_spec(f"{BOARD}:vdd=0.6,dwell_s=0.5,kib=4")
         resolved = resolve_study(Study(memory=spec, sweep=None, trials=3, images=20, **others))
-        assert studies.ports_of(resolved) == ("virtual:rp2350[uniform:ber=0.01,cells=invert,lifetime=die]",)
-        return studies.passage_of(resolved, studies.ports_of(resolved)[0])
+        assert studies.list_board_ports(resolved) == ("virtual:rp2350[uniform:ber=0.01,cells=invert,lifetime=die]",)
+        return studies.count_board_work(resolved, studies.list_board_ports(resolved)[0])
 
     once, each = asked(), asked(read_every=ReadPolicy.IMAGE)
     assert each.reads == pytest.approx(20 * once.reads)
@@ -143,9 +143,9 @@ def test_a_spec_that_means_nothing_is_named(spec: str, found: str) -> None:
 
 def test_brackets_belong_to_the_port_and_wrappers_stand_before_it() -> None:
     spec = parse_spec(f"secded+{BOARD}:vdd=0.7")
-    assert studies.port_of(spec) == "virtual:rp2350[uniform:ber=0.01,cells=invert,lifetime=die]"
+    assert studies.board_port(spec) == "virtual:rp2350[uniform:ber=0.01,cells=invert,lifetime=die]"
     assert spec.conditions == {"vdd": 0.7}
     assert technology_of(BOARD).basis == "computed"
     assert technology_of("board:/dev/ttyUSB0").basis == "measured"
-    assert session_of("auto") is session_of("auto")
+    assert PROCESS_SESSIONS.get("auto") is PROCESS_SESSIONS.get("auto")
     assert str(parse_spec(str(spec))) == str(spec)

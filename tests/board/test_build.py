@@ -6,45 +6,53 @@ from pathlib import Path
 
 import pytest
 
-from weakcell.host.board.firmware.build import CHIPS, FLASH, KINDS, MAX_IMAGE, build, can_build, image_path, write_image
+from weakcell.host.board.boards import BOARDS
+from weakcell.host.board.firmware.build import (
+    IMAGE_KINDS,
+    MAX_IMAGE,
+    build,
+    image_path,
+    why_not_buildable,
+    write_image,
+)
 from weakcell.host.board.firmware.uf2 import BOOT2_BYTES, crc32_mpeg2, read_uf2
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import Capability
-from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.host.board.virtual.virtual_board import VirtualBoard
 from weakcell.memmodels.errors import InputError
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("kind", IMAGE_KINDS)
+@pytest.mark.parametrize("chip", BOARDS)
 def test_shipped_images_are_built_from_these_sources(chip: str, kind: str, tmp_path: Path) -> None:
-    if (reason := can_build()) is not None:
+    if (reason := why_not_buildable()) is not None:
         pytest.skip(reason)
     shipped = image_path(chip, kind).read_bytes()
-    written = write_image(CHIPS[chip], kind, tmp_path)
+    written = write_image(BOARDS[chip], kind, tmp_path)
     assert written.read_bytes() == shipped, "run `weakcell firmware build --out host/board/images`"
     assert written.name == image_path(chip, kind).name
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", IMAGE_KINDS)
 def test_gcc_builds_images_that_run(chip: str, kind: str) -> None:
-    if (reason := can_build("gcc")) is not None:
+    if (reason := why_not_buildable("gcc")) is not None:
         pytest.skip(reason)
-    link = Link(VirtualBoard(chip, image=build(CHIPS[chip], kind, "gcc")))
+    link = Link(VirtualBoard(chip, image=build(BOARDS[chip], kind, "gcc")))
     assert link.board.can(Capability.FROM_FLASH) == (kind == "flash")
     assert link.pulse(6, 1000).image_crc == link.info().image_crc
 
 
-@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("chip", BOARDS)
 def test_images_fit_the_small_banks(chip: str) -> None:
     family, first, data = read_uf2(image_path(chip).read_bytes())
-    assert (family, first) == (CHIPS[chip].family, CHIPS[chip].image)
+    assert (family, first) == (BOARDS[chip].uf2_family, BOARDS[chip].image_address)
     assert len(data) <= MAX_IMAGE
 
 
-@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("chip", BOARDS)
 def test_flash_images_are_a_second_stage_and_the_program(chip: str) -> None:
     family, first, data = read_uf2(image_path(chip, "flash").read_bytes())
-    assert (family, first) == (CHIPS[chip].family, FLASH)
+    assert (family, first) == (BOARDS[chip].uf2_family, BOARDS[chip].map.flash)
     assert len(data) <= BOOT2_BYTES + MAX_IMAGE
     if chip == "rp2040":
         assert int.from_bytes(data[252:256], "little") == crc32_mpeg2(data[:252])

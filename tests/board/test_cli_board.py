@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 
 from weakcell.host.board.characterization.experiments import Experiment, Setting, run_experiment
 from weakcell.host.board.errors import BoardError, VoltageRefused
-from weakcell.host.board.firmware.build import can_build
+from weakcell.host.board.firmware.build import why_not_buildable
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.ports import flips_of, virtual_board
 from weakcell.host.board.link.protocol import Pattern
 from weakcell.host.board.link.transport import SerialTransport
-from weakcell.host.board.virtual.serving import Offer, serve
+from weakcell.host.board.virtual.faults import make_retention_fault
+from weakcell.host.board.virtual.serving import Endpoint, serve
+from weakcell.host.board.virtual.virtual_board import open_virtual_board
 from weakcell.host.cli import app
 
 
@@ -57,10 +58,10 @@ def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], exit_code: int,
     assert (code, found in text) == (exit_code, True), text
 
 
-def served(**options: str) -> Offer:
+def served(**options: str) -> Endpoint:
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
-    offers: Queue[Offer] = Queue()
-    board = virtual_board("rp2350", "uniform:ber=1e-3", **options)  # type: ignore[arg-type]
+    offers: Queue[Endpoint] = Queue()
+    board = open_virtual_board("rp2350", "uniform:ber=1e-3", **options)  # type: ignore[arg-type]
     threading.Thread(target=serve, args=(board, 0, offers.put), daemon=True).start()
     return offers.get(timeout=20)
 
@@ -89,7 +90,7 @@ def test_a_served_board_misbehaves_and_is_caught() -> None:
 def test_models_of_reading_and_writing_while_low() -> None:
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
     for option, experiment in (("reads", Experiment.READ), ("writes", Experiment.WRITE)):
-        link = Link(virtual_board("rp2350", **{option: "uniform:ber=1e-3"}))  # type: ignore[arg-type]
+        link = Link(open_virtual_board("rp2350", **{option: "uniform:ber=1e-3"}))  # type: ignore[arg-type]
         pages = range(64)
         outcome = run_experiment(link, Setting(experiment, 5, 100), Pattern.ONES, 0, pages)
         assert 60 < outcome.cells.size < 250
@@ -105,16 +106,16 @@ def test_the_same_seed_gives_the_same_flips() -> None:
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
     found = []
     for _ in range(2):
-        link = Link(virtual_board("rp2040", "uniform:ber=1e-4", 5))
+        link = Link(open_virtual_board("rp2040", "uniform:ber=1e-4", 5))
         link.fill(0, link.board.pages, Pattern.ONES)
         link.pulse(5, 100)
         found.append(link.compare(0, link.board.pages, Pattern.ONES))
     assert found[0] == found[1] != []
-    assert callable(flips_of("uniform:ber=0.1"))
+    assert callable(make_retention_fault("uniform:ber=0.1"))
 
 
 def test_firmware_build(tmp_path: Path) -> None:
-    if (reason := can_build()) is not None:
+    if (reason := why_not_buildable()) is not None:
         pytest.skip(reason)
     code, text = run("firmware", "build", "rp2350", "--out", str(tmp_path))
     assert code == 0

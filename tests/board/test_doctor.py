@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from weakcell.host.board import doctor
 from weakcell.host.board.errors import BoardError
-from weakcell.host.board.link.ports import find_port, usb_ports
+from weakcell.host.board.link.ports import find_port, list_usb_ports
 from weakcell.host.cli import app
 
 pytest.importorskip("serial", reason="pip install weakcell[board]")
@@ -54,21 +54,21 @@ def test_no_port_is_said(plug: Plug) -> None:
     plug(Port("/dev/ttyS0", None))
     with pytest.raises(BoardError, match="there is none"):
         find_port()
-    assert usb_ports() == []
-    (finding,) = doctor.ports()
+    assert list_usb_ports() == []
+    (finding,) = doctor.check_ports()
     assert (finding.state, "virtual:rp2350" in finding.do) == ("missing", True)
 
 
 def test_what_is_missing_comes_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(doctor.EXTRAS, "board", (("pyserial", "no-such-package"), "talking to a board"))
-    finding = doctor.package("board")
+    finding = doctor.check_packages("board")
     assert (finding.state, finding.do) == ("missing", "pip install 'weakcell[board]'")
     assert "no-such-package" in finding.found
 
 
 def test_a_port_where_nothing_answers_says_what_to_check(plug: Plug) -> None:
     plug(Port("/dev/no-such-port", 1))
-    (finding,) = doctor.ports()
+    (finding,) = doctor.check_ports()
     assert finding.state == "silent"
     assert "no-such-port" in finding.what
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from weakcell.host.board.errors import BoardError
 from weakcell.host.board.firmware.build import image_path
-from weakcell.host.board.firmware.drives import Drive, _from_mount_table, find_drive, put_image
+from weakcell.host.board.firmware.drives import Drive, _read_mount_table, copy_image, find_drive
 from weakcell.host.cli import app
 
 INFO = "UF2 Bootloader v{version}\nModel: {model}\nBoard-ID: {board}\n"
@@ -29,7 +29,7 @@ def test_the_image_of_the_chip_that_the_drive_names(tmp_path: Path, board: str, 
     (tmp_path / "other").mkdir()
     found = find_drive([tmp_path / "other", tmp_path / "missing", folder])
     assert found == Drive(folder, chip)
-    name = put_image(found, kind)
+    name = copy_image(found, kind)
     assert (folder / name).read_bytes() == image_path(chip, kind).read_bytes()
 
 
@@ -50,7 +50,7 @@ def test_no_drive_and_drives_of_other_boards(tmp_path: Path) -> None:
 def test_the_mount_table_is_read(tmp_path: Path) -> None:
     table = tmp_path / "mounts"
     table.write_text("proc /proc proc rw 0 0\n/dev/sda1 /media/me/RPI-RP2 vfat rw 0 0\n/dev/sdb1 /media/A\\040B vfat rw 0 0\n")
-    assert list(_from_mount_table(table)) == [Path("/media/me/RPI-RP2"), Path("/media/A B")]
+    assert list(_read_mount_table(table)) == [Path("/media/me/RPI-RP2"), Path("/media/A B")]
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from weakcell.host.board.characterization.experiments import NEEDS, Experiment, Report, Setting, run_experiment
+from weakcell.host.board.characterization.experiments import REQUIRED_CAPABILITIES, Experiment, ReportMode, Setting, run_experiment
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
-from weakcell.host.board.firmware.build import KINDS
+from weakcell.host.board.firmware.build import IMAGE_KINDS
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import Capability, Command, Pattern, pattern_words
-from weakcell.host.board.virtual.board import VirtualBoard
-from weakcell.host.board.virtual.memory_map import LP_ENTRY
+from weakcell.host.board.virtual.machine import LP_ENTRY
+from weakcell.host.board.virtual.virtual_board import VirtualBoard
 from weakcell.memmodels.address import Words, set_bits
 
 CODE, DWELL_US = 6, 1000
@@ -54,7 +54,7 @@ class Weak:
         def write(board: VirtualBoard, volts: float) -> Words:
             return self.mask(board, volts, 3)
 
-        return VirtualBoard(chip, retain, image, read, write)
+        return VirtualBoard(chip, retain, image, on_read=read, on_write=write)
 
     def wrong(self, link: Link, setting: Setting, pattern: Pattern, seed: int, pages: range) -> list[int]:
         """The cells that the host should hear of."""
@@ -73,11 +73,11 @@ class Weak:
 
 
 @pytest.mark.parametrize("experiment", list(Experiment))
-@pytest.mark.parametrize("report", list(Report))
-def test_masks_injected_are_cells_reported(chip: str, experiment: Experiment, report: Report) -> None:
+@pytest.mark.parametrize("report", list(ReportMode))
+def test_masks_injected_are_cells_reported(chip: str, experiment: Experiment, report: ReportMode) -> None:
     weak, pages, setting = Weak(), range(20, 84), Setting(experiment, CODE, DWELL_US)
     link = Link(weak.board(chip))
-    if not link.board.can(NEEDS[experiment]):
+    if not link.board.can(REQUIRED_CAPABILITIES[experiment]):
         with pytest.raises(BoardError, match="cannot do it"):
             run_experiment(link, setting, Pattern.ONES)
         return
@@ -93,8 +93,8 @@ def test_masks_injected_are_cells_reported(chip: str, experiment: Experiment, re
 @pytest.mark.parametrize("experiment", list(Experiment))
 def test_no_cells_at_nominal_voltage(chip: str, experiment: Experiment) -> None:
     link = Link(Weak().board(chip))
-    if link.board.can(NEEDS[experiment]):
-        for report in Report:
+    if link.board.can(REQUIRED_CAPABILITIES[experiment]):
+        for report in ReportMode:
             setting = Setting(experiment, link.board.nominal_code, 0)
             assert run_experiment(link, setting, Pattern.CHECKERBOARD, 0, range(32), report).cells.size == 0
 
@@ -113,7 +113,7 @@ def test_the_flash_image_does_the_same_on_the_whole_arena(chip: str, experiment:
     weak, setting = Weak(200), Setting(experiment, CODE, DWELL_US)
     link = Link(weak.board(chip, "flash"))
     assert link.board.can(Capability.FROM_FLASH)
-    if link.board.can(NEEDS[experiment]):
+    if link.board.can(REQUIRED_CAPABILITIES[experiment]):
         outcome = run_experiment(link, setting, Pattern.ZEROS)
         assert outcome.cells.tolist() == weak.wrong(link, setting, Pattern.ZEROS, 0, range(link.board.pages)) != []
 
@@ -158,7 +158,7 @@ def test_sleep_restarts_the_core_and_keeps_the_session() -> None:
     assert (pulse.low_code, pulse.dwell_us, pulse.image_crc) == (0, 3000, before.image_crc)
     assert board.voltages == [0.55, 1.10]
     assert (link.info().pulses, link.counters.sessions) == (1, 1)
-    assert board.machine._registers[LP_ENTRY] == 4  # code 0, linear mode
+    assert board.machine._power_register(LP_ENTRY) == 4  # code 0, linear mode
 
 
 def test_a_session_damaged_in_its_sleep_is_given_up() -> None:
@@ -186,7 +186,7 @@ def test_only_confirmed_voltages_count(chip: str) -> None:
     assert replace(link.counters).sessions == 1
 
 
-@pytest.mark.parametrize("image", KINDS)
+@pytest.mark.parametrize("image", IMAGE_KINDS)
 def test_the_stack_has_room(chip: str, image: str) -> None:
     """Paint what lies under the stack while the firmware waits, do everything, and see how far down the paint is gone."""
     board = VirtualBoard(chip, image=image)
@@ -195,8 +195,8 @@ def test_the_stack_has_room(chip: str, image: str) -> None:
     first, last = link.info().image_bytes + 1900, banks - 260
     bank[first:last] = 0xA5
     for experiment in Experiment:
-        if link.board.can(NEEDS[experiment]):
-            for report in Report:
+        if link.board.can(REQUIRED_CAPABILITIES[experiment]):
+            for report in ReportMode:
                 run_experiment(link, Setting(experiment, CODE, 100), Pattern.RANDOM, 3, range(4), report)
     link.write_pages([1], [bytes(256)])
     Link(board).info()

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, load, outputs_under_faults, place
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.memory.board_memory import BoardMemory
-from weakcell.host.board.memory.session import SharedBoard
-from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.host.board.memory.spec import SharedBoard
+from weakcell.host.board.virtual.virtual_board import VirtualBoard
 from weakcell.host.cli import app
 from weakcell.memmodels.address import Layout, Words
 from weakcell.memmodels.catalogue import open_memory, parse_spec

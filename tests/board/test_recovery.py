@@ -12,8 +12,8 @@ from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.firmware.build import image_path
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import Command, Pattern
-from weakcell.host.board.virtual.board import VirtualBoard
-from weakcell.host.board.virtual.faults import Failure, Misbehaviour, parse_misbehaviour
+from weakcell.host.board.virtual.faults import BoardFailure, Misbehaviour, parse_misbehaviour
+from weakcell.host.board.virtual.virtual_board import VirtualBoard
 from weakcell.memmodels.errors import UsageError
 
 CODE, DWELL_US = 6, 300
@@ -49,7 +49,7 @@ def lasts(chip: str, command: Command) -> int:
     instructions = 64
     while instructions < 1 << 22:
         board, link = resolved(chip, "flash")
-        board.fail(Failure.RESET, 2 * instructions)
+        board.fail(BoardFailure.RESET, 2 * instructions)
         with suppress(LinkError):
             COMMANDS[command](link)
         if not board.resets:
@@ -64,7 +64,7 @@ def test_a_failure_in_the_middle_of_every_command_is_a_link_error_or_repaired(ch
     if command is Command.SLEEP and chip == "rp2040":
         pytest.skip("the RP2040 has no such state")
     length = lasts(chip, command)
-    for failure in Failure:
+    for failure in BoardFailure:
         for after in (length // 8, length // 2, length):
             board, link = resolved(chip, "flash")
             board.fail(failure, after)

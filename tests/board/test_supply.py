@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from weakcell.host.board.characterization.bench_supply import HostDriven, manual_supply, scpi_supply
-from weakcell.host.board.characterization.characterize import Bench, characterize
-from weakcell.host.board.characterization.dump import Dump, start
-from weakcell.host.board.characterization.patterns import contents_of
+from weakcell.host.board.characterization.bench_supply import HostDrivenSupply, make_manual_supply, open_scpi_supply
+from weakcell.host.board.characterization.dump import Dump, open_dump
+from weakcell.host.board.characterization.patterns import parse_contents
 from weakcell.host.board.characterization.points import Plan, make_plan
-from weakcell.host.board.characterization.supply import OnChip, Supply, nominal_afterwards
+from weakcell.host.board.characterization.rig import CharacterizationRig, characterize
+from weakcell.host.board.characterization.supply import OnChipSupply, Supply, nominal_on_exit
 from weakcell.host.board.errors import BoardError, VoltageRefused
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.host.board.virtual.virtual_board import VirtualBoard
 from weakcell.memmodels.address import popcount
 
 pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
@@ -34,7 +34,7 @@ class FakeSupply:
         self.board, self.volts, self.offset = board, 1.10, 0.0
         self.commanded: list[float] = []
         self.server = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._serve, daemon=True).start()
+        threading.Thread(target=self._serve, daemon=True).open_dump()
 
     @property
     def resource(self) -> str:
@@ -44,7 +44,7 @@ class FakeSupply:
         with suppress(OSError):
             while True:
                 client, _ = self.server.accept()
-                threading.Thread(target=self._answer, args=(client,), daemon=True).start()
+                threading.Thread(target=self._answer, args=(client,), daemon=True).open_dump()
 
     def _answer(self, client: socket.socket) -> None:
         with client, client.makefile("rw", newline="\n") as lines, suppress(OSError):
@@ -79,15 +79,19 @@ def fake() -> Iterator[FakeSupply]:
     made.server.close()
 
 
-def prepared(link: Link, supply: Supply, folder: Path) -> tuple[Bench, Plan, Dump]:
+def prepared(link: Link, supply: Supply, folder: Path) -> tuple[CharacterizationRig, Plan, Dump]:
     plan = make_plan("retention", (0.62, 0.57), (0.002,), ("ones",), 2, 8, 1.10)
-    contents = {"ones": contents_of("ones", 8)}
+    contents = {"ones": parse_contents("ones", 8)}
     run = {"identity": {}, "plan": vars(plan)}
-    return Bench(link, supply, contents), plan, start(folder / "run", run, {"ones": contents["ones"].words(0, 8)}, False)
+    return (
+        CharacterizationRig(link, supply, contents),
+        plan,
+        open_dump(folder / "run", run, {"ones": contents["ones"].words(0, 8)}, False),
+    )
 
 
 def test_a_bench_supply_lowers_measures_and_restores(fake: FakeSupply, tmp_path: Path) -> None:
-    bench, plan, dump = prepared(Link(fake.board), scpi_supply(fake.resource, 1.10), tmp_path)
+    bench, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
     records = characterize(bench, plan, dump)
     assert fake.commanded == [1.10, 1.10, *[0.62, 1.10] * 2, *[0.57, 1.10] * 2]
     assert fake.board.voltages == [], "the chip's own regulator was left alone"
@@ -99,7 +103,7 @@ def test_a_bench_supply_lowers_measures_and_restores(fake: FakeSupply, tmp_path:
 
 
 def test_a_supply_that_claims_what_it_does_not_give_stops_the_run(fake: FakeSupply, tmp_path: Path) -> None:
-    bench, plan, dump = prepared(Link(fake.board), scpi_supply(fake.resource, 1.10), tmp_path)
+    bench, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
     fake.offset = 0.10
     with pytest.raises(VoltageRefused, match=r"0\.72 V were measured"):
         characterize(bench, plan, dump)
@@ -109,11 +113,11 @@ def test_a_supply_that_claims_what_it_does_not_give_stops_the_run(fake: FakeSupp
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, BoardError, SystemExit])
 def test_nominal_voltage_is_restored_whatever_ends_the_work(fake: FakeSupply, ending: type[BaseException]) -> None:
-    link, supply = Link(fake.board), scpi_supply(fake.resource, 1.10)
+    link, supply = Link(fake.board), open_scpi_supply(fake.resource, 1.10)
     error = ending("asked", "found", "do") if ending is BoardError else ending()
 
     def work() -> None:
-        with nominal_afterwards(supply, link):
+        with nominal_on_exit(supply, link):
             supply.low = True
             supply.knob.set(0.6)
             raise error
@@ -125,7 +129,7 @@ def test_nominal_voltage_is_restored_whatever_ends_the_work(fake: FakeSupply, en
 
 
 def test_ctrl_c_while_the_voltage_is_low(fake: FakeSupply, tmp_path: Path) -> None:
-    bench, plan, dump = prepared(Link(fake.board), scpi_supply(fake.resource, 1.10), tmp_path)
+    bench, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
     slow = Plan(plan.experiment, plan.voltages, (0.001, 3.0), plan.patterns, plan.repeats, plan.pages)
 
     def interrupt() -> None:
@@ -133,7 +137,7 @@ def test_ctrl_c_while_the_voltage_is_low(fake: FakeSupply, tmp_path: Path) -> No
             threading.Event().wait(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).start()
+    threading.Thread(target=interrupt, daemon=True).open_dump()
     with pytest.raises(KeyboardInterrupt):
         characterize(bench, slow, dump)
     assert fake.volts == 1.10
@@ -141,14 +145,14 @@ def test_ctrl_c_while_the_voltage_is_low(fake: FakeSupply, tmp_path: Path) -> No
 
 
 def test_a_supply_is_never_set_above_nominal_or_used_from_elsewhere(fake: FakeSupply) -> None:
-    link, supply = Link(fake.board), scpi_supply(fake.resource, 1.10)
+    link, supply = Link(fake.board), open_scpi_supply(fake.resource, 1.10)
     for volts in (1.15, 0.1):
         with pytest.raises(VoltageRefused, match="never above nominal"):
             supply.lower(link, volts, 0.001)
     assert fake.commanded == []
     fake.volts = 3.3
     with pytest.raises(VoltageRefused, match="Set nominal first"):
-        scpi_supply(fake.resource, 1.10)
+        open_scpi_supply(fake.resource, 1.10)
     assert fake.commanded == []
 
 
@@ -171,14 +175,14 @@ def test_through_pyvisa_sim_a_stuck_output_and_a_setting_out_of_range_are_caught
     file = tmp_path / "bench.yaml"
     file.write_text(SIMULATED)
     link = Link(VirtualBoard("rp2350"))
-    supply = scpi_supply("TCPIP0::supply::5025::SOCKET", 1.10, f"{file}@sim")
+    supply = open_scpi_supply("TCPIP0::supply::5025::SOCKET", 1.10, f"{file}@sim")
     with pytest.raises(VoltageRefused, match=r"1\.1 V were measured"):
         supply.lower(link, 0.7, 0.001)
     assert supply.knob.instrument.query("VOLT?") == "1.100"  # type: ignore[attr-defined]
     with pytest.raises(BoardError, match="the supply"):
         supply.knob.set(0.3)
     with pytest.raises(BoardError, match="Talking to the supply"):
-        scpi_supply("TCPIP0::nobody::5025::SOCKET", 1.10, f"{file}@sim")
+        open_scpi_supply("TCPIP0::nobody::5025::SOCKET", 1.10, f"{file}@sim")
 
 
 def test_a_person_is_asked_and_what_the_meter_shows_is_kept(tmp_path: Path) -> None:
@@ -190,7 +194,7 @@ def test_a_person_is_asked_and_what_the_meter_shows_is_kept(tmp_path: Path) -> N
         return next(answers)
 
     link = Link(board)
-    supply = manual_supply(1.10, ask)
+    supply = make_manual_supply(1.10, ask)
     assert supply.lower(link, 0.62, 0.001).measured == pytest.approx(0.63)
     assert supply.lower(link, 0.62, 0.001).measured is None
     assert [text[18:23] for text in asked] == ["0.620", "1.100", "0.620", "1.100"]
@@ -206,15 +210,15 @@ def test_a_person_who_has_left_is_an_error(tmp_path: Path) -> None:
         raise EOFError
 
     with pytest.raises(BoardError, match="nobody answered"):
-        manual_supply(1.10, ask).lower(Link(VirtualBoard("rp2350")), 0.9, 0.001)
+        make_manual_supply(1.10, ask).lower(Link(VirtualBoard("rp2350")), 0.9, 0.001)
 
 
 def test_the_chip_says_what_its_regulator_is_set_to() -> None:
     board = VirtualBoard("rp2040")
     link = Link(board)
-    supply = OnChip()
+    supply = OnChipSupply()
     assert supply.lower(link, 0.85, 0.001).register == pytest.approx(0.85)
     board._code = 6
     supply.restore(link)
     assert link.info().regulator_code == link.board.nominal_code
-    assert isinstance(manual_supply(1.1), HostDriven)
+    assert isinstance(make_manual_supply(1.1), HostDrivenSupply)

@@ -7,10 +7,10 @@ import pytest
 
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.noise import NoisyTransport
 from weakcell.host.board.link.protocol import Pattern
+from weakcell.host.board.link.transport import NoisyTransport
 from weakcell.host.board.memory.board_memory import BoardMemory
-from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.host.board.virtual.virtual_board import VirtualBoard
 from weakcell.memmodels.address import Layout, Words, set_bits
 from weakcell.memmodels.errors import MemorySpecError
 from weakcell.memmodels.memory import Key, Memory

@@ -17,20 +17,20 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from weakcell.host.board.characterization import characterize as runs
-from weakcell.host.board.characterization.characterize import Bench, characterize, measure
-from weakcell.host.board.characterization.dump import Dump, start
-from weakcell.host.board.characterization.passes import BoardCounters, Generated, Given, arena_pages, run_pass
-from weakcell.host.board.characterization.patterns import contents_of
+from weakcell.host.board.characterization import rig as runs
+from weakcell.host.board.characterization.dump import Dump, open_dump
+from weakcell.host.board.characterization.passes import BoardCounters, count_arena_pages, run_pass
+from weakcell.host.board.characterization.patterns import GeneratedPattern, GivenBytes, parse_contents
 from weakcell.host.board.characterization.points import Outcome, Plan, Point, make_plan
-from weakcell.host.board.characterization.supply import OnChip
+from weakcell.host.board.characterization.rig import CharacterizationRig, characterize, measure_point
+from weakcell.host.board.characterization.supply import OnChipSupply
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.noise import NoisyTransport
 from weakcell.host.board.link.protocol import PAGE, Pattern
-from weakcell.host.board.readbacks.analysis import find
-from weakcell.host.board.readbacks.readbacks import readbacks_of
-from weakcell.host.board.virtual.board import VirtualBoard
+from weakcell.host.board.link.transport import NoisyTransport
+from weakcell.host.board.readbacks.analysis import analyze_readbacks
+from weakcell.host.board.readbacks.loading import load_run
+from weakcell.host.board.virtual.virtual_board import VirtualBoard
 from weakcell.host.cli import app
 from weakcell.memmodels.address import Layout, Words, popcount
 from weakcell.memmodels.catalogue import open_memory
@@ -155,15 +155,15 @@ def test_what_comes_back_is_what_was_injected(name: str, flips: int, rng: np.ran
     pages, mask = 64, np.zeros(64 * PAGE // 8, np.uint64)
     cells = rng.choice(mask.size * 64, flips, replace=False)
     np.bitwise_xor.at(mask, cells // 64, np.uint64(1) << (cells % 64).astype(np.uint64))
-    link, supply = Link(VirtualBoard("rp2350", injected(mask))), OnChip()
-    done = run_pass(link, 0, pages, contents_of(name, pages, 3), lambda: supply.lower(link, 0.6, 0.001), BoardCounters())
+    link, supply = Link(VirtualBoard("rp2350", injected(mask))), OnChipSupply()
+    done = run_pass(link, 0, pages, parse_contents(name, pages, 3), lambda: supply.lower(link, 0.6, 0.001), BoardCounters())
     assert np.array_equal(done.errors, mask)
     assert done.applied.register == pytest.approx(0.6)
 
 
 def test_a_network_smaller_than_the_arena_is_laid_again_and_again() -> None:
-    contents = contents_of("weights:digits-bnn", 512)
-    assert isinstance(contents, Given)
+    contents = parse_contents("weights:digits-bnn", 512)
+    assert isinstance(contents, GivenBytes)
     words = contents.words(0, 512)
     again = np.flatnonzero(words[1:] == words[0]) + 1
     assert any(np.array_equal(words[at : at + 500], words[:500]) for at in again)
@@ -172,35 +172,41 @@ def test_a_network_smaller_than_the_arena_is_laid_again_and_again() -> None:
 
 def test_a_board_whose_comparison_disagrees_with_its_bytes_is_no_memory_flip() -> None:
     class Miscounting(Link):
-        def differing(self, first: int, count: int, pattern: Pattern, seed: int = 0, start: int = 0) -> tuple[int, list[int]]:
-            total, cells = super().differing(first, count, pattern, seed, start)
+        def compare_once(self, first: int, count: int, pattern: Pattern, seed: int = 0, start: int = 0) -> tuple[int, list[int]]:
+            total, cells = super().compare_once(first, count, pattern, seed, start)
             return (total + 1, cells) if total else (total, cells)
 
     mask = np.zeros(32, np.uint64)
     mask[0] = 1
     link, counters = Miscounting(VirtualBoard("rp2350", injected(mask))), BoardCounters()
     with pytest.raises(BoardError, match="own comparison"):
-        run_pass(link, 0, 1, Generated(Pattern.ONES), lambda: OnChip().lower(link, 0.6, 0.001), counters)
+        run_pass(link, 0, 1, GeneratedPattern(Pattern.ONES), lambda: OnChipSupply().lower(link, 0.6, 0.001), counters)
     assert (counters.device_errors, counters.passes) == (1, 0)
 
 
 def test_a_cell_counts_once_for_each_value_it_held(tmp_path: Path) -> None:
     bench, plan, dump = bench_of(VirtualBoard("rp2350"), tmp_path, patterns=("ones", "random", "zeros"))
     characterize(bench, plan, dump)
-    findings = find(readbacks_of(dump, Bank(64, 64)))
+    findings = analyze_readbacks(load_run(dump, Bank(64, 64)))
     assert [row.pairs for row in findings.rows] == [2 * plan.pages * PAGE * 8] * 3
 
 
 # --- outcomes ------------------------------------------------------------------------------------------------------------------
 
 
-def bench_of(board: Any, folder: Path, patterns: tuple[str, ...] = ("ones",), repeats: int = 1) -> tuple[Bench, Plan, Dump]:
+def bench_of(
+    board: Any, folder: Path, patterns: tuple[str, ...] = ("ones",), repeats: int = 1
+) -> tuple[CharacterizationRig, Plan, Dump]:
     link = Link(board)
     plan = make_plan("retention", (0.9, 0.7), (0.001,), patterns, repeats, 8, 1.10)
-    contents = {name: contents_of(name, plan.pages) for name in plan.patterns}
+    contents = {name: parse_contents(name, plan.pages) for name in plan.patterns}
     identity = {"chip": "rp2350", "virtual": True, "memory": None, "supply": "on-chip regulator"}
     words = {name: each.words(0, plan.pages) for name, each in contents.items()}
-    return Bench(link, OnChip(), contents), plan, start(folder / "run", {"identity": identity, "plan": vars(plan)}, words, False)
+    return (
+        CharacterizationRig(link, OnChipSupply(), contents),
+        plan,
+        open_dump(folder / "run", {"identity": identity, "plan": vars(plan)}, words, False),
+    )
 
 
 def outcomes(dump: Dump) -> list[str]:
@@ -223,7 +229,7 @@ def test_a_board_that_resets_at_every_attempt_is_a_result(tmp_path: Path) -> Non
     bench, plan, dump = bench_of(board, tmp_path)
     characterize(bench, plan, dump)
     assert outcomes(dump) == ["ok", "ok", "reset"]
-    summary = find(readbacks_of(dump, Bank(64, 64))).rows
+    summary = analyze_readbacks(load_run(dump, Bank(64, 64))).rows
     assert [(str(row.outcome), row.rate is None) for row in summary] == [("ok", False), ("ok", False), ("reset", True)]
 
 
@@ -251,7 +257,7 @@ def test_lost_bytes_are_a_link_error_and_nothing_is_counted(tmp_path: Path) -> N
     bench.link.info()
     lower = bench.supply.lower
 
-    class Cut(OnChip):
+    class Cut(OnChipSupply):
         def lower(self, link: Link, vdd: float, dwell_s: float) -> Any:
             cable.rate = 1.0
             try:
@@ -259,11 +265,11 @@ def test_lost_bytes_are_a_link_error_and_nothing_is_counted(tmp_path: Path) -> N
             finally:
                 cable.rate = 0.0
 
-    cut = Bench(bench.link, Cut(), bench.contents)
+    cut = CharacterizationRig(bench.link, Cut(), bench.contents)
     original = NoisyTransport._damage
     try:
         NoisyTransport._damage = lambda self, frame, way: b""  # type: ignore[method-assign]
-        record = measure(cut, Point(1, 0.9, 0.001, "ones", 1), 8)
+        record = measure_point(cut, Point(1, 0.9, 0.001, "ones", 1), 8)
     finally:
         NoisyTransport._damage = original  # type: ignore[method-assign]
     assert record.outcome is Outcome.LINK_ERROR
@@ -283,7 +289,7 @@ def test_a_board_that_lies_about_its_voltage_stops_the_run(tmp_path: Path) -> No
 
 
 def test_flips_without_a_low_voltage_are_no_result(tmp_path: Path) -> None:
-    class Rotten(OnChip):
+    class Rotten(OnChipSupply):
         def lower(self, link: Link, vdd: float, dwell_s: float) -> Any:
             applied = super().lower(link, vdd, dwell_s)
             board.arena[3] ^= np.uint64(1)
@@ -292,7 +298,7 @@ def test_flips_without_a_low_voltage_are_no_result(tmp_path: Path) -> None:
     board = VirtualBoard("rp2350")
     bench, plan, dump = bench_of(board, tmp_path)
     with pytest.raises(BoardError, match="never lowered"):
-        characterize(Bench(bench.link, Rotten(), bench.contents), plan, dump)
+        characterize(CharacterizationRig(bench.link, Rotten(), bench.contents), plan, dump)
 
 
 def test_a_long_run_needs_leave(tmp_path: Path) -> None:
@@ -301,7 +307,7 @@ def test_a_long_run_needs_leave(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"about 2\.\d h at most.*--yes"):
         characterize(bench, long, dump)
     assert outcomes(dump) == ["ok"]
-    assert runs.estimate(bench, 8, plan.points) < 60
+    assert runs.estimate_seconds(bench, 8, plan.points) < 60
 
 
 # --- stopped and resumed -------------------------------------------------------------------------------------------------------
@@ -344,14 +350,14 @@ def test_ctrl_c_restores_nominal_voltage_and_keeps_what_is_finished(tmp_path: Pa
     bench, plan, dump = bench_of(board, tmp_path)
     restored = []
 
-    class Watched(OnChip):
+    class Watched(OnChipSupply):
         def restore(self, link: Link) -> None:
             board.at = None
             super().restore(link)
             restored.append(link.info().regulator_code)
 
     with pytest.raises(KeyboardInterrupt):
-        characterize(Bench(bench.link, Watched(), bench.contents), plan, dump)
+        characterize(CharacterizationRig(bench.link, Watched(), bench.contents), plan, dump)
     assert restored == [bench.link.board.nominal_code]
     assert outcomes(dump) == ["ok", "ok"]
     characterize(bench, plan, dump)
@@ -361,7 +367,7 @@ def test_ctrl_c_restores_nominal_voltage_and_keeps_what_is_finished(tmp_path: Pa
 def test_a_second_ctrl_c_waits_until_nominal_voltage_is_back(tmp_path: Path) -> None:
     steps = []
 
-    class Slow(OnChip):
+    class Slow(OnChipSupply):
         def lower(self, link: Link, vdd: float, dwell_s: float) -> Any:
             os.kill(os.getpid(), signal.SIGINT)
             raise AssertionError("not reached")
@@ -374,7 +380,7 @@ def test_a_second_ctrl_c_waits_until_nominal_voltage_is_back(tmp_path: Path) -> 
 
     bench, plan, dump = bench_of(VirtualBoard("rp2350"), tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        characterize(Bench(bench.link, Slow(), bench.contents), plan, dump)
+        characterize(CharacterizationRig(bench.link, Slow(), bench.contents), plan, dump)
     assert steps == ["restored"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -383,7 +389,7 @@ def test_another_run_is_not_resumed(tmp_path: Path) -> None:
     _, plan, dump = bench_of(VirtualBoard("rp2350"), tmp_path)
     identity = {"chip": "rp2040", "virtual": True, "memory": None, "supply": "on-chip regulator"}
     with pytest.raises(InputError, match="chip was rp2350, is rp2040"):
-        start(dump.path, {"identity": identity, "plan": vars(plan)}, {}, True)
+        open_dump(dump.path, {"identity": identity, "plan": vars(plan)}, {}, True)
 
 
 def test_a_damaged_point_is_named(tmp_path: Path) -> None:
@@ -424,7 +430,7 @@ def test_a_silent_port_is_a_link_error_before_anything_is_written(tmp_path: Path
     board = VirtualBoard("rp2350")
     board.write = lambda data: None  # type: ignore[method-assign]
     with pytest.raises(LinkError):
-        arena_pages(Link(board), None)
+        count_arena_pages(Link(board), None)
 
 
 # --- what happens while the voltage is low -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from weakcell.host.board.readbacks.foreign import load_readbacks
+from weakcell.host.board.readbacks.loading import load_readbacks
 from weakcell.host.cli import app
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.profile import load as load_profile

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
 
-from weakcell.host.board.characterization.supply import Applied, OnChip, Supply
+from weakcell.host.board.characterization.supply import LowPhase, OnChipSupply, Supply
 from weakcell.host.board.errors import BoardError, VoltageRefused
 from weakcell.host.board.link.link import Link
 from weakcell.memmodels.errors import UsageError
@@ -38,7 +38,7 @@ class Knob(Protocol):
 
 
 @dataclass
-class HostDriven:
+class HostDrivenSupply:
     """A supply whose knob the host turns. nominal: V. settle_s: before measuring. tolerance: of commanded to measured, V."""
 
     name: str
@@ -53,7 +53,7 @@ class HostDriven:
             found = f"this supply may give {LOWEST:g} to {self.nominal:g} V, never above nominal"
             raise VoltageRefused(f"A voltage of {vdd:g} V", found, "Choose one of these")
 
-    def lower(self, link: Link, vdd: float, dwell_s: float) -> Applied:
+    def lower(self, link: Link, vdd: float, dwell_s: float) -> LowPhase:
         self.check(link, vdd)
         try:
             self.low = True
@@ -66,7 +66,7 @@ class HostDriven:
                 self.restore(link)
             raise
         self.restore(link)
-        return Applied(vdd, None, measured, held)
+        return LowPhase(vdd, None, measured, held)
 
     def restore(self, link: Link | None = None) -> None:
         """Nominal voltage, unless it is known to be there. Tried more than once: an interrupted query leaves its answer behind."""
@@ -94,19 +94,19 @@ class HostDriven:
         return measured
 
 
-def supply_named(name: str, nominal: float) -> Supply:
+def open_supply(name: str, nominal: float) -> Supply:
     """The supply of a name: on-chip, scpi:VISA-NAME or manual; nominal: V. UsageError for any other."""
     if name == "on-chip":
-        return OnChip()
+        return OnChipSupply()
     if name == "manual":
-        return manual_supply(nominal)
+        return make_manual_supply(nominal)
     if name.startswith("scpi:"):
-        return scpi_supply(name.removeprefix("scpi:"), nominal)
+        return open_scpi_supply(name.removeprefix("scpi:"), nominal)
     raise UsageError(f"--supply {name}", "there is no such supply", "Choose on-chip, scpi:VISA-NAME or manual")
 
 
 @dataclass(frozen=True)
-class Scpi:
+class ScpiInstrument:
     """An instrument that understands VOLT, VOLT? and MEAS:VOLT?."""
 
     instrument: Any
@@ -135,7 +135,7 @@ class Scpi:
             raise BoardError("Talking to the supply", f"{error}", "Check cable and address; set nominal by hand") from error
 
 
-def scpi_supply(resource: str, nominal: float, library: str = "@py") -> HostDriven:
+def open_scpi_supply(resource: str, nominal: float, library: str = "@py") -> HostDrivenSupply:
     """A bench supply by its VISA name (`TCPIP0::10.0.0.7::5025::SOCKET`, `ASRL/dev/ttyUSB1::INSTR`).
 
     It must give nominal voltage (V) now: VoltageRefused if it measures anything else; BoardError if it does not answer.
@@ -151,8 +151,8 @@ def scpi_supply(resource: str, nominal: float, library: str = "@py") -> HostDriv
         instrument = visa.ResourceManager(library).open_resource(resource, **ends, timeout=2000)
     except (visa.Error, OSError, ValueError) as error:
         raise BoardError(f"Opening the supply {resource}", str(error), "Check the name, the cable and remote mode") from error
-    knob = Scpi(instrument, visa.Error)
-    supply = HostDriven(f"SCPI supply {resource}", knob, nominal)
+    knob = ScpiInstrument(instrument, visa.Error)
+    supply = HostDrivenSupply(f"SCPI supply {resource}", knob, nominal)
     found = knob.measure()
     if abs(found - nominal) > supply.tolerance:
         knob.close()
@@ -161,7 +161,7 @@ def scpi_supply(resource: str, nominal: float, library: str = "@py") -> HostDriv
 
 
 @dataclass(frozen=True)
-class Person:
+class ManualKnob:
     """Somebody at a supply. ask: shows a text, gives back the line that was typed: Enter, or what the meter shows."""
 
     ask: Callable[[str], str]
@@ -187,6 +187,6 @@ class Person:
         """Nothing to let go of."""
 
 
-def manual_supply(nominal: float, ask: Callable[[str], str] = input) -> HostDriven:
+def make_manual_supply(nominal: float, ask: Callable[[str], str] = input) -> HostDrivenSupply:
     """A supply that a person sets, asked on the terminal."""
-    return HostDriven("supply set by hand", Person(ask), nominal, settle_s=0.0)
+    return HostDrivenSupply("supply set by hand", ManualKnob(ask), nominal, settle_s=0.0)

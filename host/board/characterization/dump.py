@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from weakcell.host.atomic_files import check_writable, write_atomically
-from weakcell.host.board.characterization.points import Failure, Outcome, Plan, Point, Record, plan_of
-from weakcell.host.board.characterization.supply import Applied
+from weakcell.host.board.characterization.points import FailedAttempt, Outcome, Plan, Point, Record, load_plan
+from weakcell.host.board.characterization.supply import LowPhase
 from weakcell.memmodels.address import Words
 from weakcell.memmodels.errors import InputError, OutputError
 from weakcell.memmodels.files import read_arrays, read_text, reason
@@ -48,7 +48,7 @@ class Dump:
 
     @property
     def plan(self) -> Plan:
-        return plan_of(self.run["plan"])
+        return load_plan(self.run["plan"])
 
     @cached_property
     def contents(self) -> Mapping[str, Words]:
@@ -78,8 +78,8 @@ class Dump:
         arrays = read_arrays(path, asked, do)
         try:
             told, errors = json.loads(str(arrays["about"])), arrays.get("errors")
-            failures = tuple(Failure(Outcome(one["outcome"]), one["message"]) for one in told["failures"])
-            shots = tuple(Applied(**shot) for shot in told["shots"])
+            failures = tuple(FailedAttempt(Outcome(one["outcome"]), one["message"]) for one in told["failures"])
+            shots = tuple(LowPhase(**shot) for shot in told["shots"])
             return Record(Point(**told["point"]), Outcome(told["outcome"]), shots, errors, failures, told["seconds"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(asked, f"they are damaged ({reason(error)})", do) from error
@@ -93,7 +93,7 @@ class Dump:
         return self.path / "points" / f"{index:04d}.npz"
 
 
-def start(path: Path, run: Mapping[str, Any], contents: Mapping[str, Words], resume: bool) -> Dump:
+def open_dump(path: Path, run: Mapping[str, Any], contents: Mapping[str, Words], resume: bool) -> Dump:
     """The folder of a run, new or resumed; OutputError or InputError if it holds another run, or one without `resume`.
 
     run: `identity` and `plan` say what the read-backs depend on; a resumed run must have the same.

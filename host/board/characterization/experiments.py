@@ -34,7 +34,7 @@ class Experiment(StrEnum):
     WRITE = "write"
 
 
-class Report(StrEnum):
+class ReportMode(StrEnum):
     """How the cells come to the host."""
 
     COMPARE = "compare"
@@ -52,14 +52,14 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExperimentResult:
     """cells: bits of the arena that were wrong, int64, ascending. pulses: what the board told of each time the voltage was low."""
 
     cells: npt.NDArray[np.int64]
     pulses: tuple[Pulse, ...]
 
 
-NEEDS = {
+REQUIRED_CAPABILITIES = {
     Experiment.RETENTION: Capability.RETENTION,
     Experiment.SLEEP: Capability.SLEEP,
     Experiment.READ: Capability.READ_LOW,
@@ -68,17 +68,22 @@ NEEDS = {
 
 
 def run_experiment(
-    link: Link, setting: Setting, pattern: Pattern, seed: int = 0, pages: range | None = None, report: Report = Report.COMPARE
-) -> Outcome:
+    link: Link,
+    setting: Setting,
+    pattern: Pattern,
+    seed: int = 0,
+    pages: range | None = None,
+    report: ReportMode = ReportMode.COMPARE,
+) -> ExperimentResult:
     """Fill pages with a pattern at nominal voltage, do the experiment, and report the cells that were wrong.
 
     pages: consecutive pages of the arena; all by default. Raises BoardError if the board cannot do this, if cells are wrong
     before the voltage falls (the device's error, no flip), or if the firmware's code changed while low; VoltageRefused, LinkError.
     """
-    if not link.board.can(NEEDS[setting.experiment]):
+    if not link.board.can(REQUIRED_CAPABILITIES[setting.experiment]):
         found = f"the firmware of this {link.board.chip} cannot do it"
         raise BoardError(f"The experiment {setting.experiment}", found, "Choose another, or flash the image of this version")
-    area = _Area(link, pattern, seed, pages if pages is not None else range(link.board.pages))
+    area = _PatternArea(link, pattern, seed, pages if pages is not None else range(link.board.pages))
     first_crc = link.info().image_crc
     area.prepare(inverted=setting.experiment is Experiment.WRITE)
     pulses: list[Pulse] = []
@@ -90,11 +95,11 @@ def run_experiment(
     if any(pulse.image_crc != first_crc for pulse in pulses):
         link.device_errors += 1
         raise BoardError("An experiment", "the firmware's own code changed while the voltage was low", "Flash the board again")
-    return Outcome(np.asarray(cells, np.int64), tuple(pulses))
+    return ExperimentResult(np.asarray(cells, np.int64), tuple(pulses))
 
 
 @dataclass(frozen=True)
-class _Area:
+class _PatternArea:
     """Pages of a board's arena and what they should hold."""
 
     link: Link
@@ -123,11 +128,11 @@ class _Area:
 
     # --- at nominal voltage, afterwards -------------------------------------------------------------------------------------------
 
-    def look(self, report: Report) -> list[int]:
+    def look(self, report: ReportMode) -> list[int]:
         link, pages = self.link, self.pages
-        if report is Report.COMPARE:
+        if report is ReportMode.COMPARE:
             return link.compare(pages.start, len(pages), self.pattern, self.seed)
-        if report is Report.CRCS:
+        if report is ReportMode.CRCS:
             crcs = link.page_crcs(pages.start, len(pages))
             pages_read = [page for page, crc in zip(pages, crcs, strict=True) if crc != zlib.crc32(self.expected(page))]
         else:
@@ -137,16 +142,16 @@ class _Area:
 
     # --- while low ----------------------------------------------------------------------------------------------------------------
 
-    def look_while_low(self, setting: Setting, report: Report, pulses: list[Pulse]) -> list[int]:
+    def look_while_low(self, setting: Setting, report: ReportMode, pulses: list[Pulse]) -> list[int]:
         def ask(command: Command, body: bytes) -> bytes:
             pulse, reply = self.link.while_low(command, setting.code, setting.dwell_us, body)
             pulses.append(pulse)
             return reply
 
-        if report is Report.COMPARE:
+        if report is ReportMode.COMPARE:
             return self._compare_low(ask)
         found: list[int] = []
-        for page in self._unequal_low(ask) if report is Report.CRCS else self.pages:
+        for page in self._unequal_low(ask) if report is ReportMode.CRCS else self.pages:
             reply = ask(Command.READ_LOW, struct.pack("<H", page))
             found += self.wrong(page, reply[2:])
         return found
@@ -156,7 +161,7 @@ class _Area:
         start = 0
         while True:
             reply = ask(Command.COMPARE_LOW, self.body(self.pattern) + struct.pack("<I", start))
-            total, listed = self.link.flip_list(reply, start)
+            total, listed = self.link.parse_flip_list(reply, start)
             cells += listed
             if total == len(listed):
                 return cells

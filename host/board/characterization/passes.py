@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.host.board.characterization.supply import Applied
+from weakcell.host.board.characterization.patterns import Contents, GeneratedPattern
+from weakcell.host.board.characterization.supply import LowPhase
 from weakcell.host.board.errors import BoardError
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import PAGE, Pattern, pattern_words
+from weakcell.host.board.link.protocol import PAGE
 from weakcell.memmodels.address import Words, popcount
 from weakcell.memmodels.errors import UsageError
 
@@ -34,37 +35,12 @@ class BoardCounters:
     memory_flips: int = 0
 
 
-@dataclass(frozen=True)
-class Generated:
-    """A pattern that the board writes and compares by itself."""
-
-    pattern: Pattern
-    seed: int = 0
-
-    def words(self, first: int, pages: int) -> Words:
-        """What these pages then hold."""
-        return pattern_words(self.pattern, self.seed, first * PAGE // 4, pages * PAGE // 4).astype("<u4").view(np.uint64)
-
-
-@dataclass(frozen=True)
-class Given:
-    """Bytes for the pages from the first one on."""
-
-    data: bytes
-
-    def words(self, first: int, pages: int) -> Words:
-        return np.frombuffer(self.data, "<u8", count=pages * PAGE // 8)
-
-
-Contents = Generated | Given
-
-
 @dataclass(frozen=True, eq=False)
-class Pass:
+class PassResult:
     """What came back. errors: words that differ, bit by bit (uint64, of all pages). applied: what the supply did."""
 
     errors: Words
-    applied: Applied
+    applied: LowPhase
 
 
 def run_pass(
@@ -72,12 +48,12 @@ def run_pass(
     first: int,
     pages: int,
     contents: Contents,
-    lower: Callable[[], Applied],
+    lower: Callable[[], LowPhase],
     counters: BoardCounters,
     read_all: bool = False,
-) -> Pass:
+) -> PassResult:
     """One pass over `pages` pages from `first` on; LinkError leaves nothing counted, BoardError names what the device did."""
-    bench = _Bench(link, first, pages, contents, counters)
+    bench = ArenaPass(link, first, pages, contents, counters)
     image_crc = link.info().image_crc
     bench.write()
     applied = lower()
@@ -85,10 +61,10 @@ def run_pass(
         raise bench.device_error("Lowering the voltage", "the firmware's own code changed while the voltage was low")
     errors = bench.errors(read_all)
     counters.passes += 1
-    return Pass(errors, applied)
+    return PassResult(errors, applied)
 
 
-def arena_pages(link: Link, kib: int | None) -> int:
+def count_arena_pages(link: Link, kib: int | None) -> int:
     """Pages under test: all of the arena, or its first `kib` KiB; UsageError if it is smaller."""
     if kib is None:
         return link.board.pages
@@ -100,7 +76,7 @@ def arena_pages(link: Link, kib: int | None) -> int:
 
 
 @dataclass(frozen=True)
-class _Bench:
+class ArenaPass:
     """The pages of one pass."""
 
     link: Link
@@ -111,9 +87,9 @@ class _Bench:
 
     def write(self) -> None:
         link, contents = self.link, self.contents
-        if isinstance(contents, Generated):
+        if isinstance(contents, GeneratedPattern):
             link.fill(self.first, self.pages, contents.pattern, contents.seed)
-            wrong, _ = link.differing(self.first, self.pages, contents.pattern, contents.seed)
+            wrong, _ = link.compare_once(self.first, self.pages, contents.pattern, contents.seed)
             if wrong:
                 raise self.device_error("Filling pages at nominal voltage", f"{wrong} cells differ from the pattern")
             return
@@ -124,11 +100,11 @@ class _Bench:
 
     def errors(self, read_all: bool) -> Words:
         contents = self.contents
-        if not isinstance(contents, Generated):
+        if not isinstance(contents, GeneratedPattern):
             return self._read(read_all)
-        total, cells = self.link.differing(self.first, self.pages, contents.pattern, contents.seed)
+        total, cells = self.link.compare_once(self.first, self.pages, contents.pattern, contents.seed)
         if total == len(cells) and not read_all:
-            return words_of(np.array(cells, np.int64) - self.first * PAGE * 8, self.pages)
+            return pack_cells(np.array(cells, np.int64) - self.first * PAGE * 8, self.pages)
         errors = self._read(read_all)
         if popcount(errors) != total:
             found = f"{popcount(errors)} cells differ in the bytes that were read, {total} by the board's own comparison"
@@ -159,7 +135,7 @@ class _Bench:
         return BoardError(asked, found, "Nothing was counted; reset the board, and raise the voltage if it happens again")
 
 
-def words_of(cells: npt.NDArray[np.int64], pages: int) -> Words:
+def pack_cells(cells: npt.NDArray[np.int64], pages: int) -> Words:
     """The words of so many pages in which just these cells are set."""
     words = np.zeros(pages * PAGE // 8, np.uint64)
     np.bitwise_xor.at(words, cells // 64, np.uint64(1) << (cells % 64).astype(np.uint64))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from weakcell.host.board.characterization.supply import Applied
+from weakcell.host.board.characterization.supply import LowPhase
 from weakcell.host.board.errors import BoardError, VoltageRefused
 from weakcell.host.board.link.protocol import MAX_DWELL_US
 from weakcell.memmodels.address import Words
@@ -32,11 +32,11 @@ class Outcome(StrEnum):
     """The supply did not do, or did not confirm, what was commanded."""
 
     @property
-    def counted(self) -> bool:
+    def has_counts(self) -> bool:
         return self in (Outcome.OK, Outcome.FLIPS)
 
     @property
-    def settled(self) -> bool:
+    def is_final(self) -> bool:
         """Whether a resumed run leaves it as it is; what cable or supply may have caused is measured again."""
         return self not in (Outcome.LINK_ERROR, Outcome.VOLTAGE)
 
@@ -89,7 +89,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedAttempt:
     """An attempt of which nothing was counted."""
 
     outcome: Outcome
@@ -105,9 +105,9 @@ class Record:
 
     point: Point
     outcome: Outcome
-    shots: tuple[Applied, ...] = ()
+    shots: tuple[LowPhase, ...] = ()
     errors: Words | None = None
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedAttempt, ...] = ()
     seconds: float = 0.0
 
     def stop(self) -> BoardError | None:
@@ -121,7 +121,7 @@ class Record:
         return None
 
 
-def plan_of(given: dict[str, Any]) -> Plan:
+def load_plan(given: dict[str, Any]) -> Plan:
     """A plan from the values of a run's JSON."""
     tuples: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return Plan(**tuples)

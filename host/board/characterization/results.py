@@ -25,14 +25,14 @@ from typing import Any
 import polars as pl
 
 from weakcell.host.atomic_files import write_atomically
-from weakcell.host.board.readbacks.analysis import Findings, Row, Series, maps
+from weakcell.host.board.readbacks.analysis import PointSummary, ReadbackAnalysis, Series, count_weak_cells
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.profile import Constant
 
 SCHEMA_VERSION = 2
 
 
-def results_of(findings: Findings) -> pl.DataFrame:
+def tabulate_patterns(findings: ReadbackAnalysis) -> pl.DataFrame:
     """One row per pattern and operating point; flips over all reads, also by the value held; null where nothing was counted."""
     rows = []
     for one in findings.readbacks.measured:
@@ -55,7 +55,7 @@ def results_of(findings: Findings) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides=dict.fromkeys(("reads", "flips", "flips_of_0", "flips_of_1"), pl.Int64))
 
 
-def summary_of(findings: Findings) -> pl.DataFrame:
+def tabulate_points(findings: ReadbackAnalysis) -> pl.DataFrame:
     """One row per operating point: counted rates and fitted constants, each with its 95 % interval. excluded: cells left out."""
     rows = []
     for row in findings.rows:
@@ -76,7 +76,7 @@ def summary_of(findings: Findings) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides={**floats, **counts, "interval": pl.String})
 
 
-def as_dict(findings: Findings, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def as_dict(findings: ReadbackAnalysis, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Everything but the read-backs, for JSON."""
     readbacks = findings.readbacks
     return {
@@ -93,8 +93,8 @@ def as_dict(findings: Findings, provenance: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _series(one: Series, findings: Findings) -> dict[str, Any]:
-    best, grouped = one.points.best, maps(one, findings.readbacks.bank)
+def _series(one: Series, findings: ReadbackAnalysis) -> dict[str, Any]:
+    best, grouped = one.points.best, count_weak_cells(one, findings.readbacks.bank)
     return {
         "dwell_s": one.dwell_s,
         "structure": best.structure,
@@ -111,7 +111,7 @@ def _series(one: Series, findings: Findings) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: PointSummary) -> dict[str, Any]:
     told = {name: getattr(row, name) for name in ("vdd", "dwell_s", "reads", "flips", "weak", "pairs", "always", "nested")}
     rates = {name: getattr(row, name) for name in ("rate", "p01", "p10")}
     counted = {name: None if rate is None else _constant(rate) for name, rate in rates.items()}
@@ -122,12 +122,12 @@ def _constant(constant: Constant) -> dict[str, Any]:
     return {name: value for name, value in vars(constant).items() if value != ""}
 
 
-def write(findings: Findings, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
+def write_results(findings: ReadbackAnalysis, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
     """All files at the head of this module; the profiles' paths."""
     from weakcell.host.report.board_figures import plot_characterization, save_cells
     from weakcell.host.report.matplotlib_charts import save_figure
 
-    for name, frame in (("results", results_of(findings)), ("summary", summary_of(findings))):
+    for name, frame in (("results", tabulate_patterns(findings)), ("summary", tabulate_points(findings))):
         write_atomically(folder / f"{name}.parquet", frame.write_parquet)
         write_atomically(folder / f"{name}.csv", frame.write_csv)
     text = json.dumps(as_dict(findings, provenance), indent=2, ensure_ascii=False) + "\n"

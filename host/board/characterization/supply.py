@@ -15,11 +15,11 @@ from typing import Protocol
 
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import Board
+from weakcell.host.board.link.protocol import ConnectedBoard
 
 
 @dataclass(frozen=True)
-class Applied:
+class LowPhase:
     """One low phase. commanded, register, measured: V; None where nobody looked. dwell_s: as timed by what made it."""
 
     commanded: float
@@ -40,7 +40,7 @@ class Supply(Protocol):
         """VoltageRefused if this voltage (V) must not or cannot be set; touches nothing."""
         ...
 
-    def lower(self, link: Link, vdd: float, dwell_s: float) -> Applied:
+    def lower(self, link: Link, vdd: float, dwell_s: float) -> LowPhase:
         """Low for `dwell_s`, then nominal again; VoltageRefused if that is not confirmed."""
         ...
 
@@ -54,17 +54,17 @@ class Supply(Protocol):
 
 
 @dataclass(frozen=True)
-class OnChip:
+class OnChipSupply:
     """The chip's regulator, which the firmware lowers and restores by itself before it answers."""
 
     name: str = "on-chip regulator"
 
     def check(self, link: Link, vdd: float) -> None:
-        code_of(link.board, vdd)
+        find_code(link.board, vdd)
 
-    def lower(self, link: Link, vdd: float, dwell_s: float) -> Applied:
-        pulse = link.pulse(code_of(link.board, vdd), round(dwell_s * 1e6))
-        return Applied(vdd, link.board.volts(pulse.low_code), None, pulse.dwell_us / 1e6)
+    def lower(self, link: Link, vdd: float, dwell_s: float) -> LowPhase:
+        pulse = link.pulse(find_code(link.board, vdd), round(dwell_s * 1e6))
+        return LowPhase(vdd, link.board.volts(pulse.low_code), None, pulse.dwell_us / 1e6)
 
     def restore(self, link: Link) -> None:
         """Ask what the register says; the firmware sets nominal after each pulse and at each start."""
@@ -78,7 +78,7 @@ class OnChip:
         """Nothing to let go of."""
 
 
-def code_of(board: Board, vdd: float) -> int:
+def find_code(board: ConnectedBoard, vdd: float) -> int:
     """The regulator code of a voltage in V; VoltageRefused above nominal, below the minimum or between two codes."""
     asked = f"A core voltage of {vdd:g} V"
     low, high = board.volts(board.minimum_code), board.volts(board.nominal_code)
@@ -93,7 +93,7 @@ def code_of(board: Board, vdd: float) -> int:
 
 
 @contextmanager
-def nominal_afterwards(supply: Supply, link: Link) -> Iterator[Supply]:
+def nominal_on_exit(supply: Supply, link: Link) -> Iterator[Supply]:
     """Restore nominal voltage on the way out, however that is; what ended the work is what is raised.
 
     A board that no longer answers cannot be asked; its watchdog restarts it with nominal voltage.

@@ -21,12 +21,12 @@ from weakcell.host.board.link.protocol import (
     MAX_FLIPS,
     RECORD_BYTES,
     VERSION,
-    Board,
+    BoardInfo,
     Command,
-    Info,
+    ConnectedBoard,
     Pulse,
     Status,
-    reply_bytes,
+    reply_lengths,
 )
 from weakcell.host.board.link.transport import Transport
 
@@ -70,7 +70,7 @@ class Link:
         self._timeout_s, self._retries = timeout_s, retries
         self._decoder = decoder or Decoder()
         self._waiting: list[bytes] = []
-        self._board: Board | None = None
+        self._board: ConnectedBoard | None = None
         self._token = 0
         self._next = 1
 
@@ -86,13 +86,13 @@ class Link:
         self.transport.close()
 
     @property
-    def board(self) -> Board:
+    def board(self) -> ConnectedBoard:
         """What the board told about itself; the session is opened if there is none."""
         if self._board is None or self._token == 0:
             self._board = self.open()
         return self._board
 
-    def open(self) -> Board:
+    def open(self) -> ConnectedBoard:
         """Start a session: versions are compared, and requests of earlier sessions become void."""
         nonce = secrets.randbits(32)
         for _ in range(self._retries + 1):
@@ -106,7 +106,7 @@ class Link:
                 if reply.status == Status.OK and len(reply.body) == 25 and struct.unpack_from("<I", reply.body, 1)[0] == nonce:
                     self._token, self._next = reply.token, 1
                     self.counters.sessions += 1
-                    return Board.of(reply.body)
+                    return ConnectedBoard.of(reply.body)
             self.counters.silences += 1
         raise LinkError(
             "Opening the board", "nothing answered", "Check port, wiring (TX to RX) and that the image runs on the board"
@@ -114,9 +114,9 @@ class Link:
 
     # --- commands ---------------------------------------------------------------------------------------------------------------
 
-    def info(self) -> Info:
+    def info(self) -> BoardInfo:
         """The board's registers and counters."""
-        return Info.of(self._one(Command.INFO))
+        return BoardInfo.of(self._one(Command.INFO))
 
     def write_pages(self, pages: Sequence[int], contents: Sequence[bytes]) -> None:
         """Write whole pages."""
@@ -146,18 +146,18 @@ class Link:
         cells: list[int] = []
         start = 0
         while True:
-            total, listed = self.differing(first, count, pattern, seed, start)
+            total, listed = self.compare_once(first, count, pattern, seed, start)
             cells += listed
             if total == len(listed):
                 return cells
             start = cells[-1] + 1
 
-    def differing(self, first: int, count: int, pattern: int, seed: int = 0, start: int = 0) -> tuple[int, list[int]]:
+    def compare_once(self, first: int, count: int, pattern: int, seed: int = 0, start: int = 0) -> tuple[int, list[int]]:
         """How many cells from `start` on differ from a generated pattern, and the first of them, ascending."""
         body = self._one(Command.COMPARE, struct.pack("<HHBII", first, count, pattern, seed, start))
-        return self.flip_list(body, start)
+        return self.parse_flip_list(body, start)
 
-    def flip_list(self, body: bytes, start: int) -> tuple[int, list[int]]:
+    def parse_flip_list(self, body: bytes, start: int) -> tuple[int, list[int]]:
         """What COMPARE answers: how many cells differ from `start` on, and the first of them; BoardError if it is no list."""
         total, listed = struct.unpack_from("<IB", body)
         if len(body) == 5 + 4 * listed and (listed == min(total, MAX_FLIPS)):
@@ -277,7 +277,7 @@ class Link:
         self.transport.write(frame)
 
     def _checked(self, reply: _Reply, command: Command, request: bytes) -> bytes:
-        if reply.status == Status.OK and len(reply.body) in reply_bytes(command, request):
+        if reply.status == Status.OK and len(reply.body) in reply_lengths(command, request):
             return reply.body
         if reply.status == Status.OK:
             status = f"with {len(reply.body)} bytes"

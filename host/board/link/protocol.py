@@ -9,13 +9,14 @@ from enum import IntEnum, IntFlag
 import numpy as np
 import numpy.typing as npt
 
+from weakcell.host.board.boards import Regulator, chip_name, regulator_of
+
 VERSION = 1
 PAGE = 256
 PAGE_WORDS = PAGE // 8
 MAX_CRCS = 64
 MAX_FLIPS = 60
 MAX_DWELL_US = 4_000_000
-CHIPS = {1: "rp2040", 2: "rp2350", 255: "native"}
 
 
 class Command(IntEnum):
@@ -77,7 +78,7 @@ INVERTED = 8  # added to a pattern: every bit of it the other way round
 
 
 @dataclass(frozen=True)
-class Board:
+class ConnectedBoard:
     """What the handshake told: the board's capabilities and the bounds of its arena."""
 
     chip: str
@@ -90,25 +91,31 @@ class Board:
     boot_reason: int
 
     @property
+    def regulator(self) -> Regulator:
+        """The regulator of this chip."""
+        return regulator_of(self.chip)
+
+    @property
     def pages(self) -> int:
+        """Pages of the arena."""
         return self.arena_bytes // PAGE
 
     def volts(self, code: int) -> float:
-        """The nominal voltage of a regulator code, in V; on the RP2040 all codes below 6 are 0.80 V."""
-        return (55 + 5 * max(code, self.minimum_code)) / 100
+        """Return the nominal voltage of a regulator code, in V; codes below the minimum give the minimum's voltage."""
+        return self.regulator.volts(max(code, self.minimum_code))
 
     def can(self, capability: Capability) -> bool:
         """Does the firmware do this?"""
         return bool(self.capabilities & capability)
 
     @classmethod
-    def of(cls, body: bytes) -> Board:
+    def of(cls, body: bytes) -> ConnectedBoard:
         _, _, chip, *rest = struct.unpack("<BIBIBIIBBI", body)
-        return cls(CHIPS.get(chip, f"chip {chip}"), *rest)
+        return cls(chip_name(chip), *rest)
 
 
 @dataclass(frozen=True)
-class Info:
+class BoardInfo:
     """The board's own account: counters are since its start."""
 
     uptime_us: int
@@ -126,7 +133,7 @@ class Info:
     stale: int
 
     @classmethod
-    def of(cls, body: bytes) -> Info:
+    def of(cls, body: bytes) -> BoardInfo:
         return cls(*struct.unpack("<4I2B7I", body))
 
 
@@ -158,10 +165,10 @@ _REPLY_BYTES = {Command.HELLO: 25, Command.INFO: 46, Command.WRITE: 2, Command.R
 _LOW = 0x40
 
 
-def reply_bytes(command: Command, request: bytes) -> range:
+def reply_lengths(command: Command, request: bytes) -> range:
     """How long the body of an OK answer to this request may be."""
     if command & _LOW:
-        plain = reply_bytes(Command(command & ~_LOW), request[5:])
+        plain = reply_lengths(Command(command & ~_LOW), request[5:])
         return range(plain.start + RECORD_BYTES, plain.stop + RECORD_BYTES, plain.step)
     if command == Command.COMPARE:
         return range(5, 5 + 4 * MAX_FLIPS + 1, 4)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from weakcell.host.board.characterization.passes import BoardCounters, Given, Pass, arena_pages, run_pass
-from weakcell.host.board.characterization.supply import Applied, OnChip, Supply
+from weakcell.host.board.characterization.passes import BoardCounters, PassResult, count_arena_pages, run_pass
+from weakcell.host.board.characterization.patterns import GivenBytes
+from weakcell.host.board.characterization.supply import LowPhase, OnChipSupply, Supply
 from weakcell.host.board.errors import LinkError
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import MAX_DWELL_US, PAGE, PAGE_WORDS
@@ -49,11 +50,11 @@ class BoardMemory:
     vdd: float
     dwell_s: float = 0.01
     read_all: bool = False
-    supply: Supply = field(default_factory=OnChip)
+    supply: Supply = field(default_factory=OnChipSupply)
     kib: int | None = None
     counters: BoardCounters = field(default_factory=BoardCounters)
     log: list[PassRecord] = field(default_factory=list, repr=False)
-    _regions: RegionStore = field(default_factory=lambda: RegionStore(PAGE_WORDS), repr=False)
+    regions: RegionStore = field(default_factory=lambda: RegionStore(PAGE_WORDS), repr=False)
 
     def __post_init__(self) -> None:
         self.supply.check(self.link, self.vdd)
@@ -76,7 +77,7 @@ class BoardMemory:
         return replace(self, vdd=wanted["vdd"], dwell_s=wanted["dwell_s"])
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
-        return self._regions.write(bits, layout, key)
+        return self.regions.write(bits, layout, key)
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
         region.layout.check_words(out)
@@ -85,7 +86,7 @@ class BoardMemory:
         padded[: region.layout.words] = region.written
         data, first = padded.astype("<u8").tobytes(), region.first_word // PAGE_WORDS
         errors, done, passes = np.zeros_like(padded), 0, 0
-        arena = arena_pages(self.link, self.kib)
+        arena = count_arena_pages(self.link, self.kib)
         told: dict[str, ConditionValue] = {}
         while done < pages:
             cell_page = (first + done) % arena
@@ -111,25 +112,25 @@ class BoardMemory:
 
     # --- passes -----------------------------------------------------------------------------------------------------------------
 
-    def _pass(self, first: int, data: bytes) -> Pass:
+    def _pass(self, first: int, data: bytes) -> PassResult:
         pages = len(data) // PAGE
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return run_pass(self.link, first, pages, Given(data), self._lower, self.counters, self.read_all)
+                return run_pass(self.link, first, pages, GivenBytes(data), self._lower, self.counters, self.read_all)
             except LinkError:
                 self.counters.broken_passes += 1
                 if attempt == _ATTEMPTS:
                     raise
         raise AssertionError
 
-    def _lower(self) -> Applied:
+    def _lower(self) -> LowPhase:
         return self.supply.lower(self.link, self.vdd, self.dwell_s)
 
 
-def _measured(applied: Applied) -> dict[str, ConditionValue]:
+def _measured(applied: LowPhase) -> dict[str, ConditionValue]:
     told = {"vdd_register": applied.register, "vdd_measured": applied.measured, "dwell_s": applied.dwell_s}
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _record(done: int, count: int, cell_page: int, applied: Applied) -> PassRecord:
+def _record(done: int, count: int, cell_page: int, applied: LowPhase) -> PassRecord:
     return PassRecord(done * PAGE_WORDS, count * PAGE_WORDS, cell_page * PAGE * 8, **vars(applied))

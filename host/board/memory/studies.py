@@ -13,8 +13,7 @@ from pathlib import Path
 from weakcell.emulator.faults.deployment import ReadPolicy, reads_per_image
 from weakcell.emulator.ir.values import storage_layout
 from weakcell.host.board.link.protocol import PAGE, PAGE_WORDS
-from weakcell.host.board.memory.read_recorder import Tape
-from weakcell.host.board.memory.session import Session, session_of
+from weakcell.host.board.memory.session import PROCESS_SESSIONS, PortSession, ReadRecorder
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.errors import UsageError
@@ -24,7 +23,7 @@ MOST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Passage:
+class BoardWork:
     """What a study asks of boards: reads of regions, pages that are written and read, and time at low voltage, s."""
 
     reads: float
@@ -32,55 +31,55 @@ class Passage:
     dwell_s: float
 
 
-def port_of(spec: MemorySpec) -> str | None:
+def board_port(spec: MemorySpec) -> str | None:
     """The port of a SPEC that is a board, inside any wrappers."""
     kind, _, port = split_wrappers(spec.name)[1].partition(":")
     return port if kind == "board" else None
 
 
-def ports_of(resolved: ResolvedStudy) -> tuple[str, ...]:
+def list_board_ports(resolved: ResolvedStudy) -> tuple[str, ...]:
     """The ports that a study reads through, each once."""
-    found = (port_of(spec) for point in resolved.points for spec in point.placement.arrays)
+    found = (board_port(spec) for point in resolved.points for spec in point.placement.arrays)
     return tuple(dict.fromkeys(port for port in found if port is not None))
 
 
-def passage_of(resolved: ResolvedStudy, port: str) -> Passage:
+def count_board_work(resolved: ResolvedStudy, port: str) -> BoardWork:
     """What all trials of all points ask of the board at a port."""
     parts = [_passage(resolved, point, port) for point in resolved.points]
     trials = resolved.study.trials
-    return Passage(*(trials * sum(getattr(part, name) for part in parts) for name in ("reads", "pages", "dwell_s")))
+    return BoardWork(*(trials * sum(getattr(part, name) for part in parts) for name in ("reads", "pages", "dwell_s")))
 
 
-def _passage(resolved: ResolvedStudy, point: Point, port: str) -> Passage:
+def _passage(resolved: ResolvedStudy, point: Point, port: str) -> BoardWork:
     study, images = resolved.study, len(resolved.dataset)
     per_image = reads_per_image(resolved.network, study.read_every, images, study.batch)
     reads = pages = dwell_s = 0.0
     for slot in point.placement.slots:
         spec = point.placement.arrays[slot.array]
-        if port_of(spec) != port:
+        if board_port(spec) != port:
             continue
         conditions = spec.technology.resolve(spec.conditions)
         words = storage_layout(resolved.network.tensors[slot.tensor], slot.planes).words
         own = -(-words // PAGE_WORDS)
         times = 1.0 if study.read_every is ReadPolicy.LOAD else per_image[slot.tensor] * images
-        arena = float(conditions["kib"]) * 1024 / PAGE if "kib" in conditions else session_of(port).link.board.pages
+        arena = float(conditions["kib"]) * 1024 / PAGE if "kib" in conditions else PROCESS_SESSIONS.get(port).link.board.pages
         reads, pages = reads + times, pages + times * own
         dwell_s += times * (1 + own / arena) * float(conditions["dwell_s"])
-    return Passage(reads, pages, dwell_s)
+    return BoardWork(reads, pages, dwell_s)
 
 
-def seconds_of(resolved: ResolvedStudy) -> float:
+def estimate_board_seconds(resolved: ResolvedStudy) -> float:
     """How long a study's boards take at most: the pages' time is measured on some, the time at low voltage is asked for."""
     total = 0.0
-    for port in ports_of(resolved):
-        passage = passage_of(resolved, port)
-        total += passage.pages * session_of(port).seconds_per_page() + passage.dwell_s
+    for port in list_board_ports(resolved):
+        passage = count_board_work(resolved, port)
+        total += passage.pages * PROCESS_SESSIONS.get(port).measure_seconds_per_page() + passage.dwell_s
     return total
 
 
 def check_time(resolved: ResolvedStudy, yes: bool) -> float:
     """The seconds that boards take at most; UsageError for more than an hour unless `yes`."""
-    seconds = seconds_of(resolved)
+    seconds = estimate_board_seconds(resolved)
     if seconds > MOST_SECONDS and not yes:
         found = f"about {seconds / 3600:.1f} h through the board, with weights read once per {resolved.study.read_every}"
         raise UsageError(f"Running {resolved.jobs} trials", found, "Allow it with --yes, or read less often or fewer points")
@@ -88,26 +87,26 @@ def check_time(resolved: ResolvedStudy, yes: bool) -> float:
 
 
 @contextmanager
-def boards_of(resolved: ResolvedStudy, folder: Path | None) -> Iterator[tuple[Session, ...]]:
+def open_boards(resolved: ResolvedStudy, folder: Path | None) -> Iterator[tuple[PortSession, ...]]:
     """The sessions of a study's boards; with a folder, all that is read back is kept there as `readbacks.npz`, in any case.
 
     Several boards: `readbacks-1.npz` and so on, in the order of the placement. Ports are let go of at the end.
     """
-    sessions = tuple(session_of(port) for port in ports_of(resolved))
+    sessions = tuple(PROCESS_SESSIONS.get(port) for port in list_board_ports(resolved))
     for session in sessions:
-        session.tape = None if folder is None else Tape()
+        session.recorder = None if folder is None else ReadRecorder()
     try:
         yield sessions
     finally:
         for number, session in enumerate(sessions):
-            tape, session.tape = session.tape, None
-            if folder is not None and tape is not None and tape.reads:
+            recorder, session.recorder = session.recorder, None
+            if folder is not None and recorder is not None and recorder.reads:
                 name = "readbacks.npz" if len(sessions) == 1 else f"readbacks-{number + 1}.npz"
-                tape.save(folder / name, _about(session, resolved))
+                recorder.save(folder / name, _about(session, resolved))
             session.close()
 
 
-def _about(session: Session, resolved: ResolvedStudy) -> dict[str, object]:
+def _about(session: PortSession, resolved: ResolvedStudy) -> dict[str, object]:
     virtual = session.port.startswith("virtual:")
     return {
         "title": f"{resolved.model.name} through the board at {session.port}",
@@ -120,7 +119,7 @@ def _about(session: Session, resolved: ResolvedStudy) -> dict[str, object]:
 def replay_command(resolved: ResolvedStudy, file: Path) -> str | None:
     """The command that runs the study again from its read-backs; None where a recording cannot tell reads of trials apart."""
     study = resolved.study
-    if study.places or len(ports_of(resolved)) != 1 or (study.trials > 1 and study.read_every is not ReadPolicy.LOAD):
+    if study.places or len(list_board_ports(resolved)) != 1 or (study.trials > 1 and study.read_every is not ReadPolicy.LOAD):
         return None
     serve = ":serve=trial" if study.trials > 1 else ""
     sweep = f" --sweep {study.sweep}" if study.sweep else ""

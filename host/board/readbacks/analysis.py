@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.host.board.characterization.points import Outcome
-from weakcell.host.board.readbacks.artefact_cells import Artefact
-from weakcell.host.board.readbacks.artefacts import excluded_cells, find_artefacts
-from weakcell.host.board.readbacks.readout import check_readout
+from weakcell.host.board.readbacks.artefacts import check_readout, excluded_cells, find_artefacts
+from weakcell.host.board.readbacks.readback_set import Artefact, PatternReadback, ReadbackSet
 from weakcell.memmodels.address import Words, popcount, set_bits
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.errors import InputError
@@ -27,39 +26,8 @@ from weakcell.memmodels.memory import Basis
 from weakcell.memmodels.profile import Constant, Profile
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """One pattern at one operating point. written (words,); errors (reads, words): read XOR written, None where nothing counted."""
-
-    vdd: float
-    dwell_s: float
-    pattern: str
-    outcome: Outcome
-    written: Words
-    errors: Words | None
-
-
-@dataclass(frozen=True, eq=False)
-class Readbacks:
-    """Everything that was measured on one array of `bits` cells, by a board here or by somebody else.
-
-    bank: rows x columns of cells in storage addresses. nominal: V, None if unknown. basis: `measured`, or `computed` where the
-    cells were simulated.
-    """
-
-    title: str
-    experiment: str
-    bits: int
-    bank: Bank
-    measured: tuple[Measured, ...]
-    nominal: float | None = None
-    basis: Basis = "measured"
-    source: str = ""
-    notes: str = ""
-
-
 @dataclass(frozen=True)
-class Row:
+class PointSummary:
     """An operating point. outcome: the worst of its patterns. flips: cells that came back inverted, per read, all patterns.
 
     rate: cells that ever erred, of all (cell, value) pairs seen, with an interval that respects clustering; p01 and p10: the same
@@ -98,7 +66,7 @@ class Series:
     """
 
     dwell_s: float
-    rows: tuple[Row, ...]
+    rows: tuple[PointSummary, ...]
     points: Fit
     law: Fit | None
     no_law: str
@@ -108,20 +76,20 @@ class Series:
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class ReadbackAnalysis:
     """What the read-backs say, one series per dwell. artefacts: what in them is no cell that fails. excluded: cells left out."""
 
-    readbacks: Readbacks
+    readbacks: ReadbackSet
     series: tuple[Series, ...]
     artefacts: tuple[Artefact, ...] = ()
     excluded: int = 0
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[PointSummary, ...]:
         return tuple(row for one in self.series for row in one.rows)
 
 
-def find(readbacks: Readbacks, name: str = "profile") -> Findings:
+def analyze_readbacks(readbacks: ReadbackSet, name: str = "profile") -> ReadbackAnalysis:
     """Fit everything that was counted; InputError if nothing was."""
     _check_bank(readbacks)
     check_readout(readbacks)
@@ -133,10 +101,10 @@ def find(readbacks: Readbacks, name: str = "profile") -> Findings:
         own = [one for one in readbacks.measured if one.dwell_s == dwell or one.vdd == readbacks.nominal]
         series.append(_series(readbacks, own, artefacts, dwell, name if len(dwells) == 1 else f"{name}-{1000 * dwell:g}ms"))
     excluded = popcount(excluded_cells(artefacts, -(-readbacks.bits // 64), from_law=False))
-    return Findings(readbacks, tuple(series), artefacts, excluded)
+    return ReadbackAnalysis(readbacks, tuple(series), artefacts, excluded)
 
 
-def _check_bank(readbacks: Readbacks) -> None:
+def _check_bank(readbacks: ReadbackSet) -> None:
     """InputError for a bank so much larger than the memory that its map would be nearly empty."""
     bank = readbacks.bank
     if bank.rows * bank.columns > max(16 * readbacks.bits, 1 << 24):
@@ -144,7 +112,9 @@ def _check_bank(readbacks: Readbacks) -> None:
         raise InputError(f"Read-backs of {readbacks.title}", found, "Give the rows and columns of a bank of this memory")
 
 
-def _series(readbacks: Readbacks, measured: Sequence[Measured], artefacts: Sequence[Artefact], dwell: float, name: str) -> Series:
+def _series(
+    readbacks: ReadbackSet, measured: Sequence[PatternReadback], artefacts: Sequence[Artefact], dwell: float, name: str
+) -> Series:
     words = -(-readbacks.bits // 64)
     kept, law_kept = (~excluded_cells(artefacts, words, from_law=law) for law in (False, True))
     voltages = sorted({one.vdd for one in measured}, reverse=True)
@@ -172,12 +142,12 @@ def _series(readbacks: Readbacks, measured: Sequence[Measured], artefacts: Seque
     return Series(dwell, rows, points, law, no_law, outside, _highest(readbacks.bits, by_voltage), profile)
 
 
-def _notes(readbacks: Readbacks, artefacts: Sequence[Artefact]) -> str:
+def _notes(readbacks: ReadbackSet, artefacts: Sequence[Artefact]) -> str:
     """The notes of a profile: the measurement's own, and what was left out of it."""
     return ". ".join(part for part in (readbacks.notes, *(one.text for one in artefacts)) if part)
 
 
-def _masked(one: Measured, kept: Words) -> Measured:
+def _masked(one: PatternReadback, kept: Words) -> PatternReadback:
     """The same without the errors of cells that do not count."""
     return one if one.errors is None else replace(one, errors=one.errors & kept)
 
@@ -189,7 +159,7 @@ def _law(backs: list[ReadBack], bank: Bank, name: str, about: Mapping[str, str])
         return None, error.found
 
 
-def _backs(readbacks: Readbacks, ones: Sequence[Measured], kept: Words) -> list[ReadBack]:
+def _backs(readbacks: ReadbackSet, ones: Sequence[PatternReadback], kept: Words) -> list[ReadBack]:
     """Read-backs of one operating point in which each cell that is kept counts once for each value it held."""
     backs: list[ReadBack] = []
     seen = [np.zeros(-(-readbacks.bits // 64), np.uint64) for _ in range(2)]
@@ -207,28 +177,28 @@ def _backs(readbacks: Readbacks, ones: Sequence[Measured], kept: Words) -> list[
 def _row(
     vdd: float,
     dwell: float,
-    by_voltage: Mapping[float, Sequence[Measured]],
+    by_voltage: Mapping[float, Sequence[PatternReadback]],
     chosen: Mapping[float, list[ReadBack]],
     counted: Sequence[float],
     points: Fit,
-) -> Row:
+) -> PointSummary:
     ones = by_voltage[vdd]
-    outcome = next((one.outcome for one in ones if not one.outcome.counted), None)
+    outcome = next((one.outcome for one in ones if not one.outcome.has_counts), None)
     if outcome is None:
         outcome = Outcome.FLIPS if any(one.outcome is Outcome.FLIPS for one in ones) else Outcome.OK
     reads = sum(len(one.errors) for one in ones if one.errors is not None)
     flips = sum(popcount(one.errors) for one in ones if one.errors is not None)
     if vdd not in counted:
-        return Row(vdd, dwell, outcome, 0, 0.0, 0, 0, None, None, None, (), None, None)
+        return PointSummary(vdd, dwell, outcome, 0, 0.0, 0, 0, None, None, None, (), None, None)
     at = counted.index(vdd)
     weak, pairs = int(points.profile.arrays["faulty"][at]), int(points.profile.arrays["cells"][at])
     nested = None if at == 0 else _nested(by_voltage[counted[at - 1]], ones)
     rate, p01, p10 = (points.counted[at].get(name) for name in ("rate", "p01", "p10"))
     constants = points.by_point[at]
-    return Row(vdd, dwell, outcome, reads, flips / reads, weak, pairs, rate, p01, p10, constants, _always(ones), nested)
+    return PointSummary(vdd, dwell, outcome, reads, flips / reads, weak, pairs, rate, p01, p10, constants, _always(ones), nested)
 
 
-def _always(ones: Sequence[Measured]) -> tuple[int, int] | None:
+def _always(ones: Sequence[PatternReadback]) -> tuple[int, int] | None:
     """Of the cells that erred, how many did so at every read; None where there was one read only."""
     repeated = [one.errors for one in ones if one.errors is not None and len(one.errors) > 1]
     if not repeated:
@@ -237,7 +207,7 @@ def _always(ones: Sequence[Measured]) -> tuple[int, int] | None:
     return every, sum(popcount(np.bitwise_or.reduce(errors, axis=0)) for errors in repeated)
 
 
-def _nested(higher: Sequence[Measured], lower: Sequence[Measured]) -> tuple[int, int]:
+def _nested(higher: Sequence[PatternReadback], lower: Sequence[PatternReadback]) -> tuple[int, int]:
     """Of the cells that erred at the higher voltage, pattern by pattern: how many erred at the lower one too, and all of them."""
     kept = total = 0
     below = {one.pattern: _ever(one) for one in lower}
@@ -248,7 +218,7 @@ def _nested(higher: Sequence[Measured], lower: Sequence[Measured]) -> tuple[int,
     return kept, total
 
 
-def _ever(one: Measured) -> Words | None:
+def _ever(one: PatternReadback) -> Words | None:
     """The cells that erred at any read."""
     if one.errors is None:
         return None
@@ -256,7 +226,7 @@ def _ever(one: Measured) -> Words | None:
     return ever
 
 
-def _highest(bits: int, by_voltage: Mapping[float, Sequence[Measured]]) -> npt.NDArray[np.float32]:
+def _highest(bits: int, by_voltage: Mapping[float, Sequence[PatternReadback]]) -> npt.NDArray[np.float32]:
     highest = np.zeros(bits, np.float32)
     for vdd in sorted(by_voltage):
         for one in by_voltage[vdd]:
@@ -273,7 +243,7 @@ def _with_basis(profile: Profile, basis: Basis) -> Profile:
     return replace(profile, basis=basis, constants=constants)
 
 
-def maps(series: Series, bank: Bank) -> dict[str, npt.NDArray[Any]]:
+def count_weak_cells(series: Series, bank: Bank) -> dict[str, npt.NDArray[Any]]:
     """Weak cells by bank (banks,), row (banks * rows,) and column (banks, columns) of storage addresses."""
     weak = series.highest > 0
     size = bank.rows * bank.columns

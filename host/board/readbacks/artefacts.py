@@ -1,40 +1,52 @@
-"""What in read-backs is no cell that fails: lanes that are dead, data that repeat other data, read-backs that were copied.
+"""What in read-backs is not a memory error: artefacts, and read-outs that are refused.
 
-    dead lane         a bit of every word, or a column, row or bank, that is wrong in nearly all its cells whatever the voltage
-    repeated lane     a bit of every word that always comes back as another bit of the word does
-    repeated block    a run of bytes that comes back as another one does
+Artefacts are reported with their extent:
+
+    dead lane         a bit of every word, or a column, row or bank, that is wrong in nearly all its cells at every voltage
+    repeated lane     a bit of every word that always equals another bit of the word
+    repeated block    a run of bytes that equals another run
     copied read-back  the same errors, to the bit, at two voltages, or at two reads where other reads differ
     stuck cells       cells that err at nominal voltage
 
-Each is told in words with its extent. Cells of dead lanes and of repetitions are left out of every rate and fit, stuck cells of the
-law; a copied read-back leaves no law.
+Cells of dead lanes and of repetitions are left out of every rate and fit. Stuck cells are left out of the law. After a copied
+read-back no law is fitted.
+
+A read-out is refused if every number made from it would be wrong: all reads hold one byte whatever was written, at every voltage;
+or the reads match what was written far better once they are inverted, or once the bytes or bits of each word are reversed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from weakcell.host.board.readbacks.artefact_cells import Artefact, conditions_of, ever_erred, plural
 from weakcell.host.board.readbacks.dead_lanes import find_dead_lanes
-from weakcell.host.board.readbacks.readout import constant_byte
-from weakcell.host.board.readbacks.repeats import find_repeated_blocks, find_repeated_lanes
+from weakcell.host.board.readbacks.readback_set import (
+    Artefact,
+    PatternReadback,
+    ReadbackSet,
+    count_noun,
+    ever_erred,
+    list_erred_cells,
+)
+from weakcell.host.board.readbacks.repeated_data import find_repeated_blocks, find_repeated_lanes
 from weakcell.memmodels.address import Words, popcount
+from weakcell.memmodels.errors import InputError
 
-if TYPE_CHECKING:
-    from weakcell.host.board.readbacks.analysis import Measured, Readbacks
-
+Bytes = npt.NDArray[np.uint8]
+_SUSPECT, _BETTER = 0.2, 0.2
+"""Share of wrong bits from which on other orders are tried, and the share of them that may be left for one to be believed."""
 _COPIED = 20
 """Flips that two read-backs must have in common before one is called a copy."""
 
 
-def find_artefacts(readbacks: Readbacks) -> tuple[Artefact, ...]:
+def find_artefacts(readbacks: ReadbackSet) -> tuple[Artefact, ...]:
     """Look for everything at the head of this module."""
     counted = [one for one in readbacks.measured if one.errors is not None]
-    conditions = conditions_of(counted)
+    conditions = list_erred_cells(counted)
     if not conditions:
         return ()
     if len(conditions) == 1 and (byte := constant_byte(counted, readbacks.bits)) is not None:
@@ -73,9 +85,9 @@ def excluded_cells(found: Sequence[Artefact], words: int, *, from_law: bool) -> 
 # --- read-backs that were copied -------------------------------------------------------------------------------------------------
 
 
-def _copied_voltages(counted: Sequence[Measured], kept: Words) -> Iterator[Artefact]:
+def _copied_voltages(counted: Sequence[PatternReadback], kept: Words) -> Iterator[Artefact]:
     """The same errors at two voltages, pattern by pattern."""
-    by_pattern: dict[tuple[str, float], list[Measured]] = {}
+    by_pattern: dict[tuple[str, float], list[PatternReadback]] = {}
     for one in sorted(counted, key=lambda one: -one.vdd):
         by_pattern.setdefault((one.pattern, one.dwell_s), []).append(one)
     told: dict[tuple[float, float], int] = {}
@@ -93,7 +105,7 @@ def _copied_voltages(counted: Sequence[Measured], kept: Words) -> Iterator[Artef
         )
 
 
-def _copied_reads(counted: Sequence[Measured], kept: Words) -> Iterator[Artefact]:
+def _copied_reads(counted: Sequence[PatternReadback], kept: Words) -> Iterator[Artefact]:
     """Two equal reads where other reads of the same kind differ in many cells."""
     pairs = []
     for one in counted:
@@ -102,8 +114,8 @@ def _copied_reads(counted: Sequence[Measured], kept: Words) -> Iterator[Artefact
         for first, second in combinations(range(len(errors)), 2):
             cells = popcount(errors[first] | errors[second])
             pairs.append((one, f"{first + 1} and {second + 1}", popcount(errors[first] ^ errors[second]), cells))
-    differing, cells = sum(pair[2] for pair in pairs), sum(pair[3] for pair in pairs if pair[2])
-    share = differing / max(cells, 1)
+    compare_once, cells = sum(pair[2] for pair in pairs), sum(pair[3] for pair in pairs if pair[2])
+    share = compare_once / max(cells, 1)
     for one, reads, differ, own in pairs:
         if differ == 0 and own * share >= _COPIED:
             text = (
@@ -113,13 +125,99 @@ def _copied_reads(counted: Sequence[Measured], kept: Words) -> Iterator[Artefact
             yield Artefact("copied read-back", text)
 
 
-def _stuck_cells(readbacks: Readbacks, counted: Sequence[Measured], kept: Words) -> Iterator[Artefact]:
+def _stuck_cells(readbacks: ReadbackSet, counted: Sequence[PatternReadback], kept: Words) -> Iterator[Artefact]:
     """Cells that err where nothing was lowered."""
     control = [ever_erred(one) & kept for one in counted if one.vdd == readbacks.nominal]
     if not control or not (cells := np.bitwise_or.reduce(np.stack(control), axis=0)).any():
         return
     text = (
-        f"{plural(popcount(cells), 'cell')} came back wrong at the nominal voltage of {readbacks.nominal:.4g} V, where nothing "
+        f"{count_noun(popcount(cells), 'cell')} came back wrong at the nominal voltage of {readbacks.nominal:.4g} V, where nothing "
         "was lowered: stuck, or written wrongly. They count in the rates, and are left out of the law"
     )
     yield Artefact("stuck cells", text, cells, law_only=True)
+
+
+# --- read-outs that are refused --------------------------------------------------------------------------------------------------
+
+
+def check_readout(readbacks: ReadbackSet) -> None:
+    """Raise InputError if the read-backs are not what was written, in a way that no failing cell explains."""
+    counted = [one for one in readbacks.measured if one.errors is not None]
+    if not counted:
+        return
+    voltages = {one.vdd for one in counted}
+    if len(voltages) > 1 and (byte := constant_byte(counted, readbacks.bits)) is not None:
+        found = f"every byte of every read is 0x{byte:02X}, at every voltage and whatever was written: nothing was read"
+        raise InputError(f"Read-backs of {readbacks.title}", found, "Check the read-out, and give reads that saw the memory")
+    highest = [one for one in counted if one.vdd == max(voltages)]
+    suspect = [one for one in highest if _share(one, readbacks.bits) >= _SUSPECT]
+    if len(suspect) == 1 and _is_solid(suspect[0], readbacks.bits):
+        return
+    for one in suspect:
+        _check_order(readbacks, one)
+
+
+def constant_byte(counted: Sequence[PatternReadback], bits: int) -> int | None:
+    """Return the byte that every read holds throughout though others were written, None if there is none."""
+    for byte in (0x00, 0xFF):
+        if all((_read(one, bits) == byte).all() for one in counted) and any(_share(one, bits) > _SUSPECT for one in counted):
+            return byte
+    return None
+
+
+def _is_solid(one: PatternReadback, bits: int) -> bool:
+    """Whether the same byte was written everywhere, so that nothing tells its order."""
+    written = _bytes(one.written, bits)
+    return bool((written == written[0]).all())
+
+
+def _check_order(readbacks: ReadbackSet, one: PatternReadback) -> None:
+    """Raise InputError if the reads match what was written far better in another order."""
+    share = _share(one, readbacks.bits)
+    for name, order in _orders():
+        found = _matched(one, readbacks.bits, order)
+        if found < _BETTER * share:
+            told = (
+                f"{100 * share:.3g} % of the bits of {one.pattern} at {one.vdd:.4g} V differ from what was written, "
+                f"and {100 * found:.3g} % do when {name}"
+            )
+            do = "Give the bytes in the order in which they were written, and as they were written"
+            raise InputError(f"Read-backs of {readbacks.title}", told, do)
+
+
+def _share(one: PatternReadback, bits: int) -> float:
+    """Share of bits that differ from what was written, over all reads."""
+    assert one.errors is not None
+    return popcount(one.errors) / (len(one.errors) * bits)
+
+
+def _read(one: PatternReadback, bits: int) -> Bytes:
+    """The bytes that came back, of all reads."""
+    assert one.errors is not None
+    return np.concatenate([_bytes(errors ^ one.written, bits) for errors in one.errors])
+
+
+def _bytes(words: Words, bits: int) -> Bytes:
+    return np.ascontiguousarray(words).view(np.uint8)[: bits // 8]
+
+
+def _orders() -> Iterator[tuple[str, Callable[[Bytes], Bytes]]]:
+    """Other ways to take bytes, in words and as functions."""
+    yield "every bit is inverted", lambda read: ~read
+    yield "the bits of each byte are reversed", lambda read: np.packbits(np.unpackbits(read, bitorder="little"), bitorder="big")
+    for size in (2, 4, 8, 16):
+        yield f"the bytes of each word of {size} are reversed", lambda read, size=size: _swapped(read, size)  # type: ignore[misc]
+    for step in (1, -1, 2, -2, 4, -4, 8, -8):
+        yield f"they are moved by {step} bytes", lambda read, step=step: np.roll(read, step)  # type: ignore[misc]
+
+
+def _swapped(read: Bytes, size: int) -> Bytes:
+    whole = read.size // size * size
+    return np.concatenate([read[:whole].reshape(-1, size)[:, ::-1].reshape(-1), read[whole:]])
+
+
+def _matched(one: PatternReadback, bits: int, order: Callable[[Bytes], Bytes]) -> float:
+    """Share of bits of the first read that differ from what was written once they are taken in another order."""
+    assert one.errors is not None
+    written, read = _bytes(one.written, bits), order(_bytes(one.errors[0] ^ one.written, bits))
+    return float(np.bitwise_count(read ^ written).sum(dtype=np.int64)) / bits

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.host.board.readbacks.artefact_cells import (
+from weakcell.host.board.readbacks.readback_set import (
     WIDTHS,
     Artefact,
     Bits,
-    Condition,
+    ErredCells,
     Floats,
-    bits_of,
-    plural,
-    ranges,
-    words_of,
+    ReadbackSet,
+    count_noun,
+    format_ranges,
+    pack_bits,
+    unpack_words,
 )
 from weakcell.memmodels.address import Words
-
-if TYPE_CHECKING:
-    from weakcell.host.board.readbacks.analysis import Readbacks
 
 _DEAD, _FLOATING, _STEADY = 0.9, 0.4, 0.1
 """Shares of a lane's cells that err at every voltage: a dead lane; a floating one, and how far its share may move."""
@@ -53,7 +51,7 @@ class _Division(NamedTuple):
         return np.ascontiguousarray(chosen).reshape(-1)[:bits]
 
 
-def _divisions(readbacks: Readbacks) -> list[_Division]:
+def _divisions(readbacks: ReadbackSet) -> list[_Division]:
     """Words of every width, small ones first; then columns, rows and banks of the geometry that was given."""
     bits, bank = readbacks.bits, readbacks.bank
     found = [_Division("lane", w, (-(-bits // w), w), (0,)) for w in WIDTHS if bits >= _FEWEST_HELD * w]
@@ -65,7 +63,7 @@ def _divisions(readbacks: Readbacks) -> list[_Division]:
     return found
 
 
-def find_dead_lanes(readbacks: Readbacks, conditions: Sequence[Condition], among: Words, *, floating: bool) -> list[Artefact]:
+def find_dead_lanes(readbacks: ReadbackSet, conditions: Sequence[ErredCells], among: Words, *, floating: bool) -> list[Artefact]:
     """Find groups of cells that are wrong at every voltage, the smallest words first: what they explain is not looked at again.
 
     Args:
@@ -79,7 +77,7 @@ def find_dead_lanes(readbacks: Readbacks, conditions: Sequence[Condition], among
         return []
     places = sorted({0, len(conditions) // 3, 2 * len(conditions) // 3, len(conditions) - 1})
     chosen, divisions = [conditions[place] for place in places], _divisions(readbacks)
-    kept, found = bits_of(among, bits).copy(), []
+    kept, found = unpack_words(among, bits).copy(), []
     rates = _group_rates(chosen, divisions, kept)
     for number, division in enumerate(divisions):
         dead = [_dead(rates[number][:, value], floating) for value in (0, 1)]
@@ -88,17 +86,17 @@ def find_dead_lanes(readbacks: Readbacks, conditions: Sequence[Condition], among
         cells = division.cells(dead[0] | dead[1], bits) & (kept != 0)
         kept[cells] = 0
         text = _dead_text(division, dead, int(cells.sum()), bits, len(conditions))
-        found.append(Artefact("dead lane", text, words_of(cells, among.size)))
+        found.append(Artefact("dead lane", text, pack_bits(cells, among.size)))
         rates = _group_rates(chosen, divisions, kept)
     return found
 
 
-def _group_rates(conditions: Sequence[Condition], divisions: Sequence[_Division], kept: Bits) -> list[Floats]:
+def _group_rates(conditions: Sequence[ErredCells], divisions: Sequence[_Division], kept: Bits) -> list[Floats]:
     """Shares of cells that erred, (conditions, value held, groups) for each division; NaN where too few cells held the value."""
     found: list[list[list[Floats]]] = [[] for _ in divisions]
     for one in conditions:
         for value in (0, 1):
-            held, erred = (bits_of(words[value], kept.size) & kept for words in (one.held, one.erred))
+            held, erred = (unpack_words(words[value], kept.size) & kept for words in (one.held, one.erred))
             wide: dict[str, npt.NDArray[np.int64]] = {}
             for division, rates in zip(reversed(divisions), reversed(found), strict=True):
                 counts = []
@@ -133,9 +131,9 @@ def _dead(rates: Floats, floating: bool) -> npt.NDArray[np.bool_]:
 def _dead_text(division: _Division, dead: Sequence[npt.NDArray[np.bool_]], cells: int, bits: int, points: int) -> str:
     numbers = np.flatnonzero(dead[0] | dead[1])
     if division.name == "lane":
-        what = f"{plural(numbers.size, 'bit')} of every {division.width} ({ranges(numbers)})"
+        what = f"{count_noun(numbers.size, 'bit')} of every {division.width} ({format_ranges(numbers)})"
     else:
-        what = f"{plural(numbers.size, division.name)} of the assumed banks ({ranges(numbers)})"
+        what = f"{count_noun(numbers.size, division.name)} of the assumed banks ({format_ranges(numbers)})"
     held = " or ".join(str(value) for value in (0, 1) if dead[value].any())
     where = f"at all {points} operating points, whatever the voltage" if points > 1 else "at the one operating point"
     return (

@@ -1,18 +1,48 @@
-"""What a virtual board does wrong, on demand."""
+"""What goes wrong on a virtual board: memory models for its cells, and failures of the board itself."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.host.board.boards import BOARDS
+from weakcell.memmodels.address import Layout, Words
+from weakcell.memmodels.catalogue import open_memory
 from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.memory import Key, Memory
 
 
-class Failure(StrEnum):
+class FaultyBoard(Protocol):
+    """The part of a virtual board that a fault sees."""
+
+    @property
+    def sram(self) -> npt.NDArray[np.uint8]:
+        """All SRAM: (bytes,) uint8, a view."""
+        ...
+
+    @property
+    def arena(self) -> npt.NDArray[np.uint64]:
+        """The cells under test: (words,) uint64, a view."""
+        ...
+
+
+RetentionFault = Callable[[FaultyBoard, float], None]
+"""Changes the arena in place, given the board and the new voltage in V."""
+AccessFault = Callable[[FaultyBoard, float], Words]
+"""Returns the bits of the arena that are accessed wrongly, given the board and the voltage in V."""
+_REGION = "arena"
+
+
+class BoardFailure(StrEnum):
     """How a board fails.
 
-    HANG: the CPU stops; the watchdog ends it. RESET: as by the watchdog, at once. BROWN_OUT: power is lost for a moment: what SRAM
-    held is gone, and only a flash image comes back.
+    HANG: the CPU stops until the watchdog resets it. RESET: a watchdog reset, at once. BROWN_OUT: a moment without power; SRAM is
+    lost, and only a flash image comes back.
     """
 
     HANG = "hang"
@@ -22,8 +52,13 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True)
 class Misbehaviour:
-    """hang, reset: how often, per lowering of the voltage. brown_out: the voltage below which power is lost, V. noise: the share of
-    frames, either way, that are damaged, lost, repeated or delayed. ignore_voltage: the regulator's register does not move.
+    """Random failures of a board.
+
+    Attributes:
+        hang, reset: probability at each lowering of the voltage.
+        brown_out: voltage below which power is lost, in V.
+        noise: share of frames, in each direction, that are damaged, lost, repeated or delayed.
+        ignore_voltage: the regulator's register does not move.
     """
 
     hang: float = 0.0
@@ -33,12 +68,12 @@ class Misbehaviour:
     ignore_voltage: bool = False
 
 
-_LIMITS = {"hang": 1.0, "reset": 1.0, "brown-out": 1.1, "noise": 1.0}
+_LIMITS = {"hang": 1.0, "reset": 1.0, "brown-out": max(board.regulator.nominal_v for board in BOARDS.values()), "noise": 1.0}
 
 
 def parse_misbehaviour(text: str) -> Misbehaviour:
-    """`hang=0.1,noise=0.02,brown-out=0.7,ignore-voltage`; UsageError names what is not known."""
-    given: dict[str, float] = {}
+    """Parse `hang=0.1,noise=0.02,brown-out=0.7,ignore-voltage`; UsageError names an unknown or wrong part."""
+    values: dict[str, float] = {}
     ignore = False
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
@@ -49,10 +84,51 @@ def parse_misbehaviour(text: str) -> Misbehaviour:
             known = ", ".join([*_LIMITS, "ignore-voltage"])
             raise UsageError(f"--misbehave {part}", "there is no such misbehaviour", f"Choose from {known}")
         try:
-            given[name] = float(value)
+            values[name] = float(value)
         except ValueError as error:
             raise UsageError(f"--misbehave {part}", f"{value!r} is not a number", f"Write for instance {name}=0.1") from error
-        if not 0 <= given[name] <= _LIMITS[name]:
+        if not 0 <= values[name] <= _LIMITS[name]:
             raise UsageError(f"--misbehave {part}", "it is out of range", f"Give 0 to {_LIMITS[name]:g}")
-    get = given.get
+    get = values.get
     return Misbehaviour(get("hang", 0.0), get("reset", 0.0), get("brown-out", 0.0), get("noise", 0.0), ignore)
+
+
+def make_retention_fault(spec: str, seed: int = 0, pulses: int = 0) -> RetentionFault:
+    """Make the fault of cells that lose their bit.
+
+    Args:
+        spec: SPEC of the memory. Its condition `vdd`, if it has one, follows the regulator.
+        seed: of the memory's die.
+        pulses: low phases of an earlier session, whose errors are not drawn again.
+    """
+    memory = open_memory(spec, seed)
+    _compile_sampler(open_memory(spec, seed))
+
+    def lose_bits(board: FaultyBoard, volts: float) -> None:
+        nonlocal pulses
+        at_voltage = memory.at(vdd=volts) if "vdd" in memory.conditions else memory
+        region = at_voltage.write(board.arena.copy(), Layout(_REGION, board.arena.size * 64, 1), Key(0, pulses))
+        at_voltage.read(region, Key(0, pulses), board.arena)
+        pulses += 1
+
+    return lose_bits
+
+
+def make_access_fault(spec: str, seed: int = 0, pulses: int = 0) -> AccessFault:
+    """Make the fault of cells that are read or written wrongly; arguments as in `make_retention_fault`."""
+    lose_bits = make_retention_fault(spec, seed, pulses)
+
+    def find_wrong_bits(board: FaultyBoard, volts: float) -> Words:
+        before = board.arena.copy()
+        lose_bits(board, volts)
+        changed = board.arena ^ before
+        board.arena[:] = before
+        return changed
+
+    return find_wrong_bits
+
+
+def _compile_sampler(memory: Memory) -> None:
+    """Read one word, so that loading and compiling do not look like a silent board later."""
+    region = memory.write(np.zeros(1, np.uint64), Layout(_REGION, 64, 1), Key())
+    memory.read(region, Key(), np.zeros(1, np.uint64))

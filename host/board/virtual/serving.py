@@ -14,14 +14,14 @@ _PORTION = 65536
 
 
 @dataclass(frozen=True)
-class Offer:
+class Endpoint:
     """Where a board can be reached. terminal: the name of a pseudo-terminal, or empty on systems without."""
 
     port: int
     terminal: str
 
 
-def serve(board: Transport, port: int = 0, ready: Callable[[Offer], None] | None = None) -> None:
+def serve(board: Transport, port: int = 0, ready: Callable[[Endpoint], None] | None = None) -> None:
     """Offer a board on 127.0.0.1 and on a pseudo-terminal until interrupted. ready: told where. One program at a time is meant:
     all of them speak to the same board, and whoever says HELLO last has its session.
     """
@@ -31,7 +31,7 @@ def serve(board: Transport, port: int = 0, ready: Callable[[Offer], None] | None
         if terminal is not None:
             selector.register(terminal, selectors.EVENT_READ)
         if ready is not None:
-            ready(Offer(server.getsockname()[1], name))
+            ready(Endpoint(server.getsockname()[1], name))
         try:
             while True:
                 for key, _ in selector.select():

@@ -1,6 +1,6 @@
-"""Read-backs that somebody else took: what was written and what came back, at each voltage.
+"""Load read-backs: those of a run on a board, or imported ones that somebody else took.
 
-Two forms. An `.npz`, for P read-backs of N bytes, each read R times:
+Imported read-backs have one of two forms. An `.npz`, for P read-backs of N bytes, each read R times:
 
     vdd (P,)            V
     written (N,), (P, N)            uint8: the bytes that were written, for all or for each
@@ -8,7 +8,7 @@ Two forms. An `.npz`, for P read-backs of N bytes, each read R times:
     dwell_s (P,)        s at that voltage, if known
     rows, columns, nominal, title, source       optional, numbers and text
 
-or a TOML file beside binary files, which are named relative to it:
+Or a TOML file beside binary files, which are named relative to it:
 
     title = "28 nm block RAM"           and source, notes: for people
     rows = 1024                         a bank's geometry: address = (bank * rows + row) * columns + column
@@ -34,8 +34,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD
+from weakcell.host.board.characterization.dump import Dump
 from weakcell.host.board.characterization.points import Outcome
-from weakcell.host.board.readbacks.analysis import Measured, Readbacks
+from weakcell.host.board.link.protocol import PAGE
+from weakcell.host.board.readbacks.readback_set import PatternReadback, ReadbackSet
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.files import read_arrays, read_bytes, read_text, reason
@@ -45,10 +48,41 @@ _DECIMALS = 6
 """Digits of a voltage that count: 0.6 V written as float32 is 0.6 V."""
 _PATTERNS = {"zeros": 0x00, "ones": 0xFF, "checkerboard": 0x55}
 _MOST_BYTES = 1 << 30
-_SEE = "See `weakcell characterize --help` and the head of host/board/readbacks/foreign.py for the format"
+_SEE = "See `weakcell characterize --help` and the head of host/board/readbacks/loading.py for the format"
 
 
-class _Taken(BaseModel):
+def load_run(dump: Dump, bank: Bank | None = None) -> ReadbackSet:
+    """Load the points of a run that were measured so far; bank: instead of the board's own geometry."""
+    run, plan, contents = dump.run, dump.plan, dump.contents
+    measured = tuple(
+        PatternReadback(
+            record.point.vdd,
+            record.point.dwell_s,
+            record.point.pattern,
+            record.outcome,
+            contents[record.point.pattern],
+            record.errors,
+        )
+        for record in dump.records()
+    )
+    identity = run["identity"]
+    chip = identity["chip"]
+    name = f"virtual {chip} with cells of {identity['memory']}" if identity["virtual"] else chip
+    note = run.get("temperature_note")
+    return ReadbackSet(
+        title=f"{name}, {plan.experiment}, {identity['supply']}",
+        experiment=plan.experiment,
+        bits=plan.pages * PAGE * 8,
+        bank=bank or Bank(*BOARDS.get(chip, BOARDS[DEFAULT_BOARD]).bank),
+        measured=measured,
+        nominal=plan.nominal,
+        basis="computed" if identity["virtual"] else "measured",
+        source=f"weakcell characterize, {plan.shots} shots",
+        notes=f"Temperature: {note}" if note else "Temperature not noted",
+    )
+
+
+class _PointTable(BaseModel):
     """A [[points]] table."""
 
     model_config = ConfigDict(extra="forbid")
@@ -58,8 +92,8 @@ class _Taken(BaseModel):
     dwell_s: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
-class _About(BaseModel):
-    """What a file tells beside its read-backs."""
+class _Metadata(BaseModel):
+    """Everything in a file but its read-backs."""
 
     model_config = ConfigDict(extra="forbid")
     title: str = ""
@@ -70,15 +104,15 @@ class _About(BaseModel):
     nominal: float | None = Field(None, gt=0, lt=100)
 
 
-class _File(_About):
+class _File(_Metadata):
     """The TOML file."""
 
-    points: list[_Taken] = Field(min_length=1)
+    points: list[_PointTable] = Field(min_length=1)
 
 
-def load_readbacks(path: Path, bank: Bank | None = None) -> Readbacks:
-    """Read an .npz or a .toml; InputError says what does not fit. bank: instead of the file's own geometry."""
-    told, points = _of_npz(path) if path.suffix == ".npz" else _of_toml(path)
+def load_readbacks(path: Path, bank: Bank | None = None) -> ReadbackSet:
+    """Import an .npz or a .toml; InputError says what does not fit. bank: instead of the file's own geometry."""
+    metadata, points = _load_npz(path) if path.suffix == ".npz" else _load_toml(path)
     sizes = {written.size for _, _, written, _ in points}
     if not any(sizes):
         raise _refusal(path, "it holds no bytes that were read", _SEE)
@@ -91,84 +125,84 @@ def load_readbacks(path: Path, bank: Bank | None = None) -> Readbacks:
         pattern = names.setdefault(written.tobytes(), f"pattern {len(names) + 1}")
         words, errors = _words(written), np.stack([_words(read ^ written) for read in reads])
         outcome = Outcome.FLIPS if errors.any() else Outcome.OK
-        measured.append(Measured(round(vdd, _DECIMALS), dwell_s, pattern, outcome, words, errors))
-    taken = [(one.vdd, one.dwell_s, one.pattern) for one in measured]
-    if len(set(taken)) != len(taken):
+        measured.append(PatternReadback(round(vdd, _DECIMALS), dwell_s, pattern, outcome, words, errors))
+    keys = [(one.vdd, one.dwell_s, one.pattern) for one in measured]
+    if len(set(keys)) != len(keys):
         raise _refusal(path, "the same bytes at the same voltage are there twice", "Put their reads into one point")
-    return Readbacks(
-        title=told.title or path.stem,
+    return ReadbackSet(
+        title=metadata.title or path.stem,
         experiment="as imported",
         bits=size * 8,
-        bank=bank or Bank(told.rows, told.columns),
+        bank=bank or Bank(metadata.rows, metadata.columns),
         measured=tuple(measured),
-        nominal=None if told.nominal is None else round(told.nominal, _DECIMALS),
-        source=told.source or path.name,
-        notes=told.notes,
+        nominal=None if metadata.nominal is None else round(metadata.nominal, _DECIMALS),
+        source=metadata.source or path.name,
+        notes=metadata.notes,
     )
 
 
 _Points = Sequence[tuple[float, float, Bytes, Sequence[Bytes]]]
-_Told = TypeVar("_Told", bound=BaseModel)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
-def _of_npz(path: Path) -> tuple[_About, _Points]:
-    held = read_arrays(path, f"Read-backs in {path}", "Check the path; it must be an .npz of plain arrays")
-    if missing := {"vdd", "written", "read"} - held.keys():
-        raise _refusal(path, f"it has no array {', '.join(sorted(missing))}, but {', '.join(held) or 'nothing'}", _SEE)
-    vdd, written, read = np.atleast_1d(_numbers(path, "vdd", held["vdd"])), held["written"], held["read"]
+def _load_npz(path: Path) -> tuple[_Metadata, _Points]:
+    arrays = read_arrays(path, f"Read-backs in {path}", "Check the path; it must be an .npz of plain arrays")
+    if missing := {"vdd", "written", "read"} - arrays.keys():
+        raise _refusal(path, f"it has no array {', '.join(sorted(missing))}, but {', '.join(arrays) or 'nothing'}", _SEE)
+    vdd, written, read = np.atleast_1d(_numbers(path, "vdd", arrays["vdd"])), arrays["written"], arrays["read"]
     if read.ndim == 2:
         read = read[:, None]
     if written.dtype != np.uint8 or read.dtype != np.uint8:
         raise _refusal(path, f"written is {written.dtype} and read is {read.dtype}", "Give both as uint8 bytes")
     if vdd.ndim != 1 or read.ndim != 3 or len(read) != vdd.size or read.shape[1] < 1:
-        raise _refusal(path, f"vdd has the shape {vdd.shape} and read {held['read'].shape}", _SEE)
+        raise _refusal(path, f"vdd has the shape {vdd.shape} and read {arrays['read'].shape}", _SEE)
     if written.shape not in ((read.shape[2],), (vdd.size, read.shape[2])):
-        raise _refusal(path, f"written has the shape {written.shape} and read {held['read'].shape}", _SEE)
+        raise _refusal(path, f"written has the shape {written.shape} and read {arrays['read'].shape}", _SEE)
     if not ((vdd > 0) & (vdd < 100)).all():
         raise _refusal(path, f"vdd = {vdd.tolist()} are no voltages", "Give them in V")
     all_written = np.broadcast_to(written, (vdd.size, read.shape[2]))
-    dwell = _numbers(path, "dwell_s", held.get("dwell_s", np.zeros(())))
+    dwell = _numbers(path, "dwell_s", arrays.get("dwell_s", np.zeros(())))
     if dwell.shape not in ((), (1,), vdd.shape) or not ((dwell >= 0) & np.isfinite(dwell)).all():
         raise _refusal(path, f"dwell_s = {dwell.tolist()}", f"Give one time in s, or {vdd.size} of them, none below 0")
     dwell = np.broadcast_to(dwell, vdd.shape)
-    others = held.keys() - {"vdd", "written", "read", "dwell_s"}
-    told = _checked(path, _About, {name: held[name].tolist() for name in others})
-    return told, [
+    others = arrays.keys() - {"vdd", "written", "read", "dwell_s"}
+    metadata = _validate(path, _Metadata, {name: arrays[name].tolist() for name in others})
+    return metadata, [
         (float(v), float(d), np.ascontiguousarray(w), list(reads))
         for v, d, w, reads in zip(vdd, dwell, all_written, read, strict=True)
     ]
 
 
 def _numbers(path: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """An array of real numbers; InputError for anything else."""
+    """Return an array of real numbers as float64; InputError for anything else."""
     if array.dtype.kind not in "fiub":
         raise _refusal(path, f"{name} is {array.dtype}", "Give numbers")
     return array.astype(np.float64)
 
 
-def _of_toml(path: Path) -> tuple[_About, _Points]:
+def _load_toml(path: Path) -> tuple[_Metadata, _Points]:
     try:
-        told = tomllib.loads(read_text(path))
+        values = tomllib.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise _refusal(path, f"it cannot be read ({reason(error)})", "Give an .npz, or a TOML file") from error
-    file = _checked(path, _File, told)
-    return file, [_point(path, number, one) for number, one in enumerate(file.points, start=1)]
+    file = _validate(path, _File, values)
+    return file, [_load_point(path, number, point) for number, point in enumerate(file.points, start=1)]
 
 
-def _point(path: Path, number: int, one: _Taken) -> tuple[float, float, Bytes, Sequence[Bytes]]:
-    reads = [_bytes(path, name) for name in one.reads]
-    known = one.written in _PATTERNS
-    written = np.full(reads[0].size, _PATTERNS[one.written], np.uint8) if known else _bytes(path, one.written)
-    for name, read in zip(one.reads, reads, strict=True):
+def _load_point(path: Path, number: int, point: _PointTable) -> tuple[float, float, Bytes, Sequence[Bytes]]:
+    reads = [_bytes(path, name) for name in point.reads]
+    known = point.written in _PATTERNS
+    written = np.full(reads[0].size, _PATTERNS[point.written], np.uint8) if known else _bytes(path, point.written)
+    for name, read in zip(point.reads, reads, strict=True):
         if read.size != written.size:
-            found = f"point {number}: {name} has {read.size} bytes, {one.written} has {written.size}"
+            found = f"point {number}: {name} has {read.size} bytes, {point.written} has {written.size}"
             raise _refusal(path, found, "Give files of one length")
-    return one.vdd, one.dwell_s, written, reads
+    return point.vdd, point.dwell_s, written, reads
 
 
-def _checked(path: Path, kind: type[_Told], told: Mapping[str, Any]) -> _Told:
+def _validate(path: Path, model: type[_Model], values: Mapping[str, Any]) -> _Model:
     try:
-        return kind.model_validate(told)
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
@@ -177,16 +211,16 @@ def _checked(path: Path, kind: type[_Told], told: Mapping[str, Any]) -> _Told:
 
 def _bytes(path: Path, name: str) -> Bytes:
     try:
-        held = np.frombuffer(read_bytes(path.parent / name, _MOST_BYTES), np.uint8)
+        data = np.frombuffer(read_bytes(path.parent / name, _MOST_BYTES), np.uint8)
     except OSError as error:
         raise _refusal(path, f"{name} cannot be read ({reason(error)})", "Paths are relative to the TOML file") from error
-    if held.size == 0:
+    if data.size == 0:
         raise _refusal(path, f"{name} is empty", "Give the bytes that were read")
-    return held
+    return data
 
 
 def _words(data: Bytes) -> npt.NDArray[np.uint64]:
-    """The bytes as 64-bit words; spare bits of the last one are 0."""
+    """Return bytes as uint64 words, the last one filled up with zeros."""
     padded = np.zeros(-(-data.size // 8) * 8, np.uint8)
     padded[: data.size] = data
     return padded.view("<u8")

@@ -16,13 +16,14 @@ from functools import partial
 import numpy as np
 
 from weakcell.host.board.characterization.dump import Dump
-from weakcell.host.board.characterization.experiments import NEEDS, Experiment, Report, Setting, run_experiment
-from weakcell.host.board.characterization.passes import BoardCounters, Contents, Generated, Given, Pass, run_pass, words_of
-from weakcell.host.board.characterization.points import Failure, Outcome, Plan, Point, Record
-from weakcell.host.board.characterization.supply import Applied, OnChip, Supply, code_of, nominal_afterwards
+from weakcell.host.board.characterization.experiments import REQUIRED_CAPABILITIES, Experiment, ReportMode, Setting, run_experiment
+from weakcell.host.board.characterization.passes import BoardCounters, PassResult, pack_cells, run_pass
+from weakcell.host.board.characterization.patterns import Contents, GeneratedPattern, GivenBytes
+from weakcell.host.board.characterization.points import FailedAttempt, Outcome, Plan, Point, Record
+from weakcell.host.board.characterization.supply import LowPhase, OnChipSupply, Supply, find_code, nominal_on_exit
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import Info
+from weakcell.host.board.link.protocol import BoardInfo
 from weakcell.memmodels.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ MOST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class CharacterizationRig:
     """A board, what lowers its voltage, what each pattern writes, and what happens while the voltage is low."""
 
     link: Link
@@ -46,52 +47,52 @@ class Bench:
 
 
 def characterize(
-    bench: Bench, plan: Plan, dump: Dump, on_record: Callable[[Record], None] | None = None, yes: bool = False
+    rig: CharacterizationRig, plan: Plan, dump: Dump, on_record: Callable[[Record], None] | None = None, yes: bool = False
 ) -> list[Record]:
     """Measure what the dump does not hold yet; all records. Nominal voltage is restored on the way out, however that is.
 
     on_record: called with each point, the ones found in the dump first. yes: take more than an hour.
     """
-    check_experiment(bench)
+    check_experiment(rig)
     for vdd in plan.voltages:
-        bench.supply.check(bench.link, vdd)
-    kept = {record.point.index: record for record in dump.records() if record.outcome.settled}
-    image_crc, checked = bench.link.info().image_crc, False
-    with nominal_afterwards(bench.supply, bench.link):
+        rig.supply.check(rig.link, vdd)
+    kept = {record.point.index: record for record in dump.records() if record.outcome.is_final}
+    image_crc, checked = rig.link.info().image_crc, False
+    with nominal_on_exit(rig.supply, rig.link):
         for point in plan.points:
             record = kept.get(point.index)
             if record is None:
-                record = measure(bench, point, plan.pages)
+                record = measure_point(rig, point, plan.pages)
                 dump.save(record)
                 log.info("%s: %s", point, record.outcome)
                 kept[point.index] = record
                 if (error := record.stop()) is not None:
                     raise error
-                _check_device(bench, record, plan, image_crc)
+                _check_device(rig, record, plan, image_crc)
             if on_record:
                 on_record(record)
             if not (checked or yes):
                 checked = True
-                _refuse_long_runs(bench, plan, [point for point in plan.points if point.index not in kept])
+                _refuse_long_runs(rig, plan, [point for point in plan.points if point.index not in kept])
     return [kept[point.index] for point in plan.points]
 
 
-def measure(bench: Bench, point: Point, pages: int) -> Record:
+def measure_point(rig: CharacterizationRig, point: Point, pages: int) -> Record:
     """One point: its repeats, or why there are none."""
-    failures: list[Failure] = []
+    failures: list[FailedAttempt] = []
     began = time.perf_counter()
     for _ in range(_ATTEMPTS):
         before = None
         try:
-            before = bench.link.info()
-            passes = [_shoot(bench, point, pages) for _ in range(point.repeats)]
+            before = rig.link.info()
+            passes = [_measure_once(rig, point, pages) for _ in range(point.repeats)]
         except VoltageRefused as error:
-            failures.append(Failure(Outcome.VOLTAGE, str(error)))
+            failures.append(FailedAttempt(Outcome.VOLTAGE, str(error)))
             break
         except LinkError as error:
-            failures.append(Failure(diagnose(bench.link, before), str(error)))
+            failures.append(FailedAttempt(diagnose(rig.link, before), str(error)))
         except BoardError as error:
-            failures.append(Failure(Outcome.DEVICE_ERROR, str(error)))
+            failures.append(FailedAttempt(Outcome.DEVICE_ERROR, str(error)))
         else:
             errors = np.stack([one.errors for one in passes])
             outcome = Outcome.FLIPS if errors.any() else Outcome.OK
@@ -102,48 +103,48 @@ def measure(bench: Bench, point: Point, pages: int) -> Record:
     return Record(point, failures[-1].outcome, failures=tuple(failures), seconds=time.perf_counter() - began)
 
 
-def _shoot(bench: Bench, point: Point, pages: int) -> Pass:
+def _measure_once(rig: CharacterizationRig, point: Point, pages: int) -> PassResult:
     """Once: write, lower, restore, read back; what happens while low is the experiment's."""
-    link, contents = bench.link, bench.contents[point.pattern]
-    if bench.experiment is Experiment.RETENTION:
-        lower = partial(bench.supply.lower, link, point.vdd, point.dwell_s)
-        return run_pass(link, 0, pages, contents, lower, bench.counters)
-    assert isinstance(contents, Generated), "check_experiment has seen to that"
-    setting = Setting(bench.experiment, code_of(link.board, point.vdd), round(point.dwell_s * 1e6))
-    report = Report.COMPARE if bench.experiment is Experiment.READ else Report.CRCS
+    link, contents = rig.link, rig.contents[point.pattern]
+    if rig.experiment is Experiment.RETENTION:
+        lower = partial(rig.supply.lower, link, point.vdd, point.dwell_s)
+        return run_pass(link, 0, pages, contents, lower, rig.counters)
+    assert isinstance(contents, GeneratedPattern), "check_experiment has seen to that"
+    setting = Setting(rig.experiment, find_code(link.board, point.vdd), round(point.dwell_s * 1e6))
+    report = ReportMode.COMPARE if rig.experiment is Experiment.READ else ReportMode.CRCS
     found = run_experiment(link, setting, contents.pattern, contents.seed, range(pages), report)
-    bench.counters.passes += 1
+    rig.counters.passes += 1
     first = found.pulses[0]
-    applied = Applied(point.vdd, link.board.volts(first.low_code), None, first.dwell_us / 1e6)
-    return Pass(words_of(found.cells, pages), applied)
+    applied = LowPhase(point.vdd, link.board.volts(first.low_code), None, first.dwell_us / 1e6)
+    return PassResult(pack_cells(found.cells, pages), applied)
 
 
-def check_experiment(bench: Bench) -> None:
+def check_experiment(rig: CharacterizationRig) -> None:
     """UsageError for an experiment with a supply or a pattern that it cannot have, BoardError for one the firmware cannot do."""
-    asked = f"The experiment {bench.experiment}"
-    if not bench.link.board.can(NEEDS[bench.experiment]):
-        found = f"the firmware of this {bench.link.board.chip} cannot do it"
+    asked = f"The experiment {rig.experiment}"
+    if not rig.link.board.can(REQUIRED_CAPABILITIES[rig.experiment]):
+        found = f"the firmware of this {rig.link.board.chip} cannot do it"
         raise BoardError(asked, found, "Choose another, or flash the image of this version")
-    if bench.experiment is Experiment.RETENTION:
+    if rig.experiment is Experiment.RETENTION:
         return
-    if not isinstance(bench.supply, OnChip):
-        raise UsageError(asked, f"the firmware lowers the voltage itself, not the {bench.supply.name}", "Leave --supply out")
-    if given := [name for name, contents in bench.contents.items() if isinstance(contents, Given)]:
+    if not isinstance(rig.supply, OnChipSupply):
+        raise UsageError(asked, f"the firmware lowers the voltage itself, not the {rig.supply.name}", "Leave --supply out")
+    if given := [name for name, contents in rig.contents.items() if isinstance(contents, GivenBytes)]:
         raise UsageError(asked, f"the board must generate the pattern, and cannot {given[0]}", "Choose another pattern")
 
 
-def diagnose(link: Link, before: Info | None) -> Outcome:
+def diagnose(link: Link, before: BoardInfo | None) -> Outcome:
     """Why a transfer broke, by what the board says afterwards. before: what it said when all was well."""
     for _ in range(_OPENINGS):
         try:
             now = link.info()
         except LinkError:
             continue
-        return Outcome.RESET if before is None or restarted(before, now) else Outcome.LINK_ERROR
+        return Outcome.RESET if before is None or has_restarted(before, now) else Outcome.LINK_ERROR
     return Outcome.NO_RESPONSE
 
 
-def restarted(before: Info, now: Info) -> bool:
+def has_restarted(before: BoardInfo, now: BoardInfo) -> bool:
     """Whether the board started again between two looks: another boot reason, or counters that went back.
 
     The time is 32 bits of microseconds and goes round after 71 minutes; pulses do not.
@@ -152,9 +153,9 @@ def restarted(before: Info, now: Info) -> bool:
     return now.boot_reason != before.boot_reason or now.pulses < before.pulses or wrapped
 
 
-def _check_device(bench: Bench, record: Record, plan: Plan, image_crc: int) -> None:
+def _check_device(rig: CharacterizationRig, record: Record, plan: Plan, image_crc: int) -> None:
     """After trouble: is this still the firmware that began? And a control at nominal voltage must show no flips."""
-    if record.failures and bench.link.info().image_crc != image_crc:
+    if record.failures and rig.link.info().image_crc != image_crc:
         asked, found = f"Measuring at {record.point}", "the firmware's own code has changed in SRAM"
         raise BoardError(asked, found, "Reset the board, copy the image again if it ran from RAM, then `--resume`")
     if record.point.vdd == plan.nominal and record.outcome is Outcome.FLIPS:
@@ -162,28 +163,28 @@ def _check_device(bench: Bench, record: Record, plan: Plan, image_crc: int) -> N
         raise BoardError(f"The control at {record.point}", found, "Check the board's supply; start again in another folder")
 
 
-def _refuse_long_runs(bench: Bench, plan: Plan, left: Sequence[Point]) -> None:
-    seconds = estimate(bench, plan.pages, left)
+def _refuse_long_runs(rig: CharacterizationRig, plan: Plan, left: Sequence[Point]) -> None:
+    seconds = estimate_seconds(rig, plan.pages, left)
     if seconds > MOST_SECONDS:
         shots, low = sum(point.repeats for point in left), sum(point.repeats * point.dwell_s for point in left)
         found = f"they take about {seconds / 3600:.1f} h at most, {low / 3600:.1f} h of it at low voltage"
         raise UsageError(f"Measuring {shots} shots", found, "Allow it with --yes (and --resume), or ask for fewer")
 
 
-def estimate(bench: Bench, pages: int, points: Sequence[Point]) -> float:
+def estimate_seconds(rig: CharacterizationRig, pages: int, points: Sequence[Point]) -> float:
     """Seconds that these points take at most, if every page must be read back: some pages are written and read to find out."""
-    link, some = bench.link, range(min(pages, 64))
+    link, some = rig.link, range(min(pages, 64))
     before = time.perf_counter()
     held = link.read_pages(some)
     per_page = (time.perf_counter() - before) / len(some)
-    if any(isinstance(contents, Given) for contents in bench.contents.values()):
+    if any(isinstance(contents, GivenBytes) for contents in rig.contents.values()):
         before = time.perf_counter()
         link.write_pages(some, held)
         per_page += (time.perf_counter() - before) / len(some)
     return sum(point.repeats * (pages * per_page + point.dwell_s) for point in points)
 
 
-def voltage_range(nominal: float, minimum: float, step: float = 0.05) -> tuple[float, ...]:
+def list_voltages(nominal: float, minimum: float, step: float = 0.05) -> tuple[float, ...]:
     """Every regulator step from nominal down to the minimum, V."""
     count = round((nominal - minimum) / step)
     return tuple(round(nominal - step * number, 4) for number in range(count + 1))

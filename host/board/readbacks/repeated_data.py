@@ -7,27 +7,25 @@ word and in the same lane. Where different bits had been written, each of them c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.host.board.readbacks.artefact_cells import (
+from weakcell.host.board.readbacks.readback_set import (
     FEWEST_CELLS,
     WIDTHS,
     Artefact,
     Bits,
     Floats,
-    bits_of,
+    PatternReadback,
+    count_noun,
     ever_erred,
-    plural,
-    ranges,
-    words_of,
+    format_ranges,
+    pack_bits,
+    unpack_words,
 )
 from weakcell.memmodels.address import Words, popcount
-
-if TYPE_CHECKING:
-    from weakcell.host.board.readbacks.analysis import Measured
 
 _BEYOND_CHANCE = 40.0
 _BLOCK = 512
@@ -50,7 +48,7 @@ class _Span(NamedTuple):
         return np.unpackbits(words if rows is None else words[rows], axis=1, bitorder="little")
 
 
-def find_repeated_lanes(counted: Sequence[Measured], kept: Words, bits: int) -> list[Artefact]:
+def find_repeated_lanes(counted: Sequence[PatternReadback], kept: Words, bits: int) -> list[Artefact]:
     """Lanes that are copies of others: in the whole array, or else in segments of it."""
     whole = _lanes_in(counted, kept, 0, bits, bits)
     if whole or bits < _SEGMENTS * 64 * FEWEST_CELLS:
@@ -59,7 +57,7 @@ def find_repeated_lanes(counted: Sequence[Measured], kept: Words, bits: int) -> 
     return [found for number in range(_SEGMENTS) for found in _lanes_in(counted, kept, number * length, length, bits)]
 
 
-def _lanes_in(counted: Sequence[Measured], kept: Words, start: int, length: int, bits: int) -> list[Artefact]:
+def _lanes_in(counted: Sequence[PatternReadback], kept: Words, start: int, length: int, bits: int) -> list[Artefact]:
     spans = [_span(one, kept, start, length) for one in counted]
     telling = [max(spans, key=lambda one: int(np.bitwise_count(one.erred).sum()))]
     telling += [one for one in spans if not _is_solid(one)][-1:]
@@ -79,11 +77,11 @@ def _lanes_in(counted: Sequence[Measured], kept: Words, start: int, length: int,
         cells = np.zeros(bits, bool)
         cells[start : start + copies.size] = copies.reshape(-1)
         text = _lane_text(pairs, width, start, length, int(copies.sum()))
-        found.append(Artefact("repeated lane", text, words_of(cells, kept.size)))
+        found.append(Artefact("repeated lane", text, pack_bits(cells, kept.size)))
     return found
 
 
-def _span(one: Measured, kept: Words, start: int, length: int) -> _Span:
+def _span(one: PatternReadback, kept: Words, start: int, length: int) -> _Span:
     assert one.errors is not None
     arrays = (one.written, ever_erred(one) & kept, (one.written ^ one.errors[0]) & kept)
     return _Span(*(words.view(np.uint8)[start // 8 : (start + length) // 8] for words in arrays))
@@ -135,12 +133,13 @@ def _lane_text(pairs: Sequence[tuple[int, int]], width: int, start: int, length:
     copies, originals = (np.array(sorted(side)) for side in ([copy for _, copy in pairs], [lane for lane, _ in pairs]))
     where = "" if start == 0 else f" in bytes {start // 8} to {(start + length) // 8 - 1}"
     return (
-        f"{plural(copies.size, 'bit')} of every {width} ({ranges(copies)}) always came back as {ranges(np.unique(originals))} "
-        f"did{where}: repeated data, not cells of their own ({cells} cells). Each is counted once"
+        f"{count_noun(copies.size, 'bit')} of every {width} ({format_ranges(copies)}) always came back as "
+        f"{format_ranges(np.unique(originals))} did{where}: "
+        f"repeated data, not cells of their own ({cells} cells). Each is counted once"
     )
 
 
-def find_repeated_blocks(counted: Sequence[Measured], kept: Words, bits: int) -> Iterator[Artefact]:
+def find_repeated_blocks(counted: Sequence[PatternReadback], kept: Words, bits: int) -> Iterator[Artefact]:
     """Runs of bytes that came back as other ones did, though other bytes were written there, or with the same errors."""
     blocks, step = bits // _BLOCK, _BLOCK // 64
     worst = max(counted, key=lambda one: popcount(ever_erred(one) & kept), default=None)
@@ -178,7 +177,7 @@ def find_repeated_blocks(counted: Sequence[Measured], kept: Words, bits: int) ->
 
 def _information(masked: Words, bits: int, blocks: int) -> Floats:
     """How improbable the errors of each block are, in nats, given the error rates of the lanes that they lie in."""
-    cells = bits_of(masked, bits)
+    cells = unpack_words(masked, bits)
     at = np.flatnonzero(cells)
     chance = np.full(at.size, max(cells.mean(), 1e-12))
     for width in WIDTHS:

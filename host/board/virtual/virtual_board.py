@@ -1,0 +1,242 @@
+"""A virtual board as a transport: a chip that runs the image, memory models for its cells, and failures on demand."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_names
+from weakcell.host.board.errors import BoardError
+from weakcell.host.board.firmware.build import image_path
+from weakcell.host.board.link.transport import NoisyTransport, Transport
+from weakcell.host.board.virtual.faults import (
+    AccessFault,
+    BoardFailure,
+    Misbehaviour,
+    RetentionFault,
+    make_access_fault,
+    make_retention_fault,
+    parse_misbehaviour,
+)
+from weakcell.host.board.virtual.machine import Machine
+from weakcell.memmodels.address import Words
+from weakcell.memmodels.errors import UsageError
+
+_WATCHDOG_READS = 3
+_WATCHDOG_TIMER = 1
+
+
+class VirtualBoard:
+    """A board in this process.
+
+    Attributes:
+        type: the kind of board.
+        voltages: every voltage that was set, in V, in their order.
+        resets: resets so far.
+        ignore_voltage: the regulator's register does not move.
+        hang_at_pulse: the CPU stops the next time the voltage falls.
+    """
+
+    def __init__(
+        self,
+        chip: str = DEFAULT_BOARD,
+        on_voltage: RetentionFault | None = None,
+        image: bytes | str = "ram",
+        *,
+        on_read: AccessFault | None = None,
+        on_write: AccessFault | None = None,
+        misbehaviour: Misbehaviour | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Start a board.
+
+        Each fault is called at each voltage below nominal, with the arena as it is then.
+
+        Args:
+            chip: name in `BOARDS`.
+            on_voltage: changes the arena in place when the voltage falls: cells that lose their bit.
+            image: bytes of a UF2 file, or the kind of a prebuilt image.
+            on_read: returns the bits of the arena that read wrongly while the voltage is low.
+            on_write: returns the bits that are stored wrongly if they are written while the voltage is low.
+            misbehaviour: random failures.
+            seed: of the random failures, and of SRAM after a loss of power.
+        """
+        if chip not in BOARDS:
+            raise UsageError(f"A virtual {chip}", "there is no such board", f"Choose {list_names()}")
+        self.type = BOARDS[chip]
+        self.on_voltage, self.on_read, self.on_write = on_voltage, on_read, on_write
+        self.misbehaviour = misbehaviour or Misbehaviour()
+        self.ignore_voltage = self.misbehaviour.ignore_voltage
+        self.hang_at_pulse = False
+        self.resets = 0
+        self.voltages: list[float] = []
+        self._random = Random(seed)
+        self._failure: tuple[BoardFailure, int] | None = None
+        self._misread: Words | None = None
+        self._written: set[int] = set()
+        self._silent_reads = 0
+        data = image_path(chip, image).read_bytes() if isinstance(image, str) else image
+        self.machine = Machine(self.type, data, self._set_code)
+
+    @property
+    def sram(self) -> npt.NDArray[np.uint8]:
+        """All SRAM as it is now: (bytes,) uint8, a view."""
+        return self.machine.sram
+
+    @property
+    def arena(self) -> npt.NDArray[np.uint64]:
+        """The cells under test as they are now: (words,) uint64, a view."""
+        return self.sram[: self.machine.map.arena_bytes].view(np.uint64)
+
+    # --- a transport ------------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the firmware; a board that is stuck or waits for an image ignores them."""
+        if not (self.machine.stuck or self.machine.bootsel):
+            self.machine.uart.receive(data)
+
+    def read(self, timeout_s: float) -> bytes:
+        """Run the firmware until it waits for input, and return what it sent; no time passes."""
+        if self.machine.stuck:
+            self._silent_reads += 1
+            if self._silent_reads >= _WATCHDOG_READS and self.machine.watchdog_is_armed():
+                self.reset()
+            return b""
+        failure, self._failure = self._failure, None
+        if self.machine.run(failure[1] if failure else 0) and failure:
+            self._apply_failure(failure[0])
+        self._silent_reads = 0
+        return self.machine.uart.sent()
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+    # --- failures ---------------------------------------------------------------------------------------------------------------
+
+    def fail(self, failure: BoardFailure, instructions: int) -> None:
+        """Fail once the firmware has executed `instructions` of its next run; not at all if that run is shorter."""
+        self._failure = (failure, instructions)
+
+    def reset(self, boot_reason: int = _WATCHDOG_TIMER) -> None:
+        """Reset as the watchdog does. SRAM keeps its contents; a RAM image is entered again, a flash image copied again."""
+        self.resets += 1
+        self._rise()
+        self.machine.reset(boot_reason, cold=False)
+
+    def brown_out(self) -> None:
+        """Lose power for a moment."""
+        self._reset_cold(self.machine.map.brown_out)
+
+    def press_run(self) -> None:
+        """Reset by the RUN pin; a RAM image is lost as by a loss of power."""
+        self._reset_cold(self.machine.map.run_pin)
+
+    def _reset_cold(self, cause: int) -> None:
+        self.resets += 1
+        self._misread = None
+        self.sram[:] = np.frombuffer(self._random.randbytes(self.sram.size), np.uint8)
+        self.machine.reset(cause, cold=True)
+
+    def _apply_failure(self, failure: BoardFailure) -> None:
+        if failure is BoardFailure.HANG:
+            self.machine.stop()
+        elif failure is BoardFailure.RESET:
+            self.reset()
+        else:
+            self.brown_out()
+
+    # --- the regulator ----------------------------------------------------------------------------------------------------------
+
+    def _set_code(self, code: int) -> None:
+        if self.ignore_voltage:
+            return
+        fell, self.machine.code = code < self.machine.code, code
+        volts = self.type.regulator.volts(code)
+        self.voltages.append(volts)
+        if not fell:
+            self._rise()
+            return
+        if self.on_voltage is not None:
+            self.on_voltage(self, volts)
+        if code < self.type.regulator.nominal_code:
+            self._fall(volts)
+        self._misbehave(volts)
+
+    def _misbehave(self, volts: float) -> None:
+        """Fail at random. A hang stops the CPU at once; a reset or brown-out takes effect when the CPU has stopped."""
+        rates, draw = self.misbehaviour, self._random.random
+        if self.hang_at_pulse or draw() < rates.hang:
+            self.hang_at_pulse = False
+            self.machine.stop()
+        elif volts < rates.brown_out:
+            self.machine.fail_after_stop(self.brown_out)
+        elif draw() < rates.reset:
+            self.machine.fail_after_stop(self.reset)
+
+    def _fall(self, volts: float) -> None:
+        if self.on_read is not None:
+            self._misread = self.on_read(self, volts).copy()
+            self.arena[:] ^= self._misread
+        if self.on_write is not None:
+            self._written.clear()
+            self.machine.watch_writes(lambda address: self._written.add(address - self.machine.map.sram >> 2))
+        self._volts = volts
+
+    def _rise(self) -> None:
+        words = self.arena.view(np.uint32)
+        written = np.fromiter(self._written, np.int64, len(self._written))
+        if self._misread is not None:
+            self._misread.view(np.uint32)[written] = 0
+            self.arena[:] ^= self._misread
+            self._misread = None
+        if self.on_write is not None:
+            if written.size:
+                words[written] ^= self.on_write(self, self._volts).view(np.uint32)[written]
+                self._written.clear()
+            self.machine.watch_writes(None)
+
+
+def open_virtual_board(
+    chip: str,
+    memory: str | None = None,
+    seed: int = 0,
+    pulses: int = 0,
+    *,
+    reads: str | None = None,
+    writes: str | None = None,
+    misbehave: str = "",
+    image: str = "ram",
+) -> Transport:
+    """Start a virtual board whose cells are those of memory models.
+
+    Args:
+        chip: name in `BOARDS`.
+        memory: SPEC of the memory whose cells lose their bit while the voltage is low.
+        seed: of the memories, the failures and the noise.
+        pulses: low phases of an earlier session, whose errors are not drawn again.
+        reads: SPEC of the memory whose cells read wrongly while the voltage is low.
+        writes: SPEC of the memory whose cells store wrongly what is written while the voltage is low.
+        misbehave: see `parse_misbehaviour`.
+        image: `ram` or `flash`.
+
+    Raises:
+        BoardError: Unicorn is not installed.
+    """
+    misbehaviour = parse_misbehaviour(misbehave)
+    try:
+        board = VirtualBoard(
+            chip,
+            make_retention_fault(memory, seed, pulses) if memory else None,
+            image,
+            on_read=make_access_fault(reads, seed, pulses) if reads else None,
+            on_write=make_access_fault(writes, seed, pulses) if writes else None,
+            misbehaviour=misbehaviour,
+            seed=seed,
+        )
+    except ModuleNotFoundError as error:
+        raise BoardError(
+            f"A virtual {chip}", f"{error.name} is not installed", "Install it with pip install 'weakcell[virtual]'"
+        ) from error
+    return NoisyTransport(board, misbehaviour.noise, seed) if misbehaviour.noise else board
