@@ -22,7 +22,7 @@ from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memor
 from weakcell.memmodels.sampling.sampler import Sampler
 
 
-def board_technology(port: str) -> Technology:
+def technology_of(port: str) -> Technology:
     """Return the conditions of the board at a port.
 
     Which board it is shows only when the port is opened, at the first read. Until then every voltage and size that some board
@@ -52,7 +52,7 @@ def board_technology(port: str) -> Technology:
 
 def open_memory(port: str, conditions: Mapping[str, ConditionValue], seed: int, die: int, array: int) -> Memory:
     """Open the board at an operating point; seed, die and array make no difference."""
-    return SharedBoard(PROCESS_SESSIONS.get(port), board_technology(port).resolve(conditions))
+    return SharedBoard(PROCESS_SESSIONS.get(port), technology_of(port).resolve(conditions))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class SharedBoard:
 
     def at(self, **conditions: ConditionValue) -> SharedBoard:
         """Return the same memory at another operating point."""
-        resolved = board_technology(self.session.port).resolve({**self.conditions, **conditions})
+        resolved = technology_of(self.session.port).resolve({**self.conditions, **conditions})
         return SharedBoard(self.session, resolved, self.regions)
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
