@@ -18,19 +18,19 @@ from weakcell.emulator.importer.symbols import (
     NO_PADS,
     Array,
     Codes,
-    Compared,
     Constant,
-    Curve,
-    Dynamic,
+    DynamicQuantized,
     Floats,
-    Grid,
-    Joined,
-    Mean,
+    FloatValue,
     Node,
     Pads,
-    Real,
+    PendingComparison,
+    PendingConcat,
+    PendingMean,
+    PendingPointwise,
+    PendingQuantized,
+    PendingSum,
     Recipe,
-    Sum,
     Symbol,
     scalar,
 )
@@ -51,7 +51,7 @@ from weakcell.memmodels.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Reach:
+class ValueRange:
     """Every integer that a value can hold, whatever the faults: low, low + step, …, high."""
 
     low: int
@@ -59,12 +59,12 @@ class Reach:
     step: int = 1
 
 
-class StoredOtherwise(Exception):
+class IncompatibleWeightOrder(Exception):
     """A layer's weights are in the memory already, in an order that its kernel cannot read."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Stored:
+class _StoredWeight:
     """A weight tensor of the draft. reader: what its order in a kernel depends on; None while only float operators read it."""
 
     tensor: ImportedTensor
@@ -72,28 +72,28 @@ class _Stored:
 
 
 @dataclass
-class Draft:
+class NetworkBuilder:
     """The layers, values and tensors drawn so far.
 
     `compare` makes comparisons into bits and `lower` gives a node's outputs their symbols (set by `load`).
     """
 
     name: str
-    compare: Callable[[Draft, Compared, str], Symbol]
-    lower: Callable[[Draft, Node], None]
+    compare: Callable[[NetworkBuilder, PendingComparison, str], Symbol]
+    lower: Callable[[NetworkBuilder, Node], None]
     outputs: frozenset[str] = frozenset()
     symbols: dict[str, Symbol] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     values: dict[str, ValueSpec] = field(default_factory=dict)
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
-    weights: dict[str, _Stored] = field(default_factory=dict)
-    reach: dict[str, Reach] = field(default_factory=dict)
-    reals: dict[str, Real] = field(default_factory=dict)
+    weights: dict[str, _StoredWeight] = field(default_factory=dict)
+    ranges: dict[str, ValueRange] = field(default_factory=dict)
+    float_values: dict[str, FloatValue] = field(default_factory=dict)
     makers: dict[str, Layer] = field(default_factory=dict)
 
     # ── names, values and tensors ───────────────────────────────────────────────────────────────────
 
-    def free(self, name: str, taken: Mapping[str, Any] | None = None) -> str:
+    def unique_name(self, name: str, taken: Mapping[str, Any] | None = None) -> str:
         """`name`, or `name.2`, `name.3`, … where it is taken."""
         taken, number, result = self.values if taken is None else taken, 2, name
         while result in taken:
@@ -102,9 +102,9 @@ class Draft:
 
     def integer_name(self, tensor: str) -> str:
         """The name for the codes or bits of a float ONNX tensor: its own, which a graph output keeps for its floats."""
-        return self.free(f"{tensor}.codes" if tensor in self.outputs else tensor)
+        return self.unique_name(f"{tensor}.codes" if tensor in self.outputs else tensor)
 
-    def draw(self, layer: Layer, spec: ValueSpec, reach: Reach | None = None) -> str:
+    def add_layer(self, layer: Layer, spec: ValueSpec, value_range: ValueRange | None = None) -> str:
         """Append a layer that makes the value `spec`, and return the value's name.
 
         Raises:
@@ -118,8 +118,8 @@ class Draft:
         self.layers.append(layer)
         self.makers[spec.name] = layer
         self.values[spec.name] = spec
-        if reach is not None:
-            self.reach[spec.name] = reach
+        if value_range is not None:
+            self.ranges[spec.name] = value_range
         return spec.name
 
     def store(self, tensor: StoredTensor) -> str:
@@ -128,7 +128,7 @@ class Draft:
         if known is not None:
             if known.values.shape == tensor.values.shape and np.array_equal(known.values, tensor.values):
                 return known.name
-            tensor = replace(tensor, name=self.free(tensor.name, self.tensors))
+            tensor = replace(tensor, name=self.unique_name(tensor.name, self.tensors))
         self.tensors[tensor.name] = tensor
         return tensor.name
 
@@ -154,13 +154,17 @@ class Draft:
                 return name
         known = None if recipe is None else self._find(recipe)
         if recipe is None or known is None:
-            name = self.free(stored.name, self.tensors) if recipe is not None else self.store(stored.plain(stored.name))
+            name = (
+                self.unique_name(stored.name, self.tensors)
+                if recipe is not None
+                else self.store(stored.as_stored_tensor(stored.name))
+            )
         else:
             name, held = known
-            if held.reader is not None or not np.array_equal(np.sort(stored.places()), np.arange(recipe.codes.size)):
-                raise StoredOtherwise
-        self.tensors[name] = stored.plain(name)
-        self.weights[name] = _Stored(stored, reader)
+            if held.reader is not None or not np.array_equal(np.sort(stored.positions()), np.arange(recipe.codes.size)):
+                raise IncompatibleWeightOrder
+        self.tensors[name] = stored.as_stored_tensor(name)
+        self.weights[name] = _StoredWeight(stored, reader)
         return name
 
     def store_operand(self, recipe: Recipe, zero: int = 0) -> StoredOperand:
@@ -170,16 +174,16 @@ class Draft:
         """
         known = self._find(recipe)
         if known is None:
-            name, values = self.free(recipe.origin, self.tensors), recipe.codes.astype(np.int32)
+            name, values = self.unique_name(recipe.origin, self.tensors), recipe.codes.astype(np.int32)
             point = np.array(np.clip(zero, recipe.encoding.low, recipe.encoding.high), np.int32)
             tensor = ImportedTensor(name, "weight", recipe.encoding, values, zero_point=point, recipe=replace(recipe, steps=()))
-            self.tensors[name] = tensor.plain(name)
-            self.weights[name] = _Stored(tensor, None)
+            self.tensors[name] = tensor.as_stored_tensor(name)
+            self.weights[name] = _StoredWeight(tensor, None)
         else:
             name = known[0]
         return StoredOperand(name, recipe.codes.shape, recipe.codes.dtype, recipe.steps)
 
-    def _find(self, recipe: Recipe) -> tuple[str, _Stored] | None:
+    def _find(self, recipe: Recipe) -> tuple[str, _StoredWeight] | None:
         """A tensor that holds all integers of a recipe, or those that the recipe picks."""
         for name, held in self.weights.items():
             own = held.tensor.recipe
@@ -187,34 +191,34 @@ class Draft:
                 return name, held
         return None
 
-    def _ordered(self, operand: StoredOperand) -> StoredOperand:
+    def _resolve_order(self, operand: StoredOperand) -> StoredOperand:
         """The operand with the places of its integers in the storage as it is in the end."""
         held = self.weights[operand.tensor]
         if held.reader is None:
             return operand
-        places = held.tensor.places()
+        places = held.tensor.positions()
         if np.array_equal(places, np.arange(places.size)):
             return operand
         order = np.empty(places.size, np.int64)
         order[places] = np.arange(places.size)
         return replace(operand, order=order)
 
-    def accumulator(self, grid: Grid) -> bool:
+    def is_accumulator(self, pending: PendingQuantized) -> bool:
         """Whether the codes of a grid are sums that no quantization has rounded yet."""
-        return self.values[grid.value].dtype == "int32"
+        return self.values[pending.value].dtype == "int32"
 
     # ── symbols ─────────────────────────────────────────────────────────────────────────────────────
 
     def symbol(self, name: str) -> Symbol:
         """What an ONNX tensor means; a two-valued tensor with numeric levels is made into bits now."""
         symbol = self.symbols[name]
-        if isinstance(symbol, Compared) and symbol.levels is not None:
+        if isinstance(symbol, PendingComparison) and symbol.levels is not None:
             symbol = self.symbols[name] = self.compare(self, symbol, name)
         return symbol
 
-    def constant(self, node: Node, place: int) -> Constant | None:
+    def constant(self, node: Node, index: int) -> Constant | None:
         """An input that must be constant, None if it is left out."""
-        name = node.input(place)
+        name = node.input(index)
         if not name:
             return None
         symbol = self.symbols[name]
@@ -222,169 +226,175 @@ class Draft:
             raise ModelError(f"Importing {node}", f"its input {name!r} is computed at run time", "Export it as a constant")
         return symbol
 
-    def settled(self, grid: Grid, tensor: str) -> Grid:
+    def materialize_view(self, pending: PendingQuantized, tensor: str) -> PendingQuantized:
         """The grid with a value of its own shape: a flattened view becomes a Reshape layer."""
-        spec = self.values[grid.value]
-        if spec.shape == grid.shape:
-            return grid
-        name = self.free(f"{tensor}.flat")
-        layer = Reshape(f"{tensor}.reshape", (grid.value,), name)
-        self.draw(layer, replace(spec, name=name, shape=grid.shape), self.reach.get(grid.value))
+        spec = self.values[pending.value]
+        if spec.shape == pending.shape:
+            return pending
+        name = self.unique_name(f"{tensor}.flat")
+        layer = Reshape(f"{tensor}.reshape", (pending.value,), name)
+        self.add_layer(layer, replace(spec, name=name, shape=pending.shape), self.ranges.get(pending.value))
         area = math.prod(spec.shape) // spec.channels
-        steps = tuple(Step(s.op, _repeated(s.constant, area)) for s in grid.steps)
-        return replace(grid, value=name, scale=_repeated(grid.scale, area), steps=steps)
+        steps = tuple(Step(s.op, _repeat_per_element(s.constant, area)) for s in pending.steps)
+        return replace(pending, value=name, scale=_repeat_per_element(pending.scale, area), steps=steps)
 
-    def real(self, name: str) -> Real:
+    def as_float(self, name: str) -> FloatValue:
         """The tensor as a float value, made by layers if nothing has made it yet."""
-        if name not in self.reals:
-            self.reals[name] = self._made_real(name)
-        return self.reals[name]
+        if name not in self.float_values:
+            self.float_values[name] = self._make_float(name)
+        return self.float_values[name]
 
-    def _made_real(self, name: str) -> Real:
+    def _make_float(self, name: str) -> FloatValue:
         symbol = self.symbol(name)
-        if isinstance(symbol, Real):
+        if isinstance(symbol, FloatValue):
             return symbol
-        if isinstance(symbol, Grid):
-            return self.floats(symbol, name)
+        if isinstance(symbol, PendingQuantized):
+            return self.dequantize(symbol, name)
         if isinstance(symbol, Codes):
-            real = self.floats(Grid(symbol.value, symbol.shape, scalar(1), self._zero(symbol.value)), name)
-            return self._shifted_back(real, self._zero(symbol.value), name)
-        if isinstance(symbol, Sum):
-            parts = (self.floats(symbol.left, f"{name}.left"), self.floats(symbol.right, f"{name}.right"))
-            return self._stepped(self.operate(name, "Add", {}, parts, symbol.shape), symbol.steps, name)
-        if isinstance(symbol, Mean):
-            return self._averaged(symbol, name)
-        if isinstance(symbol, Curve):
-            return self._curved(symbol, name)
-        if isinstance(symbol, Joined):
-            reals = tuple(self.floats(part, f"{name}.part") for part in symbol.parts)
-            return self.operate(name, "Concat", {"axis": symbol.axis}, reals, symbol.shape)
-        if isinstance(symbol, Dynamic):
+            real = self.dequantize(PendingQuantized(symbol.value, symbol.shape, scalar(1), self._zero(symbol.value)), name)
+            return self._add_zero_point(real, self._zero(symbol.value), name)
+        if isinstance(symbol, PendingSum):
+            parts = (self.dequantize(symbol.left, f"{name}.left"), self.dequantize(symbol.right, f"{name}.right"))
+            return self._apply_steps(self.add_float_operator(name, "Add", {}, parts, symbol.shape), symbol.steps, name)
+        if isinstance(symbol, PendingMean):
+            return self._mean_as_float(symbol, name)
+        if isinstance(symbol, PendingPointwise):
+            return self._pointwise_as_float(symbol, name)
+        if isinstance(symbol, PendingConcat):
+            reals = tuple(self.dequantize(part, f"{name}.part") for part in symbol.parts)
+            return self.add_float_operator(name, "Concat", {"axis": symbol.axis}, reals, symbol.shape)
+        if isinstance(symbol, DynamicQuantized):
             found = f"{name!r} is an output of DynamicQuantizeLinear and not read by an integer sum"
             raise ModelError(f"Importing {self.name}", found, "Export the model again, or quantize it statically")
-        if isinstance(symbol, Compared):
-            source = symbol.symbol if isinstance(symbol.symbol, Real) else self.floats(symbol.symbol, symbol.source)
+        if isinstance(symbol, PendingComparison):
+            source = symbol.symbol if isinstance(symbol.symbol, FloatValue) else self.dequantize(symbol.symbol, symbol.source)
             operator = {">": "Greater", ">=": "GreaterOrEqual", "<": "Less", "<=": "LessOrEqual"}[symbol.test]
-            return self.operate(name, operator, {}, (source, _spread(symbol.pivot, source.shape)), symbol.shape, "bool")
+            return self.add_float_operator(
+                name, operator, {}, (source, _broadcastable(symbol.pivot, source.shape)), symbol.shape, "bool"
+            )
         raise ModelError(f"Importing {self.name}", f"the tensor {name!r} is constant", "Remove it from the graph's outputs")
 
-    def typed(self, name: str) -> Real:
+    def as_typed(self, name: str) -> FloatValue:
         """An integer tensor as an ONNX operator sees it: integers of its own type, exactly."""
         symbol, key = self.symbols[name], f"{name}:typed"
         if not isinstance(symbol, Codes):
-            return self.real(name)
-        if key not in self.reals:
-            dtype, output = self.values[symbol.value].dtype, self.free(f"{name}.typed")
-            self.draw(Reshape(output, (symbol.value,), output), ValueSpec(output, "float", symbol.shape, dtype))
-            self.reals[key] = Real(output, symbol.shape, dtype)
-        return self.reals[key]
+            return self.as_float(name)
+        if key not in self.float_values:
+            dtype, output = self.values[symbol.value].dtype, self.unique_name(f"{name}.typed")
+            self.add_layer(Reshape(output, (symbol.value,), output), ValueSpec(output, "float", symbol.shape, dtype))
+            self.float_values[key] = FloatValue(output, symbol.shape, dtype)
+        return self.float_values[key]
 
     def _zero(self, value: str) -> int:
         return self.values[value].zero_point
 
-    def _shifted_back(self, real: Real, zero_point: int, name: str) -> Real:
+    def _add_zero_point(self, real: FloatValue, zero_point: int, name: str) -> FloatValue:
         """Codes read as numbers: Dequantize subtracts the zero point, a Cast does not."""
         if zero_point == 0:
             return real
-        return self.operate(name, "Add", {}, (real, scalar(zero_point)), real.shape)
+        return self.add_float_operator(name, "Add", {}, (real, scalar(zero_point)), real.shape)
 
-    def _averaged(self, mean: Mean, name: str) -> Real:
-        source, w = self.floats(mean.source, f"{name}.source"), mean.window
+    def _mean_as_float(self, mean: PendingMean, name: str) -> FloatValue:
+        source, w = self.dequantize(mean.source, f"{name}.source"), mean.window
         attributes = {**window_attributes(w, len(mean.pooled) - 1), "count_include_pad": int(mean.count_include_pad)}
-        pooled = self.operate(name, "AveragePool", attributes, (source,), mean.pooled, opset=19)
-        return self._stepped(self.viewed(pooled, mean.shape, name), mean.steps, name)
+        pooled = self.add_float_operator(name, "AveragePool", attributes, (source,), mean.pooled, opset=19)
+        return self._apply_steps(self.reshape_float(pooled, mean.shape, name), mean.steps, name)
 
-    def _curved(self, curve: Curve, name: str) -> Real:
-        real = self.floats(curve.source, f"{name}.source")
-        for op_type, opset, attributes, constants in curve.operators:
-            real = self.operate(name, op_type, attributes, (real, *constants), curve.shape, opset=opset)
+    def _pointwise_as_float(self, pointwise: PendingPointwise, name: str) -> FloatValue:
+        real = self.dequantize(pointwise.source, f"{name}.source")
+        for op_type, opset, attributes, constants in pointwise.operators:
+            real = self.add_float_operator(name, op_type, attributes, (real, *constants), pointwise.shape, opset=opset)
         return real
 
-    def floats(self, grid: Grid, name: str) -> Real:
+    def dequantize(self, pending: PendingQuantized, name: str) -> FloatValue:
         """A grid as floats: Dequantize, then each step, then what was pending, each as a layer."""
-        spec, steps, bias = self.values[grid.value], grid.steps, None
+        spec, steps, bias = self.values[pending.value], pending.steps, None
         if steps and steps[0].op == "add":
             bias, steps = steps[0].constant, steps[1:]
-        output = self.free(name if name not in self.values else f"{name}.float")
-        if steps or grid.pool is not None or grid.pads != NO_PADS or spec.shape != grid.shape:
-            output = self.free(f"{name}.dequantized")
-        layer = Dequantize(f"{name}.dequantize", (grid.value,), output, grid.scale, bias)
-        self.draw(layer, ValueSpec(output, "float", spec.shape))
-        real = self._stepped(Real(output, spec.shape), steps, name)
-        if grid.pool is not None:
-            w = grid.pool
+        output = self.unique_name(name if name not in self.values else f"{name}.float")
+        if steps or pending.pool is not None or pending.pads != NO_PADS or spec.shape != pending.shape:
+            output = self.unique_name(f"{name}.dequantized")
+        layer = Dequantize(f"{name}.dequantize", (pending.value,), output, pending.scale, bias)
+        self.add_layer(layer, ValueSpec(output, "float", spec.shape))
+        real = self._apply_steps(FloatValue(output, spec.shape), steps, name)
+        if pending.pool is not None:
+            w = pending.pool
             size = w.output_shape(spec.channels, spec.shape)
-            real = self.operate(name, "MaxPool", window_attributes(w, len(size) - 1), (real,), size)
-        if grid.pads != NO_PADS:
-            real = self.operate(name, "Pad", {}, (real, onnx_pads(grid.pads, len(real.shape))), padded_shape(real.shape, grid.pads))
-        return self.viewed(real, grid.shape, name)
+            real = self.add_float_operator(name, "MaxPool", window_attributes(w, len(size) - 1), (real,), size)
+        if pending.pads != NO_PADS:
+            real = self.add_float_operator(
+                name, "Pad", {}, (real, onnx_pads(pending.pads, len(real.shape))), padded_shape(real.shape, pending.pads)
+            )
+        return self.reshape_float(real, pending.shape, name)
 
-    def _stepped(self, real: Real, steps: tuple[Step, ...], name: str) -> Real:
+    def _apply_steps(self, real: FloatValue, steps: tuple[Step, ...], name: str) -> FloatValue:
         for step in steps:
-            operands = (real, _spread(step.constant, real.shape))
-            real = self.operate(name, step.onnx_operator, {}, operands, real.shape)
+            operands = (real, _broadcastable(step.constant, real.shape))
+            real = self.add_float_operator(name, step.onnx_operator, {}, operands, real.shape)
         return real
 
-    def viewed(self, real: Real, shape: tuple[int, ...], name: str) -> Real:
+    def reshape_float(self, real: FloatValue, shape: tuple[int, ...], name: str) -> FloatValue:
         """The same floats under another shape."""
         if real.shape == shape:
             return real
-        output = self.free(f"{name}.reshape")
-        self.draw(Reshape(output, (real.value,), output), ValueSpec(output, "float", shape, real.dtype))
-        return Real(output, shape, real.dtype)
+        output = self.unique_name(f"{name}.reshape")
+        self.add_layer(Reshape(output, (real.value,), output), ValueSpec(output, "float", shape, real.dtype))
+        return FloatValue(output, shape, real.dtype)
 
-    def operate(
+    def add_float_operator(
         self,
         name: str,
         op_type: str,
         attributes: Mapping[str, Any],
-        operands: tuple[Real | Array | StoredOperand, ...],
+        operands: tuple[FloatValue | Array | StoredOperand, ...],
         shape: tuple[int, ...],
         dtype: str = "float32",
         opset: int = 17,
         exact: bool = False,
-        place: int = 0,
-    ) -> Real:
+        index: int = 0,
+    ) -> FloatValue:
         """Draw a FloatOperator on values and constants, in the order of the ONNX inputs; `exact` gives it the name itself."""
-        output = self.free(name if exact else f"{name}.{op_type.lower()}")
-        inputs = tuple(x.value for x in operands if isinstance(x, Real))
-        frozen = tuple(None if isinstance(x, Real) else x for x in operands)
-        layer = FloatOperator(output, inputs, output, op_type, opset, attributes, frozen, place)
-        self.draw(layer, ValueSpec(output, "float", shape, dtype))
-        return Real(output, shape, dtype)
+        output = self.unique_name(name if exact else f"{name}.{op_type.lower()}")
+        inputs = tuple(x.value for x in operands if isinstance(x, FloatValue))
+        frozen = tuple(None if isinstance(x, FloatValue) else x for x in operands)
+        layer = FloatOperator(output, inputs, output, op_type, opset, attributes, frozen, index)
+        self.add_layer(layer, ValueSpec(output, "float", shape, dtype))
+        return FloatValue(output, shape, dtype)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────
 
-    def finished(self, inputs: tuple[str, ...], outputs: tuple[str, ...], metadata: Mapping[str, str]) -> Network:
+    def finish(self, inputs: tuple[str, ...], outputs: tuple[str, ...], metadata: Mapping[str, str]) -> Network:
         """The network, without layers that no output depends on."""
         needed, layers = set(outputs), []
         for layer in reversed(self.layers):
             if layer.output in needed:
                 layers.append(layer)
                 needed.update(layer.inputs)
-        layers = [self._with_orders(layer) for layer in reversed(layers)]
+        layers = [self._resolve_orders(layer) for layer in reversed(layers)]
         values = {name: spec for name, spec in self.values.items() if name in needed or name in inputs}
         used = [name for layer in layers for name in layer.tensor_names()]
         tensors = {name: self.tensors[name] for name in used}
         return Network(self.name, inputs, outputs, tuple(layers), values, tensors, dict(metadata))
 
-    def _with_orders(self, layer: Layer) -> Layer:
+    def _resolve_orders(self, layer: Layer) -> Layer:
         if not isinstance(layer, FloatOperator) or not layer.stored:
             return layer
-        return replace(layer, operands=tuple(self._ordered(x) if isinstance(x, StoredOperand) else x for x in layer.operands))
+        return replace(layer, operands=tuple(self._resolve_order(x) if isinstance(x, StoredOperand) else x for x in layer.operands))
 
-    def reshaped(self, real: Real, output: str, label: str) -> Real:
+    def copy_as(self, real: FloatValue, output: str, label: str) -> FloatValue:
         """A copy of a value under another name, as a Reshape to its own shape."""
         spec = self.values[real.value]
-        self.draw(Reshape(label, (real.value,), output), replace(spec, name=output, shape=real.shape))
-        return Real(output, real.shape, real.dtype)
+        self.add_layer(Reshape(label, (real.value,), output), replace(spec, name=output, shape=real.shape))
+        return FloatValue(output, real.shape, real.dtype)
 
-    def pooled(self, value: str, window: Window, tensor: str) -> str:
+    def add_max_pool(self, value: str, window: Window, tensor: str) -> str:
         """A MaxPool of a value on its own grid."""
         spec = self.values[value]
         name = self.integer_name(tensor)
         shape = window.output_shape(spec.channels, spec.shape)
-        return self.draw(MaxPool(tensor, (value,), name, window), replace(spec, name=name, shape=shape), self.reach.get(value))
+        return self.add_layer(
+            MaxPool(tensor, (value,), name, window), replace(spec, name=name, shape=shape), self.ranges.get(value)
+        )
 
 
 MAX_ELEMENTS = 1 << 26
@@ -408,12 +418,12 @@ def _equal(a: StoredTensor, b: StoredTensor) -> bool:
     return a.encoding == b.encoding and a.block == b.block and all(np.array_equal(x, y) for x, y in pairs)
 
 
-def _repeated(constant: Floats, area: int) -> Floats:
+def _repeat_per_element(constant: Floats, area: int) -> Floats:
     """Constants per channel as constants per element of the flattened tensor."""
     return constant if constant.ndim == 0 else np.repeat(constant, area)
 
 
-def _spread(constant: Floats, shape: tuple[int, ...]) -> Array:
+def _broadcastable(constant: Floats, shape: tuple[int, ...]) -> Array:
     """A constant per channel, shaped so that it broadcasts in ONNX order."""
     return constant if constant.ndim == 0 or len(shape) == 1 else constant.reshape(-1, *[1] * (len(shape) - 1))
 

@@ -22,35 +22,39 @@ class ChannelsLast:
 
     scalars: frozenset[str]
     """Constants of one element: operands that mean the same in every order."""
-    twins: dict[str, str] = field(default_factory=dict)
+    channels_first: dict[str, str] = field(default_factory=dict)
 
-    def rewritten(self, node: Node) -> list[Node]:
+    def rewrite(self, node: Node) -> list[Node]:
         """The nodes that mean the same, or the node itself."""
         if node.domain == DOMAIN:
-            return self._turned(replace(node, domain=""), node.op_type == "Conv")
+            return self._run_channels_first(replace(node, domain=""), node.op_type == "Conv")
         x = node.input(0)
         if node.op_type == "Transpose" and list(node.attributes.get("perm", [])) == _BACK:
-            self.twins[node.outputs[0]] = x
-        elif node.op_type == "Transpose" and list(node.attributes.get("perm", [])) == _FORWARD and x in self.twins:
-            return [replace(node, op_type="Identity", inputs=(self.twins[x],), attributes={})]
-        elif x in self.twins and node.op_type in _POINTWISE and all(name in self.scalars for name in node.inputs[1:] if name):
-            return self._turned(node)
+            self.channels_first[node.outputs[0]] = x
+        elif node.op_type == "Transpose" and list(node.attributes.get("perm", [])) == _FORWARD and x in self.channels_first:
+            return [replace(node, op_type="Identity", inputs=(self.channels_first[x],), attributes={})]
+        elif (
+            x in self.channels_first
+            and node.op_type in _POINTWISE
+            and all(name in self.scalars for name in node.inputs[1:] if name)
+        ):
+            return self._run_channels_first(node)
         elif node.op_type == "MultiThreshold" and _layout(node) == "NHWC":
-            return self._turned(replace(node, attributes={**node.attributes, **_AXES["MultiThreshold"]}))
+            return self._run_channels_first(replace(node, attributes={**node.attributes, **_AXES["MultiThreshold"]}))
         return [node]
 
-    def _turned(self, node: Node, weights: bool = False) -> list[Node]:
+    def _run_channels_first(self, node: Node, weights: bool = False) -> list[Node]:
         """The node on the twin of its first input; `weights`: its second input is (O, H, W, C) and is turned as well."""
         x, y, rest = node.input(0), node.outputs[0], node.inputs[1:]
-        nodes, twin = [], self.twins.get(x)
+        nodes, transposed = [], self.channels_first.get(x)
         if weights and rest:
             nodes.append(self._transpose(node, rest[0], f"{y}.weights", _FORWARD))
             rest = (f"{y}.weights", *rest[1:])
-        if twin is None:
-            twin = self.twins[x] = f"{x}.nchw"
-            nodes.append(self._transpose(node, x, twin, _FORWARD))
-        made = self.twins[y] = f"{y}.nchw"
-        nodes.append(replace(node, inputs=(twin, *rest), outputs=(made,)))
+        if transposed is None:
+            transposed = self.channels_first[x] = f"{x}.nchw"
+            nodes.append(self._transpose(node, x, transposed, _FORWARD))
+        made = self.channels_first[y] = f"{y}.nchw"
+        nodes.append(replace(node, inputs=(transposed, *rest), outputs=(made,)))
         nodes.append(self._transpose(node, made, y, _BACK))
         return nodes
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.constant_recipe import is_stored
-from weakcell.emulator.importer.symbols import Array, Constant, Node, Quantized, scalar
+from weakcell.emulator.importer.symbols import Array, Constant, Node, QuantizedConstant, scalar
 
 
-def quantized_after(node: Node, inputs: list[Constant | None], array: Array, place: int) -> Quantized | None:
+def propagate_quantization(node: Node, inputs: list[Constant | None], array: Array, output_index: int) -> QuantizedConstant | None:
     """Return the integers behind a folded node's output `array`, with scale and zero point; None where they cannot follow.
 
     Cast of integers, then Sub of a zero point, then Mul with a scale is a dequantization, too. place: of the output.
@@ -21,7 +21,7 @@ def quantized_after(node: Node, inputs: list[Constant | None], array: Array, pla
     if node.op_type == "Cast" and first is not None and array.dtype == np.float32:
         if first.recipe is None or not is_stored(first) or first.array.ndim == 0:
             return None
-        return Quantized(first.array.astype(np.int32), first.recipe.encoding, scalar(1), np.zeros((), np.int32), 0)
+        return QuantizedConstant(first.array.astype(np.int32), first.recipe.encoding, scalar(1), np.zeros((), np.int32), 0)
     if node.op_type in ("Sub", "Mul") and len(inputs) == 2:
         a, b = inputs
         if node.op_type == "Mul" and b is not None and b.quantized is not None:
@@ -32,13 +32,13 @@ def quantized_after(node: Node, inputs: list[Constant | None], array: Array, pla
     if first is None or first.quantized is None:
         return None
     return (
-        _sliced(node, first.quantized, inputs, array, place)
+        _slice_quantization(node, first.quantized, inputs, array, output_index)
         if node.op_type in ("Slice", "Split")
-        else _carried(node, first.quantized, array)
+        else _move_quantization(node, first.quantized, array)
     )
 
 
-def _scaled(node: Node, quantized: Quantized, constant: Array) -> Quantized | None:
+def _scaled(node: Node, quantized: QuantizedConstant, constant: Array) -> QuantizedConstant | None:
     """After a subtraction or multiplication with one number, or with one for each place of an axis.
 
     float32(q - zero_point) * scale is what the graph computes only if whole numbers are subtracted first and there is one factor.
@@ -66,15 +66,17 @@ def _scaled(node: Node, quantized: Quantized, constant: Array) -> Quantized | No
     return replace(quantized, scale=scale, zero_point=zero, axis=axis)
 
 
-def _sliced(node: Node, quantized: Quantized, inputs: list[Constant | None], array: Array, place: int) -> Quantized | None:
+def _slice_quantization(
+    node: Node, quantized: QuantizedConstant, inputs: list[Constant | None], array: Array, output_index: int
+) -> QuantizedConstant | None:
     """A part of the integers, with the scales of that part."""
     if quantized.block:
         return None
     rest = [None if x is None else x.array for x in inputs[1:]]
 
     def part(x: Array) -> Array:
-        made = onnx_ops.apply_all(node.op_type, node.opset, node.attributes, [x, *rest], max(place + 1, len(node.outputs)))
-        return made[place]
+        made = onnx_ops.apply_all(node.op_type, node.opset, node.attributes, [x, *rest], max(output_index + 1, len(node.outputs)))
+        return made[output_index]
 
     if quantized.scale.ndim == 0:
         return replace(quantized, codes=np.ascontiguousarray(part(quantized.codes)))
@@ -87,13 +89,13 @@ def _sliced(node: Node, quantized: Quantized, inputs: list[Constant | None], arr
     return replace(quantized, codes=np.ascontiguousarray(part(quantized.codes)), scale=scale.copy(), zero_point=zero.copy())
 
 
-def _carried(node: Node, quantized: Quantized, array: Array) -> Quantized | None:
+def _move_quantization(node: Node, quantized: QuantizedConstant, array: Array) -> QuantizedConstant | None:
     """The integers behind a constant that was only moved about; None where they cannot follow."""
     codes, axis = quantized.codes, quantized.axis
     if node.op_type in ("Identity", "Dropout"):
         return quantized
     if quantized.block:
-        return _carried_blocks(node, quantized)
+        return _transpose_blocks(node, quantized)
     if node.op_type == "Transpose":
         perm = node.attributes.get("perm") or list(range(codes.ndim))[::-1]
         codes, axis = np.transpose(codes, perm), list(perm).index(axis) if codes.ndim else 0
@@ -108,14 +110,16 @@ def _carried(node: Node, quantized: Quantized, array: Array) -> Quantized | None
         codes = codes.reshape(new)
     else:
         return None
-    return Quantized(np.asarray(codes, order="C"), quantized.encoding, quantized.scale, quantized.zero_point, axis)
+    return QuantizedConstant(np.asarray(codes, order="C"), quantized.encoding, quantized.scale, quantized.zero_point, axis)
 
 
-def _carried_blocks(node: Node, quantized: Quantized) -> Quantized | None:
+def _transpose_blocks(node: Node, quantized: QuantizedConstant) -> QuantizedConstant | None:
     """Blocked codes after a transposition; None for any other move."""
     if node.op_type != "Transpose":
         return None
     perm = list(node.attributes.get("perm") or range(quantized.codes.ndim)[::-1])
     codes, scale = np.transpose(quantized.codes, perm), np.transpose(quantized.scale, perm)
     zero = np.transpose(quantized.zero_point, perm)
-    return Quantized(np.ascontiguousarray(codes), quantized.encoding, scale, zero, perm.index(quantized.axis), quantized.block)
+    return QuantizedConstant(
+        np.ascontiguousarray(codes), quantized.encoding, scale, zero, perm.index(quantized.axis), quantized.block
+    )

@@ -25,7 +25,7 @@ _MOVES = (
 _EITHER_SIDE = ("Add", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Mul", "Sub")
 
 
-def encoding_of(dtype: object) -> Encoding | None:
+def integer_encoding(dtype: object) -> Encoding | None:
     """Return how an integer type is stored; None for what is no integer of 2 to 32 bits."""
     names = {"int": "signed", "uint": "unsigned"}
     text = str(np.dtype(dtype))  # type: ignore[call-overload]
@@ -35,15 +35,15 @@ def encoding_of(dtype: object) -> Encoding | None:
     return Encoding("signed" if stem == "int" else "unsigned", int(text[len(stem) :]))
 
 
-def stored_integers(array: Array, origin: str, encoding: Encoding | None = None) -> Recipe | None:
+def integer_recipe(array: Array, origin: str, encoding: Encoding | None = None) -> Recipe | None:
     """Return the recipe of integers as they are stored; None for what is no narrow integer."""
-    encoding = encoding or encoding_of(array.dtype)
+    encoding = encoding or integer_encoding(array.dtype)
     if encoding is None or encoding.bits > WIDEST_WEIGHT:
         return None
     return Recipe(origin, array, encoding)
 
 
-def extended(node: Node, inputs: Sequence[Constant | None], encoding: Encoding | None, place: int = 0) -> Recipe | None:
+def extend_recipe(node: Node, inputs: Sequence[Constant | None], encoding: Encoding | None, output_index: int = 0) -> Recipe | None:
     """Return the recipe of a folded node's output; None where it is not made of one tensor of integers.
 
     encoding: of the integers, if the node dequantizes some that fit in fewer bits than their type has. place: of the output.
@@ -56,7 +56,9 @@ def extended(node: Node, inputs: Sequence[Constant | None], encoding: Encoding |
     assert source.recipe is not None
     recipe = source.recipe if encoding is None or source.recipe.steps else replace(source.recipe, encoding=encoding)
     operands = tuple(None if i == at else onnx_ops.ABSENT if given is None else given.array for i, given in enumerate(inputs))
-    step = OperandStep(node.op_type, node.opset, dict(node.attributes), operands, place, max(place + 1, len(node.outputs)))
+    step = OperandStep(
+        node.op_type, node.opset, dict(node.attributes), operands, output_index, max(output_index + 1, len(node.outputs))
+    )
     return replace(recipe, steps=(*recipe.steps, step))
 
 
@@ -78,7 +80,7 @@ def is_stored(constant: Constant) -> bool:
     return recipe is not None and all(step.op_type in _MOVES for step in recipe.steps)
 
 
-def of_signs(array: Array, origin: str) -> Recipe | None:
+def find_sign_recipe(array: Array, origin: str) -> Recipe | None:
     """Return the recipe of floats that are ±1 times a number for all, or for each place of one axis; None for other floats."""
     magnitude = np.abs(array)
     if array.size < 2 or not np.all(np.isfinite(array)) or np.any(magnitude == 0):
@@ -92,7 +94,7 @@ def of_signs(array: Array, origin: str) -> Recipe | None:
     return None
 
 
-def positions(recipe: Recipe) -> Array:
+def element_positions(recipe: Recipe) -> Array:
     """Return which of the recipe's integers each element of the constant comes from, as places in the order of the file."""
     made: Array = np.arange(recipe.codes.size).reshape(recipe.codes.shape)
     for step in recipe.steps:
@@ -111,12 +113,12 @@ class ImportedTensor(StoredTensor):
     recipe: Recipe | None = None
     axis: int = 0
 
-    def places(self) -> Array:
+    def positions(self) -> Array:
         """Return the place in the file of each stored element."""
         assert self.recipe is not None
-        return np.moveaxis(positions(self.recipe), self.axis, 0).reshape(-1)
+        return np.moveaxis(element_positions(self.recipe), self.axis, 0).reshape(-1)
 
-    def plain(self, name: str) -> StoredTensor:
+    def as_stored_tensor(self, name: str) -> StoredTensor:
         """Return the tensor for the network."""
         return StoredTensor(name, self.role, self.encoding, self.values, self.scale, self.zero_point, self.block)
 

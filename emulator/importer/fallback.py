@@ -7,10 +7,10 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer.builder import Draft
-from weakcell.emulator.importer.constant_recipe import of_signs
+from weakcell.emulator.importer.builder import NetworkBuilder
+from weakcell.emulator.importer.constant_recipe import find_sign_recipe
 from weakcell.emulator.importer.folding import unsupported
-from weakcell.emulator.importer.symbols import BATCH, Array, Constant, Node, Real, Recipe, Symbol
+from weakcell.emulator.importer.symbols import BATCH, Array, Constant, FloatValue, Node, Recipe, Symbol
 from weakcell.emulator.ir.layers import StoredOperand
 from weakcell.memmodels.errors import ModelError
 
@@ -32,50 +32,52 @@ _NEVER = ("DynamicQuantizeLinear",)
 """Operators that look at the whole batch: as one layer, they would make an image's result depend on the others."""
 
 
-def lower_float(draft: Draft, node: Node) -> Real:
+def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
     """Draw the node as a FloatOperator, one for each output that has a name."""
     if node.domain or node.op_type not in onnx_ops.OPERATORS or node.op_type in _NEVER:
         raise unsupported(node)
-    operands: list[Real | Array] = []
-    drawn: list[Real | Array | StoredOperand] = []
-    for place, name in enumerate(node.inputs):
-        symbol = draft.symbols[name] if name else None
+    operands: list[FloatValue | Array] = []
+    layer_operands: list[FloatValue | Array | StoredOperand] = []
+    for index, name in enumerate(node.inputs):
+        symbol = builder.symbols[name] if name else None
         if symbol is None:
             operands.append(onnx_ops.ABSENT)
         elif isinstance(symbol, Constant):
             operands.append(symbol.array)
         else:
-            operands.append(draft.typed(name))
-        recipe = _weight(node, place, symbol) if isinstance(symbol, Constant) else None
-        drawn.append(operands[-1] if recipe is None else draft.store_operand(recipe, _zero(symbol)))
+            operands.append(builder.as_typed(name))
+        recipe = _weight_recipe(node, index, symbol) if isinstance(symbol, Constant) else None
+        layer_operands.append(operands[-1] if recipe is None else builder.store_operand(recipe, _zero(symbol)))
     for operand in operands:
-        if not isinstance(operand, Real) and operand.dtype.kind == "i" and np.any(operand == BATCH):
+        if not isinstance(operand, FloatValue) and operand.dtype.kind == "i" and np.any(operand == BATCH):
             raise ModelError(f"Importing {node}", "it computes with the batch size", "Export with a fixed shape but the batch")
     count = len(node.outputs) if node.op_type in onnx_ops.SEVERAL else 1
     if any(node.outputs[count:]):
         raise ModelError(f"Importing {node}", "its second output is used", "Only the first output is supported")
     attributes = {**node.attributes, "num_outputs": count} if node.op_type == "Split" else dict(node.attributes)
     made = []
-    for place, (name, (shape, dtype)) in enumerate(zip(node.outputs, output_types(node, operands, count), strict=False)):
+    for index, (name, (shape, dtype)) in enumerate(zip(node.outputs, output_types(node, operands, count), strict=False)):
         if name:
             made.append(
-                draft.operate(name, node.op_type, attributes, tuple(drawn), shape, dtype, node.opset, exact=True, place=place)
+                builder.add_float_operator(
+                    name, node.op_type, attributes, tuple(layer_operands), shape, dtype, node.opset, exact=True, index=index
+                )
             )
-            draft.symbols[name] = made[-1]
+            builder.symbols[name] = made[-1]
     return made[0]
 
 
-def _weight(node: Node, place: int, constant: Constant) -> Recipe | None:
+def _weight_recipe(node: Node, index: int, constant: Constant) -> Recipe | None:
     """How an operand is made from integers that a memory stores; None for what is no weight.
 
     Integers that nothing has dequantized are weights only where the operator reads them as data. A single number is folded.
     """
     recipe = constant.recipe
     if recipe is None and constant.array.dtype == np.float32 and (node.op_type in _SUMS or constant.signed):
-        recipe = of_signs(constant.array, constant.origin) if constant.signed or np.any(constant.array < 0) else None
+        recipe = find_sign_recipe(constant.array, constant.origin) if constant.signed or np.any(constant.array < 0) else None
     if recipe is None or recipe.codes.size < 2 or constant.array.size < 2:
         return None
-    if constant.array.dtype.kind != "f" and place not in _DATA.get(node.op_type, ()):
+    if constant.array.dtype.kind != "f" and index not in _DATA.get(node.op_type, ()):
         return None
     return recipe
 
@@ -87,14 +89,14 @@ def _zero(symbol: Symbol | None) -> int:
     if symbol.quantized is not None:
         return int(symbol.quantized.zero_point.reshape(-1)[0])
     for step in symbol.recipe.steps:
-        place = {"Sub": 1, "DequantizeLinear": 2}.get(step.op_type, 0)
-        point = step.operands[place] if 0 < place < len(step.operands) else None
+        index = {"Sub": 1, "DequantizeLinear": 2}.get(step.op_type, 0)
+        point = step.operands[index] if 0 < index < len(step.operands) else None
         if point is not None and point.size:
             return int(point.reshape(-1)[0])
     return 0
 
 
-def output_types(node: Node, operands: list[Real | Array], count: int) -> list[tuple[tuple[int, ...], str]]:
+def output_types(node: Node, operands: list[FloatValue | Array], count: int) -> list[tuple[tuple[int, ...], str]]:
     """Shape without the batch, and numpy type, of a node's outputs, by ONNX's own shape inference."""
     asked = f"Importing {node}"
     types: dict[str, onnx.TypeProto] = {}
@@ -103,7 +105,7 @@ def output_types(node: Node, operands: list[Real | Array], count: int) -> list[t
     for i, operand in enumerate(operands):
         name = "" if operand is onnx_ops.ABSENT else f"x{i}"
         inputs.append(name)
-        if isinstance(operand, Real):
+        if isinstance(operand, FloatValue):
             kind = helper.np_dtype_to_tensor_dtype(np.dtype(operand.dtype))
             types[name] = helper.make_tensor_type_proto(kind, [batch, *operand.shape])
         elif name:
@@ -119,10 +121,13 @@ def output_types(node: Node, operands: list[Real | Array], count: int) -> list[t
     except Exception as e:
         why = (str(e).strip().splitlines() or ["no reason given"])[-1]
         raise ModelError(asked, f"its inputs do not fit ({why[:200]})", "Export the model again") from None
-    return [_held(asked, found[name], batch) if wanted else ((), "") for name, wanted in zip(outputs, node.outputs, strict=False)]
+    return [
+        _checked_shape(asked, found[name], batch) if wanted else ((), "")
+        for name, wanted in zip(outputs, node.outputs, strict=False)
+    ]
 
 
-def _held(asked: str, found: onnx.TypeProto, batch: str | int) -> tuple[tuple[int, ...], str]:
+def _checked_shape(asked: str, found: onnx.TypeProto, batch: str | int) -> tuple[tuple[int, ...], str]:
     """An inferred type, which must have the batch first and everything else fixed."""
     if not found.tensor_type.HasField("shape"):
         raise ModelError(asked, "the shape of its output is not known", "Export the model with fixed shapes")

@@ -23,26 +23,26 @@ _ELEMENTWISE = {
 }  # fmt: skip
 
 
-def folded_fill(node: Node, inputs: list[Constant | None]) -> Constant | None:
+def fold_fill(node: Node, inputs: list[Constant | None]) -> Constant | None:
     """The constant over the batch that a node makes of constants; None if it makes none.
 
     Raises:
         ModelError: the result does not have the batch as its first dimension, or the operator is not elementwise.
     """
-    place = 1 if node.op_type == "Expand" else 0
-    shape = inputs[place] if node.op_type in _FILLS and place < len(inputs) else None
+    index = 1 if node.op_type == "Expand" else 0
+    shape = inputs[index] if node.op_type in _FILLS and index < len(inputs) else None
     first = inputs[0] if inputs else None
     if shape is not None and not shape.batched and shape.array.ndim == 1 and np.any(shape.array == BATCH):
-        return _filled(node, inputs, place, shape)
+        return _fold_shape_fill(node, inputs, index, shape)
     if node.op_type == "Shape" and first is not None and first.batched:
         full = np.array([BATCH, *first.array.shape[1:]], np.int64)
         return Constant(full[int(node.attributes.get("start", 0)) : node.attributes.get("end")], node.outputs[0])
-    if check_use(node, inputs, ()):
+    if check_batched_use(node, inputs, ()):
         return replace(fold(node, inputs), batched=True)
     return None
 
 
-def _filled(node: Node, inputs: list[Constant | None], place: int, shape: Constant) -> Constant:
+def _fold_shape_fill(node: Node, inputs: list[Constant | None], index: int, shape: Constant) -> Constant:
     """Expand or ConstantOfShape with one image in place of the batch."""
     target = shape.array.copy()
     source = inputs[0] if node.op_type == "Expand" else None
@@ -54,11 +54,11 @@ def _filled(node: Node, inputs: list[Constant | None], place: int, shape: Consta
         found = f"it makes the shape {['N' if n == BATCH else int(n) for n in target]}"
         raise ModelError(f"Importing {node}", found, "The first dimension must be the batch; export the model again")
     target[0] = 1
-    given = [replace(shape, array=target) if i == place else x for i, x in enumerate(inputs)]
+    given = [replace(shape, array=target) if i == index else x for i, x in enumerate(inputs)]
     return replace(fold(node, given), batched=True, quantized=None)
 
 
-def check_use(node: Node, inputs: Sequence[Constant | None], ranks: Iterable[int]) -> bool:
+def check_batched_use(node: Node, inputs: Sequence[Constant | None], ranks: Iterable[int]) -> bool:
     """Whether an input stands for the whole batch.
 
     Args:

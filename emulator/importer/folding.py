@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer.constant_origin import quantized_after
-from weakcell.emulator.importer.constant_recipe import encoding_of as encoding_of
-from weakcell.emulator.importer.constant_recipe import extended, is_stored, of_signs, stored_integers
+from weakcell.emulator.importer.constant_origin import propagate_quantization
+from weakcell.emulator.importer.constant_recipe import extend_recipe, find_sign_recipe, integer_recipe, is_stored
+from weakcell.emulator.importer.constant_recipe import integer_encoding as integer_encoding
 from weakcell.emulator.importer.parse import Graph
-from weakcell.emulator.importer.symbols import Array, Constant, Node, Quantized, Recipe
+from weakcell.emulator.importer.symbols import Array, Constant, Node, QuantizedConstant, Recipe
 from weakcell.emulator.ir.layers import Encoding
 from weakcell.memmodels.errors import ModelError
 
@@ -24,7 +24,7 @@ MAX_BYTES = 1 << 30
 """No folded constant is larger than the largest sensible network; operators refuse to make much out of little (`claim`)."""
 
 
-def initializer(graph: Graph, name: str) -> Constant:
+def read_initializer(graph: Graph, name: str) -> Constant:
     """The constant of an initializer, read from the file now."""
     try:
         array = np.asarray(graph.initializers[name].numpy())
@@ -32,10 +32,10 @@ def initializer(graph: Graph, name: str) -> Constant:
         raise ModelError(
             f"Reading the model {graph.name}", f"the tensor {name!r} cannot be read ({e})", "Export the model again"
         ) from None
-    return Constant(array, name, recipe=stored_integers(array, name))
+    return Constant(array, name, recipe=integer_recipe(array, name))
 
 
-def fold(node: Node, inputs: list[Constant | None], place: int = 0) -> Constant:
+def fold(node: Node, inputs: list[Constant | None], output_index: int = 0) -> Constant:
     """The constant that a node with constant inputs makes; place: of the output, where it has several."""
     first = next((x for x in inputs if x is not None), None)
     origin = first.origin if first is not None and first.origin else node.outputs[0]
@@ -51,29 +51,31 @@ def fold(node: Node, inputs: list[Constant | None], place: int = 0) -> Constant:
     attributes = {key: np.asarray(v) if isinstance(v, np.ndarray) else v for key, v in node.attributes.items()}
     try:
         arrays = [None if x is None else x.array for x in inputs]
-        array = onnx_ops.apply_all(node.op_type, node.opset, attributes, arrays, max(place + 1, len(node.outputs)))[place]
+        array = onnx_ops.apply_all(node.op_type, node.opset, attributes, arrays, max(output_index + 1, len(node.outputs)))[
+            output_index
+        ]
     except MemoryError as e:
         raise ModelError(f"Folding {node}", str(e), "Export a smaller model") from None
     except (ValueError, IndexError, TypeError, KeyError, OverflowError) as e:
         raise ModelError(f"Folding {node}", f"its constant inputs do not fit ({e})", "Export the model again") from None
     if array.nbytes > MAX_BYTES:
         raise ModelError(f"Folding {node}", f"the result has {array.nbytes} bytes", f"The limit is {MAX_BYTES} bytes")
-    quantized = quantized_after(node, inputs, array, place)
+    quantized = propagate_quantization(node, inputs, array, output_index)
     signed = node.op_type == "Sign" or any(x is not None and x.signed for x in inputs)
     limits = _limits(node, inputs, array)
-    return Constant(array, origin, quantized, signed, limits, _recipe(node, inputs, array, limits, origin, place))
+    return Constant(array, origin, quantized, signed, limits, _recipe(node, inputs, array, limits, origin, output_index))
 
 
 def _recipe(
-    node: Node, inputs: list[Constant | None], array: Array, limits: tuple[int, int] | None, origin: str, place: int
+    node: Node, inputs: list[Constant | None], array: Array, limits: tuple[int, int] | None, origin: str, output_index: int
 ) -> Recipe | None:
     """How the folded constant is made from stored integers: they are those of the file, or those that the file quantizes to."""
     if node.op_type in ("Constant", "QuantizeLinear", "Clip") and array.dtype.kind != "f":
-        encoding = encoding_of(array.dtype)
-        return None if encoding is None else stored_integers(array, origin, narrowed(encoding, limits))
+        encoding = integer_encoding(array.dtype)
+        return None if encoding is None else integer_recipe(array, origin, narrow_encoding(encoding, limits))
     if node.op_type in ("Sign", "Where") and array.dtype == np.float32:
-        return of_signs(array, origin)
-    return extended(node, inputs, None, place)
+        return find_sign_recipe(array, origin)
+    return extend_recipe(node, inputs, None, output_index)
 
 
 def unsupported(node: Node) -> ModelError:
@@ -82,10 +84,10 @@ def unsupported(node: Node) -> ModelError:
     return ModelError(f"Importing {node}", f"the operator {node.op_type} is not supported", f"Supported are {known}")
 
 
-def _required(node: Node, inputs: list[Constant | None], place: int) -> Array:
-    given = inputs[place] if place < len(inputs) else None
+def _required(node: Node, inputs: list[Constant | None], output_index: int) -> Array:
+    given = inputs[output_index] if output_index < len(inputs) else None
     if given is None:
-        raise ModelError(f"Importing {node}", f"input {place} is missing", "Export the model again")
+        raise ModelError(f"Importing {node}", f"input {output_index} is missing", "Export the model again")
     return given.array
 
 
@@ -143,7 +145,7 @@ def _limits(node: Node, inputs: list[Constant | None], array: Array) -> tuple[in
     return info.min if low is None else low, info.max if high is None else high
 
 
-def narrowed(encoding: Encoding, limits: tuple[int, int] | None) -> Encoding:
+def narrow_encoding(encoding: Encoding, limits: tuple[int, int] | None) -> Encoding:
     """The narrowest encoding of the same kind that holds the limits."""
     if limits is None or encoding.bits > 16:
         return encoding
@@ -156,17 +158,17 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     """A dequantized constant, with the integers it comes from."""
     codes, scale = _required(node, inputs, 0), _required(node, inputs, 1)
     check_weight_scale(node, scale)
-    encoding = encoding_of(codes.dtype)
+    encoding = integer_encoding(codes.dtype)
     if encoding is None:
         raise ModelError(f"Importing {node}", f"it dequantizes {codes.dtype}", "2- to 32-bit integers are supported")
-    encoding = narrowed(encoding, inputs[0].limits if inputs[0] is not None else None)
+    encoding = narrow_encoding(encoding, inputs[0].limits if inputs[0] is not None else None)
     given = inputs[2] if len(inputs) > 2 else None
     zero = np.zeros(scale.shape, np.int32) if given is None else given.array.astype(np.int32)
     check_zero_point(node, zero, scale)
     axis, block = int(node.attributes.get("axis", 1)), int(node.attributes.get("block_size", 0))
     if block and scale.ndim == codes.ndim > 0:
         blocked = _dequantize_blocks(node, codes, encoding, scale, zero, axis % codes.ndim, block, origin)
-        return replace(blocked, recipe=extended(node, inputs, encoding))
+        return replace(blocked, recipe=extend_recipe(node, inputs, encoding))
     if scale.ndim == codes.ndim > 1 and scale.size > 1:  # QLinearMatMul's [1, N]: the axis is where its length is not 1
         long = [i for i, n in enumerate(scale.shape) if n > 1]
         if len(long) == 1 and scale.shape[long[0]] == codes.shape[long[0]]:
@@ -182,8 +184,8 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
             raise ModelError(f"Importing {node}", found, "One scale per channel is needed; export the model again")
     if encoding.bits == 32 and np.any(zero != 0):
         raise ModelError(f"Importing {node}", "an int32 tensor has a zero point other than 0", "Export the model again")
-    quantized = Quantized(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis)
-    return Constant(real_values(quantized), origin, quantized, recipe=extended(node, inputs, encoding))
+    quantized = QuantizedConstant(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis)
+    return Constant(dequantize_constant(quantized), origin, quantized, recipe=extend_recipe(node, inputs, encoding))
 
 
 def _dequantize_blocks(
@@ -195,11 +197,11 @@ def _dequantize_blocks(
         found = f"its scale has shape {list(scale.shape)}, and blocks of {block} in {list(codes.shape)} need {wanted}"
         raise ModelError(f"Importing {node}", found, "Export the model again")
     zero = np.broadcast_to(zero.reshape(scale.shape) if zero.size == scale.size else zero.reshape([1] * scale.ndim), scale.shape)
-    quantized = Quantized(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis, block)
-    return Constant(real_values(quantized), origin, quantized)
+    quantized = QuantizedConstant(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis, block)
+    return Constant(dequantize_constant(quantized), origin, quantized)
 
 
-def real_values(quantized: Quantized) -> Array:
+def dequantize_constant(quantized: QuantizedConstant) -> Array:
     """float32(q - zero_point) * scale."""
     if quantized.block:
         keep = np.arange(quantized.codes.shape[quantized.axis])

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer.builder import Draft, Reach, StoredOtherwise
+from weakcell.emulator.importer.builder import IncompatibleWeightOrder, NetworkBuilder, ValueRange
 from weakcell.emulator.importer.constant_recipe import ImportedTensor
 from weakcell.emulator.importer.fallback import lower_float
-from weakcell.emulator.importer.symbols import NO_PADS, Array, Constant, Floats, Grid, Node, Real, Symbol, scalar
+from weakcell.emulator.importer.symbols import NO_PADS, Array, Constant, Floats, FloatValue, Node, PendingQuantized, Symbol, scalar
 from weakcell.emulator.ir.layers import SIGN1, Convolution, Encoding, Requantize, Step, StoredTensor, ValueSpec, Window
 from weakcell.memmodels.errors import ModelError
 
@@ -24,65 +24,69 @@ INT32_SUM = "weakcell.int32_sum"
 """Marks the Conv, MatMul or Gemm of a QLinear operator: its sum is an int32 that wraps, whereas a float operator's never does."""
 
 
-def lower_linear(draft: Draft, node: Node) -> Symbol:
+def lower_linear(builder: NetworkBuilder, node: Node) -> Symbol:
     """A Conv, Gemm or MatMul node; in float32 if another layer has its weights already, in an order that it cannot read."""
     try:
-        return _lowered(draft, node)
-    except StoredOtherwise:
+        return _lower_stored(builder, node)
+    except IncompatibleWeightOrder:
         plain = {key: value for key, value in node.attributes.items() if key != INT32_SUM}
-        return lower_float(draft, replace(node, attributes=plain))
+        return lower_float(builder, replace(node, attributes=plain))
 
 
-def _lowered(draft: Draft, node: Node) -> Symbol:
+def _lower_stored(builder: NetworkBuilder, node: Node) -> Symbol:
     wraps = INT32_SUM in node.attributes
     if wraps:
         node = replace(node, attributes={key: value for key, value in node.attributes.items() if key != INT32_SUM})
-    weight = draft.symbols.get(node.input(1))
-    if not isinstance(weight, Constant) or not _plain(node):
-        return lower_float(draft, node)
+    weight = builder.symbols.get(node.input(1))
+    if not isinstance(weight, Constant) or not _is_plain(node):
+        return lower_float(builder, node)
     if wraps:
         _check_scales(node, weight)
     stored = stored_weight(node, weight)
     if stored is None:
-        return lower_float(draft, node)
-    source = draft.symbol(node.input(0))
-    if isinstance(source, Grid) and not stored.block:
-        grid = summable(draft, source, node.input(0), node.op_type == "Conv")
-        if grid is not None and (node.op_type == "Conv" or len(grid.shape) == 1) and _fits(draft, node, grid, stored, wraps):
-            return sum_of_codes(draft, node, grid, stored, wraps)
-    if wraps and isinstance(source, Grid) and _largest_sum(draft, node, source, stored) >= LIMIT:
+        return lower_float(builder, node)
+    source = builder.symbol(node.input(0))
+    if isinstance(source, PendingQuantized) and not stored.block:
+        pending = as_summable(builder, source, node.input(0), node.op_type == "Conv")
+        if (
+            pending is not None
+            and (node.op_type == "Conv" or len(pending.shape) == 1)
+            and _fits_int32(builder, node, pending, stored, wraps)
+        ):
+            return add_integer_sum(builder, node, pending, stored, wraps)
+    if wraps and isinstance(source, PendingQuantized) and _largest_sum(builder, node, source, stored) >= LIMIT:
         found = "its int32 sums can wrap, and a sum of these shapes or scales is computed in float32, which does not"
         raise ModelError(f"Importing {node}", found, "Use narrower weights or activations, or split the layer")
-    return _float_sum(draft, node, stored)
+    return _add_float_sum(builder, node, stored)
 
 
-def _fits(draft: Draft, node: Node, grid: Grid, stored: StoredTensor, wraps: bool) -> bool:
+def _fits_int32(builder: NetworkBuilder, node: Node, pending: PendingQuantized, stored: StoredTensor, wraps: bool) -> bool:
     """Whether int32 holds every sum (16-bit codes seldom do): otherwise the sum stays float32, as the graph writes it.
 
     wraps: a sum that int32 does not hold is to wrap, so that only the factors have to fit.
     """
-    factors = _factors(draft, grid, stored)
+    factors = _factors(builder, pending, stored)
     narrow = all(low >= -(1 << 15) and high < 1 << 15 for low, high in factors)
-    return narrow and (wraps or _largest_sum(draft, node, grid, stored) < LIMIT)
+    return narrow and (wraps or _largest_sum(builder, node, pending, stored) < LIMIT)
 
 
-def _factors(draft: Draft, grid: Grid, stored: StoredTensor) -> tuple[tuple[int, int], tuple[int, int]]:
+def _factors(builder: NetworkBuilder, pending: PendingQuantized, stored: StoredTensor) -> tuple[tuple[int, int], tuple[int, int]]:
     """Lowest and highest input and weight, less their zero points."""
-    source, zero, encoding = draft.reach[grid.value], stored.zero_point, stored.encoding
-    inputs = (source.low - grid.zero_point, source.high - grid.zero_point)
+    source, zero, encoding = builder.ranges[pending.value], stored.zero_point, stored.encoding
+    inputs = (source.low - pending.zero_point, source.high - pending.zero_point)
     return inputs, (encoding.low - int(zero.max()), encoding.high - int(zero.min()))
 
 
-def _largest_sum(draft: Draft, node: Node, grid: Grid, stored: StoredTensor) -> int:
+def _largest_sum(builder: NetworkBuilder, node: Node, pending: PendingQuantized, stored: StoredTensor) -> int:
     """The largest magnitude of a sum, bias included, that inputs and weights of these types can give."""
-    bias = draft.symbols.get(node.input(2))
+    bias = builder.symbols.get(node.input(2))
     quantized = bias.quantized if isinstance(bias, Constant) else None
     offset = 0 if quantized is None or not quantized.codes.size else int(np.abs(quantized.codes.astype(np.int64)).max())
-    largest = math.prod(max(abs(low), abs(high)) for low, high in _factors(draft, grid, stored))
+    largest = math.prod(max(abs(low), abs(high)) for low, high in _factors(builder, pending, stored))
     return math.prod(stored.values.shape[1:]) * largest + offset
 
 
-def _plain(node: Node) -> bool:
+def _is_plain(node: Node) -> bool:
     """Whether a Gemm has no scaling and no transposed input."""
     given = node.attributes
     return node.op_type != "Gemm" or (
@@ -180,77 +184,79 @@ def _from_signs(node: Node, constant: Constant, real: Array) -> StoredTensor | N
 # ── integer sums ────────────────────────────────────────────────────────────────────────────────────
 
 
-def summable(draft: Draft, grid: Grid, tensor: str, padded: bool) -> Grid | None:
+def as_summable(builder: NetworkBuilder, pending: PendingQuantized, tensor: str, padded: bool) -> PendingQuantized | None:
     """The grid as codes that a Convolution can read: one scale, nothing pending but (if `padded`) zero padding."""
-    if grid.scale.ndim and np.all(grid.scale == grid.scale[0]):
-        grid = replace(grid, scale=grid.scale[0].reshape(()))
-    if grid.scale.ndim or (grid.pads != NO_PADS and not padded) or grid.pool is not None:
+    if pending.scale.ndim and np.all(pending.scale == pending.scale[0]):
+        pending = replace(pending, scale=pending.scale[0].reshape(()))
+    if pending.scale.ndim or (pending.pads != NO_PADS and not padded) or pending.pool is not None:
         return None  # a pool is pending where the grid falls with its codes: their maximum is another one
-    if grid.steps:
-        clamped = _clamped(draft, grid, tensor)
+    if pending.steps:
+        clamped = _clamp_codes(builder, pending, tensor)
         if clamped is None:
             return None
-        grid = clamped
-    return grid
+        pending = clamped
+    return pending
 
 
-def _clamped(draft: Draft, grid: Grid, tensor: str) -> Grid | None:
+def _clamp_codes(builder: NetworkBuilder, pending: PendingQuantized, tensor: str) -> PendingQuantized | None:
     """Scalar limits that lie on the grid, carried out on the codes."""
-    spec, reach = draft.values[grid.value], draft.reach[grid.value]
-    low, high = reach.low, reach.high
-    if spec.kind != "codes" or grid.scale <= 0:
+    spec, value_range = builder.values[pending.value], builder.ranges[pending.value]
+    low, high = value_range.low, value_range.high
+    if spec.kind != "codes" or pending.scale <= 0:
         return None
-    for step in grid.steps:
+    for step in pending.steps:
         if step.op not in ("max", "min") or step.constant.ndim:
             return None
-        code = int(np.rint(step.constant / grid.scale)) + grid.zero_point
-        if np.float32(code - grid.zero_point) * grid.scale != step.constant:
+        code = int(np.rint(step.constant / pending.scale)) + pending.zero_point
+        if np.float32(code - pending.zero_point) * pending.scale != step.constant:
             return None
         low, high = (max(low, code), max(high, code)) if step.op == "max" else (min(low, code), min(high, code))
     held = np.iinfo(spec.dtype)
     if low < held.min or high > held.max:
         return None  # a limit below 0 of unsigned codes, or the like
-    name = draft.integer_name(tensor)
-    layer = Requantize(tensor, (grid.value,), name, scalar(1), grid.zero_point, low, high)
-    draft.draw(layer, replace(spec, name=name, scale=grid.scale), Reach(low, high))
-    return replace(grid, value=name, steps=())
+    name = builder.integer_name(tensor)
+    layer = Requantize(tensor, (pending.value,), name, scalar(1), pending.zero_point, low, high)
+    builder.add_layer(layer, replace(spec, name=name, scale=pending.scale), ValueRange(low, high))
+    return replace(pending, value=name, steps=())
 
 
-def sum_of_codes(draft: Draft, node: Node, grid: Grid, stored: ImportedTensor, wraps: bool = False) -> Grid:
+def add_integer_sum(
+    builder: NetworkBuilder, node: Node, pending: PendingQuantized, stored: ImportedTensor, wraps: bool = False
+) -> PendingQuantized:
     """A Convolution of codes or bits, as a grid over its accumulator; wraps: a sum beyond int32 wraps, otherwise it is refused."""
-    spec = draft.values[grid.value]
-    if spec.zero_point != grid.zero_point:
+    spec = builder.values[pending.value]
+    if spec.zero_point != pending.zero_point:
         raise ModelError(f"Importing {node}", "its input is read with another zero point than it was written", "Export again")
     groups = int(node.attributes.get("group", 1))
     if node.op_type == "Conv":
-        window = conv_window(node, grid.shape, stored.values.shape, groups)
-        window = replace(window, pads=_plus(window.pads, grid.pads))
+        window = read_conv_window(node, pending.shape, stored.values.shape, groups)
+        window = replace(window, pads=_add_pads(window.pads, pending.pads))
     else:
-        window, stored = _dense(node, grid, spec, stored)
-    scale: Floats = np.asarray(grid.scale * stored.scale, np.float32)
-    weight = draft.store_weight(stored, spec, window, groups)
-    bias, later = _bias(draft, node, scale, stored.values.shape[0])
-    reach = accumulator_reach(draft, node, grid, stored, bias, window)
-    beyond = max(-reach.low, reach.high) >= LIMIT
+        window, stored = _as_convolution(node, pending, spec, stored)
+    scale: Floats = np.asarray(pending.scale * stored.scale, np.float32)
+    weight = builder.store_weight(stored, spec, window, groups)
+    bias, later = _bias(builder, node, scale, stored.values.shape[0])
+    value_range = accumulator_range(builder, node, pending, stored, bias, window)
+    beyond = max(-value_range.low, value_range.high) >= LIMIT
     if beyond and not wraps:
         terms = math.prod(stored.values.shape[1:])
-        found = f"its sums of {terms} products can reach {max(-reach.low, reach.high)}, beyond int32"
+        found = f"its sums of {terms} products can reach {max(-value_range.low, value_range.high)}, beyond int32"
         raise ModelError(f"Importing {node}", found, "Use narrower weights or activations, or split the layer")
     if beyond:
-        reach = Reach(-LIMIT - 1, LIMIT)
-    name = draft.free(f"{node.outputs[0]}.acc")
-    layer = Convolution(node.name, (grid.value,), name, weight, draft.store(bias) if bias else None, window, groups, beyond)
+        value_range = ValueRange(-LIMIT - 1, LIMIT)
+    name = builder.unique_name(f"{node.outputs[0]}.acc")
+    layer = Convolution(node.name, (pending.value,), name, weight, builder.store(bias) if bias else None, window, groups, beyond)
     channels = stored.values.shape[0]
     shape = (channels,) if node.op_type != "Conv" else window.output_shape(channels, spec.shape)
-    draft.draw(layer, ValueSpec(name, "codes", shape, "int32", scale), reach)
-    return Grid(name, shape, scale, 0, later)
+    builder.add_layer(layer, ValueSpec(name, "codes", shape, "int32", scale), value_range)
+    return PendingQuantized(name, shape, scale, 0, later)
 
 
-def _plus(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, int, int, int]:
+def _add_pads(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, int, int, int]:
     return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3])
 
 
-def conv_window(node: Node, shape: tuple[int, ...], weight: tuple[int, ...], groups: int) -> Window:
+def read_conv_window(node: Node, shape: tuple[int, ...], weight: tuple[int, ...], groups: int) -> Window:
     """The window of a Conv, after checking that input and weight fit."""
     asked = f"Importing {node}"
     out, inner, *kernel = weight
@@ -264,10 +270,10 @@ def conv_window(node: Node, shape: tuple[int, ...], weight: tuple[int, ...], gro
         raise ModelError(asked, found, "Weight channels times group must equal the input's channels; export the model again")
     if list(node.attributes.get("kernel_shape", kernel)) != kernel:
         raise ModelError(asked, f"kernel_shape is not that of the weight, {kernel}", "Export the model again")
-    return window_of(node, shape, tuple(kernel))
+    return read_window(node, shape, tuple(kernel))
 
 
-def window_of(node: Node, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
+def read_window(node: Node, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
     """Return the window that a node's attributes describe, checked against the size of the image.
 
     A signal (C, L) is an image of height 1, so a 1-D kernel gets the height 1.
@@ -279,7 +285,9 @@ def window_of(node: Node, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Wi
         if len(shape) == 2:
             (length,), (begin, end) = kernel, pads
             kernel, stride, dilation, pads = (1, length), [1, *stride], [1, *dilation], [0, begin, 0, end]
-        window = Window(_pair(kernel), _pair(stride), _pair(dilation), _four(pads), bool(given.get("ceil_mode", 0)))
+        window = Window(
+            _int_pair(kernel), _int_pair(stride), _int_pair(dilation), _int_quadruple(pads), bool(given.get("ceil_mode", 0))
+        )
         fits = min(window.kernel) > 0 and min(window.stride) > 0 and min(window.dilation) > 0 and min(window.pads) >= 0
         fits = fits and min(window.output_shape(1, shape)) > 0
     except (ValueError, TypeError, ZeroDivisionError):
@@ -292,29 +300,31 @@ def window_of(node: Node, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Wi
     return window
 
 
-def _pair(x: Sequence[int]) -> tuple[int, int]:
+def _int_pair(x: Sequence[int]) -> tuple[int, int]:
     a, b = x
     return int(a), int(b)
 
 
-def _four(x: list[int]) -> tuple[int, int, int, int]:
+def _int_quadruple(x: list[int]) -> tuple[int, int, int, int]:
     a, b, c, d = x
     return int(a), int(b), int(c), int(d)
 
 
-def _dense(node: Node, grid: Grid, spec: ValueSpec, stored: ImportedTensor) -> tuple[Window, ImportedTensor]:
+def _as_convolution(
+    node: Node, pending: PendingQuantized, spec: ValueSpec, stored: ImportedTensor
+) -> tuple[Window, ImportedTensor]:
     """A matrix product as a convolution whose kernel is the whole image (1 x 1 for a vector)."""
     out, inner = stored.values.shape
-    if inner != math.prod(grid.shape):
-        found = f"the weight has {inner} inputs and the tensor {math.prod(grid.shape)} elements"
+    if inner != math.prod(pending.shape):
+        found = f"the weight has {inner} inputs and the tensor {math.prod(pending.shape)} elements"
         raise ModelError(f"Importing {node}", found, "Export the model again")
     kernel = spec.height_width
     return Window(kernel), replace(stored, values=stored.values.reshape(out, spec.channels, *kernel))
 
 
-def _bias(draft: Draft, node: Node, scale: Floats, channels: int) -> tuple[StoredTensor | None, tuple[Step, ...]]:
+def _bias(builder: NetworkBuilder, node: Node, scale: Floats, channels: int) -> tuple[StoredTensor | None, tuple[Step, ...]]:
     """The bias as a stored int32 tensor where its scale is the accumulator's, otherwise as a float32 step."""
-    given = draft.constant(node, 2) if node.op_type != "MatMul" else None
+    given = builder.constant(node, 2) if node.op_type != "MatMul" else None
     if given is None:
         return None, ()
     if given.array.size not in (1, channels):
@@ -339,36 +349,37 @@ def integer_bias(given: Constant, scale: Floats, channels: int) -> StoredTensor 
     return StoredTensor(given.origin, "bias", Encoding("signed", 32), values, q.scale)
 
 
-def accumulator_reach(
-    draft: Draft, node: Node, grid: Grid, stored: StoredTensor, bias: StoredTensor | None, window: Window
-) -> Reach:
+def accumulator_range(
+    builder: NetworkBuilder, node: Node, pending: PendingQuantized, stored: StoredTensor, bias: StoredTensor | None, window: Window
+) -> ValueRange:
     """Every sum that weights of this encoding can give, in exact arithmetic."""
-    xs, ws = _factors(draft, grid, stored)
+    xs, ws = _factors(builder, pending, stored)
     terms = math.prod(stored.values.shape[1:])
     if min(xs) < -(1 << 15) or max(xs) >= 1 << 15 or stored.encoding.low < -(1 << 15) or stored.encoding.high >= 1 << 15:
-        found = f"its factors are {draft.values[grid.value].dtype} around {grid.zero_point} and {stored.encoding}, wider than int16"
+        inputs = f"{builder.values[pending.value].dtype} around {pending.zero_point}"
+        found = f"its factors are {inputs} and {stored.encoding}, wider than int16"
         raise ModelError(f"Importing {node}", found, "Use 8-bit weights and activations, or symmetric int16")
     products = [x * w for x in xs for w in ws]
     padded = window.pads != NO_PADS
     if padded:
         products.append(0)
     low, high = terms * min(products), terms * max(products)
-    odd = draft.values[grid.value].kind == "bits" and stored.encoding == SIGN1 and not padded and bias is None
+    odd = builder.values[pending.value].kind == "bits" and stored.encoding == SIGN1 and not padded and bias is None
     if bias is not None:
         low, high = low + int(bias.values.min()), high + int(bias.values.max())
-    return Reach(low, high, 2 if odd else 1)
+    return ValueRange(low, high, 2 if odd else 1)
 
 
 # ── float sums ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _float_sum(draft: Draft, node: Node, stored: ImportedTensor) -> Symbol:
+def _add_float_sum(builder: NetworkBuilder, node: Node, stored: ImportedTensor) -> Symbol:
     """A Convolution of floats with stored weights; its bias follows as a float Add."""
-    source = draft.real(node.input(0))
+    source = builder.as_float(node.input(0))
     groups = int(node.attributes.get("group", 1))
     shape: tuple[int, ...]
     if node.op_type == "Conv":
-        window = conv_window(node, source.shape, stored.values.shape, groups)
+        window = read_conv_window(node, source.shape, stored.values.shape, groups)
         shape = window.output_shape(stored.values.shape[0], source.shape)
     elif len(source.shape) == 1:
         out, inner = stored.values.shape
@@ -377,35 +388,35 @@ def _float_sum(draft: Draft, node: Node, stored: ImportedTensor) -> Symbol:
         window, shape = Window((1, 1)), (out,)
         stored = replace(stored, values=stored.values.reshape(out, inner, 1, 1))
     elif node.op_type == "MatMul":
-        return _sum_of_rows(draft, node, source, stored)
+        return _add_float_sum_of_rows(builder, node, source, stored)
     else:
-        return lower_float(draft, node)
-    given = draft.constant(node, 2) if node.op_type != "MatMul" else None
+        return lower_float(builder, node)
+    given = builder.constant(node, 2) if node.op_type != "MatMul" else None
     bare = given is None or not np.any(given.array)
-    name = draft.free(node.outputs[0] if bare else f"{node.outputs[0]}.sum")
-    weight = draft.store_weight(stored, draft.values[source.value], window, groups)
+    name = builder.unique_name(node.outputs[0] if bare else f"{node.outputs[0]}.sum")
+    weight = builder.store_weight(stored, builder.values[source.value], window, groups)
     layer = Convolution(node.name, (source.value,), name, weight, None, window, groups)
-    draft.draw(layer, ValueSpec(name, "float", shape))
+    builder.add_layer(layer, ValueSpec(name, "float", shape))
     if bare or given is None:
-        return Real(name, shape)
+        return FloatValue(name, shape)
     constant = given.array.astype(np.float32).reshape(-1, *[1] * (len(shape) - 1))
-    return draft.operate(node.outputs[0], "Add", {}, (Real(name, shape), constant), shape, exact=True)
+    return builder.add_float_operator(node.outputs[0], "Add", {}, (FloatValue(name, shape), constant), shape, exact=True)
 
 
-def _sum_of_rows(draft: Draft, node: Node, source: Real, stored: ImportedTensor) -> Symbol:
+def _add_float_sum_of_rows(builder: NetworkBuilder, node: Node, source: FloatValue, stored: ImportedTensor) -> Symbol:
     """A matrix product on (…, K): its rows become the pixels of an image with K channels."""
     (out, inner), (*rows, last) = stored.values.shape, source.shape
     if inner != last:
         raise ModelError(f"Importing {node}", f"the weight has {inner} inputs, the tensor {last}", "Export again")
     name, count, perm = node.outputs[0], math.prod(rows), {"perm": [0, 2, 1]}
-    flat = draft.viewed(source, (count, inner), f"{name}.rows")
-    turned = draft.operate(f"{name}.rows", "Transpose", perm, (flat,), (inner, count))
-    image = draft.viewed(turned, (inner, count, 1), f"{name}.image")
-    made = draft.free(f"{name}.sum")
+    flat = builder.reshape_float(source, (count, inner), f"{name}.rows")
+    turned = builder.add_float_operator(f"{name}.rows", "Transpose", perm, (flat,), (inner, count))
+    image = builder.reshape_float(turned, (inner, count, 1), f"{name}.image")
+    made = builder.unique_name(f"{name}.sum")
     stored = replace(stored, values=stored.values.reshape(out, inner, 1, 1))
-    weight = draft.store_weight(stored, draft.values[image.value], Window((1, 1)), 1)
+    weight = builder.store_weight(stored, builder.values[image.value], Window((1, 1)), 1)
     layer = Convolution(node.name, (image.value,), made, weight, None, Window((1, 1)))
-    draft.draw(layer, ValueSpec(made, "float", (out, count, 1)))
-    columns = draft.viewed(Real(made, (out, count, 1)), (out, count), f"{name}.columns")
-    rowwise = draft.operate(f"{name}.back", "Transpose", perm, (columns,), (count, out))
-    return draft.viewed(rowwise, (*rows, out), name)
+    builder.add_layer(layer, ValueSpec(made, "float", (out, count, 1)))
+    columns = builder.reshape_float(FloatValue(made, (out, count, 1)), (out, count), f"{name}.columns")
+    rowwise = builder.add_float_operator(f"{name}.back", "Transpose", perm, (columns,), (count, out))
+    return builder.reshape_float(rowwise, (*rows, out), name)

@@ -14,15 +14,25 @@ import onnx
 
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer import binary, dynamic, integer_ops, nbits, pointwise, qdq, qonnx, qoperator, resize, shape_ops
-from weakcell.emulator.importer.builder import Draft, Reach, check_size
+from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange, check_size
 from weakcell.emulator.importer.channels_last import ChannelsLast
 from weakcell.emulator.importer.fallback import lower_float
-from weakcell.emulator.importer.filled_constants import check_use, folded_fill
-from weakcell.emulator.importer.folding import encoding_of, fold, initializer
+from weakcell.emulator.importer.filled_constants import check_batched_use, fold_fill
+from weakcell.emulator.importer.folding import fold, integer_encoding, read_initializer
 from weakcell.emulator.importer.linear import lower_linear, stored_weight
 from weakcell.emulator.importer.output_meaning import find_output_meaning
 from weakcell.emulator.importer.parse import Graph, Port, read_model
-from weakcell.emulator.importer.symbols import INTEGER_RANKS, Codes, Constant, Dynamic, Grid, Node, Real, Symbol, scalar
+from weakcell.emulator.importer.symbols import (
+    INTEGER_RANKS,
+    Codes,
+    Constant,
+    DynamicQuantized,
+    FloatValue,
+    Node,
+    PendingQuantized,
+    Symbol,
+    scalar,
+)
 from weakcell.emulator.importer.unplaced_integers import find_unplaced_integers
 from weakcell.emulator.ir.layers import SIGN1, Network, ValueSpec
 from weakcell.memmodels.errors import ModelError
@@ -34,7 +44,7 @@ _INPUT_TYPES = (
     "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool", "float16", "float64",
 )  # fmt: skip
 
-Lowering = Callable[[Draft, Node], Symbol | None]
+Lowering = Callable[[NetworkBuilder, Node], Symbol | None]
 
 _SHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 _PASSES = {*_SHAPES, "Identity", "Dropout"}
@@ -47,7 +57,7 @@ _LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(("MaxPool", "GlobalMaxPool"), shape_ops.lower_max_pool),
     **dict.fromkeys(("MatMulInteger", "ConvInteger"), dynamic.lower_integer_sum),
     **dict.fromkeys(integer_ops.MOVES, integer_ops.lower_move),
-    **dict.fromkeys(onnx_ops.POINTWISE, integer_ops.lower_curve),
+    **dict.fromkeys(onnx_ops.POINTWISE, integer_ops.lower_pointwise),
     **dict.fromkeys(("Resize", "Upsample"), resize.lower_resize),
     "DynamicQuantizeLinear": dynamic.lower_dynamic_quantize,
     "Dropout": shape_ops.lower_identity,
@@ -80,119 +90,119 @@ def load_model(source: str | os.PathLike[str] | onnx.ModelProto, integer_input: 
 
 
 def _network(graph: Graph, integer_input: bool | None) -> Network:
-    batch = _only({port.dims[0] for port in graph.inputs if port.dims})
+    batch = _single({port.dims[0] for port in graph.inputs if port.dims})
     lowerings: dict[str, Lowering] = {**_LOWERINGS, **dict.fromkeys(_SHAPES, partial(shape_ops.lower_reshape, batch=batch))}
     lower = partial(_lower, lowerings=lowerings)
-    draft = Draft(graph.name, binary.compare, lower, frozenset(port.name for port in graph.outputs))
+    builder = NetworkBuilder(graph.name, binary.compare, lower, frozenset(port.name for port in graph.outputs))
     asked = f"Importing the model {graph.name}"
     if not graph.inputs or not graph.outputs:
         found = f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
         raise ModelError(asked, found, "Export a network that maps an input to an output")
-    rest = _fold_constants(draft, graph)
-    integers = _wanted(graph, integer_input)
+    rest = _fold_constants(builder, graph)
+    integers = _wants_integer_input(graph, integer_input)
     for port in graph.inputs:
-        _place_input(draft, port, asked, _reads_integers(draft, port, rest) if integers is None else integers)
+        _add_input(builder, port, asked, _reads_integers(builder, port, rest) if integers is None else integers)
     for node in rest:
-        lower(draft, node)
-    output_meanings = {port.name: find_output_meaning(graph, draft.symbols, port.name) for port in graph.outputs}
-    outputs = tuple(_finish_output(draft, port.name, asked) for port in graph.outputs)
-    network = draft.finished(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
-    return replace(network, batch=batch, output_meanings=output_meanings, unplaced=find_unplaced_integers(network, draft, graph))
+        lower(builder, node)
+    output_meanings = {port.name: find_output_meaning(graph, builder.symbols, port.name) for port in graph.outputs}
+    outputs = tuple(_add_output(builder, port.name, asked) for port in graph.outputs)
+    network = builder.finish(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
+    return replace(network, batch=batch, output_meanings=output_meanings, unplaced=find_unplaced_integers(network, builder, graph))
 
 
-def _only(batches: set[int | None]) -> int | None:
+def _single(batches: set[int | None]) -> int | None:
     return batches.pop() if len(batches) == 1 else None
 
 
-def _wanted(graph: Graph, integer_input: bool | None) -> bool | None:
+def _wants_integer_input(graph: Graph, integer_input: bool | None) -> bool | None:
     """What the caller or else the file says about integer inputs."""
     if integer_input is None:
         return {"true": True, "false": False}.get(graph.metadata.get("weakcell.integer_input", "").lower())
     return integer_input
 
 
-def _fold_constants(draft: Draft, graph: Graph) -> list[Node]:
+def _fold_constants(builder: NetworkBuilder, graph: Graph) -> list[Node]:
     """Fold every node that reads only constants; return the others."""
     rest = []
     needed = {name for node in graph.nodes for name in node.inputs}
     for name in graph.initializers:
         if name in needed:
-            draft.symbols[name] = initializer(graph, name)
+            builder.symbols[name] = read_initializer(graph, name)
     last = ChannelsLast(frozenset(name for name, tensor in graph.initializers.items() if math.prod(tensor.shape) == 1))
-    plain = (part for whole in graph.nodes for part in qoperator.rewritten(whole))
-    for node in (part for whole in plain for part in last.rewritten(whole)):
-        if not all(name in draft.symbols for name in node.inputs if name) or "Random" in node.op_type:
+    plain = (part for whole in graph.nodes for part in qoperator.rewrite(whole))
+    for node in (part for whole in plain for part in last.rewrite(whole)):
+        if not all(name in builder.symbols for name in node.inputs if name) or "Random" in node.op_type:
             rest.append(node)
             continue
-        with _named(draft, node):
-            _fold_node(draft, node)
+        with _naming_node(builder, node):
+            _fold_node(builder, node)
     return rest
 
 
-def _fold_node(draft: Draft, node: Node) -> None:
+def _fold_node(builder: NetworkBuilder, node: Node) -> None:
     """Make constants of a node's outputs, all of which its constant inputs determine."""
-    given = [draft.symbols[name] if name else None for name in node.inputs]
+    given = [builder.symbols[name] if name else None for name in node.inputs]
     constants = [x if isinstance(x, Constant) else None for x in given]
-    filled = folded_fill(node, constants)
+    filled = fold_fill(node, constants)
     if filled is not None:
-        draft.symbols[node.outputs[0]] = filled
+        builder.symbols[node.outputs[0]] = filled
         return
     several = node.op_type in onnx_ops.SEVERAL
-    for place, name in enumerate(node.outputs[: None if several else 1]):
+    for index, name in enumerate(node.outputs[: None if several else 1]):
         if name:
-            whole = qonnx.fold(node, constants) if node.domain == qonnx.DOMAIN else fold(node, constants, place)
-            draft.symbols[name] = whole
+            whole = qonnx.fold(node, constants) if node.domain == qonnx.DOMAIN else fold(node, constants, index)
+            builder.symbols[name] = whole
 
 
 @contextmanager
-def _named(draft: Draft, node: Node) -> Iterator[None]:
+def _naming_node(builder: NetworkBuilder, node: Node) -> Iterator[None]:
     """Raise a ModelError that names the node and its inputs where a lowering met what it does not know."""
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        kinds = ", ".join(f"{name!r} ({_kind(draft, name)})" for name in node.inputs if name)
+        kinds = ", ".join(f"{name!r} ({_kind(builder, name)})" for name in node.inputs if name)
         why = (str(e).strip().splitlines() or [""])[0][:200]
         found = f"it cannot be imported on its inputs {kinds} ({type(e).__name__}: {why})"
         raise ModelError(f"Importing {node}", found, "Check the file with onnx.checker, or report it with the file") from e
 
 
-def _kind(draft: Draft, name: str) -> str:
+def _kind(builder: NetworkBuilder, name: str) -> str:
     """What a tensor is while the graph is being imported, for people."""
-    symbol = draft.symbols.get(name)
+    symbol = builder.symbols.get(name)
     if isinstance(symbol, Constant):
         return f"constant {symbol.array.dtype}{list(symbol.array.shape)}"
     if symbol is None:
         return "not computed"
-    meaning = {"Codes": "integers", "Grid": "dequantized integers", "Compared": "a comparison"}
+    meaning = {"Codes": "integers", "PendingQuantized": "dequantized integers", "PendingComparison": "a comparison"}
     return f"{meaning.get(type(symbol).__name__, 'floats')} [{', '.join(map(str, ('N', *symbol.shape)))}]"
 
 
-def _lower(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
+def _lower(builder: NetworkBuilder, node: Node, lowerings: dict[str, Lowering]) -> None:
     """Give the node's output its symbol."""
-    with _named(draft, node):
-        _lower_node(draft, node, lowerings)
+    with _naming_node(builder, node):
+        _lower_node(builder, node, lowerings)
 
 
-def _lower_node(draft: Draft, node: Node, lowerings: dict[str, Lowering]) -> None:
-    if all(isinstance(draft.symbols[name], Constant) for name in node.inputs if name):
-        _fold_node(draft, node)  # it reads a shape that became known
+def _lower_node(builder: NetworkBuilder, node: Node, lowerings: dict[str, Lowering]) -> None:
+    if all(isinstance(builder.symbols[name], Constant) for name in node.inputs if name):
+        _fold_node(builder, node)  # it reads a shape that became known
         return
-    given = [draft.symbols[name] for name in node.inputs if name]
+    given = [builder.symbols[name] for name in node.inputs if name]
     ranks = (len(x.shape) + 1 for x in given if not isinstance(x, Constant))
-    check_use(node, [x for x in given if isinstance(x, Constant)], ranks)
-    if any(isinstance(x, Dynamic) for x in given):
-        draft.symbols[node.outputs[0]] = dynamic.lower_dynamic(draft, node)
+    check_batched_use(node, [x for x in given if isinstance(x, Constant)], ranks)
+    if any(isinstance(x, DynamicQuantized) for x in given):
+        builder.symbols[node.outputs[0]] = dynamic.lower_dynamic(builder, node)
         return
     known: Mapping[str, Lowering] = lowerings if not node.domain else _DOMAINS.get(node.domain, {})
     lowering = known.get(node.op_type)
-    symbol = lowering(draft, node) if lowering is not None else None
-    draft.symbols[node.outputs[0]] = lower_float(draft, node) if symbol is None else symbol
+    symbol = lowering(builder, node) if lowering is not None else None
+    builder.symbols[node.outputs[0]] = lower_float(builder, node) if symbol is None else symbol
 
 
 # ── inputs ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _place_input(draft: Draft, port: Port, asked: str, integers: bool) -> None:
+def _add_input(builder: NetworkBuilder, port: Port, asked: str, integers: bool) -> None:
     """Give a graph input its value: integers as codes, floats as codes of scale 1 if they are integers, else as floats."""
     dims = port.dims
     if not dims or any(d is None or d < 1 for d in dims[1:]):
@@ -203,22 +213,22 @@ def _place_input(draft: Draft, port: Port, asked: str, integers: bool) -> None:
         raise ModelError(asked, f"the input {port.name!r} is {port.dtype}", f"Supported are {', '.join(_INPUT_TYPES)}")
     check_size(ValueSpec(port.name, "float", tuple(int(d) for d in dims[1:] if d is not None)))
     shape_ = tuple(int(d) for d in dims[1:] if d is not None)
-    encoding = encoding_of(np.dtype(port.dtype)) if port.dtype in ("int8", "uint8", "int16", "uint16") else None
+    encoding = integer_encoding(np.dtype(port.dtype)) if port.dtype in ("int8", "uint8", "int16", "uint16") else None
     image = len(shape_) in INTEGER_RANKS
     if encoding is not None and image:
-        draft.values[port.name] = ValueSpec(port.name, "codes", shape_, port.dtype)
-        draft.reach[port.name] = Reach(encoding.low, encoding.high)
-        draft.symbols[port.name] = Codes(port.name, shape_)
+        builder.values[port.name] = ValueSpec(port.name, "codes", shape_, port.dtype)
+        builder.ranges[port.name] = ValueRange(encoding.low, encoding.high)
+        builder.symbols[port.name] = Codes(port.name, shape_)
     elif port.dtype == "float32" and integers and image:
-        draft.values[port.name] = ValueSpec(port.name, "codes", shape_, "int32")
-        draft.reach[port.name] = Reach(1 - INTEGER_INPUT_LIMIT, INTEGER_INPUT_LIMIT - 1)
-        draft.symbols[port.name] = Grid(port.name, shape_, scalar(1))
+        builder.values[port.name] = ValueSpec(port.name, "codes", shape_, "int32")
+        builder.ranges[port.name] = ValueRange(1 - INTEGER_INPUT_LIMIT, INTEGER_INPUT_LIMIT - 1)
+        builder.symbols[port.name] = PendingQuantized(port.name, shape_, scalar(1))
     else:
-        draft.values[port.name] = ValueSpec(port.name, "float", shape_, port.dtype)
-        draft.symbols[port.name] = Real(port.name, shape_, port.dtype)
+        builder.values[port.name] = ValueSpec(port.name, "float", shape_, port.dtype)
+        builder.symbols[port.name] = FloatValue(port.name, shape_, port.dtype)
 
 
-def _reads_integers(draft: Draft, port: Port, nodes: list[Node]) -> bool:
+def _reads_integers(builder: NetworkBuilder, port: Port, nodes: list[Node]) -> bool:
     """Whether everything that reads a float input is, after shape operators, a sum with stored ±1 weights."""
     readers: dict[str, list[Node]] = {}
     for node in nodes:
@@ -230,7 +240,7 @@ def _reads_integers(draft: Draft, port: Port, nodes: list[Node]) -> bool:
             if node.op_type in _PASSES:
                 names.append(node.outputs[0])
                 continue
-            weight = draft.symbols.get(node.input(1))
+            weight = builder.symbols.get(node.input(1))
             if node.op_type not in ("Conv", "Gemm", "MatMul") or not isinstance(weight, Constant):
                 return False
             stored = stored_weight(node, weight)
@@ -243,12 +253,12 @@ def _reads_integers(draft: Draft, port: Port, nodes: list[Node]) -> bool:
 # ── outputs ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _finish_output(draft: Draft, name: str, asked: str) -> str:
+def _add_output(builder: NetworkBuilder, name: str, asked: str) -> str:
     """Make a graph output a value of its own name."""
-    symbol = draft.symbol(name)
+    symbol = builder.symbol(name)
     if isinstance(symbol, Constant):
         raise ModelError(asked, f"the output {name!r} does not depend on the inputs", "Export the model again")
-    real = Real(symbol.value, symbol.shape) if isinstance(symbol, Codes) else draft.real(name)
-    if real.value != name or draft.values[real.value].shape != real.shape:
-        draft.reshaped(real, name, f"{name}.output")
+    real = FloatValue(symbol.value, symbol.shape) if isinstance(symbol, Codes) else builder.as_float(name)
+    if real.value != name or builder.values[real.value].shape != real.shape:
+        builder.copy_as(real, name, f"{name}.output")
     return name

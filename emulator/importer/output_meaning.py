@@ -35,37 +35,37 @@ def find_output_meaning(graph: Graph, symbols: Mapping[str, Symbol], output: str
         output: the name of one of its outputs.
     """
     makers = {name: node for node in graph.nodes for name in node.outputs if name}
-    found, seen, output_index = list[tuple[str, Node]](), set[str](), 0
+    computing, seen, output_index = list[tuple[str, Node]](), set[str](), 0
     perms: list[tuple[int, ...]] | None = []
     axis: int | None = None
     name = output
-    while name in makers and len(found) < _MOST and name not in seen:
+    while name in makers and len(computing) < _MOST and name not in seen:
         seen.add(name)
         node = makers[name]
         kind = node.op_type.removeprefix("QLinear")
         if kind in _QUIET:
-            perms = _moved(perms, node)
+            perms = _compose_permutations(perms, node)
         else:
-            output_index = output_index if found else node.outputs.index(name)
-            found.append((kind, node))
-            own = None if perms is None else _class_axis(kind, node, symbols)
-            if own is not None and perms is not None:
-                axis, perms = _permuted(own, perms), None
+            output_index = output_index if computing else node.outputs.index(name)
+            computing.append((kind, node))
+            class_axis = None if perms is None else _class_axis(kind, node, symbols)
+            if class_axis is not None and perms is not None:
+                axis, perms = _undo_permutations(class_axis, perms), None
             elif kind not in _POINTWISE:
                 perms = None
         name = _computed_input(node, symbols)
-    operators = tuple(kind for kind, _ in found)
-    return OutputMeaning(operators, output_index, axis, _classes_of(*found[0], symbols)) if found else OutputMeaning()
+    operators = tuple(kind for kind, _ in computing)
+    return OutputMeaning(operators, output_index, axis, _class_count(*computing[0], symbols)) if computing else OutputMeaning()
 
 
-def _moved(perms: list[tuple[int, ...]] | None, node: Node) -> list[tuple[int, ...]] | None:
+def _compose_permutations(perms: list[tuple[int, ...]] | None, node: Node) -> list[tuple[int, ...]] | None:
     """The Transposes on the way so far; None as soon as axes are moved in any other way."""
     if perms is None or node.op_type in _MOVES or (node.op_type == "Transpose" and "perm" not in node.attributes):
         return None
     return [*perms, tuple(node.attributes["perm"])] if node.op_type == "Transpose" else perms
 
 
-def _permuted(axis: int, perms: list[tuple[int, ...]]) -> int | None:
+def _undo_permutations(axis: int, perms: list[tuple[int, ...]]) -> int | None:
     """Where an axis lies behind these Transposes, the last one first."""
     for perm in reversed(perms):
         if axis not in perm:
@@ -79,7 +79,7 @@ def _computed_input(node: Node, symbols: Mapping[str, Symbol]) -> str:
     return next((name for name in node.inputs if name and not isinstance(symbols.get(name), Constant)), "")
 
 
-def _axes_of(node: Node, symbols: Mapping[str, Symbol]) -> tuple[int, ...] | None:
+def _input_axes(node: Node, symbols: Mapping[str, Symbol]) -> tuple[int, ...] | None:
     """The shape of what a node reads, with 0 for the batch."""
     shape = getattr(symbols.get(_computed_input(node, symbols)), "shape", None)
     return (0, *shape) if isinstance(shape, tuple) else None
@@ -87,17 +87,17 @@ def _axes_of(node: Node, symbols: Mapping[str, Symbol]) -> tuple[int, ...] | Non
 
 def _class_axis(kind: str, node: Node, symbols: Mapping[str, Symbol]) -> int | None:
     """The axis of a node's output on which its classes or channels lie, where the operator says so; with the batch as axis 0."""
-    shape = _axes_of(node, symbols)
+    shape = _input_axes(node, symbols)
     if shape is None:
         return None
     if kind in _CHANNELS_FIRST:
         return 1
     if kind in _CHANNELS_LAST:
         return len(shape) - 1
-    return _own_axis(kind, node, len(shape)) if kind in {*_SOFT, *_CHOOSES} else None
+    return _operator_axis(kind, node, len(shape)) if kind in {*_SOFT, *_CHOOSES} else None
 
 
-def _own_axis(kind: str, node: Node, rank: int) -> int | None:
+def _operator_axis(kind: str, node: Node, rank: int) -> int | None:
     """The operator's axis, counted from 0 with the batch; ONNX's default of its opset where the node names none."""
     default = 0 if kind in ("ArgMax", "ArgMin") else 1 if kind in _SOFT and node.opset < 13 and not node.domain else -1
     axis = int(node.attributes.get("axis", default))
@@ -105,10 +105,10 @@ def _own_axis(kind: str, node: Node, rank: int) -> int | None:
     return axis if 0 < axis < rank else None
 
 
-def _classes_of(kind: str, node: Node, symbols: Mapping[str, Symbol]) -> int | None:
+def _class_count(kind: str, node: Node, symbols: Mapping[str, Symbol]) -> int | None:
     """How many classes an operator chooses from; None if it does not choose."""
-    shape = _axes_of(node, symbols)
+    shape = _input_axes(node, symbols)
     if shape is None or kind not in _CHOOSES:
         return None
-    axis = _own_axis(kind, node, len(shape))
+    axis = _operator_axis(kind, node, len(shape))
     return None if axis is None else shape[axis]

@@ -8,22 +8,22 @@ import numpy as np
 
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.binary import per_channel, with_level_step
-from weakcell.emulator.importer.builder import Draft
+from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.fallback import lower_float
-from weakcell.emulator.importer.integer_ops import stepped_curve
+from weakcell.emulator.importer.integer_ops import append_step
 from weakcell.emulator.importer.linear import LIMIT, integer_bias
 from weakcell.emulator.importer.qdq import lower_clip_codes
 from weakcell.emulator.importer.symbols import (
     NO_PADS,
     Codes,
-    Compared,
     Constant,
-    Curve,
     Floats,
-    Grid,
-    Mean,
     Node,
-    Sum,
+    PendingComparison,
+    PendingMean,
+    PendingPointwise,
+    PendingQuantized,
+    PendingSum,
     Symbol,
     scalar,
 )
@@ -35,80 +35,80 @@ FUSED = "weakcell.fused"
 _OPS = {"Mul": "mul", "Add": "add", "Sub": "sub", "Div": "div", "Max": "max", "Min": "min"}
 
 
-def lower_arithmetic(draft: Draft, node: Node) -> Symbol:
+def lower_arithmetic(builder: NetworkBuilder, node: Node) -> Symbol:
     """Add, Sub, Mul, Div, Max and Min: a step with a constant, or the sum of two grids."""
     if len(node.inputs) != 2:
-        return lower_float(draft, node)
-    left, right = (draft.symbols[name] for name in node.inputs)
+        return lower_float(builder, node)
+    left, right = (builder.symbols[name] for name in node.inputs)
     fused, node = FUSED in node.attributes, replace(node, attributes={})
     if isinstance(right, Constant):
-        return _with_constant(draft, node, node.inputs[0], right, False)
+        return _with_constant(builder, node, node.inputs[0], right, False)
     if isinstance(left, Constant):
-        return _with_constant(draft, node, node.inputs[1], left, True)
+        return _with_constant(builder, node, node.inputs[1], left, True)
     if node.op_type == "Add":
-        total = _sum(draft, draft.symbol(node.inputs[0]), draft.symbol(node.inputs[1]))
+        total = _add_pending(builder, builder.symbol(node.inputs[0]), builder.symbol(node.inputs[1]))
         if total is not None:
             return replace(total, fused=fused)
-    return lower_float(draft, node)
+    return lower_float(builder, node)
 
 
-def _with_constant(draft: Draft, node: Node, name: str, constant: Constant, swapped: bool) -> Symbol:
-    symbol = draft.symbols[name]
-    if node.op_type == "Add" and isinstance(symbol, Grid):
-        biased = _integer_bias(draft, node, symbol, constant)
+def _with_constant(builder: NetworkBuilder, node: Node, name: str, constant: Constant, swapped: bool) -> Symbol:
+    symbol = builder.symbols[name]
+    if node.op_type == "Add" and isinstance(symbol, PendingQuantized):
+        biased = _integer_bias(builder, node, symbol, constant)
         if biased is not None:
             return biased
-    symbol = symbol if isinstance(symbol, Compared) else draft.symbol(name)
+    symbol = symbol if isinstance(symbol, PendingComparison) else builder.symbol(name)
     value = None if isinstance(symbol, Constant) else per_channel(constant.array, symbol.shape)
-    if value is None or constant.array.dtype != np.float32 or (swapped and node.op_type == "Div") or _grows(symbol, constant):
-        return lower_float(draft, node)
+    if value is None or constant.array.dtype != np.float32 or (swapped and node.op_type == "Div") or _raises_rank(symbol, constant):
+        return lower_float(builder, node)
     steps: list[Step] = [Step(_OPS[node.op_type], value)]  # type: ignore[arg-type]
     if swapped and node.op_type == "Sub":
         steps = [Step("mul", scalar(-1)), Step("add", value)]
-    result = _stepped(draft, symbol, steps, name)
-    return lower_float(draft, node) if result is None else result
+    result = _apply_steps(builder, symbol, steps, name)
+    return lower_float(builder, node) if result is None else result
 
 
-def _grows(symbol: Symbol, constant: Constant) -> bool:
+def _raises_rank(symbol: Symbol, constant: Constant) -> bool:
     """Whether broadcasting with the constant would give the result a higher rank."""
     return not isinstance(symbol, Constant) and constant.array.ndim > len(symbol.shape) + 1
 
 
-def lower_unary(draft: Draft, node: Node) -> Symbol:
+def lower_unary(builder: NetworkBuilder, node: Node) -> Symbol:
     """Relu, Neg and Clip."""
     name = node.input(0)
-    symbol = draft.symbols[name]
+    symbol = builder.symbols[name]
     zero = scalar(0)
     if node.op_type == "Relu":
         steps = [Step("max", zero)]
     elif node.op_type == "Neg":
         steps = [Step("mul", scalar(-1))]
     else:
-        given = [draft.constant(node, i) for i in (1, 2)]
+        given = [builder.constant(node, i) for i in (1, 2)]
         if any(c is not None and c.array.size != 1 for c in given):
             raise ModelError(f"Importing {node}", "its limits are not single numbers", "Export the model again")
-        if isinstance(symbol, Codes) and draft.values[symbol.value].dtype != "int32":
-            return lower_clip_codes(draft, node, symbol, *given)
+        if isinstance(symbol, Codes) and builder.values[symbol.value].dtype != "int32":
+            return lower_clip_codes(builder, node, symbol, *given)
         if isinstance(symbol, Codes):
-            return lower_float(draft, node)  # a Requantize rounds integers above 2^24
+            return lower_float(builder, node)  # a Requantize rounds integers above 2^24
         arrays = [None, *(None if c is None else c.array for c in given)]
         low, high = onnx_ops.clip_limits(arrays, node.attributes)
         both: list[tuple[Floats | None, str]] = [(low, "max"), (high, "min")]
         steps = [Step(op, scalar(float(x.reshape(())))) for x, op in both if x is not None]  # type: ignore[arg-type]
     if isinstance(symbol, Codes):
-        return lower_float(draft, node)
-    result = _stepped(draft, symbol, steps, name)
-    return lower_float(draft, node) if result is None else result
+        return lower_float(builder, node)
+    result = _apply_steps(builder, symbol, steps, name)
+    return lower_float(builder, node) if result is None else result
 
 
-def lower_batch_norm(draft: Draft, node: Node) -> Symbol:
+def lower_batch_norm(builder: NetworkBuilder, node: Node) -> Symbol:
     """BatchNormalization as a multiplication and an addition per channel, as onnxruntime computes it."""
-    given = [draft.constant(node, i) for i in range(1, 5)]
+    given = [builder.constant(node, i) for i in range(1, 5)]
     parameters = [c.array.astype(np.float32) for c in given if c is not None]
     asked = f"Importing {node}"
     if node.attributes.get("training_mode", 0) or len(parameters) != 4:
         raise ModelError(asked, "it is in training mode", "Export the model in evaluation mode")
-    symbol = draft.symbol(node.input(0))
+    symbol = builder.symbol(node.input(0))
     if isinstance(symbol, Constant | Codes) or any(p.shape != (symbol.shape[0],) for p in parameters):
         shapes = [list(p.shape) for p in parameters]
         raise ModelError(asked, f"its parameters have shapes {shapes}", "One number per channel is needed; export the model again")
@@ -118,81 +118,81 @@ def lower_batch_norm(draft: Draft, node: Node) -> Symbol:
         )
     if not (np.all(np.isfinite(factor)) and np.all(np.isfinite(offset))):
         raise ModelError(asked, "its scale or offset is not finite (NaN, or a variance below 0)", "Export the model again")
-    if isinstance(symbol, Grid):
-        result = _stepped(draft, symbol, [Step("mul", factor), Step("add", offset)], node.input(0))
+    if isinstance(symbol, PendingQuantized):
+        result = _apply_steps(builder, symbol, [Step("mul", factor), Step("add", offset)], node.input(0))
         if result is not None:
             return result
-    return lower_float(draft, node)
+    return lower_float(builder, node)
 
 
-def _stepped(draft: Draft, symbol: Symbol, steps: list[Step], name: str) -> Symbol | None:
+def _apply_steps(builder: NetworkBuilder, symbol: Symbol, steps: list[Step], name: str) -> Symbol | None:
     """The symbol after the steps; None where a layer must carry them out."""
     given = symbol
     for step in steps:
-        after = _after(draft, symbol, step, name)
-        if after is None and isinstance(given, Compared) and given.levels is not None:
-            return _stepped(draft, draft.symbol(name), steps, name)  # as a grid over bits: one constant per channel
+        after = _apply_step(builder, symbol, step, name)
+        if after is None and isinstance(given, PendingComparison) and given.levels is not None:
+            return _apply_steps(builder, builder.symbol(name), steps, name)  # as a grid over bits: one constant per channel
         if after is None:
             return None
         symbol = after
     return symbol
 
 
-def _after(draft: Draft, symbol: Symbol, step: Step, name: str) -> Symbol | None:
-    if isinstance(symbol, Compared):
+def _apply_step(builder: NetworkBuilder, symbol: Symbol, step: Step, name: str) -> Symbol | None:
+    if isinstance(symbol, PendingComparison):
         return with_level_step(symbol, step)
-    if isinstance(symbol, Curve):
-        return stepped_curve(symbol, step)
-    if isinstance(symbol, Sum | Mean):
+    if isinstance(symbol, PendingPointwise):
+        return append_step(symbol, step)
+    if isinstance(symbol, PendingSum | PendingMean):
         limit = step.op in ("max", "min") and step.constant.ndim == 0
         return replace(symbol, steps=(*symbol.steps, step)) if limit else None
-    if not isinstance(symbol, Grid) or symbol.pads != NO_PADS:
+    if not isinstance(symbol, PendingQuantized) or symbol.pads != NO_PADS:
         return None
     factor = step.op in ("mul", "div")
     if not np.all(np.isfinite(step.constant)) or (step.op == "div" and np.any(step.constant == 0)):
         return None
     if symbol.pool is not None and factor and np.any(step.constant < 0):
         return None
-    if step.constant.ndim and draft.values[symbol.value].shape != symbol.shape:
+    if step.constant.ndim and builder.values[symbol.value].shape != symbol.shape:
         if symbol.pool is not None:
             return None
-        symbol = draft.settled(symbol, name)
+        symbol = builder.materialize_view(symbol, name)
     if step.op == "mul" and not symbol.steps and np.all(symbol.scale == 1):
         return replace(symbol, scale=step.constant)
     return replace(symbol, steps=(*symbol.steps, step))
 
 
-def _integer_bias(draft: Draft, node: Node, grid: Grid, constant: Constant) -> Grid | None:
+def _integer_bias(builder: NetworkBuilder, node: Node, pending: PendingQuantized, constant: Constant) -> PendingQuantized | None:
     """MatMul then Add of an int32 bias on the accumulator's grid: the sum drawn again, with its bias."""
-    maker = draft.makers.get(grid.value)
-    spec = draft.values[grid.value]
-    if not isinstance(maker, Convolution) or maker.bias is not None or grid.steps or grid.pool is not None:
+    maker = builder.makers.get(pending.value)
+    spec = builder.values[pending.value]
+    if not isinstance(maker, Convolution) or maker.bias is not None or pending.steps or pending.pool is not None:
         return None
-    if spec.shape != grid.shape or not np.array_equal(grid.scale, spec.scale) or spec.kind != "codes":
+    if spec.shape != pending.shape or not np.array_equal(pending.scale, spec.scale) or spec.kind != "codes":
         return None
-    if per_channel(constant.array, grid.shape) is None or _grows(grid, constant):
+    if per_channel(constant.array, pending.shape) is None or _raises_rank(pending, constant):
         return None
-    bias = integer_bias(constant, np.asarray(grid.scale), spec.channels)
+    bias = integer_bias(constant, np.asarray(pending.scale), spec.channels)
     if bias is None:
         return None
-    reach = draft.reach[grid.value]
-    low, high = reach.low + int(bias.values.min()), reach.high + int(bias.values.max())
+    value_range = builder.ranges[pending.value]
+    low, high = value_range.low + int(bias.values.min()), value_range.high + int(bias.values.max())
     if maker.wraps or max(-low, high) >= LIMIT:
         return None  # the graph adds floats, which do not wrap
-    name = draft.free(f"{node.outputs[0]}.acc")
-    layer = replace(maker, output=name, bias=draft.store(bias))
-    draft.draw(layer, replace(spec, name=name), type(reach)(low, high))
-    return replace(grid, value=name)
+    name = builder.unique_name(f"{node.outputs[0]}.acc")
+    layer = replace(maker, output=name, bias=builder.store(bias))
+    builder.add_layer(layer, replace(spec, name=name), type(value_range)(low, high))
+    return replace(pending, value=name)
 
 
-def _sum(draft: Draft, left: Symbol, right: Symbol) -> Sum | None:
+def _add_pending(builder: NetworkBuilder, left: Symbol, right: Symbol) -> PendingSum | None:
     """The sum of two plain grids of codes."""
-    if not isinstance(left, Grid) or not isinstance(right, Grid) or left.shape != right.shape:
+    if not isinstance(left, PendingQuantized) or not isinstance(right, PendingQuantized) or left.shape != right.shape:
         return None
-    for grid in (left, right):
-        plain = not grid.steps and grid.pool is None and grid.pads == NO_PADS and grid.scale.ndim == 0
-        if not plain or draft.accumulator(grid) or draft.values[grid.value].kind != "codes":
+    for pending in (left, right):
+        plain = not pending.steps and pending.pool is None and pending.pads == NO_PADS and pending.scale.ndim == 0
+        if not plain or builder.is_accumulator(pending) or builder.values[pending.value].kind != "codes":
             return None
-    if draft.values[left.value].shape != draft.values[right.value].shape:
+    if builder.values[left.value].shape != builder.values[right.value].shape:
         return None
-    return Sum(left, right)
+    return PendingSum(left, right)

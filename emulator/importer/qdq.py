@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import onnx
 
-from weakcell.emulator.importer.builder import Draft, Reach
+from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
 from weakcell.emulator.importer.fallback import lower_float
-from weakcell.emulator.importer.folding import check_scale, check_zero_point, encoding_of
+from weakcell.emulator.importer.folding import check_scale, check_zero_point, integer_encoding
 from weakcell.emulator.importer.requantize import quantize_to
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     Codes,
     Constant,
     Floats,
-    Grid,
+    FloatValue,
     Node,
-    Real,
+    PendingQuantized,
     Symbol,
     scalar,
 )
@@ -31,9 +31,9 @@ from weakcell.emulator.ir.layers import AddCodes, AffineRequantize, AveragePool,
 from weakcell.memmodels.errors import ModelError
 
 
-def parameters(draft: Draft, node: Node, place: int = 1) -> tuple[Floats, int, str | None]:
+def parameters(builder: NetworkBuilder, node: Node, index: int = 1) -> tuple[Floats, int, str | None]:
     """Scale (scalar or per channel), zero point and type of a Q or DQ node; `place` is where the scale stands."""
-    scale, zero = draft.constant(node, place), draft.constant(node, place + 1)
+    scale, zero = builder.constant(node, index), builder.constant(node, index + 1)
     if scale is None:
         raise ModelError(f"Importing {node}", "its scale is missing", "Export the model again")
     check_scale(node, scale.array)
@@ -50,21 +50,21 @@ def parameters(draft: Draft, node: Node, place: int = 1) -> tuple[Floats, int, s
 # ── DequantizeLinear ────────────────────────────────────────────────────────────────────────────────
 
 
-def lower_dequantize(draft: Draft, node: Node) -> Symbol:
+def lower_dequantize(builder: NetworkBuilder, node: Node) -> Symbol:
     """Codes become a grid; no layer is needed."""
-    source = draft.symbol(node.input(0))
-    if isinstance(source, Real) and source.dtype != "float32" and _simple(draft, node, source.shape):
-        return lower_float(draft, node)  # integers that no layer of codes could hold
+    source = builder.symbol(node.input(0))
+    if isinstance(source, FloatValue) and source.dtype != "float32" and _is_per_tensor(builder, node, source.shape):
+        return lower_float(builder, node)  # integers that no layer of codes could hold
     if not isinstance(source, Codes):
         raise ModelError(f"Importing {node}", "its input is not an integer tensor", "Export the model again")
-    if not _simple(draft, node, source.shape):
-        return lower_float(draft, node)
-    return codes_on(draft, node, 0)
+    if not _is_per_tensor(builder, node, source.shape):
+        return lower_float(builder, node)
+    return read_quantized_input(builder, node, 0)
 
 
-def _simple(draft: Draft, node: Node, shape: tuple[int, ...]) -> bool:
+def _is_per_tensor(builder: NetworkBuilder, node: Node, shape: tuple[int, ...]) -> bool:
     """Whether there is one zero point for all, and no blocks; scale and zero point must be constants that fit the shape."""
-    scale, zero = draft.constant(node, 1), draft.constant(node, 2)
+    scale, zero = builder.constant(node, 1), builder.constant(node, 2)
     if scale is not None:
         check_scale(node, scale.array)
         axis = int(node.attributes.get("axis", 1)) % (len(shape) + 1)
@@ -77,61 +77,61 @@ def _simple(draft: Draft, node: Node, shape: tuple[int, ...]) -> bool:
     return zero is None or bool(np.all(zero.array == zero.array.reshape(-1)[:1]))
 
 
-def codes_on(draft: Draft, node: Node, place: int) -> Grid:
+def read_quantized_input(builder: NetworkBuilder, node: Node, index: int) -> PendingQuantized:
     """The codes at an input, read on the grid that the next two inputs say."""
-    source = draft.symbol(node.input(place))
+    source = builder.symbol(node.input(index))
     if not isinstance(source, Codes):
-        raise ModelError(f"Importing {node}", f"its input {node.input(place)!r} is not an integer tensor", "Export the model again")
-    scale, zero, dtype = parameters(draft, node, place + 1)
-    spec = draft.values[source.value]
-    if dtype is not None and held_type(dtype) != spec.dtype:
+        raise ModelError(f"Importing {node}", f"its input {node.input(index)!r} is not an integer tensor", "Export the model again")
+    scale, zero, dtype = parameters(builder, node, index + 1)
+    spec = builder.values[source.value]
+    if dtype is not None and array_type(dtype) != spec.dtype:
         found = f"its zero point is {dtype} and its input {spec.dtype}"
         raise ModelError(f"Importing {node}", found, "They must have one type; export the model again")
     if scale.ndim and (source.shape != spec.shape or scale.size != spec.channels or node.attributes.get("axis", 1) != 1):
         raise ModelError(f"Importing {node}", f"it has {scale.size} scales", "Use one scale, or one per channel")
     value = source.value
     if spec.zero_point != zero or not np.array_equal(spec.scale, scale):
-        value = renamed(draft, node, spec, scale, zero)
-    return Grid(value, source.shape, scale, zero)
+        value = reinterpret_codes(builder, node, spec, scale, zero)
+    return PendingQuantized(value, source.shape, scale, zero)
 
 
-def held_type(dtype: str) -> str:
+def array_type(dtype: str) -> str:
     """The type of an array that holds codes of an ONNX type: narrow ones lie in bytes."""
     return {"int4": "int8", "uint4": "uint8", "int2": "int8", "uint2": "uint8"}.get(dtype, dtype)
 
 
-def renamed(draft: Draft, node: Node, spec: ValueSpec, scale: Floats, zero: int) -> str:
+def reinterpret_codes(builder: NetworkBuilder, node: Node, spec: ValueSpec, scale: Floats, zero: int) -> str:
     """The same codes, read on another grid than they were written on (or a graph input, whose grid was not known)."""
-    untouched = spec.name not in draft.makers and not any(spec.name in layer.inputs for layer in draft.layers)
+    untouched = spec.name not in builder.makers and not any(spec.name in layer.inputs for layer in builder.layers)
     if untouched:  # a graph input of an integer type
-        draft.values[spec.name] = replace(spec, scale=scale, zero_point=zero)
+        builder.values[spec.name] = replace(spec, scale=scale, zero_point=zero)
         return spec.name
-    reach, one = draft.reach[spec.name], scalar(1)
-    name = draft.free(f"{node.outputs[0]}.codes")
-    layer = Requantize(node.name, (spec.name,), name, one, spec.zero_point, reach.low, reach.high)
-    return draft.draw(layer, replace(spec, name=name, scale=scale, zero_point=zero), reach)
+    value_range, one = builder.ranges[spec.name], scalar(1)
+    name = builder.unique_name(f"{node.outputs[0]}.codes")
+    layer = Requantize(node.name, (spec.name,), name, one, spec.zero_point, value_range.low, value_range.high)
+    return builder.add_layer(layer, replace(spec, name=name, scale=scale, zero_point=zero), value_range)
 
 
 # ── QuantizeLinear ──────────────────────────────────────────────────────────────────────────────────
 
 
-def lower_quantize(draft: Draft, node: Node) -> Symbol:
+def lower_quantize(builder: NetworkBuilder, node: Node) -> Symbol:
     """A float tensor onto an integer grid, by the layer that its past calls for; float32 itself where no layer holds it."""
-    source = draft.symbol(node.input(0))
+    source = builder.symbol(node.input(0))
     assert not isinstance(source, Constant)
-    if not _simple(draft, node, source.shape) or len(source.shape) not in INTEGER_RANKS:
-        return lower_float(draft, node)
-    scale, zero, dtype = parameters(draft, node)
+    if not _is_per_tensor(builder, node, source.shape) or len(source.shape) not in INTEGER_RANKS:
+        return lower_float(builder, node)
+    scale, zero, dtype = parameters(builder, node)
     if scale.ndim:
-        return lower_float(draft, node)
+        return lower_float(builder, node)
     if dtype is None:
         dtype = _output_type(node)
-    encoding = encoding_of(np.dtype(dtype) if dtype[-2:] in ("t8", "16", "32") else _narrow(dtype))
+    encoding = integer_encoding(np.dtype(dtype) if dtype[-2:] in ("t8", "16", "32") else _narrow(dtype))
     if encoding is None or encoding.bits > 16:
         raise ModelError(f"Importing {node}", f"it quantizes to {dtype}", "2- to 16-bit integers are supported")
-    target = ValueSpec(draft.free(node.outputs[0]), "codes", (), held_type(dtype), scale, zero)
-    reach = Reach(encoding.low, encoding.high)
-    return quantize_to(draft, node, source, target, reach)
+    target = ValueSpec(builder.unique_name(node.outputs[0]), "codes", (), array_type(dtype), scale, zero)
+    value_range = ValueRange(encoding.low, encoding.high)
+    return quantize_to(builder, node, source, target, value_range)
 
 
 def _narrow(dtype: str) -> Any:
@@ -151,17 +151,20 @@ def _output_type(node: Node) -> str:
 # ── integers without a grid ─────────────────────────────────────────────────────────────────────────
 
 
-def lower_clip_codes(draft: Draft, node: Node, source: Codes, low: Constant | None, high: Constant | None) -> Codes:
+def lower_clip_codes(builder: NetworkBuilder, node: Node, source: Codes, low: Constant | None, high: Constant | None) -> Codes:
     """A Clip of codes (narrow types in Brevitas' exports): the layer that made the codes, drawn again with tighter limits."""
-    spec, reach = draft.values[source.value], draft.reach[source.value]
-    bounds = [int(limit if given is None else given.array.reshape(())) for given, limit in ((low, reach.low), (high, reach.high))]
-    low_code, high_code = (min(max(end, bounds[0]), bounds[1]) for end in (reach.low, reach.high))
-    name = draft.free(node.outputs[0])
-    maker = draft.makers.get(source.value)
+    spec, value_range = builder.values[source.value], builder.ranges[source.value]
+    bounds = [
+        int(limit if given is None else given.array.reshape(()))
+        for given, limit in ((low, value_range.low), (high, value_range.high))
+    ]
+    low_code, high_code = (min(max(end, bounds[0]), bounds[1]) for end in (value_range.low, value_range.high))
+    name = builder.unique_name(node.outputs[0])
+    maker = builder.makers.get(source.value)
     if isinstance(maker, Quantize | Requantize | AffineRequantize | AddCodes | AveragePool):
         layer: Layer = replace(maker, name=node.name, output=name, low=low_code, high=high_code)
     else:
         one = scalar(1)
         layer = Requantize(node.name, (source.value,), name, one, spec.zero_point, low_code, high_code)
-    reach = Reach(low_code, high_code)
-    return Codes(draft.draw(layer, replace(spec, name=name), reach), source.shape)
+    value_range = ValueRange(low_code, high_code)
+    return Codes(builder.add_layer(layer, replace(spec, name=name), value_range), source.shape)

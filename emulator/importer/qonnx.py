@@ -15,7 +15,7 @@ import numpy as np
 
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer import binary, integer_ops, requantize
-from weakcell.emulator.importer.builder import Draft, Reach
+from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
 from weakcell.emulator.importer.constant_recipe import WIDEST_WEIGHT
 from weakcell.emulator.importer.folding import check_scale, check_weight_scale, unsupported
 from weakcell.emulator.importer.requantize import quantize_to
@@ -24,13 +24,13 @@ from weakcell.emulator.importer.symbols import (
     NO_PADS,
     Array,
     Codes,
-    Compared,
     Constant,
-    Curve,
-    Grid,
+    FloatValue,
     Node,
-    Quantized,
-    Real,
+    PendingComparison,
+    PendingPointwise,
+    PendingQuantized,
+    QuantizedConstant,
     Recipe,
     Symbol,
     scalar,
@@ -89,7 +89,7 @@ def _encoding(node: Node, bits: Array) -> Encoding:
     return Encoding("signed" if node.attributes.get("signed", 1) else "unsigned", width)
 
 
-def _quantized(node: Node, arrays: list[Array | None], array: Array) -> Quantized | None:
+def _quantized(node: Node, arrays: list[Array | None], array: Array) -> QuantizedConstant | None:
     """The integers of a quantized weight; None where scale or zero point follow no single axis."""
     with np.errstate(all="ignore"):
         integers = operators.codes(arrays, node.attributes)
@@ -101,7 +101,7 @@ def _quantized(node: Node, arrays: list[Array | None], array: Array) -> Quantize
     size = array.shape[axis] if scale.size > 1 or zero.size > 1 else 1
     flat = [np.broadcast_to(p.reshape(-1), (size,)) if size > 1 else p.reshape(()) for p in (scale, zero)]
     encoding = _encoding(node, bits)
-    return Quantized(integers.astype(np.int32), encoding, flat[0].astype(np.float32), flat[1].astype(np.int32), axis)
+    return QuantizedConstant(integers.astype(np.int32), encoding, flat[0].astype(np.float32), flat[1].astype(np.int32), axis)
 
 
 def _long_axes(parameter: Array, rank: int) -> list[int]:
@@ -111,14 +111,14 @@ def _long_axes(parameter: Array, rank: int) -> list[int]:
 # ── activations ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def lower_quant(draft: Draft, node: Node) -> Symbol:
+def lower_quant(builder: NetworkBuilder, node: Node) -> Symbol:
     """A tensor onto an integer grid."""
-    given = [draft.constant(node, place) for place in range(1, 4)]
+    given = [builder.constant(node, index) for index in range(1, 4)]
     if any(c is None for c in given):
         raise ModelError(f"Importing {node}", "an input is missing", "Export the model again")
     scale, zero, bits = (c.array for c in given if c is not None)
     check_scale(node, scale)
-    symbol = draft.symbol(node.input(0))
+    symbol = builder.symbol(node.input(0))
     if isinstance(symbol, Codes | Constant):
         raise ModelError(f"Importing {node}", "its input is no float tensor", "Export the model again")
     try:
@@ -132,14 +132,14 @@ def lower_quant(draft: Draft, node: Node) -> Symbol:
         or high >= 1 << 16
         or not _is_code(float(zero.reshape(())))
     ):
-        return _as_written(draft, node)
+        return _add_as_written(builder, node)
     if operators.is_bipolar(node.attributes, float(bits.reshape(-1)[0])):
-        return _two_levels(draft, node, symbol, float(scale.reshape(())), float(zero.reshape(())))
+        return _pending_sign(builder, node, symbol, float(scale.reshape(())), float(zero.reshape(())))
     step, point = np.float32(scale.reshape(())), int(zero.reshape(()))
-    target = _target(draft, node, low, high, step, point)
+    target = _target(builder, node, low, high, step, point)
     if mode in ("ROUND", "HALF_EVEN") and point == 0:
-        return _grid(quantize_to(draft, node, symbol, target, Reach(low, high), fused=False), target)
-    return _onto(draft, node, symbol, target, Reach(low, high))
+        return _as_pending(quantize_to(builder, node, symbol, target, ValueRange(low, high), fused=False), target)
+    return _quantize_as_written(builder, node, symbol, target, ValueRange(low, high))
 
 
 def _is_code(zero: float) -> bool:
@@ -147,75 +147,88 @@ def _is_code(zero: float) -> bool:
     return zero.is_integer() and abs(zero) < 1 << 16
 
 
-def _target(draft: Draft, node: Node, low: int, high: int, scale: Any, zero: int) -> ValueSpec:
+def _target(builder: NetworkBuilder, node: Node, low: int, high: int, scale: Any, zero: int) -> ValueSpec:
     width = 8 if high - low < 256 and low >= -128 and high < 256 and (low >= 0 or high < 128) else 16
     dtype = f"{'u' if low >= 0 else ''}int{width}"
-    return ValueSpec(draft.integer_name(node.outputs[0]), "codes", (), dtype, np.asarray(scale, np.float32), zero)
+    return ValueSpec(builder.integer_name(node.outputs[0]), "codes", (), dtype, np.asarray(scale, np.float32), zero)
 
 
-def _grid(made: Codes, target: ValueSpec) -> Grid:
-    return Grid(made.value, made.shape, np.asarray(target.scale), target.zero_point)
+def _as_pending(made: Codes, target: ValueSpec) -> PendingQuantized:
+    return PendingQuantized(made.value, made.shape, np.asarray(target.scale), target.zero_point)
 
 
-def _as_written(draft: Draft, node: Node) -> Real:
+def _add_as_written(builder: NetworkBuilder, node: Node) -> FloatValue:
     """The operator in float32."""
-    real = draft.real(node.input(0))
-    constants = [draft.constant(node, place) for place in range(1, len(node.inputs))]
+    real = builder.as_float(node.input(0))
+    constants = [builder.constant(node, index) for index in range(1, len(node.inputs))]
     arrays: list[Array] = [onnx_ops.ABSENT if c is None else c.array for c in constants]
-    operands: tuple[Real | Array, ...] = (real, *arrays)
-    return draft.operate(
+    operands: tuple[FloatValue | Array, ...] = (real, *arrays)
+    return builder.add_float_operator(
         node.outputs[0], f"{DOMAIN}.{node.op_type}", dict(node.attributes), operands, real.shape, "float32", node.opset, exact=True
     )
 
 
-def _onto(draft: Draft, node: Node, symbol: Symbol, target: ValueSpec, reach: Reach) -> Grid:
+def _quantize_as_written(
+    builder: NetworkBuilder, node: Node, symbol: Symbol, target: ValueSpec, value_range: ValueRange
+) -> PendingQuantized:
     """The operator worked out for every code, or run in float32; then the codes of its result, which lies on the grid."""
-    constants = [draft.constant(node, place) for place in range(1, len(node.inputs))]
-    if isinstance(symbol, Grid) and integer_ops.tabular(draft, symbol):
-        symbol = Curve(symbol, ())
-    if isinstance(symbol, Curve):
+    constants = [builder.constant(node, index) for index in range(1, len(node.inputs))]
+    if isinstance(symbol, PendingQuantized) and integer_ops.fits_table(builder, symbol):
+        symbol = PendingPointwise(symbol, ())
+    if isinstance(symbol, PendingPointwise):
         arrays = tuple(onnx_ops.ABSENT if c is None else c.array for c in constants)
         operator = (f"{DOMAIN}.{node.op_type}", node.opset, dict(node.attributes), arrays)
-        curve = replace(symbol, operators=(*symbol.operators, operator))
-        return _grid(requantize.quantize_curve(draft, node, curve, target, reach), target)
+        pointwise = replace(symbol, operators=(*symbol.operators, operator))
+        return _as_pending(requantize.quantize_pointwise(builder, node, pointwise, target, value_range), target)
     written = replace(node, outputs=(f"{node.outputs[0]}.float",))
-    real = _as_written(draft, written)
-    layer = Quantize(node.name, (real.value,), target.name, float(target.scale), target.zero_point, reach.low, reach.high)
-    return _grid(Codes(draft.draw(layer, replace(target, shape=real.shape), reach), real.shape), target)
+    real = _add_as_written(builder, written)
+    layer = Quantize(
+        node.name, (real.value,), target.name, float(target.scale), target.zero_point, value_range.low, value_range.high
+    )
+    return _as_pending(Codes(builder.add_layer(layer, replace(target, shape=real.shape), value_range), real.shape), target)
 
 
-def _two_levels(draft: Draft, node: Node, symbol: Symbol, scale: float, zero: float) -> Symbol:
+def _pending_sign(builder: NetworkBuilder, node: Node, symbol: Symbol, scale: float, zero: float) -> Symbol:
     """One signed bit: +scale where x / scale >= 0, else -scale; with a zero point as written."""
-    if zero != 0 or not isinstance(symbol, Grid | Real) or (isinstance(symbol, Grid) and symbol.pads != NO_PADS):
-        return _as_written(draft, node)
+    if (
+        zero != 0
+        or not isinstance(symbol, PendingQuantized | FloatValue)
+        or (isinstance(symbol, PendingQuantized) and symbol.pads != NO_PADS)
+    ):
+        return _add_as_written(builder, node)
     tiny = scalar(-(scale // 2) * 2.0**-149)  # what is divided to -0, which is not below 0, is above this
-    return Compared(node.input(0), symbol, ">=", tiny, (-scale, scale))
+    return PendingComparison(node.input(0), symbol, ">=", tiny, (-scale, scale))
 
 
-def lower_bipolar(draft: Draft, node: Node) -> Symbol:
+def lower_bipolar(builder: NetworkBuilder, node: Node) -> Symbol:
     """+scale where x >= 0 (so also at 0 and -0), else -scale: bits."""
-    scale, symbol = draft.constant(node, 1), draft.symbol(node.input(0))
-    if scale is None or scale.array.size != 1 or not isinstance(symbol, Grid | Real) or len(symbol.shape) not in INTEGER_RANKS:
-        return _as_written(draft, node)
-    if isinstance(symbol, Grid) and symbol.pads != NO_PADS:
-        return _as_written(draft, node)
+    scale, symbol = builder.constant(node, 1), builder.symbol(node.input(0))
+    if (
+        scale is None
+        or scale.array.size != 1
+        or not isinstance(symbol, PendingQuantized | FloatValue)
+        or len(symbol.shape) not in INTEGER_RANKS
+    ):
+        return _add_as_written(builder, node)
+    if isinstance(symbol, PendingQuantized) and symbol.pads != NO_PADS:
+        return _add_as_written(builder, node)
     check_scale(node, scale.array)
     high = float(scale.array.reshape(()))
-    return Compared(node.input(0), symbol, ">=", scalar(0), (-high, high))
+    return PendingComparison(node.input(0), symbol, ">=", scalar(0), (-high, high))
 
 
-def lower_trunc(draft: Draft, node: Node) -> Symbol:
+def lower_trunc(builder: NetworkBuilder, node: Node) -> Symbol:
     """Dropped low bits, by a table where the codes are known."""
-    given = [draft.constant(node, place) for place in range(1, len(node.inputs))]
+    given = [builder.constant(node, index) for index in range(1, len(node.inputs))]
     arrays = [c.array for c in given if c is not None]
-    symbol = draft.symbol(node.input(0))
+    symbol = builder.symbol(node.input(0))
     if len(arrays) not in (4, 5) or any(a.size != 1 for a in arrays) or isinstance(symbol, Codes | Constant):
-        return _as_written(draft, node)
+        return _add_as_written(builder, node)
     scale, zero, bits_in, *rest = (float(a.reshape(())) for a in arrays)
     check_scale(node, arrays[0])
     out_scale, bits = (scale, rest[0]) if len(rest) == 1 else (rest[0], rest[1])
     if zero != 0 or len(symbol.shape) not in INTEGER_RANKS or bits > 15:
-        return _as_written(draft, node)
+        return _add_as_written(builder, node)
     try:  # version 1 states no sign: room for either
         signed = node.attributes if len(rest) == 2 else {"signed": 1}
         low, high = operators.code_limits(signed, bits if len(rest) == 2 else bits + 1)
@@ -224,12 +237,14 @@ def lower_trunc(draft: Draft, node: Node) -> Symbol:
         raise ModelError(f"Importing {node}", f"it has {e}", "See the QONNX operators") from None
     if len(rest) == 1 and bits_in < bits:
         raise ModelError(f"Importing {node}", f"it widens {bits_in} bits to {bits}", "Export the model again")
-    return _onto(draft, node, symbol, _target(draft, node, low, high, np.float32(out_scale), 0), Reach(low, high))
+    return _quantize_as_written(
+        builder, node, symbol, _target(builder, node, low, high, np.float32(out_scale), 0), ValueRange(low, high)
+    )
 
 
-def lower_multi_threshold(draft: Draft, node: Node) -> Symbol:
+def lower_multi_threshold(builder: NetworkBuilder, node: Node) -> Symbol:
     """How many thresholds are reached: one threshold of scale 2 is a sign, several are counted on integers."""
-    given, symbol = draft.constant(node, 1), draft.symbol(node.input(0))
+    given, symbol = builder.constant(node, 1), builder.symbol(node.input(0))
     if given is None or given.array.ndim != 2 or isinstance(symbol, Codes | Constant):
         raise ModelError(f"Importing {node}", "its thresholds are no matrix, or its input no floats", "Export the model again")
     thresholds = np.sort(given.array.astype(np.float32), axis=1)
@@ -238,32 +253,39 @@ def lower_multi_threshold(draft: Draft, node: Node) -> Symbol:
     if thresholds.shape[0] not in (1, channels) or not np.all(np.isfinite(thresholds)) or not scale > 0:
         found = f"its thresholds have the shape {list(given.array.shape)}, its scale is {scale}"
         raise ModelError(f"Importing {node}", found, "One row of finite numbers per channel is needed")
-    if len(symbol.shape) not in INTEGER_RANKS or not isinstance(symbol, Grid | Real):
-        return _as_written(draft, node)
-    if count == 1 and (isinstance(symbol, Real) or symbol.pads == NO_PADS):
+    if len(symbol.shape) not in INTEGER_RANKS or not isinstance(symbol, PendingQuantized | FloatValue):
+        return _add_as_written(builder, node)
+    if count == 1 and (isinstance(symbol, FloatValue) or symbol.pads == NO_PADS):
         pivot = thresholds[:, 0] if len(thresholds) > 1 else thresholds[0, 0].reshape(())
-        if not pivot.ndim or isinstance(symbol, Real) or draft.values[symbol.value].shape == symbol.shape:
-            return Compared(node.input(0), symbol, ">=", pivot, (float(offset), float(scale + offset)))
+        if not pivot.ndim or isinstance(symbol, FloatValue) or builder.values[symbol.value].shape == symbol.shape:
+            return PendingComparison(node.input(0), symbol, ">=", pivot, (float(offset), float(scale + offset)))
     zero = -float(offset) / float(scale)
     if not _is_code(zero) or count >= 1 << 16:
-        return _as_written(draft, node)
-    target = _target(draft, node, 0, count, scale, int(zero))
-    if isinstance(symbol, Grid) and symbol.pads == NO_PADS and symbol.pool is None and draft.values[symbol.value].kind == "codes":
-        return _counted(draft, node, draft.settled(symbol, node.input(0)), thresholds, target)
-    return _onto(draft, node, symbol, target, Reach(0, count))
+        return _add_as_written(builder, node)
+    target = _target(builder, node, 0, count, scale, int(zero))
+    if (
+        isinstance(symbol, PendingQuantized)
+        and symbol.pads == NO_PADS
+        and symbol.pool is None
+        and builder.values[symbol.value].kind == "codes"
+    ):
+        return _add_count_thresholds(builder, node, builder.materialize_view(symbol, node.input(0)), thresholds, target)
+    return _quantize_as_written(builder, node, symbol, target, ValueRange(0, count))
 
 
-def _counted(draft: Draft, node: Node, grid: Grid, thresholds: Array, target: ValueSpec) -> Grid:
-    spec = draft.values[grid.value]
+def _add_count_thresholds(
+    builder: NetworkBuilder, node: Node, pending: PendingQuantized, thresholds: Array, target: ValueSpec
+) -> PendingQuantized:
+    spec = builder.values[pending.value]
     table = np.broadcast_to(thresholds, (spec.channels, thresholds.shape[1]))
-    cuts, falling = binary.integer_thresholds(draft, grid, table)
+    cuts, falling = binary.integer_thresholds(builder, pending, table)
     stored = StoredTensor(f"{node.outputs[0]}.thresholds", "threshold", Encoding("signed", 32), cuts.astype(np.int32))
-    layer = CountThresholds(node.name, (grid.value,), target.name, draft.store(stored), falling)
-    value = draft.draw(layer, replace(target, shape=spec.shape), Reach(0, thresholds.shape[1]))
-    return _grid(Codes(value, grid.shape), target)
+    layer = CountThresholds(node.name, (pending.value,), target.name, builder.store(stored), falling)
+    value = builder.add_layer(layer, replace(target, shape=spec.shape), ValueRange(0, thresholds.shape[1]))
+    return _as_pending(Codes(value, pending.shape), target)
 
 
-LOWERINGS: dict[str, Callable[[Draft, Node], Symbol]] = {
+LOWERINGS: dict[str, Callable[[NetworkBuilder, Node], Symbol]] = {
     "BipolarQuant": lower_bipolar,
     "MultiThreshold": lower_multi_threshold,
     "Quant": lower_quant,

@@ -13,20 +13,20 @@ from dataclasses import replace
 import numpy as np
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer.builder import Draft, Reach
-from weakcell.emulator.importer.integer_ops import codes_operator, movable, padded, settled_codes
+from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
+from weakcell.emulator.importer.integer_ops import codes_operator, is_uniform, materialize_codes, materialize_padding
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     NO_PADS,
     Array,
     Codes,
-    Curve,
-    Grid,
-    Joined,
-    Mean,
+    FloatValue,
     Node,
-    Real,
-    Sum,
+    PendingConcat,
+    PendingMean,
+    PendingPointwise,
+    PendingQuantized,
+    PendingSum,
     Symbol,
 )
 from weakcell.emulator.ir.layers import (
@@ -43,46 +43,50 @@ from weakcell.emulator.ir.layers import (
 from weakcell.memmodels.errors import ModelError
 
 
-def quantize_to(draft: Draft, node: Node, source: Symbol, target: ValueSpec, reach: Reach, fused: bool = True) -> Codes:
+def quantize_to(
+    builder: NetworkBuilder, node: Node, source: Symbol, target: ValueSpec, value_range: ValueRange, fused: bool = True
+) -> Codes:
     """A tensor onto the codes that `target` describes; fused: QOperator's epilogue for sums, else float32 as written."""
-    if isinstance(source, Grid) and source.pads != NO_PADS and movable(draft, replace(source, pads=NO_PADS)):
-        source = padded(draft, source, node.input(0))
-    if isinstance(source, Grid) and source.pads == NO_PADS:
-        return quantize_grid(draft, node, source, target, reach, fused)
-    if isinstance(source, Sum):
-        return _quantize_sum(draft, node, source, target, reach)
-    if isinstance(source, Mean):
-        return _quantize_mean(draft, node, source, target, reach)
-    if isinstance(source, Curve):
-        return quantize_curve(draft, node, source, target, reach)
-    if isinstance(source, Joined):
-        return quantize_joined(draft, node, source, target, reach)
-    real = draft.real(node.input(0))
-    layer = Quantize(node.name, (real.value,), target.name, float(target.scale), target.zero_point, reach.low, reach.high)
-    return _codes(draft, layer, replace(target, shape=_held(node, real)), reach, real.shape)
+    if isinstance(source, PendingQuantized) and source.pads != NO_PADS and is_uniform(builder, replace(source, pads=NO_PADS)):
+        source = materialize_padding(builder, source, node.input(0))
+    if isinstance(source, PendingQuantized) and source.pads == NO_PADS:
+        return quantize_pending(builder, node, source, target, value_range, fused)
+    if isinstance(source, PendingSum):
+        return _quantize_sum(builder, node, source, target, value_range)
+    if isinstance(source, PendingMean):
+        return _quantize_mean(builder, node, source, target, value_range)
+    if isinstance(source, PendingPointwise):
+        return quantize_pointwise(builder, node, source, target, value_range)
+    if isinstance(source, PendingConcat):
+        return quantize_concat(builder, node, source, target, value_range)
+    real = builder.as_float(node.input(0))
+    layer = Quantize(
+        node.name, (real.value,), target.name, float(target.scale), target.zero_point, value_range.low, value_range.high
+    )
+    return _codes(builder, layer, replace(target, shape=_checked_shape(node, real)), value_range, real.shape)
 
 
-def _held(node: Node, real: Real) -> tuple[int, ...]:
+def _checked_shape(node: Node, real: FloatValue) -> tuple[int, ...]:
     if len(real.shape) not in INTEGER_RANKS or real.dtype != "float32":
         found = f"its input is {real.dtype} of the shape [N, {', '.join(map(str, real.shape))}]"
         raise ModelError(f"Importing {node}", found, "Integer layers take float32 of [N, K], [N, C, L] or [N, C, H, W]")
     return real.shape
 
 
-def _codes(draft: Draft, layer: Layer, spec: ValueSpec, reach: Reach, view: tuple[int, ...]) -> Codes:
-    return Codes(draft.draw(layer, spec, reach), view)
+def _codes(builder: NetworkBuilder, layer: Layer, spec: ValueSpec, value_range: ValueRange, view: tuple[int, ...]) -> Codes:
+    return Codes(builder.add_layer(layer, spec, value_range), view)
 
 
-def limits(steps: tuple[Step, ...], spec: ValueSpec, reach: Reach) -> Reach:
+def limits(steps: tuple[Step, ...], spec: ValueSpec, value_range: ValueRange) -> ValueRange:
     """The codes that scalar limits leave: rounding is monotone, so limits commute with it."""
-    low, high = reach.low, reach.high
+    low, high = value_range.low, value_range.high
     for step in steps:
-        code = int(np.clip(np.rint(step.constant / spec.scale) + np.float32(spec.zero_point), reach.low, reach.high))
+        code = int(np.clip(np.rint(step.constant / spec.scale) + np.float32(spec.zero_point), value_range.low, value_range.high))
         low, high = (max(low, code), max(high, code)) if step.op == "max" else (min(low, code), min(high, code))
-    return Reach(low, high)
+    return ValueRange(low, high)
 
 
-def _split(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+def _split_limits(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """The steps before the last scalar limits, and those limits."""
     count = len(steps)
     while count and steps[count - 1].op in ("max", "min") and steps[count - 1].constant.ndim == 0:
@@ -90,82 +94,92 @@ def _split(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]
     return steps[:count], steps[count:]
 
 
-def quantize_grid(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach: Reach, fused: bool = True) -> Codes:
+def quantize_pending(
+    builder: NetworkBuilder, node: Node, pending: PendingQuantized, target: ValueSpec, value_range: ValueRange, fused: bool = True
+) -> Codes:
     """A grid onto another, by the epilogue that its steps call for; the layers before stay."""
-    spec = draft.values[grid.value]
-    same = grid.zero_point == target.zero_point and np.array_equal(grid.scale, target.scale)
-    held = draft.reach[grid.value]
-    within = reach.low <= held.low and held.high <= reach.high
-    if same and within and not grid.steps and grid.pool is None and spec.dtype == target.dtype:
-        return Codes(grid.value, grid.shape)
-    steps, ends = _split(grid.steps)
-    reach = limits(ends, target, reach)
-    if grid.pool is not None:
-        target = replace(target, name=draft.free(f"{target.name}.unpooled"))
+    spec = builder.values[pending.value]
+    same = pending.zero_point == target.zero_point and np.array_equal(pending.scale, target.scale)
+    held = builder.ranges[pending.value]
+    within = value_range.low <= held.low and held.high <= value_range.high
+    if same and within and not pending.steps and pending.pool is None and spec.dtype == target.dtype:
+        return Codes(pending.value, pending.shape)
+    steps, ends = _split_limits(pending.steps)
+    value_range = limits(ends, target, value_range)
+    if pending.pool is not None:
+        target = replace(target, name=builder.unique_name(f"{target.name}.unpooled"))
     target = replace(target, shape=spec.shape)
-    args = (target.zero_point, reach.low, reach.high)
+    args = (target.zero_point, value_range.low, value_range.high)
     layer: Layer
-    if draft.accumulator(grid) and not steps and fused:
-        multiplier = np.asarray(grid.scale / target.scale, np.float32)
-        layer = Requantize(node.name, (grid.value,), target.name, multiplier, *args)
+    if builder.is_accumulator(pending) and not steps and fused:
+        multiplier = np.asarray(pending.scale / target.scale, np.float32)
+        layer = Requantize(node.name, (pending.value,), target.name, multiplier, *args)
     else:
         bias = None
         if steps and steps[0].op == "add":
             bias, steps = steps[0].constant, steps[1:]
         out_scale = float(target.scale)
-        layer = AffineRequantize(node.name, (grid.value,), target.name, grid.scale, bias, out_scale, *args, steps)
-    made = _codes(draft, layer, target, reach, grid.shape)
-    if grid.pool is None:
+        layer = AffineRequantize(node.name, (pending.value,), target.name, pending.scale, bias, out_scale, *args, steps)
+    made = _codes(builder, layer, target, value_range, pending.shape)
+    if pending.pool is None:
         return made
-    return Codes(draft.pooled(made.value, grid.pool, node.outputs[0]), grid.shape)
+    return Codes(builder.add_max_pool(made.value, pending.pool, node.outputs[0]), pending.shape)
 
 
-def _quantize_sum(draft: Draft, node: Node, total: Sum, target: ValueSpec, reach: Reach) -> Codes:
-    spec = draft.values[total.left.value]
-    reach = limits(total.steps, target, reach)
-    args = (float(target.scale), target.zero_point, reach.low, reach.high)
+def _quantize_sum(builder: NetworkBuilder, node: Node, total: PendingSum, target: ValueSpec, value_range: ValueRange) -> Codes:
+    spec = builder.values[total.left.value]
+    value_range = limits(total.steps, target, value_range)
+    args = (float(target.scale), target.zero_point, value_range.low, value_range.high)
     layer = AddCodes(node.name, (total.left.value, total.right.value), target.name, *args, total.fused)
-    return _codes(draft, layer, replace(target, shape=spec.shape), reach, total.shape)
+    return _codes(builder, layer, replace(target, shape=spec.shape), value_range, total.shape)
 
 
-def _quantize_mean(draft: Draft, node: Node, mean: Mean, target: ValueSpec, reach: Reach) -> Codes:
-    reach = limits(mean.steps, target, reach)
-    args = (float(target.scale), target.zero_point, reach.low, reach.high)
+def _quantize_mean(builder: NetworkBuilder, node: Node, mean: PendingMean, target: ValueSpec, value_range: ValueRange) -> Codes:
+    value_range = limits(mean.steps, target, value_range)
+    args = (float(target.scale), target.zero_point, value_range.low, value_range.high)
     layer = AveragePool(node.name, (mean.source.value,), target.name, mean.window, mean.count_include_pad, *args)
-    return _codes(draft, layer, replace(target, shape=mean.pooled), reach, mean.shape)
+    return _codes(builder, layer, replace(target, shape=mean.pooled), value_range, mean.shape)
 
 
-def quantize_joined(draft: Draft, node: Node, joined: Joined, target: ValueSpec, reach: Reach) -> Codes:
+def quantize_concat(
+    builder: NetworkBuilder, node: Node, concat: PendingConcat, target: ValueSpec, value_range: ValueRange
+) -> Codes:
     """Each part onto the target grid by a table (or its epilogue, if it is a sum), then side by side."""
     parts = []
-    for i, grid in enumerate(joined.parts):
-        own = replace(target, name=draft.free(f"{target.name}.part{i}"))
-        parts.append(settled_codes(draft, _requantized(draft, node, grid, own, reach), node))
-    plain = Node("Concat", "", 13, node.name, (), node.outputs, {"axis": joined.axis})
-    return codes_operator(draft, plain, parts, [None] * len(parts), target, reach)
+    for i, pending in enumerate(concat.parts):
+        own = replace(target, name=builder.unique_name(f"{target.name}.part{i}"))
+        parts.append(materialize_codes(builder, _requantize_part(builder, node, pending, own, value_range), node))
+    plain = Node("Concat", "", 13, node.name, (), node.outputs, {"axis": concat.axis})
+    return codes_operator(builder, plain, parts, [None] * len(parts), target, value_range)
 
 
-def _requantized(draft: Draft, node: Node, grid: Grid, target: ValueSpec, reach: Reach) -> Grid:
-    if draft.accumulator(grid):
-        codes = quantize_grid(draft, node, grid, target, reach)
+def _requantize_part(
+    builder: NetworkBuilder, node: Node, pending: PendingQuantized, target: ValueSpec, value_range: ValueRange
+) -> PendingQuantized:
+    if builder.is_accumulator(pending):
+        codes = quantize_pending(builder, node, pending, target, value_range)
     else:
-        codes = quantize_curve(draft, node, Curve(grid, ()), target, reach)
-    return replace(grid, value=codes.value, scale=target.scale, zero_point=target.zero_point, steps=())
+        codes = quantize_pointwise(builder, node, PendingPointwise(pending, ()), target, value_range)
+    return replace(pending, value=codes.value, scale=target.scale, zero_point=target.zero_point, steps=())
 
 
-def quantize_curve(draft: Draft, node: Node, curve: Curve, target: ValueSpec, reach: Reach) -> Codes:
+def quantize_pointwise(
+    builder: NetworkBuilder, node: Node, pointwise: PendingPointwise, target: ValueSpec, value_range: ValueRange
+) -> Codes:
     """The table of every code."""
-    grid, source = curve.source, draft.reach[curve.source.value]
-    x: Array = (np.arange(source.low, source.high + 1) - grid.zero_point).astype(np.float32) * grid.scale
+    pending, source = pointwise.source, builder.ranges[pointwise.source.value]
+    x: Array = (np.arange(source.low, source.high + 1) - pending.zero_point).astype(np.float32) * pending.scale
     with np.errstate(all="ignore"):
-        for step in grid.steps:
+        for step in pending.steps:
             x = step(x)
-        for op_type, opset, attributes, constants in curve.operators:
+        for op_type, opset, attributes, constants in pointwise.operators:
             x = onnx_ops.apply(op_type, opset, attributes, [x, *constants])
-        wide = np.clip(np.rint(x / target.scale) + np.float32(target.zero_point), reach.low, reach.high)
-    table = np.nan_to_num(wide, nan=reach.low).astype(np.int32).reshape(-1)
+        wide = np.clip(np.rint(x / target.scale) + np.float32(target.zero_point), value_range.low, value_range.high)
+    table = np.nan_to_num(wide, nan=value_range.low).astype(np.int32).reshape(-1)
     if table.size != source.high - source.low + 1:
         raise ModelError(f"Importing {node}", "a constant before it is more than one number", "Export the model again")
-    layer = LookUp(node.name, (grid.value,), target.name, table, source.low)
-    shape = draft.values[grid.value].shape
-    return Codes(draft.draw(layer, replace(target, shape=shape), Reach(int(table.min()), int(table.max()))), grid.shape)
+    layer = LookUp(node.name, (pending.value,), target.name, table, source.low)
+    shape = builder.values[pending.value].shape
+    return Codes(
+        builder.add_layer(layer, replace(target, shape=shape), ValueRange(int(table.min()), int(table.max()))), pending.shape
+    )

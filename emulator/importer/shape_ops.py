@@ -8,21 +8,21 @@ from dataclasses import replace
 import numpy as np
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer.builder import Draft, padded_shape
+from weakcell.emulator.importer.builder import NetworkBuilder, padded_shape
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.integer_ops import lower_move
-from weakcell.emulator.importer.linear import window_of
+from weakcell.emulator.importer.linear import read_window
 from weakcell.emulator.importer.symbols import (
     BATCH,
     NO_PADS,
     Codes,
-    Compared,
     Constant,
-    Grid,
-    Mean,
+    FloatValue,
     Node,
-    Real,
-    Sum,
+    PendingComparison,
+    PendingMean,
+    PendingQuantized,
+    PendingSum,
     Symbol,
     scalar,
 )
@@ -32,31 +32,31 @@ from weakcell.memmodels.errors import ModelError
 # ── shapes ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lower_shape(draft: Draft, node: Node) -> Symbol:
+def lower_shape(builder: NetworkBuilder, node: Node) -> Symbol:
     """The shape of a tensor as a constant, its batch as a number that stands for it."""
-    symbol = draft.symbols[node.input(0)]
+    symbol = builder.symbols[node.input(0)]
     assert not isinstance(symbol, Constant)
     full = [BATCH, *symbol.shape]
     start, end = int(node.attributes.get("start", 0)), node.attributes.get("end")
     return Constant(np.array(full[start:end], np.int64), node.outputs[0])
 
 
-def lower_reshape(draft: Draft, node: Node, batch: int | None) -> Symbol:
+def lower_reshape(builder: NetworkBuilder, node: Node, batch: int | None) -> Symbol:
     """Reshape, Flatten, Squeeze and Unsqueeze of what is known at run time; `batch` is the graph's fixed one, if any."""
-    symbol = draft.symbols[node.input(0)]
+    symbol = builder.symbols[node.input(0)]
     assert not isinstance(symbol, Constant)
-    shape = _new_shape(draft, node, symbol.shape, batch)
+    shape = _new_shape(builder, node, symbol.shape, batch)
     if math.prod(shape) != math.prod(symbol.shape):
-        found = f"it turns [N, {_text(symbol.shape)}] into [N, {_text(shape)}]"
+        found = f"it turns [N, {_shape_text(symbol.shape)}] into [N, {_shape_text(shape)}]"
         raise ModelError(f"Importing {node}", found, "The first dimension must stay the batch; export the model again")
-    return viewed(draft, node, shape)
+    return reshape_symbol(builder, node, shape)
 
 
-def _text(shape: tuple[int, ...]) -> str:
+def _shape_text(shape: tuple[int, ...]) -> str:
     return ", ".join(map(str, shape))
 
 
-def _new_shape(draft: Draft, node: Node, shape: tuple[int, ...], batch: int | None) -> tuple[int, ...]:
+def _new_shape(builder: NetworkBuilder, node: Node, shape: tuple[int, ...], batch: int | None) -> tuple[int, ...]:
     """The shape without the batch that a shape operator makes."""
     rank = len(shape) + 1
     if node.op_type == "Flatten":
@@ -65,10 +65,10 @@ def _new_shape(draft: Draft, node: Node, shape: tuple[int, ...], batch: int | No
             raise ModelError(f"Importing {node}", f"its axis is {axis}", "The first dimension must stay the batch (axis 1)")
         return (math.prod(shape),)
     if node.op_type == "Reshape":
-        given = draft.constant(node, 1)
+        given = builder.constant(node, 1)
         target = [int(n) for n in (given.array if given is not None else node.attributes.get("shape", []))]
         return _target(node, shape, target, batch)
-    given = draft.constant(node, 1)
+    given = builder.constant(node, 1)
     axes = onnx_ops.axes_of([None, None if given is None else given.array], node.attributes)
     if node.op_type == "Squeeze":
         out = {a % rank for a in axes} if axes is not None else {i + 1 for i, n in enumerate(shape) if n == 1}
@@ -100,146 +100,148 @@ def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int | 
         if all(n > 0 for n in rest):
             return tuple(rest)
     shown = ["N" if n == BATCH else n for n in target]
-    found = f"it turns [N, {_text(shape)}] into {shown}"
+    found = f"it turns [N, {_shape_text(shape)}] into {shown}"
     raise ModelError(f"Importing {node}", found, "The first dimension must stay the batch; export with a dynamic batch")
 
 
-def viewed(draft: Draft, node: Node, shape: tuple[int, ...]) -> Symbol:
+def reshape_symbol(builder: NetworkBuilder, node: Node, shape: tuple[int, ...]) -> Symbol:
     """The tensor of the node's first input under another shape; flattening a grid or codes moves nothing yet."""
     name = node.input(0)
-    symbol = draft.symbol(name)
+    symbol = builder.symbol(name)
     assert not isinstance(symbol, Constant)
     if symbol.shape == shape:
         return symbol
-    if isinstance(symbol, Mean):
+    if isinstance(symbol, PendingMean):
         return replace(symbol, shape=shape)
-    if isinstance(symbol, Grid | Codes):
-        flat = len(shape) == 1 or shape == draft.values[symbol.value].shape
-        unpadded = not isinstance(symbol, Grid) or symbol.pads == NO_PADS
-        if isinstance(symbol, Grid) and symbol.pool is not None:
+    if isinstance(symbol, PendingQuantized | Codes):
+        flat = len(shape) == 1 or shape == builder.values[symbol.value].shape
+        unpadded = not isinstance(symbol, PendingQuantized) or symbol.pads == NO_PADS
+        if isinstance(symbol, PendingQuantized) and symbol.pool is not None:
             flat = False
         if flat and unpadded:
             return replace(symbol, shape=shape)
         plain = isinstance(symbol, Codes) or (symbol.scale.ndim == 0 and all(s.constant.ndim == 0 for s in symbol.steps))
-        pending = isinstance(symbol, Grid) and symbol.pool is not None
-        if len(shape) in (2, 3) and plain and unpadded and not pending:
-            value = _reshaped(draft, node, symbol.value, shape)
+        has_pool = isinstance(symbol, PendingQuantized) and symbol.pool is not None
+        if len(shape) in (2, 3) and plain and unpadded and not has_pool:
+            value = _add_reshape(builder, node, symbol.value, shape)
             return replace(symbol, value=value, shape=shape)
-    real = draft.typed(name)
-    output = draft.free(node.outputs[0])
-    draft.draw(Reshape(node.name, (real.value,), output), ValueSpec(output, "float", shape, real.dtype))
-    return Real(output, shape, real.dtype)
+    real = builder.as_typed(name)
+    output = builder.unique_name(node.outputs[0])
+    builder.add_layer(Reshape(node.name, (real.value,), output), ValueSpec(output, "float", shape, real.dtype))
+    return FloatValue(output, shape, real.dtype)
 
 
-def _reshaped(draft: Draft, node: Node, value: str, shape: tuple[int, ...]) -> str:
-    name, spec = draft.integer_name(node.outputs[0]), draft.values[value]
+def _add_reshape(builder: NetworkBuilder, node: Node, value: str, shape: tuple[int, ...]) -> str:
+    name, spec = builder.integer_name(node.outputs[0]), builder.values[value]
     layer = Reshape(node.name, (value,), name)
-    return draft.draw(layer, replace(spec, name=name, shape=shape), draft.reach.get(value))
+    return builder.add_layer(layer, replace(spec, name=name, shape=shape), builder.ranges.get(value))
 
 
-def lower_identity(draft: Draft, node: Node) -> Symbol:
+def lower_identity(builder: NetworkBuilder, node: Node) -> Symbol:
     """Identity and Dropout (in evaluation mode)."""
-    return draft.symbols[node.input(0)]
+    return builder.symbols[node.input(0)]
 
 
-def lower_cast(draft: Draft, node: Node) -> Symbol:
+def lower_cast(builder: NetworkBuilder, node: Node) -> Symbol:
     """Cast: a comparison gets the levels 0 and 1, integers become a grid of scale 1, floats stay."""
-    symbol, to = draft.symbols[node.input(0)], int(node.attributes["to"])
+    symbol, to = builder.symbols[node.input(0)], int(node.attributes["to"])
     if to == 1:
-        if isinstance(symbol, Compared) and symbol.levels is None:
+        if isinstance(symbol, PendingComparison) and symbol.levels is None:
             return replace(symbol, levels=(0.0, 1.0))
-        if isinstance(symbol, Codes) and draft.values[symbol.value].zero_point == 0:
-            spec = draft.values[symbol.value]
+        if isinstance(symbol, Codes) and builder.values[symbol.value].zero_point == 0:
+            spec = builder.values[symbol.value]
             if np.all(spec.scale == 1):
-                return Grid(symbol.value, symbol.shape, scalar(1))
-        if isinstance(symbol, Grid | Sum | Mean | Compared) or (isinstance(symbol, Real) and symbol.dtype == "float32"):
+                return PendingQuantized(symbol.value, symbol.shape, scalar(1))
+        if isinstance(symbol, PendingQuantized | PendingSum | PendingMean | PendingComparison) or (
+            isinstance(symbol, FloatValue) and symbol.dtype == "float32"
+        ):
             return symbol
-    return lower_float(draft, node)
+    return lower_float(builder, node)
 
 
 # ── pads and pools ──────────────────────────────────────────────────────────────────────────────────
 
 
-def lower_pad(draft: Draft, node: Node) -> Symbol:
+def lower_pad(builder: NetworkBuilder, node: Node) -> Symbol:
     """Zero padding of a grid's image: kept for the convolution that follows. Any other padding moves codes."""
-    symbol = draft.symbol(node.input(0))
+    symbol = builder.symbol(node.input(0))
     mode = node.attributes.get("mode", "constant")
     mode = mode.decode() if isinstance(mode, bytes) else mode
-    if isinstance(symbol, Grid) and len(symbol.shape) in (2, 3) and mode == "constant":
-        given = [draft.constant(node, i) for i in range(1, len(node.inputs))]
+    if isinstance(symbol, PendingQuantized) and len(symbol.shape) in (2, 3) and mode == "constant":
+        given = [builder.constant(node, i) for i in range(1, len(node.inputs))]
         arrays = [None, *(None if c is None else c.array for c in given)]
         pads, value = onnx_ops.pad_amounts(arrays, node.attributes, len(symbol.shape) + 1)
         top, bottom = pads[2] if len(symbol.shape) == 3 else (0, 0)
         left, right = pads[-1]
-        plain = not symbol.steps and symbol.pool is None and draft.values[symbol.value].shape == symbol.shape
+        plain = not symbol.steps and symbol.pool is None and builder.values[symbol.value].shape == symbol.shape
         if value == 0.0 and pads[0] == pads[1] == (0, 0) and min(top, bottom, left, right) >= 0 and plain:
             t, le, b, r = symbol.pads
             shape = padded_shape(symbol.shape, (top, left, bottom, right))
             return replace(symbol, pads=(t + top, le + left, b + bottom, r + right), shape=shape)
-    return lower_move(draft, node)
+    return lower_move(builder, node)
 
 
-def lower_max_pool(draft: Draft, node: Node) -> Symbol:
+def lower_max_pool(builder: NetworkBuilder, node: Node) -> Symbol:
     """MaxPool commutes with every chain that rises; where it falls in a channel, the pool is kept for after it."""
-    symbol = draft.symbol(node.input(0))
+    symbol = builder.symbol(node.input(0))
     several = len([n for n in node.outputs if n]) > 1
-    plain = isinstance(symbol, Codes) and draft.values[symbol.value].shape == symbol.shape and len(symbol.shape) in (2, 3)
-    if several or not (plain or (isinstance(symbol, Grid) and _image(draft, symbol))):
-        return lower_float(draft, node)
-    assert isinstance(symbol, Grid | Codes)
+    plain = isinstance(symbol, Codes) and builder.values[symbol.value].shape == symbol.shape and len(symbol.shape) in (2, 3)
+    if several or not (plain or (isinstance(symbol, PendingQuantized) and _is_plain_image(builder, symbol))):
+        return lower_float(builder, node)
+    assert isinstance(symbol, PendingQuantized | Codes)
     window = _pool_window(node, symbol.shape)
     shape = window.output_shape(symbol.shape[0], symbol.shape)
     if isinstance(symbol, Codes):
-        return Codes(draft.pooled(symbol.value, window, node.outputs[0]), shape)
+        return Codes(builder.add_max_pool(symbol.value, window, node.outputs[0]), shape)
     rising = np.all(symbol.scale > 0) and all(s.op not in ("mul", "div") or bool(np.all(s.constant >= 0)) for s in symbol.steps)
     if not rising:
         return replace(symbol, pool=window, shape=shape)
-    return replace(symbol, value=draft.pooled(symbol.value, window, node.outputs[0]), shape=shape)
+    return replace(symbol, value=builder.add_max_pool(symbol.value, window, node.outputs[0]), shape=shape)
 
 
 def _pool_window(node: Node, shape: tuple[int, ...]) -> Window:
     if node.op_type.startswith("Global"):
-        return _whole(shape)
+        return _global_window(shape)
     kernel = node.attributes.get("kernel_shape", [])
     if len(kernel) != len(shape) - 1:
         found = f"its kernel is {list(kernel)} and its input has {len(shape) - 1} axes"
         raise ModelError(f"Importing {node}", found, "A pool needs as many axes as its image")
-    return window_of(node, shape, tuple(int(n) for n in kernel))
+    return read_window(node, shape, tuple(int(n) for n in kernel))
 
 
-def _whole(shape: tuple[int, ...]) -> Window:
+def _global_window(shape: tuple[int, ...]) -> Window:
     """The window that sees all of an image (C, H, W) or signal (C, L)."""
     size = (1, shape[1]) if len(shape) == 2 else (shape[1], shape[2])
     return Window(size, size)
 
 
-def _image(draft: Draft, grid: Grid) -> bool:
+def _is_plain_image(builder: NetworkBuilder, pending: PendingQuantized) -> bool:
     """Whether a grid is an image or a signal with nothing pending but steps."""
-    plain = grid.pool is None and grid.pads == NO_PADS
-    return plain and len(grid.shape) in (2, 3) and draft.values[grid.value].shape == grid.shape
+    plain = pending.pool is None and pending.pads == NO_PADS
+    return plain and len(pending.shape) in (2, 3) and builder.values[pending.value].shape == pending.shape
 
 
-def lower_mean(draft: Draft, node: Node) -> Symbol:
+def lower_mean(builder: NetworkBuilder, node: Node) -> Symbol:
     """AveragePool, GlobalAveragePool and ReduceMean over the image: kept for the QuantizeLinear that may follow."""
-    symbol = draft.symbol(node.input(0))
-    if not isinstance(symbol, Grid) or not _image(draft, symbol) or symbol.steps or symbol.scale.ndim:
-        return lower_float(draft, node)
-    if draft.values[symbol.value].kind != "codes":
-        return lower_float(draft, node)
+    symbol = builder.symbol(node.input(0))
+    if not isinstance(symbol, PendingQuantized) or not _is_plain_image(builder, symbol) or symbol.steps or symbol.scale.ndim:
+        return lower_float(builder, node)
+    if builder.values[symbol.value].kind != "codes":
+        return lower_float(builder, node)
     channels, rank = symbol.shape[0], len(symbol.shape)
-    reach, zero = draft.reach[symbol.value], symbol.zero_point
+    value_range, zero = builder.ranges[symbol.value], symbol.zero_point
     kernel = node.attributes.get("kernel_shape", symbol.shape[1:]) if node.op_type == "AveragePool" else symbol.shape[1:]
-    if max(abs(reach.low - zero), abs(reach.high - zero)) * math.prod(kernel) >= 1 << 31:
-        return lower_float(draft, node)  # the sum over a window may not fit in int32
-    whole, pooled = _whole(symbol.shape), (channels, *[1] * (rank - 1))
+    if max(abs(value_range.low - zero), abs(value_range.high - zero)) * math.prod(kernel) >= 1 << 31:
+        return lower_float(builder, node)  # the sum over a window may not fit in int32
+    whole, pooled = _global_window(symbol.shape), (channels, *[1] * (rank - 1))
     if node.op_type == "GlobalAveragePool":
-        return Mean(symbol, whole, False, pooled, pooled)
+        return PendingMean(symbol, whole, False, pooled, pooled)
     if node.op_type == "ReduceMean":
-        given = draft.constant(node, 1)
+        given = builder.constant(node, 1)
         axes = onnx_ops.axes_of([None, None if given is None else given.array], node.attributes)
         if axes is None or sorted(a % (rank + 1) for a in axes) != list(range(2, rank + 1)):
-            return lower_float(draft, node)
-        return Mean(symbol, whole, False, pooled if node.attributes.get("keepdims", 1) else (channels,), pooled)
+            return lower_float(builder, node)
+        return PendingMean(symbol, whole, False, pooled if node.attributes.get("keepdims", 1) else (channels,), pooled)
     window = _pool_window(node, symbol.shape)
     shape = window.output_shape(channels, symbol.shape)
-    return Mean(symbol, window, bool(node.attributes.get("count_include_pad", 0)), shape, shape)
+    return PendingMean(symbol, window, bool(node.attributes.get("count_include_pad", 0)), shape, shape)

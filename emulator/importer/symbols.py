@@ -40,9 +40,9 @@ class Node:
     outputs: tuple[str, ...]
     attributes: dict[str, Any] = field(hash=False, compare=False)
 
-    def input(self, place: int) -> str:
+    def input(self, index: int) -> str:
         """The name of an input, "" if it is left out."""
-        return self.inputs[place] if place < len(self.inputs) else ""
+        return self.inputs[index] if index < len(self.inputs) else ""
 
     def __str__(self) -> str:
         domain = f"{self.domain}." if self.domain else ""
@@ -50,7 +50,7 @@ class Node:
 
 
 @dataclass(frozen=True, eq=False)
-class Quantized:
+class QuantizedConstant:
     """The integers behind a dequantized constant: codes, their encoding, and a scale and zero point (scalars, or along `axis`).
 
     With `block`, scale and zero point have the rank of the codes: one for every `block` codes along `axis`.
@@ -88,7 +88,7 @@ class Constant:
 
     array: Array
     origin: str
-    quantized: Quantized | None = None
+    quantized: QuantizedConstant | None = None
     signed: bool = False
     limits: tuple[int, int] | None = None
     recipe: Recipe | None = None
@@ -104,7 +104,7 @@ class Codes:
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class PendingQuantized:
     """A float tensor that no layer has made yet: steps(scale * (q - zero_point)) of the codes or bits in `value`.
 
     `shape` is the ONNX shape without the batch: the value's, or its flattened form. Constants of `scale` and `steps` are
@@ -121,7 +121,7 @@ class Grid:
 
 
 @dataclass(frozen=True, eq=False)
-class Real:
+class FloatValue:
     """A float (or other non-code) tensor that a layer has made: the value of that name."""
 
     value: str
@@ -130,11 +130,11 @@ class Real:
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
+class PendingComparison:
     """A two-valued tensor: `levels`[1] where source `test` pivot holds, else `levels`[0]; None while it is boolean."""
 
     source: str
-    symbol: Grid | Real
+    symbol: PendingQuantized | FloatValue
     test: str
     pivot: Floats
     levels: tuple[float, float] | None = None
@@ -145,11 +145,11 @@ class Compared:
 
 
 @dataclass(frozen=True, eq=False)
-class Sum:
+class PendingSum:
     """left + right, then scalar limits, waiting for a QuantizeLinear; fused: as QLinearAdd rounds it."""
 
-    left: Grid
-    right: Grid
+    left: PendingQuantized
+    right: PendingQuantized
     steps: tuple[Step, ...] = ()
     fused: bool = False
 
@@ -159,10 +159,10 @@ class Sum:
 
 
 @dataclass(frozen=True, eq=False)
-class Mean:
+class PendingMean:
     """The mean of `source` over windows, then scalar limits, waiting for a QuantizeLinear."""
 
-    source: Grid
+    source: PendingQuantized
     window: Window
     count_include_pad: bool
     shape: tuple[int, ...]
@@ -171,10 +171,10 @@ class Mean:
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class PendingPointwise:
     """Pointwise operators on a plain grid of codes: a table, once quantized. Each is (op_type, opset, attributes, constants)."""
 
-    source: Grid
+    source: PendingQuantized
     operators: tuple[tuple[str, int, dict[str, Any], tuple[Array, ...]], ...]
 
     @property
@@ -183,16 +183,16 @@ class Curve:
 
 
 @dataclass(frozen=True, eq=False)
-class Joined:
+class PendingConcat:
     """Grids of different scales side by side along an ONNX axis, waiting for a QuantizeLinear."""
 
-    parts: tuple[Grid, ...]
+    parts: tuple[PendingQuantized, ...]
     axis: int
     shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Dynamic:
+class DynamicQuantized:
     """What follows from DynamicQuantizeLinear: its codes (centred, in `value`), its scale (in `value`, times `factor`) or its zero.
 
     A part `bias` is `dividend` / (scale * factor), the older way to quantize a bias; `operators` are those that came after the
@@ -208,4 +208,15 @@ class Dynamic:
     operators: tuple[str, ...] = ()
 
 
-Symbol = Constant | Codes | Grid | Real | Compared | Sum | Mean | Curve | Joined | Dynamic
+Symbol = (
+    Constant
+    | Codes
+    | PendingQuantized
+    | FloatValue
+    | PendingComparison
+    | PendingSum
+    | PendingMean
+    | PendingPointwise
+    | PendingConcat
+    | DynamicQuantized
+)

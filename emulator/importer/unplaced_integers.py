@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from weakcell.emulator.importer.builder import Draft
+from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.constant_recipe import WIDEST_WEIGHT
 from weakcell.emulator.importer.parse import Graph
 from weakcell.emulator.importer.symbols import Constant, Node
@@ -35,7 +35,7 @@ _CARRIERS = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Tran
 _SIZES = (32, 64)
 
 
-def find_unplaced_integers(network: Network, draft: Draft, graph: Graph) -> tuple[UnplacedTensor, ...]:
+def find_unplaced_integers(network: Network, builder: NetworkBuilder, graph: Graph) -> tuple[UnplacedTensor, ...]:
     """Return what of a file's integers no weight tensor of the network holds.
 
     Args:
@@ -46,29 +46,31 @@ def find_unplaced_integers(network: Network, draft: Draft, graph: Graph) -> tupl
     Returns:
         One record per tensor of the file, in its order.
     """
-    held: dict[str, tuple[int, int, int]] = {}
-    for name, stored in draft.weights.items():
+    stored_integers: dict[str, tuple[int, int, int]] = {}
+    for name, stored in builder.weights.items():
         recipe = stored.tensor.recipe
         if name in network.tensors and recipe is not None:
             tensor = network.tensors[name]
-            elements, bits, _ = held.get(recipe.origin, (0, 0, 0))
-            held[recipe.origin] = elements + tensor.elements, bits + tensor.bits, recipe.codes.size
+            elements, bits, _ = stored_integers.get(recipe.origin, (0, 0, 0))
+            stored_integers[recipe.origin] = elements + tensor.elements, bits + tensor.bits, recipe.codes.size
     readers = _readers(graph.nodes)
-    found = []
-    for name, kind, width, elements in _integers(draft, graph):
-        if name not in held:
-            found.append(UnplacedTensor(name, kind, elements, elements * width, _reason(name, width, elements, network, readers)))
+    unplaced = []
+    for name, kind, width, elements in _integers(builder, graph):
+        if name not in stored_integers:
+            unplaced.append(
+                UnplacedTensor(name, kind, elements, elements * width, _reason(name, width, elements, network, readers))
+            )
             continue
-        inside, bits, integers = held[name]
+        inside, bits, integers = stored_integers[name]
         rest = elements * width - bits
         floats = name in graph.initializers and not _width(graph.initializers[name].dtype)
         if rest > 0 and not (floats and inside >= integers):
             why = _rest(inside, integers, bits, width) if integers == elements or floats else "padding of packed weights"
-            found.append(UnplacedTensor(name, kind, elements, rest, why))
-    return tuple(found)
+            unplaced.append(UnplacedTensor(name, kind, elements, rest, why))
+    return tuple(unplaced)
 
 
-def _integers(draft: Draft, graph: Graph) -> Iterator[tuple[str, str, int, int]]:
+def _integers(builder: NetworkBuilder, graph: Graph) -> Iterator[tuple[str, str, int, int]]:
     """Name, type, bits of an element and elements of every tensor of integers, or of floats that the file quantizes itself."""
     seen = set()
     for name, tensor in graph.initializers.items():
@@ -82,7 +84,7 @@ def _integers(draft: Draft, graph: Graph) -> Iterator[tuple[str, str, int, int]]
         if isinstance(value, np.ndarray) and _width(str(value.dtype)) and node.outputs[0] not in seen:
             seen.add(node.outputs[0])
             yield node.outputs[0], str(value.dtype), _width(str(value.dtype)), value.size
-    for symbol in draft.symbols.values():
+    for symbol in builder.symbols.values():
         recipe = symbol.recipe if isinstance(symbol, Constant) else None
         if recipe is not None and recipe.origin not in seen and recipe.origin in graph.initializers:
             seen.add(recipe.origin)
@@ -98,8 +100,8 @@ def _width(kind: str) -> int:
 def _readers(nodes: Sequence[Node]) -> dict[str, list[tuple[Node, int]]]:
     readers: dict[str, list[tuple[Node, int]]] = {}
     for node in nodes:
-        for place, name in enumerate(node.inputs):
-            readers.setdefault(name, []).append((node, place))
+        for index, name in enumerate(node.inputs):
+            readers.setdefault(name, []).append((node, index))
     return readers
 
 
@@ -110,18 +112,18 @@ def _reason(name: str, width: int, elements: int, network: Network, readers: Map
         return "no node reads it"
     if name in network.tensors:
         return f"{network.tensors[name].role}: {_REGISTERS}"
-    if all(place in _ZERO_POINTS.get(node.op_type, ()) for node, place in users):
+    if all(index in _ZERO_POINTS.get(node.op_type, ()) for node, index in users):
         return f"zero point: {_REGISTERS}"
-    if any(place in _BIASES.get(node.op_type, ()) for node, place in users):
+    if any(index in _BIASES.get(node.op_type, ()) for node, index in users):
         return f"bias: {_REGISTERS}"
-    last, place = _operator(name, readers)
+    last, index = _operator(name, readers)
     if width > WIDEST_WEIGHT and last is not users[0][0] and users[0][0].op_type == "DequantizeLinear":
         return f"bias: {_REGISTERS}"
     if width in _SIZES:
         return "sizes, axes or indices"
     if last is None:
         return "no operator reads it"
-    what = "a single number" if elements == 1 else f"input {place}"
+    what = "a single number" if elements == 1 else f"input {index}"
     return f"{what} of {last.op_type} {last.name or last.outputs[0]}: kept as a constant of the layers behind it"
 
 
@@ -131,9 +133,9 @@ def _operator(name: str, readers: Mapping[str, list[tuple[Node, int]]]) -> tuple
         users = readers.get(name, [])
         if not users:
             return None, 0
-        node, place = users[0]
-        if node.op_type not in _CARRIERS or place > 0:
-            return node, place
+        node, index = users[0]
+        if node.op_type not in _CARRIERS or index > 0:
+            return node, index
         name = node.outputs[0]
     return None, 0
 

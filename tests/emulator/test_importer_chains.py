@@ -19,7 +19,7 @@ from tests.emulator.models import exported, model, node, run
 from tests.emulator.reference import evaluate
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
-from weakcell.emulator.importer.builder import Draft
+from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.ir.layers import (
     AveragePool,
     Binarize,
@@ -206,13 +206,13 @@ def test_layers_refuse_kinds_they_cannot_read(kind: str) -> None:
         "float": (Threshold, TernarySign, LookUp, AveragePool),
     }[kind]
     for reader in readers:
-        draft = Draft("test", lambda *_: None, lambda *_: None)  # type: ignore[arg-type, return-value]
-        draft.values["v"] = ValueSpec("v", kind, (4,))  # type: ignore[arg-type]
+        builder = NetworkBuilder("test", lambda *_: None, lambda *_: None)  # type: ignore[arg-type, return-value]
+        builder.values["v"] = ValueSpec("v", kind, (4,))  # type: ignore[arg-type]
         layer = object.__new__(reader)
         for name, value in (("name", "reader"), ("inputs", ("v",)), ("output", "y")):
             object.__setattr__(layer, name, value)
         with pytest.raises(ModelError, match=f"held as {kind}"):
-            draft.draw(layer, ValueSpec("y", "codes", (4,)))
+            builder.add_layer(layer, ValueSpec("y", "codes", (4,)))
 
 
 def test_integers_above_2_to_24_stay_exact() -> None:
