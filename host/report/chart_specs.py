@@ -123,6 +123,32 @@ def pareto_charts(data: ReportData) -> Iterator[Chart]:
             yield _pareto_chart(data, unit, metric, points)
 
 
+def changed_charts(data: ReportData) -> Iterator[Chart]:
+    """Yield the share of changed predictions over the flip rate, which compares memories on one axis, if anything flipped."""
+    points = data.points.filter(pl.col("flip_rate") > 0).sort("flip_rate")
+    if not points.height:
+        return
+    series = []
+    for study in points["study"].unique(maintain_order=True):
+        part = points.filter(pl.col("study") == study)
+        low, high = ((100 * part[name].fill_null(end)).to_list() for name, end in (("changed_low", 0.0), ("changed_high", 1.0)))
+        interval = None if part["changed_low"].null_count() == part.height else (low, high)
+        labels = [
+            f"{study}\n{point_label(row)}\n{100 * row['changed']:.2f} % changed at a flip rate of {row['flip_rate']:.3g}"
+            for row in part.iter_rows(named=True)
+        ]
+        x, y = part["flip_rate"].to_list(), (100 * part["changed"]).to_list()
+        series.append(Series(**_study_style(data, study), x=x, y=y, interval=interval, labels=labels))
+    caption = (
+        "Share of predictions that differ from those of the fault-free network, over the share of flipped bits among those read. "
+        f"At equal flip rates, a higher curve means flips that do more harm. Bands are {data.intervals}; points without flips "
+        "are left out."
+    )
+    axes = Axis("flip rate (flips per bit read)", "log"), Axis("changed predictions (%)", from_zero=True)
+    panel = Panel(*axes, tuple(series), file_name="changed-flip-rate")
+    yield Chart("changed-flip-rate", "Changed predictions over flip rate", caption, (panel,))
+
+
 def flip_charts(data: ReportData) -> Iterator[Chart]:
     """Yield the mean flips per run in each stored tensor, one panel per study."""
     caption = "Mean number of flipped bits per run in each stored tensor, on a logarithmic axis; points without flips are left out."
@@ -167,6 +193,7 @@ def margin_charts(data: ReportData) -> Iterator[Chart]:
 CHARTS: tuple[Callable[[ReportData], Iterator[Chart]], ...] = (
     swept_charts,
     pareto_charts,
+    changed_charts,
     flip_charts,
     weak_cell_charts,
     margin_charts,

@@ -29,7 +29,7 @@ from weakcell.host.campaign.tables import Tables
 from weakcell.host.campaign.tasks import perform
 from weakcell.host.cli import app
 from weakcell.host.report import matplotlib_charts, plotly_charts
-from weakcell.host.report.chart_specs import build_charts, pareto_charts, swept_charts
+from weakcell.host.report.chart_specs import build_charts, changed_charts, pareto_charts, swept_charts
 from weakcell.host.report.data import pareto_front, read_report_data, summarize
 from weakcell.host.report.margin_data import AskedNetwork, cumulative_shares, measure_margins
 from weakcell.host.report.matplotlib_charts import write_paper_figures
@@ -125,6 +125,7 @@ def test_every_chart_has_a_caption_and_axes_with_labels(folder: Path) -> None:
         "energy-v-over-vmin-x-e-vmin",
         "accuracy-ber",
         "pareto-x-e-vmin",
+        "changed-flip-rate",
         "flips",
         "weak-cells",
         "margins",
@@ -153,6 +154,18 @@ def test_both_renderers_draw_the_same_points(folder: Path) -> None:
                 np.testing.assert_array_equal(np.array(trace["y"], dtype=np.float64), y)
                 np.testing.assert_array_equal(line.get_xdata(), np.array(series.x))
                 np.testing.assert_array_equal(line.get_ydata(), y)
+
+
+def test_changed_predictions_are_over_the_flips_of_the_runs(folder: Path) -> None:
+    """Oracle: means of flips, bits read and changed predictions over the runs of each point."""
+    data = read_report_data(folder, extras=False)
+    (chart,) = changed_charts(data)
+    drawn = {(series.name, x): y for series in chart.panels[0].series for x, y in zip(series.x, series.y, strict=True)}
+    runs = data.runs.group_by("study", "sweep_value").agg(pl.col("flips", "bits_read").sum(), pl.col("changed").mean())
+    flipped = {(study, flips / bits): 100 * changed for study, _, flips, bits, changed in runs.rows() if flips}
+    assert drawn == pytest.approx(flipped)
+    assert len(drawn) > 8
+    assert list(changed_charts(replace(data, points=data.points.with_columns(flip_rate=0.0)))) == []
 
 
 def test_charts_of_accuracy_and_of_unchanged_predictions_have_names_of_their_own(folder: Path) -> None:
