@@ -1,4 +1,8 @@
-"""What a memory does to the bits it holds: error terms, technologies, addresses, exact sampling."""
+"""Memory models: what a memory does to the bits it stores.
+
+The usual way in is `open_memory(SPEC)`. A new technology is a `Technology` made of `Condition`s and `ErrorTerm`s; a new kind of
+memory implements the `Memory` protocol. See README.md beside this file.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Storage addresses: where a tensor's bits lie, and how elements become words and come back.
+"""Storage addresses: how elements of a tensor become words of memory, and back.
 
-A region is a run of cells. Elements are stored output-channel-major, one after the other, the bits of an element LSB first,
-without padding; a region starts on a 64-bit word. Bit `a` of a region is bit `a & 63` of word `a >> 6`. Faults are drawn in
-blocks of 2^16 cells, counted from the start of the memory.
+A region is a run of cells. Elements are stored output-channel-major, one after the other, the bits of an element LSB first, without
+padding. A region starts on a 64-bit word. Bit `a` of a region is bit `a & 63` of word `a >> 6`. Errors are drawn in blocks of 2^16
+cells, counted from the start of the memory.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ BLOCK_WORDS = BLOCK_BITS // 64
 class Layout:
     """What the bits of a region mean.
 
-    name: the tensor (with its planes, the identity of the region in its memory: writing it again overwrites it).
-    elements: how many there are. width: bits of an element in the tensor. planes: which of them lie here, ascending, bit 0 the
-    least significant; all of them unless a placement splits a tensor. erased: what an element reads as where a memory erases
-    what it could not correct (the code of real zero), as stored bits.
+    Attributes:
+        name: Of the tensor. Name and planes identify the region in its memory: writing it again overwrites it.
+        elements: Number of elements.
+        width: Bits of an element in the tensor.
+        planes: Bit positions that are stored here, ascending, 0 the least significant. All of them, unless a placement splits a
+            tensor.
+        erased: Stored bits of an element that a memory detects as wrong and cannot correct: the code of real zero.
     """
 
     name: str
@@ -42,21 +45,22 @@ class Layout:
 
     @property
     def bits(self) -> int:
-        """Cells that the region takes."""
+        """Number of cells of the region."""
         return self.elements * len(self.planes)
 
     @property
     def words(self) -> int:
-        """64-bit words that hold it; the spare bits of the last one are 0 and are not cells."""
+        """Number of 64-bit words; spare bits of the last one are 0 and are not cells."""
         return -(-self.bits // 64)
 
     @property
     def last_mask(self) -> np.uint64:
-        """The cells of the last word."""
+        """Bits of the last word that are cells."""
         return np.uint64((1 << ((self.bits - 1) % 64 + 1)) - 1)
 
     def check_words(self, words: Words) -> None:
-        """Raise ValueError unless `words` is (words,) uint64. Compiled code relies on it and does not look again."""
+        """Raise ValueError unless `words` is (words,) uint64."""
+        # compiled code relies on this and does not check again
         if words.dtype != np.uint64 or words.shape != (self.words,):
             raise ValueError(f"{self}: {words.shape} words of {words.dtype}, where ({self.words},) of uint64 are needed")
 
@@ -66,14 +70,19 @@ class Layout:
 
 
 def pack(codes: npt.NDArray[np.integer], layout: Layout) -> Words:
-    """The stored words of `codes`: one unsigned code per element (any integer dtype; bits above the width are ignored)."""
+    """Return the stored words of codes.
+
+    Args:
+        codes: One unsigned code per element, any integer dtype and shape; bits above the width are ignored.
+        layout: What is stored.
+    """
     wide = np.asarray(codes).reshape(-1).astype(np.uint64)
     if wide.size != layout.elements:
         raise ValueError(f"{layout}: {wide.size} codes for {layout.elements} elements")
     if _whole_bytes(layout):
-        room = np.zeros(layout.words * 64 // layout.width, dtype=f"<u{layout.width // 8}")
-        room[: wide.size] = wide
-        return room.view(np.uint64)
+        codes_padded = np.zeros(layout.words * 64 // layout.width, dtype=f"<u{layout.width // 8}")
+        codes_padded[: wide.size] = wide
+        return codes_padded.view(np.uint64)
     planes = np.array(layout.planes, dtype=np.uint64)
     bits = ((wide[:, None] >> planes) & np.uint64(1)).astype(np.uint8).reshape(-1)
     padded = np.zeros(layout.words * 64, dtype=np.uint8)
@@ -82,7 +91,13 @@ def pack(codes: npt.NDArray[np.integer], layout: Layout) -> Words:
 
 
 def unpack(words: Words, layout: Layout, codes: npt.NDArray[np.uint64]) -> None:
-    """Put the region's planes into `codes` (uint64, one per element), leaving the bits of other planes as they are."""
+    """Copy the region's planes into `codes`, leaving other planes unchanged.
+
+    Args:
+        words: (layout.words,) uint64.
+        layout: What is stored.
+        codes: One code per element, (elements,) uint64; changed in place.
+    """
     if _whole_bytes(layout):
         codes &= ~np.uint64((1 << layout.width) - 1)
         codes |= words.view(f"<u{layout.width // 8}")[: layout.elements]
@@ -94,17 +109,17 @@ def unpack(words: Words, layout: Layout, codes: npt.NDArray[np.uint64]) -> None:
 
 
 def _whole_bytes(layout: Layout) -> bool:
-    """Whether elements lie in memory as the computer's own integers do."""
+    """Whether elements have the bit pattern of the computer's own integers."""
     return layout.width in (8, 16, 32, 64) and len(layout.planes) == layout.width
 
 
 def popcount(words: Words) -> int:
-    """How many bits are set."""
+    """Count the set bits."""
     return int(np.bitwise_count(words).sum(dtype=np.int64))
 
 
 def set_bits(words: Words) -> npt.NDArray[np.int64]:
-    """The addresses of the bits that are set, ascending (int64)."""
+    """Return the addresses of the set bits, ascending, int64."""
     nonzero = np.flatnonzero(words)
     bits = np.unpackbits(words[nonzero].view(np.uint8), bitorder="little").reshape(-1, 64)
     rows, columns = np.nonzero(bits)

@@ -1,11 +1,15 @@
-"""Names and SPEC strings -> memories.
+"""Turn names and SPEC strings into memories.
 
-A SPEC is `NAME` or `NAME:key=value,key=value`. Built-in technologies are listed in `_BUILT_IN`: adding one is one file and one
-line. Other packages register theirs by an entry point in the group `weakcell.memories`: name = "package.module:TECHNOLOGY".
+A SPEC is `NAME` or `NAME:key=value,key=value`. NAME is one of:
 
-NAME can also be a file, `file:PATH` (a profile) or `recording:PATH`, or `KIND:WHERE` of a kind that another package registers by an
-entry point in the group `weakcell.kinds`: kind = "package.module" (a `Kind`), as `host` does for boards. It can have wrappers
-before it, the outermost first: `secded[policy=erase]+interleave[stride=64]+uniform:ber=1e-3`, `parity+file:board.toml:vdd=0.6`.
+    a technology        `uniform`; built-in ones are listed in `_BUILT_IN`. Other packages register theirs with an entry point in
+                        the group `weakcell.memories`: name = "package.module:TECHNOLOGY"
+    a file              `file:PATH` (a profile) or `recording:PATH`
+    SCHEME:WHERE        a scheme of another package, as the host's boards are, registered with an entry point in the group
+                        `weakcell.kinds`: scheme = "package.module" (a `SpecScheme`)
+
+Wrappers precede it, the outermost first: `secded[policy=erase]+interleave[stride=64]+uniform:ber=1e-3`,
+`parity+file:board.toml:vdd=0.6`.
 """
 
 from __future__ import annotations
@@ -38,28 +42,33 @@ _BUILT_IN = {
     "sttram": "weakcell.memmodels.technologies.sttram:STTRAM",
     "fefet": "weakcell.memmodels.technologies.fefet:FEFET",
 }
-_GROUP, _KINDS = "weakcell.memories", "weakcell.kinds"
+_GROUP, _SCHEMES = "weakcell.memories", "weakcell.kinds"
 _FILES = {"file": "weakcell.memmodels.profile", "recording": "weakcell.memmodels.recording"}
 """Modules whose `technology_of(path)` is a technology that lives in a file."""
 
 
-class Kind(Protocol):
-    """What `KIND:WHERE` names: a module with these functions. WHERE may hold brackets; conditions begin after them."""
+class SpecScheme(Protocol):
+    """A module that makes memories for `SCHEME:WHERE`.
+
+    WHERE may contain brackets; the conditions begin after them.
+    """
 
     def technology_of(self, where: str) -> Technology:
-        """What can be asked of it."""
+        """Return the technology of WHERE: its conditions and sources."""
         ...
 
     def open_memory(self, where: str, conditions: Mapping[str, ConditionValue], seed: int, die: int, array: int) -> Memory:
-        """The memory at an operating point."""
+        """Open the memory of WHERE at an operating point."""
         ...
 
 
 @dataclass(frozen=True)
 class MemorySpec:
-    """A technology by name and the conditions that were given; `str` gives the SPEC back, keys in the order given.
+    """A parsed SPEC. `str` returns its text, keys in the order given.
 
-    name: with the wrappers before it. conditions: of the memory inside, so that moving a protected memory moves what it protects.
+    Attributes:
+        name: NAME with the wrappers before it.
+        conditions: Given conditions of the memory inside the wrappers.
     """
 
     name: str
@@ -75,47 +84,51 @@ class MemorySpec:
         return technology_of(split_wrappers(self.name)[1])
 
     def at(self, **conditions: ConditionValue) -> MemorySpec:
-        """The same memory at another operating point."""
+        """Return the same memory at another operating point."""
         return MemorySpec(self.name, {**self.conditions, **conditions})
 
     def check(self) -> None:
-        """Resolve the conditions and compute the terms once; MemorySpecError if anything is wrong with them."""
+        """Resolve the conditions and compute the error terms once.
+
+        Raises:
+            MemorySpecError: The conditions are incomplete, unknown or out of range.
+        """
         tech = self.technology
         tech.terms(tech.resolve(self.conditions))
 
 
 def names() -> tuple[str, ...]:
-    """All registered technologies, the built-in ones first."""
+    """Return the names of all registered technologies, the built-in ones first."""
     return (*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP) if point.name not in _BUILT_IN))
 
 
 def technology_of(name: str) -> Technology:
-    """The technology of a NAME without wrappers: registered, or in a file as it is now."""
-    kind, _, where = name.partition(":")
-    if not _is_kind(kind):
+    """Return the technology of a NAME without wrappers; a file is read again at each call."""
+    scheme, _, where = name.partition(":")
+    if not _is_scheme(scheme):
         return technology(name)
     if not where:
         raise MemorySpecError(
-            f"Memory SPEC {name!r}", f"it does not say which {kind}", f"Write {kind}:PATH or {kind}:PATH:key=value"
+            f"Memory SPEC {name!r}", f"it does not say which {scheme}", f"Write {scheme}:PATH or {scheme}:PATH:key=value"
         )
-    if kind in _FILES:
-        found: Technology = import_module(_FILES[kind]).technology_of(where)
-        return found
-    return _kind(kind).technology_of(where)
+    if scheme in _FILES:
+        in_file: Technology = import_module(_FILES[scheme]).technology_of(where)
+        return in_file
+    return _load_scheme(scheme).technology_of(where)
 
 
 @cache
-def _is_kind(name: str) -> bool:
-    """Whether NAME:… names a file, or is of a kind that somebody registered."""
-    return name in _FILES or any(point.name == name for point in entry_points(group=_KINDS))
+def _is_scheme(name: str) -> bool:
+    """Return whether NAME:… names a file or uses a registered scheme."""
+    return name in _FILES or any(point.name == name for point in entry_points(group=_SCHEMES))
 
 
 @cache
-def _kind(name: str) -> Kind:
-    """The registered kind of that name; MemorySpecError if its package cannot be loaded."""
-    (point, *_) = entry_points(group=_KINDS, name=name)
+def _load_scheme(name: str) -> SpecScheme:
+    """Load the registered scheme of that name; MemorySpecError if its package cannot be loaded."""
+    (point, *_) = entry_points(group=_SCHEMES, name=name)
     try:
-        found: Kind = point.load()
+        found: SpecScheme = point.load()
     except Exception as error:
         raise MemorySpecError(f"Memory kind {name!r}", f"it cannot be loaded ({error})", "Install what it needs") from error
     return found
@@ -123,12 +136,13 @@ def _kind(name: str) -> Kind:
 
 @cache
 def technology(name: str) -> Technology:
-    """The registered technology of that name; MemorySpecError names the nearest one if there is none.
+    """Return the technology of a NAME, inside its wrappers. Cached: a file is read once.
 
-    NAMEs of files and NAMEs with wrappers lead to the technology inside, as it was when it was first asked for.
+    Raises:
+        MemorySpecError: There is none; the message suggests near names.
     """
     inside = split_wrappers(name)[1]
-    if inside != name or _is_kind(inside.partition(":")[0]):
+    if inside != name or _is_scheme(inside.partition(":")[0]):
         return technology_of(inside)
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
@@ -156,9 +170,13 @@ def technology(name: str) -> Technology:
 
 
 def parse_spec(text: str) -> MemorySpec:
-    """Read a SPEC; MemorySpecError if it is malformed, names nothing known, or asks for what the law does not cover."""
+    """Parse a SPEC and check its conditions.
+
+    Raises:
+        MemorySpecError: It is malformed, names nothing known, or asks for conditions that the law does not cover.
+    """
     wrappers, bare = split_wrappers(text.strip())
-    name, given = _split_file(bare) if _is_kind(bare.partition(":")[0]) else _split(bare)
+    name, given = _split_file(bare) if _is_scheme(bare.partition(":")[0]) else _split(bare)
     conditions: dict[str, ConditionValue] = {}
     for item in given.split(",") if given is not None else []:
         key, equals, value = item.partition("=")
@@ -179,16 +197,26 @@ def _split(text: str) -> tuple[str, str | None]:
 
 
 def _split_file(text: str) -> tuple[str, str | None]:
-    """`file:PATH:key=value`, where PATH may hold colons and commas: the conditions begin at the first colon before a `key=`.
+    """Split `file:PATH:key=value`, where PATH may contain colons and commas: conditions begin at the first colon before a `key=`.
 
-    What stands in brackets belongs to PATH: `board:virtual:rp2350[uniform:ber=1e-3]:vdd=0.6`.
+    Text in brackets belongs to PATH: `board:virtual:rp2350[uniform:ber=1e-3]:vdd=0.6`.
     """
     found = re.fullmatch(r"(\w+:(?:\[.*\]|.)*?)(?::([A-Za-z_]\w*\s*=.*))?", text)
     return (found[1], found[2]) if found else (text, None)
 
 
 def open_memory(spec: MemorySpec | str, seed: int = 0, die: int = 0, array: int = 0) -> Memory:
-    """The array `array` of die `die`, at the operating point that the SPEC names, inside its wrappers."""
+    """Open a memory.
+
+    Args:
+        spec: A SPEC, as text or parsed.
+        seed: Seed of the whole study.
+        die: Number of the manufactured instance.
+        array: Number of the array on that die; two arrays share no cells.
+
+    Returns:
+        The memory at the operating point of the SPEC, inside its wrappers.
+    """
     parsed = parse_spec(spec) if isinstance(spec, str) else spec
     wrappers, name = split_wrappers(parsed.name)
     memory: Memory
@@ -196,18 +224,18 @@ def open_memory(spec: MemorySpec | str, seed: int = 0, die: int = 0, array: int 
         from weakcell.memmodels.recording import open_recording
 
         memory = open_recording(name.removeprefix("recording:"), parsed.conditions)
-    elif ":" in name and (kind := name.partition(":")[0]) not in _FILES:
-        memory = _kind(kind).open_memory(name.partition(":")[2], parsed.conditions, seed, die, array)
+    elif ":" in name and (scheme := name.partition(":")[0]) not in _FILES:
+        memory = _load_scheme(scheme).open_memory(name.partition(":")[2], parsed.conditions, seed, die, array)
     else:
         found = technology_of(name)
         memory = SimulatedMemory(found, found.resolve(parsed.conditions), seed, die, array)
     for wrapper in reversed(wrappers):
-        memory = wrapper.around(memory)
+        memory = wrapper.wrap(memory)
     return memory
 
 
 def _plain(value: ConditionValue) -> str:
-    """The value as short as it can be written without becoming another one."""
+    """Return the shortest text that reads back as the same value."""
     if not isinstance(value, float):
         return str(value)
     short = f"{value:.12g}"

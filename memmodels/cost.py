@@ -1,11 +1,13 @@
-"""Energy of accesses in joules: reads, a share of the writes, leakage over the time of an inference, added up with their bases.
+"""Energy of accesses in joules: reads, a share of the writes, and leakage during an inference, added up with their bases.
 
-What a user must say because nobody else can: how many inferences share one write of the weights, and how long an inference takes.
-Neither has a default; without them the write and leakage energies are left out, and `parts` shows that they are. How many
-inferences share one read has no default either: without it, every inference reads its weights from the memory.
+Only the user knows how many inferences share one write of the weights and how long an inference takes. Neither has a default.
+Without them the write and leakage energies are left out, which `parts` shows. Without `inferences_per_read`, every inference reads
+its weights from the memory.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from weakcell.memmodels.definition import Condition, Conditions
 from weakcell.memmodels.memory import Accesses, Basis, Cost, Quantity
@@ -24,30 +26,42 @@ USE_CONDITIONS = (
 _WEAKEST: tuple[Basis, ...] = ("measured", "published", "computed", "assumed")
 
 
-def weakest(*quantities: Quantity) -> Basis:
-    """The least certain basis among quantities: a sum is as good as its worst term."""
+def weakest_basis(*quantities: Quantity) -> Basis:
+    """Return the least certain basis of some quantities: a sum is as good as its worst term."""
     return max((quantity.basis for quantity in quantities), key=_WEAKEST.index)
 
 
-def sharing_of(conditions: Conditions) -> float | None:
-    """How many inferences share one read of the weights, as the user says; None if nothing is said."""
+def get_read_sharing(conditions: Conditions) -> float | None:
+    """Return how many inferences share one read of the weights, or None if the user does not say."""
     return float(conditions["inferences_per_read"]) if "inferences_per_read" in conditions else None
 
 
-def joules(
+class EnergyRates(NamedTuple):
+    """Energy per bit: read and write in pJ/bit, leakage in pW/bit; None if unknown."""
+
+    read: Quantity
+    write: Quantity | None = None
+    leakage: Quantity | None = None
+
+
+def access_cost(
     conditions: Conditions,
     bits: int,
     accesses: Accesses,
-    read: Quantity,
-    write: Quantity | None = None,
-    leakage: Quantity | None = None,
+    rates: EnergyRates,
     latency: Quantity | None = None,
 ) -> Cost:
-    """Cost of `accesses` to `bits` cells from figures per bit: read and write in pJ/bit, leakage in pW/bit, latency in ns.
+    """Return the cost of accesses from numbers per bit; in pJ per inference if `accesses` counts one inference.
 
-    Result in pJ per inference when accesses count one inference's. Accesses that write (a buffer's) are charged as such; a region
-    that is only read is charged its share of the one write, if `inferences_per_write` says how large that is.
+    Args:
+        conditions: Complete conditions of the technology, with those of USE_CONDITIONS that the user gives.
+        bits: Cells of the region.
+        accesses: Reads and writes. Writes (of a buffer) are charged in full. A region that is only read is charged its share of the
+            one write, if `inferences_per_write` is given.
+        rates: Energy per bit.
+        latency: Of one access, in ns.
     """
+    read, write, leakage = rates
     parts = {"read": Quantity(read.value * bits * accesses.reads, "pJ", read.basis, read.source)}
     share = accesses.writes
     if not share and "inferences_per_write" in conditions:
@@ -59,4 +73,4 @@ def joules(
         parts["leakage"] = Quantity(value, "pJ", leakage.basis, leakage.source)
     total = sum(part.value for part in parts.values())
     source = "; ".join(dict.fromkeys(part.source for part in parts.values()))
-    return Cost(Quantity(total, "pJ", weakest(*parts.values()), source), latency, parts)
+    return Cost(Quantity(total, "pJ", weakest_basis(*parts.values()), source), latency, parts)

@@ -1,4 +1,4 @@
-"""What a memory technology is: conditions with valid ranges, a law from conditions to error terms, a cost, and where it is from."""
+"""Technologies: conditions with valid ranges, a law from conditions to error terms, a cost, and their sources."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ Term = ErrorTerm | LevelTerm
 
 @dataclass(frozen=True)
 class Condition:
-    """One knob: its unit, meaning, default (None: must be given, or is optional as `help` says) and valid values.
+    """One knob of a technology.
 
-    low, high: the closed range in which the law is supported by its source; a value outside is refused, never extrapolated.
-    choices: the legal words, for a knob that is not a number. beyond: a wider range, which `extrapolate=yes` opens.
+    Attributes:
+        name, unit: As in a SPEC; values are written without the unit.
+        help: What it means.
+        default: Its value if not given. None: it must be given, or is optional as `help` says.
+        low, high: Closed range that the law's source supports. Values outside are refused, not extrapolated.
+        choices: The permitted words, if the knob is not a number.
+        required: Whether it must be given.
+        beyond: Wider range that `extrapolate=yes` permits.
     """
 
     name: str
@@ -34,7 +40,11 @@ class Condition:
     beyond: tuple[float, float] | None = None
 
     def check(self, value: ConditionValue, technology: str, extrapolate: bool = False) -> ConditionValue:
-        """The value as number or word; MemorySpecError if it is neither or out of range."""
+        """Return the value as a number or a word.
+
+        Raises:
+            MemorySpecError: It is neither, or out of range.
+        """
         asked = f"{technology}: {self.name}={value}"
         if self.choices:
             if str(value) not in self.choices:
@@ -52,9 +62,9 @@ class Condition:
                 found = f"extrapolated, the law reaches from {low:g} to {high:g}{self._unit} and no further"
                 raise MemorySpecError(asked, found, f"Choose {self.name} within it")
             return number
-        unless = " unless extrapolate=yes says so" if self.beyond else ""
+        exception = " unless extrapolate=yes says so" if self.beyond else ""
         found = f"the valid range is {self.range}"
-        raise MemorySpecError(asked, found, f"Choose {self.name} within it; laws are not extrapolated{unless}")
+        raise MemorySpecError(asked, found, f"Choose {self.name} within it; laws are not extrapolated{exception}")
 
     @property
     def _low(self) -> float:
@@ -111,7 +121,11 @@ class Technology:
     published_curve: Callable[[], tuple[Panel, ...]] | None = None
 
     def resolve(self, given: Mapping[str, ConditionValue]) -> dict[str, ConditionValue]:
-        """Complete and check conditions: defaults filled in, unknown keys and bad values refused (MemorySpecError)."""
+        """Return all conditions: the given ones, checked, and the defaults of the others.
+
+        Raises:
+            MemorySpecError: Unknown condition, bad value, or a required condition is missing.
+        """
         known = {condition.name: condition for condition in self.conditions}
         for key in given:
             if key not in known:
@@ -131,10 +145,10 @@ class Technology:
         return resolved
 
     def lifetimes(self, conditions: Conditions) -> tuple[Lifetime, ...]:
-        """The lifetimes of its terms at these conditions, each once, in order."""
+        """Return the lifetimes of the terms at these conditions, each once, in order."""
         return tuple(dict.fromkeys(term.lifetime for term in self.terms(conditions)))
 
 
-def free_of_charge(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
-    """The cost of a technology that publishes none: all None."""
+def no_cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
+    """Return the cost of a technology that publishes none: all None."""
     return Cost()

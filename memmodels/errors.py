@@ -1,4 +1,4 @@
-"""Every error that a user can meet, each with its exit code.
+"""Errors that a user can meet, each with its exit code.
 
     WeakcellError                     1
     ├── UsageError                    2   an option, a SPEC or a sweep that cannot be understood
@@ -7,15 +7,21 @@
     ├── MemorySpecError               5   an unknown memory or key, or a value outside a law's valid range
     ├── OutputError                   6   results that cannot be written
     ├── MemoryFault                   7   a memory that cannot answer: a full array, an uncorrectable word under `raise`
-    └── Interrupted                 130   Ctrl-C; everything that was finished is kept
+    └── Interrupted                 130   Ctrl-C; finished results are kept
 
-An error says three things in one paragraph: what was asked, what was found, and what to do. The message is put together here
-so that no caller can leave one of them out.
+A message has three parts: what was asked, what was found, and what to do. The constructor joins them, so none can be left out.
 """
 
 
 class WeakcellError(Exception):
-    """Base of every error that Weakcell raises on purpose: what was `asked`, what was `found`, what to do (`do`)."""
+    """Base of all errors that Weakcell raises on purpose.
+
+    Attributes:
+        asked: What was asked for.
+        found: What was found instead.
+        do: What the user can do.
+        exit_code: Exit code of the command line.
+    """
 
     exit_code = 1
 
@@ -52,18 +58,18 @@ class MemorySpecError(WeakcellError):
 
 
 class OutputError(WeakcellError):
-    """Results that cannot be written where they were asked for."""
+    """Results that cannot be written to the requested place."""
 
     exit_code = 6
 
 
 class MemoryFault(WeakcellError):
-    """A memory that cannot answer: a full array, an unknown region, an uncorrectable word under policy `raise`."""
+    """A memory that cannot answer: a full array, an unknown region, a word that cannot be corrected."""
 
     exit_code = 7
 
 
 class Interrupted(WeakcellError):
-    """Ctrl-C during a run; everything that was finished is kept."""
+    """Ctrl-C during a run; finished results are kept."""
 
     exit_code = 130

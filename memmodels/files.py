@@ -1,7 +1,7 @@
-"""Read files that may come from anybody: regular files only, of bounded size, each array checked before it is made.
+"""Read files of unknown origin: regular files only, of bounded size, each array checked before it is allocated.
 
-A pipe would block, `/dev/zero` never ends, and a compressed file of a few kilobytes can unpack to gigabytes. The functions of this
-module refuse these with `InputError` before they use much time or memory.
+A pipe would block, `/dev/zero` never ends, and a compressed file of a few kilobytes can unpack to gigabytes. These functions refuse
+such files with `InputError` before they use much time or memory.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ import numpy.typing as npt
 from weakcell.memmodels.errors import InputError
 
 TEXT_BYTES = 64 << 20
-"""The largest text file (TOML, JSON) that is read."""
+"""Largest text file (TOML, JSON) that is read."""
 
 SMALL_BYTES = 256 << 20
-"""Arrays of this many bytes in all are unpacked whatever the size of their file."""
+"""Total size of arrays that are unpacked from a file of any size."""
 
 COMPRESSION = 60
-"""Larger archives may unpack to this many times the size of their file. Data that people measure compress 2 to 20 times."""
+"""Larger archives may unpack to this many times their size. Measured data compress 2 to 20 times."""
 
 _CHUNK = 1 << 24
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def reason(error: BaseException) -> str:
-    """Return what an error says in one line: the system's own words, the first line of its text, or its type."""
+    """Return an error's message in one line: the system's text, the first line of its text, or its type."""
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
     said = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "")
@@ -44,7 +44,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Open a regular file to read its bytes.
+    """Open a regular file and yield its bytes.
 
     Args:
         path: The file. Links are followed.
@@ -64,11 +64,11 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """Read a regular file whole.
+    """Read a whole regular file.
 
     Args:
         path: The file.
-        limit: The most bytes that it may have.
+        limit: Largest permitted size in bytes.
 
     Raises:
         OSError: It cannot be read, is not a regular file, or is larger than `limit`.
@@ -82,7 +82,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
-    """Read a regular file of UTF-8 text; raises OSError as `read_bytes` does, and UnicodeDecodeError."""
+    """Read a regular file of UTF-8 text. Raises OSError as `read_bytes` does, and UnicodeDecodeError."""
     return read_bytes(path, limit).decode("utf-8")
 
 
@@ -91,8 +91,8 @@ def read_arrays(path: Path, asked: str, do: str) -> dict[str, npt.NDArray[Any]]:
 
     Args:
         path: The file, as `numpy.savez` or `numpy.savez_compressed` writes it.
-        asked: What was asked for; begins the message of an error.
-        do: What to do about an error; ends its message.
+        asked: What was asked for; first part of an error message.
+        do: What to do about an error; last part of its message.
 
     Returns:
         The arrays by name. Pickled objects are refused.
@@ -128,12 +128,12 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any
         shape, by_columns, dtype = _HEADERS[version](stream)  # type: ignore[arg-type]
         if dtype.hasobject or not dtype.itemsize:
             raise ValueError(f"its array {member.filename} holds objects, which are not read")
-        stated, held = prod(shape) * dtype.itemsize, member.file_size - stream.tell()
-        if stated != held or any(length < 0 for length in shape):
-            raise ValueError(f"its array {member.filename} states {stated:,} bytes and has {held:,}")
-        content, filled = np.empty(held, np.uint8), 0
-        while filled < held:
-            part = stream.read(min(_CHUNK, held - filled))
+        stated, size = prod(shape) * dtype.itemsize, member.file_size - stream.tell()
+        if stated != size or any(length < 0 for length in shape):
+            raise ValueError(f"its array {member.filename} states {stated:,} bytes and has {size:,}")
+        content, filled = np.empty(size, np.uint8), 0
+        while filled < size:
+            part = stream.read(min(_CHUNK, size - filled))
             if not part:
                 raise EOFError(f"its array {member.filename} ends after {filled:,} bytes")
             content[filled : filled + len(part)] = np.frombuffer(part, np.uint8)

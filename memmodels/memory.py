@@ -1,14 +1,14 @@
-"""The seam: what everything that stores weights can do.
+"""The memory protocol: what everything that stores weights can do.
 
-A simulated array, a measured profile, a recording, an ECC wrapper and a board on a serial port are the same thing to the engine.
+A simulated array, a measured profile, a recording, an ECC wrapper and a board on a serial port look the same to the engine.
 
-    memory.at(**conditions)          -> Memory      same die, same contents, another operating point
-    memory.write(bits, layout, key)  -> Region      remembers what was there: a write that switches nothing cannot fail
-    memory.read(region, key, out)    -> ReadReport  the whole region as it comes back
-    memory.sampler(region)           -> Sampler?    a frozen record that kernels draw from, block by block
+    memory.at(**conditions)          -> Memory      same die and contents at another operating point
+    memory.write(bits, layout, key)  -> Region      the memory knows the old contents: an unchanged bit cannot fail to switch
+    memory.read(region, key, out)    -> ReadReport  the whole region as it is read
+    memory.sampler(region)           -> Sampler?    a frozen record from which kernels draw errors, block by block
     memory.cost(region, accesses)    -> Cost        energy and latency, each with its basis
 
-`read` is the truth and every memory has it; `sampler` is an optional faster road to the same bits.
+`read` is the definition and every memory has it. `sampler` is optional: a faster way to the same bits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ ConditionValue = float | str
 
 
 class Key(NamedTuple):
-    """Which draw is meant: the trial, the number of the write in it, and the number of the read since that write."""
+    """Names a draw of random errors.
+
+    Attributes:
+        trial: Number of the trial.
+        write: Number of the write within the trial.
+        read: Number of the read since that write.
+    """
 
     trial: int = 0
     write: int = 0
@@ -35,10 +41,15 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Bits that were written and where: made by `Memory.write`, given back to `Memory.read`.
+    """Bits and the cells that hold them: returned by `Memory.write`, passed to `Memory.read`.
 
-    first_word: the region's place in the memory, in 64-bit words. written: the bits asked for. stored: what the write left in
-    the cells. previous: what they held before, None if that is not known, or makes no difference. key: of the write.
+    Attributes:
+        layout: What the bits mean.
+        first_word: Position in the memory, in 64-bit words.
+        written: The bits asked for.
+        stored: The bits that the write left in the cells.
+        previous: What the cells held before; None if unknown or irrelevant.
+        key: Of the write.
     """
 
     layout: Layout
@@ -97,7 +108,15 @@ class RegionStore:
 
 @dataclass(frozen=True)
 class ReadReport:
-    """What one read of a region did: bits that differ from those written, and what the memory knows about it."""
+    """The outcome of one read of a region.
+
+    Attributes:
+        flips: Bits that differ from the written ones.
+        corrected: Words that the memory corrected.
+        erased: Words in which it detected an error that it could not correct.
+        commanded: Operating point that was asked for.
+        measured: What was measured during the read.
+    """
 
     flips: int
     corrected: int = 0
@@ -108,9 +127,9 @@ class ReadReport:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number with its unit, how it is known, and from where.
+    """A number with its unit, its basis (how it is known), and its source.
 
-    Joules have unit `pJ`. A relative figure has a unit that names its reference (`x E(Vmin)`), and never meets joules in a sum.
+    Energies in joules have the unit `pJ`. A relative energy names its reference in its unit (`x E(Vmin)`); the two are never added.
     """
 
     value: float
@@ -127,10 +146,12 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Cost:
-    """What accesses to a region cost; None where the technology publishes nothing.
+    """The cost of accesses to a region; fields are None if the technology publishes nothing.
 
-    energy: of the accesses in all, in pJ; or relative to the same accesses at a reference point. parts: what it is made of
-    (`read`, `write`, `leakage`, `check bits` …), in the same unit. latency: of one access.
+    Attributes:
+        energy: Of all accesses, in pJ, or relative to the same accesses at a reference point.
+        latency: Of one access.
+        parts: Contributions to the energy (`read`, `write`, `leakage`, `check bits`, …), in the same unit.
     """
 
     energy: Quantity | None = None
@@ -140,7 +161,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Accesses:
-    """How often a region is used: whole-region reads and writes."""
+    """How often a region is used: reads and writes of the whole region."""
 
     reads: float
     writes: float = 0.0
@@ -148,7 +169,7 @@ class Accesses:
 
 @runtime_checkable
 class Memory(Protocol):
-    """Where weights are stored; see the head of this module."""
+    """A memory that stores weights; see the head of this module."""
 
     @property
     def conditions(self) -> Mapping[str, ConditionValue]:
@@ -156,24 +177,32 @@ class Memory(Protocol):
         ...
 
     def at(self, **conditions: ConditionValue) -> Memory:
-        """The same die with the same contents at another operating point; unknown names and values out of range are refused."""
+        """Return the same die with the same contents at another operating point.
+
+        Raises:
+            MemorySpecError: Unknown condition, or a value out of range.
+        """
         ...
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
-        """Store `bits` (uint64 words, see `address`); a layout of the same name and planes is overwritten in place.
+        """Store bits. A region of the same name and planes is overwritten in place.
 
-        The region may keep `bits` themselves if they are read-only, else a copy.
+        Args:
+            bits: (layout.words,) uint64; spare bits of the last word are 0. The region keeps this array if it is read-only, else
+                a copy.
+            layout: What the bits mean.
+            key: Names the write.
         """
         ...
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
-        """Read the whole region into `out`; the same key gives the same bits from a memory that is simulated."""
+        """Read a whole region into `out`, (words,) uint64. A simulated memory returns the same bits for the same key."""
         ...
 
     def sampler(self, region: Region) -> Sampler | None:
-        """The region as arrays for kernels, or None if only `read` can tell what comes back."""
+        """Return the region as arrays for kernels, or None if only `read` can tell what is read."""
         ...
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:
-        """What these accesses cost at the present operating point."""
+        """Return the cost of accesses to a region at the present operating point."""
         ...

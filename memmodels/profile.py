@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.memmodels.definition import Condition, Conditions, Technology, Term, free_of_charge
+from weakcell.memmodels.definition import Condition, Conditions, Technology, Term, no_cost
 from weakcell.memmodels.error_model.levels import LevelTerm
 from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
@@ -166,7 +166,7 @@ class Profile:
             title=self.title or self.name,
             conditions=self.conditions,
             terms=self.terms,
-            cost=free_of_charge,
+            cost=no_cost,
             law=law,
             source=self.source,
             basis=self.basis,
@@ -282,8 +282,13 @@ def _profile(told: dict[str, Any], path: Path) -> Profile:
     )
 
 
+_SAVED_NAMES: Mapping[str, str] = {"failure_probability": "fails", "resampled": "redrawn"}
+"""Fields of `ErrorTerm` that profiles save under an older name."""
+
+
 def _term_of(told: dict[str, Any]) -> Term:
-    given = dict(told)
+    fields_by_key = {key: name for name, key in _SAVED_NAMES.items()}
+    given = {fields_by_key.get(key, key): value for key, value in told.items()}
     kind = given.pop("kind")
     if kind == "levels":
         return LevelTerm(**{**given, "up": tuple(given["up"]), "down": tuple(given["down"])})
@@ -300,7 +305,7 @@ def _term_of(told: dict[str, Any]) -> Term:
 def _table_of(record: Any) -> dict[str, Any]:
     """A term, law or constant as a table: every field that is not None."""
     kind = {ErrorTerm: {"kind": "errors"}, LevelTerm: {"kind": "levels"}}.get(type(record), {})
-    values = {each.name: getattr(record, each.name) for each in fields(record)}
+    values = {_SAVED_NAMES.get(each.name, each.name): getattr(record, each.name) for each in fields(record)}
     nested = {name: _table_of(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()}
     return {**kind, **{name: value for name, value in nested.items() if value is not None}}
 

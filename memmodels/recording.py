@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 
 from weakcell.memmodels.address import Layout, Words, popcount
-from weakcell.memmodels.definition import Condition, Conditions, Technology, free_of_charge
+from weakcell.memmodels.definition import Condition, Conditions, Technology, no_cost
 from weakcell.memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError
 from weakcell.memmodels.files import read_arrays, reason
 from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, ReadReport, Region
@@ -299,7 +299,7 @@ def technology_of(path: str) -> Technology:
         title=str(recording.about.get("title", "Recorded read-backs")),
         conditions=(*conditions, *_SERVING),
         terms=terms,
-        cost=free_of_charge,
+        cost=no_cost,
         law="what was read then is read again",
         source=str(recording.about.get("source", Path(path).name)),
         basis="measured" if recording.about.get("basis", "measured") == "measured" else "computed",

@@ -1,4 +1,4 @@
-"""A simulated memory: a technology at an operating point, the contents of one die, and the errors its terms make."""
+"""A simulated memory: a technology at an operating point, the contents of one die, and the errors of its terms."""
 
 from __future__ import annotations
 
@@ -23,10 +23,15 @@ _POWER_UP = 0x706F776572
 
 @dataclass(frozen=True, eq=False)
 class SimulatedMemory:
-    """One array of a die of a technology at one operating point.
+    """One array of one die of a technology, at one operating point.
 
-    conditions: complete and checked (`Technology.resolve`). seed: of the whole study. die: the manufactured instance.
-    array: which of the arrays on that die, so that two placements with different SPECs never share cells.
+    Attributes:
+        technology: What is simulated.
+        conditions: Complete and checked (`Technology.resolve`).
+        seed: Of the whole study.
+        die: The manufactured instance.
+        array: Which array on that die; placements with different SPECs never share cells.
+        contents: What the cells hold, shared by all operating points of the die.
     """
 
     technology: Technology
@@ -35,11 +40,12 @@ class SimulatedMemory:
     die: int = 0
     array: int = 0
     contents: RegionStore = field(default_factory=RegionStore, repr=False)
-    _held: dict[int, tuple[Region, int, Words]] = field(default_factory=dict, repr=False)
+    _baselines: dict[int, tuple[Region, int, Words]] = field(default_factory=dict, repr=False)
 
     def at(self, **conditions: ConditionValue) -> SimulatedMemory:
+        """Return the same die with the same contents at another operating point."""
         resolved = self.technology.resolve({**self.conditions, **conditions})
-        return replace(self, conditions=resolved, _held={})
+        return replace(self, conditions=resolved, _baselines={})
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -48,19 +54,21 @@ class SimulatedMemory:
 
     @cached_property
     def stream(self) -> np.uint64:
-        """The stream below which everything of this array is named."""
+        """Root of the random streams of this array."""
         return derive_stream(ROOT, self.seed, self.die, self.array)
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
+        """Store bits, and draw the errors of lifetime WRITE."""
         first_word, old = self.contents.locate(bits, layout)
         if old is not None:
-            self._held.pop(id(old), None)
+            self._baselines.pop(id(old), None)
         previous = old.stored if old else self._power_up(first_word, layout) if self._switches else None
         written = bits.copy() if bits.flags.writeable else bits
         stored = self._stored(written, layout.bits, first_word, previous, key)
         return self.contents.put(Region(layout, first_word, written, stored, previous, key))
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
+        """Read a region with all its errors."""
         region.layout.check_words(out)
         sampler = self._sampler(region, key.read if self._accumulates else 0)
         draw_region(sampler, key.trial, region.key.write, key.read, out)
@@ -69,51 +77,60 @@ class SimulatedMemory:
         return ReadReport(flips, commanded=self.conditions)
 
     def sampler(self, region: Region) -> Sampler | None:
+        """Return the sampler of a region; None if errors grow with reads."""
         return None if self._accumulates else self._sampler(region, 0)
 
-    def weak_for_ever(self, words: int) -> tuple[Words, Words]:
-        """The die's own weak cells at this operating point, of the array's first words: those that come back as 1, and as 0."""
+    def permanent_weak_cells(self, words: int) -> tuple[Words, Words]:
+        """Return the weak cells that belong to the die at this operating point.
+
+        Args:
+            words: How many words of the array, from its first.
+
+        Returns:
+            Masks (to_one, to_zero), (words,) uint64: cells that read 1 though 0 is stored, and the reverse.
+        """
         to_one, to_zero = np.zeros((2, words), dtype=np.uint64)
         for number, term in enumerate(self.terms):
-            if isinstance(term, ErrorTerm) and belongs_to_die(term):
+            if isinstance(term, ErrorTerm) and term.permanent:
                 one, zero = weak_cells(derive_stream(int(self.stream), number), 0, words, term)
                 to_one |= one
                 to_zero |= zero
         return to_one, to_zero
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:
+        """Return what the technology says about the cost of accesses."""
         return self.technology.cost(self.conditions, region.layout.bits, accesses)
 
     @cached_property
     def _accumulates(self) -> bool:
-        return any(isinstance(term, ErrorTerm) and grows_with_reads(term) for term in self.terms)
+        return any(isinstance(term, ErrorTerm) and term.grows_with_reads for term in self.terms)
 
     @cached_property
     def _switches(self) -> bool:
-        """Whether what a write leaves depends on what was there before."""
+        """Whether the result of a write depends on the old contents."""
         return any(isinstance(term, ErrorTerm) and term.only_switched for term in self.terms)
 
     def _sampler(self, region: Region, reads: int) -> Sampler:
-        held = self._hold(region, reads)
-        drawn = tuple(self._drawn(number, term, region) for number, term in enumerate(self.terms) if term.drawn_at_read)
-        return make_sampler(self.stream, region.first_word, region.layout.bits, region.written, held, drawn)
+        baseline = self._baseline(region, reads)
+        drawn = tuple(self._per_read_term(number, term, region) for number, term in enumerate(self.terms) if term.drawn_at_read)
+        return make_sampler(self.stream, region.first_word, region.layout.bits, region.written, baseline, drawn)
 
-    def _drawn(self, number: int, term: Term, region: Region) -> PerReadTerm:
+    def _per_read_term(self, number: int, term: Term, region: Region) -> PerReadTerm:
         assert isinstance(term, ErrorTerm)
         if term.lifetime is Lifetime.READ:
             return PerReadTerm(number, term.p01, term.p10)
         weak = weak_cells(self._cells(number, term, region), region.first_word, region.written.size, term)
-        return PerReadTerm(number, term.fails, term.fails, weak)
+        return PerReadTerm(number, term.failure_probability, term.failure_probability, weak)
 
     def _cells(self, number: int, term: ErrorTerm, region: Region) -> np.uint64:
-        """The stream that names the weak cells of a term: of the die, or of the write if that draws them anew."""
-        if term.lifetime is Lifetime.ACCUMULATING and term.redrawn:
+        """Return the stream that names the weak cells of a term: of the die, or of the write if that resamples them."""
+        if term.lifetime is Lifetime.ACCUMULATING and term.resampled:
             return derive_stream(int(self.stream), number, region.key.trial, region.key.write)
         return derive_stream(int(self.stream), number)
 
-    def _hold(self, region: Region, reads: int) -> Words:
-        """What the cells return at this operating point after `reads` reads, before anything that is drawn at a read."""
-        known = self._held.get(id(region))
+    def _baseline(self, region: Region, reads: int) -> Words:
+        """Return the bits that the cells return after `reads` reads, before any error that is drawn at a read."""
+        known = self._baselines.get(id(region))
         if known is not None and known[1] == reads:
             return known[2]
         cells = region.stored
@@ -124,18 +141,18 @@ class SimulatedMemory:
                 continue
             if term.drawn_at_read or term.lifetime is Lifetime.WRITE:
                 continue
-            times = reads if grows_with_reads(term) else 1
+            times = reads if term.grows_with_reads else 1
             if times:
                 stream = self._cells(number, term, region)
                 to_one, to_zero = weak_cells(stream, region.first_word, cells.size, term, times)
                 cells = cells ^ ((~cells & to_one) | (cells & to_zero))
-        self._held[id(region)] = region, reads, cells
+        self._baselines[id(region)] = region, reads, cells
         return cells
 
     def _stored(self, written: Words, bits: int, first_word: int, previous: Words | None, key: Key) -> Words:
-        """The bits that a write leaves in the cells: those asked for, less what the terms of lifetime write spoil.
+        """Return the bits that a write leaves in the cells: those asked for, with the errors of lifetime WRITE.
 
-        Levels of multi-level cells are judged when they are read, since the operating point may move in between.
+        Levels of multi-level cells are evaluated when they are read, since the operating point may change in between.
         """
         cells = written
         for number, term in enumerate(self.terms):
@@ -148,17 +165,7 @@ class SimulatedMemory:
         return cells
 
     def _power_up(self, first_word: int, layout: Layout) -> Words:
-        """What the cells of a fresh die hold before the first write: random bits of their addresses."""
+        """Return what the cells of a fresh die hold before the first write: random bits of their addresses."""
         cells = random_words(derive_stream(int(self.stream), _POWER_UP), first_word, layout.words)
         cells[-1:] &= layout.last_mask
         return cells
-
-
-def belongs_to_die(term: ErrorTerm) -> bool:
-    """Whether the same cells are weak in every trial on a die."""
-    return term.lifetime is Lifetime.DIE or (term.lifetime is Lifetime.ACCUMULATING and not term.redrawn)
-
-
-def grows_with_reads(term: ErrorTerm) -> bool:
-    """Whether every read since the write adds to what the term spoils."""
-    return term.lifetime is Lifetime.ACCUMULATING and term.exposure == "reads"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, reads_per_inference
-from weakcell.memmodels.cost import sharing_of, weakest
+from weakcell.memmodels.cost import get_read_sharing, weakest_basis
 from weakcell.memmodels.definition import Conditions
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.memory import Accesses, Key, Quantity
@@ -90,7 +90,7 @@ def cost_per_inference(deployment: Deployment, batch: int) -> InferenceCost:
 
 def _sharing(conditions: Conditions, policy: ReadPolicy, batch: int) -> float:
     """How many inferences share one read of the weights in a memory with these conditions."""
-    said = sharing_of(conditions)
+    said = get_read_sharing(conditions)
     if said is None:
         return float(batch) if policy is ReadPolicy.BATCH else 1.0
     if policy is not ReadPolicy.LOAD:
@@ -113,4 +113,4 @@ def _combine(weighed: list[tuple[Quantity, float]]) -> Quantity:
         value = sum(values)
     else:  # equal ratios stay exactly as they are
         value = values[0] if len(set(values)) == 1 else float(np.average(values, weights=weights))
-    return Quantity(value, quantities[0].unit, weakest(*quantities), source)
+    return Quantity(value, quantities[0].unit, weakest_basis(*quantities), source)

@@ -81,7 +81,8 @@ def _in_sequence(terms: Sequence[Term], asked: str) -> tuple[float, float]:
             raise UsageError(asked, f"{term.name}: its cells fail in groups", "Emulate it, or ask without the structure")
         if term.lifetime is Lifetime.ACCUMULATING and term.exposure == "reads":
             raise UsageError(asked, f"{term.name}: its errors grow from read to read", "Emulate it")
-        share = term.fails * (0.5 if term.only_switched else 1.0)  # a fresh die holds either bit: half of all writes switch
+        # a fresh die holds either bit: half of all writes switch
+        share = term.failure_probability * (0.5 if term.only_switched else 1.0)
         up, down = term.p01 * share, term.p10 * share
         p01, p10 = (1 - p01) * up + p01 * (1 - down), (1 - p10) * down + p10 * (1 - up)
     return p01, p10

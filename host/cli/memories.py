@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from weakcell.memmodels.definition import Condition, Technology
-    from weakcell.memmodels.protection.wrappers import Kind
+    from weakcell.memmodels.protection.wrappers import WrapperType
 
 
 def memories(
@@ -22,13 +22,13 @@ def memories(
 ) -> None:
     """Every memory technology: conditions, valid ranges, lifetimes, sources, and what is measured, published or assumed."""
     from weakcell.memmodels.catalogue import names, technology
-    from weakcell.memmodels.protection.wrappers import KINDS
+    from weakcell.memmodels.protection.wrappers import WRAPPERS
 
     if plots is not None:
         _draw(plots)
         return
-    if name in KINDS:
-        _show_wrapper(KINDS[name], as_json)
+    if name in WRAPPERS:
+        _show_wrapper(WRAPPERS[name], as_json)
         return
     chosen = [technology(known) for known in ([name] if name else names())]
     if as_json:
@@ -56,7 +56,7 @@ def memories(
         table.add_row(tech.name, tech.title, tech.sweep or "", bounds, usual_lifetimes(tech), tech.basis)
     show(table)
     show("[dim]`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…[/]")
-    show(f"[dim]Wrappers that protect a memory: {', '.join(KINDS)}. Use them as --memory WRAPPER+NAME:key=value,…[/]")
+    show(f"[dim]Wrappers that protect a memory: {', '.join(WRAPPERS)}. Use them as --memory WRAPPER+NAME:key=value,…[/]")
 
 
 def _draw(folder: Path) -> None:
@@ -109,7 +109,7 @@ def _show_one(tech: Technology) -> None:
     show(f"\nlog10 p over {tech.sweep}, {curve[0].value:.4g} … {curve[-1].value:.4g}:  {sparkline(curve)}")
 
 
-def _show_wrapper(kind: Kind, as_json: bool) -> None:
+def _show_wrapper(kind: WrapperType, as_json: bool) -> None:
     import json
 
     from rich.table import Table

@@ -18,7 +18,7 @@ from weakcell.memmodels.error_model.terms import ErrorTerm
 from weakcell.memmodels.errors import WeakcellError
 from weakcell.memmodels.protection.check_bits import Wrapper
 from weakcell.memmodels.protection.wrappers import split_wrappers
-from weakcell.memmodels.simulated import SimulatedMemory, belongs_to_die
+from weakcell.memmodels.simulated import SimulatedMemory
 
 CELLS = BLOCK_BITS
 """How many cells a map shows: the first ones of the array."""
@@ -86,7 +86,7 @@ def _map_of(study: str, points: list[tuple[str, float | None]], seed: int, die: 
         array = _array(memory, seed, die)
         if array is None:
             return None
-        to_one, to_zero = array.weak_for_ever(BLOCK_WORDS)
+        to_one, to_zero = array.permanent_weak_cells(BLOCK_WORDS)
         weak = np.unpackbits((to_one | to_zero).view(np.uint8), bitorder="little").astype(np.bool_)
         bank = bank or _bank(array)
         seen.append((int(weak.sum()), memory if value is None else f"{value:.6g}", weak))
@@ -112,7 +112,7 @@ def _array(memory: str, seed: int, die: int) -> SimulatedMemory | None:
         return None
     while isinstance(opened, Wrapper):
         opened = opened.inner
-    own = isinstance(opened, SimulatedMemory) and any(isinstance(t, ErrorTerm) and belongs_to_die(t) for t in opened.terms)
+    own = isinstance(opened, SimulatedMemory) and any(isinstance(t, ErrorTerm) and t.permanent for t in opened.terms)
     return opened if own and isinstance(opened, SimulatedMemory) else None
 
 

@@ -1,1 +1,1 @@
-"""What goes wrong in a cell: error terms, spatial structure, multi-level cells."""
+"""Error terms, spatial structure, and multi-level cells: what goes wrong in a cell."""

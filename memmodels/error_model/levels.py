@@ -1,7 +1,7 @@
-"""Multi-level cells: several bits in one cell, stored as one of 2^k levels that can be mistaken for a neighbour.
+"""Multi-level cells: several bits in one cell, stored as one of 2^k levels that can be misread as a neighbour.
 
-The bits of a cell are consecutive in storage order. Which bits an error spoils depends on the code: with a Gray code neighbouring
-levels differ in one bit, with the plain binary code the middle step changes all of them.
+The bits of a cell are consecutive in storage order. The code decides which bits an error corrupts: with a Gray code neighbouring
+levels differ in one bit; with the plain binary code the middle step changes all bits.
 """
 
 from __future__ import annotations
@@ -21,9 +21,15 @@ Code = Literal["gray", "binary"]
 
 @dataclass(frozen=True)
 class LevelTerm:
-    """Levels read as their neighbours: up[l] = P(read l + 1 | stored l), down[l] = P(read l - 1 | stored l), one per level.
+    """Misread levels of multi-level cells, drawn once per write.
 
-    Drawn once per write. As the probabilities grow (with time since programming), a cell that was misread stays misread.
+    As the probabilities grow (with time since programming), a misread cell stays misread.
+
+    Attributes:
+        name: What goes wrong, for people.
+        up: P(read level l + 1 | stored level l), one entry per level.
+        down: P(read level l - 1 | stored level l), one entry per level.
+        code: Which bits a level stands for.
     """
 
     name: str
@@ -42,19 +48,22 @@ class LevelTerm:
 
     @property
     def bits_per_cell(self) -> int:
+        """Bits of a cell, k."""
         return len(self.up).bit_length() - 1
 
     @property
     def lifetime(self) -> Lifetime:
+        """Always WRITE."""
         return Lifetime.WRITE
 
     @property
     def drawn_at_read(self) -> bool:
+        """Always False."""
         return False
 
     @property
     def rate(self) -> float:
-        """The flip rate per bit on random data."""
+        """Flip rate per bit on random data."""
         codes = level_codes(len(self.up), self.code)
         changed = [np.bitwise_count(codes[:-1] ^ codes[1:]) * np.array(p) for p in (self.up[:-1], self.down[1:])]
         return float(sum(part.sum() for part in changed)) / len(self.up) / self.bits_per_cell
@@ -64,15 +73,22 @@ class LevelTerm:
 
 
 def level_codes(levels: int, code: Code) -> npt.NDArray[np.int64]:
-    """The bits that each level stands for."""
+    """Return the bits that each level stands for, as integers."""
     plain = np.arange(levels)
     return plain ^ (plain >> 1) if code == "gray" else plain
 
 
 def misread_levels(cells: Words, bits: int, first_word: int, term: LevelTerm, stream: np.uint64) -> Words:
-    """The stored words as the levels come back; `bits` of them are cells, and `stream` names (die, term, trial, write).
+    """Return the stored words as their levels are read.
 
-    A cell is named by its place in the memory, and one random number decides for both directions, so errors are nested.
+    Each cell draws one random number, which decides both directions, so errors are nested in the probabilities.
+
+    Args:
+        cells: Stored words, (words,) uint64.
+        bits: How many of their bits are cells.
+        first_word: First word of the region in its memory.
+        term: The probabilities.
+        stream: Of (die, term, trial, write).
     """
     k = term.bits_per_cell
     count = -(-bits // k)

@@ -1,8 +1,8 @@
-"""What makes cells fail together: groups of cells, and how weak each group is.
+"""Spatial structure: groups of cells that fail together, and how weak each group is.
 
 A bank is rows x columns of cells; address = (bank * rows + row) * columns + column. A group is a column of a bank (its bitline), a
-row (its wordline), a whole bank, or a line of consecutive cells. Structures keep the marginal law: averaged over groups, a cell
-fails with the rate that was asked for, and every group's own rate rises with it, so die maps stay nested.
+row (its wordline), a whole bank, or a line of consecutive cells. Structures keep the marginal rate: averaged over groups, a cell
+fails with the rate of its term. Every group's own rate rises with it, so die maps stay nested.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bank:
-    """The size of one bank: rows x columns of cells."""
+    """Size of one bank in cells."""
 
     rows: int = 1024
     columns: int = 16
@@ -33,9 +33,11 @@ class Bank:
 
 @dataclass(frozen=True)
 class Shared:
-    """Cells of one group share a part of their threshold: mu + s (sqrt(share) group + sqrt(1 - share) cell), both standard normal.
+    """Cells of a group share a part of the variance of their thresholds.
 
-    So a group with value x fails with Phi((z + sqrt(share) x) / sqrt(1 - share)) where Phi(z) is the marginal rate.
+    threshold = mu + s (sqrt(share) group + sqrt(1 - share) cell), both standard normal. If Phi(z) is the marginal rate, a group
+    with
+    value x fails with Phi((z + sqrt(share) x) / sqrt(1 - share)).
     """
 
     axis: Axis
@@ -47,7 +49,7 @@ class Shared:
             raise ValueError(f"share = {self.share} must lie in [0, 1)")
 
     def group_rates(self, rate: float, stream: np.uint64, groups: npt.NDArray[np.int64]) -> Floats:
-        """The rates of these groups at a marginal rate."""
+        """Return the rate of each of these groups at a marginal rate."""
         from scipy.special import ndtr, ndtri
 
         uniform = ((pick_words(stream, groups) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
@@ -57,7 +59,10 @@ class Shared:
 
 @dataclass(frozen=True)
 class Lines:
-    """Errors come in lines of `cells` consecutive cells: a share rate / in_line of the lines is bad, and cells fail only there."""
+    """Errors come in bad lines of `cells` consecutive cells.
+
+    A share rate / in_line of the lines is bad. Cells of a bad line fail with probability `in_line`, others never.
+    """
 
     cells: int
     in_line: float
@@ -70,10 +75,11 @@ class Lines:
 
     @property
     def bank(self) -> Bank:
+        """A line as a bank of one row."""
         return Bank(1, self.cells)
 
     def group_rates(self, rate: float, stream: np.uint64, groups: npt.NDArray[np.int64]) -> Floats:
-        """`in_line` for bad lines, 0 for good ones."""
+        """Return `in_line` for bad lines and 0 for good ones."""
         uniform = (pick_words(stream, groups) >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return np.where(uniform < rate / self.in_line, max(rate, self.in_line), 0.0)
 
@@ -88,7 +94,14 @@ class Groups(NamedTuple):
 
 
 def find_groups(axis: Axis, bank: Bank, first: int, cells: int) -> Groups:
-    """The groups that cells first..first + cells of a memory touch, with all their cells."""
+    """Return the groups that cells first..first + cells of a memory touch, with all their cells.
+
+    Args:
+        axis: What a group is.
+        bank: Size of a bank.
+        first: Address of the first cell.
+        cells: Number of cells.
+    """
     size = bank.rows * bank.columns
     if axis == "column":
         banks = np.arange(first // size, (first + cells - 1) // size + 1)

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.fitting.counts import LINE
-from weakcell.memmodels.fitting.coverage import report
-from weakcell.memmodels.fitting.fit import fit, readbacks_of
+from weakcell.memmodels.fitting.coverage import print_coverage
+from weakcell.memmodels.fitting.fit import extract_readbacks, fit
 from weakcell.memmodels.recording import load
 
 
@@ -36,12 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", help="with --coverage: one structure")
     options = parser.parse_args(arguments)
     if options.coverage:
-        report(options.dies, options.only)
+        print_coverage(options.dies, options.only)
         return
     if not options.recording or not options.profile:
         parser.error("give RECORDING.npz and PROFILE.toml, or --coverage")
     bank = Bank(options.rows, options.columns)
-    readbacks = readbacks_of(load(options.recording))
+    readbacks = extract_readbacks(load(options.recording))
     fitted = fit(readbacks, bank, options.law, options.unit, name=str(options.profile), line=options.line)
     fitted.profile.save(options.profile)
     print(fitted)

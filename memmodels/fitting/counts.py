@@ -130,7 +130,7 @@ class Evidence:
         return int(self.seen[:, 1:-1].sum()) == 0
 
 
-def evidence_of(readbacks: Sequence[ReadBack], bank: Bank, line: int = LINE) -> Evidence:
+def count_evidence(readbacks: Sequence[ReadBack], bank: Bank, line: int = LINE) -> Evidence:
     """The counts of all read-backs of one operating point; banks say which cells share a column, a row or a bank.
 
     line: so many consecutive cells share a line.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from weakcell.memmodels.address import Layout
-from weakcell.memmodels.definition import Condition, Conditions, Technology, Term, free_of_charge
+from weakcell.memmodels.definition import Condition, Conditions, Technology, Term, no_cost
 from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
 from weakcell.memmodels.fitting.counts import ReadBack
@@ -50,13 +50,13 @@ class Truth:
             return self.terms if self.law is None else self.law.terms(float(conditions["vdd"]))
 
         vdd = Condition("vdd", "V", "", VOLTS[0], low=VOLTS[-1], high=VOLTS[0])
-        return Technology("truth", "", (vdd,), terms, free_of_charge, "", "a simulation", "assumed")
+        return Technology("truth", "", (vdd,), terms, no_cost, "", "a simulation", "assumed")
 
 
 def _weak(
-    structure: Shared | Lines | None = None, p01: float = 0.006, p10: float = 0.006, fails: float = 0.6
+    structure: Shared | Lines | None = None, p01: float = 0.006, p10: float = 0.006, failure_probability: float = 0.6
 ) -> tuple[ErrorTerm, ...]:
-    return (ErrorTerm("truth", Lifetime.DIE, p01, p10, fails=fails, structure=structure),)
+    return (ErrorTerm("truth", Lifetime.DIE, p01, p10, failure_probability=failure_probability, structure=structure),)
 
 
 def _law(structure: Shared | None = None, share01: float = 1.0, preference: str = "cell", share10: float = 1.0) -> ProbitLaw:
@@ -68,7 +68,7 @@ _BLOCK, _SQUARE = Bank(16, 64), Bank(256, 64)
 _COLUMN, _ROW, _CLUSTER = Shared("column", 0.42), Shared("row", 0.3, _SQUARE), Shared("bank", 0.25, _BLOCK)
 TRUTHS = {
     "uniform": Truth("uniform", {"p": 0.006, "F": 0.6}, _weak()),
-    "uniform, one read": Truth("uniform", {"p": 0.006}, _weak(fails=1.0), reads=1),
+    "uniform, one read": Truth("uniform", {"p": 0.006}, _weak(failure_probability=1.0), reads=1),
     "asymmetric": Truth("asymmetric", {"p01": 0.004, "p10": 0.008, "F": 0.6}, _weak(None, 0.004, 0.008)),
     "bitline": Truth("bitline", {"p": 0.006, "share": 0.42, "F": 0.6}, _weak(_COLUMN)),
     "bitline, ones stored": Truth(
@@ -85,8 +85,8 @@ TRUTHS = {
         "data-dependent",
         {"P": 0.006, "F0": 0.4, "F1": 0.7},
         (
-            ErrorTerm("on 0", Lifetime.DIE, 0.006, 0.0, Cells.INVERT, fails=0.4),
-            ErrorTerm("on 1", Lifetime.DIE, 0.0, 0.006, Cells.INVERT, fails=0.7),
+            ErrorTerm("on 0", Lifetime.DIE, 0.006, 0.0, Cells.INVERT, failure_probability=0.4),
+            ErrorTerm("on 1", Lifetime.DIE, 0.0, 0.006, Cells.INVERT, failure_probability=0.7),
         ),
     ),
     "law": Truth("uniform", {"mu": 0.46, "s": 0.04}, law=_law(), reads=1),
@@ -134,12 +134,12 @@ def simulate(truth: Truth, die: int, seed: int = 2026) -> list[ReadBack]:
     return readbacks
 
 
-def flips_of(readbacks: list[ReadBack]) -> int:
+def count_flips(readbacks: list[ReadBack]) -> int:
     """Faulty cells where there are most of them."""
     return max(int(np.count_nonzero(back.errors)) for back in readbacks)
 
 
-def examine(truth: Truth, dies: int, first: int = 0) -> Tally:
+def measure_coverage(truth: Truth, dies: int, first: int = 0) -> Tally:
     """Fit so many dies of a truth."""
     tally = Tally(dict.fromkeys(truth.constants, 0))
     begin = time.perf_counter()
@@ -147,15 +147,15 @@ def examine(truth: Truth, dies: int, first: int = 0) -> Tally:
         readbacks = simulate(truth, die)
         found = fit(readbacks, truth.bank, "vdd" if truth.law else None, "V")
         tally.dies += 1
-        tally.fewest = min(tally.fewest, flips_of(readbacks))
+        tally.fewest = min(tally.fewest, count_flips(readbacks))
         tally.recognised += found.best.structure == truth.structure
-        for name, inside in held_by(found, truth).items():
+        for name, inside in find_covered(found, truth).items():
             tally.held[name] += inside
     tally.seconds = time.perf_counter() - begin
     return tally
 
 
-def held_by(found: Fit, truth: Truth) -> dict[str, bool]:
+def find_covered(found: Fit, truth: Truth) -> dict[str, bool]:
     """Whether each interval holds the truth. A die taken for another structure has no interval for some constants: not held."""
     intervals = {constant.name: constant for constant in found.profile.constants}
     return {
@@ -163,13 +163,13 @@ def held_by(found: Fit, truth: Truth) -> dict[str, bool]:
     }
 
 
-def report(dies: int, only: str | None = None) -> None:
+def print_coverage(dies: int, only: str | None = None) -> None:
     """Print a line per truth."""
     print(f"{'truth':22s} {'dies':>5s} {'flips':>6s} {'chosen':>7s}   coverage of 95 % intervals (lower bound)")
     for name, truth in TRUTHS.items():
         if only is not None and name != only:
             continue
-        tally = examine(truth, dies)
+        tally = measure_coverage(truth, dies)
         shown = "  ".join(f"{c} {tally.held[c] / dies:.3f} ({bound:.3f})" for c, bound in tally.bounds.items())
         print(
             f"{name:22s} {dies:5d} {tally.fewest:6d} {tally.recognised / dies:7.3f}   {shown}   {tally.seconds:.0f} s", flush=True

@@ -18,15 +18,15 @@ import numpy as np
 from weakcell.memmodels.error_model.structure import Bank, Shared
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.errors import InputError
-from weakcell.memmodels.fitting.counts import LINE, Evidence, ReadBack, evidence_of
-from weakcell.memmodels.fitting.models import Model, candidates, constants_of, terms_of
+from weakcell.memmodels.fitting.counts import LINE, Evidence, ReadBack, count_evidence
+from weakcell.memmodels.fitting.models import Model, candidates, estimate_constants, make_terms
 from weakcell.memmodels.fitting.rate_intervals import bootstrap_rate, counted_rates
-from weakcell.memmodels.fitting.voltage_law import Law, fit_law
+from weakcell.memmodels.fitting.voltage_law import VoltageLaw, fit_law
 from weakcell.memmodels.memory import ConditionValue
 from weakcell.memmodels.profile import Constant, OperatingPoint, ProbitLaw, Profile
 from weakcell.memmodels.recording import Recording, same_point
 
-__all__ = ["Fit", "ReadBack", "bootstrap_rate", "fit", "readbacks_of"]
+__all__ = ["Fit", "ReadBack", "bootstrap_rate", "extract_readbacks", "fit"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Fit:
     profile: Profile
     models: tuple[Model, ...]
     counted: tuple[Mapping[str, Constant], ...]
-    law: Law | None = None
+    law: VoltageLaw | None = None
     by_point: tuple[tuple[Constant, ...], ...] = ()
 
     @property
@@ -69,8 +69,8 @@ def fit(
     bank, line: how many cells a bank's rows and columns and a line have. InputError where the read-backs cannot tell what is asked.
     """
     banks = bank or Bank()
-    points = _by_point(readbacks)
-    evidence = [evidence_of(backs, banks, line) for backs in points]
+    points = _group_by_point(readbacks)
+    evidence = [count_evidence(backs, banks, line) for backs in points]
     deciding = max(evidence, key=lambda one: one.faulty)
     models = tuple(sorted(candidates(deciding), key=lambda model: model.bic))
     counted = tuple(counted_rates(one, models[0], deciding) for one in evidence)
@@ -80,29 +80,31 @@ def fit(
         "reads": np.array([one.reads for one in evidence]),
     }
     if law is not None:
-        found = _law(points, law, unit, models[0], banks, deciding.inverting)
-        probit = _probit(points, law, unit, models[0], found, banks, deciding)
+        found = _fit_law(points, law, unit, models[0], banks, deciding.inverting)
+        probit = _make_probit_law(points, law, unit, models[0], found, banks, deciding)
         return Fit(
-            _told(Profile(name, law=probit, constants=found.constants, arrays=arrays, fit=_fit_table(found)), about),
+            _with_metadata(Profile(name, law=probit, constants=found.constants, arrays=arrays, fit=_fit_table(found)), about),
             models,
             counted,
             found,
         )
-    fitted = [models[0] if one is deciding else _like(models[0], one) for one in evidence]
+    fitted = [models[0] if one is deciding else _fit_alike(models[0], one) for one in evidence]
     terms = tuple(
-        OperatingPoint(one.conditions, terms_of(m, banks, line, one.inverting), one.unmeasured)
+        OperatingPoint(one.conditions, make_terms(m, banks, line, one.inverting), one.unmeasured)
         for one, m in zip(evidence, fitted, strict=True)
     )
-    by_point = tuple(_bounded(constants_of(m, one), rates) for one, m, rates in zip(evidence, fitted, counted, strict=True))
+    by_point = tuple(
+        _widen_bounds(estimate_constants(m, one), rates) for one, m, rates in zip(evidence, fitted, counted, strict=True)
+    )
     constants = tuple(
-        replace(constant, name=_label(constant.name, one.conditions, len(evidence)))
+        replace(constant, name=_label_constant(constant.name, one.conditions, len(evidence)))
         for one, own in zip(evidence, by_point, strict=True)
         for constant in own
     )
-    return Fit(_told(Profile(name, terms, constants=constants, arrays=arrays), about), models, counted, by_point=by_point)
+    return Fit(_with_metadata(Profile(name, terms, constants=constants, arrays=arrays), about), models, counted, by_point=by_point)
 
 
-def _bounded(constants: tuple[Constant, ...], counted: Mapping[str, Constant]) -> tuple[Constant, ...]:
+def _widen_bounds(constants: tuple[Constant, ...], counted: Mapping[str, Constant]) -> tuple[Constant, ...]:
     """Fitted rates of a point without errors have the upper bounds of the counted ones, which know that cells cluster."""
     if counted["rate"].value > 0.0:
         return constants
@@ -113,7 +115,7 @@ def _bounded(constants: tuple[Constant, ...], counted: Mapping[str, Constant]) -
     )
 
 
-def readbacks_of(recording: Recording) -> list[ReadBack]:
+def extract_readbacks(recording: Recording) -> list[ReadBack]:
     """Everything that a recording holds."""
     return [
         ReadBack(region.written, take.reads, region.layout.bits, region.first_word * 64, take.point)
@@ -122,7 +124,7 @@ def readbacks_of(recording: Recording) -> list[ReadBack]:
     ]
 
 
-def _by_point(readbacks: Sequence[ReadBack]) -> list[list[ReadBack]]:
+def _group_by_point(readbacks: Sequence[ReadBack]) -> list[list[ReadBack]]:
     if not readbacks:
         raise InputError("Fitting a profile", "there are no read-backs", "Record some first")
     points: list[list[ReadBack]] = []
@@ -135,7 +137,7 @@ def _by_point(readbacks: Sequence[ReadBack]) -> list[list[ReadBack]]:
     return points
 
 
-def _like(model: Model, evidence: Evidence) -> Model:
+def _fit_alike(model: Model, evidence: Evidence) -> Model:
     """The same structure at another point; the best of the independent ones where that cannot be fitted (too few faults)."""
     fitted = []
     for one in candidates(evidence):
@@ -146,7 +148,7 @@ def _like(model: Model, evidence: Evidence) -> Model:
     return min(alike or fitted, key=lambda one: one.bic)
 
 
-def _law(points: list[list[ReadBack]], law: str, unit: str, model: Model, bank: Bank, inverting: bool) -> Law:
+def _fit_law(points: list[list[ReadBack]], law: str, unit: str, model: Model, bank: Bank, inverting: bool) -> VoltageLaw:
     """The law over the condition `law`; InputError if these read-backs cannot tell one."""
     asked = f"Fitting a law over {law}"
     if any(law not in backs[0].conditions for backs in points):
@@ -161,12 +163,12 @@ def _law(points: list[list[ReadBack]], law: str, unit: str, model: Model, bank: 
     return fit_law([(float(backs[0].conditions[law]), backs) for backs in points], unit, model, bank, inverting)
 
 
-def _probit(
-    points: list[list[ReadBack]], law: str, unit: str, model: Model, found: Law, bank: Bank, evidence: Evidence
+def _make_probit_law(
+    points: list[list[ReadBack]], law: str, unit: str, model: Model, found: VoltageLaw, bank: Bank, evidence: Evidence
 ) -> ProbitLaw:
     volts = [float(backs[0].conditions[law]) for backs in points]
     mu, s = found.constants[0].value, found.constants[1].value
-    (term,) = terms_of(model, bank, inverting=evidence.inverting)
+    (term,) = make_terms(model, bank, inverting=evidence.inverting)
     structure = term.structure
     if isinstance(structure, Shared) and found.share is not None:
         structure = replace(structure, share=found.share)
@@ -175,7 +177,7 @@ def _probit(
     return ProbitLaw(law, unit, min(volts), max(volts), mu, s, share01, share10, like, evidence.unmeasured)
 
 
-def _fit_table(law: Law) -> dict[str, float | str]:
+def _fit_table(law: VoltageLaw) -> dict[str, float | str]:
     """What a profile says about the fit of its law."""
     tested = law.goodness
     numbers: dict[str, float | str] = {}
@@ -193,10 +195,10 @@ def _fit_table(law: Law) -> dict[str, float | str]:
     }
 
 
-def _told(profile: Profile, about: Mapping[str, str] | None) -> Profile:
+def _with_metadata(profile: Profile, about: Mapping[str, str] | None) -> Profile:
     told = about or {}
     return replace(profile, title=told.get("title", ""), source=told.get("source", ""), notes=told.get("notes", ""))
 
 
-def _label(name: str, conditions: Mapping[str, ConditionValue], points: int) -> str:
+def _label_constant(name: str, conditions: Mapping[str, ConditionValue], points: int) -> str:
     return name if points == 1 else f"{name} at {', '.join(f'{key}={value}' for key, value in conditions.items())}"

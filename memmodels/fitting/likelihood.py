@@ -22,7 +22,7 @@ def logit(p: float) -> float:
     return math.log(held / (1.0 - held))
 
 
-def maximise(log_likelihood: Callable[[Floats], float], start: Sequence[float]) -> tuple[Floats, Floats, float]:
+def maximize(log_likelihood: Callable[[Floats], float], start: Sequence[float]) -> tuple[Floats, Floats, float]:
     """(argmax, covariance by observed information, maximum) of a smooth log-likelihood of a few real parameters."""
     from scipy.optimize import minimize
 

@@ -36,7 +36,7 @@ import numpy.typing as npt
 from weakcell.memmodels.error_model.structure import Axis, Bank, Lines, Shared
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
 from weakcell.memmodels.fitting.counts import LINE, Evidence, GroupCounts
-from weakcell.memmodels.fitting.likelihood import Floats, expit, logit, maximise
+from weakcell.memmodels.fitting.likelihood import Floats, expit, logit, maximize
 from weakcell.memmodels.fitting.lines import line_log_likelihood
 from weakcell.memmodels.profile import Constant
 
@@ -130,7 +130,7 @@ def fine_grid(z: Sequence[float], share: float, cells: int) -> tuple[Floats, Flo
 def candidates(evidence: Evidence) -> Iterator[Model]:
     """Every structure that the evidence can speak about, fitted. Where cells err on both values, only independent ones: the two
     observations of a cell would look like a group."""
-    fails = fails_of(evidence.seen.sum(axis=0))
+    fails = estimate_failure_probability(evidence.seen.sum(axis=0))
     yield from _independent(evidence, fails)
     if evidence.faulty < 2 or fails is None or evidence.inverting:
         return
@@ -141,7 +141,7 @@ def candidates(evidence: Evidence) -> Iterator[Model]:
         yield from _lines(evidence, fails)
 
 
-def fails_of(seen: npt.NDArray[np.int64]) -> tuple[float, float] | None:
+def estimate_failure_probability(seen: npt.NDArray[np.int64]) -> tuple[float, float] | None:
     """(F, variance of logit F) from the cells seen to err, by the zero-truncated binomial; (1, 0) if all did so always.
 
     None where the best F is 0: cells err so seldom that no two reads share one.
@@ -237,7 +237,7 @@ def _data_dependent(evidence: Evidence, f: float) -> Model:
         return cell_log_likelihood(seen[0], float(p), float(f0)) + cell_log_likelihood(seen[1], float(p), float(f1))
 
     density = evidence.faulty / evidence.cells / visible_share(f, evidence.reads)
-    best, covariance, top = maximise(total, (logit(density), logit(f), logit(f)))
+    best, covariance, top = maximize(total, (logit(density), logit(f), logit(f)))
     return Model("data-dependent", Lifetime.DIE, None, ("P", "F0", "F1"), best, covariance, top, 3, evidence.cells)
 
 
@@ -262,7 +262,7 @@ def _grouped(evidence: Evidence, axis: Axis, fails: tuple[float, float]) -> Iter
             return group_log_likelihood(used, rate0, rate1, float(expit(x[-1])), visible, scale)
 
         start = [logit(min(rate / visible, 0.49)) for rate in rates]
-        best, covariance, top = maximise(total, (*start, logit(0.2)))
+        best, covariance, top = maximize(total, (*start, logit(0.2)))
         logits, joint = with_fails(best, covariance, len(names), fails, evidence.reads)
         known = (*names, "share", "F") if f < 1.0 else (*names, "share")
         free = len(known) + _one_sided(evidence, names)
@@ -287,7 +287,7 @@ def _lines(evidence: Evidence, fails: tuple[float, float]) -> Iterator[Model]:
             return -math.inf if scale * inside >= 1.0 else line_log_likelihood(used, bad0, bad1, float(inside) * visible)
 
         density = max(_rates_seen(evidence, names)) / visible / hit
-        best, covariance, top = maximise(total, (logit(min(density, 0.9 / scale)), *(logit(min(hit, 0.99)) for _ in names)))
+        best, covariance, top = maximize(total, (logit(min(density, 0.9 / scale)), *(logit(min(hit, 0.99)) for _ in names)))
         logits, joint = with_fails(best, covariance, 1, fails, evidence.reads)
         known = (*known, "F") if f < 1.0 else known
         free = len(known) + _one_sided(evidence, names)
@@ -322,7 +322,7 @@ def _rates_seen(evidence: Evidence, names: tuple[str, ...]) -> list[float]:
 # --- constants and terms -------------------------------------------------------------------------------------------------------
 
 
-def constants_of(model: Model, evidence: Evidence) -> tuple[Constant, ...]:
+def estimate_constants(model: Model, evidence: Evidence) -> tuple[Constant, ...]:
     """The model's constants with 95 % intervals; no faults at all is a result too, with its upper bound."""
     constants = []
     for i, name in enumerate(model.names):
@@ -358,13 +358,13 @@ def clopper_pearson(k: float, n: float, confidence: float = 0.95) -> tuple[float
     return low, high
 
 
-def terms_of(model: Model, bank: Bank, line: int = LINE, inverting: bool = False) -> tuple[ErrorTerm, ...]:
+def make_terms(model: Model, bank: Bank, line: int = LINE, inverting: bool = False) -> tuple[ErrorTerm, ...]:
     """The error terms that simulate the model. inverting: a weak cell errs on both values."""
     value = {name: model.value(name) for name in model.names}
     if model.structure == "data-dependent":
         return (
-            ErrorTerm("data-dependent, on 0", Lifetime.DIE, value["P"], 0.0, Cells.INVERT, fails=value["F0"]),
-            ErrorTerm("data-dependent, on 1", Lifetime.DIE, 0.0, value["P"], Cells.INVERT, fails=value["F1"]),
+            ErrorTerm("data-dependent, on 0", Lifetime.DIE, value["P"], 0.0, Cells.INVERT, failure_probability=value["F0"]),
+            ErrorTerm("data-dependent, on 1", Lifetime.DIE, 0.0, value["P"], Cells.INVERT, failure_probability=value["F1"]),
         )
     rates = _rates(value)
     weak = model.lifetime is Lifetime.DIE
@@ -377,7 +377,11 @@ def terms_of(model: Model, bank: Bank, line: int = LINE, inverting: bool = False
     p01, p10, fails = rates.get("p01", 0.0), rates.get("p10", 0.0), value.get("F", 1.0)
     inverting = weak and structure is None and preference == "cell" and (inverting or p01 + p10 > 1.0)
     cells = Cells.INVERT if inverting else Cells.PREFER
-    return (ErrorTerm(model.structure, model.lifetime, p01, p10, cells, fails=fails, structure=structure, preference=preference),)
+    return (
+        ErrorTerm(
+            model.structure, model.lifetime, p01, p10, cells, failure_probability=fails, structure=structure, preference=preference
+        ),
+    )
 
 
 def _rates(value: Mapping[str, float]) -> dict[str, float]:

@@ -33,12 +33,12 @@ from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.fitting.counts import Counts, ReadBack, group_numbers
 from weakcell.memmodels.fitting.goodness import Goodness, goodness_of
-from weakcell.memmodels.fitting.likelihood import Floats, expit, logit, maximise
+from weakcell.memmodels.fitting.likelihood import Floats, expit, logit, maximize
 from weakcell.memmodels.fitting.models import Model, fine_grid
 from weakcell.memmodels.profile import Constant
 
-Kind = Literal["per value", "per cell"]
-KINDS: tuple[Kind, ...] = ("per value", "per cell")
+LawKind = Literal["per value", "per cell"]
+LAW_KINDS: tuple[LawKind, ...] = ("per value", "per cell")
 _Z95 = 1.959963984540054
 _TOLD_APART = 6.0
 """BIC above the best from which on a law is out: odds of 20 to 1."""
@@ -47,14 +47,14 @@ _MOST_EXCEPTIONS, _FEWEST_CELLS = 0.5, 10
 
 
 @dataclass(frozen=True, eq=False)
-class Law:
+class VoltageLaw:
     """mu, s, ratio and share of a probit law, as constants with 95 % intervals, and how well it fits.
 
     share01, share10: p01 and p10 in units of Phi_V. exceptions: of the `erred` cells that erred above the lowest point, those that
     did not err at every lower one. rivals: BIC of the laws that were not taken, above this one's.
     """
 
-    kind: Kind
+    kind: LawKind
     constants: tuple[Constant, ...]
     share01: float
     share10: float
@@ -63,10 +63,10 @@ class Law:
     erred: int
     log_likelihood: float
     goodness: Goodness
-    rivals: dict[Kind, float] = field(default_factory=dict)
+    rivals: dict[LawKind, float] = field(default_factory=dict)
 
     @property
-    def near(self) -> list[Kind]:
+    def near(self) -> list[LawKind]:
         """The laws that BIC does not tell from this one."""
         return [kind for kind, worse in self.rivals.items() if worse < _TOLD_APART]
 
@@ -114,7 +114,7 @@ class _Shape(NamedTuple):
         """2 where cells of a group have either preference, as `structure.Shared` draws them."""
         return 2.0 if self.grouped and not self.one_sided else 1.0
 
-    def weights(self, kind: Kind, ratio: float) -> tuple[float, float]:
+    def weights(self, kind: LawKind, ratio: float) -> tuple[float, float]:
         """p01 and p10 in units of Phi_V."""
         whole = 1.0 + ratio if kind == "per cell" else 1.0
         return (ratio / whole, 1.0 / whole) if self.common else (1.0 / whole, ratio / whole)
@@ -122,7 +122,7 @@ class _Shape(NamedTuple):
 
 def fit_law(
     points: Sequence[tuple[float, Sequence[ReadBack]]], unit: str, model: Model, bank: Bank, inverting: bool = False
-) -> Law:
+) -> VoltageLaw:
     """Fit the law over (V, read-backs) points, with the structure and polarity of `model`.
 
     Args:
@@ -142,7 +142,7 @@ def fit_law(
         found = f"{exceptions} of {erred} cells that erred did not do so at every lower point, so they have no threshold"
         raise InputError("Fitting a law over operating points", found, "Fit the operating points one by one, without a law")
     shape = _shape(counts, model, inverting)
-    fits = [_fit_kind(kind, volts, counts, shape, model, unit) for kind in (KINDS if not shape.one_sided else KINDS[:1])]
+    fits = [_fit_kind(kind, volts, counts, shape, model, unit) for kind in (LAW_KINDS if not shape.one_sided else LAW_KINDS[:1])]
     best = max(fits, key=lambda fit: fit.log_likelihood)
     if not math.isfinite(best.log_likelihood):
         raise InputError("Fitting a law over operating points", "the cells err more often than any law here allows", "Fit points")
@@ -162,7 +162,7 @@ def _shape(counts: LawCounts, model: Model, inverting: bool) -> _Shape:
     return _Shape(int(np.argmax(rates)), len(named) == 2 and not inverting, one_sided, model.axis is not None)
 
 
-def _fit_kind(kind: Kind, volts: Floats, counts: LawCounts, shape: _Shape, model: Model, unit: str) -> Law:
+def _fit_kind(kind: LawKind, volts: Floats, counts: LawCounts, shape: _Shape, model: Model, unit: str) -> VoltageLaw:
     """Maximum likelihood of one law."""
     seen = counts.times @ counts.seen
     cells = np.maximum(seen[:2] + seen[2], 1)
@@ -184,7 +184,7 @@ def _fit_kind(kind: Kind, volts: Floats, counts: LawCounts, shape: _Shape, model
         z, weights, share = unpack(x)
         return law_log_likelihood(counts, z, weights, share, shape.scale)
 
-    best, covariance, top = maximise(total, start)
+    best, covariance, top = maximize(total, start)
     _, weights, share = unpack(best)
     fitted = 2 + shape.free
     marginal = _marginal(lambda x: unpack(np.array([*x, *best[fitted:]]))[:2], best[:fitted])
@@ -200,7 +200,7 @@ def _fit_kind(kind: Kind, volts: Floats, counts: LawCounts, shape: _Shape, model
     for place, name in enumerate((*(("ratio",) if shape.free else ()), *(("share",) if shape.grouped else ())), start=2):
         low, value, high = (float(expit(best[place] + d)) for d in (-half[place], 0.0, half[place]))
         constants.append(Constant(name, value, "", low, high, method=f"{how}, logit scale"))
-    return Law(kind, tuple(constants), *weights, share if shape.grouped else None, 0, 0, top, goodness)
+    return VoltageLaw(kind, tuple(constants), *weights, share if shape.grouped else None, 0, 0, top, goodness)
 
 
 def _marginal(unpack: Callable[[Floats], tuple[Floats, tuple[float, float]]], best: Floats) -> tuple[Floats, tuple[Floats, ...]]:
@@ -216,7 +216,7 @@ def _marginal(unpack: Callable[[Floats], tuple[Floats, tuple[float, float]]], be
     return steps(best), slopes
 
 
-def _joined(constant: Constant, others: Sequence[Law]) -> Constant:
+def _joined(constant: Constant, others: Sequence[VoltageLaw]) -> Constant:
     """The constant with an interval that holds those of the laws which BIC does not tell from this one."""
     same = [one for law in others for one in law.constants if one.name == constant.name]
     low, high = min([constant.low, *(one.low for one in same)]), max([constant.high, *(one.high for one in same)])

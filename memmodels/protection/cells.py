@@ -19,7 +19,7 @@ import numpy as np
 
 from weakcell.memmodels.address import Layout, Words, pack, popcount, unpack
 from weakcell.memmodels.memory import Accesses, Cost, Key, Quantity, ReadReport, Region
-from weakcell.memmodels.protection.check_bits import ProtectedRegion, ProtectedReport, Wrapper, parts_of, with_overhead
+from weakcell.memmodels.protection.check_bits import ProtectedRegion, ProtectedReport, Wrapper, inner_regions, with_overhead
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class SafeHighBits(Wrapper):
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
         """`corrected` counts safe bits that this put right."""
-        data, *copies = parts_of(region)
+        data, *copies = inner_regions(region)
         report = self.inner.read(data, key, out)
         mask = plane_mask(region.layout, high_planes(region.layout, self.planes))
         right = region.written
@@ -58,7 +58,7 @@ class SafeHighBits(Wrapper):
         return ReadReport(flips, report.corrected + corrected, report.erased, report.commanded, report.measured)
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:
-        data, *copies = parts_of(region)
+        data, *copies = inner_regions(region)
         cost = self.inner.cost(data, accesses)
         for number, copy in enumerate(copies, start=2):
             cost = with_overhead(cost, self.inner.cost(copy, accesses), f"copy {number}", copy.layout.bits / data.layout.bits)
@@ -96,18 +96,18 @@ class Interleaved(Wrapper):
     def write(self, bits: Words, layout: Layout, key: Key) -> ProtectedRegion:
         cells = Layout(f"{layout} interleaved", layout.bits, 1)
         inner = self.inner.write(spread(bits, layout.bits, self.stride), cells, key)
-        stored = gathered(inner.stored, layout.bits, self.stride)
-        previous = None if inner.previous is None else gathered(inner.previous, layout.bits, self.stride)
+        stored = gather(inner.stored, layout.bits, self.stride)
+        previous = None if inner.previous is None else gather(inner.previous, layout.bits, self.stride)
         return ProtectedRegion(layout, inner.first_word, bits.copy(), stored, previous, key, (inner,))
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
-        (inner,) = parts_of(region)
+        (inner,) = inner_regions(region)
         report = self.inner.read(inner, key, out)
-        out[:] = gathered(out, region.layout.bits, self.stride)
+        out[:] = gather(out, region.layout.bits, self.stride)
         return report
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:
-        return self.inner.cost(parts_of(region)[0], accesses)
+        return self.inner.cost(inner_regions(region)[0], accesses)
 
 
 def spread(words: Words, bits: int, stride: int) -> Words:
@@ -117,7 +117,7 @@ def spread(words: Words, bits: int, stride: int) -> Words:
     return out
 
 
-def gathered(cells: Words, bits: int, stride: int) -> Words:
+def gather(cells: Words, bits: int, stride: int) -> Words:
     """The words of these cells: the inverse of `spread`."""
     out = np.zeros_like(cells)
     _move_bits(cells, bits, stride, False, out)

@@ -86,26 +86,26 @@ class Coded(Wrapper):
         """How the check bits of a region lie in the inner memory."""
         raise NotImplementedError
 
-    def encoded(self, bits: Words, code: Layout) -> Words:
+    def encode_checks(self, bits: Words, code: Layout) -> Words:
         """The check bits of a region's words."""
         raise NotImplementedError
 
-    def decoded(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
+    def decode_words(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
         """(words after correction, how many were corrected, which words are wrong and were not)."""
         raise NotImplementedError
 
     def write(self, bits: Words, layout: Layout, key: Key) -> ProtectedRegion:
         code = self.check_layout(layout)
         data = self.inner.write(bits, layout, key)
-        check = self.inner.write(self.encoded(bits, code), code, key)
+        check = self.inner.write(self.encode_checks(bits, code), code, key)
         return ProtectedRegion(layout, data.first_word, data.written, data.stored, data.previous, key, (data, check))
 
     def read(self, region: Region, key: Key, out: Words) -> ProtectedReport:
-        data, check = parts_of(region)
+        data, check = inner_regions(region)
         checks = np.empty_like(check.written)
         report = self.inner.read(data, key, out)
         beside = self.inner.read(check, key, checks)
-        words, corrected, detected = self.decoded(out, checks, region.layout)
+        words, corrected, detected = self.decode_words(out, checks, region.layout)
         out[:] = words
         erasures = mark_cells(detected, self.word_bits, region.layout)
         lost = int(np.count_nonzero(detected))
@@ -134,7 +134,7 @@ class Coded(Wrapper):
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:
         """Accesses to data and check bits, both at the inner memory's price."""
-        data, check = parts_of(region)
+        data, check = inner_regions(region)
         beside = self.inner.cost(check, accesses)
         return with_overhead(self.inner.cost(data, accesses), beside, "check bits", check.layout.bits / data.layout.bits)
 
@@ -152,11 +152,11 @@ class Parity(Coded):
     def check_layout(self, layout: Layout) -> Layout:
         return Layout(f"{layout} parity", -(-layout.bits // self.word), 1)
 
-    def encoded(self, bits: Words, code: Layout) -> Words:
+    def encode_checks(self, bits: Words, code: Layout) -> Words:
         parity = np.packbits(self._parity(bits)[: code.elements], bitorder="little")
         return np.pad(parity, (0, code.words * 8 - parity.size)).view(np.uint64)
 
-    def decoded(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
+    def decode_words(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
         count = self.check_layout(layout).elements
         stored = np.unpackbits(checks.view(np.uint8), bitorder="little")[:count]
         return words, 0, (self._parity(words)[:count] ^ stored).astype(np.bool_)
@@ -177,10 +177,10 @@ class Secded(Coded):
     def check_layout(self, layout: Layout) -> Layout:
         return Layout(f"{layout} check", layout.words, CHECK_BITS)
 
-    def encoded(self, bits: Words, code: Layout) -> Words:
+    def encode_checks(self, bits: Words, code: Layout) -> Words:
         return np.pad(encode(bits), (0, code.words * 8 - bits.size)).view(np.uint64)
 
-    def decoded(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
+    def decode_words(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
         fixed, corrected, detected = decode(words, checks.view(np.uint8)[: words.size])
         spare = ~np.uint64((1 << ((layout.bits - 1) % 64 + 1)) - 1)
         if fixed.size and fixed[-1] & spare:
@@ -188,7 +188,7 @@ class Secded(Coded):
         return fixed, int(np.count_nonzero(corrected)), detected
 
 
-def parts_of(region: Region) -> tuple[Region, ...]:
+def inner_regions(region: Region) -> tuple[Region, ...]:
     """The inner regions; ValueError for a region that is not a wrapper's."""
     if not isinstance(region, ProtectedRegion):
         raise ValueError(f"{region!r} was not written by this memory")

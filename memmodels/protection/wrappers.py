@@ -17,7 +17,7 @@ _POLICY = Condition("policy", "", "what a detected word reads as", "erase", choi
 
 
 @dataclass(frozen=True)
-class Kind:
+class WrapperType:
     """A wrapper by name: its options, what it costs, what it cannot do, and how it is put around a memory."""
 
     name: str
@@ -29,14 +29,14 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Wrapping:
+class WrapperSpec:
     """One wrapper of a SPEC and the options that were given; `str` gives it back."""
 
     kind: str
     options: tuple[tuple[str, str], ...] = ()
 
-    def around(self, memory: Memory) -> Memory:
-        kind = KINDS[self.kind]
+    def wrap(self, memory: Memory) -> Memory:
+        kind = WRAPPERS[self.kind]
         defaults = {option.name: option.default for option in kind.options if option.default is not None}
         return kind.build(memory, {**defaults, **dict(self.options)})
 
@@ -45,32 +45,32 @@ class Wrapping:
         return f"{self.kind}[{given}]" if given else self.kind
 
 
-def split_wrappers(text: str) -> tuple[tuple[Wrapping, ...], str]:
+def split_wrappers(text: str) -> tuple[tuple[WrapperSpec, ...], str]:
     """The wrappers at the head of a SPEC, outermost first, and what they are around; MemorySpecError for a bad one."""
-    wrappings, rest = [], text
+    wrappers, rest = [], text
     while head := _HEAD.match(rest):
-        wrappings.append(_wrapping(text, head[1], head[2]))
+        wrappers.append(_parse_wrapper(text, head[1], head[2]))
         rest = rest[head.end() :]
-    for outer in wrappings[:-1]:
+    for outer in wrappers[:-1]:
         if outer.kind == "interleave":
             raise MemorySpecError(
                 f"Memory SPEC {text!r}",
                 "interleave moves single cells, so a wrapper inside it would no longer see words and elements",
                 "Put interleave last, next to the memory, as in secded+interleave+NAME",
             )
-    return tuple(wrappings), rest.strip() if wrappings else rest
+    return tuple(wrappers), rest.strip() if wrappers else rest
 
 
 def drops_signs(text: str) -> bool:
     """Whether a SPEC has a wrapper that lets signs drop out of sums."""
-    return any(("policy", "drop") in wrapping.options for wrapping in split_wrappers(text)[0])
+    return any(("policy", "drop") in wrapper.options for wrapper in split_wrappers(text)[0])
 
 
-def _wrapping(text: str, name: str, options: str | None) -> Wrapping:
-    if name not in KINDS:
+def _parse_wrapper(text: str, name: str, options: str | None) -> WrapperSpec:
+    if name not in WRAPPERS:
         found = f"there is no wrapper {name!r}"
-        raise MemorySpecError(f"Memory SPEC {text!r}", found, f"Wrappers are {', '.join(KINDS)}: write WRAPPER+NAME:key=value")
-    known = {option.name: option for option in KINDS[name].options}
+        raise MemorySpecError(f"Memory SPEC {text!r}", found, f"Wrappers are {', '.join(WRAPPERS)}: write WRAPPER+NAME:key=value")
+    known = {option.name: option for option in WRAPPERS[name].options}
     given: dict[str, str] = {}
     for item in options.split(",") if options is not None else []:
         key, equals, value = (part.strip() for part in item.partition("="))
@@ -82,7 +82,7 @@ def _wrapping(text: str, name: str, options: str | None) -> Wrapping:
         if key in given:
             raise MemorySpecError(f"Memory SPEC {text!r}", f"{key} is given twice", "Give it once")
         given[key] = _checked(known[key], value, name)
-    return Wrapping(name, tuple(given.items()))
+    return WrapperSpec(name, tuple(given.items()))
 
 
 def _checked(option: Condition, value: str, name: str) -> str:
@@ -119,10 +119,10 @@ def _interleave(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory
     return Interleaved(memory, int(options["stride"]))
 
 
-KINDS = {
+WRAPPERS = {
     kind.name: kind
     for kind in (
-        Kind(
+        WrapperType(
             "parity",
             "One parity bit per word; words with an odd number of errors are detected",
             "1 check bit per word: 9/8 to 65/64 of the bits",
@@ -130,7 +130,7 @@ KINDS = {
             (Condition("word", "bits", "data bits per parity bit", "64", choices=("8", "16", "32", "64")), _POLICY),
             _parity,
         ),
-        Kind(
+        WrapperType(
             "secded",
             "SECDED(72,64): one error per word corrected, two detected",
             "8 check bits per 64: 72/64 of the bits",
@@ -138,7 +138,7 @@ KINDS = {
             (_POLICY,),
             _secded,
         ),
-        Kind(
+        WrapperType(
             "msb",
             "The top bits of every element are safe",
             "store=safe: hardened cells at an unknown price; store=triple: 2 more bits per safe bit",
@@ -151,7 +151,7 @@ KINDS = {
             ),
             _msb,
         ),
-        Kind(
+        WrapperType(
             "interleave",
             "Bits of a word lie apart, so that a burst costs each word one bit",
             "none",

@@ -6,7 +6,7 @@ more or less than one cell (2T2R, multi-level cells), the figures are multiplied
 
 from __future__ import annotations
 
-from weakcell.memmodels.cost import joules
+from weakcell.memmodels.cost import EnergyRates, access_cost
 from weakcell.memmodels.definition import Conditions
 from weakcell.memmodels.memory import Accesses, Basis, Cost, Quantity
 from weakcell.memmodels.technologies.support import table
@@ -43,4 +43,5 @@ def array_cost(
     figures = array_figures(memory, cells_per_bit)
     writes_only = accesses.reads == 0 and accesses.writes > 0
     latency = (write_latency or figures["write_latency"]) if writes_only else figures["latency"]
-    return joules(conditions, bits, accesses, figures["read"], write or figures["write"], figures["leakage"], latency)
+    rates = EnergyRates(figures["read"], write or figures["write"], figures["leakage"])
+    return access_cost(conditions, bits, accesses, rates, latency)

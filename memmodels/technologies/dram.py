@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.memmodels.cost import USE_CONDITIONS, joules
+from weakcell.memmodels.cost import USE_CONDITIONS, EnergyRates, access_cost
 from weakcell.memmodels.curves import Curve, Mark, Panel, hold_out_ends, hold_out_tail, make_grid
 from weakcell.memmodels.definition import Condition, Conditions, Technology
 from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
@@ -71,7 +71,7 @@ def activation(conditions: Conditions) -> ErrorTerm:
             f"the published rate needs weak cells in a share of {max(p01, p10):.2g}, but at most half can prefer either value",
             "Choose a longer trcd, or fails nearer to 1",
         )
-    return ErrorTerm("activation", Lifetime.DIE, p01, p10, fails=fails, structure=shared_structure(_NAME, conditions))
+    return ErrorTerm("activation", Lifetime.DIE, p01, p10, failure_probability=fails, structure=shared_structure(_NAME, conditions))
 
 
 def _check_alone(conditions: Conditions) -> None:
@@ -129,10 +129,10 @@ def retention(conditions: Conditions) -> ErrorTerm:
     within(_NAME, conditions, name, same, (0.0, LONGEST_INTERVAL), unit="s")
     p = retention_rate(interval, temperature, vdd, slope)
     if conditions["polarity"] == "cell":
-        return ErrorTerm("retention", Lifetime.ACCUMULATING, p / 2, p / 2, exposure="time", redrawn=False)
+        return ErrorTerm("retention", Lifetime.ACCUMULATING, p / 2, p / 2, exposure="time", resampled=False)
     rows = Shared("row", 0.0, Bank(1, int(number(conditions, "row_bits"))))
     return ErrorTerm(
-        "retention", Lifetime.ACCUMULATING, p / 2, p / 2, structure=rows, preference="row", exposure="time", redrawn=False
+        "retention", Lifetime.ACCUMULATING, p / 2, p / 2, structure=rows, preference="row", exposure="time", resampled=False
     )
 
 
@@ -208,7 +208,7 @@ def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
         power = number(conditions, "refresh_power") * 0.064 / number(conditions, "refresh_interval")
         refresh = Quantity(power, "pW/bit", "assumed", "the user's refresh power at 64 ms, ~ 1 / interval")
     latency = Quantity(number(conditions, "trcd"), "ns", "computed", "tRCD alone")
-    return joules(conditions, bits, accesses, access, access, refresh, latency)
+    return access_cost(conditions, bits, accesses, EnergyRates(access, access, refresh), latency)
 
 
 def published_curve() -> tuple[Panel, ...]:

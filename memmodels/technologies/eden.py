@@ -11,7 +11,7 @@ Koppula et al., MICRO 2019; its fitted tables could not be opened, so P, F and t
 
 from __future__ import annotations
 
-from weakcell.memmodels.definition import Condition, Conditions, Technology, free_of_charge
+from weakcell.memmodels.definition import Condition, Conditions, Technology, no_cost
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
 from weakcell.memmodels.technologies.dram import BANK_CONDITIONS, shared_structure
 from weakcell.memmodels.technologies.support import number, refuse
@@ -43,11 +43,13 @@ def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
         f01, f10 = number(conditions, "f01"), number(conditions, "f10")
         undone = min(p / (1.0 - p * f10), 1.0) if p * f10 < 1.0 else 1.0
         return (
-            ErrorTerm("stored 0", Lifetime.DIE, undone, 0.0, Cells.INVERT, fails=f01),
-            ErrorTerm("stored 1", Lifetime.DIE, 0.0, p, Cells.INVERT, fails=f10),
+            ErrorTerm("stored 0", Lifetime.DIE, undone, 0.0, Cells.INVERT, failure_probability=f01),
+            ErrorTerm("stored 1", Lifetime.DIE, 0.0, p, Cells.INVERT, failure_probability=f10),
         )
     structure = shared_structure(_NAME, conditions)
-    return (ErrorTerm("weak cells", Lifetime.DIE, p, p, Cells.INVERT, fails=number(conditions, "f"), structure=structure),)
+    return (
+        ErrorTerm("weak cells", Lifetime.DIE, p, p, Cells.INVERT, failure_probability=number(conditions, "f"), structure=structure),
+    )
 
 
 EDEN = Technology(
@@ -68,7 +70,7 @@ EDEN = Technology(
         *BANK_CONDITIONS,
     ),
     terms=terms,
-    cost=free_of_charge,
+    cost=no_cost,
     law="P weak cells, each failing with F per access; uniform, columns or rows with a common part, or F by the stored value",
     source="Koppula et al., MICRO 2019: the models; no numbers",
     basis="assumed",

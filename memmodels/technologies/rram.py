@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from weakcell.memmodels.cost import USE_CONDITIONS, joules
+from weakcell.memmodels.cost import USE_CONDITIONS, EnergyRates, access_cost
 from weakcell.memmodels.curves import Curve, Mark, Panel, make_grid, tabulated_law
 from weakcell.memmodels.definition import Condition, Conditions, Technology
 from weakcell.memmodels.error_model.levels import Code, LevelTerm
@@ -97,7 +97,7 @@ def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
     mean = (figures["set"] + figures["reset"]) / 2
     source = "survey: 180 nm, VLSI 2014, mean of set and reset"
     write = Quantity(mean, "pJ/bit", "computed" if single else "assumed", source)
-    return joules(conditions, bits, accesses, read, write)
+    return access_cost(conditions, bits, accesses, EnergyRates(read, write))
 
 
 def nvmexplorer_term(conditions: Conditions) -> tuple[LevelTerm, ...]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 
-from weakcell.memmodels.cost import USE_CONDITIONS, joules
+from weakcell.memmodels.cost import USE_CONDITIONS, EnergyRates, access_cost
 from weakcell.memmodels.definition import Condition, Conditions, Technology
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.memory import Accesses, Basis, Cost, Quantity
@@ -87,7 +87,7 @@ def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
     )
     read, write = (Quantity(figures[key] * square, "pJ/bit", basis, source) for key in ("read", "write"))
     latency = Quantity(figures["access"], "ns", "computed", "CACTI 7, at nominal voltage")
-    return joules(conditions, bits, accesses, read, write, leak, latency)
+    return access_cost(conditions, bits, accesses, EnergyRates(read, write, leak), latency)
 
 
 def cacti(node: str, cell: str, size: float) -> dict[str, float]:

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.memmodels.cost import USE_CONDITIONS, joules
+from weakcell.memmodels.cost import USE_CONDITIONS, EnergyRates, access_cost
 from weakcell.memmodels.curves import Curve, Mark, Panel, hold_out_ends, make_grid
 from weakcell.memmodels.definition import Condition, Conditions, Technology
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
@@ -137,7 +137,7 @@ def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
     if conditions["energy"] == "nvsim-22nm":
         return array_cost("STT", conditions, bits, accesses, write=write, write_latency=pulse)
     read = Quantity(0.7, "pJ/bit", "published", _MACRO)
-    return joules(conditions, bits, accesses, read, write or Quantity(4.5, "pJ/bit", "published", _MACRO))
+    return access_cost(conditions, bits, accesses, EnergyRates(read, write or Quantity(4.5, "pJ/bit", "published", _MACRO)))
 
 
 def published_curve() -> tuple[Panel, ...]:

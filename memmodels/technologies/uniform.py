@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weakcell.memmodels.definition import Condition, Conditions, Technology, free_of_charge
+from weakcell.memmodels.definition import Condition, Conditions, Technology, no_cost
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
 from weakcell.memmodels.errors import MemorySpecError
 
@@ -40,7 +40,7 @@ UNIFORM = Technology(
         Condition("cells", "", "which values a weak cell of lifetime die spoils", default="prefer", choices=("prefer", "invert")),
     ),
     terms=terms,
-    cost=free_of_charge,
+    cost=no_cost,
     law="every bit errs independently with probability p01 (stored 0) or p10 (stored 1)",
     source="a definition, not a measurement",
     basis="assumed",

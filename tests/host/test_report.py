@@ -221,7 +221,7 @@ def test_rows_and_columns_are_the_memorys_own() -> None:
                         schema_overrides={"sweep_value": pl.Float64, "sweep_key": pl.String})  # fmt: skip
     (drawn,) = map_weak_cells(runs)
     assert drawn.level.shape == (1024, 64)
-    one, zero = open_memory(spec, 0, 2).weak_for_ever(1024)  # type: ignore[attr-defined]
+    one, zero = open_memory(spec, 0, 2).permanent_weak_cells(1024)  # type: ignore[attr-defined]
     for cell in set_bits(one | zero):
         bank, place = divmod(int(cell), 1024 * 16)
         assert drawn.level[place // 16, bank * 16 + place % 16] == 1

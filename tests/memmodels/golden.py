@@ -1,8 +1,7 @@
-"""What sampling format 2 draws, as checksums: every branch of the sampler, the dies and the writes. Run it to see them.
+"""Checksums of what sampling format 2 draws: every branch of the sampler, the dies and the writes.
 
-`test_format.py` holds the numbers. They may change only together with `weakcell.memmodels.sampling.sampler.VERSION`: results that
-people saved
-name that version, and its bits are theirs for ever.
+`python -m tests.memmodels.golden` prints them; `test_format.py` holds them. They may change only together with
+`weakcell.memmodels.sampling.sampler.VERSION`: saved results name that version and rely on its bits.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from weakcell.memmodels import (
     unpack,
 )
 from weakcell.memmodels.address import Words, popcount
-from weakcell.memmodels.definition import Technology, free_of_charge
+from weakcell.memmodels.definition import Technology, no_cost
 from weakcell.memmodels.errors import MemoryFault, MemorySpecError
 from weakcell.memmodels.memory import ConditionValue
 from weakcell.memmodels.simulated import SimulatedMemory
@@ -73,7 +73,7 @@ def nothing_known(technology: str, given: Iterable[str], known: Iterable[str]) -
 
 def simulated(*terms: ErrorTerm, seed: int = 1, die: int = 0) -> SimulatedMemory:
     """A memory with exactly these error terms."""
-    technology = Technology("terms", "", (), lambda _: terms, free_of_charge, "", "a test", "assumed")
+    technology = Technology("terms", "", (), lambda _: terms, no_cost, "", "a test", "assumed")
     return SimulatedMemory(technology, {}, seed, die)
 
 

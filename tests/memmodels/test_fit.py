@@ -17,12 +17,18 @@ from weakcell.memmodels.address import popcount
 from weakcell.memmodels.error_model.structure import Bank, Lines, find_groups
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.fitting.__main__ import main
-from weakcell.memmodels.fitting.counts import GroupCounts, ReadBack, evidence_of, group_numbers
-from weakcell.memmodels.fitting.coverage import TRUTHS, Truth, examine, flips_of, held_by, simulate
-from weakcell.memmodels.fitting.fit import fit, readbacks_of
+from weakcell.memmodels.fitting.counts import GroupCounts, ReadBack, count_evidence, group_numbers
+from weakcell.memmodels.fitting.coverage import TRUTHS, Truth, count_flips, find_covered, measure_coverage, simulate
+from weakcell.memmodels.fitting.fit import extract_readbacks, fit
 from weakcell.memmodels.fitting.likelihood import logit
 from weakcell.memmodels.fitting.lines import line_log_likelihood
-from weakcell.memmodels.fitting.models import candidates, cell_log_likelihood, clopper_pearson, fails_of, group_log_likelihood
+from weakcell.memmodels.fitting.models import (
+    candidates,
+    cell_log_likelihood,
+    clopper_pearson,
+    estimate_failure_probability,
+    group_log_likelihood,
+)
 from weakcell.memmodels.fitting.rate_intervals import bootstrap_rate
 from weakcell.memmodels.fitting.voltage_law import LawCounts, law_log_likelihood
 from weakcell.memmodels.profile import load as load_profile
@@ -42,9 +48,9 @@ def fitted(request: pytest.FixtureRequest) -> tuple[Truth, list[dict[str, bool]]
     for die in range(1000, 1000 + DIES):
         readbacks = simulate(truth, die)
         found = fit(readbacks, truth.bank, "vdd" if truth.law else None, "V")
-        held.append(held_by(found, truth))
+        held.append(find_covered(found, truth))
         chosen.append(found.best.structure)
-        flips = min(flips, flips_of(readbacks))
+        flips = min(flips, count_flips(readbacks))
     return truth, held, chosen, flips
 
 
@@ -62,7 +68,7 @@ def test_the_true_structure_is_chosen(fitted: tuple[Truth, list[dict[str, bool]]
 
 
 def test_the_long_experiment_counts_what_it_should() -> None:
-    tally = examine(TRUTHS["uniform, one read"], 3)
+    tally = measure_coverage(TRUTHS["uniform, one read"], 3)
     assert (tally.dies, tally.recognised) == (3, 3)
     assert tally.bounds["p"] < tally.held["p"] / 3
 
@@ -134,13 +140,13 @@ def test_fails_comes_from_the_truncated_counts() -> None:
     estimates, variances = [], []
     for _ in range(300):
         k = rng.binomial(reads, f, 3000)
-        found = fails_of(np.bincount(np.concatenate([k, np.zeros(500, int)]), minlength=reads + 1))
+        found = estimate_failure_probability(np.bincount(np.concatenate([k, np.zeros(500, int)]), minlength=reads + 1))
         estimates.append(logit(found[0]))
         variances.append(found[1])
     assert np.mean(estimates) == pytest.approx(logit(f), abs=0.01)
     assert np.var(estimates) == pytest.approx(np.mean(variances), rel=0.25)
-    assert fails_of(np.array([10, 0, 0, 7])) == (1.0, 0.0)
-    assert fails_of(np.array([10, 3, 0, 0])) is None
+    assert estimate_failure_probability(np.array([10, 0, 0, 7])) == (1.0, 0.0)
+    assert estimate_failure_probability(np.array([10, 3, 0, 0])) is None
 
 
 def test_exact_intervals() -> None:
@@ -179,7 +185,7 @@ def test_groups_are_those_that_the_simulation_uses(axis: str) -> None:
 def test_evidence_counts_cells_by_value_and_reads(rng: np.random.Generator) -> None:
     written = rng.integers(0, 1 << 64, 4, dtype=np.uint64)
     flips = rng.integers(0, 1 << 64, (3, 4), dtype=np.uint64) & rng.integers(0, 1 << 64, (3, 4), dtype=np.uint64)
-    evidence = evidence_of([ReadBack(written, written ^ flips, 250)], Bank(4, 8))
+    evidence = count_evidence([ReadBack(written, written ^ flips, 250)], Bank(4, 8))
     assert evidence.cells == 250
     held = np.unpackbits(written.view(np.uint8), bitorder="little")[:250]
     times = sum(np.unpackbits(flip.view(np.uint8), bitorder="little")[:250].astype(int) for flip in flips)
@@ -276,9 +282,9 @@ def test_fitted_terms_read_back_at_the_fitted_rate() -> None:
     truth = TRUTHS["data-dependent"]
     found = fit(simulate(truth, 5))
     terms = found.profile.points[0].terms
-    assert [term.fails for term in terms] == pytest.approx([0.4, 0.7], abs=0.05)
+    assert [term.failure_probability for term in terms] == pytest.approx([0.4, 0.7], abs=0.05)
     again = simulate(replace(truth, terms=terms), 6)
-    (one, other) = (evidence_of(backs, Bank()) for backs in (simulate(truth, 5), again))
+    (one, other) = (count_evidence(backs, Bank()) for backs in (simulate(truth, 5), again))
     assert other.faulty == pytest.approx(one.faulty, rel=0.15)
 
 
@@ -291,7 +297,7 @@ def test_fits_come_best_first_and_can_be_shown() -> None:
 
 
 def test_all_structures_are_tried_where_the_data_allow() -> None:
-    evidence = evidence_of(simulate(TRUTHS["bitline"], 1), Bank())
+    evidence = count_evidence(simulate(TRUTHS["bitline"], 1), Bank())
     tried = {model.structure for model in candidates(evidence)}
     assert tried == {"uniform", "asymmetric", "data-dependent", "bitline", "wordline", "clustered", "lines"}
 
@@ -353,7 +359,7 @@ def test_recordings_are_fitted_from_a_shell(tmp_path: Path, capsys: pytest.Captu
     tape = record(tmp_path / "reads.npz", memory, [region], range(2))
     main([str(tape), str(tmp_path / "fitted.toml")])
     assert "uniform, errors last per die" in capsys.readouterr().out
-    assert len(readbacks_of(load(tape))) == 1
+    assert len(extract_readbacks(load(tape))) == 1
     fitted = open_memory(f"file:{tmp_path / 'fitted.toml'}")
     (term,) = fitted.terms
     assert term.p01 == pytest.approx(0.02, rel=0.05)

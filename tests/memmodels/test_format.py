@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,5 +49,7 @@ def test_format_2_draws_what_it_always_drew() -> None:
 def test_another_processor_draws_the_same() -> None:
     """Compiled for AVX2 without AVX-512, in a process of its own."""
     environment = os.environ | {"NUMBA_CPU_NAME": "haswell"}
-    printed = subprocess.run([sys.executable, golden.__file__], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "tests.memmodels.golden"]
+    root = Path(__file__).parents[2]
+    printed = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
     assert json.loads(printed.stdout) == FORMAT_2

@@ -30,10 +30,10 @@ STRUCTURES = st.none() | st.builds(Shared, st.sampled_from(["column", "row", "ba
 ERRORS = st.one_of(
     st.builds(ErrorTerm, TEXT, st.sampled_from([Lifetime.READ]), RATE, RATE, st.sampled_from(list(Cells))),
     st.builds(ErrorTerm, TEXT, st.just(Lifetime.WRITE), RATE, RATE, only_switched=st.booleans()),
-    st.builds(ErrorTerm, TEXT, st.just(Lifetime.DIE), RATE, RATE, fails=st.floats(0.0, 1.0), structure=STRUCTURES),
+    st.builds(ErrorTerm, TEXT, st.just(Lifetime.DIE), RATE, RATE, failure_probability=st.floats(0.0, 1.0), structure=STRUCTURES),
     st.builds(ErrorTerm, TEXT, st.just(Lifetime.DIE), st.just(0.0), RATE, structure=STRUCTURES, preference=st.just("zero")),
     st.builds(ErrorTerm, TEXT, st.just(Lifetime.ACCUMULATING), RATE, RATE, exposure=st.sampled_from(["reads", "time"]),
-              redrawn=st.booleans(), structure=STRUCTURES, preference=st.sampled_from(["cell", "row"])),
+              resampled=st.booleans(), structure=STRUCTURES, preference=st.sampled_from(["cell", "row"])),
 )  # fmt: skip
 LEVELS = st.tuples(st.floats(0.0, 0.5), st.floats(0.0, 0.5)).map(
     lambda p: LevelTerm("levels", (p[0], p[0], p[1], 0.0), (0.0, p[1], p[0], p[1]), "binary")
@@ -61,7 +61,7 @@ LAWS = st.builds(
 )  # fmt: skip
 PROFILES = st.builds(Profile, TEXT, POINTS, **PLAIN) | st.builds(Profile, TEXT, law=LAWS, **PLAIN)
 
-TERM = ErrorTerm("die", Lifetime.DIE, 0.01, 0.02, structure=Shared("column", 0.4, Bank(512, 32)), fails=0.5)
+TERM = ErrorTerm("die", Lifetime.DIE, 0.01, 0.02, structure=Shared("column", 0.4, Bank(512, 32)), failure_probability=0.5)
 BOARD = Profile(
     "board",
     (OperatingPoint({"vdd": 0.5, "pattern": "random"}, (TERM,)), OperatingPoint({"vdd": 0.6, "pattern": "random"}, ())),

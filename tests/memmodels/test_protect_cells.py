@@ -12,7 +12,7 @@ from tests.memmodels.memories import LAYOUTS, contents, get, put
 from tests.memmodels.scripted import Scripted, codes_read
 from weakcell.memmodels import Layout, open_memory, pack, unpack
 from weakcell.memmodels.address import popcount
-from weakcell.memmodels.protection.cells import Interleaved, gathered, high_planes, spread
+from weakcell.memmodels.protection.cells import Interleaved, gather, high_planes, spread
 from weakcell.memmodels.protection.check_bits import Secded
 
 
@@ -53,7 +53,7 @@ def test_interleaving_is_a_bijection(bits: int, stride: int, seed: int) -> None:
     cells = spread(words, bits, stride)
     assert popcount(cells) == popcount(words)
     assert not (cells & ~pack(np.ones(bits, dtype=np.int64), layout)).any()
-    assert np.array_equal(gathered(cells, bits, stride), words)
+    assert np.array_equal(gather(cells, bits, stride), words)
 
 
 @pytest.mark.parametrize(("bits", "stride"), [(640, 10), (1000, 4), (64 * 64, 64), (70, 64), (333, 2)])
@@ -74,7 +74,7 @@ def test_a_burst_as_long_as_the_stride_costs_each_word_one_bit(stride: int) -> N
     for start in range(0, bits - stride, 97):
         burst = np.zeros(bits, dtype=np.uint8)
         burst[start : start + stride] = 1
-        words = gathered(np.packbits(burst, bitorder="little").view(np.uint64), bits, stride)
+        words = gather(np.packbits(burst, bitorder="little").view(np.uint64), bits, stride)
         per_word = np.bitwise_count(words)
         assert per_word.max() <= (1 if start // (64 * stride) == (start + stride - 1) // (64 * stride) else 2)
         assert per_word.sum() == stride

@@ -9,7 +9,7 @@ from weakcell.memmodels import MemorySpec, open_memory, parse_spec
 from weakcell.memmodels.errors import MemorySpecError
 from weakcell.memmodels.protection.cells import Interleaved, SafeHighBits
 from weakcell.memmodels.protection.check_bits import Secded
-from weakcell.memmodels.protection.wrappers import KINDS
+from weakcell.memmodels.protection.wrappers import WRAPPERS
 
 SPECS = {
     "secded+uniform:ber=0.01": "secded+uniform:ber=0.01",
@@ -80,7 +80,7 @@ def test_bad_wrappers_are_refused_with_advice(text: str, said: str) -> None:
     assert said in one_paragraph(caught.value)
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", WRAPPERS.values(), ids=lambda kind: kind.name)
 def test_every_wrapper_tells_its_overhead(kind: object) -> None:
     assert kind.title
     assert kind.overhead

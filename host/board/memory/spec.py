@@ -17,7 +17,7 @@ from weakcell.host.board.link.protocol import MAX_DWELL_US, PAGE_WORDS
 from weakcell.host.board.memory.board_memory import BoardMemory, PassRecord
 from weakcell.host.board.memory.session import PROCESS_SESSIONS, PortSession
 from weakcell.memmodels.address import Layout, Words
-from weakcell.memmodels.definition import Condition, Technology, free_of_charge
+from weakcell.memmodels.definition import Condition, Technology, no_cost
 from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, ReadReport, Region, RegionStore
 from weakcell.memmodels.sampling.sampler import Sampler
 
@@ -41,7 +41,7 @@ def technology_of(port: str) -> Technology:
             Condition("read_all", "", "read every page back, not only those whose CRC changed", "no", choices=("no", "yes")),
         ),
         terms=lambda conditions: (),
-        cost=free_of_charge,
+        cost=no_cost,
         law="what the cells of this board do: written, lowered, restored, read back",
         source="this board",
         basis="computed" if port.startswith("virtual:") else "measured",

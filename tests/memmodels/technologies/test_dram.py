@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 from scipy.stats import norm
-from tests.memmodels.technologies.workload import BITS, decades, random_words, within, written, wrong_bits
 
 from tests.memmodels.evidence import Family, binomial, normal
+from tests.memmodels.technologies.reads import BITS, decades, random_words, within, written, wrong_bits
 from weakcell.memmodels import Accesses, Lifetime, open_memory, parse_spec, technology
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.error_model.structure import Lines

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import gamma, norm
-from tests.memmodels.technologies.workload import BITS, decades, random_words, written, wrong_bits
 
 from tests.memmodels.evidence import binomial
+from tests.memmodels.technologies.reads import BITS, decades, random_words, written, wrong_bits
 from weakcell.memmodels import Accesses, Lifetime, open_memory, parse_spec, technology
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.errors import MemorySpecError

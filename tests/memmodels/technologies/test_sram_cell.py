@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import norm
-from tests.memmodels.technologies.workload import BITS, random_words, within, written, wrong_bits
 
 from tests.memmodels.evidence import binomial
+from tests.memmodels.technologies.reads import BITS, random_words, within, written, wrong_bits
 from weakcell.memmodels import Accesses, Key, Layout, Lifetime, open_memory, parse_spec, technology
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.errors import MemorySpecError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import least_squares
-from tests.memmodels.technologies.workload import BITS, decades, random_words, within, written, wrong_bits
 
 from tests.memmodels.evidence import Family, binomial
+from tests.memmodels.technologies.reads import BITS, decades, random_words, within, written, wrong_bits
 from weakcell.memmodels import Accesses, Key, Layout, Lifetime, open_memory, parse_spec, technology
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.errors import MemorySpecError

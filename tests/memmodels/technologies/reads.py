@@ -1,4 +1,4 @@
-"""What the tests of technologies share: regions of random bits, reads, errors in decades, and conditions that must be refused."""
+"""Helpers of the technology tests: random bits, write and read them, and errors in decades."""
 
 from __future__ import annotations
 
