@@ -23,6 +23,7 @@ from weakcell.emulator.importer.symbols import (
     Floats,
     FloatValue,
     Node,
+    OperatorCall,
     Pads,
     PendingComparison,
     PendingConcat,
@@ -255,14 +256,14 @@ class NetworkBuilder:
             return self._add_zero_point(real, self._zero(symbol.value), name)
         if isinstance(symbol, PendingSum):
             parts = (self.dequantize(symbol.left, f"{name}.left"), self.dequantize(symbol.right, f"{name}.right"))
-            return self._apply_steps(self.add_float_operator(name, "Add", {}, parts, symbol.shape), symbol.steps, name)
+            return self._apply_steps(self.add_float_operator(name, OperatorCall("Add", parts), symbol.shape), symbol.steps, name)
         if isinstance(symbol, PendingMean):
             return self._mean_as_float(symbol, name)
         if isinstance(symbol, PendingPointwise):
             return self._pointwise_as_float(symbol, name)
         if isinstance(symbol, PendingConcat):
             reals = tuple(self.dequantize(part, f"{name}.part") for part in symbol.parts)
-            return self.add_float_operator(name, "Concat", {"axis": symbol.axis}, reals, symbol.shape)
+            return self.add_float_operator(name, OperatorCall("Concat", reals, {"axis": symbol.axis}), symbol.shape)
         if isinstance(symbol, DynamicQuantized):
             found = f"{name!r} is an output of DynamicQuantizeLinear and not read by an integer sum"
             raise ModelError(f"Importing {self.name}", found, "Export the model again, or quantize it statically")
@@ -270,7 +271,7 @@ class NetworkBuilder:
             source = symbol.symbol if isinstance(symbol.symbol, FloatValue) else self.dequantize(symbol.symbol, symbol.source)
             operator = {">": "Greater", ">=": "GreaterOrEqual", "<": "Less", "<=": "LessOrEqual"}[symbol.test]
             return self.add_float_operator(
-                name, operator, {}, (source, _broadcastable(symbol.pivot, source.shape)), symbol.shape, "bool"
+                name, OperatorCall(operator, (source, _broadcastable(symbol.pivot, source.shape))), symbol.shape, "bool"
             )
         raise ModelError(f"Importing {self.name}", f"the tensor {name!r} is constant", "Remove it from the graph's outputs")
 
@@ -292,18 +293,19 @@ class NetworkBuilder:
         """Codes read as numbers: Dequantize subtracts the zero point, a Cast does not."""
         if zero_point == 0:
             return real
-        return self.add_float_operator(name, "Add", {}, (real, scalar(zero_point)), real.shape)
+        return self.add_float_operator(name, OperatorCall("Add", (real, scalar(zero_point))), real.shape)
 
     def _mean_as_float(self, mean: PendingMean, name: str) -> FloatValue:
         source, w = self.dequantize(mean.source, f"{name}.source"), mean.window
         attributes = {**window_attributes(w, len(mean.pooled) - 1), "count_include_pad": int(mean.count_include_pad)}
-        pooled = self.add_float_operator(name, "AveragePool", attributes, (source,), mean.pooled, opset=19)
+        pooled = self.add_float_operator(name, OperatorCall("AveragePool", (source,), attributes, 19), mean.pooled)
         return self._apply_steps(self.reshape_float(pooled, mean.shape, name), mean.steps, name)
 
     def _pointwise_as_float(self, pointwise: PendingPointwise, name: str) -> FloatValue:
         real = self.dequantize(pointwise.source, f"{name}.source")
-        for op_type, opset, attributes, constants in pointwise.operators:
-            real = self.add_float_operator(name, op_type, attributes, (real, *constants), pointwise.shape, opset=opset)
+        for op in pointwise.operators:
+            call = OperatorCall(op.op_type, (real, *op.constants), op.attributes, op.opset)
+            real = self.add_float_operator(name, call, pointwise.shape)
         return real
 
     def dequantize(self, pending: PendingQuantized, name: str) -> FloatValue:
@@ -320,17 +322,17 @@ class NetworkBuilder:
         if pending.pool is not None:
             w = pending.pool
             size = w.output_shape(spec.channels, spec.shape)
-            real = self.add_float_operator(name, "MaxPool", window_attributes(w, len(size) - 1), (real,), size)
+            real = self.add_float_operator(name, OperatorCall("MaxPool", (real,), window_attributes(w, len(size) - 1)), size)
         if pending.pads != NO_PADS:
             real = self.add_float_operator(
-                name, "Pad", {}, (real, onnx_pads(pending.pads, len(real.shape))), padded_shape(real.shape, pending.pads)
+                name, OperatorCall("Pad", (real, onnx_pads(pending.pads, len(real.shape)))), padded_shape(real.shape, pending.pads)
             )
         return self.reshape_float(real, pending.shape, name)
 
     def _apply_steps(self, real: FloatValue, steps: tuple[Step, ...], name: str) -> FloatValue:
         for step in steps:
             operands = (real, _broadcastable(step.constant, real.shape))
-            real = self.add_float_operator(name, step.onnx_operator, {}, operands, real.shape)
+            real = self.add_float_operator(name, OperatorCall(step.onnx_operator, operands), real.shape)
         return real
 
     def reshape_float(self, real: FloatValue, shape: tuple[int, ...], name: str) -> FloatValue:
@@ -342,22 +344,21 @@ class NetworkBuilder:
         return FloatValue(output, shape, real.dtype)
 
     def add_float_operator(
-        self,
-        name: str,
-        op_type: str,
-        attributes: Mapping[str, Any],
-        operands: tuple[FloatValue | Array | StoredOperand, ...],
-        shape: tuple[int, ...],
-        dtype: str = "float32",
-        opset: int = 17,
-        exact: bool = False,
-        index: int = 0,
+        self, name: str, call: OperatorCall, shape: tuple[int, ...], dtype: str = "float32", *, exact: bool = False
     ) -> FloatValue:
-        """Draw a FloatOperator on values and constants, in the order of the ONNX inputs; `exact` gives it the name itself."""
-        output = self.unique_name(name if exact else f"{name}.{op_type.lower()}")
-        inputs = tuple(x.value for x in operands if isinstance(x, FloatValue))
-        frozen = tuple(None if isinstance(x, FloatValue) else x for x in operands)
-        layer = FloatOperator(output, inputs, output, op_type, opset, attributes, frozen, index)
+        """Add a FloatOperator layer and return its value.
+
+        Args:
+            name: the ONNX tensor that the layer makes, or a part of it.
+            call: the operator and its operands.
+            shape: of the output, without the batch.
+            dtype: of the output.
+            exact: whether the value gets `name` itself, rather than `name` with the operator's name behind it.
+        """
+        output = self.unique_name(name if exact else f"{name}.{call.op_type.lower()}")
+        inputs = tuple(x.value for x in call.operands if isinstance(x, FloatValue))
+        frozen = tuple(None if isinstance(x, FloatValue) else x for x in call.operands)
+        layer = FloatOperator(output, inputs, output, call.op_type, call.opset, call.attributes, frozen, call.output_index)
         self.add_layer(layer, ValueSpec(output, "float", shape, dtype))
         return FloatValue(output, shape, dtype)
 

@@ -10,7 +10,7 @@ from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.constant_recipe import find_sign_recipe
 from weakcell.emulator.importer.folding import unsupported
-from weakcell.emulator.importer.symbols import BATCH, Array, Constant, FloatValue, Node, Recipe, Symbol
+from weakcell.emulator.importer.symbols import BATCH, Array, Constant, FloatValue, Node, OperatorCall, Recipe, Symbol
 from weakcell.emulator.ir.layers import StoredOperand
 from weakcell.memmodels.errors import ModelError
 
@@ -60,7 +60,11 @@ def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
         if name:
             made.append(
                 builder.add_float_operator(
-                    name, node.op_type, attributes, tuple(layer_operands), shape, dtype, node.opset, exact=True, index=index
+                    name,
+                    OperatorCall(node.op_type, tuple(layer_operands), attributes, node.opset, index),
+                    shape,
+                    dtype,
+                    exact=True,
                 )
             )
             builder.symbols[name] = made[-1]

@@ -26,6 +26,7 @@ from weakcell.emulator.importer.symbols import (
     PendingConcat,
     PendingPointwise,
     PendingQuantized,
+    PointwiseOperator,
     Symbol,
 )
 from weakcell.emulator.ir.layers import CodesOperator, Reshape, Step, ValueSpec
@@ -38,7 +39,7 @@ _TABLE_LIMIT = 1 << 16
 # ── operators on codes ──────────────────────────────────────────────────────────────────────────────
 
 
-def codes_operator(
+def add_codes_operator(
     builder: NetworkBuilder,
     node: Node,
     sources: Sequence[Codes],
@@ -164,7 +165,7 @@ def _add_moves(builder: NetworkBuilder, node: Node, codes: list[Codes], first: S
     made: list[Symbol] = []
     for output_index, name in enumerate(node.outputs):
         target = replace(spec, name=builder.integer_name(name or f"{node.outputs[0]}.{output_index}"))
-        moved = codes_operator(builder, plain, codes, operands, target, value_range, output_index)
+        moved = add_codes_operator(builder, plain, codes, operands, target, value_range, output_index)
         made.append(replace(first, value=moved.value, shape=moved.shape) if isinstance(first, PendingQuantized) else moved)
         if name:
             builder.symbols[name] = made[-1]
@@ -190,7 +191,7 @@ def materialize_padding(builder: NetworkBuilder, pending: PendingQuantized, tens
     zero = np.asarray(pending.zero_point, spec.dtype)
     known = builder.ranges[pending.value]
     value_range = ValueRange(min(known.low, pending.zero_point), max(known.high, pending.zero_point))
-    moved = codes_operator(builder, node, [Codes(pending.value, spec.shape)], [None, pads, zero], target, value_range)
+    moved = add_codes_operator(builder, node, [Codes(pending.value, spec.shape)], [None, pads, zero], target, value_range)
     return replace(pending, value=moved.value, shape=moved.shape, pads=NO_PADS)
 
 
@@ -216,7 +217,7 @@ def lower_pointwise(builder: NetworkBuilder, node: Node) -> Symbol:
     pointwise = PendingPointwise(symbol, ()) if isinstance(symbol, PendingQuantized) and fits_table(builder, symbol) else symbol
     if not isinstance(pointwise, PendingPointwise) or len([name for name in node.inputs if name]) > 1:
         return lower_float(builder, node)
-    operator = (node.op_type, node.opset, dict(node.attributes), ())
+    operator = PointwiseOperator(node.op_type, node.opset, dict(node.attributes))
     return replace(pointwise, operators=(*pointwise.operators, operator))
 
 
@@ -230,4 +231,4 @@ def append_step(pointwise: PendingPointwise, step: Step) -> PendingPointwise | N
     """A curve after a float step with one constant."""
     if step.constant.ndim:
         return None
-    return replace(pointwise, operators=(*pointwise.operators, (step.onnx_operator, 17, {}, (step.constant,))))
+    return replace(pointwise, operators=(*pointwise.operators, PointwiseOperator(step.onnx_operator, 17, {}, (step.constant,))))

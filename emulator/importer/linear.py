@@ -15,7 +15,18 @@ from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.builder import IncompatibleWeightOrder, NetworkBuilder, ValueRange
 from weakcell.emulator.importer.constant_recipe import ImportedTensor
 from weakcell.emulator.importer.fallback import lower_float
-from weakcell.emulator.importer.symbols import NO_PADS, Array, Constant, Floats, FloatValue, Node, PendingQuantized, Symbol, scalar
+from weakcell.emulator.importer.symbols import (
+    NO_PADS,
+    Array,
+    Constant,
+    Floats,
+    FloatValue,
+    Node,
+    OperatorCall,
+    PendingQuantized,
+    Symbol,
+    scalar,
+)
 from weakcell.emulator.ir.layers import SIGN1, Convolution, Encoding, Requantize, Step, StoredTensor, ValueSpec, Window
 from weakcell.memmodels.errors import ModelError
 
@@ -400,7 +411,7 @@ def _add_float_sum(builder: NetworkBuilder, node: Node, stored: ImportedTensor) 
     if bare or given is None:
         return FloatValue(name, shape)
     constant = given.array.astype(np.float32).reshape(-1, *[1] * (len(shape) - 1))
-    return builder.add_float_operator(node.outputs[0], "Add", {}, (FloatValue(name, shape), constant), shape, exact=True)
+    return builder.add_float_operator(node.outputs[0], OperatorCall("Add", (FloatValue(name, shape), constant)), shape, exact=True)
 
 
 def _add_float_sum_of_rows(builder: NetworkBuilder, node: Node, source: FloatValue, stored: ImportedTensor) -> Symbol:
@@ -410,7 +421,7 @@ def _add_float_sum_of_rows(builder: NetworkBuilder, node: Node, source: FloatVal
         raise ModelError(f"Importing {node}", f"the weight has {inner} inputs, the tensor {last}", "Export again")
     name, count, perm = node.outputs[0], math.prod(rows), {"perm": [0, 2, 1]}
     flat = builder.reshape_float(source, (count, inner), f"{name}.rows")
-    turned = builder.add_float_operator(f"{name}.rows", "Transpose", perm, (flat,), (inner, count))
+    turned = builder.add_float_operator(f"{name}.rows", OperatorCall("Transpose", (flat,), perm), (inner, count))
     image = builder.reshape_float(turned, (inner, count, 1), f"{name}.image")
     made = builder.unique_name(f"{name}.sum")
     stored = replace(stored, values=stored.values.reshape(out, inner, 1, 1))
@@ -418,5 +429,5 @@ def _add_float_sum_of_rows(builder: NetworkBuilder, node: Node, source: FloatVal
     layer = Convolution(node.name, (image.value,), made, weight, None, Window((1, 1)))
     builder.add_layer(layer, ValueSpec(made, "float", (out, count, 1)))
     columns = builder.reshape_float(FloatValue(made, (out, count, 1)), (out, count), f"{name}.columns")
-    rowwise = builder.add_float_operator(f"{name}.back", "Transpose", perm, (columns,), (count, out))
+    rowwise = builder.add_float_operator(f"{name}.back", OperatorCall("Transpose", (columns,), perm), (count, out))
     return builder.reshape_float(rowwise, (*rows, out), name)

@@ -13,15 +13,14 @@ import numpy as np
 import onnx
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer import binary, dynamic, integer_ops, nbits, pointwise, qdq, qonnx, qoperator, resize, shape_ops
+from weakcell.emulator.importer import binary, dynamic, integer_ops, pointwise, qdq, qonnx, qoperator, shape_ops
 from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange, check_size
-from weakcell.emulator.importer.channels_last import ChannelsLast
 from weakcell.emulator.importer.fallback import lower_float
-from weakcell.emulator.importer.filled_constants import check_batched_use, fold_fill
-from weakcell.emulator.importer.folding import fold, integer_encoding, read_initializer
+from weakcell.emulator.importer.folding import check_batched_use, fold, fold_fill, integer_encoding, read_initializer
 from weakcell.emulator.importer.linear import lower_linear, stored_weight
 from weakcell.emulator.importer.output_meaning import find_output_meaning
 from weakcell.emulator.importer.parse import Graph, Port, read_model
+from weakcell.emulator.importer.rewrites import MICROSOFT, ChannelsLast, rewrite
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     Codes,
@@ -58,7 +57,7 @@ _LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(("MatMulInteger", "ConvInteger"), dynamic.lower_integer_sum),
     **dict.fromkeys(integer_ops.MOVES, integer_ops.lower_move),
     **dict.fromkeys(onnx_ops.POINTWISE, integer_ops.lower_pointwise),
-    **dict.fromkeys(("Resize", "Upsample"), resize.lower_resize),
+    **dict.fromkeys(("Resize", "Upsample"), shape_ops.lower_resize),
     "DynamicQuantizeLinear": dynamic.lower_dynamic_quantize,
     "Dropout": shape_ops.lower_identity,
     "Identity": shape_ops.lower_identity,
@@ -73,7 +72,7 @@ _LOWERINGS: dict[str, Lowering] = {
 }
 
 _DOMAINS: dict[str, Mapping[str, Lowering]] = {
-    qoperator.MICROSOFT: {**qoperator.LOWERINGS, "MatMulNBits": nbits.lower_matmul_nbits},
+    MICROSOFT: {**qoperator.LOWERINGS, "MatMulNBits": qoperator.lower_matmul_nbits},
     qonnx.DOMAIN: qonnx.LOWERINGS,
 }
 
@@ -129,7 +128,7 @@ def _fold_constants(builder: NetworkBuilder, graph: Graph) -> list[Node]:
         if name in needed:
             builder.symbols[name] = read_initializer(graph, name)
     last = ChannelsLast(frozenset(name for name, tensor in graph.initializers.items() if math.prod(tensor.shape) == 1))
-    plain = (part for whole in graph.nodes for part in qoperator.rewrite(whole))
+    plain = (part for whole in graph.nodes for part in rewrite(whole))
     for node in (part for whole in plain for part in last.rewrite(whole)):
         if not all(name in builder.symbols for name in node.inputs if name) or "Random" in node.op_type:
             rest.append(node)

@@ -31,7 +31,7 @@ from weakcell.emulator.ir.layers import AddCodes, AffineRequantize, AveragePool,
 from weakcell.memmodels.errors import ModelError
 
 
-def parameters(builder: NetworkBuilder, node: Node, index: int = 1) -> tuple[Floats, int, str | None]:
+def read_quantization(builder: NetworkBuilder, node: Node, index: int = 1) -> tuple[Floats, int, str | None]:
     """Scale (scalar or per channel), zero point and type of a Q or DQ node; `place` is where the scale stands."""
     scale, zero = builder.constant(node, index), builder.constant(node, index + 1)
     if scale is None:
@@ -82,7 +82,7 @@ def read_quantized_input(builder: NetworkBuilder, node: Node, index: int) -> Pen
     source = builder.symbol(node.input(index))
     if not isinstance(source, Codes):
         raise ModelError(f"Importing {node}", f"its input {node.input(index)!r} is not an integer tensor", "Export the model again")
-    scale, zero, dtype = parameters(builder, node, index + 1)
+    scale, zero, dtype = read_quantization(builder, node, index + 1)
     spec = builder.values[source.value]
     if dtype is not None and array_type(dtype) != spec.dtype:
         found = f"its zero point is {dtype} and its input {spec.dtype}"
@@ -121,7 +121,7 @@ def lower_quantize(builder: NetworkBuilder, node: Node) -> Symbol:
     assert not isinstance(source, Constant)
     if not _is_per_tensor(builder, node, source.shape) or len(source.shape) not in INTEGER_RANKS:
         return lower_float(builder, node)
-    scale, zero, dtype = parameters(builder, node)
+    scale, zero, dtype = read_quantization(builder, node)
     if scale.ndim:
         return lower_float(builder, node)
     if dtype is None:

@@ -27,9 +27,11 @@ from weakcell.emulator.importer.symbols import (
     Constant,
     FloatValue,
     Node,
+    OperatorCall,
     PendingComparison,
     PendingPointwise,
     PendingQuantized,
+    PointwiseOperator,
     QuantizedConstant,
     Recipe,
     Symbol,
@@ -164,7 +166,10 @@ def _add_as_written(builder: NetworkBuilder, node: Node) -> FloatValue:
     arrays: list[Array] = [onnx_ops.ABSENT if c is None else c.array for c in constants]
     operands: tuple[FloatValue | Array, ...] = (real, *arrays)
     return builder.add_float_operator(
-        node.outputs[0], f"{DOMAIN}.{node.op_type}", dict(node.attributes), operands, real.shape, "float32", node.opset, exact=True
+        node.outputs[0],
+        OperatorCall(f"{DOMAIN}.{node.op_type}", operands, dict(node.attributes), node.opset),
+        real.shape,
+        exact=True,
     )
 
 
@@ -177,7 +182,7 @@ def _quantize_as_written(
         symbol = PendingPointwise(symbol, ())
     if isinstance(symbol, PendingPointwise):
         arrays = tuple(onnx_ops.ABSENT if c is None else c.array for c in constants)
-        operator = (f"{DOMAIN}.{node.op_type}", node.opset, dict(node.attributes), arrays)
+        operator = PointwiseOperator(f"{DOMAIN}.{node.op_type}", node.opset, dict(node.attributes), arrays)
         pointwise = replace(symbol, operators=(*symbol.operators, operator))
         return _as_pending(requantize.quantize_pointwise(builder, node, pointwise, target, value_range), target)
     written = replace(node, outputs=(f"{node.outputs[0]}.float",))

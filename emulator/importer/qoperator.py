@@ -9,152 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
-from weakcell.emulator.importer.folding import integer_encoding
-from weakcell.emulator.importer.integer_ops import codes_operator, materialize_codes
-from weakcell.emulator.importer.linear import INT32_SUM
-from weakcell.emulator.importer.pointwise import FUSED
-from weakcell.emulator.importer.qdq import parameters, read_quantized_input
-from weakcell.emulator.importer.symbols import INTEGER_RANKS, Codes, Node, Symbol, scalar
-from weakcell.emulator.ir.layers import MulCodes, Requantize, SumPool, ValueSpec, Window
+from weakcell.emulator.importer.folding import check_weight_scale, dequantize_constant, integer_encoding
+from weakcell.emulator.importer.integer_ops import add_codes_operator, materialize_codes
+from weakcell.emulator.importer.qdq import read_quantization, read_quantized_input
+from weakcell.emulator.importer.rewrites import NodeWriter
+from weakcell.emulator.importer.symbols import (
+    INTEGER_RANKS,
+    Array,
+    Codes,
+    Constant,
+    Node,
+    QuantizedConstant,
+    Recipe,
+    Symbol,
+    scalar,
+)
+from weakcell.emulator.ir.layers import Encoding, MulCodes, OperandStep, Requantize, SumPool, ValueSpec, Window
 from weakcell.memmodels.errors import ModelError
-
-MICROSOFT = "com.microsoft"
-_FUSED: dict[str, Any] = {FUSED: 1}
-_INT32: dict[str, Any] = {INT32_SUM: 1}
-
-
-# ── rewriting ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class _NodeWriter:
-    """Collects the nodes that stand for one node; tensors in between are named after its output."""
-
-    def __init__(self, node: Node) -> None:
-        self.node, self.nodes = node, list[Node]()
-
-    def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or f"{self.node.outputs[0]}.{len(self.nodes)}"
-        opset = self.node.opset if not self.node.domain else 21
-        self.nodes.append(Node(op_type, "", opset, self.node.name, inputs, (output,), attributes))
-        return output
-
-    def dequantize(self, x: str, scale: str, zero: str, **attributes: Any) -> str:
-        """A dequantized operand. Activations have one scale: axis 0, the batch, makes the lowering refuse several."""
-        return self.add("DequantizeLinear", x, scale, *([zero] if zero else []), **{"axis": 0, **attributes})
-
-    def bias(self, bias: str, scales: tuple[str, str]) -> str:
-        """An int32 bias on the grid of the sums."""
-        product = self.add("Mul", *scales)
-        return self.add("DequantizeLinear", bias, self.add("Reshape", product, self.minus_one()), axis=0)
-
-    def minus_one(self) -> str:
-        return self.add("Constant", value=np.array([-1], np.int64))
-
-    def quantize(self, y: str, scale: str, zero: str) -> list[Node]:
-        self.add("QuantizeLinear", y, scale, *([zero] if zero else []), output=self.node.outputs[0], axis=0)
-        return self.nodes
-
-
-def _conv(w: _NodeWriter) -> list[Node]:
-    i = w.node.input
-    parts = [w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5), axis=0)]
-    if i(8):
-        parts.append(w.bias(i(8), (i(1), i(4))))
-    return w.quantize(w.add("Conv", *parts, **w.node.attributes, **_INT32), i(6), i(7))
-
-
-def _matmul(w: _NodeWriter) -> list[Node]:
-    i = w.node.input
-    y = w.add("MatMul", w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5), axis=-1), **_INT32)
-    return w.quantize(y, i(6), i(7))
-
-
-def _gemm(w: _NodeWriter) -> list[Node]:
-    """com.microsoft QGemm: A, s, z, B, s, z, C, s, z; without a y scale its result is float."""
-    i, given = w.node.input, w.node.attributes
-    axis = 0 if given.get("transB", 0) else 1
-    parts = [w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5), axis=axis)]
-    if i(6):
-        parts.append(w.bias(i(6), (i(1), i(4))))
-    if not i(7):
-        w.add("Gemm", *parts, output=w.node.outputs[0], **given, **_INT32)
-        return w.nodes
-    return w.quantize(w.add("Gemm", *parts, **given, **_INT32), i(7), i(8))
-
-
-def _add(w: _NodeWriter) -> list[Node]:
-    i = w.node.input
-    total = w.add("Add", w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5)), **_FUSED)
-    return w.quantize(total, i(6), i(7))
-
-
-def _unary(op_type: str) -> Callable[[_NodeWriter], list[Node]]:
-    def write(w: _NodeWriter) -> list[Node]:
-        i = w.node.input
-        return w.quantize(w.add(op_type, w.dequantize(i(0), i(1), i(2)), **w.node.attributes), i(3), i(4))
-
-    return write
-
-
-def _concat(w: _NodeWriter) -> list[Node]:
-    names = w.node.inputs
-    parts = [w.dequantize(*names[k : k + 3]) for k in range(2, len(names) - 2, 3)]
-    return w.quantize(w.add("Concat", *parts, **w.node.attributes), names[0], names[1])
-
-
-def _to_float(w: _NodeWriter) -> list[Node]:
-    """com.microsoft MatMulIntegerToFloat: A, B, s_a, s_b, z_a, z_b, bias."""
-    i = w.node.input
-    acc = w.add("MatMulInteger", i(0), i(1), i(4), i(5))
-    return _scaled(w, acc, i(2), i(3), i(6))
-
-
-def _dynamic(w: _NodeWriter) -> list[Node]:
-    """com.microsoft DynamicQuantizeMatMul: A, B, s_b, z_b, bias."""
-    i, name = w.node.input, f"{w.node.outputs[0]}.quantized"
-    quantized = (name, f"{name}.scale", f"{name}.zero")
-    w.nodes.append(Node("DynamicQuantizeLinear", "", 11, w.node.name, (i(0),), quantized, {}))
-    return _scaled(w, w.add("MatMulInteger", name, i(1), quantized[2], i(3)), quantized[1], i(2), i(4))
-
-
-def _scaled(w: _NodeWriter, acc: str, left: str, right: str, bias: str) -> list[Node]:
-    last = w.node.outputs[0]
-    y = w.add("Mul", w.add("Cast", acc, to=1), w.add("Mul", left, right), output="" if bias else last)
-    if bias:
-        w.add("Add", y, bias, output=last)
-    return w.nodes
-
-
-_REWRITES: dict[tuple[str, str], Callable[[_NodeWriter], list[Node]]] = {
-    ("", "QLinearConv"): _conv,
-    ("", "QLinearMatMul"): _matmul,
-    (MICROSOFT, "QGemm"): _gemm,
-    (MICROSOFT, "QLinearAdd"): _add,
-    (MICROSOFT, "QLinearLeakyRelu"): _unary("LeakyRelu"),
-    (MICROSOFT, "QLinearSigmoid"): _unary("Sigmoid"),
-    (MICROSOFT, "QLinearConcat"): _concat,
-    (MICROSOFT, "MatMulIntegerToFloat"): _to_float,
-    (MICROSOFT, "DynamicQuantizeMatMul"): _dynamic,
-}
-
-
-def rewrite(node: Node) -> list[Node]:
-    """The nodes that mean the same, or the node itself."""
-    rewrite = _REWRITES.get((node.domain, node.op_type))
-    return [node] if rewrite is None else rewrite(_NodeWriter(node))
-
 
 # ── operators with a rounding of their own ──────────────────────────────────────────────────────────
 
 
 def _target(builder: NetworkBuilder, node: Node, index: int) -> tuple[ValueSpec, ValueRange]:
-    scale, zero, dtype = parameters(builder, node, index)
+    scale, zero, dtype = read_quantization(builder, node, index)
     encoding = integer_encoding(np.dtype(dtype or "uint8"))
     if scale.ndim or encoding is None:
         raise ModelError(f"Importing {node}", f"it quantizes to {dtype} with {scale.size} scales", "Use 8 bits and one scale")
@@ -180,7 +62,7 @@ def lower_multiply(builder: NetworkBuilder, node: Node) -> Symbol:
 
 def _lower_by_floats(builder: NetworkBuilder, node: Node) -> Symbol:
     """The product in float32, by the lowering of Mul; exact but for the order of two float multiplications."""
-    w = _NodeWriter(node)
+    w = NodeWriter(node)
     i = node.input
     w.quantize(w.add("Mul", w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5))), i(6), i(7))
     for part in w.nodes:
@@ -219,7 +101,7 @@ def lower_codes(builder: NetworkBuilder, node: Node) -> Symbol:
     target, value_range = _target(builder, node, 3)
     constants = [builder.constant(node, i) for i in range(1, 5)]
     operands = [None, *(onnx_ops.ABSENT if c is None else c.array for c in constants)]
-    return codes_operator(builder, node, [source], operands, target, value_range)
+    return add_codes_operator(builder, node, [source], operands, target, value_range)
 
 
 LOWERINGS: dict[str, Callable[[NetworkBuilder, Node], Symbol]] = {
@@ -228,3 +110,57 @@ LOWERINGS: dict[str, Callable[[NetworkBuilder, Node], Symbol]] = {
     "QLinearMul": lower_multiply,
     "QLinearSoftmax": lower_codes,
 }
+
+
+# ── MatMulNBits ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def lower_matmul_nbits(builder: NetworkBuilder, node: Node) -> Symbol:
+    """A MatMul (and Add, if there is a bias) with the unpacked weight, which is stored as its packed bits."""
+    asked, given = f"Importing {node}", node.attributes
+    outputs, inputs, block = (int(given.get(key, 0)) for key in ("N", "K", "block_size"))
+    bits = int(given.get("bits", 4))
+    packed, scale, zero = (builder.constant(node, index) for index in (1, 2, 3))
+    if node.input(4) or packed is None or scale is None:
+        raise ModelError(asked, "it has a group index, or no weights", "Export the model without g_idx")
+    if bits not in (2, 4, 8) or min(outputs, inputs, block) < 1 or packed.array.dtype != np.uint8:
+        found = f"N {outputs}, K {inputs}, {bits} bits in blocks of {block}, held as {packed.array.dtype}"
+        raise ModelError(asked, found, "2-, 4- or 8-bit weights packed in uint8 are supported")
+    check_weight_scale(node, scale.array)
+    blocks = -(-inputs // block)
+    codes = _unpack(packed.array, bits, outputs, blocks * block, asked)[:, :inputs]
+    points = np.full((outputs, blocks), 1 << (bits - 1), np.int32)
+    if zero is not None:
+        if zero.array.dtype != np.uint8:
+            raise ModelError(asked, f"its zero points are {zero.array.dtype}", "Integer zero points (packed uint8) are supported")
+        points = _unpack(zero.array, bits, outputs, blocks, asked)
+    if scale.array.size != outputs * blocks:
+        raise ModelError(asked, f"it has {scale.array.size} scales, and {outputs} x {blocks} are needed", "Export the model again")
+    scales = scale.array.astype(np.float32).reshape(outputs, blocks)
+    encoding = Encoding("unsigned", bits)
+    quantized = QuantizedConstant(codes.T, encoding, scales.T, points.T, 0, block)
+    steps = (
+        OperandStep("DequantizeLinear", 21, {"axis": 1, "block_size": block}, (None, scales, points)),
+        OperandStep("Transpose", 13, {"perm": [1, 0]}, (None,)),
+    )
+    recipe = Recipe(packed.origin, np.ascontiguousarray(codes), encoding, steps)
+    weight = f"{packed.origin}.weight"
+    builder.symbols[weight] = Constant(dequantize_constant(quantized), packed.origin, quantized, recipe=recipe)
+    bias = node.input(5)
+    product = f"{node.outputs[0]}.product" if bias else node.outputs[0]
+    plain = replace(node, op_type="MatMul", domain="", opset=17, attributes={})
+    builder.lower(builder, replace(plain, inputs=(node.input(0), weight), outputs=(product,)))
+    if bias:
+        builder.lower(builder, replace(plain, op_type="Add", inputs=(product, bias)))
+    return builder.symbols[node.outputs[0]]
+
+
+def _unpack(packed: Array, bits: int, rows: int, columns: int, asked: str) -> Array:
+    """Unsigned codes (rows, columns), each row starting at a byte of its own."""
+    per_byte = 8 // bits
+    row_bytes = -(-columns // per_byte)
+    if packed.size != rows * row_bytes:
+        found = f"its packed tensor has {packed.size} bytes, and {rows} x {row_bytes} are needed"
+        raise ModelError(asked, found, "Export the model again")
+    parts = packed.reshape(rows, row_bytes, 1) >> (np.arange(per_byte, dtype=np.uint8) * bits)
+    return np.asarray((parts & ((1 << bits) - 1)).reshape(rows, -1)[:, :columns].astype(np.int32))

@@ -14,7 +14,7 @@ import numpy as np
 
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
-from weakcell.emulator.importer.integer_ops import codes_operator, is_uniform, materialize_codes, materialize_padding
+from weakcell.emulator.importer.integer_ops import add_codes_operator, is_uniform, materialize_codes, materialize_padding
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     NO_PADS,
@@ -150,7 +150,7 @@ def quantize_concat(
         own = replace(target, name=builder.unique_name(f"{target.name}.part{i}"))
         parts.append(materialize_codes(builder, _requantize_part(builder, node, pending, own, value_range), node))
     plain = Node("Concat", "", 13, node.name, (), node.outputs, {"axis": concat.axis})
-    return codes_operator(builder, plain, parts, [None] * len(parts), target, value_range)
+    return add_codes_operator(builder, plain, parts, [None] * len(parts), target, value_range)
 
 
 def _requantize_part(
@@ -172,8 +172,8 @@ def quantize_pointwise(
     with np.errstate(all="ignore"):
         for step in pending.steps:
             x = step(x)
-        for op_type, opset, attributes, constants in pointwise.operators:
-            x = onnx_ops.apply(op_type, opset, attributes, [x, *constants])
+        for op in pointwise.operators:
+            x = onnx_ops.apply(op.op_type, op.opset, op.attributes, [x, *op.constants])
         wide = np.clip(np.rint(x / target.scale) + np.float32(target.zero_point), value_range.low, value_range.high)
     table = np.nan_to_num(wide, nan=value_range.low).astype(np.int32).reshape(-1)
     if table.size != source.high - source.low + 1:

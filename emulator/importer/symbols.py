@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import Encoding, OperandStep, Step, Window
+from weakcell.emulator.ir.layers import Encoding, OperandStep, Step, StoredOperand, Window
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -129,6 +130,20 @@ class FloatValue:
     dtype: str = "float32"
 
 
+class OperatorCall(NamedTuple):
+    """One ONNX operator that becomes a FloatOperator: its operands are float values and constants, in the order of its inputs.
+
+    Attributes:
+        output_index: the output of the operator that is meant.
+    """
+
+    op_type: str
+    operands: tuple[FloatValue | Array | StoredOperand, ...]
+    attributes: Mapping[str, Any] = {}
+    opset: int = 17
+    output_index: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class PendingComparison:
     """A two-valued tensor: `levels`[1] where source `test` pivot holds, else `levels`[0]; None while it is boolean."""
@@ -170,12 +185,21 @@ class PendingMean:
     steps: tuple[Step, ...] = ()
 
 
+class PointwiseOperator(NamedTuple):
+    """One ONNX operator with one computed input, followed by constants."""
+
+    op_type: str
+    opset: int
+    attributes: Mapping[str, Any]
+    constants: tuple[Array, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class PendingPointwise:
     """Pointwise operators on a plain grid of codes: a table, once quantized. Each is (op_type, opset, attributes, constants)."""
 
     source: PendingQuantized
-    operators: tuple[tuple[str, int, dict[str, Any], tuple[Array, ...]], ...]
+    operators: tuple[PointwiseOperator, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,0 +1,203 @@
+"""The QOperator dialect: each QLinear operator is what DequantizeLinear, the operator and QuantizeLinear say, so it is written so.
+
+The lowering makes one integer layer of such a triple, with exactly QOperator's epilogue: rint(float32(acc) * M) + zero_point,
+M = float32(float32(s_x * s_w) / s_y). A bias is int32 on the grid s_x * s_w. Operators of Microsoft's domain
+(https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md) that round in a way of their own have own layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from weakcell.emulator.importer.linear import INT32_SUM
+from weakcell.emulator.importer.pointwise import FUSED
+from weakcell.emulator.importer.symbols import Node
+
+MICROSOFT = "com.microsoft"
+_FUSED: dict[str, Any] = {FUSED: 1}
+_INT32: dict[str, Any] = {INT32_SUM: 1}
+
+
+# ── rewriting ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class NodeWriter:
+    """Collects the nodes that stand for one node; tensors in between are named after its output."""
+
+    def __init__(self, node: Node) -> None:
+        self.node, self.nodes = node, list[Node]()
+
+    def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        output = output or f"{self.node.outputs[0]}.{len(self.nodes)}"
+        opset = self.node.opset if not self.node.domain else 21
+        self.nodes.append(Node(op_type, "", opset, self.node.name, inputs, (output,), attributes))
+        return output
+
+    def dequantize(self, x: str, scale: str, zero: str, **attributes: Any) -> str:
+        """A dequantized operand. Activations have one scale: axis 0, the batch, makes the lowering refuse several."""
+        return self.add("DequantizeLinear", x, scale, *([zero] if zero else []), **{"axis": 0, **attributes})
+
+    def bias(self, bias: str, scales: tuple[str, str]) -> str:
+        """An int32 bias on the grid of the sums."""
+        product = self.add("Mul", *scales)
+        return self.add("DequantizeLinear", bias, self.add("Reshape", product, self.minus_one()), axis=0)
+
+    def minus_one(self) -> str:
+        return self.add("Constant", value=np.array([-1], np.int64))
+
+    def quantize(self, y: str, scale: str, zero: str) -> list[Node]:
+        self.add("QuantizeLinear", y, scale, *([zero] if zero else []), output=self.node.outputs[0], axis=0)
+        return self.nodes
+
+
+def _conv(w: NodeWriter) -> list[Node]:
+    i = w.node.input
+    parts = [w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5), axis=0)]
+    if i(8):
+        parts.append(w.bias(i(8), (i(1), i(4))))
+    return w.quantize(w.add("Conv", *parts, **w.node.attributes, **_INT32), i(6), i(7))
+
+
+def _matmul(w: NodeWriter) -> list[Node]:
+    i = w.node.input
+    y = w.add("MatMul", w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5), axis=-1), **_INT32)
+    return w.quantize(y, i(6), i(7))
+
+
+def _gemm(w: NodeWriter) -> list[Node]:
+    """com.microsoft QGemm: A, s, z, B, s, z, C, s, z; without a y scale its result is float."""
+    i, given = w.node.input, w.node.attributes
+    axis = 0 if given.get("transB", 0) else 1
+    parts = [w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5), axis=axis)]
+    if i(6):
+        parts.append(w.bias(i(6), (i(1), i(4))))
+    if not i(7):
+        w.add("Gemm", *parts, output=w.node.outputs[0], **given, **_INT32)
+        return w.nodes
+    return w.quantize(w.add("Gemm", *parts, **given, **_INT32), i(7), i(8))
+
+
+def _add(w: NodeWriter) -> list[Node]:
+    i = w.node.input
+    total = w.add("Add", w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5)), **_FUSED)
+    return w.quantize(total, i(6), i(7))
+
+
+def _unary(op_type: str) -> Callable[[NodeWriter], list[Node]]:
+    def write(w: NodeWriter) -> list[Node]:
+        i = w.node.input
+        return w.quantize(w.add(op_type, w.dequantize(i(0), i(1), i(2)), **w.node.attributes), i(3), i(4))
+
+    return write
+
+
+def _concat(w: NodeWriter) -> list[Node]:
+    names = w.node.inputs
+    parts = [w.dequantize(*names[k : k + 3]) for k in range(2, len(names) - 2, 3)]
+    return w.quantize(w.add("Concat", *parts, **w.node.attributes), names[0], names[1])
+
+
+def _to_float(w: NodeWriter) -> list[Node]:
+    """com.microsoft MatMulIntegerToFloat: A, B, s_a, s_b, z_a, z_b, bias."""
+    i = w.node.input
+    acc = w.add("MatMulInteger", i(0), i(1), i(4), i(5))
+    return _scaled(w, acc, i(2), i(3), i(6))
+
+
+def _dynamic(w: NodeWriter) -> list[Node]:
+    """com.microsoft DynamicQuantizeMatMul: A, B, s_b, z_b, bias."""
+    i, name = w.node.input, f"{w.node.outputs[0]}.quantized"
+    quantized = (name, f"{name}.scale", f"{name}.zero")
+    w.nodes.append(Node("DynamicQuantizeLinear", "", 11, w.node.name, (i(0),), quantized, {}))
+    return _scaled(w, w.add("MatMulInteger", name, i(1), quantized[2], i(3)), quantized[1], i(2), i(4))
+
+
+def _scaled(w: NodeWriter, acc: str, left: str, right: str, bias: str) -> list[Node]:
+    last = w.node.outputs[0]
+    y = w.add("Mul", w.add("Cast", acc, to=1), w.add("Mul", left, right), output="" if bias else last)
+    if bias:
+        w.add("Add", y, bias, output=last)
+    return w.nodes
+
+
+_REWRITES: dict[tuple[str, str], Callable[[NodeWriter], list[Node]]] = {
+    ("", "QLinearConv"): _conv,
+    ("", "QLinearMatMul"): _matmul,
+    (MICROSOFT, "QGemm"): _gemm,
+    (MICROSOFT, "QLinearAdd"): _add,
+    (MICROSOFT, "QLinearLeakyRelu"): _unary("LeakyRelu"),
+    (MICROSOFT, "QLinearSigmoid"): _unary("Sigmoid"),
+    (MICROSOFT, "QLinearConcat"): _concat,
+    (MICROSOFT, "MatMulIntegerToFloat"): _to_float,
+    (MICROSOFT, "DynamicQuantizeMatMul"): _dynamic,
+}
+
+
+def rewrite(node: Node) -> list[Node]:
+    """The nodes that mean the same, or the node itself."""
+    rewrite = _REWRITES.get((node.domain, node.op_type))
+    return [node] if rewrite is None else rewrite(NodeWriter(node))
+
+
+# ── channels-last operators ────────────────────────────────────────────────────────────────────────
+
+
+CHANNELS_LAST = "qonnx.channels_last"
+_FORWARD, _BACK = [0, 3, 1, 2], [0, 2, 3, 1]
+_POINTWISE = ("BipolarQuant", "Quant", "Trunc", "Relu", "Sign", "Clip", "Identity")
+_AXES = {"MultiThreshold": {"data_layout": "NCHW"}}
+
+
+@dataclass
+class ChannelsLast:
+    """Rewrites nodes in order."""
+
+    scalars: frozenset[str]
+    """Constants of one element: operands that mean the same in every order."""
+    channels_first: dict[str, str] = field(default_factory=dict)
+
+    def rewrite(self, node: Node) -> list[Node]:
+        """The nodes that mean the same, or the node itself."""
+        if node.domain == CHANNELS_LAST:
+            return self._run_channels_first(replace(node, domain=""), node.op_type == "Conv")
+        x = node.input(0)
+        if node.op_type == "Transpose" and list(node.attributes.get("perm", [])) == _BACK:
+            self.channels_first[node.outputs[0]] = x
+        elif node.op_type == "Transpose" and list(node.attributes.get("perm", [])) == _FORWARD and x in self.channels_first:
+            return [replace(node, op_type="Identity", inputs=(self.channels_first[x],), attributes={})]
+        elif (
+            x in self.channels_first
+            and node.op_type in _POINTWISE
+            and all(name in self.scalars for name in node.inputs[1:] if name)
+        ):
+            return self._run_channels_first(node)
+        elif node.op_type == "MultiThreshold" and _layout(node) == "NHWC":
+            return self._run_channels_first(replace(node, attributes={**node.attributes, **_AXES["MultiThreshold"]}))
+        return [node]
+
+    def _run_channels_first(self, node: Node, weights: bool = False) -> list[Node]:
+        """The node on the twin of its first input; `weights`: its second input is (O, H, W, C) and is turned as well."""
+        x, y, rest = node.input(0), node.outputs[0], node.inputs[1:]
+        nodes, transposed = [], self.channels_first.get(x)
+        if weights and rest:
+            nodes.append(self._transpose(node, rest[0], f"{y}.weights", _FORWARD))
+            rest = (f"{y}.weights", *rest[1:])
+        if transposed is None:
+            transposed = self.channels_first[x] = f"{x}.nchw"
+            nodes.append(self._transpose(node, x, transposed, _FORWARD))
+        made = self.channels_first[y] = f"{y}.nchw"
+        nodes.append(replace(node, inputs=(transposed, *rest), outputs=(made,)))
+        nodes.append(self._transpose(node, made, y, _BACK))
+        return nodes
+
+    def _transpose(self, node: Node, x: str, y: str, perm: list[int]) -> Node:
+        return Node("Transpose", "", 13, f"{node.name}.turn", (x,), (y,), {"perm": perm})
+
+
+def _layout(node: Node) -> str:
+    value = node.attributes.get("data_layout", "")
+    return value.decode() if isinstance(value, bytes) else str(value)
