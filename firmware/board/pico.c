@@ -6,27 +6,28 @@ enum { UART_DR = 0x00, UART_FR = 0x18, UART_IBRD = 0x24, UART_FBRD = 0x28, UART_
 enum { RX_EMPTY = 1u << 4, TX_FULL = 1u << 5, BUSY = 1u << 3 };
 enum { CLK_REF_CTRL = 0x30, CLK_REF_SELECTED = 0x38, CLK_SYS_CTRL = 0x3c, CLK_SYS_SELECTED = 0x44, CLK_PERI_CTRL = 0x48 };
 
-wc_core core;
-static wc_board board; /* chip_board, with the boot reason and the bounds of the image */
+static wc_core core;
+static wc_board board; /* pico_chip_board with boot reason and image bounds */
 
-/* Bytes that came while an answer was being sent or a command ran: the UART's own queue holds only 32. */
+/* Bytes received while a reply was sent or a command ran. The UART's own queue holds only 32. */
 static uint8_t ring[256];
-static uint8_t filled, taken;
+static uint8_t ring_end, ring_start;
 
-static void poll(void)
+static void poll_uart(void)
 {
-    while ((uint8_t)(filled + 1) != taken && !(REG(UART0 + UART_FR) & RX_EMPTY))
-        ring[filled++] = (uint8_t)REG(UART0 + UART_DR);
+    while ((uint8_t)(ring_end + 1) != ring_start && !(REG(UART0 + UART_FR) & RX_EMPTY))
+        ring[ring_end++] = (uint8_t)REG(UART0 + UART_DR);
 }
 
-void put(uint8_t byte)
+void pico_put(uint8_t byte)
 {
     while (REG(UART0 + UART_FR) & TX_FULL)
-        poll();
+        poll_uart();
     REG(UART0 + UART_DR) = byte;
 }
 
-void flush(void)
+/* Wait until the last bit has left the UART. Only then may clocks change. */
+static void flush_uart(void)
 {
     while (REG(UART0 + UART_FR) & BUSY) {
     }
@@ -43,14 +44,14 @@ static void start_uart(void)
     REG(UART0 + UART_CR) = 0x301;
 }
 
-uint32_t time_us(void)
+uint32_t pico_time_us(void)
 {
     return REG(TIMER0 + 0x28); /* TIMERAWL */
 }
 
 /* --- clocks ----------------------------------------------------------------------------------------------------------------- */
 
-void start_anew(uint32_t bits)
+void pico_reset_peripherals(uint32_t bits)
 {
     SET(RESETS) = bits;
     CLEAR(RESETS) = bits;
@@ -58,7 +59,7 @@ void start_anew(uint32_t bits)
     }
 }
 
-/* clk_sys from the 48 MHz PLL, or from the 12 MHz crystal while the voltage is low. clk_peri stays at 48 MHz. */
+/* clk_sys runs from the 48 MHz PLL, or from the 12 MHz crystal while the voltage is low. clk_peri stays at 48 MHz. */
 static void run_fast(void)
 {
     REG(CLOCKS + CLK_SYS_CTRL) = 1u << 5;
@@ -85,7 +86,7 @@ static void start_clocks(void)
     REG(CLOCKS + CLK_REF_CTRL) = 2;
     while (REG(CLOCKS + CLK_REF_SELECTED) != 4u) {
     }
-    start_anew(RESET_PLL_USB);
+    pico_reset_peripherals(RESET_PLL_USB);
     REG(PLL_USB) = 1;
     REG(PLL_USB + 8) = 100;
     CLEAR(PLL_USB + 4) = 0x21;
@@ -94,81 +95,82 @@ static void start_clocks(void)
     REG(PLL_USB + 0x0c) = 5u << 16 | 5u << 12;
     CLEAR(PLL_USB + 4) = 8;
     run_fast();
-    REG(CLOCKS + CLK_PERI_CTRL) = 2u << 5; /* clk_peri from the PLL, whatever clk_sys does */
+    REG(CLOCKS + CLK_PERI_CTRL) = 2u << 5; /* clk_peri always from the PLL */
     REG(CLOCKS + CLK_PERI_CTRL) = 2u << 5 | 1u << 11;
 }
 
 /* --- the voltage ------------------------------------------------------------------------------------------------------------ */
 
-static uint32_t begun, before; /* of the pulse under way: when the low code was set, and brown-out detection as it was */
+/* Of the current low phase: when the low code was set, and the brown-out setting to restore. */
+static uint32_t low_since_us, saved_brown_out;
 
-uint32_t quiet(void)
+uint32_t pico_prepare_low(void)
 {
-    flush();
-    alive();
+    flush_uart();
+    pico_keep_alive();
     run_slow();
-    return chip_brown_out(0);
+    return pico_chip_set_brown_out(0);
 }
 
-void settle(uint32_t brown_out, uint32_t ended, wc_pulse *result)
+void pico_wait_regulator(uint32_t brown_out, uint32_t ended, wc_pulse *result)
 {
-    while (!chip_ok() && time_us() - ended < 100000u) {
+    while (!pico_chip_regulator_ok() && pico_time_us() - ended < 100000u) {
     }
-    while (time_us() - ended < 1000u) { /* the regulator's own slew is not known: wait before anything is read */
+    while (pico_time_us() - ended < 1000u) { /* the regulator's slew rate is unknown: wait before anything is read */
     }
-    chip_brown_out(brown_out);
+    pico_chip_set_brown_out(brown_out);
     run_fast();
-    result->after_code = chip_code();
-    result->after_ok = chip_ok();
+    result->after_code = pico_chip_code();
+    result->after_ok = pico_chip_regulator_ok();
 }
 
-void lower(uint8_t code, uint32_t dwell_us, wc_pulse *result)
+void pico_lower(uint8_t code, uint32_t dwell_us, wc_pulse *result)
 {
-    before = quiet();
-    begun = time_us();
-    chip_set(code);
-    while (time_us() - begun < dwell_us) {
+    saved_brown_out = pico_prepare_low();
+    low_since_us = pico_time_us();
+    pico_chip_set_code(code);
+    while (pico_time_us() - low_since_us < dwell_us) {
     }
-    result->low_code = chip_code();
-    result->low_ok = chip_ok();
+    result->low_code = pico_chip_code();
+    result->low_ok = pico_chip_regulator_ok();
 }
 
-void restore(wc_pulse *result)
+void pico_restore(wc_pulse *result)
 {
-    uint32_t ended = time_us();
-    chip_set(NOMINAL);
-    result->dwell_us = ended - begun;
-    settle(before, ended, result);
+    uint32_t ended = pico_time_us();
+    pico_chip_set_code(NOMINAL);
+    result->dwell_us = ended - low_since_us;
+    pico_wait_regulator(saved_brown_out, ended, result);
 }
 
 /* --- the watchdog ----------------------------------------------------------------------------------------------------------- */
 
-void alive(void)
+void pico_keep_alive(void)
 {
     REG(WATCHDOG + 4) = 0xffffffu;
-    poll();
+    poll_uart();
 }
 
-void vector(uint32_t address, void (*to)(void))
+void pico_set_boot_vector(uint32_t address, void (*to)(void))
 {
     uint32_t pc = (uint32_t)to | 1u;
     REG(address) = VECTOR_MAGIC;
     REG(address + 4) = pc ^ (0u - VECTOR_MAGIC);
-    REG(address + 8) = (uint32_t)stack_top;
+    REG(address + 8) = (uint32_t)pico_stack_top;
     REG(address + 12) = pc;
 }
 
-/* If the core hangs while the voltage is low: the boot ROM, at nominal voltage, comes back here; SRAM keeps its contents.
- * From flash it does so by copying the image anew; a RAM image has only the one in SRAM. */
+/* If the core hangs while the voltage is low, the watchdog resets the chip to nominal voltage and SRAM keeps its contents.
+ * The boot ROM then copies a flash image to RAM again. A RAM image is entered as it lies in SRAM. */
 static void arm_watchdog(void)
 {
 #ifdef WC_FLASH
     REG(WATCHDOG + SCRATCH4) = 0;
 #else
-    vector(WATCHDOG + SCRATCH4, entry);
+    pico_set_boot_vector(WATCHDOG + SCRATCH4, pico_entry);
 #endif
     REG(PSM_WDSEL) = PSM_ALL_BUT_OSCILLATORS;
-    alive();
+    pico_keep_alive();
     REG(WATCHDOG) = 1u << 30;
 }
 
@@ -176,43 +178,43 @@ static void arm_watchdog(void)
 
 static void begin(void)
 {
-    for (uint32_t *word = bss_start; word < bss_end; word++)
+    for (uint32_t *word = pico_bss_start; word < pico_bss_end; word++)
         *word = 0;
-    board = chip_board;
-    board.boot_reason = chip_boot_reason();
-    board.image = image_start;
-    board.image_bytes = (uint32_t)((uint8_t *)image_end - (uint8_t *)image_start);
+    board = pico_chip_board;
+    board.boot_reason = pico_chip_boot_reason();
+    board.image = pico_image_start;
+    board.image_bytes = (uint32_t)((uint8_t *)pico_image_end - (uint8_t *)pico_image_start);
 #ifdef WC_FLASH
     board.from_flash = true;
 #endif
     wc_start(&core, &board);
 }
 
-__attribute__((noreturn)) void board_main(void)
+__attribute__((noreturn)) void pico_main(void)
 {
     uint32_t state;
     wc_pulse result = {0};
-    chip_restore();
-    bool woke = chip_woke(&state, &result) && state == wc_crc_words(bss_start, (uint32_t)(bss_end - bss_start));
+    pico_chip_set_nominal();
+    bool woke = pico_chip_woke_up(&state, &result) && state == wc_crc_words(pico_bss_start, (uint32_t)(pico_bss_end - pico_bss_start));
     if (!woke)
         begin();
-    filled = taken = 0;
+    ring_end = ring_start = 0;
     start_clocks();
-    chip_start();
+    pico_chip_start_peripherals();
     start_uart();
     arm_watchdog();
     if (woke) {
-        result.after_code = chip_code();
-        result.after_ok = chip_ok();
+        result.after_code = pico_chip_code();
+        result.after_ok = pico_chip_regulator_ok();
         wc_wake(&core, &result);
     }
     for (uint8_t turns = 0;; turns++) {
         if (turns == 0)
-            alive();
-        if (filled == taken)
-            poll();
+            pico_keep_alive();
+        if (ring_end == ring_start)
+            poll_uart();
         else
-            wc_feed(&core, ring[taken++]);
+            wc_feed(&core, ring[ring_start++]);
     }
 }
 

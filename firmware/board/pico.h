@@ -1,5 +1,5 @@
-/* What the two Picos share: register access, clocks, UART 0 on GPIO 0 (TX) and 1 (RX), the watchdog and the loop.
- * `CHIP/chip.h` has the addresses; `CHIP/chip.c` the regulator and what else only one of them has. */
+/* Shared by all chips: register access, clocks, UART 0 on GPIO 0 (TX) and 1 (RX), the watchdog and the main loop.
+ * `CHIP/chip.h` has the addresses, `CHIP/chip.c` the regulator and everything that only one chip has. */
 #ifndef WEAKCELL_PICO_H
 #define WEAKCELL_PICO_H
 
@@ -11,36 +11,59 @@
 
 #define BAUD 921600u
 #define PERIPHERAL_HZ 48000000u
-#define VECTOR_MAGIC 0xb007c0d3u /* the boot ROM jumps where the three words behind it say */
+#define VECTOR_MAGIC 0xb007c0d3u /* marks a jump vector for the boot ROM; three words follow */
 
-enum { NOMINAL = 11 }; /* regulator code of 1.10 V on both chips; nothing above it is ever set */
+enum { NOMINAL = 11 }; /* regulator code of 1.10 V on both chips; no higher code is ever set */
 
-/* --- from the chip --- */
-extern const wc_board chip_board;
-void chip_restore(void);               /* nominal voltage, first thing after any reset */
-void chip_set(uint32_t code);          /* the last door: whatever was asked for, at most nominal */
-uint8_t chip_code(void);
-uint8_t chip_ok(void);
-uint32_t chip_brown_out(uint32_t next); /* sets brown-out detection; what it was before */
-uint32_t chip_boot_reason(void);
-void chip_start(void);                 /* what only this chip needs, when the clocks run */
-bool chip_woke(uint32_t *state, wc_pulse *result); /* out of a sleep; state: the CRC of `bss` that was kept outside SRAM */
+/* --- each chip provides ----------------------------------------------------------------------------------------------------- */
 
-/* --- to the chip --- */
-extern wc_core core;
-void put(uint8_t byte);
-void flush(void);                      /* wait until the last bit has left: clocks may change then */
-void alive(void);                      /* feed the watchdog, and take what the UART has received */
-uint32_t time_us(void);
-void start_anew(uint32_t bits);        /* into reset and out again: the boot ROM, or the run before, may have used them */
-void vector(uint32_t address, void (*to)(void)); /* four words from which the boot ROM takes its next step */
-uint32_t quiet(void);                  /* before the voltage falls: slow clock, no brown-out detection; what that was before */
-void lower(uint8_t code, uint32_t dwell_us, wc_pulse *result);
-void restore(wc_pulse *result);
-void settle(uint32_t brown_out, uint32_t ended, wc_pulse *result); /* after nominal was set */
+extern const wc_board pico_chip_board;
 
-/* In the image's own few KB, from the linker script. */
-extern uint32_t image_start[], image_end[], bss_start[], bss_end[], stack_top[];
-void entry(void);
+/* Set nominal voltage and wait for it; the first thing after any reset. */
+void pico_chip_set_nominal(void);
+
+/* Set a regulator code. The last check before the register: a code above nominal sets nominal. */
+void pico_chip_set_code(uint32_t code);
+uint8_t pico_chip_code(void);
+uint8_t pico_chip_regulator_ok(void);
+
+/* Set brown-out detection; returns the previous setting. */
+uint32_t pico_chip_set_brown_out(uint32_t next);
+uint32_t pico_chip_boot_reason(void);
+
+/* Start what only this chip has; called when the clocks run. */
+void pico_chip_start_peripherals(void);
+
+/* Whether this start is the end of a SLEEP. state: CRC of `bss` that was kept outside SRAM. */
+bool pico_chip_woke_up(uint32_t *state, wc_pulse *result);
+
+/* --- pico.c provides -------------------------------------------------------------------------------------------------------- */
+
+void pico_put(uint8_t byte); /* send a byte */
+
+
+/* Feed the watchdog and receive bytes. */
+void pico_keep_alive(void);
+uint32_t pico_time_us(void);
+
+/* Put peripherals into reset and out again, since the boot ROM or an earlier run may have used them. */
+void pico_reset_peripherals(uint32_t bits);
+
+/* Write the four words from which the boot ROM jumps after the next reset. */
+void pico_set_boot_vector(uint32_t address, void (*to)(void));
+
+/* Prepare for a low voltage: slow clock, no brown-out detection. Returns the previous brown-out setting. */
+uint32_t pico_prepare_low(void);
+
+/* wc_board.lower and wc_board.restore. */
+void pico_lower(uint8_t code, uint32_t dwell_us, wc_pulse *result);
+void pico_restore(wc_pulse *result);
+
+/* After nominal was set at time `ended`: wait for the regulator, restore brown-out detection and clock, fill in `result`. */
+void pico_wait_regulator(uint32_t brown_out, uint32_t ended, wc_pulse *result);
+
+/* From the linker script: the bounds of the image, of its zeroed data, and the end of its stack. */
+extern uint32_t pico_image_start[], pico_image_end[], pico_bss_start[], pico_bss_end[], pico_stack_top[];
+void pico_entry(void);
 
 #endif

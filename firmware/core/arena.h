@@ -1,4 +1,4 @@
-/* The commands that touch the arena, at any voltage. Their bodies have been checked: see wc_objection. */
+/* The commands that access the arena, at any voltage. The request's body was checked before: see check_pages in core.c. */
 #ifndef WEAKCELL_ARENA_H
 #define WEAKCELL_ARENA_H
 

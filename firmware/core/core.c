@@ -7,35 +7,35 @@
 
 static void send(wc_core *core, wc_reply *reply)
 {
-    wc_encode(reply->content, reply->length, core->board->put);
+    wc_encode(reply->content, reply->length, core->board->send_byte);
 }
 
 static void info(wc_core *core, wc_reply *reply, const uint8_t *body)
 {
     const wc_board *board = core->board;
     (void)body;
-    wc_add(reply, board->time_us(), 4);
-    wc_add(reply, board->boot_reason, 4);
-    wc_add(reply, wc_crc_words(board->image, board->image_bytes / 4), 4);
-    wc_add(reply, board->image_bytes, 4);
-    wc_add(reply, board->regulator_code(), 1);
-    wc_add(reply, board->regulator_ok(), 1);
-    wc_add(reply, core->pulses, 4);
-    wc_add(reply, core->decoder.good, 4);
-    wc_add(reply, core->decoder.damaged, 4);
-    wc_add(reply, core->decoder.oversize, 4);
-    wc_add(reply, core->gaps, 4);
-    wc_add(reply, core->repeats, 4);
-    wc_add(reply, core->stale, 4);
+    wc_append_le(reply, board->time_us(), 4);
+    wc_append_le(reply, board->boot_reason, 4);
+    wc_append_le(reply, wc_crc_words(board->image, board->image_bytes / 4), 4);
+    wc_append_le(reply, board->image_bytes, 4);
+    wc_append_le(reply, board->regulator_code(), 1);
+    wc_append_le(reply, board->regulator_ok(), 1);
+    wc_append_le(reply, core->pulses, 4);
+    wc_append_le(reply, core->decoder.good, 4);
+    wc_append_le(reply, core->decoder.damaged, 4);
+    wc_append_le(reply, core->decoder.oversize, 4);
+    wc_append_le(reply, core->gaps, 4);
+    wc_append_le(reply, core->repeats, 4);
+    wc_append_le(reply, core->stale, 4);
 }
 
 static const struct {
     uint8_t command;
     uint16_t body;
-    wc_act *act;
+    wc_command_fn *act;
 } commands[] = {
     {WC_INFO, 0, info}, {WC_WRITE, 2 + WC_PAGE, wc_write_page}, {WC_READ, 2, wc_read_page}, {WC_CRCS, 3, wc_page_crcs},
-    {WC_FILL, 9, wc_fill}, {WC_COMPARE, 13, wc_compare}, {WC_PULSE, 5, wc_retention}, {WC_SLEEP, 5, wc_sleep},
+    {WC_FILL, 9, wc_fill}, {WC_COMPARE, 13, wc_compare}, {WC_PULSE, 5, wc_pulse_command}, {WC_SLEEP, 5, wc_sleep_command},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], LOW_BODY = 5 };
 
@@ -45,52 +45,52 @@ static bool pages_exist(const wc_core *core, uint32_t first, uint32_t count)
     return count > 0 && first < pages && count <= pages - first;
 }
 
-/* Why this voltage is not set: nothing above nominal ever is. */
-static uint8_t voltage_objection(const wc_core *core, const uint8_t *body)
+/* Status of a request for a voltage. No code above nominal is ever set. */
+static uint8_t check_voltage(const wc_core *core, const uint8_t *body)
 {
     if (body[0] > core->board->nominal_code || body[0] < core->board->minimum_code)
         return WC_VOLTAGE_REFUSED;
-    return wc_get(body + 1, 4) > WC_MAX_DWELL_US ? WC_OUT_OF_RANGE : WC_OK;
+    return wc_get_le(body + 1, 4) > WC_MAX_DWELL_US ? WC_OUT_OF_RANGE : WC_OK;
 }
 
-static uint8_t arena_objection(const wc_core *core, uint8_t command, const uint8_t *body)
+static uint8_t check_pages(const wc_core *core, uint8_t command, const uint8_t *body)
 {
-    uint32_t first = wc_get(body, 2);
-    bool fine;
+    uint32_t first = wc_get_le(body, 2);
+    bool valid;
     if (command == WC_READ || command == WC_WRITE)
-        fine = pages_exist(core, first, 1);
+        valid = pages_exist(core, first, 1);
     else if (command == WC_CRCS)
-        fine = body[2] <= WC_MAX_CRCS && pages_exist(core, first, body[2]);
+        valid = body[2] <= WC_MAX_CRCS && pages_exist(core, first, body[2]);
     else
-        fine = (body[4] & ~WC_INVERTED) < WC_PATTERNS && pages_exist(core, first, wc_get(body + 2, 2));
-    return fine ? WC_OK : WC_OUT_OF_RANGE;
+        valid = (body[4] & ~WC_INVERTED) < WC_PATTERNS && pages_exist(core, first, wc_get_le(body + 2, 2));
+    return valid ? WC_OK : WC_OUT_OF_RANGE;
 }
 
-/* Everything is checked before anything is touched. */
-static void execute(wc_core *core, wc_reply *reply, uint8_t asked, const uint8_t *body, uint16_t length)
+/* Execute a request. Everything is checked before anything is touched. */
+static void execute(wc_core *core, wc_reply *reply, uint8_t requested, const uint8_t *body, uint16_t length)
 {
-    bool low = (asked & WC_LOW) != 0;
-    uint8_t command = asked & (uint8_t)~WC_LOW;
+    bool low = (requested & WC_LOW) != 0;
+    uint8_t command = requested & (uint8_t)~WC_LOW;
     bool arena = command >= WC_WRITE && command <= WC_COMPARE;
-    uint16_t before = low ? LOW_BODY : 0;
-    unsigned which = 0;
-    while (which < COMMANDS && commands[which].command != command)
-        which++;
-    uint8_t objection = WC_OK;
-    if (which == COMMANDS || (low && !arena) || (command == WC_SLEEP && core->board->sleep == 0))
-        objection = WC_UNKNOWN;
-    else if (length != before + commands[which].body)
-        objection = WC_BAD_LENGTH;
-    if (objection == WC_OK && (low || command >= WC_PULSE))
-        objection = voltage_objection(core, body);
-    if (objection == WC_OK && arena)
-        objection = arena_objection(core, command, body + before);
-    if (objection != WC_OK)
-        wc_refuse(reply, objection);
+    uint16_t prefix = low ? LOW_BODY : 0;
+    unsigned index = 0;
+    while (index < COMMANDS && commands[index].command != command)
+        index++;
+    uint8_t refusal = WC_OK;
+    if (index == COMMANDS || (low && !arena) || (command == WC_SLEEP && core->board->sleep == 0))
+        refusal = WC_UNKNOWN;
+    else if (length != prefix + commands[index].body)
+        refusal = WC_BAD_LENGTH;
+    if (refusal == WC_OK && (low || command >= WC_PULSE))
+        refusal = check_voltage(core, body);
+    if (refusal == WC_OK && arena)
+        refusal = check_pages(core, command, body + prefix);
+    if (refusal != WC_OK)
+        wc_refuse_request(reply, refusal);
     else if (low)
-        wc_access_low(core, reply, body, (uint16_t)(WC_HEADER + length), commands[which].act);
+        wc_run_while_low(core, reply, body, (uint16_t)(WC_HEADER + length), commands[index].act);
     else
-        commands[which].act(core, reply, body);
+        commands[index].act(core, reply, body);
 }
 
 /* --- sessions and order ----------------------------------------------------------------------------------------------------- */
@@ -105,7 +105,7 @@ static void hello(wc_core *core, const uint8_t *body, uint16_t length)
 {
     const wc_board *board = core->board;
     wc_reply answer, *reply = &answer;
-    uint32_t nonce = length == 5 ? wc_get(body + 1, 4) : 0;
+    uint32_t nonce = length == 5 ? wc_get_le(body + 1, 4) : 0;
     if (length == 5 && body[0] == WC_VERSION && (core->hellos == 0 || nonce != core->nonce)) {
         uint32_t crc = WC_CRC_START, now = board->time_us();
         core->nonce = nonce;
@@ -120,35 +120,35 @@ static void hello(wc_core *core, const uint8_t *body, uint16_t length)
         for (unsigned i = 0; i < WC_WINDOW; i++)
             core->replies[i].length = 0;
     }
-    wc_begin(reply, WC_HELLO, core->token, 0);
+    wc_begin_reply(reply, WC_HELLO, core->token, 0);
     if (length != 5) {
-        wc_refuse(reply, WC_BAD_LENGTH);
+        wc_refuse_request(reply, WC_BAD_LENGTH);
     } else if (body[0] != WC_VERSION) {
-        wc_refuse(reply, WC_BAD_VERSION);
-        wc_add(reply, WC_VERSION, 1);
+        wc_refuse_request(reply, WC_BAD_VERSION);
+        wc_append_le(reply, WC_VERSION, 1);
     } else {
-        wc_add(reply, WC_VERSION, 1);
-        wc_add(reply, nonce, 4);
-        wc_add(reply, board->chip, 1);
-        wc_add(reply, capabilities(board), 4);
-        wc_add(reply, WC_WINDOW, 1);
-        wc_add(reply, board->arena_address, 4);
-        wc_add(reply, board->arena_bytes, 4);
-        wc_add(reply, board->nominal_code, 1);
-        wc_add(reply, board->minimum_code, 1);
-        wc_add(reply, board->boot_reason, 4);
+        wc_append_le(reply, WC_VERSION, 1);
+        wc_append_le(reply, nonce, 4);
+        wc_append_le(reply, board->chip, 1);
+        wc_append_le(reply, capabilities(board), 4);
+        wc_append_le(reply, WC_WINDOW, 1);
+        wc_append_le(reply, board->arena_address, 4);
+        wc_append_le(reply, board->arena_bytes, 4);
+        wc_append_le(reply, board->nominal_code, 1);
+        wc_append_le(reply, board->minimum_code, 1);
+        wc_append_le(reply, board->boot_reason, 4);
     }
     send(core, reply);
 }
 
-/* A refusal that is not kept: the number was not executed. */
-static void turn_away(wc_core *core, uint8_t command, uint32_t token, uint32_t number, uint8_t status)
+/* Refuse a request whose number was not executed; the reply is not stored. */
+static void refuse_unexecuted(wc_core *core, uint8_t command, uint32_t token, uint32_t number, uint8_t status)
 {
     wc_reply answer;
-    wc_begin(&answer, command, token, number);
-    wc_refuse(&answer, status);
+    wc_begin_reply(&answer, command, token, number);
+    wc_refuse_request(&answer, status);
     if (status == WC_GAP)
-        wc_add(&answer, core->next, 4);
+        wc_append_le(&answer, core->next, 4);
     send(core, &answer);
 }
 
@@ -157,24 +157,24 @@ static void handle(wc_core *core, const uint8_t *content, uint16_t length)
     if (length < WC_HEADER)
         return;
     uint8_t command = content[0];
-    uint32_t token = wc_get(content + 1, 4), number = wc_get(content + 5, 4);
+    uint32_t token = wc_get_le(content + 1, 4), number = wc_get_le(content + 5, 4);
     if (command == WC_HELLO) {
         hello(core, content + WC_HEADER, (uint16_t)(length - WC_HEADER));
         return;
     }
     if (core->token == 0 || token != core->token) {
-        turn_away(core, command, token, number, WC_BAD_SESSION);
+        refuse_unexecuted(core, command, token, number, WC_BAD_SESSION);
         return;
     }
     wc_reply *reply = &core->replies[number % WC_WINDOW];
     if (number == core->next) {
-        wc_begin(reply, command, token, number);
+        wc_begin_reply(reply, command, token, number);
         execute(core, reply, command, content + WC_HEADER, (uint16_t)(length - WC_HEADER));
         core->next++;
         send(core, reply);
     } else if (number > core->next) {
         core->gaps++;
-        turn_away(core, command, token, number, WC_GAP);
+        refuse_unexecuted(core, command, token, number, WC_GAP);
     } else if (core->next - number <= WC_WINDOW && reply->length != 0) {
         core->repeats++;
         send(core, reply);
@@ -187,13 +187,13 @@ void wc_wake(wc_core *core, const wc_pulse *result)
 {
     wc_reply *reply = &core->replies[core->next % WC_WINDOW];
     const uint8_t *request = core->decoder.bytes;
-    bool own = wc_whole(&core->decoder, WC_HEADER + LOW_BODY);
+    bool own = wc_content_intact(&core->decoder, WC_HEADER + LOW_BODY);
     reply->length = WC_REPLY_HEADER;
-    wc_add_record(core, reply, request[WC_HEADER], result);
-    wc_add(reply, own, 1);
+    wc_append_record(core, reply, request[WC_HEADER], result);
+    wc_append_le(reply, own, 1);
     core->next++;
     send(core, reply);
-    wc_restart(&core->decoder);
+    wc_reset_decoder(&core->decoder);
 }
 
 void wc_start(wc_core *core, const wc_board *board)

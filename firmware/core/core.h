@@ -1,4 +1,4 @@
-/* The protocol: see ../PROTOCOL.md. Feed it every received byte; it answers through the board's `put`. */
+/* The protocol of ../PROTOCOL.md. Feed it every received byte; it replies through the board's send_byte. */
 #ifndef WEAKCELL_CORE_H
 #define WEAKCELL_CORE_H
 
@@ -13,7 +13,7 @@
 #define WC_MAX_DWELL_US 4000000u
 
 enum { WC_HELLO = 1, WC_INFO, WC_WRITE, WC_READ, WC_CRCS, WC_FILL, WC_COMPARE, WC_PULSE, WC_SLEEP };
-enum { WC_LOW = 0x40 }; /* with WRITE, READ, CRCS, FILL, COMPARE: the same, executed while the voltage is low */
+enum { WC_LOW = 0x40 }; /* added to WRITE, READ, CRCS, FILL, COMPARE: execute while the voltage is low */
 enum { WC_OK, WC_BAD_LENGTH, WC_UNKNOWN, WC_OUT_OF_RANGE, WC_VOLTAGE_REFUSED, WC_GAP, WC_BAD_SESSION, WC_BAD_VERSION, WC_NOT_ENTERED };
 enum {
     WC_CAN_RETENTION = 1u << 0,
@@ -29,22 +29,25 @@ enum { WC_HEADER = 9, WC_REPLY_HEADER = 10, WC_RECORD = 18 };
 
 typedef struct {
     uint16_t length;
-    uint32_t sum;               /* of all bytes added, each by its place: what was kept while low is still that */
+    uint32_t sum;               /* sum of (1 + position) * byte; shows a byte that changed while the voltage was low */
     uint8_t content[WC_RAW];
 } wc_reply;
 
 typedef struct {
     const wc_board *board;
     wc_decoder decoder;
-    uint32_t nonce, token, next; /* session, and the sequence number to be executed next */
+    uint32_t nonce, token, next; /* the session, and the number to execute next */
     uint32_t hellos, pulses, gaps, repeats, stale;
-    wc_reply replies[WC_WINDOW]; /* of the last four numbers: a repeated request is answered, never executed again */
+    wc_reply replies[WC_WINDOW]; /* to the last four numbers: a repeated request gets its reply again and is never executed twice */
 } wc_core;
 
+/* Reset everything; there is no session then. */
 void wc_start(wc_core *core, const wc_board *board);
+
+/* Take one received byte; execute the request that it ends. */
 void wc_feed(wc_core *core, uint8_t byte);
 
-/* After a sleep, with `core` as it was before: answers the request that asked for it. */
+/* Reply to SLEEP after waking. `core` must be unchanged since the request. */
 void wc_wake(wc_core *core, const wc_pulse *result);
 
 #endif

@@ -1,23 +1,23 @@
 #include "frame.h"
 #include "crc32.h"
 
-void wc_restart(wc_decoder *d)
+void wc_reset_decoder(wc_decoder *d)
 {
     d->length = 0;
     d->left = d->zero = d->bad = d->begun = 0;
 }
 
-bool wc_whole(const wc_decoder *d, uint16_t content)
+bool wc_content_intact(const wc_decoder *d, uint16_t content)
 {
-    uint32_t crc = WC_CRC_START, told = 0;
+    uint32_t crc = WC_CRC_START, received = 0;
     for (uint16_t i = 0; i < content; i++)
         crc = wc_crc_byte(crc, d->bytes[i]);
     for (int i = 3; i >= 0; i--)
-        told = told << 8 | d->bytes[content + i];
-    return ((told ^ ~crc) & WC_CHECK) == 0;
+        received = received << 8 | d->bytes[content + i];
+    return ((received ^ ~crc) & WC_CHECK) == 0;
 }
 
-static void keep(wc_decoder *d, uint8_t byte)
+static void store_byte(wc_decoder *d, uint8_t byte)
 {
     if (d->length == WC_RAW) {
         if (!d->bad)
@@ -28,35 +28,35 @@ static void keep(wc_decoder *d, uint8_t byte)
     }
 }
 
-static int finish(wc_decoder *d)
+static int end_frame(wc_decoder *d)
 {
     int length = -1;
     if (d->begun) {
-        if (!d->bad && d->left == 0 && d->length > 4 && wc_whole(d, (uint16_t)(d->length - 4)))
+        if (!d->bad && d->left == 0 && d->length > 4 && wc_content_intact(d, (uint16_t)(d->length - 4)))
             length = d->length - 4;
         if (length >= 0)
             d->good++;
         else
             d->damaged++;
     }
-    wc_restart(d);
+    wc_reset_decoder(d);
     return length;
 }
 
 int wc_decode(wc_decoder *d, uint8_t byte)
 {
     if (byte == 0)
-        return finish(d);
+        return end_frame(d);
     d->begun = 1;
     if (d->bad)
         return -1;
     if (d->left == 0) {
         if (d->zero)
-            keep(d, 0);
+            store_byte(d, 0);
         d->left = (uint8_t)(byte - 1);
         d->zero = byte != 255;
     } else {
-        keep(d, byte);
+        store_byte(d, byte);
         d->left--;
     }
     return -1;

@@ -4,18 +4,20 @@
 
 #include "core.h"
 
-typedef void wc_act(wc_core *core, wc_reply *reply, const uint8_t *body);
+/* Executes a command and appends its reply body. */
+typedef void wc_command_fn(wc_core *core, wc_reply *reply, const uint8_t *body);
 
-/* Retention: the arena is left alone. body: code, dwell. */
-void wc_retention(wc_core *core, wc_reply *reply, const uint8_t *body);
+/* PULSE, retention: nothing touches the arena. body: code, dwell. */
+void wc_pulse_command(wc_core *core, wc_reply *reply, const uint8_t *body);
 
-/* Retention with the core off. Returns only if the chip would not do it; else wc_wake answers. */
-void wc_sleep(wc_core *core, wc_reply *reply, const uint8_t *body);
+/* SLEEP, retention with the core off. Returns only if the chip refuses; otherwise wc_wake replies. body: code, dwell. */
+void wc_sleep_command(wc_core *core, wc_reply *reply, const uint8_t *body);
 
-/* Access: one command's work is done while low. body: code, dwell, then that command's own; request: bytes of the whole request. */
-void wc_access_low(wc_core *core, wc_reply *reply, const uint8_t *body, uint16_t request, wc_act *act);
+/* Execute a command while the voltage is low.
+ * body: code, dwell, then the command's own body. request: length of the whole request, in bytes. */
+void wc_run_while_low(wc_core *core, wc_reply *reply, const uint8_t *body, uint16_t request, wc_command_fn *act);
 
-/* What a pulse did, and the CRC of the image now; into the place kept for it. own: the firmware's own data held. */
-void wc_add_record(wc_core *core, wc_reply *reply, uint8_t code, const wc_pulse *result);
+/* Append the record of a pulse, all but its last byte: what happened to the voltage, and the CRC of the image now. */
+void wc_append_record(wc_core *core, wc_reply *reply, uint8_t code, const wc_pulse *result);
 
 #endif

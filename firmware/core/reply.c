@@ -1,6 +1,6 @@
 #include "reply.h"
 
-uint32_t wc_get(const uint8_t *from, int bytes)
+uint32_t wc_get_le(const uint8_t *from, int bytes)
 {
     uint32_t value = 0;
     while (bytes-- > 0)
@@ -8,7 +8,7 @@ uint32_t wc_get(const uint8_t *from, int bytes)
     return value;
 }
 
-void wc_add(wc_reply *reply, uint32_t value, int bytes)
+void wc_append_le(wc_reply *reply, uint32_t value, int bytes)
 {
     for (; bytes > 0; bytes--, value >>= 8) {
         uint8_t byte = (uint8_t)value;
@@ -17,23 +17,23 @@ void wc_add(wc_reply *reply, uint32_t value, int bytes)
     }
 }
 
-void wc_begin(wc_reply *reply, uint8_t command, uint32_t token, uint32_t number)
+void wc_begin_reply(wc_reply *reply, uint8_t command, uint32_t token, uint32_t number)
 {
     reply->length = 0;
     reply->sum = 0;
-    wc_add(reply, command | 0x80u, 1);
-    wc_add(reply, token, 4);
-    wc_add(reply, number, 4);
-    wc_add(reply, WC_OK, 1);
+    wc_append_le(reply, command | 0x80u, 1);
+    wc_append_le(reply, token, 4);
+    wc_append_le(reply, number, 4);
+    wc_append_le(reply, WC_OK, 1);
 }
 
-void wc_refuse(wc_reply *reply, uint8_t status)
+void wc_refuse_request(wc_reply *reply, uint8_t status)
 {
     reply->length = WC_REPLY_HEADER;
     reply->content[WC_REPLY_HEADER - 1] = status;
 }
 
-uint32_t wc_sum(const wc_reply *reply)
+uint32_t wc_reply_sum(const wc_reply *reply)
 {
     uint32_t sum = 0;
     for (uint16_t i = 0; i < reply->length; i++)

@@ -1,15 +1,22 @@
-/* Numbers in requests and replies: little endian. */
+/* Build replies. All numbers in requests and replies are little endian. */
 #ifndef WEAKCELL_REPLY_H
 #define WEAKCELL_REPLY_H
 
 #include "core.h"
 
-uint32_t wc_get(const uint8_t *from, int bytes);
-void wc_add(wc_reply *reply, uint32_t value, int bytes);
-void wc_begin(wc_reply *reply, uint8_t command, uint32_t token, uint32_t number);
-void wc_refuse(wc_reply *reply, uint8_t status);
+/* Read a number of `bytes` bytes. */
+uint32_t wc_get_le(const uint8_t *from, int bytes);
 
-/* The sum of what the reply holds now: equal to reply->sum unless it changed since it was added. */
-uint32_t wc_sum(const wc_reply *reply);
+/* Append a number of `bytes` bytes to a reply, and add its bytes to the reply's sum. */
+void wc_append_le(wc_reply *reply, uint32_t value, int bytes);
+
+/* Start a reply: header and status OK. */
+void wc_begin_reply(wc_reply *reply, uint8_t command, uint32_t token, uint32_t number);
+
+/* Drop the body and set another status. */
+void wc_refuse_request(wc_reply *reply, uint8_t status);
+
+/* Sum of the reply's bytes as they are now. Differs from reply->sum if a byte changed after it was appended. */
+uint32_t wc_reply_sum(const wc_reply *reply);
 
 #endif

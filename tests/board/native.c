@@ -57,7 +57,7 @@ void native_start(void)
 {
     board = (wc_board){
         .chip = 255, .nominal_code = 11, .arena = arena, .arena_bytes = sizeof arena, .image = image, .image_bytes = sizeof image,
-        .put = put, .time_us = time_us, .regulator_code = regulator_code, .regulator_ok = regulator_ok, .alive = alive,
+        .send_byte = put, .time_us = time_us, .regulator_code = regulator_code, .regulator_ok = regulator_ok, .keep_alive = alive,
         .pulse = pulse, .lower = lower, .restore = restore,
     };
     wc_start(&core, &board);

@@ -4,9 +4,9 @@
     .thumb
     .section .entry, "ax"
     .thumb_func
-    .global boot
-    .type boot, %function
-boot:
+    .global pico_boot
+    .type pico_boot, %function
+pico_boot:
     cpsid i
     ldr r3, =0x18000000         /* XIP_SSI */
     movs r0, #0

@@ -4,25 +4,25 @@
     .section .entry, "ax"
     .align 8
     .thumb_func
-    .global entry
-    .type entry, %function
-entry:
+    .global pico_entry
+    .type pico_entry, %function
+pico_entry:
     cpsid i
-    ldr r0, =stack_top
+    ldr r0, =pico_stack_top
     mov sp, r0
-    ldr r0, =vectors
+    ldr r0, =pico_vectors
     ldr r1, =0xe000ed08         /* VTOR */
     str r0, [r1]
-    bl board_main
+    bl pico_main
     .thumb_func
-    .type fault, %function
-fault:
-    b fault                     /* the watchdog ends this */
+    .type pico_fault, %function
+pico_fault:
+    b pico_fault                     /* until the watchdog resets the chip */
     .pool
     .align 8
-vectors:
-    .word stack_top
-    .word entry
+pico_vectors:
+    .word pico_stack_top
+    .word pico_entry
     .rept 46
-    .word fault
+    .word pico_fault
     .endr

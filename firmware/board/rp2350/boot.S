@@ -3,10 +3,10 @@
     .syntax unified
     .thumb
     .section .entry, "ax"
-    .global vectors
-vectors:
+    .global pico_vectors
+pico_vectors:
     .word IMAGE_START + 0x2000  /* the stack: the end of SRAM9 */
-    .word boot
+    .word pico_boot
     .rept 14
     .word stop
     .endr
@@ -15,15 +15,15 @@ vectors:
     .byte 0x42, 0x01            /* item: image type, one word */
     .hword 0x1021               /* executable, secure, ARM, RP2350 */
     .byte 0x03, 0x02, 0x00, 0x00 /* item: vector table, two words */
-    .word vectors
+    .word pico_vectors
     .byte 0xff, 0x03, 0x00, 0x00 /* last item; three words before it */
     .word 0                     /* the only block: a loop to itself */
     .word 0xab123579            /* block end */
 
     .thumb_func
-    .global boot
-    .type boot, %function
-boot:
+    .global pico_boot
+    .type pico_boot, %function
+pico_boot:
     cpsid i
     ldr r0, =0x10000100         /* the image, behind these 256 bytes */
     ldr r1, =IMAGE_START

@@ -12,30 +12,30 @@ enum { RUN = 1u << 1, ALARM_ON = 1u << 4, WAKES = 1u << 5, ALARM = 1u << 6, USE_
 enum { CORE_AND_XIP_OFF = 12u << 4, REFUSED = 7u << 8, WAITING = 1u << 12, RESET_POWMAN_ASYNC = 1u };
 enum { RESET_UART0 = 1u << 26, RESET_TIMER0 = 1u << 23, RESET_PADS = 1u << 9, RESET_IO = 1u << 6 };
 #define PASSWORD 0x5afe0000u
-#define SLEPT 0x736c6570u /* in SCRATCH0: the firmware has put itself to sleep */
+#define SLEPT 0x736c6570u /* in SCRATCH0: the firmware entered SLEEP */
 
 static void powman(uint32_t offset, uint32_t value)
 {
     REG(POWMAN + offset) = PASSWORD | value;
 }
 
-uint8_t chip_code(void)
+uint8_t pico_chip_code(void)
 {
     return (uint8_t)(REG(POWMAN + VREG) >> 4 & 31u);
 }
 
-uint8_t chip_ok(void)
+uint8_t pico_chip_regulator_ok(void)
 {
     return (uint8_t)((REG(POWMAN + VREG_STS) & VOUT_OK) != 0);
 }
 
-/* The last door: whatever was asked for, nothing above nominal reaches the regulator. */
+/* The last check before the register: no code above nominal reaches the regulator. */
 static uint32_t code_bits(uint32_t code)
 {
     return (code > NOMINAL ? NOMINAL : code) << 4;
 }
 
-void chip_set(uint32_t code)
+void pico_chip_set_code(uint32_t code)
 {
     while (REG(POWMAN + VREG) & UPDATING) {
     }
@@ -44,50 +44,50 @@ void chip_set(uint32_t code)
     }
 }
 
-void chip_restore(void)
+void pico_chip_set_nominal(void)
 {
     SET(POWMAN + VREG_CTRL) = PASSWORD | UNLOCK;
-    chip_set(NOMINAL);
-    while (!chip_ok()) {
+    pico_chip_set_code(NOMINAL);
+    while (!pico_chip_regulator_ok()) {
     }
 }
 
-uint32_t chip_brown_out(uint32_t next)
+uint32_t pico_chip_set_brown_out(uint32_t next)
 {
-    uint32_t before = REG(POWMAN + BOD) & 0x1ffu;
+    uint32_t saved_brown_out = REG(POWMAN + BOD) & 0x1ffu;
     powman(BOD, next);
-    return before;
+    return saved_brown_out;
 }
 
 /* Bits 0-1: the watchdog's reason; bits 16 on: CHIP_RESET (16 power-on, 17 brown-out, 18 RUN pin, ...). */
-uint32_t chip_boot_reason(void)
+uint32_t pico_chip_boot_reason(void)
 {
     return REG(WATCHDOG + 8) | (REG(POWMAN + CHIP_RESET) & 0x0fff0000u);
 }
 
-void chip_start(void)
+void pico_chip_start_peripherals(void)
 {
     REG(TICKS + 0x1c) = 12; /* TIMER0: 1 us */
     REG(TICKS + 0x18) = 1;
     REG(TICKS + 0x34) = 12; /* watchdog: 1 us */
     REG(TICKS + 0x30) = 1;
-    start_anew(RESET_UART0 | RESET_TIMER0 | RESET_PADS | RESET_IO);
+    pico_reset_peripherals(RESET_UART0 | RESET_TIMER0 | RESET_PADS | RESET_IO);
     REG(PADS_BANK0 + 4) = 0x56; /* no isolation */
     REG(PADS_BANK0 + 8) = 0x56;
 #ifdef WC_FLASH
-    powman(WDSEL, RESET_POWMAN_ASYNC); /* a watchdog reset sets nominal voltage before the boot ROM runs */
+    powman(WDSEL, RESET_POWMAN_ASYNC); /* a watchdog reset also resets the regulator, before the boot ROM runs */
 #endif
 }
 
 /* Retention: nothing reads or writes the arena while the voltage is low. The CPU polls the timer from SRAM8, at 12 MHz. */
 static void pulse(uint8_t code, uint32_t dwell_us, wc_pulse *result)
 {
-    lower(code, dwell_us, result);
-    restore(result);
+    pico_lower(code, dwell_us, result);
+    pico_restore(result);
 }
 
-/* --- power state P1.4: the core is off while all SRAM stands at the low-power voltage ------------------------------------------
- * What the firmware needs afterwards lies in SRAM9 at that voltage too; its CRC waits in the always-on SCRATCH1. */
+/* --- power state P1.4: the core is off while all SRAM is at the low-power voltage ------------------------------------------------
+ * The firmware's own data lie in SRAM9, at that voltage too. Their CRC is kept in the always-on SCRATCH1. */
 
 static void start_alarm(uint32_t milliseconds)
 {
@@ -96,7 +96,7 @@ static void start_alarm(uint32_t milliseconds)
     powman(LPOSC_KHZ_FRACTION, 50332); /* 0.768 of 65536 */
     for (uint32_t part = 0; part < 16; part += 4) {
         powman(SET_TIME + part, 0);
-        powman(ALARM_TIME + part, part == 12 ? milliseconds : 0); /* bits 15 to 0 come last; at most 4000 */
+        powman(ALARM_TIME + part, part == 12 ? milliseconds : 0); /* bits 15 to 0 are written last; at most 4000 */
     }
     powman(TIMER, ALARM | USE_LPOSC | RUN);
     powman(TIMER, ALARM_ON | WAKES | RUN);
@@ -104,29 +104,29 @@ static void start_alarm(uint32_t milliseconds)
 
 static void sleep(uint8_t code, uint32_t dwell_us)
 {
-    uint32_t brown_out = quiet();
+    uint32_t brown_out = pico_prepare_low();
     powman(LP_ENTRY, code_bits(code) | LINEAR);
     powman(LP_EXIT, code_bits(NOMINAL));
     powman(BOD_LP_ENTRY, 0);
     powman(DBG_PWRCFG, 1); /* a debugger does not keep the core awake */
     REG(POWMAN + SCRATCH) = SLEPT;
-    REG(POWMAN + SCRATCH + 4) = wc_crc_words(bss_start, (uint32_t)(bss_end - bss_start));
-    vector(POWMAN + BOOT, entry);
+    REG(POWMAN + SCRATCH + 4) = wc_crc_words(pico_bss_start, (uint32_t)(pico_bss_end - pico_bss_start));
+    pico_set_boot_vector(POWMAN + BOOT, pico_entry);
     start_alarm((dwell_us + 999u) / 1000u);
     powman(STATE, CORE_AND_XIP_OFF);
     for (int looks = 0; looks < 100 && !(REG(POWMAN + STATE) & REFUSED); looks++)
         if (REG(POWMAN + STATE) & WAITING)
-            for (;;) /* the watchdog ends this, if the core is not switched off */
+            for (;;) /* if the core is not switched off, the watchdog ends this */
                 __asm volatile("wfi" ::: "memory");
     powman(STATE, 0);
     powman(TIMER, 0);
     REG(POWMAN + BOOT) = 0;
     REG(POWMAN + SCRATCH) = 0;
     wc_pulse ignored;
-    settle(brown_out, time_us(), &ignored);
+    pico_wait_regulator(brown_out, pico_time_us(), &ignored);
 }
 
-bool chip_woke(uint32_t *state, wc_pulse *result)
+bool pico_chip_woke_up(uint32_t *state, wc_pulse *result)
 {
     bool slept = REG(POWMAN + SCRATCH) == SLEPT;
     REG(POWMAN + SCRATCH) = 0;
@@ -140,20 +140,20 @@ bool chip_woke(uint32_t *state, wc_pulse *result)
     return slept;
 }
 
-const wc_board chip_board = {
+const wc_board pico_chip_board = {
     .chip = 2,
     .nominal_code = NOMINAL,
     .minimum_code = MINIMUM,
     .arena_address = 0x20000000u,
     .arena = (volatile uint32_t *)0x20000000u,
     .arena_bytes = 512u * 1024u,
-    .put = put,
-    .time_us = time_us,
-    .regulator_code = chip_code,
-    .regulator_ok = chip_ok,
-    .alive = alive,
+    .send_byte = pico_put,
+    .time_us = pico_time_us,
+    .regulator_code = pico_chip_code,
+    .regulator_ok = pico_chip_regulator_ok,
+    .keep_alive = pico_keep_alive,
     .pulse = pulse,
-    .lower = lower,
-    .restore = restore,
+    .lower = pico_lower,
+    .restore = pico_restore,
     .sleep = sleep,
 };
