@@ -1,4 +1,4 @@
-/* The firmware's core as a library for the tests: an arena in ordinary memory, a regulator that is a variable. */
+/* The firmware's core as a library for tests: the arena is ordinary memory, the regulator a variable. */
 #include "../../firmware/core/core.h"
 #include "../../firmware/core/crc32.h"
 #include "../../firmware/core/pattern.h"
