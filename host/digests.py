@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from weakcell.emulator.ir.layers import Network
 from weakcell.memmodels.protection.wrappers import split_wrappers
@@ -24,6 +28,36 @@ def weights_sha256(network: Network) -> str:
         digest.update(f"{tensor.name} {tensor.encoding} {tensor.values.shape}".encode())
         digest.update(tensor.values.astype("<i4").tobytes())
     return digest.hexdigest()
+
+
+def network_sha256(network: Network) -> str:
+    """Return the digest of an imported network: its layers, values and tensors, but not its name."""
+    digest = hashlib.sha256()
+    for part in _canonical_parts(replace(network, name="")):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _canonical_parts(value: Any) -> Iterator[bytes]:
+    if is_dataclass(value) and not isinstance(value, type):
+        yield f"<{type(value).__name__}".encode()
+        for field in fields(value):
+            yield f" {field.name}=".encode()
+            yield from _canonical_parts(getattr(value, field.name))
+        yield b">"
+    elif isinstance(value, np.ndarray):
+        yield f"array {value.dtype.str} {value.shape} ".encode()
+        yield np.ascontiguousarray(value).tobytes()
+    elif isinstance(value, Mapping):
+        yield from _canonical_parts(tuple(value.items()))
+    elif isinstance(value, tuple | list):
+        yield b"("
+        for item in value:
+            yield from _canonical_parts(item)
+            yield b","
+        yield b")"
+    else:
+        yield repr(value).encode()
 
 
 def memory_file_sha256(name: str) -> str | None:

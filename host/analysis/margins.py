@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -14,30 +14,68 @@ import polars as pl
 from weakcell import emulator
 from weakcell.emulator import margins as mg
 from weakcell.emulator.margins.certificate import Certificate, certify
-from weakcell.emulator.tasks import Asked
 from weakcell.host.atomic_files import write_atomically
 from weakcell.host.datasets.registry import Dataset
-from weakcell.host.study.workload import Workload, open_workload
+from weakcell.host.report.displayed_result import DisplayedResult
+from weakcell.host.report.simple_figures import plot_histogram
+from weakcell.host.study.workload import Workload
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True, eq=False)
-class MarginReport:
-    """summary: means. frame: per image, see `_frame`. certificate: of all images, None if none was asked for."""
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginReport(DisplayedResult):
+    """Margins of a network on data: from `margins`.
+
+    Attributes:
+        workload: The network and the data.
+        means: Means over the images, and of each hidden layer (`means.neurons`).
+        frame: One row per image. label and answer; margin: highest minus second-highest score, in units of the scores, and
+            `relative_margin` as a share of the largest possible score; bound, exact: flips in the output layer that the stated
+            bound (±1 only) and the exact count tolerate; certified, attacked: flips anywhere in the network, of a certificate.
+        certificate: The certificates of all images; None if none were asked for.
+
+    Example:
+        >>> import weakcell
+        >>> weakcell.margins("digits-bnn", images=50).frame.height
+        50
+    """
 
     workload: Workload
-    summary: mg.MarginSummary
+    means: mg.MarginSummary
     frame: pl.DataFrame
     certificate: Certificate | None
 
     @property
     def title(self) -> str:
+        """Network and data in one line."""
         return f"{self.workload.model.name} on {self.workload.dataset.name} ({len(self.workload.dataset)} images)"
+
+    @property
+    def headline(self) -> str:
+        """Mean margin and flips tolerated."""
+        return f"{self.title}: mean margin {self.means.mean_margin:.4g}, {self.means.flips:.2f} flips of the output layer tolerated"
+
+    @property
+    def caption(self) -> str:
+        """What a margin is."""
+        return "Margin: highest minus second-highest score of the fault-free network. Images with a tie have margin 0."
+
+    @property
+    def summary(self) -> pl.DataFrame:
+        """The means in words and numbers, one row each."""
+        return pl.DataFrame(self.lines(), schema=["quantity", "value"], orient="row")
+
+    def build_figure(self) -> Figure:
+        """Plot how many images have which margin."""
+        return plot_histogram(self.title, "margin (units of the scores)", self.frame["margin"].to_numpy())
 
     def lines(self) -> list[tuple[str, str]]:
         """The summary as words and numbers."""
-        s, made = self.summary, self.certificate
+        s, made = self.means, self.certificate
         found = [
             ("mean logit margin", f"{s.mean_margin:.4g} ({100 * s.relative_margin:.2f} % of the largest possible score)"),
             ("flips in the output layer that keep an answer, mean", f"{s.flips:.2f}"),
@@ -56,23 +94,19 @@ class MarginReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the images, for JSON."""
-        return {"schema_version": SCHEMA_VERSION, "title": self.title, "lines": dict(self.lines()), **asdict(self.summary)}
+        return {"schema_version": SCHEMA_VERSION, "title": self.title, "lines": dict(self.lines()), **asdict(self.means)}
 
 
-def report_margins(
-    model: str,
-    data: str | None,
-    data_dir: Path | None = None,
-    images: int | None = None,
-    budget: int = 0,
-    asked: Asked | None = None,
-) -> MarginReport:
-    """One clean pass; budget: of the certificates, 0 for none. asked: task and output as the user named them."""
-    return margins_on(open_workload(model, data, images, data_dir, asked=asked), budget)
+def report_margins(workload: Workload, budget: int = 0) -> MarginReport:
+    """Measure the margins of a workload in one fault-free pass.
 
+    Args:
+        workload: The network and the data.
+        budget: Flips that a certificate is tried for; 0 for no certificates.
 
-def margins_on(workload: Workload, budget: int = 0) -> MarginReport:
-    """Report on a workload that is open."""
+    Raises:
+        UsageError: The output is not judged by its largest score, or the network is no binarized chain.
+    """
     workload.demand_classes("Margins of")
     plan, inputs = workload.plan, workload.questions.inputs
     certificate = certify(plan, inputs, budget) if budget else None
@@ -105,8 +139,8 @@ def _frame(plan: emulator.Plan, dataset: Dataset, certificate: Certificate | Non
     return pl.DataFrame([pl.Series("image", np.arange(images)), *series])
 
 
-def write(found: MarginReport, folder: Path, command: Sequence[str]) -> None:
-    """margins.parquet, one row per image, and margins.json."""
-    write_atomically(folder / "margins.parquet", found.frame.write_parquet)
-    text = json.dumps({**found.as_dict(), "command": list(command)}, indent=2, ensure_ascii=False) + "\n"
+def write_margins(report: MarginReport, folder: Path, command: Sequence[str]) -> None:
+    """Write margins.parquet, one row per image, and margins.json."""
+    write_atomically(folder / "margins.parquet", report.frame.write_parquet)
+    text = json.dumps({**report.as_dict(), "command": list(command)}, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "margins.json", lambda place: place.write_text(text, encoding="utf-8"))

@@ -26,7 +26,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Item:
+class StorableItem:
     """Something that `--place` can name, alone or as `ROLE:NAME`. default: whether it lives in the memory without a rule."""
 
     name: str
@@ -38,7 +38,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Outside:
+class OutsideItem:
     """Integers of the file that live in no memory by default. share: of the bits of all its integers."""
 
     name: str
@@ -50,7 +50,7 @@ class Outside:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class NetworkSummary:
     """All layers of a network. storable: everything that a memory can hold."""
 
     parts: tuple[Part, ...]
@@ -58,8 +58,8 @@ class Anatomy:
     other_bits: int
     macs: int
     float_layers: tuple[str, ...]
-    storable: tuple[Item, ...]
-    outside: tuple[Outside, ...]
+    storable: tuple[StorableItem, ...]
+    outside: tuple[OutsideItem, ...]
 
     @property
     def explanation(self) -> str:
@@ -79,7 +79,7 @@ class Anatomy:
 
     def _outside(self) -> str:
         """What of the file's integers is in no memory, in one sentence for each reason."""
-        reasons: dict[str, list[Outside]] = {}
+        reasons: dict[str, list[OutsideItem]] = {}
         for item in self.outside:
             reasons.setdefault(item.reason, []).append(item)
         parts = []
@@ -93,18 +93,18 @@ class Anatomy:
         return asdict(self)
 
 
-def anatomy_of(network: Network) -> Anatomy:
+def summarize_network(network: Network) -> NetworkSummary:
     """Take a network apart."""
     parts = tuple(_part(network, layer) for layer in network.layers)
     other = sum(tensor.bits for tensor in network.tensors.values() if tensor.role != "weight")
     floats = tuple(layer.name for layer in network.layers if _in_float(network, layer))
     items = tuple(
-        Item(name, item.role, str(item.encoding), item.elements, item.bits, item.role == "weight")
+        StorableItem(name, item.role, str(item.encoding), item.elements, item.bits, item.role == "weight")
         for name, item in storable(network).items()
     )
     total = max(1, network.integer_bits)
-    outside = tuple(Outside(x.name, x.kind, x.elements, x.bits, x.bits / total, x.reason) for x in network.unplaced)
-    return Anatomy(parts, network.weight_bits, other, sum(part.macs for part in parts), floats, items, outside)
+    outside = tuple(OutsideItem(x.name, x.kind, x.elements, x.bits, x.bits / total, x.reason) for x in network.unplaced)
+    return NetworkSummary(parts, network.weight_bits, other, sum(part.macs for part in parts), floats, items, outside)
 
 
 def _part(network: Network, layer: Layer) -> Part:

@@ -1,36 +1,26 @@
-"""Accuracy over a memory's operating points without injecting faults, and beside it, if asked, what trials measure.
-
-from host import predict
-found = predict("digits-bnn", memory="uniform", sweep="ber=0.01:0.15:0.01")
-found.frame             # polars: one row per operating point
-"""
+"""Accuracy over a memory's operating points, predicted without faults, and compared with trials if asked."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from weakcell.emulator.engine.executor import chunk_size
 from weakcell.emulator.faults.placement import Placement
-from weakcell.emulator.faults.read_policy import DEFAULT_READS, ReadPolicy, Reads
 from weakcell.emulator.ir.layers import Convolution, Network
 from weakcell.emulator.ir.values import encode_values
 from weakcell.emulator.prediction import Prediction
 from weakcell.emulator.prediction import predict as predict_points
 from weakcell.emulator.prediction.bit_rates import bit_rates
 from weakcell.host.campaign.executors import default_workers
-from weakcell.host.datasets.registry import Dataset
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.runner import run_study
-from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Point, ResolvedStudy, Study, resolve_study
-from weakcell.host.study.sweep_values import Sweep, as_sweep
-from weakcell.memmodels.catalogue import MemorySpec, parse_spec
+from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.errors import UsageError
 
 SCHEMA_VERSION = 1
@@ -41,7 +31,7 @@ _PRODUCTS = 4e9
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
+class PredictionStudy:
     """Predictions of every point of a study; measured: trials of the same study, or None. seconds: of the prediction alone."""
 
     resolved: ResolvedStudy
@@ -125,7 +115,7 @@ def expected_flips(resolved: ResolvedStudy, placement: Placement) -> float:
     return flips
 
 
-def chosen_samples(resolved: ResolvedStudy, samples: int | None, points: int = 1) -> int:
+def choose_samples(resolved: ResolvedStudy, samples: int | None, points: int = 1) -> int:
     """Return what was asked for, or enough for the images there are; small networks get more. points: how many share the cost."""
     if samples:
         return samples
@@ -146,12 +136,12 @@ def predict_study(
     samples: int | None = None,
     threads: int | None = None,
     on_chunk: Callable[[], None] | None = None,
-) -> Predicted:
+) -> PredictionStudy:
     """Predict every point of a study; its trials and batch play no part. samples: None takes enough for the images there are."""
     study = resolved.study
     if study.die is not None:
         raise UsageError(f"Predicting die {study.die}", "a prediction averages over all dies", "Leave --die out, or emulate")
-    chosen = chosen_samples(resolved, samples, len(resolved.points))
+    chosen = choose_samples(resolved, samples, len(resolved.points))
     began = time.perf_counter()
     found = predict_points(
         resolved.plan,
@@ -163,50 +153,10 @@ def predict_study(
         threads=threads or default_workers(),
         on_chunk=(lambda images: on_chunk()) if on_chunk else None,
     )
-    return Predicted(resolved, tuple(found), chosen, time.perf_counter() - began)
+    return PredictionStudy(resolved, tuple(found), chosen, time.perf_counter() - began)
 
 
-def measure(predicted: Predicted, threads: int | None = None, on_trial: Callable[[], None] | None = None) -> Predicted:
+def measure(predicted: PredictionStudy, threads: int | None = None, on_trial: Callable[[], None] | None = None) -> PredictionStudy:
     """The same with the study's trials run beside it."""
     result = run_study(predicted.resolved, threads=threads, on_trial=(lambda progress: on_trial()) if on_trial else None)
-    return Predicted(predicted.resolved, predicted.predictions, predicted.samples, predicted.seconds, result)
-
-
-def predict(
-    model: str | Path = "digits-bnn",
-    data: str | Path | Dataset | None = None,
-    *,
-    memory: str | MemorySpec | None = None,
-    sweep: str | Sweep | None = None,
-    place: Mapping[str, str | MemorySpec] | None = None,
-    read_every: Reads = DEFAULT_READS,
-    samples: int | None = None,
-    check_trials: int = 0,
-    seed: int = 0,
-    images: int | None = None,
-    task: str | None = None,
-    output: str | None = None,
-    data_dir: Path | None = None,
-    threads: int | None = None,
-) -> Predicted:
-    """Predict a network's accuracy on a memory; the arguments mean what the CLI's options mean.
-
-    check_trials: also run so many trials per point. UsageError where a memory's cells do not err independently of each other.
-    """
-    if memory is None and sweep is None:
-        sweep = DEFAULT_SWEEP
-    study = Study(
-        model=str(model),
-        data=None if data is None or isinstance(data, Dataset) else str(data),
-        memory=DEFAULT_MEMORY if memory is None else parse_spec(memory) if isinstance(memory, str) else memory,
-        places=tuple((target, parse_spec(spec) if isinstance(spec, str) else spec) for target, spec in (place or {}).items()),
-        sweep=as_sweep(sweep),
-        trials=max(1, check_trials),
-        read_every=ReadPolicy(read_every),
-        seed=seed,
-        images=images,
-        task=task,
-        output=output,
-    )
-    found = predict_study(resolve_study(study, data_dir, data if isinstance(data, Dataset) else None), samples, threads)
-    return measure(found, threads) if check_trials else found
+    return PredictionStudy(predicted.resolved, predicted.predictions, predicted.samples, predicted.seconds, result)

@@ -16,7 +16,7 @@ _LOWEST_RATE = 1e-9
 
 
 @dataclass(frozen=True)
-class Sample:
+class CurvePoint:
     """One point of a curve: the error rates of all terms added, and the read energy if there is one."""
 
     value: float
@@ -28,7 +28,7 @@ class Sample:
         return asdict(self)
 
 
-def curve_of(technology: Technology, points: int = _POINTS) -> list[Sample]:
+def sample_curve(technology: Technology, points: int = _POINTS) -> list[CurvePoint]:
     """Samples over the valid range, the other conditions at their defaults; empty if the law has no such condition."""
     swept = next((condition for condition in technology.conditions if condition.name == technology.sweep), None)
     if swept is None or swept.low is None or swept.high is None:
@@ -53,7 +53,7 @@ def _last_visible(technology: Technology, key: str, low: float, high: float) -> 
     return high
 
 
-def _sample(technology: Technology, key: str, value: float) -> Sample | None:
+def _sample(technology: Technology, key: str, value: float) -> CurvePoint | None:
     """The law at one value; None where it does not apply to the default conditions."""
     try:
         conditions = technology.resolve({key: value})
@@ -62,10 +62,10 @@ def _sample(technology: Technology, key: str, value: float) -> Sample | None:
         return None
     energy = technology.cost(conditions, 1, Accesses(1.0)).energy
     p01, p10 = (float(sum(getattr(term, name, term.rate) for term in terms)) for name in ("p01", "p10"))
-    return Sample(value, p01, p10, energy)
+    return CurvePoint(value, p01, p10, energy)
 
 
-def sparkline(curve: list[Sample]) -> str:
+def sparkline(curve: list[CurvePoint]) -> str:
     """log10 of the larger rate as eight levels; a blank is a rate below 1e-9."""
     rates = [max(sample.p01, sample.p10) for sample in curve]
     logs = [math.log10(rate) if rate >= _LOWEST_RATE else None for rate in rates]
@@ -76,7 +76,7 @@ def sparkline(curve: list[Sample]) -> str:
     return "".join(" " if value is None else _LEVELS[min(7, int(8 * (value - low) / span))] for value in logs)
 
 
-def usual_lifetimes(technology: Technology) -> str:
+def list_lifetimes(technology: Technology) -> str:
     """The lifetimes of its errors; all that can be chosen, if the user chooses."""
     chosen = next((condition for condition in technology.conditions if condition.name == "lifetime"), None)
     if chosen is not None:

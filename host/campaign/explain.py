@@ -6,9 +6,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from weakcell.host.api import emulate
 from weakcell.host.campaign.store import CellRecord, Store, run_id
 from weakcell.host.campaign.tables import Tables
+from weakcell.host.study.arguments import resolve_arguments
+from weakcell.host.study.runner import run_study
 from weakcell.memmodels.errors import UsageError
 
 
@@ -72,12 +73,12 @@ def find_row(store: Store, row: str) -> Explained:
 def reproduce(explained: Explained, data_dir: Path | None = None) -> Comparison:
     """Make the run again; UsageError if the network, the data or the sampling are no longer those it was made with."""
     asked = explained.cell.asked
-    places = dict(rule.split("=", 1) for rule in asked["place"])
-    found = emulate(
+    resolved = resolve_arguments(
         asked["model"],
         asked["data"],
+        data_dir,
         memory=asked["memory"],
-        place=places,
+        place=asked["place"],
         trials=1,
         first_trial=explained.trial,
         die=asked["die"],
@@ -87,15 +88,14 @@ def reproduce(explained: Explained, data_dir: Path | None = None) -> Comparison:
         images=asked["images"],
         task=asked.get("task"),
         output=asked.get("output"),
-        data_dir=data_dir,
     )
-    if found.resolved.cell_sha256(found.resolved.points[0]) != explained.cell.sha256:
+    result = run_study(resolved).outcomes[0].result
+    if resolved.cell_sha256(resolved.points[0]) != explained.cell.sha256:
         raise UsageError(
             f"Reproducing run {explained.run}",
             "the network, the data, a memory's file or the sampling format have changed since",
             "Bring back what it was made with; campaign.json has hashes and versions",
         )
-    result = found.outcomes[0].result
     flips = {name: result.flips.get(name, 0) for name in explained.cell.tensors}
     equal = (result.accuracy, result.changed, flips) == (explained.accuracy, explained.changed, explained.flips)
     equal = equal and dict(result.metrics) == explained.metrics

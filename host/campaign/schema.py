@@ -146,8 +146,12 @@ def refuse(path: Path, mistakes: list[Mistake]) -> InputError:
 
 
 def read_campaign(path: Path) -> CampaignFile:
-    """Read and check the form of a campaign file; InputError with every mistake and its line."""
-    text = _text_of(path)
+    """Read and check a campaign file. InputError with every mistake and its line."""
+    return parse_campaign(_text_of(path), path)
+
+
+def parse_campaign(text: str, path: Path) -> CampaignFile:
+    """Check the text of a campaign file; `path` is its name in messages and the folder of its networks."""
     try:
         content = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python reads

@@ -7,8 +7,9 @@ when there is something to complain about.
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Path = tuple[str | int, ...]
@@ -44,3 +45,38 @@ def _paths(content: Any, path: Path = ()) -> Iterator[Path]:
     for key, value in pairs:
         yield (*path, key)
         yield from _paths(value, (*path, key))
+
+
+def write_toml(tables: Mapping[str, Any]) -> str:
+    """Return the TOML text of nested dicts, lists, strings, numbers and booleans.
+
+    A list of dicts becomes tables, `[[name]]`; a dict below these becomes an inline table.
+    """
+    listed = {name: value for name, value in tables.items() if _is_table_list(value)}
+    lines = [f"{_toml_key(name)} = {_toml_value(value)}" for name, value in tables.items() if name not in listed]
+    for name, entries in listed.items():
+        for entry in entries:
+            lines += ["", f"[[{_toml_key(name)}]]", *(f"{_toml_key(key)} = {_toml_value(value)}" for key, value in entry.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _is_table_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(entry, Mapping) for entry in value)
+
+
+def _toml_key(key: Any) -> str:
+    return json.dumps(str(key), ensure_ascii=False)
+
+
+def _toml_value(value: Any) -> str:
+    if hasattr(value, "tolist"):  # NumPy arrays and numbers
+        value = value.tolist()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_toml_key(key)} = {_toml_value(part)}" for key, part in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps(str(value), ensure_ascii=False)

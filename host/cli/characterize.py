@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_virtual_ports
 
 if TYPE_CHECKING:
-    from weakcell.host.board.characterization.dump import Dump
-    from weakcell.host.board.characterization.points import Plan
-    from weakcell.host.board.characterization.rig import CharacterizationRig
+    from weakcell.host.api.characterization import BoardRun
     from weakcell.host.board.readbacks.analysis import ReadbackAnalysis, Series
     from weakcell.memmodels.error_model.structure import Bank
 
@@ -66,68 +64,26 @@ def characterize(
       weakcell characterize --import readbacks.npz --out theirs
       weakcell emulate --memory file:pico2/profile.toml --sweep vdd=0.55:0.8:0.05
     """
-    from weakcell.host.board.characterization.results import write_results
+    from weakcell.host.api.characterization import analyze_board_run, analyze_file, begin_run, write_characterization
     from weakcell.host.cli.terminal import note
 
     folder, geometry = _folder_for(out), _bank(bank)
     if import_ is not None:
-        findings, provenance = _imported(import_, geometry, folder)
+        findings, provenance = analyze_file(import_, geometry, folder)
     else:
-        given = _asked(experiment, vdd, dwell_ms, pattern, repeats, seed)
-        bench, plan, dump = _begin(port, memory, supply, given, kib, folder, resume, temperature_note)
-        with bench.link:
-            _measure(bench, plan, dump, yes, quiet)
-            provenance = {**dump.run, "link": vars(bench.link.counters)}
-        findings = _found(dump, geometry)
-    profiles = write_results(findings, folder, {**provenance, "command": ["weakcell", *sys.argv[1:]]})
+        run = begin_run(
+            folder, port=port, memory=memory, vdd=vdd, dwell_ms=dwell_ms, pattern=pattern, experiment=experiment, supply=supply,
+            repeats=repeats, kib=kib, seed=seed, temperature_note=temperature_note, resume=resume,
+        )  # fmt: skip
+        with run.rig.link:
+            _measure(run, yes, quiet)
+            provenance = run.provenance
+        findings = analyze_board_run(run, geometry)
+    profiles = write_characterization(findings, folder, {**provenance, "command": ["weakcell", *sys.argv[1:]]}).profiles
     show_analysis(findings)
     for path, series in zip(profiles, findings.series, strict=True):
         assumed = "".join(f":{rate}_share=0" for rate in series.profile.unmeasured)
         note(f"`weakcell emulate --memory file:{path}{assumed}` runs a network on this profile.", quiet)
-
-
-def _imported(file: Path, bank: Bank | None, folder: Path) -> tuple[ReadbackAnalysis, dict[str, Any]]:
-    """What somebody else's read-backs say; OutputError if the folder cannot be made or holds a run."""
-    from hashlib import sha256
-
-    from weakcell.host.board.readbacks.analysis import analyze_readbacks
-    from weakcell.host.board.readbacks.loading import load_readbacks
-    from weakcell.memmodels.errors import OutputError
-
-    readbacks = load_readbacks(file, bank)
-    if (folder / "run.json").exists():
-        raise OutputError(f"Results in {folder}", "it holds a run on a board", "Choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Results in {folder}", error.strerror or str(error), "Choose a folder that can be written") from error
-    provenance = {"imported": file.name, "sha256": sha256(file.read_bytes()).hexdigest(), "versions": _versions()}
-    return analyze_readbacks(readbacks), provenance
-
-
-def _asked(experiment: str, vdd: str | None, dwell_ms: str, pattern: str, repeats: int, seed: int) -> dict[str, Any]:
-    """What the options mean, before there is a board."""
-    from weakcell.host.study.sweep_values import parse_sweep
-
-    return {
-        "experiment": experiment,
-        "voltages": None if vdd is None else parse_sweep(f"vdd={_downwards(vdd)}").values,
-        "dwells": tuple(value / 1000 for value in parse_sweep(f"dwell_ms={dwell_ms}").values),
-        "patterns": tuple(name.strip() for name in pattern.split(",")),
-        "repeats": repeats,
-        "seed": seed,
-    }
-
-
-def _downwards(text: str) -> str:
-    """0.9:0.6:0.05 steps down, as voltages here do."""
-    parts = text.split(":")
-    try:
-        if len(parts) == 3 and float(parts[0]) > float(parts[1]) and float(parts[2]) > 0:
-            return f"{parts[0]}:{parts[1]}:-{parts[2].strip()}"
-    except ValueError:
-        pass
-    return text
 
 
 def _folder_for(out: Path | None) -> Path:
@@ -151,62 +107,7 @@ def _bank(text: str | None) -> Bank | None:
         raise UsageError(f"--bank {text}", "it is not ROWSxCOLUMNS", "Write it as in 1024x2048") from None
 
 
-def _begin(
-    port: str,
-    memory: str | None,
-    supplied: str,
-    given: dict[str, Any],
-    kib: int | None,
-    folder: Path,
-    resume: bool,
-    temperature_note: str,
-) -> tuple[CharacterizationRig, Plan, Dump]:
-    """A board that answers, the plan for it, and the folder; a virtual board goes on where a resumed run left it."""
-    from weakcell.host.board.characterization.bench_supply import open_supply
-    from weakcell.host.board.characterization.dump import open_dump
-    from weakcell.host.board.characterization.experiments import Experiment
-    from weakcell.host.board.characterization.passes import count_arena_pages
-    from weakcell.host.board.characterization.patterns import parse_contents
-    from weakcell.host.board.characterization.points import make_plan
-    from weakcell.host.board.characterization.rig import CharacterizationRig, check_experiment, list_voltages
-    from weakcell.host.board.link.link import Link
-    from weakcell.host.board.link.ports import FailsAt, open_port
-
-    experiment = Experiment(given["experiment"])
-    fails_at: FailsAt = "read" if experiment is Experiment.READ else "write" if experiment is Experiment.WRITE else "retention"
-    link = Link(open_port(port, memory, given["seed"], _pulses_before(folder) if resume else 0, fails_at))
-    board = link.board
-    nominal, minimum = board.volts(board.nominal_code), board.volts(board.minimum_code)
-    voltages = given.pop("voltages") or list_voltages(nominal, minimum)
-    pages = count_arena_pages(link, kib)
-    plan = make_plan(voltages=voltages, pages=pages, nominal=nominal, **given)
-    contents = {name: parse_contents(name, pages, plan.seed) for name in plan.patterns}
-    supply = open_supply(supplied, nominal)
-    virtual = port.startswith("virtual:")
-    run = {
-        "identity": {"chip": board.chip, "virtual": virtual, "memory": memory, "supply": supply.name},
-        "plan": vars(plan),
-        "board": {**vars(board), "image_crc": link.info().image_crc},
-        "temperature_note": temperature_note,
-        "versions": _versions(),
-    }
-    words = {name: each.words(0, pages) for name, each in contents.items()}
-    bench = CharacterizationRig(link, supply, contents, experiment)
-    check_experiment(bench)
-    return bench, plan, open_dump(folder, run, words, resume)
-
-
-def _pulses_before(folder: Path) -> int:
-    """Low phases that the folder's run has had."""
-    from weakcell.host.board.characterization.dump import Dump
-
-    dump = Dump(folder)
-    if not (folder / "run.json").exists():
-        return 0
-    return sum(len(record.shots) for record in dump.records() if record.point.vdd < dump.plan.nominal)
-
-
-def _measure(bench: CharacterizationRig, plan: Plan, dump: Dump, yes: bool, quiet: bool) -> None:
+def _measure(run: BoardRun, yes: bool, quiet: bool) -> None:
     import signal
 
     from weakcell.host.board.characterization.rig import characterize
@@ -215,23 +116,16 @@ def _measure(bench: CharacterizationRig, plan: Plan, dump: Dump, yes: bool, quie
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with progress_bar(len(plan.points), not quiet, "points", "asking the board") as bar:
-            records = characterize(bench, plan, dump, lambda record: bar.step(str(record.point)), yes)
+        with progress_bar(len(run.plan.points), not quiet, "points", "asking the board") as bar:
+            records = characterize(run.rig, run.plan, run.dump, lambda record: bar.step(str(record.point)), yes)
     except KeyboardInterrupt:
-        kept = f"interrupted; nominal voltage is restored, and {len(dump.records())} of {len(plan.points)} points are kept"
-        raise Interrupted(f"Characterizing into {dump.path}", kept, "--resume goes on") from None
+        kept = f"interrupted; nominal voltage is restored, and {len(run.dump.records())} of {len(run.plan.points)} points are kept"
+        raise Interrupted(f"Characterizing into {run.dump.path}", kept, "--resume goes on") from None
     finally:
         signal.signal(signal.SIGTERM, before)
     for record in records:
         for failure in record.failures:
             note(f"{record.point}: {failure.outcome}, not counted ({failure.message})", quiet)
-
-
-def _found(dump: Dump, bank: Bank | None) -> ReadbackAnalysis:
-    from weakcell.host.board.readbacks.analysis import analyze_readbacks
-    from weakcell.host.board.readbacks.loading import load_run
-
-    return analyze_readbacks(load_run(dump, bank))
 
 
 def show_analysis(findings: ReadbackAnalysis) -> None:
@@ -287,11 +181,3 @@ def _fitted(series: Series) -> str:
     if series.outside:
         lines.append(f"Not in the law, since a pattern is missing there: {', '.join(f'{vdd:.4g} V' for vdd in series.outside)}")
     return "\n".join(lines)
-
-
-def _versions() -> dict[str, str | None]:
-    import platform
-
-    from weakcell.host.study.results_folder import versions
-
-    return {"python": platform.python_version(), **versions()}

@@ -15,10 +15,10 @@ from weakcell.host.cli.options import DATA, MODEL, OUTPUT, READS, TASK
 
 if TYPE_CHECKING:
     from weakcell.emulator.ir.layers import UnplacedTensor
-    from weakcell.host.study.replay import Replay
     from weakcell.host.study.results import StudyResult
     from weakcell.host.study.results_folder import ResultsFolder
-    from weakcell.host.study.study import ResolvedStudy, Study
+    from weakcell.host.study.runner import MemoriesOf
+    from weakcell.host.study.study import ResolvedStudy
 
 _Sampling = Literal["bits", "outputs"]
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… ; `weakcell memories` lists them. [default: sram-14nm]"
@@ -89,21 +89,21 @@ def emulate(
     from weakcell.host.cli.terminal import errors_as_events
 
     with errors_as_events(as_json):
-        resolved, replay = _prepare(model, data, data_dir, given, faults)
+        resolved, memories = _resolve(model, data, data_dir, given, faults)
         if save_faults is not None:
             _check_fault_file(save_faults, resolved, yes)
         if dry_run:
             _show_estimate(resolved, threads, save_faults is not None, as_json)
             return
-        if replay is None:
+        if memories is None:
             check_boards(resolved, yes, quiet or as_json)
         folder = None
         if out is not None:
             from weakcell.host.study.results_folder import open_folder
 
             folder = open_folder(out, resolved, overwrite)
-        with boards(resolved, None if folder is None else folder.path, replay is not None) as one_by_one:
-            result = _run(resolved, replay, folder, 1 if one_by_one else threads, save_faults, as_json, quiet)
+        with boards(resolved, None if folder is None else folder.path, memories is not None) as one_by_one:
+            result = _run(resolved, memories, folder, 1 if one_by_one else threads, save_faults, as_json, quiet)
     if not as_json:
         from weakcell.host.cli.result_table import show_result
 
@@ -133,54 +133,16 @@ def boards(resolved: ResolvedStudy, folder: Path | None, replayed: bool = False)
         yield True
 
 
-def _prepare(
+def _resolve(
     model: str, data: str | None, data_dir: Path | None, given: dict[str, Any], faults: Path | None
-) -> tuple[ResolvedStudy, Replay | None]:
-    """The study that the options describe, loaded and checked."""
-    from weakcell.host.study.study import resolve_study
+) -> tuple[ResolvedStudy, MemoriesOf | None]:
+    """Resolve the study that the options describe, and the memories of a fault list that is replayed."""
+    from weakcell.host.study.arguments import resolve_arguments
+    from weakcell.host.study.replay import resolve_replay
 
     if faults is None:
-        return resolve_study(study_from(model, data, given), data_dir), None
-    from weakcell.host.study.fault_list import load_faults
-    from weakcell.host.study.replay import Replay, study_of
-
-    fault_list = load_faults(faults)
-    study = study_of(fault_list, study_from(model, data, given), given)
-    replay = Replay(fault_list)
-    label = None if fault_list.header else f"faults:{faults.name}"
-    resolved = resolve_study(study, data_dir, replays=replay.sha256, memory_label=label)
-    replay.check(resolved)
-    return resolved, replay
-
-
-def study_from(model: str, data: str | None, given: dict[str, Any]) -> Study:
-    """The study that command-line options describe; the embedded default where they say nothing."""
-    from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
-    from weakcell.host.study.study import DEFAULT_MEMORY, DEFAULT_SWEEP, Study
-    from weakcell.host.study.sweep_values import parse_sweep
-    from weakcell.memmodels.catalogue import parse_spec
-    from weakcell.memmodels.errors import UsageError
-
-    rules = []
-    for rule in given.get("place", ()):
-        target, equals, spec = rule.partition("=")
-        if not (target and equals and spec):
-            raise UsageError(f"--place {rule}", "it is not LAYER=SPEC", "Write it as in --place conv1=uniform:ber=0.01")
-        rules.append((target.strip(), parse_spec(spec)))
-    alone = "memory" not in given and "sweep" not in given
-    plain = {
-        name: given[name] for name in ("trials", "first_trial", "die", "batch", "seed", "images", "task", "output") if name in given
-    }
-    return Study(
-        model=model,
-        data=data,
-        memory=parse_spec(given["memory"]) if "memory" in given else DEFAULT_MEMORY,
-        places=tuple(rules),
-        sweep=parse_sweep(given["sweep"]) if "sweep" in given else DEFAULT_SWEEP if alone else None,
-        read_every=ReadPolicy(given.get("read_every", DEFAULT_READS)),
-        sampling=Sampling(given.get("sampling", "bits")),
-        **plain,
-    )
+        return resolve_arguments(model, data, data_dir, **given), None
+    return resolve_replay(faults, model, data, data_dir, **given)
 
 
 def _check_fault_file(path: Path, resolved: ResolvedStudy, yes: bool) -> None:
@@ -234,7 +196,7 @@ def _show_board_estimate(resolved: ResolvedStudy, as_json: bool) -> None:
 
 def _run(
     resolved: ResolvedStudy,
-    replay: Replay | None,
+    memories: MemoriesOf | None,
     folder: ResultsFolder | None,
     threads: int | None,
     save_faults: Path | None,
@@ -255,7 +217,6 @@ def _run(
             "study", identity=resolved.identity, points=len(resolved.points), task=asked.task.text, output=asked.task.output,
             score=asked.metric.name, clean_accuracy=asked.fault_free_accuracy, clean_score=asked.fault_free_score,
         )  # fmt: skip
-    memories = replay.memories if replay else None
     try:
         with progress_bar(resolved.jobs, shown=not (quiet or as_json)) as bar:
 
@@ -289,21 +250,13 @@ def _keep(result: StudyResult, folder: ResultsFolder | None, save_faults: Path |
         folder.write_figure(result)
     if save_faults is not None and result.faults is not None:
         from weakcell.host.study.fault_list import save_faults as save
+        from weakcell.host.study.results_folder import finished_identity
 
         save(save_faults, result.faults, finished_identity(result))
     if as_json:
         for row in result.summary.iter_rows(named=True):
             emit("point", **row)
         emit("done", complete=result.complete, seconds=round(result.seconds, 3))
-
-
-def finished_identity(result: StudyResult) -> dict[str, object]:
-    """The study's identity with only those swept values that were finished: what a fault list's header says."""
-    identity = dict(result.resolved.identity)
-    sweep = result.resolved.study.sweep
-    if sweep is not None:
-        identity["sweep"] = {"key": sweep.key, "values": sorted(set(result.frame["sweep_value"].to_list()))}
-    return identity
 
 
 def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: Path | None, quiet: bool) -> None:

@@ -29,29 +29,18 @@ def infer(
     """
     import numpy as np
 
-    from weakcell import emulator
+    from weakcell.host.api.inspection import infer as run
     from weakcell.host.atomic_files import check_writable, write_atomically
-    from weakcell.host.datasets.input_range import check_data
     from weakcell.host.datasets.registry import read_npz
     from weakcell.host.study.networks import find_model
-    from weakcell.memmodels.errors import InputError
 
-    network = emulator.load(find_model(model).path)
+    network = find_model(model).load()
     arrays = read_npz(inputs)
-    if len(network.inputs) == 1 and network.inputs[0] not in arrays and "x" in arrays:
-        arrays = {network.inputs[0]: arrays["x"]}
-    for name, array in arrays.items():
-        if array.dtype.kind not in "buif" or array.ndim < 1:
-            raise InputError(f"Input {name!r} in {inputs}", f"it is {array.dtype}{list(array.shape)}", "Bring arrays of numbers")
-    counts = {name: len(arrays[name]) for name in network.inputs if name in arrays}
-    if len(set(counts.values())) > 1:
-        raise InputError(f"Inputs in {inputs}", f"they hold {counts} images", "Bring equally many for each input")
     check_writable(output)
-    check_data(network, arrays, inputs.name)
-    made = emulator.infer(emulator.compile_plan(network), arrays, tuple(probe or ()), threads, dynamic)
+    outputs = run(network, arrays, probe=probe or (), threads=threads, dynamic=dynamic, label=inputs.name)
 
     def save(path: Path) -> None:
         with path.open("wb") as file:
-            np.savez_compressed(file, **made)  # type: ignore[arg-type]
+            np.savez_compressed(file, **outputs)  # type: ignore[arg-type]
 
     write_atomically(output, save)

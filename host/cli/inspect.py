@@ -16,17 +16,13 @@ def inspect(
     import json
     from dataclasses import asdict
 
-    from weakcell import emulator
-    from weakcell.host.analysis.network_summary import anatomy_of
-    from weakcell.host.datasets.input_range import input_ranges
-    from weakcell.host.study.networks import find_model
+    from weakcell.host.api.inspection import inspect as summarize
 
-    found = find_model(model)
-    network = emulator.load(found.path)
-    anatomy = anatomy_of(network)
+    inspection = summarize(model)
+    layers = inspection.layers
     if as_json:
-        inputs = [asdict(known) for known in input_ranges(network)]
-        typer.echo(json.dumps({"version": 1, "model": found.name, "inputs": inputs, **anatomy.as_dict()}))
+        inputs = [asdict(known) for known in inspection.inputs]
+        typer.echo(json.dumps({"version": 1, "model": inspection.name, "inputs": inputs, **layers.as_dict()}))
         return
     from rich.markup import escape
     from rich.table import Table
@@ -37,7 +33,7 @@ def inspect(
         listed = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for heading in ("role", "name", "stored as", "elements", "bits"):
             listed.add_column(heading, justify="right" if heading in ("elements", "bits") else "left", overflow="fold")
-        for item in anatomy.storable:
+        for item in layers.storable:
             listed.add_row(item.role, escape(item.name), item.encoding, f"{item.elements:,}", f"{item.bits:,}")
         show(listed)
         show("[dim]--place NAME=SPEC places one of these, --place ROLE:LAYER=SPEC all of a role of a layer; patterns: scale:*.[/]")
@@ -45,17 +41,17 @@ def inspect(
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("layer", "computes", "output", "weights", "bits", "MACs", "lives in"):
         table.add_column(heading, justify="right" if heading in ("bits", "MACs") else "left", overflow="fold")
-    for part in anatomy.parts:
+    for part in layers.parts:
         bits, macs = f"{part.bits:,}" if part.bits else "", f"{part.macs:,}" if part.macs else ""
         homes = [f"{where}: {what}" for where, what in (("memory", part.stored), ("registers", part.kept)) if what]
         table.add_row(part.layer, part.computes, part.output, part.weights, bits, macs, "; ".join(homes))
     table.add_section()
-    table.add_row("total", "", "", "", f"{anatomy.weight_bits:,}", f"{anatomy.macs:,}", "")
-    show(f"[bold]{found.name}[/] ({found.path.name})")
-    for known in input_ranges(network):
+    table.add_row("total", "", "", "", f"{layers.weight_bits:,}", f"{layers.macs:,}", "")
+    show(f"[bold]{inspection.name}[/] ({inspection.file})")
+    for known in inspection.inputs:
         shape = ", ".join(("N", *map(str, known.shape)))
         show(
             f"[bold]input[/] {escape(f'{known.name}: {known.dtype} [{shape}], values {known.text}; quantizer: {known.quantizer}')}"
         )
     show(table)
-    show(f"[dim]{anatomy.explanation}[/]")
+    show(f"[dim]{layers.explanation}[/]")

@@ -43,38 +43,38 @@ def margins(
     from weakcell.host.cli.terminal import errors_as_events, note
 
     with errors_as_events(as_json):
-        from weakcell.emulator.tasks import Asked
-        from weakcell.host.analysis.margins import report_margins, write
+        from weakcell.host.analysis.margins import write_margins
+        from weakcell.host.api.bounds import margins as measure
         from weakcell.host.study.results_folder import made_folder
 
         folder = made_folder(out, "margins.parquet")
-        found = report_margins(model, data, data_dir, images, certify, Asked(task, output))
+        report = measure(model, data, certify=certify, images=images, task=task, output=output, data_dir=data_dir)
         if folder is not None:
-            write(found, folder, ["weakcell", *sys.argv[1:]])
+            write_margins(report, folder, ["weakcell", *sys.argv[1:]])
     if as_json:
-        typer.echo(json.dumps({"version": 1, **found.as_dict()}))
+        typer.echo(json.dumps({"version": 1, **report.as_dict()}))
     else:
-        _show(found)
+        _show(report)
     if folder is not None:
         note(f"Results are in {folder}.", quiet or as_json)
 
 
-def _show(found: MarginReport) -> None:
+def _show(report: MarginReport) -> None:
     from rich.table import Table
 
     from weakcell.host.cli.terminal import show
 
-    show(f"[bold]{found.title}[/]")
+    show(f"[bold]{report.title}[/]")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, value in found.lines():
+    for name, value in report.lines():
         table.add_row(name, value)
     show(table)
-    if found.summary.neurons:
+    if report.means.neurons:
         neurons = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
         neurons.add_column("hidden layer")
         for heading in ("mean distance to threshold", "flips tolerated", "share of fan-in", "share of largest sum"):
             neurons.add_column(heading, justify="right")
-        for neuron in found.summary.neurons:
+        for neuron in report.means.neurons:
             shares = [neuron.share_of_fan_in, neuron.share_of_output]
             flips = "" if neuron.flips is None else f"{neuron.flips:.2f}"
             cells = ["" if share is None else f"{100 * share:.2f} %" for share in shares]

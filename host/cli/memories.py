@@ -44,7 +44,7 @@ def memories(
         return
     from rich.table import Table
 
-    from weakcell.host.analysis.technology_curve import usual_lifetimes
+    from weakcell.host.analysis.technology_curve import list_lifetimes
     from weakcell.host.cli.terminal import show
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -53,7 +53,7 @@ def memories(
     for tech in chosen:
         swept = next((condition for condition in tech.conditions if condition.name == tech.sweep), None)
         bounds = swept.range if swept else ""
-        table.add_row(tech.name, tech.title, tech.sweep or "", bounds, usual_lifetimes(tech), tech.basis)
+        table.add_row(tech.name, tech.title, tech.sweep or "", bounds, list_lifetimes(tech), tech.basis)
     show(table)
     show("[dim]`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…[/]")
     show(f"[dim]Wrappers that protect a memory: {', '.join(WRAPPERS)}. Use them as --memory WRAPPER+NAME:key=value,…[/]")
@@ -76,7 +76,7 @@ def _show_one(tech: Technology) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from weakcell.host.analysis.technology_curve import curve_of, sparkline, usual_lifetimes
+    from weakcell.host.analysis.technology_curve import list_lifetimes, sample_curve, sparkline
     from weakcell.host.cli.terminal import show
 
     show(Text(f"{tech.name}: {tech.title}", style="bold"))
@@ -84,7 +84,7 @@ def _show_one(tech: Technology) -> None:
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
     for label, fact in (("law", tech.law), ("basis", tech.basis), ("source", tech.source),
-                        ("errors last per", usual_lifetimes(tech)), ("notes", tech.notes)):  # fmt: skip
+                        ("errors last per", list_lifetimes(tech)), ("notes", tech.notes)):  # fmt: skip
         if fact:
             facts.add_row(label, Text(fact))
     show(facts)
@@ -94,7 +94,7 @@ def _show_one(tech: Technology) -> None:
         for label, value, basis in tech.constants:
             constants.add_row(label, Text(value), basis)
         show(constants)
-    curve = curve_of(tech)
+    curve = sample_curve(tech)
     if not curve:
         return
     shown = _table(str(tech.sweep), "p01", "p10", "energy of reading a bit", right=3)
@@ -152,15 +152,15 @@ def _table(*headings: str, right: int = 0) -> Any:
 
 
 def _as_dict(tech: Technology) -> dict[str, Any]:
-    from weakcell.host.analysis.technology_curve import curve_of, usual_lifetimes
+    from weakcell.host.analysis.technology_curve import list_lifetimes, sample_curve
 
     return {
         "version": 1,
         **{key: getattr(tech, key) for key in ("name", "title", "law", "source", "basis", "sweep", "notes")},
-        "lifetimes": usual_lifetimes(tech).split(" | "),
+        "lifetimes": list_lifetimes(tech).split(" | "),
         "conditions": [_condition(condition) for condition in tech.conditions],
         "constants": [{"name": label, "value": value, "basis": basis} for label, value, basis in tech.constants],
-        "curve": [sample.as_dict() for sample in curve_of(tech)],
+        "curve": [sample.as_dict() for sample in sample_curve(tech)],
     }
 
 

@@ -54,33 +54,17 @@ def optimize(
       weakcell optimize digits-bnn --memory sram-14nm --max-drop 1%
       weakcell optimize digits-qnn --memory sram-28nm-vc707 --sweep vdd=0.54:0.60:0.005 --partitions 3 --out optimum.json
     """
-    from functools import partial
-
-    from weakcell.emulator.faults.deployment import ReadPolicy
+    from weakcell.host.api.optimization import optimize as find
     from weakcell.host.atomic_files import check_writable
-    from weakcell.host.campaign.executors import Threads, default_workers
-    from weakcell.host.campaign.optimize import Goal, default_values, nominal_of, search_for
-    from weakcell.host.campaign.optimize import optimize as find
-    from weakcell.host.campaign.tasks import perform
     from weakcell.host.cli.sweep import share_of
     from weakcell.host.cli.terminal import emit, errors_as_events, stderr
-    from weakcell.host.study.study import Study
-    from weakcell.host.study.sweep_values import parse_sweep
-    from weakcell.host.study.workload import open_workload
     from weakcell.memmodels.catalogue import parse_spec
 
     with errors_as_events(as_json):
-        goal = Goal(share_of(max_drop), dies, confidence, failures, tries, partitions)
-        goal.check()
+        most = share_of(max_drop)
         if out is not None:
             check_writable(out)
         spec = parse_spec(memory)
-        asked = parse_sweep(sweep) if sweep is not None else None
-        study = Study(model=model, data=data, memory=spec, sweep=None, read_every=ReadPolicy(read_every), batch=batch, seed=seed,
-                      images=images, task=task, output=output)  # fmt: skip
-        workload = open_workload(model, data, images, data_dir, asked=study.asked)
-        key = asked.key if asked else spec.technology.sweep
-        values = asked.values if asked else default_values(spec, key or "")
         console = stderr()
         with console.status("screening", spinner="line") if console.is_terminal and not (quiet or as_json) else _silent() as status:
             made = 0
@@ -91,10 +75,11 @@ def optimize(
                 if status is not None:
                     status.update(f"{made} trials")
 
-            work = Threads(partial(perform, {workload.key: workload}), threads or default_workers())
-            search = search_for(workload, study, key, work, on_trials)
-            start = nominal if nominal is not None else nominal_of(spec, search.key, values)
-            found = find(search, values, goal, start)
+            found = find(
+                model, data, memory=spec, sweep=sweep, max_drop=most, share=dies, confidence=confidence, failures=failures,
+                tries=tries, partitions=partitions, nominal=nominal, read_every=read_every, batch=batch, seed=seed, images=images,
+                task=task, output=output, data_dir=data_dir, threads=threads, on_trials=on_trials,
+            )  # fmt: skip
     content = as_dict(found, str(spec), made)
     if out is not None:
         _keep(out, content)

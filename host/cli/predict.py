@@ -12,7 +12,7 @@ from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.cli.options import DATA, MODEL, OUTPUT, PLACE, TASK
 
 if TYPE_CHECKING:
-    from weakcell.host.analysis.prediction import Predicted
+    from weakcell.host.analysis.prediction import PredictionStudy
 
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… with independent cells. [default: sram-14nm]"
 _SWEEP = "Move one condition, as in ber=0:0.15:0.01. [default: v_over_vmin=0.75:1.0:0.025]"
@@ -61,11 +61,10 @@ def predict(
     given |= {"trials": max(1, check_trials), "read_every": read_every, "seed": seed}
     with errors_as_events(as_json):
         from weakcell.host.analysis.prediction import chunks, measure, predict_study
-        from weakcell.host.cli.emulate import study_from
+        from weakcell.host.study.arguments import resolve_arguments
         from weakcell.host.study.results_folder import made_folder
-        from weakcell.host.study.study import resolve_study
 
-        resolved = resolve_study(study_from(model, data, {k: v for k, v in given.items() if v is not None}), data_dir)
+        resolved = resolve_arguments(model, data, data_dir, **{k: v for k, v in given.items() if v is not None})
         folder = made_folder(out, "prediction.parquet")
         shown = not (quiet or as_json)
         with progress_bar(chunks(resolved), shown, "chunks of images") as bar:
@@ -87,7 +86,7 @@ def predict(
         note(f"Results are in {folder}.", quiet or as_json)
 
 
-def _show(found: Predicted) -> None:
+def _show(found: PredictionStudy) -> None:
     from rich.markup import escape
 
     from weakcell.host.cli.terminal import show
@@ -99,7 +98,7 @@ def _show(found: Predicted) -> None:
     show(f"[dim]{escape(describe_prediction(found))}[/]")
 
 
-def table_of(found: Predicted) -> Any:
+def table_of(found: PredictionStudy) -> Any:
     """One line per point."""
     from rich.table import Table
 

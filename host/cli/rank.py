@@ -50,53 +50,40 @@ def rank(
 
     given = {"memory": memory, "images": images, "task": task, "output": output, "read_every": read_every, "seed": seed}
     with errors_as_events(as_json):
-        from weakcell.host.analysis.ranking import parts_of
-        from weakcell.host.analysis.ranking import rank as run
-        from weakcell.host.cli.emulate import study_from
-        from weakcell.host.study.study import resolve_study
+        from weakcell.host.analysis.ranking import rank_parts, split_placement
+        from weakcell.host.study.arguments import resolve_arguments
 
-        resolved = resolve_study(study_from(model, data, {k: v for k, v in given.items() if v is not None}), data_dir)
-        jobs = check_trials * len(parts_of(resolved, resolved.points[0].placement, by))
+        resolved = resolve_arguments(model, data, data_dir, **{k: v for k, v in given.items() if v is not None})
+        jobs = check_trials * len(split_placement(resolved, resolved.points[0].placement, by))
         with progress_bar(jobs, bool(jobs) and not (quiet or as_json)) as bar:
-            found = run(resolved, by, samples=samples, trials=check_trials, threads=threads, on_trial=lambda: bar.step("measuring"))
+            ranking = rank_parts(
+                resolved, by, samples=samples, trials=check_trials, threads=threads, on_trial=lambda: bar.step("measuring")
+            )
     if not as_json:
-        _show(found)
+        _show(ranking)
         return
-    for part in found.parts:
+    for part in ranking.parts:
         emit("part", **vars(part), loss_per_flip=part.loss_per_flip, measured_per_flip=part.measured_per_flip)
-    emit("done", correlation=found.correlation, samples=found.samples)
+    emit("done", correlation=ranking.correlation, samples=ranking.samples)
 
 
-def _show(found: Ranking) -> None:
+def _show(ranking: Ranking) -> None:
     from rich.table import Table
 
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.captions import interval_text, judged_of, no_difference_note
+    from weakcell.host.report.captions import interval_text
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(found.by)
+    table.add_column(ranking.by)
     headings = ["bits", "flips", "loss", "±", "points per flip"]
-    for heading in headings + (["measured", "95 % interval", "points per flip"] if found.trials else []):
+    for heading in headings + (["measured", "95 % interval", "points per flip"] if ranking.trials else []):
         table.add_column(heading, justify="right")
-    for part in found.parts:
+    for part in ranking.parts:
         cells = [f"{part.bits:,}", f"{part.flips:.4g}", percent(part.loss), percent(part.error), f"{100 * part.loss_per_flip:.3g}"]
         if part.measured is not None and part.measured_per_flip is not None:
             cells += [percent(part.measured), interval_text(part.low, part.high), f"{100 * part.measured_per_flip:.3g}"]
         table.add_row(part.name, *cells)
-    resolved = found.resolved
-    score = "accuracy" if resolved.questions.labels is not None else "answers unchanged"
-    judged = judged_of(resolved)
-    show(f"[bold]{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images), {resolved.points[0].memory}[/]")
+    show(f"[bold]{ranking.title}[/]")
     show(table)
-    told = (
-        f"Loss of {score} with only that part in the memory, {found.samples} draws per image. ±: half the width of the 95 % "
-        "interval, sampling and bias together. Flips: expected in one inference that reads every weight once. "
-        f"{judged}."
-    )
-    if found.trials:
-        correlation = "" if found.correlation is None else f" Rank correlation of points per flip: {found.correlation:.3f}."
-        told += f" Measured: {found.trials} trials per part, weights read per {resolved.study.read_every}.{correlation}"
-        if note := no_difference_note(part.differ_below for part in found.parts):
-            told += f" {note}."
-    show(f"[dim]{told}[/]")
+    show(f"[dim]{ranking.caption}[/]")

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from weakcell.emulator.tasks import Metric
     from weakcell.host.campaign.campaign import Campaign
-    from weakcell.host.campaign.executors import Executor
     from weakcell.host.campaign.runner import Step
     from weakcell.host.campaign.tables import Tables
 
@@ -102,6 +101,7 @@ def _sweep(
     as_json: bool,
     quiet: bool,
 ) -> None:
+    from weakcell.host.api.campaigns import check_workers, choose_executor
     from weakcell.host.campaign.campaign import prepare_campaign
     from weakcell.host.campaign.differences import differences
     from weakcell.host.campaign.export import export
@@ -115,8 +115,7 @@ def _sweep(
 
     if path is None:
         raise UsageError("weakcell sweep", "no campaign file is named", "Name one; weakcell sweep --example prints one")
-    if sum(choice is not None for choice in (threads, processes, cluster)) > 1:
-        raise UsageError("weakcell sweep", "several kinds of workers are asked for", "Give --threads, --processes or --cluster")
+    check_workers(threads, processes, cluster)
     if out is None and not dry_run:
         raise UsageError("weakcell sweep", "it has nowhere to keep its runs", "Give --out DIR")
     asked = prepare_campaign(read_campaign(path), data_dir, None if half_width is None else share_of(half_width))
@@ -128,7 +127,7 @@ def _sweep(
         left = missing(asked, store)
         if as_json:
             emit("campaign", studies=len(asked.studies), points=len(asked.cells), runs=asked.runs, missing=left)
-        executor = _executor(asked, threads, processes, cluster)
+        executor = choose_executor(asked, threads, processes, cluster)
         try:
             with _progress(as_json, quiet, asked) as on_step:
                 made = drive(asked, store, executor, ["weakcell", *sys.argv[1:]], on_step)
@@ -159,21 +158,6 @@ def share_of(text: str) -> float:
     if not 0.0 < share < 0.5:
         raise UsageError(f"A share of {text!r}", "it is no share between 0 and 50 %", "Write it as 0.5% or 0.005")
     return share
-
-
-def _executor(campaign: Campaign, threads: int | None, processes: int | None, cluster: str | None) -> Executor:
-    from functools import partial
-
-    from weakcell.host.campaign.executors import Processes, Threads, default_workers
-    from weakcell.host.campaign.tasks import perform
-
-    if cluster is not None:
-        from weakcell.host.campaign.cluster import Cluster
-
-        return Cluster(campaign.workloads, cluster)
-    if processes is not None:
-        return Processes(campaign.workloads, processes)
-    return Threads(partial(perform, campaign.workloads), threads or default_workers())
 
 
 def _show_effort(

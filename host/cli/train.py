@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -83,45 +83,28 @@ def train(
       weakcell train --grid 'loss=cel | mhl:b=128 | mcel:m=256' --grid 'flips=none | uniform:ber=0.05' --out grid
       weakcell train runs.toml --out grid --resume --part test
     """
-    _need_torch()
+    from weakcell.host.api.training import check_torch, list_runs
+    from weakcell.host.api.training import train as train_networks
+    from weakcell.host.cli.terminal import note
+    from weakcell.host.study.sweep_values import parse_sweep
+
+    check_torch()
     given = {
         "data": data, "network": network, "bits": bits, "width": width, "loss": loss, "flips": flips, "gradient": gradient,
         "tolerance": tolerance, "epochs": epochs, "halve_every": halve_every,
         "batch": batch, "rate": rate, "images": images, "precision": precision, "seed": seed,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
-    from weakcell.host.train.settings import expand_runs, read_settings
-
-    shared, several = ({}, {}) if settings is None else read_settings(settings)
-    several = {**several, **dict(_grid_of(text) for text in grid or ())}
-    runs = expand_runs({**shared, **given}, {name: values for name, values in several.items() if name not in given})
+    several = dict(_grid_of(text) for text in grid or ())
     if dry_run:
-        for run in runs:
+        for run in list_runs(settings, several, given):
             typer.echo(run.name)
         return
-    _train(runs, out, sweep, memory, trials, part, data_dir, device, threads, resume, qonnx)
-
-
-def _train(
-    runs: list[Any], out: Path, sweep: str | None, memory: str, trials: int, part: Literal["validation", "test"],
-    data_dir: Path | None, device: str, threads: int, resume: bool, qonnx: bool,
-) -> None:  # fmt: skip
-    import torch
-
-    from weakcell.host.cli.terminal import note
-    from weakcell.host.datasets.training import load
-    from weakcell.host.study.sweep_values import parse_sweep
-    from weakcell.host.train.evaluation import SWEEP, SWEEPS, EvaluationConfig
-    from weakcell.host.train.training_grid import TrainingJob, train_runs
-    from weakcell.memmodels.errors import UsageError
-
-    if device != "cpu" and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}", "torch finds no such device here", "Leave it out to train on the CPU")
-    torch.set_num_threads(threads)
-    config = EvaluationConfig(sweep or SWEEPS.get(runs[0].data, SWEEP), memory, trials)
-    job = TrainingJob(lambda name: load(name, data_dir), config, part, device, threads, qonnx, note)
-    table = train_runs(runs, out, job, resume=resume)
-    _show(table, out, parse_sweep(config.sweep).values)
+    result = train_networks(
+        settings, out=out, grid=several, part=part, memory=memory, sweep=sweep, trials=trials, data_dir=data_dir, device=device,
+        threads=threads, resume=resume, qonnx=qonnx, notify=note, **given,
+    )  # fmt: skip
+    _show(result.frame, out, parse_sweep(result.sweep).values)
 
 
 def _show(table: pl.DataFrame, out: Path, points: tuple[float, ...]) -> None:
@@ -155,12 +138,3 @@ def _grid_of(text: str) -> tuple[str, list[str]]:
     if not (key.strip() and equals and all(listed)):
         raise UsageError(f"--grid {text!r}", "it is not KEY=VALUE | VALUE", "Write it as in --grid 'loss=cel | mcel:m=256'")
     return key.strip().replace("-", "_"), listed
-
-
-def _need_torch() -> None:
-    from importlib.util import find_spec
-
-    from weakcell.memmodels.errors import UsageError
-
-    if find_spec("torch") is None or find_spec("pydantic") is None:
-        raise UsageError("weakcell train", "torch is not installed", "Install it with pip install 'weakcell[train]'")

@@ -13,7 +13,7 @@ from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.cli.options import DATA, MODEL, OUTPUT, PLACE, READS, TASK
 
 if TYPE_CHECKING:
-    from weakcell.host.study.study import Point, ResolvedStudy, Study
+    from weakcell.host.study.study import Point
     from weakcell.host.validation.accuracy_curve import Curve
     from weakcell.host.validation.trials import Validation
 
@@ -71,11 +71,14 @@ def validate(
             "memory": memory, "place": place or [], "trials": trials, "read_every": read_every, "batch": batch, "seed": seed,
         }  # fmt: skip
         optional = {"sweep": sweep, "die": die, "images": images, "task": task, "output": output}
-        resolved, only = _prepare(model, data, data_dir, given | {k: v for k, v in optional.items() if v is not None}, stress)
+        given |= {name: value for name, value in optional.items() if value is not None}
+        from weakcell.host.study.arguments import build_study
         from weakcell.host.study.results_folder import made_folder
         from weakcell.host.validation.accuracy_curve import curve_of
+        from weakcell.host.validation.stress import resolve_validation
         from weakcell.host.validation.trials import validate as run
 
+        resolved, only = resolve_validation(build_study(model, data, **given), data_dir, stress=stress)
         folder = made_folder(out, "tallies.parquet")
         check_boards(resolved, yes, quiet or as_json)
 
@@ -110,23 +113,6 @@ def validate(
         note(f"Results are in {folder}.", quiet or as_json)
     if found.broken:
         raise typer.Exit(1)
-
-
-def _prepare(
-    model: str, data: str | None, data_dir: Path | None, given: dict[str, Any], stress: bool
-) -> tuple[ResolvedStudy, dict[int, Any]]:
-    """The study, ready, and for its points those images that they are for (none: all)."""
-    from weakcell.host.cli.emulate import study_from
-    from weakcell.host.study.study import resolve_study
-    from weakcell.host.validation.stress import prepare_stressed
-    from weakcell.memmodels.errors import UsageError
-
-    study: Study = study_from(model, data, given)
-    if not stress:
-        return resolve_study(study, data_dir), {}
-    if study.sweep is not None:
-        raise UsageError("--stress with --sweep", "both choose the operating points", "Give one of them")
-    return prepare_stressed(study, lambda asked: resolve_study(asked, data_dir))
 
 
 def _show(found: Validation) -> None:

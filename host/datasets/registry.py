@@ -1,20 +1,21 @@
-"""Data sets by name or file: images, and labels where there are any.
+"""Data sets by name, by file or as arrays: images, and labels where there are any.
 
-A name is looked for in `--data-dir`, then in $WEAKCELL_DATA, then in the user's cache (~/.cache/weakcell, or below
-$XDG_CACHE_HOME). In each place the files may lie directly or in a folder of the data set's name. They are the files as published
-(`weakcell.host.datasets`), and images are raw pixels, 0 to 255 (digits: 0 to 16): what networks trained by `weakcell train` want.
-The `x`
-of an .npz is handed to the network exactly as stored (`weakcell.host.datasets.input_range` compares it with the network's first
-quantizer).
+The files of a named data set are searched for in `data_dir`, then in $WEAKCELL_DATA, then in the user's cache (~/.cache/weakcell,
+or below $XDG_CACHE_HOME). In each place they may lie directly or in a folder of the data set's name. They are the published files
+(`weakcell.host.datasets.published`). Images are raw pixels, 0 to 255 (digits: 0 to 16), as networks from `weakcell train` expect.
+
+The `x` of an .npz or of a caller reaches the network exactly as stored. `weakcell.host.datasets.input_range` compares it with the
+network's first quantizer.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +33,13 @@ _NAMES = ("digits", *NAMES)
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """`x` (n, …) as the network wants it (raw pixels for shipped networks), labels `y` (n, …) or None, and `source`.
+    """Images, and labels if there are any.
 
-    Labels are class numbers, maps of them, or numbers of any kind: what they mean is for the task to say
-    (`weakcell.emulator.tasks`).
+    Attributes:
+        name: What results call it.
+        x: Images (n, …) exactly as the network gets them; raw pixels for shipped networks.
+        y: Labels (n, …): class numbers, maps of classes, or values; None if there are none. The task gives them their meaning.
+        source: Where they came from, in words.
     """
 
     name: str
@@ -57,14 +61,14 @@ class Dataset:
         return f"Dataset<{self.name}: {len(self)} x {list(self.x.shape[1:])}{'' if self.y is not None else ', no labels'}>"
 
     def first(self, images: int | None) -> Dataset:
-        """The first `images` of them; all if None or if there are fewer."""
+        """Return the first `images` images; all of them for None."""
         if images is None or images >= len(self):
             return self
         return Dataset(self.name, self.x[:images], None if self.y is None else self.y[:images], self.source)
 
     @property
     def sha256(self) -> str:
-        """Of the arrays: shapes, types and bytes, whatever file they came from. One whole number per image counts as int64."""
+        """Digest of the arrays' shapes, types and bytes. Labels that are one whole number per image count as int64."""
         digest = hashlib.sha256()
         y = self.y
         if y is not None and y.ndim == 1 and are_integers(y):
@@ -76,16 +80,45 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_data(name_or_path: str | Path, data_dir: Path | None = None) -> Dataset:
-    """The data set of that name, or the `.npz` at that path; InputError says where it was looked for."""
-    text = str(name_or_path)
+DataLike: TypeAlias = "str | PathLike[str] | Array | tuple[Any, Any] | Dataset"
+"""What a caller may pass as data."""
+
+
+def load_data(data: DataLike, data_dir: str | Path | None = None) -> Dataset:
+    """Load images, and labels if there are any.
+
+    Args:
+        data: A data set's name (`digits`, `fashion-mnist`, `cifar-10`, `svhn`, `imagenette`), an `.npz` file with the array `x` and
+            optionally `y`, an array of images (n, …), a tuple `(x, y)` of images and labels, or a `Dataset`.
+        data_dir: The folder to search first for a data set's files.
+
+    Returns:
+        The images exactly as the network gets them, and their labels.
+
+    Raises:
+        InputError: The data set or file is missing, or its arrays do not fit together.
+
+    Example:
+        >>> import weakcell
+        >>> weakcell.load_data("digits")
+        Dataset<digits: 450 x [1, 8, 8]>
+        >>> import numpy as np
+        >>> weakcell.load_data((np.zeros((2, 1, 8, 8)), [3, 7]))
+        Dataset<arrays: 2 x [1, 8, 8]>
+    """
+    if isinstance(data, Dataset):
+        return data
+    if not isinstance(data, str | PathLike):
+        x, y = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+        return _from_arrays("arrays", "arrays in memory", np.asarray(x), None if y is None else np.asarray(y))
+    text = str(data)
     if text == "digits":
         arrays = read_npz(SHIPPED_FOLDER / "digits.npz")
         return Dataset("digits", arrays["x_test"], arrays["y_test"].astype(np.int64), "shipped: scikit-learn digits, test split")
     if text in NAMES:
-        images, labels, folder = read_split(text, "test", data_dir)
+        images, labels, folder = read_split(text, "test", None if data_dir is None else Path(data_dir))
         return Dataset(text, images, labels.astype(np.int64), f"{folder}: test set")
-    path = Path(name_or_path)
+    path = Path(data)
     if path.suffix.lower() == ".npz" or path.exists():
         return _from_npz(path)
     near = difflib.get_close_matches(text, _NAMES, n=1)
@@ -94,7 +127,7 @@ def load_data(name_or_path: str | Path, data_dir: Path | None = None) -> Dataset
 
 
 def read_npz(path: Path) -> dict[str, Array]:
-    """The arrays of an .npz file, pickles refused; InputError if it cannot be read."""
+    """Read the arrays of an .npz file. InputError if it cannot be read or holds a pickle."""
     return read_arrays(path, f"Reading {path}", "Bring an .npz file of plain arrays, as numpy.savez writes it")
 
 
@@ -102,9 +135,13 @@ def _from_npz(path: Path) -> Dataset:
     arrays = read_npz(path)
     if "x" not in arrays:
         raise InputError(f"Data {path}", f"it has {', '.join(arrays) or 'no arrays'}", "Name the images x and the labels y")
-    x, y = arrays["x"], arrays.get("y")
-    if x.dtype.kind not in "buif" or (x.dtype.kind == "f" and not np.isfinite(x).all()):
-        raise InputError(f"Data {path}", f"x has type {x.dtype} or values that are not finite", "Bring finite numbers")
-    if y is not None and (y.dtype.kind not in "buif" or (y.dtype.kind == "f" and not np.isfinite(y).all())):
-        raise InputError(f"Data {path}", f"y has type {y.dtype} or values that are not finite", "Bring finite numbers")
-    return Dataset(path.stem, x, y, path.name)
+    return replace(_from_arrays(str(path), path.name, arrays["x"], arrays.get("y")), name=path.stem)
+
+
+def _from_arrays(name: str, source: str, x: Array, y: Array | None) -> Dataset:
+    """Check arrays that a user brings. InputError if a value is not a finite number."""
+    for letter, array in (("x", x), ("y", y)):
+        if array is not None and (array.dtype.kind not in "buif" or (array.dtype.kind == "f" and not np.isfinite(array).all())):
+            found = f"{letter} has type {array.dtype} or values that are not finite"
+            raise InputError(f"Data {name}", found, "Bring finite numbers")
+    return Dataset(name, x, y, source)

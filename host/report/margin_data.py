@@ -74,12 +74,12 @@ def measure_margins(networks: Sequence[AskedNetwork], data_dir: Path | None) -> 
 
 def _margins(network: AskedNetwork, data_dir: Path | None) -> NetworkMargins:
     from weakcell.emulator.tasks import Asked
-    from weakcell.host.analysis.margins import margins_on
+    from weakcell.host.analysis.margins import report_margins
     from weakcell.host.study.workload import open_workload
 
     workload = open_workload(network.model, network.data, network.images, data_dir, asked=Asked(network.task, network.output))
     for part, what in (("weights_sha256", "network"), ("data_sha256", "data")):
         if workload.identity[part] != network.identity[part]:
             raise InputError(f"Margins of {network.name}", f"the {what} changed since it ran", "Run it again")
-    frame = margins_on(workload).frame
+    frame = report_margins(workload).frame
     return NetworkMargins(network.name, np.sort(frame["relative_margin"].to_numpy()), np.sort(frame["exact"].to_numpy()))

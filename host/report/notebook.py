@@ -1,33 +1,43 @@
-"""The results of a campaign's folder from Python; in a notebook they show themselves.
-
-from host import read_results
-found = read_results("DIR")
-found.summary           # polars: one row per operating point
-found.frame             # polars: one row per run
-found.report("a.html")  # the page that `weakcell report` writes
-"""
+"""The results in a folder: a campaign's, or those of one study: `read_results`."""
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from weakcell.emulator.tasks import metric_of
 from weakcell.host.atomic_files import write_atomically
 from weakcell.host.report.captions import metric_interval
+from weakcell.host.report.chart_specs import Chart, score_charts
 from weakcell.host.report.data import ReportData, point_label, read_report_data, summarize
+from weakcell.host.report.displayed_result import DisplayedResult, embed_svg
+from weakcell.host.report.matplotlib_charts import plot_paper_figure, render_svg
+from weakcell.host.report.simple_figures import plot_bars
+from weakcell.host.report.style import PAPER_STYLE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ROWS = 60
 
 
-@dataclass(frozen=True, eq=False)
-class CampaignResults:
-    """What a folder of `weakcell sweep`, or of `weakcell emulate --out`, holds. data_dir: for the margins of a report."""
+@dataclass(frozen=True, eq=False, repr=False)
+class CampaignResults(DisplayedResult):
+    """What a folder of `weakcell sweep` or of `weakcell emulate --out` holds: from `read_results` and `sweep`.
+
+    `frame` has one row per run, `summary` one per operating point.
+
+    Attributes:
+        folder: The folder.
+        data: Its tables and how they were made.
+        data_dir: The folder to search for data sets, for the margins of a report.
+    """
+
+    figure_style = PAPER_STYLE
 
     folder: Path
     data: ReportData
@@ -43,6 +53,35 @@ class CampaignResults:
         """One row per operating point."""
         return self.data.points
 
+    @property
+    def title(self) -> str:
+        """The folder's name."""
+        return self.data.title
+
+    @property
+    def headline(self) -> str:
+        """Studies, points and runs."""
+        runs, points, studies = self.frame.height, self.summary.height, len(self.data.studies)
+        return f"{self.folder}: {studies} studies, {points} points, {runs:,} runs"
+
+    @property
+    def caption(self) -> str:
+        """What was run, and for each study the lowest energy at which little is lost."""
+        return " ".join(summarize(self.data))
+
+    def build_figure(self) -> Figure:
+        """Plot the score over the first swept condition, or of each point if nothing was swept."""
+        charts = self._charts()
+        if charts:
+            return plot_paper_figure(charts[0].panels[0], 6.0)
+        points = self.summary
+        return plot_bars(self.title, "mean score", points["memory"].to_list(), points["mean"].to_list())
+
+    def _charts(self) -> list[Chart]:
+        """Return the scores over each swept condition."""
+        keys = self.summary["sweep_key"].drop_nulls().unique(maintain_order=True)
+        return [chart for key in keys for chart in score_charts(self.data, key)]
+
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page, beside the results unless told otherwise; returns its path. OutputError if it cannot be written."""
         from weakcell.host.report.page import render
@@ -51,36 +90,37 @@ class CampaignResults:
         write_atomically(to, lambda place: place.write_text(page, encoding="utf-8"))
         return to
 
-    def __repr__(self) -> str:
-        runs, points, studies = self.frame.height, self.summary.height, len(self.data.studies)
-        return f"CampaignResults<{self.folder}: {studies} studies, {points} points, {runs:,} runs>"
-
     def _repr_html_(self) -> str:
         first, *rest = summarize(self.data)
         said = "".join(f"<li>{escape(sentence)}</li>" for sentence in rest)
-        pictures = "".join(_picture(name, svg) for name, svg in _curves(self.data))
+        pictures = "".join(
+            embed_svg(render_svg(chart.panels[0], 6.0), f"{chart.title}; the table has its numbers") for chart in self._charts()
+        )
         return f"<p><b>{escape(self.data.title)}</b>: {escape(first)}</p><ul>{said}</ul>{pictures}{_table(self.summary)}"
 
 
-def read_results(folder: str | Path, data_dir: Path | None = None) -> CampaignResults:
-    """The results in a folder; InputError if it holds none."""
-    return CampaignResults(Path(folder), read_report_data(Path(folder), data_dir, extras=False), data_dir)
+def read_results(folder: str | Path, data_dir: str | Path | None = None) -> CampaignResults:
+    """Read the results in a folder of `weakcell sweep`, or of `weakcell emulate --out`.
 
+    Args:
+        folder: The folder.
+        data_dir: The folder to search first for data sets, for the margins of a report.
 
-def _curves(data: ReportData) -> list[tuple[str, bytes]]:
-    """Return the scores over each swept condition: alternative text and SVG file."""
-    from weakcell.host.report.chart_specs import score_charts
-    from weakcell.host.report.matplotlib_charts import render_svg
+    Returns:
+        The results. `.report()` writes them as one self-contained page.
 
-    keys = data.points["sweep_key"].drop_nulls().unique(maintain_order=True)
-    charts = [chart for key in keys for chart in score_charts(data, key)]
-    return [(f"{chart.title}; the table has its numbers", render_svg(chart.panels[0], 6.0)) for chart in charts]
+    Raises:
+        InputError: The folder holds no results.
 
-
-def _picture(words: str, svg: bytes) -> str:
-    """An image that needs no other file; on white, so that it can be read in a dark notebook."""
-    encoded = base64.b64encode(svg).decode()
-    return f'<img alt="{escape(words)}" style="max-width:100%;background:#fff" src="data:image/svg+xml;base64,{encoded}">'
+    Example:
+        >>> import weakcell
+        >>> folder = weakcell.emulate(memory="uniform", sweep={"ber": [0.01, 0.1]}, trials=2, images=50).save("results")
+        >>> results = weakcell.read_results(folder)
+        >>> results.frame.height, results.summary.height
+        (4, 2)
+    """
+    first = None if data_dir is None else Path(data_dir)
+    return CampaignResults(Path(folder), read_report_data(Path(folder), first, extras=False), first)
 
 
 def _table(points: pl.DataFrame) -> str:

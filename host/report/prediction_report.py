@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from weakcell.emulator.prediction.scoring import scored_layer
-from weakcell.host.analysis.prediction import SCHEMA_VERSION, Predicted
+from weakcell.host.analysis.prediction import SCHEMA_VERSION, PredictionStudy
 from weakcell.host.atomic_files import write_atomically
 from weakcell.host.report.captions import METHOD, judged_of, no_difference_note, quantization_note, study_title
 from weakcell.host.report.chart_specs import Axis, prediction_panel
@@ -26,7 +26,7 @@ _SAMPLED_BY_BIT = (
 )
 
 
-def describe_prediction(predicted: Predicted) -> str:
+def describe_prediction(predicted: PredictionStudy) -> str:
     """What must be known to read the numbers."""
     resolved, study = predicted.resolved, predicted.resolved.study
     one, other = resolved.points[0].memory, resolved.points[-1].memory
@@ -54,7 +54,7 @@ def describe_prediction(predicted: Predicted) -> str:
     return ". ".join(sentences) + "."
 
 
-def write(predicted: Predicted, folder: Path, command: Sequence[str]) -> None:
+def write(predicted: PredictionStudy, folder: Path, command: Sequence[str]) -> None:
     """prediction.parquet and .csv (one row per point), prediction.json, prediction.png and .svg."""
     frame = predicted.frame
     write_atomically(folder / "prediction.parquet", frame.write_parquet)
@@ -71,7 +71,7 @@ def write(predicted: Predicted, folder: Path, command: Sequence[str]) -> None:
     save_figure(partial(plot_prediction, predicted), [folder / "prediction.png", folder / "prediction.svg"])
 
 
-def plot_prediction(predicted: Predicted) -> Figure:
+def plot_prediction(predicted: PredictionStudy) -> Figure:
     """Plot the predicted curve, and the measured points if there are any."""
     from matplotlib.figure import Figure
 

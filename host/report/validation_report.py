@@ -78,24 +78,25 @@ def as_dict(validation: Validation, curve: Curve | None = None) -> dict[str, Any
     }
 
 
-def write(validation: Validation, curve: Curve | None, folder: Path, command: Sequence[str]) -> None:
-    """tallies.parquet (pairs by point, check, bound, q, outcome), violations.parquet, validation.json, validation.png and .svg.
-
-    With a curve, curve.parquet: predicted and measured accuracy by point.
-    """
+def tally_frame(validation: Validation) -> pl.DataFrame:
+    """Return the pairs counted by point, check, bound, flips q and outcome, one row for each combination that occurred."""
     columns = {"point": pl.Int64, "check": pl.String, "bound": pl.Int64, "q": pl.Int64, "outcome": pl.Int64}
     keys = sorted(validation.tally)
-    tallies = pl.DataFrame(keys, schema=columns, orient="row").with_columns(
+    return pl.DataFrame(keys, schema=columns, orient="row").with_columns(
         pl.Series("pairs", [validation.tally[key] for key in keys], dtype=pl.Int64),
         pl.col("outcome").replace_strict(
             {KEPT: "kept", TIED: "tied", LOST: "lost", TIED_AWAY: "tied, a lower class answered"}, return_dtype=pl.String
         ),
         pl.lit(SCHEMA_VERSION, dtype=pl.Int32).alias("schema_version"),
     )
+
+
+def write(validation: Validation, curve: Curve | None, folder: Path, command: Sequence[str]) -> None:
+    """Write the tallies, the violations, validation.json and the figure; with a curve, curve.parquet too."""
     kinds: dict[str, Any] = dict.fromkeys(("point", "trial", "die", "image", "q", "bound"), pl.Int64)
     names = list(Violation.__dataclass_fields__)
     broken = pl.DataFrame([vars(v) for v in validation.violations], schema={name: kinds.get(name, pl.String) for name in names})
-    write_atomically(folder / "tallies.parquet", tallies.write_parquet)
+    write_atomically(folder / "tallies.parquet", tally_frame(validation).write_parquet)
     write_atomically(folder / "violations.parquet", broken.write_parquet)
     if curve is not None:
         write_atomically(folder / "curve.parquet", curve.frame.write_parquet)

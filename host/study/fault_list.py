@@ -56,7 +56,7 @@ class FaultRows:
         return len(self.read)
 
 
-def rows_of(plan: Plan, point: Point, result: TrialResult) -> FaultRows:
+def collect_fault_rows(plan: Plan, point: Point, result: TrialResult) -> FaultRows:
     """The recorded flips of a trial as rows."""
     names = tuple(plan.storable)
     parts: list[tuple[npt.NDArray[Any], ...]] = []
@@ -74,7 +74,7 @@ def rows_of(plan: Plan, point: Point, result: TrialResult) -> FaultRows:
     return FaultRows(point.value, result.trial, names, read, tensors, elements, bits, held)
 
 
-def table_of(rows: Sequence[FaultRows]) -> pl.DataFrame:
+def fault_table(rows: Sequence[FaultRows]) -> pl.DataFrame:
     """All rows in one frame, in the order given."""
     import polars as pl
 
@@ -101,7 +101,7 @@ def table_of(rows: Sequence[FaultRows]) -> pl.DataFrame:
 def save_faults(path: Path, rows: Sequence[FaultRows], identity: dict[str, object]) -> None:
     """Write a list with the study's identity as its header; `.parquet` or `.csv`. OutputError if it cannot be written."""
     check_suffix(path)
-    table, header = table_of(rows), json.dumps({"format": FORMAT, **identity})
+    table, header = fault_table(rows), json.dumps({"format": FORMAT, **identity})
     if path.suffix == ".parquet":
         write_atomically(path, lambda place: table.write_parquet(place, metadata={"weakcell-faults": header}))
         return

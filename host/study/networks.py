@@ -1,13 +1,24 @@
-"""Networks by name: those that come with Weakcell, or any ONNX file."""
+"""Networks: shipped ones by name, ONNX files, ONNX models in memory, and networks that are imported already."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-from weakcell.memmodels.errors import InputError
+import weakcell.emulator
+from weakcell.emulator.ir.layers import Network
+from weakcell.host.digests import network_sha256
+from weakcell.memmodels.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+ModelLike: TypeAlias = "str | PathLike[str] | ModelProto | Network"
+"""What a caller may pass as a network."""
 
 SHIPPED_FOLDER = Path(__file__).parents[1] / "shipped"
 
@@ -18,32 +29,69 @@ _SHIPPED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
-    """An ONNX file and the name it goes by; `data` is the data set it was trained on, if it is one of ours."""
+    """A network as it was given, before it is imported.
+
+    Attributes:
+        name: What results call it: the shipped name, the file's stem, or the graph's name.
+        source: An ONNX file, an ONNX model in memory, or an imported network.
+        data: The data set that a shipped network was trained on.
+    """
 
     name: str
-    path: Path
+    source: Path | ModelProto | Network
     data: str | None = None
 
     @property
+    def path(self) -> Path | None:
+        """The ONNX file, None for a model in memory."""
+        return self.source if isinstance(self.source, Path) else None
+
+    @property
     def sha256(self) -> str:
-        """Of the file's bytes (weights kept in external files are not in it)."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        """Digest of the file's bytes, of the serialized model, or of the imported network. It excludes external weight files."""
+        if isinstance(self.source, Network):
+            return network_sha256(self.source)
+        content = self.source.read_bytes() if isinstance(self.source, Path) else self.source.SerializeToString(deterministic=True)
+        return hashlib.sha256(content).hexdigest()
+
+    def load(self, *, integer_input: bool | None = None) -> Network:
+        """Import the network; a network that is imported already is returned as it is."""
+        if isinstance(self.source, Network):
+            return self.source
+        return weakcell.emulator.load(self.source, integer_input=integer_input)
 
 
 def shipped_models() -> tuple[str, ...]:
-    """The names of the networks that come with Weakcell."""
+    """Return the names of the networks that come with Weakcell."""
     return tuple(_SHIPPED)
 
 
-def find_model(name_or_path: str | Path) -> Model:
-    """A shipped network by name, or the file at that path; InputError if it is neither."""
-    text = str(name_or_path)
+def find_model(model: ModelLike) -> Model:
+    """Find the network that an argument names or holds.
+
+    Args:
+        model: A shipped name, the path of an ONNX file, an `onnx.ModelProto`, or a network from `weakcell.load`.
+
+    Raises:
+        InputError: A name is neither shipped nor a file.
+        UsageError: The argument is something else.
+    """
+    if isinstance(model, Network):
+        return Model(model.name, model)
+    if not isinstance(model, str | PathLike):
+        from onnx import ModelProto
+
+        if not isinstance(model, ModelProto):
+            found = f"it is a {type(model).__name__}"
+            raise UsageError("The network", found, "Give a name, the path of an ONNX file, an onnx.ModelProto or a loaded network")
+        return Model(model.graph.name or "model", model)
+    text = str(model)
     if text in _SHIPPED:
         file, data = _SHIPPED[text]
         return Model(text, SHIPPED_FOLDER / file, data)
-    path = Path(name_or_path)
+    path = Path(model)
     if path.is_file():
         return Model(path.stem, path)
     found = "it is a folder" if path.is_dir() else "there is no such file"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from weakcell.emulator.faults.deployment import ReadPolicy
-from weakcell.host.study.fault_list import FaultList
-from weakcell.host.study.study import Point, ResolvedStudy, Study
+from weakcell.host.datasets.registry import DataLike
+from weakcell.host.study.arguments import build_study
+from weakcell.host.study.fault_list import FaultList, load_faults
+from weakcell.host.study.networks import ModelLike
+from weakcell.host.study.runner import MemoriesOf
+from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.sweep_values import Sweep
 from weakcell.memmodels.address import Layout, Words
 from weakcell.memmodels.catalogue import MemorySpec, open_memory, parse_spec
@@ -92,7 +97,7 @@ class Replay:
                 raise InputError(asked, f"it has rows of trial {trial} at {value}, which its header lacks", "Bring the whole list")
 
 
-def study_of(faults: FaultList, base: Study, given: Mapping[str, Any]) -> Study:
+def restore_study(faults: FaultList, base: Study, given: Mapping[str, Any]) -> Study:
     """The study that a list was made by, with `base`'s model and data.
 
     given: options that the user named besides; UsageError if the header says otherwise (it fixes all that is not model or data).
@@ -145,3 +150,32 @@ def _study_of_header(header: Mapping[str, Any], base: Study) -> Study:
         seed=int(header["seed"]),
         images=int(header["images"]),
     )
+
+
+def resolve_replay(
+    path: Path, model: ModelLike, data: DataLike | None, data_dir: str | Path | None = None, **options: object
+) -> tuple[ResolvedStudy, MemoriesOf]:
+    """Load a fault list and resolve the study that made it.
+
+    Args:
+        path: The fault list, `.parquet` or `.csv`.
+        model: The network, see `find_model`.
+        data: The data set, see `load_data`.
+        data_dir: The folder to search first for a data set's files.
+        options: Keyword arguments of `build_study` that the caller gave.
+
+    Returns:
+        The study, and its memories for `run_study`.
+
+    Raises:
+        InputError: The list is damaged, or does not fit the network.
+        UsageError: An option contradicts the list.
+    """
+    faults = load_faults(path)
+    study = restore_study(faults, build_study(model, data, **options), options)  # type: ignore[arg-type]
+    replay = Replay(faults)
+    label = None if faults.header else f"faults:{path.name}"
+    folder = None if data_dir is None else Path(data_dir)
+    resolved = resolve_study(study, folder, model=model, data=data, replays=replay.sha256, memory_label=label)
+    replay.check(resolved)
+    return resolved, replay.memories

@@ -127,6 +127,15 @@ def configuration_of(result: StudyResult, command: list[str] | None = None) -> d
     }
 
 
+def finished_identity(result: StudyResult) -> dict[str, object]:
+    """Return the study's identity with only the swept values that were finished: the header of a fault list."""
+    identity = dict(result.resolved.identity)
+    sweep = result.resolved.study.sweep
+    if sweep is not None:
+        identity["sweep"] = {"key": sweep.key, "values": sorted(set(result.frame["sweep_value"].to_list()))}
+    return identity
+
+
 def outside_rows(network: Network) -> list[dict[str, Any]]:
     """The file's integers that live in no memory by default: bits, their share of all integers of the file, and the reason."""
     total = max(1, network.integer_bits)

@@ -16,7 +16,7 @@ from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.deployment import Sampling
 from weakcell.host.campaign.executors import Executor, Threads, default_workers
 from weakcell.host.campaign.tasks import Done, Task, perform, task_of
-from weakcell.host.study.fault_list import FaultRows, rows_of
+from weakcell.host.study.fault_list import FaultRows, collect_fault_rows
 from weakcell.host.study.results import Outcome, StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.errors import Interrupted, UsageError
@@ -109,7 +109,7 @@ class _Work:
         outcome = Outcome(point, result, seconds)
         self.outcomes[point.index, result.trial] = outcome
         if record:
-            self.faults[point.index, result.trial] = rows_of(self.resolved.plan, point, result)
+            self.faults[point.index, result.trial] = collect_fault_rows(self.resolved.plan, point, result)
         return outcome
 
     def is_finished(self, point: Point) -> bool:

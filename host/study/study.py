@@ -21,9 +21,9 @@ from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
 from weakcell.emulator.ir.layers import Network
 from weakcell.emulator.plan.plan import Plan
 from weakcell.emulator.tasks import Asked
-from weakcell.host.datasets.registry import Dataset
+from weakcell.host.datasets.registry import DataLike, Dataset
 from weakcell.host.digests import memory_file_sha256, sha256_of
-from weakcell.host.study.networks import Model
+from weakcell.host.study.networks import Model, ModelLike
 from weakcell.host.study.sweep_values import Sweep, parse_sweep
 from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import MemorySpec
@@ -198,19 +198,33 @@ class ResolvedStudy:
 def resolve_study(
     study: Study,
     data_dir: Path | None = None,
-    dataset: Dataset | None = None,
+    *,
+    model: ModelLike | None = None,
+    data: DataLike | None = None,
+    workload: Workload | None = None,
     replays: str | None = None,
     memory_label: str | None = None,
-    workload: Workload | None = None,
 ) -> ResolvedStudy:
-    """Load and check everything; raises what is wrong before anything runs.
+    """Load what a study names and check every operating point, so that every mistake is reported before the first trial.
 
-    dataset: takes the place of loading one. replays: hash of the fault list that the memories will replay. memory_label: what
-    results call the default memory if not by its SPEC. workload: the study's network and data, if they are loaded already.
+    Args:
+        study: What to run.
+        data_dir: The folder to search first for a data set's files.
+        model: The network itself, instead of the one that the study names.
+        data: The data itself, instead of those that the study names.
+        workload: The study's network and data, if they are loaded already.
+        replays: Digest of the fault list that the memories will replay.
+        memory_label: What results call the default memory instead of its SPEC.
+
+    Raises:
+        UsageError: A number is out of range, or nothing lives in the memory.
+        MemorySpecError: A point lies outside what the technology's law covers.
+        InputError: The network or data are missing or do not fit (ModelError: the network is not supported).
     """
     study.check()
     if workload is None:
-        workload = open_workload(study.model, study.data, study.images, data_dir, dataset, asked=study.asked)
+        source = study.model if model is None else model
+        workload = open_workload(source, study.data if data is None else data, study.images, data_dir, asked=study.asked)
     placements = [(value, place(workload.network, spec, study.places)) for value, spec in study.operating_points()]
     if not workload.network.weights and not placements[0][1].slots:
         raise not_quantized(workload.model.name)

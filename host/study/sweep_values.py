@@ -9,8 +9,10 @@ A range of one point is refused, since it is nearly always a slip: an `x` left o
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation, localcontext
+from typing import Any, TypeAlias
 
 from weakcell.memmodels.errors import UsageError
 
@@ -28,6 +30,10 @@ class Sweep:
 
     def __str__(self) -> str:
         return f"{self.key}={','.join(f'{value:.12g}' for value in self.values)}"
+
+
+SweepLike: TypeAlias = "str | Sweep | Mapping[str, Any]"
+"""What a caller may pass as a sweep."""
 
 
 def parse_sweep(text: str) -> Sweep:
@@ -54,14 +60,28 @@ def parse_sweep(text: str) -> Sweep:
     return Sweep(key, _arithmetic(text, *bounds, _number(text, step)))
 
 
-def as_sweep(asked: str | Sweep | None) -> Sweep | None:
-    """Return the sweep that an argument of the Python API describes; UsageError for anything but one sweep."""
-    if asked is None or isinstance(asked, Sweep):
-        return asked
-    if isinstance(asked, str):
-        return parse_sweep(asked)
-    do = "Give one text as in 'ber=1e-5:1e-1:x10'; a campaign (`weakcell sweep`) crosses several conditions"
-    raise UsageError(f"sweep={asked!r}", "a sweep moves one condition", do)
+def as_sweep(sweep: SweepLike | None) -> Sweep | None:
+    """Return the sweep that a caller describes.
+
+    Args:
+        sweep: Text as for `parse_sweep`, a `Sweep`, or a dict with one condition and its values: `{"vdd": [0.6, 0.7, 0.8]}`,
+            `{"vdd": "0.6:0.8:0.1"}`.
+
+    Raises:
+        UsageError: It does not describe one sweep.
+    """
+    if sweep is None or isinstance(sweep, Sweep):
+        return sweep
+    if isinstance(sweep, str):
+        return parse_sweep(sweep)
+    if not isinstance(sweep, Mapping) or len(sweep) != 1:
+        do = "Give one text as in 'ber=1e-5:1e-1:x10' or a dict with one key; a campaign (`weakcell sweep`) crosses several"
+        raise UsageError(f"sweep={sweep!r}", "a sweep moves one condition", do)
+    ((key, values),) = sweep.items()
+    if isinstance(values, str):
+        return parse_sweep(f"{key}={values}")
+    numbers = values.tolist() if hasattr(values, "tolist") else values
+    return parse_sweep(f"{key}={','.join(str(value) for value in (numbers if isinstance(numbers, Iterable) else (numbers,)))}")
 
 
 def _arithmetic(text: str, start: Decimal, stop: Decimal, step: Decimal) -> tuple[float, ...]:

@@ -12,9 +12,9 @@ from weakcell.emulator.ir.layers import Network
 from weakcell.emulator.plan.plan import Plan, compile_plan
 from weakcell.emulator.tasks import Asked, Task, is_default
 from weakcell.host.datasets.input_range import InputCheck, check_data
-from weakcell.host.datasets.registry import Dataset, load_data
+from weakcell.host.datasets.registry import DataLike, Dataset, load_data
 from weakcell.host.digests import sha256_of, weights_sha256
-from weakcell.host.study.networks import Model, find_model
+from weakcell.host.study.networks import Model, ModelLike, find_model
 from weakcell.memmodels.errors import InputError, UsageError
 
 
@@ -73,35 +73,38 @@ class Workload:
 
 
 def open_workload(
-    model: str,
-    data: str | None = None,
+    model: ModelLike,
+    data: DataLike | None = None,
     images: int | None = None,
     data_dir: Path | None = None,
-    dataset: Dataset | None = None,
     *,
     asked: Asked | None = None,
 ) -> Workload:
-    """Load a network and data (if None, those it is shipped with or its metadata name), and let the fault-free network answer.
+    """Load a network and data, and run the fault-free network once.
 
-    dataset: takes the place of loading one. images: only the first of them. asked: the task and output that are meant; recognised
-    where nothing is said. Raises InputError, ModelError or UsageError.
+    Args:
+        model: A shipped name, an ONNX file, an `onnx.ModelProto` or an imported network.
+        data: As for `load_data`; None for the data set of a shipped network, or the one that the network's metadata names.
+        images: Use only the first `images` images.
+        data_dir: The folder to search first for a data set's files.
+        asked: The task and output that the caller names; what is not named is recognised.
+
+    Raises:
+        InputError: The network or data are missing, or do not fit each other.
+        ModelError: The network is not supported.
+        UsageError: No data are known, or no output can be judged.
     """
     found = find_model(model)
-    network = emulator.load(found.path)
+    network = found.load()
     if len(network.inputs) != 1:
         several = f"the network has the inputs {', '.join(network.inputs)}"
         raise InputError(f"Emulating {found.name}", several, "Emulate networks with one input; weakcell infer takes several")
-    if dataset is None:
-        dataset = _data_of(found, data or found.data or network.metadata.get("dataset"), data_dir)
-    dataset = dataset.first(images)
+    source = data if data is not None else found.data or network.metadata.get("dataset")
+    if source is None:
+        asked_for = f"Emulating {found.name} without data"
+        raise UsageError(asked_for, "it is not a shipped network", "Give --data NAME or --data FILE.npz; in Python data=(x, y)")
+    dataset = load_data(source, data_dir).first(images)
     plan = compile_plan(network)
     arrays = {network.inputs[0]: dataset.x}
     questions = emulator.prepare_evaluation(plan, arrays, dataset.y, asked)
     return Workload(found, dataset, plan, questions, check_data(network, arrays, dataset.name))
-
-
-def _data_of(model: Model, name: str | None, data_dir: Path | None) -> Dataset:
-    if name is None:
-        asked = f"Emulating {model.name} without data"
-        raise UsageError(asked, "it is not a shipped network", "Give --data NAME or --data FILE.npz")
-    return load_data(name, data_dir)

@@ -13,9 +13,10 @@ import polars as pl
 
 from weakcell import emulator
 from weakcell.emulator.margins import MarginSummary, summarize
-from weakcell.host.api import emulate
 from weakcell.host.datasets.registry import Dataset
 from weakcell.host.datasets.training import Part
+from weakcell.host.study.arguments import resolve_arguments
+from weakcell.host.study.runner import run_study
 
 SWEEPS = {"cifar-10": "ber=0:0.06:0.005"}
 SWEEP = "ber=0:0.35:0.01"
@@ -70,10 +71,11 @@ def evaluate_network(path: Path, name: str, part: Part, config: EvaluationConfig
         WeakcellError: As `weakcell.emulate`.
     """
     data = Dataset(name, part.images, part.labels.astype(np.int64), "training's own reader")
-    result = emulate(
+    resolved = resolve_arguments(
         path, data, memory=config.memory, sweep=config.sweep, trials=config.trials, read_every="batch",
-        batch=config.batch, seed=config.seed, threads=threads,
+        batch=config.batch, seed=config.seed,
     )  # fmt: skip
+    result = run_study(resolved, threads=threads)
     curve = result.frame.select(pl.col("sweep_value").alias("value"), "trial", "accuracy", "flip_rate")
     network = emulator.load(path)
     plan = emulator.compile_plan(network)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ import numpy.typing as npt
 
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.host.campaign.executors import default_workers
-from weakcell.host.study.study import ResolvedStudy, Study
+from weakcell.host.datasets.registry import DataLike
+from weakcell.host.study.networks import ModelLike
+from weakcell.host.study.study import ResolvedStudy, Study, resolve_study
 from weakcell.host.study.sweep_values import Sweep
 from weakcell.host.validation.trial import Pairs, Task, run_trial
 from weakcell.host.validation.twin import twin_of
@@ -26,25 +30,55 @@ _AIM = 0.96
 """The share of its bound that an image's q should come to."""
 
 
-def prepare_stressed(study: Study, prepare_with: Callable[[Study], ResolvedStudy]) -> tuple[ResolvedStudy, dict[int, Array]]:
-    """The study at the rates that its images need, and by point the images that it is for.
+def resolve_validation(
+    study: Study,
+    data_dir: Path | None = None,
+    *,
+    stress: bool = False,
+    model: ModelLike | None = None,
+    data: DataLike | None = None,
+) -> tuple[ResolvedStudy, dict[int, Array]]:
+    """Load and check a study to validate, and choose its images.
 
-    Found by two trials at each of 60 rates: per image and check, the rate whose q, averaged over the trials, comes nearest to 0.96
-    of the bound from below. UsageError if the memory has no `ber`, or weights are read more often than once per trial: a point runs
-    on some of the images only, which must not change what the others read.
+    Args:
+        study: What to run.
+        data_dir: The folder to search first for a data set's files.
+        stress: Run every image only at the error rates that bring its own flips near its own bound.
+        model: The network itself, instead of the one that the study names.
+        data: The data themselves, instead of those that the study names.
+
+    Returns:
+        The study, and for each point the numbers of the images that run there; a point that is missing runs on all.
+
+    Raises:
+        UsageError: `stress` with a sweep, with a memory without `ber`, or with weights that are read more than once per trial.
+    """
+    resolve = partial(resolve_study, data_dir=data_dir, model=model, data=data)
+    if not stress:
+        return resolve(study), {}
+    if study.sweep is not None:
+        raise UsageError("--stress with --sweep", "both choose the operating points", "Give one of them")
+    return _resolve_stressed(study, resolve)
+
+
+def _resolve_stressed(study: Study, resolve: Callable[[Study], ResolvedStudy]) -> tuple[ResolvedStudy, dict[int, Array]]:
+    """Choose the rates by two trials at each of 60 rates.
+
+    For each image and check, it is the rate whose flips, averaged over the trials, come nearest to 0.96 of the bound from below.
     """
     if "ber" not in {condition.name for condition in study.memory.technology.conditions}:
         found = f"{study.memory.name} has no bit error rate to choose"
         raise UsageError("--stress", found, "Give --memory uniform:ber=…, or --sweep over what that memory has")
     if study.read_every is not ReadPolicy.LOAD:
+        # a point runs on some of the images only, which must not change what the others read
         found = f"weights are read per {study.read_every}, and each rate runs on some of the images only"
         raise UsageError("--stress", found, "Read them per load, or give --sweep")
     given = {key: value for key, value in study.memory.conditions.items() if key not in ("p01", "p10")}
     base = replace(study, memory=replace(study.memory, conditions={**given, "ber": _GRID[0]}))
-    pilot = prepare_with(replace(base, sweep=Sweep("ber", _GRID, True), trials=_PILOTS))
+    pilot = resolve(replace(base, sweep=Sweep("ber", _GRID, True), trials=_PILOTS))
     images = _nearest(pilot)
     rates = tuple(_GRID[place] for place in images) or (1e-2,)
-    resolved = prepare_with(replace(base, sweep=Sweep("ber", rates, True)))
+    resolved = resolve(replace(base, sweep=Sweep("ber", rates, True)))
     return resolved, dict(enumerate(images.values()))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from weakcell.host import emulate
+from weakcell import emulate
 
 POINTS = [
     ("sram-14nm", "v_over_vmin=0.8,0.85,0.9"),

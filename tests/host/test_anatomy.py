@@ -8,9 +8,8 @@ import pytest
 
 from tests.emulator.models import model, node
 from tests.emulator.test_stored_operands import CASES
-from weakcell import emulator
-from weakcell.host.analysis.network_summary import anatomy_of
-from weakcell.host.api import emulate
+from weakcell import emulate, emulator
+from weakcell.host.analysis.network_summary import summarize_network
 from weakcell.host.study.results_folder import configuration_of
 from weakcell.memmodels.errors import UsageError
 
@@ -23,7 +22,7 @@ MACS = {
 @pytest.mark.parametrize("name", MACS)
 def test_products_of_stored_operands(name: str) -> None:
     """Multiply-accumulates of one image."""
-    assert anatomy_of(emulator.load(CASES[name]()[0])).macs == MACS[name]
+    assert summarize_network(emulator.load(CASES[name]()[0])).macs == MACS[name]
 
 
 def test_outside_tensors_are_named(tmp_path: object) -> None:
@@ -38,10 +37,10 @@ def test_outside_tensors_are_named(tmp_path: object) -> None:
         node("Gemm", "d wd", "h", transB=1), node("DequantizeLinear", "v vs", "vd"), node("Mul", "h vd", "y"),
     ]  # fmt: skip
     proto = model(nodes, constants, {"x": ["N", 8]}, {"y": ["N", 6]})
-    anatomy = anatomy_of(emulator.load(proto))
-    shares = {item.name: item.share for item in anatomy.outside}
+    summary = summarize_network(emulator.load(proto))
+    shares = {item.name: item.share for item in summary.outside}
     assert shares == {"v": pytest.approx(48 / (384 + 48 + 8)), "xz": pytest.approx(8 / (384 + 48 + 8))}
-    assert all(name in anatomy.explanation for name in shares)
+    assert all(name in summary.explanation for name in shares)
     path = f"{tmp_path}/net.onnx"
     onnx.save(proto, path)
     np.savez(f"{tmp_path}/data.npz", x=rng.normal(size=(5, 8)).astype(np.float32), y=np.arange(5))
@@ -59,4 +58,4 @@ def test_a_float_network_is_told_so(tmp_path: object) -> None:
     np.savez(f"{tmp_path}/data.npz", x=np.ones((5, 3), np.float32), y=np.zeros(5, np.int64))
     with pytest.raises(UsageError, match="quantized"):
         emulate(path, f"{tmp_path}/data.npz")
-    assert "No weight" in anatomy_of(emulator.load(proto)).explanation
+    assert "No weight" in summarize_network(emulator.load(proto)).explanation

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from tests.host.campaigns import campaign_of, run_all
-from weakcell.host import emulate
+from weakcell import emulate
 from weakcell.host.campaign.campaign import Campaign
 from weakcell.host.campaign.runner import missing
 from weakcell.host.campaign.schema import read_campaign

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from weakcell.host.cli import app
-from weakcell.host.study.networks import find_model
+from weakcell.host.study.networks import SHIPPED_FOLDER
 
 HEAVY = {
     "numpy", "numba", "scipy", "onnx", "onnx_ir", "polars", "pydantic", "rich", "matplotlib", "torch", "onnxruntime", "memmodels",
@@ -175,7 +175,7 @@ def test_ctrl_c_before_anything_is_finished(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_missing_and_damaged_models(tmp_path: Path) -> None:
-    whole = find_model("digits-bnn").path.read_bytes()
+    whole = (SHIPPED_FOLDER / "digits_bnn.onnx").read_bytes()
     for name, content in (("empty", b""), ("text", b"hello"), ("short", whole[:2000])):
         (tmp_path / f"{name}.onnx").write_bytes(content)
         refused(4, "emulate", tmp_path / f"{name}.onnx", "--data", "digits")
@@ -290,7 +290,7 @@ def test_wrappers_have_a_page(wrapper: str, part: str) -> None:
 )
 @pytest.mark.parametrize("model", ["digits-bnn", "digits-qnn"])
 def test_every_technology_runs_on_the_shipped_networks(model: str, memory: str, sweep: str) -> None:
-    from weakcell.host import emulate
+    from weakcell import emulate
 
     result = emulate(model, memory=memory, sweep=sweep, trials=2, images=60)
     rates = result.summary["flip_rate"].to_list()

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from tests.emulator.models import run
 from tests.emulator.test_importer_dynamic import chain, images, one_by_one
-from weakcell.host.api import emulate
+from weakcell import emulate
 from weakcell.host.cli import app
 from weakcell.host.report.captions import describe_study
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from weakcell.host import emulate
+from weakcell import emulate
 from weakcell.host.report.captions import describe_study
 from weakcell.host.report.data import read_report_data
 from weakcell.host.study.older_results import restated_columns, restated_frame

@@ -13,7 +13,7 @@ from weakcell.emulator.faults.deployment import ReadPolicy, deploy
 from weakcell.emulator.faults.run import outputs_under_faults
 from weakcell.host.study.fault_list import load_faults, save_faults
 from weakcell.host.study.networks import find_model
-from weakcell.host.study.replay import Replay, study_of
+from weakcell.host.study.replay import Replay, restore_study
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.runner import run_study
 from weakcell.host.study.study import Study, resolve_study
@@ -36,7 +36,7 @@ def test_replay_gives_the_same_results(policy: ReadPolicy, suffix: str, tmp_path
     assert result.faults is not None
     save_faults(path, result.faults, result.resolved.identity)
     faults = load_faults(path)
-    study = study_of(faults, Study(model="digits-bnn"), {})
+    study = restore_study(faults, Study(model="digits-bnn"), {})
     replay = Replay(faults)
     resolved = resolve_study(study, replays=replay.sha256)
     replay.check(resolved)
@@ -65,7 +65,7 @@ def test_replay_gives_the_same_logits(tmp_path: Path) -> None:
 
 
 def hand_made(path: Path, **change: list[object]) -> Path:
-    network = emulator.load(find_model("digits-bnn").path)
+    network = find_model("digits-bnn").load()
     bit = int(network.tensors["conv1.weight"].values.reshape(-1)[0] > 0)
     row: dict[str, list[object]] = {
         "tensor": ["conv1.weight"], "element": [0], "bit": [0], "stored": [bit], "read_back": [1 - bit], **change,
@@ -76,7 +76,7 @@ def hand_made(path: Path, **change: list[object]) -> Path:
 
 def replayed(path: Path) -> StudyResult:
     faults = load_faults(path)
-    study = study_of(faults, Study(images=10), {})
+    study = restore_study(faults, Study(images=10), {})
     replay = Replay(faults)
     resolved = resolve_study(study, replays=replay.sha256, memory_label="faults:hand")
     replay.check(resolved)
@@ -148,7 +148,7 @@ def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
     path = hand_made(tmp_path / "hand.csv")
     path.write_text('# weakcell-faults {"format": 1, "sweep": 3}\n' + path.read_text())
     with pytest.raises(InputError, match="header"):
-        study_of(load_faults(path), Study(), {})
+        restore_study(load_faults(path), Study(), {})
 
 
 def test_options_that_the_header_fixes(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_options_that_the_header_fixes(tmp_path: Path) -> None:
     assert result.faults is not None
     save_faults(tmp_path / "flips.csv", result.faults, result.resolved.identity)
     with pytest.raises(UsageError, match="--seed"):
-        study_of(load_faults(tmp_path / "flips.csv"), Study(seed=1), {"seed": 1})
+        restore_study(load_faults(tmp_path / "flips.csv"), Study(seed=1), {"seed": 1})
     with pytest.raises(UsageError, match="parquet"):
         save_faults(tmp_path / "flips.txt", result.faults, result.resolved.identity)
 
@@ -172,7 +172,7 @@ def test_scales_and_buffers_replay_to_the_same_results(tmp_path: Path) -> None:
         faults = load_faults(tmp_path / "flips.csv")
         assert {name.split(":")[0] for name in faults.tensors if ":" in name} == {"buffer"}
         replay = Replay(faults)
-        resolved = resolve_study(study_of(faults, Study(model="digits-qnn"), {}), replays=replay.sha256)
+        resolved = resolve_study(restore_study(faults, Study(model="digits-qnn"), {}), replays=replay.sha256)
         replay.check(resolved)
         again = run_study(resolved, memories=replay.memories, record=True)
         assert again.frame.equals(result.frame)

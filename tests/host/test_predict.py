@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
-from weakcell.host import predict
+from weakcell import predict
 from weakcell.host.cli import app
 from weakcell.memmodels.errors import UsageError
 

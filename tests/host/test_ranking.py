@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from weakcell import margins
 from weakcell.emulator.faults.deployment import ReadPolicy
-from weakcell.host.analysis.margins import report_margins
-from weakcell.host.analysis.ranking import parts_of, rank
+from weakcell.host.analysis.ranking import rank_parts, split_placement
 from weakcell.host.cli import app
 from weakcell.host.study.study import Study, resolve_study
 from weakcell.memmodels.catalogue import parse_spec
@@ -26,14 +26,14 @@ def test_parts_cover_every_placed_bit_once() -> None:
     resolved = resolve_study(STUDY)
     whole = resolved.points[0].placement
     for by, count in (("layer", 4), ("bit", 8), ("layer-bit", 32)):
-        parts = parts_of(resolved, whole, by)  # type: ignore[arg-type]
+        parts = split_placement(resolved, whole, by)  # type: ignore[arg-type]
         assert len(parts) == count
         cells = [(slot.tensor, plane) for _, own in parts for slot in own.slots for plane in slot.planes]
         assert sorted(cells) == sorted((slot.tensor, plane) for slot in whole.slots for plane in slot.planes)
 
 
 def test_predicted_ranks_are_those_of_injection() -> None:
-    found = rank(resolve_study(STUDY), "bit", samples=15, trials=12)
+    found = rank_parts(resolve_study(STUDY), "bit", samples=15, trials=12)
     assert [part.name for part in found.parts[:2]] == ["bit 7", "bit 6"]
     assert found.correlation is not None
     assert found.correlation > 0.75
@@ -43,7 +43,7 @@ def test_predicted_ranks_are_those_of_injection() -> None:
     assert top.high is not None
     assert top.low - 0.04 < top.loss < top.high + 0.04
     assert top.flips == pytest.approx(0.3 * top.bits)
-    assert rank(resolve_study(STUDY), "layer", samples=2).correlation is None
+    assert rank_parts(resolve_study(STUDY), "layer", samples=2).correlation is None
 
 
 def test_the_commands(tmp_path: Path) -> None:
@@ -65,6 +65,6 @@ def test_the_commands(tmp_path: Path) -> None:
 
 
 def test_margins_of_wide_weights_have_no_stated_bound() -> None:
-    found = report_margins("digits-qnn", None, images=30)
+    found = margins("digits-qnn", images=30)
     assert found.frame["bound"].null_count() == found.frame["certified"].null_count() == 30
     assert np.isfinite(found.frame["margin"].to_numpy()).all()

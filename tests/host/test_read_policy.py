@@ -15,7 +15,7 @@ from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, DEFAULT_READS, 
 from weakcell.emulator.prediction import predict as predict_points
 from weakcell.host.campaign.schema import read_campaign
 from weakcell.host.cli import app
-from weakcell.host.cli.emulate import study_from
+from weakcell.host.study.arguments import build_study
 from weakcell.host.study.study import Study
 
 
@@ -41,7 +41,7 @@ def test_command_line(name: str) -> None:
     assert option.default in (None, DEFAULT_READS)
     if option.default is None:
         assert f"[default: {DEFAULT_READS}]" in option.help
-    assert study_from("digits-bnn", None, {}).read_every is DEFAULT_POLICY
+    assert build_study().read_every is DEFAULT_POLICY
 
 
 def test_campaign_files(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from weakcell.host import emulate, read_results
-from weakcell.host.analysis.margins import report_margins
+from weakcell import emulate, margins, read_results
 from weakcell.host.campaign.campaign import prepare_campaign
 from weakcell.host.campaign.executors import Threads
 from weakcell.host.campaign.export import export
@@ -235,7 +234,7 @@ def test_rows_and_columns_are_the_memorys_own() -> None:
 
 def test_margins_are_of_the_networks_that_ran(folder: Path, tmp_path: Path) -> None:
     data = read_report_data(folder)
-    expected = report_margins("digits-bnn", None, images=40).frame
+    expected = margins("digits-bnn", images=40).frame
     (found,) = data.margins
     np.testing.assert_array_equal(found.shares, np.sort(expected["relative_margin"].to_numpy()))
     x, y = cumulative_shares(found.flips)

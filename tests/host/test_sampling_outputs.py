@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from weakcell import emulate
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
-from weakcell.host import emulate
 from weakcell.host.report.captions import describe_study
 from weakcell.host.study.runner import run_study
 from weakcell.host.study.study import Study, resolve_study

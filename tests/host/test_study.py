@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from weakcell import emulate
 from weakcell.emulator.faults.deployment import ReadPolicy
-from weakcell.host import emulate
 from weakcell.host.study.estimate import check_fault_list, estimate
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.results_folder import open_folder, save_study

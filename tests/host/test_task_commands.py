@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.emulator.models import run
 from tests.emulator.test_tasks_exporters import labels_for, network_of
-from weakcell.host.api import emulate
+from weakcell import emulate
 from weakcell.host.campaign.differences import differences
 from weakcell.host.campaign.explain import find_row, reproduce
 from weakcell.host.campaign.store import read_store

@@ -24,7 +24,7 @@ from weakcell.emulator.plan.plan import compile_plan
 from weakcell.host.cli import app
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, CheckSummary
-from weakcell.host.validation.stress import prepare_stressed
+from weakcell.host.validation.stress import resolve_validation
 from weakcell.host.validation.trials import Validation, validate
 from weakcell.memmodels.address import Words
 from weakcell.memmodels.catalogue import open_memory, parse_spec
@@ -207,7 +207,7 @@ def test_one_flip_too_many_is_caught() -> None:
 
 
 def test_stress_brings_flips_near_the_bounds() -> None:
-    resolved, only = prepare_stressed(study(trials=3, images=100), resolve_study)
+    resolved, only = resolve_validation(study(trials=3, images=100), stress=True)
     plain = validate(resolve_study(study(memory="uniform:ber=0.2", trials=3, images=100)))
     found = validate(resolved, only=only)
     assert set(np.concatenate(list(only.values())).tolist()) <= set(range(100))

@@ -62,11 +62,11 @@ def parse_contents(name: str, pages: int, seed: int = 0) -> Contents:
 
 
 def _load_weights(model: str) -> Words:
-    from weakcell.emulator import compile_plan, load
+    from weakcell.emulator import compile_plan
     from weakcell.emulator.ir.values import storage_layout
     from weakcell.host.study.networks import find_model
 
-    network = load(find_model(model).path)
+    network = find_model(model).load()
     plan = compile_plan(network)
     layouts = [storage_layout(tensor) for tensor in network.weights]
     if not layouts:

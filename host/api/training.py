@@ -1,0 +1,169 @@
+"""Training networks that tolerate bit errors: `train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+
+from weakcell.host.report.displayed_result import DisplayedResult, share_range
+from weakcell.host.report.simple_figures import plot_lines
+from weakcell.host.study.arguments import MemoryLike, as_memory_spec
+from weakcell.host.study.sweep_values import SweepLike, as_sweep
+from weakcell.memmodels.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from weakcell.host.train.settings import Run
+
+
+def train(
+    settings: Mapping[str, Any] | str | Path | None = None,
+    *,
+    out: str | Path = "trained",
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    part: Literal["validation", "test"] = "validation",
+    memory: MemoryLike = "uniform",
+    sweep: SweepLike | None = None,
+    trials: int = 2,
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    threads: int = 2,
+    resume: bool = False,
+    qonnx: bool = False,
+    notify: Callable[[str], None] = lambda text: None,
+    **given: Any,
+) -> TrainingResult:
+    """Train quantized or binarized networks, export them to ONNX, and evaluate them under errors.
+
+    Needs `pip install 'weakcell[train]'` (torch).
+
+    Args:
+        settings: Settings of a run by name, or a TOML file with the tables `[run]` and `[grid]`.
+        out: The folder of networks, records and tables.
+        grid: Lists of values by setting name: every combination is trained.
+        part: The images that evaluate: `validation` for choices, `test` for the end.
+        memory: The memory that evaluates, as for `emulate`.
+        sweep: Its sweep, as for `emulate`. None: `ber=0:0.35:0.01`, for CIFAR-10 `ber=0:0.06:0.005`.
+        trials: Passes of the evaluation at each point.
+        data_dir: The folder to search first for a data set's files.
+        device: `cpu` or `cuda`.
+        threads: Threads of torch and of the evaluation. The trained weights depend on it.
+        resume: Continue in a folder with finished or interrupted runs.
+        qonnx: Also write each network as NAME.qonnx.onnx, for FINN or hls4ml.
+        notify: Called with a line of text before each run.
+        given: Settings, which win over those in `settings`: `data` (`digits`, `fashion-mnist`, `cifar-10`, `svhn`, `imagenette`),
+            `network` (`fcnn`, `vgg3`, `vgg7`, `mobilenetv2`, `resnet18`), `bits` (1, 2, 4, 8), `width`, `loss` (`cel`, `mhl:b=128`,
+            `mcel:m=256`), `flips` (a memory SPEC), `gradient`, `tolerance`, `epochs`, `halve_every`, `batch`, `rate`, `images`,
+            `precision`, `seed`.
+
+    Returns:
+        The networks: `.networks` has the ONNX file of each run, `.frame` one row per run, `.curves` their accuracies.
+
+    Raises:
+        UsageError: torch or the device is missing, or a setting is wrong.
+        InputError: The data set is missing.
+        OutputError: The folder holds runs, and `resume` is False.
+
+    Example:
+        >>> import weakcell
+        >>> result = weakcell.train(data="digits", width=0.05, epochs=1, images=200, sweep="ber=0,0.1", trials=1, out="trained")
+        >>> result.frame.height, len(result.networks)
+        (1, 1)
+    """
+    check_torch()
+    import torch
+
+    from weakcell.host.datasets.training import load
+    from weakcell.host.train.evaluation import SWEEP, SWEEPS, EvaluationConfig
+    from weakcell.host.train.training_grid import TrainingJob, train_runs
+
+    runs = list_runs(settings, grid, given)
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UsageError(f"--device {device}", "torch finds no such device here", "Leave it out to train on the CPU")
+    torch.set_num_threads(threads)
+    points = SWEEPS.get(runs[0].data, SWEEP) if sweep is None else sweep if isinstance(sweep, str) else str(as_sweep(sweep))
+    config = EvaluationConfig(points, memory if isinstance(memory, str) else str(as_memory_spec(memory)), trials)
+    load_named = partial(load, data_dir=None if data_dir is None else Path(data_dir))
+    folder = Path(out)
+    frame = train_runs(runs, folder, TrainingJob(load_named, config, part, device, threads, qonnx, notify), resume=resume)
+    curves = pl.read_csv(folder / "curves.csv", schema_overrides={"id": pl.String})
+    return TrainingResult(folder, frame, curves, points)
+
+
+def check_torch() -> None:
+    """UsageError if torch is not installed."""
+    if find_spec("torch") is None or find_spec("pydantic") is None:
+        raise UsageError("weakcell train", "torch is not installed", "Install it with pip install 'weakcell[train]'")
+
+
+def list_runs(
+    settings: Mapping[str, Any] | str | Path | None, grid: Mapping[str, Sequence[Any]] | None, given: Mapping[str, Any]
+) -> list[Run]:
+    """Return the checked runs of settings, a grid, and single settings that win over both.
+
+    Raises:
+        UsageError: A setting is unknown or wrong.
+    """
+    from weakcell.host.train.settings import expand_runs, read_settings
+
+    shared, several = read_settings(Path(settings)) if isinstance(settings, str | Path) else (dict(settings or {}), {})
+    several = {**several, **{name: list(values) for name, values in (grid or {}).items()}}
+    return expand_runs({**shared, **given}, {name: values for name, values in several.items() if name not in given})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingResult(DisplayedResult):
+    """Networks that were trained and evaluated under errors: from `train`.
+
+    Attributes:
+        folder: Where each network (.onnx), its record (.json) and its curve (.csv) lie.
+        frame: One row per run: settings, accuracies, margins, seconds.
+        curves: Accuracy per run, error rate and trial.
+        sweep: The sweep of the memory that evaluated them.
+    """
+
+    folder: Path
+    frame: pl.DataFrame
+    curves: pl.DataFrame
+    sweep: str
+
+    @property
+    def networks(self) -> Mapping[str, Path]:
+        """The trained ONNX files by run name."""
+        return {name: self.folder / f"{name}.onnx" for name in self.frame["name"]}
+
+    @property
+    def title(self) -> str:
+        """The folder."""
+        return f"Networks in {self.folder}"
+
+    @property
+    def headline(self) -> str:
+        """Runs and the range of their accuracies."""
+        accuracies = self.frame["validation_accuracy"]
+        return f"{self.title}: {len(accuracies)} trained; validation accuracy {share_range(accuracies)}"
+
+    @property
+    def caption(self) -> str:
+        """What the accuracies were measured on."""
+        return "Accuracies of the exported networks. Curves are means over trials, with the weights in the evaluating memory."
+
+    @property
+    def summary(self) -> pl.DataFrame:
+        """Name, loss, training flips, accuracies and margins."""
+        return self.frame.select("name", "loss", "flips", "validation_accuracy", "test_accuracy", "margin", "output_flips")
+
+    def build_figure(self) -> Figure:
+        """Plot accuracy over the bit error rate, one line per run."""
+        lines = {}
+        for run, name in self.frame.select("id", "name").iter_rows():
+            curve = self.curves.filter(pl.col("id") == run).group_by("value", maintain_order=True).agg(pl.col("accuracy").mean())
+            lines[name] = (curve["value"].to_list(), (100 * curve["accuracy"]).to_list())
+        return plot_lines(self.title, ("bit error rate", "accuracy (%)"), lines)

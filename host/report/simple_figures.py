@@ -1,0 +1,66 @@
+"""Figures of plain numbers: bars, a histogram, and lines; they know nothing of what the numbers mean."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from weakcell.host.report.style import BLUE, COLOURS, INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MOST_BARS = 40
+
+
+def plot_bars(title: str, label: str, names: Sequence[str], values: Sequence[float], errors: Sequence[float] = ()) -> Figure:
+    """Plot one horizontal bar per name, the first on top; at most 40.
+
+    Args:
+        title: The figure's title.
+        label: What the values are, with their unit.
+        names: One per bar.
+        values: Lengths of the bars.
+        errors: Half widths of the bars' intervals, or none.
+    """
+    shown = min(len(names), _MOST_BARS)
+    figure, axes = _new_figure(title, 1.2 + 0.24 * max(4, shown))
+    places = np.arange(shown)
+    axes.barh(places, list(values[:shown]), xerr=list(errors[:shown]) or None, color=BLUE, ecolor=INK, height=0.7)
+    axes.set_yticks(places, list(names[:shown]))
+    axes.invert_yaxis()
+    axes.set_xlabel(label)
+    return figure
+
+
+def plot_histogram(title: str, label: str, values: npt.NDArray[np.float64]) -> Figure:
+    """Plot how many images have which value."""
+    figure, axes = _new_figure(title, 3.4)
+    axes.hist(values, bins=60, color=BLUE)
+    axes.set(xlabel=label, ylabel="images")
+    return figure
+
+
+def plot_lines(title: str, labels: tuple[str, str], lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
+    """Plot lines (x, y) by name; labels: of the horizontal and the vertical axis."""
+    figure, axes = _new_figure(title, 4.0)
+    for number, (name, (x, y)) in enumerate(lines.items()):
+        axes.plot(x, y, marker="o", markersize=3.5, color=COLOURS[number % len(COLOURS)], label=name)
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    if lines:
+        axes.legend()
+    return figure
+
+
+def _new_figure(title: str, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    axes = figure.subplots()
+    figure.suptitle(textwrap.fill(title, 80), fontsize=10, fontweight="bold", x=0.01, ha="left")
+    return figure, axes
