@@ -36,6 +36,7 @@ _BUILT_IN = {
     "sram-28nm-vc707": "weakcell.memmodels.technologies.block_ram:SRAM_28NM_VC707",
     "sram-6t": "weakcell.memmodels.technologies.sram_cell:SRAM_6T",
     "dram": "weakcell.memmodels.technologies.dram:DRAM",
+    "ddr4": "weakcell.memmodels.technologies.ddr4:DDR4",
     "eden": "weakcell.memmodels.technologies.eden:EDEN",
     "rram": "weakcell.memmodels.technologies.rram:RRAM",
     "rram-mlc": "weakcell.memmodels.technologies.rram:RRAM_MLC",

@@ -122,15 +122,15 @@ def hold_out_ends(refit: Callable[[npt.NDArray[np.bool_]], Any], x: Floats, rate
     return max(errors)
 
 
-def hold_out_probit(x: Sequence[float], p: Sequence[float]) -> float:
-    """Return the error at the held-out ends of p = Phi(a + b x), a straight line through the probits of p."""
+def hold_out_probit(x: Sequence[float], p: Sequence[float], *, degree: int = 1) -> float:
+    """Return the error at the held-out ends of p = Phi(polynomial of x), fitted to the probits of p."""
     from scipy.special import log_ndtr, ndtri
 
     positions, rates = np.array(x), np.array(p)
 
     def refit(kept: npt.NDArray[np.bool_]) -> Any:
-        line = np.polyfit(positions[kept], ndtri(rates[kept]), 1)
-        return log_ndtr(np.polyval(line, positions[~kept]))
+        polynomial = np.polyfit(positions[kept], ndtri(rates[kept]), degree)
+        return log_ndtr(np.polyval(polynomial, positions[~kept]))
 
     return hold_out_ends(refit, positions, rates)
 

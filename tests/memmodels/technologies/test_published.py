@@ -92,3 +92,23 @@ def test_every_technology_can_be_read_about(name: str) -> None:
     assert tech.constants or name in ("uniform", "eden")
     recalled = {"tau_d", "p_in_line", "window_slope", "wear", "hold_mu", "read_mu", "write_mu", "refresh_power", "share"}
     assert not any(c.default is not None for c in tech.conditions if c.name in recalled)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_technology_is_in_the_tables_of_the_room(name: str) -> None:
+    """README.md lists it with its knobs; TRUST.md says how far to trust it, unless it is a definition without a source."""
+    room = PUBLISHED.parent
+    assert f"`{name}`" in (room / "README.md").read_text(encoding="utf-8")
+    family = name.rsplit("-", 1)[0] + "-*"
+    trust = (room / "TRUST.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in trust or f"`{family}`" in trust or f"`{name}:" in trust
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_published_law_hands_out_its_points(name: str) -> None:
+    """A technology that calls its law published compares it with the points; `weakcell memories --plots` then shows them."""
+    tech = technology(name)
+    assert tech.published_curve or tech.basis != "published"
+    for panel in tech.published_curve() if tech.published_curve else ():
+        assert panel.title
+        assert panel.curves
