@@ -1,16 +1,24 @@
 """Documentation: every relative link, anchor and file name in Markdown exists, and the front page stays one page.
 
-Oracles: the files of the repository, and GitHub's rule for the anchors of headings.
+Commands and Python code in code blocks are checked, too. Oracles: the files of the repository, GitHub's rule for the anchors of
+headings, and the options of the command line.
 """
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+import typer
+
+from weakcell.host.cli import app
 
 ROOT = Path(__file__).parents[1]
 MOST_WORDS = 1_000
@@ -79,6 +87,46 @@ def test_pages_begin_with_a_title_and_a_paragraph(page: Path) -> None:
     first, *rest = page.read_text(encoding="utf-8").split("\n\n")
     assert first.startswith("# ")
     assert rest[0][0].isalpha() or rest[0][0] == "`"
+
+
+def _code_blocks(page: Path, language: str) -> list[str]:
+    blocks = re.findall(r"^ *```(\w*) *\n(.*?)^ *``` *$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [body for name, body in blocks if name == language]
+
+
+@cache
+def _root_command() -> Any:
+    return typer.main.get_command(app)
+
+
+def _options_of(words: list[str]) -> set[str]:
+    """Return the options of the command that these words name; fail if there is none."""
+    command, name = _root_command(), "weakcell"
+    options = {option for parameter in command.params for option in parameter.opts} | {"--help", "--version"}
+    while words and hasattr(command, "commands") and not words[0].startswith("-"):
+        context, name = click.Context(command, info_name=name), words.pop(0)
+        command = command.get_command(context, name)
+        assert command is not None, f"there is no command {name}"
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+    return options
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_their_options_exist(page: Path) -> None:
+    lines = [line.strip().removeprefix("$ ") for block in _code_blocks(page, "") for line in block.splitlines()]
+    for line in lines:
+        for command in line.split(" && "):
+            if command.startswith("weakcell "):
+                words = shlex.split(command, comments=True)[1:]
+                options = _options_of(words)
+                unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in options]
+                assert not unknown, f"{page.relative_to(ROOT)}: {command}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_code_compiles(page: Path) -> None:
+    for block in _code_blocks(page, "python"):
+        ast.parse(block)
 
 
 def test_front_page_is_one_page() -> None:
