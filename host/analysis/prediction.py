@@ -17,7 +17,7 @@ from weakcell.emulator.ir.values import encode_values
 from weakcell.emulator.prediction import Prediction
 from weakcell.emulator.prediction import predict as predict_points
 from weakcell.emulator.prediction.bit_rates import bit_rates
-from weakcell.host.campaign.executors import default_workers
+from weakcell.host.study.executors import default_workers
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.runner import run_study
 from weakcell.host.study.study import Point, ResolvedStudy

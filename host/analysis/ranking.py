@@ -14,10 +14,10 @@ from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.placement import Placement, Slot, layers_by_weight
 from weakcell.emulator.prediction import predict
 from weakcell.host.analysis.prediction import choose_samples, expected_flips
-from weakcell.host.campaign.executors import default_workers
 from weakcell.host.report.captions import judged_of, no_difference_note
 from weakcell.host.report.displayed_result import DisplayedResult
 from weakcell.host.report.simple_figures import plot_bars
+from weakcell.host.study.executors import default_workers
 from weakcell.host.study.study import ResolvedStudy
 
 if TYPE_CHECKING:

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from weakcell.host.campaign.campaign import Campaign, prepare_campaign
-from weakcell.host.campaign.executors import Executor, Processes, Threads, default_workers
-from weakcell.host.campaign.export import export
-from weakcell.host.campaign.runner import Step
-from weakcell.host.campaign.runner import sweep as run_missing
-from weakcell.host.campaign.schema import parse_campaign, read_campaign
+from weakcell.host.campaign.schema import parse_campaign, read_campaign, write_toml
 from weakcell.host.campaign.store import open_store
-from weakcell.host.campaign.tables import Tables
-from weakcell.host.campaign.tasks import perform
-from weakcell.host.campaign.toml_lines import write_toml
+from weakcell.host.campaign.sweep import Step
+from weakcell.host.campaign.sweep import sweep as run_missing
+from weakcell.host.campaign.tables import Tables, export
 from weakcell.host.report.notebook import CampaignResults, read_results
+from weakcell.host.study.executors import Executor, Processes, Threads, default_workers, perform
 from weakcell.memmodels.errors import Interrupted, UsageError
 
 

@@ -11,13 +11,12 @@ import polars as pl
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.campaign import optimize as search_module
-from weakcell.host.campaign.executors import Threads, default_workers
 from weakcell.host.campaign.optimize import Goal, default_values, nominal_of, search_for
-from weakcell.host.campaign.tasks import perform
 from weakcell.host.datasets.registry import DataLike
 from weakcell.host.report.displayed_result import DisplayedResult, wrap_result
 from weakcell.host.report.simple_figures import plot_lines
 from weakcell.host.study.arguments import MemoryLike, build_study
+from weakcell.host.study.executors import Threads, default_workers, perform
 from weakcell.host.study.networks import ModelLike
 from weakcell.host.study.sweep_values import SweepLike, as_sweep
 from weakcell.host.study.workload import open_workload

@@ -22,9 +22,8 @@ from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from weakcell.host.campaign.executors import MOST_DEATHS, WorkersLost
-from weakcell.host.campaign.tasks import Done, Task, perform
 from weakcell.host.digests import sha256_of
+from weakcell.host.study.executors import MOST_DEATHS, Done, Task, WorkersLost, perform
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.errors import UsageError
 

@@ -22,9 +22,8 @@ import numpy as np
 
 from weakcell.emulator.faults.placement import layers_by_weight
 from weakcell.emulator.tasks import METRICS, Metric
-from weakcell.host.campaign.executors import Executor, Threads, default_workers
-from weakcell.host.campaign.tasks import perform, task_of
 from weakcell.host.report.captions import accesses_of
+from weakcell.host.study.executors import Executor, Threads, default_workers, perform, task_of
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.catalogue import MemorySpec

@@ -24,8 +24,9 @@ rules = { "/conv1/Conv" = "uniform:ber=0" }
 
 from __future__ import annotations
 
+import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +35,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.emulator.tasks import parse_task
-from weakcell.host.campaign.toml_lines import line_of, lines_of
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import InputError, MemorySpecError, WeakcellError
@@ -234,3 +234,71 @@ def grid_values(key: str, values: Any) -> list[float] | list[str]:
     if len(set(listed)) != len(listed):
         raise MemorySpecError(f"grid.{key}", "a value is given twice", "Give each value once")
     return listed
+
+
+MOST_LINES = 5000
+
+
+def lines_of(text: str) -> dict[Place, int]:
+    """The line (from 1) on which each key, table and array element of a valid TOML text begins."""
+    found: dict[Place, int] = {(): 1}
+    lines = text.splitlines(keepends=True)[:MOST_LINES]
+    start = 0
+    for end in range(1, len(lines) + 1):
+        try:
+            content = tomllib.loads("".join(lines[:end]))
+        except ValueError:  # not yet readable
+            continue
+        fresh = [path for path in _paths(content) if path not in found]
+        first = next((i for i in range(start, end) if lines[i].strip() and not lines[i].lstrip().startswith("#")), end - 1)
+        found.update(dict.fromkeys(fresh, first + 1))
+        start = end
+    return found
+
+
+def line_of(lines: dict[Place, int], path: Sequence[str | int]) -> int:
+    """The line of a path, or of the nearest thing around it that is written in the file."""
+    whole = tuple(path)
+    return next(lines[whole[:n]] for n in range(len(whole), -1, -1) if whole[:n] in lines)
+
+
+def _paths(content: Any, path: Place = ()) -> Iterator[Place]:
+    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in pairs:
+        yield (*path, key)
+        yield from _paths(value, (*path, key))
+
+
+def write_toml(tables: Mapping[str, Any]) -> str:
+    """Return the TOML text of nested dicts, lists, strings, numbers and booleans.
+
+    A list of dicts becomes tables, `[[name]]`; a dict below these becomes an inline table.
+    """
+    listed = {name: value for name, value in tables.items() if _is_table_list(value)}
+    lines = [f"{_toml_key(name)} = {_toml_value(value)}" for name, value in tables.items() if name not in listed]
+    for name, entries in listed.items():
+        for entry in entries:
+            lines += ["", f"[[{_toml_key(name)}]]", *(f"{_toml_key(key)} = {_toml_value(value)}" for key, value in entry.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _is_table_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(entry, Mapping) for entry in value)
+
+
+def _toml_key(key: Any) -> str:
+    return json.dumps(str(key), ensure_ascii=False)
+
+
+def _toml_value(value: Any) -> str:
+    if hasattr(value, "tolist"):  # NumPy arrays and numbers
+        value = value.tolist()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_toml_key(key)} = {_toml_value(part)}" for key, part in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return json.dumps(str(value), ensure_ascii=False)

@@ -33,6 +33,12 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.evaluation.intervals import CONFIDENCE, UNBOUNDED, Bounds, Values, differ, reach, skewness, students_quantile
+from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
+from weakcell.emulator.ir.layers import StoredTensor
+from weakcell.emulator.ir.values import encode_values
+from weakcell.emulator.prediction.bit_rates import BitRates, bit_rates
+from weakcell.host.study.study import Point, ResolvedStudy
+from weakcell.memmodels.errors import UsageError
 
 FIRST_STAGE = 20
 
@@ -185,3 +191,34 @@ class _Fit:
     @property
     def skewness(self) -> float:
         return skewness(self.left)
+
+
+@dataclass(frozen=True)
+class Control:
+    """A tensor, and the flips that a trial finds in it on average over all trials there could be."""
+
+    tensor: str
+    expected: float
+
+
+def control_of(resolved: ResolvedStudy, point: Point) -> Control | None:
+    """The covariate of a cell; None without a law of single cells, on a pinned die, or where weights are read more than once."""
+    study, network = resolved.study, resolved.network
+    if study.read_every is not ReadPolicy.LOAD or study.die is not None or study.sampling is not Sampling.BITS:
+        return None
+    try:
+        rates = bit_rates(network, point.placement)
+    except UsageError:
+        return None
+    weights = [network.tensors[name] for name in rates if name in network.tensors and network.tensors[name].role == "weight"]
+    if not weights:
+        return None
+    tensor = min(weights, key=lambda one: one.elements * one.encoding.bits)
+    return Control(tensor.name, _expected(tensor, rates[tensor.name]))
+
+
+def _expected(tensor: StoredTensor, rates: BitRates) -> float:
+    codes = encode_values(tensor.values, tensor.encoding)
+    planes = np.arange(tensor.encoding.bits, dtype=np.uint64)
+    ones = ((codes[:, None] >> planes) & np.uint64(1)).sum(axis=0, dtype=np.int64)
+    return float((rates.p10 * ones + rates.p01 * (codes.size - ones)).sum())

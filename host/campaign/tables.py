@@ -1,19 +1,35 @@
-"""What a store holds as tables: one row per run, one row per point; the same whatever order the runs were made in."""
+"""Tables of a campaign: runs, points, and paired differences between points or networks; and the files they are written to.
+
+The order in which runs were made changes no table.
+
+Trial t of two neighbouring points is the same die: a cell that fails at the higher voltage fails at the lower one too. Their scores
+rise and fall together, and the difference within a trial varies less than either score. So the interval of a difference is made
+from the differences within trials, not from two intervals.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import math
+import platform
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from weakcell.emulator.evaluation.intervals import mean_interval, unseen_share
 from weakcell.emulator.tasks import COLUMNS as METRIC_COLUMNS
+from weakcell.emulator.tasks import metric_of
+from weakcell.host.atomic_files import write_atomically
 from weakcell.host.campaign.stopping import FEWEST_WITH_COVARIATE, share_removed, stein_interval
 from weakcell.host.campaign.store import CellRecord, Store, run_id
 from weakcell.host.study.older_results import restated_columns
 from weakcell.host.study.results import COLUMNS, scores_of, summary_of
+from weakcell.host.study.results_folder import versions
 
 _HEAD: dict[str, Any] = {"row": pl.Int64, "run": pl.String, "study": pl.String}
 _SUMMARY: dict[str, Any] = {"control": pl.String, "removed": pl.Float64}
@@ -123,3 +139,101 @@ class Tables:
                 if len(row) >= 4 and run_id(cell.sha256, run.trial).startswith(row):
                     named.append((cell, run.trial))
         return named[0] if len(named) == 1 else None
+
+
+SCHEMA: dict[str, Any] = {
+    "between": pl.String,
+    "study": pl.String,
+    "memory": pl.String,
+    "from_study": pl.String,
+    "from_memory": pl.String,
+    "score": pl.String,
+    "trials": pl.Int64,
+    **dict.fromkeys(("difference", "low", "high", "half_width", "half_width_unpaired", "differ_below"), pl.Float64),
+}
+
+
+def differences(tables: Tables) -> pl.DataFrame:
+    """Scores of one point less those of another, over the trials that both have, with the 95 % interval of the mean.
+
+    between: `points` (a point and the one before it in the same study) or `networks` (one and the campaign's first with the same
+    images on the same memory, point and placement). half_width_unpaired: what independent trials would have given. Scores are
+    accuracies, or shares of unchanged predictions without labels. differ_below: as in `weakcell.host.study.results.summary_of`,
+    of differences.
+    Pairs with fewer than two trials in common are left out.
+    """
+    rows = [row for pair in _pairs(tables) if (row := _row(tables, *pair)) is not None]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def _pairs(tables: Tables) -> Iterator[tuple[str, CellRecord, CellRecord]]:
+    """(what differs, the point, what it is compared with), in the campaign's order."""
+    before: CellRecord | None = None
+    first: dict[str, CellRecord] = {}
+    for cell in tables.cells:
+        if before is not None and before.study == cell.study:
+            yield "points", cell, before
+        before = cell
+        other = first.setdefault(_beside_the_network(cell), cell)
+        if other is not cell:
+            yield "networks", cell, other
+
+
+def _beside_the_network(cell: CellRecord) -> str:
+    """Everything that two points have in common if only their networks differ."""
+    asked = {name: value for name, value in cell.asked.items() if name not in ("model", "data")}
+    return str((sorted(asked.items()), cell.columns["data"], cell.columns["images"]))
+
+
+def _row(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> dict[str, Any] | None:
+    scores, others = (tables.store.scores(one.number, tables.trials_of(one)) for one in (cell, other))
+    shared = sorted(scores.keys() & others.keys())
+    metric, another = (metric_of(one.columns.get("score")) for one in (cell, other))
+    if len(shared) < 2 or metric != another:
+        return None
+    a, b = (np.array([found[trial] for trial in shared]) for found in (scores, others))
+    difference, low, high = mean_interval(a - b, bounds=(-metric.bounds[1], metric.bounds[1]))
+    halves = [(end - start) / 2 for _, start, end in (mean_interval(one, bounds=metric.bounds) for one in (a, b))]
+    return {
+        "between": between,
+        "study": tables.label(cell),
+        "memory": cell.columns["memory"],
+        "from_study": tables.label(other),
+        "from_memory": other.columns["memory"],
+        "score": metric.name,
+        "trials": len(shared),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "half_width": (high - low) / 2,
+        "half_width_unpaired": math.hypot(*halves),
+        "differ_below": unseen_share(a - b),
+    }
+
+
+def export(tables: Tables, folder: Path) -> list[Path]:
+    """Write results.parquet and .csv, summary.csv, differences.csv and campaign.json, each whole or not at all; the paths."""
+    frame = tables.frame
+    jobs: dict[str, Callable[[Path], object]] = {
+        "results.parquet": frame.write_parquet,
+        "results.csv": frame.write_csv,
+        "summary.csv": tables.summary.write_csv,
+        "differences.csv": differences(tables).write_csv,
+        "campaign.json": lambda place: place.write_text(_provenance(tables), encoding="utf-8"),
+    }
+    for name, write in jobs.items():
+        write_atomically(folder / name, write)
+    return [folder / name for name in jobs]
+
+
+def _provenance(tables: Tables) -> str:
+    """How it was asked and with which versions: nothing in it changes when the same campaign is run again by the same command."""
+    content = {
+        **tables.plan,
+        "file": tables.store.fact("file"),
+        "command": tables.store.fact("command"),
+        "versions": {"python": platform.python_version(), **versions()},
+        "machine": tables.store.fact("machine"),
+        "cells": [{"sha256": cell.sha256, "study": tables.label(cell), **cell.asked} for cell in tables.cells],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from weakcell.host.cli.terminal import note, stderr
 
 if TYPE_CHECKING:
-    from weakcell.host.campaign.runner import Step
+    from weakcell.host.campaign.sweep import Step
 
 _SECONDS_BETWEEN_LINES = 10.0
 

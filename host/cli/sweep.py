@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from weakcell.emulator.tasks import Metric
     from weakcell.host.campaign.campaign import Campaign
-    from weakcell.host.campaign.runner import Step
+    from weakcell.host.campaign.sweep import Step
     from weakcell.host.campaign.tables import Tables
 
 _CAMPAIGN = "The campaign file (TOML); README and `weakcell sweep --example` show one."
@@ -103,13 +103,11 @@ def _sweep(
 ) -> None:
     from weakcell.host.api.campaigns import check_workers, choose_executor
     from weakcell.host.campaign.campaign import prepare_campaign
-    from weakcell.host.campaign.differences import differences
-    from weakcell.host.campaign.export import export
-    from weakcell.host.campaign.runner import missing
-    from weakcell.host.campaign.runner import sweep as drive
     from weakcell.host.campaign.schema import read_campaign
     from weakcell.host.campaign.store import open_store
-    from weakcell.host.campaign.tables import Tables
+    from weakcell.host.campaign.sweep import missing
+    from weakcell.host.campaign.sweep import sweep as drive
+    from weakcell.host.campaign.tables import Tables, differences, export
     from weakcell.host.cli.terminal import emit, note
     from weakcell.memmodels.errors import Interrupted, UsageError
 
@@ -163,12 +161,11 @@ def share_of(text: str) -> float:
 def _show_effort(
     campaign: Campaign, out: Path | None, threads: int | None, processes: int | None, cluster: str | None, as_json: bool
 ) -> None:
-    from weakcell.host.campaign.effort import effort_of
-    from weakcell.host.campaign.executors import default_workers
-    from weakcell.host.campaign.runner import missing
     from weakcell.host.campaign.store import FILE, read_store
+    from weakcell.host.campaign.sweep import effort_of, missing
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import emit, say
+    from weakcell.host.study.executors import default_workers
 
     left = campaign.runs
     if out is not None and (out / FILE).is_file():
@@ -214,7 +211,7 @@ def _show_summary(tables: Tables) -> None:
     from rich.table import Table
 
     from weakcell.emulator.tasks import metric_of
-    from weakcell.host.campaign.differences import differences
+    from weakcell.host.campaign.tables import differences
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import metric_interval, no_difference_note

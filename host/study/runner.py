@@ -1,6 +1,6 @@
 """Running one study in memory: points x trials on an executor; results do not depend on how they are shared out.
 
-A campaign does the same with many networks and a store (`weakcell.host.campaign.runner`). Ctrl-C keeps the points whose trials
+A campaign does the same with many networks and a store (`weakcell.host.campaign.sweep`). Ctrl-C keeps the points whose trials
 have all
 finished.
 """
@@ -14,8 +14,7 @@ from functools import partial
 
 from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.deployment import Sampling
-from weakcell.host.campaign.executors import Executor, Threads, default_workers
-from weakcell.host.campaign.tasks import Done, Task, perform, task_of
+from weakcell.host.study.executors import Done, Executor, Task, Threads, default_workers, perform, task_of
 from weakcell.host.study.fault_list import FaultRows, collect_fault_rows
 from weakcell.host.study.results import Outcome, StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy

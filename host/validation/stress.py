@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.faults.deployment import ReadPolicy
-from weakcell.host.campaign.executors import default_workers
 from weakcell.host.datasets.registry import DataLike
+from weakcell.host.study.executors import default_workers
 from weakcell.host.study.networks import ModelLike
 from weakcell.host.study.study import ResolvedStudy, Study, resolve_study
 from weakcell.host.study.sweep_values import Sweep

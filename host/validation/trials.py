@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.host.campaign.executors import default_workers
+from weakcell.host.study.executors import default_workers
 from weakcell.host.study.runner import MemoriesOf
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.host.validation.claims import CLAIMS, Bounds, CheckSummary, Tally, Violation, summarize

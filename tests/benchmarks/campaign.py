@@ -27,13 +27,11 @@ import polars as pl
 
 from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.host.campaign.campaign import Campaign, prepare_campaign
-from weakcell.host.campaign.executors import Threads
-from weakcell.host.campaign.export import export
-from weakcell.host.campaign.runner import Step, sweep
 from weakcell.host.campaign.schema import read_campaign
 from weakcell.host.campaign.store import open_store
-from weakcell.host.campaign.tables import Tables
-from weakcell.host.campaign.tasks import perform
+from weakcell.host.campaign.sweep import Step, sweep
+from weakcell.host.campaign.tables import Tables, export
+from weakcell.host.study.executors import Threads, perform
 from weakcell.host.study.study import Study, resolve_study
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec

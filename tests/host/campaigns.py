@@ -6,13 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from weakcell.host.campaign.campaign import Campaign, prepare_campaign
-from weakcell.host.campaign.executors import Threads
-from weakcell.host.campaign.export import export
-from weakcell.host.campaign.runner import sweep
 from weakcell.host.campaign.schema import read_campaign
 from weakcell.host.campaign.store import open_store
-from weakcell.host.campaign.tables import Tables
-from weakcell.host.campaign.tasks import perform
+from weakcell.host.campaign.sweep import sweep
+from weakcell.host.campaign.tables import Tables, export
+from weakcell.host.study.executors import Threads, perform
 
 
 def campaign_of(text: str, folder: Path) -> Campaign:

@@ -17,10 +17,9 @@ from typer.testing import CliRunner, Result
 from tests.host.campaigns import campaign_of, run_all
 from weakcell import emulate
 from weakcell.host.campaign.campaign import Campaign
-from weakcell.host.campaign.runner import missing
-from weakcell.host.campaign.schema import read_campaign
+from weakcell.host.campaign.schema import lines_of, read_campaign
 from weakcell.host.campaign.store import open_store, read_store, run_id
-from weakcell.host.campaign.toml_lines import lines_of
+from weakcell.host.campaign.sweep import missing
 from weakcell.host.cli import app
 from weakcell.host.cli.sweep import EXAMPLE
 from weakcell.memmodels import ErrorTerm, Lifetime

@@ -16,13 +16,11 @@ import polars as pl
 import pytest
 
 from weakcell.host.campaign.campaign import Campaign, prepare_campaign
-from weakcell.host.campaign.executors import Executor, Processes, Threads, WorkersLost
-from weakcell.host.campaign.export import export
-from weakcell.host.campaign.runner import Step, sweep
 from weakcell.host.campaign.schema import read_campaign
 from weakcell.host.campaign.store import open_store
-from weakcell.host.campaign.tables import Tables
-from weakcell.host.campaign.tasks import Done, Task, perform, task_of
+from weakcell.host.campaign.sweep import Step, sweep
+from weakcell.host.campaign.tables import Tables, export
+from weakcell.host.study.executors import Done, Executor, Processes, Task, Threads, WorkersLost, perform, task_of
 from weakcell.memmodels.errors import InputError
 
 TEXT = """\

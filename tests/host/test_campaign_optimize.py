@@ -12,7 +12,6 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from weakcell.host.campaign.executors import Threads
 from weakcell.host.campaign.optimize import (
     FIRST_FRESH_DIE,
     Candidate,
@@ -25,8 +24,8 @@ from weakcell.host.campaign.optimize import (
     optimize,
     search_for,
 )
-from weakcell.host.campaign.tasks import perform
 from weakcell.host.cli import app
+from weakcell.host.study.executors import Threads, perform
 from weakcell.host.study.study import Study
 from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import parse_spec

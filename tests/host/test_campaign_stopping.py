@@ -12,12 +12,10 @@ from scipy import stats
 
 from tests.host.campaigns import campaign_of, run_all
 from weakcell.emulator.evaluation.intervals import mean_interval
-from weakcell.host.campaign.control_variates import control_of
-from weakcell.host.campaign.differences import differences
-from weakcell.host.campaign.stopping import FIRST_STAGE, share_removed, stein_interval, trials_needed, wants_covariate
+from weakcell.host.campaign.stopping import FIRST_STAGE, control_of, share_removed, stein_interval, trials_needed, wants_covariate
 from weakcell.host.campaign.store import read_store
-from weakcell.host.campaign.tables import Tables
-from weakcell.host.campaign.tasks import perform, task_of
+from weakcell.host.campaign.tables import Tables, differences
+from weakcell.host.study.executors import perform, task_of
 
 
 def stopped(draw: Callable[[int], np.ndarray], half: float, most: int = 5000) -> np.ndarray:
@@ -112,7 +110,7 @@ def test_half_width_stops_early(tmp_path: Path) -> None:
 def test_flips_are_as_many_as_expected(model: str, memory: str, tmp_path: Path) -> None:
     text = f'trials = 100\n[[network]]\nmodel = "{model}"\nimages = 1\n[[memory]]\nspec = "{memory}"\n'
     (cell,) = campaign_of(text, tmp_path).cells
-    control = control_of(cell)
+    control = control_of(cell.resolved, cell.point)
     assert control is not None
     assert control.tensor.startswith("conv1")
     task = task_of(cell.resolved, cell.point, 0, tuple(range(100)))
@@ -132,7 +130,8 @@ def test_flips_are_as_many_as_expected(model: str, memory: str, tmp_path: Path) 
 )
 def test_no_covariate_where_its_mean_is_not_known(line: str, memory: str, tmp_path: Path) -> None:
     text = f'{line}\n[[network]]\nmodel = "digits-bnn"\nimages = 1\n[[memory]]\nspec = "{memory}"\n'
-    assert control_of(campaign_of(text, tmp_path).cells[0]) is None
+    cell = campaign_of(text, tmp_path).cells[0]
+    assert control_of(cell.resolved, cell.point) is None
 
 
 def test_regression_on_a_covariate_is_least_squares() -> None:
@@ -177,7 +176,7 @@ def test_a_sweep_uses_it_where_many_trials_are_needed(tmp_path: Path) -> None:
     assert summary["control"].to_list() == ["conv1.weight", None]
     flips = pl.read_csv(tmp_path / "out" / "results.csv").filter(sweep_value=0.78)
     assert flips.height == 90
-    control = control_of(run.cells[0])
+    control = control_of(run.cells[0].resolved, run.cells[0].point)
     assert control is not None
     fit = stats.linregress(flips["flips[conv1.weight]"].to_numpy() - control.expected, flips["accuracy"].to_numpy())
     assert summary["mean"][0] == pytest.approx(fit.intercept)

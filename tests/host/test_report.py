@@ -19,13 +19,10 @@ from typer.testing import CliRunner
 
 from weakcell import emulate, margins, read_results
 from weakcell.host.campaign.campaign import prepare_campaign
-from weakcell.host.campaign.executors import Threads
-from weakcell.host.campaign.export import export
-from weakcell.host.campaign.runner import sweep
 from weakcell.host.campaign.schema import read_campaign
 from weakcell.host.campaign.store import open_store, read_store
-from weakcell.host.campaign.tables import Tables
-from weakcell.host.campaign.tasks import perform
+from weakcell.host.campaign.sweep import sweep
+from weakcell.host.campaign.tables import Tables, export
 from weakcell.host.cli import app
 from weakcell.host.report import matplotlib_charts, plotly_charts
 from weakcell.host.report.chart_specs import build_charts, changed_charts, pareto_charts, swept_charts
@@ -34,6 +31,7 @@ from weakcell.host.report.margin_data import AskedNetwork, cumulative_shares, me
 from weakcell.host.report.matplotlib_charts import write_paper_figures
 from weakcell.host.report.page import render
 from weakcell.host.report.weak_cell_map import map_weak_cells
+from weakcell.host.study.executors import Threads, perform
 from weakcell.memmodels.address import Layout, set_bits
 from weakcell.memmodels.catalogue import open_memory
 from weakcell.memmodels.errors import InputError

@@ -14,10 +14,9 @@ from typer.testing import CliRunner
 from tests.emulator.models import run
 from tests.emulator.test_tasks_exporters import labels_for, network_of
 from weakcell import emulate
-from weakcell.host.campaign.differences import differences
 from weakcell.host.campaign.explain import find_row, reproduce
 from weakcell.host.campaign.store import read_store
-from weakcell.host.campaign.tables import Tables
+from weakcell.host.campaign.tables import Tables, differences
 from weakcell.host.cli import app
 from weakcell.host.report.data import read_report_data, summarize
 from weakcell.host.study.workload import open_workload

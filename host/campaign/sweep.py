@@ -1,8 +1,9 @@
-"""Driving a campaign: which runs are missing, who makes them, and where they are kept.
+"""Run a campaign: find the runs that are missing, have an executor make them, and keep them as they arrive.
 
-Runs come back in any order and are kept as they come. In the first stage every point gets its first trials. Where a half width is
-asked for, these fix how many it gets in the second; further stages follow where its interval is still too wide. Nothing here
-grows with the number of runs.
+In the first stage every point gets its first trials. With a half width, the trials made so far decide how many the point gets in
+the next stage; further stages follow while its interval is too wide. Memory does not grow with the number of runs.
+
+`estimate_effort` says beforehand what a campaign will take.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 
+from weakcell.host.board.memory.studies import estimate_board_seconds, list_board_ports, open_boards
 from weakcell.host.campaign.campaign import Campaign, Cell
-from weakcell.host.campaign.control_variates import control_of
-from weakcell.host.campaign.executors import Executor
-from weakcell.host.campaign.stopping import FIRST_STAGE, trials_needed, wants_covariate
+from weakcell.host.campaign.stopping import FIRST_STAGE, control_of, trials_needed, wants_covariate
 from weakcell.host.campaign.store import Store
-from weakcell.host.campaign.tasks import Done, Task, task_of
+from weakcell.host.study.estimate import estimate
+from weakcell.host.study.executors import Done, Executor, Task, task_of
 from weakcell.host.study.results import cell_columns, placed_tensors
 from weakcell.host.study.study import ResolvedStudy
 
@@ -69,7 +70,7 @@ def _trials_needed(campaign: Campaign, cell: Cell, store: Store, number: int, ma
     runs = list(store.runs(number, made))
     scores = [run.score for run in runs]
     known: list[float] | None = None
-    if wants_covariate(scores[:first], campaign.half_width, campaign.trials) and (control := control_of(cell)):
+    if wants_covariate(scores[:first], campaign.half_width, campaign.trials) and (control := control_of(cell.resolved, cell.point)):
         place = placed_tensors(cell.resolved).index(control.tensor)
         known = [run.flips[place] - control.expected for run in runs]
         store.state(f"control {cell.sha256}", asdict(control))
@@ -193,3 +194,64 @@ def _processor() -> str:
             return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), platform.machine())
     except OSError:
         return platform.machine()
+
+
+_STORE_BYTES, _STORE_BYTES_PER_TENSOR = 76, 6
+_TABLE_BYTES, _TABLE_BYTES_PER_TENSOR = 330, 9
+"""Measured: a run in the store; and in the tables written at the end, nearly all of which is CSV."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """seconds: wall time on `workers` workers, without compilation and start. runs: at most, where a half width may need fewer.
+
+    board_seconds: besides, at most, through boards, which do one run after the other.
+    """
+
+    studies: int
+    points: int
+    runs: int
+    missing: int
+    workers: int
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    board_seconds: float
+
+
+def effort_of(campaign: Campaign, workers: int, missing: int, processes: bool = False) -> Effort:
+    """Time a few images on each network under each read policy, and scale up. missing: runs that are not there yet.
+
+    Boards are asked how fast they are; nothing is lowered to find out.
+    """
+    samples: dict[tuple[str, str], tuple[float, int]] = {}
+    seconds, memory, board_seconds = 0.0, 0, 0.0
+    for study in campaign.studies:
+        if list_board_ports(study):
+            with open_boards(study, None):
+                board_seconds += estimate_board_seconds(study)
+            continue
+        kind = study.workload.key, str(study.study.read_every)
+        if kind not in samples:
+            found = estimate(study, 1)
+            samples[kind] = found.seconds / study.jobs, found.memory_bytes
+        per_trial, resident = samples[kind]
+        seconds += per_trial * len(study.points) * campaign.trials
+        memory = max(memory, resident)
+    share = missing / campaign.runs
+    return Effort(
+        len(campaign.studies),
+        len(campaign.cells),
+        campaign.runs,
+        missing,
+        workers,
+        seconds * share / workers,
+        memory * (workers + 1 if processes else 1),
+        round(sum(_bytes_of_run(study) * study.jobs for study in campaign.studies)),
+        board_seconds * share,
+    )
+
+
+def _bytes_of_run(study: ResolvedStudy) -> float:
+    tensors = len(placed_tensors(study))
+    return _STORE_BYTES + _TABLE_BYTES + tensors * (_STORE_BYTES_PER_TENSOR + _TABLE_BYTES_PER_TENSOR)
