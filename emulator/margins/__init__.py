@@ -1,52 +1,67 @@
-"""Output margins, neuron distances, and how many flipped cells a prediction or a neuron provably survives.
+"""Margins: how far scores and neurons are from changing, and how many flipped cells they provably survive.
 
-Two kinds of numbers stand side by side. The *stated* bounds are those of Buschjäger et al. (DATE 2021), for ±1 weights on ±1
-inputs. The *exact* counts are the largest for which the claim still holds: one flip more, chosen as badly as possible, breaks it.
+There are two kinds of numbers. The *published bounds* are those of Buschjäger et al. (DATE 2021), for ±1 weights on ±1 inputs. The
+*exact counts* are the largest numbers for which the claim holds: one flip more, chosen as badly as possible, breaks it.
 
-NOTES for developers
-- All comparisons are between integers. The scores of a network are acc * scale + offset before its last requantization; scales and
-  offsets are float32, so a common power of two turns them into integers (`OutputLayer.unit` turns them back).
-- A flipped stored bit adds a constant to its weight, whatever the other bits do, so the effects of flips on one sum add up, and
-  taking the most harmful bits first finds the smallest number that breaks it. Flipped *inputs* are another matter: with ±1
-  weights one counts as one flip of every neuron that it feeds (`unit_tolerance`); with wider weights `greedy_tolerance` speaks of
-  the inputs that reached the layer.
+All comparisons are between integers. The scores of a network are acc · scale + offset before its last requantization. Scales and
+offsets are float32, so one power of two turns all of them into integers (`OutputLayer.unit` turns them back).
+
+A flipped stored bit adds a constant to its weight, whatever the other bits do. So the effects of flips on one sum add up. Taking
+the most harmful bits first gives the smallest number that breaks the claim. Flipped *inputs* are different: with ±1 weights, a
+flipped input counts as one flip of every neuron that it feeds (`compute_unit_tolerance`); with wider weights,
+`compute_output_tolerance` takes the inputs as they reached the layer.
 """
 
-from weakcell.emulator.margins.flip_bounds import Flippable, bit_units, neuron_bound, neuron_exact, output_bound, output_exact
-from weakcell.emulator.margins.hidden_neurons import HiddenLayer, greedy_neurons, hidden_layers, sums, windows_of
+from weakcell.emulator.margins.flip_counts import (
+    FlipEffects,
+    Flippable,
+    compute_bit_effects,
+    neuron_bound,
+    neuron_exact,
+    output_bound,
+    output_exact,
+)
+from weakcell.emulator.margins.hidden_neurons import (
+    HiddenLayer,
+    compute_neuron_tolerance,
+    extract_windows,
+    find_hidden_layers,
+    reshape_sums,
+)
 from weakcell.emulator.margins.output_margins import (
     Margins,
     OutputLayer,
-    greedy_tolerance,
-    largest_score,
-    margins_of,
-    output_layer,
-    still_unique,
-    unit_tolerance,
+    compare_winner,
+    compute_margins,
+    compute_output_tolerance,
+    compute_score_bound,
+    compute_unit_tolerance,
+    find_output_layer,
 )
 from weakcell.emulator.margins.summary import MarginSummary, NeuronTolerance, summarize
 
 __all__ = [
+    "FlipEffects",
     "Flippable",
     "HiddenLayer",
     "MarginSummary",
     "Margins",
     "NeuronTolerance",
     "OutputLayer",
-    "bit_units",
-    "greedy_neurons",
-    "greedy_tolerance",
-    "hidden_layers",
-    "largest_score",
-    "margins_of",
+    "compare_winner",
+    "compute_bit_effects",
+    "compute_margins",
+    "compute_neuron_tolerance",
+    "compute_output_tolerance",
+    "compute_score_bound",
+    "compute_unit_tolerance",
+    "extract_windows",
+    "find_hidden_layers",
+    "find_output_layer",
     "neuron_bound",
     "neuron_exact",
     "output_bound",
     "output_exact",
-    "output_layer",
-    "still_unique",
+    "reshape_sums",
     "summarize",
-    "sums",
-    "unit_tolerance",
-    "windows_of",
 ]

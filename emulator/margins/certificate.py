@@ -1,26 +1,27 @@
-"""How many flipped weights, anywhere in a binarized network, provably cannot change a prediction; and how many, found, can.
+"""Certificates: how many flipped weights, anywhere in a binarized network, provably do not change a prediction.
 
-The claim for one image: any `tolerated` flips of stored weights, in whatever layers, leave the winner the only maximum. Proof,
-layer by layer, for a budget q:
+The claim for one image is: any `tolerated` flips of stored weights, in any layers, leave the winner the only maximum. The proof
+goes layer by layer, for a budget of q flips:
 
-    neuron      turning it takes c flips of its own weights (`margins.neuron_exact` + 1; pixels: the most harmful first); a wrong
-                input is worth one flip of each neuron that it reaches
-    layer       q flips, spread as badly as can be, and j wrong inputs turn at most so many neurons; flips of a convolution's
-                channel serve all its pixels, so channels are filled, not neurons
-    network     flips before a layer bound its wrong inputs, for every way to share a budget between layers
-    last layer  a wrong input that speaks for the winner against a competitor is worth 4 of their gap, a flip 2
+    neuron      changing its output needs c flips of its own weights (`neuron_exact` + 1; on pixels, the most harmful flips first);
+                a wrong input counts as one flip of each neuron that it reaches
+    layer       q flips in the worst places and j wrong inputs change at most so many neurons; the flips of a channel of a
+                convolution act on all its pixels, so flips are assigned to channels, not to neurons
+    network     flips in earlier layers bound the wrong inputs of a layer, for every division of the budget between layers
+    last layer  a wrong input that supports the winner against a competitor changes their gap by 4, a flip by 2
 
-Each step takes the worst case by itself: the bound is sound, and far from tight where many layers follow each other, since one and
-the same wrong input is assumed to harm all neurons behind it; behind several convolutions it is mostly 0. `attacked` says how far:
-a number of flips, in the last two layers, that does end the prediction.
+Each step takes its own worst case. So the bound is sound, but not tight in deep networks: the same wrong input is assumed to harm
+all later neurons, and behind several convolutions the bound is mostly 0. `attacked` shows how far it can be off: a number of flips,
+in the last two layers, that does change the prediction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -28,7 +29,6 @@ from weakcell.emulator import margins as mg
 from weakcell.emulator.engine.convolution import geometry_of
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.ir.layers import Convolution, MaxPool, Network, Reshape, Threshold
-from weakcell.emulator.margins.certificate_kernels import fewest_flips, pixel_costs, pool_costs, turned_through
 from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels.errors import ModelError
 
@@ -37,7 +37,13 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """Per image: flips tolerated anywhere (budget where more are; -1 at a tie), and flips known to end the prediction."""
+    """Certificates of images.
+
+    Attributes:
+        tolerated: Flips that provably do not change the prediction, int64 (n,); at most `budget`; −1 at a tie.
+        attacked: Number of flips that is known to change the prediction, int64 (n,).
+        budget: Largest number of flips that was considered.
+    """
 
     tolerated: npt.NDArray[np.int64]
     attacked: npt.NDArray[np.int64]
@@ -46,16 +52,25 @@ class Certificate:
 
 @dataclass(frozen=True, eq=False)
 class _Stage:
-    """A hidden layer, the pooling in it, and how many of a channel's neurons one of its inputs reaches."""
+    """A hidden layer, its pooling, and the number of neurons of a channel that one input reaches."""
 
     hidden: mg.HiddenLayer
     pool: MaxPool | None
-    touched: int
+    reached: int
 
 
 def certify(plan: Plan, inputs: Mapping[str, Array], budget: int = 16) -> Certificate:
-    """Certificates of images; ModelError unless the network is a chain of ±1 layers with thresholds, on pixels or bits."""
-    stages, head = _chain(plan.network)
+    """Certify the predictions of images.
+
+    Args:
+        plan: A network that is a chain of ±1 layers with thresholds, on pixels or bits.
+        inputs: Arrays (n, …) by input name.
+        budget: Largest number of flips to consider.
+
+    Raises:
+        ModelError: The network is of another kind.
+    """
+    stages, head = _split_chain(plan.network)
     images, step = len(next(iter(inputs.values()))), 64
     tolerated, attacked = (np.empty(images, np.int64) for _ in range(2))
     probes = list(
@@ -63,108 +78,291 @@ def certify(plan: Plan, inputs: Mapping[str, Array], budget: int = 16) -> Certif
     )
     for first in range(0, images, step):
         values = infer(plan, {name: x[first : first + step] for name, x in inputs.items()}, probes, dynamic="image")
-        costs = [_costs(stage, values, budget) for stage in stages]
-        margins = mg.margins_of(head.scores(values[head.accumulator]))
-        against = _against(head, values[head.input], margins)
+        costs = [_compute_costs(stage, values, budget) for stage in stages]
+        margins = mg.compute_margins(head.scores(values[head.accumulator]))
+        harmful = _find_harmful_inputs(head, values[head.input], margins)
         for image in range(len(margins.winner)):
-            own = [cost[image] for cost in costs]
-            tolerated[first + image], attacked[first + image] = _certify(head, stages, own, against[image], margins, image, budget)
+            image_costs = [cost[image] for cost in costs]
+            case = _Case(image_costs, harmful[image], margins, image, budget)
+            tolerated[first + image], attacked[first + image] = _certify(head, stages, case)
     return Certificate(tolerated, attacked, budget)
 
 
-def _chain(network: Network) -> tuple[list[_Stage], mg.OutputLayer]:
-    head = mg.output_layer(network)
-    hidden = mg.hidden_layers(network)
+def _split_chain(network: Network) -> tuple[list[_Stage], mg.OutputLayer]:
+    head = mg.find_output_layer(network)
+    hidden = mg.find_hidden_layers(network)
     allowed = {id(part.layer) for part in hidden} | {id(head.layer)}
-    fits = head.binary and all(part.tensor.encoding.kind == "sign" and not part.input_zero for part in hidden)
-    plain = all(
+    binary = head.binary and all(part.tensor.encoding.kind == "sign" and not part.input_zero for part in hidden)
+    chain = all(
         id(layer) in allowed if isinstance(layer, Convolution) else isinstance(layer, MaxPool | Threshold | Reshape)
         for layer in network.layers[: network.layers.index(head.layer)]
     )
     pooled_bits = any(isinstance(x, MaxPool) and network.values[x.output].kind == "bits" for x in network.layers)
-    follows = all(part.binary for part in hidden[1:]) and len(network.inputs) == 1
-    if not (fits and plain and follows) or pooled_bits:
+    follows_bits = all(part.binary for part in hidden[1:]) and len(network.inputs) == 1
+    if not (binary and chain and follows_bits) or pooled_bits:
         raise ModelError(
             f"Certificate of {network.name}",
             "it is not a plain chain of ±1 layers, each a sum, perhaps a maximum, and a threshold",
             "Certify binarized networks without branches; `weakcell validate` has the last layer's bounds of others",
         )
     pools = {layer.inputs[0]: layer for layer in network.layers if isinstance(layer, MaxPool)}
-    return [_Stage(part, pools.get(part.accumulator), _touched(network, part.layer)) for part in hidden], head
+    return [_Stage(part, pools.get(part.accumulator), _count_reached(network, part.layer)) for part in hidden], head
 
 
-def _touched(network: Network, layer: Convolution) -> int:
-    """Output pixels that one input pixel is in the window of, at most."""
+def _count_reached(network: Network, layer: Convolution) -> int:
+    """Return the largest number of output pixels whose window contains one input pixel."""
     if network.values[layer.output].height_width == (1, 1):
         return 1
     taps = [-(-k // s) for k, s in zip(layer.window.kernel, layer.window.stride, strict=True)]
     return taps[0] * taps[1]
 
 
-def _costs(stage: _Stage, values: Mapping[str, Array], budget: int) -> Array:
-    """(n, O, H, W): flips that turn each of a stage's outputs, after its pooling, at least."""
+def _compute_costs(stage: _Stage, values: Mapping[str, Array], budget: int) -> Array:
+    """Return the smallest number of flips that changes each output of a stage, after its pooling; int64 (n, O, H, W)."""
     hidden = stage.hidden
-    h = mg.sums(values[hidden.accumulator])
+    h = mg.reshape_sums(values[hidden.accumulator])
     if hidden.binary:
         costs = mg.neuron_exact(h, hidden.shaped_pivot) + 1
     else:
-        x = mg.windows_of(values[hidden.input].astype(np.int64), hidden.layer)
+        x = mg.extract_windows(values[hidden.input].astype(np.int64), hidden.layer)
         n, height, width, fan_in = x.shape
         weights = hidden.tensor.values.reshape(-1, fan_in).astype(np.int64)
         rows = np.ascontiguousarray(h.transpose(0, 2, 3, 1)).reshape(-1, len(weights))
-        made = np.empty_like(rows)
-        pixel_costs(weights, x.reshape(-1, fan_in), rows, hidden.pivot, budget, made)
-        costs = np.ascontiguousarray(made.reshape(n, height, width, -1).transpose(0, 3, 1, 2))
+        row_costs = np.empty_like(rows)
+        fill_pixel_costs(weights, x.reshape(-1, fan_in), rows, hidden.pivot, budget, row_costs)
+        costs = np.ascontiguousarray(row_costs.reshape(n, height, width, -1).transpose(0, 3, 1, 2))
     if stage.pool is None:
         return costs
     out = np.empty((*h.shape[:2], *stage.pool.window.output_size(*h.shape[2:])), np.int64)
-    pool_costs(costs, h > hidden.shaped_pivot, geometry_of(stage.pool.window), out)
+    fill_pool_costs(costs, h > hidden.shaped_pivot, geometry_of(stage.pool.window), out)
     return out
 
 
-def _against(head: mg.OutputLayer, x: Array, margins: mg.Margins) -> npt.NDArray[np.bool_]:
-    """(n, classes, K): inputs of the last layer that speak for the winner and against that class."""
+def _find_harmful_inputs(head: mg.OutputLayer, x: Array, margins: mg.Margins) -> npt.NDArray[np.bool_]:
+    """Return the inputs of the last layer that support the winner against each class; bool (n, classes, K)."""
     signs, weights = x.reshape(len(x), 1, -1), head.tensor.values.reshape(head.classes, -1)
     products = signs * weights
-    own = products[np.arange(len(x)), margins.winner][:, None]
-    found: npt.NDArray[np.bool_] = (own > 0) & (products < 0)
-    return found
+    winner_products = products[np.arange(len(x)), margins.winner][:, None]
+    harmful: npt.NDArray[np.bool_] = (winner_products > 0) & (products < 0)
+    return harmful
 
 
-def _certify(
-    head: mg.OutputLayer, stages: list[_Stage], costs: list[Array], against: Array, margins: mg.Margins, image: int, budget: int
-) -> tuple[int, int]:
+class _Case(NamedTuple):
+    """One image: costs of each stage (O, H, W), harmful inputs (classes, K), margins of all images, its number, the budget."""
+
+    costs: list[Array]
+    harmful: Array
+    margins: mg.Margins
+    image: int
+    budget: int
+
+
+def _certify(head: mg.OutputLayer, stages: list[_Stage], case: _Case) -> tuple[int, int]:
+    """Return the flips that are tolerated, and the flips of an attack that succeeds."""
+    costs, margins, image, budget = case.costs, case.margins, case.image, case.budget
     if not margins.unique[image]:
         return -1, 0
     wrong = np.zeros(budget + 1, np.int64)
     for stage, cost in zip(stages[:-1], costs[:-1], strict=True):
-        turned = np.empty_like(wrong)
+        changed = np.empty_like(wrong)
         flat = cost.reshape(len(cost), -1)
-        turned_through(flat, np.ones(flat.shape, np.bool_), wrong, stage.touched, _dearest(wrong, budget), turned)
-        wrong = turned
+        count_changed_neurons(flat, np.ones(flat.shape, np.bool_), wrong, stage.reached, _limit_cost(wrong, budget), changed)
+        wrong = changed
     scale, tolerated, attacked = int(head.scale[0]), budget, np.iinfo(np.int64).max
     for other in range(head.classes):
         if other == margins.winner[image]:
             continue
         gap, best = int(margins.gaps[image, other]), np.zeros(budget + 1, np.int64)
-        alone = 0
+        cheap = 0
         if stages:
             flat = costs[-1].reshape(len(costs[-1]), -1)
-            harmful = against[other].reshape(flat.shape)
-            turned_through(flat, harmful, wrong, stages[-1].touched, _dearest(wrong, budget), best)
-            shares = flat.shape[1] > 1
-            alone = 0 if shares else int(np.count_nonzero(harmful & (flat == 1)))
-        tolerated = min(tolerated, fewest_flips(best, gap, scale) - 1)
-        attacked = min(attacked, _attack(gap, scale, alone))
+            harmful = case.harmful[other].reshape(flat.shape)
+            count_changed_neurons(flat, harmful, wrong, stages[-1].reached, _limit_cost(wrong, budget), best)
+            shared_weights = flat.shape[1] > 1
+            cheap = 0 if shared_weights else int(np.count_nonzero(harmful & (flat == 1)))
+        tolerated = min(tolerated, find_fewest_flips(best, gap, scale) - 1)
+        attacked = min(attacked, _attack(gap, scale, cheap))
     return tolerated, int(attacked)
 
 
-def _dearest(wrong: Array, budget: int) -> int:
-    """No neuron that costs more than this can be turned."""
+def _limit_cost(wrong: Array, budget: int) -> int:
+    """Return the largest cost of a neuron that can be changed."""
     return int(wrong.max()) + budget
 
 
 def _attack(gap: int, scale: int, cheap: int) -> int:
-    """Flips that end a lead: one in each of `cheap` harmful neurons closes 4, one in the last layer 2."""
-    through = min(cheap, -(-gap // (4 * scale)))
-    return through + max(0, -(-(gap - 4 * scale * through) // (2 * scale)))
+    """Count the flips that close a gap: one in each of `cheap` harmful neurons closes 4, one in the last layer closes 2."""
+    hidden_flips = min(cheap, -(-gap // (4 * scale)))
+    return hidden_flips + max(0, -(-(gap - 4 * scale * hidden_flips) // (2 * scale)))
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_pixel_costs(weights, x, h, pivot, cap, out):  # type: ignore[no-untyped-def]
+    """Compute the smallest number of flips in row o that changes [h > pivot]; cap + 1 where more than cap are needed.
+
+    A flip moves h by 2 |x_k|.
+
+    Args:
+        weights: ±1, int64 (O, K).
+        x: Windows of pixels, int64 (pixels, K).
+        h: Sums, int64 (pixels, O).
+        pivot: Thresholds, int64 (O,).
+        cap: Largest number of interest.
+        out: int64 (pixels, O).
+    """
+    largest = np.empty(cap, dtype=np.int64)
+    for pixel in range(x.shape[0]):
+        for o in range(weights.shape[0]):
+            above = h[pixel, o] > pivot[o]
+            distance = h[pixel, o] - pivot[o] if above else pivot[o] - h[pixel, o] + 1
+            largest[:] = 0
+            for k in range(x.shape[1]):
+                gain = 2 * weights[o, k] * x[pixel, k] * (1 if above else -1)
+                if gain <= largest[cap - 1]:
+                    continue
+                i = cap - 1
+                while i > 0 and largest[i - 1] < gain:
+                    largest[i] = largest[i - 1]
+                    i -= 1
+                largest[i] = gain
+            cost = cap + 1
+            for i in range(cap):
+                distance -= largest[i]
+                if distance <= 0:
+                    cost = i + 1
+                    break
+            out[pixel, o] = cost
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_pool_costs(costs, above, geometry, out):  # type: ignore[no-untyped-def]
+    """Compute the smallest number of flips that changes the OR of a pooling window.
+
+    Either all neurons above their threshold must fall, or one below it must rise. The neurons of a channel share their weights, so
+    the fall that costs most is the bound.
+
+    Args:
+        costs: Flips that change each neuron, int64 (n, O, H, W).
+        above: Whether each neuron is above its threshold, bool (n, O, H, W).
+        geometry: Kernel, stride, dilation and pads of the window.
+        out: int64 (n, O, H', W').
+    """
+    kernel, stride, dilation, pads = geometry
+    for image in range(out.shape[0]):
+        for o in range(out.shape[1]):
+            for oy in range(out.shape[2]):
+                for ox in range(out.shape[3]):
+                    fall, rise, any_above = 0, np.int64(1) << 40, False
+                    for ky in range(kernel[0]):
+                        y = oy * stride[0] - pads[0] + ky * dilation[0]
+                        for kx in range(kernel[1]):
+                            x = ox * stride[1] - pads[1] + kx * dilation[1]
+                            if not (0 <= y < costs.shape[2] and 0 <= x < costs.shape[3]):
+                                continue
+                            cost = costs[image, o, y, x]
+                            if above[image, o, y, x]:
+                                any_above = True
+                                fall = max(fall, cost)
+                            else:
+                                rise = min(rise, cost)
+                    out[image, o, oy, ox] = fall if any_above else rise
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_by_cost(costs, wanted, most, out):  # type: ignore[no-untyped-def]
+    """Count, for t = 0 … most, the wanted neurons of channel o whose cost is at most t: out (O, most + 1)."""
+    out[:] = 0
+    for o in range(costs.shape[0]):
+        for p in range(costs.shape[1]):
+            if wanted[o, p] and costs[o, p] <= most:
+                out[o, costs[o, p]] += 1
+        for t in range(1, most + 1):
+            out[o, t] += out[o, t - 1]
+
+
+@numba.njit(cache=True, nogil=True)
+def _changed_shared(counts, changed, reached, budget, best):  # type: ignore[no-untyped-def]
+    """Compute best[q], the largest number of neurons that q flips change if `changed` inputs of the layer are wrong.
+
+    Flips are distributed over the channels in the worst way. A wrong input counts as one flip of every neuron that it reaches.
+
+    Args:
+        counts: See `_count_by_cost`, (O, T).
+        changed: Number of wrong inputs.
+        reached: Neurons of a channel that one input reaches.
+        budget: Largest q.
+        best: int64 (budget + 1,).
+    """
+    reach, end = changed * reached, counts.shape[1] - 1
+    best[:] = 0
+    for o in range(counts.shape[0]):
+        if counts[o, end] == 0:
+            continue
+        for q in range(budget, -1, -1):  # downwards, so that best[q - flips] does not contain this channel yet
+            most = 0
+            for flips in range(q + 1):
+                by_flips = counts[o, min(flips, end)]
+                by_inputs = min(counts[o, min(flips + changed, end)] - by_flips, reach)
+                most = max(most, by_flips + by_inputs + best[q - flips])
+            best[q] = most
+
+
+@numba.njit(cache=True, nogil=True)
+def _changed_separate(counts, changed, budget, best):  # type: ignore[no-untyped-def]
+    """Compute best[q] as `_changed_shared` for channels of one neuron each, cheapest first; counts (T,) over all channels."""
+    end = counts.size - 1
+    free = counts[min(changed, end)]
+    best[:] = free
+    left, bought = budget, free
+    for price in range(1, end - changed + 1):
+        for _ in range(counts[changed + price] - counts[changed + price - 1]):
+            if price > left:
+                return
+            left -= price
+            bought += 1
+            best[budget - left :] = bought
+
+
+@numba.njit(cache=True, nogil=True)
+def count_changed_neurons(costs, wanted, before, reached, most, best):  # type: ignore[no-untyped-def]
+    """Compute best[q], the largest number of wanted neurons that q flips in this layer and in earlier layers change.
+
+    Args:
+        costs: Flips that change each neuron, (O, P).
+        wanted: Which neurons count, bool (O, P).
+        before: before[q] is the largest number of wrong inputs that q flips in earlier layers cause.
+        reached: Neurons of a channel that one input reaches.
+        most: Largest cost of a neuron that can be changed.
+        best: int64 (budget + 1,).
+    """
+    budget = best.size - 1
+    separate = costs.shape[1] == 1
+    shape = (1, costs.shape[0]) if separate else costs.shape
+    counts = np.empty((shape[0], most + 1), dtype=np.int64)
+    _count_by_cost(costs.reshape(shape), wanted.reshape(shape), most, counts)
+    layer_best = np.empty(budget + 1, dtype=np.int64)
+    best[:] = 0
+    for earlier in range(budget + 1):
+        if earlier and before[earlier] == before[earlier - 1]:
+            continue  # one flip less causes as many wrong inputs
+        part = layer_best[: budget - earlier + 1]
+        if separate:
+            _changed_separate(counts[0], before[earlier], budget - earlier, part)
+        else:
+            _changed_shared(counts, before[earlier], reached, budget - earlier, part)
+        for q in range(earlier, budget + 1):
+            best[q] = max(best[q], layer_best[q - earlier])
+
+
+@numba.njit(cache=True, nogil=True)
+def find_fewest_flips(best, gap, scale):  # type: ignore[no-untyped-def]
+    """Return the smallest number of flips in the whole network that may close a gap; best.size if it exceeds the budget.
+
+    best[q] is the number of inputs of the last layer that q earlier flips turn against the winner. Each closes 4, a flip in
+    the last layer closes 2.
+    """
+    for flips in range(best.size):
+        for early in range(flips + 1):
+            if (4 * best[early] + 2 * (flips - early)) * scale >= gap:
+                return flips
+    return best.size

@@ -1,4 +1,4 @@
-"""Neurons behind a threshold, what each of them sees, and how many flipped cells of its weights it survives."""
+"""Hidden neurons: layers with a threshold, their windows of inputs, and the flips that each neuron survives."""
 
 from __future__ import annotations
 
@@ -10,15 +10,24 @@ import numpy.typing as npt
 
 from weakcell.emulator.ir.layers import Convolution, Layer, MaxPool, Network, StoredTensor, Threshold
 from weakcell.emulator.ir.values import encode_values
-from weakcell.emulator.margins.flip_bounds import Flippable, bit_units
-from weakcell.emulator.margins.flip_kernels import neuron_tolerance
+from weakcell.emulator.margins.flip_counts import FlipEffects, Flippable, fill_neuron_tolerance
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class HiddenLayer:
-    """A layer of neurons [h > s]: its sums, before any pooling, against s = threshold - 1. binary: ±1 weights on ±1 inputs."""
+    """A layer of neurons [h > s].
+
+    Attributes:
+        layer: The convolution or matrix product.
+        tensor: Its weights.
+        accumulator: Name of its sums h, before any pooling.
+        input: Name of its input.
+        input_zero: Zero point of the input.
+        pivot: s = threshold − 1 of each channel, int64 (O,).
+        binary: Whether weights and inputs are ±1.
+    """
 
     layer: Convolution
     tensor: StoredTensor
@@ -30,21 +39,22 @@ class HiddenLayer:
 
     @property
     def fan_in(self) -> int:
+        """Number of weights per neuron."""
         return int(self.tensor.values[0].size)
 
     @property
     def shaped_pivot(self) -> npt.NDArray[np.int64]:
-        """(1, O, 1, 1), to go with `sums`."""
+        """`pivot` as (1, O, 1, 1), for sums (n, O, H, W)."""
         return self.pivot.reshape(1, -1, 1, 1)
 
 
-def hidden_layers(network: Network) -> tuple[HiddenLayer, ...]:
-    """Convolutions and matrix products of integers that a Threshold follows, directly or behind a MaxPool."""
+def find_hidden_layers(network: Network) -> tuple[HiddenLayer, ...]:
+    """Return the integer convolutions and matrix products whose sums go to a Threshold, directly or through a MaxPool."""
     users: dict[str, list[Layer]] = {}
     for layer in network.layers:
         for name in layer.inputs:
             users.setdefault(name, []).append(layer)
-    found = []
+    hidden = []
     for layer in network.layers:
         if (
             not isinstance(layer, Convolution)
@@ -53,26 +63,26 @@ def hidden_layers(network: Network) -> tuple[HiddenLayer, ...]:
             or network.values[layer.inputs[0]].kind == "float"
         ):
             continue
-        follower = users.get(layer.output, [])
-        if len(follower) == 1 and isinstance(follower[0], MaxPool):
-            follower = users.get(follower[0].output, [])
-        if len(follower) != 1 or not isinstance(follower[0], Threshold):
+        followers = users.get(layer.output, [])
+        if len(followers) == 1 and isinstance(followers[0], MaxPool):
+            followers = users.get(followers[0].output, [])
+        if len(followers) != 1 or not isinstance(followers[0], Threshold):
             continue
         spec, tensor = network.values[layer.inputs[0]], network.tensors[layer.weight]
-        pivot = network.tensors[follower[0].threshold].values.astype(np.int64) - 1
+        pivot = network.tensors[followers[0].threshold].values.astype(np.int64) - 1
         binary = spec.kind == "bits" and tensor.encoding.kind == "sign"
         zero = spec.zero_point if spec.kind == "codes" else 0
-        found.append(HiddenLayer(layer, tensor, layer.output, layer.inputs[0], zero, pivot, binary))
-    return tuple(found)
+        hidden.append(HiddenLayer(layer, tensor, layer.output, layer.inputs[0], zero, pivot, binary))
+    return tuple(hidden)
 
 
-def sums(accumulators: Array) -> npt.NDArray[np.int64]:
-    """Accumulators as (n, O, H, W)."""
+def reshape_sums(accumulators: Array) -> npt.NDArray[np.int64]:
+    """Return sums as int64 (n, O, H, W); those of a matrix product as (n, O, 1, 1)."""
     wide: npt.NDArray[np.int64] = accumulators.astype(np.int64)
     return wide.reshape(*wide.shape, 1, 1) if wide.ndim == 2 else wide
 
 
-def windows_of(inputs: Array, layer: Convolution) -> Array:
+def extract_windows(inputs: Array, layer: Convolution) -> Array:
     """(n, H', W', C * kh * kw): what each neuron of a convolution sees, in the order of its weights, 0 in the padding."""
     x = inputs.reshape(*inputs.shape, 1, 1) if inputs.ndim == 2 else inputs
     window = layer.window
@@ -85,20 +95,27 @@ def windows_of(inputs: Array, layer: Convolution) -> Array:
     return np.ascontiguousarray(views).reshape(*views.shape[:3], -1)
 
 
-def greedy_neurons(
+def compute_neuron_tolerance(
     hidden: HiddenLayer, inputs: Array, accumulators: Array, flippable: Flippable | None = None
 ) -> npt.NDArray[np.int64]:
-    """(n, O, H, W): flipped stored bits of a neuron's weights that never change [h > s], on these inputs: the most harmful first.
+    """Count the flips of stored bits of each neuron's weights that never change [h > s] on these inputs.
 
-    With pixels x a flipped sign moves h by 2 |x_k|, and by nothing in the padding. Where all cells together do not reach s: their
-    number.
+    The most harmful flips are taken first. On pixels x, a flipped sign moves h by 2 |x_k|, and by 0 in the padding.
+
+    Args:
+        hidden: The layer.
+        inputs: Its inputs, (n, …) in ONNX order.
+        accumulators: Its sums, (n, O, …).
+        flippable: Which stored bits can flip; all by default.
+
+    Returns:
+        int64 (n, O, H, W). Where all cells together do not reach s, the number of cells.
     """
-    flippable = flippable or Flippable.every(hidden.tensor)
-    x = windows_of(inputs.astype(np.int64) - hidden.input_zero, hidden.layer)
-    h = np.ascontiguousarray(sums(accumulators).transpose(0, 2, 3, 1)).reshape(-1, hidden.tensor.values.shape[0])
+    x = extract_windows(inputs.astype(np.int64) - hidden.input_zero, hidden.layer)
+    h = np.ascontiguousarray(reshape_sums(accumulators).transpose(0, 2, 3, 1)).reshape(-1, hidden.tensor.values.shape[0])
     codes = encode_values(hidden.tensor.values, hidden.tensor.encoding).astype(np.int64).reshape(h.shape[1], -1)
     out = np.empty(h.shape, dtype=np.int64)
-    neuron_tolerance(codes, x.reshape(len(h), -1), bit_units(hidden.tensor), flippable.rises, flippable.falls, h, hidden.pivot, out)
+    fill_neuron_tolerance(codes, x.reshape(len(h), -1), FlipEffects.of_tensor(hidden.tensor, flippable), h, hidden.pivot, out)
     n, height, width = x.shape[:3]
     tolerated: npt.NDArray[np.int64] = out.reshape(n, height, width, -1).transpose(0, 3, 1, 2)
     return tolerated

@@ -1,4 +1,4 @@
-"""The layer whose sums decide, its margins, and how many flipped cells of two classes' weights keep the winner ahead."""
+"""The output layer, the margins of its scores, and the flips in its weights that keep the winner."""
 
 from __future__ import annotations
 
@@ -22,20 +22,30 @@ from weakcell.emulator.ir.layers import (
     StoredTensor,
 )
 from weakcell.emulator.ir.values import encode_values
-from weakcell.emulator.margins.flip_bounds import Flippable, bit_units, output_exact
-from weakcell.emulator.margins.flip_kernels import pair_tolerance
+from weakcell.emulator.margins.flip_counts import FlipEffects, Flippable, fill_pair_tolerance, output_exact
 from weakcell.memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]
-_Tail = Dequantize | Requantize | AffineRequantize | Reshape
-"""Layers that may follow the deciding sums."""
+_FollowingLayer = Dequantize | Requantize | AffineRequantize | Reshape
+"""Layers that may follow the sums of the output layer."""
 
 
 @dataclass(frozen=True, eq=False)
 class OutputLayer:
-    """The layer whose sums decide the prediction: score[c] = acc[c] * scale[c] + offset[c], in integers; real = score * unit.
+    """The layer whose sums decide the prediction: score[c] = acc[c] · scale[c] + offset[c].
 
-    binary: ±1 weights on ±1 inputs and one scale for all classes, which the stated bound is for.
+    Scores are integers. The real score is score · unit.
+
+    Attributes:
+        layer: The convolution or matrix product.
+        tensor: Its weights.
+        accumulator: Name of its sums.
+        input: Name of its input.
+        input_zero: Zero point of the input.
+        scale: int64 (classes,).
+        offset: int64 (classes,).
+        unit: Real value of one unit of the scores.
+        binary: Whether weights and inputs are ±1 and all classes share one scale, as the published bound assumes.
     """
 
     layer: Convolution
@@ -50,81 +60,98 @@ class OutputLayer:
 
     @property
     def fan_in(self) -> int:
+        """Number of weights per class."""
         return int(self.tensor.values[0].size)
 
     @property
     def classes(self) -> int:
+        """Number of classes."""
         return int(self.tensor.values.shape[0])
 
     def scores(self, accumulators: Array) -> npt.NDArray[np.int64]:
-        """(n, classes) scores of the layer's sums (n, classes, …)."""
+        """Return the scores, int64 (n, classes), of sums (n, classes, …)."""
         flat: npt.NDArray[np.int64] = accumulators.reshape(len(accumulators), -1).astype(np.int64) * self.scale + self.offset
         return flat
 
 
-def output_layer(network: Network, output: str | None = None) -> OutputLayer:
-    """The convolution or matrix product behind an output (None: the first), with its scales; ModelError if none fits."""
-    made_by = {layer.output: layer for layer in network.layers}
+def find_output_layer(network: Network, output: str | None = None) -> OutputLayer:
+    """Find the layer whose sums decide an output.
+
+    Args:
+        network: The network.
+        output: Name of the output; the first output by default.
+
+    Raises:
+        ModelError: The output is not made from the sums of a matrix product of integers.
+    """
+    producers = {layer.output: layer for layer in network.layers}
     name = output or network.outputs[0]
-    tail: list[_Tail] = []
-    while name in made_by and not isinstance(made_by[name], Convolution):
-        layer = made_by[name]
-        if not isinstance(layer, _Tail):
-            raise _unfit(network, f"its output comes from {layer.name} ({type(layer).__name__}), not from a sum of weights")
-        tail.append(layer)
+    following: list[_FollowingLayer] = []
+    while name in producers and not isinstance(producers[name], Convolution):
+        layer = producers[name]
+        if not isinstance(layer, _FollowingLayer):
+            raise _reject(network, f"its output comes from {layer.name} ({type(layer).__name__}), not from a sum of weights")
+        following.append(layer)
         name = layer.inputs[0]
-    found = made_by.get(name)
-    if not isinstance(found, Convolution):
-        raise _unfit(network, "no layer with weights is behind its output")
-    spec, tensor = network.values[found.inputs[0]], network.tensors[found.weight]
-    if spec.kind == "float" or found.groups != 1 or tensor.block:
-        raise _unfit(network, f"its last layer {found.name} works on floats, groups or blocks")
-    if found.wraps:
-        raise _unfit(network, f"the sums of its last layer {found.name} can leave int32, where they wrap")
-    if math.prod(network.values[name].shape) != tensor.values.shape[0] or any(found.window.pads):
-        raise _unfit(network, f"its last layer {found.name} has more than one sum per class")
-    scale, offset = _affine(network, tail, tensor.values.shape[0])
+    output_sum = producers.get(name)
+    if not isinstance(output_sum, Convolution):
+        raise _reject(network, "no layer with weights is behind its output")
+    spec, tensor = network.values[output_sum.inputs[0]], network.tensors[output_sum.weight]
+    if spec.kind == "float" or output_sum.groups != 1 or tensor.block:
+        raise _reject(network, f"its last layer {output_sum.name} works on floats, groups or blocks")
+    if output_sum.wraps:
+        raise _reject(network, f"the sums of its last layer {output_sum.name} can leave int32, where they wrap")
+    if math.prod(network.values[name].shape) != tensor.values.shape[0] or any(output_sum.window.pads):
+        raise _reject(network, f"its last layer {output_sum.name} has more than one sum per class")
+    scale, offset = _find_affine(network, following, tensor.values.shape[0])
     scales, offsets, unit = _as_integers(network, scale, offset)
     binary = spec.kind == "bits" and tensor.encoding.kind == "sign" and len(set(scales.tolist())) == 1
     zero = spec.zero_point if spec.kind == "codes" else 0
-    return OutputLayer(found, tensor, name, found.inputs[0], zero, scales, offsets, unit, binary)
+    return OutputLayer(output_sum, tensor, name, output_sum.inputs[0], zero, scales, offsets, unit, binary)
 
 
-def _unfit(network: Network, found: str) -> ModelError:
+def _reject(network: Network, found: str) -> ModelError:
     return ModelError(f"Margins of {network.name}", found, "Margins need a classifier that ends in a matrix product of integers")
 
 
-def _affine(network: Network, tail: list[_Tail], classes: int) -> tuple[Array, Array]:
-    """Scale and offset of the step that follows the sums; what comes after it must be increasing and alike for all classes."""
+def _find_affine(network: Network, following: list[_FollowingLayer], classes: int) -> tuple[Array, Array]:
+    """Return scale and offset of the first step after the sums. Later steps must be increasing and the same for all classes."""
     scale, offset = np.ones(classes, np.float32), np.zeros(classes, np.float32)
-    steps = [layer for layer in reversed(tail) if not isinstance(layer, Reshape)]
+    steps = [layer for layer in reversed(following) if not isinstance(layer, Reshape)]
     for number, layer in enumerate(steps):
-        own, bias = (layer.multiplier, None) if isinstance(layer, Requantize) else (layer.scale, layer.bias)
+        step_scale, bias = (layer.multiplier, None) if isinstance(layer, Requantize) else (layer.scale, layer.bias)
         if isinstance(layer, AffineRequantize) and layer.steps:
-            raise _unfit(network, f"{layer.name} has further float steps between the sums and the output")
-        if np.any(own <= 0) or (number and (np.size(own) > 1 or bias is not None)):
-            raise _unfit(network, f"{layer.name} has scales that are not positive, or that differ by class after a rounding")
+            raise _reject(network, f"{layer.name} has further float steps between the sums and the output")
+        if np.any(step_scale <= 0) or (number and (np.size(step_scale) > 1 or bias is not None)):
+            raise _reject(network, f"{layer.name} has scales that are not positive, or that differ by class after a rounding")
         if number == 0:
-            scale = np.broadcast_to(np.asarray(own, np.float32).reshape(-1), classes)
+            scale = np.broadcast_to(np.asarray(step_scale, np.float32).reshape(-1), classes)
             offset = offset if bias is None else np.broadcast_to(np.asarray(bias, np.float32).reshape(-1), classes)
     return scale, offset
 
 
 def _as_integers(network: Network, scale: Array, offset: Array) -> tuple[Array, Array, float]:
-    """float32 scales and offsets times one power of two, so that all are integers."""
+    """Multiply float32 scales and offsets by one power of two that makes all of them integers."""
     exact = [[Fraction(float(x)) for x in part] for part in (scale, offset)]
     power = max(x.denominator for part in exact for x in part)
     wide = [[int(x * power) for x in part] for part in exact]
     common = math.gcd(*wide[0], *wide[1])
     wide = [[x // common for x in part] for part in wide]
     if max(abs(x) for x in wide[0]) >= 1 << 38 or max(abs(x) for x in wide[1]) >= 1 << 61:
-        raise _unfit(network, "the scales of its classes are too far apart for exact 64-bit scores")
+        raise _reject(network, "the scales of its classes are too far apart for exact 64-bit scores")
     return np.array(wide[0], np.int64), np.array(wide[1], np.int64), float(Fraction(common, power))
 
 
 @dataclass(frozen=True, eq=False)
 class Margins:
-    """Scores of a clean pass: winner (the lowest class at a tie), gap to every class (0 at the winner itself), and the margin."""
+    """Margins of a fault-free pass.
+
+    Attributes:
+        scores: int64 (n, classes).
+        winner: Class of the highest score, the lowest class at a tie, int64 (n,).
+        gaps: Score of the winner less the score of each class, int64 (n, classes).
+        margin: Highest less second-highest score, int64 (n,).
+    """
 
     scores: npt.NDArray[np.int64]
     winner: npt.NDArray[np.int64]
@@ -133,13 +160,13 @@ class Margins:
 
     @property
     def unique(self) -> npt.NDArray[np.bool_]:
-        """Whether one class alone has the highest score."""
-        alone: npt.NDArray[np.bool_] = self.margin > 0
-        return alone
+        """Whether only one class has the highest score, bool (n,)."""
+        unique: npt.NDArray[np.bool_] = self.margin > 0
+        return unique
 
 
-def margins_of(scores: npt.NDArray[np.int64]) -> Margins:
-    """m = highest minus second-highest score, per image."""
+def compute_margins(scores: npt.NDArray[np.int64]) -> Margins:
+    """Compute the margins of scores (n, classes)."""
     winner = np.argmax(scores, axis=1)
     gaps = scores[np.arange(len(scores)), winner][:, None] - scores
     others = gaps.copy()
@@ -147,56 +174,64 @@ def margins_of(scores: npt.NDArray[np.int64]) -> Margins:
     return Margins(scores, winner, gaps, others.min(axis=1))
 
 
-def still_unique(scores: npt.NDArray[np.int64], winner: Array) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """(kept, tied): whether `winner` still is the only maximum of each image, and whether it shares the maximum with others."""
-    own = scores[np.arange(len(scores)), winner][:, None]
-    above, equal = (scores > own).any(axis=1), (scores == own).sum(axis=1) > 1
+def compare_winner(scores: npt.NDArray[np.int64], winner: Array) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return two bool arrays (n,): whether `winner` is the only maximum of each image, and whether it shares the maximum."""
+    winner_scores = scores[np.arange(len(scores)), winner][:, None]
+    above, equal = (scores > winner_scores).any(axis=1), (scores == winner_scores).sum(axis=1) > 1
     return ~above & ~equal, ~above & equal
 
 
-def unit_tolerance(head: OutputLayer, margins: Margins) -> npt.NDArray[np.int64]:
-    """(n, classes): flips of the winner and that class together that keep the winner ahead: weights and inputs, per neuron.
+def compute_unit_tolerance(head: OutputLayer, margins: Margins) -> npt.NDArray[np.int64]:
+    """Count the flips of weights and inputs, of the winner and a class together, that keep the winner ahead of that class.
 
-    ceil(m_c / 2) - 1 with m_c the gap in accumulators: for ±1 weights on ±1 inputs (`head.binary`). -1 at a tie and at the winner.
+    ceil(m_c / 2) − 1, with the gap m_c in sums. It holds for ±1 weights on ±1 inputs (`head.binary`).
+
+    Returns:
+        int64 (n, classes); −1 at a tie and at the winner.
     """
     tolerated: npt.NDArray[np.int64] = output_exact(margins.gaps // head.scale)
     return tolerated
 
 
-def greedy_tolerance(
+def compute_output_tolerance(
     head: OutputLayer, inputs: Array, margins: Margins, flippable: Flippable | None = None
 ) -> npt.NDArray[np.int64]:
-    """(n, classes): flipped stored bits of the winner's and that class's weights that keep the winner ahead, on these inputs.
+    """Count the flips of stored bits, of the winner's and a class's weights, that keep the winner ahead on these inputs.
 
-    inputs: the layer's inputs (n, …) in ONNX order, ±1 or codes. Exact for scores before the last requantization. Where all cells
-    together cannot close the gap, their number; -1 at a tie and at the winner.
+    The count is exact for scores before the last requantization.
+
+    Args:
+        head: The output layer.
+        inputs: Its inputs, (n, …) in ONNX order, ±1 or codes.
+        margins: Margins of the same images.
+        flippable: Which stored bits can flip; all by default.
+
+    Returns:
+        int64 (n, classes). Where all cells together cannot close the gap, the number of cells; −1 at a tie and at the winner.
     """
-    flippable = flippable or Flippable.every(head.tensor)
     x = inputs.reshape(len(inputs), -1).astype(np.int64) - head.input_zero
     codes = encode_values(head.tensor.values, head.tensor.encoding).astype(np.int64).reshape(head.classes, -1)
     out = np.full(margins.gaps.shape, -1, dtype=np.int64)
-    pair_tolerance(
-        codes, np.ascontiguousarray(x), head.scale, bit_units(head.tensor), flippable.rises, flippable.falls,
-        margins.winner, margins.gaps, out,
-    )  # fmt: skip
+    effects = FlipEffects.of_tensor(head.tensor, flippable)
+    fill_pair_tolerance(codes, np.ascontiguousarray(x), head.scale, effects, margins.winner, margins.gaps, out)
     return out
 
 
-def largest_score(network: Network, head: OutputLayer) -> int:
-    """The largest magnitude that weights of this encoding and inputs of this range can give a score, without bias."""
+def compute_score_bound(network: Network, head: OutputLayer) -> int:
+    """Return the largest magnitude of a score, without bias, for weights of this encoding and inputs of this range."""
     encoding = head.tensor.encoding
     largest_input = 1
     if network.values[head.input].kind == "codes":
-        largest_input = max(abs(code - head.input_zero) for code in _range_of(network, head.input))
-    zero = [int(z) for z in np.asarray(head.tensor.zero_point).reshape(-1)]
-    largest_weight = max(max(abs(encoding.low - z), abs(encoding.high - z)) for z in zero)
+        largest_input = max(abs(code - head.input_zero) for code in _find_code_range(network, head.input))
+    weight_zeros = [int(z) for z in np.asarray(head.tensor.zero_point).reshape(-1)]
+    largest_weight = max(max(abs(encoding.low - z), abs(encoding.high - z)) for z in weight_zeros)
     return int(head.fan_in * largest_weight * largest_input * int(head.scale.max()))
 
 
-def _range_of(network: Network, value: str) -> tuple[int, int]:
-    """The lowest and highest code of a value: what its maker clamps to (uint8 may hold 4-bit codes), else its type."""
-    maker = next((layer for layer in network.layers if layer.output == value), None)
-    if isinstance(maker, Reshape | MaxPool):
-        return _range_of(network, maker.inputs[0])
+def _find_code_range(network: Network, value: str) -> tuple[int, int]:
+    """Return lowest and highest code of a value: the clamp of the layer that makes it, otherwise the range of its type."""
+    producer = next((layer for layer in network.layers if layer.output == value), None)
+    if isinstance(producer, Reshape | MaxPool):
+        return _find_code_range(network, producer.inputs[0])
     info = np.iinfo(network.values[value].dtype)
-    return (maker.low, maker.high) if isinstance(maker, ClampedLayer) else (int(info.min), int(info.max))
+    return (producer.low, producer.high) if isinstance(producer, ClampedLayer) else (int(info.min), int(info.max))

@@ -1,4 +1,4 @@
-"""Margins and tolerances of a network on data."""
+"""Summary of the margins and tolerances of a network on data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.engine.executor import infer
-from weakcell.emulator.margins.flip_bounds import neuron_exact
-from weakcell.emulator.margins.hidden_neurons import HiddenLayer, hidden_layers, sums
-from weakcell.emulator.margins.output_margins import greedy_tolerance, largest_score, margins_of, output_layer
+from weakcell.emulator.margins.flip_counts import neuron_exact
+from weakcell.emulator.margins.hidden_neurons import HiddenLayer, find_hidden_layers, reshape_sums
+from weakcell.emulator.margins.output_margins import (
+    compute_margins,
+    compute_output_tolerance,
+    compute_score_bound,
+    find_output_layer,
+)
 from weakcell.emulator.plan.plan import Plan
 
 Array = npt.NDArray[Any]
@@ -21,10 +26,16 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class NeuronTolerance:
-    """Of one hidden layer, means over images and neurons: distance T to the threshold, flips tolerated, and as share of the fan-in.
+    """Tolerance of one hidden layer: means over images and neurons.
 
-    flips: exact, of weights and inputs (Corollary 1's count made exact) where `binary`, else None: pixels have no unit flip.
-    share_of_output: distance as share of the largest possible sum, which for ±1 is the fan-in; None where not `binary`.
+    The last three are None for layers whose weights or inputs are not ±1.
+
+    Attributes:
+        layer: Name of the layer.
+        distance: Distance T = |h − s| of the sum to the threshold.
+        flips: Exact number of flips of weights and inputs that never change the output.
+        share_of_fan_in: `flips` as a share of the fan-in.
+        share_of_output: `distance` as a share of the largest possible sum.
     """
 
     layer: str
@@ -36,9 +47,15 @@ class NeuronTolerance:
 
 @dataclass(frozen=True)
 class MarginSummary:
-    """mean_margin: the mean logit margin, in units of the scores; relative: as share of the largest score that the layer can make.
+    """Margins and tolerances of a network: means over images.
 
-    flips: the mean of the exact number of flips in the output layer that keep a prediction (images with a tie left out).
+    Attributes:
+        images: Number of images.
+        ties: Images whose highest score belongs to several classes.
+        mean_margin: Logit margin, in units of the scores.
+        relative_margin: Margin as a share of the largest score that the layer can make.
+        flips: Exact number of flips in the output layer that keep the prediction, without the ties.
+        neurons: Tolerance of each hidden layer.
     """
 
     images: int
@@ -50,32 +67,40 @@ class MarginSummary:
 
 
 def summarize(plan: Plan, inputs: Mapping[str, Array]) -> MarginSummary:
-    """Margins and tolerances of a network on data, from one clean pass."""
+    """Compute the margins and tolerances of a network on data, from fault-free passes.
+
+    Args:
+        plan: The compiled network.
+        inputs: Arrays (n, …) by input name.
+
+    Raises:
+        ModelError: The network has no output layer with margins; see `find_output_layer`.
+    """
     network = plan.network
-    head, hidden = output_layer(network), hidden_layers(network)
+    head, hidden = find_output_layer(network), find_hidden_layers(network)
     values = infer(plan, inputs, [head.accumulator, head.input], dynamic="image")
-    margins = margins_of(head.scores(values[head.accumulator]))
-    alone = margins.unique
-    tolerated = greedy_tolerance(head, values[head.input], margins)
+    margins = compute_margins(head.scores(values[head.accumulator]))
+    unique = margins.unique
+    tolerated = compute_output_tolerance(head, values[head.input], margins)
     tolerated[np.arange(len(tolerated)), margins.winner] = np.iinfo(np.int64).max
-    neurons = tuple(_tolerance_of(plan, inputs, layer) for layer in hidden)
+    neurons = tuple(_measure_tolerance(plan, inputs, layer) for layer in hidden)
     return MarginSummary(
-        images=len(alone),
-        ties=int(np.count_nonzero(~alone)),
+        images=len(unique),
+        ties=int(np.count_nonzero(~unique)),
         mean_margin=float(margins.margin.mean() * head.unit),
-        relative_margin=float(margins.margin.mean() / largest_score(network, head)),
-        flips=float(tolerated.min(axis=1)[alone].mean()) if alone.any() else math.nan,
+        relative_margin=float(margins.margin.mean() / compute_score_bound(network, head)),
+        flips=float(tolerated.min(axis=1)[unique].mean()) if unique.any() else math.nan,
         neurons=neurons,
     )
 
 
-def _tolerance_of(plan: Plan, inputs: Mapping[str, Array], hidden: HiddenLayer) -> NeuronTolerance:
-    """Image by image groups, so that the sums of a convolution never lie in memory all at once."""
+def _measure_tolerance(plan: Plan, inputs: Mapping[str, Array], hidden: HiddenLayer) -> NeuronTolerance:
+    # Groups of images, because the sums of a convolution for all images can exceed the memory.
     images, step = len(next(iter(inputs.values()))), 256
     distance, flips, count = 0.0, 0.0, 0
     for first in range(0, images, step):
         part = {name: x[first : first + step] for name, x in inputs.items()}
-        h = sums(infer(plan, part, [hidden.accumulator], dynamic="image")[hidden.accumulator])
+        h = reshape_sums(infer(plan, part, [hidden.accumulator], dynamic="image")[hidden.accumulator])
         distance += float(np.abs(h - hidden.shaped_pivot).sum(dtype=np.float64))
         flips += float(np.minimum(neuron_exact(h, hidden.shaped_pivot), hidden.fan_in).sum(dtype=np.float64))
         count += h.size

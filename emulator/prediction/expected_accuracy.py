@@ -40,7 +40,7 @@ from weakcell.emulator.faults.placement import Placement, Slot
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
 from weakcell.emulator.faults.resampling import compute_redrawn
 from weakcell.emulator.ir.layers import Convolution, Layer, Network
-from weakcell.emulator.margins import windows_of
+from weakcell.emulator.margins import extract_windows
 from weakcell.emulator.plan.parameters import ParameterState, new_parameters
 from weakcell.emulator.plan.plan import Plan
 from weakcell.emulator.prediction.bit_rates import BitRates, bit_rates
@@ -362,7 +362,7 @@ def clean_sums(layer: Convolution, x: Array, parameters: ParameterState) -> Clea
     wide = values_of(x, spec).astype(np.int32) - (spec.zero_point if spec.kind == "codes" else 0)
 
     def rows() -> Array:
-        return windows_of(np.ascontiguousarray(wide.transpose(0, 3, 1, 2)), layer).reshape(len(sums), -1).astype(np.float32)
+        return extract_windows(np.ascontiguousarray(wide.transpose(0, 3, 1, 2)), layer).reshape(len(sums), -1).astype(np.float32)
 
     unit = spec.kind == "bits" and not any(layer.window.pads)
     return CleanSums(np.ascontiguousarray(sums), _power_sums(layer, wide), rows, unit)
@@ -376,5 +376,5 @@ def _power_sums(layer: Convolution, x: Array) -> Array:
     power_sums(flat, made)
     if not whole:
         planes = np.ascontiguousarray(made.reshape(*x.shape[:3], 5).transpose(0, 3, 1, 2))
-        made = np.stack([windows_of(planes[:, [q]], layer).sum(axis=3).reshape(-1) for q in range(5)], axis=1)
+        made = np.stack([extract_windows(planes[:, [q]], layer).sum(axis=3).reshape(-1) for q in range(5)], axis=1)
     return made

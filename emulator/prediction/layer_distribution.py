@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.ir.layers import StoredTensor
 from weakcell.emulator.ir.values import decode_codes, encode_values
-from weakcell.emulator.margins import bit_units
+from weakcell.emulator.margins import compute_bit_effects
 from weakcell.emulator.prediction.bit_rates import BitRates
 from weakcell.emulator.prediction.sum_kernels import draw_flips
 from weakcell.emulator.prediction.sum_moments import CleanSums, SumLaw, sum_law
@@ -76,7 +76,7 @@ class _Cumulants(NamedTuple):
     def of(cls, tensor: StoredTensor, codes: Array, rates: BitRates, order: Sequence[int]) -> _Cumulants:
         """Cumulants over the codes (O, K) of a layer's weights."""
         levels, counts = np.unique(codes, return_counts=True)
-        share, units = counts / counts.sum(), bit_units(tensor).astype(np.float64)
+        share, units = counts / counts.sum(), compute_bit_effects(tensor).astype(np.float64)
         values = decode_codes(levels.astype(np.uint64), tensor.encoding) - float(np.mean(tensor.zero_point))
         cumulants = np.zeros((len(order) + 1, 3, len(levels)))
         for t, plane in enumerate(order):
@@ -119,7 +119,7 @@ class LayerLaw:
         bits, outputs = tensor.encoding.bits, tensor.values.shape[0]
         codes = encode_values(tensor.values, tensor.encoding).reshape(outputs, -1)
         codes = codes.astype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint64)
-        own = bit_units(tensor).astype(np.float64) ** 2 * (rates.p01 * (1 - rates.p01) + rates.p10 * (1 - rates.p10))
+        own = compute_bit_effects(tensor).astype(np.float64) ** 2 * (rates.p01 * (1 - rates.p01) + rates.p10 * (1 - rates.p10))
         erring = np.flatnonzero((rates.p01 > 0) | (rates.p10 > 0))
         order = tuple(int(plane) for plane in erring[np.argsort(-own[erring], kind="stable")])
         offset = np.zeros(outputs) if bias is None else bias.astype(np.float64)
@@ -177,7 +177,7 @@ class LayerLaw:
         """Draw (R', O): what flips in the first planes move the sums of a part by. names: of the places, in the whole data set."""
         made = np.zeros(part.clean.sums.shape, np.int64)
         if part.planes:
-            own, units = list(self.order[: part.planes]), bit_units(self.tensor)
+            own, units = list(self.order[: part.planes]), compute_bit_effects(self.tensor)
             p01, p10 = self.rates.p01[own], self.rates.p10[own]
             with np.errstate(divide="ignore"):
                 waits = 1.0 / np.log1p(-np.maximum(p01, p10))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.ir.layers import AffineRequantize, Layer, Network, Requantize, Reshape
-from weakcell.emulator.margins import OutputLayer, output_layer
+from weakcell.emulator.margins import OutputLayer, find_output_layer
 from weakcell.emulator.prediction.layer_distribution import Part
 from weakcell.emulator.prediction.sum_kernels import cumulative_table, win_probability
 from weakcell.emulator.tasks import ClassTask, Task
@@ -68,7 +68,7 @@ def scored_layer(network: Network, task: Task) -> ScoredLayer | None:
     if not (isinstance(task, ClassTask) and task.form == "scores" and task.top == 1 and not task.positions):
         return None
     try:
-        head = output_layer(network, task.output)
+        head = find_output_layer(network, task.output)
     except ModelError:
         return None
     factor, offset, low, high = head.scale * head.unit, head.offset * head.unit, -np.inf, np.inf

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.ir.layers import StoredTensor
 from weakcell.emulator.ir.values import encode_values
-from weakcell.emulator.margins import bit_units
+from weakcell.emulator.margins import compute_bit_effects
 from weakcell.emulator.prediction.bit_rates import BitRates
 
 Array = npt.NDArray[Any]
@@ -92,7 +92,7 @@ class SumLaw:
 
 def sum_law(tensor: StoredTensor, bias: Array | None, rates: BitRates) -> SumLaw:
     """The law of a layer with these weights, bias (O,) and rates."""
-    outputs, units = tensor.values.shape[0], bit_units(tensor).astype(np.float64)
+    outputs, units = tensor.values.shape[0], compute_bit_effects(tensor).astype(np.float64)
     zero = np.broadcast_to(np.asarray(tensor.zero_point, np.float64).reshape(-1), outputs)
     offset = np.zeros(outputs) if bias is None else bias.astype(np.float64)
     both = rates.p01 + rates.p10

@@ -120,16 +120,16 @@ def _frame(plan: emulator.Plan, dataset: Dataset, certificate: Certificate | Non
     certified, attacked: of the whole network, null without certificates.
     """
     network, images = plan.network, len(dataset)
-    head = mg.output_layer(network)
+    head = mg.find_output_layer(network)
     values = emulator.infer(plan, {network.inputs[0]: dataset.x}, [head.accumulator, head.input], dynamic="image")
-    margins = mg.margins_of(head.scores(values[head.accumulator]))
-    exact = mg.greedy_tolerance(head, values[head.input], margins)
+    margins = mg.compute_margins(head.scores(values[head.accumulator]))
+    exact = mg.compute_output_tolerance(head, values[head.input], margins)
     exact[np.arange(images), margins.winner] = np.iinfo(np.int64).max
     columns: dict[str, Any] = {
         "label": None if dataset.y is None else dataset.y.astype(np.int64),
         "answer": margins.winner,
         "margin": margins.margin * head.unit,
-        "relative_margin": margins.margin / mg.largest_score(network, head),
+        "relative_margin": margins.margin / mg.compute_score_bound(network, head),
         "bound": mg.output_bound(margins.margin // head.scale[0]) if head.binary else None,
         "exact": exact.min(axis=1),
         "certified": None if certificate is None else certificate.tolerated,

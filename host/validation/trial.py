@@ -140,7 +140,7 @@ def _judge_output(judge: _Judge, twin: Twin, faulty: Mapping[str, Array], weight
         q, bound = weights.sum(axis=1) + head.classes * inputs, mg.output_bound(margins.margin // head.scale[0])
         judge.count("corollary-2", images[alone], q[alone], bound[alone], outcome[alone])
         judge.watch("corollary-2", images[alone], lambda i: "output", q[alone], bound[alone], outcome[alone] != KEPT)
-        _judge_pairs(judge, "pair", scores, margins, mg.unit_tolerance(head, margins), weights + inputs[:, None], outcome)
+        _judge_pairs(judge, "pair", scores, margins, mg.compute_unit_tolerance(head, margins), weights + inputs[:, None], outcome)
     margins, greedy = _on_reached_inputs(twin, before, after, moved.any(axis=1))
     outcome = _outcome(scores, margins.winner)
     _judge_pairs(judge, "greedy", scores, margins, greedy, weights, outcome)
@@ -161,17 +161,17 @@ def _on_reached_inputs(twin: Twin, before: Array, after: Array, moved: Array) ->
     step = (after[moved].astype(np.float64) - before[moved]) @ real.T  # exact: integers far below 2^53
     sums = twin.values[head.accumulator].reshape(len(before), -1).astype(np.int64)
     sums[moved] += step.astype(np.int64)
-    margins = mg.margins_of(head.scores(sums))
+    margins = mg.compute_margins(head.scores(sums))
     can, greedy = twin.flippable[head.tensor.name], twin.greedy.copy()
     if head.binary and can.rises.all() and can.falls.all():
-        return margins, mg.unit_tolerance(head, margins)
+        return margins, mg.compute_unit_tolerance(head, margins)
     part = mg.Margins(margins.scores[moved], margins.winner[moved], margins.gaps[moved], margins.margin[moved])
-    greedy[moved] = mg.greedy_tolerance(head, after[moved], part, can)
+    greedy[moved] = mg.compute_output_tolerance(head, after[moved], part, can)
     return margins, greedy
 
 
 def _outcome(scores: Array, winner: Array) -> Array:
-    kept, tied = mg.still_unique(scores, winner)
+    kept, tied = mg.compare_winner(scores, winner)
     ends = np.where(scores.argmax(axis=1) == winner, TIED, TIED_AWAY)
     outcome: Array = np.where(kept, KEPT, np.where(tied, ends, LOST))
     return outcome
@@ -193,12 +193,12 @@ def _judge_pairs(judge: _Judge, check: str, scores: Array, margins: mg.Margins, 
 
 
 def _judge_hidden(judge: _Judge, twin: Twin, layer: mg.HiddenLayer, faulty: Mapping[str, Array], weights: Array) -> None:
-    clean, h = mg.sums(twin.values[layer.accumulator]), mg.sums(faulty[layer.accumulator])
+    clean, h = mg.reshape_sums(twin.values[layer.accumulator]), mg.reshape_sums(faulty[layer.accumulator])
     pivot, q = layer.shaped_pivot, weights[:, :, None, None] + np.zeros(clean.shape, np.int64)
     before, after = twin.values[layer.input], faulty[layer.input]
     if layer.binary:
         moved = (before != after).sum(axis=1, keepdims=True, dtype=np.int64)
-        q += mg.windows_of(moved, layer.layer).sum(axis=-1)[:, None]
+        q += mg.extract_windows(moved, layer.layer).sum(axis=-1)[:, None]
         bounds = {"corollary-1": mg.neuron_bound(clean, pivot), "neuron": mg.neuron_exact(clean, pivot)}
     elif np.array_equal(before, after):
         bounds = {"greedy-neuron": twin.neurons[layer.accumulator]}

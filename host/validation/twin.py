@@ -61,8 +61,8 @@ def twin_of(resolved: ResolvedStudy, hidden: bool, by_spec: bool) -> Twin:
     """
     network = resolved.network
     resolved.workload.demand_classes("Validating")
-    head = mg.output_layer(network)
-    layers = mg.hidden_layers(network) if hidden else ()
+    head = mg.find_output_layer(network)
+    layers = mg.find_hidden_layers(network) if hidden else ()
     parts: tuple[mg.OutputLayer | mg.HiddenLayer, ...] = (head, *layers)
     probes = dict.fromkeys(name for part in parts for name in (part.accumulator, part.input))
     wide = replace(network, outputs=tuple(dict.fromkeys((*network.outputs, *probes))))
@@ -70,14 +70,14 @@ def twin_of(resolved: ResolvedStudy, hidden: bool, by_spec: bool) -> Twin:
     plan = compile_plan(wide)
     inputs = {network.inputs[0]: resolved.dataset.x}
     values = infer(plan, inputs, dynamic="image")
-    margins = mg.margins_of(head.scores(values[head.accumulator]))
+    margins = mg.compute_margins(head.scores(values[head.accumulator]))
     flippable = {part.tensor.name: _flippable(resolved, part.tensor.name, by_spec) for part in parts}
-    greedy = mg.greedy_tolerance(head, values[head.input], margins, flippable[head.tensor.name])
+    greedy = mg.compute_output_tolerance(head, values[head.input], margins, flippable[head.tensor.name])
     neurons = {}
     for layer in layers:
         if not layer.binary:
             h, x = values[layer.accumulator], values[layer.input]
-            neurons[layer.accumulator] = mg.greedy_neurons(layer, x, h, flippable[layer.tensor.name])
+            neurons[layer.accumulator] = mg.compute_neuron_tolerance(layer, x, h, flippable[layer.tensor.name])
     return Twin(
         plan,
         head,

@@ -33,9 +33,9 @@ def mean_field(resolved: ResolvedStudy, point: Point) -> float | None:
     """Accuracy if all neurons were independent; None for networks that are not dense chains of ±1, or rates that differ."""
     network, labels = resolved.network, resolved.questions.labels
     p, other = marginal_rates(point.placement.arrays[0])
-    hidden = mg.hidden_layers(network)
+    hidden = mg.find_hidden_layers(network)
     try:
-        head = mg.output_layer(network)
+        head = mg.find_output_layer(network)
     except ModelError:
         return None
     dense = all(network.values[part.accumulator].height_width == (1, 1) for part in hidden)

@@ -12,8 +12,7 @@ from tests.emulator.small import Draft, pixels, small_qnn
 from weakcell.emulator import compile_plan, infer, load
 from weakcell.emulator import margins as mg
 from weakcell.emulator.ir.layers import SIGN1, Network, StoredTensor, Window
-from weakcell.emulator.margins.certificate import certify
-from weakcell.emulator.margins.certificate_kernels import turned_through
+from weakcell.emulator.margins.certificate import certify, count_changed_neurons
 from weakcell.memmodels.errors import ModelError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
@@ -35,7 +34,7 @@ def dense_chain(seed: int, images: int = 6) -> tuple[Network, np.ndarray]:
 def scores(network: Network, weights: list[np.ndarray], x: np.ndarray) -> np.ndarray:
     """(F, classes) of one image, weights (F, out, in) per layer: written without the engine."""
     y = np.broadcast_to(x.astype(np.int64), (len(weights[0]), x.size))
-    for layer, w in zip(mg.hidden_layers(network), weights[:-1], strict=True):
+    for layer, w in zip(mg.find_hidden_layers(network), weights[:-1], strict=True):
         h = np.einsum("foi,fi->fo", w, y)
         after = next(step for step in network.layers if step.inputs[0] == layer.accumulator)
         y = np.where((h > layer.pivot) != after.inverted, 1, -1)  # type: ignore[attr-defined]
@@ -69,8 +68,8 @@ def test_the_worst_flip_after_the_worst_flip_stays_within(seed: int) -> None:
     network, x = dense_chain(seed)
     plan = compile_plan(network)
     found = certify(plan, {"x": x})
-    head = mg.output_layer(network)
-    margins = mg.margins_of(head.scores(infer(plan, {"x": x}, [head.accumulator])[head.accumulator]))
+    head = mg.find_output_layer(network)
+    margins = mg.compute_margins(head.scores(infer(plan, {"x": x}, [head.accumulator])[head.accumulator]))
     taken = []
     for image in range(len(x)):
         winner, weights = int(margins.winner[image]), plain(network)
@@ -111,7 +110,7 @@ def attacked_weights(
     network: Network, head: mg.OutputLayer, values: dict[str, np.ndarray], winner: int, other: int
 ) -> list[np.ndarray]:
     """The flips that `attacked` counts, made: one in each harmful neuron of cost 1, then the worst of the last layer."""
-    hidden = mg.hidden_layers(network)[-1]
+    hidden = mg.find_hidden_layers(network)[-1]
     weights = plain(network)
     x, y = values[hidden.input].reshape(-1), values[head.input].reshape(-1)
     h = values[hidden.accumulator].reshape(-1)
@@ -136,10 +135,10 @@ def attacked_weights(
 
 def test_the_attack_that_is_counted_ends_the_prediction() -> None:
     network, x = dense_chain(3)
-    plan, head = compile_plan(network), mg.output_layer(network)
-    hidden = mg.hidden_layers(network)[-1]
+    plan, head = compile_plan(network), mg.find_output_layer(network)
+    hidden = mg.find_hidden_layers(network)[-1]
     values = infer(plan, {"x": x}, [head.accumulator, head.input, hidden.input, hidden.accumulator])
-    margins, found = mg.margins_of(head.scores(values[head.accumulator])), certify(plan, {"x": x})
+    margins, found = mg.compute_margins(head.scores(values[head.accumulator])), certify(plan, {"x": x})
     for image in range(len(x)):
         winner, clean, fewest = int(margins.winner[image]), plain(network), []
         for other in range(head.classes):
@@ -169,15 +168,15 @@ def test_every_single_flip_of_a_convolutional_network() -> None:
     certified = 0
     for seed in range(3):
         network, x = convolutional(seed)
-        found, head = certify(compile_plan(network), x, budget=4), mg.output_layer(network)
-        clean = mg.margins_of(head.scores(infer(compile_plan(network), x, [head.accumulator])[head.accumulator]))
+        found, head = certify(compile_plan(network), x, budget=4), mg.find_output_layer(network)
+        clean = mg.compute_margins(head.scores(infer(compile_plan(network), x, [head.accumulator])[head.accumulator]))
         held = np.ones(4, bool)
         rng = np.random.default_rng(seed)
         for tensor in network.weights:
             for element in rng.permutation(tensor.values.size)[:90]:
                 wrong = replace(network, tensors={**network.tensors, tensor.name: flip(tensor, int(element))})
                 made = infer(compile_plan(wrong), x, [head.accumulator])[head.accumulator]
-                held &= mg.still_unique(head.scores(made), clean.winner)[0]
+                held &= mg.compare_winner(head.scores(made), clean.winner)[0]
         assert not (~held & (found.tolerated >= 1)).any()
         assert (found.tolerated[~clean.unique] == -1).all()
         certified += int((found.tolerated >= 1).sum())
@@ -197,7 +196,7 @@ def test_turned_neurons_are_at_least_those_of_any_split(places: int) -> None:
     wanted = rng.random((7, places)) < 0.8
     before = np.array([0, 1, 1, 2, 4])
     best = np.empty(5, np.int64)
-    turned_through(costs, wanted, before, places, 9, best)
+    count_changed_neurons(costs, wanted, before, places, 9, best)
     for _ in range(3000):
         q = int(rng.integers(0, 5))
         early = int(rng.integers(0, q + 1))

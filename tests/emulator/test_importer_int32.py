@@ -19,7 +19,7 @@ from tests.emulator.reference import evaluate
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
 from weakcell.emulator.ir.layers import Convolution, Network
-from weakcell.emulator.margins import output_layer
+from weakcell.emulator.margins import find_output_layer
 from weakcell.emulator.plan.plan import compile_plan
 from weakcell.memmodels.errors import ModelError
 
@@ -90,7 +90,7 @@ def test_qgemm_wraps_as_onnxruntime(bias: int, real: bool) -> None:
     assert wraps(network) == [True]
     np.testing.assert_array_equal(outputs(network, x), want)
     with pytest.raises(ModelError, match="int32"):
-        output_layer(network)
+        find_output_layer(network)
 
 
 @pytest.mark.parametrize("integer", [False, True])

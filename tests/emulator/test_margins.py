@@ -72,7 +72,7 @@ def scores_with(network: Network, head: mg.OutputLayer, x: Any, cells: list[tupl
 def worst_cells(head: mg.OutputLayer, x: np.ndarray, winner: int, other: int, can: mg.Flippable) -> list[tuple[int, int]]:
     """All flips that hurt the winner against the other, the worst first: written without the kernels, cell by cell."""
     tensor, found = head.tensor, []
-    codes, units = encode_values(tensor.values, tensor.encoding), mg.bit_units(tensor)
+    codes, units = encode_values(tensor.values, tensor.encoding), mg.compute_bit_effects(tensor)
     for row, direction in ((winner, -1), (other, 1)):
         for k in range(head.fan_in):
             element = row * head.fan_in + k
@@ -99,7 +99,7 @@ def test_tolerated_flips_keep_the_winner_and_one_more_ends_it(
 ) -> None:
     zero = np.random.default_rng(seed).integers(0, 9, classes) if encoding.kind == "unsigned" else 0
     network = dense(encoding, inputs, classes, seed, zero)
-    head, x = mg.output_layer(network), pixels(network, 4, seed)
+    head, x = mg.find_output_layer(network), pixels(network, 4, seed)
     bits = encoding.bits
     yes, no, high = np.ones(bits, bool), np.zeros(bits, bool), np.arange(bits) >= bits // 2
     can = {
@@ -110,8 +110,8 @@ def test_tolerated_flips_keep_the_winner_and_one_more_ends_it(
     }
     flippable = can[polarity]
     made = infer(compile_plan(network), x, [head.accumulator, head.input])
-    margins = mg.margins_of(head.scores(made[head.accumulator]))
-    tolerated = mg.greedy_tolerance(head, made[head.input], margins, flippable)
+    margins = mg.compute_margins(head.scores(made[head.accumulator]))
+    tolerated = mg.compute_output_tolerance(head, made[head.input], margins, flippable)
     rows = made[head.input].reshape(4, -1)
     for image, other in itertools.product(range(4), range(classes)):
         winner, count = int(margins.winner[image]), int(tolerated[image, other])
@@ -135,10 +135,10 @@ def test_tolerated_flips_keep_the_winner_and_one_more_ends_it(
 @given(st.sampled_from([INT2, INT4]), st.integers(0, 1 << 20))
 def test_greedy_equals_the_best_of_all_subsets(encoding: Encoding, seed: int) -> None:
     network = dense(encoding, 2, 2, seed)
-    head, x = mg.output_layer(network), pixels(network, 2, seed)
+    head, x = mg.find_output_layer(network), pixels(network, 2, seed)
     made = infer(compile_plan(network), x, [head.accumulator, head.input])
-    margins = mg.margins_of(head.scores(made[head.accumulator]))
-    tolerated = mg.greedy_tolerance(head, made[head.input], margins)
+    margins = mg.compute_margins(head.scores(made[head.accumulator]))
+    tolerated = mg.compute_output_tolerance(head, made[head.input], margins)
     tensor, rows = head.tensor, made[head.input].reshape(2, -1).astype(np.int64) - head.input_zero
     bias = head.scores(made[head.accumulator])[0] - (tensor.values.reshape(2, 2) @ rows[0]) * head.scale
     cells = list(itertools.product(range(4), range(encoding.bits)))
@@ -166,11 +166,11 @@ def test_greedy_equals_the_best_of_all_subsets(encoding: Encoding, seed: int) ->
 @given(st.integers(2, 40), st.integers(2, 6), st.integers(0, 1 << 20))
 def test_unit_count_equals_greedy_on_signs(inputs: int, classes: int, seed: int) -> None:
     network = dense(SIGN1, inputs, classes, seed)
-    head, x = mg.output_layer(network), pixels(network, 8, seed)
+    head, x = mg.find_output_layer(network), pixels(network, 8, seed)
     assert head.binary
     made = infer(compile_plan(network), x, [head.accumulator, head.input])
-    margins = mg.margins_of(head.scores(made[head.accumulator]))
-    assert np.array_equal(mg.unit_tolerance(head, margins), mg.greedy_tolerance(head, made[head.input], margins))
+    margins = mg.compute_margins(head.scores(made[head.accumulator]))
+    assert np.array_equal(mg.compute_unit_tolerance(head, margins), mg.compute_output_tolerance(head, made[head.input], margins))
     assert (mg.output_bound(margins.margin) <= mg.output_exact(margins.margin)).all()
     even = margins.margin[margins.unique]
     assert (even % 2 == 0).all()  # all sums have the parity of the fan-in: the stated bound is exact but for its rounding at 2
@@ -181,11 +181,11 @@ def test_unit_count_equals_greedy_on_signs(inputs: int, classes: int, seed: int)
 @SETTINGS
 def test_pixels_move_a_neuron_by_twice_themselves_and_padding_by_nothing(seed: int) -> None:
     network = small_bnn(seed)
-    hidden, x = mg.hidden_layers(network)[0], pixels(network, 1, seed)
+    hidden, x = mg.find_hidden_layers(network)[0], pixels(network, 1, seed)
     assert not hidden.binary
     made = infer(compile_plan(network), x, [hidden.accumulator, hidden.input])
-    tolerated = mg.greedy_neurons(hidden, made[hidden.input], made[hidden.accumulator])
-    windows = mg.windows_of(made[hidden.input].astype(np.int64), hidden.layer)[0]
+    tolerated = mg.compute_neuron_tolerance(hidden, made[hidden.input], made[hidden.accumulator])
+    windows = mg.extract_windows(made[hidden.input].astype(np.int64), hidden.layer)[0]
     weights = hidden.tensor.values.reshape(9, -1)
     h = made[hidden.accumulator][0]
     for o, y, col in itertools.product(range(9), range(6), range(5)):
@@ -200,13 +200,13 @@ def test_pixels_move_a_neuron_by_twice_themselves_and_padding_by_nothing(seed: i
 
 def test_hidden_sums_follow_the_engine() -> None:
     network = small_bnn(3)
-    layers = mg.hidden_layers(network)
+    layers = mg.find_hidden_layers(network)
     assert [layer.binary for layer in layers] == [False, True, True]
     assert [layer.fan_in for layer in layers] == [18, 54, 35 * 3 * 2]
     x = pixels(network, 3)
     made = infer(compile_plan(network), x, [layers[2].accumulator, layers[2].input])
-    greedy = mg.greedy_neurons(layers[2], made[layers[2].input], made[layers[2].accumulator])
-    unit = mg.neuron_exact(mg.sums(made[layers[2].accumulator]), layers[2].shaped_pivot)
+    greedy = mg.compute_neuron_tolerance(layers[2], made[layers[2].input], made[layers[2].accumulator])
+    unit = mg.neuron_exact(mg.reshape_sums(made[layers[2].accumulator]), layers[2].shaped_pivot)
     assert np.array_equal(greedy, unit)  # every flip moves by 2, so the two counts agree
 
 
@@ -216,12 +216,12 @@ def test_hidden_sums_follow_the_engine() -> None:
 @pytest.mark.parametrize("model", ["digits_bnn", "digits_qnn"])
 def test_shipped_networks_under_their_worst_flips(model: str) -> None:
     network = load(SHIPPED / f"{model}.onnx")
-    head = mg.output_layer(network)
+    head = mg.find_output_layer(network)
     with np.load(SHIPPED / "digits.npz") as data:
         x = {network.inputs[0]: data["x_test"][:40].astype(np.float32)}
     made = infer(compile_plan(network), x, [head.accumulator, head.input])
-    margins = mg.margins_of(head.scores(made[head.accumulator]))
-    tolerated = mg.greedy_tolerance(head, made[head.input], margins)
+    margins = mg.compute_margins(head.scores(made[head.accumulator]))
+    tolerated = mg.compute_output_tolerance(head, made[head.input], margins)
     every, caught = mg.Flippable.every(head.tensor), 0
     rows = made[head.input].reshape(40, -1)
     answers = made[network.outputs[0]].argmax(1)
@@ -231,8 +231,8 @@ def test_shipped_networks_under_their_worst_flips(model: str) -> None:
         worst = worst_cells(head, rows[image], winner, other, every)
         one = {name: value[image : image + 1] for name, value in x.items()}
         count = int(tolerated[image, other])
-        kept, _ = mg.still_unique(scores_with(network, head, one, worst[:count]), margins.winner[[image]])
-        lost, _tied = mg.still_unique(scores_with(network, head, one, worst[: count + 1]), margins.winner[[image]])
+        kept, _ = mg.compare_winner(scores_with(network, head, one, worst[:count]), margins.winner[[image]])
+        lost, _tied = mg.compare_winner(scores_with(network, head, one, worst[: count + 1]), margins.winner[[image]])
         assert kept[0]
         assert not lost[0]
         caught += not lost[0]
@@ -256,7 +256,7 @@ def test_summary_is_what_its_parts_are() -> None:
 
 
 def test_scores_are_exact_integers() -> None:
-    head = mg.output_layer(load(SHIPPED / "digits_qnn.onnx"))
+    head = mg.find_output_layer(load(SHIPPED / "digits_qnn.onnx"))
     assert not head.binary
     network = load(SHIPPED / "digits_qnn.onnx")
     requantize = next(layer for layer in network.layers if layer.inputs[0] == head.accumulator)
@@ -269,14 +269,16 @@ def test_networks_without_such_an_output_are_refused() -> None:
     assert isinstance(last, Dequantize)
     floats = replace(last, scale=np.array([1, -1, 1, 1], np.float32))
     with pytest.raises(ModelError, match="not positive"):
-        mg.output_layer(replace(network, layers=(*network.layers[:-1], floats)))
+        mg.find_output_layer(replace(network, layers=(*network.layers[:-1], floats)))
     with pytest.raises(ModelError, match="not from a sum of weights"):
-        mg.output_layer(replace(network, outputs=(next(layer.output for layer in network.layers if isinstance(layer, AddCodes)),)))
+        mg.find_output_layer(
+            replace(network, outputs=(next(layer.output for layer in network.layers if isinstance(layer, AddCodes)),))
+        )
 
 
 def test_the_largest_score_knows_what_the_layer_before_clamps_to() -> None:
     network = load(SHIPPED / "digits_qnn.onnx")
-    head = mg.output_layer(network)
+    head = mg.find_output_layer(network)
     narrow = tuple(replace(layer, high=15) if layer.output == head.input else layer for layer in network.layers)
     assert head.input_zero == 0
-    assert mg.largest_score(replace(network, layers=narrow), head) * 255 == mg.largest_score(network, head) * 15
+    assert mg.compute_score_bound(replace(network, layers=narrow), head) * 255 == mg.compute_score_bound(network, head) * 15

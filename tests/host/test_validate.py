@@ -52,7 +52,7 @@ def test_flips_are_counted_as_a_plain_recount_counts_them(policy: ReadPolicy) ->
     resolved = resolve_study(study(memory="uniform:ber=0.01", images=10, batch=4, read_every=policy, trials=1))
     found = validate(resolved)
     network = resolved.network
-    head = mg.output_layer(network)
+    head = mg.find_output_layer(network)
     wide = compile_plan(replace(network, outputs=(*network.outputs, head.input, head.accumulator)))
     data = {network.inputs[0]: resolved.dataset.x}
     deployment = deploy(wide, resolved.points[0].placement, policy, record=True)
@@ -170,9 +170,9 @@ class Adversary:
 def worst_of(resolved: ResolvedStudy, image: int, more: int) -> tuple[str, tuple[int, ...]]:
     """The tensor, and the cells (1-bit weights) of the flips that an image tolerates at most, and `more`."""
     network = resolved.network
-    head = mg.output_layer(network)
+    head = mg.find_output_layer(network)
     clean = infer(resolved.plan, {network.inputs[0]: resolved.dataset.x}, [head.input, head.accumulator])
-    margins = mg.margins_of(head.scores(clean[head.accumulator]))
+    margins = mg.compute_margins(head.scores(clean[head.accumulator]))
     winner, x = int(margins.winner[image]), clean[head.input][image].reshape(-1)
     other = int(np.argmin(np.where(np.arange(10) == winner, 1 << 40, margins.gaps[image])))
     weights = head.tensor.values.reshape(10, -1)
