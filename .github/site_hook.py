@@ -68,7 +68,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def _api_page() -> str:
     """Return a page with every exported name; mkdocstrings fills in signatures and docstrings."""
-    names = "\n\n".join(f"::: weakcell.{name}" for name in weakcell.__all__)
+    source = Path(weakcell.__file__).read_text(encoding="utf-8")
+    listing = source[source.index("__all__ = [") : source.index("]", source.index("__all__ = ["))]
+    items = re.findall(r"^    (?:# (.+)|\"(\w+)\",)$", listing, re.MULTILINE)  # comments of the list are headings
+    assert [name for _, name in items if name] == list(weakcell.__all__)
+    names = "\n\n".join(f"## {heading}" if heading else f"::: weakcell.{name}" for heading, name in items)
     promise = "[What is stable](../.github/ARCHITECTURE.md#what-is-stable) says what is promised to stay."
     return f"# Python API\n\nEvery name that `import weakcell` offers. {promise}\n\n{names}\n"
 

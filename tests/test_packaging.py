@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -142,6 +143,18 @@ def test_editable_install_imports_the_checkout(tmp_path: Path) -> None:
     environment.check_beside_foreign_modules(folder)
     file = _run(environment.python, "-c", "import weakcell.emulator; print(weakcell.emulator.__file__)", cwd=folder).strip()
     assert Path(file).resolve() == ROOT / "emulator" / "__init__.py"
+
+
+def test_checkout_without_symbolic_links_can_be_imported(tmp_path: Path) -> None:
+    """Git without links, as on Windows, makes a text file of each: the packages are then found at the root."""
+    package = tmp_path / ".packages" / "weakcell"
+    package.mkdir(parents=True)
+    shutil.copy(ROOT / ".packages" / "weakcell" / "__init__.py", package)
+    for name in ("emulator", "memmodels", "host"):
+        (package / name).write_text(f"../../{name}")
+        (tmp_path / name).symlink_to(ROOT / name)
+    lines = f"import sys; sys.path.insert(0, {str(package.parent)!r}); import weakcell.emulator; print(weakcell.emulator.__file__)"
+    assert Path(_run(sys.executable, "-c", lines, cwd=tmp_path).strip()) == tmp_path / "emulator" / "__init__.py"
 
 
 def test_version_has_one_place(archives: tuple[Path, Path]) -> None:

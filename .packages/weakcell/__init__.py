@@ -14,7 +14,12 @@ memories are SPEC strings or dicts. Only the names below are promised. All other
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+if not os.path.isdir(os.path.join(os.path.dirname(__file__), "emulator")):
+    # A checkout without symbolic links, as on Windows, or an unpacked source archive: the packages lie at its root.
+    __path__.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from weakcell.memmodels.lazy import attributes
 
