@@ -156,11 +156,11 @@ def begin_run(
     fails_at: FailsAt = "read" if kind is Experiment.READ else "write" if kind is Experiment.WRITE else "retention"
     link = Link(open_port(port, memory, seed, _pulses_before(folder) if resume else 0, fails_at))
     board = link.board
-    nominal, minimum = board.volts(board.nominal_code), board.volts(board.minimum_code)
+    nominal = board.volts(board.nominal_code)
     pages = count_arena_pages(link, kib)
     plan = make_plan(
         experiment=experiment,
-        voltages=voltages or list_voltages(nominal, minimum),
+        voltages=voltages or list_voltages(board),
         dwells=tuple(value / 1000 for value in dwells),
         patterns=tuple(name.strip() for name in (pattern.split(",") if isinstance(pattern, str) else pattern)),
         repeats=repeats,

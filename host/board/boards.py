@@ -222,7 +222,7 @@ def list_products() -> str:
 
 
 def list_virtual_ports() -> str:
-    """List the ports of virtual boards for a help text, the newest first: `virtual:rp2350 or virtual:rp2040`."""
+    """List the ports of virtual boards, the newest first: `virtual:rp2350 or virtual:rp2040`."""
     return _join([f"virtual:{name}" for name in reversed(BOARDS)], "or")
 
 

@@ -1,9 +1,9 @@
-"""Errors of a board, each with its exit code; they join the tree in `weakcell.memmodels.errors`.
+"""Errors of boards, with their exit codes. They extend the tree in `weakcell.memmodels.errors`.
 
 WeakcellError                     1
-└── BoardError                    8   a board that is missing, answers wrongly or cannot do what was asked
-    ├── LinkError                 9   bytes that did not get through: never a memory flip
-    └── VoltageRefused           10   a voltage that the board refused, or did not confirm
+└── BoardError                    8   a board is missing, answers wrongly or cannot do what was asked
+    ├── LinkError                 9   bytes were lost on the line: never a memory flip
+    └── VoltageRefused           10   the board refused a voltage or did not confirm it
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from weakcell.memmodels.errors import WeakcellError
 
 
 class BoardError(WeakcellError):
-    """A board that is missing, answers wrongly or cannot do what was asked."""
+    """A board is missing, answers wrongly or cannot do what was asked."""
 
     exit_code = 8
 
 
 class LinkError(BoardError):
-    """Bytes that did not get through, after all retries; what the arena holds is then unknown, and nothing was counted."""
+    """Bytes were lost on the line, after all retries.
+
+    Nothing was counted, and the contents of the arena are unknown.
+    """
 
     exit_code = 9
 
 
 class VoltageRefused(BoardError):
-    """A voltage above nominal or out of range, or a regulator that does not confirm what was commanded."""
+    """A voltage is out of range, or the regulator does not confirm the commanded one."""
 
     exit_code = 10

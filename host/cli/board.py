@@ -1,4 +1,4 @@
-"""`weakcell board`: ask a board, measure its flips once, or offer a virtual one on a TCP port."""
+"""`weakcell board`: query a board, measure its flips once, or serve a virtual one on a TCP port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`weakcell characterize`: how bad is this board really? Its flips over voltage, and the profile they fit."""
+"""`weakcell characterize`: measure a board's flips over its core voltage, and fit a memory profile to them."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _measure(run: BoardRun, yes: bool, quiet: bool) -> None:
 
 
 def show_analysis(findings: ReadbackAnalysis) -> None:
-    """The tables, what is no failing cell, what was fitted, and the caption."""
+    """Show the tables, the artefacts, the fits, and the caption."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -148,12 +148,12 @@ def show_analysis(findings: ReadbackAnalysis) -> None:
     for one in findings.artefacts:
         show(escape(f"Noticed: {one.text}."))
     for series in findings.series:
-        show(escape(_fitted(series)))
+        show(escape(_describe_fit(series)))
     show(f"[dim]{escape(describe_characterization(findings))}[/]")
 
 
-def _fitted(series: Series) -> str:
-    """Structure and law of a series in a few lines."""
+def _describe_fit(series: Series) -> str:
+    """Describe structure and law of a series in a few lines."""
     best = series.points.best
     unmeasured = series.profile.unmeasured
     if not any(row.weak for row in series.rows):
@@ -176,8 +176,8 @@ def _fitted(series: Series) -> str:
     if law.near:
         lines.append(f"The law {' and '.join(law.near)} fits as well, with other constants, which the intervals hold too")
     if law.exceptions:
-        told = f"{law.exceptions} of {law.erred} (cell, value) pairs that erred above the lowest voltage"
-        lines.append(f"{told} did not err at every lower one")
+        exceptions = f"{law.exceptions} of {law.erred} (cell, value) pairs that erred above the lowest voltage"
+        lines.append(f"{exceptions} did not err at every lower one")
     if series.outside:
         lines.append(f"Not in the law, since a pattern is missing there: {', '.join(f'{vdd:.4g} V' for vdd in series.outside)}")
     return "\n".join(lines)

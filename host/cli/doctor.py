@@ -1,4 +1,4 @@
-"""`weakcell doctor`: what is installed, which boards answer, and what to do about the rest."""
+"""`weakcell doctor`: check what is installed and which boards answer, and say what to do about the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`weakcell firmware`: build the images that boards and virtual boards run."""
+"""`weakcell firmware`: build the images, and copy one onto a board."""
 
 from __future__ import annotations
 

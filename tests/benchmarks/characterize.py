@@ -33,7 +33,7 @@ def main() -> None:
 def timed(spec: str) -> tuple[float, float]:
     """Seconds for the point at 0.6 V, and for the fit of it and its control."""
     link = Link(open_port(f"virtual:rp2350[{spec}]"))
-    plan = make_plan("retention", (0.6,), (0.01,), ("ones",), 1, PAGES, 1.10)
+    plan = make_plan("retention", voltages=(0.6,), dwells=(0.01,), patterns=("ones",), repeats=1, pages=PAGES, nominal=1.10)
     contents = {"ones": parse_contents("ones", PAGES)}
     identity = {"chip": "rp2350", "virtual": True, "memory": spec, "supply": "on-chip regulator"}
     with tempfile.TemporaryDirectory() as folder:

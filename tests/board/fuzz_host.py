@@ -52,7 +52,7 @@ def fuzz_decoder(inputs: int, seed: int = 1) -> int:
             found += 1
             assert 0 < len(whole) <= MAX_CONTENT
             assert Decoder().feed(encode(whole)) == [whole]
-        assert len(decoder._held) <= _HELD_MOST
+        assert len(decoder._pending) <= _HELD_MOST
     return found
 
 

@@ -34,7 +34,7 @@ class FakeSupply:
         self.board, self.volts, self.offset = board, 1.10, 0.0
         self.commanded: list[float] = []
         self.server = socket.create_server(("127.0.0.1", 0))
-        threading.Thread(target=self._serve, daemon=True).open_dump()
+        threading.Thread(target=self._serve, daemon=True).start()
 
     @property
     def resource(self) -> str:
@@ -44,7 +44,7 @@ class FakeSupply:
         with suppress(OSError):
             while True:
                 client, _ = self.server.accept()
-                threading.Thread(target=self._answer, args=(client,), daemon=True).open_dump()
+                threading.Thread(target=self._answer, args=(client,), daemon=True).start()
 
     def _answer(self, client: socket.socket) -> None:
         with client, client.makefile("rw", newline="\n") as lines, suppress(OSError):
@@ -80,7 +80,7 @@ def fake() -> Iterator[FakeSupply]:
 
 
 def prepared(link: Link, supply: Supply, folder: Path) -> tuple[CharacterizationRig, Plan, Dump]:
-    plan = make_plan("retention", (0.62, 0.57), (0.002,), ("ones",), 2, 8, 1.10)
+    plan = make_plan("retention", voltages=(0.62, 0.57), dwells=(0.002,), patterns=("ones",), repeats=2, pages=8, nominal=1.10)
     contents = {"ones": parse_contents("ones", 8)}
     run = {"identity": {}, "plan": vars(plan)}
     return (
@@ -137,7 +137,7 @@ def test_ctrl_c_while_the_voltage_is_low(fake: FakeSupply, tmp_path: Path) -> No
             threading.Event().wait(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).open_dump()
+    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         characterize(bench, slow, dump)
     assert fake.volts == 1.10

@@ -198,7 +198,7 @@ def bench_of(
     board: Any, folder: Path, patterns: tuple[str, ...] = ("ones",), repeats: int = 1
 ) -> tuple[CharacterizationRig, Plan, Dump]:
     link = Link(board)
-    plan = make_plan("retention", (0.9, 0.7), (0.001,), patterns, repeats, 8, 1.10)
+    plan = make_plan("retention", voltages=(0.9, 0.7), dwells=(0.001,), patterns=patterns, repeats=repeats, pages=8, nominal=1.10)
     contents = {name: parse_contents(name, plan.pages) for name in plan.patterns}
     identity = {"chip": "rp2350", "virtual": True, "memory": None, "supply": "on-chip regulator"}
     words = {name: each.words(0, plan.pages) for name, each in contents.items()}

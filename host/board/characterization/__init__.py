@@ -1,1 +1,1 @@
-"""Characterization of a board: operating points, experiments, supplies, and the run itself."""
+"""Characterization of a board: plan, experiments, supplies, the measurement, and its results."""

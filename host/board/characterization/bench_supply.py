@@ -1,7 +1,7 @@
-"""Supplies that the host drives: a bench supply over SCPI, and a person at a knob.
+"""Supplies that the host drives: a bench supply over SCPI, and a person who sets a knob.
 
-The board is written at nominal voltage, then left alone: the host says nothing while the voltage is low. Neither has been tried on
-silicon. A chip whose brown-out detector is on resets before its cells fail; feed its core from outside and disable that first.
+The host writes the board at nominal voltage and sends nothing while the voltage is low. Neither supply was tried on silicon. A chip
+whose brown-out detector is on resets before its cells fail: feed its core from outside and disable the detector first.
 """
 
 from __future__ import annotations
@@ -19,27 +19,38 @@ from weakcell.host.board.link.link import Link
 from weakcell.memmodels.errors import UsageError
 
 LOWEST = 0.2
-"""V: below this nothing is retained, and a typing error is more likely."""
+"""Lowest voltage, in V. Below it no cell keeps its bit, so a lower number is a typing error."""
 _RESTORES = 3
 
 
 class Knob(Protocol):
-    """Sets a voltage at once and says what came of it."""
+    """Sets a voltage at once and measures it."""
 
     def set(self, volts: float) -> None:
-        """Command this voltage, V."""
+        """Command a voltage, in V."""
         ...
 
     def measure(self) -> float | None:
-        """What an instrument says, V; None if nobody looked."""
+        """Return the measured voltage, in V; None if nobody measured."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close it."""
+        ...
 
 
 @dataclass
 class HostDrivenSupply:
-    """A supply whose knob the host turns. nominal: V. settle_s: before measuring. tolerance: of commanded to measured, V."""
+    """A supply whose knob the host turns.
+
+    Attributes:
+        name: in records.
+        knob: sets and measures.
+        nominal: in V; no higher voltage is ever set.
+        settle_s: wait between setting and measuring, in s.
+        tolerance: allowed difference between commanded and measured voltage, in V.
+        low: nominal voltage has not been confirmed since it was lowered.
+    """
 
     name: str
     knob: Knob
@@ -49,27 +60,32 @@ class HostDrivenSupply:
     low: bool = field(default=False, init=False)
 
     def check(self, link: Link, vdd: float) -> None:
+        """Raise VoltageRefused unless the voltage is between LOWEST and nominal."""
         if not LOWEST <= vdd <= self.nominal + 1e-9:
             found = f"this supply may give {LOWEST:g} to {self.nominal:g} V, never above nominal"
             raise VoltageRefused(f"A voltage of {vdd:g} V", found, "Choose one of these")
 
     def lower(self, link: Link, vdd: float, dwell_s: float) -> LowPhase:
+        """Set the voltage, wait `dwell_s`, and restore nominal."""
         self.check(link, vdd)
         try:
             self.low = True
             measured = self._set(vdd)
             began = time.perf_counter()
             time.sleep(dwell_s)
-            held = time.perf_counter() - began
+            dwell = time.perf_counter() - began
         except BaseException:
-            with suppress(BoardError):  # whoever opened the supply restores it again on the way out, and says so if that fails
+            with suppress(BoardError):  # nominal_on_exit restores again and reports a failure
                 self.restore(link)
             raise
         self.restore(link)
-        return LowPhase(vdd, None, measured, held)
+        return LowPhase(vdd, None, measured, dwell)
 
     def restore(self, link: Link | None = None) -> None:
-        """Nominal voltage, unless it is known to be there. Tried more than once: an interrupted query leaves its answer behind."""
+        """Restore nominal voltage if lowered.
+
+        Retried because an interrupted SCPI query leaves a stale answer in the buffer.
+        """
         for left in reversed(range(_RESTORES)):
             if not self.low:
                 return
@@ -81,10 +97,11 @@ class HostDrivenSupply:
                     raise
 
     def close(self) -> None:
+        """Close the knob."""
         self.knob.close()
 
     def _set(self, volts: float) -> float | None:
-        """Command a voltage; what was measured. VoltageRefused if that is another one."""
+        """Command a voltage and return the measured one; VoltageRefused if they differ."""
         self.knob.set(volts)
         time.sleep(self.settle_s)
         measured = self.knob.measure()
@@ -95,7 +112,12 @@ class HostDrivenSupply:
 
 
 def open_supply(name: str, nominal: float) -> Supply:
-    """The supply of a name: on-chip, scpi:VISA-NAME or manual; nominal: V. UsageError for any other."""
+    """Open a supply by name.
+
+    Args:
+        name: `on-chip`, `scpi:VISA-NAME` or `manual`.
+        nominal: nominal voltage, in V.
+    """
     if name == "on-chip":
         return OnChipSupply()
     if name == "manual":
@@ -107,38 +129,48 @@ def open_supply(name: str, nominal: float) -> Supply:
 
 @dataclass(frozen=True)
 class ScpiInstrument:
-    """An instrument that understands VOLT, VOLT? and MEAS:VOLT?."""
+    """An instrument that understands VOLT, VOLT? and MEAS:VOLT?; failed: the errors of its driver."""
 
     instrument: Any
     failed: type[Exception]
 
     def set(self, volts: float) -> None:
-        self._say(lambda: self.instrument.write(f"VOLT {volts:.3f}"))
-        told = self._say(lambda: float(self.instrument.query("VOLT?")))
-        if abs(told - volts) > 0.0015:
-            raise VoltageRefused(f"{volts:g} V from the supply", f"it says it is set to {told:g} V", "Check its limits")
+        """Command a voltage; VoltageRefused if the instrument reports another set point."""
+        self._talk(lambda: self.instrument.write(f"VOLT {volts:.3f}"))
+        set_point = self._talk(lambda: float(self.instrument.query("VOLT?")))
+        if abs(set_point - volts) > 0.0015:
+            raise VoltageRefused(f"{volts:g} V from the supply", f"it says it is set to {set_point:g} V", "Check its limits")
 
     def measure(self) -> float:
-        measured: float = self._say(lambda: float(self.instrument.query("MEAS:VOLT?")))
+        """Return what the instrument measures, in V."""
+        measured: float = self._talk(lambda: float(self.instrument.query("MEAS:VOLT?")))
         return measured
 
     def close(self) -> None:
+        """Close the connection."""
         try:
             self.instrument.close()
         except self.failed:
             return
 
-    def _say(self, what: Callable[[], Any]) -> Any:
+    def _talk(self, call: Callable[[], Any]) -> Any:
         try:
-            return what()
+            return call()
         except (self.failed, OSError, ValueError) as error:
             raise BoardError("Talking to the supply", f"{error}", "Check cable and address; set nominal by hand") from error
 
 
 def open_scpi_supply(resource: str, nominal: float, library: str = "@py") -> HostDrivenSupply:
-    """A bench supply by its VISA name (`TCPIP0::10.0.0.7::5025::SOCKET`, `ASRL/dev/ttyUSB1::INSTR`).
+    """Open a bench supply by its VISA name; it must give nominal voltage now.
 
-    It must give nominal voltage (V) now: VoltageRefused if it measures anything else; BoardError if it does not answer.
+    Args:
+        resource: `TCPIP0::10.0.0.7::5025::SOCKET`, `ASRL/dev/ttyUSB1::INSTR`.
+        nominal: in V.
+        library: VISA library; the default is pyvisa-py.
+
+    Raises:
+        BoardError: pyvisa is missing, or the supply does not answer.
+        VoltageRefused: the supply measures another voltage than nominal.
     """
     try:
         visa: Any = import_module("pyvisa")
@@ -153,21 +185,27 @@ def open_scpi_supply(resource: str, nominal: float, library: str = "@py") -> Hos
         raise BoardError(f"Opening the supply {resource}", str(error), "Check the name, the cable and remote mode") from error
     knob = ScpiInstrument(instrument, visa.Error)
     supply = HostDrivenSupply(f"SCPI supply {resource}", knob, nominal)
-    found = knob.measure()
-    if abs(found - nominal) > supply.tolerance:
+    measured = knob.measure()
+    if abs(measured - nominal) > supply.tolerance:
         knob.close()
-        raise VoltageRefused(f"The supply {resource}", f"it gives {found} V now, nominal is {nominal:g} V", "Set nominal first")
+        raise VoltageRefused(f"The supply {resource}", f"it gives {measured} V now, nominal is {nominal:g} V", "Set nominal first")
     return supply
 
 
 @dataclass(frozen=True)
 class ManualKnob:
-    """Somebody at a supply. ask: shows a text, gives back the line that was typed: Enter, or what the meter shows."""
+    """A person who sets a supply.
+
+    Attributes:
+        ask: shows a text and returns the typed line: empty, or what the meter shows.
+        shown: what the meter showed last, in V; empty if nothing was typed.
+    """
 
     ask: Callable[[str], str]
     shown: list[float] = field(default_factory=list)
 
     def set(self, volts: float) -> None:
+        """Ask for a voltage until the answer is empty or a number."""
         self.shown.clear()
         while True:
             try:
@@ -181,12 +219,13 @@ class ManualKnob:
             return
 
     def measure(self) -> float | None:
+        """Return the number that was typed."""
         return self.shown[-1] if self.shown else None
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is nothing to close."""
 
 
 def make_manual_supply(nominal: float, ask: Callable[[str], str] = input) -> HostDrivenSupply:
-    """A supply that a person sets, asked on the terminal."""
+    """Return a supply that a person sets, asked on the terminal."""
     return HostDrivenSupply("supply set by hand", ManualKnob(ask), nominal, settle_s=0.0)

@@ -1,10 +1,10 @@
-"""Read-backs on disk, kept so that a killed host loses at most the point in flight.
+"""Read-backs on disk, so that a killed host loses at most the point in progress.
 
-    run.json            what was asked, of which board, with what; written once, before the first point
+    run.json            what was requested, of which board, with which versions; written once, before the first point
     contents.npz        what each pattern wrote: uint64 words, one array per pattern
-    points/0007.npz     one file per point, whole or not at all: `about` (JSON) and `errors` (repeats, words), read XOR written
+    points/0007.npz     one file per point, written atomically: `about` (JSON) and `errors` (repeats, words), read XOR written
 
-A point is in the folder or it is not, under its own number, so nothing is lost and nothing is counted twice.
+Each point has one file under its own index, so nothing is lost and nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -36,27 +36,28 @@ class Dump:
 
     @cached_property
     def run(self) -> dict[str, Any]:
-        """run.json; InputError if it is missing, damaged or of another schema."""
+        """The contents of run.json; InputError if it is missing, damaged or of another schema."""
         try:
-            told = json.loads(read_text(self.path / "run.json"))
-            if told["schema_version"] != SCHEMA:
-                raise ValueError(f"its schema is {told['schema_version']!r}, this version reads {SCHEMA}")
+            values = json.loads(read_text(self.path / "run.json"))
+            if values["schema_version"] != SCHEMA:
+                raise ValueError(f"its schema is {values['schema_version']!r}, this version reads {SCHEMA}")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             asked, found = f"The run in {self.path}", f"run.json cannot be read ({reason(error)})"
             raise InputError(asked, found, "Start a new one in another folder") from error
-        return dict(told)
+        return dict(values)
 
     @property
     def plan(self) -> Plan:
+        """The plan of the run."""
         return load_plan(self.run["plan"])
 
     @cached_property
     def contents(self) -> Mapping[str, Words]:
-        """What each pattern wrote."""
+        """What each pattern wrote, (words,) uint64 by name."""
         return read_arrays(self.path / "contents.npz", f"The run in {self.path}", "Start a new one in another folder")
 
     def save(self, record: Record) -> None:
-        """Keep a point; it replaces what an earlier attempt left under its number."""
+        """Save a point; it replaces an earlier attempt under the same index."""
         about = {
             "point": asdict(record.point),
             "outcome": str(record.outcome),
@@ -70,33 +71,41 @@ class Dump:
         write_atomically(self._file(record.point.index), lambda place: _save_arrays(place, arrays))
 
     def load(self, index: int) -> Record | None:
-        """The point of that number, None if it was not measured; InputError if its file is damaged."""
+        """Load a point by index, None if it was not measured; InputError if its file is damaged."""
         path = self._file(index)
         if not path.exists():
             return None
         asked, do = f"Read-backs in {path}", "Remove the file, then `--resume`"
         arrays = read_arrays(path, asked, do)
         try:
-            told, errors = json.loads(str(arrays["about"])), arrays.get("errors")
-            failures = tuple(FailedAttempt(Outcome(one["outcome"]), one["message"]) for one in told["failures"])
-            shots = tuple(LowPhase(**shot) for shot in told["shots"])
-            return Record(Point(**told["point"]), Outcome(told["outcome"]), shots, errors, failures, told["seconds"])
+            about, errors = json.loads(str(arrays["about"])), arrays.get("errors")
+            failures = tuple(FailedAttempt(Outcome(one["outcome"]), one["message"]) for one in about["failures"])
+            shots = tuple(LowPhase(**shot) for shot in about["shots"])
+            return Record(Point(**about["point"]), Outcome(about["outcome"]), shots, errors, failures, about["seconds"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(asked, f"they are damaged ({reason(error)})", do) from error
 
     def records(self) -> list[Record]:
-        """All points that were measured, in the plan's order."""
-        found = (self.load(point.index) for point in self.plan.points)
-        return [record for record in found if record is not None]
+        """Load all points that were measured, in the order of the plan."""
+        records = (self.load(point.index) for point in self.plan.points)
+        return [record for record in records if record is not None]
 
     def _file(self, index: int) -> Path:
         return self.path / "points" / f"{index:04d}.npz"
 
 
 def open_dump(path: Path, run: Mapping[str, Any], contents: Mapping[str, Words], resume: bool) -> Dump:
-    """The folder of a run, new or resumed; OutputError or InputError if it holds another run, or one without `resume`.
+    """Open the folder of a new or a resumed run.
 
-    run: `identity` and `plan` say what the read-backs depend on; a resumed run must have the same.
+    Args:
+        path: the folder.
+        run: `identity` and `plan` are what the read-backs depend on; a resumed run must have the same.
+        contents: what each pattern writes.
+        resume: whether the folder may hold this run already.
+
+    Raises:
+        OutputError: the folder holds a run and `resume` is False, or cannot be written.
+        InputError: the folder holds another run.
     """
     dump = Dump(path)
     if (path / "run.json").exists():

@@ -1,10 +1,11 @@
-"""The experiments on an arena, one record for all: which cells are wrong after, or during, a time at low voltage.
+"""The experiments: which cells are wrong during or after a time at low voltage.
 
-Retention: nothing touches the arena while the voltage is low. Sleep: the same with the core switched off (RP2350). Read: the arena
-is read while low; a cell may read wrongly and still hold its bit. Write: the arena held the opposite and is written while low. In
-`Report.COMPARE` the board compares with a generated pattern and lists cells; in `Report.CRCS` the host reads back the pages whose
-CRC is not the expected one; in `Report.PAGES` it reads back everything. Only with `Experiment.READ` are these reports themselves
-made while low: its CRCs and the pages read after them are two reads, and `pulses` counts every time the voltage was lowered.
+Retention: nothing accesses the arena while the voltage is low. Sleep: the same with the core switched off (RP2350). Read: the arena
+is read while low; a cell may read wrongly and still hold its bit. Write: the arena held the inverse and is written while low.
+
+`ReportMode` says how the wrong cells are found. COMPARE: the board compares with a generated pattern and lists cells. CRCS: the
+host reads the pages whose CRC differs. PAGES: the host reads all pages. Only with `Experiment.READ` this happens while the voltage
+is low. Then CRCS and the pages read after them are two reads, and `pulses` has one entry for each lowering.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Experiment(StrEnum):
 
 
 class ReportMode(StrEnum):
-    """How the cells come to the host."""
+    """How the host learns which cells are wrong."""
 
     COMPARE = "compare"
     CRCS = "crcs"
@@ -44,7 +45,13 @@ class ReportMode(StrEnum):
 
 @dataclass(frozen=True)
 class Setting:
-    """An operating point. code: the regulator's step. dwell_us: how long it is low before anything is done, or before it ends."""
+    """An experiment at an operating point.
+
+    Attributes:
+        experiment: what happens while the voltage is low.
+        code: regulator code.
+        dwell_us: time at the low voltage before the access, or in total if there is none.
+    """
 
     experiment: Experiment
     code: int
@@ -53,7 +60,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """cells: bits of the arena that were wrong, int64, ascending. pulses: what the board told of each time the voltage was low."""
+    """The result of an experiment.
+
+    Attributes:
+        cells: (n,) int64, bits of the arena that were wrong, ascending.
+        pulses: one for each lowering of the voltage.
+    """
 
     cells: npt.NDArray[np.int64]
     pulses: tuple[Pulse, ...]
@@ -75,10 +87,20 @@ def run_experiment(
     pages: range | None = None,
     report: ReportMode = ReportMode.COMPARE,
 ) -> ExperimentResult:
-    """Fill pages with a pattern at nominal voltage, do the experiment, and report the cells that were wrong.
+    """Fill pages with a pattern at nominal voltage, run an experiment, and return the wrong cells.
 
-    pages: consecutive pages of the arena; all by default. Raises BoardError if the board cannot do this, if cells are wrong
-    before the voltage falls (the device's error, no flip), or if the firmware's code changed while low; VoltageRefused, LinkError.
+    Args:
+        link: the board.
+        setting: the experiment and its operating point.
+        pattern: what the pages hold.
+        seed: of Pattern.RANDOM.
+        pages: consecutive pages of the arena; all by default.
+        report: how wrong cells are found.
+
+    Raises:
+        BoardError: the board cannot run this experiment, cells are wrong before the voltage falls, or the firmware's code changed.
+        VoltageRefused: the board refused the voltage or did not confirm it.
+        LinkError: bytes were lost on the line.
     """
     if not link.board.can(REQUIRED_CAPABILITIES[setting.experiment]):
         found = f"the firmware of this {link.board.chip} cannot do it"
@@ -88,10 +110,10 @@ def run_experiment(
     area.prepare(inverted=setting.experiment is Experiment.WRITE)
     pulses: list[Pulse] = []
     if setting.experiment is Experiment.READ:
-        cells = area.look_while_low(setting, report, pulses)
+        cells = area.find_wrong_cells_while_low(setting, report, pulses)
     else:
-        pulses.append(area.act(setting))
-        cells = area.look(report)
+        pulses.append(area.lower(setting))
+        cells = area.find_wrong_cells(report)
     if any(pulse.image_crc != first_crc for pulse in pulses):
         link.device_errors += 1
         raise BoardError("An experiment", "the firmware's own code changed while the voltage was low", "Flash the board again")
@@ -117,7 +139,7 @@ class _PatternArea:
             self.link.device_errors += 1
             raise BoardError("Filling the arena at nominal voltage", f"{len(wrong)} cells differ", "Check the supply")
 
-    def act(self, setting: Setting) -> Pulse:
+    def lower(self, setting: Setting) -> Pulse:
         match setting.experiment:
             case Experiment.SLEEP:
                 return self.link.sleep(setting.code, setting.dwell_us)
@@ -128,7 +150,7 @@ class _PatternArea:
 
     # --- at nominal voltage, afterwards -------------------------------------------------------------------------------------------
 
-    def look(self, report: ReportMode) -> list[int]:
+    def find_wrong_cells(self, report: ReportMode) -> list[int]:
         link, pages = self.link, self.pages
         if report is ReportMode.COMPARE:
             return link.compare(pages.start, len(pages), self.pattern, self.seed)
@@ -138,11 +160,11 @@ class _PatternArea:
         else:
             pages_read = list(pages)
         contents = link.read_pages(pages_read)
-        return [cell for page, content in zip(pages_read, contents, strict=True) for cell in self.wrong(page, content)]
+        return [cell for page, content in zip(pages_read, contents, strict=True) for cell in self.wrong_cells(page, content)]
 
     # --- while low ----------------------------------------------------------------------------------------------------------------
 
-    def look_while_low(self, setting: Setting, report: ReportMode, pulses: list[Pulse]) -> list[int]:
+    def find_wrong_cells_while_low(self, setting: Setting, report: ReportMode, pulses: list[Pulse]) -> list[int]:
         def ask(command: Command, body: bytes) -> bytes:
             pulse, reply = self.link.while_low(command, setting.code, setting.dwell_us, body)
             pulses.append(pulse)
@@ -150,11 +172,11 @@ class _PatternArea:
 
         if report is ReportMode.COMPARE:
             return self._compare_low(ask)
-        found: list[int] = []
-        for page in self._unequal_low(ask) if report is ReportMode.CRCS else self.pages:
+        cells: list[int] = []
+        for page in self._unequal_pages_low(ask) if report is ReportMode.CRCS else self.pages:
             reply = ask(Command.READ_LOW, struct.pack("<H", page))
-            found += self.wrong(page, reply[2:])
-        return found
+            cells += self.wrong_cells(page, reply[2:])
+        return cells
 
     def _compare_low(self, ask: Callable[[Command, bytes], bytes]) -> list[int]:
         cells: list[int] = []
@@ -167,7 +189,7 @@ class _PatternArea:
                 return cells
             start = cells[-1] + 1
 
-    def _unequal_low(self, ask: Callable[[Command, bytes], bytes]) -> list[int]:
+    def _unequal_pages_low(self, ask: Callable[[Command, bytes], bytes]) -> list[int]:
         unequal: list[int] = []
         for start in range(self.pages.start, self.pages.stop, MAX_CRCS):
             count = min(MAX_CRCS, self.pages.stop - start)
@@ -178,6 +200,6 @@ class _PatternArea:
     def expected(self, page: int) -> bytes:
         return pattern_words(self.pattern, self.seed, page * PAGE // 4, PAGE // 4).astype("<u4").tobytes()
 
-    def wrong(self, page: int, content: bytes) -> list[int]:
+    def wrong_cells(self, page: int, content: bytes) -> list[int]:
         differs = np.frombuffer(content, np.uint8) ^ np.frombuffer(self.expected(page), np.uint8)
         return (page * _CELLS + np.flatnonzero(np.unpackbits(differs, bitorder="little"))).tolist()

@@ -1,9 +1,11 @@
-"""One pass through the arena: write pages, see that they are right, lower the voltage and restore it, and read back what changed.
+"""One pass through the arena: write pages, verify them, lower the voltage, restore it, and read back what changed.
 
-What is wrong before the voltage falls is the device's error and no memory flip; so is a read-back of which two looks at nominal
-voltage disagree. A generated pattern is compared on the board; where it differs in more cells than one reply lists, and for given
-bytes, the board reports each page's CRC and only pages whose CRC changed are read. A page whose flips leave its CRC-32 unchanged
-is missed unless `read_all`: at most once in 2^32 pages that flip, and never for one to three flips.
+A cell that is wrong before the voltage falls is a device error, not a memory flip. A read-back whose two reads at nominal voltage
+differ is reported as a device error, never as memory flips.
+
+A generated pattern is compared on the board. If more cells differ than one reply lists, and for given bytes, the board reports the
+CRC of each page, and only pages whose CRC changed are read. A page whose flips leave its CRC-32 unchanged is missed unless
+`read_all`: at most one in 2^32 pages with flips, and never one with one to three flips.
 """
 
 from __future__ import annotations
@@ -26,7 +28,15 @@ from weakcell.memmodels.errors import UsageError
 
 @dataclass
 class BoardCounters:
-    """Errors by where they happened. Only `memory_flips`, of regions that were read, are flips of cells; the link counts frames."""
+    """Errors by where they happened. Only `memory_flips` are flips of cells.
+
+    Attributes:
+        passes: completed passes.
+        broken_passes: passes that were repeated because the link broke.
+        device_errors: failed checks of the board itself.
+        pages_read: pages that were read back.
+        memory_flips: flips of cells, in regions that were read.
+    """
 
     passes: int = 0
     broken_passes: int = 0
@@ -37,7 +47,12 @@ class BoardCounters:
 
 @dataclass(frozen=True, eq=False)
 class PassResult:
-    """What came back. errors: words that differ, bit by bit (uint64, of all pages). applied: what the supply did."""
+    """The result of a pass.
+
+    Attributes:
+        errors: (words,) uint64, read XOR written, of all pages.
+        applied: what the supply did.
+    """
 
     errors: Words
     applied: LowPhase
@@ -50,22 +65,37 @@ def run_pass(
     contents: Contents,
     lower: Callable[[], LowPhase],
     counters: BoardCounters,
+    *,
     read_all: bool = False,
 ) -> PassResult:
-    """One pass over `pages` pages from `first` on; LinkError leaves nothing counted, BoardError names what the device did."""
-    bench = ArenaPass(link, first, pages, contents, counters)
+    """Run one pass.
+
+    Args:
+        link: the board.
+        first: first page.
+        pages: number of pages.
+        contents: what to write.
+        lower: lowers the voltage and restores it.
+        counters: are updated; a LinkError leaves them unchanged.
+        read_all: read back all pages, not only those whose CRC changed.
+
+    Raises:
+        BoardError: a check of the board failed.
+        LinkError: bytes were lost on the line.
+    """
+    arena = ArenaPass(link, first, pages, contents, counters)
     image_crc = link.info().image_crc
-    bench.write()
+    arena.write()
     applied = lower()
     if link.info().image_crc != image_crc:
-        raise bench.device_error("Lowering the voltage", "the firmware's own code changed while the voltage was low")
-    errors = bench.errors(read_all)
+        raise arena.device_error("Lowering the voltage", "the firmware's own code changed while the voltage was low")
+    errors = arena.errors(read_all)
     counters.passes += 1
     return PassResult(errors, applied)
 
 
 def count_arena_pages(link: Link, kib: int | None) -> int:
-    """Pages under test: all of the arena, or its first `kib` KiB; UsageError if it is smaller."""
+    """Return the pages under test: all, or those of the first `kib` KiB; UsageError if there are fewer."""
     if kib is None:
         return link.board.pages
     pages = kib * 1024 // PAGE
@@ -86,6 +116,7 @@ class ArenaPass:
     counters: BoardCounters
 
     def write(self) -> None:
+        """Write the pages at nominal voltage and verify them."""
         link, contents = self.link, self.contents
         if isinstance(contents, GeneratedPattern):
             link.fill(self.first, self.pages, contents.pattern, contents.seed)
@@ -99,6 +130,7 @@ class ArenaPass:
             raise self.device_error("Writing pages at nominal voltage", "the board's CRCs differ from what was written")
 
     def errors(self, read_all: bool) -> Words:
+        """Return read XOR written, (words,) uint64."""
         contents = self.contents
         if not isinstance(contents, GeneratedPattern):
             return self._read(read_all)
@@ -112,7 +144,7 @@ class ArenaPass:
         return errors
 
     def _read(self, read_all: bool) -> Words:
-        """XOR of what the pages hold with what was written, by CRCs and the pages whose CRC changed."""
+        """Return read XOR written, from the pages whose CRC changed, or all."""
         link, wanted = self.link, self._wanted()
         crcs = link.page_crcs(self.first, self.pages)
         changed = [number for number in range(self.pages) if read_all or crcs[number] != wanted[number]]
@@ -131,12 +163,13 @@ class ArenaPass:
         return [zlib.crc32(data[at : at + PAGE]) for at in range(0, len(data), PAGE)]
 
     def device_error(self, asked: str, found: str) -> BoardError:
+        """Count a device error and return it."""
         self.counters.device_errors += 1
         return BoardError(asked, found, "Nothing was counted; reset the board, and raise the voltage if it happens again")
 
 
 def pack_cells(cells: npt.NDArray[np.int64], pages: int) -> Words:
-    """The words of so many pages in which just these cells are set."""
+    """Return the words of `pages` pages in which exactly these cells are set, (words,) uint64."""
     words = np.zeros(pages * PAGE // 8, np.uint64)
     np.bitwise_xor.at(words, cells // 64, np.uint64(1) << (cells % 64).astype(np.uint64))
     return words

@@ -1,4 +1,4 @@
-"""What a characterization measures: operating points, how each of them ended, and the plan that lists them."""
+"""Operating points of a characterization, how each ended, and the plan that lists them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from weakcell.memmodels.errors import UsageError
 
 
 class Outcome(StrEnum):
-    """How an operating point ended. Only the first two have counts."""
+    """How the measurement of an operating point ended. Only the first two have counts."""
 
     OK = "ok"
     """Every cell came back as it was written."""
@@ -33,17 +33,26 @@ class Outcome(StrEnum):
 
     @property
     def has_counts(self) -> bool:
+        """Whether flips were counted."""
         return self in (Outcome.OK, Outcome.FLIPS)
 
     @property
     def is_final(self) -> bool:
-        """Whether a resumed run leaves it as it is; what cable or supply may have caused is measured again."""
+        """Whether a resumed run keeps it; what a cable or a supply may have caused is measured again."""
         return self not in (Outcome.LINK_ERROR, Outcome.VOLTAGE)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One operating point with one pattern. vdd: V; dwell_s: s. repeats: write, lower, restore, read back, so often."""
+    """One operating point with one pattern.
+
+    Attributes:
+        index: in the plan.
+        vdd: voltage while low, in V.
+        dwell_s: time at that voltage, in s.
+        pattern: name of the pattern.
+        repeats: how often to write, lower, restore and read back.
+    """
 
     index: int
     vdd: float
@@ -57,9 +66,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Plan:
-    """All operating points. voltages: V, descending, the nominal one first as a control. dwells: s. pages: of the arena.
+    """All operating points of a characterization.
 
-    patterns: names; the same bits at every voltage, so that cells can be compared.
+    Attributes:
+        experiment: what happens while the voltage is low.
+        voltages: in V, descending; the first is nominal, measured as a control.
+        dwells: in s.
+        patterns: names; a pattern has the same bits at every voltage, so that cells can be compared.
+        repeats: at each point.
+        pages: of the arena.
+        seed: of the random pattern.
     """
 
     experiment: str
@@ -72,19 +88,24 @@ class Plan:
 
     @property
     def nominal(self) -> float:
+        """Nominal voltage, in V."""
         return self.voltages[0]
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """In the order in which they are measured; the control at nominal voltage once per pattern, with the shortest dwell."""
-        wanted = [(self.nominal, min(self.dwells), pattern, 1) for pattern in self.patterns]
-        wanted += [
+        """All points in the order of measurement.
+
+        The control at nominal voltage is measured once per pattern, with the shortest dwell.
+        """
+        values = [(self.nominal, min(self.dwells), pattern, 1) for pattern in self.patterns]
+        values += [
             (vdd, dwell, pattern, self.repeats) for dwell in self.dwells for vdd in self.voltages[1:] for pattern in self.patterns
         ]
-        return tuple(Point(number, *each) for number, each in enumerate(wanted))
+        return tuple(Point(number, *each) for number, each in enumerate(values))
 
     @property
     def shots(self) -> int:
+        """Number of times the voltage is lowered or, for the control, set to nominal."""
         return sum(point.repeats for point in self.points)
 
 
@@ -98,9 +119,15 @@ class FailedAttempt:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What was measured at a point. shots: what the supply did, one per repeat. errors: (repeats, words) uint64, read XOR written.
+    """The measurement of a point.
 
-    Both are empty where nothing could be counted. failures: attempts before that. seconds: of the whole point.
+    Attributes:
+        point: which one.
+        outcome: how it ended.
+        shots: what the supply did, one per repeat; empty if nothing was counted.
+        errors: (repeats, words) uint64, read XOR written; None if nothing was counted.
+        failures: earlier attempts.
+        seconds: duration of the whole point.
     """
 
     point: Point
@@ -111,24 +138,25 @@ class Record:
     seconds: float = 0.0
 
     def stop(self) -> BoardError | None:
-        """The error that ends a run after this record, if one does."""
-        said = self.failures[-1].message if self.failures else ""
+        """Return the error that must end the run after this record, if any."""
+        message = self.failures[-1].message if self.failures else ""
         if self.outcome is Outcome.VOLTAGE:
-            return VoltageRefused(f"Measuring at {self.point}", said.rstrip("."), "Repair the supply, then `--resume`")
+            return VoltageRefused(f"Measuring at {self.point}", message.rstrip("."), "Repair the supply, then `--resume`")
         if self.outcome is Outcome.NO_RESPONSE:
             do = "Unplug and plug the board, copy the image again if it ran from RAM, then `--resume`"
             return BoardError(f"Measuring at {self.point}", "the board fell silent and did not come back", do)
         return None
 
 
-def load_plan(given: dict[str, Any]) -> Plan:
-    """A plan from the values of a run's JSON."""
-    tuples: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+def load_plan(values: dict[str, Any]) -> Plan:
+    """Return a plan from the values in a run's JSON."""
+    tuples: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return Plan(**tuples)
 
 
 def make_plan(
     experiment: str,
+    *,
     voltages: tuple[float, ...],
     dwells: tuple[float, ...],
     patterns: tuple[str, ...],
@@ -137,7 +165,12 @@ def make_plan(
     nominal: float,
     seed: int = 0,
 ) -> Plan:
-    """A plan from what was asked; UsageError for what makes none. Voltages are sorted, the nominal one is added as a control."""
+    """Make a plan; voltages are sorted, and nominal is added as a control.
+
+    Raises:
+        UsageError: a value is given twice, is missing or is out of range.
+        VoltageRefused: a voltage is above nominal.
+    """
     for dwell in dwells:
         if not 0 < dwell * 1e6 <= MAX_DWELL_US:
             found = f"it is not within 0 and {MAX_DWELL_US / 1000:g} ms"

@@ -1,18 +1,17 @@
-"""What a characterization leaves in its folder, beside the read-backs.
+"""The files of a characterization, besides its read-backs.
 
     results.parquet  results.csv     one row per pattern and operating point
     summary.parquet  summary.csv     one row per operating point, with rates and intervals
-    characterization.json            rows, constants, structure, nesting, maps; what was asked of what, and how it ended
+    characterization.json            rows, constants, structure, nesting, weak cells, and the command with its provenance
     profile.toml                     the fit: `weakcell emulate --memory file:DIR/profile.toml`; one per dwell if there are several
     cells.png                        one pixel per cell: the darker, the higher the voltage at which it failed
     characterization.png  .svg       the figure
 
 rate, p01 and p10 are counted (`weakcell.memmodels.fitting.rate_intervals`); fit_p01, fit_p10 and F are constants of the fitted
-structure. A rate that was
-not measured is blank. Nothing in the tables changes between two runs that measured the same.
+structure. A rate that was not measured is blank. Two runs that measured the same give the same tables.
 
-Schema 2: p01 and p10 are counted (they were the fit's, which are called fit_p01 and fit_p10 now); `excluded`; in the JSON also
-`artefacts`, `fit`, and p01 and p10 of each row.
+Schema 2: p01 and p10 are counted. In schema 1 they were those of the fit, which are now fit_p01 and fit_p10. `excluded` was added;
+in the JSON also `artefacts`, `fit`, and p01 and p10 of each row.
 """
 
 from __future__ import annotations
@@ -33,7 +32,10 @@ SCHEMA_VERSION = 2
 
 
 def tabulate_patterns(findings: ReadbackAnalysis) -> pl.DataFrame:
-    """One row per pattern and operating point; flips over all reads, also by the value held; null where nothing was counted."""
+    """Return one row per pattern and operating point.
+
+    Flips are summed over all reads, also by the value that the cell held; null where nothing was counted.
+    """
     rows = []
     for one in findings.readbacks.measured:
         counts: dict[str, int | None] = dict.fromkeys(("reads", "flips", "flips_of_0", "flips_of_1"))
@@ -56,7 +58,10 @@ def tabulate_patterns(findings: ReadbackAnalysis) -> pl.DataFrame:
 
 
 def tabulate_points(findings: ReadbackAnalysis) -> pl.DataFrame:
-    """One row per operating point: counted rates and fitted constants, each with its 95 % interval. excluded: cells left out."""
+    """Return one row per operating point.
+
+    Counted rates and fitted constants have their 95 % intervals. excluded: cells that were left out.
+    """
     rows = []
     for row in findings.rows:
         named: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "vdd": row.vdd, "dwell_s": row.dwell_s}
@@ -77,7 +82,7 @@ def tabulate_points(findings: ReadbackAnalysis) -> pl.DataFrame:
 
 
 def as_dict(findings: ReadbackAnalysis, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything but the read-backs, for JSON."""
+    """Return everything but the read-backs, for JSON."""
     readbacks = findings.readbacks
     return {
         "schema_version": SCHEMA_VERSION,
@@ -123,7 +128,7 @@ def _constant(constant: Constant) -> dict[str, Any]:
 
 
 def write_results(findings: ReadbackAnalysis, folder: Path, provenance: Mapping[str, Any]) -> list[Path]:
-    """All files at the head of this module; the profiles' paths."""
+    """Write all files listed at the head of this module; return the paths of the profiles."""
     from weakcell.host.report.board_figures import plot_characterization, save_cells
     from weakcell.host.report.matplotlib_charts import save_figure
 

@@ -1,8 +1,7 @@
-"""Characterizing a board: every point of a plan, measured once, kept at once.
+"""Characterize a board: measure each point of a plan once, and save it at once.
 
-A point whose transfers break is measured again from its beginning, and nothing of the broken attempt is counted. What went wrong
-is told apart by asking the board afterwards: it fell silent, it restarted (boot reason, time or pulses say so), or it went on and
-only bytes were lost.
+A point whose transfers break is measured again from its beginning; nothing of the broken attempt is counted. The board is asked
+afterwards what went wrong: it no longer answers, it restarted (by boot reason, time or pulses), or only bytes were lost.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from weakcell.host.board.characterization.points import FailedAttempt, Outcome, 
 from weakcell.host.board.characterization.supply import LowPhase, OnChipSupply, Supply, find_code, nominal_on_exit
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import BoardInfo
+from weakcell.host.board.link.protocol import BoardInfo, ConnectedBoard
 from weakcell.memmodels.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -31,13 +30,21 @@ log.addHandler(logging.NullHandler())
 
 _ATTEMPTS = 2
 _OPENINGS = 5
-"""Attempts at a point; and times that a silent board is called, of `retries` calls each: longer than any watchdog."""
+"""Attempts at a point; and sessions that are tried with a silent board, which together take longer than any watchdog."""
 MOST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, eq=False)
 class CharacterizationRig:
-    """A board, what lowers its voltage, what each pattern writes, and what happens while the voltage is low."""
+    """A board with everything that a measurement needs.
+
+    Attributes:
+        link: the board.
+        supply: lowers the voltage.
+        contents: what each pattern writes, by name.
+        experiment: what happens while the voltage is low.
+        counters: errors by where they happened.
+    """
 
     link: Link
     supply: Supply
@@ -49,23 +56,33 @@ class CharacterizationRig:
 def characterize(
     rig: CharacterizationRig, plan: Plan, dump: Dump, on_record: Callable[[Record], None] | None = None, yes: bool = False
 ) -> list[Record]:
-    """Measure what the dump does not hold yet; all records. Nominal voltage is restored on the way out, however that is.
+    """Measure all points that the dump does not hold yet.
 
-    on_record: called with each point, the ones found in the dump first. yes: take more than an hour.
+    Nominal voltage is restored however this ends.
+
+    Args:
+        rig: the board and its supply.
+        plan: the points.
+        dump: where records are loaded from and saved.
+        on_record: called with each record, those of the dump included.
+        yes: allow more than an hour.
+
+    Returns:
+        The records of all points, in the order of the plan.
     """
     check_experiment(rig)
     for vdd in plan.voltages:
         rig.supply.check(rig.link, vdd)
-    kept = {record.point.index: record for record in dump.records() if record.outcome.is_final}
+    records = {record.point.index: record for record in dump.records() if record.outcome.is_final}
     image_crc, checked = rig.link.info().image_crc, False
     with nominal_on_exit(rig.supply, rig.link):
         for point in plan.points:
-            record = kept.get(point.index)
+            record = records.get(point.index)
             if record is None:
                 record = measure_point(rig, point, plan.pages)
                 dump.save(record)
                 log.info("%s: %s", point, record.outcome)
-                kept[point.index] = record
+                records[point.index] = record
                 if (error := record.stop()) is not None:
                     raise error
                 _check_device(rig, record, plan, image_crc)
@@ -73,14 +90,14 @@ def characterize(
                 on_record(record)
             if not (checked or yes):
                 checked = True
-                _refuse_long_runs(rig, plan, [point for point in plan.points if point.index not in kept])
-    return [kept[point.index] for point in plan.points]
+                _refuse_long_runs(rig, plan, [point for point in plan.points if point.index not in records])
+    return [records[point.index] for point in plan.points]
 
 
 def measure_point(rig: CharacterizationRig, point: Point, pages: int) -> Record:
-    """One point: its repeats, or why there are none."""
+    """Measure all repeats of a point; the record says why if that fails."""
     failures: list[FailedAttempt] = []
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(_ATTEMPTS):
         before = None
         try:
@@ -97,14 +114,14 @@ def measure_point(rig: CharacterizationRig, point: Point, pages: int) -> Record:
             errors = np.stack([one.errors for one in passes])
             outcome = Outcome.FLIPS if errors.any() else Outcome.OK
             shots = tuple(one.applied for one in passes)
-            return Record(point, outcome, shots, errors, tuple(failures), time.perf_counter() - began)
+            return Record(point, outcome, shots, errors, tuple(failures), time.perf_counter() - start)
         if failures[-1].outcome is Outcome.NO_RESPONSE:
             break
-    return Record(point, failures[-1].outcome, failures=tuple(failures), seconds=time.perf_counter() - began)
+    return Record(point, failures[-1].outcome, failures=tuple(failures), seconds=time.perf_counter() - start)
 
 
 def _measure_once(rig: CharacterizationRig, point: Point, pages: int) -> PassResult:
-    """Once: write, lower, restore, read back; what happens while low is the experiment's."""
+    """Write, lower, restore and read back once, as the experiment says."""
     link, contents = rig.link, rig.contents[point.pattern]
     if rig.experiment is Experiment.RETENTION:
         lower = partial(rig.supply.lower, link, point.vdd, point.dwell_s)
@@ -112,15 +129,20 @@ def _measure_once(rig: CharacterizationRig, point: Point, pages: int) -> PassRes
     assert isinstance(contents, GeneratedPattern), "check_experiment has seen to that"
     setting = Setting(rig.experiment, find_code(link.board, point.vdd), round(point.dwell_s * 1e6))
     report = ReportMode.COMPARE if rig.experiment is Experiment.READ else ReportMode.CRCS
-    found = run_experiment(link, setting, contents.pattern, contents.seed, range(pages), report)
+    result = run_experiment(link, setting, contents.pattern, contents.seed, range(pages), report)
     rig.counters.passes += 1
-    first = found.pulses[0]
+    first = result.pulses[0]
     applied = LowPhase(point.vdd, link.board.volts(first.low_code), None, first.dwell_us / 1e6)
-    return PassResult(pack_cells(found.cells, pages), applied)
+    return PassResult(pack_cells(result.cells, pages), applied)
 
 
 def check_experiment(rig: CharacterizationRig) -> None:
-    """UsageError for an experiment with a supply or a pattern that it cannot have, BoardError for one the firmware cannot do."""
+    """Check that the experiment is possible.
+
+    Raises:
+        UsageError: it cannot use this supply or pattern.
+        BoardError: the firmware cannot run it.
+    """
     asked = f"The experiment {rig.experiment}"
     if not rig.link.board.can(REQUIRED_CAPABILITIES[rig.experiment]):
         found = f"the firmware of this {rig.link.board.chip} cannot do it"
@@ -134,7 +156,7 @@ def check_experiment(rig: CharacterizationRig) -> None:
 
 
 def diagnose(link: Link, before: BoardInfo | None) -> Outcome:
-    """Why a transfer broke, by what the board says afterwards. before: what it said when all was well."""
+    """Return why a transfer broke, from what the board answers now; before: its state when all was well."""
     for _ in range(_OPENINGS):
         try:
             now = link.info()
@@ -145,16 +167,16 @@ def diagnose(link: Link, before: BoardInfo | None) -> Outcome:
 
 
 def has_restarted(before: BoardInfo, now: BoardInfo) -> bool:
-    """Whether the board started again between two looks: another boot reason, or counters that went back.
+    """Return whether the board restarted between two INFO replies.
 
-    The time is 32 bits of microseconds and goes round after 71 minutes; pulses do not.
+    It did if the boot reason changed or a counter decreased. The time has 32 bits and wraps around after 71 minutes; pulses do not.
     """
     wrapped = now.uptime_us < before.uptime_us and before.uptime_us - now.uptime_us < 1 << 31
     return now.boot_reason != before.boot_reason or now.pulses < before.pulses or wrapped
 
 
 def _check_device(rig: CharacterizationRig, record: Record, plan: Plan, image_crc: int) -> None:
-    """After trouble: is this still the firmware that began? And a control at nominal voltage must show no flips."""
+    """Raise BoardError if the firmware changed during failures, or if a control has flips."""
     if record.failures and rig.link.info().image_crc != image_crc:
         asked, found = f"Measuring at {record.point}", "the firmware's own code has changed in SRAM"
         raise BoardError(asked, found, "Reset the board, copy the image again if it ran from RAM, then `--resume`")
@@ -172,19 +194,21 @@ def _refuse_long_runs(rig: CharacterizationRig, plan: Plan, left: Sequence[Point
 
 
 def estimate_seconds(rig: CharacterizationRig, pages: int, points: Sequence[Point]) -> float:
-    """Seconds that these points take at most, if every page must be read back: some pages are written and read to find out."""
+    """Estimate how long points take at most, in s, if every page must be read back.
+
+    Some pages are written and read to measure the speed.
+    """
     link, some = rig.link, range(min(pages, 64))
-    before = time.perf_counter()
-    held = link.read_pages(some)
-    per_page = (time.perf_counter() - before) / len(some)
-    if any(isinstance(contents, GivenBytes) for contents in rig.contents.values()):
-        before = time.perf_counter()
-        link.write_pages(some, held)
-        per_page += (time.perf_counter() - before) / len(some)
+    start = time.perf_counter()
+    contents = link.read_pages(some)
+    per_page = (time.perf_counter() - start) / len(some)
+    if any(isinstance(each, GivenBytes) for each in rig.contents.values()):
+        start = time.perf_counter()
+        link.write_pages(some, contents)
+        per_page += (time.perf_counter() - start) / len(some)
     return sum(point.repeats * (pages * per_page + point.dwell_s) for point in points)
 
 
-def list_voltages(nominal: float, minimum: float, step: float = 0.05) -> tuple[float, ...]:
-    """Every regulator step from nominal down to the minimum, V."""
-    count = round((nominal - minimum) / step)
-    return tuple(round(nominal - step * number, 4) for number in range(count + 1))
+def list_voltages(board: ConnectedBoard) -> tuple[float, ...]:
+    """Return every regulator step from nominal down to the minimum, in V."""
+    return tuple(round(board.volts(code), 4) for code in range(board.nominal_code, board.minimum_code - 1, -1))

@@ -26,7 +26,7 @@ class Drive:
 
 
 def find_drive(folders: Iterable[Path] | None = None) -> Drive:
-    """Return the one BOOTSEL drive that is mounted; BoardError if there is none or several, which it names."""
+    """Return the one mounted BOOTSEL drive; BoardError if there is none or several."""
     drives = [drive for folder in (folders if folders is not None else list_mounts()) if (drive := _identify(folder)) is not None]
     if not drives:
         do = "Hold BOOTSEL while you plug the board in, mount the drive that appears, or name it: --drive DIR"
@@ -49,7 +49,7 @@ def read_drive(folder: Path) -> Drive:
 
 
 def copy_image(drive: Drive, kind: str) -> str:
-    """Copy the prebuilt image of the drive's chip onto it, wait until it is written, and return the file's name."""
+    """Copy the prebuilt image of the drive's chip onto it, and return the file's name."""
     source = image_path(drive.chip, kind)
     target = drive.folder / source.name
     try:
@@ -86,7 +86,7 @@ def _folders(parent: Path) -> Iterator[Path]:
 
 
 def _identify(folder: Path) -> Drive | None:
-    """Return the drive in a folder by the line `Board-ID: RPI-RP2` (or another board's); None if there is none."""
+    """Return the drive in a folder by its `Board-ID: RPI-RP2`; None if there is no such line."""
     try:
         text = (folder / _INFO).read_text(encoding="ascii", errors="replace")
     except OSError:

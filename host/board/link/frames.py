@@ -1,4 +1,7 @@
-"""Frames on the wire: 00, COBS(content, CRC-32 little endian), 00. What is damaged is counted and dropped; nothing is repaired."""
+"""Frames on the wire: 00, COBS(content, CRC-32 little endian), 00.
+
+Damaged frames are counted and dropped; nothing is corrected.
+"""
 
 from __future__ import annotations
 
@@ -26,62 +29,64 @@ def _cobs() -> Any:
 
 
 def encode(content: bytes) -> bytes:
-    """The bytes that carry this content."""
+    """Return the frame of a content; ValueError if the content is too long."""
     if len(content) > MAX_CONTENT:
         raise ValueError(f"a frame holds {MAX_CONTENT} bytes, not {len(content)}")
     return b"\0" + bytes(_cobs().encode(content + zlib.crc32(content).to_bytes(4, "little"))) + b"\0"
 
 
 class Decoder:
-    """Bytes in any portions -> contents. After noise it starts again at the next 00.
+    """Decodes a byte stream into contents. After damage it starts again at the next 00.
 
-    good, damaged, oversize: frames so far. check: bits of the CRC that must agree; a test uses fewer to see that it can fail.
+    Attributes:
+        good, damaged, oversize: frames so far.
     """
 
     def __init__(self, check: int = _ALL_BITS) -> None:
+        """Start empty; check: bits of the CRC that must agree. Tests use fewer to see damage pass."""
         self.good = self.damaged = self.oversize = 0
         self._check = check
-        self._held = bytearray()
+        self._pending = bytearray()
         self._skipping = False
         cobs = _cobs()
         self._decode: Callable[[bytes], bytes] = cobs.decode
         self._error: type[Exception] = cobs.DecodeError
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; the contents of the frames that ended in them and are whole."""
-        self._held += data
+        """Take the next bytes; return the contents of all undamaged frames that ended in them."""
+        self._pending += data
         if b"\0" not in data:
             self._bound()
             return []
-        *ended, rest = bytes(self._held).split(b"\0")
-        self._held = bytearray(rest)
-        found = []
+        *ended, remainder = bytes(self._pending).split(b"\0")
+        self._pending = bytearray(remainder)
+        contents = []
         for encoded in ended:
             if self._skipping:
                 self._skipping = False
             elif encoded:
                 content = self._content(encoded)
                 if content is not None:
-                    found.append(content)
+                    contents.append(content)
         self._bound()
-        return found
+        return contents
 
     def _bound(self) -> None:
-        """Never hold more than a frame."""
-        if len(self._held) > _MAX_ENCODED:
+        """Drop a frame that is longer than any frame may be."""
+        if len(self._pending) > _MAX_ENCODED:
             if not self._skipping:
                 self.oversize += 1
                 self.damaged += 1
             self._skipping = True
-            self._held.clear()
+            self._pending.clear()
 
     def _content(self, encoded: bytes) -> bytes | None:
         try:
             raw = bytes(self._decode(encoded))
         except self._error:
             raw = b""
-        content, told = raw[:-4], int.from_bytes(raw[-4:], "little")
-        if 4 < len(raw) <= MAX_CONTENT + 4 and not (told ^ zlib.crc32(content)) & self._check:
+        content, crc = raw[:-4], int.from_bytes(raw[-4:], "little")
+        if 4 < len(raw) <= MAX_CONTENT + 4 and not (crc ^ zlib.crc32(content)) & self._check:
             self.good += 1
             return content
         self.damaged += 1

@@ -1,8 +1,8 @@
 """Requests and replies over a transport that may damage, lose, repeat or delay anything.
 
-Every request has a session token and a sequence number. The board executes a number once and in order, keeps its last four
-replies, and answers a repeated request from those: a late duplicate can never overwrite what came after it. Up to four requests
-are under way; what stays unanswered is sent again, and after too many silences the call ends with LinkError.
+Each request has a session token and a number. The board executes each number once, in order. It stores its last four replies and
+answers a repeated request from them, so a late duplicate never overwrites newer data. Up to four requests are outstanding. An
+unanswered request is sent again; after too many silences the call raises LinkError.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ Request = tuple[Command, bytes]
 
 @dataclass
 class LinkCounters:
-    """What happened to frames, not to memory: every one of these was repaired by sending again, or ended in a LinkError."""
+    """Counts what happened to frames; nothing here is a memory flip.
+
+    Each event was repaired by sending again, or ended in a LinkError.
+    """
 
     frames_sent: int = 0
     frames_received: int = 0
@@ -56,14 +59,21 @@ class _Reply(NamedTuple):
 
 
 def _time_low(dwell_us: int) -> float:
-    """How much longer an answer takes when the voltage is lowered first, s: reading while low is slow too."""
+    """Return how much longer a reply takes with a low phase, in s; reads are slow while low."""
     return dwell_us / 1e6 + 1.5
 
 
 class Link:
-    """A session with a board. retries: silences in a row before giving up. timeout_s: of each."""
+    """A session with a board.
+
+    Attributes:
+        transport: carries the bytes.
+        counters: what happened to frames.
+        device_errors: replies that a working board cannot send.
+    """
 
     def __init__(self, transport: Transport, timeout_s: float = 0.5, retries: int = 8, decoder: Decoder | None = None) -> None:
+        """Use a transport; `retries` silences of `timeout_s` in a row end a call."""
         self.counters = LinkCounters()
         self.device_errors = 0
         self.transport = transport
@@ -81,19 +91,27 @@ class Link:
         self.close()
 
     def close(self) -> None:
-        """Let go of the transport. The board is at nominal voltage: the firmware restores it before it answers a pulse."""
+        """Close the transport.
+
+        The board is at nominal voltage: its firmware restores it before it replies to a pulse.
+        """
         self._token = 0
         self.transport.close()
 
     @property
     def board(self) -> ConnectedBoard:
-        """What the board told about itself; the session is opened if there is none."""
+        """The board, from its HELLO reply; opens a session if there is none."""
         if self._board is None or self._token == 0:
             self._board = self.open()
         return self._board
 
     def open(self) -> ConnectedBoard:
-        """Start a session: versions are compared, and requests of earlier sessions become void."""
+        """Open a session; requests of earlier sessions become invalid.
+
+        Raises:
+            BoardError: the firmware speaks another version.
+            LinkError: nothing answered.
+        """
         nonce = secrets.randbits(32)
         for _ in range(self._retries + 1):
             self._send(struct.pack("<BIIBI", Command.HELLO, 0, 0, VERSION, nonce))
@@ -106,7 +124,7 @@ class Link:
                 if reply.status == Status.OK and len(reply.body) == 25 and struct.unpack_from("<I", reply.body, 1)[0] == nonce:
                     self._token, self._next = reply.token, 1
                     self.counters.sessions += 1
-                    return ConnectedBoard.of(reply.body)
+                    return ConnectedBoard.unpack(reply.body)
             self.counters.silences += 1
         raise LinkError(
             "Opening the board", "nothing answered", "Check port, wiring (TX to RX) and that the image runs on the board"
@@ -115,34 +133,38 @@ class Link:
     # --- commands ---------------------------------------------------------------------------------------------------------------
 
     def info(self) -> BoardInfo:
-        """The board's registers and counters."""
-        return BoardInfo.of(self._one(Command.INFO))
+        """Return the board's registers and counters."""
+        return BoardInfo.unpack(self._request_one(Command.INFO))
 
     def write_pages(self, pages: Sequence[int], contents: Sequence[bytes]) -> None:
-        """Write whole pages."""
+        """Write whole pages of 256 bytes."""
         self.transact([(Command.WRITE, struct.pack("<H", page) + data) for page, data in zip(pages, contents, strict=True)])
 
     def read_pages(self, pages: Sequence[int]) -> list[bytes]:
-        """Read whole pages; the frame's CRC is computed after the bytes were read from SRAM."""
+        """Read whole pages. Each frame's CRC is computed after its bytes were read from SRAM."""
         replies = self.transact([(Command.READ, struct.pack("<H", page)) for page in pages])
-        return [self._of_page(reply, page)[2:] for reply, page in zip(replies, pages, strict=True)]
+        return [self._check_page(reply, page)[2:] for reply, page in zip(replies, pages, strict=True)]
 
     def page_crcs(self, first: int, count: int) -> list[int]:
-        """The CRC-32 of each page."""
+        """Return the CRC-32 of `count` pages from page `first` on."""
         starts = range(first, first + count, MAX_CRCS)
         counts = [min(MAX_CRCS, first + count - start) for start in starts]
         replies = self.transact([(Command.CRCS, struct.pack("<HB", start, n)) for start, n in zip(starts, counts, strict=True)])
         crcs: list[int] = []
         for reply, start, n in zip(replies, starts, counts, strict=True):
-            crcs += struct.unpack(f"<{n}I", self._of_page(reply, start)[2:])
+            crcs += struct.unpack(f"<{n}I", self._check_page(reply, start)[2:])
         return crcs
 
     def fill(self, first: int, count: int, pattern: int, seed: int = 0) -> None:
-        """Let the board write a generated pattern into pages."""
-        self._one(Command.FILL, struct.pack("<HHBI", first, count, pattern, seed))
+        """Make the board write a generated pattern into `count` pages from page `first` on."""
+        self._request_one(Command.FILL, struct.pack("<HHBI", first, count, pattern, seed))
 
     def compare(self, first: int, count: int, pattern: int, seed: int = 0) -> list[int]:
-        """The cells (bits of the arena) that differ from a generated pattern, ascending; compared on the board."""
+        """Compare pages with a generated pattern on the board.
+
+        Returns:
+            All cells (bits of the arena) that differ, ascending.
+        """
         cells: list[int] = []
         start = 0
         while True:
@@ -153,12 +175,20 @@ class Link:
             start = cells[-1] + 1
 
     def compare_once(self, first: int, count: int, pattern: int, seed: int = 0, start: int = 0) -> tuple[int, list[int]]:
-        """How many cells from `start` on differ from a generated pattern, and the first of them, ascending."""
-        body = self._one(Command.COMPARE, struct.pack("<HHBII", first, count, pattern, seed, start))
+        """Compare pages with a generated pattern on the board, in one request.
+
+        Returns:
+            The number of cells from `start` on that differ, and the first of them, ascending.
+        """
+        body = self._request_one(Command.COMPARE, struct.pack("<HHBII", first, count, pattern, seed, start))
         return self.parse_flip_list(body, start)
 
     def parse_flip_list(self, body: bytes, start: int) -> tuple[int, list[int]]:
-        """What COMPARE answers: how many cells differ from `start` on, and the first of them; BoardError if it is no list."""
+        """Parse the reply to COMPARE; BoardError if it is not a valid list.
+
+        Returns:
+            The number of cells from `start` on that differ, and the first of them, ascending.
+        """
         total, listed = struct.unpack_from("<IB", body)
         if len(body) == 5 + 4 * listed and (listed == min(total, MAX_FLIPS)):
             cells = list(struct.unpack_from(f"<{listed}I", body, 5))
@@ -168,44 +198,58 @@ class Link:
         raise BoardError("A list of differing cells", "it is not one", "Report this: it should be impossible")
 
     def pulse(self, code: int, dwell_us: int) -> Pulse:
-        """Lower the voltage, wait, restore it; VoltageRefused if the board refuses or its register does not confirm."""
-        done = Pulse.of(self._one(Command.PULSE, struct.pack("<BI", code, dwell_us), _time_low(dwell_us)))
-        return self._confirmed(done, code, dwell_us)
+        """Lower the voltage for `dwell_us`, then restore it.
+
+        Raises:
+            VoltageRefused: the board refused the code, or its register does not confirm it.
+        """
+        pulse = Pulse.unpack(self._request_one(Command.PULSE, struct.pack("<BI", code, dwell_us), _time_low(dwell_us)))
+        return self._confirm(pulse, code, dwell_us)
 
     def sleep(self, code: int, dwell_us: int) -> Pulse:
-        """As `pulse`, with the core switched off while the voltage is low; only where the board can."""
-        done = Pulse.of(self._one(Command.SLEEP, struct.pack("<BI", code, dwell_us), _time_low(dwell_us)))
-        return self._confirmed(done, code, dwell_us)
+        """Do the same as `pulse` with the core switched off; only where the board can."""
+        pulse = Pulse.unpack(self._request_one(Command.SLEEP, struct.pack("<BI", code, dwell_us), _time_low(dwell_us)))
+        return self._confirm(pulse, code, dwell_us)
 
     def while_low(self, command: Command, code: int, dwell_us: int, body: bytes) -> tuple[Pulse, bytes]:
-        """Execute one of the `_LOW` commands: its work is done while the voltage is low. body: of the plain command.
+        """Execute one of the `_LOW` commands: its work is pulse while the voltage is low.
 
-        Returns what happened to the voltage, and the plain command's answer. VoltageRefused as for `pulse`.
+        Args:
+            command: which one.
+            code: regulator code.
+            dwell_us: time at the low voltage before the work.
+            body: of the plain command.
+
+        Returns:
+            What happened to the voltage, and the reply body of the plain command.
+
+        Raises:
+            VoltageRefused: as for `pulse`.
         """
-        reply = self._one(command, struct.pack("<BI", code, dwell_us) + body, _time_low(dwell_us))
-        return self._confirmed(Pulse.of(reply[:RECORD_BYTES]), code, dwell_us), reply[RECORD_BYTES:]
+        reply = self._request_one(command, struct.pack("<BI", code, dwell_us) + body, _time_low(dwell_us))
+        return self._confirm(Pulse.unpack(reply[:RECORD_BYTES]), code, dwell_us), reply[RECORD_BYTES:]
 
-    def _confirmed(self, done: Pulse, code: int, dwell_us: int) -> Pulse:
+    def _confirm(self, pulse: Pulse, code: int, dwell_us: int) -> Pulse:
         asked = f"Code {code} for {dwell_us} us"
-        if (done.code, done.low_code) != (code, code):
+        if (pulse.code, pulse.low_code) != (code, code):
             raise VoltageRefused(
-                asked, f"the regulator read back code {done.low_code} while low", "Nothing was counted; see PROTOCOL.md"
+                asked, f"the regulator read back code {pulse.low_code} while low", "Nothing was counted; see PROTOCOL.md"
             )
-        if done.after_code != self.board.nominal_code or not done.after_ok:
+        if pulse.after_code != self.board.nominal_code or not pulse.after_ok:
             raise VoltageRefused(
-                asked, f"nominal was not confirmed (code {done.after_code}, ok {done.after_ok})", "Reset the board"
+                asked, f"nominal was not confirmed (code {pulse.after_code}, ok {pulse.after_ok})", "Reset the board"
             )
-        if done.dwell_us < dwell_us:
-            raise VoltageRefused(asked, f"the board's timer saw {done.dwell_us} us", "Nothing was counted; check its clock")
-        if not done.own:
+        if pulse.dwell_us < dwell_us:
+            raise VoltageRefused(asked, f"the board's timer saw {pulse.dwell_us} us", "Nothing was counted; check its clock")
+        if not pulse.own:
             self.device_errors += 1
             raise BoardError(asked, "the firmware's own data changed while the voltage was low", "Nothing was counted; go higher")
-        return done
+        return pulse
 
-    def _one(self, command: Command, body: bytes = b"", extra_s: float = 0.0) -> bytes:
+    def _request_one(self, command: Command, body: bytes = b"", extra_s: float = 0.0) -> bytes:
         return self.transact([(command, body)], extra_s)[0]
 
-    def _of_page(self, body: bytes, page: int) -> bytes:
+    def _check_page(self, body: bytes, page: int) -> bytes:
         if struct.unpack_from("<H", body)[0] != page:
             self.device_errors += 1
             raise BoardError(f"Page {page}", "the board answered for another one", "Report this: it should be impossible")
@@ -214,9 +258,13 @@ class Link:
     # --- the window -------------------------------------------------------------------------------------------------------------
 
     def transact(self, requests: Sequence[Request], extra_s: float = 0.0) -> list[bytes]:
-        """The bodies of the replies to these requests, in order. extra_s: how much longer an answer may take.
+        """Send requests and return the bodies of their replies, in order.
 
-        Whatever ends this early, Ctrl-C too, ends the session: numbers that may have been executed are never used again.
+        Any exception, Ctrl-C too, ends the session: a number that may have been executed is never used again.
+
+        Args:
+            requests: command and body of each.
+            extra_s: how much longer a reply may take.
         """
         window = self.board.window
         try:
@@ -224,7 +272,7 @@ class Link:
         except BaseException:
             self._token = 0
             raise
-        return [self._checked(reply, *request) for reply, request in zip(replies, requests, strict=True)]
+        return [self._check_reply(reply, *request) for reply, request in zip(replies, requests, strict=True)]
 
     def _exchange(self, requests: Sequence[Request], window: int, extra_s: float) -> list[_Reply]:
         first, total = self._next, len(requests)
@@ -234,14 +282,14 @@ class Link:
         rewound = False
         while base < total:
             while sent < min(total, base + window):
-                self._request(first + sent, requests[sent], frames, sent)
+                self._send_request(first + sent, requests[sent], frames, sent)
                 sent += 1
             reply = self._receive(self._timeout_s + extra_s)
             if reply is None:
                 silences += 1
                 self.counters.silences += 1
                 if silences > self._retries:
-                    self._lose(f"no answer after {silences} attempts")
+                    self._end_session(f"no answer after {silences} attempts")
                 sent, rewound = base, True
                 continue
             if reply.token != self._token:
@@ -249,7 +297,7 @@ class Link:
                 continue
             index = reply.number - first
             if reply.status == Status.BAD_SESSION:
-                self._lose("the board knows nothing of this session: it was reset, or another program speaks to it")
+                self._end_session("the board knows nothing of this session: it was reset, or another program speaks to it")
             if reply.status == Status.GAP and len(reply.body) == 4:
                 self.counters.gaps += 1
                 (expected,) = struct.unpack("<I", reply.body)
@@ -267,7 +315,7 @@ class Link:
         self._next = first + total
         return [replies[number] for number in range(total)]
 
-    def _request(self, number: int, request: Request, frames: list[bytes | None], index: int) -> None:
+    def _send_request(self, number: int, request: Request, frames: list[bytes | None], index: int) -> None:
         frame = frames[index]
         if frame is None:
             frame = frames[index] = encode(struct.pack("<BII", request[0], self._token, number) + request[1])
@@ -276,7 +324,7 @@ class Link:
         self.counters.frames_sent += 1
         self.transport.write(frame)
 
-    def _checked(self, reply: _Reply, command: Command, request: bytes) -> bytes:
+    def _check_reply(self, reply: _Reply, command: Command, request: bytes) -> bytes:
         if reply.status == Status.OK and len(reply.body) in reply_lengths(command, request):
             return reply.body
         if reply.status == Status.OK:
@@ -290,7 +338,7 @@ class Link:
         self.device_errors += 1
         raise BoardError(f"Command {command.name}", f"the board answered {status}", "Check addresses and versions")
 
-    def _lose(self, found: str) -> None:
+    def _end_session(self, found: str) -> None:
         self._token = 0
         raise LinkError("Talking to the board", found, "The pass was not counted; check cable and supply, then repeat it")
 

@@ -49,7 +49,7 @@ def open_port(port: str, memory: str | None = None, seed: int = 0, pulses: int =
 
 
 def find_port() -> str:
-    """Return the one USB serial port that is plugged in; BoardError if there is none or several, which it names."""
+    """Return the one USB serial port; BoardError if there is none or several."""
     ports = [port for port, _ in list_usb_ports()]
     if not ports:
         raise BoardError("Looking for a USB serial adapter", "there is none", "Plug it in, or name the port: --port /dev/ttyUSB0")

@@ -1,4 +1,4 @@
-"""The protocol's numbers and records; `firmware/PROTOCOL.md` says what each field means."""
+"""Numbers and records of the protocol; `firmware/PROTOCOL.md` defines every field."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_DWELL_US = 4_000_000
 
 
 class Command(IntEnum):
-    """What the host asks for."""
+    """What the host requests."""
 
     HELLO = 1
     INFO = 2
@@ -39,7 +39,7 @@ class Command(IntEnum):
 
 
 class Status(IntEnum):
-    """How the board answers."""
+    """How the board replies."""
 
     OK = 0
     BAD_LENGTH = 1
@@ -53,7 +53,7 @@ class Status(IntEnum):
 
 
 class Capability(IntFlag):
-    """What a board's firmware can do."""
+    """What the firmware of a board can do."""
 
     RETENTION = 1 << 0
     COMPARE = 1 << 1
@@ -65,7 +65,7 @@ class Capability(IntFlag):
 
 
 class Pattern(IntEnum):
-    """Patterns that the board generates and compares by itself."""
+    """Patterns that the board generates and compares."""
 
     ZEROS = 0
     ONES = 1
@@ -74,12 +74,22 @@ class Pattern(IntEnum):
     RANDOM = 4
 
 
-INVERTED = 8  # added to a pattern: every bit of it the other way round
+INVERTED = 8  # added to a pattern: every bit inverted
 
 
 @dataclass(frozen=True)
 class ConnectedBoard:
-    """What the handshake told: the board's capabilities and the bounds of its arena."""
+    """The board at the other end of the line, as its HELLO reply describes it.
+
+    Attributes:
+        chip: name in `BOARDS`, or `native`.
+        capabilities: bits of `Capability`.
+        window: requests that may be outstanding.
+        arena_address: of the memory under test.
+        arena_bytes: its size.
+        nominal_code, minimum_code: range of regulator codes.
+        boot_reason: see `firmware/PROTOCOL.md`.
+    """
 
     chip: str
     capabilities: int
@@ -101,22 +111,36 @@ class ConnectedBoard:
         return self.arena_bytes // PAGE
 
     def volts(self, code: int) -> float:
-        """Return the nominal voltage of a regulator code, in V; codes below the minimum give the minimum's voltage."""
+        """Return the nominal voltage of a regulator code, in V.
+
+        Codes below the minimum give the minimum's voltage.
+        """
         return self.regulator.volts(max(code, self.minimum_code))
 
     def can(self, capability: Capability) -> bool:
-        """Does the firmware do this?"""
+        """Return whether the firmware has a capability."""
         return bool(self.capabilities & capability)
 
     @classmethod
-    def of(cls, body: bytes) -> ConnectedBoard:
+    def unpack(cls, body: bytes) -> ConnectedBoard:
+        """Unpack the body of a HELLO reply."""
         _, _, chip, *rest = struct.unpack("<BIBIBIIBBI", body)
         return cls(chip_name(chip), *rest)
 
 
 @dataclass(frozen=True)
 class BoardInfo:
-    """The board's own account: counters are since its start."""
+    """The reply to INFO: registers and counters. Counters start at the last reset.
+
+    Attributes:
+        uptime_us: time since the last reset, 32 bits.
+        boot_reason: see `firmware/PROTOCOL.md`.
+        image_crc, image_bytes: CRC-32 and size of the firmware's code as it is now.
+        regulator_code, regulator_ok: regulator registers.
+        pulses: times the voltage was lowered.
+        frames_good, frames_damaged, frames_oversize: received frames.
+        gaps, repeats, stale: requests whose number was too high, among the last four, or older.
+    """
 
     uptime_us: int
     boot_reason: int
@@ -133,15 +157,23 @@ class BoardInfo:
     stale: int
 
     @classmethod
-    def of(cls, body: bytes) -> BoardInfo:
+    def unpack(cls, body: bytes) -> BoardInfo:
+        """Unpack the body of an INFO reply."""
         return cls(*struct.unpack("<4I2B7I", body))
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """What the board did to the voltage, as its registers and timer tell it; nothing here is a measured voltage.
+    """What the board did to the voltage, by its registers and its timer; no field is a measured voltage.
 
-    own: 0 if the firmware's own data (request and answer) changed while low; a plain pulse does not look.
+    Attributes:
+        code: requested regulator code.
+        low_code, low_ok: regulator registers while the voltage was low.
+        after_code, after_ok: regulator registers after nominal was restored.
+        dwell_us: time at the low code.
+        image_crc: CRC-32 of the firmware's code afterwards.
+        pulses: times the voltage was lowered since the last reset.
+        own: 0 if the firmware's request or reply buffer changed while low; always 1 for PULSE, which does not check.
     """
 
     code: int
@@ -155,7 +187,8 @@ class Pulse:
     own: int = 1
 
     @classmethod
-    def of(cls, body: bytes) -> Pulse:
+    def unpack(cls, body: bytes) -> Pulse:
+        """Unpack the body of a PULSE reply, or a record."""
         return cls(*struct.unpack("<5B3I" if len(body) == PULSE_BYTES else "<5B3IB", body))
 
 
@@ -166,7 +199,7 @@ _LOW = 0x40
 
 
 def reply_lengths(command: Command, request: bytes) -> range:
-    """How long the body of an OK answer to this request may be."""
+    """Return the lengths that the body of an OK reply may have."""
     if command & _LOW:
         plain = reply_lengths(Command(command & ~_LOW), request[5:])
         return range(plain.start + RECORD_BYTES, plain.stop + RECORD_BYTES, plain.step)
@@ -177,7 +210,17 @@ def reply_lengths(command: Command, request: bytes) -> range:
 
 
 def pattern_words(pattern: int, seed: int, first: int, count: int) -> npt.NDArray[np.uint32]:
-    """`count` words of a generated pattern from arena word `first` on: the same as the board's. pattern: may be INVERTED."""
+    """Generate a pattern as the board does.
+
+    Args:
+        pattern: a `Pattern`, or one plus INVERTED.
+        seed: of Pattern.RANDOM.
+        first: index of the first word in the arena.
+        count: number of words.
+
+    Returns:
+        (count,) uint32.
+    """
     if pattern & INVERTED:
         return ~pattern_words(pattern & ~INVERTED, seed, first, count)
     index = np.arange(first, first + count, dtype=np.uint32)

@@ -1,4 +1,4 @@
-"""Ways to carry bytes to a board: a serial port, a socket, a function in this process, a virtual board."""
+"""Transports that carry bytes to a board: a serial port, a socket, a function in this process, and a noisy line for tests."""
 
 from __future__ import annotations
 
@@ -14,42 +14,48 @@ BAUD = 921_600
 
 
 class Transport(Protocol):
-    """Carries bytes; promises nothing about them."""
+    """Carries bytes and guarantees nothing about them."""
 
     def write(self, data: bytes) -> None:
-        """Send these bytes."""
+        """Send bytes."""
         ...
 
     def read(self, timeout_s: float) -> bytes:
-        """What has arrived, waiting for up to `timeout_s` for the first byte; empty if nothing came."""
+        """Return what has arrived; wait up to `timeout_s` for the first byte. Empty if nothing came."""
         ...
 
     def close(self) -> None:
-        """Let go of it; closing twice does nothing."""
+        """Close it; closing twice does nothing."""
         ...
 
 
 class FunctionTransport:
-    """A board that is a function in this process: bytes in, its answer out. It answers at once or never: no time passes."""
+    """A board that is a function in this process: bytes in, reply out.
+
+    It replies at once or never, so no time passes.
+    """
 
     def __init__(self, board: Callable[[bytes], bytes]) -> None:
         self._board = board
         self._waiting = bytearray()
 
     def write(self, data: bytes) -> None:
+        """Call the board and keep its reply."""
         self._waiting += self._board(data)
 
     def read(self, timeout_s: float) -> bytes:
+        """Return the replies so far."""
         data = bytes(self._waiting)
         self._waiting.clear()
         return data
 
     def close(self) -> None:
+        """Drop the replies."""
         self._waiting.clear()
 
 
 class SerialTransport:
-    """Anything pyserial can open: a port's name, or `socket://HOST:PORT`, `loop://`, `rfc2217://…`."""
+    """Any URL that pyserial can open: a port's name, `socket://HOST:PORT`, `loop://`, `rfc2217://…`."""
 
     def __init__(self, url: str, baud: int = BAUD) -> None:
         try:
@@ -67,20 +73,22 @@ class SerialTransport:
         self._send_at_once()
 
     def _send_at_once(self) -> None:
-        """A TCP socket without this waits up to 40 ms before it sends a short frame."""
+        """Turn off the delay of up to 40 ms before a TCP socket sends a short frame."""
         import socket
 
-        inside = getattr(self._port, "_socket", None)
+        inside = vars(self._port).get("_socket")
         if isinstance(inside, socket.socket):
             inside.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def write(self, data: bytes) -> None:
+        """Send bytes; LinkError if the port is gone."""
         try:
             self._port.write(data)
         except self._lost as error:
-            raise self._gone(error) from error
+            raise self._lost_port(error) from error
 
     def read(self, timeout_s: float) -> bytes:
+        """Return what has arrived; LinkError if the port is gone."""
         try:
             self._port.timeout = timeout_s
             first = self._port.read(1)
@@ -90,22 +98,28 @@ class SerialTransport:
             )
             return bytes(first + more)
         except self._lost as error:
-            raise self._gone(error) from error
+            raise self._lost_port(error) from error
 
-    def _gone(self, error: Exception) -> LinkError:
+    def _lost_port(self, error: Exception) -> LinkError:
         return LinkError(f"Talking to {self.url}", f"the port is gone ({error})", "Plug the board in again and repeat the command")
 
     def close(self) -> None:
+        """Close the port."""
         self._port.close()
 
 
-KINDS = ("bits", "burst", "lost", "repeated", "cut", "merged", "delayed", "noise")
+DAMAGES = ("bits", "burst", "lost", "repeated", "cut", "merged", "delayed", "noise")
 _DELAYED_MOST = 64
 
 
 @dataclass
 class _Direction:
-    """One direction: frames that were held back, and whether the last one was left open, so that the next runs into it."""
+    """One direction of a noisy line.
+
+    Attributes:
+        late: frames that are delivered later.
+        open: the end of the last frame was lost, so the next one runs into it.
+    """
 
     late: list[bytes] = field(default_factory=list)
     open: bool = False
@@ -113,7 +127,14 @@ class _Direction:
 
 @dataclass
 class NoisyTransport:
-    """Another transport behind a bad cable. rate: the share of frames, each way, to which one of `KINDS` happens."""
+    """A transport with a bad cable. It damages, loses, repeats, cuts, merges and delays frames, by a seed.
+
+    Attributes:
+        inside: the transport behind the cable.
+        rate: share of frames, in each direction, to which one of `DAMAGES` happens.
+        seed: of the damage.
+        damaged: frames so far.
+    """
 
     inside: Transport
     rate: float
@@ -125,17 +146,22 @@ class NoisyTransport:
         self._out, self._in = _Direction(), _Direction()
 
     def write(self, data: bytes) -> None:
+        """Send bytes, some frames damaged."""
         self.inside.write(self._spoil(data, self._out))
 
     def read(self, timeout_s: float) -> bytes:
-        """Pieces that noise swallowed entirely do not end the wait of the link: it sees them as silence, as on a real port."""
+        """Return what has arrived, some frames damaged.
+
+        If noise removed everything, the result is empty: the link sees silence, as on a real port.
+        """
         return self._spoil(self.inside.read(timeout_s), self._in)
 
     def close(self) -> None:
+        """Close the transport behind the cable."""
         self.inside.close()
 
     def _spoil(self, data: bytes, way: _Direction) -> bytes:
-        """Each frame in `data`, one by one; frames that were held back come in between."""
+        """Damage each frame at random, and insert frames that were held back."""
         random, late = self._random, way.late
         if not data:
             return late.pop(0) if late and random.random() < 0.5 else b""
@@ -155,7 +181,7 @@ class NoisyTransport:
 
     def _damage(self, frame: bytes, way: _Direction) -> bytes:
         random, late, whole = self._random, way.late, b"\0" + frame + b"\0"
-        kind = random.choice(KINDS)
+        kind = random.choice(DAMAGES)
         if kind == "bits":
             spoiled = bytearray(whole)
             for _ in range(random.randint(1, 6)):

@@ -1,6 +1,6 @@
-"""A board as a memory: what is read came through real (or virtual) SRAM at a lowered voltage.
+"""A board as a memory: read data passed through real (or virtual) SRAM at a lowered voltage.
 
-A read streams the region through the arena in passes (`passes`). Passes share cells, and so faults. A pass that the link breaks is
+A region is streamed through the arena in passes (`passes`). Passes share cells and therefore faults. A pass that the link breaks is
 repeated from its beginning; nothing of a broken pass is counted.
 """
 
@@ -27,7 +27,13 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class PassRecord:
-    """A pass of a region. first_word, words: of the region; first_cell: of the arena. V and s as in `supply.Applied`."""
+    """One pass of a region.
+
+    Attributes:
+        first_word, words: the part of the region.
+        first_cell: of the arena, in bits.
+        commanded, register, measured, dwell_s: as in `supply.LowPhase`.
+    """
 
     first_word: int
     words: int
@@ -40,10 +46,20 @@ class PassRecord:
 
 @dataclass(frozen=True, eq=False)
 class BoardMemory:
-    """The arena behind a link at one operating point. vdd: core voltage while low, in V. dwell_s: how long, in s.
+    """The arena behind a link, at one operating point.
 
-    The board holds nothing between reads: a region's bits are kept here and written again for each read. read_all: read every page
-    back, not only those whose CRC changed. kib: only the first so many KiB of the arena. log: each pass of each read, in order.
+    The board keeps nothing between reads: the host keeps the bits of a region and writes them again for each read.
+
+    Attributes:
+        link: the board.
+        vdd: core voltage while low, in V.
+        dwell_s: time at that voltage, in s.
+        read_all: read back all pages, not only those whose CRC changed.
+        supply: lowers the voltage.
+        kib: size of the part of the arena that is used; None: all.
+        counters: errors of all reads, by where they happened.
+        log: all passes of all reads, in their order.
+        regions: what was written.
     """
 
     link: Link
@@ -65,9 +81,11 @@ class BoardMemory:
 
     @property
     def conditions(self) -> Mapping[str, ConditionValue]:
+        """The operating point: vdd in V, dwell_s in s."""
         return {"vdd": self.vdd, "dwell_s": self.dwell_s}
 
     def at(self, **conditions: ConditionValue) -> BoardMemory:
+        """Return the same memory at another operating point."""
         for name in conditions.keys() - self.conditions.keys():
             raise MemorySpecError(f"Condition {name!r} of a board", "there is none of that name", "Choose vdd or dwell_s")
         try:
@@ -77,9 +95,20 @@ class BoardMemory:
         return replace(self, vdd=wanted["vdd"], dwell_s=wanted["dwell_s"])
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
+        """Store a region on the host; the board gets it at each read."""
         return self.regions.write(bits, layout, key)
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
+        """Send a region through the board.
+
+        Args:
+            region: what `write` returned.
+            key: unused; the board has only one die.
+            out: (words,) uint64, receives what came back.
+
+        Returns:
+            The number of flips, and the voltages of the last pass.
+        """
         region.layout.check_words(out)
         pages = -(-region.layout.words // PAGE_WORDS)
         padded = np.zeros(pages * PAGE_WORDS, np.uint64)
@@ -87,36 +116,36 @@ class BoardMemory:
         data, first = padded.astype("<u8").tobytes(), region.first_word // PAGE_WORDS
         errors, done, passes = np.zeros_like(padded), 0, 0
         arena = count_arena_pages(self.link, self.kib)
-        told: dict[str, ConditionValue] = {}
+        measured: dict[str, ConditionValue] = {}
         while done < pages:
             cell_page = (first + done) % arena
             count = min(pages - done, arena - cell_page)
-            made = self._pass(cell_page, data[done * PAGE : (done + count) * PAGE])
-            errors[done * PAGE_WORDS : (done + count) * PAGE_WORDS] = made.errors
-            self.log.append(_record(done, count, cell_page, made.applied))
-            done, passes, told = done + count, passes + 1, _measured(made.applied)
+            result = self._run_pass(cell_page, data[done * PAGE : (done + count) * PAGE])
+            errors[done * PAGE_WORDS : (done + count) * PAGE_WORDS] = result.errors
+            self.log.append(_record(done, count, cell_page, result.applied))
+            done, passes, measured = done + count, passes + 1, _measured(result.applied)
         errors = errors[: region.layout.words]
         errors[-1:] &= region.layout.last_mask
         np.bitwise_xor(region.written, errors, out=out)
         flips = popcount(errors)
         self.counters.memory_flips += flips
-        return ReadReport(flips, commanded=self.conditions, measured={**told, "passes": float(passes)})
+        return ReadReport(flips, commanded=self.conditions, measured={**measured, "passes": float(passes)})
 
     def sampler(self, region: Region) -> Sampler | None:
-        """None: only the board can tell what comes back."""
+        """Return None: what comes back cannot be sampled without the board."""
         return None
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:
-        """Nothing is known about the energy of a board's SRAM."""
+        """Return no cost: the energy of a board's SRAM is unknown."""
         return Cost()
 
     # --- passes -----------------------------------------------------------------------------------------------------------------
 
-    def _pass(self, first: int, data: bytes) -> PassResult:
+    def _run_pass(self, first: int, data: bytes) -> PassResult:
         pages = len(data) // PAGE
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return run_pass(self.link, first, pages, GivenBytes(data), self._lower, self.counters, self.read_all)
+                return run_pass(self.link, first, pages, GivenBytes(data), self._lower, self.counters, read_all=self.read_all)
             except LinkError:
                 self.counters.broken_passes += 1
                 if attempt == _ATTEMPTS:
@@ -128,8 +157,8 @@ class BoardMemory:
 
 
 def _measured(applied: LowPhase) -> dict[str, ConditionValue]:
-    told = {"vdd_register": applied.register, "vdd_measured": applied.measured, "dwell_s": applied.dwell_s}
-    return {name: value for name, value in told.items() if value is not None}
+    values = {"vdd_register": applied.register, "vdd_measured": applied.measured, "dwell_s": applied.dwell_s}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _record(done: int, count: int, cell_page: int, applied: LowPhase) -> PassRecord:

@@ -1,14 +1,14 @@
-"""Studies whose weights come through a board: how long they take, leave to do so, and the read-backs they keep.
+"""Studies whose weights pass through a board: estimate their time, ask for permission, and keep their read-backs.
 
-A board cannot be hurried: every read of a network writes it to the arena, lowers the voltage and reads it back.
+Each read of a network writes it to the arena, lowers the voltage and reads it back, which takes time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from weakcell.emulator.faults.deployment import ReadPolicy, reads_per_image
 from weakcell.emulator.ir.values import storage_layout
@@ -22,9 +22,14 @@ from weakcell.memmodels.protection.wrappers import split_wrappers
 MOST_SECONDS = 3600.0
 
 
-@dataclass(frozen=True)
-class BoardWork:
-    """What a study asks of boards: reads of regions, pages that are written and read, and time at low voltage, s."""
+class BoardWork(NamedTuple):
+    """What a study needs from a board.
+
+    Attributes:
+        reads: of regions.
+        pages: that are written and read back.
+        dwell_s: total time at low voltage, in s.
+    """
 
     reads: float
     pages: float
@@ -32,25 +37,25 @@ class BoardWork:
 
 
 def board_port(spec: MemorySpec) -> str | None:
-    """The port of a SPEC that is a board, inside any wrappers."""
+    """Return the port of a SPEC that is a board, inside any wrappers; None if it is not a board."""
     kind, _, port = split_wrappers(spec.name)[1].partition(":")
     return port if kind == "board" else None
 
 
 def list_board_ports(resolved: ResolvedStudy) -> tuple[str, ...]:
-    """The ports that a study reads through, each once."""
-    found = (board_port(spec) for point in resolved.points for spec in point.placement.arrays)
-    return tuple(dict.fromkeys(port for port in found if port is not None))
+    """List the ports that a study reads through, each once."""
+    ports = (board_port(spec) for point in resolved.points for spec in point.placement.arrays)
+    return tuple(dict.fromkeys(port for port in ports if port is not None))
 
 
 def count_board_work(resolved: ResolvedStudy, port: str) -> BoardWork:
-    """What all trials of all points ask of the board at a port."""
-    parts = [_passage(resolved, point, port) for point in resolved.points]
+    """Return what all trials of all points need from the board at a port."""
+    parts = [_count_point_work(resolved, point, port) for point in resolved.points]
     trials = resolved.study.trials
-    return BoardWork(*(trials * sum(getattr(part, name) for part in parts) for name in ("reads", "pages", "dwell_s")))
+    return BoardWork(*(trials * sum(values) for values in zip(*parts, strict=True)))
 
 
-def _passage(resolved: ResolvedStudy, point: Point, port: str) -> BoardWork:
+def _count_point_work(resolved: ResolvedStudy, point: Point, port: str) -> BoardWork:
     study, images = resolved.study, len(resolved.dataset)
     per_image = reads_per_image(resolved.network, study.read_every, images, study.batch)
     reads = pages = dwell_s = 0.0
@@ -60,25 +65,28 @@ def _passage(resolved: ResolvedStudy, point: Point, port: str) -> BoardWork:
             continue
         conditions = spec.technology.resolve(spec.conditions)
         words = storage_layout(resolved.network.tensors[slot.tensor], slot.planes).words
-        own = -(-words // PAGE_WORDS)
+        region_pages = -(-words // PAGE_WORDS)
         times = 1.0 if study.read_every is ReadPolicy.LOAD else per_image[slot.tensor] * images
         arena = float(conditions["kib"]) * 1024 / PAGE if "kib" in conditions else PROCESS_SESSIONS.get(port).link.board.pages
-        reads, pages = reads + times, pages + times * own
-        dwell_s += times * (1 + own / arena) * float(conditions["dwell_s"])
+        reads, pages = reads + times, pages + times * region_pages
+        dwell_s += times * (1 + region_pages / arena) * float(conditions["dwell_s"])
     return BoardWork(reads, pages, dwell_s)
 
 
 def estimate_board_seconds(resolved: ResolvedStudy) -> float:
-    """How long a study's boards take at most: the pages' time is measured on some, the time at low voltage is asked for."""
+    """Estimate how long the boards of a study take at most, in s.
+
+    The time of a page is measured; the time at low voltage is the commanded one.
+    """
     total = 0.0
     for port in list_board_ports(resolved):
-        passage = count_board_work(resolved, port)
-        total += passage.pages * PROCESS_SESSIONS.get(port).measure_seconds_per_page() + passage.dwell_s
+        work = count_board_work(resolved, port)
+        total += work.pages * PROCESS_SESSIONS.get(port).measure_seconds_per_page() + work.dwell_s
     return total
 
 
 def check_time(resolved: ResolvedStudy, yes: bool) -> float:
-    """The seconds that boards take at most; UsageError for more than an hour unless `yes`."""
+    """Return the seconds that boards take at most; UsageError for more than an hour unless `yes`."""
     seconds = estimate_board_seconds(resolved)
     if seconds > MOST_SECONDS and not yes:
         found = f"about {seconds / 3600:.1f} h through the board, with weights read once per {resolved.study.read_every}"
@@ -88,9 +96,10 @@ def check_time(resolved: ResolvedStudy, yes: bool) -> float:
 
 @contextmanager
 def open_boards(resolved: ResolvedStudy, folder: Path | None) -> Iterator[tuple[PortSession, ...]]:
-    """The sessions of a study's boards; with a folder, all that is read back is kept there as `readbacks.npz`, in any case.
+    """Open the sessions of a study's boards, and close their ports at the end.
 
-    Several boards: `readbacks-1.npz` and so on, in the order of the placement. Ports are let go of at the end.
+    With a folder, all read-backs are saved there however the study ends: as `readbacks.npz`, or as `readbacks-1.npz` and so on for
+    several boards, in the order of the placement.
     """
     sessions = tuple(PROCESS_SESSIONS.get(port) for port in list_board_ports(resolved))
     for session in sessions:
@@ -102,11 +111,11 @@ def open_boards(resolved: ResolvedStudy, folder: Path | None) -> Iterator[tuple[
             recorder, session.recorder = session.recorder, None
             if folder is not None and recorder is not None and recorder.reads:
                 name = "readbacks.npz" if len(sessions) == 1 else f"readbacks-{number + 1}.npz"
-                recorder.save(folder / name, _about(session, resolved))
+                recorder.save(folder / name, _metadata(session, resolved))
             session.close()
 
 
-def _about(session: PortSession, resolved: ResolvedStudy) -> dict[str, object]:
+def _metadata(session: PortSession, resolved: ResolvedStudy) -> dict[str, object]:
     virtual = session.port.startswith("virtual:")
     return {
         "title": f"{resolved.model.name} through the board at {session.port}",
@@ -117,7 +126,10 @@ def _about(session: PortSession, resolved: ResolvedStudy) -> dict[str, object]:
 
 
 def replay_command(resolved: ResolvedStudy, file: Path) -> str | None:
-    """The command that runs the study again from its read-backs; None where a recording cannot tell reads of trials apart."""
+    """Return the command that repeats the study from its read-backs.
+
+    None if a recording cannot tell the reads of different trials apart.
+    """
     study = resolved.study
     if study.places or len(list_board_ports(resolved)) != 1 or (study.trials > 1 and study.read_every is not ReadPolicy.LOAD):
         return None

@@ -1,1 +1,1 @@
-"""Analysis of read-backs: error rates, structure, and artefacts that are not memory errors."""
+"""Read-backs: load them, find artefacts in them, and fit error rates and structure."""

@@ -1,8 +1,8 @@
-"""Read-backs -> what a person wants to know: rates with intervals, polarity, repeatability, nesting, maps, and a profile.
+"""Analyze read-backs: rates with intervals, polarity, repeatability, nesting, weak cells by position, and a fitted profile.
 
-Every cell counts once for each value that it held: if several patterns made it hold the same value, the first one decides, so
-repeats and patterns never narrow an interval that is over cells. Voltages that lack a pattern (the board fell silent there) keep
-their rates and stay out of the law. Cells of dead lanes and of repeated data (`artefacts`) do not count.
+A cell counts once for each value that it held. If several patterns gave it the same value, the first one counts. So repeats and
+patterns never narrow an interval over cells. A voltage that lacks a pattern because the board fell silent keeps its rates, and is
+left out of the law. Cells of dead lanes and of repeated data (`artefacts`) do not count.
 """
 
 from __future__ import annotations
@@ -28,12 +28,19 @@ from weakcell.memmodels.profile import Constant, Profile
 
 @dataclass(frozen=True)
 class PointSummary:
-    """An operating point. outcome: the worst of its patterns. flips: cells that came back inverted, per read, all patterns.
+    """The result at one operating point.
 
-    rate: cells that ever erred, of all (cell, value) pairs seen, with an interval that respects clustering; p01 and p10: the same
-    of those that held 0, and 1, None where no cell did. Where errors are drawn anew at each read, they are shares of single reads.
-    constants: of the fitted structure here (p01, p10, F …). always: of the cells that erred, pattern by pattern, how many did so at
-    every read. nested: of those that erred at the next higher voltage, how many erred here too.
+    Attributes:
+        vdd, dwell_s: in V and s.
+        outcome: the worst of its patterns.
+        reads: of all patterns.
+        flips: cells that came back inverted, per read, over all patterns.
+        weak, pairs: (cell, value) pairs that ever erred, and all.
+        rate: weak / pairs, with an interval that respects clustering; a share of single reads if errors change at each read.
+        p01, p10: the same for cells that held 0, and 1; None if no cell did.
+        constants: of the fitted structure at this point (p01, p10, F …).
+        always: of the cells that erred, summed over patterns, how many erred at every read; and all of them.
+        nested: of the cells that erred at the next higher voltage, how many erred here too; and all of them.
     """
 
     vdd: float
@@ -51,7 +58,10 @@ class PointSummary:
     nested: tuple[int, int] | None
 
     def fitted(self, name: str) -> Constant | None:
-        """One of the fit's constants by name; p01 and p10 are both p (or P) where it tells no difference and both were measured."""
+        """Return a constant of the fit by name; None if there is none.
+
+        p01 and p10 are both p (or P) where the fit has no polarity and both were measured.
+        """
         known = {constant.name: constant for constant in self.constants}
         measured = {"p01": self.p01, "p10": self.p10}.get(name)
         return known.get(name) or (known.get("p") or known.get("P") if measured is not None else None)
@@ -59,10 +69,17 @@ class PointSummary:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """All voltages at one dwell. highest (bits,): the highest voltage at which each cell erred, 0 for never.
+    """All voltages at one dwell.
 
-    no_law: why there is no law over the voltage. outside: voltages that were counted and are not in the law, since they lack a
-    pattern.
+    Attributes:
+        dwell_s: in s.
+        rows: one per voltage, descending.
+        points: the fit of each voltage by itself.
+        law: the fit over the voltage, None if there is none.
+        no_law: why there is none.
+        outside: voltages that have counts and are not in the law, because a pattern is missing.
+        highest: (bits,) float32, the highest voltage at which each cell erred, 0 for never.
+        profile: of the law, or of the points.
     """
 
     dwell_s: float
@@ -77,7 +94,14 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class ReadbackAnalysis:
-    """What the read-backs say, one series per dwell. artefacts: what in them is no cell that fails. excluded: cells left out."""
+    """The analysis of read-backs, one series per dwell.
+
+    Attributes:
+        readbacks: what was analyzed.
+        series: by dwell.
+        artefacts: what in the read-backs is not a failing cell.
+        excluded: cells that were left out.
+    """
 
     readbacks: ReadbackSet
     series: tuple[Series, ...]
@@ -86,11 +110,12 @@ class ReadbackAnalysis:
 
     @property
     def rows(self) -> tuple[PointSummary, ...]:
+        """The points of all series."""
         return tuple(row for one in self.series for row in one.rows)
 
 
 def analyze_readbacks(readbacks: ReadbackSet, name: str = "profile") -> ReadbackAnalysis:
-    """Fit everything that was counted; InputError if nothing was."""
+    """Fit everything that was counted; InputError if nothing was. name: of the profile."""
     _check_bank(readbacks)
     check_readout(readbacks)
     artefacts = find_artefacts(readbacks)
@@ -98,14 +123,14 @@ def analyze_readbacks(readbacks: ReadbackSet, name: str = "profile") -> Readback
     dwells = sorted({one.dwell_s for one in lower}) or sorted({one.dwell_s for one in readbacks.measured})
     series = []
     for dwell in dwells:
-        own = [one for one in readbacks.measured if one.dwell_s == dwell or one.vdd == readbacks.nominal]
-        series.append(_series(readbacks, own, artefacts, dwell, name if len(dwells) == 1 else f"{name}-{1000 * dwell:g}ms"))
+        at_dwell = [one for one in readbacks.measured if one.dwell_s == dwell or one.vdd == readbacks.nominal]
+        series.append(_series(readbacks, at_dwell, artefacts, dwell, name if len(dwells) == 1 else f"{name}-{1000 * dwell:g}ms"))
     excluded = popcount(excluded_cells(artefacts, -(-readbacks.bits // 64), from_law=False))
     return ReadbackAnalysis(readbacks, tuple(series), artefacts, excluded)
 
 
 def _check_bank(readbacks: ReadbackSet) -> None:
-    """InputError for a bank so much larger than the memory that its map would be nearly empty."""
+    """Raise InputError for a bank so much larger than the memory that its map would be nearly empty."""
     bank = readbacks.bank
     if bank.rows * bank.columns > max(16 * readbacks.bits, 1 << 24):
         found = f"a bank has {bank.rows} x {bank.columns} cells, and {readbacks.bits} were read"
@@ -118,8 +143,8 @@ def _series(
     words = -(-readbacks.bits // 64)
     kept, law_kept = (~excluded_cells(artefacts, words, from_law=law) for law in (False, True))
     voltages = sorted({one.vdd for one in measured}, reverse=True)
-    by_voltage = {vdd: [_masked(one, kept) for one in measured if one.vdd == vdd] for vdd in voltages}
-    chosen = {vdd: _backs(readbacks, ones, kept) for vdd, ones in by_voltage.items()}
+    by_voltage = {vdd: [_without(one, kept) for one in measured if one.vdd == vdd] for vdd in voltages}
+    chosen = {vdd: _select_counted(readbacks, ones, kept) for vdd, ones in by_voltage.items()}
     counted = [vdd for vdd in voltages if chosen[vdd]]
     if not counted:
         outcomes = ", ".join(sorted({str(one.outcome) for one in measured}))
@@ -134,7 +159,7 @@ def _series(
     refused = "; ".join(one.no_law for one in artefacts if one.no_law)
     law, no_law = None, refused
     if not refused:
-        backs = [back for vdd in whole for back in _backs(readbacks, by_voltage[vdd], law_kept)]
+        backs = [back for vdd in whole for back in _select_counted(readbacks, by_voltage[vdd], law_kept)]
         law, no_law = _law(backs, readbacks.bank, name, about)
     rows = tuple(_row(vdd, dwell, by_voltage, chosen, counted, points) for vdd in voltages)
     profile = _with_basis((law or points).profile, readbacks.basis)
@@ -143,12 +168,12 @@ def _series(
 
 
 def _notes(readbacks: ReadbackSet, artefacts: Sequence[Artefact]) -> str:
-    """The notes of a profile: the measurement's own, and what was left out of it."""
+    """Return the notes of a profile: those of the measurement, and what was left out."""
     return ". ".join(part for part in (readbacks.notes, *(one.text for one in artefacts)) if part)
 
 
-def _masked(one: PatternReadback, kept: Words) -> PatternReadback:
-    """The same without the errors of cells that do not count."""
+def _without(one: PatternReadback, kept: Words) -> PatternReadback:
+    """Return a read-back without the errors of cells that do not count."""
     return one if one.errors is None else replace(one, errors=one.errors & kept)
 
 
@@ -159,8 +184,8 @@ def _law(backs: list[ReadBack], bank: Bank, name: str, about: Mapping[str, str])
         return None, error.found
 
 
-def _backs(readbacks: ReadbackSet, ones: Sequence[PatternReadback], kept: Words) -> list[ReadBack]:
-    """Read-backs of one operating point in which each cell that is kept counts once for each value it held."""
+def _select_counted(readbacks: ReadbackSet, ones: Sequence[PatternReadback], kept: Words) -> list[ReadBack]:
+    """Return the read-backs of one point, in which each kept cell counts once for each value it held."""
     backs: list[ReadBack] = []
     seen = [np.zeros(-(-readbacks.bits // 64), np.uint64) for _ in range(2)]
     for one in ones:
@@ -199,7 +224,7 @@ def _row(
 
 
 def _always(ones: Sequence[PatternReadback]) -> tuple[int, int] | None:
-    """Of the cells that erred, how many did so at every read; None where there was one read only."""
+    """Return how many of the erred cells erred at every read, and all of them; None if each was read once."""
     repeated = [one.errors for one in ones if one.errors is not None and len(one.errors) > 1]
     if not repeated:
         return None
@@ -208,18 +233,18 @@ def _always(ones: Sequence[PatternReadback]) -> tuple[int, int] | None:
 
 
 def _nested(higher: Sequence[PatternReadback], lower: Sequence[PatternReadback]) -> tuple[int, int]:
-    """Of the cells that erred at the higher voltage, pattern by pattern: how many erred at the lower one too, and all of them."""
+    """Return how many cells that erred at the higher voltage erred at the lower one, and all of them."""
     kept = total = 0
-    below = {one.pattern: _ever(one) for one in lower}
+    below = {one.pattern: _erred_cells(one) for one in lower}
     for one in higher:
-        above, same = _ever(one), below.get(one.pattern)
+        above, same = _erred_cells(one), below.get(one.pattern)
         if above is not None and same is not None:
             kept, total = kept + popcount(above & same), total + popcount(above)
     return kept, total
 
 
-def _ever(one: PatternReadback) -> Words | None:
-    """The cells that erred at any read."""
+def _erred_cells(one: PatternReadback) -> Words | None:
+    """Return the cells that erred at any read; None if nothing was counted."""
     if one.errors is None:
         return None
     ever: Words = np.bitwise_or.reduce(one.errors, axis=0)
@@ -230,13 +255,13 @@ def _highest(bits: int, by_voltage: Mapping[float, Sequence[PatternReadback]]) -
     highest = np.zeros(bits, np.float32)
     for vdd in sorted(by_voltage):
         for one in by_voltage[vdd]:
-            if (ever := _ever(one)) is not None:
+            if (ever := _erred_cells(one)) is not None:
                 highest[set_bits(ever)] = vdd
     return highest
 
 
 def _with_basis(profile: Profile, basis: Basis) -> Profile:
-    """Constants of simulated cells are computed, however they were fitted."""
+    """Mark constants of simulated cells as computed."""
     if basis == "measured":
         return profile
     constants = tuple(replace(one, basis=basis) if one.basis == "measured" else one for one in profile.constants)
@@ -244,7 +269,11 @@ def _with_basis(profile: Profile, basis: Basis) -> Profile:
 
 
 def count_weak_cells(series: Series, bank: Bank) -> dict[str, npt.NDArray[Any]]:
-    """Weak cells by bank (banks,), row (banks * rows,) and column (banks, columns) of storage addresses."""
+    """Count weak cells by position in storage addresses.
+
+    Returns:
+        `bank` (banks,), `row` (banks * rows,) and `column` (banks, columns).
+    """
     weak = series.highest > 0
     size = bank.rows * bank.columns
     banks = -(-weak.size // size)

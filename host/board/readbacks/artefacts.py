@@ -38,13 +38,13 @@ from weakcell.memmodels.errors import InputError
 
 Bytes = npt.NDArray[np.uint8]
 _SUSPECT, _BETTER = 0.2, 0.2
-"""Share of wrong bits from which on other orders are tried, and the share of them that may be left for one to be believed."""
+"""Share of wrong bits at which other orders are tried, and the share of these that may remain for an order to be accepted."""
 _COPIED = 20
-"""Flips that two read-backs must have in common before one is called a copy."""
+"""Smallest number of common flips of two read-backs at which one is called a copy."""
 
 
 def find_artefacts(readbacks: ReadbackSet) -> tuple[Artefact, ...]:
-    """Look for everything at the head of this module."""
+    """Find the artefacts listed at the head of this module."""
     counted = [one for one in readbacks.measured if one.errors is not None]
     conditions = list_erred_cells(counted)
     if not conditions:
@@ -65,7 +65,7 @@ def find_artefacts(readbacks: ReadbackSet) -> tuple[Artefact, ...]:
 
 
 def _union(found: Sequence[Artefact], words: int) -> Words:
-    """The cells that do not count."""
+    """Return the cells that do not count."""
     union = np.zeros(words, np.uint64)
     for one in found:
         if one.cells is not None and not one.law_only:
@@ -74,7 +74,7 @@ def _union(found: Sequence[Artefact], words: int) -> Words:
 
 
 def excluded_cells(found: Sequence[Artefact], words: int, *, from_law: bool) -> Words:
-    """Return the cells that rates (or, from_law, the law) must leave out, as (words,) uint64."""
+    """Return the cells that rates (or, with from_law, the law) leave out, (words,) uint64."""
     union = _union(found, words)
     for one in found:
         if from_law and one.cells is not None:
@@ -86,7 +86,7 @@ def excluded_cells(found: Sequence[Artefact], words: int, *, from_law: bool) -> 
 
 
 def _copied_voltages(counted: Sequence[PatternReadback], kept: Words) -> Iterator[Artefact]:
-    """The same errors at two voltages, pattern by pattern."""
+    """Find the same errors at two voltages, pattern by pattern."""
     by_pattern: dict[tuple[str, float], list[PatternReadback]] = {}
     for one in sorted(counted, key=lambda one: -one.vdd):
         by_pattern.setdefault((one.pattern, one.dwell_s), []).append(one)
@@ -106,7 +106,7 @@ def _copied_voltages(counted: Sequence[PatternReadback], kept: Words) -> Iterato
 
 
 def _copied_reads(counted: Sequence[PatternReadback], kept: Words) -> Iterator[Artefact]:
-    """Two equal reads where other reads of the same kind differ in many cells."""
+    """Find two equal reads where other reads of the same pattern differ in many cells."""
     pairs = []
     for one in counted:
         assert one.errors is not None
@@ -126,7 +126,7 @@ def _copied_reads(counted: Sequence[PatternReadback], kept: Words) -> Iterator[A
 
 
 def _stuck_cells(readbacks: ReadbackSet, counted: Sequence[PatternReadback], kept: Words) -> Iterator[Artefact]:
-    """Cells that err where nothing was lowered."""
+    """Find cells that err at nominal voltage."""
     control = [ever_erred(one) & kept for one in counted if one.vdd == readbacks.nominal]
     if not control or not (cells := np.bitwise_or.reduce(np.stack(control), axis=0)).any():
         return
@@ -141,7 +141,7 @@ def _stuck_cells(readbacks: ReadbackSet, counted: Sequence[PatternReadback], kep
 
 
 def check_readout(readbacks: ReadbackSet) -> None:
-    """Raise InputError if the read-backs are not what was written, in a way that no failing cell explains."""
+    """Raise InputError if the reads differ from what was written as no failing cells would."""
     counted = [one for one in readbacks.measured if one.errors is not None]
     if not counted:
         return
@@ -158,7 +158,7 @@ def check_readout(readbacks: ReadbackSet) -> None:
 
 
 def constant_byte(counted: Sequence[PatternReadback], bits: int) -> int | None:
-    """Return the byte that every read holds throughout though others were written, None if there is none."""
+    """Return the byte that all reads hold although others were written; None if there is none."""
     for byte in (0x00, 0xFF):
         if all((_read(one, bits) == byte).all() for one in counted) and any(_share(one, bits) > _SUSPECT for one in counted):
             return byte
@@ -166,7 +166,7 @@ def constant_byte(counted: Sequence[PatternReadback], bits: int) -> int | None:
 
 
 def _is_solid(one: PatternReadback, bits: int) -> bool:
-    """Whether the same byte was written everywhere, so that nothing tells its order."""
+    """Return whether the same byte was written everywhere, so that no order can be seen."""
     written = _bytes(one.written, bits)
     return bool((written == written[0]).all())
 
@@ -186,13 +186,13 @@ def _check_order(readbacks: ReadbackSet, one: PatternReadback) -> None:
 
 
 def _share(one: PatternReadback, bits: int) -> float:
-    """Share of bits that differ from what was written, over all reads."""
+    """Return the share of bits that differ from what was written, over all reads."""
     assert one.errors is not None
     return popcount(one.errors) / (len(one.errors) * bits)
 
 
 def _read(one: PatternReadback, bits: int) -> Bytes:
-    """The bytes that came back, of all reads."""
+    """Return the bytes that came back, of all reads."""
     assert one.errors is not None
     return np.concatenate([_bytes(errors ^ one.written, bits) for errors in one.errors])
 
@@ -202,7 +202,7 @@ def _bytes(words: Words, bits: int) -> Bytes:
 
 
 def _orders() -> Iterator[tuple[str, Callable[[Bytes], Bytes]]]:
-    """Other ways to take bytes, in words and as functions."""
+    """Yield other orders of the bytes, as text and as function."""
     yield "every bit is inverted", lambda read: ~read
     yield "the bits of each byte are reversed", lambda read: np.packbits(np.unpackbits(read, bitorder="little"), bitorder="big")
     for size in (2, 4, 8, 16):
@@ -217,7 +217,7 @@ def _swapped(read: Bytes, size: int) -> Bytes:
 
 
 def _matched(one: PatternReadback, bits: int, order: Callable[[Bytes], Bytes]) -> float:
-    """Share of bits of the first read that differ from what was written once they are taken in another order."""
+    """Return the share of differing bits of the first read, taken in another order."""
     assert one.errors is not None
     written, read = _bytes(one.written, bits), order(_bytes(one.errors[0] ^ one.written, bits))
     return float(np.bitwise_count(read ^ written).sum(dtype=np.int64)) / bits

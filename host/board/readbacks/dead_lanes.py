@@ -1,4 +1,4 @@
-"""Lanes, columns, rows and banks that are wrong in nearly all their cells, or in a fixed share of them, whatever the voltage."""
+"""Find lanes, columns, rows and banks in which nearly all cells, or a fixed share, are wrong at every voltage."""
 
 from __future__ import annotations
 
@@ -23,14 +23,20 @@ from weakcell.host.board.readbacks.readback_set import (
 from weakcell.memmodels.address import Words
 
 _DEAD, _FLOATING, _STEADY = 0.9, 0.4, 0.1
-"""Shares of a lane's cells that err at every voltage: a dead lane; a floating one, and how far its share may move."""
+"""Shares of a lane's cells that err at every voltage: of a dead lane, of a floating one, and how much the latter may vary."""
 
 _FEWEST_HELD = 64
-"""Cells of a group that must have held a value before the group is judged by it."""
+"""Smallest number of cells of a group that held a value, for the group to be judged by that value."""
 
 
 class _Division(NamedTuple):
-    """A way to divide cells into groups: lanes of words of `width` bits, or sums over `axes` of an array of `shape`."""
+    """A way to divide cells into groups.
+
+    Attributes:
+        name: lane, column, row or bank.
+        width: bits of a word, for lanes.
+        shape, axes: the groups are the sums over `axes` of an array of this shape.
+    """
 
     name: str
     width: int
@@ -38,7 +44,7 @@ class _Division(NamedTuple):
     axes: tuple[int, ...]
 
     def sums(self, cells: Bits) -> npt.NDArray[np.int64]:
-        """Cells of each group that are set."""
+        """Return the number of set cells of each group."""
         size = int(np.prod(self.shape[1:]))
         whole = np.zeros(self.shape[0] * size, np.uint8)
         whole[: cells.size] = cells
@@ -46,13 +52,13 @@ class _Division(NamedTuple):
         return counted
 
     def cells(self, groups: npt.NDArray[np.bool_], bits: int) -> npt.NDArray[np.bool_]:
-        """The cells of the chosen groups."""
+        """Return the cells of the chosen groups, (bits,) bool."""
         chosen = np.broadcast_to(np.expand_dims(groups, self.axes), self.shape)
         return np.ascontiguousarray(chosen).reshape(-1)[:bits]
 
 
 def _divisions(readbacks: ReadbackSet) -> list[_Division]:
-    """Words of every width, small ones first; then columns, rows and banks of the geometry that was given."""
+    """List the divisions: words from small to large, then columns, rows and banks."""
     bits, bank = readbacks.bits, readbacks.bank
     found = [_Division("lane", w, (-(-bits // w), w), (0,)) for w in WIDTHS if bits >= _FEWEST_HELD * w]
     size = bank.rows * bank.columns
@@ -64,13 +70,15 @@ def _divisions(readbacks: ReadbackSet) -> list[_Division]:
 
 
 def find_dead_lanes(readbacks: ReadbackSet, conditions: Sequence[ErredCells], among: Words, *, floating: bool) -> list[Artefact]:
-    """Find groups of cells that are wrong at every voltage, the smallest words first: what they explain is not looked at again.
+    """Find groups of cells that are wrong at every voltage, the smallest words first.
+
+    Cells of a group that was found are not judged again.
 
     Args:
-        readbacks: for the number of cells and the geometry.
+        readbacks: gives the number of cells and the geometry.
         conditions: all voltages, the highest first.
-        among: the cells to look at.
-        floating: groups of which a fixed share is wrong, not nearly all cells.
+        among: (words,) uint64, the cells to judge.
+        floating: find groups of which a fixed share is wrong, instead of nearly all cells.
     """
     bits = readbacks.bits
     if not (conditions[0].erred & among).any():
@@ -92,7 +100,10 @@ def find_dead_lanes(readbacks: ReadbackSet, conditions: Sequence[ErredCells], am
 
 
 def _group_rates(conditions: Sequence[ErredCells], divisions: Sequence[_Division], kept: Bits) -> list[Floats]:
-    """Shares of cells that erred, (conditions, value held, groups) for each division; NaN where too few cells held the value."""
+    """Return shares of cells that erred, for each division: (conditions, value held, groups).
+
+    NaN where too few cells held the value.
+    """
     found: list[list[list[Floats]]] = [[] for _ in divisions]
     for one in conditions:
         for value in (0, 1):
@@ -115,7 +126,10 @@ def _group_rates(conditions: Sequence[ErredCells], divisions: Sequence[_Division
 
 
 def _dead(rates: Floats, floating: bool) -> npt.NDArray[np.bool_]:
-    """Which groups are wrong in nearly all cells, or (floating) in a fixed share of them, at every voltage while most are not."""
+    """Return which groups are wrong at every voltage while most are not.
+
+    floating: a fixed share of their cells, instead of nearly all.
+    """
     there = rates[[bool(np.isfinite(row).any()) for row in rates]]
     known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(there).all(axis=0))
     if not there.size or not known.any():

@@ -111,7 +111,7 @@ class _File(_Metadata):
 
 
 def load_readbacks(path: Path, bank: Bank | None = None) -> ReadbackSet:
-    """Import an .npz or a .toml; InputError says what does not fit. bank: instead of the file's own geometry."""
+    """Import an .npz or .toml; InputError if it does not fit. bank: instead of the file's geometry."""
     metadata, points = _load_npz(path) if path.suffix == ".npz" else _load_toml(path)
     sizes = {written.size for _, _, written, _ in points}
     if not any(sizes):

@@ -1,7 +1,7 @@
-"""Data that repeat other data: lanes that always come back as another lane does, and runs of bytes that were copied.
+"""Find data that repeat other data: lanes that always equal another lane, and runs of bytes that were copied.
 
-A repetition is believed when chance would make it with less than e^-40, where chance has the error rates that were seen in the same
-word and in the same lane. Where different bits had been written, each of them counts ln 2.
+A repetition is accepted if chance would produce it with a probability below e^-40. Chance has the error rates that were seen in the
+same word and in the same lane. Where different bits had been written, each of them counts ln 2.
 """
 
 from __future__ import annotations
@@ -35,21 +35,27 @@ _TELLING = 2048
 
 
 class _Span(NamedTuple):
-    """A read-back of a part of the array, in bytes: what was written, the cells that erred at any read, and the first read."""
+    """A read-back of a part of the array, as bytes.
+
+    Attributes:
+        written: what was written.
+        erred: the cells that erred at any read.
+        read: the first read.
+    """
 
     written: Bits
     erred: Bits
     read: Bits
 
     def lanes(self, name: str, width: int, rows: npt.NDArray[np.intp] | None = None) -> Bits:
-        """(words, width) bits of one of the three, of all words or of some."""
+        """Return one of the three as (words, width) bits, for all words or for some."""
         data: Bits = getattr(self, name)
         words = data[: data.size * 8 // width * (width // 8)].reshape(-1, width // 8)
         return np.unpackbits(words if rows is None else words[rows], axis=1, bitorder="little")
 
 
 def find_repeated_lanes(counted: Sequence[PatternReadback], kept: Words, bits: int) -> list[Artefact]:
-    """Lanes that are copies of others: in the whole array, or else in segments of it."""
+    """Find lanes that copy others: in the whole array, or else in segments of it."""
     whole = _lanes_in(counted, kept, 0, bits, bits)
     if whole or bits < _SEGMENTS * 64 * FEWEST_CELLS:
         return whole
@@ -88,7 +94,10 @@ def _span(one: PatternReadback, kept: Words, start: int, length: int) -> _Span:
 
 
 def _lane_pairs(spans: Sequence[_Span], width: int) -> list[tuple[int, int]]:
-    """(lane, its copy) for runs of lanes that come back equal beyond chance, in at most so many telling words of each span."""
+    """Return (lane, its copy) for runs of lanes that come back equal beyond chance.
+
+    Only some telling words of each span are compared.
+    """
     marks, evidence = np.zeros(width, np.uint64), np.zeros(width)
     random, written = np.random.default_rng(width), []
     for span in spans:
@@ -118,12 +127,12 @@ def _lane_pairs(spans: Sequence[_Span], width: int) -> list[tuple[int, int]]:
 
 
 def _is_solid(span: _Span) -> bool:
-    """Whether the same byte was written everywhere."""
+    """Return whether the same byte was written everywhere."""
     return not np.any(span.written != span.written[0])
 
 
 def _is_copy(span: _Span, width: int, lane: int, copy: int) -> bool:
-    """Whether two lanes come back equal in every word."""
+    """Return whether two lanes come back equal in every word."""
     words = span.read[: span.read.size * 8 // width * (width // 8)].reshape(-1, width // 8)
     one, other = (words[:, at // 8] >> np.uint8(at % 8) & np.uint8(1) for at in (lane, copy))
     return bool(np.array_equal(one, other))
@@ -140,7 +149,10 @@ def _lane_text(pairs: Sequence[tuple[int, int]], width: int, start: int, length:
 
 
 def find_repeated_blocks(counted: Sequence[PatternReadback], kept: Words, bits: int) -> Iterator[Artefact]:
-    """Runs of bytes that came back as other ones did, though other bytes were written there, or with the same errors."""
+    """Find runs of bytes that came back as other runs did.
+
+    Other bytes were written there, or both runs have the same errors.
+    """
     blocks, step = bits // _BLOCK, _BLOCK // 64
     worst = max(counted, key=lambda one: popcount(ever_erred(one) & kept), default=None)
     if worst is None or worst.errors is None or blocks < 4:
@@ -176,7 +188,7 @@ def find_repeated_blocks(counted: Sequence[PatternReadback], kept: Words, bits: 
 
 
 def _information(masked: Words, bits: int, blocks: int) -> Floats:
-    """How improbable the errors of each block are, in nats, given the error rates of the lanes that they lie in."""
+    """Return how improbable the errors of each block are, in nats, given the error rates of their lanes."""
     cells = unpack_words(masked, bits)
     at = np.flatnonzero(cells)
     chance = np.full(at.size, max(cells.mean(), 1e-12))
@@ -189,7 +201,7 @@ def _information(masked: Words, bits: int, blocks: int) -> Floats:
 
 
 def _distances(number: npt.NDArray[np.intp] | Words, some: npt.NDArray[np.bool_]) -> list[int]:
-    """The commonest distances between equal neighbours among some of the numbers."""
+    """Return the most frequent distances between equal neighbours among some of the numbers."""
     at = np.flatnonzero(some)
     order = at[np.lexsort((at, number[at]))]
     near = np.flatnonzero(number[order][1:] == number[order][:-1])
@@ -198,6 +210,6 @@ def _distances(number: npt.NDArray[np.intp] | Words, some: npt.NDArray[np.bool_]
 
 
 def _runs(same: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """(first, end) of the runs of True."""
+    """Return (first, end) of the runs of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
     return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]

@@ -80,7 +80,7 @@ class Machine:
     # --- from power to the image ------------------------------------------------------------------------------------------------
 
     def drop(self, image: bytes) -> None:
-        """Copy a UF2 image onto the BOOTSEL drive: a RAM image runs at once, a flash image is stored and booted."""
+        """Copy a UF2 image onto the BOOTSEL drive: run it from RAM, or store it in flash and boot."""
         family, first, data = read_uf2(image)
         if family != self.board.uf2_family:
             raise BoardError(
@@ -138,7 +138,7 @@ class Machine:
         self.uart.clear()
 
     def _find_entry(self, data: bytes, first: int) -> tuple[int, int]:
-        """Return (entry, stack): the first word is code, or both come from the vector table that IMAGE_DEF names."""
+        """Return (entry, stack): the first address, or from the vector table that IMAGE_DEF names."""
         if self.board.boot2_address is not None:
             return first, self.map.stack
         at = data[:4096].find(_IMAGE_DEF)
@@ -188,7 +188,7 @@ class Machine:
         return base is not None and base <= address < base + _POWMAN_BYTES
 
     def _power_register(self, offset: int, default: int = 0) -> int:
-        """Return a register of the power manager; `default` if it was never written or there is no power manager."""
+        """Return a register of the power manager; `default` if it was never written."""
         return default if self.map.power_manager is None else self._registers.get(self.map.power_manager + offset, default)
 
     # --- running ----------------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class Machine:
         return bool(self._registers.get(self.map.watchdog, 0) >> 30 & 1)
 
     def watch_writes(self, on_write: Callable[[int], None] | None) -> None:
-        """Call `on_write` with the address of each word the firmware writes into the arena from here on; None ends that."""
+        """Call `on_write` with the address of each word that is written into the arena; None: stop."""
         self._on_write = on_write
         if not self._in_chain:  # while DMA runs the CPU does nothing
             self._engine.emu_stop()

@@ -1,4 +1,4 @@
-"""A board offered to other programs: on a TCP port of this computer, and on a pseudo-terminal where there are such."""
+"""Serve a board to other programs: on a TCP port of this computer, and on a pseudo-terminal where there is one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,26 @@ _PORTION = 65536
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a board can be reached. terminal: the name of a pseudo-terminal, or empty on systems without."""
+    """Where a board can be reached.
+
+    Attributes:
+        port: TCP port on 127.0.0.1.
+        terminal: name of a pseudo-terminal; empty on systems without.
+    """
 
     port: int
     terminal: str
 
 
 def serve(board: Transport, port: int = 0, ready: Callable[[Endpoint], None] | None = None) -> None:
-    """Offer a board on 127.0.0.1 and on a pseudo-terminal until interrupted. ready: told where. One program at a time is meant:
-    all of them speak to the same board, and whoever says HELLO last has its session.
+    """Serve a board on 127.0.0.1 and on a pseudo-terminal until interrupted.
+
+    All programs talk to the same board. The last one to say HELLO has its session, so only one should be connected.
+
+    Args:
+        board: the board.
+        port: TCP port; 0 for any.
+        ready: called with the addresses once the board can be reached.
     """
     with socket.create_server(("127.0.0.1", port)) as server, selectors.DefaultSelector() as selector:
         terminal, name = _terminal()
@@ -52,8 +63,10 @@ def serve(board: Transport, port: int = 0, ready: Callable[[Endpoint], None] | N
 
 
 def _terminal() -> tuple[int | None, str]:
-    """A pseudo-terminal in raw mode: our side of it, and the name of the other. The other side is kept open here, so that programs
-    can come and go."""
+    """Open a pseudo-terminal in raw mode; return our side of it and the other side's name.
+
+    The other side stays open here, so that programs can connect and disconnect.
+    """
     try:
         import tty
 
@@ -65,7 +78,7 @@ def _terminal() -> tuple[int | None, str]:
 
 
 def _serve_socket(board: Transport, client: socket.socket) -> bool:
-    """Is the client still there?"""
+    """Pass one portion of bytes each way; return whether the client is still connected."""
     try:
         data = client.recv(_PORTION)
         if data:

@@ -1,7 +1,7 @@
-"""UART 0 of a virtual board, compiled: Unicorn calls it for every byte, and a Python function there would cost more than the rest.
+"""UART 0 of a virtual board, as compiled code: a Python function called for every byte would dominate the time.
 
-Unicorn maps the UART's registers onto two native functions with this record as their argument. The queues are bounded; the firmware
-is stopped when it has looked three times for a byte that has not come, or when what it sent has filled its queue.
+Unicorn maps the UART's registers onto two native functions that share one record. The queues are bounded. The firmware is stopped
+when it has polled three times for a byte that has not come, or when the queue of sent bytes is full.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _DR, _FR = 0x00, 0x18
 _RX_EMPTY, _TX_FULL = 1 << 4, 1 << 5
 _IDLE_LOOKS = 3
 _QUEUE = 1 << 15
-# The record: four numbers, then the bytes to the board, then those from it.
+# The record: five numbers, then the bytes to the board, then those from it.
 _TAKEN, _GIVEN, _SENT, _IDLE, _STOPPED, _NUMBERS = range(6)
 _TO, _FROM, _SIZE = _NUMBERS, _NUMBERS + _QUEUE, _NUMBERS + 2 * _QUEUE
 
 
 @cache
-def _compiled(library: str) -> tuple[int, int]:
-    """Addresses of the two functions. library: the file of Unicorn, whose `uc_emu_stop` they call."""
+def _compile(library: str) -> tuple[int, int]:
+    """Return the addresses of the two compiled functions; library: Unicorn's file."""
     binding.load_library_permanently(library)
     stop = types.ExternalFunction("uc_emu_stop", types.int32(types.voidptr))
     record = types.CPointer(types.int32)
@@ -75,20 +75,24 @@ class Uart:
         self._waiting = bytearray()
 
     def attach(self, engine: Any, address: int, size: int) -> None:
-        """Answer for these registers of an engine."""
+        """Map the UART's registers of an engine onto the compiled functions."""
         library: Any = import_module("unicorn.unicorn_py3.unicorn").uclib
-        load, store = _compiled(library._name)
+        load, store = _compile(library._name)
         record = self._record.ctypes.data
         failed = library.uc_mmio_map(engine._uch, address, size, load, record, store, record)
         if failed:
             raise RuntimeError(f"uc_mmio_map: error {failed}")
 
     def receive(self, data: bytes) -> None:
-        """Bytes on their way to the board."""
+        """Queue bytes for the board."""
         self._waiting += data
 
     def feed(self) -> bool:
-        """Give the board what waits, if it has taken everything before; is there anything for it to take?"""
+        """Give the board the queued bytes once it has taken all earlier ones.
+
+        Returns:
+            Whether there are bytes for it to take.
+        """
         record = self._record
         if record[_TAKEN] == record[_GIVEN] and self._waiting:
             given = np.frombuffer(bytes(self._waiting[:_QUEUE]), np.uint8)
@@ -99,22 +103,22 @@ class Uart:
         return bool(record[_TAKEN] < record[_GIVEN])
 
     def sent(self) -> bytes:
-        """Take what the board has sent."""
+        """Take the bytes that the board has sent."""
         count = int(self._record[_SENT])
         self._record[_SENT] = 0
         return self._record[_FROM : _FROM + count].astype(np.uint8).tobytes()
 
     def stopped(self) -> bool:
-        """Did the firmware stop because of this UART since it was last asked?"""
-        told = bool(self._record[_STOPPED])
+        """Return whether the UART stopped the firmware since the last call."""
+        stopped = bool(self._record[_STOPPED])
         self._record[_STOPPED] = 0
-        return told
+        return stopped
 
     def busy(self) -> None:
-        """The firmware has done something else than look for a byte."""
+        """Note that the firmware did something else than poll for a byte."""
         self._record[_IDLE] = 0
 
     def clear(self) -> None:
-        """Forget everything on its way: a reset."""
+        """Drop everything in the queues, as a reset does."""
         self._record[:_NUMBERS] = 0
         self._waiting.clear()

@@ -116,11 +116,14 @@ class VirtualBoard:
     # --- failures ---------------------------------------------------------------------------------------------------------------
 
     def fail(self, failure: BoardFailure, instructions: int) -> None:
-        """Fail once the firmware has executed `instructions` of its next run; not at all if that run is shorter."""
+        """Fail once the firmware has executed `instructions` of its next run, if it does so many."""
         self._failure = (failure, instructions)
 
     def reset(self, boot_reason: int = _WATCHDOG_TIMER) -> None:
-        """Reset as the watchdog does. SRAM keeps its contents; a RAM image is entered again, a flash image copied again."""
+        """Reset as the watchdog does.
+
+        SRAM keeps its contents. A RAM image is entered again, a flash image is copied again.
+        """
         self.resets += 1
         self._rise()
         self.machine.reset(boot_reason, cold=False)
@@ -165,7 +168,7 @@ class VirtualBoard:
         self._misbehave(volts)
 
     def _misbehave(self, volts: float) -> None:
-        """Fail at random. A hang stops the CPU at once; a reset or brown-out takes effect when the CPU has stopped."""
+        """Fail at random. A hang stops the CPU at once, a reset or brown-out when it has stopped."""
         rates, draw = self.misbehaviour, self._random.random
         if self.hang_at_pulse or draw() < rates.hang:
             self.hang_at_pulse = False
