@@ -25,10 +25,13 @@ Outcome = Literal["passed", "failed", "unsupported"]
 
 @dataclass(frozen=True)
 class Result:
+    """One node test: its outcome, why it did not pass, and the operators that its model has."""
+
     group: str
     name: str
     outcome: Outcome
     why: str = ""
+    operators: frozenset[str] = frozenset()
 
 
 def scope() -> dict[str, list[str]]:
@@ -58,15 +61,16 @@ def _array(x: Any) -> Any:
 
 
 def _result(group: str, name: str, case: Any) -> Result:
+    operators = frozenset(node.op_type for node in case.model.graph.node)
     try:
         rep = Backend.prepare(case.model)
         for inputs, expected in case.data_sets:
             Runner.assert_similar_outputs([_array(x) for x in expected], rep.run(inputs), case.rtol, case.atol)
     except BackendIsNotSupposedToImplementIt as e:
-        return Result(group, name, "unsupported", str(e))
+        return Result(group, name, "unsupported", str(e), operators)
     except Exception as e:
-        return Result(group, name, "failed", f"{type(e).__name__}: {' '.join(str(e).split())[:200]}")
-    return Result(group, name, "passed")
+        return Result(group, name, "failed", f"{type(e).__name__}: {' '.join(str(e).split())[:200]}", operators)
+    return Result(group, name, "passed", "", operators)
 
 
 def table(found: list[Result]) -> str:
