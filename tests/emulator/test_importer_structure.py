@@ -212,6 +212,7 @@ POINTWISE: dict[str, list[onnx.NodeProto]] = {
     "leaky": [node("LeakyRelu", "a", "b", alpha=0.2)],
     "hard swish": [node("HardSwish", "a", "b")],
     "hard sigmoid": [node("HardSigmoid", "a", "b")],
+    "mish": [node("Mish", "a", "b")],
     "elu": [node("Elu", "a", "b", alpha=0.7)],
     "chain": [node("Tanh", "a", "c"), node("Mul", "c three", "d"), node("Relu", "d", "b")],
 }
