@@ -251,6 +251,14 @@ def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: ParameterState
     return out
 
 
+def _insert_zeros(layer: nw.InsertZeros, inputs: list[Array], parameters: ParameterState) -> Array:
+    x, (rows, columns) = inputs[0], layer.stride
+    out = empty_output(parameters.specs[layer.output], len(x))
+    out[...] = parameters.specs[layer.inputs[0]].zero_point
+    out[:, ::rows, ::columns] = x
+    return out
+
+
 def _look_up(layer: nw.LookUp, inputs: list[Array], parameters: ParameterState) -> Array:
     x = np.ascontiguousarray(inputs[0])
     out = np.empty(x.shape, dtype=parameters.specs[layer.output].dtype)
@@ -372,6 +380,7 @@ FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], ParameterState], 
     nw.CountThresholds: _count_thresholds,
     nw.MulCodes: _mul_codes,
     nw.SumPool: _sum_pool,
+    nw.InsertZeros: _insert_zeros,
     nw.LookUp: _look_up,
     nw.DynamicQuantize: _dynamic_quantize,
     nw.DynamicScale: _dynamic_scale,

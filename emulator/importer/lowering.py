@@ -15,6 +15,7 @@ import onnx
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer import binary, dynamic, integer_ops, pointwise, qdq, qonnx, qoperator, shape_ops
 from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange, check_size
+from weakcell.emulator.importer.conv_transpose import lower_conv_transpose
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.folding import check_batched_use, fold, fold_fill, integer_encoding, read_initializer
 from weakcell.emulator.importer.linear import lower_linear, stored_weight
@@ -58,6 +59,7 @@ _LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(integer_ops.MOVES, integer_ops.lower_move),
     **dict.fromkeys(onnx_ops.POINTWISE, integer_ops.lower_pointwise),
     **dict.fromkeys(("Resize", "Upsample"), shape_ops.lower_resize),
+    "ConvTranspose": lower_conv_transpose,
     "DynamicQuantizeLinear": dynamic.lower_dynamic_quantize,
     "Dropout": shape_ops.lower_identity,
     "Identity": shape_ops.lower_identity,

@@ -374,6 +374,19 @@ class SumPool(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class InsertZeros(Layer):
+    """q[i * stride] = x[i], and the code of real zero between: what the stride of a ConvTranspose does to its input.
+
+    A Convolution of stride 1 follows, whose kernel is the mirrored one. stride: (height, width).
+    Reference: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html.
+    """
+
+    READS = ("codes",)
+    PARAMETERS = LayerParameters(of_inputs=("zero_point",), other=("stride",))
+    stride: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
 class LookUp(Layer):
     """q = table[x - first]: any function of one code (Sigmoid, LeakyRelu, another grid), worked out once for every code.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
@@ -18,6 +18,7 @@ from weakcell.emulator.onnx_ops.registry import (
     claim,
     given,
     ints,
+    optional,
     register,
     register_several,
     text,
@@ -148,6 +149,67 @@ def convolve(x: Array, w: Array, attributes: Attributes) -> Array:
     inside = list(range(3 + spatial, 3 + 2 * spatial))
     y = np.einsum(columns, [0, 1, 2, *here, *inside], kernel, [1, 49, 2, *inside], [0, 1, 49, *here], optimize=True)
     return np.asarray(y.reshape(n, w.shape[0], *size))
+
+
+class TransposedGeometry(NamedTuple):
+    """Geometry of a ConvTranspose as a Conv of stride 1 on an input with zeros between its elements.
+
+    Attributes:
+        strides: distance of the input's elements, one for each axis.
+        dilations: of the kernel.
+        conv_pads: padding of the Conv, at the beginning of every axis, then at its end. A negative one crops.
+    """
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    conv_pads: tuple[int, ...]
+
+
+def transposed_geometry(size: Sequence[int], kernel: Sequence[int], attributes: Attributes) -> TransposedGeometry:
+    """Return the geometry of a ConvTranspose; see the formulas of https://onnx.ai/onnx/operators/onnx__ConvTranspose.html."""
+    ones, zeros = [1] * len(kernel), [0] * len(kernel)
+    strides, dilations = ints(attributes.get("strides", ones)), ints(attributes.get("dilations", ones))
+    extra, pads = ints(attributes.get("output_padding", zeros)), ints(attributes.get("pads", zeros * 2))
+    mode, wanted = text(attributes, "auto_pad", "NOTSET"), attributes.get("output_shape")
+    if any(len(x) != len(kernel) for x in (size, strides, dilations, extra)) or len(pads) != 2 * len(kernel):
+        raise ValueError(f"its strides, dilations or pads are not those of {len(kernel)} axes")
+    if ints(attributes.get("kernel_shape", kernel)) != ints(kernel) or min(*strides, *dilations, *size, *kernel) < 1:
+        raise ValueError(f"its kernel, strides and dilations do not fit a weight of {ints(kernel)}")
+    natural = [s * (n - 1) + a + d * (k - 1) + 1 for n, k, s, d, a in zip(size, kernel, strides, dilations, extra, strict=True)]
+    heads, tails = pads[: len(kernel)], pads[len(kernel) :]
+    if wanted is not None or mode.startswith("SAME"):
+        targets = ints(wanted)[-len(kernel) :] if wanted is not None else [n * s for n, s in zip(size, strides, strict=True)]
+        totals = [max(0, n - t) for n, t in zip(natural, targets, strict=True)]
+        heads = [t // 2 if mode == "SAME_UPPER" else t - t // 2 for t in totals]
+        if wanted is None:  # onnxruntime: SAME never makes the output larger
+            targets = [n - t for n, t in zip(natural, totals, strict=True)]
+        tails = [n - t - h for n, t, h in zip(natural, targets, heads, strict=True)]
+    elif mode == "VALID":
+        heads, tails = zeros, zeros
+    spans = [d * (k - 1) for k, d in zip(kernel, dilations, strict=True)]
+    begin = [r - h for r, h in zip(spans, heads, strict=True)]
+    end = [r - t + a for r, t, a in zip(spans, tails, extra, strict=True)]
+    if min(s * (n - 1) + 1 + b + e - r for n, s, b, e, r in zip(size, strides, begin, end, spans, strict=True)) < 1:
+        raise ValueError("its pads leave nothing of the output")
+    return TransposedGeometry(tuple(strides), tuple(dilations), (*begin, *end))
+
+
+@register("ConvTranspose")
+def _conv_transpose(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """https://onnx.ai/onnx/operators/onnx__ConvTranspose.html, as a Conv of the input with zeros between its elements."""
+    x, w, bias = given(inputs[0]), given(inputs[1]), optional(inputs, 2)
+    groups = int(attributes.get("group", 1))
+    strides, dilations, pads = transposed_geometry(x.shape[2:], w.shape[2:], attributes)
+    spatial = w.ndim - 2
+    spread = np.zeros(claim((*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], strides, strict=True))), x), x.dtype)
+    everything: tuple[slice, ...] = (slice(None), slice(None))
+    spread[everything + tuple(slice(None, None, s) for s in strides)] = x
+    crop = tuple(slice(max(0, -pads[i]), spread.shape[2 + i] + min(0, pads[spatial + i])) for i in range(spatial))
+    mirrored = w.reshape(groups, -1, *w.shape[1:]).swapaxes(1, 2).reshape(-1, w.shape[0] // groups, *w.shape[2:])
+    mirrored = mirrored[everything + (slice(None, None, -1),) * spatial]
+    conv = {"group": groups, "dilations": dilations, "pads": [max(0, p) for p in pads]}
+    y = convolve(spread[everything + crop], mirrored, conv)
+    return np.asarray(y if bias is None else y + bias.reshape(-1, *[1] * spatial), x.dtype)
 
 
 @register_several("MaxPool")

@@ -26,6 +26,7 @@ from weakcell.emulator.ir.layers import (
     DynamicQuantize,
     DynamicScale,
     FloatOperator,
+    InsertZeros,
     Layer,
     LookUp,
     MaxPool,
@@ -312,6 +313,16 @@ def float_operator(network: Network, layer: FloatOperator | CodesOperator, input
     return onnx_ops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.output_index + 1)[layer.output_index]
 
 
+def insert_zeros(network: Network, layer: InsertZeros, inputs: list[Array]) -> Array:
+    """numpy.kron with a 1 at the first of `stride` places, on the integers less their zero point."""
+    spec = network.values[layer.inputs[0]]
+    x = image(inputs[0]) - spec.zero_point
+    first = np.zeros(layer.stride, np.int64)
+    first[0, 0] = 1
+    rows, columns = network.values[layer.output].height_width
+    return (np.kron(x, first)[:, :, :rows, :columns] + spec.zero_point).reshape(len(x), *network.values[layer.output].shape)
+
+
 LAYERS: dict[type[Layer], Callable[[Network, Any, list[Array]], Array]] = {
     AddCodes: add_codes,
     AffineRequantize: affine_requantize,
@@ -326,6 +337,7 @@ LAYERS: dict[type[Layer], Callable[[Network, Any, list[Array]], Array]] = {
     DynamicQuantize: dynamic_quantize,
     DynamicScale: dynamic_scale,
     FloatOperator: float_operator,
+    InsertZeros: insert_zeros,
     LookUp: look_up,
     MaxPool: max_pool,
     MulCodes: mul_codes,
