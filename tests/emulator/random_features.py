@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tests.emulator.small import INT32, Array, Draft
+from tests.emulator.small import INT32, Array, RandomNetwork
 from weakcell.emulator.ir.layers import SIGN1, Encoding, Network, Requantize, Threshold, Window
 
 DIGITS = Path(__file__).resolve().parents[2] / "host" / "shipped" / "digits.npz"
@@ -32,7 +32,7 @@ def feature_network(width: int, bits: int, depth: int = 2, seed: int = 0) -> Net
     Weights have 1 bit (signs, with signs as activations), or 2, 4 or 8 (two's complement, with 8-bit activations behind a ReLU).
     """
     rng = np.random.default_rng([seed, width, bits, depth])
-    draft, encoding = Draft(rng), SIGN1 if bits == 1 else Encoding("signed", bits)
+    draft, encoding = RandomNetwork(rng), SIGN1 if bits == 1 else Encoding("signed", bits)
     images, labels = digits("train")
     x, name = images.reshape(len(images), -1).astype(np.float64), draft.input("x", (1, 8, 8))
     for _ in range(depth):
@@ -60,7 +60,7 @@ def quantized(weights: Array, encoding: Encoding) -> Array:
     return np.clip(np.rint(weights * max(0.9, encoding.high / 2.5)), encoding.low, encoding.high).astype(np.int64)
 
 
-def hold(draft: Draft, out: str, weights: Array, bias: Array) -> None:
+def hold(draft: RandomNetwork, out: str, weights: Array, bias: Array) -> None:
     """Give the layer that makes `out` these weights (O, K) and this bias, if it has one."""
     layer = draft.layers[-1]
     old = draft.tensors[f"{layer.name}.w"]
@@ -70,7 +70,7 @@ def hold(draft: Draft, out: str, weights: Array, bias: Array) -> None:
     assert layer.output == out
 
 
-def activated(draft: Draft, out: str, sums: Array, centre: Array) -> tuple[Array, str]:
+def activated(draft: RandomNetwork, out: str, sums: Array, centre: Array) -> tuple[Array, str]:
     """Signs of sums without bias, or ReLU of sums with bias as 8-bit codes; their values and their name. sums: centred."""
     channels = sums.shape[1]
     if draft.tensors[f"{draft.layers[-1].name}.w"].encoding == SIGN1:

@@ -39,8 +39,8 @@ INT8, UINT8, INT4, INT2, INT32 = (
 
 
 @dataclass
-class Draft:
-    """A network in the making: each move adds a layer with random parameters and returns the name of its output."""
+class RandomNetwork:
+    """Builder of a network with random parameters: each method adds one layer and returns the name of its output."""
 
     rng: np.random.Generator
     values: dict[str, ValueSpec] = field(default_factory=dict)
@@ -49,14 +49,17 @@ class Draft:
     inputs: list[str] = field(default_factory=list)
 
     def value(self, name: str, kind: Any, shape: Sequence[int], dtype: str, scale: float = 1.0, zero_point: int = 0) -> str:
+        """Declare a value and return its name."""
         self.values[name] = ValueSpec(name, kind, tuple(shape), dtype, np.array(scale, np.float32), zero_point)
         return name
 
     def input(self, name: str, shape: Sequence[int], dtype: str = "uint8", zero_point: int = 0) -> str:
+        """Add an input of the network."""
         self.inputs.append(name)
         return self.value(name, "float" if dtype == "float32" else "codes", shape, dtype, 1.0, zero_point)
 
     def store(self, name: str, role: Any, encoding: Encoding, values: Array, zero_point: Any = 0) -> str:
+        """Store a tensor and return its name."""
         zero = np.asarray(zero_point, np.int32)
         self.tensors[name] = StoredTensor(name, role, encoding, values.astype(np.int32), zero_point=zero)
         return name
@@ -126,7 +129,7 @@ class Draft:
 
 def small_bnn(seed: int = 0) -> Network:
     """Pixels, two padded binary convolutions (one pooled), two dense layers; 35 channels, so words and blocks have rests."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.threshold(d.convolution(d.input("x", (2, 6, 5), "int8"), 9, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1), 200)
     x = d.convolution(x, 35, Window((3, 2), pads=(1, 0, 1, 1)), SIGN1)
     x = d.threshold(d.pool(x, Window((2, 2), (2, 2))))
@@ -136,7 +139,7 @@ def small_bnn(seed: int = 0) -> Network:
 
 def small_qnn(seed: int = 0) -> Network:
     """Float pixels, int8 and grouped convolutions with a residual sum, uint8 weights with zero points, int4, int2 at the end."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.quantize(d.input("x", (3, 6, 5), "float32"), 1.0, 100)
     a = d.requantize(d.convolution(x, 6, Window((3, 3), (1, 2), pads=(1, 1, 1, 1)), INT8, bias=True), 0.004, 90)
     b = d.requantize(d.convolution(a, 6, Window((1, 3), pads=(0, 1, 0, 1)), INT8, groups=3, bias=True), 0.01, 120)

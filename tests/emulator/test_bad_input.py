@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.emulator.small import INT8, Draft, pixels, small_bnn, small_qnn
+from tests.emulator.small import INT8, RandomNetwork, pixels, small_bnn, small_qnn
 from tests.emulator.test_run import two_in_two_out
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, prepare_evaluation
 from weakcell.emulator.ir.layers import SIGN1
@@ -69,7 +69,7 @@ def test_values_that_are_no_pixels(value: float, shown: str) -> None:
 
 def test_limits_of_every_integer_type() -> None:
     for dtype, low, high in (("uint8", 0, 255), ("int8", -128, 127), ("int32", -32768, 32767)):
-        d = Draft(np.random.default_rng(0))
+        d = RandomNetwork(np.random.default_rng(0))
         network = d.network(d.dense(d.input("x", (3,), dtype), 2, SIGN1 if dtype == "int8" else INT8))
         weights = network.tensors["c0.w"].values.reshape(2, 3)
         x = np.array([[low, high, 0], [high, low, 1]])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.emulator.small import Draft, pixels, small_qnn
+from tests.emulator.small import RandomNetwork, pixels, small_qnn
 from weakcell.emulator import compile_plan, infer, load
 from weakcell.emulator import margins as mg
 from weakcell.emulator.ir.layers import SIGN1, Network, StoredTensor, Window
@@ -20,7 +20,7 @@ SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
 
 def dense_chain(seed: int, images: int = 6) -> tuple[Network, np.ndarray]:
     """16 pixels, two layers of 24 neurons, and an output layer whose rows are what the first images make of them: wide margins."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.threshold(d.dense(d.input("x", (16,), "int8"), 24, SIGN1), 60)
     x = d.threshold(d.dense(x, 24, SIGN1), 4)
     network = d.network(d.dequantize(d.dense(x, images, SIGN1)))
@@ -154,7 +154,7 @@ def test_the_attack_that_is_counted_ends_the_prediction() -> None:
 
 def convolutional(seed: int, images: int = 4) -> tuple[Network, dict[str, np.ndarray]]:
     """A pooled convolution and an output layer made as in `dense_chain`."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.convolution(d.input("x", (1, 8, 8), "int8"), 24, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1)
     x = d.threshold(d.pool(x, Window((2, 2), (2, 2))), 60)
     network = d.network(d.dequantize(d.dense(x, images, SIGN1)))
@@ -215,6 +215,6 @@ def test_a_shipped_network_and_what_is_refused() -> None:
     assert (found.attacked > found.tolerated).all()
     with pytest.raises(ModelError, match="not a plain chain"):
         certify(compile_plan(small_qnn()), pixels(small_qnn(), 2))
-    d = Draft(np.random.default_rng(0))
+    d = RandomNetwork(np.random.default_rng(0))
     shallow = d.network(d.dequantize(d.dense(d.threshold(d.dense(d.input("x", (9,), "int8"), 15, SIGN1)), 3, SIGN1)))
     assert certify(compile_plan(shallow), pixels(shallow, 3)).tolerated.shape == (3,)

@@ -12,7 +12,7 @@ import pytest
 
 import weakcell.emulator.engine.executor
 from tests.emulator.reference import LAYERS, as_held
-from tests.emulator.small import INT8, Draft, pixels, small_bnn, small_qnn
+from tests.emulator.small import INT8, RandomNetwork, pixels, small_bnn, small_qnn
 from weakcell.emulator import (
     Network,
     ReadPolicy,
@@ -41,7 +41,7 @@ RULES = [(f"{role}:*", parse_spec("uniform:ber=0.01")) for role in ("scale", "ze
 
 def affine_network() -> Network:
     """A float bias, batch norm steps, a residual sum with its own scales, and float scores with a bias."""
-    d = Draft(np.random.default_rng(4))
+    d = RandomNetwork(np.random.default_rng(4))
     x = d.quantize(d.input("x", (3, 5, 4), "float32"), 0.75, 100)
     acc = d.convolution(x, 5, Window((2, 2)), INT8)
     c = d.rng.normal(0, 20, (3, 5)).astype(np.float32)

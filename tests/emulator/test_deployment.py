@@ -12,7 +12,7 @@ import pytest
 
 import weakcell.emulator.engine.executor
 from tests.emulator.reference import evaluate
-from tests.emulator.small import Draft, OnlyReads, pixels, replay, small_bnn, small_qnn
+from tests.emulator.small import OnlyReads, RandomNetwork, pixels, replay, small_bnn, small_qnn
 from tests.memmodels.memories import CASES, Case, RecordingMemory
 from weakcell.emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
 from weakcell.emulator.faults.deployment import reads_per_image
@@ -32,7 +32,7 @@ IMAGES, BATCH = 5, 2
 
 def dense_network(seed: int = 3) -> Network:
     """Dense layers only: 130 pixels, 70 signs, 5 logits."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.threshold(d.dense(d.input("x", (130,), "int8"), 70, SIGN1), 300)
     return d.network(d.dequantize(d.dense(x, 5, SIGN1)))
 
@@ -238,7 +238,7 @@ def test_expected_accuracy_does_not_depend_on_load_batch_or_image(capsys: pytest
 
 def test_expected_outputs_of_a_layer_do_not_depend_on_the_policy() -> None:
     """One binary layer, on copies of a flat image: each output has the same mean under all four policies, and less noise in all."""
-    d = Draft(np.random.default_rng(6))
+    d = RandomNetwork(np.random.default_rng(6))
     x = d.convolution(d.input("x", (3, 5, 5), "int8"), 8, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1)
     network = d.network(d.dequantize(d.threshold(x, 150)))
     images, trials = {"x": np.broadcast_to(np.array([90, -40, 25]).reshape(1, 3, 1, 1), (12, 3, 5, 5))}, 300
@@ -255,7 +255,7 @@ def test_expected_outputs_of_a_layer_do_not_depend_on_the_policy() -> None:
 
 def test_fused_steps_compute_what_their_parts_do() -> None:
     """Faults in bias and threshold may take sums past int32: a step that writes bits only must see them wrap all the same."""
-    d = Draft(np.random.default_rng(12))
+    d = RandomNetwork(np.random.default_rng(12))
     x = d.threshold(d.convolution(d.input("x", (2, 4, 4), "int8"), 40, Window((2, 2)), SIGN1, bias=True))
     network = d.network(d.dequantize(x))
     plan, images = compile_plan(network), pixels(network, 6)

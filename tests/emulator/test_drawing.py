@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from tests.emulator.small import INT2, INT4, INT8, UINT8, Draft, pixels, small_bnn
+from tests.emulator.small import INT2, INT4, INT8, UINT8, RandomNetwork, pixels, small_bnn
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from weakcell.emulator.faults.deployment import Deployment
 from weakcell.emulator.faults.kernel_reads import reader_of
@@ -22,7 +22,7 @@ RATES = ("ber=0", "ber=1e-5", "ber=0.01", "ber=0.3", "ber=1", "p01=0.2,p10=0.001
 
 def everything(seed: int) -> Network:
     """Every encoding in every order of a kernel; dense layers of several blocks, whose rows are whole words or not."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.input("x", (3, 5, 4), "int8")
     y = d.threshold(d.convolution(x, 66, Window((2, 2)), SIGN1, bias=True))
     d.convolution(y, 35, Window((2, 3)), SIGN1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.emulator.reference import evaluate
-from tests.emulator.small import Draft, OnlyReads, pixels, small_bnn
+from tests.emulator.small import OnlyReads, RandomNetwork, pixels, small_bnn
 from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from weakcell.emulator.engine.executor import check_inputs
 from weakcell.emulator.engine.fault_free_cache import FaultFreeCache
@@ -24,7 +24,7 @@ from weakcell.memmodels.protection.check_bits import ProtectedReport
 
 def mixed_network() -> Network:
     """Signs everywhere: on integer pixels, on bits behind padding, grouped, and on float pixels."""
-    d = Draft(np.random.default_rng(8))
+    d = RandomNetwork(np.random.default_rng(8))
     a = d.threshold(d.convolution(d.input("x", (4, 6, 5), "int8"), 70, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1), 200)
     a = d.threshold(d.pool(d.convolution(a, 34, Window((3, 2), pads=(1, 1, 0, 0)), SIGN1), Window((2, 1), (2, 1))))
     a = d.threshold(d.convolution(a, 6, Window((2, 2)), SIGN1, groups=2), 3)
@@ -81,7 +81,7 @@ def test_dropped_signs_are_zeros_in_the_weights(kind: str, spec: str, policy: Re
 
 def one_layer(kind: str) -> Network:
     """A binary layer alone: dense, or a padded convolution of pixels or of bits."""
-    d = Draft(np.random.default_rng(4))
+    d = RandomNetwork(np.random.default_rng(4))
     x = d.input("x", (3, 5, 4), "int8")
     if kind == "dense":
         return d.network(d.dequantize(d.dense(x, 40, SIGN1)))

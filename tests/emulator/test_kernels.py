@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.emulator.reference import LAYERS, evaluate, windows
-from tests.emulator.small import INT2, INT4, INT8, INT32, UINT8, Draft, pixels, with_flips
+from tests.emulator.small import INT2, INT4, INT8, INT32, UINT8, RandomNetwork, pixels, with_flips
 from weakcell.emulator import compile_plan, infer
 from weakcell.emulator.engine.convolution import geometry_of
 from weakcell.emulator.engine.fusion import CodeConvolution, SignConvolution, fuse
@@ -128,7 +128,7 @@ def test_sums_past_int32_wrap() -> None:
     """A faulty bias may take a sum past int32: it wraps, as the registers of a target do."""
     x, bias = np.full((1, 1, 1, 2), 5), np.array([2**31 - 1, -(2**31)], np.int32)
     for encoding, weight in ((INT8, 100), (INT8, -100)):
-        d = Draft(np.random.default_rng(0))
+        d = RandomNetwork(np.random.default_rng(0))
         out = d.convolution(d.input("x", (1, 1, 2)), 2, Window((1, 1)), encoding, bias=True)
         d.store("c0.w", "weight", encoding, np.full((2, 1, 1, 1), weight))
         d.store("c0.b", "bias", INT32, bias)
@@ -141,7 +141,7 @@ def test_sums_past_int32_wrap() -> None:
 def test_fused_signs(shape: tuple[Any, Window, int], seed: int, pooled: bool, packed: bool, bias: bool) -> None:
     """Convolution, pool and threshold in one pass make the bits that the three make one after the other."""
     size, window, outputs = shape
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.input("x", size[1:], "int8", zero_point=0 if packed else -3)
     if packed:
         x = d.threshold(x)
@@ -164,7 +164,7 @@ def test_fused_signs(shape: tuple[Any, Window, int], seed: int, pooled: bool, pa
 def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, encoding: Encoding, groups: int) -> None:
     """Convolution and requantization in one pass make the codes of the two one after the other; groups 0: depthwise."""
     (n, channels, height, width), window, outputs = shape
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     channels, outputs = (outputs, outputs) if groups == 0 else (channels * groups, outputs * groups)
     x = d.input("x", (channels, height, width), "uint8", zero_point=seed % 256)
     acc = d.convolution(x, outputs, window, encoding, groups or channels, bias=True, zero_point=128 if encoding == UINT8 else 0)
@@ -198,7 +198,7 @@ def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, en
 )
 def test_an_image_alone(channels: int, outputs: int, encoding: Encoding, dtype: str, seed: int) -> None:
     """Sums, codes and signs of a dense layer for one image: words of weights in part, extreme weights, then with flipped bits."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.input("x", (channels,), ("uint8", "int8")[seed % 2], zero_point=3)
     weights = d.rng.choice([encoding.low, encoding.high], (outputs, channels, 1, 1))
     ends = [d.dense(x, outputs, encoding) for _ in range(3)]
@@ -323,7 +323,7 @@ def test_what_a_mean_is_divided_by(include: bool, ceil_mode: bool) -> None:
 
 def one_of_each(seed: int) -> Network:
     """A network that stores every encoding, in every order that a kernel has."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.input("x", (3, 5, 4), "int8")
     y = d.threshold(d.convolution(x, 66, Window((2, 2)), SIGN1, bias=True))
     d.convolution(y, 35, Window((2, 3)), SIGN1)  # packed

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.emulator.small import INT2, INT4, INT8, UINT8, Draft, pixels, small_bnn, small_qnn
+from tests.emulator.small import INT2, INT4, INT8, UINT8, RandomNetwork, pixels, small_bnn, small_qnn
 from weakcell.emulator import compile_plan, infer, load
 from weakcell.emulator import margins as mg
 from weakcell.emulator.ir.layers import SIGN1, AddCodes, Dequantize, Encoding, Network, StoredTensor, Window
@@ -45,7 +45,7 @@ def test_a_neuron_keeps_its_side_for_exactly_as_many_flips_as_counted(h: int, s:
 
 def dense(encoding: Encoding, inputs: int, classes: int, seed: int, zero: Any = 0) -> Network:
     """Codes 0 … 15 with zero point 3 (or ±1 through a threshold for signs), one matrix product, scales by class."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     if encoding == SIGN1:
         x = d.threshold(d.convolution(d.input("x", (1, 1, 1), "int8"), inputs, Window((1, 1)), SIGN1), 40)
         x = d.dense(x, classes, SIGN1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.emulator.small import Draft, pixels, small_bnn
+from tests.emulator.small import RandomNetwork, pixels, small_bnn
 from tests.memmodels.memories import simulated
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from weakcell.emulator.evaluation.trials import prepare_evaluation, run_trial
@@ -26,13 +26,13 @@ SPECS = ("ber=0.05", "ber=0.4", "ber=0.85", "p01=0.2,p10=0.03", "p01=0.02,p10=0.
 
 def dense(seed: int) -> Network:
     """75 signs -> 7 sums."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     return d.network(d.dequantize(d.dense(d.threshold(d.input("x", (75,), "int8"), 90), 7, SIGN1)))
 
 
 def padded(seed: int) -> Network:
     """Nine channels in a 3 x 4 image, windows of 3 x 3 with a border on three sides -> 2 x 2 pixels of 3 sums."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.threshold(d.input("x", (9, 3, 4), "int8"), 90)
     return d.network(d.dequantize(d.convolution(x, 3, Window((3, 3), (2, 2), pads=(1, 1, 1, 0)), SIGN1)))
 

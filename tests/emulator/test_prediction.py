@@ -14,7 +14,7 @@ from scipy.stats import binom, norm
 
 from tests.emulator.random_features import digits as feature_digits
 from tests.emulator.random_features import feature_network
-from tests.emulator.small import INT2, INT4, INT8, Draft, pixels, small_bnn, small_qnn
+from tests.emulator.small import INT2, INT4, INT8, RandomNetwork, pixels, small_bnn, small_qnn
 from weakcell.emulator import compile_plan, infer, load, place, prepare_evaluation, run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.ir.layers import SIGN1, Encoding, StoredTensor, Window
@@ -256,7 +256,7 @@ def test_win_probability_is_the_sum_over_all_codes(seed: int, spread: float) -> 
 
 def one_layer(classes: int, inputs: int, seed: int) -> tuple[Any, dict[str, np.ndarray]]:
     """±1 inputs from pixels by a safe first layer, then one layer of ±1 weights."""
-    d = Draft(np.random.default_rng(seed))
+    d = RandomNetwork(np.random.default_rng(seed))
     x = d.threshold(d.convolution(d.input("x", (1, 1, 1), "int8"), inputs, Window((1, 1)), SIGN1), 40)
     network = d.network(d.dequantize(d.dense(x, classes, SIGN1)))
     return network, pixels(network, 6, seed)
@@ -363,7 +363,7 @@ def test_weights_that_err_never_or_always_are_certain() -> None:
 
 def test_equal_integer_scores_go_to_the_lower_class() -> None:
     """Scores with one scale are integers and tie often; argmax takes the lower class."""
-    d = Draft(np.random.default_rng(0))
+    d = RandomNetwork(np.random.default_rng(0))
     network = d.network(d.dequantize(d.dense(d.input("x", (6, 1, 1), "int8"), 2, INT2)))
     plan, x = compile_plan(network), {"x": np.ones((100, 6, 1, 1), np.float32)}
     (tensor,) = (t for t in network.tensors.values() if t.role == "weight")

@@ -14,7 +14,7 @@ import pytest
 import weakcell.emulator.engine.executor
 from tests.emulator.models import model, node, run, with_codes_out
 from tests.emulator.reference import evaluate
-from tests.emulator.small import INT8, Draft, pixels, small_bnn, small_qnn
+from tests.emulator.small import INT8, RandomNetwork, pixels, small_bnn, small_qnn
 from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
 from weakcell.emulator.engine.executor import _shared, chunk_of, chunk_size
 from weakcell.emulator.engine.fusion import steps_of
@@ -92,7 +92,7 @@ def means() -> Network:
 
 def two_in_two_out() -> Network:
     """Two inputs, a sum of both, two outputs, one of them in the middle."""
-    d = Draft(np.random.default_rng(8))
+    d = RandomNetwork(np.random.default_rng(8))
     a = d.requantize(d.convolution(d.input("left", (2, 5, 5)), 6, Window((3, 3), pads=(1, 1, 1, 1)), INT8), 0.01, 100)
     b = d.requantize(d.convolution(d.input("right", (3, 5, 5), "int8"), 6, Window((1, 1)), INT8, bias=True), 0.02, 50)
     total = d.add(a, b)
@@ -101,7 +101,7 @@ def two_in_two_out() -> Network:
 
 def depthwise_signs() -> Network:
     """Signs of groups and of every channel by itself, as integers; dilation, stride, and a pool that pads."""
-    d = Draft(np.random.default_rng(9))
+    d = RandomNetwork(np.random.default_rng(9))
     x = d.threshold(d.convolution(d.input("x", (4, 9, 8), "int8"), 8, Window((3, 3), dilation=(2, 1)), SIGN1, groups=2), 99)
     x = d.threshold(d.convolution(x, 8, Window((2, 2), (1, 2), pads=(1, 1, 0, 0)), SIGN1, groups=8), 2)
     return d.network(d.dequantize(d.dense(d.pool(x, Window((3, 3), (2, 2), pads=(1, 1, 1, 1))), 3, SIGN1)))

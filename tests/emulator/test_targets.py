@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.emulator.small import INT2, INT4, UINT8, Draft, pixels
+from tests.emulator.small import INT2, INT4, UINT8, RandomNetwork, pixels
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from weakcell.emulator.ir.layers import SIGN1, Window
 from weakcell.memmodels.catalogue import parse_spec
@@ -33,7 +33,7 @@ def digest(whole: bool) -> str:
 
     whole: in all encodings, forms and roundings; else a few, for a target whose code differs from another one's in little.
     """
-    d = Draft(np.random.default_rng(21))
+    d = RandomNetwork(np.random.default_rng(21))
     x = d.threshold(d.convolution(d.input("x", (3, 7, 6), "int8"), 37, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1), 200)
     bits = d.threshold(d.convolution(x, 35, Window((2, 2), (2, 1), pads=(0, 1, 0, 0)), SIGN1))
     made = [bits, d.dense(d.threshold(d.input("v", (512,), "int8"), 90), 40, SIGN1), d.convolution("x", 4, Window((2, 2)), INT2)]
