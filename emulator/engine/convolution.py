@@ -14,9 +14,9 @@ import numpy.typing as npt
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.ir.values import unpack_channels
 from weakcell.emulator.kernels import entry_points
+from weakcell.emulator.kernels.arguments import ConvContext, Epilogue, Rounding
 from weakcell.emulator.kernels.weight_layouts import (
     LANES,
-    ConvContext,
     DepthwiseInt8x4,
     Int16x2,
     PackedInt1,
@@ -56,10 +56,6 @@ class Reading(NamedTuple):
     window: nw.Window
     context: ConvContext
     factor: int = 1
-
-    @property
-    def geometry(self) -> Geometry:
-        return geometry_of(self.window)
 
 
 @dataclass(frozen=True)
@@ -139,10 +135,11 @@ def _make_around(layer: nw.Convolution, parameters: ParameterState, joined: Join
         window, size, inputs = nw.Window((1, 1)), (1, 1), spec.channels * size[0] * size[1]
     layout = kernel.weight_layout
     pixel = -(-inputs // 64) * 8 if layout is PackedInt1 else spec.channels * (2 if layout is Int16x2 else 1)
-    places, rows = rows_of(window, size, pixel, joined, one_place=kernel.weight_layout is not PackedInt1)
+    patterns, row_table = rows_of(window, size, pixel, joined, one_place=kernel.weight_layout is not PackedInt1)
     ready = _is_ready(layer, kernel, spec)
     centre = spec.zero_point if ready and kernel.weight_layout is not PackedInt1 else 0
-    return _Around(window, ConvContext(inputs, places, rows, centre, zero_points, bias), ready)
+    context = ConvContext(geometry_of(window), layer.groups, joined.pools, inputs, patterns, row_table, centre, zero_points, bias)
+    return _Around(window, context, ready)
 
 
 def _is_ready(layer: nw.Convolution, kernel: KernelTensor, spec: nw.ValueSpec) -> bool:
@@ -187,7 +184,7 @@ def _bytes(x: Array, shift: int, upper: bool, centre: int, window: nw.Window) ->
     shape = (images, height + top + bottom, width + left + right, channels)
     size = math.prod(shape)
     out = np.empty(size + _SPARE, dtype=np.uint8)[:size].reshape(shape)
-    return out, entry_points.as_bytes(x, shift, upper, centre & 255, top, left, out)
+    return out, entry_points.to_padded_bytes(x, shift, upper, centre & 255, (top, left), out)
 
 
 def with_border(x: Array, window: nw.Window) -> Array:
@@ -240,15 +237,6 @@ def _pixels(window: nw.Window, out: tuple[int, int]) -> tuple[npt.NDArray[np.int
     return (oy * window.stride[0] + ky).reshape(-1), (ox * window.stride[1] + kx).reshape(-1)
 
 
-class Rounding(NamedTuple):
-    """How a kernel rounds sums to bytes: see `endings.store_codes`."""
-
-    constants: Array
-    """float32 (blocks, 6, LANES)."""
-    how: int
-    """DIVIDED, BOUNDED, both or 0."""
-
-
 UNROUNDED = Rounding(np.zeros((0, 6, LANES), dtype=np.float32), 0)
 """For a kernel that leaves int32 sums."""
 
@@ -291,10 +279,10 @@ def kernel_of(
     def make() -> Callable[[Array, Array], int]:
         weights = weights_of(layer, parameters)
         offsets = offsets_of(layer, context, what, weights, parameters)
-        sums = entry_points.convolution.bind(weights, layer.groups, context, offsets, own.geometry, *rounding())
+        sums = entry_points.convolution.bind(weights, context, Epilogue(offsets, rounding()))
         if not context.weight_zero_points.any():
             return sums
-        shift = entry_points.subtract_window_sums.bind(layer.groups, context, own.geometry)
+        shift = entry_points.subtract_window_sums.bind(context)
         return lambda x, out: sums(x, out) or shift(x, out)
 
     return parameters.cached(layer, (what, context.input_zero_point), make, partial(needs_weights, layer, context, parameters))
@@ -313,7 +301,7 @@ def offsets_of(layer: nw.Convolution, context: ConvContext, what: str, weights: 
 
     def make() -> Array:
         made = np.empty((len(context.border_patterns), len(weights.values) * LANES), dtype=np.int32)
-        entry_points.fill_offsets(weights, layer.groups, context, made)
+        entry_points.fill_offsets(weights, context, made)
         return made
 
     return parameters.cached(

@@ -154,7 +154,7 @@ def _integers(x: Array, spec: nw.ValueSpec) -> Array:
     high = (1 << 15) - 1 if spec.dtype == "int32" else info.max
     low = max(info.min, -high - 1)
     made = np.empty(x.shape, spec.dtype)
-    if entry_points.as_integers(np.ascontiguousarray(x).reshape(-1), low, high, made.reshape(-1)):
+    if entry_points.to_integers(np.ascontiguousarray(x).reshape(-1), low, high, made.reshape(-1)):
         odd = x[~((x == np.rint(x)) & (x <= high) & (x >= low))]
         raise InputError(
             f"Input {spec.name!r}, which the first layer reads as integers",

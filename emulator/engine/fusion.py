@@ -182,7 +182,7 @@ def _direct(step: SignConvolution, own: Reading, parameters: ParameterState) -> 
         entry_points.fill_limits(
             weights, context, parameters.values[step.thresholding.threshold], np.empty(shape, np.int32), limits
         )
-        return entry_points.sign_convolution.bind(weights, context, limits, own.geometry, joined.pools)
+        return entry_points.sign_convolution.bind(weights, context, limits)
 
     run = parameters.cached(step, ("signs", context.input_zero_point), make, partial(needs_weights, layer, context, parameters))
     return Direct(run, np.zeros, signs_shape(parameters.plan.network, step, joined), np.dtype(np.uint64))

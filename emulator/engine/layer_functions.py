@@ -17,6 +17,7 @@ from weakcell.emulator.engine.convolution import convolve, geometry_of, values_o
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.ir.values import pack_channels
 from weakcell.emulator.kernels import entry_points
+from weakcell.emulator.kernels.arguments import CodeRange, FloatSteps
 from weakcell.emulator.plan.parameters import ParameterState
 from weakcell.memmodels.errors import ModelError
 
@@ -85,7 +86,7 @@ def _float_convolution(layer: nw.Convolution, x: Array, parameters: ParameterSta
 def _quantize(layer: nw.Quantize, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, x = parameters.specs[layer.output], np.ascontiguousarray(inputs[0])
     codes = np.empty(x.shape, dtype=spec.dtype)
-    entry_points.quantize(x, _floats(layer.scale), layer.zero_point, layer.low, layer.high, codes)
+    entry_points.quantize(x, _floats(layer.scale), CodeRange(layer.zero_point, layer.low, layer.high), codes)
     return to_channels_last(codes, spec)
 
 
@@ -132,13 +133,14 @@ def _onto(
     codes = np.ascontiguousarray(values_of(x, spec))
     out, channels = np.empty(codes.shape, dtype=parameters.specs[layer.output].dtype), codes.shape[-1]
     constants = np.empty((len(steps), channels), dtype=np.float32)
+    opcodes = np.array([step.opcode for step in steps], dtype=np.int64)
     for row, step in zip(constants, steps, strict=True):
         row[:] = step.constant
     entry_points.requantize(
         codes.reshape(-1, channels), spec.zero_point if spec.kind == "codes" else 0,
         np.ascontiguousarray(np.broadcast_to(scale, channels), dtype=np.float32),
-        np.array([step.opcode for step in steps], dtype=np.int64), constants, _floats(out_scale),
-        layer.zero_point, layer.low, layer.high, out.reshape(-1, channels),
+        FloatSteps(opcodes, constants, _floats(out_scale)), CodeRange(layer.zero_point, layer.low, layer.high),
+        out.reshape(-1, channels),
     )  # fmt: skip
     return out
 
@@ -163,10 +165,10 @@ def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: ParameterSta
     if layer.fused:
         ra, rb = (np.float32(spec.scale / np.float32(layer.out_scale)) for spec in specs)
         shift = np.float32(np.float64(ra) * specs[0].zero_point + np.float64(np.float32(rb * np.float32(specs[1].zero_point))))
-        entry_points.add_fused(a, b, _floats(ra, rb, np.float32(layer.zero_point) - shift), layer.low, layer.high, flat)
+        entry_points.add_fused(a, b, _floats(ra, rb, np.float32(layer.zero_point) - shift), (layer.low, layer.high), flat)
         return out
     scales = _floats(*(spec.scale for spec in specs), layer.out_scale)
-    entry_points.add(a, b, centres, scales, layer.zero_point, layer.low, layer.high, flat)
+    entry_points.add(a, b, centres, scales, CodeRange(layer.zero_point, layer.low, layer.high), flat)
     return out
 
 
@@ -200,8 +202,8 @@ def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parame
         out, count = np.empty(sums.shape, dtype=out_spec.dtype), np.full((1, spec.channels), counts[0, 0], dtype=np.float32)
         entry_points.requantize(
             sums.reshape(-1, spec.channels), 0, np.full(spec.channels, spec.scale, dtype=np.float32),
-            np.array([list(nw.STEP_OPERATORS).index("div")]), count, _floats(layer.out_scale),
-            layer.zero_point, layer.low, layer.high, out.reshape(-1, spec.channels),
+            FloatSteps(np.array([list(nw.STEP_OPERATORS).index("div")]), count, _floats(layer.out_scale)),
+            CodeRange(layer.zero_point, layer.low, layer.high), out.reshape(-1, spec.channels),
         )  # fmt: skip
         return out
     mean = sums.astype(np.float32) * spec.scale / counts[:, :, None].astype(np.float32)
@@ -239,7 +241,7 @@ def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters
 def _mul_codes(layer: nw.MulCodes, inputs: list[Array], parameters: ParameterState) -> Array:
     (a, b), centres, out = _two(layer, inputs, parameters)
     factors = _floats(layer.multiplier, layer.zero_point)
-    entry_points.multiply(a, b, centres, factors, layer.low, layer.high, out.reshape(-1))
+    entry_points.multiply(a, b, centres, factors, (layer.low, layer.high), out.reshape(-1))
     return out
 
 

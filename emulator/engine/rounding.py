@@ -1,6 +1,6 @@
 """Convolution + requantization as one step: sums become codes while they are in registers.
 
-Both epilogues are rounded by one kernel (`endings.store_codes`). What a memory may make faulty reaches it as an argument; where a
+Both epilogues are rounded by one kernel (`epilogues.store_codes`). What a memory may make faulty reaches it as an argument; where a
 requantization's own constants live in a memory, its layer runs by itself.
 """
 
@@ -9,20 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.engine.convolution import Array, Direct, Reading, Rounding, kernel_of, reading_in_place, readings
+from weakcell.emulator.engine.convolution import Array, Direct, Reading, kernel_of, reading_in_place, readings
 from weakcell.emulator.ir.layers import AffineRequantize, Convolution, Layer, Network, Requantize
-from weakcell.emulator.kernels.weight_layouts import (
-    BIAS,
-    BOUNDED,
-    DIVIDED,
-    HIGH,
-    LANES,
-    LOW,
-    OUT_SCALE,
-    SCALE,
-    ZERO,
-    DepthwiseInt8x4,
-)
+from weakcell.emulator.kernels.arguments import BIAS, BOUNDED, DIVIDED, HIGH, LOW, OUT_SCALE, SCALE, ZERO, Rounding
+from weakcell.emulator.kernels.weight_layouts import LANES, DepthwiseInt8x4
 from weakcell.emulator.plan.layout import unsigned_offset
 from weakcell.emulator.plan.parameters import ParameterState
 
@@ -70,7 +60,7 @@ def _rounding(layer: Requantization, outputs: int, groups: int, dtype: str) -> R
 
 
 def _bounded(channels: npt.NDArray[np.float32], layer: Requantization, dtype: str) -> bool:
-    """Whether constants and limits are such as `endings.store_codes` calls bounded."""
+    """Whether constants and limits are such as `epilogues.store_codes` calls bounded."""
     wide, codes = channels.astype(np.float64), np.iinfo(dtype)
     with np.errstate(all="ignore"):
         largest = (2.0**31 * np.abs(wide[SCALE]) + np.abs(wide[BIAS])) / np.abs(wide[OUT_SCALE])

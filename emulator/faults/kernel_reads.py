@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.faults.deployment import Deployment, StoredSlot
+from weakcell.emulator.kernels.arguments import FaultSource
 from weakcell.emulator.kernels.fault_reads import FLIP_TARGET, read_regions
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.emulator.plan.parameters import ParameterState, new_parameters
@@ -71,6 +72,10 @@ class Tables:
     sources: npt.NDArray[np.void]
     homes: Homes
     counts: npt.NDArray[np.int64]
+
+    def fault_source(self, deployment: Deployment, first_image: int, per_pixel: bool) -> FaultSource:
+        """Return the argument record of a kernel that reads these slots for each image, or for each output pixel."""
+        return FaultSource(self.sources, self.homes.table, deployment.trial, first_image, per_pixel, self.counts)
 
     def tally(self, deployment: Deployment, reads: int = 1) -> None:
         """Count what `counts` says of so many reads."""

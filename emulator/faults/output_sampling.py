@@ -28,7 +28,8 @@ from weakcell.emulator.engine.convolution import UNROUNDED, Reading
 from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, Sampling, StoredSlot
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.kernels import conv as kernels
-from weakcell.emulator.kernels.output_sampling import GUIDE_BITS, convolution_signs, draw_mismatches, draw_signs
+from weakcell.emulator.kernels.arguments import Epilogue, MismatchModel, ReadSequence
+from weakcell.emulator.kernels.output_sampling import GUIDE_BITS, draw_mismatches, draw_signs, sample_convolution_signs
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
 from weakcell.emulator.plan.parameters import ParameterState
 from weakcell.memmodels.sampling.sampler import Sampler
@@ -109,7 +110,7 @@ def drawn_sums(
     rows = sums.reshape(-1, sums.shape[3])
     for drawing in _drawings(layer, own, parameters, deployment, stored, first):
         counts = drawing.counts
-        draw_mismatches(counts, *drawing.laws)
+        draw_mismatches(counts, drawing.model, drawing.reads)
         rows[drawing.here] = drawing.bits - 2 * counts
     return sums
 
@@ -132,7 +133,7 @@ def drawn_signs(
         return
     for drawing in _drawings(layer, own, parameters, deployment, stored, first):
         limits, made = (drawing.bits - threshold.astype(np.int64)) >> 1, np.empty_like(rows[drawing.here])
-        draw_signs(drawing.counts, limits, *drawing.laws, made)
+        draw_signs(drawing.counts, limits, drawing.model, drawing.reads, made)
         rows[drawing.here] = made
 
 
@@ -160,13 +161,13 @@ def _draw_while_summed(
     limits[: threshold.size] = (bits - threshold.astype(np.int64)) >> 1
     key, spread = ("mismatches", layer.output), 3 * math.isqrt(bits)
     low, high = plan.workspaces.acquire(key, lambda: (bits // 2 - spread, bits // 2 + spread))
-    done = 0
+    numbers = np.arange(first * height * width, first * height * width + len(rows))
+    reads = ReadSequence(stored.sampler.source, deployment.trial, stored.region.key.write, numbers)
+    words, done = rows.view(np.uint32)[:, : len(weights.values)], 0
     while done < len(rows):
         low, high = max(0, low // 64 * 64), min(bits, high // 64 * 64 + 63)
-        done, fewest, most = convolution_signs(
-            own.x, weights, own.context, own.geometry, _kept(limits, bits, low, high, p), stored.sampler.source, deployment.trial,
-            stored.region.key.write, first * height * width, done, rows.view(np.uint32)[:, : len(weights.values)],
-        )  # fmt: skip
+        survival = _kept(limits, bits, low, high, p)
+        done, fewest, most = sample_convolution_signs(own.x, words, weights, own.context, survival, reads, done)
         low, high = (low, high) if done == len(rows) else (min(low, fewest), max(high, most))
     plan.workspaces.release(key, (low, high))
     deployment.tally.read(stored.slot.tensor, stored.region.layout.bits * len(rows))
@@ -178,7 +179,8 @@ class _Drawing(NamedTuple):
     here: Any
     bits: int
     counts: Array
-    laws: tuple[Any, ...]
+    model: MismatchModel
+    reads: ReadSequence
 
 
 def _drawings(
@@ -190,20 +192,21 @@ def _drawings(
     height, width = parameters.specs[layer.output].height_width
     outputs, places, place_of = context.bias.size, context.border_patterns, context.row_table[1]
     sums = np.empty((images, height, width, outputs), dtype=np.int32)
-    kernels.convolution(own.x, sums, weights, 1, context, kernels.offsets(weights, 1, context), own.geometry, *UNROUNDED)
+    kernels.convolution(own.x, sums, weights, context, Epilogue(kernels.compute_offsets(weights, context), UNROUNDED))
     rows, reads, rates = sums.reshape(-1, outputs), np.arange(sums.size // outputs) + first * height * width, _composed(sampler)
     ones, by_tap = np.zeros(len(rows), dtype=np.int64), np.zeros((outputs, places.shape[1]), dtype=np.int64)
     if rates[0] != rates[1]:
         ones = _ones_in_windows(own, (height, width))
-        by_tap = kernels.sums_by_tap(weights, places.shape[1]).T[:outputs]
+        by_tap = kernels.sum_weights_by_tap(weights, places.shape[1]).T[:outputs]
     for place, inside in enumerate(places):
         here = slice(None) if len(places) == 1 else np.flatnonzero(np.tile(place_of, images) == place)
         bits = int(inside.sum()) * context.inputs_per_tap
         if len(rows):
             counts = rows[here]
             np.right_shift(np.subtract(bits, counts, out=counts), 1, out=counts)
-            laws = *_laws(counts, bits, rates), sampler.source, deployment.trial, stored.region.key.write, reads[here]
-            yield _Drawing(here, bits, counts, (bits, ones[here], by_tap[:, inside].sum(axis=1), *laws))
+            model = MismatchModel(bits, ones[here], by_tap[:, inside].sum(axis=1), *_laws(counts, bits, rates))
+            sequence = ReadSequence(sampler.source, deployment.trial, stored.region.key.write, reads[here])
+            yield _Drawing(here, bits, counts, model, sequence)
     deployment.tally.read(stored.slot.tensor, stored.region.layout.bits * len(rows))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.engine.convolution import UNPOOLED, UNROUNDED, Joined, Reading, Rounding, readings
+from weakcell.emulator.engine.convolution import UNPOOLED, UNROUNDED, Joined, Reading, readings
 from weakcell.emulator.engine.fusion import CodeConvolution, Fused, SignConvolution, empty_signs, finish
 from weakcell.emulator.engine.layer_functions import compute, empty_output
 from weakcell.emulator.engine.rounding import rounding_of
@@ -21,6 +21,7 @@ from weakcell.emulator.faults.kernel_reads import Tables, drawable, homes_of, ta
 from weakcell.emulator.faults.output_sampling import applies, drawn_signs, drawn_sums
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.kernels import bitpack, conv, conv_sign, dense_resampled
+from weakcell.emulator.kernels.arguments import ReadSequence, Rounding
 from weakcell.emulator.plan.parameters import ParameterState
 
 Array = npt.NDArray[Any]
@@ -191,12 +192,9 @@ def _draw_and_convolve(
 ) -> None:
     tables, weights = _tables(layer, parameters, stored)
     per_pixel = deployment.policy is ReadPolicy.ACCESS
-    conv.convolution_resampled(
-        own.x, weights, own.context, own.geometry, *rounding, out, tables.sources, tables.homes.table, deployment.trial, first,
-        per_pixel, tables.counts,
-    )  # fmt: skip
+    conv.convolution_resampled(own.x, out, weights, own.context, rounding, tables.fault_source(deployment, first, per_pixel))
     if own.context.weight_zero_points.any():
-        conv.subtract_window_sums(own.x, out, 1, own.context, own.geometry)
+        conv.subtract_window_sums(own.x, out, own.context)
     tables.tally(deployment, len(out) * (out.shape[1] * out.shape[2] if per_pixel else 1))
 
 
@@ -205,9 +203,8 @@ def _redrawn_dense(own: Reading, deployment: Deployment, part: StoredSlot, first
     made = np.empty((len(own.x), 1, 1, own.context.bias.size), dtype=np.int32)
     write = part.region.key.write
     assert part.sampler is not None
-    count = dense_resampled.dense_resampled(
-        own.x, own.context.inputs_per_tap, part.sampler.source, deployment.trial, write, first, made
-    )
+    reads = ReadSequence(part.sampler.source, deployment.trial, write, np.arange(first, first + len(own.x)))
+    count = dense_resampled.dense_resampled(own.x, made, own.context.inputs_per_tap, reads)
     deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * len(own.x))
     return made
 
@@ -233,9 +230,7 @@ def _redrawn_signs(
         return finish(step, joined, out, parameters)
     tables, weights = _tables(layer, parameters, stored)
     per_pixel = deployment.policy is ReadPolicy.ACCESS
-    conv_sign.sign_convolution_resampled(
-        own.x, weights, own.context, threshold, own.geometry, joined.pools, out, tables.sources, tables.homes.table,
-        deployment.trial, first, per_pixel, tables.counts,
-    )  # fmt: skip
+    faults = tables.fault_source(deployment, first, per_pixel)
+    conv_sign.sign_convolution_resampled(own.x, out, weights, own.context, threshold, faults)
     tables.tally(deployment, images * (out.shape[1] * out.shape[2] if per_pixel else 1))
     return finish(step, joined, out, parameters)

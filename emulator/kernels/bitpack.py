@@ -1,4 +1,7 @@
-"""±1 values as bits, 64 channels to a word: put together, taken apart, put into another order."""
+"""±1 values as bits, 64 channels per word, and activations as bytes.
+
+Bit c % 64 of word c // 64 is channel c; 1 means +1. Unused bits of the last word are 0.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 
 @numba.njit(cache=True, nogil=True)
 def pack(signs, out):  # type: ignore[no-untyped-def]
+    """Pack booleans (pixels, C) into out uint64 (pixels, ceil(C / 64)), which holds zeros."""
     for i in range(signs.shape[0]):
         for c in range(signs.shape[1]):
             if signs[i, c]:
@@ -16,7 +20,7 @@ def pack(signs, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _transpose(a):  # type: ignore[no-untyped-def]
-    """Transpose 64 x 64 bits in place (bit c of word r becomes bit r of word c): halves, then quarters … change places."""
+    """Transpose 64 x 64 bits in place: bit c of word r becomes bit r of word c. Halves change places, then quarters, and so on."""
     mask = np.uint64(0xFFFFFFFF)
     j = 32
     while j:
@@ -32,7 +36,13 @@ def _transpose(a):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def flatten_bits(x, channels, out):  # type: ignore[no-untyped-def]
-    """Packed channels-last bits (n, h, w, words) -> (n, 1, 1, ceil(C h w / 64)) in ONNX order; out zeroed by the caller."""
+    """Flatten packed channels-last images to ONNX order (channel, row, column).
+
+    Args:
+        x: uint64 (n, h, w, ceil(channels / 64)).
+        channels: int.
+        out: uint64 (n, 1, 1, ceil(channels h w / 64)), which holds zeros; written.
+    """
     pixels = x.reshape(x.shape[0], -1, x.shape[3])
     taps, square = pixels.shape[1], np.empty(64, dtype=np.uint64)
     for image in range(x.shape[0]):
@@ -44,16 +54,23 @@ def flatten_bits(x, channels, out):  # type: ignore[no-untyped-def]
                     square[t] = pixels[image, tap + t, word]
                 _transpose(square)
                 for c in range(min(64, channels - word * 64)):
-                    place = (word * 64 + c) * taps + tap
-                    shift = np.uint64(place & 63)
-                    line[place >> 6] |= square[c] << shift
-                    if shift and (place >> 6) + 1 < line.size:
-                        line[(place >> 6) + 1] |= square[c] >> (np.uint64(64) - shift)
+                    bit = (word * 64 + c) * taps + tap
+                    shift = np.uint64(bit & 63)
+                    line[bit >> 6] |= square[c] << shift
+                    if shift and (bit >> 6) + 1 < line.size:
+                        line[(bit >> 6) + 1] |= square[c] >> (np.uint64(64) - shift)
 
 
 @numba.njit(cache=True, nogil=True)
 def threshold_pack(acc, threshold, inverted, out):  # type: ignore[no-untyped-def]
-    """bit = (acc >= threshold[c]) != inverted[c]: acc int32 (n, h, w, C) -> out uint64 (n, h, w, ceil(C/64))."""
+    """Threshold sums and pack the bits: bit = (acc >= threshold[c]) != inverted[c].
+
+    Args:
+        acc: int32 (n, h, w, C).
+        threshold: int32 (C,).
+        inverted: bool (C,).
+        out: uint64 (n, h, w, ceil(C / 64)), written.
+    """
     for image in range(acc.shape[0]):
         for y in range(acc.shape[1]):
             for x in range(acc.shape[2]):
@@ -67,21 +84,31 @@ def threshold_pack(acc, threshold, inverted, out):  # type: ignore[no-untyped-de
 
 
 @numba.njit(cache=True, nogil=True)
-def as_bytes(x, shift, high, centre, top, left, out):  # type: ignore[no-untyped-def]
-    """Codes (n, h, w, C) + shift as bytes (n, h', w', C) with a border of `centre` around them; high: the upper byte of 16 bits.
+def to_padded_bytes(x, shift, high, border, origin, out):  # type: ignore[no-untyped-def]
+    """Copy codes + shift into bytes with a border: out = uint8(x + shift), or uint8((x + shift) >> 8) if `high`.
 
-    Returns the OR of all sums, as far as they may not fit.
+    Args:
+        x: codes (n, h, w, C).
+        shift: int, added to every code.
+        high: whether the high byte of 16 bits is stored.
+        border: byte that fills the border.
+        origin: (row, column) of the image in `out`.
+        out: uint8 (n, h', w', C), written.
+
+    Returns:
+        The OR of all x + shift, unless every one is known to fit into a byte.
     """
     by, used = np.int32(8 if high else 0), np.int32(0)
     lines, to = x.reshape(x.shape[0], x.shape[1], -1), out.reshape(out.shape[0], out.shape[1], -1)
+    top, left = origin
     first, end = left * x.shape[3], (left + x.shape[2]) * x.shape[3]
     for image in range(to.shape[0]):
         for y in range(to.shape[1]):
             if not top <= y < top + lines.shape[1]:
-                to[image, y] = centre
+                to[image, y] = border
                 continue
-            to[image, y, :first] = centre
-            to[image, y, end:] = centre
+            to[image, y, :first] = border
+            to[image, y, end:] = border
             line, inside = lines[image, y - top], to[image, y, first:end]
             if x.itemsize == 1 and shift == 0:  # a mere copy
                 for i in range(line.size):
@@ -95,10 +122,10 @@ def as_bytes(x, shift, high, centre, top, left, out):  # type: ignore[no-untyped
 
 
 @numba.njit(cache=True, nogil=True)
-def as_integers(x, low, high, out):  # type: ignore[no-untyped-def]
-    """Numbers as integers of another type; returns how many are not integers from low to high (and what they become is open)."""
-    odd = 0
+def to_integers(x, low, high, out):  # type: ignore[no-untyped-def]
+    """Convert numbers to an integer type and count those that are no integers from `low` to `high`; they become undefined."""
+    invalid = 0
     for i in range(x.size):
-        odd += not ((x[i] >= low) & (x[i] <= high) & (x[i] == np.rint(x[i])))
+        invalid += not ((x[i] >= low) & (x[i] <= high) & (x[i] == np.rint(x[i])))
         out[i] = x[i]
-    return odd
+    return invalid

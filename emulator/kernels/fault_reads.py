@@ -1,8 +1,8 @@
-"""Reads of stored tensors: flips are drawn block by block, and put into the values that kernels use while they are in cache.
+"""Reads of stored tensors inside a kernel: flips are drawn block by block and put into the kernel's values while they are in cache.
 
-A table says where each region's cells lie in those values, another what is drawn there
-(`weakcell.memmodels.sampling.sampler.SOURCE`). Where the
-last read left nothing wrong and this one does neither, values are not touched: what a read costs follows its flips.
+One table says what is drawn in each region (SOURCE of `weakcell.memmodels.sampling.sampler`), another where the region's cells lie
+(FLIP_TARGET). Parts without flips in both the previous and the current read are skipped, so the cost of a read is proportional to
+its flips.
 """
 
 from __future__ import annotations
@@ -10,88 +10,108 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from weakcell.emulator.kernels.fault_scatter import flip_block, flip_cells
+from weakcell.emulator.kernels.fault_scatter import FlatPanels, FlipWords, flip_cells, flip_panel
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.memmodels.address import BLOCK_WORDS
 from weakcell.memmodels.sampling.pointers import data_ptr, move_bytes, words_at
 from weakcell.memmodels.sampling.read_errors import block_range, count_bits, draw_block, new_workspace, read_stream, words_in_block
 
-_FIELDS = "write clean values size stale leads flat words channels outer row inner cells masks"
-
-FLIP_TARGET = np.dtype([(name, np.int64) for name in _FIELDS.split()])
-"""Where the cells of a region lie. All but numbers are addresses.
-
-write: the number of the write. clean, values: what kernels would read without flips, and what they read; `size` bytes. stale:
-uint8, which parts of the values hold flips: every LANES output channels if `flat`, else all. leads: the first region of its tensor,
-which takes out the flips of the last read. flat: within output channels of `words` words, kernels keep the order of the storage.
-outer (channels,), inner (row,): see `scatter.py`. masks (cells,): what a flip of each cell of an element does.
-"""
+FLIP_TARGET = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "write",  # number of the write
+            "fault_free_ptr",  # values without flips, in kernel order
+            "values_ptr",  # values that the kernel reads
+            "size",  # bytes of both
+            "stale_ptr",  # uint8: parts of the values that hold flips: each micropanel if `flat`, else the first byte for all
+            "leads",  # whether this is the first region of its tensor, which removes the flips of the previous read
+            "flat",  # see `StorageOrder.flat`
+            "words",  # 64-bit words of an output channel, if `flat`
+            "channels",  # output channels
+            "outer_ptr",  # int64 (channels,), see `StorageOrder`
+            "channel_size",  # elements of an output channel; its bits, if `flat`
+            "inner_ptr",  # int64 (channel_size,)
+            "cells",  # cells of an element in this region
+            "masks_ptr",  # int64 (cells,): what a flip of each cell changes
+        )
+    ]
+)
+"""Where the cells of a region lie in the values that a kernel reads."""
 
 
 @numba.njit(cache=True, nogil=True)
-def new_scratch(homes):  # type: ignore[no-untyped-def]
-    """Rooms to draw in, for all regions of a table."""
+def new_read_buffers(targets):  # type: ignore[no-untyped-def]
+    """Return a sampling workspace and a buffer of flips that suffice for all regions of a table."""
     longest = 0
-    for i in range(homes.size):
-        longest = max(longest, homes[i].words)
+    for i in range(targets.size):
+        longest = max(longest, targets[i].words)
     return new_workspace(), np.empty(BLOCK_WORDS + LANES * longest + 2, dtype=np.uint64)
 
 
 @numba.njit(cache=True, nogil=True)
-def _clear(home):  # type: ignore[no-untyped-def]
-    """Take out the flips of the last read."""
-    stale = words_at(home.stale, 1).view(np.uint8)
-    if home.leads and stale[0]:
-        move_bytes(home.values, home.clean, home.size)
+def _remove_flips(target):  # type: ignore[no-untyped-def]
+    """Remove the flips of the previous read."""
+    stale = words_at(target.stale_ptr, 1).view(np.uint8)
+    if target.leads and stale[0]:
+        move_bytes(target.values_ptr, target.fault_free_ptr, target.size)
         stale[0] = 0
 
 
 @numba.njit(cache=True, nogil=True)
-def _read_cells(source, home, stream, scratch):  # type: ignore[no-untyped-def]
-    room, drawn = scratch
-    outer, inner = words_at(home.outer, home.channels).view(np.int64), words_at(home.inner, home.row).view(np.int64)
-    masks, stale, total = words_at(home.masks, home.cells).view(np.int64), words_at(home.stale, 1).view(np.uint8), 0
-    _clear(home)
+def _read_cells(source, target, stream, buffers):  # type: ignore[no-untyped-def]
+    """Read a region cell by cell; return its flips."""
+    workspace, drawn = buffers
+    outer = words_at(target.outer_ptr, target.channels).view(np.int64)
+    inner = words_at(target.inner_ptr, target.channel_size).view(np.int64)
+    masks, stale = words_at(target.masks_ptr, target.cells).view(np.int64), words_at(target.stale_ptr, 1).view(np.uint8)
+    total = 0
+    _remove_flips(target)
     start, stop = block_range(source)
     for block in range(start, stop):
         first, n = words_in_block(source, block)
-        draw_block(source, stream, block, drawn[:n], room)
+        draw_block(source, stream, block, drawn[:n], workspace)
         count = count_bits(drawn[:n])
         if count:
-            flip_cells(home.values, outer, inner, masks, drawn[:n], first)
+            flip_cells(target.values_ptr, outer, inner, masks, drawn[:n], first)
         total += count
     stale[0] |= total > 0
     return total
 
 
 @numba.njit(cache=True, nogil=True)
-def _any(words):  # type: ignore[no-untyped-def]
-    together = np.uint64(0)
+def _any_bit(words):  # type: ignore[no-untyped-def]
+    union = np.uint64(0)
     for i in range(words.size):
-        together |= words[i]
-    return together != 0
+        union |= words[i]
+    return union != 0
 
 
 @numba.njit(cache=True, nogil=True)
-def _read_rows(source, home, stream, scratch):  # type: ignore[no-untyped-def]
-    """`drawn` begins with flips, from the region's word `begin` on, of a block of output channels that is not complete yet."""
-    room, drawn = scratch
-    blocks, bits, done, begin, filled, total = (home.channels + LANES - 1) // LANES, LANES * home.row, 0, 0, 0, 0
-    stale = words_at(home.stale, blocks // 8 + 1).view(np.uint8)
+def _read_flat(source, target, stream, buffers):  # type: ignore[no-untyped-def]
+    """Read a region of flat PackedInt1 weights micropanel by micropanel; return its flips.
+
+    The head of the buffer carries over the flips of a panel that the previous block completes only in part. Its first word is the
+    region's word `begin`.
+    """
+    workspace, drawn = buffers
+    panels = FlatPanels(target.fault_free_ptr, target.values_ptr, target.words, target.channel_size, target.channels)
+    last_panel, bits = (target.channels + LANES - 1) // LANES, LANES * target.channel_size
+    done, begin, filled, total = 0, 0, 0, 0
+    stale = words_at(target.stale_ptr, last_panel // 8 + 1).view(np.uint8)
     start, stop = block_range(source)
     for block in range(start, stop):
         first, n = words_in_block(source, block)
-        draw_block(source, stream, block, drawn[filled : filled + n], room)
+        draw_block(source, stream, block, drawn[filled : filled + n], workspace)
         total += count_bits(drawn[filled : filled + n])
         filled += n
-        complete = blocks if block + 1 == stop else (first + n) * 64 // bits
-        for k in range(done, complete):
-            flipped = _any(drawn[min((k * bits >> 6) - begin, filled) : min(((k + 1) * bits + 63 >> 6) - begin, filled)])
-            if flipped or stale[k]:
-                flip_block(
-                    home.clean, home.values, home.words, home.row, home.channels, k, data_ptr(drawn), begin, filled
-                )  # fmt: skip
-                stale[k] = flipped
+        complete = last_panel if block + 1 == stop else (first + n) * 64 // bits
+        for panel in range(done, complete):
+            head, tail = (panel * bits >> 6) - begin, ((panel + 1) * bits + 63 >> 6) - begin
+            flipped = _any_bit(drawn[min(head, filled) : min(tail, filled)])
+            if flipped or stale[panel]:
+                flip_panel(panels, panel, FlipWords(data_ptr(drawn), begin, filled))
+                stale[panel] = flipped
         used = min((complete * bits >> 6) - begin, filled)
         move_bytes(data_ptr(drawn), data_ptr(drawn) + 8 * used, 8 * (filled - used))
         done, begin, filled = complete, begin + used, filled - used
@@ -99,17 +119,37 @@ def _read_rows(source, home, stream, scratch):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def read_region(source, home, trial, read, scratch):  # type: ignore[no-untyped-def]
-    """Read a region anew; returns how many of its bits flipped. scratch: from `new_scratch`."""
-    stream = read_stream(source, trial, home.write, read)
-    if home.flat:
-        return _read_rows(source, home, stream, scratch)
-    return _read_cells(source, home, stream, scratch)
+def read_region(source, target, trial, read, buffers):  # type: ignore[no-untyped-def]
+    """Read a region again and return how many of its bits flipped.
+
+    Args:
+        source: record of type SOURCE.
+        target: record of type FLIP_TARGET.
+        trial, read: numbers of the trial and of the read.
+        buffers: from `new_read_buffers`.
+    """
+    stream = read_stream(source, trial, target.write, read)
+    if target.flat:
+        return _read_flat(source, target, stream, buffers)
+    return _read_cells(source, target, stream, buffers)
 
 
 @numba.njit(cache=True, nogil=True)
-def read_regions(sources, homes, trial, read, counts):  # type: ignore[no-untyped-def]
-    """Read all regions of two tables anew; counts (R,): how many bits of each flipped."""
-    scratch = new_scratch(homes)
-    for i in range(homes.size):
-        counts[i] = read_region(sources[i], homes[i], trial, read, scratch)
+def read_regions(sources, targets, trial, read, counts):  # type: ignore[no-untyped-def]
+    """Read all regions of two tables again.
+
+    Args:
+        sources, targets: (R,) records of type SOURCE and FLIP_TARGET.
+        trial, read: numbers of the trial and of the read.
+        counts: int64 (R,): how many bits of each region flipped, written.
+    """
+    buffers = new_read_buffers(targets)
+    for i in range(targets.size):
+        counts[i] = read_region(sources[i], targets[i], trial, read, buffers)
+
+
+@numba.njit(cache=True, nogil=True)
+def read_weights(faults, read, buffers):  # type: ignore[no-untyped-def]
+    """Read the weights of a layer again and add their flips to `faults.counts`; faults: FaultSource."""
+    for i in range(faults.targets.size):
+        faults.counts[i] += read_region(faults.sources[i], faults.targets[i], faults.trial, read, buffers)

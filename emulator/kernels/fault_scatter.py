@@ -1,14 +1,13 @@
-"""Flips in storage order -> flips in kernel order.
+"""Put flips in storage order into values in kernel order.
 
-A region's flips come as one word per 64 cells. Each kernel keeps its weights in an order of its own. Storage is output-channel-
-major, so element e belongs to channel e // inner.size, and its lowest bit went to bit outer[channel] + inner[e % inner.size] of the
-kernel's array: two small tables, where one entry per element would not stay in cache. Every function here undoes itself when called
-again with the same flips.
+A region's flips come as one 64-bit word per 64 cells. Storage is output-channel-major: element e belongs to channel
+e // inner.size, and its lowest bit is bit outer[channel] + inner[e % inner.size] of the kernel's array (`StorageOrder`). Two small
+tables stay in cache; one entry per element would not. Every function undoes itself when called again with the same flips.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -16,21 +15,44 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from weakcell.emulator.kernels.isa import I64, i64, load, shuffle, store
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.memmodels.sampling.pointers import data_ptr, words_at
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
-_I64 = ir.IntType(64)
-SIDE = 8
-"""Words of a vector, and rows that are turned into vectors together."""
 
-_AHEAD = 64
-"""Words of flips whose bits are listed together."""
+SQUARE = 8
+"""Words of a vector, and rows that are transposed into vectors together."""
+
+_WORDS_LISTED = 64
+"""Words of flips whose set bits are listed together."""
+
+
+class FlatPanels(NamedTuple):
+    """PackedInt1 weights in flat order, without flips and with them: uint64 [panels][words][LANES] each."""
+
+    fault_free_ptr: Any
+    values_ptr: Any
+    """A multiple of 64; may equal `fault_free_ptr`."""
+    words: Any
+    """Words of an output channel."""
+    row_bits: Any
+    """Stored bits of an output channel."""
+    rows: Any
+    """Output channels; the lanes behind them are not flipped."""
+
+
+class FlipWords(NamedTuple):
+    """Flips of a part of a region: `size` words from the region's word `begin`."""
+
+    ptr: Any
+    begin: Any
+    size: Any
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
-    """The index (uint64) of the lowest set bit of a uint64, 64 if there is none: one instruction."""
+    """lowest_bit(word) -> uint64: the index of the lowest set bit of a uint64, 64 if there is none; one instruction."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
@@ -40,29 +62,39 @@ def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def scatter_codes(values, outer, inner, codes):  # type: ignore[no-untyped-def]
-    """Put the stored bits of every element, codes (O, inner.size), into `values`, which are 0 and contiguous."""
+    """OR the stored codes of every element into kernel order.
+
+    Args:
+        values: zeros, contiguous; written.
+        outer, inner: see `StorageOrder`.
+        codes: integers (O, inner.size): the stored bits of every element.
+    """
     flat, shift = values.reshape(-1), np.int64(lowest_bit(np.uint64(values.itemsize * 8)))
     within = (np.int64(1) << shift) - 1
     for o in range(outer.size):
         for e in range(inner.size):
-            place = outer[o] + inner[e]
-            flat[place >> shift] |= np.int64(codes[o, e]) << (place & within)
+            bit = outer[o] + inner[e]
+            flat[bit >> shift] |= np.int64(codes[o, e]) << (bit & within)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def flip_cells(values, outer, inner, masks, flips, begin):  # type: ignore[no-untyped-def]
-    """Flip stored bits at the address `values`: an element's place is its lowest bit, counted over all of them.
+def flip_cells(values_ptr, outer, inner, masks, flips, begin):  # type: ignore[no-untyped-def]
+    """Flip stored cells in kernel order: XOR the mask of each flipped cell at its element's lowest bit.
 
-    masks: for each cell of an element, what its flip does to it (`plan.masks_of`). flips: words of the region from number `begin`.
-    Whole words are written, behind the last element too. What a word of flips holds is not foreseeable, so the first two bits of
-    each are listed as if there were two: few branches go astray then.
+    Args:
+        values_ptr: address of the values. Whole 64-bit words are written, behind the last element too.
+        outer, inner: see `StorageOrder`.
+        masks: int64 (cells,): what a flip of each cell of an element changes.
+        flips: uint64 words of the region.
+        begin: number of the first of these words in the region.
     """
-    listed = np.empty(_AHEAD * 64 + 2, dtype=np.uint64)
+    # Whether a word holds a flip is unpredictable. The first two bits of each word are therefore listed without a branch.
+    listed = np.empty(_WORDS_LISTED * 64 + 2, dtype=np.uint64)
     row, cells = np.uint64(inner.size), np.uint64(masks.size)
     start, stop, base = _U0, _U0, np.int64(0)
-    for ahead in range(0, flips.size, _AHEAD):
+    for first_word in range(0, flips.size, _WORDS_LISTED):
         count = 0
-        for i in range(ahead, min(ahead + _AHEAD, flips.size)):
+        for i in range(first_word, min(first_word + _WORDS_LISTED, flips.size)):
             word, first = flips[i], np.uint64(begin + i) << np.uint64(6)
             listed[count] = first + lowest_bit(word)
             count += word != _U0
@@ -82,100 +114,102 @@ def flip_cells(values, outer, inner, masks, flips, begin):  # type: ignore[no-un
             if element >= stop:
                 channel = element // row
                 start, stop, base = channel * row, channel * row + row, outer[channel]
-            place = np.uint64(base + inner[element - start])
-            words_at(values, np.int64(place >> np.uint64(6)) + 1)[place >> np.uint64(6)] ^= mask << (place & np.uint64(63))
+            bit = np.uint64(base + inner[element - start])
+            words_at(values_ptr, np.int64(bit >> np.uint64(6)) + 1)[bit >> np.uint64(6)] ^= mask << (bit & np.uint64(63))
 
 
 @numba.njit(cache=True, nogil=True)
 def flip_values(values, outer, inner, masks, flips):  # type: ignore[no-untyped-def]
-    """`flip_cells` of a whole region in an array, behind which there is room for what is left of a word."""
+    """Flip the cells of a whole region in an array that is followed by the rest of its last 64-bit word: see `flip_cells`."""
     flip_cells(data_ptr(values), outer, inner, masks, flips, 0)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _flip_square(typingctx, flips, stride, clean, weights, step):  # type: ignore[no-untyped-def]
-    """_flip_square(flips, stride, clean, weights, step) -> int64: eight words of each of eight rows, all arguments int64.
+def _flip_square(typingctx, flips_ptr, flips_stride, fault_free_ptr, values_ptr, stride):  # type: ignore[no-untyped-def]
+    """_flip_square(flips_ptr, flips_stride, fault_free_ptr, values_ptr, stride) -> int64: flip 8 words of 8 rows; all are int64.
 
-    Words k of all rows lie side by side at `weights` + k `step`, and become those at `clean` + k `step` XOR the flips, of which row
-    r has its own at `flips` + r `stride`. Addresses and bytes.
+    values[k][row] = fault_free[k][row] ^ flips[row][k]; strides are in bytes.
     """
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        flips, stride, clean, weights, step = args
-        vector = ir.VectorType(_I64, SIDE)
+        flips_ptr, flips_stride, fault_free_ptr, values_ptr, stride = args
+        vector = ir.VectorType(I64, SQUARE)
 
-        def at(base: Any, k: int, by: Any) -> Any:
-            address = builder.add(base, builder.mul(by, ir.Constant(_I64, k)))
-            return builder.inttoptr(address, vector.as_pointer())
+        def offset(k: int, by: Any) -> Any:
+            return builder.mul(by, i64(k))
 
-        rows = [_load(builder, at(flips, r, stride), 8) for r in range(SIDE)]
-        for k, column in enumerate(_transposed(builder, rows)):
-            flipped = builder.xor(column, _load(builder, at(clean, k, step), 8))
-            builder.store(flipped, at(weights, k, step)).align = 64
-        return ir.Constant(_I64, 0)
+        rows = [load(builder, flips_ptr, offset(r, flips_stride), vector) for r in range(SQUARE)]
+        for k, column in enumerate(_transpose(builder, rows)):
+            flipped = builder.xor(column, load(builder, fault_free_ptr, offset(k, stride), vector))
+            store(builder, flipped, builder.add(values_ptr, offset(k, stride)), 64)
+        return i64(0)
 
     return types.int64(*[types.int64] * 5), codegen
 
 
-def _load(builder: Any, pointer: Any, align: int) -> Any:
-    loaded = builder.load(pointer)
-    loaded.align = align
-    return loaded
-
-
-def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Columns of a square of words, as vectors: halves of two rows change places, then quarters, then single words."""
+def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
+    """Transpose a square of words held in vectors: halves of two rows change places, then quarters, then single words."""
     for reach in (4, 2, 1):
-        made = list(rows)
-        for r in range(SIDE):
+        swapped = list(rows)
+        for r in range(SQUARE):
             if not r & reach:
-                low = [k if not k & reach else k - reach + SIDE for k in range(SIDE)]
-                high = [k + reach if not k & reach else k + SIDE for k in range(SIDE)]
-                for to, places in ((r, low), (r + reach, high)):
-                    mask = ir.Constant(ir.VectorType(ir.IntType(32), SIDE), places)
-                    made[to] = builder.shuffle_vector(rows[r], rows[r + reach], mask)
-        rows = made
+                low = [k if not k & reach else k - reach + SQUARE for k in range(SQUARE)]
+                high = [k + reach if not k & reach else k + SQUARE for k in range(SQUARE)]
+                for target, lanes in ((r, low), (r + reach, high)):
+                    swapped[target] = shuffle(builder, rows[r], rows[r + reach], lanes)
+        rows = swapped
     return rows
 
 
 @numba.njit(cache=True, nogil=True)
-def flip_block(clean, weights, words, row_bits, rows, block, flips, begin, size):  # type: ignore[no-untyped-def]
-    """Block `block` of weights = clean, some signs flipped, whose kernel order is the storage order within each output channel.
+def flip_panel(panels, panel, flips):  # type: ignore[no-untyped-def]
+    """Write one micropanel of flat PackedInt1 weights: values = fault_free ^ flips.
 
-    clean, weights: addresses of uint64 [O/LANES][words][LANES], the second aligned; they may be one. rows: output
-    channels; behind them nothing is flipped. row_bits: stored bits of an output channel. flips: address of `size` words of the
-    region from number `begin`. A word of flips is put together from the two storage words that it straddles, unless rows are whole
-    words.
+    A row's flips are put together from the two storage words that each word straddles, unless rows are whole words.
+
+    Args:
+        panels: FlatPanels.
+        panel: index of the micropanel.
+        flips: FlipWords that contain the panel's bits.
     """
-    row, done = block * LANES, 0
-    source, target = clean + row * words * 8, weights + row * words * 8
-    if row_bits & 63 == 0 and row + LANES <= rows:
-        done = words // SIDE * SIDE
-        for word in range(0, done, SIDE):
-            for lane in range(0, LANES, SIDE):
-                place, here = flips + ((row + lane) * words + word - begin) * 8, (word * LANES + lane) * 8
-                _flip_square(place, words * 8, source + here, target + here, LANES * 8)
+    words, row_bits = panels.words, panels.row_bits
+    row, done = panel * LANES, 0
+    source_ptr, target_ptr = panels.fault_free_ptr + row * words * 8, panels.values_ptr + row * words * 8
+    if row_bits & 63 == 0 and row + LANES <= panels.rows:
+        done = words // SQUARE * SQUARE
+        for word in range(0, done, SQUARE):
+            for lane in range(0, LANES, SQUARE):
+                flips_ptr = flips.ptr + ((row + lane) * words + word - flips.begin) * 8
+                offset = (word * LANES + lane) * 8
+                _flip_square(flips_ptr, words * 8, source_ptr + offset, target_ptr + offset, LANES * 8)
     if done == words:
         return
-    spare = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(-row_bits & 63)
-    drawn, before, after = words_at(flips, size), words_at(source, words * LANES), words_at(target, words * LANES)
+    last_mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(-row_bits & 63)
+    drawn, before, after = words_at(flips.ptr, flips.size), words_at(source_ptr, words * LANES), words_at(target_ptr, words * LANES)
     for lane in range(LANES):
         start = (row + lane) * row_bits
-        index, shift = (start >> 6) - begin, np.uint64(start & 63)
+        index, shift = (start >> 6) - flips.begin, np.uint64(start & 63)
         for word in range(done, words):
-            part = _U0
-            if row + lane < rows:
-                part = drawn[index + word] >> shift
-                if shift != _U0 and index + word + 1 < size:
-                    part |= drawn[index + word + 1] << (np.uint64(64) - shift)
+            flipped = _U0
+            if row + lane < panels.rows:
+                flipped = drawn[index + word] >> shift
+                if shift != _U0 and index + word + 1 < flips.size:
+                    flipped |= drawn[index + word + 1] << (np.uint64(64) - shift)
                 if word == words - 1:
-                    part &= spare
-            after[word * LANES + lane] = before[word * LANES + lane] ^ part
+                    flipped &= last_mask
+            after[word * LANES + lane] = before[word * LANES + lane] ^ flipped
 
 
 @numba.njit(cache=True, nogil=True)
-def flip_rows(clean, weights, row_bits, flips):  # type: ignore[no-untyped-def]
-    """`flip_block` of all blocks of arrays [O/LANES][words][LANES]."""
-    words, rows = weights.shape[1], flips.size * 64 // row_bits
-    for block in range(weights.shape[0]):
-        flip_block(data_ptr(clean), data_ptr(weights), words, row_bits, rows, block, data_ptr(flips), 0, flips.size)
+def flip_rows(fault_free, values, row_bits, flips):  # type: ignore[no-untyped-def]
+    """Write all micropanels of flat PackedInt1 weights: values = fault_free ^ flips.
+
+    Args:
+        fault_free, values: uint64 [panels][words][LANES]; the second starts at a multiple of 64 bytes.
+        row_bits: stored bits of an output channel.
+        flips: uint64: all words of the region.
+    """
+    rows = flips.size * 64 // row_bits
+    panels = FlatPanels(data_ptr(fault_free), data_ptr(values), values.shape[1], row_bits, rows)
+    for panel in range(values.shape[0]):
+        flip_panel(panels, panel, FlipWords(data_ptr(flips), 0, flips.size))

@@ -1,205 +1,238 @@
-"""The register tile: some rows of activations times one block of weights, accumulated without touching memory.
+"""The micro-kernel: mr rows of activations times one micropanel of weights, accumulated in registers.
 
-Compilers do not keep such a block of accumulators in vector registers, so its LLVM IR is written out here, once, for every form of
-weights. One word of activations, broadcast, meets one word of weights in each lane of a vector:
+    acc[r][lane] = sum over k of x[r][k] * w[k][lane]          r < mr, lane < LANES
 
-    PackedInt1      sum += popcount(x ^ w)                      64 signs to a word; see `carry_save.py`
-    Bytes     sum += x0 w0 + x1 w1 + x2 w2 + x3 w3        unsigned bytes times signed bytes
-    PackedInt4   the same, two weights to a byte             each vector of weights meets two words of activations
-    PackedInt2    the same, four weights to a byte            … and here four
-    Int16x2     sum += x0 w0 + x1 w1                        int16 times int16
-    DepthwiseInt8x4      the products of Bytes                       four taps of one channel: lanes have activations of their own
+Lanes are output channels. One word of activations is broadcast and multiplied by one word of weights in each lane, so no sum runs
+across a vector. Index k runs over the contiguous runs of a window; a convolution therefore needs no im2col copy. The loop body is
+`isa.emit_multiply_accumulate`; layouts with loops of their own are PackedInt1 (`carry_save.py`) and DepthwiseInt8x4
+(`depthwise.py`).
 
-Lanes are output channels: an activation is loaded once, and no sum runs across a vector. The inner index k runs through `segments`
-runs of `length` vectors of weights; their activations lie at `offsets` from each row's address, so a convolution needs no
-copied patches: the runs are the rows of its window.
-
-The IR is generic but for a few instructions (`steps.py`). Tile sizes follow the target, too, so that no accumulator spills. Results
-never depend on either.
+Compilers do not keep such a tile of accumulators in vector registers, so its LLVM IR is written out here, once for all layouts.
+Tile shapes follow the target CPU, so that no accumulator spills. Results never depend on them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from weakcell.emulator.kernels.arguments import SignEpilogue, TileOperands, ValueEpilogue
 from weakcell.emulator.kernels.carry_save import emit_carry_save
 from weakcell.emulator.kernels.depthwise import emit_depthwise, emit_depthwise_sliding
-from weakcell.emulator.kernels.epilogues import store_codes, store_signs, store_sums, with_bases
-from weakcell.emulator.kernels.isa import POPCOUNT, WIDE, emit_multiply_accumulate, undo_packing_shift, unpacked
-from weakcell.emulator.kernels.llvm_vectors import I32, I64, broadcast, load
+from weakcell.emulator.kernels.epilogues import add_init, store_codes, store_signs, store_sums
+from weakcell.emulator.kernels.isa import (
+    I32,
+    I64,
+    POPCOUNT,
+    WIDE,
+    broadcast,
+    emit_multiply_accumulate,
+    i64,
+    layout_constant,
+    load,
+    load_pointers,
+    splat,
+    undo_packing_shift,
+    unpack_slot,
+)
 from weakcell.emulator.kernels.weight_layouts import LANES, DepthwiseInt8x4, PackedInt1, subbyte_slots, word_bytes
 
 POOL = 4
-"""Rows whose signs a pooled tile joins: a pool of 2 x 2."""
+"""Rows whose bits a pooled sign micro-kernel joins: a pool of 2 x 2."""
 
 
-def shape_of(form: type, pooled: bool = False) -> tuple[int, int, int]:
-    """Rows of a tile, vectors beside one another, lanes of a vector: rows x vectors accumulators fit into the registers.
+class TileShape(NamedTuple):
+    """Shape of the accumulators that are in registers at once: mr x vectors x lanes."""
 
-    Chains of signs have two vectors for each sum.
-    """
-    if form is PackedInt1:
-        return (4, 1 if pooled else 2, 8) if POPCOUNT else (4 if pooled else 2, 1, 8)
-    if form is DepthwiseInt8x4:
-        return (4 if WIDE else 1, 4, 8)
-    return (8, 2, 16) if WIDE else (4, 1, 8)
+    mr: int
+    """Rows."""
+    vectors: int
+    """Vectors of each row."""
+    lanes: int
+    """Lanes of a vector."""
+
+
+Sums = list[list[Any]]
+"""Sums of a tile: for each row a list of vectors, whose lanes in order are consecutive output channels."""
+
+EmitSums = Callable[[Any, TileOperands, type], Iterator[tuple[Sums, int]]]
+"""Emits the loops of a layout: yields the sums of as many lanes as registers hold, and the first of these lanes."""
+
+
+def tile_shape(layout: type, pooled: bool = False) -> TileShape:
+    """Return the shape of a layout's register tile. Carry-save sums need two vectors each."""
+    if layout is PackedInt1:
+        return TileShape(4, 1 if pooled else 2, 8) if POPCOUNT else TileShape(4 if pooled else 2, 1, 8)
+    if layout is DepthwiseInt8x4:
+        return TileShape(4 if WIDE else 1, 4, 8)
+    return TileShape(8, 2, 16) if WIDE else TileShape(4, 1, 8)
 
 
 def tile_rows(weights: Any, pooled: bool) -> int:
-    """Rows of a whole tile."""
-    return shape_of(type(weights), pooled)[0]
+    """Return mr, the rows of one micro-kernel call."""
+    return tile_shape(type(weights), pooled).mr
 
 
 @overload(tile_rows)  # type: ignore[untyped-decorator]
 def _tile_rows(weights, pooled):  # type: ignore[no-untyped-def]
-    plain, joined = (shape_of(weights.instance_class, own)[0] for own in (False, True))
+    plain, joined = (tile_shape(weights.instance_class, own).mr for own in (False, True))
     return lambda weights, pooled: joined if pooled else plain
 
 
-def row_by_row(weights: Any) -> bool:
-    """Whether a tile writes all lanes of a row before it writes the next: all fit into registers at once."""
-    return type(weights) is DepthwiseInt8x4 or shape_of(type(weights))[1] * shape_of(type(weights))[2] == LANES
+def _writes_rows_in_order(layout: type) -> bool:
+    shape = tile_shape(layout)
+    return layout is DepthwiseInt8x4 or shape.vectors * shape.lanes == LANES
 
 
-@overload(row_by_row)  # type: ignore[untyped-decorator]
-def _row_by_row(weights):  # type: ignore[no-untyped-def]
-    form = weights.instance_class
-    whole = form is DepthwiseInt8x4 or shape_of(form)[1] * shape_of(form)[2] == LANES
-    return lambda weights: whole
+writes_rows_in_order = layout_constant(_writes_rows_in_order)
+"""writes_rows_in_order(weights): whether a micro-kernel stores all lanes of a row before it stores the next row."""
 
 
-def make_value_tile(passes: Any) -> Any:
-    """The intrinsic `value_tile` around the loops that `passes` writes (`_passes`)."""
+def make_value_microkernel(emit_sums: EmitSums) -> Any:
+    """Make the intrinsic `value_microkernel` around the loops that `emit_sums` emits."""
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def tile(typingctx, weights, made, windows, block, offsets, segments, length, bases, rounding, how, outs):  # type: ignore[no-untyped-def]
-        """tile(weights, made, windows, block, offsets, segments, length, bases, rounding, how, outs): see below."""
-        form, summed = weights.instance_class, made.dtype.bitwidth == 32
-        packs = WIDE and form is not PackedInt1
+    def microkernel(typingctx, weights, out, operands, epilogue):  # type: ignore[no-untyped-def]
+        """Compute one tile and store values; see `value_microkernel`."""
+        layout, is_int32 = weights.instance_class, out.dtype.bitwidth == 32
+        packs = WIDE and layout is not PackedInt1
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            bases, rounding, how, outs = args[7:]
-            for sums, first in passes(builder, args[2:7], form):
-                values = with_bases(builder, bases, sums, first, form is PackedInt1)
-                if summed:
-                    store_sums(builder, outs, values, first)
+            tile, end = (cgutils.unpack_tuple(builder, record) for record in args[2:])
+            ending = ValueEpilogue(*end)
+            for sums, first in emit_sums(builder, TileOperands(*tile), layout):
+                values = add_init(builder, ending.init_ptr, sums, first, layout is PackedInt1)
+                if is_int32:
+                    store_sums(builder, ending.outputs_ptr, values, first)
                 else:
-                    store_codes(builder, outs, values, first, rounding, how, made.dtype.signed, packs)
-            return ir.Constant(I64, 0)
+                    store_codes(builder, ending, values, first, out.dtype.signed, packs)
+            return i64(0)
 
-        return types.int64(weights, made, *[types.int64] * 9), codegen
+        return types.int64(weights, out, operands, epilogue), codegen
 
-    return tile
+    return microkernel
 
 
-def make_sign_tile(passes: Any, pooled: bool = False) -> Any:
-    """The intrinsic `sign_tile`, likewise."""
+def make_sign_microkernel(emit_sums: EmitSums, pooled: bool = False) -> Any:
+    """Make the intrinsic `sign_microkernel` around the loops that `emit_sums` emits."""
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def tile(typingctx, weights, windows, block, offsets, segments, length, limits, outs):  # type: ignore[no-untyped-def]
-        """tile(weights, windows, block, offsets, segments, length, limits, outs): see below; writes bits."""
-        form = weights.instance_class
+    def microkernel(typingctx, weights, operands, epilogue):  # type: ignore[no-untyped-def]
+        """Compute one tile and store bits; see `sign_microkernel`."""
+        layout = weights.instance_class
 
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            for sums, first in passes(builder, args[1:6], form):
-                store_signs(builder, args[6], args[7], sums, first, form is PackedInt1, POOL if pooled else 1)
-            return ir.Constant(I64, 0)
+            tile, end = (cgutils.unpack_tuple(builder, record) for record in args[1:])
+            for sums, first in emit_sums(builder, TileOperands(*tile), layout):
+                store_signs(builder, SignEpilogue(*end), sums, first, layout is PackedInt1, POOL if pooled else 1)
+            return i64(0)
 
-        return types.int64(weights, *[types.int64] * 7), codegen
+        return types.int64(weights, operands, epilogue), codegen
 
-    return tile
+    return microkernel
 
 
-def _passes(builder: Any, args: Any, form: type, pooled: bool = False) -> Any:
-    """The sums (a list per row, a vector each) of as many lanes as registers hold, and the first of these lanes."""
-    rows, vectors, lanes = shape_of(form, pooled)
-    if form is DepthwiseInt8x4:
-        yield (emit_depthwise(builder, args, rows) if rows == 1 else emit_depthwise_sliding(builder, args, rows)), 0
+def _emit_sums(builder: Any, operands: TileOperands, layout: type, pooled: bool = False) -> Iterator[tuple[Sums, int]]:
+    """Emit the loops of a layout, pass by pass over the lanes of the micropanel."""
+    shape = tile_shape(layout, pooled)
+    if layout is DepthwiseInt8x4:
+        yield (emit_depthwise if shape.mr == 1 else emit_depthwise_sliding)(builder, operands, shape.mr), 0
         return
-    assert LANES % (vectors * lanes) == 0
-    for first in range(0, LANES, vectors * lanes):
-        if form is PackedInt1:
-            yield emit_carry_save(builder, args, rows, vectors, lanes, first), first
+    assert LANES % (shape.vectors * shape.lanes) == 0
+    for first in range(0, LANES, shape.vectors * shape.lanes):
+        if layout is PackedInt1:
+            yield emit_carry_save(builder, operands, shape, first), first
         else:
-            yield _emit(builder, args, form, rows, vectors, lanes, first), first
+            yield _emit_products(builder, operands, layout, shape, first), first
 
 
-def _emit(builder: Any, args: Any, form: type, rows: int, vectors: int, lanes: int, first: int) -> list[list[Any]]:
-    """Two nested loops (segments, vectors of a segment) around the step; accumulators are phi nodes."""
-    windows, block, offsets, segments, length = args
-    word, parts = word_bytes(form), subbyte_slots(form)
-    vector = ir.VectorType(I64 if form is PackedInt1 else I32, lanes)
-    zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
+def _emit_products(builder: Any, operands: TileOperands, layout: type, shape: TileShape, first: int) -> Sums:
+    """Emit two nested loops, over runs and over words of a run; accumulators are phi nodes."""
+    word, slots = word_bytes(layout), subbyte_slots(layout)
+    vector = ir.VectorType(I64 if layout is PackedInt1 else I32, shape.lanes)
     entry = builder.block
-    outer, inner, inner_end, end = (builder.append_basic_block(name) for name in ("segment", "word", "segment_end", "end"))
-    bases = [load(builder, windows, ir.Constant(I64, 8 * r), I64) for r in range(rows)]
-    start = builder.add(block, ir.Constant(I64, first * word))
+    outer, inner, inner_end, end = (builder.append_basic_block(name) for name in ("run", "word", "run_end", "end"))
+    row_ptrs = load_pointers(builder, operands.inputs_ptr, shape.mr)
+    start = builder.add(operands.weights_ptr, i64(first * word))
     builder.branch(outer)
 
     builder.position_at_end(outer)
-    segment, at_segment = builder.phi(I64), builder.phi(I64)
-    outer_sums = [builder.phi(vector) for _ in range(rows * vectors)]
-    offset = load(builder, offsets, builder.mul(segment, ir.Constant(I64, 8)), I64)
+    run, run_weights_ptr = builder.phi(I64), builder.phi(I64)
+    run_sums = [builder.phi(vector) for _ in range(shape.mr * shape.vectors)]
+    run_offset = load(builder, operands.runs_ptr, builder.mul(run, i64(8)), I64)
     builder.branch(inner)
 
     builder.position_at_end(inner)
-    k, at_word = builder.phi(I64), builder.phi(I64)
-    sums = [builder.phi(vector) for _ in outer_sums]
-    place = builder.add(offset, builder.mul(k, ir.Constant(I64, word * parts)))
-    packed = [load(builder, at_word, ir.Constant(I64, v * lanes * word), vector) for v in range(vectors)]
+    k, word_ptr = builder.phi(I64), builder.phi(I64)
+    sums = [builder.phi(vector) for _ in run_sums]
+    word_offset = builder.add(run_offset, builder.mul(k, i64(word * slots)))
+    packed = [load(builder, word_ptr, i64(v * shape.lanes * word), vector) for v in range(shape.vectors)]
     new = list(sums)
-    for part in range(parts):
-        w = [unpacked(builder, form, own, part) for own in packed]
-        at_part = builder.add(place, ir.Constant(I64, part * word))
-        for r in range(rows):
-            x = broadcast(builder, load(builder, bases[r], at_part, vector.element, align=1 if word == 4 else 8), vector)
-            for v in range(vectors):
-                i = r * vectors + v
-                new[i] = emit_multiply_accumulate(builder, form, new[i], x, w[v])
-    k_next, word_next = builder.add(k, one), builder.add(at_word, ir.Constant(I64, LANES * word))
-    builder.cbranch(builder.icmp_signed("<", k_next, length), inner, inner_end)
+    for slot in range(slots):
+        w = [unpack_slot(builder, layout, words, slot) for words in packed]
+        slot_offset = builder.add(word_offset, i64(slot * word))
+        for r in range(shape.mr):
+            activation = load(builder, row_ptrs[r], slot_offset, vector.element, align=1 if word == 4 else 8)
+            x = broadcast(builder, activation, vector)
+            for v in range(shape.vectors):
+                i = r * shape.vectors + v
+                new[i] = emit_multiply_accumulate(builder, layout, new[i], x, w[v])
+    next_k, next_word_ptr = builder.add(k, i64(1)), builder.add(word_ptr, i64(LANES * word))
+    builder.cbranch(builder.icmp_signed("<", next_k, operands.run_words), inner, inner_end)
 
     builder.position_at_end(inner_end)
-    segment_next = builder.add(segment, one)
-    builder.cbranch(builder.icmp_signed("<", segment_next, segments), outer, end)
-    empty = ir.Constant(vector, [0] * lanes)
+    next_run = builder.add(run, i64(1))
+    builder.cbranch(builder.icmp_signed("<", next_run, operands.runs), outer, end)
     for phi, at_entry, at_end in [
-        (segment, zero, segment_next),
-        (at_segment, start, word_next),
-        *((own, empty, total) for own, total in zip(outer_sums, new, strict=True)),
+        (run, i64(0), next_run),
+        (run_weights_ptr, start, next_word_ptr),
+        *((phi, splat(vector, 0), total) for phi, total in zip(run_sums, new, strict=True)),
     ]:
         phi.add_incoming(at_entry, entry)
         phi.add_incoming(at_end, inner_end)
     for phi, at_outer, at_inner in [
-        (k, zero, k_next),
-        (at_word, at_segment, word_next),
-        *zip(sums, outer_sums, new, strict=True),
+        (k, i64(0), next_k),
+        (word_ptr, run_weights_ptr, next_word_ptr),
+        *zip(sums, run_sums, new, strict=True),
     ]:
         phi.add_incoming(at_outer, outer)
         phi.add_incoming(at_inner, inner)
 
     builder.position_at_end(end)
-    totals = [undo_packing_shift(builder, form, total) for total in new]
-    return [totals[r * vectors : (r + 1) * vectors] for r in range(rows)]
+    totals = [undo_packing_shift(builder, layout, total) for total in new]
+    return [totals[r * shape.vectors : (r + 1) * shape.vectors] for r in range(shape.mr)]
 
 
-value_tile = make_value_tile(_passes)
-"""Rows x LANES sums plus what else belongs to them. PackedInt1: minus twice the mismatches, plus that.
+value_microkernel = make_value_microkernel(_emit_sums)
+"""value_microkernel(weights, out, operands, epilogue) -> int64: compute mr x LANES values and store them.
 
-All arguments but the weights, whose type says the form, and `made`, whose type says what is made, are int64. windows: address of
-`rows` byte addresses of activations. block: address of a block of weights. offsets: address of `segments` byte offsets. length:
-words of weights in a segment. Where several rows are signs, windows and block are chains of `length` words, and offsets are not
-read. bases: address of `rows` addresses, of LANES int32 to add. outs: address of `rows` addresses to write to: LANES int32 where
-`made` is an array of int32, else LANES bytes. rounding, how: `endings.store_codes`.
+    value[r][lane] = init[r][lane] + acc[r][lane]              PackedInt1: init - 2 * mismatches
+
+Args:
+    weights: the layout record; only its type is used.
+    out: array of the output's dtype: int32 for sums, int8 or uint8 for rounded codes (`epilogues.store_codes`). Only its type
+        is used.
+    operands: TileOperands. With PackedInt1 its rows and panel are carry-save chains.
+    epilogue: ValueEpilogue.
 """
-sign_tile, pooled_sign_tile = (make_sign_tile(partial(_passes, pooled=pooled), pooled) for pooled in (False, True))
-"""The same ending in bits: 1 where mismatches <= limit (PackedInt1) or the sum >= limit.
 
-limits, outs: addresses of `rows` addresses, of LANES limits (as wide as a sum) and of LANES / 8 bytes for the bits.
-Pooled: the bits of POOL neighbouring rows are one, and so is their address.
+sign_microkernel, pooled_sign_microkernel = (
+    make_sign_microkernel(partial(_emit_sums, pooled=pooled), pooled) for pooled in (False, True)
+)
+"""sign_microkernel(weights, operands, epilogue) -> int64: compute mr x LANES sums and store one bit for each.
+
+    bit[r][lane] = acc[r][lane] >= limit[r][lane]              PackedInt1: mismatches <= limit
+
+The pooled variant joins the bits of POOL consecutive rows by OR and stores them once.
+
+Args:
+    weights: the layout record; only its type is used.
+    operands: TileOperands. With PackedInt1 its rows and panel are carry-save chains.
+    epilogue: SignEpilogue.
 """

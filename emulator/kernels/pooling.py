@@ -1,4 +1,7 @@
-"""Pools over windows of channels-last values; padding never wins a maximum and adds nothing to a sum."""
+"""Pools over windows of channels-last values. Padding never wins a maximum and adds nothing to a sum.
+
+geometry: ((kh, kw), (sh, sw), (dh, dw), (top, left, bottom, right)): kernel size, stride, dilation and padding.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 
 @numba.njit(cache=True, nogil=True)
 def max_pool(x, geometry, out):  # type: ignore[no-untyped-def]
-    """Largest code in each window: x (n, h, w, C) -> out (n, oh, ow, C) of the same dtype."""
+    """Take the maximum of each window: x (n, h, w, C) -> out (n, oh, ow, C) of the same dtype."""
     kernel, stride, dilation, pads = geometry
     for image in range(out.shape[0]):
         for oy in range(out.shape[1]):
@@ -30,7 +33,13 @@ def max_pool(x, geometry, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def or_pool(x, geometry, out):  # type: ignore[no-untyped-def]
-    """Maximum of packed ±1 values, which is their OR: x (n, h, w, words) -> out (n, oh, ow, words), zeroed by the caller."""
+    """OR the packed ±1 values of each window, which is their maximum.
+
+    Args:
+        x: uint64 (n, h, w, words).
+        geometry: see the module.
+        out: uint64 (n, oh, ow, words), which holds zeros; written.
+    """
     kernel, stride, dilation, pads = geometry
     for image in range(out.shape[0]):
         for oy in range(out.shape[1]):
@@ -39,7 +48,7 @@ def or_pool(x, geometry, out):  # type: ignore[no-untyped-def]
                 if not 0 <= iy < x.shape[1]:
                     continue
                 for kx in range(kernel[1]):
-                    shift = kx * dilation[1] - pads[1]  # columns from..to of the output see a column of x through this tap
+                    shift = kx * dilation[1] - pads[1]  # output columns start..end read a column of x through this tap
                     start = max(0, -(shift // stride[1]))
                     end = min(out.shape[2], (x.shape[2] - 1 - shift) // stride[1] + 1)
                     for ox in range(start, end):
@@ -49,7 +58,16 @@ def or_pool(x, geometry, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def sum_pool(x, zero_point, geometry, include_pad, out, counts):  # type: ignore[no-untyped-def]
-    """Sum of (x - zero_point) in each window into out (int32), and what to divide it by into counts (oh, ow)."""
+    """Sum x - zero_point over each window, and count the elements that a mean is divided by.
+
+    Args:
+        x: codes (n, h, w, C).
+        zero_point: int.
+        geometry: see the module.
+        include_pad: whether padding counts.
+        out: int32 (n, oh, ow, C), written.
+        counts: integers (oh, ow), written.
+    """
     kernel, stride, dilation, pads = geometry
     height, width = x.shape[1], x.shape[2]
     out[:] = 0

@@ -1,50 +1,63 @@
-"""What kernels are given besides activations: forms of weights, their order, what stands around them."""
+"""Storage layouts of kernel weights.
+
+Kernel weights are stored in micropanels of LANES output channels (NR in BLIS). A micropanel is a row of words; word k holds the
+weights of LANES output channels for the same inputs:
+
+    values[panel][word][lane]          lane = output channel % LANES, panel = output channel // LANES
+
+Groups follow one another; the last panel of a group is filled up with zeros. Each class below is one layout. The class is the
+*type* of a kernel's `weights` argument, so kernels select their instructions at compile time. This module does not need Numba.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 LANES = 32
-"""Output channels in one block of kernel weights."""
+"""Output channels of one micropanel."""
 
 
 class PackedInt1(NamedTuple):
-    """±1 weights as bits: uint64 [blocks][words][LANES]."""
+    """Weights of ±1, one bit each (1 means +1): uint64 [panels][words][LANES], 64 inputs per word."""
 
     values: Any
 
 
 class Int8x4(NamedTuple):
-    """Weights of up to 8 bits: int8 [blocks][words][LANES][4], four neighbours in k to a word."""
+    """Weights of up to 8 bits: int8 [panels][words][LANES][4], four consecutive inputs per word."""
 
     values: Any
 
 
 class PackedInt4(NamedTuple):
-    """Weights of 4 bits: int8 [blocks][words][LANES][4]; k and k + 4 share a byte.
+    """Weights of 4 bits: int8 [panels][words][LANES][4]; inputs k and k + 4 share a byte, eight inputs per word.
 
-    The upper bits are the weight of k + 4 in two's complement, the lower ones are that of k with its sign bit inverted: w + 8.
+    The high nibble is weight k + 4 in two's complement. The low nibble is weight k with its sign bit inverted, i.e. w + 8.
     """
 
     values: Any
 
 
 class PackedInt2(NamedTuple):
-    """Weights of 2 bits: int8 [blocks][words][LANES][4]; k, k + 4, k + 8 and k + 12 share a byte, likewise."""
+    """Weights of 2 bits: int8 [panels][words][LANES][4]; inputs k, k + 4, k + 8 and k + 12 share a byte, lowest bits first.
+
+    The highest slot is in two's complement. In all others the sign bit is inverted, i.e. they hold w + 2.
+    """
 
     values: Any
 
 
 class Int16x2(NamedTuple):
-    """Weights of up to 16 bits: int16 [blocks][words][LANES][2]."""
+    """Weights of up to 16 bits: int16 [panels][words][LANES][2], two consecutive inputs per word."""
 
     values: Any
 
 
 class DepthwiseInt8x4(NamedTuple):
-    """Weights of up to 8 bits of a depthwise convolution: int8 [blocks][words][LANES][4], four taps of a column to a word.
+    """Weights of up to 8 bits of a depthwise convolution: int8 [panels][words][LANES][4], four taps of a window column per word.
 
-    Channel 16 h + 4 v + i of a block (v, i < 4) is in lane 8 v + 4 h + i: where the bytes of activations go when taps are joined.
+    Channel 16 h + 4 v + i of a panel (v, i < 4) is in lane 8 v + 4 h + i. This is the order in which byte-interleaving
+    instructions leave the activations of four taps (`depthwise.py`).
     """
 
     values: Any
@@ -53,52 +66,31 @@ class DepthwiseInt8x4(NamedTuple):
 LAYOUTS: tuple[type, ...] = (PackedInt1, Int8x4, PackedInt4, PackedInt2, Int16x2, DepthwiseInt8x4)
 
 
-def subbyte_slots(form: type) -> int:
-    """How many words of activations one word of weights meets."""
-    return 2 if form is PackedInt4 else 4 if form is PackedInt2 else 1
+def subbyte_slots(layout: type) -> int:
+    """Return how many weights share a byte; 1 for layouts without sub-byte packing.
+
+    This is also the number of activation words that one weight word multiplies.
+    """
+    return 2 if layout is PackedInt4 else 4 if layout is PackedInt2 else 1
 
 
-def inverted_bits(form: type) -> int:
-    """The bits of a byte that are stored inverted: the sign bits of all parts but the highest."""
-    bits = 8 // subbyte_slots(form)
-    return sum(1 << (bits * part + bits - 1) for part in range(subbyte_slots(form) - 1))
+def inverted_bits(layout: type) -> int:
+    """Return the mask of a byte's bits that are stored inverted: the sign bits of all slots but the highest."""
+    bits = 8 // subbyte_slots(layout)
+    return sum(1 << (bits * slot + bits - 1) for slot in range(subbyte_slots(layout) - 1))
 
 
-def word_bytes(form: type) -> int:
-    """Bytes of a word: of weights, of activations, and of a sum."""
-    return 8 if form is PackedInt1 else 4
-
-
-SCALE, BIAS, OUT_SCALE, LOW, HIGH, ZERO = range(6)
-"""Rows of a block's rounding, float32 (6, LANES): see `endings.store_codes`."""
-
-ROUNDING_BYTES = 6 * LANES * 4
-"""Bytes of it."""
-
-DIVIDED, BOUNDED = 1, 2
-"""Bits that say how sums are rounded: see there."""
+def word_bytes(layout: type) -> int:
+    """Return the bytes of one word of a lane: of weights, of activations and of a sum."""
+    return 8 if layout is PackedInt1 else 4
 
 
 class StorageOrder(NamedTuple):
-    """Where the elements of a tensor went. flat: within an output channel, PackedInt1 keep the order of the storage."""
+    """Bit positions of a stored tensor's elements in kernel order: element (o, e) starts at bit outer[o] + inner[e]."""
 
     outer: Any
+    """int64 (O,): position of each output channel."""
     inner: Any
+    """int64 (elements of an output channel,): position within the output channel."""
     flat: bool
-
-
-class ConvContext(NamedTuple):
-    """What stands around the stored integers of a layer."""
-
-    inputs_per_tap: int
-    """Values that a tap sees: the channels of a group."""
-    border_patterns: Any
-    """bool (patterns, taps): which taps of the window are inside the image. One full pattern for anything but PackedInt1."""
-    row_table: Any
-    """int64 (2, rows of an image): see `rows.row_addresses`."""
-    input_zero_point: int
-    """The stored activation that means 0."""
-    weight_zero_points: Any
-    """int32 (O): the stored weight that means 0."""
-    bias: Any
-    """int32 (O)."""
+    """Whether PackedInt1 weights keep the storage order within each output channel (a dense layer behind Flatten)."""

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weakcell.emulator.ir.values import pack_channels
+from weakcell.emulator.kernels.arguments import ReadSequence
 from weakcell.emulator.kernels.dense_resampled import dense_resampled
 from weakcell.memmodels import Key, Layout, open_memory, pack
 from weakcell.memmodels.sampling.read_errors import draw_region
@@ -25,7 +26,8 @@ def check(bits: int, outputs: int, images: int, before: int, spec: str, seed: in
     sampler = memory.sampler(region)
     assert sampler is not None
     sums = np.empty((images, 1, 1, outputs), dtype=np.int32)
-    drawn = dense_resampled(pack_channels(x[:, None, None] > 0), bits, sampler.source, 2, region.key.write, 5, sums)
+    reads = ReadSequence(sampler.source, 2, region.key.write, np.arange(5, 5 + images))
+    drawn = dense_resampled(pack_channels(x[:, None, None] > 0), sums, bits, reads)
     flips, expected = np.empty(layout.words, np.uint64), 0
     for image in range(images):
         expected += draw_region(sampler, 2, region.key.write, 5 + image, flips)

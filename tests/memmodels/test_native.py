@@ -25,7 +25,7 @@ pack = Kernel("weakcell.emulator.kernels.bitpack", "pack")
 
 def integers() -> Kernel:
     """A kernel that no process has asked for yet."""
-    return Kernel("weakcell.emulator.kernels.bitpack", "as_integers")
+    return Kernel("weakcell.emulator.kernels.bitpack", "to_integers")
 
 
 @settings(max_examples=20, deadline=None)
