@@ -1,13 +1,13 @@
-"""Kernels as machine code that is kept between processes: where it is found, neither Numba nor its compiler is loaded.
+"""Cached machine code of kernels: where it is found, neither Numba nor its compiler is loaded.
 
-A `Kernel` names a function that Numba can compile. Called with arguments of some types for the first time, it looks for machine
-code made from these sources, for these types and this CPU; if there is none, Numba makes it (`native_build.py`), and it is kept in
-the user's cache, or below $NUMBA_CACHE_DIR. What cannot be made so runs as Numba itself runs it.
+A `Kernel` names a function that Numba can compile. On its first call with arguments of some types it looks for machine code made
+from these sources, for these types and this CPU. If there is none, Numba compiles it (`object_files.py`), and it is stored in the
+user's cache, or below $NUMBA_CACHE_DIR. A kernel that cannot be stored runs as Numba runs it.
 
-Machine code runs with the rights of this process, so a file of the cache is used only if it belongs to this user (or to root) and
-nobody else may write to it. Its digest covers its name: a file that was damaged, cut or exchanged for another is made again.
+Machine code runs with the rights of this process. A cache file is therefore used only if it belongs to this user (or to root) and
+nobody else may write to it. Its digest covers its name: a damaged, cut or exchanged file is made again.
 
-Arguments are arrays, integers, booleans, and tuples of these, nested at will. Machine code gets them as one row of words: an
+Arguments are arrays, integers, booleans, and tuples of these, nested at will. Machine code gets them as one row of int64 words: an
 integer is itself, an array is the address of its NumPy object. The GIL is released meanwhile.
 """
 
@@ -36,31 +36,39 @@ from weakcell.memmodels.files import open_regular
 log = logging.getLogger(__name__)
 
 FORMAT = 2
-"""Of the files of the cache."""
+"""Version of the cache files."""
 
 _NOWHERE = Path(os.devnull)
+"""Folder of the cache if nothing can be stored."""
 
 SYMBOL = "kernel"
-"""The function in machine code: int32 kernel(int64 *result, void **exception, int64 *arguments), 0 if all went well."""
+"""Name of the function in machine code: int32 kernel(int64 *result, void **exception, int64 *arguments); 0 means success."""
 
 Entry = Callable[[int, int, int], int]
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-_C, _FORTRAN, _REST = 0x1, 0x2, 0x100 | 0x400
-"""Flags of an array: contiguous in C's order, in Fortran's; aligned, writeable."""
+_C, _FORTRAN, _OTHERS = 0x1, 0x2, 0x100 | 0x400
+"""NumPy flags of an array: C-contiguous, Fortran-contiguous; aligned and writeable."""
 
-_SEEN = _C | _FORTRAN | _REST
-_LAYOUTS = tuple(flags & (_REST | (_C if flags & _C else _FORTRAN)) for flags in range(_SEEN + 1))
-"""What machine code must know of these flags: an array that is contiguous either way is so in C's order."""
+_FLAGS = _C | _FORTRAN | _OTHERS
+_FLAG_KEYS = tuple(flags & (_OTHERS | (_C if flags & _C else _FORTRAN)) for flags in range(_FLAGS + 1))
+"""Cache key of an array's flags; arrays contiguous in both orders count as C-contiguous."""
 
-_opening = Lock()
+_lock = Lock()
+"""Guards `Kernel._entries` while machine code is found or made."""
 
 
 class Kernel:
-    """The function `name` of `module`, which compiles and calls nothing from outside its package but
-    `weakcell.memmodels.sampling.pointers`.
+    """A compiled function that is called without loading Numba, if its machine code is cached.
 
-    Called like it, a kernel returns an integer: 0 where the function returns nothing.
+    The function may use only code whose files are in `source_files` of its package: the digest of these files is part of the cache
+    key, so a change elsewhere would leave stale machine code. A test checks it.
+
+    A call returns an integer; 0 where the function returns nothing.
+
+    Args:
+        module: Name of the module that defines the function.
+        name: Name of the function.
     """
 
     def __init__(self, module: str, name: str) -> None:
@@ -69,51 +77,54 @@ class Kernel:
 
     def __call__(self, *arguments: Any) -> int:
         kinds: list[object] = []
-        words = [0, 0]  # room for the result and for what numba says of an exception
+        words = [0, 0]  # the result, and a pointer to Numba's exception
         _flatten(arguments, kinds, words)
         entry = self._entry(tuple(kinds), arguments)
         if entry is None:
             return int(self.function(*arguments) or 0)
         return self._run(entry, array("q", words))
 
-    def bind(self, *last: Any) -> Bound:
-        """The kernel with its last arguments given."""
-        return Bound(self, last)
+    def bind(self, *last: Any) -> BoundKernel:
+        """Return the kernel with its last arguments given."""
+        return BoundKernel(self, last)
 
     def _entry(self, key: tuple[object, ...], arguments: tuple[Any, ...]) -> Entry | None:
         if key not in self._entries:
             self._open(key, arguments)
         return self._entries[key]
 
-    def _run(self, entry: Entry, room: array[int]) -> int:
-        address = room.buffer_info()[0]
+    def _run(self, entry: Entry, words: array[int]) -> int:
+        address = words.buffer_info()[0]
         if entry(address, address + 8, address + 16):
             raise RuntimeError(f"{self.module}.{self.name} failed")
-        return room[0]
+        return words[0]
 
     @property
     def function(self) -> Any:
-        """The function itself; asking for it loads Numba."""
+        """The Numba function; reading this property loads Numba."""
         return getattr(import_module(self.module), self.name)
 
     def _open(self, key: tuple[object, ...], arguments: tuple[Any, ...]) -> None:
-        """Find the machine code for arguments of such types, or have it made and keep it."""
-        with _opening:
+        """Load the machine code for arguments of these types; compile and store it if there is none."""
+        with _lock:
             if key in self._entries:
                 return
-            file = _place(self.module, self.name, key)
+            file = _cache_file(self.module, self.name, key)
             code = None if file.parent == _NOWHERE else _read(file)
             if code is None:
                 from weakcell.emulator.native.object_files import build
 
-                code = build(self.function, arguments)
+                code = build(self.function, arguments, SYMBOL)
                 if code is not None and file.parent != _NOWHERE:
-                    _keep(file, code)
+                    _write(file, code)
             self._entries[key] = None if code is None else _load(file, code)
 
 
-class Bound:
-    """A kernel whose last arguments are given once for many calls; arrays among them are kept, and read as they are then."""
+class BoundKernel:
+    """A kernel whose last arguments are given once for many calls.
+
+    Arrays among them are kept alive; each call reads their current contents.
+    """
 
     def __init__(self, kernel: Kernel, last: tuple[Any, ...]) -> None:
         self._kernel, self._last = kernel, last
@@ -137,14 +148,14 @@ class Bound:
 
 
 def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) -> None:
-    """Append what the types of the arguments are, and the words that stand for them."""
-    for x in arguments:  # before every call: the order of the cases is that of how often they come
+    """Append the types of the arguments to `kinds`, and the words that represent them to `words`."""
+    for x in arguments:  # runs before every call: the most frequent cases come first
         kind = type(x)
         if kind is int or kind is bool:
             kinds.append(kind)
             words.append(x)
         elif kind is np.ndarray:
-            kinds += x.dtype, x.ndim, _LAYOUTS[x.flags.num & _SEEN]
+            kinds += x.dtype, x.ndim, _FLAG_KEYS[x.flags.num & _FLAGS]
             words.append(id(x))
         elif isinstance(x, tuple):
             kinds += kind, len(x)
@@ -156,8 +167,8 @@ def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) 
             raise TypeError(f"a kernel takes no {kind.__name__}")
 
 
-def _place(module: str, name: str, key: tuple[object, ...]) -> Path:
-    """The file of a kernel for arguments of some types: named by all that its machine code depends on."""
+def _cache_file(module: str, name: str, key: tuple[object, ...]) -> Path:
+    """Return the cache file of a kernel. Its name is a digest of everything that the machine code depends on."""
     from importlib.metadata import version
 
     import llvmlite
@@ -166,35 +177,47 @@ def _place(module: str, name: str, key: tuple[object, ...]) -> Path:
     kinds = [f"{k.__module__}.{k.__qualname__}" if isinstance(k, type) else k for k in key]
     target = [os.environ.get(f"NUMBA_CPU_{part}") for part in ("NAME", "FEATURES")]
     host = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), binding.get_process_triple()
-    versions = FORMAT, sys.version, np.__version__, llvmlite.__version__, version("numba"), _sources(module.rpartition(".")[0])
+    versions = (
+        FORMAT,
+        sys.version,
+        np.__version__,
+        llvmlite.__version__,
+        version("numba"),
+        _digest_sources(module.rpartition(".")[0]),
+    )
     digest = hashlib.sha256(repr((module, name, kinds, target, host, versions)).encode()).hexdigest()
     return _folder() / f"{name}-{digest[:32]}"
 
 
 def _folder() -> Path:
-    """The folder of the cache; `_NOWHERE` if the user has no home."""
+    """Return the folder of the cache, or `_NOWHERE` if the user has no home."""
     if given := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(given) / "kernels"
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
-        _say("Kernels are compiled at each start: this user has no home, and neither XDG_CACHE_HOME nor NUMBA_CACHE_DIR is set.")
+        _warn_once(
+            "Kernels are compiled at each start: this user has no home, and neither XDG_CACHE_HOME nor NUMBA_CACHE_DIR is set."
+        )
         return _NOWHERE
     return cache / "weakcell" / "kernels"
 
 
 @cache
-def _say(text: str) -> None:
+def _warn_once(text: str) -> None:
     """Log a warning once."""
     log.warning(text)
 
 
-@cache
-def _sources(package: str) -> str:
-    """A digest of the sources that kernels of a package are made of: all of its files, and what all packages are built with."""
+def source_files(package: str) -> list[Path]:
+    """Return the files that determine the machine code of a package's kernels."""
     shared = Path(__file__).with_name("object_files.py"), Path(__file__).parents[2] / "memmodels/sampling/pointers.py"
-    files = [*sorted(Path(sys.modules[package].__path__[0]).glob("*.py")), *shared]
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+    return [*sorted(Path(sys.modules[package].__path__[0]).glob("*.py")), *shared]
+
+
+@cache
+def _digest_sources(package: str) -> str:
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in source_files(package))).hexdigest()
 
 
 def _digest(file: Path, code: bytes) -> bytes:
@@ -202,37 +225,39 @@ def _digest(file: Path, code: bytes) -> bytes:
 
 
 def _read(file: Path) -> bytes | None:
-    """Machine code as `_keep` left it; None if there is none, if it is damaged, or if somebody else could have written it."""
+    """Return machine code stored by `_write`; None if it is missing or damaged, or if another user could have written it."""
     try:
-        with open_regular(file) as held:
-            about = os.fstat(held.fileno())
-            if hasattr(os, "geteuid") and (about.st_uid not in (os.geteuid(), 0) or about.st_mode & 0o022):
-                _say(f"Kernels in {file.parent} are not used: other users own them or may write to them. They are compiled anew.")
+        with open_regular(file) as opened:
+            status = os.fstat(opened.fileno())
+            if hasattr(os, "geteuid") and (status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022):
+                _warn_once(
+                    f"Kernels in {file.parent} are not used: other users own them or may write to them. They are compiled anew."
+                )
                 return None
-            content = held.read()
+            content = opened.read()
     except OSError:
         return None
     return content[32:] if _digest(file, content[32:]) == content[:32] else None
 
 
-def _keep(file: Path, code: bytes) -> None:
-    """Write machine code behind its digest. A folder that cannot be written costs time at the next start, nothing else."""
-    whole = None
+def _write(file: Path, code: bytes) -> None:
+    """Write machine code after its digest. A folder that cannot be written only costs time at the next start."""
+    temporary = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, whole = tempfile.mkstemp(dir=file.parent, prefix=".")  # which nobody else may read or write
-        with os.fdopen(handle, "wb") as held:
-            held.write(_digest(file, code) + code)
-        os.replace(whole, file)
+        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".")  # readable and writable only for this user
+        with os.fdopen(handle, "wb") as opened:
+            opened.write(_digest(file, code) + code)
+        os.replace(temporary, file)
     except OSError:
-        if whole is not None:
+        if temporary is not None:
             with suppress(OSError):
-                os.unlink(whole)
+                os.unlink(temporary)
 
 
 @cache
 def _jit() -> tuple[Any, Iterator[int]]:
-    """LLVM's linker and loader of object files, and numbers to name what it loads."""
+    """Return LLVM's linker and loader of object files, and numbers that name the loaded libraries."""
     from llvmlite import binding
 
     binding.initialize_native_target()
@@ -241,7 +266,7 @@ def _jit() -> tuple[Any, Iterator[int]]:
 
 
 def _load(file: Path, code: bytes) -> Entry | None:
-    """The function in an object file, as a function of this process; None if it needs what this process does not have."""
+    """Load the function in an object file; None if it needs symbols that this process does not have."""
     from llvmlite import binding
 
     builder = binding.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(SYMBOL)

@@ -1,8 +1,8 @@
-"""A compiled function as an object file that needs no Numba: what `native.py` keeps.
+"""Compile a function to an object file that needs no Numba at run time.
 
-Numba compiles `entry(address)`, which reads the arguments behind the address and calls the function with them. From its optimized
-LLVM IR, linked with the few lines of Numba's runtime that arrays within kernels need, comes the object file. All but `entry` is
-private to it. Whatever the IR asks for beyond that is looked for in the process when the file is loaded.
+Numba compiles `entry(address)`, which reads the arguments from the address and calls the function. Its optimized LLVM IR is linked
+with the few functions of Numba's runtime that arrays within kernels need. Everything but `entry` is private to the object file.
+Other symbols are looked up in the process when the file is loaded.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from numba.core import config
 from numba.core.runtime.nrtdynmod import _meminfo_struct_type
 from numba.extending import intrinsic, overload
 from numba.np import arrayobj
-
-from weakcell.emulator.native.kernel_cache import SYMBOL
 
 _I64 = ir.IntType(64)
 
@@ -98,25 +96,37 @@ refused:
   ret i32 0
 }
 """
-"""Memory that arrays made within a kernel live in: a count of references first, the address of the data at byte 24.
-And `reshape`, of arrays that are contiguous."""
+"""Numba runtime functions in LLVM IR.
+
+Memory of arrays made within a kernel: a reference count first, the address of the data at byte 24. And `reshape` of contiguous
+arrays.
+"""
 
 
-def build(function: Any, arguments: tuple[Any, ...]) -> bytes | None:
-    """The object file of a function for arguments of these types; None if Numba's runtime is another one than that we know."""
+def build(function: Any, arguments: tuple[Any, ...], symbol: str) -> bytes | None:
+    """Compile a function for arguments of these types.
+
+    Args:
+        function: A Numba dispatcher.
+        arguments: Example arguments.
+        symbol: Name of the function in the object file.
+
+    Returns:
+        The object file; None if Numba's runtime differs from the one that `_RUNTIME` replaces.
+    """
     if str(_meminfo_struct_type) != "{i64, i8*, i8*, i8*, i64}":
         return None
-    entry = _entry(function, types.BaseTuple.from_types([numba.typeof(x) for x in arguments]))
+    entry = _make_entry(function, types.BaseTuple.from_types([numba.typeof(x) for x in arguments]))
     entry.compile((types.int64,))
-    made = entry.overloads[types.int64,]
-    module = binding.parse_assembly(made.library.get_llvm_str())
+    compiled = entry.overloads[types.int64,]
+    module = binding.parse_assembly(compiled.library.get_llvm_str())
     module.link_in(binding.parse_assembly(_RUNTIME))
-    for own in [*module.functions, *module.global_variables]:
-        if not own.is_declaration:
-            own.linkage = "internal"
-    kernel = module.get_function(made.fndesc.llvm_func_name)
-    kernel.name, kernel.linkage = SYMBOL, "external"
-    machine = _machine()
+    for value in [*module.functions, *module.global_variables]:
+        if not value.is_declaration:
+            value.linkage = "internal"
+    kernel = module.get_function(compiled.fndesc.llvm_func_name)
+    kernel.name, kernel.linkage = symbol, "external"
+    machine = _target_machine()
     builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=3))
     passes = binding.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
@@ -124,62 +134,63 @@ def build(function: Any, arguments: tuple[Any, ...]) -> bytes | None:
     return bytes(machine.emit_object(module))
 
 
-def _machine() -> Any:
-    """What Numba generates code for."""
+def _target_machine() -> Any:
+    """Return the LLVM target machine for the CPU that Numba generates code for."""
     name = config.CPU_NAME or binding.get_host_cpu_name()
     features = binding.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
     target = binding.Target.from_triple(binding.get_process_triple())
     return target.create_target_machine(cpu=name, features=features, opt=3, jit=True)
 
 
-def _entry(function: Any, kinds: Any) -> Any:
-    read = _reader(kinds)
+def _make_entry(function: Any, kinds: Any) -> Any:
+    """Make the function entry(address) that calls `function` with arguments of the Numba tuple type `kinds`."""
+    read = _make_reader(kinds)
 
     @numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[untyped-decorator]
     def entry(address):  # type: ignore[no-untyped-def]
-        return _number(function(*read(address)))
+        return _to_number(function(*read(address)))
 
     return entry
 
 
-def _number(result: Any) -> int:
-    """A function's result, 0 for None."""
+def _to_number(result: Any) -> int:
+    """Return a function's result as an integer, 0 for None."""
     return int(result or 0)
 
 
-@overload(_number)  # type: ignore[untyped-decorator]
-def _as_number(result):  # type: ignore[no-untyped-def]
+@overload(_to_number)  # type: ignore[untyped-decorator]
+def _compiled_to_number(result):  # type: ignore[no-untyped-def]
     return (lambda result: 0) if isinstance(result, types.NoneType) else (lambda result: np.int64(result))
 
 
-def _reader(kinds: Any) -> Any:
-    """An intrinsic that makes a tuple of these types from the words behind an address."""
+def _make_reader(kinds: Any) -> Any:
+    """Make an intrinsic read(address) that returns a tuple of these types from the words at an address."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def read(typingctx, address):  # type: ignore[no-untyped-def]
         def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
             words = builder.inttoptr(args[0], _I64.as_pointer())
-            return _value(context, builder, kinds, words, iter(range(1 << 16)))
+            return _read_value(context, builder, kinds, words, iter(range(1 << 16)))
 
         return kinds(types.int64), codegen
 
     return read
 
 
-def _value(context: Any, builder: Any, kind: Any, words: Any, places: Any) -> Any:
-    """The value of a type from the words in front; `places` counts them."""
+def _read_value(context: Any, builder: Any, kind: Any, words: Any, indices: Any) -> Any:
+    """Emit the value of a type from the next words; `indices` counts them."""
     if isinstance(kind, types.BaseTuple):
-        return context.make_tuple(builder, kind, [_value(context, builder, own, words, places) for own in kind.types])
-    word = builder.load(builder.gep(words, [ir.Constant(_I64, next(places))]))
+        return context.make_tuple(builder, kind, [_read_value(context, builder, part, words, indices) for part in kind.types])
+    word = builder.load(builder.gep(words, [ir.Constant(_I64, next(indices))]))
     if isinstance(kind, types.Array):
-        return _array(context, builder, kind, word)
+        return _read_array(context, builder, kind, word)
     if isinstance(kind, types.Boolean):
         return context.cast(builder, word, types.int64, types.boolean)
     return context.cast(builder, word, types.int64, kind)
 
 
-def _array(context: Any, builder: Any, kind: Any, address: Any) -> Any:
-    """An array from the address of NumPy's object, which begins with its data, dimensions, shape and strides."""
+def _read_array(context: Any, builder: Any, kind: Any, address: Any) -> Any:
+    """Emit an array from the address of its NumPy object, which begins with data, dimensions, shape and strides."""
     head = object.__basicsize__
 
     def field(offset: int) -> Any:
@@ -189,13 +200,13 @@ def _array(context: Any, builder: Any, kind: Any, address: Any) -> Any:
         values = builder.inttoptr(field(offset), _I64.as_pointer())
         return [builder.load(builder.gep(values, [ir.Constant(_I64, axis)])) for axis in range(kind.ndim)]
 
-    made, shape, strides = arrayobj.make_array(kind)(context, builder), row(16), row(24)
+    view, shape, strides = arrayobj.make_array(kind)(context, builder), row(16), row(24)
     arrayobj.populate_array(
-        made,
-        data=builder.inttoptr(field(0), made.data.type),
+        view,
+        data=builder.inttoptr(field(0), view.data.type),
         shape=shape,
         strides=strides,
         itemsize=context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype))),
         meminfo=None,
     )
-    return made._getvalue()
+    return view._getvalue()

@@ -1,0 +1,254 @@
+"""Cached machine code of kernels: equal to Numba's results, found by other processes, and made again if damaged."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weakcell.emulator.kernels import bitpack, entry_points
+from weakcell.emulator.native import kernel_cache
+from weakcell.emulator.native.kernel_cache import Kernel
+
+ROOT = Path(__file__).resolve().parents[2]
+
+flatten = Kernel("weakcell.emulator.kernels.bitpack", "flatten_bits")
+pack = Kernel("weakcell.emulator.kernels.bitpack", "pack")
+
+
+def to_integers() -> Kernel:
+    """Return a new Kernel, which has not loaded any machine code."""
+    return Kernel("weakcell.emulator.kernels.bitpack", "to_integers")
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 130), st.integers(0, 1 << 32))
+def test_results_are_those_of_numba(images: int, side: int, channels: int, seed: int) -> None:
+    """Oracle: the same function compiled by Numba. `flatten_bits` allocates, reshapes and writes arrays."""
+    words = -(-channels // 64)
+    x = np.random.default_rng(seed).integers(0, 1 << 63, (images, side, side, words)).astype(np.uint64)
+    made, expected = (np.zeros((images, 1, 1, -(-channels * side * side // 64)), np.uint64) for _ in range(2))
+    assert flatten(x, channels, made) == 0
+    bitpack.flatten_bits(x, channels, expected)
+    np.testing.assert_array_equal(made, expected)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_results_are_returned_and_strides_respected(strided: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    x = np.array([1.0, 2.5, -3.0, 300.0, 7.0, 0.5])[:: 2 if strided else 1]
+    out = np.zeros(x.size, np.int64)
+    assert to_integers()(x, -128, 127, out) == np.sum((x != np.rint(x)) | (np.abs(x) > 127))
+    np.testing.assert_array_equal(out, x.astype(np.int64))
+
+
+def test_bound_arguments() -> None:
+    """Each call reads the current contents of a bound array; other types of the first arguments get other machine code."""
+    x = np.arange(6.0)
+    out = np.zeros(6, np.int8)
+    bound = to_integers().bind(0, 127, out)
+    for factor in (1, 2):
+        assert bound(x * factor) == 0
+        np.testing.assert_array_equal(out, np.arange(6) * factor)
+    assert bound((x * 20).astype(np.float32)) == 0
+    np.testing.assert_array_equal(out, np.arange(6) * 20)
+
+
+def test_arguments_of_other_types_are_refused() -> None:
+    with pytest.raises(TypeError, match="takes no str"):
+        flatten(np.zeros((1, 1, 1, 1), np.uint64), "64", np.zeros((1, 1, 1, 1), np.uint64))
+
+
+def test_cache_keys_distinguish_argument_types() -> None:
+    def key_of(*arguments: Any) -> tuple[object, ...]:
+        kinds: list[object] = []
+        kernel_cache._flatten(arguments, kinds, [])
+        return tuple(kinds)
+
+    x = np.zeros((4, 4), np.int32)
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    others = [x.T, x[::2], x.astype(np.int64), x.reshape(-1), x.astype(">i4"), read_only, (x,), 1]
+    assert len({key_of(x), *map(key_of, others)}) == len(others) + 1
+    assert key_of(x) == key_of(np.ones((7, 2), np.int32))
+    assert key_of(np.zeros((1, 4))) == key_of(np.zeros((4, 1)))  # contiguous in both orders
+    assert key_of((1, (2, 3))) != key_of((1, 2, 3))
+
+
+def test_code_is_stored_and_damaged_code_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    x, out = np.array([1.0, 2.5]), np.zeros(2, np.int8)
+    assert to_integers()(x, 0, 9, out) == 1
+    (file,) = (tmp_path / "kernels").iterdir()
+    whole = file.read_bytes()
+    builds: list[str] = []
+    write = kernel_cache.__dict__["_write"]
+    monkeypatch.setattr(kernel_cache, "_write", lambda path, code: (builds.append(path.name), write(path, code)))
+    assert to_integers()(x, 0, 9, out) == 1
+    assert builds == []
+    for damage in (whole[:-7], whole[:50] + b"x" + whole[51:], b""):
+        file.write_bytes(damage)
+        assert to_integers()(x, 0, 9, out) == 1
+        assert file.read_bytes()[:32] == whole[:32]
+    assert builds == [file.name] * 3
+
+
+def test_only_files_of_this_user_are_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that others may write is made again; so is one that was replaced by the code of another kernel."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    kernel_cache._warn_once.cache_clear()
+    out = np.zeros(2, np.int8)
+    assert to_integers()(np.array([1.0, 2.5]), 0, 9, out) == 1
+    (first,) = (tmp_path / "kernels").iterdir()
+    assert first.stat().st_mode & 0o077 == 0
+    assert kernel_cache._read(first) is not None
+    for mode in (0o620, 0o602, 0o666):
+        first.chmod(mode)
+        assert kernel_cache._read(first) is None
+    (record,) = caplog.records
+    assert str(first.parent) in record.message
+    assert to_integers()(np.array([1.0, 2.5]), 0, 9, out) == 1
+    assert kernel_cache._read(first) is not None
+    assert to_integers()(np.array([1.0, 2.5], np.float32), 0, 9, out) == 1
+    (second,) = set((tmp_path / "kernels").iterdir()) - {first}
+    second.write_bytes(first.read_bytes())
+    assert kernel_cache._read(second) is None
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 12345)
+    assert (kernel_cache._read(first) is None) == (first.stat().st_uid != 0)
+
+
+def test_without_a_home_nothing_is_stored(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    kernel_cache._warn_once.cache_clear()
+    assert to_integers()(np.array([1.0, 2.5]), 0, 9, np.zeros(2, np.int8)) == 1
+    assert "no home" in caplog.text
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    assert to_integers()(np.array([1.0, 2.5]), 0, 9, np.zeros(2, np.int8)) == 1
+
+
+def test_code_that_cannot_be_linked_runs_in_numba(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernel_cache, "_load", lambda file, code: None)
+    out = np.zeros(2, np.int8)
+    assert to_integers()(np.array([3.0, 2.5]), 0, 9, out) == 1
+    assert out[0] == 3
+
+
+def test_other_targets_and_other_sources_have_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    key: tuple[object, ...] = (int,)
+    here = kernel_cache._cache_file("weakcell.emulator.kernels.bitpack", "pack", key)
+    assert kernel_cache._cache_file("weakcell.emulator.kernels.bitpack", "pack", key) == here
+    assert kernel_cache._cache_file("weakcell.emulator.kernels.bitpack", "pack", (bool,)) != here
+    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
+    assert kernel_cache._cache_file("weakcell.emulator.kernels.bitpack", "pack", key) != here
+    monkeypatch.delenv("NUMBA_CPU_NAME")
+    monkeypatch.setattr(kernel_cache, "_digest_sources", lambda package: "edited")
+    assert kernel_cache._cache_file("weakcell.emulator.kernels.bitpack", "pack", key) != here
+
+
+def test_a_run_without_faults_starts_without_numba() -> None:
+    """The second process finds the machine code that the first one stored."""
+    script = (
+        "import sys, numpy as np, weakcell.emulator\n"
+        "network = weakcell.emulator.load('host/shipped/digits_bnn.onnx')\n"
+        "x = np.load('host/shipped/digits.npz')['x_test'][:3]\n"
+        "print(weakcell.emulator.infer(weakcell.emulator.compile_plan(network), {network.inputs[0]: x})['logits'].tolist())\n"
+        "heavy = {'numba', 'scipy', 'polars', 'pydantic', 'matplotlib', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    outputs = [
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True,
+                       capture_output=True, text=True).stdout.splitlines()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert outputs[0][0] == outputs[1][0]
+    assert outputs[1][1] == "[]"
+
+
+# --- sources that the cache key covers ---------------------------------------------------------------------------------------
+
+
+class Sources:
+    """Names that a function of the package needs, followed through the sources of `weakcell`.
+
+    Overloads count as parts of the function that they implement.
+    """
+
+    def __init__(self) -> None:
+        self._modules: dict[str, tuple[dict[str, list[ast.stmt]], dict[str, tuple[str, str]]]] = {}
+
+    def module(self, name: str) -> tuple[dict[str, list[ast.stmt]], dict[str, tuple[str, str]]]:
+        """Return the top-level statements of a module by the names that they define, and its imports from `weakcell`."""
+        if name not in self._modules:
+            path = ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py")
+            statements: dict[str, list[ast.stmt]] = {}
+            imports: dict[str, tuple[str, str]] = {}
+            for statement in ast.parse((path if path.exists() else path.with_suffix("") / "__init__.py").read_text()).body:
+                if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("weakcell."):
+                    imports |= {each.asname or each.name: (str(statement.module), each.name) for each in statement.names}
+                elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
+                    overloaded = [
+                        call.args[0].id
+                        for call in statement.decorator_list
+                        if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Name)
+                    ]
+                    for defined in (statement.name, *overloaded):
+                        statements.setdefault(defined, []).append(statement)
+                elif isinstance(statement, ast.Assign | ast.AnnAssign):
+                    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+                    for node in (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)):
+                        statements.setdefault(node.id, []).append(statement)
+            self._modules[name] = statements, imports
+        return self._modules[name]
+
+    def modules_of(self, module: str, name: str) -> set[str]:
+        """Return the modules of `weakcell` that define what a top-level name needs."""
+        seen: set[tuple[str, str]] = set()
+        pending = [(module, name)]
+        while pending:
+            key = pending.pop()
+            if key in seen:
+                continue
+            seen.add(key)
+            statements, imports = self.module(key[0])
+            for node in (node for statement in statements.get(key[1], ()) for node in ast.walk(statement)):
+                if isinstance(node, ast.Name) and node.id in imports:
+                    pending.append(imports[node.id])
+                elif isinstance(node, ast.Name) and node.id in statements:
+                    pending.append((key[0], node.id))
+        return {module for module, _ in seen}
+
+
+def test_entry_kernels_use_only_sources_of_the_cache_key() -> None:
+    """Otherwise an upgrade that changes another file would leave stale machine code in a user's cache."""
+    kernels = [kernel for kernel in vars(entry_points).values() if isinstance(kernel, Kernel)]
+    assert len(kernels) > 20
+    covered = {file.resolve() for file in kernel_cache.source_files("weakcell.emulator.kernels")}
+    sources = Sources()
+    for kernel in kernels:
+        for module in sources.modules_of(kernel.module, kernel.name):
+            assert ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py") in covered, f"{kernel.name} uses {module}"
+
+
+def test_the_check_follows_calls_overloads_and_constants() -> None:
+    """`dense_resampled` is no entry kernel: it draws errors in `memmodels`. `convolution` reaches LLVM emitters and overloads."""
+    sources = Sources()
+    package = "weakcell.emulator.kernels"
+    drawn = sources.modules_of(f"{package}.dense_resampled", "dense_resampled")
+    assert {"weakcell.memmodels.sampling.read_errors", "weakcell.memmodels.address"} <= drawn
+    reached = sources.modules_of(f"{package}.conv", "convolution")
+    assert {f"{package}.{name}" for name in ("gemv", "carry_save", "depthwise", "epilogues", "isa", "indirection")} <= reached
