@@ -289,7 +289,7 @@ def kernel_of(
 
 
 def needs_weights(layer: nw.Convolution, context: ConvContext, parameters: ParameterState) -> bool:
-    """Whether `sums.fill_offsets` depends on the weights: at a border of bits, or where a code that is not 0 means 0."""
+    """Whether `conv.fill_offsets` depends on the weights: at a border of bits, or where a code that is not 0 means 0."""
     form = kernel_tensor(layer, parameters).weight_layout
     return layer.weight in parameters.dropped or (
         not context.border_patterns.all() if form is PackedInt1 else context.input_zero_point != 0
@@ -297,7 +297,7 @@ def needs_weights(layer: nw.Convolution, context: ConvContext, parameters: Param
 
 
 def offsets_of(layer: nw.Convolution, context: ConvContext, what: str, weights: Any, parameters: ParameterState) -> Array:
-    """`sums.fill_offsets`, worked out once for the parameters as they are."""
+    """`conv.fill_offsets`, worked out once for the parameters as they are."""
 
     def make() -> Array:
         made = np.empty((len(context.border_patterns), len(weights.values) * LANES), dtype=np.int32)

@@ -63,7 +63,7 @@ def homes_of(plan: Plan, stored: tuple[StoredSlot, ...], clean: Mapping[str, Arr
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """Drawable slots as a kernel takes them (`kernels.redraw`): row by row, what is drawn and where it goes.
+    """Drawable slots as a kernel takes them (`kernels.fault_reads`): row by row, what is drawn and where it goes.
 
     counts (R,): int64, where it says how many bits flipped.
     """

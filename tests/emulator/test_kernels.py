@@ -1,4 +1,4 @@
-"""Kernels against sums in int64: shapes, windows and values that hypothesis chooses, and flips in every encoding."""
+"""Kernels on shapes, windows and values chosen by hypothesis, and flips in every encoding. Oracle: sums in int64."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EVEN = settings(max_examples=60)
 
 @st.composite
 def shapes(draw: st.DrawFn, channels: int = 130) -> tuple[tuple[int, int, int, int], Window, int]:
-    """Images (n, C, H, W), a window that fits into them, and output channels: around the borders of words, lanes and tiles."""
+    """Draw image sizes (n, C, H, W), a window that fits, and output channels, near the limits of words, lanes and tiles."""
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
@@ -58,7 +58,7 @@ def shapes(draw: st.DrawFn, channels: int = 130) -> tuple[tuple[int, int, int, i
 def one_convolution(
     x: np.ndarray, kind: str, dtype: str, zero_point: int, tensor: StoredTensor, window: Window, groups: int = 1, bias: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(engine's sums, int64 sums), both (n, O, H, W): x are codes, or ±1 for `bits`."""
+    """Return (the engine's sums, int64 sums), both (n, O, H, W); x holds codes, or ±1 for `bits`."""
     spec = ValueSpec("x", kind, x.shape[1:], dtype, zero_point=zero_point)  # type: ignore[arg-type]
     outputs = len(tensor.values)
     out = ValueSpec("y", "codes", (outputs, *window.output_size(*x.shape[2:])), "int32")
@@ -115,7 +115,7 @@ def test_grouped_convolution(shape: tuple[Any, Window, int], seed: int, groups: 
 
 @pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, -1)])
 def test_extreme_values_within_int32(signs: tuple[int, int]) -> None:
-    """Two products of ±32767 are the largest sum of a pair that int32 can hold; 129 of 127 * 32767 need all of it, too."""
+    """The largest int32 sums: two products of ±32767, and 129 products of 127 * 32767."""
     for channels, weight, encoding in ((2, 32767, Encoding("signed", 16)), (129, 127, INT8)):
         x = np.full((2, channels, 1, 3), 32767 * signs[0])
         w = StoredTensor("w", "weight", encoding, np.full((33, channels, 1, 1), weight * signs[1], np.int32))
@@ -125,7 +125,7 @@ def test_extreme_values_within_int32(signs: tuple[int, int]) -> None:
 
 
 def test_sums_past_int32_wrap() -> None:
-    """A faulty bias may take a sum past int32: it wraps, as the registers of a target do."""
+    """A sum that a faulty bias takes past int32 wraps, as in the registers of a target."""
     x, bias = np.full((1, 1, 1, 2), 5), np.array([2**31 - 1, -(2**31)], np.int32)
     for encoding, weight in ((INT8, 100), (INT8, -100)):
         d = RandomNetwork(np.random.default_rng(0))
@@ -139,7 +139,7 @@ def test_sums_past_int32_wrap() -> None:
 @EVEN
 @given(shapes(65), SEEDS, st.booleans(), st.booleans(), st.booleans())
 def test_fused_signs(shape: tuple[Any, Window, int], seed: int, pooled: bool, packed: bool, bias: bool) -> None:
-    """Convolution, pool and threshold in one pass make the bits that the three make one after the other."""
+    """Convolution, pool and threshold in one pass give the bits of the three layers in sequence."""
     size, window, outputs = shape
     d = RandomNetwork(np.random.default_rng(seed))
     x = d.input("x", size[1:], "int8", zero_point=0 if packed else -3)
@@ -162,7 +162,7 @@ def test_fused_signs(shape: tuple[Any, Window, int], seed: int, pooled: bool, pa
 @EVEN
 @given(shapes(65), SEEDS, st.booleans(), st.sampled_from([INT8, UINT8, INT4, INT2]), st.sampled_from([1, 1, 2, 0]))
 def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, encoding: Encoding, groups: int) -> None:
-    """Convolution and requantization in one pass make the codes of the two one after the other; groups 0: depthwise."""
+    """Convolution and requantization in one pass give the codes of the two layers in sequence; groups 0: depthwise."""
     (n, channels, height, width), window, outputs = shape
     d = RandomNetwork(np.random.default_rng(seed))
     channels, outputs = (outputs, outputs) if groups == 0 else (channels * groups, outputs * groups)
@@ -170,7 +170,7 @@ def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, en
     acc = d.convolution(x, outputs, window, encoding, groups or channels, bias=True, zero_point=128 if encoding == UINT8 else 0)
     spread = 300.0 / np.sqrt(np.prod(d.tensors["c0.w"].values.shape[1:])) / 256 / encoding.high
     scale, dtype = (d.rng.normal(size=outputs) * spread).astype(np.float32), ("int8", "uint8")[seed // 2 % 2]
-    if seed % 2:  # constants for which sums are not rounded the quick way
+    if seed % 2:  # constants that BOUNDED rounding does not cover
         scale[d.rng.integers(0, outputs, 2)] = [np.nan, np.inf]
     zero_point, low, high = (3, -100, 120) if dtype == "int8" else (70, 20, 255)
     d.value("q", "codes", d.values[acc].shape, dtype, 0.5, zero_point)
@@ -196,8 +196,8 @@ def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, en
 @given(
     st.integers(1, 150), st.integers(1, 70), st.sampled_from([SIGN1, INT2, INT4, INT8]), st.sampled_from(["uint8", "int8"]), SEEDS
 )
-def test_an_image_alone(channels: int, outputs: int, encoding: Encoding, dtype: str, seed: int) -> None:
-    """Sums, codes and signs of a dense layer for one image: words of weights in part, extreme weights, then with flipped bits."""
+def test_dense_layer_of_one_image(channels: int, outputs: int, encoding: Encoding, dtype: str, seed: int) -> None:
+    """Sums, codes and signs of the gemv path: partial weight words, extreme weights, then flipped bits."""
     d = RandomNetwork(np.random.default_rng(seed))
     x = d.input("x", (channels,), ("uint8", "int8")[seed % 2], zero_point=3)
     weights = d.rng.choice([encoding.low, encoding.high], (outputs, channels, 1, 1))
@@ -216,8 +216,8 @@ def test_an_image_alone(channels: int, outputs: int, encoding: Encoding, dtype: 
         network, plan = replace(network, tensors=tensors), compile_plan(replace(network, tensors=tensors))
 
 
-def test_a_whole_set_of_rows_and_its_rests() -> None:
-    """Any number of output pixels: one, less than a tile, a tile and one more, more than a chunk of rows; of one word or two."""
+def test_any_number_of_rows() -> None:
+    """One row, less than a tile, a tile and one more, more than a chunk; of one word or two."""
     for width in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 95, 96, 97, 103, 200, 255, 256, 257, 300):
         rng = np.random.default_rng(width)
         for kind, dtype, encoding in (("bits", "uint64", SIGN1), ("codes", "int8", INT8)):
@@ -259,7 +259,7 @@ def test_thresholds(channels: int, seed: int) -> None:
 
 @st.composite
 def pools(draw: st.DrawFn) -> tuple[tuple[int, int], Window]:
-    """A size and a window of which at least one tap lies in the image, wherever it stands."""
+    """Draw an image size and a window with at least one tap in the image at every position."""
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
@@ -301,8 +301,8 @@ def test_sum_pool(case: tuple[tuple[int, int], Window], seed: int, dtype: str) -
 
 @pytest.mark.parametrize("include", [False, True])
 @pytest.mark.parametrize("ceil_mode", [False, True])
-def test_what_a_mean_is_divided_by(include: bool, ceil_mode: bool) -> None:
-    """The counts of onnxruntime's AveragePool: its mean of ones, where the padding counts or not."""
+def test_average_pool_counts(include: bool, ceil_mode: bool) -> None:
+    """Oracle: onnxruntime's AveragePool of ones, with and without padding in the count."""
     from tests.emulator.models import model, node, run
 
     window = Window((3, 2), (2, 2), (1, 1), (1, 0, 1, 1), ceil_mode)
@@ -321,8 +321,8 @@ def test_what_a_mean_is_divided_by(include: bool, ceil_mode: bool) -> None:
 # --- flips -------------------------------------------------------------------------------------------------------------------
 
 
-def one_of_each(seed: int) -> Network:
-    """A network that stores every encoding, in every order that a kernel has."""
+def network_of_every_layout(seed: int) -> Network:
+    """Return a network that stores every encoding in every weight layout."""
     d = RandomNetwork(np.random.default_rng(seed))
     x = d.input("x", (3, 5, 4), "int8")
     y = d.threshold(d.convolution(x, 66, Window((2, 2)), SIGN1, bias=True))
@@ -336,9 +336,9 @@ def one_of_each(seed: int) -> Network:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
-def test_flips_are_those_of_the_stored_code(share: float) -> None:
-    """Flips in place equal flips of the stored code and a new plan; flips of all planes one by one do, too; twice is nothing."""
-    network = one_of_each(1)
+def test_flips_equal_flips_of_the_stored_code(share: float) -> None:
+    """Flips in kernel order equal a new plan of flipped codes, for all sets of planes; flipping twice restores the values."""
+    network = network_of_every_layout(1)
     plan, rng = compile_plan(network), np.random.default_rng(int(share * 100))
     run = new_parameters(plan)
     for name, tensor in network.tensors.items():
@@ -360,7 +360,7 @@ def test_flips_are_those_of_the_stored_code(share: float) -> None:
 
 
 @given(st.sampled_from([SIGN1, INT2, INT4, INT8, UINT8, INT32]), SEEDS)
-def test_codes_mean_their_values(encoding: Encoding, seed: int) -> None:
+def test_codes_decode_to_their_values(encoding: Encoding, seed: int) -> None:
     rng = np.random.default_rng(seed)
     values = rng.choice([-1, 1], 50) if encoding == SIGN1 else rng.integers(encoding.low, encoding.high + 1, 50)
     codes = encode_values(values.astype(np.int32), encoding)

@@ -1,4 +1,7 @@
-"""Outputs drawn instead of bits: the same law as faulty weights, in every layer where that is claimed, and nowhere else."""
+"""Sampled outputs have the distribution of outputs under faulty weights, in every layer where that is claimed, and nowhere else.
+
+Oracles: weights with sampled bit flips (chi-squared tests), and the closed form of the binomial distribution.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,20 @@ SPECS = ("ber=0.05", "ber=0.4", "ber=0.85", "p01=0.2,p10=0.03", "p01=0.02,p10=0.
 
 
 def dense(seed: int) -> Network:
-    """75 signs -> 7 sums."""
+    """Return a dense layer of 75 signs and 7 sums."""
     d = RandomNetwork(np.random.default_rng(seed))
     return d.network(d.dequantize(d.dense(d.threshold(d.input("x", (75,), "int8"), 90), 7, SIGN1)))
 
 
 def padded(seed: int) -> Network:
-    """Nine channels in a 3 x 4 image, windows of 3 x 3 with a border on three sides -> 2 x 2 pixels of 3 sums."""
+    """Return a convolution of a 9 x 3 x 4 image with a border on three sides: 2 x 2 pixels of 3 sums."""
     d = RandomNetwork(np.random.default_rng(seed))
     x = d.threshold(d.input("x", (9, 3, 4), "int8"), 90)
     return d.network(d.dequantize(d.convolution(x, 3, Window((3, 3), (2, 2), pads=(1, 1, 1, 0)), SIGN1)))
 
 
 def repeated(network: Network, seed: int) -> dict[str, np.ndarray]:
-    """One image many times: every repetition is a read of its own."""
+    """Return one image many times; every repetition is a separate read."""
     return {name: np.repeat(x, REPEATS, axis=0) for name, x in pixels(network, 1, seed).items()}
 
 
@@ -49,8 +52,8 @@ def scores(network: Network, inputs: dict[str, np.ndarray], spec: str, policy: R
     return outputs_under_faults(plan, inputs, deployment)[network.outputs[0]].reshape(REPEATS, -1)
 
 
-def same_law(a: Sequence[float], b: Sequence[float]) -> float:
-    """p-value of a chi-squared test that two samples have one law, rare values put together."""
+def same_distribution(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the p-value of a chi-squared test that two samples have one distribution; rare values are merged."""
     values, codes = np.unique([*a, *b], return_inverse=True)
     table = np.array([np.bincount(codes[: len(a)], minlength=values.size), np.bincount(codes[len(a) :], minlength=values.size)])
     rare = table.sum(axis=0) < 20
@@ -59,18 +62,18 @@ def same_law(a: Sequence[float], b: Sequence[float]) -> float:
     return 1.0 if table.shape[1] < 2 else float(stats.chi2_contingency(table).pvalue)
 
 
-# --- the law -----------------------------------------------------------------------------------------------------------------
+# --- the distribution ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize(("make", "policy"), [(dense, ReadPolicy.IMAGE), (dense, ReadPolicy.ACCESS), (padded, ReadPolicy.ACCESS)])
-def test_outputs_have_the_law_of_faulty_bits(make: object, policy: ReadPolicy, spec: str) -> None:
-    """Every output's histogram over 3000 reads, drawn both ways: one law, at ALPHA over all of them."""
+def test_outputs_have_the_distribution_of_faulty_bits(make: object, policy: ReadPolicy, spec: str) -> None:
+    """Compare every output's histogram over 3000 reads, sampled both ways, at ALPHA over all outputs."""
     network = make(5)  # type: ignore[operator]
     inputs = repeated(network, 6)
     bits, outputs = (scores(network, inputs, spec, policy, sampling) for sampling in Sampling)
-    found = [same_law(bits[:, i], outputs[:, i]) for i in range(bits.shape[1])]
-    assert min(found) > ALPHA / len(found)
+    p_values = [same_distribution(bits[:, i], outputs[:, i]) for i in range(bits.shape[1])]
+    assert min(p_values) > ALPHA / len(p_values)
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -86,8 +89,8 @@ def test_outputs_of_one_read_are_independent(spec: str) -> None:
 
 @pytest.mark.parametrize("p", [0.0, 1e-5, 0.01, 0.3, 0.5, 0.97, 1.0])
 @pytest.mark.parametrize("bits", [1, 9, 3136])
-def test_laws_are_differences_of_binomials(bits: int, p: float) -> None:
-    """Mean and variance of every row, and the guide against a search."""
+def test_distributions_are_differences_of_binomials(bits: int, p: float) -> None:
+    """Compare mean and variance of every row with the closed form, and the guide with a search."""
     low, high = max(0, bits // 2 - 20), min(bits, bits // 2 + 20)
     d = np.arange(low, high + 1)
     for law, mean, n in (
@@ -117,14 +120,14 @@ def check_guide(law: Law) -> None:
 @pytest.mark.parametrize(
     "rates", [(0.1, 0.3), (0.3, 0.1), (0.01, 0.9), (0.5, 0.2), (1.0, 0.0), (0.7, 0.8), (0.5, 0.5), (0.0, 1e-6)]
 )
-def test_two_steps_make_two_rates(rates: tuple[float, float]) -> None:
+def test_two_error_steps_compose_to_two_rates(rates: tuple[float, float]) -> None:
     common, extra = _split(rates)
     assert 0 <= extra <= 1
     assert sorted(rates) == pytest.approx(sorted([common, common + extra - 2 * common * extra]), abs=1e-15)
 
 
 def test_a_die_below_a_read() -> None:
-    """Weak cells of the die stay wrong at every read; errors of reads come on top of them."""
+    """Errors of the die are the same at every read; read errors are added to them."""
     network, terms = dense(3), (ErrorTerm("d", Lifetime.DIE, 0.3, 0.05), ErrorTerm("r", Lifetime.READ, 0.02, 0.1))
     plan, inputs = compile_plan(network), repeated(network, 4)
     placement, drawn = place(network, parse_spec("uniform")), []
@@ -132,12 +135,12 @@ def test_a_die_below_a_read() -> None:
         memories = [simulated(*terms, seed=3)]
         deployment = deploy(plan, placement, ReadPolicy.IMAGE, memories=memories, sampling=sampling)
         drawn.append(outputs_under_faults(plan, inputs, deployment)[network.outputs[0]])
-    found = [same_law(drawn[0][:, i], drawn[1][:, i]) for i in range(drawn[0].shape[1])]
-    assert min(found) > ALPHA / len(found)
+    p_values = [same_distribution(drawn[0][:, i], drawn[1][:, i]) for i in range(drawn[0].shape[1])]
+    assert min(p_values) > ALPHA / len(p_values)
 
 
-def test_mean_answers_are_the_same() -> None:
-    """The share of answers that change, over 40 trials of 60 images each way, on a network with layers of both kinds."""
+def test_mean_changed_predictions_are_equal() -> None:
+    """Compare the share of changed predictions over 40 trials of 60 images, on a network with layers of both kinds."""
     network = small_bnn(2)
     plan = compile_plan(network)
     questions, placement = prepare_evaluation(plan, pixels(network, 60, 3)), place(network, parse_spec("uniform:p01=0.03,p10=0.08"))
@@ -153,21 +156,21 @@ def test_mean_answers_are_the_same() -> None:
 
 @pytest.mark.parametrize("policy", [ReadPolicy.IMAGE, ReadPolicy.ACCESS])
 @pytest.mark.parametrize("spec", ["ber=0.1", "ber=0.8", "p01=0.1,p10=0.01"])
-def test_signs_are_those_of_the_drawn_sums(policy: ReadPolicy, spec: str) -> None:
-    """Where nobody sees the sums, only their signs are drawn: the same as if somebody did."""
+def test_signs_are_those_of_the_sampled_sums(policy: ReadPolicy, spec: str) -> None:
+    """If no output shows the sums, only their signs are sampled. They equal the signs of shown sums."""
     network = small_bnn(3)
-    seen = replace(network, outputs=(*network.outputs, *(x.output for x in network.layers if isinstance(x, Convolution))))
+    shown = replace(network, outputs=(*network.outputs, *(x.output for x in network.layers if isinstance(x, Convolution))))
     made = []
-    for one in (network, seen):
-        plan, placement = compile_plan(one), place(one, parse_spec(f"uniform:{spec}"))
+    for variant in (network, shown):
+        plan, placement = compile_plan(variant), place(variant, parse_spec(f"uniform:{spec}"))
         deployment = deploy(plan, placement, policy, sampling=Sampling.OUTPUTS)
-        made.append(outputs_under_faults(plan, pixels(one, 30), deployment)[network.outputs[0]])
+        made.append(outputs_under_faults(plan, pixels(variant, 30), deployment)[network.outputs[0]])
     assert np.array_equal(*made)
 
 
 @pytest.mark.parametrize("known", [(0, 75), (37, 38), (0, 0)])
-def test_unexpected_mismatches_are_drawn_too(known: tuple[int, int]) -> None:
-    """Whatever range of clean mismatches the last run left, outputs are the same."""
+def test_unexpected_mismatches_are_sampled_too(known: tuple[int, int]) -> None:
+    """Outputs do not depend on the range of fault-free mismatches that an earlier run left."""
     network = small_bnn(4)
     placement, made = place(network, parse_spec("uniform:ber=0.1")), []
     for left in (None, known):
@@ -180,7 +183,7 @@ def test_unexpected_mismatches_are_drawn_too(known: tuple[int, int]) -> None:
     assert np.array_equal(*made)
 
 
-# --- where, and what is told -------------------------------------------------------------------------------------------------
+# --- where it applies, and what is reported -----------------------------------------------------------------------------------
 
 
 def deployed(policy: ReadPolicy, sampling: Sampling = Sampling.OUTPUTS, spec: str = "uniform:ber=0.1") -> Deployment:
@@ -200,13 +203,13 @@ def deployed(policy: ReadPolicy, sampling: Sampling = Sampling.OUTPUTS, spec: st
         (ReadPolicy.IMAGE, "secded+uniform:ber=0.1", 0),
     ],
 )
-def test_only_where_the_law_holds(policy: ReadPolicy, spec: str, layers: int) -> None:
-    """Dense layers of signs; under `access` convolutions too. Never for dies, weak cells, wrappers or weights held for longer."""
+def test_only_where_the_distribution_is_exact(policy: ReadPolicy, spec: str, layers: int) -> None:
+    """Dense ±1 layers; under `access` also convolutions. Never for die errors, weak cells, wrappers or longer read intervals."""
     assert len(tensors_sampled_at_output(deployed(policy, spec=spec))) == layers
     assert tensors_sampled_at_output(deployed(policy, Sampling.BITS, spec)) == ()
 
 
-def test_nobody_knows_the_flips() -> None:
+def test_flips_are_unknown_for_sampled_layers() -> None:
     network = small_bnn(0)
     plan = compile_plan(network)
     questions, placement = prepare_evaluation(plan, pixels(network, 8)), place(network, parse_spec("uniform:ber=0.1"))
@@ -222,7 +225,7 @@ def test_nobody_knows_the_flips() -> None:
 
 @pytest.mark.parametrize("policy", [ReadPolicy.IMAGE, ReadPolicy.ACCESS])
 @pytest.mark.parametrize("spec", ["uniform:ber=0.1", "uniform:p01=0.1,p10=0.01"])
-def test_draws_depend_on_their_names_alone(policy: ReadPolicy, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_do_not_depend_on_chunks(policy: ReadPolicy, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither chunks nor other images change an image's outputs; another trial does."""
     network = small_bnn(0)
     plan, placement, x = compile_plan(network), place(network, parse_spec(spec)), pixels(network, 21)

@@ -1,4 +1,4 @@
-"""Reads that a kernel draws and puts into the weights by itself: the same as flips drawn apart and put there one by one."""
+"""Reads inside a kernel. Oracle: the same flips, drawn by the memory and applied one by one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from weakcell.memmodels import parse_spec
 RATES = ("ber=0", "ber=1e-5", "ber=0.01", "ber=0.3", "ber=1", "p01=0.2,p10=0.001", "ber=0.01,lifetime=die")
 
 
-def everything(seed: int) -> Network:
-    """Every encoding in every order of a kernel; dense layers of several blocks, whose rows are whole words or not."""
+def network_of_every_layout(seed: int) -> Network:
+    """Return a network with every encoding in every weight layout, and dense ±1 layers with rows of whole words and others."""
     d = RandomNetwork(np.random.default_rng(seed))
     x = d.input("x", (3, 5, 4), "int8")
     y = d.threshold(d.convolution(x, 66, Window((2, 2)), SIGN1, bias=True))
@@ -36,46 +36,46 @@ def everything(seed: int) -> Network:
     return d.network(y)
 
 
-PLAN = compile_plan(everything(1))
+PLAN = compile_plan(network_of_every_layout(1))
 
 
-def put_one_by_one(plan: Plan, deployment: Deployment, read: int) -> ParameterState:
+def flip_one_by_one(plan: Plan, deployment: Deployment, read: int) -> ParameterState:
     parameters = new_parameters(plan, deployment.slots)
-    for part in deployment.all_slots:
-        parameters.flip(part.slot.tensor, part.slot.planes, deployment.read(part, read).flips)
+    for stored in deployment.all_slots:
+        parameters.flip(stored.slot.tensor, stored.slot.planes, deployment.read(stored, read).flips)
     return parameters
 
 
 @pytest.mark.parametrize("rate", RATES)
 def test_a_read_in_one_call(rate: str) -> None:
-    """Read after read, also of tensors whose bits are in two memories: no flip of the read before stays; counts are the same."""
+    """No flip of an earlier read stays, also where a tensor's bits are in two memories; the counts agree."""
     rules = [("*@0", parse_spec("uniform:ber=0.02")), ("u32", parse_spec(f"uniform:{rate}"))]
     deployment = deploy(PLAN, place(PLAN.network, parse_spec(f"uniform:{rate}"), rules), ReadPolicy.BATCH, 3, seed=7)
-    apart = deploy(PLAN, place(PLAN.network, parse_spec(f"uniform:{rate}"), rules), ReadPolicy.BATCH, 3, seed=7)
+    reference = deploy(PLAN, place(PLAN.network, parse_spec(f"uniform:{rate}"), rules), ReadPolicy.BATCH, 3, seed=7)
     with reader_of(PLAN, deployment, deployment.all_slots) as (parameters, read):
         for number in (0, 1, 5):
             read(number)
-            expected = put_one_by_one(PLAN, apart, number)
+            expected = flip_one_by_one(PLAN, reference, number)
             for name in deployment.slots:
                 np.testing.assert_array_equal(parameters.values[name], expected.values[name], name)
-    assert (deployment.tally.flips, deployment.tally.bits_read) == (apart.tally.flips, apart.tally.bits_read)
+    assert (deployment.tally.flips, deployment.tally.bits_read) == (reference.tally.flips, reference.tally.bits_read)
 
 
-def test_what_a_run_leaves_serves_the_next() -> None:
-    """A run that is given the parameters of a run at another rate, or of the same one again, makes the outputs of a fresh plan."""
+def test_runs_reuse_buffers_of_earlier_runs() -> None:
+    """A run with the buffers of a run at another rate has the outputs of a fresh plan."""
     network = small_bnn(2)
-    kept, x = compile_plan(network), pixels(network, 23)
+    reused, x = compile_plan(network), pixels(network, 23)
     for trial, rate in enumerate((0.3, 0.0, 1e-3, 0.3)):
         fresh = compile_plan(network)
         placement = place(network, parse_spec(f"uniform:ber={rate}"))
-        made = [
+        outputs = [
             outputs_under_faults(plan, x, deploy(plan, placement, ReadPolicy.BATCH, trial), 7)[network.outputs[0]]
-            for plan in (kept, fresh)
+            for plan in (reused, fresh)
         ]
-        np.testing.assert_array_equal(*made)
+        np.testing.assert_array_equal(*outputs)
 
 
-def test_runs_at_a_time_have_rooms_of_their_own() -> None:
+def test_simultaneous_runs_have_separate_buffers() -> None:
     plan = compile_plan(small_bnn(2))
     deployment = deploy(plan, place(plan.network, parse_spec("uniform:ber=0.1")), ReadPolicy.BATCH)
     slots = deployment.all_slots

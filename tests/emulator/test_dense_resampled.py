@@ -1,4 +1,4 @@
-"""Dense layers of signs that are read for every image: drawn block by block, against whole reads and sums in numpy."""
+"""Dense ±1 layers whose weights are read for every image. Oracle: reads of the whole region, and products in NumPy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPECS = ("uniform:ber=0.01", "uniform:ber=0.3", "uniform:p01=0.2,p10=0.003", "sr
 
 
 def check(bits: int, outputs: int, images: int, before: int, spec: str, seed: int) -> None:
-    """Sums and flips of `images` reads equal those of whole reads, one after the other."""
+    """Compare sums and flips of `images` reads with those of whole reads, one after the other."""
     rng = np.random.default_rng(seed)
     weights, x = rng.integers(0, 2, (outputs, bits)), rng.integers(0, 2, (images, bits))
     memory, layout = open_memory(spec, seed), Layout("w", outputs * bits, 1)
@@ -27,14 +27,14 @@ def check(bits: int, outputs: int, images: int, before: int, spec: str, seed: in
     assert sampler is not None
     sums = np.empty((images, 1, 1, outputs), dtype=np.int32)
     reads = ReadSequence(sampler.source, 2, region.key.write, np.arange(5, 5 + images))
-    drawn = dense_resampled(pack_channels(x[:, None, None] > 0), sums, bits, reads)
+    flips_drawn = dense_resampled(pack_channels(x[:, None, None] > 0), sums, bits, reads)
     flips, expected = np.empty(layout.words, np.uint64), 0
     for image in range(images):
         expected += draw_region(sampler, 2, region.key.write, 5 + image, flips)
-        wrong = np.unpackbits(flips.view(np.uint8), bitorder="little")[: layout.bits].reshape(outputs, bits)
-        products = (2 * (weights ^ wrong) - 1) @ (2 * x[image] - 1)
+        flipped = np.unpackbits(flips.view(np.uint8), bitorder="little")[: layout.bits].reshape(outputs, bits)
+        products = (2 * (weights ^ flipped) - 1) @ (2 * x[image] - 1)
         assert np.array_equal(sums[image, 0, 0], products)
-    assert drawn == expected
+    assert flips_drawn == expected
 
 
 @given(
@@ -45,7 +45,7 @@ def check(bits: int, outputs: int, images: int, before: int, spec: str, seed: in
     seed=st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
-def test_rows_of_any_length_anywhere_in_a_block(bits: int, outputs: int, before: int, spec: str, seed: int) -> None:
+def test_rows_of_any_length_at_any_position_of_a_block(bits: int, outputs: int, before: int, spec: str, seed: int) -> None:
     check(bits, outputs, 2, before, spec, seed)
 
 
