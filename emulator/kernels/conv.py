@@ -206,20 +206,23 @@ def _run_tiles(x, out, weights, context, epilogue, rows):  # type: ignore[no-unt
     """
     first, stop = rows
     groups = 1 if is_depthwise(weights) else context.groups
-    if stop - first == 1 and groups == 1:
-        _run_single_row(x, out, weights, context, epilogue, first)
-        return
     runs = contiguous_runs(x, weights, context.geometry, groups)
-    offsets, rounding = epilogue.offsets, epilogue.rounding
+    offsets, rounding, flat = epilogue.offsets, epilogue.rounding, out.reshape(-1, out.shape[3])
+    if stop - first == 1 and groups == 1:
+        window_ptr, pattern = np.empty((2, 1), dtype=np.int64)
+        row_addresses(x, context.row_table, rows, 1, window_ptr, pattern)
+        init_ptr = data_ptr(offsets) + pattern[0] * offsets.strides[0]
+        ending = ValueEpilogue(init_ptr, data_ptr(rounding.constants), rounding.flags, 0)
+        gemv_values(weights, flat[first], runs, window_ptr[0], data_ptr(weights.values), ending)
+        return
     chained = is_binary(weights) and stop - first >= MIN_CHAINED_ROWS
     rows_per_chunk = chained_rows_per_chunk(weights, stop - first) if chained else min(ROWS_PER_CHUNK, max(stop - first, 1))
     mr, pixel_bytes, group_panels = tile_rows(weights, False), out.shape[3] * out.itemsize, weights.values.shape[0] // groups
     input_ptrs, init_ptrs, output_ptrs, scratch_ptrs = np.empty((4, rows_per_chunk + mr), dtype=np.int64)
     chain_offsets = word_offsets(weights, runs)
     row_chains, panel_chain = empty_chains(weights, input_ptrs.size if chained else 0)
-    outputs, flat = out.shape[3] // groups, out.reshape(-1, out.shape[3])
+    outputs, group_inputs = out.shape[3] // groups, x.shape[3] // groups * x.itemsize
     scratch = np.empty((input_ptrs.size, LANES), out.dtype)
-    group_inputs = x.shape[3] // groups * x.itemsize
     for r in range(scratch_ptrs.size):
         scratch_ptrs[r] = data_ptr(scratch) + r * LANES * scratch.itemsize
     for chunk in range(first, stop, rows_per_chunk):
@@ -265,18 +268,6 @@ def _run_tiles(x, out, weights, context, epilogue, rows):  # type: ignore[no-unt
                 row = flat[chunk + r, channel : channel + width]
                 ending = ValueEpilogue(init_ptrs[r], rounding_ptr, rounding.flags, 0)
                 gemv_values(weights, row, runs, input_ptrs[r], weights_ptr, ending)
-
-
-@numba.njit(cache=True, nogil=True)
-def _run_single_row(x, out, weights, context, epilogue, row):  # type: ignore[no-untyped-def]
-    """Compute all output channels of one output pixel of an ungrouped convolution."""
-    runs = contiguous_runs(x, weights, context.geometry, 1)
-    window_ptr, pattern = np.empty((2, 1), dtype=np.int64)
-    row_addresses(x, context.row_table, (row, row + 1), 1, window_ptr, pattern)
-    offsets, rounding = epilogue.offsets, epilogue.rounding
-    init_ptr = data_ptr(offsets) + pattern[0] * offsets.strides[0]
-    ending = ValueEpilogue(init_ptr, data_ptr(rounding.constants), rounding.flags, 0)
-    gemv_values(weights, out.reshape(-1, out.shape[3])[row], runs, window_ptr[0], data_ptr(weights.values), ending)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -58,10 +58,12 @@ def fill_limits(weights, context, threshold, offsets, limits):  # type: ignore[n
 def _run_tiles(x, out, weights, context, limits, pixels):  # type: ignore[no-untyped-def]
     """Compute pixels first … stop - 1 of `out`, counted over images, rows and columns; pixels: (first, stop)."""
     first, stop = pixels
-    if stop - first == 1 and not context.pooled:
-        _run_single_row(x, out, weights, context, limits, first)
-        return
     runs = contiguous_runs(x, weights, context.geometry, 1)
+    if stop - first == 1 and not context.pooled:
+        window_ptr, pattern = np.empty((2, 1), dtype=np.int64)
+        row_addresses(x, context.row_table, pixels, 1, window_ptr, pattern)
+        gemv_signs(weights, out.reshape(-1, out.shape[3])[first], runs, window_ptr[0], limits[pattern[0]])
+        return
     pool = POOL if context.pooled else 1
     chained = is_binary(weights) and (context.pooled or stop - first >= MIN_CHAINED_ROWS)
     mr = 1 if is_binary(weights) and not chained else tile_rows(weights, context.pooled)
@@ -96,15 +98,6 @@ def _run_tiles(x, out, weights, context, limits, pixels):  # type: ignore[no-unt
                     sign_microkernel(weights, operands, ending)
             limit_ptrs += LANES * limits.itemsize
             output_ptrs += LANES // 8
-
-
-@numba.njit(cache=True, nogil=True)
-def _run_single_row(x, out, weights, context, limits, pixel):  # type: ignore[no-untyped-def]
-    """Compute one pixel of an unpooled convolution."""
-    runs = contiguous_runs(x, weights, context.geometry, 1)
-    window_ptr, pattern = np.empty((2, 1), dtype=np.int64)
-    row_addresses(x, context.row_table, (pixel, pixel + 1), 1, window_ptr, pattern)
-    gemv_signs(weights, out.reshape(-1, out.shape[3])[pixel], runs, window_ptr[0], limits[pattern[0]])
 
 
 @numba.njit(cache=True, nogil=True)
