@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from weakcell.host.campaign.campaign import Campaign, prepare_campaign
+from weakcell.host.campaign.campaign import Campaign, resolve_campaign
 from weakcell.host.campaign.schema import parse_campaign, read_campaign, write_toml
 from weakcell.host.campaign.store import open_store
-from weakcell.host.campaign.sweep import Step
-from weakcell.host.campaign.sweep import sweep as run_missing
-from weakcell.host.campaign.tables import Tables, export
+from weakcell.host.campaign.sweep import SweepProgress
+from weakcell.host.campaign.sweep import run_campaign as run_missing
+from weakcell.host.campaign.tables import Tables, write_tables
 from weakcell.host.report.notebook import CampaignResults, read_results
-from weakcell.host.study.executors import Executor, Processes, Threads, default_workers, perform
+from weakcell.host.study.executors import Executor, Processes, Threads, default_workers, run_task
 from weakcell.memmodels.errors import Interrupted, UsageError
 
 
@@ -27,7 +27,7 @@ def sweep(
     processes: int | None = None,
     cluster: str | None = None,
     data_dir: str | Path | None = None,
-    on_step: Callable[[Step], None] | None = None,
+    on_step: Callable[[SweepProgress], None] | None = None,
 ) -> CampaignResults:
     """Make every run of a campaign that is missing: networks x memories x operating points x trials.
 
@@ -70,14 +70,14 @@ def sweep(
         file = parse_campaign(write_toml(campaign), Path("campaign.toml"))
     else:
         file = read_campaign(Path(campaign))
-    asked = prepare_campaign(file, None if data_dir is None else Path(data_dir), half_width)
+    asked = resolve_campaign(file, None if data_dir is None else Path(data_dir), half_width)
     executor = choose_executor(asked, threads, processes, cluster)
     with open_store(folder) as store:
         try:
             run_missing(asked, store, executor, ["weakcell.sweep"], on_step or (lambda step: None))
         except KeyboardInterrupt:
             raise Interrupted(f"Sweep into {folder}", "interrupted", "Finished runs are kept; the same call goes on") from None
-        export(Tables(store), folder)
+        write_tables(Tables(store), folder)
     return read_results(folder, None if data_dir is None else Path(data_dir))
 
 
@@ -95,4 +95,4 @@ def choose_executor(campaign: Campaign, threads: int | None, processes: int | No
         return Cluster(campaign.workloads, cluster)
     if processes is not None:
         return Processes(campaign.workloads, processes)
-    return Threads(partial(perform, campaign.workloads), threads or default_workers())
+    return Threads(partial(run_task, campaign.workloads), threads or default_workers())

@@ -11,12 +11,12 @@ import polars as pl
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.campaign import optimize as search_module
-from weakcell.host.campaign.optimize import Goal, default_values, nominal_of, search_for
+from weakcell.host.campaign.optimize import Goal, default_values, find_nominal, open_search
 from weakcell.host.datasets.registry import DataLike
 from weakcell.host.report.displayed_result import DisplayedResult, wrap_result
 from weakcell.host.report.simple_figures import plot_lines
 from weakcell.host.study.arguments import MemoryLike, build_study
-from weakcell.host.study.executors import Threads, default_workers, perform
+from weakcell.host.study.executors import Threads, default_workers, run_task
 from weakcell.host.study.networks import ModelLike
 from weakcell.host.study.sweep_values import SweepLike, as_sweep
 from weakcell.host.study.workload import open_workload
@@ -97,9 +97,9 @@ def optimize(
     workload = open_workload(model, data, images, None if data_dir is None else Path(data_dir), asked=study.asked)
     key = asked.key if asked else study.memory.technology.sweep
     values = asked.values if asked else default_values(study.memory, key or "")
-    work = Threads(partial(perform, {workload.key: workload}), threads or default_workers())
-    search = search_for(workload, study, key, work, on_trials)
-    start = nominal if nominal is not None else nominal_of(study.memory, search.key, values)
+    work = Threads(partial(run_task, {workload.key: workload}), threads or default_workers())
+    search = open_search(workload, study, key, work, on_trials)
+    start = nominal if nominal is not None else find_nominal(study.memory, search.key, values)
     return wrap_result(Optimum, search_module.optimize(search, values, goal, start))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.faults.placement import place
 from weakcell.emulator.tasks import Asked
-from weakcell.host.campaign.schema import CampaignFile, MemoryTable, Mistake, Place, grid_values, refuse
+from weakcell.host.campaign.schema import CampaignFile, MemoryTable, Mistake, Place, parse_grid_values, refuse
 from weakcell.host.study.networks import shipped_models
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.sweep_values import Sweep
@@ -78,7 +78,7 @@ class _Branch:
     sweep: Sweep | None
 
 
-def prepare_campaign(file: CampaignFile, data_dir: Path | None = None, half_width: float | None = None) -> Campaign:
+def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_width: float | None = None) -> Campaign:
     """Load and check everything; InputError with every mistake and its line. half_width: instead of the file's."""
     table, mistakes = file.table, list[Mistake]()
     collect = _collector(file, mistakes)
@@ -165,7 +165,7 @@ def _branches(number: int, memory: MemoryTable, collect: Callable[[Place], Any])
     base, grid = parse_spec(memory.spec), dict[str, list[float] | list[str]]()
     for key, values in memory.grid.items():
         with collect((*root, "grid", key)):
-            grid[key] = grid_values(key, values)
+            grid[key] = parse_grid_values(key, values)
             base.technology.resolve({**base.conditions, **{k: grid[k][0] for k in grid}})
     if set(grid) != set(memory.grid):
         return

@@ -23,7 +23,7 @@ from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from weakcell.host.digests import sha256_of
-from weakcell.host.study.executors import MOST_DEATHS, Done, Task, WorkersLost, perform
+from weakcell.host.study.executors import MOST_DEATHS, Task, TaskResult, WorkersLost, run_task
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.errors import UsageError
 
@@ -40,7 +40,7 @@ _LOST = (CancelledError, FutureCancelledError, CommClosedError, OSError, Timeout
 """How distributed says that the scheduler, or what it knew, is gone."""
 
 
-class BenchPlugin(WorkerPlugin):
+class WorkloadPlugin(WorkerPlugin):
     """A worker's networks and data, unpacked when it joins."""
 
     def __init__(self, name: str, shipment: bytes) -> None:
@@ -53,11 +53,11 @@ class BenchPlugin(WorkerPlugin):
         self.shipment = b""
 
 
-def perform_there(plugin: str, task: Task) -> Done:
+def run_task_on_worker(plugin: str, task: Task) -> TaskResult:
     """What a worker does with a task."""
     own = get_worker().plugins[plugin]
-    assert isinstance(own, BenchPlugin)
-    return perform(own.workloads, task)
+    assert isinstance(own, WorkloadPlugin)
+    return run_task(own.workloads, task)
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,16 @@ class Cluster:
     @property
     def workers(self) -> int:
         """Of a local cluster, its processes; of another, as many as are likely at least: it only bounds the size of tasks."""
-        return local_workers(self.address) or 8
+        return parse_local_workers(self.address) or 8
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
         plugin = f"weakcell-{sha256_of(sorted(self.workloads))[:16]}"
         shipment = pickle.dumps(dict(self.workloads), protocol=5)
         with _scheduler(self.address) as address:
             yield from _Campaign(address, plugin, shipment, enumerate(tasks)).run()
 
 
-def local_workers(address: str) -> int | None:
+def parse_local_workers(address: str) -> int | None:
     """N of `local:N`; None for an address; UsageError if it is neither."""
     kind, _, rest = address.partition(":")
     if kind == "local" and rest.isdigit() and int(rest) > 0:
@@ -92,7 +92,7 @@ def local_workers(address: str) -> int | None:
 @contextmanager
 def _scheduler(address: str) -> Iterator[str]:
     """The scheduler's address; for `local:N`, of one that lives as long as this."""
-    count = local_workers(address)
+    count = parse_local_workers(address)
     if count is None:
         yield address
         return
@@ -115,16 +115,16 @@ class _Campaign:
         self._address, self._plugin, self._shipment, self._fresh = address, plugin, shipment, fresh
         self._again: deque[tuple[int, Task]] = deque()
         self._deaths: dict[int, int] = {}
-        self._under_way: dict[Future[Done], tuple[int, Task]] = {}
+        self._under_way: dict[Future[TaskResult], tuple[int, Task]] = {}
         self._session = 0
 
-    def run(self) -> Iterator[Done]:
+    def run(self) -> Iterator[TaskResult]:
         """Until every task has given its result; connects again whenever the scheduler is lost."""
         away_since: float | None = None
         while True:
             try:
                 with Client(self._address, timeout=10, set_as_default=False) as client:  # type: ignore[no-untyped-call]
-                    client.register_plugin(BenchPlugin(self._plugin, self._shipment))
+                    client.register_plugin(WorkloadPlugin(self._plugin, self._shipment))
                     away_since = None
                     yield from self._work(client)
                     return
@@ -141,7 +141,7 @@ class _Campaign:
                     ) from error
                 time.sleep(0.5)
 
-    def _work(self, client: Client) -> Iterator[Done]:
+    def _work(self, client: Client) -> Iterator[TaskResult]:
         self._session += 1
         results = as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
         self._fill(client, results)
@@ -168,7 +168,7 @@ class _Campaign:
             if item is None:
                 return
             key = f"weakcell-{id(self):x}-{self._session}-{item[0]}-{self._deaths.get(item[0], 0)}"
-            future = client.submit(perform_there, self._plugin, item[1], key=key, pure=False)
+            future = client.submit(run_task_on_worker, self._plugin, item[1], key=key, pure=False)
             self._under_way[future] = item
             results.add(future)
 

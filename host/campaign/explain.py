@@ -14,7 +14,7 @@ from weakcell.memmodels.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Explained:
+class StoredRun:
     """A run: where it is, the command, and what the store says of it."""
 
     cell: CellRecord
@@ -57,9 +57,9 @@ class Comparison:
     equal: bool
 
 
-def find_row(store: Store, row: str) -> Explained:
+def find_run(store: Store, row: str) -> StoredRun:
     """The run that a row number or a run's name means; UsageError if it means none."""
-    found = Tables(store).find(row)
+    found = Tables(store).find_run(row)
     if found is None:
         raise UsageError(
             f"Row {row} of {store.folder}", "there is no such run", "Give the number in column `row`, or the name in column `run`"
@@ -67,10 +67,10 @@ def find_row(store: Store, row: str) -> Explained:
     cell, trial = found
     kept = next(run for run in store.runs(cell.number) if run.trial == trial)
     flips = dict(zip(cell.tensors, kept.flips, strict=True))
-    return Explained(cell, trial, run_id(cell.sha256, trial), kept.accuracy, kept.changed, flips, kept.metrics)
+    return StoredRun(cell, trial, run_id(cell.sha256, trial), kept.accuracy, kept.changed, flips, kept.metrics)
 
 
-def reproduce(explained: Explained, data_dir: Path | None = None) -> Comparison:
+def reproduce(explained: StoredRun, data_dir: Path | None = None) -> Comparison:
     """Make the run again; UsageError if the network, the data or the sampling are no longer those it was made with."""
     asked = explained.cell.asked
     resolved = resolve_arguments(

@@ -23,7 +23,7 @@ import numpy as np
 from weakcell.emulator.faults.placement import layers_by_weight
 from weakcell.emulator.tasks import METRICS, Metric
 from weakcell.host.report.captions import accesses_of
-from weakcell.host.study.executors import Executor, Threads, default_workers, perform, task_of
+from weakcell.host.study.executors import Executor, Threads, default_workers, make_task, run_task
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.catalogue import MemorySpec
@@ -37,7 +37,7 @@ _TAIL = 2.33
 """Screening wants this many standard deviations between the mean die and the limit: about 1 % of normal dies beyond it."""
 
 
-_HOPELESS = 30.0
+_SKIP_FACTOR = 30.0
 """A point that loses this many times the limit even at the low end of its predicted interval is not screened: not even its largest
 layer could have it alone."""
 
@@ -87,12 +87,12 @@ class Candidate:
     value: float
     own: Mapping[str, float] = field(default_factory=dict)
 
-    def value_of(self, layer: str) -> float:
+    def value_at(self, layer: str) -> float:
         return self.own.get(layer, self.value)
 
 
 @dataclass(frozen=True)
-class Screened:
+class ScreenedCandidate:
     """A candidate with its energy and the scores of the screening dies.
 
     drops: of each die, in shares of accuracy. accesses: in words, which accesses of an inference the energy counts.
@@ -111,21 +111,21 @@ class Screened:
     def mean(self) -> float:
         return float(np.mean(self.drops))
 
-    def promises(self, limit: float) -> bool:
+    def likely_passes(self, limit: float) -> bool:
         """Whether it will probably be confirmed."""
         spread = float(np.std(self.drops, ddof=1))
         return max(self.drops) <= limit and self.mean + _TAIL * spread <= limit
 
-    def is_open(self, limit: float) -> bool:
+    def may_still_pass(self, limit: float) -> bool:
         """Whether more dies could show that it will: one die of those seen may be bad by chance."""
         return sum(drop > limit for drop in self.drops) <= 1 and self.mean <= limit
 
 
 @dataclass(frozen=True)
-class Confirmed:
+class ConfirmationTest:
     """A test: how many fresh dies lost more than the limit, of how many, and whether that confirms the candidate."""
 
-    screened: Screened
+    screened: ScreenedCandidate
     first_die: int
     dies: int
     bad: int
@@ -138,18 +138,18 @@ class Optimum:
 
     nominal: what savings are against. bera: the baseline.
 
-    hopeless: values that were not even screened, with the mean loss that was predicted for them.
+    skipped: values that were not even screened, with the mean loss that was predicted for them.
     """
 
     goal: Goal
     key: str
     clean: float
-    nominal: Screened
-    screened: tuple[Screened, ...]
-    tests: tuple[Confirmed, ...]
-    chosen: Screened | None
-    bera: Screened | None
-    hopeless: Mapping[float, float] = field(default_factory=dict)
+    nominal: ScreenedCandidate
+    screened: tuple[ScreenedCandidate, ...]
+    tests: tuple[ConfirmationTest, ...]
+    chosen: ScreenedCandidate | None
+    bera: ScreenedCandidate | None
+    skipped: Mapping[float, float] = field(default_factory=dict)
     metric: Metric = METRICS["accuracy"]
 
     @property
@@ -158,9 +158,9 @@ class Optimum:
         return None if self.chosen is None else 1.0 - self.chosen.energy / self.nominal.energy
 
     @property
-    def front(self) -> tuple[Screened, ...]:
+    def front(self) -> tuple[ScreenedCandidate, ...]:
         """Candidates that no other beats in energy and mean drop."""
-        kept: list[Screened] = []
+        kept: list[ScreenedCandidate] = []
         for one in sorted(self.screened, key=lambda s: (s.energy, s.mean)):
             if not kept or one.mean < kept[-1].mean:
                 kept.append(one)
@@ -202,9 +202,9 @@ class Search:
         moved = {target for target, _ in self.study.places}
         return tuple(sorted((layer for layer in bits if layer not in moved), key=lambda layer: -bits[layer]))
 
-    def values_of(self, candidate: Candidate) -> frozenset[float]:
+    def distinct_values(self, candidate: Candidate) -> frozenset[float]:
         """The different values that layers in the memory have."""
-        return frozenset(candidate.value_of(layer) for layer in self.layers)
+        return frozenset(candidate.value_at(layer) for layer in self.layers)
 
     def resolve(self, candidate: Candidate, elsewhere: MemorySpec | None = None) -> tuple[ResolvedStudy, Point]:
         """The study at a candidate. elsewhere: where layers without a value of their own live instead."""
@@ -215,7 +215,7 @@ class Search:
         ready = resolve_study(study, workload=self.workload)
         return ready, ready.points[0]
 
-    def predicted(self, values: Sequence[float]) -> dict[float, float]:
+    def predict_losses(self, values: Sequence[float]) -> dict[float, float]:
         """Least mean loss that the prediction leaves possible at each value; nothing where it does not know the memory's errors."""
         from weakcell.emulator.prediction import predict
 
@@ -229,7 +229,7 @@ class Search:
         losses = {value: self.clean - one.accuracy for value, one in zip(values, found, strict=True) if one.accuracy is not None}
         return {value: loss - one.half_width for (value, loss), one in zip(losses.items(), found, strict=True)}
 
-    def screen(self, candidate: Candidate, how: str, dies: int = SCREENING_DIES) -> Screened:
+    def screen(self, candidate: Candidate, how: str, dies: int = SCREENING_DIES) -> ScreenedCandidate:
         """Energy, and drops of the first `dies` dies; UsageError if no one energy is known."""
         ready, point = self.resolve(candidate)
         energy = point.energy
@@ -239,23 +239,23 @@ class Search:
                 f"Optimizing {self.study.memory}", found, "Take a memory with an energy; weakcell memories NAME shows it"
             )
         places = tuple(f"{layer}={self.study.memory.at(**{self.key: value})}" for layer, value in candidate.own.items())
-        drops = tuple(self.drops(ready, point, 0, dies))
+        drops = tuple(self.measure_drops(ready, point, 0, dies))
         accesses = accesses_of(point.cost, self.study.read_every)
-        return Screened(candidate, energy.value, energy.unit, str(energy.basis), drops, how, places, accesses)
+        return ScreenedCandidate(candidate, energy.value, energy.unit, str(energy.basis), drops, how, places, accesses)
 
-    def drops(self, ready: ResolvedStudy, point: Point, first: int, dies: int) -> list[float]:
+    def measure_drops(self, ready: ResolvedStudy, point: Point, first: int, dies: int) -> list[float]:
         """What each die loses against the fault-free network, by die."""
         clean, step = self.clean, max(1, dies // (4 * self.executor.workers))
         parts = [range(start, min(start + step, first + dies)) for start in range(first, first + dies, step)]
         found: dict[int, float] = {}
-        for done in self.executor.run(task_of(ready, point, 0, tuple(part)) for part in parts):
+        for done in self.executor.run(make_task(ready, point, 0, tuple(part)) for part in parts):
             for result in done.results:
                 found[result.trial] = round(clean - result.score, 12)  # 3 of 300 images are 1 %, not a little more
             if self.on_trials:
                 self.on_trials(len(done.results))
         return [found[trial] for trial in sorted(found)]
 
-    def is_worth_a_test(self, screened: Screened, goal: Goal) -> bool:
+    def is_worth_testing(self, screened: ScreenedCandidate, goal: Goal) -> bool:
         """Whether more screening dies give it even odds to pass: the cheapest of many candidates looks better than it is."""
         from scipy.stats import binom
 
@@ -263,21 +263,21 @@ class Search:
         bad = seen = 0
         while seen < 2 * goal.dies:
             part = min(32, 2 * goal.dies - seen)
-            bad += sum(drop > goal.max_drop for drop in self.drops(ready, point, SCREENING_DIES + seen, part))
+            bad += sum(drop > goal.max_drop for drop in self.measure_drops(ready, point, SCREENING_DIES + seen, part))
             seen += part
             if binom.cdf(goal.failures, goal.dies, (bad + 0.5) / (2 * goal.dies + 1)) < 0.5:
                 return False
         return True
 
-    def test(self, screened: Screened, goal: Goal, first_die: int) -> Confirmed:
+    def confirm(self, screened: ScreenedCandidate, goal: Goal, first_die: int) -> ConfirmationTest:
         """Put a candidate to the test on fresh dies; stops as soon as it has failed."""
         ready, point = self.resolve(screened.candidate)
         bad = seen = 0
         while seen < goal.dies and bad <= goal.failures:
             part = min(16, goal.dies - seen)
-            bad += sum(drop > goal.max_drop for drop in self.drops(ready, point, first_die + seen, part))
+            bad += sum(drop > goal.max_drop for drop in self.measure_drops(ready, point, first_die + seen, part))
             seen += part
-        return Confirmed(screened, first_die, seen, bad, bad <= goal.failures)
+        return ConfirmationTest(screened, first_die, seen, bad, bad <= goal.failures)
 
 
 def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float) -> Optimum:
@@ -287,41 +287,43 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
     """
     goal.check()
     at_nominal = search.screen(Candidate(nominal), "nominal")
-    losses = search.predicted(values)
-    hopeless = {value: loss for value, loss in losses.items() if loss > _HOPELESS * goal.max_drop}
-    uniform = [search.screen(Candidate(value), "one condition") for value in values if value not in hopeless]
-    screened, hopeful = [at_nominal, *uniform], [one for one in (at_nominal, *uniform) if one.is_open(goal.max_drop)]
+    losses = search.predict_losses(values)
+    skipped = {value: loss for value, loss in losses.items() if loss > _SKIP_FACTOR * goal.max_drop}
+    uniform = [search.screen(Candidate(value), "one condition") for value in values if value not in skipped]
+    screened, hopeful = [at_nominal, *uniform], [one for one in (at_nominal, *uniform) if one.may_still_pass(goal.max_drop)]
     bera = None
-    best = next((one for one in _by_energy(hopeful) if search.is_worth_a_test(one, goal)), None)
+    best = next((one for one in _by_energy(hopeful) if search.is_worth_testing(one, goal)), None)
     if best is not None and goal.partitions > 1 and len(search.layers) > 1:
         moved = list(_partitioned(search, best, uniform, goal))
         screened += moved
-        bera = layerwise(search, uniform, goal, best.candidate.value)
-        if len(search.values_of(bera.candidate)) <= goal.partitions:
+        bera = assign_layerwise(search, uniform, goal, best.candidate.value)
+        if len(search.distinct_values(bera.candidate)) <= goal.partitions:
             moved.append(bera)
-        hopeful += [one for one in moved if one.is_open(goal.max_drop)]
-    tests: list[Confirmed] = []
+        hopeful += [one for one in moved if one.may_still_pass(goal.max_drop)]
+    tests: list[ConfirmationTest] = []
     for one in _by_energy(hopeful):
         if len(tests) == goal.tries:
             break
-        if one is not best and not search.is_worth_a_test(one, goal):
+        if one is not best and not search.is_worth_testing(one, goal):
             continue
-        tests.append(search.test(one, goal, FIRST_FRESH_DIE + len(tests) * goal.dies))
+        tests.append(search.confirm(one, goal, FIRST_FRESH_DIE + len(tests) * goal.dies))
         if tests[-1].passed:
             break
     chosen = tests[-1].screened if tests and tests[-1].passed else None
-    return Optimum(goal, search.key, search.clean, at_nominal, tuple(screened), tuple(tests), chosen, bera, hopeless, search.metric)
+    return Optimum(goal, search.key, search.clean, at_nominal, tuple(screened), tuple(tests), chosen, bera, skipped, search.metric)
 
 
-def _by_energy(screened: Sequence[Screened]) -> list[Screened]:
+def _by_energy(screened: Sequence[ScreenedCandidate]) -> list[ScreenedCandidate]:
     """The cheapest first; of equally cheap ones, the one that loses least, once."""
-    kept: dict[float, Screened] = {}
+    kept: dict[float, ScreenedCandidate] = {}
     for one in sorted(screened, key=lambda s: (s.energy, s.mean + float(np.std(s.drops)))):
         kept.setdefault(round(one.energy, 12), one)
     return list(kept.values())
 
 
-def _partitioned(search: Search, start: Screened, uniform: Sequence[Screened], goal: Goal) -> Iterator[Screened]:
+def _partitioned(
+    search: Search, start: ScreenedCandidate, uniform: Sequence[ScreenedCandidate], goal: Goal
+) -> Iterator[ScreenedCandidate]:
     """From one condition for all, move layers down: for each lower value, every layer that may, the largest first; then again."""
     lower = sorted((one for one in uniform if one.energy < start.energy), key=lambda one: -one.energy)
     best = start
@@ -329,16 +331,16 @@ def _partitioned(search: Search, start: Screened, uniform: Sequence[Screened], g
         improved = None
         for one in lower:
             own = dict(best.candidate.own)
-            reached: Screened | None = None
+            reached: ScreenedCandidate | None = None
             for layer in search.layers:
-                if best.candidate.value_of(layer) != start.candidate.value:
+                if best.candidate.value_at(layer) != start.candidate.value:
                     continue
                 candidate = Candidate(start.candidate.value, {**own, layer: one.candidate.value})
-                if len(search.values_of(candidate)) == 1:  # one condition for all, which is screened already
+                if len(search.distinct_values(candidate)) == 1:  # one condition for all, which is screened already
                     continue
                 tried = search.screen(candidate, "partitions")
                 yield tried
-                if tried.promises(goal.max_drop):
+                if tried.likely_passes(goal.max_drop):
                     own[layer] = one.candidate.value
                     reached = tried
             if reached is None:
@@ -350,7 +352,7 @@ def _partitioned(search: Search, start: Screened, uniform: Sequence[Screened], g
         best = improved
 
 
-def layerwise(search: Search, uniform: Sequence[Screened], goal: Goal, fallback: float) -> Screened:
+def assign_layerwise(search: Search, uniform: Sequence[ScreenedCandidate], goal: Goal, fallback: float) -> ScreenedCandidate:
     """BERA's assignment: each layer gets the cheapest value at which, alone, it loses its share of the limit on the mean die."""
     safe, limit = MemorySpec("uniform", {"ber": 0.0}), goal.max_drop / len(search.layers)
     own: dict[str, float] = {}
@@ -358,13 +360,13 @@ def layerwise(search: Search, uniform: Sequence[Screened], goal: Goal, fallback:
         own[layer] = fallback
         for one in sorted(uniform, key=lambda s: -s.energy):
             ready, point = search.resolve(Candidate(0.0, {layer: one.candidate.value}), safe)
-            if float(np.mean(search.drops(ready, point, 0, SCREENING_DIES // 2))) > limit:
+            if float(np.mean(search.measure_drops(ready, point, 0, SCREENING_DIES // 2))) > limit:
                 break
             own[layer] = one.candidate.value
     return search.screen(Candidate(fallback, own), "BERA")
 
 
-def search_for(
+def open_search(
     workload: Workload,
     study: Study,
     key: str | None = None,
@@ -375,7 +377,7 @@ def search_for(
     key = key or study.memory.technology.sweep
     if key is None:
         raise UsageError(f"Optimizing {study.memory}", "its technology has no condition to move", "Give --sweep KEY=VALUES")
-    work = executor or Threads(partial(perform, {workload.key: workload}), default_workers())
+    work = executor or Threads(partial(run_task, {workload.key: workload}), default_workers())
     return Search(workload, study, key, work, on_trials)
 
 
@@ -387,7 +389,7 @@ def default_values(memory: MemorySpec, key: str, count: int = 26) -> tuple[float
     return tuple(round(float(value), 9) for value in np.linspace(condition.low, condition.high, count))
 
 
-def nominal_of(memory: MemorySpec, key: str, values: Sequence[float]) -> float:
+def find_nominal(memory: MemorySpec, key: str, values: Sequence[float]) -> float:
     """The value that the technology takes unless told; where it has none, the one of `values` with the fewest errors."""
     given: dict[str, Any] = {name: value for name, value in memory.conditions.items() if name != key}
     condition = next(c for c in memory.technology.conditions if c.name == key)

@@ -134,7 +134,7 @@ class CampaignFile:
     table: CampaignTable
 
     def mistake(self, place: Place, reason: str) -> Mistake:
-        return Mistake(line_of(lines_of(self.text), place), reason)
+        return Mistake(find_line(find_lines(self.text), place), reason)
 
 
 def refuse(path: Path, mistakes: list[Mistake]) -> InputError:
@@ -161,8 +161,8 @@ def parse_campaign(text: str, path: Path) -> CampaignFile:
     try:
         table = CampaignTable.model_validate(content)
     except ValidationError as error:
-        lines = lines_of(text)
-        mistakes = [Mistake(line_of(lines, place), reason) for place, reason in _reasons(error, content)]
+        lines = find_lines(text)
+        mistakes = [Mistake(find_line(lines, place), reason) for place, reason in _reasons(error, content)]
         raise refuse(path, mistakes) from None
     return CampaignFile(path, text, table)
 
@@ -225,7 +225,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def grid_values(key: str, values: Any) -> list[float] | list[str]:
+def parse_grid_values(key: str, values: Any) -> list[float] | list[str]:
     """A grid's values for one condition; UsageError if a range cannot be understood, MemorySpecError for a value given twice."""
     if isinstance(values, str):
         ranged = ":" in values or "," in values
@@ -239,7 +239,7 @@ def grid_values(key: str, values: Any) -> list[float] | list[str]:
 MOST_LINES = 5000
 
 
-def lines_of(text: str) -> dict[Place, int]:
+def find_lines(text: str) -> dict[Place, int]:
     """The line (from 1) on which each key, table and array element of a valid TOML text begins."""
     found: dict[Place, int] = {(): 1}
     lines = text.splitlines(keepends=True)[:MOST_LINES]
@@ -256,7 +256,7 @@ def lines_of(text: str) -> dict[Place, int]:
     return found
 
 
-def line_of(lines: dict[Place, int], path: Sequence[str | int]) -> int:
+def find_line(lines: dict[Place, int], path: Sequence[str | int]) -> int:
     """The line of a path, or of the nearest thing around it that is written in the file."""
     whole = tuple(path)
     return next(lines[whole[:n]] for n in range(len(whole), -1, -1) if whole[:n] in lines)

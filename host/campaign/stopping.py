@@ -20,7 +20,7 @@ Trials are skewed (most dies are good, a few are bad), so three things are added
 
 With a covariate, something seen in each trial whose expectation is known, the mean is taken from the regression on it, and s from
 what the regression leaves; t has one degree of freedom less (S. S. Lavenberg and P. D. Welch, A perspective on the use of control
-variables, Management Science 27, 1981). Among few trials a regression promises too much: it is for points that need many.
+variables, Management Science 27, 1981). Among few trials a regression likely_passes too much: it is for points that need many.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ class Control:
     expected: float
 
 
-def control_of(resolved: ResolvedStudy, point: Point) -> Control | None:
+def find_control_variate(resolved: ResolvedStudy, point: Point) -> Control | None:
     """The covariate of a cell; None without a law of single cells, on a pinned die, or where weights are read more than once."""
     study, network = resolved.study, resolved.network
     if study.read_every is not ReadPolicy.LOAD or study.die is not None or study.sampling is not Sampling.BITS:

@@ -101,7 +101,7 @@ class Store:
     folder: Path
     db: sqlite3.Connection
 
-    def enter(self, cells: Iterable[tuple[str, int, Sequence[str], dict[str, Any], dict[str, Any]]]) -> list[int]:
+    def register_cells(self, cells: Iterable[tuple[str, int, Sequence[str], dict[str, Any], dict[str, Any]]]) -> list[int]:
         """Make these the campaign's cells: (sha256, study, tensors, columns, asked) each; returns the store's numbers for them."""
         with self.db:
             self.db.execute("UPDATE cells SET place = NULL")
@@ -115,7 +115,7 @@ class Store:
                 )
         return [number for (number,) in self.db.execute("SELECT id FROM cells WHERE place IS NOT NULL ORDER BY place")]
 
-    def add(self, cell: int, tensors: Sequence[str], results: Sequence[TrialResult], seconds: Sequence[float]) -> None:
+    def add_runs(self, cell: int, tensors: Sequence[str], results: Sequence[TrialResult], seconds: Sequence[float]) -> None:
         """Keep runs, all of them or none; a run that is there already stays as it is."""
         rows = [
             (
@@ -132,11 +132,11 @@ class Store:
         except sqlite3.OperationalError as error:
             raise OutputError(f"Runs in {self.folder}", str(error), "Make room; finished runs are kept") from error
 
-    def trials_of(self, cell: int) -> set[int]:
+    def finished_trials(self, cell: int) -> set[int]:
         """The numbers of the trials that are there."""
         return {trial for (trial,) in self.db.execute("SELECT trial FROM runs WHERE cell = ?", (cell,))}
 
-    def count(self, cell: int, trials: int) -> int:
+    def count_runs(self, cell: int, trials: int) -> int:
         """How many of the first `trials` trials are there."""
         (found,) = self.db.execute("SELECT count(*) FROM runs WHERE cell = ? AND trial < ?", (cell, trials)).fetchone()
         return int(found)
@@ -151,7 +151,9 @@ class Store:
             "SELECT id, sha256, study, tensors, columns, asked FROM cells WHERE place IS NOT NULL ORDER BY place"
         ).fetchall()
         for number, sha, study, tensors, columns, asked in rows:
-            yield CellRecord(number, sha, study, tuple(_parsed(tensors, list)), _parsed(columns, dict), _parsed(asked, dict))
+            yield CellRecord(
+                number, sha, study, tuple(_parse_json(tensors, list)), _parse_json(columns, dict), _parse_json(asked, dict)
+            )
 
     def runs(self, cell: int, trials: int | None = None) -> Iterator[RunRecord]:
         """The runs of a cell by trial, at most the first `trials` trials."""
@@ -163,7 +165,7 @@ class Store:
         metrics = self._metrics_of(cell, most)
         for trial, die, accuracy, changed, bits, flips in rows:
             score, content = metrics.get(trial, (1.0 - changed if accuracy is None else accuracy, "{}"))
-            yield RunRecord(trial, die, accuracy, changed, bits, tuple(_parsed(flips, list)), score, _parsed(content, dict))
+            yield RunRecord(trial, die, accuracy, changed, bits, tuple(_parse_json(flips, list)), score, _parse_json(content, dict))
 
     def _metrics_of(self, cell: int, trials: int) -> dict[int, tuple[float, str]]:
         """Score and further metrics (as JSON) by trial; stores from before there were tasks have no table of them."""
@@ -172,15 +174,15 @@ class Store:
         rows = self.db.execute("SELECT trial, score, content FROM metrics WHERE cell = ? AND trial < ?", (cell, trials))
         return {trial: (score, content) for trial, score, content in rows}
 
-    def state(self, name: str, content: Any) -> None:
+    def set_fact(self, name: str, content: Any) -> None:
         """Keep a fact about the campaign: anything that JSON can say."""
         with self.db:
             self.db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(content, ensure_ascii=False)))
 
-    def fact(self, name: str) -> Any:
+    def get_fact(self, name: str) -> Any:
         """A fact that was stated; None if it was not."""
         row = self.db.execute("SELECT content FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if row is None else _parsed(row[0], object)
+        return None if row is None else _parse_json(row[0], object)
 
 
 @contextmanager
@@ -191,12 +193,12 @@ def open_store(folder: Path) -> Iterator[Store]:
     except OSError as error:
         found = "it is a file" if folder.is_file() else error.strerror or str(error)
         raise OutputError(f"Results in {folder}", found, "Choose a folder that can be written with --out") from error
-    with _locked(folder), _connected(folder, f"file:{_quoted(folder / FILE)}") as store:
+    with _lock(folder), _connect(folder, f"file:{_quote(folder / FILE)}") as store:
         store.db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {_SCHEMA}")
-        known = store.fact("version")
+        known = store.get_fact("version")
         if known not in (None, VERSION):
             raise OutputError(f"Results in {folder}", f"the store has version {known}, not {VERSION}", "Choose another --out")
-        store.state("version", VERSION)
+        store.set_fact("version", VERSION)
         yield store
 
 
@@ -205,12 +207,12 @@ def read_store(folder: Path) -> Iterator[Store]:
     """The store of a folder, to look at; InputError if there is none."""
     if not (folder / FILE).is_file():
         raise InputError(f"Runs in {folder}", f"there is no {FILE}", "Name the folder of a weakcell sweep")
-    with _connected(folder, f"file:{_quoted(folder / FILE)}?mode=ro") as store:
+    with _connect(folder, f"file:{_quote(folder / FILE)}?mode=ro") as store:
         yield store
 
 
 @contextmanager
-def _connected(folder: Path, address: str) -> Iterator[Store]:
+def _connect(folder: Path, address: str) -> Iterator[Store]:
     try:
         db = sqlite3.connect(address, uri=True, timeout=30)
         try:
@@ -225,7 +227,7 @@ class _Damaged(Exception):
     """A stored value that this program did not write."""
 
 
-def _parsed(text: Any, kind: type[_Kind]) -> _Kind:
+def _parse_json(text: Any, kind: type[_Kind]) -> _Kind:
     """Return what a stored JSON text says; _Damaged if it is not of that kind."""
     try:
         value = json.loads(text)
@@ -237,7 +239,7 @@ def _parsed(text: Any, kind: type[_Kind]) -> _Kind:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _lock(folder: Path) -> Iterator[None]:
     """Nobody else writes here meanwhile; a process that is killed leaves no lock behind."""
     path = folder / f"{FILE}.lock"
     asked = f"Results in {folder}"
@@ -261,7 +263,7 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _quoted(path: Path) -> str:
+def _quote(path: Path) -> str:
     from urllib.parse import quote
 
     return quote(str(path.resolve()))

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 
 from weakcell.host.board.memory.studies import estimate_board_seconds, list_board_ports, open_boards
 from weakcell.host.campaign.campaign import Campaign, Cell
-from weakcell.host.campaign.stopping import FIRST_STAGE, control_of, trials_needed, wants_covariate
+from weakcell.host.campaign.stopping import FIRST_STAGE, find_control_variate, trials_needed, wants_covariate
 from weakcell.host.campaign.store import Store
 from weakcell.host.study.estimate import estimate
-from weakcell.host.study.executors import Done, Executor, Task, task_of
+from weakcell.host.study.executors import Executor, Task, TaskResult, make_task
 from weakcell.host.study.results import cell_columns, placed_tensors
 from weakcell.host.study.study import ResolvedStudy
 
@@ -28,26 +28,26 @@ _MOST_TRIALS = 256
 
 
 @dataclass(frozen=True)
-class Step:
+class SweepProgress:
     """Told after each task: the cell, its results, and how many runs are there of how many now known to be needed."""
 
     cell: Cell
-    done: Done
+    done: TaskResult
     finished: int
     needed: int
 
 
-def sweep(
-    campaign: Campaign, store: Store, executor: Executor, command: list[str], on_step: Callable[[Step], None] | None = None
+def run_campaign(
+    campaign: Campaign, store: Store, executor: Executor, command: list[str], on_step: Callable[[SweepProgress], None] | None = None
 ) -> int:
     """Make every run that is missing; returns how many were made. What is finished when anything goes wrong stays finished."""
-    numbers = enter(campaign, store, command)
+    numbers = register_campaign(campaign, store, command)
     work = _Work(campaign, store, executor, numbers, on_step)
     first = campaign.trials if campaign.half_width is None else min(FIRST_STAGE, campaign.trials)
     needed = [first] * len(campaign.cells)
     work.make(needed)
     if campaign.half_width is not None:
-        while (more := _more_trials(campaign, store, numbers, needed, first)) != needed:
+        while (more := _plan_trials(campaign, store, numbers, needed, first)) != needed:
             needed = more
             work.make(needed)
         with store.db:  # one transaction for all
@@ -58,7 +58,7 @@ def sweep(
     return work.made
 
 
-def _more_trials(campaign: Campaign, store: Store, numbers: list[int], made: list[int], first: int) -> list[int]:
+def _plan_trials(campaign: Campaign, store: Store, numbers: list[int], made: list[int], first: int) -> list[int]:
     """Return how many trials each cell should have, judged by those made; the same numbers once all intervals are narrow."""
     cells = zip(campaign.cells, numbers, made, strict=True)
     return [_trials_needed(campaign, cell, store, number, count, first) for cell, number, count in cells]
@@ -70,31 +70,33 @@ def _trials_needed(campaign: Campaign, cell: Cell, store: Store, number: int, ma
     runs = list(store.runs(number, made))
     scores = [run.score for run in runs]
     known: list[float] | None = None
-    if wants_covariate(scores[:first], campaign.half_width, campaign.trials) and (control := control_of(cell.resolved, cell.point)):
+    if wants_covariate(scores[:first], campaign.half_width, campaign.trials) and (
+        control := find_control_variate(cell.resolved, cell.point)
+    ):
         place = placed_tensors(cell.resolved).index(control.tensor)
         known = [run.flips[place] - control.expected for run in runs]
-        store.state(f"control {cell.sha256}", asdict(control))
+        store.set_fact(f"control {cell.sha256}", asdict(control))
     return trials_needed(scores, campaign.half_width, campaign.trials, known, first_stage=first)
 
 
-def enter(campaign: Campaign, store: Store, command: list[str]) -> list[int]:
+def register_campaign(campaign: Campaign, store: Store, command: list[str]) -> list[int]:
     """State the campaign in its store; the store's number of each cell."""
-    store.state("file", campaign.text)
-    store.state("command", command)
-    store.state("machine", {"system": platform.platform(), "processor": _processor()})
-    store.state("networks", networks_of(campaign))
+    store.set_fact("file", campaign.text)
+    store.set_fact("command", command)
+    store.set_fact("machine", {"system": platform.platform(), "processor": _processor()})
+    store.set_fact("networks", list_networks(campaign))
     stage = None if campaign.half_width is None else min(FIRST_STAGE, campaign.trials)
     plan = {"labels": campaign.labels, "trials": campaign.trials, "half_width": campaign.half_width, "first_stage": stage}
-    store.state("campaign", plan)
+    store.set_fact("campaign", plan)
     with store.db:
         store.db.execute("DELETE FROM facts WHERE name LIKE 'trials %' OR name LIKE 'control %'")
-    return store.enter(
-        (cell.sha256, cell.study, placed_tensors(cell.resolved), cell_columns(cell.resolved, cell.point), asked_of(cell))
+    return store.register_cells(
+        (cell.sha256, cell.study, placed_tensors(cell.resolved), cell_columns(cell.resolved, cell.point), emulate_options(cell))
         for cell in campaign.cells
     )
 
 
-def networks_of(campaign: Campaign) -> list[dict[str, object]]:
+def list_networks(campaign: Campaign) -> list[dict[str, object]]:
     """Every network with its data: how to ask for them, and how to know them again
     (`weakcell.host.study.workload.Workload.identity`)."""
     first = {study.workload.key: study for study in reversed(campaign.studies)}
@@ -111,7 +113,7 @@ def networks_of(campaign: Campaign) -> list[dict[str, object]]:
     ]
 
 
-def asked_of(cell: Cell) -> dict[str, object]:
+def emulate_options(cell: Cell) -> dict[str, object]:
     """The options of `weakcell emulate` that make a run of this cell, but for the trial."""
     study, specs = cell.resolved.study, cell.point.placement.arrays
     return {
@@ -129,10 +131,10 @@ def asked_of(cell: Cell) -> dict[str, object]:
     }
 
 
-def missing(campaign: Campaign, store: Store) -> int:
+def count_missing(campaign: Campaign, store: Store) -> int:
     """Runs of the campaign that the store does not have, at most (a half width may make do with fewer)."""
     known: dict[str, int] = dict(store.db.execute("SELECT sha256, id FROM cells").fetchall())
-    there = sum(store.count(known[cell.sha256], campaign.trials) for cell in campaign.cells if cell.sha256 in known)
+    there = sum(store.count_runs(known[cell.sha256], campaign.trials) for cell in campaign.cells if cell.sha256 in known)
     return campaign.runs - there
 
 
@@ -142,7 +144,7 @@ class _Work:
     store: Store
     executor: Executor
     numbers: list[int]
-    on_step: Callable[[Step], None] | None
+    on_step: Callable[[SweepProgress], None] | None
     made: int = 0
     finished: int = 0
     needed: int = 0
@@ -152,26 +154,26 @@ class _Work:
         """The first trials[i] trials of cell i, less those that are there."""
         cells = self.campaign.cells
         self.needed = sum(trials)
-        self.finished = sum(self.store.count(number, most) for number, most in zip(self.numbers, trials, strict=True))
+        self.finished = sum(self.store.count_runs(number, most) for number, most in zip(self.numbers, trials, strict=True))
         if self.finished == self.needed:
             return
         for done in self.executor.run(self._tasks(trials)):
             cell = cells[done.cell]
             self._learn(cell.resolved, done)
-            self.store.add(self.numbers[done.cell], placed_tensors(cell.resolved), done.results, done.seconds)
+            self.store.add_runs(self.numbers[done.cell], placed_tensors(cell.resolved), done.results, done.seconds)
             self.made += len(done.results)
             self.finished += len(done.results)
             if self.on_step:
-                self.on_step(Step(cell, done, self.finished, self.needed))
+                self.on_step(SweepProgress(cell, done, self.finished, self.needed))
 
     def _tasks(self, trials: list[int]) -> Iterator[Task]:
         """As large as the pace so far allows; how runs are put together changes no result."""
         for cell, number, most in zip(self.campaign.cells, self.numbers, trials, strict=True):
-            there = self.store.trials_of(number) if self.store.count(number, most) else set()
+            there = self.store.finished_trials(number) if self.store.count_runs(number, most) else set()
             todo = [trial for trial in range(most) if trial not in there]
             while todo:
                 size = self._size(cell.resolved, len(todo))
-                yield task_of(cell.resolved, cell.point, cell.number, tuple(todo[:size]))
+                yield make_task(cell.resolved, cell.point, cell.number, tuple(todo[:size]))
                 del todo[:size]
 
     def _size(self, resolved: ResolvedStudy, left: int) -> int:
@@ -181,7 +183,7 @@ class _Work:
         fair = -(-left // self.executor.workers)
         return max(1, min(int(TARGET_SECONDS / pace), fair, _MOST_TRIALS))
 
-    def _learn(self, resolved: ResolvedStudy, done: Done) -> None:
+    def _learn(self, resolved: ResolvedStudy, done: TaskResult) -> None:
         """Seconds per trial of a network, as a running mean; the first one, which compiles, is forgotten soonest."""
         took, key = sum(done.seconds) / len(done.seconds), resolved.workload.key
         self.pace[key] = 0.5 * (self.pace.get(key, took) + took) + 1e-6
@@ -219,7 +221,7 @@ class Effort:
     board_seconds: float
 
 
-def effort_of(campaign: Campaign, workers: int, missing: int, processes: bool = False) -> Effort:
+def estimate_effort(campaign: Campaign, workers: int, missing: int, processes: bool = False) -> Effort:
     """Time a few images on each network under each read policy, and scale up. missing: runs that are not there yet.
 
     Boards are asked how fast they are; nothing is lowered to find out.

@@ -43,16 +43,16 @@ class Tables:
 
     @cached_property
     def plan(self) -> dict[str, Any]:
-        stated = self.store.fact("campaign")
+        stated = self.store.get_fact("campaign")
         return stated if isinstance(stated, dict) else {"labels": [], "trials": 0, "half_width": None, "first_stage": None}
 
     @cached_property
     def cells(self) -> tuple[CellRecord, ...]:
         return tuple(replace(cell, columns=restated_columns(cell.columns)) for cell in self.store.cells())
 
-    def trials_of(self, cell: CellRecord) -> int | None:
+    def planned_trials(self, cell: CellRecord) -> int | None:
         """How many of a cell's trials count: those that were planned, though an earlier campaign may have made more."""
-        planned = self.store.fact(f"trials {cell.sha256}")
+        planned = self.store.get_fact(f"trials {cell.sha256}")
         return planned if isinstance(planned, int) else self.plan["trials"]
 
     def frames(self) -> Iterator[pl.DataFrame]:
@@ -88,7 +88,7 @@ class Tables:
         """Mean and interval of a point that was stopped when its interval was narrow enough."""
         metric, series = scores_of(frame)
         scores = series.to_numpy()
-        control = self.store.fact(f"control {cell.sha256}") if len(scores) >= FEWEST_WITH_COVARIATE else None
+        control = self.store.get_fact(f"control {cell.sha256}") if len(scores) >= FEWEST_WITH_COVARIATE else None
         known = None if control is None else frame[f"flips[{control['tensor']}]"].to_numpy() - control["expected"]
         mean, low, high = stein_interval(scores, self.plan["first_stage"], known, bounds=metric.bounds)
         told: dict[str, Any] = {"mean": mean, "low": low, "high": high}
@@ -108,7 +108,7 @@ class Tables:
         return labels[cell.study] if cell.study < len(labels) else str(cell.study)
 
     def _frame(self, cell: CellRecord, before: int, schema: dict[str, Any]) -> pl.DataFrame:
-        runs = list(self.store.runs(cell.number, self.trials_of(cell)))
+        runs = list(self.store.runs(cell.number, self.planned_trials(cell)))
         own: dict[str, Any] = {
             name: [getattr(run, name) for run in runs] for name in ("trial", "die", "accuracy", "changed", "bits_read")
         }
@@ -127,12 +127,12 @@ class Tables:
         ]
         return pl.DataFrame(columns)
 
-    def find(self, row: str) -> tuple[CellRecord, int] | None:
+    def find_run(self, row: str) -> tuple[CellRecord, int] | None:
         """Cell and trial of a row: its number in the table, or its run's name or the beginning of that; None if none is meant."""
         number, wanted = 0, int(row) if row.isdigit() and len(row) < 16 else None
         named: list[tuple[CellRecord, int]] = []
         for cell in self.cells:
-            for run in self.store.runs(cell.number, self.trials_of(cell)):
+            for run in self.store.runs(cell.number, self.planned_trials(cell)):
                 number += 1
                 if number == wanted:
                     return cell, run.trial
@@ -153,7 +153,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-def differences(tables: Tables) -> pl.DataFrame:
+def compute_differences(tables: Tables) -> pl.DataFrame:
     """Scores of one point less those of another, over the trials that both have, with the 95 % interval of the mean.
 
     between: `points` (a point and the one before it in the same study) or `networks` (one and the campaign's first with the same
@@ -186,7 +186,7 @@ def _beside_the_network(cell: CellRecord) -> str:
 
 
 def _row(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> dict[str, Any] | None:
-    scores, others = (tables.store.scores(one.number, tables.trials_of(one)) for one in (cell, other))
+    scores, others = (tables.store.scores(one.number, tables.planned_trials(one)) for one in (cell, other))
     shared = sorted(scores.keys() & others.keys())
     metric, another = (metric_of(one.columns.get("score")) for one in (cell, other))
     if len(shared) < 2 or metric != another:
@@ -211,14 +211,14 @@ def _row(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> d
     }
 
 
-def export(tables: Tables, folder: Path) -> list[Path]:
+def write_tables(tables: Tables, folder: Path) -> list[Path]:
     """Write results.parquet and .csv, summary.csv, differences.csv and campaign.json, each whole or not at all; the paths."""
     frame = tables.frame
     jobs: dict[str, Callable[[Path], object]] = {
         "results.parquet": frame.write_parquet,
         "results.csv": frame.write_csv,
         "summary.csv": tables.summary.write_csv,
-        "differences.csv": differences(tables).write_csv,
+        "differences.csv": compute_differences(tables).write_csv,
         "campaign.json": lambda place: place.write_text(_provenance(tables), encoding="utf-8"),
     }
     for name, write in jobs.items():
@@ -230,10 +230,10 @@ def _provenance(tables: Tables) -> str:
     """How it was asked and with which versions: nothing in it changes when the same campaign is run again by the same command."""
     content = {
         **tables.plan,
-        "file": tables.store.fact("file"),
-        "command": tables.store.fact("command"),
+        "file": tables.store.get_fact("file"),
+        "command": tables.store.get_fact("command"),
         "versions": {"python": platform.python_version(), **versions()},
-        "machine": tables.store.fact("machine"),
+        "machine": tables.store.get_fact("machine"),
         "cells": [{"sha256": cell.sha256, "study": tables.label(cell), **cell.asked} for cell in tables.cells],
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

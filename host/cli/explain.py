@@ -18,12 +18,12 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Print the command that reproduces one row, and run it with --run; exit code 1 if it comes out differently."""
-    from weakcell.host.campaign.explain import find_row, reproduce
+    from weakcell.host.campaign.explain import find_run, reproduce
     from weakcell.host.campaign.store import read_store
     from weakcell.host.cli.terminal import emit, errors_as_events, say
 
     with errors_as_events(as_json), read_store(folder) as store:
-        found = find_row(store, row)
+        found = find_run(store, row)
         again = reproduce(found, data_dir) if run else None
     if as_json:
         emit(

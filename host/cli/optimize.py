@@ -11,7 +11,7 @@ from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.cli.options import MODEL, OUTPUT, READS, TASK
 
 if TYPE_CHECKING:
-    from weakcell.host.campaign.optimize import Optimum, Screened
+    from weakcell.host.campaign.optimize import Optimum, ScreenedCandidate
 
 _DATA = "digits, fashion-mnist, or an .npz with x and y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… . [default: sram-14nm]"
@@ -113,7 +113,7 @@ def _keep(path: Path, content: dict[str, Any]) -> None:
 def as_dict(found: Optimum, memory: str, trials: int) -> dict[str, Any]:
     """Everything found, as JSON has it."""
 
-    def one(screened: Screened | None) -> dict[str, Any] | None:
+    def one(screened: ScreenedCandidate | None) -> dict[str, Any] | None:
         if screened is None:
             return None
         return {

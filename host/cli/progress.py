@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from weakcell.host.cli.terminal import note, stderr
 
 if TYPE_CHECKING:
-    from weakcell.host.campaign.sweep import Step
+    from weakcell.host.campaign.sweep import SweepProgress
 
 _SECONDS_BETWEEN_LINES = 10.0
 
-OnStep = Callable[["Step"], None]
+OnStep = Callable[["SweepProgress"], None]
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def _bar() -> Iterator[OnStep]:
     ) as bar:
         task = bar.add_task("starting", total=None, pace="")
 
-        def on_step(step: Step) -> None:
+        def on_step(step: SweepProgress) -> None:
             where = step.cell.point.memory.partition(":")[0]
             pace = f"{meter.pace(step):.3g}/s"
             bar.update(task, completed=step.finished, total=step.needed, description=where, pace=pace)
@@ -54,7 +54,7 @@ def _bar() -> Iterator[OnStep]:
 def _lines() -> OnStep:
     meter = _Meter()
 
-    def on_step(step: Step) -> None:
+    def on_step(step: SweepProgress) -> None:
         pace = meter.pace(step)
         if meter.due() or step.finished == step.needed:
             from weakcell.host.cli.result_table import duration
@@ -72,7 +72,7 @@ class _Meter:
         self._began = self._told = time.perf_counter()
         self._made = 0
 
-    def pace(self, step: Step) -> float:
+    def pace(self, step: SweepProgress) -> float:
         """Counts the step and tells runs per second since the meter was made."""
         self._made += len(step.done.results)
         return self._made / max(1e-9, time.perf_counter() - self._began)

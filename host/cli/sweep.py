@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from weakcell.emulator.tasks import Metric
     from weakcell.host.campaign.campaign import Campaign
-    from weakcell.host.campaign.sweep import Step
+    from weakcell.host.campaign.sweep import SweepProgress
     from weakcell.host.campaign.tables import Tables
 
 _CAMPAIGN = "The campaign file (TOML); README and `weakcell sweep --example` show one."
@@ -102,12 +102,12 @@ def _sweep(
     quiet: bool,
 ) -> None:
     from weakcell.host.api.campaigns import check_workers, choose_executor
-    from weakcell.host.campaign.campaign import prepare_campaign
+    from weakcell.host.campaign.campaign import resolve_campaign
     from weakcell.host.campaign.schema import read_campaign
     from weakcell.host.campaign.store import open_store
-    from weakcell.host.campaign.sweep import missing
-    from weakcell.host.campaign.sweep import sweep as drive
-    from weakcell.host.campaign.tables import Tables, differences, export
+    from weakcell.host.campaign.sweep import count_missing
+    from weakcell.host.campaign.sweep import run_campaign as drive
+    from weakcell.host.campaign.tables import Tables, compute_differences, write_tables
     from weakcell.host.cli.terminal import emit, note
     from weakcell.memmodels.errors import Interrupted, UsageError
 
@@ -116,13 +116,13 @@ def _sweep(
     check_workers(threads, processes, cluster)
     if out is None and not dry_run:
         raise UsageError("weakcell sweep", "it has nowhere to keep its runs", "Give --out DIR")
-    asked = prepare_campaign(read_campaign(path), data_dir, None if half_width is None else share_of(half_width))
+    asked = resolve_campaign(read_campaign(path), data_dir, None if half_width is None else share_of(half_width))
     if dry_run:
         _show_effort(asked, out, threads, processes, cluster, as_json)
         return
     assert out is not None
     with open_store(out) as store:
-        left = missing(asked, store)
+        left = count_missing(asked, store)
         if as_json:
             emit("campaign", studies=len(asked.studies), points=len(asked.cells), runs=asked.runs, missing=left)
         executor = choose_executor(asked, threads, processes, cluster)
@@ -132,11 +132,11 @@ def _sweep(
         except KeyboardInterrupt:
             raise Interrupted(f"Sweep {path}", "interrupted", f"Finished runs are in {out}; the same command goes on") from None
         tables = Tables(store)
-        written = export(tables, out)
+        written = write_tables(tables, out)
         if as_json:
             for row in tables.summary.iter_rows(named=True):
                 emit("point", **row)
-            for row in differences(tables).iter_rows(named=True):
+            for row in compute_differences(tables).iter_rows(named=True):
                 emit("difference", **row)
             emit("done", made=made, rows=tables.frame.height, files=[str(file) for file in written])
         else:
@@ -162,7 +162,7 @@ def _show_effort(
     campaign: Campaign, out: Path | None, threads: int | None, processes: int | None, cluster: str | None, as_json: bool
 ) -> None:
     from weakcell.host.campaign.store import FILE, read_store
-    from weakcell.host.campaign.sweep import effort_of, missing
+    from weakcell.host.campaign.sweep import count_missing, estimate_effort
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import emit, say
     from weakcell.host.study.executors import default_workers
@@ -170,9 +170,9 @@ def _show_effort(
     left = campaign.runs
     if out is not None and (out / FILE).is_file():
         with read_store(out) as store:
-            left = missing(campaign, store)
+            left = count_missing(campaign, store)
     local = int(cluster.removeprefix("local:")) if cluster and cluster.removeprefix("local:").isdigit() else None
-    found = effort_of(campaign, threads or processes or local or default_workers(), left, bool(processes or local))
+    found = estimate_effort(campaign, threads or processes or local or default_workers(), left, bool(processes or local))
     if as_json:
         emit("effort", **vars(found))
         return
@@ -189,11 +189,11 @@ def _show_effort(
         say(f"Through boards, one run after the other: at most {duration(found.board_seconds)} besides")
 
 
-def _progress(as_json: bool, quiet: bool, campaign: Campaign) -> AbstractContextManager[Callable[[Step], None]]:
+def _progress(as_json: bool, quiet: bool, campaign: Campaign) -> AbstractContextManager[Callable[[SweepProgress], None]]:
     """The context in which steps are told: events, a bar on a terminal, or a line now and then."""
     from weakcell.host.cli.progress import progress
 
-    def event(step: Step) -> None:
+    def event(step: SweepProgress) -> None:
         from weakcell.host.cli.terminal import emit
 
         for result, seconds in zip(step.done.results, step.done.seconds, strict=True):
@@ -211,12 +211,12 @@ def _show_summary(tables: Tables) -> None:
     from rich.table import Table
 
     from weakcell.emulator.tasks import metric_of
-    from weakcell.host.campaign.tables import differences
+    from weakcell.host.campaign.tables import compute_differences
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import metric_interval, no_difference_note
 
-    found = differences(tables).filter(pl.col("between") == "points")
+    found = compute_differences(tables).filter(pl.col("between") == "points")
     steps = {(row["study"], row["memory"]): row for row in found.iter_rows(named=True)}
     for (study,), part in tables.summary.group_by(["study"], maintain_order=True):
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), title=None)

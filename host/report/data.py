@@ -72,9 +72,9 @@ def _of_campaign(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
     with read_store(folder) as store:
         tables = Tables(store)
         facts = {
-            "command": store.fact("command"),
-            "machine": store.fact("machine"),
-            "file": store.fact("file"),
+            "command": store.get_fact("command"),
+            "machine": store.get_fact("machine"),
+            "file": store.get_fact("file"),
             "cells": [{"study": tables.label(cell), "sha256": cell.sha256} for cell in tables.cells],
             "plan": {name: tables.plan[name] for name in ("trials", "half_width", "first_stage")},
         }
@@ -84,7 +84,7 @@ def _of_campaign(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
             most = f"{tables.plan['trials']:,}"
             rule = f"{INTERVALS}, asked to be ± {100 * half:g} points in at most {most} trials"
         facts["versions"] = _versions(folder)
-        networks = [AskedNetwork(**network) for network in store.fact("networks") or ()]
+        networks = [AskedNetwork(**network) for network in store.get_fact("networks") or ()]
         return ReportData(folder.resolve().name, tables.frame, tables.summary, facts, rule), networks
 
 

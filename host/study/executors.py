@@ -46,7 +46,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Done:
+class TaskResult:
     """What became of a task: one result for each of its trials, and the seconds that each took."""
 
     cell: int
@@ -54,17 +54,17 @@ class Done:
     seconds: tuple[float, ...]
 
 
-Perform = Callable[[Task], Done]
+RunTask = Callable[[Task], TaskResult]
 
 
-def task_of(resolved: ResolvedStudy, point: Point, cell: int, trials: tuple[int, ...]) -> Task:
+def make_task(resolved: ResolvedStudy, point: Point, cell: int, trials: tuple[int, ...]) -> Task:
     """Some trials of a point of a study, as cell number `cell`."""
     study = resolved.study
     read = study.read_every, study.batch, study.seed, study.die
     return Task(cell, resolved.workload.key, point.placement, *read, trials, study.sampling)
 
 
-def perform(workloads: Mapping[str, Workload], task: Task, threads: int = 1) -> Done:
+def run_task(workloads: Mapping[str, Workload], task: Task, threads: int = 1) -> TaskResult:
     """Run a task's trials one after the other; the same results wherever and whenever. threads: share the images of a trial."""
     workload = workloads[task.workload]
     results, seconds = [], []
@@ -85,7 +85,7 @@ def perform(workloads: Mapping[str, Workload], task: Task, threads: int = 1) -> 
             )
         )
         seconds.append(time.perf_counter() - start)
-    return Done(task.cell, tuple(results), tuple(seconds))
+    return TaskResult(task.cell, tuple(results), tuple(seconds))
 
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Executor(Protocol):
         """How many tasks are worked on at a time."""
         ...
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
         """Results as they come; `tasks` is asked for the next one only when somebody is about to need it."""
         ...
 
@@ -124,17 +124,17 @@ def default_workers() -> int:
 class Threads:
     """Threads of this process: kernels release the interpreter's lock. `work` may be anything that performs a task."""
 
-    work: Perform
+    work: RunTask
     workers: int
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
         stop = Event()
 
-        def job(task: Task) -> Done | None:
+        def job(task: Task) -> TaskResult | None:
             return None if stop.is_set() else self.work(task)
 
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="trial")
-        waiting: dict[Future[Done | None], int] = {}
+        waiting: dict[Future[TaskResult | None], int] = {}
         try:
             for number, task in enumerate(tasks):
                 waiting[pool.submit(job, task)] = number
@@ -147,7 +147,7 @@ class Threads:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finished(waiting: dict[Future[Done | None], int]) -> Iterator[Done]:
+def _finished(waiting: dict[Future[TaskResult | None], int]) -> Iterator[TaskResult]:
     """Wait for at least one, and give what is there in the order in which it was asked for."""
     ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
     for future in sorted(ready, key=waiting.__getitem__):
@@ -175,7 +175,7 @@ class Processes:
     workers: int
     on_start: Callable[[int], None] | None = None
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Done]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
         shipment = pickle.dumps(dict(self.workloads), protocol=5)
         numbered = enumerate(tasks)
         again: deque[tuple[int, Task]] = deque()
@@ -258,7 +258,7 @@ def _serve(link: Connection) -> None:
         while True:
             number, task = link.recv()
             try:
-                answer: Done | BaseException = perform(workloads, task)
+                answer: TaskResult | BaseException = run_task(workloads, task)
             except Exception as error:
                 answer = error
             link.send((number, answer))

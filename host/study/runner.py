@@ -14,7 +14,7 @@ from functools import partial
 
 from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.deployment import Sampling
-from weakcell.host.study.executors import Done, Executor, Task, Threads, default_workers, perform, task_of
+from weakcell.host.study.executors import Executor, Task, TaskResult, Threads, default_workers, make_task, run_task
 from weakcell.host.study.fault_list import FaultRows, collect_fault_rows
 from weakcell.host.study.results import Outcome, StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy
@@ -66,7 +66,7 @@ def run_study(
         workers = threads or default_workers()
         shared = max(1, workers // resolved.jobs)
         executor = Threads(_performer(resolved, memories, record, shared), workers // shared)
-    tasks = (task_of(resolved, point, point.index, (trial,)) for point in resolved.points for trial in resolved.trials)
+    tasks = (make_task(resolved, point, point.index, (trial,)) for point in resolved.points for trial in resolved.trials)
     try:
         for done in executor.run(tasks):
             point = resolved.points[done.cell]
@@ -103,7 +103,7 @@ class _Work:
     faults: dict[tuple[int, int], FaultRows] = field(default_factory=dict)
     finished: list[Point] = field(default_factory=list)
 
-    def add(self, point: Point, done: Done, record: bool) -> Outcome:
+    def add(self, point: Point, done: TaskResult, record: bool) -> Outcome:
         (result,), (seconds,) = done.results, done.seconds
         outcome = Outcome(point, result, seconds)
         self.outcomes[point.index, result.trial] = outcome
@@ -122,12 +122,12 @@ class _Work:
         return StudyResult(self.resolved, tuple(self.outcomes[key] for key in keys), complete, seconds, faults)
 
 
-def _performer(resolved: ResolvedStudy, memories: MemoriesOf | None, record: bool, threads: int) -> Callable[[Task], Done]:
+def _performer(resolved: ResolvedStudy, memories: MemoriesOf | None, record: bool, threads: int) -> Callable[[Task], TaskResult]:
     """How a thread does a task, with `threads` that share its images; memories that were given and records stay in this process."""
     if memories is None and not record:
-        return partial(perform, {resolved.workload.key: resolved.workload}, threads=threads)
+        return partial(run_task, {resolved.workload.key: resolved.workload}, threads=threads)
 
-    def work(task: Task) -> Done:
+    def work(task: Task) -> TaskResult:
         start, (trial,) = time.perf_counter(), task.trials
         own = None if memories is None else memories(resolved.points[task.cell], trial)
         result = run_trial(
@@ -144,7 +144,7 @@ def _performer(resolved: ResolvedStudy, memories: MemoriesOf | None, record: boo
             sampling=task.sampling,
             threads=threads,
         )
-        return Done(task.cell, (result,), (time.perf_counter() - start,))
+        return TaskResult(task.cell, (result,), (time.perf_counter() - start,))
 
     return work
 

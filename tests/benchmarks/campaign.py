@@ -26,12 +26,12 @@ from pathlib import Path
 import polars as pl
 
 from weakcell.emulator.evaluation.trials import run_trial
-from weakcell.host.campaign.campaign import Campaign, prepare_campaign
+from weakcell.host.campaign.campaign import Campaign, resolve_campaign
 from weakcell.host.campaign.schema import read_campaign
 from weakcell.host.campaign.store import open_store
-from weakcell.host.campaign.sweep import Step, sweep
-from weakcell.host.campaign.tables import Tables, export
-from weakcell.host.study.executors import Threads, perform
+from weakcell.host.campaign.sweep import SweepProgress, run_campaign
+from weakcell.host.campaign.tables import Tables, write_tables
+from weakcell.host.study.executors import Threads, run_task
 from weakcell.host.study.study import Study, resolve_study
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec
@@ -40,7 +40,7 @@ from weakcell.memmodels.catalogue import parse_spec
 def campaign_of(text: str, folder: Path, data_dir: Path | None = None) -> Campaign:
     path = folder / "campaign.toml"
     path.write_text(text, encoding="utf-8")
-    return prepare_campaign(read_campaign(path), data_dir)
+    return resolve_campaign(read_campaign(path), data_dir)
 
 
 def resident() -> float:
@@ -57,7 +57,7 @@ def overhead(runs: int) -> None:
         marks: list[tuple[int, float]] = []
         busy = 0.0
 
-        def look(step: Step) -> None:
+        def look(step: SweepProgress) -> None:
             nonlocal busy
             busy += sum(step.done.seconds)
             if not marks or step.finished >= marks[-1][0] + runs // 10:
@@ -65,10 +65,10 @@ def overhead(runs: int) -> None:
 
         began, own = time.perf_counter(), time.thread_time()
         with open_store(Path(place)) as store:
-            sweep(campaign, store, Threads(partial(perform, campaign.workloads), 1), [], look)
+            run_campaign(campaign, store, Threads(partial(run_task, campaign.workloads), 1), [], look)
             took, own = time.perf_counter() - began, time.thread_time() - own
             size = sum(path.stat().st_size for path in Path(place).glob("runs.sqlite*"))
-            export(Tables(store), Path(place))
+            write_tables(Tables(store), Path(place))
             tables = sum((Path(place) / name).stat().st_size for name in ("results.csv", "results.parquet"))
         beside = 1000 * (took - busy) / runs
         print(f"{runs:,} runs in {took:.1f} s: {1000 * took / runs:.3f} ms each, of which {beside:.3f} ms beside the run")
@@ -95,10 +95,10 @@ def dask() -> None:
                     address = cluster.scheduler_address
                     with open_store(Path(place) / f"warm{workers}{repeat}") as store:
                         few = replace(campaign, trials=4 * workers)
-                        sweep(few, store, Cluster(few.workloads, address), [])
+                        run_campaign(few, store, Cluster(few.workloads, address), [])
                     with open_store(Path(place) / f"out{workers}{repeat}") as store:
                         began = time.perf_counter()
-                        sweep(campaign, store, Cluster(campaign.workloads, address), [])
+                        run_campaign(campaign, store, Cluster(campaign.workloads, address), [])
                         took[workers].append(time.perf_counter() - began)
     one, two = min(took[1]), min(took[2])
     print(f"{campaign.runs} runs: one worker {one:.2f} s, two workers {two:.2f} s, {one / two:.2f} x (best of 3 each)")
@@ -124,8 +124,8 @@ def kills(wanted: int) -> None:
         folder = Path(place)
         campaign = campaign_of(KILLS, folder)
         with open_store(folder / "undisturbed") as store:
-            sweep(campaign, store, Threads(partial(perform, campaign.workloads), 2), [])
-            export(Tables(store), folder / "undisturbed")
+            run_campaign(campaign, store, Threads(partial(run_task, campaign.workloads), 2), [])
+            write_tables(Tables(store), folder / "undisturbed")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -215,7 +215,7 @@ def factor(data_dir: Path, images: int) -> None:
         assert len(campaign.cells) == 20
         with open_store(Path(place) / "out") as store:
             began = time.process_time()
-            made = sweep(campaign, store, Threads(partial(perform, campaign.workloads), 1), [])
+            made = run_campaign(campaign, store, Threads(partial(run_task, campaign.workloads), 1), [])
             took = time.process_time() - began
             summary = Tables(store).summary
     trials = summary["trials"].to_list()

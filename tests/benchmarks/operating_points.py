@@ -20,12 +20,12 @@ from weakcell.host.campaign.optimize import (
     Candidate,
     Goal,
     Optimum,
-    Screened,
+    ScreenedCandidate,
     Search,
+    assign_layerwise,
     default_values,
-    layerwise,
-    nominal_of,
-    search_for,
+    find_nominal,
+    open_search,
 )
 from weakcell.host.campaign.optimize import optimize as find
 from weakcell.host.study.study import Study
@@ -53,14 +53,16 @@ HALVINGS = 4
 
 def bad_of_further(search: Search, candidate: Candidate) -> int:
     ready, point = search.resolve(candidate)
-    return sum(drop > GOAL.max_drop for drop in search.drops(ready, point, FIRST_FURTHER_DIE, FURTHER_DIES))
+    return sum(drop > GOAL.max_drop for drop in search.measure_drops(ready, point, FIRST_FURTHER_DIE, FURTHER_DIES))
 
 
-def bera_made_to_hold(search: Search, uniform: list[Screened], fallback: float) -> Iterator[tuple[float, Screened, int]]:
+def bera_made_to_hold(
+    search: Search, uniform: list[ScreenedCandidate], fallback: float
+) -> Iterator[tuple[float, ScreenedCandidate, int]]:
     """(budget, assignment, bad dies) for smaller and smaller budgets, until one holds."""
     for halving in range(HALVINGS + 1):
         budget = GOAL.max_drop / 2**halving
-        found = layerwise(search, uniform, replace(GOAL, max_drop=budget), fallback)
+        found = assign_layerwise(search, uniform, replace(GOAL, max_drop=budget), fallback)
         bad = bad_of_further(search, found.candidate)
         yield budget, found, bad
         if bad <= MOST_BAD:
@@ -73,7 +75,7 @@ def row_of(search: Search, found: Optimum) -> list[str]:
     chosen, test, key = found.chosen, found.tests[-1], search.key
     over = bad_of_further(search, chosen.candidate)
     uniform = [one for one in found.screened if one.how == "one condition"]
-    best = min((one for one in uniform if one.promises(GOAL.max_drop)), key=lambda one: one.energy)
+    best = min((one for one in uniform if one.likely_passes(GOAL.max_drop)), key=lambda one: one.energy)
     apart = "".join(f", {layer} {value:g}" for layer, value in chosen.candidate.own.items())
     first = held = ""
     if found.bera is not None:
@@ -92,8 +94,8 @@ def optimize(workload: Workload, model: str, memory: str, key: str, swept: str |
     spec = parse_spec(memory)
     try:
         values = parse_sweep(swept).values if swept else default_values(spec, key)
-        search = search_for(workload, Study(model=model, memory=spec, sweep=None), key)
-        return row_of(search, find(search, values, GOAL, nominal_of(spec, key, values)))
+        search = open_search(workload, Study(model=model, memory=spec, sweep=None), key)
+        return row_of(search, find(search, values, GOAL, find_nominal(spec, key, values)))
     except WeakcellError as error:
         return [str(error)]
 

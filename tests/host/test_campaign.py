@@ -17,9 +17,9 @@ from typer.testing import CliRunner, Result
 from tests.host.campaigns import campaign_of, run_all
 from weakcell import emulate
 from weakcell.host.campaign.campaign import Campaign
-from weakcell.host.campaign.schema import lines_of, read_campaign
+from weakcell.host.campaign.schema import find_lines, read_campaign
 from weakcell.host.campaign.store import open_store, read_store, run_id
-from weakcell.host.campaign.sweep import missing
+from weakcell.host.campaign.sweep import count_missing
 from weakcell.host.cli import app
 from weakcell.host.cli.sweep import EXAMPLE
 from weakcell.memmodels import ErrorTerm, Lifetime
@@ -100,7 +100,7 @@ def test_more_trials_go_on_and_changed_inputs_are_new(tmp_path: Path) -> None:
     for change in (("images = 12", "images = 11"), ("0.8:0.9:0.05", "0.81:0.91:0.05"), ("trcd = [6]", "trcd = [7]")):
         other = campaign_of(small.replace(*change), tmp_path)
         with open_store(tmp_path / "out") as store:
-            new = missing(other, store)
+            new = count_missing(other, store)
         assert new > 0
         assert run_all(other, tmp_path / "out") == new
         assert pl.read_parquet(tmp_path / "out" / "results.parquet").height == other.runs
@@ -204,13 +204,13 @@ def test_usage(arguments: list[str]) -> None:
 
 def test_cluster_addresses_are_checked() -> None:
     pytest.importorskip("distributed")
-    from weakcell.host.campaign.cluster import local_workers
+    from weakcell.host.campaign.cluster import parse_local_workers
 
-    assert local_workers("local:3") == 3
-    assert local_workers("tcp://head:8786") is None
+    assert parse_local_workers("local:3") == 3
+    assert parse_local_workers("tcp://head:8786") is None
     for bad in ("local:0", "local:x", "head:8786"):
         with pytest.raises(UsageError):
-            local_workers(bad)
+            parse_local_workers(bad)
 
 
 # ── bad files ───────────────────────────────────────────────────────────────────────────────────────
@@ -294,7 +294,7 @@ def test_lines_of_every_syntax() -> None:
     text = (
         'a = 1\n\n# b = 2\n[t]\nx = """\n[not.a.table]\ny = 1\n"""\nlist = [\n  1,\n  2,\n]\nd.e.f = 3\n[[r]]\nk = {v = 1}\n[[r]]\n'
     )
-    found = lines_of(text)
+    found = find_lines(text)
     expected = {
         ("a",): 1, ("t",): 4, ("t", "x"): 5, ("t", "list"): 9, ("t", "list", 1): 9, ("t", "d", "e", "f"): 13, ("r", 0): 14,
         ("r", 0, "k", "v"): 15, ("r", 1): 16,

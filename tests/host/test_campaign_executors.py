@@ -15,12 +15,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from weakcell.host.campaign.campaign import Campaign, prepare_campaign
+from weakcell.host.campaign.campaign import Campaign, resolve_campaign
 from weakcell.host.campaign.schema import read_campaign
 from weakcell.host.campaign.store import open_store
-from weakcell.host.campaign.sweep import Step, sweep
-from weakcell.host.campaign.tables import Tables, export
-from weakcell.host.study.executors import Done, Executor, Processes, Task, Threads, WorkersLost, perform, task_of
+from weakcell.host.campaign.sweep import SweepProgress, run_campaign
+from weakcell.host.campaign.tables import Tables, write_tables
+from weakcell.host.study.executors import Executor, Processes, Task, TaskResult, Threads, WorkersLost, make_task, run_task
 from weakcell.memmodels.errors import InputError
 
 TEXT = """\
@@ -45,25 +45,25 @@ grid = { v_over_vmin = [0.78, 0.9] }
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     path = tmp_path_factory.mktemp("campaign") / "c.toml"
     path.write_text(TEXT, encoding="utf-8")
-    return prepare_campaign(read_campaign(path))
+    return resolve_campaign(read_campaign(path))
 
 
 def run_with(
-    executor: Executor, campaign: Campaign, folder: Path, on_step: Callable[[Step], None] | None = None
+    executor: Executor, campaign: Campaign, folder: Path, on_step: Callable[[SweepProgress], None] | None = None
 ) -> tuple[bytes, bytes]:
     with open_store(folder) as store:
-        sweep(campaign, store, executor, ["weakcell"], on_step)
-        export(Tables(store), folder)
+        run_campaign(campaign, store, executor, ["weakcell"], on_step)
+        write_tables(Tables(store), folder)
     return (folder / "results.parquet").read_bytes(), (folder / "results.csv").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def expected(campaign: Campaign, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
-    return run_with(Threads(partial(perform, campaign.workloads), 1), campaign, tmp_path_factory.mktemp("undisturbed"))
+    return run_with(Threads(partial(run_task, campaign.workloads), 1), campaign, tmp_path_factory.mktemp("undisturbed"))
 
 
 def test_threads_give_the_same_bytes(campaign: Campaign, expected: tuple[bytes, bytes], tmp_path: Path) -> None:
-    assert run_with(Threads(partial(perform, campaign.workloads), 3), campaign, tmp_path) == expected
+    assert run_with(Threads(partial(run_task, campaign.workloads), 3), campaign, tmp_path) == expected
 
 
 def test_processes_give_the_same_bytes_though_some_are_killed(
@@ -71,7 +71,7 @@ def test_processes_give_the_same_bytes_though_some_are_killed(
 ) -> None:
     rng, alive, killed = random.Random(3), list[int](), list[int]()
 
-    def kill_one_now_and_then(step: Step) -> None:
+    def kill_one_now_and_then(step: SweepProgress) -> None:
         if len(killed) < 3 and step.finished >= 20 * (len(killed) + 1):
             victim = rng.choice(alive[-2:])
             os.kill(victim, signal.SIGKILL)
@@ -87,7 +87,7 @@ def test_a_task_that_kills_everybody_is_given_up(campaign: Campaign) -> None:
     alive: list[int] = []
     executor = Processes(campaign.workloads, 1, alive.append)
     cell = campaign.cells[0]
-    task = task_of(cell.resolved, cell.point, 0, tuple(range(100_000)))
+    task = make_task(cell.resolved, cell.point, 0, tuple(range(100_000)))
 
     def killer(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
@@ -99,12 +99,12 @@ def test_a_task_that_kills_everybody_is_given_up(campaign: Campaign) -> None:
 
 def test_errors_come_back_as_they_were(campaign: Campaign) -> None:
     cell = campaign.cells[0]
-    lost = task_of(cell.resolved, cell.point, 0, (0,))
+    lost = make_task(cell.resolved, cell.point, 0, (0,))
     unknown = Task(0, "nobody", lost.placement, lost.read_every, 1, 0, None, (0,))
     with pytest.raises(KeyError):
         list(Processes(campaign.workloads, 1).run([unknown]))
 
-    def fails(task: Task) -> Done:
+    def fails(task: Task) -> TaskResult:
         raise InputError("Asked", "found", "Do")
 
     with pytest.raises(InputError):
@@ -119,9 +119,9 @@ def test_tasks_are_taken_as_they_are_needed(campaign: Campaign) -> None:
         cell = campaign.cells[0]
         while True:
             taken += 1
-            yield task_of(cell.resolved, cell.point, 0, (taken,))
+            yield make_task(cell.resolved, cell.point, 0, (taken,))
 
-    results = Threads(partial(perform, campaign.workloads), 2).run(endless())
+    results = Threads(partial(run_task, campaign.workloads), 2).run(endless())
     for _ in range(20):
         next(results)
     results.close()  # type: ignore[attr-defined]
@@ -151,7 +151,7 @@ def test_dask_gives_the_same_bytes_though_workers_die_and_the_scheduler_too(
     with _Dask(tmp_path) as dask:
         killed: list[str] = []
 
-        def disturb(step: Step) -> None:
+        def disturb(step: SweepProgress) -> None:
             if not killed and step.finished >= 24:
                 dask.kill_a_worker()
                 killed.append("worker")

@@ -20,12 +20,12 @@ from weakcell.host.campaign.optimize import (
     Search,
     default_values,
     dies_needed,
-    nominal_of,
+    find_nominal,
+    open_search,
     optimize,
-    search_for,
 )
 from weakcell.host.cli import app
-from weakcell.host.study.executors import Threads, perform
+from weakcell.host.study.executors import Threads, run_task
 from weakcell.host.study.study import Study
 from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import parse_spec
@@ -42,7 +42,7 @@ def workload() -> Workload:
 
 @pytest.fixture(scope="module")
 def search(workload: Workload) -> Search:
-    return search_for(workload, Study(memory=parse_spec("sram-14nm"), sweep=None))
+    return open_search(workload, Study(memory=parse_spec("sram-14nm"), sweep=None))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_the_chosen_point_keeps_its_promise(found: Optimum, search: Search) -> N
     assert found.saving is not None
     assert 0.05 < found.saving < 0.5
     ready, point = search.resolve(found.chosen.candidate)
-    drops = search.drops(ready, point, 50_000, 200)
+    drops = search.measure_drops(ready, point, 50_000, 200)
     assert sum(drop > LIMIT for drop in drops) <= 15
     assert point.energy is not None
     assert point.energy.value == found.chosen.energy
@@ -79,7 +79,7 @@ def test_the_chosen_point_keeps_its_promise(found: Optimum, search: Search) -> N
 
 def test_a_loss_of_exactly_the_limit_is_allowed(search: Search) -> None:
     """0.98 - 0.95 is a little more than 0.03 in binary; three of a hundred images are 3 %."""
-    drops = search.drops(*search.resolve(Candidate(0.84)), 0, 40)
+    drops = search.measure_drops(*search.resolve(Candidate(0.84)), 0, 40)
     assert len(set(drops)) > 2
     assert set(drops) <= {images / 100 for images in range(-100, 101)}
 
@@ -99,15 +99,15 @@ def test_layers_that_all_move_are_one_condition(found: Optimum, search: Search) 
     """A candidate of one condition is screened once, on one set of dies."""
     apart = [one for one in found.screened if one.how == "partitions"]
     assert apart
-    assert all(len(search.values_of(one.candidate)) == 2 for one in apart)
+    assert all(len(search.distinct_values(one.candidate)) == 2 for one in apart)
 
 
 def test_baseline_is_a_candidate_if_its_partitions_are_allowed(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     bera = search.screen(Candidate(0.86, {"/dense3/Gemm": 0.84}), "BERA")
-    monkeypatch.setattr("weakcell.host.campaign.optimize.layerwise", lambda *_: bera)
+    monkeypatch.setattr("weakcell.host.campaign.optimize.assign_layerwise", lambda *_: bera)
     assert optimize(search, (0.92, 1.0), replace(GOAL, max_drop=0.05), 1.0).chosen is bera
     three = replace(bera, candidate=Candidate(0.86, {"/dense3/Gemm": 0.84, "/dense4/Gemm": 0.82}))
-    monkeypatch.setattr("weakcell.host.campaign.optimize.layerwise", lambda *_: three)
+    monkeypatch.setattr("weakcell.host.campaign.optimize.assign_layerwise", lambda *_: three)
     assert optimize(search, (0.92, 1.0), replace(GOAL, max_drop=0.05), 1.0).chosen is not three
 
 
@@ -125,7 +125,7 @@ def test_the_front_is_one(found: Optimum) -> None:
 
 def test_results_do_not_depend_on_threads(workload: Workload, search: Search) -> None:
     study = Study(memory=parse_spec("sram-14nm"), sweep=None)
-    alone = search_for(workload, study, executor=Threads(partial(perform, {workload.key: workload}), 1))
+    alone = open_search(workload, study, executor=Threads(partial(run_task, {workload.key: workload}), 1))
     candidate = Candidate(0.84, {"/dense3/Gemm": 0.8})
     assert alone.screen(candidate, "x").drops == search.screen(candidate, "x").drops
 
@@ -138,12 +138,12 @@ def test_nothing_is_promised_where_nothing_holds(search: Search) -> None:
 
 
 def test_what_cannot_be_optimized(workload: Workload) -> None:
-    free = search_for(workload, Study(memory=parse_spec("uniform"), sweep=None))
+    free = open_search(workload, Study(memory=parse_spec("uniform"), sweep=None))
     with pytest.raises(UsageError, match="no energy is published"):
         optimize(free, (0.0, 0.1), Goal(), 0.0)
     bare = replace(workload, questions=replace(workload.questions, labels=None))
     with pytest.raises(UsageError, match="no labels"):
-        optimize(search_for(bare, Study(memory=parse_spec("sram-14nm"), sweep=None)), VALUES, Goal(), 1.0)
+        optimize(open_search(bare, Study(memory=parse_spec("sram-14nm"), sweep=None)), VALUES, Goal(), 1.0)
     for wrong in (Goal(max_drop=1.5), Goal(share=1.0), Goal(tries=0), Goal(partitions=0), Goal(failures=-1)):
         with pytest.raises(UsageError):
             wrong.check()
@@ -156,7 +156,7 @@ def test_what_cannot_be_optimized(workload: Workload) -> None:
 def test_nominal_points(memory: str, key: str, nominal: float | None) -> None:
     spec = parse_spec(memory)
     values = default_values(spec, key)
-    assert nominal_of(spec, key, values) == (values[-1] if nominal is None else nominal)
+    assert find_nominal(spec, key, values) == (values[-1] if nominal is None else nominal)
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -185,13 +185,13 @@ def test_the_command(tmp_path: Path) -> None:
 
 def test_prediction_spares_hopeless_points(search: Search) -> None:
     found = optimize(search, (0.75, 1.0), replace(GOAL, max_drop=0.01, partitions=1), 1.0)
-    assert list(found.hopeless) == [0.75]
+    assert list(found.skipped) == [0.75]
     assert 0.75 not in [one.candidate.value for one in found.screened]
     measured = search.screen(Candidate(0.75), "x")
     assert measured.mean > 0.3
-    assert abs(measured.mean - found.hopeless[0.75]) < 0.1
+    assert abs(measured.mean - found.skipped[0.75]) < 0.1
 
 
 def test_memories_without_a_prediction_are_screened_by_dies(workload: Workload) -> None:
-    guarded = search_for(workload, Study(memory=parse_spec("secded+sram-14nm"), sweep=None))
-    assert guarded.predicted([0.9, 1.0]) == {}
+    guarded = open_search(workload, Study(memory=parse_spec("secded+sram-14nm"), sweep=None))
+    assert guarded.predict_losses([0.9, 1.0]) == {}

@@ -12,10 +12,17 @@ from scipy import stats
 
 from tests.host.campaigns import campaign_of, run_all
 from weakcell.emulator.evaluation.intervals import mean_interval
-from weakcell.host.campaign.stopping import FIRST_STAGE, control_of, share_removed, stein_interval, trials_needed, wants_covariate
+from weakcell.host.campaign.stopping import (
+    FIRST_STAGE,
+    find_control_variate,
+    share_removed,
+    stein_interval,
+    trials_needed,
+    wants_covariate,
+)
 from weakcell.host.campaign.store import read_store
-from weakcell.host.campaign.tables import Tables, differences
-from weakcell.host.study.executors import perform, task_of
+from weakcell.host.campaign.tables import Tables, compute_differences
+from weakcell.host.study.executors import make_task, run_task
 
 
 def stopped(draw: Callable[[int], np.ndarray], half: float, most: int = 5000) -> np.ndarray:
@@ -110,11 +117,11 @@ def test_half_width_stops_early(tmp_path: Path) -> None:
 def test_flips_are_as_many_as_expected(model: str, memory: str, tmp_path: Path) -> None:
     text = f'trials = 100\n[[network]]\nmodel = "{model}"\nimages = 1\n[[memory]]\nspec = "{memory}"\n'
     (cell,) = campaign_of(text, tmp_path).cells
-    control = control_of(cell.resolved, cell.point)
+    control = find_control_variate(cell.resolved, cell.point)
     assert control is not None
     assert control.tensor.startswith("conv1")
-    task = task_of(cell.resolved, cell.point, 0, tuple(range(100)))
-    flips = np.array([result.flips[control.tensor] for result in perform({task.workload: cell.resolved.workload}, task).results])
+    task = make_task(cell.resolved, cell.point, 0, tuple(range(100)))
+    flips = np.array([result.flips[control.tensor] for result in run_task({task.workload: cell.resolved.workload}, task).results])
     assert abs(flips.mean() - control.expected) < 4 * flips.std(ddof=1) / np.sqrt(100)
     assert flips.std() > 0
 
@@ -131,7 +138,7 @@ def test_flips_are_as_many_as_expected(model: str, memory: str, tmp_path: Path) 
 def test_no_covariate_where_its_mean_is_not_known(line: str, memory: str, tmp_path: Path) -> None:
     text = f'{line}\n[[network]]\nmodel = "digits-bnn"\nimages = 1\n[[memory]]\nspec = "{memory}"\n'
     cell = campaign_of(text, tmp_path).cells[0]
-    assert control_of(cell.resolved, cell.point) is None
+    assert find_control_variate(cell.resolved, cell.point) is None
 
 
 def test_regression_on_a_covariate_is_least_squares() -> None:
@@ -176,7 +183,7 @@ def test_a_sweep_uses_it_where_many_trials_are_needed(tmp_path: Path) -> None:
     assert summary["control"].to_list() == ["conv1.weight", None]
     flips = pl.read_csv(tmp_path / "out" / "results.csv").filter(sweep_value=0.78)
     assert flips.height == 90
-    control = control_of(run.cells[0].resolved, run.cells[0].point)
+    control = find_control_variate(run.cells[0].resolved, run.cells[0].point)
     assert control is not None
     fit = stats.linregress(flips["flips[conv1.weight]"].to_numpy() - control.expected, flips["accuracy"].to_numpy())
     assert summary["mean"][0] == pytest.approx(fit.intercept)
@@ -215,6 +222,6 @@ def test_only_trials_that_both_have_are_compared(tmp_path: Path) -> None:
     with read_store(tmp_path / "out") as store:
         tables = Tables(store)
         assert tables.summary["trials"].to_list() == [40, 20]
-        (row,) = differences(tables).iter_rows(named=True)
+        (row,) = compute_differences(tables).iter_rows(named=True)
     assert row["trials"] == 20
     assert row["half_width"] == pytest.approx(row["half_width_unpaired"], rel=0.2)

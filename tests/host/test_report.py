@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from weakcell import emulate, margins, read_results
-from weakcell.host.campaign.campaign import prepare_campaign
+from weakcell.host.campaign.campaign import resolve_campaign
 from weakcell.host.campaign.schema import read_campaign
 from weakcell.host.campaign.store import open_store, read_store
-from weakcell.host.campaign.sweep import sweep
-from weakcell.host.campaign.tables import Tables, export
+from weakcell.host.campaign.sweep import run_campaign
+from weakcell.host.campaign.tables import Tables, write_tables
 from weakcell.host.cli import app
 from weakcell.host.report import matplotlib_charts, plotly_charts
 from weakcell.host.report.chart_specs import build_charts, changed_charts, pareto_charts, swept_charts
@@ -31,7 +31,7 @@ from weakcell.host.report.margin_data import AskedNetwork, cumulative_shares, me
 from weakcell.host.report.matplotlib_charts import write_paper_figures
 from weakcell.host.report.page import render
 from weakcell.host.report.weak_cell_map import map_weak_cells
-from weakcell.host.study.executors import Threads, perform
+from weakcell.host.study.executors import Threads, run_task
 from weakcell.memmodels.address import Layout, set_bits
 from weakcell.memmodels.catalogue import open_memory
 from weakcell.memmodels.errors import InputError
@@ -67,10 +67,10 @@ rules = {{ "*conv1*" = "uniform:ber=0" }}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("report")
     (made / "c.toml").write_text(TEXT, encoding="utf-8")
-    campaign = prepare_campaign(read_campaign(made / "c.toml"))
+    campaign = resolve_campaign(read_campaign(made / "c.toml"))
     with open_store(made) as store:
-        sweep(campaign, store, Threads(partial(perform, campaign.workloads), 2), ["weakcell", "sweep", EVIL])
-        export(Tables(store), made)
+        run_campaign(campaign, store, Threads(partial(run_task, campaign.workloads), 2), ["weakcell", "sweep", EVIL])
+        write_tables(Tables(store), made)
     result = CliRunner().invoke(app, ["report", str(made)])
     assert result.exit_code == 0, result.output
     return made
@@ -246,7 +246,7 @@ def test_margins_are_of_the_networks_that_ran(folder: Path, tmp_path: Path) -> N
 
 def found_identity(folder: Path) -> dict[str, Any]:
     with read_store(folder) as store:
-        return store.fact("networks")[0]["identity"]  # type: ignore[no-any-return]
+        return store.get_fact("networks")[0]["identity"]  # type: ignore[no-any-return]
 
 
 def test_results_show_themselves_in_a_notebook(folder: Path, tmp_path: Path) -> None:

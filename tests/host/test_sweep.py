@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weakcell.host.campaign.schema import grid_values
+from weakcell.host.campaign.schema import parse_grid_values
 from weakcell.host.study.sweep_values import as_sweep, parse_sweep
 from weakcell.memmodels.errors import UsageError
 
@@ -72,7 +72,7 @@ def test_a_range_of_one_point_is_refused_with_what_was_meant(text: str, suggeste
     assert suggested in refused.value.do.replace(",", " ").split()
     assert parse_sweep(suggested).values
     with pytest.raises(UsageError):
-        grid_values(*text.split("="))
+        parse_grid_values(*text.split("="))
 
 
 @given(

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from tests.emulator.models import run
 from tests.emulator.test_tasks_exporters import labels_for, network_of
 from weakcell import emulate
-from weakcell.host.campaign.explain import find_row, reproduce
+from weakcell.host.campaign.explain import find_run, reproduce
 from weakcell.host.campaign.store import read_store
-from weakcell.host.campaign.tables import Tables, differences
+from weakcell.host.campaign.tables import Tables, compute_differences
 from weakcell.host.cli import app
 from weakcell.host.report.data import read_report_data, summarize
 from weakcell.host.study.workload import open_workload
@@ -83,7 +83,7 @@ def test_a_store_keeps_the_metrics_of_each_task(folder: Path) -> None:
 def test_differences_are_those_of_the_score(folder: Path) -> None:
     with read_store(folder / "out") as store:
         tables = Tables(store)
-        found, frame = differences(tables), tables.frame
+        found, frame = compute_differences(tables), tables.frame
     assert found["score"].to_list() == ["mean_iou", "mse"]
     for model, row in zip(("segmentation", "regression"), found.iter_rows(named=True), strict=True):
         own = frame.filter(pl.col("model") == model)[row["score"]].to_numpy()
@@ -92,7 +92,7 @@ def test_differences_are_those_of_the_score(folder: Path) -> None:
 
 def test_a_row_comes_out_again(folder: Path) -> None:
     with read_store(folder / "out") as store:
-        found = find_row(store, "9")
+        found = find_run(store, "9")
     assert found.arguments[-8:-4] == ["--task", "values:score=mse", "--output", "y"]
     assert found.metrics["mse"] > 0
     assert reproduce(found).equal
@@ -140,11 +140,11 @@ def test_commands_say_what_they_cannot_do(folder: Path, command: str) -> None:
 
 def test_an_optimum_may_lose_mean_iou(folder: Path) -> None:
     workload = open_workload(str(folder / "segmentation.onnx"), str(folder / "segmentation.npz"), images=20)
-    from weakcell.host.campaign.optimize import search_for
+    from weakcell.host.campaign.optimize import open_search
     from weakcell.host.study.study import Study
     from weakcell.memmodels.catalogue import parse_spec
 
-    search = search_for(workload, Study(model="x", memory=parse_spec("sram-14nm"), sweep=None))
+    search = open_search(workload, Study(model="x", memory=parse_spec("sram-14nm"), sweep=None))
     assert search.clean == workload.questions.fault_free_judgement.metrics["mean_iou"]
     with pytest.raises(UsageError, match="mean absolute error"):
-        _ = search_for(open_workload(str(folder / "regression.onnx"), str(folder / "regression.npz")), search.study).clean
+        _ = open_search(open_workload(str(folder / "regression.onnx"), str(folder / "regression.npz")), search.study).clean
