@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -41,14 +42,14 @@ def emulate(
     memory: MemoryLike | None = None,
     sweep: SweepLike | None = None,
     place: PlaceLike | None = None,
-    trials: int | None = None,
-    first_trial: int | None = None,
+    trials: int = 10,
+    first_trial: int = 0,
     die: int | None = None,
-    read_every: Reads | None = None,
-    batch: int | None = None,
-    seed: int | None = None,
+    read_every: Reads = DEFAULT_READS,
+    batch: int = 256,
+    seed: int = 0,
     images: int | None = None,
-    sampling: Literal["bits", "outputs"] | None = None,
+    sampling: Literal["bits", "outputs"] = "bits",
     task: str | None = None,
     output: str | None = None,
     faults: str | Path | None = None,
@@ -70,14 +71,14 @@ def emulate(
             `{"name": "sram-14nm", "v_over_vmin": 0.8}`. None: `sram-14nm`, which without `sweep` is swept over its supply voltage.
         sweep: The condition to move and its values: `"ber=1e-5:1e-1:x10"`, `"vdd=0.6:0.8:0.05"`, or `{"vdd": [0.6, 0.7, 0.8]}`.
         place: Memories of layers, tensors or bits of them, by name: `{"conv1": "uniform:ber=0", "*@7": "uniform:ber=0"}`.
-        trials: Passes over the data at each point; 10 if None. Trial t runs on die t.
-        first_trial: The number of the first trial; 0 if None.
+        trials: Passes over the data at each point. Trial t runs on die t.
+        first_trial: The number of the first trial.
         die: Run all trials on this die.
-        read_every: When weights are read again: `load` (once per trial, the default), `batch`, `image`, `access` (at each use).
-        batch: Images per read under `read_every="batch"`; 256 if None.
-        seed: Names all dies and draws; 0 if None.
+        read_every: When weights are read again: `load` (once per trial), `batch`, `image`, `access` (at each use).
+        batch: Images per read under `read_every="batch"`.
+        seed: Names all dies and draws.
         images: Use only the first `images` images.
-        sampling: `bits` (the default) draws flips of stored bits. `outputs` draws the outputs of binary layers, which has the same
+        sampling: `bits` draws flips of stored bits. `outputs` draws the outputs of binary layers, which has the same
             distribution.
         task: What the output means, as in `"classes:top=5"`. None: recognised from the network and the data.
         output: The output that is judged, by name. None: recognised.
@@ -106,16 +107,17 @@ def emulate(
         >>> same.summary["mean"][0] == result.summary["mean"][0]
         True
     """
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "memory": memory, "sweep": sweep, "place": place, "trials": trials, "first_trial": first_trial, "die": die,
         "read_every": read_every, "batch": batch, "seed": seed, "images": images, "sampling": sampling, "task": task,
         "output": output,
     }  # fmt: skip
-    given = {name: value for name, value in given.items() if value is not None}
     memories = None
     if faults is None:
-        resolved = resolve_arguments(model, data, data_dir, **given)
-    else:
+        resolved = resolve_arguments(model, data, data_dir, **options)
+    else:  # a default does not contradict the list's header
+        defaults = {name: parameter.default for name, parameter in inspect.signature(emulate).parameters.items()}
+        given = {name: value for name, value in options.items() if value is not None and value != defaults[name]}
         resolved, memories = resolve_replay(Path(faults), model, data, data_dir, **given)
     with open_boards(resolved, None) as sessions:
         used = 1 if sessions else threads  # a board answers one trial at a time

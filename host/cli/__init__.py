@@ -114,9 +114,9 @@ def _command(name: str) -> Any:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        import weakcell
 
-        typer.echo(f"weakcell {version('weakcell')}")
+        typer.echo(f"weakcell {weakcell.__version__}")
         raise typer.Exit
 
 

@@ -18,13 +18,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import weakcell
 from weakcell.emulator.ir.layers import Network
 from weakcell.host.atomic_files import check_writable, write_atomically
 from weakcell.host.study.results import SCHEMA_VERSION, StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.errors import OutputError
 
-_PACKAGES = ("weakcell", "numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
+_PACKAGES = ("numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,8 @@ def _point(point: Point) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of everything that results could depend on."""
-    return {name: _version(name) for name in _PACKAGES}
+    """Return the versions of Weakcell and of everything that results could depend on; None for a package without metadata."""
+    return {"weakcell": weakcell.__version__, **{name: _version(name) for name in _PACKAGES}}
 
 
 def _version(package: str) -> str | None:

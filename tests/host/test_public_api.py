@@ -1,4 +1,4 @@
-"""The names that `weakcell` promises: what they are, what they cost to import, and that each example in them runs."""
+"""The public API: its names, its examples, the objects it accepts, and how results show themselves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import doctest
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
+import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 import weakcell
+from weakcell.host.cli import app
+from weakcell.host.study.networks import SHIPPED_FOLDER
 
 EXPORTED = [
     "BoardError", "CampaignResults", "Characterization", "Emulation", "InputError", "Inspection", "Interrupted", "LinkError",
@@ -20,6 +28,8 @@ EXPORTED = [
     "read_results", "sweep", "train", "validate",
 ]  # fmt: skip
 FUNCTIONS = [name for name in EXPORTED if name.islower()]
+NETWORK = SHIPPED_FOLDER / "digits_qnn.onnx"
+SETTINGS = {"memory": "uniform", "place": {"*@0": "uniform:ber=0.02"}, "trials": 2, "images": 40}
 HEAVY = ("numpy", "numba", "polars", "torch", "onnx", "matplotlib", "scipy", "pydantic", "plotly")
 
 
@@ -67,3 +77,150 @@ def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for test in doctest.DocTestFinder(recurse=False).find(getattr(weakcell, name), name):
         runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
+
+
+# ── every kind of object gives the numbers of the command line ───────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> pl.DataFrame:
+    """The table that the command line writes: the oracle of the tests below."""
+    out = tmp_path_factory.mktemp("command-line")
+    options = ["--memory", "uniform", "--sweep", "ber=0.01,0.05", "--place", "*@0=uniform:ber=0.02", "--trials", "2"]
+    said = CliRunner().invoke(
+        app, ["emulate", str(NETWORK), "--data", "digits", *options, "--images", "40", "--out", str(out), "-q"]
+    )
+    assert said.exit_code == 0, said.output
+    return pl.read_parquet(out / "results.parquet")
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "path": lambda: NETWORK,
+    "text": lambda: str(NETWORK),
+    "ModelProto": lambda: onnx.load(NETWORK),
+    "loaded": lambda: weakcell.load(NETWORK),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_networks(kind: str, expected: pl.DataFrame) -> None:
+    result = weakcell.emulate(MODELS[kind](), "digits", sweep="ber=0.01,0.05", **SETTINGS)  # type: ignore[arg-type]
+    assert_same_numbers(result.frame, expected)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "array and list", "data set", "file"])
+def test_data(kind: str, expected: pl.DataFrame, tmp_path: Path) -> None:
+    digits = weakcell.load_data("digits")
+    np.savez(tmp_path / "digits.npz", x=digits.x, y=digits.y)
+    data: Any = {
+        "arrays": (digits.x, digits.y),
+        "array and list": (digits.x, digits.y.tolist()),  # type: ignore[union-attr]
+        "data set": digits,
+        "file": tmp_path / "digits.npz",
+    }[kind]
+    result = weakcell.emulate(NETWORK, data, sweep="ber=0.01,0.05", **SETTINGS)  # type: ignore[arg-type]
+    assert_same_numbers(result.frame, expected)
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [{"ber": [0.01, 0.05]}, {"ber": np.array([0.01, 0.05])}, {"ber": "0.01:0.05:0.04"}, {"ber": (0.05, 0.01)}],
+    ids=["list", "array", "text", "descending"],
+)
+def test_sweeps(sweep: Any, expected: pl.DataFrame) -> None:
+    assert_same_numbers(weakcell.emulate(NETWORK, "digits", sweep=sweep, **SETTINGS).frame, expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", [{"*@0": {"name": "uniform", "ber": 0.02}}, ["*@0=uniform:ber=0.02"]], ids=["dict", "texts"])
+def test_memories_and_placements(place: Any, expected: pl.DataFrame) -> None:
+    settings = {**SETTINGS, "memory": {"name": "uniform", "ber": 0.5}, "place": place}
+    assert_same_numbers(weakcell.emulate(NETWORK, "digits", sweep="ber=0.01,0.05", **settings).frame, expected)
+
+
+def test_images_without_labels() -> None:
+    result = weakcell.emulate(NETWORK, weakcell.load_data("digits").x[:20], memory="uniform:ber=0.1", trials=2)
+    assert result.frame["accuracy"].null_count() == 2
+    assert result.summary["score"].to_list() == ["unchanged"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"model": 3}, weakcell.UsageError),
+        ({"model": "no-such-network.onnx"}, weakcell.InputError),
+        ({"data": (np.zeros((3, 1, 8, 8)), [1, 2])}, weakcell.InputError),
+        ({"data": np.full((3, 1, 8, 8), np.nan)}, weakcell.InputError),
+        ({"memory": {"ber": 0.1}}, weakcell.MemorySpecError),
+        ({"memory": {"name": "uniform", "bre": 0.1}}, weakcell.MemorySpecError),
+        ({"sweep": {"ber": [0.1], "p01": [0.1]}}, weakcell.UsageError),
+        ({"sweep": {"ber": []}}, weakcell.UsageError),
+        ({"place": ["conv1"]}, weakcell.UsageError),
+        ({"read_every": "never"}, weakcell.UsageError),
+        ({"sampling": "some"}, weakcell.UsageError),
+    ],
+)
+def test_what_cannot_be_understood_is_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        weakcell.emulate(**{"memory": "uniform:ber=0.1", "trials": 1, "images": 5, **arguments})
+
+
+def assert_same_numbers(frame: pl.DataFrame, expected: pl.DataFrame) -> None:
+    """All columns but the names that results give to network and data."""
+    names = ("model", "data")
+    assert frame.drop(names).equals(expected.drop(names))
+
+
+# ── results show themselves ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    few: dict[str, Any] = {"images": 30}
+    return {
+        "Inspection": weakcell.inspect("digits-bnn"),
+        "Emulation": weakcell.emulate(memory="uniform", sweep="ber=0.01,0.1", trials=2, record_faults=True, **few),
+        "Prediction": weakcell.predict(memory="uniform:ber=0.1", samples=10, check_trials=2, **few),
+        "Ranking": weakcell.rank(samples=10, **few),
+        "MarginReport": weakcell.margins(**few),
+        "Validation": weakcell.validate(trials=2, **few),
+        "MemoryCatalogue": weakcell.memories(),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["Inspection", "Emulation", "Prediction", "Ranking", "MarginReport", "Validation", "MemoryCatalogue"]
+)
+def test_results_show_themselves(name: str, results: dict[str, Any], tmp_path: Path) -> None:
+    result = results[name]
+    assert type(result).__name__ == name
+    assert repr(result).startswith(f"<{name} ")
+    assert "\n" not in repr(result)
+    page = result._repr_html_()
+    assert page.count("<table>") == page.count("data:image/svg+xml;base64,") == 1
+    assert "NaN" not in page
+    assert result.to_polars().equals(result.frame)
+    assert result.summary.height
+    figure = result.plot(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+    assert "data:image/svg+xml" in figure._repr_html_()
+
+
+def test_pandas_is_optional(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(weakcell.UsageError, match="pip install pandas"):
+        results["Ranking"].to_pandas()
+
+
+def test_pandas_frames_have_the_same_rows(results: dict[str, Any]) -> None:
+    pytest.importorskip("pandas")
+    frame = results["Emulation"].to_pandas()
+    assert frame["accuracy"].tolist() == results["Emulation"].frame["accuracy"].to_list()
+
+
+def test_faults_are_saved_and_replayed(results: dict[str, Any], tmp_path: Path) -> None:
+    """A replayed list gives the flips and accuracies of the run that made it."""
+    result = results["Emulation"]
+    assert result.fault_table.height == result.frame["flips"].sum()
+    again = weakcell.emulate(faults=result.save_faults(tmp_path / "flips.parquet"))
+    columns = ("sweep_value", "trial", "accuracy", "flips")
+    assert again.frame.select(columns).equals(result.frame.select(columns))

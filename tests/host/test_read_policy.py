@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import typer.main
 
-from weakcell import emulator, host
+import weakcell
+from weakcell import emulator
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, DEFAULT_READS, ReadPolicy
 from weakcell.emulator.prediction import predict as predict_points
 from weakcell.host.campaign.schema import read_campaign
@@ -25,8 +26,8 @@ from weakcell.host.study.study import Study
         (emulator.deploy, "policy"),
         (emulator.run_trial, "policy"),
         (predict_points, "policy"),
-        (host.emulate, "read_every"),
-        (host.predict, "read_every"),
+        (weakcell.emulate, "read_every"),
+        (weakcell.predict, "read_every"),
         (Study, "read_every"),
     ],
 )
