@@ -107,7 +107,7 @@ def report_margins(workload: Workload, budget: int = 0) -> MarginReport:
     Raises:
         UsageError: The output is not judged by its largest score, or the network is no binarized chain.
     """
-    workload.demand_classes("Margins of")
+    workload.require_class_scores("Margins of")
     plan, inputs = workload.plan, workload.questions.inputs
     certificate = certify(plan, inputs, budget) if budget else None
     return MarginReport(workload, mg.summarize(plan, inputs), _frame(plan, workload.dataset, certificate), certificate)

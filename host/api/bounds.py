@@ -23,7 +23,7 @@ from weakcell.host.study.networks import ModelLike
 from weakcell.host.study.sweep_values import SweepLike
 from weakcell.host.study.workload import open_workload
 from weakcell.host.validation import trials as validation_trials
-from weakcell.host.validation.accuracy_curve import Curve, curve_of
+from weakcell.host.validation.accuracy_curve import AccuracyCurve, compare_with_prediction
 from weakcell.host.validation.stress import resolve_validation
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def validate(
         threads: Threads; None for all cores.
 
     Returns:
-        The validation. `.broken` counts violations, which must be 0; `.summary` has one row per check.
+        The validation. `.violation_count` counts violations, which must be 0; `.summary` has one row per check.
 
     Raises:
         UsageError: A flip could reach what no bound speaks of, or an argument cannot be understood.
@@ -190,8 +190,8 @@ def validate(
     resolved, only = resolve_validation(study, folder, stress=stress, model=model, data=data)
     with open_boards(resolved, None) as sessions:
         used = 1 if sessions else threads
-        found = validation_trials.validate(resolved, first=first_trial, hidden=hidden, threads=used, only=only)
-    return wrap_result(Validation, found, curve=curve_of(found, threads) if predict else None)
+        found = validation_trials.validate_study(resolved, first=first_trial, hidden=hidden, threads=used, only=only)
+    return wrap_result(Validation, found, curve=compare_with_prediction(found, threads) if predict else None)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -209,7 +209,7 @@ class Validation(DisplayedResult, validation_trials.Validation):
 
     figure_style: ClassVar[dict[str, Any]] = {**STYLE, "axes.grid": False}
 
-    curve: Curve | None = None
+    curve: AccuracyCurve | None = None
 
     @property
     def title(self) -> str:
@@ -220,7 +220,7 @@ class Validation(DisplayedResult, validation_trials.Validation):
     def headline(self) -> str:
         """Checks, pairs and violations."""
         pairs = sum(check.pairs for check in self.checks)
-        return f"{self.title}: {len(self.checks)} checks, {pairs:,} pairs, {self.broken:,} violations"
+        return f"{self.title}: {len(self.checks)} checks, {pairs:,} pairs, {self.violation_count:,} violations"
 
     @property
     def caption(self) -> str:

@@ -80,7 +80,7 @@ def train(
     check_torch()
     import torch
 
-    from weakcell.host.datasets.training import load
+    from weakcell.host.datasets.training import load_training_data
     from weakcell.host.train.evaluation import SWEEP, SWEEPS, EvaluationConfig
     from weakcell.host.train.training_grid import TrainingJob, train_runs
 
@@ -90,7 +90,7 @@ def train(
     torch.set_num_threads(threads)
     points = SWEEPS.get(runs[0].data, SWEEP) if sweep is None else sweep if isinstance(sweep, str) else str(as_sweep(sweep))
     config = EvaluationConfig(points, memory if isinstance(memory, str) else str(as_memory_spec(memory)), trials)
-    load_named = partial(load, data_dir=None if data_dir is None else Path(data_dir))
+    load_named = partial(load_training_data, data_dir=None if data_dir is None else Path(data_dir))
     folder = Path(out)
     frame = train_runs(runs, folder, TrainingJob(load_named, config, part, device, threads, qonnx, notify), resume=resume)
     curves = pl.read_csv(folder / "curves.csv", schema_overrides={"id": pl.String})

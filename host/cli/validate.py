@@ -14,7 +14,7 @@ from weakcell.host.cli.options import DATA, MODEL, OUTPUT, PLACE, READS, TASK
 
 if TYPE_CHECKING:
     from weakcell.host.study.study import Point
-    from weakcell.host.validation.accuracy_curve import Curve
+    from weakcell.host.validation.accuracy_curve import AccuracyCurve
     from weakcell.host.validation.trials import Validation
 
 _MEMORY = "The memory of all weights: NAME, NAME:key=value,… or recording:PATH. [default: uniform:ber=0.01]"
@@ -25,7 +25,7 @@ _HIDDEN = "Check hidden neurons too (Corollary 1); needs memory for all their su
 _OUT = "Write tallies, violations and curve (.parquet), validation.json and the figure into this folder, replacing those there."
 
 
-def validate(
+def validate_study(
     model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
     data: Annotated[str | None, typer.Option(help=DATA, show_default=False)] = None,
     memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = "uniform:ber=0.01",
@@ -74,9 +74,9 @@ def validate(
         given |= {name: value for name, value in optional.items() if value is not None}
         from weakcell.host.study.arguments import build_study
         from weakcell.host.study.results_folder import made_folder
-        from weakcell.host.validation.accuracy_curve import curve_of
+        from weakcell.host.validation.accuracy_curve import compare_with_prediction
         from weakcell.host.validation.stress import resolve_validation
-        from weakcell.host.validation.trials import validate as run
+        from weakcell.host.validation.trials import validate_study as run
 
         resolved, only = resolve_validation(build_study(model, data, **given), data_dir, stress=stress)
         folder = made_folder(out, "tallies.parquet")
@@ -89,7 +89,7 @@ def validate(
 
             used = 1 if one_by_one else threads
             found = run(resolved, first=first_trial, hidden=hidden, threads=used, only=only, on_trial=on_trial)
-        curve = curve_of(found, threads) if predict else None
+        curve = compare_with_prediction(found, threads) if predict else None
         if folder is not None:
             from weakcell.host.report.validation_report import write
 
@@ -108,10 +108,10 @@ def validate(
             _show_curve(found, curve)
     _show_violations(found, hidden, as_json)
     if as_json:
-        emit("done", violations=found.broken, ties=found.ties, rounded=found.rounded)
+        emit("done", violations=found.violation_count, ties=found.ties, rounded=found.rounded)
     if folder is not None:
         note(f"Results are in {folder}.", quiet or as_json)
-    if found.broken:
+    if found.violation_count:
         raise typer.Exit(1)
 
 
@@ -146,7 +146,7 @@ def _show(found: Validation) -> None:
     show(f"[dim]{escape(describe_validation(found))}[/]")
 
 
-def _show_curve(found: Validation, curve: Curve) -> None:
+def _show_curve(found: Validation, curve: AccuracyCurve) -> None:
     """Predicted against measured accuracy, a line per point."""
     from rich.markup import escape
     from rich.table import Table
@@ -185,5 +185,5 @@ def _show_violations(found: Validation, hidden: bool, as_json: bool) -> None:
                 f"VIOLATION {violation.check}: image {violation.image}, {violation.place}, {violation.q} flips, bound "
                 f"{violation.bound}; {violation.memory}, trial {violation.trial}, die {violation.die}. Again: {command}"
             )
-    if found.broken > len(found.violations[:10]) and not as_json:
-        say(f"… {found.broken:,} violations in all.")
+    if found.violation_count > len(found.violations[:10]) and not as_json:
+        say(f"… {found.violation_count:,} violations in all.")

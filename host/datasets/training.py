@@ -1,4 +1,4 @@
-"""Images and labels as training wants them: raw pixels, and a validation part that the choices are made on."""
+"""Data for training: raw pixels in three parts, to train on, to choose by, and to report once."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from weakcell.host.datasets.published import read_split
 from weakcell.host.study.networks import SHIPPED_FOLDER
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.files import read_arrays
 
+_MOST_VALIDATION = 10_000
+_SHUFFLE_SEED = 2026
+
 
 @dataclass(frozen=True)
-class Part:
-    """`images` uint8 [N, C, H, W] and `labels` uint8 [N]."""
+class LabelledImages:
+    """Images and their classes.
 
-    images: np.ndarray
-    labels: np.ndarray
+    Attributes:
+        images: uint8 (n, channels, height, width).
+        labels: uint8 (n,).
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8]
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -28,50 +37,66 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, count: int | None) -> Part:
-        """The first `count` images; all without a number."""
-        return self if count is None else Part(self.images[:count], self.labels[:count])
+    def first(self, count: int | None) -> LabelledImages:
+        """Return the first `count` images; all of them for None."""
+        return self if count is None else LabelledImages(self.images[:count], self.labels[:count])
 
-    def split(self, count: int) -> tuple[Part, Part]:
-        """All but the last `count` images, and those."""
+    def split(self, count: int) -> tuple[LabelledImages, LabelledImages]:
+        """Return all but the last `count` images, and the last `count`."""
         cut = len(self) - count
-        return Part(self.images[:cut], self.labels[:cut]), Part(self.images[cut:], self.labels[cut:])
+        return LabelledImages(self.images[:cut], self.labels[:cut]), LabelledImages(self.images[cut:], self.labels[cut:])
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A named data set: train on the first part, choose on the second, report the third once."""
+class TrainingData:
+    """A data set in three parts.
+
+    Attributes:
+        name: Its name.
+        train: Images to train on.
+        validation: Images that settings are chosen by.
+        test: Images for the final figures.
+    """
 
     name: str
-    train: Part
-    validation: Part
-    test: Part
+    train: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages
 
 
-def digits(folder: Path) -> Dataset:
-    """The handwritten digits of `digits.npz` (host/shipped/README.md): 1147 + 200 + 450 images of 8 × 8, pixels 0..16."""
+def load_training_digits(folder: Path) -> TrainingData:
+    """Read the handwritten digits of `digits.npz`: 1147 + 200 + 450 images of 8 x 8, pixels 0 to 16.
+
+    Raises:
+        InputError: The file is missing or lacks an array.
+    """
     path = folder / "digits.npz"
     asked, do = f"Reading the digits from {path}", "Leave --data-dir out for the shipped ones"
     arrays = read_arrays(path, asked, do)
     if missing := [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in arrays]:
         raise InputError(asked, f"it has no array {missing[0]}", do)
-    train, test = (Part(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
-    return Dataset("digits", *train.split(200), test)
+    train, test = (LabelledImages(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
+    return TrainingData("digits", *train.split(200), test)
 
 
-def load(name: str, data_dir: Path | None = None) -> Dataset:
-    """A data set by name, looked for in the places of `weakcell.host.datasets.registry`; a sixth of its training images, 10,000
-    at most, are held back.
+def load_training_data(name: str, data_dir: Path | None = None) -> TrainingData:
+    """Load a data set for training.
 
-    They are taken from the end: of Fashion-MNIST the last 10,000 of 60,000. Image folders, which are sorted by class, are shuffled
-    first, always in the same order.
+    The last sixth of its training images, at most 10,000, are the validation part: of Fashion-MNIST the last 10,000 of 60,000.
+    Image folders are sorted by class, so they are shuffled first, always in the same order.
+
+    Args:
+        name: `digits`, `fashion-mnist`, `cifar-10`, `svhn` or `imagenette`.
+        data_dir: The folder to search first for its files, as in `weakcell.host.datasets.registry`.
+
+    Raises:
+        InputError: Its files are missing or damaged.
     """
     if name == "digits":
-        return digits(SHIPPED_FOLDER)
-    images, labels, _ = read_split(name, "train", data_dir)
-    train = Part(images, labels)
+        return load_training_digits(SHIPPED_FOLDER)
+    train = LabelledImages(*read_split(name, "train", data_dir)[:2])
     if name == "imagenette":
-        order = np.random.default_rng(2026).permutation(len(train))
-        train = Part(train.images[order], train.labels[order])
-    test = Part(*read_split(name, "test", data_dir)[:2])
-    return Dataset(name, *train.split(min(10_000, len(train) // 6)), test)
+        order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(train))
+        train = LabelledImages(train.images[order], train.labels[order])
+    test = LabelledImages(*read_split(name, "test", data_dir)[:2])
+    return TrainingData(name, *train.split(min(_MOST_VALIDATION, len(train) // 6)), test)

@@ -16,7 +16,7 @@ from weakcell.host.report.captions import quantization_note, study_title
 from weakcell.host.report.chart_specs import Axis, prediction_panel
 from weakcell.host.report.matplotlib_charts import plot_panel, save_figure
 from weakcell.host.report.style import BLUE, GREY, INK, ORANGE, STYLE
-from weakcell.host.validation.accuracy_curve import Curve
+from weakcell.host.validation.accuracy_curve import AccuracyCurve
 from weakcell.host.validation.claims import CLAIMS, KEPT, LOST, TIED, TIED_AWAY, CheckSummary, Violation
 from weakcell.host.validation.trials import Validation
 
@@ -62,14 +62,14 @@ def describe_validation(validation: Validation) -> str:
     return ". ".join(sentences) + "."
 
 
-def as_dict(validation: Validation, curve: Curve | None = None) -> dict[str, Any]:
+def as_dict(validation: Validation, curve: AccuracyCurve | None = None) -> dict[str, Any]:
     """Everything but the tallies, for JSON."""
     margins = validation.margins
     return {
         "schema_version": SCHEMA_VERSION,
         "identity": validation.resolved.identity,
         "points": [point.memory for point in validation.resolved.points],
-        "violations": validation.broken,
+        "violations": validation.violation_count,
         "ties": validation.ties,
         "rounded": validation.rounded,
         "mean_margin": float(margins.mean()) if len(margins) else None,
@@ -91,13 +91,13 @@ def tally_frame(validation: Validation) -> pl.DataFrame:
     )
 
 
-def write(validation: Validation, curve: Curve | None, folder: Path, command: Sequence[str]) -> None:
+def write(validation: Validation, curve: AccuracyCurve | None, folder: Path, command: Sequence[str]) -> None:
     """Write the tallies, the violations, validation.json and the figure; with a curve, curve.parquet too."""
     kinds: dict[str, Any] = dict.fromkeys(("point", "trial", "die", "image", "q", "bound"), pl.Int64)
     names = list(Violation.__dataclass_fields__)
-    broken = pl.DataFrame([vars(v) for v in validation.violations], schema={name: kinds.get(name, pl.String) for name in names})
+    violations = pl.DataFrame([vars(v) for v in validation.violations], schema={name: kinds.get(name, pl.String) for name in names})
     write_atomically(folder / "tallies.parquet", tally_frame(validation).write_parquet)
-    write_atomically(folder / "violations.parquet", broken.write_parquet)
+    write_atomically(folder / "violations.parquet", violations.write_parquet)
     if curve is not None:
         write_atomically(folder / "curve.parquet", curve.frame.write_parquet)
     text = json.dumps({**as_dict(validation, curve), "command": list(command)}, indent=2, ensure_ascii=False) + "\n"
@@ -106,7 +106,7 @@ def write(validation: Validation, curve: Curve | None, folder: Path, command: Se
     save_figure(partial(plot_validation, validation, curve), paths, {**STYLE, "axes.grid": False})
 
 
-def plot_validation(validation: Validation, curve: Curve | None) -> Figure:
+def plot_validation(validation: Validation, curve: AccuracyCurve | None) -> Figure:
     """Plot the margins' histogram, the predicted and measured accuracy, and for each check the flips over the bound.
 
     Below the line flips = bound nothing may change.
@@ -127,7 +127,7 @@ def plot_validation(validation: Validation, curve: Curve | None) -> Figure:
     return figure
 
 
-def _plot_curve(axes: Axes, validation: Validation, curve: Curve) -> None:
+def _plot_curve(axes: Axes, validation: Validation, curve: AccuracyCurve) -> None:
     """Plot accuracy over the swept value, or over the number of the point."""
     frame, sweep = curve.frame, validation.resolved.study.sweep
     panel = prediction_panel(

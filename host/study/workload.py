@@ -42,7 +42,7 @@ class Workload:
         """How the network's output is judged."""
         return self.questions.task
 
-    def demand_classes(self, asked: str) -> None:
+    def require_class_scores(self, asked: str) -> None:
         """UsageError, naming what was asked, unless the first output is judged by its largest score: what margins are of."""
         if not is_default(self.task, self.network):
             found = f"margins compare the classes' scores in the first output; {self.task.output!r} is judged as {self.task.words}"

@@ -14,7 +14,7 @@ import polars as pl
 from weakcell import emulator
 from weakcell.emulator.margins import MarginSummary, summarize
 from weakcell.host.datasets.registry import Dataset
-from weakcell.host.datasets.training import Part
+from weakcell.host.datasets.training import LabelledImages
 from weakcell.host.study.arguments import resolve_arguments
 from weakcell.host.study.runner import run_study
 
@@ -57,7 +57,9 @@ class Evaluation:
     margins: MarginSummary
 
 
-def evaluate_network(path: Path, name: str, part: Part, config: EvaluationConfig, threads: int | None = None) -> Evaluation:
+def evaluate_network(
+    path: Path, name: str, part: LabelledImages, config: EvaluationConfig, threads: int | None = None
+) -> Evaluation:
     """Emulate an ONNX network over a sweep of bit errors, and compute its margins.
 
     Args:

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from weakcell.host.atomic_files import write_atomically
-from weakcell.host.datasets.training import Part
+from weakcell.host.datasets.training import LabelledImages
 from weakcell.host.train.layers import clamp_latent
 from weakcell.memmodels.errors import InputError
 
@@ -71,8 +71,8 @@ def train(
     network: nn.Module,
     loss: Loss,
     schedule: Schedule,
-    part: Part,
-    validation: Part,
+    part: LabelledImages,
+    validation: LabelledImages,
     *,
     precision: Precision = "float32",
     penalty: EveryStep | None = None,

@@ -28,7 +28,7 @@ class Recipe:
         tolerance: Largest difference between the logits of the export and of torch, before quantization.
     """
 
-    dataset: Callable[[Path], training.Dataset]
+    dataset: Callable[[Path], training.TrainingData]
     network: Callable[[], nn.Module]
     loss: loop.Loss
     schedule: loop.Schedule
@@ -38,13 +38,13 @@ class Recipe:
 
 RECIPES = {
     "digits-bnn": Recipe(
-        dataset=training.digits,
+        dataset=training.load_training_digits,
         network=networks.digits_bnn,
         loss=CrossEntropy(scale=96**-0.5),
         schedule=loop.Schedule(epochs=100, halve_every=25, batch=64),
     ),
     "digits-qnn": Recipe(
-        dataset=training.digits,
+        dataset=training.load_training_digits,
         network=networks.digits_qnn,
         loss=CrossEntropy(),
         schedule=loop.Schedule(epochs=60, halve_every=15, batch=64),
@@ -52,7 +52,7 @@ RECIPES = {
         tolerance=1e-3,
     ),
     "fashion-bnn": Recipe(
-        dataset=lambda folder: training.load("fashion-mnist", folder),
+        dataset=lambda folder: training.load_training_data("fashion-mnist", folder),
         network=networks.fashion_bnn,
         loss=CrossEntropy(scale=512**-0.5),
         schedule=loop.Schedule(epochs=6, halve_every=1),

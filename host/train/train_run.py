@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import nn
 
-from weakcell.host.datasets.training import Dataset
+from weakcell.host.datasets.training import TrainingData
 from weakcell.host.train import export, loop
 from weakcell.host.train.flips import inject_flips
 from weakcell.host.train.layers import Levels, StoredLinear, list_stored_layers
@@ -30,7 +30,7 @@ class TrainedNetwork:
     epochs: tuple[loop.Epoch, ...]
 
 
-def train_run(run: Run, data: Dataset, checkpoint: Path | None = None, device: str = "cpu") -> TrainedNetwork:
+def train_run(run: Run, data: TrainingData, checkpoint: Path | None = None, device: str = "cpu") -> TrainedNetwork:
     """Train the network of a run and export it.
 
     The metadata of the model state the data set, preprocessing, loss, margin, training errors, seed and accuracy. The logits of

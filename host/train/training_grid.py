@@ -22,7 +22,7 @@ import onnx
 import polars as pl
 
 from weakcell.host.atomic_files import write_atomically
-from weakcell.host.datasets.training import Dataset
+from weakcell.host.datasets.training import TrainingData
 from weakcell.host.train.evaluation import Evaluation, EvaluationConfig, evaluate_network
 from weakcell.host.train.qonnx_export import to_qonnx
 from weakcell.host.train.settings import Run
@@ -44,7 +44,7 @@ class TrainingJob:
         report: Called with one line of text per run.
     """
 
-    load: Callable[[str], Dataset]
+    load: Callable[[str], TrainingData]
     evaluation: EvaluationConfig
     part: Literal["validation", "test"] = "validation"
     device: str = "cpu"
@@ -70,7 +70,7 @@ def train_runs(runs: Sequence[Run], folder: Path, job: TrainingJob, *, resume: b
         raise OutputError(
             f"Training into {folder}", "it holds runs, finished or not", "Add --resume to go on, or name another folder"
         )
-    datasets: dict[str, Dataset] = {}
+    datasets: dict[str, TrainingData] = {}
     for number, run in enumerate(runs, 1):
         if not (folder / f"{run.name}.json").is_file():
             data = datasets.get(run.data) or datasets.setdefault(run.data, job.load(run.data))
@@ -82,7 +82,7 @@ def train_runs(runs: Sequence[Run], folder: Path, job: TrainingJob, *, resume: b
     return collect(folder, [run.name for run in runs])
 
 
-def _finish_run(run: Run, folder: Path, data: Dataset, job: TrainingJob) -> None:
+def _finish_run(run: Run, folder: Path, data: TrainingData, job: TrainingJob) -> None:
     path, checkpoint = folder / f"{run.name}.onnx", folder / f"{run.name}.checkpoint"
     trained = train_run(run, data, checkpoint, job.device)
     write_atomically(path, partial(onnx.save, trained.model))

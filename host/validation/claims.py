@@ -1,4 +1,4 @@
-"""What is claimed of flips, and how pairs of a faulty run and its clean twin are counted.
+"""What is claimed about flips, and how pairs of a faulty run and its fault-free twin are counted.
 
 A *pair* is one image in one trial (a hidden check: one neuron of one image in one trial). It is *non-vacuous* if 1 <= q <= bound,
 *near* if besides q >= 0.9 bound. A violation is a pair with q <= bound whose claim does not hold; there must be none.
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 KEPT, TIED, LOST, TIED_AWAY = 0, 1, 2, 3
-"""What became of a claim: it holds; the winner shares the maximum and, the lowest class there, is still answered; another class, or
-the neuron's other side, has won; the winner shares the maximum and a lower class is answered."""
+"""The outcome of a claim: it holds (KEPT); the winner shares the maximum and is still the answer (TIED); another class, or the
+neuron's other side, wins (LOST); the winner shares the maximum and a lower class is the answer (TIED_AWAY)."""
 
 CLAIMS = {
     "corollary-2": "q = flips of all output neurons, bound max(0, m // 2 - 1) as stated: the winner stays the only maximum",
@@ -24,13 +24,13 @@ CLAIMS = {
     "greedy-neuron": "q = flipped stored bits of a neuron on pixels, bound by the most harmful bits first: it keeps its output",
 }
 
-Bounds = Mapping[str, int]
-"""Added to each check's bound: what a test uses to see that a bound which is one flip too large is caught."""
+BoundOffsets = Mapping[str, int]
+"""Offsets of the bounds by check; a test uses them to see that a bound one flip too large is caught."""
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One broken claim, with the place of the flips in trial and data set."""
+    """One broken claim: the trial, the image, the neuron, its flips q and the bound that they respected."""
 
     check: str
     point: int
@@ -49,12 +49,20 @@ Tally = Counter[tuple[int, str, int, int, int]]
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """What one check found; changed and tied pairs are those with q > bound, unless there are violations.
+    """What one check found. Pairs whose fault-free twin had a tie are left out (`Validation.ties`).
 
-    smallest: (q, bound) of the changed pair with the fewest flips. tightest: of the changed pair with bound >= 1 whose
-    q / (bound + 1) is smallest: 1 means that one flip above the bound did it. Pairs whose clean twin had a tie are left out
-    (`Validation.ties`). tied: of the changed, those where the winner shares the maximum; tied_away: of these, those where the
-    engine's argmax, which takes the lowest class, answers another.
+    Attributes:
+        check: The name of the check.
+        pairs: All pairs.
+        non_vacuous: Pairs with 1 <= q <= bound.
+        near: Of these, those with q >= 0.9 bound.
+        changed: Pairs whose claim does not hold. Unless there are violations, all of them have q > bound.
+        tied: Of the changed, those where the winner shares the maximum.
+        tied_away: Of the tied, those where the engine's argmax, which takes the lowest class, gives another answer.
+        violations: Claims that broke although q <= bound.
+        smallest: (q, bound) of the changed pair with the fewest flips.
+        tightest: (q, bound) of the changed pair with bound >= 1 whose q / (bound + 1) is smallest; 1 means that one flip above the
+            bound was enough.
     """
 
     check: str
@@ -69,8 +77,8 @@ class CheckSummary:
     tightest: tuple[int, int] | None
 
 
-def summarize(check: str, tally: Tally, violations: int) -> CheckSummary:
-    """The numbers of one check."""
+def summarize_check(check: str, tally: Tally, violations: int) -> CheckSummary:
+    """Compute the numbers of one check from all pairs."""
     pairs = non_vacuous = near = changed = tied = away = 0
     smallest: tuple[int, int] | None = None
     tightest: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""Where flips come nearest to the bounds: for every image, the bit error rates at which its own q lies just below its own bound."""
+"""Which error rates bring flips near the bounds: for every image, those at which its own q lies just below its own bound."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from weakcell.host.study.executors import default_workers
 from weakcell.host.study.networks import ModelLike
 from weakcell.host.study.study import ResolvedStudy, Study, resolve_study
 from weakcell.host.study.sweep_values import Sweep
-from weakcell.host.validation.trial import Pairs, Task, run_trial
-from weakcell.host.validation.twin import twin_of
+from weakcell.host.validation.trial import Pairs, TrialTask, check_trial
+from weakcell.host.validation.twin import compute_twin
 from weakcell.memmodels.errors import UsageError
 
 Array = npt.NDArray[Any]
@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 _GRID = tuple(float(f"{x:.3g}") for x in np.geomspace(1e-5, 0.3, 60))
 _PILOTS = 2
 _AIM = 0.96
-"""The share of its bound that an image's q should come to."""
+"""The share of its bound that an image's q should reach."""
 
 
 def resolve_validation(
@@ -77,31 +77,31 @@ def _resolve_stressed(study: Study, resolve: Callable[[Study], ResolvedStudy]) -
     base = replace(study, memory=replace(study.memory, conditions={**given, "ber": _GRID[0]}))
     pilot = resolve(replace(base, sweep=Sweep("ber", _GRID, True), trials=_PILOTS))
     images = _nearest(pilot)
-    rates = tuple(_GRID[place] for place in images) or (1e-2,)
+    rates = tuple(_GRID[position] for position in images) or (1e-2,)
     resolved = resolve(replace(base, sweep=Sweep("ber", rates, True)))
     return resolved, dict(enumerate(images.values()))
 
 
 def _nearest(pilot: ResolvedStudy) -> dict[int, Array]:
-    """By place in the grid, the images for which one of the checks comes nearest to its bound there."""
-    twin = twin_of(pilot, hidden=False, by_spec=True)
+    """Return, by position in the grid of rates, the images for which a check comes nearest to its bound there."""
+    twin = compute_twin(pilot, hidden=False, by_spec=True)
     shares: dict[str, Array] = {}
 
-    def run(task: Task) -> tuple[int, list[Pairs]]:
-        return task.point.index, run_trial(pilot, twin, task, None, {}, keep_pairs=True).pairs or []
+    def run(task: TrialTask) -> tuple[int, list[Pairs]]:
+        return task.point.index, check_trial(pilot, twin, task, keep_pairs=True).pairs or []
 
-    tasks = [Task(point, trial) for point in pilot.points for trial in range(_PILOTS)]
+    tasks = [TrialTask(point, trial) for point in pilot.points for trial in range(_PILOTS)]
     with ThreadPoolExecutor(default_workers(), thread_name_prefix="pilot") as pool:
-        for place, pairs in pool.map(run, tasks):
+        for position, pairs in pool.map(run, tasks):
             for check, images, q, bound in pairs:
                 share = shares.setdefault(check, np.zeros((len(_GRID), len(twin.answers))))
-                share[place, images] += np.where(bound >= 1, q / np.maximum(bound, 1), np.inf) / _PILOTS
+                share[position, images] += np.where(bound >= 1, q / np.maximum(bound, 1), np.inf) / _PILOTS
     chosen: dict[int, list[Array]] = {}
     for share in shares.values():
         share[share > 1] = 0.0  # beyond the bound, or no bound
         best = np.abs(share - _AIM).argmin(axis=0)
-        for place in np.unique(best):
-            worth = np.flatnonzero((best == place) & (share[place] > 0))
-            if worth.size:
-                chosen.setdefault(int(place), []).append(worth)
-    return {place: np.unique(np.concatenate(chosen[place])) for place in sorted(chosen)}
+        for position in np.unique(best):
+            hits = np.flatnonzero((best == position) & (share[position] > 0))
+            if hits.size:
+                chosen.setdefault(int(position), []).append(hits)
+    return {position: np.unique(np.concatenate(chosen[position])) for position in sorted(chosen)}

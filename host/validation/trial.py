@@ -1,6 +1,6 @@
-"""One trial: flips counted per neuron, as flipped weights plus flipped inputs, and set against what the clean twin tolerates.
+"""One trial: flips counted per neuron, and compared with what the fault-free twin tolerates.
 
-Any memory serves: only its reads are looked at.
+The flips of a neuron are its flipped weights plus its flipped inputs. Any memory serves: only its reads are used.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, deploy
 from weakcell.emulator.faults.run import outputs_under_faults
 from weakcell.host.study.runner import MemoriesOf
 from weakcell.host.study.study import Point, ResolvedStudy
-from weakcell.host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, Bounds, Tally, Violation
-from weakcell.host.validation.twin import Twin
+from weakcell.host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, BoundOffsets, Tally, Violation
+from weakcell.host.validation.twin import FaultFreeTwin
 from weakcell.memmodels.address import set_bits
 
 Array = npt.NDArray[Any]
@@ -28,7 +28,14 @@ KEEP_VIOLATIONS = 1000
 
 
 class Pairs(NamedTuple):
-    """One check's pairs of one trial: numbers of the images, flips and bounds."""
+    """One check's pairs of one trial.
+
+    Attributes:
+        check: The name of the check.
+        images: Numbers of the images.
+        q: Flips of each.
+        bound: The bound of each.
+    """
 
     check: str
     images: Array
@@ -37,53 +44,62 @@ class Pairs(NamedTuple):
 
 
 @dataclass
-class Found:
-    """One trial's findings. score: the accuracy, or without labels the share of answers that stay; pairs: kept if asked for."""
+class TrialCheck:
+    """What the checks of one trial, or of several added up, found.
+
+    Attributes:
+        score: The accuracy of the trial; without labels, the share of answers that stay.
+        tally: Pairs by point, check, bound, flips and outcome.
+        pairs: The single pairs, if they are kept.
+        violations: The first broken claims.
+        violation_count: Broken claims by check.
+        rounded: See `Validation.rounded`.
+    """
 
     score: float = 0.0
     tally: Tally = field(default_factory=Counter)
     pairs: list[Pairs] | None = None
     violations: list[Violation] = field(default_factory=list)
-    broken: Counter[str] = field(default_factory=Counter)
+    violation_count: Counter[str] = field(default_factory=Counter)
     rounded: int = 0
 
 
 @dataclass(frozen=True, eq=False)
-class _Judge:
-    """Puts a trial's pairs into its tally. images: their numbers in the data set."""
+class _PairCounter:
+    """Counts the pairs of one trial into `total`; `images` are their numbers in the data set."""
 
     point: Point
     trial: int
     die: int
     images: Array
-    extra: Bounds
-    found: Found
+    bound_offsets: BoundOffsets
+    total: TrialCheck
 
     def count(self, check: str, images: Array | None, q: Array, bound: Array, outcome: Array) -> None:
-        """One pair per element; images: which (None: neurons of them)."""
+        """Count one pair per element; `images` says of which image, None for neurons of images."""
         base = np.int64(outcome.size and int(q.max(initial=0)) + 1)
-        bound = bound + self.extra.get(check, 0)
-        if self.found.pairs is not None and images is not None:
-            self.found.pairs.append(Pairs(check, self.images[images], q, bound))
+        bound = bound + self.bound_offsets.get(check, 0)
+        if self.total.pairs is not None and images is not None:
+            self.total.pairs.append(Pairs(check, self.images[images], q, bound))
         keys, numbers = np.unique((bound.astype(np.int64) * base + q) * 4 + outcome, return_counts=True)
         for key, number in zip(keys.tolist(), numbers.tolist(), strict=True):
             pair, outcome_of = divmod(key, 4)
-            self.found.tally[self.point.index, check, *divmod(pair, int(base)), outcome_of] += number
+            self.total.tally[self.point.index, check, *divmod(pair, int(base)), outcome_of] += number
 
     def watch(self, check: str, images: Array, places: Callable[[int], str], q: Array, bound: Array, broke: Array) -> None:
-        """Violations: where q <= bound and the claim broke (one entry per claim, images counting along them)."""
-        bound = bound + self.extra.get(check, 0)
+        """Keep the violations: claims with q <= bound that broke. All arrays have one element per claim."""
+        bound = bound + self.bound_offsets.get(check, 0)
         wrong = np.flatnonzero((q <= bound) & broke)
-        self.found.broken[check] += len(wrong)
-        for i in wrong[: max(0, KEEP_VIOLATIONS - len(self.found.violations))]:
-            self.found.violations.append(
+        self.total.violation_count[check] += len(wrong)
+        for i in wrong[: max(0, KEEP_VIOLATIONS - len(self.total.violations))]:
+            self.total.violations.append(
                 Violation(check, self.point.index, self.point.memory, self.trial, self.die, int(self.images[images[i]]),
                           places(int(i)), int(q[i]), int(bound[i]))
             )  # fmt: skip
 
 
 def _weight_flips(deployment: Deployment, tensor: str, images: int, batch: int) -> Array:
-    """(images, outputs): flipped stored bits of each output's weights in the read that the image saw."""
+    """Return (images, outputs): the flipped stored bits of each output's weights, in the read that the image saw."""
     values = deployment.plan.network.tensors[tensor].values
     outputs, row = values.shape[0], values.size // values.shape[0]
     by_read: dict[int, Array] = {}
@@ -93,42 +109,58 @@ def _weight_flips(deployment: Deployment, tensor: str, images: int, batch: int) 
         elements = set_bits(fault.flips) // len(fault.slot.planes)
         counts = np.bincount(elements // row, minlength=outputs)
         by_read[fault.read] = by_read.get(fault.read, np.zeros(outputs, np.int64)) + counts
-    policy, made = deployment.policy, np.zeros((images, outputs), dtype=np.int64)
+    policy, flips = deployment.policy, np.zeros((images, outputs), dtype=np.int64)
     reads = np.arange(images)
     if policy in (ReadPolicy.LOAD, ReadPolicy.BATCH):
         reads //= batch if policy is ReadPolicy.BATCH else max(images, 1)
     for read, counts in by_read.items():
-        made[reads == read] = counts
-    return made
+        flips[reads == read] = counts
+    return flips
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """One trial of one point, on some of the images (all if None)."""
+class TrialTask:
+    """One trial of one point; `images` are the numbers of those that it runs on, None for all."""
 
     point: Point
     trial: int
     images: Array | None = None
 
 
-def run_trial(
-    resolved: ResolvedStudy, twin: Twin, task: Task, memories: MemoriesOf | None, extra: Bounds, keep_pairs: bool = False
-) -> Found:
-    """One faulty pass, judged. twin: of the task's images. memories, extra: see `run.validate`."""
+def check_trial(
+    resolved: ResolvedStudy,
+    twin: FaultFreeTwin,
+    task: TrialTask,
+    *,
+    memories: MemoriesOf | None = None,
+    bound_offsets: BoundOffsets | None = None,
+    keep_pairs: bool = False,
+) -> TrialCheck:
+    """Run one faulty pass, and check every claim on it.
+
+    Args:
+        resolved: The study.
+        twin: The fault-free twin, of the task's images.
+        task: The trial.
+        memories: See `validate_study`.
+        bound_offsets: See `validate_study`.
+        keep_pairs: Keep the single pairs.
+    """
     study, point, trial = resolved.study, task.point, task.trial
-    own = None if memories is None else memories(point, trial)
-    deployment = deploy(twin.plan, point.placement, study.read_every, trial, study.seed, study.die, own, record=True)
+    opened = None if memories is None else memories(point, trial)
+    deployment = deploy(twin.plan, point.placement, study.read_every, trial, study.seed, study.die, opened, record=True)
     faulty = outputs_under_faults(twin.plan, twin.inputs, deployment, study.batch)
-    images = np.arange(len(twin.answers))
-    found = Found(pairs=[] if keep_pairs else None)
-    judge = _Judge(point, trial, resolved.die_of(trial), images if task.images is None else task.images, extra, found)
-    _judge_output(judge, twin, faulty, _weight_flips(deployment, twin.head.tensor.name, len(images), study.batch))
+    count = len(twin.answers)
+    images = np.arange(count) if task.images is None else task.images
+    total = TrialCheck(pairs=[] if keep_pairs else None)
+    counter = _PairCounter(point, trial, resolved.die_of(trial), images, bound_offsets or {}, total)
+    _check_output(counter, twin, faulty, _weight_flips(deployment, twin.head.tensor.name, count, study.batch))
     for layer in twin.hidden:
-        _judge_hidden(judge, twin, layer, faulty, _weight_flips(deployment, layer.tensor.name, len(images), study.batch))
-    return found
+        _check_hidden(counter, twin, layer, faulty, _weight_flips(deployment, layer.tensor.name, count, study.batch))
+    return total
 
 
-def _judge_output(judge: _Judge, twin: Twin, faulty: Mapping[str, Array], weights: Array) -> None:
+def _check_output(counter: _PairCounter, twin: FaultFreeTwin, faulty: Mapping[str, Array], weights: Array) -> None:
     head, images = twin.head, np.arange(len(twin.answers))
     scores = head.scores(faulty[head.accumulator])
     before, after = (x.reshape(len(images), -1) for x in (twin.values[head.input], faulty[head.input]))
@@ -138,21 +170,21 @@ def _judge_output(judge: _Judge, twin: Twin, faulty: Mapping[str, Array], weight
         alone, margins = twin.margins.unique, twin.margins
         outcome = _outcome(scores, margins.winner)
         q, bound = weights.sum(axis=1) + head.classes * inputs, mg.output_bound(margins.margin // head.scale[0])
-        judge.count("corollary-2", images[alone], q[alone], bound[alone], outcome[alone])
-        judge.watch("corollary-2", images[alone], lambda i: "output", q[alone], bound[alone], outcome[alone] != KEPT)
-        _judge_pairs(judge, "pair", scores, margins, mg.compute_unit_tolerance(head, margins), weights + inputs[:, None], outcome)
+        counter.count("corollary-2", images[alone], q[alone], bound[alone], outcome[alone])
+        counter.watch("corollary-2", images[alone], lambda i: "output", q[alone], bound[alone], outcome[alone] != KEPT)
+        _check_pairs(counter, "pair", scores, margins, mg.compute_unit_tolerance(head, margins), weights + inputs[:, None], outcome)
     margins, greedy = _on_reached_inputs(twin, before, after, moved.any(axis=1))
     outcome = _outcome(scores, margins.winner)
-    _judge_pairs(judge, "greedy", scores, margins, greedy, weights, outcome)
+    _check_pairs(counter, "greedy", scores, margins, bound=greedy, flips=weights, outcome=outcome)
     answers = faulty[twin.plan.network.outputs[0]].reshape(len(images), -1).argmax(axis=1)
-    judge.found.score = float(np.mean(answers == (twin.answers if twin.labels is None else twin.labels)))
-    judge.found.rounded += int(
+    counter.total.score = float(np.mean(answers == (twin.answers if twin.labels is None else twin.labels)))
+    counter.total.rounded += int(
         np.count_nonzero((outcome == KEPT) & ~moved.any(axis=1) & margins.unique & (answers != twin.answers))
     )
 
 
-def _on_reached_inputs(twin: Twin, before: Array, after: Array, moved: Array) -> tuple[mg.Margins, Array]:
-    """Margins and greedy counts of the clean output layer on the inputs that reached it."""
+def _on_reached_inputs(twin: FaultFreeTwin, before: Array, after: Array, moved: Array) -> tuple[mg.Margins, Array]:
+    """Return margins and greedy counts of the fault-free output layer, on the inputs that reached it in the faulty run."""
     if not moved.any():
         return twin.margins, twin.greedy
     head = twin.head
@@ -177,8 +209,10 @@ def _outcome(scores: Array, winner: Array) -> Array:
     return outcome
 
 
-def _judge_pairs(judge: _Judge, check: str, scores: Array, margins: mg.Margins, bound: Array, flips: Array, outcome: Array) -> None:
-    """Every competitor is watched; an image's pair is that of the competitor with the least room between q and bound."""
+def _check_pairs(
+    counter: _PairCounter, check: str, scores: Array, margins: mg.Margins, bound: Array, flips: Array, outcome: Array
+) -> None:
+    """Check every competitor; the image's pair is that of the competitor whose flips come nearest to the bound."""
     images, rows = np.flatnonzero(margins.unique), np.arange(len(scores))
     winner = margins.winner
     q = flips[rows, winner][:, None] + flips
@@ -187,12 +221,14 @@ def _judge_pairs(judge: _Judge, check: str, scores: Array, margins: mg.Margins, 
     other[rows, winner] = False
     room = np.where(other, bound - q, np.iinfo(np.int64).max)
     tightest = room.argmin(axis=1)
-    judge.count(check, images, q[images, tightest[images]], bound[images, tightest[images]], outcome[images])
+    counter.count(check, images, q[images, tightest[images]], bound[images, tightest[images]], outcome[images])
     at, c = np.nonzero(other & margins.unique[:, None])
-    judge.watch(check, at, lambda i: f"class {winner[at[i]]} against {c[i]}", q[at, c], bound[at, c], broke[at, c])
+    counter.watch(check, at, lambda i: f"class {winner[at[i]]} against {c[i]}", q[at, c], bound[at, c], broke[at, c])
 
 
-def _judge_hidden(judge: _Judge, twin: Twin, layer: mg.HiddenLayer, faulty: Mapping[str, Array], weights: Array) -> None:
+def _check_hidden(
+    counter: _PairCounter, twin: FaultFreeTwin, layer: mg.HiddenLayer, faulty: Mapping[str, Array], weights: Array
+) -> None:
     clean, h = mg.reshape_sums(twin.values[layer.accumulator]), mg.reshape_sums(faulty[layer.accumulator])
     pivot, q = layer.shaped_pivot, weights[:, :, None, None] + np.zeros(clean.shape, np.int64)
     before, after = twin.values[layer.input], faulty[layer.input]
@@ -211,5 +247,5 @@ def _judge_hidden(judge: _Judge, twin: Twin, layer: mg.HiddenLayer, faulty: Mapp
         return f"{layer.layer.name}{[int(at) for at in np.unravel_index(i % clean[0].size, clean[0].shape)]}"
 
     for check, bound in bounds.items():
-        judge.count(check, None, q.reshape(-1), bound.reshape(-1), np.where(broke, LOST, KEPT))
-        judge.watch(check, images, place, q.reshape(-1), bound.reshape(-1), broke)
+        counter.count(check, None, q.reshape(-1), bound.reshape(-1), np.where(broke, LOST, KEPT))
+        counter.watch(check, images, place, q.reshape(-1), bound.reshape(-1), broke)

@@ -1,4 +1,4 @@
-"""The clean twin of all faulty runs: its values, and the flips that they tolerate."""
+"""The fault-free twin of all faulty runs: its values, and the flips that they tolerate."""
 
 from __future__ import annotations
 
@@ -20,12 +20,26 @@ from weakcell.memmodels.errors import UsageError
 Array = npt.NDArray[Any]
 
 _HIDDEN_BYTES = 2 << 30
-"""What hidden sums of all images may take."""
+"""The most memory that the hidden sums of all images may take."""
 
 
 @dataclass(frozen=True, eq=False)
-class Twin:
-    """The clean network's values, and what they tolerate; shared by all trials."""
+class FaultFreeTwin:
+    """The fault-free network's values, and the flips that they tolerate; all trials share it.
+
+    Attributes:
+        plan: The network, compiled with the inner values as additional outputs.
+        head: The output layer.
+        hidden: The hidden layers that are checked.
+        inputs: Images by input name.
+        values: Outputs and inner values by name.
+        margins: Scores and margins of the images.
+        flippable: By weight tensor, the bits that can flip at some point.
+        greedy: (images, classes): flips that each competitor needs, the most harmful bits first.
+        answers: The answers of the fault-free network.
+        labels: Labels, or None.
+        neurons: By hidden accumulator, the flips that each neuron tolerates.
+    """
 
     plan: Plan
     head: mg.OutputLayer
@@ -39,8 +53,8 @@ class Twin:
     labels: Array | None
     neurons: Mapping[str, Array]
 
-    def of_images(self, images: Array) -> Twin:
-        """The same of some images only."""
+    def of_images(self, images: Array) -> FaultFreeTwin:
+        """Return the twin of some images only, given by their numbers."""
         m = self.margins
         return replace(
             self,
@@ -54,13 +68,20 @@ class Twin:
         )
 
 
-def twin_of(resolved: ResolvedStudy, hidden: bool, by_spec: bool) -> Twin:
-    """Run the clean network once, and work out what its output (and hidden) neurons tolerate.
+def compute_twin(resolved: ResolvedStudy, hidden: bool, by_spec: bool) -> FaultFreeTwin:
+    """Run the fault-free network once, and compute the flips that its output (and hidden) neurons tolerate.
 
-    by_spec: the memories are those of the SPECs, so that a bit which these never flip does not count. UsageError, ModelError.
+    Args:
+        resolved: The study.
+        hidden: Include hidden layers.
+        by_spec: The memories are those of the SPECs, so that bits which these never flip do not count.
+
+    Raises:
+        UsageError: A flip could reach what no bound speaks of, or there is too much to hold in memory.
+        ModelError: The network's output layer is not supported.
     """
     network = resolved.network
-    resolved.workload.demand_classes("Validating")
+    resolved.workload.require_class_scores("Validating")
     head = mg.find_output_layer(network)
     layers = mg.find_hidden_layers(network) if hidden else ()
     parts: tuple[mg.OutputLayer | mg.HiddenLayer, ...] = (head, *layers)
@@ -78,7 +99,7 @@ def twin_of(resolved: ResolvedStudy, hidden: bool, by_spec: bool) -> Twin:
         if not layer.binary:
             h, x = values[layer.accumulator], values[layer.input]
             neurons[layer.accumulator] = mg.compute_neuron_tolerance(layer, x, h, flippable[layer.tensor.name])
-    return Twin(
+    return FaultFreeTwin(
         plan,
         head,
         layers,
@@ -94,7 +115,7 @@ def twin_of(resolved: ResolvedStudy, hidden: bool, by_spec: bool) -> Twin:
 
 
 def _check(resolved: ResolvedStudy, head: mg.OutputLayer, layers: tuple[mg.HiddenLayer, ...], wide: Network) -> None:
-    """UsageError where flips would not be of the weights that a bound speaks of, or where there is too much to hold."""
+    """UsageError if a flip could reach what no bound speaks of, or if there is too much to hold in memory."""
     asked = f"Validating {resolved.model.name}"
     parts: tuple[mg.OutputLayer | mg.HiddenLayer, ...] = (head, *layers)
     convolutions = [layer for layer in resolved.network.layers if isinstance(layer, Convolution)]
@@ -130,7 +151,7 @@ def _check(resolved: ResolvedStudy, head: mg.OutputLayer, layers: tuple[mg.Hidde
 
 
 def _flippable(resolved: ResolvedStudy, tensor: str, by_spec: bool) -> mg.Flippable:
-    """Bits of a tensor that live in some memory at some point; one that is plainly `uniform` flips only where its rate is not 0."""
+    """Return the bits of a tensor that can flip at some point; a `uniform` memory flips only bits whose rate is not 0."""
     bits = resolved.network.tensors[tensor].encoding.bits
     rises, falls = np.zeros(bits, np.bool_), np.zeros(bits, np.bool_)
     for point in resolved.points:

@@ -14,7 +14,7 @@ from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.ports import open_port
 from weakcell.host.board.memory.board_memory import BoardMemory
 from weakcell.host.study.study import Point, Study, resolve_study
-from weakcell.host.validation.trials import validate
+from weakcell.host.validation.trials import validate_study
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.memory import Memory
 
@@ -31,7 +31,7 @@ def main() -> None:
     resolved = resolve_study(Study(memory=parse_spec("uniform:ber=0"), sweep=None, trials=reads))
     print("| board | cells | reads | passes | flips | corollary-2: non-vacuous, near | pair | greedy | violations |")
     print("|---|---|---|---|---|---|---|---|---|")
-    broken = 0
+    violation_count = 0
     for seed, (chip, vdd, cells) in enumerate(CAMPAIGN):
         with Link(open_port(f"virtual:{chip}", cells, seed)) as link:
             board = BoardMemory(link, vdd, 0.0001)
@@ -39,17 +39,17 @@ def main() -> None:
             def memories(point: Point, trial: int, board: BoardMemory = board) -> Sequence[Memory]:
                 return [board]
 
-            found = validate(resolved, memories=memories, threads=1)
+            found = validate_study(resolved, memories=memories, threads=1)
             counters = board.counters
         pairs = " | ".join(f"{check.non_vacuous:,}, {check.near:,}" for check in found.checks)
         print(
             f"| {chip} at {vdd:.2f} V | `{cells}` | {reads} | {counters.passes} | {counters.memory_flips:,} | {pairs} | "
-            f"{found.broken} |",
+            f"{found.violation_count} |",
             flush=True,
         )
-        broken += found.broken
+        violation_count += found.violation_count
         assert counters.device_errors == 0
-    raise SystemExit(1 if broken else 0)
+    raise SystemExit(1 if violation_count else 0)
 
 
 if __name__ == "__main__":

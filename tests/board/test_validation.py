@@ -10,8 +10,8 @@ from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.ports import open_port
 from weakcell.host.board.memory.board_memory import BoardMemory
 from weakcell.host.study.study import Point, Study, resolve_study
-from weakcell.host.validation.accuracy_curve import curve_of
-from weakcell.host.validation.trials import validate
+from weakcell.host.validation.accuracy_curve import compare_with_prediction
+from weakcell.host.validation.trials import validate_study
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.memory import Memory
 
@@ -26,12 +26,12 @@ def test_no_bound_is_broken_by_the_flips_of_a_board(chip: str, vdd: float) -> No
         def memories(point: Point, trial: int) -> Sequence[Memory]:
             return [board]
 
-        found = validate(resolved, memories=memories, threads=1)
+        found = validate_study(resolved, memories=memories, threads=1)
     assert board.counters.memory_flips > 50
-    assert found.broken == 0
+    assert found.violation_count == 0
     assert all(check.pairs > 0 for check in found.checks)
     assert sum(check.non_vacuous for check in found.checks) > 100
-    curve = curve_of(found, predict=False)
+    curve = compare_with_prediction(found, predict=False)
     assert curve is not None
     assert curve.why
     assert curve.frame["predicted"].null_count() == 1

@@ -11,7 +11,7 @@ from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
 from weakcell.host.report.captions import describe_study
 from weakcell.host.study.runner import run_study
 from weakcell.host.study.study import Study, resolve_study
-from weakcell.host.validation.trials import validate
+from weakcell.host.validation.trials import validate_study
 from weakcell.memmodels import parse_spec
 from weakcell.memmodels.errors import UsageError
 
@@ -59,7 +59,7 @@ def test_fault_lists_are_refused() -> None:
 
 def test_validation_is_refused() -> None:
     with pytest.raises(UsageError, match="no flips to count"):
-        validate(resolve_study(FEW))
+        validate_study(resolve_study(FEW))
 
 
 def test_the_command_line_knows_it(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_cifar_is_a_data_set_by_name(tmp_path: Path) -> None:
     assert np.array_equal(found.x.reshape(7, -1), data)
     assert found.y is not None
     assert found.y.tolist() == labels
-    split = training.load("cifar-10", tmp_path)
+    split = training.load_training_data("cifar-10", tmp_path)
     assert [len(part) for part in (split.train, split.validation, split.test)] == [15, 3, 7]
     together = np.concatenate([split.train.images, split.validation.images]).reshape(18, -1)
     assert np.array_equal(together, np.concatenate([first, second]))
@@ -160,7 +160,7 @@ def test_image_folders_are_classes_in_alphabetical_order(tmp_path: Path) -> None
     assert found.y is not None
     assert found.y.tolist() == [0, 0, 0, 1, 1, 1]
     assert (found.x[:3] == np.array([0, 0, 255])[:, None, None]).all()
-    assert sorted(training.load("imagenette", tmp_path).train.labels.tolist()) != [0, 0, 0, 0, 0]
+    assert sorted(training.load_training_data("imagenette", tmp_path).train.labels.tolist()) != [0, 0, 0, 0, 0]
 
 
 def test_the_middle_of_an_image_is_taken(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_an_export_that_differs_is_refused() -> None:
 
 
 def test_training_learns_and_repeats() -> None:
-    data = training.digits(SHIPPED)
+    data = training.load_training_digits(SHIPPED)
     runs = []
     for _ in range(2):
         loop.seed(7)
@@ -135,7 +135,7 @@ def test_training_learns_and_repeats() -> None:
 
 
 def test_digits_are_whole_and_split() -> None:
-    data = training.digits(SHIPPED)
+    data = training.load_training_digits(SHIPPED)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [1147, 200, 450]
     assert data.train.images.shape[1:] == (1, 8, 8)
     assert max(part.images.max() for part in (data.train, data.validation, data.test)) == 16
@@ -169,7 +169,7 @@ def test_shipped_quantized_weights_are_int8() -> None:
 def test_shipped_digits_networks_are_as_accurate_as_they_say(name: str) -> None:
     model = onnx.load(SHIPPED / f"{name}.onnx")
     facts = {entry.key: entry.value for entry in model.metadata_props}
-    test = training.digits(SHIPPED).test
+    test = training.load_training_digits(SHIPPED).test
     outputs = export.logits(model, test.images)
     assert name != "digits_bnn" or np.array_equal(outputs, np.rint(outputs))
     assert loop.accuracy(outputs, test.labels) == pytest.approx(float(facts["test_accuracy"]), abs=0.005)
@@ -177,7 +177,7 @@ def test_shipped_digits_networks_are_as_accurate_as_they_say(name: str) -> None:
 
 def test_images_without_their_labels_are_refused() -> None:
     with pytest.raises(InputError, match="3 images, 2 labels"):
-        training.Part(np.zeros((3, 1, 8, 8), np.uint8), np.zeros(2, np.uint8))
+        training.LabelledImages(np.zeros((3, 1, 8, 8), np.uint8), np.zeros(2, np.uint8))
 
 
 def test_command_writes_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

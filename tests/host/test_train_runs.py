@@ -188,7 +188,7 @@ def test_settings_come_from_toml(tmp_path: Path) -> None:
 
 def test_a_run_says_how_it_was_made() -> None:
     run = parse_run({**TINY, "loss": "mcel:m=25%,scale=0.5", "flips": "uniform:ber=0.02", "bits": 4, "seed": 5})
-    made = train_run(run, training.digits(training.SHIPPED_FOLDER))
+    made = train_run(run, training.load_training_digits(training.SHIPPED_FOLDER))
     facts = {entry.key: entry.value for entry in made.model.metadata_props}
     assert facts["dataset"] == "digits"
     assert facts["loss"] == "margin cross entropy, m = 9.375 of 0.5 x logits"
@@ -199,7 +199,7 @@ def test_a_run_says_how_it_was_made() -> None:
 
 @pytest.mark.parametrize("flips", [None, "uniform:ber=0.1"])
 def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, flips: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = training.digits(training.SHIPPED_FOLDER)
+    data = training.load_training_digits(training.SHIPPED_FOLDER)
     run = parse_run({**TINY, "epochs": 3, "flips": flips, "width": 0.02})
     whole = train_run(run, data)
     checkpoint = tmp_path / "run.checkpoint"
@@ -224,7 +224,7 @@ def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, flips: str | None
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     (tmp_path / "run.checkpoint").write_bytes(b"not a checkpoint")
-    data = training.digits(training.SHIPPED_FOLDER)
+    data = training.load_training_digits(training.SHIPPED_FOLDER)
     with pytest.raises(InputError, match="Going on"):
         train_run(parse_run(TINY), data, tmp_path / "run.checkpoint")
 
@@ -232,7 +232,7 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
 def test_a_grid_goes_on_where_it_stopped(tmp_path: Path) -> None:
     runs = expand_runs(TINY, {"loss": ["cel", "mhl:b=25%"], "bits": [1, 4]})
     reports: list[str] = []
-    job = TrainingJob(training.load, CONFIG, threads=1, report=reports.append)
+    job = TrainingJob(training.load_training_data, CONFIG, threads=1, report=reports.append)
     first = train_runs(runs[:3], tmp_path, job, resume=False)
     with pytest.raises(OutputError, match="--resume"):
         train_runs(runs, tmp_path, job, resume=False)
@@ -248,7 +248,7 @@ def test_a_grid_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_margins_in_the_record_are_torchs(tmp_path: Path) -> None:
-    data = training.digits(training.SHIPPED_FOLDER)
+    data = training.load_training_digits(training.SHIPPED_FOLDER)
     loop.seed(1)
     network = fcnn((1, 8, 8), 10, 1, 0.02)
     loop.train(network, CrossEntropy(), loop.Schedule(1, 1, 64), data.train, data.validation)

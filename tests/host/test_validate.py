@@ -25,7 +25,7 @@ from weakcell.host.cli import app
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.validation.claims import KEPT, LOST, TIED, TIED_AWAY, CheckSummary
 from weakcell.host.validation.stress import resolve_validation
-from weakcell.host.validation.trials import Validation, validate
+from weakcell.host.validation.trials import Validation, validate_study
 from weakcell.memmodels.address import Words
 from weakcell.memmodels.catalogue import open_memory, parse_spec
 from weakcell.memmodels.memory import Key, Memory, ReadReport, Region
@@ -50,7 +50,7 @@ def weakcell(*arguments: str | Path) -> Result:
 @pytest.mark.parametrize("policy", [ReadPolicy.LOAD, ReadPolicy.BATCH, ReadPolicy.IMAGE])
 def test_flips_are_counted_as_a_plain_recount_counts_them(policy: ReadPolicy) -> None:
     resolved = resolve_study(study(memory="uniform:ber=0.01", images=10, batch=4, read_every=policy, trials=1))
-    found = validate(resolved)
+    found = validate_study(resolved)
     network = resolved.network
     head = mg.find_output_layer(network)
     wide = compile_plan(replace(network, outputs=(*network.outputs, head.input, head.accumulator)))
@@ -85,9 +85,9 @@ def test_both_routes_and_any_number_of_threads_find_the_same() -> None:
     def reads_only(point: Point, trial: int) -> list[Memory]:
         return [OnlyReads(open_memory(spec, 0, trial, i)) for i, spec in enumerate(point.placement.arrays)]
 
-    one = validate(resolved, threads=1)
-    assert validate(resolved, threads=3).tally == one.tally == validate(resolved, memories=reads_only).tally
-    later = [validate(resolve_study(study(trials=1)), first=trial).tally for trial in range(2)]
+    one = validate_study(resolved, threads=1)
+    assert validate_study(resolved, threads=3).tally == one.tally == validate_study(resolved, memories=reads_only).tally
+    later = [validate_study(resolve_study(study(trials=1)), first=trial).tally for trial in range(2)]
     assert later[0] + later[1] == one.tally  # a trial can be run again by its number
 
 
@@ -103,8 +103,8 @@ def test_both_routes_and_any_number_of_threads_find_the_same() -> None:
     ],
 )
 def test_no_bound_is_ever_broken(model: str, memory: str, others: dict[str, Any]) -> None:
-    found = validate(resolve_study(study(model, memory, **others)))
-    assert found.broken == 0
+    found = validate_study(resolve_study(study(model, memory, **others)))
+    assert found.violation_count == 0
     assert not found.violations
     assert all(check.pairs > 0 for check in found.checks)
     assert [check.check for check in found.checks] == (["greedy"] if model.endswith("qnn") else ["corollary-2", "pair", "greedy"])
@@ -116,14 +116,14 @@ def test_a_recording_is_judged_like_the_memory_that_was_recorded(tmp_path: Path)
     for part in deploy(resolved.plan, resolved.points[0].placement, ReadPolicy.LOAD, memories=[memory]).all_slots:
         tape.take(memory, part.region, range(1))
     tape.save(tmp_path / "tape.npz")
-    replayed = validate(resolve_study(study(memory=f"recording:{tmp_path / 'tape.npz'}", trials=1)))
-    assert replayed.broken == 0
-    assert replayed.tally == validate(resolved).tally
+    replayed = validate_study(resolve_study(study(memory=f"recording:{tmp_path / 'tape.npz'}", trials=1)))
+    assert replayed.violation_count == 0
+    assert replayed.tally == validate_study(resolved).tally
 
 
 def test_hidden_neurons_keep_their_bounds() -> None:
-    found = validate(resolve_study(study(memory="uniform:ber=0.02", images=30)), hidden=True)
-    assert found.broken == 0
+    found = validate_study(resolve_study(study(memory="uniform:ber=0.02", images=30)), hidden=True)
+    assert found.violation_count == 0
     assert of(found, "corollary-1").pairs == of(found, "neuron").pairs == 2 * 30 * (32 * 64 + 96)
     assert of(found, "greedy-neuron").pairs == 2 * 30 * 32 * 64
     assert min(of(found, name).near for name in ("corollary-1", "neuron", "greedy-neuron")) > 100
@@ -184,19 +184,19 @@ def worst_of(resolved: ResolvedStudy, image: int, more: int) -> tuple[str, tuple
 
 def test_one_flip_too_many_is_caught() -> None:
     resolved = resolve_study(study(memory="uniform:ber=0", trials=1))
-    for more, broken in ((0, False), (1, True)):
+    for more, violation_count in ((0, False), (1, True)):
         tensor, cells = worst_of(resolved, 7, more)
 
         def memories(point: Point, trial: int, tensor: str = tensor, cells: tuple[int, ...] = cells) -> list[Memory]:
             return [Adversary(open_memory(spec, 0, trial, i), tensor, cells) for i, spec in enumerate(point.placement.arrays)]
 
-        honest = validate(resolved, memories=memories)
-        assert honest.broken == 0
-        assert all((check.changed > 0) or not broken for check in honest.checks)
-        wrong = validate(resolved, memories=memories, too_many={"corollary-2": 1, "pair": 1, "greedy": 1})
+        honest = validate_study(resolved, memories=memories)
+        assert honest.violation_count == 0
+        assert all((check.changed > 0) or not violation_count for check in honest.checks)
+        wrong = validate_study(resolved, memories=memories, bound_offsets={"corollary-2": 1, "pair": 1, "greedy": 1})
         for check in ("corollary-2", "pair", "greedy"):
             caught = [one for one in wrong.violations if one.check == check and one.image == 7]
-            assert bool(caught) == broken
+            assert bool(caught) == violation_count
             assert all(one.q == one.bound == len(cells) for one in caught)
     tightest = of(honest, "pair").tightest
     assert tightest is not None
@@ -208,11 +208,11 @@ def test_one_flip_too_many_is_caught() -> None:
 
 def test_stress_brings_flips_near_the_bounds() -> None:
     resolved, only = resolve_validation(study(trials=3, images=100), stress=True)
-    plain = validate(resolve_study(study(memory="uniform:ber=0.2", trials=3, images=100)))
-    found = validate(resolved, only=only)
+    plain = validate_study(resolve_study(study(memory="uniform:ber=0.2", trials=3, images=100)))
+    found = validate_study(resolved, only=only)
     assert set(np.concatenate(list(only.values())).tolist()) <= set(range(100))
     assert not found.scores
-    assert found.broken == 0
+    assert found.violation_count == 0
     for check in ("corollary-2", "pair", "greedy"):
         assert of(found, check).near > of(plain, check).near
         assert of(found, check).near > 0.03 * of(found, check).pairs
@@ -244,7 +244,7 @@ def test_what_cannot_be_predicted_is_measured_all_the_same() -> None:
 
 
 def test_a_violation_is_exit_code_1_and_says_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hv, "validate", functools.partial(hv.validate, too_many={"pair": 1000}))
+    monkeypatch.setattr(hv, "validate", functools.partial(hv.validate, bound_offsets={"pair": 1000}))
     few = ("--memory", "uniform:ber=0.1", "--trials", "1", "--images", "40", "--seed", "3")
     said = weakcell(*few, "--first-trial", "2", "--out", tmp_path, "--quiet")
     assert said.exit_code == 1
