@@ -1,15 +1,11 @@
-"""What the board's tests share: a compiler for the core, and virtual boards where Unicorn is installed."""
+"""Fixtures of the board's tests: the core compiled for this machine, and the chips of virtual boards."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from native import NativeCore, compiler
+from tests.board.native import NativeCore, compiler
+from weakcell.host.board.boards import BOARDS
 
 pytest.importorskip("cobs", reason="pip install weakcell[board]")
 
@@ -30,7 +26,7 @@ def core(compiled: NativeCore) -> NativeCore:
     return compiled
 
 
-@pytest.fixture(params=["rp2350", "rp2040"])
+@pytest.fixture(params=sorted(BOARDS, reverse=True))
 def chip(request: pytest.FixtureRequest) -> str:
     """Both chips, where Unicorn is installed."""
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")

@@ -1,24 +1,19 @@
-"""Transfers over a cable that damages frames, against the firmware's core in this process: does wrong data ever pass?
+"""Transfer pages over a cable that damages frames, to the firmware's core in this process: is wrong data ever accepted?
 
-python tests/board/damage.py --frames 1e7         the figures of the README; takes minutes
-python tests/board/damage.py --frames 1e5 --check 8    the same with 8 bits of the CRC: must report accepted errors
+python -m tests.board.damage --frames 1e7               takes minutes
+python -m tests.board.damage --frames 1e5 --check 8     the same with 8 bits of the CRC: must report accepted errors
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from native import PAGES, NativeCore
-
+from tests.board.native import PAGES, NativeCore
 from weakcell.host.board.errors import BoardError, LinkError
 from weakcell.host.board.link.frames import Decoder
 from weakcell.host.board.link.link import Link
@@ -29,7 +24,14 @@ _PAGES_PER_TRANSFER = 8
 
 @dataclass
 class Outcome:
-    """damaged: frames that noise touched. right, link_errors, other_errors: how transfers ended. wrong: bad data accepted"""
+    """How transfers ended.
+
+    Attributes:
+        damaged: frames that noise touched.
+        transfers: all.
+        right, link_errors, other_errors: how many ended so.
+        wrong: transfers whose wrong data was accepted.
+    """
 
     damaged: int = 0
     transfers: int = 0
@@ -39,7 +41,9 @@ class Outcome:
     wrong: int = 0
 
 
-def batter(core: NativeCore, frames: int, rate: float = 0.25, seed: int = 1, check: int = 0xFFFFFFFF, retries: int = 30) -> Outcome:
+def transfer_under_noise(
+    core: NativeCore, frames: int, rate: float = 0.25, seed: int = 1, check: int = 0xFFFFFFFF, retries: int = 30
+) -> Outcome:
     """Write and read pages until `frames` frames have been damaged. Every transfer writes new data over the old."""
     random, outcome = Random(seed), Outcome()
     noisy = NoisyTransport(FunctionTransport(core), rate, seed)
@@ -68,12 +72,12 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.25)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--check", type=int, default=32, help="bits of the CRC that both sides look at")
-    given = parser.parse_args()
-    check = (1 << given.check) - 1
+    options = parser.parse_args()
+    check = (1 << options.check) - 1
     with tempfile.TemporaryDirectory() as folder:
-        begun = time.monotonic()
-        outcome = batter(NativeCore(Path(folder), check), int(given.frames), given.rate, given.seed, check)
-        print(f"{outcome}, {time.monotonic() - begun:.0f} s")
+        start = time.monotonic()
+        outcome = transfer_under_noise(NativeCore(Path(folder), check), int(options.frames), options.rate, options.seed, check)
+        print(f"{outcome}, {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

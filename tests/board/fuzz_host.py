@@ -1,20 +1,17 @@
-"""Inputs nobody meant, against the host: its frame decoder, and a link whose board answers anything in whole frames.
+"""Fuzz the host: its frame decoder, and a link whose board replies anything in valid frames.
 
-python tests/board/fuzz_host.py --inputs 1e6
+python -m tests.board.fuzz_host --inputs 1e6
 
-Anything but the errors of `weakcell.host.board.errors`, an answer, or nothing is a crash: the script ends with its traceback.
+A call may return, or raise an error of `weakcell.host.board.errors`. Anything else is a crash and ends the program with its
+traceback.
 """
 
 from __future__ import annotations
 
 import argparse
 import struct
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from weakcell.host.board.characterization.experiments import Experiment, ReportMode, Setting, run_experiment
 from weakcell.host.board.errors import BoardError
@@ -27,7 +24,7 @@ _HELD_MOST = 2 * MAX_CONTENT
 
 
 def spoil(random: Random, data: bytes) -> bytes:
-    """Some damage, or none."""
+    """Damage a frame at random, or leave it."""
     kind = random.randrange(6)
     if kind == 0:
         return random.randbytes(random.randrange(400))
@@ -44,7 +41,7 @@ def spoil(random: Random, data: bytes) -> bytes:
 
 
 def fuzz_decoder(inputs: int, seed: int = 1) -> int:
-    """Feed damaged frames in portions; the contents that came out. What comes out is a content whose CRC is right, or it raises."""
+    """Feed damaged frames to a decoder; return the number of contents, each of which must encode again to itself."""
     random, decoder, found = Random(seed), Decoder(), 0
     for _ in range(inputs):
         content = random.randbytes(random.randrange(1, MAX_CONTENT + 1) if random.randrange(4) == 0 else random.randrange(1, 24))
@@ -57,7 +54,7 @@ def fuzz_decoder(inputs: int, seed: int = 1) -> int:
 
 
 def hostile(random: Random) -> Callable[[bytes], bytes]:
-    """A board that greets and then answers with any status and any body, mostly under the right token and number."""
+    """Return a board that replies with any status and any body, mostly under the right token and number."""
     asked = Decoder()
 
     def answer(data: bytes) -> bytes:
@@ -80,7 +77,7 @@ def hostile(random: Random) -> Callable[[bytes], bytes]:
 
 
 def fuzz_link(calls: int, seed: int = 1) -> int:
-    """Ask a hostile board everything; how many calls returned."""
+    """Call everything on a hostile board; return how many calls returned."""
     random, returned = Random(seed), 0
     link = Link(FunctionTransport(hostile(random)), retries=2)
     requests: list[Callable[[], object]] = [
@@ -109,10 +106,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=float, default=1e5)
     parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    inputs = int(given.inputs)
-    print(f"decoder: {inputs} inputs, {fuzz_decoder(inputs, given.seed)} contents, no crash")
-    print(f"link: {inputs // 10} calls, {fuzz_link(inputs // 10, given.seed)} returned, no crash")
+    options = parser.parse_args()
+    inputs = int(options.inputs)
+    print(f"decoder: {inputs} inputs, {fuzz_decoder(inputs, options.seed)} contents, no crash")
+    print(f"link: {inputs // 10} calls, {fuzz_link(inputs // 10, options.seed)} returned, no crash")
 
 
 if __name__ == "__main__":

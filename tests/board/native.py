@@ -1,4 +1,4 @@
-"""The firmware's core, compiled for this machine, as a function: bytes in, its answer out."""
+"""The firmware's core, compiled for this machine, as a function: bytes in, reply out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy.typing as npt
 HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "firmware" / "core"
 PAGES = 16
-_ROOM = 1 << 16
+_REPLY_BYTES = 1 << 16
 
 
 def compiler() -> list[str] | None:
-    """A C compiler's command, or None."""
+    """Return the command of a C compiler; None if there is none."""
     for name in ("gcc", "cc", "clang"):
         if shutil.which(name):
             return [name]
@@ -27,7 +27,7 @@ def compiler() -> list[str] | None:
 
 
 class NativeCore:
-    """One instance of the core; a library can hold only one, so each gets its own file. check: bits of the CRC to look at."""
+    """One instance of the core. A library holds only one, so each gets its own file. check: bits of the CRC that count."""
 
     def __init__(self, folder: Path, check: int = 0xFFFFFFFF) -> None:
         command = compiler()
@@ -39,14 +39,14 @@ class NativeCore:
         self._library = ctypes.CDLL(str(library))
         self._library.native_arena.restype = ctypes.POINTER(ctypes.c_uint8)
         self._library.native_pattern.restype = ctypes.c_uint32
-        self._answer = ctypes.create_string_buffer(_ROOM)
+        self._answer = ctypes.create_string_buffer(_REPLY_BYTES)
         self.restart()
 
     def restart(self) -> None:
         self._library.native_start()
 
     def __call__(self, data: bytes) -> bytes:
-        length = self._library.native_feed(data, len(data), self._answer, _ROOM)
+        length = self._library.native_feed(data, len(data), self._answer, _REPLY_BYTES)
         return ctypes.string_at(self._answer, length)
 
     def pattern(self, pattern: int, seed: int, index: int) -> int:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native import PAGES, NativeCore
 
+from tests.board.native import PAGES, NativeCore
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.link.frames import Decoder, encode
 from weakcell.host.board.link.link import Link

@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from damage import batter
-from fuzz_host import fuzz_decoder, fuzz_link
 from hypothesis import given
 from hypothesis import strategies as st
-from native import CORE, HERE, NativeCore, compiler
 
+from tests.board.damage import transfer_under_noise
+from tests.board.fuzz_host import fuzz_decoder, fuzz_link
+from tests.board.native import CORE, HERE, NativeCore, compiler
 from weakcell.host.board.link.frames import MAX_CONTENT, Decoder, encode
 
 contents = st.binary(min_size=1, max_size=MAX_CONTENT)
@@ -78,7 +78,7 @@ def test_nine_tenths_of_the_line_rate() -> None:
 
 
 def test_no_wrong_data_over_a_bad_cable(core: NativeCore) -> None:
-    outcome = batter(core, 120_000)
+    outcome = transfer_under_noise(core, 120_000)
     assert outcome.damaged >= 100_000
     assert (outcome.wrong, outcome.other_errors) == (0, 0)
     assert outcome.right + outcome.link_errors == outcome.transfers
@@ -86,7 +86,7 @@ def test_no_wrong_data_over_a_bad_cable(core: NativeCore) -> None:
 
 
 def test_transfers_that_cannot_end_right_end_with_link_errors(core: NativeCore) -> None:
-    outcome = batter(core, 20_000, rate=0.7, retries=2)
+    outcome = transfer_under_noise(core, 20_000, rate=0.7, retries=2)
     assert outcome.link_errors > 0
     assert (outcome.wrong, outcome.other_errors) == (0, 0)
 
@@ -94,12 +94,12 @@ def test_transfers_that_cannot_end_right_end_with_link_errors(core: NativeCore) 
 def test_the_same_harness_reports_errors_that_an_8_bit_check_accepts(tmp_path: Path) -> None:
     if compiler() is None:
         pytest.skip("no C compiler: install gcc, or pip install ziglang")
-    outcome = batter(NativeCore(tmp_path, 0xFF), 60_000, check=0xFF)
+    outcome = transfer_under_noise(NativeCore(tmp_path, 0xFF), 60_000, check=0xFF)
     assert outcome.wrong > 0
 
 
 def test_the_host_survives_what_nobody_meant() -> None:
-    """The short form of `python tests/board/fuzz_host.py --inputs 1e6`."""
+    """The short form of `python -m tests.board.fuzz_host --inputs 1e6`."""
     assert fuzz_decoder(5_000) > 1000
     assert fuzz_link(500) > 20
 

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -304,10 +306,18 @@ def test_flips_without_a_low_voltage_are_no_result(tmp_path: Path) -> None:
 def test_a_long_run_needs_leave(tmp_path: Path) -> None:
     bench, plan, dump = bench_of(VirtualBoard("rp2350"), tmp_path)
     long = Plan(plan.experiment, plan.voltages, (0.001, 4.0), plan.patterns, 1000, plan.pages)
-    with pytest.raises(UsageError, match=r"about 2\.\d h at most.*--yes"):
+    with pytest.raises(UsageError, match=r"2\.2 h of it at low voltage.*--yes"):
         characterize(bench, long, dump)
     assert outcomes(dump) == ["ok"]
-    assert runs.estimate_seconds(bench, 8, plan.points) < 60
+
+
+def test_the_estimate_is_what_pages_and_dwells_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is half a second after the last one, so reading the 8 pages takes that long."""
+    bench, plan, _ = bench_of(VirtualBoard("rp2350"), tmp_path)
+    clock = count(0.0, 0.5)
+    monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    expected = sum(point.repeats * (0.5 + point.dwell_s) for point in plan.points)
+    assert runs.estimate_seconds(bench, 8, plan.points) == pytest.approx(expected)
 
 
 # --- stopped and resumed -------------------------------------------------------------------------------------------------------
