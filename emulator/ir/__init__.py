@@ -1,1 +1,1 @@
-"""The integer network: layer records, values, and the tensors that a memory stores."""
+"""Records of a network: layers, values, and the tensors that a memory stores."""

@@ -1,11 +1,11 @@
-"""Scales, zero points and other constants of layers as stored tensors, and a layer as its constants came back from a memory.
+"""Everything that a memory can store besides weights: constants of layers, and buffers.
 
-What is stored is the number that a layer computes with: a requantization's multiplier s_x s_w / s_y, not the three scales of the
-file. Every layer has its own copy of the zero points that it reads; names are those of the layer or weight with `.scale`,
-`.zero_point` and so on behind. Clamping limits belong to the code, so Relu cuts where it did.
+A memory stores the number that a layer computes with: the multiplier s_x s_w / s_y of a requantization, not the three scales of
+the file. Every layer has its own copy of the zero points that it reads. The name of a constant is that of its layer or weight,
+followed by `.scale`, `.zero_point` and so on. Clamping limits are code, so a Relu always cuts at the same place.
 
-A flipped float may be negative, 0, infinite or NaN. It is used as it is, in IEEE arithmetic: codes made from NaN are the lowest
-that the layer can make, from infinities the lowest or highest, and a NaN among the final scores never wins.
+A flipped float may be negative, 0, infinite or NaN. It is used as it is, in IEEE arithmetic. A code made from NaN is the lowest
+code of the layer, a code made from an infinity is the lowest or highest one, and a NaN among the final scores never wins.
 """
 
 from __future__ import annotations
@@ -34,7 +34,14 @@ from weakcell.emulator.ir.values import bits_to_floats, floats_to_bits, type_enc
 
 @dataclass(frozen=True, eq=False)
 class LayerConstant:
-    """A constant of one layer, and where it belongs: a field of the record, of a step, of an input's value, or of the weight."""
+    """A constant of one layer, as a stored tensor.
+
+    Attributes:
+        tensor: name, role, encoding and values of the constant.
+        owner: what has the constant: the layer, one of its steps, one of its inputs, or its weight.
+        attribute: the field of the owner.
+        index: which step or input, if the owner is one.
+    """
 
     tensor: StoredTensor
     owner: Literal["layer", "step", "input", "weight"]
@@ -42,14 +49,18 @@ class LayerConstant:
     index: int = 0
 
     def value(self, held: Any) -> Any:
-        """What the stored integers mean, in the type and shape of the field."""
+        """Return what the stored integers mean, in the type and shape of the field."""
         meant = bits_to_floats(held) if self.tensor.encoding == FLOAT32 else np.asarray(held, np.int32)
         shaped = meant.reshape(self.tensor.values.shape)
         return int(shaped) if self.attribute == "zero_point" and self.owner != "weight" else shaped
 
 
 def collect_constants(network: Network) -> dict[str, tuple[LayerConstant, ...]]:
-    """The constants of every layer that has any, by the value that the layer makes; names are taken once."""
+    """Return the constants of every layer that has any.
+
+    Returns:
+        Constants by the name of the value that the layer makes. Each has a name of its own.
+    """
     taken, made = {*network.tensors, *network.values}, {}
     shared: dict[str, StoredTensor] = {}
     for layer in network.layers:
@@ -69,7 +80,10 @@ def collect_constants(network: Network) -> dict[str, tuple[LayerConstant, ...]]:
 
 
 def collect_buffers(network: Network) -> tuple[Buffer, ...]:
-    """Every value that a buffer can hold: integers and signs, but no 32-bit integer that a convolution reads as 16-bit."""
+    """Return every value that a buffer can hold: integers and signs.
+
+    A 32-bit integer that a convolution reads as 16-bit is left out.
+    """
     makers = {layer.output: layer.name for layer in network.layers}
     narrow = {layer.inputs[0] for layer in network.layers if isinstance(layer, Convolution)}
     return tuple(
@@ -80,13 +94,13 @@ def collect_buffers(network: Network) -> tuple[Buffer, ...]:
 
 
 def storable(network: Network) -> dict[str, Storable]:
-    """Everything that can be placed, by name: the network's tensors, its other constants, its buffers."""
+    """Return everything that can be placed, by name: tensors, other constants and buffers."""
     constants = {c.tensor.name: c.tensor for own in collect_constants(network).values() for c in own}
     return {**network.tensors, **constants, **{buffer.name: buffer for buffer in collect_buffers(network)}}
 
 
 def storable_names(layer: Layer, constants: Mapping[str, tuple[LayerConstant, ...]]) -> tuple[str, ...]:
-    """Names of everything that a layer reads and a memory may hold, but for buffers."""
+    """Return the names of everything that a layer reads and a memory can hold, except buffers."""
     return (*layer.tensor_names(), *(constant.tensor.name for constant in constants.get(layer.output, ())))
 
 
@@ -132,7 +146,10 @@ def _float(name: str, role: Role, held: Any) -> StoredTensor:
 
 
 def _zero(name: str, held: Any, encoding: Encoding) -> StoredTensor:
-    """A zero point as its code; one that its type cannot hold (the importer allows it) takes 32 bits."""
+    """Return a zero point as a stored code.
+
+    A zero point that its type cannot hold (the importer allows it) takes 32 bits.
+    """
     codes = np.asarray(held, np.int32)
     fits = encoding.low <= codes.min() and codes.max() <= encoding.high
     return StoredTensor(name, "zero_point", encoding if fits else Encoding("signed", 32), codes)
@@ -140,7 +157,13 @@ def _zero(name: str, held: Any, encoding: Encoding) -> StoredTensor:
 
 @dataclass(frozen=True, eq=False)
 class FaultyLayer:
-    """A layer with its constants as a memory returned them, the specs of its inputs likewise, and its weight's if those changed."""
+    """A layer with its constants as a memory returned them.
+
+    Attributes:
+        layer: the record with these constants.
+        specs: all values of the network; those of the inputs with the zero points and scales that were read.
+        tensors: all tensors of the network; the weight with the scale and zero point that were read.
+    """
 
     layer: Layer
     specs: Mapping[str, ValueSpec]
@@ -148,7 +171,13 @@ class FaultyLayer:
 
 
 def with_faulty_constants(layer: Layer, network: Network, read: Mapping[LayerConstant, Any]) -> FaultyLayer:
-    """The layer with the integers in `read` in place of its own constants."""
+    """Return a layer with the integers in `read` as its constants.
+
+    Args:
+        layer: the fault-free layer.
+        network: the network of the layer.
+        read: integers as the memory returned them, by constant.
+    """
     specs, tensors = dict(network.values), dict(network.tensors)
     for constant, held in read.items():
         value = constant.value(held)

@@ -1,17 +1,16 @@
-"""The integer network: frozen layer records in execution order, and the tensors that a memory stores.
+"""The integer network: frozen layer records in execution order.
 
-NOTES for developers
-- A record holds no array that a run writes to. Plans (`plan.py`) own buffers; records can be shared between threads.
-- Logical shapes are ONNX's without the batch: (C, H, W), (C, L) or (K,). What a value looks like in memory is fixed by its kind:
+Notes for developers:
+- A record holds no array that a run writes to. Plans own the buffers, so threads can share records.
+- Logical shapes are those of ONNX without the batch: (C, H, W), (C, L) or (K,). The kind of a value fixes its array:
 
       float   float32 (n, *shape), ONNX order
       codes   integers (n, H, W, C), channels last; (C, L) is (n, 1, L, C) and (K,) is (n, 1, 1, K)
       bits    uint64 (n, H, W, ceil(C/64)), channels last, LSB first; bit 1 means +1, bit 0 means -1; spare bits are 0
 
 - The real number behind a code q is scale * (q - zero_point). An accumulator is a value of kind `codes` and dtype int32.
-- A parameter that a memory could make faulty (weights, biases, thresholds) is a `StoredTensor`; layers name it, kernels take it
-  as an argument, and nothing compiles it in. Scales and zero points are fields of the records: `constants.py` stores them too, and
-  a faulty one is a layer with another field.
+- Weights, biases and thresholds are `StoredTensor`s. Layers name them, kernels take them as arguments, nothing compiles them in.
+  Scales and zero points are fields of the records. `faultable.py` can store them too: a faulty one is a layer with another field.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ from weakcell.emulator.ir.values import Window as Window
 
 @dataclass(frozen=True, kw_only=True)
 class LayerParameters:
-    """Declaration of a layer's fields: which ones a memory can store.
+    """Declaration of the fields of a layer record: which of them a memory can store.
 
     Attributes:
         tensors: fields that name a StoredTensor (or None), with the role of that tensor.
-        constants: fields that hold numbers, with their role when a memory stores them. The order is the order in the memory.
-        of_inputs: which quantization parameters of its input values the layer computes with. A memory can store them, too.
+        constants: fields that hold numbers, with their role when a memory stores them. Their order is the order in the memory.
+        of_inputs: which quantization parameters of its inputs the layer computes with. A memory can store them, too.
         other: all other fields. No memory stores them: they are code, or records that declare their own parameters.
     """
 
@@ -57,7 +56,15 @@ class LayerParameters:
 
 
 class LayerConstantField(NamedTuple):
-    """One constant of a layer: its field, its index if it belongs to a step, its name, its role and its numbers."""
+    """One constant of a layer.
+
+    Attributes:
+        attribute: the field of the record.
+        step: the index of the step that the constant belongs to, None if it belongs to the layer.
+        name: the name of the stored tensor.
+        role: the role of the stored tensor.
+        numbers: the fault-free value.
+    """
 
     attribute: str
     step: int | None
@@ -87,6 +94,7 @@ class Layer:
     output: str
 
     def __init_subclass__(cls) -> None:
+        """Check that the class declares all its fields in PARAMETERS."""
         super().__init_subclass__()
         if "PARAMETERS" not in cls.__dict__:
             raise TypeError(f"{cls.__name__} must declare PARAMETERS: which of its fields a memory can store")
@@ -96,7 +104,7 @@ class Layer:
             raise TypeError(f"{cls.__name__}.PARAMETERS declares {sorted(declared)}, and its fields are {sorted(fields)}")
 
     def tensor_names(self, *roles: Role) -> tuple[str, ...]:
-        """Return the names of the stored tensors that the layer reads; of these roles only, if any are given."""
+        """Return the names of the stored tensors that the layer reads; only of these roles, if any are given."""
         fields = (getattr(self, field) for field, role in self.PARAMETERS.tensors.items() if not roles or role in roles)
         return tuple(name for name in fields if name is not None)
 
@@ -110,7 +118,10 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Quantize(Layer):
-    """q = clamp(rint(x / scale) + zero_point): float to codes, float32 division, half to even (ONNX QuantizeLinear)."""
+    """QuantizeLinear of a float value.
+
+    q = clamp(rint(x / scale) + zero_point, low, high), with a float32 division, rounded half to even.
+    """
 
     PARAMETERS = LayerParameters(constants={"scale": "scale", "zero_point": "zero_point"}, of_inputs=(), other=("low", "high"))
     scale: float
@@ -121,7 +132,10 @@ class Quantize(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Dequantize(Layer):
-    """y = float32(q - zero_point) * scale (+ bias), per channel: codes or bits to float32 in ONNX order."""
+    """DequantizeLinear: codes or bits to float32 in ONNX order.
+
+    y = float32(q - zero_point) * scale[c] (+ bias[c]).
+    """
 
     READS = ("codes", "bits")
     PARAMETERS = LayerParameters(constants={"scale": "scale", "bias": "bias"}, of_inputs=("zero_point",))
@@ -131,13 +145,17 @@ class Dequantize(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Convolution(Layer):
-    """acc[o] = sum (x - zx) * (w[o] - zw[o]) + bias[o]: the one layer with weights; Gemm and MatMul are its 1x1 case.
+    """Sum of products with a stored weight: Conv, Gemm and MatMul.
 
-    A matrix product after Flatten is a convolution whose kernel is the whole image, so that channels-last data need no copy.
-    Input kinds: `bits` with sign weights (XNOR-popcount), `codes` with any weights, `float` with any weights (then the output
-    is the float32 sum times the weight's scale). Padding adds nothing to the sum.
-    weight: StoredTensor with values (O, C/groups, kh, kw). bias: StoredTensor int32 (O,) or None.
-    wraps: the sum can leave int32 without any fault. Then it wraps modulo 2^32, as ONNX's integer operators do.
+    acc[o] = sum (x - zx) * (w[o] - zw[o]) + bias[o]. Padding adds nothing to the sum. Gemm and MatMul have a 1x1 kernel.
+    A matrix product after Flatten has a kernel as large as the image, so channels-last data need no copy.
+    Inputs may be `bits` with sign weights (XNOR-popcount), `codes` with any weights, or `float` with any weights.
+    With floats, the output is the float32 sum times the weight's scale.
+
+    Attributes:
+        weight: StoredTensor with values (O, C/groups, kh, kw).
+        bias: StoredTensor int32 (O,), or None.
+        wraps: whether the fault-free sum can leave int32. Then it wraps modulo 2^32, as ONNX's integer operators do.
     """
 
     READS = ("float", "codes", "bits")
@@ -157,9 +175,10 @@ class Convolution(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Requantize(Layer):
-    """q = clamp(rint(float32(acc - zx) * multiplier[c]) + zero_point, low, high): the QOperator epilogue.
+    """The QOperator epilogue: int32 sums to codes with one multiplication.
 
-    multiplier = float32(float32(s_x * s_w[c]) / s_y). low and high also carry Relu and Clip, which commute with rounding.
+    q = clamp(rint(float32(acc - zx) * multiplier[c]) + zero_point, low, high), multiplier = float32(float32(s_x * s_w[c]) / s_y).
+    `low` and `high` also carry Relu and Clip, which commute with rounding.
     """
 
     READS = ("codes", "bits")
@@ -173,7 +192,7 @@ class Requantize(Layer):
 
 
 class StepOperator(NamedTuple):
-    """What a Step does: the name of the ONNX operator, and the function on float32 arrays."""
+    """What a Step computes: the ONNX operator of the same meaning, and the function on float32 arrays."""
 
     onnx: str
     compute: Callable[..., npt.NDArray[np.float32]]
@@ -192,12 +211,13 @@ STEP_OPERATORS: Mapping[str, StepOperator] = {
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One float32 operation on every element (channels last) with a constant per channel, or one for all."""
+    """One float32 operation with a constant per channel (channels last), or with one constant for all elements."""
 
     op: Literal["mul", "add", "sub", "div", "max", "min"]
     constant: npt.NDArray[np.float32]
 
     def __call__(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the result for float32 values, channels last."""
         return STEP_OPERATORS[self.op].compute(x, self.constant)
 
     @property
@@ -213,9 +233,10 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class AffineRequantize(Layer):
-    """q = clamp(rint((float32(acc - zx) * scale[c] + bias[c]) / out_scale) + zero_point, low, high): QDQ with a float bias.
+    """The QDQ epilogue: int32 sums to codes by float32 operations in the order of the file.
 
-    Further per-channel steps before the rounding (an unfused BatchNormalization) are in `steps`, run in order on float32.
+    q = clamp(rint((float32(acc - zx) * scale[c] + bias[c]) / out_scale) + zero_point, low, high).
+    `steps` are further float32 operations before the division, such as a BatchNormalization that was not fused.
     """
 
     READS = ("codes", "bits")
@@ -233,6 +254,7 @@ class AffineRequantize(Layer):
     steps: tuple[Step, ...] = ()
 
     def constant_fields(self) -> Iterator[LayerConstantField]:
+        """Yield the constants; those of the steps one by one."""
         for constant in super().constant_fields():
             if constant.attribute != "steps":
                 yield constant
@@ -243,9 +265,12 @@ class AffineRequantize(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Threshold(Layer):
-    """bit = (acc >= threshold[c]) != inverted[c]: folded BatchNormalization + binarization of codes, or of bits as ±1.
+    """Folded BatchNormalization and binarization of codes, or of bits as ±1.
 
-    threshold: StoredTensor int32 (C,). A channel that is constant has the threshold -2^31 (acc is always at or above it).
+    bit = (acc >= threshold[c]) != inverted[c].
+
+    Attributes:
+        threshold: StoredTensor int32 (C,). A constant channel has the threshold -2^31, which every sum reaches.
     """
 
     READS = ("codes", "bits")
@@ -256,9 +281,13 @@ class Threshold(Layer):
 
 @dataclass(frozen=True, eq=False)
 class TernarySign(Layer):
-    """t = sign of the folded float value in {-1, 0, +1}, as codes: where an exact 0 can occur (ONNX Sign(0) = 0).
+    """Sign of the folded float value where an exact 0 can occur (ONNX Sign(0) = 0).
 
-    t = (acc >= upper[c]) - (acc <= lower[c]), times -1 where inverted. upper, lower: StoredTensor int32 (C,).
+    t = (acc >= upper[c]) - (acc <= lower[c]), negated where inverted[c]; codes in {-1, 0, +1}.
+
+    Attributes:
+        upper: StoredTensor int32 (C,).
+        lower: StoredTensor int32 (C,).
     """
 
     READS = ("codes", "bits")
@@ -270,9 +299,12 @@ class TernarySign(Layer):
 
 @dataclass(frozen=True, eq=False)
 class CountThresholds(Layer):
-    """q = number of thresholds t of the channel with acc >= t, or acc < t where falling: QONNX's MultiThreshold on integers.
+    """QONNX MultiThreshold on integers.
 
-    threshold: StoredTensor int32 (C, T).
+    q = number of thresholds t of the channel with acc >= t, or with acc < t where falling[c].
+
+    Attributes:
+        threshold: StoredTensor int32 (C, T).
     """
 
     READS = ("codes",)
@@ -283,10 +315,10 @@ class CountThresholds(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Binarize(Layer):
-    """A float layer's end: float32 in ONNX order to bits or ternary codes, channels last.
+    """Binarization of a float value: float32 in ONNX order to bits or ternary codes, channels last.
 
-    bits: 1 where `x > pivot` (`strict`) or `x >= pivot`, per channel or for all, else 0; then != inverted. NaN counts as not
-    above. ternary (output kind codes, int8): sign(x) in {-1, 0, +1}; `pivot`, `strict` and `inverted` play no part.
+    bit = (x > pivot[c]) != inverted if strict, else (x >= pivot[c]) != inverted. NaN counts as not above.
+    If ternary, the output is sign(x) as int8 codes in {-1, 0, +1}; pivot, strict and inverted are not used.
     """
 
     PARAMETERS = LayerParameters(constants={"pivot": "threshold"}, of_inputs=(), other=("strict", "inverted", "ternary"))
@@ -296,15 +328,17 @@ class Binarize(Layer):
     ternary: bool = False
 
     def constant_fields(self) -> Iterator[LayerConstantField]:
+        """Yield the pivot, unless the layer is ternary and does not use it."""
         return iter(()) if self.ternary else super().constant_fields()
 
 
 @dataclass(frozen=True, eq=False)
 class AddCodes(Layer):
-    """q = clamp(rint(((a - za) * sa + (b - zb) * sb) / out_scale) + zero_point, low, high) in float32: a residual Add.
+    """Add of two quantized values (a residual connection).
 
-    fused: q = clamp(rint(fma(a, ra, fma(b, rb, c))), low, high) with ra = sa / out_scale, rb = sb / out_scale and
-    c = zero_point - fma(ra, za, rb * zb): onnxruntime's QLinearAdd with fused multiply-adds. The two differ in ties only.
+    q = clamp(rint(((a - za) * sa + (b - zb) * sb) / out_scale) + zero_point, low, high), in float32.
+    If fused: q = clamp(rint(fma(a, ra, fma(b, rb, c))), low, high) with ra = sa / out_scale, rb = sb / out_scale and
+    c = zero_point - fma(ra, za, rb * zb): onnxruntime's QLinearAdd. The two formulas differ in ties only.
     """
 
     READS = ("codes", "bits")
@@ -322,7 +356,7 @@ class AddCodes(Layer):
 
 @dataclass(frozen=True, eq=False)
 class MaxPool(Layer):
-    """Maximum over a window, on codes or bits of one grid; padding never wins."""
+    """MaxPool of codes or bits of one scale and zero point. Padding never wins."""
 
     READS = ("codes", "bits")
     PARAMETERS = LayerParameters(of_inputs=(), other=("window",))
@@ -331,7 +365,10 @@ class MaxPool(Layer):
 
 @dataclass(frozen=True, eq=False)
 class AveragePool(Layer):
-    """q = clamp(rint((sum (x - zx) * s_x / count) / out_scale) + zero_point, low, high): exact integer sum, then float32."""
+    """AveragePool of codes: an exact integer sum, then float32.
+
+    q = clamp(rint((sum (x - zx) * s_x / count) / out_scale) + zero_point, low, high).
+    """
 
     READS = ("codes",)
     PARAMETERS = LayerParameters(
@@ -349,9 +386,10 @@ class AveragePool(Layer):
 
 @dataclass(frozen=True, eq=False)
 class MulCodes(Layer):
-    """q = clamp(rint(float32((a - za) * (b - zb)) * multiplier + zero_point), low, high): com.microsoft QLinearMul.
+    """com.microsoft QLinearMul of two quantized values.
 
-    onnxruntime adds the zero point as a float, before the rounding.
+    q = clamp(rint(float32((a - za) * (b - zb)) * multiplier + zero_point), low, high).
+    onnxruntime adds the zero point as a float, before it rounds.
     """
 
     READS = ("codes", "bits")
@@ -366,7 +404,10 @@ class MulCodes(Layer):
 
 @dataclass(frozen=True, eq=False)
 class SumPool(Layer):
-    """acc = sum of (x - zx) over a window, int32: the integer half of QLinearGlobalAveragePool; a Requantize follows."""
+    """The integer half of QLinearGlobalAveragePool; a Requantize follows.
+
+    acc = sum of (x - zx) over a window, int32.
+    """
 
     READS = ("codes",)
     PARAMETERS = LayerParameters(of_inputs=("zero_point",), other=("window",))
@@ -375,10 +416,13 @@ class SumPool(Layer):
 
 @dataclass(frozen=True, eq=False)
 class InsertZeros(Layer):
-    """q[i * stride] = x[i], and the code of real zero between: what the stride of a ConvTranspose does to its input.
+    """Zeros between the elements of an image: the first half of a ConvTranspose.
 
-    A Convolution of stride 1 follows, whose kernel is the mirrored one. stride: (height, width).
+    q[i * stride] = x[i]; all other elements are the code of real zero. A Convolution of stride 1 with the mirrored kernel follows.
     Reference: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html.
+
+    Attributes:
+        stride: (height, width).
     """
 
     READS = ("codes",)
@@ -388,9 +432,9 @@ class InsertZeros(Layer):
 
 @dataclass(frozen=True, eq=False)
 class LookUp(Layer):
-    """q = table[x - first]: any function of one code (Sigmoid, LeakyRelu, another grid), worked out once for every code.
+    """Any function of one code, computed once for every code (Sigmoid, LeakyRelu, another scale).
 
-    A code beyond the table, which only a faulty buffer can bring, reads the nearest entry.
+    q = table[x - first]. A code outside the table, which only a faulty buffer can bring, reads the nearest entry.
     """
 
     READS = ("codes",)
@@ -401,10 +445,10 @@ class LookUp(Layer):
 
 @dataclass(frozen=True, eq=False)
 class DynamicQuantize(Layer):
-    """q = clamp(rint(x / s) + z, 0, 255) - z: float32 to int16 codes, on a grid that follows from the data.
+    """DynamicQuantizeLinear: float32 to int16 codes with a scale that follows from the data.
 
-    s and z are the scale and zero point of DynamicQuantizeLinear over one image, so that an image's result does not depend on the
-    images that are run with it; or over a whole batch, where a run says so (`ParameterState.ranges`).
+    q = clamp(rint(x / s) + z, 0, 255) - z. s and z follow from the range of one image, so that the result of an image does not
+    depend on the images beside it. A run can ask for the range of its whole batch instead (`ParameterState.ranges`).
     """
 
     PARAMETERS = LayerParameters(of_inputs=())
@@ -419,9 +463,12 @@ class DynamicScale(Layer):
 
 @dataclass(frozen=True, eq=False)
 class DynamicBias(Layer):
-    """acc + int32(rounding(bias[c] / (s * scale[c]))), wrapping in int32; s is the scale of each image (the second input).
+    """Bias of a dynamically quantized sum.
 
-    rounding: an ONNX operator, or None where only the conversion to int32 rounds (towards 0).
+    acc + int32(rounding(bias[c] / (s * scale[c]))), wrapping in int32; s is the scale of each image (the second input).
+
+    Attributes:
+        rounding: an ONNX operator, or None if only the conversion to int32 rounds (towards 0).
     """
 
     READS = ("codes", "float")
@@ -433,7 +480,10 @@ class DynamicBias(Layer):
 
 @dataclass(frozen=True, eq=False)
 class DynamicDequantize(Layer):
-    """y = float32(acc) * (s * scale[c]), s being the image's own (the second input): integers to float32 in ONNX order."""
+    """Dynamically quantized sums to float32 in ONNX order.
+
+    y = float32(acc) * (s * scale[c]); s is the scale of each image (the second input).
+    """
 
     READS = ("codes", "float")
     PARAMETERS = LayerParameters(constants={"scale": "scale"}, of_inputs=())
@@ -442,9 +492,9 @@ class DynamicDequantize(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Layer):
-    """The same elements in ONNX order under another logical shape (Flatten, Reshape, Squeeze, Unsqueeze).
+    """Flatten, Reshape, Squeeze or Unsqueeze: the same elements in ONNX order with another logical shape.
 
-    Codes may become a value of kind float with their own integer dtype: the ONNX tensor that float operators read.
+    Codes may become a value of kind float that keeps their integer dtype: the ONNX tensor that float operators read.
     """
 
     READS = ("float", "codes", "bits")
@@ -452,9 +502,12 @@ class Reshape(Layer):
 
 
 class OperandStep(NamedTuple):
-    """One ONNX operator between stored integers and an operand. operands: None where the value so far goes.
+    """One ONNX operator between stored integers and an operand.
 
-    place: which of the operator's `outputs` outputs is meant.
+    Attributes:
+        operands: its inputs; None is the place of the value so far.
+        output_index: the output that is meant.
+        output_count: how many outputs the node has.
     """
 
     op_type: str
@@ -467,9 +520,14 @@ class OperandStep(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StoredOperand:
-    """A constant operand that is made from stored integers whenever its layer runs: `steps` of the integers of `tensor`.
+    """A constant operand that is computed from stored integers whenever its layer runs.
 
-    shape, dtype: of the integers before the first step. order: their places in the storage of the tensor, None if they lie so.
+    Attributes:
+        tensor: name of the StoredTensor with the integers.
+        shape: of the integers before the first step.
+        dtype: of the integers before the first step.
+        steps: the operators that turn the integers into the operand.
+        order: position of each integer in the tensor; None if the tensor has the same order.
     """
 
     tensor: str
@@ -481,11 +539,14 @@ class StoredOperand:
 
 @dataclass(frozen=True, eq=False)
 class FloatOperator(Layer):
-    """An operator that stays float32, run as ONNX defines it; `attributes` and constant operands are frozen here.
+    """An ONNX operator that stays float32.
 
-    operands: one entry per ONNX input: None where it is the next of `inputs`, an array where it is a constant, a StoredOperand
-    where it is made from integers that a memory stores, `floatops.ABSENT` where the node leaves it out. place: which of the
-    operator's outputs this is.
+    Attributes:
+        op_type: name in `onnx_ops.OPERATORS`.
+        attributes: attributes of the ONNX node.
+        operands: one entry per ONNX input. None is the next of `inputs`, an array is a constant, a StoredOperand is computed from
+            integers that a memory stores, and `onnx_ops.ABSENT` is an input that the node leaves out.
+        output_index: the output of the operator that the layer makes.
     """
 
     PARAMETERS = LayerParameters(
@@ -503,13 +564,17 @@ class FloatOperator(Layer):
         return tuple(x for x in self.operands if isinstance(x, StoredOperand))
 
     def tensor_names(self, *roles: Role) -> tuple[str, ...]:
+        """Return the tensors that the stored operands come from."""
         return tuple(dict.fromkeys(operand.tensor for operand in self.stored)) if not roles or "weight" in roles else ()
 
 
 @dataclass(frozen=True, eq=False)
 class CodesOperator(Layer):
-    """An ONNX operator on codes, exact: one that moves them (Concat, Slice, Transpose, Pad, …) or one of Microsoft's QLinear
-    operators. `operands` as in FloatOperator; the codes count as ONNX integers of their type."""
+    """An ONNX operator on codes, exact.
+
+    It moves codes (Concat, Slice, Transpose, Pad, …), or is one of Microsoft's QLinear operators. The fields are those of
+    FloatOperator. The codes count as ONNX integers of their type.
+    """
 
     READS = ("codes",)
     PARAMETERS = LayerParameters(of_inputs=(), other=("op_type", "opset", "attributes", "operands", "output_index"))
@@ -522,7 +587,13 @@ class CodesOperator(Layer):
 
 @dataclass(frozen=True)
 class UnplacedTensor:
-    """Integers of the file that live in no memory by default. kind: their type, or the encoding that the file quantizes them to."""
+    """Integers of the file that are in no memory by default.
+
+    Attributes:
+        kind: their type, or the encoding to which the file quantizes them.
+        bits: all their bits.
+        reason: why no memory holds them.
+    """
 
     name: str
     kind: str
@@ -532,7 +603,7 @@ class UnplacedTensor:
 
     @property
     def registers(self) -> bool:
-        """Whether they are what every target keeps in registers or code: biases, zero points, sizes."""
+        """Whether every target keeps them in registers or code: biases, zero points, thresholds, sizes."""
         return self.reason.startswith(("bias", "zero point", "sizes", "threshold"))
 
 
@@ -542,10 +613,15 @@ ClampedLayer = Quantize | Requantize | AffineRequantize | AddCodes | AveragePool
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """An ONNX model as integers: layers in execution order, values by name, stored tensors by name.
+    """An ONNX model as integer layers.
 
-    batch: the number of images that the file fixes for one inference, None where it leaves it open.
-    endings: how the file's graph makes each output, by its name; a network that was not imported has none.
+    Attributes:
+        layers: in execution order.
+        values: specifications of all values, by name.
+        tensors: all stored tensors, by name.
+        unplaced: integers of the file that no tensor holds.
+        batch: the number of images that the file fixes for one inference; None if it leaves it open.
+        output_meanings: how the file computes each output, by name; empty for a network that was not imported.
     """
 
     name: str
@@ -566,12 +642,12 @@ class Network:
 
     @property
     def weight_bits(self) -> int:
-        """Stored weight bits in all."""
+        """Number of stored weight bits."""
         return sum(t.bits for t in self.weights)
 
     @property
     def integer_bits(self) -> int:
-        """Bits of all integers of the file: of the weights, and of what is outside."""
+        """Number of bits of all integers of the file, in weights or not."""
         return self.weight_bits + sum(tensor.bits for tensor in self.unplaced)
 
     def __repr__(self) -> str:
