@@ -1,4 +1,4 @@
-"""ONNX files into networks: `load`."""
+"""Import of ONNX files as integer networks: `load` is the only public function."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ __all__ = ["load"]
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto, *, integer_input: bool | None = None) -> Network:
-    """The network of an ONNX file (or of a model in memory), as integer layers; `ModelError` says what is wrong with it.
+    """Import an ONNX file as a network of integer layers.
 
-    A network whose first layers have ±1 weights and read a float input directly takes integer codes (raw pixels) there, and
-    a run demands integer data. `integer_input=False`, or the file's metadata `weakcell.integer_input=false`, keeps that
-    input float (normalized images): its first layers then compute in float32 up to the first binarization.
+    A network whose first layers have ±1 weights and read a float input directly takes integer codes (raw pixels) there. A
+    run then
+    demands integer data.
+
+    Args:
+        source: path of a file, or a model in memory.
+        integer_input: False keeps that input float (normalized images): the first layers compute in float32 up to the first
+            binarization. None uses the file's metadata `weakcell.integer_input`, or else decides as above.
+
+    Raises:
+        ModelError: the file cannot be imported; the message says what is wrong with it.
     """
     from weakcell.emulator.importer.lowering import load_model
 

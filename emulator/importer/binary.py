@@ -1,11 +1,14 @@
-"""Sign, Where and comparisons on an integer grid become integer thresholds, found so that no input can tell the difference.
+"""Sign, Where and comparisons of quantized tensors as exact integer thresholds.
 
-A chain of float32 steps with constant operands is monotone in the integer it starts from, rounding included. So for each
-channel a binary search over every reachable integer, running the chain exactly as onnxruntime does, finds the integer at
-which the result changes. Where Sign could return exactly 0, the layer is a TernarySign; with a comparison, 0 falls on a side.
+A chain of float32 steps with constant operands is monotone in the integer it starts from, rounding included. A binary
+search per
+channel over all reachable integers runs the chain exactly as onnxruntime does, and finds the integer at which the
+result changes.
+If Sign can return exactly 0, the layer is a TernarySign.
 
-A sign of a sign (Larq's binarizer is sign(sign(x) + 0.1)) leaves the same bits, inverted bits or a constant in each channel.
-It becomes part of the threshold that made the first sign.
+A sign of a sign (Larq's binarizer is sign(sign(x) + 0.1)) gives the same bits, inverted bits or a constant in each
+channel. It is
+merged into the threshold that made the first sign.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ _COMPARISONS = {"Greater": ">", "GreaterOrEqual": ">=", "Less": "<", "LessOrEqua
 
 
 def lower_sign(builder: NetworkBuilder, node: Node) -> Symbol | None:
-    """Sign of a grid or of floats; None for what it cannot do."""
+    """Lower Sign of a quantized or float tensor; None if its input is something else."""
     source, name = builder.symbol(node.input(0)), node.outputs[0]
     if isinstance(source, PendingQuantized) and _searchable(builder, source):
         return _sign(builder, node, source, name)
@@ -69,7 +72,10 @@ def lower_sign(builder: NetworkBuilder, node: Node) -> Symbol | None:
 
 
 def lower_comparison(builder: NetworkBuilder, node: Node) -> Symbol | None:
-    """x > c and its kin, kept until it is known what the two outcomes mean."""
+    """Lower Greater, Less and the like with a constant.
+
+    Pending until its two outcomes get their values.
+    """
     test, (a, b) = _COMPARISONS[node.op_type], node.inputs[:2]
     if isinstance(builder.symbols[a], Constant):
         a, b, test = b, a, _MIRRORED[test]
@@ -89,7 +95,7 @@ def lower_comparison(builder: NetworkBuilder, node: Node) -> Symbol | None:
 
 
 def lower_where(builder: NetworkBuilder, node: Node) -> Symbol | None:
-    """Where(comparison, a, b) with two numbers."""
+    """Lower Where(comparison, a, b) with two numbers."""
     condition, a, b = (builder.symbols[name] for name in node.inputs)
     if not isinstance(condition, PendingComparison) or condition.levels is not None:
         return None
@@ -102,7 +108,7 @@ def lower_where(builder: NetworkBuilder, node: Node) -> Symbol | None:
 
 
 def _keeps_shape(shape: tuple[int, ...], *constants: Constant) -> bool:
-    """Whether a tensor of `shape` (without the batch) keeps its shape when it is broadcast with the constants."""
+    """Return whether a broadcast with the constants keeps the shape of a tensor."""
     try:
         return np.broadcast_shapes((1, *shape), *(c.array.shape for c in constants)) == (1, *shape)
     except ValueError:
@@ -115,7 +121,10 @@ def _one_number(constant: Constant) -> float | None:
 
 
 def with_level_step(comparison: PendingComparison, step: Step) -> PendingComparison | None:
-    """A two-valued tensor after a float step with one constant, if that is what it still is."""
+    """Apply a float step with one constant to both levels.
+
+    None if the tensor is then no longer two-valued.
+    """
     if comparison.levels is None or step.constant.ndim:
         return None
     with np.errstate(all="ignore"):
@@ -124,7 +133,15 @@ def with_level_step(comparison: PendingComparison, step: Step) -> PendingCompari
 
 
 def per_channel(constant: npt.NDArray[np.generic], shape: tuple[int, ...]) -> Floats | None:
-    """A constant as a scalar or one number per channel of a tensor of `shape`; None if it varies otherwise."""
+    """Return a constant as a scalar, or as one number per channel.
+
+    Args:
+        constant: any shape that broadcasts.
+        shape: of the tensor that it is combined with, without the batch.
+
+    Returns:
+        None if the constant varies in any other way.
+    """
     array = constant.astype(np.float32)
     if array.size == 1:
         return array.reshape(())
@@ -139,7 +156,7 @@ def per_channel(constant: npt.NDArray[np.generic], shape: tuple[int, ...]) -> Fl
 
 
 def compare(builder: NetworkBuilder, comparison: PendingComparison, name: str) -> Symbol:
-    """A two-valued tensor as a grid over bits, its two levels exactly as they are written."""
+    """Turn a two-valued tensor into bits with exactly the two levels of the file."""
     assert comparison.levels is not None
     low, high = comparison.levels
     flipped = high < low
@@ -160,7 +177,7 @@ def compare(builder: NetworkBuilder, comparison: PendingComparison, name: str) -
 
 
 def _two_levels(bits: PendingQuantized, down: float, up: float) -> PendingQuantized:
-    """The bits read as `up` (bit 1) and `down` (bit 0), both exact in float32."""
+    """Read bits as `up` (bit 1) and `down` (bit 0), both exact in float32."""
     scale, offset = np.float32((up - down) / 2), np.float32(down + (up - down) / 2)
     low, high = np.float32(min(down, up)), np.float32(max(down, up))
     steps = (Step("add", scalar(float(offset))),) if offset != 0 else ()
@@ -178,7 +195,10 @@ def _bits(name: str, shape: tuple[int, ...]) -> ValueSpec:
 
 
 def _binarize(comparison: PendingComparison, flipped: bool, name: str, value: str) -> Layer:
-    """A comparison of floats: `<` and `<=` are the inverted `>=` and `>` (they differ in NaN only)."""
+    """Return the layer for a comparison of floats.
+
+    `<` and `<=` are the inverted `>=` and `>`; they differ for NaN only.
+    """
     assert isinstance(comparison.symbol, FloatValue)
     below = comparison.test in ("<", "<=")
     strict = comparison.test in (">", "<=")
@@ -188,12 +208,13 @@ def _binarize(comparison: PendingComparison, flipped: bool, name: str, value: st
 def _threshold(
     builder: NetworkBuilder, pending: PendingQuantized, test: str, pivot: Floats, flipped: bool, name: str
 ) -> tuple[str, tuple[int, ...]]:
-    """Draw the Threshold of `grid test pivot`; a pending pool follows on the bits."""
+    """Add the Threshold of `pending test pivot`. A pending pool follows on the bits."""
     value_range = builder.ranges[pending.value]
     function, rising = _step_function(builder, pending)
     above = rising == (test in (">", ">="))  # per channel: does the truth go from false to true?
 
     def outcome(q: Integers) -> Truth:
+        """Return per channel whether the comparison has changed at the integers q."""
         return np.asarray(_TESTS[test](function(q), pivot) == above)
 
     first = first_true(outcome, value_range, rising.size)
@@ -204,13 +225,23 @@ def _threshold(
 
 
 def integer_thresholds(builder: NetworkBuilder, pending: PendingQuantized, pivots: Floats) -> tuple[Integers, Truth]:
-    """For pivots (C, T), the integers at which `grid >= pivot` changes, and the channels where it becomes false there."""
+    """Return the integers at which `pending >= pivot` changes, for several pivots.
+
+    Args:
+        builder: the network under construction.
+        pending: the compared tensor.
+        pivots: (C, T).
+
+    Returns:
+        The integers (C, T), and the channels in which the comparison becomes false there.
+    """
     value_range = builder.ranges[pending.value]
     function, rising = _step_function(builder, pending)
     cuts = []
     for pivot in pivots.T:
 
         def outcome(q: Integers, pivot: Floats = pivot) -> Truth:
+            """Return per channel whether the comparison has changed at the integers q."""
             return np.asarray((function(q) >= pivot) == rising)
 
         found = first_true(outcome, value_range, rising.size)
@@ -221,7 +252,10 @@ def integer_thresholds(builder: NetworkBuilder, pending: PendingQuantized, pivot
 def _add_threshold(
     builder: NetworkBuilder, pending: PendingQuantized, cuts: Integers, inverted: Truth, name: str
 ) -> tuple[str, tuple[int, ...]]:
-    """Draw (q >= cuts) != inverted of the grid's codes or bits; a sign of a sign changes the threshold of the first one."""
+    """Add (q >= cuts) != inverted of the codes or bits.
+
+    A sign of a sign changes the threshold of the first sign.
+    """
     spec = builder.values[pending.value]
     inputs: tuple[str, ...] = (pending.value,)
     same = spec.kind == "bits" and not np.any(inverted) and bool(np.all((cuts > -1) & (cuts <= 1)))
@@ -243,9 +277,11 @@ def _add_threshold(
 def _fold_sign_of_sign(
     builder: NetworkBuilder, maker: Threshold | TernarySign, cuts: Integers, inverted: Truth
 ) -> tuple[Integers, Truth]:
-    """(t >= cuts) != inverted, for the signs t of `maker`, as a threshold of the integers that `maker` reads.
+    """Return (t >= cuts) != inverted as a threshold of the integers that `maker` reads.
 
-    t is -1 or 1 (Threshold), or -1, 0 or 1 (TernarySign). Per channel the outcome is constant or changes at one of t's steps.
+    T are the signs it makes.
+
+    t is -1 or 1 (Threshold), or -1, 0 or 1 (TernarySign). Per channel, the outcome is constant or changes at one of t's steps.
     """
     if isinstance(maker, Threshold):
         upper = lower = builder.tensors[maker.threshold].values.astype(np.int64)
@@ -264,7 +300,10 @@ def _threshold_tensor(name: str, cuts: Integers) -> StoredTensor:
 
 
 def _sign(builder: NetworkBuilder, node: Node, pending: PendingQuantized, name: str) -> PendingQuantized:
-    """Sign of a grid: a Threshold if 0 cannot come out, else a TernarySign."""
+    """Add the sign of a quantized tensor.
+
+    A Threshold if 0 cannot occur, else a TernarySign.
+    """
     value_range = builder.ranges[pending.value]
     function, rising = _step_function(builder, pending)
     turn = np.where(rising, np.float32(1), np.float32(-1))
@@ -310,9 +349,11 @@ def _add_ternary(
 
 
 def _searchable(builder: NetworkBuilder, pending: PendingQuantized) -> bool:
-    """Whether a threshold on the integers can stand for the grid: no pending padding, and finite at every step.
+    """Return whether an integer threshold can replace the chain.
 
-    Padding adds a third value, 0. Past an overflow a chain of float steps need not be monotone.
+    No pending padding, and every step is finite.
+
+    Padding adds a third value, 0. After an overflow, a chain of float steps need not be monotone.
     """
     value_range = builder.ranges[pending.value]
     with np.errstate(all="ignore"):
@@ -324,7 +365,7 @@ def _searchable(builder: NetworkBuilder, pending: PendingQuantized) -> bool:
 
 
 def _step_function(builder: NetworkBuilder, pending: PendingQuantized) -> tuple[Callable[[Integers], Floats], Truth]:
-    """The float32 function of a code, channel by channel, and whether it rises (or else falls) with the code."""
+    """Return the float32 function of a code, and the channels in which it rises."""
     channels = builder.values[pending.value].channels
     rising = np.broadcast_to(pending.scale >= 0, (channels,)).copy()
     for step in pending.steps:
@@ -332,6 +373,7 @@ def _step_function(builder: NetworkBuilder, pending: PendingQuantized) -> tuple[
             rising ^= np.broadcast_to(step.constant < 0, (channels,))
 
     def function(q: Integers) -> Floats:
+        """Return the float32 values of the integers q."""
         x: Floats = (q - pending.zero_point).astype(np.float32) * pending.scale
         with np.errstate(all="ignore"):
             for step in pending.steps:
@@ -342,7 +384,15 @@ def _step_function(builder: NetworkBuilder, pending: PendingQuantized) -> tuple[
 
 
 def first_true(outcome: Callable[[Integers], Truth], value_range: ValueRange, channels: int) -> Integers:
-    """Per channel the smallest reachable integer with a true outcome (high + 1 if none), by bisection: false before true."""
+    """Return per channel the smallest reachable integer with a true outcome.
+
+    If there is none, the result is high + 1.
+
+    Args:
+        outcome: of integers (C,); false before it is true.
+        value_range: the reachable integers.
+        channels: C.
+    """
     low = np.full(channels, value_range.low, np.int64)
     high = np.full(channels, value_range.high + 1, np.int64)
     while np.any(low < high):

@@ -1,7 +1,12 @@
-"""A network while it is being drawn: symbols by ONNX name, layers so far, and the moves that every lowering needs.
+"""The network under construction.
 
-The moves: `real` makes a symbol into floats by layers, `settled` undoes a flattened view, `resolved` makes a comparison into bits.
-Layers that nobody ends up reading are dropped by `finished`, so a lowering may draw a better layer beside an older one.
+Symbols by ONNX name, layers so far, and the operations that every lowering needs.
+
+`as_float` makes layers that compute a symbol as floats, `materialize_view` turns a flattened view into a Reshape,
+`symbol` turns
+a comparison with numeric levels into bits. `finish` removes dead layers, so a lowering may add a better variant and
+leave the
+old one unused.
 """
 
 from __future__ import annotations
@@ -53,7 +58,10 @@ from weakcell.memmodels.errors import ModelError
 
 @dataclass(frozen=True)
 class ValueRange:
-    """Every integer that a value can hold, whatever the faults: low, low + step, …, high."""
+    """Every integer that a value can hold, whatever the faults.
+
+    Low, low + step, …, high.
+    """
 
     low: int
     high: int
@@ -61,12 +69,16 @@ class ValueRange:
 
 
 class IncompatibleWeightOrder(Exception):
-    """A layer's weights are in the memory already, in an order that its kernel cannot read."""
+    """Weights are stored in an order that the kernel of a second layer cannot read."""
 
 
 @dataclass(frozen=True, eq=False)
 class _StoredWeight:
-    """A weight tensor of the draft. reader: what its order in a kernel depends on; None while only float operators read it."""
+    """A weight tensor of the network.
+
+    Attributes:
+        reader: what its order in a kernel depends on; None while only float operators read it.
+    """
 
     tensor: ImportedTensor
     reader: tuple[object, ...] | None
@@ -74,9 +86,16 @@ class _StoredWeight:
 
 @dataclass
 class NetworkBuilder:
-    """The layers, values and tensors drawn so far.
+    """The layers, values and tensors of a network under construction.
 
-    `compare` makes comparisons into bits and `lower` gives a node's outputs their symbols (set by `load`).
+    Attributes:
+        compare: makes a comparison into bits.
+        lower: gives the outputs of a node their symbols.
+        outputs: names of the graph's outputs.
+        symbols: what each ONNX tensor means.
+        ranges: the integers that a value can hold.
+        float_values: float values that were made of symbols.
+        makers: the layer that makes each value.
     """
 
     name: str
@@ -95,14 +114,17 @@ class NetworkBuilder:
     # ── names, values and tensors ───────────────────────────────────────────────────────────────────
 
     def unique_name(self, name: str, taken: Mapping[str, Any] | None = None) -> str:
-        """`name`, or `name.2`, `name.3`, … where it is taken."""
+        """Return `name`, or `name.2`, `name.3`, … if it is taken."""
         taken, number, result = self.values if taken is None else taken, 2, name
         while result in taken:
             result, number = f"{name}.{number}", number + 1
         return result
 
     def integer_name(self, tensor: str) -> str:
-        """The name for the codes or bits of a float ONNX tensor: its own, which a graph output keeps for its floats."""
+        """Return the name for the codes or bits of a float ONNX tensor.
+
+        It is the tensor's own name, unless the tensor is a graph output: that name is for its floats.
+        """
         return self.unique_name(f"{tensor}.codes" if tensor in self.outputs else tensor)
 
     def add_layer(self, layer: Layer, spec: ValueSpec, value_range: ValueRange | None = None) -> str:
@@ -124,7 +146,10 @@ class NetworkBuilder:
         return spec.name
 
     def store(self, tensor: StoredTensor) -> str:
-        """Keep a stored tensor; the same numbers under the same name are kept once."""
+        """Store a tensor and return its name.
+
+        The same numbers under the same name are stored once.
+        """
         known = self.tensors.get(tensor.name)
         if known is not None:
             if known.values.shape == tensor.values.shape and np.array_equal(known.values, tensor.values):
@@ -134,18 +159,19 @@ class NetworkBuilder:
         return tensor.name
 
     def store_weight(self, stored: ImportedTensor, source: ValueSpec, window: Window, groups: int) -> str:
-        """Keep the weights of a convolution, or find them where another layer has put them.
+        """Store the weights of a convolution; the same weights are stored once.
 
         Args:
             stored: the tensor, (O, C/groups, kh, kw).
             source: the value that the weights are multiplied with.
-            window, groups: of the convolution.
+            window: of the convolution.
+            groups: of the convolution.
 
         Returns:
             The tensor's name in the network.
 
         Raises:
-            StoredOtherwise: the same integers are stored already, in an order that this convolution cannot read.
+            IncompatibleWeightOrder: the same integers are stored already, in an order that this convolution cannot read.
         """
         flat = window.kernel == source.height_width and not any(window.pads) and window.dilation == (1, 1)
         reader = (source.kind, stored.values.shape, groups, window.dilation[1] == 1, flat)
@@ -169,9 +195,13 @@ class NetworkBuilder:
         return name
 
     def store_operand(self, recipe: Recipe, zero: int = 0) -> StoredOperand:
-        """Keep the integers of a constant that a float operator reads, or find them where another layer has put them.
+        """Store the integers of a float operator's constant.
 
-        zero: the integer that means real zero, which an element reads as where a memory erases it.
+        The same integers are stored once.
+
+        Args:
+            recipe: how the constant is computed from the integers.
+            zero: the integer that means real zero, as which an erased element reads.
         """
         known = self._find(recipe)
         if known is None:
@@ -185,7 +215,7 @@ class NetworkBuilder:
         return StoredOperand(name, recipe.codes.shape, recipe.codes.dtype, recipe.steps)
 
     def _find(self, recipe: Recipe) -> tuple[str, _StoredWeight] | None:
-        """A tensor that holds all integers of a recipe, or those that the recipe picks."""
+        """Return the stored tensor that holds the integers of a recipe; None if none does."""
         for name, held in self.weights.items():
             own = held.tensor.recipe
             if own is not None and held.tensor.values.size == recipe.codes.size and same_integers(own, recipe):
@@ -193,7 +223,7 @@ class NetworkBuilder:
         return None
 
     def _resolve_order(self, operand: StoredOperand) -> StoredOperand:
-        """The operand with the places of its integers in the storage as it is in the end."""
+        """Return the operand with the positions of its integers in the finished tensor."""
         held = self.weights[operand.tensor]
         if held.reader is None:
             return operand
@@ -205,20 +235,23 @@ class NetworkBuilder:
         return replace(operand, order=order)
 
     def is_accumulator(self, pending: PendingQuantized) -> bool:
-        """Whether the codes of a grid are sums that no quantization has rounded yet."""
+        """Return whether the codes are sums that no quantization has rounded yet."""
         return self.values[pending.value].dtype == "int32"
 
     # ── symbols ─────────────────────────────────────────────────────────────────────────────────────
 
     def symbol(self, name: str) -> Symbol:
-        """What an ONNX tensor means; a two-valued tensor with numeric levels is made into bits now."""
+        """Return what an ONNX tensor means.
+
+        A two-valued tensor with numeric levels becomes bits now.
+        """
         symbol = self.symbols[name]
         if isinstance(symbol, PendingComparison) and symbol.levels is not None:
             symbol = self.symbols[name] = self.compare(self, symbol, name)
         return symbol
 
     def constant(self, node: Node, index: int) -> Constant | None:
-        """An input that must be constant, None if it is left out."""
+        """Return an input that must be constant, None if it is left out."""
         name = node.input(index)
         if not name:
             return None
@@ -228,7 +261,10 @@ class NetworkBuilder:
         return symbol
 
     def materialize_view(self, pending: PendingQuantized, tensor: str) -> PendingQuantized:
-        """The grid with a value of its own shape: a flattened view becomes a Reshape layer."""
+        """Return the tensor with a value of its own shape.
+
+        A flattened view becomes a Reshape layer.
+        """
         spec = self.values[pending.value]
         if spec.shape == pending.shape:
             return pending
@@ -240,7 +276,7 @@ class NetworkBuilder:
         return replace(pending, value=name, scale=_repeat_per_element(pending.scale, area), steps=steps)
 
     def as_float(self, name: str) -> FloatValue:
-        """The tensor as a float value, made by layers if nothing has made it yet."""
+        """Return the tensor as a float value; layers are added if none makes it yet."""
         if name not in self.float_values:
             self.float_values[name] = self._make_float(name)
         return self.float_values[name]
@@ -276,7 +312,10 @@ class NetworkBuilder:
         raise ModelError(f"Importing {self.name}", f"the tensor {name!r} is constant", "Remove it from the graph's outputs")
 
     def as_typed(self, name: str) -> FloatValue:
-        """An integer tensor as an ONNX operator sees it: integers of its own type, exactly."""
+        """Return an integer tensor as an ONNX operator sees it.
+
+        Integers of its own type, exactly.
+        """
         symbol, key = self.symbols[name], f"{name}:typed"
         if not isinstance(symbol, Codes):
             return self.as_float(name)
@@ -290,7 +329,7 @@ class NetworkBuilder:
         return self.values[value].zero_point
 
     def _add_zero_point(self, real: FloatValue, zero_point: int, name: str) -> FloatValue:
-        """Codes read as numbers: Dequantize subtracts the zero point, a Cast does not."""
+        """Undo the subtraction of Dequantize: a Cast reads codes as numbers."""
         if zero_point == 0:
             return real
         return self.add_float_operator(name, OperatorCall("Add", (real, scalar(zero_point))), real.shape)
@@ -309,7 +348,10 @@ class NetworkBuilder:
         return real
 
     def dequantize(self, pending: PendingQuantized, name: str) -> FloatValue:
-        """A grid as floats: Dequantize, then each step, then what was pending, each as a layer."""
+        """Add layers that compute a pending tensor in float32.
+
+        Dequantize, each step, pool, padding, reshape.
+        """
         spec, steps, bias = self.values[pending.value], pending.steps, None
         if steps and steps[0].op == "add":
             bias, steps = steps[0].constant, steps[1:]
@@ -336,7 +378,7 @@ class NetworkBuilder:
         return real
 
     def reshape_float(self, real: FloatValue, shape: tuple[int, ...], name: str) -> FloatValue:
-        """The same floats under another shape."""
+        """Return the same floats under another shape."""
         if real.shape == shape:
             return real
         output = self.unique_name(f"{name}.reshape")
@@ -365,7 +407,7 @@ class NetworkBuilder:
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────
 
     def finish(self, inputs: tuple[str, ...], outputs: tuple[str, ...], metadata: Mapping[str, str]) -> Network:
-        """The network, without layers that no output depends on."""
+        """Return the network, without layers that no output depends on."""
         needed, layers = set(outputs), []
         for layer in reversed(self.layers):
             if layer.output in needed:
@@ -383,13 +425,13 @@ class NetworkBuilder:
         return replace(layer, operands=tuple(self._resolve_order(x) if isinstance(x, StoredOperand) else x for x in layer.operands))
 
     def copy_as(self, real: FloatValue, output: str, label: str) -> FloatValue:
-        """A copy of a value under another name, as a Reshape to its own shape."""
+        """Add a copy of a value under another name: a Reshape to its own shape."""
         spec = self.values[real.value]
         self.add_layer(Reshape(label, (real.value,), output), replace(spec, name=output, shape=real.shape))
         return FloatValue(output, real.shape, real.dtype)
 
     def add_max_pool(self, value: str, window: Window, tensor: str) -> str:
-        """A MaxPool of a value on its own grid."""
+        """Add a MaxPool of a value and return the name of its output."""
         spec = self.values[value]
         name = self.integer_name(tensor)
         shape = window.output_shape(spec.channels, spec.shape)
@@ -403,7 +445,7 @@ MAX_ELEMENTS = 1 << 26
 
 
 def check_size(spec: ValueSpec) -> None:
-    """Refuse a value that no image of a sensible network has."""
+    """Refuse a value that is larger than those of any sensible network."""
     if math.prod(spec.shape) > MAX_ELEMENTS:
         found = f"it has the shape [N, {', '.join(map(str, spec.shape))}]"
         raise ModelError(f"Importing the tensor {spec.name!r}", found, f"The limit is {MAX_ELEMENTS} elements for one image")
@@ -414,23 +456,28 @@ def _same_source(a: ImportedTensor, b: ImportedTensor) -> bool:
 
 
 def _equal(a: StoredTensor, b: StoredTensor) -> bool:
-    """Whether two layers read the same numbers from a tensor."""
+    """Return whether two layers read the same numbers from a tensor."""
     pairs = ((a.values, b.values), (a.scale, b.scale), (a.zero_point, b.zero_point))
     return a.encoding == b.encoding and a.block == b.block and all(np.array_equal(x, y) for x, y in pairs)
 
 
 def _repeat_per_element(constant: Floats, area: int) -> Floats:
-    """Constants per channel as constants per element of the flattened tensor."""
+    """Return constants per channel as constants per element of the flattened tensor."""
     return constant if constant.ndim == 0 else np.repeat(constant, area)
 
 
 def _broadcastable(constant: Floats, shape: tuple[int, ...]) -> Array:
-    """A constant per channel, shaped so that it broadcasts in ONNX order."""
+    """Return a constant per channel in a shape that broadcasts in ONNX order."""
     return constant if constant.ndim == 0 or len(shape) == 1 else constant.reshape(-1, *[1] * (len(shape) - 1))
 
 
 def window_attributes(window: Window, rank: int) -> dict[str, Any]:
-    """Return a window as the attributes of an ONNX pool over the last `rank` axes: 1 for signals, 2 for images."""
+    """Return a window as the attributes of an ONNX pool.
+
+    Args:
+        window: of the pool.
+        rank: number of spatial axes: 1 for signals, 2 for images.
+    """
     pads = window.pads if rank == 2 else (window.pads[1], window.pads[3])
     return {
         "kernel_shape": list(window.kernel[-rank:]),
@@ -442,7 +489,12 @@ def window_attributes(window: Window, rank: int) -> dict[str, Any]:
 
 
 def onnx_pads(pads: Pads, rank: int) -> Array:
-    """Return (top, left, bottom, right) as ONNX's Pad takes them, for a batch of values of `rank` axes."""
+    """Return pads as ONNX's Pad takes them.
+
+    Args:
+        pads: (top, left, bottom, right).
+        rank: number of axes of a value, without the batch.
+    """
     top, left, bottom, right = pads
     return np.array([0, 0, top, left, 0, 0, bottom, right] if rank == 3 else [0, 0, left, 0, 0, right], np.int64)
 

@@ -1,7 +1,9 @@
-"""How a constant is made from the integers that a memory stores: the operators that the graph has between the two.
+"""Provenance of constants: the stored integers that a constant is computed from.
 
-A weight-only layer has integers in the file and floats at its operator: DequantizeLinear, Cast and Mul, Transpose, Slice. The
-recipe keeps these operators, so that a layer can run them again on the integers as a memory returned them.
+A weight-only layer has integers in the file and floats at its operator, with DequantizeLinear, Cast and Mul, Transpose
+or Slice
+between them. The recipe records these operators, so that a layer can repeat them on the integers that a memory returned.
+`propagate_quantization` follows scale and zero point through operators that move elements or dequantize step by step.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ _EITHER_SIDE = ("Add", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Mul", "S
 
 
 def integer_encoding(dtype: object) -> Encoding | None:
-    """Return how an integer type is stored; None for what is no integer of 2 to 32 bits."""
+    """Return how an integer type is stored.
+
+    None for any type but integers of 2 to 32 bits.
+    """
     names = {"int": "signed", "uint": "unsigned"}
     text = str(np.dtype(dtype))  # type: ignore[call-overload]
     stem = text.rstrip("0123456789")
@@ -37,7 +42,10 @@ def integer_encoding(dtype: object) -> Encoding | None:
 
 
 def integer_recipe(array: Array, origin: str, encoding: Encoding | None = None) -> Recipe | None:
-    """Return the recipe of integers as they are stored; None for what is no narrow integer."""
+    """Return the recipe of integers as they are stored.
+
+    None for wide integers and other types.
+    """
     encoding = encoding or integer_encoding(array.dtype)
     if encoding is None or encoding.bits > WIDEST_WEIGHT:
         return None
@@ -45,9 +53,15 @@ def integer_recipe(array: Array, origin: str, encoding: Encoding | None = None) 
 
 
 def extend_recipe(node: Node, inputs: Sequence[Constant | None], encoding: Encoding | None, output_index: int = 0) -> Recipe | None:
-    """Return the recipe of a folded node's output; None where it is not made of one tensor of integers.
+    """Return the recipe of a folded node's output.
 
-    encoding: of the integers, if the node dequantizes some that fit in fewer bits than their type has. place: of the output.
+    None if it is not computed from one tensor of integers.
+
+    Args:
+        node: the folded node.
+        inputs: its inputs.
+        encoding: of the integers, if the node dequantizes some that need fewer bits than their type has.
+        output_index: the output that is meant.
     """
     at = _source(node, inputs)
     if at is None:
@@ -64,7 +78,10 @@ def extend_recipe(node: Node, inputs: Sequence[Constant | None], encoding: Encod
 
 
 def _source(node: Node, inputs: Sequence[Constant | None]) -> int | None:
-    """The input that integers come through, if the node keeps them apart."""
+    """Return the index of the input that the integers come through.
+
+    None if the node mixes them.
+    """
     sizes = {i: x.recipe.codes.size for i, x in enumerate(inputs) if x is not None and x.recipe is not None}
     if node.domain or not sizes:
         return None
@@ -76,13 +93,16 @@ def _source(node: Node, inputs: Sequence[Constant | None]) -> int | None:
 
 
 def is_stored(constant: Constant) -> bool:
-    """Whether a constant's elements are integers as a memory stores them, in whatever order; not what arithmetic makes of them."""
+    """Return whether a constant is stored integers in any order, without arithmetic."""
     recipe = constant.recipe
     return recipe is not None and all(step.op_type in _MOVES for step in recipe.steps)
 
 
 def find_sign_recipe(array: Array, origin: str) -> Recipe | None:
-    """Return the recipe of floats that are ±1 times a number for all, or for each place of one axis; None for other floats."""
+    """Return the recipe of floats that are ±1 times a scale.
+
+    The scale is one number, or one per index of an axis. None for all other floats.
+    """
     magnitude = np.abs(array)
     if array.size < 2 or not np.all(np.isfinite(array)) or np.any(magnitude == 0):
         return None
@@ -96,7 +116,7 @@ def find_sign_recipe(array: Array, origin: str) -> Recipe | None:
 
 
 def element_positions(recipe: Recipe) -> Array:
-    """Return which of the recipe's integers each element of the constant comes from, as places in the order of the file."""
+    """Return, for each element of a constant, the position of its integer in the file."""
     made: Array = np.arange(recipe.codes.size).reshape(recipe.codes.shape)
     for step in recipe.steps:
         operands = [made if x is None else x for x in step.operands]
@@ -109,23 +129,28 @@ def element_positions(recipe: Recipe) -> Array:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImportedTensor(StoredTensor):
-    """A weight tensor and where its integers come from. axis: of the constant, which became the first one when it was stored."""
+    """A weight tensor and the origin of its integers.
+
+    Attributes:
+        recipe: how the constant is computed from the integers.
+        axis: of the constant; it became the first axis of the tensor.
+    """
 
     recipe: Recipe | None = None
     axis: int = 0
 
     def positions(self) -> Array:
-        """Return the place in the file of each stored element."""
+        """Return the position in the file of each stored element."""
         assert self.recipe is not None
         return np.moveaxis(element_positions(self.recipe), self.axis, 0).reshape(-1)
 
     def as_stored_tensor(self, name: str) -> StoredTensor:
-        """Return the tensor for the network."""
+        """Return the tensor for the network, without its origin."""
         return StoredTensor(name, self.role, self.encoding, self.values, self.scale, self.zero_point, self.block)
 
 
 def same_integers(a: Recipe, b: Recipe) -> bool:
-    """Whether two recipes begin with the same integers of the same tensor."""
+    """Return whether two recipes start from the same integers of the same tensor."""
     return a.origin == b.origin and (a.codes is b.codes or np.array_equal(a.codes, b.codes))
 
 
@@ -133,9 +158,18 @@ def same_integers(a: Recipe, b: Recipe) -> bool:
 
 
 def propagate_quantization(node: Node, inputs: list[Constant | None], array: Array, output_index: int) -> QuantizedConstant | None:
-    """Return the integers behind a folded node's output `array`, with scale and zero point; None where they cannot follow.
+    """Return the integers, scale and zero point behind a folded node's output.
 
-    Cast of integers, then Sub of a zero point, then Mul with a scale is a dequantization, too. place: of the output.
+    Cast of integers, then Sub of a zero point, then Mul with a scale is a dequantization, too.
+
+    Args:
+        node: the folded node.
+        inputs: its inputs.
+        array: its output.
+        output_index: which output that is.
+
+    Returns:
+        None if the integers cannot be followed through the node.
     """
     first = inputs[0] if inputs else None
     if node.op_type == "Cast" and first is not None and array.dtype == np.float32:
@@ -159,9 +193,9 @@ def propagate_quantization(node: Node, inputs: list[Constant | None], array: Arr
 
 
 def _scaled(node: Node, quantized: QuantizedConstant, constant: Array) -> QuantizedConstant | None:
-    """After a subtraction or multiplication with one number, or with one for each place of an axis.
+    """Apply Sub or Mul with one number, or with one number per index of an axis.
 
-    float32(q - zero_point) * scale is what the graph computes only if whole numbers are subtracted first and there is one factor.
+    float32(q - zero_point) * scale equals what the graph computes only for integers subtracted first and one factor.
     """
     if quantized.block or np.any(quantized.scale != 1) or not np.all(np.isfinite(constant)):
         return None
@@ -189,12 +223,13 @@ def _scaled(node: Node, quantized: QuantizedConstant, constant: Array) -> Quanti
 def _slice_quantization(
     node: Node, quantized: QuantizedConstant, inputs: list[Constant | None], array: Array, output_index: int
 ) -> QuantizedConstant | None:
-    """A part of the integers, with the scales of that part."""
+    """Return a part of the integers, with the scales of that part."""
     if quantized.block:
         return None
     rest = [None if x is None else x.array for x in inputs[1:]]
 
     def part(x: Array) -> Array:
+        """Return the output of the node for an array of the same shape."""
         made = onnx_ops.apply_all(node.op_type, node.opset, node.attributes, [x, *rest], max(output_index + 1, len(node.outputs)))
         return made[output_index]
 
@@ -210,7 +245,10 @@ def _slice_quantization(
 
 
 def _move_quantization(node: Node, quantized: QuantizedConstant, array: Array) -> QuantizedConstant | None:
-    """The integers behind a constant that was only moved about; None where they cannot follow."""
+    """Follow the integers through an operator that only moves elements.
+
+    None if their scales cannot follow.
+    """
     codes, axis = quantized.codes, quantized.axis
     if node.op_type in ("Identity", "Dropout"):
         return quantized
@@ -234,7 +272,7 @@ def _move_quantization(node: Node, quantized: QuantizedConstant, array: Array) -
 
 
 def _transpose_blocks(node: Node, quantized: QuantizedConstant) -> QuantizedConstant | None:
-    """Blocked codes after a transposition; None for any other move."""
+    """Transpose blocked codes; None for any other move."""
     if node.op_type != "Transpose":
         return None
     perm = list(node.attributes.get("perm") or range(quantized.codes.ndim)[::-1])

@@ -1,8 +1,13 @@
-"""Integer sums written as such (MatMulInteger, ConvInteger) and quantization at run time (DynamicQuantizeLinear).
+"""DynamicQuantizeLinear, MatMulInteger and ConvInteger.
 
-DynamicQuantizeLinear takes its scale from the whole tensor, images and all. The layers here quantize each image on its own, which
-is what onnxruntime computes for a batch of one; otherwise an image's result would depend on the images beside it. Where a run wants
-the file's meaning for its batch (`weakcell infer`), it hands the range of the whole batch to the layers (`ParameterState.ranges`).
+Quantization at run time, and sums written as integers.
+
+DynamicQuantizeLinear takes its scale from the whole tensor, all images included. The layers here quantize each image on
+its own,
+which is what onnxruntime computes for a batch of one: the result of an image must not depend on the images beside it. A
+run that
+wants the file's meaning for its batch (`weakcell infer`) gives the range of the whole batch to the layers
+(`ParameterState.ranges`).
 """
 
 from __future__ import annotations
@@ -40,7 +45,10 @@ from weakcell.memmodels.errors import ModelError
 
 
 def lower_dynamic_quantize(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Codes less their zero point, and the scale of each image."""
+    """Lower DynamicQuantizeLinear.
+
+    Codes less their zero point, and the scale of each image.
+    """
     real = builder.as_float(node.input(0))
     if len(real.shape) not in INTEGER_RANKS or real.dtype != "float32":
         found = f"its input is {real.dtype} of the shape [N, {', '.join(map(str, real.shape))}]"
@@ -63,7 +71,7 @@ def lower_dynamic_quantize(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def _lower_dequantize(builder: NetworkBuilder, node: Node) -> Symbol | None:
-    """DequantizeLinear of codes that were quantized at run time, by their own scale and zero point."""
+    """Lower DequantizeLinear of dynamically quantized codes, with their own scale."""
     source, scale, zero = (builder.symbols.get(node.input(index)) for index in range(3))
     if (
         not isinstance(source, DynamicQuantized)
@@ -84,7 +92,7 @@ def _lower_dequantize(builder: NetworkBuilder, node: Node) -> Symbol | None:
 
 
 def lower_integer_sum(builder: NetworkBuilder, node: Node) -> Symbol:
-    """MatMulInteger and ConvInteger with constant weights: codes of an int32 accumulator."""
+    """Lower MatMulInteger and ConvInteger with constant weights to int32 sums."""
     weight = builder.symbols.get(node.input(1))
     source = builder.symbol(node.input(0))
     zero = builder.symbols.get(node.input(2)) if node.input(2) else None
@@ -121,7 +129,7 @@ def _as_pending(
 
 
 def _dequantized_weight(builder: NetworkBuilder, node: Node, weight: Constant, conv: bool) -> Constant:
-    """The weight as if it had been dequantized with scale 1."""
+    """Return the weight as if it had been dequantized with scale 1."""
     zero, encoding = builder.constant(node, 3), integer_encoding(weight.array.dtype)
     if encoding is None or encoding.bits > 16:
         raise ModelError(f"Importing {node}", f"its weight is {weight.array.dtype}", "2- to 16-bit integers are supported")
@@ -140,9 +148,12 @@ def _dequantized_weight(builder: NetworkBuilder, node: Node, weight: Constant, c
 
 
 def lower_dynamic(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Lower a node that reads an output of DynamicQuantizeLinear; ModelError for an operator that cannot take it.
+    """Lower a node that reads an output of DynamicQuantizeLinear.
 
-    Such an output has no batch in ONNX and one number per image here, so no lowering of other values may see it.
+    Such an output has no batch in ONNX, and one number per image here. So no other lowering may see it.
+
+    Raises:
+        ModelError: the operator cannot read such an output.
     """
     lowering = _LOWERINGS.get(node.op_type) if not node.domain else None
     symbol = lowering(builder, node) if lowering is not None else None
@@ -158,7 +169,7 @@ _PARTS = {"codes": "the codes", "scale": "the scale", "zero": "the zero point", 
 
 
 def _lower_product(builder: NetworkBuilder, node: Node) -> Symbol | None:
-    """Mul with the scale: of a constant (remembered) or of a sum (made float)."""
+    """Lower Mul with the scale: of a constant (recorded), or of a sum (dequantized)."""
     symbols = [builder.symbols[name] for name in node.inputs]
     scales = [s for s in symbols if isinstance(s, DynamicQuantized) and s.part == "scale"]
     if len(scales) != 1 or len(symbols) != 2:
@@ -187,7 +198,7 @@ def _lower_product(builder: NetworkBuilder, node: Node) -> Symbol | None:
 
 
 def _lower_quotient(builder: NetworkBuilder, node: Node) -> Symbol | None:
-    """Div of a constant by the scale: a bias on the grid of the sums."""
+    """Lower Div of a constant by the scale: a bias with the scale of the sums."""
     dividend, scale = (builder.symbols[name] for name in node.inputs)
     if not isinstance(dividend, Constant) or not isinstance(scale, DynamicQuantized) or scale.part != "scale":
         return None
@@ -197,7 +208,7 @@ def _lower_quotient(builder: NetworkBuilder, node: Node) -> Symbol | None:
 
 
 def _lower_rounding(builder: NetworkBuilder, node: Node) -> Symbol | None:
-    """Floor, Ceil, Round or a Cast to int32 of such a bias."""
+    """Lower Floor, Ceil, Round or a Cast to int32 of such a bias."""
     bias = builder.symbols[node.input(0)]
     if not isinstance(bias, DynamicQuantized) or bias.part != "bias" or "Cast" in bias.operators:
         return None
@@ -207,7 +218,7 @@ def _lower_rounding(builder: NetworkBuilder, node: Node) -> Symbol | None:
 
 
 def _lower_bias_move(builder: NetworkBuilder, node: Node) -> Symbol | None:
-    """A shape operator on such a bias or on the scale, which have no batch."""
+    """Lower a shape operator on such a bias or on the scale, which have no batch."""
     moved = builder.symbols[node.input(0)]
     if not isinstance(moved, DynamicQuantized) or moved.part not in ("scale", "bias"):
         return None
@@ -222,7 +233,7 @@ def _lower_bias_move(builder: NetworkBuilder, node: Node) -> Symbol | None:
 
 
 def _lower_biased_sum(builder: NetworkBuilder, node: Node) -> Symbol | None:
-    """Add of such a bias, as int32, to an integer sum."""
+    """Lower Add of such a bias, as int32, to an integer sum."""
     symbols = [builder.symbols[name] for name in node.inputs]
     biases = [s for s in symbols if isinstance(s, DynamicQuantized)]
     sums = [s for s in symbols if isinstance(s, Codes)]

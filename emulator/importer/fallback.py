@@ -1,4 +1,7 @@
-"""Operators that stay float: their inputs become floats by layers, and numpy runs them as ONNX defines them."""
+"""Operators that stay float32.
+
+Layers make their inputs floats, and NumPy runs them as ONNX defines them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ _NEVER = ("DynamicQuantizeLinear",)
 
 
 def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
-    """Draw the node as a FloatOperator, one for each output that has a name."""
+    """Add the node as FloatOperator layers, one for each output that has a name."""
     if node.domain or node.op_type not in onnx_ops.OPERATORS or node.op_type in _NEVER:
         raise unsupported(node)
     operands: list[FloatValue | Array] = []
@@ -72,7 +75,9 @@ def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
 
 
 def _weight_recipe(node: Node, index: int, constant: Constant) -> Recipe | None:
-    """How an operand is made from integers that a memory stores; None for what is no weight.
+    """Return how an operand is computed from integers that a memory stores.
+
+    None for what is no weight.
 
     Integers that nothing has dequantized are weights only where the operator reads them as data. A single number is folded.
     """
@@ -87,7 +92,10 @@ def _weight_recipe(node: Node, index: int, constant: Constant) -> Recipe | None:
 
 
 def _zero(symbol: Symbol | None) -> int:
-    """The integer of a constant that means real zero; the first one where each channel has its own."""
+    """Return the integer of a constant that means real zero.
+
+    Of the first channel, if channels differ.
+    """
     if not isinstance(symbol, Constant) or symbol.recipe is None:
         return 0
     if symbol.quantized is not None:
@@ -101,7 +109,16 @@ def _zero(symbol: Symbol | None) -> int:
 
 
 def output_types(node: Node, operands: list[FloatValue | Array], count: int) -> list[tuple[tuple[int, ...], str]]:
-    """Shape without the batch, and numpy type, of a node's outputs, by ONNX's own shape inference."""
+    """Infer shape (without the batch) and NumPy type of a node's outputs by ONNX.
+
+    Args:
+        node: the operator.
+        operands: its inputs.
+        count: number of outputs.
+
+    Raises:
+        ModelError: the inputs do not fit, or an output has no fixed shape behind the batch.
+    """
     asked = f"Importing {node}"
     types: dict[str, onnx.TypeProto] = {}
     data: dict[str, onnx.TensorProto] = {}
@@ -132,7 +149,7 @@ def output_types(node: Node, operands: list[FloatValue | Array], count: int) -> 
 
 
 def _checked_shape(asked: str, found: onnx.TypeProto, batch: str | int) -> tuple[tuple[int, ...], str]:
-    """An inferred type, which must have the batch first and everything else fixed."""
+    """Return an inferred shape and type; the shape must be fixed behind the batch."""
     if not found.tensor_type.HasField("shape"):
         raise ModelError(asked, "the shape of its output is not known", "Export the model with fixed shapes")
     dims = found.tensor_type.shape.dim
@@ -144,7 +161,7 @@ def _checked_shape(asked: str, found: onnx.TypeProto, batch: str | int) -> tuple
 
 
 def _plain(node: Node) -> dict[str, object]:
-    """Attributes that helper.make_node takes: tensors as protobuf messages."""
+    """Return attributes as helper.make_node takes them: tensors are protobuf messages."""
     return {
         key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value for key, value in node.attributes.items()
     }

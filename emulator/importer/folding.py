@@ -1,7 +1,15 @@
-"""What is known before any data: initializers and every node that reads only constants, computed by our own operators.
+"""Constant folding: initializers, and every node that reads only constants.
 
-Folding stops at DequantizeLinear: its result keeps the integers of the file beside the reals they mean, because those integers
-are what a memory stores. Transpose and Reshape carry them along.
+DequantizeLinear keeps the integers of the file beside the real numbers: they are what a memory stores. Transpose and
+Reshape
+carry them along.
+
+torch.ones_like and torch.full_like are exported as Expand or ConstantOfShape with the Shape of a run-time tensor. The
+batch is not
+known at import. So such a constant holds one image: its first axis has size 1 and represents the batch
+(`Constant.batched`).
+Broadcasting gives the right values in elementwise operators; any other operator could see the wrong number of images
+and is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +39,7 @@ MAX_BYTES = 1 << 30
 
 
 def read_initializer(graph: Graph, name: str) -> Constant:
-    """The constant of an initializer, read from the file now."""
+    """Read the constant of an initializer from the file."""
     try:
         array = np.asarray(graph.initializers[name].numpy())
     except Exception as e:
@@ -42,7 +50,13 @@ def read_initializer(graph: Graph, name: str) -> Constant:
 
 
 def fold(node: Node, inputs: list[Constant | None], output_index: int = 0) -> Constant:
-    """The constant that a node with constant inputs makes; place: of the output, where it has several."""
+    """Return the constant that a node with constant inputs computes.
+
+    Args:
+        node: the operator.
+        inputs: its inputs; None where one is left out.
+        output_index: the output that is meant.
+    """
     first = next((x for x in inputs if x is not None), None)
     origin = first.origin if first is not None and first.origin else node.outputs[0]
     if node.op_type == "DequantizeLinear" and node.domain == "" and inputs[1] is not None:
@@ -75,7 +89,10 @@ def fold(node: Node, inputs: list[Constant | None], output_index: int = 0) -> Co
 def _recipe(
     node: Node, inputs: list[Constant | None], array: Array, limits: tuple[int, int] | None, origin: str, output_index: int
 ) -> Recipe | None:
-    """How the folded constant is made from stored integers: they are those of the file, or those that the file quantizes to."""
+    """Return how the folded constant is computed from stored integers.
+
+    Those of the file, or those it quantizes to.
+    """
     if node.op_type in ("Constant", "QuantizeLinear", "Clip") and array.dtype.kind != "f":
         encoding = integer_encoding(array.dtype)
         return None if encoding is None else integer_recipe(array, origin, narrow_encoding(encoding, limits))
@@ -85,7 +102,7 @@ def _recipe(
 
 
 def unsupported(node: Node) -> ModelError:
-    """The error for an operator that nothing here knows."""
+    """Return the error for an operator that is not supported."""
     known = ", ".join(sorted({*onnx_ops.OPERATORS, "DequantizeLinear"}))
     return ModelError(f"Importing {node}", f"the operator {node.op_type} is not supported", f"Supported are {known}")
 
@@ -98,7 +115,7 @@ def _required(node: Node, inputs: list[Constant | None], output_index: int) -> A
 
 
 def _with_output_type(node: Node, inputs: list[Constant | None]) -> list[Constant | None]:
-    """QuantizeLinear's inputs with the zero point that `output_dtype` stands for."""
+    """Add the zero point that `output_dtype` implies to QuantizeLinear's inputs."""
     to = int(node.attributes.get("output_dtype", 0))
     if to and len(inputs) < 3:
         scale = _required(node, inputs, 1)
@@ -115,9 +132,11 @@ def check_scale(node: Node, scale: Array) -> None:
 
 
 def check_weight_scale(node: Node, scale: Array, divides: bool = False) -> None:
-    """Refuse a scale of weights that is not float and finite. It may be negative, and 0 unless the weight is divided by it.
+    """Refuse a scale of weights that is not float and finite.
 
-    onnxruntime's symmetric block quantizers write negative scales, and 0 for a block of zeros.
+    It may be negative, and 0 unless the weight is divided by it: onnxruntime's symmetric block quantizers write negative
+    scales,
+    and 0 for a block of zeros.
     """
     if divides:
         _check(node, scale, scale != 0, "Every scale that weights are divided by must be finite and not 0; export the model again")
@@ -134,14 +153,14 @@ def _check(node: Node, scale: Array, allowed: Array, do: str) -> None:
 
 
 def check_zero_point(node: Node, zero_point: Array, scale: Array) -> None:
-    """A zero point has as many elements as its scale, or one of them has only one."""
+    """Refuse a zero point with neither one element nor as many as its scale."""
     if zero_point.size != scale.size and zero_point.size != 1 and scale.size != 1:
         found = f"the scale has {scale.size} elements and the zero point {zero_point.size}"
         raise ModelError(f"Importing {node}", found, "They must be equally long; export the model again")
 
 
 def _limits(node: Node, inputs: list[Constant | None], array: Array) -> tuple[int, int] | None:
-    """The limits of a Clip of integers, through operators that only move elements."""
+    """Return the limits of a Clip of integers, also behind moving operators."""
     if node.op_type in ("Identity", "Reshape", "Transpose") and inputs and inputs[0] is not None:
         return inputs[0].limits
     if node.op_type != "Clip" or array.dtype.kind not in "iu":
@@ -152,7 +171,7 @@ def _limits(node: Node, inputs: list[Constant | None], array: Array) -> tuple[in
 
 
 def narrow_encoding(encoding: Encoding, limits: tuple[int, int] | None) -> Encoding:
-    """The narrowest encoding of the same kind that holds the limits."""
+    """Return the narrowest encoding of the same kind that holds the limits."""
     if limits is None or encoding.bits > 16:
         return encoding
     low, high = limits
@@ -161,7 +180,7 @@ def narrow_encoding(encoding: Encoding, limits: tuple[int, int] | None) -> Encod
 
 
 def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Constant:
-    """A dequantized constant, with the integers it comes from."""
+    """Return a dequantized constant with the integers behind it."""
     codes, scale = _required(node, inputs, 0), _required(node, inputs, 1)
     check_weight_scale(node, scale)
     encoding = integer_encoding(codes.dtype)
@@ -197,7 +216,7 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
 def _dequantize_blocks(
     node: Node, codes: Array, encoding: Encoding, scale: Array, zero: Array, axis: int, block: int, origin: str
 ) -> Constant:
-    """One scale for every `block` codes along the axis."""
+    """Dequantize codes with one scale for every `block` of them along the axis."""
     wanted = [-(-n // block) if i == axis else n for i, n in enumerate(codes.shape)]
     if block < 1 or list(scale.shape) != wanted:
         found = f"its scale has shape {list(scale.shape)}, and blocks of {block} in {list(codes.shape)} need {wanted}"
@@ -208,7 +227,7 @@ def _dequantize_blocks(
 
 
 def dequantize_constant(quantized: QuantizedConstant) -> Array:
-    """float32(q - zero_point) * scale."""
+    """Return float32(q - zero_point) * scale."""
     if quantized.block:
         keep = np.arange(quantized.codes.shape[quantized.axis])
         parts = (np.repeat(x, quantized.block, quantized.axis) for x in (quantized.scale, quantized.zero_point))
@@ -234,7 +253,9 @@ _ELEMENTWISE = {
 
 
 def fold_fill(node: Node, inputs: list[Constant | None]) -> Constant | None:
-    """The constant over the batch that a node makes of constants; None if it makes none.
+    """Return the constant over the batch that a node makes of constants.
+
+    None if it makes none.
 
     Raises:
         ModelError: the result does not have the batch as its first dimension, or the operator is not elementwise.
@@ -253,7 +274,7 @@ def fold_fill(node: Node, inputs: list[Constant | None]) -> Constant | None:
 
 
 def _fold_shape_fill(node: Node, inputs: list[Constant | None], index: int, shape: Constant) -> Constant:
-    """Expand or ConstantOfShape with one image in place of the batch."""
+    """Fold Expand or ConstantOfShape with one image in place of the batch."""
     target = shape.array.copy()
     source = inputs[0] if node.op_type == "Expand" else None
     leads = target[0] == BATCH and not np.any(target[1:] == BATCH)
@@ -269,12 +290,12 @@ def _fold_shape_fill(node: Node, inputs: list[Constant | None], index: int, shap
 
 
 def check_batched_use(node: Node, inputs: Sequence[Constant | None], ranks: Iterable[int]) -> bool:
-    """Whether an input stands for the whole batch.
+    """Return whether an input represents the whole batch.
 
     Args:
         node: the operator that reads the inputs.
         inputs: its constant inputs, None for the others.
-        ranks: the number of dimensions, with the batch, of each input that is known at run time only.
+        ranks: number of dimensions, with the batch, of each input that is known only at run time.
 
     Raises:
         ModelError: the operator is not elementwise, or broadcasting would move the batch to another axis.

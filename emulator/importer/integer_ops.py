@@ -1,7 +1,8 @@
-"""What moves codes, and what is any function of one code: exact layers beneath a grid, so that no float is made between.
+"""Operators that move codes, and pointwise functions of one code.
 
-Moving operators (Concat, Slice, Split, Transpose, Pad, …) act on the codes themselves; the grid stays. A pointwise function
-between DequantizeLinear and QuantizeLinear becomes a table of every code.
+Lowers them directly to integer layers, without a detour through float32. Concat, Slice, Split, Transpose, Pad and the
+like move the
+codes; scale and zero point stay. A pointwise function between DequantizeLinear and QuantizeLinear becomes a lookup table.
 """
 
 from __future__ import annotations
@@ -48,7 +49,17 @@ def add_codes_operator(
     value_range: ValueRange,
     output_index: int = 0,
 ) -> Codes:
-    """Draw an operator on codes that lie in their own shapes; its shape is found by a trial on zeros."""
+    """Add an operator on codes. Its output shape is found by a run on zeros.
+
+    Args:
+        builder: the network under construction.
+        node: the ONNX operator.
+        sources: its inputs; their values have the ONNX shape.
+        operands: all its inputs, with None for the next of `sources`.
+        target: the value to make; its shape is ignored.
+        value_range: of the output.
+        output_index: the output of the operator that is meant.
+    """
     values = [builder.values[s.value] for s in sources]
     if sum(math.prod(spec.shape) for spec in values) > 1 << 23:
         raise ModelError(f"Importing {node}", f"it moves more than {1 << 23} codes of an image", "Split the tensor")
@@ -77,7 +88,10 @@ def add_codes_operator(
 
 
 def lower_move(builder: NetworkBuilder, node: Node) -> Symbol:
-    """A moving operator on codes or on plain grids; on anything else it stays float."""
+    """Lower a moving operator on codes, or on codes that are only dequantized.
+
+    Anything else stays float32.
+    """
     names = node.inputs if node.op_type == "Concat" else node.inputs[:1]
     symbols = [builder.symbol(name) for name in names]
     if all(isinstance(s, Codes) for s in symbols):
@@ -95,12 +109,12 @@ def lower_move(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def _keeps_integer_rank(indices: Array | None, rank: int) -> bool:
-    """Whether a Gather with these indices makes a value of a rank that integer layers hold."""
+    """Return whether a Gather makes a value of a rank that integer layers hold."""
     return indices is None or rank - 1 + indices.ndim in INTEGER_RANKS
 
 
 def is_uniform(builder: NetworkBuilder, pending: PendingQuantized) -> bool:
-    """Whether all of a grid is one function of its codes, the same for every element."""
+    """Return whether one function of the codes gives every element."""
     one = pending.scale.ndim == 0 and all(step.constant.ndim == 0 for step in pending.steps)
     return one and builder.values[pending.value].kind == "codes" and pending.pool is None and pending.pads == NO_PADS
 
@@ -112,7 +126,7 @@ def _same_quantization(builder: NetworkBuilder, a: PendingQuantized, b: PendingQ
 
 
 def materialize_codes(builder: NetworkBuilder, pending: PendingQuantized | Codes, node: Node) -> Codes:
-    """Codes in a value of their own ONNX shape."""
+    """Return codes in a value of their own ONNX shape."""
     spec = builder.values[pending.value]
     if spec.shape == pending.shape:
         return Codes(pending.value, pending.shape)
@@ -124,7 +138,10 @@ def materialize_codes(builder: NetworkBuilder, pending: PendingQuantized | Codes
 
 
 def _operands(builder: NetworkBuilder, node: Node, count: int, pending: PendingQuantized) -> list[Array | None] | None:
-    """The constants behind the first `count` inputs; None where an input is no constant or a pad value no code."""
+    """Return the constants behind the first `count` inputs.
+
+    None if one is computed, or a pad value is no code.
+    """
     rest: list[Array | None] = []
     for name in node.inputs[count:]:
         symbol = builder.symbols[name] if name else None
@@ -141,7 +158,7 @@ def _operands(builder: NetworkBuilder, node: Node, count: int, pending: PendingQ
 
 
 def _pad_code(builder: NetworkBuilder, node: Node, rest: list[Array | None], pending: PendingQuantized) -> Array | None:
-    """The code that a Pad's constant is on the grid; None where there is none."""
+    """Return the code of a Pad's constant; None if no code means it."""
     if not np.all(pending.scale):
         return None
     spec, value_range = builder.values[pending.value], builder.ranges[pending.value]
@@ -157,7 +174,7 @@ def _pad_code(builder: NetworkBuilder, node: Node, rest: list[Array | None], pen
 
 
 def _add_moves(builder: NetworkBuilder, node: Node, codes: list[Codes], first: Symbol, operands: list[Array | None]) -> Symbol:
-    """One layer per output that somebody names."""
+    """Add one layer per named output."""
     spec = builder.values[codes[0].value]
     value_ranges = [builder.ranges[c.value] for c in codes]
     value_range = ValueRange(min(r.low for r in value_ranges), max(r.high for r in value_ranges))
@@ -173,7 +190,7 @@ def _add_moves(builder: NetworkBuilder, node: Node, codes: list[Codes], first: S
 
 
 def _output_attributes(node: Node) -> dict[str, Any]:
-    """Attributes that do not depend on how many outputs are asked for."""
+    """Return the attributes, independent of the number of outputs that are named."""
     given = dict(node.attributes)
     if node.op_type == "Split" and "split" not in given and len(node.inputs) < 2:
         given.setdefault("num_outputs", len(node.outputs))
@@ -183,7 +200,7 @@ def _output_attributes(node: Node) -> dict[str, Any]:
 
 
 def materialize_padding(builder: NetworkBuilder, pending: PendingQuantized, tensor: str) -> PendingQuantized:
-    """A grid of codes whose pending padding is carried out on the codes."""
+    """Carry out the pending padding on the codes."""
     spec = builder.values[pending.value]
     pads = onnx_pads(pending.pads, len(spec.shape))
     node = Node("Pad", "", 13, f"{tensor}.pad", (), (tensor,), {})
@@ -196,7 +213,10 @@ def materialize_padding(builder: NetworkBuilder, pending: PendingQuantized, tens
 
 
 def _pending_concat(node: Node, sources: list[PendingQuantized], symbols: list[Symbol]) -> PendingConcat | None:
-    """Grids of different scales side by side, for the QuantizeLinear that may follow."""
+    """Return quantized tensors of different scales as a PendingConcat.
+
+    None if the node is no Concat of them.
+    """
     if node.op_type != "Concat" or any(isinstance(s, Codes) for s in symbols):
         return None
     rank = len(sources[0].shape) + 1
@@ -212,7 +232,10 @@ def _pending_concat(node: Node, sources: list[PendingQuantized], symbols: list[S
 
 
 def lower_pointwise(builder: NetworkBuilder, node: Node) -> Symbol:
-    """A pointwise operator on a grid of few codes, kept for the QuantizeLinear that may follow."""
+    """Lower a pointwise operator on quantized codes.
+
+    Pending until a QuantizeLinear follows.
+    """
     symbol = builder.symbol(node.input(0))
     pointwise = PendingPointwise(symbol, ()) if isinstance(symbol, PendingQuantized) and fits_table(builder, symbol) else symbol
     if not isinstance(pointwise, PendingPointwise) or len([name for name in node.inputs if name]) > 1:
@@ -222,13 +245,16 @@ def lower_pointwise(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def fits_table(builder: NetworkBuilder, pending: PendingQuantized) -> bool:
-    """Whether a table of every code of the grid is small enough."""
+    """Return whether a table of every code is small enough."""
     value_range = builder.ranges.get(pending.value)
     return is_uniform(builder, pending) and value_range is not None and value_range.high - value_range.low < _TABLE_LIMIT
 
 
 def append_step(pointwise: PendingPointwise, step: Step) -> PendingPointwise | None:
-    """A curve after a float step with one constant."""
+    """Append a float step with one constant to pointwise operators.
+
+    None if its constant varies.
+    """
     if step.constant.ndim:
         return None
     return replace(pointwise, operators=(*pointwise.operators, PointwiseOperator(step.onnx_operator, 17, {}, (step.constant,))))

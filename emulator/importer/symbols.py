@@ -1,4 +1,9 @@
-"""What an ONNX tensor means while a graph is being lowered: a constant, codes, a grid of reals over codes, or plain floats."""
+"""Symbols: what an ONNX tensor means while its graph is lowered.
+
+A symbol is a constant, integers (`Codes`), a float value that a layer has made, or something pending: operators that
+are only
+recorded, until a later node decides which layer computes them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,7 @@ INTEGER_RANKS = (1, 2, 3)
 
 
 def scalar(x: float) -> Floats:
-    """A float32 constant for all channels."""
+    """Return a float32 constant for all channels."""
     return np.asarray(x, np.float32).reshape(())
 
 
@@ -31,7 +36,13 @@ BATCH = 2_305_843_009_213_693_951
 
 @dataclass(frozen=True)
 class Node:
-    """One operator of the graph, with its opset, its omitted inputs as "" and its attributes as plain Python values."""
+    """One operator of the graph.
+
+    Attributes:
+        inputs: names of tensors; "" is an input that the node leaves out.
+        outputs: names of tensors; "" is an output that nobody names.
+        attributes: as plain Python values and NumPy arrays.
+    """
 
     op_type: str
     domain: str
@@ -42,7 +53,7 @@ class Node:
     attributes: dict[str, Any] = field(hash=False, compare=False)
 
     def input(self, index: int) -> str:
-        """The name of an input, "" if it is left out."""
+        """Return the name of an input, "" if it is left out."""
         return self.inputs[index] if index < len(self.inputs) else ""
 
     def __str__(self) -> str:
@@ -52,9 +63,14 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedConstant:
-    """The integers behind a dequantized constant: codes, their encoding, and a scale and zero point (scalars, or along `axis`).
+    """The integers behind a dequantized constant.
 
-    With `block`, scale and zero point have the rank of the codes: one for every `block` codes along `axis`.
+    Attributes:
+        codes: int32, in the shape of the constant.
+        encoding: how a code is stored.
+        scale: a scalar, or one along `axis`.
+        zero_point: likewise.
+        block: if not 0, scale and zero point have the rank of the codes: one for every `block` codes along `axis`.
     """
 
     codes: npt.NDArray[np.int32]
@@ -67,9 +83,13 @@ class QuantizedConstant:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """How a constant is made: `codes` (the integers, in the order and type of the file), then `steps`, operator by operator.
+    """How a constant is computed from stored integers.
 
-    origin: the initializer that holds the integers, or the floats that the file quantizes to them. encoding: of a stored integer.
+    Attributes:
+        origin: the initializer that holds the integers, or the floats that the file quantizes to them.
+        codes: the integers, in the order and type of the file.
+        encoding: of a stored integer.
+        steps: the operators from the integers to the constant.
     """
 
     origin: str
@@ -80,11 +100,15 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A tensor known before any data. `origin` is the initializer it comes from, `signed` says that a Sign made it.
+    """A tensor that is known before any data.
 
-    limits: where a Clip of integers said so (Brevitas' way to write narrow weights), the lowest and highest code.
-    recipe: how it is made from stored integers, if it is.
-    batched: the first axis has size 1 and stands for the batch (`filled.py`).
+    Attributes:
+        origin: the initializer that it comes from.
+        quantized: the integers behind a dequantized constant.
+        signed: whether a Sign made it.
+        limits: lowest and highest code, if a Clip of integers gives them (Brevitas writes narrow weights so).
+        recipe: how it is computed from stored integers, if it is.
+        batched: whether its first axis has size 1 and represents the batch (`folding.fold_fill`).
     """
 
     array: Array
@@ -98,7 +122,12 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """An integer ONNX tensor, held by the value `value`; `shape` is how ONNX sees it (the value's, or flattened)."""
+    """An integer ONNX tensor.
+
+    Attributes:
+        value: the value that holds the integers.
+        shape: how ONNX sees it: the shape of the value, or its flattened form.
+    """
 
     value: str
     shape: tuple[int, ...]
@@ -106,10 +135,17 @@ class Codes:
 
 @dataclass(frozen=True, eq=False)
 class PendingQuantized:
-    """A float tensor that no layer has made yet: steps(scale * (q - zero_point)) of the codes or bits in `value`.
+    """A float tensor that no layer has made yet.
 
-    `shape` is the ONNX shape without the batch: the value's, or its flattened form. Constants of `scale` and `steps` are
-    scalars or one per channel of the value. Afterwards come, if any, a maximum over `pool` windows and zero `pads`.
+    Steps(scale * (q - zero_point)) of codes or bits.
+
+    Attributes:
+        value: the value that holds the codes or bits.
+        shape: the ONNX shape without the batch: that of the value, or its flattened form.
+        scale: a scalar, or one per channel of the value.
+        steps: float32 operations that follow.
+        pool: a maximum over windows that follows the steps.
+        pads: zero padding that follows the pool.
     """
 
     value: str
@@ -123,7 +159,10 @@ class PendingQuantized:
 
 @dataclass(frozen=True, eq=False)
 class FloatValue:
-    """A float (or other non-code) tensor that a layer has made: the value of that name."""
+    """A tensor that a layer has made, of floats or of any other type but codes.
+
+    The value of that name.
+    """
 
     value: str
     shape: tuple[int, ...]
@@ -131,9 +170,10 @@ class FloatValue:
 
 
 class OperatorCall(NamedTuple):
-    """One ONNX operator that becomes a FloatOperator: its operands are float values and constants, in the order of its inputs.
+    """One ONNX operator that becomes a FloatOperator.
 
     Attributes:
+        operands: float values and constants, in the order of the ONNX inputs.
         output_index: the output of the operator that is meant.
     """
 
@@ -146,7 +186,15 @@ class OperatorCall(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PendingComparison:
-    """A two-valued tensor: `levels`[1] where source `test` pivot holds, else `levels`[0]; None while it is boolean."""
+    """A two-valued tensor: levels[1] where `source test pivot` holds, else levels[0].
+
+    Attributes:
+        source: name of the compared tensor.
+        symbol: what that tensor means.
+        test: one of > >= < <=.
+        pivot: a scalar, or one per channel.
+        levels: the two values; None while the tensor is boolean.
+    """
 
     source: str
     symbol: PendingQuantized | FloatValue
@@ -156,12 +204,19 @@ class PendingComparison:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the compared tensor."""
         return self.symbol.shape
 
 
 @dataclass(frozen=True, eq=False)
 class PendingSum:
-    """left + right, then scalar limits, waiting for a QuantizeLinear; fused: as QLinearAdd rounds it."""
+    """left + right, then scalar limits.
+
+    A QuantizeLinear may follow.
+
+    Attributes:
+        fused: whether it is rounded as QLinearAdd rounds.
+    """
 
     left: PendingQuantized
     right: PendingQuantized
@@ -170,12 +225,20 @@ class PendingSum:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of both summands."""
         return self.left.shape
 
 
 @dataclass(frozen=True, eq=False)
 class PendingMean:
-    """The mean of `source` over windows, then scalar limits, waiting for a QuantizeLinear."""
+    """The mean of `source` over windows, then scalar limits.
+
+    A QuantizeLinear may follow.
+
+    Attributes:
+        shape: as ONNX sees the result.
+        pooled: shape of the pool's own output.
+    """
 
     source: PendingQuantized
     window: Window
@@ -186,7 +249,7 @@ class PendingMean:
 
 
 class PointwiseOperator(NamedTuple):
-    """One ONNX operator with one computed input, followed by constants."""
+    """One ONNX operator whose first input is computed; the others are constants."""
 
     op_type: str
     opset: int
@@ -196,19 +259,23 @@ class PointwiseOperator(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PendingPointwise:
-    """Pointwise operators on a plain grid of codes: a table, once quantized. Each is (op_type, opset, attributes, constants)."""
+    """Pointwise operators on codes of one scale.
+
+    A lookup table, once a QuantizeLinear follows.
+    """
 
     source: PendingQuantized
     operators: tuple[PointwiseOperator, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the source, which pointwise operators keep."""
         return self.source.shape
 
 
 @dataclass(frozen=True, eq=False)
 class PendingConcat:
-    """Grids of different scales side by side along an ONNX axis, waiting for a QuantizeLinear."""
+    """Quantized tensors of different scales, concatenated along an ONNX axis."""
 
     parts: tuple[PendingQuantized, ...]
     axis: int
@@ -217,10 +284,15 @@ class PendingConcat:
 
 @dataclass(frozen=True, eq=False)
 class DynamicQuantized:
-    """What follows from DynamicQuantizeLinear: its codes (centred, in `value`), its scale (in `value`, times `factor`) or its zero.
+    """An output of DynamicQuantizeLinear, or a bias divided by its scale.
 
-    A part `bias` is `dividend` / (scale * factor), the older way to quantize a bias; `operators` are those that came after the
-    division (Floor, Cast). dividend and factor have the shape that the ONNX tensor has: these tensors have no batch.
+    Attributes:
+        part: codes (less their zero point, in `value`), scale (in `value`, times `factor`), zero point, or bias:
+            `dividend` / (scale * factor), the older way to quantize a bias.
+        source: name of the quantized tensor.
+        operators: what followed the division of a bias (Floor, Cast).
+        factor: in the ONNX shape; these tensors have no batch.
+        dividend: likewise.
     """
 
     part: Literal["codes", "scale", "zero", "bias"]

@@ -1,4 +1,8 @@
-"""What layers handle: how an element is stored, stored tensors, what is known of a value, and windows. See `network.py`."""
+"""Encodings, stored tensors, values and windows: what layer records are made of.
+
+`encode_values` and `decode_codes` convert integers to the codes that a memory stores. `pack_channels` and `unpack_channels`
+convert ±1 values to words of 64 channels.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,12 @@ Role = Literal["weight", "bias", "threshold", "scale", "zero_point", "buffer", "
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one element is stored: `bits` per element as 1-bit sign, two's complement, unsigned, or IEEE 754 float.
+    """How one element is stored: a 1-bit sign, two's complement, an unsigned integer, or an IEEE 754 float.
 
-    The integer behind a float is its bits: a float32 is handled as the int32 of the same 32 bits (`float_bits`, `floats_of`).
+    The integer behind a float32 is the int32 of the same 32 bits (`floats_to_bits`, `bits_to_floats`).
+
+    Attributes:
+        bits: per element.
     """
 
     kind: Literal["sign", "signed", "unsigned", "float"]
@@ -55,18 +62,18 @@ SIGN1, FLOAT32 = Encoding("sign", 1), Encoding("float", 32)
 
 
 def type_encoding(dtype: str) -> Encoding:
-    """How codes of an integer type are stored."""
+    """Return how codes of a NumPy integer type are stored."""
     held = np.dtype(dtype)
     return Encoding("unsigned" if held.kind == "u" else "signed", 8 * held.itemsize)
 
 
 def floats_to_bits(x: npt.ArrayLike) -> npt.NDArray[np.int32]:
-    """Floats as the integers that a FLOAT32 tensor holds."""
+    """Return floats as the int32 values that a FLOAT32 tensor holds."""
     return np.ascontiguousarray(x, dtype=np.float32).view(np.int32)
 
 
 def bits_to_floats(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """The floats behind such integers; any pattern is one, NaN and infinities among them."""
+    """Return the floats behind int32 values. Every pattern is a float, NaN and infinities included."""
     return np.ascontiguousarray(bits, dtype=np.int32).view(np.float32)
 
 
@@ -74,10 +81,12 @@ def bits_to_floats(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
 class StoredTensor:
     """A parameter as the target stores it.
 
-    `values` are the integers that the stored bits mean (int32, output channel first, C order): ±1 for `sign1`, the codes of
-    the file otherwise. Storage order is this array flattened: output-channel-major, element by element.
-    `scale` and `zero_point` (scalar or one per output channel) turn an integer into the real weight; they are not stored here.
-    With `block` they are (O, blocks): one for every `block` inputs of an output, and the values are (O, C, 1, 1).
+    Attributes:
+        values: int32, output channel first, C order: ±1 for `sign1`, else the codes of the file. The storage order is this array
+            flattened.
+        scale: turns an integer into the real weight; a scalar, or one per output channel. Not stored here.
+        zero_point: likewise.
+        block: if not 0, scale and zero_point are (O, blocks), one for every `block` inputs of an output, and values (O, C, 1, 1).
     """
 
     name: str
@@ -94,11 +103,12 @@ class StoredTensor:
 
     @property
     def elements(self) -> int:
+        """Number of elements."""
         return self.values.size
 
     @property
     def bits(self) -> int:
-        """Stored bits in all."""
+        """Number of stored bits."""
         return self.elements * self.encoding.bits
 
     @property
@@ -107,7 +117,7 @@ class StoredTensor:
         return 0 if self.encoding.kind == "sign" else int(np.asarray(self.zero_point).reshape(-1)[0])
 
     def spread(self, parameter: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """`scale` or `zero_point` in a shape that broadcasts over (O, K), the weights of one output in a row."""
+        """Return `scale` or `zero_point` in a shape that broadcasts over (O, K), one row per output."""
         if self.block:
             inputs = self.values.size // max(self.values.shape[0], 1)
             return np.repeat(parameter, self.block, axis=1)[:, :inputs]
@@ -119,7 +129,15 @@ class StoredTensor:
 
 @dataclass(frozen=True, eq=False)
 class ValueSpec:
-    """What is known of a value before any data: name, kind, logical shape without the batch, and its integer grid."""
+    """What is known of a value before any data.
+
+    Attributes:
+        kind: float, codes or bits; see `layers.py`.
+        shape: logical shape, without the batch.
+        dtype: of the elements.
+        scale: of codes; a scalar, or one per channel.
+        zero_point: of codes.
+    """
 
     name: str
     kind: Kind
@@ -130,11 +148,12 @@ class ValueSpec:
 
     @property
     def channels(self) -> int:
+        """Number of channels: the size of the first axis."""
         return self.shape[0]
 
     @property
     def height_width(self) -> tuple[int, int]:
-        """Size of the image; a signal (C, L) is an image of height 1, a vector (K,) one of a single pixel."""
+        """Size of the image. A signal (C, L) has height 1, a vector (K,) is a single pixel."""
         if len(self.shape) == 2:
             return 1, self.shape[1]
         return (self.shape[1], self.shape[2]) if len(self.shape) == 3 else (1, 1)
@@ -145,12 +164,14 @@ class ValueSpec:
 
 @dataclass(frozen=True)
 class OutputMeaning:
-    """How the file's graph makes an output: which operators stand at its end, and what they say about classes.
+    """How the graph of the file computes an output, and what that says about classes.
 
-    operators: types from the output backwards, along the first input that is computed. Operators that only reshape, cast or
-    (de)quantize are left out. place: which output of the last operator this is (TopK has two).
-    axis: of a Softmax or ArgMax at the end, as an axis of the output with the batch as axis 0; None where there is none.
-    classes: how many classes an ArgMax, ArgMin or TopK chooses from.
+    Attributes:
+        operators: types from the output backwards, along the first computed input. Operators that only reshape, cast or
+            (de)quantize are left out.
+        output_index: which output of the last operator this is (TopK has two).
+        axis: of a Softmax or ArgMax at the end, counted with the batch as axis 0; None if there is none.
+        classes: number of classes from which an ArgMax, ArgMin or TopK chooses.
     """
 
     operators: tuple[str, ...] = ()
@@ -160,16 +181,19 @@ class OutputMeaning:
 
     @property
     def last(self) -> str:
-        """The last operator that computes something, "" if it is not known."""
+        """The last operator that computes something; "" if it is not known."""
         return self.operators[0] if self.operators else ""
 
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """Room for a value of one image: integers or signs in ONNX order, written and read back for every image.
+    """Memory for a value of one image: integers or signs in ONNX order, written and read back for every image.
 
-    layer: the one that makes it; None for an input of the network. A sum that nothing has rounded yet is an accumulator, not a
-    buffer, so that a rule for all buffers leaves it in its register.
+    A sum that nothing has rounded yet is an accumulator, not a buffer: a rule for all buffers leaves it in its register.
+
+    Attributes:
+        value: the value that the buffer holds.
+        layer: name of the layer that makes the value; None for an input of the network.
     """
 
     value: ValueSpec
@@ -177,23 +201,27 @@ class Buffer:
 
     @property
     def role(self) -> Role:
+        """`accumulator` for an int32 sum of a layer, else `buffer`."""
         return "accumulator" if self.layer is not None and self.value.dtype == "int32" else "buffer"
 
     @property
     def name(self) -> str:
+        """The name under which a rule can place the buffer."""
         return f"{self.role}:{self.value.name}"
 
     @property
     def encoding(self) -> Encoding:
+        """How an element is stored."""
         return SIGN1 if self.value.kind == "bits" else type_encoding(self.value.dtype)
 
     @property
     def elements(self) -> int:
+        """Number of elements of one image."""
         return math.prod(self.value.shape)
 
     @property
     def bits(self) -> int:
-        """Stored bits in all."""
+        """Number of stored bits of one image."""
         return self.elements * self.encoding.bits
 
     @property
@@ -208,7 +236,12 @@ Storable = StoredTensor | Buffer
 
 @dataclass(frozen=True)
 class Window:
-    """The window of a convolution or pool: kernel, stride, dilation as (height, width), pads as (top, left, bottom, right)."""
+    """Window of a convolution or pool.
+
+    Attributes:
+        kernel: (height, width); stride and dilation likewise.
+        pads: (top, left, bottom, right).
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
@@ -217,7 +250,7 @@ class Window:
     ceil_mode: bool = False
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the output (ONNX Conv and Pool; with ceil_mode no window starts in the end padding)."""
+        """Return height and width of the output, as ONNX. With ceil_mode, no window starts in the end padding."""
         sizes = []
         for i, n in enumerate((height, width)):
             span = n + self.pads[i] + self.pads[i + 2] - self.dilation[i] * (self.kernel[i] - 1) - 1
@@ -228,7 +261,7 @@ class Window:
         return sizes[0], sizes[1]
 
     def output_shape(self, channels: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the output for an input of `shape`: (channels, H, W), or (channels, L) for a signal (C, L)."""
+        """Return the output shape for an input shape: (channels, H, W), or (channels, L) for a signal (C, L)."""
         if len(shape) == 2:
             return channels, self.output_size(1, shape[1])[1]
         return (channels, *self.output_size(shape[1], shape[2]))
@@ -238,7 +271,7 @@ class Window:
 
 
 def encode_values(values: npt.NDArray[np.int32], encoding: Encoding) -> npt.NDArray[np.uint64]:
-    """Values -> unsigned codes of `encoding.bits` bits (uint64, flat): +1 is 1 and -1 is 0 for signs, two's complement else."""
+    """Return values as unsigned codes, uint64 and flat: 1 and 0 for the signs +1 and -1, else two's complement."""
     flat = values.reshape(-1).astype(np.int64)
     if encoding.kind == "sign":
         return (flat > 0).astype(np.uint64)
@@ -246,7 +279,7 @@ def encode_values(values: npt.NDArray[np.int32], encoding: Encoding) -> npt.NDAr
 
 
 def decode_codes(codes: npt.NDArray[np.uint64], encoding: Encoding) -> npt.NDArray[np.int64]:
-    """Unsigned codes -> the values that they mean (int64, flat)."""
+    """Return the values behind unsigned codes, int64 and flat."""
     wide = codes.astype(np.int64)
     if encoding.kind == "sign":
         return 2 * wide - 1
@@ -256,12 +289,12 @@ def decode_codes(codes: npt.NDArray[np.uint64], encoding: Encoding) -> npt.NDArr
 
 
 def storage_layout(item: Storable, planes: tuple[int, ...] = ()) -> Layout:
-    """How a tensor or buffer, or some bit planes of it, lies in a memory; erased elements read as the code of real zero."""
+    """Return how a tensor or buffer, or some of its bit planes, lies in a memory. Erased elements read as real zero."""
     return Layout(item.name, item.elements, item.encoding.bits, planes, item.erased & ((1 << item.encoding.bits) - 1))
 
 
 def pack_channels(plus: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    """(..., C) booleans (True = +1) -> (..., ceil(C/64)) words, LSB first, spare bits 0."""
+    """Pack (…, C) booleans (True = +1) into (…, ceil(C/64)) words, LSB first, with spare bits 0."""
     channels = plus.shape[-1]
     words = np.zeros((*plus.shape[:-1], -(-channels // 64)), dtype=np.uint64)
     pack(plus.reshape(-1, channels), words.reshape(-1, words.shape[-1]))
@@ -269,6 +302,6 @@ def pack_channels(plus: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
 
 
 def unpack_channels(words: npt.NDArray[np.uint64], channels: int) -> npt.NDArray[np.int8]:
-    """(..., ceil(C/64)) words -> (..., C) values +1 and -1 (int8)."""
+    """Unpack (…, ceil(C/64)) words into (…, C) values +1 and -1 (int8)."""
     bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1, bitorder="little")[..., :channels]
     return (bits.astype(np.int8) << 1) - 1
