@@ -29,11 +29,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Take the Markdown files and pictures that git tracks, and the generated pages."""
     command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
     listing = subprocess.run(command, capture_output=True, text=True, check=True)
-    theme = [file for file in files if not file.src_uri.endswith(_SHOWN)]
+    theme = [file for file in files if not file.src_uri.endswith(_SHOWN) or file.src_uri.startswith("assets/")]
     pages = [
         _moved(File.generated(config, name, abs_src_path=str(ROOT / name)))
         for name in listing.stdout.splitlines()
-        if name.endswith(_SHOWN) and name not in _NO_PAGES and (ROOT / name).is_file()
+        if name.endswith(_SHOWN)
+        and name not in _NO_PAGES
+        and not name.startswith(".github/docs/assets/")
+        and (ROOT / name).is_file()
     ]
     generated = [
         File.generated(config, "reference/api.md", content=_api_page()),
