@@ -38,7 +38,7 @@ class MarginReport(DisplayedResult):
             bound (±1 only) and the exact count tolerate; certified, attacked: flips anywhere in the network, of a certificate.
         certificate: The certificates of all images; None if none were asked for.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> weakcell.margins("digits-bnn", images=50).frame.height
         50

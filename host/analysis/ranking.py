@@ -75,7 +75,7 @@ class Ranking(DisplayedResult):
         trials: Trials per part; 0 if nothing was measured.
         correlation: Spearman's rank correlation of predicted and measured loss per flip; None unless measured.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> weakcell.rank("digits-bnn", images=50, samples=20).parts[0].name
         '/conv1/Conv'

@@ -73,7 +73,7 @@ def rank(
         InputError: The network or data are missing, or do not fit each other.
         MemorySpecError: The memory is unknown, or a condition lies outside its valid range.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> ranking = weakcell.rank("digits-bnn", memory="uniform:ber=0.05", images=50, samples=20)
         >>> ranking.frame.select("part", "bits").rows()
@@ -113,7 +113,7 @@ def margins(
         UsageError: The output is not judged by its largest score, or no certificate exists for this network.
         InputError: The network or data are missing, or do not fit each other.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> report = weakcell.margins("digits-bnn", images=50)
         >>> report.means.ties, report.frame.select("margin", "exact").row(0)
@@ -176,7 +176,7 @@ def validate(
         InputError: The network or data are missing, or do not fit each other.
         MemorySpecError: The memory is unknown, or a condition lies outside its valid range.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> validation = weakcell.validate("digits-bnn", memory="uniform:ber=0.02", trials=2, images=50, predict=False)
         >>> validation.broken, validation.summary["pairs"].to_list()
@@ -201,7 +201,7 @@ class Validation(DisplayedResult, validation_trials.Validation):
     Attributes:
         curve: Predicted and measured accuracy of the points that ran on all images; None without prediction.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> weakcell.validate("digits-bnn", memory="uniform:ber=0.02", trials=2, images=50, predict=False).broken
         0

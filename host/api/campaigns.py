@@ -53,7 +53,7 @@ def sweep(
         OutputError: The folder cannot be written, or holds another program's files.
         Interrupted: Ctrl-C. Finished runs are kept.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> campaign = {
         ...     "trials": 2,

@@ -90,7 +90,7 @@ def characterize(
         OutputError: The folder cannot be written or holds another run.
         InputError: Read-backs are damaged, or nothing was counted.
 
-    Example:
+    Examples:
         >>> import numpy as np, weakcell
         >>> rng, written = np.random.default_rng(0), np.zeros(4096, np.uint8)
         >>> flips = [np.packbits(rng.random((4096, 8)) < rate, axis=1)[:, 0] for rate in (0.001, 0.01)]

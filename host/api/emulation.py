@@ -97,7 +97,7 @@ def emulate(
         MemorySpecError: The memory is unknown, or a condition lies outside its valid range.
         Interrupted: Ctrl-C. Its attribute `result` holds the finished points.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> result = weakcell.emulate("digits-bnn", memory="uniform", sweep={"ber": [0.01, 0.1]}, trials=2, images=50)
         >>> result.summary.select("sweep_value", "trials", "mean").rows()
@@ -168,7 +168,7 @@ def predict(
         InputError: The network or data are missing, or do not fit each other.
         MemorySpecError: The memory is unknown, or a condition lies outside its valid range.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> prediction = weakcell.predict("digits-bnn", memory="uniform", sweep={"ber": [0.0, 0.1]}, images=50, samples=20)
         >>> prediction.frame["accuracy"].round(3).to_list()
@@ -187,7 +187,7 @@ class Emulation(DisplayedResult, StudyResult):
 
     `frame` has one row per point and trial, `summary` one per point: mean, 95 % interval, worst trial, energy.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> result = weakcell.emulate("digits-bnn", memory="uniform:ber=0.01", trials=2, images=50)
         >>> result.frame.select("trial", "flips").rows()
@@ -254,7 +254,7 @@ class Prediction(DisplayedResult, PredictionStudy):
 
     `frame` has one row per point: accuracy, half width of its 95 % interval, flip rate, and trials if there were any.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> weakcell.predict("digits-bnn", memory="uniform:ber=0.05", images=50, samples=20).frame.height
         1

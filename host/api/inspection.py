@@ -43,7 +43,7 @@ def load(model: ModelLike, *, integer_input: bool | None = None) -> Network:
         InputError: There is no such file or shipped network.
         ModelError: The ONNX model is invalid, or uses what is not supported.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> network = weakcell.load("digits-bnn")
         >>> network.inputs, network.outputs, network.weight_bits
@@ -65,7 +65,7 @@ def inspect(model: ModelLike) -> Inspection:
         InputError: There is no such file or shipped network.
         ModelError: The ONNX model is invalid, or uses what is not supported.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> summary = weakcell.inspect("digits-bnn")
         >>> summary.layers.weight_bits
@@ -107,7 +107,7 @@ def infer(
         InputError: An input is missing, is no array of numbers, or does not fit the network.
         ModelError: The ONNX model is invalid, or uses what is not supported.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> digits = weakcell.load_data("digits")
         >>> outputs = weakcell.infer("digits-bnn", digits.x[:100])
@@ -142,7 +142,7 @@ class Inspection(DisplayedResult):
         inputs: Each input with its shape, type and the range that its first quantizer covers.
         layers: Layers, storable tensors, and integers of the file that live in no memory.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> weakcell.inspect("digits-bnn").layers.weight_bits
         59616

@@ -91,7 +91,7 @@ def memories() -> MemoryCatalogue:
     Returns:
         A mapping from name to `Technology` that shows itself as a table.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> known = weakcell.memories()
         >>> "sram-14nm" in known, known["sram-14nm"].sweep
@@ -116,7 +116,7 @@ def open_memory(memory: MemoryLike, *, seed: int = 0, die: int = 0, array: int =
         MemorySpecError: The memory is unknown, or a condition lies outside its valid range.
         BoardError: A board does not answer.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> memory = weakcell.open_memory("uniform:ber=0.01", seed=3)
         >>> memory.conditions["ber"]

@@ -80,7 +80,7 @@ def optimize(
         InputError: The network or data are missing, or do not fit each other.
         MemorySpecError: The memory is unknown, or a condition lies outside its valid range.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> optimum = weakcell.optimize(
         ...     sweep={"v_over_vmin": [0.85, 1.0]}, max_drop=0.05, images=100, failures=0, tries=1, partitions=1

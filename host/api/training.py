@@ -71,7 +71,7 @@ def train(
         InputError: The data set is missing.
         OutputError: The folder holds runs, and `resume` is False.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> result = weakcell.train(data="digits", width=0.05, epochs=1, images=200, sweep="ber=0,0.1", trials=1, out="trained")
         >>> result.frame.height, len(result.networks)

@@ -98,7 +98,7 @@ def load_data(data: DataLike, data_dir: str | Path | None = None) -> Dataset:
     Raises:
         InputError: The data set or file is missing, or its arrays do not fit together.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> weakcell.load_data("digits")
         Dataset<digits: 450 x [1, 8, 8]>

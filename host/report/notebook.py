@@ -112,7 +112,7 @@ def read_results(folder: str | Path, data_dir: str | Path | None = None) -> Camp
     Raises:
         InputError: The folder holds no results.
 
-    Example:
+    Examples:
         >>> import weakcell
         >>> folder = weakcell.emulate(memory="uniform", sweep={"ber": [0.01, 0.1]}, trials=2, images=50).save("results")
         >>> results = weakcell.read_results(folder)

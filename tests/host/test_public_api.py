@@ -62,7 +62,7 @@ def test_functions_are_documented(name: str) -> None:
     assert [p for p in parameters if f"{p}: " not in text] == []
     assert not parameters or "\nArgs:\n" in text
     assert "\nReturns:\n" in text
-    assert "\nExample:\n" in text
+    assert "\nExamples:\n" in text
     positional = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(positional) <= 2
 
