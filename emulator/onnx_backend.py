@@ -1,14 +1,18 @@
-"""The ONNX backend plug-in: any graph of supported operators, run strictly as written, one array at a time.
+"""The ONNX backend plug-in.
 
-ONNX's own node tests feed weights as graph inputs, in every type, and their shapes have no batch. `load` is not for them: it
-demands a batch, stores the weights and lowers to integers. So this module walks the checked graph and runs each node
-by the importer's own operators (`floatops`): the same functions that fold constants and that run what stays float in a network.
+Any graph of supported operators, run strictly as written.
+
+ONNX's node tests feed weights as graph inputs, in every type, and their shapes have no batch. `load` is not for them:
+it demands a
+batch, stores the weights and lowers to integers. This module checks the graph and runs each node by the operators of
+`onnx_ops`,
+which also fold constants and run what stays float32 in a network.
 
     import onnx
     from weakcell.emulator.onnx_backend import Backend
     Backend.prepare(onnx.load("model.onnx")).run([x])
 
-It implements `onnx.backend.base` (https://onnx.ai/onnx/api/backend.html): an operator that is not supported raises
+It implements `onnx.backend.base` (https://onnx.ai/onnx/api/backend.html). An operator that is not supported raises
 `BackendIsNotSupposedToImplementIt`, which the official runner counts as skipped.
 """
 
@@ -39,7 +43,14 @@ class GraphRun(BackendRep):  # type: ignore[misc]
         self.constants = {name: np.asarray(tensor.numpy()) for name, tensor in graph.initializers.items()}
 
     def run(self, inputs: Any, **options: Any) -> tuple[Array, ...]:
-        """The graph's outputs for its inputs, in their order; tensors of narrow types may come as TensorProto."""
+        """Run the graph.
+
+        Args:
+            inputs: one array per input, in the order of the graph. Tensors of narrow types may come as TensorProto.
+
+        Returns:
+            The outputs, in the order of the graph.
+        """
         names = [port.name for port in self.graph.inputs]
         if len(inputs) != len(names):
             found = f"{len(inputs)} arrays were given"
@@ -51,7 +62,7 @@ class GraphRun(BackendRep):  # type: ignore[misc]
 
 
 def evaluate(node: Node, values: dict[str, Array]) -> dict[str, Array]:
-    """The named outputs of one node on arrays."""
+    """Run one node on arrays and return its named outputs."""
     inputs = [values[name] if name else None for name in node.inputs]
     wanted = max((i + 1 for i, name in enumerate(node.outputs) if name), default=1)
     try:
@@ -62,7 +73,7 @@ def evaluate(node: Node, values: dict[str, Array]) -> dict[str, Array]:
 
 
 def key_of(node: Node) -> str:
-    """A node's name in the table of operators."""
+    """Return a node's name in the table of operators."""
     return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
@@ -71,10 +82,11 @@ def _array(x: Any) -> Array:
 
 
 class Backend(OnnxBackend):  # type: ignore[misc]
-    """The entry points that `onnx.backend` asks for."""
+    """The entry points of `onnx.backend`."""
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **options: Any) -> GraphRun:
+        """Check a model and return it ready to run."""
         graph = read_model(model)
         for node in graph.nodes:
             if key_of(node) not in onnx_ops.OPERATORS:
@@ -85,7 +97,7 @@ class Backend(OnnxBackend):  # type: ignore[misc]
     def run_node(
         cls, node: onnx.NodeProto, inputs: Any, device: str = "CPU", outputs_info: Sequence[Any] | None = None, **options: Any
     ) -> tuple[Array, ...]:
-        """One node, of the newest opset unless `opset_version` says which."""
+        """Run one node, of the newest opset unless `opset_version` says which."""
         arrays = [_array(x) for x in inputs]
         names = [name for name in node.input if name]
         opset = int(options.get("opset_version", onnx.defs.onnx_opset_version()))
@@ -101,6 +113,7 @@ class Backend(OnnxBackend):  # type: ignore[misc]
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
+        """Return whether a device name is a CPU."""
         return device.split(":")[0] == "CPU"
 
 

@@ -277,11 +277,10 @@ def _add_threshold(
 def _fold_sign_of_sign(
     builder: NetworkBuilder, maker: Threshold | TernarySign, cuts: Integers, inverted: Truth
 ) -> tuple[Integers, Truth]:
-    """Return (t >= cuts) != inverted as a threshold of the integers that `maker` reads.
+    """Return (t >= cuts) != inverted as a threshold of the integers behind the signs t.
 
-    T are the signs it makes.
-
-    t is -1 or 1 (Threshold), or -1, 0 or 1 (TernarySign). Per channel, the outcome is constant or changes at one of t's steps.
+    `maker` makes t: -1 or 1 (Threshold), or -1, 0 or 1 (TernarySign). Per channel, the outcome is constant or changes at one of
+    t's steps.
     """
     if isinstance(maker, Threshold):
         upper = lower = builder.tensors[maker.threshold].values.astype(np.int64)

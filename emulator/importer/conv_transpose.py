@@ -1,6 +1,7 @@
-"""ConvTranspose of integers: zeros between the elements of its input, then a Convolution with the mirrored kernel.
+"""ConvTranspose of integers: zeros inserted into its input, then a Convolution.
 
-y[o, i * stride - pad + k * dilation] = sum of x[c, i] * w[c, o, k]. With zeros inserted into x this is an ordinary convolution of
+y[o, i * stride - pad + k * dilation] = sum of x[c, i] * w[c, o, k]. With zeros inserted into x this is an ordinary
+convolution of
 stride 1 whose weight is w[o, c, K - 1 - k]. So the weights live in the memory like those of a Conv, output channel first.
 Reference: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html.
 """
@@ -22,7 +23,7 @@ from weakcell.memmodels.errors import ModelError
 
 
 def lower_conv_transpose(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Lower ConvTranspose of quantized integers with a stored weight; anything else stays float32."""
+    """Lower ConvTranspose of codes with a stored weight; else it stays float32."""
     weight, source = builder.symbols.get(node.input(1)), builder.symbol(node.input(0))
     if not isinstance(weight, Constant) or not isinstance(source, PendingQuantized):
         return lower_float(builder, node)
@@ -50,6 +51,7 @@ def lower_conv_transpose(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def _insert_zeros(builder: NetworkBuilder, node: Node, pending: PendingQuantized, strides: tuple[int, ...]) -> PendingQuantized:
+    """Add the layer that puts zeros between the codes; nothing to do for stride 1."""
     if max(strides) == 1:
         return pending
     spec, reached = builder.values[pending.value], builder.ranges[pending.value]
@@ -63,9 +65,9 @@ def _insert_zeros(builder: NetworkBuilder, node: Node, pending: PendingQuantized
 
 
 def _mirror_weight(weight: Constant, groups: int) -> Constant | None:
-    """Return the weight (C, O/groups, …) as that of a Conv, (O, C/groups, …) with its kernel mirrored.
+    """Return the weight (C, O/groups, …) as that of a Conv, (O, C/groups, …), mirrored.
 
-    None where its scales are neither one for all nor one for each output.
+    None if its scales are neither one for all nor one for each output.
     """
     inputs, outputs, *kernel = weight.array.shape
     spatial = len(kernel)
@@ -81,6 +83,7 @@ def _mirror_weight(weight: Constant, groups: int) -> Constant | None:
     )
 
     def arrange(x: Array) -> Array:
+        """Return an array of the weight's shape in the order of the Conv."""
         for step in steps:
             x = onnx_ops.apply(step.op_type, step.opset, step.attributes, [x, *step.operands[1:]])
         return np.ascontiguousarray(x)

@@ -1,6 +1,8 @@
-"""Conv, Gemm and MatMul: sums of stored weights become Convolution layers over an int32 accumulator.
+"""Conv, Gemm and MatMul with stored weights.
 
-Weights are stored when they are dequantized integers or ±1 times a scale per output channel. Everything else stays float.
+Convolution layers with an int32 accumulator.
+
+A weight is stored if it is dequantized integers, or ±1 times a scale per output channel. Everything else stays float32.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ INT32_SUM = "weakcell.int32_sum"
 
 
 def lower_linear(builder: NetworkBuilder, node: Node) -> Symbol:
-    """A Conv, Gemm or MatMul node; in float32 if another layer has its weights already, in an order that it cannot read."""
+    """Lower a Conv, Gemm or MatMul.
+
+    It stays float32 if another layer has stored its weights in an order that it cannot read.
+    """
     try:
         return _lower_stored(builder, node)
     except IncompatibleWeightOrder:
@@ -72,9 +77,18 @@ def _lower_stored(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def _fits_int32(builder: NetworkBuilder, node: Node, pending: PendingQuantized, stored: StoredTensor, wraps: bool) -> bool:
-    """Whether int32 holds every sum (16-bit codes seldom do): otherwise the sum stays float32, as the graph writes it.
+    """Return whether int32 holds every sum.
 
-    wraps: a sum that int32 does not hold is to wrap, so that only the factors have to fit.
+    Otherwise the sum stays float32, as the file writes it.
+
+    Sums of 16-bit codes seldom fit.
+
+    Args:
+        builder: the network under construction.
+        node: the operator.
+        pending: its input.
+        stored: its weight.
+        wraps: whether a sum beyond int32 is to wrap; then only the factors have to fit.
     """
     factors = _factors(builder, pending, stored)
     narrow = all(low >= -(1 << 15) and high < 1 << 15 for low, high in factors)
@@ -82,14 +96,14 @@ def _fits_int32(builder: NetworkBuilder, node: Node, pending: PendingQuantized, 
 
 
 def _factors(builder: NetworkBuilder, pending: PendingQuantized, stored: StoredTensor) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Lowest and highest input and weight, less their zero points."""
+    """Return lowest and highest input and weight, less their zero points."""
     source, zero, encoding = builder.ranges[pending.value], stored.zero_point, stored.encoding
     inputs = (source.low - pending.zero_point, source.high - pending.zero_point)
     return inputs, (encoding.low - int(zero.max()), encoding.high - int(zero.min()))
 
 
 def _largest_sum(builder: NetworkBuilder, node: Node, pending: PendingQuantized, stored: StoredTensor) -> int:
-    """The largest magnitude of a sum, bias included, that inputs and weights of these types can give."""
+    """Return the largest magnitude that a sum with bias can have for these types."""
     bias = builder.symbols.get(node.input(2))
     quantized = bias.quantized if isinstance(bias, Constant) else None
     offset = 0 if quantized is None or not quantized.codes.size else int(np.abs(quantized.codes.astype(np.int64)).max())
@@ -98,7 +112,7 @@ def _largest_sum(builder: NetworkBuilder, node: Node, pending: PendingQuantized,
 
 
 def _is_plain(node: Node) -> bool:
-    """Whether a Gemm has no scaling and no transposed input."""
+    """Return whether a Gemm has no scaling and no transposed input."""
     given = node.attributes
     return node.op_type != "Gemm" or (
         float(given.get("alpha", 1.0)) == 1.0 and float(given.get("beta", 1.0)) == 1.0 and not given.get("transA", 0)
@@ -109,7 +123,11 @@ def _is_plain(node: Node) -> bool:
 
 
 def stored_weight(node: Node, constant: Constant) -> ImportedTensor | None:
-    """The weight as a memory stores it, (O, C/groups, kh, kw) or (O, K); None if a sum of stored integers cannot read it."""
+    """Return the weight as a memory stores it, (O, C/groups, kh, kw) or (O, K).
+
+    Returns:
+        None if a sum of stored integers cannot read the weight.
+    """
     rank, axis = constant.array.ndim, _output_axis(node, constant)
     if (node.op_type == "Conv" and rank not in (3, 4)) or (node.op_type != "Conv" and rank != 2):
         return None
@@ -130,13 +148,13 @@ def stored_weight(node: Node, constant: Constant) -> ImportedTensor | None:
 
 
 def _output_axis(node: Node, constant: Constant) -> int:
-    """The axis of a weight that counts its outputs."""
+    """Return the axis of a weight that counts its outputs."""
     last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get("transB", 0))
     return max(constant.array.ndim - 1, 0) if last else 0
 
 
 def _check_scales(node: Node, constant: Constant) -> None:
-    """Refuse a QLinear operator's weight whose scales are not one for all or one for each output."""
+    """Refuse a QLinear weight whose scales are neither one for all nor one per output."""
     q, axis = constant.quantized, _output_axis(node, constant)
     if q is not None and q.scale.ndim and (q.block or q.axis != axis):
         found = f"the weight {constant.origin!r} has one scale per element of axis {q.axis}, and its sum is one of integers"
@@ -160,7 +178,7 @@ def _from_codes(node: Node, constant: Constant, axis: int) -> StoredTensor | Non
 
 
 def _from_blocks(node: Node, constant: Constant, axis: int) -> StoredTensor | None:
-    """Blocked codes of a matrix, (O, K) with one scale for every `block` of its K inputs."""
+    """Return a matrix of codes (O, K) with one scale for every `block` of its inputs."""
     q = constant.quantized
     assert q is not None
     if q.codes.ndim != 2 or q.axis == axis:
@@ -174,7 +192,7 @@ def _from_blocks(node: Node, constant: Constant, axis: int) -> StoredTensor | No
 
 
 def _from_signs(node: Node, constant: Constant, real: Array) -> StoredTensor | None:
-    """±1 times a scale per output channel, which every element of the channel shares."""
+    """Return a weight of ±1 times one scale per output channel; None for others."""
     magnitude = np.abs(real).reshape(real.shape[0], -1)
     if constant.signed and magnitude.size and np.any(magnitude == 0):
         found = f"{int((magnitude == 0).sum())} weights of {constant.origin!r} are exactly 0, and Sign(0) is 0, not ±1"
@@ -196,7 +214,16 @@ def _from_signs(node: Node, constant: Constant, real: Array) -> StoredTensor | N
 
 
 def as_summable(builder: NetworkBuilder, pending: PendingQuantized, tensor: str, padded: bool) -> PendingQuantized | None:
-    """The grid as codes that a Convolution can read: one scale, nothing pending but (if `padded`) zero padding."""
+    """Return the tensor as codes that a Convolution can read; None if it cannot.
+
+    A Convolution reads one scale, with nothing pending but zero padding.
+
+    Args:
+        builder: the network under construction.
+        pending: the tensor.
+        tensor: its ONNX name.
+        padded: whether zero padding may be pending.
+    """
     if pending.scale.ndim and np.all(pending.scale == pending.scale[0]):
         pending = replace(pending, scale=pending.scale[0].reshape(()))
     if pending.scale.ndim or (pending.pads != NO_PADS and not padded) or pending.pool is not None:
@@ -210,7 +237,7 @@ def as_summable(builder: NetworkBuilder, pending: PendingQuantized, tensor: str,
 
 
 def _clamp_codes(builder: NetworkBuilder, pending: PendingQuantized, tensor: str) -> PendingQuantized | None:
-    """Scalar limits that lie on the grid, carried out on the codes."""
+    """Carry out scalar limits on the codes; None if a limit is no code."""
     spec, value_range = builder.values[pending.value], builder.ranges[pending.value]
     low, high = value_range.low, value_range.high
     if spec.kind != "codes" or pending.scale <= 0:
@@ -234,7 +261,18 @@ def _clamp_codes(builder: NetworkBuilder, pending: PendingQuantized, tensor: str
 def add_integer_sum(
     builder: NetworkBuilder, node: Node, pending: PendingQuantized, stored: ImportedTensor, wraps: bool = False
 ) -> PendingQuantized:
-    """A Convolution of codes or bits, as a grid over its accumulator; wraps: a sum beyond int32 wraps, otherwise it is refused."""
+    """Add a Convolution of codes or bits.
+
+    Args:
+        builder: the network under construction.
+        node: the operator.
+        pending: its input.
+        stored: its weight.
+        wraps: whether a sum beyond int32 wraps; otherwise it is refused.
+
+    Returns:
+        The accumulator as a pending tensor.
+    """
     spec = builder.values[pending.value]
     if spec.zero_point != pending.zero_point:
         raise ModelError(f"Importing {node}", "its input is read with another zero point than it was written", "Export again")
@@ -268,7 +306,7 @@ def _add_pads(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, int, int, in
 
 
 def read_conv_window(node: Node, shape: tuple[int, ...], weight: tuple[int, ...], groups: int) -> Window:
-    """The window of a Conv, after checking that input and weight fit."""
+    """Return the window of a Conv, after checking that input and weight fit."""
     asked = f"Importing {node}"
     out, inner, *kernel = weight
     if len(shape) == 2 and kernel[0] == 1:
@@ -285,7 +323,7 @@ def read_conv_window(node: Node, shape: tuple[int, ...], weight: tuple[int, ...]
 
 
 def read_window(node: Node, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
-    """Return the window that a node's attributes describe, checked against the size of the image.
+    """Read a window from a node's attributes and check it against the image.
 
     A signal (C, L) is an image of height 1, so a 1-D kernel gets the height 1.
     """
@@ -324,7 +362,7 @@ def _int_quadruple(x: list[int]) -> tuple[int, int, int, int]:
 def _as_convolution(
     node: Node, pending: PendingQuantized, spec: ValueSpec, stored: ImportedTensor
 ) -> tuple[Window, ImportedTensor]:
-    """A matrix product as a convolution whose kernel is the whole image (1 x 1 for a vector)."""
+    """Return a matrix product as a convolution whose kernel is the whole image."""
     out, inner = stored.values.shape
     if inner != math.prod(pending.shape):
         found = f"the weight has {inner} inputs and the tensor {math.prod(pending.shape)} elements"
@@ -334,7 +372,7 @@ def _as_convolution(
 
 
 def _bias(builder: NetworkBuilder, node: Node, scale: Floats, channels: int) -> tuple[StoredTensor | None, tuple[Step, ...]]:
-    """The bias as a stored int32 tensor where its scale is the accumulator's, otherwise as a float32 step."""
+    """Return the bias: stored int32 if it has the accumulator's scale, else a step."""
     given = builder.constant(node, 2) if node.op_type != "MatMul" else None
     if given is None:
         return None, ()
@@ -350,7 +388,10 @@ def _bias(builder: NetworkBuilder, node: Node, scale: Floats, channels: int) -> 
 
 
 def integer_bias(given: Constant, scale: Floats, channels: int) -> StoredTensor | None:
-    """An int32 bias on the accumulator's own grid."""
+    """Return an int32 bias that has the scale of the accumulator.
+
+    None for any other bias.
+    """
     q = given.quantized
     if q is None or q.encoding.bits != 32 or q.scale.size not in (1, channels) or q.codes.size not in (1, channels):
         return None
@@ -363,7 +404,16 @@ def integer_bias(given: Constant, scale: Floats, channels: int) -> StoredTensor 
 def accumulator_range(
     builder: NetworkBuilder, node: Node, pending: PendingQuantized, stored: StoredTensor, bias: StoredTensor | None, window: Window
 ) -> ValueRange:
-    """Every sum that weights of this encoding can give, in exact arithmetic."""
+    """Return every sum that weights of this encoding can give, in exact arithmetic.
+
+    Args:
+        builder: the network under construction.
+        node: the operator.
+        pending: its input.
+        stored: its weight.
+        bias: its stored bias, if any.
+        window: its window, which may read padding.
+    """
     xs, ws = _factors(builder, pending, stored)
     terms = math.prod(stored.values.shape[1:])
     if min(xs) < -(1 << 15) or max(xs) >= 1 << 15 or stored.encoding.low < -(1 << 15) or stored.encoding.high >= 1 << 15:
@@ -385,7 +435,10 @@ def accumulator_range(
 
 
 def _add_float_sum(builder: NetworkBuilder, node: Node, stored: ImportedTensor) -> Symbol:
-    """A Convolution of floats with stored weights; its bias follows as a float Add."""
+    """Add a Convolution of floats with stored weights.
+
+    Its bias follows as a float Add.
+    """
     source = builder.as_float(node.input(0))
     groups = int(node.attributes.get("group", 1))
     shape: tuple[int, ...]
@@ -415,7 +468,10 @@ def _add_float_sum(builder: NetworkBuilder, node: Node, stored: ImportedTensor) 
 
 
 def _add_float_sum_of_rows(builder: NetworkBuilder, node: Node, source: FloatValue, stored: ImportedTensor) -> Symbol:
-    """A matrix product on (…, K): its rows become the pixels of an image with K channels."""
+    """Add a matrix product on (…, K).
+
+    Its rows become the pixels of an image with K channels.
+    """
     (out, inner), (*rows, last) = stored.values.shape, source.shape
     if inner != last:
         raise ModelError(f"Importing {node}", f"the weight has {inner} inputs, the tensor {last}", "Export again")

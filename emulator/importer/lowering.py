@@ -1,4 +1,7 @@
-"""From a checked graph to a network: every node in order, each tensor getting its symbol."""
+"""From a checked graph to a network.
+
+Each node in order gives its output tensors their symbols.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ _DOMAINS: dict[str, Mapping[str, Lowering]] = {
 
 
 def load_model(source: str | os.PathLike[str] | onnx.ModelProto, integer_input: bool | None) -> Network:
-    """The network of a file or of a model in memory (`weakcell.emulator.importer.load`)."""
+    """Import a file or a model in memory; see `weakcell.emulator.importer.load`."""
     graph = read_model(source)
     try:
         return _network(graph, integer_input)
@@ -116,14 +119,17 @@ def _single(batches: set[int | None]) -> int | None:
 
 
 def _wants_integer_input(graph: Graph, integer_input: bool | None) -> bool | None:
-    """What the caller or else the file says about integer inputs."""
+    """Return what the caller, or else the file, says about integer inputs.
+
+    None if neither does.
+    """
     if integer_input is None:
         return {"true": True, "false": False}.get(graph.metadata.get("weakcell.integer_input", "").lower())
     return integer_input
 
 
 def _fold_constants(builder: NetworkBuilder, graph: Graph) -> list[Node]:
-    """Fold every node that reads only constants; return the others."""
+    """Fold every node that reads only constants, and return the others."""
     rest = []
     needed = {name for node in graph.nodes for name in node.inputs}
     for name in graph.initializers:
@@ -141,7 +147,7 @@ def _fold_constants(builder: NetworkBuilder, graph: Graph) -> list[Node]:
 
 
 def _fold_node(builder: NetworkBuilder, node: Node) -> None:
-    """Make constants of a node's outputs, all of which its constant inputs determine."""
+    """Make constants of a node's outputs."""
     given = [builder.symbols[name] if name else None for name in node.inputs]
     constants = [x if isinstance(x, Constant) else None for x in given]
     filled = fold_fill(node, constants)
@@ -157,7 +163,7 @@ def _fold_node(builder: NetworkBuilder, node: Node) -> None:
 
 @contextmanager
 def _naming_node(builder: NetworkBuilder, node: Node) -> Iterator[None]:
-    """Raise a ModelError that names the node and its inputs where a lowering met what it does not know."""
+    """Turn an unexpected error of a lowering into a ModelError that names the node."""
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
@@ -168,7 +174,7 @@ def _naming_node(builder: NetworkBuilder, node: Node) -> Iterator[None]:
 
 
 def _kind(builder: NetworkBuilder, name: str) -> str:
-    """What a tensor is while the graph is being imported, for people."""
+    """Describe a tensor for the text of an error."""
     symbol = builder.symbols.get(name)
     if isinstance(symbol, Constant):
         return f"constant {symbol.array.dtype}{list(symbol.array.shape)}"
@@ -179,7 +185,7 @@ def _kind(builder: NetworkBuilder, name: str) -> str:
 
 
 def _lower(builder: NetworkBuilder, node: Node, lowerings: dict[str, Lowering]) -> None:
-    """Give the node's output its symbol."""
+    """Give the node's outputs their symbols."""
     with _naming_node(builder, node):
         _lower_node(builder, node, lowerings)
 
@@ -204,7 +210,10 @@ def _lower_node(builder: NetworkBuilder, node: Node, lowerings: dict[str, Loweri
 
 
 def _add_input(builder: NetworkBuilder, port: Port, asked: str, integers: bool) -> None:
-    """Give a graph input its value: integers as codes, floats as codes of scale 1 if they are integers, else as floats."""
+    """Give a graph input its value.
+
+    Integers become codes. Floats become codes of scale 1 if they are integers (`integers`), else they stay floats.
+    """
     dims = port.dims
     if not dims or any(d is None or d < 1 for d in dims[1:]):
         shape = "unknown" if dims is None else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
@@ -230,7 +239,7 @@ def _add_input(builder: NetworkBuilder, port: Port, asked: str, integers: bool) 
 
 
 def _reads_integers(builder: NetworkBuilder, port: Port, nodes: list[Node]) -> bool:
-    """Whether everything that reads a float input is, after shape operators, a sum with stored ±1 weights."""
+    """Return whether only sums with ±1 weights read a float input."""
     readers: dict[str, list[Node]] = {}
     for node in nodes:
         for name in set(node.inputs):

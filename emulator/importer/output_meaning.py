@@ -1,4 +1,7 @@
-"""How the graph of a file ends at an output: the operators that say what its numbers mean."""
+"""What a graph output means.
+
+The last operators before it say what its numbers are.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _POINTWISE = {
 
 
 def find_output_meaning(graph: Graph, symbols: Mapping[str, Symbol], output: str) -> OutputMeaning:
-    """Walk from an output backwards over the file's nodes.
+    """Follow a graph output backwards over the file's nodes.
 
     Args:
         graph: the file's checked graph.
@@ -59,14 +62,14 @@ def find_output_meaning(graph: Graph, symbols: Mapping[str, Symbol], output: str
 
 
 def _compose_permutations(perms: list[tuple[int, ...]] | None, node: Node) -> list[tuple[int, ...]] | None:
-    """The Transposes on the way so far; None as soon as axes are moved in any other way."""
+    """Return the Transposes so far; None as soon as axes are moved in any other way."""
     if perms is None or node.op_type in _MOVES or (node.op_type == "Transpose" and "perm" not in node.attributes):
         return None
     return [*perms, tuple(node.attributes["perm"])] if node.op_type == "Transpose" else perms
 
 
 def _undo_permutations(axis: int, perms: list[tuple[int, ...]]) -> int | None:
-    """Where an axis lies behind these Transposes, the last one first."""
+    """Return where an axis lies behind these Transposes, the last one first."""
     for perm in reversed(perms):
         if axis not in perm:
             return None
@@ -75,18 +78,21 @@ def _undo_permutations(axis: int, perms: list[tuple[int, ...]]) -> int | None:
 
 
 def _computed_input(node: Node, symbols: Mapping[str, Symbol]) -> str:
-    """The first input that is not a constant; "" if there is none."""
+    """Return the first input that is not constant; "" if there is none."""
     return next((name for name in node.inputs if name and not isinstance(symbols.get(name), Constant)), "")
 
 
 def _input_axes(node: Node, symbols: Mapping[str, Symbol]) -> tuple[int, ...] | None:
-    """The shape of what a node reads, with 0 for the batch."""
+    """Return the shape of a node's computed input, with 0 for the batch."""
     shape = getattr(symbols.get(_computed_input(node, symbols)), "shape", None)
     return (0, *shape) if isinstance(shape, tuple) else None
 
 
 def _class_axis(kind: str, node: Node, symbols: Mapping[str, Symbol]) -> int | None:
-    """The axis of a node's output on which its classes or channels lie, where the operator says so; with the batch as axis 0."""
+    """Return the axis of a node's output that counts classes or channels.
+
+    Axes are counted with the batch as axis 0. None if the operator does not say it.
+    """
     shape = _input_axes(node, symbols)
     if shape is None:
         return None
@@ -98,7 +104,7 @@ def _class_axis(kind: str, node: Node, symbols: Mapping[str, Symbol]) -> int | N
 
 
 def _operator_axis(kind: str, node: Node, rank: int) -> int | None:
-    """The operator's axis, counted from 0 with the batch; ONNX's default of its opset where the node names none."""
+    """Return the operator's axis, counted with the batch; default: that of its opset."""
     default = 0 if kind in ("ArgMax", "ArgMin") else 1 if kind in _SOFT and node.opset < 13 and not node.domain else -1
     axis = int(node.attributes.get("axis", default))
     axis = axis + rank if axis < 0 else axis
@@ -106,7 +112,7 @@ def _operator_axis(kind: str, node: Node, rank: int) -> int | None:
 
 
 def _class_count(kind: str, node: Node, symbols: Mapping[str, Symbol]) -> int | None:
-    """How many classes an operator chooses from; None if it does not choose."""
+    """Return from how many classes an operator chooses; None if it does not choose."""
     shape = _input_axes(node, symbols)
     if shape is None or kind not in _CHOOSES:
         return None

@@ -1,8 +1,11 @@
-"""ONNX bytes into a checked `Graph`: nothing later meets a truncated file, a cycle, a dangling name or an absurd tensor.
+"""ONNX bytes into a checked `Graph`.
 
-Sizes are checked against what the file really holds before any tensor is touched; external data must lie in the model's own
-folder. Domain aliases end here: com.microsoft's QuantizeLinear and DequantizeLinear are ONNX's of opset 21,
-and Brevitas', FINN's and QONNX's names for QONNX's quantizers are one domain.
+Behind this module there is no truncated file, cycle, dangling name or absurd tensor. Sizes are checked against what the
+file
+really holds before any tensor is touched. External data must lie in the model's own folder. Aliases of domains end here:
+com.microsoft's QuantizeLinear and DequantizeLinear are those of ONNX opset 21, and the names that Brevitas, FINN and
+QONNX have
+for QONNX's quantizers are one domain.
 """
 
 from __future__ import annotations
@@ -44,7 +47,12 @@ _TYPED = {1: "float_data", 7: "int64_data", 11: "double_data", 12: "uint64_data"
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of the graph: ONNX element type (numpy's name) and dimensions, None where they are not fixed."""
+    """An input or output of the graph.
+
+    Attributes:
+        dtype: ONNX element type by NumPy's name.
+        dims: dimensions; None where they are not fixed.
+    """
 
     name: str
     dtype: str
@@ -53,28 +61,38 @@ class Port:
 
 @dataclass(frozen=True, eq=False)
 class Initializer:
-    """A tensor of the file, not decoded yet; external data lie in `folder`."""
+    """A tensor of the file, not decoded yet.
+
+    Attributes:
+        folder: where its external data lie.
+    """
 
     proto: TensorProto
     folder: Path
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The dimensions."""
         return tuple(self.proto.dims)
 
     @property
     def dtype(self) -> str:
-        """The element type by numpy's or ml_dtypes' name: int8, uint4, float."""
+        """The element type by the name of NumPy or ml_dtypes: int8, uint4, float32."""
         return str(_TYPES.get(self.proto.data_type, "")).lower()
 
     def numpy(self) -> npt.NDArray[Any]:
-        """The values; narrow and low-precision types as ml_dtypes'."""
+        """Return the values; narrow and low-precision types are those of ml_dtypes."""
         return np.asarray(numpy_helper.to_array(self.proto, str(self.folder)))
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A checked model: nodes in an order in which every input is known, and initializers that load when they are asked."""
+    """A checked model.
+
+    Attributes:
+        nodes: in an order in which every input is known.
+        initializers: they load when they are asked.
+    """
 
     name: str
     opset: int
@@ -86,7 +104,7 @@ class Graph:
 
 
 def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
-    """The checked graph of a file or of a model in memory."""
+    """Read and check a file or a model in memory."""
     if isinstance(source, onnx.ModelProto):
         return _checked(source, Path(), source.graph.name or "model")
     path = Path(source)
@@ -94,7 +112,7 @@ def read_model(source: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
 
 
 def _parse(path: Path) -> onnx.ModelProto:
-    """The file as a protobuf message, whatever it says."""
+    """Return the file as a protobuf message, unchecked."""
     asked = f"Reading the model {path}"
     try:
         data = read_bytes(path, _MOST_BYTES)
@@ -129,7 +147,7 @@ def _checked(model: onnx.ModelProto, folder: Path, name: str) -> Graph:
 
 
 def _inlined(model: onnx.ModelProto, asked: str) -> onnx.ModelProto:
-    """The model with its own functions put in place of their calls."""
+    """Return the model with its own functions in place of their calls."""
     from onnx.inliner import inline_local_functions
 
     _check_functions(model, asked)
@@ -140,7 +158,7 @@ def _inlined(model: onnx.ModelProto, asked: str) -> onnx.ModelProto:
 
 
 def _check_functions(model: onnx.ModelProto, asked: str) -> None:
-    """Count the nodes that the graph has when functions are put in place of their calls; refuse too many, and cycles."""
+    """Refuse cycles of functions, and functions that would expand to too many nodes."""
     bodies = {(f.domain, f.name, f.overload): f for f in model.functions}
     calls = {key: Counter(_called(f.node, bodies)) for key, f in bodies.items()}
     waiting = {key: len(own) for key, own in calls.items()}
@@ -166,7 +184,7 @@ def _check_functions(model: onnx.ModelProto, asked: str) -> None:
 
 
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Yield nodes, also those of graphs inside of them; no recursion."""
+    """Yield nodes, also those of graphs inside of them, without recursion."""
     stack = list(nodes)
     while stack:
         node = stack.pop()
@@ -177,7 +195,7 @@ def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def _size(nodes: Sequence[onnx.NodeProto], bodies: Mapping[tuple[str, str, str], Any]) -> npt.NDArray[Any]:
-    """Return the count of nodes that call no function, nested ones included, and the bytes of all, as Python's integers."""
+    """Return number and bytes of all nodes after expansion, as Python integers."""
     plain = sum(1 for _ in _nodes(nodes)) - sum(1 for _ in _called(nodes, bodies))
     return np.array([plain, sum(node.ByteSize() for node in nodes)], object)
 
@@ -207,7 +225,10 @@ def _graph(model: onnx.ModelProto, folder: Path, name: str, opset: int, asked: s
 
 
 def _check_versions(model: onnx.ModelProto, asked: str) -> int:
-    """The opset of the default domain, refused when it or the IR is newer than the installed onnx package knows."""
+    """Return the opset of the default domain.
+
+    Refuse one newer than the installed onnx package.
+    """
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
     newest, newest_ir = onnx.defs.onnx_opset_version(), int(onnx.IR_VERSION)
     if opset > newest or model.ir_version > newest_ir:
@@ -240,7 +261,10 @@ def _check_names(graph: onnx.GraphProto, asked: str) -> None:
 
 
 def _in_order(nodes: list[Node], known: set[str], outputs: list[str], asked: str) -> tuple[Node, ...]:
-    """The nodes so that each comes after what it reads; a name that nobody makes, or a cycle, is an error."""
+    """Return the nodes so that each follows what it reads.
+
+    Refuse unknown names and cycles.
+    """
     makers = {name: node for node in nodes for name in node.outputs if name}
     waiting: dict[int, int] = {}
     readers: dict[str, list[int]] = {}
@@ -285,7 +309,10 @@ def _node(node: onnx.NodeProto, place: int, opsets: dict[str, int], folder: Path
 
 
 def _attribute(attribute: AttributeProto, node: str, folder: Path, asked: str) -> Any:
-    """An attribute as a Python value: a number, text, a tuple of these, or an array."""
+    """Return an attribute as a Python value.
+
+    A number, text, a tuple of these, or an array.
+    """
     kind = attribute.type
     if kind in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
         raise ModelError(asked, f"{node} contains a graph", "Export the model without If, Loop or Scan")
@@ -326,7 +353,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of the file: initializers and attributes, also in nested graphs and functions; no recursion."""
+    """Yield every tensor of the file, also those of nested graphs and functions."""
     graphs, nodes = [model.graph], [node for f in model.functions for node in f.node]
     while graphs or nodes:
         if graphs:
@@ -343,7 +370,7 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _check_tensor(tensor: onnx.TensorProto, folder: Path, asked: str) -> None:
-    """Refuse a tensor whose claimed size is absurd or is not what the file holds."""
+    """Refuse a tensor whose claimed size is absurd, or is not what the file holds."""
     elements = math.prod(tensor.dims)
     if any(d < 0 for d in tensor.dims) or elements > MAX_ELEMENTS:
         raise ModelError(
@@ -366,7 +393,10 @@ def _check_tensor(tensor: onnx.TensorProto, folder: Path, asked: str) -> None:
 
 
 def _bits(data_type: int) -> int:
-    """Bits of one element as the file packs it: what the type's name ends with says, 4 for FLOAT4E2M1 as for INT4."""
+    """Return the bits of one element as the file packs it.
+
+    The number that ends the type's name, 4 for FLOAT4E2M1.
+    """
     name = _TYPES[data_type]
     narrow = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
     return narrow.get(name) or 8 * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)).itemsize
@@ -379,7 +409,7 @@ def _demand_length(tensor: onnx.TensorProto, held: int, wanted: int, what: str, 
 
 
 def _check_external(tensor: onnx.TensorProto, size: int, folder: Path, asked: str) -> None:
-    """External data must be a plain file inside the model's folder that holds at least what is claimed."""
+    """Refuse external data outside the model's folder or shorter than claimed."""
     entries = {e.key: e.value for e in tensor.external_data}
     location = entries.get("location", "")
     inside, shown = folder.resolve(), repr(location if len(location) <= 80 else f"{location[:79]}…")

@@ -1,4 +1,7 @@
-"""Arithmetic on a grid with constants: remembered as float32 steps, carried out by the layer that ends the chain."""
+"""Arithmetic of quantized tensors with constants: recorded as float32 steps.
+
+The layer at the end of the chain runs the steps, in the order of the file.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ _OPS = {"Mul": "mul", "Add": "add", "Sub": "sub", "Div": "div", "Max": "max", "M
 
 
 def lower_arithmetic(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Add, Sub, Mul, Div, Max and Min: a step with a constant, or the sum of two grids."""
+    """Lower Add, Sub, Mul, Div, Max or Min.
+
+    A step with a constant, or the sum of two quantized tensors.
+    """
     if len(node.inputs) != 2:
         return lower_float(builder, node)
     left, right = (builder.symbols[name] for name in node.inputs)
@@ -70,12 +76,12 @@ def _with_constant(builder: NetworkBuilder, node: Node, name: str, constant: Con
 
 
 def _raises_rank(symbol: Symbol, constant: Constant) -> bool:
-    """Whether broadcasting with the constant would give the result a higher rank."""
+    """Return whether a broadcast with the constant gives the result a higher rank."""
     return not isinstance(symbol, Constant) and constant.array.ndim > len(symbol.shape) + 1
 
 
 def lower_unary(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Relu, Neg and Clip."""
+    """Lower Relu, Neg or Clip."""
     name = node.input(0)
     symbol = builder.symbols[name]
     zero = scalar(0)
@@ -102,7 +108,7 @@ def lower_unary(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def lower_batch_norm(builder: NetworkBuilder, node: Node) -> Symbol:
-    """BatchNormalization as a multiplication and an addition per channel, as onnxruntime computes it."""
+    """Lower BatchNormalization to Mul and Add per channel, as onnxruntime does."""
     given = [builder.constant(node, i) for i in range(1, 5)]
     parameters = [c.array.astype(np.float32) for c in given if c is not None]
     asked = f"Importing {node}"
@@ -126,7 +132,7 @@ def lower_batch_norm(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def _apply_steps(builder: NetworkBuilder, symbol: Symbol, steps: list[Step], name: str) -> Symbol | None:
-    """The symbol after the steps; None where a layer must carry them out."""
+    """Return the symbol after the steps; None if a layer must carry them out."""
     given = symbol
     for step in steps:
         after = _apply_step(builder, symbol, step, name)
@@ -163,7 +169,10 @@ def _apply_step(builder: NetworkBuilder, symbol: Symbol, step: Step, name: str) 
 
 
 def _integer_bias(builder: NetworkBuilder, node: Node, pending: PendingQuantized, constant: Constant) -> PendingQuantized | None:
-    """MatMul then Add of an int32 bias on the accumulator's grid: the sum drawn again, with its bias."""
+    """Add an int32 bias to the sum of a MatMul.
+
+    The Convolution is added again, with its bias.
+    """
     maker = builder.makers.get(pending.value)
     spec = builder.values[pending.value]
     if not isinstance(maker, Convolution) or maker.bias is not None or pending.steps or pending.pool is not None:
@@ -186,7 +195,7 @@ def _integer_bias(builder: NetworkBuilder, node: Node, pending: PendingQuantized
 
 
 def _add_pending(builder: NetworkBuilder, left: Symbol, right: Symbol) -> PendingSum | None:
-    """The sum of two plain grids of codes."""
+    """Return the pending sum of two quantized tensors; None if they are anything else."""
     if not isinstance(left, PendingQuantized) or not isinstance(right, PendingQuantized) or left.shape != right.shape:
         return None
     for pending in (left, right):

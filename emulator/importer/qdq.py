@@ -1,7 +1,7 @@
-"""QuantizeLinear and DequantizeLinear at run time: between them lies a grid, and what the grid went through decides the layer.
+"""QuantizeLinear and DequantizeLinear at run time.
 
-A sum with an int32 bias (or none) and limits only is a Requantize. A sum with float steps (a float bias, a batch norm)
-is an AffineRequantize that runs the steps as the graph writes them. Two grids added are an AddCodes, a mean an AveragePool.
+Operators between DequantizeLinear and QuantizeLinear are collected symbolically. At QuantizeLinear they become one integer
+layer (`requantize.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,16 @@ from weakcell.memmodels.errors import ModelError
 
 
 def read_quantization(builder: NetworkBuilder, node: Node, index: int = 1) -> tuple[Floats, int, str | None]:
-    """Scale (scalar or per channel), zero point and type of a Q or DQ node; `place` is where the scale stands."""
+    """Return scale, zero point and type of a QuantizeLinear or DequantizeLinear.
+
+    Args:
+        builder: the network under construction.
+        node: the operator.
+        index: of the input that is the scale; the zero point follows it.
+
+    Returns:
+        The scale (a scalar, or one per channel), the zero point, and its type or None.
+    """
     scale, zero = builder.constant(node, index), builder.constant(node, index + 1)
     if scale is None:
         raise ModelError(f"Importing {node}", "its scale is missing", "Export the model again")
@@ -51,7 +60,7 @@ def read_quantization(builder: NetworkBuilder, node: Node, index: int = 1) -> tu
 
 
 def lower_dequantize(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Codes become a grid; no layer is needed."""
+    """Lower DequantizeLinear: codes become a pending tensor; no layer is needed."""
     source = builder.symbol(node.input(0))
     if isinstance(source, FloatValue) and source.dtype != "float32" and _is_per_tensor(builder, node, source.shape):
         return lower_float(builder, node)  # integers that no layer of codes could hold
@@ -63,7 +72,10 @@ def lower_dequantize(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def _is_per_tensor(builder: NetworkBuilder, node: Node, shape: tuple[int, ...]) -> bool:
-    """Whether there is one zero point for all, and no blocks; scale and zero point must be constants that fit the shape."""
+    """Return whether there is one zero point for all, and no blocks.
+
+    Scale and zero point must be constants that fit the shape.
+    """
     scale, zero = builder.constant(node, 1), builder.constant(node, 2)
     if scale is not None:
         check_scale(node, scale.array)
@@ -78,7 +90,7 @@ def _is_per_tensor(builder: NetworkBuilder, node: Node, shape: tuple[int, ...]) 
 
 
 def read_quantized_input(builder: NetworkBuilder, node: Node, index: int) -> PendingQuantized:
-    """The codes at an input, read on the grid that the next two inputs say."""
+    """Return the codes at an input, with scale and zero point of the next inputs."""
     source = builder.symbol(node.input(index))
     if not isinstance(source, Codes):
         raise ModelError(f"Importing {node}", f"its input {node.input(index)!r} is not an integer tensor", "Export the model again")
@@ -96,12 +108,18 @@ def read_quantized_input(builder: NetworkBuilder, node: Node, index: int) -> Pen
 
 
 def array_type(dtype: str) -> str:
-    """The type of an array that holds codes of an ONNX type: narrow ones lie in bytes."""
+    """Return the type of an array that holds codes of an ONNX type.
+
+    Narrow ones lie in bytes.
+    """
     return {"int4": "int8", "uint4": "uint8", "int2": "int8", "uint2": "uint8"}.get(dtype, dtype)
 
 
 def reinterpret_codes(builder: NetworkBuilder, node: Node, spec: ValueSpec, scale: Floats, zero: int) -> str:
-    """The same codes, read on another grid than they were written on (or a graph input, whose grid was not known)."""
+    """Return the same codes with another scale and zero point.
+
+    The codes of a graph input, whose scale was not known, need no layer.
+    """
     untouched = spec.name not in builder.makers and not any(spec.name in layer.inputs for layer in builder.layers)
     if untouched:  # a graph input of an integer type
         builder.values[spec.name] = replace(spec, scale=scale, zero_point=zero)
@@ -116,7 +134,10 @@ def reinterpret_codes(builder: NetworkBuilder, node: Node, spec: ValueSpec, scal
 
 
 def lower_quantize(builder: NetworkBuilder, node: Node) -> Symbol:
-    """A float tensor onto an integer grid, by the layer that its past calls for; float32 itself where no layer holds it."""
+    """Lower QuantizeLinear by the layer that its input calls for.
+
+    Float32 where no integer layer fits.
+    """
     source = builder.symbol(node.input(0))
     assert not isinstance(source, Constant)
     if not _is_per_tensor(builder, node, source.shape) or len(source.shape) not in INTEGER_RANKS:
@@ -152,7 +173,10 @@ def _output_type(node: Node) -> str:
 
 
 def lower_clip_codes(builder: NetworkBuilder, node: Node, source: Codes, low: Constant | None, high: Constant | None) -> Codes:
-    """A Clip of codes (narrow types in Brevitas' exports): the layer that made the codes, drawn again with tighter limits."""
+    """Lower a Clip of codes, by which Brevitas writes narrow types.
+
+    The layer that made the codes is added again, with tighter limits.
+    """
     spec, value_range = builder.values[source.value], builder.ranges[source.value]
     bounds = [
         int(limit if given is None else given.array.reshape(()))

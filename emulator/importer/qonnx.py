@@ -1,8 +1,12 @@
-"""QONNX: floats on integer grids. Weights behind Quant become the integers that they are; activations become codes.
+"""QONNX's quantizers.
 
-https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops. Quant's division, rounding and clamping are those
-of QuantizeLinear where it rounds half to even around 0. Any other Quant, and Trunc, is run in float32 as written (or worked out
-once for every code); its result lies on its grid, so integers follow.
+Stored integers behind Quant of weights, codes behind Quant of activations.
+
+Reference: https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops. Quant divides, rounds and
+clamps like
+QuantizeLinear if it rounds half to even around 0. Any other Quant, and Trunc, runs in float32 as written, or becomes a
+table. Its
+result is an integer times the scale, so integer layers follow.
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ DOMAIN = "qonnx"
 
 
 def fold(node: Node, inputs: list[Constant | None]) -> Constant:
-    """A quantizer of constants: its value, and behind a Quant the integers that a memory stores."""
+    """Fold a quantizer of constants; a Quant keeps the integers that a memory stores."""
     key = f"{DOMAIN}.{node.op_type}"
     if key not in onnx_ops.OPERATORS:
         raise unsupported(node)
@@ -67,7 +71,7 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
 
 
 def _recipe(node: Node, arrays: list[Array | None], origin: str) -> Recipe | None:
-    """How a quantizer's result is made from the integers that a memory stores: (q - zero point) * scale."""
+    """Return the result as a recipe of stored integers: (q - zero point) * scale."""
     x, scale, *rest = arrays
     if x is None or scale is None or node.op_type not in ("Quant", "BipolarQuant"):
         return None
@@ -84,7 +88,7 @@ def _recipe(node: Node, arrays: list[Array | None], origin: str) -> Recipe | Non
 
 
 def _encoding(node: Node, bits: Array) -> Encoding:
-    """How the integers of a Quant are stored."""
+    """Return how the integers of a Quant are stored."""
     width = int(bits.reshape(-1)[0])
     if operators.is_bipolar(node.attributes, width):
         return SIGN1
@@ -92,7 +96,10 @@ def _encoding(node: Node, bits: Array) -> Encoding:
 
 
 def _quantized(node: Node, arrays: list[Array | None], array: Array) -> QuantizedConstant | None:
-    """The integers of a quantized weight; None where scale or zero point follow no single axis."""
+    """Return the integers of a quantized weight.
+
+    None if scale or zero point vary along several axes.
+    """
     with np.errstate(all="ignore"):
         integers = operators.codes(arrays, node.attributes)
     _, scale, zero, bits = (np.zeros(0) if a is None else a for a in arrays[:4])
@@ -114,7 +121,7 @@ def _long_axes(parameter: Array, rank: int) -> list[int]:
 
 
 def lower_quant(builder: NetworkBuilder, node: Node) -> Symbol:
-    """A tensor onto an integer grid."""
+    """Lower Quant of an activation."""
     given = [builder.constant(node, index) for index in range(1, 4)]
     if any(c is None for c in given):
         raise ModelError(f"Importing {node}", "an input is missing", "Export the model again")
@@ -145,7 +152,7 @@ def lower_quant(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def _is_code(zero: float) -> bool:
-    """Whether a float zero point is an integer of a size that codes have."""
+    """Return whether a float zero point is an integer of a size that codes have."""
     return zero.is_integer() and abs(zero) < 1 << 16
 
 
@@ -160,7 +167,7 @@ def _as_pending(made: Codes, target: ValueSpec) -> PendingQuantized:
 
 
 def _add_as_written(builder: NetworkBuilder, node: Node) -> FloatValue:
-    """The operator in float32."""
+    """Add the operator in float32."""
     real = builder.as_float(node.input(0))
     constants = [builder.constant(node, index) for index in range(1, len(node.inputs))]
     arrays: list[Array] = [onnx_ops.ABSENT if c is None else c.array for c in constants]
@@ -176,7 +183,7 @@ def _add_as_written(builder: NetworkBuilder, node: Node) -> FloatValue:
 def _quantize_as_written(
     builder: NetworkBuilder, node: Node, symbol: Symbol, target: ValueSpec, value_range: ValueRange
 ) -> PendingQuantized:
-    """The operator worked out for every code, or run in float32; then the codes of its result, which lies on the grid."""
+    """Make a table of the operator, or run it in float32 and quantize its result."""
     constants = [builder.constant(node, index) for index in range(1, len(node.inputs))]
     if isinstance(symbol, PendingQuantized) and integer_ops.fits_table(builder, symbol):
         symbol = PendingPointwise(symbol, ())
@@ -194,7 +201,10 @@ def _quantize_as_written(
 
 
 def _pending_sign(builder: NetworkBuilder, node: Node, symbol: Symbol, scale: float, zero: float) -> Symbol:
-    """One signed bit: +scale where x / scale >= 0, else -scale; with a zero point as written."""
+    """Return one signed bit: +scale if x / scale >= 0, else -scale.
+
+    With a zero point, the operator runs in float32 as written.
+    """
     if (
         zero != 0
         or not isinstance(symbol, PendingQuantized | FloatValue)
@@ -206,7 +216,7 @@ def _pending_sign(builder: NetworkBuilder, node: Node, symbol: Symbol, scale: fl
 
 
 def lower_bipolar(builder: NetworkBuilder, node: Node) -> Symbol:
-    """+scale where x >= 0 (so also at 0 and -0), else -scale: bits."""
+    """Lower BipolarQuant: +scale if x >= 0 (also for 0 and -0), else -scale, as bits."""
     scale, symbol = builder.constant(node, 1), builder.symbol(node.input(0))
     if (
         scale is None
@@ -223,7 +233,7 @@ def lower_bipolar(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def lower_trunc(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Dropped low bits, by a table where the codes are known."""
+    """Lower Trunc, which drops low bits: a table where the codes are known."""
     given = [builder.constant(node, index) for index in range(1, len(node.inputs))]
     arrays = [c.array for c in given if c is not None]
     symbol = builder.symbol(node.input(0))
@@ -248,7 +258,10 @@ def lower_trunc(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def lower_multi_threshold(builder: NetworkBuilder, node: Node) -> Symbol:
-    """How many thresholds are reached: one threshold of scale 2 is a sign, several are counted on integers."""
+    """Lower MultiThreshold, the number of thresholds that are reached.
+
+    One threshold is a sign, several are counted on integers.
+    """
     given, symbol = builder.constant(node, 1), builder.symbol(node.input(0))
     if given is None or given.array.ndim != 2 or isinstance(symbol, Codes | Constant):
         raise ModelError(f"Importing {node}", "its thresholds are no matrix, or its input no floats", "Export the model again")

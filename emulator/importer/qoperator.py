@@ -1,8 +1,13 @@
-"""The QOperator dialect: each QLinear operator is what DequantizeLinear, the operator and QuantizeLinear say, so it is written so.
+"""Operators of Microsoft's domain with a rounding or weight format of their own.
 
-The lowering makes one integer layer of such a triple, with exactly QOperator's epilogue: rint(float32(acc) * M) + zero_point,
-M = float32(float32(s_x * s_w) / s_y). A bias is int32 on the grid s_x * s_w. Operators of Microsoft's domain
-(https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md) that round in a way of their own have own layers.
+All other QLinear operators are written as ONNX operators first (`rewrites.py`).
+Reference: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
+
+MatMulNBits has packed 2-, 4- or 8-bit weights with one scale for every block of inputs. B is uint8
+[N, blocks, block_size * bits / 8], low bits first; scales are [N, blocks]; zero points are packed likewise, and 2^(bits
+- 1) if left
+out. Activations stay float32: `accuracy_level`, which lets onnxruntime round them to 8 bits, is a hint for speed, not a
+meaning.
 """
 
 from __future__ import annotations
@@ -36,6 +41,10 @@ from weakcell.memmodels.errors import ModelError
 
 
 def _target(builder: NetworkBuilder, node: Node, index: int) -> tuple[ValueSpec, ValueRange]:
+    """Return the value and the range of codes of the output.
+
+    `index` is the input that is its scale.
+    """
     scale, zero, dtype = read_quantization(builder, node, index)
     encoding = integer_encoding(np.dtype(dtype or "uint8"))
     if scale.ndim or encoding is None:
@@ -46,7 +55,10 @@ def _target(builder: NetworkBuilder, node: Node, index: int) -> tuple[ValueSpec,
 
 
 def lower_multiply(builder: NetworkBuilder, node: Node) -> Symbol:
-    """QLinearMul of two tensors of codes; with a constant, by the floats that it means."""
+    """Lower QLinearMul of two tensors of codes.
+
+    With a constant it is computed in float32.
+    """
     target, value_range = _target(builder, node, 6)
     left, right = (builder.symbols[node.input(i)] for i in (0, 3))
     if not isinstance(left, Codes) or not isinstance(right, Codes) or left.shape != right.shape:
@@ -61,7 +73,10 @@ def lower_multiply(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def _lower_by_floats(builder: NetworkBuilder, node: Node) -> Symbol:
-    """The product in float32, by the lowering of Mul; exact but for the order of two float multiplications."""
+    """Lower the product as a Mul of dequantized inputs.
+
+    It is exact but for the order of two float multiplications.
+    """
     w = NodeWriter(node)
     i = node.input
     w.quantize(w.add("Mul", w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5))), i(6), i(7))
@@ -71,7 +86,7 @@ def _lower_by_floats(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def lower_global_average(builder: NetworkBuilder, node: Node) -> Symbol:
-    """QLinearGlobalAveragePool: an integer sum, then one multiplication by s_x / (s_y * count)."""
+    """Lower QLinearGlobalAveragePool: an integer sum times s_x / (s_y * count)."""
     pending = read_quantized_input(builder, node, 0)
     target, value_range = _target(builder, node, 3)
     if (
@@ -93,7 +108,10 @@ def lower_global_average(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def lower_codes(builder: NetworkBuilder, node: Node) -> Symbol:
-    """QLinearAveragePool and QLinearSoftmax: onnxruntime's own arithmetic, on codes, by the table of operators."""
+    """Lower QLinearAveragePool or QLinearSoftmax.
+
+    Onnxruntime's own arithmetic on codes.
+    """
     source = builder.symbol(node.input(0))
     if not isinstance(source, Codes) or len(source.shape) not in INTEGER_RANKS:
         raise ModelError(f"Importing {node}", "its input is no image of codes", "Quantize the tensor before")
@@ -116,7 +134,7 @@ LOWERINGS: dict[str, Callable[[NetworkBuilder, Node], Symbol]] = {
 
 
 def lower_matmul_nbits(builder: NetworkBuilder, node: Node) -> Symbol:
-    """A MatMul (and Add, if there is a bias) with the unpacked weight, which is stored as its packed bits."""
+    """Lower MatMulNBits to MatMul and Add; the weight is stored as its packed bits."""
     asked, given = f"Importing {node}", node.attributes
     outputs, inputs, block = (int(given.get(key, 0)) for key in ("N", "K", "block_size"))
     bits = int(given.get("bits", 4))
@@ -156,7 +174,10 @@ def lower_matmul_nbits(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def _unpack(packed: Array, bits: int, rows: int, columns: int, asked: str) -> Array:
-    """Unsigned codes (rows, columns), each row starting at a byte of its own."""
+    """Return unsigned codes (rows, columns).
+
+    Each packed row starts at a byte of its own.
+    """
     per_byte = 8 // bits
     row_bytes = -(-columns // per_byte)
     if packed.size != rows * row_bytes:

@@ -1,9 +1,11 @@
-"""Rounding onto an integer grid: what a QuantizeLinear makes of the symbol before it.
+"""QuantizeLinear of a pending tensor.
 
-Operators between DequantizeLinear and QuantizeLinear are collected symbolically. Here they become one integer layer:
-a sum with an int32 bias (or none) and limits is a Requantize; a sum with float steps (a float bias, a batch norm) is an
-AffineRequantize, which runs the steps as the graph writes them; two grids added are an AddCodes, a mean is an AveragePool,
-pointwise operators are a LookUp.
+One integer layer for all operators since the DequantizeLinear.
+
+A sum with an int32 bias (or none) and limits is a Requantize. A sum with float steps (a float bias, a batch norm) is an
+AffineRequantize, which runs the steps in the order of the file. The sum of two quantized tensors is an AddCodes, a mean
+is an
+AveragePool, pointwise operators are a LookUp.
 """
 
 from __future__ import annotations
@@ -46,7 +48,16 @@ from weakcell.memmodels.errors import ModelError
 def quantize_to(
     builder: NetworkBuilder, node: Node, source: Symbol, target: ValueSpec, value_range: ValueRange, fused: bool = True
 ) -> Codes:
-    """A tensor onto the codes that `target` describes; fused: QOperator's epilogue for sums, else float32 as written."""
+    """Quantize a tensor to the codes that `target` describes.
+
+    Args:
+        builder: the network under construction.
+        node: the quantizing operator; its first input is the tensor.
+        source: what the tensor means.
+        target: the value to make; its shape is ignored.
+        value_range: the codes that the type of the target has.
+        fused: whether sums get QOperator's epilogue; else float32 operations as written.
+    """
     if isinstance(source, PendingQuantized) and source.pads != NO_PADS and is_uniform(builder, replace(source, pads=NO_PADS)):
         source = materialize_padding(builder, source, node.input(0))
     if isinstance(source, PendingQuantized) and source.pads == NO_PADS:
@@ -78,7 +89,10 @@ def _codes(builder: NetworkBuilder, layer: Layer, spec: ValueSpec, value_range: 
 
 
 def limits(steps: tuple[Step, ...], spec: ValueSpec, value_range: ValueRange) -> ValueRange:
-    """The codes that scalar limits leave: rounding is monotone, so limits commute with it."""
+    """Return the codes that scalar limits leave.
+
+    Rounding is monotone, so limits commute with it.
+    """
     low, high = value_range.low, value_range.high
     for step in steps:
         code = int(np.clip(np.rint(step.constant / spec.scale) + np.float32(spec.zero_point), value_range.low, value_range.high))
@@ -87,7 +101,7 @@ def limits(steps: tuple[Step, ...], spec: ValueSpec, value_range: ValueRange) ->
 
 
 def _split_limits(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """The steps before the last scalar limits, and those limits."""
+    """Return the steps before the last scalar limits, and those limits."""
     count = len(steps)
     while count and steps[count - 1].op in ("max", "min") and steps[count - 1].constant.ndim == 0:
         count -= 1
@@ -97,7 +111,10 @@ def _split_limits(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step
 def quantize_pending(
     builder: NetworkBuilder, node: Node, pending: PendingQuantized, target: ValueSpec, value_range: ValueRange, fused: bool = True
 ) -> Codes:
-    """A grid onto another, by the epilogue that its steps call for; the layers before stay."""
+    """Quantize a pending tensor by the epilogue that its steps call for.
+
+    See `quantize_to`.
+    """
     spec = builder.values[pending.value]
     same = pending.zero_point == target.zero_point and np.array_equal(pending.scale, target.scale)
     held = builder.ranges[pending.value]
@@ -144,7 +161,7 @@ def _quantize_mean(builder: NetworkBuilder, node: Node, mean: PendingMean, targe
 def quantize_concat(
     builder: NetworkBuilder, node: Node, concat: PendingConcat, target: ValueSpec, value_range: ValueRange
 ) -> Codes:
-    """Each part onto the target grid by a table (or its epilogue, if it is a sum), then side by side."""
+    """Quantize each part by a table or an epilogue, then concatenate the codes."""
     parts = []
     for i, pending in enumerate(concat.parts):
         own = replace(target, name=builder.unique_name(f"{target.name}.part{i}"))
@@ -166,7 +183,7 @@ def _requantize_part(
 def quantize_pointwise(
     builder: NetworkBuilder, node: Node, pointwise: PendingPointwise, target: ValueSpec, value_range: ValueRange
 ) -> Codes:
-    """The table of every code."""
+    """Add the LookUp with the result of every code."""
     pending, source = pointwise.source, builder.ranges[pointwise.source.value]
     x: Array = (np.arange(source.low, source.high + 1) - pending.zero_point).astype(np.float32) * pending.scale
     with np.errstate(all="ignore"):

@@ -1,8 +1,16 @@
-"""The QOperator dialect: each QLinear operator is what DequantizeLinear, the operator and QuantizeLinear say, so it is written so.
+"""Operators that are another spelling of ONNX operators.
 
-The lowering makes one integer layer of such a triple, with exactly QOperator's epilogue: rint(float32(acc) * M) + zero_point,
-M = float32(float32(s_x * s_w) / s_y). A bias is int32 on the grid s_x * s_w. Operators of Microsoft's domain
-(https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md) that round in a way of their own have own layers.
+One node becomes several before lowering.
+
+A QLinear operator is written as DequantizeLinear, the operator, and QuantizeLinear, whose meaning it has. The lowering
+makes one
+integer layer of them, with exactly QOperator's epilogue: rint(float32(acc) * M) + zero_point, M = float32(float32(s_x *
+s_w) / s_y).
+A bias is int32 with the scale s_x * s_w.
+
+QONNX's channels-last operators are transposed, run in ONNX's order, and transposed back. A tensor between two of them
+is known
+in ONNX order already, so nothing is transposed twice; dead layers are dropped at the end.
 """
 
 from __future__ import annotations
@@ -26,30 +34,39 @@ _INT32: dict[str, Any] = {INT32_SUM: 1}
 
 
 class NodeWriter:
-    """Collects the nodes that stand for one node; tensors in between are named after its output."""
+    """Collects the nodes that replace one node.
+
+    Tensors between them are named after its output.
+    """
 
     def __init__(self, node: Node) -> None:
         self.node, self.nodes = node, list[Node]()
 
     def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """Append a node and return the name of its output."""
         output = output or f"{self.node.outputs[0]}.{len(self.nodes)}"
         opset = self.node.opset if not self.node.domain else 21
         self.nodes.append(Node(op_type, "", opset, self.node.name, inputs, (output,), attributes))
         return output
 
     def dequantize(self, x: str, scale: str, zero: str, **attributes: Any) -> str:
-        """A dequantized operand. Activations have one scale: axis 0, the batch, makes the lowering refuse several."""
+        """Append the DequantizeLinear of an operand and return its output.
+
+        Activations have one scale. Axis 0, the batch, makes the lowering refuse several.
+        """
         return self.add("DequantizeLinear", x, scale, *([zero] if zero else []), **{"axis": 0, **attributes})
 
     def bias(self, bias: str, scales: tuple[str, str]) -> str:
-        """An int32 bias on the grid of the sums."""
+        """Append the dequantization of an int32 bias with the scale of the sums."""
         product = self.add("Mul", *scales)
         return self.add("DequantizeLinear", bias, self.add("Reshape", product, self.minus_one()), axis=0)
 
     def minus_one(self) -> str:
+        """Append a constant shape [-1]."""
         return self.add("Constant", value=np.array([-1], np.int64))
 
     def quantize(self, y: str, scale: str, zero: str) -> list[Node]:
+        """Append the QuantizeLinear of the result and return all nodes."""
         self.add("QuantizeLinear", y, scale, *([zero] if zero else []), output=self.node.outputs[0], axis=0)
         return self.nodes
 
@@ -69,7 +86,10 @@ def _matmul(w: NodeWriter) -> list[Node]:
 
 
 def _gemm(w: NodeWriter) -> list[Node]:
-    """com.microsoft QGemm: A, s, z, B, s, z, C, s, z; without a y scale its result is float."""
+    """Rewrite com.microsoft QGemm.
+
+    A, s, z, B, s, z, C, s, z. Without a scale of y its result is float.
+    """
     i, given = w.node.input, w.node.attributes
     axis = 0 if given.get("transB", 0) else 1
     parts = [w.dequantize(i(0), i(1), i(2)), w.dequantize(i(3), i(4), i(5), axis=axis)]
@@ -89,6 +109,7 @@ def _add(w: NodeWriter) -> list[Node]:
 
 def _unary(op_type: str) -> Callable[[NodeWriter], list[Node]]:
     def write(w: NodeWriter) -> list[Node]:
+        """Return the nodes for one operator."""
         i = w.node.input
         return w.quantize(w.add(op_type, w.dequantize(i(0), i(1), i(2)), **w.node.attributes), i(3), i(4))
 
@@ -102,14 +123,14 @@ def _concat(w: NodeWriter) -> list[Node]:
 
 
 def _to_float(w: NodeWriter) -> list[Node]:
-    """com.microsoft MatMulIntegerToFloat: A, B, s_a, s_b, z_a, z_b, bias."""
+    """Rewrite com.microsoft MatMulIntegerToFloat: A, B, s_a, s_b, z_a, z_b, bias."""
     i = w.node.input
     acc = w.add("MatMulInteger", i(0), i(1), i(4), i(5))
     return _scaled(w, acc, i(2), i(3), i(6))
 
 
 def _dynamic(w: NodeWriter) -> list[Node]:
-    """com.microsoft DynamicQuantizeMatMul: A, B, s_b, z_b, bias."""
+    """Rewrite com.microsoft DynamicQuantizeMatMul: A, B, s_b, z_b, bias."""
     i, name = w.node.input, f"{w.node.outputs[0]}.quantized"
     quantized = (name, f"{name}.scale", f"{name}.zero")
     w.nodes.append(Node("DynamicQuantizeLinear", "", 11, w.node.name, (i(0),), quantized, {}))
@@ -138,7 +159,7 @@ _REWRITES: dict[tuple[str, str], Callable[[NodeWriter], list[Node]]] = {
 
 
 def rewrite(node: Node) -> list[Node]:
-    """The nodes that mean the same, or the node itself."""
+    """Return the nodes of the same meaning, or the node itself."""
     rewrite = _REWRITES.get((node.domain, node.op_type))
     return [node] if rewrite is None else rewrite(NodeWriter(node))
 
@@ -154,14 +175,18 @@ _AXES = {"MultiThreshold": {"data_layout": "NCHW"}}
 
 @dataclass
 class ChannelsLast:
-    """Rewrites nodes in order."""
+    """Rewrites channels-last nodes, in the order of the graph.
+
+    Attributes:
+        channels_first: the tensor in ONNX order for each channels-last tensor.
+    """
 
     scalars: frozenset[str]
     """Constants of one element: operands that mean the same in every order."""
     channels_first: dict[str, str] = field(default_factory=dict)
 
     def rewrite(self, node: Node) -> list[Node]:
-        """The nodes that mean the same, or the node itself."""
+        """Return the nodes of the same meaning, or the node itself."""
         if node.domain == CHANNELS_LAST:
             return self._run_channels_first(replace(node, domain=""), node.op_type == "Conv")
         x = node.input(0)
@@ -180,7 +205,10 @@ class ChannelsLast:
         return [node]
 
     def _run_channels_first(self, node: Node, weights: bool = False) -> list[Node]:
-        """The node on the twin of its first input; `weights`: its second input is (O, H, W, C) and is turned as well."""
+        """Run the node in ONNX order.
+
+        With `weights`, its second input is (O, H, W, C) and transposed, too.
+        """
         x, y, rest = node.input(0), node.outputs[0], node.inputs[1:]
         nodes, transposed = [], self.channels_first.get(x)
         if weights and rest:

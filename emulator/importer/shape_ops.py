@@ -1,4 +1,9 @@
-"""Shapes, pads and pools: what moves elements or picks among them, on grids, codes and floats."""
+"""Shapes, pads, pools and Resize.
+
+Operators that move elements or choose among them.
+
+Resize and Upsample of every opset are lowered as one Resize of the axes behind the batch.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +39,7 @@ from weakcell.memmodels.errors import ModelError
 
 
 def lower_shape(builder: NetworkBuilder, node: Node) -> Symbol:
-    """The shape of a tensor as a constant, its batch as a number that stands for it."""
+    """Lower Shape to a constant. The batch is a number that represents it."""
     symbol = builder.symbols[node.input(0)]
     assert not isinstance(symbol, Constant)
     full = [BATCH, *symbol.shape]
@@ -43,7 +48,10 @@ def lower_shape(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def lower_reshape(builder: NetworkBuilder, node: Node, batch: int | None) -> Symbol:
-    """Reshape, Flatten, Squeeze and Unsqueeze of what is known at run time; `batch` is the graph's fixed one, if any."""
+    """Lower Reshape, Flatten, Squeeze or Unsqueeze.
+
+    `batch` is the graph's fixed batch, if any.
+    """
     symbol = builder.symbols[node.input(0)]
     assert not isinstance(symbol, Constant)
     shape = _new_shape(builder, node, symbol.shape, batch)
@@ -58,7 +66,7 @@ def _shape_text(shape: tuple[int, ...]) -> str:
 
 
 def _new_shape(builder: NetworkBuilder, node: Node, shape: tuple[int, ...], batch: int | None) -> tuple[int, ...]:
-    """The shape without the batch that a shape operator makes."""
+    """Return the shape without the batch that a shape operator makes."""
     rank = len(shape) + 1
     if node.op_type == "Flatten":
         axis = int(node.attributes.get("axis", 1))
@@ -86,7 +94,7 @@ def _new_shape(builder: NetworkBuilder, node: Node, shape: tuple[int, ...], batc
 
 
 def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int | None) -> tuple[int, ...]:
-    """A Reshape's target without the batch, its 0 and -1 worked out."""
+    """Return a Reshape's target without the batch, with its 0 and -1 resolved."""
     full = [BATCH, *shape]
     if not node.attributes.get("allowzero", 0):
         target = [full[i] if n == 0 and i < len(full) else n for i, n in enumerate(target)]
@@ -106,7 +114,10 @@ def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int | 
 
 
 def reshape_symbol(builder: NetworkBuilder, node: Node, shape: tuple[int, ...]) -> Symbol:
-    """The tensor of the node's first input under another shape; flattening a grid or codes moves nothing yet."""
+    """Return the node's first input under another shape.
+
+    Flattening codes moves nothing yet: only the symbol gets the shape.
+    """
     name = node.input(0)
     symbol = builder.symbol(name)
     assert not isinstance(symbol, Constant)
@@ -139,12 +150,12 @@ def _add_reshape(builder: NetworkBuilder, node: Node, value: str, shape: tuple[i
 
 
 def lower_identity(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Identity and Dropout (in evaluation mode)."""
+    """Lower Identity, or Dropout in evaluation mode."""
     return builder.symbols[node.input(0)]
 
 
 def lower_cast(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Cast: a comparison gets the levels 0 and 1, integers become a grid of scale 1, floats stay."""
+    """Lower Cast: comparisons get the levels 0 and 1, integers scale 1, floats stay."""
     symbol, to = builder.symbols[node.input(0)], int(node.attributes["to"])
     if to == 1:
         if isinstance(symbol, PendingComparison) and symbol.levels is None:
@@ -164,7 +175,10 @@ def lower_cast(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def lower_pad(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Zero padding of a grid's image: kept for the convolution that follows. Any other padding moves codes."""
+    """Lower Pad.
+
+    Zero padding of a quantized image is pending until its convolution. Any other padding moves codes.
+    """
     symbol = builder.symbol(node.input(0))
     mode = node.attributes.get("mode", "constant")
     mode = mode.decode() if isinstance(mode, bytes) else mode
@@ -183,7 +197,10 @@ def lower_pad(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def lower_max_pool(builder: NetworkBuilder, node: Node) -> Symbol:
-    """MaxPool commutes with every chain that rises; where it falls in a channel, the pool is kept for after it."""
+    """Lower MaxPool or GlobalMaxPool.
+
+    A maximum commutes with every chain of steps that rises. Where a chain falls in a channel, the pool is pending.
+    """
     symbol = builder.symbol(node.input(0))
     several = len([n for n in node.outputs if n]) > 1
     plain = isinstance(symbol, Codes) and builder.values[symbol.value].shape == symbol.shape and len(symbol.shape) in (2, 3)
@@ -211,19 +228,22 @@ def _pool_window(node: Node, shape: tuple[int, ...]) -> Window:
 
 
 def _global_window(shape: tuple[int, ...]) -> Window:
-    """The window that sees all of an image (C, H, W) or signal (C, L)."""
+    """Return the window that covers a whole image (C, H, W) or signal (C, L)."""
     size = (1, shape[1]) if len(shape) == 2 else (shape[1], shape[2])
     return Window(size, size)
 
 
 def _is_plain_image(builder: NetworkBuilder, pending: PendingQuantized) -> bool:
-    """Whether a grid is an image or a signal with nothing pending but steps."""
+    """Return whether a tensor is an image or a signal with nothing pending but steps."""
     plain = pending.pool is None and pending.pads == NO_PADS
     return plain and len(pending.shape) in (2, 3) and builder.values[pending.value].shape == pending.shape
 
 
 def lower_mean(builder: NetworkBuilder, node: Node) -> Symbol:
-    """AveragePool, GlobalAveragePool and ReduceMean over the image: kept for the QuantizeLinear that may follow."""
+    """Lower AveragePool, GlobalAveragePool or ReduceMean.
+
+    Pending until a QuantizeLinear follows.
+    """
     symbol = builder.symbol(node.input(0))
     if not isinstance(symbol, PendingQuantized) or not _is_plain_image(builder, symbol) or symbol.steps or symbol.scale.ndim:
         return lower_float(builder, node)
@@ -252,7 +272,10 @@ def lower_mean(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def lower_resize(builder: NetworkBuilder, node: Node) -> Symbol:
-    """The nearest element is moved as a code; what is interpolated is float. The batch stays as it is, whatever `sizes` says."""
+    """Lower Resize: the nearest element is moved as a code, interpolation is float32.
+
+    The batch stays as it is, whatever `sizes` says.
+    """
     plain = _drop_batch_axis(builder, node)
     _check(builder, plain)
     nearest = onnx_ops.text(plain.attributes, "mode", "nearest") == "nearest"
@@ -260,7 +283,7 @@ def lower_resize(builder: NetworkBuilder, node: Node) -> Symbol:
 
 
 def _check(builder: NetworkBuilder, node: Node) -> None:
-    """ModelError if scales or sizes make no sense."""
+    """Refuse scales or sizes that do not fit."""
     source, *rest = (builder.symbols.get(name) for name in node.inputs)
     if isinstance(source, Constant | None) or not all(part is None or isinstance(part, Constant) for part in rest):
         return
@@ -272,12 +295,12 @@ def _check(builder: NetworkBuilder, node: Node) -> None:
 
 
 def _crops_input(node: Node) -> bool:
-    """Whether what lies outside the input has a value of its own, and the input a region of interest."""
+    """Return whether the node crops, with a value of its own outside the input."""
     return onnx_ops.text(node.attributes, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
 
 
 def _drop_batch_axis(builder: NetworkBuilder, node: Node) -> Node:
-    """The node in opset 18's way, with all axes but the first named; as it is where that would be another one."""
+    """Return the node in the form of opset 18, with all axes but the first named."""
     attributes, old = dict(node.attributes), node.op_type == "Upsample" or node.opset < 11
     index = 1 if old else 3 if node.input(3) else 2
     source, symbol = builder.symbols.get(node.inputs[0]), builder.symbols.get(node.input(index))

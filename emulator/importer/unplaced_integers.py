@@ -1,7 +1,8 @@
-"""The integers of a file that live in no memory unless a rule places them, each with its bits and the reason.
+"""The integers of a file that no memory holds by default, with bits and reason.
 
-Every integer of the file is counted once: it is in a weight tensor of the network, or it is named here. Integers that the file
-makes of float weights (a quantizer of constants) count with the bits that they are stored in.
+Every integer of the file is counted once: it is in a weight tensor of the network, or it is named here. Integers that
+the file
+computes from float weights (a quantizer of constants) count with the bits in which they are stored.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ _SIZES = (32, 64)
 
 
 def find_unplaced_integers(network: Network, builder: NetworkBuilder, graph: Graph) -> tuple[UnplacedTensor, ...]:
-    """Return what of a file's integers no weight tensor of the network holds.
+    """Return the integers of a file that no weight tensor of the network holds.
 
     Args:
         network: as imported from `graph`.
-        draft: that it was drawn in; it knows where the weights come from.
+        builder: of the network; it knows where the weights come from.
         graph: the file.
 
     Returns:
@@ -71,7 +72,10 @@ def find_unplaced_integers(network: Network, builder: NetworkBuilder, graph: Gra
 
 
 def _integers(builder: NetworkBuilder, graph: Graph) -> Iterator[tuple[str, str, int, int]]:
-    """Name, type, bits of an element and elements of every tensor of integers, or of floats that the file quantizes itself."""
+    """Yield name, type, bits per element and elements of every tensor of integers.
+
+    Floats that the file quantizes itself count as the integers that result.
+    """
     seen = set()
     for name, tensor in graph.initializers.items():
         kind = tensor.dtype
@@ -92,7 +96,7 @@ def _integers(builder: NetworkBuilder, graph: Graph) -> Iterator[tuple[str, str,
 
 
 def _width(kind: str) -> int:
-    """Bits of an element of an integer type, 0 for any other type."""
+    """Return the bits per element of an integer type, 0 for any other type."""
     stem = kind.rstrip("0123456789")
     return int(kind[len(stem) :]) if stem in ("int", "uint") and kind != stem else 0
 
@@ -106,7 +110,7 @@ def _readers(nodes: Sequence[Node]) -> dict[str, list[tuple[Node, int]]]:
 
 
 def _reason(name: str, width: int, elements: int, network: Network, readers: Mapping[str, list[tuple[Node, int]]]) -> str:
-    """Why a tensor that no weight tensor comes from is in no memory."""
+    """Return why no memory holds a tensor from which no weight tensor comes."""
     users = readers.get(name, [])
     if not users:
         return "no node reads it"
@@ -128,7 +132,7 @@ def _reason(name: str, width: int, elements: int, network: Network, readers: Map
 
 
 def _operator(name: str, readers: Mapping[str, list[tuple[Node, int]]]) -> tuple[Node | None, int]:
-    """The first operator that does more with a tensor than moving or dequantizing it, and the number of that input."""
+    """Return the first operator that computes with a tensor, and the input index."""
     for _ in range(64):
         users = readers.get(name, [])
         if not users:
@@ -141,7 +145,7 @@ def _operator(name: str, readers: Mapping[str, list[tuple[Node, int]]]) -> tuple
 
 
 def _rest(inside: int, integers: int, bits: int, width: int) -> str:
-    """Why a tensor of so many integers has more bits than the weight tensors, which hold `inside` of them."""
+    """Return why a tensor has more bits than the weight tensors made from it."""
     if inside < integers:
         return f"{integers - inside:,} of its {integers:,} integers are read by no layer"
     return f"its integers are stored in {bits // inside} of {width} bits, which hold all of their values"

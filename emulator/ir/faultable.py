@@ -1,10 +1,13 @@
-"""Everything that a memory can store besides weights: constants of layers, and buffers.
+"""What a memory can store besides weights: constants of layers, and buffers.
 
-A memory stores the number that a layer computes with: the multiplier s_x s_w / s_y of a requantization, not the three scales of
-the file. Every layer has its own copy of the zero points that it reads. The name of a constant is that of its layer or weight,
+A memory stores the number that a layer computes with: the multiplier s_x s_w / s_y of a requantization, not the three
+scales of
+the file. Every layer has its own copy of the zero points that it reads. The name of a constant is that of its layer or
+weight,
 followed by `.scale`, `.zero_point` and so on. Clamping limits are code, so a Relu always cuts at the same place.
 
-A flipped float may be negative, 0, infinite or NaN. It is used as it is, in IEEE arithmetic. A code made from NaN is the lowest
+A flipped float may be negative, 0, infinite or NaN. It is used as it is, in IEEE arithmetic. A code made from NaN is
+the lowest
 code of the layer, a code made from an infinity is the lowest or highest one, and a NaN among the final scores never wins.
 """
 
@@ -94,13 +97,13 @@ def collect_buffers(network: Network) -> tuple[Buffer, ...]:
 
 
 def storable(network: Network) -> dict[str, Storable]:
-    """Return everything that can be placed, by name: tensors, other constants and buffers."""
+    """Return everything that a memory can hold, by name."""
     constants = {c.tensor.name: c.tensor for own in collect_constants(network).values() for c in own}
     return {**network.tensors, **constants, **{buffer.name: buffer for buffer in collect_buffers(network)}}
 
 
 def storable_names(layer: Layer, constants: Mapping[str, tuple[LayerConstant, ...]]) -> tuple[str, ...]:
-    """Return the names of everything that a layer reads and a memory can hold, except buffers."""
+    """Return the names of all that a layer reads and a memory can hold, but buffers."""
     return (*layer.tensor_names(), *(constant.tensor.name for constant in constants.get(layer.output, ())))
 
 

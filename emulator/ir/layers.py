@@ -9,8 +9,10 @@ Notes for developers:
       bits    uint64 (n, H, W, ceil(C/64)), channels last, LSB first; bit 1 means +1, bit 0 means -1; spare bits are 0
 
 - The real number behind a code q is scale * (q - zero_point). An accumulator is a value of kind `codes` and dtype int32.
-- Weights, biases and thresholds are `StoredTensor`s. Layers name them, kernels take them as arguments, nothing compiles them in.
-  Scales and zero points are fields of the records. `faultable.py` can store them too: a faulty one is a layer with another field.
+- Weights, biases and thresholds are `StoredTensor`s. Layers name them, kernels take them as arguments, nothing compiles
+them in.
+  Scales and zero points are fields of the records. `faultable.py` can store them too: a faulty one is a layer with
+  another field.
 """
 
 from __future__ import annotations
@@ -104,12 +106,15 @@ class Layer:
             raise TypeError(f"{cls.__name__}.PARAMETERS declares {sorted(declared)}, and its fields are {sorted(fields)}")
 
     def tensor_names(self, *roles: Role) -> tuple[str, ...]:
-        """Return the names of the stored tensors that the layer reads; only of these roles, if any are given."""
+        """Return the names of the stored tensors that the layer reads.
+
+        Only of these roles, if any are given.
+        """
         fields = (getattr(self, field) for field, role in self.PARAMETERS.tensors.items() if not roles or role in roles)
         return tuple(name for name in fields if name is not None)
 
     def constant_fields(self) -> Iterator[LayerConstantField]:
-        """Yield the layer's own constants that a memory can store, in the order of the memory."""
+        """Yield the layer's own constants that a memory can store, in their order there."""
         for attribute, role in self.PARAMETERS.constants.items():
             numbers = getattr(self, attribute)
             if numbers is not None:
@@ -177,7 +182,8 @@ class Convolution(Layer):
 class Requantize(Layer):
     """The QOperator epilogue: int32 sums to codes with one multiplication.
 
-    q = clamp(rint(float32(acc - zx) * multiplier[c]) + zero_point, low, high), multiplier = float32(float32(s_x * s_w[c]) / s_y).
+    q = clamp(rint(float32(acc - zx) * multiplier[c]) + zero_point, low, high), multiplier = float32(float32(s_x * s_w[c]) /
+    s_y).
     `low` and `high` also carry Relu and Clip, which commute with rounding.
     """
 
@@ -192,7 +198,10 @@ class Requantize(Layer):
 
 
 class StepOperator(NamedTuple):
-    """What a Step computes: the ONNX operator of the same meaning, and the function on float32 arrays."""
+    """What a Step computes.
+
+    The ONNX operator of the same meaning, and the function on float32 arrays.
+    """
 
     onnx: str
     compute: Callable[..., npt.NDArray[np.float32]]
@@ -211,7 +220,7 @@ STEP_OPERATORS: Mapping[str, StepOperator] = {
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One float32 operation with a constant per channel (channels last), or with one constant for all elements."""
+    """One float32 operation with a constant per channel (channels last), or with one."""
 
     op: Literal["mul", "add", "sub", "div", "max", "min"]
     constant: npt.NDArray[np.float32]
@@ -233,7 +242,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class AffineRequantize(Layer):
-    """The QDQ epilogue: int32 sums to codes by float32 operations in the order of the file.
+    """The QDQ epilogue: int32 sums to codes by float32 operations.
 
     q = clamp(rint((float32(acc - zx) * scale[c] + bias[c]) / out_scale) + zero_point, low, high).
     `steps` are further float32 operations before the division, such as a BatchNormalization that was not fused.
@@ -315,7 +324,7 @@ class CountThresholds(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Binarize(Layer):
-    """Binarization of a float value: float32 in ONNX order to bits or ternary codes, channels last.
+    """Binarization of float32 in ONNX order to bits or ternary codes, channels last.
 
     bit = (x > pivot[c]) != inverted if strict, else (x >= pivot[c]) != inverted. NaN counts as not above.
     If ternary, the output is sign(x) as int8 codes in {-1, 0, +1}; pivot, strict and inverted are not used.
@@ -418,7 +427,8 @@ class SumPool(Layer):
 class InsertZeros(Layer):
     """Zeros between the elements of an image: the first half of a ConvTranspose.
 
-    q[i * stride] = x[i]; all other elements are the code of real zero. A Convolution of stride 1 with the mirrored kernel follows.
+    q[i * stride] = x[i]; all other elements are the code of real zero. A Convolution of stride 1 with the mirrored kernel
+    follows.
     Reference: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html.
 
     Attributes:
@@ -432,7 +442,7 @@ class InsertZeros(Layer):
 
 @dataclass(frozen=True, eq=False)
 class LookUp(Layer):
-    """Any function of one code, computed once for every code (Sigmoid, LeakyRelu, another scale).
+    """Any function of one code, as a table (Sigmoid, LeakyRelu, another scale).
 
     q = table[x - first]. A code outside the table, which only a faulty buffer can bring, reads the nearest entry.
     """
@@ -445,7 +455,9 @@ class LookUp(Layer):
 
 @dataclass(frozen=True, eq=False)
 class DynamicQuantize(Layer):
-    """DynamicQuantizeLinear: float32 to int16 codes with a scale that follows from the data.
+    """DynamicQuantizeLinear.
+
+    Float32 to int16 codes with a scale that follows from the data.
 
     q = clamp(rint(x / s) + z, 0, 255) - z. s and z follow from the range of one image, so that the result of an image does not
     depend on the images beside it. A run can ask for the range of its whole batch instead (`ParameterState.ranges`).
@@ -492,7 +504,7 @@ class DynamicDequantize(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Layer):
-    """Flatten, Reshape, Squeeze or Unsqueeze: the same elements in ONNX order with another logical shape.
+    """Flatten, Reshape, Squeeze or Unsqueeze: the same elements in ONNX order.
 
     Codes may become a value of kind float that keeps their integer dtype: the ONNX tensor that float operators read.
     """
@@ -520,7 +532,7 @@ class OperandStep(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StoredOperand:
-    """A constant operand that is computed from stored integers whenever its layer runs.
+    """A constant operand that is computed from stored integers at each run.
 
     Attributes:
         tensor: name of the StoredTensor with the integers.
@@ -544,7 +556,8 @@ class FloatOperator(Layer):
     Attributes:
         op_type: name in `onnx_ops.OPERATORS`.
         attributes: attributes of the ONNX node.
-        operands: one entry per ONNX input. None is the next of `inputs`, an array is a constant, a StoredOperand is computed from
+        operands: one entry per ONNX input. None is the next of `inputs`, an array is a constant, a StoredOperand is
+        computed from
             integers that a memory stores, and `onnx_ops.ABSENT` is an input that the node leaves out.
         output_index: the output of the operator that the layer makes.
     """
@@ -603,7 +616,7 @@ class UnplacedTensor:
 
     @property
     def registers(self) -> bool:
-        """Whether every target keeps them in registers or code: biases, zero points, thresholds, sizes."""
+        """Whether every target keeps them in registers or code, as biases and sizes are."""
         return self.reason.startswith(("bias", "zero point", "sizes", "threshold"))
 
 

@@ -22,7 +22,7 @@ Role = Literal["weight", "bias", "threshold", "scale", "zero_point", "buffer", "
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one element is stored: a 1-bit sign, two's complement, an unsigned integer, or an IEEE 754 float.
+    """How one element is stored: sign, two's complement, unsigned, or IEEE 754 float.
 
     The integer behind a float32 is the int32 of the same 32 bits (`floats_to_bits`, `bits_to_floats`).
 
@@ -73,7 +73,10 @@ def floats_to_bits(x: npt.ArrayLike) -> npt.NDArray[np.int32]:
 
 
 def bits_to_floats(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """Return the floats behind int32 values. Every pattern is a float, NaN and infinities included."""
+    """Return the floats behind int32 values.
+
+    Every pattern is a float, NaN and infinities included.
+    """
     return np.ascontiguousarray(bits, dtype=np.int32).view(np.float32)
 
 
@@ -82,11 +85,13 @@ class StoredTensor:
     """A parameter as the target stores it.
 
     Attributes:
-        values: int32, output channel first, C order: ±1 for `sign1`, else the codes of the file. The storage order is this array
+        values: int32, output channel first, C order: ±1 for `sign1`, else the codes of the file. The storage order is this
+        array
             flattened.
         scale: turns an integer into the real weight; a scalar, or one per output channel. Not stored here.
         zero_point: likewise.
-        block: if not 0, scale and zero_point are (O, blocks), one for every `block` inputs of an output, and values (O, C, 1, 1).
+        block: if not 0, scale and zero_point are (O, blocks), one for every `block` inputs of an output, and values (O, C,
+        1, 1).
     """
 
     name: str
@@ -117,7 +122,7 @@ class StoredTensor:
         return 0 if self.encoding.kind == "sign" else int(np.asarray(self.zero_point).reshape(-1)[0])
 
     def spread(self, parameter: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return `scale` or `zero_point` in a shape that broadcasts over (O, K), one row per output."""
+        """Return `scale` or `zero_point` in a shape that broadcasts over (O, K)."""
         if self.block:
             inputs = self.values.size // max(self.values.shape[0], 1)
             return np.repeat(parameter, self.block, axis=1)[:, :inputs]
@@ -153,7 +158,10 @@ class ValueSpec:
 
     @property
     def height_width(self) -> tuple[int, int]:
-        """Size of the image. A signal (C, L) has height 1, a vector (K,) is a single pixel."""
+        """Size of the image.
+
+        A signal (C, L) has height 1, a vector (K,) is a single pixel.
+        """
         if len(self.shape) == 2:
             return 1, self.shape[1]
         return (self.shape[1], self.shape[2]) if len(self.shape) == 3 else (1, 1)
@@ -187,7 +195,9 @@ class OutputMeaning:
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """Memory for a value of one image: integers or signs in ONNX order, written and read back for every image.
+    """Memory for a value of one image, written and read back for every image.
+
+    It holds integers or signs in ONNX order.
 
     A sum that nothing has rounded yet is an accumulator, not a buffer: a rule for all buffers leaves it in its register.
 
@@ -261,7 +271,7 @@ class Window:
         return sizes[0], sizes[1]
 
     def output_shape(self, channels: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the output shape for an input shape: (channels, H, W), or (channels, L) for a signal (C, L)."""
+        """Return the output shape: (channels, H, W), or (channels, L) for a signal."""
         if len(shape) == 2:
             return channels, self.output_size(1, shape[1])[1]
         return (channels, *self.output_size(shape[1], shape[2]))
@@ -289,12 +299,15 @@ def decode_codes(codes: npt.NDArray[np.uint64], encoding: Encoding) -> npt.NDArr
 
 
 def storage_layout(item: Storable, planes: tuple[int, ...] = ()) -> Layout:
-    """Return how a tensor or buffer, or some of its bit planes, lies in a memory. Erased elements read as real zero."""
+    """Return how a tensor or buffer, or some of its bit planes, lies in a memory.
+
+    Erased elements read as real zero.
+    """
     return Layout(item.name, item.elements, item.encoding.bits, planes, item.erased & ((1 << item.encoding.bits) - 1))
 
 
 def pack_channels(plus: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
-    """Pack (…, C) booleans (True = +1) into (…, ceil(C/64)) words, LSB first, with spare bits 0."""
+    """Pack (…, C) booleans (True = +1) into (…, ceil(C/64)) words, LSB first."""
     channels = plus.shape[-1]
     words = np.zeros((*plus.shape[:-1], -(-channels // 64)), dtype=np.uint64)
     pack(plus.reshape(-1, channels), words.reshape(-1, words.shape[-1]))

@@ -1,7 +1,10 @@
-"""ONNX operators in numpy: what stays float32 in a network, and what the importer folds in constants.
+"""ONNX operators in NumPy.
 
-`apply` runs one operator. Arithmetic is done in the type of the inputs, in the order in which onnxruntime does it where that is
-known. Nothing here allocates more than `MAX_ELEMENTS` for a result whose size the data could choose freely.
+They fold constants, and run what stays float32 in a network.
+
+`apply` runs one operator. It computes in the type of the inputs, in the order of onnxruntime where that is known. No
+operator
+allocates more than `MAX_ELEMENTS` for a result whose size the data can choose freely.
 """
 
 from __future__ import annotations
@@ -39,14 +42,28 @@ __all__ = [
 
 
 def apply(op_type: str, opset: int, attributes: Attributes, inputs: Inputs) -> Array:
-    """The output of one operator; `ABSENT` inputs count as left out. KeyError for an operator that is not in the table."""
+    """Run one operator and return its first output.
+
+    Args:
+        op_type: name in OPERATORS.
+        opset: of the operator's domain.
+        attributes: of the node.
+        inputs: of the node; `ABSENT` counts as left out.
+
+    Raises:
+        KeyError: the operator is not in the table.
+    """
     function = OPERATORS[op_type]
     with np.errstate(all="ignore"):
         return function([None if x is ABSENT else x for x in inputs], attributes, opset)
 
 
 def apply_all(op_type: str, opset: int, attributes: Attributes, inputs: Inputs, outputs: int) -> tuple[Array, ...]:
-    """The first `outputs` outputs of one operator; ValueError if it has fewer."""
+    """Run one operator and return its first `outputs` outputs; see `apply`.
+
+    Raises:
+        ValueError: it has fewer outputs.
+    """
     if op_type not in SEVERAL:
         made: tuple[Array, ...] = (apply(op_type, opset, attributes, inputs),)
     else:

@@ -1,6 +1,6 @@
 """Activation functions, and Softmax.
 
-https://onnx.ai/onnx/operators/ has one page per operator; the formulas here are those, in the type of the input.
+The formulas are those of https://onnx.ai/onnx/operators/, in the type of the input.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ def _erf(x: Array) -> Array:
 
 
 def _register_pointwise(name: str, function: Callable[..., Any], **defaults: float) -> None:
-    """Register y = function(x, attribute, …), element by element; its attributes are floats with these defaults."""
+    """Register y = function(x, attribute, …), element by element.
+
+    Attributes are floats with these defaults.
+    """
 
     @register(name, pointwise=True)
     def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+        """Apply the function to the first input."""
         x = given(inputs[0])
         constants = [x.dtype.type(attributes.get(key, default)) for key, default in defaults.items()]
         return np.asarray(function(x, *constants), x.dtype)
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), with exponents that never overflow."""
+    """Return 1 / (1 + exp(-x)), with exponents that never overflow."""
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
@@ -71,7 +75,10 @@ def _prelu(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 @register("Gelu", pointwise=True)
 def _gelu(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """https://onnx.ai/onnx/operators/onnx__Gelu.html: by erf, or by its tanh approximation where `approximate` asks for it."""
+    """Gelu (https://onnx.ai/onnx/operators/onnx__Gelu.html).
+
+    By erf, or by tanh if `approximate` asks for it.
+    """
     x = given(inputs[0])
     wide = x.astype(np.float64)
     if text(attributes, "approximate", "none") == "tanh":
@@ -82,9 +89,13 @@ def _gelu(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 
 def _along(function: Callable[[Array, int], Array], name: str) -> None:
-    """Softmax and its kin: along one axis since opset 13; before, everything from `axis` on is one axis."""
+    """Register an operator along one axis.
+
+    Before opset 13, everything from `axis` on is one axis.
+    """
 
     def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+        """Apply the function along the axis."""
         x = given(inputs[0])
         axis = int(attributes.get("axis", -1 if opset >= 13 else 1))
         if opset >= 13:
@@ -97,6 +108,7 @@ def _along(function: Callable[[Array, int], Array], name: str) -> None:
 
 
 def softmax(x: Array, axis: int) -> Array:
+    """Return exp(x) / sum(exp(x)) along an axis."""
     e = np.exp(x - x.max(axis, keepdims=True))
     return np.asarray(e / e.sum(axis, keepdims=True))
 

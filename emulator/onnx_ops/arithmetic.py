@@ -1,4 +1,4 @@
-"""Arithmetic, comparisons, casts and selection element by element, and BatchNormalization."""
+"""Elementwise arithmetic, comparisons, casts, selection, BatchNormalization."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _NARROW = {16: "bfloat16", 21: "uint4", 22: "int4", 25: "uint2", 26: "int2"}
 
 
 def numpy_type(number: int) -> Any:
-    """The numpy type of an ONNX element type; ValueError for what no operator here computes with."""
+    """Return the NumPy type of an ONNX element type.
+
+    ValueError for types that no operator here has.
+    """
     if number in _NARROW:
         import ml_dtypes
 
@@ -41,12 +44,13 @@ def numpy_type(number: int) -> Any:
 def _unary(name: str, function: Callable[..., Any]) -> None:
     @register(name, pointwise=name in _TABULATED)
     def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+        """Apply the function to the only input."""
         x = given(inputs[0])
         return np.asarray(function(x), x.dtype)
 
 
 def _divide(a: Array, b: Array) -> Array:
-    """ONNX Div: integers are divided towards zero."""
+    """Div: integers are divided towards zero."""
     if a.dtype.kind not in "iu":
         return np.asarray(a / b)
     quotient = np.floor_divide(a, b)
@@ -55,6 +59,7 @@ def _divide(a: Array, b: Array) -> Array:
 
 def _binary(name: str, function: Callable[..., Any]) -> None:
     def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+        """Apply the function to all inputs, from left to right."""
         result = given(inputs[0])
         for x in inputs[1:]:
             right = given(x)
@@ -116,7 +121,7 @@ def _identity(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 @register_several("Dropout")
 def _dropout(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
-    """In evaluation, nothing is dropped: the input and a mask of ones."""
+    """Dropout in evaluation mode: the input, and a mask of ones."""
     training = optional(inputs, 2)
     if training is not None and bool(training.reshape(())):
         raise ValueError("training_mode is 1")
@@ -132,7 +137,10 @@ def _mean(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 @register("Mod")
 def _mod(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """https://onnx.ai/onnx/operators/onnx__Mod.html: the sign of the divisor, or with `fmod` of the dividend."""
+    """Mod (https://onnx.ai/onnx/operators/onnx__Mod.html).
+
+    The sign of the divisor, or of the dividend with `fmod`.
+    """
     a, b = given(inputs[0]), given(inputs[1])
     claim(np.broadcast_shapes(a.shape, b.shape), a, b)
     return np.asarray(np.fmod(a, b) if attributes.get("fmod", 0) else np.mod(a, b), a.dtype)
@@ -163,7 +171,7 @@ def _clip(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 
 def clip_limits(inputs: Inputs, attributes: Attributes) -> tuple[Array | None, Array | None]:
-    """The limits of a Clip: attributes before opset 11, inputs since."""
+    """Return the limits of a Clip: attributes before opset 11, inputs since."""
     limits = [*inputs[1:3], None, None][:2]
     for i, key in enumerate(("min", "max")):
         if limits[i] is None and key in attributes:
@@ -189,7 +197,10 @@ def _where(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 
 def batch_norm_factors(gamma: Array, beta: Array, mean: Array, variance: Array, epsilon: float) -> tuple[Array, Array]:
-    """BatchNormalization as y = x * factor + offset, in float32 and in the order of onnxruntime (no fused multiply-add)."""
+    """Return BatchNormalization as y = x * factor + offset, in float32.
+
+    The order of operations is onnxruntime's, without fused multiply-add.
+    """
     one, eps = np.float32(1.0), np.float32(epsilon)
     factor = (one / np.sqrt(variance.astype(np.float32) + eps)) * gamma.astype(np.float32)
     return factor, beta.astype(np.float32) - mean.astype(np.float32) * factor

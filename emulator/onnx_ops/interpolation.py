@@ -1,7 +1,8 @@
-"""Resize and Upsample: along each axis, every output is a weighted sum of the inputs around a point; nearest picks one of them.
+"""Resize and Upsample.
 
-Points are found in float32, as onnxruntime finds them: where one lies halfway between two inputs, its last bit decides which of
-them is nearest. Everything but the sums is worked out from the shape alone.
+Along each axis, every output is a weighted sum of the inputs around a point; `nearest` takes one of them. Points are
+computed in
+float32 as in onnxruntime: halfway between two inputs, the last bit decides which one is nearest.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _SPARE = 16
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis: its size before and after, the scale between them, and the part of it that is looked at (0 … 1: all)."""
+    """One axis: size before and after, scale, and the part that is read (0 … 1: all)."""
 
     axis: int
     size: int
@@ -42,7 +43,12 @@ def _upsample(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """One axis resized: output i is the sum over t of weights[i, t] * input[places[i, t]]; without weights, the one input named."""
+    """One axis resized.
+
+    Output i is the sum over t of weights[i, t] * input[places[i, t]].
+
+    Without weights, it is the one input named.
+    """
 
     axis: int
     places: npt.NDArray[np.int64]
@@ -77,7 +83,16 @@ def _resized(x: Array, step: Pass) -> Array:
 
 
 def passes_of(shape: Sequence[int], inputs: Inputs, attributes: Attributes) -> list[Pass]:
-    """What resizing an input of this shape takes, as opset 11 says it; inputs[0] is not looked at. ValueError if it is nonsense."""
+    """Return the passes that resize an input of this shape, as opset 11 defines it.
+
+    Args:
+        shape: of the input.
+        inputs: of the node; the first one is not read.
+        attributes: of the node.
+
+    Raises:
+        ValueError: scales or sizes make no sense.
+    """
     mode = text(attributes, "mode", "nearest")
     where = text(attributes, "coordinate_transformation_mode", "half_pixel")
     axes = _axes(shape, inputs, attributes)
@@ -96,7 +111,7 @@ def passes_of(shape: Sequence[int], inputs: Inputs, attributes: Attributes) -> l
 
 
 def _axes(shape: Sequence[int], inputs: Inputs, attributes: Attributes) -> list[_Axis]:
-    """The axes that change, from `scales` or `sizes`."""
+    """Return the axes that change, from `scales` or `sizes`."""
     named = [int(a) % len(shape) for a in attributes.get("axes", range(len(shape)))]
     roi, scales, sizes = (part if part is not None and part.size else None for part in (optional(inputs, i) for i in (1, 2, 3)))
     if roi is None or text(attributes, "coordinate_transformation_mode", "") != "tf_crop_and_resize":
@@ -122,7 +137,7 @@ def _by_size(wanted: list[int], sizes: list[int], policy: str) -> tuple[list[int
 
 
 def _points(axis: _Axis, mode: str) -> Floats:
-    """Where in the input each output position lies, by the names of ONNX."""
+    """Return the input coordinate of each output position; `mode` is ONNX's name."""
     x, scale, width = np.arange(axis.wanted, dtype=_F), _F(axis.scale), _F(axis.scale * axis.size)
     last = _F(axis.size - 1)
     if mode == "asymmetric":
@@ -143,9 +158,14 @@ def _points(axis: _Axis, mode: str) -> Floats:
 
 
 def _nearest(points: Floats, axis: _Axis, mode: str) -> npt.NDArray[np.int64]:
-    """The input that each output position takes; positions beyond an end take the last one there.
+    """Return the input that each output position takes.
 
-    mode: as ONNX names them, or `simple`: what onnxruntime does for opsets up to 10, which do not say.
+    Beyond an end, the last one there.
+
+    Args:
+        points: input coordinates.
+        axis: the axis.
+        mode: as ONNX names them, or `simple`: what onnxruntime does for opsets up to 10, which do not say.
     """
     rounding: dict[str, Callable[[Floats], Any]] = {
         "round_prefer_floor": lambda p: np.ceil(p - _F(0.5)),
@@ -161,7 +181,10 @@ def _nearest(points: Floats, axis: _Axis, mode: str) -> npt.NDArray[np.int64]:
 
 
 def _taps(points: Floats, axis: _Axis, mode: str, attributes: Attributes) -> tuple[npt.NDArray[np.int64], Floats]:
-    """The inputs around each point and their weights; more of them where antialiasing widens the kernel by 1 / scale."""
+    """Return the inputs around each point and their weights.
+
+    Antialiasing widens the kernel by 1 / scale.
+    """
     if mode not in ("linear", "cubic"):
         raise ValueError(f"a mode {mode!r}")
     antialias, alone = bool(attributes.get("antialias", 0)), bool(attributes.get("exclude_outside", 0))
@@ -179,13 +202,13 @@ def _taps(points: Floats, axis: _Axis, mode: str, attributes: Attributes) -> tup
 
 
 def _cubic(distance: npt.NDArray[np.float64], a: float) -> npt.NDArray[np.float64]:
-    """Keys' kernel (1981), equation 4."""
+    """Return Keys' kernel (1981), equation 4."""
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
 def _saturated(made: Array, dtype: np.dtype[Any]) -> Array:
-    """Cut to the range of an integer type, towards 0."""
+    """Clamp to the range of an integer type and round towards 0."""
     info = np.iinfo(dtype)
     return np.trunc(np.clip(made, info.min, info.max)) if made.dtype.kind == "f" else made

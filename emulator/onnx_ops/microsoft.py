@@ -1,6 +1,6 @@
-"""Operators of Microsoft's domain that round in a way of their own, as onnxruntime computes them.
+"""Operators of Microsoft's domain with a rounding of their own, as in onnxruntime.
 
-https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+Reference: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from weakcell.emulator.onnx_ops.registry import Array, Attributes, Inputs, given
 
 
 def _parameters(inputs: Inputs, x: Array) -> tuple[np.float32, int, np.float32, Array]:
-    """Scale and zero point of the input, then of the output; left-out zero points are 0."""
+    """Return scale and zero point of the input, then of the output.
+
+    Zero points that are left out are 0.
+    """
     zeros = [optional(inputs, place) for place in (2, 4)]
     zx, zy = (np.zeros((), x.dtype) if z is None else z.reshape(()) for z in zeros)
     return np.float32(given(inputs[1]).reshape(())), int(zx), np.float32(given(inputs[3]).reshape(())), zy
@@ -23,7 +26,10 @@ def _parameters(inputs: Inputs, x: Array) -> tuple[np.float32, int, np.float32, 
 
 @register("com.microsoft.QLinearAveragePool")
 def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """Floats summed row by row, divided by their number; the zero point is added before the rounding."""
+    """QLinearAveragePool.
+
+    Floats are summed row by row and divided; the zero point is added before rounding.
+    """
     if attributes.get("channels_last", 0):
         raise ValueError("channels_last is 1")
     x = given(inputs[0])
@@ -44,9 +50,9 @@ def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 @register("com.microsoft.QLinearSoftmax")
 def _softmax(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """A table of exponentials in float32, its largest entry for the largest code of the row; the quotient is rounded.
+    """QLinearSoftmax: a float32 table of exponentials, relative to the largest code.
 
-    onnxruntime lets a quotient of 1 wrap around in int8; here it saturates, as QuantizeLinear does.
+    onnxruntime lets a quotient of 1 wrap around in int8. Here it saturates, as QuantizeLinear does.
     """
     x, version = given(inputs[0]), int(attributes.get("opset", 13))
     axis = int(attributes.get("axis", -1 if version >= 13 else 1)) % x.ndim

@@ -1,4 +1,4 @@
-"""Operators that make, move and pick elements."""
+"""Operators that create, move and select elements."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ def _transpose(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 
 def axes_of(inputs: Inputs, attributes: Attributes, place: int = 1) -> list[int] | None:
-    """The axes of Squeeze, Unsqueeze and reductions: an input since opset 13 or 18, an attribute before."""
+    """Return the axes of Squeeze, Unsqueeze or a reduction.
+
+    An input since opset 13 or 18, an attribute before.
+    """
     if len(inputs) > place and inputs[place] is not None:
         return ints(inputs[place])
     return [int(i) for i in attributes["axes"]] if "axes" in attributes else None
@@ -152,7 +155,10 @@ def _pad(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 
 def pad_amounts(inputs: Inputs, attributes: Attributes, rank: int) -> tuple[list[tuple[int, int]], float]:
-    """(before, after) per axis and the constant of a Pad: attributes before opset 11, inputs since."""
+    """Return (before, after) per axis and the constant of a Pad.
+
+    Attributes before opset 11, inputs since.
+    """
     if len(inputs) < 2:
         flat = ints(attributes["pads"] if "pads" in attributes else attributes["paddings"])
         value, axes = float(attributes.get("value", 0.0)), list(range(rank))
@@ -168,7 +174,10 @@ def pad_amounts(inputs: Inputs, attributes: Attributes, rank: int) -> tuple[list
 
 @register_several("Split")
 def _split(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
-    """https://onnx.ai/onnx/operators/onnx__Split.html: sizes as an attribute, since opset 13 as an input; else even parts."""
+    """Split (https://onnx.ai/onnx/operators/onnx__Split.html).
+
+    Sizes are an attribute, since opset 13 an input.
+    """
     x = given(inputs[0])
     axis = int(attributes.get("axis", 0)) % x.ndim
     sizes = split_sizes(inputs, attributes, x.shape[axis], outputs)
@@ -176,7 +185,7 @@ def _split(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> 
 
 
 def split_sizes(inputs: Inputs, attributes: Attributes, size: int, outputs: int) -> list[int]:
-    """How many elements along its axis each output of a Split gets."""
+    """Return the number of elements that each output of a Split gets along its axis."""
     wanted = optional(inputs, 1)
     if wanted is None and "split" in attributes:
         wanted = np.asarray(attributes["split"])

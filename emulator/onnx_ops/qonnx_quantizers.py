@@ -1,6 +1,7 @@
-"""QONNX's quantizers on arrays: floats on integer grids. https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops
+"""QONNX's quantizers on arrays.
 
-In the order of the qonnx package: scale, shift, clamp, round, shift back, scale back.
+The order is that of the qonnx package: scale, shift, clamp, round, shift back, scale back.
+Reference: https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _ROUNDINGS: dict[str, Callable[[Any], Any]] = {
 
 
 def rounding(attributes: Attributes, default: str) -> tuple[str, Callable[[Any], Any]]:
-    """The rounding mode, in capitals, and its function."""
+    """Return the rounding mode, in capitals, and its function."""
     mode = text(attributes, "rounding_mode", default).upper()
     if mode not in _ROUNDINGS:
         raise ValueError(f"the rounding mode {mode}")
@@ -34,7 +35,7 @@ def rounding(attributes: Attributes, default: str) -> tuple[str, Callable[[Any],
 
 
 def code_limits(attributes: Attributes, bits: float) -> tuple[int, int]:
-    """Lowest and highest code of a Quant."""
+    """Return lowest and highest code of a Quant."""
     if bits != int(bits) or not 1 <= bits <= 32:
         raise ValueError(f"a width of {bits} bits")
     whole, narrow = int(bits), bool(attributes.get("narrow", 0))
@@ -44,12 +45,15 @@ def code_limits(attributes: Attributes, bits: float) -> tuple[int, int]:
 
 
 def is_bipolar(attributes: Attributes, bits: float) -> bool:
-    """Whether a Quant has the two levels -1 and +1: one signed bit, whatever `narrow` and the rounding mode say."""
+    """Return whether a Quant has the two levels -1 and +1.
+
+    One signed bit, whatever `narrow` says.
+    """
     return bits == 1 and bool(attributes.get("signed", 1))
 
 
 def codes(inputs: Inputs, attributes: Attributes) -> Array:
-    """The integers of a Quant, zero point included, as floats."""
+    """Return the integers of a Quant, zero point included, as floats."""
     x, scale, zero, width = (given(v) for v in inputs[:4])
     claim(np.broadcast_shapes(x.shape, scale.shape, zero.shape), x, scale)
     bits = float(width.reshape(-1)[0])
@@ -74,7 +78,7 @@ def _bipolar(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 @register("qonnx.Trunc")
 def _trunc(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """Version 1 (x, scale, zero, bits in, bits out) drops low bits; version 2 has a scale before `bits out`, and clamps."""
+    """Trunc: version 1 drops low bits, version 2 has an output scale and clamps."""
     x, scale, zero, bits_in = (given(v) for v in inputs[:4])
     y = np.rint(x / scale + zero)
     _, rounded = rounding(attributes, "FLOOR")
@@ -90,7 +94,7 @@ def _trunc(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 @register("qonnx.MultiThreshold")
 def _multi_threshold(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """How many thresholds of its channel each element reaches."""
+    """MultiThreshold: how many thresholds of its channel each element reaches."""
     x, thresholds = given(inputs[0]), given(inputs[1])
     shape = (-1,) + (1,) * (x.ndim - 2)
     count = np.zeros(x.shape, np.float32)

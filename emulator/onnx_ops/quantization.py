@@ -1,7 +1,10 @@
-"""Quantization operators on arrays: what runs where their scales are known at run time only, and in the conformance tests.
+"""Quantization operators on arrays.
 
-Rounding is half to even of a float32 quotient, then the zero point is added, then the type's limits hold; NaN gives the lowest
-code. https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html and its neighbours. Integer sums wrap at 32 bits, as int32 does.
+They run where scales are known only at run time, and in the conformance tests.
+
+A float32 quotient is rounded half to even, the zero point is added, and the limits of the type are applied. NaN gives
+the lowest
+code. Integer sums wrap at 32 bits. Reference: https://onnx.ai/onnx/operators/onnx__QuantizeLinear.html.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from weakcell.emulator.onnx_ops.registry import Array, Attributes, Inputs, given
 
 
 def integer_limits(dtype: Any) -> tuple[int, int]:
-    """Lowest and highest value of an integer type, ml_dtypes' narrow ones included."""
+    """Return lowest and highest value of an integer type, also of ml_dtypes."""
     if dtype.kind in "iu":
         info = np.iinfo(dtype)
         return int(info.min), int(info.max)
@@ -27,14 +30,17 @@ def integer_limits(dtype: Any) -> tuple[int, int]:
 
 
 def rounded(quotient: Array, zero: Array) -> Array:
-    """clamp(rint(quotient) + zero) in the type of the zero point."""
+    """Return clamp(rint(quotient) + zero) in the type of the zero point."""
     low, high = integer_limits(zero.dtype)
     wide = np.rint(quotient) + zero.astype(np.float32)
     return np.asarray(np.nan_to_num(np.clip(wide, low, high), nan=low).astype(np.int32).astype(zero.dtype))
 
 
 def spread(x: Array, parameter: Array, attributes: Attributes) -> Array:
-    """A scale or zero point in a shape that broadcasts over x: one number, one per place on the axis, or one per block."""
+    """Return a scale or zero point in a shape that broadcasts over x.
+
+    One number, one per index of the axis, or per block.
+    """
     block = int(attributes.get("block_size", 0))
     if block and parameter.ndim == x.ndim:
         axis = int(attributes.get("axis", 1)) % x.ndim
@@ -71,7 +77,7 @@ def _dequantize(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 @register_several("DynamicQuantizeLinear")
 def _dynamic(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
-    """https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html: uint8, over a range that includes 0."""
+    """DynamicQuantizeLinear: uint8 codes of a range that includes 0."""
     x = given(inputs[0]).astype(np.float32)
     low, high = np.minimum(x.min(initial=0), np.float32(0)), np.maximum(x.max(initial=0), np.float32(0))
     scale = (high - low) / np.float32(255)
@@ -84,12 +90,12 @@ def _dynamic(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -
 
 
 def _int32(exact: Array) -> Array:
-    """Exact float64 sums of integers as int32 that wraps."""
+    """Return exact float64 sums of integers as int32 that wraps."""
     return np.asarray(exact.astype(np.int64).astype(np.int32))
 
 
 def _centred(q: Array, zero: Array | None, axis: int) -> Array:
-    """q - zero_point as float64, the zero point per place on `axis` if it has several."""
+    """Return q - zero_point as float64; several zero points are along `axis`."""
     wide = q.astype(np.float64)
     if zero is None:
         return wide
@@ -99,7 +105,7 @@ def _centred(q: Array, zero: Array | None, axis: int) -> Array:
 
 @register("MatMulInteger")
 def _matmul_integer(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """https://onnx.ai/onnx/operators/onnx__MatMulInteger.html: a zero point per row of A, per column of B."""
+    """MatMulInteger: a zero point per row of A, per column of B."""
     a, b = given(inputs[0]), given(inputs[1])
     left, right = _centred(a, optional(inputs, 2), max(a.ndim - 2, 0)), _centred(b, optional(inputs, 3), b.ndim - 1)
     return _int32(np.asarray(np.matmul(left, right)))
@@ -107,13 +113,16 @@ def _matmul_integer(inputs: Inputs, attributes: Attributes, opset: int) -> Array
 
 @register("ConvInteger")
 def _conv_integer(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """https://onnx.ai/onnx/operators/onnx__ConvInteger.html: padding adds nothing."""
+    """ConvInteger: padding adds nothing."""
     x, w = given(inputs[0]), given(inputs[1])
     return _int32(convolve(_centred(x, optional(inputs, 2), 0), _centred(w, optional(inputs, 3), 0), attributes))
 
 
 def requantized(acc: Array, scales: tuple[Array, Array, Array], zero: Array, axis: int) -> Array:
-    """clamp(rint(float32(acc) * M) + zero), M = float32(float32(a * b) / y), per channel on `axis` if b has several scales."""
+    """Return clamp(rint(float32(acc) * M) + zero), M = float32(float32(a * b) / y).
+
+    Several scales b are along `axis`.
+    """
     a, b, y = scales
     multiplier = spread(acc, np.asarray(np.float32(1) * (a * b) / y, np.float32), {"axis": axis})
     return rounded(acc.astype(np.float32) * multiplier, zero.reshape(()))

@@ -1,4 +1,4 @@
-"""Reductions, products and pools."""
+"""Reductions, products, convolutions and pools."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ from weakcell.emulator.onnx_ops.registry import (
 
 
 def _reduction(name: str, function: Callable[..., Any], empty: Callable[[Any], Any] | None = None) -> None:
-    """A reduction over axes; `empty` gives the result of no elements where numpy has none."""
+    """Register a reduction over axes.
+
+    `empty` gives the result of no elements where NumPy has none.
+    """
 
     def run(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+        """Reduce the first input."""
         x, axes = given(inputs[0]), axes_of(inputs, attributes)
         if not axes and attributes.get("noop_with_empty_axes", 0):
             return x
@@ -42,7 +46,7 @@ def _reduction(name: str, function: Callable[..., Any], empty: Callable[[Any], A
 
 
 def lowest(dtype: Any) -> Any:
-    """The smallest value of a numpy type, -inf for floats."""
+    """Return the smallest value of a NumPy type, -inf for floats."""
     if dtype.kind == "b":
         return False
     return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
@@ -85,7 +89,10 @@ def _arg(x: Array, attributes: Attributes, function: Callable[..., Any]) -> Arra
 
 @register_several("TopK")
 def _top_k(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
-    """https://onnx.ai/onnx/operators/onnx__TopK.html: values and places, of equal values the one with the lower place first."""
+    """TopK (https://onnx.ai/onnx/operators/onnx__TopK.html).
+
+    Of equal values, the lower index comes first.
+    """
     x = given(inputs[0])
     count = ints(inputs[1])[0] if len(inputs) > 1 else int(attributes["k"])
     axis = int(attributes.get("axis", -1)) % x.ndim
@@ -106,7 +113,7 @@ def _matmul(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 @register("Einsum")
 def _einsum(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """https://onnx.ai/onnx/operators/onnx__Einsum.html"""
+    """Einsum (https://onnx.ai/onnx/operators/onnx__Einsum.html)."""
     arrays = [given(x) for x in inputs]
     equation = text(attributes, "equation", "").replace(" ", "")
     terms, _, out = equation.partition("->")
@@ -138,7 +145,7 @@ def _conv(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 
 def convolve(x: Array, w: Array, attributes: Attributes) -> Array:
-    """The sums of a convolution, of any rank, without bias."""
+    """Return the sums of a convolution of any rank, without bias."""
     groups = int(attributes.get("group", 1))
     windows = windows_of(x, w.shape[2:], attributes, 0.0)[0]
     n, _, *size = windows.shape[: x.ndim]
@@ -152,7 +159,7 @@ def convolve(x: Array, w: Array, attributes: Attributes) -> Array:
 
 
 class TransposedGeometry(NamedTuple):
-    """Geometry of a ConvTranspose as a Conv of stride 1 on an input with zeros between its elements.
+    """A ConvTranspose as a Conv of stride 1, with zeros between the input elements.
 
     Attributes:
         strides: distance of the input's elements, one for each axis.
@@ -166,7 +173,18 @@ class TransposedGeometry(NamedTuple):
 
 
 def transposed_geometry(size: Sequence[int], kernel: Sequence[int], attributes: Attributes) -> TransposedGeometry:
-    """Return the geometry of a ConvTranspose; see the formulas of https://onnx.ai/onnx/operators/onnx__ConvTranspose.html."""
+    """Return the geometry of a ConvTranspose.
+
+    Reference: https://onnx.ai/onnx/operators/onnx__ConvTranspose.html.
+
+    Args:
+        size: spatial shape of the input.
+        kernel: spatial shape of the weight.
+        attributes: of the node.
+
+    Raises:
+        ValueError: the attributes do not fit.
+    """
     ones, zeros = [1] * len(kernel), [0] * len(kernel)
     strides, dilations = ints(attributes.get("strides", ones)), ints(attributes.get("dilations", ones))
     extra, pads = ints(attributes.get("output_padding", zeros)), ints(attributes.get("pads", zeros * 2))
@@ -196,7 +214,7 @@ def transposed_geometry(size: Sequence[int], kernel: Sequence[int], attributes: 
 
 @register("ConvTranspose")
 def _conv_transpose(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
-    """https://onnx.ai/onnx/operators/onnx__ConvTranspose.html, as a Conv of the input with zeros between its elements."""
+    """ConvTranspose: a Conv of the input with zeros between its elements."""
     x, w, bias = given(inputs[0]), given(inputs[1]), optional(inputs, 2)
     groups = int(attributes.get("group", 1))
     strides, dilations, pads = transposed_geometry(x.shape[2:], w.shape[2:], attributes)
@@ -214,7 +232,7 @@ def _conv_transpose(inputs: Inputs, attributes: Attributes, opset: int) -> Array
 
 @register_several("MaxPool")
 def _max_pool(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
-    """https://onnx.ai/onnx/operators/onnx__MaxPool.html; Indices count in the whole flattened input (`storage_order`)."""
+    """MaxPool; Indices count in the whole flattened input (`storage_order`)."""
     x, kernel = given(inputs[0]), tuple(attributes["kernel_shape"])
     windows, inner = windows_of(x, kernel, attributes, lowest(x.dtype))
     largest = np.asarray(windows.max(inner), x.dtype)
@@ -261,7 +279,7 @@ def _global_max(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
 
 def explicit_pads(size: Sequence[int], kernel: Sequence[int], attributes: Attributes) -> list[int]:
-    """Pads as ONNX writes them (all beginnings, then all ends), with auto_pad worked out."""
+    """Return pads in the order of ONNX (beginnings, then ends), auto_pad resolved."""
     rank = len(kernel)
     mode = text(attributes, "auto_pad", "NOTSET")
     if mode in ("NOTSET", ""):
@@ -279,7 +297,7 @@ def explicit_pads(size: Sequence[int], kernel: Sequence[int], attributes: Attrib
 
 
 def windows_of(x: Array, kernel: tuple[int, ...], attributes: Attributes, padding: float) -> tuple[Array, tuple[int, ...]]:
-    """All windows of (n, c, *spatial) as extra last axes, and the numbers of those axes."""
+    """Return all windows of (n, c, *spatial) as extra last axes, and these axes."""
     rank = len(kernel)
     stride = attributes.get("strides", [1] * rank)
     dilation = attributes.get("dilations", [1] * rank)

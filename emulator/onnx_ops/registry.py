@@ -1,8 +1,10 @@
-"""The table of float operators, and what all of them share.
+"""The table of operators.
 
-One function per operator, `f(inputs, attributes, opset)`; an input that the node leaves out is `None` there and `ABSENT` in a
-`FloatOperator`. An operator with several outputs is in `SEVERAL` and told how many are wanted.
-Operators of ONNX's own domain go by their name, those of Microsoft's by `com.microsoft.NAME`.
+An operator is a function `f(inputs, attributes, opset)`. An input that the node leaves out is `None` there, and
+`ABSENT` in a
+`FloatOperator`. An operator with several outputs is in `SEVERAL` and gets the number that is wanted. ONNX's own
+operators have
+their ONNX name, those of Microsoft are `com.microsoft.NAME`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,13 @@ POINTWISE: set[str] = set()
 
 
 def claim(shape: Sequence[int], *given: Array) -> tuple[int, ...]:
-    """`shape`, after making sure that an array of it may be allocated: it is small, or not much larger than what was given."""
+    """Return `shape` if an array of it may be allocated.
+
+    It is small, or not much larger than `given`.
+
+    Raises:
+        ValueError: it is too large.
+    """
     room = max(MAX_ELEMENTS, 2 * sum(x.size for x in given))
     if any(n < 0 for n in shape) or math.prod(int(n) for n in shape) > room:
         raise ValueError(f"a result of shape {list(shape)} has more than {room} elements")
@@ -41,9 +49,10 @@ def claim(shape: Sequence[int], *given: Array) -> tuple[int, ...]:
 
 
 def register(*names: str, pointwise: bool = False) -> Callable[[Operator], Operator]:
-    """Return a decorator that adds a function to OPERATORS under these names, and to POINTWISE if it says so."""
+    """Return a decorator that adds a function to OPERATORS, if asked to POINTWISE."""
 
     def remember(function: Operator) -> Operator:
+        """Add the function under all names."""
         for name in names:
             OPERATORS[name] = function
         if pointwise:
@@ -54,10 +63,16 @@ def register(*names: str, pointwise: bool = False) -> Callable[[Operator], Opera
 
 
 def register_several(*names: str) -> Callable[[SeveralOutputs], SeveralOutputs]:
-    """Like `register`, for operators that can have more than one output; OPERATORS gets the first of them."""
+    """Return a decorator like `register` for operators with several outputs.
+
+    OPERATORS gets the first of them.
+    """
 
     def remember(function: SeveralOutputs) -> SeveralOutputs:
+        """Add the function under all names."""
+
         def first(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+            """Return the first output."""
             return function(inputs, attributes, opset, 1)[0]
 
         for name in names:
@@ -68,21 +83,23 @@ def register_several(*names: str) -> Callable[[SeveralOutputs], SeveralOutputs]:
 
 
 def text(attributes: Attributes, key: str, default: str) -> str:
-    """A string attribute, whether it is held as bytes or as text."""
+    """Return a string attribute, whether it is bytes or text."""
     value = attributes.get(key, default)
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def optional(inputs: Inputs, place: int) -> Array | None:
-    """An input that may be left out."""
+    """Return an input that may be left out."""
     return inputs[place] if len(inputs) > place else None
 
 
 def given(x: Array | None) -> Array:
+    """Return an input that must be there."""
     if x is None:
         raise ValueError("an input is missing")
     return x
 
 
 def ints(x: Any) -> list[int]:
+    """Return numbers as a list of Python integers."""
     return [int(i) for i in np.asarray(x).reshape(-1)]
