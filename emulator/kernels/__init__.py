@@ -1,1 +1,1 @@
-"""Compiled loops. Serial, nogil, on plain arrays; parallelism is over trials, above them."""
+"""Compiled inner loops: serial, without the GIL, on plain arrays. README.md is the kernel guide."""

@@ -63,7 +63,7 @@ class Epilogue(NamedTuple):
 
 
 class FaultSource(NamedTuple):
-    """Weights that a kernel reads from an unreliable memory, once per image or once per output pixel."""
+    """Weights that a kernel reads from an unreliable memory."""
 
     sources: Any
     """(R,) records of type SOURCE: the memory's read errors in each region."""
@@ -155,7 +155,7 @@ class TileOperands(NamedTuple):
 
 
 class ValueEpilogue(NamedTuple):
-    """Epilogue of one tile that stores int32 sums or rounded bytes; all fields are int64."""
+    """Epilogue of one tile that stores int32 sums or rounded bytes; all int64."""
 
     init_ptr: Any
     """Address of int64 [mr]: for each row the address of int32 [LANES], added to its sums."""

@@ -11,7 +11,12 @@ import numpy as np
 
 @numba.njit(cache=True, nogil=True)
 def pack(signs, out):  # type: ignore[no-untyped-def]
-    """Pack booleans (pixels, C) into out uint64 (pixels, ceil(C / 64)), which holds zeros."""
+    """Pack booleans into words.
+
+    Args:
+        signs: bool (pixels, C).
+        out: uint64 (pixels, ceil(C / 64)), which holds zeros; written.
+    """
     for i in range(signs.shape[0]):
         for c in range(signs.shape[1]):
             if signs[i, c]:
@@ -20,7 +25,10 @@ def pack(signs, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _transpose(a):  # type: ignore[no-untyped-def]
-    """Transpose 64 x 64 bits in place: bit c of word r becomes bit r of word c. Halves change places, then quarters, and so on."""
+    """Transpose 64 x 64 bits in place: bit c of word r becomes bit r of word c.
+
+    Halves change places, then quarters, and so on.
+    """
     mask = np.uint64(0xFFFFFFFF)
     j = 32
     while j:
@@ -85,7 +93,9 @@ def threshold_pack(acc, threshold, inverted, out):  # type: ignore[no-untyped-de
 
 @numba.njit(cache=True, nogil=True)
 def to_padded_bytes(x, shift, high, border, origin, out):  # type: ignore[no-untyped-def]
-    """Copy codes + shift into bytes with a border: out = uint8(x + shift), or uint8((x + shift) >> 8) if `high`.
+    """Copy codes into bytes with a border.
+
+    out = uint8(x + shift), or uint8((x + shift) >> 8) if `high`.
 
     Args:
         x: codes (n, h, w, C).
@@ -123,7 +133,16 @@ def to_padded_bytes(x, shift, high, border, origin, out):  # type: ignore[no-unt
 
 @numba.njit(cache=True, nogil=True)
 def to_integers(x, low, high, out):  # type: ignore[no-untyped-def]
-    """Convert numbers to an integer type and count those that are no integers from `low` to `high`; they become undefined."""
+    """Convert numbers to an integer type and count the invalid ones.
+
+    Args:
+        x: numbers (elements,).
+        low, high: limits of a valid integer.
+        out: integers (elements,), written; undefined where x is no integer from `low` to `high`.
+
+    Returns:
+        The number of such elements.
+    """
     invalid = 0
     for i in range(x.size):
         invalid += not ((x[i] >= low) & (x[i] <= high) & (x[i] == np.rint(x[i])))

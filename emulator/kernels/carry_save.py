@@ -96,7 +96,9 @@ def _build_panel_chain(weights, panel, chain):  # type: ignore[no-untyped-def]
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _chain_lanes(typingctx, source_ptr, count, chain_ptr, words):  # type: ignore[no-untyped-def]
-    """_chain_lanes(source_ptr, count, chain_ptr, words) -> int64: build LANES chains from `count` words each; all are int64.
+    """_chain_lanes(source_ptr, count, chain_ptr, words): build LANES chains.
+
+    All arguments are int64. Each chain is built from `count` words.
 
     If `words` is greater than `count`, the chains begin with a zero word.
     """
@@ -121,7 +123,10 @@ def _chain_lanes(typingctx, source_ptr, count, chain_ptr, words):  # type: ignor
 
 @numba.njit(cache=True, nogil=True)
 def word_offsets(weights, runs):  # type: ignore[no-untyped-def]
-    """Return the byte offsets of all words of a window, int64 (runs * words,); empty if the layout is not PackedInt1."""
+    """Return the byte offsets of all words of a window.
+
+    int64 (runs * words,); empty if the layout is not PackedInt1.
+    """
     offsets = np.empty(runs.offsets.size * runs.words if is_binary(weights) else 0, np.int64)
     for i in range(offsets.size):
         offsets[i] = runs.offsets[i // runs.words] + i % runs.words * 8
@@ -149,7 +154,10 @@ def build_row_chains(input_ptrs, offsets, chains):  # type: ignore[no-untyped-de
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _chain_words(typingctx, input_ptr, offsets_ptr, words, chain_ptr):  # type: ignore[no-untyped-def]
-    """_chain_words(input_ptr, offsets_ptr, words, chain_ptr) -> int64: build one chain; all arguments are int64."""
+    """_chain_words(input_ptr, offsets_ptr, words, chain_ptr): build one chain.
+
+    All arguments are int64.
+    """
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         input_ptr, offsets_ptr, words, chain_ptr = args
@@ -221,7 +229,10 @@ def emit_carry_save(builder: Any, operands: TileOperands, shape: Any, first: int
 
 
 def _emit_carry(builder: Any, before: Any, middle: Any, latest: Any) -> Any:
-    """Emit (middle & ~latest) | (before & ~middle), which LLVM does not find to be one instruction."""
+    """Emit (middle & ~latest) | (before & ~middle).
+
+    LLVM does not find the single instruction by itself.
+    """
     if WIDE and before.type.count == 8:
         return call(builder, "llvm.x86.avx512.pternlog.q.512", before.type, before, middle, latest, ir.Constant(I32, 0x74))
     return builder.or_(builder.and_(middle, builder.not_(latest)), builder.and_(before, builder.not_(middle)))

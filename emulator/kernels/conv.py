@@ -46,7 +46,10 @@ def _popcount(typingctx, word):  # type: ignore[no-untyped-def]
 
 
 def _add_weights_by_tap(weights: Any, taps: int, sums: Any) -> None:
-    """Add the weights of every output channel to sums int64 (taps, panels * LANES): see `sum_weights_by_tap`."""
+    """Add the weights of every output channel, tap by tap, to `sums`.
+
+    sums: int64 (taps, panels * LANES), see `sum_weights_by_tap`.
+    """
     raise NotImplementedError("a kernel calls this")
 
 
@@ -77,9 +80,9 @@ def _add_weights_of_layout(weights, taps, sums):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def sum_weights_by_tap(weights, taps):  # type: ignore[no-untyped-def]
-    """Return the stored weights of every output channel summed tap by tap, int64 (taps, panels * LANES).
+    """Return the stored weights of every output channel, summed tap by tap.
 
-    PackedInt1: the number of +1 weights.
+    int64 (taps, panels * LANES). PackedInt1: the number of +1 weights.
     """
     sums = np.zeros((taps, weights.values.shape[0] * LANES), np.int64)
     _add_weights_by_tap(weights, taps, sums)
@@ -88,7 +91,9 @@ def sum_weights_by_tap(weights, taps):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def fill_offsets(weights, context, offsets):  # type: ignore[no-untyped-def]
-    """Compute the constant that is added to every accumulator: bias, input zero point and border correction.
+    """Compute the constant that is added to every accumulator.
+
+    It contains bias, input zero point and border correction:
 
     Products:      bias[o] + zx (taps * inputs_per_tap * zw[o] - sum of weights[o])
     PackedInt1:    bias[o] + inputs inside the image + 2 * (+1 weights of the taps in the border)
@@ -147,7 +152,10 @@ def compute_offsets(weights, context):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _sum_windows(x, groups, geometry, out):  # type: ignore[no-untyped-def]
-    """Sum the activations of every window, group by group: out int32 (groups, n, oh, ow), written."""
+    """Sum the activations of every window, group by group.
+
+    out: int32 (groups, n, oh, ow), written.
+    """
     kernel, stride, dilation, _ = geometry
     images, channels = x.shape[0], x.shape[3] // groups
     pixels = np.zeros((groups, images, x.shape[1], x.shape[2]), dtype=np.int32)
@@ -172,7 +180,9 @@ def _sum_windows(x, groups, geometry, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def subtract_window_sums(x, out, context):  # type: ignore[no-untyped-def]
-    """Subtract weight zero point times window sum from the sums of a convolution: out[..., o] -= zw[o] * window_sum.
+    """Subtract weight zero points times window sums from the sums.
+
+    out[..., o] -= weight_zero_points[o] * window_sum
 
     Kept out of the micro-kernel: few models have weight zero points, and it lengthens compilation.
 
@@ -195,7 +205,9 @@ def subtract_window_sums(x, out, context):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _run_tiles(x, out, weights, context, epilogue, rows):  # type: ignore[no-untyped-def]
-    """Compute all output channels of output pixels first … stop - 1, counted over images, rows and columns.
+    """Compute all output channels of a range of output pixels.
+
+    Pixels first … stop - 1 are counted over images, rows and columns.
 
     The partial micropanel of a group is processed first. Its unused lanes overwrite memory behind its pixel, which the later
     micropanels and pixels rewrite. Where nothing rewrites it (behind the last pixel, between groups, in micro-kernels of several
@@ -272,7 +284,9 @@ def _run_tiles(x, out, weights, context, epilogue, rows):  # type: ignore[no-unt
 
 @numba.njit(cache=True, nogil=True)
 def convolution(x, out, weights, context, epilogue):  # type: ignore[no-untyped-def]
-    """Compute the sums of a convolution: out = sum of products + offsets, rounded to bytes if `out` holds bytes.
+    """Compute the sums of a convolution, or the bytes they are rounded to.
+
+    out = sum of products + offsets
 
     Args:
         x: activations (n, h, w, C), contiguous, with their padding: uint64 words, uint8 or int16, as the layout demands.
@@ -286,7 +300,9 @@ def convolution(x, out, weights, context, epilogue):  # type: ignore[no-untyped-
 
 @numba.njit(cache=True, nogil=True)
 def convolution_resampled(x, out, weights, context, rounding, faults):  # type: ignore[no-untyped-def]
-    """Compute `convolution` of one group with weights that are read again for each image or each output pixel.
+    """Compute `convolution` of one group with resampled weights.
+
+    Weights are read again for each image or each output pixel.
 
     Args:
         rounding: Rounding.

@@ -33,7 +33,9 @@ _LOW, _HIGH = -(2**31), 2**31 - 1
 
 @numba.njit(cache=True, nogil=True)
 def fill_limits(weights, context, threshold, offsets, limits):  # type: ignore[no-untyped-def]
-    """Compute the comparison limit of every channel: the output is 1 if mismatches <= limit, or if sum >= limit.
+    """Compute the comparison limit of every channel.
+
+    The output is 1 if mismatches <= limit (PackedInt1), or if sum >= limit.
 
     Lanes that are no channel get a limit that no sum reaches.
 
@@ -56,7 +58,10 @@ def fill_limits(weights, context, threshold, offsets, limits):  # type: ignore[n
 
 @numba.njit(cache=True, nogil=True)
 def _run_tiles(x, out, weights, context, limits, pixels):  # type: ignore[no-untyped-def]
-    """Compute pixels first … stop - 1 of `out`, counted over images, rows and columns; pixels: (first, stop)."""
+    """Compute a range of output pixels.
+
+    pixels: (first, stop), counted over images, rows and columns.
+    """
     first, stop = pixels
     runs = contiguous_runs(x, weights, context.geometry, 1)
     if stop - first == 1 and not context.pooled:
@@ -116,7 +121,9 @@ def sign_convolution(x, out, weights, context, limits):  # type: ignore[no-untyp
 
 @numba.njit(cache=True, nogil=True)
 def sign_convolution_resampled(x, out, weights, context, threshold, faults):  # type: ignore[no-untyped-def]
-    """Compute `sign_convolution` with weights that are read again for each image or each output pixel.
+    """Compute `sign_convolution` with resampled weights.
+
+    Weights are read again for each image or each output pixel.
 
     Args:
         threshold: int32 (O,).
@@ -134,7 +141,12 @@ def sign_convolution_resampled(x, out, weights, context, threshold, faults):  # 
 
 @numba.njit(cache=True, nogil=True)
 def invert_bits(out, inverted):  # type: ignore[no-untyped-def]
-    """XOR the words of every pixel: out uint64 (n, h, w, words) ^= inverted uint64 (words,)."""
+    """XOR the words of every pixel with `inverted`.
+
+    Args:
+        out: uint64 (n, h, w, words), changed in place.
+        inverted: uint64 (words,).
+    """
     for image in range(out.shape[0]):
         for y in range(out.shape[1]):
             for x in range(out.shape[2]):

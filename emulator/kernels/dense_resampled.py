@@ -29,7 +29,9 @@ _VECTOR = ir.VectorType(I64, _WORDS)
 
 
 def _make_mismatch_counter(shifted: bool) -> Any:
-    """Make an intrinsic count_mismatches(x_ptr, read_ptr, mask_ptr, vectors, shift) -> int64; all arguments are int64.
+    """Make the intrinsic that counts the bits in which two rows differ.
+
+    count_mismatches(x_ptr, read_ptr, mask_ptr, vectors, shift) -> int64; all arguments are int64.
 
     It counts the bits in which two rows of `vectors` vectors differ. The second row begins at bit `shift` of its first word; one
     word behind it may be read. mask_ptr: address of the mask of the last vector.
@@ -73,7 +75,10 @@ _count_aligned, _count_shifted = (_make_mismatch_counter(shifted) for shifted in
 
 @numba.njit(cache=True, nogil=True)
 def _sum_channel(x, read, begin, mask, channel, bits):  # type: ignore[no-untyped-def]
-    """Return the sum of one output channel; `read` holds the region's words from `begin`, as they were read."""
+    """Return the sum of one output channel.
+
+    read: the region's words from `begin`, as they were read.
+    """
     word, shift = (channel * bits >> 6) - begin, channel * bits & 63
     read_ptr, vectors = data_ptr(read) + word * 8, x.size // _WORDS
     if shift:
@@ -94,7 +99,7 @@ def _last_mask(bits):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def dense_resampled(x, out, bits, reads):  # type: ignore[no-untyped-def]
-    """Compute the sums of a dense layer with weights that are read again for each image.
+    """Compute the sums of a dense layer whose weights are read for each image.
 
     Args:
         x: uint64 (n, 1, 1, words): signs of the inputs.

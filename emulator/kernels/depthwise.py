@@ -61,7 +61,9 @@ def emit_depthwise(builder: Any, operands: TileOperands, rows: int) -> list[list
 
 
 def emit_depthwise_sliding(builder: Any, operands: TileOperands, rows: int) -> list[list[Any]]:
-    """Emit `_emit_sliding_columns` for rows whose windows are neighbours in an image row, else `emit_depthwise`.
+    """Emit a tile that reuses columns shared by neighbouring windows.
+
+    Rows whose windows are neighbours in an image row take `_emit_sliding_columns`, others `emit_depthwise`.
 
     Args:
         operands: `run_words` is SLIDING if neighbouring windows overlap in all but one column.
@@ -83,7 +85,7 @@ def emit_depthwise_sliding(builder: Any, operands: TileOperands, rows: int) -> l
 
 
 def _emit_sliding_columns(builder: Any, operands: TileOperands, rows: int) -> list[list[Any]]:
-    """Load each column of SLIDING-column windows once and multiply it in every window that contains it."""
+    """Load each column once and multiply it in every window that contains it."""
     row_ptr = load(builder, operands.inputs_ptr, i64(0), I64)
     offsets = load_pointers(builder, operands.runs_ptr, 5)
     column_step = builder.sub(offsets.pop(), offsets[0])
@@ -103,7 +105,10 @@ def _emit_sliding_columns(builder: Any, operands: TileOperands, rows: int) -> li
 
 
 def _load_taps(builder: Any, row_ptr: Any, offsets: list[Any]) -> list[Any]:
-    """Load the bytes of four taps and interleave them: four vectors of words, in the lane order of `DepthwiseInt8x4`."""
+    """Load the bytes of four taps and interleave them.
+
+    Returns four vectors of words, in the lane order of `DepthwiseInt8x4`.
+    """
     a, b, c, d = (load(builder, row_ptr, offset, ir.VectorType(I8, LANES), align=1) for offset in offsets)
     words = []
     for half in (0, 8):

@@ -26,7 +26,10 @@ from weakcell.emulator.kernels.weight_layouts import LANES
 
 
 def add_init(builder: Any, init_ptr: Any, sums: list[list[Any]], first: int, mismatches: bool) -> list[list[Any]]:
-    """Return init + sum as int32, or init - 2 sum if sums count mismatches; init_ptr: see `ValueEpilogue`."""
+    """Return init + sum as int32, or init - 2 sum if sums count mismatches.
+
+    init_ptr: see `ValueEpilogue`.
+    """
     values: list[list[Any]] = []
     for r, row in enumerate(sums):
         row_ptr = load(builder, init_ptr, i64(8 * r), I64)
@@ -85,7 +88,10 @@ def store_codes(builder: Any, epilogue: ValueEpilogue, sums: list[list[Any]], fi
 
 
 def _round_bounded(builder: Any, epilogue: ValueEpilogue, sums: list[list[Any]], divided: bool, signed: bool) -> None:
-    """Round rows of LANES sums under the promises of BOUNDED; saturating pack instructions make bytes of two vectors."""
+    """Round rows of LANES sums under the promises of BOUNDED.
+
+    Saturating pack instructions make bytes of two vectors.
+    """
     lanes = sums[0][0].type.count
     floats, integers = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
 
@@ -112,7 +118,7 @@ def _round_bounded(builder: Any, epilogue: ValueEpilogue, sums: list[list[Any]],
                 y = _emit_quotient(builder, builder.fadd(y, bias[v]), out_scale[v], inverse[v])
             rounded.append(call(builder, f"llvm.lrint.v{lanes}i32.v{lanes}f32", integers, y))
         packed = [_pack(builder, "packssdw", words, *rounded[v : v + 2]) for v in range(0, len(rounded), 2)]
-        return [call(builder, f"llvm.sadd.sat.v{2 * lanes}i16", words, own, zero) for own in packed]
+        return [call(builder, f"llvm.sadd.sat.v{2 * lanes}i16", words, part, zero) for part in packed]
 
     rows_per_vector = 4 * lanes // LANES
     for r in range(0, len(sums), rows_per_vector):
@@ -175,7 +181,10 @@ def _round(builder: Any, epilogue: ValueEpilogue, sums: list[list[Any]], first: 
 
 
 def store_signs(builder: Any, epilogue: SignEpilogue, sums: list[list[Any]], first: int, mismatches: bool, pool: int) -> None:
-    """Compare the sums of each row with its limits, join `pool` rows by OR and store one bit per lane, lane 0 lowest."""
+    """Compare sums with limits and store one bit per lane, lane 0 lowest.
+
+    The bits of `pool` consecutive rows are joined by OR.
+    """
     word, compare = (8, "<=") if mismatches else (4, ">=")
     joined: list[Any] = []
     largest: list[Any] = []
@@ -205,7 +214,10 @@ def _emit_signs(builder: Any, limits_ptr: Any, r: int, row: list[Any], word: int
 
 
 def _with_offsets(row: list[Any], first: int, word: int) -> list[tuple[Any, Any]]:
-    """Return the vectors of a row, each with the byte offset of its lanes among elements of `word` bytes."""
+    """Return the vectors of a row, each with the byte offset of its lanes.
+
+    word: bytes of an element.
+    """
     return [(total, i64((first + v * total.type.count) * word)) for v, total in enumerate(row)]
 
 

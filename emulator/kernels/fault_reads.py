@@ -42,7 +42,10 @@ FLIP_TARGET = np.dtype(
 
 @numba.njit(cache=True, nogil=True)
 def new_read_buffers(targets):  # type: ignore[no-untyped-def]
-    """Return a sampling workspace and a buffer of flips that suffice for all regions of a table."""
+    """Return a sampling workspace and a buffer of flips.
+
+    Both suffice for all regions of the table.
+    """
     longest = 0
     for i in range(targets.size):
         longest = max(longest, targets[i].words)
@@ -89,7 +92,7 @@ def _any_bit(words):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _read_flat(source, target, stream, buffers):  # type: ignore[no-untyped-def]
-    """Read a region of flat PackedInt1 weights micropanel by micropanel; return its flips.
+    """Read a region of flat PackedInt1 weights; return its flips.
 
     The head of the buffer carries over the flips of a panel that the previous block completes only in part. Its first word is the
     region's word `begin`.
@@ -150,6 +153,9 @@ def read_regions(sources, targets, trial, read, counts):  # type: ignore[no-unty
 
 @numba.njit(cache=True, nogil=True)
 def read_weights(faults, read, buffers):  # type: ignore[no-untyped-def]
-    """Read the weights of a layer again and add their flips to `faults.counts`; faults: FaultSource."""
+    """Read the weights of a layer again and count their flips.
+
+    faults: FaultSource.
+    """
     for i in range(faults.targets.size):
         faults.counts[i] += read_region(faults.sources[i], faults.targets[i], faults.trial, read, buffers)

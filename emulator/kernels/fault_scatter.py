@@ -29,7 +29,10 @@ _WORDS_LISTED = 64
 
 
 class FlatPanels(NamedTuple):
-    """PackedInt1 weights in flat order, without flips and with them: uint64 [panels][words][LANES] each."""
+    """PackedInt1 weights in flat order, without flips and with them.
+
+    Both are uint64 [panels][words][LANES].
+    """
 
     fault_free_ptr: Any
     values_ptr: Any
@@ -52,7 +55,10 @@ class FlipWords(NamedTuple):
 
 @intrinsic  # type: ignore[untyped-decorator]
 def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
-    """lowest_bit(word) -> uint64: the index of the lowest set bit of a uint64, 64 if there is none; one instruction."""
+    """lowest_bit(word) -> uint64: the index of the lowest set bit of a uint64.
+
+    64 if there is none; one instruction.
+    """
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
@@ -79,7 +85,7 @@ def scatter_codes(values, outer, inner, codes):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def flip_cells(values_ptr, outer, inner, masks, flips, begin):  # type: ignore[no-untyped-def]
-    """Flip stored cells in kernel order: XOR the mask of each flipped cell at its element's lowest bit.
+    """XOR the mask of each flipped cell at its element's lowest bit.
 
     Args:
         values_ptr: address of the values. Whole 64-bit words are written, behind the last element too.
@@ -120,13 +126,18 @@ def flip_cells(values_ptr, outer, inner, masks, flips, begin):  # type: ignore[n
 
 @numba.njit(cache=True, nogil=True)
 def flip_values(values, outer, inner, masks, flips):  # type: ignore[no-untyped-def]
-    """Flip the cells of a whole region in an array that is followed by the rest of its last 64-bit word: see `flip_cells`."""
+    """Flip the cells of a whole region in an array: see `flip_cells`.
+
+    The array is followed by the rest of its last 64-bit word.
+    """
     flip_cells(data_ptr(values), outer, inner, masks, flips, 0)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _flip_square(typingctx, flips_ptr, flips_stride, fault_free_ptr, values_ptr, stride):  # type: ignore[no-untyped-def]
-    """_flip_square(flips_ptr, flips_stride, fault_free_ptr, values_ptr, stride) -> int64: flip 8 words of 8 rows; all are int64.
+    """Flip 8 words of 8 rows: values[k][row] = fault_free[k][row] ^ flips[row][k].
+
+    _flip_square(flips_ptr, flips_stride, fault_free_ptr, values_ptr, stride) -> int64; all arguments are int64, strides in bytes.
 
     values[k][row] = fault_free[k][row] ^ flips[row][k]; strides are in bytes.
     """
@@ -148,7 +159,10 @@ def _flip_square(typingctx, flips_ptr, flips_stride, fault_free_ptr, values_ptr,
 
 
 def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
-    """Transpose a square of words held in vectors: halves of two rows change places, then quarters, then single words."""
+    """Transpose a square of words held in vectors.
+
+    Halves of two rows change places, then quarters, then single words.
+    """
     for reach in (4, 2, 1):
         swapped = list(rows)
         for r in range(SQUARE):

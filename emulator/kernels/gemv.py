@@ -73,7 +73,10 @@ def _emit_sums(builder: Any, operands: TileOperands, layout: type) -> Iterator[t
 
 
 def _emit_row(builder: Any, operands: TileOperands, layout: type, shape: _Shape, first: int) -> list[Any]:
-    """Emit two nested loops, over runs and over words of a run; optimization keeps the sums' stack slots in registers."""
+    """Emit two nested loops, over runs and over words of a run.
+
+    Optimization keeps the sums' stack slots in registers.
+    """
     word, slots = word_bytes(layout), subbyte_slots(layout)
     vector, four = ir.VectorType(I64 if layout is PackedInt1 else I32, shape.lanes), ir.VectorType(I32, 4)
     sums = [[[_new_sum(builder, vector) for _ in range(shape.vectors)] for _ in range(slots)] for _ in range(shape.words)]
@@ -109,8 +112,8 @@ def _emit_row(builder: Any, operands: TileOperands, layout: type, shape: _Shape,
         if shape.words > 1:
             loop(whole, operands.run_words, 1, base_ptr)
     excess = call(builder, "llvm.vector.reduce.add.v4i32", I32, builder.load(surplus)) if slots > 1 else None
-    by_vector = ([[own[slot][v] for own in sums] for slot in range(slots)] for v in range(shape.vectors))
-    return [_emit_total(builder, own, excess) for own in by_vector]
+    by_vector = ([[in_flight[slot][v] for in_flight in sums] for slot in range(slots)] for v in range(shape.vectors))
+    return [_emit_total(builder, by_slot, excess) for by_slot in by_vector]
 
 
 def _new_sum(builder: Any, vector: Any) -> Any:
@@ -124,7 +127,10 @@ def _select_slot(builder: Any, packed: Any, slot: int, slots: int) -> Any:
 
 
 def _surplus_weights(slots: int) -> Any:
-    """Return 2^(bits - 1) for every activation of a slot with inverted sign bit, else 0: four words of bytes."""
+    """Return the surplus weight of every activation: four words of bytes.
+
+    2^(bits - 1) for slots with an inverted sign bit, else 0.
+    """
     word = (1 << (8 // slots - 1)) * 0x01010101
     return ir.Constant(ir.VectorType(I32, 4), [word * (slot < slots - 1) for slot in range(4)])
 
@@ -135,16 +141,18 @@ def _widen(builder: Any, x: Any) -> Any:
 
 
 def _emit_total(builder: Any, sums: list[list[Any]], excess: Any) -> Any:
-    """Add the sums of all words in flight; divide each slot's sum by its factor and subtract the excess.
+    """Add the sums of all words in flight.
+
+    Each slot's sum is divided by its factor; then the excess is subtracted.
 
     Args:
         sums: for each slot the stack slots of its sums.
         excess: int32 value, or None for layouts without sub-byte packing.
     """
     total: Any = None
-    for slot, own in enumerate(sums):
-        scaled = builder.load(own[0])
-        for other in own[1:]:
+    for slot, in_flight in enumerate(sums):
+        scaled = builder.load(in_flight[0])
+        for other in in_flight[1:]:
             scaled = builder.add(scaled, builder.load(other))
         shift = 8 // len(sums) * slot
         exact = builder.ashr(scaled, splat(scaled.type, shift)) if shift else scaled
@@ -158,7 +166,9 @@ value_gemv, sign_gemv = make_value_microkernel(_emit_sums), make_sign_microkerne
 
 @numba.njit(cache=True, nogil=True)
 def gemv_values(weights, out, runs, input_ptr, weights_ptr, epilogue):  # type: ignore[no-untyped-def]
-    """Compute all output channels of one row, micropanel by micropanel: out[o] = init[o] + sum over k of x[k] w[k][o].
+    """Compute all output channels of one row, micropanel by micropanel.
+
+    out[o] = init[o] + sum over k of x[k] w[k][o]
 
     Args:
         weights: the layout record.

@@ -63,7 +63,9 @@ def contiguous_runs(x, weights, geometry, groups):  # type: ignore[no-untyped-de
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _add_to_all(typingctx, source_ptr, addend, target_ptr, count):  # type: ignore[no-untyped-def]
-    """_add_to_all(source_ptr, addend, target_ptr, count) -> int64: target[i] = source[i] + addend for `count` int64 values.
+    """target[i] = source[i] + addend for `count` int64 values.
+
+    _add_to_all(source_ptr, addend, target_ptr, count) -> int64; all arguments are int64.
 
     Written out because compilers do not vectorize it, and around a small tile nothing is called for more rows.
     """
@@ -89,7 +91,9 @@ def _add_to_all(typingctx, source_ptr, addend, target_ptr, count):  # type: igno
 
 @numba.njit(cache=True, nogil=True)
 def row_addresses(x, table, rows, repeat, window_ptrs, patterns):  # type: ignore[no-untyped-def]
-    """Fill in the window addresses and border patterns of rows first … stop - 1, counted over images.
+    """Fill in the window addresses and border patterns of a range of rows.
+
+    Rows first … stop - 1 are counted over images.
 
     Args:
         x: activations (n, h, w, C) with their padding.

@@ -21,7 +21,10 @@ F32 = ir.FloatType()
 
 
 def target_has(feature: str) -> bool:
-    """Return whether the target CPU has an LLVM feature: the host, or the CPU that NUMBA_CPU_NAME names."""
+    """Return whether the target CPU has an LLVM feature.
+
+    The target is the host, or the CPU that NUMBA_CPU_NAME names.
+    """
     if config.CPU_NAME and config.CPU_NAME != "host":
         return f"+{feature}" in (config.CPU_FEATURES or "").split(",")
     return bool(binding.get_host_cpu_features().get(feature, False))
@@ -68,7 +71,10 @@ activation_bytes = layout_constant(lambda layout: word_bytes(layout) * subbyte_s
 
 
 def empty_sums(weights: Any, rows: int, lanes: int) -> Any:
-    """Return an uninitialized array (rows, lanes) of the dtype of sums: int64 for PackedInt1, else int32."""
+    """Return an uninitialized array (rows, lanes) of sums.
+
+    int64 for PackedInt1, else int32.
+    """
     return np.empty((rows, lanes), dtype=np.int64 if isinstance(weights, PackedInt1) else np.int32)
 
 
@@ -110,7 +116,10 @@ def shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
 
 
 def load(builder: Any, base: Any, offset: Any, kind: Any, align: int = 0) -> Any:
-    """Load a value of type `kind` from address `base` + `offset`; align: bytes, by default those of an element."""
+    """Load a value of type `kind` from address `base` + `offset`.
+
+    align: bytes; by default those of an element.
+    """
     loaded = builder.load(builder.inttoptr(builder.add(base, offset), kind.as_pointer()))
     loaded.align = align or (4 if getattr(kind, "element", kind) == I32 else 8)
     return loaded
@@ -130,7 +139,7 @@ def store(builder: Any, value: Any, address: Any, align: int) -> None:
 
 
 def emit_multiply_accumulate(builder: Any, layout: type, total: Any, x: Any, w: Any) -> Any:
-    """Add the products of one word of activations and one word of weights to the sum of every lane.
+    """Add the products of one word of activations and weights to every lane.
 
     PackedInt1: total + popcount(x ^ w). Int16x2: total + x0 w0 + x1 w1. Otherwise: total + x0 w0 + … + x3 w3, with unsigned x.
 
@@ -198,6 +207,6 @@ def unpack_slot(builder: Any, layout: type, packed: Any, slot: int) -> Any:
 
 
 def undo_packing_shift(builder: Any, layout: type, total: Any) -> Any:
-    """Divide a sum of products with unpacked sub-byte weights by their factor 2^(8 - bits)."""
+    """Divide a sum by the factor 2^(8 - bits) of unpacked sub-byte weights."""
     extra = 8 - 8 // subbyte_slots(layout)
     return builder.ashr(total, splat(total.type, extra)) if extra else total

@@ -66,7 +66,10 @@ EmitSums = Callable[[Any, TileOperands, type], Iterator[tuple[Sums, int]]]
 
 
 def tile_shape(layout: type, pooled: bool = False) -> TileShape:
-    """Return the shape of a layout's register tile. Carry-save sums need two vectors each."""
+    """Return the shape of a layout's register tile.
+
+    Carry-save sums need two vectors each.
+    """
     if layout is PackedInt1:
         return TileShape(4, 1 if pooled else 2, 8) if POPCOUNT else TileShape(4 if pooled else 2, 1, 8)
     if layout is DepthwiseInt8x4:
@@ -81,7 +84,7 @@ def tile_rows(weights: Any, pooled: bool) -> int:
 
 @overload(tile_rows)  # type: ignore[untyped-decorator]
 def _tile_rows(weights, pooled):  # type: ignore[no-untyped-def]
-    plain, joined = (tile_shape(weights.instance_class, own).mr for own in (False, True))
+    plain, joined = (tile_shape(weights.instance_class, is_pooled).mr for is_pooled in (False, True))
     return lambda weights, pooled: joined if pooled else plain
 
 
@@ -153,7 +156,7 @@ def _emit_sums(builder: Any, operands: TileOperands, layout: type, pooled: bool 
 
 
 def _emit_products(builder: Any, operands: TileOperands, layout: type, shape: TileShape, first: int) -> Sums:
-    """Emit two nested loops, over runs and over words of a run; accumulators are phi nodes."""
+    """Emit two nested loops, over runs and words; accumulators are phi nodes."""
     word, slots = word_bytes(layout), subbyte_slots(layout)
     vector = ir.VectorType(I64 if layout is PackedInt1 else I32, shape.lanes)
     entry = builder.block

@@ -33,7 +33,10 @@ _BASE, _MATCHES, _MISMATCHES = np.uint64(0x0B), np.uint64(0x0C), np.uint64(0x0D)
 
 @numba.njit(cache=True, nogil=True)
 def _invert(distribution, row, word):  # type: ignore[no-untyped-def]
-    """Return the value that a random word selects from a row: low + number of entries <= word."""
+    """Return the value that a random word selects from a row.
+
+    low + number of entries <= word
+    """
     index = np.int64(distribution.guide[row, np.int64(word >> np.uint64(64 - GUIDE_BITS))])
     while index < distribution.cumulative.shape[1] - 1 and distribution.cumulative[row, index] <= word:
         index += 1
@@ -42,7 +45,9 @@ def _invert(distribution, row, word):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _apply_extra_errors(counts, row, model, stream):  # type: ignore[no-untyped-def]
-    """Let the cells that store `stored_value` err: some matches break, some mismatches heal.
+    """Let the cells that store `stored_value` err.
+
+    Some matches break, some mismatches heal.
 
     Args:
         counts: mismatches of one row (O,), changed in place.
@@ -88,7 +93,9 @@ def draw_mismatches(counts, model, reads):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def draw_signs(counts, limits, model, reads, out):  # type: ignore[no-untyped-def]
-    """Sample the bits mismatches <= limit. The mismatches are the same as those of `draw_mismatches`.
+    """Sample the bits mismatches <= limit.
+
+    The mismatches are those of `draw_mismatches`.
 
     Args:
         counts: int32 (R, O): fault-free mismatches; overwritten.
@@ -152,7 +159,7 @@ def _sample_panel(sums, panel, streams, survival, out):  # type: ignore[no-untyp
 
 @numba.njit(cache=True, nogil=True)
 def sample_convolution_signs(x, out, weights, context, survival, reads, begin):  # type: ignore[no-untyped-def]
-    """Sample the bits of a convolution while the fault-free sums of a micropanel are in cache.
+    """Sample the bits of a convolution while fault-free sums are in cache.
 
     Only for windows inside the image and for cells that all have the same error rate.
 

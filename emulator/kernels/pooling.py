@@ -11,7 +11,13 @@ import numpy as np
 
 @numba.njit(cache=True, nogil=True)
 def max_pool(x, geometry, out):  # type: ignore[no-untyped-def]
-    """Take the maximum of each window: x (n, h, w, C) -> out (n, oh, ow, C) of the same dtype."""
+    """Take the maximum of each window.
+
+    Args:
+        x: codes (n, h, w, C).
+        geometry: see the module.
+        out: (n, oh, ow, C) of the same dtype, written.
+    """
     kernel, stride, dilation, pads = geometry
     for image in range(out.shape[0]):
         for oy in range(out.shape[1]):
@@ -58,7 +64,7 @@ def or_pool(x, geometry, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def sum_pool(x, zero_point, geometry, include_pad, out, counts):  # type: ignore[no-untyped-def]
-    """Sum x - zero_point over each window, and count the elements that a mean is divided by.
+    """Sum x - zero_point over each window and count its elements.
 
     Args:
         x: codes (n, h, w, C).

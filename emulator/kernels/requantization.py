@@ -30,7 +30,10 @@ def rint(typingctx, x):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _to_code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
-    """Return the code of y as int64; low, high: float32 limits before the zero point is added."""
+    """Return the code of y as int64.
+
+    low, high: float32 limits before the zero point is added.
+    """
     y = rint(y)
     y = y if y > low else low
     return np.int64(y if y < high else high) + zero_point
@@ -38,7 +41,10 @@ def _to_code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _to_small_code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
-    """Return the code of y as int32, for at most 16 bits; zero_point: float32, up to _EXACT. Its vectors have twice the lanes."""
+    """Return the code of y as int32, for at most 16 bits.
+
+    Vectors have twice the lanes of `_to_code`. zero_point: float32, up to _EXACT.
+    """
     y = rint(y)
     y = y if y > low else low
     return np.int32((y if y < high else high) + zero_point)
@@ -46,7 +52,9 @@ def _to_small_code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def requantize(x, input_zero_point, scale, steps, codes, out):  # type: ignore[no-untyped-def]
-    """Requantize integers per channel: y = float32(x - input_zero_point) * scale[c], then the float steps, then / divisor.
+    """Requantize integers per channel.
+
+    y = float32(x - input_zero_point) * scale[c], then the float steps, then / divisor
 
     Args:
         x: integers (pixels, C).
@@ -70,7 +78,10 @@ def requantize(x, input_zero_point, scale, steps, codes, out):  # type: ignore[n
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _apply_step(y, operator, constant):  # type: ignore[no-untyped-def]
-    """Apply one float step; operator: position in `ir.layers.STEP_OPERATORS` (mul, add, sub, div, max, min)."""
+    """Apply one float step.
+
+    operator: position in `ir.layers.STEP_OPERATORS` (mul, add, sub, div, max, min).
+    """
     if operator == 0:
         return y * constant
     if operator == 1:
@@ -86,7 +97,14 @@ def _apply_step(y, operator, constant):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def quantize(x, scale, codes, out):  # type: ignore[no-untyped-def]
-    """Quantize floats: y = x / scale; x: float32, scale: float32 (1,), codes: CodeRange, out: integers of x's shape."""
+    """Quantize floats: y = x / scale.
+
+    Args:
+        x: float32 array.
+        scale: float32 (1,).
+        codes: CodeRange.
+        out: integers of x's shape, written.
+    """
     flat, to = x.reshape(-1), out.reshape(-1)
     low, high = np.float32(codes.low - codes.zero_point), np.float32(codes.high - codes.zero_point)
     for i in range(flat.size):
@@ -121,7 +139,9 @@ def add(a, b, zero_points, scales, codes, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def add_fused(a, b, ratios, limits, out):  # type: ignore[no-untyped-def]
-    """Add two arrays of codes with fused multiply-adds: y = fma(a, ratios[0], fma(b, ratios[1], ratios[2])).
+    """Add two arrays of codes with fused multiply-adds.
+
+    y = fma(a, ratios[0], fma(b, ratios[1], ratios[2]))
 
     Products of codes and float32 are exact in float64, so the sum of two of them is rounded once.
 
@@ -141,7 +161,9 @@ def add_fused(a, b, ratios, limits, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def multiply(a, b, zero_points, factors, limits, out):  # type: ignore[no-untyped-def]
-    """Multiply two arrays of codes: y = float32((a - za) * (b - zb)) * factors[0] + factors[1].
+    """Multiply two arrays of codes.
+
+    y = float32((a - za) * (b - zb)) * factors[0] + factors[1]
 
     Args:
         a, b: integers (elements,).
@@ -158,6 +180,9 @@ def multiply(a, b, zero_points, factors, limits, out):  # type: ignore[no-untype
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def look_up(x, first, table, out):  # type: ignore[no-untyped-def]
-    """Look codes up in a table: out = table[clamp(x - first, 0, table.size - 1)]; x, out: integers (elements,)."""
+    """Look codes up in a table: out = table[clamp(x - first, 0, size - 1)].
+
+    x, out: integers (elements,).
+    """
     for i in range(x.size):
         out[i] = table[min(max(np.int64(x[i]) - first, 0), table.size - 1)]

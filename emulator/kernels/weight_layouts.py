@@ -18,19 +18,27 @@ LANES = 32
 
 
 class PackedInt1(NamedTuple):
-    """Weights of ±1, one bit each (1 means +1): uint64 [panels][words][LANES], 64 inputs per word."""
+    """Weights of ±1, one bit each (1 means +1), 64 inputs per word.
+
+    uint64 [panels][words][LANES].
+    """
 
     values: Any
 
 
 class Int8x4(NamedTuple):
-    """Weights of up to 8 bits: int8 [panels][words][LANES][4], four consecutive inputs per word."""
+    """Weights of up to 8 bits, four consecutive inputs per word.
+
+    int8 [panels][words][LANES][4].
+    """
 
     values: Any
 
 
 class PackedInt4(NamedTuple):
-    """Weights of 4 bits: int8 [panels][words][LANES][4]; inputs k and k + 4 share a byte, eight inputs per word.
+    """Weights of 4 bits, eight inputs per word; k and k + 4 share a byte.
+
+    int8 [panels][words][LANES][4].
 
     The high nibble is weight k + 4 in two's complement. The low nibble is weight k with its sign bit inverted, i.e. w + 8.
     """
@@ -39,7 +47,9 @@ class PackedInt4(NamedTuple):
 
 
 class PackedInt2(NamedTuple):
-    """Weights of 2 bits: int8 [panels][words][LANES][4]; inputs k, k + 4, k + 8 and k + 12 share a byte, lowest bits first.
+    """Weights of 2 bits, 16 inputs per word; k, k + 4, k + 8, k + 12 share a byte.
+
+    int8 [panels][words][LANES][4]. The lowest bits hold input k.
 
     The highest slot is in two's complement. In all others the sign bit is inverted, i.e. they hold w + 2.
     """
@@ -48,13 +58,18 @@ class PackedInt2(NamedTuple):
 
 
 class Int16x2(NamedTuple):
-    """Weights of up to 16 bits: int16 [panels][words][LANES][2], two consecutive inputs per word."""
+    """Weights of up to 16 bits, two consecutive inputs per word.
+
+    int16 [panels][words][LANES][2].
+    """
 
     values: Any
 
 
 class DepthwiseInt8x4(NamedTuple):
-    """Weights of up to 8 bits of a depthwise convolution: int8 [panels][words][LANES][4], four taps of a window column per word.
+    """Depthwise weights of up to 8 bits, four taps of a window column per word.
+
+    int8 [panels][words][LANES][4].
 
     Channel 16 h + 4 v + i of a panel (v, i < 4) is in lane 8 v + 4 h + i. This is the order in which byte-interleaving
     instructions leave the activations of four taps (`depthwise.py`).
@@ -75,7 +90,10 @@ def subbyte_slots(layout: type) -> int:
 
 
 def inverted_bits(layout: type) -> int:
-    """Return the mask of a byte's bits that are stored inverted: the sign bits of all slots but the highest."""
+    """Return the mask of a byte's bits that are stored inverted.
+
+    These are the sign bits of all slots but the highest.
+    """
     bits = 8 // subbyte_slots(layout)
     return sum(1 << (bits * slot + bits - 1) for slot in range(subbyte_slots(layout) - 1))
 
@@ -86,7 +104,10 @@ def word_bytes(layout: type) -> int:
 
 
 class StorageOrder(NamedTuple):
-    """Bit positions of a stored tensor's elements in kernel order: element (o, e) starts at bit outer[o] + inner[e]."""
+    """Bit positions of a stored tensor's elements in kernel order.
+
+    Element (o, e) starts at bit outer[o] + inner[e].
+    """
 
     outer: Any
     """int64 (O,): position of each output channel."""

@@ -59,7 +59,7 @@ _lock = Lock()
 
 
 class Kernel:
-    """A compiled function that is called without loading Numba, if its machine code is cached.
+    """A compiled function that needs no Numba if its machine code is cached.
 
     The function may use only code whose files are in `source_files` of its package: the digest of these files is part of the cache
     key, so a change elsewhere would leave stale machine code. A test checks it.
@@ -105,7 +105,10 @@ class Kernel:
         return getattr(import_module(self.module), self.name)
 
     def _open(self, key: tuple[object, ...], arguments: tuple[Any, ...]) -> None:
-        """Load the machine code for arguments of these types; compile and store it if there is none."""
+        """Load the machine code for arguments of these types.
+
+        Compile and store it if there is none.
+        """
         with _lock:
             if key in self._entries:
                 return
@@ -148,7 +151,7 @@ class BoundKernel:
 
 
 def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) -> None:
-    """Append the types of the arguments to `kinds`, and the words that represent them to `words`."""
+    """Append the types of the arguments, and the words that represent them."""
     for x in arguments:  # runs before every call: the most frequent cases come first
         kind = type(x)
         if kind is int or kind is bool:
@@ -168,7 +171,10 @@ def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) 
 
 
 def _cache_file(module: str, name: str, key: tuple[object, ...]) -> Path:
-    """Return the cache file of a kernel. Its name is a digest of everything that the machine code depends on."""
+    """Return the cache file of a kernel.
+
+    Its name is a digest of everything that the machine code depends on.
+    """
     from importlib.metadata import version
 
     import llvmlite
@@ -225,7 +231,10 @@ def _digest(file: Path, code: bytes) -> bytes:
 
 
 def _read(file: Path) -> bytes | None:
-    """Return machine code stored by `_write`; None if it is missing or damaged, or if another user could have written it."""
+    """Return machine code stored by `_write`, or None.
+
+    None if it is missing or damaged, or if another user could have written it.
+    """
     try:
         with open_regular(file) as opened:
             status = os.fstat(opened.fileno())
@@ -241,7 +250,10 @@ def _read(file: Path) -> bytes | None:
 
 
 def _write(file: Path, code: bytes) -> None:
-    """Write machine code after its digest. A folder that cannot be written only costs time at the next start."""
+    """Write machine code after its digest.
+
+    A folder that cannot be written only costs time at the next start.
+    """
     temporary = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -257,7 +269,7 @@ def _write(file: Path, code: bytes) -> None:
 
 @cache
 def _jit() -> tuple[Any, Iterator[int]]:
-    """Return LLVM's linker and loader of object files, and numbers that name the loaded libraries."""
+    """Return LLVM's linker and loader of object files, and library numbers."""
     from llvmlite import binding
 
     binding.initialize_native_target()
@@ -266,7 +278,10 @@ def _jit() -> tuple[Any, Iterator[int]]:
 
 
 def _load(file: Path, code: bytes) -> Entry | None:
-    """Load the function in an object file; None if it needs symbols that this process does not have."""
+    """Load the function in an object file.
+
+    None if it needs symbols that this process does not have.
+    """
     from llvmlite import binding
 
     builder = binding.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(SYMBOL)

@@ -143,7 +143,10 @@ def _target_machine() -> Any:
 
 
 def _make_entry(function: Any, kinds: Any) -> Any:
-    """Make the function entry(address) that calls `function` with arguments of the Numba tuple type `kinds`."""
+    """Make the function entry(address) that calls `function`.
+
+    kinds: Numba tuple type of the arguments.
+    """
     read = _make_reader(kinds)
 
     @numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[untyped-decorator]
@@ -164,7 +167,7 @@ def _compiled_to_number(result):  # type: ignore[no-untyped-def]
 
 
 def _make_reader(kinds: Any) -> Any:
-    """Make an intrinsic read(address) that returns a tuple of these types from the words at an address."""
+    """Make an intrinsic read(address) that returns a tuple of these types."""
 
     @intrinsic  # type: ignore[untyped-decorator]
     def read(typingctx, address):  # type: ignore[no-untyped-def]
@@ -190,7 +193,10 @@ def _read_value(context: Any, builder: Any, kind: Any, words: Any, indices: Any)
 
 
 def _read_array(context: Any, builder: Any, kind: Any, address: Any) -> Any:
-    """Emit an array from the address of its NumPy object, which begins with data, dimensions, shape and strides."""
+    """Emit an array from the address of its NumPy object.
+
+    The object begins with data, dimensions, shape and strides.
+    """
     head = object.__basicsize__
 
     def field(offset: int) -> Any:
