@@ -25,7 +25,7 @@ _HIDDEN = "Check hidden neurons too (Corollary 1); needs memory for all their su
 _OUT = "Write tallies, violations and curve (.parquet), validation.json and the figure into this folder, replacing those there."
 
 
-def validate_study(
+def validate(
     model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
     data: Annotated[str | None, typer.Option(help=DATA, show_default=False)] = None,
     memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = "uniform:ber=0.01",
