@@ -1,6 +1,6 @@
-"""The command line: one thin function per command. Heavy modules are imported inside the commands, so that `--help` is fast.
+"""The command line: one module per command. Heavy modules are imported inside the commands, so that `--help` is fast.
 
-Every WeakcellError becomes one paragraph on stderr and its exit code; anything unexpected keeps its traceback.
+A WeakcellError is printed as one paragraph on stderr and sets the exit code; other exceptions keep their traceback.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from weakcell.host.cli.encoding import accept_any_text
 from weakcell.host.cli.repeated import refuse_repeated
 
 _COMMANDS = {
-    "emulate": "Accuracy and energy over a memory's operating points.",
-    "sweep": "Campaigns of many runs, kept and gone on with.",
-    "explain": "The command that reproduces one row of a campaign.",
-    "report": "Results as one self-contained page.",
-    "optimize": "The operating point of lowest energy that may be used.",
-    "infer": "Fault-free integer inference.",
-    "inspect": "What a network is made of and what a memory will hold.",
-    "memories": "Memory technologies and how each number is known.",
-    "characterize": "A board's flips over its voltage, and the profile they fit.",
-    "download": "A data set's published files, checked.",
-    "train": "Networks that tolerate errors: losses, flips in training, export, verdict.",
-    "doctor": "What is installed, which boards answer, and what to do about the rest.",
-    "predict": "Accuracy over the operating points, worked out without faults.",
-    "rank": "Which layers and bits cost most accuracy per flip.",
-    "margins": "Margins, tolerances and certificates of a network on data.",
-    "validate": "The margin bounds against every flip of a memory.",
-    "board": "A Pico or Pico 2, real or virtual.",
-    "firmware": "Firmware images for the boards.",
+    "emulate": "Measure accuracy and energy over a memory's operating points.",
+    "sweep": "Run a campaign of many runs; continue it at any time.",
+    "explain": "Print the command that reproduces one row of a campaign.",
+    "report": "Write results as one self-contained page.",
+    "optimize": "Find the usable operating point of lowest energy.",
+    "infer": "Run a network without faults.",
+    "inspect": "Show a network's layers and what a memory stores of it.",
+    "memories": "List memory technologies and how each number is known.",
+    "characterize": "Measure a board's flips over its voltage, and fit a profile.",
+    "download": "Download and check the files of a data set.",
+    "train": "Train networks that tolerate errors, export and evaluate them.",
+    "doctor": "Check what is installed and which boards answer.",
+    "predict": "Predict accuracy over the operating points without injecting faults.",
+    "rank": "Rank layers and bits by the accuracy they lose per flip.",
+    "margins": "Measure margins and tolerated flips of a network on data.",
+    "validate": "Check the margin bounds against the flips of a memory.",
+    "board": "Talk to a Pico or Pico 2, real or virtual.",
+    "firmware": "Build firmware images for the boards.",
 }
-"""What there is, in the order of `--help`. Each is a module of this package: with a function of that name, or with an `app`."""
+"""Commands in the order of `--help`. Each is a module of this package with a function of that name, or with an `app`."""
 
 _EXAMPLES = """
 \b
@@ -55,14 +55,12 @@ Exit codes:
 
 
 class WeakcellGroup(TyperGroup):
-    """Commands that are looked for when they are asked for; it turns our errors into a paragraph and an exit code.
-
-    Typer would read the annotations of all of them at every start.
-    """
+    """Group that imports a command when it is called, and turns errors into a paragraph and an exit code."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands: Any = dict.fromkeys(_COMMANDS)  # their names, for lists and for guesses at what was meant
+        # Typer would read the annotations of all commands at every start; lists and suggestions need only the names
+        self.commands: Any = dict.fromkeys(_COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in self.commands and self.commands[cmd_name] is None:
@@ -100,7 +98,7 @@ app = typer.Typer(
 
 
 def _command(name: str) -> Any:
-    """One command, or group of commands, as Typer makes it."""
+    """Import a command, or group of commands, and build it with Typer."""
     module, alone = import_module(f"weakcell.host.cli.{name}"), typer.Typer(rich_markup_mode=None)
     if hasattr(module, "app"):
         alone.add_typer(module.app, name=name, short_help=_COMMANDS[name])
@@ -123,7 +121,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Run trained quantized and binarized networks with their weights in a memory that makes mistakes."""

@@ -1,4 +1,4 @@
-"""`weakcell download`: a data set's published files, checked."""
+"""`weakcell download`: fetch and check the published files of a data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def download(
         Path | None, typer.Option(metavar="DIR", help="[default: $WEAKCELL_DATA, else the user's cache]", show_default=False)
     ] = None,
 ) -> None:
-    """Fetch a data set's files as published and check them against their published checksums; what is there already stays.
+    """Download the published files of a data set and check their checksums; files that are there already are kept.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`weakcell emulate`: accuracy and energy of a network on an unreliable memory."""
+"""`weakcell emulate`: measure accuracy and energy of a network on an unreliable memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
-from weakcell.host.cli.options import DATA, MODEL, OUTPUT, READS, TASK
+from weakcell.host.cli.options import READS, Data, DataDir, Images, JsonEvents, Model, Output, Place, Quiet, Task, Threads
 
 if TYPE_CHECKING:
     from weakcell.emulator.ir.layers import UnplacedTensor
@@ -22,51 +22,46 @@ if TYPE_CHECKING:
 
 _Sampling = Literal["bits", "outputs"]
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… ; `weakcell memories` lists them. [default: sram-14nm]"
-_PLACE = "Put a layer or tensor, or bits of it, elsewhere: LAYER=SPEC or LAYER@BITS=SPEC, as in conv1@7=uniform:ber=0. Repeatable."
-_SWEEP = "Move one condition: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: v_over_vmin=0.75:1.0:0.025]"
-_DIE = "Pin the die; without it, trial t runs on die t."
-_FIRST = "Number of the first trial: what a row of a table names. [default: 0]"
+_SWEEP = "Sweep one condition: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: v_over_vmin=0.75:1.0:0.025]"
+_DIE = "Run all trials on this die. [default: trial t runs on die t]"
+_FIRST = "Number of the first trial, as in column `trial` of a table. [default: 0]"
 _READ = f"{READS} [default: {DEFAULT_READS}]"
-_SAMPLING = "Draw the flips of stored bits, or outputs of binary layers where that has the same law. [default: bits]"
+_SAMPLING = "Sample the flips of stored bits, or the outputs of binary layers where their distribution is the same. [default: bits]"
 _SAVE = "Save every flip of every trial (.parquet or .csv)."
-_FAULTS = "Replay a saved fault list; its header says memory, sweep, trials, seed and read policy."
+_FAULTS = "Replay a saved fault list. Memory, sweep, trials, seed and read policy come from its header."
 _OUT = "Write results.parquet, results.csv, study.json, timings.json and the figure into this folder."
 
 
 def emulate(
-    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
-    data: Annotated[str | None, typer.Option(help=DATA, show_default=False)] = None,
+    model: Model = "digits-bnn",
+    data: Data = None,
     memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
-    place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=_PLACE, show_default=False)] = None,
+    place: Place = None,
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
     trials: Annotated[int | None, typer.Option(help="Passes over the data per point. [default: 10]", show_default=False)] = None,
     first_trial: Annotated[int | None, typer.Option(help=_FIRST, show_default=False)] = None,
     die: Annotated[int | None, typer.Option(help=_DIE, show_default=False)] = None,
     read_every: Annotated[Reads | None, typer.Option(help=_READ, show_default=False)] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Images per batch for --read-every batch. [default: 256]", show_default=False)
+        int | None, typer.Option(help="Images per batch, with --read-every batch. [default: 256]", show_default=False)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Names all dies and draws. [default: 0]", show_default=False)] = None,
-    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all dies and random draws. [default: 0]", show_default=False)] = None,
+    images: Images = None,
     sampling: Annotated[_Sampling | None, typer.Option(help=_SAMPLING, show_default=False)] = None,
-    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
-    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
+    task: Task = None,
+    output: Output = None,
     save_faults: Annotated[Path | None, typer.Option(metavar="FILE", help=_SAVE, show_default=False)] = None,
     faults: Annotated[Path | None, typer.Option(metavar="FILE", help=_FAULTS, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another study's results in DIR.")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="[default: all cores; results never depend on it]", show_default=False)
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate time and memory, and leave.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Save fault lists of any size; take more than an hour on a board.")] = False,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate time and memory, and exit.")] = False,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow fault lists of any size, and board runs of more than an hour.")] = False,
 ) -> None:
-    """Accuracy and energy of a network on an unreliable memory, over its operating points.
+    """Measure accuracy and energy of a network on an unreliable memory, over its operating points.
 
     Without arguments: a binarized digits network on 14 nm SRAM, swept over its supply voltage. The table goes to stdout; files
     are written only with --out and --save-faults.

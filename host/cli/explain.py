@@ -1,4 +1,4 @@
-"""`weakcell explain`: the command that reproduces one row of a campaign's table."""
+"""`weakcell explain`: print or run the command that reproduces one row of a campaign's table."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
+from weakcell.host.cli.options import DataDir
+
 
 def explain(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a weakcell sweep.")],
-    row: Annotated[str, typer.Argument(metavar="ROW", help="Its number in column `row`, or its name in column `run`.")],
-    run: Annotated[bool, typer.Option("--run", help="Run it, and compare with what is kept.")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a weakcell sweep.")],
+    row: Annotated[str, typer.Argument(metavar="ROW", help="Number of the row (column `row`) or name of the run (column `run`).")],
+    run: Annotated[bool, typer.Option("--run", help="Run the command and compare with the stored result.")] = False,
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Print the command that reproduces one row, and run it with --run; exit code 1 if it comes out differently."""
+    """Print the command that reproduces one row; with --run, run it: exit code 1 if its result differs."""
     from weakcell.host.campaign.explain import find_run, reproduce
     from weakcell.host.campaign.store import read_store
     from weakcell.host.cli.terminal import emit, errors_as_events, say

@@ -1,4 +1,4 @@
-"""`weakcell infer`: fault-free integer inference."""
+"""`weakcell infer`: run a network without faults."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import typer
 def infer(
     model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a shipped network.")],
     inputs: Annotated[Path, typer.Option("--input", metavar="IN.npz", help="Arrays by input name; x if there is one input.")],
-    output: Annotated[Path, typer.Option(metavar="OUT.npz", help="Where the outputs go, by name.")],
+    output: Annotated[Path, typer.Option(metavar="OUT.npz", help="File of the outputs, by name.")],
     probe: Annotated[
-        list[str] | None, typer.Option(metavar="TENSOR", help="Also write this value. Repeatable.", show_default=False)
+        list[str] | None, typer.Option(metavar="TENSOR", help="Also write this tensor. Repeatable.", show_default=False)
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that share the images; the outputs are the same.")] = 1,
     dynamic: Annotated[

@@ -1,4 +1,4 @@
-"""`weakcell inspect`: what a network is made of, and what of it will live in the memory."""
+"""`weakcell inspect`: show the layers of a network, and which of its tensors a memory stores."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import typer
 def inspect(
     model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a shipped network.")],
     storable: Annotated[bool, typer.Option("--storable", help="List everything that --place can put into a memory.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Layers, encodings, weight bits, multiply-accumulates, and what will and will not live in the memory."""
+    """Show layers, encodings, weight bits, multiply-accumulates, and what a memory does and does not store."""
     import json
     from dataclasses import asdict
 

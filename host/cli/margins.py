@@ -1,4 +1,4 @@
-"""`weakcell margins`: how far a network's answers are from changing."""
+"""`weakcell margins`: measure how far a network's predictions are from changing."""
 
 from __future__ import annotations
 
@@ -8,30 +8,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weakcell.host.cli.options import MODEL, OUTPUT, TASK
+from weakcell.host.cli.options import Data, DataDir, Images, Model, Output, Quiet, Task
 
 if TYPE_CHECKING:
     from weakcell.host.analysis.margins import MarginReport
 
 _OUT = "Write margins.parquet (one row per image) and margins.json into this folder."
-_CERTIFY = "Flips anywhere in the network that are tried for (binarized chains only); 0 leaves certificates out."
+_CERTIFY = "Try to certify so many flips anywhere in the network (binarized networks only). 0: no certificates."
 
 
 def margins(
-    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
-    data: Annotated[str | None, typer.Option(help="As in weakcell predict.", show_default=False)] = None,
-    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
-    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
-    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
+    model: Model = "digits-bnn",
+    data: Data = None,
+    images: Images = None,
+    task: Task = None,
+    output: Output = None,
     certify: Annotated[int, typer.Option(min=0, help=_CERTIFY)] = 0,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
-    ] = None,
+    data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Margins of a network on data, flips that its answers and neurons tolerate, and certificates, from one clean pass.
+    """Measure margins and tolerated flips of a network on data, and certify predictions, from one fault-free pass.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`weakcell memories`: the technologies and the wrappers that protect them, and how each number is known."""
+"""`weakcell memories`: list technologies and wrappers that protect them, and how each number is known."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def memories(
-    name: Annotated[str | None, typer.Argument(help="Everything about this one, or about a wrapper.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per technology on stdout.")] = False,
+    name: Annotated[str | None, typer.Argument(help="Show one technology or wrapper in full.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per technology on stdout.")] = False,
     plots: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw published points against laws into DIR, a picture per technology.")
+        Path | None, typer.Option(metavar="DIR", help="Plot published points and laws into DIR, one picture per family.")
     ] = None,
 ) -> None:
-    """Every memory technology: conditions, valid ranges, lifetimes, sources, and what is measured, published or assumed."""
+    """List memory technologies: conditions, valid ranges, lifetimes, sources, and what is measured, published or assumed."""
     from weakcell.memmodels.catalogue import names, technology
     from weakcell.memmodels.protection.wrappers import WRAPPERS
 

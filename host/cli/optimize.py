@@ -1,4 +1,4 @@
-"""`weakcell optimize`: the operating point of lowest energy that may be used."""
+"""`weakcell optimize`: find the usable operating point of lowest energy."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
-from weakcell.host.cli.options import MODEL, OUTPUT, READS, TASK
+from weakcell.emulator.faults.read_policy import DEFAULT_READS
+from weakcell.host.cli.options import Batch, Data, DataDir, Images, Model, Output, Quiet, ReadEvery, Seed, Task, Threads
 
 if TYPE_CHECKING:
     from weakcell.host.campaign.optimize import Optimum, ScreenedCandidate
 
-_DATA = "digits, fashion-mnist, or an .npz with x and y. [default: the network's own]"
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… . [default: sram-14nm]"
 _SWEEP = "Candidates: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: 26 values over the law's range]"
 _DROP = "Accuracy (for pixels: mean IoU) that a die may lose, as 1% or 0.01."
 
 
 def optimize(
-    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
-    data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
+    model: Model = "digits-bnn",
+    data: Data = None,
     memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = "sram-14nm",
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
     max_drop: Annotated[str, typer.Option(metavar="SHARE", help=_DROP)] = "1%",
-    dies: Annotated[float, typer.Option("--share", help="Share of dies that must keep within it.")] = 0.95,
-    confidence: Annotated[float, typer.Option(help="Of the whole statement.")] = 0.95,
-    failures: Annotated[int, typer.Option(help="Bad dies that a test may see; more make it longer and less harsh.")] = 1,
-    tries: Annotated[int, typer.Option(help="Candidates that may be put to the test; they share the confidence.")] = 3,
-    partitions: Annotated[int, typer.Option(help="Different conditions that layers may have; 1: all the same.")] = 2,
+    dies: Annotated[float, typer.Option("--share", help="Share of dies that must not lose more.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Confidence of the whole result.")] = 0.95,
+    failures: Annotated[int, typer.Option(help="Bad dies that a test allows. More make the test longer and less strict.")] = 1,
+    tries: Annotated[int, typer.Option(help="Most candidates tested on fresh dies; they share the confidence.")] = 3,
+    partitions: Annotated[int, typer.Option(help="How many different conditions layers may have; 1: the same for all.")] = 2,
     nominal: Annotated[
-        float | None, typer.Option(help="What savings are against. [default: the technology's]", show_default=False)
+        float | None, typer.Option(help="Value that savings are relative to. [default: the technology's]", show_default=False)
     ] = None,
-    read_every: Annotated[Reads, typer.Option(help=READS)] = DEFAULT_READS,
-    batch: Annotated[int, typer.Option(help="Images per batch for --read-every batch.")] = 256,
-    seed: Annotated[int, typer.Option(help="Names all dies and draws.")] = 0,
-    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
-    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
-    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Keep everything found.", show_default=False)] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    read_every: ReadEvery = DEFAULT_READS,
+    batch: Batch = 256,
+    seed: Seed = 0,
+    images: Images = None,
+    task: Task = None,
+    output: Output = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write all results here.", show_default=False)] = None,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of the table.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """The lowest energy at which most dies lose little, screened on some dies and confirmed on fresh ones; exit code 1 if none is.
+    """Find the operating point of lowest energy at which most dies lose little accuracy; exit code 1 if there is none.
+
+    Candidates are screened on 24 dies. The cheapest are confirmed on dies that were not used before. The confidence is corrected
+    for the number of candidates tested.
 
     \b
     Examples:

@@ -1,13 +1,34 @@
-"""What options of several commands say."""
+"""Options and arguments that several commands share; a command names them in its signature and gives the default."""
 
 from __future__ import annotations
 
-READS = "When weights are read again: once per trial (load), batch or image, or at each use (access)."
-MODEL = "digits-bnn, digits-qnn, fashion-bnn, or an ONNX file."
-DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
-PLACE = "Put a layer or tensor, or bits of it, elsewhere, as in conv1@7=uniform:ber=0. Repeatable."
-TASK = (
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weakcell.emulator.faults.read_policy import Reads
+
+READS = "When weights are read again: once per trial (load), per batch, per image, or at each use (access)."
+_DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
+_PLACE = "Put a layer or tensor, or some of its bits, into another memory, as in conv1@7=uniform:ber=0. Repeatable."
+_TASK = (
     "What the output means: classes[:top=K], logit[:threshold=T], labels, tokens, pixels[:axis=last,ignore=255] or values. "
-    "[default: as graph and labels say]"
+    "[default: from the graph and the labels]"
 )
-OUTPUT = "The output that is judged. [default: the only one that fits]"
+_OUTPUT = "The output that is scored. [default: the only one that fits]"
+_THREADS = "Results do not depend on it. [default: all cores]"
+
+Model = Annotated[str, typer.Argument(help="digits-bnn, digits-qnn, fashion-bnn, or an ONNX file.")]
+Data = Annotated[str | None, typer.Option(help=_DATA, show_default=False)]
+Place = Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=_PLACE, show_default=False)]
+Images = Annotated[int | None, typer.Option(help="Use only this many images, from the first one on.", show_default=False)]
+Task = Annotated[str | None, typer.Option(metavar="TASK", help=_TASK, show_default=False)]
+Output = Annotated[str | None, typer.Option(metavar="NAME", help=_OUTPUT, show_default=False)]
+ReadEvery = Annotated[Reads, typer.Option(help=READS)]
+Batch = Annotated[int, typer.Option(min=1, help="Images per batch, with --read-every batch.")]
+Seed = Annotated[int, typer.Option(help="Seed of all dies and random draws.")]
+DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Look for data sets here first.", show_default=False)]
+Threads = Annotated[int | None, typer.Option(min=1, help=_THREADS, show_default=False)]
+JsonEvents = Annotated[bool, typer.Option("--json", help="Print NDJSON events on stdout instead of the table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no notes.")]

@@ -1,4 +1,4 @@
-"""`weakcell predict`: accuracy over a memory's operating points, worked out from one clean pass."""
+"""`weakcell predict`: predict accuracy over a memory's operating points from one fault-free pass."""
 
 from __future__ import annotations
 
@@ -9,45 +9,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
-from weakcell.host.cli.options import DATA, MODEL, OUTPUT, PLACE, TASK
+from weakcell.host.cli.options import Data, DataDir, Images, JsonEvents, Model, Output, Place, Quiet, Seed, Task, Threads
 
 if TYPE_CHECKING:
     from weakcell.host.analysis.prediction import PredictionStudy
 
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… with independent cells. [default: sram-14nm]"
-_SWEEP = "Move one condition, as in ber=0:0.15:0.01. [default: v_over_vmin=0.75:1.0:0.025]"
-_SAMPLES = "Draws per image. [default: 10,000 to 100,000 over the number of images, at least 2]"
-_CHECK = "Run so many trials per point too, and compare."
+_SWEEP = "Sweep one condition, as in ber=0:0.15:0.01. [default: v_over_vmin=0.75:1.0:0.025]"
+_SAMPLES = "Samples per image. [default: 10,000 to 100,000 over the number of images, at least 2]"
+_CHECK = "Also run so many trials per point, and compare."
 _READ = "load, batch and image have the same mean; access differs for convolutions."
 _OUT = "Write prediction.parquet, prediction.csv, prediction.json and the figure into this folder."
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
-    data: Annotated[str | None, typer.Option(help=DATA, show_default=False)] = None,
+    model: Model = "digits-bnn",
+    data: Data = None,
     memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
-    place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=PLACE, show_default=False)] = None,
+    place: Place = None,
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
     read_every: Annotated[Reads, typer.Option(help=_READ)] = DEFAULT_READS,
     samples: Annotated[int | None, typer.Option(min=2, help=_SAMPLES, show_default=False)] = None,
     check_trials: Annotated[int, typer.Option(min=0, help=_CHECK)] = 0,
-    seed: Annotated[int, typer.Option(help="Names all draws.")] = 0,
-    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
-    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
-    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
+    seed: Seed = 0,
+    images: Images = None,
+    task: Task = None,
+    output: Output = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Accuracy over the operating points without injecting a fault: the mean that infinitely many trials would find.
+    """Predict accuracy over the operating points without injecting faults: the mean over infinitely many trials.
 
-    Every layer's sums are drawn from their law under errors, given its inputs; the last layer's probabilities are worked out.
-    The ± holds that mean with a probability of 95 %: it covers what drawing leaves open and the bias of approximate laws.
-    The spread of trials or dies around the mean is not predicted. Memories whose cells do not err independently are refused.
+    The sums of each layer are sampled from their distribution under errors; for the last layer, probabilities are computed.
+    The ± contains the mean with 95 % confidence: it covers the sampling error and the bias of approximate distributions.
+    The spread of trials or dies is not predicted. Memories whose cells do not err independently are refused.
 
     \b
     Examples:

@@ -1,45 +1,42 @@
-"""`weakcell rank`: which layers and bits cost most accuracy per flip."""
+"""`weakcell rank`: rank layers and bits by the accuracy that they lose per flip."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
-from weakcell.host.cli.options import MODEL, OUTPUT, READS, TASK
+from weakcell.host.cli.options import READS, Data, DataDir, Images, JsonEvents, Model, Output, Quiet, Seed, Task, Threads
 
 if TYPE_CHECKING:
     from weakcell.host.analysis.ranking import Ranking
 
-_MEMORY = "The memory that each part lives in alone, all else being safe; independent cells."
+_MEMORY = "Memory of the ranked part; everything else is fault-free. Its cells must err independently."
 _BY = "Rank layers, bit positions, or the bits of each layer."
-_CHECK = "Inject faults too: so many trials per part, and the rank correlation."
+_CHECK = "Also inject faults: so many trials per part, and the rank correlation."
 
 
 def rank(
-    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
-    data: Annotated[str | None, typer.Option(help="As in weakcell predict.", show_default=False)] = None,
+    model: Model = "digits-bnn",
+    data: Data = None,
     memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY)] = "uniform:ber=0.01",
     by: Annotated[Literal["layer", "bit", "layer-bit"], typer.Option(help=_BY)] = "layer",
     samples: Annotated[
-        int | None, typer.Option(min=2, help="Draws per image. [default: as in weakcell predict]", show_default=False)
+        int | None, typer.Option(min=2, help="Samples per image. [default: as in weakcell predict]", show_default=False)
     ] = None,
     check_trials: Annotated[int, typer.Option(min=0, help=_CHECK)] = 0,
     read_every: Annotated[Reads, typer.Option(help=f"For the trials. {READS}")] = DEFAULT_READS,
-    seed: Annotated[int, typer.Option(help="Names all draws.")] = 0,
-    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
-    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
-    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    seed: Seed = 0,
+    images: Images = None,
+    task: Task = None,
+    output: Output = None,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Which layers and bits cost most accuracy per flip? Each part alone in the memory, predicted without injecting a fault.
+    """Rank layers or bits by accuracy lost per flip; each one is in the memory alone, and predicted without injecting faults.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`weakcell report`: a folder of results as one page, and as figures for a paper."""
+"""`weakcell report`: write results as one HTML page, and as figures for a paper."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from typing import Annotated
 
 import typer
 
+from weakcell.host.cli.options import DataDir, Quiet
+
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of weakcell sweep, or of weakcell emulate --out.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of weakcell sweep, or of weakcell emulate --out.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The page. [default: DIR/report.html]", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="File of the page. [default: DIR/report.html]", show_default=False)
     ] = None,
     figures: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Also PDF, SVG and PNG, one and two columns wide, into this folder.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="Also write PDF, SVG and PNG figures here, one and two columns wide.",
+            show_default=False,
+        ),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
 ) -> None:
-    """One self-contained HTML file: summary, curves with intervals, Pareto front, flips by layer, weak cells, margins, all points.
+    """Write one self-contained HTML file: summary, curves with intervals, Pareto front, flips by layer, weak cells, all points.
 
     \b
     Examples:

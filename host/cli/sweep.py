@@ -1,4 +1,4 @@
-"""`weakcell sweep`: a campaign of many runs that are kept, and gone on with where they were left."""
+"""`weakcell sweep`: run a campaign, keep every run, and continue after an interruption."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from weakcell.host.cli.options import DataDir, JsonEvents, Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from weakcell.host.campaign.tables import Tables
 
 _CAMPAIGN = "The campaign file (TOML); README and `weakcell sweep --example` show one."
-_OUT = "Runs are kept in runs.sqlite here; tables are written when all are there."
-_HALF = "Stop each point when its 95 % interval is no wider than ± this, as 0.5% or 0.005. [default: the file's]"
+_OUT = "Folder of runs.sqlite; tables are written when all runs are finished."
+_HALF = "Stop a point when its 95 % interval is at most ± this wide, as 0.5% or 0.005. [default: the file's]"
 _CLUSTER = "Dask: tcp://HOST:PORT of a scheduler, or local:N for N processes here."
 
 EXAMPLE = """\
@@ -57,19 +59,17 @@ def sweep(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of this process. [default: all cores]", show_default=False)
     ] = None,
-    processes: Annotated[int | None, typer.Option(min=1, help="Processes of this machine instead.", show_default=False)] = None,
+    processes: Annotated[int | None, typer.Option(min=1, help="Use processes of this machine instead.", show_default=False)] = None,
     cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help=_CLUSTER, show_default=False)] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, count runs, estimate, and leave.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
-    example: Annotated[bool, typer.Option("--example", help="Print a campaign file and leave.")] = False,
+    data_dir: DataDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, count runs, estimate time, and exit.")] = False,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
+    example: Annotated[bool, typer.Option("--example", help="Print an example of a campaign file and exit.")] = False,
 ) -> None:
-    """Make every run of a campaign that is not there yet: networks x memories x operating points x trials.
+    """Run everything in a campaign that is still missing: networks x memories x operating points x trials.
 
-    Stopped at any moment, by Ctrl-C or worse, it loses the runs under way; the same command goes on. Results are the same on
+    It may be stopped at any moment: only unfinished runs are lost, and the same command continues. Results are the same on
     threads, processes or a cluster.
 
     \b

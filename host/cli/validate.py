@@ -1,4 +1,4 @@
-"""`weakcell validate`: the margin bounds against every flip of a memory."""
+"""`weakcell validate`: check the margin bounds against the flips of a memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
-from weakcell.host.cli.options import DATA, MODEL, OUTPUT, PLACE, READS, TASK
+from weakcell.emulator.faults.read_policy import DEFAULT_READS
+from weakcell.host.cli.options import (
+    Batch,
+    Data,
+    DataDir,
+    Images,
+    JsonEvents,
+    Model,
+    Output,
+    Place,
+    Quiet,
+    ReadEvery,
+    Seed,
+    Task,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from weakcell.host.study.study import Point
@@ -26,36 +40,34 @@ _OUT = "Write tallies, violations and curve (.parquet), validation.json and the 
 
 
 def validate(
-    model: Annotated[str, typer.Argument(help=MODEL)] = "digits-bnn",
-    data: Annotated[str | None, typer.Option(help=DATA, show_default=False)] = None,
+    model: Model = "digits-bnn",
+    data: Data = None,
     memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = "uniform:ber=0.01",
-    place: Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=PLACE, show_default=False)] = None,
+    place: Place = None,
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
     stress: Annotated[bool, typer.Option("--stress", help=_STRESS)] = False,
     trials: Annotated[int, typer.Option(min=1, help="Passes over the data per point.")] = 10,
     first_trial: Annotated[int, typer.Option(min=0, help="Number of the first trial: what a violation names.")] = 0,
     die: Annotated[int | None, typer.Option(help="Pin the die; without it, trial t runs on die t.", show_default=False)] = None,
-    read_every: Annotated[Reads, typer.Option(help=READS)] = DEFAULT_READS,
-    batch: Annotated[int, typer.Option(min=1, help="Images per batch for --read-every batch.")] = 256,
-    seed: Annotated[int, typer.Option(help="Names all dies and draws.")] = 0,
-    images: Annotated[int | None, typer.Option(help="Only the first so many images.", show_default=False)] = None,
-    task: Annotated[str | None, typer.Option(metavar="TASK", help=TASK, show_default=False)] = None,
-    output: Annotated[str | None, typer.Option(metavar="NAME", help=OUTPUT, show_default=False)] = None,
+    read_every: ReadEvery = DEFAULT_READS,
+    batch: Batch = 256,
+    seed: Seed = 0,
+    images: Images = None,
+    task: Task = None,
+    output: Output = None,
     hidden: Annotated[bool, typer.Option("--hidden", help=_HIDDEN)] = False,
     predict: Annotated[bool, typer.Option("--predict/--no-predict", help=_PREDICT)] = True,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.", show_default=False)
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="[default: all cores]", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
     yes: Annotated[bool, typer.Option("--yes", help="Take more than an hour on a board.")] = False,
 ) -> None:
-    """Do the margin bounds hold on real flips? Every faulty run is compared with its clean twin.
+    """Check the margin bounds on injected flips: every faulty run is compared with the fault-free run.
 
-    Flips are counted per neuron (flipped weights plus flipped inputs) and set against the bound of every image. Exit code 1 if any
-    claim is broken; each violation is printed with the command that runs its trial again.
+    Flips are counted per neuron (flipped weights plus flipped inputs) and compared with the bound of every image. Exit code 1 if a
+    bound is broken; each violation is printed with the command that repeats its trial.
 
     \b
     Examples:
