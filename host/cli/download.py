@@ -23,15 +23,15 @@ def download(
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     from weakcell.host.cli.terminal import note, stderr
-    from weakcell.host.datasets.download import Source, Tell
+    from weakcell.host.datasets.download import OnBytes, Source
     from weakcell.host.datasets.download import download as fetch
-    from weakcell.host.datasets.published import places
+    from weakcell.host.datasets.published import search_folders
 
-    folder = places(data_dir)[0] / name
+    folder = search_folders(data_dir)[0] / name
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr(), transient=True) as progress:
 
-        def bar(source: Source) -> Tell:
+        def bar(source: Source) -> OnBytes:
             task = progress.add_task(source.name, total=None)
             return lambda here, total: progress.update(task, completed=here, total=total)
 

@@ -1,1 +1,1 @@
-"""Data sets in the files they were published in: readers, and where those files come from."""
+"""Data sets: by name, file or array; the readers of published files; downloads; and checks of their ranges."""

@@ -1,4 +1,4 @@
-"""Where the published files come from, and how they get here: with a progress bar, checked against their published checksum."""
+"""Download the files that data sets are published in, and check them against their published checksums."""
 
 from __future__ import annotations
 
@@ -17,13 +17,19 @@ from weakcell.memmodels.errors import InputError, UsageError
 _CHUNK = 1 << 18
 _FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
 _SVHN = "http://ufldl.stanford.edu/housenumbers"
-Tell = Callable[[int, int | None], None]
-"""(bytes that are here, bytes in all if the server says) → nothing; called as they come."""
+OnBytes = Callable[[int, int | None], None]
+"""Called as bytes arrive, with those received and those in all (None if the server does not say)."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A published file: `url`, its MD5 as published, and whether it is an archive to unpack."""
+    """A published file.
+
+    Attributes:
+        url: Where it is.
+        md5: Its checksum as published.
+        archive: Whether it is unpacked.
+    """
 
     url: str
     md5: str
@@ -31,6 +37,7 @@ class Source:
 
     @property
     def name(self) -> str:
+        """The file's name."""
         return self.url.rsplit("/", 1)[1]
 
 
@@ -54,10 +61,23 @@ SOURCES: dict[str, tuple[Source, ...]] = {
 }
 
 
-def download(name: str, folder: Path, tell: Callable[[Source], Tell], sources: tuple[Source, ...] | None = None) -> list[Path]:
-    """Fetch what is missing of a data set into `folder`, made if need be; the paths of its files, archives unpacked.
+def download(
+    name: str, folder: Path, on_source: Callable[[Source], OnBytes], sources: tuple[Source, ...] | None = None
+) -> list[Path]:
+    """Download the files of a data set that a folder lacks, and unpack archives.
 
-    UsageError for a name without a source, InputError for a server that does not answer, or bytes that are not those published.
+    Args:
+        name: The data set.
+        folder: Where the files go; it is made if it is not there.
+        on_source: Called for each file that is downloaded; returns the function to call as its bytes arrive.
+        sources: The files, instead of those of `SOURCES`.
+
+    Returns:
+        The paths of all files.
+
+    Raises:
+        UsageError: No source is known for the data set.
+        InputError: A server does not answer, or its bytes are not those published.
     """
     known = sources if sources is not None else SOURCES.get(name)
     if known is None:
@@ -67,24 +87,24 @@ def download(name: str, folder: Path, tell: Callable[[Source], Tell], sources: t
     for source in known:
         path = folder / source.name
         if not (path.is_file() and _md5(path) == source.md5):
-            _fetch(source, path, tell(source))
+            _fetch(source, path, on_source(source))
         if source.archive:
             _unpack(path)
         paths.append(path)
     return paths
 
 
-def _fetch(source: Source, path: Path, tell: Tell) -> None:
+def _fetch(source: Source, path: Path, on_bytes: OnBytes) -> None:
     def write(place: Path) -> None:
         try:
             request = urllib.request.Request(source.url, headers={"User-Agent": "weakcell"})
             with urllib.request.urlopen(request, timeout=30) as answer, place.open("wb") as file:
                 length = answer.headers.get("Content-Length")
-                total, here = int(length) if length else None, 0
+                total, received = int(length) if length else None, 0
                 while chunk := answer.read(_CHUNK):
                     file.write(chunk)
-                    here += len(chunk)
-                    tell(here, total)
+                    received += len(chunk)
+                    on_bytes(received, total)
         except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
             found = str(getattr(error, "reason", error))
             do = f"Check the network, or put the file into {path.parent}"
@@ -96,7 +116,7 @@ def _fetch(source: Source, path: Path, tell: Tell) -> None:
 
 
 def _unpack(path: Path) -> None:
-    """Into the archive's own folder; nothing it holds may lie elsewhere."""
+    """Unpack an archive into its own folder; entries that lie elsewhere are refused."""
     try:
         with tarfile.open(path) as archive:
             archive.extractall(path.parent, filter="data")

@@ -21,7 +21,7 @@ _CALLABLES = {
     ("numpy", "dtype"): _DTYPE,
     ("_codecs", "encode"): _ENCODE,
 }
-"""The only names that a file may call, all of which this module plays itself."""
+"""The only names that a file may call; this module carries them out itself."""
 
 _VALUES = {
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
@@ -38,8 +38,8 @@ class _Callable:
 
 
 @dataclass(eq=False)
-class _Made:
-    """What a call gives: an array or a dtype, as yet without its state."""
+class _Object:
+    """The result of a call: an array or a dtype whose state is not set yet."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -96,10 +96,10 @@ class _Machine:
             stack.append(self.memo[argument])
         elif name in ("APPEND", "APPENDS"):
             values = self.since_mark() if name == "APPENDS" else list(self.take(1))
-            _demand(stack[-1], list).extend(values)
+            _require_type(stack[-1], list).extend(values)
         elif name in ("SETITEM", "SETITEMS"):
             values = self.since_mark() if name == "SETITEMS" else list(self.take(2))
-            _demand(stack[-1], dict).update(zip(values[::2], values[1::2], strict=True))
+            _require_type(stack[-1], dict).update(zip(values[::2], values[1::2], strict=True))
         elif name == "TUPLE" or name in _TUPLES:
             stack.append(tuple(self.since_mark()) if name == "TUPLE" else self.take(_TUPLES[name]))
         elif name in ("GLOBAL", "STACK_GLOBAL"):
@@ -109,10 +109,10 @@ class _Machine:
             stack.append(_Callable(_CALLABLES[asked]))
         elif name == "REDUCE":
             called, arguments = self.take(2)
-            stack.append(_call(called, _demand(arguments, tuple)))
+            stack.append(_call(called, _require_type(arguments, tuple)))
         elif name == "BUILD":
             (state,) = self.take(1)
-            _demand(stack[-1], _Made).state = state
+            _require_type(stack[-1], _Object).state = state
         elif name not in ("PROTO", "FRAME", "STOP"):
             raise ValueError(f"it uses the operation {name}, which plain data do not need")
 
@@ -134,13 +134,13 @@ def read_plain_pickle(content: bytes) -> dict[Any, Any]:
         for opcode, argument, _ in pickletools.genops(content):
             machine.step(opcode.name, argument)
         (found,) = machine.stack
-        entries: dict[Any, Any] = _demand(found, dict)
-        return {key: _array(value) if type(value) is _Made else value for key, value in entries.items()}
+        entries: dict[Any, Any] = _require_type(found, dict)
+        return {key: _array(value) if type(value) is _Object else value for key, value in entries.items()}
     except (IndexError, KeyError, TypeError, UnicodeError, AttributeError, RecursionError) as error:
         raise ValueError(f"its operations do not fit together ({type(error).__name__})") from error
 
 
-def _demand(value: Any, kind: type[Any]) -> Any:
+def _require_type(value: Any, kind: type[Any]) -> Any:
     if type(value) is not kind:
         raise ValueError(f"it has a {type(value).__name__} where a {kind.__name__} belongs")
     return value
@@ -153,18 +153,18 @@ def _call(called: Any, arguments: tuple[Any, ...]) -> Any:
         text, encoding = arguments
         if encoding != "latin1":
             raise ValueError(f"it encodes text as {encoding!r}")
-        return _demand(text, str).encode("latin-1")
+        return _require_type(text, str).encode("latin-1")
     if called.name == _KIND:
         raise ValueError("it makes an array from its address")
-    return _Made(called.name, arguments)
+    return _Object(called.name, arguments)
 
 
-def _array(made: _Made) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _array(pickled: _Object) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return an array of uint8; its state is (version, shape, dtype, whether it is stored by columns, bytes)."""
-    if made.name != _ARRAY or made.arguments[0] != _Callable(_KIND):
+    if pickled.name != _ARRAY or pickled.arguments[0] != _Callable(_KIND):
         raise ValueError("it holds a dtype or an array of another kind")
-    _, shape, dtype, by_columns, content = made.state
-    if type(dtype) is not _Made or dtype.name != _DTYPE or dtype.arguments[0] not in ("u1", b"u1"):
+    _, shape, dtype, by_columns, content = pickled.state
+    if type(dtype) is not _Object or dtype.name != _DTYPE or dtype.arguments[0] not in ("u1", b"u1"):
         raise ValueError("it holds an array of something else than bytes")
     if type(content) is not bytes or not all(type(length) is int and length >= 0 for length in shape):
         raise ValueError("it holds an array whose shape or contents are of another type")

@@ -1,4 +1,4 @@
-"""Published data sets in a folder: what their files are called, where they are looked for, and which reader takes them."""
+"""Published data sets in a folder: where they are searched for, the names of their files, and their readers."""
 
 from __future__ import annotations
 
@@ -11,41 +11,60 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.host.datasets.idx import read_idx
+from weakcell.host.datasets.readers import read_cifar_batch, read_idx, read_image_folder, read_svhn
 from weakcell.memmodels.errors import InputError
 
 Array = npt.NDArray[Any]
 Split = Literal["train", "test"]
 
 
-def places(data_dir: Path | None = None) -> tuple[Path, ...]:
-    """The folders where data sets are looked for, in that order."""
+def search_folders(data_dir: Path | None = None) -> tuple[Path, ...]:
+    """Return the folders that are searched for data sets, in that order."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weakcell"
     given = (data_dir, os.environ.get("WEAKCELL_DATA"))
-    return (*(Path(place) for place in given if place), cache)
+    return (*(Path(folder) for folder in given if folder), cache)
 
 
 def read_split(name: str, split: Split, data_dir: Path | None = None) -> tuple[Array, Array, Path]:
-    """Images (n, C, H, W) and labels (n,) of a published data set, both uint8, and the folder they were found in."""
-    looked: list[Path] = []
+    """Read one split of a published data set.
+
+    Args:
+        name: One of `NAMES`.
+        split: `train` or `test`.
+        data_dir: The folder to search first.
+
+    Returns:
+        Images (n, channels, height, width) and labels (n,), both uint8, and the folder that holds their files.
+
+    Raises:
+        InputError: The files are nowhere, or damaged.
+    """
+    searched: list[Path] = []
     published = _PUBLISHED[name]
-    for place in places(data_dir):
-        for folder in (*(place / called for called in published.folders), place):
-            looked.append(folder)
+    for parent in search_folders(data_dir):
+        for folder in (*(parent / subfolder for subfolder in published.folders), parent):
+            searched.append(folder)
             files = published.find(folder, split)
             if files:
                 images, labels = published.read(files)
                 return images, labels, folder
     raise InputError(
         f"Data {name}",
-        f"{published.files[split]}: not in {', '.join(map(str, looked))}",
+        f"{published.files[split]}: not in {', '.join(map(str, searched))}",
         f"`weakcell download {name}` fetches them; or name their folder with --data-dir or $WEAKCELL_DATA",
     )
 
 
 @dataclass(frozen=True)
 class _Published:
-    """A data set as published: names of its folder, what its files are called, how they are found and read."""
+    """A data set as it is published.
+
+    Attributes:
+        folders: Names that its folder may have.
+        files: Names of its files by split, in words.
+        find: Returns the files of a split in a folder, none if they are not there.
+        read: Reads these files.
+    """
 
     folders: tuple[str, ...]
     files: dict[Split, str]
@@ -76,8 +95,6 @@ def _cifar_files(folder: Path, split: Split) -> list[Path]:
 
 
 def _read_cifar(files: list[Path]) -> tuple[Array, Array]:
-    from weakcell.host.datasets.cifar import read_cifar_batch
-
     images, labels = zip(*(read_cifar_batch(file) for file in files), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
@@ -87,8 +104,6 @@ def _svhn_files(folder: Path, split: Split) -> list[Path]:
 
 
 def _read_svhn(files: list[Path]) -> tuple[Array, Array]:
-    from weakcell.host.datasets.svhn import read_svhn
-
     return read_svhn(files[0])
 
 
@@ -98,8 +113,6 @@ def _imagenette_folders(folder: Path, split: Split) -> list[Path]:
 
 
 def _read_imagenette(files: list[Path]) -> tuple[Array, Array]:
-    from weakcell.host.datasets.image_folders import read_image_folder
-
     return read_image_folder(files[0])
 
 

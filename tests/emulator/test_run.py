@@ -19,7 +19,7 @@ from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, infer, 
 from weakcell.emulator.engine.executor import _shared, chunk_of, chunk_size
 from weakcell.emulator.engine.fusion import steps_of
 from weakcell.emulator.ir.layers import SIGN1, Window
-from weakcell.host.datasets.idx import read_idx
+from weakcell.host.datasets.readers import read_idx
 from weakcell.memmodels.catalogue import parse_spec
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"

@@ -24,11 +24,9 @@ from typer.testing import CliRunner
 
 from weakcell.host.cli import app
 from weakcell.host.datasets import training
-from weakcell.host.datasets.cifar import read_cifar_batch
 from weakcell.host.datasets.download import SOURCES, Source, download
-from weakcell.host.datasets.image_folders import read_image_folder
+from weakcell.host.datasets.readers import read_cifar_batch, read_image_folder, read_svhn
 from weakcell.host.datasets.registry import load_data
-from weakcell.host.datasets.svhn import read_svhn
 from weakcell.memmodels.errors import InputError, UsageError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from weakcell.host.datasets import training
-from weakcell.host.datasets.idx import read_idx
+from weakcell.host.datasets.readers import read_idx
 from weakcell.host.train import export, loop
 from weakcell.host.train.__main__ import SHIPPED, main
 from weakcell.host.train.layers import Sign, StoredConv2d, StoredLinear, clamp_latent
