@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place under another name, then moved into it."""
+"""Files that are complete or absent: each is written under a temporary name in the same folder and then renamed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from weakcell.memmodels.files import reason
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash or a loss of power.
+    """Write a file so that it is complete or absent, also after a crash or a loss of power.
 
     Args:
-        path: The file. It is replaced if it is there; a link is replaced, not followed.
-        write: Called with the path of an empty file in the same folder, which it fills.
+        path: the file. An existing file is replaced; a link is replaced, not followed.
+        write: fills an empty file in the same folder, whose path it gets.
 
     Raises:
-        OutputError: It cannot be written: no room, no rights, no folder. Nothing is left then.
+        OutputError: the file cannot be written: no space, no rights, no folder. Nothing is left then.
     """
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}{path.suffix[:20]}")
     made = False
@@ -41,13 +41,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _writing_errors() -> tuple[type[Exception], ...]:
-    """Return what writing can raise; a library that is not loaded has raised nothing."""
+    """Return the exceptions that writing can raise; polars counts only if it is loaded."""
     polars = sys.modules.get("polars")
     return (OSError, MemoryError, polars.exceptions.PolarsError) if polars else (OSError, MemoryError)
 
 
 def _sync(path: Path) -> None:
-    """Make the system keep a file's contents, or a folder's names, before going on."""
+    """Flush a file's contents, or a folder's names, to the disk."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:  # a folder on Windows
@@ -59,7 +59,7 @@ def _sync(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Make sure that a file can be made at a path, without making one that stays; OutputError if not."""
+    """Check that a file can be created at a path, and leave none; OutputError if not."""
     try:
         if path.is_dir():
             raise IsADirectoryError(0, "it is a folder")

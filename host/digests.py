@@ -16,13 +16,13 @@ from weakcell.memmodels.protection.wrappers import split_wrappers
 
 
 def sha256_of(content: Any) -> str:
-    """Of anything that JSON can say; keys in any order."""
+    """Return the digest of any JSON content; the order of keys does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def weights_sha256(network: Network) -> str:
-    """Of every stored tensor: name, encoding, shape and values, wherever the file keeps them."""
+    """Return the digest of all stored tensors: name, encoding, shape and values, wherever the file has them."""
     digest = hashlib.sha256()
     for tensor in network.tensors.values():
         digest.update(f"{tensor.name} {tensor.encoding} {tensor.values.shape}".encode())
@@ -61,7 +61,7 @@ def _canonical_parts(value: Any) -> Iterator[bytes]:
 
 
 def memory_file_sha256(name: str) -> str | None:
-    """Of the profile or recording that a memory's NAME reads (`file:PATH`, `recording:PATH`); None if it reads none."""
+    """Return the digest of the file that a memory's NAME reads (`file:PATH`, `recording:PATH`); None without one."""
     kind, _, path = split_wrappers(name)[1].partition(":")
     if kind not in ("file", "recording") or not Path(path).is_file():
         return None

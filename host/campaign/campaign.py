@@ -1,4 +1,4 @@
-"""A campaign made ready: studies that share their networks and data, every point checked, every run named."""
+"""A resolved campaign: studies that share networks and data, with every point checked and every run named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ MOST_POINTS = 100_000
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One operating point of one study: what trials are made of. number: its place in the campaign."""
+    """One operating point of one study; trials of a cell differ in their number only.
+
+    Attributes:
+        number: position in the campaign.
+        study: position of the study in the campaign.
+    """
 
     number: int
     study: int
@@ -36,16 +41,21 @@ class Cell:
 
     @cached_property
     def sha256(self) -> str:
+        """Content hash of everything that the cell's runs depend on."""
         return self.resolved.cell_sha256(self.point)
 
 
 @dataclass(frozen=True, eq=False)
 class Campaign:
-    """Everything that is asked, loaded and checked.
+    """Everything that a campaign file asks for, loaded and checked.
 
-    studies: one per network, data, seed, read policy, placement, memory and combination of the grid's conditions but the first,
-    which is the one that the study sweeps. labels: what tells each from the others. trials: the most per point. half_width: of the
-    interval of the mean at which a point is done, None if all trials are made.
+    Attributes:
+        studies: one for each combination of network, seed, read policy, placement, memory, and the grid's conditions except the
+            swept one.
+        labels: names of the studies, different from each other.
+        trials: most trials per point.
+        half_width: of the interval of the mean at which a point is finished; None: all trials are run.
+        text: of the campaign file.
     """
 
     studies: tuple[ResolvedStudy, ...]
@@ -56,22 +66,24 @@ class Campaign:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
+        """All operating points, study by study."""
         pairs = [(number, study, point) for number, study in enumerate(self.studies) for point in study.points]
         return tuple(Cell(i, number, study, point) for i, (number, study, point) in enumerate(pairs))
 
     @cached_property
     def workloads(self) -> dict[str, Workload]:
+        """Networks with their data, by key."""
         return {study.workload.key: study.workload for study in self.studies}
 
     @property
     def runs(self) -> int:
-        """The most there can be."""
+        """The largest number of runs."""
         return len(self.cells) * self.trials
 
 
 @dataclass(frozen=True)
 class _Branch:
-    """A memory with all conditions but the swept one."""
+    """A memory with fixed values of all conditions except the swept one."""
 
     place: Place
     spec: MemorySpec
@@ -79,7 +91,16 @@ class _Branch:
 
 
 def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_width: float | None = None) -> Campaign:
-    """Load and check everything; InputError with every mistake and its line. half_width: instead of the file's."""
+    """Load and check everything that a campaign file names.
+
+    Args:
+        file: the file, whose form is checked already.
+        data_dir: folder to search first for data sets.
+        half_width: replaces the file's.
+
+    Raises:
+        InputError: with every mistake and its line.
+    """
     table, mistakes = file.table, list[Mistake]()
     collect = _collector(file, mistakes)
     workloads: dict[int, Workload] = {}
@@ -152,7 +173,7 @@ def _collector(file: CampaignFile, mistakes: list[Mistake]) -> Callable[[Place],
 
 
 def _beside(campaign: Path, name: str | None) -> str | None:
-    """A file's name as seen from the campaign file's folder; other names as they are."""
+    """Return a path relative to the campaign file if there is such a file; otherwise the name as it is."""
     if name is None or name in shipped_models():
         return name
     near = campaign.parent / name
@@ -160,7 +181,7 @@ def _beside(campaign: Path, name: str | None) -> str | None:
 
 
 def _branches(number: int, memory: MemoryTable, collect: Callable[[Place], Any]) -> Iterator[_Branch]:
-    """A study's worth of memory each; bad values are collected, each once."""
+    """Yield the memory of each study that a table stands for; collect each bad value once."""
     root: Place = ("memory", number)
     base, grid = parse_spec(memory.spec), dict[str, list[float] | list[str]]()
     for key, values in memory.grid.items():
@@ -198,7 +219,7 @@ def _spans_decades(values: tuple[float, ...]) -> bool:
 
 
 def _label(file: CampaignFile, workload: Workload, branch: _Branch, placement: int, seed: int, policy: str) -> str:
-    """Network and memory, and whatever else differs between the studies of the campaign."""
+    """Return network and memory, and whatever else differs between the studies of the campaign."""
     table, parts = file.table, [workload.model.name, str(branch.spec)]
     if len({network.data for network in table.network}) > 1 or len({network.images for network in table.network}) > 1:
         parts.insert(1, f"{workload.dataset.name} ({len(workload.dataset)})")
@@ -214,7 +235,7 @@ def _label(file: CampaignFile, workload: Workload, branch: _Branch, placement: i
 
 
 def _refuse_repeats(file: CampaignFile, studies: list[ResolvedStudy], places: list[Place], mistakes: list[Mistake]) -> None:
-    """The same runs asked for twice would be counted twice."""
+    """Add a mistake for each cell that the campaign contains twice: its runs would be counted twice."""
     seen: dict[str, Place] = {}
     for study, where in zip(studies, places, strict=True):
         for point in study.points:

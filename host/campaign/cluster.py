@@ -1,8 +1,7 @@
-"""Dask: the same tasks on a cluster that somebody runs already (`tcp://…`), or on processes here (`local:N`).
+"""Run tasks on a Dask cluster: one that is running (`tcp://…`), or processes of this machine (`local:N`).
 
-Networks and data travel once: as a plugin that the scheduler gives to every worker, those that join later too. Tasks are small,
-results come back as they are made. A dead worker's tasks are done again; a scheduler that is lost and comes back gets every task
-whose result has not arrived.
+Networks and data are sent once, as a plugin that the scheduler gives to every worker, also to later ones. The tasks of a dead
+worker are repeated. If the scheduler is lost and comes back, it gets every task again whose result has not arrived.
 """
 
 from __future__ import annotations
@@ -41,20 +40,20 @@ _LOST = (CancelledError, FutureCancelledError, CommClosedError, OSError, Timeout
 
 
 class WorkloadPlugin(WorkerPlugin):
-    """A worker's networks and data, unpacked when it joins."""
+    """Dask plugin that holds a worker's networks and data."""
 
     def __init__(self, name: str, shipment: bytes) -> None:
         self.name, self.shipment = name, shipment
         self.workloads: dict[str, Workload] = {}
 
     def setup(self, worker: Any) -> None:
-        """Called in the worker."""
+        """Unpickle networks and data; Dask calls this in the worker."""
         self.workloads = pickle.loads(self.shipment)
         self.shipment = b""
 
 
 def run_task_on_worker(plugin: str, task: Task) -> TaskResult:
-    """What a worker does with a task."""
+    """Run a task in a Dask worker, with the networks and data of its plugin."""
     own = get_worker().plugins[plugin]
     assert isinstance(own, WorkloadPlugin)
     return run_task(own.workloads, task)
@@ -62,17 +61,23 @@ def run_task_on_worker(plugin: str, task: Task) -> TaskResult:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Dask cluster as an executor. address: `tcp://HOST:PORT` (or another of distributed's), or `local:N`."""
+    """A Dask cluster as an executor.
+
+    Attributes:
+        workloads: networks with their data, by key.
+        address: `tcp://HOST:PORT` or another address that distributed knows, or `local:N`.
+    """
 
     workloads: Mapping[str, Workload]
     address: str
 
     @property
     def workers(self) -> int:
-        """Of a local cluster, its processes; of another, as many as are likely at least: it only bounds the size of tasks."""
+        """Processes of a local cluster; 8 for any other. It only limits the size of tasks."""
         return parse_local_workers(self.address) or 8
 
     def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
+        """Yield results in the order in which they arrive; see `Executor.run`."""
         plugin = f"weakcell-{sha256_of(sorted(self.workloads))[:16]}"
         shipment = pickle.dumps(dict(self.workloads), protocol=5)
         with _scheduler(self.address) as address:
@@ -80,7 +85,7 @@ class Cluster:
 
 
 def parse_local_workers(address: str) -> int | None:
-    """N of `local:N`; None for an address; UsageError if it is neither."""
+    """Return N of `local:N`, None for a scheduler's address; UsageError for any other text."""
     kind, _, rest = address.partition(":")
     if kind == "local" and rest.isdigit() and int(rest) > 0:
         return int(rest)
@@ -91,7 +96,7 @@ def parse_local_workers(address: str) -> int | None:
 
 @contextmanager
 def _scheduler(address: str) -> Iterator[str]:
-    """The scheduler's address; for `local:N`, of one that lives as long as this."""
+    """Yield the scheduler's address; for `local:N`, start a cluster and close it afterwards."""
     count = parse_local_workers(address)
     if count is None:
         yield address
@@ -109,7 +114,7 @@ def _scheduler(address: str) -> Iterator[str]:
 
 
 class _Campaign:
-    """Tasks on their way to a scheduler and results on their way back."""
+    """Submits tasks to a scheduler and collects their results."""
 
     def __init__(self, address: str, plugin: str, shipment: bytes, fresh: Iterator[tuple[int, Task]]) -> None:
         self._address, self._plugin, self._shipment, self._fresh = address, plugin, shipment, fresh
@@ -119,7 +124,7 @@ class _Campaign:
         self._session = 0
 
     def run(self) -> Iterator[TaskResult]:
-        """Until every task has given its result; connects again whenever the scheduler is lost."""
+        """Yield results until every task has given one; reconnect when the scheduler is lost."""
         away_since: float | None = None
         while True:
             try:

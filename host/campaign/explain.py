@@ -1,4 +1,4 @@
-"""One row of a campaign's table: the command that reproduces it, and whether it does."""
+"""Find one row of a campaign's table, build the command that reproduces it, and run that command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from weakcell.memmodels.errors import UsageError
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run: where it is, the command, and what the store says of it."""
+    """A run of the store: its cell and trial, and its stored results.
+
+    Attributes:
+        run: its name.
+        flips: by tensor.
+        metrics: besides accuracy and changed, by name.
+    """
 
     cell: CellRecord
     trial: int
@@ -27,11 +33,12 @@ class StoredRun:
 
     @property
     def command(self) -> str:
-        """A line for a shell."""
+        """The command as one line for a shell."""
         return shlex.join(self.arguments)
 
     @property
     def arguments(self) -> list[str]:
+        """The command as a list of words."""
         asked = self.cell.asked
         words = ["weakcell", "emulate", asked["model"]]
         words += ["--data", asked["data"]] if asked["data"] is not None else []
@@ -49,7 +56,7 @@ class StoredRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a run gave again, and whether that is what the store says."""
+    """Results of a repeated run; `equal` says whether they are those of the store."""
 
     accuracy: float | None
     changed: float
@@ -58,7 +65,7 @@ class Comparison:
 
 
 def find_run(store: Store, row: str) -> StoredRun:
-    """The run that a row number or a run's name means; UsageError if it means none."""
+    """Return the run with a row number, a name, or the beginning of a name; UsageError if there is none."""
     found = Tables(store).find_run(row)
     if found is None:
         raise UsageError(
@@ -71,7 +78,15 @@ def find_run(store: Store, row: str) -> StoredRun:
 
 
 def reproduce(explained: StoredRun, data_dir: Path | None = None) -> Comparison:
-    """Make the run again; UsageError if the network, the data or the sampling are no longer those it was made with."""
+    """Repeat a run and compare.
+
+    Args:
+        explained: the stored run.
+        data_dir: folder to search first for data sets.
+
+    Raises:
+        UsageError: the network, the data, a memory's file or the sampling format has changed since.
+    """
     asked = explained.cell.asked
     resolved = resolve_arguments(
         asked["model"],

@@ -1,14 +1,14 @@
-"""Which operating point may be used: the one of lowest energy at which most dies lose little, with a stated confidence.
+"""Find the operating point of lowest energy at which most dies lose little accuracy, with a stated confidence.
 
-Candidates are screened, by a prediction of the mean where the memory has one and on some dies, and confirmed on other dies that no
-candidate has seen. A candidate is confirmed if at most F of n fresh dies lose more than the limit, n being the fewest for which a
-share of 1 - `share` of bad dies would let that happen with a probability of at most (1 - confidence) / tries: 59 dies for F = 0, 93
-for F = 1, 124 for F = 2 at 95 %, 95 % and one try (the binomial test; Clopper and Pearson 1934). So whatever is announced, the
-chance that it is wrong is at most 1 - confidence.
+Candidates are screened by a prediction of the mean, if the memory has one, and on 24 dies. They are confirmed on dies that were not
+used before. A candidate is confirmed if at most F of n fresh dies lose more than the limit. n is the smallest number for which a
+share of 1 - `share` of bad dies would allow that with a probability of at most (1 - confidence) / tries: 59 dies for F = 0, 93 for
+F = 1, 124 for F = 2 at 95 %, 95 % and one try (binomial test; Clopper and Pearson 1934). So the probability that a result is wrong
+is at most 1 - confidence.
 
-Layers may lie in partitions with conditions of their own: from the cheapest point at which all of them pass, layers are moved down
-as long as the screening dies agree. The baseline is BERA's (Yayla et al. 2022): the rate that each layer tolerates alone, its share
-of the loss allowed. Where it needs no more partitions than are allowed, it is a candidate like any other.
+Layers may be in partitions with different conditions. The search starts at the cheapest point at which all layers pass, and moves
+layers to cheaper points as long as the screening dies pass. The baseline is BERA's (Yayla et al. 2022): each layer gets the rate
+that it alone tolerates with its share of the allowed loss. If that needs no more partitions than allowed, it is a candidate too.
 """
 
 from __future__ import annotations
@@ -44,9 +44,15 @@ layer could have it alone."""
 
 @dataclass(frozen=True)
 class Goal:
-    """What is asked. max_drop: accuracy (for pixels: mean IoU) that a die may lose. tries: how many candidates may be tested.
+    """What the operating point must fulfil.
 
-    share: of dies that must keep within it. failures: bad dies that a test may see. partitions: different values at a time.
+    Attributes:
+        max_drop: accuracy (for pixels: mean IoU) that a die may lose, as a share.
+        share: of all dies that must not lose more.
+        confidence: of the result.
+        failures: bad dies that a test allows.
+        tries: most candidates that are tested; the confidence is corrected for them.
+        partitions: most different conditions at a time.
     """
 
     max_drop: float = 0.01
@@ -57,7 +63,7 @@ class Goal:
     partitions: int = 2
 
     def check(self) -> None:
-        """UsageError for a number out of range."""
+        """Raise UsageError for a number out of range."""
         for name, value, low, high in (("max-drop", self.max_drop, 0.0, 1.0), ("share", self.share, 0.5, 0.9999),
                                        ("confidence", self.confidence, 0.5, 0.9999), ("failures", self.failures, 0, 100),
                                        ("tries", self.tries, 1, 100), ("partitions", self.partitions, 1, 100)):  # fmt: skip
@@ -71,7 +77,13 @@ class Goal:
 
 
 def dies_needed(failures: int, share: float = 0.95, confidence: float = 0.95) -> int:
-    """The fewest dies of which at most `failures` may be bad to conclude that at least `share` of all dies are good."""
+    """Return how many dies a test needs.
+
+    Args:
+        failures: bad dies that the test allows.
+        share: of good dies among all dies that the test shall prove.
+        confidence: of the test.
+    """
     from scipy.stats import binom
 
     dies = failures + 1
@@ -82,20 +94,31 @@ def dies_needed(failures: int, share: float = 0.95, confidence: float = 0.95) ->
 
 @dataclass(frozen=True)
 class Candidate:
-    """Values of the swept condition: of the memory, and of layers that have one of their own."""
+    """Values of the swept condition.
+
+    Attributes:
+        value: of the memory.
+        own: of layers with a value of their own.
+    """
 
     value: float
     own: Mapping[str, float] = field(default_factory=dict)
 
     def value_at(self, layer: str) -> float:
+        """Return the value for a layer."""
         return self.own.get(layer, self.value)
 
 
 @dataclass(frozen=True)
 class ScreenedCandidate:
-    """A candidate with its energy and the scores of the screening dies.
+    """A candidate with its energy and the results of its screening dies.
 
-    drops: of each die, in shares of accuracy. accesses: in words, which accesses of an inference the energy counts.
+    Attributes:
+        energy: of one inference, in `unit`; `basis` says how it is known.
+        drops: accuracy lost on each die, as shares.
+        how: how the search found the candidate.
+        places: rules of `--place` for layers with a value of their own.
+        accesses: in words, which accesses of an inference the energy counts.
     """
 
     candidate: Candidate
@@ -109,21 +132,29 @@ class ScreenedCandidate:
 
     @property
     def mean(self) -> float:
+        """Mean loss over the screening dies."""
         return float(np.mean(self.drops))
 
     def likely_passes(self, limit: float) -> bool:
-        """Whether it will probably be confirmed."""
+        """Return whether the candidate will probably be confirmed."""
         spread = float(np.std(self.drops, ddof=1))
         return max(self.drops) <= limit and self.mean + _TAIL * spread <= limit
 
     def may_still_pass(self, limit: float) -> bool:
-        """Whether more dies could show that it will: one die of those seen may be bad by chance."""
+        """Return whether more dies could show that it passes: a single bad die may be chance."""
         return sum(drop > limit for drop in self.drops) <= 1 and self.mean <= limit
 
 
 @dataclass(frozen=True)
 class ConfirmationTest:
-    """A test: how many fresh dies lost more than the limit, of how many, and whether that confirms the candidate."""
+    """Test of a candidate on fresh dies.
+
+    Attributes:
+        first_die: number of the first die.
+        dies: how many dies were run.
+        bad: how many of them lost more than the limit.
+        passed: whether the candidate is confirmed.
+    """
 
     screened: ScreenedCandidate
     first_die: int
@@ -134,11 +165,16 @@ class ConfirmationTest:
 
 @dataclass(frozen=True)
 class Optimum:
-    """All that was found. metric: what is lost. clean: the fault-free score. chosen: None if no candidate was confirmed.
+    """Result of a search.
 
-    nominal: what savings are against. bera: the baseline.
-
-    skipped: values that were not even screened, with the mean loss that was predicted for them.
+    Attributes:
+        key: the swept condition.
+        clean: fault-free score.
+        nominal: the point that savings are relative to.
+        chosen: None if no candidate was confirmed.
+        bera: the baseline; None if it was not computed.
+        skipped: values that were not screened, with their predicted mean loss.
+        metric: what a die loses.
     """
 
     goal: Goal
@@ -154,12 +190,12 @@ class Optimum:
 
     @property
     def saving(self) -> float | None:
-        """Energy saved against the nominal point, as a share of it."""
+        """Energy saved relative to the nominal point, as a share."""
         return None if self.chosen is None else 1.0 - self.chosen.energy / self.nominal.energy
 
     @property
     def front(self) -> tuple[ScreenedCandidate, ...]:
-        """Candidates that no other beats in energy and mean drop."""
+        """Candidates that no other one beats in both energy and mean loss."""
         kept: list[ScreenedCandidate] = []
         for one in sorted(self.screened, key=lambda s: (s.energy, s.mean)):
             if not kept or one.mean < kept[-1].mean:
@@ -169,7 +205,12 @@ class Optimum:
 
 @dataclass(eq=False)
 class Search:
-    """Judges candidates of one network on one memory. study: whose memory is moved along `key`; its sweep plays no part."""
+    """Measures candidates of one network on one memory.
+
+    Attributes:
+        study: its memory is changed along `key`; its sweep is ignored.
+        on_trials: called with the number of trials that have finished.
+    """
 
     workload: Workload
     study: Study
@@ -179,7 +220,7 @@ class Search:
 
     @property
     def clean(self) -> float:
-        """The score of the fault-free network; UsageError if there is none, or if no share of it can be lost."""
+        """Fault-free score; UsageError without labels, or if the metric is no share."""
         questions = self.workload.questions
         if questions.fault_free_score is None:
             raise UsageError("weakcell optimize", "the data have no labels, so there is no accuracy", "Bring labels")
@@ -191,23 +232,28 @@ class Search:
 
     @property
     def metric(self) -> Metric:
-        """What is lost."""
+        """What a die loses."""
         return self.workload.questions.metric
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Layers whose weights live in the memory, largest first."""
+        """Layers whose weights are in the memory, largest first."""
         names = layers_by_weight(self.workload.network)
         bits = {layer: self.workload.network.tensors[tensor].bits for tensor, layer in names.items()}
         moved = {target for target, _ in self.study.places}
         return tuple(sorted((layer for layer in bits if layer not in moved), key=lambda layer: -bits[layer]))
 
     def distinct_values(self, candidate: Candidate) -> frozenset[float]:
-        """The different values that layers in the memory have."""
+        """Return the different values that layers in the memory have."""
         return frozenset(candidate.value_at(layer) for layer in self.layers)
 
     def resolve(self, candidate: Candidate, elsewhere: MemorySpec | None = None) -> tuple[ResolvedStudy, Point]:
-        """The study at a candidate. elsewhere: where layers without a value of their own live instead."""
+        """Return study and point of a candidate.
+
+        Args:
+            candidate: the values.
+            elsewhere: memory of layers without a value of their own; None: the memory at the candidate's value.
+        """
         memory = self.study.memory
         rules = [(layer, memory.at(**{self.key: value})) for layer, value in candidate.own.items()]
         base = elsewhere or memory.at(**{self.key: candidate.value})
@@ -216,7 +262,7 @@ class Search:
         return ready, ready.points[0]
 
     def predict_losses(self, values: Sequence[float]) -> dict[float, float]:
-        """Least mean loss that the prediction leaves possible at each value; nothing where it does not know the memory's errors."""
+        """Return, by value, the low end of the predicted mean loss; empty if the memory's errors cannot be predicted."""
         from weakcell.emulator.prediction import predict
 
         placements = [self.resolve(Candidate(value))[1].placement for value in values]
@@ -230,7 +276,16 @@ class Search:
         return {value: loss - one.half_width for (value, loss), one in zip(losses.items(), found, strict=True)}
 
     def screen(self, candidate: Candidate, how: str, dies: int = SCREENING_DIES) -> ScreenedCandidate:
-        """Energy, and drops of the first `dies` dies; UsageError if no one energy is known."""
+        """Return energy and losses of a candidate on its first dies.
+
+        Args:
+            candidate: the values.
+            how: how the search found it.
+            dies: how many dies.
+
+        Raises:
+            UsageError: the memory has no single known energy.
+        """
         ready, point = self.resolve(candidate)
         energy = point.energy
         if energy is None:
@@ -244,7 +299,7 @@ class Search:
         return ScreenedCandidate(candidate, energy.value, energy.unit, str(energy.basis), drops, how, places, accesses)
 
     def measure_drops(self, ready: ResolvedStudy, point: Point, first: int, dies: int) -> list[float]:
-        """What each die loses against the fault-free network, by die."""
+        """Return what each of `dies` dies from `first` on loses against the fault-free network."""
         clean, step = self.clean, max(1, dies // (4 * self.executor.workers))
         parts = [range(start, min(start + step, first + dies)) for start in range(first, first + dies, step)]
         found: dict[int, float] = {}
@@ -256,7 +311,10 @@ class Search:
         return [found[trial] for trial in sorted(found)]
 
     def is_worth_testing(self, screened: ScreenedCandidate, goal: Goal) -> bool:
-        """Whether more screening dies give it even odds to pass: the cheapest of many candidates looks better than it is."""
+        """Return whether further screening dies give at least even odds to pass.
+
+        The cheapest of many candidates looks better on its screening dies than it is.
+        """
         from scipy.stats import binom
 
         ready, point = self.resolve(screened.candidate)
@@ -270,7 +328,7 @@ class Search:
         return True
 
     def confirm(self, screened: ScreenedCandidate, goal: Goal, first_die: int) -> ConfirmationTest:
-        """Put a candidate to the test on fresh dies; stops as soon as it has failed."""
+        """Test a candidate on fresh dies; stop as soon as it has failed."""
         ready, point = self.resolve(screened.candidate)
         bad = seen = 0
         while seen < goal.dies and bad <= goal.failures:
@@ -281,9 +339,13 @@ class Search:
 
 
 def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float) -> Optimum:
-    """Screen every value, move layers between partitions, and confirm the cheapest that promise to pass.
+    """Screen every value, move layers between partitions, and confirm the cheapest candidates.
 
-    values: of the swept condition. nominal: the one that savings are against.
+    Args:
+        search: the network and memory.
+        values: of the swept condition.
+        goal: what a candidate must fulfil.
+        nominal: value that savings are relative to.
     """
     goal.check()
     at_nominal = search.screen(Candidate(nominal), "nominal")
@@ -314,7 +376,7 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
 
 
 def _by_energy(screened: Sequence[ScreenedCandidate]) -> list[ScreenedCandidate]:
-    """The cheapest first; of equally cheap ones, the one that loses least, once."""
+    """Return candidates from the cheapest on; of equally cheap ones only the one with the smallest loss."""
     kept: dict[float, ScreenedCandidate] = {}
     for one in sorted(screened, key=lambda s: (s.energy, s.mean + float(np.std(s.drops)))):
         kept.setdefault(round(one.energy, 12), one)
@@ -324,7 +386,11 @@ def _by_energy(screened: Sequence[ScreenedCandidate]) -> list[ScreenedCandidate]
 def _partitioned(
     search: Search, start: ScreenedCandidate, uniform: Sequence[ScreenedCandidate], goal: Goal
 ) -> Iterator[ScreenedCandidate]:
-    """From one condition for all, move layers down: for each lower value, every layer that may, the largest first; then again."""
+    """Yield candidates with further partitions.
+
+    Starting with one condition for all layers, try each lower value: move every layer that may move, the largest first. Repeat from
+    the cheapest result for the next partition.
+    """
     lower = sorted((one for one in uniform if one.energy < start.energy), key=lambda one: -one.energy)
     best = start
     for _ in range(goal.partitions - 1):
@@ -353,7 +419,10 @@ def _partitioned(
 
 
 def assign_layerwise(search: Search, uniform: Sequence[ScreenedCandidate], goal: Goal, fallback: float) -> ScreenedCandidate:
-    """BERA's assignment: each layer gets the cheapest value at which, alone, it loses its share of the limit on the mean die."""
+    """Return BERA's assignment.
+
+    Each layer gets the cheapest value at which it alone loses its share of the limit on the mean die; `fallback` if there is none.
+    """
     safe, limit = MemorySpec("uniform", {"ber": 0.0}), goal.max_drop / len(search.layers)
     own: dict[str, float] = {}
     for layer in search.layers:
@@ -373,7 +442,15 @@ def open_search(
     executor: Executor | None = None,
     on_trials: Callable[[int], None] | None = None,
 ) -> Search:
-    """A search over the condition `key`, or the one that the technology is usually swept over."""
+    """Return a search over a condition.
+
+    Args:
+        workload: network and data.
+        study: its memory and placement.
+        key: the condition; None for the one that the technology is usually swept over.
+        executor: runs the trials; None for threads.
+        on_trials: see `Search`.
+    """
     key = key or study.memory.technology.sweep
     if key is None:
         raise UsageError(f"Optimizing {study.memory}", "its technology has no condition to move", "Give --sweep KEY=VALUES")
@@ -382,7 +459,7 @@ def open_search(
 
 
 def default_values(memory: MemorySpec, key: str, count: int = 26) -> tuple[float, ...]:
-    """Values over the valid range of a condition; UsageError if it is not a number with two ends."""
+    """Return `count` values over the valid range of a condition; UsageError if it has no numeric range."""
     condition = next((c for c in memory.technology.conditions if c.name == key), None)
     if condition is None or condition.low is None or condition.high is None:
         raise UsageError(f"Optimizing {memory}", f"{key} has no range of numbers", "Give --sweep KEY=VALUES")
@@ -390,7 +467,7 @@ def default_values(memory: MemorySpec, key: str, count: int = 26) -> tuple[float
 
 
 def find_nominal(memory: MemorySpec, key: str, values: Sequence[float]) -> float:
-    """The value that the technology takes unless told; where it has none, the one of `values` with the fewest errors."""
+    """Return the technology's default of a condition; without one, the value with the fewest errors."""
     given: dict[str, Any] = {name: value for name, value in memory.conditions.items() if name != key}
     condition = next(c for c in memory.technology.conditions if c.name == key)
     if isinstance(condition.default, float | int):

@@ -46,7 +46,7 @@ Place = tuple[str | int, ...]
 
 
 def _spec(text: str) -> str:
-    """A SPEC that can be read; whether it is complete is seen when its grid is known."""
+    """Check that a SPEC can be parsed; whether it is complete is known only with its grid."""
     try:
         parse_spec(text)
     except WeakcellError as error:
@@ -55,7 +55,7 @@ def _spec(text: str) -> str:
 
 
 def _task(text: str) -> str:
-    """A task that can be read; whether it fits an output is seen when the network is loaded."""
+    """Check that a task can be parsed; whether it fits an output is known only with the network."""
     try:
         parse_task(text)
     except WeakcellError as error:
@@ -77,7 +77,7 @@ class _Table(BaseModel):
 
 
 class NetworkTable(_Table):
-    """A network and the data it is judged on."""
+    """`[[network]]`: a network and the data that score it."""
 
     model: _Name
     data: _Name | None = None
@@ -87,21 +87,21 @@ class NetworkTable(_Table):
 
 
 class MemoryTable(_Table):
-    """A memory, and the conditions that are tried: every combination of the grid's values."""
+    """`[[memory]]`: a memory, and values of its conditions; all combinations are run."""
 
     spec: _Spec
     grid: dict[str, _Values] = {}
 
 
 class PlacementTable(_Table):
-    """What lives elsewhere than in the memory: layer, tensor or pattern, with bits -> SPEC; later rules win."""
+    """`[[placement]]`: what is in another memory: layer, tensor or pattern, with bits -> SPEC; later rules win."""
 
     name: _Name = ""
     rules: dict[str, _Spec] = {}
 
 
 class CampaignTable(_Table):
-    """The whole file."""
+    """The whole campaign file."""
 
     network: Annotated[list[NetworkTable], Field(min_length=1)]
     memory: Annotated[list[MemoryTable], Field(min_length=1)]
@@ -116,7 +116,7 @@ class CampaignTable(_Table):
 
 @dataclass(frozen=True, order=True)
 class Mistake:
-    """Something wrong in a campaign file: its line, and the reason in words."""
+    """A mistake in a campaign file: its line and the reason."""
 
     line: int
     reason: str
@@ -127,18 +127,19 @@ class Mistake:
 
 @dataclass(frozen=True)
 class CampaignFile:
-    """A file whose tables are well formed; `mistake` says where something in it stands."""
+    """A campaign file whose form is correct."""
 
     path: Path
     text: str
     table: CampaignTable
 
     def mistake(self, place: Place, reason: str) -> Mistake:
+        """Return a mistake at a place of the file."""
         return Mistake(find_line(find_lines(self.text), place), reason)
 
 
 def refuse(path: Path, mistakes: list[Mistake]) -> InputError:
-    """All mistakes, each once, by line."""
+    """Return the error that lists all mistakes by line, each once."""
     unique = sorted(set(mistakes))
     count = "one mistake" if len(unique) == 1 else f"{len(unique)} mistakes"
     listed = "".join(f"\n  {mistake}" for mistake in unique)
@@ -178,7 +179,7 @@ def _text_of(path: Path) -> str:
 
 
 def _syntax(error: ValueError, text: str) -> Mistake:
-    """Line and reason of a syntax error, which tomllib says in its message: `… (at line 3, column 7)`."""
+    """Return line and reason of a syntax error; tomllib has them in its message: `… (at line 3, column 7)`."""
     reason, _, place = str(error).rpartition(" (at ")
     number = place.removeprefix("line ").partition(",")[0]
     line = int(number) if number.isdigit() else text.count("\n") + 1
@@ -186,7 +187,7 @@ def _syntax(error: ValueError, text: str) -> Mistake:
 
 
 def _reasons(error: ValidationError, content: Any) -> Iterator[tuple[Place, str]]:
-    """Place and reason of each mistake; of a value that fits none of several forms, one."""
+    """Yield place and reason of each mistake; one for a value that fits none of several forms."""
     seen: set[Place] = set()
     for entry in error.errors(include_url=False, include_context=False):
         place = _in_file(entry["loc"], content)
@@ -209,7 +210,7 @@ def _reasons(error: ValidationError, content: Any) -> Iterator[tuple[Place, str]
 
 
 def _in_file(loc: tuple[str | int, ...], content: Any) -> Place:
-    """The part of a location that is written in the file: pydantic adds the names of a union's forms and of missing keys."""
+    """Return the part of a location that is in the file; pydantic adds names of a union's forms and of missing keys."""
     place: list[str | int] = []
     for part in loc:
         known = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
@@ -226,7 +227,16 @@ def _short(value: Any) -> str:
 
 
 def parse_grid_values(key: str, values: Any) -> list[float] | list[str]:
-    """A grid's values for one condition; UsageError if a range cannot be understood, MemorySpecError for a value given twice."""
+    """Return the values of one condition of a grid.
+
+    Args:
+        key: the condition.
+        values: a range as text, one value, or a list.
+
+    Raises:
+        UsageError: a range cannot be parsed.
+        MemorySpecError: a value is given twice.
+    """
     if isinstance(values, str):
         ranged = ":" in values or "," in values
         return list(parse_sweep(f"{key}={values}").values) if ranged else [values]
@@ -240,7 +250,12 @@ MOST_LINES = 5000
 
 
 def find_lines(text: str) -> dict[Place, int]:
-    """The line (from 1) on which each key, table and array element of a valid TOML text begins."""
+    """Return the line (from 1) on which each key, table and array element of a valid TOML text begins.
+
+    The text is parsed prefix by prefix. Whatever a prefix contains that the last valid prefix did not was written between the two.
+    That is exact for any syntax (multi-line strings and arrays, dotted keys, inline tables). It is slow, so it is done only for
+    messages.
+    """
     found: dict[Place, int] = {(): 1}
     lines = text.splitlines(keepends=True)[:MOST_LINES]
     start = 0
@@ -257,7 +272,7 @@ def find_lines(text: str) -> dict[Place, int]:
 
 
 def find_line(lines: dict[Place, int], path: Sequence[str | int]) -> int:
-    """The line of a path, or of the nearest thing around it that is written in the file."""
+    """Return the line of a path, or of its nearest parent that is in the file."""
     whole = tuple(path)
     return next(lines[whole[:n]] for n in range(len(whole), -1, -1) if whole[:n] in lines)
 

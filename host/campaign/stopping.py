@@ -151,16 +151,20 @@ def _widest(values: Values, first_stage: int, covariate: Values | None, confiden
 
 
 def share_removed(values: Values, covariate: Values) -> float:
-    """The share of the variance of a mean of these trials that the covariate takes away; negative if it only costs a degree of
-    freedom."""
+    """Return the share of the mean's variance that the covariate removes; negative if it costs more than it removes."""
     plain, fit = _Fit.of(values, None), _Fit.of(values, covariate)
     return 1.0 - fit.variance / plain.variance if plain.variance > 0.0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """A mean, by regression if there is a covariate: what it leaves of each trial, and the variance of the mean as a share of
-    that of a trial."""
+    """A mean of trials, from a regression if there is a covariate.
+
+    Attributes:
+        left: what the regression leaves of each trial.
+        freedom: degrees of freedom.
+        share: variance of the mean as a share of the variance of a trial.
+    """
 
     mean: float
     left: npt.NDArray[np.float64]
@@ -169,6 +173,7 @@ class _Fit:
 
     @classmethod
     def of(cls, values: Values, covariate: Values | None) -> _Fit:
+        """Fit trials; without a covariate, or with too few trials, the plain mean."""
         data = np.asarray(values, dtype=np.float64)
         mean, n = float(data.mean()), data.size
         known = np.zeros(n) if covariate is None else np.asarray(covariate, dtype=np.float64)
@@ -181,28 +186,39 @@ class _Fit:
 
     @property
     def variance(self) -> float:
-        """Of a trial, without what the covariate says."""
+        """Variance of a trial without the part that the covariate explains."""
         return float(self.left @ self.left) / self.freedom
 
     @property
     def deviation(self) -> float:
+        """Its square root."""
         return math.sqrt(self.variance)
 
     @property
     def skewness(self) -> float:
+        """Skewness of what the regression leaves."""
         return skewness(self.left)
 
 
 @dataclass(frozen=True)
 class Control:
-    """A tensor, and the flips that a trial finds in it on average over all trials there could be."""
+    """A covariate: the flips of one tensor, and their expectation over all dies and draws.
+
+    Dies with more flips tend to be worse, so the number of flips explains a part of the variance. The tensor with the fewest
+    weight bits is used: where a weight serves many outputs, as in a first convolution, there are few weights, their flips vary
+    most from die to die, and each does most harm.
+    """
 
     tensor: str
     expected: float
 
 
 def find_control_variate(resolved: ResolvedStudy, point: Point) -> Control | None:
-    """The covariate of a cell; None without a law of single cells, on a pinned die, or where weights are read more than once."""
+    """Return the covariate of a point.
+
+    Returns:
+        None if the errors of single cells have no known distribution, the die is pinned, or weights are read more than once.
+    """
     study, network = resolved.study, resolved.network
     if study.read_every is not ReadPolicy.LOAD or study.die is not None or study.sampling is not Sampling.BITS:
         return None

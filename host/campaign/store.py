@@ -1,8 +1,8 @@
-"""Where runs are kept: one SQLite file in write-ahead mode, `runs.sqlite`, in the campaign's folder.
+"""The store of runs: `runs.sqlite` in the campaign's folder, one SQLite file in write-ahead mode.
 
-A cell is named by the content hash of all that its runs depend on, a run by its cell and the number of its trial. Whatever changes
-(a network, an image, a condition, the sampling format) makes another cell, so old and new runs never meet. Each result is committed
-when it arrives: whoever is killed loses the runs that were under way and nothing else.
+A cell is identified by the content hash of everything that its runs depend on, a run by its cell and the number of its trial. A
+changed network, image, condition or sampling format gives another cell, so that old and new runs are never mixed. Each result is
+committed when it arrives: a process that is killed loses only its unfinished runs.
 """
 
 from __future__ import annotations
@@ -61,7 +61,15 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, content TEXT NOT NULL);
 
 @dataclass(frozen=True)
 class CellRecord:
-    """A cell as it is kept; `number` is its key in the store."""
+    """A stored cell.
+
+    Attributes:
+        number: its key in the store.
+        study: position of its study in the campaign.
+        tensors: whose flips its runs count, in this order.
+        columns: values that all its rows share.
+        asked: options of `weakcell emulate` that reproduce it.
+    """
 
     number: int
     sha256: str
@@ -73,10 +81,12 @@ class CellRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as it is kept.
+    """A stored run.
 
-    flips: by tensor of its cell. score: the value of the task's own metric: accuracy, and without labels the share of unchanged
-    answers, where it has no other. metrics: further metrics by name.
+    Attributes:
+        flips: by tensor of its cell.
+        score: value of the task's own metric; without one, accuracy, or without labels the share of unchanged predictions.
+        metrics: further metrics by name.
     """
 
     trial: int
@@ -90,19 +100,26 @@ class RunRecord:
 
 
 def run_id(cell_sha256: str, trial: int) -> str:
-    """The name of a run: 16 hex digits of the hash of its cell and trial."""
+    """Return the name of a run: 16 hex digits of the hash of its cell and trial."""
     return hashlib.sha256(f"{cell_sha256} {trial}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An open store; `open_store` and `read_store` make one."""
+    """An open store; see `open_store` and `read_store`."""
 
     folder: Path
     db: sqlite3.Connection
 
     def register_cells(self, cells: Iterable[tuple[str, int, Sequence[str], dict[str, Any], dict[str, Any]]]) -> list[int]:
-        """Make these the campaign's cells: (sha256, study, tensors, columns, asked) each; returns the store's numbers for them."""
+        """Make these the campaign's cells.
+
+        Args:
+            cells: (sha256, study, tensors, columns, asked) of each; see `CellRecord`.
+
+        Returns:
+            The store's number of each cell.
+        """
         with self.db:
             self.db.execute("UPDATE cells SET place = NULL")
             for place, (sha, study, tensors, columns, asked) in enumerate(cells):
@@ -116,7 +133,17 @@ class Store:
         return [number for (number,) in self.db.execute("SELECT id FROM cells WHERE place IS NOT NULL ORDER BY place")]
 
     def add_runs(self, cell: int, tensors: Sequence[str], results: Sequence[TrialResult], seconds: Sequence[float]) -> None:
-        """Keep runs, all of them or none; a run that is there already stays as it is."""
+        """Store runs in one transaction; a run that is stored already is not changed.
+
+        Args:
+            cell: number of the cell.
+            tensors: whose flips are stored, in this order.
+            results: one per run.
+            seconds: wall time of each run.
+
+        Raises:
+            OutputError: the disk is full or cannot be written.
+        """
         rows = [
             (
                 cell, r.trial, r.die, r.accuracy, r.changed, sum(r.bits_read.values()),
@@ -133,20 +160,20 @@ class Store:
             raise OutputError(f"Runs in {self.folder}", str(error), "Make room; finished runs are kept") from error
 
     def finished_trials(self, cell: int) -> set[int]:
-        """The numbers of the trials that are there."""
+        """Return the numbers of the trials that are stored."""
         return {trial for (trial,) in self.db.execute("SELECT trial FROM runs WHERE cell = ?", (cell,))}
 
     def count_runs(self, cell: int, trials: int) -> int:
-        """How many of the first `trials` trials are there."""
+        """Return how many of the first `trials` trials are stored."""
         (found,) = self.db.execute("SELECT count(*) FROM runs WHERE cell = ? AND trial < ?", (cell, trials)).fetchone()
         return int(found)
 
     def scores(self, cell: int, trials: int | None = None) -> dict[int, float]:
-        """The score (`RunRecord.score`) by trial, in order; at most of the first `trials` trials."""
+        """Return the score (`RunRecord.score`) by trial, in order; only of the first `trials` trials if given."""
         return {run.trial: run.score for run in self.runs(cell, trials)}
 
     def cells(self) -> Iterator[CellRecord]:
-        """The campaign's cells in its order."""
+        """Yield the campaign's cells in its order."""
         rows = self.db.execute(
             "SELECT id, sha256, study, tensors, columns, asked FROM cells WHERE place IS NOT NULL ORDER BY place"
         ).fetchall()
@@ -156,7 +183,7 @@ class Store:
             )
 
     def runs(self, cell: int, trials: int | None = None) -> Iterator[RunRecord]:
-        """The runs of a cell by trial, at most the first `trials` trials."""
+        """Yield the runs of a cell by trial; only the first `trials` trials if given."""
         most = _MOST if trials is None else trials
         rows = self.db.execute(
             "SELECT trial, die, accuracy, changed, bits_read, flips FROM runs WHERE cell = ? AND trial < ? ORDER BY trial",
@@ -168,26 +195,30 @@ class Store:
             yield RunRecord(trial, die, accuracy, changed, bits, tuple(_parse_json(flips, list)), score, _parse_json(content, dict))
 
     def _metrics_of(self, cell: int, trials: int) -> dict[int, tuple[float, str]]:
-        """Score and further metrics (as JSON) by trial; stores from before there were tasks have no table of them."""
+        """Return score and further metrics (as JSON) by trial; older stores have no table of them."""
         if not self.db.execute("SELECT name FROM sqlite_master WHERE name = 'metrics'").fetchone():
             return {}
         rows = self.db.execute("SELECT trial, score, content FROM metrics WHERE cell = ? AND trial < ?", (cell, trials))
         return {trial: (score, content) for trial, score, content in rows}
 
     def set_fact(self, name: str, content: Any) -> None:
-        """Keep a fact about the campaign: anything that JSON can say."""
+        """Store a fact about the campaign: any content that JSON can hold."""
         with self.db:
             self.db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(content, ensure_ascii=False)))
 
     def get_fact(self, name: str) -> Any:
-        """A fact that was stated; None if it was not."""
+        """Return a stored fact, or None."""
         row = self.db.execute("SELECT content FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else _parse_json(row[0], object)
 
 
 @contextmanager
 def open_store(folder: Path) -> Iterator[Store]:
-    """The store of a folder, made if need be, for this process alone; OutputError if it cannot be written or somebody has it."""
+    """Open the store of a folder for writing, for this process alone; create both if they do not exist.
+
+    Raises:
+        OutputError: it cannot be written, has another version, or another process has it open.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -204,7 +235,7 @@ def open_store(folder: Path) -> Iterator[Store]:
 
 @contextmanager
 def read_store(folder: Path) -> Iterator[Store]:
-    """The store of a folder, to look at; InputError if there is none."""
+    """Open the store of a folder for reading; InputError if there is none."""
     if not (folder / FILE).is_file():
         raise InputError(f"Runs in {folder}", f"there is no {FILE}", "Name the folder of a weakcell sweep")
     with _connect(folder, f"file:{_quote(folder / FILE)}?mode=ro") as store:
@@ -240,7 +271,7 @@ def _parse_json(text: Any, kind: type[_Kind]) -> _Kind:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Nobody else writes here meanwhile; a process that is killed leaves no lock behind."""
+    """Hold the folder's lock file; the lock of a process that is killed is released by the system."""
     path = folder / f"{FILE}.lock"
     asked = f"Results in {folder}"
     try:

@@ -29,7 +29,14 @@ _MOST_TRIALS = 256
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """Told after each task: the cell, its results, and how many runs are there of how many now known to be needed."""
+    """State of a sweep after a task.
+
+    Attributes:
+        cell: the task's cell.
+        done: the task's results.
+        finished: runs that are stored.
+        needed: runs that are known to be needed.
+    """
 
     cell: Cell
     done: TaskResult
@@ -40,7 +47,18 @@ class SweepProgress:
 def run_campaign(
     campaign: Campaign, store: Store, executor: Executor, command: list[str], on_step: Callable[[SweepProgress], None] | None = None
 ) -> int:
-    """Make every run that is missing; returns how many were made. What is finished when anything goes wrong stays finished."""
+    """Run everything that is missing in the store; finished runs stay stored whatever happens.
+
+    Args:
+        campaign: what to run.
+        store: where runs are stored.
+        executor: runs the trials.
+        command: the command line, stored with the runs.
+        on_step: called after each task.
+
+    Returns:
+        How many runs were made.
+    """
     numbers = register_campaign(campaign, store, command)
     work = _Work(campaign, store, executor, numbers, on_step)
     first = campaign.trials if campaign.half_width is None else min(FIRST_STAGE, campaign.trials)
@@ -59,13 +77,13 @@ def run_campaign(
 
 
 def _plan_trials(campaign: Campaign, store: Store, numbers: list[int], made: list[int], first: int) -> list[int]:
-    """Return how many trials each cell should have, judged by those made; the same numbers once all intervals are narrow."""
+    """Return how many trials each cell should have, based on its runs; the same numbers once all intervals are narrow."""
     cells = zip(campaign.cells, numbers, made, strict=True)
     return [_trials_needed(campaign, cell, store, number, count, first) for cell, number, count in cells]
 
 
 def _trials_needed(campaign: Campaign, cell: Cell, store: Store, number: int, made: int, first: int) -> int:
-    """Return how many trials a cell should have. Its first stage decides whether its mean is taken from a regression."""
+    """Return how many trials a cell should have; its first stage decides whether a covariate is used."""
     assert campaign.half_width is not None
     runs = list(store.runs(number, made))
     scores = [run.score for run in runs]
@@ -80,7 +98,7 @@ def _trials_needed(campaign: Campaign, cell: Cell, store: Store, number: int, ma
 
 
 def register_campaign(campaign: Campaign, store: Store, command: list[str]) -> list[int]:
-    """State the campaign in its store; the store's number of each cell."""
+    """Store the campaign's facts and cells; return the store's number of each cell."""
     store.set_fact("file", campaign.text)
     store.set_fact("command", command)
     store.set_fact("machine", {"system": platform.platform(), "processor": _processor()})
@@ -97,8 +115,7 @@ def register_campaign(campaign: Campaign, store: Store, command: list[str]) -> l
 
 
 def list_networks(campaign: Campaign) -> list[dict[str, object]]:
-    """Every network with its data: how to ask for them, and how to know them again
-    (`weakcell.host.study.workload.Workload.identity`)."""
+    """Return every network with its data: the options that name them, and their `Workload.identity`."""
     first = {study.workload.key: study for study in reversed(campaign.studies)}
     return [
         {
@@ -114,7 +131,7 @@ def list_networks(campaign: Campaign) -> list[dict[str, object]]:
 
 
 def emulate_options(cell: Cell) -> dict[str, object]:
-    """The options of `weakcell emulate` that make a run of this cell, but for the trial."""
+    """Return the options of `weakcell emulate` that run this cell, except for the trial."""
     study, specs = cell.resolved.study, cell.point.placement.arrays
     return {
         "model": study.model,
@@ -132,7 +149,7 @@ def emulate_options(cell: Cell) -> dict[str, object]:
 
 
 def count_missing(campaign: Campaign, store: Store) -> int:
-    """Runs of the campaign that the store does not have, at most (a half width may make do with fewer)."""
+    """Return how many runs of the campaign are not stored; fewer may do if there is a half width."""
     known: dict[str, int] = dict(store.db.execute("SELECT sha256, id FROM cells").fetchall())
     there = sum(store.count_runs(known[cell.sha256], campaign.trials) for cell in campaign.cells if cell.sha256 in known)
     return campaign.runs - there
@@ -151,7 +168,11 @@ class _Work:
     pace: dict[str, float] = field(default_factory=dict)
 
     def make(self, trials: list[int]) -> None:
-        """The first trials[i] trials of cell i, less those that are there."""
+        """Run the trials of each cell that are missing.
+
+        Args:
+            trials: for each cell, how many of its first trials are needed.
+        """
         cells = self.campaign.cells
         self.needed = sum(trials)
         self.finished = sum(self.store.count_runs(number, most) for number, most in zip(self.numbers, trials, strict=True))
@@ -167,7 +188,7 @@ class _Work:
                 self.on_step(SweepProgress(cell, done, self.finished, self.needed))
 
     def _tasks(self, trials: list[int]) -> Iterator[Task]:
-        """As large as the pace so far allows; how runs are put together changes no result."""
+        """Yield tasks of about `TARGET_SECONDS`; the size of tasks changes no result."""
         for cell, number, most in zip(self.campaign.cells, self.numbers, trials, strict=True):
             there = self.store.finished_trials(number) if self.store.count_runs(number, most) else set()
             todo = [trial for trial in range(most) if trial not in there]
@@ -184,13 +205,13 @@ class _Work:
         return max(1, min(int(TARGET_SECONDS / pace), fair, _MOST_TRIALS))
 
     def _learn(self, resolved: ResolvedStudy, done: TaskResult) -> None:
-        """Seconds per trial of a network, as a running mean; the first one, which compiles, is forgotten soonest."""
+        """Update the running mean of seconds per trial of a network; the first trial compiles and soon loses its weight."""
         took, key = sum(done.seconds) / len(done.seconds), resolved.workload.key
         self.pace[key] = 0.5 * (self.pace.get(key, took) + took) + 1e-6
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it."""
+    """Return the processor's name if the system tells it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), platform.machine())
@@ -205,9 +226,14 @@ _TABLE_BYTES, _TABLE_BYTES_PER_TENSOR = 330, 9
 
 @dataclass(frozen=True)
 class Effort:
-    """seconds: wall time on `workers` workers, without compilation and start. runs: at most, where a half width may need fewer.
+    """Estimated effort of a campaign.
 
-    board_seconds: besides, at most, through boards, which do one run after the other.
+    Attributes:
+        runs: at most; a half width may need fewer.
+        missing: runs that are not stored.
+        seconds: wall time on `workers` workers, without compilation and start.
+        memory_bytes, disk_bytes: at most.
+        board_seconds: at most, in addition, on boards, which do one run after the other.
     """
 
     studies: int
@@ -222,9 +248,15 @@ class Effort:
 
 
 def estimate_effort(campaign: Campaign, workers: int, missing: int, processes: bool = False) -> Effort:
-    """Time a few images on each network under each read policy, and scale up. missing: runs that are not there yet.
+    """Time a few images of each network under each read policy, and scale up.
 
-    Boards are asked how fast they are; nothing is lowered to find out.
+    Boards report how fast they are; no voltage is lowered to find out.
+
+    Args:
+        campaign: what would be run.
+        workers: how many trials run at a time.
+        missing: runs that are not stored.
+        processes: whether each worker is a process.
     """
     samples: dict[tuple[str, str], tuple[float, int]] = {}
     seconds, memory, board_seconds = 0.0, 0, 0.0

@@ -37,26 +37,28 @@ _SUMMARY: dict[str, Any] = {"control": pl.String, "removed": pl.Float64}
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The campaign that a store holds. `plan`: labels, trials and half width, as `sweep` stated them."""
+    """Tables of the campaign in a store, computed when they are first used."""
 
     store: Store
 
     @cached_property
     def plan(self) -> dict[str, Any]:
+        """Labels, trials and half width of the last sweep."""
         stated = self.store.get_fact("campaign")
         return stated if isinstance(stated, dict) else {"labels": [], "trials": 0, "half_width": None, "first_stage": None}
 
     @cached_property
     def cells(self) -> tuple[CellRecord, ...]:
+        """Stored cells, with columns by their present names."""
         return tuple(replace(cell, columns=restated_columns(cell.columns)) for cell in self.store.cells())
 
     def planned_trials(self, cell: CellRecord) -> int | None:
-        """How many of a cell's trials count: those that were planned, though an earlier campaign may have made more."""
+        """Return how many of a cell's trials count: those planned, though an earlier campaign may have run more."""
         planned = self.store.get_fact(f"trials {cell.sha256}")
         return planned if isinstance(planned, int) else self.plan["trials"]
 
     def frames(self) -> Iterator[pl.DataFrame]:
-        """One frame per cell, in the campaign's order, all of one schema."""
+        """Yield one frame per cell, in the campaign's order, all with one schema."""
         schema, row = self.schema, 0
         for cell in self.cells:
             frame = self._frame(cell, row, schema)
@@ -65,15 +67,14 @@ class Tables:
 
     @cached_property
     def frame(self) -> pl.DataFrame:
-        """One row per run: `row` (from 1), `run` (its name), `study`, and the columns of `weakcell emulate`'s table."""
+        """One row per run: `row` (from 1), `run` (its name), `study`, and the columns of `weakcell emulate`."""
         return pl.concat([pl.DataFrame(schema=self.schema), *self.frames()], rechunk=True)
 
     @cached_property
     def summary(self) -> pl.DataFrame:
-        """One row per point with runs: as `weakcell.host.study.results.summary_of`, with mean and interval of the rule by which
-        it was stopped.
+        """One row per point: `summary_of`, with mean and interval of the rule that stopped the point.
 
-        control: the tensor whose flips served as a covariate, null if none did. removed: the share of variance they took away.
+        control: the tensor whose flips were the covariate, or null. removed: the share of variance that the covariate removed.
         """
         parts = []
         for cell, frame in zip(self.cells, self.frames(), strict=True):
@@ -85,7 +86,7 @@ class Tables:
         return pl.concat(parts).select("study", "model", pl.exclude("study", "model")) if parts else pl.DataFrame()
 
     def _stopped(self, cell: CellRecord, frame: pl.DataFrame) -> dict[str, Any]:
-        """Mean and interval of a point that was stopped when its interval was narrow enough."""
+        """Return mean and interval of a point that was stopped when its interval was narrow enough."""
         metric, series = scores_of(frame)
         scores = series.to_numpy()
         control = self.store.get_fact(f"control {cell.sha256}") if len(scores) >= FEWEST_WITH_COVARIATE else None
@@ -104,6 +105,7 @@ class Tables:
         return {**_HEAD, **COLUMNS, **dict.fromkeys(parts, pl.Float64), **dict.fromkeys(tensors, pl.Int64)}
 
     def label(self, cell: CellRecord) -> str:
+        """Return the name of a cell's study."""
         labels = self.plan["labels"]
         return labels[cell.study] if cell.study < len(labels) else str(cell.study)
 
@@ -128,7 +130,7 @@ class Tables:
         return pl.DataFrame(columns)
 
     def find_run(self, row: str) -> tuple[CellRecord, int] | None:
-        """Cell and trial of a row: its number in the table, or its run's name or the beginning of that; None if none is meant."""
+        """Return cell and trial of a row number, a run's name, or the beginning of a name; None if there is none."""
         number, wanted = 0, int(row) if row.isdigit() and len(row) < 16 else None
         named: list[tuple[CellRecord, int]] = []
         for cell in self.cells:
@@ -154,20 +156,19 @@ SCHEMA: dict[str, Any] = {
 
 
 def compute_differences(tables: Tables) -> pl.DataFrame:
-    """Scores of one point less those of another, over the trials that both have, with the 95 % interval of the mean.
+    """Return score differences between points over the trials that both have, with their 95 % intervals.
 
-    between: `points` (a point and the one before it in the same study) or `networks` (one and the campaign's first with the same
-    images on the same memory, point and placement). half_width_unpaired: what independent trials would have given. Scores are
-    accuracies, or shares of unchanged predictions without labels. differ_below: as in `weakcell.host.study.results.summary_of`,
-    of differences.
-    Pairs with fewer than two trials in common are left out.
+    Columns: `between` is `points` (a point and the previous one of the same study) or `networks` (a network and the campaign's
+    first one with the same images on the same memory, point and placement). `half_width_unpaired` is what independent trials would
+    have given. `differ_below`: as in `summary_of`, of differences. Scores are accuracies, or without labels shares of unchanged
+    predictions. Pairs with fewer than two common trials are left out.
     """
     rows = [row for pair in _pairs(tables) if (row := _row(tables, *pair)) is not None]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
 def _pairs(tables: Tables) -> Iterator[tuple[str, CellRecord, CellRecord]]:
-    """(what differs, the point, what it is compared with), in the campaign's order."""
+    """Yield (what differs, the point, the point it is compared with), in the campaign's order."""
     before: CellRecord | None = None
     first: dict[str, CellRecord] = {}
     for cell in tables.cells:
@@ -180,7 +181,7 @@ def _pairs(tables: Tables) -> Iterator[tuple[str, CellRecord, CellRecord]]:
 
 
 def _beside_the_network(cell: CellRecord) -> str:
-    """Everything that two points have in common if only their networks differ."""
+    """Return what two points have in common if only their networks differ."""
     asked = {name: value for name, value in cell.asked.items() if name not in ("model", "data")}
     return str((sorted(asked.items()), cell.columns["data"], cell.columns["images"]))
 
@@ -212,7 +213,7 @@ def _row(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> d
 
 
 def write_tables(tables: Tables, folder: Path) -> list[Path]:
-    """Write results.parquet and .csv, summary.csv, differences.csv and campaign.json, each whole or not at all; the paths."""
+    """Write results.parquet and .csv, summary.csv, differences.csv and campaign.json atomically; return the paths."""
     frame = tables.frame
     jobs: dict[str, Callable[[Path], object]] = {
         "results.parquet": frame.write_parquet,
@@ -227,7 +228,7 @@ def write_tables(tables: Tables, folder: Path) -> list[Path]:
 
 
 def _provenance(tables: Tables) -> str:
-    """How it was asked and with which versions: nothing in it changes when the same campaign is run again by the same command."""
+    """Return command, versions and cells as JSON; it does not change when the same command runs again."""
     content = {
         **tables.plan,
         "file": tables.store.get_fact("file"),

@@ -63,11 +63,13 @@ class WeakcellGroup(TyperGroup):
         self.commands: Any = dict.fromkeys(_COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command, imported when it is first asked for."""
         if cmd_name in self.commands and self.commands[cmd_name] is None:
             self.commands[cmd_name] = _command(cmd_name)
         return self.commands.get(cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
+        """Run a command; turn errors into a paragraph and an exit code."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -128,6 +130,6 @@ def options(
 
 
 def main() -> None:
-    """The entry point of `weakcell`."""
+    """Run `weakcell`."""
     accept_any_text()
     app()

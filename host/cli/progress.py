@@ -1,4 +1,4 @@
-"""Progress of a campaign: a bar with throughput and time left on a terminal, a line now and then in a pipe."""
+"""Progress of a sweep: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ OnStep = Callable[["SweepProgress"], None]
 
 @contextmanager
 def progress(event: OnStep | None, shown: bool) -> Iterator[OnStep]:
-    """What to call with each step. event: instead of anything on stderr."""
+    """Yield a function to call with each step.
+
+    Args:
+        event: called instead of printing anything.
+        shown: whether to print progress.
+    """
     if event is not None:
         yield event
     elif not shown:
@@ -66,14 +71,14 @@ def _lines() -> OnStep:
 
 
 class _Meter:
-    """Runs per second since the first step, and when the next line is due."""
+    """Measures runs per second since the start, and says when the next line is due."""
 
     def __init__(self) -> None:
         self._began = self._told = time.perf_counter()
         self._made = 0
 
     def pace(self, step: SweepProgress) -> float:
-        """Counts the step and tells runs per second since the meter was made."""
+        """Count a step; return the runs per second so far."""
         self._made += len(step.done.results)
         return self._made / max(1e-9, time.perf_counter() - self._began)
 

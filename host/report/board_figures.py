@@ -1,4 +1,4 @@
-"""Pictures of a characterization: rates over voltage, the array's weak cells, and where they lie."""
+"""Figures of a characterization: error rates over voltage, the array's weak cells, and their positions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PIXELS = 512
 
 
 def plot_characterization(findings: ReadbackAnalysis) -> Figure:
-    """Rates of all series; image, columns and rows of the one in which most cells failed."""
+    """Plot the rates of all series, and image, columns and rows of the series in which most cells failed."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -45,7 +45,7 @@ def plot_characterization(findings: ReadbackAnalysis) -> Figure:
 
 
 def describe_characterization(findings: ReadbackAnalysis) -> str:
-    """What must be known to read the numbers."""
+    """Return the caption: what one must know to read the numbers."""
     readbacks = findings.readbacks
     methods = sorted({row.rate.method.split(",")[0] for row in findings.rows if row.rate is not None})
     sentences = [
@@ -60,7 +60,7 @@ def describe_characterization(findings: ReadbackAnalysis) -> str:
 
 
 def _meaning(findings: ReadbackAnalysis) -> str:
-    """What BER, p01 and p10 count."""
+    """Return what BER, p01 and p10 count."""
     fresh = {one.points.best.lifetime is Lifetime.READ for one in findings.series}
     once = "the share of (cell, stored value) pairs that erred at least once; F is the share of reads at which a weak cell errs"
     reads = "the share of single reads of a cell that came back inverted, since errors are drawn anew at each read"
@@ -70,7 +70,7 @@ def _meaning(findings: ReadbackAnalysis) -> str:
 
 
 def _rates(axes: Axes, series: Series, colour: str) -> None:
-    """Rates with their intervals; an arrow from the upper bound where nothing flipped; the law where there is one."""
+    """Plot rates with intervals, upper bounds as arrows where nothing flipped, and the law if there is one."""
     seen = [(row, row.rate) for row in series.rows if row.rate is not None]
     some = [(row.vdd, rate) for row, rate in seen if rate.value > 0]
     none = [(row.vdd, rate.high) for row, rate in seen if rate.value == 0]
@@ -100,7 +100,7 @@ def _dress_rates(axes: Axes) -> None:
 
 
 def _image(axes: Axes, series: Series, bank: Bank) -> None:
-    """The array, each pixel the highest voltage at which one of its cells failed."""
+    """Plot the array; each pixel is the highest voltage at which one of its cells failed."""
     from matplotlib.colors import ListedColormap
 
     volts = sorted({row.vdd for row in series.rows if row.weak})
@@ -117,7 +117,7 @@ def _image(axes: Axes, series: Series, bank: Bank) -> None:
 
 
 def array_of(series: Series, bank: Bank) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """(rows of all banks, columns): the highest voltage at which each cell failed, 0 for never."""
+    """Return (rows of all banks, columns): the highest voltage at which each cell failed, 0 for never."""
     size = bank.rows * bank.columns
     cells = np.zeros(-(-series.highest.size // size) * size, np.float32)
     cells[: series.highest.size] = series.highest
@@ -125,7 +125,7 @@ def array_of(series: Series, bank: Bank) -> np.ndarray[tuple[int, int], np.dtype
 
 
 def _shrunk(array: Any) -> Any:
-    """At most 512 x 512 pixels, each the maximum of its cells."""
+    """Return at most 512 x 512 pixels, each the maximum of its cells."""
     by = [max(1, -(-side // _PIXELS)) for side in array.shape]
     rows, columns = (-(-side // step) for side, step in zip(array.shape, by, strict=True))
     padded = np.zeros((rows * by[0], columns * by[1]), array.dtype)
@@ -140,7 +140,7 @@ def _profile_of(axes: Axes, counts: Any, axis: str) -> None:
 
 
 def save_cells(series: Series, readbacks: ReadbackSet, path: Path) -> None:
-    """One pixel per cell: white never failed, the darker the higher the voltage at which it did."""
+    """Write one pixel per cell: white never failed; the darker, the higher the voltage at which it failed."""
     from matplotlib.image import imsave
 
     array = array_of(series, readbacks.bank)
@@ -153,7 +153,7 @@ def save_cells(series: Series, readbacks: ReadbackSet, path: Path) -> None:
 
 
 def rows_shown(rows: Sequence[PointSummary]) -> list[list[str]]:
-    """The cells of the first table, as text: one row per operating point."""
+    """Return the first table as text: one row per operating point."""
     shown = []
     for row in rows:
         fails = row.fitted("F")
@@ -165,7 +165,7 @@ def rows_shown(rows: Sequence[PointSummary]) -> list[list[str]]:
 
 
 def rates_shown(rows: Sequence[PointSummary]) -> list[list[str]]:
-    """The cells of the second table, as text: rates by stored value, counted and fitted; blank where not measured."""
+    """Return the second table as text: counted and fitted rates by stored value, blank if not measured."""
     shown = []
     for row in rows:
         if row.rate is None:
@@ -181,7 +181,7 @@ def _place_of(row: PointSummary) -> list[str]:
 
 
 def _counted(rate: Constant | None) -> list[str]:
-    """A counted rate and its interval; the upper bound where nothing erred."""
+    """Return a counted rate and its interval; the upper bound where nothing erred."""
     if rate is None:
         return ["", ""]
     if rate.value == 0.0:

@@ -32,7 +32,7 @@ def study_title(resolved: ResolvedStudy, memory: str | None = None) -> str:
 
     Args:
         resolved: the study.
-        memory: how to name its default memory; None for the memory as it was asked for.
+        memory: name of its default memory; None: its SPEC.
     """
     rules = "".join(f", {target} in {spec}" for target, spec in resolved.study.places)
     data = f"{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images)"
@@ -40,12 +40,12 @@ def study_title(resolved: ResolvedStudy, memory: str | None = None) -> str:
 
 
 def memory_of(resolved: ResolvedStudy) -> str:
-    """The default memory as it was asked for, or what stands in its place."""
+    """Return the SPEC of the default memory, or the fault list that replaces it."""
     return resolved.points[0].memory if resolved.points[0].memory.startswith("faults:") else str(resolved.study.memory)
 
 
 def describe_study(resolved: ResolvedStudy) -> str:
-    """What must be known to read the numbers, in sentences."""
+    """Return the caption of a study: what one must know to read its numbers."""
     study = resolved.study
     sentences = [_READS[str(study.read_every)].format(batch=study.batch).capitalize(), _dies(resolved), _lifetimes(resolved)]
     if study.sampling is Sampling.OUTPUTS:
@@ -67,9 +67,9 @@ def describe_study(resolved: ResolvedStudy) -> str:
 
 
 def outside_note(resolved: ResolvedStudy) -> list[str]:
-    """Weights of the file that live in no memory, with their share and the reason, as sentences; none for most networks.
+    """Return which weights of the file are in no memory, with share and reason; none for most networks.
 
-    Biases, zero points and sizes are not among them: every target keeps those in registers or code.
+    Biases, zero points and sizes are not listed: every target keeps them in registers or code.
     """
     total = max(1, resolved.network.integer_bits)
     missing = [tensor for tensor in resolved.network.unplaced if not tensor.registers]
@@ -81,13 +81,13 @@ def outside_note(resolved: ResolvedStudy) -> list[str]:
 
 
 def quantization_note(resolved: ResolvedStudy) -> list[str]:
-    """How a dynamically quantized network takes its ranges, as sentences; none for other networks."""
+    """Return how a dynamically quantized network takes its ranges; none for other networks."""
     dynamic = any(isinstance(layer, DynamicQuantize) for layer in resolved.network.layers)
     return ["Dynamic quantization: each image has a range of its own (a batch of one)"] if dynamic else []
 
 
 def describe_result(result: StudyResult) -> str:
-    """Return the caption of finished trials: that of `describe_study`, and what it means where no trial differed."""
+    """Return the caption of finished trials, with the meaning of "no trial differed" if that occurs."""
     note = no_difference_note(result.summary["differ_below"])
     return describe_study(result.resolved) + (f" {note}." if note else "")
 
@@ -99,12 +99,12 @@ _UNLABELLED = {
 
 
 def judged_of(resolved: ResolvedStudy) -> str:
-    """Which output is judged, and as what."""
+    """Return which output is scored, and as what."""
     return f"Output {resolved.workload.task.output} judged as {resolved.workload.task.words}"
 
 
 def _by_outputs(resolved: ResolvedStudy) -> str:
-    """Which layers' outputs were drawn, and which bits."""
+    """Return which layers' outputs were sampled, and which tensors' bits."""
     drawn = list(dict.fromkeys(name for point in resolved.points for name in point.by_outputs))
     rest = [name for name in placed_tensors(resolved) if name not in drawn]
     others = f", bits of {', '.join(rest)}" if rest else ""
@@ -112,7 +112,7 @@ def _by_outputs(resolved: ResolvedStudy) -> str:
 
 
 def energy_note(resolved: ResolvedStudy) -> str:
-    """Which accesses the energies count, how they are known and what they leave out; or why there are none."""
+    """Return which accesses the energies count, how they are known and what they leave out; or why there are none."""
     cost = resolved.points[0].cost
     if not cost.energy:
         return "No energy: none is published for this memory"
@@ -132,7 +132,7 @@ def energy_note(resolved: ResolvedStudy) -> str:
 
 
 def accesses_of(cost: InferenceCost, policy: ReadPolicy) -> str:
-    """How often an inference reads its weights, and how many inferences share a read."""
+    """Return how often an inference reads its weights, and how many inferences share a read."""
     most, least = max(cost.shared), min(cost.shared)
     if most > 1.0:
         count = f"{most:g}" if most == least else f"{least:g} to {most:g}"
@@ -148,7 +148,7 @@ def accesses_of(cost: InferenceCost, policy: ReadPolicy) -> str:
 
 
 def _left_out(resolved: ResolvedStudy) -> str:
-    """What the energies do not cover."""
+    """Return what the energies do not include."""
     cost = resolved.points[0].cost
     parts = cost.parts or {}
     held = any(isinstance(resolved.plan.storable[name], Buffer) for name in placed_tensors(resolved))
@@ -160,7 +160,7 @@ def _left_out(resolved: ResolvedStudy) -> str:
 
 
 def latency_note(resolved: ResolvedStudy) -> list[str]:
-    """What the latencies mean, if there are any; no or one sentence."""
+    """Return what the latencies mean, if there are any."""
     latencies = [point.cost.latency for point in resolved.points if point.cost.latency is not None]
     if not latencies:
         return []
@@ -170,7 +170,7 @@ def latency_note(resolved: ResolvedStudy) -> list[str]:
 
 
 def _use(resolved: ResolvedStudy) -> str:
-    """How the writes are shared, and over what time cells leak, where the user said so."""
+    """Return how writes are shared and how long cells leak, if the user gave that."""
     spec = resolved.study.memory
     said = [f"{key}={spec.conditions[key]:g}" for key in ("inferences_per_write", "time_per_inference") if key in spec.conditions]
     return f", with {' and '.join(said)}" if said else ""
@@ -194,10 +194,10 @@ def _lifetimes(resolved: ResolvedStudy) -> str:
 
 
 def interval_text(low: float | None, high: float | None, unit: str = " %") -> str:
-    """Return the table cell of an interval of shares, in percent.
+    """Return an interval of shares as text, in percent.
 
     Returns:
-        "97.10 … 97.90 %"; "" where there is no interval (one trial); `NO_DIFFERENCE` where the interval has no width.
+        "97.10 … 97.90 %"; "" if there is no interval (one trial); `NO_DIFFERENCE` if the interval has no width.
     """
     if low is None or high is None:
         return ""
@@ -205,17 +205,17 @@ def interval_text(low: float | None, high: float | None, unit: str = " %") -> st
 
 
 def metric_interval(metric: Metric, low: float | None, high: float | None) -> str:
-    """Return the same for an interval of any metric: in percent for shares, in the metric's own unit for errors."""
+    """Return an interval of any metric as text: shares in percent, errors in the metric's unit."""
     if metric.share or low is None or high is None or low == high:
         return interval_text(low, high)
     return f"{metric.text(low)} … {metric.text(high)}"
 
 
 def no_difference_note(differ_below: Iterable[float | None]) -> str | None:
-    """Return the sentence that explains `NO_DIFFERENCE` below a table; None if trials differed at every point.
+    """Return the sentence that explains `NO_DIFFERENCE`; None if trials differed at every point.
 
     Args:
-        differ_below: column of the same name of `weakcell.host.study.results.summary_of`.
+        differ_below: the column of `weakcell.host.study.results.summary_of`.
     """
     bounds = [bound for bound in differ_below if bound is not None]
     if not bounds:

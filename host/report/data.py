@@ -1,4 +1,4 @@
-"""What a report is made from: the tables of a campaign or of one study, how they were made, and what they say in words."""
+"""Data of a report: tables of a campaign or a study, their origin, and a summary in sentences."""
 
 from __future__ import annotations
 
@@ -30,9 +30,16 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
-    """runs: one row per run; points: one row per point, both with a column `study`. facts: versions, command, machine, file.
+    """What a report is made from.
 
-    maps: of weak cells, by study. margins: of the networks; facts say why some are missing.
+    Attributes:
+        title: name of the folder.
+        runs: one row per run, with a column `study`.
+        points: one row per operating point, with a column `study`.
+        facts: command, versions, machine, campaign file; and why margins are missing.
+        intervals: how the intervals were computed, in words.
+        maps: weak-cell maps of the dies.
+        margins: of the networks.
     """
 
     title: str
@@ -45,13 +52,20 @@ class ReportData:
 
     @property
     def studies(self) -> list[str]:
+        """Names of the studies, in order."""
         return list(dict.fromkeys(self.points["study"].to_list()))
 
 
 def read_report_data(folder: Path, data_dir: Path | None = None, extras: bool = True) -> ReportData:
-    """From the folder of `weakcell sweep`, or of `weakcell emulate --out`; InputError if it is neither or holds no runs.
+    """Read the folder of `weakcell sweep`, or of `weakcell emulate --out`.
 
-    data_dir: where data sets are looked for first, which margins are measured on. extras: maps and margins, which take seconds.
+    Args:
+        folder: with the results.
+        data_dir: folder to search first for data sets, for the margins.
+        extras: whether to compute maps and margins, which takes seconds.
+
+    Raises:
+        InputError: the folder has no results, or no run is finished.
     """
     if (folder / FILE).is_file():
         found, networks = _of_campaign(folder)
@@ -103,7 +117,7 @@ def _of_study(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
 
 
 def _network_of(stated: dict[str, Any]) -> AskedNetwork:
-    """The network of a single study; data that are a file are where the command said."""
+    """Return the network of a single study; data in a file are where the command had them."""
     identity, command = stated["identity"], stated.get("command") or []
     model = identity["model"] if identity["model"] in shipped_models() else stated["model"]["path"]
     data = next((after for word, after in pairwise(command) if word == "--data"), identity["data"])
@@ -112,7 +126,7 @@ def _network_of(stated: dict[str, Any]) -> AskedNetwork:
 
 
 def _versions(folder: Path) -> dict[str, Any]:
-    """Of the last finished sweep; of this program where none has finished."""
+    """Return the versions of the last finished sweep; of this program if none has finished."""
     from weakcell.host.study.results_folder import versions
 
     try:
@@ -123,14 +137,14 @@ def _versions(folder: Path) -> dict[str, Any]:
 
 
 def fault_free_score(data: ReportData, study: str) -> float | None:
-    """The fault-free score of a study's network; None without labels, or where results do not say it."""
+    """Return the fault-free score of a study's network; None if the results do not have it."""
     rows = data.runs.filter(pl.col("study") == study)
     found = rows["clean_score" if "clean_score" in rows.columns and not rows["clean_score"].null_count() else "clean_accuracy"]
     return None if found.null_count() == len(found) else float(found[0])
 
 
 def summarize(data: ReportData) -> list[str]:
-    """The report's summary: what was run, and per study the lowest energy at which nothing much is lost."""
+    """Return what was run and, for each study, the lowest energy at which less than 1 point is lost, as sentences."""
     runs, points = data.runs, data.points
     models, memories = runs["model"].n_unique(), len(data.studies)
     text = [
@@ -144,7 +158,7 @@ def summarize(data: ReportData) -> list[str]:
 
 
 def metric_of_study(data: ReportData, study: str) -> Metric:
-    """What the scores of a study measure."""
+    """Return what the scores of a study measure."""
     return metric_of(data.points.filter(pl.col("study") == study)["score"][0])
 
 
@@ -174,7 +188,7 @@ def _verdict(data: ReportData, study: str) -> str:
 
 
 def _verdict_on_errors(study: str, points: pl.DataFrame, metric: Metric, clean: float | None) -> str:
-    """Errors have no common scale: the smallest and the largest are named."""
+    """Return the smallest and the largest error: errors have no common scale."""
     start = f"{study}: " if clean is None else f"{study}: fault-free {metric.words} {metric.text(clean)}; "
     ordered = points.sort("mean")
     best, worst = ordered.row(0, named=True), ordered.row(-1, named=True)
@@ -183,18 +197,18 @@ def _verdict_on_errors(study: str, points: pl.DataFrame, metric: Metric, clean: 
 
 
 def point_label(point: dict[str, Any]) -> str:
-    """A point by what is swept there, or by its whole memory."""
+    """Return a point's swept value, or its memory if nothing is swept."""
     return point["memory"] if point["sweep_value"] is None else f"{point['sweep_key']}={point['sweep_value']:.6g}"
 
 
 def split_by_metric(points: pl.DataFrame) -> list[tuple[Metric, pl.DataFrame]]:
-    """The points of each score: accuracies and errors do not belong on one axis."""
+    """Split points by score: accuracies and errors do not belong on one axis."""
     names = points["score"].unique(maintain_order=True).to_list()
     return [(metric_of(name), points.filter(pl.col("score") == name)) for name in names]
 
 
 def pareto_front(points: pl.DataFrame, metric: Metric = METRICS["accuracy"]) -> pl.DataFrame:
-    """The points that no other one beats in energy and in mean score at once, by energy."""
+    """Return the points that no other one beats in both energy and mean score, by energy."""
     kept, best = [], -math.inf
     sign = 1.0 if metric.higher else -1.0
     for row in points.drop_nulls("energy").sort(["energy", "mean"], descending=[False, metric.higher]).iter_rows(named=True):

@@ -1,4 +1,4 @@
-"""Margins of a report's networks: one clean pass over the images that the runs saw."""
+"""Margins of a report's networks, from one fault-free pass over the images of the runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _STEPS = 200
 
 @dataclass(frozen=True)
 class AskedNetwork:
-    """A network and its data as a study asked for them; identity: of `weakcell.host.study.workload.Workload`, by which they are
-    known again.
+    """A network and its data as a study named them.
 
-    task, output: as the user named them; None where nothing was said.
+    Attributes:
+        model, data, images, task, output: options of `weakcell emulate`; None if not given.
+        identity: `Workload.identity`, which shows whether network and data are unchanged.
     """
 
     model: str
@@ -32,14 +33,17 @@ class AskedNetwork:
 
     @property
     def name(self) -> str:
+        """Network and data in words."""
         return f"{self.identity['model']} on {self.identity['data']}"
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkMargins:
-    """Margins of one network's answers, one value per image, ascending.
+    """Margins of one network's predictions, one value per image, ascending.
 
-    shares: of the largest possible score. flips: of the output layer's bits that no answer changes by.
+    Attributes:
+        shares: of the largest possible score.
+        flips: bits of the output layer that may flip without changing a prediction.
     """
 
     name: str
@@ -48,21 +52,21 @@ class NetworkMargins:
 
     @property
     def caption(self) -> str:
-        """What the curves say, as a sentence."""
+        """Medians and ties as a sentence."""
         tied = int((self.shares <= 0).sum())
         ties = f", {tied:,} images with a tie" if tied else ""
         return f"{self.name}: median {100 * float(np.median(self.shares)):.3g} %, {float(np.median(self.flips)):.4g} flips{ties}"
 
 
 def cumulative_shares(values: npt.NDArray[Any]) -> tuple[list[float], list[float]]:
-    """Some of the values, and the percentage of all values that are at most as large: a curve to draw."""
+    """Return some of the values, and the percentage of all values that are at most as large."""
     at = np.unique(np.linspace(0, len(values) - 1, _STEPS).round().astype(int))
     share = 100 * np.searchsorted(values, values[at], side="right") / len(values)
     return [float(f"{x:.5g}") for x in values[at]], [float(f"{y:.5g}") for y in share]
 
 
 def measure_margins(networks: Sequence[AskedNetwork], data_dir: Path | None) -> tuple[tuple[NetworkMargins, ...], tuple[str, ...]]:
-    """The margins of all networks that are still here and still the same; and for the others why there are none."""
+    """Return the margins of the networks that still exist unchanged, and for the others the reason."""
     found, missing = list[NetworkMargins](), list[str]()
     for network in networks:
         try:

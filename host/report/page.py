@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else. Plotly is inside it, and its own policy forbids every request."""
+"""The report as one HTML file that needs no other file. It includes Plotly; its own policy forbids every request."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _COUNTED = (
 
 
 def render(data: ReportData) -> str:
-    """The page; every string in it is escaped."""
+    """Return the page; every string in it is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
@@ -64,13 +64,13 @@ def render(data: ReportData) -> str:
 
 
 def _headings(data: ReportData) -> list[tuple[str, str]]:
-    """Headings and kinds of the columns; scores are in per cent where all of them are shares."""
+    """Return headings and kinds of the columns; scores are in percent if all of them are shares."""
     shares = all(metric.share for metric, _ in split_by_metric(data.points))
     return [(f"{heading} (%)" if kind == "score" and shares else heading, kind) for _, heading, kind in _COLUMNS]
 
 
 def _rows(data: ReportData) -> list[list[tuple[str, Any]]]:
-    """Cells as (text, value to sort by)."""
+    """Return one row per point; cells are (text, value to sort by)."""
     rows = []
     for point in data.points.iter_rows(named=True):
         own = {**point, "where": point_label(point), "score": metric_of(point["score"]).title}
@@ -95,7 +95,7 @@ def _shown(value: Any, kind: str) -> str:
 
 
 def _facts(data: ReportData) -> list[tuple[str, str]]:
-    """Provenance as headings and text, in the order of importance."""
+    """Return the origin of the results as headings and text, the most important first."""
     named = {"command": "Command", "plan": "Trials", "versions": "Versions", "machine": "Machine", "file": "Campaign file",
              "margins": "Margins not shown", "identity": "Study", "cells": "Cells (content hashes)"}  # fmt: skip
     bases = data.points.select("energy_unit", "energy_basis").unique(maintain_order=True).drop_nulls().rows()
@@ -118,7 +118,7 @@ def _text(name: str, content: Any) -> str:
 
 
 def _script_json(content: Any) -> Any:
-    """JSON that can stand in a script element: nothing in it ends the element or opens a comment."""
+    """Return JSON that is safe in a script element: nothing in it ends the element or opens a comment."""
     from markupsafe import Markup
 
     text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False)
@@ -138,7 +138,7 @@ def _finite(value: Any) -> Any:
 
 
 def _script(code: str) -> Any:
-    """Code of our own or of Plotly's; refused if it could end its element."""
+    """Return a script of our own or Plotly's, unable to end its element."""
     from markupsafe import Markup
 
     if "</script" in code.lower():

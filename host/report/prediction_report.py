@@ -1,4 +1,4 @@
-"""What a prediction says: title, caption, files and figure."""
+"""Report of a prediction: caption, files and figure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SAMPLED_BY_BIT = (
 
 
 def describe_prediction(predicted: PredictionStudy) -> str:
-    """What must be known to read the numbers."""
+    """Return the caption: what one must know to read the numbers."""
     resolved, study = predicted.resolved, predicted.resolved.study
     one, other = resolved.points[0].memory, resolved.points[-1].memory
     worked_out = scored_layer(resolved.network, resolved.workload.task) is not None
@@ -55,7 +55,7 @@ def describe_prediction(predicted: PredictionStudy) -> str:
 
 
 def write(predicted: PredictionStudy, folder: Path, command: Sequence[str]) -> None:
-    """prediction.parquet and .csv (one row per point), prediction.json, prediction.png and .svg."""
+    """Write prediction.parquet and .csv (one row per point), prediction.json, prediction.png and .svg."""
     frame = predicted.frame
     write_atomically(folder / "prediction.parquet", frame.write_parquet)
     write_atomically(folder / "prediction.csv", frame.write_csv)

@@ -1,4 +1,4 @@
-"""The figure of a study: accuracy over the swept value, and below it the energy, with a caption that makes it readable."""
+"""Figure of a study: accuracy over the swept value, below it the energy, and a caption."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def plot_study(result: StudyResult) -> Figure:
 
 
 def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
-    """Mean and interval of each point, single trials behind them, the clean network as a line."""
+    """Plot mean and interval of each point, single trials behind them, and the fault-free score as a line."""
     frame, summary = result.frame, result.summary
     metric, series = scores_of(frame)
     scores, trials = metric.factor * series.to_numpy(), result.resolved.study.trials
@@ -78,7 +78,7 @@ def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
 
 
 def _energy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
-    """Energy of one inference; its unit names what it is relative to."""
+    """Plot the energy of one inference; the axis names what it is relative to."""
     summary = result.summary
     unit, basis = summary["energy_unit"][0], ", ".join(summary["energy_basis"].unique(maintain_order=True))
     values = summary["energy"].to_numpy()
@@ -95,7 +95,7 @@ def _positions(result: StudyResult) -> np.ndarray:
 
 
 def _horizontal(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
-    """The swept condition with its unit; logarithmic where a sweep spans decades."""
+    """Label the swept condition with its unit; use a logarithmic scale if the sweep spans decades."""
     study = result.resolved.study
     if study.sweep is None:
         axes.set_xticks([0.0], [result.resolved.points[0].memory])

@@ -1,4 +1,4 @@
-"""What a validation says: title, caption, files and figure, and the command that runs one trial again."""
+"""Report of a validation: caption, files, figure, and the command that repeats one trial."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STRESSED = "Each point runs on those images only whose flips it brings near the
 
 
 def reproducing(validation: Validation, violation: Violation, hidden: bool) -> Sequence[str]:
-    """The command that runs just that trial again."""
+    """Return the command that repeats the trial of a violation."""
     study = validation.resolved.study
     places = [part for target, spec in study.places for part in ("--place", f"{target}={spec}")]
     data = ["--data", study.data] if study.data else []
@@ -43,7 +43,7 @@ def reproducing(validation: Validation, violation: Violation, hidden: bool) -> S
 
 
 def describe_validation(validation: Validation) -> str:
-    """What must be known to read the numbers."""
+    """Return the caption: what one must know to read the numbers."""
     resolved, study = validation.resolved, validation.resolved.study
     named = list(dict.fromkeys(point.memory for point in resolved.points))
     points = "; ".join(named) if len(named) < 4 else f"{named[0]} … {named[-1]}"
@@ -63,7 +63,7 @@ def describe_validation(validation: Validation) -> str:
 
 
 def as_dict(validation: Validation, curve: AccuracyCurve | None = None) -> dict[str, Any]:
-    """Everything but the tallies, for JSON."""
+    """Return everything except the tallies, for JSON."""
     margins = validation.margins
     return {
         "schema_version": SCHEMA_VERSION,

@@ -1,6 +1,6 @@
-"""Weak-cell maps: the cells of a die that err at every read, worked out again from seed, die and memory.
+"""Weak-cell maps: cells of a die that err at every read, computed again from seed, die and memory.
 
-Cells have the row and column that the memory's own structure gives them; where it has none, rows of 256 cells are assumed.
+Cells have the row and column of the memory's own structure; without one, rows of 256 cells are assumed.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ _SQUARE = Bank(256, 256)
 
 @dataclass(frozen=True, eq=False)
 class WeakMap:
-    """The weak cells of one die over the points at which it was used.
+    """Weak cells of one die over the operating points at which it was used.
 
-    points: (name, weak cells) of each, fewest first. level: uint16 (rows, columns), at how many of the points a cell is weak: as
-    weak cells stay weak where more are, it is weak at the last `level` of them. key: what is swept. arranged: whether the memory
-    itself names rows and columns.
+    Attributes:
+        key: the swept condition.
+        points: (name, weak cells) of each, the fewest first.
+        level: uint16 (rows, columns): at how many points a cell is weak. A cell that is weak at a point is weak at all later ones,
+            so these are the last `level` points.
+        arranged: whether the memory itself defines rows and columns.
     """
 
     name: str
@@ -46,21 +49,21 @@ class WeakMap:
 
     @property
     def level_names(self) -> tuple[str, ...]:
-        """What each level means: the mildest of the points at which the cell is weak."""
+        """Name of each level: the first point, by number of weak cells, at which the cell is weak."""
         return ("never", "always") if self.key is None else ("never", *(name for name, _ in reversed(self.points)))
 
     @property
     def scale_title(self) -> str:
-        """What the levels are of."""
+        """Title of the colour scale."""
         return "weak" if self.key is None else f"weak from {self.key} ="
 
     @property
     def caption(self) -> str:
-        """What the map shows, as a sentence."""
+        """Weak cells at each point, as a sentence."""
         return f"{self.name}: " + ", ".join(f"{count:,} at {point}" for point, count in reversed(self.points))
 
     def shrink_rows(self) -> tuple[npt.NDArray[np.uint16], int]:
-        """At most 256 rows of the map, each the highest level of so many neighbouring ones."""
+        """Return at most 256 rows, each the maximum of neighbouring rows, and how many rows each stands for."""
         step = -(-len(self.level) // 256)
         rows = np.zeros((-(-len(self.level) // step) * step, self.level.shape[1]), dtype=np.uint16)
         rows[: len(self.level)] = self.level
@@ -68,7 +71,7 @@ class WeakMap:
 
 
 def map_weak_cells(runs: pl.DataFrame) -> tuple[WeakMap, ...]:
-    """A map of every memory that has weak cells of its own, on the die of its first run; at most MOST."""
+    """Return a map of each memory with permanent weak cells, on the die of its first run; at most `MOST`."""
     found: dict[object, WeakMap] = {}
     for study in runs["study"].unique(maintain_order=True):
         own = runs.filter(pl.col("study") == study)
@@ -101,7 +104,7 @@ def _map_of(study: str, points: list[tuple[str, float | None]], seed: int, die: 
 
 
 def _array(memory: str, seed: int, die: int) -> SimulatedMemory | None:
-    """The array itself, without what protects it; None if it is no simulated one, or one that keeps no weak cells."""
+    """Return the memory without its wrappers; None if it is not simulated or has no permanent weak cells."""
     try:
         spec = parse_spec(memory)
         where = split_wrappers(spec.name)[1]
@@ -117,13 +120,13 @@ def _array(memory: str, seed: int, die: int) -> SimulatedMemory | None:
 
 
 def _bank(array: SimulatedMemory) -> Bank | None:
-    """The bank whose cells fail together, if the memory has any."""
+    """Return the bank whose cells fail together, if the memory has one."""
     structures = (term.structure for term in array.terms if isinstance(term, ErrorTerm))
     return next((structure.bank for structure in structures if structure is not None), None)
 
 
 def _arranged(level: npt.NDArray[np.uint16], bank: Bank) -> npt.NDArray[np.uint16]:
-    """Rows and columns of the cells: banks beside one another if several fit, else rows below one another, the last filled up."""
+    """Arrange cells in rows and columns: banks side by side if several fit, else rows below each other, the last one padded."""
     size = bank.rows * bank.columns
     if bank.rows > 1 and CELLS % size == 0:
         return np.hstack(list(level.reshape(-1, bank.rows, bank.columns)))

@@ -32,7 +32,11 @@ from weakcell.memmodels.errors import WeakcellError
 
 @dataclass(frozen=True)
 class Task:
-    """Trials of one cell (a workload with a placement at one operating point). workload: the key of the network and data."""
+    """Some trials of one cell: a workload with a placement at one operating point.
+
+    Attributes:
+        workload: key of network and data.
+    """
 
     cell: int
     workload: str
@@ -47,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What became of a task: one result for each of its trials, and the seconds that each took."""
+    """Results of a task: one per trial, and the seconds that each took."""
 
     cell: int
     results: tuple[TrialResult, ...]
@@ -58,14 +62,20 @@ RunTask = Callable[[Task], TaskResult]
 
 
 def make_task(resolved: ResolvedStudy, point: Point, cell: int, trials: tuple[int, ...]) -> Task:
-    """Some trials of a point of a study, as cell number `cell`."""
+    """Return a task of some trials of a point, as cell number `cell`."""
     study = resolved.study
     read = study.read_every, study.batch, study.seed, study.die
     return Task(cell, resolved.workload.key, point.placement, *read, trials, study.sampling)
 
 
 def run_task(workloads: Mapping[str, Workload], task: Task, threads: int = 1) -> TaskResult:
-    """Run a task's trials one after the other; the same results wherever and whenever. threads: share the images of a trial."""
+    """Run a task's trials one after the other; the results do not depend on where they run.
+
+    Args:
+        workloads: networks with their data, by key.
+        task: what to run.
+        threads: how many threads share the images of a trial.
+    """
     workload = workloads[task.workload]
     results, seconds = [], []
     for trial in task.trials:
@@ -99,35 +109,40 @@ _AHEAD = 2
 
 
 class WorkersLost(WeakcellError):
-    """Workers that keep dying, or a cluster that is gone; every finished run is kept."""
+    """Workers keep dying, or a cluster is gone. Every finished run is kept."""
 
 
 class Executor(Protocol):
-    """Does tasks."""
+    """Runs tasks."""
 
     @property
     def workers(self) -> int:
-        """How many tasks are worked on at a time."""
+        """How many tasks run at a time."""
         ...
 
     def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
-        """Results as they come; `tasks` is asked for the next one only when somebody is about to need it."""
+        """Yield results as they arrive; the next task is requested only shortly before it is needed."""
         ...
 
 
 def default_workers() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Threads:
-    """Threads of this process: kernels release the interpreter's lock. `work` may be anything that performs a task."""
+    """Threads of this process: kernels release the interpreter's lock.
+
+    Attributes:
+        work: runs a task.
+    """
 
     work: RunTask
     workers: int
 
     def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
+        """Yield results as they arrive; see `Executor.run`."""
         stop = Event()
 
         def job(task: Task) -> TaskResult | None:
@@ -148,7 +163,7 @@ class Threads:
 
 
 def _finished(waiting: dict[Future[TaskResult | None], int]) -> Iterator[TaskResult]:
-    """Wait for at least one, and give what is there in the order in which it was asked for."""
+    """Wait for at least one result; yield those that are there in the order of their tasks."""
     ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
     for future in sorted(ready, key=waiting.__getitem__):
         del waiting[future]
@@ -166,9 +181,12 @@ class _Worker:
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes of this machine, each sent the networks and data once. One that dies is replaced and its tasks are done again.
+    """Processes of this machine. Each gets the networks and data once; one that dies is replaced and its tasks are repeated.
 
-    A process ends as soon as this one is gone, however it went: its end of the pipe closes.
+    A process ends as soon as this one is gone, for whatever reason: its end of the pipe closes.
+
+    Attributes:
+        on_start: called with the id of each process.
     """
 
     workloads: Mapping[str, Workload]
@@ -176,6 +194,7 @@ class Processes:
     on_start: Callable[[int], None] | None = None
 
     def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
+        """Yield results as they arrive; see `Executor.run`."""
         shipment = pickle.dumps(dict(self.workloads), protocol=5)
         numbered = enumerate(tasks)
         again: deque[tuple[int, Task]] = deque()
@@ -235,7 +254,7 @@ def _fill(worker: _Worker, again: deque[tuple[int, Task]], fresh: Iterator[tuple
 
 
 def _bury(worker: _Worker, again: deque[tuple[int, Task]], deaths: dict[int, int]) -> None:
-    """Take back the tasks of a process that is gone; WorkersLost if the first of them has cost too many."""
+    """Take back the tasks of a dead process; WorkersLost if too many processes died of the first one."""
     worker.process.join(5)
     worker.link.close()
     number, task = worker.tasks[0]
@@ -251,7 +270,7 @@ def _bury(worker: _Worker, again: deque[tuple[int, Task]], deaths: dict[int, int
 
 
 def _serve(link: Connection) -> None:
-    """A worker's life: receive the benches, then do tasks until the other end is gone."""
+    """Serve as a worker: receive the workloads, then run tasks until the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         workloads = pickle.loads(link.recv_bytes())
