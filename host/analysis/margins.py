@@ -74,7 +74,7 @@ class MarginReport(DisplayedResult):
         return plot_histogram(self.title, "margin (units of the scores)", self.frame["margin"].to_numpy())
 
     def lines(self) -> list[tuple[str, str]]:
-        """The summary as words and numbers."""
+        """Return the means in words and numbers."""
         s, made = self.means, self.certificate
         found = [
             ("mean logit margin", f"{s.mean_margin:.4g} ({100 * s.relative_margin:.2f} % of the largest possible score)"),
@@ -93,7 +93,7 @@ class MarginReport(DisplayedResult):
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the images, for JSON."""
+        """Return everything but the images, for JSON."""
         return {"schema_version": SCHEMA_VERSION, "title": self.title, "lines": dict(self.lines()), **asdict(self.means)}
 
 
@@ -114,11 +114,7 @@ def report_margins(workload: Workload, budget: int = 0) -> MarginReport:
 
 
 def _frame(plan: emulator.Plan, dataset: Dataset, certificate: Certificate | None) -> pl.DataFrame:
-    """One row per image: label (null without), answer, margin in units of the scores and as share of the largest possible score.
-
-    bound, exact: flips of the output layer's bits that the stated bound (±1 only, else null) and the exact count tolerate.
-    certified, attacked: of the whole network, null without certificates.
-    """
+    """Return one row per image; `MarginReport.frame` says what the columns are. Columns that do not apply are null."""
     network, images = plan.network, len(dataset)
     head = mg.find_output_layer(network)
     values = emulator.infer(plan, {network.inputs[0]: dataset.x}, [head.accumulator, head.input], dynamic="image")

@@ -1,4 +1,4 @@
-"""What a network is made of, layer by layer: encodings, stored bits, multiply-accumulates, and where parameters will live."""
+"""What a network is made of, layer by layer: encodings, stored bits, multiply-accumulates, and where parameters live."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ from weakcell.emulator.ir.layers import CodesOperator, Convolution, FloatOperato
 
 
 @dataclass(frozen=True)
-class Part:
-    """One layer. bits: of the weights that a memory stores; stored, kept: what will and will not live in the memory."""
+class LayerSummary:
+    """One layer.
+
+    Attributes:
+        layer: Its name.
+        computes: Its operator, and whether it computes with integers, signs or floats.
+        output: Type and shape of its output.
+        weights: Encodings and shapes of its weights.
+        bits: Weight bits that a memory stores.
+        macs: Multiply-accumulates of one image.
+        stored: Weights that live in the memory by default.
+        kept: Parameters that stay in registers by default.
+    """
 
     layer: str
     computes: str
@@ -27,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class StorableItem:
-    """Something that `--place` can name, alone or as `ROLE:NAME`. default: whether it lives in the memory without a rule."""
+    """Something that `--place` can name, alone or as `ROLE:NAME`; `default` says whether it lives in the memory without a rule."""
 
     name: str
     role: str
@@ -39,7 +50,7 @@ class StorableItem:
 
 @dataclass(frozen=True)
 class OutsideItem:
-    """Integers of the file that live in no memory by default. share: of the bits of all its integers."""
+    """Integers of the file that live in no memory by default; `share` is theirs of the bits of all its integers."""
 
     name: str
     kind: str
@@ -51,9 +62,19 @@ class OutsideItem:
 
 @dataclass(frozen=True)
 class NetworkSummary:
-    """All layers of a network. storable: everything that a memory can hold."""
+    """All layers of a network.
 
-    parts: tuple[Part, ...]
+    Attributes:
+        parts: The layers, in execution order.
+        weight_bits: Weight bits that a memory stores.
+        other_bits: Bits of biases and thresholds.
+        macs: Multiply-accumulates of one image.
+        float_layers: Layers that compute in float32.
+        storable: Everything that a memory can hold.
+        outside: Integers of the file that live in no memory by default.
+    """
+
+    parts: tuple[LayerSummary, ...]
     weight_bits: int
     other_bits: int
     macs: int
@@ -63,7 +84,7 @@ class NetworkSummary:
 
     @property
     def explanation(self) -> str:
-        """What the table means, in sentences."""
+        """The meaning of the numbers, in sentences."""
         if not self.weight_bits:
             return (
                 "No weight of it is quantized, so nothing lives in the memory: quantize it, for instance with "
@@ -78,7 +99,7 @@ class NetworkSummary:
         return text + self._outside()
 
     def _outside(self) -> str:
-        """What of the file's integers is in no memory, in one sentence for each reason."""
+        """Return the file's integers that live in no memory, in one sentence for each reason."""
         reasons: dict[str, list[OutsideItem]] = {}
         for item in self.outside:
             reasons.setdefault(item.reason, []).append(item)
@@ -90,14 +111,15 @@ class NetworkSummary:
         return f" Integers of the file outside the memory: {'; '.join(parts)}." if parts else ""
 
     def as_dict(self) -> dict[str, Any]:
+        """Return all fields, for JSON."""
         return asdict(self)
 
 
 def summarize_network(network: Network) -> NetworkSummary:
-    """Take a network apart."""
+    """Summarize the layers of a network, and everything that a memory can hold."""
     parts = tuple(_part(network, layer) for layer in network.layers)
     other = sum(tensor.bits for tensor in network.tensors.values() if tensor.role != "weight")
-    floats = tuple(layer.name for layer in network.layers if _in_float(network, layer))
+    floats = tuple(layer.name for layer in network.layers if _computes_in_float(network, layer))
     items = tuple(
         StorableItem(name, item.role, str(item.encoding), item.elements, item.bits, item.role == "weight")
         for name, item in storable(network).items()
@@ -107,26 +129,26 @@ def summarize_network(network: Network) -> NetworkSummary:
     return NetworkSummary(parts, network.weight_bits, other, sum(part.macs for part in parts), floats, items, outside)
 
 
-def _part(network: Network, layer: Layer) -> Part:
+def _part(network: Network, layer: Layer) -> LayerSummary:
     tensors = [network.tensors[name] for name in layer.tensor_names()]
     weights = [tensor for tensor in tensors if tensor.role == "weight"]
-    rest = [f"{tensor.role} {tensor.encoding}" for tensor in tensors if tensor.role != "weight"]
-    return Part(
+    others = [f"{tensor.role} {tensor.encoding}" for tensor in tensors if tensor.role != "weight"]
+    return LayerSummary(
         layer=layer.name,
-        computes=_what(network, layer),
-        output=_shown(network.values[layer.output]),
+        computes=_describe_operator(network, layer),
+        output=_type_and_shape(network.values[layer.output]),
         weights=", ".join(f"{tensor.encoding}{list(tensor.values.shape)}" for tensor in weights),
         bits=sum(tensor.bits for tensor in weights),
         macs=_macs(network, layer),
         stored=", ".join(tensor.name for tensor in weights),
-        kept=", ".join(rest),
+        kept=", ".join(others),
     )
 
 
-def _what(network: Network, layer: Layer) -> str:
+def _describe_operator(network: Network, layer: Layer) -> str:
     if not isinstance(layer, Convolution):
         name = layer.op_type if isinstance(layer, FloatOperator | CodesOperator) else type(layer).__name__
-        return f"{name} (float32)" if _in_float(network, layer) else name
+        return f"{name} (float32)" if _computes_in_float(network, layer) else name
     kind = network.values[layer.inputs[0]].kind
     sign = network.tensors[layer.weight].encoding.kind == "sign"
     how = "float32" if kind == "float" else "XNOR-popcount" if kind == "bits" and sign and layer.groups == 1 else "integer"
@@ -136,12 +158,12 @@ def _what(network: Network, layer: Layer) -> str:
     return f"{'MatMul' if whole else f'Conv {height}x{width}'} ({how})"
 
 
-def _in_float(network: Network, layer: Layer) -> bool:
+def _computes_in_float(network: Network, layer: Layer) -> bool:
     return isinstance(layer, FloatOperator) or (isinstance(layer, Convolution) and network.values[layer.inputs[0]].kind == "float")
 
 
 def _macs(network: Network, layer: Layer) -> int:
-    """Multiply-accumulates of one image, of layers with weights that a memory stores."""
+    """Count the multiply-accumulates of one image, in layers whose weights a memory stores."""
     outputs = network.values[layer.output].shape
     if isinstance(layer, FloatOperator) and layer.stored:
         return _macs_of_operator(layer, outputs)
@@ -151,9 +173,9 @@ def _macs(network: Network, layer: Layer) -> int:
 
 
 def _macs_of_operator(layer: FloatOperator, outputs: tuple[int, ...]) -> int:
-    """Multiply-accumulates of a float operator whose operand is made from stored integers."""
-    place = next(i for i, x in enumerate(layer.operands) if isinstance(x, StoredOperand))
-    operand = layer.operands[place]
+    """Count the multiply-accumulates of a float operator with an operand made from stored integers."""
+    position = next(i for i, x in enumerate(layer.operands) if isinstance(x, StoredOperand))
+    operand = layer.operands[position]
     assert isinstance(operand, StoredOperand)
     shape = operand_shape(operand)
     if layer.op_type in ("Conv", "ConvInteger"):
@@ -161,22 +183,22 @@ def _macs_of_operator(layer: FloatOperator, outputs: tuple[int, ...]) -> int:
     if layer.op_type == "Gemm":
         return math.prod(outputs) * shape[1 if layer.attributes.get("transB", 0) else 0]
     if layer.op_type == "Einsum":
-        return _macs_of_einsum(layer, outputs, place, shape)
+        return _macs_of_einsum(layer, outputs, position, shape)
     if layer.op_type in ("MatMul", "MatMulInteger"):
-        return math.prod(outputs) * shape[-1 if place == 0 or len(shape) == 1 else -2]
+        return math.prod(outputs) * shape[-1 if position == 0 or len(shape) == 1 else -2]
     return 0
 
 
-def _macs_of_einsum(layer: FloatOperator, outputs: tuple[int, ...], place: int, shape: tuple[int, ...]) -> int:
-    """Products of one image: the sizes of all labels but the batch, those of the output and of the stored operand."""
+def _macs_of_einsum(layer: FloatOperator, outputs: tuple[int, ...], position: int, shape: tuple[int, ...]) -> int:
+    """Multiply the sizes of all labels but the batch: those of the output and of the stored operand."""
     equation = layer.attributes["equation"]
     terms, _, out = (equation.decode() if isinstance(equation, bytes) else str(equation)).replace(" ", "").partition("->")
     if "." in terms or not out:
         return 0
-    sizes = dict(zip(out[1:], outputs, strict=True)) | dict(zip(terms.split(",")[place], shape, strict=True))
+    sizes = dict(zip(out[1:], outputs, strict=True)) | dict(zip(terms.split(",")[position], shape, strict=True))
     return math.prod(sizes.values())
 
 
-def _shown(spec: ValueSpec) -> str:
+def _type_and_shape(spec: ValueSpec) -> str:
     kind = {"bits": "bit", "float": "float32"}.get(spec.kind, spec.dtype)
     return f"{kind}[{', '.join(map(str, spec.shape))}]"

@@ -25,14 +25,22 @@ from weakcell.memmodels.errors import UsageError
 
 SCHEMA_VERSION = 1
 _FEWEST_DRAWS, _MOST_DRAWS = 10_000, 100_000
-"""Images times samples, unless told: the standard error is then below 0.5 points, and below 0.16 where the most are affordable."""
+"""Images times samples by default: the standard error is below 0.5 points with the fewest draws, and below 0.16 with the most."""
 _PRODUCTS = 4e9
-"""Products of weights and inputs, over all draws of a point, up to which more than the fewest draws are taken."""
+"""Products of weights and inputs, over all draws of a point, that more than the fewest draws may cost."""
 
 
 @dataclass(frozen=True, eq=False)
 class PredictionStudy:
-    """Predictions of every point of a study; measured: trials of the same study, or None. seconds: of the prediction alone."""
+    """Predictions of every point of a study.
+
+    Attributes:
+        resolved: The study.
+        predictions: One per point.
+        samples: Draws per image.
+        seconds: Wall time of the prediction alone.
+        measured: Trials of the same study; None if there were none.
+    """
 
     resolved: ResolvedStudy
     predictions: tuple[Prediction, ...]
@@ -42,17 +50,17 @@ class PredictionStudy:
 
     @property
     def labelled(self) -> bool:
+        """Whether the data have labels."""
         return self.resolved.questions.labels is not None
 
     @property
     def frame(self) -> pl.DataFrame:
-        """One row per point: accuracy (null without labels), share of changed answers, flip rate, and what both can miss.
+        """One row per point.
 
-        error: standard error of drawing. bias: bound of the bias. half_width: of the 95 % interval, which holds both.
-
-        With measured trials: their mean, its 95 % interval (null for one trial), differ_below as in
-        `weakcell.host.study.results.summary_of`,
-        and by how much the prediction lies outside the interval.
+        accuracy (null without labels), changed: share of changed answers, flip_rate; error: standard error of drawing; bias: bound
+        of the bias; half_width: of the 95 % interval, which includes both. With trials: measured (their mean), low and high (its
+        95 % interval, null for one trial), differ_below (see `weakcell.host.study.results.summary_of`), and outside: by how much
+        the prediction lies outside the interval.
         """
         rows = [self._row(point, found) for point, found in zip(self.resolved.points, self.predictions, strict=True)]
         frame = pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("sweep_value").cast(pl.Float64))
@@ -95,17 +103,17 @@ class PredictionStudy:
         }
 
 
-def chunks(resolved: ResolvedStudy) -> int:
-    """How often `on_chunk` of `predict_study` is called."""
+def count_chunks(resolved: ResolvedStudy) -> int:
+    """Return how often `predict_study` calls `on_chunk`."""
     return -(-len(resolved.dataset) // chunk_size(resolved.network))
 
 
 def expected_flips(resolved: ResolvedStudy, placement: Placement) -> float:
-    """Flips in one read of every placed weight, on what they store."""
+    """Return the flips expected in one read of every placed weight, given the bits that they store."""
     network, flips = resolved.network, 0.0
     rates = bit_rates(network, placement)
     for slot in placement.slots:
-        if slot.tensor not in rates:  # safe, whatever it is: anything but weights that errs was refused
+        if slot.tensor not in rates:  # it never errs: everything else that errs was refused
             continue
         tensor, own = network.tensors[slot.tensor], rates[slot.tensor]
         codes = encode_values(tensor.values, tensor.encoding)
@@ -116,17 +124,23 @@ def expected_flips(resolved: ResolvedStudy, placement: Placement) -> float:
 
 
 def choose_samples(resolved: ResolvedStudy, samples: int | None, points: int = 1) -> int:
-    """Return what was asked for, or enough for the images there are; small networks get more. points: how many share the cost."""
+    """Return the draws per image: `samples` if given, else enough for the images; small networks get more.
+
+    Args:
+        resolved: The study.
+        samples: Draws per image that the caller asks for.
+        points: Points that share the cost.
+    """
     if samples:
         return samples
     images = max(1, len(resolved.dataset))
     fewest, most = -(-_FEWEST_DRAWS // images), -(-_MOST_DRAWS // images)
-    affordable = _PRODUCTS / (images * max(1, products(resolved.network)) * points)
+    affordable = _PRODUCTS / (images * max(1, count_products(resolved.network)) * points)
     return max(2, fewest, min(most, int(affordable)))
 
 
-def products(network: Network) -> int:
-    """Products of a weight and an input in one inference."""
+def count_products(network: Network) -> int:
+    """Count the products of a weight and an input in one inference."""
     layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
     return sum(network.tensors[layer.weight].values.size * math.prod(network.values[layer.output].height_width) for layer in layers)
 
@@ -137,7 +151,17 @@ def predict_study(
     threads: int | None = None,
     on_chunk: Callable[[], None] | None = None,
 ) -> PredictionStudy:
-    """Predict every point of a study; its trials and batch play no part. samples: None takes enough for the images there are."""
+    """Predict every point of a study; its trials and batch make no difference.
+
+    Args:
+        resolved: The study.
+        samples: Draws per image; None for enough for the images.
+        threads: Threads; None for all cores.
+        on_chunk: Called `count_chunks` times.
+
+    Raises:
+        UsageError: The study pins a die, or cells of its memory do not err independently.
+    """
     study = resolved.study
     if study.die is not None:
         raise UsageError(f"Predicting die {study.die}", "a prediction averages over all dies", "Leave --die out, or emulate")
@@ -156,7 +180,9 @@ def predict_study(
     return PredictionStudy(resolved, tuple(found), chosen, time.perf_counter() - began)
 
 
-def measure(predicted: PredictionStudy, threads: int | None = None, on_trial: Callable[[], None] | None = None) -> PredictionStudy:
-    """The same with the study's trials run beside it."""
+def measure_prediction(
+    predicted: PredictionStudy, threads: int | None = None, on_trial: Callable[[], None] | None = None
+) -> PredictionStudy:
+    """Run the study's trials, and return the prediction with them."""
     result = run_study(predicted.resolved, threads=threads, on_trial=(lambda progress: on_trial()) if on_trial else None)
     return PredictionStudy(predicted.resolved, predicted.predictions, predicted.samples, predicted.seconds, result)

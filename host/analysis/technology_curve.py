@@ -1,4 +1,4 @@
-"""A technology's law over the condition that a sweep usually moves, as numbers and as a line of text."""
+"""A technology's error rates over the condition that is usually swept, as numbers and as a line of text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOWEST_RATE = 1e-9
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One point of a curve: the error rates of all terms added, and the read energy if there is one."""
+    """One point: the error rates, added over all terms, and the energy of a read if it is published."""
 
     value: float
     p01: float
@@ -25,11 +25,20 @@ class CurvePoint:
     energy: Quantity | None
 
     def as_dict(self) -> dict[str, Any]:
+        """Return all fields, for JSON."""
         return asdict(self)
 
 
 def sample_curve(technology: Technology, points: int = _POINTS) -> list[CurvePoint]:
-    """Samples over the valid range, the other conditions at their defaults; empty if the law has no such condition."""
+    """Sample a technology's law over the valid range of its swept condition, the others at their defaults.
+
+    Args:
+        technology: The technology.
+        points: The number of points.
+
+    Returns:
+        The points; none if no condition is usually swept or it has no range.
+    """
     swept = next((condition for condition in technology.conditions if condition.name == technology.sweep), None)
     if swept is None or swept.low is None or swept.high is None:
         return []
@@ -45,7 +54,7 @@ def sample_curve(technology: Technology, points: int = _POINTS) -> list[CurvePoi
 
 
 def _last_visible(technology: Technology, key: str, low: float, high: float) -> float:
-    """The highest hundredth of the range from which on the law says something above 1e-9; `high` if it never falls below."""
+    """Return the highest value (in steps of 0.01) with an error rate of at least 1e-9; `high` if there is none."""
     for step in range(round((high - low) * 100), 0, -1):
         sample = _sample(technology, key, round(low + step / 100, 12))
         if sample is not None and max(sample.p01, sample.p10) >= _LOWEST_RATE:
@@ -54,7 +63,7 @@ def _last_visible(technology: Technology, key: str, low: float, high: float) -> 
 
 
 def _sample(technology: Technology, key: str, value: float) -> CurvePoint | None:
-    """The law at one value; None where it does not apply to the default conditions."""
+    """Evaluate the law at one value; None where it does not cover the default conditions."""
     try:
         conditions = technology.resolve({key: value})
         terms = technology.terms(conditions)
@@ -66,7 +75,7 @@ def _sample(technology: Technology, key: str, value: float) -> CurvePoint | None
 
 
 def sparkline(curve: list[CurvePoint]) -> str:
-    """log10 of the larger rate as eight levels; a blank is a rate below 1e-9."""
+    """Draw log10 of the larger rate in eight levels; a blank is a rate below 1e-9."""
     rates = [max(sample.p01, sample.p10) for sample in curve]
     logs = [math.log10(rate) if rate >= _LOWEST_RATE else None for rate in rates]
     seen = [value for value in logs if value is not None]
@@ -77,7 +86,7 @@ def sparkline(curve: list[CurvePoint]) -> str:
 
 
 def list_lifetimes(technology: Technology) -> str:
-    """The lifetimes of its errors; all that can be chosen, if the user chooses."""
+    """Return the lifetimes of a technology's errors in words; all choices where the user chooses."""
     chosen = next((condition for condition in technology.conditions if condition.name == "lifetime"), None)
     if chosen is not None:
         return " | ".join(chosen.choices)

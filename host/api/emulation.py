@@ -13,7 +13,7 @@ import polars as pl
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.emulator.tasks import Metric
-from weakcell.host.analysis.prediction import PredictionStudy, measure, predict_study
+from weakcell.host.analysis.prediction import PredictionStudy, measure_prediction, predict_study
 from weakcell.host.board.memory.studies import open_boards
 from weakcell.host.datasets.registry import DataLike
 from weakcell.host.report import prediction_report
@@ -179,7 +179,7 @@ def predict(
         seed=seed, images=images, task=task, output=output,
     )  # fmt: skip
     predicted = predict_study(resolved, samples, threads)
-    return wrap_result(Prediction, measure(predicted, threads) if check_trials else predicted)
+    return wrap_result(Prediction, measure_prediction(predicted, threads) if check_trials else predicted)
 
 
 class Emulation(DisplayedResult, StudyResult):

@@ -27,8 +27,7 @@ from weakcell.emulator.tasks import metric_of
 from weakcell.host.atomic_files import write_atomically
 from weakcell.host.campaign.stopping import FEWEST_WITH_COVARIATE, share_removed, stein_interval
 from weakcell.host.campaign.store import CellRecord, Store, run_id
-from weakcell.host.study.older_results import restated_columns
-from weakcell.host.study.results import COLUMNS, scores_of, summary_of
+from weakcell.host.study.results import COLUMNS, restate_columns, scores_of, summary_of
 from weakcell.host.study.results_folder import versions
 
 _HEAD: dict[str, Any] = {"row": pl.Int64, "run": pl.String, "study": pl.String}
@@ -50,7 +49,7 @@ class Tables:
     @cached_property
     def cells(self) -> tuple[CellRecord, ...]:
         """Stored cells, with columns by their present names."""
-        return tuple(replace(cell, columns=restated_columns(cell.columns)) for cell in self.store.cells())
+        return tuple(replace(cell, columns=restate_columns(cell.columns)) for cell in self.store.cells())
 
     def planned_trials(self, cell: CellRecord) -> int | None:
         """Return how many of a cell's trials count: those planned, though an earlier campaign may have run more."""

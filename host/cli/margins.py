@@ -43,9 +43,9 @@ def margins(
     with errors_as_events(as_json):
         from weakcell.host.analysis.margins import write_margins
         from weakcell.host.api.bounds import margins as measure
-        from weakcell.host.study.results_folder import made_folder
+        from weakcell.host.study.results_folder import make_folder
 
-        folder = made_folder(out, "margins.parquet")
+        folder = make_folder(out, "margins.parquet")
         report = measure(model, data, certify=certify, images=images, task=task, output=output, data_dir=data_dir)
         if folder is not None:
             write_margins(report, folder, ["weakcell", *sys.argv[1:]])

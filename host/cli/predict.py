@@ -58,18 +58,18 @@ def predict(
     given = {"memory": memory, "place": place or None, "sweep": sweep, "images": images, "task": task, "output": output}
     given |= {"trials": max(1, check_trials), "read_every": read_every, "seed": seed}
     with errors_as_events(as_json):
-        from weakcell.host.analysis.prediction import chunks, measure, predict_study
+        from weakcell.host.analysis.prediction import count_chunks, measure_prediction, predict_study
         from weakcell.host.study.arguments import resolve_arguments
-        from weakcell.host.study.results_folder import made_folder
+        from weakcell.host.study.results_folder import make_folder
 
         resolved = resolve_arguments(model, data, data_dir, **{k: v for k, v in given.items() if v is not None})
-        folder = made_folder(out, "prediction.parquet")
+        folder = make_folder(out, "prediction.parquet")
         shown = not (quiet or as_json)
-        with progress_bar(chunks(resolved), shown, "chunks of images") as bar:
+        with progress_bar(count_chunks(resolved), shown, "chunks of images") as bar:
             found = predict_study(resolved, samples, threads, lambda: bar.step("predicting"))
         if check_trials:
             with progress_bar(resolved.jobs, shown) as bar:
-                found = measure(found, threads, lambda: bar.step("measuring"))
+                found = measure_prediction(found, threads, lambda: bar.step("measuring"))
         if folder is not None:
             from weakcell.host.report.prediction_report import write
 

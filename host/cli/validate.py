@@ -85,13 +85,13 @@ def validate(
         optional = {"sweep": sweep, "die": die, "images": images, "task": task, "output": output}
         given |= {name: value for name, value in optional.items() if value is not None}
         from weakcell.host.study.arguments import build_study
-        from weakcell.host.study.results_folder import made_folder
+        from weakcell.host.study.results_folder import make_folder
         from weakcell.host.validation.accuracy_curve import compare_with_prediction
         from weakcell.host.validation.stress import resolve_validation
         from weakcell.host.validation.trials import validate_study as run
 
         resolved, only = resolve_validation(build_study(model, data, **given), data_dir, stress=stress)
-        folder = made_folder(out, "tallies.parquet")
+        folder = make_folder(out, "tallies.parquet")
         check_boards(resolved, yes, quiet or as_json)
 
         with boards(resolved, folder) as one_by_one, progress_bar(resolved.jobs, shown=not (quiet or as_json)) as bar:

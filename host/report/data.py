@@ -18,8 +18,7 @@ from weakcell.host.report.captions import METHOD, no_difference_note
 from weakcell.host.report.margin_data import AskedNetwork, NetworkMargins, measure_margins
 from weakcell.host.report.weak_cell_map import WeakMap, map_weak_cells
 from weakcell.host.study.networks import shipped_models
-from weakcell.host.study.older_results import restated_frame
-from weakcell.host.study.results import summary_of
+from weakcell.host.study.results import restate_frame, summary_of
 from weakcell.memmodels.errors import InputError
 
 INTERVALS = f"95 % intervals of the mean over trials ({METHOD})"
@@ -105,7 +104,7 @@ def _of_campaign(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
 def _of_study(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
     try:
         stated = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-        frame = restated_frame(pl.read_parquet(folder / "results.parquet"))
+        frame = restate_frame(pl.read_parquet(folder / "results.parquet"))
         label = f"{stated['identity']['model']}, {stated['identity']['memory']}"
         network = _network_of(stated)
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:

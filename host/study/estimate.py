@@ -1,4 +1,4 @@
-"""What a study will take before it is run: seconds, bytes, and rows of a fault list."""
+"""Estimate what a study takes before it is run: seconds, bytes, and rows of a fault list."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ _ENOUGH_SECONDS = 0.15
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds: wall time on `threads` threads, without compilation and start. memory_bytes: of the process at its fullest."""
+    """What a study takes.
+
+    Attributes:
+        points: Operating points.
+        trials: Trials per point.
+        images: Images per trial.
+        threads: Threads that run trials.
+        seconds: Wall time on these threads, without start and compilation.
+        memory_bytes: The largest memory of the process.
+    """
 
     points: int
     trials: int
@@ -37,22 +46,22 @@ class Estimate:
 
 
 def estimate(resolved: ResolvedStudy, threads: int | None = None) -> Estimate:
-    """Time a few images at the first, middle and last point and scale up; assumes that time grows with the images."""
-    used = min(threads or default_workers(), resolved.jobs)
+    """Time a few images at the first, middle and last point, and scale up to all images and trials."""
+    workers = min(threads or default_workers(), resolved.jobs)
     chosen = {0, len(resolved.points) // 2, len(resolved.points) - 1}
     per_trial = float(np.mean([_seconds_of_trial(resolved, resolved.points[index]) for index in sorted(chosen)]))
     return Estimate(
         len(resolved.points),
         resolved.study.trials,
         len(resolved.dataset),
-        used,
-        per_trial * resolved.jobs / used,
-        _resident_bytes() + used * _bytes_of_trial(resolved),
+        workers,
+        per_trial * resolved.jobs / workers,
+        _resident_bytes() + workers * _bytes_of_trial(resolved),
     )
 
 
 def _seconds_of_trial(resolved: ResolvedStudy, point: Point) -> float:
-    """Two sizes give the fixed part and the part that grows with the images."""
+    """Estimate one trial from two numbers of images: a fixed part, and a part that grows with the images."""
     total, sizes = len(resolved.dataset), [min(2, len(resolved.dataset))]
     _timed(resolved, point, sizes[0])
     seconds = [_timed(resolved, point, sizes[0])]
@@ -78,7 +87,7 @@ def _timed(resolved: ResolvedStudy, point: Point, images: int) -> float:
 
 
 def _bytes_of_trial(resolved: ResolvedStudy) -> int:
-    """A run's own parameters, its stored bits (written, stored, previous, held, flips), inputs and a chunk of values."""
+    """Return the bytes of a run: its parameters, stored bits (written, stored, previous, baseline, flips), inputs and values."""
     network, plan = resolved.network, resolved.plan
     parameters = sum(tensor.values.nbytes for tensor in plan.tensors.values())
     stored = 5 * resolved.points[0].placement.bits(network) // 8
@@ -97,12 +106,12 @@ def _resident_bytes() -> int:
 
 
 def expected_rows(resolved: ResolvedStudy) -> float:
-    """Flips that a fault list of all points and trials will have, on average."""
+    """Return the expected number of flips of all points and trials: rows of a fault list."""
     return sum(rows for rows, _ in _by_slot(resolved))
 
 
 def check_fault_list(resolved: ResolvedStudy, yes: bool = False) -> float:
-    """The rows to expect; UsageError if there will be too many, or recording them needs too much memory, unless `yes`."""
+    """Return the expected rows. UsageError if they are too many, or need too much memory to record, unless `yes`."""
     rows = expected_rows(resolved)
     largest = max((kept for _, kept in _by_slot(resolved)), default=0.0)
     needed = rows * 30 + largest * len(resolved.plan.tensors) * default_workers()
@@ -116,7 +125,7 @@ def check_fault_list(resolved: ResolvedStudy, yes: bool = False) -> float:
 
 
 def _by_slot(resolved: ResolvedStudy) -> Iterator[tuple[float, float]]:
-    """(expected flips in all trials, bytes that one trial keeps while it records) of each slot at each point."""
+    """Yield, for each slot at each point, the expected flips of all trials and the bytes that one trial keeps while it records."""
     network, study, images = resolved.network, resolved.study, len(resolved.dataset)
     reads = reads_per_image(network, study.read_every, images, study.batch)
     for point in resolved.points:
@@ -130,7 +139,7 @@ def _by_slot(resolved: ResolvedStudy) -> Iterator[tuple[float, float]]:
 
 
 def _stored(item: Storable, planes: tuple[int, ...]) -> tuple[int, int]:
-    """Stored zeros and ones of some bit planes; half and half in a buffer, whose bits the images decide."""
+    """Count the stored zeros and ones of some bit planes; half and half for a buffer, whose bits depend on the images."""
     if isinstance(item, Buffer):
         half = item.elements * len(planes) // 2
         return item.elements * len(planes) - half, half
@@ -140,5 +149,5 @@ def _stored(item: Storable, planes: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _flips(term: Any, zeros: int, ones: int) -> float:
-    """Expected flips of one term on so many stored zeros and ones; by its mean rate where it has no p01 and p10."""
+    """Return the expected flips of one term; its mean rate serves for terms without p01 and p10."""
     return float(getattr(term, "p01", term.rate) * zeros + getattr(term, "p10", term.rate) * ones)

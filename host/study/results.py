@@ -5,6 +5,7 @@ Columns hold nothing that changes between two runs of one seed: no times, no dat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -61,7 +62,7 @@ COLUMNS: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One trial at one point, and the seconds it took."""
+    """One trial at one point, and the seconds that it took."""
 
     point: Point
     result: TrialResult
@@ -70,9 +71,14 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class StudyResult:
-    """What a study found: `frame` has a row per point and trial, `summary` a row per point.
+    """What the trials of a study found: `frame` has a row per point and trial, `summary` a row per point.
 
-    complete: False if it was interrupted; then only finished points are in it. faults: one entry per outcome if recorded.
+    Attributes:
+        resolved: The study.
+        outcomes: One per point and trial, by swept value and trial.
+        complete: False if the run was interrupted; it then holds the finished points.
+        seconds: Wall time.
+        faults: The flips of each outcome, if they were recorded.
     """
 
     resolved: ResolvedStudy
@@ -92,7 +98,7 @@ class StudyResult:
 
     @cached_property
     def summary(self) -> pl.DataFrame:
-        """One row per point: see `summary_of`."""
+        """One row per point, see `summary_of`."""
         return summary_of(self.frame)
 
     @property
@@ -107,17 +113,17 @@ class StudyResult:
 
 
 def energy_parts(resolved: ResolvedStudy) -> tuple[str, ...]:
-    """What the energies of the points are made of, each name once."""
+    """Return the parts that the points' energies consist of, each name once."""
     return tuple(dict.fromkeys(part for point in resolved.points for part in point.cost.parts or ()))
 
 
 def placed_tensors(resolved: ResolvedStudy) -> tuple[str, ...]:
-    """The tensors and buffers that live in a memory, in the network's order."""
+    """Return the tensors and buffers that live in a memory, in the network's order."""
     return tuple(name for name in resolved.plan.storable if resolved.points[0].placement.slots_of(name))
 
 
 def row_of(resolved: ResolvedStudy, outcome: Outcome) -> dict[str, object]:
-    """One trial as a row."""
+    """Return one trial as a row of the table."""
     result, tensors = outcome.result, placed_tensors(resolved)
     row = {
         **cell_columns(resolved, outcome.point),
@@ -136,7 +142,7 @@ def row_of(resolved: ResolvedStudy, outcome: Outcome) -> dict[str, object]:
 
 
 def cell_columns(resolved: ResolvedStudy, point: Point) -> dict[str, object]:
-    """What all rows of a point share."""
+    """Return the columns that all rows of a point share."""
     study = resolved.study
     energy, latency = point.energy, point.cost.latency
     known = point.cost.parts or {}
@@ -170,9 +176,9 @@ def cell_columns(resolved: ResolvedStudy, point: Point) -> dict[str, object]:
 
 
 def scores_of(frame: pl.DataFrame) -> tuple[Metric, pl.Series]:
-    """The metric that serves as the score of a table's rows, and its values.
+    """Return the metric that the column `score` names, and its values.
 
-    The column `score` names it. Tables from before there was one have accuracies, or without labels shares of unchanged answers.
+    Tables from before there was this column have accuracies, or without labels shares of unchanged answers.
     """
     named = frame["score"].drop_nulls().to_list() if "score" in frame.columns else []
     metric = metric_of(named[0] if named else None, frame["accuracy"].null_count() == 0)
@@ -180,12 +186,18 @@ def scores_of(frame: pl.DataFrame) -> tuple[Metric, pl.Series]:
 
 
 def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
-    """Per point: means over trials, the interval of the mean, the worst trial, and a bound that 95 % of dies reach.
+    """Summarize the rows of each point.
 
-    low, high: null for a single trial; equal if no trial differed. differ_below: null if trials differed; otherwise at most this
-    share of further trials would give another score, with 95 % confidence. bound: null for fewer than 59 trials or a pinned die;
-    where less is better (errors), 95 % of dies stay at or below it. All are of the metric that `score` names: without labels, that
-    is the share of answers that stay the same (1 - changed), or the mean change of values.
+    Columns, all of the metric that `score` names:
+        mean: Over trials.
+        low, high: The 95 % interval of the mean; null for one trial, equal if no trial differed.
+        differ_below: Null if trials differed; else, with 95 % confidence, at most this share of further trials would differ.
+        worst: The worst trial.
+        bound: The value that 95 % of dies reach (where less is better: stay below) with 95 % confidence; null for fewer than 59
+            trials or a pinned die.
+        changed: Mean share of changed answers, with its interval.
+
+    Without labels the metric is the share of answers that stay the same (1 - changed), or the mean change of values.
     """
     rows = []
     for (value,), part in frame.group_by(["sweep_value"], maintain_order=True):
@@ -221,14 +233,14 @@ def summary_of(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _bound(metric: Metric, scores: list[float]) -> float | None:
-    """A value that 95 % of dies reach, or stay below where less is better; None for too few dies."""
+    """Return a value that 95 % of dies reach, or stay below where less is better; None for too few dies."""
     sign = 1.0 if metric.higher else -1.0
-    found = low_quantile_bound([sign * score for score in scores], LOW_SHARE, CONFIDENCE)
-    return None if found is None else sign * found
+    bound = low_quantile_bound([sign * score for score in scores], LOW_SHARE, CONFIDENCE)
+    return None if bound is None else sign * bound
 
 
 _OF_POINT = ("energy", "energy_unit", "energy_basis", "reads_per_inference", "access_latency_ns", "memory")
-"""Columns of the summary that are those of the rows."""
+"""Columns of the summary that are taken from the rows."""
 
 
 _SUMMARY: dict[str, Any] = {
@@ -244,3 +256,33 @@ _SUMMARY: dict[str, Any] = {
     "access_latency_ns": pl.Float64,
     "memory": pl.String,
 }
+
+
+# ── results of older schema versions, restated in the columns of today ───────────────────────────────
+
+# Schema 1 called the latency of an access `latency_ns`. Under the read policies `load` and `batch` its energies in pJ were those of
+# a whole run divided by its images. They depend on the size of the data set and cannot always be restated, so they are left blank.
+_OLD_LATENCY, _LATENCY, _READS = "latency_ns", "access_latency_ns", "reads_per_inference"
+_SHARED_READS = ("load", "batch")
+
+
+def restate_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Restate the columns that all rows of a point share, as a store of runs keeps them."""
+    if _OLD_LATENCY not in columns:
+        return dict(columns)
+    shared = columns.get("energy_unit") == "pJ" and columns.get("read_every") in _SHARED_READS
+    restated = {name: None if shared and _is_energy(name) else value for name, value in columns.items() if name != _OLD_LATENCY}
+    return {**restated, _LATENCY: columns[_OLD_LATENCY], _READS: None}
+
+
+def restate_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """Restate the table of a study, one row per run."""
+    if _OLD_LATENCY not in frame.columns:
+        return frame
+    shared = ((pl.col("energy_unit") == "pJ") & pl.col("read_every").is_in(_SHARED_READS)).fill_null(value=False)
+    blank = [pl.when(~shared).then(pl.col(name)).alias(name) for name in frame.columns if _is_energy(name)]
+    return frame.with_columns(*blank, pl.lit(None, pl.Float64).alias(_READS)).rename({_OLD_LATENCY: _LATENCY})
+
+
+def _is_energy(name: str) -> bool:
+    return name.startswith("energy")

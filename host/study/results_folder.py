@@ -1,11 +1,11 @@
-"""A folder of results: what a study found, how it was asked, and how long it took.
+"""A folder of results: what a study found, what was asked, and how long it took.
 
     results.parquet  results.csv     one row per point and trial; equal seeds give equal contents
     study.json                       everything needed to run it again: identity, versions, command line
-    timings.json                     seconds by trial, kept apart because they change
+    timings.json                     seconds by trial, in a file of their own because they change
     study.png  study.svg             the figure
 
-Files are written after each finished point, each of them whole or not at all. A folder that holds another study is refused.
+Files are written after each finished point, each completely or not at all. A folder that holds another study is refused.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _PACKAGES = ("numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
 
 @dataclass(frozen=True)
 class ResultsFolder:
-    """Where results go; `open_folder` makes one that can be written."""
+    """The folder that results go to, from `open_folder`."""
 
     path: Path
 
     def write(self, result: StudyResult, command: list[str] | None = None) -> None:
-        """The tables, the configuration and the timings of all points that are finished."""
+        """Write the tables, the configuration and the timings of all finished points."""
         frame = result.frame
         write_atomically(self.path / "results.parquet", frame.write_parquet)
         write_atomically(self.path / "results.csv", frame.write_csv)
@@ -56,7 +56,7 @@ class ResultsFolder:
 
 
 def save_study(result: StudyResult, path: Path, overwrite: bool = False) -> Path:
-    """Tables, configuration and figure of a study into a folder; OutputError if that cannot be. Returns the folder."""
+    """Write tables, configuration and figure of a study into a folder, and return it. OutputError if it cannot be written."""
     folder = open_folder(path, result.resolved, overwrite)
     folder.write(result)
     folder.write_figure(result)
@@ -64,9 +64,15 @@ def save_study(result: StudyResult, path: Path, overwrite: bool = False) -> Path
 
 
 def open_folder(path: Path, resolved: ResolvedStudy, overwrite: bool = False) -> ResultsFolder:
-    """The folder, made if it is not there; OutputError if it cannot be written or holds another study's results.
+    """Open the folder for a study's results, and make it if it is not there.
 
-    The same study may be written again: it gives the same results. `overwrite` replaces another's.
+    Args:
+        path: The folder. Results of the same study in it may be written again: they are the same.
+        resolved: The study.
+        overwrite: Replace the results of another study.
+
+    Raises:
+        OutputError: It cannot be written, or holds the results of another study.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -79,8 +85,8 @@ def open_folder(path: Path, resolved: ResolvedStudy, overwrite: bool = False) ->
     return ResultsFolder(path)
 
 
-def made_folder(path: Path | None, file: str) -> Path | None:
-    """A folder for `file` and others, made if it is not there; None for None. OutputError if it cannot be written."""
+def make_folder(path: Path | None, file: str) -> Path | None:
+    """Make the folder for `file` and others if it is not there; None for None. OutputError if `file` cannot be written."""
     if path is None:
         return None
     try:
@@ -102,7 +108,7 @@ def _may_write(path: Path, resolved: ResolvedStudy) -> bool:
 
 
 def configuration_of(result: StudyResult, command: list[str] | None = None) -> dict[str, Any]:
-    """What was asked, of what, with which versions, and how much of it is there."""
+    """Return what was asked, of what, with which versions, and how much of it is finished."""
     resolved, study = result.resolved, result.resolved.study
     return {
         "schema_version": SCHEMA_VERSION,
@@ -138,13 +144,13 @@ def finished_identity(result: StudyResult) -> dict[str, object]:
 
 
 def outside_rows(network: Network) -> list[dict[str, Any]]:
-    """The file's integers that live in no memory by default: bits, their share of all integers of the file, and the reason."""
+    """Return the file's integers that live in no memory: bits, their share of all integers of the file, and the reason."""
     total = max(1, network.integer_bits)
     return [{**asdict(tensor), "share": tensor.bits / total} for tensor in network.unplaced]
 
 
 def timings_of(result: StudyResult) -> dict[str, Any]:
-    """Seconds of wall time: in all (with compilation, where a kernel ran for the first time), and of each trial."""
+    """Return seconds of wall time: of the whole run, with compilation of kernels that ran for the first time, and of each trial."""
     return {
         "schema_version": SCHEMA_VERSION,
         "seconds": round(result.seconds, 6),

@@ -1,8 +1,7 @@
-"""Running one study in memory: points x trials on an executor; results do not depend on how they are shared out.
+"""Run one study in this process: points x trials on an executor; results do not depend on how the work is divided.
 
-A campaign does the same with many networks and a store (`weakcell.host.campaign.sweep`). Ctrl-C keeps the points whose trials
-have all
-finished.
+A campaign does the same with many networks and a store (`weakcell.host.campaign.runner`). Ctrl-C keeps the points whose trials have
+all finished.
 """
 
 from __future__ import annotations
@@ -22,12 +21,19 @@ from weakcell.memmodels.errors import Interrupted, UsageError
 from weakcell.memmodels.memory import Memory
 
 MemoriesOf = Callable[[Point, int], Sequence[Memory]]
-"""The memories of a point and trial, one per array of its placement."""
+"""Returns the memories of a point and trial, one per array of its placement."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Told after each trial, in the thread that called: how many of the jobs are done, and the trial that just was."""
+    """The state of a run after a trial.
+
+    Attributes:
+        done: Finished trials.
+        jobs: All trials.
+        point: The point of the trial that just finished.
+        outcome: Its result.
+    """
 
     done: int
     jobs: int
@@ -53,12 +59,20 @@ def run_study(
     record: bool = False,
     executor: Executor | None = None,
 ) -> StudyResult:
-    """Run all trials of all points; StudyInterrupted on Ctrl-C, with what was finished.
+    """Run all trials of all points.
 
-    threads: take trials, or, where there are fewer trials than threads, share the images of each.
-    on_trial, on_point: called in this thread when a trial, or the last trial of a point, has finished; `on_point` gets all
-    finished points so far. memories: instead of opening the placements' SPECs. record: keep every flip (`result.faults`).
-    executor: instead of threads; it has no part in memories that are given, nor in records.
+    Args:
+        resolved: The study.
+        threads: Threads that run trials; where there are fewer trials than threads, they share the images of each.
+        on_trial: Called in this thread after each trial.
+        on_point: Called in this thread after the last trial of a point, with the result of all finished points.
+        memories: Returns the memories of a point and trial, instead of opening those of the SPECs.
+        record: Keep every flip, in `StudyResult.faults`.
+        executor: Runs the trials instead of threads; unused with `memories` or `record`.
+
+    Raises:
+        StudyInterrupted: Ctrl-C; its `result` holds the finished points.
+        UsageError: Flips are to be recorded that nobody draws.
     """
     check_recordable(resolved, record)
     work = _Work(resolved, time.perf_counter())
@@ -88,14 +102,14 @@ def run_study(
 
 
 def check_recordable(resolved: ResolvedStudy, record: bool) -> None:
-    """UsageError if flips are to be recorded that nobody draws."""
+    """UsageError if flips are to be recorded while outputs are drawn, which makes no flips."""
     if record and resolved.study.sampling is Sampling.OUTPUTS:
         raise UsageError("Saving faults with --sampling outputs", "that draws no flips, so there are none", "Leave --sampling out")
 
 
 @dataclass(eq=False)
 class _Work:
-    """What has come back so far."""
+    """The outcomes so far."""
 
     resolved: ResolvedStudy
     began: float
@@ -123,13 +137,13 @@ class _Work:
 
 
 def _performer(resolved: ResolvedStudy, memories: MemoriesOf | None, record: bool, threads: int) -> Callable[[Task], TaskResult]:
-    """How a thread does a task, with `threads` that share its images; memories that were given and records stay in this process."""
+    """Return the function that runs a task; `threads` share the images of a trial."""
     if memories is None and not record:
         return partial(run_task, {resolved.workload.key: resolved.workload}, threads=threads)
 
     def work(task: Task) -> TaskResult:
         start, (trial,) = time.perf_counter(), task.trials
-        own = None if memories is None else memories(resolved.points[task.cell], trial)
+        opened = None if memories is None else memories(resolved.points[task.cell], trial)
         result = run_trial(
             resolved.plan,
             task.placement,
@@ -139,7 +153,7 @@ def _performer(resolved: ResolvedStudy, memories: MemoriesOf | None, record: boo
             seed=task.seed,
             die=task.die,
             batch=task.batch,
-            memories=own,
+            memories=opened,
             record=record,
             sampling=task.sampling,
             threads=threads,

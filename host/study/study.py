@@ -1,7 +1,7 @@
-"""A study: which network, on which memory, on which data, how often; and the same made ready to run.
+"""A study: which network, on which memory, on which data, how often.
 
-A `Study` is a description and costs nothing. `resolve_study` loads everything it names and checks every operating point, so that
-whatever is wrong is said before the first trial.
+A `Study` is a description and costs nothing. `resolve_study` loads everything that it names and checks every operating point, so
+that every mistake is reported before the first trial.
 """
 
 from __future__ import annotations
@@ -40,14 +40,24 @@ DEFAULT_SWEEP = parse_sweep("v_over_vmin=0.75:1.0:0.025")
 
 @dataclass(frozen=True)
 class Study:
-    """What is asked. The defaults are the embedded example: a digits network on 14 nm SRAM, swept over its supply voltage.
+    """What to run. The defaults are the embedded example: a digits network on 14 nm SRAM, swept over its supply voltage.
 
-    model: a shipped name or a path. data: a name or a path; None takes the shipped network's own. memory: the default memory;
-    places: rules (target, SPEC) as in `weakcell.emulator.place`. trials: passes over the data per point; trial t runs on die t
-    unless
-    `die` pins it. first_trial: the number of the first of them. batch: images per read under `read_every=batch`. images: only the
-    first so many. sampling: what is drawn at a read. task, output: what the network's output means (`NAME:option=value,…`) and
-    which one is judged; None: as graph and labels say.
+    Attributes:
+        model: A shipped name or a path; the name of a network that was given as an object.
+        data: A data set's name or a path; None for the network's own, or for data that were given as an object.
+        memory: The default memory.
+        places: Placement rules (target, SPEC), as for `weakcell.emulator.faults.placement.place`.
+        sweep: The condition of the default memory that moves, and its values.
+        trials: Passes over the data per point. Trial t runs on die t.
+        first_trial: The number of the first trial.
+        die: The die that all trials run on.
+        read_every: When weights are read again.
+        batch: Images per read under `read_every=batch`.
+        seed: Names all dies and draws.
+        images: Use only the first `images` images.
+        sampling: Whether flips of stored bits are drawn, or outputs of layers.
+        task: What the network's output means (`NAME:option=value,…`); None: recognised.
+        output: The output that is judged; None: recognised.
     """
 
     model: str = "digits-bnn"
@@ -68,7 +78,7 @@ class Study:
 
     @property
     def asked(self) -> Asked:
-        """Task and output as they were named."""
+        """Task and output as the caller named them."""
         return Asked(self.task, self.output)
 
     def check(self) -> None:
@@ -83,7 +93,7 @@ class Study:
             spec.check()
 
     def operating_points(self) -> list[tuple[float | None, MemorySpec]]:
-        """The default memory at each point, with the value that is swept there (None if nothing is)."""
+        """Return the swept value of each point (None without a sweep) and the default memory there."""
         if self.sweep is None:
             return [(None, self.memory)]
         return [(value, self.memory.at(**{self.sweep.key: value})) for value in self.sweep.values]
@@ -91,7 +101,18 @@ class Study:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One operating point: where everything lives, how long errors last, and what an inference costs."""
+    """One operating point.
+
+    Attributes:
+        index: Its number in the study.
+        value: The swept value; None without a sweep.
+        placement: Where every stored bit lives.
+        memory: The default memory with all conditions, in words.
+        places: The placement rules with all conditions, in words.
+        lifetimes: How long errors last.
+        cost: What the memory accesses of one inference cost.
+        by_outputs: Weight tensors whose layers' outputs are drawn instead of their bits.
+    """
 
     index: int
     value: float | None
@@ -110,7 +131,14 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class ResolvedStudy:
-    """A study with everything loaded and every point checked."""
+    """A study with everything loaded and every point checked.
+
+    Attributes:
+        study: The description.
+        workload: The network and the data.
+        points: The operating points, in the order of the sweep.
+        replays: Digest of the fault list that is replayed; None if none is.
+    """
 
     study: Study
     workload: Workload
@@ -119,22 +147,27 @@ class ResolvedStudy:
 
     @property
     def model(self) -> Model:
+        """The network as it was given."""
         return self.workload.model
 
     @property
     def dataset(self) -> Dataset:
+        """The data."""
         return self.workload.dataset
 
     @property
     def plan(self) -> Plan:
+        """The compiled network."""
         return self.workload.plan
 
     @property
     def questions(self) -> emulator.EvaluationSet:
+        """The inputs, the labels and the fault-free answers."""
         return self.workload.questions
 
     @property
     def network(self) -> Network:
+        """The imported network."""
         return self.workload.network
 
     @property
@@ -144,10 +177,11 @@ class ResolvedStudy:
 
     @property
     def jobs(self) -> int:
-        """Trials in all."""
+        """The number of trials at all points."""
         return len(self.points) * self.study.trials
 
     def die_of(self, trial: int) -> int:
+        """Return the die that a trial runs on."""
         return trial if self.study.die is None else self.study.die
 
     @cached_property
@@ -230,16 +264,16 @@ def resolve_study(
         raise not_quantized(workload.model.name)
     if study.sweep is not None and not any(slot.array == 0 for slot in placements[0][1].slots):
         raise UsageError(f"Sweep of {study.sweep.key}", "nothing lives in the default memory that it moves", "Change --place")
-    points = tuple(_point(study, workload.plan, i, value, made) for i, (value, made) in enumerate(placements))
+    points = tuple(_point(study, workload.plan, i, value, placement) for i, (value, placement) in enumerate(placements))
     _check_sampling(study, points, replays)
-    log.info("prepared %s on %s: %d points", workload.model.name, workload.dataset.name, len(points))
+    log.info("resolved %s on %s: %d points", workload.model.name, workload.dataset.name, len(points))
     if memory_label is not None:
         points = tuple(replace(point, memory=memory_label, lifetimes=()) for point in points)
     return ResolvedStudy(study, workload, points, replays)
 
 
 def not_quantized(model: str) -> UsageError:
-    """The refusal of a network that stores no weight as integers or signs."""
+    """Return the error for a network that stores no weight as integers or signs."""
     found = f"no weight of {model} is quantized: all of them are floats, and a memory holds the bits of integers and signs"
     do = "Quantize it first, for instance with onnxruntime.quantization.quantize_static, or train it with quantized weights"
     return UsageError(f"Emulating {model}", found, do)
@@ -263,7 +297,7 @@ def _point(study: Study, plan: Plan, index: int, value: float | None, placement:
 
 
 def _check_sampling(study: Study, points: Sequence[Point], replays: str | None) -> None:
-    """UsageError where outputs are to be drawn and cannot be."""
+    """UsageError if outputs are to be drawn and no layer of the study allows it."""
     if study.sampling is Sampling.BITS:
         return
     if replays is not None:
@@ -278,5 +312,5 @@ def _check_sampling(study: Study, points: Sequence[Point], replays: str | None) 
 
 
 def complete_spec(spec: MemorySpec) -> MemorySpec:
-    """The SPEC with every condition spelled out, defaults included."""
+    """Return the SPEC with all conditions, defaults included."""
     return MemorySpec(spec.name, spec.technology.resolve(spec.conditions))

@@ -1,4 +1,4 @@
-"""A workload: a network and data, loaded and compiled once, with the fault-free answers; any number of runs share it."""
+"""A workload: a network and data, loaded, compiled and evaluated without faults once; any number of runs share it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from weakcell.memmodels.errors import InputError, UsageError
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """A network and data, ready for runs. Immutable: threads share it, and it is what a worker is sent."""
+    """A network and data, ready for runs. It is immutable: threads share it, and workers receive a copy.
+
+    Attributes:
+        model: The network as it was given.
+        dataset: The data.
+        plan: The compiled network.
+        questions: The inputs, the labels and the fault-free answers.
+        inputs: How the data fill the range of each input.
+    """
 
     model: Model
     dataset: Dataset
@@ -30,6 +38,7 @@ class Workload:
 
     @property
     def network(self) -> Network:
+        """The imported network."""
         return self.plan.network
 
     @property
@@ -43,17 +52,17 @@ class Workload:
         return self.questions.task
 
     def require_class_scores(self, asked: str) -> None:
-        """UsageError, naming what was asked, unless the first output is judged by its largest score: what margins are of."""
+        """UsageError unless the first output is judged by its largest score, which margins are about."""
         if not is_default(self.task, self.network):
             found = f"margins compare the classes' scores in the first output; {self.task.output!r} is judged as {self.task.words}"
             raise UsageError(f"{asked} {self.network.name}", found, "Use emulate, sweep or predict for it")
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What results depend on: the network's file and weights (which may lie in other files), and the images used.
+        """Everything that results depend on: the network's file and weights (which may lie in other files), and the images.
 
-        Task and output are part of it unless they are the default one, classes on the first output: so results that were kept
-        before there were tasks are found again.
+        Task and output are left out if they are the default, classes on the first output: stores from before there were tasks
+        keep their identities.
         """
         judged = {} if is_default(self.task, self.network) else {"task": self.task.text, "output": self.task.output}
         return {
@@ -68,7 +77,7 @@ class Workload:
 
     @cached_property
     def key(self) -> str:
-        """A name that is another one as soon as the network or the data are."""
+        """A short digest of `identity`."""
         return sha256_of(self.identity)[:16]
 
 

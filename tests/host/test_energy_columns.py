@@ -11,7 +11,7 @@ import pytest
 from weakcell import emulate
 from weakcell.host.report.captions import describe_study
 from weakcell.host.report.data import read_report_data
-from weakcell.host.study.older_results import restated_columns, restated_frame
+from weakcell.host.study.results import restate_columns, restate_frame
 
 MEMORY = "fefet:domains=200"
 
@@ -86,15 +86,15 @@ def test_results_of_schema_1_are_read_without_the_energies_that_hung_on_the_data
     assert points["reads_per_inference"].null_count() == 1
     assert points["energy"].to_list() == (result.summary["energy"].to_list() if kept else [None])
     assert points["mean"].to_list() == result.summary["mean"].to_list()
-    frame = restated_frame(old)
-    row = restated_columns(old.row(0, named=True))
+    frame = restate_frame(old)
+    row = restate_columns(old.row(0, named=True))
     assert {name: row[name] for name in frame.columns} == frame.row(0, named=True)
-    assert restated_frame(result.frame).equals(result.frame)
+    assert restate_frame(result.frame).equals(result.frame)
 
 
 def test_ratios_of_schema_1_stay() -> None:
     old = older(emulate("digits-bnn", memory="sram-14nm:v_over_vmin=0.9", trials=1, images=3).frame)
-    assert restated_frame(old)["energy"].to_list() == old["energy"].to_list()
+    assert restate_frame(old)["energy"].to_list() == old["energy"].to_list()
 
 
 def test_study_json_says_what_the_energies_count(tmp_path: Path) -> None:
