@@ -90,7 +90,7 @@ def make_grid(low: float, high: float, count: int = 241) -> tuple[float, ...]:
 
 
 def tabulated_law(values: Sequence[float]) -> Law:
-    """Return the law that is values[x] at x = 0, 1, …"""
+    """Return the law with values[x] at x = 0, 1, …"""
     return lambda level: values[int(level)]
 
 
@@ -108,7 +108,9 @@ def describe_errors(points: Iterable[tuple[float, float]], law: Law, ends: float
 
 
 def hold_out_ends(refit: Callable[[npt.NDArray[np.bool_]], Any], x: Floats, rates: Floats) -> float:
-    """Return the larger of the errors at both ends of a curve, in decades, each end held out with all points that lie there.
+    """Return the larger of the errors at both ends of a curve, in decades.
+
+    Each end is held out with all points that lie there.
 
     Args:
         refit: Fits the law to the points of a mask and returns ln(rate) at the points outside it.
@@ -136,7 +138,10 @@ def hold_out_probit(x: Sequence[float], p: Sequence[float], *, degree: int = 1) 
 
 
 def hold_out_tail(x: Sequence[float], p: Sequence[float], top: float, start: tuple[float, float]) -> float:
-    """Return the error at the held-out ends of p = top Phi((mu - x) / s), by least squares of ln p from a first (mu, s)."""
+    """Return the error at the held-out ends of p = top Phi((mu - x) / s).
+
+    The law is fitted by least squares of ln p, from a first (mu, s).
+    """
     from scipy.optimize import least_squares
     from scipy.special import log_ndtr
 

@@ -2,18 +2,18 @@
 
     schema = 2                              schema 1 is read, too; it has no `unmeasured`
     name = "board-a"                        title, source, notes: for people; basis: measured, published, computed or assumed
-    arrays = "board-a.npz"                  small arrays beside it, if there are any
+    arrays = "board-a.npz"                  small arrays in a second file, if there are any
     [fit]                                   how well the law fits, if there is one: verdict, chi_square, dispersion …
-    [[constants]]                           every constant: name, value, unit, [low, high] at `confidence`, basis, how it was found
+    [[constants]]                           every constant: name, value, unit, [low, high] at `confidence`, basis, method
     [[points]]                              operating points, each with `conditions` and its `terms`, or
     [law]                                   a probit over one condition
 
-The law: P(a cell that can err does so at V) = Phi((mu - V) / s), lifetime die, nested; cells that hold 0 and 1 err with `share01`
-and `share10` times that. mu, s and V in the condition's unit.
+The law: P(a cell that can err does so at V) = Phi((mu - V) / s), lifetime die, nested. Cells that hold 0 and 1 err with `share01`
+and `share10` times that. mu, s and V are in the condition's unit.
 
-`unmeasured = "p01"` (or "p10") at a point or in the law: no cell held 0 (or 1) when the others were measured, so that rate is not
-known. Nothing is assumed silently: the memory then needs the condition `p01_share` (`p10_share`), the unknown rate as a share of
-the known one, and refuses without it.
+`unmeasured = "p01"` (or "p10") at a point or in the law: no cell held 0 (or 1) during the measurement, so that rate is unknown.
+Nothing is assumed silently: the memory then needs the condition `p01_share` (`p10_share`), the unknown rate as a share of the known
+one, and refuses without it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,15 @@ Rate = Literal["p01", "p10"]
 
 @dataclass(frozen=True)
 class Constant:
-    """A number of a profile with its interval [low, high] at `confidence`, how it is known, and by which method."""
+    """A number of a profile.
+
+    Attributes:
+        name, value, unit: The number.
+        low, high: Its interval at `confidence`.
+        basis: How it is known.
+        method: How the interval was computed.
+        confidence: Coverage of the interval.
+    """
 
     name: str
     value: float
@@ -67,7 +75,13 @@ class Constant:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The error terms at one operating point. unmeasured: the rate that is not known, see the head of this module."""
+    """The error terms at one operating point.
+
+    Attributes:
+        conditions: The point.
+        terms: Its error terms.
+        unmeasured: The unknown rate, if any; see the head of this module.
+    """
 
     conditions: Mapping[str, ConditionValue]
     terms: tuple[Term, ...]
@@ -76,9 +90,15 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class ProbitLaw:
-    """p01, p10 = share01, share10 times Phi((mu - V) / s) for V in [low, high]; `like` is the term but for its rates.
+    """A law over one condition: p01, p10 = share01, share10 times Phi((mu - V) / s).
 
-    unmeasured: the rate that is not known, see the head of this module.
+    Attributes:
+        condition, unit: What V is.
+        low, high: Valid range of V.
+        mu, s: Constants.
+        share01, share10: The rates in units of Phi.
+        like: The error term, but for its rates.
+        unmeasured: The unknown rate, if any; see the head of this module.
     """
 
     condition: str
@@ -93,6 +113,7 @@ class ProbitLaw:
     unmeasured: Rate | None = None
 
     def terms(self, value: float) -> tuple[ErrorTerm, ...]:
+        """Return the error terms at V = `value`."""
         from weakcell.memmodels.technologies.sram import probit
 
         p = probit(value, self.mu, self.s)
@@ -102,9 +123,17 @@ class ProbitLaw:
 
 @dataclass(frozen=True)
 class Profile:
-    """What is known about a memory: terms at operating points, or a law; every constant with its interval and basis.
+    """What is known about a memory: terms at operating points, or a law.
 
-    fit: how well the law fits: `verdict` in words, `chi_square`, `degrees_of_freedom`, `p_value`, `dispersion`, and others.
+    Attributes:
+        name: Of the profile.
+        points: Operating points; empty if there is a law.
+        law: A law; None if there are points.
+        constants: Every constant with its interval and basis.
+        title, source, notes: For people.
+        basis: How the profile is known.
+        arrays: Small arrays that are saved with it.
+        fit: How well the law fits: `verdict` in words, `chi_square`, `degrees_of_freedom`, `p_value`, `dispersion`, and others.
     """
 
     name: str
@@ -119,16 +148,22 @@ class Profile:
     fit: Mapping[str, float | str] = field(default_factory=dict)
 
     def terms(self, conditions: Conditions) -> tuple[Term, ...]:
-        """The error terms at an operating point; MemorySpecError if the profile says nothing about it."""
+        """Return the error terms at an operating point.
+
+        Raises:
+            MemorySpecError: The profile says nothing about it.
+        """
         if self.law is not None:
             found = self.law.terms(float(conditions[self.law.condition]))
-            return _completed(found, self.law.unmeasured, conditions, self.name)
+            return _complete_terms(found, self.law.unmeasured, conditions, self.name)
         asked = {key: value for key, value in conditions.items() if key not in _SHARES.values()}
         for point in self.points:
             if same_point(point.conditions, asked):
-                return _completed(point.terms, point.unmeasured, conditions, self.name)
-        known = "; ".join(_shown(point.conditions) for point in self.points)
-        raise MemorySpecError(f"Profile {self.name} at {_shown(asked)}", f"it holds only {known}", "Choose one of these")
+                return _complete_terms(point.terms, point.unmeasured, conditions, self.name)
+        known = "; ".join(_format_conditions(point.conditions) for point in self.points)
+        raise MemorySpecError(
+            f"Profile {self.name} at {_format_conditions(asked)}", f"it holds only {known}", "Choose one of these"
+        )
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -137,7 +172,7 @@ class Profile:
             law = self.law
             knob = Condition(law.condition, law.unit, "operating point of the law", law.low, low=law.low, high=law.high)
             return (knob, *self._assumptions)
-        knobs = (_knob(name, [point.conditions[name] for point in self.points]) for name in self.points[0].conditions)
+        knobs = (_make_condition(name, [point.conditions[name] for point in self.points]) for name in self.points[0].conditions)
         return (*knobs, *self._assumptions)
 
     @property
@@ -148,7 +183,7 @@ class Profile:
 
     @property
     def _assumptions(self) -> tuple[Condition, ...]:
-        """A knob for each rate that was not measured: without default, so that nothing is assumed silently."""
+        """A knob for each rate that was not measured, without a default."""
         known: Mapping[Rate, Rate] = {"p01": "p10", "p10": "p01"}
         return tuple(
             Condition(_SHARES[rate], "", f"{rate}, which was not measured, as a share of {known[rate]}", low=0.0, high=1.0)
@@ -156,7 +191,7 @@ class Profile:
         )
 
     def technology(self, name: str | None = None) -> Technology:
-        """The profile as a technology, called `name`."""
+        """Return the profile as a technology called `name`."""
         law = "terms at measured operating points, nothing between them"
         if self.law is not None:
             law = f"p = Phi((mu - {self.law.condition}) / s), per cell and die, nested; p01 = share01 p, p10 = share10 p"
@@ -176,30 +211,38 @@ class Profile:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write PATH (TOML) and, if there are arrays, an .npz of the same name; OutputError if that cannot be."""
+        """Write PATH (TOML) and, if there are arrays, an .npz of the same name.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
         target = Path(path)
-        beside = target.with_suffix(".npz")
+        arrays_path = target.with_suffix(".npz")
         try:
             if self.arrays:
-                held = io.BytesIO()
+                buffer = io.BytesIO()
                 named: dict[str, Any] = {name: np.asarray(array) for name, array in self.arrays.items()}
-                np.savez_compressed(held, **named)
-                beside.write_bytes(held.getvalue())
-            target.write_text("\n".join(_document(self, beside.name if self.arrays else None)), encoding="utf-8")
+                np.savez_compressed(buffer, **named)
+                arrays_path.write_bytes(buffer.getvalue())
+            target.write_text("\n".join(_format_profile(self, arrays_path.name if self.arrays else None)), encoding="utf-8")
         except OSError as error:
             raise OutputError(f"Saving the profile {target}", str(error), "Choose a path that can be written") from error
         return target
 
 
 def load(path: str | Path) -> Profile:
-    """Read a profile; InputError if there is none, or it is damaged, or of another schema."""
+    """Read a profile.
+
+    Raises:
+        InputError: The file cannot be read, is damaged, or has another schema.
+    """
     found = Path(path)
     try:
-        told = tomllib.loads(read_text(found))
-        if told.get("schema") not in _READABLE:
-            asked, other = f"Profile {found}", f"its schema is {told.get('schema')!r}, this version reads {_READABLE}"
+        table = tomllib.loads(read_text(found))
+        if table.get("schema") not in _READABLE:
+            asked, other = f"Profile {found}", f"its schema is {table.get('schema')!r}, this version reads {_READABLE}"
             raise InputError(asked, other, "Fit it again, or use the version that wrote it")
-        return _profile(told, found)
+        return _parse_profile(table, found)
     except OSError as error:
         raise InputError(f"Profile {found}", f"it cannot be read ({error.strerror or error})", "Check the path") from error
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -208,7 +251,7 @@ def load(path: str | Path) -> Profile:
 
 
 def technology_of(path: str) -> Technology:
-    """The technology that a profile file is."""
+    """Return the technology of a profile file."""
     return load(path).technology(f"file:{path}")
 
 
@@ -217,15 +260,15 @@ def technology_of(path: str) -> Technology:
 _SHARES: Mapping[Rate, str] = {"p01": "p01_share", "p10": "p10_share"}
 
 
-def _completed(terms: tuple[Term, ...], unmeasured: Rate | None, conditions: Conditions, name: str) -> tuple[Term, ...]:
-    """The terms with the unmeasured rate as the user assumes it; MemorySpecError if nothing was said about it."""
+def _complete_terms(terms: tuple[Term, ...], unmeasured: Rate | None, conditions: Conditions, name: str) -> tuple[Term, ...]:
+    """Return the terms with the unmeasured rate as the user assumes it; MemorySpecError if nothing is assumed."""
     if unmeasured is None:
         return terms
-    knob, held = _SHARES[unmeasured], "0" if unmeasured == "p01" else "1"
+    knob, value = _SHARES[unmeasured], "0" if unmeasured == "p01" else "1"
     if knob not in conditions:
         raise MemorySpecError(
             f"Profile {name} without {knob}",
-            f"no cell ever held {held} when it was measured, so {unmeasured} is not known",
+            f"no cell ever held {value} when it was measured, so {unmeasured} is not known",
             f"Say what to assume: {knob}=0 (such cells never err) … {knob}=1 (they err as often as the others)",
         )
     share = float(conditions[knob])
@@ -233,7 +276,7 @@ def _completed(terms: tuple[Term, ...], unmeasured: Rate | None, conditions: Con
 
 
 def _with_share(term: ErrorTerm, unmeasured: Rate, share: float, name: str) -> ErrorTerm:
-    """The term with the unmeasured rate as a share of the other one; cells then prefer either value."""
+    """Return the term with the unmeasured rate as a share of the other; cells then prefer either value."""
     if share == 0.0:
         return term
     known = max(term.p01, term.p10)
@@ -252,32 +295,32 @@ def _with_share(term: ErrorTerm, unmeasured: Rate, share: float, name: str) -> E
 # --- records <-> tables --------------------------------------------------------------------------------------------------------
 
 
-def _profile(told: dict[str, Any], path: Path) -> Profile:
+def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
     arrays: dict[str, Array] = {}
-    if "arrays" in told:
-        arrays = read_arrays(path.with_name(told["arrays"]), f"Profile {path}", "Repair it, or fit it again")
-    law = told.get("law")
+    if "arrays" in table:
+        arrays = read_arrays(path.with_name(table["arrays"]), f"Profile {path}", "Repair it, or fit it again")
+    law = table.get("law")
     points = tuple(
-        OperatingPoint(one["conditions"], tuple(map(_term_of, one["terms"])), one.get("unmeasured"))
-        for one in told.get("points", [])
+        OperatingPoint(one["conditions"], tuple(map(_parse_term, one["terms"])), one.get("unmeasured"))
+        for one in table.get("points", [])
     )
     if (law is None) == (not points):
         raise ValueError("a profile has operating points or a law")
     if any(point.conditions.keys() != points[0].conditions.keys() for point in points):
         raise ValueError("all operating points have the same conditions")
-    for part in (law or {}, *told.get("points", [])):
+    for part in (law or {}, *table.get("points", [])):
         if part.get("unmeasured") not in (None, *_SHARES):
             raise ValueError(f"unmeasured {part['unmeasured']!r}")
-    plain = {key: told[key] for key in ("title", "source", "notes", "basis") if key in told}
+    plain = {key: table[key] for key in ("title", "source", "notes", "basis") if key in table}
     if plain.get("basis", "measured") not in ("measured", "published", "computed", "assumed"):
         raise ValueError(f"basis {plain['basis']!r}")
     return Profile(
-        name=told["name"],
+        name=table["name"],
         points=points,
-        law=None if law is None else ProbitLaw(**{**law, "like": _term_of(law["like"])}),
-        constants=tuple(Constant(**one) for one in told.get("constants", [])),
+        law=None if law is None else ProbitLaw(**{**law, "like": _parse_term(law["like"])}),
+        constants=tuple(Constant(**one) for one in table.get("constants", [])),
         arrays=arrays,
-        fit=dict(told.get("fit", {})),
+        fit=dict(table.get("fit", {})),
         **plain,
     )
 
@@ -286,9 +329,9 @@ _SAVED_NAMES: Mapping[str, str] = {"failure_probability": "fails", "resampled": 
 """Fields of `ErrorTerm` that profiles save under an older name."""
 
 
-def _term_of(told: dict[str, Any]) -> Term:
+def _parse_term(table: dict[str, Any]) -> Term:
     fields_by_key = {key: name for name, key in _SAVED_NAMES.items()}
-    given = {fields_by_key.get(key, key): value for key, value in told.items()}
+    given = {fields_by_key.get(key, key): value for key, value in table.items()}
     kind = given.pop("kind")
     if kind == "levels":
         return LevelTerm(**{**given, "up": tuple(given["up"]), "down": tuple(given["down"])})
@@ -302,45 +345,45 @@ def _term_of(told: dict[str, Any]) -> Term:
     return ErrorTerm(**{**given, "lifetime": Lifetime(given["lifetime"]), "cells": Cells(given["cells"])})
 
 
-def _table_of(record: Any) -> dict[str, Any]:
-    """A term, law or constant as a table: every field that is not None."""
+def _make_table(record: Any) -> dict[str, Any]:
+    """Return a term, law or constant as a table: every field that is not None."""
     kind = {ErrorTerm: {"kind": "errors"}, LevelTerm: {"kind": "levels"}}.get(type(record), {})
     values = {_SAVED_NAMES.get(each.name, each.name): getattr(record, each.name) for each in fields(record)}
-    nested = {name: _table_of(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()}
+    nested = {name: _make_table(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()}
     return {**kind, **{name: value for name, value in nested.items() if value is not None}}
 
 
 # --- TOML ----------------------------------------------------------------------------------------------------------------------
 
 
-def _document(profile: Profile, arrays: str | None) -> Iterator[str]:
-    """The lines of a profile."""
+def _format_profile(profile: Profile, arrays: str | None) -> Iterator[str]:
+    """Yield the lines of a profile."""
     yield "# A memory profile: `weakcell emulate --memory file:PATH` runs a network on it."
     yield f"schema = {SCHEMA}"
     for name in ("name", "title", "source", "notes", "basis"):
-        yield f"{name} = {_toml(getattr(profile, name))}"
+        yield f"{name} = {_format_value(getattr(profile, name))}"
     if arrays is not None:
-        yield f"arrays = {_toml(arrays)}"
+        yield f"arrays = {_format_value(arrays)}"
     if profile.fit:
         yield from ("", "[fit]")
-        yield from (f"{_key(key)} = {_toml(value)}" for key, value in profile.fit.items())
+        yield from (f"{_format_key(key)} = {_format_value(value)}" for key, value in profile.fit.items())
     for constant in profile.constants:
         yield from ("", "[[constants]]")
-        yield from (f"{_key(key)} = {_toml(value)}" for key, value in _table_of(constant).items())
+        yield from (f"{_format_key(key)} = {_format_value(value)}" for key, value in _make_table(constant).items())
     for point in profile.points:
-        yield from ("", "[[points]]", f"conditions = {_toml(dict(point.conditions))}", "terms = [")
-        yield from (f"    {_toml(_table_of(term))}," for term in point.terms)
+        yield from ("", "[[points]]", f"conditions = {_format_value(dict(point.conditions))}", "terms = [")
+        yield from (f"    {_format_value(_make_table(term))}," for term in point.terms)
         yield "]"
         if point.unmeasured is not None:
-            yield f"unmeasured = {_toml(point.unmeasured)}"
+            yield f"unmeasured = {_format_value(point.unmeasured)}"
     if profile.law is not None:
         yield from ("", "[law]")
-        yield from (f"{_key(key)} = {_toml(value)}" for key, value in _table_of(profile.law).items())
+        yield from (f"{_format_key(key)} = {_format_value(value)}" for key, value in _make_table(profile.law).items())
     yield ""
 
 
-def _toml(value: object) -> str:
-    """A value as TOML writes it; floats with all their digits."""
+def _format_value(value: object) -> str:
+    """Return a value as TOML; floats with all their digits."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -350,22 +393,24 @@ def _toml(value: object) -> str:
     if isinstance(value, float):
         return repr(float(value)) if math.isfinite(value) else {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan")
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_toml(each)}" for key, each in value.items()) + " }" if value else "{}"
+        return (
+            "{ " + ", ".join(f"{_format_key(key)} = {_format_value(each)}" for key, each in value.items()) + " }" if value else "{}"
+        )
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(_format_value, value))}]"
     raise TypeError(f"a profile cannot hold a {type(value).__name__}")
 
 
-def _key(name: str) -> str:
-    return name if name.isascii() and name.replace("_", "").isalnum() else _toml(name)
+def _format_key(name: str) -> str:
+    return name if name.isascii() and name.replace("_", "").isalnum() else _format_value(name)
 
 
-def _knob(name: str, values: list[ConditionValue]) -> Condition:
+def _make_condition(name: str, values: list[ConditionValue]) -> Condition:
     if any(isinstance(value, str) for value in values):
         return Condition(name, "", "as measured", str(values[0]), choices=tuple(dict.fromkeys(map(str, values))))
     numbers = [float(value) for value in values]
     return Condition(name, "", "as measured", numbers[0], low=min(numbers), high=max(numbers))
 
 
-def _shown(conditions: Mapping[str, ConditionValue]) -> str:
+def _format_conditions(conditions: Mapping[str, ConditionValue]) -> str:
     return ", ".join(f"{key}={value}" for key, value in conditions.items()) or "no conditions"

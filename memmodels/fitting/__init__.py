@@ -1,1 +1,1 @@
-"""Fit a memory profile to read-backs by maximum likelihood."""
+"""Fitting: from read-backs to a memory profile, by maximum likelihood. `fit.py` is the way in."""

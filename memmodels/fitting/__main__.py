@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("give RECORDING.npz and PROFILE.toml, or --coverage")
     bank = Bank(options.rows, options.columns)
     readbacks = extract_readbacks(load(options.recording))
-    fitted = fit(readbacks, bank, options.law, options.unit, name=str(options.profile), line=options.line)
+    fitted = fit(readbacks, bank, options.law, unit=options.unit, name=str(options.profile), line=options.line)
     fitted.profile.save(options.profile)
     print(fitted)
 

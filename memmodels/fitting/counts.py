@@ -1,4 +1,4 @@
-"""Read-backs -> the counts that a fit needs: how often each cell erred, by the value it held and by the group it lies in."""
+"""Read-backs as counts: how often each cell erred, by the value it held and by the group it belongs to."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from weakcell.memmodels.memory import ConditionValue
 Counts = npt.NDArray[np.int64]
 AXES: tuple[Axis, ...] = ("column", "row", "bank", "line")
 LINE = 512
-"""Cells of a line where nothing else is said: 64 bytes, the cache line in which DRAM errors were counted."""
+"""Default cells of a line: 64 bytes, the cache line in which DRAM errors were counted."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReadBack:
     """Reads of the same stored bits at one operating point.
 
-    written (words,), reads (R, words): uint64 words as `address` lays them out, of which the first `bits` bits are cells.
-    first_cell: the address of the first one, which says in which row, column and bank each lies. used (words,): the cells that
-    count, None for all; so a cell that held the same value in several patterns counts once.
+    Attributes:
+        written: Stored words, (words,) uint64, as `address` lays them out.
+        reads: (R, words) uint64.
+        bits: How many of the bits are cells.
+        first_cell: Address of the first cell; it decides the row, column and bank of every cell.
+        conditions: The operating point.
+        used: Mask of the cells that count, (words,) uint64; None for all. So a cell that held the same value in several patterns
+            counts
+            once.
     """
 
     written: Words
@@ -41,13 +47,13 @@ class ReadBack:
             raise ValueError(f"{self.reads.shape} words read, {self.written.shape} written, {self.bits} bits")
 
     @property
-    def held(self) -> npt.NDArray[np.uint8]:
-        """The bit that each cell held."""
+    def stored(self) -> npt.NDArray[np.uint8]:
+        """The bit that each cell stored."""
         return self._chosen(_bits(self.written)[: self.bits])
 
     @property
     def errors(self) -> npt.NDArray[np.int64]:
-        """At how many reads each cell erred."""
+        """Number of reads at which each cell erred."""
         total = np.zeros(self.bits, dtype=np.int64)
         for read in self.reads:
             total += _bits(read ^ self.written)[: self.bits]
@@ -55,7 +61,7 @@ class ReadBack:
 
     @property
     def addresses(self) -> npt.NDArray[np.int64]:
-        """The address of each cell."""
+        """Address of each cell."""
         return self._chosen(self.first_cell + np.arange(self.bits, dtype=np.int64))
 
     def _chosen(self, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -64,7 +70,13 @@ class ReadBack:
 
 @dataclass(frozen=True, eq=False)
 class GroupCounts:
-    """Groups of cells, equal ones once. Each has n0 and n1 cells that held 0 and 1, of which k0 and k1 were seen to err."""
+    """Counts per group of cells; equal groups are merged.
+
+    Attributes:
+        n0, n1: Cells that held 0 and 1.
+        k0, k1: How many of them were seen to err.
+        times: Number of such groups.
+    """
 
     n0: Counts
     k0: Counts
@@ -74,16 +86,22 @@ class GroupCounts:
 
     @property
     def pooled(self) -> GroupCounts:
-        """The same without regard to the value held: all cells count as holding 1."""
+        """The same without regard to the stored value: all cells count as holding 1."""
         nothing = np.zeros_like(self.n0)
         return _unique(nothing, nothing, self.n0 + self.n1, self.k0 + self.k1, self.times)
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What read-backs at one operating point say. reads: R. seen (2, R + 1): cells that held v and erred at k of R reads.
+    """Counts of the read-backs at one operating point.
 
-    both: cells that were seen with both values. twice: those of them that erred on both.
+    Attributes:
+        conditions: The operating point.
+        reads: R.
+        seen: (2, R + 1) number of cells that held v and erred at k of R reads.
+        groups: Counts per group, for each axis.
+        both: Cells that were seen with both values.
+        twice: Those of them that erred on both.
     """
 
     conditions: Mapping[str, ConditionValue]
@@ -95,27 +113,31 @@ class Evidence:
 
     @property
     def cells(self) -> int:
+        """Number of (cell, stored value) pairs."""
         return int(self.seen.sum())
 
     @property
     def faulty(self) -> int:
-        """Cells that erred at least once."""
+        """Pairs that erred at least once."""
         return int(self.seen[:, 1:].sum())
 
     @property
     def unmeasured(self) -> Literal["p01", "p10"] | None:
-        """The rate that is not known, since no cell held the value that it is about."""
+        """The rate that is unknown because no cell held the value that it is about; None if both are known."""
         n0, n1 = self.seen.sum(axis=1)
         return "p01" if n0 == 0 else "p10" if n1 == 0 else None
 
     @property
     def inverting(self) -> bool:
-        """Whether most of the cells that err do so on both values, as cells without a preferred value do."""
+        """Whether most cells that err do so on both values, as cells without a preferred value do."""
         return 2 * self.twice > self.faulty - self.twice > 0
 
     @property
     def pair_effect(self) -> float:
-        """By how much cells that err on both values widen the variance of the share of (cell, value) pairs that erred, >= 1."""
+        """Design effect of cells that err on both values, >= 1.
+
+        They widen the variance of the share of (cell, value) pairs that erred by this factor.
+        """
         n0, n1 = self.seen.sum(axis=1)
         k0, k1 = self.seen[:, 1:].sum(axis=1)
         if self.both == 0 or k0 + k1 == 0:
@@ -131,9 +153,15 @@ class Evidence:
 
 
 def count_evidence(readbacks: Sequence[ReadBack], bank: Bank, line: int = LINE) -> Evidence:
-    """The counts of all read-backs of one operating point; banks say which cells share a column, a row or a bank.
+    """Count the read-backs of one operating point.
 
-    line: so many consecutive cells share a line.
+    Args:
+        readbacks: Regions, each read equally often.
+        bank: Decides which cells share a column, a row or a bank.
+        line: Number of consecutive cells that share a line.
+
+    Raises:
+        InputError: Regions were read a different number of times.
     """
     reads = {back.reads.shape[0] for back in readbacks}
     if len(reads) != 1 or 0 in reads:
@@ -141,18 +169,18 @@ def count_evidence(readbacks: Sequence[ReadBack], bank: Bank, line: int = LINE) 
         raise InputError(f"Fitting the read-backs at {dict(readbacks[0].conditions) if readbacks else {}}", found,
                          "Read every region equally often")  # fmt: skip
     (count,) = reads
-    held = np.concatenate([back.held for back in readbacks]).astype(np.int64)
+    stored = np.concatenate([back.stored for back in readbacks]).astype(np.int64)
     errors = np.concatenate([back.errors for back in readbacks])
     address = np.concatenate([back.addresses for back in readbacks])
-    seen = np.bincount(held * (count + 1) + errors, minlength=2 * (count + 1)).reshape(2, count + 1)
+    seen = np.bincount(stored * (count + 1) + errors, minlength=2 * (count + 1)).reshape(2, count + 1)
     banks = {axis: Bank(1, line) if axis == "line" else bank for axis in AXES}
-    groups = {axis: _grouped(group_numbers(address, axis, banks[axis]), held, errors > 0) for axis in AXES}
+    groups = {axis: _grouped(group_numbers(address, axis, banks[axis]), stored, errors > 0) for axis in AXES}
     both, twice = _repeated(address) if len(readbacks) > 1 else 0, _repeated(address[errors > 0])
     return Evidence(readbacks[0].conditions, count, seen, groups, both, twice)
 
 
 def _repeated(address: Counts) -> int:
-    """How many cells are there twice."""
+    """Return how many cells occur twice."""
     if address.size == 0:
         return 0
     return int(address.size - np.count_nonzero(np.bincount(address - int(address.min()))))
@@ -163,17 +191,17 @@ def _bits(words: Words) -> npt.NDArray[np.uint8]:
 
 
 def group_numbers(address: Counts, axis: Axis, bank: Bank) -> Counts:
-    """The column, row, bank or line that each cell lies in, as `structure.find_groups` numbers them."""
+    """Return the column, row, bank or line of each cell, numbered as by `structure.find_groups`."""
     size = bank.rows * bank.columns
     if axis == "column":
         return address // size * bank.columns + address % bank.columns
     return address // (size if axis == "bank" else bank.columns)
 
 
-def _grouped(group: Counts, held: Counts, faulty: npt.NDArray[np.bool_]) -> GroupCounts:
+def _grouped(group: Counts, stored: Counts, faulty: npt.NDArray[np.bool_]) -> GroupCounts:
     last = int(group.max()) + 1
-    by_value = np.bincount(group * 2 + held, minlength=2 * last).reshape(last, 2)
-    errors = np.bincount((group * 2 + held)[faulty], minlength=2 * last).reshape(last, 2)
+    by_value = np.bincount(group * 2 + stored, minlength=2 * last).reshape(last, 2)
+    errors = np.bincount((group * 2 + stored)[faulty], minlength=2 * last).reshape(last, 2)
     used = by_value.sum(axis=1) > 0
     (n0, n1), (k0, k1) = by_value[used].T, errors[used].T
     return _unique(n0, k0, n1, k1, np.ones_like(n0))

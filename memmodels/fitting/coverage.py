@@ -1,11 +1,11 @@
-"""Does the fit recover simulated truth? Dies of every structure are simulated, fitted, and their intervals counted.
+"""Coverage of the fit: simulate dies of every structure, fit them, and count how often the intervals contain the truth.
 
     python -m weakcell.memmodels.fitting --coverage --dies 400
 
-Asked for: of 200 dies with at least 500 flips each, the 95 % intervals hold the truth so often that the lower Clopper-Pearson
-bound of that share is at least 0.90, and the true structure has the lowest BIC in at least 90 %. Of 200 dies, an interval that
-covers exactly 95 % misses that bound once in five times (188 are needed), of 400 once in fifty (371). All truths use the same
-dies, so they share their luck.
+Required: over 200 dies with at least 500 flips each, the lower Clopper-Pearson bound of the coverage of the 95 % intervals is at
+least 0.90, and the true structure has the lowest BIC in at least 90 %. With 200 dies, an interval with exactly 95 % coverage misses
+that bound once in five times (188 are needed); with 400 dies, once in fifty (371). All truths use the same dies, so their results
+are correlated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,17 @@ VOLTS = (0.62, 0.60, 0.58, 0.56)
 
 @dataclass(frozen=True)
 class Truth:
-    """What is simulated: terms or a law, read `reads` times, and the constants that the fit should find."""
+    """What is simulated, and what the fit should find.
+
+    Attributes:
+        structure: The true structure.
+        constants: True values of the constants.
+        terms: Error terms, if there is no law.
+        law: A probit over voltage.
+        bank: Of the structure.
+        reads: Reads of each region.
+        written: `random` bits or `ones`.
+    """
 
     structure: str
     constants: Mapping[str, float]
@@ -44,7 +54,7 @@ class Truth:
     written: str = "random"
 
     def technology(self) -> Technology:
-        """The truth as a technology with the one condition `vdd`."""
+        """Return the truth as a technology with the one condition `vdd`."""
 
         def terms(conditions: Conditions) -> tuple[Term, ...]:
             return self.terms if self.law is None else self.law.terms(float(conditions["vdd"]))
@@ -105,9 +115,17 @@ TRUTHS = {
 
 @dataclass
 class Tally:
-    """Counts over dies: intervals that held the truth, by constant; structures recognised; the fewest flips of a die."""
+    """Counts over dies.
 
-    held: dict[str, int]
+    Attributes:
+        covered: Intervals that contained the truth, by constant.
+        dies: Dies that were fitted.
+        recognised: Dies whose structure was recognised.
+        fewest: Fewest flips of a die.
+        seconds: Time of all fits.
+    """
+
+    covered: dict[str, int]
     dies: int = 0
     recognised: int = 0
     fewest: int = 1 << 62
@@ -115,12 +133,12 @@ class Tally:
 
     @property
     def bounds(self) -> dict[str, float]:
-        """The lower 95 % Clopper-Pearson bound of the coverage of each constant."""
-        return {name: clopper_pearson(k, self.dies, 0.90)[0] for name, k in self.held.items()}
+        """Lower 95 % Clopper-Pearson bound of the coverage of each constant."""
+        return {name: clopper_pearson(k, self.dies, 0.90)[0] for name, k in self.covered.items()}
 
 
 def simulate(truth: Truth, die: int, seed: int = 2026) -> list[ReadBack]:
-    """Read-backs of one die: at one operating point, or at all of the law's."""
+    """Return the read-backs of one simulated die: at one operating point, or at all points of the law."""
     memory = SimulatedMemory(truth.technology(), {"vdd": VOLTS[0]}, seed, die)
     layout = Layout("w", BITS, 1)
     bits = np.random.default_rng([seed, die]).integers(0, 1 << 64, layout.words, dtype=np.uint64)
@@ -135,28 +153,31 @@ def simulate(truth: Truth, die: int, seed: int = 2026) -> list[ReadBack]:
 
 
 def count_flips(readbacks: list[ReadBack]) -> int:
-    """Faulty cells where there are most of them."""
+    """Return the faulty cells of the read-back with most of them."""
     return max(int(np.count_nonzero(back.errors)) for back in readbacks)
 
 
 def measure_coverage(truth: Truth, dies: int, first: int = 0) -> Tally:
-    """Fit so many dies of a truth."""
+    """Fit `dies` dies of a truth, from number `first` on, and count."""
     tally = Tally(dict.fromkeys(truth.constants, 0))
     begin = time.perf_counter()
     for die in range(first, first + dies):
         readbacks = simulate(truth, die)
-        found = fit(readbacks, truth.bank, "vdd" if truth.law else None, "V")
+        found = fit(readbacks, truth.bank, "vdd" if truth.law else None, unit="V")
         tally.dies += 1
         tally.fewest = min(tally.fewest, count_flips(readbacks))
         tally.recognised += found.best.structure == truth.structure
         for name, inside in find_covered(found, truth).items():
-            tally.held[name] += inside
+            tally.covered[name] += inside
     tally.seconds = time.perf_counter() - begin
     return tally
 
 
 def find_covered(found: Fit, truth: Truth) -> dict[str, bool]:
-    """Whether each interval holds the truth. A die taken for another structure has no interval for some constants: not held."""
+    """Return whether each interval contains the truth.
+
+    A die that was taken for another structure has no interval for some constants; that counts as a miss.
+    """
     intervals = {constant.name: constant for constant in found.profile.constants}
     return {
         name: name in intervals and intervals[name].low <= value <= intervals[name].high for name, value in truth.constants.items()
@@ -170,7 +191,7 @@ def print_coverage(dies: int, only: str | None = None) -> None:
         if only is not None and name != only:
             continue
         tally = measure_coverage(truth, dies)
-        shown = "  ".join(f"{c} {tally.held[c] / dies:.3f} ({bound:.3f})" for c, bound in tally.bounds.items())
+        shown = "  ".join(f"{c} {tally.covered[c] / dies:.3f} ({bound:.3f})" for c, bound in tally.bounds.items())
         print(
             f"{name:22s} {dies:5d} {tally.fewest:6d} {tally.recognised / dies:7.3f}   {shown}   {tally.seconds:.0f} s", flush=True
         )

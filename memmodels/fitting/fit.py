@@ -1,11 +1,11 @@
-"""Read-backs -> a profile, by maximum likelihood.
+"""Fit a profile to read-backs, by maximum likelihood.
 
     fit(readbacks, bank)                   error terms at each operating point
-    fit(readbacks, bank, law="vdd")        a probit over one condition, from nested cells (`fit_law`)
+    fit(readbacks, bank, law="vdd")        a probit over one condition, from nested cells (`voltage_law.py`)
 
-The structure is chosen by BIC (`fit_models`) at the operating point with the most faulty cells, and kept at all others, since it
-belongs to the array and not to the voltage. Rates come with Clopper-Pearson intervals where cells are independent, and with a
-bootstrap over groups where they are not. From a shell: `python -m weakcell.memmodels.fitting` (`__main__.py`).
+BIC chooses the structure (`models.py`) at the operating point with most faulty cells. It is kept at all other points, since it
+belongs to the array and not to the voltage. Rates have Clopper-Pearson intervals where cells are independent, and bootstrap
+intervals over groups where they are not. From a shell: `python -m weakcell.memmodels.fitting` (`__main__.py`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ __all__ = ["Fit", "ReadBack", "bootstrap_rate", "extract_readbacks", "fit"]
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What was fitted. models: of the deciding point, best first.
+    """A fitted profile and how it came about.
 
-    counted: `rate`, `p01` and `p10` of each point as they were counted (`fit_rates`), in the order of the read-backs.
-    by_point: the fitted constants of each point; empty where a law was fitted.
+    Attributes:
+        profile: The result.
+        models: Candidates at the deciding operating point, best first.
+        counted: Counted `rate`, `p01` and `p10` of each point (`rate_intervals.py`), in the order of the read-backs.
+        law: The fitted law, if one was asked for.
+        by_point: Fitted constants of each point; empty if a law was fitted.
     """
 
     profile: Profile
@@ -45,6 +49,7 @@ class Fit:
 
     @property
     def best(self) -> Model:
+        """The model with the lowest BIC."""
         return self.models[0]
 
     def __str__(self) -> str:
@@ -59,14 +64,25 @@ def fit(
     readbacks: Sequence[ReadBack],
     bank: Bank | None = None,
     law: str | None = None,
+    *,
     unit: str = "",
     name: str = "fitted",
     about: Mapping[str, str] | None = None,
     line: int = LINE,
 ) -> Fit:
-    """The profile that explains the read-backs best. law: the condition that a probit runs over. about: title, source, notes.
+    """Return the profile that explains the read-backs best.
 
-    bank, line: how many cells a bank's rows and columns and a line have. InputError where the read-backs cannot tell what is asked.
+    Args:
+        readbacks: One or more operating points.
+        bank: Rows and columns of a bank.
+        law: The condition that a probit runs over; None fits each point by itself.
+        unit: Of that condition.
+        name: Of the profile.
+        about: Its title, source and notes.
+        line: Cells of a line.
+
+    Raises:
+        InputError: The read-backs do not determine what is asked.
     """
     banks = bank or Bank()
     points = _group_by_point(readbacks)
@@ -105,7 +121,7 @@ def fit(
 
 
 def _widen_bounds(constants: tuple[Constant, ...], counted: Mapping[str, Constant]) -> tuple[Constant, ...]:
-    """Fitted rates of a point without errors have the upper bounds of the counted ones, which know that cells cluster."""
+    """Give fitted rates of a point without errors the upper bounds of the counted ones, which allow for clusters."""
     if counted["rate"].value > 0.0:
         return constants
     bounds = {"p": counted["rate"], **counted}
@@ -116,7 +132,7 @@ def _widen_bounds(constants: tuple[Constant, ...], counted: Mapping[str, Constan
 
 
 def extract_readbacks(recording: Recording) -> list[ReadBack]:
-    """Everything that a recording holds."""
+    """Return all read-backs of a recording."""
     return [
         ReadBack(region.written, take.reads, region.layout.bits, region.first_word * 64, take.point)
         for take in recording.takes
@@ -138,7 +154,7 @@ def _group_by_point(readbacks: Sequence[ReadBack]) -> list[list[ReadBack]]:
 
 
 def _fit_alike(model: Model, evidence: Evidence) -> Model:
-    """The same structure at another point; the best of the independent ones where that cannot be fitted (too few faults)."""
+    """Return the same structure fitted at another point, or the best independent one if there are too few faults."""
     fitted = []
     for one in candidates(evidence):
         if (one.structure, one.lifetime, one.names) == (model.structure, model.lifetime, model.names):
@@ -149,7 +165,7 @@ def _fit_alike(model: Model, evidence: Evidence) -> Model:
 
 
 def _fit_law(points: list[list[ReadBack]], law: str, unit: str, model: Model, bank: Bank, inverting: bool) -> VoltageLaw:
-    """The law over the condition `law`; InputError if these read-backs cannot tell one."""
+    """Fit a law over the condition `law`; InputError if these read-backs do not determine one."""
     asked = f"Fitting a law over {law}"
     if any(law not in backs[0].conditions for backs in points):
         known = ", ".join(points[0][0].conditions) or "none"
@@ -178,7 +194,7 @@ def _make_probit_law(
 
 
 def _fit_table(law: VoltageLaw) -> dict[str, float | str]:
-    """What a profile says about the fit of its law."""
+    """Return what a profile says about the fit of its law."""
     tested = law.goodness
     numbers: dict[str, float | str] = {}
     if tested.degrees:
@@ -196,8 +212,8 @@ def _fit_table(law: VoltageLaw) -> dict[str, float | str]:
 
 
 def _with_metadata(profile: Profile, about: Mapping[str, str] | None) -> Profile:
-    told = about or {}
-    return replace(profile, title=told.get("title", ""), source=told.get("source", ""), notes=told.get("notes", ""))
+    metadata = about or {}
+    return replace(profile, title=metadata.get("title", ""), source=metadata.get("source", ""), notes=metadata.get("notes", ""))
 
 
 def _label_constant(name: str, conditions: Mapping[str, ConditionValue], points: int) -> str:

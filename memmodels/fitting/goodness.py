@@ -1,14 +1,14 @@
-"""Does a law fit? Chi-square of the counts of all points, and by how much its intervals have to widen where it does not.
+"""Goodness of fit of a law: the chi-square of the counts of all points, and how much the intervals must widen if it does not fit.
 
-For each stored value, the cells that fail first at each point are counted. Their differences d from what the law expects have the
-covariance C of the multinomial law, or, where cells fail in groups, the covariance found between groups. The fitted constants use
-up some directions D of d, so
+For each stored value, the cells that fail first at each point are counted. Their differences d from the law's expectation have the
+covariance C of the multinomial distribution or, if cells fail in groups, the covariance estimated between groups. The fitted
+constants use up some directions D of d, so
 
     X2 = d' (A - A D (D' A D)^-1 D' A) d,   A = C^-1,   degrees of freedom = counts - constants
 
-Neighbouring points are added up until the law expects enough cells in each. Where X2 is larger than a law that is true makes it in
-95 % of cases, `dispersion` = X2 / degrees of freedom multiplies the variance of the constants (quasi-likelihood; McCullagh and
-Nelder, Generalized Linear Models, ch. 9); else it is 1.
+Neighbouring points are merged until the law expects enough cells in each. If X2 is larger than a true law makes it in 95 % of
+cases, `dispersion` = X2 / degrees of freedom multiplies the variance of the constants (quasi-likelihood; McCullagh and Nelder,
+Generalized Linear Models, ch. 9); otherwise it is 1.
 """
 
 from __future__ import annotations
@@ -21,15 +21,22 @@ from weakcell.memmodels.fitting.counts import Counts
 from weakcell.memmodels.fitting.likelihood import Floats
 
 _FEWEST = 5.0
-"""Cells that a count must be expected to have."""
+"""Fewest expected cells of a count."""
 _FEWEST_GROUPS = 20
 _REJECTED, _DOUBTFUL = 0.01, 0.05
-"""p-values below which a law does not fit, and fits poorly: its intervals are widened."""
+"""p-values below which a law does not fit, and below which it fits poorly. Intervals are widened in both cases."""
 
 
 @dataclass(frozen=True)
 class Goodness:
-    """How well a law fits. degrees 0: as many constants as counts, so nothing is tested. p_value: of a chi-square that large."""
+    """How well a law fits.
+
+    Attributes:
+        chi_square: X2.
+        degrees: Degrees of freedom; 0 means that nothing is tested.
+        p_value: P(a true law gives a chi-square this large).
+        dispersion: Factor of the variance of the constants.
+    """
 
     chi_square: float
     degrees: int
@@ -44,14 +51,14 @@ class Goodness:
     def __str__(self) -> str:
         if self.degrees == 0:
             return "not tested: there are no more counts than constants"
-        told = f"chi-square {self.chi_square:.3g} with {self.degrees} degrees of freedom, p = {self.p_value:.2g}"
+        test = f"chi-square {self.chi_square:.3g} with {self.degrees} degrees of freedom, p = {self.p_value:.2g}"
         if self.dispersion == 1.0:
-            return f"fits ({told})"
+            return f"fits ({test})"
         verdict, wider = "does not fit" if self.rejected else "fits poorly", self.dispersion**0.5
-        return f"{verdict} ({told}): the intervals of its constants are {wider:.2g} times as wide as if it did"
+        return f"{verdict} ({test}): the intervals of its constants are {wider:.2g} times as wide as if it did"
 
 
-def goodness_of(
+def check_goodness(
     fails: Counts, seen: Counts, times: Counts, marginal: tuple[Floats, tuple[Floats, ...]], *, grouped: bool
 ) -> Goodness:
     """Compare counts with a law.
@@ -64,12 +71,12 @@ def goodness_of(
         grouped: whether cells of a group fail together.
     """
     steps, slopes = marginal
-    held = np.stack([seen[:, 0] + seen[:, 2], seen[:, 1] + seen[:, 2]], axis=1)
-    expected = held[:, :, None] * steps
+    stored = np.stack([seen[:, 0] + seen[:, 2], seen[:, 1] + seen[:, 2]], axis=1)
+    expected = stored[:, :, None] * steps
     merge = _merge(times @ fails.reshape(times.size, -1), np.einsum("g,gvj->vj", times, expected), grouped, fails, times)
     d_groups = (fails - expected).reshape(times.size, -1) @ merge.T
     d = times @ d_groups
-    cells = (times @ held).astype(float)
+    cells = (times @ stored).astype(float)
     directions = np.stack([merge @ (cells[:, None] * slope).reshape(-1) for slope in slopes], axis=1)
     degrees = int(d.size - np.linalg.matrix_rank(directions)) if d.size else 0
     if degrees <= 0 or (grouped and times.sum() < _FEWEST_GROUPS + d.size):
@@ -79,7 +86,7 @@ def goodness_of(
 
 
 def _tested(d: Floats, directions: Floats, covariance: Floats, degrees: int, groups: int | None) -> Goodness:
-    """The chi-square of differences; an F test where the covariance was estimated from so many groups."""
+    """Return the chi-square test, or an F test if the covariance was estimated from `groups` groups."""
     from scipy.stats import chi2
     from scipy.stats import f as f_law
 
@@ -96,7 +103,7 @@ def _tested(d: Floats, directions: Floats, covariance: Floats, degrees: int, gro
 
 
 def _multinomial(seen: Counts, steps: Floats) -> Floats:
-    """Covariance of the counts (2 J,): cells that were seen with both values fail on at most one of them."""
+    """Return the covariance of the counts, (2 J, 2 J). A cell seen with both values fails on at most one of them."""
     size = steps.shape[1]
     covariance = np.zeros((2 * size, 2 * size))
     for kind, values in enumerate(((0,), (1,), (0, 1))):
@@ -108,7 +115,7 @@ def _multinomial(seen: Counts, steps: Floats) -> Floats:
 
 
 def _merge(observed: Counts, expected: Floats, grouped: bool, fails: Counts, times: Counts) -> Floats:
-    """(counts, 2 J) of 0 and 1: which points of which value are added up, from the highest V down."""
+    """Return a (counts, 2 J) matrix of 0 and 1: which points of which value are merged, from the highest V down."""
     spread = times @ (fails > 0).reshape(times.size, -1) if grouped else observed
     points, rows = expected.shape[1], []
     for value in (0, 1):

@@ -1,32 +1,23 @@
-"""What read-backs can be explained by: one model per structure, fitted by maximum likelihood, compared by BIC.
+"""Models of read-backs: one per structure, fitted by maximum likelihood and compared by BIC.
 
-A weak cell (density P, by stored value) fails at each read with probability F: at k of R reads with probability P C(R,k) F^k
-(1 - F)^(R - k), and it is seen to err at least once with pi = 1 - (1 - F)^R. P and F come apart because the counts k of the cells
-that are seen follow the zero-truncated binomial, whatever P is. F = 1: lifetime die. P = 1: every cell, lifetime read.
+A weak cell (density P, by stored value) fails at each read with probability F (`likelihood.py`). P and F are separable, because the
+counts k of the cells that are seen follow the zero-truncated binomial, whatever P is. F = 1: lifetime die. P = 1: every cell,
+lifetime read.
 
-    uniform          p; only p01 or p10 where no cell ever held the other value
+    uniform          p; only p01 or p10 if no cell ever values the other value
     asymmetric       p01, p10: densities of cells that err on 0 and on 1
     data-dependent   P, F0, F1: the same density, but a weak cell fails differently on 0 and on 1 (needs repeats)
     bitline, wordline, clustered             p (or p01, p10) and `share` of a column, row or bank (`structure.Shared`)
-    lines            p_in_line, and the share of bad lines: bad_lines (or bad_lines_01, bad_lines_10), `fit_lines`
+    lines            p_in_line, and the share of bad lines: bad_lines (or bad_lines_01, bad_lines_10)
 
-A group with k of n cells seen, all holding the same value, has the likelihood
-
-    integral over x of (pi G)^k (1 - pi G)^(n - k) phi(x),    G(x) = Phi((z + sqrt(share) x) / sqrt(1 - share)),   Phi(z) = p.
-
-It is summed on an even grid of x, finer than the narrowest peak: for analytic integrands that vanish at both ends the trapezoidal
-rule converges faster than any power of its step (Trefethen and Weideman, SIAM Rev. 56, 2014), in the tails as well, and the grid
-serves all groups at once. Where cells of both preferences exist, Phi(z) = 2p and half of the cells can err: G / 2 in place of G.
-
-Intervals: observed information on the logit (rates, shares) or probit scale, so they lie inside the range; exact Clopper-Pearson
-intervals for the rates of independent cells where F = 1. All probabilities are of single cells in their order: no binomial
-coefficients, the same data in every model.
+Intervals: observed information on the logit scale (rates, shares), so they stay inside the range; exact Clopper-Pearson intervals
+for the rates of independent cells if F = 1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -36,23 +27,37 @@ import numpy.typing as npt
 from weakcell.memmodels.error_model.structure import Axis, Bank, Lines, Shared
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
 from weakcell.memmodels.fitting.counts import LINE, Evidence, GroupCounts
-from weakcell.memmodels.fitting.likelihood import Floats, expit, logit, maximize
-from weakcell.memmodels.fitting.lines import line_log_likelihood
+from weakcell.memmodels.fitting.likelihood import (
+    Floats,
+    cell_log_likelihood,
+    expit,
+    group_log_likelihood,
+    line_log_likelihood,
+    logit,
+    maximize,
+)
 from weakcell.memmodels.profile import Constant
 
 Structure = Literal["uniform", "asymmetric", "data-dependent", "bitline", "wordline", "clustered", "lines"]
 Preference = Literal["cell", "row", "zero", "one"]
 GROUPED: dict[Axis, Structure] = {"column": "bitline", "row": "wordline", "bank": "clustered"}
 _CHI2 = 3.841458820694124
-_EDGE = 8.5
-_TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """A structure fitted to one operating point.
 
-    values, deviations: of the constants by name, on the logit scale in `logits`. parameters: how many were chosen freely.
+    Attributes:
+        structure: Which model.
+        lifetime: READ or DIE.
+        axis: Of its groups; None for independent cells.
+        names: Of its constants.
+        logits: Their values on the logit scale.
+        covariance: Of the logits.
+        log_likelihood: Its maximum.
+        parameters: How many were chosen freely.
+        cells: Number of (cell, stored value) pairs.
     """
 
     structure: Structure
@@ -71,65 +76,18 @@ class Model:
         return -2.0 * self.log_likelihood + self.parameters * math.log(self.cells)
 
     def value(self, name: str) -> float:
+        """Return a constant by name."""
         return float(expit(self.logits[self.names.index(name)]))
-
-
-# --- likelihoods ---------------------------------------------------------------------------------------------------------------
-
-
-def cell_log_likelihood(seen: npt.NDArray[np.int64], density: float, fails: float) -> float:
-    """Of cells of which seen[k] erred at k of R reads: weak with `density`, failing with `fails`."""
-    reads = seen.size - 1
-    k = np.arange(1, reads + 1)
-    erring = math.log(max(density, _TINY)) + k * math.log(max(fails, _TINY))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        erring = erring + np.where(k < reads, (reads - k) * np.log1p(-min(fails, 1.0)), 0.0)
-    never = math.log1p(-min(density * (1.0 - (1.0 - fails) ** reads), 1.0 - 1e-16))
-    used = seen[1:] > 0
-    return float(seen[0] * never + (seen[1:][used] * erring[used]).sum())
-
-
-def group_log_likelihood(counts: GroupCounts, rate0: float, rate1: float, share: float, seen: float, scale: float) -> float:
-    """Of groups whose cells share a part of their threshold; see the head of this module. scale: 2 for both preferences, else 1."""
-    from scipy.special import log_ndtr, ndtri
-
-    rates = [rate for rate in (rate0, rate1) if rate > 0.0]
-    z = [float(ndtri(min(scale * rate, 1.0 - 1e-15))) for rate in rates]
-    largest = int((counts.n0 + counts.n1).max())
-    x, weights = fine_grid(z, share, largest)
-    exponent: Floats = np.broadcast_to(weights, (counts.times.size, x.size)).copy()
-    for rate, n, k in ((rate0, counts.n0, counts.k0), (rate1, counts.n1, counts.k1)):
-        if rate <= 0.0 or not n.any():
-            continue
-        inside = (float(ndtri(min(scale * rate, 1.0 - 1e-15))) + math.sqrt(share) * x) / math.sqrt(1.0 - share)
-        log_g = log_ndtr(inside) + math.log(seen / scale)
-        log_not = np.log1p(-np.minimum(np.exp(log_g), 1.0 - 1e-16))
-        exponent += np.stack([k, n - k], axis=1).astype(float) @ np.stack([log_g, log_not])
-    top = exponent.max(axis=1)
-    return float((counts.times * (top + np.log(np.exp(exponent - top[:, None]).sum(axis=1)))).sum())
-
-
-def fine_grid(z: Sequence[float], share: float, cells: int) -> tuple[Floats, Floats]:
-    """Nodes on [-8.5, 8.5] and their log weights under phi; as close as the narrowest peak of a group of so many cells asks."""
-    coarse = np.linspace(-_EDGE, _EDGE, 69)
-    slope = math.sqrt(share / (1.0 - share))
-    sharpest = 1.0
-    for one in z:
-        y = (one + math.sqrt(share) * coarse) / math.sqrt(1.0 - share)
-        density = np.exp(-0.5 * y * y) / math.sqrt(2.0 * math.pi)
-        tail = 0.5 * np.array([math.erfc(abs(each) / math.sqrt(2.0)) for each in y])
-        information = 1.0 + cells * slope**2 * density**2 / np.maximum(tail * (1.0 - tail), 1e-30) * (tail > 1e-12)
-        sharpest = max(sharpest, float(information.max()))
-    x = np.linspace(-_EDGE, _EDGE, int(min(max(48, 2.0 * _EDGE * math.sqrt(sharpest) * 1.1), 4000)) | 1)
-    return x, -0.5 * x * x + math.log(x[1] - x[0]) - 0.5 * math.log(2.0 * math.pi)
 
 
 # --- the models ----------------------------------------------------------------------------------------------------------------
 
 
 def candidates(evidence: Evidence) -> Iterator[Model]:
-    """Every structure that the evidence can speak about, fitted. Where cells err on both values, only independent ones: the two
-    observations of a cell would look like a group."""
+    """Fit and yield every structure that the evidence can support.
+
+    If cells err on both values, these are the independent ones only: the two observations of a cell would look like a group.
+    """
     fails = estimate_failure_probability(evidence.seen.sum(axis=0))
     yield from _independent(evidence, fails)
     if evidence.faulty < 2 or fails is None or evidence.inverting:
@@ -142,9 +100,14 @@ def candidates(evidence: Evidence) -> Iterator[Model]:
 
 
 def estimate_failure_probability(seen: npt.NDArray[np.int64]) -> tuple[float, float] | None:
-    """(F, variance of logit F) from the cells seen to err, by the zero-truncated binomial; (1, 0) if all did so always.
+    """Estimate F by the zero-truncated binomial.
 
-    None where the best F is 0: cells err so seldom that no two reads share one.
+    Args:
+        seen: (R + 1,) number of cells that erred at k of R reads.
+
+    Returns:
+        (F, variance of logit F); (1, 0) if all cells erred at every read. None if the best F is 0: cells err so seldom that no two
+        reads share one.
     """
     from scipy.optimize import brentq
 
@@ -166,18 +129,18 @@ def estimate_failure_probability(seen: npt.NDArray[np.int64]) -> tuple[float, fl
 
 
 def _independent(evidence: Evidence, fails: tuple[float, float] | None) -> Iterator[Model]:
-    """uniform, asymmetric and data-dependent; drawn anew at each read, or weak cells."""
+    """Fit uniform, asymmetric and data-dependent, with errors drawn at each read or weak cells."""
     seen, reads = evidence.seen, evidence.reads
-    held = [value for value in (0, 1) if seen[value].sum()]
-    one = ("p",) if len(held) == 2 else ("p10",) if held == [1] else ("p01",)
+    values = [value for value in (0, 1) if seen[value].sum()]
+    one = ("p",) if len(values) == 2 else ("p10",) if values == [1] else ("p01",)
     if reads > 1 and not evidence.repeatable:
         yield _drawn_at_read(evidence, [seen.sum(axis=0)], one, "uniform")
-        if len(held) == 2:
+        if len(values) == 2:
             yield _drawn_at_read(evidence, [seen[0], seen[1]], ("p01", "p10"), "asymmetric")
     if fails is None:
         return
     yield _weak(evidence, [seen.sum(axis=0)], one, "uniform", fails)
-    if len(held) == 2:
+    if len(values) == 2:
         yield _weak(evidence, [seen[0], seen[1]], ("p01", "p10"), "asymmetric", fails)
         if fails[0] < 1.0 and seen[0, 1:].sum() and seen[1, 1:].sum():
             yield _data_dependent(evidence, fails[0])
@@ -200,7 +163,7 @@ def _weak(
     structure: Structure,
     fails: tuple[float, float],
 ) -> Model:
-    """Densities from the cells seen, given F; F from the zero-truncated counts: the likelihood is a product of both."""
+    """Fit densities from the cells seen, given F. The likelihood is a product of both."""
     f, visible = fails[0], visible_share(fails[0], evidence.reads)
     densities, own = [], []
     for part in seen:
@@ -208,25 +171,35 @@ def _weak(
         densities.append(min(k / n / visible, 1.0))
         own.append(1.0 / max(k * (1 - k / n), 1e-9))
     total = sum(cell_log_likelihood(part, p, f) for part, p in zip(seen, densities, strict=True))
-    found = np.array([logit(p) for p in densities])
-    logits, covariance = with_fails(found, np.diag(own), len(names), fails, evidence.reads)
+    fitted = np.array([logit(p) for p in densities])
+    logits, covariance = append_failure_probability(fitted, np.diag(own), len(names), fails, evidence.reads)
     known = (*names, "F") if f < 1.0 else names
     return Model(structure, Lifetime.DIE, None, known, logits, covariance, total, len(known), evidence.cells)
 
 
 def visible_share(f: float, reads: int) -> float:
-    """pi: the share of weak cells that err in at least one of the reads."""
+    """Return pi, the share of weak cells that err in at least one read."""
     return -math.expm1(reads * math.log1p(-f)) if f < 1.0 else 1.0
 
 
-def with_fails(found: Floats, covariance: Floats, rates: int, fails: tuple[float, float], reads: int) -> tuple[Floats, Floats]:
-    """Constants that were found at a fixed F, and F: its uncertainty is added to the first `rates`, since P = seen / pi(F)."""
+def append_failure_probability(
+    fitted: Floats, covariance: Floats, rates: int, fails: tuple[float, float], reads: int
+) -> tuple[Floats, Floats]:
+    """Append F to constants that were fitted at a fixed F, and add its uncertainty.
+
+    Args:
+        fitted: Logits of the constants.
+        covariance: Of the logits.
+        rates: How many of them, from the first, depend on F, as P = seen / pi(F).
+        fails: (F, variance of logit F).
+        reads: R.
+    """
     f, variance = fails
     if f >= 1.0:
-        return found, covariance
+        return fitted, covariance
     slope = -reads * f * (1 - f) ** reads / visible_share(f, reads)
-    push = np.array([*(slope if i < rates else 0.0 for i in range(found.size)), 1.0])
-    return np.array([*found, logit(f)]), np.pad(covariance, (0, 1)) + variance * np.outer(push, push)
+    push = np.array([*(slope if i < rates else 0.0 for i in range(fitted.size)), 1.0])
+    return np.array([*fitted, logit(f)]), np.pad(covariance, (0, 1)) + variance * np.outer(push, push)
 
 
 def _data_dependent(evidence: Evidence, f: float) -> Model:
@@ -242,7 +215,7 @@ def _data_dependent(evidence: Evidence, f: float) -> Model:
 
 
 def _grouped(evidence: Evidence, axis: Axis, fails: tuple[float, float]) -> Iterator[Model]:
-    """Groups along an axis: one density, or one for each value; one-sided where only cells that held one value ever erred."""
+    """Fit groups along an axis: one density, or one per value; one-sided if only cells that values one value erred."""
     f, visible = fails[0], visible_share(fails[0], evidence.reads)
     counts = evidence.groups[axis]
     erring = evidence.seen[:, 1:].sum(axis=1)
@@ -263,14 +236,14 @@ def _grouped(evidence: Evidence, axis: Axis, fails: tuple[float, float]) -> Iter
 
         start = [logit(min(rate / visible, 0.49)) for rate in rates]
         best, covariance, top = maximize(total, (*start, logit(0.2)))
-        logits, joint = with_fails(best, covariance, len(names), fails, evidence.reads)
+        logits, joint = append_failure_probability(best, covariance, len(names), fails, evidence.reads)
         known = (*names, "share", "F") if f < 1.0 else (*names, "share")
         free = len(known) + _one_sided(evidence, names)
         yield Model(GROUPED[axis], Lifetime.DIE, axis, known, logits, joint, top + truncated, free, evidence.cells)
 
 
 def _lines(evidence: Evidence, fails: tuple[float, float]) -> Iterator[Model]:
-    """Bad lines: one share of them, or one for each value; one-sided where only cells that held one value ever erred."""
+    """Fit bad lines: one share of them, or one per value; one-sided if only cells that values one value erred."""
     f, visible = fails[0], visible_share(fails[0], evidence.reads)
     counts = evidence.groups["line"]
     erring = evidence.seen[:, 1:].sum(axis=1)
@@ -288,14 +261,14 @@ def _lines(evidence: Evidence, fails: tuple[float, float]) -> Iterator[Model]:
 
         density = max(_rates_seen(evidence, names)) / visible / hit
         best, covariance, top = maximize(total, (logit(min(density, 0.9 / scale)), *(logit(min(hit, 0.99)) for _ in names)))
-        logits, joint = with_fails(best, covariance, 1, fails, evidence.reads)
+        logits, joint = append_failure_probability(best, covariance, 1, fails, evidence.reads)
         known = (*known, "F") if f < 1.0 else known
         free = len(known) + _one_sided(evidence, names)
         yield Model("lines", Lifetime.DIE, "line", known, logits, joint, top + truncated, free, evidence.cells)
 
 
 def _sides(evidence: Evidence) -> tuple[tuple[str, ...], ...]:
-    """Which rates are told apart: none and both values; only the one whose cells ever erred, if there is one."""
+    """Return which rates are distinguished: none and both values, or only the one whose cells erred."""
     erring = evidence.seen[:, 1:].sum(axis=1)
     if erring.all():
         return ("p",), ("p01", "p10")
@@ -303,18 +276,19 @@ def _sides(evidence: Evidence) -> tuple[tuple[str, ...], ...]:
 
 
 def _one_sided(evidence: Evidence, names: tuple[str, ...]) -> int:
-    """1 where cells of both values were seen and only one value erred: that choice was free too."""
+    """Return 1 if cells of both values were seen and only one value erred."""
+    # we chose which value errs, so the BIC counts one more parameter
     return int(names in (("p01",), ("p10",)) and bool(evidence.seen.sum(axis=1).all()))
 
 
 def _repeats(evidence: Evidence, f: float) -> float:
-    """Log-likelihood of how often the cells that were seen to err did so, given that they did: the same whatever groups them."""
+    """Return the log-likelihood of how often the faulty cells erred, given that they did; equal for all groupings."""
     once = np.concatenate([[0], evidence.seen[:, 1:].sum(axis=0)])
     return cell_log_likelihood(once, 1.0, f) - int(once.sum()) * math.log(visible_share(f, evidence.reads))
 
 
 def _rates_seen(evidence: Evidence, names: tuple[str, ...]) -> list[float]:
-    """Shares of cells seen to err: all, or those that held the value which each name is about."""
+    """Return the share of cells seen to err, of all or of those that each name is about."""
     parts = {"p": evidence.seen.sum(axis=0), "p01": evidence.seen[0], "p10": evidence.seen[1]}
     return [max(float(parts[name][1:].sum()), 0.5) / float(parts[name].sum()) for name in names]
 
@@ -323,7 +297,7 @@ def _rates_seen(evidence: Evidence, names: tuple[str, ...]) -> list[float]:
 
 
 def estimate_constants(model: Model, evidence: Evidence) -> tuple[Constant, ...]:
-    """The model's constants with 95 % intervals; no faults at all is a result too, with its upper bound."""
+    """Return the constants of a model with 95 % intervals; without any fault they have upper bounds."""
     constants = []
     for i, name in enumerate(model.names):
         half = math.sqrt(_CHI2 * max(float(model.covariance[i, i]), 0.0))
@@ -337,7 +311,7 @@ def estimate_constants(model: Model, evidence: Evidence) -> tuple[Constant, ...]
 
 
 def _exact(constant: Constant, model: Model, evidence: Evidence) -> Constant:
-    """The Clopper-Pearson interval of a plain rate."""
+    """Return the Clopper-Pearson interval of a rate."""
     parts = {"p": evidence.seen.sum(axis=0), "p01": evidence.seen[0], "p10": evidence.seen[1]}
     seen = parts[constant.name]
     n, k = int(seen.sum()), int(seen[1:].sum())
@@ -349,7 +323,7 @@ def _exact(constant: Constant, model: Model, evidence: Evidence) -> Constant:
 
 
 def clopper_pearson(k: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a binomial share; zero successes have an upper bound."""
+    """Return the exact interval of a binomial share; zero successes have an upper bound."""
     from scipy.stats import beta
 
     tail = (1.0 - confidence) / 2.0
@@ -359,7 +333,7 @@ def clopper_pearson(k: float, n: float, confidence: float = 0.95) -> tuple[float
 
 
 def make_terms(model: Model, bank: Bank, line: int = LINE, inverting: bool = False) -> tuple[ErrorTerm, ...]:
-    """The error terms that simulate the model. inverting: a weak cell errs on both values."""
+    """Return the error terms that simulate the model. inverting: a weak cell errs on both values."""
     value = {name: model.value(name) for name in model.names}
     if model.structure == "data-dependent":
         return (
@@ -385,12 +359,12 @@ def make_terms(model: Model, bank: Bank, line: int = LINE, inverting: bool = Fal
 
 
 def _rates(value: Mapping[str, float]) -> dict[str, float]:
-    """p01 and p10 of a model's constants, or the one of them that cells err with."""
+    """Return p01 and p10 of the constants, or the one of them that cells err with."""
     inside = value.get("p_in_line")
-    found = {}
+    fitted = {}
     for way, share in (("p01", "bad_lines_01"), ("p10", "bad_lines_10")):
         if inside is None and (way in value or "p" in value):
-            found[way] = value.get(way, value.get("p", 0.0))
+            fitted[way] = value.get(way, value.get("p", 0.0))
         elif inside is not None and (share in value or "bad_lines" in value):
-            found[way] = inside * value.get(share, value.get("bad_lines", 0.0))
-    return found
+            fitted[way] = inside * value.get(share, value.get("bad_lines", 0.0))
+    return fitted

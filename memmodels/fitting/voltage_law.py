@@ -6,18 +6,17 @@ Two laws are tried. With Phi_V = Phi((mu - V) / s), mu and s in the unit of V, a
     per cell    p01 + p10 = Phi_V: a cell has one threshold, and its preferred value does not depend on it; the rates are
                 Phi_V / (1 + ratio) and ratio * Phi_V / (1 + ratio)
 
-A cell that fails at V_j and not at the next higher V_(j-1) has its threshold between them, with probability P_j - P_(j-1); one that
-never fails has it below the lowest, 1 - P_J. A cell that was seen with both values fails on at most one of them: it never fails
-with probability 1 - P01_J - P10_J. The product over cells is the likelihood of (mu, s), of the ratio, and of the share that the
-cells of a group have in common (then P_j becomes G_j(x) of `fit_models`, and the product over a group's cells is summed over x).
-Every point counts, those without errors too.
+Likelihood: a cell that fails at V_j and not at the next higher V_(j-1) has its threshold between them, with probability
+P_j - P_(j-1). A cell that never fails has it below the lowest, 1 - P_J. A cell that was seen with both values fails on at most one
+of them, so it never fails with probability 1 - P01_J - P10_J. In groups, P_j becomes G_j(x) of `likelihood.py`, and the product
+over the cells of a group is summed over x. Points without errors count too.
 
-The law with the higher likelihood is taken: both have as many constants, so BIC says the same. The intervals are widened by the
-dispersion where the law does not fit (`fit_goodness`), and hold the constants of the other law, too, where BIC does not tell them
-apart: over a short range both say the same with different constants.
+The law with the higher likelihood is taken; both have as many constants, so BIC agrees. If the law does not fit, its intervals are
+widened by the dispersion (`goodness.py`). If BIC does not exclude the other law, the intervals are widened to contain its
+constants: over a short range both describe the same rates with different constants.
 
-A cell is taken as failing from the highest V on at which it erred; `exceptions` counts the cells that erred there and not at every
-lower V, which a nested die has not. Where they are the greater part, there is no law.
+A cell counts as failing from the highest V on at which it erred. `exceptions` counts the cells that erred there and not at every
+lower V, which a nested die does not have. If most cells are exceptions, there is no law.
 """
 
 from __future__ import annotations
@@ -32,26 +31,34 @@ import numpy as np
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.fitting.counts import Counts, ReadBack, group_numbers
-from weakcell.memmodels.fitting.goodness import Goodness, goodness_of
-from weakcell.memmodels.fitting.likelihood import Floats, expit, logit, maximize
-from weakcell.memmodels.fitting.models import Model, fine_grid
+from weakcell.memmodels.fitting.goodness import Goodness, check_goodness
+from weakcell.memmodels.fitting.likelihood import Floats, expit, fine_grid, logit, maximize
+from weakcell.memmodels.fitting.models import Model
 from weakcell.memmodels.profile import Constant
 
 LawKind = Literal["per value", "per cell"]
 LAW_KINDS: tuple[LawKind, ...] = ("per value", "per cell")
 _Z95 = 1.959963984540054
-_TOLD_APART = 6.0
-"""BIC above the best from which on a law is out: odds of 20 to 1."""
+_BIC_GAP = 6.0
+"""Difference of BIC from which on a law is excluded: odds of 20 to 1."""
 _MOST_EXCEPTIONS, _FEWEST_CELLS = 0.5, 10
-"""The share of cells that may err and not do so at a lower point, and the fewest cells that this is judged by."""
+"""Largest permitted share of cells that erred and did not at a lower point, and the fewest cells for this test."""
 
 
 @dataclass(frozen=True, eq=False)
 class VoltageLaw:
-    """mu, s, ratio and share of a probit law, as constants with 95 % intervals, and how well it fits.
+    """A fitted probit law.
 
-    share01, share10: p01 and p10 in units of Phi_V. exceptions: of the `erred` cells that erred above the lowest point, those that
-    did not err at every lower one. rivals: BIC of the laws that were not taken, above this one's.
+    Attributes:
+        kind: Which of the two laws.
+        constants: mu, s, ratio and share, with 95 % intervals.
+        share01, share10: p01 and p10 in units of Phi_V.
+        share: Share of the threshold variance that a group has in common; None for independent cells.
+        exceptions: Of the `erred` cells, those that did not err at every lower point.
+        erred: Cells that erred above the lowest point.
+        log_likelihood: Its maximum.
+        goodness: How well the law fits.
+        rivals: BIC of the other laws, above that of this one.
     """
 
     kind: LawKind
@@ -67,8 +74,8 @@ class VoltageLaw:
 
     @property
     def near(self) -> list[LawKind]:
-        """The laws that BIC does not tell from this one."""
-        return [kind for kind, worse in self.rivals.items() if worse < _TOLD_APART]
+        """The laws that BIC does not exclude."""
+        return [kind for kind, worse in self.rivals.items() if worse < _BIC_GAP]
 
     @property
     def subject(self) -> str:
@@ -81,7 +88,7 @@ class VoltageLaw:
 
     @property
     def advice(self) -> str:
-        """What to do where the law does not fit, with the punctuation that joins it; empty where it fits."""
+        """What to do if the law does not fit, with the punctuation that joins it; empty if it fits."""
         if not self.goodness.rejected:
             return ""
         return ". Use it for orders of magnitude only, fit a narrower range of voltages, or use the rates of single points"
@@ -89,10 +96,13 @@ class VoltageLaw:
 
 @dataclass(frozen=True, eq=False)
 class LawCounts:
-    """What the cells did over J descending points, one entry per kind of group.
+    """Counts of cells over J descending points, one entry per kind of group.
 
-    fails (groups, 2, J): cells that held v and failed first at point j. never (groups, 3): cells that never failed, of those seen
-    with 0 only, with 1 only, and with both values. seen (groups, 3): all cells of these three kinds. times (groups,).
+    Attributes:
+        fails: (groups, 2, J) cells that held v and failed first at point j.
+        never: (groups, 3) cells that never failed, of those seen with 0 only, with 1 only, and with both values.
+        seen: (groups, 3) all cells of these three kinds.
+        times: (groups,) number of such groups.
     """
 
     fails: Counts
@@ -102,7 +112,14 @@ class LawCounts:
 
 
 class _Shape(NamedTuple):
-    """Which constants a law has. common: the value with the higher rate. free: whether the ratio is fitted. one_sided: ratio 0."""
+    """Which constants a law has.
+
+    Attributes:
+        common: The value with the higher rate.
+        free: Whether the ratio is fitted.
+        one_sided: Whether the ratio is 0.
+        grouped: Whether cells fail in groups.
+    """
 
     common: int
     free: bool
@@ -111,11 +128,11 @@ class _Shape(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """2 where cells of a group have either preference, as `structure.Shared` draws them."""
+        """2 if cells of a group prefer either value, as `structure.Shared` draws them; else 1."""
         return 2.0 if self.grouped and not self.one_sided else 1.0
 
     def weights(self, kind: LawKind, ratio: float) -> tuple[float, float]:
-        """p01 and p10 in units of Phi_V."""
+        """Return p01 and p10 in units of Phi_V."""
         whole = 1.0 + ratio if kind == "per cell" else 1.0
         return (ratio / whole, 1.0 / whole) if self.common else (1.0 / whole, ratio / whole)
 
@@ -123,37 +140,37 @@ class _Shape(NamedTuple):
 def fit_law(
     points: Sequence[tuple[float, Sequence[ReadBack]]], unit: str, model: Model, bank: Bank, inverting: bool = False
 ) -> VoltageLaw:
-    """Fit the law over (V, read-backs) points, with the structure and polarity of `model`.
+    """Fit the law over (V, read-backs) points, with the structure of `model`.
 
     Args:
         points: (V, read-backs of the same cells and bits) for each operating point.
-        unit: of V.
-        model: the structure; lifetime `die`, every weak cell fails at each read.
-        bank: which cells share a column, row or bank.
-        inverting: a weak cell errs on both values; each cell then counts once.
+        unit: Of V.
+        model: The structure; lifetime `die`, every weak cell fails at each read.
+        bank: Which cells share a column, row or bank.
+        inverting: Whether a weak cell errs on both values; each cell then counts once.
 
     Raises:
-        InputError: the read-backs cannot tell a law.
+        InputError: The read-backs do not determine a law.
     """
     ordered = sorted(points, key=lambda point: -point[0])
     volts = np.array([value for value, _ in ordered])
-    counts, exceptions, erred = _count([backs for _, backs in ordered], model, bank, inverting)
+    counts, exceptions, erred = _count_thresholds([backs for _, backs in ordered], model, bank, inverting)
     if erred >= _FEWEST_CELLS and exceptions > _MOST_EXCEPTIONS * erred:
         found = f"{exceptions} of {erred} cells that erred did not do so at every lower point, so they have no threshold"
         raise InputError("Fitting a law over operating points", found, "Fit the operating points one by one, without a law")
-    shape = _shape(counts, model, inverting)
+    shape = _choose_shape(counts, model, inverting)
     fits = [_fit_kind(kind, volts, counts, shape, model, unit) for kind in (LAW_KINDS if not shape.one_sided else LAW_KINDS[:1])]
     best = max(fits, key=lambda fit: fit.log_likelihood)
     if not math.isfinite(best.log_likelihood):
         raise InputError("Fitting a law over operating points", "the cells err more often than any law here allows", "Fit points")
     rivals = {fit.kind: 2.0 * (best.log_likelihood - fit.log_likelihood) for fit in fits if fit is not best}
-    near = [fit for fit in fits if fit is not best and rivals[fit.kind] < _TOLD_APART]
-    constants = tuple(_joined(constant, near) for constant in best.constants)
+    near = [fit for fit in fits if fit is not best and rivals[fit.kind] < _BIC_GAP]
+    constants = tuple(_widen_to_rivals(constant, near) for constant in best.constants)
     return replace(best, constants=constants, exceptions=exceptions, erred=erred, rivals=rivals)
 
 
-def _shape(counts: LawCounts, model: Model, inverting: bool) -> _Shape:
-    """The constants of the model's law, by its names and by which value erred more often."""
+def _choose_shape(counts: LawCounts, model: Model, inverting: bool) -> _Shape:
+    """Return the constants of the law, from the names in the model and the value that erred more often."""
     named = {"p01", "p10"} & set(model.names)
     one_sided = len(named) == 1 or inverting
     erred = counts.times @ counts.fails.sum(axis=2)
@@ -163,12 +180,12 @@ def _shape(counts: LawCounts, model: Model, inverting: bool) -> _Shape:
 
 
 def _fit_kind(kind: LawKind, volts: Floats, counts: LawCounts, shape: _Shape, model: Model, unit: str) -> VoltageLaw:
-    """Maximum likelihood of one law."""
+    """Fit one of the two laws by maximum likelihood."""
     seen = counts.times @ counts.seen
     cells = np.maximum(seen[:2] + seen[2], 1)
     rates = np.cumsum((counts.times @ counts.fails.reshape(counts.times.size, -1)).reshape(2, -1), axis=1) / cells[:, None]
     rough = float(rates[1 - shape.common, -1] / rates[shape.common, -1]) if shape.free else float(not shape.one_sided)
-    mu, s = _line(volts, rates[shape.common] / shape.weights(kind, rough)[shape.common])
+    mu, s = _start_line(volts, rates[shape.common] / shape.weights(kind, rough)[shape.common])
     start = [0.0, 0.0]
     if shape.free:
         start.append(logit(rough))
@@ -188,7 +205,7 @@ def _fit_kind(kind: LawKind, volts: Floats, counts: LawCounts, shape: _Shape, mo
     _, weights, share = unpack(best)
     fitted = 2 + shape.free
     marginal = _marginal(lambda x: unpack(np.array([*x, *best[fitted:]]))[:2], best[:fitted])
-    goodness = goodness_of(counts.fails, counts.seen, counts.times, marginal, grouped=shape.grouped)
+    goodness = check_goodness(counts.fails, counts.seen, counts.times, marginal, grouped=shape.grouped)
     half = _Z95 * np.sqrt(np.maximum(np.diag(covariance), 0.0) * goodness.dispersion)
     how = "interval-censored thresholds, observed information"
     how += f", variance x {goodness.dispersion:.3g} (dispersion)" if goodness.dispersion > 1.0 else ""
@@ -197,14 +214,14 @@ def _fit_kind(kind: LawKind, volts: Floats, counts: LawCounts, shape: _Shape, mo
         Constant("mu", centre, unit, centre - s * half[0], centre + s * half[0], method=how),
         Constant("s", width, unit, width * math.exp(-half[1]), width * math.exp(half[1]), method=f"{how}, log scale"),
     ]
-    for place, name in enumerate((*(("ratio",) if shape.free else ()), *(("share",) if shape.grouped else ())), start=2):
-        low, value, high = (float(expit(best[place] + d)) for d in (-half[place], 0.0, half[place]))
+    for index, name in enumerate((*(("ratio",) if shape.free else ()), *(("share",) if shape.grouped else ())), start=2):
+        low, value, high = (float(expit(best[index] + d)) for d in (-half[index], 0.0, half[index]))
         constants.append(Constant(name, value, "", low, high, method=f"{how}, logit scale"))
     return VoltageLaw(kind, tuple(constants), *weights, share if shape.grouped else None, 0, 0, top, goodness)
 
 
 def _marginal(unpack: Callable[[Floats], tuple[Floats, tuple[float, float]]], best: Floats) -> tuple[Floats, tuple[Floats, ...]]:
-    """P(a cell that held v fails first at point j), (2, J), and its derivatives by the constants that it depends on."""
+    """Return P(a cell that held v fails first at point j), (2, J), and its derivatives by the fitted constants."""
     from scipy.special import ndtr
 
     def steps(x: Floats) -> Floats:
@@ -216,20 +233,24 @@ def _marginal(unpack: Callable[[Floats], tuple[Floats, tuple[float, float]]], be
     return steps(best), slopes
 
 
-def _joined(constant: Constant, others: Sequence[VoltageLaw]) -> Constant:
-    """The constant with an interval that holds those of the laws which BIC does not tell from this one."""
+def _widen_to_rivals(constant: Constant, others: Sequence[VoltageLaw]) -> Constant:
+    """Return the constant with an interval that contains those of the other laws."""
     same = [one for law in others for one in law.constants if one.name == constant.name]
     low, high = min([constant.low, *(one.low for one in same)]), max([constant.high, *(one.high for one in same)])
     if (low, high) == (constant.low, constant.high):
         return constant
-    told = f"{constant.method}; widened to hold the law {' and '.join(law.kind for law in others)}"
-    return replace(constant, low=low, high=high, method=told)
+    text = f"{constant.method}; widened to hold the law {' and '.join(law.kind for law in others)}"
+    return replace(constant, low=low, high=high, method=text)
 
 
 def law_log_likelihood(counts: LawCounts, z: Floats, weights: tuple[float, float], share: float, scale: float) -> float:
-    """Log-likelihood of counts at probits z, ascending.
+    """Return the log-likelihood of counts; -inf if no memory has such rates.
 
-    weights: p01 and p10 in units of Phi(z). share, scale: as in `group_log_likelihood`. -inf where no memory has such rates.
+    Args:
+        counts: The cells.
+        z: Probits of the points, ascending.
+        weights: p01 and p10 in units of Phi(z).
+        share, scale: As in `group_log_likelihood`.
     """
     from scipy.special import ndtr, ndtri
 
@@ -250,8 +271,8 @@ def law_log_likelihood(counts: LawCounts, z: Floats, weights: tuple[float, float
         failed[value] = below[-1]
         steps = np.diff(below, axis=0, prepend=0.0)
         exponent += counts.fails[:, value].astype(float) @ np.log(np.maximum(steps, 1e-300))
-    sound = 1.0 - np.stack([failed[0], failed[1], failed[0] + failed[1]])
-    exponent += counts.never.astype(float) @ np.log(np.maximum(sound, 1e-300))
+    fault_free = 1.0 - np.stack([failed[0], failed[1], failed[0] + failed[1]])
+    exponent += counts.never.astype(float) @ np.log(np.maximum(fault_free, 1e-300))
     top = exponent.max(axis=1)
     return float(counts.times @ (top + np.log(np.exp(exponent - top[:, None]).sum(axis=1))))
 
@@ -259,14 +280,16 @@ def law_log_likelihood(counts: LawCounts, z: Floats, weights: tuple[float, float
 # --- counts --------------------------------------------------------------------------------------------------------------------
 
 
-def _count(points: Sequence[Sequence[ReadBack]], model: Model, bank: Bank, inverting: bool) -> tuple[LawCounts, int, int]:
-    """(counts, cells that erred and did not at a lower point, cells that erred above the lowest point)."""
+def _count_thresholds(
+    points: Sequence[Sequence[ReadBack]], model: Model, bank: Bank, inverting: bool
+) -> tuple[LawCounts, int, int]:
+    """Return (counts, cells that erred and did not at a lower point, cells that erred above the lowest point)."""
     first, erred = points[0], _errors(points)
     if int(erred[-1].sum()) < int(erred[0].sum()):
         raise InputError("Fitting a law over operating points", "errors do not grow as the condition falls", "Fit points, no law")
     since = np.logical_or.accumulate(erred, axis=0)
     exceptions = int(np.count_nonzero((since & ~erred).any(axis=0)))
-    held = np.concatenate([back.held for back in first]).astype(np.int64)
+    stored = np.concatenate([back.stored for back in first]).astype(np.int64)
     address = np.concatenate([back.addresses for back in first])
     address -= address.min()
     threshold = np.where(since[-1], since.argmax(axis=0), len(points)).astype(np.int64)
@@ -274,16 +297,20 @@ def _count(points: Sequence[Sequence[ReadBack]], model: Model, bank: Bank, inver
         lowest = np.full(int(address.max()) + 1, len(points) + 1, np.int64)
         np.minimum.at(lowest, address, threshold)
         address = np.flatnonzero(lowest <= len(points))
-        threshold, held = lowest[address], np.ones(address.size, np.int64)
-    lone = np.bincount(address)[address] == 1
+        threshold, stored = lowest[address], np.ones(address.size, np.int64)
+    single_valued = np.bincount(address)[address] == 1
     start = first[0].first_cell
     group = np.zeros_like(address) if model.axis is None else group_numbers(address + start, model.axis, bank)
-    counts = _by_group(threshold, held, lone, address, group, len(points))
+    counts = _by_group(threshold, stored, single_valued, address, group, len(points))
     return counts, exceptions, int(since[:-1].any(axis=0).sum())
 
 
 def _errors(points: Sequence[Sequence[ReadBack]]) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
-    """(points, cells): whether each cell erred; InputError unless every point holds the same bits in the same cells."""
+    """Return (points, cells): whether each cell erred.
+
+    Raises:
+        InputError: Some point holds other bits or cells.
+    """
     first = points[0]
     for backs in points[1:]:
         same = len(backs) == len(first) and all(
@@ -304,17 +331,17 @@ def _same_cells(a: ReadBack, b: ReadBack) -> bool:
 
 def _by_group(
     threshold: Counts,
-    held: Counts,
-    lone: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    stored: Counts,
+    single_valued: np.ndarray[tuple[int], np.dtype[np.bool_]],
     address: Counts,
     group: Counts,
     points: int,
 ) -> LawCounts:
-    """The counts of equal groups, once each. lone: the cell was seen with one value only."""
-    groups, kinds = int(group.max()) + 1, np.where(lone, held, 2)
-    fails = np.bincount((group * 2 + held) * (points + 1) + threshold, minlength=groups * 2 * (points + 1))
+    """Return the counts of groups, equal ones merged. single_valued: the cell was seen with one value only."""
+    groups, kinds = int(group.max()) + 1, np.where(single_valued, stored, 2)
+    fails = np.bincount((group * 2 + stored) * (points + 1) + threshold, minlength=groups * 2 * (points + 1))
     fails = fails.reshape(groups, 2, points + 1)[:, :, :points]
-    one_each = lone | (held == 1)
+    one_each = single_valued | (stored == 1)
     seen = np.bincount((group * 3 + kinds)[one_each], minlength=groups * 3).reshape(groups, 3)
     failed = np.zeros(int(address.max()) + 1, bool)
     failed[address[threshold < points]] = True
@@ -326,8 +353,8 @@ def _by_group(
     return LawCounts(rows[:, :cut].reshape(-1, 2, points), rows[:, cut : cut + 3], rows[:, cut + 3 :], times)
 
 
-def _line(volts: Floats, rates: Floats) -> tuple[float, float]:
-    """(mu, s) of the straight line through the probits of the rates that are not zero: where the search begins."""
+def _start_line(volts: Floats, rates: Floats) -> tuple[float, float]:
+    """Return (mu, s) of the straight line through the probits of the rates that are not zero: the start of the search."""
     from scipy.special import ndtri
 
     used = (rates > 0.0) & (rates < 1.0)

@@ -1,1 +1,1 @@
-"""Wrappers that protect a memory: ECC, parity, safe bits, interleaving."""
+"""Protection: wrappers that put ECC, parity, safe bits or interleaving around any memory."""

@@ -1,10 +1,10 @@
-"""Protection that spends cells or wires: safe high bits, and interleaving, around any memory.
+"""Protection that costs cells or wires: safe high bits, and interleaving, around any memory.
 
     msb          the top `planes` bits of every element are safe. store=safe: their cells never fail (hardened cells in the same
-                 array, as in hybrid 8T-6T SRAM; charged like the others, which is assumed). store=triple: two more copies lie in
-                 the same memory and the majority of the three counts; 2 extra bits per safe bit
-    interleave   cells that are neighbours belong to different words: the bits of a word lie `stride` cells apart, so a burst of up
-                 to `stride` cells costs each word one bit. It moves addresses only; no overhead
+                 array, as in hybrid 8T-6T SRAM; charged like the others, which is assumed). store=triple: two more copies are in
+                 the same memory, and the majority of the three is read; 2 extra bits per safe bit
+    interleave   neighbouring cells belong to different words: the bits of a word are `stride` cells apart, so a burst of up to
+                 `stride` cells costs each word one bit. It only permutes addresses; no overhead
 
 To keep planes in another memory, or in the same one at another voltage, place them there instead (`--place '*@7=SPEC'`).
 """
@@ -24,14 +24,18 @@ from weakcell.memmodels.protection.check_bits import ProtectedRegion, ProtectedR
 
 @dataclass(frozen=True, eq=False)
 class SafeHighBits(Wrapper):
-    """The top `planes` planes of every element come back right (`safe`), or by majority of three copies (`triple`)."""
+    """A wrapper that protects the top `planes` bits of every element.
+
+    store=safe: they are read as written. store=triple: by majority of three copies.
+    """
 
     planes: int = 1
     store: Literal["safe", "triple"] = "safe"
 
     def write(self, bits: Words, layout: Layout, key: Key) -> ProtectedRegion:
+        """Store bits, and two copies of the high planes with store=triple."""
         data = self.inner.write(bits, layout, key)
-        high = high_planes(layout, self.planes)
+        high = select_high_planes(layout, self.planes)
         parts = [data]
         if high and self.store == "triple":
             codes = np.zeros(layout.elements, dtype=np.uint64)
@@ -42,10 +46,10 @@ class SafeHighBits(Wrapper):
         return ProtectedRegion(layout, data.first_word, data.written, data.stored, data.previous, key, tuple(parts))
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
-        """`corrected` counts safe bits that this put right."""
+        """Read a region. `corrected` counts safe bits that were put right."""
         data, *copies = inner_regions(region)
         report = self.inner.read(data, key, out)
-        mask = plane_mask(region.layout, high_planes(region.layout, self.planes))
+        mask = plane_mask(region.layout, select_high_planes(region.layout, self.planes))
         right = region.written
         if copies:
             others = [self._spread(copy, key, region.layout) for copy in copies]
@@ -58,42 +62,48 @@ class SafeHighBits(Wrapper):
         return ReadReport(flips, report.corrected + corrected, report.erased, report.commanded, report.measured)
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:
+        """Return the cost with the copies, or with safe cells charged like the others."""
         data, *copies = inner_regions(region)
         cost = self.inner.cost(data, accesses)
         for number, copy in enumerate(copies, start=2):
             cost = with_overhead(cost, self.inner.cost(copy, accesses), f"copy {number}", copy.layout.bits / data.layout.bits)
-        if copies or cost.energy is None or not high_planes(region.layout, self.planes):
+        if copies or cost.energy is None or not select_high_planes(region.layout, self.planes):
             return cost
         energy = cost.energy
         source = f"{energy.source}; safe cells charged like the others"
         return replace(cost, energy=Quantity(energy.value, energy.unit, "assumed", source))
 
     def _spread(self, copy: Region, key: Key, layout: Layout) -> Words:
-        """A copy of the high planes, at the places that they have in the whole region."""
+        """Read a copy of the high planes and return it at its positions in the whole region."""
         words, codes = np.empty_like(copy.written), np.zeros(layout.elements, dtype=np.uint64)
         self.inner.read(copy, key, words)
         unpack(words, copy.layout, codes)
         return pack(codes, layout)
 
 
-def high_planes(layout: Layout, count: int) -> tuple[int, ...]:
-    """Those of the region's planes that are among the top `count` of the tensor."""
+def select_high_planes(layout: Layout, count: int) -> tuple[int, ...]:
+    """Return those of the region's planes that are among the top `count` of the tensor."""
     return tuple(plane for plane in layout.planes if plane >= layout.width - count)
 
 
 def plane_mask(layout: Layout, planes: tuple[int, ...]) -> Words:
-    """The cells of these planes; the pattern of 64 elements repeats. Spare bits may be set: no cell is there."""
+    """Return a mask of the cells of these planes. Spare bits may be set; no cell is there."""
+    # the pattern of 64 elements repeats
     code = sum(1 << plane for plane in planes)
     return np.resize(pack(np.full(64, code, dtype=np.uint64), replace(layout, elements=64)), layout.words)
 
 
 @dataclass(frozen=True, eq=False)
 class Interleaved(Wrapper):
-    """Bit j of word w of a group of `stride` words lies at cell j * stride + w of the group; a last, smaller group has less."""
+    """A wrapper that spreads the bits of a word over cells.
+
+    Bit j of word w of a group of `stride` words is cell j * stride + w of the group; the last group may be smaller.
+    """
 
     stride: int = 64
 
     def write(self, bits: Words, layout: Layout, key: Key) -> ProtectedRegion:
+        """Store the permuted bits."""
         cells = Layout(f"{layout} interleaved", layout.bits, 1)
         inner = self.inner.write(spread(bits, layout.bits, self.stride), cells, key)
         stored = gather(inner.stored, layout.bits, self.stride)
@@ -101,24 +111,26 @@ class Interleaved(Wrapper):
         return ProtectedRegion(layout, inner.first_word, bits.copy(), stored, previous, key, (inner,))
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
+        """Read the cells and undo the permutation."""
         (inner,) = inner_regions(region)
         report = self.inner.read(inner, key, out)
         out[:] = gather(out, region.layout.bits, self.stride)
         return report
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:
+        """Return the cost of the inner memory; interleaving adds none."""
         return self.inner.cost(inner_regions(region)[0], accesses)
 
 
 def spread(words: Words, bits: int, stride: int) -> Words:
-    """The bits of words, as they lie in the cells."""
+    """Return the bits of words in cell order."""
     out = np.zeros_like(words)
     _move_bits(words, bits, stride, True, out)
     return out
 
 
 def gather(cells: Words, bits: int, stride: int) -> Words:
-    """The words of these cells: the inverse of `spread`."""
+    """Return the words of these cells: the inverse of `spread`."""
     out = np.zeros_like(cells)
     _move_bits(cells, bits, stride, False, out)
     return out
@@ -126,7 +138,7 @@ def gather(cells: Words, bits: int, stride: int) -> Words:
 
 @numba.njit(cache=True, nogil=True)
 def _move_bits(source, bits, stride, spreading, out):  # type: ignore[no-untyped-def]
-    """Move every bit between its place in a word and its cell; `full` bits of a group's words exist in its last word too."""
+    """Move every bit between its word and its cell. `full` bits of a group exist in its last word too."""
     one = np.uint64(1)
     for first in range(0, source.size, stride):
         words = min(stride, source.size - first)

@@ -1,19 +1,19 @@
-"""Protection that spends check bits: parity and SECDED around any memory. The check bits live in that memory too, and fail too.
+"""Protection that costs check bits: parity and SECDED around any memory. The check bits are in that memory too, and fail too.
 
     parity   one bit per `word` bits (overhead 9/8 … 65/64): an odd number of errors in a word is detected, an even one is not
     secded   eight bits per 64 (overhead 72/64): one error is corrected, two are detected, three may be miscorrected (`hamming`)
 
-What a detected word reads as is the policy:
+The policy decides how a detected word is read:
 
     erase    every element that overlaps it reads as `layout.erased`, the code of real zero. A 1-bit element has no such code, so
              signs stay as they were read
-    drop     the same, and 1-bit signs count as 0: they are marked in the report's `dropped`, and the engine leaves them out of
-             its sums. They still come back as they were read, and their errors count as flips
+    drop     the same, and 1-bit signs count as 0: the report marks them as `dropped`, and the engine leaves them out of its sums.
+             They are still returned as they were read, and their errors count as flips
     raw      as it was read
     raise    MemoryFault
 
-A report's `corrected` and `erased` count words: corrected, and detected as wrong but not corrected, whatever the policy does with
-them. `erasures` marks the cells of the latter.
+A report's `corrected` and `erased` count words: corrected, and detected as wrong but not corrected, under every policy. `erasures`
+marks the cells of the latter.
 """
 
 from __future__ import annotations
@@ -38,16 +38,18 @@ Detected = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class ProtectedRegion(Region):
-    """A region of a wrapper, and the regions of the inner memory that hold it."""
+    """A region of a wrapper, with the regions of the inner memory that hold it."""
 
     parts: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class ProtectedReport(ReadReport):
-    """A report that also marks the cells of words that were detected as wrong and not corrected.
+    """A report that also marks cells of words that were detected as wrong and not corrected.
 
-    dropped: cells of 1-bit elements that count as 0 under the policy `drop`, of this wrapper or of one inside.
+    Attributes:
+        erasures: Mask of these cells, or None if there are none.
+        dropped: Mask of 1-bit elements that count as 0 under the policy `drop`, of this wrapper or of one inside.
     """
 
     erasures: Words | None = None
@@ -56,24 +58,27 @@ class ProtectedReport(ReadReport):
 
 @dataclass(frozen=True, eq=False)
 class Wrapper:
-    """A memory around a memory: it has the same operating point, and only `read` can tell what comes back."""
+    """A memory around a memory. It has the same operating point and no sampler: only `read` defines what is read."""
 
     inner: Memory
 
     @property
     def conditions(self) -> Mapping[str, ConditionValue]:
+        """The operating point of the inner memory."""
         return self.inner.conditions
 
     def at(self, **conditions: ConditionValue) -> Self:
+        """Return the wrapper around the inner memory at another operating point."""
         return replace(self, inner=self.inner.at(**conditions))
 
     def sampler(self, region: Region) -> Sampler | None:
+        """Return None."""
         return None
 
 
 @dataclass(frozen=True, eq=False)
 class Coded(Wrapper):
-    """Words of `word` bits with check bits beside them. A code says what the checks are, and what they reveal."""
+    """Words of `word_bits` bits with check bits. A subclass is a code: how checks are computed and evaluated."""
 
     policy: Policy = "erase"
 
@@ -83,28 +88,30 @@ class Coded(Wrapper):
         raise NotImplementedError
 
     def check_layout(self, layout: Layout) -> Layout:
-        """How the check bits of a region lie in the inner memory."""
+        """Return the layout of the check bits in the inner memory."""
         raise NotImplementedError
 
     def encode_checks(self, bits: Words, code: Layout) -> Words:
-        """The check bits of a region's words."""
+        """Return the check bits of a region's words."""
         raise NotImplementedError
 
     def decode_words(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
-        """(words after correction, how many were corrected, which words are wrong and were not)."""
+        """Return (corrected words, how many were corrected, which words are wrong and were not corrected)."""
         raise NotImplementedError
 
     def write(self, bits: Words, layout: Layout, key: Key) -> ProtectedRegion:
+        """Store bits and their check bits."""
         code = self.check_layout(layout)
         data = self.inner.write(bits, layout, key)
         check = self.inner.write(self.encode_checks(bits, code), code, key)
         return ProtectedRegion(layout, data.first_word, data.written, data.stored, data.previous, key, (data, check))
 
     def read(self, region: Region, key: Key, out: Words) -> ProtectedReport:
+        """Read a region and its check bits, correct, and apply the policy to words that cannot be corrected."""
         data, check = inner_regions(region)
         checks = np.empty_like(check.written)
         report = self.inner.read(data, key, out)
-        beside = self.inner.read(check, key, checks)
+        check_report = self.inner.read(check, key, checks)
         words, corrected, detected = self.decode_words(out, checks, region.layout)
         out[:] = words
         erasures = mark_cells(detected, self.word_bits, region.layout)
@@ -124,8 +131,8 @@ class Coded(Wrapper):
             dropped = erasures if dropped is None else erasures | dropped
         return ProtectedReport(
             popcount(out ^ region.written),
-            corrected + report.corrected + beside.corrected,
-            lost + report.erased + beside.erased,
+            corrected + report.corrected + check_report.corrected,
+            lost + report.erased + check_report.erased,
             report.commanded,
             report.measured,
             erasures if lost else None,
@@ -133,10 +140,10 @@ class Coded(Wrapper):
         )
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:
-        """Accesses to data and check bits, both at the inner memory's price."""
+        """Return the cost of accesses to data and check bits, both at the inner memory's price."""
         data, check = inner_regions(region)
-        beside = self.inner.cost(check, accesses)
-        return with_overhead(self.inner.cost(data, accesses), beside, "check bits", check.layout.bits / data.layout.bits)
+        extra_cost = self.inner.cost(check, accesses)
+        return with_overhead(self.inner.cost(data, accesses), extra_cost, "check bits", check.layout.bits / data.layout.bits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,16 +154,20 @@ class Parity(Coded):
 
     @property
     def word_bits(self) -> int:
+        """Data bits per parity bit."""
         return self.word
 
     def check_layout(self, layout: Layout) -> Layout:
+        """Return one bit per word."""
         return Layout(f"{layout} parity", -(-layout.bits // self.word), 1)
 
     def encode_checks(self, bits: Words, code: Layout) -> Words:
+        """Return the parity of each word, packed."""
         parity = np.packbits(self._parity(bits)[: code.elements], bitorder="little")
         return np.pad(parity, (0, code.words * 8 - parity.size)).view(np.uint64)
 
     def decode_words(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
+        """Return the words unchanged, and which of them have the wrong parity."""
         count = self.check_layout(layout).elements
         stored = np.unpackbits(checks.view(np.uint8), bitorder="little")[:count]
         return words, 0, (self._parity(words)[:count] ^ stored).astype(np.bool_)
@@ -168,19 +179,23 @@ class Parity(Coded):
 
 @dataclass(frozen=True, eq=False)
 class Secded(Coded):
-    """SECDED(72,64); a last word with spare bits is a shortened code, so a syndrome that names a spare bit is detected."""
+    """SECDED(72,64). A last word with spare bits is a shortened code: a syndrome that names a spare bit counts as detected."""
 
     @property
     def word_bits(self) -> int:
+        """64."""
         return 64
 
     def check_layout(self, layout: Layout) -> Layout:
+        """Return eight bits per word."""
         return Layout(f"{layout} check", layout.words, CHECK_BITS)
 
     def encode_checks(self, bits: Words, code: Layout) -> Words:
+        """Return the check bits of each word, packed."""
         return np.pad(encode(bits), (0, code.words * 8 - bits.size)).view(np.uint64)
 
     def decode_words(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
+        """Correct single errors, and return which words have more."""
         fixed, corrected, detected = decode(words, checks.view(np.uint8)[: words.size])
         spare = ~np.uint64((1 << ((layout.bits - 1) % 64 + 1)) - 1)
         if fixed.size and fixed[-1] & spare:
@@ -189,35 +204,42 @@ class Secded(Coded):
 
 
 def inner_regions(region: Region) -> tuple[Region, ...]:
-    """The inner regions; ValueError for a region that is not a wrapper's."""
+    """Return the inner regions; ValueError for a region that is not a wrapper's."""
     if not isinstance(region, ProtectedRegion):
         raise ValueError(f"{region!r} was not written by this memory")
     return region.parts
 
 
-def with_overhead(data: Cost, beside: Cost, what: str, share: float) -> Cost:
-    """The cost of data with `what` beside it, `share` extra bits per bit.
+def with_overhead(data: Cost, extra_cost: Cost, what: str, share: float) -> Cost:
+    """Return the cost of data plus extra bits.
 
     Picojoules add up. A relative energy is that of all accesses, in units of the unprotected data's at the reference point.
+
+    Args:
+        data: Cost of the data.
+        extra_cost: Cost of the extra bits.
+        what: Name of the extra bits.
+        share: Extra bits per bit of data.
     """
-    if data.energy is None or beside.energy is None:
+    if data.energy is None or extra_cost.energy is None:
         return data
     if data.energy.unit == "pJ":
-        extra, parts = beside.energy, dict(data.parts)
+        extra, parts = extra_cost.energy, dict(data.parts)
     else:
-        extra, parts = beside.energy * share, dict(data.parts) or {"data": data.energy}
+        extra, parts = extra_cost.energy * share, dict(data.parts) or {"data": data.energy}
     total = Quantity(data.energy.value + extra.value, data.energy.unit, data.energy.basis, f"{data.energy.source}; with {what}")
     return Cost(total, data.latency, {**parts, what: extra})
 
 
 def erased_words(layout: Layout) -> Words:
-    """The words of a region all of whose elements are erased; 64 elements fill whole words, and the pattern repeats."""
+    """Return the words of a region all of whose elements are erased."""
+    # 64 elements fill whole words, and the pattern repeats
     few = replace(layout, elements=64)
     return np.resize(pack(np.full(64, layout.erased), few), layout.words)
 
 
 def mark_cells(detected: Detected, word_bits: int, layout: Layout) -> Words:
-    """A mask of all cells of all elements that overlap a detected word of `word_bits` bits."""
+    """Return a mask of all cells of all elements that overlap a detected word of `word_bits` bits."""
     mask = np.zeros(layout.words, dtype=np.uint64)
     _mark(detected, word_bits, len(layout.planes), layout.bits, mask)
     return mask

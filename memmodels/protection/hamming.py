@@ -1,7 +1,7 @@
 """SECDED(72,64): eight check bits that correct one error of a 72-bit word and detect two (Hsiao, IBM J. Res. Dev. 14, 1970).
 
-Every bit of a word has a column of eight bits, all of them different and of odd weight: the eight check bits those of weight 1, the
-data bits the 56 of weight 3 and eight of weight 5. The *syndrome* is the XOR of the columns of the bits that err:
+Every bit of a word has a column of eight bits, all different and of odd weight: the eight check bits those of weight 1, the data
+bits the 56 of weight 3 and eight of weight 5. The *syndrome* is the XOR of the columns of the bits that err:
 
     zero                            no error seen (or four and more that cancel)
     odd weight, one of the columns  that bit is flipped back: right for one error, a miscorrection for most triples
@@ -22,11 +22,11 @@ Bytes = npt.NDArray[np.uint8]
 CHECK_BITS = 8
 _ROTATIONS = [((0b11111 << turn) | (0b11111 >> (8 - turn))) & 0xFF for turn in range(8)]
 DATA_COLUMNS: Bytes = np.array([sum(1 << row for row in rows) for rows in combinations(range(8), 3)] + _ROTATIONS, dtype=np.uint8)
-"""The columns of data bits 0..63; check bit i has the column 1 << i."""
+"""Columns of data bits 0..63; check bit i has the column 1 << i."""
 
 
 def _checks_of_bytes() -> Bytes:
-    """(8, 256): the check bits of a word that has this value in byte i and zeros elsewhere."""
+    """Return (8, 256) the check bits of a word that has this value in byte i and zeros elsewhere."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return np.array([np.bitwise_xor.reduce(bits * DATA_COLUMNS[8 * i : 8 * i + 8], axis=1) for i in range(8)], dtype=np.uint8)
 
@@ -40,7 +40,7 @@ _DETECTED[0] = False
 
 
 def encode(words: Words) -> Bytes:
-    """The eight check bits of each 64-bit word."""
+    """Return the eight check bits of each 64-bit word."""
     split = words.view(np.uint8).reshape(-1, 8)
     checks: Bytes = _CHECKS[0][split[:, 0]]
     for i in range(1, 8):
@@ -49,6 +49,14 @@ def encode(words: Words) -> Bytes:
 
 
 def decode(words: Words, checks: Bytes) -> tuple[Words, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """(words with the data bits that the syndromes name flipped back, which were corrected, which are detected as wrong)."""
+    """Correct single errors.
+
+    Args:
+        words: Data words as read, (n,) uint64.
+        checks: Their check bits as read, (n,) uint8.
+
+    Returns:
+        (corrected words, which were corrected, which are detected as wrong).
+    """
     syndrome = encode(words) ^ checks
     return words ^ _FIX[syndrome], _CORRECTABLE[syndrome], _DETECTED[syndrome]

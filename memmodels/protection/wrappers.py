@@ -1,5 +1,6 @@
-"""Wrappers by name: the head of a SPEC, `WRAPPER+…+NAME:key=value`, the leftmost outermost; options in brackets:
-`secded[policy=erase]+interleave[stride=64]+uniform:ber=1e-3`.
+"""Wrappers by name: the head of a SPEC, `WRAPPER+…+NAME:key=value`.
+
+The leftmost wrapper is the outermost; options are in brackets: `secded[policy=erase]+interleave[stride=64]+uniform:ber=1e-3`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ _POLICY = Condition("policy", "", "what a detected word reads as", "erase", choi
 
 @dataclass(frozen=True)
 class WrapperType:
-    """A wrapper by name: its options, what it costs, what it cannot do, and how it is put around a memory."""
+    """A wrapper_type of wrapper.
+
+    Attributes:
+        name, title: In a SPEC, and in one line.
+        overhead: What it costs.
+        limits: What it cannot do.
+        options: Its knobs.
+        build: Puts one around a memory.
+    """
 
     name: str
     title: str
@@ -30,29 +39,34 @@ class WrapperType:
 
 @dataclass(frozen=True)
 class WrapperSpec:
-    """One wrapper of a SPEC and the options that were given; `str` gives it back."""
+    """One wrapper of a SPEC with the given options; `str` returns its text."""
 
-    kind: str
+    name: str
     options: tuple[tuple[str, str], ...] = ()
 
     def wrap(self, memory: Memory) -> Memory:
-        kind = WRAPPERS[self.kind]
-        defaults = {option.name: option.default for option in kind.options if option.default is not None}
-        return kind.build(memory, {**defaults, **dict(self.options)})
+        """Put the wrapper around a memory."""
+        wrapper_type = WRAPPERS[self.name]
+        defaults = {option.name: option.default for option in wrapper_type.options if option.default is not None}
+        return wrapper_type.build(memory, {**defaults, **dict(self.options)})
 
     def __str__(self) -> str:
         given = ",".join(f"{key}={value}" for key, value in self.options)
-        return f"{self.kind}[{given}]" if given else self.kind
+        return f"{self.name}[{given}]" if given else self.name
 
 
 def split_wrappers(text: str) -> tuple[tuple[WrapperSpec, ...], str]:
-    """The wrappers at the head of a SPEC, outermost first, and what they are around; MemorySpecError for a bad one."""
+    """Split a SPEC into its wrappers, outermost first, and the rest.
+
+    Raises:
+        MemorySpecError: A wrapper is unknown, malformed or misplaced.
+    """
     wrappers, rest = [], text
     while head := _HEAD.match(rest):
         wrappers.append(_parse_wrapper(text, head[1], head[2]))
         rest = rest[head.end() :]
     for outer in wrappers[:-1]:
-        if outer.kind == "interleave":
+        if outer.name == "interleave":
             raise MemorySpecError(
                 f"Memory SPEC {text!r}",
                 "interleave moves single cells, so a wrapper inside it would no longer see words and elements",
@@ -62,7 +76,7 @@ def split_wrappers(text: str) -> tuple[tuple[WrapperSpec, ...], str]:
 
 
 def drops_signs(text: str) -> bool:
-    """Whether a SPEC has a wrapper that lets signs drop out of sums."""
+    """Return whether a SPEC has a wrapper that drops signs out of sums."""
     return any(("policy", "drop") in wrapper.options for wrapper in split_wrappers(text)[0])
 
 
@@ -81,12 +95,12 @@ def _parse_wrapper(text: str, name: str, options: str | None) -> WrapperSpec:
             raise MemorySpecError(f"Memory SPEC {text!r}", found, f"It has: {', '.join(known)}")
         if key in given:
             raise MemorySpecError(f"Memory SPEC {text!r}", f"{key} is given twice", "Give it once")
-        given[key] = _checked(known[key], value, name)
+        given[key] = _check_option(known[key], value, name)
     return WrapperSpec(name, tuple(given.items()))
 
 
-def _checked(option: Condition, value: str, name: str) -> str:
-    """The option as it is written in a SPEC; numbers are whole ones."""
+def _check_option(option: Condition, value: str, name: str) -> str:
+    """Return the option as a SPEC writes it; numbers are whole ones."""
     checked = option.check(value, name)
     if isinstance(checked, str):
         return checked
@@ -120,8 +134,8 @@ def _interleave(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory
 
 
 WRAPPERS = {
-    kind.name: kind
-    for kind in (
+    wrapper_type.name: wrapper_type
+    for wrapper_type in (
         WrapperType(
             "parity",
             "One parity bit per word; words with an odd number of errors are detected",

@@ -1,1 +1,1 @@
-"""Exact, reproducible sampling of bit errors."""
+"""Sampling: exact, reproducible bit errors, addressed by what they are drawn for."""

@@ -16,7 +16,7 @@ from weakcell.memmodels.address import Words
 from weakcell.memmodels.sampling.rates import MAX_LEVELS, dyadic_steps, plan_rates
 
 VERSION = 2
-"""The sampling format: the same version, seed and key give the same bits for ever. It is recorded with every result."""
+"""The sampling format: the same version, seed and key give the same bits, permanently. It is recorded with every result."""
 
 ROOT = 1
 """The root of all streams. Formats 1 and 2 share it, so dies are the same in both; reads and writes differ."""

@@ -1,1 +1,1 @@
-"""One file per technology; `catalogue.py` lists them."""
+"""Technologies, one module per family; `catalogue.py` lists them."""

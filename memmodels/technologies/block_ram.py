@@ -4,18 +4,18 @@
     threshold of a cell = mu + s (sqrt(share) column + sqrt(1 - share) cell), both standard normal
 
 V in volt. The published rates were measured with all ones stored, so they are p10; p01 was not measured and is 0 unless given.
-mu and s are a least-squares line through the probits of the published counts; deviations are in decades of p.
+mu and s are a least-squares line through the probits of the published counts; errors are in decades of p.
 
-Faults cluster in columns: a column (bitline) of a block of 1024 rows x 16 columns shares a part of its cells' thresholds. Any
-share keeps the marginal law and stays nested. Fitted to the maps of KC705 board B by least squares of the logarithms of two
-statistics, faulty (block, column) pairs and Fano factor, at 0.53 and 0.55 V: share 0.40. Maps of VC707 were not available, so it
-has the same share by assumption.
+Faults cluster in columns: the cells of a column (bitline) of a block of 1024 rows x 16 columns share a part of their thresholds.
+Any share keeps the marginal law and stays nested. The share 0.40 was fitted to the maps of KC705 board B by least squares of the
+logarithms of two statistics, faulty (block, column) pairs and Fano factor, at 0.53 and 0.55 V. Maps of VC707 were not available, so
+its share is assumed to be the same.
 
 Energy: the published power of the block RAM's supply rail at a fixed clock, relative to the nominal 1.0 V. At a fixed clock and
-access rate, this is the energy of an access with its share of leakage: more than 10 times less at 0.61 V, and 36.1 % less again
-at 0.54 V. "More than 10 times" is taken as 10 times, so energies below 1.0 V are upper bounds. Between the published voltages
-ln(power) is linear in V, and below 0.54 V it goes on with the same slope (computed). The dynamic energy C V^2 alone would fall
-2.7 times to 0.61 V and 21.6 % from there to 0.54 V: most of what is saved is leakage. `energy=dynamic` takes it, an assumption.
+access rate this is the energy of an access with its share of leakage: more than 10 times less at 0.61 V, and 36.1 % less again at
+0.54 V. "More than 10 times" is taken as 10 times, so energies below 1.0 V are upper bounds. Between the published voltages
+ln(power) is linear in V; below 0.54 V it continues with the same slope (computed). The dynamic energy C V^2 alone would fall 2.7
+times to 0.61 V and 21.6 % from there to 0.54 V: most of the saving is leakage. `energy=dynamic` selects it, an assumption.
 
 Source: B. Salami, O. Unsal, A. Cristal Kestelman, MICRO 2018; power also from the same authors, FPL 2018.
 """
@@ -42,13 +42,21 @@ _POWER_SOURCE = "Salami et al. 2018: power of the rail at a fixed clock, leakage
 
 
 def rail_power(vdd: float) -> Quantity:
-    """At most this power of the supply rail at a fixed clock, relative to 1.0 V: published points, ln(power) linear between."""
+    """Return an upper bound of the power of the supply rail at a fixed clock, relative to 1.0 V.
+
+    Between published points ln(power) is linear in V.
+    """
     points = sorted((float(row["vdd"]), math.log(float(row["power"]))) for row in table("sram_28nm_power"))
     after = next((i for i in range(1, len(points)) if vdd <= points[i][0]), len(points) - 1)
     (low, first), (high, last) = points[after - 1], points[after]
     power = math.exp(first + (last - first) * (vdd - low) / (high - low))
-    exact = next((math.exp(at) for v, at in points if v == vdd), None)
-    return Quantity(power if exact is None else exact, "x E(1.0 V)", "computed" if exact is None else "published", _POWER_SOURCE)
+    published_power = next((math.exp(at) for v, at in points if v == vdd), None)
+    return Quantity(
+        power if published_power is None else published_power,
+        "x E(1.0 V)",
+        "computed" if published_power is None else "published",
+        _POWER_SOURCE,
+    )
 
 
 def column_statistics(rate: float, share: float, cells: int) -> tuple[float, float]:

@@ -9,9 +9,11 @@ a, b, c are a least-squares fit to the probits of the published rates at 90 °C,
 straight line in ln t, as `dram` has it, leaves up to 0.12. The factor 8.0 between 50 and 90 °C is measured on one module (hyhy13,
 rms 0.034 decades at 50 °C); that it holds for the others is assumed.
 
-Valid: t90 from 4 to 256 s, 50 … 90 °C. Stored 0s erred at rates up to 5e-7 at 64 s and 1.4e-5 at 256 s; they are left out (p01
-= 0). One bank per module, one run, solid patterns: nothing is known about neighbours' data or variable retention times. No
-energy was published. Source: H. Luo et al., "Revisiting DRAM Read Disturbance", VTS 2025 (arXiv 2503.16749), raw data.
+Valid: t90 from 4 to 256 s, 50 … 90 °C. Stored 0s erred at rates up to 5e-7 at 64 s and 1.4e-5 at 256 s; they are left out.
+One bank per module, one run, solid patterns: nothing is known about neighbours' data or variable retention times. No energy was
+published.
+
+Source: H. Luo et al., "Revisiting DRAM Read Disturbance", VTS 2025 (arXiv 2503.16749), raw data.
 """
 
 from __future__ import annotations

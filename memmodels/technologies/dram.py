@@ -11,9 +11,11 @@ lines       f(V) = c Phi((mu - V) / s): the share of bad 64-byte lines (c = 1/2 
             gives p_in_line, and p01 = p10 = f p_in_line. From the first voltage without errors on: 0.
 
 Valid: tRCD 2.5 ... 13.125 ns at 20 °C and nominal voltage; lines at tRCD = tRP = 10 ns and 20 °C, from the last published voltage
-of the vendor up (less `vdd_offset`); retention 64 ms ... 2.048 s, 20 ... 70 °C, 1.15 ... 1.35 V. What was not measured together
-(a lower voltage and another tRCD; long refresh below 1.15 V) is refused unless extrapolate=yes adds it up. tRP below 10 ns
-returns whole wrong rows (rates of 0.005 to 0.7 at 7.5 ns) and is refused.
+of the vendor up (less `vdd_offset`); retention 64 ms ... 2.048 s, 20 ... 70 °C, 1.15 ... 1.35 V. Combinations that were not
+measured
+(a lower voltage and another tRCD; long refresh below 1.15 V) are refused unless extrapolate=yes, which adds the causes up. tRP
+below
+10 ns returns whole wrong rows (rates of 0.005 to 0.7 at 7.5 ns) and is refused.
 
 Sources: Chang et al., SIGMETRICS 2016 (timing, DDR3) and 2017 (voltage and retention, DDR3L); energy per bit from Accelergy and
 Larimi et al., DATE 2021. Over voltage, energy ~ (V/1.35)^2 is an assumption.
@@ -46,23 +48,26 @@ TRCD_WITHOUT_ERRORS = 10.0
 LINES: dict[str, tuple[float, float, float]] = {"A": (1.0936, 0.0117, 1.0), "B": (1.0062, 0.0204, 1.0), "C": (1.1999, 0.0430, 0.5)}
 """mu and s in volt, and the share at which lines saturate."""
 VDD_RANGE = {"A": (1.10, 1.15), "B": (1.025, 1.15), "C": (1.10, 1.30)}
-"""The lowest published voltage and the first one, from above, at which nothing erred any more."""
+"""Lowest published voltage, and lowest voltage without errors."""
 RETENTION_T50, RETENTION_S, RETENTION_PER_K, RETENTION_PER_V = 431.5, 0.9882, 0.0123, 0.2468
 LONGEST_INTERVAL = 2.048 * math.exp(RETENTION_PER_K * (70.0 - 45.0) + RETENTION_PER_V * (1.35 - 1.15))
-"""In s at 45 °C and 1.35 V: what the longest published interval, at 70 °C and 1.15 V, amounts to there (2.93)."""
+"""The longest published interval, at 70 °C and 1.15 V, as an equivalent at 45 °C and 1.35 V: 2.93 s."""
 LINE_BITS = 512
 _NAME, _NOMINAL, _MEASURED_C = "dram", 1.35, 20.0
 
 
 def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
-    """Activation, retention and line errors, always in this order."""
+    """Return activation, retention and line errors, in this order."""
     return activation(conditions), retention(conditions), lines(conditions)
 
 
 def activation(conditions: Conditions) -> ErrorTerm:
-    """Cells whose bitline is not ready after tRCD; with `fails` F the density of weak cells is the published rate / F."""
+    """Return the cells whose bitline is not ready after tRCD.
+
+    With `fails` F, the density of weak cells is the published rate / F.
+    """
     vendor, fails = str(conditions["vendor"]), number(conditions, "fails")
-    _check_alone(conditions)
+    _refuse_combination(conditions)
     p01, p10 = (activation_rate(vendor, way, number(conditions, "trcd")) / fails for way in ("p01", "p10"))
     if max(p01, p10) > 0.5:
         raise refuse(
@@ -74,8 +79,8 @@ def activation(conditions: Conditions) -> ErrorTerm:
     return ErrorTerm("activation", Lifetime.DIE, p01, p10, failure_probability=fails, structure=shared_structure(_NAME, conditions))
 
 
-def _check_alone(conditions: Conditions) -> None:
-    """MemorySpecError for errors of a short tRCD together with another voltage or temperature, unless extrapolate=yes."""
+def _refuse_combination(conditions: Conditions) -> None:
+    """Refuse a short tRCD together with another voltage or temperature, unless extrapolate=yes."""
     trcd, vdd, temperature = (number(conditions, key) for key in ("trcd", "vdd", "temperature"))
     if trcd >= TRCD_WITHOUT_ERRORS or extrapolates(conditions):
         return
@@ -90,13 +95,13 @@ def _check_alone(conditions: Conditions) -> None:
 
 
 def activation_rate(vendor: str, way: str, trcd: float) -> float:
-    """Bit error rate of the first access after tRCD ns; way: `p01` or `p10`."""
+    """Return the bit error rate of the first access after tRCD ns; way: `p01` or `p10`."""
     t50, s = TRCD[vendor][way]
     return 0.0 if trcd >= TRCD_WITHOUT_ERRORS else 0.5 * phi((math.log(t50) - math.log(trcd)) / s)
 
 
 def shared_structure(technology: str, conditions: Conditions) -> Shared | None:
-    """Columns or rows of cells with a common part of their thresholds, as the user describes them."""
+    """Return the user's structure: columns or rows of cells that share a part of their thresholds."""
     axis = str(conditions["structure"])
     if axis in ("none", "uniform", "data-dependent"):
         return None
@@ -113,7 +118,7 @@ def shared_structure(technology: str, conditions: Conditions) -> Shared | None:
 
 
 def retention(conditions: Conditions) -> ErrorTerm:
-    """Cells that lose their charge within a refresh interval."""
+    """Return the cells that lose their charge within a refresh interval."""
     interval, vdd = number(conditions, "refresh_interval"), number(conditions, "vdd")
     if interval > 0.256 and vdd < 1.15 and not extrapolates(conditions):
         raise refuse(
@@ -123,10 +128,10 @@ def retention(conditions: Conditions) -> ErrorTerm:
             "Raise vdd, choose at most 0.256 s, or say extrapolate=yes",
         )
     temperature, slope = number(conditions, "temperature"), number(conditions, "retention_slope")
-    same = interval * math.exp(slope * (temperature - 45.0) + RETENTION_PER_V * (_NOMINAL - vdd))
+    equivalent = interval * math.exp(slope * (temperature - 45.0) + RETENTION_PER_V * (_NOMINAL - vdd))
     asked = f"refresh_interval={interval:g}, temperature={temperature:g}, retention_slope={slope:g}"
     name = f"the interval that loses as many cells at 45 °C and 1.35 V ({asked})"
-    within(_NAME, conditions, name, same, (0.0, LONGEST_INTERVAL), unit="s")
+    within(_NAME, conditions, name, equivalent, (0.0, LONGEST_INTERVAL), unit="s")
     p = retention_rate(interval, temperature, vdd, slope)
     if conditions["polarity"] == "cell":
         return ErrorTerm("retention", Lifetime.ACCUMULATING, p / 2, p / 2, exposure="time", resampled=False)
@@ -137,13 +142,20 @@ def retention(conditions: Conditions) -> ErrorTerm:
 
 
 def retention_rate(interval: float, temperature: float, vdd: float, slope: float = RETENTION_PER_K) -> float:
-    """Share of cells that lose their bit within `interval` s at °C and volt; `slope` in ln(interval) per K."""
+    """Return the share of cells that lose their bit.
+
+    Args:
+        interval: Time between refreshes in s.
+        temperature: In °C.
+        vdd: In V.
+        slope: ln(interval) per K.
+    """
     shift = slope * (temperature - 45.0) + RETENTION_PER_V * (_NOMINAL - vdd)
     return phi((math.log(interval) - math.log(RETENTION_T50) + shift) / RETENTION_S)
 
 
 def lines(conditions: Conditions) -> ErrorTerm:
-    """Bad 64-byte lines at low voltage, and the bits that flip in them."""
+    """Return bad 64-byte lines at low voltage, and the bits that flip in them."""
     vendor, vdd = str(conditions["vendor"]), number(conditions, "vdd")
     share = bad_lines(vendor, vdd - number(conditions, "vdd_offset"))
     if share == 0.0:
@@ -190,13 +202,16 @@ def _check_voltage(vendor: str, conditions: Conditions) -> None:
 
 
 def bad_lines(vendor: str, vdd: float) -> float:
-    """Share of 64-byte lines with an error at tRCD = tRP = 10 ns."""
+    """Return the share of 64-byte lines with an error at tRCD = tRP = 10 ns."""
     mu, s, top = LINES[vendor]
     return 0.0 if vdd >= VDD_RANGE[vendor][1] else top * phi((mu - vdd) / s)
 
 
 def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
-    """Energy per bit of the DRAM type; (V/1.35)^2 below nominal; refresh power as the user gives it, ~ 1 / interval."""
+    """Return the energy per bit of the DRAM type.
+
+    It scales with (V/1.35)^2 below nominal. Refresh power is the user's, ~ 1 / interval.
+    """
     kind, vdd = str(conditions["type"]), number(conditions, "vdd")
     row = next(row for row in table("dram_energy") if row["type"] == kind)
     basis: Basis = "published" if vdd == _NOMINAL else "assumed"
@@ -212,7 +227,7 @@ def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
 
 
 def published_curve() -> tuple[Panel, ...]:
-    """Return activation errors per vendor and direction, bad lines over voltage, and retention, each with its law."""
+    """Return activation errors, bad lines and retention over their conditions, each with its law."""
     return _activation_panel(), _line_panel(), _retention_panel()
 
 

@@ -1,12 +1,12 @@
-"""EDEN's four DRAM error models with weak cells (P, F): a share P of the cells is weak, and a weak cell fails at an access with F.
+"""EDEN's four DRAM error models with weak cells (P, F): a share P of the cells is weak and fails at an access with probability F.
 
 uniform         weak cells anywhere: an error rate of P F on any data                       lifetime die, drawn at each read with F
 bitline         weak cells gather in columns: threshold = sqrt(share) column + sqrt(1 - share) cell, P on average
 wordline        the same in rows
 data-dependent  a weak cell fails with F1 = f10 if it holds 1, and with F0 = f01 if it holds 0
 
-The same cell errs on both values (cells=invert), as EDEN counts. That the four models exist and what they share is described in
-Koppula et al., MICRO 2019; its fitted tables could not be opened, so P, F and the shape of a bank have no defaults.
+The same cell errs on both values (cells=invert), as EDEN counts. Koppula et al., MICRO 2019, describe the four models and what they
+share. Their fitted tables could not be opened, so P, F and the shape of a bank have no defaults.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ _NAME = "eden"
 
 
 def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
-    """One term; two for data-dependent cells, one for each stored value.
-
-    The second acts on what the first left and turns a share p f10 of its flips back; the first is raised to make up for it.
-    """
+    """Return one term, or two for data-dependent cells, one per stored value."""
     data_dependent = conditions["structure"] == "data-dependent"
     wanted, other = (("f01", "f10"), ("f",)) if data_dependent else (("f",), ("f01", "f10"))
     missing = [key for key in ("p", *wanted) if key not in conditions]
@@ -41,6 +38,7 @@ def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
     p = number(conditions, "p")
     if data_dependent:
         f01, f10 = number(conditions, "f01"), number(conditions, "f10")
+        # the second term acts on the result of the first and turns a share p f10 of its flips back; the first makes up for it
         undone = min(p / (1.0 - p * f10), 1.0) if p * f10 < 1.0 else 1.0
         return (
             ErrorTerm("stored 0", Lifetime.DIE, undone, 0.0, Cells.INVERT, failure_probability=f01),

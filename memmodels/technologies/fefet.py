@@ -3,14 +3,15 @@
     I of a level ~ loc + Gamma(a, scale), in ampere             a, loc, scale per level from simulations, in `published/`
     p_up = P(I above the threshold to the next level), p_down = P(I below the threshold to the one before)
 
-The threshold lies half-way between the medians (the source's rule), or where p_up + p_down is least (`optimal`). Lifetime write.
-One bit: the more domains a cell has, the narrower the currents. Parameters exist for 50, 100, 200 and 300 domains; between them
+The threshold is half-way between the medians (the source's rule), or where p_up + p_down is least (`optimal`). Lifetime write.
+One bit: the more domains a cell has, the narrower the currents. Parameters exist for 50, 100, 200 and 300 domains. Between them
 the quantile z = Phi^-1(1 - p) is linear in sqrt(domains), which z = 0.202 + 0.252 sqrt(domains) describes within 0.07 decades.
-Half-way, only 0 is read as 1 (p10 below 1e-12: the gamma law starts at loc); the optimal threshold takes p01 down by 0.7 to 3.5
+Half-way, only 0 is read as 1 (p10 below 1e-12: the gamma law starts at loc). The optimal threshold lowers p01 by 0.7 to 3.5
 decades. Two and three bits: levels written without verify, as LevelTerm with Gray or binary code.
 
-Temperature: levels move towards the middle of the whole window by `window_slope` per kelvin above 25 °C, widths and thresholds
-stay. No number of this was published that we could read, so it is the user's. Energy: the 22 nm array of `arrays.py`.
+Temperature: levels move towards the middle of the whole window by `window_slope` per kelvin above 25 °C; widths and thresholds
+stay.
+No number of this was published that we could read, so it is the user's. Energy: the 22 nm array of `support.py`.
 
 Source: msxFI / NVMExplorer (simulations of the University of Notre Dame).
 """
@@ -27,13 +28,12 @@ from weakcell.memmodels.definition import Condition, Conditions, Technology, Ter
 from weakcell.memmodels.error_model.levels import Code, LevelTerm
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.memory import Accesses, Cost
-from weakcell.memmodels.technologies.arrays import array_cost
-from weakcell.memmodels.technologies.support import EXTRAPOLATE, check_neighbours, number, phi, refuse, table
+from weakcell.memmodels.technologies.support import EXTRAPOLATE, array_cost, check_neighbours, number, phi, refuse, table
 
 _NAME = "fefet"
 _REFERENCE_C = 25.0
 _NEVER = 1e-12
-"""Below this a probability says only where the gamma law begins."""
+"""Smaller probabilities only tell where the gamma law begins; they count as 0."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,27 @@ class Level:
     scale: float
 
     def above(self, current: float) -> float:
+        """Return P(the current is above a threshold)."""
         from scipy.special import gammaincc
 
         return float(gammaincc(self.a, max(current - self.loc, 0.0) / self.scale))
 
     def below(self, current: float) -> float:
+        """Return P(the current is below a threshold)."""
         from scipy.special import gammainc
 
         return float(gammainc(self.a, max(current - self.loc, 0.0) / self.scale))
 
     @property
     def median(self) -> float:
+        """Median of the current."""
         from scipy.special import gammaincinv
 
         return self.loc + self.scale * float(gammaincinv(self.a, 0.5))
 
 
 def threshold(lower: Level, upper: Level, rule: str) -> float:
-    """The border between two levels in ampere."""
+    """Return the border between two levels in ampere."""
     low, high = lower.median, upper.median
     if rule == "half-way":
         return (low + high) / 2.0
@@ -76,7 +79,10 @@ def threshold(lower: Level, upper: Level, rule: str) -> float:
 
 
 def misread(levels: list[Level], rule: str, shrink: float) -> tuple[list[float], list[float]]:
-    """(up, down) of each level: thresholds as they were set, levels moved to the middle of the window by `shrink`."""
+    """Return (up, down): P(read as the next level, the one before) of each level.
+
+    Thresholds stay; levels move to the middle of the window by `shrink`.
+    """
     middle = (levels[0].median + levels[-1].median) / 2.0
     moved = [replace(level, loc=level.loc + shrink * (middle - level.median)) for level in levels]
     borders = [threshold(lower, upper, rule) for lower, upper in pairwise(levels)]
@@ -95,7 +101,15 @@ def _or_never(p: float) -> float:
 
 
 def one_bit(domains: float, rule: str, shrink: float) -> tuple[float, float]:
-    """(p01, p10) of a cell of so many domains; z is linear in sqrt(domains) between sizes, and on beyond the first and last."""
+    """Return (p01, p10) of a one-bit cell.
+
+    The normal quantile of a rate is linear in sqrt(domains) between published sizes, and beyond the first and last.
+
+    Args:
+        domains: Size of the cell.
+        rule: Of the threshold.
+        shrink: How far the levels have moved to the middle.
+    """
     rows = table("fefet_domains")
     sizes = [float(row["domains"]) for row in rows]
     after = next((i for i in range(1, len(sizes)) if domains <= sizes[i]), len(sizes) - 1)
@@ -110,7 +124,7 @@ def one_bit(domains: float, rule: str, shrink: float) -> tuple[float, float]:
 
 
 def _between(first: float, second: float, part: float) -> float:
-    """Probabilities interpolated in their normal quantile; 0 counts as the smallest that can be told."""
+    """Interpolate probabilities in their normal quantile; 0 counts as 1e-300."""
     if part in (0.0, 1.0):
         return second if part else first
     from scipy.special import ndtri
@@ -120,7 +134,7 @@ def _between(first: float, second: float, part: float) -> float:
 
 
 def terms(conditions: Conditions) -> tuple[Term, ...]:
-    """One bit: p01 and p10 of lifetime write; more: levels."""
+    """Return p01 and p10 of lifetime write for one bit, levels for more."""
     bits, rule = str(conditions["bits_per_cell"]), str(conditions["threshold"])
     shrink = _shrink(conditions)
     if bits == "1":
@@ -138,7 +152,7 @@ def terms(conditions: Conditions) -> tuple[Term, ...]:
 
 
 def _shrink(conditions: Conditions) -> float:
-    """How far the levels have moved to the middle, 0 at 25 °C."""
+    """Return how far the levels have moved to the middle, 0 at 25 °C."""
     temperature = number(conditions, "temperature")
     if temperature == _REFERENCE_C:
         return 0.0
@@ -157,8 +171,8 @@ def _shrink(conditions: Conditions) -> float:
 
 
 def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
-    """The 22 nm array; 1/k cells per bit."""
-    return array_cost("FeFET", conditions, bits, accesses, 1.0 / number(conditions, "bits_per_cell"))
+    """Return the cost of the 22 nm array, with 1/k cells per bit."""
+    return array_cost("FeFET", conditions, bits, accesses, cells_per_bit=1.0 / number(conditions, "bits_per_cell"))
 
 
 def published_curve() -> tuple[Panel, ...]:

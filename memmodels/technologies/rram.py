@@ -4,19 +4,18 @@
     P(level read as its neighbour) = Phi(-(g' - g) / (sigma + sigma'))      1T1R, threshold at equal distance in sigmas
     P(bit wrong) = Phi(-(g_high - g_low) / sqrt(sigma_low^2 + sigma_high^2))          2T2R: the sign of a difference
 
-A cell of k bits has 2^k levels, evenly spaced from g_low to g_high; each is mistaken only for a neighbour. A window so narrow that
-more than 5 % of a level's cells would be read farther off is refused. Which bits a mistake spoils depends on the code (Gray: one;
-binary: up to k). What a write left is judged when it is read: lifetime write, and a cell that was
-misread stays misread while the levels widen (nested where the deviation grows; the published one shrinks a little after a day at
-10 uS). Cycling widens sigma by `wear` per decade of cycles; that number is the user's. Below about 1e-6 Gaussian tails are
-unsupported: real cells have outliers, which `tail` adds at every border between levels (0 by default, the survey's macros report
-4e-8 to 1e-5).
+A cell of k bits has 2^k levels, evenly spaced from g_low to g_high; each can be read as a neighbour only. A window so narrow that
+more than 5 % of a level's cells would be read farther off is refused. The code decides which bits an error corrupts (Gray: one;
+binary: up to k). Levels are evaluated when they are read: lifetime write, and a misread cell stays misread while the levels widen
+(nested as long as the deviation grows; the published one shrinks a little after a day at 10 uS). Cycling widens sigma by `wear` per
+decade of cycles; that number is the user's. Below about 1e-6 Gaussian tails are unsupported: real cells have outliers, which `tail`
+adds at every border between levels (0 by default; the survey's macros report 4e-8 to 1e-5).
 
 Valid: 0 ... 40 uS, 1 s ... 2 days. Source: W. Wan et al., Nature 608 (2022), 130 nm, as fitted in IBM aihwkit.
 
 `rram-mlc`: levels by mean and deviation from NVMExplorer, with maximum-likelihood thresholds, no knob of time.
 
-Energy: the 22 nm array of `arrays.py`; macros of the survey (read 1 pJ/bit, 22 nm; set 67 and reset 681 pJ/bit, 180 nm: a write
+Energy: the 22 nm array of `support.py`; macros of the survey (read 1 pJ/bit, 22 nm; set 67 and reset 681 pJ/bit, 180 nm: a write
 is the mean of both); or, relative only, current through the programmed window: E ~ g_high.
 """
 
@@ -30,15 +29,14 @@ from weakcell.memmodels.curves import Curve, Mark, Panel, make_grid, tabulated_l
 from weakcell.memmodels.definition import Condition, Conditions, Technology
 from weakcell.memmodels.error_model.levels import Code, LevelTerm
 from weakcell.memmodels.memory import Accesses, Cost, Quantity
-from weakcell.memmodels.technologies.arrays import array_cost
-from weakcell.memmodels.technologies.support import check_neighbours, number, phi, refuse, table, together
+from weakcell.memmodels.technologies.support import array_cost, check_neighbours, number, phi, refuse, table, together
 
 _NAME = "rram"
 _G_MAX = 40.0
 
 
 def sigma(g: float, time: float) -> float:
-    """Standard deviation of a conductance of g uS, `time` s after programming."""
+    """Return the standard deviation of a conductance of g uS, `time` s after programming."""
     rows = table("rram_relaxation")
     times = [float(row["time"]) for row in rows]
     deviations = [sum(float(row[f"c{k}"]) * (g / _G_MAX) ** k for k in range(5)) for row in rows]
@@ -48,7 +46,7 @@ def sigma(g: float, time: float) -> float:
 
 
 def level_term(conditions: Conditions) -> tuple[LevelTerm, ...]:
-    """Levels of the programming window, as they have widened until now."""
+    """Return the levels of the programming window, widened by time and wear."""
     low, high, bits = number(conditions, "g_low"), number(conditions, "g_high"), int(number(conditions, "bits_per_cell"))
     if high < low:
         raise refuse(_NAME, f"g_low={low:g} with g_high={high:g}", "the window is upside down", "Choose g_high above g_low")
@@ -56,7 +54,7 @@ def level_term(conditions: Conditions) -> tuple[LevelTerm, ...]:
         raise refuse(_NAME, f"cell=2T2R with bits_per_cell={bits}", "a pair of cells stores one bit", "Choose cell=1T1R")
     steps = (1 << bits) - 1
     levels = [low + (high - low) * i / steps for i in range(steps + 1)]
-    wide = [sigma(g, number(conditions, "time")) * _worn(conditions) for g in levels]
+    wide = [sigma(g, number(conditions, "time")) * _wear_factor(conditions) for g in levels]
     pairs = range(steps)
     if conditions["cell"] == "2T2R":
         z = [(levels[i + 1] - levels[i]) / math.hypot(wide[i], wide[i + 1]) for i in pairs]
@@ -71,23 +69,23 @@ def level_term(conditions: Conditions) -> tuple[LevelTerm, ...]:
 
 
 def _beyond(level: int, g: float, wide: float, borders: list[float]) -> float:
-    """Probability that a cell of a level is read two or more levels off."""
+    """Return P(a cell of a level is read two or more levels off)."""
     up = phi((g - borders[level + 1]) / wide) if level + 1 < len(borders) else 0.0
     return up + (phi((borders[level - 2] - g) / wide) if level >= 2 else 0.0)
 
 
-def _worn(conditions: Conditions) -> float:
-    """How much cycling has widened the levels."""
+def _wear_factor(conditions: Conditions) -> float:
+    """Return by how much cycling has widened the levels."""
     if not together(_NAME, conditions, "cycles", "wear"):
         return 1.0
     return 1.0 + number(conditions, "wear") * math.log10(number(conditions, "cycles"))
 
 
 def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
-    """Joules of an array or of the survey, or programming energy relative to a window up to 40 uS."""
+    """Return joules of the array or the survey, or programming energy relative to a window up to 40 uS."""
     cells = (2.0 if conditions["cell"] == "2T2R" else 1.0) / number(conditions, "bits_per_cell")
     if conditions["energy"] == "nvsim-22nm":
-        return array_cost("RRAM", conditions, bits, accesses, cells)
+        return array_cost("RRAM", conditions, bits, accesses, cells_per_bit=cells)
     if conditions["energy"] == "window":
         ratio = number(conditions, "g_high") / _G_MAX
         return Cost(Quantity(ratio, "x E(g_high = 40 uS)", "assumed", "energy ~ current through the window, one voltage"))
@@ -101,20 +99,25 @@ def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
 
 
 def nvmexplorer_term(conditions: Conditions) -> tuple[LevelTerm, ...]:
-    """Levels of NVMExplorer with the thresholds at which two neighbours are equally likely."""
+    """Return the levels of NVMExplorer, with thresholds where two neighbours are equally likely."""
     rows = [row for row in table("rram_levels") if row["bits"] == conditions["bits_per_cell"]]
     levels = [(float(row["mean"]), float(row["sigma"])) for row in rows]
     up, down = [], [0.0]
     for (mean, wide), (above, its) in pairwise(levels):
-        border = equally_likely(mean, wide, above, its)
+        border = cross_densities(mean, wide, above, its)
         up.append(phi((mean - border) / wide))
         down.append(phi((border - above) / its))
     code: Code = "binary" if conditions["code"] == "binary" else "gray"
     return (LevelTerm("levels", (*up, 0.0), tuple(down), code),)
 
 
-def equally_likely(mean: float, wide: float, above: float, its: float) -> float:
-    """Where two normal densities cross between their means."""
+def cross_densities(mean: float, wide: float, above: float, its: float) -> float:
+    """Return where two normal densities cross between their means.
+
+    Args:
+        mean, wide: Mean and deviation of the lower one.
+        above, its: Mean and deviation of the upper one.
+    """
     a = 1.0 / wide**2 - 1.0 / its**2
     b = above / its**2 - mean / wide**2
     c = mean**2 / wide**2 - above**2 / its**2 + 2.0 * math.log(wide / its)
@@ -123,12 +126,12 @@ def equally_likely(mean: float, wide: float, above: float, its: float) -> float:
 
 
 def nvmexplorer_cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
-    """The 22 nm array, with 1/k cells per bit."""
-    return array_cost("RRAM", conditions, bits, accesses, 1.0 / number(conditions, "bits_per_cell"))
+    """Return the cost of the 22 nm array, with 1/k cells per bit."""
+    return array_cost("RRAM", conditions, bits, accesses, cells_per_bit=1.0 / number(conditions, "bits_per_cell"))
 
 
 def published_curve() -> tuple[Panel, ...]:
-    """Return the widths of a conductance over time, and what they mean for one bit; published coefficients, no fit."""
+    """Return the widths of a conductance over time and their one-bit error rates; nothing is fitted."""
     times = {1.0: "1 s", 3600.0: "1 h (between)", 86400.0: "1 day", 172800.0: "2 days"}
     widths, rates = [], []
     for time, label in times.items():

@@ -3,18 +3,18 @@
     p(V) = Phi((mu - V) / s)                                    lifetime die, nested: a cell that fails at V fails at every lower V
 
 The constants are a least-squares line through the probits of the published points, Phi^-1(p) over V, in `published/`; a test
-fits them again. Deviations are given in decades of p.
+repeats the fit. Errors are given in decades of p.
 
-V is in units of Vmin, the lowest voltage without measured errors; the absolute Vmin was not published, so volts need `vmin` from
-the user. p is a flip rate (p01 = p10 = p): by polarity, a share p of the cells prefers 1 and another share p prefers 0. Some
-papers count stuck cells instead (NeuralFuse): a share p is stuck, half at 1 and half at 0, so p01 = p10 = p/2 and half as many
-bits flip; `counts=stuck` takes the curve for such a density.
+V is in units of Vmin, the lowest voltage without measured errors. The absolute Vmin was not published, so volts need `vmin` from
+the user. p is a flip rate (p01 = p10 = p): a share p of the cells prefers 1 and another share p prefers 0. Some papers count stuck
+cells instead (NeuralFuse): a share p is stuck, half at 1 and half at 0, so p01 = p10 = p/2 and half as many bits flip;
+`counts=stuck` reads the curve as such a density.
 
     E(V) = (V/Vmin)^(n + m ln(V/Vmin)),  above Vmin (V/Vmin)^n          energy per access, relative to Vmin
 
-E is 1 at Vmin by definition. n and m are a least-squares fit to the published curve under that condition. The curve as it was
-digitised ends at 0.987, within the accuracy of digitising (0.005 in energy, 0.006 Vmin in voltage, which is 0.015 in energy there):
-largest deviation 0.013 at Vmin, 0.010 elsewhere, rms 0.005.
+E is 1 at Vmin by definition. n and m are a least-squares fit to the published curve under that condition. The digitised curve ends
+at 0.987, within the accuracy of digitising (0.005 in energy, 0.006 Vmin in voltage, which is 0.015 in energy there): largest error
+0.013 at Vmin, 0.010 elsewhere, rms 0.005.
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ SRAM_14NM_EXPONENT, SRAM_14NM_BEND = 2.4554, 1.5744
 
 
 def probit(voltage: float, mu: float, s: float) -> float:
-    """Phi((mu - V) / s): the share of cells whose threshold voltage lies above V; V, mu and s in one unit."""
+    """Return Phi((mu - V) / s), the share of cells with a threshold voltage above V; all in one unit."""
     return 0.5 * math.erfc((voltage - mu) / (s * math.sqrt(2.0)))
 
 
 def terms_14nm(conditions: Conditions) -> tuple[ErrorTerm, ...]:
-    """Weak cells of a 14 nm die at V/Vmin."""
+    """Return the weak cells of a 14 nm die at V/Vmin."""
     p = probit(_relative_voltage(conditions), SRAM_14NM_MU, SRAM_14NM_S) / (2.0 if conditions["counts"] == "stuck" else 1.0)
     return (ErrorTerm("access", Lifetime.DIE, p, p, Cells(str(conditions["cells"]))),)
 
 
 def cost_14nm(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
-    """Access energy relative to the same accesses at Vmin; joules were not published."""
+    """Return the access energy relative to the same accesses at Vmin; joules were not published."""
     ratio = access_energy(_relative_voltage(conditions))
     return Cost(energy=Quantity(ratio, "x E(Vmin)", "published", f"{_STUTZ}, fitted within 0.013"))
 
 
 def access_energy(voltage: float) -> float:
-    """Energy per access at V/Vmin, relative to Vmin: 1 at 1."""
+    """Return the energy per access at V/Vmin, relative to Vmin: 1 at 1."""
     return float(voltage ** (SRAM_14NM_EXPONENT + SRAM_14NM_BEND * min(math.log(voltage), 0.0)))
 
 
 def _relative_voltage(conditions: Conditions) -> float:
-    """V/Vmin, from v_over_vmin or from vdd and vmin."""
+    """Return V/Vmin, from v_over_vmin or from vdd and vmin."""
     if "vdd" not in conditions and "vmin" not in conditions:
         return float(conditions.get("v_over_vmin", 1.0))
     if "v_over_vmin" in conditions:
@@ -74,7 +74,7 @@ def _relative_voltage(conditions: Conditions) -> float:
             "Give both in volt, or v_over_vmin alone",
         )
     ratio = float(conditions["vdd"]) / float(conditions["vmin"])
-    return within("sram-14nm", conditions, "vdd/vmin", ratio, _RANGE_14NM, _BEYOND_14NM)
+    return within("sram-14nm", conditions, "vdd/vmin", ratio, _RANGE_14NM, beyond=_BEYOND_14NM)
 
 
 def published_curve() -> tuple[Panel, ...]:
@@ -92,7 +92,7 @@ def published_curve() -> tuple[Panel, ...]:
 
 
 _RANGE_14NM, _BEYOND_14NM = (0.75, 1.0), (SRAM_14NM_MU, 1.5)
-"""In Vmin: what was published, and what extrapolate=yes opens; below mu more than half of the cells would prefer each value."""
+"""In Vmin: the published range, and the one of extrapolate=yes. Below mu more than half of the cells would prefer each value."""
 
 SRAM_14NM = Technology(
     name="sram-14nm",

@@ -1,19 +1,19 @@
-"""A six-transistor SRAM cell: hold, read and write failures, each with constants of the user's own cell, and energy in joules.
+"""A six-transistor SRAM cell: hold, read and write failures with the constants of the user's own cell, and energy in joules.
 
     p_x(V) = Phi((mu_x + k_x (T - 25) - V_x) / s_x)             x = write, hold, read; V_x in volt, T in degrees Celsius
 
-write  the cell cannot be overwritten and keeps what it held: lifetime write, only where the bit switches; at V_write = vdd.
+write  the cell cannot be overwritten and keeps its old value: lifetime write, only where the bit switches; at V_write = vdd.
 hold   the cell falls to its preferred value in standby: lifetime die, nested, at V_hold = standby_vdd (vdd unless given).
 read   the access disturbs the cell, or comes too early: lifetime die (destructive) or read (timing), as `read_lifetime` says.
 
-p_x counts cells that fail. A cell that fails to hold or to be read falls to a preferred value, so half of the failures show:
-p01 = p10 = p_x / 2. A cell that cannot be written shows whenever the bit switches: p01 = p10 = p_x. No constant of these laws was
-found in a source that we could read, so there are no defaults: a term whose mu and s are not given is absent, and none of the
-three is an error.
+p_x counts cells that fail. A cell that fails to hold or to be read falls to a preferred value, so half of the failures are
+visible: p01 = p10 = p_x / 2. A cell that cannot be written errs whenever the bit switches: p01 = p10 = p_x. No constant of these
+laws was found in a source that we could read, so there are no defaults. A term whose mu and s are not given is absent; without any
+of the three the SPEC is refused.
 
-Energy: CACTI 7 for node, cell type and array size (computed; log-linear between table sizes), at the node's nominal voltage;
-over voltage (V/vnom)^2, an assumption. Leakage ~ exp(V/V0) with V0 = 0.18 V from two published points of a 28 nm FD-SOI array
-(Yang & Murmann, ISQED 2017), assumed to hold for other nodes. Without vnom there is no energy.
+Energy: CACTI 7 for node, cell type and array size (computed; log-linear between table sizes), at the node's nominal voltage. Over
+voltage (V/vnom)^2, an assumption. Leakage ~ exp(V/V0) with V0 = 0.18 V from two published points of a 28 nm FD-SOI array (Yang &
+Murmann, ISQED 2017), assumed to hold for other nodes. Without vnom there is no energy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REFERENCE_C = 25.0
 
 
 def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
-    """Write, hold and read failures, always in this order; a rate of 0 for constants that are not given."""
+    """Return write, hold and read failures, in this order; the rate is 0 if constants are not given."""
     vdd = number(conditions, "vdd")
     rates = {
         "write": _rate("write", vdd, conditions),
@@ -71,7 +71,7 @@ def _rate(cause: str, voltage: float, conditions: Conditions) -> float | None:
 
 
 def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
-    """Reads, writes and leakage in joules; nothing without vnom."""
+    """Return reads, writes and leakage in joules; nothing without vnom."""
     if "vnom" not in conditions:
         return Cost()
     figures = cacti(str(conditions["node"]), str(conditions["cell"]), number(conditions, "size"))
@@ -91,7 +91,15 @@ def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
 
 
 def cacti(node: str, cell: str, size: float) -> dict[str, float]:
-    """access (ns), read, write (pJ/bit) and leakage (pW/bit) of an array of `size` bytes; log-linear between table sizes."""
+    """Return the numbers of an array from the CACTI table, log-linear between its sizes.
+
+    Args:
+        node, cell: Of the table.
+        size: Of the array in bytes.
+
+    Returns:
+        access (ns), read, write (pJ/bit) and leakage (pW/bit).
+    """
     rows = [row for row in table("sram_cacti") if row["node"] == node and row["cell"] == cell]
     above = next(i for i in range(1, len(rows)) if size <= float(rows[i]["size"]))
     low, high = rows[above - 1], rows[above]

@@ -7,14 +7,14 @@ write       WER = 1 - exp(-(pi^2/4) D (i - 1) / (i exp(2 tau (i - 1) u) - 1)),  
             Butler et al., IEEE Trans. Magn. 48 (2012), corrected by u to our Fokker-Planck solutions: a computation, not a
             measurement. Valid: D 30 ... 60, i 1.5 ... 3, tau 1 ... 20.
 retention   x = (time / t0) exp(-D(T)), t0 = 1 ns; p = (1 - exp(-2 x)) / 2 both ways, or 1 - exp(-x) towards `favoured` alone
-            Accumulating in time, drawn anew after each write. For small x the first form is 1 - exp(-x) too; it ends at 1/2.
+            Accumulating in time, resampled at each write. For small x the first form is 1 - exp(-x) too; its limit is 1/2.
 disturb     p = 1 - exp(-(read_pulse / t0) exp(-D(T) (1 - i_read)))  per read, i_read = read current / Ic0
             Accumulating over reads until the next write, in the direction of the read current (`disturbs`).
 
-D(T) = D (300/T), times (1 - (T/Tc)^1.5) / (1 - (300/Tc)^1.5) where a Curie temperature is given; T in kelvin. D(T) must lie in the
-valid range as D itself.
+D(T) = D (300/T), times (1 - (T/Tc)^1.5) / (1 - (300/Tc)^1.5) if a Curie temperature is given; T in kelvin. D(T) must be in the
+valid range of D.
 
-Energy: the 22 nm array of `arrays.py`, or a survey macro; a write is V^2/R t where the user gives v_write, resistance and pulse.
+Energy: the 22 nm array of `support.py`, or a survey macro; a write is V^2/R t if the user gives v_write, resistance and pulse.
 """
 
 from __future__ import annotations
@@ -30,20 +30,19 @@ from weakcell.memmodels.curves import Curve, Mark, Panel, hold_out_ends, make_gr
 from weakcell.memmodels.definition import Condition, Conditions, Technology
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
 from weakcell.memmodels.memory import Accesses, Cost, Quantity
-from weakcell.memmodels.technologies.arrays import array_cost
-from weakcell.memmodels.technologies.support import EXTRAPOLATE, number, refuse, table, together, within
+from weakcell.memmodels.technologies.support import EXTRAPOLATE, array_cost, number, refuse, table, together, within
 
 CORRECTION, CORRECTION_EXPONENT = 1.197, 1.868
 T0_NS = 1.0
 _NAME = "sttram"
 _CURRENT, _TAU, _DELTA = (1.5, 3.0), (1.0, 20.0), (30.0, 60.0)
 _CURRENT_BEYOND, _TAU_BEYOND, _DELTA_BEYOND = (1.01, 20.0), (0.1, 200.0), (10.0, 200.0)
-"""Ranges that the law was checked for, and those that extrapolate=yes opens. They hold for what is given and for what several
-conditions make together: delta at the temperature, current / asymmetry, pulse / tau_d."""
+"""Checked ranges, and those of extrapolate=yes. They hold for conditions and for quantities that several conditions determine
+together: delta at the temperature, current / asymmetry, pulse / tau_d."""
 
 
 def write_error_rate(delta: float, current: float, tau: float) -> float:
-    """Probability that a pulse of tau (in tau_D) at `current` (in Ic0) does not switch the cell."""
+    """Return P(a pulse of tau (in tau_D) at `current` (in Ic0) does not switch the cell)."""
     over = current - 1.0
     u = 1.0 + CORRECTION / (delta * over**CORRECTION_EXPONENT)
     growth = 2.0 * tau * over * u
@@ -54,10 +53,10 @@ def write_error_rate(delta: float, current: float, tau: float) -> float:
 
 
 def stability(conditions: Conditions) -> float:
-    """D at the temperature; MemorySpecError outside the range that the law was checked for."""
+    """Return D at the temperature; MemorySpecError outside the range that the law was checked for."""
     kelvin, delta = number(conditions, "temperature"), number(conditions, "delta")
     name = f"delta at the temperature (delta={delta:g}, temperature={kelvin:g})"
-    return within(_NAME, conditions, name, _delta_at(kelvin, delta, conditions), _DELTA, _DELTA_BEYOND)
+    return within(_NAME, conditions, name, _delta_at(kelvin, delta, conditions), _DELTA, beyond=_DELTA_BEYOND)
 
 
 def _delta_at(kelvin: float, delta: float, conditions: Conditions) -> float:
@@ -71,22 +70,22 @@ def _delta_at(kelvin: float, delta: float, conditions: Conditions) -> float:
 
 
 def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
-    """Write errors, retention and, if a read current is given, read disturb."""
+    """Return write errors, retention and, if a read current is given, read disturb."""
     always = (write(conditions), retention(conditions))
     return (*always, disturb(conditions)) if together(_NAME, conditions, "read_current", "read_pulse") else always
 
 
 def write(conditions: Conditions) -> ErrorTerm:
-    """Writes that do not switch; a 1 is harder to write by `asymmetry` in current."""
+    """Return writes that do not switch; a 1 is harder to write by `asymmetry` in current."""
     tau, delta, current = pulse_in_tau(conditions), stability(conditions), number(conditions, "current")
     weaker = current / number(conditions, "asymmetry")
-    within(_NAME, conditions, "current / asymmetry", weaker, _CURRENT, _CURRENT_BEYOND)
+    within(_NAME, conditions, "current / asymmetry", weaker, _CURRENT, beyond=_CURRENT_BEYOND)
     p01, p10 = write_error_rate(delta, current, tau), write_error_rate(delta, weaker, tau)
     return ErrorTerm("write", Lifetime.WRITE, p01, p10, only_switched=True)
 
 
 def pulse_in_tau(conditions: Conditions) -> float:
-    """The pulse width in units of tau_D."""
+    """Return the pulse width in units of tau_D."""
     timed = "tau_d" in conditions
     if timed == ("tau" in conditions) or (timed and "pulse" not in conditions):
         raise refuse(
@@ -98,11 +97,11 @@ def pulse_in_tau(conditions: Conditions) -> float:
     if not timed:
         return number(conditions, "tau")
     tau = number(conditions, "pulse") / number(conditions, "tau_d")
-    return within(_NAME, conditions, "pulse / tau_d", tau, _TAU, _TAU_BEYOND)
+    return within(_NAME, conditions, "pulse / tau_d", tau, _TAU, beyond=_TAU_BEYOND)
 
 
 def retention(conditions: Conditions) -> ErrorTerm:
-    """Bits that flip by themselves within `time`."""
+    """Return bits that flip by themselves within `time`."""
     x = number(conditions, "time") * 1e9 / T0_NS * math.exp(-stability(conditions))
     favoured = str(conditions["favoured"])
     if favoured == "none":
@@ -112,21 +111,21 @@ def retention(conditions: Conditions) -> ErrorTerm:
 
 
 def disturb(conditions: Conditions) -> ErrorTerm:
-    """Bits that the read current switches, per read."""
+    """Return bits that the read current switches, per read."""
     barrier = stability(conditions) * (1.0 - number(conditions, "read_current"))
     p = -math.expm1(-number(conditions, "read_pulse") / T0_NS * math.exp(-barrier))
     return _one_way("read disturb", str(conditions["disturbs"]), p, "reads")
 
 
 def _one_way(name: str, to: str, p: float, exposure: Literal["reads", "time"]) -> ErrorTerm:
-    """A term that moves cells to one value only."""
+    """Return a term that changes cells to one value only."""
     if to == "one":
         return ErrorTerm(name, Lifetime.ACCUMULATING, p, 0.0, preference="one", exposure=exposure)
     return ErrorTerm(name, Lifetime.ACCUMULATING, 0.0, p, preference="zero", exposure=exposure)
 
 
 def cost(conditions: Conditions, bits: int, accesses: Accesses) -> Cost:
-    """Joules of the array or of a survey macro; the write from V^2/R t where the user gives it."""
+    """Return joules of the array or of a survey macro; the write from V^2/R t if the user gives it."""
     write = None
     if together(_NAME, conditions, "v_write", "resistance"):
         if "pulse" not in conditions:
@@ -174,7 +173,9 @@ def _disturb_rate(current: float, delta: float) -> float:
 
 
 def hold_out_stability(rows: npt.NDArray[np.float64]) -> float:
-    """Return the error of the write law at stabilities that were held out, in decades; both constants of u are fitted again.
+    """Return the error of the write law at stabilities that were held out, in decades.
+
+    Both constants of u are fitted again.
 
     Args:
         rows: (n, 4) stability, current / Ic0, pulse / tau_D, write error rate.

@@ -1,4 +1,10 @@
-"""What technologies share: published tables, ranges that depend on another knob, and the normal distribution."""
+"""Shared parts of technologies: published tables, range checks, the normal distribution, and the energy of emerging memories.
+
+The energies are those of a 1 MB array at 22 nm from NVSim (`published/array_energy_22nm.csv`), one row per memory: read and write
+in
+pJ/bit, leakage in pW/bit (350 K), latencies in ns. If a bit takes more or less than one cell (2T2R, multi-level cells), they are
+multiplied by the cells per bit and are then an assumption.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +14,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from weakcell.memmodels.cost import EnergyRates, access_cost
 from weakcell.memmodels.definition import Condition, Conditions
 from weakcell.memmodels.errors import MemorySpecError
+from weakcell.memmodels.memory import Accesses, Basis, Cost, Quantity
 
 PUBLISHED = Path(__file__).parents[1] / "published"
 
@@ -20,21 +28,23 @@ EXTRAPOLATE = Condition(
 
 @cache
 def table(name: str) -> tuple[dict[str, str], ...]:
-    """The rows of published/NAME.csv, below its header of # lines."""
+    """Return the rows of published/NAME.csv, without its header of # lines."""
     lines = (PUBLISHED / f"{name}.csv").read_text(encoding="utf-8").splitlines()
     return tuple(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
 def phi(z: float) -> float:
-    """The normal distribution function, exact in the lower tail."""
+    """Return the normal distribution function, exact in the lower tail."""
     return 0.5 * math.erfc(-z / math.sqrt(2.0))
 
 
 def number(conditions: Conditions, key: str) -> float:
+    """Return a condition as a number."""
     return float(conditions[key])
 
 
 def extrapolates(conditions: Conditions) -> bool:
+    """Return whether the user says extrapolate=yes."""
     return conditions.get("extrapolate") == "yes"
 
 
@@ -44,47 +54,48 @@ def within(
     name: str,
     value: float,
     valid: tuple[float, float],
+    *,
     beyond: tuple[float, float] = (-math.inf, math.inf),
     unit: str = "",
 ) -> float:
-    """A quantity that several conditions make together, if the law was checked for it.
+    """Return a quantity that several conditions determine together, if the law covers it.
 
     Args:
-        technology: its name, for the message.
-        conditions: complete; `extrapolate=yes` opens `beyond`.
-        name: what the quantity is and which conditions make it.
-        value: the quantity.
-        valid: the closed range for which the law was checked. A part in 10^12 beyond it is rounding.
-        beyond: the range in which the law can be extrapolated.
-        unit: of the value and the ranges.
+        technology: Its name, for the message.
+        conditions: Complete conditions; `extrapolate=yes` permits `beyond`.
+        name: The quantity and the conditions that determine it, for the message.
+        value: The quantity.
+        valid: Closed range for which the law was checked. A part in 10^12 beyond it counts as rounding.
+        beyond: Range in which the law can be extrapolated.
+        unit: Of the value and the ranges.
 
     Raises:
-        MemorySpecError: if the value lies outside.
+        MemorySpecError: The value lies outside.
     """
     low, high = beyond if extrapolates(conditions) else valid
     slack = 1e-12 * abs(value)
     if low - slack <= value <= high + slack:
         return value
     words = "extrapolated, the law reaches" if extrapolates(conditions) else "the valid range is"
-    unless = "" if extrapolates(conditions) or "extrapolate" not in conditions else " unless extrapolate=yes says so"
+    exception = "" if extrapolates(conditions) or "extrapolate" not in conditions else " unless extrapolate=yes says so"
     asked, found = f"{name} = {value:.4g} {unit}".rstrip(), f"{words} {low:.4g} … {high:.4g} {unit}".rstrip()
-    raise refuse(technology, asked, found, f"Choose other conditions; laws are not extrapolated{unless}")
+    raise refuse(technology, asked, found, f"Choose other conditions; laws are not extrapolated{exception}")
 
 
 MOST_BEYOND_NEIGHBOURS = 0.05
-"""The largest share of a level's cells that may be read two or more levels off, which a `LevelTerm` leaves out."""
+"""Largest share of a level's cells that may be read two or more levels off, which `LevelTerm` does not model."""
 
 
 def check_neighbours(technology: str, beyond: Sequence[float], conditions: str) -> None:
-    """Levels are mistaken for their neighbours alone, if the law is to hold.
+    """Refuse levels that overlap beyond their neighbours.
 
     Args:
-        technology: its name, for the message.
-        beyond: of each level, the probability that a cell is read two or more levels off.
-        conditions: those that make the levels so wide, for the message.
+        technology: Its name, for the message.
+        beyond: For each level, P(a cell is read two or more levels off).
+        conditions: The conditions that widen the levels, for the message.
 
     Raises:
-        MemorySpecError: if that happens to more than 5 % of a level's cells.
+        MemorySpecError: That probability exceeds 5 % for some level.
     """
     if max(beyond) > MOST_BEYOND_NEIGHBOURS:
         found = (
@@ -95,14 +106,65 @@ def check_neighbours(technology: str, beyond: Sequence[float], conditions: str) 
 
 
 def refuse(technology: str, asked: str, found: str, do: str) -> MemorySpecError:
-    """The error for conditions that do not go together."""
+    """Return the error for conditions that do not go together."""
     return MemorySpecError(f"{technology}: {asked}", found, do)
 
 
 def together(technology: str, conditions: Conditions, *keys: str) -> bool:
-    """Whether these optional knobs are given; MemorySpecError if only some are."""
+    """Return whether these optional knobs are given; MemorySpecError if only some are."""
     given = [key for key in keys if key in conditions]
     if given and len(given) < len(keys):
         missing = ", ".join(key for key in keys if key not in conditions)
         raise refuse(technology, f"{' and '.join(given)} without {missing}", "they belong together", f"Give {missing} too")
     return bool(given)
+
+
+# --- energy of the emerging memories -------------------------------------------------------------------------------------------
+
+ARRAY_SOURCE = "NVSim 22 nm 1 MB array, in NVMExplorer"
+_PER_BIT = {"read": "pJ/bit", "write": "pJ/bit", "leakage": "pW/bit"}
+
+
+def array_figures(memory: str, cells_per_bit: float = 1.0) -> dict[str, Quantity]:
+    """Return the energies and latencies of the 22 nm array.
+
+    Args:
+        memory: `STT`, `RRAM` or `FeFET`.
+        cells_per_bit: Factor of the energies.
+
+    Returns:
+        read and write (pJ/bit), leakage (pW/bit), latency and write_latency (ns).
+    """
+    row = next(row for row in table("array_energy_22nm") if row["memory"] == memory)
+    basis: Basis = "published" if cells_per_bit == 1.0 else "assumed"
+    source = ARRAY_SOURCE if cells_per_bit == 1.0 else f"{ARRAY_SOURCE}, times {cells_per_bit:.3g} cells per bit"
+    scaled = {key: Quantity(float(row[key]) * cells_per_bit, unit, basis, source) for key, unit in _PER_BIT.items()}
+    times = {key: Quantity(float(row[key]), "ns", "published", ARRAY_SOURCE) for key in ("latency", "write_latency")}
+    return {**scaled, **times}
+
+
+def array_cost(
+    memory: str,
+    conditions: Conditions,
+    bits: int,
+    accesses: Accesses,
+    *,
+    cells_per_bit: float = 1.0,
+    write: Quantity | None = None,
+    write_latency: Quantity | None = None,
+) -> Cost:
+    """Return the cost of accesses to the 22 nm array.
+
+    Args:
+        memory: `STT`, `RRAM` or `FeFET`.
+        conditions: Complete conditions.
+        bits: Cells of the region.
+        accesses: Reads and writes. The latency is that of a write if there are writes only.
+        cells_per_bit: Factor of the energies.
+        write, write_latency: Replace the array's own, if the user gives the pulse.
+    """
+    figures = array_figures(memory, cells_per_bit)
+    writes_only = accesses.reads == 0 and accesses.writes > 0
+    latency = (write_latency or figures["write_latency"]) if writes_only else figures["latency"]
+    rates = EnergyRates(figures["read"], write or figures["write"], figures["leakage"])
+    return access_cost(conditions, bits, accesses, rates, latency)

@@ -10,7 +10,7 @@ _LIFETIMES = (Lifetime.READ.value, Lifetime.WRITE.value, Lifetime.DIE.value)
 
 
 def terms(conditions: Conditions) -> tuple[ErrorTerm, ...]:
-    """One term; `ber` sets both p01 = P(read 1 | stored 0) and p10 = P(read 0 | stored 1), which can be given instead."""
+    """Return one term. `ber` sets both p01 = P(read 1 | stored 0) and p10 = P(read 0 | stored 1), or each is given."""
     given = [key for key in ("p01", "p10") if key in conditions]
     if "ber" in conditions and given:
         raise MemorySpecError(

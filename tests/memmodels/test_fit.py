@@ -20,14 +20,11 @@ from weakcell.memmodels.fitting.__main__ import main
 from weakcell.memmodels.fitting.counts import GroupCounts, ReadBack, count_evidence, group_numbers
 from weakcell.memmodels.fitting.coverage import TRUTHS, Truth, count_flips, find_covered, measure_coverage, simulate
 from weakcell.memmodels.fitting.fit import extract_readbacks, fit
-from weakcell.memmodels.fitting.likelihood import logit
-from weakcell.memmodels.fitting.lines import line_log_likelihood
+from weakcell.memmodels.fitting.likelihood import cell_log_likelihood, group_log_likelihood, line_log_likelihood, logit
 from weakcell.memmodels.fitting.models import (
     candidates,
-    cell_log_likelihood,
     clopper_pearson,
     estimate_failure_probability,
-    group_log_likelihood,
 )
 from weakcell.memmodels.fitting.rate_intervals import bootstrap_rate
 from weakcell.memmodels.fitting.voltage_law import LawCounts, law_log_likelihood
@@ -47,7 +44,7 @@ def fitted(request: pytest.FixtureRequest) -> tuple[Truth, list[dict[str, bool]]
     truth, held, chosen, flips = TRUTHS[request.param], [], [], 1 << 60
     for die in range(1000, 1000 + DIES):
         readbacks = simulate(truth, die)
-        found = fit(readbacks, truth.bank, "vdd" if truth.law else None, "V")
+        found = fit(readbacks, truth.bank, "vdd" if truth.law else None, unit="V")
         held.append(find_covered(found, truth))
         chosen.append(found.best.structure)
         flips = min(flips, count_flips(readbacks))
@@ -70,7 +67,7 @@ def test_the_true_structure_is_chosen(fitted: tuple[Truth, list[dict[str, bool]]
 def test_the_long_experiment_counts_what_it_should() -> None:
     tally = measure_coverage(TRUTHS["uniform, one read"], 3)
     assert (tally.dies, tally.recognised) == (3, 3)
-    assert tally.bounds["p"] < tally.held["p"] / 3
+    assert tally.bounds["p"] < tally.covered["p"] / 3
 
 
 # --- likelihoods -------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from weakcell.memmodels import Cells, Layout, open_memory
 from weakcell.memmodels.errors import InputError, MemorySpecError
 from weakcell.memmodels.fitting.counts import ReadBack
 from weakcell.memmodels.fitting.fit import Fit, fit
-from weakcell.memmodels.fitting.goodness import goodness_of
+from weakcell.memmodels.fitting.goodness import check_goodness
 from weakcell.memmodels.fitting.voltage_law import LawCounts, law_log_likelihood
 from weakcell.memmodels.profile import load
 
@@ -136,7 +136,7 @@ def test_the_chi_square_of_a_true_law_is_a_chi_square() -> None:
     rng, values = np.random.default_rng(6), []
     for _ in range(400):
         counts = rng.multinomial(20000, [*steps.reshape(-1), 1 - steps.sum()])[:6].reshape(1, 2, 3)
-        found = goodness_of(counts, np.array([[0, 0, 20000]]), np.ones(1, int), (steps, (steps,)), grouped=False)
+        found = check_goodness(counts, np.array([[0, 0, 20000]]), np.ones(1, int), (steps, (steps,)), grouped=False)
         values.append(found.chi_square)
         assert found.degrees == 5
     assert np.mean(values) == pytest.approx(5, abs=0.5)

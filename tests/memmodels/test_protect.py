@@ -128,7 +128,7 @@ def test_overheads_are_paid(spec: str, factor: float, unit: str) -> None:
     memory: Memory = Scripted({}, Cost(Quantity(2.0, unit, "published", "a paper"), Quantity(1.0, "ns", "assumed", "x")))
     bare = memory.cost(put(memory, layout), Accesses(1)).energy.value
     for wrapper in reversed(split_wrappers(f"{spec}+uniform")[0]):
-        memory = wrapper.around(memory)
+        memory = wrapper.wrap(memory)
     cost = memory.cost(put(memory, layout), Accesses(1))
     assert cost.energy.value == pytest.approx(bare * factor)
     assert cost.energy.unit == unit

@@ -12,7 +12,7 @@ from tests.memmodels.memories import LAYOUTS, contents, get, put
 from tests.memmodels.scripted import Scripted, codes_read
 from weakcell.memmodels import Layout, open_memory, pack, unpack
 from weakcell.memmodels.address import popcount
-from weakcell.memmodels.protection.cells import Interleaved, gather, high_planes, spread
+from weakcell.memmodels.protection.cells import Interleaved, gather, select_high_planes, spread
 from weakcell.memmodels.protection.check_bits import Secded
 
 
@@ -41,9 +41,9 @@ def test_the_majority_of_three_copies_errs_as_the_binomial_says() -> None:
 
 
 def test_high_planes_are_counted_in_the_tensor_not_in_the_region() -> None:
-    assert high_planes(Layout("w", 1, 8, (0, 3, 7)), 2) == (7,)
-    assert high_planes(Layout("w", 1, 8, (0, 3)), 2) == ()
-    assert high_planes(Layout("w", 1, 1), 2) == (0,)
+    assert select_high_planes(Layout("w", 1, 8, (0, 3, 7)), 2) == (7,)
+    assert select_high_planes(Layout("w", 1, 8, (0, 3)), 2) == ()
+    assert select_high_planes(Layout("w", 1, 1), 2) == (0,)
 
 
 @given(st.integers(1, 700), st.integers(2, 300), st.integers(0, 99))
