@@ -15,7 +15,7 @@ from weakcell.emulator.ir.layers import Network
 from weakcell.memmodels.protection.wrappers import split_wrappers
 
 
-def sha256_of(content: Any) -> str:
+def hash_json(content: Any) -> str:
     """Return the digest of any JSON content; the order of keys does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

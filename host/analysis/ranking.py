@@ -14,7 +14,7 @@ from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.placement import Placement, Slot, layers_by_weight
 from weakcell.emulator.prediction import predict
 from weakcell.host.analysis.prediction import choose_samples, expected_flips
-from weakcell.host.report.captions import judged_of, no_difference_note
+from weakcell.host.report.captions import describe_task_output, explain_no_difference
 from weakcell.host.report.displayed_result import DisplayedResult
 from weakcell.host.report.simple_figures import plot_bars
 from weakcell.host.study.executors import default_workers
@@ -108,12 +108,12 @@ class Ranking(DisplayedResult):
         text = (
             f"Loss of {score} with only that part in the memory, {self.samples} draws per image. ±: half the width of the 95 % "
             "interval, sampling and bias together. Flips: expected in one inference that reads every weight once. "
-            f"{judged_of(self.resolved)}."
+            f"{describe_task_output(self.resolved)}."
         )
         if self.trials:
             correlation = "" if self.correlation is None else f" Rank correlation of points per flip: {self.correlation:.3f}."
             text += f" Measured: {self.trials} trials per part, weights read per {self.resolved.study.read_every}.{correlation}"
-            if note := no_difference_note(part.differ_below for part in self.parts):
+            if note := explain_no_difference(part.differ_below for part in self.parts):
                 text += f" {note}."
         return text
 

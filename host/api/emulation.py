@@ -17,7 +17,7 @@ from weakcell.host.analysis.prediction import PredictionStudy, measure_predictio
 from weakcell.host.board.memory.studies import open_boards
 from weakcell.host.datasets.registry import DataLike
 from weakcell.host.report import prediction_report
-from weakcell.host.report.captions import describe_result, metric_interval, study_title
+from weakcell.host.report.captions import describe_result, format_metric_interval, study_title
 from weakcell.host.report.displayed_result import DisplayedResult, count_points, share_range, wrap_result
 from weakcell.host.report.study_figure import plot_study
 from weakcell.host.report.style import STUDY_STYLE
@@ -292,6 +292,6 @@ def _score_range(summary: pl.DataFrame, metric: Metric) -> str:
     """Return the lowest and the highest mean; of one point its mean and interval."""
     means = summary["mean"].to_numpy()
     if len(means) == 1:
-        interval = metric_interval(metric, summary["low"][0], summary["high"][0])
+        interval = format_metric_interval(metric, summary["low"][0], summary["high"][0])
         return f"{metric.text(means[0])}{f' ({interval})' if interval else ''}"
     return "none" if not len(means) else f"{metric.text(np.min(means))} … {metric.text(np.max(means))}"

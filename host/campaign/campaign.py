@@ -106,7 +106,7 @@ def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
     workloads: dict[int, Workload] = {}
     for i, network in enumerate(table.network):
         with collect(("network", i)):
-            model, data = (_beside(file.path, name) for name in (network.model, network.data))
+            model, data = (_resolve_path(file.path, name) for name in (network.model, network.data))
             assert model is not None
             workloads[i] = open_workload(model, data, network.images, data_dir, asked=Asked(network.task, network.output))
     width = half_width or table.half_width
@@ -117,7 +117,7 @@ def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
             mistakes.append(file.mistake(("half_width",) if table.half_width else ("network", i), reason))
     branches: dict[int, list[_Branch]] = {}
     for j, memory in enumerate(table.memory):
-        branches[j] = list(_branches(j, memory, collect))
+        branches[j] = list(_expand_memory(j, memory, collect))
     rules = [tuple((target, parse_spec(spec)) for target, spec in entry.rules.items()) for entry in table.placement] or [()]
     for k, wanted in enumerate(rules):
         for (target, spec), workload in product(wanted, workloads.values()):
@@ -136,8 +136,8 @@ def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
     ):
         network = table.network[i]
         study = Study(
-            model=_beside(file.path, network.model) or network.model,
-            data=_beside(file.path, network.data),
+            model=_resolve_path(file.path, network.model) or network.model,
+            data=_resolve_path(file.path, network.data),
             memory=own.spec,
             places=rules[k],
             sweep=own.sweep,
@@ -152,7 +152,7 @@ def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
         )
         with collect(own.place):
             studies.append(resolve_study(study, data_dir, workload=workload))
-            labels.append(_label(file, workload, own, k, seed, policy))
+            labels.append(_name_study(file, workload, own, k, seed, policy))
             places.append(own.place)
     if not mistakes:
         _refuse_repeats(file, studies, places, mistakes)
@@ -172,7 +172,7 @@ def _collector(file: CampaignFile, mistakes: list[Mistake]) -> Callable[[Place],
     return collect
 
 
-def _beside(campaign: Path, name: str | None) -> str | None:
+def _resolve_path(campaign: Path, name: str | None) -> str | None:
     """Return a path relative to the campaign file if there is such a file; otherwise the name as it is."""
     if name is None or name in shipped_models():
         return name
@@ -180,7 +180,7 @@ def _beside(campaign: Path, name: str | None) -> str | None:
     return str(near) if near.is_file() else name
 
 
-def _branches(number: int, memory: MemoryTable, collect: Callable[[Place], Any]) -> Iterator[_Branch]:
+def _expand_memory(number: int, memory: MemoryTable, collect: Callable[[Place], Any]) -> Iterator[_Branch]:
     """Yield the memory of each study that a table stands for; collect each bad value once."""
     root: Place = ("memory", number)
     base, grid = parse_spec(memory.spec), dict[str, list[float] | list[str]]()
@@ -218,7 +218,7 @@ def _spans_decades(values: tuple[float, ...]) -> bool:
     return min(values) > 0 and max(values) / min(values) >= 100
 
 
-def _label(file: CampaignFile, workload: Workload, branch: _Branch, placement: int, seed: int, policy: str) -> str:
+def _name_study(file: CampaignFile, workload: Workload, branch: _Branch, placement: int, seed: int, policy: str) -> str:
     """Return network and memory, and whatever else differs between the studies of the campaign."""
     table, parts = file.table, [workload.model.name, str(branch.spec)]
     if len({network.data for network in table.network}) > 1 or len({network.images for network in table.network}) > 1:

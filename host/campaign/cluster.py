@@ -21,7 +21,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from weakcell.host.digests import sha256_of
+from weakcell.host.digests import hash_json
 from weakcell.host.study.executors import MOST_DEATHS, Task, TaskResult, WorkersLost, run_task
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.errors import UsageError
@@ -42,14 +42,14 @@ _LOST = (CancelledError, FutureCancelledError, CommClosedError, OSError, Timeout
 class WorkloadPlugin(WorkerPlugin):
     """Dask plugin that holds a worker's networks and data."""
 
-    def __init__(self, name: str, shipment: bytes) -> None:
-        self.name, self.shipment = name, shipment
+    def __init__(self, name: str, payload: bytes) -> None:
+        self.name, self.payload = name, payload
         self.workloads: dict[str, Workload] = {}
 
     def setup(self, worker: Any) -> None:
         """Unpickle networks and data; Dask calls this in the worker."""
-        self.workloads = pickle.loads(self.shipment)
-        self.shipment = b""
+        self.workloads = pickle.loads(self.payload)
+        self.payload = b""
 
 
 def run_task_on_worker(plugin: str, task: Task) -> TaskResult:
@@ -78,10 +78,10 @@ class Cluster:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
         """Yield results in the order in which they arrive; see `Executor.run`."""
-        plugin = f"weakcell-{sha256_of(sorted(self.workloads))[:16]}"
-        shipment = pickle.dumps(dict(self.workloads), protocol=5)
+        plugin = f"weakcell-{hash_json(sorted(self.workloads))[:16]}"
+        payload = pickle.dumps(dict(self.workloads), protocol=5)
         with _scheduler(self.address) as address:
-            yield from _Campaign(address, plugin, shipment, enumerate(tasks)).run()
+            yield from _ClusterSession(address, plugin, payload, enumerate(tasks)).run()
 
 
 def parse_local_workers(address: str) -> int | None:
@@ -113,14 +113,14 @@ def _scheduler(address: str) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-class _Campaign:
+class _ClusterSession:
     """Submits tasks to a scheduler and collects their results."""
 
-    def __init__(self, address: str, plugin: str, shipment: bytes, fresh: Iterator[tuple[int, Task]]) -> None:
-        self._address, self._plugin, self._shipment, self._fresh = address, plugin, shipment, fresh
-        self._again: deque[tuple[int, Task]] = deque()
+    def __init__(self, address: str, plugin: str, payload: bytes, fresh: Iterator[tuple[int, Task]]) -> None:
+        self._address, self._plugin, self._payload, self._fresh = address, plugin, payload, fresh
+        self._requeued: deque[tuple[int, Task]] = deque()
         self._deaths: dict[int, int] = {}
-        self._under_way: dict[Future[TaskResult], tuple[int, Task]] = {}
+        self._submitted: dict[Future[TaskResult], tuple[int, Task]] = {}
         self._session = 0
 
     def run(self) -> Iterator[TaskResult]:
@@ -129,14 +129,14 @@ class _Campaign:
         while True:
             try:
                 with Client(self._address, timeout=10, set_as_default=False) as client:  # type: ignore[no-untyped-call]
-                    client.register_plugin(WorkloadPlugin(self._plugin, self._shipment))
+                    client.register_plugin(WorkloadPlugin(self._plugin, self._payload))
                     away_since = None
                     yield from self._work(client)
                     return
             except _LOST as error:
                 away_since = away_since or time.monotonic()
-                self._again.extend(self._under_way.values())
-                self._under_way.clear()
+                self._requeued.extend(self._submitted.values())
+                self._submitted.clear()
                 log.warning("scheduler %s is lost (%s); connecting again", self._address, error)
                 if time.monotonic() - away_since > PATIENCE:
                     raise WorkersLost(
@@ -150,16 +150,16 @@ class _Campaign:
         self._session += 1
         results = as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
         self._fill(client, results)
-        while self._under_way:
+        while self._submitted:
             future = next(results)  # type: ignore[no-untyped-call]
-            number, task = self._under_way[future]
+            number, task = self._submitted[future]
             try:
                 done = future.result()
             except KilledWorker as error:
                 self._count_death(number, task, error)
-                self._again.append((number, task))
+                self._requeued.append((number, task))
                 done = None
-            del self._under_way[future]
+            del self._submitted[future]
             with suppress(*_LOST):
                 future.release()
             if done is not None:
@@ -168,13 +168,13 @@ class _Campaign:
 
     def _fill(self, client: Client, results: Any) -> None:
         threads = sum(client.nthreads().values()) or 1  # type: ignore[no-untyped-call]
-        while len(self._under_way) < _AHEAD * threads:
-            item = self._again.popleft() if self._again else next(self._fresh, None)
+        while len(self._submitted) < _AHEAD * threads:
+            item = self._requeued.popleft() if self._requeued else next(self._fresh, None)
             if item is None:
                 return
             key = f"weakcell-{id(self):x}-{self._session}-{item[0]}-{self._deaths.get(item[0], 0)}"
             future = client.submit(run_task_on_worker, self._plugin, item[1], key=key, pure=False)
-            self._under_way[future] = item
+            self._submitted[future] = item
             results.add(future)
 
     def _count_death(self, number: int, task: Task, error: Exception) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from weakcell.emulator.faults.placement import layers_by_weight
 from weakcell.emulator.tasks import METRICS, Metric
-from weakcell.host.report.captions import accesses_of
+from weakcell.host.report.captions import describe_accesses
 from weakcell.host.study.executors import Executor, Threads, default_workers, make_task, run_task
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.workload import Workload
@@ -295,7 +295,7 @@ class Search:
             )
         places = tuple(f"{layer}={self.study.memory.at(**{self.key: value})}" for layer, value in candidate.own.items())
         drops = tuple(self.measure_drops(ready, point, 0, dies))
-        accesses = accesses_of(point.cost, self.study.read_every)
+        accesses = describe_accesses(point.cost, self.study.read_every)
         return ScreenedCandidate(candidate, energy.value, energy.unit, str(energy.basis), drops, how, places, accesses)
 
     def measure_drops(self, ready: ResolvedStudy, point: Point, first: int, dies: int) -> list[float]:
@@ -354,16 +354,16 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
     uniform = [search.screen(Candidate(value), "one condition") for value in values if value not in skipped]
     screened, hopeful = [at_nominal, *uniform], [one for one in (at_nominal, *uniform) if one.may_still_pass(goal.max_drop)]
     bera = None
-    best = next((one for one in _by_energy(hopeful) if search.is_worth_testing(one, goal)), None)
+    best = next((one for one in _sort_by_energy(hopeful) if search.is_worth_testing(one, goal)), None)
     if best is not None and goal.partitions > 1 and len(search.layers) > 1:
-        moved = list(_partitioned(search, best, uniform, goal))
+        moved = list(_move_layers(search, best, uniform, goal))
         screened += moved
         bera = assign_layerwise(search, uniform, goal, best.candidate.value)
         if len(search.distinct_values(bera.candidate)) <= goal.partitions:
             moved.append(bera)
         hopeful += [one for one in moved if one.may_still_pass(goal.max_drop)]
     tests: list[ConfirmationTest] = []
-    for one in _by_energy(hopeful):
+    for one in _sort_by_energy(hopeful):
         if len(tests) == goal.tries:
             break
         if one is not best and not search.is_worth_testing(one, goal):
@@ -375,7 +375,7 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
     return Optimum(goal, search.key, search.clean, at_nominal, tuple(screened), tuple(tests), chosen, bera, skipped, search.metric)
 
 
-def _by_energy(screened: Sequence[ScreenedCandidate]) -> list[ScreenedCandidate]:
+def _sort_by_energy(screened: Sequence[ScreenedCandidate]) -> list[ScreenedCandidate]:
     """Return candidates from the cheapest on; of equally cheap ones only the one with the smallest loss."""
     kept: dict[float, ScreenedCandidate] = {}
     for one in sorted(screened, key=lambda s: (s.energy, s.mean + float(np.std(s.drops)))):
@@ -383,7 +383,7 @@ def _by_energy(screened: Sequence[ScreenedCandidate]) -> list[ScreenedCandidate]
     return list(kept.values())
 
 
-def _partitioned(
+def _move_layers(
     search: Search, start: ScreenedCandidate, uniform: Sequence[ScreenedCandidate], goal: Goal
 ) -> Iterator[ScreenedCandidate]:
     """Yield candidates with further partitions.

@@ -148,7 +148,7 @@ def refuse(path: Path, mistakes: list[Mistake]) -> InputError:
 
 def read_campaign(path: Path) -> CampaignFile:
     """Read and check a campaign file. InputError with every mistake and its line."""
-    return parse_campaign(_text_of(path), path)
+    return parse_campaign(_read_text(path), path)
 
 
 def parse_campaign(text: str, path: Path) -> CampaignFile:
@@ -168,7 +168,7 @@ def parse_campaign(text: str, path: Path) -> CampaignFile:
     return CampaignFile(path, text, table)
 
 
-def _text_of(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return read_text(path, MOST_BYTES).replace("\r\n", "\n")
     except OSError as error:

@@ -82,17 +82,17 @@ def trials_needed(
     if fewest == n and max(mean - low, high - mean) <= half_width:
         return n
     fit = _Fit.of(values, covariate)
-    quantile, deviation = _widest(values, first_stage, covariate, confidence)
-    spent, skew = n - 1 - fit.freedom, fit.skewness
+    quantile, deviation = _widest_deviation(values, first_stage, covariate, confidence)
+    spent, skew = n - 1 - fit.degrees, fit.skewness
 
     def narrow(count: int) -> bool:
         return max(_reach(quantile, deviation, skew, count - spent)) <= half_width
 
     further = max(n + max(1, n // 10), fewest)
-    return min(most, max(further, _first(narrow, further, most)))
+    return min(most, max(further, _bisect(narrow, further, most)))
 
 
-def _first(narrow: Callable[[int], bool], low: int, most: int) -> int:
+def _bisect(narrow: Callable[[int], bool], low: int, most: int) -> int:
     """Return the smallest count in low … most for which `narrow` holds, by bisection; `most` if there is none."""
     high = most
     while low < high:
@@ -131,7 +131,7 @@ def stein_interval(
         return fit.mean, math.nan, math.nan
     if not differ(values):
         return fit.mean, fit.mean, fit.mean
-    quantile, deviation = _widest(values, first_stage, covariate, confidence)
+    quantile, deviation = _widest_deviation(values, first_stage, covariate, confidence)
     below, above = _reach(quantile, deviation, fit.skewness, 1.0 / fit.share)
     return fit.mean, max(bounds[0], fit.mean - below), min(bounds[1], fit.mean + above)
 
@@ -143,10 +143,10 @@ def _reach(quantile: float, deviation: float, skew: float, trials: float) -> tup
     return below + wider, above + wider
 
 
-def _widest(values: Values, first_stage: int, covariate: Values | None, confidence: float) -> tuple[float, float]:
+def _widest_deviation(values: Values, first_stage: int, covariate: Values | None, confidence: float) -> tuple[float, float]:
     """Return quantile and standard deviation of the first stage or of all trials, whichever have the larger product."""
     first = _Fit.of(values[:first_stage], None if covariate is None else covariate[:first_stage])
-    pairs = [(students_quantile(fit.freedom, confidence), fit.deviation) for fit in (first, _Fit.of(values, covariate))]
+    pairs = [(students_quantile(fit.degrees, confidence), fit.deviation) for fit in (first, _Fit.of(values, covariate))]
     return max(pairs, key=lambda pair: pair[0] * pair[1])
 
 
@@ -161,14 +161,14 @@ class _Fit:
     """A mean of trials, from a regression if there is a covariate.
 
     Attributes:
-        left: what the regression leaves of each trial.
-        freedom: degrees of freedom.
+        residuals: what the regression leaves of each trial.
+        degrees: degrees of freedom.
         share: variance of the mean as a share of the variance of a trial.
     """
 
     mean: float
-    left: npt.NDArray[np.float64]
-    freedom: int
+    residuals: npt.NDArray[np.float64]
+    degrees: int
     share: float
 
     @classmethod
@@ -187,7 +187,7 @@ class _Fit:
     @property
     def variance(self) -> float:
         """Variance of a trial without the part that the covariate explains."""
-        return float(self.left @ self.left) / self.freedom
+        return float(self.residuals @ self.residuals) / self.degrees
 
     @property
     def deviation(self) -> float:
@@ -197,7 +197,7 @@ class _Fit:
     @property
     def skewness(self) -> float:
         """Skewness of what the regression leaves."""
-        return skewness(self.left)
+        return skewness(self.residuals)
 
 
 @dataclass(frozen=True)
@@ -230,10 +230,10 @@ def find_control_variate(resolved: ResolvedStudy, point: Point) -> Control | Non
     if not weights:
         return None
     tensor = min(weights, key=lambda one: one.elements * one.encoding.bits)
-    return Control(tensor.name, _expected(tensor, rates[tensor.name]))
+    return Control(tensor.name, _expect_flips(tensor, rates[tensor.name]))
 
 
-def _expected(tensor: StoredTensor, rates: BitRates) -> float:
+def _expect_flips(tensor: StoredTensor, rates: BitRates) -> float:
     codes = encode_values(tensor.values, tensor.encoding)
     planes = np.arange(tensor.encoding.bits, dtype=np.uint64)
     ones = ((codes[:, None] >> planes) & np.uint64(1)).sum(axis=0, dtype=np.int64)

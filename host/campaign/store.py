@@ -189,12 +189,12 @@ class Store:
             "SELECT trial, die, accuracy, changed, bits_read, flips FROM runs WHERE cell = ? AND trial < ? ORDER BY trial",
             (cell, most),
         )
-        metrics = self._metrics_of(cell, most)
+        metrics = self._read_metrics(cell, most)
         for trial, die, accuracy, changed, bits, flips in rows:
             score, content = metrics.get(trial, (1.0 - changed if accuracy is None else accuracy, "{}"))
             yield RunRecord(trial, die, accuracy, changed, bits, tuple(_parse_json(flips, list)), score, _parse_json(content, dict))
 
-    def _metrics_of(self, cell: int, trials: int) -> dict[int, tuple[float, str]]:
+    def _read_metrics(self, cell: int, trials: int) -> dict[int, tuple[float, str]]:
         """Return score and further metrics (as JSON) by trial; older stores have no table of them."""
         if not self.db.execute("SELECT name FROM sqlite_master WHERE name = 'metrics'").fetchone():
             return {}

@@ -79,12 +79,12 @@ class Tables:
         for cell, frame in zip(self.cells, self.frames(), strict=True):
             if frame.height:
                 told = {"study": self.label(cell), "model": frame["model"][0], "control": None, "removed": None}
-                told |= self._stopped(cell, frame) if self.plan["half_width"] is not None and frame.height > 1 else {}
+                told |= self._interval_of_rule(cell, frame) if self.plan["half_width"] is not None and frame.height > 1 else {}
                 columns = [pl.lit(value, dtype=_SUMMARY.get(name)).alias(name) for name, value in told.items()]
                 parts.append(summary_of(frame).with_columns(columns))
         return pl.concat(parts).select("study", "model", pl.exclude("study", "model")) if parts else pl.DataFrame()
 
-    def _stopped(self, cell: CellRecord, frame: pl.DataFrame) -> dict[str, Any]:
+    def _interval_of_rule(self, cell: CellRecord, frame: pl.DataFrame) -> dict[str, Any]:
         """Return mean and interval of a point that was stopped when its interval was narrow enough."""
         metric, series = scores_of(frame)
         scores = series.to_numpy()
@@ -162,11 +162,11 @@ def compute_differences(tables: Tables) -> pl.DataFrame:
     have given. `differ_below`: as in `summary_of`, of differences. Scores are accuracies, or without labels shares of unchanged
     predictions. Pairs with fewer than two common trials are left out.
     """
-    rows = [row for pair in _pairs(tables) if (row := _row(tables, *pair)) is not None]
+    rows = [row for pair in _find_pairs(tables) if (row := _compare(tables, *pair)) is not None]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def _pairs(tables: Tables) -> Iterator[tuple[str, CellRecord, CellRecord]]:
+def _find_pairs(tables: Tables) -> Iterator[tuple[str, CellRecord, CellRecord]]:
     """Yield (what differs, the point, the point it is compared with), in the campaign's order."""
     before: CellRecord | None = None
     first: dict[str, CellRecord] = {}
@@ -174,18 +174,18 @@ def _pairs(tables: Tables) -> Iterator[tuple[str, CellRecord, CellRecord]]:
         if before is not None and before.study == cell.study:
             yield "points", cell, before
         before = cell
-        other = first.setdefault(_beside_the_network(cell), cell)
+        other = first.setdefault(_key_without_network(cell), cell)
         if other is not cell:
             yield "networks", cell, other
 
 
-def _beside_the_network(cell: CellRecord) -> str:
+def _key_without_network(cell: CellRecord) -> str:
     """Return what two points have in common if only their networks differ."""
     asked = {name: value for name, value in cell.asked.items() if name not in ("model", "data")}
     return str((sorted(asked.items()), cell.columns["data"], cell.columns["images"]))
 
 
-def _row(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> dict[str, Any] | None:
+def _compare(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> dict[str, Any] | None:
     scores, others = (tables.store.scores(one.number, tables.planned_trials(one)) for one in (cell, other))
     shared = sorted(scores.keys() & others.keys())
     metric, another = (metric_of(one.columns.get("score")) for one in (cell, other))
@@ -219,14 +219,14 @@ def write_tables(tables: Tables, folder: Path) -> list[Path]:
         "results.csv": frame.write_csv,
         "summary.csv": tables.summary.write_csv,
         "differences.csv": compute_differences(tables).write_csv,
-        "campaign.json": lambda place: place.write_text(_provenance(tables), encoding="utf-8"),
+        "campaign.json": lambda place: place.write_text(_describe_origin(tables), encoding="utf-8"),
     }
     for name, write in jobs.items():
         write_atomically(folder / name, write)
     return [folder / name for name in jobs]
 
 
-def _provenance(tables: Tables) -> str:
+def _describe_origin(tables: Tables) -> str:
     """Return command, versions and cells as JSON; it does not change when the same command runs again."""
     content = {
         **tables.plan,

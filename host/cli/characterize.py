@@ -134,10 +134,10 @@ def show_analysis(findings: ReadbackAnalysis) -> None:
     from rich.table import Table
 
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.board_figures import COLUMNS, RATE_COLUMNS, describe_characterization, rates_shown, rows_shown
+    from weakcell.host.report.board_figures import COLUMNS, RATE_COLUMNS, describe_characterization, format_points, format_rates
 
     show(f"[bold]{escape(findings.readbacks.title)}[/]")
-    for columns, rows in ((COLUMNS, rows_shown(findings.rows)), (RATE_COLUMNS, rates_shown(findings.rows))):
+    for columns, rows in ((COLUMNS, format_points(findings.rows)), (RATE_COLUMNS, format_rates(findings.rows))):
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
         for name in columns:
             table.add_column(name, justify="left" if name == "outcome" else "right")

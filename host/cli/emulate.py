@@ -199,7 +199,7 @@ def _run(
     quiet: bool,
 ) -> StudyResult:
     """Run; after each finished point the folder is written, after the last one (or Ctrl-C) the fault list and the figure."""
-    from weakcell.host.cli.result_table import point_of
+    from weakcell.host.cli.result_table import format_point
     from weakcell.host.cli.terminal import emit, progress_bar
     from weakcell.host.study.results import row_of
     from weakcell.host.study.runner import Progress, StudyInterrupted, run_study
@@ -216,7 +216,7 @@ def _run(
         with progress_bar(resolved.jobs, shown=not (quiet or as_json)) as bar:
 
             def on_trial(progress: Progress) -> None:
-                bar.step(point_of(progress.point, resolved))
+                bar.step(format_point(progress.point, resolved))
                 if as_json:
                     emit("trial", **row_of(resolved, progress.outcome))
 

@@ -56,12 +56,12 @@ def optimize(
     """
     from weakcell.host.api.optimization import optimize as find
     from weakcell.host.atomic_files import check_writable
-    from weakcell.host.cli.sweep import share_of
+    from weakcell.host.cli.sweep import parse_share
     from weakcell.host.cli.terminal import emit, errors_as_events, stderr
     from weakcell.memmodels.catalogue import parse_spec
 
     with errors_as_events(as_json):
-        most = share_of(max_drop)
+        most = parse_share(max_drop)
         if out is not None:
             check_writable(out)
         spec = parse_spec(memory)

@@ -92,16 +92,16 @@ def _show(found: PredictionStudy) -> None:
     from weakcell.host.report.prediction_report import describe_prediction
 
     show(f"[bold]{escape(study_title(found.resolved, found.resolved.study.memory.name))}[/]")
-    show(table_of(found))
+    show(build_table(found))
     show(f"[dim]{escape(describe_prediction(found))}[/]")
 
 
-def table_of(found: PredictionStudy) -> Any:
+def build_table(found: PredictionStudy) -> Any:
     """One line per point."""
     from rich.table import Table
 
     from weakcell.host.cli.result_table import percent
-    from weakcell.host.report.captions import interval_text
+    from weakcell.host.report.captions import format_interval
 
     sweep, measured = found.resolved.study.sweep, found.measured is not None
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -113,7 +113,7 @@ def table_of(found: PredictionStudy) -> Any:
         cells = [f"{row['sweep_value']:g}" if sweep else row["memory"], percent(score), percent(row["half_width"])]
         cells.append(percent(row["changed"]))
         if measured:
-            cells += [percent(row["measured"]), interval_text(row["low"], row["high"])]
+            cells += [percent(row["measured"]), format_interval(row["low"], row["high"])]
             cells.append("" if row["outside"] is None else percent(row["outside"]))
         table.add_row(*cells, f"{row['flip_rate']:.3g}")
     clean = found.resolved.questions.fault_free_accuracy

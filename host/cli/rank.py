@@ -69,7 +69,7 @@ def _show(ranking: Ranking) -> None:
 
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.captions import interval_text
+    from weakcell.host.report.captions import format_interval
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(ranking.by)
@@ -79,7 +79,7 @@ def _show(ranking: Ranking) -> None:
     for part in ranking.parts:
         cells = [f"{part.bits:,}", f"{part.flips:.4g}", percent(part.loss), percent(part.error), f"{100 * part.loss_per_flip:.3g}"]
         if part.measured is not None and part.measured_per_flip is not None:
-            cells += [percent(part.measured), interval_text(part.low, part.high), f"{100 * part.measured_per_flip:.3g}"]
+            cells += [percent(part.measured), format_interval(part.low, part.high), f"{100 * part.measured_per_flip:.3g}"]
         table.add_row(part.name, *cells)
     show(f"[bold]{ranking.title}[/]")
     show(table)

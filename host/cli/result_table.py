@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from weakcell.host.cli.terminal import show
-from weakcell.host.report.captions import describe_result, memory_of, metric_interval, study_title
+from weakcell.host.report.captions import describe_result, format_metric_interval, name_memory, study_title
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy
 
@@ -14,11 +14,11 @@ from weakcell.host.study.study import Point, ResolvedStudy
 def show_result(result: StudyResult) -> None:
     """One line per point, under a title and above a caption that says what the numbers mean."""
     show(f"[bold]{escape(study_title(result.resolved))}[/]")
-    show(table_of(result))
+    show(build_table(result))
     show(f"[dim]{escape(describe_result(result))}[/]")
 
 
-def table_of(result: StudyResult) -> Table:
+def build_table(result: StudyResult) -> Table:
     """The table: means over trials, interval, worst trial, changed predictions, flip rate, energy where there is one."""
     study, summary = result.resolved.study, result.summary
     energy, many = summary["energy"].null_count() == 0, study.trials > 1
@@ -41,9 +41,9 @@ def table_of(result: StudyResult) -> Table:
     if latency:
         table.add_column("access latency (ns)", justify="right")
     for row in summary.iter_rows(named=True):
-        cells = [_value(row["sweep_value"]) if study.sweep else escape(memory_of(result.resolved)), metric.text(row["mean"])]
+        cells = [_value(row["sweep_value"]) if study.sweep else escape(name_memory(result.resolved)), metric.text(row["mean"])]
         if many:
-            cells += [metric_interval(metric, row["low"], row["high"]), metric.text(row["worst"])]
+            cells += [format_metric_interval(metric, row["low"], row["high"]), metric.text(row["worst"])]
         if bound:
             cells.append("" if row["bound"] is None else f"{'≥' if metric.higher else '≤'} {metric.text(row['bound'])}")
         cells += [percent(row["changed"]), "" if row["flip_rate"] is None else f"{row['flip_rate']:.3g}"]
@@ -59,7 +59,7 @@ def table_of(result: StudyResult) -> Table:
     return table
 
 
-def point_of(point: Point, resolved: ResolvedStudy) -> str:
+def format_point(point: Point, resolved: ResolvedStudy) -> str:
     """A point in a few characters."""
     sweep = resolved.study.sweep
     return f"{sweep.key}={_value(point.value)}" if sweep else str(resolved.study.memory)

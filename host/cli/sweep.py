@@ -116,7 +116,7 @@ def _sweep(
     check_workers(threads, processes, cluster)
     if out is None and not dry_run:
         raise UsageError("weakcell sweep", "it has nowhere to keep its runs", "Give --out DIR")
-    asked = resolve_campaign(read_campaign(path), data_dir, None if half_width is None else share_of(half_width))
+    asked = resolve_campaign(read_campaign(path), data_dir, None if half_width is None else parse_share(half_width))
     if dry_run:
         _show_effort(asked, out, threads, processes, cluster, as_json)
         return
@@ -144,7 +144,7 @@ def _sweep(
             note(f"{made:,} runs made; {tables.frame.height:,} in {out / 'results.parquet'}.", quiet)
 
 
-def share_of(text: str) -> float:
+def parse_share(text: str) -> float:
     """0.5% or 0.005 as a share; UsageError if it is neither or not within (0, 0.5)."""
     from weakcell.memmodels.errors import UsageError
 
@@ -214,7 +214,7 @@ def _show_summary(tables: Tables) -> None:
     from weakcell.host.campaign.tables import compute_differences
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.captions import metric_interval, no_difference_note
+    from weakcell.host.report.captions import explain_no_difference, format_metric_interval
 
     found = compute_differences(tables).filter(pl.col("between") == "points")
     steps = {(row["study"], row["memory"]): row for row in found.iter_rows(named=True)}
@@ -225,7 +225,7 @@ def _show_summary(tables: Tables) -> None:
                      "flip rate", "energy of an inference"):  # fmt: skip
             table.add_column(name, justify="right")
         for row in part.iter_rows(named=True):
-            interval = metric_interval(metric, row["low"], row["high"])
+            interval = format_metric_interval(metric, row["low"], row["high"])
             energy = "" if row["energy"] is None else f"{row['energy']:.4g} {row['energy_unit']}"
             where = row["memory"] if row["sweep_value"] is None else f"{row['sweep_value']:.6g}"
             step = steps.get((study, row["memory"]))
@@ -236,7 +236,7 @@ def _show_summary(tables: Tables) -> None:
             )  # fmt: skip
         show(f"[bold]{study}[/]")
         show(table)
-        if note := no_difference_note(part["differ_below"]):
+        if note := explain_no_difference(part["differ_below"]):
             show(f"[dim]{note}.[/]")
         if (used := part.drop_nulls("control")).height:
             removed = used["removed"].to_list()

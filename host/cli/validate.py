@@ -165,7 +165,7 @@ def _show_curve(found: Validation, curve: AccuracyCurve) -> None:
 
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import show
-    from weakcell.host.report.captions import interval_text, no_difference_note
+    from weakcell.host.report.captions import explain_no_difference, format_interval
 
     sweep = found.resolved.study.sweep
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -173,11 +173,11 @@ def _show_curve(found: Validation, curve: AccuracyCurve) -> None:
     for heading in ("measured", "95 % interval", "predicted", "±", "outside"):
         table.add_column(heading, justify="right")
     for row in curve.frame.iter_rows(named=True):
-        ends = interval_text(row["low"], row["high"])
+        ends = format_interval(row["low"], row["high"])
         cells = ["" if row[name] is None else percent(row[name]) for name in ("predicted", "error", "outside")]
         table.add_row(f"{row['value']:g}" if sweep else row["memory"], percent(row["measured"]), ends, *cells)
     show(table)
-    if note := no_difference_note(curve.frame["differ_below"]):
+    if note := explain_no_difference(curve.frame["differ_below"]):
         show(f"[dim]{note}.[/]")
     if curve.why:
         show(f"[dim]No prediction: {escape(curve.why)}.[/]")
@@ -186,10 +186,10 @@ def _show_curve(found: Validation, curve: AccuracyCurve) -> None:
 def _show_violations(found: Validation, hidden: bool, as_json: bool) -> None:
     """The first ten in words (all that were kept as events), each with its command."""
     from weakcell.host.cli.terminal import emit, say
-    from weakcell.host.report.validation_report import reproducing
+    from weakcell.host.report.validation_report import build_repeat_command
 
     for violation in found.violations if as_json else found.violations[:10]:
-        command = shlex.join(reproducing(found, violation, hidden))
+        command = shlex.join(build_repeat_command(found, violation, hidden))
         if as_json:
             emit("violation", **vars(violation), command=command)
         else:

@@ -32,13 +32,13 @@ def plot_characterization(findings: ReadbackAnalysis) -> Figure:
     figure = Figure(figsize=(9.6, 7.4), layout=ConstrainedLayoutEngine(rect=(0.0, 0.06, 1.0, 0.94)))
     (rates, image), (columns, rows) = figure.subplots(2, 2, height_ratios=[1.5, 1])
     for number, one in enumerate(findings.series):
-        _rates(rates, one, COLOURS[number % len(COLOURS)])
-    _dress_rates(rates)
+        _plot_rates(rates, one, COLOURS[number % len(COLOURS)])
+    _label_rates(rates)
     worst = max(findings.series, key=lambda one: int((one.highest > 0).sum()))
-    _image(image, worst, findings.readbacks.bank)
+    _plot_image(image, worst, findings.readbacks.bank)
     grouped = count_weak_cells(worst, findings.readbacks.bank)
-    _profile_of(columns, grouped["column"].sum(axis=0), "column")
-    _profile_of(rows, grouped["row"], "row")
+    _plot_profile(columns, grouped["column"].sum(axis=0), "column")
+    _plot_profile(rows, grouped["row"], "row")
     figure.suptitle(textwrap.fill(findings.readbacks.title, 110), fontsize=10, fontweight="bold", x=0.01, ha="left")
     figure.text(0.01, 0.008, textwrap.fill(describe_characterization(findings), 165), fontsize=7, color="#57606a", va="bottom")
     return figure
@@ -50,7 +50,7 @@ def describe_characterization(findings: ReadbackAnalysis) -> str:
     methods = sorted({row.rate.method.split(",")[0] for row in findings.rows if row.rate is not None})
     sentences = [
         f"Experiment: {readbacks.experiment}; {readbacks.bits} cells, {readbacks.basis}",
-        _meaning(findings),
+        _describe_rates(findings),
         f"95 % intervals ({'; '.join(methods)}); no flips: the upper bound",
         "fit p01, fit p10 and F are constants of the fitted structure",
         f"Rows and columns are of storage addresses, {readbacks.bank.rows} x {readbacks.bank.columns} cells a bank (assumed)",
@@ -59,7 +59,7 @@ def describe_characterization(findings: ReadbackAnalysis) -> str:
     return ". ".join(sentence for sentence in sentences if sentence) + "."
 
 
-def _meaning(findings: ReadbackAnalysis) -> str:
+def _describe_rates(findings: ReadbackAnalysis) -> str:
     """Return what BER, p01 and p10 count."""
     fresh = {one.points.best.lifetime is Lifetime.READ for one in findings.series}
     once = "the share of (cell, stored value) pairs that erred at least once; F is the share of reads at which a weak cell errs"
@@ -69,7 +69,7 @@ def _meaning(findings: ReadbackAnalysis) -> str:
     return f"BER is {told}{left}. p01 and p10 are the same of cells that held 0, and 1: blank where none did"
 
 
-def _rates(axes: Axes, series: Series, colour: str) -> None:
+def _plot_rates(axes: Axes, series: Series, colour: str) -> None:
     """Plot rates with intervals, upper bounds as arrows where nothing flipped, and the law if there is one."""
     seen = [(row, row.rate) for row in series.rows if row.rate is not None]
     some = [(row.vdd, rate) for row, rate in seen if rate.value > 0]
@@ -92,20 +92,20 @@ def _rates(axes: Axes, series: Series, colour: str) -> None:
             axes.annotate(str(row.outcome), (row.vdd, 1.0), fontsize=7, rotation=90, color=colour, ha="center", va="top")
 
 
-def _dress_rates(axes: Axes) -> None:
+def _label_rates(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.set(title="bit errors over voltage", xlabel="vdd (V), commanded", ylabel="share of cells that err")
     axes.set_ylim(top=min(2.0, 10 * axes.get_ylim()[1]), bottom=max(axes.get_ylim()[0], 1e-9))
     axes.legend()
 
 
-def _image(axes: Axes, series: Series, bank: Bank) -> None:
+def _plot_image(axes: Axes, series: Series, bank: Bank) -> None:
     """Plot the array; each pixel is the highest voltage at which one of its cells failed."""
     from matplotlib.colors import ListedColormap
 
     volts = sorted({row.vdd for row in series.rows if row.weak})
-    array = array_of(series, bank)
-    small = _shrunk(array)
+    array = build_cell_image(series, bank)
+    small = _shrink(array)
     numbers = np.searchsorted(np.array([0.0, *volts], np.float32), small)
     colours = ["#ffffff", *(f"{1 - (k + 1) / max(len(volts), 1):.2f}" for k in range(len(volts)))]
     axes.imshow(numbers, cmap=ListedColormap(colours), vmin=0, vmax=len(volts), aspect="auto", interpolation="nearest",
@@ -116,7 +116,7 @@ def _image(axes: Axes, series: Series, bank: Bank) -> None:
     axes.title.set_fontsize(8)
 
 
-def array_of(series: Series, bank: Bank) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def build_cell_image(series: Series, bank: Bank) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Return (rows of all banks, columns): the highest voltage at which each cell failed, 0 for never."""
     size = bank.rows * bank.columns
     cells = np.zeros(-(-series.highest.size // size) * size, np.float32)
@@ -124,7 +124,7 @@ def array_of(series: Series, bank: Bank) -> np.ndarray[tuple[int, int], np.dtype
     return cells.reshape(-1, bank.columns)
 
 
-def _shrunk(array: Any) -> Any:
+def _shrink(array: Any) -> Any:
     """Return at most 512 x 512 pixels, each the maximum of its cells."""
     by = [max(1, -(-side // _PIXELS)) for side in array.shape]
     rows, columns = (-(-side // step) for side, step in zip(array.shape, by, strict=True))
@@ -133,7 +133,7 @@ def _shrunk(array: Any) -> Any:
     return padded.reshape(rows, by[0], columns, by[1]).max(axis=(1, 3))
 
 
-def _profile_of(axes: Axes, counts: Any, axis: str) -> None:
+def _plot_profile(axes: Axes, counts: Any, axis: str) -> None:
     axes.plot(np.arange(len(counts)), counts, color=COLOURS[0], linewidth=0.6)
     axes.set(title=f"weak cells by {axis}", xlabel=axis, ylabel="weak cells")
     axes.set_ylim(bottom=0)
@@ -143,7 +143,7 @@ def save_cells(series: Series, readbacks: ReadbackSet, path: Path) -> None:
     """Write one pixel per cell: white never failed; the darker, the higher the voltage at which it failed."""
     from matplotlib.image import imsave
 
-    array = array_of(series, readbacks.bank)
+    array = build_cell_image(series, readbacks.bank)
     low, high = 0.0, float(array.max())
     lowest = float(array[array > 0].min()) if high > low else 0.0
     grey = np.full(array.shape, 255, np.uint8)
@@ -152,7 +152,7 @@ def save_cells(series: Series, readbacks: ReadbackSet, path: Path) -> None:
     write_atomically(path, lambda place: imsave(place, grey, cmap="gray", vmin=0, vmax=255))
 
 
-def rows_shown(rows: Sequence[PointSummary]) -> list[list[str]]:
+def format_points(rows: Sequence[PointSummary]) -> list[list[str]]:
     """Return the first table as text: one row per operating point."""
     shown = []
     for row in rows:
@@ -160,11 +160,11 @@ def rows_shown(rows: Sequence[PointSummary]) -> list[list[str]]:
         pairs = ["" if pair is None or not pair[1] else f"{pair[0]} of {pair[1]}" for pair in (row.always, row.nested)]
         flips = f"{row.flips:.1f}" if row.reads else ""
         known = "" if fails is None or not row.weak else f"{fails.value:.3g}"
-        shown.append([*_place_of(row), str(row.outcome), flips, *_counted(row.rate), known, *pairs])
+        shown.append([*_format_point(row), str(row.outcome), flips, *_format_rate(row.rate), known, *pairs])
     return shown
 
 
-def rates_shown(rows: Sequence[PointSummary]) -> list[list[str]]:
+def format_rates(rows: Sequence[PointSummary]) -> list[list[str]]:
     """Return the second table as text: counted and fitted rates by stored value, blank if not measured."""
     shown = []
     for row in rows:
@@ -172,15 +172,15 @@ def rates_shown(rows: Sequence[PointSummary]) -> list[list[str]]:
             continue
         fitted = [row.fitted(name) for name in ("p01", "p10")]
         known = ["" if found is None or not row.weak else f"{found.value:.3g}" for found in fitted]
-        shown.append([*_place_of(row), *_counted(row.p01), *_counted(row.p10), *known])
+        shown.append([*_format_point(row), *_format_rate(row.p01), *_format_rate(row.p10), *known])
     return shown
 
 
-def _place_of(row: PointSummary) -> list[str]:
+def _format_point(row: PointSummary) -> list[str]:
     return [f"{row.vdd:.4g}", f"{1000 * row.dwell_s:g}"]
 
 
-def _counted(rate: Constant | None) -> list[str]:
+def _format_rate(rate: Constant | None) -> list[str]:
     """Return a counted rate and its interval; the upper bound where nothing erred."""
     if rate is None:
         return ["", ""]

@@ -36,10 +36,10 @@ def study_title(resolved: ResolvedStudy, memory: str | None = None) -> str:
     """
     rules = "".join(f", {target} in {spec}" for target, spec in resolved.study.places)
     data = f"{resolved.model.name} on {resolved.dataset.name} ({len(resolved.dataset)} images)"
-    return f"{data}, {memory or memory_of(resolved)}{rules}"
+    return f"{data}, {memory or name_memory(resolved)}{rules}"
 
 
-def memory_of(resolved: ResolvedStudy) -> str:
+def name_memory(resolved: ResolvedStudy) -> str:
     """Return the SPEC of the default memory, or the fault list that replaces it."""
     return resolved.points[0].memory if resolved.points[0].memory.startswith("faults:") else str(resolved.study.memory)
 
@@ -50,23 +50,23 @@ def describe_study(resolved: ResolvedStudy) -> str:
     sentences = [_READS[str(study.read_every)].format(batch=study.batch).capitalize(), _dies(resolved), _lifetimes(resolved)]
     if study.sampling is Sampling.OUTPUTS:
         sentences.append(_by_outputs(resolved))
-    sentences.append(judged_of(resolved))
+    sentences.append(describe_task_output(resolved))
     score = resolved.questions.metric.words if resolved.workload.labelled else _UNLABELLED[resolved.questions.metric.name]
     if study.trials > 1:
         mean = f"{score[0].upper()}{score[1:]}, averaged over trials," if score.startswith("mean") else f"Mean {score}"
         sentences.append(f"{mean} with its 95 % interval over trials ({METHOD}), on these images")
     else:
         sentences.append(f"{score[0].upper()}{score[1:]} of one trial, so no interval")
-    sentences += quantization_note(resolved)
-    sentences += outside_note(resolved)
-    sentences.append(energy_note(resolved))
-    sentences += latency_note(resolved)
+    sentences += describe_quantization(resolved)
+    sentences += describe_unplaced(resolved)
+    sentences.append(describe_energy(resolved))
+    sentences += describe_latency(resolved)
     if resolved.replays:
         sentences.append("Replayed from a fault list")
     return ". ".join(sentences) + "."
 
 
-def outside_note(resolved: ResolvedStudy) -> list[str]:
+def describe_unplaced(resolved: ResolvedStudy) -> list[str]:
     """Return which weights of the file are in no memory, with share and reason; none for most networks.
 
     Biases, zero points and sizes are not listed: every target keeps them in registers or code.
@@ -80,7 +80,7 @@ def outside_note(resolved: ResolvedStudy) -> list[str]:
     return [f"Not in the memory: {', '.join(named)}{rest}"]
 
 
-def quantization_note(resolved: ResolvedStudy) -> list[str]:
+def describe_quantization(resolved: ResolvedStudy) -> list[str]:
     """Return how a dynamically quantized network takes its ranges; none for other networks."""
     dynamic = any(isinstance(layer, DynamicQuantize) for layer in resolved.network.layers)
     return ["Dynamic quantization: each image has a range of its own (a batch of one)"] if dynamic else []
@@ -88,7 +88,7 @@ def quantization_note(resolved: ResolvedStudy) -> list[str]:
 
 def describe_result(result: StudyResult) -> str:
     """Return the caption of finished trials, with the meaning of "no trial differed" if that occurs."""
-    note = no_difference_note(result.summary["differ_below"])
+    note = explain_no_difference(result.summary["differ_below"])
     return describe_study(result.resolved) + (f" {note}." if note else "")
 
 
@@ -98,7 +98,7 @@ _UNLABELLED = {
 }
 
 
-def judged_of(resolved: ResolvedStudy) -> str:
+def describe_task_output(resolved: ResolvedStudy) -> str:
     """Return which output is scored, and as what."""
     return f"Output {resolved.workload.task.output} judged as {resolved.workload.task.words}"
 
@@ -111,7 +111,7 @@ def _by_outputs(resolved: ResolvedStudy) -> str:
     return f"Sampling: outputs of the layers with {', '.join(drawn)} (exact in distribution, flips not counted){others}"
 
 
-def energy_note(resolved: ResolvedStudy) -> str:
+def describe_energy(resolved: ResolvedStudy) -> str:
     """Return which accesses the energies count, how they are known and what they leave out; or why there are none."""
     cost = resolved.points[0].cost
     if not cost.energy:
@@ -124,14 +124,15 @@ def energy_note(resolved: ResolvedStudy) -> str:
     share = "" if cost.share > 0.9995 else f", for the {100 * cost.share:.3g} % of bits read whose energy is known"
     known = [point.cost.energy[0] for point in resolved.points if len(point.cost.energy) == 1]
     basis, source = (" and ".join(dict.fromkeys(words)) for words in zip(*((q.basis, q.source) for q in known), strict=True))
+    accesses = describe_accesses(replace(cost, shared=all_shared), resolved.study.read_every)
     return (
         f"Energy in {one.unit}: the memory accesses of one inference{made_of}{relative}; "
-        f"{accesses_of(replace(cost, shared=all_shared), resolved.study.read_every)}{_use(resolved)}: {basis} ({source}){share}. "
+        f"{accesses}{_use(resolved)}: {basis} ({source}){share}. "
         f"Left out: {_left_out(resolved)}"
     )
 
 
-def accesses_of(cost: InferenceCost, policy: ReadPolicy) -> str:
+def describe_accesses(cost: InferenceCost, policy: ReadPolicy) -> str:
     """Return how often an inference reads its weights, and how many inferences share a read."""
     most, least = max(cost.shared), min(cost.shared)
     if most > 1.0:
@@ -159,7 +160,7 @@ def _left_out(resolved: ResolvedStudy) -> str:
     return f"{', '.join(missing[:-1])} and {missing[-1]}"
 
 
-def latency_note(resolved: ResolvedStudy) -> list[str]:
+def describe_latency(resolved: ResolvedStudy) -> list[str]:
     """Return what the latencies mean, if there are any."""
     latencies = [point.cost.latency for point in resolved.points if point.cost.latency is not None]
     if not latencies:
@@ -193,7 +194,7 @@ def _lifetimes(resolved: ResolvedStudy) -> str:
     return f"Error lifetime: {', '.join(lifetimes)}" if lifetimes else "Errors as they came back"
 
 
-def interval_text(low: float | None, high: float | None, unit: str = " %") -> str:
+def format_interval(low: float | None, high: float | None, unit: str = " %") -> str:
     """Return an interval of shares as text, in percent.
 
     Returns:
@@ -204,14 +205,14 @@ def interval_text(low: float | None, high: float | None, unit: str = " %") -> st
     return NO_DIFFERENCE if low == high else f"{100 * low:.2f} … {100 * high:.2f}{unit}"
 
 
-def metric_interval(metric: Metric, low: float | None, high: float | None) -> str:
+def format_metric_interval(metric: Metric, low: float | None, high: float | None) -> str:
     """Return an interval of any metric as text: shares in percent, errors in the metric's unit."""
     if metric.share or low is None or high is None or low == high:
-        return interval_text(low, high)
+        return format_interval(low, high)
     return f"{metric.text(low)} … {metric.text(high)}"
 
 
-def no_difference_note(differ_below: Iterable[float | None]) -> str | None:
+def explain_no_difference(differ_below: Iterable[float | None]) -> str | None:
     """Return the sentence that explains `NO_DIFFERENCE`; None if trials differed at every point.
 
     Args:

@@ -14,8 +14,8 @@ import polars as pl
 from weakcell.emulator.tasks import METRICS, Metric, metric_of
 from weakcell.host.campaign.store import FILE, read_store
 from weakcell.host.campaign.tables import Tables
-from weakcell.host.report.captions import METHOD, no_difference_note
-from weakcell.host.report.margin_data import AskedNetwork, NetworkMargins, measure_margins
+from weakcell.host.report.captions import METHOD, explain_no_difference
+from weakcell.host.report.margin_data import NetworkMargins, NetworkRequest, measure_margins
 from weakcell.host.report.weak_cell_map import WeakMap, map_weak_cells
 from weakcell.host.study.networks import shipped_models
 from weakcell.host.study.results import restate_frame, summary_of
@@ -67,9 +67,9 @@ def read_report_data(folder: Path, data_dir: Path | None = None, extras: bool = 
         InputError: the folder has no results, or no run is finished.
     """
     if (folder / FILE).is_file():
-        found, networks = _of_campaign(folder)
+        found, networks = _read_campaign(folder)
     elif (folder / "study.json").is_file() and (folder / "results.parquet").is_file():
-        found, networks = _of_study(folder)
+        found, networks = _read_study(folder)
     else:
         raise InputError(f"Results in {folder}", "there are none", "Name the folder of weakcell sweep or weakcell emulate --out")
     if not found.points.height:
@@ -81,7 +81,7 @@ def read_report_data(folder: Path, data_dir: Path | None = None, extras: bool = 
     return replace(found, facts=facts, maps=map_weak_cells(found.runs), margins=margins)
 
 
-def _of_campaign(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
+def _read_campaign(folder: Path) -> tuple[ReportData, list[NetworkRequest]]:
     with read_store(folder) as store:
         tables = Tables(store)
         facts = {
@@ -97,16 +97,16 @@ def _of_campaign(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
             most = f"{tables.plan['trials']:,}"
             rule = f"{INTERVALS}, asked to be ± {100 * half:g} points in at most {most} trials"
         facts["versions"] = _versions(folder)
-        networks = [AskedNetwork(**network) for network in store.get_fact("networks") or ()]
+        networks = [NetworkRequest(**network) for network in store.get_fact("networks") or ()]
         return ReportData(folder.resolve().name, tables.frame, tables.summary, facts, rule), networks
 
 
-def _of_study(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
+def _read_study(folder: Path) -> tuple[ReportData, list[NetworkRequest]]:
     try:
         stated = json.loads((folder / "study.json").read_text(encoding="utf-8"))
         frame = restate_frame(pl.read_parquet(folder / "results.parquet"))
         label = f"{stated['identity']['model']}, {stated['identity']['memory']}"
-        network = _network_of(stated)
+        network = _request_network(stated)
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
         raise InputError(f"Results in {folder}", f"they cannot be read ({error})", "Run weakcell emulate --out again") from error
     frame = frame.with_columns(pl.lit(label).alias("study"))
@@ -115,13 +115,13 @@ def _of_study(folder: Path) -> tuple[ReportData, list[AskedNetwork]]:
     return ReportData(folder.resolve().name, frame, points, facts, INTERVALS), [network]
 
 
-def _network_of(stated: dict[str, Any]) -> AskedNetwork:
+def _request_network(stated: dict[str, Any]) -> NetworkRequest:
     """Return the network of a single study; data in a file are where the command had them."""
     identity, command = stated["identity"], stated.get("command") or []
     model = identity["model"] if identity["model"] in shipped_models() else stated["model"]["path"]
     data = next((after for word, after in pairwise(command) if word == "--data"), identity["data"])
     judged = (identity.get("task"), identity.get("output"))
-    return AskedNetwork(model, data, identity["images"], identity, *judged)
+    return NetworkRequest(model, data, identity["images"], identity, *judged)
 
 
 def _versions(folder: Path) -> dict[str, Any]:
@@ -150,22 +150,22 @@ def summarize(data: ReportData) -> list[str]:
         f"{runs.height:,} runs of {_count(models, 'network')} at {_count(points.height, 'operating point')} in "
         f"{_count(memories, 'study', 'studies')}; {data.intervals}."
     ]
-    text += [_verdict(data, study) for study in data.studies]
-    if note := no_difference_note(points["differ_below"]):
+    text += [_summarize_study(data, study) for study in data.studies]
+    if note := explain_no_difference(points["differ_below"]):
         text.append(f"{note}.")
     return text
 
 
-def metric_of_study(data: ReportData, study: str) -> Metric:
+def find_metric(data: ReportData, study: str) -> Metric:
     """Return what the scores of a study measure."""
     return metric_of(data.points.filter(pl.col("study") == study)["score"][0])
 
 
-def _verdict(data: ReportData, study: str) -> str:
+def _summarize_study(data: ReportData, study: str) -> str:
     points = data.points.filter(pl.col("study") == study)
-    metric, clean = metric_of_study(data, study), fault_free_score(data, study)
+    metric, clean = find_metric(data, study), fault_free_score(data, study)
     if not metric.share:
-        return _verdict_on_errors(study, points, metric, clean)
+        return _summarize_errors(study, points, metric, clean)
     reference, word = (1.0, metric.title) if clean is None else (clean, metric.words)
     start = f"{study}: " if clean is None else f"{study}: fault-free {word} {_percent(clean)}; "
     good = points.filter(pl.coalesce("low", "mean") >= reference - TOLERANCE)
@@ -186,7 +186,7 @@ def _verdict(data: ReportData, study: str) -> str:
     )
 
 
-def _verdict_on_errors(study: str, points: pl.DataFrame, metric: Metric, clean: float | None) -> str:
+def _summarize_errors(study: str, points: pl.DataFrame, metric: Metric, clean: float | None) -> str:
     """Return the smallest and the largest error: errors have no common scale."""
     start = f"{study}: " if clean is None else f"{study}: fault-free {metric.words} {metric.text(clean)}; "
     ordered = points.sort("mean")

@@ -16,7 +16,7 @@ _STEPS = 200
 
 
 @dataclass(frozen=True)
-class AskedNetwork:
+class NetworkRequest:
     """A network and its data as a study named them.
 
     Attributes:
@@ -65,7 +65,9 @@ def cumulative_shares(values: npt.NDArray[Any]) -> tuple[list[float], list[float
     return [float(f"{x:.5g}") for x in values[at]], [float(f"{y:.5g}") for y in share]
 
 
-def measure_margins(networks: Sequence[AskedNetwork], data_dir: Path | None) -> tuple[tuple[NetworkMargins, ...], tuple[str, ...]]:
+def measure_margins(
+    networks: Sequence[NetworkRequest], data_dir: Path | None
+) -> tuple[tuple[NetworkMargins, ...], tuple[str, ...]]:
     """Return the margins of the networks that still exist unchanged, and for the others the reason."""
     found, missing = list[NetworkMargins](), list[str]()
     for network in networks:
@@ -76,7 +78,7 @@ def measure_margins(networks: Sequence[AskedNetwork], data_dir: Path | None) -> 
     return tuple(found), tuple(missing)
 
 
-def _margins(network: AskedNetwork, data_dir: Path | None) -> NetworkMargins:
+def _margins(network: NetworkRequest, data_dir: Path | None) -> NetworkMargins:
     from weakcell.emulator.tasks import Asked
     from weakcell.host.analysis.margins import report_margins
     from weakcell.host.study.workload import open_workload

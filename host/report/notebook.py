@@ -11,7 +11,7 @@ import polars as pl
 
 from weakcell.emulator.tasks import metric_of
 from weakcell.host.atomic_files import write_atomically
-from weakcell.host.report.captions import metric_interval
+from weakcell.host.report.captions import format_metric_interval
 from weakcell.host.report.chart_specs import Chart, score_charts
 from weakcell.host.report.data import ReportData, point_label, read_report_data, summarize
 from weakcell.host.report.displayed_result import DisplayedResult, embed_svg
@@ -133,7 +133,7 @@ def _table(points: pl.DataFrame) -> str:
 
 def _cells(point: dict[str, Any]) -> str:
     metric = metric_of(point["score"])
-    interval = metric_interval(metric, point["low"], point["high"])
+    interval = format_metric_interval(metric, point["low"], point["high"])
     rate = "" if point["flip_rate"] is None else f"{point['flip_rate']:.3g}"
     energy = "" if point["energy"] is None else f"{point['energy']:.4g} {point['energy_unit']}"
     texts = (point["study"], point_label(point), point["trials"], metric.title, metric.text(point["mean"]), interval, rate, energy)

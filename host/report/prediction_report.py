@@ -13,7 +13,7 @@ import polars as pl
 from weakcell.emulator.prediction.scoring import scored_layer
 from weakcell.host.analysis.prediction import SCHEMA_VERSION, PredictionStudy
 from weakcell.host.atomic_files import write_atomically
-from weakcell.host.report.captions import METHOD, judged_of, no_difference_note, quantization_note, study_title
+from weakcell.host.report.captions import METHOD, describe_quantization, describe_task_output, explain_no_difference, study_title
 from weakcell.host.report.chart_specs import Axis, prediction_panel
 from weakcell.host.report.matplotlib_charts import plot_panel, save_figure
 from weakcell.host.report.style import INK
@@ -40,8 +40,8 @@ def describe_prediction(predicted: PredictionStudy) -> str:
         "flips matter to a sum, they are drawn one by one",
         f"±: half the width of the 95 % interval of that mean: the sampling error of these draws (seed {study.seed}) and "
         f"a bound of the bias of approximate laws (at most {100 * max(one.bias for one in predicted.predictions):.2g} points)",
-        *quantization_note(resolved),
-        judged_of(resolved),
+        *describe_quantization(resolved),
+        describe_task_output(resolved),
         f"{predicted.seconds:.2g} s",
     ]
     if predicted.measured is not None:
@@ -49,7 +49,7 @@ def describe_prediction(predicted: PredictionStudy) -> str:
             f"Measured: {study.trials} trials per point in {predicted.measured.seconds:.2g} s, 95 % interval of the mean "
             f"({METHOD}) over trials; outside: by how much the prediction lies outside it"
         )
-    if predicted.measured is not None and (note := no_difference_note(predicted.measured.summary["differ_below"])):
+    if predicted.measured is not None and (note := explain_no_difference(predicted.measured.summary["differ_below"])):
         sentences.append(note)
     return ". ".join(sentences) + "."
 

@@ -41,17 +41,17 @@ def plot_study(result: StudyResult) -> Figure:
     layout = ConstrainedLayoutEngine(rect=(0.01, bottom, 0.98, 0.99 - bottom), hspace=0.03)
     figure = Figure(figsize=(6.6, height), layout=layout)
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=[2.4, 1] if energy else [1])[:, 0]
-    x = _positions(result)
-    _accuracy(axes[0], result, x)
+    x = _sweep_positions(result)
+    _plot_accuracy(axes[0], result, x)
     if energy:
-        _energy(axes[1], result, x)
-    _horizontal(axes[-1], result, x)
+        _plot_energy(axes[1], result, x)
+    _label_sweep(axes[-1], result, x)
     axes[0].set_title(textwrap.fill(study_title(result.resolved), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
     figure.text(0.015, 0.012, "\n".join(lines), fontsize=_CAPTION_POINTS, color="#57606a", va="bottom", linespacing=1.4)
     return figure
 
 
-def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
+def _plot_accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     """Plot mean and interval of each point, single trials behind them, and the fault-free score as a line."""
     frame, summary = result.frame, result.summary
     metric, series = scores_of(frame)
@@ -77,7 +77,7 @@ def _accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     axes.legend(frameon=False, fontsize=8, loc="best")
 
 
-def _energy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
+def _plot_energy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     """Plot the energy of one inference; the axis names what it is relative to."""
     summary = result.summary
     unit, basis = summary["energy_unit"][0], ", ".join(summary["energy_basis"].unique(maintain_order=True))
@@ -89,12 +89,12 @@ def _energy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     axes.set_ylim(0, 1.12 * float(values.max()))
 
 
-def _positions(result: StudyResult) -> np.ndarray:
+def _sweep_positions(result: StudyResult) -> np.ndarray:
     values = result.summary["sweep_value"].to_list()
     return np.array([0.0 if value is None else value for value in values])
 
 
-def _horizontal(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
+def _label_sweep(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     """Label the swept condition with its unit; use a logarithmic scale if the sweep spans decades."""
     study = result.resolved.study
     if study.sweep is None:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from weakcell.host.atomic_files import write_atomically
-from weakcell.host.report.captions import quantization_note, study_title
+from weakcell.host.report.captions import describe_quantization, study_title
 from weakcell.host.report.chart_specs import Axis, prediction_panel
 from weakcell.host.report.matplotlib_charts import plot_panel, save_figure
 from weakcell.host.report.style import BLUE, GREY, INK, ORANGE, STYLE
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 2
 _STRESSED = "Each point runs on those images only whose flips it brings near their bounds"
 
 
-def reproducing(validation: Validation, violation: Violation, hidden: bool) -> Sequence[str]:
+def build_repeat_command(validation: Validation, violation: Violation, hidden: bool) -> Sequence[str]:
     """Return the command that repeats the trial of a violation."""
     study = validation.resolved.study
     places = [part for target, spec in study.places for part in ("--place", f"{target}={spec}")]
@@ -51,7 +51,7 @@ def describe_validation(validation: Validation) -> str:
         f"{len(resolved.points)} points ({points}), {study.trials} trials each, weights read per {study.read_every}, seed "
         f"{study.seed}",
         *([_STRESSED] if validation.images else []),
-        *quantization_note(resolved),
+        *describe_quantization(resolved),
         "A pair is one image (hidden checks: one neuron of one image) in one trial. Non-vacuous: 1 <= q <= bound; near: besides "
         "q >= 0.9 bound. Pairs of one trial share its flips where weights are read less often than once per image",
         *(f"{check.check}: {CLAIMS[check.check]}" for check in validation.checks),

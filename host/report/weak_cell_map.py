@@ -78,20 +78,20 @@ def map_weak_cells(runs: pl.DataFrame) -> tuple[WeakMap, ...]:
         points = own.select("memory", "sweep_value").unique().sort("sweep_value").rows()
         seed, die, key = own.select("seed", "die", "sweep_key").row(0)
         known = (tuple(points), seed, die)
-        if known not in found and len(found) < MOST and (made := _map_of(str(study), points, seed, die, key)) is not None:
+        if known not in found and len(found) < MOST and (made := _build_map(str(study), points, seed, die, key)) is not None:
             found[known] = made
     return tuple(found.values())
 
 
-def _map_of(study: str, points: list[tuple[str, float | None]], seed: int, die: int, key: str | None) -> WeakMap | None:
+def _build_map(study: str, points: list[tuple[str, float | None]], seed: int, die: int, key: str | None) -> WeakMap | None:
     seen, bank = [], None
     for memory, value in points:
-        array = _array(memory, seed, die)
+        array = _open_array(memory, seed, die)
         if array is None:
             return None
         to_one, to_zero = array.permanent_weak_cells(BLOCK_WORDS)
         weak = np.unpackbits((to_one | to_zero).view(np.uint8), bitorder="little").astype(np.bool_)
-        bank = bank or _bank(array)
+        bank = bank or _find_bank(array)
         seen.append((int(weak.sum()), memory if value is None else f"{value:.6g}", weak))
     if seen[0][0] > seen[-1][0]:  # falling voltages
         seen.reverse()
@@ -100,10 +100,10 @@ def _map_of(study: str, points: list[tuple[str, float | None]], seed: int, die: 
         return None
     level = np.sum([weak for _, _, weak in seen], axis=0).astype(np.uint16)
     counts = tuple((name, count) for count, name, _ in seen)
-    return WeakMap(f"{study}, die {die}", key, counts, _arranged(level, bank or _SQUARE), bank is not None)
+    return WeakMap(f"{study}, die {die}", key, counts, _arrange(level, bank or _SQUARE), bank is not None)
 
 
-def _array(memory: str, seed: int, die: int) -> SimulatedMemory | None:
+def _open_array(memory: str, seed: int, die: int) -> SimulatedMemory | None:
     """Return the memory without its wrappers; None if it is not simulated or has no permanent weak cells."""
     try:
         spec = parse_spec(memory)
@@ -119,13 +119,13 @@ def _array(memory: str, seed: int, die: int) -> SimulatedMemory | None:
     return opened if own and isinstance(opened, SimulatedMemory) else None
 
 
-def _bank(array: SimulatedMemory) -> Bank | None:
+def _find_bank(array: SimulatedMemory) -> Bank | None:
     """Return the bank whose cells fail together, if the memory has one."""
     structures = (term.structure for term in array.terms if isinstance(term, ErrorTerm))
     return next((structure.bank for structure in structures if structure is not None), None)
 
 
-def _arranged(level: npt.NDArray[np.uint16], bank: Bank) -> npt.NDArray[np.uint16]:
+def _arrange(level: npt.NDArray[np.uint16], bank: Bank) -> npt.NDArray[np.uint16]:
     """Arrange cells in rows and columns: banks side by side if several fit, else rows below each other, the last one padded."""
     size = bank.rows * bank.columns
     if bank.rows > 1 and CELLS % size == 0:

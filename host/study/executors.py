@@ -102,10 +102,10 @@ log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())
 
 MOST_DEATHS = 10
-"""A task that so many workers died of is not tried again."""
+"""A task is given up after this many workers died of it."""
 
 _AHEAD = 2
-"""Tasks that a process is given at a time, so that it never waits for the next one."""
+"""Tasks that a process has at a time, so that it never waits for the next one."""
 
 
 class WorkersLost(WeakcellError):
@@ -154,15 +154,15 @@ class Threads:
             for number, task in enumerate(tasks):
                 waiting[pool.submit(job, task)] = number
                 if len(waiting) > 2 * self.workers:
-                    yield from _finished(waiting)
+                    yield from _wait_for_results(waiting)
             while waiting:
-                yield from _finished(waiting)
+                yield from _wait_for_results(waiting)
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finished(waiting: dict[Future[TaskResult | None], int]) -> Iterator[TaskResult]:
+def _wait_for_results(waiting: dict[Future[TaskResult | None], int]) -> Iterator[TaskResult]:
     """Wait for at least one result; yield those that are there in the order of their tasks."""
     ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
     for future in sorted(ready, key=waiting.__getitem__):
@@ -195,55 +195,55 @@ class Processes:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[TaskResult]:
         """Yield results as they arrive; see `Executor.run`."""
-        shipment = pickle.dumps(dict(self.workloads), protocol=5)
+        payload = pickle.dumps(dict(self.workloads), protocol=5)
         numbered = enumerate(tasks)
-        again: deque[tuple[int, Task]] = deque()
+        requeued: deque[tuple[int, Task]] = deque()
         deaths: dict[int, int] = {}
-        crew = [self._start(shipment) for _ in range(self.workers)]
+        pool = [self._start(payload) for _ in range(self.workers)]
         try:
             while True:
-                for worker in crew:
-                    _fill(worker, again, numbered)
-                busy = [worker for worker in crew if worker.tasks]
+                for worker in pool:
+                    _fill(worker, requeued, numbered)
+                busy = [worker for worker in pool if worker.tasks]
                 if not busy:
                     return
                 for link in connection.wait([worker.link for worker in busy]):
-                    worker = next(worker for worker in crew if worker.link is link)
+                    worker = next(worker for worker in pool if worker.link is link)
                     try:
                         number, answer = worker.link.recv()
                     except (EOFError, OSError):
-                        _bury(worker, again, deaths)
-                        crew[crew.index(worker)] = self._start(shipment)
+                        _requeue_tasks(worker, requeued, deaths)
+                        pool[pool.index(worker)] = self._start(payload)
                         continue
                     assert worker.tasks.popleft()[0] == number
                     if isinstance(answer, BaseException):
                         raise answer
                     yield answer
         finally:
-            for worker in crew:
+            for worker in pool:
                 worker.link.close()
                 worker.process.terminate()
-            for worker in crew:
+            for worker in pool:
                 worker.process.join()
 
-    def _start(self, shipment: bytes) -> _Worker:
+    def _start(self, payload: bytes) -> _Worker:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,), daemon=True, name="weakcell-worker")
+        process = context.Process(target=_serve_tasks, args=(theirs,), daemon=True, name="weakcell-worker")
         process.start()
         theirs.close()
         if self.on_start and process.pid:
             self.on_start(process.pid)
         try:
-            ours.send_bytes(shipment)
+            ours.send_bytes(payload)
         except OSError:
             log.info("process %s died while it was starting", process.pid)
         return _Worker(process, ours)
 
 
-def _fill(worker: _Worker, again: deque[tuple[int, Task]], fresh: Iterator[tuple[int, Task]]) -> None:
+def _fill(worker: _Worker, requeued: deque[tuple[int, Task]], fresh: Iterator[tuple[int, Task]]) -> None:
     while len(worker.tasks) < _AHEAD:
-        item = again.popleft() if again else next(fresh, None)
+        item = requeued.popleft() if requeued else next(fresh, None)
         if item is None:
             return
         worker.tasks.append(item)
@@ -253,7 +253,7 @@ def _fill(worker: _Worker, again: deque[tuple[int, Task]], fresh: Iterator[tuple
             return
 
 
-def _bury(worker: _Worker, again: deque[tuple[int, Task]], deaths: dict[int, int]) -> None:
+def _requeue_tasks(worker: _Worker, requeued: deque[tuple[int, Task]], deaths: dict[int, int]) -> None:
     """Take back the tasks of a dead process; WorkersLost if too many processes died of the first one."""
     worker.process.join(5)
     worker.link.close()
@@ -266,10 +266,10 @@ def _bury(worker: _Worker, again: deque[tuple[int, Task]], deaths: dict[int, int
             f"{MOST_DEATHS} processes died of them, the last with exit code {worker.process.exitcode}",
             "Look for lack of memory; finished runs are kept, and the same command goes on",
         )
-    again.extendleft(reversed(worker.tasks))
+    requeued.extendleft(reversed(worker.tasks))
 
 
-def _serve(link: Connection) -> None:
+def _serve_tasks(link: Connection) -> None:
     """Serve as a worker: receive the workloads, then run tasks until the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

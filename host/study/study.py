@@ -22,7 +22,7 @@ from weakcell.emulator.ir.layers import Network
 from weakcell.emulator.plan.plan import Plan
 from weakcell.emulator.tasks import Asked
 from weakcell.host.datasets.registry import DataLike, Dataset
-from weakcell.host.digests import memory_file_sha256, sha256_of
+from weakcell.host.digests import hash_json, memory_file_sha256
 from weakcell.host.study.networks import Model, ModelLike
 from weakcell.host.study.sweep_values import Sweep, parse_sweep
 from weakcell.host.study.workload import Workload, open_workload
@@ -226,7 +226,7 @@ class ResolvedStudy:
 
     def cell_sha256(self, point: Point) -> str:
         """The point's name in a store of runs."""
-        return sha256_of(self.cell_identity(point))
+        return hash_json(self.cell_identity(point))
 
 
 def resolve_study(

@@ -13,7 +13,7 @@ from weakcell.emulator.plan.plan import Plan, compile_plan
 from weakcell.emulator.tasks import Asked, Task, is_default
 from weakcell.host.datasets.input_range import InputCheck, check_data
 from weakcell.host.datasets.registry import DataLike, Dataset, load_data
-from weakcell.host.digests import sha256_of, weights_sha256
+from weakcell.host.digests import hash_json, weights_sha256
 from weakcell.host.study.networks import Model, ModelLike, find_model
 from weakcell.memmodels.errors import InputError, UsageError
 
@@ -78,7 +78,7 @@ class Workload:
     @cached_property
     def key(self) -> str:
         """A short digest of `identity`."""
-        return sha256_of(self.identity)[:16]
+        return hash_json(self.identity)[:16]
 
 
 def open_workload(

@@ -27,7 +27,7 @@ from weakcell.host.cli import app
 from weakcell.host.report import matplotlib_charts, plotly_charts
 from weakcell.host.report.chart_specs import build_charts, changed_charts, pareto_charts, swept_charts
 from weakcell.host.report.data import pareto_front, read_report_data, summarize
-from weakcell.host.report.margin_data import AskedNetwork, cumulative_shares, measure_margins
+from weakcell.host.report.margin_data import NetworkRequest, cumulative_shares, measure_margins
 from weakcell.host.report.matplotlib_charts import write_paper_figures
 from weakcell.host.report.page import render
 from weakcell.host.report.weak_cell_map import map_weak_cells
@@ -238,9 +238,9 @@ def test_margins_are_of_the_networks_that_ran(folder: Path, tmp_path: Path) -> N
     x, y = cumulative_shares(found.flips)
     for flips, percent in zip(x, y, strict=True):
         assert percent == pytest.approx(100 * float((expected["exact"] <= flips).mean()), abs=1e-3)
-    changed = AskedNetwork("digits-bnn", "digits", 39, {**found_identity(folder), "data": "digits"})
+    changed = NetworkRequest("digits-bnn", "digits", 39, {**found_identity(folder), "data": "digits"})
     assert measure_margins([changed], None) == ((), ("digits-bnn on digits: the data changed since it ran",))
-    gone = AskedNetwork(str(tmp_path / "gone.onnx"), None, None, found_identity(folder))
+    gone = NetworkRequest(str(tmp_path / "gone.onnx"), None, None, found_identity(folder))
     assert measure_margins([gone], None)[1][0].endswith("there is no such file")
 
 
