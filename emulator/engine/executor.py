@@ -1,4 +1,4 @@
-"""A walk over a plan: chunk by chunk of images, layer by layer; and inference without faults."""
+"""Running a plan: layer by layer, chunk by chunk of images; and inference without faults."""
 
 from __future__ import annotations
 
@@ -11,38 +11,46 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.engine.convolution import values_of
-from weakcell.emulator.engine.fusion import compute_step, steps_of
+from weakcell.emulator.engine.conv_inputs import unpack_values
+from weakcell.emulator.engine.fusion import compute_step, fused_steps
 from weakcell.emulator.engine.layer_functions import to_channels_last, to_onnx_order
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.plan.parameters import ParameterState, fault_free_parameters
-from weakcell.emulator.plan.plan import Plan
+from weakcell.emulator.plan.plan import CHUNK_BYTES, Plan
 from weakcell.memmodels.errors import InputError, ModelError
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
-Make = Callable[[nw.Layer, list[Array], int], Array]
-Hold = Callable[[str, Array, int], Array]
-"""The output of a layer, and a value as layers read it, by name; the number says which of the images is the first of the chunk."""
+Compute = Callable[[nw.Layer, list[Array], int], Array]
+"""Returns a layer's output, given its inputs and the number of the first image of the chunk."""
+Store = Callable[[str, Array, int], Array]
+"""Returns a value as later layers read it, given its name, the value, and the number of the first image of the chunk."""
 
-_CHUNK_BYTES, _CHUNK_IMAGES = 2 << 20, 384
-"""What the largest value of a chunk may take, and images that are a whole number of tiles; chunks never change results."""
+_CHUNK_IMAGES = 384
+"""Largest number of images in a chunk: a whole number of micro-kernel tiles."""
 
 
 def infer(
     plan: Plan, inputs: Arrays, probe: Sequence[str] = (), threads: int = 1, dynamic: Literal["batch", "image"] = "batch"
 ) -> dict[str, Array]:
-    """Compute fault-free outputs, and the values named by `probe`, in ONNX order and dtype: {name: (n, *shape)}.
+    """Compute fault-free outputs, and the values named by `probe`, in ONNX order and dtype.
 
     Args:
-        plan: The compiled network.
-        inputs: Arrays (n, *shape) by input name.
-        probe: Names of further values that are wanted.
-        threads: Threads that share the images; the results are the same.
-        dynamic: What DynamicQuantizeLinear takes its range from: all images together, as the ONNX file says (by groups where the
+        plan: the compiled network.
+        inputs: arrays (n, *shape) by input name.
+        probe: names of further values that are wanted.
+        threads: threads that share the images; the results are the same.
+        dynamic: what DynamicQuantizeLinear takes its range from: all images together, as the ONNX file says (by groups where the
             file fixes the batch), or each image, as runs with faults do.
+
+    Returns:
+        Arrays (n, *shape) by name.
+
+    Raises:
+        InputError: an input is missing, misshapen, or not an integer where it must be.
+        ModelError: the network has no value that `probe` names.
     """
     unknown = [name for name in probe if name not in plan.network.values]
     if unknown:
@@ -50,25 +58,35 @@ def infer(
         raise ModelError(f"Probing {unknown[0]!r}", "the network has no such value after import", f"It has: {known}")
     wanted = (*plan.network.outputs, *probe)
     checked = check_inputs(plan, inputs)
-    if dynamic == "batch" and plan.network.batch != 1 and any(isinstance(one, nw.DynamicQuantize) for one in plan.network.layers):
+    is_dynamic = any(isinstance(layer, nw.DynamicQuantize) for layer in plan.network.layers)
+    if dynamic == "batch" and plan.network.batch != 1 and is_dynamic:
         return gather(plan, wanted, _values_of_batches(plan, checked, wanted, threads))
     return gather(plan, wanted, fault_free_values(plan, checked, wanted, threads))
 
 
 def fault_free_values(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
-    """Fault-free values in physical form, chunk by chunk, of inputs that are checked already."""
+    """Yield fault-free values in physical form, chunk by chunk. inputs: from `check_inputs`."""
     return values_with(fault_free_parameters(plan), inputs, wanted, threads)
 
 
 def values_with(parameters: ParameterState, inputs: Arrays, wanted: Sequence[str], threads: int = 1) -> Iterator[dict[str, Array]]:
-    """The same with parameters as they are."""
-    plan, layers = parameters.plan, steps_of(parameters.plan, wanted)
-    step = chunk_of(plan, layers, len(next(iter(inputs.values()))), threads)
-    return walk(inputs, wanted, layers, step, lambda layer, own, _: compute_step(layer, own, parameters), threads=threads)
+    """Yield values computed with the current parameters, in physical form, chunk by chunk. inputs: from `check_inputs`."""
+    plan, layers = parameters.plan, fused_steps(parameters.plan, wanted)
+    step = choose_chunk_size(plan, layers, len(next(iter(inputs.values()))), threads)
+    return _run_with(parameters, inputs, wanted, layers, step, threads)
+
+
+def _run_with(
+    parameters: ParameterState, inputs: Arrays, wanted: Sequence[str], layers: Sequence[nw.Layer], step: int, threads: int
+) -> Iterator[dict[str, Array]]:
+    return run_layers(inputs, wanted, layers, step, lambda layer, own, _: compute_step(layer, own, parameters), threads=threads)
+
+
+# ── dynamic quantization over a batch ───────────────────────────────────────────────────────────────
 
 
 def _values_of_batches(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int) -> Iterator[dict[str, Array]]:
-    """Fault-free values of one batch after the other, dynamically quantized over the batch."""
+    """Yield fault-free values of one batch after the other, dynamically quantized over the batch."""
     images = len(next(iter(inputs.values())))
     step = plan.network.batch or max(images, 1)
     for first in range(0, max(images, 1), step):
@@ -76,9 +94,9 @@ def _values_of_batches(plan: Plan, inputs: Arrays, wanted: Sequence[str], thread
 
 
 def _values_of_batch(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int) -> dict[str, Array]:
-    """The layers are walked in sections, chunk by chunk: each ends where the range of the whole batch must be known."""
+    """Run the layers in sections, chunk by chunk; a section ends where the range of the whole batch must be known."""
     quantized = {layer.inputs[0] for layer in plan.network.layers if isinstance(layer, nw.DynamicQuantize)}
-    layers = steps_of(plan, (*wanted, *quantized))
+    layers = fused_steps(plan, (*wanted, *quantized))
     ranges: dict[str, tuple[float, float]] = {}
     parameters = fault_free_parameters(plan).with_ranges(ranges)
     values, start = dict(inputs), 0
@@ -87,36 +105,47 @@ def _values_of_batch(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads:
         while end < len(layers) and not (set(layers[end].inputs) & (quantized - ranges.keys())):
             end += 1
         if end > start:
-            _walk_section(parameters, layers, (start, end), values, wanted, threads)
+            _run_section(parameters, layers, slice(start, end), values, wanted, threads)
         for name in set(layers[end].inputs) & quantized if end < len(layers) else ():
             ranges[name] = float(values[name].min(initial=0)), float(values[name].max(initial=0))
         start = end
     return {name: values[name] for name in wanted}
 
 
-def _walk_section(
+def _run_section(
     parameters: ParameterState,
     layers: Sequence[nw.Layer],
-    section: tuple[int, int],
+    section: slice,
     values: dict[str, Array],
     wanted: Sequence[str],
     threads: int,
 ) -> None:
-    """Put the values that later sections need into `values`, and take out those that nobody needs any more."""
-    own = layers[section[0] : section[1]]
-    later = {*wanted, *(name for layer in layers[section[1] :] for name in layer.inputs)}
-    kept = [layer.output for layer in own if layer.output in later]
-    read = {name for layer in own for name in layer.inputs}
+    """Run some layers; put the values that later ones need into `values`, and take out those that nobody needs any more."""
+    own_layers = layers[section]
+    later = {*wanted, *(name for layer in layers[section.stop :] for name in layer.inputs)}
+    results = [layer.output for layer in own_layers if layer.output in later]
+    read = {name for layer in own_layers for name in layer.inputs}
     inputs = {name: x for name, x in values.items() if name in read}
-    step = chunk_of(parameters.plan, own, len(next(iter(inputs.values()))), threads)
-    parts = list(walk(inputs, kept, own, step, lambda layer, given, _: compute_step(layer, given, parameters), threads=threads))
+    step = choose_chunk_size(parameters.plan, own_layers, len(next(iter(inputs.values()))), threads)
+    chunks = list(_run_with(parameters, inputs, results, own_layers, step, threads))
     for name in set(values) - later:
         del values[name]
-    values.update({name: np.concatenate([part[name] for part in parts]) for name in kept})
+    values.update({name: np.concatenate([chunk[name] for chunk in chunks]) for name in results})
+
+
+# ── inputs ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def check_inputs(plan: Plan, inputs: Arrays) -> dict[str, Array]:
-    """The graph inputs in physical form; InputError if one is missing, misshapen, or not an integer where it must be."""
+    """Return the graph inputs in physical form.
+
+    Args:
+        plan: the compiled network.
+        inputs: arrays (n, *shape) by input name.
+
+    Raises:
+        InputError: an input is missing, misshapen, or not an integer where it must be.
+    """
     network, checked = plan.network, {}
     for name in network.inputs:
         spec = network.values[name]
@@ -143,7 +172,7 @@ def check_inputs(plan: Plan, inputs: Arrays) -> dict[str, Array]:
 
 
 def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether data of another shape mean the same images: flattened, or with axes of size 1 more or less."""
+    """Return whether data of another shape mean the same images: flattened, or with more or fewer axes of size 1."""
     if not given or math.prod(given[1:]) != math.prod(shape):
         return False
     return len(given) == 2 or [n for n in given[1:] if n != 1] == [n for n in shape if n != 1]
@@ -153,74 +182,88 @@ def _integers(x: Array, spec: nw.ValueSpec) -> Array:
     info = np.iinfo(spec.dtype)
     high = (1 << 15) - 1 if spec.dtype == "int32" else info.max
     low = max(info.min, -high - 1)
-    made = np.empty(x.shape, spec.dtype)
-    if entry_points.to_integers(np.ascontiguousarray(x).reshape(-1), low, high, made.reshape(-1)):
+    integers = np.empty(x.shape, spec.dtype)
+    if entry_points.to_integers(np.ascontiguousarray(x).reshape(-1), low, high, integers.reshape(-1)):
         odd = x[~((x == np.rint(x)) & (x <= high) & (x >= low))]
         raise InputError(
             f"Input {spec.name!r}, which the first layer reads as integers",
             f"the data have values like {float(odd[0]):g}",
             "Feed integer pixels, or export the network with its scaling inside, or import it with integer_input=False",
         )
-    return made
+    return integers
 
 
-def _as_it_is(name: str, x: Array, first: int) -> Array:
-    return x
+# ── layer by layer ──────────────────────────────────────────────────────────────────────────────────
 
 
-def walk(
+def run_layers(
     inputs: Arrays,
     wanted: Sequence[str],
     layers: Sequence[nw.Layer],
     step: int,
-    make: Make,
-    hold: Hold = _as_it_is,
+    compute: Compute,
+    *,
+    store: Store = lambda name, x, first: x,
     threads: int = 1,
-    dead: Sequence[Collection[str]] | None = None,
+    last_uses: Sequence[Collection[str]] | None = None,
 ) -> Iterator[dict[str, Array]]:
-    """Let `make` compute layer after layer for `step` images after the other; yields the wanted values of each chunk, in order.
+    """Compute layer after layer for one chunk of images after the other.
 
-    inputs: in physical form: all that the layers need and do not make. threads: so many chunks at a time. dead: `find_last_uses`,
-    if that is known already.
+    Args:
+        inputs: all values that the layers need and do not make, in physical form.
+        wanted: names of the values to yield.
+        layers: the layers or fused steps.
+        step: images per chunk.
+        compute: computes a layer.
+        store: called with every value, including the inputs; what it returns is what later layers read.
+        threads: threads that share the chunks.
+        last_uses: `find_last_uses`, if that is known already.
+
+    Yields:
+        The wanted values of each chunk, in order.
     """
-    images, dead = len(next(iter(inputs.values()))), dead or find_last_uses(layers, keep=wanted)
+    images, last_uses = len(next(iter(inputs.values()))), last_uses or find_last_uses(layers, keep=wanted)
 
-    def chunk(first: int) -> dict[str, Array]:
-        values = {name: hold(name, x[first : first + step], first) for name, x in inputs.items()}
-        for layer, unused in zip(layers, dead, strict=True):
-            made = make(layer, [values[name] for name in layer.inputs], first)
-            values[layer.output] = hold(layer.output, made, first)
+    def run_chunk(first: int) -> dict[str, Array]:
+        values = {name: store(name, x[first : first + step], first) for name, x in inputs.items()}
+        for layer, unused in zip(layers, last_uses, strict=True):
+            output = compute(layer, [values[name] for name in layer.inputs], first)
+            values[layer.output] = store(layer.output, output, first)
             for name in unused:
                 del values[name]
         return {name: values[name] for name in wanted}
 
     starts = range(0, max(images, 1), step)
     threads = min(threads, len(starts))
-    return iter(_shared(chunk, starts, threads)) if threads > 1 else map(chunk, starts)
+    return iter(map_in_threads(run_chunk, starts, threads)) if threads > 1 else map(run_chunk, starts)
 
 
-def _shared(make: Callable[[int], T], items: Sequence[int], threads: int) -> list[T]:
-    """What is made of each item, by this thread and others: so the work begins before any other is awake."""
-    left, made, turn = list(enumerate(items)), {}, Lock()
+def map_in_threads(function: Callable[[int], T], items: Sequence[int], threads: int) -> list[T]:
+    """Return the function's results for all items, in order.
+
+    This thread works, too, so the work begins before any other thread is awake. After an error, no further item is begun, and the
+    error is raised.
+    """
+    waiting, results, lock = list(enumerate(items)), {}, Lock()
 
     def work() -> None:
         try:
             while True:
-                with turn:
-                    if not left:
+                with lock:
+                    if not waiting:
                         return
-                    place, item = left.pop(0)
-                made[place] = make(item)
+                    position, item = waiting.pop(0)
+                results[position] = function(item)
         finally:
-            with turn:
-                left.clear()  # after an error, nothing new begins
+            with lock:
+                waiting.clear()  # after an error, nothing new begins
 
     with ThreadPoolExecutor(threads - 1) as pool:
         others = [pool.submit(work) for _ in range(threads - 1)]
         work()
     for other in others:
         other.result()
-    return [made[place] for place in range(len(items))]
+    return [results[position] for position in range(len(items))]
 
 
 def find_last_uses(layers: Sequence[nw.Layer], keep: Collection[str]) -> tuple[tuple[str, ...], ...]:
@@ -231,14 +274,18 @@ def find_last_uses(layers: Sequence[nw.Layer], keep: Collection[str]) -> tuple[t
     )
 
 
-def chunk_of(plan: Plan, layers: Sequence[nw.Layer], images: int, threads: int) -> int:
-    """Images per chunk, so that as many chunks come to each of the threads.
+def choose_chunk_size(plan: Plan, layers: Sequence[nw.Layer], images: int, threads: int) -> int:
+    """Return the images per chunk with which all threads get the same number of chunks.
 
-    Sums of floats depend on what is summed together: networks with such keep their chunks.
+    Args:
+        plan: the compiled network.
+        layers: the layers or fused steps.
+        images: images in the run.
+        threads: threads that share the chunks.
     """
-    step = chunk_size(plan.network, layers)
+    step = chunk_size(plan.network, layers, plan.chunk_bytes)
     if any(_sums_floats(plan.network, layer) for layer in layers):
-        return step
+        return step  # sums of floats depend on what is summed together: such networks keep their chunks
     if threads == 1:
         return min(step, max(images, 1))
     rounds = -(-images // (step * threads))
@@ -251,28 +298,37 @@ def _sums_floats(network: nw.Network, layer: nw.Layer) -> bool:
     )
 
 
-def chunk_size(network: nw.Network, layers: Sequence[nw.Layer] = ()) -> int:
-    """Images per chunk, so that what the layers write stays near the processor: 384 and its halves, down to 1. layers: as fused."""
+def chunk_size(network: nw.Network, layers: Sequence[nw.Layer] = (), chunk_bytes: int = CHUNK_BYTES) -> int:
+    """Return the images per chunk with which the values of a chunk stay in cache: 384 or one of its halves, down to 1.
+
+    Args:
+        network: the network.
+        layers: its layers as they are fused; all of them if empty.
+        chunk_bytes: what the largest value of a chunk may take.
+    """
     specs = [network.values[name] for layer in layers or network.layers for name in (*layer.inputs, layer.output)]
-    largest = max(math.prod(spec.shape) * _bits_of(spec) // 8 for spec in specs)
-    return max(1, _CHUNK_IMAGES >> max(0, _CHUNK_IMAGES * largest // _CHUNK_BYTES).bit_length())
+    largest = max(math.prod(spec.shape) * _bits_per_element(spec) // 8 for spec in specs)
+    return max(1, _CHUNK_IMAGES >> max(0, _CHUNK_IMAGES * largest // chunk_bytes).bit_length())
 
 
-def _bits_of(spec: nw.ValueSpec) -> int:
+def _bits_per_element(spec: nw.ValueSpec) -> int:
     return 1 if spec.kind == "bits" else np.dtype(spec.dtype).itemsize * 8
 
 
-def gather(plan: Plan, wanted: Sequence[str], parts: Iterator[dict[str, Array]]) -> dict[str, Array]:
-    """Concatenate chunks and give each value its ONNX order."""
-    chunks = list(parts)
-    return {name: np.concatenate([_as_onnx(chunk[name], plan.network.values[name]) for chunk in chunks]) for name in wanted}
+# ── results ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_off(plan: Plan, outputs: Sequence[str], parts: Iterator[dict[str, Array]], read: Callable[..., T]) -> list[T]:
-    """What `read` makes of outputs in ONNX order, chunk by chunk: no output of all images is ever held."""
+def gather(plan: Plan, wanted: Sequence[str], chunks: Iterator[dict[str, Array]]) -> dict[str, Array]:
+    """Concatenate chunks, and return each value in ONNX order."""
+    parts = list(chunks)
+    return {name: np.concatenate([_as_onnx(part[name], plan.network.values[name]) for part in parts]) for name in wanted}
+
+
+def map_outputs(plan: Plan, outputs: Sequence[str], chunks: Iterator[dict[str, Array]], function: Callable[..., T]) -> list[T]:
+    """Return what `function` returns for the outputs of each chunk in ONNX order; no output of all images is ever held."""
     specs = {name: plan.network.values[name] for name in outputs}
-    return [read(*(_as_onnx(chunk[name], spec) for name, spec in specs.items())) for chunk in parts]
+    return [function(*(_as_onnx(chunk[name], spec) for name, spec in specs.items())) for chunk in chunks]
 
 
 def _as_onnx(x: Array, spec: nw.ValueSpec) -> Array:
-    return x if spec.kind == "float" else to_onnx_order(values_of(x, spec), spec)
+    return x if spec.kind == "float" else to_onnx_order(unpack_values(x, spec), spec)

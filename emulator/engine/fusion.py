@@ -1,30 +1,29 @@
-"""Convolution + MaxPool + Threshold and convolution + requantization as one step, where nobody looks at what lies between them.
+"""Fused steps: convolution + MaxPool + Threshold, and convolution + requantization, where nobody reads the values in between.
 
-A threshold commutes with a maximum: max(acc) >= t where any acc >= t. So bits are made first, pooled by OR, and inverted last.
+A threshold commutes with a maximum: max(acc) >= t if any acc >= t. So the kernel makes bits first. They are pooled by OR, and
+inverted last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
+from weakcell.emulator.engine.conv_inputs import NO_POOL, Array, FusedPool, KernelInput, window_geometry
 from weakcell.emulator.engine.convolution import (
-    UNPOOLED,
-    Array,
-    Direct,
-    Joined,
-    Reading,
-    geometry_of,
-    needs_weights,
-    reading_in_place,
-    readings,
-    weights_of,
+    BoundKernel,
+    Kernel,
+    Requantization,
+    can_round_in_kernel,
+    convolve_to_codes,
+    offsets_use_weights,
+    packed_weights,
+    run_bound,
 )
 from weakcell.emulator.engine.layer_functions import compute, empty_output
-from weakcell.emulator.engine.rounding import Requantization, rounded, rounds
 from weakcell.emulator.ir.layers import Convolution, Layer, LayerParameters, MaxPool, Network, Role, Threshold
 from weakcell.emulator.ir.values import pack_channels
 from weakcell.emulator.kernels import entry_points
@@ -42,6 +41,7 @@ class Fused(Layer):
     convolution: Convolution
 
     def tensor_names(self, *roles: Role) -> tuple[str, ...]:
+        """Return the names of the stored tensors of all parts."""
         return tuple(name for part in self.parts for name in part.tensor_names(*roles))
 
     @property
@@ -59,6 +59,7 @@ class CodeConvolution(Fused):
 
     @property
     def parts(self) -> tuple[Layer, ...]:
+        """The convolution and the requantization."""
         return (self.convolution, self.requantization)
 
 
@@ -66,66 +67,80 @@ class CodeConvolution(Fused):
 class SignConvolution(Fused):
     """Convolution + MaxPool + Threshold.
 
-    joined: the pool that the tile does on its way. inverted: the channels whose bits are inverted last, packed, if there are any.
+    Attributes:
+        pool: the MaxPool, if there is one.
+        thresholding: the Threshold.
+        fused_pool: the pool, if the convolution kernel computes it on its way.
+        inverted: packed bits of the channels that are inverted last; None if there are none.
     """
 
-    PARAMETERS = LayerParameters(of_inputs=(), other=("pool", "thresholding", "joined", "inverted"))
+    PARAMETERS = LayerParameters(of_inputs=(), other=("pool", "thresholding", "fused_pool", "inverted"))
     pool: MaxPool | None
     thresholding: Threshold
-    joined: Joined = UNPOOLED
+    fused_pool: FusedPool = NO_POOL
     inverted: Array | None = None
 
     @property
     def parts(self) -> tuple[Layer, ...]:
+        """The convolution, the pool if there is one, and the threshold."""
         middle = (self.pool,) if self.pool else ()
         return (self.convolution, *middle, self.thresholding)
 
 
-def fuse(network: Network, keep: Collection[str] = ()) -> tuple[Layer, ...]:
-    """The layers of a network, fused where the values in between are used once and are not in `keep`."""
+# ── which layers are fused ──────────────────────────────────────────────────────────────────────────
+
+
+def fuse_layers(network: Network, keep: Collection[str] = ()) -> tuple[Layer, ...]:
+    """Return the steps of a network: its layers, fused where the values in between are used once and are not in `keep`."""
     uses: dict[str, list[Layer]] = {}
     for layer in network.layers:
         for name in layer.inputs:
             uses.setdefault(name, []).append(layer)
-    seen: set[int] = set()
+    fused: set[int] = set()
     steps: list[Layer] = []
     for layer in network.layers:
-        if id(layer) in seen:
+        if id(layer) in fused:
             continue
-        step = _chain(network, layer, uses, {*keep, *network.outputs})
-        if isinstance(step, Fused):
-            seen.update(id(part) for part in step.parts)
+        step = _fuse_from(network, layer, uses, {*keep, *network.outputs})
+        fused.update(id(part) for part in unfused_layers(step))
         steps.append(step)
     return tuple(steps)
 
 
-def steps_of(plan: Plan, keep: Collection[str] = ()) -> tuple[Layer, ...]:
-    """`fuse`, worked out once for a plan."""
-    return plan.cache.get(("fused layers", frozenset(keep)), lambda: fuse(plan.network, keep))
+def fused_steps(plan: Plan, keep: Collection[str] = ()) -> tuple[Layer, ...]:
+    """Return `fuse_layers` of the plan's network; computed once per plan."""
+    return plan.cache.get(("fused layers", frozenset(keep)), lambda: fuse_layers(plan.network, keep))
 
 
-def _chain(network: Network, layer: Layer, uses: dict[str, list[Layer]], keep: set[str]) -> Layer:
+def unfused_layers(step: Layer) -> tuple[Layer, ...]:
+    """Return the layers that a step stands for: itself, if it is not fused."""
+    return step.parts if isinstance(step, Fused) else (step,)
+
+
+def _fuse_from(network: Network, layer: Layer, uses: dict[str, list[Layer]], keep: set[str]) -> Layer:
+    """Return the step that begins with a layer: fused with those that follow it, or the layer itself."""
     if not isinstance(layer, Convolution):
         return layer
-    pooled: MaxPool | None = None
-    following = _only_use(layer.output, uses, keep)
-    if isinstance(following, Requantization) and rounds(network, layer, following) and following.output not in keep:
+    following = _only_user(layer.output, uses, keep)
+    if isinstance(following, Requantization) and can_round_in_kernel(network, layer, following) and following.output not in keep:
         return CodeConvolution(layer.name, layer.inputs, following.output, layer, following)
-    if not _fits(network, layer):
+    if not _can_make_signs(network, layer):
         return layer
+    pool: MaxPool | None = None
     if isinstance(following, MaxPool):
-        pooled, following = following, _only_use(following.output, uses, keep)
+        pool, following = following, _only_user(following.output, uses, keep)
     if not isinstance(following, Threshold):
         return layer
     inverted = pack_channels(following.inverted[None])[0] if following.inverted.any() else None
-    step = SignConvolution(layer.name, layer.inputs, following.output, layer, pooled, following, inverted=inverted)
-    return replace(step, joined=_pool_in_tile(network, step))
+    step = SignConvolution(layer.name, layer.inputs, following.output, layer, pool, following, inverted=inverted)
+    return replace(step, fused_pool=_choose_fused_pool(network, step))
 
 
-def _fits(network: Network, layer: Convolution) -> bool:
-    """Whether a kernel makes signs of this convolution: dense, from bits or codes, without zero points, without a bias.
+def _can_make_signs(network: Network, layer: Convolution) -> bool:
+    """Return whether a kernel can make signs of a convolution: dense, from bits or codes, without zero points and bias.
 
-    A faulty bias can take a sum past int32, where it wraps: no threshold on the sum before it says the same. Nor on very long sums.
+    A faulty bias, or a very long sum, can take the accumulator past int32, where it wraps. No threshold on the sum before the
+    bias says the same.
     """
     spec, tensor = network.values[layer.inputs[0]], network.tensors[layer.weight]
     plain = layer.groups == 1 and layer.bias is None and not np.any(tensor.zero_point)
@@ -133,93 +148,97 @@ def _fits(network: Network, layer: Convolution) -> bool:
     return spec.kind != "float" and plain and bounded and not unsigned_offset(tensor)
 
 
-def _only_use(name: str, uses: dict[str, list[Layer]], keep: set[str]) -> Layer | None:
+def _only_user(name: str, uses: dict[str, list[Layer]], keep: set[str]) -> Layer | None:
     users = uses.get(name, [])
     return users[0] if len(users) == 1 and name not in keep else None
 
 
+def _choose_fused_pool(network: Network, step: SignConvolution) -> FusedPool:
+    """Return the step's pool if a kernel can compute it: 2 x 2, and no tap outside of the image."""
+    if step.pool is None:
+        return NO_POOL
+    window, size, out = step.pool.window, _convolution_size(network, step), network.values[step.output].height_width
+    inside = all((out[i] - 1) * window.stride[i] + 2 <= size[i] for i in (0, 1))
+    plain = window.kernel == (2, 2) and window.dilation == (1, 1) and not any(window.pads)
+    return FusedPool(window, out) if plain and inside else NO_POOL
+
+
+# ── computing a step ────────────────────────────────────────────────────────────────────────────────
+
+
 def compute_step(step: Layer, inputs: list[Array], parameters: ParameterState) -> Array:
-    """The output of a layer or of a fused step for a chunk of images."""
-    made = None
+    """Return the output of a layer or of a fused step for a chunk of images.
+
+    Args:
+        step: the layer or fused step.
+        inputs: its inputs in physical form, in the order of `step.inputs`.
+        parameters: the current parameters.
+    """
+    output = None
     if isinstance(step, Fused) and step.convolution.weight not in parameters.dropped:
         if isinstance(step, SignConvolution):
-            made = signs_of(step, inputs[0], parameters)
+            output = _convolve_to_signs(step, inputs[0], parameters)
         elif isinstance(step, CodeConvolution):
-            made = rounded(step.convolution, step.requantization, inputs[0], parameters)
-    if made is not None:
-        return made
-    for part in parts_of(step):
+            output = convolve_to_codes(step.convolution, step.requantization, inputs[0], parameters)
+    if output is not None:
+        return output
+    for part in unfused_layers(step):
         inputs = [compute(part, inputs, parameters)]
     return inputs[0]
 
 
-def parts_of(step: Layer) -> tuple[Layer, ...]:
-    """The layers that a step stands for: itself, if it is not fused."""
-    return step.parts if isinstance(step, Fused) else (step,)
+def _convolve_to_signs(step: SignConvolution, x: Array, parameters: ParameterState) -> Array | None:
+    """Return the step's output bits; None: see `run_bound`."""
+    bits = run_bound(step.convolution, step, x, parameters, partial(_bind_signs, step, parameters), step.fused_pool)
+    return None if bits is None else finish_signs(step, step.fused_pool, bits, parameters)
 
 
-def signs_of(step: SignConvolution, x: Array, parameters: ParameterState) -> Array | None:
-    """The step's output bits for a chunk of images; None if its threshold is on a sum of two readings' sums."""
-    layer, joined = step.convolution, step.joined
+def _bind_signs(step: SignConvolution, parameters: ParameterState, kernel_input: KernelInput) -> BoundKernel:
+    layer, pool, context = step.convolution, step.fused_pool, kernel_input.context
 
-    def make() -> Direct | None:
-        own = reading_in_place(layer, parameters, joined)
-        return _direct(step, own, parameters) if own else None
-
-    direct = parameters.cached(step, "direct signs", make)
-    if direct is not None and x.flags.c_contiguous:
-        return finish(step, joined, direct.made(x), parameters)
-    own = readings(layer, x, parameters, joined)
-    return finish(step, joined, _direct(step, own[0], parameters).made(own[0].x), parameters) if len(own) == 1 else None
-
-
-def _direct(step: SignConvolution, own: Reading, parameters: ParameterState) -> Direct:
-    layer, joined, context = step.convolution, step.joined, own.context
-
-    def make() -> Callable[[Array, Array], int]:
-        weights, shape = weights_of(layer, parameters), (len(context.border_patterns), len(parameters.values[layer.weight]) * LANES)
+    def bind() -> Kernel:
+        weights = packed_weights(layer, parameters)
+        shape = len(context.border_patterns), len(parameters.values[layer.weight]) * LANES
         limits = np.empty(shape, np.int64 if isinstance(weights, PackedInt1) else np.int32)
-        entry_points.fill_limits(
-            weights, context, parameters.values[step.thresholding.threshold], np.empty(shape, np.int32), limits
-        )
+        threshold = parameters.values[step.thresholding.threshold]
+        entry_points.fill_limits(weights, context, threshold, np.empty(shape, np.int32), limits)
         return entry_points.sign_convolution.bind(weights, context, limits)
 
-    run = parameters.cached(step, ("signs", context.input_zero_point), make, partial(needs_weights, layer, context, parameters))
-    return Direct(run, np.zeros, signs_shape(parameters.plan.network, step, joined), np.dtype(np.uint64))
+    uses_weights = partial(offsets_use_weights, layer, context, parameters)
+    run = parameters.cached(step, ("signs", context.input_zero_point), bind, uses_weights)
+    return BoundKernel(run, np.zeros, _signs_shape(parameters.plan.network, step, pool), np.dtype(np.uint64))
 
 
-def _pool_in_tile(network: Network, step: SignConvolution) -> Joined:
-    """The pool that the tile does on its way, if it is one of 2 x 2 and none of its taps is outside."""
-    if step.pool is None:
-        return UNPOOLED
-    window, size, out = step.pool.window, conv_size(network, step), network.values[step.output].height_width
-    inside = all((out[i] - 1) * window.stride[i] + 2 <= size[i] for i in (0, 1))
-    plain = window.kernel == (2, 2) and window.dilation == (1, 1) and not any(window.pads)
-    return Joined(window, out) if plain and inside else UNPOOLED
-
-
-def conv_size(network: Network, step: SignConvolution) -> tuple[int, int]:
-    """Height and width of the convolution's output."""
+def _convolution_size(network: Network, step: SignConvolution) -> tuple[int, int]:
+    """Return height and width of the convolution's output."""
     layer = step.convolution
     return layer.window.output_size(*network.values[layer.inputs[0]].height_width)
 
 
-def signs_shape(network: Network, step: SignConvolution, joined: Joined) -> tuple[int, int, int]:
-    """Height, width and words of an image's bits as the tile leaves them."""
-    height, width = conv_size(network, step) if step.pool and not joined.pools else network.values[step.output].height_width
-    return height, width, -(-network.values[step.output].channels // 64)
+def _signs_shape(network: Network, step: SignConvolution, pool: FusedPool) -> tuple[int, int, int]:
+    """Return height, width and 64-bit words of the bits that the kernel leaves for each image."""
+    spec = network.values[step.output]
+    height, width = _convolution_size(network, step) if step.pool and not pool.pools else spec.height_width
+    return height, width, -(-spec.channels // 64)
 
 
-def empty_signs(network: Network, step: SignConvolution, joined: Joined, images: int) -> Array:
-    """Room for these bits."""
-    return np.zeros((images, *signs_shape(network, step, joined)), dtype=np.uint64)
+def empty_signs(network: Network, step: SignConvolution, pool: FusedPool, images: int) -> Array:
+    """Return zeroed memory for the bits that the kernel leaves, before `finish_signs`.
+
+    Args:
+        network: the network.
+        step: the step.
+        pool: the pool that the kernel computes: the step's, or NO_POOL.
+        images: the number of images.
+    """
+    return np.zeros((images, *_signs_shape(network, step, pool)), dtype=np.uint64)
 
 
-def finish(step: SignConvolution, joined: Joined, bits: Array, parameters: ParameterState) -> Array:
-    """Pool by OR, if that is still to be done, and invert."""
-    if step.pool and not joined.pools:
+def finish_signs(step: SignConvolution, pool: FusedPool, bits: Array, parameters: ParameterState) -> Array:
+    """Pool by OR, unless the kernel has done so (`pool`), and invert channels; `bits` may be changed in place."""
+    if step.pool and not pool.pools:
         pooled = empty_output(parameters.plan.network.values[step.output], len(bits))
-        entry_points.or_pool(bits, geometry_of(step.pool.window), pooled)
+        entry_points.or_pool(bits, window_geometry(step.pool.window), pooled)
         bits = pooled
     if step.inverted is not None:
         entry_points.invert_bits(bits, step.inverted)

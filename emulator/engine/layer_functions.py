@@ -1,7 +1,7 @@
 """What each layer record computes, on whole chunks of images: one function per record, looked up by its type.
 
-A function takes the layer, its input arrays, the specs of its values and the run's parameters, and returns the output array in
-the physical form that `network.py` describes.
+A function takes the layer, its input arrays and the run's parameters. It returns the output in the physical form that
+`ir/layers.py` describes. The formula of each layer stands in the docstring of its record.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.engine.convolution import convolve, geometry_of, values_of
+from weakcell.emulator.engine.conv_inputs import unpack_values, window_geometry
+from weakcell.emulator.engine.convolution import convolve
 from weakcell.emulator.ir import layers as nw
 from weakcell.emulator.ir.values import pack_channels
 from weakcell.emulator.kernels import entry_points
@@ -25,7 +26,13 @@ Array = npt.NDArray[Any]
 
 
 def compute(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) -> Array:
-    """The layer's output for a chunk; inputs in the order of `layer.inputs`."""
+    """Return the layer's output for a chunk of images.
+
+    Args:
+        layer: the layer.
+        inputs: its inputs in physical form, in the order of `layer.inputs`.
+        parameters: the current parameters.
+    """
     if not parameters.stored_constants:
         return FUNCTIONS[type(layer)](layer, inputs, parameters)
     layer, parameters = parameters.with_faulty_constants(layer)
@@ -34,7 +41,7 @@ def compute(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) ->
 
 
 def empty_output(spec: nw.ValueSpec, images: int) -> Array:
-    """A zeroed array in the physical form of a value."""
+    """Return a zeroed array in the physical form of a value."""
     if spec.kind == "float":
         return np.zeros((images, *spec.shape), dtype=np.float32)
     height, width = spec.height_width
@@ -44,12 +51,12 @@ def empty_output(spec: nw.ValueSpec, images: int) -> Array:
 
 
 def to_onnx_order(x: Array, spec: nw.ValueSpec) -> Array:
-    """Channels-last codes (n, H, W, C) -> (n, *shape)."""
+    """Return channels-last codes (n, H, W, C) in ONNX order (n, *shape)."""
     return x.transpose(0, 3, 1, 2).reshape(len(x), *spec.shape)
 
 
 def to_channels_last(x: Array, spec: nw.ValueSpec) -> Array:
-    """(n, *shape) -> channels-last (n, H, W, C)."""
+    """Return values in ONNX order (n, *shape) as channels-last (n, H, W, C)."""
     height, width = spec.height_width
     return np.ascontiguousarray(x.reshape(len(x), spec.channels, height, width).transpose(0, 2, 3, 1))
 
@@ -64,7 +71,7 @@ def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Paramet
 
 
 def _float_convolution(layer: nw.Convolution, x: Array, parameters: ParameterState) -> Array:
-    """Float activations against stored weights: patches times a float32 matrix, in ONNX order."""
+    """Return the convolution of float activations: patches times a float32 matrix, in ONNX order."""
     tensor, spec, window = parameters.tensors[layer.weight], parameters.specs[layer.inputs[0]], layer.window
     (kh, kw), (dh, dw), (top, left, bottom, right) = window.kernel, window.dilation, window.pads
     outputs, channels = tensor.values.shape[:2]
@@ -75,11 +82,11 @@ def _float_convolution(layer: nw.Convolution, x: Array, parameters: ParameterSta
     patches = views.transpose(0, 2, 3, 4, 5, 1)
     real = parameters.values[layer.weight].astype(np.float32) - tensor.spread(tensor.zero_point).astype(np.float32)
     real = real * tensor.spread(tensor.scale)
-    per_group, made = outputs // layer.groups, []
+    per_group, groups = outputs // layer.groups, []
     for group in range(layer.groups):
-        own = patches[..., group * channels : (group + 1) * channels].reshape(*patches.shape[:3], kh * kw * channels)
-        made.append(own @ real[group * per_group : (group + 1) * per_group].T)
-    out = np.concatenate(made, axis=-1).transpose(0, 3, 1, 2)
+        group_patches = patches[..., group * channels : (group + 1) * channels].reshape(*patches.shape[:3], kh * kw * channels)
+        groups.append(group_patches @ real[group * per_group : (group + 1) * per_group].T)
+    out = np.concatenate(groups, axis=-1).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(out).reshape(len(x), *parameters.specs[layer.output].shape)
 
 
@@ -91,36 +98,36 @@ def _quantize(layer: nw.Quantize, inputs: list[Array], parameters: ParameterStat
 
 
 def _round(x: Array, zero_point: int, low: int, high: int, dtype: str) -> Array:
-    """clamp(rint(x) + zero_point, low, high), half to even; NaN becomes `low`, as in onnxruntime."""
+    """Return clamp(rint(x) + zero_point, low, high), half to even; NaN becomes `low`, as in onnxruntime."""
     limited = np.clip(np.rint(x), np.float32(low - zero_point), np.float32(high - zero_point))
     codes: Array = np.nan_to_num(limited, nan=low - zero_point).astype(np.int64) + zero_point
     return codes.astype(dtype)
 
 
-def _real(x: Array, spec: nw.ValueSpec) -> Array:
-    """float32(q - zero_point), channels last."""
-    wide = values_of(x, spec).astype(np.int64) - (spec.zero_point if spec.kind == "codes" else 0)
+def _to_float(x: Array, spec: nw.ValueSpec) -> Array:
+    """Return float32(q - zero_point), channels last."""
+    wide = unpack_values(x, spec).astype(np.int64) - (spec.zero_point if spec.kind == "codes" else 0)
     real: Array = wide.astype(np.float32)
     return real
 
 
 def _dequantize(layer: nw.Dequantize, inputs: list[Array], parameters: ParameterState) -> Array:
-    y = _real(inputs[0], parameters.specs[layer.inputs[0]]) * layer.scale
+    y = _to_float(inputs[0], parameters.specs[layer.inputs[0]]) * layer.scale
     if layer.bias is not None:
         y = y + layer.bias
     return to_onnx_order(y, parameters.specs[layer.output])
 
 
 def _requantize(layer: nw.Requantize, inputs: list[Array], parameters: ParameterState) -> Array:
-    return _onto(layer, inputs[0], parameters, layer.multiplier)
+    return _scale_and_round(layer, inputs[0], parameters, layer.multiplier)
 
 
 def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], parameters: ParameterState) -> Array:
     bias = () if layer.bias is None else (nw.Step("add", layer.bias),)
-    return _onto(layer, inputs[0], parameters, layer.scale, (*bias, *layer.steps), layer.out_scale)
+    return _scale_and_round(layer, inputs[0], parameters, layer.scale, (*bias, *layer.steps), layer.out_scale)
 
 
-def _onto(
+def _scale_and_round(
     layer: nw.Requantize | nw.AffineRequantize,
     x: Array,
     parameters: ParameterState,
@@ -128,9 +135,9 @@ def _onto(
     steps: tuple[nw.Step, ...] = (),
     out_scale: float = 1.0,
 ) -> Array:
-    """Integers times a scale, and further steps, rounded to codes."""
+    """Return integers times a scale, after further steps, rounded to codes."""
     spec = parameters.specs[layer.inputs[0]]
-    codes = np.ascontiguousarray(values_of(x, spec))
+    codes = np.ascontiguousarray(unpack_values(x, spec))
     out, channels = np.empty(codes.shape, dtype=parameters.specs[layer.output].dtype), codes.shape[-1]
     constants = np.empty((len(steps), channels), dtype=np.float32)
     opcodes = np.array([step.opcode for step in steps], dtype=np.int64)
@@ -147,20 +154,20 @@ def _onto(
 
 def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: ParameterState) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
-    acc = np.ascontiguousarray(values_of(inputs[0], parameters.specs[layer.inputs[0]]), dtype=np.int32)
+    acc = np.ascontiguousarray(unpack_values(inputs[0], parameters.specs[layer.inputs[0]]), dtype=np.int32)
     entry_points.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
     return out
 
 
 def _ternary_sign(layer: nw.TernarySign, inputs: list[Array], parameters: ParameterState) -> Array:
     upper, lower = parameters.values[layer.upper], parameters.values[layer.lower]
-    x = values_of(inputs[0], parameters.specs[layer.inputs[0]])
+    x = unpack_values(inputs[0], parameters.specs[layer.inputs[0]])
     sign = (x >= upper).astype(np.int8) - (x <= lower).astype(np.int8)
     return np.where(layer.inverted, -sign, sign).astype(np.int8)
 
 
 def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: ParameterState) -> Array:
-    (a, b), centres, out = _two(layer, inputs, parameters)
+    (a, b), zero_points, out = _broadcast_pair(layer, inputs, parameters)
     specs, flat = [parameters.specs[name] for name in layer.inputs], out.reshape(-1)
     if layer.fused:
         ra, rb = (np.float32(spec.scale / np.float32(layer.out_scale)) for spec in specs)
@@ -168,7 +175,7 @@ def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: ParameterSta
         entry_points.add_fused(a, b, _floats(ra, rb, np.float32(layer.zero_point) - shift), (layer.low, layer.high), flat)
         return out
     scales = _floats(*(spec.scale for spec in specs), layer.out_scale)
-    entry_points.add(a, b, centres, scales, CodeRange(layer.zero_point, layer.low, layer.high), flat)
+    entry_points.add(a, b, zero_points, scales, CodeRange(layer.zero_point, layer.low, layer.high), flat)
     return out
 
 
@@ -176,19 +183,19 @@ def _floats(*values: Any) -> Array:
     return np.array(values, dtype=np.float32)
 
 
-def _two(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) -> tuple[list[Array], tuple[int, int], Array]:
-    """Two inputs of one shape as flat integers, their zero points, and room for the codes made of them."""
+def _broadcast_pair(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) -> tuple[list[Array], tuple[int, int], Array]:
+    """Return two inputs broadcast to one shape, as flat integers; their zero points; an empty array for the output codes."""
     a, b = (parameters.specs[name] for name in layer.inputs)
-    values = [np.ascontiguousarray(x) for x in np.broadcast_arrays(values_of(inputs[0], a), values_of(inputs[1], b))]
-    centres = (a.zero_point if a.kind == "codes" else 0, b.zero_point if b.kind == "codes" else 0)
-    return [x.reshape(-1) for x in values], centres, np.empty(values[0].shape, dtype=parameters.specs[layer.output].dtype)
+    values = [np.ascontiguousarray(x) for x in np.broadcast_arrays(unpack_values(inputs[0], a), unpack_values(inputs[1], b))]
+    zero_points = (a.zero_point if a.kind == "codes" else 0, b.zero_point if b.kind == "codes" else 0)
+    return [x.reshape(-1) for x in values], zero_points, np.empty(values[0].shape, dtype=parameters.specs[layer.output].dtype)
 
 
 def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: ParameterState) -> Array:
     spec = parameters.specs[layer.output]
     out = empty_output(spec, len(inputs[0]))
     kernel = entry_points.or_pool if spec.kind == "bits" else entry_points.max_pool
-    kernel(inputs[0], geometry_of(layer.window), out)
+    kernel(inputs[0], window_geometry(layer.window), out)
     return out
 
 
@@ -197,7 +204,7 @@ def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parame
     height, width = out_spec.height_width
     sums = np.zeros((len(inputs[0]), height, width, spec.channels), dtype=np.int32)
     counts = np.zeros((height, width), dtype=np.int64)
-    entry_points.sum_pool(inputs[0], spec.zero_point, geometry_of(layer.window), layer.count_include_pad, sums, counts)
+    entry_points.sum_pool(inputs[0], spec.zero_point, window_geometry(layer.window), layer.count_include_pad, sums, counts)
     if counts.min() == counts.max():
         out, count = np.empty(sums.shape, dtype=out_spec.dtype), np.full((1, spec.channels), counts[0, 0], dtype=np.float32)
         entry_points.requantize(
@@ -214,7 +221,7 @@ def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: ParameterState)
     spec, out_spec = parameters.specs[layer.inputs[0]], parameters.specs[layer.output]
     if spec.kind == "float":
         return inputs[0].reshape(len(inputs[0]), *out_spec.shape)
-    plain = to_onnx_order(values_of(inputs[0], spec), spec).reshape(len(inputs[0]), *out_spec.shape)
+    plain = to_onnx_order(unpack_values(inputs[0], spec), spec).reshape(len(inputs[0]), *out_spec.shape)
     if out_spec.kind == "float":
         return plain.astype(out_spec.dtype)
     last = to_channels_last(plain, out_spec)
@@ -239,9 +246,9 @@ def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters
 
 
 def _mul_codes(layer: nw.MulCodes, inputs: list[Array], parameters: ParameterState) -> Array:
-    (a, b), centres, out = _two(layer, inputs, parameters)
+    (a, b), zero_points, out = _broadcast_pair(layer, inputs, parameters)
     factors = _floats(layer.multiplier, layer.zero_point)
-    entry_points.multiply(a, b, centres, factors, (layer.low, layer.high), out.reshape(-1))
+    entry_points.multiply(a, b, zero_points, factors, (layer.low, layer.high), out.reshape(-1))
     return out
 
 
@@ -249,7 +256,7 @@ def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: ParameterState
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     counts = np.zeros(out.shape[1:3], dtype=np.int64)
     zero = parameters.specs[layer.inputs[0]].zero_point
-    entry_points.sum_pool(inputs[0], zero, geometry_of(layer.window), False, out, counts)
+    entry_points.sum_pool(inputs[0], zero, window_geometry(layer.window), False, out, counts)
     return out
 
 
@@ -269,7 +276,10 @@ def _look_up(layer: nw.LookUp, inputs: list[Array], parameters: ParameterState) 
 
 
 def dynamic_parameters(layer: nw.Layer, x: Array, parameters: ParameterState) -> tuple[Array, Array]:
-    """Scale and zero point of DynamicQuantizeLinear for each image, float32 (n,): over the image, or over a range given for all."""
+    """Return scale and zero point of DynamicQuantizeLinear for each image, float32 (n,).
+
+    The range is that of the image, unless `parameters.ranges` gives one for all images.
+    """
     low, high = parameters.ranges.get(layer.inputs[0], (None, None))
     if low is None or high is None:
         axes = tuple(range(1, x.ndim))
@@ -299,8 +309,8 @@ def _dynamic_bias(layer: nw.DynamicBias, inputs: list[Array], parameters: Parame
     with np.errstate(all="ignore"):
         quotient = layer.bias / (inputs[1].reshape(-1, 1, 1, 1) * layer.scale)
         bias = _ROUNDINGS[layer.rounding](quotient).astype(np.int32)
-    made: Array = inputs[0] + bias
-    return made
+    total: Array = inputs[0] + bias
+    return total
 
 
 def _dynamic_dequantize(layer: nw.DynamicDequantize, inputs: list[Array], parameters: ParameterState) -> Array:
@@ -314,30 +324,30 @@ def _with_specs(layer: nw.Layer, inputs: list[Array], parameters: ParameterState
 
 def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: ParameterState) -> Array:
     if not layer.stored:
-        return _operated(layer, layer.operands, inputs)
+        return _run_operator(layer, layer.operands, inputs)
     operands = [
-        parameters.cached(layer, ("operand", place), partial(operand_values, x, parameters))
+        parameters.cached(layer, ("operand", index), partial(operand_values, x, parameters))
         if isinstance(x, nw.StoredOperand)
         else x
-        for place, x in enumerate(layer.operands)
+        for index, x in enumerate(layer.operands)
     ]
-    return _operated(layer, operands, inputs)
+    return _run_operator(layer, operands, inputs)
 
 
 def operand_shape(operand: nw.StoredOperand) -> tuple[int, ...]:
     """Return the shape of the operand that a StoredOperand makes."""
-    return _after_steps(operand, np.zeros(operand.shape, operand.dtype)).shape
+    return _apply_operand_steps(operand, np.zeros(operand.shape, operand.dtype)).shape
 
 
 def operand_values(operand: nw.StoredOperand, parameters: ParameterState) -> Array:
-    """Make a constant operand from its integers as they are at present, by the operators that the graph has between them."""
+    """Return a constant operand, computed from its current integers by the operators that the graph has in between."""
     stored = parameters.stored_integers(operand.tensor)
     if operand.order is not None:
         stored = stored[operand.order]
-    return _after_steps(operand, stored.reshape(operand.shape).astype(operand.dtype))
+    return _apply_operand_steps(operand, stored.reshape(operand.shape).astype(operand.dtype))
 
 
-def _after_steps(operand: nw.StoredOperand, x: Array) -> Array:
+def _apply_operand_steps(operand: nw.StoredOperand, x: Array) -> Array:
     from weakcell.emulator import onnx_ops
 
     for step in operand.steps:
@@ -348,14 +358,14 @@ def _after_steps(operand: nw.StoredOperand, x: Array) -> Array:
 
 def _codes_operator(layer: nw.CodesOperator, inputs: list[Array], parameters: ParameterState) -> Array:
     plain = [to_onnx_order(x, spec) for x, spec in _with_specs(layer, inputs, parameters)]
-    return to_channels_last(_operated(layer, layer.operands, plain), parameters.specs[layer.output])
+    return to_channels_last(_run_operator(layer, layer.operands, plain), parameters.specs[layer.output])
 
 
-def _operated(layer: nw.FloatOperator | nw.CodesOperator, given: Sequence[Any], inputs: list[Array]) -> Array:
+def _run_operator(layer: nw.FloatOperator | nw.CodesOperator, given: Sequence[Any], inputs: list[Array]) -> Array:
     from weakcell.emulator import onnx_ops
 
-    rest = iter(inputs)
-    operands = [next(rest) if operand is None else operand for operand in given]
+    remaining = iter(inputs)
+    operands = [next(remaining) if operand is None else operand for operand in given]
     try:
         outputs = onnx_ops.apply_all(layer.op_type, layer.opset, layer.attributes, operands, layer.output_index + 1)
         return outputs[layer.output_index]

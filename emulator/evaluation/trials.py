@@ -1,7 +1,7 @@
-"""Trials and what they say: accuracy under errors, and predictions that changed. Intervals over trials:
-`weakcell.emulator.evaluation.intervals`.
+"""Trials under faults, and what they say: accuracy, and predictions that changed.
 
 The unit of replication is the trial (a die and its draws), never the image: images of one trial share its faults.
+For intervals over trials see `weakcell.emulator.evaluation.intervals`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.engine.executor import check_inputs, fault_free_values, read_off
+from weakcell.emulator.engine.executor import check_inputs, fault_free_values, map_outputs
 from weakcell.emulator.engine.fault_free_cache import FaultFreeCache
-from weakcell.emulator.faults.deployment import Deployment, Fault, Sampling, deploy
+from weakcell.emulator.faults.deployment import Fault, Sampling, deploy
 from weakcell.emulator.faults.output_sampling import tensors_sampled_at_output
 from weakcell.emulator.faults.placement import Placement
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
@@ -33,11 +33,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Inputs by name, labels if there are any, and what the fault-free network answers.
+    """The data of an evaluation, and what the fault-free network answers.
 
-    labels, clean: as the task makes them of the data's labels and of the output (`Task.labels`, `Task.answers`).
-    task: what the network's output means, and what judges it.
-    fault_free_cache: the clean pass over the inputs, if trials may begin where it and they part; it changes no result.
+    Attributes:
+        inputs: arrays by input name, images along the first axis.
+        labels: the data's labels as the task checked them (`Task.labels`), or None.
+        fault_free_answers: what the task makes of the fault-free outputs (`Task.answers`).
+        task: what the network's output means, and what a score is.
+        fault_free_cache: cached activations. A trial begins at the first layer whose weights differ. Only affects speed.
     """
 
     inputs: Mapping[str, Array]
@@ -48,6 +51,7 @@ class EvaluationSet:
 
     @property
     def images(self) -> int:
+        """The number of images."""
         return len(next(iter(self.inputs.values())))
 
     @property
@@ -67,21 +71,21 @@ class EvaluationSet:
 
     @property
     def fault_free_score(self) -> float | None:
-        """The score of the fault-free network; None without labels."""
+        """Score of the fault-free network; None without labels."""
         return None if self.labels is None else self.fault_free_judgement.score(self.metric)
 
     def first(self, images: int) -> EvaluationSet:
-        """The same for the first images only, without the clean pass."""
+        """Return a set of the first images only, without the cache."""
         labels = None if self.labels is None else self.task.first(self.labels, images)
         inputs = {name: x[:images] for name, x in self.inputs.items()}
         return EvaluationSet(inputs, labels, self.task.first(self.fault_free_answers, images), self.task)
 
 
 def prepare_evaluation(plan: Plan, inputs: Mapping[str, Array], labels: Any = None, asked: Asked | None = None) -> EvaluationSet:
-    """Find the task of a network's outputs and run the clean network once over the data.
+    """Find the task of a network's outputs, and run the fault-free network once over the data.
 
     Args:
-        plan: the network.
+        plan: the compiled network.
         inputs: arrays by input name, images along the first axis.
         labels: as the data hold them, or None.
         asked: task and output as the user named them; what is not named is recognised.
@@ -95,22 +99,33 @@ def prepare_evaluation(plan: Plan, inputs: Mapping[str, Array], labels: Any = No
         found = f"there are {images} images"
         raise InputError(f"Labels of shape {shape_text(np.asarray(labels))}", found, "Bring as many labels as images")
     task = recognise(plan.network, labels, asked)
-    checked = None if labels is None else task.labels(labels, images)
-    held = check_inputs(plan, inputs)
+    checked_labels = None if labels is None else task.labels(labels, images)
+    checked_inputs = check_inputs(plan, inputs)
     seen = Seen()
-    chunks = fault_free_values(plan, held, plan.network.outputs)
-    clean = task.join(read_off(plan, task.outputs, chunks, lambda *x: task.answers(*map(seen.noted, x))))
+    chunks = fault_free_values(plan, checked_inputs, plan.network.outputs)
+    answers = task.join(map_outputs(plan, task.outputs, chunks, lambda *x: task.answers(*map(seen.noted, x))))
     seen.check(task, asked)
-    task.check_clean(clean, checked)
-    return EvaluationSet(inputs, checked, clean, task, FaultFreeCache(plan, held))
+    task.check_clean(answers, checked_labels)
+    return EvaluationSet(inputs, checked_labels, answers, task, FaultFreeCache(plan, checked_inputs))
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One trial: a pass over the data set. Accuracies are shares in [0, 1]; flips and bits_read count by tensor.
+    """One trial: a pass over the data set.
 
-    accuracy, changed, class_accuracy, metrics: see `Judgement`. score: the value of the task's own metric.
-    by_outputs: the tensors whose layers' outputs were drawn; nobody knows how many of their bits flipped.
+    Attributes:
+        trial: the number of the trial.
+        die: the number of the die.
+        images: the number of images.
+        accuracy: share of right answers in [0, 1]; None if the task knows no right and wrong (`Judgement`).
+        changed: share of answers that differ from the fault-free ones, in [0, 1].
+        flips: flipped bits, by tensor.
+        bits_read: bits read, by tensor.
+        class_accuracy: accuracy of each class.
+        faults: every read with flips, if the trial recorded them.
+        by_outputs: tensors whose errors were sampled at the output; nobody knows how many of their bits flipped.
+        metrics: further metrics, by name.
+        score: the value of the task's own metric.
     """
 
     trial: int
@@ -128,19 +143,19 @@ class TrialResult:
 
     @property
     def all_flips(self) -> int | None:
-        """Flips of all tensors; None if outputs were drawn."""
+        """Flips of all tensors; None if errors were sampled at an output."""
         return None if self.by_outputs else sum(self.flips.values())
 
     @property
     def flip_rate(self) -> float | None:
-        """Flips per bit read; None if outputs were drawn."""
+        """Flips per bit read; None if errors were sampled at an output."""
         return None if self.all_flips is None else self.all_flips / max(1, sum(self.bits_read.values()))
 
 
 def run_trial(
     plan: Plan,
     placement: Placement,
-    questions: EvaluationSet,
+    evaluation: EvaluationSet,
     policy: ReadPolicy = DEFAULT_POLICY,
     *,
     trial: int = 0,
@@ -152,30 +167,43 @@ def run_trial(
     sampling: Sampling = Sampling.BITS,
     threads: int = 1,
 ) -> TrialResult:
-    """One pass over the data on die `die` (the trial's number if None) with draw `trial`; `record` keeps every flip.
+    """Run one pass over the data with faults.
 
-    threads: share the images where that is possible (`outputs_under_faults`); the results are the same.
+    Args:
+        plan: the compiled network.
+        placement: which memory each stored bit lives in.
+        evaluation: the data.
+        policy: when weights are read again.
+        trial: the number of the trial; it names the draw.
+        seed: the seed of all simulated memories.
+        die: the number of the die; None for one die per trial.
+        batch: images per batch, for `ReadPolicy.BATCH`.
+        memories: one per array of the placement, instead of opening them from their SPECs.
+        record: keep every read with flips.
+        sampling: what is sampled at a read.
+        threads: they share the images where that is possible (`outputs_under_faults`); results are the same.
+
+    Raises:
+        UsageError: see `deploy`.
     """
-    deployment = deploy(plan, placement, policy, trial, seed, die, memories, record, sampling)
-    task = questions.task
-    chunks = chunks_under_faults(plan, questions.inputs, deployment, batch, questions.fault_free_cache, threads)
-    answers = task.join(read_off(plan, task.outputs, chunks, task.answers))
-    return _judged(deployment, questions, answers, trial if die is None else die)
-
-
-def _judged(deployment: Deployment, questions: EvaluationSet, answers: Any, die: int) -> TrialResult:
-    made = questions.task.judge(answers, questions.labels, questions.fault_free_answers)
+    deployment = deploy(
+        plan, placement, policy, trial=trial, seed=seed, die=die, memories=memories, record=record, sampling=sampling
+    )
+    task = evaluation.task
+    chunks = chunks_under_faults(plan, evaluation.inputs, deployment, batch, evaluation.fault_free_cache, threads)
+    answers = task.join(map_outputs(plan, task.outputs, chunks, task.answers))
+    judgement = task.judge(answers, evaluation.labels, evaluation.fault_free_answers)
     return TrialResult(
-        trial=deployment.trial,
-        die=die,
-        images=questions.images,
-        accuracy=made.accuracy,
-        changed=made.changed,
+        trial=trial,
+        die=trial if die is None else die,
+        images=evaluation.images,
+        accuracy=judgement.accuracy,
+        changed=judgement.changed,
         flips=dict(deployment.tally.flips),
         bits_read=dict(deployment.tally.bits_read),
-        class_accuracy=made.class_accuracy,
+        class_accuracy=judgement.class_accuracy,
         faults=tuple(deployment.faults or ()),
         by_outputs=tensors_sampled_at_output(deployment),
-        metrics=made.metrics,
-        score=made.score(questions.metric),
+        metrics=judgement.metrics,
+        score=judgement.score(evaluation.metric),
     )

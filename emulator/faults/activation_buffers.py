@@ -1,8 +1,8 @@
-"""Activation buffers: a value of one image is written to a memory, and what comes back is what later layers see.
+"""Activation buffers: each image's value is written to a memory, and later layers get what is read back.
 
-Every image is written to the same cells, in ONNX order, as write number `image` of its trial, and read once, whatever the read
-policy says about weights. So errors of lifetime `die` hit the same cells in each image, those of lifetime `write` and `read` are
-drawn for each image, and which cells err depends on the bits that were really stored.
+Every image is written to the same cells, in ONNX order, as write number `image` of its trial. It is read once, whatever the read
+policy says about weights. So errors of lifetime `die` hit the same cells in each image, and those of lifetime `write` and `read`
+are drawn for each image. Which cells err depends on the bits that were really stored.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.engine.convolution import values_of
+from weakcell.emulator.engine.conv_inputs import unpack_values
 from weakcell.emulator.engine.layer_functions import to_channels_last, to_onnx_order
-from weakcell.emulator.faults.deployment import BufferSlot, Deployment
-from weakcell.emulator.ir.layers import ValueSpec
+from weakcell.emulator.faults.deployment import BufferSlot, Deployment, Fault
 from weakcell.emulator.ir.values import decode_codes, encode_values, pack_channels
 from weakcell.memmodels.address import pack, unpack
 from weakcell.memmodels.memory import Key
@@ -24,22 +23,25 @@ Array = npt.NDArray[Any]
 
 
 def read_back(x: Array, slots: tuple[BufferSlot, ...], deployment: Deployment, first: int) -> Array:
-    """A value of images first.. of the data set, in its physical form, as its memories bring it back."""
+    """Return a value as its memories return it.
+
+    Args:
+        x: the value in physical form, images along the first axis.
+        slots: the slots of its buffer.
+        deployment: the stored network.
+        first: the number in the data set of the first image.
+    """
     spec, encoding = slots[0].buffer.value, slots[0].buffer.encoding
-    plain = to_onnx_order(values_of(x, spec), spec)
+    plain = to_onnx_order(unpack_values(x, spec), spec)
     codes = encode_values(plain.reshape(-1), encoding).reshape(len(x), -1)
-    for image, own in enumerate(codes, first):
+    for image, image_codes in enumerate(codes, first):
         for part in slots:
-            region = part.memory.write(pack(own, part.layout), part.layout, Key(deployment.trial, image))
-            read = np.empty_like(region.written)
-            count = part.memory.read(region, region.key, read).flips
-            deployment.note(part.slot, image, read ^ region.written, region, count)
-            unpack(read, part.layout, own)
-    return _physical(decode_codes(codes.reshape(-1), encoding).reshape(plain.shape), spec)
-
-
-def _physical(plain: Array, spec: ValueSpec) -> Array:
-    """Integers in ONNX order -> the form that layers take."""
+            region = part.memory.write(pack(image_codes, part.layout), part.layout, Key(deployment.trial, image))
+            returned = np.empty_like(region.written)
+            count = part.memory.read(region, region.key, returned).flips
+            deployment.record_read(Fault(image, part.slot, returned ^ region.written, region.written), region.layout, count)
+            unpack(returned, part.layout, image_codes)
+    plain = decode_codes(codes.reshape(-1), encoding).reshape(plain.shape)
     if spec.kind == "bits":
         return pack_channels(to_channels_last(plain, spec) > 0)
     return to_channels_last(plain.astype(spec.dtype), spec)

@@ -1,7 +1,7 @@
-"""A network deployed on memories: every placed tensor written to its regions, and what each read of them brings back.
+"""A network deployed on memories: placed tensors written to regions, and the errors that each read returns.
 
-A *trial* is one deployment: die, draw, one pass over the data. Reads are named, not counted: the read index is 0 for `load`, the
-number of the batch, the number of the image in the data set, or image x pixels + pixel, so chunks and threads change nothing.
+A *trial* is one deployment: a die, a draw, one pass over the data. Reads have names, not a counter. The read index is 0 for `load`,
+the number of the batch, the number of the image in the data set, or image x pixels + pixel. So chunks and threads change nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from weakcell.emulator.faults.placement import Placement, Slot
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY
-from weakcell.emulator.faults.read_policy import ReadPolicy as ReadPolicy  # who deploys names its policy
+from weakcell.emulator.faults.read_policy import ReadPolicy as ReadPolicy  # exported again: callers of `deploy` name a policy
 from weakcell.emulator.ir.faultable import collect_buffers, collect_constants, storable_names
 from weakcell.emulator.ir.layers import Buffer, FloatOperator, Layer, Network
 from weakcell.emulator.plan.plan import Plan
@@ -32,12 +32,12 @@ T = TypeVar("T")
 
 
 class Sampling(StrEnum):
-    """What is drawn at a read."""
+    """What is sampled at a read."""
 
     BITS = "bits"
     """The flips of every stored bit."""
     OUTPUTS = "outputs"
-    """Faulty outputs where they have a law of their own (`outcomes.py`), else bits. Exact in distribution; makes no flips."""
+    """Faulty outputs where their distribution is known (`output_sampling.py`), else bits. Exact in distribution; makes no flips."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +50,14 @@ class StoredSlot:
     sampler: Sampler | None
 
     @property
-    def steady(self) -> bool:
-        """Whether every read of a trial brings the same bits back, as the sampler tells."""
+    def same_at_every_read(self) -> bool:
+        """Whether the sampler says that every read of a trial returns the same bits."""
         return self.sampler is not None and self.sampler.terms.size == 0
 
 
 @dataclass(frozen=True, eq=False)
 class BufferSlot:
-    """A slot of a buffer: every image writes it anew."""
+    """A slot of an activation buffer. Every image writes it anew."""
 
     slot: Slot
     buffer: Buffer
@@ -67,24 +67,38 @@ class BufferSlot:
 
 @dataclass(eq=False)
 class Tally:
-    """Counts of one trial by tensor or buffer: flips seen, bits read, and signs that dropped out of sums."""
+    """Counts of one trial, by the name of the tensor or buffer.
+
+    Attributes:
+        flips: flipped bits.
+        bits_read: bits read.
+        dropped: signs that a protection left out of sums.
+    """
 
     flips: dict[str, int] = field(default_factory=dict)
     bits_read: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
 
     def add(self, tensor: str, flips: int, bits: int) -> None:
+        """Count the flips of a read of so many bits."""
         self.flips[tensor] = self.flips.get(tensor, 0) + flips
         self.read(tensor, bits)
 
     def read(self, tensor: str, bits: int) -> None:
-        """Count bits that were read without anyone knowing which of them flipped."""
+        """Count bits whose flips nobody knows."""
         self.bits_read[tensor] = self.bits_read.get(tensor, 0) + bits
 
 
 @dataclass(frozen=True, eq=False)
 class Fault:
-    """The flips of one read of one region and the bits that were written there. read: its number; the image of a buffer."""
+    """The flips of one read of one region.
+
+    Attributes:
+        read: the number of the read; for a buffer, the number of the image.
+        slot: what was read.
+        flips: read bits XOR written bits, as words in storage order.
+        written: the written bits.
+    """
 
     read: int
     slot: Slot
@@ -92,7 +106,7 @@ class Fault:
     written: Words
 
 
-class Returned(NamedTuple):
+class ReadResult(NamedTuple):
     """One read of a region. flips: read bits XOR written bits. dropped: signs that a protection leaves out of the sum, or None."""
 
     flips: Words
@@ -101,9 +115,17 @@ class Returned(NamedTuple):
 
 @dataclass(eq=False)
 class Deployment:
-    """One trial's stored network. `faults` collects every read with flips if it is a list; that makes runs slower.
+    """One trial's stored network. One run at a time uses it.
 
-    slots: of parameters, by tensor. buffers: by the value that they hold.
+    Attributes:
+        plan: the compiled network.
+        trial: the number of the trial.
+        policy: when weights are read again.
+        slots: written slots of each parameter, by tensor.
+        buffers: buffer slots, by the name of the value that they hold.
+        tally: counts of this trial.
+        faults: None, or a list that collects every read with flips; that makes runs slower.
+        sampling: what is sampled at a read.
     """
 
     plan: Plan
@@ -114,11 +136,17 @@ class Deployment:
     tally: Tally = field(default_factory=Tally)
     faults: list[Fault] | None = None
     sampling: Sampling = Sampling.BITS
-    _known: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
     _recorded: set[Hashable] = field(default_factory=set, init=False, repr=False)
 
-    def read(self, stored: StoredSlot, read: int, times: float = 1.0) -> Returned:
-        """One read of a slot, which counts as `times` reads."""
+    def read(self, stored: StoredSlot, read: int, times: float = 1.0) -> ReadResult:
+        """Read a slot and count the read.
+
+        Args:
+            stored: the slot.
+            read: the number of the read.
+            times: how many reads it stands for.
+        """
         flips, dropped = np.empty_like(stored.region.written), None
         if stored.sampler is not None:
             count = draw_region(stored.sampler, self.trial, stored.region.key.write, read, flips)
@@ -127,60 +155,74 @@ class Deployment:
             count, dropped = report.flips, report.dropped if isinstance(report, ProtectedReport) else None
             np.bitwise_xor(flips, stored.region.written, out=flips)
             flips[-1:] &= stored.region.layout.last_mask
-        self.note(stored.slot, read, flips, stored.region, count, times)
+        self.record_read(Fault(read, stored.slot, flips, stored.region.written), stored.region.layout, count, times)
         if dropped is not None:
             self.tally.dropped[stored.slot.tensor] = self.tally.dropped.get(stored.slot.tensor, 0) + popcount(dropped)
-        return Returned(flips, dropped)
+        return ReadResult(flips, dropped)
 
-    def note(self, slot: Slot, read: int, flips: Words, region: Region, count: int, times: float = 1.0) -> None:
-        """Count a read of a region, which stands for `times` reads, and keep its flips if they are recorded."""
-        self.tally.add(slot.tensor, round(count * times), round(region.layout.bits * times))
+    def record_read(self, fault: Fault, layout: Layout, count: int, times: float = 1.0) -> None:
+        """Count a read of a region, and keep its flips if faults are recorded.
+
+        Args:
+            fault: the read.
+            layout: the layout of the region.
+            count: the number of flips.
+            times: how many reads it stands for.
+        """
+        self.tally.add(fault.slot.tensor, round(count * times), round(layout.bits * times))
         if self.faults is not None and count:
-            key = (slot.tensor, slot.planes, read)
+            key = (fault.slot.tensor, fault.slot.planes, fault.read)
             if key not in self._recorded:  # several layers may share a tensor; under `image` they read it alike
                 self._recorded.add(key)
-                self.faults.append(Fault(read, slot, flips, region.written))
+                self.faults.append(fault)
 
     @property
-    def steady_slots(self) -> tuple[StoredSlot, ...]:
-        """Slots that need to be read only once in a trial; none while faults are recorded, where every read is."""
-        return () if self.faults is not None else tuple(stored for stored in self.all_slots if stored.steady)
+    def slots_same_at_every_read(self) -> tuple[StoredSlot, ...]:
+        """Slots that need to be read only once in a trial; none while faults are recorded, because every read is recorded."""
+        return () if self.faults is not None else tuple(stored for stored in self.all_slots if stored.same_at_every_read)
 
     def slots_of(self, layer: Layer) -> tuple[StoredSlot, ...]:
-        """The stored slots of all parameters of a layer that must be read each time it runs."""
+        """Return the stored slots of a layer's parameters that must be read each time it runs."""
 
-        def find() -> tuple[StoredSlot, ...]:
+        def find_slots() -> tuple[StoredSlot, ...]:
             names = storable_names(layer, self.plan.constants)
-            own = (stored for name in names for stored in self.slots.get(name, ()))
-            return tuple(stored for stored in own if self.faults is not None or not stored.steady)
+            slots = (stored for name in names for stored in self.slots.get(name, ()))
+            return tuple(stored for stored in slots if self.faults is not None or not stored.same_at_every_read)
 
-        return self.once(("slots", type(layer), layer.output), find)
+        return self.cached(("slots", type(layer), layer.output), find_slots)
 
-    def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` works out, which stays the same for the whole trial."""
-        if key not in self._known:
-            self._known[key] = make()
-        made: T = self._known[key]
-        return made
+    def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return what `compute` returned for this key first; it stays the same for the whole trial."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        value: T = self._cache[key]
+        return value
 
     @property
     def all_slots(self) -> tuple[StoredSlot, ...]:
+        """All written slots."""
         return tuple(stored for slots in self.slots.values() for stored in slots)
 
     @property
-    def seen(self) -> frozenset[str]:
-        """Values that a step may not skip: those in buffers, and those made by a layer with constants of its own in a memory."""
+    def unfusable_values(self) -> frozenset[str]:
+        """Values that a fused step may not skip: those in buffers, and outputs of layers whose constants live in a memory."""
         constants = self.plan.constants.items()
-        made = (value for value, own in constants if any(c.tensor.name in self.slots for c in own))
-        return frozenset((*self.buffers, *made))
+        outputs = (value for value, parts in constants if any(c.tensor.name in self.slots for c in parts))
+        return frozenset((*self.buffers, *outputs))
 
 
 def reads_per_image(network: Network, policy: ReadPolicy, images: int, batch: int) -> dict[str, float]:
-    """How often a run over `images` images reads each tensor, divided by the number of images.
+    """Return how often a run reads each tensor, divided by the number of images.
 
     This counts what the emulator does, which depends on the size of the data set. For what one inference needs, see
     `reads_per_inference`. load, batch: one read serves all images, and all layers that use a tensor. image, access: each layer
     reads for itself. A buffer is read once per image.
+
+    Args:
+        network: the network.
+        policy: when weights are read again.
+        images: images in the run.
+        batch: images per batch under `ReadPolicy.BATCH`.
     """
     if policy not in (ReadPolicy.LOAD, ReadPolicy.BATCH):
         return reads_per_inference(network, policy)
@@ -190,7 +232,7 @@ def reads_per_image(network: Network, policy: ReadPolicy, images: int, batch: in
 
 
 def reads_per_inference(network: Network, policy: ReadPolicy, shared: float = 1.0) -> dict[str, float]:
-    """How often one inference reads each tensor, whatever the size of the data set.
+    """Return how often one inference reads each tensor, whatever the size of the data set.
 
     Args:
         network: the network.
@@ -226,6 +268,7 @@ def deploy(
     plan: Plan,
     placement: Placement,
     policy: ReadPolicy = DEFAULT_POLICY,
+    *,
     trial: int = 0,
     seed: int = 0,
     die: int | None = None,
@@ -233,10 +276,22 @@ def deploy(
     record: bool = False,
     sampling: Sampling = Sampling.BITS,
 ) -> Deployment:
-    """Write a network to its memories: die `die` (the trial's own if None), draw `trial`.
+    """Write a network to its memories.
 
-    memories: one per array of the placement, instead of opening them from their SPECs (a board, a recording, a test's own).
-    UsageError where faults are to be recorded that are no flips, or where `access` asks for single uses that no kernel tells apart.
+    Args:
+        plan: the compiled network.
+        placement: which memory each stored bit lives in.
+        policy: when weights are read again.
+        trial: the number of the trial; it names the draw.
+        seed: the seed of all simulated memories.
+        die: the number of the die; None for one die per trial.
+        memories: one per array of the placement, instead of opening them from their SPECs (a board, a recording, a test's own).
+        record: keep every read with flips in `Deployment.faults`.
+        sampling: what is sampled at a read.
+
+    Raises:
+        UsageError: `record` for a memory whose protection drops signs, which are no flips; or `ReadPolicy.ACCESS` for weights of a
+            float operator, whose single uses no kernel tells apart.
     """
     if policy is ReadPolicy.ACCESS:
         check_accesses(plan.network, placement)
@@ -248,8 +303,8 @@ def deploy(
         )
         raise UsageError(asked, found, "Choose another policy")
     if memories is None:
-        which = trial if die is None else die
-        memories = [open_memory(spec, seed, which, array) for array, spec in enumerate(placement.arrays)]
+        number = trial if die is None else die
+        memories = [open_memory(spec, seed, number, array) for array, spec in enumerate(placement.arrays)]
     slots: dict[str, list[StoredSlot]] = {}
     buffers: dict[str, list[BufferSlot]] = {}
     for slot in placement.slots:
@@ -260,6 +315,12 @@ def deploy(
             continue
         region = memory.write(plan.stored(layout), layout, Key(trial))
         slots.setdefault(slot.tensor, []).append(StoredSlot(slot, memory, region, memory.sampler(region)))
-    stored = {name: tuple(parts) for name, parts in slots.items()}
-    held = {name: tuple(parts) for name, parts in buffers.items()}
-    return Deployment(plan, trial, policy, stored, held, faults=[] if record else None, sampling=sampling)
+    return Deployment(
+        plan,
+        trial,
+        policy,
+        {name: tuple(parts) for name, parts in slots.items()},
+        {name: tuple(parts) for name, parts in buffers.items()},
+        faults=[] if record else None,
+        sampling=sampling,
+    )

@@ -1,8 +1,8 @@
-"""What a deployment costs per inference: each region's cost for its accesses, added up only where the units agree.
+"""Energy and latency of one inference: each region's cost for its accesses, added up only where the units agree.
 
 An inference reads every weight from its memory: once for each layer that uses it (read policies load, batch and image), or once
-for each output pixel (access). The size of the data set plays no role, though the emulator draws errors less often under load and
-batch. Inferences share a read only where the user says so: `batch` with its batch size, or `inferences_per_read` among the
+for each output pixel (access). The size of the data set plays no role, although the emulator samples errors less often under load
+and batch. Inferences share a read only where the user says so: `batch` with its batch size, or `inferences_per_read` among the
 conditions of a memory.
 """
 
@@ -22,13 +22,16 @@ from weakcell.memmodels.memory import Accesses, Key, Quantity
 
 @dataclass(frozen=True)
 class InferenceCost:
-    """The cost of one inference's accesses to what lives in memories.
+    """The cost of one inference's accesses to memories.
 
-    energy: one quantity per unit; picojoules add up, a relative energy is the mean over the bits accessed, in units of the same
-    accesses at its reference point. parts: what the picojoules are made of (`read`, `write`, `leakage`, `check bits` …). latency:
-    of one access to the slowest memory, not of an inference. share: of the bits accessed, for which an energy is known. reads: how
-    often one inference reads a stored bit, mean over all stored bits. shared: how many inferences share one read of the weights,
-    one number per memory that says so, each once; 1 where nothing is shared.
+    Attributes:
+        energy: one quantity per unit. Picojoules are added up. A relative energy is the mean over the bits accessed, in units of
+            the same accesses at its reference point.
+        parts: the parts of the picojoules (`read`, `write`, `leakage`, `check bits` …).
+        latency: of one access to the slowest memory, not of an inference.
+        share: share of the bits accessed for which an energy is known.
+        reads: how often one inference reads a stored bit; mean over all stored bits.
+        shared: how many inferences share one read of the weights: the different numbers of all memories; 1 if nothing is shared.
     """
 
     energy: tuple[Quantity, ...] = ()
@@ -40,10 +43,10 @@ class InferenceCost:
 
 
 def cost_per_inference(deployment: Deployment, batch: int) -> InferenceCost:
-    """Add up the costs of all regions for the accesses that one inference makes under the deployment's read policy.
+    """Return the cost of the accesses that one inference makes under the deployment's read policy.
 
-    Buffers are read and written once per inference. They are written blank here, since only a region can be priced: run another
-    deployment than this one.
+    Buffers are read and written once per inference. They are overwritten with zeros here, because only a region has a cost. So do
+    not run this deployment afterwards.
 
     Args:
         deployment: the stored network.
@@ -80,7 +83,7 @@ def cost_per_inference(deployment: Deployment, batch: int) -> InferenceCost:
     units = dict.fromkeys(quantity.unit for quantity, _ in weighed)
     return InferenceCost(
         energy=tuple(_combine([(q, bits) for q, bits in weighed if q.unit == unit]) for unit in units),
-        parts={name: _combine([(q, 1.0) for q in own]) for name, own in parts.items()},
+        parts={name: _combine([(q, 1.0) for q in quantities]) for name, quantities in parts.items()},
         latency=max(latencies, key=lambda latency: latency.value, default=None),
         share=sum(bits for _, bits in weighed) / total if total else 0.0,
         reads=read / stored if stored else 0.0,
@@ -89,9 +92,9 @@ def cost_per_inference(deployment: Deployment, batch: int) -> InferenceCost:
 
 
 def _sharing(conditions: Conditions, policy: ReadPolicy, batch: int) -> float:
-    """How many inferences share one read of the weights in a memory with these conditions."""
-    said = get_read_sharing(conditions)
-    if said is None:
+    """Return how many inferences share one read of the weights in a memory with these conditions."""
+    shared = get_read_sharing(conditions)
+    if shared is None:
         return float(batch) if policy is ReadPolicy.BATCH else 1.0
     if policy is not ReadPolicy.LOAD:
         found = (
@@ -99,13 +102,13 @@ def _sharing(conditions: Conditions, policy: ReadPolicy, batch: int) -> float:
             if policy is ReadPolicy.BATCH
             else "under this policy every inference reads its weights by itself"
         )
-        asked = f"inferences_per_read={said:g} with --read-every {policy}"
+        asked = f"inferences_per_read={shared:g} with --read-every {policy}"
         raise UsageError(asked, found, "Leave inferences_per_read out, or use --read-every load")
-    return said
+    return shared
 
 
 def _combine(weighed: list[tuple[Quantity, float]]) -> Quantity:
-    """Quantities of one unit: the sum of joules, the weighted mean of ratios."""
+    """Combine quantities of one unit: add up joules, average ratios by weight."""
     quantities, weights = zip(*weighed, strict=True)
     source = "; ".join(dict.fromkeys(quantity.source for quantity in quantities))
     values = [quantity.value for quantity in quantities]

@@ -1,4 +1,7 @@
-"""When weights are read again, and the policy that every entry takes where none is given."""
+"""Read policies: when weights are read again, and the policy that every entry uses by default.
+
+This module imports nothing heavy: the command line needs it for `--help`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ Reads = Literal["load", "batch", "image", "access"]
 DEFAULT_READS: Reads = "load"
 """One read per trial: weights are loaded into an accelerator once and used for all images.
 
-A trial then is one draw of the memory, so results do not depend on the batch size, and the spread over trials is that of dies and
+A trial is then one draw of the memory: results do not depend on the batch size, and the spread over trials is that of dies and
 loads. It is also the cheapest policy. For errors of lifetime `die` and `write` the policy changes nothing. For errors of lifetime
 `read`, `batch` and `image` have the same mean and a smaller spread.
 """
@@ -29,8 +32,8 @@ class ReadPolicy(StrEnum):
     ACCESS = "access"
     """Each time an output uses it: output-stationary hardware. A weight of a convolution is read for every output pixel.
 
-    Errors of different pixels are then independent, so a convolutional network's mean accuracy is another one than under the other
-    policies, which all have the same mean; a dense network's is the same.
+    Errors of different pixels are then independent. So the mean accuracy of a convolutional network differs from that under the
+    other policies, which all have the same mean. That of a dense network does not.
     """
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator import margins as mg
-from weakcell.emulator.engine.convolution import geometry_of
+from weakcell.emulator.engine.conv_inputs import window_geometry
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.ir.layers import Convolution, MaxPool, Network, Reshape, Threshold
 from weakcell.emulator.plan.plan import Plan
@@ -134,7 +134,7 @@ def _compute_costs(stage: _Stage, values: Mapping[str, Array], budget: int) -> A
     if stage.pool is None:
         return costs
     out = np.empty((*h.shape[:2], *stage.pool.window.output_size(*h.shape[2:])), np.int64)
-    fill_pool_costs(costs, h > hidden.shaped_pivot, geometry_of(stage.pool.window), out)
+    fill_pool_costs(costs, h > hidden.shaped_pivot, window_geometry(stage.pool.window), out)
     return out
 
 

@@ -1,6 +1,6 @@
 """Stored tensors in kernel order: which weight layout a layer uses, and where each stored element lies in it.
 
-A memory holds a tensor in storage order: output channel after output channel, element by element (`ir/storage.py`). A kernel
+A memory holds a tensor in storage order: output channel after output channel, element by element (`ir/values.py`). A kernel
 reads it in blocks of LANES output channels (`kernels/weight_layouts.py`). `KernelTensor` holds the packed values and the map
 between the two orders, so that a flip of a stored bit can be applied to the packed values in place.
 """

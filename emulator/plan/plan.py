@@ -13,18 +13,22 @@ from weakcell.emulator.plan.workspace import SharedCache, WorkspacePool
 from weakcell.memmodels.address import Layout, Words, pack
 from weakcell.memmodels.errors import ModelError
 
+CHUNK_BYTES = 2 << 20
+"""What the largest value of a chunk of images may take, so that values stay in cache."""
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A network and its stored tensors in kernel order. Threads share it.
 
-    The first four attributes never change. `cache` and `workspaces` do: both are thread-safe, and both are empty after pickling.
+    The network and its tensors never change. `cache` and `workspaces` do: both are thread-safe, and both are empty after pickling.
 
     Attributes:
         network: the network.
         tensors: each stored tensor in kernel order, by name.
         storable: everything that can be placed in a memory, by name.
         constants: the storable constants of each layer, by the name of the layer's output.
+        chunk_bytes: what the largest value of a chunk of images may take; chunks never change results.
         cache: what is computed once per plan: memory layouts, stored words, fused layers, the fault-free parameters.
         workspaces: what one run leaves to the next.
     """
@@ -33,6 +37,7 @@ class Plan:
     tensors: Mapping[str, KernelTensor]
     storable: Mapping[str, Storable]
     constants: Mapping[str, tuple[LayerConstant, ...]]
+    chunk_bytes: int = CHUNK_BYTES
     cache: SharedCache = field(default_factory=SharedCache, repr=False)
     workspaces: WorkspacePool = field(default_factory=WorkspacePool, repr=False)
 
@@ -52,8 +57,12 @@ class Plan:
         return self.cache.get(("stored", layout.name, layout.planes), pack_words)
 
 
-def compile_plan(network: Network) -> Plan:
+def compile_plan(network: Network, *, chunk_bytes: int = CHUNK_BYTES) -> Plan:
     """Put every stored tensor of a network into kernel order.
+
+    Args:
+        network: the network.
+        chunk_bytes: see `Plan.chunk_bytes`.
 
     Raises:
         ModelError: two layers share a weight tensor and need it in different layouts.
@@ -72,4 +81,4 @@ def compile_plan(network: Network) -> Plan:
     for name, item in items.items():
         if isinstance(item, StoredTensor) and name not in tensors:
             tensors[name] = pack_constants(item)
-    return Plan(network, tensors, items, collect_constants(network))
+    return Plan(network, tensors, items, collect_constants(network), chunk_bytes)

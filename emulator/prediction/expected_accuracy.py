@@ -30,15 +30,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.engine.convolution import values_of
+from weakcell.emulator.engine.conv_inputs import unpack_values
 from weakcell.emulator.engine.executor import check_inputs, chunk_size, find_last_uses
-from weakcell.emulator.engine.fusion import compute_step, fuse, parts_of
+from weakcell.emulator.engine.fusion import compute_step, fuse_layers, unfused_layers
 from weakcell.emulator.engine.layer_functions import compute, to_onnx_order
 from weakcell.emulator.evaluation.trials import EvaluationSet
 from weakcell.emulator.faults.deployment import Deployment, deploy
+from weakcell.emulator.faults.kernel_reads import LayerReads
 from weakcell.emulator.faults.placement import Placement, Slot
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
-from weakcell.emulator.faults.resampling import compute_redrawn
+from weakcell.emulator.faults.resampling import compute_with_resampled_weights
 from weakcell.emulator.ir.layers import Convolution, Layer, Network
 from weakcell.emulator.margins import extract_windows
 from weakcell.emulator.plan.parameters import ParameterState, new_parameters
@@ -234,8 +235,8 @@ class _Walk:
         sums = {layer.output for layer in network.layers if layer.name in {name for point in self.points for name in point.laws}}
         head = scored_layer(network, self.task)
         wanted = {self.task.output, *sums, *((head.layer.accumulator, head.layer.input) if head else ())}
-        steps = fuse(network, wanted)
-        cut = next((i for i, step in enumerate(steps) if any(part.name in faulty for part in parts_of(step))), len(steps))
+        steps = fuse_layers(network, wanted)
+        cut = next((i for i, step in enumerate(steps) if any(part.name in faulty for part in unfused_layers(step))), len(steps))
         values = dict(inputs)
         for step in steps[:cut]:
             values[step.output] = _clean(step, values, parameters)
@@ -289,14 +290,15 @@ class _Run:
                 values[step.output] = self._drawn(step, sums, law)
             elif stored := deployment.slots_of(step):
                 own = [values[name] for name in step.inputs]
-                values[step.output] = compute_redrawn(step, own, self.parameters, deployment, stored, self.first)
+                reads = LayerReads(self.parameters, deployment, stored, self.first)
+                values[step.output] = compute_with_resampled_weights(step, own, reads)
             else:
                 values[step.output] = _clean(step, values, self.parameters)
             for name in dead:
                 values.pop(name, None)
         task = self.walk.task
         spec, x = network.values[task.output], values[task.output]
-        answers = task.answers(x if spec.kind == "float" else to_onnx_order(values_of(x, spec), spec))
+        answers = task.answers(x if spec.kind == "float" else to_onnx_order(unpack_values(x, spec), spec))
         return np.stack([task.share_right(answers, targets[0]), task.share_same(answers, targets[1])])
 
     def _clean_sums(self, layer: Convolution, values: Mapping[str, Array], cached: bool) -> CleanSums:
@@ -359,7 +361,7 @@ def clean_sums(layer: Convolution, x: Array, parameters: ParameterState) -> Clea
     network = parameters.plan.network
     spec, outputs = network.values[layer.inputs[0]], network.tensors[layer.weight].values.shape[0]
     sums = compute(layer, [x], parameters).reshape(-1, outputs)
-    wide = values_of(x, spec).astype(np.int32) - (spec.zero_point if spec.kind == "codes" else 0)
+    wide = unpack_values(x, spec).astype(np.int32) - (spec.zero_point if spec.kind == "codes" else 0)
 
     def rows() -> Array:
         return extract_windows(np.ascontiguousarray(wide.transpose(0, 3, 1, 2)), layer).reshape(len(sums), -1).astype(np.float32)

@@ -148,7 +148,9 @@ def check_trial(
     """
     study, point, trial = resolved.study, task.point, task.trial
     opened = None if memories is None else memories(point, trial)
-    deployment = deploy(twin.plan, point.placement, study.read_every, trial, study.seed, study.die, opened, record=True)
+    deployment = deploy(
+        twin.plan, point.placement, study.read_every, trial=trial, seed=study.seed, die=study.die, memories=opened, record=True
+    )
     faulty = outputs_under_faults(twin.plan, twin.inputs, deployment, study.batch)
     count = len(twin.answers)
     images = np.arange(count) if task.images is None else task.images

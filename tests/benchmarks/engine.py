@@ -112,7 +112,7 @@ def candidates() -> dict[str, tuple[int, Callable[[], Any]]]:
         placement, trial = place(network, parse_spec(f"uniform:ber={rate}")), iter(range(1 << 30))
 
         def run() -> Any:
-            deployment = deploy(plan, placement, policy, next(trial), sampling=sampling)
+            deployment = deploy(plan, placement, policy, trial=next(trial), sampling=sampling)
             return outputs_under_faults(plan, {"x": images}, deployment, BATCH)
 
         return run

@@ -33,7 +33,7 @@ from numba.extending import intrinsic
 from onnx import TensorProto, helper, numpy_helper
 
 from weakcell.emulator import compile_plan
-from weakcell.emulator.engine.fusion import compute_step, fuse
+from weakcell.emulator.engine.fusion import compute_step, fuse_layers
 from weakcell.emulator.ir.layers import (
     SIGN1,
     Convolution,
@@ -98,7 +98,7 @@ def ours(shape: tuple[int, ...], encoding: Encoding) -> Callable[[], Any]:
     ends = Threshold("s", ("acc",), "y", "t", np.zeros(outputs, bool)), Requantize("r", ("acc",), "y", SCALE, ZERO, 0, 255)
     layers = Convolution("c", ("x",), "acc", "w", None, window), ends[not binary], Dequantize("d", ("y",), "z", np.float32(1))
     network = Network("one", ("x",), ("z",), layers, specs, {"w": weight, "t": threshold})
-    parameters, step = fault_free_parameters(compile_plan(network)), fuse(network)[0]
+    parameters, step = fault_free_parameters(compile_plan(network)), fuse_layers(network)[0]
     x = pixels(shape)
     given = pack_channels(x > 127) if binary else x
     return lambda: compute_step(step, [given], parameters)

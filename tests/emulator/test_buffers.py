@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-import weakcell.emulator.engine.executor
 from tests.emulator.reference import LAYERS, as_held
 from tests.emulator.small import OnlyReads, pixels, small_bnn, small_qnn
 from weakcell.emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place
@@ -15,9 +14,10 @@ from weakcell.emulator.faults.deployment import Fault
 from weakcell.emulator.faults.energy import cost_per_inference
 from weakcell.emulator.ir.faultable import collect_buffers
 from weakcell.emulator.ir.layers import Buffer
+from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels.address import popcount, set_bits
 from weakcell.memmodels.catalogue import MemorySpec, open_memory, parse_spec
-from weakcell.memmodels.cost import joules
+from weakcell.memmodels.cost import EnergyRates, access_cost
 from weakcell.memmodels.memory import Accesses, Quantity
 
 NETWORKS = {"bnn": small_bnn(), "qnn": small_qnn()}
@@ -34,12 +34,19 @@ MEMORIES = [
 ]
 
 
-def run(kind: str, spec: str, policy: ReadPolicy = ReadPolicy.LOAD, target: str = "*", **more: object) -> Deployment:
+def run(
+    kind: str,
+    spec: str,
+    policy: ReadPolicy = ReadPolicy.LOAD,
+    target: str = "*",
+    plan: Plan | None = None,
+    **more: object,
+) -> Deployment:
     network = NETWORKS[kind]
     targets = ("buffer:*", "accumulator:*") if target == "*" else (target,)
     placement = place(network, SAFE, [(target, parse_spec(spec)) for target in targets])
-    deployment = deploy(PLANS[kind], placement, policy, seed=3, **more)  # type: ignore[arg-type]
-    deployment.outputs = outputs_under_faults(PLANS[kind], pixels(network, IMAGES), deployment, 2)  # type: ignore[attr-defined]
+    deployment = deploy(plan or PLANS[kind], placement, policy, seed=3, **more)  # type: ignore[arg-type]
+    deployment.outputs = outputs_under_faults(deployment.plan, pixels(network, IMAGES), deployment, 2)  # type: ignore[attr-defined]
     return deployment
 
 
@@ -111,12 +118,12 @@ def test_buffers_are_read_once_per_image_under_every_policy(kind: str, policy: R
 
 
 @pytest.mark.parametrize("policy", [ReadPolicy.LOAD, ReadPolicy.BATCH, ReadPolicy.IMAGE])
-def test_chunks_change_nothing(policy: ReadPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_nothing(policy: ReadPolicy) -> None:
     """Not even for write errors of cells that switch, which depend on the image before."""
     runs = []
     for size in (1, 3000, 8 << 20):
-        monkeypatch.setattr(weakcell.emulator.engine.executor, "_CHUNK_BYTES", size)
-        deployment = run("qnn", "sttram:delta=60,tau=4", policy)
+        plan = compile_plan(NETWORKS["qnn"], chunk_bytes=size)
+        deployment = run("qnn", "sttram:delta=60,tau=4", policy, plan=plan)
         runs.append((outputs(deployment).tobytes(), deployment.tally.flips))
     assert runs[0] == runs[1] == runs[2]
 
@@ -202,7 +209,7 @@ def test_a_buffer_is_charged_one_write_and_one_read_per_image() -> None:
 
 def test_writes_that_are_counted_are_not_shared() -> None:
     one = Quantity(2.0, "pJ/bit", "assumed", "")
-    shared = joules({"inferences_per_write": 4.0}, 10, Accesses(1.0), one, one)
-    counted = joules({"inferences_per_write": 4.0}, 10, Accesses(1.0, 3.0), one, one)
+    shared = access_cost({"inferences_per_write": 4.0}, 10, Accesses(1.0), EnergyRates(one, one))
+    counted = access_cost({"inferences_per_write": 4.0}, 10, Accesses(1.0, 3.0), EnergyRates(one, one))
     assert (shared.parts["write"].value, counted.parts["write"].value) == (5.0, 60.0)
-    assert "write" not in joules({}, 10, Accesses(1.0), one, one).parts
+    assert "write" not in access_cost({}, 10, Accesses(1.0), EnergyRates(one, one)).parts

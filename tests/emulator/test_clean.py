@@ -44,8 +44,8 @@ def test_budget_changes_only_what_is_kept(workload: Workload) -> None:
         cache = FaultFreeCache(workload.plan, inputs, budget)
         asked = replace(workload.questions, fault_free_cache=cache)
         flips = [run_trial(workload.plan, placement, asked, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
-        starts.append([cache.before(layer).layer for layer in range(len(cache.layers) + 1)])
-        kept = cache.before(len(cache.layers))
+        starts.append([cache.latest_start(layer).layer for layer in range(len(cache.layers) + 1)])
+        kept = cache.latest_start(len(cache.layers))
         assert flips == pytest.approx(
             [run_trial(workload.plan, placement, workload.questions, ReadPolicy.BATCH, trial=t, batch=5).changed for t in range(8)]
         )
@@ -58,7 +58,7 @@ def test_budget_changes_only_what_is_kept(workload: Workload) -> None:
 def test_outputs_are_kept_too(workload: Workload) -> None:
     cache = workload.questions.fault_free_cache
     assert cache is not None
-    end = cache.before(len(cache.layers))
+    end = cache.latest_start(len(cache.layers))
     (name,) = workload.network.outputs
     clean = infer(workload.plan, workload.questions.inputs)[name]
     assert np.array_equal(end.values[name].reshape(clean.shape), clean)
@@ -67,9 +67,9 @@ def test_outputs_are_kept_too(workload: Workload) -> None:
 def test_it_travels_without_its_values(workload: Workload) -> None:
     cache = workload.questions.fault_free_cache
     assert cache is not None
-    cache.before(2)
+    cache.latest_start(2)
     again = pickle.loads(pickle.dumps(cache))
     assert again._starts is None
     assert len(pickle.dumps(cache)) < len(pickle.dumps(workload.plan)) + 2 * sum(x.nbytes for x in cache.inputs.values())
-    for name, x in cache.before(2).values.items():
-        assert np.array_equal(again.before(2).values[name], x)
+    for name, x in cache.latest_start(2).values.items():
+        assert np.array_equal(again.latest_start(2).values[name], x)

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import weakcell.emulator.engine.executor
 from tests.emulator.reference import LAYERS, as_held
 from tests.emulator.small import INT8, RandomNetwork, pixels, small_bnn, small_qnn
 from weakcell.emulator import (
@@ -24,6 +23,7 @@ from weakcell.emulator import (
     prepare_evaluation,
     run_trial,
 )
+from weakcell.emulator.engine.executor import check_inputs, values_with
 from weakcell.emulator.faults.deployment import Fault, reads_per_image
 from weakcell.emulator.ir.faultable import collect_constants, storable
 from weakcell.emulator.ir.layers import FLOAT32, AffineRequantize, Dequantize, Layer, Step, Window
@@ -119,11 +119,11 @@ def test_faulty_constants_are_those_of_the_reference(network: Network, policy: R
     placement = place(network, SAFE, [*RULES, ("bias:*", parse_spec("uniform:ber=0.01"))][: 2 if network is QNN else 3])
     differ = 0
     for trial in range(12):
-        deployment = deploy(plan, placement, policy, trial, record=True)
+        deployment = deploy(plan, placement, policy, trial=trial, record=True)
         ours = outputs_under_faults(plan, x, deployment)[network.outputs[0]]
         theirs = reference_outputs(network, x, deployment.faults or [], policy)
         np.testing.assert_array_equal(ours, theirs)
-        again = deploy(plan, placement, policy, trial)
+        again = deploy(plan, placement, policy, trial=trial)
         np.testing.assert_array_equal(outputs_under_faults(plan, x, again)[network.outputs[0]], ours)
         assert again.tally.flips == deployment.tally.flips
         differ += not np.array_equal(ours, infer(plan, x)[network.outputs[0]])
@@ -141,10 +141,10 @@ def test_every_constant_is_read_as_often_as_announced(policy: ReadPolicy) -> Non
     assert set(deployment.tally.bits_read) == set(placed)
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, x, runs = compile_plan(QNN), pixels(QNN, 5), []
+def test_chunks_change_nothing() -> None:
+    x, runs = pixels(QNN, 5), []
     for size in (1, 3000, 8 << 20):
-        monkeypatch.setattr(weakcell.emulator.engine.executor, "_CHUNK_BYTES", size)
+        plan = compile_plan(QNN, chunk_bytes=size)
         deployment = deploy(plan, place(QNN, parse_spec("uniform:ber=0.01"), RULES), ReadPolicy.IMAGE, record=True)
         runs.append(outputs_under_faults(plan, x, deployment)[QNN.outputs[0]].tobytes())
     assert runs[0] == runs[1] == runs[2]
@@ -169,8 +169,8 @@ def spoil(network: Network, name: str, value: float) -> dict[str, np.ndarray]:
     plan = compile_plan(network)
     parameters = new_parameters(plan, [name])
     parameters.values[name][...] = floats_to_bits(value)
-    checked = weakcell.emulator.engine.executor.check_inputs(plan, pixels(network, 3))
-    (chunk,) = weakcell.emulator.engine.executor.values_with(parameters, checked, list(network.values))
+    checked = check_inputs(plan, pixels(network, 3))
+    (chunk,) = values_with(parameters, checked, list(network.values))
     return chunk
 
 
@@ -196,13 +196,7 @@ def test_a_score_that_is_nan_never_wins() -> None:
     questions = prepare_evaluation(plan, x, asked=Asked("pixels"))
     channel = int(questions.fault_free_answers[0, 0, 0])
     parameters.values[bias.name][channel] = int(floats_to_bits(math.nan)[0])
-    scores = next(
-        iter(
-            weakcell.emulator.engine.executor.values_with(
-                parameters, weakcell.emulator.engine.executor.check_inputs(plan, x), ["z"]
-            )
-        )
-    )["z"]
+    scores = next(iter(values_with(parameters, check_inputs(plan, x), ["z"])))["z"]
     assert np.isnan(scores[:, channel]).all()
     assert not np.any(questions.task.answers(scores) == channel)
     assert not questions.task.answers(np.full_like(scores, np.nan)).any()
@@ -253,13 +247,7 @@ def test_erased_constants_are_zero() -> None:
     parameters.flip(part.slot.tensor, part.slot.planes, flips)
     seen = bits_to_floats(parameters.values[part.slot.tensor])  # type: ignore[arg-type]
     assert (seen == 0.0).any()
-    made = next(
-        iter(
-            weakcell.emulator.engine.executor.values_with(
-                parameters, weakcell.emulator.engine.executor.check_inputs(plan, x), [layer.output]
-            )
-        )
-    )[layer.output]
+    made = next(iter(values_with(parameters, check_inputs(plan, x), [layer.output])))[layer.output]
     assert np.all(made[..., seen == 0.0] == layer.zero_point)  # type: ignore[attr-defined]
 
 

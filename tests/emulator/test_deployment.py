@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import weakcell.emulator.engine.executor
 from tests.emulator.reference import evaluate
 from tests.emulator.small import OnlyReads, RandomNetwork, pixels, replay, small_bnn, small_qnn
 from tests.memmodels.memories import CASES, Case, RecordingMemory
 from weakcell.emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
+from weakcell.emulator.engine.executor import check_inputs, values_with
 from weakcell.emulator.faults.deployment import reads_per_image
 from weakcell.emulator.ir.layers import SIGN1, Window
 from weakcell.emulator.plan.parameters import new_parameters
+from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels import open_memory
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.catalogue import parse_spec
@@ -48,16 +49,23 @@ def rules_of(kind: str, network: Network) -> list[tuple[str, object]]:
 
 
 def deployed(
-    kind: str, placed: str, policy: ReadPolicy, memories: Iterable[Memory], record: bool = False, trial: int = 0
+    kind: str,
+    placed: str,
+    policy: ReadPolicy,
+    memories: Iterable[Memory],
+    *,
+    record: bool = False,
+    trial: int = 0,
+    plan: Plan | None = None,
 ) -> Deployment:
     network = NETWORKS[kind]
     placement = place(network, DEFAULT, rules_of(placed, network))  # type: ignore[arg-type]
-    return deploy(PLANS[kind], placement, policy, trial, memories=list(memories), record=record)
+    return deploy(plan or PLANS[kind], placement, policy, trial=trial, memories=list(memories), record=record)
 
 
 def logits(kind: str, deployment: Deployment) -> np.ndarray:
     network = NETWORKS[kind]
-    return outputs_under_faults(PLANS[kind], pixels(network, IMAGES), deployment, BATCH)[network.outputs[0]]
+    return outputs_under_faults(deployment.plan, pixels(network, IMAGES), deployment, BATCH)[network.outputs[0]]
 
 
 def two_of(case: Case) -> list[Memory]:
@@ -139,8 +147,8 @@ def test_recorded_faults_replay_through_the_parameters(kind: str, policy: ReadPo
     parameters = new_parameters(plan)
     for fault in deployment.faults or ():
         parameters.flip(fault.slot.tensor, fault.slot.planes, fault.flips)
-    checked = weakcell.emulator.engine.executor.check_inputs(plan, pixels(plan.network, IMAGES))
-    parts = weakcell.emulator.engine.executor.values_with(parameters, checked, plan.network.outputs)
+    checked = check_inputs(plan, pixels(plan.network, IMAGES))
+    parts = values_with(parameters, checked, plan.network.outputs)
     np.testing.assert_array_equal(np.concatenate([part[plan.network.outputs[0]] for part in parts]), ours)
 
 
@@ -149,11 +157,11 @@ def test_recorded_faults_replay_through_the_parameters(kind: str, policy: ReadPo
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_chunks_change_nothing(kind: str, policy: ReadPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_change_nothing(kind: str, policy: ReadPolicy) -> None:
     runs = []
     for size in (1, 3000, 8 << 20):
-        monkeypatch.setattr(weakcell.emulator.engine.executor, "_CHUNK_BYTES", size)
-        deployment = deployed(kind, "split", policy, two_of(SIMULATED[1]))
+        plan = compile_plan(NETWORKS[kind], chunk_bytes=size)
+        deployment = deployed(kind, "split", policy, two_of(SIMULATED[1]), plan=plan)
         runs.append((logits(kind, deployment).tobytes(), deployment.tally.flips, deployment.tally.bits_read))
     assert runs[0] == runs[1] == runs[2]
 
@@ -210,7 +218,7 @@ def scores_by_trial(network: Network, x: dict[str, np.ndarray], policy: ReadPoli
     """The outputs of every trial: (trials, n, ...)."""
     plan = compile_plan(network)
     placement = place(network, parse_spec(spec))
-    runs = (deploy(plan, placement, policy, trial, seed=11) for trial in range(trials))
+    runs = (deploy(plan, placement, policy, trial=trial, seed=11) for trial in range(trials))
     return np.stack([outputs_under_faults(plan, x, run, 6)[network.outputs[0]] for run in runs])
 
 
@@ -273,7 +281,7 @@ def test_fused_steps_compute_what_their_parts_do() -> None:
 
 def recorded_faults(spec: str, trial: int, die: int | None, seed: int = 0) -> list[bytes]:
     plan = PLANS["qnn"]
-    deployment = deploy(plan, place(plan.network, parse_spec(spec)), ReadPolicy.LOAD, trial, seed, die, record=True)
+    deployment = deploy(plan, place(plan.network, parse_spec(spec)), ReadPolicy.LOAD, trial=trial, seed=seed, die=die, record=True)
     outputs_under_faults(plan, pixels(plan.network, 1), deployment)
     return [fault.flips.tobytes() for fault in deployment.faults or ()]
 

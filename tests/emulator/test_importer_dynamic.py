@@ -78,15 +78,12 @@ def test_a_batch_has_one_scale_as_in_onnxruntime(count: int, residual: bool) -> 
     assert (count == 1) == np.allclose(whole, alone, rtol=1e-3)
 
 
-def test_chunks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import weakcell.emulator.engine.executor
-
+def test_chunks_and_threads_change_nothing() -> None:
     plan, x = compile_plan(load(chain())), {"x": images(50)}
     probes = ["q1", "v1", "c2.acc", "r2"]
     want = infer(plan, x, probes)
-    for images_of_a_chunk, threads in ((3, 1), (3, 2), (50, 1), (7, 3)):
-        monkeypatch.setattr(weakcell.emulator.engine.executor, "chunk_size", lambda *_, step=images_of_a_chunk: step)
-        got = infer(plan, x, probes, threads)
+    for chunk_bytes, threads in ((1, 1), (20_000, 1), (20_000, 2), (8 << 20, 1), (40_000, 3)):
+        got = infer(compile_plan(plan.network, chunk_bytes=chunk_bytes), x, probes, threads)
         assert got.keys() == want.keys()
         for name, values in want.items():
             np.testing.assert_allclose(got[name], values, rtol=1e-6, err_msg=name)

@@ -10,7 +10,7 @@ import pytest
 from tests.emulator.small import INT2, INT4, INT8, UINT8, RandomNetwork, pixels, small_bnn
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from weakcell.emulator.faults.deployment import Deployment
-from weakcell.emulator.faults.kernel_reads import reader_of
+from weakcell.emulator.faults.kernel_reads import open_reader
 from weakcell.emulator.ir.layers import SIGN1, Encoding, Network, Window
 from weakcell.emulator.plan.parameters import ParameterState, new_parameters
 from weakcell.emulator.plan.plan import Plan
@@ -50,9 +50,9 @@ def flip_one_by_one(plan: Plan, deployment: Deployment, read: int) -> ParameterS
 def test_a_read_in_one_call(rate: str) -> None:
     """No flip of an earlier read stays, also where a tensor's bits are in two memories; the counts agree."""
     rules = [("*@0", parse_spec("uniform:ber=0.02")), ("u32", parse_spec(f"uniform:{rate}"))]
-    deployment = deploy(PLAN, place(PLAN.network, parse_spec(f"uniform:{rate}"), rules), ReadPolicy.BATCH, 3, seed=7)
-    reference = deploy(PLAN, place(PLAN.network, parse_spec(f"uniform:{rate}"), rules), ReadPolicy.BATCH, 3, seed=7)
-    with reader_of(PLAN, deployment, deployment.all_slots) as (parameters, read):
+    deployment = deploy(PLAN, place(PLAN.network, parse_spec(f"uniform:{rate}"), rules), ReadPolicy.BATCH, trial=3, seed=7)
+    reference = deploy(PLAN, place(PLAN.network, parse_spec(f"uniform:{rate}"), rules), ReadPolicy.BATCH, trial=3, seed=7)
+    with open_reader(PLAN, deployment, deployment.all_slots) as (parameters, read):
         for number in (0, 1, 5):
             read(number)
             expected = flip_one_by_one(PLAN, reference, number)
@@ -69,7 +69,7 @@ def test_runs_reuse_buffers_of_earlier_runs() -> None:
         fresh = compile_plan(network)
         placement = place(network, parse_spec(f"uniform:ber={rate}"))
         outputs = [
-            outputs_under_faults(plan, x, deploy(plan, placement, ReadPolicy.BATCH, trial), 7)[network.outputs[0]]
+            outputs_under_faults(plan, x, deploy(plan, placement, ReadPolicy.BATCH, trial=trial), 7)[network.outputs[0]]
             for plan in (reused, fresh)
         ]
         np.testing.assert_array_equal(*outputs)
@@ -79,7 +79,7 @@ def test_simultaneous_runs_have_separate_buffers() -> None:
     plan = compile_plan(small_bnn(2))
     deployment = deploy(plan, place(plan.network, parse_spec("uniform:ber=0.1")), ReadPolicy.BATCH)
     slots = deployment.all_slots
-    with reader_of(plan, deployment, slots) as (first, one), reader_of(plan, deployment, slots) as (second, other):
+    with open_reader(plan, deployment, slots) as (first, one), open_reader(plan, deployment, slots) as (second, other):
         one(0)
         before = {name: first.values[name].copy() for name in deployment.slots}
         other(1)

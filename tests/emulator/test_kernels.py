@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.emulator.reference import LAYERS, evaluate, windows
 from tests.emulator.small import INT2, INT4, INT8, INT32, UINT8, RandomNetwork, pixels, with_flips
 from weakcell.emulator import compile_plan, infer
-from weakcell.emulator.engine.convolution import geometry_of
-from weakcell.emulator.engine.fusion import CodeConvolution, SignConvolution, fuse
+from weakcell.emulator.engine.conv_inputs import window_geometry
+from weakcell.emulator.engine.fusion import CodeConvolution, SignConvolution, fuse_layers
 from weakcell.emulator.engine.layer_functions import compute, to_channels_last
 from weakcell.emulator.ir.layers import (
     SIGN1,
@@ -153,7 +153,7 @@ def test_fused_signs(shape: tuple[Any, Window, int], seed: int, pooled: bool, pa
     spread = int(np.sqrt(size[1] * np.prod(window.kernel)) * (1 if packed else 100)) + 1
     network = d.network(d.threshold(x, spread))
     d.tensors[network.layers[-1].threshold].values[:1] = -(2**31)  # type: ignore[attr-defined]
-    assert any(isinstance(step, SignConvolution) for step in fuse(network)) or bias
+    assert any(isinstance(step, SignConvolution) for step in fuse_layers(network)) or bias
     images = d.rng.integers(-128, 128, size)
     made = infer(compile_plan(network), {"x": images})
     np.testing.assert_array_equal(made[network.outputs[0]], evaluate(network, {"x": images})[network.outputs[0]])
@@ -183,7 +183,7 @@ def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, en
     else:
         d.layers.append(Requantize("q", (acc,), "q", scale, zero_point, low, high))
     network = d.network(d.dequantize("q"))
-    assert [type(step) for step in fuse(network)] == [CodeConvolution, Dequantize]
+    assert [type(step) for step in fuse_layers(network)] == [CodeConvolution, Dequantize]
     images = d.rng.integers(0, 256, (n, channels, height, width))
     with np.errstate(all="ignore"):
         expected = evaluate(network, {"x": images})[network.outputs[0]]
@@ -276,12 +276,12 @@ def test_max_pool(case: tuple[tuple[int, int], Window], seed: int, dtype: str) -
     if dtype == "bits":
         x = rng.choice([-1, 1], (2, 70, *size))
         made = np.zeros((2, *out, 2), np.uint64)
-        pooling.or_pool(pack_channels(x.transpose(0, 2, 3, 1) > 0), geometry_of(window), made)
+        pooling.or_pool(pack_channels(x.transpose(0, 2, 3, 1) > 0), window_geometry(window), made)
         made = unpack_channels(made, 70)
     else:
         x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, (2, 5, *size)).astype(dtype)
         made = np.zeros((2, *out, 5), dtype)
-        pooling.max_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), geometry_of(window), made)
+        pooling.max_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), window_geometry(window), made)
     expected = windows(x.astype(np.int64), window, np.iinfo(np.int64).min).max((4, 5))
     np.testing.assert_array_equal(made.transpose(0, 3, 1, 2), expected)
 
@@ -293,7 +293,7 @@ def test_sum_pool(case: tuple[tuple[int, int], Window], seed: int, dtype: str) -
     rng, out, zero = np.random.default_rng(seed), window.output_size(*size), 11
     x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, (2, 5, *size)).astype(dtype)
     made, counts = np.zeros((2, *out, 5), np.int32), np.zeros(out, np.int64)
-    pooling.sum_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), zero, geometry_of(window), False, made, counts)
+    pooling.sum_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), zero, window_geometry(window), False, made, counts)
     inside = windows(np.ones((1, 1, *size), np.int64), window, 0)
     np.testing.assert_array_equal(made.transpose(0, 3, 1, 2), windows(x.astype(np.int64) - zero, window, 0).sum((4, 5)))
     np.testing.assert_array_equal(counts, inside.sum((4, 5))[0, 0])
@@ -312,7 +312,7 @@ def test_average_pool_counts(include: bool, ceil_mode: bool) -> None:
         proto = model(nodes, {}, {"x": ["N", 1, *size]}, {"y": None}, 19)  # type: ignore[dict-item]
         x, out = np.ones((1, *size, 1), np.int8), window.output_size(*size)
         sums, counts = np.zeros((1, *out, 1), np.int32), np.zeros(out, np.int64)
-        pooling.sum_pool(x, 0, geometry_of(window), include, sums, counts)
+        pooling.sum_pool(x, 0, window_geometry(window), include, sums, counts)
         theirs = run(proto, {"x": np.ones((1, 1, *size), np.float32)})[0]
         assert theirs.shape[2:] == out
         np.testing.assert_allclose(sums[0, :, :, 0] / counts, theirs[0, 0], rtol=1e-6)

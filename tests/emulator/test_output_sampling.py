@@ -17,9 +17,16 @@ from tests.memmodels.memories import simulated
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from weakcell.emulator.evaluation.trials import prepare_evaluation, run_trial
 from weakcell.emulator.faults.deployment import Deployment, Sampling
-from weakcell.emulator.faults.output_sampling import Law, _binomials, _differences, _split, tensors_sampled_at_output
+from weakcell.emulator.faults.output_sampling import (
+    MismatchDistribution,
+    binomial_distributions,
+    mismatch_distributions,
+    split_rates,
+    tensors_sampled_at_output,
+)
 from weakcell.emulator.ir.layers import SIGN1, Convolution, Network, Window
 from weakcell.emulator.kernels.output_sampling import GUIDE_BITS
+from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels import ErrorTerm, Lifetime, parse_spec
 
 ALPHA = 1e-6
@@ -94,8 +101,8 @@ def test_distributions_are_differences_of_binomials(bits: int, p: float) -> None
     low, high = max(0, bits // 2 - 20), min(bits, bits // 2 + 20)
     d = np.arange(low, high + 1)
     for law, mean, n in (
-        (_differences(bits, low, high, p), (bits - 2 * d) * p, bits),
-        (_binomials(low, high, p), d * p, d),
+        (mismatch_distributions(bits, low, high, p), (bits - 2 * d) * p, bits),
+        (binomial_distributions(low, high, p), d * p, d),
     ):
         chances = np.diff(law.cumulative.astype(np.float64) / 2.0**64, axis=1, prepend=0.0)
         chances[:, -1] += 1.0 - law.cumulative[:, -1].astype(np.float64) / 2.0**64
@@ -108,7 +115,7 @@ def test_distributions_are_differences_of_binomials(bits: int, p: float) -> None
         check_guide(law)
 
 
-def check_guide(law: Law) -> None:
+def check_guide(law: MismatchDistribution) -> None:
     words = np.random.default_rng(0).integers(0, 1 << 64, 50, dtype=np.uint64)
     for row, guide in zip(law.cumulative, law.guide, strict=True):
         last = row.size - 1
@@ -121,7 +128,7 @@ def check_guide(law: Law) -> None:
     "rates", [(0.1, 0.3), (0.3, 0.1), (0.01, 0.9), (0.5, 0.2), (1.0, 0.0), (0.7, 0.8), (0.5, 0.5), (0.0, 1e-6)]
 )
 def test_two_error_steps_compose_to_two_rates(rates: tuple[float, float]) -> None:
-    common, extra = _split(rates)
+    common, extra = split_rates(rates)
     assert 0 <= extra <= 1
     assert sorted(rates) == pytest.approx(sorted([common, common + extra - 2 * common * extra]), abs=1e-15)
 
@@ -225,17 +232,16 @@ def test_flips_are_unknown_for_sampled_layers() -> None:
 
 @pytest.mark.parametrize("policy", [ReadPolicy.IMAGE, ReadPolicy.ACCESS])
 @pytest.mark.parametrize("spec", ["uniform:ber=0.1", "uniform:p01=0.1,p10=0.01"])
-def test_samples_do_not_depend_on_chunks(policy: ReadPolicy, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_do_not_depend_on_chunks(policy: ReadPolicy, spec: str) -> None:
     """Neither chunks nor other images change an image's outputs; another trial does."""
     network = small_bnn(0)
     plan, placement, x = compile_plan(network), place(network, parse_spec(spec)), pixels(network, 21)
 
-    def run(inputs: dict[str, np.ndarray], trial: int = 0) -> np.ndarray:
-        deployment = deploy(plan, placement, policy, trial, sampling=Sampling.OUTPUTS)
+    def run(inputs: dict[str, np.ndarray], trial: int = 0, plan: Plan = plan) -> np.ndarray:
+        deployment = deploy(plan, placement, policy, trial=trial, sampling=Sampling.OUTPUTS)
         return outputs_under_faults(plan, inputs, deployment)[network.outputs[0]]
 
     whole = run(x)
-    monkeypatch.setattr("weakcell.emulator.faults.run.chunk_size", lambda *_: 4)
-    assert np.array_equal(run(x), whole)
+    assert np.array_equal(run(x, plan=compile_plan(network, chunk_bytes=1)), whole)
     assert np.array_equal(run({name: images[:9] for name, images in x.items()}), whole[:9])
     assert not np.array_equal(run(x, trial=1), whole)

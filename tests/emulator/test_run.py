@@ -11,13 +11,12 @@ import numpy as np
 import onnx
 import pytest
 
-import weakcell.emulator.engine.executor
 from tests.emulator.models import model, node, run, with_codes_out
 from tests.emulator.reference import evaluate
 from tests.emulator.small import INT8, RandomNetwork, pixels, small_bnn, small_qnn
 from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
-from weakcell.emulator.engine.executor import _shared, chunk_of, chunk_size
-from weakcell.emulator.engine.fusion import steps_of
+from weakcell.emulator.engine.executor import choose_chunk_size, chunk_size, map_in_threads
+from weakcell.emulator.engine.fusion import fused_steps
 from weakcell.emulator.ir.layers import SIGN1, Window
 from weakcell.host.datasets.readers import read_idx
 from weakcell.memmodels.catalogue import parse_spec
@@ -169,15 +168,14 @@ def test_a_view_between_integer_layers() -> None:
 
 @pytest.mark.parametrize("name", ["small bnn", "small qnn", "two in, two out", "sign, float input", "digits_qnn"])
 @pytest.mark.parametrize("images", [0, 1, 300])
-def test_any_number_of_images_and_any_chunk(name: str, images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_number_of_images_and_any_chunk(name: str, images: int) -> None:
     network = NETWORKS[name]()
     plan, inputs = compile_plan(network), pixels(network, images)
     whole = infer(plan, inputs)
     assert all(len(x) == images for x in whole.values())
     parts = [infer(plan, {k: v[i : i + 7] for k, v in inputs.items()}) for i in range(0, images, 7)]
     for small in (1, 40_000):
-        monkeypatch.setattr(weakcell.emulator.engine.executor, "_CHUNK_BYTES", small)
-        equal(network, infer(plan, inputs), whole)
+        equal(network, infer(compile_plan(network, chunk_bytes=small), inputs), whole)
     for name in whole:
         np.testing.assert_array_equal(np.concatenate([whole[name][:0], *(part[name] for part in parts)]), whole[name])
 
@@ -205,29 +203,29 @@ def test_shared_work_keeps_its_order_and_its_errors() -> None:
         return -item
 
     for threads in (2, 5):
-        assert _shared(make, range(6), threads) == [0, -1, -2, -3, -4, -5]
+        assert map_in_threads(make, range(6), threads) == [0, -1, -2, -3, -4, -5]
         assert sorted(seen) == list(range(6))
         seen.clear()
     with pytest.raises(KeyError):
-        _shared(make, [0, 7, *[1] * 5000], 2)
+        map_in_threads(make, [0, 7, *[1] * 5000], 2)
     seen.clear()
     with pytest.raises(KeyError):
-        _shared(make, [7, *[0] * 500], 2)
+        map_in_threads(make, [7, *[0] * 500], 2)
     assert len(seen) < 250
 
 
 def test_threads_share_the_images_and_networks_that_sum_floats_keep_their_chunks() -> None:
     network = NETWORKS["digits_qnn"]()
     plan = compile_plan(network)
-    layers = steps_of(plan, network.outputs)
-    assert [chunk_of(plan, layers, 100, threads) for threads in (1, 2, 3)] == [100, 50, 34]
+    layers = fused_steps(plan, network.outputs)
+    assert [choose_chunk_size(plan, layers, 100, threads) for threads in (1, 2, 3)] == [100, 50, 34]
     whole = chunk_size(network, layers)
-    assert [chunk_of(plan, layers, 5 * whole, threads) for threads in (1, 2)] == [whole, -(-5 * whole // 6)]
-    assert [chunk_of(plan, layers, 0, threads) for threads in (1, 2)] == [1, 1]
+    assert [choose_chunk_size(plan, layers, 5 * whole, threads) for threads in (1, 2)] == [whole, -(-5 * whole // 6)]
+    assert [choose_chunk_size(plan, layers, 0, threads) for threads in (1, 2)] == [1, 1]
     floating = NETWORKS["sign, float input"]()
     plan = compile_plan(floating)
-    layers = steps_of(plan, floating.outputs)
-    assert chunk_of(plan, layers, 100, 4) == chunk_size(floating, layers)
+    layers = fused_steps(plan, floating.outputs)
+    assert choose_chunk_size(plan, layers, 100, 4) == chunk_size(floating, layers)
 
 
 @pytest.mark.parametrize("policy", list(ReadPolicy))
