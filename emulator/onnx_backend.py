@@ -66,10 +66,10 @@ def evaluate(node: Node, values: dict[str, Array]) -> dict[str, Array]:
     inputs = [values[name] if name else None for name in node.inputs]
     wanted = max((i + 1 for i, name in enumerate(node.outputs) if name), default=1)
     try:
-        made = onnx_ops.apply_all(key_of(node), node.opset, node.attributes, inputs, wanted)
+        results = onnx_ops.apply_all(key_of(node), node.opset, node.attributes, inputs, wanted)
     except (ValueError, IndexError, TypeError, KeyError, OverflowError, ArithmeticError, MemoryError) as e:
         raise ModelError(f"Running {node}", f"its inputs do not fit ({e})", "Check the model with onnx.checker") from e
-    return {name: x for name, x in zip(node.outputs, made, strict=False) if name}
+    return {name: x for name, x in zip(node.outputs, results, strict=False) if name}
 
 
 def key_of(node: Node) -> str:

@@ -290,8 +290,8 @@ def _fold_sign_of_sign(
     always, never = cuts <= -1, cuts > 1
     # where the maker is inverted, t >= 1 is the inverted "as it was >= 0", and t >= 0 the inverted "as it was >= 1"
     at_upper = (cuts == 1) != maker.inverted
-    made = np.where(always | never, LOWEST, np.where(at_upper, upper, lower))
-    return made, np.where(always, inverted, np.where(never, ~inverted, inverted != maker.inverted))
+    merged = np.where(always | never, LOWEST, np.where(at_upper, upper, lower))
+    return merged, np.where(always, inverted, np.where(never, ~inverted, inverted != maker.inverted))
 
 
 def _threshold_tensor(name: str, cuts: Integers) -> StoredTensor:

@@ -176,8 +176,8 @@ class NetworkBuilder:
         flat = window.kernel == source.height_width and not any(window.pads) and window.dilation == (1, 1)
         reader = (source.kind, stored.values.shape, groups, window.dilation[1] == 1, flat)
         recipe = stored.recipe
-        for name, held in self.weights.items():
-            if held.reader == reader and _same_source(held.tensor, stored) and _equal(held.tensor, stored):
+        for name, entry in self.weights.items():
+            if entry.reader == reader and _same_source(entry.tensor, stored) and _equal(entry.tensor, stored):
                 return name
         known = None if recipe is None else self._find(recipe)
         if recipe is None or known is None:
@@ -187,8 +187,8 @@ class NetworkBuilder:
                 else self.store(stored.as_stored_tensor(stored.name))
             )
         else:
-            name, held = known
-            if held.reader is not None or not np.array_equal(np.sort(stored.positions()), np.arange(recipe.codes.size)):
+            name, entry = known
+            if entry.reader is not None or not np.array_equal(np.sort(stored.positions()), np.arange(recipe.codes.size)):
                 raise IncompatibleWeightOrder
         self.tensors[name] = stored.as_stored_tensor(name)
         self.weights[name] = _StoredWeight(stored, reader)
@@ -216,22 +216,22 @@ class NetworkBuilder:
 
     def _find(self, recipe: Recipe) -> tuple[str, _StoredWeight] | None:
         """Return the stored tensor that holds the integers of a recipe; None if none does."""
-        for name, held in self.weights.items():
-            own = held.tensor.recipe
-            if own is not None and held.tensor.values.size == recipe.codes.size and same_integers(own, recipe):
-                return name, held
+        for name, entry in self.weights.items():
+            known = entry.tensor.recipe
+            if known is not None and entry.tensor.values.size == recipe.codes.size and same_integers(known, recipe):
+                return name, entry
         return None
 
     def _resolve_order(self, operand: StoredOperand) -> StoredOperand:
         """Return the operand with the positions of its integers in the finished tensor."""
-        held = self.weights[operand.tensor]
-        if held.reader is None:
+        entry = self.weights[operand.tensor]
+        if entry.reader is None:
             return operand
-        places = held.tensor.positions()
-        if np.array_equal(places, np.arange(places.size)):
+        positions = entry.tensor.positions()
+        if np.array_equal(positions, np.arange(positions.size)):
             return operand
-        order = np.empty(places.size, np.int64)
-        order[places] = np.arange(places.size)
+        order = np.empty(positions.size, np.int64)
+        order[positions] = np.arange(positions.size)
         return replace(operand, order=order)
 
     def is_accumulator(self, pending: PendingQuantized) -> bool:

@@ -117,14 +117,16 @@ def find_sign_recipe(array: Array, origin: str) -> Recipe | None:
 
 def element_positions(recipe: Recipe) -> Array:
     """Return, for each element of a constant, the position of its integer in the file."""
-    made: Array = np.arange(recipe.codes.size).reshape(recipe.codes.shape)
+    positions: Array = np.arange(recipe.codes.size).reshape(recipe.codes.shape)
     for step in recipe.steps:
-        operands = [made if x is None else x for x in step.operands]
+        operands = [positions if x is None else x for x in step.operands]
         if step.op_type in _MOVES:
-            made = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, operands, step.output_count)[step.output_index]
+            positions = onnx_ops.apply_all(step.op_type, step.opset, step.attributes, operands, step.output_count)[
+                step.output_index
+            ]
         elif len(operands) > 1 and step.op_type != "DequantizeLinear":
-            made = np.broadcast_to(made, np.broadcast_shapes(*(x.shape for x in operands)))
-    return made
+            positions = np.broadcast_to(positions, np.broadcast_shapes(*(x.shape for x in operands)))
+    return positions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -226,12 +228,14 @@ def _slice_quantization(
     """Return a part of the integers, with the scales of that part."""
     if quantized.block:
         return None
-    rest = [None if x is None else x.array for x in inputs[1:]]
+    operands = [None if x is None else x.array for x in inputs[1:]]
 
     def part(x: Array) -> Array:
         """Return the output of the node for an array of the same shape."""
-        made = onnx_ops.apply_all(node.op_type, node.opset, node.attributes, [x, *rest], max(output_index + 1, len(node.outputs)))
-        return made[output_index]
+        outputs = onnx_ops.apply_all(
+            node.op_type, node.opset, node.attributes, [x, *operands], max(output_index + 1, len(node.outputs))
+        )
+        return outputs[output_index]
 
     if quantized.scale.ndim == 0:
         return replace(quantized, codes=np.ascontiguousarray(part(quantized.codes)))
@@ -261,10 +265,10 @@ def _move_quantization(node: Node, quantized: QuantizedConstant, array: Array) -
         old, new = codes.shape, array.shape
         if quantized.scale.ndim:
             before = math.prod(old[:axis])
-            places = [i for i in range(len(new)) if math.prod(new[:i]) == before and new[i] == old[axis]]
-            if not places:
+            candidates = [i for i in range(len(new)) if math.prod(new[:i]) == before and new[i] == old[axis]]
+            if not candidates:
                 return None
-            axis = places[0]
+            axis = candidates[0]
         codes = codes.reshape(new)
     else:
         return None

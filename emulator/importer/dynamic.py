@@ -106,8 +106,8 @@ def lower_integer_sum(builder: NetworkBuilder, node: Node) -> Symbol:
         if isinstance(source, DynamicQuantized):
             raise ModelError(f"Importing {node}", "its operands are no matrix or image with 2-D weights", "Quantize it statically")
         return lower_float(builder, node)
-    made = add_integer_sum(builder, replace(plain, inputs=node.inputs[:2]), pending, stored, wraps=True)
-    return Codes(made.value, made.shape)
+    total = add_integer_sum(builder, replace(plain, inputs=node.inputs[:2]), pending, stored, wraps=True)
+    return Codes(total.value, total.shape)
 
 
 def _as_pending(
@@ -223,10 +223,10 @@ def _lower_bias_move(builder: NetworkBuilder, node: Node) -> Symbol | None:
     if not isinstance(moved, DynamicQuantized) or moved.part not in ("scale", "bias"):
         return None
     given = [builder.constant(node, i) for i in range(1, len(node.inputs))]
-    rest = [onnx_ops.ABSENT if c is None else c.array for c in given]
+    operands = [onnx_ops.ABSENT if c is None else c.array for c in given]
     try:
         both = np.broadcast_arrays(moved.factor, moved.dividend)
-        factor, dividend = (onnx_ops.apply(node.op_type, node.opset, node.attributes, [x, *rest]) for x in both)
+        factor, dividend = (onnx_ops.apply(node.op_type, node.opset, node.attributes, [x, *operands]) for x in both)
     except (ValueError, IndexError, TypeError) as e:
         raise ModelError(f"Importing {node}", f"its inputs do not fit ({e})", "Export the model again") from None
     return replace(moved, factor=factor, dividend=dividend)

@@ -58,10 +58,10 @@ def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
     if any(node.outputs[count:]):
         raise ModelError(f"Importing {node}", "its second output is used", "Only the first output is supported")
     attributes = {**node.attributes, "num_outputs": count} if node.op_type == "Split" else dict(node.attributes)
-    made = []
+    results = []
     for index, (name, (shape, dtype)) in enumerate(zip(node.outputs, output_types(node, operands, count), strict=False)):
         if name:
-            made.append(
+            results.append(
                 builder.add_float_operator(
                     name,
                     OperatorCall(node.op_type, tuple(layer_operands), attributes, node.opset, index),
@@ -70,8 +70,8 @@ def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
                     exact=True,
                 )
             )
-            builder.symbols[name] = made[-1]
-    return made[0]
+            builder.symbols[name] = results[-1]
+    return results[0]
 
 
 def _weight_recipe(node: Node, index: int, constant: Constant) -> Recipe | None:

@@ -60,9 +60,9 @@ def fold(node: Node, inputs: list[Constant | None], output_index: int = 0) -> Co
     first = next((x for x in inputs if x is not None), None)
     origin = first.origin if first is not None and first.origin else node.outputs[0]
     if node.op_type == "DequantizeLinear" and node.domain == "" and inputs[1] is not None:
-        made = _dequantize(node, inputs, origin)
+        dequantized = _dequantize(node, inputs, origin)
         computed = inputs[0] is not None and inputs[0].recipe is not None and not is_stored(inputs[0])
-        return replace(made, quantized=None) if computed else made
+        return replace(dequantized, quantized=None) if computed else dequantized
     if node.op_type == "QuantizeLinear" and node.domain == "":
         check_weight_scale(node, _required(node, inputs, 1), divides=True)
         inputs = _with_output_type(node, inputs)

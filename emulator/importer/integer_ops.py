@@ -67,11 +67,11 @@ def add_codes_operator(
     arrays = [next(trial) if x is None else x for x in operands]
     key = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     try:
-        made = onnx_ops.apply_all(key, node.opset, node.attributes, arrays, output_index + 1)[output_index]
+        result = onnx_ops.apply_all(key, node.opset, node.attributes, arrays, output_index + 1)[output_index]
     except (ValueError, IndexError, TypeError, KeyError, MemoryError) as e:
         raise ModelError(f"Importing {node}", f"its inputs do not fit ({e})", "Export the model again") from None
-    if made.ndim - 1 not in INTEGER_RANKS or made.shape[0] != 2 or 0 in made.shape:
-        found = f"it makes codes of the shape {list(made.shape)} out of two images"
+    if result.ndim - 1 not in INTEGER_RANKS or result.shape[0] != 2 or 0 in result.shape:
+        found = f"it makes codes of the shape {list(result.shape)} out of two images"
         raise ModelError(f"Importing {node}", found, "Codes are [N, K], [N, C, L] or [N, C, H, W]; quantize elsewhere")
     layer = CodesOperator(
         node.name,
@@ -83,8 +83,8 @@ def add_codes_operator(
         tuple(operands),
         output_index,
     )
-    builder.add_layer(layer, replace(target, shape=tuple(made.shape[1:])), value_range)
-    return Codes(target.name, tuple(made.shape[1:]))
+    builder.add_layer(layer, replace(target, shape=tuple(result.shape[1:])), value_range)
+    return Codes(target.name, tuple(result.shape[1:]))
 
 
 def lower_move(builder: NetworkBuilder, node: Node) -> Symbol:
@@ -142,29 +142,29 @@ def _operands(builder: NetworkBuilder, node: Node, count: int, pending: PendingQ
 
     None if one is computed, or a pad value is no code.
     """
-    rest: list[Array | None] = []
+    constants: list[Array | None] = []
     for name in node.inputs[count:]:
         symbol = builder.symbols[name] if name else None
         if symbol is not None and not isinstance(symbol, Constant):
             return None
-        rest.append(onnx_ops.ABSENT if symbol is None else symbol.array)
+        constants.append(onnx_ops.ABSENT if symbol is None else symbol.array)
     if node.op_type == "Pad":
-        code = _pad_code(builder, node, rest, pending)
+        code = _pad_code(builder, node, constants, pending)
         if code is None:
             return None
-        pads = rest[0] if rest else np.asarray(node.attributes.get("pads", node.attributes.get("paddings")), np.int64)
-        rest = [pads, code, *rest[2:]]
-    return [*[None] * count, *rest]
+        pads = constants[0] if constants else np.asarray(node.attributes.get("pads", node.attributes.get("paddings")), np.int64)
+        constants = [pads, code, *constants[2:]]
+    return [*[None] * count, *constants]
 
 
-def _pad_code(builder: NetworkBuilder, node: Node, rest: list[Array | None], pending: PendingQuantized) -> Array | None:
+def _pad_code(builder: NetworkBuilder, node: Node, constants: list[Array | None], pending: PendingQuantized) -> Array | None:
     """Return the code of a Pad's constant; None if no code means it."""
     if not np.all(pending.scale):
         return None
     spec, value_range = builder.values[pending.value], builder.ranges[pending.value]
     if pending.scale == 0:
         return None
-    given = rest[1] if len(rest) > 1 and rest[1] is not onnx_ops.ABSENT else None
+    given = constants[1] if len(constants) > 1 and constants[1] is not onnx_ops.ABSENT else None
     real = np.float32(node.attributes.get("value", 0.0) if given is None else given.reshape(()))
     code = (
         int(real) if isinstance(builder.symbols[node.input(0)], Codes) else int(np.rint(real / pending.scale)) + pending.zero_point
@@ -178,15 +178,15 @@ def _add_moves(builder: NetworkBuilder, node: Node, codes: list[Codes], first: S
     spec = builder.values[codes[0].value]
     value_ranges = [builder.ranges[c.value] for c in codes]
     value_range = ValueRange(min(r.low for r in value_ranges), max(r.high for r in value_ranges))
-    plain = replace(node, attributes=_output_attributes(node), opset=max(node.opset, 13) if node.op_type == "Pad" else node.opset)
-    made: list[Symbol] = []
+    current = replace(node, attributes=_output_attributes(node), opset=max(node.opset, 13) if node.op_type == "Pad" else node.opset)
+    results: list[Symbol] = []
     for output_index, name in enumerate(node.outputs):
         target = replace(spec, name=builder.integer_name(name or f"{node.outputs[0]}.{output_index}"))
-        moved = add_codes_operator(builder, plain, codes, operands, target, value_range, output_index)
-        made.append(replace(first, value=moved.value, shape=moved.shape) if isinstance(first, PendingQuantized) else moved)
+        moved = add_codes_operator(builder, current, codes, operands, target, value_range, output_index)
+        results.append(replace(first, value=moved.value, shape=moved.shape) if isinstance(first, PendingQuantized) else moved)
         if name:
-            builder.symbols[name] = made[-1]
-    return made[0]
+            builder.symbols[name] = results[-1]
+    return results[0]
 
 
 def _output_attributes(node: Node) -> dict[str, Any]:

@@ -249,8 +249,8 @@ def _clamp_codes(builder: NetworkBuilder, pending: PendingQuantized, tensor: str
         if np.float32(code - pending.zero_point) * pending.scale != step.constant:
             return None
         low, high = (max(low, code), max(high, code)) if step.op == "max" else (min(low, code), min(high, code))
-    held = np.iinfo(spec.dtype)
-    if low < held.min or high > held.max:
+    type_limits = np.iinfo(spec.dtype)
+    if low < type_limits.min or high > type_limits.max:
         return None  # a limit below 0 of unsigned codes, or the like
     name = builder.integer_name(tensor)
     layer = Requantize(tensor, (pending.value,), name, scalar(1), pending.zero_point, low, high)
@@ -479,11 +479,11 @@ def _add_float_sum_of_rows(builder: NetworkBuilder, node: Node, source: FloatVal
     flat = builder.reshape_float(source, (count, inner), f"{name}.rows")
     turned = builder.add_float_operator(f"{name}.rows", OperatorCall("Transpose", (flat,), perm), (inner, count))
     image = builder.reshape_float(turned, (inner, count, 1), f"{name}.image")
-    made = builder.unique_name(f"{name}.sum")
+    sum_name = builder.unique_name(f"{name}.sum")
     stored = replace(stored, values=stored.values.reshape(out, inner, 1, 1))
     weight = builder.store_weight(stored, builder.values[image.value], Window((1, 1)), 1)
-    layer = Convolution(node.name, (image.value,), made, weight, None, Window((1, 1)))
-    builder.add_layer(layer, ValueSpec(made, "float", (out, count, 1)))
-    columns = builder.reshape_float(FloatValue(made, (out, count, 1)), (out, count), f"{name}.columns")
+    layer = Convolution(node.name, (image.value,), sum_name, weight, None, Window((1, 1)))
+    builder.add_layer(layer, ValueSpec(sum_name, "float", (out, count, 1)))
+    columns = builder.reshape_float(FloatValue(sum_name, (out, count, 1)), (out, count), f"{name}.columns")
     rowwise = builder.add_float_operator(f"{name}.back", OperatorCall("Transpose", (columns,), perm), (count, out))
     return builder.reshape_float(rowwise, (*rows, out), name)

@@ -102,11 +102,11 @@ def _network(graph: Graph, integer_input: bool | None) -> Network:
     if not graph.inputs or not graph.outputs:
         found = f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
         raise ModelError(asked, found, "Export a network that maps an input to an output")
-    rest = _fold_constants(builder, graph)
+    run_time_nodes = _fold_constants(builder, graph)
     integers = _wants_integer_input(graph, integer_input)
     for port in graph.inputs:
-        _add_input(builder, port, asked, _reads_integers(builder, port, rest) if integers is None else integers)
-    for node in rest:
+        _add_input(builder, port, asked, _reads_integers(builder, port, run_time_nodes) if integers is None else integers)
+    for node in run_time_nodes:
         lower(builder, node)
     output_meanings = {port.name: find_output_meaning(graph, builder.symbols, port.name) for port in graph.outputs}
     outputs = tuple(_add_output(builder, port.name, asked) for port in graph.outputs)
@@ -130,7 +130,7 @@ def _wants_integer_input(graph: Graph, integer_input: bool | None) -> bool | Non
 
 def _fold_constants(builder: NetworkBuilder, graph: Graph) -> list[Node]:
     """Fold every node that reads only constants, and return the others."""
-    rest = []
+    run_time_nodes = []
     needed = {name for node in graph.nodes for name in node.inputs}
     for name in graph.initializers:
         if name in needed:
@@ -139,11 +139,11 @@ def _fold_constants(builder: NetworkBuilder, graph: Graph) -> list[Node]:
     plain = (part for whole in graph.nodes for part in rewrite(whole))
     for node in (part for whole in plain for part in last.rewrite(whole)):
         if not all(name in builder.symbols for name in node.inputs if name) or "Random" in node.op_type:
-            rest.append(node)
+            run_time_nodes.append(node)
             continue
         with _naming_node(builder, node):
             _fold_node(builder, node)
-    return rest
+    return run_time_nodes
 
 
 def _fold_node(builder: NetworkBuilder, node: Node) -> None:

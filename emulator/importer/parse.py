@@ -161,10 +161,10 @@ def _check_functions(model: onnx.ModelProto, asked: str) -> None:
     """Refuse cycles of functions, and functions that would expand to too many nodes."""
     bodies = {(f.domain, f.name, f.overload): f for f in model.functions}
     calls = {key: Counter(_called(f.node, bodies)) for key, f in bodies.items()}
-    waiting = {key: len(own) for key, own in calls.items()}
+    waiting = {key: len(callees) for key, callees in calls.items()}
     callers: dict[tuple[str, str, str], list[tuple[str, str, str]]] = {}
-    for key, own in calls.items():
-        for callee in own:
+    for key, callees in calls.items():
+        for callee in callees:
             callers.setdefault(callee, []).append(key)
     sizes: dict[tuple[str, str, str], npt.NDArray[Any]] = {}
     ready = [key for key, count in waiting.items() if count == 0]
@@ -244,12 +244,12 @@ def _check_names(graph: onnx.GraphProto, asked: str) -> None:
     if graph.sparse_initializer:
         raise ModelError(asked, "it has sparse initializers", "Store the weights as dense tensors")
     initializers = {t.name for t in graph.initializer}
-    made = [t.name for t in graph.initializer] + [i.name for i in graph.input if i.name not in initializers]
-    made += [name for node in graph.node for name in node.output if name]
-    twice = [name for name, count in Counter(made).items() if count > 1]
+    names = [t.name for t in graph.initializer] + [i.name for i in graph.input if i.name not in initializers]
+    names += [name for node in graph.node for name in node.output if name]
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ModelError(asked, f"the name {twice[0]!r} is given to more than one tensor", "Export the model again")
-    known = set(made)
+    known = set(names)
     for node in graph.node:
         for name in node.input:
             if name and name not in known:
@@ -293,7 +293,7 @@ def _in_order(nodes: list[Node], known: set[str], outputs: list[str], asked: str
     return tuple(ordered)
 
 
-def _node(node: onnx.NodeProto, place: int, opsets: dict[str, int], folder: Path, asked: str) -> Node:
+def _node(node: onnx.NodeProto, position: int, opsets: dict[str, int], folder: Path, asked: str) -> Node:
     domain = "" if node.domain == "ai.onnx" else node.domain
     opset = opsets.get(node.domain, opsets.get(domain, 1))
     if domain == "com.microsoft" and node.op_type in _ALIASES:
@@ -305,7 +305,9 @@ def _node(node: onnx.NodeProto, place: int, opsets: dict[str, int], folder: Path
         domain, opset = "qonnx.channels_last", opsets.get("", 1)
     called = f"{node.op_type} {node.name!r}"
     attributes = {attribute.name: _attribute(attribute, called, folder, asked) for attribute in node.attribute}
-    return Node(op_type, domain, opset, node.name or f"{node.op_type}_{place}", tuple(node.input), tuple(node.output), attributes)
+    return Node(
+        op_type, domain, opset, node.name or f"{node.op_type}_{position}", tuple(node.input), tuple(node.output), attributes
+    )
 
 
 def _attribute(attribute: AttributeProto, node: str, folder: Path, asked: str) -> Any:
@@ -387,9 +389,9 @@ def _check_tensor(tensor: onnx.TensorProto, folder: Path, asked: str) -> None:
     elif tensor.HasField("raw_data"):
         _demand_length(tensor, len(tensor.raw_data), size, "bytes", asked)
     else:
-        held = len(getattr(tensor, _TYPED.get(tensor.data_type, "int32_data")))
+        length = len(getattr(tensor, _TYPED.get(tensor.data_type, "int32_data")))
         packed = bits < 8
-        _demand_length(tensor, held, size if packed else elements * (2 if tensor.data_type in (14, 15) else 1), "values", asked)
+        _demand_length(tensor, length, size if packed else elements * (2 if tensor.data_type in (14, 15) else 1), "values", asked)
 
 
 def _bits(data_type: int) -> int:
@@ -402,9 +404,9 @@ def _bits(data_type: int) -> int:
     return narrow.get(name) or 8 * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)).itemsize
 
 
-def _demand_length(tensor: onnx.TensorProto, held: int, wanted: int, what: str, asked: str) -> None:
-    if held != wanted:
-        found = f"the tensor {tensor.name!r} of shape {list(tensor.dims)} needs {wanted} {what} and has {held}"
+def _demand_length(tensor: onnx.TensorProto, length: int, wanted: int, what: str, asked: str) -> None:
+    if length != wanted:
+        found = f"the tensor {tensor.name!r} of shape {list(tensor.dims)} needs {wanted} {what} and has {length}"
         raise ModelError(asked, found, "The file is damaged; export or download it again")
 
 
@@ -416,20 +418,20 @@ def _check_external(tensor: onnx.TensorProto, size: int, folder: Path, asked: st
     do = f"Put the data file into {inside} and name it relative to that folder"
     try:
         target = (inside / location).resolve()
-        held = target.stat().st_size if target.is_file() else None
+        file_size = target.stat().st_size if target.is_file() else None
     except (OSError, ValueError, RuntimeError) as e:  # too long, a NUL character, links in a circle
         found = f"the tensor {tensor.name!r} lies in {shown}, which cannot be a file ({reason(e)})"
         raise ModelError(asked, found, do) from None
     if not location or Path(location).is_absolute() or not target.is_relative_to(inside):
         found = f"the tensor {tensor.name!r} lies in {shown}, outside the model's folder"
         raise ModelError(asked, found, do)
-    if held is None:
+    if file_size is None:
         raise ModelError(asked, f"the tensor {tensor.name!r} lies in {shown}, which does not exist", do)
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
     except ValueError:
         raise ModelError(asked, f"the tensor {tensor.name!r} has no valid offset or length", "Export the model again") from None
     _demand_length(tensor, length, size, "bytes", asked)
-    if offset < 0 or offset + length > held:
-        found = f"{shown} has {held} bytes; the tensor {tensor.name!r} needs {offset + length}"
+    if offset < 0 or offset + length > file_size:
+        found = f"{shown} has {file_size} bytes; the tensor {tensor.name!r} needs {offset + length}"
         raise ModelError(asked, found, "The data file is truncated; export or download it again")

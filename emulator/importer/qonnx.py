@@ -162,8 +162,8 @@ def _target(builder: NetworkBuilder, node: Node, low: int, high: int, scale: Any
     return ValueSpec(builder.integer_name(node.outputs[0]), "codes", (), dtype, np.asarray(scale, np.float32), zero)
 
 
-def _as_pending(made: Codes, target: ValueSpec) -> PendingQuantized:
-    return PendingQuantized(made.value, made.shape, np.asarray(target.scale), target.zero_point)
+def _as_pending(codes: Codes, target: ValueSpec) -> PendingQuantized:
+    return PendingQuantized(codes.value, codes.shape, np.asarray(target.scale), target.zero_point)
 
 
 def _add_as_written(builder: NetworkBuilder, node: Node) -> FloatValue:

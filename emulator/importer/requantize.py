@@ -117,8 +117,8 @@ def quantize_pending(
     """
     spec = builder.values[pending.value]
     same = pending.zero_point == target.zero_point and np.array_equal(pending.scale, target.scale)
-    held = builder.ranges[pending.value]
-    within = value_range.low <= held.low and held.high <= value_range.high
+    source_range = builder.ranges[pending.value]
+    within = value_range.low <= source_range.low and source_range.high <= value_range.high
     if same and within and not pending.steps and pending.pool is None and spec.dtype == target.dtype:
         return Codes(pending.value, pending.shape)
     steps, ends = _split_limits(pending.steps)
@@ -137,10 +137,10 @@ def quantize_pending(
             bias, steps = steps[0].constant, steps[1:]
         out_scale = float(target.scale)
         layer = AffineRequantize(node.name, (pending.value,), target.name, pending.scale, bias, out_scale, *args, steps)
-    made = _codes(builder, layer, target, value_range, pending.shape)
+    codes = _codes(builder, layer, target, value_range, pending.shape)
     if pending.pool is None:
-        return made
-    return Codes(builder.add_max_pool(made.value, pending.pool, node.outputs[0]), pending.shape)
+        return codes
+    return Codes(builder.add_max_pool(codes.value, pending.pool, node.outputs[0]), pending.shape)
 
 
 def _quantize_sum(builder: NetworkBuilder, node: Node, total: PendingSum, target: ValueSpec, value_range: ValueRange) -> Codes:
@@ -164,8 +164,8 @@ def quantize_concat(
     """Quantize each part by a table or an epilogue, then concatenate the codes."""
     parts = []
     for i, pending in enumerate(concat.parts):
-        own = replace(target, name=builder.unique_name(f"{target.name}.part{i}"))
-        parts.append(materialize_codes(builder, _requantize_part(builder, node, pending, own, value_range), node))
+        part_target = replace(target, name=builder.unique_name(f"{target.name}.part{i}"))
+        parts.append(materialize_codes(builder, _requantize_part(builder, node, pending, part_target, value_range), node))
     plain = Node("Concat", "", 13, node.name, (), node.outputs, {"axis": concat.axis})
     return add_codes_operator(builder, plain, parts, [None] * len(parts), target, value_range)
 

@@ -209,17 +209,17 @@ class ChannelsLast:
 
         With `weights`, its second input is (O, H, W, C) and transposed, too.
         """
-        x, y, rest = node.input(0), node.outputs[0], node.inputs[1:]
+        x, y, operands = node.input(0), node.outputs[0], node.inputs[1:]
         nodes, transposed = [], self.channels_first.get(x)
-        if weights and rest:
-            nodes.append(self._transpose(node, rest[0], f"{y}.weights", _FORWARD))
-            rest = (f"{y}.weights", *rest[1:])
+        if weights and operands:
+            nodes.append(self._transpose(node, operands[0], f"{y}.weights", _FORWARD))
+            operands = (f"{y}.weights", *operands[1:])
         if transposed is None:
             transposed = self.channels_first[x] = f"{x}.nchw"
             nodes.append(self._transpose(node, x, transposed, _FORWARD))
-        made = self.channels_first[y] = f"{y}.nchw"
-        nodes.append(replace(node, inputs=(transposed, *rest), outputs=(made,)))
-        nodes.append(self._transpose(node, made, y, _BACK))
+        result = self.channels_first[y] = f"{y}.nchw"
+        nodes.append(replace(node, inputs=(transposed, *operands), outputs=(result,)))
+        nodes.append(self._transpose(node, result, y, _BACK))
         return nodes
 
     def _transpose(self, node: Node, x: str, y: str, perm: list[int]) -> Node:

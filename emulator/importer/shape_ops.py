@@ -89,8 +89,8 @@ def _new_shape(builder: NetworkBuilder, node: Node, shape: tuple[int, ...], batc
         raise ModelError(
             f"Importing {node}", "it adds an axis before the batch, or one twice", "The first dimension must be the batch"
         )
-    rest = iter(shape)
-    return tuple(1 if i in new else next(rest) for i in range(1, rank + len(new)))
+    sizes = iter(shape)
+    return tuple(1 if i in new else next(sizes) for i in range(1, rank + len(new)))
 
 
 def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int | None) -> tuple[int, ...]:
@@ -99,15 +99,15 @@ def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int | 
     if not node.attributes.get("allowzero", 0):
         target = [full[i] if n == 0 and i < len(full) else n for i, n in enumerate(target)]
     size = math.prod(shape)
-    first, rest = (target[0], target[1:]) if target else (0, [])
-    unknown = [i for i, n in enumerate(rest) if n == -1]
-    known = math.prod(n for n in rest if n != -1)
+    first, sizes = (target[0], target[1:]) if target else (0, [])
+    unknown = [i for i, n in enumerate(sizes) if n == -1]
+    known = math.prod(n for n in sizes if n != -1)
     keeps = first in (-1, BATCH) or (batch is not None and first == batch)
     if keeps and not (unknown and first == -1) and len(unknown) <= 1:
         if unknown and known > 0 and size % known == 0:
-            rest[unknown[0]] = size // known
-        if all(n > 0 for n in rest):
-            return tuple(rest)
+            sizes[unknown[0]] = size // known
+        if all(n > 0 for n in sizes):
+            return tuple(sizes)
     shown = ["N" if n == BATCH else n for n in target]
     found = f"it turns [N, {_shape_text(shape)}] into {shown}"
     raise ModelError(f"Importing {node}", found, "The first dimension must stay the batch; export with a dynamic batch")
@@ -284,10 +284,10 @@ def lower_resize(builder: NetworkBuilder, node: Node) -> Symbol:
 
 def _check(builder: NetworkBuilder, node: Node) -> None:
     """Refuse scales or sizes that do not fit."""
-    source, *rest = (builder.symbols.get(name) for name in node.inputs)
-    if isinstance(source, Constant | None) or not all(part is None or isinstance(part, Constant) for part in rest):
+    source, *constants = (builder.symbols.get(name) for name in node.inputs)
+    if isinstance(source, Constant | None) or not all(part is None or isinstance(part, Constant) for part in constants):
         return
-    operands = [None, *(part.array if isinstance(part, Constant) else None for part in rest)]
+    operands = [None, *(part.array if isinstance(part, Constant) else None for part in constants)]
     try:
         passes_of((1, *source.shape), operands, node.attributes)
     except (ValueError, IndexError, TypeError, KeyError, MemoryError) as e:

@@ -63,11 +63,11 @@ def find_unplaced_integers(network: Network, builder: NetworkBuilder, graph: Gra
             )
             continue
         inside, bits, integers = stored_integers[name]
-        rest = elements * width - bits
+        bits_left = elements * width - bits
         floats = name in graph.initializers and not _width(graph.initializers[name].dtype)
-        if rest > 0 and not (floats and inside >= integers):
+        if bits_left > 0 and not (floats and inside >= integers):
             why = _rest(inside, integers, bits, width) if integers == elements or floats else "padding of packed weights"
-            unplaced.append(UnplacedTensor(name, kind, elements, rest, why))
+            unplaced.append(UnplacedTensor(name, kind, elements, bits_left, why))
     return tuple(unplaced)
 
 

@@ -51,10 +51,10 @@ class LayerConstant:
     attribute: str
     index: int = 0
 
-    def value(self, held: Any) -> Any:
+    def value(self, integers: Any) -> Any:
         """Return what the stored integers mean, in the type and shape of the field."""
-        meant = bits_to_floats(held) if self.tensor.encoding == FLOAT32 else np.asarray(held, np.int32)
-        shaped = meant.reshape(self.tensor.values.shape)
+        numbers = bits_to_floats(integers) if self.tensor.encoding == FLOAT32 else np.asarray(integers, np.int32)
+        shaped = numbers.reshape(self.tensor.values.shape)
         return int(shaped) if self.attribute == "zero_point" and self.owner != "weight" else shaped
 
 
@@ -64,10 +64,10 @@ def collect_constants(network: Network) -> dict[str, tuple[LayerConstant, ...]]:
     Returns:
         Constants by the name of the value that the layer makes. Each has a name of its own.
     """
-    taken, made = {*network.tensors, *network.values}, {}
+    taken, by_layer = {*network.tensors, *network.values}, {}
     shared: dict[str, StoredTensor] = {}
     for layer in network.layers:
-        own = []
+        of_layer = []
         for constant in _constants(network, layer):
             tensor = constant.tensor
             if constant.owner == "weight":
@@ -76,10 +76,10 @@ def collect_constants(network: Network) -> dict[str, tuple[LayerConstant, ...]]:
                 number = next(i for i in range(2, len(taken) + 3) if f"{tensor.name}.{i}" not in taken)
                 tensor = replace(tensor, name=f"{tensor.name}.{number}")
             taken.add(tensor.name)
-            own.append(replace(constant, tensor=tensor))
-        if own:
-            made[layer.output] = tuple(own)
-    return made
+            of_layer.append(replace(constant, tensor=tensor))
+        if of_layer:
+            by_layer[layer.output] = tuple(of_layer)
+    return by_layer
 
 
 def collect_buffers(network: Network) -> tuple[Buffer, ...]:
@@ -98,7 +98,7 @@ def collect_buffers(network: Network) -> tuple[Buffer, ...]:
 
 def storable(network: Network) -> dict[str, Storable]:
     """Return everything that a memory can hold, by name."""
-    constants = {c.tensor.name: c.tensor for own in collect_constants(network).values() for c in own}
+    constants = {c.tensor.name: c.tensor for of_layer in collect_constants(network).values() for c in of_layer}
     return {**network.tensors, **constants, **{buffer.name: buffer for buffer in collect_buffers(network)}}
 
 
@@ -144,16 +144,16 @@ def _of_weight(weight: StoredTensor, scaled: bool) -> Iterator[LayerConstant]:
         yield LayerConstant(_float(f"{weight.name}.scale", "scale", weight.scale), "weight", "scale")
 
 
-def _float(name: str, role: Role, held: Any) -> StoredTensor:
-    return StoredTensor(name, role, FLOAT32, floats_to_bits(held).reshape(np.shape(held)))
+def _float(name: str, role: Role, numbers: Any) -> StoredTensor:
+    return StoredTensor(name, role, FLOAT32, floats_to_bits(numbers).reshape(np.shape(numbers)))
 
 
-def _zero(name: str, held: Any, encoding: Encoding) -> StoredTensor:
+def _zero(name: str, zero_point: Any, encoding: Encoding) -> StoredTensor:
     """Return a zero point as a stored code.
 
     A zero point that its type cannot hold (the importer allows it) takes 32 bits.
     """
-    codes = np.asarray(held, np.int32)
+    codes = np.asarray(zero_point, np.int32)
     fits = encoding.low <= codes.min() and codes.max() <= encoding.high
     return StoredTensor(name, "zero_point", encoding if fits else Encoding("signed", 32), codes)
 
@@ -182,8 +182,8 @@ def with_faulty_constants(layer: Layer, network: Network, read: Mapping[LayerCon
         read: integers as the memory returned them, by constant.
     """
     specs, tensors = dict(network.values), dict(network.tensors)
-    for constant, held in read.items():
-        value = constant.value(held)
+    for constant, integers in read.items():
+        value = constant.value(integers)
         if constant.owner == "layer":
             layer = replace(layer, **{constant.attribute: value})
         elif constant.owner == "step":

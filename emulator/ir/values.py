@@ -63,8 +63,8 @@ SIGN1, FLOAT32 = Encoding("sign", 1), Encoding("float", 32)
 
 def type_encoding(dtype: str) -> Encoding:
     """Return how codes of a NumPy integer type are stored."""
-    held = np.dtype(dtype)
-    return Encoding("unsigned" if held.kind == "u" else "signed", 8 * held.itemsize)
+    numpy_type = np.dtype(dtype)
+    return Encoding("unsigned" if numpy_type.kind == "u" else "signed", 8 * numpy_type.itemsize)
 
 
 def floats_to_bits(x: npt.ArrayLike) -> npt.NDArray[np.int32]:

@@ -65,10 +65,10 @@ def apply_all(op_type: str, opset: int, attributes: Attributes, inputs: Inputs, 
         ValueError: it has fewer outputs.
     """
     if op_type not in SEVERAL:
-        made: tuple[Array, ...] = (apply(op_type, opset, attributes, inputs),)
+        results: tuple[Array, ...] = (apply(op_type, opset, attributes, inputs),)
     else:
         with np.errstate(all="ignore"):
-            made = SEVERAL[op_type]([None if x is ABSENT else x for x in inputs], attributes, opset, outputs)
-    if len(made) < outputs:
-        raise ValueError(f"{op_type} gives {len(made)} outputs here, and {outputs} are read")
-    return made[:outputs]
+            results = SEVERAL[op_type]([None if x is ABSENT else x for x in inputs], attributes, opset, outputs)
+    if len(results) < outputs:
+        raise ValueError(f"{op_type} gives {len(results)} outputs here, and {outputs} are read")
+    return results[:outputs]

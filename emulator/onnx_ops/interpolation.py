@@ -51,7 +51,7 @@ class Pass:
     """
 
     axis: int
-    places: npt.NDArray[np.int64]
+    sources: npt.NDArray[np.int64]
     weights: Floats | None
     outside: npt.NDArray[np.bool_]
     """Where the point is outside the input, if such positions have a value of their own; else empty."""
@@ -63,22 +63,22 @@ def _resize(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     if opset < 11:
         inputs = [x, None, inputs[1]]
         attributes = {**attributes, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "simple"}
-    made = x
+    result = x
     passes = passes_of(x.shape, inputs, attributes)
     for step in passes:
-        made = _resized(made, step)
+        result = _resized(result, step)
     for step in passes:
         if step.outside.size:
-            around = step.outside.reshape(-1, *[1] * (made.ndim - step.axis - 1))
-            made = np.where(around, _F(attributes.get("extrapolation_value", 0.0)), made)
-    return np.ascontiguousarray(made if x.dtype.kind == "f" else _saturated(made, x.dtype)).astype(x.dtype, copy=False)
+            around = step.outside.reshape(-1, *[1] * (result.ndim - step.axis - 1))
+            result = np.where(around, _F(attributes.get("extrapolation_value", 0.0)), result)
+    return np.ascontiguousarray(result if x.dtype.kind == "f" else _saturated(result, x.dtype)).astype(x.dtype, copy=False)
 
 
 def _resized(x: Array, step: Pass) -> Array:
     if step.weights is None:
-        return np.take(x, step.places[:, 0], step.axis)
+        return np.take(x, step.sources[:, 0], step.axis)
     weights = step.weights.reshape(*step.weights.shape, *[1] * (x.ndim - step.axis - 1))
-    terms = (np.take(x, step.places[:, tap], step.axis) * weights[:, tap] for tap in range(step.places.shape[1]))
+    terms = (np.take(x, step.sources[:, tap], step.axis) * weights[:, tap] for tap in range(step.sources.shape[1]))
     return reduce(np.add, terms)
 
 
@@ -97,17 +97,17 @@ def passes_of(shape: Sequence[int], inputs: Inputs, attributes: Attributes) -> l
     where = text(attributes, "coordinate_transformation_mode", "half_pixel")
     axes = _axes(shape, inputs, attributes)
     claim([{a.axis: a.wanted for a in axes}.get(i, n) for i, n in enumerate(shape)], np.broadcast_to(_F(0), shape))
-    made = []
+    passes = []
     for axis in axes:
         claim([axis.wanted, _SPARE])  # another axis may be of size 0, and the result with it
         points = _points(axis, where)
         outside = (points < 0) | (points > axis.size - 1) if where == "tf_crop_and_resize" else np.zeros(0, np.bool_)
         if mode == "nearest":
             rounding = text(attributes, "nearest_mode", "round_prefer_floor")
-            made.append(Pass(axis.axis, _nearest(points, axis, rounding)[:, None], None, outside))
+            passes.append(Pass(axis.axis, _nearest(points, axis, rounding)[:, None], None, outside))
         else:
-            made.append(Pass(axis.axis, *_taps(points, axis, mode, attributes), outside))
-    return made
+            passes.append(Pass(axis.axis, *_taps(points, axis, mode, attributes), outside))
+    return passes
 
 
 def _axes(shape: Sequence[int], inputs: Inputs, attributes: Attributes) -> list[_Axis]:
@@ -191,14 +191,14 @@ def _taps(points: Floats, axis: _Axis, mode: str, attributes: Attributes) -> tup
     narrow = min(1.0, axis.scale) if antialias else 1.0
     reach = int(np.ceil((1 if mode == "linear" else 2) / narrow))
     claim([axis.wanted, 2 * reach, _SPARE])
-    places = np.floor(points).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
-    distance = np.abs(places - points[:, None].astype(np.float64)) * narrow
+    sources = np.floor(points).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
+    distance = np.abs(sources - points[:, None].astype(np.float64)) * narrow
     weights = np.maximum(0, 1 - distance) if mode == "linear" else _cubic(distance, float(attributes.get("cubic_coeff_a", -0.75)))
     if alone:
-        weights = np.where((places < 0) | (places >= axis.size), 0.0, weights)
+        weights = np.where((sources < 0) | (sources >= axis.size), 0.0, weights)
     if alone or antialias:
         weights /= weights.sum(axis=1, keepdims=True)
-    return np.clip(places, 0, axis.size - 1), weights.astype(_F)
+    return np.clip(sources, 0, axis.size - 1), weights.astype(_F)
 
 
 def _cubic(distance: npt.NDArray[np.float64], a: float) -> npt.NDArray[np.float64]:
@@ -208,7 +208,7 @@ def _cubic(distance: npt.NDArray[np.float64], a: float) -> npt.NDArray[np.float6
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
-def _saturated(made: Array, dtype: np.dtype[Any]) -> Array:
+def _saturated(x: Array, dtype: np.dtype[Any]) -> Array:
     """Clamp to the range of an integer type and round towards 0."""
     info = np.iinfo(dtype)
-    return np.trunc(np.clip(made, info.min, info.max)) if made.dtype.kind == "f" else made
+    return np.trunc(np.clip(x, info.min, info.max)) if x.dtype.kind == "f" else x

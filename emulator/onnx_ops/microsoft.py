@@ -19,7 +19,7 @@ def _parameters(inputs: Inputs, x: Array) -> tuple[np.float32, int, np.float32, 
 
     Zero points that are left out are 0.
     """
-    zeros = [optional(inputs, place) for place in (2, 4)]
+    zeros = [optional(inputs, index) for index in (2, 4)]
     zx, zy = (np.zeros((), x.dtype) if z is None else z.reshape(()) for z in zeros)
     return np.float32(given(inputs[1]).reshape(())), int(zx), np.float32(given(inputs[3]).reshape(())), zy
 
@@ -72,5 +72,5 @@ def _softmax(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
         total = total + e[:, column]
     codes = np.rint(e * np.floor(np.float32(1) / sy) / total[:, None]) + np.float32(zy)
     limits = np.iinfo(zy.dtype)
-    made = np.clip(codes, limits.min, limits.max).astype(zy.dtype).reshape(moved.shape)
-    return np.moveaxis(made, -1, axis) if version >= 13 and axis != x.ndim - 1 else made
+    result = np.clip(codes, limits.min, limits.max).astype(zy.dtype).reshape(moved.shape)
+    return np.moveaxis(result, -1, axis) if version >= 13 and axis != x.ndim - 1 else result

@@ -84,13 +84,13 @@ def _transpose(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     return np.asarray(np.transpose(given(inputs[0]), attributes.get("perm")), order="C")
 
 
-def axes_of(inputs: Inputs, attributes: Attributes, place: int = 1) -> list[int] | None:
+def axes_of(inputs: Inputs, attributes: Attributes, index: int = 1) -> list[int] | None:
     """Return the axes of Squeeze, Unsqueeze or a reduction.
 
     An input since opset 13 or 18, an attribute before.
     """
-    if len(inputs) > place and inputs[place] is not None:
-        return ints(inputs[place])
+    if len(inputs) > index and inputs[index] is not None:
+        return ints(inputs[index])
     return [int(i) for i in attributes["axes"]] if "axes" in attributes else None
 
 
@@ -125,8 +125,8 @@ def _slice(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
         starts, ends = ints(attributes["starts"]), ints(attributes["ends"])
         axes, steps = attributes.get("axes"), None
     else:
-        rest = [*inputs[3:], None, None]
-        starts, ends, axes, steps = ints(inputs[1]), ints(inputs[2]), rest[0], rest[1]
+        options = [*inputs[3:], None, None]
+        starts, ends, axes, steps = ints(inputs[1]), ints(inputs[2]), options[0], options[1]
     where = ints(axes) if axes is not None else list(range(len(starts)))
     by = ints(steps) if steps is not None else [1] * len(starts)
     index = [slice(None)] * x.ndim
@@ -163,9 +163,9 @@ def pad_amounts(inputs: Inputs, attributes: Attributes, rank: int) -> tuple[list
         flat = ints(attributes["pads"] if "pads" in attributes else attributes["paddings"])
         value, axes = float(attributes.get("value", 0.0)), list(range(rank))
     else:
-        rest = [*inputs[2:], None, None]
-        flat, value = ints(inputs[1]), 0.0 if rest[0] is None else float(rest[0].reshape(()))
-        axes = list(range(rank)) if rest[1] is None else [a % rank for a in ints(rest[1])]
+        options = [*inputs[2:], None, None]
+        flat, value = ints(inputs[1]), 0.0 if options[0] is None else float(options[0].reshape(()))
+        axes = list(range(rank)) if options[1] is None else [a % rank for a in ints(options[1])]
     pads = [(0, 0)] * rank
     for i, axis in enumerate(axes):
         pads[axis] = (flat[i], flat[i + len(axes)])

@@ -152,9 +152,11 @@ def convolve(x: Array, w: Array, attributes: Attributes) -> Array:
     columns = windows.reshape(n, groups, -1, *windows.shape[2:])
     kernel = w.reshape(groups, -1, *w.shape[1:])
     spatial = x.ndim - 2
-    here = list(range(3, 3 + spatial))
-    inside = list(range(3 + spatial, 3 + 2 * spatial))
-    y = np.einsum(columns, [0, 1, 2, *here, *inside], kernel, [1, 49, 2, *inside], [0, 1, 49, *here], optimize=True)
+    output_axes = list(range(3, 3 + spatial))
+    kernel_axes = list(range(3 + spatial, 3 + 2 * spatial))
+    y = np.einsum(
+        columns, [0, 1, 2, *output_axes, *kernel_axes], kernel, [1, 49, 2, *kernel_axes], [0, 1, 49, *output_axes], optimize=True
+    )
     return np.asarray(y.reshape(n, w.shape[0], *size))
 
 
@@ -240,13 +242,13 @@ def _max_pool(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) 
         return (largest,)
     order: Any = "F" if attributes.get("storage_order", 0) else "C"
     area = math.prod(x.shape[2:])
-    places = np.arange(area).reshape(x.shape[2:], order=order)
-    places = places + area * np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(kernel))
+    positions = np.arange(area).reshape(x.shape[2:], order=order)
+    positions = positions + area * np.arange(math.prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * len(kernel))
     padded = {**attributes, "pads": explicit_pads(x.shape[2:], kernel, attributes), "auto_pad": "NOTSET"}
-    at, _ = windows_of(places, kernel, padded, -1)
+    window_positions, _ = windows_of(positions, kernel, padded, -1)
     flat = (*windows.shape[: x.ndim], -1)
-    which = np.where(at >= 0, windows, lowest(x.dtype)).reshape(flat).argmax(-1)
-    return largest, np.take_along_axis(at.reshape(flat), which[..., None], -1)[..., 0]
+    which = np.where(window_positions >= 0, windows, lowest(x.dtype)).reshape(flat).argmax(-1)
+    return largest, np.take_along_axis(window_positions.reshape(flat), which[..., None], -1)[..., 0]
 
 
 @register("AveragePool")

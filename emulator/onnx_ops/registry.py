@@ -88,9 +88,9 @@ def text(attributes: Attributes, key: str, default: str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def optional(inputs: Inputs, place: int) -> Array | None:
+def optional(inputs: Inputs, index: int) -> Array | None:
     """Return an input that may be left out."""
-    return inputs[place] if len(inputs) > place else None
+    return inputs[index] if len(inputs) > index else None
 
 
 def given(x: Array | None) -> Array:
