@@ -2,11 +2,9 @@
 
 Any graph of supported operators, run strictly as written.
 
-ONNX's node tests feed weights as graph inputs, in every type, and their shapes have no batch. `load` is not for them:
-it demands a
-batch, stores the weights and lowers to integers. This module checks the graph and runs each node by the operators of
-`onnx_ops`,
-which also fold constants and run what stays float32 in a network.
+ONNX's node tests feed weights as graph inputs, in every type, and their shapes have no batch. `load` is not for them: it
+demands a batch, stores the weights and lowers to integers. This module checks the graph and runs each node by the operators
+of `onnx_ops`, which also fold constants and run what stays float32 in a network.
 
     import onnx
     from weakcell.emulator.onnx_backend import Backend

@@ -17,8 +17,7 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto, *, integer_input: boo
     """Import an ONNX file as a network of integer layers.
 
     A network whose first layers have ±1 weights and read a float input directly takes integer codes (raw pixels) there. A
-    run then
-    demands integer data.
+    run then demands integer data.
 
     Args:
         source: path of a file, or a model in memory.

@@ -1,14 +1,11 @@
 """Sign, Where and comparisons of quantized tensors as exact integer thresholds.
 
 A chain of float32 steps with constant operands is monotone in the integer it starts from, rounding included. A binary
-search per
-channel over all reachable integers runs the chain exactly as onnxruntime does, and finds the integer at which the
-result changes.
-If Sign can return exactly 0, the layer is a TernarySign.
+search per channel over all reachable integers runs the chain exactly as onnxruntime does, and finds the integer at which
+the result changes. If Sign can return exactly 0, the layer is a TernarySign.
 
-A sign of a sign (Larq's binarizer is sign(sign(x) + 0.1)) gives the same bits, inverted bits or a constant in each
-channel. It is
-merged into the threshold that made the first sign.
+A sign of a sign (Larq's binarizer is sign(sign(x) + 0.1)) gives the same bits, inverted bits or a constant in each channel.
+It is merged into the threshold that made the first sign.
 """
 
 from __future__ import annotations
@@ -59,7 +56,7 @@ def lower_sign(builder: NetworkBuilder, node: Node) -> Symbol | None:
     """Lower Sign of a quantized or float tensor; None if its input is something else."""
     source, name = builder.symbol(node.input(0)), node.outputs[0]
     if isinstance(source, PendingQuantized) and _searchable(builder, source):
-        return _sign(builder, node, source, name)
+        return _sign(builder, node, source)
     if isinstance(source, Constant | Codes) or len(source.shape) not in INTEGER_RANKS:
         return None  # the sign of integers stays an integer tensor
     real = builder.as_float(node.input(0))
@@ -169,7 +166,7 @@ def compare(builder: NetworkBuilder, comparison: PendingComparison, name: str) -
         builder.add_layer(_binarize(comparison, flipped, name, value), _bits(value, source.shape), ValueRange(-1, 1, 2))
     else:
         if source.pool is not None and (comparison.test in ("<", "<=")) != flipped:
-            # a maximum of bits is their OR: it follows the test that rises, whose bits are the inverted ones
+            # a maximum of bits is their OR, so it belongs to the rising test, whose bits are the inverted ones
             flipped = not flipped
         value, view = _threshold(builder, source, comparison.test, comparison.pivot, flipped, name)
     up, down = (low, high) if flipped else (high, low)
@@ -182,7 +179,7 @@ def _two_levels(bits: PendingQuantized, down: float, up: float) -> PendingQuanti
     low, high = np.float32(min(down, up)), np.float32(max(down, up))
     steps = (Step("add", scalar(float(offset))),) if offset != 0 else ()
     if offset + scale != np.float32(up) or offset - scale != np.float32(down):
-        # rounding misses a level: stretch the two values a little, then limit them to the levels
+        # float32 misses a level: stretch both values a little, then clamp them to the levels
         scale = np.float32(scale + np.copysign(max(abs(low), abs(high)) * np.float32(2.0**-20), scale))
         steps = (*steps, Step("max", scalar(float(low))), Step("min", scalar(float(high))))
     if not np.isfinite(scale) or not np.isfinite(offset):
@@ -211,7 +208,7 @@ def _threshold(
     """Add the Threshold of `pending test pivot`. A pending pool follows on the bits."""
     value_range = builder.ranges[pending.value]
     function, rising = _step_function(builder, pending)
-    above = rising == (test in (">", ">="))  # per channel: does the truth go from false to true?
+    above = rising == (test in (">", ">="))  # per channel: whether the result changes from false to true
 
     def outcome(q: Integers) -> Truth:
         """Return per channel whether the comparison has changed at the integers q."""
@@ -288,7 +285,7 @@ def _fold_sign_of_sign(
         upper = builder.tensors[maker.upper].values.astype(np.int64)
         lower = np.minimum(builder.tensors[maker.lower].values.astype(np.int64) + 1, HIGHEST)  # the first integer with t >= 0
     always, never = cuts <= -1, cuts > 1
-    # where the maker is inverted, t >= 1 is the inverted "as it was >= 0", and t >= 0 the inverted "as it was >= 1"
+    # if the maker is inverted, t >= 1 is the inverted t' >= 0 of the sign t' before inversion, and t >= 0 the inverted t' >= 1
     at_upper = (cuts == 1) != maker.inverted
     merged = np.where(always | never, LOWEST, np.where(at_upper, upper, lower))
     return merged, np.where(always, inverted, np.where(never, ~inverted, inverted != maker.inverted))
@@ -298,7 +295,7 @@ def _threshold_tensor(name: str, cuts: Integers) -> StoredTensor:
     return StoredTensor(name, "threshold", Encoding("signed", 32), cuts.astype(np.int32))
 
 
-def _sign(builder: NetworkBuilder, node: Node, pending: PendingQuantized, name: str) -> PendingQuantized:
+def _sign(builder: NetworkBuilder, node: Node, pending: PendingQuantized) -> PendingQuantized:
     """Add the sign of a quantized tensor.
 
     A Threshold if 0 cannot occur, else a TernarySign.
@@ -311,10 +308,10 @@ def _sign(builder: NetworkBuilder, node: Node, pending: PendingQuantized, name: 
     # a zero is reachable if an integer low + k * step lies in [reached, positive)
     first = value_range.low + -(-(reached - value_range.low) // value_range.step) * value_range.step
     if np.any((first < positive) & (first <= value_range.high)):
-        return _add_ternary(builder, node, pending, positive, reached, ~rising, name)
+        return _add_ternary(builder, node, pending, positive, reached, ~rising)
     never = reached > value_range.high
     cuts = np.where(never | (reached <= value_range.low), LOWEST, reached)
-    value, view = _add_threshold(builder, pending, cuts, ~rising != never, name)
+    value, view = _add_threshold(builder, pending, cuts, ~rising != never, node.outputs[0])
     return PendingQuantized(value, view, SCALAR)
 
 
@@ -325,8 +322,8 @@ def _add_ternary(
     positive: Integers,
     reached: Integers,
     inverted: Truth,
-    name: str,
 ) -> PendingQuantized:
+    name = node.outputs[0]
     spec, value_range = builder.values[pending.value], builder.ranges[pending.value]
     copied = spec.dtype == "int8" and (value_range.low, value_range.high) == (-1, 1) and not np.any(inverted)
     if copied and np.all(positive == 1) and np.all(reached == 0):  # the sign of a sign with zeros

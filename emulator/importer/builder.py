@@ -2,11 +2,9 @@
 
 Symbols by ONNX name, layers so far, and the operations that every lowering needs.
 
-`as_float` makes layers that compute a symbol as floats, `materialize_view` turns a flattened view into a Reshape,
-`symbol` turns
-a comparison with numeric levels into bits. `finish` removes dead layers, so a lowering may add a better variant and
-leave the
-old one unused.
+`as_float` makes layers that compute a symbol as floats, `materialize_view` turns a flattened view into a Reshape, `symbol`
+turns a comparison with numeric levels into bits. `finish` removes dead layers, so a lowering may add a better variant and
+leave the old one unused.
 """
 
 from __future__ import annotations
@@ -441,7 +439,7 @@ class NetworkBuilder:
 
 
 MAX_ELEMENTS = 1 << 26
-"""No value of one image that we run has more elements."""
+"""Limit of the elements of a value, for one image."""
 
 
 def check_size(spec: ValueSpec) -> None:

@@ -1,9 +1,9 @@
 """Provenance of constants: the stored integers that a constant is computed from.
 
-A weight-only layer has integers in the file and floats at its operator, with DequantizeLinear, Cast and Mul, Transpose
-or Slice
-between them. The recipe records these operators, so that a layer can repeat them on the integers that a memory returned.
-`propagate_quantization` follows scale and zero point through operators that move elements or dequantize step by step.
+A weight-only layer has integers in the file and floats at its operator, with DequantizeLinear, Cast and Mul, Transpose or
+Slice between them. The recipe records these operators, so that a layer can repeat them on the integers that a memory
+returned. `propagate_quantization` follows scale and zero point through operators that move elements or dequantize step by
+step.
 """
 
 from __future__ import annotations

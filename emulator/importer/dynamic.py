@@ -2,11 +2,9 @@
 
 Quantization at run time, and sums written as integers.
 
-DynamicQuantizeLinear takes its scale from the whole tensor, all images included. The layers here quantize each image on
-its own,
-which is what onnxruntime computes for a batch of one: the result of an image must not depend on the images beside it. A
-run that
-wants the file's meaning for its batch (`weakcell infer`) gives the range of the whole batch to the layers
+DynamicQuantizeLinear takes its scale from the whole tensor, all images included. The layers here quantize each image on its
+own, which is what onnxruntime computes for a batch of one: the result of an image must not depend on the images beside it.
+A run that wants the file's meaning for its batch (`weakcell infer`) gives the range of the whole batch to the layers
 (`ParameterState.ranges`).
 """
 

@@ -18,7 +18,7 @@ from weakcell.emulator.ir.layers import StoredOperand
 from weakcell.memmodels.errors import ModelError
 
 _BATCH_NAME, _ONE = "weakcell.batch", 1
-"""What stands for the batch in shapes; for Resize, whose inference forgets a batch without a number, one image."""
+"""The batch in shapes: a name. Shape inference of Resize drops a name, so it gets one image."""
 
 _SUMS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
 """Operators whose operands of ±1 times a scale are binary weights."""
@@ -32,7 +32,7 @@ _DATA = {
 """Inputs of operators that are data, not sizes, indices or zero points."""
 
 _NEVER = ("DynamicQuantizeLinear",)
-"""Operators that look at the whole batch: as one layer, they would make an image's result depend on the others."""
+"""Operators over the whole batch: as one layer, the result of an image would depend on the other images."""
 
 
 def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:

@@ -1,15 +1,12 @@
 """Constant folding: initializers, and every node that reads only constants.
 
 DequantizeLinear keeps the integers of the file beside the real numbers: they are what a memory stores. Transpose and
-Reshape
-carry them along.
+Reshape carry them along.
 
-torch.ones_like and torch.full_like are exported as Expand or ConstantOfShape with the Shape of a run-time tensor. The
-batch is not
-known at import. So such a constant holds one image: its first axis has size 1 and represents the batch
-(`Constant.batched`).
-Broadcasting gives the right values in elementwise operators; any other operator could see the wrong number of images
-and is refused.
+torch.ones_like and torch.full_like are exported as Expand or ConstantOfShape with the Shape of a run-time tensor. The batch
+is not known at import. So such a constant holds one image: its first axis has size 1 and represents the batch
+(`Constant.batched`). Broadcasting gives the right values in elementwise operators; any other operator could see the wrong
+number of images and is refused.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ from weakcell.emulator.ir.layers import Encoding
 from weakcell.memmodels.errors import ModelError
 
 MAX_BYTES = 1 << 30
-"""No folded constant is larger than the largest sensible network; operators refuse to make much out of little (`claim`)."""
+"""Limit of a folded constant. Operators also refuse to make large results of small inputs (`claim`)."""
 
 
 def read_initializer(graph: Graph, name: str) -> Constant:
@@ -135,8 +132,7 @@ def check_weight_scale(node: Node, scale: Array, divides: bool = False) -> None:
     """Refuse a scale of weights that is not float and finite.
 
     It may be negative, and 0 unless the weight is divided by it: onnxruntime's symmetric block quantizers write negative
-    scales,
-    and 0 for a block of zeros.
+    scales, and 0 for a block of zeros.
     """
     if divides:
         _check(node, scale, scale != 0, "Every scale that weights are divided by must be finite and not 0; export the model again")
@@ -192,7 +188,9 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     check_zero_point(node, zero, scale)
     axis, block = int(node.attributes.get("axis", 1)), int(node.attributes.get("block_size", 0))
     if block and scale.ndim == codes.ndim > 0:
-        blocked = _dequantize_blocks(node, codes, encoding, scale, zero, axis % codes.ndim, block, origin)
+        axis = axis % codes.ndim
+        stored = QuantizedConstant(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis, block)
+        blocked = _dequantize_blocks(node, stored, origin)
         return replace(blocked, recipe=extend_recipe(node, inputs, encoding))
     if scale.ndim == codes.ndim > 1 and scale.size > 1:  # QLinearMatMul's [1, N]: the axis is where its length is not 1
         long = [i for i, n in enumerate(scale.shape) if n > 1]
@@ -213,16 +211,15 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     return Constant(dequantize_constant(quantized), origin, quantized, recipe=extend_recipe(node, inputs, encoding))
 
 
-def _dequantize_blocks(
-    node: Node, codes: Array, encoding: Encoding, scale: Array, zero: Array, axis: int, block: int, origin: str
-) -> Constant:
+def _dequantize_blocks(node: Node, quantized: QuantizedConstant, origin: str) -> Constant:
     """Dequantize codes with one scale for every `block` of them along the axis."""
+    codes, scale, zero, axis, block = quantized.codes, quantized.scale, quantized.zero_point, quantized.axis, quantized.block
     wanted = [-(-n // block) if i == axis else n for i, n in enumerate(codes.shape)]
     if block < 1 or list(scale.shape) != wanted:
         found = f"its scale has shape {list(scale.shape)}, and blocks of {block} in {list(codes.shape)} need {wanted}"
         raise ModelError(f"Importing {node}", found, "Export the model again")
     zero = np.broadcast_to(zero.reshape(scale.shape) if zero.size == scale.size else zero.reshape([1] * scale.ndim), scale.shape)
-    quantized = QuantizedConstant(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis, block)
+    quantized = replace(quantized, zero_point=zero)
     return Constant(dequantize_constant(quantized), origin, quantized)
 
 

@@ -1,8 +1,8 @@
 """Operators that move codes, and pointwise functions of one code.
 
-Lowers them directly to integer layers, without a detour through float32. Concat, Slice, Split, Transpose, Pad and the
-like move the
-codes; scale and zero point stay. A pointwise function between DequantizeLinear and QuantizeLinear becomes a lookup table.
+Lowers them directly to integer layers, without a detour through float32. Concat, Slice, Split, Transpose, Pad and the like
+move the codes; scale and zero point stay. A pointwise function between DequantizeLinear and QuantizeLinear becomes a lookup
+table.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def add_codes_operator(
     operands: Sequence[Array | None],
     target: ValueSpec,
     value_range: ValueRange,
+    *,
     output_index: int = 0,
 ) -> Codes:
     """Add an operator on codes. Its output shape is found by a run on zeros.
@@ -182,7 +183,7 @@ def _add_moves(builder: NetworkBuilder, node: Node, codes: list[Codes], first: S
     results: list[Symbol] = []
     for output_index, name in enumerate(node.outputs):
         target = replace(spec, name=builder.integer_name(name or f"{node.outputs[0]}.{output_index}"))
-        moved = add_codes_operator(builder, current, codes, operands, target, value_range, output_index)
+        moved = add_codes_operator(builder, current, codes, operands, target, value_range, output_index=output_index)
         results.append(replace(first, value=moved.value, shape=moved.shape) if isinstance(first, PendingQuantized) else moved)
         if name:
             builder.symbols[name] = results[-1]

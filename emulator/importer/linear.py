@@ -34,7 +34,7 @@ from weakcell.memmodels.errors import ModelError
 
 LIMIT = (1 << 31) - 1
 INT32_SUM = "weakcell.int32_sum"
-"""Marks the Conv, MatMul or Gemm of a QLinear operator: its sum is an int32 that wraps, whereas a float operator's never does."""
+"""Attribute that marks the Conv, MatMul or Gemm of a QLinear operator: its int32 sum wraps, a float sum never does."""
 
 
 def lower_linear(builder: NetworkBuilder, node: Node) -> Symbol:
@@ -199,7 +199,7 @@ def _from_signs(node: Node, constant: Constant, real: Array) -> StoredTensor | N
         raise ModelError(f"Importing {node}", found, "Binarize with Where(W >= 0, 1, -1), or keep latent weights away from 0")
     if magnitude.size == 0 or not np.all(np.isfinite(magnitude)):
         return None
-    scale = magnitude[:, 0]  # 0 where a batch norm with gamma 0 was folded into the weight: signs do not matter there
+    scale = magnitude[:, 0]  # 0 if a batch norm with gamma 0 was folded into the weight; signs do not matter then
     if np.any(magnitude != scale[:, None]) or not np.any(scale):
         return None
     if np.all(scale == scale[0]):
@@ -227,7 +227,7 @@ def as_summable(builder: NetworkBuilder, pending: PendingQuantized, tensor: str,
     if pending.scale.ndim and np.all(pending.scale == pending.scale[0]):
         pending = replace(pending, scale=pending.scale[0].reshape(()))
     if pending.scale.ndim or (pending.pads != NO_PADS and not padded) or pending.pool is not None:
-        return None  # a pool is pending where the grid falls with its codes: their maximum is another one
+        return None  # a pool is pending where values fall as codes rise: the maximum of the codes is not that of the values
     if pending.steps:
         clamped = _clamp_codes(builder, pending, tensor)
         if clamped is None:
@@ -251,7 +251,7 @@ def _clamp_codes(builder: NetworkBuilder, pending: PendingQuantized, tensor: str
         low, high = (max(low, code), max(high, code)) if step.op == "max" else (min(low, code), min(high, code))
     type_limits = np.iinfo(spec.dtype)
     if low < type_limits.min or high > type_limits.max:
-        return None  # a limit below 0 of unsigned codes, or the like
+        return None  # for example, a limit below 0 of unsigned codes
     name = builder.integer_name(tensor)
     layer = Requantize(tensor, (pending.value,), name, scalar(1), pending.zero_point, low, high)
     builder.add_layer(layer, replace(spec, name=name, scale=pending.scale), ValueRange(low, high))

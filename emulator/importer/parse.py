@@ -1,11 +1,9 @@
 """ONNX bytes into a checked `Graph`.
 
 Behind this module there is no truncated file, cycle, dangling name or absurd tensor. Sizes are checked against what the
-file
-really holds before any tensor is touched. External data must lie in the model's own folder. Aliases of domains end here:
-com.microsoft's QuantizeLinear and DequantizeLinear are those of ONNX opset 21, and the names that Brevitas, FINN and
-QONNX have
-for QONNX's quantizers are one domain.
+file really holds before any tensor is touched. External data must lie in the model's own folder. Aliases of domains end
+here: com.microsoft's QuantizeLinear and DequantizeLinear are those of ONNX opset 21, and the names that Brevitas, FINN and
+QONNX have for QONNX's quantizers are one domain.
 """
 
 from __future__ import annotations
@@ -28,16 +26,16 @@ from weakcell.memmodels.errors import InputError, ModelError
 from weakcell.memmodels.files import read_bytes, reason
 
 MAX_ELEMENTS = 1 << 31
-"""No tensor of a network that we run has more elements; larger claims are mistakes or attacks."""
+"""Limit of the elements of a tensor. Larger claims are mistakes or attacks."""
 
 _MOST_BYTES = (1 << 31) - 1
 """Protobuf's limit for one message; larger networks keep their weights in external files."""
 
 _MOST_NODES = 1_000_000
-"""Nodes that a graph may have when its functions are put in place of their calls."""
+"""Limit of the nodes of a graph whose functions are expanded."""
 
 _MOST_NODE_BYTES = 1 << 28
-"""Bytes that these nodes may take; weights are initializers and do not count."""
+"""Limit of the bytes of these nodes. Weights are initializers and do not count."""
 
 _ALIASES = {"QuantizeLinear", "DequantizeLinear"}
 _QONNX = {"onnx.brevitas", "finn.custom_op.general", "qonnx.custom_op.general"}

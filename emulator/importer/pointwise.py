@@ -34,7 +34,7 @@ from weakcell.emulator.ir.layers import Convolution, Step
 from weakcell.memmodels.errors import ModelError
 
 FUSED = "weakcell.fused"
-"""Marks the Add of a QLinearAdd, which rounds in a way of its own."""
+"""Attribute that marks the Add of a QLinearAdd, which has a rounding of its own."""
 _OPS = {"Mul": "mul", "Add": "add", "Sub": "sub", "Div": "div", "Max": "max", "Min": "min"}
 
 
@@ -137,7 +137,7 @@ def _apply_steps(builder: NetworkBuilder, symbol: Symbol, steps: list[Step], nam
     for step in steps:
         after = _apply_step(builder, symbol, step, name)
         if after is None and isinstance(given, PendingComparison) and given.levels is not None:
-            return _apply_steps(builder, builder.symbol(name), steps, name)  # as a grid over bits: one constant per channel
+            return _apply_steps(builder, builder.symbol(name), steps, name)  # as bits, which take one constant per channel
         if after is None:
             return None
         symbol = after

@@ -211,7 +211,7 @@ def _pending_sign(builder: NetworkBuilder, node: Node, symbol: Symbol, scale: fl
         or (isinstance(symbol, PendingQuantized) and symbol.pads != NO_PADS)
     ):
         return _add_as_written(builder, node)
-    tiny = scalar(-(scale // 2) * 2.0**-149)  # what is divided to -0, which is not below 0, is above this
+    tiny = scalar(-(scale // 2) * 2.0**-149)  # values that the division rounds to -0 are above it, and -0 is not below 0
     return PendingComparison(node.input(0), symbol, ">=", tiny, (-scale, scale))
 
 
@@ -244,7 +244,7 @@ def lower_trunc(builder: NetworkBuilder, node: Node) -> Symbol:
     out_scale, bits = (scale, rest[0]) if len(rest) == 1 else (rest[0], rest[1])
     if zero != 0 or len(symbol.shape) not in INTEGER_RANKS or bits > 15:
         return _add_as_written(builder, node)
-    try:  # version 1 states no sign: room for either
+    try:  # version 1 states no sign: one more bit holds either
         signed = node.attributes if len(rest) == 2 else {"signed": 1}
         low, high = operators.code_limits(signed, bits if len(rest) == 2 else bits + 1)
         operators.rounding(node.attributes, "FLOOR")

@@ -4,10 +4,8 @@ All other QLinear operators are written as ONNX operators first (`rewrites.py`).
 Reference: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
 
 MatMulNBits has packed 2-, 4- or 8-bit weights with one scale for every block of inputs. B is uint8
-[N, blocks, block_size * bits / 8], low bits first; scales are [N, blocks]; zero points are packed likewise, and 2^(bits
-- 1) if left
-out. Activations stay float32: `accuracy_level`, which lets onnxruntime round them to 8 bits, is a hint for speed, not a
-meaning.
+[N, blocks, block_size * bits / 8], low bits first. Scales are [N, blocks]. Zero points are packed like B; without them they are
+2^(bits - 1). Activations stay float32: `accuracy_level`, which lets onnxruntime round them to 8 bits, is a hint for speed only.
 """
 
 from __future__ import annotations
@@ -110,7 +108,7 @@ def lower_global_average(builder: NetworkBuilder, node: Node) -> Symbol:
 def lower_codes(builder: NetworkBuilder, node: Node) -> Symbol:
     """Lower QLinearAveragePool or QLinearSoftmax.
 
-    Onnxruntime's own arithmetic on codes.
+    The arithmetic is onnxruntime's own, on codes.
     """
     source = builder.symbol(node.input(0))
     if not isinstance(source, Codes) or len(source.shape) not in INTEGER_RANKS:

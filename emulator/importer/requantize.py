@@ -3,9 +3,8 @@
 One integer layer for all operators since the DequantizeLinear.
 
 A sum with an int32 bias (or none) and limits is a Requantize. A sum with float steps (a float bias, a batch norm) is an
-AffineRequantize, which runs the steps in the order of the file. The sum of two quantized tensors is an AddCodes, a mean
-is an
-AveragePool, pointwise operators are a LookUp.
+AffineRequantize, which runs the steps in the order of the file. The sum of two quantized tensors is an AddCodes, a mean is
+an AveragePool, pointwise operators are a LookUp.
 """
 
 from __future__ import annotations

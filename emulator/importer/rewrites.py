@@ -2,15 +2,15 @@
 
 One node becomes several before lowering.
 
-A QLinear operator is written as DequantizeLinear, the operator, and QuantizeLinear, whose meaning it has. The lowering
-makes one
-integer layer of them, with exactly QOperator's epilogue: rint(float32(acc) * M) + zero_point, M = float32(float32(s_x *
-s_w) / s_y).
+A QLinear operator is written as DequantizeLinear, the operator, and QuantizeLinear, whose meaning it has. The lowering makes
+one integer layer of them, with exactly QOperator's epilogue:
+
+    rint(float32(acc) * M) + zero_point, M = float32(float32(s_x * s_w) / s_y)
+
 A bias is int32 with the scale s_x * s_w.
 
-QONNX's channels-last operators are transposed, run in ONNX's order, and transposed back. A tensor between two of them
-is known
-in ONNX order already, so nothing is transposed twice; dead layers are dropped at the end.
+QONNX's channels-last operators are transposed, run in ONNX's order, and transposed back. A tensor between two of them is
+known in ONNX order already, so nothing is transposed twice; dead layers are dropped at the end.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def lower_mean(builder: NetworkBuilder, node: Node) -> Symbol:
     value_range, zero = builder.ranges[symbol.value], symbol.zero_point
     kernel = node.attributes.get("kernel_shape", symbol.shape[1:]) if node.op_type == "AveragePool" else symbol.shape[1:]
     if max(abs(value_range.low - zero), abs(value_range.high - zero)) * math.prod(kernel) >= 1 << 31:
-        return lower_float(builder, node)  # the sum over a window may not fit in int32
+        return lower_float(builder, node)  # a sum over a window may leave int32
     whole, pooled = _global_window(symbol.shape), (channels, *[1] * (rank - 1))
     if node.op_type == "GlobalAveragePool":
         return PendingMean(symbol, whole, False, pooled, pooled)

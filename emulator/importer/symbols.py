@@ -1,8 +1,7 @@
 """Symbols: what an ONNX tensor means while its graph is lowered.
 
-A symbol is a constant, integers (`Codes`), a float value that a layer has made, or something pending: operators that
-are only
-recorded, until a later node decides which layer computes them.
+A symbol is a constant, integers (`Codes`), a float value that a layer has made, or something pending: operators that are
+only recorded, until a later node decides which layer computes them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def scalar(x: float) -> Floats:
 
 
 BATCH = 2_305_843_009_213_693_951
-"""Stands for the batch in the constants that Shape makes. A prime, so that arithmetic on it cannot pass for another size."""
+"""The batch in constants that Shape makes. It is a prime, so no arithmetic on it gives another plausible size."""
 
 
 @dataclass(frozen=True)

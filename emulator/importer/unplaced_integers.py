@@ -1,8 +1,7 @@
 """The integers of a file that no memory holds by default, with bits and reason.
 
-Every integer of the file is counted once: it is in a weight tensor of the network, or it is named here. Integers that
-the file
-computes from float weights (a quantizer of constants) count with the bits in which they are stored.
+Every integer of the file is counted once: it is in a weight tensor of the network, or it is named here. Integers that the
+file computes from float weights (a quantizer of constants) count with the bits in which they are stored.
 """
 
 from __future__ import annotations

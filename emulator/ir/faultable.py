@@ -1,14 +1,13 @@
 """What a memory can store besides weights: constants of layers, and buffers.
 
 A memory stores the number that a layer computes with: the multiplier s_x s_w / s_y of a requantization, not the three
-scales of
-the file. Every layer has its own copy of the zero points that it reads. The name of a constant is that of its layer or
-weight,
-followed by `.scale`, `.zero_point` and so on. Clamping limits are code, so a Relu always cuts at the same place.
+scales of the file. Every layer has its own copy of the zero points that it reads. The name of a constant is that of its
+layer or weight, followed by `.scale`, `.zero_point` and so on. Clamping limits are code, so a Relu always cuts at the same
+place.
 
-A flipped float may be negative, 0, infinite or NaN. It is used as it is, in IEEE arithmetic. A code made from NaN is
-the lowest
-code of the layer, a code made from an infinity is the lowest or highest one, and a NaN among the final scores never wins.
+A flipped float may be negative, 0, infinite or NaN. It is used as it is, in IEEE arithmetic. A code made from NaN is the
+lowest code of the layer, a code made from an infinity is the lowest or highest one, and a NaN among the final scores never
+wins.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Notes for developers:
 - A record holds no array that a run writes to. Plans own the buffers, so threads can share records.
 - Logical shapes are those of ONNX without the batch: (C, H, W), (C, L) or (K,). The kind of a value fixes its array:
 
-      float   float32 (n, *shape), ONNX order
-      codes   integers (n, H, W, C), channels last; (C, L) is (n, 1, L, C) and (K,) is (n, 1, 1, K)
-      bits    uint64 (n, H, W, ceil(C/64)), channels last, LSB first; bit 1 means +1, bit 0 means -1; spare bits are 0
+      float   float32 (n, *shape), ONNX order codes   integers (n, H, W, C), channels last; (C, L) is (n, 1, L, C) and (K,)
+      is (n, 1, 1, K) bits    uint64 (n, H, W, ceil(C/64)), channels last, LSB first; bit 1 means +1, bit 0 means -1; spare
+      bits are 0
 
 - The real number behind a code q is scale * (q - zero_point). An accumulator is a value of kind `codes` and dtype int32.
 - Weights, biases and thresholds are `StoredTensor`s. Layers name them, kernels take them as arguments, nothing compiles
@@ -37,7 +37,6 @@ from weakcell.emulator.ir.values import ValueSpec as ValueSpec
 from weakcell.emulator.ir.values import Window as Window
 
 # ── layers ──────────────────────────────────────────────────────────────────────────────────────────
-# Every layer has `name`, `inputs` and `output`. What it computes is said in its docstring, element by element.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +81,9 @@ class Layer:
     Every subclass declares all its fields in PARAMETERS; a field that is missing there is a TypeError at import.
 
     Attributes:
-        READS: the kinds of value that the layer can read. An importer may give it no other kind.
-        PARAMETERS: which of its own fields a memory can store.
-        name: the name for people, usually that of the ONNX node.
-        inputs: names of the values that the layer reads.
-        output: name of the value that the layer makes.
+        READS: the kinds of value that the layer can read. An importer may give it no other kind. PARAMETERS: which of its
+        own fields a memory can store. name: the name for people, usually that of the ONNX node. inputs: names of the values
+        that the layer reads. output: name of the value that the layer makes.
     """
 
     READS: ClassVar[tuple[Kind, ...]] = ("float",)
@@ -183,8 +180,7 @@ class Requantize(Layer):
     """The QOperator epilogue: int32 sums to codes with one multiplication.
 
     q = clamp(rint(float32(acc - zx) * multiplier[c]) + zero_point, low, high), multiplier = float32(float32(s_x * s_w[c]) /
-    s_y).
-    `low` and `high` also carry Relu and Clip, which commute with rounding.
+    s_y). `low` and `high` also carry Relu and Clip, which commute with rounding.
     """
 
     READS = ("codes", "bits")

@@ -3,8 +3,7 @@
 They fold constants, and run what stays float32 in a network.
 
 `apply` runs one operator. It computes in the type of the inputs, in the order of onnxruntime where that is known. No
-operator
-allocates more than `MAX_ELEMENTS` for a result whose size the data can choose freely.
+operator allocates more than `MAX_ELEMENTS` for a result whose size the data can choose freely.
 """
 
 from __future__ import annotations

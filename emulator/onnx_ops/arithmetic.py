@@ -85,7 +85,7 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "Sqrt": np.sqrt,
 }
 _TABULATED = {"Abs", "Exp", "Reciprocal", "Sqrt"}
-"""Those of them that become lookup tables; the others stay float32."""
+"""Operators that become lookup tables. The others stay float32."""
 
 for _name, _function in _UNARY.items():
     _unary(_name, _function)

@@ -1,8 +1,7 @@
 """Resize and Upsample.
 
 Along each axis, every output is a weighted sum of the inputs around a point; `nearest` takes one of them. Points are
-computed in
-float32 as in onnxruntime: halfway between two inputs, the last bit decides which one is nearest.
+computed in float32 as in onnxruntime: halfway between two inputs, the last bit decides which one is nearest.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from weakcell.emulator.onnx_ops.registry import Array, Attributes, Inputs, claim
 Floats = npt.NDArray[np.float32]
 _F = np.float32
 _SPARE = 16
-"""What is worked out for an axis may take so much less than a result."""
+"""The tables of an axis may take this many times less than a result."""
 
 
 @dataclass(frozen=True)

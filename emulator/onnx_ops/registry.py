@@ -1,10 +1,8 @@
 """The table of operators.
 
-An operator is a function `f(inputs, attributes, opset)`. An input that the node leaves out is `None` there, and
-`ABSENT` in a
-`FloatOperator`. An operator with several outputs is in `SEVERAL` and gets the number that is wanted. ONNX's own
-operators have
-their ONNX name, those of Microsoft are `com.microsoft.NAME`.
+An operator is a function `f(inputs, attributes, opset)`. An input that the node leaves out is `None` there, and `ABSENT` in
+a `FloatOperator`. An operator with several outputs is in `SEVERAL` and gets the number that is wanted. ONNX's own operators
+have their ONNX name, those of Microsoft are `com.microsoft.NAME`.
 """
 
 from __future__ import annotations
@@ -23,10 +21,10 @@ Operator = Callable[[Inputs, Attributes, int], Array]
 SeveralOutputs = Callable[[Inputs, Attributes, int, int], tuple[Array, ...]]
 
 MAX_ELEMENTS = 1 << 25
-"""What an operator may make out of little."""
+"""Limit of the elements of a result that small inputs can ask for."""
 
 ABSENT: Array = np.zeros(0, np.bool_)
-"""Stands in `FloatOperator.operands` for an optional input that the node leaves out (compared by identity)."""
+"""In `FloatOperator.operands`, an optional input that the node leaves out. It is compared by identity."""
 
 OPERATORS: dict[str, Operator] = {}
 SEVERAL: dict[str, SeveralOutputs] = {}
