@@ -34,11 +34,11 @@ def info(port: Port = "auto") -> None:
     from weakcell.host.cli.terminal import show
 
     with Link(open_port(port)) as link:
-        told = {**asdict(link.board), **asdict(link.info())}
-        told["voltages"] = f"{link.board.volts(link.board.minimum_code):.2f} to {link.board.volts(link.board.nominal_code):.2f} V"
+        values = {**asdict(link.board), **asdict(link.info())}
+        values["voltages"] = f"{link.board.volts(link.board.minimum_code):.2f} to {link.board.volts(link.board.nominal_code):.2f} V"
         for name in ("image_crc", "arena_address", "boot_reason"):
-            told[name] = f"{told[name]:#x}"
-        for name, value in told.items():
+            values[name] = f"{values[name]:#x}"
+        for name, value in values.items():
             show(f"{name:16} {value}")
 
 
@@ -63,25 +63,25 @@ def measure(
     if pattern.upper() not in Pattern.__members__:
         known = ", ".join(name.lower() for name in Pattern.__members__)
         raise UsageError(f"--pattern {pattern}", "there is no such pattern", f"Choose {known}")
-    kind, seen = Pattern[pattern.upper()], None
+    chosen_pattern, in_every_pulse = Pattern[pattern.upper()], None
     with Link(open_port(port, memory, seed)) as link:
         board, code = link.board, find_code(link.board, vdd)
         cells = board.arena_bytes * 8
         for repeat in range(repeats):
-            link.fill(0, board.pages, kind, repeat)
-            if wrong := link.compare(0, board.pages, kind, repeat):
+            link.fill(0, board.pages, chosen_pattern, repeat)
+            if wrong := link.compare(0, board.pages, chosen_pattern, repeat):
                 from weakcell.host.board.errors import BoardError
 
                 raise BoardError("Filling the arena at nominal voltage", f"{len(wrong)} cells differ", "Check the supply")
             pulse = link.pulse(code, round(dwell_ms * 1000))
-            found = set(link.compare(0, board.pages, kind, repeat))
-            seen = found if seen is None else seen & found
+            found = set(link.compare(0, board.pages, chosen_pattern, repeat))
+            in_every_pulse = found if in_every_pulse is None else in_every_pulse & found
             show(
                 f"pulse {repeat + 1}: commanded {vdd:.2f} V, register {board.volts(pulse.low_code):.2f} V, "
                 f"{pulse.dwell_us / 1000:.3f} ms: "
                 f"{len(found)} of {cells} cells flipped ({len(found) / cells:.3g})"
             )
-        show(f"in every pulse: {len(seen or ())} cells; the voltage itself was not measured")
+        show(f"in every pulse: {len(in_every_pulse or ())} cells; the voltage itself was not measured")
         show(
             f"link: {link.counters.resent} frames sent again, {link.counters.frames_damaged} damaged; none of them counts as a flip"
         )

@@ -12,7 +12,7 @@ pytest.importorskip("cobs", reason="pip install weakcell[board]")
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> NativeCore:
-    """The firmware's core, compiled for this machine once."""
+    """Compile the core for this machine, once."""
     if compiler() is None:
         pytest.skip("no C compiler: install gcc, or pip install ziglang")
     return NativeCore(tmp_path_factory.mktemp("core"))
@@ -20,7 +20,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> NativeCore:
 
 @pytest.fixture
 def core(compiled: NativeCore) -> NativeCore:
-    """The core as after power-up, its arena all zeros."""
+    """Return the core as after power-up, its arena all zeros."""
     compiled.restart()
     compiled.arena[:] = 0
     return compiled
@@ -28,6 +28,6 @@ def core(compiled: NativeCore) -> NativeCore:
 
 @pytest.fixture(params=sorted(BOARDS, reverse=True))
 def chip(request: pytest.FixtureRequest) -> str:
-    """Both chips, where Unicorn is installed."""
+    """Run the test for every board; skip it where Unicorn is not installed."""
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
     return str(request.param)

@@ -44,7 +44,7 @@ class Outcome:
 def transfer_under_noise(
     core: NativeCore, frames: int, rate: float = 0.25, seed: int = 1, check: int = 0xFFFFFFFF, retries: int = 30
 ) -> Outcome:
-    """Write and read pages until `frames` frames have been damaged. Every transfer writes new data over the old."""
+    """Write and read pages until `frames` frames were damaged; each transfer writes new data over the old."""
     random, outcome = Random(seed), Outcome()
     noisy = NoisyTransport(FunctionTransport(core), rate, seed)
     link = Link(noisy, retries=retries, decoder=Decoder(check))

@@ -1,6 +1,6 @@
-"""What is no failing cell: dead lanes, repeated data and copied read-backs are found in simulated dies, and sound dies have none.
+"""Artefacts: dead lanes, repeated data and copied read-backs are found in simulated dies, and undamaged dies have none.
 
-The truth is a ten-line simulation: thresholds are normal, the preferred value is a coin, and the damage is done to the read-backs.
+The oracle is a ten-line simulation: thresholds are normal, the preferred value is random, and read-backs are damaged afterwards.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Errors = dict[float, dict[str, Any]]
 
 
 def die(seed: int, patterns: Mapping[str, Any], volts: tuple[float, ...] = VOLTS, column_share: float = 0.0) -> Errors:
-    """Which cells err at each voltage, with each pattern."""
+    """Return which cells err at each voltage, with each pattern."""
     rng = np.random.default_rng(seed)
     column = np.repeat(rng.normal(size=(CELLS // 16384, 1, 16)), 1024, axis=1).reshape(-1)
     threshold = MU + S * (column_share**0.5 * column + (1 - column_share) ** 0.5 * rng.normal(size=CELLS))
@@ -56,7 +56,7 @@ def words(bits: Any) -> Any:
 
 
 def damaged(errors: Errors, patterns: Mapping[str, Any], change: Callable[[Any, Any], Any]) -> Errors:
-    """The errors after `change(what came back, what was written)`, which returns what comes back then."""
+    """Return the errors after `change(read, written)`, which returns the damaged read."""
     return {v: {n: change(e ^ patterns[n], patterns[n]) ^ patterns[n] for n, e in own.items()} for v, own in errors.items()}
 
 
@@ -79,7 +79,7 @@ def lane(width: int, which: slice, value: bool) -> Callable[[Any, Any], Any]:
 
 
 def buffer(read: Any, written: Any) -> Any:
-    """6,400 bytes that were copied from another place."""
+    """Copy 6,400 bytes from another place."""
     changed = read.copy()
     changed[512 * 300 : 512 * 400] = read[512 * 133 : 512 * 233]
     return changed
@@ -87,7 +87,7 @@ def buffer(read: Any, written: Any) -> Any:
 
 @pytest.mark.parametrize("patterns", [SOLID, {"ones": SOLID["ones"]}, RANDOM], ids=["solid", "ones", "random"])
 @pytest.mark.parametrize("column_share", [0.0, 0.6])
-def test_sound_dies_have_no_artefacts(patterns: Mapping[str, Any], column_share: float) -> None:
+def test_undamaged_dies_have_no_artefacts(patterns: Mapping[str, Any], column_share: float) -> None:
     assert find_artefacts(readbacks(die(1, patterns, column_share=column_share), patterns)) == ()
 
 
@@ -104,7 +104,7 @@ def test_sound_dies_have_no_artefacts(patterns: Mapping[str, Any], column_share:
     ],
     ids=["both bytes equal", "a byte repeats its neighbour", "the same word twice", "copied buffer", "dead eighth", "dead bit"],
 )  # fmt: skip
-def test_damage_is_told_with_its_extent(
+def test_damage_is_reported_with_its_extent(
     patterns: Mapping[str, Any], change: Callable[[Any, Any], Any], kind: str, extent: str, cells: int
 ) -> None:
     (found,) = find_artefacts(readbacks(damaged(die(2, patterns), patterns, change), patterns))
@@ -115,8 +115,8 @@ def test_damage_is_told_with_its_extent(
 
 
 @pytest.mark.parametrize("change", [repeat(16, slice(0, 8), slice(8, 16)), lane(64, slice(24, 32), False)], ids=["bytes", "lane"])
-def test_what_is_left_are_the_sound_cells(change: Callable[[Any, Any], Any]) -> None:
-    """The counted rates hold the truth, and the profile says what was left out."""
+def test_rates_of_the_remaining_cells_are_right(change: Callable[[Any, Any], Any]) -> None:
+    """The true rates are within the intervals, and the profile says what was left out."""
     found = analyze_readbacks(readbacks(damaged(die(2, SOLID), SOLID, change), SOLID))
     (told,) = found.artefacts
     lowest = found.rows[-1]
@@ -167,7 +167,7 @@ def test_a_read_back_that_was_copied_from_another_voltage_leaves_no_law() -> Non
     assert found.excluded == 0
 
 
-def test_a_read_that_was_copied_from_another_one_is_told() -> None:
+def test_a_copied_read_is_reported() -> None:
     rng = np.random.default_rng(7)
     errors = {v: {n: (rng.random((3, CELLS)) < 0.6) & e for n, e in own.items()} for v, own in die(7, SOLID).items()}
     assert find_artefacts(readbacks(errors, SOLID)) == ()
@@ -245,7 +245,7 @@ def test_files_that_cannot_be_read_rightly_are_refused(name: str, tmp_path: Path
 
 
 def test_tables_are_blank_where_nothing_was_measured_and_count_where_it_was(tmp_path: Path) -> None:
-    """Ones only, errors of the die, read twice: p10 is the count, p01 is nowhere, and voltages of float32 are as meant."""
+    """Ones only, errors of lifetime die, read twice: p10 is the count, p01 is blank, and float32 voltages are rounded."""
     errors = die(10, {"ones": SOLID["ones"]})
     read = np.stack([[~np.packbits(own["ones"], bitorder="little")] * 2 for own in errors.values()])
     written = np.full(CELLS // 8, 255, np.uint8)
@@ -262,7 +262,7 @@ def test_tables_are_blank_where_nothing_was_measured_and_count_where_it_was(tmp_
 
 
 def test_rates_of_errors_that_are_drawn_at_each_read_are_those_of_single_reads() -> None:
-    """Three reads do not make a rate three times as large."""
+    """Three reads do not triple the rate."""
     rng = np.random.default_rng(11)
     errors = {v: {n: rng.random((3, CELLS)) < p for n in SOLID} for v, p in ((0.6, 0.001), (0.56, 0.004))}
     found = analyze_readbacks(readbacks(errors, SOLID))

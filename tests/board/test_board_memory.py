@@ -1,4 +1,4 @@
-"""`--memory board:PORT`: a network's weights through a board, in passes, kept, and replayed to the same results."""
+"""`--memory board:PORT`: a network's weights pass through a board; the recording replays to the same results."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_live_logits_are_those_of_the_recording_and_passes_are_named(tmp_path: P
 
 
 def _passes_tile_the_arena(path: Path) -> None:
-    """Passes of a region follow one another, none leaves the arena, and cells that were used twice flipped twice."""
+    """Check that passes follow one another within the arena, and that a cell used twice flipped twice."""
     recording, arena = load_recording(path), 2 * 1024 * 8
     masks: dict[int, list[np.ndarray]] = {}
     for take in recording.takes:
@@ -102,7 +102,7 @@ def test_validate_reads_through_a_board() -> None:
     assert events[-1]["violations"] == 0
 
 
-def test_more_than_an_hour_needs_leave_and_a_dry_run_only_says_so() -> None:
+def test_more_than_an_hour_needs_permission_and_a_dry_run_reports_it() -> None:
     slow = ("emulate", "--memory", f"{BOARD}:vdd=0.6,dwell_s=4", "--images", "300", "--read-every", "image", "--trials", "1")
     done = run(*slow)
     assert (done.exit_code, "--yes" in done.output) == (2, True), done.output

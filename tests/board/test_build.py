@@ -1,4 +1,4 @@
-"""The images: what ships is what the sources give, and what the boot ROMs accept."""
+"""The images: those that ship are those of the sources, and the boot ROMs accept them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands, and a virtual board behind a TCP port."""
+"""The commands `board` and `firmware`, and a virtual board behind a TCP port."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_info_and_measure(chip: str) -> None:
         (("--port", "/dev/ttyS9", "--memory", "uniform"), 2, "real board"),
     ],
 )
-def test_what_cannot_be_done_is_said(arguments: tuple[str, ...], exit_code: int, found: str) -> None:
+def test_impossible_requests_are_refused(arguments: tuple[str, ...], exit_code: int, found: str) -> None:
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
     code, text = run("board", "measure", *arguments)
     assert (code, found in text) == (exit_code, True), text

@@ -1,4 +1,4 @@
-"""The firmware's core, compiled natively: commands, bounds, order, sessions; and bytes nobody meant."""
+"""The firmware's core, compiled for this machine: commands, bounds, order, sessions, and random bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def link(core: NativeCore) -> Link:
 
 
 def ask(core: NativeCore, token: int, number: int, command: int, body: bytes = b"") -> list[tuple[int, int, int, bytes]]:
-    """One request as it is on the wire; (token, number, status, body) of each answer."""
+    """Send one request; return (token, number, status, body) of each reply."""
     answers = Decoder().feed(core(encode(struct.pack("<BII", command, token, number) + body)))
     return [(*struct.unpack_from("<IIB", answer, 1), answer[10:]) for answer in answers]
 
@@ -165,7 +165,7 @@ def test_no_request_breaks_the_core(core: NativeCore, command: int, body: bytes)
 
 
 def test_an_interrupted_transfer_ends_its_session(core: NativeCore) -> None:
-    """Numbers that the board may have executed are not used again: the next write would be answered and not executed."""
+    """A number that may have been executed is not used again: its next request would be answered and not executed."""
     interrupt = True
 
     def board(data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""`weakcell doctor`, and finding a port: one is taken, two are refused with both named, none is said."""
+"""`weakcell doctor`, and finding a port: one is used; several or none is an error that names them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Port:
 
 @pytest.fixture
 def plug(monkeypatch: pytest.MonkeyPatch) -> Plug:
-    """These ports are there, and no others."""
+    """Make these ports the only ones of the system."""
 
     def plugged(*ports: Port) -> None:
         monkeypatch.setattr(import_module("serial.tools.list_ports"), "comports", lambda: list(ports))
@@ -50,7 +50,7 @@ def test_two_candidates_are_refused_and_both_named(plug: Plug) -> None:
     assert (done.exit_code, "/dev/ttyUSB1" in done.output) == (8, True)
 
 
-def test_no_port_is_said(plug: Plug) -> None:
+def test_no_port_is_reported(plug: Plug) -> None:
     plug(Port("/dev/ttyS0", None))
     with pytest.raises(BoardError, match="there is none"):
         find_port()
@@ -59,7 +59,7 @@ def test_no_port_is_said(plug: Plug) -> None:
     assert (finding.state, "virtual:rp2350" in finding.do) == ("missing", True)
 
 
-def test_what_is_missing_comes_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(doctor.EXTRAS, "board", (("pyserial", "no-such-package"), "talking to a board"))
     finding = doctor.check_packages("board")
     assert (finding.state, finding.do) == ("missing", "pip install 'weakcell[board]'")
@@ -73,7 +73,7 @@ def test_a_port_where_nothing_answers_says_what_to_check(plug: Plug) -> None:
     assert "no-such-port" in finding.what
 
 
-def test_the_whole_examination(plug: Plug) -> None:
+def test_all_checks_run(plug: Plug) -> None:
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
     plug()
     done = CliRunner().invoke(app, ["doctor"])

@@ -1,4 +1,4 @@
-"""`weakcell firmware flash`: the right image on the right drive, and never a guess between two."""
+"""`weakcell firmware flash`: the right image for the drive, and no choice between two drives."""
 
 from __future__ import annotations
 

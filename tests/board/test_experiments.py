@@ -1,4 +1,4 @@
-"""The experiments: masks injected into a virtual board and cells reported by its firmware are the same, on both chips."""
+"""The experiments, on every board: the reported cells are those that were injected into the virtual board."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CODE, DWELL_US = 6, 1000
 
 
 class Weak:
-    """Cells that fail below a voltage of their own, one set for each way to fail; a lost bit becomes what the cell prefers."""
+    """Cells with a failure voltage each, one set for each kind of failure; a lost bit takes the preferred value of its cell."""
 
     def __init__(self, cells: int = 900) -> None:
         self.cells = cells
@@ -99,7 +99,7 @@ def test_no_cells_at_nominal_voltage(chip: str, experiment: Experiment) -> None:
             assert run_experiment(link, setting, Pattern.CHECKERBOARD, 0, range(32), report).cells.size == 0
 
 
-def test_lists_longer_than_a_frame_take_several_looks(chip: str) -> None:
+def test_lists_longer_than_a_frame_take_several_reads(chip: str) -> None:
     weak, setting, pages = Weak(20_000), Setting(Experiment.READ, CODE, 0), range(64)
     link = Link(weak.board(chip))
     outcome = run_experiment(link, setting, Pattern.ADDRESS, 0, pages)
@@ -121,7 +121,7 @@ def test_the_flash_image_does_the_same_on_the_whole_arena(chip: str, experiment:
 @pytest.mark.parametrize(
     "command", [Command.PULSE, Command.SLEEP, Command.READ_LOW, Command.WRITE_LOW, Command.FILL_LOW, Command.COMPARE_LOW]
 )
-def test_every_door_refuses_more_than_nominal(chip: str, command: Command) -> None:
+def test_host_and_firmware_refuse_more_than_nominal(chip: str, command: Command) -> None:
     board = VirtualBoard(chip)
     link = Link(board)
     if command is Command.SLEEP and chip == "rp2040":
@@ -133,7 +133,7 @@ def test_every_door_refuses_more_than_nominal(chip: str, command: Command) -> No
     assert board.voltages == []
 
 
-def test_the_answer_is_looked_after_while_it_is_put_together() -> None:
+def test_damage_to_the_reply_while_it_is_built_is_detected() -> None:
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
 
     def spoil_the_firmware(board: VirtualBoard, volts: float) -> Words:
@@ -161,8 +161,8 @@ def test_sleep_restarts_the_core_and_keeps_the_session() -> None:
     assert board.machine._power_register(LP_ENTRY) == 4  # code 0, linear mode
 
 
-def test_a_session_damaged_in_its_sleep_is_given_up() -> None:
-    """Code, session and request sleep at the same voltage as the arena; their CRC does not."""
+def test_a_session_that_was_damaged_during_sleep_is_lost() -> None:
+    """Code, session and request are at the same voltage as the arena; their CRC is not."""
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
 
     def spoil(board: VirtualBoard, volts: float) -> None:

@@ -1,4 +1,4 @@
-"""Frames: host and firmware agree, damage is dropped, and an 8-bit check does let errors through."""
+"""Frames: host and firmware agree, damaged frames are dropped, and a CRC of 8 bits lets errors pass."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_lengths_are_bounded(length: int) -> None:
 
 
 def test_nine_tenths_of_the_line_rate() -> None:
-    """At 921600 baud, 8N1, by the frames' own sizes: payload bytes over the bytes that carry them, worst contents included.
+    """Payload is at least 90 % of the line rate, computed from frame sizes at 921600 baud, 8N1, worst contents included.
 
-    Requests of a READ and answers to a WRITE go the other way at the same time; four under way cover 9 ms of turn-around.
+    Requests and replies travel in opposite directions at the same time. Four outstanding requests cover a turn-around of 9 ms.
     """
     header, reply_header, page_number = 9, 10, 2
     bytes_per_s = 921_600 / 10
@@ -98,14 +98,14 @@ def test_the_same_harness_reports_errors_that_an_8_bit_check_accepts(tmp_path: P
     assert outcome.wrong > 0
 
 
-def test_the_host_survives_what_nobody_meant() -> None:
-    """The short form of `python -m tests.board.fuzz_host --inputs 1e6`."""
+def test_the_host_survives_fuzzing() -> None:
+    """Short form of `python -m tests.board.fuzz_host --inputs 1e6`."""
     assert fuzz_decoder(5_000) > 1000
     assert fuzz_link(500) > 20
 
 
-def test_the_core_survives_what_nobody_meant(tmp_path: Path) -> None:
-    """The short form of the libFuzzer run in tests/board/fuzz.c, with inputs drawn by itself."""
+def test_the_core_survives_fuzzing(tmp_path: Path) -> None:
+    """Short form of the libFuzzer run in tests/board/fuzz.c; the program generates its own inputs."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc with sanitizers: apt install gcc")
     sources = [str(HERE / "fuzz.c"), str(HERE / "native.c"), *map(str, sorted(CORE.glob("*.c")))]

@@ -1,4 +1,4 @@
-"""A network whose weights come through a virtual board: the same logits as from the same bytes in memory, live and recorded."""
+"""A network whose weights pass through a virtual board: its logits are those of the same bytes in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHIPPED = Path(__file__).parents[2] / "host" / "shipped"
 
 @dataclass(frozen=True, eq=False)
 class SameBytes(BoardMemory):
-    """No board: the mask laid over each region by arithmetic."""
+    """The oracle: the same error mask applied to each region by arithmetic, without a board."""
 
     mask: Words | None = None
 

@@ -1,4 +1,4 @@
-"""A board that hangs, resets or loses power in the middle of any command: a link error, and the same command works afterwards."""
+"""A board that hangs, resets or loses power during any command: a link error, and the same command works afterwards."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def resolved(chip: str, image: str) -> tuple[VirtualBoard, Link]:
 
 
 def lasts(chip: str, command: Command) -> int:
-    """About how many instructions a command takes: the largest power of two after which the firmware is still at it."""
+    """Return about how many instructions a command takes: the largest power of two that does not complete it."""
     instructions = 64
     while instructions < 1 << 22:
         board, link = resolved(chip, "flash")
@@ -60,7 +60,7 @@ def lasts(chip: str, command: Command) -> int:
 
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_a_failure_in_the_middle_of_every_command_is_a_link_error_or_repaired(chip: str, command: Command) -> None:
-    """At the beginning, in the middle and near the end. HELLO alone can be repeated by itself; no other command is."""
+    """Fail at the beginning, in the middle and near the end. Only HELLO is repeated by itself."""
     if command is Command.SLEEP and chip == "rp2040":
         pytest.skip("the RP2040 has no such state")
     length = lasts(chip, command)
@@ -95,7 +95,7 @@ def test_a_ram_image_does_not_survive_a_loss_of_power(chip: str) -> None:
 
 @pytest.mark.parametrize("image", ["ram", "flash"])
 def test_a_hang_at_low_voltage_ends_at_nominal(chip: str, image: str) -> None:
-    """Every access experiment, too: the RP2350's regulator keeps its code over a watchdog reset unless the image says otherwise."""
+    """Includes every access experiment: the RP2350 keeps its code over a watchdog reset unless the image prevents it."""
     board, link = resolved(chip, image)
     board.hang_at_pulse = True
     with pytest.raises(LinkError):
@@ -105,7 +105,7 @@ def test_a_hang_at_low_voltage_ends_at_nominal(chip: str, image: str) -> None:
     assert (info.regulator_code, info.boot_reason & 3) == (11, 1)
 
 
-def test_code_that_is_spoilt_hangs_and_only_flash_mends_it(chip: str) -> None:
+def test_only_a_flash_image_recovers_from_damaged_code(chip: str) -> None:
     for image, mended in (("ram", False), ("flash", True)):
 
         def spoil(board: VirtualBoard, volts: float) -> None:
@@ -124,8 +124,8 @@ def test_code_that_is_spoilt_hangs_and_only_flash_mends_it(chip: str) -> None:
                 link.info()
 
 
-def test_boards_that_misbehave_now_and_then_never_lie(chip: str) -> None:
-    """Every experiment ends right, or with an error that says what happened."""
+def test_boards_with_random_failures_never_report_wrong_cells(chip: str) -> None:
+    """Every experiment ends with right cells, or with an error that says what happened."""
     board = VirtualBoard(chip, image="flash", misbehaviour=Misbehaviour(hang=0.2, reset=0.2), seed=5)
     link, ended = Link(board, retries=6), {"right": 0, "link": 0}
     for _ in range(30):

@@ -1,6 +1,6 @@
-"""The RP2040 images on a second, independent emulator: the same flips, a pulse whose DMA timing is right, the way from flash.
+"""The RP2040 images on a second, independent emulator: the same flips, the timing of the DMA pulse, the start from flash.
 
-`npm install rp2040js@1.4.1` somewhere, and WEAKCELL_RP2040JS=THERE/node_modules/rp2040js; skipped without.
+Needs `npm install rp2040js@1.4.1` in some folder, and WEAKCELL_RP2040JS=FOLDER/node_modules/rp2040js; skipped otherwise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Supplies: what is commanded, what is measured, and nominal voltage on every way out."""
+"""Supplies: commanded and measured voltage, and nominal voltage however a run ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
 
 
 class FakeSupply:
-    """A SCPI supply on a TCP port, coupled to a virtual board: cells flip when its output falls. offset: what it lies by, V."""
+    """A SCPI supply on a TCP port, coupled to a virtual board whose cells flip at low output. offset: error of its meter, in V."""
 
     def __init__(self, board: VirtualBoard) -> None:
         self.board, self.volts, self.offset = board, 1.10, 0.0
@@ -66,7 +66,7 @@ class FakeSupply:
 
 
 def weak(board: VirtualBoard, volts: float) -> None:
-    """More flips, the lower."""
+    """Flip more cells the lower the voltage is."""
     cells = np.random.default_rng(4).choice(8 * 256 * 8, 500, replace=False)[: round((1.1 - volts) * 200)]
     np.bitwise_xor.at(board.arena, cells // 64, np.uint64(1) << (cells % 64).astype(np.uint64))
 
@@ -91,8 +91,8 @@ def prepared(link: Link, supply: Supply, folder: Path) -> tuple[Characterization
 
 
 def test_a_bench_supply_lowers_measures_and_restores(fake: FakeSupply, tmp_path: Path) -> None:
-    bench, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
-    records = characterize(bench, plan, dump)
+    rig, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
+    records = characterize(rig, plan, dump)
     assert fake.commanded == [1.10, 1.10, *[0.62, 1.10] * 2, *[0.57, 1.10] * 2]
     assert fake.board.voltages == [], "the chip's own regulator was left alone"
     shot = records[2].shots[0]
@@ -103,10 +103,10 @@ def test_a_bench_supply_lowers_measures_and_restores(fake: FakeSupply, tmp_path:
 
 
 def test_a_supply_that_claims_what_it_does_not_give_stops_the_run(fake: FakeSupply, tmp_path: Path) -> None:
-    bench, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
+    rig, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
     fake.offset = 0.10
     with pytest.raises(VoltageRefused, match=r"0\.72 V were measured"):
-        characterize(bench, plan, dump)
+        characterize(rig, plan, dump)
     assert [str(record.outcome) for record in dump.records()] == ["ok", "voltage refused or not confirmed"]
     assert fake.volts == 1.10
 
@@ -129,7 +129,7 @@ def test_nominal_voltage_is_restored_whatever_ends_the_work(fake: FakeSupply, en
 
 
 def test_ctrl_c_while_the_voltage_is_low(fake: FakeSupply, tmp_path: Path) -> None:
-    bench, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
+    rig, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
     slow = Plan(plan.experiment, plan.voltages, (0.001, 3.0), plan.patterns, plan.repeats, plan.pages)
 
     def interrupt() -> None:
@@ -139,7 +139,7 @@ def test_ctrl_c_while_the_voltage_is_low(fake: FakeSupply, tmp_path: Path) -> No
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        characterize(bench, slow, dump)
+        characterize(rig, slow, dump)
     assert fake.volts == 1.10
     assert len(dump.records()) == 3
 
@@ -172,7 +172,7 @@ resources:
 
 def test_through_pyvisa_sim_a_stuck_output_and_a_setting_out_of_range_are_caught(tmp_path: Path) -> None:
     pytest.importorskip("pyvisa_sim", reason="pip install weakcell[test]")
-    file = tmp_path / "bench.yaml"
+    file = tmp_path / "rig.yaml"
     file.write_text(SIMULATED)
     link = Link(VirtualBoard("rp2350"))
     supply = open_scpi_supply("TCPIP0::supply::5025::SOCKET", 1.10, f"{file}@sim")
@@ -185,7 +185,7 @@ def test_through_pyvisa_sim_a_stuck_output_and_a_setting_out_of_range_are_caught
         open_scpi_supply("TCPIP0::nobody::5025::SOCKET", 1.10, f"{file}@sim")
 
 
-def test_a_person_is_asked_and_what_the_meter_shows_is_kept(tmp_path: Path) -> None:
+def test_a_person_is_asked_and_the_meter_reading_is_recorded(tmp_path: Path) -> None:
     asked, board = [], VirtualBoard("rp2350")
     answers = iter(["0.63", "", "", "", "what?", "", "", "", "0.80", "1.10"])
 

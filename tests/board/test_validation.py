@@ -1,4 +1,4 @@
-"""`validate` on flips that a virtual board's SRAM made: counted like any others, no bound broken, no prediction made."""
+"""`validate` on flips of a virtual board's SRAM: they count like others, no bound is broken, nothing is predicted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Virtual boards run the shipped images: what is injected is what is reported, and boards that misbehave are caught."""
+"""Virtual boards run the shipped images: injected flips are reported, and misbehaving boards are detected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from weakcell.memmodels.memory import Key, Memory
 
 
 class Weak:
-    """A memory model: cells with random failure voltages; those above the present voltage flip. Injected masks are kept."""
+    """A fault with a random failure voltage per cell: cells above the present voltage flip. Keeps the masks it injected."""
 
     def __init__(self, cells: int, seed: int = 1) -> None:
         self.cells, self.seed = cells, seed

@@ -1,4 +1,4 @@
-"""`weakcell characterize`: a known law is found again, a killed run goes on, and boards that misbehave are told apart."""
+"""`weakcell characterize`: a known law is recovered, a killed run resumes, and failures of a board are told apart."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def law(folder: Path, structure: Shared | None = None) -> Path:
-    """Cells whose probit law is known: p10 = Phi((mu - vdd) / s), p01 half of it, so 2 % of them fail at 0.55 V."""
+    """Write a known probit law: p10 = Phi((mu - vdd) / s), p01 half of it, so 2 % of the cells fail at 0.55 V."""
     like = ErrorTerm("cells", Lifetime.DIE, 0.0, 0.0, structure=structure)
     known = ProbitLaw("vdd", "V", 0.55, 1.10, MU, S, RATIO, 1.0, like)
     return Profile("truth", law=known, title="a known law", basis="assumed").save(folder / "truth.toml")
@@ -62,7 +62,7 @@ def run(*arguments: str) -> Result:
 
 
 def weakcell(*arguments: str) -> dict[str, Any]:
-    """The last event of a command with --json, and the point before it."""
+    """Run a command with --json; return its last `point` event."""
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -163,7 +163,7 @@ def test_what_comes_back_is_what_was_injected(name: str, flips: int, rng: np.ran
     assert done.applied.register == pytest.approx(0.6)
 
 
-def test_a_network_smaller_than_the_arena_is_laid_again_and_again() -> None:
+def test_a_network_smaller_than_the_arena_is_repeated() -> None:
     contents = parse_contents("weights:digits-bnn", 512)
     assert isinstance(contents, GivenBytes)
     words = contents.words(0, 512)
@@ -187,8 +187,8 @@ def test_a_board_whose_comparison_disagrees_with_its_bytes_is_no_memory_flip() -
 
 
 def test_a_cell_counts_once_for_each_value_it_held(tmp_path: Path) -> None:
-    bench, plan, dump = bench_of(VirtualBoard("rp2350"), tmp_path, patterns=("ones", "random", "zeros"))
-    characterize(bench, plan, dump)
+    rig, plan, dump = make_rig(VirtualBoard("rp2350"), tmp_path, patterns=("ones", "random", "zeros"))
+    characterize(rig, plan, dump)
     findings = analyze_readbacks(load_run(dump, Bank(64, 64)))
     assert [row.pairs for row in findings.rows] == [2 * plan.pages * PAGE * 8] * 3
 
@@ -196,7 +196,7 @@ def test_a_cell_counts_once_for_each_value_it_held(tmp_path: Path) -> None:
 # --- outcomes ------------------------------------------------------------------------------------------------------------------
 
 
-def bench_of(
+def make_rig(
     board: Any, folder: Path, patterns: tuple[str, ...] = ("ones",), repeats: int = 1
 ) -> tuple[CharacterizationRig, Plan, Dump]:
     link = Link(board)
@@ -215,11 +215,11 @@ def outcomes(dump: Dump) -> list[str]:
     return [str(record.outcome) for record in dump.records()]
 
 
-def test_a_reset_is_told_from_silence_and_measured_again(tmp_path: Path) -> None:
+def test_a_reset_is_distinguished_from_silence_and_measured_again(tmp_path: Path) -> None:
     board = VirtualBoard("rp2350")
-    bench, plan, dump = bench_of(board, tmp_path)
+    rig, plan, dump = make_rig(board, tmp_path)
     board.hang_at_pulse = True
-    records = characterize(bench, plan, dump)
+    records = characterize(rig, plan, dump)
     assert outcomes(dump) == ["ok", "ok", "ok"]
     (failure,) = records[1].failures
     assert failure.outcome is Outcome.RESET
@@ -228,8 +228,8 @@ def test_a_reset_is_told_from_silence_and_measured_again(tmp_path: Path) -> None
 
 def test_a_board_that_resets_at_every_attempt_is_a_result(tmp_path: Path) -> None:
     board = VirtualBoard("rp2350", lambda board, volts: setattr(board, "hang_at_pulse", volts < 0.8))
-    bench, plan, dump = bench_of(board, tmp_path)
-    characterize(bench, plan, dump)
+    rig, plan, dump = make_rig(board, tmp_path)
+    characterize(rig, plan, dump)
     assert outcomes(dump) == ["ok", "ok", "reset"]
     summary = analyze_readbacks(load_run(dump, Bank(64, 64))).rows
     assert [(str(row.outcome), row.rate is None) for row in summary] == [("ok", False), ("ok", False), ("reset", True)]
@@ -244,20 +244,20 @@ def test_a_board_that_stays_silent_ends_the_run_and_the_rest_can_be_measured_lat
                 super().write(data)
 
     board = Mute("rp2350", lambda board, volts: setattr(board, "dead", volts < 0.8))
-    bench, plan, dump = bench_of(board, tmp_path)
+    rig, plan, dump = make_rig(board, tmp_path)
     with pytest.raises(BoardError, match="fell silent"):
-        characterize(bench, plan, dump)
+        characterize(rig, plan, dump)
     assert outcomes(dump) == ["ok", "ok", "no response"]
     board.dead = False
-    assert [str(record.outcome) for record in characterize(bench, plan, dump)] == ["ok", "ok", "no response"]
+    assert [str(record.outcome) for record in characterize(rig, plan, dump)] == ["ok", "ok", "no response"]
 
 
 def test_lost_bytes_are_a_link_error_and_nothing_is_counted(tmp_path: Path) -> None:
     inside = VirtualBoard("rp2350")
     cable = NoisyTransport(inside, 0.0, seed=1)
-    bench, _, _ = bench_of(cable, tmp_path)
-    bench.link.info()
-    lower = bench.supply.lower
+    rig, _, _ = make_rig(cable, tmp_path)
+    rig.link.info()
+    lower = rig.supply.lower
 
     class Cut(OnChipSupply):
         def lower(self, link: Link, vdd: float, dwell_s: float) -> Any:
@@ -267,7 +267,7 @@ def test_lost_bytes_are_a_link_error_and_nothing_is_counted(tmp_path: Path) -> N
             finally:
                 cable.rate = 0.0
 
-    cut = CharacterizationRig(bench.link, Cut(), bench.contents)
+    cut = CharacterizationRig(rig.link, Cut(), rig.contents)
     original = NoisyTransport._damage
     try:
         NoisyTransport._damage = lambda self, frame, way: b""  # type: ignore[method-assign]
@@ -281,13 +281,13 @@ def test_lost_bytes_are_a_link_error_and_nothing_is_counted(tmp_path: Path) -> N
 
 def test_a_board_that_lies_about_its_voltage_stops_the_run(tmp_path: Path) -> None:
     board = VirtualBoard("rp2350")
-    bench, plan, dump = bench_of(board, tmp_path)
+    rig, plan, dump = make_rig(board, tmp_path)
     board.ignore_voltage = True
     with pytest.raises(VoltageRefused, match="read back code 11"):
-        characterize(bench, plan, dump)
+        characterize(rig, plan, dump)
     assert outcomes(dump) == ["ok", "voltage refused or not confirmed"]
     board.ignore_voltage = False
-    assert [str(record.outcome) for record in characterize(bench, plan, dump)] == ["ok", "ok", "ok"]
+    assert [str(record.outcome) for record in characterize(rig, plan, dump)] == ["ok", "ok", "ok"]
 
 
 def test_flips_without_a_low_voltage_are_no_result(tmp_path: Path) -> None:
@@ -298,26 +298,26 @@ def test_flips_without_a_low_voltage_are_no_result(tmp_path: Path) -> None:
             return applied
 
     board = VirtualBoard("rp2350")
-    bench, plan, dump = bench_of(board, tmp_path)
+    rig, plan, dump = make_rig(board, tmp_path)
     with pytest.raises(BoardError, match="never lowered"):
-        characterize(CharacterizationRig(bench.link, Rotten(), bench.contents), plan, dump)
+        characterize(CharacterizationRig(rig.link, Rotten(), rig.contents), plan, dump)
 
 
-def test_a_long_run_needs_leave(tmp_path: Path) -> None:
-    bench, plan, dump = bench_of(VirtualBoard("rp2350"), tmp_path)
+def test_a_long_run_needs_permission(tmp_path: Path) -> None:
+    rig, plan, dump = make_rig(VirtualBoard("rp2350"), tmp_path)
     long = Plan(plan.experiment, plan.voltages, (0.001, 4.0), plan.patterns, 1000, plan.pages)
     with pytest.raises(UsageError, match=r"2\.2 h of it at low voltage.*--yes"):
-        characterize(bench, long, dump)
+        characterize(rig, long, dump)
     assert outcomes(dump) == ["ok"]
 
 
 def test_the_estimate_is_what_pages_and_dwells_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look at the clock is half a second after the last one, so reading the 8 pages takes that long."""
-    bench, plan, _ = bench_of(VirtualBoard("rp2350"), tmp_path)
+    """The clock advances half a second per call, so reading the 8 pages takes half a second."""
+    rig, plan, _ = make_rig(VirtualBoard("rp2350"), tmp_path)
     clock = count(0.0, 0.5)
     monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     expected = sum(point.repeats * (0.5 + point.dwell_s) for point in plan.points)
-    assert runs.estimate_seconds(bench, 8, plan.points) == pytest.approx(expected)
+    assert runs.estimate_seconds(rig, 8, plan.points) == pytest.approx(expected)
 
 
 # --- stopped and resumed -------------------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def test_ctrl_c_restores_nominal_voltage_and_keeps_what_is_finished(tmp_path: Pa
             return data
 
     board = Interrupting("rp2350")
-    bench, plan, dump = bench_of(board, tmp_path)
+    rig, plan, dump = make_rig(board, tmp_path)
     restored = []
 
     class Watched(OnChipSupply):
@@ -367,10 +367,10 @@ def test_ctrl_c_restores_nominal_voltage_and_keeps_what_is_finished(tmp_path: Pa
             restored.append(link.info().regulator_code)
 
     with pytest.raises(KeyboardInterrupt):
-        characterize(CharacterizationRig(bench.link, Watched(), bench.contents), plan, dump)
-    assert restored == [bench.link.board.nominal_code]
+        characterize(CharacterizationRig(rig.link, Watched(), rig.contents), plan, dump)
+    assert restored == [rig.link.board.nominal_code]
     assert outcomes(dump) == ["ok", "ok"]
-    characterize(bench, plan, dump)
+    characterize(rig, plan, dump)
     assert outcomes(dump) == ["ok", "ok", "ok"]
 
 
@@ -388,23 +388,23 @@ def test_a_second_ctrl_c_waits_until_nominal_voltage_is_back(tmp_path: Path) -> 
             super().restore(link)
             steps.append("restored")
 
-    bench, plan, dump = bench_of(VirtualBoard("rp2350"), tmp_path)
+    rig, plan, dump = make_rig(VirtualBoard("rp2350"), tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        characterize(CharacterizationRig(bench.link, Slow(), bench.contents), plan, dump)
+        characterize(CharacterizationRig(rig.link, Slow(), rig.contents), plan, dump)
     assert steps == ["restored"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_another_run_is_not_resumed(tmp_path: Path) -> None:
-    _, plan, dump = bench_of(VirtualBoard("rp2350"), tmp_path)
+    _, plan, dump = make_rig(VirtualBoard("rp2350"), tmp_path)
     identity = {"chip": "rp2040", "virtual": True, "memory": None, "supply": "on-chip regulator"}
     with pytest.raises(InputError, match="chip was rp2350, is rp2040"):
         open_dump(dump.path, {"identity": identity, "plan": vars(plan)}, {}, True)
 
 
 def test_a_damaged_point_is_named(tmp_path: Path) -> None:
-    bench, plan, dump = bench_of(VirtualBoard("rp2350"), tmp_path)
-    characterize(bench, plan, dump)
+    rig, plan, dump = make_rig(VirtualBoard("rp2350"), tmp_path)
+    characterize(rig, plan, dump)
     path = dump.path / "points" / "0001.npz"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"0001\.npz"):
@@ -426,7 +426,7 @@ def test_a_damaged_point_is_named(tmp_path: Path) -> None:
         (("--memory", "no-such"), 5, "no technology"),
     ],
 )
-def test_what_cannot_be_done_is_said(tmp_path: Path, arguments: tuple[str, ...], exit_code: int, found: str) -> None:
+def test_impossible_requests_are_refused(tmp_path: Path, arguments: tuple[str, ...], exit_code: int, found: str) -> None:
     done = run("--port", "virtual:rp2350", "--out", str(tmp_path / "run"), *arguments)
     assert (done.exit_code, found in done.output) == (exit_code, True), done.output
     assert not list(tmp_path.glob("run/points/*"))
@@ -473,7 +473,7 @@ def test_each_experiment_finds_the_cells_that_its_board_spoils(tmp_path: Path, e
         (("--port", "virtual:rp2350", "--experiment", "write", "--supply", "manual"), 2, "itself"),
     ],
 )
-def test_an_experiment_that_cannot_be_is_said(tmp_path: Path, arguments: tuple[str, ...], exit_code: int, found: str) -> None:
+def test_impossible_experiments_are_refused(tmp_path: Path, arguments: tuple[str, ...], exit_code: int, found: str) -> None:
     done = run(*arguments, "--out", str(tmp_path / "run"))
     assert (done.exit_code, found in done.output) == (exit_code, True), done.output
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""`weakcell characterize --import`: read-backs that somebody else took, in both forms, and what does not fit."""
+"""`weakcell characterize --import`: other people's read-backs, in both forms, and files that do not fit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MU, S = 0.50, 0.03
 
 
 def cells(rng: np.random.Generator, size: int = 40_000) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes of ones, and what came back at each voltage from cells with normal thresholds: nested, flips of ones only."""
+    """Return bytes of ones, and what cells with normal thresholds return at each voltage: nested flips of ones."""
     thresholds = rng.normal(MU, S, size * 8)
     written = np.full(size, 0xFF, np.uint8)
     return written, np.stack([written ^ np.packbits(thresholds > v, bitorder="little") for v in VOLTS])

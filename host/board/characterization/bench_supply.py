@@ -71,9 +71,9 @@ class HostDrivenSupply:
         try:
             self.low = True
             measured = self._set(vdd)
-            began = time.perf_counter()
+            start = time.perf_counter()
             time.sleep(dwell_s)
-            dwell = time.perf_counter() - began
+            dwell = time.perf_counter() - start
         except BaseException:
             with suppress(BoardError):  # nominal_on_exit restores again and reports a failure
                 self.restore(link)

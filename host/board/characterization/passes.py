@@ -126,7 +126,7 @@ class ArenaPass:
             return
         numbers = range(self.first, self.first + self.pages)
         link.write_pages(numbers, [contents.data[at : at + PAGE] for at in range(0, self.pages * PAGE, PAGE)])
-        if link.page_crcs(self.first, self.pages) != self._wanted():
+        if link.page_crcs(self.first, self.pages) != self._expected_crcs():
             raise self.device_error("Writing pages at nominal voltage", "the board's CRCs differ from what was written")
 
     def errors(self, read_all: bool) -> Words:
@@ -145,9 +145,9 @@ class ArenaPass:
 
     def _read(self, read_all: bool) -> Words:
         """Return read XOR written, from the pages whose CRC changed, or all."""
-        link, wanted = self.link, self._wanted()
+        link, expected_crcs = self.link, self._expected_crcs()
         crcs = link.page_crcs(self.first, self.pages)
-        changed = [number for number in range(self.pages) if read_all or crcs[number] != wanted[number]]
+        changed = [number for number in range(self.pages) if read_all or crcs[number] != expected_crcs[number]]
         found = link.read_pages([self.first + number for number in changed])
         self.counters.pages_read += len(found)
         errors = np.zeros((self.pages, PAGE // 8), np.uint64)
@@ -158,7 +158,7 @@ class ArenaPass:
             errors[number] = np.frombuffer(content, "<u8") ^ expected[number]
         return errors.reshape(-1)
 
-    def _wanted(self) -> list[int]:
+    def _expected_crcs(self) -> list[int]:
         data = self.contents.words(self.first, self.pages).tobytes()
         return [zlib.crc32(data[at : at + PAGE]) for at in range(0, len(data), PAGE)]
 

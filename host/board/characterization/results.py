@@ -117,10 +117,11 @@ def _series(one: Series, findings: ReadbackAnalysis) -> dict[str, Any]:
 
 
 def _row(row: PointSummary) -> dict[str, Any]:
-    told = {name: getattr(row, name) for name in ("vdd", "dwell_s", "reads", "flips", "weak", "pairs", "always", "nested")}
-    rates = {name: getattr(row, name) for name in ("rate", "p01", "p10")}
+    values = vars(row)
+    plain = {name: values[name] for name in ("vdd", "dwell_s", "reads", "flips", "weak", "pairs", "always", "nested")}
+    rates = {name: values[name] for name in ("rate", "p01", "p10")}
     counted = {name: None if rate is None else _constant(rate) for name, rate in rates.items()}
-    return {**told, "outcome": str(row.outcome), **counted, "constants": [_constant(constant) for constant in row.constants]}
+    return {**plain, "outcome": str(row.outcome), **counted, "constants": [_constant(constant) for constant in row.constants]}
 
 
 def _constant(constant: Constant) -> dict[str, Any]:

@@ -151,8 +151,8 @@ def check_experiment(rig: CharacterizationRig) -> None:
         return
     if not isinstance(rig.supply, OnChipSupply):
         raise UsageError(asked, f"the firmware lowers the voltage itself, not the {rig.supply.name}", "Leave --supply out")
-    if given := [name for name, contents in rig.contents.items() if isinstance(contents, GivenBytes)]:
-        raise UsageError(asked, f"the board must generate the pattern, and cannot {given[0]}", "Choose another pattern")
+    if names := [name for name, contents in rig.contents.items() if isinstance(contents, GivenBytes)]:
+        raise UsageError(asked, f"the board must generate the pattern, and cannot {names[0]}", "Choose another pattern")
 
 
 def diagnose(link: Link, before: BoardInfo | None) -> Outcome:
@@ -198,14 +198,14 @@ def estimate_seconds(rig: CharacterizationRig, pages: int, points: Sequence[Poin
 
     Some pages are written and read to measure the speed.
     """
-    link, some = rig.link, range(min(pages, 64))
+    link, sample = rig.link, range(min(pages, 64))
     start = time.perf_counter()
-    contents = link.read_pages(some)
-    per_page = (time.perf_counter() - start) / len(some)
+    contents = link.read_pages(sample)
+    per_page = (time.perf_counter() - start) / len(sample)
     if any(isinstance(each, GivenBytes) for each in rig.contents.values()):
         start = time.perf_counter()
-        link.write_pages(some, contents)
-        per_page += (time.perf_counter() - start) / len(some)
+        link.write_pages(sample, contents)
+        per_page += (time.perf_counter() - start) / len(sample)
     return sum(point.repeats * (pages * per_page + point.dwell_s) for point in points)
 
 

@@ -93,9 +93,9 @@ def _link(board: BoardType, compiler: str, sources: list[Path], options: list[st
             "-fno-builtin", "-nostdlib", "-fno-stack-protector", "-ffunction-sections", "-fdata-sections", "-fno-ident",
             "-Wl,--gc-sections", "-I", str(SOURCES / "board" / board.name), *options, *map(str, sources), *library, "-o", str(elf),
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-        if done.returncode != 0 or not elf.exists():
-            raise BoardError(f"Building the firmware of {board.name}", done.stderr.strip()[-2000:], "Repair the sources")
+        result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        if result.returncode != 0 or not elf.exists():
+            raise BoardError(f"Building the firmware of {board.name}", result.stderr.strip()[-2000:], "Repair the sources")
         return load_elf(elf.read_bytes())
 
 

@@ -124,8 +124,8 @@ class ConnectedBoard:
     @classmethod
     def unpack(cls, body: bytes) -> ConnectedBoard:
         """Unpack the body of a HELLO reply."""
-        _, _, chip, *rest = struct.unpack("<BIBIBIIBBI", body)
-        return cls(chip_name(chip), *rest)
+        _, _, chip, *fields = struct.unpack("<BIBIBIIBBI", body)
+        return cls(chip_name(chip), *fields)
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,10 @@ class BoardMemory:
         for name in conditions.keys() - self.conditions.keys():
             raise MemorySpecError(f"Condition {name!r} of a board", "there is none of that name", "Choose vdd or dwell_s")
         try:
-            wanted = {name: float(value) for name, value in {**self.conditions, **conditions}.items()}
+            values = {name: float(value) for name, value in {**self.conditions, **conditions}.items()}
         except ValueError as error:
             raise MemorySpecError("A board's operating point", str(error), "Give vdd in V and dwell_s in s") from error
-        return replace(self, vdd=wanted["vdd"], dwell_s=wanted["dwell_s"])
+        return replace(self, vdd=values["vdd"], dwell_s=values["dwell_s"])
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
         """Store a region on the host; the board gets it at each read."""
@@ -114,16 +114,16 @@ class BoardMemory:
         padded = np.zeros(pages * PAGE_WORDS, np.uint64)
         padded[: region.layout.words] = region.written
         data, first = padded.astype("<u8").tobytes(), region.first_word // PAGE_WORDS
-        errors, done, passes = np.zeros_like(padded), 0, 0
+        errors, pages_done, passes = np.zeros_like(padded), 0, 0
         arena = count_arena_pages(self.link, self.kib)
         measured: dict[str, ConditionValue] = {}
-        while done < pages:
-            cell_page = (first + done) % arena
-            count = min(pages - done, arena - cell_page)
-            result = self._run_pass(cell_page, data[done * PAGE : (done + count) * PAGE])
-            errors[done * PAGE_WORDS : (done + count) * PAGE_WORDS] = result.errors
-            self.log.append(_record(done, count, cell_page, result.applied))
-            done, passes, measured = done + count, passes + 1, _measured(result.applied)
+        while pages_done < pages:
+            cell_page = (first + pages_done) % arena
+            count = min(pages - pages_done, arena - cell_page)
+            result = self._run_pass(cell_page, data[pages_done * PAGE : (pages_done + count) * PAGE])
+            errors[pages_done * PAGE_WORDS : (pages_done + count) * PAGE_WORDS] = result.errors
+            self.log.append(_record(pages_done, count, cell_page, result.applied))
+            pages_done, passes, measured = pages_done + count, passes + 1, _measured(result.applied)
         errors = errors[: region.layout.words]
         errors[-1:] &= region.layout.last_mask
         np.bitwise_xor(region.written, errors, out=out)
@@ -161,5 +161,5 @@ def _measured(applied: LowPhase) -> dict[str, ConditionValue]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _record(done: int, count: int, cell_page: int, applied: LowPhase) -> PassRecord:
-    return PassRecord(done * PAGE_WORDS, count * PAGE_WORDS, cell_page * PAGE * 8, **vars(applied))
+def _record(pages_done: int, count: int, cell_page: int, applied: LowPhase) -> PassRecord:
+    return PassRecord(pages_done * PAGE_WORDS, count * PAGE_WORDS, cell_page * PAGE * 8, **vars(applied))

@@ -141,11 +141,11 @@ def _series(
     readbacks: ReadbackSet, measured: Sequence[PatternReadback], artefacts: Sequence[Artefact], dwell: float, name: str
 ) -> Series:
     words = -(-readbacks.bits // 64)
-    kept, law_kept = (~excluded_cells(artefacts, words, from_law=law) for law in (False, True))
+    valid, law_valid = (~excluded_cells(artefacts, words, from_law=law) for law in (False, True))
     voltages = sorted({one.vdd for one in measured}, reverse=True)
-    by_voltage = {vdd: [_without(one, kept) for one in measured if one.vdd == vdd] for vdd in voltages}
-    chosen = {vdd: _select_counted(readbacks, ones, kept) for vdd, ones in by_voltage.items()}
-    counted = [vdd for vdd in voltages if chosen[vdd]]
+    by_voltage = {vdd: [_without(one, valid) for one in measured if one.vdd == vdd] for vdd in voltages}
+    selected = {vdd: _select_counted(readbacks, ones, valid) for vdd, ones in by_voltage.items()}
+    counted = [vdd for vdd in voltages if selected[vdd]]
     if not counted:
         outcomes = ", ".join(sorted({str(one.outcome) for one in measured}))
         asked = f"Read-backs of {readbacks.title}"
@@ -153,15 +153,15 @@ def _series(
             raise InputError(asked, f"no cell is left: {'; '.join(one.text for one in artefacts)}", "Check how they were read")
         raise InputError(asked, f"nothing in them was counted ({outcomes})", "Measure again")
     about = {"title": readbacks.title, "source": readbacks.source, "notes": _notes(readbacks, artefacts)}
-    points = fit([back for vdd in counted for back in chosen[vdd]], readbacks.bank, name=name, about=about)
-    patterns = {vdd: len(chosen[vdd]) for vdd in counted}
+    points = fit([back for vdd in counted for back in selected[vdd]], readbacks.bank, name=name, about=about)
+    patterns = {vdd: len(selected[vdd]) for vdd in counted}
     whole = [vdd for vdd in counted if patterns[vdd] == max(patterns.values())]
     refused = "; ".join(one.no_law for one in artefacts if one.no_law)
     law, no_law = None, refused
     if not refused:
-        backs = [back for vdd in whole for back in _select_counted(readbacks, by_voltage[vdd], law_kept)]
+        backs = [back for vdd in whole for back in _select_counted(readbacks, by_voltage[vdd], law_valid)]
         law, no_law = _law(backs, readbacks.bank, name, about)
-    rows = tuple(_row(vdd, dwell, by_voltage, chosen, counted, points) for vdd in voltages)
+    rows = tuple(_row(vdd, dwell, by_voltage, selected, counted, points) for vdd in voltages)
     profile = _with_basis((law or points).profile, readbacks.basis)
     outside = tuple(vdd for vdd in counted if vdd not in whole) if law is not None else ()
     return Series(dwell, rows, points, law, no_law, outside, _highest(readbacks.bits, by_voltage), profile)
@@ -172,9 +172,9 @@ def _notes(readbacks: ReadbackSet, artefacts: Sequence[Artefact]) -> str:
     return ". ".join(part for part in (readbacks.notes, *(one.text for one in artefacts)) if part)
 
 
-def _without(one: PatternReadback, kept: Words) -> PatternReadback:
+def _without(one: PatternReadback, valid: Words) -> PatternReadback:
     """Return a read-back without the errors of cells that do not count."""
-    return one if one.errors is None else replace(one, errors=one.errors & kept)
+    return one if one.errors is None else replace(one, errors=one.errors & valid)
 
 
 def _law(backs: list[ReadBack], bank: Bank, name: str, about: Mapping[str, str]) -> tuple[Fit | None, str]:
@@ -184,15 +184,15 @@ def _law(backs: list[ReadBack], bank: Bank, name: str, about: Mapping[str, str])
         return None, error.found
 
 
-def _select_counted(readbacks: ReadbackSet, ones: Sequence[PatternReadback], kept: Words) -> list[ReadBack]:
+def _select_counted(readbacks: ReadbackSet, ones: Sequence[PatternReadback], valid: Words) -> list[ReadBack]:
     """Return the read-backs of one point, in which each kept cell counts once for each value it held."""
     backs: list[ReadBack] = []
-    seen = [np.zeros(-(-readbacks.bits // 64), np.uint64) for _ in range(2)]
+    values_held = [np.zeros(-(-readbacks.bits // 64), np.uint64) for _ in range(2)]
     for one in ones:
         if one.errors is None:
             continue
-        new = ((one.written & ~seen[1]) | (~one.written & ~seen[0])) & kept
-        seen = [seen[0] | ~one.written, seen[1] | one.written]
+        new = ((one.written & ~values_held[1]) | (~one.written & ~values_held[0])) & valid
+        values_held = [values_held[0] | ~one.written, values_held[1] | one.written]
         if popcount(new):
             used = None if popcount(new) == new.size * 64 else new
             backs.append(ReadBack(one.written, one.errors ^ one.written, readbacks.bits, 0, {"vdd": one.vdd}, used))
@@ -203,7 +203,7 @@ def _row(
     vdd: float,
     dwell: float,
     by_voltage: Mapping[float, Sequence[PatternReadback]],
-    chosen: Mapping[float, list[ReadBack]],
+    selected: Mapping[float, list[ReadBack]],
     counted: Sequence[float],
     points: Fit,
 ) -> PointSummary:
@@ -234,29 +234,29 @@ def _always(ones: Sequence[PatternReadback]) -> tuple[int, int] | None:
 
 def _nested(higher: Sequence[PatternReadback], lower: Sequence[PatternReadback]) -> tuple[int, int]:
     """Return how many cells that erred at the higher voltage erred at the lower one, and all of them."""
-    kept = total = 0
+    erred_too = total = 0
     below = {one.pattern: _erred_cells(one) for one in lower}
     for one in higher:
         above, same = _erred_cells(one), below.get(one.pattern)
         if above is not None and same is not None:
-            kept, total = kept + popcount(above & same), total + popcount(above)
-    return kept, total
+            erred_too, total = erred_too + popcount(above & same), total + popcount(above)
+    return erred_too, total
 
 
 def _erred_cells(one: PatternReadback) -> Words | None:
     """Return the cells that erred at any read; None if nothing was counted."""
     if one.errors is None:
         return None
-    ever: Words = np.bitwise_or.reduce(one.errors, axis=0)
-    return ever
+    erred: Words = np.bitwise_or.reduce(one.errors, axis=0)
+    return erred
 
 
 def _highest(bits: int, by_voltage: Mapping[float, Sequence[PatternReadback]]) -> npt.NDArray[np.float32]:
     highest = np.zeros(bits, np.float32)
     for vdd in sorted(by_voltage):
         for one in by_voltage[vdd]:
-            if (ever := _erred_cells(one)) is not None:
-                highest[set_bits(ever)] = vdd
+            if (erred := _erred_cells(one)) is not None:
+                highest[set_bits(erred)] = vdd
     return highest
 
 

@@ -53,30 +53,30 @@ def find_artefacts(readbacks: ReadbackSet) -> tuple[Artefact, ...]:
         told = f"Every byte of every read is 0x{byte:02X}: either all cells lost what they held, or nothing was read"
         return (Artefact("constant read-out", f"{told}. One voltage cannot tell"),)
     words = counted[0].written.size
-    found = find_dead_lanes(readbacks, conditions, ~np.zeros(words, np.uint64), floating=False)
-    found += find_repeated_lanes(counted, ~_union(found, words), readbacks.bits)
-    found += find_repeated_blocks(counted, ~_union(found, words), readbacks.bits)
-    found += find_dead_lanes(readbacks, conditions, ~_union(found, words), floating=True)
-    kept = ~_union(found, words)
-    found += _copied_voltages(counted, kept)
-    found += _copied_reads(counted, kept)
-    found += _stuck_cells(readbacks, counted, kept)
-    return tuple(found)
+    artefacts = find_dead_lanes(readbacks, conditions, ~np.zeros(words, np.uint64), floating=False)
+    artefacts += find_repeated_lanes(counted, ~_union(artefacts, words), readbacks.bits)
+    artefacts += find_repeated_blocks(counted, ~_union(artefacts, words), readbacks.bits)
+    artefacts += find_dead_lanes(readbacks, conditions, ~_union(artefacts, words), floating=True)
+    valid = ~_union(artefacts, words)
+    artefacts += _copied_voltages(counted, valid)
+    artefacts += _copied_reads(counted, valid)
+    artefacts += _stuck_cells(readbacks, counted, valid)
+    return tuple(artefacts)
 
 
-def _union(found: Sequence[Artefact], words: int) -> Words:
+def _union(artefacts: Sequence[Artefact], words: int) -> Words:
     """Return the cells that do not count."""
     union = np.zeros(words, np.uint64)
-    for one in found:
+    for one in artefacts:
         if one.cells is not None and not one.law_only:
             union |= one.cells
     return union
 
 
-def excluded_cells(found: Sequence[Artefact], words: int, *, from_law: bool) -> Words:
+def excluded_cells(artefacts: Sequence[Artefact], words: int, *, from_law: bool) -> Words:
     """Return the cells that rates (or, with from_law, the law) leave out, (words,) uint64."""
-    union = _union(found, words)
-    for one in found:
+    union = _union(artefacts, words)
+    for one in artefacts:
         if from_law and one.cells is not None:
             union = union | one.cells
     return union
@@ -85,7 +85,7 @@ def excluded_cells(found: Sequence[Artefact], words: int, *, from_law: bool) -> 
 # --- read-backs that were copied -------------------------------------------------------------------------------------------------
 
 
-def _copied_voltages(counted: Sequence[PatternReadback], kept: Words) -> Iterator[Artefact]:
+def _copied_voltages(counted: Sequence[PatternReadback], valid: Words) -> Iterator[Artefact]:
     """Find the same errors at two voltages, pattern by pattern."""
     by_pattern: dict[tuple[str, float], list[PatternReadback]] = {}
     for one in sorted(counted, key=lambda one: -one.vdd):
@@ -93,7 +93,7 @@ def _copied_voltages(counted: Sequence[PatternReadback], kept: Words) -> Iterato
     told: dict[tuple[float, float], int] = {}
     for ones in by_pattern.values():
         for higher, lower in combinations(ones, 2):
-            above, below = ever_erred(higher) & kept, ever_erred(lower) & kept
+            above, below = ever_erred(higher) & valid, ever_erred(lower) & valid
             flips = popcount(above)
             if flips >= _COPIED and np.array_equal(above, below):
                 told[higher.vdd, lower.vdd] = told.get((higher.vdd, lower.vdd), 0) + flips
@@ -105,19 +105,19 @@ def _copied_voltages(counted: Sequence[PatternReadback], kept: Words) -> Iterato
         )
 
 
-def _copied_reads(counted: Sequence[PatternReadback], kept: Words) -> Iterator[Artefact]:
+def _copied_reads(counted: Sequence[PatternReadback], valid: Words) -> Iterator[Artefact]:
     """Find two equal reads where other reads of the same pattern differ in many cells."""
     pairs = []
     for one in counted:
         assert one.errors is not None
-        errors = one.errors & kept
+        errors = one.errors & valid
         for first, second in combinations(range(len(errors)), 2):
             cells = popcount(errors[first] | errors[second])
             pairs.append((one, f"{first + 1} and {second + 1}", popcount(errors[first] ^ errors[second]), cells))
     compare_once, cells = sum(pair[2] for pair in pairs), sum(pair[3] for pair in pairs if pair[2])
     share = compare_once / max(cells, 1)
-    for one, reads, differ, own in pairs:
-        if differ == 0 and own * share >= _COPIED:
+    for one, reads, differ, cells_in_pair in pairs:
+        if differ == 0 and cells_in_pair * share >= _COPIED:
             text = (
                 f"Reads {reads} of {one.pattern} at {one.vdd:.4g} V are the same, to the bit, where others "
                 f"differ in {100 * share:.3g} % of the cells that err: one may be a copy, and then the repeats say less"
@@ -125,9 +125,9 @@ def _copied_reads(counted: Sequence[PatternReadback], kept: Words) -> Iterator[A
             yield Artefact("copied read-back", text)
 
 
-def _stuck_cells(readbacks: ReadbackSet, counted: Sequence[PatternReadback], kept: Words) -> Iterator[Artefact]:
+def _stuck_cells(readbacks: ReadbackSet, counted: Sequence[PatternReadback], valid: Words) -> Iterator[Artefact]:
     """Find cells that err at nominal voltage."""
-    control = [ever_erred(one) & kept for one in counted if one.vdd == readbacks.nominal]
+    control = [ever_erred(one) & valid for one in counted if one.vdd == readbacks.nominal]
     if not control or not (cells := np.bitwise_or.reduce(np.stack(control), axis=0)).any():
         return
     text = (
@@ -175,14 +175,14 @@ def _check_order(readbacks: ReadbackSet, one: PatternReadback) -> None:
     """Raise InputError if the reads match what was written far better in another order."""
     share = _share(one, readbacks.bits)
     for name, order in _orders():
-        found = _matched(one, readbacks.bits, order)
-        if found < _BETTER * share:
-            told = (
+        remaining = _matched(one, readbacks.bits, order)
+        if remaining < _BETTER * share:
+            found = (
                 f"{100 * share:.3g} % of the bits of {one.pattern} at {one.vdd:.4g} V differ from what was written, "
-                f"and {100 * found:.3g} % do when {name}"
+                f"and {100 * remaining:.3g} % do when {name}"
             )
             do = "Give the bytes in the order in which they were written, and as they were written"
-            raise InputError(f"Read-backs of {readbacks.title}", told, do)
+            raise InputError(f"Read-backs of {readbacks.title}", found, do)
 
 
 def _share(one: PatternReadback, bits: int) -> float:

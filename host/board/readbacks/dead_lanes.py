@@ -53,20 +53,20 @@ class _Division(NamedTuple):
 
     def cells(self, groups: npt.NDArray[np.bool_], bits: int) -> npt.NDArray[np.bool_]:
         """Return the cells of the chosen groups, (bits,) bool."""
-        chosen = np.broadcast_to(np.expand_dims(groups, self.axes), self.shape)
-        return np.ascontiguousarray(chosen).reshape(-1)[:bits]
+        selected = np.broadcast_to(np.expand_dims(groups, self.axes), self.shape)
+        return np.ascontiguousarray(selected).reshape(-1)[:bits]
 
 
 def _divisions(readbacks: ReadbackSet) -> list[_Division]:
     """List the divisions: words from small to large, then columns, rows and banks."""
     bits, bank = readbacks.bits, readbacks.bank
-    found = [_Division("lane", w, (-(-bits // w), w), (0,)) for w in WIDTHS if bits >= _FEWEST_HELD * w]
+    divisions = [_Division("lane", w, (-(-bits // w), w), (0,)) for w in WIDTHS if bits >= _FEWEST_HELD * w]
     size = bank.rows * bank.columns
     shape = (-(-bits // size), bank.rows, bank.columns)
     for name, axes, cells in (("column", (1,), bank.rows), ("row", (2,), bank.columns), ("bank", (1, 2), size)):
         if _FEWEST_HELD <= cells <= bits // 2 and size <= 16 * bits:
-            found.append(_Division(name, bank.columns, shape, axes))
-    return found
+            divisions.append(_Division(name, bank.columns, shape, axes))
+    return divisions
 
 
 def find_dead_lanes(readbacks: ReadbackSet, conditions: Sequence[ErredCells], among: Words, *, floating: bool) -> list[Artefact]:
@@ -84,32 +84,32 @@ def find_dead_lanes(readbacks: ReadbackSet, conditions: Sequence[ErredCells], am
     if not (conditions[0].erred & among).any():
         return []
     places = sorted({0, len(conditions) // 3, 2 * len(conditions) // 3, len(conditions) - 1})
-    chosen, divisions = [conditions[place] for place in places], _divisions(readbacks)
-    kept, found = unpack_words(among, bits).copy(), []
-    rates = _group_rates(chosen, divisions, kept)
+    selected, divisions = [conditions[place] for place in places], _divisions(readbacks)
+    remaining, artefacts = unpack_words(among, bits).copy(), []
+    rates = _group_rates(selected, divisions, remaining)
     for number, division in enumerate(divisions):
         dead = [_dead(rates[number][:, value], floating) for value in (0, 1)]
         if not np.any(dead):
             continue
-        cells = division.cells(dead[0] | dead[1], bits) & (kept != 0)
-        kept[cells] = 0
+        cells = division.cells(dead[0] | dead[1], bits) & (remaining != 0)
+        remaining[cells] = 0
         text = _dead_text(division, dead, int(cells.sum()), bits, len(conditions))
-        found.append(Artefact("dead lane", text, pack_bits(cells, among.size)))
-        rates = _group_rates(chosen, divisions, kept)
-    return found
+        artefacts.append(Artefact("dead lane", text, pack_bits(cells, among.size)))
+        rates = _group_rates(selected, divisions, remaining)
+    return artefacts
 
 
-def _group_rates(conditions: Sequence[ErredCells], divisions: Sequence[_Division], kept: Bits) -> list[Floats]:
+def _group_rates(conditions: Sequence[ErredCells], divisions: Sequence[_Division], remaining: Bits) -> list[Floats]:
     """Return shares of cells that erred, for each division: (conditions, value held, groups).
 
     NaN where too few cells held the value.
     """
-    found: list[list[list[Floats]]] = [[] for _ in divisions]
+    by_division: list[list[list[Floats]]] = [[] for _ in divisions]
     for one in conditions:
         for value in (0, 1):
-            held, erred = (unpack_words(words[value], kept.size) & kept for words in (one.held, one.erred))
+            held, erred = (unpack_words(words[value], remaining.size) & remaining for words in (one.held, one.erred))
             wide: dict[str, npt.NDArray[np.int64]] = {}
-            for division, rates in zip(reversed(divisions), reversed(found), strict=True):
+            for division, rates in zip(reversed(divisions), reversed(by_division), strict=True):
                 counts = []
                 for label, cells in (("held", held), ("erred", erred)):
                     if division.name == "lane" and label in wide:
@@ -122,7 +122,7 @@ def _group_rates(conditions: Sequence[ErredCells], divisions: Sequence[_Division
                 if value == 0:
                     rates.append([])
                 rates[-1].append(rate)
-    return [np.array(rates) for rates in found]
+    return [np.array(rates) for rates in by_division]
 
 
 def _dead(rates: Floats, floating: bool) -> npt.NDArray[np.bool_]:
@@ -130,15 +130,15 @@ def _dead(rates: Floats, floating: bool) -> npt.NDArray[np.bool_]:
 
     floating: a fixed share of their cells, instead of nearly all.
     """
-    there = rates[[bool(np.isfinite(row).any()) for row in rates]]
-    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(there).all(axis=0))
-    if not there.size or not known.any():
+    measured = rates[[bool(np.isfinite(row).any()) for row in rates]]
+    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(measured).all(axis=0))
+    if not measured.size or not known.any():
         return np.zeros(rates.shape[1:], bool)
-    highest, usual = there[0], float(np.median(there[0][known]))
+    highest, usual = measured[0], float(np.median(measured[0][known]))
     with np.errstate(invalid="ignore"):
-        steady = (np.abs(there - highest).max(axis=0) <= _STEADY) & (len(there) > 1)
-        wrong = (highest >= _FLOATING) & steady if floating else (there >= _DEAD).all(axis=0)
-        dead: npt.NDArray[np.bool_] = np.asarray(known & wrong & (highest > 4.0 * usual))
+        steady = (np.abs(measured - highest).max(axis=0) <= _STEADY) & (len(measured) > 1)
+        matches = (highest >= _FLOATING) & steady if floating else (measured >= _DEAD).all(axis=0)
+        dead: npt.NDArray[np.bool_] = np.asarray(known & matches & (highest > 4.0 * usual))
     return dead if 2 * dead.sum() <= known.sum() else np.zeros_like(dead)
 
 

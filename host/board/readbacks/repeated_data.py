@@ -47,27 +47,27 @@ class _Span(NamedTuple):
     erred: Bits
     read: Bits
 
-    def lanes(self, name: str, width: int, rows: npt.NDArray[np.intp] | None = None) -> Bits:
-        """Return one of the three as (words, width) bits, for all words or for some."""
-        data: Bits = getattr(self, name)
-        words = data[: data.size * 8 // width * (width // 8)].reshape(-1, width // 8)
-        return np.unpackbits(words if rows is None else words[rows], axis=1, bitorder="little")
+
+def _lanes(data: Bits, width: int, rows: npt.NDArray[np.intp]) -> Bits:
+    """Return some words of `width` bits as (words, width) bits."""
+    words = data[: data.size * 8 // width * (width // 8)].reshape(-1, width // 8)
+    return np.unpackbits(words[rows], axis=1, bitorder="little")
 
 
-def find_repeated_lanes(counted: Sequence[PatternReadback], kept: Words, bits: int) -> list[Artefact]:
+def find_repeated_lanes(counted: Sequence[PatternReadback], valid: Words, bits: int) -> list[Artefact]:
     """Find lanes that copy others: in the whole array, or else in segments of it."""
-    whole = _lanes_in(counted, kept, 0, bits, bits)
+    whole = _lanes_in(counted, valid, 0, bits, bits)
     if whole or bits < _SEGMENTS * 64 * FEWEST_CELLS:
         return whole
     length = bits // _SEGMENTS // 64 * 64
-    return [found for number in range(_SEGMENTS) for found in _lanes_in(counted, kept, number * length, length, bits)]
+    return [artefact for number in range(_SEGMENTS) for artefact in _lanes_in(counted, valid, number * length, length, bits)]
 
 
-def _lanes_in(counted: Sequence[PatternReadback], kept: Words, start: int, length: int, bits: int) -> list[Artefact]:
-    spans = [_span(one, kept, start, length) for one in counted]
+def _lanes_in(counted: Sequence[PatternReadback], valid: Words, start: int, length: int, bits: int) -> list[Artefact]:
+    spans = [_span(one, valid, start, length) for one in counted]
     telling = [max(spans, key=lambda one: int(np.bitwise_count(one.erred).sum()))]
     telling += [one for one in spans if not _is_solid(one)][-1:]
-    free, found = np.ones(length, bool), []
+    free, artefacts = np.ones(length, bool), []
     for width in WIDTHS[:8]:
         n = length // width
         if n < FEWEST_CELLS:
@@ -83,13 +83,13 @@ def _lanes_in(counted: Sequence[PatternReadback], kept: Words, start: int, lengt
         cells = np.zeros(bits, bool)
         cells[start : start + copies.size] = copies.reshape(-1)
         text = _lane_text(pairs, width, start, length, int(copies.sum()))
-        found.append(Artefact("repeated lane", text, pack_bits(cells, kept.size)))
-    return found
+        artefacts.append(Artefact("repeated lane", text, pack_bits(cells, valid.size)))
+    return artefacts
 
 
-def _span(one: PatternReadback, kept: Words, start: int, length: int) -> _Span:
+def _span(one: PatternReadback, valid: Words, start: int, length: int) -> _Span:
     assert one.errors is not None
-    arrays = (one.written, ever_erred(one) & kept, (one.written ^ one.errors[0]) & kept)
+    arrays = (one.written, ever_erred(one) & valid, (one.written ^ one.errors[0]) & valid)
     return _Span(*(words.view(np.uint8)[start // 8 : (start + length) // 8] for words in arrays))
 
 
@@ -106,22 +106,22 @@ def _lane_pairs(spans: Sequence[_Span], width: int) -> list[tuple[int, int]]:
         rows = rows[:: max(1, rows.size // _TELLING)][:_TELLING]
         if rows.size == 0:
             continue
-        stored, erred, read = (span.lanes(name, width, rows) for name in ("written", "erred", "read"))
+        stored, erred, read = (_lanes(data, width, rows) for data in span)
         chance = np.maximum(erred.mean(axis=1)[:, None], erred.mean(axis=0)[None, :])
         evidence = np.maximum(evidence, (-np.log(np.maximum(chance, 1e-12)) * erred).sum(axis=0))
         marks += (read * random.integers(0, 1 << 64, (rows.size, 1), dtype=np.uint64)).sum(axis=0, dtype=np.uint64)
         written.append((stored, (read != read[0]).any(axis=0)))
     pairs: dict[int, int] = {}
     for distance in _distances(marks, np.ones(width, bool)):
-        told = evidence[distance:].copy()
+        telling_nats = evidence[distance:].copy()
         for stored, alive in written:
             differ = (stored[:, distance:] != stored[:, :-distance]).sum(axis=0) * alive[distance:]
-            told = np.maximum(told, differ * np.log(2.0))
+            telling_nats = np.maximum(telling_nats, differ * np.log(2.0))
         for first, end in _runs(marks[distance:] == marks[:-distance]):
-            some = first + distance + np.flatnonzero(told[first:end] > 0)
-            if told[first:end].sum() < _BEYOND_CHANCE + 2.0 * np.log(width):
+            informative = first + distance + np.flatnonzero(telling_nats[first:end] > 0)
+            if telling_nats[first:end].sum() < _BEYOND_CHANCE + 2.0 * np.log(width):
                 continue
-            low, high = max(some[0] // 8 * 8, first + distance), min(-(-(some[-1] + 1) // 8) * 8, end + distance)
+            low, high = max(informative[0] // 8 * 8, first + distance), min(-(-(informative[-1] + 1) // 8) * 8, end + distance)
             pairs |= {copy: copy - distance for copy in range(int(low), int(high)) if copy not in pairs}
     return [(lane, copy) for copy, lane in sorted(pairs.items())]
 
@@ -148,32 +148,32 @@ def _lane_text(pairs: Sequence[tuple[int, int]], width: int, start: int, length:
     )
 
 
-def find_repeated_blocks(counted: Sequence[PatternReadback], kept: Words, bits: int) -> Iterator[Artefact]:
+def find_repeated_blocks(counted: Sequence[PatternReadback], valid: Words, bits: int) -> Iterator[Artefact]:
     """Find runs of bytes that came back as other runs did.
 
     Other bytes were written there, or both runs have the same errors.
     """
     blocks, step = bits // _BLOCK, _BLOCK // 64
-    worst = max(counted, key=lambda one: popcount(ever_erred(one) & kept), default=None)
+    worst = max(counted, key=lambda one: popcount(ever_erred(one) & valid), default=None)
     if worst is None or worst.errors is None or blocks < 4:
         return
     errors, read, written = (
         cells[: blocks * step].reshape(blocks, step)
-        for cells in (ever_erred(worst) & kept, worst.written ^ worst.errors[0], worst.written)
+        for cells in (ever_erred(worst) & valid, worst.written ^ worst.errors[0], worst.written)
     )
-    information, need = _information(ever_erred(worst) & kept, bits, blocks), _BEYOND_CHANCE + 2.0 * np.log(blocks)
+    information, need = _information(ever_erred(worst) & valid, bits, blocks), _BEYOND_CHANCE + 2.0 * np.log(blocks)
     number = np.unique(read, axis=0, return_inverse=True)[1].reshape(-1)
-    taken = np.zeros(blocks, bool)
+    copied = np.zeros(blocks, bool)
     for distance in _distances(number, np.isin(number, number[errors.any(axis=1)])):
         other = np.bitwise_count(written[distance:] ^ written[:-distance]).sum(axis=1) * np.log(2.0)
-        told = np.where(other > 0, other, information[distance:])
-        for first, end in _runs((number[distance:] == number[:-distance]) & ~taken[distance:]):
-            some = first + np.flatnonzero(told[first:end] > 0)
-            if told[first:end].sum() < need:
+        telling_nats = np.where(other > 0, other, information[distance:])
+        for first, end in _runs((number[distance:] == number[:-distance]) & ~copied[distance:]):
+            informative = first + np.flatnonzero(telling_nats[first:end] > 0)
+            if telling_nats[first:end].sum() < need:
                 continue
-            copy = slice(int(some[0]) + distance, int(some[-1]) + 1 + distance)
-            taken[copy] = True
-            cells = np.zeros(kept.size, np.uint64)
+            copy = slice(int(informative[0]) + distance, int(informative[-1]) + 1 + distance)
+            copied[copy] = True
+            cells = np.zeros(valid.size, np.uint64)
             cells[copy.start * step : copy.stop * step] = ~np.uint64(0)
             size, at, back = (
                 (copy.stop - copy.start) * _BLOCK // 8,
@@ -200,9 +200,9 @@ def _information(masked: Words, bits: int, blocks: int) -> Floats:
     return information
 
 
-def _distances(number: npt.NDArray[np.intp] | Words, some: npt.NDArray[np.bool_]) -> list[int]:
+def _distances(number: npt.NDArray[np.intp] | Words, among: npt.NDArray[np.bool_]) -> list[int]:
     """Return the most frequent distances between equal neighbours among some of the numbers."""
-    at = np.flatnonzero(some)
+    at = np.flatnonzero(among)
     order = at[np.lexsort((at, number[at]))]
     near = np.flatnonzero(number[order][1:] == number[order][:-1])
     gaps, times = np.unique(order[near + 1] - order[near], return_counts=True)

@@ -102,18 +102,18 @@ class Machine:
             cause: value for the chip's reset register if `cold`, else the watchdog's reason.
             cold: as after a brown-out or by the RUN pin, when only flash keeps its contents; else by the watchdog.
         """
-        kept: dict[int, int] = {}
+        preserved: dict[int, int] = {}
         if cold:
-            kept[self.map.chip_reset] = cause
+            preserved[self.map.chip_reset] = cause
         else:
             # The power manager can be told to be reset too. Then its registers and the jump vectors are lost.
             if not self._power_register(_WDSEL) & 1:
                 vector = self.map.boot_vectors[-1]
-                kept = {a: v for a, v in self._registers.items() if vector <= a < vector + 16 or self._is_powman(a)}
-            kept[self.map.watchdog + 8] = cause
-        if self.map.regulator not in kept:
+                preserved = {a: v for a, v in self._registers.items() if vector <= a < vector + 16 or self._is_powman(a)}
+            preserved[self.map.watchdog + 8] = cause
+        if self.map.regulator not in preserved:
             self.code = self.board.regulator.nominal_code
-        self._registers = kept
+        self._registers = preserved
         self._boot()
 
     def _boot(self) -> None:
