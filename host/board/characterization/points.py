@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     LINK_ERROR = "link error"
     """The board went on, but bytes did not get through."""
     DEVICE_ERROR = "device error"
-    """The board's own checks failed: its code changed, or two looks at nominal voltage disagree."""
+    """The board's own checks failed: its code changed, or two reads at nominal voltage differ."""
     VOLTAGE = "voltage refused or not confirmed"
     """The supply did not do, or did not confirm, what was commanded."""
 
