@@ -27,7 +27,6 @@ from weakcell.emulator.importer.symbols import (
     FloatValue,
     Node,
     OperatorCall,
-    Pads,
     PendingComparison,
     PendingConcat,
     PendingMean,
@@ -38,6 +37,7 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
     scalar,
 )
+from weakcell.emulator.importer.windows import onnx_pads, padded_shape, window_attributes
 from weakcell.emulator.ir.layers import (
     Dequantize,
     FloatOperator,
@@ -467,39 +467,3 @@ def _repeat_per_element(constant: Floats, area: int) -> Floats:
 def _broadcastable(constant: Floats, shape: tuple[int, ...]) -> Array:
     """Return a constant per channel in a shape that broadcasts in ONNX order."""
     return constant if constant.ndim == 0 or len(shape) == 1 else constant.reshape(-1, *[1] * (len(shape) - 1))
-
-
-def window_attributes(window: Window, rank: int) -> dict[str, Any]:
-    """Return a window as the attributes of an ONNX pool.
-
-    Args:
-        window: of the pool.
-        rank: number of spatial axes: 1 for signals, 2 for images.
-    """
-    pads = window.pads if rank == 2 else (window.pads[1], window.pads[3])
-    return {
-        "kernel_shape": list(window.kernel[-rank:]),
-        "strides": list(window.stride[-rank:]),
-        "dilations": list(window.dilation[-rank:]),
-        "pads": list(pads),
-        "ceil_mode": int(window.ceil_mode),
-    }
-
-
-def onnx_pads(pads: Pads, rank: int) -> Array:
-    """Return pads as ONNX's Pad takes them.
-
-    Args:
-        pads: (top, left, bottom, right).
-        rank: number of axes of a value, without the batch.
-    """
-    top, left, bottom, right = pads
-    return np.array([0, 0, top, left, 0, 0, bottom, right] if rank == 3 else [0, 0, left, 0, 0, right], np.int64)
-
-
-def padded_shape(shape: tuple[int, ...], pads: Pads) -> tuple[int, ...]:
-    """Return the shape of an image (C, H, W) or signal (C, L) with its padding."""
-    top, left, bottom, right = pads
-    if len(shape) == 2:
-        return shape[0], shape[1] + left + right
-    return shape[0], shape[1] + top + bottom, shape[2] + left + right

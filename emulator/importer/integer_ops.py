@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange, onnx_pads
+from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
@@ -30,6 +30,7 @@ from weakcell.emulator.importer.symbols import (
     PointwiseOperator,
     Symbol,
 )
+from weakcell.emulator.importer.windows import onnx_pads
 from weakcell.emulator.ir.layers import CodesOperator, Reshape, Step, ValueSpec
 from weakcell.memmodels.errors import ModelError
 

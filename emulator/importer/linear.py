@@ -8,12 +8,10 @@ A weight is stored if it is dequantized integers, or ±1 times a scale per outpu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.builder import IncompatibleWeightOrder, NetworkBuilder, ValueRange
 from weakcell.emulator.importer.constant_recipe import ImportedTensor
 from weakcell.emulator.importer.fallback import lower_float
@@ -29,6 +27,7 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
     scalar,
 )
+from weakcell.emulator.importer.windows import read_conv_window
 from weakcell.emulator.ir.layers import SIGN1, Convolution, Encoding, Requantize, Step, StoredTensor, ValueSpec, Window
 from weakcell.memmodels.errors import ModelError
 
@@ -303,60 +302,6 @@ def add_integer_sum(
 
 def _add_pads(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, int, int, int]:
     return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3])
-
-
-def read_conv_window(node: Node, shape: tuple[int, ...], weight: tuple[int, ...], groups: int) -> Window:
-    """Return the window of a Conv, after checking that input and weight fit."""
-    asked = f"Importing {node}"
-    out, inner, *kernel = weight
-    if len(shape) == 2 and kernel[0] == 1:
-        kernel = kernel[1:]
-    if len(shape) != len(kernel) + 1:
-        found = f"its input has the shape [N, {', '.join(map(str, shape))}] and its kernel {len(kernel)} axes"
-        raise ModelError(asked, found, "1-D and 2-D convolutions are supported")
-    if groups < 1 or inner * groups != shape[0] or out % groups:
-        found = f"the weight has shape {list(weight)}, group is {groups} and the input has {shape[0]} channels"
-        raise ModelError(asked, found, "Weight channels times group must equal the input's channels; export the model again")
-    if list(node.attributes.get("kernel_shape", kernel)) != kernel:
-        raise ModelError(asked, f"kernel_shape is not that of the weight, {kernel}", "Export the model again")
-    return read_window(node, shape, tuple(kernel))
-
-
-def read_window(node: Node, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Window:
-    """Read a window from a node's attributes and check it against the image.
-
-    A signal (C, L) is an image of height 1, so a 1-D kernel gets the height 1.
-    """
-    given, ones = node.attributes, [1] * len(kernel)
-    try:
-        stride, dilation = list(given.get("strides", ones)), list(given.get("dilations", ones))
-        pads = list(onnx_ops.explicit_pads(shape[1:], kernel, given))
-        if len(shape) == 2:
-            (length,), (begin, end) = kernel, pads
-            kernel, stride, dilation, pads = (1, length), [1, *stride], [1, *dilation], [0, begin, 0, end]
-        window = Window(
-            _int_pair(kernel), _int_pair(stride), _int_pair(dilation), _int_quadruple(pads), bool(given.get("ceil_mode", 0))
-        )
-        fits = min(window.kernel) > 0 and min(window.stride) > 0 and min(window.dilation) > 0 and min(window.pads) >= 0
-        fits = fits and min(window.output_shape(1, shape)) > 0
-    except (ValueError, TypeError, ZeroDivisionError):
-        fits = False
-    if not fits:
-        rank = len(shape) - 1
-        found = f"its window does not fit an image of {' x '.join(map(str, shape[1:]))}"
-        do = f"A {rank}-D window with {rank} strides, {rank} dilations and {2 * rank} pads is needed"
-        raise ModelError(f"Importing {node}", found, do)
-    return window
-
-
-def _int_pair(x: Sequence[int]) -> tuple[int, int]:
-    a, b = x
-    return int(a), int(b)
-
-
-def _int_quadruple(x: list[int]) -> tuple[int, int, int, int]:
-    a, b, c, d = x
-    return int(a), int(b), int(c), int(d)
 
 
 def _as_convolution(

@@ -13,10 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer.builder import NetworkBuilder, padded_shape
+from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.integer_ops import lower_move
-from weakcell.emulator.importer.linear import read_window
 from weakcell.emulator.importer.symbols import (
     BATCH,
     NO_PADS,
@@ -31,6 +30,7 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
     scalar,
 )
+from weakcell.emulator.importer.windows import padded_shape, read_window
 from weakcell.emulator.ir.layers import Reshape, ValueSpec, Window
 from weakcell.emulator.onnx_ops.interpolation import passes_of
 from weakcell.memmodels.errors import ModelError
