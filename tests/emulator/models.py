@@ -29,7 +29,7 @@ def model(
     opset: int = 17,
     types: dict[str, int] | None = None,
 ) -> onnx.ModelProto:
-    """A checked model; shapes carry the batch, types default to float."""
+    """Return a checked model; shapes include the batch, types default to float."""
     types = types or {}
     graph = helper.make_graph(
         list(nodes),
@@ -42,13 +42,13 @@ def model(
 
 
 def node(op_type: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
-    """A node from space-separated names ("-" leaves an input out)."""
+    """Return a node from space-separated names ("-" leaves an input out)."""
     names = ["" if name == "-" else name for name in inputs.split()]
     return helper.make_node(op_type, names, outputs.split(), outputs.split()[0], **attributes)
 
 
 def run(proto: onnx.ModelProto, inputs: dict[str, Array], outputs: list[str] | None = None) -> list[Array]:
-    """onnxruntime's outputs, of the model as written."""
+    """Return onnxruntime's outputs of the model as written."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -70,12 +70,12 @@ def reference_saturates() -> bool:
 
 
 def largest_weight(dtype: type = np.uint8) -> int:
-    """The largest int8 weight that onnxruntime multiplies rightly with activations of this type."""
+    """Return the largest int8 weight that onnxruntime multiplies correctly with activations of this type."""
     return 63 if np.dtype(dtype) == np.uint8 and reference_saturates() else 127
 
 
 def with_codes_out(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
-    """The model with the result of every run-time QuantizeLinear as a further output, and their names."""
+    """Return the model with the result of every run-time QuantizeLinear as a further output, and their names."""
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     constants = {t.name for t in proto.graph.initializer}
@@ -92,7 +92,7 @@ def with_codes_out(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
 
 
 def exported(network: Any, shape: Sequence[int], dynamo: bool) -> onnx.ModelProto:
-    """A torch network in evaluation mode, exported with a dynamic batch."""
+    """Return a torch network in evaluation mode, exported with a dynamic batch."""
     import torch
 
     x = torch.zeros(2, *shape)
@@ -120,7 +120,7 @@ def exported(network: Any, shape: Sequence[int], dynamo: bool) -> onnx.ModelProt
 
 
 def with_integers_out(proto: onnx.ModelProto, inputs: dict[str, Array]) -> tuple[onnx.ModelProto, list[str]]:
-    """The model with every run-time 8-bit tensor as a further output, and their names; onnxruntime tells which those are."""
+    """Return the model with every run-time 8-bit tensor (as onnxruntime sees it) as a further output, and their names."""
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     known = {o.name for o in proto.graph.output} | {t.name for t in proto.graph.initializer}
@@ -132,7 +132,7 @@ def with_integers_out(proto: onnx.ModelProto, inputs: dict[str, Array]) -> tuple
 
 
 def quantized(proto: onnx.ModelProto, images: Array, operators: bool = False, **options: Any) -> onnx.ModelProto:
-    """onnxruntime's static quantization, calibrated on the images, in QDQ form or with QLinear operators."""
+    """Return onnxruntime's static quantization, calibrated on the images, as QDQ or with QLinear operators."""
     from onnxruntime import quantization
 
     mixed = (quantization.QuantType.QUInt8, quantization.QuantType.QInt8)
@@ -163,7 +163,7 @@ def quietly() -> Any:
 
 
 def qonnx_values(proto: onnx.ModelProto, x: Array) -> dict[str, Array]:
-    """Every tensor, as the qonnx package computes it."""
+    """Return every tensor as the qonnx package computes it."""
     wrapper = pytest.importorskip("qonnx.core.modelwrapper", reason="qonnx is not installed")
     from qonnx.core.onnx_exec import execute_onnx
     from qonnx.transformation.infer_shapes import InferShapes

@@ -1,4 +1,4 @@
-"""Activation buffers in a memory: the value that is read back is the one that was written, with that memory's errors."""
+"""Activation buffers in a memory. Oracle: the plain NumPy network, with recorded flips put into each buffered value."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def outputs(deployment: Deployment) -> np.ndarray:
 
 
 def codes(buffer: Buffer, x: np.ndarray) -> list[int]:
-    """The stored code of each element of one image, in ONNX order."""
+    """Return the stored code of each element of one image, in ONNX order."""
     bits = buffer.encoding.bits
     return [int(v > 0) if buffer.encoding.kind == "sign" else int(v) & ((1 << bits) - 1) for v in x.reshape(-1)]
 
 
 def flipped(buffer: Buffer, x: np.ndarray, faults: Sequence[Fault], image: int) -> np.ndarray:
-    """A value with recorded flips, decoded element by element; and what was written is what the reference made."""
+    """Return a value with recorded flips, decoded element by element; check that the reference value was written."""
     held, bits = codes(buffer, x), buffer.encoding.bits
     for fault in (f for f in faults if f.slot.tensor == buffer.name and f.read == image):
         planes = fault.slot.planes
@@ -79,7 +79,7 @@ def flipped(buffer: Buffer, x: np.ndarray, faults: Sequence[Fault], image: int) 
 
 
 def reference_outputs(network: Network, faults: Sequence[Fault]) -> np.ndarray:
-    """The first output, image by image, every buffered value flipped as recorded before anyone reads it."""
+    """Return the first output, image by image; every buffered value is flipped as recorded before a layer reads it."""
     inputs, buffers = pixels(network, IMAGES), {b.value.name: b for b in collect_buffers(network)}
     rows = []
     for image in range(IMAGES):
@@ -119,7 +119,7 @@ def test_buffers_are_read_once_per_image_under_every_policy(kind: str, policy: R
 
 @pytest.mark.parametrize("policy", [ReadPolicy.LOAD, ReadPolicy.BATCH, ReadPolicy.IMAGE])
 def test_chunks_change_nothing(policy: ReadPolicy) -> None:
-    """Not even for write errors of cells that switch, which depend on the image before."""
+    """Write errors of switching cells depend on the previous image, and still do not depend on chunks."""
     runs = []
     for size in (1, 3000, 8 << 20):
         plan = compile_plan(NETWORKS["qnn"], chunk_bytes=size)
@@ -128,7 +128,7 @@ def test_chunks_change_nothing(policy: ReadPolicy) -> None:
     assert runs[0] == runs[1] == runs[2]
 
 
-def test_weak_cells_of_a_die_are_the_same_in_every_image_and_prefer_a_value() -> None:
+def test_weak_cells_are_the_same_in_every_image_and_prefer_a_value() -> None:
     """A cell errs in exactly the images that store the value that it does not prefer."""
     buffer = next(b for b in collect_buffers(NETWORKS["bnn"]) if b.value.kind == "bits")
     deployment = run("bnn", "uniform:ber=0.2,lifetime=die", target=buffer.name, record=True)
@@ -145,7 +145,7 @@ def test_weak_cells_of_a_die_are_the_same_in_every_image_and_prefer_a_value() ->
 
 @pytest.mark.parametrize(("lifetime", "same"), [("die", True), ("write", False), ("read", False)])
 def test_lifetimes(lifetime: str, same: bool) -> None:
-    """The first buffer of equal images: the same flips in each if the die makes them, others if the write or read does."""
+    """Equal images have equal flips in the first buffer for errors of the die, and different ones for write and read errors."""
     network = NETWORKS["bnn"]
     deployment = deploy(
         PLANS["bnn"], place(network, SAFE, [("buffer:x", parse_spec(f"uniform:ber=0.1,lifetime={lifetime}"))]), ReadPolicy.LOAD,
@@ -159,7 +159,7 @@ def test_lifetimes(lifetime: str, same: bool) -> None:
     assert same or len(set(flips)) == 4
 
 
-def test_bit_planes_of_a_buffer_have_homes_of_their_own() -> None:
+def test_bit_planes_of_a_buffer_can_be_placed_separately() -> None:
     top = run("qnn", "uniform:ber=0.3", target="buffer:q2@7", record=True)
     assert {fault.slot.planes for fault in top.faults or ()} == {(7,)}
     (buffer,) = [b for b in collect_buffers(NETWORKS["qnn"]) if b.name == "buffer:q2"]
@@ -167,8 +167,8 @@ def test_bit_planes_of_a_buffer_have_homes_of_their_own() -> None:
     np.testing.assert_array_equal(outputs(top), reference_outputs(NETWORKS["qnn"], top.faults or []))
 
 
-def test_any_memory_serves() -> None:
-    """One that only reads brings the same bits as the simulation that it wraps."""
+def test_any_memory_can_hold_buffers() -> None:
+    """A memory with nothing but `read` gives the same bits as the simulation that it wraps."""
     network = NETWORKS["qnn"]
     placement = place(network, parse_spec("uniform:ber=0.02"), [("buffer:*", parse_spec("uniform:ber=0.02,lifetime=die"))])
     memories = [open_memory(str(spec), array=array) for array, spec in enumerate(placement.arrays)]
@@ -187,8 +187,8 @@ def test_a_rule_for_all_buffers_leaves_sums_in_their_registers() -> None:
     assert names == {buffer.name for buffer in collect_buffers(NETWORKS["qnn"]) if buffer.value.dtype != "int32"}
 
 
-def test_what_cannot_be_a_buffer() -> None:
-    """Floats, and 32-bit integers where a convolution takes 16."""
+def test_values_that_cannot_be_buffers() -> None:
+    """Float values cannot, nor can 32-bit integers that a convolution reads as 16-bit ones."""
     values = {buffer.value.name for buffer in collect_buffers(NETWORKS["qnn"])}
     assert values == {name for name, spec in NETWORKS["qnn"].values.items() if spec.kind != "float"}
     assert "x" in {buffer.value.name for buffer in collect_buffers(NETWORKS["bnn"])}
@@ -207,7 +207,7 @@ def test_a_buffer_is_charged_one_write_and_one_read_per_image() -> None:
     assert after.value - before.value == pytest.approx(alone.energy.value)
 
 
-def test_writes_that_are_counted_are_not_shared() -> None:
+def test_counted_writes_are_charged_in_full() -> None:
     one = Quantity(2.0, "pJ/bit", "assumed", "")
     shared = access_cost({"inferences_per_write": 4.0}, 10, Accesses(1.0), EnergyRates(one, one))
     counted = access_cost({"inferences_per_write": 4.0}, 10, Accesses(1.0, 3.0), EnergyRates(one, one))

@@ -1,4 +1,7 @@
-"""Deployments on memories: whatever road the faults take, they are the same faults and make the same logits."""
+"""Deployments on memories: every route of a read gives the same faults and the same logits.
+
+Oracles: the memory's own `read`, and the plain NumPy network with recorded faults.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +35,14 @@ IMAGES, BATCH = 5, 2
 
 
 def dense_network(seed: int = 3) -> Network:
-    """Dense layers only: 130 pixels, 70 signs, 5 logits."""
+    """Return a network of dense layers only: 130 pixels, 70 signs, 5 logits."""
     d = RandomNetwork(np.random.default_rng(seed))
     x = d.threshold(d.dense(d.input("x", (130,), "int8"), 70, SIGN1), 300)
     return d.network(d.dequantize(d.dense(x, 5, SIGN1)))
 
 
 def rules_of(kind: str, network: Network) -> list[tuple[str, object]]:
-    """`weights`: all in one memory. `split`: planes, biases and thresholds spread over two."""
+    """Return placement rules. `weights`: all in one memory. `split`: planes, biases and thresholds in two memories."""
     if kind == "weights":
         return []
     rules = [(f"{t.name}@{t.encoding.bits - 1}", OTHER) for t in network.weights if t.encoding.bits > 1]
@@ -69,7 +72,7 @@ def logits(kind: str, deployment: Deployment) -> np.ndarray:
 
 
 def two_of(case: Case) -> list[Memory]:
-    """Two dies of a memory, for the two arrays of a placement."""
+    """Return two dies of a memory, for the two arrays of a placement."""
     return [case.build(die=0), case.build(die=1)]
 
 
@@ -88,8 +91,8 @@ POLICIES = list(ReadPolicy)
 @pytest.mark.parametrize("placed", ["weights", "split"])
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("case", SIMULATED, ids=lambda case: case.name)
-def test_sampler_and_read_bring_the_same(case: Case, kind: str, placed: str, policy: ReadPolicy) -> None:
-    """Drawn in kernels, read through the memory, recorded, and replayed by the reference: equal logits, flips and tallies."""
+def test_sampler_and_read_give_the_same(case: Case, kind: str, placed: str, policy: ReadPolicy) -> None:
+    """Compare four routes: sampled in kernels, read through the memory, recorded, replayed by the reference."""
     drawn = deployed(kind, placed, policy, two_of(case))
     ours = logits(kind, drawn)
     read = deployed(kind, placed, policy, map(OnlyReads, two_of(case)))
@@ -110,7 +113,7 @@ def test_sampler_and_read_bring_the_same(case: Case, kind: str, placed: str, pol
     "case", [case for case in CASES if case.name.split()[0] in ("ecc", "board", "planes")], ids=lambda c: c.name
 )
 def test_memories_that_can_only_be_read(case: Case, kind: str, policy: ReadPolicy) -> None:
-    """ECC, a board, bit planes: what they return is what is computed with, and what is counted."""
+    """What ECC, a board and bit planes return is what layers compute with, and what is counted."""
     deployment = deployed(kind, "split", policy, two_of(case), record=True)
     ours = logits(kind, deployment)
     assert deployment.faults is not None
@@ -125,7 +128,7 @@ def test_memories_that_can_only_be_read(case: Case, kind: str, policy: ReadPolic
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_recording_replays(kind: str, policy: ReadPolicy) -> None:
-    """A run on a tape of another run: the same logits, from the memory's own recording."""
+    """A run on the recording of another run has the same logits."""
     tapes = [OnlyReads(memory, RecordingMemory(memory.conditions)) for memory in two_of(SIMULATED[0])]
     first = deployed(kind, "split", policy, tapes)
     ours = logits(kind, first)
@@ -137,7 +140,7 @@ def test_a_recording_replays(kind: str, policy: ReadPolicy) -> None:
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_recorded_faults_replay_through_the_parameters(kind: str, policy: ReadPolicy) -> None:
-    """Load: flips put into the parameters of a plan by hand make the same logits; others are covered by the reference."""
+    """Under `load`, flips put into a plan's parameters by hand give the same logits. The reference covers other policies."""
     deployment = deployed(kind, "split", policy, two_of(SIMULATED[0]), record=True)
     ours = logits(kind, deployment)
     if policy is not ReadPolicy.LOAD:
@@ -177,7 +180,7 @@ def test_only_the_batch_policy_knows_the_batch_size(policy: ReadPolicy) -> None:
 
 
 def test_a_batch_reads_by_its_number() -> None:
-    """Batch 1 of two equals what a second batch of the same images brings; a batch of all images is a load."""
+    """Batch 1 of two equals a second batch of the same images. A batch of all images is a load."""
     plan, x = PLANS["bnn"], pixels(NETWORKS["bnn"], 6)
     whole = {policy: deployed("bnn", "weights", policy, two_of(SIMULATED[0])) for policy in (ReadPolicy.BATCH, ReadPolicy.LOAD)}
     made = [outputs_under_faults(plan, x, d, 6) for d in whole.values()]
@@ -197,8 +200,8 @@ def test_access_equals_image_for_dense_layers() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_bits_read_are_those_announced(kind: str, policy: ReadPolicy) -> None:
-    """The tally agrees with the announced reads per image, from which times and fault lists are estimated."""
+def test_bits_read_are_those_predicted(kind: str, policy: ReadPolicy) -> None:
+    """The tally agrees with `reads_per_image`, from which times and fault lists are estimated."""
     network = NETWORKS[kind]
     deployment = deployed(kind, "split", policy, two_of(SIMULATED[0]))
     logits(kind, deployment)
@@ -215,7 +218,7 @@ def test_no_images(policy: ReadPolicy) -> None:
 
 
 def scores_by_trial(network: Network, x: dict[str, np.ndarray], policy: ReadPolicy, trials: int, spec: str) -> np.ndarray:
-    """The outputs of every trial: (trials, n, ...)."""
+    """Return the outputs of every trial: (trials, n, ...)."""
     plan = compile_plan(network)
     placement = place(network, parse_spec(spec))
     runs = (deploy(plan, placement, policy, trial=trial, seed=11) for trial in range(trials))
@@ -245,7 +248,7 @@ def test_expected_accuracy_does_not_depend_on_load_batch_or_image(capsys: pytest
 
 
 def test_expected_outputs_of_a_layer_do_not_depend_on_the_policy() -> None:
-    """One binary layer, on copies of a flat image: each output has the same mean under all four policies, and less noise in all."""
+    """One binary layer on copies of a flat image: each output has the same mean under all four policies."""
     d = RandomNetwork(np.random.default_rng(6))
     x = d.convolution(d.input("x", (3, 5, 5), "int8"), 8, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1)
     network = d.network(d.dequantize(d.threshold(x, 150)))
@@ -262,7 +265,7 @@ def test_expected_outputs_of_a_layer_do_not_depend_on_the_policy() -> None:
 
 
 def test_fused_steps_compute_what_their_parts_do() -> None:
-    """Faults in bias and threshold may take sums past int32: a step that writes bits only must see them wrap all the same."""
+    """Faults in bias and threshold may take sums past int32, where they wrap, also in a step that writes only bits."""
     d = RandomNetwork(np.random.default_rng(12))
     x = d.threshold(d.convolution(d.input("x", (2, 4, 4), "int8"), 40, Window((2, 2)), SIGN1, bias=True))
     network = d.network(d.dequantize(x))
@@ -311,7 +314,7 @@ def test_no_errors_no_change(kind: str, policy: ReadPolicy, lifetime: str) -> No
 @pytest.mark.parametrize("lifetime", ["read", "die"])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_sign_inverted(policy: ReadPolicy, lifetime: str) -> None:
-    """ber=1 that hits both values: the network with negated weights."""
+    """With ber=1 on both values, the outputs are those of the network with negated weights."""
     network = NETWORKS["bnn"]
     negated = {n: replace(t, values=-t.values) if t.role == "weight" else t for n, t in network.tensors.items()}
     spec = f"uniform:ber=1,lifetime={lifetime}" + (",cells=invert" if lifetime == "die" else "")
@@ -322,7 +325,7 @@ def test_every_sign_inverted(policy: ReadPolicy, lifetime: str) -> None:
             np.testing.assert_array_equal(made[name], expected)
 
 
-# --- statistical defects that others have (shared/notes/field.md, end of section 2) ---------------------------------------------
+# --- statistical defects that others have ---------------------------------------------
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -352,7 +355,7 @@ def test_defect_h_padding_of_bipolar_tensors(policy: ReadPolicy) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_defect_i_every_stored_tensor_gets_flips(kind: str, policy: ReadPolicy) -> None:
-    """TensorFI2 skips the last variable: here the first, the last and all between flip, down to every single cell of them."""
+    """TensorFI2 skips the last variable. Here every cell of every tensor flips."""
     network = NETWORKS[kind]
     deployment = deployed(kind, "split", policy, [open_memory("uniform:ber=0.5", array=a) for a in (0, 1)], record=True)
     logits(kind, deployment)
@@ -368,7 +371,7 @@ def test_defect_i_every_stored_tensor_gets_flips(kind: str, policy: ReadPolicy) 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_defect_j_counters_report_all_layers(policy: ReadPolicy) -> None:
-    """nvmFI reports the last group only: flips are counted by tensor, add up, and lie near their expectation in each."""
+    """nvmFI reports the last group only. Here flips are counted by tensor, add up, and are near their expectation."""
     rate = 0.1
     memories = [open_memory(f"uniform:ber={rate}", array=a) for a in (0, 1)]
     deployment = deployed("qnn", "split", policy, memories)

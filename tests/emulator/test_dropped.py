@@ -1,4 +1,4 @@
-"""Signs in words that a protection detects as wrong drop out of the sum on request: against zeros in the weight tensor."""
+"""Protections that drop the signs of wrong words from sums. Oracle: zeros in the weight tensor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from weakcell.memmodels.protection.check_bits import ProtectedReport
 
 
 def mixed_network() -> Network:
-    """Signs everywhere: on integer pixels, on bits behind padding, grouped, and on float pixels."""
+    """Return sign layers on integer pixels, on bits behind padding, grouped, and on float pixels."""
     d = RandomNetwork(np.random.default_rng(8))
     a = d.threshold(d.convolution(d.input("x", (4, 6, 5), "int8"), 70, Window((3, 3), pads=(1, 1, 1, 1)), SIGN1), 200)
     a = d.threshold(d.pool(d.convolution(a, 34, Window((3, 2), pads=(1, 1, 0, 0)), SIGN1), Window((2, 1), (2, 1))))
@@ -37,7 +37,7 @@ SPECS = ["parity[word=32,policy=drop]+uniform:ber=0.01", "secded[policy=drop]+un
 
 @dataclass(frozen=True, eq=False)
 class Spy(OnlyReads):
-    """Keeps, for each tensor and read, the flips and the cells that dropped out."""
+    """Memory that keeps the flips and the dropped cells of each tensor and read."""
 
     seen: dict[tuple[str, int], tuple[Words, Words | None]] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ class Spy(OnlyReads):
 
 
 def with_zeros(network: Network, seen: Mapping[tuple[str, int], tuple[Words, Words | None]], read: int) -> Network:
-    """The network with its weights as one read returned them, and zeros for what dropped out."""
+    """Return the network with its weights as one read returned them, and zeros for the dropped signs."""
     tensors = dict(network.tensors)
     for name, _ in (key for key in seen if key[1] == read):
         flips, dropped = seen[name, read]
@@ -80,7 +80,7 @@ def test_dropped_signs_are_zeros_in_the_weights(kind: str, spec: str, policy: Re
 
 
 def one_layer(kind: str) -> Network:
-    """A binary layer alone: dense, or a padded convolution of pixels or of bits."""
+    """Return a single binary layer: dense, or a padded convolution of pixels or of bits."""
     d = RandomNetwork(np.random.default_rng(4))
     x = d.input("x", (3, 5, 4), "int8")
     if kind == "dense":
@@ -91,7 +91,7 @@ def one_layer(kind: str) -> Network:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_dense_layer_read_at_each_access_drops_the_same_signs(spec: str) -> None:
-    """It uses each weight once per image: read at each access or per image, it is the same, and not as if nothing had dropped."""
+    """A dense layer uses each weight once per image, so `access` equals `image`; both differ from a run without drops."""
     network, plan = one_layer("dense"), compile_plan(one_layer("dense"))
     raw = spec.replace("drop", "raw")
     runs = [(spec, ReadPolicy.IMAGE), (spec, ReadPolicy.ACCESS), (raw, ReadPolicy.ACCESS)]
@@ -106,8 +106,8 @@ def test_a_dense_layer_read_at_each_access_drops_the_same_signs(spec: str) -> No
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("kind", ["pixels", "bits"])
-def test_every_output_pixel_read_at_each_access_sees_its_own_zeros(kind: str, spec: str) -> None:
-    """Pixel i of image n is the reference's, with the zeros of read n * pixels + i in its weights."""
+def test_under_access_every_output_pixel_has_its_own_zeros(kind: str, spec: str) -> None:
+    """Pixel i of image n equals the reference with the zeros of read n * pixels + i in its weights."""
     network, images = one_layer(kind), 2
     last = network.layers[-2].name
     spy, plan, x = Spy(open_memory(spec, 1)), compile_plan(network), pixels(network, images)
@@ -125,7 +125,7 @@ def test_every_output_pixel_read_at_each_access_sees_its_own_zeros(kind: str, sp
 
 
 def test_a_check_bit_alone_drops_signs() -> None:
-    """Words that are right but for their parity drop out, and the clean pass is not taken for theirs."""
+    """Words that are right except for their parity drop out, and the fault-free cache is not used for them."""
     network = NETWORKS["bnn"]
     plan, x = compile_plan(network), pixels(network, 3)
     spec = "parity[word=8,policy=drop]+uniform:ber=0.00015"
@@ -141,7 +141,7 @@ def test_a_check_bit_alone_drops_signs() -> None:
 
 
 def test_nothing_stays_dropped() -> None:
-    """What a read dropped is back for the next one: parameters are whole again after a run."""
+    """Signs that one read dropped count again in the next; after a run, no parameter is changed."""
     network = NETWORKS["mixed"]
     plan = compile_plan(network)
     parameters = new_parameters(plan)
@@ -156,7 +156,7 @@ def test_nothing_stays_dropped() -> None:
 
 @pytest.mark.parametrize("width", [1, 8])
 def test_only_signs_are_reported_as_dropped(width: int) -> None:
-    """Wider elements read as zero, as under `erase`; a wrapper around a dropping one passes its marks on."""
+    """Wider elements read as zero, as under `erase`. A wrapper around a dropping protection passes its marks on."""
     layout = Layout("w", 512, width, erased=5)
     for text in (SPECS[0], f"msb+{SPECS[0]}", f"secded[policy=raw]+{SPECS[0]}"):
         memory: Memory = open_memory(text, 2)
@@ -169,7 +169,7 @@ def test_only_signs_are_reported_as_dropped(width: int) -> None:
         assert report.erased > 0
 
 
-def test_what_is_no_flip_cannot_be_recorded() -> None:
+def test_dropped_signs_cannot_be_recorded() -> None:
     network = NETWORKS["bnn"]
     with pytest.raises(UsageError, match="no flip"):
         deploy(compile_plan(network), place(network, parse_spec(SPECS[0])), ReadPolicy.LOAD, record=True)

@@ -28,7 +28,7 @@ def cost(knobs: str, policy: ReadPolicy, batch: int = 256, buffer: str | None = 
 
 
 def pixels_read() -> float:
-    """Bits of weights that an output-stationary inference reads: every weight once per pixel of its layer's output."""
+    """Return the weight bits that an output-stationary inference reads: every weight once per output pixel of its layer."""
     total = 0.0
     for layer in QNN.layers:
         weight = getattr(layer, "weight", None)
@@ -77,16 +77,16 @@ def test_sharing_that_contradicts_the_read_policy_is_refused(policy: ReadPolicy)
         cost(",inferences_per_read=10", policy)
 
 
-def test_what_a_run_reads_is_counted_apart() -> None:
-    """A run over 50 images reads the weights once under `load`; an inference reads them once, too."""
+def test_reads_of_a_run_and_of_an_inference_differ() -> None:
+    """A run over 50 images reads the weights once under `load`. So does a single inference."""
     run, inference = reads_per_image(QNN, ReadPolicy.LOAD, 50, 256), reads_per_inference(QNN, ReadPolicy.LOAD)
     weights = [name for name, tensor in QNN.tensors.items() if tensor.role == "weight"]
     assert [50 * run[name] for name in weights] == pytest.approx([inference[name] for name in weights])
 
 
 @pytest.mark.parametrize("name", names())
-def test_no_knob_of_energy_enters_the_identity_of_a_run_unasked(name: str) -> None:
-    """Runs are named by their conditions with all defaults: a knob with a default would rename every run that is kept."""
+def test_energy_conditions_have_no_defaults(name: str) -> None:
+    """The identity of a run holds its conditions with all defaults. A new default would rename every saved run."""
     knobs = [
         c for c in technology(name).conditions if c.name in ("inferences_per_read", "inferences_per_write", "time_per_inference")
     ]

@@ -23,8 +23,8 @@ QNN, BNN = small_qnn(), small_bnn()
 WEIGHTS = [t.name for t in QNN.weights]
 
 
-def homes(placement: Placement, tensor: str) -> dict[int, MemorySpec]:
-    """Bit plane -> the SPEC it lives under."""
+def spec_by_plane(placement: Placement, tensor: str) -> dict[int, MemorySpec]:
+    """Return for each bit plane the SPEC of its memory."""
     return {plane: placement.arrays[slot.array] for slot in placement.slots_of(tensor) for plane in slot.planes}
 
 
@@ -33,7 +33,7 @@ def test_weights_live_in_the_default_memory_and_nothing_else_does() -> None:
     assert placement.arrays == (A,)
     assert [slot.tensor for slot in placement.slots] == WEIGHTS
     assert placement.bits(QNN) == QNN.weight_bits == sum(t.values.size * t.encoding.bits for t in QNN.weights)
-    assert all(homes(placement, t.name) == dict.fromkeys(range(t.encoding.bits), A) for t in QNN.weights)
+    assert all(spec_by_plane(placement, t.name) == dict.fromkeys(range(t.encoding.bits), A) for t in QNN.weights)
 
 
 def test_a_rule_names_a_tensor_or_its_layer() -> None:
@@ -41,39 +41,41 @@ def test_a_rule_names_a_tensor_or_its_layer() -> None:
     for tensor in WEIGHTS:
         assert place(QNN, A, [(tensor, B)]) == place(QNN, A, [(by_weight[tensor], B)])
     placement = place(QNN, A, [(by_weight[WEIGHTS[1]], B)])
-    assert [homes(placement, t)[0] for t in WEIGHTS] == [B if t == WEIGHTS[1] else A for t in WEIGHTS]
+    assert [spec_by_plane(placement, t)[0] for t in WEIGHTS] == [B if t == WEIGHTS[1] else A for t in WEIGHTS]
 
 
 def test_biases_and_thresholds_are_placed_by_their_names_only() -> None:
     biases = [t.name for t in QNN.tensors.values() if t.role == "bias"]
     assert all(not place(QNN, A, [("*", B)]).slots_of(bias) for bias in biases)
     placement = place(QNN, A, [(biases[0], B)])
-    assert homes(placement, biases[0]) == dict.fromkeys(range(32), B)
+    assert spec_by_plane(placement, biases[0]) == dict.fromkeys(range(32), B)
     thresholds = [t.name for t in BNN.tensors.values() if t.role == "threshold"]
-    assert homes(place(BNN, A, [(f"{thresholds[0]}@31", B)]), thresholds[0]) == {31: B}  # its other bits stay in a safe place
+    assert spec_by_plane(place(BNN, A, [(f"{thresholds[0]}@31", B)]), thresholds[0]) == {
+        31: B
+    }  # its other bits stay in a safe place
 
 
 def test_planes_and_ranges() -> None:
     first = WEIGHTS[0]
     for text, planes in (("7", {7}), ("6-7", {6, 7}), ("7-6", {6, 7}), ("0,2, 4-5", {0, 2, 4, 5}), ("0-7", set(range(8)))):
-        found = homes(place(QNN, A, [(f"{first}@{text}", B)]), first)
+        found = spec_by_plane(place(QNN, A, [(f"{first}@{text}", B)]), first)
         assert {plane for plane, spec in found.items() if spec == B} == planes
         assert len(found) == 8
 
 
 def test_patterns() -> None:
-    assert all(homes(place(QNN, A, [("c*", B)]), t)[0] == B for t in WEIGHTS)
+    assert all(spec_by_plane(place(QNN, A, [("c*", B)]), t)[0] == B for t in WEIGHTS)
     sign = place(QNN, A, [("*@1", B)])
-    assert all(homes(sign, t)[1] == B and homes(sign, t)[0] == A for t in WEIGHTS)
+    assert all(spec_by_plane(sign, t)[1] == B and spec_by_plane(sign, t)[0] == A for t in WEIGHTS)
     with pytest.raises(UsageError, match="'7' is no bit or range of bits"):
         place(QNN, A, [("*@7", B)])  # the int4 weights have no bit 7
 
 
 def test_later_rules_win() -> None:
     first = WEIGHTS[0]
-    found = homes(place(QNN, A, [("*", B), (f"{first}@4-7", C), (f"{first}@7", A)]), first)
+    found = spec_by_plane(place(QNN, A, [("*", B), (f"{first}@4-7", C), (f"{first}@7", A)]), first)
     assert [found[plane] for plane in range(8)] == [B] * 4 + [C] * 3 + [A]
-    assert homes(place(QNN, A, [(f"{first}@7", C), ("*", B)]), first)[7] == B
+    assert spec_by_plane(place(QNN, A, [(f"{first}@7", C), ("*", B)]), first)[7] == B
 
 
 def test_equal_specs_share_an_array() -> None:
@@ -127,8 +129,8 @@ RULES = st.lists(
 
 
 @given(RULES)
-def test_every_bit_has_one_home_and_is_stored_there(rules: list[tuple[str, str, MemorySpec]]) -> None:
-    """Against a plain account of the rules; and what the regions hold put together is the tensor."""
+def test_every_bit_is_placed_once_and_stored_there(rules: list[tuple[str, str, MemorySpec]]) -> None:
+    """Compare with the rules applied bit by bit, and the contents of all regions with the tensor."""
     placement = place(QNN, A, [(name + planes, spec) for name, planes, spec in rules])
     for tensor in QNN.weights:
         expected = dict.fromkeys(range(tensor.encoding.bits), A)
@@ -137,7 +139,7 @@ def test_every_bit_has_one_home_and_is_stored_there(rules: list[tuple[str, str, 
                 expected.update(dict.fromkeys({"@0": [0], "@1": [1], "@0-1": [0, 1]}.get(planes, list(expected)), spec))
         found = [plane for slot in placement.slots_of(tensor.name) for plane in slot.planes]
         assert len(found) == len(set(found))
-        assert homes(placement, tensor.name) == expected
+        assert spec_by_plane(placement, tensor.name) == expected
     deployment = deploy(compile_plan(QNN), placement, ReadPolicy.LOAD)
     for tensor in QNN.weights:
         codes = np.zeros(tensor.values.size, np.uint64)
@@ -147,7 +149,7 @@ def test_every_bit_has_one_home_and_is_stored_there(rules: list[tuple[str, str, 
 
 
 def renamed(*names: str) -> Network:
-    """QNN with other names of its layers with weights."""
+    """Return QNN with other names for its layers with weights."""
     given = dict(zip(layers_by_weight(QNN).values(), names, strict=False))
     return replace(QNN, layers=tuple(replace(layer, name=given.get(layer.name, layer.name)) for layer in QNN.layers))
 

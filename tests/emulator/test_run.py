@@ -1,4 +1,4 @@
-"""Fault-free runs: every value equals the plain reference, and the shipped networks equal onnxruntime."""
+"""Fault-free runs. Oracles: a plain NumPy network for every value, and onnxruntime for the shipped networks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def norm(seed: int, channels: int) -> dict[str, np.ndarray]:
 
 
 def bnn_of_models(binarizer: str, integer_input: bool | None = None) -> Network:
-    """Conv, BatchNormalization, binarizer, MaxPool, Conv, binarizer, Flatten, MatMul, as ONNX nodes."""
+    """Return Conv, BatchNormalization, binarizer, MaxPool, Conv, binarizer, Flatten, MatMul, imported from ONNX nodes."""
 
     def binarize(x: str, y: str) -> list[onnx.NodeProto]:
         if binarizer == "Sign":
@@ -61,7 +61,7 @@ def bnn_of_models(binarizer: str, integer_input: bool | None = None) -> Network:
 
 
 def float_tail() -> Network:
-    """QuantizeLinear, Conv with a float bias, float operators behind it: AffineRequantize and FloatOperator."""
+    """Return QuantizeLinear, Conv with a float bias, and float operators: AffineRequantize and FloatOperator."""
     rng, f = np.random.default_rng(4), np.float32
     nodes = [
         node("QuantizeLinear", "x sx zx", "q"), node("DequantizeLinear", "q sx zx", "xf"), node("DequantizeLinear", "w sw", "wf"),
@@ -77,7 +77,7 @@ def float_tail() -> Network:
 
 
 def means() -> Network:
-    """AveragePool and GlobalAveragePool between quantized values."""
+    """Return AveragePool and GlobalAveragePool between quantized values."""
     f = np.float32
     nodes = [
         node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "f"),
@@ -90,7 +90,7 @@ def means() -> Network:
 
 
 def two_in_two_out() -> Network:
-    """Two inputs, a sum of both, two outputs, one of them in the middle."""
+    """Return a network of two inputs, their sum, and two outputs, one of them in the middle."""
     d = RandomNetwork(np.random.default_rng(8))
     a = d.requantize(d.convolution(d.input("left", (2, 5, 5)), 6, Window((3, 3), pads=(1, 1, 1, 1)), INT8), 0.01, 100)
     b = d.requantize(d.convolution(d.input("right", (3, 5, 5), "int8"), 6, Window((1, 1)), INT8, bias=True), 0.02, 50)
@@ -99,7 +99,7 @@ def two_in_two_out() -> Network:
 
 
 def depthwise_signs() -> Network:
-    """Signs of groups and of every channel by itself, as integers; dilation, stride, and a pool that pads."""
+    """Return grouped and depthwise convolutions of signs, with dilation, stride, and a pool that pads."""
     d = RandomNetwork(np.random.default_rng(9))
     x = d.threshold(d.convolution(d.input("x", (4, 9, 8), "int8"), 8, Window((3, 3), dilation=(2, 1)), SIGN1, groups=2), 99)
     x = d.threshold(d.convolution(x, 8, Window((2, 2), (1, 2), pads=(1, 1, 0, 0)), SIGN1, groups=8), 2)
@@ -135,7 +135,7 @@ def equal(network: Network, made: dict[str, Any], expected: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_value_equals_the_reference(name: str) -> None:
-    """With all values probed nothing is fused; without a probe the fused steps make the same outputs."""
+    """If all values are probed, nothing is fused. Without a probe, the fused steps give the same outputs."""
     network = NETWORKS[name]()
     plan, inputs = compile_plan(network), pixels(network, 7)
     expected = evaluate(network, inputs)
@@ -192,7 +192,7 @@ def test_threads_change_nothing(name: str, images: int) -> None:
 
 
 def test_shared_work_keeps_its_order_and_its_errors() -> None:
-    """Slow items first, so that the others overtake them; whoever meets an error, the caller sees it and nothing new begins."""
+    """The first items are slow, so that others overtake them. An error reaches the caller, and no new item begins."""
     seen: list[int] = []
 
     def make(item: int) -> int:
@@ -252,7 +252,7 @@ def test_digits_bnn_equals_onnxruntime_on_all_images() -> None:
 
 
 def test_fashion_bnn_equals_onnxruntime() -> None:
-    """On noise, on flat images and on edges: what runs everywhere."""
+    """Uses noise, flat images and edges, so that it runs without data."""
     path, rng = SHIPPED / "fashion_bnn.onnx", np.random.default_rng(0)
     x = rng.integers(0, 256, (60, 1, 28, 28)).astype(np.float32)
     x[:20] = rng.integers(0, 256, (20, 1, 1, 1))
@@ -273,7 +273,7 @@ def test_fashion_bnn_equals_onnxruntime_on_all_images(shared: Path) -> None:
 
 
 def test_digits_qnn_against_onnxruntime(capsys: pytest.CaptureFixture[str]) -> None:
-    """Layers fed onnxruntime's own integers: at most 1 LSB apart, in at most 0.1 %. End to end: differences are reported."""
+    """Layers that are fed onnxruntime's own integers differ by at most 1 LSB, in at most 0.1 %; the rest is printed."""
     proto, x = onnx.load(SHIPPED / "digits_qnn.onnx"), digits()
     network = load(SHIPPED / "digits_qnn.onnx")
     extended, names = with_codes_out(proto)
@@ -301,7 +301,7 @@ def test_digits_qnn_against_onnxruntime(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def segments(network: Network, codes: set[str]) -> list[tuple[str, str]]:
-    """(from, to): the values that onnxruntime shows, and the nearest one before each on the chain of layers."""
+    """Return (from, to): each value that onnxruntime shows, and the nearest one before it on the chain of layers."""
     ends, before = [], network.inputs[0]
     for layer in network.layers:
         if layer.output in codes:

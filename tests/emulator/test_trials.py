@@ -1,4 +1,4 @@
-"""What a trial reports."""
+"""What a trial reports. Oracle: recorded faults replayed by the plain NumPy network, scored by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAN = compile_plan(NETWORK)
 # --- trials ------------------------------------------------------------------------------------------------------------------
 
 
-def test_questions() -> None:
+def test_prepare_evaluation() -> None:
     x = pixels(NETWORK, 6)
     blind = prepare_evaluation(PLAN, x)
     assert (blind.images, blind.labels, blind.fault_free_accuracy) == (6, None, None)
@@ -36,7 +36,7 @@ def test_labels_that_do_not_match_are_refused(labels: np.ndarray) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_trial_is_judged_by_hand() -> None:
+def test_a_trial_is_scored_as_by_hand() -> None:
     x = pixels(NETWORK, 40)
     labels = np.arange(40) % 3  # class 3 is an answer, never a label
     questions = prepare_evaluation(PLAN, x, labels)
@@ -59,14 +59,14 @@ def test_a_trial_is_judged_by_hand() -> None:
     assert not math.isnan(accuracies[2])
 
 
-def test_a_trial_without_labels_tells_what_changed() -> None:
+def test_a_trial_without_labels_reports_changed_answers() -> None:
     questions = prepare_evaluation(PLAN, pixels(NETWORK, 40))
     clean = run_trial(PLAN, place(NETWORK, parse_spec("uniform:ber=0")), questions)
     assert (clean.accuracy, clean.changed, clean.class_accuracy, clean.flip_rate) == (None, 0.0, (), 0.0)
     assert run_trial(PLAN, place(NETWORK, parse_spec("uniform:ber=0.4")), questions).changed > 0.1
 
 
-def test_a_trial_is_its_seed_die_and_number() -> None:
+def test_seed_die_and_number_determine_a_trial() -> None:
     questions, placement = prepare_evaluation(PLAN, pixels(NETWORK, 10)), place(NETWORK, parse_spec("uniform:ber=0.1"))
 
     def faults(**which: int) -> list[bytes]:

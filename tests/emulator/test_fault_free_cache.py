@@ -1,4 +1,4 @@
-"""A faulty pass that begins at its first flip gives what a whole one gives, whatever is kept, placed, or read when."""
+"""Runs that start at the first layer that errs. Oracle: runs without a cache."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ SAFE = parse_spec("uniform:ber=0")
 @pytest.mark.parametrize("policy", ReadPolicy)
 @pytest.mark.parametrize("spec", ["uniform:ber=0", "uniform:ber=3e-5", "uniform:ber=0.01", "sram-14nm:v_over_vmin=0.94"])
 @pytest.mark.parametrize("safe", ["", "*conv*"])
-def test_nothing_changes(workload: Workload, policy: ReadPolicy, spec: str, safe: str) -> None:
+def test_the_cache_changes_no_result(workload: Workload, policy: ReadPolicy, spec: str, safe: str) -> None:
     placement = place(workload.network, parse_spec(spec), [(safe, SAFE)] if safe else [])
     whole = replace(workload.questions, fault_free_cache=None)
     for trial in range(4):
         options = {"trial": trial, "batch": 7, "record": trial == 3}
-        one, two = (run_trial(workload.plan, placement, asked, policy, **options) for asked in (whole, workload.questions))
-        assert (one.accuracy, one.changed, one.flips, one.bits_read) == (two.accuracy, two.changed, two.flips, two.bits_read)
+        without, with_cache = (
+            run_trial(workload.plan, placement, asked, policy, **options) for asked in (whole, workload.questions)
+        )
+        assert without.accuracy == with_cache.accuracy
+        assert (without.changed, without.flips, without.bits_read) == (with_cache.changed, with_cache.flips, with_cache.bits_read)
 
 
-def test_budget_changes_only_what_is_kept(workload: Workload) -> None:
+def test_the_budget_changes_no_result(workload: Workload) -> None:
     inputs = check_inputs(workload.plan, workload.questions.inputs)
     placement, starts = place(workload.network, parse_spec("uniform:ber=3e-5")), []
     for budget in (0, 4000, 30_000, 1 << 28):
@@ -55,7 +58,7 @@ def test_budget_changes_only_what_is_kept(workload: Workload) -> None:
     assert starts[1] != starts[-1]
 
 
-def test_outputs_are_kept_too(workload: Workload) -> None:
+def test_outputs_are_cached_too(workload: Workload) -> None:
     cache = workload.questions.fault_free_cache
     assert cache is not None
     end = cache.latest_start(len(cache.layers))
@@ -64,7 +67,7 @@ def test_outputs_are_kept_too(workload: Workload) -> None:
     assert np.array_equal(end.values[name].reshape(clean.shape), clean)
 
 
-def test_it_travels_without_its_values(workload: Workload) -> None:
+def test_pickling_drops_the_values(workload: Workload) -> None:
     cache = workload.questions.fault_free_cache
     assert cache is not None
     cache.latest_start(2)
