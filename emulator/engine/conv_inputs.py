@@ -1,4 +1,4 @@
-"""Inputs of integer convolutions: activations as a kernel reads them, and the constants of the layer beside them.
+"""Inputs of integer convolutions: activations as a kernel reads them, and the constants of the layer.
 
 A kernel reads unsigned bytes, packed signs or int16 pairs, with the padding of the window around them. Activations that are like
 that already are read in place. All others are copied, padded, and shifted to unsigned bytes where they are signed.

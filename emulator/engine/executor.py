@@ -79,7 +79,7 @@ def values_with(parameters: ParameterState, inputs: Arrays, wanted: Sequence[str
 def _run_with(
     parameters: ParameterState, inputs: Arrays, wanted: Sequence[str], layers: Sequence[nw.Layer], step: int, threads: int
 ) -> Iterator[dict[str, Array]]:
-    return run_layers(inputs, wanted, layers, step, lambda layer, own, _: compute_step(layer, own, parameters), threads=threads)
+    return run_layers(inputs, wanted, layers, step, lambda layer, x, _: compute_step(layer, x, parameters), threads=threads)
 
 
 # ── dynamic quantization over a batch ───────────────────────────────────────────────────────────────
@@ -325,7 +325,7 @@ def gather(plan: Plan, wanted: Sequence[str], chunks: Iterator[dict[str, Array]]
 
 
 def map_outputs(plan: Plan, outputs: Sequence[str], chunks: Iterator[dict[str, Array]], function: Callable[..., T]) -> list[T]:
-    """Return what `function` returns for the outputs of each chunk in ONNX order; no output of all images is ever held."""
+    """Return what `function` returns for the outputs of each chunk in ONNX order, so that no output of all images is in memory."""
     specs = {name: plan.network.values[name] for name in outputs}
     return [function(*(_as_onnx(chunk[name], spec) for name, spec in specs.items())) for chunk in chunks]
 

@@ -1,7 +1,7 @@
 """What each layer record computes, on whole chunks of images: one function per record, looked up by its type.
 
 A function takes the layer, its input arrays and the run's parameters. It returns the output in the physical form that
-`ir/layers.py` describes. The formula of each layer stands in the docstring of its record.
+`ir/layers.py` describes. For the formula of a layer see its record.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def reads_per_inference(network: Network, policy: ReadPolicy, shared: float = 1.
 
 
 def check_accesses(network: Network, placement: Placement) -> None:
-    """Raise UsageError if a placed weight is read by a float operator, whose single uses of a weight are not told apart."""
+    """Raise UsageError if a placed weight is read by a float operator, which does not distinguish single uses of a weight."""
     placed = {slot.tensor for slot in placement.slots}
     for layer in network.layers:
         if not isinstance(layer, FloatOperator):
@@ -291,7 +291,7 @@ def deploy(
 
     Raises:
         UsageError: `record` for a memory whose protection drops signs, which are no flips; or `ReadPolicy.ACCESS` for weights of a
-            float operator, whose single uses no kernel tells apart.
+            float operator, whose single uses no kernel distinguishes.
     """
     if policy is ReadPolicy.ACCESS:
         check_accesses(plan.network, placement)

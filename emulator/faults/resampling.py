@@ -90,7 +90,7 @@ def _compute_with_one_read(layer: nw.Layer, inputs: list[Array], reads: LayerRea
 
 
 def _compute_pixel_by_pixel(layer: nw.Layer, inputs: list[Array], reads: LayerReads, image: int) -> Array:
-    """Return a layer's output for one image, each pixel of which is computed with a read of its own."""
+    """Return a layer's output for one image, computed pixel by pixel, each with a separate read."""
     spec = reads.parameters.specs[layer.output]
     height, width = spec.height_width
     out = empty_output(spec, 1)
