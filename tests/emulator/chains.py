@@ -1,9 +1,11 @@
 """Random chains of ONNX operators behind every kind of value that the importer knows, drawn with hypothesis.
 
-A chain begins with a value that the importer holds as bits, ternary codes, 8- or 16-bit codes, int32 sums or floats, passes
-one to six operators and ends as an output or in another layer. Constants and scales are multiples of powers of two, so that
-sums are exact in float32 whatever their order; where a number is not (0.1, Sigmoid, 1/3), `inexact` says so, and after
-a sum of such numbers `rounded` says that only a tolerance holds and that nothing discontinuous may follow.
+A chain begins with a value that the importer stores as bits, ternary codes, 8- or 16-bit codes, int32 sums or floats.
+One to six
+operators follow, then an output or another layer. Constants and scales are multiples of powers of two, so sums are exact in
+float32 in any order. `inexact` marks a number that is not (0.1, Sigmoid, 1/3). After a sum of such numbers, `rounded`
+says that
+only a tolerance holds, and that no discontinuous operator may follow.
 """
 
 from __future__ import annotations
@@ -30,7 +32,12 @@ _DYADIC = [-2.0, -1.0, -0.5, 0.0, 0.25, 0.5, 1.0, 1.5, 3.0]
 
 @dataclass
 class Chain:
-    """A graph in the making; `x` is the last tensor and `shape` its shape without the batch."""
+    """A graph under construction.
+
+    Attributes:
+        x: the last tensor.
+        shape: its shape without the batch.
+    """
 
     draw: Draw
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -46,7 +53,7 @@ class Chain:
     grid: tuple[Any, Any] = (np.float32(1), np.uint8(0))
 
     def add(self, op_type: str, *inputs: Any, shape: tuple[int, ...] | None = None, **attributes: Any) -> str:
-        """Append a node behind `x`; arrays among its further inputs become initializers."""
+        """Append a node behind `x`. Arrays among its other inputs become initializers."""
         names = [self.x]
         for value in inputs:
             names.append(value if isinstance(value, str) else self.constant(value))
@@ -62,7 +69,7 @@ class Chain:
         return name
 
     def number(self, choices: list[float]) -> Array:
-        """One number, or one for each channel."""
+        """Draw one number, or one per channel."""
         if self.draw(st.booleans()):
             return np.float32(self.draw(st.sampled_from(choices)))
         numbers = self.random().choice(np.array(choices, np.float32), self.shape[0])
@@ -72,7 +79,7 @@ class Chain:
         return np.random.default_rng(self.draw(st.integers(0, 999)))
 
     def model(self) -> onnx.ModelProto:
-        """The graph with the last tensor and all that were asked for as outputs."""
+        """Return the graph with the last tensor and all requested tensors as outputs."""
         outputs = {**self.outputs, self.x: self.outputs.get(self.x, "float32")}
         graph = helper.make_graph(
             self.nodes,
@@ -100,7 +107,7 @@ def _signs(c: Chain, shape: tuple[int, ...]) -> Array:
 
 
 def sum_layer(c: Chain, integers: bool) -> None:
-    """A Conv (of images or sequences) or a MatMul, with ±1 weights or dequantized int8 weights of any sign of scale."""
+    """Append a Conv or a MatMul with ±1 weights, or with int8 weights of positive and negative scales."""
     c.rounded |= c.inexact
     conv, pads = len(c.shape) > 1, 0
     out = c.draw(st.sampled_from([2, 3, 4]))
@@ -128,7 +135,7 @@ def sum_layer(c: Chain, integers: bool) -> None:
 
 
 def begin_integer_sum(c: Chain) -> None:
-    """MatMulInteger or ConvInteger of codes, as floats."""
+    """Begin with MatMulInteger or ConvInteger of codes, as floats."""
     begin_codes(c, ("int8", "uint8"))
     zero = c.grid[1]
     c.nodes.pop()
@@ -149,7 +156,7 @@ def begin_integer_sum(c: Chain) -> None:
 
 
 def begin_q_operator(c: Chain) -> None:
-    """QLinearConv or QLinearMatMul: sums that are codes at once."""
+    """Begin with QLinearConv or QLinearMatMul, whose sums are codes."""
     begin_codes(c, ("uint8",))
     scale, zero = c.grid
     c.nodes.pop()
@@ -165,13 +172,13 @@ def begin_q_operator(c: Chain) -> None:
 
 
 def begin_bits(c: Chain) -> None:
-    """Bits: a comparison of integer sums."""
+    """Begin with bits: a comparison of integer sums."""
     sum_layer(c, False)
     compare(c)
 
 
 def begin_ternary(c: Chain) -> None:
-    """Codes -1, 0, 1: the sign of sums that can be 0."""
+    """Begin with the codes -1, 0, 1: the sign of sums that can be 0."""
     sum_layer(c, False)
     c.add("Sign")
 
@@ -182,7 +189,7 @@ def begin_codes(c: Chain, types: tuple[str, ...] = CODES) -> None:
 
 
 def begin_input_codes(c: Chain) -> None:
-    """A graph input of an integer type."""
+    """Begin with a graph input of an integer type."""
     c.input_type = c.draw(st.sampled_from(["uint8", "int8", "int16", "uint16"]))
     zero = np.asarray(c.draw(st.sampled_from([0, 3])), c.input_type)
     c.add("DequantizeLinear", np.float32(c.draw(st.sampled_from([0.25, 1.0]))), zero)
@@ -220,13 +227,13 @@ def arithmetic(c: Chain) -> None:
 
 
 def tenth(c: Chain) -> None:
-    """A number that is no multiple of a power of two, and ties that its rounding decides."""
+    """Append a number that is no multiple of a power of two, and ties that its rounding decides."""
     c.inexact = True
     c.add(c.draw(st.sampled_from(["Add", "Mul", "Div"])), c.number([0.1, -0.3, 1 / 3, 0.7]))
 
 
 def from_constant(c: Chain) -> None:
-    """constant - x."""
+    """Append constant - x."""
     name = c.constant(c.number(_DYADIC))
     held, c.x = c.x, name
     c.add("Sub", held)
@@ -244,7 +251,10 @@ def curve(c: Chain) -> None:
 
 
 def norm(c: Chain) -> None:
-    """A batch norm with variance 1 and no epsilon, so that its factors are multiples of powers of two."""
+    """Append a batch norm with variance 1 and no epsilon.
+
+    Its factors are multiples of powers of two.
+    """
     rng, n = c.random(), c.shape[0]
     gamma, beta, mean = (rng.choice(np.array(_DYADIC, np.float32), n) for _ in range(3))
     c.add("BatchNormalization", gamma, beta, mean, np.ones(n, np.float32), epsilon=0.0)
@@ -281,7 +291,7 @@ def pad(c: Chain) -> None:
 
 
 def move(c: Chain) -> None:
-    """Flatten, Reshape, Transpose, Slice, Concat or Gather."""
+    """Append Flatten, Reshape, Transpose, Slice, Concat or Gather."""
     way = c.draw(st.sampled_from(["flatten", "reshape", "transpose", "slice", "concat", "gather"]))
     size = math.prod(c.shape)
     if way == "flatten":
@@ -308,7 +318,7 @@ def sign(c: Chain) -> None:
 
 
 def larq(c: Chain) -> None:
-    """Larq's binarizer as tf2onnx writes it."""
+    """Append Larq's binarizer as tf2onnx writes it."""
     if not c.rounded:
         c.add("Sign")
         c.add("Add", np.float32(0.1))
@@ -317,7 +327,7 @@ def larq(c: Chain) -> None:
 
 
 def compare(c: Chain) -> None:
-    """A comparison with a number per channel or for all, made into two levels."""
+    """Append a comparison with one number, or one per channel, with two levels."""
     if c.rounded:
         return
     op = c.draw(st.sampled_from(["Greater", "GreaterOrEqual", "Less", "LessOrEqual"]))
@@ -337,7 +347,7 @@ def compare(c: Chain) -> None:
 
 
 def quantize(c: Chain, types: tuple[str, ...] = CODES) -> None:
-    """QuantizeLinear; `grid` is what a DequantizeLinear needs."""
+    """Append QuantizeLinear; `grid` is what a DequantizeLinear needs."""
     dtype = c.draw(st.sampled_from(types))
     scale = np.float32(c.draw(st.sampled_from([0.25, 0.5, 1.0, 2.0])))
     zero = np.asarray(c.draw(st.sampled_from([0, 0, 5, 100])), dtype)
@@ -346,7 +356,7 @@ def quantize(c: Chain, types: tuple[str, ...] = CODES) -> None:
 
 
 def on_a_grid(c: Chain) -> None:
-    """QuantizeLinear, an operator on integers, DequantizeLinear."""
+    """Append QuantizeLinear, an operator on integers, and DequantizeLinear."""
     if c.rounded:
         return
     quantize(c)
@@ -403,7 +413,7 @@ ENDS = [end_in_layer, end_in_layer, end_in_truth, end_in_codes, end_as_it_is]
 
 @st.composite
 def chains(draw: Draw, beginnings: Any = None) -> tuple[Chain, Array]:
-    """A chain, and data for it."""
+    """Draw a chain, and data for it."""
     c = Chain(draw)
     c.shape = c.input_shape = draw(st.sampled_from([IMAGE, IMAGE, SEQUENCE, VECTOR]))
     draw(st.sampled_from(beginnings or BEGINNINGS))(c)

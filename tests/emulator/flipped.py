@@ -1,4 +1,7 @@
-"""Bits flipped twice, for comparison: in the initializers of an ONNX file, and by a memory that returns exactly those flips."""
+"""Bits flipped in two ways.
+
+In the initializers of an ONNX file, and by a memory that returns exactly these flips.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,11 @@ Cells = list[tuple[int, int]]
 
 @dataclass
 class ListedFlips:
-    """A memory whose every read returns what was written, with the listed cells inverted. reads: counted by tensor."""
+    """A memory whose every read returns what was written, with the listed cells inverted.
+
+    Attributes:
+        reads: number of reads, by tensor.
+    """
 
     flips: Mapping[str, Cells]
     reads: dict[str, int] = field(default_factory=dict)
@@ -58,7 +65,10 @@ def outputs_with_flips(
     flips: Mapping[str, Cells],
     policy: ReadPolicy = ReadPolicy.LOAD,
 ) -> dict[str, Array]:
-    """The engine's outputs with these cells inverted at every read; all weights lie in one memory."""
+    """Return the engine's outputs with these cells inverted at every read.
+
+    One memory holds all weights.
+    """
     plan = emulator.compile_plan(network)
     placement = emulator.place(network, parse_spec("uniform:ber=0"))
     deployment = emulator.deploy(plan, placement, policy, memories=[ListedFlips(flips)])
@@ -66,7 +76,7 @@ def outputs_with_flips(
 
 
 def random_cells(network: emulator.Network, rng: np.random.Generator, count: int = 6) -> dict[str, Cells]:
-    """Some cells of every weight tensor, each once."""
+    """Return some cells of every weight tensor, each once."""
     cells: dict[str, Cells] = {}
     for tensor in network.weights:
         chosen = rng.choice(tensor.bits, min(count, tensor.bits), replace=False)
@@ -77,9 +87,12 @@ def random_cells(network: emulator.Network, rng: np.random.Generator, count: int
 def with_flipped_initializers(
     proto: onnx.ModelProto, flips: Mapping[str, Cells], transposed: frozenset[str] = frozenset()
 ) -> onnx.ModelProto:
-    """The model with these bits inverted in its integer initializers.
+    """Return the model with these bits inverted in its integer initializers.
 
-    transposed: matrices whose elements are counted column by column, as the weights of a MatMul are stored.
+    Args:
+        proto: the model.
+        flips: cells by tensor.
+        transposed: matrices whose elements are counted column by column, as the weights of a MatMul are stored.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(proto)

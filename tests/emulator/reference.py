@@ -1,7 +1,9 @@
-"""A second engine, slow and plain: every layer record computed in numpy as its docstring says.
+"""A second engine in plain NumPy: every layer record as its docstring defines it.
 
 All values are in ONNX order, (n, *shape): floats as float32, codes as int64, bits as int64 ±1. Sums are int64 over sliding
-windows, so nothing can overflow and no kernel's trick is shared. The kernels are tested against this, and this against onnxruntime.
+windows, so nothing overflows, and no code is shared with the kernels. Tests compare the kernels with this engine, and
+this engine
+with onnxruntime.
 """
 
 from __future__ import annotations
@@ -48,7 +50,13 @@ f32 = np.float32
 
 
 def evaluate(network: Network, inputs: Mapping[str, Array], given: Mapping[str, Array] | None = None) -> dict[str, Array]:
-    """Every value of a fault-free run. `given` values replace what the layers make of them (a reference's own integers)."""
+    """Return every value of a fault-free run.
+
+    Args:
+        network: the network.
+        inputs: by name, in ONNX order.
+        given: values that replace those of the layers (the integers of another reference).
+    """
     values = {name: as_held(network, name, np.asarray(x)) for name, x in inputs.items()}
     for layer in network.layers:
         made = LAYERS[type(layer)](network, layer, [values[name] for name in layer.inputs])
@@ -61,7 +69,7 @@ def evaluate(network: Network, inputs: Mapping[str, Array], given: Mapping[str, 
 
 
 def layer_outputs(network: Network, inputs: Mapping[str, Array], given: Mapping[str, Array]) -> dict[str, Array]:
-    """What each layer makes when its inputs are the reference's own integers, wherever `given` has them."""
+    """Return what each layer makes when its inputs are the integers in `given`, if they are there."""
     values = {name: as_held(network, name, np.asarray(x)) for name, x in inputs.items()}
     made: dict[str, Array] = {}
     for layer in network.layers:
@@ -73,7 +81,10 @@ def layer_outputs(network: Network, inputs: Mapping[str, Array], given: Mapping[
 
 
 def as_held(network: Network, name: str, x: Array) -> Array:
-    """An input as its value is held: integers where codes are expected (and it must be integers)."""
+    """Return an input as its value stores it.
+
+    Integers where codes are expected, which it must be.
+    """
     spec = network.values[name]
     if spec.kind == "float":
         return x
@@ -82,20 +93,20 @@ def as_held(network: Network, name: str, x: Array) -> Array:
 
 
 def channelwise(constant: Array, x: Array) -> Array:
-    """A scalar or per-channel constant, shaped so that it broadcasts over (n, C, ...)."""
+    """Return a scalar or per-channel constant in a shape that broadcasts over (n, C, …)."""
     constant = np.asarray(constant)
     return constant if constant.ndim == 0 else constant.reshape(1, -1, *[1] * (x.ndim - 2))
 
 
 def image(x: Array) -> Array:
-    """(n, K) as (n, K, 1, 1), and a signal (n, C, L) as (n, C, 1, L)."""
+    """Return (n, K) as (n, K, 1, 1), and a signal (n, C, L) as (n, C, 1, L)."""
     if x.ndim == 3:
         return x[:, :, None]
     return x if x.ndim == 4 else x.reshape(*x.shape, 1, 1)
 
 
 def windows(x: Array, window: Window, padding: Any) -> Array:
-    """(n, C, H', W', kh, kw): every window, out of a padded copy."""
+    """Return every window of a padded copy, (n, C, H', W', kh, kw)."""
     top, left, bottom, right = window.pads
     rows, columns = window.output_size(x.shape[2], x.shape[3])
     (kh, kw), (sh, sw), (dh, dw) = window.kernel, window.stride, window.dilation
@@ -261,7 +272,7 @@ def look_up(network: Network, layer: LookUp, inputs: list[Array]) -> Array:
 
 
 def _dynamic(x: Array) -> list[tuple[np.float32, int]]:
-    """Scale and zero point of each image, by ONNX's own reference."""
+    """Return scale and zero point of each image by ONNX's own reference."""
     known = []
     for one in x.astype(f32):
         _, scale, zero = onnx_ops.apply_all("DynamicQuantizeLinear", 11, {}, [one], 3)
@@ -296,7 +307,7 @@ def codes_operator(network: Network, layer: CodesOperator, inputs: list[Array]) 
 
 
 def stored_operand(network: Network, operand: StoredOperand) -> Array:
-    """A constant operand, made from its stored integers step by step."""
+    """Return a constant operand, computed from its stored integers step by step."""
     flat = network.tensors[operand.tensor].values.reshape(-1)
     x = (flat if operand.order is None else flat[operand.order]).reshape(operand.shape).astype(operand.dtype)
     for step in operand.steps:

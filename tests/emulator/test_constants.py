@@ -40,7 +40,7 @@ RULES = [(f"{role}:*", parse_spec("uniform:ber=0.01")) for role in ("scale", "ze
 
 
 def affine_network() -> Network:
-    """A float bias, batch norm steps, a residual sum with its own scales, and float scores with a bias."""
+    """Return a network with a float bias, batch norm steps, a residual sum, and float scores with a bias."""
     d = RandomNetwork(np.random.default_rng(4))
     x = d.quantize(d.input("x", (3, 5, 4), "float32"), 0.75, 100)
     acc = d.convolution(x, 5, Window((2, 2)), INT8)
@@ -54,13 +54,13 @@ def affine_network() -> Network:
 
 
 def flipped_float(value: float, mask: int) -> np.float32:
-    """One float32 with bits flipped, by the standard library."""
+    """Return one float32 with bits flipped, by the standard library."""
     (bits,) = struct.unpack("<I", struct.pack("<f", value))
     return np.array(struct.unpack("<f", struct.pack("<I", bits ^ mask))[0], np.float32)[()]
 
 
 def masks(fault: Fault, elements: int) -> list[int]:
-    """The flipped bits of each element."""
+    """Return the flipped bits of each element."""
     made, planes = [0] * elements, fault.slot.planes
     for cell in set_bits(fault.flips).tolist():
         made[cell // len(planes)] |= 1 << planes[cell % len(planes)]
@@ -68,7 +68,7 @@ def masks(fault: Fault, elements: int) -> list[int]:
 
 
 def spoiled(network: Network, layer: Layer, faults: Sequence[Fault]) -> tuple[Network, Layer]:
-    """A network and layer with the constants of this layer flipped, told by their names and decoded one by one."""
+    """Return a network and layer with the constants of this layer flipped, decoded one by one."""
     values, tensors = dict(network.values), dict(network.tensors)
     for constant in collect_constants(network).get(layer.output, ()):
         for fault in (f for f in faults if f.slot.tensor == constant.tensor.name):
@@ -165,7 +165,7 @@ def test_constants_of_the_die_do_not_need_to_be_read_again() -> None:
 
 
 def spoil(network: Network, name: str, value: float) -> dict[str, np.ndarray]:
-    """Every value of a run with one constant replaced."""
+    """Return every value of a run with one constant replaced."""
     plan = compile_plan(network)
     parameters = new_parameters(plan, [name])
     parameters.values[name][...] = floats_to_bits(value)

@@ -1,4 +1,7 @@
-"""Binarized networks as exporters write them: logits equal onnxruntime's exactly, layers are integer layers."""
+"""Binarized networks as exporters write them.
+
+Logits equal onnxruntime's, all layers are integer layers.
+"""
 
 from __future__ import annotations
 

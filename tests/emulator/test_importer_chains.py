@@ -1,7 +1,10 @@
-"""Operators behind every kind of value: outputs equal onnxruntime's with all optimizations off.
+"""Operators behind every kind of value.
 
-Outputs are equal bit by bit, but for sums of numbers that are no multiples of a power of two, which depend on their order:
-there 1e-5 of the value and 1e-4 are allowed (`Chain.rounded`).
+Outputs equal onnxruntime's with all optimizations off.
+
+They are equal bit by bit. Only sums of numbers that are no multiples of a power of two depend on their order: there,
+1e-5 of the
+value and 1e-4 are allowed (`Chain.rounded`).
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ Array = np.ndarray
 
 
 def check_outputs(proto: onnx.ModelProto, x: Array, rounded: bool = False) -> Network:
-    """Our outputs against onnxruntime's, in the engine and in the plain reference."""
+    """Compare the engine and the NumPy reference with onnxruntime."""
     names = [output.name for output in proto.graph.output]
     network = load(proto)
     theirs = run(proto, {"x": x}, names)
@@ -229,7 +232,10 @@ def test_integers_above_2_to_24_stay_exact() -> None:
 
 
 def test_dynamic_codes_need_their_zero_point() -> None:
-    """Codes quantized at run time are held without their zero point: reading them without it is refused."""
+    """Codes quantized at run time are stored less their zero point.
+
+    Reading them without it is refused.
+    """
     nodes = [node("DynamicQuantizeLinear", "x", "q s z"), node("DequantizeLinear", "q s", "y")]
     with pytest.raises(ModelError, match="codes of DynamicQuantizeLinear"):
         load(model(nodes, {}, {"x": ["N", 4]}, {"y": ["N", 4]}))
@@ -248,7 +254,7 @@ def test_softmax_of_flattened_codes() -> None:
 
 
 def test_clip_of_codes_beyond_their_reach() -> None:
-    """A Clip of codes whose limits no code of the maker reaches gives that limit."""
+    """A Clip whose limits are beyond all codes of the layer before it gives the limit."""
     nodes = [
         node("QuantizeLinear", "x s z", "q"), node("Clip", "q a b", "c"), node("Clip", "c d e", "f"),
         node("DequantizeLinear", "f s z", "y"),

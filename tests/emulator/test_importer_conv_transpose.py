@@ -1,4 +1,7 @@
-"""ConvTranspose of quantized integers: onnxruntime's numbers, also with flipped bits, and every weight bit in the memory."""
+"""ConvTranspose of quantized integers.
+
+Numbers of onnxruntime, also with flipped bits; all weights are in the memory.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ WINDOWS: dict[str, dict[str, Any]] = {
 
 
 def conv_transpose_qdq(rng: np.random.Generator, window: dict[str, Any], signal: bool = False) -> onnx.ModelProto:
-    """Q, DQ, ConvTranspose with an int32 bias, Q, DQ. Scales are powers of two, so that onnxruntime's float sums are exact."""
+    """Return Q, DQ, ConvTranspose with an int32 bias, Q, DQ.
+
+    Scales are powers of two, so onnxruntime's float sums are exact.
+    """
     group, kernel = window.get("group", 1), (3,) if signal else (3, 2)
     outputs = 8 // group
     s = F(2.0) ** -rng.integers(7, 10, outputs)
@@ -52,7 +58,10 @@ def conv_transpose_qdq(rng: np.random.Generator, window: dict[str, Any], signal:
 
 
 def with_flips(proto: onnx.ModelProto, cells: Cells, group: int) -> onnx.ModelProto:
-    """The model with bits of `w` inverted; a stored element counts as (output, input of the group, mirrored kernel)."""
+    """Return the model with bits of `w` inverted.
+
+    A stored element counts as (output, input of the group, mirrored kernel).
+    """
     changed = onnx.ModelProto()
     changed.CopyFrom(proto)
     tensor = next(t for t in changed.graph.initializer if t.name == "w")
@@ -67,7 +76,7 @@ def with_flips(proto: onnx.ModelProto, cells: Cells, group: int) -> onnx.ModelPr
 
 
 def check(proto: onnx.ModelProto, x: Array, group: int, rng: np.random.Generator) -> emulator.Network:
-    """Fault-free and with flips, the engine and the NumPy reference give onnxruntime's numbers."""
+    """Compare the engine, fault-free and with flips, and the NumPy reference with onnxruntime."""
     network = emulator.load(proto)
     np.testing.assert_array_equal(evaluate(network, {"x": x})["y"], run(proto, {"x": x})[0])
     for flips in ({}, random_cells(network, rng)):
@@ -78,6 +87,7 @@ def check(proto: onnx.ModelProto, x: Array, group: int, rng: np.random.Generator
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_images(name: str) -> None:
+    """Every geometry; onnxruntime is the reference."""
     rng = np.random.default_rng(5)
     proto, group = conv_transpose_qdq(rng, WINDOWS[name]), WINDOWS[name].get("group", 1)
     x = rng.normal(0, 2, (3, 4, 6, 5)).astype(F)
@@ -93,6 +103,7 @@ def test_images(name: str) -> None:
 
 
 def test_signals() -> None:
+    """A 1-D kernel; onnxruntime is the reference."""
     rng = np.random.default_rng(6)
     proto = conv_transpose_qdq(rng, {"strides": [3], "pads": [1, 0]}, signal=True)
     network = check(proto, rng.normal(0, 2, (3, 4, 7)).astype(F), 1, rng)
@@ -101,7 +112,7 @@ def test_signals() -> None:
 
 
 def test_weight_only_quantization_stays_float_with_weights_in_the_memory() -> None:
-    """The input is float: a FloatOperator whose operand is made of the stored integers; onnxruntime is the reference."""
+    """A float input: the operand is computed from stored integers. Reference: onnxruntime."""
     rng = np.random.default_rng(7)
     proto = conv_transpose_qdq(rng, {"strides": [2, 2]})
     del proto.graph.node[:2]

@@ -27,12 +27,15 @@ SIZE = (3, 6, 6)
 
 
 def one_by_one(proto: onnx.ModelProto, x: Array) -> Array:
-    """What onnxruntime computes for batches of one image."""
+    """Return what onnxruntime computes for batches of one image."""
     return np.concatenate([run(proto, {"x": x[i : i + 1]})[0] for i in range(len(x))])
 
 
 def chain(batch: Any = "N", residual: bool = False) -> onnx.ModelProto:
-    """A dynamically quantized convolution and two dense layers, each quantizing what the one before it made."""
+    """Return a dynamically quantized convolution and two dense layers.
+
+    Each quantizes the layer before it.
+    """
     rng = np.random.default_rng(0)
 
     def weight(*shape: int) -> Array:
@@ -60,7 +63,10 @@ def chain(batch: Any = "N", residual: bool = False) -> onnx.ModelProto:
 
 
 def images(count: int, seed: int = 0) -> Array:
-    """Images of different ranges, so that a scale over the batch is not that of an image."""
+    """Return images of different ranges.
+
+    A scale over the batch is not that of an image.
+    """
     rng = np.random.default_rng(seed)
     return (rng.normal(size=(count, *SIZE)) * rng.uniform(0.1, 3, (count, 1, 1, 1))).astype(F)
 
@@ -108,7 +114,7 @@ def test_a_fixed_batch_is_quantized_group_by_group(batch: int) -> None:
 
 
 def older(conv: bool, rounding: str | None = "Floor", per_channel: bool = False) -> onnx.ModelProto:
-    """onnxruntime's quantize_dynamic of 2020, as its ConvInteger and MatMulInteger look with a bias."""
+    """Return ConvInteger or MatMulInteger with a bias, as onnxruntime's quantize_dynamic of 2020 wrote it."""
     rng = np.random.default_rng(1)
     outputs = 4
     shape = (outputs, 3, 3, 3) if conv else (108, outputs)

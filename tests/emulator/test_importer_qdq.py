@@ -82,7 +82,10 @@ def integer_nodes(network: Network) -> set[str]:
 
 
 def check_layers(proto: onnx.ModelProto, network: Network, x: Array) -> tuple[int, int]:
-    """Feed every layer the reference's own integers: (values that differ, values); never by more than 1 LSB."""
+    """Feed every layer the reference's own integers.
+
+    Return (values 1 LSB apart, values). More than 1 fails.
+    """
     extended, names = with_codes_out(proto)
     codes = dict(zip(names, run(extended, {"x": x}, names), strict=True))
     made = layer_outputs(network, {"x": x}, codes)
@@ -101,7 +104,10 @@ def check_layers(proto: onnx.ModelProto, network: Network, x: Array) -> tuple[in
 
 
 def ties(network: Network, layer: AveragePool, codes: Array) -> Array:
-    """Where a mean of integers lies halfway between two outputs: onnxruntime's float noise decides there, not arithmetic."""
+    """Return where a mean of integers lies halfway between two outputs.
+
+    Float noise decides there.
+    """
     spec = network.values[layer.inputs[0]]
     total = windows(codes.astype(np.int64) - spec.zero_point, layer.window, 0).sum((4, 5))
     count = np.prod(layer.window.kernel) if layer.count_include_pad else windows(np.ones_like(codes), layer.window, 0).sum((4, 5))
@@ -142,7 +148,7 @@ def test_the_layers_that_are_expected() -> None:
 def fused(
     op: str, x: Array, w: Array, scales: tuple[float, Array, float], zeros: tuple[int, int], bias: Array | None, **attributes: Any
 ) -> Array:
-    """onnxruntime's own integer kernel on integers."""
+    """Run onnxruntime's own integer kernel."""
     sx, sw, sy = scales
     dtype = x.dtype
     constants = {

@@ -78,7 +78,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def check_exact(proto: onnx.ModelProto, network: Network, x: Array) -> int:
-    """Every layer fed onnxruntime's own integers gives onnxruntime's integers, and both engines the same: values compared."""
+    """Feed every layer onnxruntime's own integers and demand its integers from both engines; return how many."""
     extended, names = with_integers_out(proto, {"x": x})
     codes = dict(zip(names, run(extended, {"x": x}, names), strict=True))
     made, total = layer_outputs(network, {"x": x}, codes), 0
@@ -138,7 +138,7 @@ def grid(rng: np.random.Generator, dtype: type, name: str) -> dict[str, Any]:
 
 
 def agree(proto: onnx.ModelProto, inputs: dict[str, Array]) -> Network:
-    """Both engines give onnxruntime's integers."""
+    """Compare both engines with onnxruntime's integers."""
     network = load(proto)
     theirs = run(proto, inputs)[0]
     np.testing.assert_array_equal(evaluate(network, inputs)["y"], theirs.astype(np.int64))

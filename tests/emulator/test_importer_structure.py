@@ -77,7 +77,7 @@ def mobilenet_v2() -> nn.Module:
 
 
 def whole(kind: str) -> tuple[onnx.ModelProto, Array]:
-    """The float network with random weights (a few training steps for its batch norms), and images."""
+    """Return the float network with random weights, trained a few steps for its batch norms, and images."""
     torch.manual_seed(0)
     net = {"resnet18": resnet18, "mobilenet_v2": mobilenet_v2}[kind]()
     images = np.random.default_rng(0).normal(size=(12, 3, 32, 32)).astype(F)
@@ -115,7 +115,7 @@ def test_whole_networks(kind: str, operators: bool) -> None:
 
 
 def infer_on(network: Network, inputs: dict[str, Array], codes: dict[str, Array]) -> dict[str, Array]:
-    """What the kernels make of each value that the reference has, from the reference's own integers before it."""
+    """Return what the kernels make of each value of the reference, from the reference's integers before it."""
     known = {
         **{name: network.values[name] for name in network.inputs},
         **{n: network.values[n] for n in codes if n in network.values},
@@ -134,7 +134,7 @@ def infer_on(network: Network, inputs: dict[str, Array], codes: dict[str, Array]
 
 
 def between(makers: dict[str, Layer], name: str, known: set[str]) -> tuple[tuple[Layer, ...], list[str]]:
-    """The layers that lead to a value from known ones, in order, and those."""
+    """Return the layers from known values to a value, in order, and these values."""
     layers, sources, wanted = [], [], [name]
     while wanted:
         layer = makers[wanted.pop()]
@@ -152,7 +152,7 @@ GRID = {"s": F(0.05), "z": np.uint8(117), "s2": F(0.08), "z2": np.uint8(90)}
 
 
 def around(nodes: list[onnx.NodeProto], out: list[Any], extra: dict[str, Any] | None = None, opset: int = 18) -> onnx.ModelProto:
-    """x -> Q -> DQ -> (a …) nodes (… b) -> Q -> DQ -> y."""
+    """Return x -> Q -> DQ -> (a …) nodes (… b) -> Q -> DQ -> y."""
     before = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "a")]
     after = [node("QuantizeLinear", "b s2 z2", "r"), node("DequantizeLinear", "r s2 z2", "y")]
     constants = {k: np.asarray(v) for k, v in {**GRID, **(extra or {})}.items()}
@@ -160,7 +160,7 @@ def around(nodes: list[onnx.NodeProto], out: list[Any], extra: dict[str, Any] | 
 
 
 def agree(proto: onnx.ModelProto, x: Array, floats: bool = False, lsb: int = 0) -> Network:
-    """Both engines against onnxruntime on the model as written."""
+    """Compare both engines with onnxruntime on the model as written."""
     network, theirs = load(proto), run(proto, {"x": x})[0]
     assert floats or not any(isinstance(layer, FloatOperator) for layer in network.layers)
     for ours in (evaluate(network, {"x": x})["y"], infer(compile_plan(network), {"x": x})["y"]):
