@@ -129,6 +129,12 @@ def test_python_code_compiles(page: Path) -> None:
         ast.parse(block)
 
 
+def test_every_page_is_in_the_contents_of_the_site() -> None:
+    contents = re.findall(r"[\w./-]+\.md$", (ROOT / ".github" / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    names = {page.relative_to(ROOT).as_posix() for page in PAGES} - {".github/PULL_REQUEST_TEMPLATE.md"}
+    assert names == {name for name in contents if not name.startswith("reference/")}
+
+
 def test_front_page_is_one_page() -> None:
     assert len(_prose(ROOT / "README.md").split()) <= MOST_WORDS
 
