@@ -97,7 +97,7 @@ def fit(
     }
     if law is not None:
         found = _fit_law(points, law, unit, models[0], banks, deciding.inverting)
-        probit = _make_probit_law(points, law, unit, models[0], found, banks, deciding)
+        probit = _make_probit_law(points, law, unit, models[0], found, bank=banks, evidence=deciding)
         return Fit(
             _with_metadata(Profile(name, law=probit, constants=found.constants, arrays=arrays, fit=_fit_table(found)), about),
             models,
@@ -180,7 +180,7 @@ def _fit_law(points: list[list[ReadBack]], law: str, unit: str, model: Model, ba
 
 
 def _make_probit_law(
-    points: list[list[ReadBack]], law: str, unit: str, model: Model, found: VoltageLaw, bank: Bank, evidence: Evidence
+    points: list[list[ReadBack]], law: str, unit: str, model: Model, found: VoltageLaw, *, bank: Bank, evidence: Evidence
 ) -> ProbitLaw:
     volts = [float(backs[0].conditions[law]) for backs in points]
     mu, s = found.constants[0].value, found.constants[1].value

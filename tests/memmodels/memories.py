@@ -401,7 +401,7 @@ class Case:
 
 CASES = (
     Case("uniform", "uniform:ber=0.02", {"ber": 0.2}, varies=True, drawn=True),
-    Case("uniform, polar", "uniform:p01=0.02,p10=0.3", {"p01": 0.4}, varies=True, drawn=True),
+    Case("uniform, asymmetric", "uniform:p01=0.02,p10=0.3", {"p01": 0.4}, varies=True, drawn=True),
     Case("uniform, per write", "uniform:ber=0.02,lifetime=write", {"ber": 0.2}, drawn=True, made_by_writes=True),
     Case("uniform, per die", "uniform:ber=0.02,lifetime=die", {"ber": 0.2}, drawn=True, nested=True),
     Case("sram", "sram-14nm:v_over_vmin=0.85", {"v_over_vmin": 0.76}, drawn=True, nested=True),

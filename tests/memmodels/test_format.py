@@ -1,4 +1,4 @@
-"""Sampling format 2 draws these bits, for ever and everywhere.
+"""Sampling format 2 draws these bits on every machine, permanently.
 
 The numbers are those of `golden.py`. If one of them has to change, saved results no longer mean what they say: raise
 `weakcell.memmodels.sampling.sampler.VERSION`, put the new numbers here, and say so in the release notes. Never change them

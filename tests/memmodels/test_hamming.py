@@ -96,7 +96,7 @@ def test_words_are_corrected_detected_and_missed_as_the_binomial_says() -> None:
     seen = [math.comb(72, k) * p**k * (1 - p) ** (72 - k) for k in range(4)]
     wrong = int(np.count_nonzero(out ^ contents(layout)))
     miscorrected = seen[3] * 33568 / 59640
-    family.add("clean", binomial(layout.words - report.corrected - report.erased, layout.words, seen[0]))
+    family.add("fault-free", binomial(layout.words - report.corrected - report.erased, layout.words, seen[0]))
     rest = 1 - sum(seen)
     assert seen[1] + miscorrected < report.corrected / layout.words + 4e-3 < seen[1] + miscorrected + rest + 8e-3
     assert seen[2] < report.erased / layout.words + 2e-3

@@ -406,7 +406,7 @@ def test_a_memory_forgets_regions_that_were_overwritten() -> None:
     for write in range(50):
         region: Region = memory.write(contents(LAYOUTS[3]), LAYOUTS[3], Key(write))
         get(memory, region)
-    assert len(memory._held) <= 1
+    assert len(memory._baselines) <= 1
 
 
 def test_regions_say_what_they_are() -> None:

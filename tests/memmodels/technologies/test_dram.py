@@ -63,7 +63,7 @@ def test_lognormal_fits_every_vendor_at_least_as_well_as_normal() -> None:
 
 @ways
 @pytest.mark.parametrize("held_out", [0, 2], ids=["2.5 ns", "7.5 ns"])
-def test_activation_end_points_are_foretold_by_the_others(vendor: str, way: str, held_out: int) -> None:
+def test_activation_end_points_are_predicted_by_the_others(vendor: str, way: str, held_out: int) -> None:
     """2.5 ns within 0.2 decades. 7.5 ns is beyond two points of which one is nearly saturated: vendors A and B only, loosely."""
     t, p = activation_points(vendor, way)
     kept = np.arange(3) != held_out
@@ -126,7 +126,7 @@ def test_bad_lines_follow_the_published_shares(vendor: str, rms_limit: float, li
 
 
 @pytest.mark.parametrize("vendor", ["B", "C"])
-def test_held_out_voltages_are_foretold(vendor: str) -> None:
+def test_held_out_voltages_are_predicted(vendor: str) -> None:
     v, share = line_points(vendor)
     missed = []
     for out in range(v.size):
@@ -196,7 +196,7 @@ def test_retention_is_within_its_error() -> None:
 
 
 @pytest.mark.parametrize("held_out", [0.512, 2.048])
-def test_retention_foretells_the_shortest_and_longest_interval(held_out: float) -> None:
+def test_retention_predicts_the_shortest_and_longest_interval(held_out: float) -> None:
     t, temperature, vdd, p = retention_points()
     kept = t != held_out
     c = retention_fit(t[kept], temperature[kept], vdd[kept], p[kept])

@@ -53,7 +53,7 @@ def test_the_square_root_law_is_within_its_error() -> None:
 
 
 @pytest.mark.parametrize("held_out", [0, 3])
-def test_the_smallest_and_largest_cell_are_foretold(held_out: int) -> None:
+def test_the_smallest_and_largest_cell_are_predicted(held_out: int) -> None:
     n = np.array([float(row["domains"]) for row in table("fefet_domains")])
     z = norm.isf([float(row["p01"]) for row in table("fefet_domains")])
     kept = np.arange(4) != held_out

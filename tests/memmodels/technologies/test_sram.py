@@ -96,7 +96,7 @@ def test_laws_are_as_near_to_their_points_as_they_say(device: str) -> None:
 
 
 @devices
-def test_end_points_are_foretold_by_the_others(device: str) -> None:
+def test_end_points_are_predicted_by_the_others(device: str) -> None:
     """Held out, the points of the lowest and highest voltage are missed by less than half a decade, others by a quarter."""
     voltages, p = points(device)
     missed = []

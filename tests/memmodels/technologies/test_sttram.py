@@ -48,7 +48,7 @@ def test_no_other_correction_is_noticeably_better() -> None:
 
 
 @pytest.mark.parametrize("held_out", [30.0, 60.0])
-def test_the_ends_of_stability_are_foretold(held_out: float) -> None:
+def test_the_ends_of_stability_are_predicted(held_out: float) -> None:
     delta, current, tau, rate = solutions()
     kept = delta != held_out
     a, b = fit(delta[kept], current[kept], tau[kept], rate[kept])
