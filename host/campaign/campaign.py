@@ -125,22 +125,22 @@ def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
                 spec.check()
                 place(workload.network, spec, [(target, spec)])
     total = len(table.network) * len(table.seeds) * len(table.read_every) * len(rules)
-    total *= sum(len(b.sweep.values) if b.sweep else 1 for own in branches.values() for b in own)
+    total *= sum(len(b.sweep.values) if b.sweep else 1 for branch in branches.values() for b in branch)
     if total > MOST_POINTS:
         mistakes.append(file.mistake(("memory",), f"{total:,} operating points; {MOST_POINTS:,} are the most"))
     if mistakes:
         raise refuse(file.path, mistakes)
     studies, labels, places = [], [], []
-    for (i, workload), seed, policy, k, own in product(
+    for (i, workload), seed, policy, k, branch in product(
         workloads.items(), table.seeds, table.read_every, range(len(rules)), [b for part in branches.values() for b in part]
     ):
         network = table.network[i]
         study = Study(
             model=_resolve_path(file.path, network.model) or network.model,
             data=_resolve_path(file.path, network.data),
-            memory=own.spec,
+            memory=branch.spec,
             places=rules[k],
-            sweep=own.sweep,
+            sweep=branch.sweep,
             trials=table.trials,
             die=table.die,
             read_every=ReadPolicy(policy),
@@ -150,10 +150,10 @@ def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
             task=network.task,
             output=network.output,
         )
-        with collect(own.place):
+        with collect(branch.place):
             studies.append(resolve_study(study, data_dir, workload=workload))
-            labels.append(_name_study(file, workload, own, k, seed, policy))
-            places.append(own.place)
+            labels.append(_name_study(file, workload, branch, k, seed, policy))
+            places.append(branch.place)
     if not mistakes:
         _refuse_repeats(file, studies, places, mistakes)
     if mistakes:

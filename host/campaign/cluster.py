@@ -54,9 +54,9 @@ class WorkloadPlugin(WorkerPlugin):
 
 def run_task_on_worker(plugin: str, task: Task) -> TaskResult:
     """Run a task in a Dask worker, with the networks and data of its plugin."""
-    own = get_worker().plugins[plugin]
-    assert isinstance(own, WorkloadPlugin)
-    return run_task(own.workloads, task)
+    workload_plugin = get_worker().plugins[plugin]
+    assert isinstance(workload_plugin, WorkloadPlugin)
+    return run_task(workload_plugin.workloads, task)
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Cluster:
 
 def parse_local_workers(address: str) -> int | None:
     """Return N of `local:N`, None for a scheduler's address; UsageError for any other text."""
-    kind, _, rest = address.partition(":")
-    if kind == "local" and rest.isdigit() and int(rest) > 0:
-        return int(rest)
+    kind, _, count = address.partition(":")
+    if kind == "local" and count.isdigit() and int(count) > 0:
+        return int(count)
     if "://" in address:
         return None
     raise UsageError(f"--cluster {address}", "it is no address of a scheduler", "Write tcp://HOST:PORT, or local:N")

@@ -39,18 +39,18 @@ class StoredRun:
     @property
     def arguments(self) -> list[str]:
         """The command as a list of words."""
-        asked = self.cell.asked
-        words = ["weakcell", "emulate", asked["model"]]
-        words += ["--data", asked["data"]] if asked["data"] is not None else []
-        words += ["--memory", asked["memory"]]
-        for rule in asked["place"]:
+        options = self.cell.asked
+        words = ["weakcell", "emulate", options["model"]]
+        words += ["--data", options["data"]] if options["data"] is not None else []
+        words += ["--memory", options["memory"]]
+        for rule in options["place"]:
             words += ["--place", rule]
-        words += ["--read-every", asked["read_every"], "--seed", str(asked["seed"])]
-        words += ["--batch", str(asked["batch"])] if asked["read_every"] == "batch" else []
-        words += ["--die", str(asked["die"])] if asked["die"] is not None else []
-        words += ["--images", str(asked["images"])] if asked["images"] is not None else []
-        words += ["--task", asked["task"]] if asked.get("task") is not None else []
-        words += ["--output", asked["output"]] if asked.get("output") is not None else []
+        words += ["--read-every", options["read_every"], "--seed", str(options["seed"])]
+        words += ["--batch", str(options["batch"])] if options["read_every"] == "batch" else []
+        words += ["--die", str(options["die"])] if options["die"] is not None else []
+        words += ["--images", str(options["images"])] if options["images"] is not None else []
+        words += ["--task", options["task"]] if options.get("task") is not None else []
+        words += ["--output", options["output"]] if options.get("output") is not None else []
         return [*words, "--first-trial", str(self.trial), "--trials", "1"]
 
 
@@ -66,15 +66,15 @@ class Comparison:
 
 def find_run(store: Store, row: str) -> StoredRun:
     """Return the run with a row number, a name, or the beginning of a name; UsageError if there is none."""
-    found = Tables(store).find_run(row)
-    if found is None:
+    match = Tables(store).find_run(row)
+    if match is None:
         raise UsageError(
             f"Row {row} of {store.folder}", "there is no such run", "Give the number in column `row`, or the name in column `run`"
         )
-    cell, trial = found
-    kept = next(run for run in store.runs(cell.number) if run.trial == trial)
-    flips = dict(zip(cell.tensors, kept.flips, strict=True))
-    return StoredRun(cell, trial, run_id(cell.sha256, trial), kept.accuracy, kept.changed, flips, kept.metrics)
+    cell, trial = match
+    record = next(run for run in store.runs(cell.number) if run.trial == trial)
+    flips = dict(zip(cell.tensors, record.flips, strict=True))
+    return StoredRun(cell, trial, run_id(cell.sha256, trial), record.accuracy, record.changed, flips, record.metrics)
 
 
 def reproduce(explained: StoredRun, data_dir: Path | None = None) -> Comparison:
@@ -87,22 +87,22 @@ def reproduce(explained: StoredRun, data_dir: Path | None = None) -> Comparison:
     Raises:
         UsageError: the network, the data, a memory's file or the sampling format has changed since.
     """
-    asked = explained.cell.asked
+    options = explained.cell.asked
     resolved = resolve_arguments(
-        asked["model"],
-        asked["data"],
+        options["model"],
+        options["data"],
         data_dir,
-        memory=asked["memory"],
-        place=asked["place"],
+        memory=options["memory"],
+        place=options["place"],
         trials=1,
         first_trial=explained.trial,
-        die=asked["die"],
-        read_every=asked["read_every"],
-        batch=asked["batch"],
-        seed=asked["seed"],
-        images=asked["images"],
-        task=asked.get("task"),
-        output=asked.get("output"),
+        die=options["die"],
+        read_every=options["read_every"],
+        batch=options["batch"],
+        seed=options["seed"],
+        images=options["images"],
+        task=options.get("task"),
+        output=options.get("output"),
     )
     result = run_study(resolved).outcomes[0].result
     if resolved.cell_sha256(resolved.points[0]) != explained.cell.sha256:

@@ -196,11 +196,11 @@ class Optimum:
     @property
     def front(self) -> tuple[ScreenedCandidate, ...]:
         """Candidates that no other one beats in both energy and mean loss."""
-        kept: list[ScreenedCandidate] = []
-        for one in sorted(self.screened, key=lambda s: (s.energy, s.mean)):
-            if not kept or one.mean < kept[-1].mean:
-                kept.append(one)
-        return tuple(kept)
+        front: list[ScreenedCandidate] = []
+        for candidate in sorted(self.screened, key=lambda s: (s.energy, s.mean)):
+            if not front or candidate.mean < front[-1].mean:
+                front.append(candidate)
+        return tuple(front)
 
 
 @dataclass(eq=False)
@@ -267,13 +267,17 @@ class Search:
 
         placements = [self.resolve(Candidate(value))[1].placement for value in values]
         try:
-            found = predict(
+            predictions = predict(
                 self.workload.plan, placements, self.workload.questions, self.study.read_every, threads=self.executor.workers
             )
         except UsageError:
             return {}
-        losses = {value: self.clean - one.accuracy for value, one in zip(values, found, strict=True) if one.accuracy is not None}
-        return {value: loss - one.half_width for (value, loss), one in zip(losses.items(), found, strict=True)}
+        losses = {
+            value: self.clean - prediction.accuracy
+            for value, prediction in zip(values, predictions, strict=True)
+            if prediction.accuracy is not None
+        }
+        return {value: loss - prediction.half_width for (value, loss), prediction in zip(losses.items(), predictions, strict=True)}
 
     def screen(self, candidate: Candidate, how: str, dies: int = SCREENING_DIES) -> ScreenedCandidate:
         """Return energy and losses of a candidate on its first dies.
@@ -302,13 +306,13 @@ class Search:
         """Return what each of `dies` dies from `first` on loses against the fault-free network."""
         clean, step = self.clean, max(1, dies // (4 * self.executor.workers))
         parts = [range(start, min(start + step, first + dies)) for start in range(first, first + dies, step)]
-        found: dict[int, float] = {}
+        drops_by_trial: dict[int, float] = {}
         for done in self.executor.run(make_task(ready, point, 0, tuple(part)) for part in parts):
             for result in done.results:
-                found[result.trial] = round(clean - result.score, 12)  # 3 of 300 images are 1 %, not a little more
+                drops_by_trial[result.trial] = round(clean - result.score, 12)  # 3 of 300 images are 1 %, not a little more
             if self.on_trials:
                 self.on_trials(len(done.results))
-        return [found[trial] for trial in sorted(found)]
+        return [drops_by_trial[trial] for trial in sorted(drops_by_trial)]
 
     def is_worth_testing(self, screened: ScreenedCandidate, goal: Goal) -> bool:
         """Return whether further screening dies give at least even odds to pass.
@@ -352,23 +356,24 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
     losses = search.predict_losses(values)
     skipped = {value: loss for value, loss in losses.items() if loss > _SKIP_FACTOR * goal.max_drop}
     uniform = [search.screen(Candidate(value), "one condition") for value in values if value not in skipped]
-    screened, hopeful = [at_nominal, *uniform], [one for one in (at_nominal, *uniform) if one.may_still_pass(goal.max_drop)]
+    screened = [at_nominal, *uniform]
+    open_candidates = [candidate for candidate in screened if candidate.may_still_pass(goal.max_drop)]
     bera = None
-    best = next((one for one in _sort_by_energy(hopeful) if search.is_worth_testing(one, goal)), None)
+    best = next((candidate for candidate in _sort_by_energy(open_candidates) if search.is_worth_testing(candidate, goal)), None)
     if best is not None and goal.partitions > 1 and len(search.layers) > 1:
-        moved = list(_move_layers(search, best, uniform, goal))
-        screened += moved
+        partitioned = list(_move_layers(search, best, uniform, goal))
+        screened += partitioned
         bera = assign_layerwise(search, uniform, goal, best.candidate.value)
         if len(search.distinct_values(bera.candidate)) <= goal.partitions:
-            moved.append(bera)
-        hopeful += [one for one in moved if one.may_still_pass(goal.max_drop)]
+            partitioned.append(bera)
+        open_candidates += [candidate for candidate in partitioned if candidate.may_still_pass(goal.max_drop)]
     tests: list[ConfirmationTest] = []
-    for one in _sort_by_energy(hopeful):
+    for candidate in _sort_by_energy(open_candidates):
         if len(tests) == goal.tries:
             break
-        if one is not best and not search.is_worth_testing(one, goal):
+        if candidate is not best and not search.is_worth_testing(candidate, goal):
             continue
-        tests.append(search.confirm(one, goal, FIRST_FRESH_DIE + len(tests) * goal.dies))
+        tests.append(search.confirm(candidate, goal, FIRST_FRESH_DIE + len(tests) * goal.dies))
         if tests[-1].passed:
             break
     chosen = tests[-1].screened if tests and tests[-1].passed else None
@@ -377,10 +382,10 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
 
 def _sort_by_energy(screened: Sequence[ScreenedCandidate]) -> list[ScreenedCandidate]:
     """Return candidates from the cheapest on; of equally cheap ones only the one with the smallest loss."""
-    kept: dict[float, ScreenedCandidate] = {}
-    for one in sorted(screened, key=lambda s: (s.energy, s.mean + float(np.std(s.drops)))):
-        kept.setdefault(round(one.energy, 12), one)
-    return list(kept.values())
+    cheapest: dict[float, ScreenedCandidate] = {}
+    for candidate in sorted(screened, key=lambda s: (s.energy, s.mean + float(np.std(s.drops)))):
+        cheapest.setdefault(round(candidate.energy, 12), candidate)
+    return list(cheapest.values())
 
 
 def _move_layers(
@@ -391,23 +396,23 @@ def _move_layers(
     Starting with one condition for all layers, try each lower value: move every layer that may move, the largest first. Repeat from
     the cheapest result for the next partition.
     """
-    lower = sorted((one for one in uniform if one.energy < start.energy), key=lambda one: -one.energy)
+    lower = sorted((cheaper for cheaper in uniform if cheaper.energy < start.energy), key=lambda cheaper: -cheaper.energy)
     best = start
     for _ in range(goal.partitions - 1):
         improved = None
-        for one in lower:
-            own = dict(best.candidate.own)
+        for cheaper in lower:
+            values = dict(best.candidate.own)
             reached: ScreenedCandidate | None = None
             for layer in search.layers:
                 if best.candidate.value_at(layer) != start.candidate.value:
                     continue
-                candidate = Candidate(start.candidate.value, {**own, layer: one.candidate.value})
+                candidate = Candidate(start.candidate.value, {**values, layer: cheaper.candidate.value})
                 if len(search.distinct_values(candidate)) == 1:  # one condition for all, which is screened already
                     continue
                 tried = search.screen(candidate, "partitions")
                 yield tried
                 if tried.likely_passes(goal.max_drop):
-                    own[layer] = one.candidate.value
+                    values[layer] = cheaper.candidate.value
                     reached = tried
             if reached is None:
                 break
@@ -424,15 +429,15 @@ def assign_layerwise(search: Search, uniform: Sequence[ScreenedCandidate], goal:
     Each layer gets the cheapest value at which it alone loses its share of the limit on the mean die; `fallback` if there is none.
     """
     safe, limit = MemorySpec("uniform", {"ber": 0.0}), goal.max_drop / len(search.layers)
-    own: dict[str, float] = {}
+    values: dict[str, float] = {}
     for layer in search.layers:
-        own[layer] = fallback
-        for one in sorted(uniform, key=lambda s: -s.energy):
-            ready, point = search.resolve(Candidate(0.0, {layer: one.candidate.value}), safe)
+        values[layer] = fallback
+        for candidate in sorted(uniform, key=lambda s: -s.energy):
+            ready, point = search.resolve(Candidate(0.0, {layer: candidate.candidate.value}), safe)
             if float(np.mean(search.measure_drops(ready, point, 0, SCREENING_DIES // 2))) > limit:
                 break
-            own[layer] = one.candidate.value
-    return search.screen(Candidate(fallback, own), "BERA")
+            values[layer] = candidate.candidate.value
+    return search.screen(Candidate(fallback, values), "BERA")
 
 
 def open_search(

@@ -267,8 +267,8 @@ def estimate_effort(campaign: Campaign, workers: int, missing: int, processes: b
             continue
         kind = study.workload.key, str(study.study.read_every)
         if kind not in samples:
-            found = estimate(study, 1)
-            samples[kind] = found.seconds / study.jobs, found.memory_bytes
+            estimated = estimate(study, 1)
+            samples[kind] = estimated.seconds / study.jobs, estimated.memory_bytes
         per_trial, resident = samples[kind]
         seconds += per_trial * len(study.points) * campaign.trials
         memory = max(memory, resident)

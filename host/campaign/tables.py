@@ -78,9 +78,11 @@ class Tables:
         parts = []
         for cell, frame in zip(self.cells, self.frames(), strict=True):
             if frame.height:
-                told = {"study": self.label(cell), "model": frame["model"][0], "control": None, "removed": None}
-                told |= self._interval_of_rule(cell, frame) if self.plan["half_width"] is not None and frame.height > 1 else {}
-                columns = [pl.lit(value, dtype=_SUMMARY.get(name)).alias(name) for name, value in told.items()]
+                columns_of_study = {"study": self.label(cell), "model": frame["model"][0], "control": None, "removed": None}
+                columns_of_study |= (
+                    self._interval_of_rule(cell, frame) if self.plan["half_width"] is not None and frame.height > 1 else {}
+                )
+                columns = [pl.lit(value, dtype=_SUMMARY.get(name)).alias(name) for name, value in columns_of_study.items()]
                 parts.append(summary_of(frame).with_columns(columns))
         return pl.concat(parts).select("study", "model", pl.exclude("study", "model")) if parts else pl.DataFrame()
 
@@ -91,10 +93,10 @@ class Tables:
         control = self.store.get_fact(f"control {cell.sha256}") if len(scores) >= FEWEST_WITH_COVARIATE else None
         known = None if control is None else frame[f"flips[{control['tensor']}]"].to_numpy() - control["expected"]
         mean, low, high = stein_interval(scores, self.plan["first_stage"], known, bounds=metric.bounds)
-        told: dict[str, Any] = {"mean": mean, "low": low, "high": high}
+        columns: dict[str, Any] = {"mean": mean, "low": low, "high": high}
         if control is not None and known is not None:
-            told |= {"control": control["tensor"], "removed": share_removed(scores, known)}
-        return told
+            columns |= {"control": control["tensor"], "removed": share_removed(scores, known)}
+        return columns
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -181,19 +183,19 @@ def _find_pairs(tables: Tables) -> Iterator[tuple[str, CellRecord, CellRecord]]:
 
 def _key_without_network(cell: CellRecord) -> str:
     """Return what two points have in common if only their networks differ."""
-    asked = {name: value for name, value in cell.asked.items() if name not in ("model", "data")}
-    return str((sorted(asked.items()), cell.columns["data"], cell.columns["images"]))
+    options = {name: value for name, value in cell.asked.items() if name not in ("model", "data")}
+    return str((sorted(options.items()), cell.columns["data"], cell.columns["images"]))
 
 
 def _compare(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> dict[str, Any] | None:
-    scores, others = (tables.store.scores(one.number, tables.planned_trials(one)) for one in (cell, other))
+    scores, others = (tables.store.scores(record.number, tables.planned_trials(record)) for record in (cell, other))
     shared = sorted(scores.keys() & others.keys())
-    metric, another = (metric_of(one.columns.get("score")) for one in (cell, other))
+    metric, another = (metric_of(record.columns.get("score")) for record in (cell, other))
     if len(shared) < 2 or metric != another:
         return None
-    a, b = (np.array([found[trial] for trial in shared]) for found in (scores, others))
+    a, b = (np.array([by_trial[trial] for trial in shared]) for by_trial in (scores, others))
     difference, low, high = mean_interval(a - b, bounds=(-metric.bounds[1], metric.bounds[1]))
-    halves = [(end - start) / 2 for _, start, end in (mean_interval(one, bounds=metric.bounds) for one in (a, b))]
+    halves = [(end - start) / 2 for _, start, end in (mean_interval(values, bounds=metric.bounds) for values in (a, b))]
     return {
         "between": between,
         "study": tables.label(cell),

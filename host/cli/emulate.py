@@ -161,16 +161,16 @@ def _show_estimate(resolved: ResolvedStudy, threads: int | None, with_faults: bo
     if list_board_ports(resolved):
         _show_board_estimate(resolved, as_json)
         return
-    found = estimate(resolved, threads)
+    estimated = estimate(resolved, threads)
     rows = round(expected_rows(resolved)) if with_faults else None
     if as_json:
-        emit("estimate", identity=resolved.identity, **vars(found), fault_rows=rows)
+        emit("estimate", identity=resolved.identity, **vars(estimated), fault_rows=rows)
         return
     for point in resolved.points:
         say(f"{point.memory}{f'; {point.places}' if point.places else ''}")
     say(
-        f"{found.points} points x {found.trials} trials x {found.images} images on {found.threads} threads: about "
-        f"{duration(found.seconds)} and {found.memory_bytes / 2**20:.0f} MiB of memory"
+        f"{estimated.points} points x {estimated.trials} trials x {estimated.images} images on {estimated.threads} threads: about "
+        f"{duration(estimated.seconds)} and {estimated.memory_bytes / 2**20:.0f} MiB of memory"
     )
     if rows is not None:
         say(f"about {rows:,} rows of fault list")

@@ -23,20 +23,20 @@ def explain(
     from weakcell.host.cli.terminal import emit, errors_as_events, say
 
     with errors_as_events(as_json), read_store(folder) as store:
-        found = find_run(store, row)
-        again = reproduce(found, data_dir) if run else None
+        stored = find_run(store, row)
+        repeated = reproduce(stored, data_dir) if run else None
     if as_json:
         emit(
-            "run", run=found.run, command=found.arguments, accuracy=found.accuracy, changed=found.changed, flips=found.flips,
-            again=None if again is None else vars(again),
+            "run", run=stored.run, command=stored.arguments, accuracy=stored.accuracy, changed=stored.changed, flips=stored.flips,
+            again=None if repeated is None else vars(repeated),
         )  # fmt: skip
     else:
-        say(found.command)
-        say(_numbers("kept ", found.accuracy, found.changed, found.flips))
-        if again is not None:
-            say(_numbers("again", again.accuracy, again.changed, again.flips))
-            say("equal" if again.equal else "DIFFERENT")
-    if again is not None and not again.equal:
+        say(stored.command)
+        say(_numbers("kept ", stored.accuracy, stored.changed, stored.flips))
+        if repeated is not None:
+            say(_numbers("again", repeated.accuracy, repeated.changed, repeated.flips))
+            say("equal" if repeated.equal else "DIFFERENT")
+    if repeated is not None and not repeated.equal:
         raise typer.Exit(1)
 
 

@@ -67,20 +67,20 @@ def optimize(
         spec = parse_spec(memory)
         console = stderr()
         with console.status("screening", spinner="line") if console.is_terminal and not (quiet or as_json) else _silent() as status:
-            made = 0
+            trials_made = 0
 
             def on_trials(count: int) -> None:
-                nonlocal made
-                made += count
+                nonlocal trials_made
+                trials_made += count
                 if status is not None:
-                    status.update(f"{made} trials")
+                    status.update(f"{trials_made} trials")
 
-            found = find(
+            optimum = find(
                 model, data, memory=spec, sweep=sweep, max_drop=most, share=dies, confidence=confidence, failures=failures,
                 tries=tries, partitions=partitions, nominal=nominal, read_every=read_every, batch=batch, seed=seed, images=images,
                 task=task, output=output, data_dir=data_dir, threads=threads, on_trials=on_trials,
             )  # fmt: skip
-    content = as_dict(found, str(spec), made)
+    content = as_dict(optimum, str(spec), trials_made)
     if out is not None:
         _keep(out, content)
     if as_json:
@@ -89,8 +89,8 @@ def optimize(
         named = {"--data": data, "--images": images, "--task": task, "--output": output, "--data-dir": data_dir}
         named |= {"--read-every": read_every, "--batch": batch if read_every == "batch" else None, "--seed": seed or None}
         given = [str(part) for name, value in named.items() if value is not None for part in (name, value)]
-        _show(found, [model, *given], str(spec))
-    if found.chosen is None:
+        _show(optimum, [model, *given], str(spec))
+    if optimum.chosen is None:
         raise typer.Exit(1)
 
 
@@ -110,7 +110,7 @@ def _keep(path: Path, content: dict[str, Any]) -> None:
     )
 
 
-def as_dict(found: Optimum, memory: str, trials: int) -> dict[str, Any]:
+def as_dict(optimum: Optimum, memory: str, trials: int) -> dict[str, Any]:
     """Everything found, as JSON has it."""
 
     def one(screened: ScreenedCandidate | None) -> dict[str, Any] | None:
@@ -123,17 +123,19 @@ def as_dict(found: Optimum, memory: str, trials: int) -> dict[str, Any]:
         }  # fmt: skip
 
     tests = [
-        {"first_die": t.first_die, "dies": t.dies, "bad": t.bad, "passed": t.passed, **(one(t.screened) or {})} for t in found.tests
+        {"first_die": t.first_die, "dies": t.dies, "bad": t.bad, "passed": t.passed, **(one(t.screened) or {})}
+        for t in optimum.tests
     ]
     return {
-        "memory": memory, "key": found.key, "goal": vars(found.goal), "score": found.metric.name, "clean_score": found.clean,
-        "clean_accuracy": found.clean if found.metric.name == "accuracy" else None, "saving": found.saving,
-        "chosen": one(found.chosen), "nominal": one(found.nominal), "bera": one(found.bera), "tests": tests,
-        "front": [one(s) for s in found.front], "screened": [one(s) for s in found.screened], "trials": trials,
+        "memory": memory, "key": optimum.key, "goal": vars(optimum.goal), "score": optimum.metric.name,
+        "clean_score": optimum.clean,
+        "clean_accuracy": optimum.clean if optimum.metric.name == "accuracy" else None, "saving": optimum.saving,
+        "chosen": one(optimum.chosen), "nominal": one(optimum.nominal), "bera": one(optimum.bera), "tests": tests,
+        "front": [one(s) for s in optimum.front], "screened": [one(s) for s in optimum.screened], "trials": trials,
     }  # fmt: skip
 
 
-def _show(found: Optimum, asked: list[str], memory: str) -> None:
+def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
     """Show what was found, and the command that emulates it. asked: model and options that this command was given."""
     import shlex
 
@@ -142,37 +144,38 @@ def _show(found: Optimum, asked: list[str], memory: str) -> None:
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import say, show
 
-    goal = found.goal
+    goal = optimum.goal
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in (found.key, "layers apart", "energy", "mean loss", "worst of screening", "fresh dies", "bad", ""):
+    for name in (optimum.key, "layers apart", "energy", "mean loss", "worst of screening", "fresh dies", "bad", ""):
         table.add_column(name, justify="left" if name in ("layers apart", "") else "right")
-    tested = {id(test.screened): test for test in found.tests}
-    rows = [(one, "front") for one in found.front]
-    rows += [(test.screened, "tested") for test in found.tests if all(test.screened is not one for one, _ in rows)]
-    rows += [(found.bera, "BERA baseline")] if found.bera is not None else []
-    for one, word in rows:
-        test = tested.get(id(one))
-        verdict = word if test is None else "CHOSEN" if one is found.chosen else "rejected"
-        apart = ", ".join(f"{layer} {value:.6g}" for layer, value in one.candidate.own.items())
+    tested = {id(test.screened): test for test in optimum.tests}
+    rows = [(candidate, "front") for candidate in optimum.front]
+    rows += [(test.screened, "tested") for test in optimum.tests if all(test.screened is not candidate for candidate, _ in rows)]
+    rows += [(optimum.bera, "BERA baseline")] if optimum.bera is not None else []
+    for candidate, word in rows:
+        test = tested.get(id(candidate))
+        verdict = word if test is None else "CHOSEN" if candidate is optimum.chosen else "rejected"
+        apart = ", ".join(f"{layer} {value:.6g}" for layer, value in candidate.candidate.own.items())
         table.add_row(
-            f"{one.candidate.value:.6g}", apart, f"{one.energy:.4g} {one.unit}", percent(one.mean), percent(max(one.drops)),
+            f"{candidate.candidate.value:.6g}", apart, f"{candidate.energy:.4g} {candidate.unit}", percent(candidate.mean),
+            percent(max(candidate.drops)),
             f"{test.dies}" if test else "", f"{test.bad}" if test else "", verdict,
         )  # fmt: skip
-    show(f"[bold]{asked[0]} on {memory}[/], fault-free {found.metric.words} {percent(found.clean)}")
+    show(f"[bold]{arguments[0]} on {memory}[/], fault-free {optimum.metric.words} {percent(optimum.clean)}")
     show(table)
-    show(f"Energy: the memory accesses of one inference; {found.nominal.accesses}.")
-    if found.chosen is None or found.saving is None:
-        show(f"No candidate was confirmed in {len(found.tests)} tests.")
+    show(f"Energy: the memory accesses of one inference; {optimum.nominal.accesses}.")
+    if optimum.chosen is None or optimum.saving is None:
+        show(f"No candidate was confirmed in {len(optimum.tests)} tests.")
         return
-    chosen = found.chosen
-    reference = f"{found.key}={found.nominal.candidate.value:.6g} ({found.nominal.energy:.4g} {found.nominal.unit})"
+    chosen = optimum.chosen
+    reference = f"{optimum.key}={optimum.nominal.candidate.value:.6g} ({optimum.nominal.energy:.4g} {optimum.nominal.unit})"
     known = "a ratio; joules are not published" if chosen.unit != "pJ" else chosen.basis
-    nothing = " The energy known does not depend on this condition: there is nothing to save." if found.saving == 0.0 else ""
+    nothing = " The energy known does not depend on this condition: there is nothing to save." if optimum.saving == 0.0 else ""
     show(
         f"With {percent(goal.confidence)} confidence at least {percent(goal.share)} of dies lose at most {percent(goal.max_drop)}: "
-        f"{found.tests[-1].bad} of {found.tests[-1].dies} fresh dies lost more (at most {goal.failures} may, {goal.tries} tries "
-        f"share the confidence). Energy saved: {percent(found.saving)} against {reference}, {known}.{nothing}"
+        f"{optimum.tests[-1].bad} of {optimum.tests[-1].dies} fresh dies lost more (at most {goal.failures} may, {goal.tries} "
+        f"tries share the confidence). Energy saved: {percent(optimum.saving)} against {reference}, {known}.{nothing}"
     )
-    at = f"{memory}{',' if ':' in memory else ':'}{found.key}={chosen.candidate.value:.12g}"
+    at = f"{memory}{',' if ':' in memory else ':'}{optimum.key}={chosen.candidate.value:.12g}"
     rules = [part for rule in chosen.places for part in ("--place", str(rule))]
-    say(f"weakcell emulate {shlex.join([*asked, '--memory', at, *rules])}")
+    say(f"weakcell emulate {shlex.join([*arguments, '--memory', at, *rules])}")

@@ -66,57 +66,57 @@ def predict(
         folder = make_folder(out, "prediction.parquet")
         shown = not (quiet or as_json)
         with progress_bar(count_chunks(resolved), shown, "chunks of images") as bar:
-            found = predict_study(resolved, samples, threads, lambda: bar.step("predicting"))
+            prediction = predict_study(resolved, samples, threads, lambda: bar.step("predicting"))
         if check_trials:
             with progress_bar(resolved.jobs, shown) as bar:
-                found = measure_prediction(found, threads, lambda: bar.step("measuring"))
+                prediction = measure_prediction(prediction, threads, lambda: bar.step("measuring"))
         if folder is not None:
             from weakcell.host.report.prediction_report import write
 
-            write(found, folder, ["weakcell", *sys.argv[1:]])
+            write(prediction, folder, ["weakcell", *sys.argv[1:]])
     if as_json:
-        for row in found.frame.iter_rows(named=True):
+        for row in prediction.frame.iter_rows(named=True):
             emit("point", **row)
-        emit("done", seconds=round(found.seconds, 3))
+        emit("done", seconds=round(prediction.seconds, 3))
     else:
-        _show(found)
+        _show(prediction)
     if folder is not None:
         note(f"Results are in {folder}.", quiet or as_json)
 
 
-def _show(found: PredictionStudy) -> None:
+def _show(prediction: PredictionStudy) -> None:
     from rich.markup import escape
 
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import study_title
     from weakcell.host.report.prediction_report import describe_prediction
 
-    show(f"[bold]{escape(study_title(found.resolved, found.resolved.study.memory.name))}[/]")
-    show(build_table(found))
-    show(f"[dim]{escape(describe_prediction(found))}[/]")
+    show(f"[bold]{escape(study_title(prediction.resolved, prediction.resolved.study.memory.name))}[/]")
+    show(build_table(prediction))
+    show(f"[dim]{escape(describe_prediction(prediction))}[/]")
 
 
-def build_table(found: PredictionStudy) -> Any:
+def build_table(prediction: PredictionStudy) -> Any:
     """One line per point."""
     from rich.table import Table
 
     from weakcell.host.cli.result_table import percent
     from weakcell.host.report.captions import format_interval
 
-    sweep, measured = found.resolved.study.sweep, found.measured is not None
+    sweep, measured = prediction.resolved.study.sweep, prediction.measured is not None
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(sweep.key if sweep else "memory", justify="right" if sweep else "left")
     for heading in ("predicted", "±", "changed", *(("measured", "95 % interval", "outside") if measured else ()), "flip rate"):
         table.add_column(heading, justify="right")
-    for row in found.frame.iter_rows(named=True):
-        score = row["accuracy"] if found.labelled else 1 - row["changed"]
+    for row in prediction.frame.iter_rows(named=True):
+        score = row["accuracy"] if prediction.labelled else 1 - row["changed"]
         cells = [f"{row['sweep_value']:g}" if sweep else row["memory"], percent(score), percent(row["half_width"])]
         cells.append(percent(row["changed"]))
         if measured:
             cells += [percent(row["measured"]), format_interval(row["low"], row["high"])]
             cells.append("" if row["outside"] is None else percent(row["outside"]))
         table.add_row(*cells, f"{row['flip_rate']:.3g}")
-    clean = found.resolved.questions.fault_free_accuracy
+    clean = prediction.resolved.questions.fault_free_accuracy
     if clean is not None:
         table.add_section()
         table.add_row("clean", percent(clean), *[""] * (len(table.columns) - 2))

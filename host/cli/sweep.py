@@ -116,19 +116,19 @@ def _sweep(
     check_workers(threads, processes, cluster)
     if out is None and not dry_run:
         raise UsageError("weakcell sweep", "it has nowhere to keep its runs", "Give --out DIR")
-    asked = resolve_campaign(read_campaign(path), data_dir, None if half_width is None else parse_share(half_width))
+    resolved = resolve_campaign(read_campaign(path), data_dir, None if half_width is None else parse_share(half_width))
     if dry_run:
-        _show_effort(asked, out, threads, processes, cluster, as_json)
+        _show_effort(resolved, out, threads, processes, cluster, as_json)
         return
     assert out is not None
     with open_store(out) as store:
-        left = count_missing(asked, store)
+        left = count_missing(resolved, store)
         if as_json:
-            emit("campaign", studies=len(asked.studies), points=len(asked.cells), runs=asked.runs, missing=left)
-        executor = choose_executor(asked, threads, processes, cluster)
+            emit("campaign", studies=len(resolved.studies), points=len(resolved.cells), runs=resolved.runs, missing=left)
+        executor = choose_executor(resolved, threads, processes, cluster)
         try:
-            with _progress(as_json, quiet, asked) as on_step:
-                made = drive(asked, store, executor, ["weakcell", *sys.argv[1:]], on_step)
+            with _progress(as_json, quiet, resolved) as on_step:
+                made = drive(resolved, store, executor, ["weakcell", *sys.argv[1:]], on_step)
         except KeyboardInterrupt:
             raise Interrupted(f"Sweep {path}", "interrupted", f"Finished runs are in {out}; the same command goes on") from None
         tables = Tables(store)
@@ -172,21 +172,21 @@ def _show_effort(
         with read_store(out) as store:
             left = count_missing(campaign, store)
     local = int(cluster.removeprefix("local:")) if cluster and cluster.removeprefix("local:").isdigit() else None
-    found = estimate_effort(campaign, threads or processes or local or default_workers(), left, bool(processes or local))
+    effort = estimate_effort(campaign, threads or processes or local or default_workers(), left, bool(processes or local))
     if as_json:
-        emit("effort", **vars(found))
+        emit("effort", **vars(effort))
         return
     for study, label in zip(campaign.studies, campaign.labels, strict=True):
         swept = f" over {study.study.sweep}" if study.study.sweep else ""
         say(f"{label}: {len(study.points)} points{swept}")
     most = " at most" if campaign.half_width is not None else ""
     say(
-        f"{found.points:,} points x {campaign.trials:,} trials: {found.runs:,} runs{most}, {found.missing:,} of them missing; "
-        f"about {duration(found.seconds)} on {found.workers} workers, {found.memory_bytes / 2**20:.0f} MiB of memory, "
-        f"{found.disk_bytes / 2**20:.1f} MiB of disk"
+        f"{effort.points:,} points x {campaign.trials:,} trials: {effort.runs:,} runs{most}, {effort.missing:,} of them missing; "
+        f"about {duration(effort.seconds)} on {effort.workers} workers, {effort.memory_bytes / 2**20:.0f} MiB of memory, "
+        f"{effort.disk_bytes / 2**20:.1f} MiB of disk"
     )
-    if found.board_seconds:
-        say(f"Through boards, one run after the other: at most {duration(found.board_seconds)} besides")
+    if effort.board_seconds:
+        say(f"Through boards, one run after the other: at most {duration(effort.board_seconds)} besides")
 
 
 def _progress(as_json: bool, quiet: bool, campaign: Campaign) -> AbstractContextManager[Callable[[SweepProgress], None]]:
@@ -216,8 +216,8 @@ def _show_summary(tables: Tables) -> None:
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import explain_no_difference, format_metric_interval
 
-    found = compute_differences(tables).filter(pl.col("between") == "points")
-    steps = {(row["study"], row["memory"]): row for row in found.iter_rows(named=True)}
+    between_points = compute_differences(tables).filter(pl.col("between") == "points")
+    steps = {(row["study"], row["memory"]): row for row in between_points.iter_rows(named=True)}
     for (study,), part in tables.summary.group_by(["study"], maintain_order=True):
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), title=None)
         metric = metric_of(part["score"][0])

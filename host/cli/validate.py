@@ -100,34 +100,34 @@ def validate(
                 bar.step(point.memory)
 
             used = 1 if one_by_one else threads
-            found = run(resolved, first=first_trial, hidden=hidden, threads=used, only=only, on_trial=on_trial)
-        curve = compare_with_prediction(found, threads) if predict else None
+            validation = run(resolved, first=first_trial, hidden=hidden, threads=used, only=only, on_trial=on_trial)
+        curve = compare_with_prediction(validation, threads) if predict else None
         if folder is not None:
             from weakcell.host.report.validation_report import write
 
-            write(found, curve, folder, ["weakcell", *sys.argv[1:]])
+            write(validation, curve, folder, ["weakcell", *sys.argv[1:]])
     if as_json:
         from weakcell.host.report.validation_report import as_dict
 
-        told = as_dict(found, curve)
-        for check in told["checks"]:
+        content = as_dict(validation, curve)
+        for check in content["checks"]:
             emit("check", **check)
-        for point in told["curve"] or []:
+        for point in content["curve"] or []:
             emit("point", **point)
     else:
-        _show(found)
+        _show(validation)
         if curve is not None:
-            _show_curve(found, curve)
-    _show_violations(found, hidden, as_json)
+            _show_curve(validation, curve)
+    _show_violations(validation, hidden, as_json)
     if as_json:
-        emit("done", violations=found.violation_count, ties=found.ties, rounded=found.rounded)
+        emit("done", violations=validation.violation_count, ties=validation.ties, rounded=validation.rounded)
     if folder is not None:
         note(f"Results are in {folder}.", quiet or as_json)
-    if found.violation_count:
+    if validation.violation_count:
         raise typer.Exit(1)
 
 
-def _show(found: Validation) -> None:
+def _show(validation: Validation) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -149,13 +149,13 @@ def _show(found: Validation) -> None:
         "tightest q (bound)",
     ):
         table.add_column(heading, justify="right")
-    for check in found.checks:
+    for check in validation.checks:
         ends = (f"{end[0]} ({end[1]})" if end else "none" for end in (check.smallest, check.tightest))
         counts = (check.pairs, check.non_vacuous, check.near, check.violations, check.changed, check.tied, check.tied_away)
         table.add_row(check.check, *(f"{count:,}" for count in counts), *ends)
-    show(f"[bold]{escape(study_title(found.resolved, found.resolved.study.memory.name))}[/]")
+    show(f"[bold]{escape(study_title(validation.resolved, validation.resolved.study.memory.name))}[/]")
     show(table)
-    show(f"[dim]{escape(describe_validation(found))}[/]")
+    show(f"[dim]{escape(describe_validation(validation))}[/]")
 
 
 def _show_curve(found: Validation, curve: AccuracyCurve) -> None:

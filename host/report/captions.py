@@ -76,8 +76,8 @@ def describe_unplaced(resolved: ResolvedStudy) -> list[str]:
     named = [f"{x.name} ({100 * x.bits / total:.2g} % of the file's integer bits: {x.reason})" for x in missing[:4]]
     if not named:
         return []
-    rest = f" and {len(missing) - 4} more tensors" if len(missing) > 4 else ""
-    return [f"Not in the memory: {', '.join(named)}{rest}"]
+    others = f" and {len(missing) - 4} more tensors" if len(missing) > 4 else ""
+    return [f"Not in the memory: {', '.join(named)}{others}"]
 
 
 def describe_quantization(resolved: ResolvedStudy) -> list[str]:
@@ -106,8 +106,8 @@ def describe_task_output(resolved: ResolvedStudy) -> str:
 def _by_outputs(resolved: ResolvedStudy) -> str:
     """Return which layers' outputs were sampled, and which tensors' bits."""
     drawn = list(dict.fromkeys(name for point in resolved.points for name in point.by_outputs))
-    rest = [name for name in placed_tensors(resolved) if name not in drawn]
-    others = f", bits of {', '.join(rest)}" if rest else ""
+    by_bits = [name for name in placed_tensors(resolved) if name not in drawn]
+    others = f", bits of {', '.join(by_bits)}" if by_bits else ""
     return f"Sampling: outputs of the layers with {', '.join(drawn)} (exact in distribution, flips not counted){others}"
 
 

@@ -67,18 +67,18 @@ def read_report_data(folder: Path, data_dir: Path | None = None, extras: bool = 
         InputError: the folder has no results, or no run is finished.
     """
     if (folder / FILE).is_file():
-        found, networks = _read_campaign(folder)
+        data, networks = _read_campaign(folder)
     elif (folder / "study.json").is_file() and (folder / "results.parquet").is_file():
-        found, networks = _read_study(folder)
+        data, networks = _read_study(folder)
     else:
         raise InputError(f"Results in {folder}", "there are none", "Name the folder of weakcell sweep or weakcell emulate --out")
-    if not found.points.height:
+    if not data.points.height:
         raise InputError(f"Results in {folder}", "no run is finished yet", "Run weakcell sweep first")
     if not extras:
-        return found
+        return data
     margins, missing = measure_margins(networks, data_dir)
-    facts = {**found.facts, "margins": "\n".join(missing)} if missing else found.facts
-    return replace(found, facts=facts, maps=map_weak_cells(found.runs), margins=margins)
+    facts = {**data.facts, "margins": "\n".join(missing)} if missing else data.facts
+    return replace(data, facts=facts, maps=map_weak_cells(data.runs), margins=margins)
 
 
 def _read_campaign(folder: Path) -> tuple[ReportData, list[NetworkRequest]]:
@@ -129,17 +129,17 @@ def _versions(folder: Path) -> dict[str, Any]:
     from weakcell.host.study.results_folder import versions
 
     try:
-        found = json.loads((folder / "campaign.json").read_text(encoding="utf-8"))["versions"]
+        stored = json.loads((folder / "campaign.json").read_text(encoding="utf-8"))["versions"]
     except (OSError, ValueError, KeyError):
         return dict(versions())
-    return found if isinstance(found, dict) else {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def fault_free_score(data: ReportData, study: str) -> float | None:
     """Return the fault-free score of a study's network; None if the results do not have it."""
     rows = data.runs.filter(pl.col("study") == study)
-    found = rows["clean_score" if "clean_score" in rows.columns and not rows["clean_score"].null_count() else "clean_accuracy"]
-    return None if found.null_count() == len(found) else float(found[0])
+    scores = rows["clean_score" if "clean_score" in rows.columns and not rows["clean_score"].null_count() else "clean_accuracy"]
+    return None if scores.null_count() == len(scores) else float(scores[0])
 
 
 def summarize(data: ReportData) -> list[str]:
@@ -208,13 +208,13 @@ def split_by_metric(points: pl.DataFrame) -> list[tuple[Metric, pl.DataFrame]]:
 
 def pareto_front(points: pl.DataFrame, metric: Metric = METRICS["accuracy"]) -> pl.DataFrame:
     """Return the points that no other one beats in both energy and mean score, by energy."""
-    kept, best = [], -math.inf
+    front, best = [], -math.inf
     sign = 1.0 if metric.higher else -1.0
     for row in points.drop_nulls("energy").sort(["energy", "mean"], descending=[False, metric.higher]).iter_rows(named=True):
         if sign * row["mean"] > best:
-            kept.append(row)
+            front.append(row)
             best = sign * row["mean"]
-    return pl.DataFrame(kept, schema=points.schema)
+    return pl.DataFrame(front, schema=points.schema)
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

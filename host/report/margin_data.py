@@ -69,13 +69,13 @@ def measure_margins(
     networks: Sequence[NetworkRequest], data_dir: Path | None
 ) -> tuple[tuple[NetworkMargins, ...], tuple[str, ...]]:
     """Return the margins of the networks that still exist unchanged, and for the others the reason."""
-    found, missing = list[NetworkMargins](), list[str]()
+    margins, missing = list[NetworkMargins](), list[str]()
     for network in networks:
         try:
-            found.append(_margins(network, data_dir))
+            margins.append(_margins(network, data_dir))
         except WeakcellError as error:
             missing.append(f"{network.name}: {error.found}")
-    return tuple(found), tuple(missing)
+    return tuple(margins), tuple(missing)
 
 
 def _margins(network: NetworkRequest, data_dir: Path | None) -> NetworkMargins:

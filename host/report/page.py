@@ -73,9 +73,9 @@ def _rows(data: ReportData) -> list[list[tuple[str, Any]]]:
     """Return one row per point; cells are (text, value to sort by)."""
     rows = []
     for point in data.points.iter_rows(named=True):
-        own = {**point, "where": point_label(point), "score": metric_of(point["score"]).title}
+        cells = {**point, "where": point_label(point), "score": metric_of(point["score"]).title}
         share = metric_of(point["score"]).share
-        kinds = [(own[name], ("%" if share else "g") if kind == "score" else kind) for name, _, kind in _COLUMNS]
+        kinds = [(cells[name], ("%" if share else "g") if kind == "score" else kind) for name, _, kind in _COLUMNS]
         rows.append([(_shown(value, kind), "" if value is None else value) for value, kind in kinds])
     return rows
 

@@ -59,14 +59,14 @@ def write(predicted: PredictionStudy, folder: Path, command: Sequence[str]) -> N
     frame = predicted.frame
     write_atomically(folder / "prediction.parquet", frame.write_parquet)
     write_atomically(folder / "prediction.csv", frame.write_csv)
-    told = {
+    content = {
         "schema_version": SCHEMA_VERSION,
         "identity": predicted.resolved.identity,
         "samples": predicted.samples,
         "caption": describe_prediction(predicted),
         "command": list(command),
     }
-    text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / "prediction.json", lambda place: place.write_text(text, encoding="utf-8"))
     save_figure(partial(plot_prediction, predicted), [folder / "prediction.png", folder / "prediction.svg"])
 

@@ -72,19 +72,19 @@ class WeakMap:
 
 def map_weak_cells(runs: pl.DataFrame) -> tuple[WeakMap, ...]:
     """Return a map of each memory with permanent weak cells, on the die of its first run; at most `MOST`."""
-    found: dict[object, WeakMap] = {}
+    maps: dict[object, WeakMap] = {}
     for study in runs["study"].unique(maintain_order=True):
-        own = runs.filter(pl.col("study") == study)
-        points = own.select("memory", "sweep_value").unique().sort("sweep_value").rows()
-        seed, die, key = own.select("seed", "die", "sweep_key").row(0)
-        known = (tuple(points), seed, die)
-        if known not in found and len(found) < MOST and (made := _build_map(str(study), points, seed, die, key)) is not None:
-            found[known] = made
-    return tuple(found.values())
+        study_runs = runs.filter(pl.col("study") == study)
+        points = study_runs.select("memory", "sweep_value").unique().sort("sweep_value").rows()
+        seed, die, key = study_runs.select("seed", "die", "sweep_key").row(0)
+        key_of_map = (tuple(points), seed, die)
+        if key_of_map not in maps and len(maps) < MOST and (die_map := _build_map(str(study), points, seed, die, key)) is not None:
+            maps[key_of_map] = die_map
+    return tuple(maps.values())
 
 
 def _build_map(study: str, points: list[tuple[str, float | None]], seed: int, die: int, key: str | None) -> WeakMap | None:
-    seen, bank = [], None
+    points_seen, bank = [], None
     for memory, value in points:
         array = _open_array(memory, seed, die)
         if array is None:
@@ -92,14 +92,14 @@ def _build_map(study: str, points: list[tuple[str, float | None]], seed: int, di
         to_one, to_zero = array.permanent_weak_cells(BLOCK_WORDS)
         weak = np.unpackbits((to_one | to_zero).view(np.uint8), bitorder="little").astype(np.bool_)
         bank = bank or _find_bank(array)
-        seen.append((int(weak.sum()), memory if value is None else f"{value:.6g}", weak))
-    if seen[0][0] > seen[-1][0]:  # falling voltages
-        seen.reverse()
-    seen.sort(key=lambda one: one[0])
-    if not seen[-1][0]:
+        points_seen.append((int(weak.sum()), memory if value is None else f"{value:.6g}", weak))
+    if points_seen[0][0] > points_seen[-1][0]:  # falling voltages
+        points_seen.reverse()
+    points_seen.sort(key=lambda entry: entry[0])
+    if not points_seen[-1][0]:
         return None
-    level = np.sum([weak for _, _, weak in seen], axis=0).astype(np.uint16)
-    counts = tuple((name, count) for count, name, _ in seen)
+    level = np.sum([weak for _, _, weak in points_seen], axis=0).astype(np.uint16)
+    counts = tuple((name, count) for count, name, _ in points_seen)
     return WeakMap(f"{study}, die {die}", key, counts, _arrange(level, bank or _SQUARE), bank is not None)
 
 
@@ -115,8 +115,8 @@ def _open_array(memory: str, seed: int, die: int) -> SimulatedMemory | None:
         return None
     while isinstance(opened, Wrapper):
         opened = opened.inner
-    own = isinstance(opened, SimulatedMemory) and any(isinstance(t, ErrorTerm) and t.permanent for t in opened.terms)
-    return opened if own and isinstance(opened, SimulatedMemory) else None
+    has_weak_cells = isinstance(opened, SimulatedMemory) and any(isinstance(t, ErrorTerm) and t.permanent for t in opened.terms)
+    return opened if has_weak_cells and isinstance(opened, SimulatedMemory) else None
 
 
 def _find_bank(array: SimulatedMemory) -> Bank | None:
