@@ -1,4 +1,4 @@
-"""Accuracy under errors, predicted instead of simulated: rates of bits, laws of sums, probabilities of answers."""
+"""Prediction of accuracy under errors, without injecting faults: bit error rates, distributions of sums, class probabilities."""
 
 from __future__ import annotations
 

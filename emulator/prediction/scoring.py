@@ -1,4 +1,4 @@
-"""The probability that a class is the answer, given independent normal scores of the last layer and the grid that compares them."""
+"""Probability that a class is the answer, given the distribution of independent scores of the last layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.ir.layers import AffineRequantize, Layer, Network, Requantize, Reshape
 from weakcell.emulator.margins import OutputLayer, find_output_layer
-from weakcell.emulator.prediction.layer_distribution import Part
+from weakcell.emulator.prediction.layer_distribution import RowGroup
 from weakcell.emulator.prediction.sum_kernels import cumulative_table, win_probability
 from weakcell.emulator.tasks import ClassTask, Task
 from weakcell.memmodels.errors import ModelError
@@ -18,16 +18,21 @@ from weakcell.memmodels.errors import ModelError
 Array = npt.NDArray[Any]
 
 _FINE, _FLOOR = 50, 1e-6
-"""Scores as good as continuous are compared on a grid of 1/50 of a standard deviation, so that ties play no part; the least
-standard deviation in steps of the grid."""
+"""Nearly continuous scores are compared on a grid of 1/50 of a standard deviation, so ties do not matter; and the smallest standard
+deviation in steps of the grid."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredLayer:
-    """The output layer and the grid on which its scores are compared: score = acc * factor + offset, per class.
+    """The output layer, and the grid on which its scores are compared: score = acc · factor + offset, per class.
 
-    step: what errors move a score by, at least (±1 weights); 1 where scores are rounded to codes low … high, 0 where they are as
-    good as continuous.
+    Attributes:
+        layer: The output layer.
+        factor: (C,).
+        offset: (C,).
+        step: Smallest change of a score by an error (±1 weights); 1 if scores are rounded to codes; 0 if they are nearly
+        continuous. low: Lowest code; −inf without rounding.
+        high: Highest code; inf without rounding.
     """
 
     layer: OutputLayer
@@ -37,34 +42,44 @@ class ScoredLayer:
     low: float
     high: float
 
-    def probabilities(self, part: Part, jumps: Array, targets: Array) -> Array:
-        """(targets, images): the probability of each target class, if sums follow the part's law plus these jumps."""
-        clean, law = part.clean, part.law
-        mean: Array = clean.sums + jumps.astype(np.float64)
-        deviation, shape = np.zeros(jumps.shape), np.zeros((2, *jumps.shape))
-        if law is not None:
-            extra = law.extra_mean(clean)
-            mean += (law.slope - 1.0) * clean.sums + law.shift + law.tilt * clean.total[:, None] + (0.0 if extra is None else extra)
-            deviation += np.sqrt(law.variance(clean)) * abs(self.factor)
-            shape[0] = (part.shape[:, :1] + part.shape[:, 1:2] * clean.sums) / 6 * np.sign(self.factor)
-            shape[1] = part.shape[:, 2:] / 24
+    def compute_probabilities(self, group: RowGroup, changes: Array, targets: Array) -> Array:
+        """Compute the probability that each target class is the answer.
+
+        Args:
+            group: Images, and the distribution of their sums.
+            changes: Sampled changes of the sums, int64 (images, C).
+            targets: Classes, int64 (targets, images).
+
+        Returns:
+            float64 (targets, images).
+        """
+        sums, moments = group.sums, group.moments
+        mean: Array = sums.sums + changes.astype(np.float64)
+        deviation, shape = np.zeros(changes.shape), np.zeros((2, *changes.shape))
+        if moments is not None:
+            extra = moments.extra_mean(sums)
+            mean += (moments.slope - 1.0) * sums.sums + moments.shift + moments.tilt * sums.total[:, None]
+            mean += 0.0 if extra is None else extra
+            deviation += np.sqrt(moments.variance(sums)) * abs(self.factor)
+            shape[0] = (group.shape[:, :1] + group.shape[:, 1:2] * sums.sums) / 6 * np.sign(self.factor)
+            shape[1] = group.shape[:, 2:] / 24
         mean = mean * self.factor + self.offset
         if self.low > -np.inf:
             origin, grid = np.zeros_like(mean), self.step
         else:
-            origin = clean.sums * self.factor + self.offset
+            origin = sums.sums * self.factor + self.offset
             grid = self.step or max(float(deviation.min()) / _FINE, _FLOOR)
-        made = np.empty(targets.shape)
-        for row, target in zip(made, targets, strict=True):
+        probabilities = np.empty(targets.shape)
+        for row, target in zip(probabilities, targets, strict=True):
             win_probability(
                 mean / grid, np.maximum(deviation / grid, _FLOOR), shape, origin / grid, self.low, self.high, target,
                 cumulative_table(), row,
             )  # fmt: skip
-        return made
+        return probabilities
 
 
-def scored_layer(network: Network, task: Task) -> ScoredLayer | None:
-    """The layer behind the judged output, if the largest of its sums is the answer and its probabilities can be worked out."""
+def find_scored_layer(network: Network, task: Task) -> ScoredLayer | None:
+    """Return the output layer if the largest of its sums is the answer and the probabilities can be computed; otherwise None."""
     if not (isinstance(task, ClassTask) and task.form == "scores" and task.top == 1 and not task.positions):
         return None
     try:
@@ -73,17 +88,17 @@ def scored_layer(network: Network, task: Task) -> ScoredLayer | None:
         return None
     factor, offset, low, high = head.scale * head.unit, head.offset * head.unit, -np.inf, np.inf
     step = (2.0 if head.tensor.encoding.kind == "sign" else 1.0) * abs(float(factor[0])) if np.ptp(factor) == 0 else 0.0
-    follower = _after(network, head.accumulator)
-    if isinstance(follower, Requantize | AffineRequantize):
-        grid = follower.out_scale if isinstance(follower, AffineRequantize) else 1.0
-        factor, offset, step = factor / grid, offset / grid + follower.zero_point, 1.0
-        low, high = float(follower.low), float(follower.high)
+    next_layer = _find_next(network, head.accumulator)
+    if isinstance(next_layer, Requantize | AffineRequantize):
+        grid = next_layer.out_scale if isinstance(next_layer, AffineRequantize) else 1.0
+        factor, offset, step = factor / grid, offset / grid + next_layer.zero_point, 1.0
+        low, high = float(next_layer.low), float(next_layer.high)
     return ScoredLayer(head, factor, offset, step, low, high)
 
 
-def _after(network: Network, name: str) -> Layer | None:
-    """The first layer behind a value that does more than reshape it."""
+def _find_next(network: Network, name: str) -> Layer | None:
+    """Return the first layer after a value that is not a Reshape."""
     for layer in network.layers:
         if layer.inputs[0] == name:
-            return _after(network, layer.output) if isinstance(layer, Reshape) else layer
+            return _find_next(network, layer.output) if isinstance(layer, Reshape) else layer
     return None

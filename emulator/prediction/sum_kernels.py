@@ -1,9 +1,10 @@
-"""Kernels of `prediction`: sums drawn from their law, and the probability that a class has the highest score."""
+"""Kernels of `prediction`: sample faulty sums, and compute the probability that a class has the highest score."""
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -14,15 +15,15 @@ from weakcell.memmodels.sampling.streams import child_stream, next_word, start, 
 _S11, _S16, _MASK16 = np.uint64(11), np.uint64(16), np.uint64(0xFFFF)
 _CELLS, _REACH = 4096, 8.0
 _POINTS = 5.0
-"""Winner's scores that are looked at: this many per standard deviation, over _WIDTH standard deviations on either side."""
+"""The winner's score is integrated at so many points per standard deviation, over _WIDTH standard deviations on each side."""
 _WIDTH = 4.5
 _EQUAL = 1e-6
-"""Scores that differ by less than this share of the grid are the same grid point: their difference is rounding."""
+"""Scores that differ by less than this share of the grid spacing are the same grid point; the difference is rounding."""
 
 
 @lru_cache(maxsize=1)
 def normal_table() -> npt.NDArray[np.float32]:
-    """2^16 equally likely values of a standard normal variable: means of its quantile intervals (variance 1 - 3e-6)."""
+    """Return 2^16 equally likely values of a standard normal variable: the means of its quantile intervals (variance 1 − 3e-6)."""
     from scipy.special import ndtri
 
     edges = ndtri(np.arange(1, 1 << 16) / (1 << 16))
@@ -33,69 +34,90 @@ def normal_table() -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def cumulative_table() -> npt.NDArray[np.float32]:
-    """The standard normal distribution function at -8 … 8 in steps of 1/256, for linear interpolation (error below 5e-7)."""
+    """Return the standard normal distribution function at −8 … 8 in steps of 1/256, for linear interpolation (error < 5e-7)."""
     from scipy.special import ndtr
 
     table: npt.NDArray[np.float32] = ndtr(np.linspace(-_REACH, _REACH, _CELLS + 1)).astype(np.float32)
     return table
 
 
-@numba.njit(cache=True, nogil=True)
-def draw_sums(sums, slope, shift, tilt, total, extra, deviation, shape, step, normals, stream, names, out):  # type: ignore[no-untyped-def]
-    """Draw out = sums + step * rint((mean + deviation * y - sums) / step), mean = slope * sums + shift + tilt * total + extra.
+class SumSampling(NamedTuple):
+    """Distribution of R × O faulty sums, for `draw_sums`.
 
-    y is a standard normal value z, bent to the skewness g and the excess kurtosis k of the sum (Cornish and Fisher 1938):
-    y = z + g / 6 * (z^2 - 1) + k / 24 * (z^3 - 3 z) - g^2 / 36 * (2 z^3 - 5 z).
+    mean = slope · sum + shift + tilt · total + extra. g is the skewness, k the excess kurtosis.
+
+    slope, step: float32. shift, tilt: float32 (O,). total: float32 (R,). extra: float32 (R, O), or (0, 0) for none.
+    deviation: float32 (R or 1, O or 1). shape: float32 (R, 3): g = shape[r, 0] + shape[r, 1] · sums[r, o], k = shape[r, 2].
+    """
+
+    slope: np.float32
+    shift: npt.NDArray[np.float32]
+    tilt: npt.NDArray[np.float32]
+    total: npt.NDArray[np.float32]
+    extra: npt.NDArray[np.float32]
+    deviation: npt.NDArray[np.float32]
+    shape: npt.NDArray[np.float32]
+    step: np.float32
+
+
+@numba.njit(cache=True, nogil=True)
+def draw_sums(sums, sampling, normals, stream, names, out):  # type: ignore[no-untyped-def]
+    """Sample faulty sums: out = sums + step · rint((mean + deviation · y − sums) / step).
+
+    y is a standard normal value z, transformed to the skewness g and the excess kurtosis k of the sum (Cornish and Fisher 1938):
+    y = z + g / 6 · (z² − 1) + k / 24 · (z³ − 3 z) − g² / 36 · (2 z³ − 5 z).
 
     Args:
-        sums, out: int32 (R, O).
-        shift, tilt: (O,) float32. total: (R,) float32. extra: (R, O) or (0, 0) float32.
-        deviation: (R or 1, O or 1) float32.
-        shape: (R, 3) float32: g = shape[r, 0] + shape[r, 1] * sums[r, o], k = shape[r, 2].
-        stream, names: row r draws from the stream named names[r] below `stream`.
+        sums: Fault-free sums, int32 (R, O).
+        sampling: `SumSampling`.
+        normals: `normal_table()`.
+        stream: Parent stream.
+        names: Row r samples from the child stream names[r], int64 (R,).
+        out: int32 (R, O).
     """
+    slope, shift, tilt, total, extra, deviation, shape, step = sampling
     rows, outputs = sums.shape
-    by_row, by_output, more = deviation.shape[0] > 1, deviation.shape[1] > 1, extra.size > 0
-    back = np.float32(1) / step
-    fall = slope - np.float32(1)
+    by_row, by_output, has_extra = deviation.shape[0] > 1, deviation.shape[1] > 1, extra.size > 0
+    inverse_step = np.float32(1) / step
+    slope_change = slope - np.float32(1)
     sixth = np.float32(1 / 6)
     words = (outputs + 3) // 4
     for r in range(rows):
-        own = child_stream(stream, np.uint64(names[r]))
-        spread = deviation[r if by_row else 0]
+        row_stream = child_stream(stream, np.uint64(names[r]))
+        row_deviation = deviation[r if by_row else 0]
         base, by_sum, flat = shape[r, 0] * sixth, shape[r, 1] * sixth, shape[r, 2] * np.float32(1 / 24)
         for group in range(words):
-            word = word_at(own, np.uint64(group))
+            word = word_at(row_stream, np.uint64(group))
             for o in range(4 * group, min(4 * group + 4, outputs)):
                 z = normals[word & _MASK16]
                 word >>= _S16
-                clean = np.float32(sums[r, o])
-                skew, square = base + by_sum * clean, z * z
+                fault_free = np.float32(sums[r, o])
+                skew, square = base + by_sum * fault_free, z * z
                 y = (
                     z
                     + skew * (square - np.float32(1))
                     + z * (flat * (square - np.float32(3)) - skew * skew * (np.float32(2) * square - np.float32(5)))
                 )
-                moved = fall * clean + shift[o] + tilt[o] * total[r] + spread[o if by_output else 0] * y
-                if more:
-                    moved += extra[r, o]
-                out[r, o] = sums[r, o] + np.int32(step * np.rint(moved * back))
+                change = slope_change * fault_free + shift[o] + tilt[o] * total[r] + row_deviation[o if by_output else 0] * y
+                if has_extra:
+                    change += extra[r, o]
+                out[r, o] = sums[r, o] + np.int32(step * np.rint(change * inverse_step))
 
 
 @numba.njit(cache=True, nogil=True)
 def draw_flips(rows, codes, flips, stream, names, out):  # type: ignore[no-untyped-def]
-    """Draw single bit flips and add to out (R, O) int64 what they move the sums by.
+    """Sample single bit flips, and add the changes of the sums that they cause to `out`.
 
-    Bits of the given planes flip independently of each other. The distance from one candidate to the next is geometric at the
-    larger of a plane's two rates; a candidate flips with the probability of its stored value over that rate. So the cost follows
-    the number of flips.
+    Bits flip independently. The distance from one candidate to the next is geometric at the larger of the two rates of a plane. A
+    candidate flips with the rate of its stored value divided by that rate. So the cost is proportional to the number of flips.
 
     Args:
-        rows: inputs (R, K), float32 integers. Inputs of 0 are skipped.
-        codes: stored codes (O, K), unsigned.
-        flips: (planes, 5) float64: plane, unit (what a rising bit adds), p01, p10, 1 / log(1 - max(p01, p10)).
-        stream, names: row r draws from the stream named names[r] below `stream`.
-        out: changed in place.
+        rows: Inputs, float32 integers (R, K). Inputs of 0 are skipped.
+        codes: Stored codes, unsigned (O, K).
+        flips: float64 (planes, 5): plane, change of the weight when the bit rises, p01, p10, 1 / log(1 − max(p01, p10)).
+        stream: Parent stream.
+        names: Row r samples from the child stream names[r], int64 (R,).
+        out: int64 (R, O), changed in place.
     """
     planes, places = flips.shape[0], rows.shape[1]
     where, x = np.empty(places, np.int64), np.empty(places, np.float64)
@@ -135,14 +157,14 @@ def draw_flips(rows, codes, flips, stream, names, out):  # type: ignore[no-untyp
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _uniform(state):  # type: ignore[no-untyped-def]
-    """A number in (0, 1], a multiple of 2^-53, and the generator's next state."""
+    """Return a number in (0, 1], a multiple of 2^−53, and the next state of the generator."""
     word, state = next_word(state)
     return (np.float64(word >> _S11) + 1.0) * (1.0 / (1 << 53)), state
 
 
 @numba.njit(cache=True, nogil=True)
 def power_sums(x, out):  # type: ignore[no-untyped-def]
-    """out (n, 5) float64 = sums over k of x, x^2, x^3, x^4 and x^6, x (n, k) int32."""
+    """Compute the sums over k of x, x², x³, x⁴ and x⁶: x int32 (n, k), out float64 (n, 5)."""
     for n in range(x.shape[0]):
         first = second = third = fourth = sixth = 0.0
         for k in range(x.shape[1]):
@@ -158,7 +180,7 @@ def power_sums(x, out):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _below(z, skew, flat, table):  # type: ignore[no-untyped-def]
-    """P(Y <= z) of a standardized Y with skewness 6 * skew and excess kurtosis 24 * flat; normal if both are 0."""
+    """Return P(Y ≤ z) for a standardized Y with skewness 6 · skew and excess kurtosis 24 · flat; normal if both are 0."""
     z = min(max(z, -_REACH), _REACH)
     if skew != 0.0 or flat != 0.0:
         near = min(max(z, -_WIDTH), _WIDTH)
@@ -176,10 +198,18 @@ def _below(z, skew, flat, table):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def win_probability(mean, deviation, shape, origin, low, high, target, table, out):  # type: ignore[no-untyped-def]
-    """out[r] = P(class target[r] has the highest score, and the lowest number among those that share it), scores independent.
+    """Compute the probability that a class has the highest score, for independent scores; at a tie the lowest class wins.
 
-    mean, deviation (R, C): of scores in units of their grid. shape (2, R, C): skewness / 6 and excess kurtosis / 24. origin (R, C):
-    a grid point of each, so that a score is the nearest origin + integer, clamped to low … high.
+    Args:
+        mean: Mean of the scores in units of their grid, (R, C).
+        deviation: Their standard deviation, (R, C).
+        shape: Skewness / 6 and excess kurtosis / 24, (2, R, C).
+        origin: A grid point of each score, (R, C): a score is the nearest origin + integer, clamped to low … high.
+        low: Lowest score; −inf for none.
+        high: Highest score; inf for none.
+        target: Class of each row, int64 (R,).
+        table: `cumulative_table()`.
+        out: float64 (R,).
     """
     classes = mean.shape[1]
     for r in range(mean.shape[0]):

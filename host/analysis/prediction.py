@@ -16,7 +16,7 @@ from weakcell.emulator.ir.layers import Convolution, Network
 from weakcell.emulator.ir.values import encode_values
 from weakcell.emulator.prediction import Prediction
 from weakcell.emulator.prediction import predict as predict_points
-from weakcell.emulator.prediction.bit_rates import bit_rates
+from weakcell.emulator.prediction.bit_rates import compute_bit_rates
 from weakcell.host.study.executors import default_workers
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.runner import run_study
@@ -111,7 +111,7 @@ def count_chunks(resolved: ResolvedStudy) -> int:
 def expected_flips(resolved: ResolvedStudy, placement: Placement) -> float:
     """Return the flips expected in one read of every placed weight, given the bits that they store."""
     network, flips = resolved.network, 0.0
-    rates = bit_rates(network, placement)
+    rates = compute_bit_rates(network, placement)
     for slot in placement.slots:
         if slot.tensor not in rates:  # it never errs: everything else that errs was refused
             continue

@@ -36,7 +36,7 @@ from weakcell.emulator.evaluation.intervals import CONFIDENCE, UNBOUNDED, Bounds
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
 from weakcell.emulator.ir.layers import StoredTensor
 from weakcell.emulator.ir.values import encode_values
-from weakcell.emulator.prediction.bit_rates import BitRates, bit_rates
+from weakcell.emulator.prediction.bit_rates import BitRates, compute_bit_rates
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.errors import UsageError
 
@@ -223,7 +223,7 @@ def find_control_variate(resolved: ResolvedStudy, point: Point) -> Control | Non
     if study.read_every is not ReadPolicy.LOAD or study.die is not None or study.sampling is not Sampling.BITS:
         return None
     try:
-        rates = bit_rates(network, point.placement)
+        rates = compute_bit_rates(network, point.placement)
     except UsageError:
         return None
     weights = [network.tensors[name] for name in rates if name in network.tensors and network.tensors[name].role == "weight"]

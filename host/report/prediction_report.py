@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from weakcell.emulator.prediction.scoring import scored_layer
+from weakcell.emulator.prediction.scoring import find_scored_layer
 from weakcell.host.analysis.prediction import SCHEMA_VERSION, PredictionStudy
 from weakcell.host.atomic_files import write_atomically
 from weakcell.host.report.captions import METHOD, describe_quantization, describe_task_output, explain_no_difference, study_title
@@ -30,7 +30,7 @@ def describe_prediction(predicted: PredictionStudy) -> str:
     """Return the caption: what one must know to read the numbers."""
     resolved, study = predicted.resolved, predicted.resolved.study
     one, other = resolved.points[0].memory, resolved.points[-1].memory
-    worked_out = scored_layer(resolved.network, resolved.workload.task) is not None
+    worked_out = find_scored_layer(resolved.network, resolved.workload.task) is not None
     ending = "the last layer's probabilities are worked out" if worked_out else "the output of each draw is judged"
     sentences = [
         one if one == other else f"{one} … {other}",

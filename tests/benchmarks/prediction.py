@@ -21,7 +21,7 @@ from weakcell.emulator import margins as mg
 from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.prediction import predict
-from weakcell.emulator.prediction.bit_rates import marginal_rates
+from weakcell.emulator.prediction.bit_rates import compute_marginal_rates
 from weakcell.emulator.prediction.sum_kernels import cumulative_table, win_probability
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.sweep_values import parse_sweep
@@ -32,7 +32,7 @@ from weakcell.memmodels.errors import ModelError
 def mean_field(resolved: ResolvedStudy, point: Point) -> float | None:
     """Accuracy if all neurons were independent; None for networks that are not dense chains of ±1, or rates that differ."""
     network, labels = resolved.network, resolved.questions.labels
-    p, other = marginal_rates(point.placement.arrays[0])
+    p, other = compute_marginal_rates(point.placement.arrays[0])
     hidden = mg.find_hidden_layers(network)
     try:
         head = mg.find_output_layer(network)

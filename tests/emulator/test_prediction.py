@@ -20,10 +20,10 @@ from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.ir.layers import SIGN1, Encoding, StoredTensor, Window
 from weakcell.emulator.ir.values import decode_codes, encode_values
 from weakcell.emulator.prediction import predict
-from weakcell.emulator.prediction.bit_rates import BitRates, bit_rates, marginal_rates
-from weakcell.emulator.prediction.layer_distribution import LARGEST_DISTANCE, LayerLaw
-from weakcell.emulator.prediction.sum_kernels import cumulative_table, draw_sums, normal_table, win_probability
-from weakcell.emulator.prediction.sum_moments import CleanSums, sum_law
+from weakcell.emulator.prediction.bit_rates import BitRates, compute_bit_rates, compute_marginal_rates
+from weakcell.emulator.prediction.layer_distribution import LARGEST_DISTANCE, LayerDistribution
+from weakcell.emulator.prediction.sum_kernels import SumSampling, cumulative_table, draw_sums, normal_table, win_probability
+from weakcell.emulator.prediction.sum_moments import FaultFreeSums, compute_moments
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.sampling.streams import derive_stream
@@ -40,7 +40,7 @@ def test_rates_of_planes_and_places() -> None:
     network = small_qnn()
     first, second = network.weights[:2]
     rules = [(f"{first.name}@1-2", parse_spec("uniform:p01=0.1,p10=0.3")), (second.name, SAFE)]
-    found = bit_rates(network, place(network, parse_spec("uniform:ber=0.02,lifetime=die"), rules))
+    found = compute_bit_rates(network, place(network, parse_spec("uniform:ber=0.02,lifetime=die"), rules))
     assert found[first.name].p01[:4].tolist() == [0.02, 0.1, 0.1, 0.02]
     assert found[first.name].p10[:4].tolist() == [0.02, 0.3, 0.3, 0.02]
     assert second.name not in found
@@ -48,9 +48,9 @@ def test_rates_of_planes_and_places() -> None:
 
 
 def test_terms_in_sequence_and_their_shares() -> None:
-    assert marginal_rates(parse_spec("eden:p=0.2,f=0.25")) == pytest.approx((0.05, 0.05), rel=1e-6)
+    assert compute_marginal_rates(parse_spec("eden:p=0.2,f=0.25")) == pytest.approx((0.05, 0.05), rel=1e-6)
     write, hold = 0.03, 0.01
-    sequence = marginal_rates(parse_spec(f"uniform:ber={write + hold - 2 * write * hold}"))
+    sequence = compute_marginal_rates(parse_spec(f"uniform:ber={write + hold - 2 * write * hold}"))
     assert sequence[0] == pytest.approx(write * (1 - hold) + (1 - write) * hold)
 
 
@@ -64,16 +64,16 @@ def test_terms_in_sequence_and_their_shares() -> None:
 )
 def test_cells_that_err_together_are_refused(spec: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        marginal_rates(parse_spec(spec))
+        compute_marginal_rates(parse_spec(spec))
 
 
 def powers_of(rows: np.ndarray) -> np.ndarray:
-    """`CleanSums.powers` of inputs (R, K)."""
+    """`FaultFreeSums.powers` of inputs (R, K)."""
     wide = rows.astype(np.float64)
     return np.stack([(wide**power).sum(axis=1) for power in (1, 2, 3, 4, 6)], axis=1)
 
 
-# --- the law of one sum --------------------------------------------------------------------------------------------------------
+# --- the distribution of one sum -------------------------------------------------------------------------------------------------
 
 
 def enumerated(tensor: StoredTensor, rates: BitRates, x: np.ndarray, bias: int) -> tuple[float, float]:
@@ -117,10 +117,10 @@ def test_mean_and_variance_are_those_of_all_patterns(shape: tuple[Encoding, int]
     x, bias = rng.integers(-5, 9, inputs), int(rng.integers(-20, 20))
     clean = int((tensor.values.reshape(-1) - zero) @ x) + bias
     rows = x[None].astype(np.float32)
-    sums = CleanSums(
+    sums = FaultFreeSums(
         np.array([[clean]], np.int32), powers_of(rows), lambda: rows, False
     )  # fmt: skip
-    law = sum_law(tensor, np.array([bias]), rates)
+    law = compute_moments(tensor, np.array([bias]), rates)
     extra = law.extra_mean(sums)
     mean = law.slope * clean + law.shift[0] + law.tilt[0] * sums.total[0] + (0 if extra is None else extra[0, 0])
     wanted = enumerated(tensor, rates, x, bias)
@@ -128,13 +128,13 @@ def test_mean_and_variance_are_those_of_all_patterns(shape: tuple[Encoding, int]
     assert float(law.variance(sums)[0, 0]) == pytest.approx(wanted[1], rel=1e-4, abs=1e-3)
 
 
-def sums_of(tensor: StoredTensor, x: np.ndarray, draws: int) -> CleanSums:
+def sums_of(tensor: StoredTensor, x: np.ndarray, draws: int) -> FaultFreeSums:
     """The sums of one input vector, `draws` times."""
     rows = np.broadcast_to(x.astype(np.float32), (draws, x.size))
     zero = np.asarray(tensor.zero_point).reshape(-1, 1)
     clean = (tensor.values.reshape(len(tensor.values), -1) - zero) @ x
     sums = np.broadcast_to(clean, (draws, len(clean))).astype(np.int32)
-    return CleanSums(sums, np.repeat(powers_of(x[None]), draws, axis=0), lambda: rows, False)
+    return FaultFreeSums(sums, np.repeat(powers_of(x[None]), draws, axis=0), lambda: rows, False)
 
 
 def brute_force(tensor: StoredTensor, rates: BitRates, x: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -150,20 +150,22 @@ def brute_force(tensor: StoredTensor, rates: BitRates, x: np.ndarray, draws: int
     return np.array(made)
 
 
-def drawn(law: LayerLaw, clean: CleanSums) -> tuple[np.ndarray, int]:
-    """Sums drawn from a layer's law, and how many planes were drawn flip by flip."""
-    (part,) = law.parts(clean)
+def sample_sums(distribution: LayerDistribution, clean: FaultFreeSums) -> tuple[np.ndarray, int]:
+    """Sums sampled from the distribution of a layer, and the number of planes that were sampled flip by flip."""
+    (group,) = distribution.group_rows(clean)
     names = np.arange(len(clean.sums))
     out = np.array(clean.sums)
-    if part.law is not None:
-        extra = part.law.extra_mean(clean)
-        deviation = np.sqrt(np.maximum(part.law.variance(clean) - np.float32(part.law.step**2 / 12), 0))
-        draw_sums(
-            clean.sums, np.float32(part.law.slope), part.law.shift, part.law.tilt, clean.total,
-            np.empty((0, 0), np.float32) if extra is None else extra, deviation, part.shape.astype(np.float32),
-            np.float32(part.law.step), normal_table(), derive_stream(1), names, out,
+    moments = group.moments
+    if moments is not None:
+        extra = moments.extra_mean(clean)
+        deviation = np.sqrt(np.maximum(moments.variance(clean) - np.float32(moments.step**2 / 12), 0))
+        sampling = SumSampling(
+            np.float32(moments.slope), moments.shift, moments.tilt, clean.total,
+            np.empty((0, 0), np.float32) if extra is None else extra, deviation, group.shape.astype(np.float32),
+            np.float32(moments.step),
         )  # fmt: skip
-    return out + law.jumps(part, derive_stream(2), names), part.planes
+        draw_sums(clean.sums, sampling, normal_table(), derive_stream(1), names, out)
+    return out + distribution.sample_changes(group, derive_stream(2), names), group.planes
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_drawn_sums_have_the_distribution_of_brute_force(
     tensor = StoredTensor("w", "weight", encoding, values.astype(np.int32), zero_point=np.array(zero, np.int32))
     x = rng.choice([-1, 1], inputs) if encoding == SIGN1 else np.maximum(0, rng.normal(20, 40, inputs).astype(int))
     rates = BitRates(np.full(encoding.bits, p01), np.full(encoding.bits, p10))
-    made, count = drawn(LayerLaw.of(tensor, None, rates), sums_of(tensor, x, 40_000))
+    made, count = sample_sums(LayerDistribution.of(tensor, None, rates), sums_of(tensor, x, 40_000))
     wanted = brute_force(tensor, rates, x, 2500, rng)
     assert planes is None or count == planes
     for o in range(outputs):
@@ -206,9 +208,9 @@ def test_the_smooth_law_has_the_skewness_of_the_sum() -> None:
     inputs, draws = 2048, 200_000
     rng = np.random.default_rng(3)
     tensor = StoredTensor("w", "weight", SIGN1, rng.choice([-1, 1], (1, inputs, 1, 1)).astype(np.int32))
-    law = LayerLaw.of(tensor, None, BitRates(np.full(1, 0.04), np.zeros(1)))
+    law = LayerDistribution.of(tensor, None, BitRates(np.full(1, 0.04), np.zeros(1)))
     x = np.where(tensor.values.reshape(-1) < 0, 1, rng.choice([-1, 1], inputs))  # all that can flip moves the sum up
-    made, planes = drawn(law, sums_of(tensor, x, draws))
+    made, planes = sample_sums(law, sums_of(tensor, x, draws))
     zeros = int((tensor.values < 0).sum())
     assert planes == 0
     flips = (made[:, 0] - int(tensor.values.reshape(-1) @ x)) // 2
