@@ -1,7 +1,7 @@
 """Which flips caused this result, and does it come out the same again?
 
-`record_faults` keeps every flip of a study, and `faults` replays a list of flips instead of sampling new ones. The list is a CSV file
-that can be edited: here, only the flips of the first layer are kept, to see how much of the loss they cause.
+`record_faults` keeps every flip of a study, and `faults` replays a list of flips instead of sampling new ones. The list is a CSV
+file that can be edited: here, only the flips of the first layer are kept, to see how much of the loss they cause.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every example runs, and its answer is what its question is about. Truths: closed forms, fault-free results, other examples' settings."""
+"""Every example runs and answers its question. Truths: onnxruntime, fault-free results, theorems, orders that physics demands."""
 
 from __future__ import annotations
 
