@@ -169,7 +169,7 @@ def _output_type(node: Node) -> str:
     return str(onnx.helper.tensor_dtype_to_np_dtype(to))
 
 
-# ── integers without a grid ─────────────────────────────────────────────────────────────────────────
+# ── Clip of integers ───────────────────────────────────────────────────────────────────────────────
 
 
 def lower_clip_codes(builder: NetworkBuilder, node: Node, source: Codes, low: Constant | None, high: Constant | None) -> Codes:

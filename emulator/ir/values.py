@@ -299,7 +299,7 @@ def decode_codes(codes: npt.NDArray[np.uint64], encoding: Encoding) -> npt.NDArr
 
 
 def storage_layout(item: Storable, planes: tuple[int, ...] = ()) -> Layout:
-    """Return how a tensor or buffer, or some of its bit planes, lies in a memory.
+    """Return the layout of a tensor or buffer, or of some of its bit planes, in a memory.
 
     Erased elements read as real zero.
     """

@@ -29,7 +29,7 @@ ABSENT: Array = np.zeros(0, np.bool_)
 OPERATORS: dict[str, Operator] = {}
 SEVERAL: dict[str, SeveralOutputs] = {}
 POINTWISE: set[str] = set()
-"""Operators y[i] = f(x[i]) that become a lookup table where they stand between a DequantizeLinear and a QuantizeLinear."""
+"""Operators y[i] = f(x[i]). Between a DequantizeLinear and a QuantizeLinear they become a lookup table."""
 
 
 def claim(shape: Sequence[int], *given: Array) -> tuple[int, ...]:
