@@ -74,18 +74,26 @@ _count_aligned, _count_shifted = (_make_mismatch_counter(shifted) for shifted in
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_channel(x, read, begin, mask, channel, bits):  # type: ignore[no-untyped-def]
-    """Return the sum of one output channel.
+def _sum_channels(x, read, mask, bits, first_bit, sums):  # type: ignore[no-untyped-def]
+    """Compute the sums of consecutive output channels.
 
-    read: the region's words from `begin`, as they were read.
+    Args:
+        x: uint64, one image's signs in whole vectors.
+        read: uint64, weights as they were read; the first channel begins at bit `first_bit`.
+        mask: from `_last_mask`.
+        bits: inputs of a sum.
+        first_bit: int.
+        sums: int32 (channels,), written.
     """
-    word, shift = (channel * bits >> 6) - begin, channel * bits & 63
-    read_ptr, vectors = data_ptr(read) + word * 8, x.size // _WORDS
-    if shift:
-        count = _count_shifted(data_ptr(x), read_ptr, data_ptr(mask), vectors, shift)
-    else:
-        count = _count_aligned(data_ptr(x), read_ptr, data_ptr(mask), vectors, 0)
-    return bits - 2 * count
+    vectors = x.size // _WORDS
+    for channel in range(sums.size):
+        bit = first_bit + channel * bits
+        read_ptr, shift = data_ptr(read) + (bit >> 6) * 8, bit & 63
+        if shift:
+            count = _count_shifted(data_ptr(x), read_ptr, data_ptr(mask), vectors, shift)
+        else:
+            count = _count_aligned(data_ptr(x), read_ptr, data_ptr(mask), vectors, 0)
+        sums[channel] = bits - 2 * count
 
 
 @numba.njit(cache=True, nogil=True)
@@ -128,8 +136,7 @@ def dense_resampled(x, out, bits, reads):  # type: ignore[no-untyped-def]
             for k in range(n):
                 fresh[k] ^= written[first + k]
             complete = min(channels, (first + n) * 64 // bits)
-            for o in range(channel, complete):
-                out[image, 0, 0, o] = _sum_channel(row, read, begin, mask, o, bits)
+            _sum_channels(row, read, mask, bits, channel * bits - begin * 64, out[image, 0, 0, channel:complete])
             channel, filled = complete, filled + n
             used = min(channel * bits >> 6, first + n) - begin
             for k in range(filled - used):
