@@ -69,10 +69,12 @@ class BoxTask(Task):
 
     @property
     def outputs(self) -> tuple[str, ...]:
+        """The judged output, and that of the scores if it is separate."""
         return (self.output, self.scores) if self.scores else (self.output,)
 
     @property
     def text(self) -> str:
+        """The task as `--task` takes it."""
         usual = "xyxy" if self.layout in ("end2end", "ssd") else "cxcywh"
         options = [f"layout={self.layout}"]
         options += [f"corners={self.corners}"] if self.corners != usual else []
@@ -84,6 +86,7 @@ class BoxTask(Task):
 
     @property
     def words(self) -> str:
+        """What the boxes are made from, for captions."""
         kinds = "" if self.classes is None else f" of {self.classes} {'class' if self.classes == 1 else 'classes'}"
         return f"boxes{kinds} ({self.layout}, scores from {self.confidence:g}, overlaps up to {self.overlap:g})"
 

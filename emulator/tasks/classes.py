@@ -50,6 +50,7 @@ class ClassTask(Task):
 
     @property
     def text(self) -> str:
+        """The task as `--task` takes it."""
         options = list(self.explicit)
         if self.form == "logit" and self.threshold != 0.0:
             options.append(f"threshold={self.threshold:g}")
@@ -63,6 +64,7 @@ class ClassTask(Task):
 
     @property
     def words(self) -> str:
+        """What the classes are made from, for captions."""
         if self.form == "scores":
             how = f"the largest of {self.classes} scores" if self.top == 1 else f"the {self.top} largest of {self.classes} scores"
         elif self.form == "logit":
@@ -74,6 +76,7 @@ class ClassTask(Task):
         return f"{self.name} ({how}{each})"
 
     def metric(self, labelled: bool) -> Metric:
+        """Return accuracy, or without labels the share of unchanged answers."""
         return METRICS["accuracy" if labelled else "unchanged"]
 
     # ── answers ─────────────────────────────────────────────────────────────────────────────────────
@@ -119,6 +122,7 @@ class ClassTask(Task):
         return class_numbers(kept, self.classes, self.output, self.ignore)
 
     def judge(self, answers: Array, labels: Array | None, clean: Array) -> Judgement:
+        """Compute accuracy, accuracy per class, and the share of changed answers."""
         changed = float(np.mean(self.best(answers) != self.best(clean)))
         if labels is None:
             return Judgement(None, changed)
@@ -176,6 +180,7 @@ class LogitTask(ClassTask):
 
     @property
     def noun(self) -> str:
+        """An answer is about the image, or one of its logits."""
         return "logit" if self.positions else "image"
 
 
@@ -194,6 +199,7 @@ class TokenTask(ClassTask):
 
     @property
     def noun(self) -> str:
+        """An answer is about a token."""
         return "token"
 
 
@@ -211,12 +217,15 @@ class PixelTask(ClassTask):
 
     @property
     def noun(self) -> str:
+        """An answer is about a pixel."""
         return "pixel"
 
     def metric(self, labelled: bool) -> Metric:
+        """Return mean IoU or accuracy of pixels, or without labels the share of unchanged pixels."""
         return METRICS[self.score if labelled else "unchanged"]
 
     def judge(self, answers: Array, labels: Array | None, clean: Array) -> Judgement:
+        """Compute accuracy, mean IoU over the data set, and the share of changed pixels."""
         made = super().judge(answers, labels, clean)
         if labels is None:
             return made

@@ -89,7 +89,7 @@ class OutputInfo:
         return f"{self.name!r} [N{shape}] {self.spec.dtype}{last}"
 
 
-def outputs_of(network: Network) -> tuple[OutputInfo, ...]:
+def describe_outputs(network: Network) -> tuple[OutputInfo, ...]:
     """The outputs in the file's order."""
     return tuple(
         OutputInfo(name, network.values[name], network.output_meanings.get(name, OutputMeaning())) for name in network.outputs

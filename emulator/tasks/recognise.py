@@ -28,7 +28,7 @@ from weakcell.emulator.tasks.boxes import LAYOUTS, BoxTask
 from weakcell.emulator.tasks.build import NAMES, Options, Unfit, build, parse_task, with_scores
 from weakcell.emulator.tasks.checks import are_integers, shape_text, squeezed
 from weakcell.emulator.tasks.classes import ClassTask
-from weakcell.emulator.tasks.outputs import OutputInfo, listed, outputs_of
+from weakcell.emulator.tasks.outputs import OutputInfo, describe_outputs, listed
 from weakcell.emulator.tasks.task import Task
 from weakcell.memmodels.errors import InputError, UsageError
 
@@ -56,7 +56,7 @@ def recognise(network: Network, labels: Array | None = None, asked: Asked | None
         InputError: the labels do not fit the only output that the task can be about.
     """
     asked = asked or Asked()
-    outputs = outputs_of(network)
+    outputs = describe_outputs(network)
     if asked.output is not None:
         chosen = [info for info in outputs if info.name == asked.output]
         if not chosen:
@@ -68,7 +68,7 @@ def recognise(network: Network, labels: Array | None = None, asked: Asked | None
         try:
             task = build(name or natural(info, labels), info, labels, options)
             if isinstance(task, BoxTask) and task.scores:
-                task = with_scores(task, outputs_of(network))
+                task = with_scores(task, describe_outputs(network))
             if labels is not None:
                 task.labels(labels, len(labels))
             found.append(task)

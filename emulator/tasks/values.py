@@ -36,14 +36,17 @@ class ValueTask(Task):
 
     @property
     def text(self) -> str:
+        """The task as `--task` takes it."""
         return self.name if self.score == "mae" else f"{self.name}:score={self.score}"
 
     @property
     def words(self) -> str:
+        """What the values are made from, for captions."""
         count = int(np.prod(self.positions))
         return f"values ({'one number' if count == 1 else f'{count} numbers'} per image)"
 
     def metric(self, labelled: bool) -> Metric:
+        """Return the error, or without labels the mean change."""
         return METRICS[self.score if labelled else "mean_change"]
 
     def answers(self, *outputs: Array) -> Array:
@@ -61,6 +64,7 @@ class ValueTask(Task):
         return made
 
     def judge(self, answers: Array, labels: Array | None, clean: Array) -> Judgement:
+        """Compute mean absolute and mean squared error, and the mean change."""
         found, right = _finite(answers), _finite(clean)
         spread = float(right.std()) or 1.0
         metrics = {"mean_change": float(np.abs(found - right).mean()) / spread}

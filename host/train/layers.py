@@ -79,6 +79,7 @@ class StoredLinear(nn.Linear):
         _initialize(self.weight, bits)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Multiply with the stored weights, read from the memory in training if there is one."""
         if self.head and torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return functional.linear(x.float(), stored_weight(self).float())
@@ -101,6 +102,7 @@ class StoredConv2d(nn.Conv2d):
         _initialize(self.weight, bits)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve with the stored weights, read from the memory in training if there is one."""
         return functional.conv2d(x, stored_weight(self), None, self.stride, self.padding, 1, self.groups)
 
     def deployed(self) -> nn.Conv2d:
@@ -141,6 +143,7 @@ class Sign(nn.Module):
     """Activation of networks with 1-bit weights, as ONNX's Sign: −1, +1, and 0 for an input of exactly 0."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the sign; its gradient passes where |x| ≤ 1."""
         return straight_through(x, torch.sign(x)) if self.training else torch.sign(x)
 
 
@@ -166,6 +169,7 @@ class Levels(nn.Module):
         return (-half, half - 1) if self.signed else (0, 2 * half - 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Round to the nearest code; the gradient passes inside the range of the codes."""
         low, high = self.codes
         levels = (x / self.step).round().clamp(low, high) * self.step
         return straight_through(x, levels, low * self.step, high * self.step) if self.training else levels

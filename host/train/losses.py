@@ -29,6 +29,7 @@ class CrossEntropy(nn.Module):
         self.scale = scale
 
     def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return the loss of logits [N, C] for classes [N]."""
         return functional.cross_entropy(logits * self.scale, classes)
 
     def __str__(self) -> str:
@@ -53,6 +54,7 @@ class ModifiedHinge(nn.Module):
         self.b, self.scale, self.reduction = b, scale, reduction
 
     def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return the loss of logits [N, C] for classes [N]."""
         signs = 2.0 * functional.one_hot(classes, logits.shape[-1]).to(logits.dtype) - 1.0
         losses = functional.relu(self.b - signs * logits * self.scale).mean(-1)
         if self.reduction == "none":
@@ -103,6 +105,7 @@ class MarginCrossEntropy(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return the loss of logits [N, C] for classes [N]."""
         if classes.is_floating_point():
             raise TypeError("MarginCrossEntropy takes classes as numbers: a margin needs one true class")
         class_axis = 1 if logits.ndim > 1 else 0
@@ -135,6 +138,7 @@ class MultiMargin(nn.Module):
         self.m, self.scale = m, scale
 
     def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Return the loss of logits [N, C] for classes [N]."""
         leads = logits.gather(1, classes[:, None]) - logits
         true_class = functional.one_hot(classes, logits.shape[1]).bool()
         return functional.relu(self.m - self.scale * leads).masked_fill(true_class, 0.0).mean()

@@ -27,6 +27,7 @@ class Residual(nn.Module):
         self.branch, self.shortcut, self.act = branch, shortcut, act
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return act(branch(x) + shortcut(x))."""
         result: Tensor = self.act(self.branch(x) + self.shortcut(x))
         return result
 
