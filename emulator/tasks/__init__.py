@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weakcell.emulator.tasks.build import NAMES, parse_task
 from weakcell.emulator.tasks.classes import ClassTask
-from weakcell.emulator.tasks.metric import COLUMNS, METRICS, Metric, find_metric
+from weakcell.emulator.tasks.metric import COLUMNS, METRICS, Metric, get_metric
 from weakcell.emulator.tasks.recognise import Asked, Seen, is_default, recognise
 from weakcell.emulator.tasks.task import Judgement, Task
 from weakcell.emulator.tasks.values import ValueTask
@@ -20,8 +20,8 @@ __all__ = [
     "Seen",
     "Task",
     "ValueTask",
+    "get_metric",
     "is_default",
-    "metric_of",
     "parse_task",
     "recognise",
 ]

@@ -80,7 +80,7 @@ COLUMNS = tuple(name for name in METRICS if name not in ("accuracy", "unchanged"
 """Metrics with a column of their own in the results, besides `accuracy` and `changed`."""
 
 
-def find_metric(name: str | None, labelled: bool = True) -> Metric:
+def get_metric(name: str | None, labelled: bool = True) -> Metric:
     """The metric of that name; where results name none, accuracy, or without labels the share of unchanged answers.
 
     InputError for a name that this program does not know.

@@ -23,7 +23,7 @@ import polars as pl
 
 from weakcell.emulator.evaluation.intervals import mean_interval, unseen_share
 from weakcell.emulator.tasks import COLUMNS as METRIC_COLUMNS
-from weakcell.emulator.tasks import find_metric
+from weakcell.emulator.tasks import get_metric
 from weakcell.host.atomic_files import write_atomically
 from weakcell.host.campaign.stopping import FEWEST_WITH_COVARIATE, share_removed, stein_interval
 from weakcell.host.campaign.store import CellRecord, Store, run_id
@@ -190,7 +190,7 @@ def _key_without_network(cell: CellRecord) -> str:
 def _compare(tables: Tables, between: str, cell: CellRecord, other: CellRecord) -> dict[str, Any] | None:
     scores, others = (tables.store.scores(record.number, tables.planned_trials(record)) for record in (cell, other))
     shared = sorted(scores.keys() & others.keys())
-    metric, another = (find_metric(record.columns.get("score")) for record in (cell, other))
+    metric, another = (get_metric(record.columns.get("score")) for record in (cell, other))
     if len(shared) < 2 or metric != another:
         return None
     a, b = (np.array([by_trial[trial] for trial in shared]) for by_trial in (scores, others))

@@ -210,7 +210,7 @@ def _show_summary(tables: Tables) -> None:
     import polars as pl
     from rich.table import Table
 
-    from weakcell.emulator.tasks import find_metric
+    from weakcell.emulator.tasks import get_metric
     from weakcell.host.campaign.tables import compute_differences
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import show
@@ -220,7 +220,7 @@ def _show_summary(tables: Tables) -> None:
     steps = {(row["study"], row["memory"]): row for row in between_points.iter_rows(named=True)}
     for (study,), part in tables.summary.group_by(["study"], maintain_order=True):
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), title=None)
-        metric = find_metric(part["score"][0])
+        metric = get_metric(part["score"][0])
         for name in (part["sweep_key"][0] or "memory", "trials", metric.words, "95 % interval", "from above", "worst",
                      "flip rate", "energy of an inference"):  # fmt: skip
             table.add_column(name, justify="right")

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from weakcell.emulator.tasks import METRICS, Metric, find_metric
+from weakcell.emulator.tasks import METRICS, Metric, get_metric
 from weakcell.host.campaign.store import FILE, read_store
 from weakcell.host.campaign.tables import Tables
 from weakcell.host.report.captions import METHOD, explain_no_difference
@@ -158,7 +158,7 @@ def summarize(data: ReportData) -> list[str]:
 
 def find_metric(data: ReportData, study: str) -> Metric:
     """Return what the scores of a study measure."""
-    return find_metric(data.points.filter(pl.col("study") == study)["score"][0])
+    return get_metric(data.points.filter(pl.col("study") == study)["score"][0])
 
 
 def _summarize_study(data: ReportData, study: str) -> str:
@@ -203,7 +203,7 @@ def point_label(point: dict[str, Any]) -> str:
 def split_by_metric(points: pl.DataFrame) -> list[tuple[Metric, pl.DataFrame]]:
     """Split points by score: accuracies and errors do not belong on one axis."""
     names = points["score"].unique(maintain_order=True).to_list()
-    return [(find_metric(name), points.filter(pl.col("score") == name)) for name in names]
+    return [(get_metric(name), points.filter(pl.col("score") == name)) for name in names]
 
 
 def pareto_front(points: pl.DataFrame, metric: Metric = METRICS["accuracy"]) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from weakcell.emulator.tasks import find_metric
+from weakcell.emulator.tasks import get_metric
 from weakcell.host.atomic_files import write_atomically
 from weakcell.host.report.captions import format_metric_interval
 from weakcell.host.report.chart_specs import Chart, score_charts
@@ -132,7 +132,7 @@ def _table(points: pl.DataFrame) -> str:
 
 
 def _cells(point: dict[str, Any]) -> str:
-    metric = find_metric(point["score"])
+    metric = get_metric(point["score"])
     interval = format_metric_interval(metric, point["low"], point["high"])
     rate = "" if point["flip_rate"] is None else f"{point['flip_rate']:.3g}"
     energy = "" if point["energy"] is None else f"{point['energy']:.4g} {point['energy_unit']}"

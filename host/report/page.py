@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from weakcell.emulator.tasks import find_metric
+from weakcell.emulator.tasks import get_metric
 from weakcell.host.report.chart_specs import build_charts
 from weakcell.host.report.data import ReportData, point_label, split_by_metric, summarize
 from weakcell.host.report.plotly_charts import plot_panel
@@ -73,8 +73,8 @@ def _rows(data: ReportData) -> list[list[tuple[str, Any]]]:
     """Return one row per point; cells are (text, value to sort by)."""
     rows = []
     for point in data.points.iter_rows(named=True):
-        cells = {**point, "where": point_label(point), "score": find_metric(point["score"]).title}
-        share = find_metric(point["score"]).share
+        cells = {**point, "where": point_label(point), "score": get_metric(point["score"]).title}
+        share = get_metric(point["score"]).share
         kinds = [(cells[name], ("%" if share else "g") if kind == "score" else kind) for name, _, kind in _COLUMNS]
         rows.append([(_shown(value, kind), "" if value is None else value) for value, kind in kinds])
     return rows

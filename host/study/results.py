@@ -15,7 +15,7 @@ import polars as pl
 from weakcell.emulator.evaluation.intervals import CONFIDENCE, SHARE, low_quantile_bound, mean_interval, unseen_share
 from weakcell.emulator.evaluation.trials import TrialResult
 from weakcell.emulator.tasks import COLUMNS as METRIC_COLUMNS
-from weakcell.emulator.tasks import Metric, find_metric
+from weakcell.emulator.tasks import Metric, get_metric
 from weakcell.host.study.fault_list import FaultRows
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.sampling.sampler import VERSION as SAMPLER_VERSION
@@ -181,7 +181,7 @@ def scores_of(frame: pl.DataFrame) -> tuple[Metric, pl.Series]:
     Tables from before there was this column have accuracies, or without labels shares of unchanged answers.
     """
     named = frame["score"].drop_nulls().to_list() if "score" in frame.columns else []
-    metric = find_metric(named[0] if named else None, frame["accuracy"].null_count() == 0)
+    metric = get_metric(named[0] if named else None, frame["accuracy"].null_count() == 0)
     return metric, 1.0 - frame["changed"] if metric.name == "unchanged" else frame[metric.name]
 
 
