@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from weakcell.emulator.ir.layers import Network
-from weakcell.memmodels.protection.wrappers import split_wrappers
 
 
 def hash_json(content: Any) -> str:
@@ -62,6 +61,8 @@ def _canonical_parts(value: Any) -> Iterator[bytes]:
 
 def memory_file_sha256(name: str) -> str | None:
     """Return the digest of the file that a memory's NAME reads (`file:PATH`, `recording:PATH`); None without one."""
+    from weakcell.memmodels.protection.wrappers import split_wrappers  # loads Numba, which `weakcell infer` does without
+
     kind, _, path = split_wrappers(name)[1].partition(":")
     if kind not in ("file", "recording") or not Path(path).is_file():
         return None

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from weakcell.host.api.campaigns import sweep
     from weakcell.host.api.characterization import Characterization, characterize
     from weakcell.host.api.emulation import Emulation, Prediction, emulate, predict
-    from weakcell.host.api.inspection import Inspection, infer, inspect, load
+    from weakcell.host.api.inference import infer, load
+    from weakcell.host.api.inspection import Inspection, inspect
     from weakcell.host.api.memory_catalogue import memories, open_memory
     from weakcell.host.api.optimization import Optimum, optimize
     from weakcell.host.api.training import TrainingResult, train
@@ -114,7 +115,8 @@ __getattr__, __dir__ = attributes(
         "host.api.campaigns": ("sweep",),
         "host.api.characterization": ("Characterization", "characterize"),
         "host.api.emulation": ("Emulation", "Prediction", "emulate", "predict"),
-        "host.api.inspection": ("Inspection", "infer", "inspect", "load"),
+        "host.api.inference": ("infer", "load"),
+        "host.api.inspection": ("Inspection", "inspect"),
         "host.api.memory_catalogue": ("memories", "open_memory"),
         "host.api.optimization": ("Optimum", "optimize"),
         "host.api.training": ("TrainingResult", "train"),

@@ -29,7 +29,7 @@ def infer(
     """
     import numpy as np
 
-    from weakcell.host.api.inspection import infer as run
+    from weakcell.host.api.inference import infer as run
     from weakcell.host.atomic_files import check_writable, write_atomically
     from weakcell.host.datasets.registry import read_npz
     from weakcell.host.study.networks import find_model

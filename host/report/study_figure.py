@@ -114,3 +114,4 @@ def _label_sweep(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
             axes.set_xscale("log")
         else:
             axes.set_xscale("symlog", linthresh=float(positive.min()))
+            axes.set_xlim(left=0.0)

@@ -47,8 +47,8 @@ def test_outside_tensors_are_named(tmp_path: object) -> None:
     found = emulate(path, f"{tmp_path}/data.npz", memory="uniform:ber=0.1", trials=2)
     listed = configuration_of(found)["model"]["outside"]
     assert {row["name"]: row["share"] for row in listed} == shares
-    assert "Not in the memory: v" in found._repr_html_()
-    assert "xz" not in found._repr_html_()
+    assert "Not in the memory: v" in found.caption
+    assert "xz" not in found.caption
 
 
 def test_a_float_network_is_told_so(tmp_path: object) -> None:

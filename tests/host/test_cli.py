@@ -165,7 +165,9 @@ def test_ctrl_c_keeps_finished_points(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_ctrl_c_before_anything_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weakcell.host.study.study.resolve_study", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "weakcell.host.study.arguments.resolve_study", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     result = weakcell("emulate", *FEW)
     assert result.exit_code == 130
     assert "Interrupted" in result.stderr
