@@ -41,7 +41,18 @@ _REQUIRED = ("tensor", "element", "bit", "stored", "read_back")
 
 @dataclass(frozen=True, eq=False)
 class FaultRows:
-    """The flips of one trial at one point: parallel arrays, ascending by read, tensor, element, bit. tensor: index in `names`."""
+    """The flips of one trial at one point: parallel arrays, ascending by read, tensor, element, bit.
+
+    Attributes:
+        value: The swept value of the point.
+        trial: The trial.
+        names: All tensors and buffers of the network.
+        read: The number of the read in the trial.
+        tensor: Index in `names`.
+        element: The element of the tensor.
+        bit: The bit of the element, 0 the least significant.
+        stored: The stored bit; the read returned the other.
+    """
 
     value: float | None
     trial: int
@@ -57,7 +68,7 @@ class FaultRows:
 
 
 def collect_fault_rows(plan: Plan, point: Point, result: TrialResult) -> FaultRows:
-    """The recorded flips of a trial as rows."""
+    """Return the recorded flips of a trial as rows."""
     names = tuple(plan.storable)
     parts: list[tuple[npt.NDArray[Any], ...]] = []
     for fault in result.faults:
@@ -65,17 +76,17 @@ def collect_fault_rows(plan: Plan, point: Point, result: TrialResult) -> FaultRo
         planes = np.array(fault.slot.planes, dtype=np.int64)
         element, bit = cells // len(planes), planes[cells % len(planes)]
         stored = (fault.written[cells >> 6] >> (cells & 63).astype(np.uint64)) & np.uint64(1)
-        whole = np.full(len(cells), fault.read), np.full(len(cells), names.index(fault.slot.tensor))
-        parts.append((*whole, element, bit, stored))
+        shared = np.full(len(cells), fault.read), np.full(len(cells), names.index(fault.slot.tensor))
+        parts.append((*shared, element, bit, stored))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.empty(0, np.int64)] * 5
     order = np.lexsort((columns[3], columns[2], columns[1], columns[0]))
     types = (np.int64, np.uint32, np.int64, np.uint8, np.uint8)
-    read, tensors, elements, bits, held = (column[order].astype(dtype) for column, dtype in zip(columns, types, strict=True))
-    return FaultRows(point.value, result.trial, names, read, tensors, elements, bits, held)
+    read, tensors, elements, bits, stored_bits = (column[order].astype(dtype) for column, dtype in zip(columns, types, strict=True))
+    return FaultRows(point.value, result.trial, names, read, tensors, elements, bits, stored_bits)
 
 
 def fault_table(rows: Sequence[FaultRows]) -> pl.DataFrame:
-    """All rows in one frame, in the order given."""
+    """Return all rows in one frame, in the order given."""
     import polars as pl
 
     names = rows[0].names if rows else ()
@@ -115,14 +126,14 @@ def save_faults(path: Path, rows: Sequence[FaultRows], identity: dict[str, objec
 
 
 def check_suffix(path: Path) -> None:
-    """UsageError unless the file's name says which format it has."""
+    """UsageError unless the file's name ends in .parquet or .csv."""
     if path.suffix not in (".parquet", ".csv"):
         raise UsageError(f"Fault list {path}", f"its name ends in {path.suffix or 'nothing'!r}", "End it in .parquet or .csv")
 
 
 @dataclass(frozen=True, eq=False)
 class FaultList:
-    """A list as it was read. header: the identity of the study that made it, None for a list made by hand."""
+    """A fault list that was read; `header` is the identity of the study that made it, None for a list made by hand."""
 
     path: Path
     header: dict[str, Any] | None
@@ -130,17 +141,17 @@ class FaultList:
 
     @property
     def trials(self) -> int:
-        """One more than the highest trial named."""
+        """One more than the highest trial in the list."""
         return 1 + max((trial for _, trial, _ in self.rows), default=0)
 
     @property
     def values(self) -> tuple[float | None, ...]:
-        """The swept values named, ascending."""
+        """The swept values in the list, ascending."""
         return tuple(sorted({value for value, _, _ in self.rows}, key=lambda value: (value is not None, value or 0.0)))
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """The tensors named, in the order of their first row."""
+        """The tensors in the list, in the order of their first row."""
         return tuple(dict.fromkeys(name for _, _, name in self.rows))
 
     def check(self, network: Network) -> None:
@@ -167,7 +178,7 @@ class FaultList:
                 )
 
     def flips(self, value: float | None, trial: int, tensor: str, read: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """(elements, bits) that come back inverted at one read."""
+        """Return (elements, bits) that are inverted at one read."""
         part = self.rows.get((value, trial, tensor))
         if part is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -227,7 +238,7 @@ def load_faults(path: Path) -> FaultList:
 
 
 def _complete(table: pl.DataFrame) -> pl.DataFrame:
-    """All columns, in our types, sorted; a point, trial or read that a list made by hand leaves out is the first."""
+    """Return all columns, in their types and sorted. A list made by hand may leave out point, trial and read: they are the first."""
     import polars as pl
 
     absent: dict[str, pl.Expr] = {

@@ -1,4 +1,4 @@
-"""Replaying a fault list: a memory that returns exactly the flips that the list names, and the study that goes with it."""
+"""Replay a fault list: a memory that returns exactly the flips in the list, and the study that made it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memor
 from weakcell.memmodels.sampling.sampler import Sampler
 
 UNKNOWN_MEMORY = MemorySpec("uniform", {"ber": 0.0})
-"""Stands where a list made by hand names no memory: it makes no errors and costs nothing."""
+"""The memory of a list made by hand, which names none: it makes no errors and costs nothing."""
 
 
 @dataclass(eq=False)
@@ -43,17 +43,21 @@ class ReplayMemory:
 
     @property
     def conditions(self) -> Mapping[str, ConditionValue]:
+        """The complete conditions of the SPEC."""
         return self.spec.technology.resolve(self.spec.conditions)
 
     def at(self, **conditions: ConditionValue) -> Memory:
+        """UsageError: a list has the operating points that it was made at."""
         raise UsageError(f"Moving a replay to {conditions}", "a recording has the operating points it was made at", "Replay these")
 
     def write(self, bits: Words, layout: Layout, key: Key) -> Region:
+        """Store the bits behind those written before."""
         region = Region(layout, self.words, bits.copy(), bits.copy(), None, key)
         self.words += layout.words
         return region
 
     def read(self, region: Region, key: Key, out: Words) -> ReadReport:
+        """Return the written bits with the flips of the list at this read."""
         out[:] = region.written
         planes = region.layout.planes
         elements, bits = self.faults.flips(self.value, key.trial, region.layout.name, key.write + key.read)
@@ -63,9 +67,11 @@ class ReplayMemory:
         return ReadReport(int(here.sum()), commanded=self.conditions)
 
     def sampler(self, region: Region) -> Sampler | None:
+        """None: a list is no distribution."""
         return None
 
     def cost(self, region: Region, accesses: Accesses) -> Cost:
+        """Return the cost of the memory that the list was made with."""
         return open_memory(self.spec).cost(region, accesses)
 
 
@@ -76,11 +82,12 @@ class Replay:
     faults: FaultList
 
     def memories(self, point: Point, trial: int) -> Sequence[Memory]:
-        """One replaying memory per array."""
+        """Return one replaying memory per array."""
         return [ReplayMemory(self.faults, point.value, spec) for spec in point.placement.arrays]
 
     @property
     def sha256(self) -> str:
+        """Digest of the file."""
         return hashlib.sha256(self.faults.path.read_bytes()).hexdigest()
 
     def check(self, resolved: ResolvedStudy) -> None:
@@ -98,10 +105,17 @@ class Replay:
 
 
 def restore_study(faults: FaultList, base: Study, given: Mapping[str, Any]) -> Study:
-    """The study that a list was made by, with `base`'s model and data.
+    """Return the study that made a list.
 
-    given: options that the user named besides; UsageError if the header says otherwise (it fixes all that is not model or data).
-    Without a header, `base` stands, with as many trials as the list names.
+    Args:
+        faults: The list. Its header fixes everything but model and data; without a header the study is `base`, with as many trials
+            as the list has.
+        base: The study with the caller's model and data.
+        given: The options that the caller gave.
+
+    Raises:
+        UsageError: A given option contradicts the list.
+        InputError: The header is damaged.
     """
     if faults.header is None:
         useless = [name for name in ("memory", "sweep", "trials", "first_trial", "die", "seed") if name in given]
@@ -126,7 +140,7 @@ def restore_study(faults: FaultList, base: Study, given: Mapping[str, Any]) -> S
 
 
 def _value(study: Study, option: str) -> object:
-    """What a study says for an option of the command line."""
+    """Return a study's value of a command-line option."""
     if option == "sweep":
         return None if study.sweep is None else (study.sweep.key, sorted(study.sweep.values))
     return study.places if option == "place" else getattr(study, option)
