@@ -238,7 +238,7 @@ def load_faults(path: Path) -> FaultList:
 
 
 def _complete(table: pl.DataFrame) -> pl.DataFrame:
-    """Return all columns, in their types and sorted. A list made by hand may leave out point, trial and read: they are the first."""
+    """Return all columns, typed and sorted. A list made by hand may leave out point, trial and read: they are the first."""
     import polars as pl
 
     absent: dict[str, pl.Expr] = {
