@@ -8,7 +8,16 @@ from typing import Any
 
 from weakcell.emulator.engine.layer_functions import operand_shape
 from weakcell.emulator.ir.faultable import storable
-from weakcell.emulator.ir.layers import CodesOperator, Convolution, FloatOperator, Layer, Network, StoredOperand, ValueSpec
+from weakcell.emulator.ir.layers import (
+    CodesOperator,
+    Convolution,
+    FloatOperator,
+    InsertZeros,
+    Layer,
+    Network,
+    StoredOperand,
+    ValueSpec,
+)
 
 
 @dataclass(frozen=True)
@@ -163,13 +172,18 @@ def _computes_in_float(network: Network, layer: Layer) -> bool:
 
 
 def _macs(network: Network, layer: Layer) -> int:
-    """Count the multiply-accumulates of one image, in layers whose weights a memory stores."""
+    """Count the multiply-accumulates of one image, in layers whose weights a memory stores.
+
+    A ConvTranspose counts each weight once per input pixel; the zeros that the engine inserts are not multiplied by its target.
+    """
     outputs = network.values[layer.output].shape
     if isinstance(layer, FloatOperator) and layer.stored:
         return _macs_of_operator(layer, outputs)
     if not isinstance(layer, Convolution):
         return 0
-    return math.prod(outputs[1:]) * network.tensors[layer.weight].values.size
+    producer = next((other for other in network.layers if other.output == layer.inputs[0]), None)
+    pixels = network.values[producer.inputs[0]].shape[1:] if isinstance(producer, InsertZeros) else outputs[1:]
+    return math.prod(pixels) * network.tensors[layer.weight].values.size
 
 
 def _macs_of_operator(layer: FloatOperator, outputs: tuple[int, ...]) -> int:

@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from tests.emulator.models import model, node
+from tests.emulator.test_importer_conv_transpose import WINDOWS, conv_transpose_qdq
 from tests.emulator.test_stored_operands import CASES
 from weakcell import emulate, emulator
 from weakcell.host.analysis.network_summary import summarize_network
@@ -59,3 +60,11 @@ def test_a_float_network_is_told_so(tmp_path: object) -> None:
     with pytest.raises(UsageError, match="quantized"):
         emulate(path, f"{tmp_path}/data.npz")
     assert "No weight" in summarize_network(emulator.load(proto)).explanation
+
+
+@pytest.mark.parametrize("window", ["plain", "strided", "grouped"])
+def test_products_of_a_transposed_convolution(window: str, rng: np.random.Generator) -> None:
+    """Each weight meets each input pixel once: input pixels times weights of the file, whatever the stride."""
+    proto = conv_transpose_qdq(rng, WINDOWS[window])
+    weights = next(t for t in proto.graph.initializer if t.name == "w")
+    assert summarize_network(emulator.load(proto)).macs == 6 * 5 * int(np.prod(weights.dims))
