@@ -62,7 +62,7 @@ def test_a_float_network_is_told_so(tmp_path: object) -> None:
     assert "No weight" in summarize_network(emulator.load(proto)).explanation
 
 
-@pytest.mark.parametrize("window", ["plain", "strided", "grouped"])
+@pytest.mark.parametrize("window", ["strided", "uneven", "grouped"])
 def test_products_of_a_transposed_convolution(window: str, rng: np.random.Generator) -> None:
     """Each weight meets each input pixel once: input pixels times weights of the file, whatever the stride."""
     proto = conv_transpose_qdq(rng, WINDOWS[window])
