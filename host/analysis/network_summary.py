@@ -174,7 +174,8 @@ def _computes_in_float(network: Network, layer: Layer) -> bool:
 def _macs(network: Network, layer: Layer) -> int:
     """Count the multiply-accumulates of one image, in layers whose weights a memory stores.
 
-    A ConvTranspose with a stride counts each weight once per input pixel; the zeros that the engine inserts are not multiplied by its target.
+    A ConvTranspose with a stride counts each weight once per input pixel; the zeros that the engine inserts are not multiplied by
+    its target.
     """
     outputs = network.values[layer.output].shape
     if isinstance(layer, FloatOperator) and layer.stored:
