@@ -179,7 +179,7 @@ def validate(
     Examples:
         >>> import weakcell
         >>> validation = weakcell.validate("digits-bnn", memory="uniform:ber=0.02", trials=2, images=50, predict=False)
-        >>> validation.broken, validation.summary["pairs"].to_list()
+        >>> validation.violation_count, validation.summary["pairs"].to_list()
         (0, [100, 100, 100])
     """
     study = build_study(
@@ -203,7 +203,7 @@ class Validation(DisplayedResult, validation_trials.Validation):
 
     Examples:
         >>> import weakcell
-        >>> weakcell.validate("digits-bnn", memory="uniform:ber=0.02", trials=2, images=50, predict=False).broken
+        >>> weakcell.validate("digits-bnn", memory="uniform:ber=0.02", trials=2, images=50, predict=False).violation_count
         0
     """
 

@@ -388,7 +388,7 @@ def _interval(part: pl.DataFrame, metric: Metric) -> tuple[list[Number], list[Nu
     if part["low"].null_count() == part.height:
         return None
     least, most = metric.bounds
-    low, high = part["low"].fill_null(least), part["high"].fill_null(most if math.isfinite(most) else None)
+    low, high = part["low"].fill_null(least), part["high"].fill_null(most) if math.isfinite(most) else part["high"]
     return _scaled(low, metric), _scaled(high, metric)
 
 

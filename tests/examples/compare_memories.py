@@ -11,9 +11,9 @@ CAMPAIGN = {
     "trials": 4,
     "network": [{"model": "digits-bnn", "images": 200}, {"model": "digits-qnn", "images": 200}],
     "memory": [
-        {"spec": "rram", "grid": {"time": [1e4, 1e6]}},
-        {"spec": "sttram", "grid": {"delta": [30, 40]}},
-        {"spec": "fefet", "grid": {"domains": [9, 25]}},
+        {"spec": "rram", "grid": {"time": [1e3, 1e5]}},
+        {"spec": "sttram", "grid": {"tau": [5, 8]}},
+        {"spec": "fefet", "grid": {"domains": [50, 200]}},
     ],
 }
 

@@ -64,7 +64,7 @@ def main() -> weakcell.Emulation:
     images, labels = make_data()
     model = quantize(train_network(images, labels), images)
     print(weakcell.inspect(model))
-    result = weakcell.emulate(model, (images, labels), memory="uniform", sweep={"ber": [0, 0.001, 0.01, 0.1]}, trials=5)
+    result = weakcell.emulate(model, (images, labels), memory="uniform", sweep={"ber": [0, 0.01, 0.1, 0.3]}, trials=5)
     print(result)
     print(result.summary.select("sweep_value", "mean", "low", "high", "flip_rate"))
     return result

@@ -33,7 +33,7 @@ def test_supply_voltage() -> None:
 
 
 def test_own_network() -> None:
-    """Without errors the emulator has the fault-free accuracy; at a bit error rate of 0.1 it has lost accuracy."""
+    """Without errors the emulator has the fault-free accuracy; at a bit error rate of 0.3 it has lost accuracy."""
     pytest.importorskip("torch")
     result = run_example("own_network")
     assert isinstance(result, weakcell.Emulation)
@@ -49,10 +49,10 @@ def test_exact_inference() -> None:
 
 
 def test_which_bits() -> None:
-    """Protection helps, and SECDED corrects nearly all errors at this rate."""
+    """Both protections help."""
     accuracies = run_example("which_bits")
     assert isinstance(accuracies, dict)
-    assert accuracies["unprotected"] < accuracies["sign bit reliable"] <= accuracies["SECDED(72,64)"] + 0.01
+    assert accuracies["unprotected"] < min(accuracies["sign bit reliable"], accuracies["SECDED(72,64)"])
 
 
 def test_which_layer() -> None:

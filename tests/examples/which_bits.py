@@ -1,7 +1,8 @@
 """Is it enough to keep the sign bits of an 8-bit network in reliable cells?
 
 `place` moves one bit position of every weight to another memory. The sign bit of two's complement changes a weight most, so it
-costs one eighth of the cells to protect it. SECDED protects all bits, and costs one eighth, too.
+costs one eighth of the cells to protect it. SECDED costs one eighth,
+too: it corrects one error in every word of 64 bits, but no second one.
 """
 
 import weakcell

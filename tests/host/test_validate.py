@@ -244,7 +244,7 @@ def test_what_cannot_be_predicted_is_measured_all_the_same() -> None:
 
 
 def test_a_violation_is_exit_code_1_and_says_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hv, "validate", functools.partial(hv.validate, bound_offsets={"pair": 1000}))
+    monkeypatch.setattr(hv, "validate_study", functools.partial(hv.validate_study, bound_offsets={"pair": 1000}))
     few = ("--memory", "uniform:ber=0.1", "--trials", "1", "--images", "40", "--seed", "3")
     said = weakcell(*few, "--first-trial", "2", "--out", tmp_path, "--quiet")
     assert said.exit_code == 1
