@@ -8,6 +8,15 @@
     result.frame             # polars: one row per point and trial
     result.plot("a.png")     # a matplotlib figure
 
+Functions, each with an example in its own help (`help(weakcell.emulate)`):
+
+    emulate, predict                        accuracy over a memory's operating points, with and without injecting faults
+    rank, margins, validate                 sensitive layers and bits, tolerated flips, margin bounds checked on real flips
+    optimize, sweep, read_results           the cheapest usable operating point, campaigns of many runs
+    load, load_data, inspect, infer         networks, data sets, summaries, fault-free outputs
+    memories, open_memory                   memory models by name
+    characterize, train                     boards, error-tolerant networks
+
 Networks are shipped names, ONNX files, `onnx.ModelProto` or what `load` returns; data are names, `.npz` files, arrays or `(x, y)`;
 memories are SPEC strings or dicts. Only the names below are promised. All other modules may change at any time.
 """

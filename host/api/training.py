@@ -37,7 +37,7 @@ def train(
     threads: int = 2,
     resume: bool = False,
     qonnx: bool = False,
-    notify: Callable[[str], None] = lambda text: None,
+    notify: Callable[[str], None] | None = None,
     **given: Any,
 ) -> TrainingResult:
     """Train quantized or binarized networks, export them to ONNX, and evaluate them under errors.
@@ -92,7 +92,9 @@ def train(
     config = EvaluationConfig(points, memory if isinstance(memory, str) else str(as_memory_spec(memory)), trials)
     load_named = partial(load_training_data, data_dir=None if data_dir is None else Path(data_dir))
     folder = Path(out)
-    frame = train_runs(runs, folder, TrainingJob(load_named, config, part, device, threads, qonnx, notify), resume=resume)
+    frame = train_runs(
+        runs, folder, TrainingJob(load_named, config, part, device, threads, qonnx, notify or (lambda text: None)), resume=resume
+    )
     curves = pl.read_csv(folder / "curves.csv", schema_overrides={"id": pl.String})
     return TrainingResult(folder, frame, curves, points)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -80,7 +81,7 @@ class Dataset:
         return digest.hexdigest()
 
 
-DataLike: TypeAlias = "str | PathLike[str] | Array | tuple[Any, Any] | Dataset"
+DataLike: TypeAlias = "str | PathLike[str] | Array | tuple[Any, Any] | Mapping[str, Any] | Dataset"
 """What a caller may pass as data."""
 
 
@@ -89,7 +90,8 @@ def load_data(data: DataLike, data_dir: str | Path | None = None) -> Dataset:
 
     Args:
         data: A data set's name (`digits`, `fashion-mnist`, `cifar-10`, `svhn`, `imagenette`), an `.npz` file with the array `x` and
-            optionally `y`, an array of images (n, …), a tuple `(x, y)` of images and labels, or a `Dataset`.
+            optionally `y`, an array of images (n, …), a tuple `(x, y)` of images and labels, a dict with `x` and optionally `y`,
+            or a `Dataset`.
         data_dir: The folder to search first for a data set's files.
 
     Returns:
@@ -109,8 +111,8 @@ def load_data(data: DataLike, data_dir: str | Path | None = None) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if not isinstance(data, str | PathLike):
-        x, y = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-        return _from_arrays("arrays", "arrays in memory", np.asarray(x), None if y is None else np.asarray(y))
+        x, y = _split_pair(data)
+        return _from_arrays("arrays", "arrays in memory", _as_array(x), None if y is None else _as_array(y))
     text = str(data)
     if text == "digits":
         arrays = read_npz(SHIPPED_FOLDER / "digits.npz")
@@ -124,6 +126,30 @@ def load_data(data: DataLike, data_dir: str | Path | None = None) -> Dataset:
     near = difflib.get_close_matches(text, _NAMES, n=1)
     hint = f"Perhaps {near[0]} is meant" if near else f"Name an .npz file with x and optionally y, or one of {', '.join(_NAMES)}"
     raise InputError(f"Data {text}", "it is neither a data set's name nor a file", hint)
+
+
+def _split_pair(data: Array | tuple[Any, Any] | Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return images, and labels or None. InputError if a tuple or dict has other parts."""
+    if isinstance(data, Mapping):
+        if not {"x"} <= set(data) <= {"x", "y"}:
+            raise InputError(
+                "Data as a dict", f"it has {', '.join(map(str, data)) or 'no arrays'}", "Name the images x and the labels y"
+            )
+        return data["x"], data.get("y")
+    if isinstance(data, tuple):
+        if len(data) != 2:
+            raise InputError("Data as a tuple", f"it has {len(data)} parts", "Give (x, y): images and labels")
+        return data
+    return data, None
+
+
+def _as_array(values: Any) -> Array:
+    """Return values as an array. InputError if their parts have different shapes."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        found = f"a list of {len(values)} parts of different shapes"
+        raise InputError("Data arrays", found, "Give an array of images, or a tuple (x, y) of images and labels") from None
 
 
 def read_npz(path: Path) -> dict[str, Array]:
@@ -141,7 +167,10 @@ def _from_npz(path: Path) -> Dataset:
 def _from_arrays(name: str, source: str, x: Array, y: Array | None) -> Dataset:
     """Check arrays that a user brings. InputError if a value is not a finite number."""
     for letter, array in (("x", x), ("y", y)):
-        if array is not None and (array.dtype.kind not in "buif" or (array.dtype.kind == "f" and not np.isfinite(array).all())):
-            found = f"{letter} has type {array.dtype} or values that are not finite"
-            raise InputError(f"Data {name}", found, "Bring finite numbers")
+        if array is None:
+            continue
+        if array.dtype.kind not in "buif":
+            raise InputError(f"Data {name}", f"{letter} has type {array.dtype}, which is no number", "Bring finite numbers")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"Data {name}", f"{letter} has values that are not finite", "Bring finite numbers")
     return Dataset(name, x, y, source)

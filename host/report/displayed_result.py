@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from weakcell.host.report.matplotlib_charts import save_figure
 from weakcell.host.report.style import STYLE
-from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result", bound="DisplayedResult")
 
+FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
 _MOST_ROWS = 60
 """Rows of a table in a notebook."""
 
@@ -91,10 +92,12 @@ class DisplayedResult:
             A matplotlib figure. No window opens; a notebook shows it.
 
         Raises:
-            OutputError: The file cannot be written.
+            OutputError: The file cannot be written, or its ending is another one.
         """
         import matplotlib as mpl
 
+        if path is not None and Path(path).suffix.lower() not in FIGURE_SUFFIXES:
+            raise OutputError(f"Writing a figure to {path}", "its name has another ending", f"Use {', '.join(FIGURE_SUFFIXES)}")
         with mpl.rc_context(self.figure_style):
             figure = self.build_figure()
         if path is not None:

@@ -98,7 +98,16 @@ class StudyResult:
 
     @cached_property
     def summary(self) -> pl.DataFrame:
-        """One row per point, see `summary_of`."""
+        """One row per operating point.
+
+        Columns: `sweep_key`, `sweep_value`, `trials`, `score` (the metric), `mean`, `low` and `high` (95 % interval of the mean),
+        `differ_below`, `worst`, `bound`, `changed`, `changed_low`, `changed_high`, `flip_rate`, `energy`, `energy_unit`,
+        `energy_basis`, `reads_per_inference`, `access_latency_ns`, `memory`.
+
+        `low` and `high` are null for one trial and equal if no trial differed; then, with 95 % confidence, at most the share
+        `differ_below` of further trials would differ. With 95 % confidence, 95 % of all dies reach at least `bound` (for errors:
+        stay below it); it needs 59 trials. `changed` is the mean share of answers that differ from the fault-free ones.
+        """
         return summary_of(self.frame)
 
     @property

@@ -224,3 +224,32 @@ def test_faults_are_saved_and_replayed(results: dict[str, Any], tmp_path: Path) 
     again = weakcell.emulate(faults=result.save_faults(tmp_path / "flips.parquet"))
     columns = ("sweep_value", "trial", "accuracy", "flips")
     assert again.frame.select(columns).equals(result.frame.select(columns))
+
+
+def test_data_as_a_dict_are_those_of_a_pair(rng: np.random.Generator) -> None:
+    x, y = rng.random((5, 3)), np.arange(5)
+    pair, named = weakcell.load_data((x, y)), weakcell.load_data({"x": x, "y": y})
+    assert np.array_equal(named.x, pair.x)
+    assert np.array_equal(named.y, pair.y)
+    assert weakcell.load_data({"x": x}).y is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [np.zeros((4, 3)), np.zeros(4)],
+        (np.zeros((4, 3)), np.zeros(4), 1),
+        {"images": np.zeros((4, 3))},
+        (np.zeros((4, 3)), np.array(["a"] * 4)),
+    ],
+)
+def test_data_of_another_form_are_refused(data: object) -> None:
+    with pytest.raises(weakcell.InputError):
+        weakcell.load_data(data)  # type: ignore[arg-type]
+
+
+def test_figures_have_known_endings(tmp_path: Path) -> None:
+    result = weakcell.emulate("digits-bnn", memory="uniform:ber=0.01", trials=1, images=20)
+    with pytest.raises(weakcell.OutputError, match="png"):
+        result.plot(tmp_path / "figure.xyz")
+    assert list(tmp_path.iterdir()) == []
