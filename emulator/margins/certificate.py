@@ -5,9 +5,9 @@ goes layer by layer, for a budget of q flips:
 
     neuron      changing its output needs c flips of its own weights (`neuron_exact` + 1; on pixels, the most harmful flips first);
                 a wrong input counts as one flip of each neuron that it reaches
-    layer       q flips in the worst places and j wrong inputs change at most so many neurons; the flips of a channel of a
-                convolution act on all its pixels, so flips are assigned to channels, not to neurons
-    network     flips in earlier layers bound the wrong inputs of a layer, for every division of the budget between layers
+    layer       q flips in the worst places and j wrong inputs change at most so many neurons. The flips of a channel of a
+                convolution act on all its pixels, so flips are assigned to channels, not to neurons.
+    network     flips in earlier layers bound the wrong inputs of a layer, for every division of the budget between layers.
     last layer  a wrong input that supports the winner against a competitor changes their gap by 4, a flip by 2
 
 Each step takes its own worst case. So the bound is sound, but not tight in deep networks: the same wrong input is assumed to harm

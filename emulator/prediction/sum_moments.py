@@ -1,7 +1,7 @@
 """Mean and variance of a sum of products whose weights are read with errors, given the inputs.
 
 If the stored bit i = b is read wrong, its weight changes by u_i (1 − 2b), where u_i is the change when the bit rises. Bits fail
-independently, so
+independently. This gives two moments:
 
     mean = Σ_k x_k (w_k + E dw_k)          E dw = Σ_i p01_i u_i for bits that are 0, −p10_i u_i for bits that are 1
     variance = Σ_k x_k² Var dw_k           Var dw = Σ_i u_i² p (1 − p), with the rate p of the stored bit
