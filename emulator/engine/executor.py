@@ -33,7 +33,7 @@ _CHUNK_IMAGES = 384
 
 
 def infer(
-    plan: Plan, inputs: Arrays, probe: Sequence[str] = (), threads: int = 1, dynamic: Literal["batch", "image"] = "batch"
+    plan: Plan, inputs: Arrays, probe: Sequence[str] = (), threads: int = 1, dynamic: Literal["batch", "image"] = "image"
 ) -> dict[str, Array]:
     """Compute fault-free outputs, and the values named by `probe`, in ONNX order and dtype.
 
@@ -42,8 +42,8 @@ def infer(
         inputs: arrays (n, *shape) by input name.
         probe: names of further values that are wanted.
         threads: threads that share the images; the results are the same.
-        dynamic: what DynamicQuantizeLinear takes its range from: all images together, as the ONNX file says (by groups where the
-            file fixes the batch), or each image, as runs with faults do.
+        dynamic: what DynamicQuantizeLinear takes its range from: each image, as runs with faults do, or all images together, as
+            the ONNX file says of a batch (by groups where the file fixes the batch).
 
     Returns:
         Arrays (n, *shape) by name.

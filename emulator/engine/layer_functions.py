@@ -294,8 +294,8 @@ def dynamic_parameters(layer: nw.Layer, x: Array, parameters: ParameterState) ->
 def _dynamic_quantize(layer: nw.DynamicQuantize, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, x = parameters.specs[layer.output], inputs[0]
     scale, zero = (p.reshape(-1, *[1] * (x.ndim - 1)) for p in dynamic_parameters(layer, x, parameters))
-    q = np.clip(np.rint(x / scale) + zero, 0, 255) - zero
-    return to_channels_last(np.nan_to_num(q).astype(spec.dtype), spec)
+    q = np.nan_to_num(np.clip(np.rint(x / scale) + zero, 0, 255) - zero).astype(spec.dtype)
+    return q.reshape(len(x), *spec.height_width, spec.channels) if layer.rows else to_channels_last(q, spec)
 
 
 def _dynamic_scale(layer: nw.DynamicScale, inputs: list[Array], parameters: ParameterState) -> Array:
@@ -315,7 +315,9 @@ def _dynamic_bias(layer: nw.DynamicBias, inputs: list[Array], parameters: Parame
 
 def _dynamic_dequantize(layer: nw.DynamicDequantize, inputs: list[Array], parameters: ParameterState) -> Array:
     factor = inputs[1].reshape(-1, 1, 1, 1) * layer.scale
-    return to_onnx_order(inputs[0].astype(np.float32) * factor, parameters.specs[layer.output])
+    real: Array = inputs[0].astype(np.float32) * factor
+    spec = parameters.specs[layer.output]
+    return real.reshape(len(real), *spec.shape) if layer.rows else to_onnx_order(real, spec)
 
 
 def _with_specs(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) -> list[tuple[Array, nw.ValueSpec]]:

@@ -34,6 +34,7 @@ from weakcell.emulator.importer.symbols import (
     PendingQuantized,
     PendingSum,
     Recipe,
+    RowSums,
     Symbol,
     scalar,
 )
@@ -298,6 +299,8 @@ class NetworkBuilder:
         if isinstance(symbol, PendingConcat):
             reals = tuple(self.dequantize(part, f"{name}.part") for part in symbol.parts)
             return self.add_float_operator(name, OperatorCall("Concat", reals, {"axis": symbol.axis}), symbol.shape)
+        if isinstance(symbol, RowSums):
+            return self._row_sums_as_float(symbol, name)
         if isinstance(symbol, DynamicQuantized):
             found = f"{name!r} is an output of DynamicQuantizeLinear and not read by an integer sum"
             raise ModelError(f"Importing {self.name}", found, "Export the model again, or quantize it statically")
@@ -337,6 +340,17 @@ class NetworkBuilder:
         attributes = {**window_attributes(w, len(mean.pooled) - 1), "count_include_pad": int(mean.count_include_pad)}
         pooled = self.add_float_operator(name, OperatorCall("AveragePool", (source,), attributes, 19), mean.pooled)
         return self._apply_steps(self.reshape_float(pooled, mean.shape, name), mean.steps, name)
+
+    def _row_sums_as_float(self, sums: RowSums, name: str) -> FloatValue:
+        """Return integer sums (O, rows, 1) as an ONNX tensor (…, O): int32, or float32 after its Cast."""
+        (outputs, rows, _), dtype = self.values[sums.value].shape, "float32" if sums.real else "int32"
+        output = self.unique_name(f"{name}.columns")
+        self.add_layer(Reshape(output, (sums.value,), output), ValueSpec(output, "float", (outputs, rows), "int32"))
+        real = FloatValue(output, (outputs, rows), "int32")
+        if sums.real:
+            real = self.add_float_operator(name, OperatorCall("Cast", (real,), {"to": 1}), real.shape)
+        turned = OperatorCall("Transpose", (real,), {"perm": [0, 2, 1]})
+        return self.reshape_float(self.add_float_operator(name, turned, (rows, outputs), dtype), sums.shape, name)
 
     def _pointwise_as_float(self, pointwise: PendingPointwise, name: str) -> FloatValue:
         real = self.dequantize(pointwise.source, f"{name}.source")

@@ -10,6 +10,7 @@ A run that wants the file's meaning for its batch (`weakcell infer`) gives the r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,12 +22,13 @@ from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer import qdq
 from weakcell.emulator.importer.binary import per_channel
 from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
-from weakcell.emulator.importer.constant_recipe import is_stored
+from weakcell.emulator.importer.constant_recipe import ImportedTensor, is_stored
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.folding import integer_encoding
 from weakcell.emulator.importer.linear import LIMIT, add_integer_sum, stored_weight
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
+    Array,
     Codes,
     Constant,
     DynamicQuantized,
@@ -35,6 +37,7 @@ from weakcell.emulator.importer.symbols import (
     Node,
     PendingQuantized,
     QuantizedConstant,
+    RowSums,
     Symbol,
     scalar,
 )
@@ -48,24 +51,32 @@ def lower_dynamic_quantize(builder: NetworkBuilder, node: Node) -> Symbol:
     Codes less their zero point, and the scale of each image.
     """
     real = builder.as_float(node.input(0))
-    if len(real.shape) not in INTEGER_RANKS or real.dtype != "float32":
+    if not real.shape or real.dtype != "float32":
         found = f"its input is {real.dtype} of the shape [N, {', '.join(map(str, real.shape))}]"
-        raise ModelError(f"Importing {node}", found, "Integer layers take float32 of [N, K], [N, C, L] or [N, C, H, W]")
-    codes = builder.unique_name(node.outputs[0])
-    builder.add_layer(
-        DynamicQuantize(node.name, (real.value,), codes), ValueSpec(codes, "codes", real.shape, "int16"), ValueRange(-255, 255)
-    )
+        raise ModelError(f"Importing {node}", found, "Integer layers take float32 of [N, …, K]")
+    rows = len(real.shape) not in INTEGER_RANKS  # only a matrix product can read it, as rows
+    codes = builder.unique_name(f"{node.outputs[0]}.rows" if rows else node.outputs[0])
+    _add_quantize(builder, node.name, real.value, codes, rows)
     scale = builder.unique_name(f"{codes}.scale")
     builder.add_layer(DynamicScale(f"{node.name}.scale", (real.value,), scale), ValueSpec(scale, "float", ()))
     parts = (
-        DynamicQuantized("codes", codes, codes, real.shape),
-        DynamicQuantized("scale", codes, scale, ()),
-        DynamicQuantized("zero", codes, "", ()),
+        DynamicQuantized("codes", codes, codes, real.shape, real.value),
+        DynamicQuantized("scale", codes, scale, (), real.value),
+        DynamicQuantized("zero", codes, "", (), real.value),
     )
     for name, part in zip(node.outputs, parts, strict=False):
         if name:
             builder.symbols[name] = part
     return parts[0]
+
+
+def _add_quantize(builder: NetworkBuilder, name: str, real: str, codes: str, rows: bool) -> None:
+    """Add the DynamicQuantize layer of a float value, once for each form of its codes."""
+    if codes not in builder.values:
+        shape = builder.values[real].shape
+        shape = (shape[-1], math.prod(shape[:-1]), 1) if rows else shape
+        layer = DynamicQuantize(name, (real,), codes, rows)
+        builder.add_layer(layer, ValueSpec(codes, "codes", shape, "int16"), ValueRange(-255, 255))
 
 
 def _lower_dequantize(builder: NetworkBuilder, node: Node) -> Symbol | None:
@@ -79,14 +90,32 @@ def _lower_dequantize(builder: NetworkBuilder, node: Node) -> Symbol | None:
         return None
     if (source.part, scale.part, zero.part) != ("codes", "scale", "zero") or len({source.source, scale.source, zero.source}) > 1:
         return None
-    factor = per_channel(scale.factor, source.shape)
-    if factor is None:
-        return None
+    rows = builder.values[source.value].shape != source.shape
+    factor = _per_row(scale.factor, source.shape) if rows else per_channel(scale.factor, source.shape)
+    return None if factor is None else _add_dequantize(builder, node, source, scale, factor, rows)
+
+
+def _add_dequantize(
+    builder: NetworkBuilder,
+    node: Node,
+    codes: DynamicQuantized | PendingQuantized | RowSums,
+    scale: DynamicQuantized,
+    factor: Floats,
+    rows: bool,
+) -> FloatValue:
+    """Add the layer that multiplies codes or sums with the scale of each image and a factor."""
     name = builder.unique_name(node.outputs[0])
-    builder.add_layer(
-        DynamicDequantize(node.name, (source.value, scale.value), name, factor), ValueSpec(name, "float", source.shape)
-    )
-    return FloatValue(name, source.shape)
+    layer = DynamicDequantize(node.name, (codes.value, scale.value), name, factor, rows)
+    builder.add_layer(layer, ValueSpec(name, "float", codes.shape))
+    return FloatValue(name, codes.shape)
+
+
+def _per_row(constant: Array, shape: tuple[int, ...]) -> Floats | None:
+    """Return a constant as a scalar, or as one number for each element of the last axis; None if it varies otherwise."""
+    if constant.size == 1:
+        return constant.astype(np.float32).reshape(())
+    along = constant.ndim <= len(shape) + 1 and constant.shape[-1:] == shape[-1:] and constant.size == shape[-1]
+    return constant.astype(np.float32).reshape(-1) if along else None
 
 
 def lower_integer_sum(builder: NetworkBuilder, node: Node) -> Symbol:
@@ -100,12 +129,40 @@ def lower_integer_sum(builder: NetworkBuilder, node: Node) -> Symbol:
     pending = _as_pending(builder, node, source, zero)
     plain = replace(node, op_type="Conv" if conv else "MatMul")
     stored = stored_weight(plain, _dequantized_weight(builder, node, weight, conv))
-    if stored is None or pending is None or (not conv and len(pending.shape) != 1):
+    rows = not conv and len(source.shape) > 1
+    image = len(source.shape) in INTEGER_RANKS and not (rows and isinstance(source, Codes))
+    if stored is None or pending is None or not (image or (rows and isinstance(source, DynamicQuantized))):
         if isinstance(source, DynamicQuantized):
             raise ModelError(f"Importing {node}", "its operands are no matrix or image with 2-D weights", "Quantize it statically")
         return lower_float(builder, node)
-    total = add_integer_sum(builder, replace(plain, inputs=node.inputs[:2]), pending, stored, wraps=True)
+    plain = replace(plain, inputs=node.inputs[:2])
+    if rows and isinstance(source, DynamicQuantized):
+        return _add_row_sums(builder, plain, source, stored)
+    total = add_integer_sum(builder, plain, pending, stored, wraps=True)
     return Codes(total.value, total.shape)
+
+
+def _add_row_sums(builder: NetworkBuilder, node: Node, source: DynamicQuantized, stored: ImportedTensor) -> RowSums:
+    """Add the matrix product of a sequence (…, K) as a convolution whose pixels are its vectors."""
+    outputs, inner = stored.values.shape
+    if inner != source.shape[-1]:
+        found = f"the weight has {inner} inputs and the tensor {source.shape[-1]}"
+        raise ModelError(f"Importing {node}", found, "Export the model again")
+    codes = source.value if source.value.endswith(".rows") else f"{source.value}.rows"
+    _add_quantize(builder, codes, source.real, codes, rows=True)
+    pending = PendingQuantized(codes, builder.values[codes].shape, scalar(1))
+    pixels = replace(stored, values=stored.values.reshape(outputs, inner, 1, 1))
+    total = add_integer_sum(builder, replace(node, op_type="Conv", inputs=node.inputs[:2]), pending, pixels, wraps=True)
+    return RowSums(total.value, (*source.shape[:-1], outputs))
+
+
+def lower_row_sums(builder: NetworkBuilder, node: Node) -> Symbol | None:
+    """Lower a Cast of such sums to float, or a shape operator that keeps them; None for any other node."""
+    sums = builder.symbols[node.input(0)]
+    if not isinstance(sums, RowSums):
+        return None
+    cast = node.op_type == "Cast" and int(node.attributes["to"]) == onnx.TensorProto.FLOAT
+    return replace(sums, real=True) if cast else sums if node.op_type == "Identity" else None
 
 
 def _as_pending(
@@ -177,6 +234,9 @@ def _lower_product(builder: NetworkBuilder, node: Node) -> Symbol | None:
         return (
             replace(scale, factor=np.asarray(scale.factor * other.array, np.float32)) if other.array.dtype == np.float32 else None
         )
+    if isinstance(other, RowSums):
+        factor = _per_row(scale.factor, other.shape) if other.real else None
+        return None if factor is None else _add_dequantize(builder, node, other, scale, factor, rows=True)
     pending = builder.symbol(node.inputs[symbols.index(other)])
     if (
         not isinstance(pending, PendingQuantized)
@@ -188,11 +248,7 @@ def _lower_product(builder: NetworkBuilder, node: Node) -> Symbol | None:
     factor = per_channel(scale.factor, pending.shape)
     if np.any(pending.scale != 1) or pending.zero_point or factor is None or builder.values[pending.value].kind != "codes":
         return None
-    name = builder.unique_name(node.outputs[0])
-    builder.add_layer(
-        DynamicDequantize(node.name, (pending.value, scale.value), name, factor), ValueSpec(name, "float", pending.shape)
-    )
-    return FloatValue(name, pending.shape)
+    return _add_dequantize(builder, node, pending, scale, factor, rows=False)
 
 
 def _lower_quotient(builder: NetworkBuilder, node: Node) -> Symbol | None:
@@ -234,18 +290,21 @@ def _lower_biased_sum(builder: NetworkBuilder, node: Node) -> Symbol | None:
     """Lower Add of such a bias, as int32, to an integer sum."""
     symbols = [builder.symbols[name] for name in node.inputs]
     biases = [s for s in symbols if isinstance(s, DynamicQuantized)]
-    sums = [s for s in symbols if isinstance(s, Codes)]
+    sums = [s for s in symbols if isinstance(s, Codes | RowSums)]
     if len(biases) != 1 or len(sums) != 1 or biases[0].part != "bias" or biases[0].operators[-1:] != ("Cast",):
         return None
     bias, total = biases[0], sums[0]
     spec = builder.values[total.value]
-    dividend, factor = per_channel(bias.dividend, total.shape), per_channel(bias.factor, total.shape)
-    if dividend is None or factor is None or spec.dtype != "int32" or spec.shape != total.shape or spec.zero_point:
+    rows = isinstance(total, RowSums)
+    dividend, factor = ((_per_row if rows else per_channel)(x, total.shape) for x in (bias.dividend, bias.factor))
+    if dividend is None or factor is None or spec.dtype != "int32" or spec.zero_point:
+        return None
+    if spec.shape != total.shape and not rows:
         return None
     rounding: Any = bias.operators[0] if len(bias.operators) > 1 else None
     name = builder.unique_name(node.outputs[0])
     layer = DynamicBias(node.name, (total.value, bias.value), name, dividend, factor, rounding)
-    return Codes(builder.add_layer(layer, replace(spec, name=name), ValueRange(-LIMIT - 1, LIMIT)), total.shape)
+    return replace(total, value=builder.add_layer(layer, replace(spec, name=name), ValueRange(-LIMIT - 1, LIMIT)))
 
 
 def _lower_identity(builder: NetworkBuilder, node: Node) -> Symbol:

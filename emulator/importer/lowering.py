@@ -200,6 +200,9 @@ def _lower_node(builder: NetworkBuilder, node: Node, lowerings: dict[str, Loweri
     if any(isinstance(x, DynamicQuantized) for x in given):
         builder.symbols[node.outputs[0]] = dynamic.lower_dynamic(builder, node)
         return
+    if not node.domain and (sums := dynamic.lower_row_sums(builder, node)) is not None:
+        builder.symbols[node.outputs[0]] = sums
+        return
     known: Mapping[str, Lowering] = lowerings if not node.domain else _DOMAINS.get(node.domain, {})
     lowering = known.get(node.op_type)
     symbol = lowering(builder, node) if lowering is not None else None

@@ -289,6 +289,7 @@ class DynamicQuantized:
         part: codes (less their zero point, in `value`), scale (in `value`, times `factor`), zero point, or bias:
             `dividend` / (scale * factor), the older way to quantize a bias.
         source: name of the quantized tensor.
+        real: the value that is quantized.
         operators: what followed the division of a bias (Floor, Cast).
         factor: in the ONNX shape; these tensors have no batch.
         dividend: likewise.
@@ -298,9 +299,25 @@ class DynamicQuantized:
     source: str
     value: str
     shape: tuple[int, ...]
+    real: str
     factor: Floats = field(default_factory=lambda: scalar(1))
     dividend: Floats = field(default_factory=lambda: scalar(1))
     operators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """Integer sums of a MatMulInteger on vectors of a sequence.
+
+    Attributes:
+        value: the int32 sums, (O, rows, 1).
+        shape: as ONNX sees them: (…, O).
+        real: whether a Cast to float followed.
+    """
+
+    value: str
+    shape: tuple[int, ...]
+    real: bool = False
 
 
 Symbol = (
@@ -314,4 +331,5 @@ Symbol = (
     | PendingPointwise
     | PendingConcat
     | DynamicQuantized
+    | RowSums
 )

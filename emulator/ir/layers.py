@@ -457,9 +457,13 @@ class DynamicQuantize(Layer):
 
     q = clamp(rint(x / s) + z, 0, 255) - z. s and z follow from the range of one image, so that the result of an image does not
     depend on the images beside it. A run can ask for the range of its whole batch instead (`ParameterState.ranges`).
+
+    Attributes:
+        rows: whether the codes are (K, rows, 1) for an input (…, K): an image with a pixel for each vector of K numbers.
     """
 
-    PARAMETERS = LayerParameters(of_inputs=())
+    PARAMETERS = LayerParameters(of_inputs=(), other=("rows",))
+    rows: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -491,11 +495,15 @@ class DynamicDequantize(Layer):
     """Dynamically quantized sums to float32 in ONNX order.
 
     y = float32(acc) * (s * scale[c]); s is the scale of each image (the second input).
+
+    Attributes:
+        rows: whether sums (O, rows, 1) become an output (…, O).
     """
 
     READS = ("codes", "float")
-    PARAMETERS = LayerParameters(constants={"scale": "scale"}, of_inputs=())
+    PARAMETERS = LayerParameters(constants={"scale": "scale"}, of_inputs=(), other=("rows",))
     scale: npt.NDArray[np.float32]
+    rows: bool = False
 
 
 @dataclass(frozen=True, eq=False)

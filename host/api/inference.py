@@ -50,7 +50,7 @@ def infer(
     *,
     probe: Sequence[str] = (),
     threads: int = 1,
-    dynamic: Literal["batch", "image"] = "batch",
+    dynamic: Literal["batch", "image"] = "image",
     label: str = "the inputs",
 ) -> dict[str, Array]:
     """Run a network without faults, in integers, on arrays of any batch size.
@@ -60,8 +60,8 @@ def infer(
         inputs: Images (n, …) for a network with one input, or arrays by input name.
         probe: Names of inner values to return as well.
         threads: Threads that share the images. The outputs do not depend on it.
-        dynamic: Where `DynamicQuantizeLinear` takes its range from: all images (`batch`, as ONNX says) or each image (`image`,
-            as `emulate` does).
+        dynamic: Where `DynamicQuantizeLinear` takes its range from: each image (`image`, as `emulate` does) or all images
+            (`batch`, as ONNX says of a batch).
         label: What messages call the inputs.
 
     Returns:

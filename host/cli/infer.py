@@ -18,8 +18,8 @@ def infer(
     threads: Annotated[int, typer.Option(min=1, help="Threads that share the images; the outputs are the same.")] = 1,
     dynamic: Annotated[
         Literal["batch", "image"],
-        typer.Option(help="What DynamicQuantizeLinear takes its range from: all images, as ONNX says, or each, as emulate does."),
-    ] = "batch",
+        typer.Option(help="What DynamicQuantizeLinear takes its range from: each image, as emulate does, or all, as ONNX says."),
+    ] = "image",
 ) -> None:
     """Run a network without faults, in integers, on arrays of any batch size.
 

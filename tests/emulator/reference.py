@@ -282,7 +282,10 @@ def _dynamic(x: Array) -> list[tuple[np.float32, int]]:
 
 def dynamic_quantize(network: Network, layer: DynamicQuantize, inputs: list[Array]) -> Array:
     parts = zip(inputs[0].astype(f32), _dynamic(inputs[0]), strict=True)
-    return np.stack([np.clip(np.rint(x / s) + z, 0, 255).astype(np.int64) - z for x, (s, z) in parts])
+    codes = np.stack([np.clip(np.rint(x / s) + z, 0, 255).astype(np.int64) - z for x, (s, z) in parts])
+    if not layer.rows:
+        return codes
+    return np.moveaxis(codes, -1, 1).reshape(len(codes), *network.values[layer.output].shape)
 
 
 def dynamic_scale(network: Network, layer: DynamicScale, inputs: list[Array]) -> Array:
@@ -298,7 +301,8 @@ def dynamic_bias(network: Network, layer: DynamicBias, inputs: list[Array]) -> A
 
 def dynamic_dequantize(network: Network, layer: DynamicDequantize, inputs: list[Array]) -> Array:
     acc, scale = inputs[0].astype(f32), inputs[1].reshape(-1, *[1] * (inputs[0].ndim - 1))
-    return acc * (scale * channelwise(layer.scale, acc))
+    real = acc * (scale * channelwise(layer.scale, acc))
+    return np.moveaxis(real, 1, -1).reshape(len(real), *network.values[layer.output].shape) if layer.rows else real
 
 
 def codes_operator(network: Network, layer: CodesOperator, inputs: list[Array]) -> Array:

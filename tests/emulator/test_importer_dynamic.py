@@ -76,9 +76,9 @@ def images(count: int, seed: int = 0) -> Array:
 def test_a_batch_has_one_scale_as_in_onnxruntime(count: int, residual: bool) -> None:
     proto, x = chain(residual=residual), images(count)
     plan = compile_plan(load(proto))
-    whole = infer(plan, {"x": x})["y"]
+    whole = infer(plan, {"x": x}, dynamic="batch")["y"]
     np.testing.assert_allclose(whole, run(proto, {"x": x})[0], rtol=1e-5, atol=1e-4)
-    alone = infer(plan, {"x": x}, dynamic="image")["y"]
+    alone = infer(plan, {"x": x})["y"]
     np.testing.assert_allclose(alone, one_by_one(proto, x), rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(alone, evaluate(plan.network, {"x": x})["y"], rtol=1e-5, atol=1e-4)
     assert (count == 1) == np.allclose(whole, alone, rtol=1e-3)
@@ -87,9 +87,9 @@ def test_a_batch_has_one_scale_as_in_onnxruntime(count: int, residual: bool) -> 
 def test_chunks_and_threads_change_nothing() -> None:
     plan, x = compile_plan(load(chain())), {"x": images(50)}
     probes = ["q1", "v1", "c2.acc", "r2"]
-    want = infer(plan, x, probes)
+    want = infer(plan, x, probes, dynamic="batch")
     for chunk_bytes, threads in ((1, 1), (20_000, 1), (20_000, 2), (8 << 20, 1), (40_000, 3)):
-        got = infer(compile_plan(plan.network, chunk_bytes=chunk_bytes), x, probes, threads)
+        got = infer(compile_plan(plan.network, chunk_bytes=chunk_bytes), x, probes, threads, "batch")
         assert got.keys() == want.keys()
         for name, values in want.items():
             np.testing.assert_allclose(got[name], values, rtol=1e-6, err_msg=name)
@@ -105,7 +105,7 @@ def test_no_images_at_all(dynamic: Any) -> None:
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_fixed_batch_is_quantized_group_by_group(batch: int) -> None:
     proto, x = chain(batch), images(12)
-    got = infer(compile_plan(load(proto)), {"x": x})["y"]
+    got = infer(compile_plan(load(proto)), {"x": x}, dynamic="batch")["y"]
     groups = [run(proto, {"x": x[i : i + batch]})[0] for i in range(0, len(x), batch)]
     np.testing.assert_allclose(got, np.concatenate(groups), rtol=1e-5, atol=1e-4)
 
@@ -142,9 +142,11 @@ def test_a_bias_on_the_grid_of_the_sums(conv: bool, rounding: str | None, per_ch
     network: Network = load(proto)
     assert [type(layer) for layer in network.layers].count(DynamicBias) == 1
     assert network.weight_bits == 108 * 8 if conv else 108 * 4 * 8
-    np.testing.assert_allclose(infer(compile_plan(network), {"x": x})["y"], run(proto, {"x": x})[0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        infer(compile_plan(network), {"x": x}, dynamic="batch")["y"], run(proto, {"x": x})[0], rtol=1e-6, atol=1e-6
+    )
     alone = one_by_one(proto, x)
-    np.testing.assert_allclose(infer(compile_plan(network), {"x": x}, dynamic="image")["y"], alone, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(infer(compile_plan(network), {"x": x})["y"], alone, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(evaluate(network, {"x": x})["y"], alone, rtol=1e-6, atol=1e-6)
 
 
@@ -156,7 +158,42 @@ def test_a_bias_that_leaves_int32(bias: list[float]) -> None:
     for tensor in proto.graph.initializer:
         if tensor.name == "b":
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(bias, F), "b"))
-    np.testing.assert_allclose(infer(compile_plan(load(proto)), {"x": x})["y"], run(proto, {"x": x})[0], rtol=1e-6)
+    np.testing.assert_allclose(infer(compile_plan(load(proto)), {"x": x}, dynamic="batch")["y"], run(proto, {"x": x})[0], rtol=1e-6)
+
+
+# ── sequences: a matrix product on the last axis ────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("axes", [(7,), (3, 5), (2, 3, 4), (1,)])
+@pytest.mark.parametrize("bias", ["none", "float", "older"])
+def test_a_sequence(axes: tuple[int, ...], bias: str) -> None:
+    """Two products on [N, …, K] with scales and zero points per output; a sum is also an output of the graph."""
+    rng = np.random.default_rng(3)
+    constants = {
+        "w1": rng.integers(0, 256, (12, 9)).astype(np.uint8), "z1": rng.integers(100, 150, 9).astype(np.uint8),
+        "s1": rng.uniform(0.005, 0.01, 9).astype(F), "b1": rng.normal(size=9).astype(F),
+        "w2": rng.integers(0, 256, (9, 4)).astype(np.uint8), "z2": np.uint8(128), "s2": F(0.02),
+    }  # fmt: skip
+    nodes = [node("DynamicQuantizeLinear", "x", "q1 a1 o1"), node("MatMulInteger", "q1 w1 o1 z1", "c1"), node("Mul", "a1 s1", "m1")]
+    if bias == "older":
+        nodes += [node("Div", "b1 m1", "d"), node("Floor", "d", "r"), node("Cast", "r", "i", to=6), node("Add", "c1 i", "t1")]
+    nodes += [node("Cast", "t1" if bias == "older" else "c1", "f1", to=1), node("Mul", "m1 f1", "p1")]
+    nodes += [node("Add", "p1 b1", "h1")] if bias == "float" else [node("Identity", "p1", "h1")]
+    nodes += [
+        node("Relu", "h1", "v1"), node("DynamicQuantizeLinear", "v1", "q2 a2 o2"), node("MatMulInteger", "q2 w2 o2 z2", "c2"),
+        node("Cast", "c2", "f2", to=1), node("Mul", "a2 s2", "m2"), node("Mul", "f2 m2", "y"),
+    ]  # fmt: skip
+    outputs = {"y": ["N", *axes, 4], "c1": ["N", *axes, 9]}
+    proto = model(nodes, constants, {"x": ["N", *axes, 12]}, outputs, 13, {"c1": TensorProto.INT32})
+    x = (rng.normal(size=(5, *axes, 12)) * rng.uniform(0.1, 3, (5, *[1] * len(axes), 1))).astype(F)
+    network = load(proto)
+    assert network.weight_bits == (12 * 9 + 9 * 4) * 8
+    got = infer(compile_plan(network), {"x": x})
+    alone = [run(proto, {"x": x[i : i + 1]}) for i in range(len(x))]
+    np.testing.assert_array_equal(got["c1"], np.concatenate([c for _, c in alone]))
+    want = np.concatenate([y for y, _ in alone])
+    np.testing.assert_allclose(got["y"], want, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(evaluate(network, {"x": x})["y"], want, rtol=1e-5, atol=1e-4)
 
 
 # ── what cannot take an output of DynamicQuantizeLinear ─────────────────────────────────────────────
@@ -199,4 +236,4 @@ def test_codes_dequantized_at_once() -> None:
     proto, x = model(nodes, {}, {"x": ["N", *SIZE]}, {"y": ["N", *SIZE]}, 13), images(5)
     network = load(proto)
     assert sum(isinstance(layer, DynamicQuantize) for layer in network.layers) == 1
-    np.testing.assert_array_equal(infer(compile_plan(network), {"x": x})["y"], run(proto, {"x": x})[0])
+    np.testing.assert_array_equal(infer(compile_plan(network), {"x": x})["y"], one_by_one(proto, x))
