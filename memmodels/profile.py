@@ -18,7 +18,6 @@ one, and refuses without it.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import tomllib
@@ -30,11 +29,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 from weakcell.memmodels.definition import Condition, Conditions, Technology, Term, no_cost
 from weakcell.memmodels.error_model.levels import LevelTerm
 from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
-from weakcell.memmodels.errors import InputError, MemorySpecError, OutputError
+from weakcell.memmodels.errors import InputError, MemorySpecError
 from weakcell.memmodels.files import read_arrays, read_text, reason
 from weakcell.memmodels.memory import Basis, ConditionValue
 from weakcell.memmodels.recording import same_point
@@ -218,15 +218,10 @@ class Profile:
         """
         target = Path(path)
         arrays_path = target.with_suffix(".npz")
-        try:
-            if self.arrays:
-                buffer = io.BytesIO()
-                named: dict[str, Any] = {name: np.asarray(array) for name, array in self.arrays.items()}
-                np.savez_compressed(buffer, **named)
-                arrays_path.write_bytes(buffer.getvalue())
-            target.write_text("\n".join(_format_profile(self, arrays_path.name if self.arrays else None)), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"Saving the profile {target}", str(error), "Choose a path that can be written") from error
+        if self.arrays:
+            named: dict[str, Any] = {name: np.asarray(array) for name, array in self.arrays.items()}
+            write_atomically(arrays_path, lambda file: np.savez_compressed(file, **named))
+        write_text_atomically(target, "\n".join(_format_profile(self, arrays_path.name if self.arrays else None)))
         return target
 
 

@@ -10,7 +10,6 @@ Replay returns the reads of a region at an operating point in the order in which
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,8 +21,9 @@ from typing import Any, Self
 import numpy as np
 
 from weakcell.memmodels.address import Layout, Words, popcount
+from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.definition import Condition, Conditions, Technology, no_cost
-from weakcell.memmodels.errors import InputError, MemoryFault, MemorySpecError, OutputError
+from weakcell.memmodels.errors import InputError, MemoryFault, MemorySpecError
 from weakcell.memmodels.files import read_arrays, reason
 from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, ReadReport, Region
 from weakcell.memmodels.sampling.sampler import Sampler
@@ -102,14 +102,7 @@ class Recording:
             if region.previous is not None:
                 arrays[f"previous/{number}"] = region.previous
         arrays |= {f"reads/{number}": take.reads for number, take in enumerate(self.takes)}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        try:
-            partial = target.with_name(f".{target.name}.partial")
-            partial.write_bytes(buffer.getvalue())
-            partial.replace(target)
-        except OSError as error:
-            raise OutputError(f"Saving the recording {target}", str(error), "Choose a path that can be written") from error
+        write_atomically(target, lambda file: np.savez_compressed(file, **arrays))
         return target
 
     def _describe(self) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import polars as pl
 from weakcell import emulator
 from weakcell.emulator import margins as mg
 from weakcell.emulator.margins.certificate import Certificate, certify
-from weakcell.host.atomic_files import write_atomically
 from weakcell.host.datasets.registry import Dataset
 from weakcell.host.report.displayed_result import DisplayedResult
 from weakcell.host.report.simple_figures import plot_histogram
 from weakcell.host.study.workload import Workload
+from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,4 +139,4 @@ def write_margins(report: MarginReport, folder: Path, command: Sequence[str]) ->
     """Write margins.parquet, one row per image, and margins.json."""
     write_atomically(folder / "margins.parquet", report.frame.write_parquet)
     text = json.dumps({**report.as_dict(), "command": list(command)}, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / "margins.json", lambda place: place.write_text(text, encoding="utf-8"))
+    write_text_atomically(folder / "margins.json", text)

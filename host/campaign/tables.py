@@ -14,9 +14,9 @@ import math
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -24,11 +24,12 @@ import polars as pl
 from weakcell.emulator.evaluation.intervals import mean_interval, unseen_share
 from weakcell.emulator.tasks import COLUMNS as METRIC_COLUMNS
 from weakcell.emulator.tasks import get_metric
-from weakcell.host.atomic_files import write_atomically
 from weakcell.host.campaign.stopping import FEWEST_WITH_COVARIATE, share_removed, stein_interval
 from weakcell.host.campaign.store import CellRecord, Store, run_id
+from weakcell.host.csv_tables import write_csv
 from weakcell.host.study.results import COLUMNS, restate_columns, scores_of, summary_of
 from weakcell.host.study.results_folder import versions
+from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 
 _HEAD: dict[str, Any] = {"row": pl.Int64, "run": pl.String, "study": pl.String}
 _SUMMARY: dict[str, Any] = {"control": pl.String, "removed": pl.Float64}
@@ -216,16 +217,16 @@ def _compare(tables: Tables, between: str, cell: CellRecord, other: CellRecord) 
 def write_tables(tables: Tables, folder: Path) -> list[Path]:
     """Write results.parquet and .csv, summary.csv, differences.csv and campaign.json atomically; return the paths."""
     frame = tables.frame
-    jobs: dict[str, Callable[[Path], object]] = {
+    jobs: dict[str, Callable[[BinaryIO], object]] = {
         "results.parquet": frame.write_parquet,
-        "results.csv": frame.write_csv,
-        "summary.csv": tables.summary.write_csv,
-        "differences.csv": compute_differences(tables).write_csv,
-        "campaign.json": lambda place: place.write_text(_describe_origin(tables), encoding="utf-8"),
+        "results.csv": partial(write_csv, frame),
+        "summary.csv": partial(write_csv, tables.summary),
+        "differences.csv": partial(write_csv, compute_differences(tables)),
     }
     for name, write in jobs.items():
         write_atomically(folder / name, write)
-    return [folder / name for name in jobs]
+    write_text_atomically(folder / "campaign.json", _describe_origin(tables))
+    return [folder / name for name in (*jobs, "campaign.json")]
 
 
 def _describe_origin(tables: Tables) -> str:

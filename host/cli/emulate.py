@@ -141,10 +141,10 @@ def _resolve(
 
 
 def _check_fault_file(path: Path, resolved: ResolvedStudy, yes: bool) -> None:
-    from weakcell.host.atomic_files import check_writable
     from weakcell.host.study.estimate import check_fault_list
     from weakcell.host.study.fault_list import check_suffix
     from weakcell.host.study.runner import check_recordable
+    from weakcell.memmodels.atomic_files import check_writable
 
     check_recordable(resolved, record=True)
     check_suffix(path)

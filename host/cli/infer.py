@@ -30,17 +30,12 @@ def infer(
     import numpy as np
 
     from weakcell.host.api.inference import infer as run
-    from weakcell.host.atomic_files import check_writable, write_atomically
     from weakcell.host.datasets.registry import read_npz
     from weakcell.host.study.networks import find_model
+    from weakcell.memmodels.atomic_files import check_writable, write_atomically
 
     network = find_model(model).load()
     arrays = read_npz(inputs)
     check_writable(output)
     outputs = run(network, arrays, probe=probe or (), threads=threads, dynamic=dynamic, label=inputs.name)
-
-    def save(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez_compressed(file, **outputs)  # type: ignore[arg-type]
-
-    write_atomically(output, save)
+    write_atomically(output, lambda file: np.savez_compressed(file, **outputs))  # type: ignore[arg-type]

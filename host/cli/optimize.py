@@ -55,9 +55,9 @@ def optimize(
       weakcell optimize digits-qnn --memory sram-28nm-vc707 --sweep vdd=0.54:0.60:0.005 --partitions 3 --out optimum.json
     """
     from weakcell.host.api.optimization import optimize as find
-    from weakcell.host.atomic_files import check_writable
     from weakcell.host.cli.sweep import parse_share
     from weakcell.host.cli.terminal import emit, errors_as_events, stderr
+    from weakcell.memmodels.atomic_files import check_writable
     from weakcell.memmodels.catalogue import parse_spec
 
     with errors_as_events(as_json):
@@ -103,11 +103,9 @@ def _silent() -> Any:
 def _keep(path: Path, content: dict[str, Any]) -> None:
     import json
 
-    from weakcell.host.atomic_files import write_atomically
+    from weakcell.memmodels.atomic_files import write_text_atomically
 
-    write_atomically(
-        path, lambda place: place.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    )
+    write_text_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def as_dict(optimum: Optimum, memory: str, trials: int) -> dict[str, Any]:

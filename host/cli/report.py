@@ -33,16 +33,16 @@ def report(
       weakcell report results
       weakcell report results --figures results/figures
     """
-    from weakcell.host.atomic_files import check_writable, write_atomically
     from weakcell.host.cli.terminal import note, say
     from weakcell.host.report.data import read_report_data
     from weakcell.host.report.page import render
+    from weakcell.memmodels.atomic_files import check_writable, write_text_atomically
 
     path = out or folder / "report.html"
     data = read_report_data(folder, data_dir)
     check_writable(path)
     page = render(data)
-    write_atomically(path, lambda place: place.write_text(page, encoding="utf-8"))
+    write_text_atomically(path, page)
     say(str(path))
     if figures is not None:
         from weakcell.host.report.chart_specs import build_charts

@@ -10,8 +10,9 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from weakcell.host.atomic_files import write_atomically
+from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.errors import InputError, UsageError
 
 _CHUNK = 1 << 18
@@ -95,21 +96,23 @@ def download(
 
 
 def _fetch(source: Source, path: Path, on_bytes: OnBytes) -> None:
-    def write(place: Path) -> None:
+    def write(file: BinaryIO) -> None:
+        digest = hashlib.md5(usedforsecurity=False)
         try:
             request = urllib.request.Request(source.url, headers={"User-Agent": "weakcell"})
-            with urllib.request.urlopen(request, timeout=30) as answer, place.open("wb") as file:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 length = answer.headers.get("Content-Length")
                 total, received = int(length) if length else None, 0
                 while chunk := answer.read(_CHUNK):
                     file.write(chunk)
+                    digest.update(chunk)
                     received += len(chunk)
                     on_bytes(received, total)
         except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
             found = str(getattr(error, "reason", error))
             do = f"Check the network, or put the file into {path.parent}"
             raise InputError(f"Downloading {source.url}", found, do) from error
-        if (found := _md5(place)) != source.md5:
+        if (found := digest.hexdigest()) != source.md5:
             raise InputError(f"Downloading {source.url}", f"its MD5 is {found}, not {source.md5}", "Try again, or fetch it by hand")
 
     write_atomically(path, write)

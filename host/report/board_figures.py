@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weakcell.host.atomic_files import write_atomically
 from weakcell.host.board.readbacks.analysis import PointSummary, ReadbackAnalysis, Series, count_weak_cells
 from weakcell.host.board.readbacks.readback_set import ReadbackSet
 from weakcell.host.report.style import COLOURS
+from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.error_model.terms import Lifetime
 from weakcell.memmodels.profile import Constant
@@ -149,7 +149,7 @@ def save_cells(series: Series, readbacks: ReadbackSet, path: Path) -> None:
     grey = np.full(array.shape, 255, np.uint8)
     weak = array > 0
     grey[weak] = np.round(160.0 * (high - array[weak]) / max(high - lowest, 1e-6)).astype(np.uint8)
-    write_atomically(path, lambda place: imsave(place, grey, cmap="gray", vmin=0, vmax=255))
+    write_atomically(path, lambda file: imsave(file, grey, format=path.suffix[1:], cmap="gray", vmin=0, vmax=255))
 
 
 def format_points(rows: Sequence[PointSummary]) -> list[list[str]]:

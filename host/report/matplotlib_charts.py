@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weakcell.host.atomic_files import write_atomically
 from weakcell.host.report.style import PAPER_STYLE, STYLE, level_colours
+from weakcell.memmodels.atomic_files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from weakcell.emulator.tasks import get_metric
-from weakcell.host.atomic_files import write_atomically
 from weakcell.host.report.captions import format_metric_interval
 from weakcell.host.report.chart_specs import Chart, score_charts
 from weakcell.host.report.data import ReportData, point_label, read_report_data, summarize
@@ -18,6 +17,7 @@ from weakcell.host.report.displayed_result import DisplayedResult, embed_svg
 from weakcell.host.report.matplotlib_charts import plot_paper_figure, render_svg
 from weakcell.host.report.simple_figures import plot_bars
 from weakcell.host.report.style import PAPER_STYLE
+from weakcell.memmodels.atomic_files import write_text_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,7 +87,7 @@ class CampaignResults(DisplayedResult):
         from weakcell.host.report.page import render
 
         to, page = Path(path or self.folder / "report.html"), render(read_report_data(self.folder, self.data_dir))
-        write_atomically(to, lambda place: place.write_text(page, encoding="utf-8"))
+        write_text_atomically(to, page)
         return to
 
     def _repr_html_(self) -> str:

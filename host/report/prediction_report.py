@@ -12,11 +12,12 @@ import polars as pl
 
 from weakcell.emulator.prediction.scoring import find_scored_layer
 from weakcell.host.analysis.prediction import SCHEMA_VERSION, PredictionStudy
-from weakcell.host.atomic_files import write_atomically
+from weakcell.host.csv_tables import write_csv
 from weakcell.host.report.captions import METHOD, describe_quantization, describe_task_output, explain_no_difference, study_title
 from weakcell.host.report.chart_specs import Axis, prediction_panel
 from weakcell.host.report.matplotlib_charts import plot_panel, save_figure
 from weakcell.host.report.style import INK
+from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,7 +59,7 @@ def write(predicted: PredictionStudy, folder: Path, command: Sequence[str]) -> N
     """Write prediction.parquet and .csv (one row per point), prediction.json, prediction.png and .svg."""
     frame = predicted.frame
     write_atomically(folder / "prediction.parquet", frame.write_parquet)
-    write_atomically(folder / "prediction.csv", frame.write_csv)
+    write_atomically(folder / "prediction.csv", partial(write_csv, frame))
     content = {
         "schema_version": SCHEMA_VERSION,
         "identity": predicted.resolved.identity,
@@ -67,7 +68,7 @@ def write(predicted: PredictionStudy, folder: Path, command: Sequence[str]) -> N
         "command": list(command),
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / "prediction.json", lambda place: place.write_text(text, encoding="utf-8"))
+    write_text_atomically(folder / "prediction.json", text)
     save_figure(partial(plot_prediction, predicted), [folder / "prediction.png", folder / "prediction.svg"])
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from weakcell.host.atomic_files import write_atomically
 from weakcell.host.report.captions import describe_quantization, study_title
 from weakcell.host.report.chart_specs import Axis, prediction_panel
 from weakcell.host.report.matplotlib_charts import plot_panel, save_figure
@@ -19,6 +18,7 @@ from weakcell.host.report.style import BLUE, GREY, INK, ORANGE, STYLE
 from weakcell.host.validation.accuracy_curve import AccuracyCurve
 from weakcell.host.validation.claims import CLAIMS, KEPT, LOST, TIED, TIED_AWAY, CheckSummary, Violation
 from weakcell.host.validation.trials import Validation
+from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,7 @@ def write(validation: Validation, curve: AccuracyCurve | None, folder: Path, com
     if curve is not None:
         write_atomically(folder / "curve.parquet", curve.frame.write_parquet)
     text = json.dumps({**as_dict(validation, curve), "command": list(command)}, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / "validation.json", lambda place: place.write_text(text, encoding="utf-8"))
+    write_text_atomically(folder / "validation.json", text)
     paths = [folder / "validation.png", folder / "validation.svg"]
     save_figure(partial(plot_validation, validation, curve), paths, {**STYLE, "axes.grid": False})
 

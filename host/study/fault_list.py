@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ import numpy.typing as npt
 from weakcell.emulator.ir.faultable import storable
 from weakcell.emulator.ir.layers import Buffer, Network
 from weakcell.emulator.ir.values import encode_values
-from weakcell.host.atomic_files import write_atomically
 from weakcell.memmodels.address import set_bits
+from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.errors import InputError, UsageError
 from weakcell.memmodels.files import open_regular, reason
 
@@ -112,17 +112,18 @@ def fault_table(rows: Sequence[FaultRows]) -> pl.DataFrame:
 def save_faults(path: Path, rows: Sequence[FaultRows], identity: dict[str, object]) -> None:
     """Write a list with the study's identity as its header; `.parquet` or `.csv`. OutputError if it cannot be written."""
     check_suffix(path)
+    from weakcell.host.csv_tables import guard_json, write_csv
+
     table, header = fault_table(rows), json.dumps({"format": FORMAT, **identity})
     if path.suffix == ".parquet":
-        write_atomically(path, lambda place: table.write_parquet(place, metadata={"weakcell-faults": header}))
+        write_atomically(path, lambda file: table.write_parquet(file, metadata={"weakcell-faults": header}))
         return
 
-    def write_csv(place: Path) -> None:
-        with place.open("wb") as file:
-            file.write(f"{_CSV_HEAD}{header}\n".encode())
-            table.write_csv(file)
+    def write(file: BinaryIO) -> None:
+        file.write(f"{_CSV_HEAD}{guard_json(header)}\n".encode())
+        write_csv(table, file)
 
-    write_atomically(path, write_csv)
+    write_atomically(path, write)
 
 
 def check_suffix(path: Path) -> None:
@@ -204,6 +205,8 @@ def load_faults(path: Path) -> FaultList:
     check_suffix(path)
     import polars as pl
 
+    from weakcell.host.csv_tables import restore_text
+
     header: dict[str, Any] | None = None
     try:
         if path.suffix == ".parquet":
@@ -217,6 +220,8 @@ def load_faults(path: Path) -> FaultList:
                 text = line[len(_CSV_HEAD) :] if line.startswith(_CSV_HEAD) else None
                 file.seek(0)
                 table = pl.read_csv(file, skip_lines=1 if text else 0, infer_schema_length=None)
+                if "tensor" in table.columns:
+                    table = table.with_columns(restore_text("tensor"))
         header = json.loads(text) if text else None
         if header is not None and not isinstance(header, dict):
             raise ValueError("its header is no table")

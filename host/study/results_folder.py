@@ -14,15 +14,17 @@ import json
 import platform
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import weakcell
 from weakcell.emulator.ir.layers import Network
-from weakcell.host.atomic_files import check_writable, write_atomically
+from weakcell.host.csv_tables import write_csv
 from weakcell.host.study.results import SCHEMA_VERSION, StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy
+from weakcell.memmodels.atomic_files import check_writable, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import OutputError
 
 _PACKAGES = ("numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
@@ -38,7 +40,7 @@ class ResultsFolder:
         """Write the tables, the configuration and the timings of all finished points."""
         frame = result.frame
         write_atomically(self.path / "results.parquet", frame.write_parquet)
-        write_atomically(self.path / "results.csv", frame.write_csv)
+        write_atomically(self.path / "results.csv", partial(write_csv, frame))
         self._json("study.json", configuration_of(result, command))
         self._json("timings.json", timings_of(result))
 
@@ -51,8 +53,7 @@ class ResultsFolder:
         return paths
 
     def _json(self, name: str, content: dict[str, Any]) -> None:
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.path / name, lambda place: place.write_text(text, encoding="utf-8"))
+        write_text_atomically(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def save_study(result: StudyResult, path: Path, overwrite: bool = False) -> Path:

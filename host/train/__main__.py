@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import onnx
 import torch
 
 from weakcell.host.train.shipped_networks import RECIPES, train_shipped_network
+from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.errors import OutputError, WeakcellError
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
@@ -39,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
             found = "it is a folder" if options.out.is_dir() else "its folder does not exist"
             raise OutputError(f"Writing the network to {options.out}", found, "Name a file in a folder that exists")
         model = train_shipped_network(options.network, options.data_dir, options.seed, options.epochs)
+        write_atomically(options.out, partial(onnx.save, model))
     except WeakcellError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    onnx.save(model, options.out)
     facts = {entry.key: entry.value for entry in model.metadata_props}
     print(f"{options.out}: {options.out.stat().st_size:,} bytes, test accuracy {float(facts['test_accuracy']):.2%}")
     return 0

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from weakcell.host.atomic_files import write_atomically
 from weakcell.host.datasets.training import LabelledImages
 from weakcell.host.train.layers import clamp_latent
+from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.errors import InputError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -142,7 +142,7 @@ def train(
 def _save(path: Path, parts: dict[str, Any], identity: str, epochs: list[Epoch]) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     content = {**state, "identity": identity, "random": torch.get_rng_state(), "epochs": [vars(epoch) for epoch in epochs]}
-    write_atomically(path, lambda place: torch.save(content, place))
+    write_atomically(path, lambda file: torch.save(content, file))
 
 
 def _resume(path: Path | None, parts: dict[str, Any], identity: str) -> list[Epoch]:

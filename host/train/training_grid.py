@@ -21,12 +21,13 @@ from typing import Any, Literal
 import onnx
 import polars as pl
 
-from weakcell.host.atomic_files import write_atomically
+from weakcell.host.csv_tables import write_csv
 from weakcell.host.datasets.training import TrainingData
 from weakcell.host.train.evaluation import Evaluation, EvaluationConfig, evaluate_network
 from weakcell.host.train.qonnx_export import to_qonnx
 from weakcell.host.train.settings import Run
 from weakcell.host.train.train_run import TrainedNetwork, train_run
+from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 from weakcell.memmodels.errors import OutputError
 
 
@@ -90,10 +91,10 @@ def _finish_run(run: Run, folder: Path, data: TrainingData, job: TrainingJob) ->
     part = data.test if job.part == "test" else data.validation
     evaluation = evaluate_network(path, run.data, part, job.evaluation, job.threads)
     seconds = time.perf_counter() - start
-    write_atomically(folder / f"{run.name}.csv", evaluation.curve.write_csv)
+    write_atomically(folder / f"{run.name}.csv", partial(write_csv, evaluation.curve))
     record = _make_record(run, trained, evaluation, job.part, seconds)
     text = json.dumps({**record, "exam": asdict(job.evaluation)}, indent=2) + "\n"
-    write_atomically(folder / f"{run.name}.json", lambda place: place.write_text(text, encoding="utf-8"))
+    write_text_atomically(folder / f"{run.name}.json", text)
     checkpoint.unlink(missing_ok=True)
 
 
@@ -151,8 +152,8 @@ def collect(folder: Path, names: Sequence[str] | None = None, into: Path | None 
         curves.append(curve.select(pl.lit(name[-8:]).alias("id"), "value", "trial", pl.col("accuracy").round(6)))
     runs = pl.DataFrame(rows, infer_schema_length=None)
     if rows:
-        write_atomically(into / "runs.csv", lambda place: runs.write_csv(place, float_precision=6))
-        write_atomically(into / "curves.csv", pl.concat(curves).write_csv)
+        write_atomically(into / "runs.csv", lambda file: write_csv(runs, file, float_precision=6))
+        write_atomically(into / "curves.csv", partial(write_csv, pl.concat(curves)))
     return runs
 
 

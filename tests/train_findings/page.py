@@ -23,9 +23,10 @@ import polars as pl
 
 from tests.train_findings.findings import RESULTS, VALIDATION, Gain, Group, correlation, gain, load_groups, read_table
 from weakcell.emulator import mean_interval
-from weakcell.host.atomic_files import write_atomically
+from weakcell.host.csv_tables import write_csv
 from weakcell.host.report.style import COLOURS, GREY
 from weakcell.host.train.training_grid import collect
+from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -255,7 +256,7 @@ def take(folder: Path) -> None:
         for name, new in (("runs.csv", taken), ("curves.csv", curves.filter(pl.col("id").is_in(ids)))):
             stored = read_table(place / name).filter(~pl.col("id").is_in(ids)) if (place / name).is_file() else new.clear()
             both = pl.concat([stored, new], how="diagonal_relaxed")
-            write_atomically(place / name, partial(both.write_csv, float_precision=6))
+            write_atomically(place / name, partial(write_csv, both, float_precision=6))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -273,7 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
     made = filled(page, groups)
     if options.check:
         return int(made != page)
-    write_atomically(PAGE, lambda place: place.write_text(made, encoding="utf-8"))
+    write_text_atomically(PAGE, made)
     write_figures(groups)
     return 0
 

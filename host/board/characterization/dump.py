@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from weakcell.host.atomic_files import check_writable, write_atomically
 from weakcell.host.board.characterization.points import FailedAttempt, Outcome, Plan, Point, Record, load_plan
 from weakcell.host.board.characterization.supply import LowPhase
 from weakcell.memmodels.address import Words
+from weakcell.memmodels.atomic_files import check_writable, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import InputError, OutputError
 from weakcell.memmodels.files import read_arrays, read_text, reason
 
@@ -68,7 +68,7 @@ class Dump:
         arrays: dict[str, Any] = {"about": np.array(json.dumps(about, ensure_ascii=False))}
         if record.errors is not None:
             arrays["errors"] = record.errors
-        write_atomically(self._file(record.point.index), lambda place: _save_arrays(place, arrays))
+        write_atomically(self._file(record.point.index), lambda file: np.savez_compressed(file, **arrays))
 
     def load(self, index: int) -> Record | None:
         """Load a point by index, None if it was not measured; InputError if its file is damaged."""
@@ -119,9 +119,10 @@ def open_dump(path: Path, run: Mapping[str, Any], contents: Mapping[str, Words],
     except OSError as error:
         raise OutputError(f"Read-backs in {path}", error.strerror or str(error), "Choose a folder that can be written") from error
     check_writable(path / "run.json")
-    write_atomically(path / "contents.npz", lambda place: _save_arrays(place, dict(contents)))
+    arrays: dict[str, Any] = dict(contents)
+    write_atomically(path / "contents.npz", lambda file: np.savez_compressed(file, **arrays))
     text = json.dumps({"schema_version": SCHEMA, **run}, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path / "run.json", lambda place: place.write_text(text, encoding="utf-8"))
+    write_text_atomically(path / "run.json", text)
     return dump
 
 
@@ -132,8 +133,3 @@ def _check_same(dump: Dump, run: Mapping[str, Any]) -> None:
         if differ:
             shown = "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in differ)
             raise InputError(f"Resuming the run in {dump.path}", shown, "Repeat the command that began it, or choose another --out")
-
-
-def _save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)

@@ -18,14 +18,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from weakcell.host.atomic_files import write_atomically
 from weakcell.host.board.readbacks.analysis import PointSummary, ReadbackAnalysis, Series, count_weak_cells
+from weakcell.host.csv_tables import write_csv
 from weakcell.memmodels.address import popcount
+from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 from weakcell.memmodels.profile import Constant
 
 SCHEMA_VERSION = 2
@@ -135,9 +137,9 @@ def write_results(findings: ReadbackAnalysis, folder: Path, provenance: Mapping[
 
     for name, frame in (("results", tabulate_patterns(findings)), ("summary", tabulate_points(findings))):
         write_atomically(folder / f"{name}.parquet", frame.write_parquet)
-        write_atomically(folder / f"{name}.csv", frame.write_csv)
+        write_atomically(folder / f"{name}.csv", partial(write_csv, frame))
     text = json.dumps(as_dict(findings, provenance), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / "characterization.json", lambda place: place.write_text(text, encoding="utf-8"))
+    write_text_atomically(folder / "characterization.json", text)
     profiles = [one.profile.save(folder / f"{one.profile.name}.toml") for one in findings.series]
     for one in findings.series:
         suffix = one.profile.name.removeprefix("profile")

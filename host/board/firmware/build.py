@@ -19,6 +19,7 @@ from pathlib import Path
 from weakcell.host.board.boards import BOARDS, BoardType
 from weakcell.host.board.errors import BoardError
 from weakcell.host.board.firmware.uf2 import BOOT2_BYTES, add_boot2_crc, make_uf2_blocks
+from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.errors import OutputError
 
 IMAGES = Path(__file__).parent / "images"
@@ -105,9 +106,9 @@ def write_image(board: BoardType, kind: str, folder: Path, compiler: str = "zig"
     target = folder / image_name(board.name, kind)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
     except OSError as error:
         raise OutputError(f"Writing {target}", str(error), "Choose a folder that can be written") from error
+    write_atomically(target, lambda file: file.write(data))
     return target
 
 

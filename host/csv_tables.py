@@ -1,0 +1,41 @@
+"""CSV files whose text a spreadsheet does not run.
+
+A spreadsheet runs a cell that begins with =, +, -, @, a tab or the end of a line as a formula, also if it is the name of a tensor
+in a file of others. Such text is written after an apostrophe, as people enter it. `restore_text` removes the apostrophe.
+Numbers are written as numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import BinaryIO
+
+import polars as pl
+
+_FORMULA = r"^('*[=+\-@\t\r\n])"
+_GUARDED = r"^'('*[=+\-@\t\r\n])"
+_SEPARATOR = re.compile(r"[,;](?=[=+\-@]| +[=@])")
+
+
+def write_csv(frame: pl.DataFrame, file: BinaryIO, float_precision: int | None = None) -> None:
+    """Write a frame as CSV.
+
+    Args:
+        frame: The frame.
+        file: Open for writing.
+        float_precision: Decimal places of numbers. [default: as many as needed]
+    """
+    text = [name for name, kind in frame.schema.items() if kind in (pl.String, pl.Categorical, pl.Enum)]
+    guarded = frame.with_columns(pl.col(text).cast(pl.String).str.replace(_FORMULA, "'$1"))
+    guarded = guarded.rename({name: re.sub(_FORMULA, r"'\1", name) for name in frame.columns})
+    guarded.write_csv(file, float_precision=float_precision)
+
+
+def restore_text(column: str) -> pl.Expr:
+    """Return the text of a column of a CSV file that `write_csv` wrote."""
+    return pl.col(column).cast(pl.String).str.replace(_GUARDED, "$1")
+
+
+def guard_json(text: str) -> str:
+    """Return JSON with the same meaning in which no separator of cells is followed by a formula."""
+    return _SEPARATOR.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

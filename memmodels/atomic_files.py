@@ -1,0 +1,131 @@
+"""Write files that are complete or absent: each is written under a temporary name in the same folder and then renamed.
+
+Every file that the program leaves is written by `write_atomically`, except for the store of runs (SQLite has its own journal) and
+the image on a board's USB drive (the drive has no rename). No process-wide state, such as the umask, is changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from weakcell.memmodels.errors import OutputError
+from weakcell.memmodels.files import reason
+
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], mode: int = 0o666) -> None:
+    """Write a file so that it is complete or absent, also after a crash or a loss of power.
+
+    A link at the path is replaced, never followed. A file that is replaced hands its permissions on to the new one.
+
+    Args:
+        path: The file.
+        write: Writes the contents into an open, empty file.
+        mode: Permissions of a new file, before the umask.
+
+    Raises:
+        OutputError: The file cannot be written: no space, no rights, no folder, or a device or pipe has its name. Nothing is left
+            then.
+    """
+    # short and of ASCII letters: also a name of 255 bytes can be written, and a suffix tells nothing to a library that gets a file
+    temporary = path.with_name(f".weakcell-{secrets.token_hex(8)}.partial")
+    made, size = False, 0
+    try:
+        replaced = _check_target(path)
+        handle = os.open(temporary, _CREATE, mode)
+        made = True
+        with os.fdopen(handle, "w+b") as file:
+            try:
+                write(file)
+                file.flush()
+            finally:
+                size = os.fstat(handle).st_size
+            if replaced is not None and hasattr(os, "fchmod"):
+                os.fchmod(handle, stat.S_IMODE(replaced.st_mode) & 0o777)
+            os.fsync(handle)
+        os.replace(temporary, path)
+        made = False
+        _sync_folder(path.parent)
+    except _writing_errors() as error:
+        raise OutputError(
+            f"Writing {path}", _explain(error, path, size), "Choose a place that can be written and has room"
+        ) from error
+    finally:
+        if made:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 text as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def check_writable(path: Path) -> None:
+    """Check that a file can be created at a path, and leave none; OutputError if not."""
+    try:
+        _check_target(path)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"Writing {path}", reason(error), "Choose a place that can be written") from error
+
+
+def _check_target(path: Path) -> os.stat_result | None:
+    """Return the status of a regular file that is there already; OSError if anything else but a link to a file has the name."""
+    try:
+        os.fsencode(path)
+        there = path.stat()
+    except ValueError as error:
+        raise OSError(0, f"its name is not one that this system can store ({reason(error)})") from None
+    except (FileNotFoundError, PermissionError):
+        return None  # nothing, or a link that leads nowhere; os.open says whether the folder can be written
+    if stat.S_ISDIR(there.st_mode):
+        raise IsADirectoryError(0, "it is a folder")
+    if not stat.S_ISREG(there.st_mode):
+        raise OSError(0, "it is a device, a pipe or a socket, not a file")
+    return None if path.is_symlink() else there
+
+
+def _writing_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions that writing can raise; polars counts only if it is loaded."""
+    polars = sys.modules.get("polars")
+    return (OSError, MemoryError, *([polars.exceptions.PolarsError] if polars else []))
+
+
+def _explain(error: Exception, path: Path, size: int) -> str:
+    """Return what went wrong; of a full disk or quota also how much was needed and is free."""
+    said = reason(error)
+    full = getattr(error, "errno", None) in _FULL or any(f"(os error {number})" in str(error) for number in _FULL)
+    if not full:
+        return said
+    try:
+        free = f", and {shutil.disk_usage(path.parent).free:,} are free"
+    except OSError:
+        free = ""
+    return f"{said}; it needs more than {size:,} bytes{free}"
+
+
+def _sync_folder(path: Path) -> None:
+    """Flush a folder's names to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder on Windows, or one that may be written and not read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot flush a folder
+            raise
+    finally:
+        os.close(handle)
