@@ -26,7 +26,7 @@ from typing import Protocol
 from weakcell.memmodels.definition import Technology
 from weakcell.memmodels.errors import MemorySpecError
 from weakcell.memmodels.memory import ConditionValue, Memory
-from weakcell.memmodels.protection.wrappers import split_wrappers
+from weakcell.memmodels.protection.wrappers import WRAPPERS, split_wrappers
 from weakcell.memmodels.simulated import SimulatedMemory
 
 _BUILT_IN = {
@@ -147,35 +147,67 @@ def technology(name: str) -> Technology:
         return technology_of(inside)
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name].split(":")
-        found = getattr(import_module(module), attribute)
+        loaded = getattr(import_module(module), attribute)
     else:
         points = [point for point in entry_points(group=_GROUP) if point.name == name]
         if not points:
             family = [known for known in names() if name and known.startswith(f"{name}-")]
             near = family or difflib.get_close_matches(name, names(), n=1)
             hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names())};"
-            raise MemorySpecError(
-                f"Memory {name!r}", "there is no technology of that name", f"{hint} `weakcell memories` lists them"
-            )
+            found = "there is no technology of that name"
+            if name in WRAPPERS:
+                found = "this is a wrapper, and it needs a memory behind it"
+            elif not name:
+                found = "no memory is named"
+            raise MemorySpecError(f"Memory {name!r}", found, f"{hint} `weakcell memories` lists them")
         try:
-            found = points[0].load()
+            loaded = points[0].load()
         except Exception as error:
             raise MemorySpecError(
                 f"Memory {name!r}", f"its package cannot be loaded ({points[0].value}: {error})", "Repair or remove that package"
             ) from error
-    if not isinstance(found, Technology):
+    if not isinstance(loaded, Technology):
         raise MemorySpecError(
-            f"Memory {name!r}", f"its entry point holds a {type(found).__name__}", "Register a memmodels Technology"
+            f"Memory {name!r}", f"its entry point holds a {type(loaded).__name__}", "Register a memmodels Technology"
         )
-    return found
+    return loaded
 
 
 def parse_spec(text: str) -> MemorySpec:
     """Parse a SPEC and check its conditions.
 
     Raises:
-        MemorySpecError: It is malformed, names nothing known, or asks for conditions that the law does not cover.
+        MemorySpecError: It is malformed, names nothing known, or asks for conditions that the law does not cover. Where another
+            SPEC was probably meant, the message shows it.
     """
+    try:
+        return _parse(text)
+    except MemorySpecError as error:
+        meant = _corrected(text)
+        if meant is None:
+            raise
+        raise MemorySpecError(
+            error.asked, error.found, f"Did you mean {meant}? `weakcell memories` lists all names and keys"
+        ) from None
+
+
+def _corrected(text: str) -> str | None:
+    """Return a valid SPEC that the text probably means, or None."""
+    if _is_scheme(text.strip().partition(":")[0]):
+        return None
+    from weakcell.memmodels.spec_correction import correct_spec
+
+    meant = correct_spec(text, tuple(_BUILT_IN), lambda name: technology(name).conditions)
+    if meant is None or meant == text:
+        return None
+    try:
+        _parse(meant)
+    except MemorySpecError:
+        return None
+    return meant
+
+
+def _parse(text: str) -> MemorySpec:
     wrappers, bare = split_wrappers(text.strip())
     name, given = _split_file(bare) if _is_scheme(bare.partition(":")[0]) else _split(bare)
     conditions: dict[str, ConditionValue] = {}

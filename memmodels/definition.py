@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -129,10 +130,12 @@ class Technology:
         known = {condition.name: condition for condition in self.conditions}
         for key in given:
             if key not in known:
+                near = difflib.get_close_matches(str(key).lower(), known, n=1)
+                hint = f"Did you mean {near[0]}? " if near else ""
                 raise MemorySpecError(
                     f"{self.name}: {key}={given[key]}",
                     f"{self.name} has no condition {key!r}",
-                    f"It has: {', '.join(known) or 'none'}",
+                    f"{hint}It has: {', '.join(known) or 'none'}",
                 )
         resolved = {c.name: c.default for c in self.conditions if c.default is not None}
         extrapolate = str(given.get("extrapolate")) == "yes"

@@ -15,42 +15,65 @@ from typer.core import TyperGroup
 from weakcell.host.cli.encoding import accept_any_text
 from weakcell.host.cli.repeated import refuse_repeated
 
-_COMMANDS = {
-    "emulate": "Measure accuracy and energy over a memory's operating points.",
-    "sweep": "Run a campaign of many runs; continue it at any time.",
-    "explain": "Print the command that reproduces one row of a campaign.",
-    "report": "Write results as one self-contained page.",
-    "optimize": "Find the usable operating point of lowest energy.",
-    "infer": "Run a network without faults.",
-    "inspect": "Show a network's layers and what a memory stores of it.",
-    "memories": "List memory technologies and how each number is known.",
-    "characterize": "Measure a board's flips over its voltage, and fit a profile.",
-    "download": "Download and check the files of a data set.",
-    "train": "Train networks that tolerate errors, export and evaluate them.",
-    "doctor": "Check what is installed and which boards answer.",
-    "predict": "Predict accuracy over the operating points without injecting faults.",
-    "rank": "Rank layers and bits by the accuracy they lose per flip.",
-    "margins": "Measure margins and tolerated flips of a network on data.",
-    "validate": "Check the margin bounds against the flips of a memory.",
-    "board": "Talk to a Pico or Pico 2, real or virtual.",
-    "firmware": "Build firmware images for the boards.",
+_GROUPS = {
+    "Emulate and analyse": {
+        "emulate": "Measure accuracy and energy over a memory's operating points.",
+        "predict": "Predict accuracy without injecting faults.",
+        "infer": "Run a network without faults.",
+        "inspect": "Show a network's layers and what a memory stores of it.",
+        "margins": "Measure margins and tolerated flips of a network on data.",
+        "validate": "Check the margin bounds against the flips of a memory.",
+        "rank": "Rank layers and bits by the accuracy they lose per flip.",
+        "optimize": "Find the usable operating point of lowest energy.",
+    },
+    "Campaigns": {
+        "sweep": "Run a campaign of many runs; continue it at any time.",
+        "explain": "Print the command that reproduces one row of a campaign.",
+        "report": "Write results as one self-contained page.",
+    },
+    "Train": {
+        "train": "Train networks that tolerate errors, export and evaluate them.",
+        "download": "Download and check the files of a data set.",
+    },
+    "Memories and boards": {
+        "memories": "List memory technologies and how each number is known.",
+        "characterize": "Measure a board's flips over its voltage, and fit a profile.",
+        "board": "Talk to a Pico or Pico 2, real or virtual.",
+        "firmware": "Build firmware images for the boards.",
+    },
+    "Maintenance": {
+        "doctor": "Check what is installed and which boards answer.",
+        "help": "Show the help of a command.",
+        "version": "Print the version.",
+    },
 }
 """Commands in the order of `--help`. Each is a module of this package with a function of that name, or with an `app`."""
+
+_COMMANDS = {name: text for commands in _GROUPS.values() for name, text in commands.items()}
 
 _EXAMPLES = """
 \b
 Examples:
-  weakcell emulate                                  the embedded example: digits on 14 nm SRAM over its supply voltage
+  weakcell emulate
+      the embedded example: digits on 14 nm SRAM over its supply voltage
   weakcell emulate digits-qnn --memory uniform --sweep ber=1e-5:1e-1:x10
-  weakcell emulate net.onnx --data test.npz --memory sram-14nm:v_over_vmin=0.85 --trials 59 --out results
+  weakcell emulate net.onnx --data test.npz --memory sram-14nm --out results
   weakcell memories sram-14nm
 
 \b
 Exit codes:
-  0 done   1 other error   2 usage: an option or sweep that cannot be understood   3 a file or data set that is missing,
-  damaged or does not fit   4 a model that is invalid or not supported   5 an unknown memory or key, or a value outside
-  a law's valid range   6 results that cannot be written   7 a memory that cannot answer   8 a board that is missing or
-  answers wrongly   9 a link that loses bytes   10 a voltage refused or not confirmed   130 Ctrl-C
+  0  done
+  1  other error
+  2  usage: an option or sweep that cannot be understood
+  3  a file or data set that is missing, damaged or does not fit
+  4  a model that is invalid or not supported
+  5  an unknown memory or key, or a value outside a law's valid range
+  6  results that cannot be written
+  7  a memory that cannot answer
+  8  a board that is missing or answers wrongly
+  9  a link that loses bytes
+  10 a voltage refused or not confirmed
+  130 Ctrl-C
 """
 
 
@@ -60,13 +83,19 @@ class WeakcellGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         # Typer would read the annotations of all commands at every start; lists and suggestions need only the names
-        self.commands: Any = dict.fromkeys(_COMMANDS)
+        self.commands: Any = dict.fromkeys(_COMMANDS) | self.commands
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, imported when it is first asked for."""
         if cmd_name in self.commands and self.commands[cmd_name] is None:
             self.commands[cmd_name] = _command(cmd_name)
         return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands of `--help` in groups; no command is imported."""
+        for title, commands in _GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; turn errors into a paragraph and an exit code."""
@@ -109,7 +138,17 @@ def _command(name: str) -> Any:
     alone.callback()(lambda: None)
     command = typer.main.get_group(alone).commands[name]
     refuse_repeated(command)
+    _name_types(command)
     return command
+
+
+def _name_types(command: Any) -> None:
+    """Show a number with limits as its type; the limits are listed after the text of the option."""
+    for inner in getattr(command, "commands", {}).values():
+        _name_types(inner)
+    for parameter in command.params:
+        if parameter.metavar is None and parameter.type.name.endswith(" range"):
+            parameter.metavar = f"<{parameter.type.name.removesuffix(' range')}>"
 
 
 def _show_version(wanted: bool) -> None:
@@ -127,6 +166,19 @@ def options(
     ] = False,
 ) -> None:
     """Run trained quantized and binarized networks with their weights in a memory that makes mistakes."""
+
+
+@app.command("help")
+def show_help(ctx: typer.Context, command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]")] = None) -> None:
+    """Show the help of a command, as `weakcell help emulate` or `weakcell help board info`."""
+    names = command or []
+    app(args=[*names, "--help"], prog_name=ctx.find_root().info_name)
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    _show_version(True)
 
 
 def main() -> None:

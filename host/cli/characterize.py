@@ -59,8 +59,10 @@ def characterize(
     \b
     Examples:
       weakcell characterize --out pico2
-      weakcell characterize --vdd 0.85:0.55:0.05 --dwell-ms 10,1000 --temperature-note "23 C" --out pico2
-      weakcell characterize --port virtual:rp2350 --memory file:law.toml --out virtual
+      weakcell characterize --vdd 0.85:0.55:0.05 --dwell-ms 10,1000 \\
+          --temperature-note "23 C" --out pico2
+      weakcell characterize --port virtual:rp2350 --memory file:law.toml \\
+          --out virtual
       weakcell characterize --import readbacks.npz --out theirs
       weakcell emulate --memory file:pico2/profile.toml --sweep vdd=0.55:0.8:0.05
     """

@@ -69,11 +69,16 @@ def emulate(
     \b
     Examples:
       weakcell emulate --out results
-      weakcell emulate digits-qnn --memory uniform --sweep ber=1e-5:1e-1:x10 --read-every image
-      weakcell emulate digits-qnn --memory uniform:ber=0.01 --place '*@7=uniform:ber=0' --trials 59
-      weakcell emulate net.onnx --data test.npz --memory sram-28nm-kc705b --sweep vdd=0.53:0.60:0.01
-      weakcell emulate --memory board:auto --sweep vdd=0.55:0.75:0.05 --trials 3 --out results
-      weakcell emulate --memory uniform:ber=0.02 --save-faults flips.parquet; weakcell emulate --faults flips.parquet
+      weakcell emulate digits-qnn --memory uniform --sweep ber=1e-5:1e-1:x10 \\
+          --read-every image
+      weakcell emulate digits-qnn --memory uniform:ber=0.01 \\
+          --place '*@7=uniform:ber=0' --trials 59
+      weakcell emulate net.onnx --data test.npz --memory sram-28nm-kc705b \\
+          --sweep vdd=0.53:0.60:0.01
+      weakcell emulate --memory board:auto --sweep vdd=0.55:0.75:0.05 --trials 3 \\
+          --out results
+      weakcell emulate --memory uniform:ber=0.02 --save-faults flips.parquet
+      weakcell emulate --faults flips.parquet
     """
     given = {
         "memory": memory, "place": place or None, "sweep": sweep, "trials": trials, "first_trial": first_trial, "die": die,

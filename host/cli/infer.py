@@ -25,7 +25,8 @@ def infer(
 
     \b
     Example:
-      weakcell infer net.onnx --input images.npz --output logits.npz --probe relu1_out
+      weakcell infer net.onnx --input images.npz --output logits.npz \\
+          --probe relu1_out
     """
     import numpy as np
 

@@ -52,7 +52,8 @@ def optimize(
     \b
     Examples:
       weakcell optimize digits-bnn --memory sram-14nm --max-drop 1%
-      weakcell optimize digits-qnn --memory sram-28nm-vc707 --sweep vdd=0.54:0.60:0.005 --partitions 3 --out optimum.json
+      weakcell optimize digits-qnn --memory sram-28nm-vc707 \\
+          --sweep vdd=0.54:0.60:0.005 --partitions 3 --out optimum.json
     """
     from weakcell.host.api.optimization import optimize as find
     from weakcell.host.cli.sweep import parse_share

@@ -50,8 +50,10 @@ def predict(
     \b
     Examples:
       weakcell predict digits-bnn --memory uniform --sweep ber=0:0.15:0.01
-      weakcell predict fashion-bnn --memory uniform:p10=0 --sweep p01=0.01,0.05,0.1 --check-trials 20
-      weakcell predict digits-qnn --memory uniform:ber=0.005 --place '*@7=uniform:ber=0'
+      weakcell predict fashion-bnn --memory uniform:p10=0 \\
+          --sweep p01=0.01,0.05,0.1 --check-trials 20
+      weakcell predict digits-qnn --memory uniform:ber=0.005 \\
+          --place '*@7=uniform:ber=0'
     """
     from weakcell.host.cli.terminal import emit, errors_as_events, note, progress_bar
 

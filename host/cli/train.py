@@ -78,9 +78,12 @@ def train(
 
     \b
     Examples:
-      weakcell train --data digits --network vgg3 --width 0.25 --loss mcel:m=25% --out trained
-      weakcell train --loss mhl:b=128 --flips uniform:ber=0.05 --epochs 8 --precision bfloat16
-      weakcell train --grid 'loss=cel | mhl:b=128 | mcel:m=256' --grid 'flips=none | uniform:ber=0.05' --out grid
+      weakcell train --data digits --network vgg3 --width 0.25 --loss mcel:m=25% \\
+          --out trained
+      weakcell train --loss mhl:b=128 --flips uniform:ber=0.05 --epochs 8 \\
+          --precision bfloat16
+      weakcell train --grid 'loss=cel | mhl:b=128 | mcel:m=256' \\
+          --grid 'flips=none | uniform:ber=0.05' --out grid
       weakcell train runs.toml --out grid --resume --part test
     """
     from weakcell.host.api.training import check_torch, list_runs

@@ -72,8 +72,10 @@ def validate(
     \b
     Examples:
       weakcell validate digits-bnn --stress --trials 100
-      weakcell validate digits-qnn --memory uniform:ber=0.001 --trials 100 --out validation
-      weakcell validate digits-bnn --memory sram-14nm --sweep v_over_vmin=0.75:0.85:0.025 --hidden
+      weakcell validate digits-qnn --memory uniform:ber=0.001 --trials 100 \\
+          --out validation
+      weakcell validate digits-bnn --memory sram-14nm \\
+          --sweep v_over_vmin=0.75:0.85:0.025 --hidden
     """
     from weakcell.host.cli.emulate import boards, check_boards
     from weakcell.host.cli.terminal import emit, errors_as_events, note, progress_bar

@@ -74,13 +74,41 @@ def test_help_as_a_program() -> None:
     assert "emulate" in found.stdout
 
 
-@pytest.mark.parametrize("command", ["emulate", "infer", "inspect", "memories"])
-def test_help_of_commands(command: str) -> None:
-    assert weakcell(command, "--help").exit_code == 0
+def _commands() -> list[tuple[str, ...]]:
+    """Return the names of all commands, and of the commands in groups."""
+    import typer
+
+    from weakcell.host.cli import app
+
+    root = typer.main.get_group(app)
+    context = root.make_context("weakcell", [], resilient_parsing=True)
+    names: list[tuple[str, ...]] = []
+    for name in root.list_commands(context):
+        inner = getattr(root.get_command(context, name), "commands", {})
+        names += [(name,), *((name, part) for part in inner)]
+    return names
+
+
+@pytest.mark.parametrize("command", _commands(), ids=" ".join)
+def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
+    """Lines do not wrap on the narrowest usual terminal; `weakcell help X` prints the same; types are words."""
+    result = weakcell(*command, "--help")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "range>" not in result.stdout
+    assert weakcell("help", *command).stdout == result.stdout
+
+
+def test_help_lists_every_command_once() -> None:
+    lines = weakcell("--help").stdout.splitlines()
+    listed = [line.split()[0] for line in lines if line.startswith("  ") and len(line.split()) > 1 and line[2] != " "]
+    for (name,) in (command for command in _commands() if len(command) == 1):
+        assert listed.count(name) == 1, name
 
 
 def test_version() -> None:
     assert weakcell("--version").stdout.startswith("weakcell ")
+    assert weakcell("version").stdout == weakcell("--version").stdout
 
 
 def test_emulate_without_model_runs_the_embedded_example() -> None:

@@ -53,7 +53,7 @@ def test_stacks_are_built_outermost_first() -> None:
 
 
 REFUSED = {
-    "scded+uniform:ber=0": "parity, secded, msb, interleave",
+    "nothing+uniform:ber=0": "parity, secded, msb, interleave",
     "secded[policy=ignore]+uniform:ber=0": "erase, drop, raw, raise",
     "secded[mode=raw]+uniform:ber=0": "It has: policy",
     "secded[policy]+uniform:ber=0": "'policy' is not key=value",
@@ -64,9 +64,9 @@ REFUSED = {
     "msb[planes=1.5]+uniform:ber=0": "whole number",
     "interleave[stride=x]+uniform:ber=0": "takes a number",
     "interleave+secded+uniform:ber=0": "next to the memory",
-    "secded+": "Known: uniform",
-    "secded": "Known: uniform",
-    "secded+unifrom:ber=0": "Did you mean uniform?",
+    "secded+": "no memory is named",
+    "secded": "needs a memory behind it",
+    "secded+unifrom:ber=0": "Did you mean secded+uniform:ber=0?",
     "secded+uniform:ber=2": "0 … 1",
     "secded+file:": "does not say which file",
     "recording": "does not say which recording",
