@@ -21,12 +21,13 @@ import sys
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from itertools import count
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Timer
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -117,10 +118,41 @@ class Kernel:
             if code is None:
                 from weakcell.emulator.native.object_files import build
 
-                code = build(self.function, arguments, SYMBOL)
+                with _compilation.announced():
+                    code = build(self.function, arguments, SYMBOL)
                 if code is not None and file.parent != _NOWHERE:
                     _write(file, code)
             self._entries[key] = None if code is None else _load(file, code)
+
+
+class _Compilation:
+    """Logs one line as soon as a process has compiled for more than a few seconds; the caller holds `_lock`."""
+
+    def __init__(self) -> None:
+        self._silent_seconds = 5.0
+
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """Count the time inside the context."""
+        if self._silent_seconds <= 0:
+            yield
+            return
+        timer = Timer(self._silent_seconds, self._announce)
+        timer.daemon = True
+        began = perf_counter()
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._silent_seconds -= perf_counter() - began
+
+    def _announce(self) -> None:
+        self._silent_seconds = 0.0
+        log.warning("Compiling machine code for these layers: 5 to 50 s for each new kind of layer, once on this machine.")
+
+
+_compilation = _Compilation()
 
 
 class BoundKernel:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -252,3 +253,15 @@ def test_the_check_follows_calls_overloads_and_constants() -> None:
     assert {"weakcell.memmodels.sampling.read_errors", "weakcell.memmodels.address"} <= drawn
     reached = sources.modules_of(f"{package}.conv", "convolution")
     assert {f"{package}.{name}" for name in ("gemv", "carry_save", "depthwise", "epilogues", "isa", "indirection")} <= reached
+
+
+def test_long_compilation_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
+    compilation = kernel_cache._Compilation()
+    compilation._silent_seconds = 0.02
+    with compilation.announced():
+        pass
+    assert not caplog.records
+    for _ in range(2):
+        with compilation.announced():
+            sleep(0.1)
+    assert [record.getMessage()[:9] for record in caplog.records] == ["Compiling"]
