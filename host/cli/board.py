@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_products, list_virtual_ports
+from weakcell.host.cli.options import JsonEvents
 
 _HELP = f"A {list_products()} with Weakcell's firmware, real or virtual."
 PORT_HELP = f"auto, a serial port, socket://HOST:PORT, {list_virtual_ports()}."
@@ -25,15 +26,19 @@ def _group() -> None:
 
 
 @app.command()
-def info(port: Port = "auto") -> None:
-    """What the board is, and its own account of itself."""
+def info(port: Port = "auto", as_json: JsonEvents = False) -> None:
+    """Show what the board is, its firmware's image, and its counters."""
     from dataclasses import asdict
 
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.ports import open_port
-    from weakcell.host.cli.terminal import show
+    from weakcell.host.cli.terminal import emit, errors_as_events, show
 
-    with Link(open_port(port)) as link:
+    with errors_as_events(as_json), Link(open_port(port)) as link:
+        if as_json:
+            volts = {"minimum_v": link.board.volts(link.board.minimum_code), "nominal_v": link.board.volts(link.board.nominal_code)}
+            emit("board", **asdict(link.board) | asdict(link.info()) | volts)
+            return
         values = {**asdict(link.board), **asdict(link.info())}
         values["voltages"] = f"{link.board.volts(link.board.minimum_code):.2f} to {link.board.volts(link.board.nominal_code):.2f} V"
         for name in ("image_crc", "arena_address", "boot_reason"):
@@ -51,20 +56,21 @@ def measure(
     repeats: Annotated[int, typer.Option(min=1, help="Pulses.")] = 3,
     memory: FlipsOf = None,
     seed: Seed = 0,
+    as_json: JsonEvents = False,
 ) -> None:
-    """Fill the arena, lower the voltage, restore it, compare on the board: which cells flipped, once per pulse."""
+    """Fill the arena, lower the voltage, restore it, and compare on the board: which cells flipped, for each pulse."""
     from weakcell.host.board.characterization.supply import find_code
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.ports import open_port
     from weakcell.host.board.link.protocol import Pattern
-    from weakcell.host.cli.terminal import show
+    from weakcell.host.cli.terminal import emit, errors_as_events, show
     from weakcell.memmodels.errors import UsageError
 
     if pattern.upper() not in Pattern.__members__:
         known = ", ".join(name.lower() for name in Pattern.__members__)
         raise UsageError(f"--pattern {pattern}", "there is no such pattern", f"Choose {known}")
     chosen_pattern, in_every_pulse = Pattern[pattern.upper()], None
-    with Link(open_port(port, memory, seed)) as link:
+    with errors_as_events(as_json), Link(open_port(port, memory, seed)) as link:
         board, code = link.board, find_code(link.board, vdd)
         cells = board.arena_bytes * 8
         for repeat in range(repeats):
@@ -74,13 +80,29 @@ def measure(
 
                 raise BoardError("Filling the arena at nominal voltage", f"{len(wrong)} cells differ", "Check the supply")
             pulse = link.pulse(code, round(dwell_ms * 1000))
-            found = set(link.compare(0, board.pages, chosen_pattern, repeat))
-            in_every_pulse = found if in_every_pulse is None else in_every_pulse & found
+            flipped = set(link.compare(0, board.pages, chosen_pattern, repeat))
+            in_every_pulse = flipped if in_every_pulse is None else in_every_pulse & flipped
+            if as_json:
+                register = board.volts(pulse.low_code)
+                emit(
+                    "pulse",
+                    pulse=repeat + 1,
+                    commanded_v=vdd,
+                    register_v=register,
+                    dwell_us=pulse.dwell_us,
+                    cells=cells,
+                    flipped=len(flipped),
+                )
+                continue
             show(
                 f"pulse {repeat + 1}: commanded {vdd:.2f} V, register {board.volts(pulse.low_code):.2f} V, "
                 f"{pulse.dwell_us / 1000:.3f} ms: "
-                f"{len(found)} of {cells} cells flipped ({len(found) / cells:.3g})"
+                f"{len(flipped)} of {cells} cells flipped ({len(flipped) / cells:.3g})"
             )
+        if as_json:
+            counters = {"resent": link.counters.resent, "damaged": link.counters.frames_damaged}
+            emit("done", in_every_pulse=len(in_every_pulse or ()), **counters)
+            return
         show(f"in every pulse: {len(in_every_pulse or ())} cells; the voltage itself was not measured")
         show(
             f"link: {link.counters.resent} frames sent again, {link.counters.frames_damaged} damaged; none of them counts as a flip"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_virtual_ports
+from weakcell.host.cli.options import JsonEvents, Quiet
 
 if TYPE_CHECKING:
     from weakcell.host.api.characterization import BoardRun
@@ -49,7 +50,8 @@ def characterize(
     import_: Annotated[Path | None, typer.Option("--import", metavar="FILE", help=_IMPORT, show_default=False)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Take more than an hour.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a board's flips over its core voltage and fit a memory profile to them.
 
@@ -67,23 +69,30 @@ def characterize(
       weakcell emulate --memory file:pico2/profile.toml --sweep vdd=0.55:0.8:0.05
     """
     from weakcell.host.api.characterization import analyze_board_run, analyze_file, begin_run, write_characterization
-    from weakcell.host.cli.terminal import note
+    from weakcell.host.cli.terminal import emit, errors_as_events, note
 
-    folder, geometry = _folder_for(out), _bank(bank)
-    if import_ is not None:
-        findings, provenance = analyze_file(import_, geometry, folder)
-    else:
-        run = begin_run(
-            folder, port=port, memory=memory, vdd=vdd, dwell_ms=dwell_ms, pattern=pattern, experiment=experiment, supply=supply,
-            repeats=repeats, kib=kib, seed=seed, temperature_note=temperature_note, resume=resume,
-        )  # fmt: skip
-        with run.rig.link:
-            _measure(run, yes, quiet)
-            provenance = run.provenance
-        findings = analyze_board_run(run, geometry)
-    profiles = write_characterization(findings, folder, {**provenance, "command": ["weakcell", *sys.argv[1:]]}).profiles
+    with errors_as_events(as_json):
+        folder, geometry = _folder_for(out), _bank(bank)
+        if import_ is not None:
+            findings, provenance = analyze_file(import_, geometry, folder)
+        else:
+            run = begin_run(
+                folder, port=port, memory=memory, vdd=vdd, dwell_ms=dwell_ms, pattern=pattern, experiment=experiment, supply=supply,
+                repeats=repeats, kib=kib, seed=seed, temperature_note=temperature_note, resume=resume,
+            )  # fmt: skip
+            with run.rig.link:
+                _measure(run, yes, quiet or as_json)
+                provenance = run.provenance
+            findings = analyze_board_run(run, geometry)
+        result = write_characterization(findings, folder, {**provenance, "command": ["weakcell", *sys.argv[1:]]})
+    if as_json:
+        for row in result.frame.iter_rows(named=True):
+            emit("point", **row)
+        for path in result.profiles:
+            emit("file", file=str(path))
+        return
     show_analysis(findings)
-    for path, series in zip(profiles, findings.series, strict=True):
+    for path, series in zip(result.profiles, findings.series, strict=True):
         assumed = "".join(f":{rate}_share=0" for rate in series.profile.unmeasured)
         note(f"`weakcell emulate --memory file:{path}{assumed}` runs a network on this profile.", quiet)
 

@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from weakcell.host.cli.options import JsonEvents, Quiet
+
 
 def download(
     name: Annotated[str, typer.Argument(help="fashion-mnist, cifar-10, svhn or imagenette.")],
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="[default: $WEAKCELL_DATA, else the user's cache]", show_default=False)
     ] = None,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Download the published files of a data set and check their checksums; files that are there already are kept.
 
@@ -22,14 +26,15 @@ def download(
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from weakcell.host.cli.terminal import note, stderr
+    from weakcell.host.cli.terminal import emit, errors_as_events, say, stderr
     from weakcell.host.datasets.download import OnBytes, Source
     from weakcell.host.datasets.download import download as fetch
     from weakcell.host.datasets.published import search_folders
 
     folder = search_folders(data_dir)[0] / name
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True) as progress:
+    hidden = quiet or as_json
+    with errors_as_events(as_json), Progress(*columns, console=stderr(), transient=True, disable=hidden) as progress:
 
         def bar(source: Source) -> OnBytes:
             task = progress.add_task(source.name, total=None)
@@ -37,4 +42,7 @@ def download(
 
         paths = fetch(name, folder, bar)
     for path in paths:
-        note(str(path))
+        if as_json:
+            emit("file", file=str(path))
+        else:
+            say(str(path))

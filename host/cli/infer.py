@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from weakcell.host.cli.options import JsonEvents, Quiet
+
 
 def infer(
     model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a shipped network.")],
@@ -20,6 +22,8 @@ def infer(
         Literal["batch", "image"],
         typer.Option(help="What DynamicQuantizeLinear takes its range from: each image, as emulate does, or all, as ONNX says."),
     ] = "image",
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a network without faults, in integers, on arrays of any batch size.
 
@@ -31,12 +35,20 @@ def infer(
     import numpy as np
 
     from weakcell.host.api.inference import infer as run
+    from weakcell.host.cli.terminal import emit, errors_as_events, note
     from weakcell.host.datasets.registry import read_npz
     from weakcell.host.study.networks import find_model
     from weakcell.memmodels.atomic_files import check_writable, write_atomically
 
-    network = find_model(model).load()
-    arrays = read_npz(inputs)
-    check_writable(output)
-    outputs = run(network, arrays, probe=probe or (), threads=threads, dynamic=dynamic, label=inputs.name)
-    write_atomically(output, lambda file: np.savez_compressed(file, **outputs))  # type: ignore[arg-type]
+    with errors_as_events(as_json):
+        network = find_model(model).load()
+        arrays = read_npz(inputs)
+        check_writable(output)
+        outputs = run(network, arrays, probe=probe or (), threads=threads, dynamic=dynamic, label=inputs.name)
+        write_atomically(output, lambda file: np.savez_compressed(file, **outputs))  # type: ignore[arg-type]
+    shapes = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in outputs.items()}
+    if as_json:
+        emit("outputs", file=str(output), arrays=shapes)
+    else:
+        listed = ", ".join(f"{name} {shape['dtype']}{shape['shape']}" for name, shape in shapes.items())
+        note(f"{output}: {listed}", quiet)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weakcell.host.cli.options import DataDir, Quiet
+from weakcell.host.cli.options import DataDir, JsonEvents, Quiet
 
 
 def report(
@@ -24,6 +24,7 @@ def report(
         ),
     ] = None,
     data_dir: DataDir = None,
+    as_json: JsonEvents = False,
     quiet: Quiet = False,
 ) -> None:
     """Write one self-contained HTML file: summary, curves with intervals, Pareto front, flips by layer, weak cells, all points.
@@ -33,20 +34,28 @@ def report(
       weakcell report results
       weakcell report results --figures results/figures
     """
-    from weakcell.host.cli.terminal import note, say
+    from weakcell.host.cli.terminal import emit, errors_as_events, note, say
     from weakcell.host.report.data import read_report_data
     from weakcell.host.report.page import render
     from weakcell.memmodels.atomic_files import check_writable, write_text_atomically
 
     path = out or folder / "report.html"
-    data = read_report_data(folder, data_dir)
-    check_writable(path)
-    page = render(data)
-    write_text_atomically(path, page)
-    say(str(path))
-    if figures is not None:
+    with errors_as_events(as_json):
+        data = read_report_data(folder, data_dir)
+        check_writable(path)
+        write_text_atomically(path, render(data))
+        if as_json:
+            emit("file", file=str(path))
+        else:
+            say(str(path))
+        if figures is None:
+            return
         from weakcell.host.report.chart_specs import build_charts
         from weakcell.host.report.matplotlib_charts import write_paper_figures
 
         written = write_paper_figures(build_charts(data), figures)
+    if as_json:
+        for file in written:
+            emit("file", file=str(file))
+    else:
         note(f"{len(written)} figures in {figures}.", quiet)

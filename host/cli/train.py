@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from weakcell.host.cli.options import JsonEvents, Quiet
 from weakcell.host.train.loss_spec import list_examples, list_margin_names
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ def train(
     ] = 2,
     qonnx: Annotated[bool, typer.Option("--qonnx", help="Write each network as NAME.qonnx.onnx too, for FINN or hls4ml.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the settings, list the runs and leave.")] = False,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train networks that tolerate bit errors, export them to ONNX, and evaluate them on the emulator.
 
@@ -88,7 +92,7 @@ def train(
     """
     from weakcell.host.api.training import check_torch, list_runs
     from weakcell.host.api.training import train as train_networks
-    from weakcell.host.cli.terminal import note
+    from weakcell.host.cli.terminal import emit, errors_as_events, note
     from weakcell.host.study.sweep_values import parse_sweep
 
     check_torch()
@@ -99,14 +103,22 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     several = dict(_grid_of(text) for text in grid or ())
-    if dry_run:
-        for run in list_runs(settings, several, given):
-            typer.echo(run.name)
+    with errors_as_events(as_json):
+        if dry_run:
+            for run in list_runs(settings, several, given):
+                if as_json:
+                    emit("run", name=run.name)
+                else:
+                    typer.echo(run.name)
+            return
+        result = train_networks(
+            settings, out=out, grid=several, part=part, memory=memory, sweep=sweep, trials=trials, data_dir=data_dir, device=device,
+            threads=threads, resume=resume, qonnx=qonnx, notify=partial(note, quiet=quiet or as_json), **given,
+        )  # fmt: skip
+    if as_json:
+        for row in result.frame.iter_rows(named=True):
+            emit("trained", **row)
         return
-    result = train_networks(
-        settings, out=out, grid=several, part=part, memory=memory, sweep=sweep, trials=trials, data_dir=data_dir, device=device,
-        threads=threads, resume=resume, qonnx=qonnx, notify=note, **given,
-    )  # fmt: skip
     _show(result.frame, out, parse_sweep(result.sweep).values)
 
 

@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from weakcell.host.cli import app
@@ -74,35 +76,81 @@ def test_help_as_a_program() -> None:
     assert "emulate" in found.stdout
 
 
-def _commands() -> list[tuple[str, ...]]:
-    """Return the names of all commands, and of the commands in groups."""
-    import typer
-
-    from weakcell.host.cli import app
-
+def _commands_with_options() -> list[tuple[str, Any]]:
+    """Return all commands, and the commands in groups, by the words that name them."""
     root = typer.main.get_group(app)
     context = root.make_context("weakcell", [], resilient_parsing=True)
-    names: list[tuple[str, ...]] = []
+    commands: list[tuple[str, Any]] = []
     for name in root.list_commands(context):
-        inner = getattr(root.get_command(context, name), "commands", {})
-        names += [(name,), *((name, part) for part in inner)]
-    return names
+        command: Any = root.get_command(context, name)
+        commands += [(name, command), *((f"{name} {part}", inner) for part, inner in getattr(command, "commands", {}).items())]
+    return commands
 
 
-@pytest.mark.parametrize("command", _commands(), ids=" ".join)
-def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("command", [names for names, _ in _commands_with_options()])
+def test_help_fits_80_columns(command: str) -> None:
     """Lines do not wrap on the narrowest usual terminal; `weakcell help X` prints the same; types are words."""
-    result = weakcell(*command, "--help")
+    result = weakcell(*command.split(), "--help")
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert "range>" not in result.stdout
-    assert weakcell("help", *command).stdout == result.stdout
+    assert weakcell("help", *command.split()).stdout == result.stdout
+
+
+def _events(*arguments: str | Path) -> list[dict[str, Any]]:
+    result = weakcell(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {event["version"] for event in events} == {1}
+    return events
+
+
+def test_results_of_infer_and_boards_as_events(tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=np.zeros((3, 1, 8, 8), np.float32))
+    (outputs,) = _events("infer", "digits-bnn", "--input", tmp_path / "in.npz", "--output", tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as written:
+        assert outputs["arrays"] == {name: {"shape": list(a.shape), "dtype": str(a.dtype)} for name, a in written.items()}
+    (board,) = _events("board", "info", "--port", "virtual:rp2040")
+    assert (board["chip"], board["minimum_v"], board["nominal_v"]) == ("rp2040", 0.8, 1.1)
+    *pulses, done = _events("board", "measure", "--port", "virtual:rp2040", "--vdd", "0.8", "--repeats", "2")
+    assert [pulse["flipped"] for pulse in pulses] == [0, 0]  # a virtual board without a memory makes no errors
+    assert done["in_every_pulse"] == 0
+
+
+def test_an_error_of_infer_is_an_event(tmp_path: Path) -> None:
+    result = weakcell("infer", "digits-bnn", "--input", tmp_path / "none.npz", "--output", tmp_path / "out.npz", "--json")
+    assert json.loads(result.stdout)["code"] == result.exit_code == 3
+
+
+SERVERS_AND_TOOLS = {"help", "version", "board serve", "firmware build", "firmware flash"}
+"""Commands without a result that a program would read."""
+
+TABLE = Path(__file__).parents[2] / "host/cli/README.md"
+SHARED_OPTIONS = (
+    "--data", "--memory", "--place", "--sweep", "--trials", "--seed", "--images", "--task", "--data-dir", "--threads", "--out",
+    "--dry-run", "--json", "--quiet", "--yes",
+)  # fmt: skip
+
+
+def test_the_table_of_shared_options_is_right() -> None:
+    """The table of `host/cli/README.md`, made from the code; where results come out, `--json` exists."""
+    rows = [
+        "| command | " + " | ".join(f"`{option}`" for option in SHARED_OPTIONS) + " |",
+        "|---" * (1 + len(SHARED_OPTIONS)) + "|",
+    ]
+    for names, command in _commands_with_options():
+        if hasattr(command, "commands"):
+            continue
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert "--json" in known or names in SERVERS_AND_TOOLS, names
+        rows.append(f"| `{names}` | " + " | ".join("x" if option in known else "" for option in SHARED_OPTIONS) + " |")
+    assert "\n".join(rows) in TABLE.read_text(encoding="utf-8"), "Replace the table by:\n" + "\n".join(rows)
 
 
 def test_help_lists_every_command_once() -> None:
     lines = weakcell("--help").stdout.splitlines()
     listed = [line.split()[0] for line in lines if line.startswith("  ") and len(line.split()) > 1 and line[2] != " "]
-    for (name,) in (command for command in _commands() if len(command) == 1):
+    for name in (names for names, _ in _commands_with_options() if " " not in names):
         assert listed.count(name) == 1, name
 
 
