@@ -164,7 +164,7 @@ def check_inputs(plan: Plan, inputs: Arrays) -> dict[str, Array]:
                     "Bring images of that shape, the first axis counting them",
                 )
             x = x.reshape(len(x), *spec.shape)
-        checked[name] = x.astype(np.float32) if spec.kind == "float" else to_channels_last(_integers(x, spec), spec)
+        checked[name] = _typed(x, spec) if spec.kind == "float" else to_channels_last(_integers(x, spec), spec)
     if len({len(x) for x in checked.values()}) > 1:
         counts = ", ".join(f"{len(x)} in {name}" for name, x in checked.items())
         raise InputError(f"Inputs of {network.name}", f"they hold different numbers of images: {counts}", "Bring as many in each")
@@ -176,6 +176,18 @@ def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     if not given or math.prod(given[1:]) != math.prod(shape):
         return False
     return len(given) == 2 or [n for n in given[1:] if n != 1] == [n for n in shape if n != 1]
+
+
+def _typed(x: Array, spec: nw.ValueSpec) -> Array:
+    """Return data in the type of an ONNX input; integers must stay what they are."""
+    dtype = np.dtype(spec.dtype)
+    with np.errstate(invalid="ignore"):
+        typed = x.astype(dtype)
+    if dtype.kind in "iu" and x.dtype != dtype and np.any(typed != x):
+        odd = x[typed != x].reshape(-1)
+        found = f"the data have values like {odd[0]!s}"
+        raise InputError(f"Input {spec.name!r}, which holds {spec.dtype}", found, f"Bring integers of the type {spec.dtype}")
+    return typed
 
 
 def _integers(x: Array, spec: nw.ValueSpec) -> Array:

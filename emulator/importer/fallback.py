@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper, shape_inference
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.constant_recipe import find_sign_recipe
-from weakcell.emulator.importer.folding import unsupported
 from weakcell.emulator.importer.symbols import BATCH, Array, Constant, FloatValue, Node, OperatorCall, Recipe, Symbol
+from weakcell.emulator.importer.unsupported import unsupported
 from weakcell.emulator.ir.layers import StoredOperand
 from weakcell.memmodels.errors import ModelError
 
@@ -24,20 +24,27 @@ _SUMS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
 """Operators whose operands of ±1 times a scale are binary weights."""
 
 _DATA = {
-    **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Slice", "DequantizeLinear"), (0,)),
+    **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Slice", "DequantizeLinear", "GatherBlockQuantized"), (0,)),
     **dict.fromkeys(("MatMulInteger", "ConvInteger"), (0, 1)),
     "Where": (1, 2),
     "Concat": tuple(range(64)),
 }
 """Inputs of operators that are data, not sizes, indices or zero points."""
 
-_NEVER = ("DynamicQuantizeLinear",)
+NEVER = ("DynamicQuantizeLinear", "NonMaxSuppression")
 """Operators over the whole batch: as one layer, the result of an image would depend on the other images."""
+
+_ALONG = {
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LayerNormalization", "RMSNormalization", "LpNormalization"), -1),
+    **dict.fromkeys(("GatherElements", "ScatterElements", "Scatter"), 0),
+}
+"""Operators along `axis`, with its default. Along the batch, the result of an image would depend on the other images."""
 
 
 def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
     """Add the node as FloatOperator layers, one for each output that has a name."""
-    if node.domain or node.op_type not in onnx_ops.OPERATORS or node.op_type in _NEVER:
+    key = operator_key(node)
+    if key not in onnx_ops.OPERATORS or node.op_type in NEVER:
         raise unsupported(node)
     operands: list[FloatValue | Array] = []
     layer_operands: list[FloatValue | Array | StoredOperand] = []
@@ -54,17 +61,20 @@ def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
     for operand in operands:
         if not isinstance(operand, FloatValue) and operand.dtype.kind == "i" and np.any(operand == BATCH):
             raise ModelError(f"Importing {node}", "it computes with the batch size", "Export with a fixed shape but the batch")
-    count = len(node.outputs) if node.op_type in onnx_ops.SEVERAL else 1
+    _check_images_apart(node, operands)
+    count = len(node.outputs) if key in onnx_ops.SEVERAL else 1
     if any(node.outputs[count:]):
         raise ModelError(f"Importing {node}", "its second output is used", "Only the first output is supported")
     attributes = {**node.attributes, "num_outputs": count} if node.op_type == "Split" else dict(node.attributes)
     results = []
-    for index, (name, (shape, dtype)) in enumerate(zip(node.outputs, output_types(node, operands, count), strict=False)):
+    tried = node.domain or not onnx.defs.get_schema(node.op_type, node.opset).has_type_and_shape_inference_function
+    types = _tried_types(node, key, operands, count) if tried else output_types(node, operands, count)
+    for index, (name, (shape, dtype)) in enumerate(zip(node.outputs, types, strict=False)):
         if name:
             results.append(
                 builder.add_float_operator(
                     name,
-                    OperatorCall(node.op_type, tuple(layer_operands), attributes, node.opset, index),
+                    OperatorCall(key, tuple(layer_operands), attributes, node.opset, index),
                     shape,
                     dtype,
                     exact=True,
@@ -72,6 +82,55 @@ def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
             )
             builder.symbols[name] = results[-1]
     return results[0]
+
+
+def operator_key(node: Node) -> str:
+    """Return the name of a node's operator in `onnx_ops.OPERATORS`."""
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+
+
+def _check_images_apart(node: Node, operands: list[FloatValue | Array]) -> None:
+    """Refuse a node that computes along the batch."""
+    source = operands[0] if operands else None
+    if node.domain or not isinstance(source, FloatValue):
+        return
+    rank, along = len(source.shape) + 1, 1
+    if node.op_type in _ALONG:
+        along = int(node.attributes.get("axis", _ALONG[node.op_type] if node.opset >= 13 else 1)) % rank
+    elif node.op_type == "CumSum" and not isinstance(operands[1], FloatValue):
+        along = int(operands[1].reshape(())) % rank
+    elif node.op_type == "MeanVarianceNormalization":
+        along = min(a % rank for a in node.attributes.get("axes", [0, 2, 3]))
+    elif (node.op_type == "Trilu" and rank == 2) or node.op_type == "ScatterND":
+        along = 0
+    elif node.op_type == "GatherND":
+        along = int(node.attributes.get("batch_dims", 0))
+    elif node.op_type == "ReverseSequence":
+        along = 1 if int(node.attributes.get("batch_axis", 1)) == 0 else 0
+    if along == 0:
+        found = "it computes along the batch, so that the result of an image would depend on the others"
+        raise ModelError(
+            f"Importing {node}", found, "Export the model with the batch as first dimension and this operator behind it"
+        )
+
+
+_TRIED = 1 << 24
+"""Limit of the elements of a trial run."""
+
+
+def _tried_types(node: Node, key: str, operands: list[FloatValue | Array], count: int) -> list[tuple[tuple[int, ...], str]]:
+    """Return shape (without the batch) and type of a node's outputs, by a run on zeros for two images."""
+    if sum(int(np.prod(x.shape)) for x in operands if isinstance(x, FloatValue)) > _TRIED:
+        raise ModelError(f"Importing {node}", f"it reads more than {_TRIED} numbers of an image", "Split the tensor")
+    arrays = [np.zeros((2, *x.shape), x.dtype) if isinstance(x, FloatValue) else x for x in operands]
+    try:
+        results = onnx_ops.apply_all(key, node.opset, node.attributes, arrays, count)
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
+        raise ModelError(f"Importing {node}", f"its inputs do not fit ({e})", "Export the model again") from None
+    if any(x.shape[:1] != (2,) for x in results):
+        found = f"it makes the shapes {[list(x.shape) for x in results]} out of two images"
+        raise ModelError(f"Importing {node}", found, "The first dimension must be the batch; export the model again")
+    return [(tuple(x.shape[1:]), str(x.dtype)) for x in results]
 
 
 def _weight_recipe(node: Node, index: int, constant: Constant) -> Recipe | None:

@@ -28,6 +28,7 @@ from weakcell.emulator.importer.constant_recipe import (
 from weakcell.emulator.importer.constant_recipe import integer_encoding as integer_encoding
 from weakcell.emulator.importer.parse import Graph
 from weakcell.emulator.importer.symbols import BATCH, Array, Constant, Node, QuantizedConstant, Recipe
+from weakcell.emulator.importer.unsupported import unsupported
 from weakcell.emulator.ir.layers import Encoding
 from weakcell.memmodels.errors import ModelError
 
@@ -96,12 +97,6 @@ def _recipe(
     if node.op_type in ("Sign", "Where") and array.dtype == np.float32:
         return find_sign_recipe(array, origin)
     return extend_recipe(node, inputs, None, output_index)
-
-
-def unsupported(node: Node) -> ModelError:
-    """Return the error for an operator that is not supported."""
-    known = ", ".join(sorted({*onnx_ops.OPERATORS, "DequantizeLinear"}))
-    return ModelError(f"Importing {node}", f"the operator {node.op_type} is not supported", f"Supported are {known}")
 
 
 def _required(node: Node, inputs: list[Constant | None], output_index: int) -> Array:

@@ -16,15 +16,27 @@ import numpy as np
 import onnx
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer import binary, dynamic, integer_ops, pointwise, qdq, qonnx, qoperator, shape_ops
+from weakcell.emulator.importer import (
+    binary,
+    dynamic,
+    integer_ops,
+    packed_weights,
+    pointwise,
+    qdq,
+    qonnx,
+    qoperator,
+    shape_ops,
+    transformer_rewrites,
+)
 from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange, check_size
 from weakcell.emulator.importer.conv_transpose import lower_conv_transpose
-from weakcell.emulator.importer.fallback import lower_float
+from weakcell.emulator.importer.fallback import NEVER, lower_float, operator_key
 from weakcell.emulator.importer.folding import check_batched_use, fold, fold_fill, integer_encoding, read_initializer
 from weakcell.emulator.importer.linear import lower_linear, stored_weight
+from weakcell.emulator.importer.node_writer import MICROSOFT
 from weakcell.emulator.importer.output_meaning import find_output_meaning
 from weakcell.emulator.importer.parse import Graph, Port, read_model
-from weakcell.emulator.importer.rewrites import MICROSOFT, ChannelsLast, rewrite
+from weakcell.emulator.importer.rewrites import CHANNELS_LAST, REWRITES, ChannelsLast, rewrite
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     Codes,
@@ -37,6 +49,7 @@ from weakcell.emulator.importer.symbols import (
     scalar,
 )
 from weakcell.emulator.importer.unplaced_integers import find_unplaced_integers
+from weakcell.emulator.importer.unsupported import check_operators, find_live_nodes
 from weakcell.emulator.ir.layers import SIGN1, Network, ValueSpec
 from weakcell.memmodels.errors import ModelError
 
@@ -77,7 +90,11 @@ _LOWERINGS: dict[str, Lowering] = {
 }
 
 _DOMAINS: dict[str, Mapping[str, Lowering]] = {
-    MICROSOFT: {**qoperator.LOWERINGS, "MatMulNBits": qoperator.lower_matmul_nbits},
+    MICROSOFT: {
+        **qoperator.LOWERINGS,
+        **transformer_rewrites.LOWERINGS,
+        **packed_weights.LOWERINGS,
+    },
     qonnx.DOMAIN: qonnx.LOWERINGS,
 }
 
@@ -102,7 +119,9 @@ def _network(graph: Graph, integer_input: bool | None) -> Network:
     if not graph.inputs or not graph.outputs:
         found = f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
         raise ModelError(asked, found, "Export a network that maps an input to an output")
-    run_time_nodes = _fold_constants(builder, graph)
+    live = find_live_nodes(graph.nodes, builder.outputs)
+    check_operators(graph.name, live, _is_known)
+    run_time_nodes = _fold_constants(builder, replace(graph, nodes=tuple(live)))
     integers = _wants_integer_input(graph, integer_input)
     for port in graph.inputs:
         _add_input(builder, port, asked, _reads_integers(builder, port, run_time_nodes) if integers is None else integers)
@@ -112,6 +131,15 @@ def _network(graph: Graph, integer_input: bool | None) -> Network:
     outputs = tuple(_add_output(builder, port.name, asked) for port in graph.outputs)
     network = builder.finish(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
     return replace(network, batch=batch, output_meanings=output_meanings, unplaced=find_unplaced_integers(network, builder, graph))
+
+
+def _is_known(node: Node) -> bool:
+    """Return whether there is any way to import the operator of a node."""
+    if (node.domain, node.op_type) in REWRITES or node.domain == CHANNELS_LAST:
+        return True
+    lowerings = _LOWERINGS if not node.domain else _DOMAINS.get(node.domain, {})
+    known = node.op_type in lowerings or node.op_type in _SHAPES or operator_key(node) in onnx_ops.OPERATORS
+    return known and (node.op_type not in NEVER or node.op_type in lowerings)
 
 
 def _single(batches: set[int | None]) -> int | None:

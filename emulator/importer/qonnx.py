@@ -21,7 +21,7 @@ from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer import binary, integer_ops, requantize
 from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
 from weakcell.emulator.importer.constant_recipe import WIDEST_WEIGHT
-from weakcell.emulator.importer.folding import check_scale, check_weight_scale, unsupported
+from weakcell.emulator.importer.folding import check_scale, check_weight_scale
 from weakcell.emulator.importer.requantize import quantize_to
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
@@ -41,6 +41,7 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
     scalar,
 )
+from weakcell.emulator.importer.unsupported import unsupported
 from weakcell.emulator.ir.layers import SIGN1, CountThresholds, Encoding, OperandStep, Quantize, StoredTensor, ValueSpec
 from weakcell.emulator.onnx_ops import qonnx_quantizers as operators
 from weakcell.memmodels.errors import ModelError

@@ -19,56 +19,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
+from weakcell.emulator.importer import transformer_rewrites
 from weakcell.emulator.importer.linear import INT32_SUM
+from weakcell.emulator.importer.node_writer import MICROSOFT, NodeWriter
 from weakcell.emulator.importer.pointwise import FUSED
 from weakcell.emulator.importer.symbols import Node
 
-MICROSOFT = "com.microsoft"
 _FUSED: dict[str, Any] = {FUSED: 1}
 _INT32: dict[str, Any] = {INT32_SUM: 1}
 
 
 # ── rewriting ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class NodeWriter:
-    """Collects the nodes that replace one node.
-
-    Tensors between them are named after its output.
-    """
-
-    def __init__(self, node: Node) -> None:
-        self.node, self.nodes = node, list[Node]()
-
-    def add(self, op_type: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        """Append a node and return the name of its output."""
-        output = output or f"{self.node.outputs[0]}.{len(self.nodes)}"
-        opset = self.node.opset if not self.node.domain else 21
-        self.nodes.append(Node(op_type, "", opset, self.node.name, inputs, (output,), attributes))
-        return output
-
-    def dequantize(self, x: str, scale: str, zero: str, **attributes: Any) -> str:
-        """Append the DequantizeLinear of an operand and return its output.
-
-        Activations have one scale. Axis 0, the batch, makes the lowering refuse several.
-        """
-        return self.add("DequantizeLinear", x, scale, *([zero] if zero else []), **{"axis": 0, **attributes})
-
-    def bias(self, bias: str, scales: tuple[str, str]) -> str:
-        """Append the dequantization of an int32 bias with the scale of the sums."""
-        product = self.add("Mul", *scales)
-        return self.add("DequantizeLinear", bias, self.add("Reshape", product, self.minus_one()), axis=0)
-
-    def minus_one(self) -> str:
-        """Append a constant shape [-1]."""
-        return self.add("Constant", value=np.array([-1], np.int64))
-
-    def quantize(self, y: str, scale: str, zero: str) -> list[Node]:
-        """Append the QuantizeLinear of the result and return all nodes."""
-        self.add("QuantizeLinear", y, scale, *([zero] if zero else []), output=self.node.outputs[0], axis=0)
-        return self.nodes
 
 
 def _conv(w: NodeWriter) -> list[Node]:
@@ -145,7 +106,8 @@ def _scaled(w: NodeWriter, acc: str, left: str, right: str, bias: str) -> list[N
     return w.nodes
 
 
-_REWRITES: dict[tuple[str, str], Callable[[NodeWriter], list[Node]]] = {
+REWRITES: dict[tuple[str, str], Callable[[NodeWriter], list[Node]]] = {
+    **transformer_rewrites.REWRITES,
     ("", "QLinearConv"): _conv,
     ("", "QLinearMatMul"): _matmul,
     (MICROSOFT, "QGemm"): _gemm,
@@ -160,7 +122,7 @@ _REWRITES: dict[tuple[str, str], Callable[[NodeWriter], list[Node]]] = {
 
 def rewrite(node: Node) -> list[Node]:
     """Return the nodes of the same meaning, or the node itself."""
-    rewrite = _REWRITES.get((node.domain, node.op_type))
+    rewrite = REWRITES.get((node.domain, node.op_type))
     return [node] if rewrite is None else rewrite(NodeWriter(node))
 
 

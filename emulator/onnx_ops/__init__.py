@@ -11,16 +11,21 @@ from __future__ import annotations
 import numpy as np
 
 from weakcell.emulator.onnx_ops import activations as _activations
+from weakcell.emulator.onnx_ops import attention as _attention
 from weakcell.emulator.onnx_ops import interpolation as _resize
 from weakcell.emulator.onnx_ops import microsoft as _microsoft
+from weakcell.emulator.onnx_ops import normalization as _normalization
 from weakcell.emulator.onnx_ops import qonnx_quantizers as _qonnx
+from weakcell.emulator.onnx_ops import recurrent as _recurrent
+from weakcell.emulator.onnx_ops import selection as _selection
 from weakcell.emulator.onnx_ops.arithmetic import batch_norm_factors, clip_limits
 from weakcell.emulator.onnx_ops.movement import axes_of, pad_amounts
 from weakcell.emulator.onnx_ops.quantization import integer_limits
 from weakcell.emulator.onnx_ops.reductions import explicit_pads
 from weakcell.emulator.onnx_ops.registry import ABSENT, MAX_ELEMENTS, OPERATORS, POINTWISE, SEVERAL, Array, Attributes, Inputs, text
 
-del _activations, _microsoft, _qonnx, _resize  # imported for the operators that they register
+# imported for the operators that they register
+del _activations, _attention, _microsoft, _normalization, _qonnx, _recurrent, _resize, _selection
 
 __all__ = [
     "ABSENT",

@@ -57,6 +57,10 @@ _register_pointwise(
 _register_pointwise("HardSigmoid", lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1), alpha=0.2, beta=0.5)
 _register_pointwise("HardSwish", lambda x: x * np.clip(x * x.dtype.type(1 / 6) + x.dtype.type(0.5), 0, 1))
 _register_pointwise("Swish", lambda x, alpha: x * sigmoid(alpha * x), alpha=1.0)
+_register_pointwise("Celu", lambda x, alpha: np.maximum(x, 0) + np.minimum(alpha * np.expm1(x / alpha), 0), alpha=1.0)
+_register_pointwise(
+    "Shrink", lambda x, bias, lambd: np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, 0)), bias=0.0, lambd=0.5
+)
 _register_pointwise("ThresholdedRelu", lambda x, alpha: np.where(x > alpha, x, 0), alpha=1.0)
 
 
@@ -118,5 +122,11 @@ def _log_softmax(x: Array, axis: int) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis, keepdims=True)))
 
 
+def _hardmax(x: Array, axis: int) -> Array:
+    first = np.expand_dims(x.argmax(axis), axis)
+    return np.asarray(np.arange(x.shape[axis]).reshape(-1, *[1] * (x.ndim - axis % x.ndim - 1)) == first)
+
+
+_along(_hardmax, "Hardmax")
 _along(softmax, "Softmax")
 _along(_log_softmax, "LogSoftmax")

@@ -72,8 +72,16 @@ def _binary(name: str, function: Callable[..., Any]) -> None:
 
 _UNARY: dict[str, Callable[..., Any]] = {
     "Abs": np.abs,
+    "Acos": np.arccos,
+    "Acosh": np.arccosh,
+    "Asin": np.arcsin,
+    "Asinh": np.arcsinh,
+    "Atan": np.arctan,
+    "Atanh": np.arctanh,
     "BitwiseNot": np.invert,
     "Ceil": np.ceil,
+    "Cos": np.cos,
+    "Cosh": np.cosh,
     "Exp": np.exp,
     "Floor": np.floor,
     "Log": np.log,
@@ -82,7 +90,10 @@ _UNARY: dict[str, Callable[..., Any]] = {
     "Reciprocal": lambda x: 1 / x,
     "Round": np.rint,
     "Sign": lambda x: np.nan_to_num(np.sign(x), nan=0.0),
+    "Sin": np.sin,
+    "Sinh": np.sinh,
     "Sqrt": np.sqrt,
+    "Tan": np.tan,
 }
 _TABULATED = {"Abs", "Exp", "Reciprocal", "Sqrt"}
 """Operators that become lookup tables. The others stay float32."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from weakcell.emulator.onnx_ops.quantization import rounded
 from weakcell.emulator.onnx_ops.reductions import windows_of
-from weakcell.emulator.onnx_ops.registry import Array, Attributes, Inputs, given, optional, register
+from weakcell.emulator.onnx_ops.registry import Array, Attributes, Inputs, claim, given, optional, register
 
 
 def _parameters(inputs: Inputs, x: Array) -> tuple[np.float32, int, np.float32, Array]:
@@ -74,3 +74,26 @@ def _softmax(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     limits = np.iinfo(zy.dtype)
     result = np.clip(codes, limits.min, limits.max).astype(zy.dtype).reshape(moved.shape)
     return np.moveaxis(result, -1, axis) if version >= 13 and axis != x.ndim - 1 else result
+
+
+@register("com.microsoft.GatherBlockQuantized")
+def _gather_blocks(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """GatherBlockQuantized: table, indices, scales, zero points; the table and its zero points are unpacked."""
+    table, indices, scale, zero = given(inputs[0]), given(inputs[1]), given(inputs[2]), optional(inputs, 3)
+    axis = int(attributes.get("gather_axis", 0)) % table.ndim
+    along, block = int(attributes.get("quantize_axis", 1)) % table.ndim, int(attributes.get("block_size", 128))
+    rows = indices.astype(np.int64)
+    size = table.shape[axis]
+    rows = np.where(rows < 0, rows + size, rows)
+    if rows.size and (rows.min() < 0 or rows.max() >= size):
+        raise ValueError(f"an index is outside a table of {size} rows")
+    claim(table.shape[:axis] + rows.shape + table.shape[axis + 1 :], table, rows)
+    behind = along + rows.ndim - 1 if along > axis else along
+
+    def gathered(x: Array) -> Array:
+        """Return the gathered part of scales or zero points, one for each number."""
+        spread = np.repeat(np.take(x, rows, axis), block, behind) if along != axis else np.take(x, rows // block, axis)
+        return np.asarray(spread if along == axis else np.take(spread, np.arange(table.shape[along]), behind))
+
+    wide = np.take(table, rows, axis).astype(np.float32)
+    return np.asarray((wide if zero is None else wide - gathered(zero).astype(np.float32)) * gathered(scale), scale.dtype)

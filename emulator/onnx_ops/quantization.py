@@ -79,11 +79,16 @@ def _dequantize(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 def _dynamic(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
     """DynamicQuantizeLinear: uint8 codes of a range that includes 0."""
     x = given(inputs[0]).astype(np.float32)
+    scale, zero = quantized_range(x)
+    return rounded(x / scale, zero), scale, zero
+
+
+def quantized_range(x: Array) -> tuple[Array, Array]:
+    """Return scale and uint8 zero point of the range of x with 0."""
     low, high = np.minimum(x.min(initial=0), np.float32(0)), np.maximum(x.max(initial=0), np.float32(0))
     scale = (high - low) / np.float32(255)
     scale = np.asarray(scale if scale > 0 else 1, np.float32)
-    zero = np.asarray(np.clip(np.rint(-low / scale), 0, 255).astype(np.uint8))
-    return rounded(x / scale, zero), scale, zero
+    return scale, np.asarray(np.clip(np.rint(-low / scale), 0, 255).astype(np.uint8))
 
 
 # ── integer products ────────────────────────────────────────────────────────────────────────────────

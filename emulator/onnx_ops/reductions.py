@@ -65,6 +65,8 @@ _reduction("ReduceProd", np.prod)
 _reduction("ReduceSum", np.sum)
 _reduction("ReduceL1", lambda x, **how: np.sum(np.abs(x), **how))
 _reduction("ReduceL2", lambda x, **how: np.sqrt(np.sum(np.square(x), **how)))
+_reduction("ReduceLogSum", lambda x, **how: np.log(np.sum(x, **how)))
+_reduction("ReduceLogSumExp", np.logaddexp.reduce)
 _reduction("ReduceSumSquare", lambda x, **how: np.sum(np.square(x), **how))
 
 
@@ -266,6 +268,19 @@ def _average_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     total = windows.sum(inner)
     counts = windows_of(inside, kernel, attributes, 0.0)[0].sum(inner)
     return np.asarray(total / counts[(slice(None), slice(None), *map(slice, total.shape[2:]))], x.dtype)
+
+
+@register("LpPool")
+def _lp_pool(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x, p = given(inputs[0]), int(attributes.get("p", 2))
+    windows, inner = windows_of(np.abs(x), tuple(attributes["kernel_shape"]), attributes, 0.0)
+    return np.asarray(np.sum(windows**p, inner) ** (1 / p), x.dtype)
+
+
+@register("GlobalLpPool")
+def _global_lp(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    x, p = given(inputs[0]), int(attributes.get("p", 2))
+    return np.asarray(np.sum(np.abs(x) ** p, tuple(range(2, x.ndim)), keepdims=True) ** (1 / p), x.dtype)
 
 
 @register("GlobalAveragePool")

@@ -13,12 +13,9 @@ from weakcell.emulator.onnx_backend import Backend
 from weakcell.emulator.onnx_ops import OPERATORS
 from weakcell.memmodels.errors import InputError, ModelError
 
-LEAST = 500
+LEAST = 900
 
-WITHOUT_NODE_TEST = {
-    "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "CastLike", "Einsum", "Log", "ReduceL1", "ReduceL2",
-    "ReduceProd", "ReduceSumSquare", "Selu", "Softsign", "ThresholdedRelu",
-}  # fmt: skip
+WITHOUT_NODE_TEST = {"Einsum", "GlobalLpPool"}
 """Operators that no node test in scope has; other tests compare them with onnxruntime."""
 
 
@@ -59,9 +56,9 @@ def test_one_node() -> None:
 
 
 def test_what_is_not_supported_says_so() -> None:
-    lstm = onnx.helper.make_node("LSTM", ["x", "w", "r"], ["y"])
-    with pytest.raises(BackendIsNotSupposedToImplementIt, match="LSTM, opset"):
-        Backend.run_node(lstm, [np.zeros((1, 1, 4), np.float32)] * 3)
+    determinant = onnx.helper.make_node("Det", ["x"], ["y"])
+    with pytest.raises(BackendIsNotSupposedToImplementIt, match="Det, opset"):
+        Backend.run_node(determinant, [np.zeros((2, 2), np.float32)])
     assert Backend.supports_device("CPU")
     assert not Backend.supports_device("CUDA:0")
 
