@@ -110,7 +110,8 @@ class DisplayedResult:
         return f"<{type(self).__name__} {self.headline}>"
 
     def _repr_html_(self: _Content) -> str:
-        head = f"<p><b>{escape(self.title)}</b><br>{escape(self.headline)}</p>"
+        answer = self.headline.removeprefix(self.title).lstrip(": ")
+        head = f"<p><b>{escape(self.title)}</b><br>{escape(answer)}</p>"
         return f"{head}{embed_figure(self.plot(), self.title)}{table_html(self.summary)}<p>{escape(self.caption)}</p>"
 
 

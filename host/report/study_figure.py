@@ -59,16 +59,19 @@ def _plot_accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     mean, low, high = (metric.factor * summary[name].to_numpy().astype(float) for name in ("mean", "low", "high"))
     clean = result.resolved.questions.fault_free_score
     reference = metric.factor * (clean if clean is not None else 1.0 if metric.higher else 0.0)
-    label = None if clean is None else f"clean network {reference:.1f} %" if metric.share else f"clean network {reference:.4g}"
+    label = None if clean is None else f"fault-free {reference:.1f} %" if metric.share else f"fault-free {reference:.4g}"
     axes.axhline(reference, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)
     if trials > 1:
         axes.scatter(np.repeat(x, trials), scores, s=9, color=BLUE, alpha=0.28, linewidths=0, label="single trials", zorder=2)
-        axes.fill_between(x, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95 % interval of the mean", zorder=1)
-    if len(x) == 1 and trials > 1:
-        axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=BLUE, capsize=4, fmt="none")
+        label = "95 % interval of the mean"
+        if len(x) > 1:
+            axes.fill_between(x, low, high, color=BLUE, alpha=0.18, linewidth=0, zorder=1, label=label)
+        else:
+            axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=BLUE, capsize=4, fmt="none", label=label)
     axes.plot(x, mean, color=BLUE, linewidth=1.8, marker="o", markersize=4, label="mean" if trials > 1 else "one trial", zorder=3)
     axes.set_ylabel(metric.label)
-    lowest, highest = float(min(scores.min(), reference)), float(max(scores.max(), reference))
+    shown = np.concatenate([scores, [reference], *([low, high] if trials > 1 else [])])
+    lowest, highest = float(shown.min()), float(shown.max())
     if metric.share:
         span = max(100 - lowest, 1.0)
         axes.set_ylim(max(0.0, lowest - 0.08 * span), min(100.0, highest) + 0.05 * span)

@@ -254,17 +254,18 @@ _OF_POINT = ("energy", "energy_unit", "energy_basis", "reads_per_inference", "ac
 
 _SUMMARY: dict[str, Any] = {
     "sweep_key": pl.String,
-    "sweep_value": pl.Float64,
-    "trials": pl.Int64,
+    **dict.fromkeys(("sweep_value", "mean", "low", "high", "worst", "bound", "differ_below"), pl.Float64),
     "score": pl.String,
-    **dict.fromkeys(("mean", "low", "high", "differ_below", "worst", "bound"), pl.Float64),
-    **dict.fromkeys(("changed", "changed_low", "changed_high", "changed_differ_below", "flip_rate", "energy"), pl.Float64),
-    "energy_unit": pl.String,
-    "energy_basis": pl.String,
-    "reads_per_inference": pl.Float64,
-    "access_latency_ns": pl.Float64,
+    "trials": pl.Int64,
+    **dict.fromkeys(("changed", "changed_low", "changed_high", "changed_differ_below"), pl.Float64),
+    **dict.fromkeys(("reads_per_inference", "access_latency_ns"), pl.Float64),
     "memory": pl.String,
+    "energy_basis": pl.String,
+    "energy": pl.Float64,
+    "energy_unit": pl.String,
+    "flip_rate": pl.Float64,
 }
+"""Columns of the summary. The first and the last ones are what a narrow view shows."""
 
 
 # ── results of older schema versions, restated in the columns of today ───────────────────────────────
