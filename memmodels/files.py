@@ -102,6 +102,9 @@ def read_arrays(path: Path, asked: str, do: str) -> dict[str, npt.NDArray[Any]]:
     """
     try:
         with open_regular(path) as file:
+            if file.read(6) == b"\x93NUMPY":
+                raise InputError(asked, "it is an .npy file, which holds one array without a name", do)
+            file.seek(0)
             return _unpack(file, os.fstat(file.fileno()).st_size)
     except (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(asked, reason(error), do) from error

@@ -27,7 +27,7 @@ from weakcell.host.study.networks import Model, ModelLike
 from weakcell.host.study.sweep_values import Sweep, parse_sweep
 from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import MemorySpec
-from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.errors import ModelError, UsageError
 from weakcell.memmodels.memory import Quantity
 from weakcell.memmodels.sampling.sampler import VERSION as SAMPLER_VERSION
 
@@ -272,11 +272,11 @@ def resolve_study(
     return ResolvedStudy(study, workload, points, replays)
 
 
-def not_quantized(model: str) -> UsageError:
+def not_quantized(model: str) -> ModelError:
     """Return the error for a network that stores no weight as integers or signs."""
-    found = f"no weight of {model} is quantized: all of them are floats, and a memory holds the bits of integers and signs"
+    found = "none of its weights is quantized: all of them are floats, and a memory holds the bits of integers and signs"
     do = "Quantize it first, for instance with onnxruntime.quantization.quantize_static, or train it with quantized weights"
-    return UsageError(f"Emulating {model}", found, do)
+    return ModelError(f"Network {model!r}", found, do)
 
 
 def _point(study: Study, plan: Plan, index: int, value: float | None, placement: Placement) -> Point:

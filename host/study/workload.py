@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,8 @@ from weakcell.host.datasets.registry import DataLike, Dataset, load_data
 from weakcell.host.digests import hash_json, weights_sha256
 from weakcell.host.study.networks import Model, ModelLike, find_model
 from weakcell.memmodels.errors import InputError, UsageError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +115,10 @@ def open_workload(
     if source is None:
         asked_for = f"Emulating {found.name} without data"
         raise UsageError(asked_for, "it is not a shipped network", "Give --data NAME or --data FILE.npz; in Python data=(x, y)")
-    dataset = load_data(source, data_dir).first(images)
+    dataset = load_data(source, data_dir)
+    if images is not None and images > len(dataset):
+        log.warning("%s has %d images, fewer than the %d asked for; all of them are used.", dataset.name, len(dataset), images)
+    dataset = dataset.first(images)
     plan = compile_plan(network)
     arrays = {network.inputs[0]: dataset.x}
     questions = emulator.prepare_evaluation(plan, arrays, dataset.y, asked)

@@ -43,9 +43,8 @@ def train_network(images: np.ndarray, labels: np.ndarray) -> nn.Module:
 def quantize(network: nn.Module, images: np.ndarray) -> onnx.ModelProto:
     """Export to ONNX, and quantize weights and activations to 8 bits."""
     buffer = io.BytesIO()
-    axes = {"input": {0: "N"}, "logits": {0: "N"}}
-    example = (torch.zeros(1, 1, 8, 8),)
-    torch.onnx.export(network, example, buffer, input_names=["input"], output_names=["logits"], dynamic_axes=axes, dynamo=False)
+    names = {"input_names": ["input"], "output_names": ["logits"]}
+    torch.onnx.export(network, (torch.zeros(2, 1, 8, 8),), buffer, dynamic_shapes=({0: "N"},), verbose=False, **names)
 
     class Calibration(quantization.CalibrationDataReader):
         batches = iter([{"input": images}])

@@ -147,6 +147,16 @@ def test_the_table_of_shared_options_is_right() -> None:
     assert "\n".join(rows) in TABLE.read_text(encoding="utf-8"), "Replace the table by:\n" + "\n".join(rows)
 
 
+def test_more_images_than_there_are_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert weakcell("emulate", "--images", "100000", "--dry-run").exit_code == 0
+    assert "digits has 450 images" in caplog.text
+
+
+def test_an_npy_file_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", np.zeros((3, 1, 8, 8)))
+    assert "an .npy file" in refused(3, "emulate", "--data", tmp_path / "images.npy")
+
+
 def test_help_lists_every_command_once() -> None:
     lines = weakcell("--help").stdout.splitlines()
     listed = [line.split()[0] for line in lines if line.startswith("  ") and len(line.split()) > 1 and line[2] != " "]
