@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from weakcell.emulator.ir.layers import Network
+from weakcell.memmodels.printable import escape_surrogates
 
 
 def hash_json(content: Any) -> str:
     """Return the digest of any JSON content; the order of keys does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(escape_surrogates(text).encode()).hexdigest()
 
 
 def weights_sha256(network: Network) -> str:
@@ -60,10 +61,18 @@ def _canonical_parts(value: Any) -> Iterator[bytes]:
 
 
 def memory_file_sha256(name: str) -> str | None:
-    """Return the digest of the file that a memory's NAME reads (`file:PATH`, `recording:PATH`); None without one."""
+    """Return the digest of the file that a memory's NAME reads (`file:PATH`, `recording:PATH`); None without one.
+
+    It covers the arrays of a profile too, which are in a second file.
+    """
+    from weakcell.memmodels.profile import find_arrays
     from weakcell.memmodels.protection.wrappers import split_wrappers  # loads Numba, which `weakcell infer` does without
 
     kind, _, path = split_wrappers(name)[1].partition(":")
     if kind not in ("file", "recording") or not Path(path).is_file():
         return None
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    arrays = find_arrays(Path(path)) if kind == "file" else None
+    if arrays is None:
+        return digest
+    return hashlib.sha256(f"{digest} {hashlib.sha256(arrays.read_bytes()).hexdigest()}".encode()).hexdigest()

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from weakcell.memmodels.errors import OutputError
 from weakcell.memmodels.files import reason
+from weakcell.memmodels.printable import escape_surrogates
 
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -67,8 +68,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], mode: int 
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text as `write_atomically` does."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Write UTF-8 text as `write_atomically` does; `escape_surrogates` says how bytes of a name that are none are written."""
+    write_atomically(path, lambda file: file.write(escape_surrogates(text).encode()))
 
 
 def check_writable(path: Path) -> None:

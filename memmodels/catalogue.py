@@ -234,7 +234,7 @@ def _split_file(text: str) -> tuple[str, str | None]:
 
     Text in brackets belongs to PATH: `board:virtual:rp2350[uniform:ber=1e-3]:vdd=0.6`.
     """
-    found = re.fullmatch(r"(\w+:(?:\[.*\]|.)*?)(?::([A-Za-z_]\w*\s*=.*))?", text)
+    found = re.fullmatch(r"(\w+:(?:\[.*\]|.)*?)(?::([A-Za-z_]\w*\s*=.*))?", text, re.DOTALL)
     return (found[1], found[2]) if found else (text, None)
 
 

@@ -34,9 +34,10 @@ from weakcell.memmodels.definition import Condition, Conditions, Technology, Ter
 from weakcell.memmodels.error_model.levels import LevelTerm
 from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
-from weakcell.memmodels.errors import InputError, MemorySpecError
+from weakcell.memmodels.errors import InputError, MemorySpecError, OutputError
 from weakcell.memmodels.files import read_arrays, read_text, reason
 from weakcell.memmodels.memory import Basis, ConditionValue
+from weakcell.memmodels.printable import escape_surrogates
 from weakcell.memmodels.recording import same_point
 
 SCHEMA = 2
@@ -214,11 +215,14 @@ class Profile:
         """Write PATH (TOML) and, if there are arrays, an .npz of the same name.
 
         Raises:
-            OutputError: A file cannot be written.
+            OutputError: A file cannot be written, or its name cannot be stored in the other.
         """
         target = Path(path)
         arrays_path = target.with_suffix(".npz")
         if self.arrays:
+            if escape_surrogates(arrays_path.name) != arrays_path.name:
+                found = "its name is not UTF-8, and the profile has to name the file of its arrays"
+                raise OutputError(f"Writing {target}", found, "Choose another name")
             named: dict[str, Any] = {name: np.asarray(array) for name, array in self.arrays.items()}
             write_atomically(arrays_path, lambda file: np.savez_compressed(file, **named))
         write_text_atomically(target, "\n".join(_format_profile(self, arrays_path.name if self.arrays else None)))
@@ -243,6 +247,16 @@ def load(path: str | Path) -> Profile:
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         damage = f"it is no profile or is damaged ({reason(error)})"
         raise InputError(f"Profile {found}", damage, "Repair it, or fit it again") from error
+
+
+def find_arrays(path: Path) -> Path | None:
+    """Return the file of a profile's arrays; None if it has none, or is no profile."""
+    try:
+        name = tomllib.loads(read_text(path)).get("arrays")
+        found = None if name is None else path.with_name(name)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return found if found is not None and found.is_file() else None
 
 
 def technology_of(path: str) -> Technology:
@@ -382,7 +396,7 @@ def _format_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+        return json.dumps(escape_surrogates(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, float):

@@ -15,6 +15,7 @@ from weakcell.host.report.displayed_result import DisplayedResult, share_range
 from weakcell.host.report.simple_figures import plot_lines
 from weakcell.host.study.arguments import MemoryLike, as_memory_spec
 from weakcell.host.study.sweep_values import SweepLike, as_sweep
+from weakcell.host.table_files import open_table
 from weakcell.memmodels.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def train(
     frame = train_runs(
         runs, folder, TrainingJob(load_named, config, part, device, threads, qonnx, notify or (lambda text: None)), resume=resume
     )
-    curves = pl.read_csv(folder / "curves.csv", schema_overrides={"id": pl.String})
+    with open_table(folder / "curves.csv") as file:
+        curves = pl.read_csv(file, schema_overrides={"id": pl.String})
     return TrainingResult(folder, frame, curves, points)
 
 

@@ -10,19 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from weakcell.emulator.evaluation.trials import TrialResult
 from weakcell.memmodels.errors import InputError, OutputError
+from weakcell.memmodels.files import open_regular, reason
+from weakcell.memmodels.printable import escape_surrogates
 
 VERSION = 1
 FILE = "runs.sqlite"
+
+_COPIES = 25
+"""How often a store is copied that changes meanwhile, about 5 s in all."""
 
 _MOST = (1 << 63) - 1
 _Kind = TypeVar("_Kind")
@@ -123,7 +131,7 @@ class Store:
         with self.db:
             self.db.execute("UPDATE cells SET place = NULL")
             for place, (sha, study, tensors, columns, asked) in enumerate(cells):
-                row = (sha, place, study, *(json.dumps(part, ensure_ascii=False) for part in (list(tensors), columns, asked)))
+                row = (sha, place, study, *(_json(part) for part in (list(tensors), columns, asked)))
                 self.db.execute(
                     "INSERT INTO cells (sha256, place, study, tensors, columns, asked) VALUES (?, ?, ?, ?, ?, ?) "
                     "ON CONFLICT (sha256) DO UPDATE SET place=excluded.place, study=excluded.study, "
@@ -204,7 +212,7 @@ class Store:
     def set_fact(self, name: str, content: Any) -> None:
         """Store a fact about the campaign: any content that JSON can hold."""
         with self.db:
-            self.db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(content, ensure_ascii=False)))
+            self.db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, _json(content)))
 
     def get_fact(self, name: str) -> Any:
         """Return a stored fact, or None."""
@@ -217,14 +225,14 @@ def open_store(folder: Path) -> Iterator[Store]:
     """Open the store of a folder for writing, for this process alone; create both if they do not exist.
 
     Raises:
-        OutputError: it cannot be written, has another version, or another process has it open.
+        OutputError: it cannot be written, has another version, one of its files is a link, or another process has it open.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         found = "it is a file" if folder.is_file() else error.strerror or str(error)
         raise OutputError(f"Results in {folder}", found, "Choose a folder that can be written with --out") from error
-    with _lock(folder), _connect(folder, f"file:{_quote(folder / FILE)}") as store:
+    with _lock(folder), _connect(folder, _refuse_links(folder / FILE)) as store:
         store.db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {_SCHEMA}")
         known = store.get_fact("version")
         if known not in (None, VERSION):
@@ -235,27 +243,121 @@ def open_store(folder: Path) -> Iterator[Store]:
 
 @contextmanager
 def read_store(folder: Path) -> Iterator[Store]:
-    """Open the store of a folder for reading; InputError if there is none."""
-    if not (folder / FILE).is_file():
+    """Open the store of a folder for reading; nothing is written there, also if a sweep is running.
+
+    Raises:
+        InputError: there is none, or a sweep changed it in the meantime.
+        OutputError: it is damaged.
+    """
+    if not has_store(folder):
         raise InputError(f"Runs in {folder}", f"there is no {FILE}", "Name the folder of a weakcell sweep")
-    with _connect(folder, f"file:{_quote(folder / FILE)}?mode=ro") as store:
-        yield store
+    path = _refuse_links((folder / FILE).resolve())
+    before = _status(path)
+    if not _has_journal(path):
+        with _connect(folder, path, "?mode=ro&immutable=1") as store:  # without locks
+            yield store
+            if _has_journal(path) or _status(path) != before:
+                raise InputError(f"Runs in {folder}", "a sweep that runs there changed them while they were read", "Try again")
+    elif _may_read_in_place(path):
+        with _connect(folder, path, "?mode=ro") as store:
+            yield store
+    else:
+        with (
+            TemporaryDirectory(prefix="weakcell-", ignore_cleanup_errors=True) as copies,
+            _connect(folder, _copy(path, Path(copies))) as store,
+        ):
+            yield store
+
+
+def has_store(folder: Path) -> bool:
+    """Return whether a folder has a store; InputError if this user may not look."""
+    try:
+        return (folder / FILE).is_file()
+    except OSError as error:
+        raise InputError(f"Runs in {folder}", reason(error), "Ask its owner for the right to read it") from error
+
+
+def _has_journal(path: Path) -> bool:
+    """Return whether there are changes that are not yet in the file: a sweep is running, or was killed."""
+    return any((status := _status(journal)) and status[1] for journal in _list_journals(path))
+
+
+def _list_journals(path: Path) -> list[Path]:
+    return [path.with_name(path.name + end) for end in ("-wal", "-journal")]
+
+
+def _may_read_in_place(path: Path) -> bool:
+    """Return whether SQLite can read file and journal where they are, without making the index of the journal."""
+    if not path.with_name(path.name + "-shm").is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"file:{_quote(path)}?mode=ro", uri=True)) as db:
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError:  # the index may not be written, or belongs to another journal
+        return False
+    return True
+
+
+def _copy(path: Path, folder: Path) -> Path:
+    """Copy the file and its journals into a folder, as they are at one moment; InputError if that fails."""
+    parts = [path, *_list_journals(path)]
+    asked = f"Runs in {path.parent}"
+    try:
+        for _ in range(_COPIES):
+            before = [_status(part) for part in parts]
+            for part, status in zip(parts, before, strict=True):
+                (folder / part.name).unlink(missing_ok=True)
+                if status is not None:
+                    with open_regular(part) as source, (folder / part.name).open("wb") as target:
+                        shutil.copyfileobj(source, target)
+            if before == [_status(part) for part in parts]:
+                return folder / path.name
+            time.sleep(0.2)
+    except OSError as error:
+        found = f"they have to be copied before they can be read, and copying them to {folder} failed: {reason(error)}"
+        do = f"Make room for {sum(part.stat().st_size for part in parts if part.is_file()):,} bytes there, or set TMPDIR"
+        raise InputError(asked, found, do) from error
+    found = "they have to be copied before they can be read, and a sweep that runs there changed them meanwhile"
+    raise InputError(asked, found, "Try again when the sweep is finished")
+
+
+def _status(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _refuse_links(path: Path) -> Path:
+    """Return the path of the store; OutputError if it, or a file that SQLite makes beside it, is a link or no file.
+
+    SQLite follows links. In a folder of somebody else they could lead to any file of this user.
+    """
+    for end in ("", "-wal", "-shm", "-journal"):
+        part = path.with_name(path.name + end)
+        if os.path.lexists(part) and (part.is_symlink() or not part.is_file()):
+            found = f"{part.name} is {'a link' if part.is_symlink() else 'not a regular file'}"
+            raise OutputError(f"Results in {path.parent}", found, "Remove it, or choose another folder")
+    return path
 
 
 @contextmanager
-def _connect(folder: Path, address: str) -> Iterator[Store]:
+def _connect(folder: Path, path: Path, options: str = "") -> Iterator[Store]:
     try:
-        db = sqlite3.connect(address, uri=True, timeout=30)
-        try:
+        with closing(sqlite3.connect(f"file:{_quote(path)}{options}", uri=True, timeout=30)) as db:
             yield Store(folder, db)
-        finally:
-            db.close()
     except (sqlite3.DatabaseError, _Damaged) as error:
-        raise OutputError(f"Runs in {folder}", f"{FILE}: {error}", "Name another folder, or mend this one") from error
+        do = "Make room" if "full" in str(error) else "Name another folder, or mend this one"
+        raise OutputError(f"Runs in {folder}", f"{FILE}: {error}", do) from error
 
 
 class _Damaged(Exception):
     """A stored value that this program did not write."""
+
+
+def _json(content: Any) -> str:
+    return escape_surrogates(json.dumps(content, ensure_ascii=False))
 
 
 def _parse_json(text: Any, kind: type[_Kind]) -> _Kind:
@@ -297,4 +399,4 @@ def _lock(folder: Path) -> Iterator[None]:
 def _quote(path: Path) -> str:
     from urllib.parse import quote
 
-    return quote(str(path.resolve()))
+    return quote(os.fsencode(path.absolute()))

@@ -26,9 +26,9 @@ from weakcell.emulator.tasks import COLUMNS as METRIC_COLUMNS
 from weakcell.emulator.tasks import get_metric
 from weakcell.host.campaign.stopping import FEWEST_WITH_COVARIATE, share_removed, stein_interval
 from weakcell.host.campaign.store import CellRecord, Store, run_id
-from weakcell.host.csv_tables import write_csv
 from weakcell.host.study.results import COLUMNS, restate_columns, scores_of, summary_of
 from weakcell.host.study.results_folder import versions
+from weakcell.host.table_files import write_csv
 from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 
 _HEAD: dict[str, Any] = {"row": pl.Int64, "run": pl.String, "study": pl.String}

@@ -22,8 +22,9 @@ def explain(
     from weakcell.host.campaign.store import read_store
     from weakcell.host.cli.terminal import emit, errors_as_events, say
 
-    with errors_as_events(as_json), read_store(folder) as store:
-        stored = find_run(store, row)
+    with errors_as_events(as_json):
+        with read_store(folder) as store:
+            stored = find_run(store, row)
         repeated = reproduce(stored, data_dir) if run else None
     if as_json:
         emit(

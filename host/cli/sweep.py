@@ -161,14 +161,14 @@ def parse_share(text: str) -> float:
 def _show_effort(
     campaign: Campaign, out: Path | None, threads: int | None, processes: int | None, cluster: str | None, as_json: bool
 ) -> None:
-    from weakcell.host.campaign.store import FILE, read_store
+    from weakcell.host.campaign.store import has_store, read_store
     from weakcell.host.campaign.sweep import count_missing, estimate_effort
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import emit, say
     from weakcell.host.study.executors import default_workers
 
     left = campaign.runs
-    if out is not None and (out / FILE).is_file():
+    if out is not None and has_store(out):
         with read_store(out) as store:
             left = count_missing(campaign, store)
     local = int(cluster.removeprefix("local:")) if cluster and cluster.removeprefix("local:").isdigit() else None

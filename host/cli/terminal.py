@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,17 +16,9 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 
 from weakcell.memmodels.errors import WeakcellError
+from weakcell.memmodels.printable import printable
 
 EVENT_VERSION = 1
-
-
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters but for the tab and the end of a line; overrides of the direction of writing."""
-
-
-def printable(text: str) -> str:
-    """Return the text with its control characters as escapes, such as \\x1b."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def say(text: str) -> None:

@@ -26,6 +26,7 @@ from weakcell.host.datasets.published import NAMES, read_split
 from weakcell.host.study.networks import SHIPPED_FOLDER
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.files import read_arrays
+from weakcell.memmodels.printable import printable_name
 
 Array = npt.NDArray[Any]
 
@@ -161,7 +162,8 @@ def _from_npz(path: Path) -> Dataset:
     arrays = read_npz(path)
     if "x" not in arrays:
         raise InputError(f"Data {path}", f"it has {', '.join(arrays) or 'no arrays'}", "Name the images x and the labels y")
-    return replace(_from_arrays(str(path), path.name, arrays["x"], arrays.get("y")), name=path.stem)
+    name, source = printable_name(path.stem), printable_name(path.name)
+    return replace(_from_arrays(str(path), source, arrays["x"], arrays.get("y")), name=name)
 
 
 def _from_arrays(name: str, source: str, x: Array, y: Array | None) -> Dataset:

@@ -12,14 +12,17 @@ from typing import Any
 import polars as pl
 
 from weakcell.emulator.tasks import METRICS, Metric, get_metric
-from weakcell.host.campaign.store import FILE, read_store
+from weakcell.host.campaign.store import has_store, read_store
 from weakcell.host.campaign.tables import Tables
 from weakcell.host.report.captions import METHOD, explain_no_difference
 from weakcell.host.report.margin_data import NetworkMargins, NetworkRequest, measure_margins
 from weakcell.host.report.weak_cell_map import WeakMap, map_weak_cells
 from weakcell.host.study.networks import shipped_models
 from weakcell.host.study.results import restate_frame, summary_of
+from weakcell.host.table_files import open_table
 from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.files import read_text, reason
+from weakcell.memmodels.printable import printable_name
 
 INTERVALS = f"95 % intervals of the mean over trials ({METHOD})"
 
@@ -66,7 +69,7 @@ def read_report_data(folder: Path, data_dir: Path | None = None, extras: bool = 
     Raises:
         InputError: the folder has no results, or no run is finished.
     """
-    if (folder / FILE).is_file():
+    if has_store(folder):
         data, networks = _read_campaign(folder)
     elif (folder / "study.json").is_file() and (folder / "results.parquet").is_file():
         data, networks = _read_study(folder)
@@ -98,21 +101,23 @@ def _read_campaign(folder: Path) -> tuple[ReportData, list[NetworkRequest]]:
             rule = f"{INTERVALS}, asked to be ± {100 * half:g} points in at most {most} trials"
         facts["versions"] = _versions(folder)
         networks = [NetworkRequest(**network) for network in store.get_fact("networks") or ()]
-        return ReportData(folder.resolve().name, tables.frame, tables.summary, facts, rule), networks
+        return ReportData(printable_name(folder.resolve().name), tables.frame, tables.summary, facts, rule), networks
 
 
 def _read_study(folder: Path) -> tuple[ReportData, list[NetworkRequest]]:
     try:
-        stated = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-        frame = restate_frame(pl.read_parquet(folder / "results.parquet"))
+        stated = json.loads(read_text(folder / "study.json"))
+        with open_table(folder / "results.parquet") as file:
+            frame = restate_frame(pl.read_parquet(file))
         label = f"{stated['identity']['model']}, {stated['identity']['memory']}"
         network = _request_network(stated)
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"Results in {folder}", f"they cannot be read ({error})", "Run weakcell emulate --out again") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError, pl.exceptions.PolarsError) as error:
+        do = "Run weakcell emulate --out again"
+        raise InputError(f"Results in {folder}", f"they cannot be read ({reason(error)})", do) from error
     frame = frame.with_columns(pl.lit(label).alias("study"))
     points = summary_of(frame).with_columns(pl.lit(label).alias("study"), pl.lit(frame["model"][0]).alias("model"))
     facts = {"command": stated.get("command"), "versions": stated.get("versions"), "identity": stated["identity"]}
-    return ReportData(folder.resolve().name, frame, points, facts, INTERVALS), [network]
+    return ReportData(printable_name(folder.resolve().name), frame, points, facts, INTERVALS), [network]
 
 
 def _request_network(stated: dict[str, Any]) -> NetworkRequest:
@@ -129,8 +134,8 @@ def _versions(folder: Path) -> dict[str, Any]:
     from weakcell.host.study.results_folder import versions
 
     try:
-        stored = json.loads((folder / "campaign.json").read_text(encoding="utf-8"))["versions"]
-    except (OSError, ValueError, KeyError):
+        stored = json.loads(read_text(folder / "campaign.json"))["versions"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return dict(versions())
     return stored if isinstance(stored, dict) else {}
 

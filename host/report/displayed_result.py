@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from weakcell.host.report.matplotlib_charts import save_figure
+from weakcell.host.report.matplotlib_charts import save_figure, show_names_as_they_are
 from weakcell.host.report.style import STYLE
 from weakcell.memmodels.errors import OutputError, UsageError
 
@@ -100,6 +100,7 @@ class DisplayedResult:
             raise OutputError(f"Writing a figure to {path}", "its name has another ending", f"Use {', '.join(FIGURE_SUFFIXES)}")
         with mpl.rc_context(self.figure_style):
             figure = self.build_figure()
+            show_names_as_they_are(figure)
         if path is not None:
             save_figure(lambda: figure, [Path(path)], self.figure_style, dpi)
         # IPython shows a Figure only after pyplot was imported; this shows it in any case.

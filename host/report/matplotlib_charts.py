@@ -13,6 +13,7 @@ import numpy as np
 
 from weakcell.host.report.style import PAPER_STYLE, STYLE, level_colours
 from weakcell.memmodels.atomic_files import write_atomically
+from weakcell.memmodels.printable import printable, printable_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,9 +46,30 @@ def save_figure(plot: Callable[[], Figure], paths: Sequence[Path], style: dict[s
 
     with mpl.rc_context(style):
         figure = plot()
+        show_names_as_they_are(figure)
         for path in paths:
             save = partial(figure.savefig, format=path.suffix[1:], dpi=dpi, metadata=_UNDATED.get(path.suffix))
             write_atomically(path, save)
+
+
+def show_names_as_they_are(figure: Figure) -> None:
+    """Turn off formulas in a figure's text, and show control characters as escapes; only labels of ticks may be formulas.
+
+    Names of others may hold dollar signs, which Matplotlib takes for the ends of a formula.
+    """
+    from matplotlib.text import Text
+
+    axes = [axis for part in figure.axes for axis in (part.xaxis, part.yaxis)]
+    of_ticks = {id(label) for axis in axes for label in (*axis.get_ticklabels(which="both"), axis.get_offset_text())}
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and id(text) not in of_ticks:
+            text.set_parse_math(False)
+            text.set_text(printable(text.get_text()).expandtabs(4))
+
+
+def tick_label(name: str) -> str:
+    """Return a name as the label of a tick: no formula, and control characters as escapes."""
+    return printable_name(name).replace("$", r"\$")
 
 
 def write_paper_figures(charts: Sequence[Chart], folder: Path) -> list[Path]:
@@ -76,7 +98,9 @@ def render_svg(panel: Panel, width: float) -> bytes:
 
     buffer = io.BytesIO()
     with mpl.rc_context(PAPER_STYLE):
-        plot_paper_figure(panel, width).savefig(buffer, format="svg", metadata=_UNDATED[".svg"])
+        figure = plot_paper_figure(panel, width)
+        show_names_as_they_are(figure)
+        figure.savefig(buffer, format="svg", metadata=_UNDATED[".svg"])
     return buffer.getvalue()
 
 
@@ -133,7 +157,7 @@ def _floats(values: Sequence[float | None]) -> Any:
 def _apply_scale(axes: Axes, panel: Panel) -> None:
     if panel.x.scale == "category":
         names = list(dict.fromkeys(str(x) for series in panel.series for x in series.x))
-        axes.set_xticks(range(len(names)), [textwrap.fill(name, 40) for name in names])
+        axes.set_xticks(range(len(names)), [textwrap.fill(tick_label(name), 40) for name in names])
     else:
         axes.set_xscale(panel.x.scale)
     axes.set_yscale(panel.y.scale)

@@ -11,6 +11,7 @@ from weakcell.emulator.tasks import get_metric
 from weakcell.host.report.chart_specs import build_charts
 from weakcell.host.report.data import ReportData, point_label, split_by_metric, summarize
 from weakcell.host.report.plotly_charts import plot_panel
+from weakcell.memmodels.printable import printable
 
 _HERE = Path(__file__).parent
 
@@ -46,7 +47,9 @@ def render(data: ReportData) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_printable
+    )
     charts = build_charts(data)
     figures = {chart.name: [plot_panel(panel) for panel in chart.panels] for chart in charts}
     return environment.get_template("page.html").render(
@@ -61,6 +64,11 @@ def render(data: ReportData) -> str:
         script=_script((_HERE / "page.js").read_text(encoding="utf-8")),
         style=_style((_HERE / "page.css").read_text(encoding="utf-8")),
     )
+
+
+def _printable(value: Any) -> Any:
+    """Return a text of the page without control characters; scripts and styles, which are markup, as they are."""
+    return printable(value) if type(value) is str else value
 
 
 def _headings(data: ReportData) -> list[tuple[str, str]]:

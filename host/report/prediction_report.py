@@ -12,11 +12,11 @@ import polars as pl
 
 from weakcell.emulator.prediction.scoring import find_scored_layer
 from weakcell.host.analysis.prediction import SCHEMA_VERSION, PredictionStudy
-from weakcell.host.csv_tables import write_csv
 from weakcell.host.report.captions import METHOD, describe_quantization, describe_task_output, explain_no_difference, study_title
 from weakcell.host.report.chart_specs import Axis, prediction_panel
 from weakcell.host.report.matplotlib_charts import plot_panel, save_figure
 from weakcell.host.report.style import INK
+from weakcell.host.table_files import write_csv
 from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from weakcell.host.report.matplotlib_charts import tick_label
 from weakcell.host.report.style import BLUE, COLOURS, INK
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def plot_bars(title: str, label: str, names: Sequence[str], values: Sequence[flo
     figure, axes = _new_figure(title, 1.2 + 0.24 * max(4, shown))
     places = np.arange(shown)
     axes.barh(places, list(values[:shown]), xerr=list(errors[:shown]) or None, color=BLUE, ecolor=INK, height=0.7)
-    axes.set_yticks(places, list(names[:shown]))
+    axes.set_yticks(places, [tick_label(name) for name in names[:shown]])
     axes.invert_yaxis()
     axes.set_xlabel(label)
     return figure

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weakcell.host.report.captions import describe_result, study_title
-from weakcell.host.report.matplotlib_charts import save_figure
+from weakcell.host.report.matplotlib_charts import save_figure, tick_label
 from weakcell.host.report.style import BLUE, INK, ORANGE, STUDY_STYLE
 from weakcell.host.study.results import StudyResult, scores_of
 
@@ -101,7 +101,7 @@ def _label_sweep(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     """Label the swept condition with its unit; use a logarithmic scale if the sweep spans decades."""
     study = result.resolved.study
     if study.sweep is None:
-        axes.set_xticks([0.0], [result.resolved.points[0].memory])
+        axes.set_xticks([0.0], [tick_label(result.resolved.points[0].memory)])
         axes.set_xlim(-1, 1)
         return
     key = study.sweep.key

@@ -23,7 +23,7 @@ from weakcell.emulator.ir.values import encode_values
 from weakcell.memmodels.address import set_bits
 from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.errors import InputError, UsageError
-from weakcell.memmodels.files import open_regular, reason
+from weakcell.memmodels.files import reason
 
 if TYPE_CHECKING:
     import polars as pl
@@ -112,7 +112,7 @@ def fault_table(rows: Sequence[FaultRows]) -> pl.DataFrame:
 def save_faults(path: Path, rows: Sequence[FaultRows], identity: dict[str, object]) -> None:
     """Write a list with the study's identity as its header; `.parquet` or `.csv`. OutputError if it cannot be written."""
     check_suffix(path)
-    from weakcell.host.csv_tables import guard_json, write_csv
+    from weakcell.host.table_files import guard_json, write_csv
 
     table, header = fault_table(rows), json.dumps({"format": FORMAT, **identity})
     if path.suffix == ".parquet":
@@ -205,17 +205,17 @@ def load_faults(path: Path) -> FaultList:
     check_suffix(path)
     import polars as pl
 
-    from weakcell.host.csv_tables import restore_text
+    from weakcell.host.table_files import open_table, restore_text
 
     header: dict[str, Any] | None = None
     try:
         if path.suffix == ".parquet":
-            with open_regular(path) as file:  # by its handle: polars takes brackets in a name for a pattern
+            with open_table(path) as file:
                 text = pl.read_parquet_metadata(file).get("weakcell-faults")
                 file.seek(0)
                 table = pl.read_parquet(file)
         else:
-            with open_regular(path) as file:
+            with open_table(path) as file:
                 line = file.readline(_LONGEST_HEAD).decode("utf-8")
                 text = line[len(_CSV_HEAD) :] if line.startswith(_CSV_HEAD) else None
                 file.seek(0)
@@ -231,11 +231,6 @@ def load_faults(path: Path) -> FaultList:
         table = _complete(table)
     except (OSError, ValueError, TypeError, RecursionError, MemoryError, pl.exceptions.PolarsError) as error:
         raise InputError(f"Reading the fault list {path}", reason(error), "Bring a list that --save-faults wrote") from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of polars, at some damaged files; it is no Exception
-            raise
-        found = "it is damaged, and polars cannot read it"
-        raise InputError(f"Reading the fault list {path}", found, "Bring a list that --save-faults wrote") from error
     if header is not None and header.get("format") != FORMAT:
         found = f"its format is {header.get('format')}"
         raise InputError(f"Reading the fault list {path}", found, f"This version reads format {FORMAT}")

@@ -13,6 +13,7 @@ import weakcell.emulator
 from weakcell.emulator.ir.layers import Network
 from weakcell.host.digests import network_sha256
 from weakcell.memmodels.errors import InputError, UsageError
+from weakcell.memmodels.printable import printable_name
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -93,7 +94,7 @@ def find_model(model: ModelLike) -> Model:
         return Model(text, SHIPPED_FOLDER / file, data)
     path = Path(model)
     if path.is_file():
-        return Model(path.stem, path)
+        return Model(printable_name(path.stem), path)
     found = "it is a folder" if path.is_dir() else "there is no such file"
     near = difflib.get_close_matches(text, _SHIPPED, n=1)
     hint = f"Perhaps {near[0]} is meant" if near else f"Name an ONNX file, or one of {', '.join(_SHIPPED)}"

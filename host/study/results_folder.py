@@ -21,11 +21,12 @@ from typing import Any
 
 import weakcell
 from weakcell.emulator.ir.layers import Network
-from weakcell.host.csv_tables import write_csv
 from weakcell.host.study.results import SCHEMA_VERSION, StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy
+from weakcell.host.table_files import write_csv
 from weakcell.memmodels.atomic_files import check_writable, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import OutputError
+from weakcell.memmodels.files import read_text
 
 _PACKAGES = ("numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
 
@@ -102,8 +103,8 @@ def _may_write(path: Path, resolved: ResolvedStudy) -> bool:
     if not (path / "results.parquet").exists():
         return True
     try:
-        found = json.loads((path / "study.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(path / "study.json"))
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("identity") == json.loads(json.dumps(resolved.identity))
 

@@ -29,6 +29,7 @@ from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.errors import ModelError, UsageError
 from weakcell.memmodels.memory import Quantity
+from weakcell.memmodels.printable import printable_name
 from weakcell.memmodels.sampling.sampler import VERSION as SAMPLER_VERSION
 
 log = logging.getLogger(__name__)
@@ -288,8 +289,8 @@ def _point(study: Study, plan: Plan, index: int, value: float | None, placement:
         index,
         value,
         placement,
-        memory=str(full[0]),
-        places="; ".join(f"{target}={named[str(spec)]}" for target, spec in study.places),
+        memory=printable_name(str(full[0])),
+        places=printable_name("; ".join(f"{target}={named[str(spec)]}" for target, spec in study.places)),
         lifetimes=tuple(dict.fromkeys(lifetimes)),
         cost=cost_per_inference(deployment, study.batch),
         by_outputs=tensors_sampled_at_output(deployment),

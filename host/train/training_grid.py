@@ -21,8 +21,8 @@ from typing import Any, Literal
 import onnx
 import polars as pl
 
-from weakcell.host.csv_tables import write_csv
 from weakcell.host.datasets.training import TrainingData
+from weakcell.host.table_files import open_table, write_csv
 from weakcell.host.train.evaluation import Evaluation, EvaluationConfig, evaluate_network
 from weakcell.host.train.qonnx_export import to_qonnx
 from weakcell.host.train.settings import Run
@@ -148,7 +148,8 @@ def collect(folder: Path, names: Sequence[str] | None = None, into: Path | None 
         if settings["tolerance"] is not None:
             settings["tolerance"] = ",".join(f"{value:g}" for value in settings["tolerance"])
         rows.append({"id": name[-8:], "name": name, **settings, **{key: record[key] for key in RECORD_COLUMNS}})
-        curve = pl.read_csv(folder / f"{name}.csv")
+        with open_table(folder / f"{name}.csv") as file:
+            curve = pl.read_csv(file)
         curves.append(curve.select(pl.lit(name[-8:]).alias("id"), "value", "trial", pl.col("accuracy").round(6)))
     runs = pl.DataFrame(rows, infer_schema_length=None)
     if rows:
@@ -167,6 +168,7 @@ def select_accuracies(folder: Path, points: Sequence[float]) -> pl.DataFrame:
     Returns:
         A column `id`, and one column per point.
     """
-    curves = pl.read_csv(folder / "curves.csv", schema_overrides={"id": pl.String})
+    with open_table(folder / "curves.csv") as file:
+        curves = pl.read_csv(file, schema_overrides={"id": pl.String})
     columns = [pl.col("accuracy").filter((pl.col("value") - point).abs() < 1e-9).mean().alias(f"{point:g}") for point in points]
     return curves.group_by("id", maintain_order=True).agg(columns)

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.table import Table
 
-from weakcell.host.cli.terminal import note, printable, say, show, show_error
+from weakcell.host.cli.terminal import note, say, show, show_error
 from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.printable import printable
 
 HOSTILE = "w\x1b]0;owned\x07\x1b[31m\x9b2J\r\u202eabc"
 

@@ -23,8 +23,8 @@ import polars as pl
 
 from tests.train_findings.findings import RESULTS, VALIDATION, Gain, Group, correlation, gain, load_groups, read_table
 from weakcell.emulator import mean_interval
-from weakcell.host.csv_tables import write_csv
 from weakcell.host.report.style import COLOURS, GREY
+from weakcell.host.table_files import write_csv
 from weakcell.host.train.training_grid import collect
 from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 

@@ -25,7 +25,7 @@ from typing import Any
 import polars as pl
 
 from weakcell.host.board.readbacks.analysis import PointSummary, ReadbackAnalysis, Series, count_weak_cells
-from weakcell.host.csv_tables import write_csv
+from weakcell.host.table_files import write_csv
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 from weakcell.memmodels.profile import Constant

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from weakcell.host.csv_tables import guard_json, restore_text, write_csv
+from weakcell.host.table_files import guard_json, restore_text, write_csv
 
 NAMES = ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "''-", "'plain", "conv1.weight", "", "a=b", '=a,"b"\n']
 DANGEROUS = tuple("=+-@\t\r\n")

@@ -1,20 +1,44 @@
-"""CSV files whose text a spreadsheet does not run.
+"""Tables in files: CSV whose text a spreadsheet does not run; CSV and Parquet of others, read from any path.
 
 A spreadsheet runs a cell that begins with =, +, -, @, a tab or the end of a line as a formula, also if it is the name of a tensor
 in a file of others. Such text is written after an apostrophe, as people enter it. `restore_text` removes the apostrophe.
 Numbers are written as numbers.
+
+Files are read by their handle: polars takes brackets in a path for a pattern, and only paths that are UTF-8.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 import polars as pl
 
+from weakcell.memmodels.files import open_regular
+
 _FORMULA = r"^('*[=+\-@\t\r\n])"
 _GUARDED = r"^'('*[=+\-@\t\r\n])"
 _SEPARATOR = re.compile(r"[,;](?=[=+\-@]| +[=@])")
+
+
+@contextmanager
+def open_table(path: Path) -> Iterator[BinaryIO]:
+    """Open a table that polars reads within the context.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+        ValueError: polars panics over it, as it does over some damaged files.
+    """
+    try:
+        with open_regular(path) as file:
+            yield file
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # it is no Exception
+            raise
+        raise ValueError("it is damaged, and polars cannot read it") from error
 
 
 def write_csv(frame: pl.DataFrame, file: BinaryIO, float_precision: int | None = None) -> None:
