@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
-import onnx
 import torch
 
 from weakcell.host.train.shipped_networks import RECIPES, train_shipped_network
@@ -41,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             found = "it is a folder" if options.out.is_dir() else "its folder does not exist"
             raise OutputError(f"Writing the network to {options.out}", found, "Name a file in a folder that exists")
         model = train_shipped_network(options.network, options.data_dir, options.seed, options.epochs)
-        write_atomically(options.out, partial(onnx.save, model))
+        write_atomically(options.out, lambda file: file.write(model.SerializeToString()))
     except WeakcellError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -78,15 +78,19 @@ def train_runs(runs: Sequence[Run], folder: Path, job: TrainingJob, *, resume: b
             job.report(f"{number} of {len(runs)}: {run.name}")
             _finish_run(run, folder, data, job)
         if job.qonnx:
-            qonnx_model = to_qonnx(onnx.load(folder / f"{run.name}.onnx"), run.bits)
-            write_atomically(folder / f"{run.name}.qonnx.onnx", partial(onnx.save, qonnx_model))
+            _write_model(folder / f"{run.name}.qonnx.onnx", to_qonnx(onnx.load(folder / f"{run.name}.onnx"), run.bits))
     return collect(folder, [run.name for run in runs])
+
+
+def _write_model(path: Path, model: onnx.ModelProto) -> None:
+    content = model.SerializeToString()
+    write_atomically(path, lambda file: file.write(content))
 
 
 def _finish_run(run: Run, folder: Path, data: TrainingData, job: TrainingJob) -> None:
     path, checkpoint = folder / f"{run.name}.onnx", folder / f"{run.name}.checkpoint"
     trained = train_run(run, data, checkpoint, job.device)
-    write_atomically(path, partial(onnx.save, trained.model))
+    _write_model(path, trained.model)
     start = time.perf_counter()
     part = data.test if job.part == "test" else data.validation
     evaluation = evaluate_network(path, run.data, part, job.evaluation, job.threads)

@@ -12,7 +12,7 @@ from tests.emulator.test_stored_operands import CASES
 from weakcell import emulate, emulator
 from weakcell.host.analysis.network_summary import summarize_network
 from weakcell.host.study.results_folder import configuration_of
-from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.errors import ModelError
 
 MACS = {
     "three axes": 3 * 4 * 6 * 5, "einsum": 3 * 4 * 6 * 5, "volumes": 4 * 2 * 3 * 3 * 2 * 8, "signals": 6 * 6 * 2 * 3,
@@ -57,7 +57,7 @@ def test_a_float_network_is_told_so(tmp_path: object) -> None:
     path = f"{tmp_path}/net.onnx"
     onnx.save(proto, path)
     np.savez(f"{tmp_path}/data.npz", x=np.ones((5, 3), np.float32), y=np.zeros(5, np.int64))
-    with pytest.raises(UsageError, match="quantized"):
+    with pytest.raises(ModelError, match="quantized"):
         emulate(path, f"{tmp_path}/data.npz")
     assert "No weight" in summarize_network(emulator.load(proto)).explanation
 
