@@ -95,6 +95,7 @@ class NetworkBuilder:
         ranges: the integers that a value can hold.
         float_values: float values that were made of symbols.
         makers: the layer that makes each value.
+        sequences: the tensors of each ONNX sequence.
     """
 
     name: str
@@ -109,6 +110,7 @@ class NetworkBuilder:
     ranges: dict[str, ValueRange] = field(default_factory=dict)
     float_values: dict[str, FloatValue] = field(default_factory=dict)
     makers: dict[str, Layer] = field(default_factory=dict)
+    sequences: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     # ── names, values and tensors ───────────────────────────────────────────────────────────────────
 
@@ -248,6 +250,11 @@ class NetworkBuilder:
         if isinstance(symbol, PendingComparison) and symbol.levels is not None:
             symbol = self.symbols[name] = self.compare(self, symbol, name)
         return symbol
+
+    def onnx_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an ONNX tensor for one image, as the file sees it with a batch of 1."""
+        symbol = self.symbols[name]
+        return symbol.array.shape if isinstance(symbol, Constant) else (1, *symbol.shape)
 
     def constant(self, node: Node, index: int) -> Constant | None:
         """Return an input that must be constant, None if it is left out."""

@@ -18,6 +18,7 @@ import onnx
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer import (
     binary,
+    control_flow,
     dynamic,
     integer_ops,
     packed_weights,
@@ -37,6 +38,7 @@ from weakcell.emulator.importer.node_writer import MICROSOFT
 from weakcell.emulator.importer.output_meaning import find_output_meaning
 from weakcell.emulator.importer.parse import Graph, Port, read_model
 from weakcell.emulator.importer.rewrites import CHANNELS_LAST, REWRITES, ChannelsLast, rewrite
+from weakcell.emulator.importer.subgraph import captured_names
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     Codes,
@@ -138,7 +140,8 @@ def _is_known(node: Node) -> bool:
     if (node.domain, node.op_type) in REWRITES or node.domain == CHANNELS_LAST:
         return True
     lowerings = _LOWERINGS if not node.domain else _DOMAINS.get(node.domain, {})
-    known = node.op_type in lowerings or node.op_type in _SHAPES or operator_key(node) in onnx_ops.OPERATORS
+    flow = not node.domain and node.op_type in control_flow.LOWERINGS
+    known = flow or node.op_type in lowerings or node.op_type in _SHAPES or operator_key(node) in onnx_ops.OPERATORS
     return known and (node.op_type not in NEVER or node.op_type in lowerings)
 
 
@@ -159,14 +162,15 @@ def _wants_integer_input(graph: Graph, integer_input: bool | None) -> bool | Non
 def _fold_constants(builder: NetworkBuilder, graph: Graph) -> list[Node]:
     """Fold every node that reads only constants, and return the others."""
     run_time_nodes = []
-    needed = {name for node in graph.nodes for name in node.inputs}
+    needed = {name for node in graph.nodes for name in (*node.inputs, *captured_names(node))} | builder.outputs
     for name in graph.initializers:
         if name in needed:
             builder.symbols[name] = read_initializer(graph, name)
     last = ChannelsLast(frozenset(name for name, tensor in graph.initializers.items() if math.prod(tensor.shape) == 1))
     plain = (part for whole in graph.nodes for part in rewrite(whole))
     for node in (part for whole in plain for part in last.rewrite(whole)):
-        if not all(name in builder.symbols for name in node.inputs if name) or "Random" in node.op_type:
+        constant = all(name in builder.symbols for name in node.inputs if name) and node.op_type not in control_flow.LOWERINGS
+        if not constant or "Random" in node.op_type:
             run_time_nodes.append(node)
             continue
         with _naming_node(builder, node):
@@ -219,6 +223,9 @@ def _lower(builder: NetworkBuilder, node: Node, lowerings: dict[str, Lowering]) 
 
 
 def _lower_node(builder: NetworkBuilder, node: Node, lowerings: dict[str, Lowering]) -> None:
+    if not node.domain and node.op_type in control_flow.LOWERINGS:
+        control_flow.lower_control_flow(builder, node)
+        return
     if all(isinstance(builder.symbols[name], Constant) for name in node.inputs if name):
         _fold_node(builder, node)  # it reads a shape that became known
         return
@@ -273,7 +280,7 @@ def _reads_integers(builder: NetworkBuilder, port: Port, nodes: list[Node]) -> b
     """Return whether only sums with ±1 weights read a float input."""
     readers: dict[str, list[Node]] = {}
     for node in nodes:
-        for name in set(node.inputs):
+        for name in {*node.inputs, *captured_names(node)}:
             readers.setdefault(name, []).append(node)
     names, found = [port.name], False
     while names:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, TensorProto, numpy_helper
 
+from weakcell.emulator.importer.subgraph import Subgraph, captured_names
 from weakcell.emulator.importer.symbols import Node
 from weakcell.memmodels.errors import InputError, ModelError
 from weakcell.memmodels.files import read_bytes, reason
@@ -210,7 +211,8 @@ def _graph(model: onnx.ModelProto, folder: Path, name: str, opset: int, asked: s
     graph = model.graph
     initializers = {tensor.name: Initializer(tensor, folder) for tensor in graph.initializer}
     opsets = {o.domain: int(o.version) for o in model.opset_import}
-    nodes = [_node(node, i, opsets, folder, asked) for i, node in enumerate(graph.node)]
+    reader = _Reader(opsets, folder, asked, initializers)
+    nodes = [_node(node, i, reader) for i, node in enumerate(graph.node)]
     inputs = tuple(_port(v, asked) for v in graph.input if v.name not in initializers)
     outputs = tuple(_port(v, asked) for v in graph.output)
     known = set(initializers) | {port.name for port in inputs}
@@ -267,7 +269,7 @@ def _in_order(nodes: list[Node], known: set[str], outputs: list[str], asked: str
     waiting: dict[int, int] = {}
     readers: dict[str, list[int]] = {}
     for i, node in enumerate(nodes):
-        needed = {name for name in node.inputs if name and name not in known}
+        needed = {name for name in (*node.inputs, *captured_names(node)) if name and name not in known}
         for name in needed:
             if name not in makers:
                 raise ModelError(asked, f"{node} reads {name!r}, which nothing makes", "Export the model again")
@@ -291,8 +293,26 @@ def _in_order(nodes: list[Node], known: set[str], outputs: list[str], asked: str
     return tuple(ordered)
 
 
-def _node(node: onnx.NodeProto, position: int, opsets: dict[str, int], folder: Path, asked: str) -> Node:
+@dataclass(frozen=True)
+class _Reader:
+    """What the nodes of a file share.
+
+    Attributes:
+        opsets: versions by domain.
+        folder: where external data lie.
+        asked: what an error says was asked.
+        initializers: those of the whole file by name; graphs inside of nodes add theirs.
+    """
+
+    opsets: dict[str, int]
+    folder: Path
+    asked: str
+    initializers: dict[str, Initializer]
+
+
+def _node(node: onnx.NodeProto, position: int, reader: _Reader) -> Node:
     domain = "" if node.domain == "ai.onnx" else node.domain
+    opsets = reader.opsets
     opset = opsets.get(node.domain, opsets.get(domain, 1))
     if domain == "com.microsoft" and node.op_type in _ALIASES:
         domain, opset = "", 21
@@ -302,24 +322,26 @@ def _node(node: onnx.NodeProto, position: int, opsets: dict[str, int], folder: P
     elif domain == "qonnx.custom_op.channels_last":
         domain, opset = "qonnx.channels_last", opsets.get("", 1)
     called = f"{node.op_type} {node.name!r}"
-    attributes = {attribute.name: _attribute(attribute, called, folder, asked) for attribute in node.attribute}
+    attributes = {attribute.name: _attribute(attribute, called, reader) for attribute in node.attribute}
     return Node(
         op_type, domain, opset, node.name or f"{node.op_type}_{position}", tuple(node.input), tuple(node.output), attributes
     )
 
 
-def _attribute(attribute: AttributeProto, node: str, folder: Path, asked: str) -> Any:
+def _attribute(attribute: AttributeProto, node: str, reader: _Reader) -> Any:
     """Return an attribute as a Python value.
 
-    A number, text, a tuple of these, or an array.
+    A number, text, a tuple of these, an array, or a Subgraph.
     """
-    kind = attribute.type
-    if kind in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
-        raise ModelError(asked, f"{node} contains a graph", "Export the model without If, Loop or Scan")
+    kind, asked = attribute.type, reader.asked
+    if kind == AttributeProto.GRAPH:
+        return _subgraph(attribute.g, node, reader)
+    if kind == AttributeProto.GRAPHS:
+        raise ModelError(asked, f"{node} contains a list of graphs", "Export the model with ONNX's own operators")
     try:
         value = onnx.helper.get_attribute_value(attribute)
         if kind == AttributeProto.TENSOR:
-            return Initializer(value, folder).numpy()
+            return Initializer(value, reader.folder).numpy()
         if kind == AttributeProto.STRING:
             return value.decode()
         if kind == AttributeProto.STRINGS:
@@ -328,6 +350,28 @@ def _attribute(attribute: AttributeProto, node: str, folder: Path, asked: str) -
         found = f"the attribute {attribute.name!r} of {node} cannot be read ({_first_line(e)})"
         raise ModelError(asked, found, "Export the model again") from None
     return tuple(value) if kind in (AttributeProto.INTS, AttributeProto.FLOATS) else value
+
+
+def _subgraph(graph: onnx.GraphProto, node: str, reader: _Reader) -> Subgraph:
+    """Read a graph inside of a node. Its initializers become those of the file, under a name of their own."""
+    scope = {}
+    for tensor in graph.initializer:
+        name, number = tensor.name, 2
+        while name in reader.initializers:
+            name, number = f"{tensor.name}.{number}", number + 1
+        reader.initializers[name] = Initializer(tensor, reader.folder)
+        scope[tensor.name] = name
+    nodes = [_node(inner, i, reader) for i, inner in enumerate(graph.node)]
+    made = Counter(name for inner in graph.node for name in inner.output if name)
+    twice = [name for name, count in made.items() if count > 1 or name in scope]
+    if twice or graph.sparse_initializer:
+        found = f"it gives the name {twice[0]!r} to more than one tensor" if twice else "it has sparse initializers"
+        raise ModelError(reader.asked, f"in a graph of {node} {found}", "Export the model again")
+    inputs = tuple(value.name for value in graph.input if value.name not in scope)
+    outputs = tuple(value.name for value in graph.output)
+    read = {name for inner in nodes for name in (*inner.inputs, *captured_names(inner)) if name}
+    ordered = _in_order(nodes, (read | set(outputs)) - set(made), list(outputs), reader.asked)
+    return Subgraph(inputs, outputs, ordered, scope)
 
 
 def _port(value: onnx.ValueInfoProto, asked: str) -> Port:

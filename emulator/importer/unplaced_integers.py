@@ -7,13 +7,14 @@ file computes from float weights (a quantizer of constants) count with the bits 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.constant_recipe import WIDEST_WEIGHT
 from weakcell.emulator.importer.parse import Graph
+from weakcell.emulator.importer.subgraph import all_nodes
 from weakcell.emulator.importer.symbols import Constant, Node
 from weakcell.emulator.ir.layers import Network, UnplacedTensor
 
@@ -53,7 +54,7 @@ def find_unplaced_integers(network: Network, builder: NetworkBuilder, graph: Gra
             tensor = network.tensors[name]
             elements, bits, _ = stored_integers.get(recipe.origin, (0, 0, 0))
             stored_integers[recipe.origin] = elements + tensor.elements, bits + tensor.bits, recipe.codes.size
-    readers = _readers(graph.nodes)
+    readers = _readers(all_nodes(graph.nodes))
     unplaced = []
     for name, kind, width, elements in _integers(builder, graph):
         if name not in stored_integers:
@@ -82,7 +83,7 @@ def _integers(builder: NetworkBuilder, graph: Graph) -> Iterator[tuple[str, str,
         if width:
             seen.add(name)
             yield name, kind, width, math.prod(tensor.shape)
-    for node in graph.nodes:
+    for node in all_nodes(graph.nodes):
         value = node.attributes.get("value") if node.op_type == "Constant" else None
         if isinstance(value, np.ndarray) and _width(str(value.dtype)) and node.outputs[0] not in seen:
             seen.add(node.outputs[0])
@@ -100,7 +101,7 @@ def _width(kind: str) -> int:
     return int(kind[len(stem) :]) if stem in ("int", "uint") and kind != stem else 0
 
 
-def _readers(nodes: Sequence[Node]) -> dict[str, list[tuple[Node, int]]]:
+def _readers(nodes: Iterable[Node]) -> dict[str, list[tuple[Node, int]]]:
     readers: dict[str, list[tuple[Node, int]]] = {}
     for node in nodes:
         for index, name in enumerate(node.inputs):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import onnx
 
+from weakcell.emulator.importer.subgraph import all_nodes, captured_names
 from weakcell.emulator.importer.symbols import Node
 from weakcell.memmodels.errors import ModelError
 
@@ -38,6 +39,7 @@ def find_live_nodes(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]
         if needed.intersection(node.outputs):
             live.append(node)
             needed.update(node.inputs)
+            needed.update(captured_names(node))
     return live[::-1]
 
 
@@ -53,7 +55,7 @@ def check_operators(name: str, nodes: Sequence[Node], is_known: Callable[[Node],
         ModelError: it names each kind of operator with the number of its nodes and where they are.
     """
     kinds: dict[str, list[Node]] = {}
-    for node in nodes:
+    for node in all_nodes(nodes):
         if not is_known(node):
             kinds.setdefault(f"{node.domain}.{node.op_type}" if node.domain else node.op_type, []).append(node)
     if not kinds:

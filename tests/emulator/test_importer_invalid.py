@@ -288,13 +288,6 @@ def test_a_long_chain_needs_no_recursion() -> None:
     assert len(load(simple(nodes)).layers) == count
 
 
-def test_nested_graphs_are_refused() -> None:
-    branch = helper.make_graph([node("Relu", "x", "b")], "then", [], [helper.make_tensor_value_info("b", 1, None)])
-    choice = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
-    with pytest.raises(ModelError, match="graph"):
-        load(simple([choice], {"c": np.array(True)}))
-
-
 def test_an_old_model_lists_initializers_as_inputs() -> None:
     w = np.random.default_rng(0).choice([-1, 1], (4, 4)).astype(F)
     proto = simple([node("MatMul", "x w", "y")], {"w": w})
