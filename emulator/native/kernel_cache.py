@@ -2,10 +2,7 @@
 
 A `Kernel` names a function that Numba can compile. On its first call with arguments of some types it looks for machine code made
 from these sources, for these types and this CPU. If there is none, Numba compiles it (`object_files.py`), and it is stored in the
-user's cache, or below $NUMBA_CACHE_DIR. A kernel that cannot be stored runs as Numba runs it.
-
-Machine code runs with the rights of this process. A cache file is therefore used only if it belongs to this user (or to root) and
-nobody else may write to it. Its digest covers its name: a damaged, cut or exchanged file is made again.
+user's cache (`weakcell.memmodels.cached_code`). A kernel that cannot be stored runs as Numba runs it.
 
 Arguments are arrays, integers, booleans, and tuples of these, nested at will. Machine code gets them as one row of int64 words: an
 integer is itself, an array is the address of its NumPy object. The GIL is released meanwhile.
@@ -18,10 +15,9 @@ import hashlib
 import logging
 import os
 import sys
-import tempfile
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from itertools import count
@@ -32,15 +28,18 @@ from typing import Any
 
 import numpy as np
 
-from weakcell.memmodels.files import open_regular
+from weakcell.memmodels.cached_code import load_code, save_code
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2
 """Version of the cache files."""
 
-_NOWHERE = Path(os.devnull)
-"""Folder of the cache if nothing can be stored."""
+_NO_CODE = {
+    *("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"),
+    *("NUMBA_THREADING_LAYER_PRIORITY", "NUMBA_DEBUG_CACHE", "NUMBA_WARNINGS", "NUMBA_DISABLE_PERFORMANCE_WARNINGS"),
+}
+"""Settings of Numba that change no machine code, and those that `_cache_name` looks at anyway."""
 
 SYMBOL = "kernel"
 """Name of the function in machine code: int32 kernel(int64 *result, void **exception, int64 *arguments); 0 means success."""
@@ -113,16 +112,16 @@ class Kernel:
         with _lock:
             if key in self._entries:
                 return
-            file = _cache_file(self.module, self.name, key)
-            code = None if file.parent == _NOWHERE else _read(file)
+            name = _cache_name(self.module, self.name, key)
+            code = load_code("kernels", name)
             if code is None:
                 from weakcell.emulator.native.object_files import build
 
                 with _compilation.announced():
                     code = build(self.function, arguments, SYMBOL)
-                if code is not None and file.parent != _NOWHERE:
-                    _write(file, code)
-            self._entries[key] = None if code is None else _load(file, code)
+                if code is not None:
+                    save_code("kernels", name, code)
+            self._entries[key] = None if code is None else _load(name, code)
 
 
 class _Compilation:
@@ -202,11 +201,8 @@ def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) 
             raise TypeError(f"a kernel takes no {kind.__name__}")
 
 
-def _cache_file(module: str, name: str, key: tuple[object, ...]) -> Path:
-    """Return the cache file of a kernel.
-
-    Its name is a digest of everything that the machine code depends on.
-    """
+def _cache_name(module: str, name: str, key: tuple[object, ...]) -> str:
+    """Return the name of a kernel's cache file: a digest of everything that the machine code depends on."""
     from importlib.metadata import version
 
     import llvmlite
@@ -223,28 +219,10 @@ def _cache_file(module: str, name: str, key: tuple[object, ...]) -> Path:
         version("numba"),
         _digest_sources(module.rpartition(".")[0]),
     )
-    digest = hashlib.sha256(repr((module, name, kinds, target, host, versions)).encode()).hexdigest()
-    return _folder() / f"{name}-{digest[:32]}"
-
-
-def _folder() -> Path:
-    """Return the folder of the cache, or `_NOWHERE` if the user has no home."""
-    if given := os.environ.get("NUMBA_CACHE_DIR"):
-        return Path(given) / "kernels"
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        _warn_once(
-            "Kernels are compiled at each start: this user has no home, and neither XDG_CACHE_HOME nor NUMBA_CACHE_DIR is set."
-        )
-        return _NOWHERE
-    return cache / "weakcell" / "kernels"
-
-
-@cache
-def _warn_once(text: str) -> None:
-    """Log a warning once."""
-    log.warning(text)
+    settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] not in _NO_CODE)
+    content = (module, name, kinds, target, host, versions, *([settings] if settings else []))
+    digest = hashlib.sha256(repr(content).encode()).hexdigest()
+    return f"{name}-{digest[:32]}"
 
 
 def source_files(package: str) -> list[Path]:
@@ -258,47 +236,6 @@ def _digest_sources(package: str) -> str:
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in source_files(package))).hexdigest()
 
 
-def _digest(file: Path, code: bytes) -> bytes:
-    return hashlib.sha256(file.name.encode() + b"\0" + code).digest()
-
-
-def _read(file: Path) -> bytes | None:
-    """Return machine code stored by `_write`, or None.
-
-    None if it is missing or damaged, or if another user could have written it.
-    """
-    try:
-        with open_regular(file) as opened:
-            status = os.fstat(opened.fileno())
-            if hasattr(os, "geteuid") and (status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022):
-                _warn_once(
-                    f"Kernels in {file.parent} are not used: other users own them or may write to them. They are compiled anew."
-                )
-                return None
-            content = opened.read()
-    except OSError:
-        return None
-    return content[32:] if _digest(file, content[32:]) == content[:32] else None
-
-
-def _write(file: Path, code: bytes) -> None:
-    """Write machine code after its digest.
-
-    A folder that cannot be written only costs time at the next start.
-    """
-    temporary = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".")  # readable and writable only for this user
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(_digest(file, code) + code)
-        os.replace(temporary, file)
-    except OSError:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
-
-
 @cache
 def _jit() -> tuple[Any, Iterator[int]]:
     """Return LLVM's linker and loader of object files, and library numbers."""
@@ -309,7 +246,7 @@ def _jit() -> tuple[Any, Iterator[int]]:
     return binding.create_lljit_compiler(suppress_errors=True), count()
 
 
-def _load(file: Path, code: bytes) -> Entry | None:
+def _load(name: str, code: bytes) -> Entry | None:
     """Load the function in an object file.
 
     None if it needs symbols that this process does not have.
@@ -319,7 +256,7 @@ def _load(file: Path, code: bytes) -> Entry | None:
     builder = binding.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(SYMBOL)
     jit, numbers = _jit()
     try:
-        library = builder.link(jit, f"{file.name} {next(numbers)}")
+        library = builder.link(jit, f"{name} {next(numbers)}")
     except RuntimeError:
         return None
     entry = _ENTRY(library[SYMBOL])

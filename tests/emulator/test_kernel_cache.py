@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,8 +90,8 @@ def test_code_is_stored_and_damaged_code_is_made_again(monkeypatch: pytest.Monke
     (file,) = (tmp_path / "kernels").iterdir()
     whole = file.read_bytes()
     builds: list[str] = []
-    write = kernel_cache.__dict__["_write"]
-    monkeypatch.setattr(kernel_cache, "_write", lambda path, code: (builds.append(path.name), write(path, code)))
+    save = kernel_cache.__dict__["save_code"]
+    monkeypatch.setattr(kernel_cache, "save_code", lambda kind, name, code: (builds.append(name), save(kind, name, code)))
     assert to_integers()(x, 0, 9, out) == 1
     assert builds == []
     for damage in (whole[:-7], whole[:50] + b"x" + whole[51:], b""):
@@ -102,48 +101,9 @@ def test_code_is_stored_and_damaged_code_is_made_again(monkeypatch: pytest.Monke
     assert builds == [file.name] * 3
 
 
-def test_only_files_of_this_user_are_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that others may write is made again; so is one that was replaced by the code of another kernel."""
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    kernel_cache._warn_once.cache_clear()
-    out = np.zeros(2, np.int8)
-    assert to_integers()(np.array([1.0, 2.5]), 0, 9, out) == 1
-    (first,) = (tmp_path / "kernels").iterdir()
-    assert first.stat().st_mode & 0o077 == 0
-    assert kernel_cache._read(first) is not None
-    for mode in (0o620, 0o602, 0o666):
-        first.chmod(mode)
-        assert kernel_cache._read(first) is None
-    (record,) = caplog.records
-    assert str(first.parent) in record.message
-    assert to_integers()(np.array([1.0, 2.5]), 0, 9, out) == 1
-    assert kernel_cache._read(first) is not None
-    assert to_integers()(np.array([1.0, 2.5], np.float32), 0, 9, out) == 1
-    (second,) = set((tmp_path / "kernels").iterdir()) - {first}
-    second.write_bytes(first.read_bytes())
-    assert kernel_cache._read(second) is None
-    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 12345)
-    assert (kernel_cache._read(first) is None) == (first.stat().st_uid != 0)
-
-
-def test_without_a_home_nothing_is_stored(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    kernel_cache._warn_once.cache_clear()
-    assert to_integers()(np.array([1.0, 2.5]), 0, 9, np.zeros(2, np.int8)) == 1
-    assert "no home" in caplog.text
-
-
-def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
-    assert to_integers()(np.array([1.0, 2.5]), 0, 9, np.zeros(2, np.int8)) == 1
-
-
 def test_code_that_cannot_be_linked_runs_in_numba(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(kernel_cache, "_load", lambda file, code: None)
+    monkeypatch.setattr(kernel_cache, "_load", lambda name, code: None)
     out = np.zeros(2, np.int8)
     assert to_integers()(np.array([3.0, 2.5]), 0, 9, out) == 1
     assert out[0] == 3
@@ -151,14 +111,14 @@ def test_code_that_cannot_be_linked_runs_in_numba(monkeypatch: pytest.MonkeyPatc
 
 def test_other_targets_and_other_sources_have_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
     key: tuple[object, ...] = (int,)
-    here = kernel_cache._cache_file("weakcell.emulator.kernels.bitpack", "pack", key)
-    assert kernel_cache._cache_file("weakcell.emulator.kernels.bitpack", "pack", key) == here
-    assert kernel_cache._cache_file("weakcell.emulator.kernels.bitpack", "pack", (bool,)) != here
+    here = kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", key)
+    assert kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", key) == here
+    assert kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", (bool,)) != here
     monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
-    assert kernel_cache._cache_file("weakcell.emulator.kernels.bitpack", "pack", key) != here
+    assert kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", key) != here
     monkeypatch.delenv("NUMBA_CPU_NAME")
     monkeypatch.setattr(kernel_cache, "_digest_sources", lambda package: "edited")
-    assert kernel_cache._cache_file("weakcell.emulator.kernels.bitpack", "pack", key) != here
+    assert kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", key) != here
 
 
 def test_a_run_without_faults_starts_without_numba() -> None:
