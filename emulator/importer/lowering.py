@@ -21,6 +21,7 @@ from weakcell.emulator.importer import (
     control_flow,
     dynamic,
     integer_ops,
+    mct,
     packed_weights,
     pointwise,
     qdq,
@@ -62,6 +63,9 @@ _INPUT_TYPES = (
     "float32", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool", "float16", "float64",
 )  # fmt: skip
 
+_CONSTANT = {(mct.DOMAIN, name) for name in mct.WEIGHTS}
+"""Operators on constants only."""
+
 Lowering = Callable[[NetworkBuilder, Node], Symbol | None]
 
 _SHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
@@ -98,7 +102,9 @@ _DOMAINS: dict[str, Mapping[str, Lowering]] = {
         **packed_weights.LOWERINGS,
     },
     qonnx.DOMAIN: qonnx.LOWERINGS,
+    mct.DOMAIN: mct.LOWERINGS,
 }
+_FOLDS: dict[str, Callable[[Node, list[Constant | None]], Constant]] = {qonnx.DOMAIN: qonnx.fold, mct.DOMAIN: mct.fold}
 
 
 def load_model(source: str | os.PathLike[str] | onnx.ModelProto, integer_input: bool | None) -> Network:
@@ -137,7 +143,7 @@ def _network(graph: Graph, integer_input: bool | None) -> Network:
 
 def _is_known(node: Node) -> bool:
     """Return whether there is any way to import the operator of a node."""
-    if (node.domain, node.op_type) in REWRITES or node.domain == CHANNELS_LAST:
+    if (node.domain, node.op_type) in REWRITES or node.domain == CHANNELS_LAST or (node.domain, node.op_type) in _CONSTANT:
         return True
     lowerings = _LOWERINGS if not node.domain else _DOMAINS.get(node.domain, {})
     flow = not node.domain and node.op_type in control_flow.LOWERINGS
@@ -189,8 +195,8 @@ def _fold_node(builder: NetworkBuilder, node: Node) -> None:
     several = node.op_type in onnx_ops.SEVERAL
     for index, name in enumerate(node.outputs[: None if several else 1]):
         if name:
-            whole = qonnx.fold(node, constants) if node.domain == qonnx.DOMAIN else fold(node, constants, index)
-            builder.symbols[name] = whole
+            own = _FOLDS.get(node.domain)
+            builder.symbols[name] = fold(node, constants, index) if own is None else own(node, constants)
 
 
 @contextmanager

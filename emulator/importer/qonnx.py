@@ -74,9 +74,11 @@ def fold(node: Node, inputs: list[Constant | None]) -> Constant:
 def _recipe(node: Node, arrays: list[Array | None], origin: str) -> Recipe | None:
     """Return the result as a recipe of stored integers: (q - zero point) * scale."""
     x, scale, *rest = arrays
-    if x is None or scale is None or node.op_type not in ("Quant", "BipolarQuant"):
+    if x is None or scale is None or node.op_type not in ("Quant", "BipolarQuant", "FloatQuant"):
         return None
     times = OperandStep("Mul", 14, {}, (None, scale))
+    if node.op_type == "FloatQuant":
+        return _float_recipe(node, arrays, origin, times)
     if node.op_type == "BipolarQuant":
         return Recipe(origin, np.where(x >= 0, np.float32(1), np.float32(-1)), SIGN1, (times,))
     zero, bits = rest
@@ -86,6 +88,23 @@ def _recipe(node: Node, arrays: list[Array | None], origin: str) -> Recipe | Non
     with np.errstate(all="ignore"):
         integers = operators.codes(arrays, node.attributes)
     return Recipe(origin, integers, encoding, (OperandStep("Sub", 14, {}, (None, zero)), times))
+
+
+def _float_recipe(node: Node, arrays: list[Array | None], origin: str, times: OperandStep) -> Recipe | None:
+    """Return the result of a FloatQuant as codes of sign, exponent and mantissa; None if its format cannot be stored so."""
+    exponent_bits, mantissa_bits, bias = (0.0 if a is None else float(a.reshape(-1)[0]) for a in arrays[2:5])
+    bits = 1 + exponent_bits + mantissa_bits
+    if exponent_bits % 1 or mantissa_bits % 1 or not 2 <= bits <= WIDEST_WEIGHT or exponent_bits < 1:
+        return None
+    table = operators.minifloat_table(int(exponent_bits), int(mantissa_bits), bias)
+    with np.errstate(all="ignore"):
+        real = operators.rounded_floats(arrays, node.attributes)
+    positive = table[: table.size // 2]
+    codes = np.minimum(np.searchsorted(positive, np.abs(real)), positive.size - 1)
+    if np.any(positive[codes] != np.abs(real)):
+        return None  # the largest value of the file is not one of the format
+    codes = np.where(np.signbit(real), codes + positive.size, codes)
+    return Recipe(origin, codes, Encoding("unsigned", int(bits)), (OperandStep("weakcell.LookUp", 1, {}, (None, table)), times))
 
 
 def _encoding(node: Node, bits: Array) -> Encoding:
@@ -306,6 +325,7 @@ def _add_count_thresholds(
 
 LOWERINGS: dict[str, Callable[[NetworkBuilder, Node], Symbol]] = {
     "BipolarQuant": lower_bipolar,
+    "FloatQuant": _add_as_written,
     "MultiThreshold": lower_multi_threshold,
     "Quant": lower_quant,
     "Trunc": lower_trunc,

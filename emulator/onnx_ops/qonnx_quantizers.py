@@ -76,6 +76,43 @@ def _bipolar(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     return np.asarray(np.where(x >= 0, np.float32(1), np.float32(-1)) * scale, np.float32)
 
 
+def minifloat_table(exponent_bits: int, mantissa_bits: int, bias: float) -> Array:
+    """Return the numbers of a small float format by code: sign, exponent, mantissa, without infinities and NaN."""
+    code = np.arange(1 << (exponent_bits + mantissa_bits))
+    exponent, mantissa = code >> mantissa_bits, (code & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
+    positive = np.where(exponent == 0, mantissa * 2.0 ** (1 - bias), (1 + mantissa) * 2.0 ** (exponent - bias))
+    return np.concatenate([positive, -positive]).astype(np.float32)
+
+
+@register("qonnx.FloatQuant")
+def _float_quant(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """FloatQuant: x, scale, bits of exponent and mantissa, exponent bias, largest value."""
+    scale = given(inputs[1])
+    return np.asarray(rounded_floats(inputs, attributes) * scale, np.float32)
+
+
+def rounded_floats(inputs: Inputs, attributes: Attributes) -> Array:
+    """Return x / scale rounded to a small float format, as the qonnx package computes it."""
+    x, scale = given(inputs[0]), given(inputs[1])
+    claim(np.broadcast_shapes(x.shape, scale.shape), x, scale)
+    exponent_bits, mantissa_bits, bias, most = (float(given(v).reshape(-1)[0]) for v in inputs[2:6])
+    _, rounded = rounding(attributes, "ROUND")
+    scaled = np.asarray(x / scale, np.float32)
+    exponent = np.floor(np.log2(np.abs(scaled) + np.finfo(np.float32).tiny)) - np.float32(mantissa_bits)
+    step = np.exp2(np.maximum(exponent, np.float32(1 - bias - mantissa_bits)))
+    y = step * rounded(scaled / step)
+    limit = min((2 - 2.0**-mantissa_bits) * 2.0 ** (2**exponent_bits - 1 - bias), most)
+    clipped = np.clip(y, np.float32(-limit), np.float32(limit))
+    if attributes.get("saturation", 1):
+        return np.asarray(clipped, np.float32)
+    beyond = np.abs(y) > limit
+    if attributes.get("has_inf", 0):
+        return np.asarray(np.where(beyond, np.sign(y) * np.inf, clipped), np.float32)
+    if attributes.get("has_nan", 0):
+        return np.asarray(np.where(beyond | np.isinf(y), np.nan, clipped), np.float32)
+    raise ValueError("it neither saturates nor has infinities or NaN")
+
+
 @register("qonnx.Trunc")
 def _trunc(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
     """Trunc: version 1 drops low bits, version 2 has an output scale and clamps."""

@@ -91,6 +91,12 @@ def quantized_range(x: Array) -> tuple[Array, Array]:
     return scale, np.asarray(np.clip(np.rint(-low / scale), 0, 255).astype(np.uint8))
 
 
+@register("weakcell.LookUp")
+def _look_up(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
+    """Return the entry of a table for each code."""
+    return np.asarray(given(inputs[1])[given(inputs[0]).astype(np.int64)])
+
+
 # ── integer products ────────────────────────────────────────────────────────────────────────────────
 
 
