@@ -26,6 +26,8 @@ _SUMS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
 _DATA = {
     **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Slice", "DequantizeLinear", "GatherBlockQuantized"), (0,)),
     **dict.fromkeys(("MatMulInteger", "ConvInteger"), (0, 1)),
+    **dict.fromkeys(("QLinearMatMul", "QLinearConv"), (0, 3)),
+    "DynamicQuantizeLSTM": (1, 2),
     "Where": (1, 2),
     "Concat": tuple(range(64)),
 }

@@ -173,7 +173,7 @@ def _fold_constants(builder: NetworkBuilder, graph: Graph) -> list[Node]:
         if name in needed:
             builder.symbols[name] = read_initializer(graph, name)
     last = ChannelsLast(frozenset(name for name, tensor in graph.initializers.items() if math.prod(tensor.shape) == 1))
-    plain = (part for whole in graph.nodes for part in rewrite(whole))
+    plain = (part for whole in graph.nodes for part in ([whole] if _stays_whole(builder, whole) else rewrite(whole)))
     for node in (part for whole in plain for part in last.rewrite(whole)):
         constant = all(name in builder.symbols for name in node.inputs if name) and node.op_type not in control_flow.LOWERINGS
         if not constant or "Random" in node.op_type:
@@ -182,6 +182,14 @@ def _fold_constants(builder: NetworkBuilder, graph: Graph) -> list[Node]:
         with _naming_node(builder, node):
             _fold_node(builder, node)
     return run_time_nodes
+
+
+def _stays_whole(builder: NetworkBuilder, node: Node) -> bool:
+    """Return whether a QLinear sum has no stored weight of one or two dimensions in space: it is computed as ONNX defines it."""
+    if node.domain or node.op_type not in ("QLinearConv", "QLinearMatMul"):
+        return False
+    weight = builder.symbols.get(node.input(3))
+    return not isinstance(weight, Constant) or (node.op_type == "QLinearConv" and weight.array.ndim > 4)
 
 
 def _fold_node(builder: NetworkBuilder, node: Node) -> None:

@@ -83,6 +83,12 @@ def _concat(w: NodeWriter) -> list[Node]:
     return w.quantize(w.add("Concat", *parts, **w.node.attributes), names[0], names[1])
 
 
+def _where(w: NodeWriter) -> list[Node]:
+    """Rewrite com.microsoft QLinearWhere: condition, x, s, z, y, s, z, s, z."""
+    i = w.node.input
+    return w.quantize(w.add("Where", i(0), w.dequantize(i(1), i(2), i(3)), w.dequantize(i(4), i(5), i(6))), i(7), i(8))
+
+
 def _to_float(w: NodeWriter) -> list[Node]:
     """Rewrite com.microsoft MatMulIntegerToFloat: A, B, s_a, s_b, z_a, z_b, bias."""
     i = w.node.input
@@ -115,6 +121,7 @@ REWRITES: dict[tuple[str, str], Callable[[NodeWriter], list[Node]]] = {
     (MICROSOFT, "QLinearLeakyRelu"): _unary("LeakyRelu"),
     (MICROSOFT, "QLinearSigmoid"): _unary("Sigmoid"),
     (MICROSOFT, "QLinearConcat"): _concat,
+    (MICROSOFT, "QLinearWhere"): _where,
     (MICROSOFT, "MatMulIntegerToFloat"): _to_float,
     (MICROSOFT, "DynamicQuantizeMatMul"): _dynamic,
 }

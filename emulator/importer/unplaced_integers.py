@@ -29,7 +29,11 @@ _ZERO_POINTS: Mapping[str, tuple[int, ...]] = {
     "QLinearConcat": (1, *range(4, 256, 3)),
     "MatMulIntegerToFloat": (4, 5),
     "DynamicQuantizeMatMul": (3,),
-    "MatMulNBits": (3,),
+    **dict.fromkeys(("MatMulNBits", "GatherBlockQuantized"), (3,)),
+    "QAttention": (6, 7),
+    "QLinearWhere": (3, 6, 8),
+    "QEmbedLayerNormalization": tuple(range(13, 18)),
+    "DynamicQuantizeLSTM": (9, 11),
 }
 _BIASES: Mapping[str, tuple[int, ...]] = {"QLinearConv": (8,), "QGemm": (6,)}
 _CARRIERS = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
