@@ -2,6 +2,9 @@
 
 Every file that the program leaves is written by `write_atomically`, except for the store of runs (SQLite has its own journal) and
 the image on a board's USB drive (the drive has no rename). No process-wide state, such as the umask, is changed.
+
+A process that is killed while it writes leaves its temporary file. The next write into the folder removes it: whoever writes holds
+a lock on the file, which the system releases with the process.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +26,9 @@ from weakcell.memmodels.files import reason
 from weakcell.memmodels.printable import escape_surrogates
 
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+_MOVES_OPEN_FILES = os.name == "posix"
+_BEGIN, _END = ".weakcell-", ".partial"
+_OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -39,13 +46,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], mode: int 
         OutputError: The file cannot be written: no space, no rights, no folder, or a device or pipe has its name. Nothing is left
             then.
     """
-    # short and of ASCII letters: also a name of 255 bytes can be written, and a suffix tells nothing to a library that gets a file
-    temporary = path.with_name(f".weakcell-{secrets.token_hex(8)}.partial")
-    made, size = False, 0
+    temporary: Path | None = None
+    size = 0
     try:
         replaced = _check_target(path)
-        handle = os.open(temporary, _CREATE, mode)
-        made = True
+        _remove_abandoned(path.parent)
+        temporary, handle = _create_temporary(path.parent, mode)
         with os.fdopen(handle, "w+b") as file:
             try:
                 write(file)
@@ -55,21 +61,68 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], mode: int 
             if replaced is not None and hasattr(os, "fchmod"):
                 os.fchmod(handle, stat.S_IMODE(replaced.st_mode) & 0o777)
             os.fsync(handle)
-        os.replace(temporary, path)
-        made = False
+            if _MOVES_OPEN_FILES:  # while it is locked: another process would take it for an abandoned one
+                os.replace(temporary, path)
+        if not _MOVES_OPEN_FILES:
+            os.replace(temporary, path)
+        temporary = None
         _sync_folder(path.parent)
     except _writing_errors() as error:
         raise OutputError(
             f"Writing {path}", _explain(error, path, size), "Choose a place that can be written and has room"
         ) from error
     finally:
-        if made:
+        if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _create_temporary(folder: Path, mode: int) -> tuple[Path, int]:
+    """Create an empty file that is locked for this process; return its path and an open handle."""
+    while True:
+        # short and of ASCII letters: also a name of 255 bytes can be written, and no library takes the suffix for a format
+        path = folder / f"{_BEGIN}{secrets.token_hex(8)}{_END}"
+        handle = os.open(path, _CREATE, mode)
+        if _lock(handle) is not False and os.fstat(handle).st_nlink:
+            return path, handle
+        os.close(handle)  # another process took it for an abandoned one before it was locked, and removes it
+
+
+def _lock(handle: int) -> bool | None:
+    """Lock a file for this process without waiting; return whether it is locked, None if this system has no such locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+    return True
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove temporary files that processes left when they were killed; whatever cannot be removed stays."""
+    names: list[str] = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(_BEGIN) and entry.name.endswith(_END)]
+    for name in names:
+        with suppress(OSError):
+            handle = os.open(folder / name, _OPEN)
+            try:
+                if _lock(handle):
+                    os.unlink(folder / name)
+            finally:
+                os.close(handle)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write UTF-8 text as `write_atomically` does; `escape_surrogates` says how bytes of a name that are none are written."""
     write_atomically(path, lambda file: file.write(escape_surrogates(text).encode()))
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write bytes as `write_atomically` does."""
+    write_atomically(path, lambda file: file.write(content))
 
 
 def check_writable(path: Path) -> None:

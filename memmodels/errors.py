@@ -7,7 +7,7 @@
     ├── MemorySpecError               5   an unknown memory or key, or a value outside a law's valid range
     ├── OutputError                   6   results that cannot be written
     ├── MemoryFault                   7   a memory that cannot answer: a full array, an uncorrectable word under `raise`
-    └── Interrupted                 130   Ctrl-C; finished results are kept
+    └── Interrupted                 130   Ctrl-C (143: SIGTERM); finished results are kept
 
 A message has three parts: what was asked, what was found, and what to do. The constructor joins them, so none can be left out.
 """

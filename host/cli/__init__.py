@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from weakcell.host.cli.encoding import accept_any_text
 from weakcell.host.cli.repeated import refuse_repeated
+from weakcell.host.cli.termination import interrupt_on_sigterm, interrupted_code
 
 _GROUPS = {
     "Emulate and analyse": {
@@ -74,6 +75,7 @@ Exit codes:
   9  a link that loses bytes
   10 a voltage refused or not confirmed
   130 Ctrl-C
+  143 SIGTERM
 """
 
 
@@ -100,20 +102,21 @@ class WeakcellGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; turn errors into a paragraph and an exit code."""
         try:
-            return super().invoke(ctx)
+            with interrupt_on_sigterm():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             typer.echo("Interrupted.", err=True)
-            raise typer.Exit(130) from None
+            raise typer.Exit(interrupted_code()) from None
         except BrokenPipeError:
             raise typer.Exit(1) from None
         except Exception as error:
             errors = sys.modules.get("weakcell.memmodels.errors")
             if errors is None or not isinstance(error, errors.WeakcellError):
                 raise
-            from weakcell.host.cli.terminal import show_error
+            from weakcell.host.cli.terminal import exit_code, show_error
 
             show_error(error)
-            raise typer.Exit(error.exit_code) from None
+            raise typer.Exit(exit_code(error)) from None
 
 
 app = typer.Typer(

@@ -112,7 +112,11 @@ def measure(
 @app.command()
 def serve(
     virtual: Annotated[str, typer.Option(metavar="CHIP", help=f"{' or '.join(reversed(BOARDS))}.")] = DEFAULT_BOARD,
-    tcp: Annotated[int, typer.Option(metavar="PORT", help="Port on 127.0.0.1; 0 for any.")] = 0,
+    tcp: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="TCP port; 0 for any.")] = 0,
+    address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on. Any other than this computer's own needs --yes.")
+    ] = "127.0.0.1",
+    yes: Annotated[bool, typer.Option("--yes", help="Let other computers talk to the board.")] = False,
     memory: FlipsOf = None,
     reads: Annotated[str | None, typer.Option(metavar="SPEC", help="What reads wrongly while the voltage is low.")] = None,
     writes: Annotated[str | None, typer.Option(metavar="SPEC", help="What is stored wrongly while the voltage is low.")] = None,
@@ -122,9 +126,12 @@ def serve(
     image: Annotated[str, typer.Option(help="flash: comes back after a loss of power. ram: does not.")] = "flash",
     seed: Seed = 0,
 ) -> None:
-    """A virtual board on a TCP port and a pseudo-terminal, so that any serial program can talk to it."""
+    """A virtual board on a TCP port and a pseudo-terminal, so that any serial program can talk to it.
+
+    There is no authentication: whoever reaches the port talks to the board. Up to 256 clients take turns.
+    """
     from weakcell.host.board.firmware.build import IMAGE_KINDS
-    from weakcell.host.board.virtual.serving import Endpoint
+    from weakcell.host.board.virtual.serving import Endpoint, is_loopback
     from weakcell.host.board.virtual.serving import serve as serve_board
     from weakcell.host.board.virtual.virtual_board import open_virtual_board
     from weakcell.host.cli.terminal import show
@@ -132,10 +139,14 @@ def serve(
 
     if image not in IMAGE_KINDS:
         raise UsageError(f"--image {image}", "there is no such image", f"Choose {' or '.join(IMAGE_KINDS)}")
+    if not (yes or is_loopback(address)):
+        found = "other computers may reach it, and the board asks nobody who they are"
+        raise UsageError(f"Listening on {address}", found, "Give --yes if that is meant, or leave --address out")
 
     def tell(offer: Endpoint) -> None:
         also = f" and {offer.terminal}" if offer.terminal else ""
-        show(f"{virtual} at socket://127.0.0.1:{offer.port}{also}, until Ctrl-C")
+        host = f"[{address}]" if ":" in address else address
+        show(f"{virtual} at socket://{host}:{offer.port}{also}, until Ctrl-C")
 
     board = open_virtual_board(virtual, memory, seed, reads=reads, writes=writes, misbehave=misbehave, image=image)
-    serve_board(board, tcp, tell)
+    serve_board(board, tcp, tell, address)

@@ -119,21 +119,16 @@ def _bank(text: str | None) -> Bank | None:
 
 
 def _measure(run: BoardRun, yes: bool, quiet: bool) -> None:
-    import signal
-
     from weakcell.host.board.characterization.rig import characterize
     from weakcell.host.cli.terminal import note, progress_bar
     from weakcell.memmodels.errors import Interrupted
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with progress_bar(len(run.plan.points), not quiet, "points", "asking the board") as bar:
             records = characterize(run.rig, run.plan, run.dump, lambda record: bar.step(str(record.point)), yes)
     except KeyboardInterrupt:
         kept = f"interrupted; nominal voltage is restored, and {len(run.dump.records())} of {len(run.plan.points)} points are kept"
         raise Interrupted(f"Characterizing into {run.dump.path}", kept, "--resume goes on") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
     for record in records:
         for failure in record.failures:
             note(f"{record.point}: {failure.outcome}, not counted ({failure.message})", quiet)

@@ -15,7 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.segment import Segment, Segments
 
-from weakcell.memmodels.errors import WeakcellError
+from weakcell.host.cli.termination import interrupted_code
+from weakcell.memmodels.errors import Interrupted, WeakcellError
 from weakcell.memmodels.printable import printable
 
 EVENT_VERSION = 1
@@ -59,6 +60,11 @@ def show_error(error: WeakcellError) -> None:
         sys.stderr.write(f"Error: {printable(str(error))}\n")
 
 
+def exit_code(error: WeakcellError) -> int:
+    """Return the exit code of the command line for an error."""
+    return interrupted_code() if isinstance(error, Interrupted) else error.exit_code
+
+
 def note(text: str, quiet: bool = False) -> None:
     """A line for people, on stderr."""
     if not quiet:
@@ -78,7 +84,7 @@ def errors_as_events(wanted: bool) -> Iterator[None]:
         yield
     except WeakcellError as error:
         if wanted:
-            emit("error", code=error.exit_code, kind=type(error).__name__, message=str(error))
+            emit("error", code=exit_code(error), kind=type(error).__name__, message=str(error))
         raise
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable
 from dataclasses import fields
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from weakcell.host.report.matplotlib_charts import save_figure, show_names_as_they_are
+from weakcell.host.report.matplotlib_charts import save_figure, show_names_as_they_are, svg_bytes
 from weakcell.host.report.style import STYLE
 from weakcell.memmodels.errors import OutputError, UsageError
 
@@ -123,9 +122,7 @@ def embed_figure(figure: Figure, words: str) -> str:
         figure: The matplotlib figure.
         words: Its alternative text.
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return embed_svg(buffer.getvalue(), words)
+    return embed_svg(svg_bytes(figure), words)
 
 
 def embed_svg(svg: bytes, words: str) -> str:

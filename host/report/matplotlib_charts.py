@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weakcell.host.report.style import PAPER_STYLE, STYLE, level_colours
-from weakcell.memmodels.atomic_files import write_atomically
+from weakcell.memmodels.atomic_files import write_atomically, write_bytes_atomically
 from weakcell.memmodels.printable import printable, printable_name
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _WIDTHS = {"one-column": 3.35, "two-column": 6.9}
 
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _DASHES = ("-", (0, (4, 3)), ":", "-.")
+_CLIP_NAME = re.compile(rb'(?<=url\(#)p[0-9a-f]{10}(?=\))|(?<=<clipPath id=")p[0-9a-f]{10}(?=")')
 _UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
@@ -48,8 +50,20 @@ def save_figure(plot: Callable[[], Figure], paths: Sequence[Path], style: dict[s
         figure = plot()
         show_names_as_they_are(figure)
         for path in paths:
-            save = partial(figure.savefig, format=path.suffix[1:], dpi=dpi, metadata=_UNDATED.get(path.suffix))
-            write_atomically(path, save)
+            if path.suffix == ".svg":
+                write_bytes_atomically(path, svg_bytes(figure, dpi))
+            else:
+                metadata = _UNDATED.get(path.suffix)
+                write_atomically(path, partial(figure.savefig, format=path.suffix[1:], dpi=dpi, metadata=metadata))
+
+
+def svg_bytes(figure: Figure, dpi: int = 150) -> bytes:
+    """Return a figure as an SVG file; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", dpi=dpi, metadata=_UNDATED[".svg"])
+    # Matplotlib names clip paths by their coordinates, whose last digits the layout's solver changes from run to run
+    names: dict[bytes, bytes] = {}
+    return _CLIP_NAME.sub(lambda found: names.setdefault(found[0], b"clip%d" % len(names)), buffer.getvalue())
 
 
 def show_names_as_they_are(figure: Figure) -> None:
@@ -96,12 +110,10 @@ def render_svg(panel: Panel, width: float) -> bytes:
     """Return a panel as an SVG file, `width` inches wide."""
     import matplotlib as mpl
 
-    buffer = io.BytesIO()
     with mpl.rc_context(PAPER_STYLE):
         figure = plot_paper_figure(panel, width)
         show_names_as_they_are(figure)
-        figure.savefig(buffer, format="svg", metadata=_UNDATED[".svg"])
-    return buffer.getvalue()
+        return svg_bytes(figure)
 
 
 def plot_paper_figure(panel: Panel, width: float) -> Figure:

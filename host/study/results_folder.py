@@ -28,6 +28,7 @@ from weakcell.memmodels.atomic_files import check_writable, write_atomically, wr
 from weakcell.memmodels.errors import OutputError
 from weakcell.memmodels.files import read_text
 
+_TABLES = ("results.parquet", "results.csv", "timings.json")
 _PACKAGES = ("numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
 
 
@@ -42,8 +43,12 @@ class ResultsFolder:
         frame = result.frame
         write_atomically(self.path / "results.parquet", frame.write_parquet)
         write_atomically(self.path / "results.csv", partial(write_csv, frame))
-        self._json("study.json", configuration_of(result, command))
+        self.write_configuration(result, command)
         self._json("timings.json", timings_of(result))
+
+    def write_configuration(self, result: StudyResult, command: list[str] | None = None) -> None:
+        """Write the study's identity, and how much of it is finished."""
+        self._json("study.json", configuration_of(result, command))
 
     def write_figure(self, result: StudyResult) -> list[Path]:
         """The figure as PNG and SVG; the paths."""
@@ -82,9 +87,16 @@ def open_folder(path: Path, resolved: ResolvedStudy, overwrite: bool = False) ->
         found = "it is a file" if path.is_file() else error.strerror or str(error)
         raise OutputError(f"Results in {path}", found, "Choose a folder that can be written with --out") from error
     check_writable(path / "results.parquet")
-    if not overwrite and not _may_write(path, resolved):
+    folder = ResultsFolder(path)
+    if _identity_of(path) == json.loads(json.dumps(resolved.identity)):
+        return folder
+    if (path / "results.parquet").exists() and not overwrite:
         raise OutputError(f"Results in {path}", "it holds those of another study", "Choose another --out, or give --overwrite")
-    return ResultsFolder(path)
+    for name in _TABLES:
+        (path / name).unlink(missing_ok=True)
+    # the identity comes before the tables: a process that is killed in between leaves a folder that the same study may fill
+    folder.write_configuration(StudyResult(resolved, (), False, 0.0))
+    return folder
 
 
 def make_folder(path: Path | None, file: str) -> Path | None:
@@ -99,14 +111,13 @@ def make_folder(path: Path | None, file: str) -> Path | None:
     return path
 
 
-def _may_write(path: Path, resolved: ResolvedStudy) -> bool:
-    if not (path / "results.parquet").exists():
-        return True
+def _identity_of(path: Path) -> Any:
+    """Return the identity of the study whose results a folder holds; None if it says none."""
     try:
         found = json.loads(read_text(path / "study.json"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and found.get("identity") == json.loads(json.dumps(resolved.identity))
+        return None
+    return found.get("identity") if isinstance(found, dict) else None
 
 
 def configuration_of(result: StudyResult, command: list[str] | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from weakcell.host.train.shipped_networks import RECIPES, train_shipped_network
-from weakcell.memmodels.atomic_files import write_atomically
+from weakcell.memmodels.atomic_files import write_bytes_atomically
 from weakcell.memmodels.errors import OutputError, WeakcellError
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             found = "it is a folder" if options.out.is_dir() else "its folder does not exist"
             raise OutputError(f"Writing the network to {options.out}", found, "Name a file in a folder that exists")
         model = train_shipped_network(options.network, options.data_dir, options.seed, options.epochs)
-        write_atomically(options.out, lambda file: file.write(model.SerializeToString()))
+        write_bytes_atomically(options.out, model.SerializeToString())
     except WeakcellError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -27,7 +27,7 @@ from weakcell.host.train.evaluation import Evaluation, EvaluationConfig, evaluat
 from weakcell.host.train.qonnx_export import to_qonnx
 from weakcell.host.train.settings import Run
 from weakcell.host.train.train_run import TrainedNetwork, train_run
-from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
+from weakcell.memmodels.atomic_files import write_atomically, write_bytes_atomically, write_text_atomically
 from weakcell.memmodels.errors import OutputError
 
 
@@ -78,19 +78,15 @@ def train_runs(runs: Sequence[Run], folder: Path, job: TrainingJob, *, resume: b
             job.report(f"{number} of {len(runs)}: {run.name}")
             _finish_run(run, folder, data, job)
         if job.qonnx:
-            _write_model(folder / f"{run.name}.qonnx.onnx", to_qonnx(onnx.load(folder / f"{run.name}.onnx"), run.bits))
+            qonnx_model = to_qonnx(onnx.load(folder / f"{run.name}.onnx"), run.bits)
+            write_bytes_atomically(folder / f"{run.name}.qonnx.onnx", qonnx_model.SerializeToString())
     return collect(folder, [run.name for run in runs])
-
-
-def _write_model(path: Path, model: onnx.ModelProto) -> None:
-    content = model.SerializeToString()
-    write_atomically(path, lambda file: file.write(content))
 
 
 def _finish_run(run: Run, folder: Path, data: TrainingData, job: TrainingJob) -> None:
     path, checkpoint = folder / f"{run.name}.onnx", folder / f"{run.name}.checkpoint"
     trained = train_run(run, data, checkpoint, job.device)
-    _write_model(path, trained.model)
+    write_bytes_atomically(path, trained.model.SerializeToString())
     start = time.perf_counter()
     part = data.test if job.part == "test" else data.validation
     evaluation = evaluate_network(path, run.data, part, job.evaluation, job.threads)

@@ -19,7 +19,7 @@ from pathlib import Path
 from weakcell.host.board.boards import BOARDS, BoardType
 from weakcell.host.board.errors import BoardError
 from weakcell.host.board.firmware.uf2 import BOOT2_BYTES, add_boot2_crc, make_uf2_blocks
-from weakcell.memmodels.atomic_files import write_atomically
+from weakcell.memmodels.atomic_files import write_bytes_atomically
 from weakcell.memmodels.errors import OutputError
 
 IMAGES = Path(__file__).parent / "images"
@@ -108,7 +108,7 @@ def write_image(board: BoardType, kind: str, folder: Path, compiler: str = "zig"
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"Writing {target}", str(error), "Choose a folder that can be written") from error
-    write_atomically(target, lambda file: file.write(data))
+    write_bytes_atomically(target, data)
     return target
 
 

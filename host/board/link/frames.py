@@ -14,7 +14,7 @@ from typing import Any
 from weakcell.host.board.errors import BoardError
 
 MAX_CONTENT = 286
-_MAX_ENCODED = MAX_CONTENT + 4 + 2
+MAX_ENCODED = MAX_CONTENT + 4 + 2
 _ALL_BITS = 0xFFFFFFFF
 
 
@@ -73,7 +73,7 @@ class Decoder:
 
     def _bound(self) -> None:
         """Drop a frame that is longer than any frame may be."""
-        if len(self._pending) > _MAX_ENCODED:
+        if len(self._pending) > MAX_ENCODED:
             if not self._skipping:
                 self.oversize += 1
                 self.damaged += 1

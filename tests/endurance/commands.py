@@ -1,0 +1,225 @@
+"""The commands that promise to go on after an end, or to leave nothing half-made; and the state that each leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import re
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CAMPAIGN = """\
+trials = 12
+
+[[network]]
+model = "digits-bnn"
+images = 30
+
+[[memory]]
+spec = "sram-14nm"
+grid = { v_over_vmin = [0.78, 0.9] }
+"""
+State = dict[str, object]
+"""What each file of a folder says, by its name."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command under test.
+
+    Attributes:
+        name: as in the tables.
+        arguments: of the command line, for a folder; the same command goes on after an end.
+        prepare: fills the folder before the first run.
+        patch: changes the process before the command runs.
+    """
+
+    name: str
+    arguments: Callable[[Path], list[str]]
+    prepare: Callable[[Path], None] = lambda folder: None
+    patch: Callable[[], None] | None = None
+    needs: tuple[str, ...] = field(default=())
+
+
+def _emulate(folder: Path) -> list[str]:
+    what = ["emulate", "digits-bnn", "--images", "30", "--trials", "3", "--memory", "sram-14nm", "--sweep", "v_over_vmin=0.78,0.9"]
+    return [*what, "--quiet", "--out", str(folder / "out"), "--save-faults", str(folder / "faults.parquet")]
+
+
+def _sweep(folder: Path) -> list[str]:
+    return ["sweep", str(folder / "c.toml"), "--out", str(folder / "out"), "--threads", "2", "--quiet"]
+
+
+def _write_campaign(folder: Path) -> None:
+    (folder / "c.toml").write_text(CAMPAIGN, encoding="utf-8")
+
+
+def _train(folder: Path) -> list[str]:
+    what = ["train", "--data", "digits", "--width", "0.05", "--epochs", "6", "--images", "400", "--threads", "1"]
+    return [*what, "--sweep", "ber=0,0.1", "--trials", "1", "--resume", "--out", str(folder / "out")]
+
+
+def _characterize(folder: Path) -> list[str]:
+    what = [
+        "characterize",
+        "--port",
+        "virtual:rp2040",
+        "--memory",
+        "uniform:ber=0.001",
+        "--vdd",
+        "1.05,1.0,0.95",
+        "--dwell-ms",
+        "1",
+    ]
+    return [*what, "--pattern", "random,zeros", "--kib", "4", "--quiet", "--resume", "--out", str(folder / "out")]
+
+
+PARTS = {f"part-{letter}.gz": hashlib.shake_256(letter.encode()).digest(400_000) for letter in "abc"}
+"""Files that a server of this machine publishes."""
+
+
+def serve_parts() -> int:
+    """Publish `PARTS` slowly on a port of this machine; return the port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = PARTS[self.path.removeprefix("/")]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            for start in range(0, len(content), 50_000):
+                time.sleep(0.01)
+                self.wfile.write(content[start : start + 50_000])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # the client was killed
+                super().handle()
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    child = os.fork()
+    if child == 0:
+        server.serve_forever()
+    server.socket.close()
+    _CHILDREN.append(child)
+    return int(server.server_port)
+
+
+_CHILDREN: list[int] = []
+
+
+def stop_servers() -> None:
+    """End the servers of `serve_parts`."""
+    while _CHILDREN:
+        child = _CHILDREN.pop()
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def make_commands(work: Path) -> dict[str, Command]:
+    """Return all commands by name; `work` keeps what they share, such as a finished sweep for `report`."""
+    port: list[int] = []
+
+    def publish() -> None:
+        from weakcell.host.datasets import download
+
+        sources = [
+            download.Source(f"http://127.0.0.1:{port[0]}/{name}", hashlib.md5(data).hexdigest()) for name, data in PARTS.items()
+        ]
+        download.SOURCES["fashion-mnist"] = tuple(sources)
+
+    def serve(folder: Path) -> None:
+        if not port:
+            port.append(serve_parts())
+
+    def finished_sweep(folder: Path) -> None:
+        from tests.endurance import warm
+
+        if not (work / "finished").is_dir():
+            scratch = work / "finished-sweep"
+            scratch.mkdir(parents=True)
+            _write_campaign(scratch)
+            done = warm.run(_sweep(scratch), scratch)
+            assert done.code == 0, done.output
+            (scratch / "out").rename(work / "finished")
+        shutil.copytree(work / "finished", folder / "out")
+
+    def download(folder: Path) -> list[str]:
+        return ["download", "fashion-mnist", "--data-dir", str(folder / "out")]
+
+    return {
+        "emulate --out": Command("emulate --out", _emulate),
+        "sweep": Command("sweep", _sweep, _write_campaign),
+        "report": Command("report", lambda folder: ["report", str(folder / "out")], finished_sweep),
+        "download": Command("download", download, serve, publish),
+        "characterize --resume": Command("characterize --resume", _characterize, needs=("unicorn", "cobs")),
+        "train --resume": Command("train --resume", _train, needs=("torch",)),
+    }
+
+
+# ── what a folder says ──────────────────────────────────────────────────────────────────────────────
+
+_IGNORED = {"timings.json", "runs.sqlite-shm", "runs.sqlite-wal", "runs.sqlite.lock"}
+"""Times of this run, and files that SQLite keeps or removes as it likes."""
+_VOLATILE = re.compile(r"seconds|^link$|^command$")
+"""Times; and counters and command of the last of several processes."""
+
+
+def read_state(folder: Path) -> State:
+    """Return what all files of a folder say, but for times."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _IGNORED)
+    return {str(path.relative_to(folder)): _read(path) for path in files}
+
+
+def list_files(folder: Path) -> set[str]:
+    """Return the names of all files, but for those that SQLite keeps or removes as it likes."""
+    ignored = _IGNORED - {"timings.json"}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name not in ignored}
+
+
+def _read(path: Path) -> object:
+    if path.name == "runs.sqlite":
+        return _read_store(path)
+    if path.suffix == ".npz":
+        import numpy as np
+
+        with np.load(path) as arrays:
+            return {name: _plain(str(arrays[name])) if name == "about" else arrays[name].tolist() for name in arrays.files}
+    if path.suffix == ".json":
+        return _plain(path.read_text(encoding="utf-8"))
+    if path.name == "runs.csv":
+        import polars as pl
+
+        return pl.read_csv(path).select(pl.exclude(r"^.*seconds.*$")).write_csv()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_store(path: Path) -> object:
+    """Return what a store says; seconds left out."""
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        runs = "SELECT sha256, trial, die, accuracy, changed, bits_read, flips FROM runs JOIN cells ON cell = id ORDER BY 1, 2"
+        facts = "SELECT name, content FROM facts ORDER BY name"
+        cells = "SELECT sha256, place, study, tensors, columns, asked FROM cells ORDER BY place"
+        found = [db.execute(query).fetchall() for query in (runs, facts, cells)]
+    db.close()
+    return found
+
+
+def _plain(text: str) -> object:
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: strip(part) for name, part in value.items() if not _VOLATILE.search(name)}
+        return [strip(part) for part in value] if isinstance(value, list) else value
+
+    return strip(json.loads(text))
