@@ -75,8 +75,9 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(limit + 1) if size <= limit else b""
-    if size > limit or len(content) > limit:
+        most = min(limit, max(size, _CHUNK))  # what is asked for is allocated before it is read
+        content = file.read(most + 1) if size <= limit else b""
+    if size > limit or len(content) > most:
         raise OSError(0, f"it has {max(size, len(content)):,} bytes, and {limit:,} are the most that are read")
     return content
 

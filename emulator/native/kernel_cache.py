@@ -55,7 +55,16 @@ _FLAG_KEYS = tuple(flags & (_OTHERS | (_C if flags & _C else _FORTRAN)) for flag
 """Cache key of an array's flags; arrays contiguous in both orders count as C-contiguous."""
 
 _lock = Lock()
-"""Guards `Kernel._entries` while machine code is found or made."""
+"""Guards `Kernel._entries` while machine code is found or made. A forked child gets a new one: nobody there would release it."""
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Kernel:

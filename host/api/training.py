@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
@@ -88,17 +90,35 @@ def train(
     runs = list_runs(settings, grid, given)
     if device != "cpu" and not torch.cuda.is_available():
         raise UsageError(f"--device {device}", "torch finds no such device here", "Leave it out to train on the CPU")
-    torch.set_num_threads(threads)
     points = SWEEPS.get(runs[0].data, SWEEP) if sweep is None else sweep if isinstance(sweep, str) else str(as_sweep(sweep))
     config = EvaluationConfig(points, memory if isinstance(memory, str) else str(as_memory_spec(memory)), trials)
     load_named = partial(load_training_data, data_dir=None if data_dir is None else Path(data_dir))
     folder = Path(out)
-    frame = train_runs(
-        runs, folder, TrainingJob(load_named, config, part, device, threads, qonnx, notify or (lambda text: None)), resume=resume
-    )
+    job = TrainingJob(load_named, config, part, device, threads, qonnx, notify or (lambda text: None))
+    with _own_torch(threads):
+        frame = train_runs(runs, folder, job, resume=resume)
     with open_table(folder / "curves.csv") as file:
         curves = pl.read_csv(file, schema_overrides={"id": pl.String})
     return TrainingResult(folder, frame, curves, points)
+
+
+_torch_lock = Lock()
+"""torch's threads and random numbers belong to the process: one training at a time may set them."""
+
+
+@contextmanager
+def _own_torch(threads: int) -> Iterator[None]:
+    """Let torch use some threads, and restore its number of threads and its random state afterwards."""
+    import torch
+
+    with _torch_lock:
+        before, random = torch.get_num_threads(), torch.get_rng_state()
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+            torch.set_rng_state(random)
 
 
 def check_torch() -> None:

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from weakcell.host.report.matplotlib_charts import save_figure, show_names_as_they_are, svg_bytes
+from weakcell.host.report.matplotlib_charts import apply_style, save_figure, show_names_as_they_are, svg_bytes
 from weakcell.host.report.style import STYLE
 from weakcell.memmodels.errors import OutputError, UsageError
 
@@ -93,11 +93,9 @@ class DisplayedResult:
         Raises:
             OutputError: The file cannot be written, or its ending is another one.
         """
-        import matplotlib as mpl
-
         if path is not None and Path(path).suffix.lower() not in FIGURE_SUFFIXES:
             raise OutputError(f"Writing a figure to {path}", "its name has another ending", f"Use {', '.join(FIGURE_SUFFIXES)}")
-        with mpl.rc_context(self.figure_style):
+        with apply_style(self.figure_style):
             figure = self.build_figure()
             show_names_as_they_are(figure)
         if path is not None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +31,17 @@ _WIDTHS = {"one-column": 3.35, "two-column": 6.9}
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _DASHES = ("-", (0, (4, 3)), ":", "-.")
 _CLIP_NAME = re.compile(rb'(?<=url\(#)p[0-9a-f]{10}(?=\))|(?<=<clipPath id=")p[0-9a-f]{10}(?=")')
+_style_lock = RLock()  # reentrant: a figure is saved while it is drawn
 _UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
+@contextmanager
+def apply_style(style: dict[str, Any]) -> Iterator[None]:
+    """Let Matplotlib draw with these settings. They belong to the process, so one thread at a time may replace them."""
+    import matplotlib as mpl
+
+    with _style_lock, mpl.rc_context(style):
+        yield
 
 
 def save_figure(plot: Callable[[], Figure], paths: Sequence[Path], style: dict[str, Any] = STYLE, dpi: int = 150) -> None:
@@ -44,9 +56,7 @@ def save_figure(plot: Callable[[], Figure], paths: Sequence[Path], style: dict[s
     Raises:
         OutputError: a file cannot be written.
     """
-    import matplotlib as mpl
-
-    with mpl.rc_context(style):
+    with apply_style(style):
         figure = plot()
         show_names_as_they_are(figure)
         for path in paths:
@@ -108,9 +118,7 @@ def write_paper_figures(charts: Sequence[Chart], folder: Path) -> list[Path]:
 
 def render_svg(panel: Panel, width: float) -> bytes:
     """Return a panel as an SVG file, `width` inches wide."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(PAPER_STYLE):
+    with apply_style(PAPER_STYLE):
         figure = plot_paper_figure(panel, width)
         show_names_as_they_are(figure)
         return svg_bytes(figure)

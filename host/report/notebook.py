@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from weakcell.emulator.tasks import get_metric
+from weakcell.host.fork_guard import check_not_forked
 from weakcell.host.report.captions import format_metric_interval
 from weakcell.host.report.chart_specs import Chart, score_charts
 from weakcell.host.report.data import ReportData, point_label, read_report_data, summarize
@@ -119,6 +120,7 @@ def read_results(folder: str | Path, data_dir: str | Path | None = None) -> Camp
         >>> results.frame.height, results.summary.height
         (4, 2)
     """
+    check_not_forked(f"Reading {folder}")
     first = None if data_dir is None else Path(data_dir)
     return CampaignResults(Path(folder), read_report_data(Path(folder), first, extras=False), first)
 

@@ -15,6 +15,7 @@ from weakcell.emulator.tasks import Asked, Task, is_default
 from weakcell.host.datasets.input_range import InputCheck, check_data
 from weakcell.host.datasets.registry import DataLike, Dataset, load_data
 from weakcell.host.digests import hash_json, weights_sha256
+from weakcell.host.fork_guard import check_not_forked
 from weakcell.host.study.networks import Model, ModelLike, find_model
 from weakcell.memmodels.errors import InputError, UsageError
 
@@ -104,8 +105,9 @@ def open_workload(
     Raises:
         InputError: The network or data are missing, or do not fit each other.
         ModelError: The network is not supported.
-        UsageError: No data are known, or no output can be judged.
+        UsageError: No data are known, no output can be judged, or the process was forked (`fork_guard`).
     """
+    check_not_forked("Running a network")
     found = find_model(model)
     network = found.load()
     if len(network.inputs) != 1:

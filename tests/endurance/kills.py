@@ -26,7 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -114,10 +114,10 @@ class Bench:
             self._check_next_run(outcome, str(when))
         return outcome
 
-    def fill_disk(self, tmpfs: bool) -> Outcome:
+    def fill_disk(self, shares: Sequence[float], tmpfs: bool) -> Outcome:
         """Run the command on disks that are too small, then make room."""
         outcome = Outcome(self.command.name, "full disk" if tmpfs else "no file may grow (RLIMIT_FSIZE)")
-        for share in DISK_SHARES:
+        for share in shares:
             self._clear()
             there = sum(-(-p.stat().st_size // _PAGE) * _PAGE for p in self.folder.rglob("*") if p.is_file())
             room = int(share * (self.bytes - there))
@@ -192,6 +192,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--runs", type=int, default=20, help="kills per command and signal")
     parser.add_argument("--only", default="", help="commands, with commas: the first word of their names")
+    parser.add_argument("--disks", default=",".join(map(str, DISK_SHARES)), help="sizes of full disks, as shares of what is needed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     asked = parser.parse_args()
@@ -209,7 +210,7 @@ def main() -> int:
                 for step in (
                     lambda bench=bench: bench.kill(signal.SIGKILL, asked.runs, asked.seed),
                     lambda bench=bench: bench.kill(signal.SIGTERM, asked.runs, asked.seed),
-                    lambda bench=bench: bench.fill_disk(can_mount()),
+                    lambda bench=bench: bench.fill_disk([float(share) for share in asked.disks.split(",")], can_mount()),
                 ):
                     outcomes.append(step())
                     print(" | ".join(outcomes[-1].row), *outcomes[-1].failures, sep="\n    ", flush=True)

@@ -146,3 +146,28 @@ def test_threads_that_write_one_file_leave_one_of_their_contents(tmp_path: Path)
         assert not path.exists() or path.read_bytes() in contents
     assert path.read_bytes() in contents
     assert os.listdir(tmp_path) == ["file"]
+
+
+@posix
+def test_what_a_killed_process_was_writing_is_removed_by_the_next_write_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slow(file: Any) -> None:
+        file.write(b"slow")
+        writing.set()
+        assert go_on.wait(30)
+
+    child = os.fork()
+    if child == 0:
+        write_atomically(tmp_path / "killed", lambda file: os.kill(os.getpid(), signal.SIGKILL))
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 1
+    other = threading.Thread(target=write_atomically, args=(tmp_path / "slow", slow))
+    other.start()
+    assert writing.wait(30)
+    write_text_atomically(tmp_path / "next", "next")
+    assert len(list(tmp_path.iterdir())) == 2  # the next file, and what the thread is writing
+    go_on.set()
+    other.join()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["next", "slow"]
+    assert (tmp_path / "slow").read_text() == "slow"
