@@ -84,7 +84,7 @@ class Condition:
         """The valid values in words."""
         if self.choices:
             return " | ".join(self.choices)
-        return f"{self._low:g} … {self._high:g} {self.unit}".strip()
+        return f"{self._low:.12g} … {self._high:.12g} {self.unit}".strip()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A WeakcellError is printed as one paragraph on stderr and sets the exit code; ot
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from weakcell.host.cli.completion import complete_in_bash
 from weakcell.host.cli.encoding import accept_any_text
 from weakcell.host.cli.repeated import refuse_repeated
 from weakcell.host.cli.termination import interrupt_on_sigterm, interrupted_code
@@ -187,4 +189,6 @@ def show_version() -> None:
 def main() -> None:
     """Run `weakcell`."""
     accept_any_text()
+    if os.environ.get("_WEAKCELL_COMPLETE") == "complete_bash":
+        complete_in_bash(app)
     app()

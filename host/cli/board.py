@@ -7,15 +7,22 @@ from typing import Annotated
 import typer
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_products, list_virtual_ports
+from weakcell.host.cli.completion import complete_memory, complete_port
 from weakcell.host.cli.options import JsonEvents
 
 _HELP = f"A {list_products()} with Weakcell's firmware, real or virtual."
 PORT_HELP = f"auto, a serial port, socket://HOST:PORT, {list_virtual_ports()}."
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
 
-Port = Annotated[str, typer.Option(metavar="PORT", help=PORT_HELP)]
+Port = Annotated[str, typer.Option(metavar="PORT", autocompletion=complete_port, help=PORT_HELP)]
 FlipsOf = Annotated[
-    str | None, typer.Option("--memory", metavar="SPEC", help="Whose flips a virtual board makes; `vdd` follows its regulator.")
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SPEC",
+        autocompletion=complete_memory,
+        help="Whose flips a virtual board makes; `vdd` follows its regulator.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Of the virtual board's memory.")]
 
@@ -118,8 +125,14 @@ def serve(
     ] = "127.0.0.1",
     yes: Annotated[bool, typer.Option("--yes", help="Let other computers talk to the board.")] = False,
     memory: FlipsOf = None,
-    reads: Annotated[str | None, typer.Option(metavar="SPEC", help="What reads wrongly while the voltage is low.")] = None,
-    writes: Annotated[str | None, typer.Option(metavar="SPEC", help="What is stored wrongly while the voltage is low.")] = None,
+    reads: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", autocompletion=complete_memory, help="What reads wrongly while the voltage is low."),
+    ] = None,
+    writes: Annotated[
+        str | None,
+        typer.Option(metavar="SPEC", autocompletion=complete_memory, help="What is stored wrongly while the voltage is low."),
+    ] = None,
     misbehave: Annotated[
         str, typer.Option(metavar="HOW", help="hang=P, reset=P, noise=P, brown-out=VOLTS, ignore-voltage; with commas.")
     ] = "",

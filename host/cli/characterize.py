@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_virtual_ports
+from weakcell.host.cli.completion import complete_memory, complete_port
 from weakcell.host.cli.options import JsonEvents, Quiet
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ _NOTE = "What the thermometer said; kept with the results."
 
 
 def characterize(
-    port: Annotated[str, typer.Option(metavar="PORT", help=_PORT)] = "auto",
-    memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
+    port: Annotated[str, typer.Option(metavar="PORT", autocompletion=complete_port, help=_PORT)] = "auto",
+    memory: Annotated[
+        str | None, typer.Option(metavar="SPEC", autocompletion=complete_memory, help=_MEMORY, show_default=False)
+    ] = None,
     vdd: Annotated[str | None, typer.Option(metavar="VOLTS", help=_VDD, show_default=False)] = None,
     dwell_ms: Annotated[str, typer.Option(metavar="MS", help="How long it stays low, ms; several with commas.")] = "10",
     pattern: Annotated[str, typer.Option(metavar="NAMES", help=_PATTERN)] = "zeros,ones",

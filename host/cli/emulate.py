@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
+from weakcell.host.cli.completion import complete_memory, complete_sweep
 from weakcell.host.cli.options import READS, Data, DataDir, Images, JsonEvents, Model, Output, Place, Quiet, Task, Threads
 
 if TYPE_CHECKING:
@@ -35,9 +36,13 @@ _OUT = "Write results.parquet, results.csv, study.json, timings.json and the fig
 def emulate(
     model: Model = "digits-bnn",
     data: Data = None,
-    memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SPEC", autocompletion=complete_memory, help=_MEMORY, show_default=False)
+    ] = None,
     place: Place = None,
-    sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="KEY=VALUES", autocompletion=complete_sweep, help=_SWEEP, show_default=False)
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Passes over the data per point. [default: 10]", show_default=False)] = None,
     first_trial: Annotated[int | None, typer.Option(help=_FIRST, show_default=False)] = None,
     die: Annotated[int | None, typer.Option(help=_DIE, show_default=False)] = None,

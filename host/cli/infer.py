@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from weakcell.host.cli.completion import complete_network
 from weakcell.host.cli.options import JsonEvents, Quiet
 
 
 def infer(
-    model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a shipped network.")],
+    model: Annotated[str, typer.Argument(autocompletion=complete_network, help="An ONNX file, or the name of a shipped network.")],
     inputs: Annotated[Path, typer.Option("--input", metavar="IN.npz", help="Arrays by input name; x if there is one input.")],
     output: Annotated[Path, typer.Option(metavar="OUT.npz", help="File of the outputs, by name.")],
     probe: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS
+from weakcell.host.cli.completion import complete_memory, complete_sweep
 from weakcell.host.cli.options import Batch, Data, DataDir, Images, Model, Output, Quiet, ReadEvery, Seed, Task, Threads
 
 if TYPE_CHECKING:
@@ -21,8 +22,12 @@ _DROP = "Accuracy (for pixels: mean IoU) that a die may lose, as 1% or 0.01."
 def optimize(
     model: Model = "digits-bnn",
     data: Data = None,
-    memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = "sram-14nm",
-    sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
+    memory: Annotated[
+        str, typer.Option(metavar="SPEC", autocompletion=complete_memory, help=_MEMORY, show_default=False)
+    ] = "sram-14nm",
+    sweep: Annotated[
+        str | None, typer.Option(metavar="KEY=VALUES", autocompletion=complete_sweep, help=_SWEEP, show_default=False)
+    ] = None,
     max_drop: Annotated[str, typer.Option(metavar="SHARE", help=_DROP)] = "1%",
     dies: Annotated[float, typer.Option("--share", help="Share of dies that must not lose more.")] = 0.95,
     confidence: Annotated[float, typer.Option(help="Confidence of the whole result.")] = 0.95,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from weakcell.emulator.faults.read_policy import Reads
+from weakcell.host.cli.completion import complete_data, complete_network, complete_place
 
 READS = "When weights are read again: once per trial (load), per batch, per image, or at each use (access)."
 _DATA = "digits, fashion-mnist, cifar-10, svhn, imagenette, or an .npz with x and optionally y. [default: the network's own]"
@@ -19,9 +20,13 @@ _TASK = (
 _OUTPUT = "The output that is scored. [default: the only one that fits]"
 _THREADS = "Results do not depend on it. [default: all cores]"
 
-Model = Annotated[str, typer.Argument(help="digits-bnn, digits-qnn, fashion-bnn, or an ONNX file.")]
-Data = Annotated[str | None, typer.Option(help=_DATA, show_default=False)]
-Place = Annotated[list[str] | None, typer.Option(metavar="LAYER=SPEC", help=_PLACE, show_default=False)]
+Model = Annotated[
+    str, typer.Argument(autocompletion=complete_network, help="digits-bnn, digits-qnn, fashion-bnn, or an ONNX file.")
+]
+Data = Annotated[str | None, typer.Option(autocompletion=complete_data, help=_DATA, show_default=False)]
+Place = Annotated[
+    list[str] | None, typer.Option(metavar="LAYER=SPEC", autocompletion=complete_place, help=_PLACE, show_default=False)
+]
 Images = Annotated[int | None, typer.Option(help="Use only this many images, from the first one on.", show_default=False)]
 Task = Annotated[str | None, typer.Option(metavar="TASK", help=_TASK, show_default=False)]
 Output = Annotated[str | None, typer.Option(metavar="NAME", help=_OUTPUT, show_default=False)]

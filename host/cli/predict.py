@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
+from weakcell.host.cli.completion import complete_memory, complete_sweep
 from weakcell.host.cli.options import Data, DataDir, Images, JsonEvents, Model, Output, Place, Quiet, Seed, Task, Threads
 
 if TYPE_CHECKING:
@@ -25,9 +26,13 @@ _OUT = "Write prediction.parquet, prediction.csv, prediction.json and the figure
 def predict(
     model: Model = "digits-bnn",
     data: Data = None,
-    memory: Annotated[str | None, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SPEC", autocompletion=complete_memory, help=_MEMORY, show_default=False)
+    ] = None,
     place: Place = None,
-    sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="KEY=VALUES", autocompletion=complete_sweep, help=_SWEEP, show_default=False)
+    ] = None,
     read_every: Annotated[Reads, typer.Option(help=_READ)] = DEFAULT_READS,
     samples: Annotated[int | None, typer.Option(min=2, help=_SAMPLES, show_default=False)] = None,
     check_trials: Annotated[int, typer.Option(min=0, help=_CHECK)] = 0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
+from weakcell.host.cli.completion import complete_memory
 from weakcell.host.cli.options import READS, Data, DataDir, Images, JsonEvents, Model, Output, Quiet, Seed, Task, Threads
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _CHECK = "Also inject faults: so many trials per part, and the rank correlation.
 def rank(
     model: Model = "digits-bnn",
     data: Data = None,
-    memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY)] = "uniform:ber=0.01",
+    memory: Annotated[str, typer.Option(metavar="SPEC", autocompletion=complete_memory, help=_MEMORY)] = "uniform:ber=0.01",
     by: Annotated[Literal["layer", "bit", "layer-bit"], typer.Option(help=_BY)] = "layer",
     samples: Annotated[
         int | None, typer.Option(min=2, help="Samples per image. [default: as in weakcell predict]", show_default=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from weakcell.host.cli.completion import complete_memory
 from weakcell.host.cli.options import JsonEvents, Quiet
 from weakcell.host.train.loss_spec import list_examples, list_margin_names
 
@@ -37,7 +38,9 @@ def train(
         float | None, typer.Option(help="Factor of the numbers of channels and neurons. [default: 1]", show_default=False)
     ] = None,
     loss: Annotated[str | None, typer.Option(metavar="SPEC", help=_LOSS, show_default=False)] = None,
-    flips: Annotated[str | None, typer.Option(metavar="SPEC", help=_FLIPS, show_default=False)] = None,
+    flips: Annotated[
+        str | None, typer.Option(metavar="SPEC", autocompletion=complete_memory, help=_FLIPS, show_default=False)
+    ] = None,
     gradient: Annotated[
         Literal["straight-through", "plain"] | None,
         typer.Option(help="Gradient of flipped weights. [default: straight-through]", show_default=False),
@@ -63,7 +66,7 @@ def train(
         typer.Option(help="Images that evaluate: validation to choose settings, test for final figures."),
     ] = "validation",
     sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
-    memory: Annotated[str, typer.Option(metavar="SPEC", help="Memory that evaluates.")] = "uniform",
+    memory: Annotated[str, typer.Option(metavar="SPEC", autocompletion=complete_memory, help="Memory that evaluates.")] = "uniform",
     trials: Annotated[int, typer.Option(min=1, help="Passes over the images per operating point.")] = 2,
     data_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Where to look for data sets first.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

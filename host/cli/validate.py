@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS
+from weakcell.host.cli.completion import complete_memory, complete_sweep
 from weakcell.host.cli.options import (
     Batch,
     Data,
@@ -42,9 +43,13 @@ _OUT = "Write tallies, violations and curve (.parquet), validation.json and the 
 def validate(
     model: Model = "digits-bnn",
     data: Data = None,
-    memory: Annotated[str, typer.Option(metavar="SPEC", help=_MEMORY, show_default=False)] = "uniform:ber=0.01",
+    memory: Annotated[
+        str, typer.Option(metavar="SPEC", autocompletion=complete_memory, help=_MEMORY, show_default=False)
+    ] = "uniform:ber=0.01",
     place: Place = None,
-    sweep: Annotated[str | None, typer.Option(metavar="KEY=VALUES", help=_SWEEP, show_default=False)] = None,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="KEY=VALUES", autocompletion=complete_sweep, help=_SWEEP, show_default=False)
+    ] = None,
     stress: Annotated[bool, typer.Option("--stress", help=_STRESS)] = False,
     trials: Annotated[int, typer.Option(min=1, help="Passes over the data per point.")] = 10,
     first_trial: Annotated[int, typer.Option(min=0, help="Number of the first trial: what a violation names.")] = 0,

@@ -86,6 +86,11 @@ DataLike: TypeAlias = "str | PathLike[str] | Array | tuple[Any, Any] | Mapping[s
 """What a caller may pass as data."""
 
 
+def dataset_names() -> tuple[str, ...]:
+    """Return the names of all data sets."""
+    return _NAMES
+
+
 def load_data(data: DataLike, data_dir: str | Path | None = None) -> Dataset:
     """Load images, and labels if there are any.
 
