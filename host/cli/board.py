@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_products, list_virtual_ports
 from weakcell.host.cli.completion import complete_memory, complete_port
 from weakcell.host.cli.options import JsonEvents
+
+if TYPE_CHECKING:
+    from weakcell.host.board.link.protocol import BoardInfo, ConnectedBoard
 
 _HELP = f"A {list_products()} with Weakcell's firmware, real or virtual."
 PORT_HELP = f"auto, a serial port, socket://HOST:PORT, {list_virtual_ports()}."
@@ -46,12 +49,40 @@ def info(port: Port = "auto", as_json: JsonEvents = False) -> None:
             volts = {"minimum_v": link.board.volts(link.board.minimum_code), "nominal_v": link.board.volts(link.board.nominal_code)}
             emit("board", **asdict(link.board) | asdict(link.info()) | volts)
             return
-        values = {**asdict(link.board), **asdict(link.info())}
-        values["voltages"] = f"{link.board.volts(link.board.minimum_code):.2f} to {link.board.volts(link.board.nominal_code):.2f} V"
-        for name in ("image_crc", "arena_address", "boot_reason"):
-            values[name] = f"{values[name]:#x}"
-        for name, value in values.items():
-            show(f"{name:16} {value}")
+        for line in _describe(link.board, link.info()):
+            show(line)
+
+
+_ABILITIES = {
+    "RETENTION": "retention at a low voltage",
+    "COMPARE": "comparing on the board",
+    "CRCS": "checksums of pages",
+    "READ_LOW": "reading while low",
+    "WRITE_LOW": "writing while low",
+    "SLEEP": "sleeping while low",
+    "FROM_FLASH": "starting from flash by itself",
+}
+
+
+def _describe(board: ConnectedBoard, info: BoardInfo) -> list[str]:
+    """Return what a user asks of a board, a line for each subject."""
+    from weakcell.host.board.link.protocol import Capability
+
+    product = BOARDS[board.chip].product if board.chip in BOARDS else "a program on this computer"
+    abilities = [_ABILITIES[ability.name or ""] for ability in Capability if board.can(ability)]
+    state = "good" if info.regulator_ok else "not good"
+    damaged = info.frames_damaged + info.frames_oversize
+    return [
+        f"board     {product} ({board.chip})",
+        f"firmware  {info.image_bytes:,} bytes, CRC-32 {info.image_crc:#010x}; running for {info.uptime_us / 1e6:.6g} s, "
+        f"boot reason {info.boot_reason:#x}",
+        f"can       {', '.join(abilities)}",
+        f"voltage   set to {board.volts(info.regulator_code):.2f} V, the regulator says {state}; "
+        f"range {board.volts(board.minimum_code):.2f} to {board.volts(board.nominal_code):.2f} V; lowered {info.pulses:,} times",
+        f"memory    {board.arena_bytes:,} bytes under test at {board.arena_address:#010x}",
+        f"link      {info.frames_good:,} frames received, {damaged:,} damaged; {board.window} requests may be outstanding",
+        "The voltage is the regulator's setting; it was not measured. --json gives every register and counter.",
+    ]
 
 
 @app.command()

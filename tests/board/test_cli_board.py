@@ -30,7 +30,8 @@ def test_info_and_measure(chip: str) -> None:
     code, text = run("board", "info", "--port", f"virtual:{chip}")
     assert code == 0
     assert chip in text
-    assert "to 1.10 V" in text
+    assert "set to 1.10 V" in text
+    assert ("sleeping while low" in text) == (chip == "rp2350")
     code, text = run(
         "board", "measure", "--port", f"virtual:{chip}", "--vdd", "0.85", "--memory", "uniform:ber=1e-4", "--repeats", "2"
     )
