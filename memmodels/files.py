@@ -6,8 +6,10 @@ such files with `InputError` before they use much time or memory.
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ COMPRESSION = 60
 """Larger archives may unpack to this many times their size. Measured data compress 2 to 20 times."""
 
 _CHUNK = 1 << 24
+_MOST_ARRAYS = 20_000
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -107,15 +110,29 @@ def read_arrays(path: Path, asked: str, do: str) -> dict[str, npt.NDArray[Any]]:
                 raise InputError(asked, "it is an .npy file, which holds one array without a name", do)
             file.seek(0)
             return _unpack(file, os.fstat(file.fileno()).st_size)
-    except (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        TypeError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         raise InputError(asked, reason(error), do) from error
     except (NotImplementedError, RuntimeError, MemoryError) as error:  # encrypted, an unknown compression, nested too deeply
         raise InputError(asked, reason(error), do) from error
+    except tokenize.TokenError as error:  # NumPy parses the header of an array as Python text
+        raise InputError(asked, "the header of an array cannot be parsed", do) from error
 
 
 def _unpack(file: BinaryIO, size: int) -> dict[str, npt.NDArray[Any]]:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
+        if len(members) > _MOST_ARRAYS:
+            raise ValueError(f"it has {len(members):,} arrays, and {_MOST_ARRAYS:,} are the most that are read")
         total, most = sum(member.file_size for member in members), max(SMALL_BYTES, COMPRESSION * size)
         if total > most:
             found = f"it has {size:,} bytes and unpacks to {total:,}, more than {most:,}; save it with numpy.savez, uncompressed"

@@ -21,10 +21,13 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +41,7 @@ from weakcell.memmodels.errors import InputError, MemorySpecError, OutputError
 from weakcell.memmodels.files import read_arrays, read_text, reason
 from weakcell.memmodels.memory import Basis, ConditionValue
 from weakcell.memmodels.printable import escape_surrogates
-from weakcell.memmodels.recording import same_point
+from weakcell.memmodels.recording import is_condition, same_point
 
 SCHEMA = 2
 _READABLE = (1, 2)
@@ -155,7 +158,12 @@ class Profile:
             MemorySpecError: The profile says nothing about it.
         """
         if self.law is not None:
-            found = self.law.terms(float(conditions[self.law.condition]))
+            value = float(conditions[self.law.condition])
+            try:
+                found = self.law.terms(value)
+            except ValueError as error:
+                where = f"Profile {self.name} at {self.law.condition}={value:g}"
+                raise MemorySpecError(where, str(error), "Choose a point where its law gives probabilities") from error
             return _complete_terms(found, self.law.unmeasured, conditions, self.name)
         asked = {key: value for key, value in conditions.items() if key not in _SHARES.values()}
         for point in self.points:
@@ -310,7 +318,7 @@ def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
         arrays = read_arrays(path.with_name(table["arrays"]), f"Profile {path}", "Repair it, or fit it again")
     law = table.get("law")
     points = tuple(
-        OperatingPoint(one["conditions"], tuple(map(_parse_term, one["terms"])), one.get("unmeasured"))
+        OperatingPoint(_check_conditions(one["conditions"]), tuple(map(_parse_term, one["terms"])), one.get("unmeasured"))
         for one in table.get("points", [])
     )
     if (law is None) == (not points):
@@ -320,18 +328,81 @@ def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
     for part in (law or {}, *table.get("points", [])):
         if part.get("unmeasured") not in (None, *_SHARES):
             raise ValueError(f"unmeasured {part['unmeasured']!r}")
-    plain = {key: table[key] for key in ("title", "source", "notes", "basis") if key in table}
-    if plain.get("basis", "measured") not in ("measured", "published", "computed", "assumed"):
-        raise ValueError(f"basis {plain['basis']!r}")
-    return Profile(
-        name=table["name"],
+    plain = {key: table[key] for key in ("name", "title", "source", "notes", "basis") if key in table}
+    fit = table.get("fit", {})
+    if not isinstance(fit, dict) or not all(isinstance(value, str) or _has_type(value, float) for value in fit.values()):
+        raise ValueError("fit is no table of numbers and words")
+    return _make_record(
+        Profile,
+        plain,
         points=points,
-        law=None if law is None else ProbitLaw(**{**law, "like": _parse_term(law["like"])}),
-        constants=tuple(Constant(**one) for one in table.get("constants", [])),
+        law=None if law is None else _parse_law(law),
+        constants=tuple(_make_record(Constant, one) for one in table.get("constants", [])),
         arrays=arrays,
-        fit=dict(table.get("fit", {})),
-        **plain,
+        fit=fit,
     )
+
+
+def _parse_law(table: dict[str, Any]) -> ProbitLaw:
+    """Return a law with finite constants."""
+    like = _parse_term(table["like"])
+    if not isinstance(like, ErrorTerm):
+        raise ValueError("a law has no term of levels")
+    law = _make_record(ProbitLaw, table, like=like)
+    if not (law.s and all(map(math.isfinite, (law.low, law.high, law.mu, law.s)))):
+        raise ValueError(f"the law reaches from {law.low} to {law.high} with mu = {law.mu} and s = {law.s}")
+    return law
+
+
+def _check_conditions(table: Any) -> Mapping[str, ConditionValue]:
+    """Return the conditions of an operating point: finite numbers and words by name."""
+    if not isinstance(table, dict) or not all(is_condition(value) for value in table.values()):
+        raise ValueError(f"an operating point is {str(table)[:80]}, not names with numbers or words")
+    return table
+
+
+_Record = TypeVar("_Record")
+
+
+def _make_record(kind: type[_Record], table: Any, **parts: Any) -> _Record:
+    """Return a record of a table.
+
+    Args:
+        kind: Its dataclass.
+        table: Values by the names of its fields.
+        parts: Fields that are made already; they replace those of the table.
+
+    Raises:
+        ValueError: A value has another type than its field.
+    """
+    if not isinstance(table, dict):
+        raise ValueError(f"{str(table)[:80]!r} is no table")
+    hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
+    given = {name: value for name, value in table.items() if name not in parts}
+    for name, value in given.items():
+        if name in hints and not _has_type(value, hints[name]):
+            raise ValueError(f"{name} is {str(value)[:80]!r}")
+        if hints.get(name) is float:
+            given[name] = float(value)
+    return kind(**given, **parts)
+
+
+@cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Return whether a value of a TOML file can be that of a field."""
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_has_type(value, part) for part in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_has_type(part, get_args(hint)[0]) for part in value)
+    if hint is float:
+        return type(value) in (float, int)
+    return type(value) is hint or (isinstance(hint, type) and issubclass(hint, StrEnum) and isinstance(value, hint))
 
 
 _SAVED_NAMES: Mapping[str, str] = {"failure_probability": "fails", "resampled": "redrawn"}
@@ -343,15 +414,20 @@ def _parse_term(table: dict[str, Any]) -> Term:
     given = {fields_by_key.get(key, key): value for key, value in table.items()}
     kind = given.pop("kind")
     if kind == "levels":
-        return LevelTerm(**{**given, "up": tuple(given["up"]), "down": tuple(given["down"])})
+        return _make_record(LevelTerm, {**given, "up": tuple(given["up"]), "down": tuple(given["down"])})
     if kind != "errors":
         raise ValueError(f"there is no kind of term {kind!r}")
-    structure = given.get("structure")
+    structure: Any = given.pop("structure", None)
     if structure is not None:
-        given["structure"] = (
-            Shared(**{**structure, "bank": Bank(**structure["bank"])}) if "share" in structure else Lines(**structure)
+        shared = "share" in structure
+        structure = (
+            _make_record(Shared, structure, bank=_make_record(Bank, structure["bank"]))
+            if shared
+            else _make_record(Lines, structure)
         )
-    return ErrorTerm(**{**given, "lifetime": Lifetime(given["lifetime"]), "cells": Cells(given["cells"])})
+    return _make_record(
+        ErrorTerm, {**given, "lifetime": Lifetime(given["lifetime"]), "cells": Cells(given["cells"])}, structure=structure
+    )
 
 
 def _make_table(record: Any) -> dict[str, Any]:

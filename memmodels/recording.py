@@ -192,7 +192,7 @@ def _parse_take(entry: dict[str, Any], reads: Words, regions: list[Region]) -> T
     number, point, notes = entry["region"], entry["point"], entry["notes"]
     if not (isinstance(number, int) and 0 <= number < len(regions)):
         raise ValueError(f"a take is of region {number!r}, and there are {len(regions)}")
-    if not isinstance(point, dict) or not all(_is_condition(value) for value in point.values()):
+    if not isinstance(point, dict) or not all(is_condition(value) for value in point.values()):
         raise ValueError(f"an operating point is {str(point)[:80]!r}, not names with numbers or words")
     if not isinstance(notes, list) or not all(isinstance(note, dict) for note in notes):
         raise ValueError("the notes of a take are not one table per read")
@@ -201,7 +201,8 @@ def _parse_take(entry: dict[str, Any], reads: Words, regions: list[Region]) -> T
     return Take(number, point, _check_array(reads, (len(notes), regions[number].layout.words)), tuple(notes))
 
 
-def _is_condition(value: object) -> bool:
+def is_condition(value: object) -> bool:
+    """Return whether a value of a file can be that of a condition: a word or a finite number."""
     return isinstance(value, str) or (isinstance(value, int | float) and isfinite(value))
 
 

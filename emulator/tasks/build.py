@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -89,7 +90,7 @@ def _value(text: str, name: str, key: str, value: str) -> int | float | str:
                 raise ValueError
             return value
         number = float(value) if key in ("threshold", "confidence", "overlap") else int(value)
-        if not np.isfinite(number) or abs(number) > 1 << 62 or (key == "top" and number < 1):
+        if not math.isfinite(number) or abs(number) > 1 << 62 or (key == "top" and number < 1):
             raise ValueError
         if key in ("confidence", "overlap") and not 0.0 <= number <= 1.0:
             raise ValueError

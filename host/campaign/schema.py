@@ -246,7 +246,8 @@ def parse_grid_values(key: str, values: Any) -> list[float] | list[str]:
     return listed
 
 
-MOST_LINES = 5000
+_MOST_PARSED = 1 << 20
+"""Characters that are parsed to find lines; what is beyond is said to be on the line of the table around it."""
 
 
 def find_lines(text: str) -> dict[Place, int]:
@@ -257,11 +258,15 @@ def find_lines(text: str) -> dict[Place, int]:
     messages.
     """
     found: dict[Place, int] = {(): 1}
-    lines = text.splitlines(keepends=True)[:MOST_LINES]
-    start = 0
+    lines = text.splitlines(keepends=True)
+    start, parsed = 0, 0
     for end in range(1, len(lines) + 1):
+        prefix = "".join(lines[:end])
+        parsed += len(prefix)
+        if parsed > _MOST_PARSED:
+            break
         try:
-            content = tomllib.loads("".join(lines[:end]))
+            content = tomllib.loads(prefix)
         except ValueError:  # not yet readable
             continue
         fresh = [path for path in _paths(content) if path not in found]

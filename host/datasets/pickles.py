@@ -23,6 +23,9 @@ _CALLABLES = {
 }
 """The only names that a file may call; this module carries them out itself."""
 
+_MOST_OPERATIONS = 500_000
+"""A published batch has 40,000."""
+
 _VALUES = {
     "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES",
     "SHORT_BINBYTES", "BINBYTES8",
@@ -99,14 +102,17 @@ class _Machine:
             _require_type(stack[-1], list).extend(values)
         elif name in ("SETITEM", "SETITEMS"):
             values = self.since_mark() if name == "SETITEMS" else list(self.take(2))
+            if not all(type(key) in (str, bytes, int) for key in values[::2]):  # the hash of nested tuples may take for ever
+                raise ValueError("it has a key that is neither text nor a number")
             _require_type(stack[-1], dict).update(zip(values[::2], values[1::2], strict=True))
         elif name == "TUPLE" or name in _TUPLES:
             stack.append(tuple(self.since_mark()) if name == "TUPLE" else self.take(_TUPLES[name]))
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            asked = tuple(argument.split(" ", 1)) if name == "GLOBAL" else self.take(2)
-            if asked not in _CALLABLES:
-                raise ValueError(f"it asks for {'.'.join(map(str, asked))}")
-            stack.append(_Callable(_CALLABLES[asked]))
+            asked = argument.split(" ", 1) if name == "GLOBAL" else self.take(2)
+            module, called = (_require_type(part, str) for part in asked)
+            if (module, called) not in _CALLABLES:
+                raise ValueError(f"it asks for {module[:80]}.{called[:80]}")
+            stack.append(_Callable(_CALLABLES[module, called]))
         elif name == "REDUCE":
             called, arguments = self.take(2)
             stack.append(_call(called, _require_type(arguments, tuple)))
@@ -131,7 +137,9 @@ def read_plain_pickle(content: bytes) -> dict[Any, Any]:
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(content):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+            if number > _MOST_OPERATIONS:
+                raise ValueError(f"it has more than {_MOST_OPERATIONS:,} operations")
             machine.step(opcode.name, argument)
         (found,) = machine.stack
         entries: dict[Any, Any] = _require_type(found, dict)
@@ -151,8 +159,8 @@ def _call(called: Any, arguments: tuple[Any, ...]) -> Any:
         raise ValueError(f"it calls a {type(called).__name__}")
     if called.name == _ENCODE:  # how protocols 1 and 2 write bytes
         text, encoding = arguments
-        if encoding != "latin1":
-            raise ValueError(f"it encodes text as {encoding!r}")
+        if _require_type(encoding, str) != "latin1":
+            raise ValueError(f"it encodes text as {encoding[:80]!r}")
         return _require_type(text, str).encode("latin-1")
     if called.name == _KIND:
         raise ValueError("it makes an array from its address")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ import numpy.typing as npt
 
 from weakcell.host.datasets.pickles import read_plain_pickle
 from weakcell.memmodels.errors import InputError
-from weakcell.memmodels.files import read_bytes, reason
+from weakcell.memmodels.files import COMPRESSION, SMALL_BYTES, open_regular, read_bytes, reason
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -40,16 +42,26 @@ def read_idx(path: str | Path) -> np.ndarray:
         return InputError(f"Reading {path} as an IDX file", found, "Name a file of unsigned bytes in IDX format, plain or gzip")
 
     try:
-        raw = Path(path).read_bytes()
-        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise refusal(getattr(error, "strerror", None) or str(error)) from error
-    if content[:3] != b"\0\0\x08" or len(content) < 4 or len(content) < (start := 4 + 4 * content[3]):
-        raise refusal(f"it starts with the bytes {content[:4].hex(' ') or '(none)'}")
-    shape = struct.unpack(f">{content[3]}I", content[4:start])
-    if len(content) - start != math.prod(shape):
-        raise refusal(f"its header states the shape {shape}, but {len(content) - start} bytes follow")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+        with open_regular(Path(path)) as raw:
+            most = max(SMALL_BYTES, COMPRESSION * os.fstat(raw.fileno()).st_size)
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            file: Any = gzip.GzipFile(fileobj=raw) if packed else raw
+            head = file.read(4)
+            lengths = file.read(4 * head[3]) if len(head) == 4 else b""
+            if len(head) != 4 or head[:3] != b"\0\0\x08" or len(lengths) != 4 * head[3]:
+                raise refusal(f"it starts with the bytes {head.hex(' ') or '(none)'}")
+            shape = struct.unpack(f">{head[3]}I", lengths)
+            size = math.prod(shape)
+            if size > most:  # before the bytes are allocated
+                raise refusal(f"its header states {size:,} bytes, and {most:,} are the most that are read")
+            content = np.empty(size, np.uint8)
+            filled = file.readinto(content)
+            if filled != size or file.read(1):
+                raise refusal(f"its header states the shape {shape}, but {'more' if filled == size else filled} bytes follow")
+            return content.reshape(shape)
+    except (OSError, EOFError, ValueError, MemoryError, zlib.error) as error:
+        raise refusal(reason(error)) from error
 
 
 _MOST_CIFAR_BYTES = 256 << 20
@@ -90,7 +102,8 @@ def _cifar_refusal(path: Path, found: str) -> InputError:
 
 _Order = Literal["<", ">"]
 _MOST_SVHN_BYTES = 4 << 30
-_MOST_COMPRESSION = 60
+_MOST_COMPRESSION = 20
+_MOST_MATRICES = 1000
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 # A general parser can crash on a forged file: only compressed, real, numeric matrices are read, which is all that SVHN needs.
@@ -137,7 +150,7 @@ def _matrices(content: bytes) -> dict[str, npt.NDArray[Any]]:
     if order is None or len(content) < _HEADER:
         raise ValueError("it is not a MATLAB file of level 5")
     found: dict[str, npt.NDArray[Any]] = {}
-    for kind, data in _elements(memoryview(content)[_HEADER:], order, padded=False):
+    for kind, data in islice(_elements(memoryview(content)[_HEADER:], order, padded=False), _MOST_MATRICES):
         if kind == _COMPRESSED:
             most = max(1 << 20, _MOST_COMPRESSION * len(data))
             unpacking = zlib.decompressobj()
@@ -170,10 +183,10 @@ def _elements(data: memoryview, order: _Order, padded: bool = True) -> Iterator[
 
 def _matrix(data: memoryview, order: _Order) -> tuple[str, npt.NDArray[Any] | None]:
     """Return name and values of a matrix: elements for its class, its dimensions, its name and its values."""
-    parts = list(_elements(data, order))
+    parts = list(islice(_elements(data, order), 4))
     if len(parts) < 4:
         raise ValueError(f"a matrix has {len(parts)} parts, not four")
-    (_, flags), (_, dimensions), (_, name), (kind, values) = parts[:4]
+    (_, flags), (_, dimensions), (_, name), (kind, values) = parts
     (stated,) = struct.unpack_from(f"{order}I", flags)
     called = bytes(name).decode("ascii", "replace")
     if stated & 0xFF not in _CLASSES or stated & 0x800:  # cells, structures, text; complex numbers
@@ -186,6 +199,9 @@ def _matrix(data: memoryview, order: _Order) -> tuple[str, npt.NDArray[Any] | No
     matrix: npt.NDArray[Any] = np.frombuffer(values, np.dtype(_NUMBERS[kind]).newbyteorder(order)).reshape(shape, order="F")
     return called, matrix
 
+
+_MOST_PIXELS = 1 << 26
+"""Limit of an image, and of its scaled form. The largest of Imagenette have 2^25."""
 
 _SUFFIXES = {".jpeg", ".jpg", ".png"}
 
@@ -205,7 +221,7 @@ def read_image_folder(path: Path, size: int = 224) -> tuple[npt.NDArray[np.uint8
     Raises:
         InputError: There are no images, more than 256 classes, or a damaged image.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     classes = sorted(folder for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
     files = [
@@ -220,11 +236,23 @@ def read_image_folder(path: Path, size: int = 224) -> tuple[npt.NDArray[np.uint8
     images = np.empty((len(files), 3, size, size), np.uint8)
     for index, (file, _) in enumerate(files):
         try:
-            with Image.open(file) as image:
-                images[index] = _crop_middle(image.convert("RGB"), size).transpose(2, 0, 1)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InputError(f"Reading {file}", str(error).splitlines()[0], "Remove or replace that image") from error
+            images[index] = _read_image(file, size).transpose(2, 0, 1)
+        except UnidentifiedImageError as error:
+            raise InputError(f"Reading {file}", "it is no JPEG or PNG image", "Remove or replace that image") from error
+        except Exception as error:  # Pillow raises errors of many types at damaged images, and warns of large ones
+            raise InputError(f"Reading {file}", reason(error), "Remove or replace that image") from error
     return images, np.array([number for _, number in files], np.uint8)
+
+
+def _read_image(path: Path, size: int) -> npt.NDArray[np.uint8]:
+    """Return an image, scaled and cropped to a square of `size` pixels; ValueError if it has too many pixels."""
+    from PIL import Image
+
+    with open_regular(path) as file, Image.open(file, formats=("JPEG", "PNG")) as image:
+        width, height = image.size
+        if width * height > _MOST_PIXELS:
+            raise ValueError(f"it has {width} x {height} pixels, and {_MOST_PIXELS:,} are the most that are read")
+        return _crop_middle(image.convert("RGB"), size)
 
 
 def _crop_middle(image, size: int) -> npt.NDArray[np.uint8]:  # type: ignore[no-untyped-def]
@@ -233,6 +261,8 @@ def _crop_middle(image, size: int) -> npt.NDArray[np.uint8]:  # type: ignore[no-
     width, height = image.size
     scale = size / min(width, height)
     wide, high = max(size, round(width * scale)), max(size, round(height * scale))
+    if wide * high > _MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, which is too narrow to be cropped to a square")
     scaled = image if (wide, high) == image.size else image.resize((wide, high), Image.Resampling.BILINEAR)
     left, top = (wide - size) // 2, (high - size) // 2
     return np.asarray(scaled.crop((left, top, left + size, top + size)), dtype=np.uint8)

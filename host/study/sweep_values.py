@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from weakcell.memmodels.errors import UsageError
 
 _MOST = 10_000
+_LARGEST_EXPONENT = 300
 _FORMS = "Write KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=VALUE,VALUE,…"
 
 
@@ -146,6 +147,8 @@ def _number(text: str, part: str) -> Decimal:
         raise _refusal(text, f"{part.strip()!r} is not a number") from None
     if not value.is_finite():
         raise _refusal(text, f"{part.strip()!r} is not finite")
+    if value and abs(value.adjusted()) > _LARGEST_EXPONENT:
+        raise _refusal(text, f"{part.strip()!r} is no number from 1e-{_LARGEST_EXPONENT} to 1e{_LARGEST_EXPONENT}")
     return value
 
 

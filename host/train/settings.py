@@ -6,6 +6,7 @@ import hashlib
 import tomllib
 from collections.abc import Mapping
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,9 @@ from weakcell.host.train.layers import WIDTHS
 from weakcell.host.train.loss_spec import LossSpec
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.files import read_text, reason
+
+_MOST_RUNS = 10_000
 
 
 class Run(BaseModel):
@@ -112,9 +116,10 @@ def parse_run(settings: Mapping[str, Any]) -> Run:
 def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """Read the tables `[run]` and `[grid]` of a TOML file; UsageError if the file is invalid."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"Reading {path}", str(error), "Give a TOML file with a table [run] and, for several, [grid]") from error
+        content = tomllib.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        do = "Give a TOML file with a table [run] and, for several, [grid]"
+        raise UsageError(f"Reading {path}", reason(error), do) from error
     run, grid = content.pop("run", {}), content.pop("grid", {})
     if content or not isinstance(run, dict) or not isinstance(grid, dict) or not all(isinstance(v, list) for v in grid.values()):
         found = f"it has {', '.join(content)} beside them" if content else "a key of [grid] is not a list"
@@ -134,6 +139,10 @@ def expand_runs(settings: Mapping[str, Any], grid: Mapping[str, list[Any]]) -> l
     Raises:
         UsageError: A setting is invalid.
     """
+    count = prod(map(len, grid.values()))
+    if count > _MOST_RUNS:
+        found = f"it has {count:,} combinations, and {_MOST_RUNS:,} are the most"
+        raise UsageError("The grid of the runs", found, "Take fewer values")
     runs: dict[str, Run] = {}
     for values in product(*grid.values()):
         run = parse_run({**settings, **dict(zip(grid, values, strict=True))})

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.board.damage import transfer_under_noise
-from tests.board.fuzz_host import fuzz_decoder, fuzz_link
 from tests.board.native import CORE, HERE, NativeCore, compiler
 from weakcell.host.board.link.frames import MAX_CONTENT, Decoder, encode
 
@@ -98,17 +97,11 @@ def test_the_same_harness_reports_errors_that_an_8_bit_check_accepts(tmp_path: P
     assert outcome.wrong > 0
 
 
-def test_the_host_survives_fuzzing() -> None:
-    """Short form of `python -m tests.board.fuzz_host --inputs 1e6`."""
-    assert fuzz_decoder(5_000) > 1000
-    assert fuzz_link(500) > 20
-
-
 def test_the_core_survives_fuzzing(tmp_path: Path) -> None:
-    """Short form of the libFuzzer run in tests/board/fuzz.c; the program generates its own inputs."""
+    """Short form of the libFuzzer run in tests/fuzzing/firmware.c; the program generates its own inputs."""
     if shutil.which("gcc") is None:
         pytest.skip("no gcc with sanitizers: apt install gcc")
-    sources = [str(HERE / "fuzz.c"), str(HERE / "native.c"), *map(str, sorted(CORE.glob("*.c")))]
+    sources = [str(HERE.parent / "fuzzing" / "firmware.c"), str(HERE / "native.c"), *map(str, sorted(CORE.glob("*.c")))]
     flags = ["-DSTANDALONE", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     subprocess.run(["gcc", *flags, *sources, "-o", str(tmp_path / "fuzz")], check=True, capture_output=True, text=True)
     done = subprocess.run([str(tmp_path / "fuzz"), "20000", "3"], capture_output=True, text=True)

@@ -1,5 +1,5 @@
 /* libFuzzer on the firmware's core, with sanitizers:
- *     clang -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all tests/board/fuzz.c tests/board/native.c \
+ *     clang -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all tests/fuzzing/firmware.c tests/board/native.c \
  *         firmware/core/[a-z]*.c -o fuzz
  *     ./fuzz -runs=1000000 -max_len=2048
  * An input is a list of requests, so that the fuzzer gets past the frame's CRC: how to send it, command, length, body. Bit 0 of
