@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -56,8 +57,14 @@ __getattr__, __dir__ = attributes(
 )
 
 
-def load(source: str | PathLike[str] | ModelProto, *, integer_input: bool | None = None) -> Network:
+def load(
+    source: str | PathLike[str] | ModelProto,
+    *,
+    integer_input: bool | None = None,
+    shapes: Mapping[str, int] | None = None,
+    like: Mapping[str, tuple[int, ...]] | None = None,
+) -> Network:
     """The network of an ONNX file or model in memory, as integer layers; see `weakcell.emulator.importer.load`."""
     from weakcell.emulator import importer
 
-    return importer.load(source, integer_input=integer_input)
+    return importer.load(source, integer_input=integer_input, shapes=shapes, like=like)

@@ -325,14 +325,25 @@ def _with_specs(layer: nw.Layer, inputs: list[Array], parameters: ParameterState
 
 
 def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: ParameterState) -> Array:
+    spec = parameters.specs[layer.output]
     if not layer.stored:
-        return _run_operator(layer, layer.operands, inputs)
+        return _run_float_operator(layer, layer.operands, inputs, spec)
     operands = [
         parameters.cached(layer, ("operand", index), partial(operand_values, x, parameters))
         if isinstance(x, nw.StoredOperand)
         else x
         for index, x in enumerate(layer.operands)
     ]
+    return _run_float_operator(layer, operands, inputs, spec)
+
+
+def _run_float_operator(layer: nw.FloatOperator, operands: Sequence[Any], inputs: list[Array], spec: nw.ValueSpec) -> Array:
+    if layer.each_image:
+        images = [_run_operator(layer, operands, [np.asarray(x) for x in image]) for image in zip(*inputs, strict=True)]
+        return np.stack(images) if images else np.zeros((0, *spec.shape), spec.dtype)
+    if layer.op_type == "Concat":
+        count = len(inputs[0])
+        operands = [x if x is None or not x.ndim else np.broadcast_to(x, (count, *x.shape[1:])) for x in operands]
     return _run_operator(layer, operands, inputs)
 
 

@@ -96,6 +96,8 @@ class NetworkBuilder:
         float_values: float values that were made of symbols.
         makers: the layer that makes each value.
         sequences: the tensors of each ONNX sequence.
+        unbatched: ONNX tensors whose first axis is not the batch: their symbols have the whole shape of one image.
+        batch: the number of images that the file fixes; None if it leaves it open.
     """
 
     name: str
@@ -111,6 +113,8 @@ class NetworkBuilder:
     float_values: dict[str, FloatValue] = field(default_factory=dict)
     makers: dict[str, Layer] = field(default_factory=dict)
     sequences: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unbatched: set[str] = field(default_factory=set)
+    batch: int | None = None
 
     # ── names, values and tensors ───────────────────────────────────────────────────────────────────
 
@@ -254,7 +258,9 @@ class NetworkBuilder:
     def onnx_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of an ONNX tensor for one image, as the file sees it with a batch of 1."""
         symbol = self.symbols[name]
-        return symbol.array.shape if isinstance(symbol, Constant) else (1, *symbol.shape)
+        if isinstance(symbol, Constant):
+            return symbol.array.shape
+        return symbol.shape if name in self.unbatched else (1, *symbol.shape)
 
     def constant(self, node: Node, index: int) -> Constant | None:
         """Return an input that must be constant, None if it is left out."""
@@ -405,7 +411,14 @@ class NetworkBuilder:
         return FloatValue(output, shape, real.dtype)
 
     def add_float_operator(
-        self, name: str, call: OperatorCall, shape: tuple[int, ...], dtype: str = "float32", *, exact: bool = False
+        self,
+        name: str,
+        call: OperatorCall,
+        shape: tuple[int, ...],
+        dtype: str = "float32",
+        *,
+        exact: bool = False,
+        each_image: bool = False,
     ) -> FloatValue:
         """Add a FloatOperator layer and return its value.
 
@@ -415,11 +428,14 @@ class NetworkBuilder:
             shape: of the output, without the batch.
             dtype: of the output.
             exact: whether the value gets `name` itself, rather than `name` with the operator's name behind it.
+            each_image: whether the operator runs image by image.
         """
         output = self.unique_name(name if exact else f"{name}.{call.op_type.lower()}")
         inputs = tuple(x.value for x in call.operands if isinstance(x, FloatValue))
         frozen = tuple(None if isinstance(x, FloatValue) else x for x in call.operands)
-        layer = FloatOperator(output, inputs, output, call.op_type, call.opset, call.attributes, frozen, call.output_index)
+        layer = FloatOperator(
+            output, inputs, output, call.op_type, call.opset, call.attributes, frozen, call.output_index, each_image
+        )
         self.add_layer(layer, ValueSpec(output, "float", shape, dtype))
         return FloatValue(output, shape, dtype)
 

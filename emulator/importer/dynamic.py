@@ -35,6 +35,7 @@ from weakcell.emulator.importer.symbols import (
     Floats,
     FloatValue,
     Node,
+    OperatorCall,
     PendingQuantized,
     QuantizedConstant,
     RowSums,
@@ -67,6 +68,8 @@ def lower_dynamic_quantize(builder: NetworkBuilder, node: Node) -> Symbol:
     for name, part in zip(node.outputs, parts, strict=False):
         if name:
             builder.symbols[name] = part
+            if part.part != "codes":
+                builder.unbatched.add(name)
     return parts[0]
 
 
@@ -118,23 +121,26 @@ def _per_row(constant: Array, shape: tuple[int, ...]) -> Floats | None:
     return constant.astype(np.float32).reshape(-1) if along else None
 
 
-def lower_integer_sum(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Lower MatMulInteger and ConvInteger with constant weights to int32 sums."""
+def lower_integer_sum(builder: NetworkBuilder, node: Node) -> Symbol | None:
+    """Lower MatMulInteger and ConvInteger with constant weights to int32 sums.
+
+    None if they read dynamically quantized codes in another way.
+    """
     weight = builder.symbols.get(node.input(1))
     source = builder.symbol(node.input(0))
     zero = builder.symbols.get(node.input(2)) if node.input(2) else None
     conv = node.op_type == "ConvInteger"
     if not isinstance(weight, Constant) or not isinstance(source, Codes | DynamicQuantized):
-        return lower_float(builder, node)
+        return None if isinstance(source, DynamicQuantized) else lower_float(builder, node)
     pending = _as_pending(builder, node, source, zero)
+    if isinstance(source, DynamicQuantized) and conv and node.input(0) in builder.unbatched:
+        return None  # its first axis counts images of another kind
     plain = replace(node, op_type="Conv" if conv else "MatMul")
     stored = stored_weight(plain, _dequantized_weight(builder, node, weight, conv))
     rows = not conv and len(source.shape) > 1
     image = len(source.shape) in INTEGER_RANKS and not (rows and isinstance(source, Codes))
     if stored is None or pending is None or not (image or (rows and isinstance(source, DynamicQuantized))):
-        if isinstance(source, DynamicQuantized):
-            raise ModelError(f"Importing {node}", "its operands are no matrix or image with 2-D weights", "Quantize it statically")
-        return lower_float(builder, node)
+        return None if isinstance(source, DynamicQuantized) else lower_float(builder, node)
     plain = replace(plain, inputs=node.inputs[:2])
     if rows and isinstance(source, DynamicQuantized):
         return _add_row_sums(builder, plain, source, stored)
@@ -202,25 +208,50 @@ def _dequantized_weight(builder: NetworkBuilder, node: Node, weight: Constant, c
 # ── what follows from a scale that is known at run time only ────────────────────────────────────────
 
 
-def lower_dynamic(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Lower a node that reads an output of DynamicQuantizeLinear.
+def lower_dynamic(builder: NetworkBuilder, node: Node) -> Symbol | None:
+    """Lower a node that reads an output of DynamicQuantizeLinear, in one of the forms that quantizers write.
 
-    Such an output has no batch in ONNX, and one number per image here. So no other lowering may see it.
-
-    Raises:
-        ModelError: the operator cannot read such an output.
+    Such an output has no batch in ONNX, and one number per image here. None if the node has another form.
     """
     lowering = _LOWERINGS.get(node.op_type) if not node.domain else None
-    symbol = lowering(builder, node) if lowering is not None else None
-    if symbol is None:
-        name, part = next((n, s.part) for n in node.inputs if n and isinstance(s := builder.symbols[n], DynamicQuantized))
-        found = f"it reads {name!r}, {_PARTS[part]} of DynamicQuantizeLinear, in a way that is not supported"
-        do = "Supported are MatMulInteger and ConvInteger with constant weights, a Mul of their sums with the scale, and the bias "
-        raise ModelError(f"Importing {node}", found, do + "forms of onnxruntime's quantize_dynamic; or quantize it statically")
-    return symbol
+    return lowering(builder, node) if lowering is not None else None
 
 
-_PARTS = {"codes": "the codes", "scale": "the scale", "zero": "the zero point", "bias": "a bias divided by the scale"}
+def with_plain_inputs(builder: NetworkBuilder, node: Node) -> Node:
+    """Return the node with outputs of DynamicQuantizeLinear as plain values of each image, which any operator reads."""
+    inputs = []
+    for name in node.inputs:
+        symbol, plain = builder.symbols[name] if name else None, f"{name}.plain"
+        if isinstance(symbol, DynamicQuantized):
+            if plain not in builder.symbols:
+                builder.symbols[plain] = _as_plain(builder, symbol, plain)
+                builder.unbatched.update({plain} if name in builder.unbatched else ())
+            name = plain
+        inputs.append(name)
+    return replace(node, inputs=tuple(inputs))
+
+
+def _as_plain(builder: NetworkBuilder, symbol: DynamicQuantized, name: str) -> FloatValue:
+    """Add operators that compute an output of DynamicQuantizeLinear as the file does, image by image."""
+    index = {"codes": 0, "scale": 1, "zero": 2, "bias": 1}[symbol.part]
+    real = FloatValue(symbol.real, builder.values[symbol.real].shape)
+    call = OperatorCall("DynamicQuantizeLinear", (real,), {}, 11, index)
+    shape = real.shape if index == 0 else ()
+    plain = builder.add_float_operator(name, call, shape, "float32" if index == 1 else "uint8", each_image=True)
+    if index != 1 or (symbol.part == "scale" and symbol.factor.size == 1 and symbol.factor == 1):
+        return plain
+
+    def computed(op: str, *operands: FloatValue | Array, dtype: str = "float32", **attributes: Any) -> FloatValue:
+        shape = np.broadcast_shapes(*(x.shape for x in operands))
+        return builder.add_float_operator(name, OperatorCall(op, operands, attributes), shape, dtype, each_image=True)
+
+    plain = computed("Mul", plain, symbol.factor)
+    if symbol.part == "scale":
+        return plain
+    plain = computed("Div", symbol.dividend, plain)
+    for op in symbol.operators:
+        plain = computed(op, plain, dtype="int32", to=6) if op == "Cast" else computed(op, plain)
+    return plain
 
 
 def _lower_product(builder: NetworkBuilder, node: Node) -> Symbol | None:

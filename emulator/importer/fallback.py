@@ -12,13 +12,19 @@ from onnx import helper, numpy_helper, shape_inference
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.constant_recipe import find_sign_recipe
-from weakcell.emulator.importer.symbols import BATCH, Array, Constant, FloatValue, Node, OperatorCall, Recipe, Symbol
+from weakcell.emulator.importer.symbols import Array, Constant, FloatValue, Node, OperatorCall, Recipe, Symbol
 from weakcell.emulator.importer.unsupported import unsupported
 from weakcell.emulator.ir.layers import StoredOperand
 from weakcell.memmodels.errors import ModelError
 
+
+class LosesBatch(ModelError):
+    """The output of an operator does not have the batch as its first axis."""
+
+
 _BATCH_NAME, _ONE = "weakcell.batch", 1
-"""The batch in shapes: a name. Shape inference of Resize drops a name, so it gets one image."""
+_DROPS_NAMES = ("Resize", "Tile")
+"""The batch in shapes: a name. Shape inference of some operators drops a name, so they get one image."""
 
 _SUMS = ("Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
 """Operators whose operands of ±1 times a scale are binary weights."""
@@ -36,17 +42,29 @@ _DATA = {
 NEVER = ("DynamicQuantizeLinear", "NonMaxSuppression")
 """Operators over the whole batch: as one layer, the result of an image would depend on the other images."""
 
-_ALONG = {
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax", "LayerNormalization", "RMSNormalization", "LpNormalization"), -1),
-    **dict.fromkeys(("GatherElements", "ScatterElements", "Scatter"), 0),
-}
-"""Operators along `axis`, with its default. Along the batch, the result of an image would depend on the other images."""
-
 
 def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
-    """Add the node as FloatOperator layers, one for each output that has a name."""
+    """Add the node as FloatOperator layers, one for each output that has a name.
+
+    Raises:
+        LosesBatch: the first axis of an output is not the batch.
+    """
+    if node.op_type in NEVER:
+        raise unsupported(node)
+    return _add_operators(builder, node, each_image=False)
+
+
+def lower_each_image(builder: NetworkBuilder, node: Node) -> FloatValue:
+    """Add the node as FloatOperator layers that run image by image.
+
+    The symbols of its computed inputs have the whole ONNX shape of one image, and so have those of its outputs.
+    """
+    return _add_operators(builder, node, each_image=True)
+
+
+def _add_operators(builder: NetworkBuilder, node: Node, each_image: bool) -> FloatValue:
     key = operator_key(node)
-    if key not in onnx_ops.OPERATORS or node.op_type in NEVER:
+    if key not in onnx_ops.OPERATORS:
         raise unsupported(node)
     operands: list[FloatValue | Array] = []
     layer_operands: list[FloatValue | Array | StoredOperand] = []
@@ -60,17 +78,13 @@ def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
             operands.append(builder.as_typed(name))
         recipe = _weight_recipe(node, index, symbol) if isinstance(symbol, Constant) else None
         layer_operands.append(operands[-1] if recipe is None else builder.store_operand(recipe, _zero(symbol)))
-    for operand in operands:
-        if not isinstance(operand, FloatValue) and operand.dtype.kind == "i" and np.any(operand == BATCH):
-            raise ModelError(f"Importing {node}", "it computes with the batch size", "Export with a fixed shape but the batch")
-    _check_images_apart(node, operands)
     count = len(node.outputs) if key in onnx_ops.SEVERAL else 1
     if any(node.outputs[count:]):
         raise ModelError(f"Importing {node}", "its second output is used", "Only the first output is supported")
     attributes = {**node.attributes, "num_outputs": count} if node.op_type == "Split" else dict(node.attributes)
     results = []
     tried = node.domain or not onnx.defs.get_schema(node.op_type, node.opset).has_type_and_shape_inference_function
-    types = _tried_types(node, key, operands, count) if tried else output_types(node, operands, count)
+    types = (_tried_types if tried else output_types)(node, operands, count, each_image)
     for index, (name, (shape, dtype)) in enumerate(zip(node.outputs, types, strict=False)):
         if name:
             results.append(
@@ -80,6 +94,7 @@ def lower_float(builder: NetworkBuilder, node: Node) -> FloatValue:
                     shape,
                     dtype,
                     exact=True,
+                    each_image=each_image,
                 )
             )
             builder.symbols[name] = results[-1]
@@ -91,48 +106,24 @@ def operator_key(node: Node) -> str:
     return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
-def _check_images_apart(node: Node, operands: list[FloatValue | Array]) -> None:
-    """Refuse a node that computes along the batch."""
-    source = operands[0] if operands else None
-    if node.domain or not isinstance(source, FloatValue):
-        return
-    rank, along = len(source.shape) + 1, 1
-    if node.op_type in _ALONG:
-        along = int(node.attributes.get("axis", _ALONG[node.op_type] if node.opset >= 13 else 1)) % rank
-    elif node.op_type == "CumSum" and not isinstance(operands[1], FloatValue):
-        along = int(operands[1].reshape(())) % rank
-    elif node.op_type == "MeanVarianceNormalization":
-        along = min(a % rank for a in node.attributes.get("axes", [0, 2, 3]))
-    elif (node.op_type == "Trilu" and rank == 2) or node.op_type == "ScatterND":
-        along = 0
-    elif node.op_type == "GatherND":
-        along = int(node.attributes.get("batch_dims", 0))
-    elif node.op_type == "ReverseSequence":
-        along = 1 if int(node.attributes.get("batch_axis", 1)) == 0 else 0
-    if along == 0:
-        found = "it computes along the batch, so that the result of an image would depend on the others"
-        raise ModelError(
-            f"Importing {node}", found, "Export the model with the batch as first dimension and this operator behind it"
-        )
-
-
 _TRIED = 1 << 24
 """Limit of the elements of a trial run."""
 
 
-def _tried_types(node: Node, key: str, operands: list[FloatValue | Array], count: int) -> list[tuple[tuple[int, ...], str]]:
-    """Return shape (without the batch) and type of a node's outputs, by a run on zeros for two images."""
+def _tried_types(node: Node, operands: list[FloatValue | Array], count: int, each_image: bool) -> list[tuple[tuple[int, ...], str]]:
+    """Return shape (without the batch) and type of a node's outputs, by a run on zeros for two images, or for each image."""
+    lead = () if each_image else (2,)
     if sum(int(np.prod(x.shape)) for x in operands if isinstance(x, FloatValue)) > _TRIED:
         raise ModelError(f"Importing {node}", f"it reads more than {_TRIED} numbers of an image", "Split the tensor")
-    arrays = [np.zeros((2, *x.shape), x.dtype) if isinstance(x, FloatValue) else x for x in operands]
+    arrays = [np.zeros((*lead, *x.shape), x.dtype) if isinstance(x, FloatValue) else x for x in operands]
     try:
-        results = onnx_ops.apply_all(key, node.opset, node.attributes, arrays, count)
+        results = onnx_ops.apply_all(operator_key(node), node.opset, node.attributes, arrays, count)
     except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
         raise ModelError(f"Importing {node}", f"its inputs do not fit ({e})", "Export the model again") from None
-    if any(x.shape[:1] != (2,) for x in results):
+    if any(x.shape[: len(lead)] != lead for x in results):
         found = f"it makes the shapes {[list(x.shape) for x in results]} out of two images"
-        raise ModelError(f"Importing {node}", found, "The first dimension must be the batch; export the model again")
-    return [(tuple(x.shape[1:]), str(x.dtype)) for x in results]
+        raise LosesBatch(f"Importing {node}", found, "The first dimension must be the batch; export the model again")
+    return [(tuple(x.shape[len(lead) :]), str(x.dtype)) for x in results]
 
 
 def _weight_recipe(node: Node, index: int, constant: Constant) -> Recipe | None:
@@ -169,29 +160,37 @@ def _zero(symbol: Symbol | None) -> int:
     return 0
 
 
-def output_types(node: Node, operands: list[FloatValue | Array], count: int) -> list[tuple[tuple[int, ...], str]]:
+def output_types(
+    node: Node, operands: list[FloatValue | Array], count: int, each_image: bool = False
+) -> list[tuple[tuple[int, ...], str]]:
     """Infer shape (without the batch) and NumPy type of a node's outputs by ONNX.
 
     Args:
         node: the operator.
         operands: its inputs.
         count: number of outputs.
+        each_image: whether the shapes of inputs and outputs are those of one image, with no batch in front.
 
     Raises:
-        ModelError: the inputs do not fit, or an output has no fixed shape behind the batch.
+        LosesBatch: the first axis of an output is not the batch.
+        ModelError: the inputs do not fit, or an output has no fixed shape.
     """
     asked = f"Importing {node}"
     types: dict[str, onnx.TypeProto] = {}
     data: dict[str, onnx.TensorProto] = {}
-    inputs, batch = [], _ONE if node.op_type == "Resize" else _BATCH_NAME
+    inputs = []
+    batch = None if each_image else _ONE if node.op_type in _DROPS_NAMES else _BATCH_NAME
+    lead = [] if batch is None else [batch]
     for i, operand in enumerate(operands):
         name = "" if operand is onnx_ops.ABSENT else f"x{i}"
         inputs.append(name)
         if isinstance(operand, FloatValue):
             kind = helper.np_dtype_to_tensor_dtype(np.dtype(operand.dtype))
-            types[name] = helper.make_tensor_type_proto(kind, [batch, *operand.shape])
+            types[name] = helper.make_tensor_type_proto(kind, [*lead, *operand.shape])
         elif name:
-            types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(operand.dtype), operand.shape)
+            # a run repeats the constants of a Concat for each image
+            shape = [*lead, *operand.shape[1:]] if node.op_type == "Concat" and operand.ndim and lead else operand.shape
+            types[name] = helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(operand.dtype), shape)
             if operand.size <= 1024:
                 data[name] = numpy_helper.from_array(np.asarray(operand, order="C"), name)
     outputs = [f"y{i}" for i in range(count)]
@@ -209,16 +208,20 @@ def output_types(node: Node, operands: list[FloatValue | Array], count: int) -> 
     ]
 
 
-def _checked_shape(asked: str, found: onnx.TypeProto, batch: str | int) -> tuple[tuple[int, ...], str]:
-    """Return an inferred shape and type; the shape must be fixed behind the batch."""
+def _checked_shape(asked: str, found: onnx.TypeProto, batch: str | int | None) -> tuple[tuple[int, ...], str]:
+    """Return an inferred shape, which must be fixed behind the batch, and the type."""
     if not found.tensor_type.HasField("shape"):
-        raise ModelError(asked, "the shape of its output is not known", "Export the model with fixed shapes")
-    dims = found.tensor_type.shape.dim
-    if not dims or (dims[0].dim_param or dims[0].dim_value) != batch or any(not d.HasField("dim_value") for d in dims[1:]):
-        text = ", ".join(d.dim_param or str(d.dim_value) for d in dims)
-        raise ModelError(asked, f"its output has the shape [{text}]", "The first dimension must be the batch, the others fixed")
+        raise ModelError(asked, "the shape of its output is not known before any data", "Export the model with fixed shapes")
+    dims = list(found.tensor_type.shape.dim)
+    shown = f"its output has the shape [{', '.join(d.dim_param or str(d.dim_value) for d in dims)}]"
+    if batch is not None:
+        if not dims or (dims[0].dim_param or dims[0].dim_value) != batch:
+            raise LosesBatch(asked, shown, "The first dimension must be the batch")
+        dims = dims[1:]
+    if any(not d.HasField("dim_value") for d in dims):
+        raise (ModelError if batch is None else LosesBatch)(asked, shown, "Export the model so that data choose no size")
     dtype = helper.tensor_dtype_to_np_dtype(found.tensor_type.elem_type)
-    return tuple(int(d.dim_value) for d in dims[1:]), str(dtype)
+    return tuple(int(d.dim_value) for d in dims), str(dtype)
 
 
 def _plain(node: Node) -> dict[str, object]:

@@ -2,16 +2,10 @@
 
 DequantizeLinear keeps the integers of the file beside the real numbers: they are what a memory stores. Transpose and
 Reshape carry them along.
-
-torch.ones_like and torch.full_like are exported as Expand or ConstantOfShape with the Shape of a run-time tensor. The batch
-is not known at import. So such a constant holds one image: its first axis has size 1 and represents the batch
-(`Constant.batched`). Broadcasting gives the right values in elementwise operators; any other operator could see the wrong
-number of images and is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +21,7 @@ from weakcell.emulator.importer.constant_recipe import (
 )
 from weakcell.emulator.importer.constant_recipe import integer_encoding as integer_encoding
 from weakcell.emulator.importer.parse import Graph
-from weakcell.emulator.importer.symbols import BATCH, Array, Constant, Node, QuantizedConstant, Recipe
+from weakcell.emulator.importer.symbols import Array, Constant, Node, QuantizedConstant, Recipe
 from weakcell.emulator.importer.unsupported import unsupported
 from weakcell.emulator.ir.layers import Encoding
 from weakcell.memmodels.errors import ModelError
@@ -232,74 +226,3 @@ def dequantize_constant(quantized: QuantizedConstant) -> Array:
     scale, zero = quantized.scale.reshape(shape), quantized.zero_point.reshape(shape)
     result: Array = ((quantized.codes.astype(np.int64) - zero).astype(np.float32) * scale).reshape(quantized.codes.shape)
     return result
-
-
-# ── constants of the shape of a run-time tensor ───────────────────────────────────────────────────────
-
-
-_FILLS = ("Expand", "ConstantOfShape")
-_ELEMENTWISE = {
-    "Abs", "Add", "And", "Cast", "Clip", "Div", "Equal", "Exp", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual",
-    "Max", "Min", "Mul", "Neg", "Not", "Or", "Pow", "Relu", "Sign", "Sqrt", "Sub", "Where", "Xor",
-}  # fmt: skip
-
-
-def fold_fill(node: Node, inputs: list[Constant | None]) -> Constant | None:
-    """Return the constant over the batch that a node makes of constants.
-
-    None if it makes none.
-
-    Raises:
-        ModelError: the result does not have the batch as its first dimension, or the operator is not elementwise.
-    """
-    index = 1 if node.op_type == "Expand" else 0
-    shape = inputs[index] if node.op_type in _FILLS and index < len(inputs) else None
-    first = inputs[0] if inputs else None
-    if shape is not None and not shape.batched and shape.array.ndim == 1 and np.any(shape.array == BATCH):
-        return _fold_shape_fill(node, inputs, index, shape)
-    if node.op_type == "Shape" and first is not None and first.batched:
-        full = np.array([BATCH, *first.array.shape[1:]], np.int64)
-        return Constant(full[int(node.attributes.get("start", 0)) : node.attributes.get("end")], node.outputs[0])
-    if check_batched_use(node, inputs, ()):
-        return replace(fold(node, inputs), batched=True)
-    return None
-
-
-def _fold_shape_fill(node: Node, inputs: list[Constant | None], index: int, shape: Constant) -> Constant:
-    """Fold Expand or ConstantOfShape with one image in place of the batch."""
-    target = shape.array.copy()
-    source = inputs[0] if node.op_type == "Expand" else None
-    leads = target[0] == BATCH and not np.any(target[1:] == BATCH)
-    wider = source is not None and (
-        source.array.ndim > target.size or (source.array.ndim == target.size and source.array.shape[0] != 1)
-    )
-    if not leads or wider:
-        found = f"it makes the shape {['N' if n == BATCH else int(n) for n in target]}"
-        raise ModelError(f"Importing {node}", found, "The first dimension must be the batch; export the model again")
-    target[0] = 1
-    given = [replace(shape, array=target) if i == index else x for i, x in enumerate(inputs)]
-    return replace(fold(node, given), batched=True, quantized=None)
-
-
-def check_batched_use(node: Node, inputs: Sequence[Constant | None], ranks: Iterable[int]) -> bool:
-    """Return whether an input represents the whole batch.
-
-    Args:
-        node: the operator that reads the inputs.
-        inputs: its constant inputs, None for the others.
-        ranks: number of dimensions, with the batch, of each input that is known only at run time.
-
-    Raises:
-        ModelError: the operator is not elementwise, or broadcasting would move the batch to another axis.
-    """
-    batched = [x for x in inputs if x is not None and x.batched]
-    if not batched:
-        return False
-    rank = batched[0].array.ndim
-    plain = [x.array.shape for x in inputs if x is not None and not x.batched]
-    aligned = all(r == rank for r in (*ranks, *(x.array.ndim for x in batched)))
-    aligned = aligned and all(len(shape) < rank or (len(shape) == rank and shape[0] == 1) for shape in plain)
-    if node.domain or node.op_type not in _ELEMENTWISE or not aligned:
-        found = f"its input {batched[0].origin!r} is a constant with one copy for each image of the batch"
-        raise ModelError(f"Importing {node}", found, "Export it with a constant that does not depend on the batch")
-    return True

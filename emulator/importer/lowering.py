@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ import onnx
 
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer import (
+    batch_axis,
     binary,
     control_flow,
     dynamic,
@@ -33,18 +34,19 @@ from weakcell.emulator.importer import (
 from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange, check_size
 from weakcell.emulator.importer.conv_transpose import lower_conv_transpose
 from weakcell.emulator.importer.fallback import NEVER, lower_float, operator_key
-from weakcell.emulator.importer.folding import check_batched_use, fold, fold_fill, integer_encoding, read_initializer
+from weakcell.emulator.importer.folding import fold, integer_encoding, read_initializer
 from weakcell.emulator.importer.linear import lower_linear, stored_weight
 from weakcell.emulator.importer.node_writer import MICROSOFT
 from weakcell.emulator.importer.output_meaning import find_output_meaning
 from weakcell.emulator.importer.parse import Graph, Port, read_model
+from weakcell.emulator.importer.ports import Ports, bind_inputs, output_axis
 from weakcell.emulator.importer.rewrites import CHANNELS_LAST, REWRITES, ChannelsLast, rewrite
+from weakcell.emulator.importer.shape_ops import reshape_in_place
 from weakcell.emulator.importer.subgraph import captured_names
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     Codes,
     Constant,
-    DynamicQuantized,
     FloatValue,
     Node,
     PendingQuantized,
@@ -53,7 +55,7 @@ from weakcell.emulator.importer.symbols import (
 )
 from weakcell.emulator.importer.unplaced_integers import find_unplaced_integers
 from weakcell.emulator.importer.unsupported import check_operators, find_live_nodes
-from weakcell.emulator.ir.layers import SIGN1, Network, ValueSpec
+from weakcell.emulator.ir.layers import SIGN1, BatchAxis, Network, ValueSpec
 from weakcell.memmodels.errors import ModelError
 
 INTEGER_INPUT_LIMIT = 1 << 15
@@ -68,8 +70,7 @@ _CONSTANT = {(mct.DOMAIN, name) for name in mct.WEIGHTS}
 
 Lowering = Callable[[NetworkBuilder, Node], Symbol | None]
 
-_SHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
-_PASSES = {*_SHAPES, "Identity", "Dropout"}
+_PASSES = {*shape_ops.SHAPES, "Identity", "Dropout"}
 _LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(("Conv", "Gemm", "MatMul"), lower_linear),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), pointwise.lower_arithmetic),
@@ -90,7 +91,7 @@ _LOWERINGS: dict[str, Lowering] = {
     "DequantizeLinear": qdq.lower_dequantize,
     "Pad": shape_ops.lower_pad,
     "QuantizeLinear": qdq.lower_quantize,
-    "Shape": shape_ops.lower_shape,
+    **dict.fromkeys(("Shape", "Size"), shape_ops.lower_shape),
     "Sign": binary.lower_sign,
     "Where": binary.lower_where,
 }
@@ -107,38 +108,56 @@ _DOMAINS: dict[str, Mapping[str, Lowering]] = {
 _FOLDS: dict[str, Callable[[Node, list[Constant | None]], Constant]] = {qonnx.DOMAIN: qonnx.fold, mct.DOMAIN: mct.fold}
 
 
-def load_model(source: str | os.PathLike[str] | onnx.ModelProto, integer_input: bool | None) -> Network:
+def load_model(
+    source: str | os.PathLike[str] | onnx.ModelProto,
+    integer_input: bool | None,
+    sizes: Mapping[str, int] | None = None,
+    like: Mapping[str, tuple[int, ...]] | None = None,
+) -> Network:
     """Import a file or a model in memory; see `weakcell.emulator.importer.load`."""
     graph = read_model(source)
     try:
-        return _network(graph, integer_input)
+        return _network(graph, integer_input, sizes, like)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as e:
         why = (str(e).strip().splitlines() or [""])[0][:200]
         found = f"its parts do not fit together ({type(e).__name__}: {why})"
         raise ModelError(f"Importing the model {graph.name}", found, "Check the file with onnx.checker, or report it") from e
 
 
-def _network(graph: Graph, integer_input: bool | None) -> Network:
-    batch = _single({port.dims[0] for port in graph.inputs if port.dims})
-    lowerings: dict[str, Lowering] = {**_LOWERINGS, **dict.fromkeys(_SHAPES, partial(shape_ops.lower_reshape, batch=batch))}
-    lower = partial(_lower, lowerings=lowerings)
-    builder = NetworkBuilder(graph.name, binary.compare, lower, frozenset(port.name for port in graph.outputs))
+def _network(
+    graph: Graph, integer_input: bool | None, sizes: Mapping[str, int] | None, like: Mapping[str, tuple[int, ...]] | None
+) -> Network:
     asked = f"Importing the model {graph.name}"
     if not graph.inputs or not graph.outputs:
         found = f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
         raise ModelError(asked, found, "Export a network that maps an input to an output")
+    ports = bind_inputs(asked, graph.inputs, sizes, like)
+    batch = ports.batch
+    lowerings: dict[str, Lowering] = {
+        **_LOWERINGS,
+        **dict.fromkeys(shape_ops.SHAPES, partial(shape_ops.lower_reshape, batch=batch)),
+    }
+    lower = partial(_lower, lowerings=lowerings)
+    builder = NetworkBuilder(graph.name, binary.compare, lower, frozenset(port.name for port in graph.outputs), batch=batch)
     live = find_live_nodes(graph.nodes, builder.outputs)
     check_operators(graph.name, live, _is_known)
     run_time_nodes = _fold_constants(builder, replace(graph, nodes=tuple(live)))
     integers = _wants_integer_input(graph, integer_input)
     for port in graph.inputs:
-        _add_input(builder, port, asked, _reads_integers(builder, port, run_time_nodes) if integers is None else integers)
+        wanted = _reads_integers(builder, port, run_time_nodes) if integers is None else integers
+        _add_input(builder, port, ports, asked, wanted)
     for node in run_time_nodes:
         lower(builder, node)
-    output_meanings = {port.name: find_output_meaning(graph, builder.symbols, port.name) for port in graph.outputs}
-    outputs = tuple(_add_output(builder, port.name, asked) for port in graph.outputs)
+    meanings = {port.name: find_output_meaning(graph, builder.symbols, builder.unbatched, port.name) for port in graph.outputs}
+    axes = {name: None if axis is None else BatchAxis(axis) for name, axis in ports.axes.items() if axis != 0}
+    for port in graph.outputs:
+        axis = _add_output(builder, port, ports, run_time_nodes, asked)
+        if axis != BatchAxis(0):
+            axes[port.name] = axis
+    outputs = tuple(port.name for port in graph.outputs)
     network = builder.finish(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
-    return replace(network, batch=batch, output_meanings=output_meanings, unplaced=find_unplaced_integers(network, builder, graph))
+    unplaced = find_unplaced_integers(network, builder, graph)
+    return replace(network, batch=batch, output_meanings=meanings, unplaced=unplaced, batch_axes=axes, sizes=dict(ports.sizes))
 
 
 def _is_known(node: Node) -> bool:
@@ -147,12 +166,8 @@ def _is_known(node: Node) -> bool:
         return True
     lowerings = _LOWERINGS if not node.domain else _DOMAINS.get(node.domain, {})
     flow = not node.domain and node.op_type in control_flow.LOWERINGS
-    known = flow or node.op_type in lowerings or node.op_type in _SHAPES or operator_key(node) in onnx_ops.OPERATORS
+    known = flow or node.op_type in (*lowerings, *shape_ops.SHAPES) or operator_key(node) in onnx_ops.OPERATORS
     return known and (node.op_type not in NEVER or node.op_type in lowerings)
-
-
-def _single(batches: set[int | None]) -> int | None:
-    return batches.pop() if len(batches) == 1 else None
 
 
 def _wants_integer_input(graph: Graph, integer_input: bool | None) -> bool | None:
@@ -196,10 +211,6 @@ def _fold_node(builder: NetworkBuilder, node: Node) -> None:
     """Make constants of a node's outputs."""
     given = [builder.symbols[name] if name else None for name in node.inputs]
     constants = [x if isinstance(x, Constant) else None for x in given]
-    filled = fold_fill(node, constants)
-    if filled is not None:
-        builder.symbols[node.outputs[0]] = filled
-        return
     several = node.op_type in onnx_ops.SEVERAL
     for index, name in enumerate(node.outputs[: None if several else 1]):
         if name:
@@ -227,27 +238,24 @@ def _kind(builder: NetworkBuilder, name: str) -> str:
     if symbol is None:
         return "not computed"
     meaning = {"Codes": "integers", "PendingQuantized": "dequantized integers", "PendingComparison": "a comparison"}
-    return f"{meaning.get(type(symbol).__name__, 'floats')} [{', '.join(map(str, ('N', *symbol.shape)))}]"
+    shape = symbol.shape if name in builder.unbatched else ("N", *symbol.shape)
+    return f"{meaning.get(type(symbol).__name__, 'floats')} [{', '.join(map(str, shape))}]"
 
 
 def _lower(builder: NetworkBuilder, node: Node, lowerings: dict[str, Lowering]) -> None:
     """Give the node's outputs their symbols."""
     with _naming_node(builder, node):
-        _lower_node(builder, node, lowerings)
+        if not node.domain and node.op_type in control_flow.LOWERINGS:
+            control_flow.lower_control_flow(builder, node)
+        elif all(isinstance(builder.symbols[name], Constant) for name in node.inputs if name):
+            _fold_node(builder, node)  # it reads a shape that became known
+        else:
+            batch_axis.lower_node(builder, node, partial(_lower_node, lowerings=lowerings))
 
 
 def _lower_node(builder: NetworkBuilder, node: Node, lowerings: dict[str, Lowering]) -> None:
-    if not node.domain and node.op_type in control_flow.LOWERINGS:
-        control_flow.lower_control_flow(builder, node)
-        return
     if all(isinstance(builder.symbols[name], Constant) for name in node.inputs if name):
-        _fold_node(builder, node)  # it reads a shape that became known
-        return
-    given = [builder.symbols[name] for name in node.inputs if name]
-    ranks = (len(x.shape) + 1 for x in given if not isinstance(x, Constant))
-    check_batched_use(node, [x for x in given if isinstance(x, Constant)], ranks)
-    if any(isinstance(x, DynamicQuantized) for x in given):
-        builder.symbols[node.outputs[0]] = dynamic.lower_dynamic(builder, node)
+        _fold_node(builder, node)
         return
     if not node.domain and (sums := dynamic.lower_row_sums(builder, node)) is not None:
         builder.symbols[node.outputs[0]] = sums
@@ -261,33 +269,32 @@ def _lower_node(builder: NetworkBuilder, node: Node, lowerings: dict[str, Loweri
 # ── inputs ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _add_input(builder: NetworkBuilder, port: Port, asked: str, integers: bool) -> None:
+def _add_input(builder: NetworkBuilder, port: Port, ports: Ports, asked: str, integers: bool) -> None:
     """Give a graph input its value.
 
     Integers become codes. Floats become codes of scale 1 if they are integers (`integers`), else they stay floats.
     """
-    dims = port.dims
-    if not dims or any(d is None or d < 1 for d in dims[1:]):
-        shape = "unknown" if dims is None else f"[{', '.join('?' if d is None else str(d) for d in dims)}]"
-        do = "Export it with a batch as first dimension and every other one fixed"
-        raise ModelError(asked, f"the input {port.name!r} has the shape {shape}", do)
     if port.dtype not in _INPUT_TYPES:
         raise ModelError(asked, f"the input {port.name!r} is {port.dtype}", f"Supported are {', '.join(_INPUT_TYPES)}")
-    check_size(ValueSpec(port.name, "float", tuple(int(d) for d in dims[1:] if d is not None)))
-    shape_ = tuple(int(d) for d in dims[1:] if d is not None)
+    full, axis = ports.shapes[port.name], ports.axes[port.name]
+    shape = full if axis is None else (*full[:axis], *full[axis + 1 :])
+    check_size(ValueSpec(port.name, "float", shape))
     encoding = integer_encoding(np.dtype(port.dtype)) if port.dtype in ("int8", "uint8", "int16", "uint16") else None
-    image = len(shape_) in INTEGER_RANKS
+    image = len(shape) in INTEGER_RANKS
     if encoding is not None and image:
-        builder.values[port.name] = ValueSpec(port.name, "codes", shape_, port.dtype)
+        builder.values[port.name] = ValueSpec(port.name, "codes", shape, port.dtype)
         builder.ranges[port.name] = ValueRange(encoding.low, encoding.high)
-        builder.symbols[port.name] = Codes(port.name, shape_)
+        builder.symbols[port.name] = Codes(port.name, shape)
     elif port.dtype == "float32" and integers and image:
-        builder.values[port.name] = ValueSpec(port.name, "codes", shape_, "int32")
+        builder.values[port.name] = ValueSpec(port.name, "codes", shape, "int32")
         builder.ranges[port.name] = ValueRange(1 - INTEGER_INPUT_LIMIT, INTEGER_INPUT_LIMIT - 1)
-        builder.symbols[port.name] = PendingQuantized(port.name, shape_, scalar(1))
+        builder.symbols[port.name] = PendingQuantized(port.name, shape, scalar(1))
     else:
-        builder.values[port.name] = ValueSpec(port.name, "float", shape_, port.dtype)
-        builder.symbols[port.name] = FloatValue(port.name, shape_, port.dtype)
+        builder.values[port.name] = ValueSpec(port.name, "float", shape, port.dtype)
+        builder.symbols[port.name] = FloatValue(port.name, shape, port.dtype)
+    if axis != 0:
+        reshape_in_place(builder, port.name, full)
+        batch_axis.settle_batch(builder, port.name)
 
 
 def _reads_integers(builder: NetworkBuilder, port: Port, nodes: list[Node]) -> bool:
@@ -315,12 +322,34 @@ def _reads_integers(builder: NetworkBuilder, port: Port, nodes: list[Node]) -> b
 # ── outputs ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _add_output(builder: NetworkBuilder, name: str, asked: str) -> str:
-    """Make a graph output a value of its own name."""
+def _add_output(builder: NetworkBuilder, port: Port, ports: Ports, nodes: Sequence[Node], asked: str) -> BatchAxis | None:
+    """Make a graph output a value of its own name, and return the axis of the file's tensor that counts images."""
+    name, axis = port.name, BatchAxis(0)
     symbol = builder.symbol(name)
     if isinstance(symbol, Constant):
         raise ModelError(asked, f"the output {name!r} does not depend on the inputs", "Export the model again")
+    full = builder.onnx_shape(name)
+    if name in builder.unbatched:
+        found = output_axis(port, full, ports)
+        if found is not None and found.folded and not batch_axis.is_image_major(builder, nodes, name):
+            found = None
+        if found is not None and not found.folded:
+            shape = (*full[: found.axis], *full[found.axis + 1 :])
+            symbol = reshape_in_place(builder, name, shape)
+        _keep_output(builder, name, symbol)
+        return found
+    if ports.batch is not None and ports.batch > 1 and port.dims and None not in port.dims:
+        declared, whole = math.prod(d or 0 for d in port.dims), math.prod(full)
+        if declared != whole * ports.batch:
+            found_shape = (
+                f"the output {name!r} is declared as {list(port.dims)}, and one of {ports.batch} images gives {list(full)}"
+            )
+            raise ModelError(asked, found_shape, "Its images depend on each other; export it with a batch of 1 or a dynamic batch")
+    _keep_output(builder, name, symbol)
+    return axis
+
+
+def _keep_output(builder: NetworkBuilder, name: str, symbol: Symbol) -> None:
     real = FloatValue(symbol.value, symbol.shape) if isinstance(symbol, Codes) else builder.as_float(name)
     if real.value != name or builder.values[real.value].shape != real.shape:
         builder.copy_as(real, name, f"{name}.output")
-    return name

@@ -5,7 +5,7 @@ The last operators before it say what its numbers are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from weakcell.emulator.importer.parse import Graph
 from weakcell.emulator.importer.symbols import Constant, Node, Symbol
@@ -29,14 +29,16 @@ _POINTWISE = {
 """Operators that leave classes or channels on the axis where they are."""
 
 
-def find_output_meaning(graph: Graph, symbols: Mapping[str, Symbol], output: str) -> OutputMeaning:
+def find_output_meaning(graph: Graph, tensors: Mapping[str, Symbol], unbatched: Collection[str], output: str) -> OutputMeaning:
     """Follow a graph output backwards over the file's nodes.
 
     Args:
         graph: the file's checked graph.
-        symbols: what its tensors mean; shapes are without the batch.
+        tensors: what its tensors mean; shapes are without the batch.
+        unbatched: names of tensors whose first axis is not the batch. Their axes say nothing about classes.
         output: the name of one of its outputs.
     """
+    symbols = {name: symbol for name, symbol in tensors.items() if isinstance(symbol, Constant) or name not in unbatched}
     makers = {name: node for node in graph.nodes for name in node.outputs if name}
     computing, seen, output_index = list[tuple[str, Node]](), set[str](), 0
     perms: list[tuple[int, ...]] | None = []

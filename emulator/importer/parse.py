@@ -51,11 +51,13 @@ class Port:
     Attributes:
         dtype: ONNX element type by NumPy's name.
         dims: dimensions; None where they are not fixed.
+        names: of the dimensions; "" where they have none.
     """
 
     name: str
     dtype: str
     dims: tuple[int | None, ...] | None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -385,7 +387,7 @@ def _port(value: onnx.ValueInfoProto, asked: str) -> Port:
         dtype = str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)))
     else:
         dtype = "string" if tensor.elem_type == TensorProto.STRING else f"ONNX type {tensor.elem_type}"
-    return Port(value.name, dtype, dims if tensor.HasField("shape") else None)
+    return Port(value.name, dtype, dims if tensor.HasField("shape") else None, tuple(d.dim_param for d in tensor.shape.dim))
 
 
 def _first_line(error: Exception) -> str:

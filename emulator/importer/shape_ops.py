@@ -17,7 +17,6 @@ from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.integer_ops import lower_move
 from weakcell.emulator.importer.symbols import (
-    BATCH,
     NO_PADS,
     Codes,
     Constant,
@@ -38,11 +37,14 @@ from weakcell.memmodels.errors import ModelError
 # ── shapes ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+SHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+
+
 def lower_shape(builder: NetworkBuilder, node: Node) -> Symbol:
-    """Lower Shape to a constant. The batch is a number that represents it."""
-    symbol = builder.symbols[node.input(0)]
-    assert not isinstance(symbol, Constant)
-    full = [BATCH, *symbol.shape]
+    """Lower Shape or Size to a constant, with a batch of 1."""
+    full = builder.onnx_shape(node.input(0))
+    if node.op_type == "Size":
+        return Constant(np.array(math.prod(full), np.int64), node.outputs[0])
     start, end = int(node.attributes.get("start", 0)), node.attributes.get("end")
     return Constant(np.array(full[start:end], np.int64), node.outputs[0])
 
@@ -52,27 +54,24 @@ def lower_reshape(builder: NetworkBuilder, node: Node, batch: int | None) -> Sym
 
     `batch` is the graph's fixed batch, if any.
     """
-    symbol = builder.symbols[node.input(0)]
-    assert not isinstance(symbol, Constant)
-    shape = _new_shape(builder, node, symbol.shape, batch)
-    if math.prod(shape) != math.prod(symbol.shape):
-        found = f"it turns [N, {_shape_text(symbol.shape)}] into [N, {_shape_text(shape)}]"
-        raise ModelError(f"Importing {node}", found, "The first dimension must stay the batch; export the model again")
+    full = builder.onnx_shape(node.input(0))
+    shape = _new_shape(builder, node, full, batch or 1)
+    if math.prod(shape) != math.prod(full):
+        found = f"it turns {list(full)}, the shape for one image, into {list(shape)}"
+        raise ModelError(f"Importing {node}", found, "Both must have as many elements; export the model again")
+    if shape[:1] == (1,):
+        return reshape_symbol(builder, node, shape[1:])
+    builder.unbatched.add(node.outputs[0])
     return reshape_symbol(builder, node, shape)
 
 
-def _shape_text(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))
-
-
-def _new_shape(builder: NetworkBuilder, node: Node, shape: tuple[int, ...], batch: int | None) -> tuple[int, ...]:
-    """Return the shape without the batch that a shape operator makes."""
-    rank = len(shape) + 1
+def _new_shape(builder: NetworkBuilder, node: Node, shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
+    """Return the ONNX shape that a shape operator makes of that of one image."""
+    rank = len(shape)
     if node.op_type == "Flatten":
         axis = int(node.attributes.get("axis", 1))
-        if axis % rank != 1:
-            raise ModelError(f"Importing {node}", f"its axis is {axis}", "The first dimension must stay the batch (axis 1)")
-        return (math.prod(shape),)
+        axis += rank if axis < 0 else 0
+        return math.prod(shape[:axis]), math.prod(shape[axis:])
     if node.op_type == "Reshape":
         given = builder.constant(node, 1)
         target = [int(n) for n in (given.array if given is not None else node.attributes.get("shape", []))]
@@ -80,37 +79,41 @@ def _new_shape(builder: NetworkBuilder, node: Node, shape: tuple[int, ...], batc
     given = builder.constant(node, 1)
     axes = onnx_ops.axes_of([None, None if given is None else given.array], node.attributes)
     if node.op_type == "Squeeze":
-        out = {a % rank for a in axes} if axes is not None else {i + 1 for i, n in enumerate(shape) if n == 1}
-        if 0 in out or any(shape[a - 1] != 1 for a in out):
-            raise ModelError(f"Importing {node}", f"it removes axes {sorted(out)}", "Only axes of size 1 can be removed")
-        return tuple(n for i, n in enumerate(shape) if i + 1 not in out)
+        out = {a % rank for a in axes} if axes is not None else {i for i, n in enumerate(shape) if n == 1 and i + batch > 1}
+        if any(shape[a] != 1 for a in out):
+            raise ModelError(
+                f"Importing {node}", f"it removes the axes {sorted(out)} of {list(shape)}", "Remove axes of size 1 only"
+            )
+        return tuple(n for i, n in enumerate(shape) if i not in out)
     new = {a % (rank + len(axes or [])) for a in axes or []}
-    if 0 in new or len(new) < len(axes or []):
-        raise ModelError(
-            f"Importing {node}", "it adds an axis before the batch, or one twice", "The first dimension must be the batch"
-        )
+    if len(new) < len(axes or []):
+        raise ModelError(f"Importing {node}", f"it adds the axes {axes}, one of them twice", "Export the model again")
     sizes = iter(shape)
-    return tuple(1 if i in new else next(sizes) for i in range(1, rank + len(new)))
+    return tuple(1 if i in new else next(sizes) for i in range(rank + len(new)))
 
 
-def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int | None) -> tuple[int, ...]:
-    """Return a Reshape's target without the batch, with its 0 and -1 resolved."""
-    full = [BATCH, *shape]
-    if not node.attributes.get("allowzero", 0):
-        target = [full[i] if n == 0 and i < len(full) else n for i, n in enumerate(target)]
-    size = math.prod(shape)
-    first, sizes = (target[0], target[1:]) if target else (0, [])
-    unknown = [i for i, n in enumerate(sizes) if n == -1]
-    known = math.prod(n for n in sizes if n != -1)
-    keeps = first in (-1, BATCH) or (batch is not None and first == batch)
-    if keeps and not (unknown and first == -1) and len(unknown) <= 1:
-        if unknown and known > 0 and size % known == 0:
-            sizes[unknown[0]] = size // known
-        if all(n > 0 for n in sizes):
-            return tuple(sizes)
-    shown = ["N" if n == BATCH else n for n in target]
-    found = f"it turns [N, {_shape_text(shape)}] into {shown}"
-    raise ModelError(f"Importing {node}", found, "The first dimension must stay the batch; export with a dynamic batch")
+def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int) -> tuple[int, ...]:
+    """Return the shape of one image that a Reshape makes, with its 0 and -1 resolved.
+
+    If the file fixes a larger batch, one of the numbers is a multiple of it.
+    """
+    whole = [batch, *shape[1:]] if shape[:1] == (1,) else list(shape)
+    sizes = (
+        target
+        if node.attributes.get("allowzero", 0)
+        else [whole[i] if n == 0 and i < len(whole) else n for i, n in enumerate(target)]
+    )
+    total, known = math.prod(shape) * batch, math.prod(n for n in sizes if n != -1)
+    if sizes.count(-1) == 1 and known > 0 and total % known == 0:
+        sizes = [total // known if n == -1 else n for n in sizes]
+    if batch > 1 and math.prod(sizes) == total:
+        for i, n in enumerate(sizes):  # the batch comes first, in what an exporter writes
+            if n % batch == 0:
+                return (*sizes[:i], n // batch, *sizes[i + 1 :])
+    if all(n > 0 for n in sizes) and math.prod(sizes) == math.prod(shape):
+        return tuple(sizes)
+    found = f"it turns {whole} into {target}"
+    raise ModelError(f"Importing {node}", found, "Both must have as many elements; export the model with a dynamic batch")
 
 
 def reshape_symbol(builder: NetworkBuilder, node: Node, shape: tuple[int, ...]) -> Symbol:
@@ -141,6 +144,15 @@ def reshape_symbol(builder: NetworkBuilder, node: Node, shape: tuple[int, ...]) 
     output = builder.unique_name(node.outputs[0])
     builder.add_layer(Reshape(node.name, (real.value,), output), ValueSpec(output, "float", shape, real.dtype))
     return FloatValue(output, shape, real.dtype)
+
+
+def reshape_in_place(builder: NetworkBuilder, name: str, shape: tuple[int, ...]) -> Symbol:
+    """Give a tensor a symbol of another shape, under its own name."""
+    symbol = reshape_symbol(builder, Node("Reshape", "", 13, f"{name}.axes", (name,), (f"{name}.axes",), {}), shape)
+    builder.symbols[name] = symbol
+    for key in (name, f"{name}:typed"):
+        builder.float_values.pop(key, None)  # they have the old shape
+    return symbol
 
 
 def _add_reshape(builder: NetworkBuilder, node: Node, value: str, shape: tuple[int, ...]) -> str:

@@ -29,10 +29,6 @@ def scalar(x: float) -> Floats:
     return np.asarray(x, np.float32).reshape(())
 
 
-BATCH = 2_305_843_009_213_693_951
-"""The batch in constants that Shape makes. It is a prime, so no arithmetic on it gives another plausible size."""
-
-
 @dataclass(frozen=True)
 class Node:
     """One operator of the graph.
@@ -107,7 +103,6 @@ class Constant:
         signed: whether a Sign made it.
         limits: lowest and highest code, if a Clip of integers gives them (Brevitas writes narrow weights so).
         recipe: how it is computed from stored integers, if it is.
-        batched: whether its first axis has size 1 and represents the batch (`folding.fold_fill`).
     """
 
     array: Array
@@ -116,7 +111,6 @@ class Constant:
     signed: bool = False
     limits: tuple[int, int] | None = None
     recipe: Recipe | None = None
-    batched: bool = False
 
 
 @dataclass(frozen=True, eq=False)

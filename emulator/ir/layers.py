@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.ir.values import FLOAT32 as FLOAT32
 from weakcell.emulator.ir.values import SIGN1 as SIGN1
+from weakcell.emulator.ir.values import BatchAxis as BatchAxis
 from weakcell.emulator.ir.values import Buffer as Buffer
 from weakcell.emulator.ir.values import Encoding as Encoding
 from weakcell.emulator.ir.values import Kind as Kind
@@ -564,16 +565,19 @@ class FloatOperator(Layer):
         computed from
             integers that a memory stores, and `onnx_ops.ABSENT` is an input that the node leaves out.
         output_index: the output of the operator that the layer makes.
+        each_image: whether the operator runs image by image, on tensors without a batch. Otherwise the first axis of the arrays
+            is the batch of the operator; constants of a Concat are repeated along it.
     """
 
     PARAMETERS = LayerParameters(
-        tensors={"operands": "weight"}, of_inputs=(), other=("op_type", "opset", "attributes", "output_index")
+        tensors={"operands": "weight"}, of_inputs=(), other=("op_type", "opset", "attributes", "output_index", "each_image")
     )
     op_type: str
     opset: int
     attributes: Mapping[str, Any]
     operands: tuple[npt.NDArray[Any] | StoredOperand | None, ...]
     output_index: int = 0
+    each_image: bool = False
 
     @property
     def stored(self) -> tuple[StoredOperand, ...]:
@@ -639,6 +643,9 @@ class Network:
         unplaced: integers of the file that no tensor holds.
         batch: the number of images that the file fixes for one inference; None if it leaves it open.
         output_meanings: how the file computes each output, by name; empty for a network that was not imported.
+        batch_axes: inputs and outputs whose images do not lie along the first axis in the file, by name; None if no axis counts
+            images. Values have the images first.
+        sizes: sizes that were given to open dimensions of the file, by name.
     """
 
     name: str
@@ -651,6 +658,8 @@ class Network:
     unplaced: tuple[UnplacedTensor, ...] = ()
     batch: int | None = None
     output_meanings: Mapping[str, OutputMeaning] = field(default_factory=dict)
+    batch_axes: Mapping[str, BatchAxis | None] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def weights(self) -> tuple[StoredTensor, ...]:

@@ -171,6 +171,18 @@ class ValueSpec:
 
 
 @dataclass(frozen=True)
+class BatchAxis:
+    """The axis of an input or output of the file that counts images.
+
+    Attributes:
+        folded: whether it counts further things for each image, such as heads.
+    """
+
+    axis: int
+    folded: bool = False
+
+
+@dataclass(frozen=True)
 class OutputMeaning:
     """How the graph of the file computes an output, and what that says about classes.
 

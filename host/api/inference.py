@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from weakcell.emulator.engine.batch_axis import as_in_the_file, images_first
 from weakcell.emulator.engine.executor import infer as run_network
 from weakcell.emulator.ir.layers import Network
 from weakcell.emulator.plan.plan import compile_plan
@@ -18,7 +19,7 @@ from weakcell.memmodels.errors import InputError
 Array = npt.NDArray[Any]
 
 
-def load(model: ModelLike, *, integer_input: bool | None = None) -> Network:
+def load(model: ModelLike, *, integer_input: bool | None = None, shapes: Mapping[str, int] | None = None) -> Network:
     """Import a network as integer layers.
 
     Args:
@@ -26,6 +27,8 @@ def load(model: ModelLike, *, integer_input: bool | None = None) -> Network:
             `onnx.ModelProto`.
         integer_input: For networks whose first layer has ±1 weights and a float input. None: as the file's metadata say, else True.
             False: the input stays float, and layers before the first binarization compute in float32.
+        shapes: Sizes of dimensions that the file leaves open, by name: `{"height": 320}`. The batch needs none. Functions that take
+            data find the sizes there.
 
     Returns:
         The network: layers in execution order, and each weight tensor as the memory stores it. Every function of Weakcell that
@@ -41,7 +44,7 @@ def load(model: ModelLike, *, integer_input: bool | None = None) -> Network:
         >>> network.inputs, network.outputs, network.weight_bits
         (('input',), ('logits',), 59616)
     """
-    return find_model(model).load(integer_input=integer_input)
+    return find_model(model).load(integer_input=integer_input, shapes=shapes)
 
 
 def infer(
@@ -51,21 +54,24 @@ def infer(
     probe: Sequence[str] = (),
     threads: int = 1,
     dynamic: Literal["batch", "image"] = "image",
+    shapes: Mapping[str, int] | None = None,
     label: str = "the inputs",
 ) -> dict[str, Array]:
     """Run a network without faults, in integers, on arrays of any batch size.
 
     Args:
         model: A shipped name, the path of an ONNX file, an `onnx.ModelProto` or a network from `load`.
-        inputs: Images (n, …) for a network with one input, or arrays by input name.
+        inputs: Images (n, …) for a network with one input, or arrays by input name. Sizes that the file leaves open are those of
+            the arrays. Images lie along the axis where the file has its batch.
         probe: Names of inner values to return as well.
         threads: Threads that share the images. The outputs do not depend on it.
         dynamic: Where `DynamicQuantizeLinear` takes its range from: each image (`image`, as `emulate` does) or all images
             (`batch`, as ONNX says of a batch).
+        shapes: Sizes of open dimensions, by name, that the arrays do not tell.
         label: What messages call the inputs.
 
     Returns:
-        Arrays (n, …) by output name, then those probed.
+        Arrays by output name, images along the axis where the file has its batch; then those probed, (n, …).
 
     Raises:
         InputError: An input is missing, is no array of numbers, or does not fit the network.
@@ -80,16 +86,21 @@ def infer(
         >>> outputs["logits"][:3].argmax(axis=1).tolist(), digits.y[:3].tolist()
         ([2, 0, 5], [2, 0, 5])
     """
-    network = find_model(model).load()
-    given = inputs if isinstance(inputs, Mapping) else {network.inputs[0]: inputs} if len(network.inputs) == 1 else {"x": inputs}
-    arrays = {name: np.asarray(array) for name, array in given.items()}
+    arrays = {name: np.asarray(array) for name, array in (inputs if isinstance(inputs, Mapping) else {"x": inputs}).items()}
+    network = find_model(model).load(shapes=shapes, like={name: array.shape for name, array in arrays.items()})
     if len(network.inputs) == 1 and network.inputs[0] not in arrays and "x" in arrays:
         arrays = {network.inputs[0]: arrays["x"]}
     for name, array in arrays.items():
-        if array.dtype.kind not in "buif" or array.ndim < 1:
+        if array.dtype.kind not in "buif":
             raise InputError(f"Input {name!r} in {label}", f"it is {array.dtype}{list(array.shape)}", "Bring arrays of numbers")
+    arrays = images_first(network, arrays)
+    for name in network.inputs:
+        if name in arrays and arrays[name].ndim < 1:
+            raise InputError(
+                f"Input {name!r} in {label}", "it is a single number", "Bring an array, the first axis counting images"
+            )
     counts = {name: len(arrays[name]) for name in network.inputs if name in arrays}
     if len(set(counts.values())) > 1:
         raise InputError(f"Inputs in {label}", f"they hold {counts} images", "Bring equally many for each input")
     check_data(network, arrays, label)
-    return run_network(compile_plan(network), arrays, tuple(probe), threads, dynamic)
+    return as_in_the_file(network, run_network(compile_plan(network), arrays, tuple(probe), threads, dynamic))

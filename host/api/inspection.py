@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from weakcell.emulator.importer.ports import OpenSizesError
 from weakcell.emulator.ir.layers import Network
 from weakcell.host.analysis.network_summary import NetworkSummary, summarize_network
 from weakcell.host.datasets.input_range import InputRange, input_ranges
 from weakcell.host.report.displayed_result import DisplayedResult
 from weakcell.host.report.simple_figures import plot_bars
-from weakcell.host.study.networks import ModelLike, find_model
+from weakcell.host.study.networks import Model, ModelLike, find_model
+from weakcell.memmodels.errors import ModelError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def inspect(model: ModelLike) -> Inspection:
+_ASSUMED = (32, 64, 128, 224, 256, 16, 8, 384, 512, 640, 1)
+"""Sizes that `inspect` tries for dimensions that the file leaves open."""
+
+
+def inspect(model: ModelLike, *, shapes: Mapping[str, int] | None = None) -> Inspection:
     """Summarize a network: layers, encodings, stored bits, multiply-accumulates, and what lives in the memory.
 
     Args:
         model: A shipped name, the path of an ONNX file, an `onnx.ModelProto` or a network from `load`.
+        shapes: Sizes of dimensions that the file leaves open, by name. Without them, a size is assumed and named in the summary;
+            stored bits do not depend on it.
 
     Returns:
         The summary. `.frame` has one row per layer, `.storable` one per tensor that `place` can name.
@@ -40,10 +49,23 @@ def inspect(model: ModelLike) -> Inspection:
         [('/conv1/Conv', 288), ('/conv2/Conv', 9216), ('/dense3/Gemm', 49152), ('/dense4/Gemm', 960)]
     """
     found = find_model(model)
-    network = found.load()
-    return Inspection(
-        found.name, found.path.name if found.path else None, network, input_ranges(network), summarize_network(network)
-    )
+    network, assumed = _load(found, dict(shapes or {}))
+    file = found.path.name if found.path else None
+    return Inspection(found.name, file, network, input_ranges(network), summarize_network(network), assumed)
+
+
+def _load(model: Model, shapes: dict[str, int]) -> tuple[Network, dict[str, int]]:
+    """Return the network, and the sizes that were assumed for open dimensions: the first of a few that fit the network."""
+    try:
+        return model.load(shapes=shapes), {}
+    except OpenSizesError as error:
+        for size in _ASSUMED:
+            assumed = dict.fromkeys(error.names, size)
+            try:
+                return model.load(shapes=shapes | assumed), assumed
+            except ModelError:
+                continue
+        raise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,6 +78,7 @@ class Inspection(DisplayedResult):
         network: The imported network.
         inputs: Each input with its shape, type and the range that its first quantizer covers.
         layers: Layers, storable tensors, and integers of the file that live in no memory.
+        assumed: Sizes that nobody gave for open dimensions of the file, by name.
 
     Examples:
         >>> import weakcell
@@ -68,6 +91,7 @@ class Inspection(DisplayedResult):
     network: Network
     inputs: tuple[InputRange, ...]
     layers: NetworkSummary
+    assumed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -84,7 +108,17 @@ class Inspection(DisplayedResult):
     def caption(self) -> str:
         """What lives in the memory and what does not."""
         read = (f"input {x.name}: {x.dtype} [N, {', '.join(map(str, x.shape))}], values {x.text}" for x in self.inputs)
-        return f"{'; '.join(read)}. {self.layers.explanation}"
+        return f"{'; '.join(read)}. {self.sizes}{self.layers.explanation}"
+
+    @property
+    def sizes(self) -> str:
+        """The sizes of dimensions that the file leaves open, in words."""
+        if not self.network.sizes:
+            return ""
+        marks = {name: " (assumed)" if name in self.assumed else "" for name in self.network.sizes}
+        given = ", ".join(f"{name} = {size}{marks[name]}" for name, size in self.network.sizes.items())
+        do = f" --shape {next(iter(self.assumed))}=SIZE gives another size." if self.assumed else ""
+        return f"Open dimensions: {given}.{do} "
 
     @property
     def frame(self) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from weakcell.host.cli.completion import complete_network
-from weakcell.host.cli.options import JsonEvents, Quiet
+from weakcell.host.cli.options import JsonEvents, Quiet, Shape, read_shapes
 
 
 def infer(
@@ -18,6 +18,7 @@ def infer(
     probe: Annotated[
         list[str] | None, typer.Option(metavar="TENSOR", help="Also write this tensor. Repeatable.", show_default=False)
     ] = None,
+    shape: Shape = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that share the images; the outputs are the same.")] = 1,
     dynamic: Annotated[
         Literal["batch", "image"],
@@ -42,14 +43,14 @@ def infer(
     from weakcell.memmodels.atomic_files import check_writable, write_atomically
 
     with errors_as_events(as_json):
-        network = find_model(model).load()
-        arrays = read_npz(inputs)
+        find_model(model)
+        arrays, shapes = read_npz(inputs), read_shapes(shape)
         check_writable(output)
-        outputs = run(network, arrays, probe=probe or (), threads=threads, dynamic=dynamic, label=inputs.name)
+        outputs = run(model, arrays, probe=probe or (), threads=threads, dynamic=dynamic, label=inputs.name, shapes=shapes)
         write_atomically(output, lambda file: np.savez_compressed(file, **outputs))  # type: ignore[arg-type]
-    shapes = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in outputs.items()}
+    written = {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in outputs.items()}
     if as_json:
-        emit("outputs", file=str(output), arrays=shapes)
+        emit("outputs", file=str(output), arrays=written)
     else:
-        listed = ", ".join(f"{name} {shape['dtype']}{shape['shape']}" for name, shape in shapes.items())
+        listed = ", ".join(f"{name} {about['dtype']}{about['shape']}" for name, about in written.items())
         note(f"{output}: {listed}", quiet)

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from weakcell.host.cli.options import Shape, read_shapes
+
 
 def inspect(
     model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a shipped network.")],
     storable: Annotated[bool, typer.Option("--storable", help="List everything that --place can put into a memory.")] = False,
+    shape: Shape = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Show layers, encodings, weight bits, multiply-accumulates, and what a memory does and does not store."""
@@ -18,11 +21,12 @@ def inspect(
 
     from weakcell.host.api.inspection import inspect as summarize
 
-    inspection = summarize(model)
+    inspection = summarize(model, shapes=read_shapes(shape))
     layers = inspection.layers
     if as_json:
         inputs = [asdict(known) for known in inspection.inputs]
-        typer.echo(json.dumps({"version": 1, "model": inspection.name, "inputs": inputs, **layers.as_dict()}))
+        open_sizes = {"sizes": dict(inspection.network.sizes), "assumed_sizes": sorted(inspection.assumed)}
+        typer.echo(json.dumps({"version": 1, "model": inspection.name, "inputs": inputs, **open_sizes, **layers.as_dict()}))
         return
     from rich.markup import escape
     from rich.table import Table
@@ -49,9 +53,9 @@ def inspect(
     table.add_row("total", "", "", "", f"{layers.weight_bits:,}", f"{layers.macs:,}", "")
     show(f"[bold]{inspection.name}[/] ({inspection.file})")
     for known in inspection.inputs:
-        shape = ", ".join(("N", *map(str, known.shape)))
+        sizes = ", ".join(("N", *map(str, known.shape)))
         show(
-            f"[bold]input[/] {escape(f'{known.name}: {known.dtype} [{shape}], values {known.text}; quantizer: {known.quantizer}')}"
+            f"[bold]input[/] {escape(f'{known.name}: {known.dtype} [{sizes}], values {known.text}; quantizer: {known.quantizer}')}"
         )
     show(table)
-    show(f"[dim]{layers.explanation}[/]")
+    show(f"[dim]{escape(inspection.sizes)}{layers.explanation}[/]")

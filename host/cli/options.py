@@ -18,6 +18,7 @@ _TASK = (
     "[default: from the graph and the labels]"
 )
 _OUTPUT = "The output that is scored. [default: the only one that fits]"
+_SHAPE = "Size of a dimension that the file leaves open, where no data tell it, as in height=320. Repeatable."
 _THREADS = "Results do not depend on it. [default: all cores]"
 
 Model = Annotated[
@@ -30,6 +31,7 @@ Place = Annotated[
 Images = Annotated[int | None, typer.Option(help="Use only this many images, from the first one on.", show_default=False)]
 Task = Annotated[str | None, typer.Option(metavar="TASK", help=_TASK, show_default=False)]
 Output = Annotated[str | None, typer.Option(metavar="NAME", help=_OUTPUT, show_default=False)]
+Shape = Annotated[list[str] | None, typer.Option(metavar="NAME=SIZE", help=_SHAPE, show_default=False)]
 ReadEvery = Annotated[Reads, typer.Option(help=READS)]
 Batch = Annotated[int, typer.Option(min=1, help="Images per batch, with --read-every batch.")]
 Seed = Annotated[int, typer.Option(help="Seed of all dies and random draws.")]
@@ -37,3 +39,18 @@ DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Look for data
 Threads = Annotated[int | None, typer.Option(min=1, help=_THREADS, show_default=False)]
 JsonEvents = Annotated[bool, typer.Option("--json", help="Print NDJSON events on stdout instead of the table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no notes.")]
+
+
+def read_shapes(given: list[str] | None) -> dict[str, int]:
+    """Return the sizes of `--shape NAME=SIZE`. UsageError if one is no whole number above 0, or is given twice."""
+    sizes: dict[str, int] = {}
+    for text in given or ():
+        name, _, size = text.rpartition("=")
+        if name and name not in sizes and size.isascii() and size.isdigit() and 0 < int(size[:12]) < 1 << 31:
+            sizes[name] = int(size)
+            continue
+        from weakcell.memmodels.errors import UsageError
+
+        found = f"{name} has the size {sizes[name]} already" if name in sizes else "it is not NAME=SIZE with a whole number above 0"
+        raise UsageError(f"--shape {text}", found, "Give each open dimension once, as in --shape height=320")
+    return sizes

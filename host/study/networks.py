@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -57,11 +58,23 @@ class Model:
         content = self.source.read_bytes() if isinstance(self.source, Path) else self.source.SerializeToString(deterministic=True)
         return hashlib.sha256(content).hexdigest()
 
-    def load(self, *, integer_input: bool | None = None) -> Network:
-        """Import the network; a network that is imported already is returned as it is."""
+    def load(
+        self,
+        *,
+        integer_input: bool | None = None,
+        shapes: Mapping[str, int] | None = None,
+        like: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> Network:
+        """Import the network; a network that is imported already is returned as it is.
+
+        Args:
+            integer_input: As for `weakcell.load`.
+            shapes: Sizes of open dimensions, by name.
+            like: Shapes of data by input, from which open dimensions get their sizes.
+        """
         if isinstance(self.source, Network):
             return self.source
-        return weakcell.emulator.load(self.source, integer_input=integer_input)
+        return weakcell.emulator.load(self.source, integer_input=integer_input, shapes=shapes, like=like)
 
 
 def shipped_models() -> tuple[str, ...]:

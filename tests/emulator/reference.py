@@ -9,6 +9,7 @@ with onnxruntime.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -321,6 +322,9 @@ def stored_operand(network: Network, operand: StoredOperand) -> Array:
 
 
 def float_operator(network: Network, layer: FloatOperator | CodesOperator, inputs: list[Array]) -> Array:
+    if isinstance(layer, FloatOperator) and layer.each_image:
+        alone = replace(layer, each_image=False)
+        return np.stack([float_operator(network, alone, [np.asarray(x) for x in image]) for image in zip(*inputs, strict=True)])
     rest = iter(inputs)
     operands = [
         next(rest) if x is None else stored_operand(network, x) if isinstance(x, StoredOperand) else x for x in layer.operands
