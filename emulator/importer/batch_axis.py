@@ -387,8 +387,7 @@ def _with_own_shapes(builder: NetworkBuilder, node: Node) -> Node:
 
 def _reshaped(builder: NetworkBuilder, name: str, shape: Shape) -> str:
     """Return the name of the same tensor whose symbol has another shape."""
-    symbol = builder.symbol(name)
-    if symbol.shape == shape:  # type: ignore[union-attr]
+    if builder.symbols[name].shape == shape:  # type: ignore[union-attr]
         return name
     other = f"{name}.{'x'.join(map(str, shape)) or 'scalar'}"
     if other not in builder.symbols:

@@ -171,7 +171,8 @@ def output_axis(port: Port, shape: Shape, ports: Ports) -> BatchAxis | None:
     else:
         free = [i for i, d in enumerate(dims) if d is None and port.names[i] not in ports.sizes]
         named = [i for i in free if port.names[i] == ports.name and ports.name]
-        candidates = named or [i for i in free if shape[i] == 1] or free
+        wrong = [i for i in ones if dims[i] not in (None, 1)]  # the file declares another shape than its graph gives
+        candidates = [i for i in named if shape[i] == 1] or wrong or [i for i in free if shape[i] == 1] or named or free
     if not candidates or all(axis is None for axis in ports.axes.values()):
         return None
     return BatchAxis(candidates[0], folded=shape[candidates[0]] > 1)

@@ -14,7 +14,6 @@ import polars as pl
 from weakcell import emulator
 from weakcell.emulator import margins as mg
 from weakcell.emulator.margins.certificate import Certificate, certify
-from weakcell.host.datasets.registry import Dataset
 from weakcell.host.report.displayed_result import DisplayedResult
 from weakcell.host.report.simple_figures import plot_histogram
 from weakcell.host.study.workload import Workload
@@ -110,14 +109,15 @@ def report_margins(workload: Workload, budget: int = 0) -> MarginReport:
     workload.require_class_scores("Margins of")
     plan, inputs = workload.plan, workload.questions.inputs
     certificate = certify(plan, inputs, budget) if budget else None
-    return MarginReport(workload, mg.summarize(plan, inputs), _frame(plan, workload.dataset, certificate), certificate)
+    return MarginReport(workload, mg.summarize(plan, inputs), _frame(workload, certificate), certificate)
 
 
-def _frame(plan: emulator.Plan, dataset: Dataset, certificate: Certificate | None) -> pl.DataFrame:
+def _frame(workload: Workload, certificate: Certificate | None) -> pl.DataFrame:
     """Return one row per image; `MarginReport.frame` says what the columns are. Columns that do not apply are null."""
+    plan, dataset, inputs = workload.plan, workload.dataset, workload.questions.inputs
     network, images = plan.network, len(dataset)
     head = mg.find_output_layer(network)
-    values = emulator.infer(plan, {network.inputs[0]: dataset.x}, [head.accumulator, head.input], dynamic="image")
+    values = emulator.infer(plan, inputs, [head.accumulator, head.input])
     margins = mg.compute_margins(head.scores(values[head.accumulator]))
     exact = mg.compute_output_tolerance(head, values[head.input], margins)
     exact[np.arange(images), margins.winner] = np.iinfo(np.int64).max

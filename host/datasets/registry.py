@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -42,15 +42,17 @@ class Dataset:
         x: Images (n, …) exactly as the network gets them; raw pixels for shipped networks.
         y: Labels (n, …): class numbers, maps of classes, or values; None if there are none. The task gives them their meaning.
         source: Where they came from, in words.
+        inputs: Arrays by input name, for a network with several inputs; `x` is the first of them.
     """
 
     name: str
     x: Array
     y: Array | None
     source: str
+    inputs: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.x.ndim < 2 or len(self.x) == 0:
+        if self.x.ndim < (1 if self.inputs else 2) or len(self.x) == 0:
             raise InputError(f"Data {self.name}", f"x has shape {self.x.shape}", "Bring images, the first axis counting them")
         if self.y is not None and (self.y.ndim == 0 or len(self.y) != len(self.x)):
             found = f"{len(self.x)} images but labels of shape {self.y.shape}"
@@ -66,7 +68,29 @@ class Dataset:
         """Return the first `images` images; all of them for None."""
         if images is None or images >= len(self):
             return self
-        return Dataset(self.name, self.x[:images], None if self.y is None else self.y[:images], self.source)
+        inputs = {name: array[:images] if array.shape[:1] == (len(self),) else array for name, array in self.inputs.items()}
+        return Dataset(self.name, self.x[:images], None if self.y is None else self.y[:images], self.source, inputs)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all arrays but the labels, by name; `x` if there are no others."""
+        return {name: array.shape for name, array in self.inputs.items()} if self.inputs else {"x": self.x.shape}
+
+    def select(self, names: Sequence[str]) -> Dataset:
+        """Return only the arrays that a network reads. InputError if one is missing.
+
+        Args:
+            names: The network's inputs. A sole input may be called `x` in the data.
+        """
+        if len(names) == 1 and names[0] not in self.inputs and ("x" in self.inputs or not self.inputs):
+            return self if not self.inputs else replace(self, x=self.inputs["x"], inputs={})
+        if any(name not in self.inputs for name in names):
+            found = f"they have {', '.join(map(printable_name, self.inputs)) or 'x'}, and the network reads {', '.join(names)}"
+            do = "Name the images x and the labels y" if len(names) == 1 else "Name an array for each input, and the labels y"
+            raise InputError(f"Data {self.name}", found, do)
+        arrays = {name: _checked(self.name, name, self.inputs[name]) for name in names}
+        first = next((array for array in arrays.values() if self.y is None or array.shape[:1] == (len(self.y),)), self.x)
+        return replace(self, x=first, inputs=arrays if len(names) > 1 else {})
 
     @property
     def sha256(self) -> str:
@@ -75,7 +99,8 @@ class Dataset:
         y = self.y
         if y is not None and y.ndim == 1 and are_integers(y):
             y = y.astype(np.int64)
-        for array in (self.x, y):
+        named = [self.inputs[name] for name in sorted(self.inputs)]
+        for array in (*(named or [self.x]), y):
             if array is not None:
                 digest.update(f"{array.shape} {array.dtype.str}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
@@ -97,7 +122,7 @@ def load_data(data: DataLike, data_dir: str | Path | None = None) -> Dataset:
     Args:
         data: A data set's name (`digits`, `fashion-mnist`, `cifar-10`, `svhn`, `imagenette`), an `.npz` file with the array `x` and
             optionally `y`, an array of images (n, …), a tuple `(x, y)` of images and labels, a dict with `x` and optionally `y`,
-            or a `Dataset`.
+            or a `Dataset`. For a network with several inputs, file or dict hold an array for each, under its name.
         data_dir: The folder to search first for a data set's files.
 
     Returns:
@@ -117,8 +142,8 @@ def load_data(data: DataLike, data_dir: str | Path | None = None) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if not isinstance(data, str | PathLike):
-        x, y = _split_pair(data)
-        return _from_arrays("arrays", "arrays in memory", _as_array(x), None if y is None else _as_array(y))
+        arrays = {name: _as_array(array) for name, array in _named(data).items()}
+        return _from_arrays("arrays", "arrays in memory", arrays)
     text = str(data)
     if text == "digits":
         arrays = read_npz(SHIPPED_FOLDER / "digits.npz")
@@ -134,19 +159,15 @@ def load_data(data: DataLike, data_dir: str | Path | None = None) -> Dataset:
     raise InputError(f"Data {text}", "it is neither a data set's name nor a file", hint)
 
 
-def _split_pair(data: Array | tuple[Any, Any] | Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return images, and labels or None. InputError if a tuple or dict has other parts."""
+def _named(data: Array | tuple[Any, Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """Return arrays by name. InputError if a tuple has other parts than images and labels."""
     if isinstance(data, Mapping):
-        if not {"x"} <= set(data) <= {"x", "y"}:
-            raise InputError(
-                "Data as a dict", f"it has {', '.join(map(str, data)) or 'no arrays'}", "Name the images x and the labels y"
-            )
-        return data["x"], data.get("y")
-    if isinstance(data, tuple):
-        if len(data) != 2:
-            raise InputError("Data as a tuple", f"it has {len(data)} parts", "Give (x, y): images and labels")
-        return data
-    return data, None
+        return {str(name): array for name, array in data.items() if array is not None}
+    if not isinstance(data, tuple):
+        return {"x": data}
+    if len(data) != 2:
+        raise InputError("Data as a tuple", f"it has {len(data)} parts", "Give (x, y): images and labels")
+    return {"x": data[0], **({} if data[1] is None else {"y": data[1]})}
 
 
 def _as_array(values: Any) -> Array:
@@ -164,20 +185,25 @@ def read_npz(path: Path) -> dict[str, Array]:
 
 
 def _from_npz(path: Path) -> Dataset:
-    arrays = read_npz(path)
-    if "x" not in arrays:
-        raise InputError(f"Data {path}", f"it has {', '.join(arrays) or 'no arrays'}", "Name the images x and the labels y")
     name, source = printable_name(path.stem), printable_name(path.name)
-    return replace(_from_arrays(str(path), source, arrays["x"], arrays.get("y")), name=name)
+    return replace(_from_arrays(str(path), source, read_npz(path)), name=name)
 
 
-def _from_arrays(name: str, source: str, x: Array, y: Array | None) -> Dataset:
-    """Check arrays that a user brings. InputError if a value is not a finite number."""
-    for letter, array in (("x", x), ("y", y)):
-        if array is None:
-            continue
-        if array.dtype.kind not in "buif":
-            raise InputError(f"Data {name}", f"{letter} has type {array.dtype}, which is no number", "Bring finite numbers")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"Data {name}", f"{letter} has values that are not finite", "Bring finite numbers")
-    return Dataset(name, x, y, source)
+def _from_arrays(name: str, source: str, arrays: Mapping[str, Array]) -> Dataset:
+    """Check arrays that a user brings. InputError if there are no images, or a value is not a finite number."""
+    y = _checked(name, "y", arrays["y"]) if "y" in arrays else None
+    inputs = {key: array for key, array in arrays.items() if key != "y"}
+    if not inputs:
+        found = f"it has {', '.join(map(printable_name, arrays)) or 'no arrays'}"
+        raise InputError(f"Data {name}", found, "Name the images x and the labels y")
+    first = "x" if "x" in inputs else next(iter(inputs))
+    return Dataset(name, _checked(name, first, inputs[first]), y, source, {} if list(inputs) == ["x"] else inputs)
+
+
+def _checked(data: str, name: str, array: Array) -> Array:
+    """Return an array of finite numbers. InputError for any other."""
+    if array.dtype.kind not in "buif":
+        raise InputError(f"Data {data}", f"{name} has type {array.dtype}, which is no number", "Bring finite numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"Data {data}", f"{name} has values that are not finite", "Bring finite numbers")
+    return array

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from weakcell import emulator
+from weakcell.emulator.engine.batch_axis import images_first
+from weakcell.emulator.importer.ports import OpenSizesError
 from weakcell.emulator.ir.layers import Network
 from weakcell.emulator.plan.plan import Plan, compile_plan
 from weakcell.emulator.tasks import Asked, Task, is_default
@@ -17,7 +19,7 @@ from weakcell.host.datasets.registry import DataLike, Dataset, load_data
 from weakcell.host.digests import hash_json, weights_sha256
 from weakcell.host.fork_guard import check_not_forked
 from weakcell.host.study.networks import Model, ModelLike, find_model
-from weakcell.memmodels.errors import InputError, UsageError
+from weakcell.memmodels.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,14 @@ class Workload:
         return hash_json(self.identity)[:16]
 
 
+def _named_dataset(model: Model) -> str | None:
+    """Return the data set that the network's metadata name, if any."""
+    try:
+        return model.load().metadata.get("dataset")
+    except OpenSizesError:
+        return None
+
+
 def open_workload(
     model: ModelLike,
     data: DataLike | None = None,
@@ -109,19 +119,19 @@ def open_workload(
     """
     check_not_forked("Running a network")
     found = find_model(model)
-    network = found.load()
-    if len(network.inputs) != 1:
-        several = f"the network has the inputs {', '.join(network.inputs)}"
-        raise InputError(f"Emulating {found.name}", several, "Emulate networks with one input; weakcell infer takes several")
-    source = data if data is not None else found.data or network.metadata.get("dataset")
+    source = data if data is not None else found.data
+    if source is None:
+        source = _named_dataset(found)
     if source is None:
         asked_for = f"Emulating {found.name} without data"
         raise UsageError(asked_for, "it is not a shipped network", "Give --data NAME or --data FILE.npz; in Python data=(x, y)")
-    dataset = load_data(source, data_dir)
-    if images is not None and images > len(dataset):
-        log.warning("%s has %d images, fewer than the %d asked for; all of them are used.", dataset.name, len(dataset), images)
-    dataset = dataset.first(images)
+    whole = load_data(source, data_dir)
+    network = found.load(like=whole.shapes)
+    whole = whole.select(network.inputs)
+    dataset, arrays = whole.first(images), images_first(network, dict(whole.inputs) or {network.inputs[0]: whole.x})
+    if images is not None and images > len(whole):
+        log.warning("%s has %d images, fewer than the %d asked for; all of them are used.", whole.name, len(whole), images)
     plan = compile_plan(network)
-    arrays = {network.inputs[0]: dataset.x}
+    arrays = {name: array[: len(dataset)] for name, array in arrays.items()}
     questions = emulator.prepare_evaluation(plan, arrays, dataset.y, asked)
     return Workload(found, dataset, plan, questions, check_data(network, arrays, dataset.name))

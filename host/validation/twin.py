@@ -89,8 +89,7 @@ def compute_twin(resolved: ResolvedStudy, hidden: bool, by_spec: bool) -> FaultF
     wide = replace(network, outputs=tuple(dict.fromkeys((*network.outputs, *probes))))
     _check(resolved, head, layers, wide)
     plan = compile_plan(wide)
-    inputs = {network.inputs[0]: resolved.dataset.x}
-    values = infer(plan, inputs, dynamic="image")
+    values = infer(plan, resolved.questions.inputs)
     margins = mg.compute_margins(head.scores(values[head.accumulator]))
     flippable = {part.tensor.name: _flippable(resolved, part.tensor.name, by_spec) for part in parts}
     greedy = mg.compute_output_tolerance(head, values[head.input], margins, flippable[head.tensor.name])
@@ -103,7 +102,7 @@ def compute_twin(resolved: ResolvedStudy, hidden: bool, by_spec: bool) -> FaultF
         plan,
         head,
         layers,
-        inputs,
+        resolved.questions.inputs,
         values,
         margins,
         flippable,

@@ -223,6 +223,13 @@ def test_the_batch_of_input_and_output_is_the_second_axis() -> None:
     compare(proto, signal(LENGTH, 4, WIDE), 1, 1)
 
 
+@pytest.mark.parametrize("declared", [[7, "N"], ["N", 7]])
+def test_the_output_is_transposed(declared: list[Any]) -> None:
+    """Whatever shape the file declares."""
+    g = Graph()
+    compare(g.done(g.op("Transpose", g.dense("x", WIDE, 7), perm=[1, 0]), declared, ["N", WIDE]), signal(4, WIDE), 0, 1)
+
+
 def test_heads_leave_the_network_folded() -> None:
     g = Graph()
     y = g.op("Reshape", g.dense("x", WIDE, 6), g.const([-1, 6]))

@@ -79,7 +79,7 @@ def test_npz(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arrays",
     [
-        {"z": np.zeros(3)},
+        {"y": np.zeros(3)},
         {"x": np.zeros(3)},
         {"x": np.zeros((0, 3))},
         {"x": np.full((2, 2), np.nan)},

@@ -1,0 +1,80 @@
+"""Networks with several inputs and with open sizes, from data files to results; right answers are onnxruntime's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+import weakcell
+from tests.emulator.models import Array, model, node, run
+from tests.emulator.test_batch_axis import Graph
+from weakcell.host.cli import app
+from weakcell.memmodels.errors import InputError
+
+F = np.float32
+
+
+def two_inputs() -> onnx.ModelProto:
+    """Return classes from two sequences of an open length, and a number that all images share."""
+    g = Graph()
+    both = g.op("Add", g.dense("left", 6, 5), g.dense("right", 4, 5))
+    g.nodes.append(node("ReduceSum", " ".join((g.op("Mul", both, "gain"), g.const([1]))), "scores", keepdims=0))
+    inputs = {"left": ["N", "length", 6], "right": ["N", "length", 4], "gain": []}
+    return model(g.nodes, g.constants, inputs, {"scores": ["N", 5]})
+
+
+def arrays(images: int = 12, length: int = 3) -> dict[str, Array]:
+    """Return data for it."""
+    rng = np.random.default_rng(0)
+    left, right = (rng.normal(size=(images, length, width)).astype(F) for width in (6, 4))
+    return {"left": left, "right": right, "gain": np.array(0.5, F)}
+
+
+@pytest.mark.parametrize("length", [3, 7])
+def test_emulate_and_infer(tmp_path: Path, length: int) -> None:
+    proto, x = two_inputs(), arrays(length=length)
+    want = run(proto, x)[0]
+    np.testing.assert_allclose(weakcell.infer(proto, x)["scores"], want, rtol=1e-5, atol=1e-5)
+    np.savez(tmp_path / "data.npz", **x, y=want.argmax(1), unused=np.zeros(2))
+    safe = weakcell.emulate(proto, tmp_path / "data.npz", memory="uniform:ber=0", trials=1)
+    assert safe.frame["accuracy"].to_list() == [1.0]
+    named = {**x, "y": want.argmax(1)}
+    torn = weakcell.emulate(proto, named, memory="uniform:ber=0.3", trials=3, images=7)
+    assert torn.frame["images"].to_list() == [7, 7, 7]
+    assert torn.frame["accuracy"].mean() < 0.9  # type: ignore[operator]
+    assert torn.frame["flips"].sum() > 100
+
+
+def test_a_campaign_of_several_inputs(tmp_path: Path) -> None:
+    proto, x = two_inputs(), arrays()
+    onnx.save(proto, tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", **x, y=run(proto, x)[0].argmax(1))
+    (tmp_path / "c.toml").write_text(
+        f'trials = 1\n[[network]]\nmodel = "{tmp_path}/net.onnx"\ndata = "{tmp_path}/data.npz"\n'
+        '[[memory]]\nspec = "uniform"\ngrid = { ber = [0.0, 0.2] }\n'
+    )
+    done = CliRunner().invoke(app, ["sweep", str(tmp_path / "c.toml"), "--out", str(tmp_path / "got")])
+    assert done.exit_code == 0, done.output
+    assert weakcell.read_results(tmp_path / "got").frame["accuracy"].max() == 1.0
+
+
+def test_data_that_lack_an_input() -> None:
+    x = arrays()
+    with pytest.raises(InputError, match="left, right, gain"):
+        weakcell.emulate(two_inputs(), {"left": x["left"]}, memory="uniform:ber=0", trials=1)
+    with pytest.raises(InputError, match="length"):
+        weakcell.infer(two_inputs(), {**x, "right": x["right"][:, :2]})
+
+
+def test_sizes_on_the_command_line(tmp_path: Path) -> None:
+    onnx.save(two_inputs(), tmp_path / "net.onnx")
+    shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "net.onnx"), "--shape", "length=9", "--json"])
+    about = json.loads(shown.stdout)
+    assert (about["sizes"], about["assumed_sizes"], about["weight_bits"]) == ({"length": 9}, [], (6 + 4) * 5 * 8)
+    for wrong in ("length", "length=0", "length=x", "other=3"):
+        assert CliRunner().invoke(app, ["inspect", str(tmp_path / "net.onnx"), "--shape", wrong]).exit_code in (2, 3)
