@@ -283,7 +283,7 @@ def test_operators_that_are_not_there() -> None:
 
 REMEDIES = {
     "select afterwards": [helper.make_node("NonZero", ["x"], ["y"])],
-    "onnxsim": [helper.make_node("SequenceConstruct", ["x"], ["s"]), helper.make_node("ConcatFromSequence", ["s"], ["y"], axis=0)],
+    "onnxsim": [helper.make_node("SequenceConstruct", ["x"], ["s"]), helper.make_node("SequenceMap", ["s"], ["y"])],
     "evaluation mode": [helper.make_node("RandomNormalLike", ["x"], ["y"])],
 }
 
