@@ -125,6 +125,16 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
     write_atomically(path, lambda file: file.write(content))
 
 
+def create_folder(folder: Path) -> Path:
+    """Make a folder and its parents if they are not there, and return it; OutputError if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        found = "it is a file" if folder.is_file() else reason(error)
+        raise OutputError(f"Writing into {folder}", found, "Choose a folder that can be written") from error
+    return folder
+
+
 def check_writable(path: Path) -> None:
     """Check that a file can be created at a path, and leave none; OutputError if not."""
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.errors import OutputError
 from weakcell.memmodels.files import open_regular, reason
+from weakcell.memmodels.printable import printable_name
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def find_distrust(folder: Path) -> str | None:
 @cache
 def warn_once(text: str) -> None:
     """Log a warning once."""
-    log.warning(text)
+    log.warning("%s", printable_name(text))
 
 
 def _choose_folder(kind: str) -> Path | None:

@@ -5,11 +5,12 @@ Bit c % 64 of word c // 64 is channel c; 1 means +1. Unused bits of the last wor
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from weakcell.memmodels.compilation import compiled
 
-@numba.njit(cache=True, nogil=True)
+
+@compiled
 def pack(signs, out):  # type: ignore[no-untyped-def]
     """Pack booleans into words.
 
@@ -23,7 +24,7 @@ def pack(signs, out):  # type: ignore[no-untyped-def]
                 out[i, c >> 6] |= np.uint64(1) << np.uint64(c & 63)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _transpose(a):  # type: ignore[no-untyped-def]
     """Transpose 64 x 64 bits in place: bit c of word r becomes bit r of word c.
 
@@ -42,7 +43,7 @@ def _transpose(a):  # type: ignore[no-untyped-def]
         mask ^= mask << np.uint64(j)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def flatten_bits(x, channels, out):  # type: ignore[no-untyped-def]
     """Flatten packed channels-last images to ONNX order (channel, row, column).
 
@@ -69,7 +70,7 @@ def flatten_bits(x, channels, out):  # type: ignore[no-untyped-def]
                         line[(bit >> 6) + 1] |= square[c] >> (np.uint64(64) - shift)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def threshold_pack(acc, threshold, inverted, out):  # type: ignore[no-untyped-def]
     """Threshold sums and pack the bits: bit = (acc >= threshold[c]) != inverted[c].
 
@@ -91,7 +92,7 @@ def threshold_pack(acc, threshold, inverted, out):  # type: ignore[no-untyped-de
                     out[image, y, x, word] = bits
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def to_padded_bytes(x, shift, high, border, origin, out):  # type: ignore[no-untyped-def]
     """Copy codes into bytes with a border.
 
@@ -131,7 +132,7 @@ def to_padded_bytes(x, shift, high, border, origin, out):  # type: ignore[no-unt
     return used
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def to_integers(x, low, high, out):  # type: ignore[no-untyped-def]
     """Convert numbers to an integer type and count the invalid ones.
 

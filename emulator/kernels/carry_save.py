@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -37,6 +36,7 @@ from weakcell.emulator.kernels.isa import (
     store,
 )
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr
 
 MIN_CHAINED_ROWS = 16
@@ -46,14 +46,14 @@ _MAX_ROWS, _MAX_BYTES = 256, 192 << 10
 """Limits of a chunk of rows. The larger a chunk, the less often the weights' chains are built."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def chained_rows_per_chunk(weights, rows):  # type: ignore[no-untyped-def]
     """Return how many of `rows` rows form one chunk: a multiple of 8."""
     fitting = max(MIN_CHAINED_ROWS, _MAX_BYTES // (8 * (weights.values.shape[1] | 1)) & -8)
     return min(_MAX_ROWS, fitting, max(8, -(-rows // 8) * 8))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def empty_chains(weights, rows):  # type: ignore[no-untyped-def]
     """Return buffers for the chains of `rows` rows and of one micropanel.
 
@@ -121,7 +121,7 @@ def _chain_lanes(typingctx, source_ptr, count, chain_ptr, words):  # type: ignor
     return types.int64(*[types.int64] * 4), codegen
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def word_offsets(weights, runs):  # type: ignore[no-untyped-def]
     """Return the byte offsets of all words of a window.
 
@@ -133,7 +133,7 @@ def word_offsets(weights, runs):  # type: ignore[no-untyped-def]
     return offsets
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def build_row_chains(input_ptrs, offsets, chains):  # type: ignore[no-untyped-def]
     """Build the chains of rows of activations.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
@@ -34,6 +33,7 @@ from weakcell.emulator.kernels.indirection import ROWS_PER_CHUNK, contiguous_run
 from weakcell.emulator.kernels.isa import activation_bytes, is_binary, is_depthwise
 from weakcell.emulator.kernels.microkernel import tile_rows, value_microkernel, writes_rows_in_order
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr
 
 # --- offsets -----------------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def _add_weights_of_layout(weights, taps, sums):  # type: ignore[no-untyped-def]
     return count_ones if weights.instance_class is PackedInt1 else multiply_by_ones
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def sum_weights_by_tap(weights, taps):  # type: ignore[no-untyped-def]
     """Return the stored weights of every output channel, summed tap by tap.
 
@@ -89,7 +89,7 @@ def sum_weights_by_tap(weights, taps):  # type: ignore[no-untyped-def]
     return sums
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def fill_offsets(weights, context, offsets):  # type: ignore[no-untyped-def]
     """Compute the constant that is added to every accumulator.
 
@@ -133,13 +133,13 @@ def fill_offsets(weights, context, offsets):  # type: ignore[no-untyped-def]
                         offsets[pattern, lane] += 2 * weight_sums[tap, lane]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def empty_offsets(weights, context):  # type: ignore[no-untyped-def]
     """Return an uninitialized array of offsets, int32 (patterns, panels * LANES)."""
     return np.empty((context.border_patterns.shape[0], weights.values.shape[0] * LANES), dtype=np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def compute_offsets(weights, context):  # type: ignore[no-untyped-def]
     """Return the offsets of `fill_offsets` in a new array."""
     offsets = empty_offsets(weights, context)
@@ -150,7 +150,7 @@ def compute_offsets(weights, context):  # type: ignore[no-untyped-def]
 # --- weight zero points ------------------------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sum_windows(x, groups, geometry, out):  # type: ignore[no-untyped-def]
     """Sum the activations of every window, group by group.
 
@@ -178,7 +178,7 @@ def _sum_windows(x, groups, geometry, out):  # type: ignore[no-untyped-def]
                     out[group, image, oy, ox] = total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def subtract_window_sums(x, out, context):  # type: ignore[no-untyped-def]
     """Subtract weight zero points times window sums from the sums.
 
@@ -203,7 +203,7 @@ def subtract_window_sums(x, out, context):  # type: ignore[no-untyped-def]
 # --- convolution -------------------------------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _run_tiles(x, out, weights, context, epilogue, rows):  # type: ignore[no-untyped-def]
     """Compute all output channels of a range of output pixels.
 
@@ -282,7 +282,7 @@ def _run_tiles(x, out, weights, context, epilogue, rows):  # type: ignore[no-unt
                 gemv_values(weights, row, runs, input_ptrs[r], weights_ptr, ending)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def convolution(x, out, weights, context, epilogue):  # type: ignore[no-untyped-def]
     """Compute the sums of a convolution, or the bytes they are rounded to.
 
@@ -298,7 +298,7 @@ def convolution(x, out, weights, context, epilogue):  # type: ignore[no-untyped-
     _run_tiles(x, out, weights, context, epilogue, (np.int64(0), out.shape[0] * out.shape[1] * out.shape[2]))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def convolution_resampled(x, out, weights, context, rounding, faults):  # type: ignore[no-untyped-def]
     """Compute `convolution` of one group with resampled weights.
 

@@ -7,7 +7,6 @@ The limits contain border, zero points and threshold, one row for each border pa
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from weakcell.emulator.kernels.arguments import SignEpilogue, TileOperands
@@ -26,12 +25,13 @@ from weakcell.emulator.kernels.indirection import ROWS_PER_CHUNK, contiguous_run
 from weakcell.emulator.kernels.isa import empty_sums, is_binary
 from weakcell.emulator.kernels.microkernel import POOL, pooled_sign_microkernel, sign_microkernel, tile_rows
 from weakcell.emulator.kernels.weight_layouts import LANES
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr
 
 _LOW, _HIGH = -(2**31), 2**31 - 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def fill_limits(weights, context, threshold, offsets, limits):  # type: ignore[no-untyped-def]
     """Compute the comparison limit of every channel.
 
@@ -56,7 +56,7 @@ def fill_limits(weights, context, threshold, offsets, limits):  # type: ignore[n
                 limits[pattern, o] = min(max(np.int64(threshold[o]) - offsets[pattern, o], _LOW), _HIGH)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _run_tiles(x, out, weights, context, limits, pixels):  # type: ignore[no-untyped-def]
     """Compute a range of output pixels.
 
@@ -105,7 +105,7 @@ def _run_tiles(x, out, weights, context, limits, pixels):  # type: ignore[no-unt
             output_ptrs += LANES // 8
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def sign_convolution(x, out, weights, context, limits):  # type: ignore[no-untyped-def]
     """Compute the bits acc >= threshold of an ungrouped convolution.
 
@@ -119,7 +119,7 @@ def sign_convolution(x, out, weights, context, limits):  # type: ignore[no-untyp
     _run_tiles(x, out, weights, context, limits, (np.int64(0), out.shape[0] * out.shape[1] * out.shape[2]))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def sign_convolution_resampled(x, out, weights, context, threshold, faults):  # type: ignore[no-untyped-def]
     """Compute `sign_convolution` with resampled weights.
 
@@ -139,7 +139,7 @@ def sign_convolution_resampled(x, out, weights, context, threshold, faults):  # 
         _run_tiles(x, out, weights, context, limits, (row, row + step))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def invert_bits(out, inverted):  # type: ignore[no-untyped-def]
     """XOR the words of every pixel with `inverted`.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -19,6 +18,7 @@ from numba.extending import intrinsic
 
 from weakcell.emulator.kernels.isa import I64, broadcast, call, emit_popcount, i64, load, splat
 from weakcell.memmodels.address import BLOCK_WORDS
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr, words_at
 from weakcell.memmodels.sampling.read_errors import block_range, count_bits, draw_block, new_workspace, read_stream, words_in_block
 
@@ -73,7 +73,7 @@ def _emit_mismatches(builder: Any, shifted: bool, x_ptr: Any, read_ptr: Any, mas
 _count_aligned, _count_shifted = (_make_mismatch_counter(shifted) for shifted in (False, True))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sum_channels(x, read, mask, bits, first_bit, sums):  # type: ignore[no-untyped-def]
     """Compute the sums of consecutive output channels.
 
@@ -96,7 +96,7 @@ def _sum_channels(x, read, mask, bits, first_bit, sums):  # type: ignore[no-unty
         sums[channel] = bits - 2 * count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _last_mask(bits):  # type: ignore[no-untyped-def]
     """Return the mask of a row's bits in the last of its vectors."""
     mask = np.zeros(_WORDS, dtype=np.uint64)
@@ -105,7 +105,7 @@ def _last_mask(bits):  # type: ignore[no-untyped-def]
     return mask
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def dense_resampled(x, out, bits, reads):  # type: ignore[no-untyped-def]
     """Compute the sums of a dense layer whose weights are read for each image.
 

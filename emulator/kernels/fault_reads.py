@@ -7,12 +7,12 @@ its flips.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from weakcell.emulator.kernels.fault_scatter import FlatPanels, FlipWords, flip_cells, flip_panel
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.memmodels.address import BLOCK_WORDS
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr, move_bytes, words_at
 from weakcell.memmodels.sampling.read_errors import block_range, count_bits, draw_block, new_workspace, read_stream, words_in_block
 
@@ -40,7 +40,7 @@ FLIP_TARGET = np.dtype(
 """Where the cells of a region lie in the values that a kernel reads."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def new_read_buffers(targets):  # type: ignore[no-untyped-def]
     """Return a sampling workspace and a buffer of flips.
 
@@ -52,7 +52,7 @@ def new_read_buffers(targets):  # type: ignore[no-untyped-def]
     return new_workspace(), np.empty(BLOCK_WORDS + LANES * longest + 2, dtype=np.uint64)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _remove_flips(target):  # type: ignore[no-untyped-def]
     """Remove the flips of the previous read."""
     stale = words_at(target.stale_ptr, 1).view(np.uint8)
@@ -61,7 +61,7 @@ def _remove_flips(target):  # type: ignore[no-untyped-def]
         stale[0] = 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _read_cells(source, target, stream, buffers):  # type: ignore[no-untyped-def]
     """Read a region cell by cell; return its flips."""
     workspace, drawn = buffers
@@ -82,7 +82,7 @@ def _read_cells(source, target, stream, buffers):  # type: ignore[no-untyped-def
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _any_bit(words):  # type: ignore[no-untyped-def]
     union = np.uint64(0)
     for i in range(words.size):
@@ -90,7 +90,7 @@ def _any_bit(words):  # type: ignore[no-untyped-def]
     return union != 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _read_flat(source, target, stream, buffers):  # type: ignore[no-untyped-def]
     """Read a region of flat PackedInt1 weights; return its flips.
 
@@ -121,7 +121,7 @@ def _read_flat(source, target, stream, buffers):  # type: ignore[no-untyped-def]
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def read_region(source, target, trial, read, buffers):  # type: ignore[no-untyped-def]
     """Read a region again and return how many of its bits flipped.
 
@@ -137,7 +137,7 @@ def read_region(source, target, trial, read, buffers):  # type: ignore[no-untype
     return _read_cells(source, target, stream, buffers)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def read_regions(sources, targets, trial, read, counts):  # type: ignore[no-untyped-def]
     """Read all regions of two tables again.
 
@@ -151,7 +151,7 @@ def read_regions(sources, targets, trial, read, counts):  # type: ignore[no-unty
         counts[i] = read_region(sources[i], targets[i], trial, read, buffers)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def read_weights(faults, read, buffers):  # type: ignore[no-untyped-def]
     """Read the weights of a layer again and count their flips.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -17,6 +16,7 @@ from numba.extending import intrinsic
 
 from weakcell.emulator.kernels.isa import I64, i64, load, shuffle, store
 from weakcell.emulator.kernels.weight_layouts import LANES
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr, words_at
 
 _U0, _U1 = np.uint64(0), np.uint64(1)
@@ -66,7 +66,7 @@ def lowest_bit(typingctx, word):  # type: ignore[no-untyped-def]
     return types.uint64(types.uint64), codegen
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def scatter_codes(values, outer, inner, codes):  # type: ignore[no-untyped-def]
     """OR the stored codes of every element into kernel order.
 
@@ -83,7 +83,7 @@ def scatter_codes(values, outer, inner, codes):  # type: ignore[no-untyped-def]
             flat[bit >> shift] |= np.int64(codes[o, e]) << (bit & within)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def flip_cells(values_ptr, outer, inner, masks, flips, begin):  # type: ignore[no-untyped-def]
     """XOR the mask of each flipped cell at its element's lowest bit.
 
@@ -124,7 +124,7 @@ def flip_cells(values_ptr, outer, inner, masks, flips, begin):  # type: ignore[n
             words_at(values_ptr, np.int64(bit >> np.uint64(6)) + 1)[bit >> np.uint64(6)] ^= mask << (bit & np.uint64(63))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def flip_values(values, outer, inner, masks, flips):  # type: ignore[no-untyped-def]
     """Flip the cells of a whole region in an array: see `flip_cells`.
 
@@ -175,7 +175,7 @@ def _transpose(builder: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def flip_panel(panels, panel, flips):  # type: ignore[no-untyped-def]
     """Write one micropanel of flat PackedInt1 weights: values = fault_free ^ flips.
 
@@ -214,7 +214,7 @@ def flip_panel(panels, panel, flips):  # type: ignore[no-untyped-def]
             after[word * LANES + lane] = before[word * LANES + lane] ^ flipped
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def flip_rows(fault_free, values, row_bits, flips):  # type: ignore[no-untyped-def]
     """Write all micropanels of flat PackedInt1 weights: values = fault_free ^ flips.
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
@@ -40,6 +39,7 @@ from weakcell.emulator.kernels.isa import (
 )
 from weakcell.emulator.kernels.microkernel import make_sign_microkernel, make_value_microkernel
 from weakcell.emulator.kernels.weight_layouts import LANES, DepthwiseInt8x4, Int8x4, PackedInt1, subbyte_slots, word_bytes
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr
 
 _SUMS = 8
@@ -164,7 +164,7 @@ value_gemv, sign_gemv = make_value_microkernel(_emit_sums), make_sign_microkerne
 """`microkernel.value_microkernel` and `microkernel.sign_microkernel` for one row; PackedInt1 operands are not chains."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def gemv_values(weights, out, runs, input_ptr, weights_ptr, epilogue):  # type: ignore[no-untyped-def]
     """Compute all output channels of one row, micropanel by micropanel.
 
@@ -196,7 +196,7 @@ def gemv_values(weights, out, runs, input_ptr, weights_ptr, epilogue):  # type: 
             out[panel * LANES + lane] = partial[lane]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def gemv_signs(weights, out, runs, input_ptr, limits):  # type: ignore[no-untyped-def]
     """Compute the bits of all output channels of one row, micropanel by micropanel.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -17,6 +16,7 @@ from numba.extending import intrinsic
 
 from weakcell.emulator.kernels.arguments import Runs
 from weakcell.emulator.kernels.isa import I64, activation_bytes, broadcast, i64, is_depthwise, load, store
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr
 
 ROWS_PER_CHUNK = 96
@@ -26,7 +26,7 @@ SLIDING = 3
 """Columns of a depthwise window whose micro-kernel reuses the columns that neighbouring windows share."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def contiguous_runs(x, weights, geometry, groups):  # type: ignore[no-untyped-def]
     """Split the window of an output pixel into contiguous runs of memory.
 
@@ -89,7 +89,7 @@ def _add_to_all(typingctx, source_ptr, addend, target_ptr, count):  # type: igno
     return types.int64(*[types.int64] * 4), codegen
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def row_addresses(x, table, rows, repeat, window_ptrs, patterns):  # type: ignore[no-untyped-def]
     """Fill in the window addresses and border patterns of a range of rows.
 

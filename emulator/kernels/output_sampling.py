@@ -6,7 +6,6 @@ most some limit is one comparison of w with one entry. Where only the sign of a 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from weakcell.emulator.kernels.arguments import TileOperands, ValueEpilogue
@@ -20,6 +19,7 @@ from weakcell.emulator.kernels.carry_save import (
 from weakcell.emulator.kernels.indirection import contiguous_runs, row_addresses
 from weakcell.emulator.kernels.microkernel import tile_rows, value_microkernel
 from weakcell.emulator.kernels.weight_layouts import LANES
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr
 from weakcell.memmodels.sampling.read_errors import read_stream
 from weakcell.memmodels.sampling.streams import child_stream, word_at
@@ -31,7 +31,7 @@ _BASE, _MATCHES, _MISMATCHES = np.uint64(0x0B), np.uint64(0x0C), np.uint64(0x0D)
 """Random streams below that of a read: of all cells, and of the extra errors of matches and of mismatches."""
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _invert(distribution, row, word):  # type: ignore[no-untyped-def]
     """Return the value that a random word selects from a row.
 
@@ -43,7 +43,7 @@ def _invert(distribution, row, word):  # type: ignore[no-untyped-def]
     return distribution.low[row] + index
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _apply_extra_errors(counts, row, model, stream):  # type: ignore[no-untyped-def]
     """Let the cells that store `stored_value` err.
 
@@ -65,14 +65,14 @@ def _apply_extra_errors(counts, row, model, stream):  # type: ignore[no-untyped-
         counts[o] = count + gained - _invert(extra, mismatches - extra.first, word_at(healed, np.uint64(o)))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _region_stream(reads, i):  # type: ignore[no-untyped-def]
     """Return the random stream of read `i` of a ReadSequence."""
     source = reads.sources[0]
     return child_stream(read_stream(source, reads.trial, reads.write, reads.numbers[i]), np.uint64(source.first_word))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def draw_mismatches(counts, model, reads):  # type: ignore[no-untyped-def]
     """Sample the mismatches of every row, each under one read of the weights.
 
@@ -91,7 +91,7 @@ def draw_mismatches(counts, model, reads):  # type: ignore[no-untyped-def]
             counts[r, o] = count + _invert(model.base, count - model.base.first, word_at(base_stream, np.uint64(o)))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def draw_signs(counts, limits, model, reads, out):  # type: ignore[no-untyped-def]
     """Sample the bits mismatches <= limit.
 
@@ -123,7 +123,7 @@ def draw_signs(counts, limits, model, reads, out):  # type: ignore[no-untyped-de
             out[r, word] = signs
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _extremes(sums, rows):  # type: ignore[no-untyped-def]
     """Return the lowest and the highest of the first `rows` rows of sums."""
     lowest, highest = sums[0, 0], sums[0, 0]
@@ -133,7 +133,7 @@ def _extremes(sums, rows):  # type: ignore[no-untyped-def]
     return lowest, highest
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sample_panel(sums, panel, streams, survival, out):  # type: ignore[no-untyped-def]
     """Sample the bits of LANES output channels of each row of `out`.
 
@@ -157,7 +157,7 @@ def _sample_panel(sums, panel, streams, survival, out):  # type: ignore[no-untyp
         out[r, panel] = signs
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def sample_convolution_signs(x, out, weights, context, survival, reads, begin):  # type: ignore[no-untyped-def]
     """Sample the bits of a convolution while fault-free sums are in cache.
 

@@ -5,11 +5,12 @@ geometry: ((kh, kw), (sh, sw), (dh, dw), (top, left, bottom, right)): kernel siz
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from weakcell.memmodels.compilation import compiled
 
-@numba.njit(cache=True, nogil=True)
+
+@compiled
 def max_pool(x, geometry, out):  # type: ignore[no-untyped-def]
     """Take the maximum of each window.
 
@@ -37,7 +38,7 @@ def max_pool(x, geometry, out):  # type: ignore[no-untyped-def]
                         seen = True
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def or_pool(x, geometry, out):  # type: ignore[no-untyped-def]
     """OR the packed ±1 values of each window, which is their maximum.
 
@@ -62,7 +63,7 @@ def or_pool(x, geometry, out):  # type: ignore[no-untyped-def]
                             out[image, oy, ox, c] |= x[image, iy, ox * stride[1] + shift, c]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def sum_pool(x, zero_point, geometry, include_pad, out, counts):  # type: ignore[no-untyped-def]
     """Sum x - zero_point over each window and count its elements.
 

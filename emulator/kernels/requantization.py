@@ -7,12 +7,12 @@ Rounding is half to even; NaN becomes `low`. Zero points may be any int32. Array
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
 from weakcell.emulator.kernels.isa import call
+from weakcell.memmodels.compilation import compiled
 
 _EXACT = 1 << 16
 """Zero points up to here keep integers exact in float32."""
@@ -28,7 +28,7 @@ def rint(typingctx, x):  # type: ignore[no-untyped-def]
     return types.float32(types.float32), codegen
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _to_code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
     """Return the code of y as int64.
 
@@ -39,7 +39,7 @@ def _to_code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
     return np.int64(y if y < high else high) + zero_point
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _to_small_code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
     """Return the code of y as int32, for at most 16 bits.
 
@@ -50,7 +50,7 @@ def _to_small_code(y, zero_point, low, high):  # type: ignore[no-untyped-def]
     return np.int32((y if y < high else high) + zero_point)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def requantize(x, input_zero_point, scale, steps, codes, out):  # type: ignore[no-untyped-def]
     """Requantize integers per channel.
 
@@ -76,7 +76,7 @@ def requantize(x, input_zero_point, scale, steps, codes, out):  # type: ignore[n
             out[pixel, c] = _to_code(line[c] / steps.divisor[0], codes.zero_point, low, high)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _apply_step(y, operator, constant):  # type: ignore[no-untyped-def]
     """Apply one float step.
 
@@ -95,7 +95,7 @@ def _apply_step(y, operator, constant):  # type: ignore[no-untyped-def]
     return constant if (y < constant) == (operator == 4) else y
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def quantize(x, scale, codes, out):  # type: ignore[no-untyped-def]
     """Quantize floats: y = x / scale.
 
@@ -111,7 +111,7 @@ def quantize(x, scale, codes, out):  # type: ignore[no-untyped-def]
         to[i] = _to_code(flat[i] / scale[0], codes.zero_point, low, high)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def add(a, b, zero_points, scales, codes, out):  # type: ignore[no-untyped-def]
     """Add two arrays of codes: y = ((a - za) * sa + (b - zb) * sb) / sy.
 
@@ -137,7 +137,7 @@ def add(a, b, zero_points, scales, codes, out):  # type: ignore[no-untyped-def]
         out[i] = _to_code((left + right) / scales[2], zero_point, low, high)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def add_fused(a, b, ratios, limits, out):  # type: ignore[no-untyped-def]
     """Add two arrays of codes with fused multiply-adds.
 
@@ -159,7 +159,7 @@ def add_fused(a, b, ratios, limits, out):  # type: ignore[no-untyped-def]
         out[i] = _to_small_code(y, np.float32(0), low, high) if out.itemsize < 4 else _to_code(y, 0, low, high)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def multiply(a, b, zero_points, factors, limits, out):  # type: ignore[no-untyped-def]
     """Multiply two arrays of codes.
 
@@ -178,7 +178,7 @@ def multiply(a, b, zero_points, factors, limits, out):  # type: ignore[no-untype
         out[i] = _to_code(np.float32(product) * factors[0] + factors[1], 0, low, high)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def look_up(x, first, table, out):  # type: ignore[no-untyped-def]
     """Look codes up in a table: out = table[clamp(x - first, 0, size - 1)].
 

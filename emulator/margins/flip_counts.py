@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.ir.layers import StoredTensor
+from weakcell.memmodels.compilation import compiled
 
 Array = npt.NDArray[Any]
 
@@ -120,7 +120,7 @@ class _GainList(NamedTuple):
     counts: npt.NDArray[np.int64]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _list_gains(codes, x, low, factor, effects, work):  # type: ignore[no-untyped-def]
     """List the positive changes of factor · Σ w x by single flips of a row, largest first.
 
@@ -157,7 +157,7 @@ def _list_gains(codes, x, low, factor, effects, work):  # type: ignore[no-untype
     return size
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _count_harmless(first, first_size, second, second_size, distance, cells):  # type: ignore[no-untyped-def]
     """Return one less than the number of flips, largest gains of both lists first, that reach `distance`; `cells` if none do."""
     i, j, flips = 0, 0, 0
@@ -176,18 +176,18 @@ def _count_harmless(first, first_size, second, second_size, distance, cells):  #
     return flips - 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _new_gain_list(tally):  # type: ignore[no-untyped-def]
     return _GainList(tally, np.empty(tally.size, dtype=np.int64), np.empty(tally.size, dtype=np.int64))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _new_tally(x, planes):  # type: ignore[no-untyped-def]
     low = x.min() if x.size else 0
     return low, np.zeros(((x.max() - low + 1) if x.size else 1, planes), dtype=np.int64)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def fill_pair_tolerance(codes, x, scale, effects, winner, gaps, out):  # type: ignore[no-untyped-def]
     """Count, per image and class, the flips in the rows of the winner and of that class that never close their gap.
 
@@ -216,7 +216,7 @@ def fill_pair_tolerance(codes, x, scale, effects, winner, gaps, out):  # type: i
             out[image, c] = _count_harmless(down, down_size, up, up_size, gaps[image, c], cells)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def fill_neuron_tolerance(codes, x, effects, h, pivot, out):  # type: ignore[no-untyped-def]
     """Count, per output pixel and channel, the flips in the channel's weights that never change [h > pivot].
 

@@ -14,14 +14,12 @@ import ctypes
 import hashlib
 import logging
 import os
-import sys
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from itertools import count
-from pathlib import Path
 from threading import Lock, Timer
 from time import perf_counter
 from typing import Any
@@ -29,17 +27,12 @@ from typing import Any
 import numpy as np
 
 from weakcell.memmodels.cached_code import load_code, save_code
+from weakcell.memmodels.source_digest import digest_sources, list_compilers
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2
 """Version of the cache files."""
-
-_NO_CODE = {
-    *("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"),
-    *("NUMBA_THREADING_LAYER_PRIORITY", "NUMBA_DEBUG_CACHE", "NUMBA_WARNINGS", "NUMBA_DISABLE_PERFORMANCE_WARNINGS"),
-}
-"""Settings of Numba that change no machine code, and those that `_cache_name` looks at anyway."""
 
 SYMBOL = "kernel"
 """Name of the function in machine code: int32 kernel(int64 *result, void **exception, int64 *arguments); 0 means success."""
@@ -69,9 +62,6 @@ if hasattr(os, "register_at_fork"):
 
 class Kernel:
     """A compiled function that needs no Numba if its machine code is cached.
-
-    The function may use only code whose files are in `source_files` of its package: the digest of these files is part of the cache
-    key, so a change elsewhere would leave stale machine code. A test checks it.
 
     A call returns an integer; 0 where the function returns nothing.
 
@@ -212,37 +202,14 @@ def _flatten(arguments: tuple[Any, ...], kinds: list[object], words: list[int]) 
 
 def _cache_name(module: str, name: str, key: tuple[object, ...]) -> str:
     """Return the name of a kernel's cache file: a digest of everything that the machine code depends on."""
-    from importlib.metadata import version
-
-    import llvmlite
     from llvmlite import binding
 
     kinds = [f"{k.__module__}.{k.__qualname__}" if isinstance(k, type) else k for k in key]
     target = [os.environ.get(f"NUMBA_CPU_{part}") for part in ("NAME", "FEATURES")]
     host = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), binding.get_process_triple()
-    versions = (
-        FORMAT,
-        sys.version,
-        np.__version__,
-        llvmlite.__version__,
-        version("numba"),
-        _digest_sources(module.rpartition(".")[0]),
-    )
-    settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] not in _NO_CODE)
-    content = (module, name, kinds, target, host, versions, *([settings] if settings else []))
-    digest = hashlib.sha256(repr(content).encode()).hexdigest()
-    return f"{name}-{digest[:32]}"
-
-
-def source_files(package: str) -> list[Path]:
-    """Return the files that determine the machine code of a package's kernels."""
-    shared = Path(__file__).with_name("object_files.py"), Path(__file__).parents[2] / "memmodels/sampling/pointers.py"
-    return [*sorted(Path(sys.modules[package].__path__[0]).glob("*.py")), *shared]
-
-
-@cache
-def _digest_sources(package: str) -> str:
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in source_files(package))).hexdigest()
+    sources = digest_sources(module, "weakcell.emulator.native.object_files")
+    content = (FORMAT, module, name, kinds, target, host, sources, list_compilers())
+    return f"{name}-{hashlib.sha256(repr(content).encode()).hexdigest()[:32]}"
 
 
 @cache

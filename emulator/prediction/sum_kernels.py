@@ -6,10 +6,10 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.streams import child_stream, next_word, start, word_at
 
 _S11, _S16, _MASK16 = np.uint64(11), np.uint64(16), np.uint64(0xFFFF)
@@ -60,7 +60,7 @@ class SumSampling(NamedTuple):
     step: np.float32
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def draw_sums(sums, sampling, normals, stream, names, out):  # type: ignore[no-untyped-def]
     """Sample faulty sums: out = sums + step · rint((mean + deviation · y − sums) / step).
 
@@ -104,7 +104,7 @@ def draw_sums(sums, sampling, normals, stream, names, out):  # type: ignore[no-u
                 out[r, o] = sums[r, o] + np.int32(step * np.rint(change * inverse_step))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def draw_flips(rows, codes, flips, stream, names, out):  # type: ignore[no-untyped-def]
     """Sample single bit flips, and add the changes of the sums that they cause to `out`.
 
@@ -155,14 +155,14 @@ def draw_flips(rows, codes, flips, stream, names, out):  # type: ignore[no-untyp
             out[r, o] += np.int64(moved)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _uniform(state):  # type: ignore[no-untyped-def]
     """Return a number in (0, 1], a multiple of 2^−53, and the next state of the generator."""
     word, state = next_word(state)
     return (np.float64(word >> _S11) + 1.0) * (1.0 / (1 << 53)), state
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def power_sums(x, out):  # type: ignore[no-untyped-def]
     """Compute the sums over k of x, x², x³, x⁴ and x⁶: x int32 (n, k), out float64 (n, 5)."""
     for n in range(x.shape[0]):
@@ -178,7 +178,7 @@ def power_sums(x, out):  # type: ignore[no-untyped-def]
         out[n, 0], out[n, 1], out[n, 2], out[n, 3], out[n, 4] = first, second, third, fourth, sixth
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _below(z, skew, flat, table):  # type: ignore[no-untyped-def]
     """Return P(Y ≤ z) for a standardized Y with skewness 6 · skew and excess kurtosis 24 · flat; normal if both are 0."""
     z = min(max(z, -_REACH), _REACH)
@@ -196,7 +196,7 @@ def _below(z, skew, flat, table):  # type: ignore[no-untyped-def]
     return low + (at - cell) * (table[cell + 1] - low)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def win_probability(mean, deviation, shape, origin, low, high, target, table, out):  # type: ignore[no-untyped-def]
     """Compute the probability that a class has the highest score, for independent scores; at a tie the lowest class wins.
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from weakcell.host.board.memory.studies import refuse_hardware
 from weakcell.host.campaign.campaign import Campaign, resolve_campaign
 from weakcell.host.campaign.schema import parse_campaign, read_campaign, write_toml
 from weakcell.host.campaign.store import open_store
@@ -27,6 +28,7 @@ def sweep(
     processes: int | None = None,
     cluster: str | None = None,
     data_dir: str | Path | None = None,
+    yes: bool = False,
     on_step: Callable[[SweepProgress], None] | None = None,
 ) -> CampaignResults:
     """Make every run of a campaign that is missing: networks x memories x operating points x trials.
@@ -42,6 +44,7 @@ def sweep(
         processes: Processes of this machine instead of threads.
         cluster: A Dask scheduler instead of threads: `tcp://HOST:PORT`, or `local:N` for N processes here.
         data_dir: The folder to search first for a data set's files.
+        yes: Let memories of a campaign file open a board's port. A dict always may.
         on_step: Called after each task, in the calling thread.
 
     Returns:
@@ -49,7 +52,7 @@ def sweep(
 
     Raises:
         InputError: The campaign has mistakes; the message lists all of them with their lines.
-        UsageError: More than one kind of workers is asked for.
+        UsageError: More than one kind of workers is asked for, or a campaign file names a board and `yes` is not given.
         OutputError: The folder cannot be written, or holds another program's files.
         Interrupted: Ctrl-C. Finished runs are kept.
 
@@ -71,6 +74,7 @@ def sweep(
     else:
         file = read_campaign(Path(campaign))
     asked = resolve_campaign(file, None if data_dir is None else Path(data_dir), half_width)
+    refuse_hardware(f"Sweep into {folder}", asked.studies, yes or isinstance(campaign, Mapping))
     executor = choose_executor(asked, threads, processes, cluster)
     with open_store(folder) as store:
         try:

@@ -28,6 +28,7 @@ from weakcell.host.report import board_figures
 from weakcell.host.report.displayed_result import DisplayedResult, count_points, wrap_result
 from weakcell.host.study.results_folder import versions
 from weakcell.host.study.sweep_values import parse_sweep
+from weakcell.memmodels.atomic_files import create_folder
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.errors import OutputError
 
@@ -51,6 +52,7 @@ def characterize(
     seed: int = 0,
     temperature_note: str = "",
     readbacks: str | Path | None = None,
+    anywhere: bool = False,
     resume: bool = False,
     allow_long: bool = False,
     on_point: Callable[[Record, int], None] | None = None,
@@ -77,6 +79,7 @@ def characterize(
         seed: Of the random pattern, and of a virtual board's die.
         temperature_note: What the thermometer said; kept with the results.
         readbacks: Analyze this file of read-backs (`.npz` or `.toml`) instead of a board.
+        anywhere: Let a `.toml` of `readbacks` name files outside its folder.
         resume: Continue the run in `out`.
         allow_long: Take more than an hour.
         on_point: Called with each measured point and the number of all points.
@@ -102,7 +105,7 @@ def characterize(
     folder = Path(out)
     rows_and_columns = None if bank is None else Bank(*bank)
     if readbacks is not None:
-        findings, provenance = analyze_file(Path(readbacks), rows_and_columns, folder)
+        findings, provenance = analyze_file(Path(readbacks), rows_and_columns, folder, anywhere)
     else:
         run = begin_run(
             folder, port=port, memory=memory, vdd=vdd, dwell_ms=dwell_ms, pattern=pattern, experiment=experiment, supply=supply,
@@ -188,19 +191,16 @@ def analyze_board_run(run: BoardRun, bank: Bank | None) -> ReadbackAnalysis:
     return analyze_readbacks(load_run(run.dump, bank))
 
 
-def analyze_file(file: Path, bank: Bank | None, folder: Path) -> tuple[ReadbackAnalysis, dict[str, Any]]:
+def analyze_file(file: Path, bank: Bank | None, folder: Path, anywhere: bool = False) -> tuple[ReadbackAnalysis, dict[str, Any]]:
     """Fit what a file of read-backs says; returns the findings and where they are from.
 
     Raises:
         OutputError: The folder cannot be made, or holds a run on a board.
     """
-    readbacks = load_readbacks(file, bank)
+    readbacks = load_readbacks(file, bank, anywhere)
     if (folder / "run.json").exists():
         raise OutputError(f"Results in {folder}", "it holds a run on a board", "Choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Results in {folder}", error.strerror or str(error), "Choose a folder that can be written") from error
+    create_folder(folder)
     known = {"python": platform.python_version(), **versions()}
     return analyze_readbacks(readbacks), {"imported": file.name, "sha256": sha256(file.read_bytes()).hexdigest(), "versions": known}
 

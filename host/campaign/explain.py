@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from weakcell.host.board.memory.studies import refuse_hardware
 from weakcell.host.campaign.store import CellRecord, Store, run_id
 from weakcell.host.campaign.tables import Tables
 from weakcell.host.study.arguments import resolve_arguments
@@ -77,15 +78,16 @@ def find_run(store: Store, row: str) -> StoredRun:
     return StoredRun(cell, trial, run_id(cell.sha256, trial), record.accuracy, record.changed, flips, record.metrics)
 
 
-def reproduce(explained: StoredRun, data_dir: Path | None = None) -> Comparison:
+def reproduce(explained: StoredRun, data_dir: Path | None = None, yes: bool = False) -> Comparison:
     """Repeat a run and compare.
 
     Args:
         explained: the stored run.
         data_dir: folder to search first for data sets.
+        yes: whether a memory may open a port.
 
     Raises:
-        UsageError: the network, the data, a memory's file or the sampling format has changed since.
+        UsageError: a memory would open a port; or the network, the data, a memory's file or the sampling format has changed since.
     """
     options = explained.cell.asked
     resolved = resolve_arguments(
@@ -104,6 +106,7 @@ def reproduce(explained: StoredRun, data_dir: Path | None = None) -> Comparison:
         task=options.get("task"),
         output=options.get("output"),
     )
+    refuse_hardware(f"Reproducing run {explained.run}", [resolved], yes)
     result = run_study(resolved).outcomes[0].result
     if resolved.cell_sha256(resolved.points[0]) != explained.cell.sha256:
         raise UsageError(

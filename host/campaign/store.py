@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from weakcell.emulator.evaluation.trials import TrialResult
+from weakcell.memmodels.atomic_files import create_folder
 from weakcell.memmodels.errors import InputError, OutputError
 from weakcell.memmodels.files import open_regular, reason
 from weakcell.memmodels.printable import escape_surrogates
@@ -227,11 +228,7 @@ def open_store(folder: Path) -> Iterator[Store]:
     Raises:
         OutputError: it cannot be written, has another version, one of its files is a link, or another process has it open.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        found = "it is a file" if folder.is_file() else error.strerror or str(error)
-        raise OutputError(f"Results in {folder}", found, "Choose a folder that can be written with --out") from error
+    create_folder(folder)
     with _lock(folder), _connect(folder, _refuse_links(folder / FILE)) as store:
         store.db.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {_SCHEMA}")
         known = store.get_fact("version")

@@ -26,6 +26,7 @@ _BANK = (
     f"[default: {'x'.join(map(str, BOARDS[DEFAULT_BOARD].bank))}, an assumption]"
 )
 _IMPORT = "Read-backs that somebody else took instead of a board: an .npz, or a TOML file beside binary files."
+_ANYWHERE = "Let the TOML file of --import name files outside its folder."
 _SLEEPERS = ", ".join(board.name.upper() for board in BOARDS.values() if board.can_sleep)
 _EXPERIMENT = f"What happens while low: nothing; nothing, with the core off ({_SLEEPERS}); the arena is read; it is written."
 _SUPPLY = "What lowers the voltage: on-chip, scpi:VISA-NAME, or manual (asks). The last two have not been tried on silicon."
@@ -51,6 +52,7 @@ def characterize(
         Path | None, typer.Option(metavar="DIR", help="Where read-backs, tables, profile and figures go.", show_default=False)
     ] = None,
     import_: Annotated[Path | None, typer.Option("--import", metavar="FILE", help=_IMPORT, show_default=False)] = None,
+    import_anywhere: Annotated[bool, typer.Option("--import-anywhere", help=_ANYWHERE)] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Take more than an hour.")] = False,
     as_json: JsonEvents = False,
@@ -77,7 +79,7 @@ def characterize(
     with errors_as_events(as_json):
         folder, geometry = _folder_for(out), _bank(bank)
         if import_ is not None:
-            findings, provenance = analyze_file(import_, geometry, folder)
+            findings, provenance = analyze_file(import_, geometry, folder, import_anywhere)
         else:
             run = begin_run(
                 folder, port=port, memory=memory, vdd=vdd, dwell_ms=dwell_ms, pattern=pattern, experiment=experiment, supply=supply,

@@ -14,6 +14,7 @@ def explain(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a weakcell sweep.")],
     row: Annotated[str, typer.Argument(metavar="ROW", help="Number of the row (column `row`) or name of the run (column `run`).")],
     run: Annotated[bool, typer.Option("--run", help="Run the command and compare with the stored result.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --run: let a memory of the stored row open a board's port.")] = False,
     data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
@@ -25,7 +26,7 @@ def explain(
     with errors_as_events(as_json):
         with read_store(folder) as store:
             stored = find_run(store, row)
-        repeated = reproduce(stored, data_dir) if run else None
+        repeated = reproduce(stored, data_dir, yes) if run else None
     if as_json:
         emit(
             "run", run=stored.run, command=stored.arguments, accuracy=stored.accuracy, changed=stored.changed, flips=stored.flips,

@@ -64,6 +64,7 @@ def sweep(
     data_dir: DataDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, count runs, estimate time, and exit.")] = False,
     as_json: JsonEvents = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Let memories of the campaign open a board's port.")] = False,
     quiet: Quiet = False,
     example: Annotated[bool, typer.Option("--example", help="Print an example of a campaign file and exit.")] = False,
 ) -> None:
@@ -86,7 +87,7 @@ def sweep(
         return
 
     with errors_as_events(as_json):
-        _sweep(campaign, out, half_width, threads, processes, cluster, data_dir, dry_run, as_json, quiet)
+        _sweep(campaign, out, half_width, threads, processes, cluster, data_dir, dry_run, as_json, yes, quiet)
 
 
 def _sweep(
@@ -99,9 +100,11 @@ def _sweep(
     data_dir: Path | None,
     dry_run: bool,
     as_json: bool,
+    yes: bool,
     quiet: bool,
 ) -> None:
     from weakcell.host.api.campaigns import check_workers, choose_executor
+    from weakcell.host.board.memory.studies import refuse_hardware
     from weakcell.host.campaign.campaign import resolve_campaign
     from weakcell.host.campaign.schema import read_campaign
     from weakcell.host.campaign.store import open_store
@@ -117,6 +120,7 @@ def _sweep(
     if out is None and not dry_run:
         raise UsageError("weakcell sweep", "it has nowhere to keep its runs", "Give --out DIR")
     resolved = resolve_campaign(read_campaign(path), data_dir, None if half_width is None else parse_share(half_width))
+    refuse_hardware(f"Sweep {path}", resolved.studies, yes)
     if dry_run:
         _show_effort(resolved, out, threads, processes, cluster, as_json)
         return

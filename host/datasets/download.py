@@ -7,13 +7,15 @@ import http.client
 import tarfile
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from weakcell.memmodels.atomic_files import write_atomically
-from weakcell.memmodels.errors import InputError, UsageError
+from weakcell.memmodels.atomic_files import create_folder, write_atomically
+from weakcell.memmodels.errors import InputError, OutputError, UsageError
+from weakcell.memmodels.files import reason
 
 _CHUNK = 1 << 18
 _FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
@@ -83,7 +85,7 @@ def download(
     known = sources if sources is not None else SOURCES.get(name)
     if known is None:
         raise UsageError(f"Downloading {name}", "no source is known for it", f"Known: {', '.join(SOURCES)}")
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     paths = []
     for source in known:
         path = folder / source.name
@@ -123,8 +125,10 @@ def _unpack(path: Path) -> None:
     try:
         with tarfile.open(path) as archive:
             archive.extractall(path.parent, filter="data")
-    except (tarfile.TarError, OSError) as error:
-        raise InputError(f"Unpacking {path}", str(error), "Remove it and download it again") from error
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise InputError(f"Unpacking {path}", reason(error), "Remove it and download it again") from error
+    except OSError as error:
+        raise OutputError(f"Unpacking {path}", reason(error), "Choose a place that can be written and has room") from error
 
 
 def _md5(path: Path) -> str:

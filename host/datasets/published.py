@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from weakcell.host.datasets.checksums import warn_of_other_file
 from weakcell.host.datasets.readers import read_cifar_batch, read_idx, read_image_folder, read_svhn
 from weakcell.memmodels.errors import InputError
 
@@ -37,7 +38,7 @@ def read_split(name: str, split: Split, data_dir: Path | None = None) -> tuple[A
         Images (n, channels, height, width) and labels (n,), both uint8, and the folder that holds their files.
 
     Raises:
-        InputError: The files are nowhere, or damaged.
+        InputError: The files are nowhere, or damaged. Files that are not the published ones get a warning.
     """
     searched: list[Path] = []
     published = _PUBLISHED[name]
@@ -47,6 +48,8 @@ def read_split(name: str, split: Split, data_dir: Path | None = None) -> tuple[A
             files = published.find(folder, split)
             if files:
                 images, labels = published.read(files)
+                for file in files:
+                    warn_of_other_file(file)
                 return images, labels, folder
     raise InputError(
         f"Data {name}",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weakcell.host.report.style import PAPER_STYLE, STYLE, level_colours
-from weakcell.memmodels.atomic_files import write_atomically, write_bytes_atomically
+from weakcell.memmodels.atomic_files import create_folder, write_atomically, write_bytes_atomically
 from weakcell.memmodels.printable import printable, printable_name
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def write_paper_figures(charts: Sequence[Chart], folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     written = []
     for panel in (panel for chart in charts for panel in chart.panels if panel.file_name is not None):
         for width, inches in _WIDTHS.items():

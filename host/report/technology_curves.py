@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from weakcell.host.report.matplotlib_charts import save_figure
 from weakcell.host.report.style import COLOURS, GREY
+from weakcell.memmodels.atomic_files import create_folder
 from weakcell.memmodels.catalogue import names, technology
 from weakcell.memmodels.curves import Curve, Mark, Panel, describe_errors
 
@@ -27,7 +28,7 @@ _MARKERS, _DASHES = "os^", ("-", "--", ":")
 
 def write_curves(folder: Path) -> list[Path]:
     """Write a picture of every figure that technologies publish into `folder`, creating it; return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     figures = {folder / f"{name}.png": partial(_plot_figure, panels) for name, panels in collect_panels().items()}
     for path, plot in figures.items():
         save_figure(plot, [path])

@@ -24,7 +24,7 @@ from weakcell.emulator.ir.layers import Network
 from weakcell.host.study.results import SCHEMA_VERSION, StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.host.table_files import write_csv
-from weakcell.memmodels.atomic_files import check_writable, write_atomically, write_text_atomically
+from weakcell.memmodels.atomic_files import check_writable, create_folder, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import OutputError
 from weakcell.memmodels.files import read_text
 
@@ -81,11 +81,7 @@ def open_folder(path: Path, resolved: ResolvedStudy, overwrite: bool = False) ->
     Raises:
         OutputError: It cannot be written, or holds the results of another study.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        found = "it is a file" if path.is_file() else error.strerror or str(error)
-        raise OutputError(f"Results in {path}", found, "Choose a folder that can be written with --out") from error
+    create_folder(path)
     check_writable(path / "results.parquet")
     folder = ResultsFolder(path)
     if _identity_of(path) == json.loads(json.dumps(resolved.identity)):
@@ -103,10 +99,7 @@ def make_folder(path: Path | None, file: str) -> Path | None:
     """Make the folder for `file` and others if it is not there; None for None. OutputError if `file` cannot be written."""
     if path is None:
         return None
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Results in {path}", error.strerror or str(error), "Choose a folder that can be written") from error
+    create_folder(path)
     check_writable(path / file)
     return path
 

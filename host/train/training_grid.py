@@ -27,7 +27,7 @@ from weakcell.host.train.evaluation import Evaluation, EvaluationConfig, evaluat
 from weakcell.host.train.qonnx_export import to_qonnx
 from weakcell.host.train.settings import Run
 from weakcell.host.train.train_run import TrainedNetwork, train_run
-from weakcell.memmodels.atomic_files import write_atomically, write_bytes_atomically, write_text_atomically
+from weakcell.memmodels.atomic_files import create_folder, write_atomically, write_bytes_atomically, write_text_atomically
 from weakcell.memmodels.errors import OutputError
 
 
@@ -64,9 +64,9 @@ def train_runs(runs: Sequence[Run], folder: Path, job: TrainingJob, *, resume: b
         resume: Whether the folder may already hold runs.
 
     Raises:
-        OutputError: The folder holds runs and `resume` is False.
+        OutputError: The folder holds runs and `resume` is False, or cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     if not resume and (any(folder.glob("*.json")) or any(folder.glob("*.checkpoint"))):
         raise OutputError(
             f"Training into {folder}", "it holds runs, finished or not", "Add --resume to go on, or name another folder"

@@ -14,10 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numba
 import numpy as np
 
 from weakcell.memmodels.address import Layout, Words, pack, popcount, unpack
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.memory import Accesses, Cost, Key, Quantity, ReadReport, Region
 from weakcell.memmodels.protection.check_bits import ProtectedRegion, ProtectedReport, Wrapper, inner_regions, with_overhead
 
@@ -136,7 +136,7 @@ def gather(cells: Words, bits: int, stride: int) -> Words:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _move_bits(source, bits, stride, spreading, out):  # type: ignore[no-untyped-def]
     """Move every bit between its word and its cell. `full` bits of a group exist in its last word too."""
     one = np.uint64(1)

@@ -22,11 +22,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from weakcell.memmodels.address import Layout, Words, pack, popcount
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.errors import MemoryFault
 from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, Quantity, ReadReport, Region
 from weakcell.memmodels.protection.hamming import CHECK_BITS, decode, encode
@@ -245,7 +245,7 @@ def mark_cells(detected: Detected, word_bits: int, layout: Layout) -> Words:
     return mask
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _mark(detected, word_bits, width, bits, mask):  # type: ignore[no-untyped-def]
     """Set the bits of the elements, `width` bits each, that overlap detected words."""
     ones = np.uint64(0xFFFFFFFFFFFFFFFF)

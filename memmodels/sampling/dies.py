@@ -15,11 +15,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.error_model.structure import Bank, find_groups
 from weakcell.memmodels.error_model.terms import ErrorTerm
 from weakcell.memmodels.sampling.pointers import data_ptr, words_at
@@ -127,13 +127,13 @@ def _tabulate_shells(highest: float, cells: int = BLOCK_BITS) -> _Shells:
     return _Shells(lows, firsts, np.concatenate([np.empty(0, np.uint64), *(table.cumulative for table in tables)]))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _open_masks(target, stream):  # type: ignore[no-untyped-def]
     to_one_ptr, to_zero_ptr, preference = data_ptr(target.to_one), data_ptr(target.to_zero), child_stream(stream, _PREFERENCE)
     return _Masks(target.first_word, target.to_one.size, to_one_ptr, to_zero_ptr, target.prefers, target.row_cells, preference)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _hit_block(target, shells, stream, block, hazards):  # type: ignore[no-untyped-def]
     """Mark the cells of one block that were hit below the hazards (to one, to zero)."""
     masks, table_ptr, (to_one, to_zero) = _open_masks(target, stream), data_ptr(shells.table), hazards
@@ -152,7 +152,7 @@ def _hit_block(target, shells, stream, block, hazards):  # type: ignore[no-untyp
             _mark(masks, begin + np.int64(word & np.uint64(0xFFFF)), hazard, to_one, to_zero)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _mark(masks, cell, hazard, hazard_one, hazard_zero):  # type: ignore[no-untyped-def]
     """Mark a cell as weak towards 1 if `hazard` < hazard_one, towards 0 if < hazard_zero, as its preferred value permits.
 
@@ -199,7 +199,7 @@ def _group_hazards(stream: np.uint64, term: ErrorTerm, rate: float, numbers: npt
     return hazards
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _hit_groups(target, shells, stream, groups, hazards):  # type: ignore[no-untyped-def]
     """Mark the cells of each group that were hit below the group's hazards (to one, to zero)."""
     masks, table_ptr = _open_masks(target, stream), data_ptr(shells.table)

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr
 
 GENERATORS = 8
@@ -201,14 +201,14 @@ class DyadicMask(NamedTuple):
     last: Any
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def fill_random(stream, out_ptr, words):  # type: ignore[no-untyped-def]
     """Write `words` random words of `stream`, a multiple of GENERATORS, to the address `out_ptr`."""
     identity = data_ptr(_IDENTITY)
     _overwrite(stream, identity, 1, identity + 16, 0, out_ptr, words // GENERATORS)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def flip_dyadic(mask, stream, cells_ptr, flips_ptr, words):  # type: ignore[no-untyped-def]
     """XOR a random mask into `words` words, a multiple of GENERATORS, at the address `flips_ptr`.
 

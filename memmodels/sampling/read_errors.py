@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numba.np.numpy_support import from_dtype
 
 from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
+from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.dyadic import GENERATORS, SEGMENT_WORDS, fill_random, flip_dyadic
 from weakcell.memmodels.sampling.pointers import data_ptr, records_at, words_at
 from weakcell.memmodels.sampling.sampler import TERM, Sampler
@@ -52,7 +52,7 @@ def touched_blocks(first_word: int, words: int) -> range:
     return range(first_word // BLOCK_WORDS, (first_word + words - 1) // BLOCK_WORDS + 1) if words else range(0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def popcount_word(word):  # type: ignore[no-untyped-def]
     """Count the set bits of a word; LLVM turns this into its popcount instruction."""
     word = word - ((word >> _U1) & np.uint64(0x5555555555555555))
@@ -61,7 +61,7 @@ def popcount_word(word):  # type: ignore[no-untyped-def]
     return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def count_bits(words):  # type: ignore[no-untyped-def]
     """Count the set bits of an array of words."""
     count = 0
@@ -70,20 +70,20 @@ def count_bits(words):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def new_workspace():  # type: ignore[no-untyped-def]
     """Allocate the workspace of `draw_block`; one serves many blocks."""
     return np.empty((5, BLOCK_WORDS), dtype=np.uint64)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def read_stream(source, trial, write, read):  # type: ignore[no-untyped-def]
     """Return the stream of one read of a region; source: a row of type SOURCE."""
     stream = child_stream(child_stream(source.stream, np.uint64(trial)), np.uint64(write))
     return child_stream(stream, np.uint64(read))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def poisson_count(word, low, first, stop, table_ptr):  # type: ignore[no-untyped-def]
     """Return `low` + the number of table entries first..stop that are <= the random word, by bisection."""
     entries, a, b = words_at(table_ptr, stop), first, stop
@@ -98,7 +98,7 @@ def poisson_count(word, low, first, stop, table_ptr):  # type: ignore[no-untyped
     return low + a - first
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _xor_dyadic_mask(draw, cells_ptr, flips_ptr):  # type: ignore[no-untyped-def]
     """XOR the term's dyadic mask into the segments of the block that hold the wanted words."""
     end = draw.begin + draw.words
@@ -107,7 +107,7 @@ def _xor_dyadic_mask(draw, cells_ptr, flips_ptr):  # type: ignore[no-untyped-def
         flip_dyadic(draw.term, stream, cells_ptr + offset, flips_ptr + offset, SEGMENT_WORDS)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _xor_poisson_hits(draw, which, name, flips_ptr):  # type: ignore[no-untyped-def]
     """Flip a Poisson number of cells of the block, drawn with replacement, four to a random word.
 
@@ -128,7 +128,7 @@ def _xor_poisson_hits(draw, which, name, flips_ptr):  # type: ignore[no-untyped-
             words[np.int64(cell >> _U6)] ^= _U1 << (cell & _U63)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _flip_term(draw, cells_ptr, flips_ptr):  # type: ignore[no-untyped-def]
     """XOR a term's independent errors into a whole block, of which only the wanted words matter.
 
@@ -154,7 +154,7 @@ def _flip_term(draw, cells_ptr, flips_ptr):  # type: ignore[no-untyped-def]
             wanted[i] ^= extra[i] & (stored[i] ^ invert_mask)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _flip_weak_cells(draw, written_ptr, to_one_ptr, to_zero_ptr, flips_ptr):  # type: ignore[no-untyped-def]
     """Flip weak cells that hold the value they do not prefer, with the term's rate (the same for both values).
 
@@ -171,14 +171,14 @@ def _flip_weak_cells(draw, written_ptr, to_one_ptr, to_zero_ptr, flips_ptr):  # 
         wanted[i] ^= ((~cells & ones[i]) | (cells & zeros[i])) & failing[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def words_in_block(source, block):  # type: ignore[no-untyped-def]
     """Return (first, n): words first..first + n of the region lie in this block."""
     first = max(block * BLOCK_WORDS - source.first_word, 0)
     return first, min((block + 1) * BLOCK_WORDS - source.first_word, source.words) - first
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def block_range(source):  # type: ignore[no-untyped-def]
     """Return (first, stop): the blocks of the memory that the region touches."""
     if source.words == 0:
@@ -186,7 +186,7 @@ def block_range(source):  # type: ignore[no-untyped-def]
     return source.first_word // BLOCK_WORDS, (source.first_word + source.words - 1) // BLOCK_WORDS + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def draw_block(source, stream, block, part, workspace):  # type: ignore[no-untyped-def]
     """Write the flips of one block of a region at one read (read bits XOR written bits) into `part`.
 
@@ -227,7 +227,7 @@ def draw_block(source, stream, block, part, workspace):  # type: ignore[no-untyp
         part[n - 1] &= source.last_mask
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _draw_region(sources, trial, write, read, flips):  # type: ignore[no-untyped-def]
     source, count, workspace = sources[0], 0, new_workspace()
     stream = read_stream(source, trial, write, read)

@@ -8,9 +8,10 @@ words. This file is part of the sampling format (`sampler.VERSION`).
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from weakcell.memmodels.compilation import compiled
 
 _FACTORS = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD1B54A32D192ED03
 _GOLDEN, _MIX_1, _MIX_2, _SECOND = (np.uint64(factor) for factor in _FACTORS)
@@ -19,7 +20,7 @@ _S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _R17, _R19, _R23, _R41, _R45 = np.uint64(17), np.uint64(19), np.uint64(23), np.uint64(41), np.uint64(45)
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def mix(z):  # type: ignore[no-untyped-def]
     """Apply the finalizer of splitmix64: a bijection of uint64 in which every input bit affects every output bit."""
     z = (z ^ (z >> _S30)) * _MIX_1
@@ -27,13 +28,13 @@ def mix(z):  # type: ignore[no-untyped-def]
     return z ^ (z >> _S31)
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def child_stream(parent, name):  # type: ignore[no-untyped-def]
     """Return the stream called `name` below `parent`: uint64, uint64 -> uint64."""
     return mix((parent ^ mix(name + _GOLDEN)) * _GOLDEN + _SECOND)
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def start(stream):  # type: ignore[no-untyped-def]
     """Return the first state of the xoshiro256++ generator of `stream`: four uint64."""
     z = stream + _GOLDEN
@@ -44,7 +45,7 @@ def start(stream):  # type: ignore[no-untyped-def]
     return s0, s1, mix(z), mix(z + _GOLDEN)
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def next_word(state):  # type: ignore[no-untyped-def]
     """Return the next 64 random bits of xoshiro256++ and its next state."""
     s0, s1, s2, s3 = state
@@ -56,7 +57,7 @@ def next_word(state):  # type: ignore[no-untyped-def]
     return word, (s0 ^ s3, s1 ^ s2, s2 ^ t, (s3 << _R45) | (s3 >> _R19))
 
 
-@numba.njit(cache=True, inline="always")
+@compiled(inline="always")
 def word_at(stream, index):  # type: ignore[no-untyped-def]
     """Return random word number `index` of `stream`: output index + 1 of splitmix64 started there."""
     return mix(stream + (index + np.uint64(1)) * _GOLDEN)

@@ -12,7 +12,8 @@ from tests.emulator.small import RandomNetwork, pixels, small_qnn
 from weakcell.emulator import compile_plan, infer, load
 from weakcell.emulator import margins as mg
 from weakcell.emulator.ir.layers import SIGN1, Network, StoredTensor, Window
-from weakcell.emulator.margins.certificate import certify, count_changed_neurons
+from weakcell.emulator.margins.certificate import certify
+from weakcell.emulator.margins.certificate_kernels import count_changed_neurons
 from weakcell.memmodels.errors import ModelError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"

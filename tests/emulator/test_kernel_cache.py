@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weakcell.emulator.kernels import bitpack, entry_points
+from weakcell.emulator.kernels import bitpack
 from weakcell.emulator.native import kernel_cache
 from weakcell.emulator.native.kernel_cache import Kernel
 
@@ -117,7 +116,7 @@ def test_other_targets_and_other_sources_have_other_files(monkeypatch: pytest.Mo
     monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
     assert kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", key) != here
     monkeypatch.delenv("NUMBA_CPU_NAME")
-    monkeypatch.setattr(kernel_cache, "_digest_sources", lambda package: "edited")
+    monkeypatch.setattr(kernel_cache, "digest_sources", lambda *modules: "edited")
     assert kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", key) != here
 
 
@@ -138,81 +137,6 @@ def test_a_run_without_faults_starts_without_numba() -> None:
     ]  # fmt: skip
     assert outputs[0][0] == outputs[1][0]
     assert outputs[1][1] == "[]"
-
-
-# --- sources that the cache key covers ---------------------------------------------------------------------------------------
-
-
-class Sources:
-    """Names that a function of the package needs, followed through the sources of `weakcell`.
-
-    Overloads count as parts of the function that they implement.
-    """
-
-    def __init__(self) -> None:
-        self._modules: dict[str, tuple[dict[str, list[ast.stmt]], dict[str, tuple[str, str]]]] = {}
-
-    def module(self, name: str) -> tuple[dict[str, list[ast.stmt]], dict[str, tuple[str, str]]]:
-        """Return the top-level statements of a module by the names that they define, and its imports from `weakcell`."""
-        if name not in self._modules:
-            path = ROOT.joinpath(*name.split(".")[1:]).with_suffix(".py")
-            statements: dict[str, list[ast.stmt]] = {}
-            imports: dict[str, tuple[str, str]] = {}
-            for statement in ast.parse((path if path.exists() else path.with_suffix("") / "__init__.py").read_text()).body:
-                if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("weakcell."):
-                    imports |= {each.asname or each.name: (str(statement.module), each.name) for each in statement.names}
-                elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
-                    overloaded = [
-                        call.args[0].id
-                        for call in statement.decorator_list
-                        if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Name)
-                    ]
-                    for defined in (statement.name, *overloaded):
-                        statements.setdefault(defined, []).append(statement)
-                elif isinstance(statement, ast.Assign | ast.AnnAssign):
-                    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-                    for node in (node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)):
-                        statements.setdefault(node.id, []).append(statement)
-            self._modules[name] = statements, imports
-        return self._modules[name]
-
-    def modules_of(self, module: str, name: str) -> set[str]:
-        """Return the modules of `weakcell` that define what a top-level name needs."""
-        seen: set[tuple[str, str]] = set()
-        pending = [(module, name)]
-        while pending:
-            key = pending.pop()
-            if key in seen:
-                continue
-            seen.add(key)
-            statements, imports = self.module(key[0])
-            for node in (node for statement in statements.get(key[1], ()) for node in ast.walk(statement)):
-                if isinstance(node, ast.Name) and node.id in imports:
-                    pending.append(imports[node.id])
-                elif isinstance(node, ast.Name) and node.id in statements:
-                    pending.append((key[0], node.id))
-        return {module for module, _ in seen}
-
-
-def test_entry_kernels_use_only_sources_of_the_cache_key() -> None:
-    """Otherwise an upgrade that changes another file would leave stale machine code in a user's cache."""
-    kernels = [kernel for kernel in vars(entry_points).values() if isinstance(kernel, Kernel)]
-    assert len(kernels) > 20
-    covered = {file.resolve() for file in kernel_cache.source_files("weakcell.emulator.kernels")}
-    sources = Sources()
-    for kernel in kernels:
-        for module in sources.modules_of(kernel.module, kernel.name):
-            assert ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py") in covered, f"{kernel.name} uses {module}"
-
-
-def test_the_check_follows_calls_overloads_and_constants() -> None:
-    """`dense_resampled` is no entry kernel: it draws errors in `memmodels`. `convolution` reaches LLVM emitters and overloads."""
-    sources = Sources()
-    package = "weakcell.emulator.kernels"
-    drawn = sources.modules_of(f"{package}.dense_resampled", "dense_resampled")
-    assert {"weakcell.memmodels.sampling.read_errors", "weakcell.memmodels.address"} <= drawn
-    reached = sources.modules_of(f"{package}.conv", "convolution")
-    assert {f"{package}.{name}" for name in ("gemv", "carry_save", "depthwise", "epilogues", "isa", "indirection")} <= reached
 
 
 def test_long_compilation_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -129,3 +129,23 @@ def test_files_that_are_not_there_or_not_read_backs(tmp_path: Path) -> None:
         done = run(tmp_path / name, tmp_path / "out")
         assert (done.exit_code, name in done.output) == (3, True), done.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["absolute", "parent", "link"])
+def test_only_files_of_its_own_folder_are_read_unless_allowed(tmp_path: Path, how: str) -> None:
+    """A file of somebody else could name any file of the user."""
+    (tmp_path / "secret.bin").write_bytes(bytes(16))
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    name = {"absolute": str(tmp_path / "secret.bin"), "parent": "../secret.bin", "link": "link.bin"}[how]
+    for text in (f"written = 'ones'\nreads = ['{name}']", f"written = '{name}'\nreads = ['{name}']"):
+        file = folder / "r.toml"
+        file.write_text(f"[[points]]\nvdd = 0.5\n{text}")
+        with pytest.raises(InputError, match="outside its folder"):
+            load_readbacks(file)
+        assert load_readbacks(file, anywhere=True).bits == 128
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.bin").write_bytes(bytes(16))
+    file.write_text("[[points]]\nvdd = 0.5\nwritten = 'ones'\nreads = ['sub/../sub/a.bin']")
+    assert load_readbacks(file).bits == 128

@@ -21,7 +21,7 @@ import numpy as np
 from weakcell.host.board.characterization.points import FailedAttempt, Outcome, Plan, Point, Record, load_plan
 from weakcell.host.board.characterization.supply import LowPhase
 from weakcell.memmodels.address import Words
-from weakcell.memmodels.atomic_files import check_writable, write_atomically, write_text_atomically
+from weakcell.memmodels.atomic_files import check_writable, create_folder, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import InputError, OutputError
 from weakcell.memmodels.files import read_arrays, read_text, reason
 
@@ -114,10 +114,7 @@ def open_dump(path: Path, run: Mapping[str, Any], contents: Mapping[str, Words],
             raise OutputError(f"Read-backs in {path}", "it holds a run already", do)
         _check_same(dump, run)
         return dump
-    try:
-        (path / "points").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Read-backs in {path}", error.strerror or str(error), "Choose a folder that can be written") from error
+    create_folder(path / "points")
     check_writable(path / "run.json")
     arrays: dict[str, Any] = dict(contents)
     write_atomically(path / "contents.npz", lambda file: np.savez_compressed(file, **arrays))

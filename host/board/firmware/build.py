@@ -19,8 +19,7 @@ from pathlib import Path
 from weakcell.host.board.boards import BOARDS, BoardType
 from weakcell.host.board.errors import BoardError
 from weakcell.host.board.firmware.uf2 import BOOT2_BYTES, add_boot2_crc, make_uf2_blocks
-from weakcell.memmodels.atomic_files import write_bytes_atomically
-from weakcell.memmodels.errors import OutputError
+from weakcell.memmodels.atomic_files import create_folder, write_bytes_atomically
 
 IMAGES = Path(__file__).parent / "images"
 SOURCES = Path(__file__).resolve().parents[3] / "firmware"
@@ -104,10 +103,7 @@ def write_image(board: BoardType, kind: str, folder: Path, compiler: str = "zig"
     """Build one image into a folder and return its path; OutputError if it cannot be written."""
     data = build(board, kind, compiler)
     target = folder / image_name(board.name, kind)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"Writing {target}", str(error), "Choose a folder that can be written") from error
+    create_folder(folder)
     write_bytes_atomically(target, data)
     return target
 

@@ -5,7 +5,7 @@ Each read of a network writes it to the arena, lowers the voltage and reads it b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +46,14 @@ def list_board_ports(resolved: ResolvedStudy) -> tuple[str, ...]:
     """List the ports that a study reads through, each once."""
     ports = (board_port(spec) for point in resolved.points for spec in point.placement.arrays)
     return tuple(dict.fromkeys(port for port in ports if port is not None))
+
+
+def refuse_hardware(asked: str, studies: Iterable[ResolvedStudy], yes: bool) -> None:
+    """UsageError if memories that a file names would open a port, unless `yes`. A virtual board opens none."""
+    real = dict.fromkeys(port for one in studies for port in list_board_ports(one) if not port.startswith("virtual:"))
+    if real and not yes:
+        found = f"its file names a memory at {', '.join(real)}, and a board's voltage would be lowered through that port"
+        raise UsageError(asked, found, "Allow it with --yes if that is your board")
 
 
 def count_board_work(resolved: ResolvedStudy, port: str) -> BoardWork:

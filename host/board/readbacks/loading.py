@@ -8,7 +8,7 @@ Imported read-backs have one of two forms. An `.npz`, for P read-backs of N byte
     dwell_s (P,)        s at that voltage, if known
     rows, columns, nominal, title, source       optional, numbers and text
 
-Or a TOML file beside binary files, which are named relative to it:
+Or a TOML file beside binary files, which are named relative to it and lie in its folder:
 
     title = "28 nm block RAM"           and source, notes: for people
     rows = 1024                         a bank's geometry: address = (bank * rows + row) * columns + column
@@ -110,9 +110,18 @@ class _File(_Metadata):
     points: list[_PointTable] = Field(min_length=1)
 
 
-def load_readbacks(path: Path, bank: Bank | None = None) -> ReadbackSet:
-    """Import an .npz or .toml; InputError if it does not fit. bank: instead of the file's geometry."""
-    metadata, points = _load_npz(path) if path.suffix == ".npz" else _load_toml(path)
+def load_readbacks(path: Path, bank: Bank | None = None, anywhere: bool = False) -> ReadbackSet:
+    """Import read-backs.
+
+    Args:
+        path: An .npz or .toml.
+        bank: Geometry, instead of the file's.
+        anywhere: Whether a TOML file may name files outside its folder.
+
+    Raises:
+        InputError: The file does not fit.
+    """
+    metadata, points = _load_npz(path) if path.suffix == ".npz" else _load_toml(path, anywhere)
     sizes = {written.size for _, _, written, _ in points}
     if not any(sizes):
         raise _refusal(path, "it holds no bytes that were read", _SEE)
@@ -180,19 +189,19 @@ def _numbers(path: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[np.f
     return array.astype(np.float64)
 
 
-def _load_toml(path: Path) -> tuple[_Metadata, _Points]:
+def _load_toml(path: Path, anywhere: bool) -> tuple[_Metadata, _Points]:
     try:
         values = tomllib.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise _refusal(path, f"it cannot be read ({reason(error)})", "Give an .npz, or a TOML file") from error
     file = _validate(path, _File, values)
-    return file, [_load_point(path, number, point) for number, point in enumerate(file.points, start=1)]
+    return file, [_load_point(path, number, point, anywhere) for number, point in enumerate(file.points, start=1)]
 
 
-def _load_point(path: Path, number: int, point: _PointTable) -> tuple[float, float, Bytes, Sequence[Bytes]]:
-    reads = [_bytes(path, name) for name in point.reads]
+def _load_point(path: Path, number: int, point: _PointTable, anywhere: bool) -> tuple[float, float, Bytes, Sequence[Bytes]]:
+    reads = [_bytes(path, name, anywhere) for name in point.reads]
     known = point.written in _PATTERNS
-    written = np.full(reads[0].size, _PATTERNS[point.written], np.uint8) if known else _bytes(path, point.written)
+    written = np.full(reads[0].size, _PATTERNS[point.written], np.uint8) if known else _bytes(path, point.written, anywhere)
     for name, read in zip(point.reads, reads, strict=True):
         if read.size != written.size:
             found = f"point {number}: {name} has {read.size} bytes, {point.written} has {written.size}"
@@ -209,10 +218,13 @@ def _validate(path: Path, model: type[_Model], values: Mapping[str, Any]) -> _Mo
         raise _refusal(path, f"{where}: {first['msg'].lower()}", _SEE) from error
 
 
-def _bytes(path: Path, name: str) -> Bytes:
+def _bytes(path: Path, name: str, anywhere: bool) -> Bytes:
     try:
-        data = np.frombuffer(read_bytes(path.parent / name, _MOST_BYTES), np.uint8)
-    except OSError as error:
+        file = (path.parent / name).resolve()
+        if not anywhere and not file.is_relative_to(path.parent.resolve()):
+            raise _refusal(path, f"{name} lies outside its folder", "Move it there, or allow it with --import-anywhere")
+        data = np.frombuffer(read_bytes(file, _MOST_BYTES), np.uint8)
+    except (OSError, ValueError) as error:
         raise _refusal(path, f"{name} cannot be read ({reason(error)})", "Paths are relative to the TOML file") from error
     if data.size == 0:
         raise _refusal(path, f"{name} is empty", "Give the bytes that were read")
