@@ -80,7 +80,7 @@ class Cluster:
         """Yield results in the order in which they arrive; see `Executor.run`."""
         plugin = f"weakcell-{hash_json(sorted(self.workloads))[:16]}"
         payload = pickle.dumps(dict(self.workloads), protocol=5)
-        with _scheduler(self.address) as address:
+        with _scheduler(self.address) as address, _quiet_client():
             yield from _ClusterSession(address, plugin, payload, enumerate(tasks)).run()
 
 
@@ -111,6 +111,21 @@ def _scheduler(address: str) -> Iterator[str]:
         ) as cluster,
     ):
         yield cluster.scheduler_address
+
+
+@contextmanager
+def _quiet_client() -> Iterator[None]:
+    """Keep Dask's client from printing a traceback when it loses the scheduler; the session says so itself and connects again."""
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    client_log = logging.getLogger("distributed.client")
+    client_log.addFilter(drop)
+    try:
+        yield
+    finally:
+        client_log.removeFilter(drop)
 
 
 class _ClusterSession:

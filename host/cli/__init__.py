@@ -111,10 +111,15 @@ class WeakcellGroup(TyperGroup):
             raise typer.Exit(interrupted_code()) from None
         except BrokenPipeError:
             raise typer.Exit(1) from None
-        except Exception as error:
+        except BaseException as error:  # polars raises errors that are no Exception
             errors = sys.modules.get("weakcell.memmodels.errors")
             if errors is None or not isinstance(error, errors.WeakcellError):
-                raise
+                from weakcell.host.cli.little_memory import explain, is_lack_of_memory
+
+                if not is_lack_of_memory(error):
+                    raise
+                sys.stderr.write(f"Error: {explain(type(error).__name__)}\n")
+                raise typer.Exit(1) from None
             from weakcell.host.cli.terminal import exit_code, show_error
 
             show_error(error)
@@ -188,7 +193,13 @@ def show_version() -> None:
 
 def main() -> None:
     """Run `weakcell`."""
+    from weakcell.host.cli.little_memory import ROOMY, find_limit, run_within
+
     accept_any_text()
     if os.environ.get("_WEAKCELL_COMPLETE") == "complete_bash":
         complete_in_bash(app)
-    app()
+    limit = find_limit()
+    if limit is None or limit >= ROOMY or not hasattr(os, "fork"):
+        app()
+    else:
+        run_within(limit, app)

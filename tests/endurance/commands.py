@@ -75,11 +75,11 @@ def _characterize(folder: Path) -> list[str]:
         "--memory",
         "uniform:ber=0.001",
         "--vdd",
-        "1.05,1.0,0.95",
+        "1.05,1.0",
         "--dwell-ms",
         "1",
     ]
-    return [*what, "--pattern", "random,zeros", "--kib", "4", "--quiet", "--resume", "--out", str(folder / "out")]
+    return [*what, "--pattern", "random", "--kib", "1", "--quiet", "--resume", "--out", str(folder / "out")]
 
 
 PARTS = {f"part-{letter}.gz": hashlib.shake_256(letter.encode()).digest(400_000) for letter in "abc"}

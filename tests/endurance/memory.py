@@ -1,0 +1,116 @@
+"""Run each command with less and less memory: it works, or one paragraph says that memory ran out. No traceback, no signal.
+
+    python -m tests.endurance.memory                        # all commands and limits: minutes
+    python -m tests.endurance.memory --only infer --limits 900,500
+    python -m tests.endurance.memory --write                # puts the table into README.md
+
+The limit is one of the address space (RLIMIT_AS), the strictest kind: it counts what libraries reserve and never use.
+`--data` limits the data segment (RLIMIT_DATA) instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tests.endurance.commands import CAMPAIGN
+from tests.endurance.tables import replace_table
+
+LIMITS_MB = (3000, 1500, 1000, 700, 450, 250)
+HEADS = ("command", "works from", "below: ends with")
+
+
+def list_commands(folder: Path) -> dict[str, list[str]]:
+    """Return the arguments of each command on the shipped digits networks; makes the files that they need."""
+    images = folder / "in.npz"
+    np.savez(images, x=np.zeros((4, 1, 8, 8), np.float32))
+    (folder / "c.toml").write_text(CAMPAIGN, encoding="utf-8")
+    emulate = ["emulate", "digits-bnn", "--images", "30", "--trials", "2", "--memory", "uniform:ber=0.01", "--quiet"]
+    train = [
+        "train",
+        "--data",
+        "digits",
+        "--width",
+        "0.05",
+        "--epochs",
+        "1",
+        "--images",
+        "200",
+        "--sweep",
+        "ber=0",
+        "--trials",
+        "1",
+    ]
+    return {
+        "infer": ["infer", "digits-bnn", "--input", str(images), "--output", str(folder / "infer.npz")],
+        "inspect": ["inspect", "digits-bnn"],
+        "predict": ["predict", "digits-bnn", "--images", "30", "--memory", "uniform:ber=0.01"],
+        "emulate": [*emulate, "--out", str(folder / "emulated")],
+        "report": ["report", str(folder / "emulated"), "--out", str(folder / "report.html")],
+        "sweep": ["sweep", str(folder / "c.toml"), "--out", str(folder / "swept"), "--quiet"],
+        "train": [*train, "--resume", "--threads", "1", "--out", str(folder / "trained")],
+    }
+
+
+def run_limited(arguments: Sequence[str], megabytes: int, kind: int = resource.RLIMIT_AS) -> tuple[int, str]:
+    """Run `weakcell` with so much memory; return its exit code and what it wrote to stderr."""
+
+    def limit() -> None:
+        resource.setrlimit(kind, (megabytes << 20, megabytes << 20))
+
+    command = [sys.executable, "-m", "weakcell.host.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=600, env=dict(os.environ))
+    return done.returncode, done.stderr
+
+
+def find_fault(code: int, said: str) -> str:
+    """Return what is wrong about an end; empty if it is a message about memory."""
+    if code < 0 or code > 128:
+        return f"ended by signal {code}"
+    if "Traceback" in said:
+        return "a traceback"
+    return "" if "Error: " in said and "memory" in said else "no word about memory"
+
+
+def main() -> int:
+    """Run the program; return 1 if a command ended in any other way than with a message."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", default="", help="commands, with commas")
+    parser.add_argument("--limits", default=",".join(map(str, LIMITS_MB)), help="limits in MB, descending")
+    parser.add_argument("--data", action="store_true", help="limit the data segment instead of the address space")
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    asked = parser.parse_args()
+    limits, rows, faults = [int(limit) for limit in asked.limits.split(",")], [], 0
+    with tempfile.TemporaryDirectory(prefix="memory-") as work:
+        for name, arguments in list_commands(Path(work)).items():
+            if asked.only and name not in asked.only.split(","):
+                continue
+            smallest, ends = None, []
+            for limit in limits:
+                code, said = run_limited(arguments, limit, resource.RLIMIT_DATA if asked.data else resource.RLIMIT_AS)
+                if code == 0:
+                    smallest = limit
+                    continue
+                fault = find_fault(code, said)
+                faults += bool(fault)
+                ends.append(f"{limit}: {fault}" if fault else f"exit {code}")
+                if fault:
+                    print(f"{name} at {limit} MB: {fault}\n{said[-1500:]}", flush=True)
+            kinds = list(dict.fromkeys(ends))
+            rows.append((f"`{name}`", f"{smallest} MB" if smallest else "more", ", ".join(kinds) + ", a message about memory"))
+            print(" | ".join(rows[-1]), flush=True)
+    if asked.write:
+        replace_table(Path(__file__).with_name("README.md"), "memory", HEADS, rows)
+    return int(faults > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

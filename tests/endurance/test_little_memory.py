@@ -1,0 +1,60 @@
+"""A small share of `memory.py`: too little memory ends in one paragraph, and pools of threads are kept small."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.endurance.memory import find_fault, list_commands, run_limited
+
+
+def test_too_little_memory_is_said(tmp_path: Path) -> None:
+    megabytes = 250
+    code, said = run_limited(list_commands(tmp_path)["infer"], megabytes)
+    assert code in (1, 3, 6), said
+    assert not find_fault(code, said), said
+    assert said.count("Error:") == 1
+    assert f"{megabytes} MB" in said
+
+
+def test_the_end_of_a_library_is_explained(tmp_path: Path) -> None:
+    """A process that a library ends (SIGABRT) leaves a paragraph of its parent."""
+    script = tmp_path / "abort.py"
+    for end, said in (("os.abort", "SIGABRT"), ("lambda: os._exit(3)", "exit code 3")):
+        script.write_text(f"import os\nfrom weakcell.host.cli.little_memory import run_within\nrun_within(1 << 30, {end})\n")
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "1,024 MB" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_the_command_and_not_only_its_parent(number: signal.Signals, tmp_path: Path) -> None:
+    pid_file, script = tmp_path / "pid", tmp_path / "wait.py"
+    script.write_text(
+        "import os, time\nfrom pathlib import Path\nfrom weakcell.host.cli.little_memory import run_within\n"
+        f"def command():\n    Path({str(pid_file)!r}).write_text(str(os.getpid()))\n    time.sleep(60)\n"
+        "run_within(1 << 30, command)\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)]) as parent:
+        while not (pid_file.exists() and pid_file.read_text()):
+            time.sleep(0.05)
+        child = int(pid_file.read_text())
+        parent.send_signal(number)
+        assert parent.wait(20) == -number
+    for _ in range(200):
+        if not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2]:
+            return
+        time.sleep(0.05)
+    pytest.fail("the command goes on")
+
+
+def test_a_limit_is_found() -> None:
+    code = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))\n"
+    code += "from weakcell.host.cli.little_memory import find_limit; assert find_limit() == 2 << 30"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
