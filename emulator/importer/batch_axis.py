@@ -64,7 +64,7 @@ def lower_node(builder: NetworkBuilder, node: Node, lower: Lower) -> None:
                 builder.unbatched.add(node.outputs[0])
             return
         node = with_plain_inputs(builder, node)
-    if node.op_type in SHAPES and not node.domain:
+    if node.op_type in (*SHAPES, "Shape", "Size") and not node.domain:
         lower(builder, node)  # it knows where the batch is
         return
     if not any(name in builder.unbatched for name in node.inputs):

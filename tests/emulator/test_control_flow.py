@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -106,6 +108,38 @@ def test_a_loop_of_a_fixed_number_of_trips(stops_at: int | None) -> None:
         codes[element] ^= 1 << bit
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(codes.view(np.int8).reshape(4, 4).T), "w"))
     np.testing.assert_allclose(outputs_with_flips(network, fed, cells)["y"], run(faulty, fed)[0], rtol=1e-5, atol=1e-6)
+
+
+def recurrence(kind: str, **attributes: Any) -> onnx.ModelProto:
+    """Return a running sum over the second axis of x (N, 5, 4), as a Scan or a Loop, with the state after each step."""
+    step = [node("Add", "h part", "next"), node("Mul", "next next", "squared")]
+    if kind == "Scan":
+        body = graph(step, {"h": FLOAT, "part": FLOAT}, {"next": FLOAT, "squared": FLOAT})
+        scan = helper.make_node(
+            "Scan", ["start", "turned"], ["last", "all"], "scan", body=body, num_scan_inputs=1, **attributes
+        )  # fmt: skip
+        nodes = [node("Transpose", "x", "turned", perm=[1, 0, 2]), scan]
+    else:
+        body = graph(
+            [node("Gather", "x i", "part", axis=1), *step, node("Identity", "c", "again")],
+            {"i": INT, "c": BOOL, "h": FLOAT}, {"again": BOOL, "next": FLOAT, "squared": FLOAT},
+        )  # fmt: skip
+        nodes = [helper.make_node("Loop", ["trips", "", "start"], ["last", "all"], "loop", body=body)]
+    nodes = [
+        node("ReduceSum", "x axes", "total", keepdims=0), node("Mul", "total zero", "start"), *nodes,
+        node("Transpose", "all", "y", perm=[1, 0, 2]),
+    ]  # fmt: skip
+    constants: dict[str, Array] = {"trips": np.array(5), "axes": np.array([1]), "zero": np.array(0, np.float32)}
+    return model(nodes, constants, {"x": ["N", 5, 4]}, {"last": ["N", 4], "y": ["N", 5, 4]})
+
+
+@pytest.mark.parametrize("backward", [0, 1])
+def test_a_scan_over_time(backward: int) -> None:
+    check(recurrence("Scan", scan_input_directions=[backward], scan_output_directions=[backward]), {"x": floats(3, 5, 4)})
+
+
+def test_a_loop_that_stacks_its_steps() -> None:
+    check(recurrence("Loop"), {"x": floats(3, 5, 4)})
 
 
 def test_sequences_of_tensors() -> None:
