@@ -88,10 +88,14 @@ def whole(kind: str) -> tuple[onnx.ModelProto, Array]:
     return exported(net, (3, 32, 32), True), images
 
 
-@pytest.mark.parametrize("operators", [False, True], ids=["qdq", "qoperator"])
-@pytest.mark.parametrize("kind", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    ("kind", "operators"), [("resnet18", True), ("mobilenet_v2", False)], ids=["resnet18-qoperator", "mobilenet_v2-qdq"]
+)
 def test_whole_networks(kind: str, operators: bool) -> None:
-    """Every layer on onnxruntime's own integers: QOperator equal, QDQ (written in float32) at most 1 LSB apart, and rarely."""
+    """Every layer on onnxruntime's own integers: QOperator equal, QDQ (written in float32) at most 1 LSB apart, and rarely.
+
+    One network for each dialect: small networks of test_importer_qdq.py and test_importer_qoperator.py have the other pairs.
+    """
     proto, images = whole(kind)
     rules = {"per_channel": True, "activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
     quant = quantized(proto, images, operators=operators, **rules)
