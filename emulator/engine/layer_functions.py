@@ -295,7 +295,7 @@ def _dynamic_quantize(layer: nw.DynamicQuantize, inputs: list[Array], parameters
     spec, x = parameters.specs[layer.output], inputs[0]
     scale, zero = (p.reshape(-1, *[1] * (x.ndim - 1)) for p in dynamic_parameters(layer, x, parameters))
     q = np.nan_to_num(np.clip(np.rint(x / scale) + zero, 0, 255) - zero).astype(spec.dtype)
-    return q.reshape(len(x), *spec.height_width, spec.channels) if layer.rows else to_channels_last(q, spec)
+    return np.ascontiguousarray(q).reshape(len(x), *spec.height_width, spec.channels) if layer.rows else to_channels_last(q, spec)
 
 
 def _dynamic_scale(layer: nw.DynamicScale, inputs: list[Array], parameters: ParameterState) -> Array:

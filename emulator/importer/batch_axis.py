@@ -48,6 +48,29 @@ _AXIS = {
 
 
 def lower_node(builder: NetworkBuilder, node: Node, lower: Lower) -> None:
+    """Lower a node, and note if the first axis of its outputs need not be the batch; see `_lower_anywhere`."""
+    _lower_anywhere(builder, node, lower)
+    computed = [name for name in node.inputs if name and not isinstance(builder.symbols[name], Constant)]
+    if any(name in builder.unbatched or name in builder.strayed for name in computed) or _moves_batch(builder, node):
+        builder.strayed.update(node.outputs)
+
+
+def _moves_batch(builder: NetworkBuilder, node: Node) -> bool:
+    """Return whether a first axis of size 1 of the output may be another axis than the batch, though that of the input is not."""
+    if node.domain or node.op_type not in ("Transpose", *SHAPES):
+        return False
+    if node.op_type == "Transpose":
+        return int(node.attributes.get("perm", [-1])[0]) != 0
+    if node.op_type == "Reshape":
+        target = _numbers(builder, node, 1, "shape")
+        return target is None or target[:1] == [1]
+    if node.op_type == "Flatten":
+        return int(node.attributes.get("axis", 1)) != 1
+    axes = _numbers(builder, node, 1, "axes")
+    return axes is None or any(axis == 0 or axis == -len(builder.onnx_shape(node.outputs[0])) for axis in axes)
+
+
+def _lower_anywhere(builder: NetworkBuilder, node: Node, lower: Lower) -> None:
     """Lower a node, wherever the batch of its inputs and outputs is.
 
     Args:
@@ -173,7 +196,7 @@ def _align(builder: NetworkBuilder, node: Node) -> Node | None:
 
 def _refuse_mixing(builder: NetworkBuilder, node: Node) -> None:
     """Refuse a node that computes along the batch, unless the file has a batch of 1."""
-    if builder.batch != 1:
+    if builder.batch != 1 and not any(name in builder.strayed for name in node.inputs):
         found = "it computes along the batch, its first dimension, so that the result of an image would depend on the others"
         do = "Export the model with the batch as first dimension and this operator behind it. If that dimension is not the batch, "
         raise ModelError(f"Importing {node}", found, do + "name its size: --shape NAME=SIZE, in Python shapes={NAME: SIZE}")
@@ -247,6 +270,8 @@ def _lift(builder: NetworkBuilder, node: Node) -> Node | None:
 def _with_axes(builder: NetworkBuilder, node: Node, rank: int) -> Node | None:
     """Return the node with its axes counted on a tensor of one more axis in front."""
     op, given = node.op_type, node.attributes
+    if op in ("QuantizeLinear", "DequantizeLinear") and not _touched_axes(builder, node, rank):
+        return node
     if op in _AXIS:
         axis = _axis(node)
         return replace(node, attributes={**given, "axis": axis + 1 if axis >= 0 else axis})

@@ -97,6 +97,7 @@ class NetworkBuilder:
         makers: the layer that makes each value.
         sequences: the tensors of each ONNX sequence.
         unbatched: ONNX tensors whose first axis is not the batch: their symbols have the whole shape of one image.
+        strayed: ONNX tensors that come from such ones: a first axis of size 1 may be another axis than the batch.
         batch: the number of images that the file fixes; None if it leaves it open.
     """
 
@@ -114,6 +115,7 @@ class NetworkBuilder:
     makers: dict[str, Layer] = field(default_factory=dict)
     sequences: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unbatched: set[str] = field(default_factory=set)
+    strayed: set[str] = field(default_factory=set)
     batch: int | None = None
 
     # ── names, values and tensors ───────────────────────────────────────────────────────────────────
