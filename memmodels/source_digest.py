@@ -31,7 +31,7 @@ def digest_sources(*modules: str) -> str:
     digest = hashlib.sha256()
     for file in list_sources(*modules):
         digest.update(f"{file.relative_to(_PACKAGE).as_posix()}\0".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(_digest_file(file))
     return digest.hexdigest()
 
 
@@ -50,9 +50,20 @@ def list_sources(*modules: str) -> list[Path]:
 def list_compilers() -> tuple[object, ...]:
     """Return the versions of what compiles, and the settings that change how."""
     settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] not in _NO_CODE)
-    return sys.version, *(version(name) for name in ("numpy", "llvmlite", "numba")), settings
+    return *_list_versions(), settings
 
 
+@cache
+def _list_versions() -> tuple[str, ...]:
+    return sys.version, *(version(name) for name in ("numpy", "llvmlite", "numba"))
+
+
+@cache
+def _digest_file(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
+
+
+@cache
 def _imports(file: Path) -> list[Path]:
     """Return the files of the package that a file imports, also within functions."""
     files = []
