@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but for tab and end of line; marks and overrides of the direction; separators of lines; surrogates."""
@@ -16,6 +18,11 @@ def printable(text: str) -> str:
 def printable_name(name: str) -> str:
     """Return a name in one line: control characters, tabs, ends of lines and bytes that are not UTF-8 as escapes."""
     return re.sub("[\t\n]", _escape, printable(name))
+
+
+def printable_json(content: Any) -> str:
+    """Return content as JSON in one line, its control characters as JSON's own escapes."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(content, ensure_ascii=False))
 
 
 def escape_surrogates(text: str) -> str:

@@ -141,13 +141,12 @@ def _measure(run: BoardRun, yes: bool, quiet: bool) -> None:
 
 def show_analysis(findings: ReadbackAnalysis) -> None:
     """Show the tables, the artefacts, the fits, and the caption."""
-    from rich.markup import escape
     from rich.table import Table
 
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.board_figures import COLUMNS, RATE_COLUMNS, describe_characterization, format_points, format_rates
 
-    show(f"[bold]{escape(findings.readbacks.title)}[/]")
+    show(findings.readbacks.title, "bold")
     for columns, rows in ((COLUMNS, format_points(findings.rows)), (RATE_COLUMNS, format_rates(findings.rows))):
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
         for name in columns:
@@ -157,10 +156,10 @@ def show_analysis(findings: ReadbackAnalysis) -> None:
         show(table)
         show("")
     for one in findings.artefacts:
-        show(escape(f"Noticed: {one.text}."))
+        show(f"Noticed: {one.text}.")
     for series in findings.series:
-        show(escape(_describe_fit(series)))
-    show(f"[dim]{escape(describe_characterization(findings))}[/]")
+        show(_describe_fit(series))
+    show(describe_characterization(findings), "dim")
 
 
 def _describe_fit(series: Series) -> str:

@@ -9,7 +9,6 @@ import typer
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of lines.")] = False) -> None:
     """Look at packages, firmware images, serial ports and boards; the emulator itself needs none of them."""
-    from rich.markup import escape
 
     from weakcell.host.board.doctor import run_checks
     from weakcell.host.cli.terminal import emit, show
@@ -19,6 +18,6 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="NDJSON events o
         if as_json:
             emit("finding", **vars(finding))
             continue
-        show(escape(f"{signs[finding.state]}  {finding.what}: {finding.found}"))
+        show(f"{signs[finding.state]}  {finding.what}: {finding.found}")
         if finding.do:
-            show(escape(f"      {finding.do.rstrip('.')}"))
+            show(f"      {finding.do.rstrip('.')}")

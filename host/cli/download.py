@@ -32,7 +32,7 @@ def download(
     from weakcell.host.datasets.published import search_folders
 
     folder = search_folders(data_dir)[0] / name
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     hidden = quiet or as_json
     with errors_as_events(as_json), Progress(*columns, console=stderr(), transient=True, disable=hidden) as progress:
 

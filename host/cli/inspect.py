@@ -28,8 +28,8 @@ def inspect(
         open_sizes = {"sizes": dict(inspection.network.sizes), "assumed_sizes": sorted(inspection.assumed)}
         typer.echo(json.dumps({"version": 1, "model": inspection.name, "inputs": inputs, **open_sizes, **layers.as_dict()}))
         return
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from weakcell.host.cli.terminal import show
 
@@ -38,9 +38,9 @@ def inspect(
         for heading in ("role", "name", "stored as", "elements", "bits"):
             listed.add_column(heading, justify="right" if heading in ("elements", "bits") else "left", overflow="fold")
         for item in layers.storable:
-            listed.add_row(item.role, escape(item.name), item.encoding, f"{item.elements:,}", f"{item.bits:,}")
+            listed.add_row(item.role, item.name, item.encoding, f"{item.elements:,}", f"{item.bits:,}")
         show(listed)
-        show("[dim]--place NAME=SPEC places one of these, --place ROLE:LAYER=SPEC all of a role of a layer; patterns: scale:*.[/]")
+        show("--place NAME=SPEC places one of these, --place ROLE:LAYER=SPEC all of a role of a layer; patterns: scale:*.", "dim")
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("layer", "computes", "output", "weights", "bits", "MACs", "lives in"):
@@ -51,11 +51,13 @@ def inspect(
         table.add_row(part.layer, part.computes, part.output, part.weights, bits, macs, "; ".join(homes))
     table.add_section()
     table.add_row("total", "", "", "", f"{layers.weight_bits:,}", f"{layers.macs:,}", "")
-    show(f"[bold]{inspection.name}[/] ({inspection.file})")
+    show(Text.assemble((inspection.name, "bold"), f" ({inspection.file})"))
     for known in inspection.inputs:
         sizes = ", ".join(("N", *map(str, known.shape)))
         show(
-            f"[bold]input[/] {escape(f'{known.name}: {known.dtype} [{sizes}], values {known.text}; quantizer: {known.quantizer}')}"
+            Text.assemble(
+                ("input", "bold"), f" {known.name}: {known.dtype} [{sizes}], values {known.text}; quantizer: {known.quantizer}"
+            )
         )
     show(table)
-    show(f"[dim]{escape(inspection.sizes)}{layers.explanation}[/]")
+    show(f"{inspection.sizes}{layers.explanation}", "dim")

@@ -62,7 +62,7 @@ def _show(report: MarginReport) -> None:
 
     from weakcell.host.cli.terminal import show
 
-    show(f"[bold]{report.title}[/]")
+    show(report.title, "bold")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name, value in report.lines():
         table.add_row(name, value)

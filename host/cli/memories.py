@@ -55,8 +55,8 @@ def memories(
         bounds = swept.range if swept else ""
         table.add_row(tech.name, tech.title, tech.sweep or "", bounds, list_lifetimes(tech), tech.basis)
     show(table)
-    show("[dim]`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…[/]")
-    show(f"[dim]Wrappers that protect a memory: {', '.join(WRAPPERS)}. Use them as --memory WRAPPER+NAME:key=value,…[/]")
+    show("`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…", "dim")
+    show(f"Wrappers that protect a memory: {', '.join(WRAPPERS)}. Use them as --memory WRAPPER+NAME:key=value,…", "dim")
 
 
 def _draw(folder: Path) -> None:

@@ -144,6 +144,7 @@ def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
     import shlex
 
     from rich.table import Table
+    from rich.text import Text
 
     from weakcell.host.cli.result_table import percent
     from weakcell.host.cli.terminal import say, show
@@ -165,7 +166,7 @@ def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
             percent(max(candidate.drops)),
             f"{test.dies}" if test else "", f"{test.bad}" if test else "", verdict,
         )  # fmt: skip
-    show(f"[bold]{arguments[0]} on {memory}[/], fault-free {optimum.metric.words} {percent(optimum.clean)}")
+    show(Text.assemble((f"{arguments[0]} on {memory}", "bold"), f", fault-free {optimum.metric.words} {percent(optimum.clean)}"))
     show(table)
     show(f"Energy: the memory accesses of one inference; {optimum.nominal.accesses}.")
     if optimum.chosen is None or optimum.saving is None:

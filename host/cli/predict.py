@@ -92,15 +92,14 @@ def predict(
 
 
 def _show(prediction: PredictionStudy) -> None:
-    from rich.markup import escape
 
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import study_title
     from weakcell.host.report.prediction_report import describe_prediction
 
-    show(f"[bold]{escape(study_title(prediction.resolved, prediction.resolved.study.memory.name))}[/]")
+    show(study_title(prediction.resolved, prediction.resolved.study.memory.name), "bold")
     show(build_table(prediction))
-    show(f"[dim]{escape(describe_prediction(prediction))}[/]")
+    show(describe_prediction(prediction), "dim")
 
 
 def build_table(prediction: PredictionStudy) -> Any:

@@ -41,7 +41,8 @@ def _bar() -> Iterator[OnStep]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     pace = TextColumn("runs  {task.fields[pace]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), pace, TimeElapsedColumn(), TextColumn("left"))
+    where = TextColumn("{task.description}", markup=False)
+    columns = (where, BarColumn(), MofNCompleteColumn(), pace, TimeElapsedColumn(), TextColumn("left"))
     meter = _Meter()
     with Progress(
         *columns, TimeRemainingColumn(), console=stderr(), transient=True, redirect_stdout=False, redirect_stderr=False

@@ -82,6 +82,6 @@ def _show(ranking: Ranking) -> None:
         if part.measured is not None and part.measured_per_flip is not None:
             cells += [percent(part.measured), format_interval(part.low, part.high), f"{100 * part.measured_per_flip:.3g}"]
         table.add_row(part.name, *cells)
-    show(f"[bold]{ranking.title}[/]")
+    show(ranking.title, "bold")
     show(table)
-    show(f"[dim]{ranking.caption}[/]")
+    show(ranking.caption, "dim")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from weakcell.host.cli.terminal import show
@@ -13,9 +12,9 @@ from weakcell.host.study.study import Point, ResolvedStudy
 
 def show_result(result: StudyResult) -> None:
     """One line per point, under a title and above a caption that says what the numbers mean."""
-    show(f"[bold]{escape(study_title(result.resolved))}[/]")
+    show(study_title(result.resolved), "bold")
     show(build_table(result))
-    show(f"[dim]{escape(describe_result(result))}[/]")
+    show(describe_result(result), "dim")
 
 
 def build_table(result: StudyResult) -> Table:
@@ -41,7 +40,7 @@ def build_table(result: StudyResult) -> Table:
     if latency:
         table.add_column("access latency (ns)", justify="right")
     for row in summary.iter_rows(named=True):
-        cells = [_value(row["sweep_value"]) if study.sweep else escape(name_memory(result.resolved)), metric.text(row["mean"])]
+        cells = [_value(row["sweep_value"]) if study.sweep else name_memory(result.resolved), metric.text(row["mean"])]
         if many:
             cells += [format_metric_interval(metric, row["low"], row["high"]), metric.text(row["worst"])]
         if bound:

@@ -238,10 +238,10 @@ def _show_summary(tables: Tables) -> None:
                 where, f"{row['trials']}", metric.text(row["mean"]), interval, change, metric.text(row["worst"]),
                 f"{row['flip_rate']:.3g}", energy,
             )  # fmt: skip
-        show(f"[bold]{study}[/]")
+        show(study, "bold")
         show(table)
         if note := explain_no_difference(part["differ_below"]):
-            show(f"[dim]{note}.[/]")
+            show(f"{note}.", "dim")
         if (used := part.drop_nulls("control")).height:
             removed = used["removed"].to_list()
             show(

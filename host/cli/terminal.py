@@ -5,7 +5,6 @@ Names come from files of others. Control characters in them are shown as escapes
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator
@@ -14,10 +13,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.segment import Segment, Segments
+from rich.text import Text
 
 from weakcell.host.cli.termination import interrupted_code
 from weakcell.memmodels.errors import Interrupted, WeakcellError
-from weakcell.memmodels.printable import printable
+from weakcell.memmodels.printable import printable, printable_json, printable_name
 
 EVENT_VERSION = 1
 
@@ -27,13 +27,19 @@ def say(text: str) -> None:
     sys.stdout.write(f"{printable(text)}\n")
 
 
-def show(content: Any) -> None:
-    """Print on stdout; into a pipe or file without colours, padding and the limits of a terminal's width."""
-    console = Console(highlight=False)
+def show(content: Any, style: str = "") -> None:
+    """Print on stdout; into a pipe or file without colours, padding and the limits of a terminal's width.
+
+    Args:
+        content: Text or a table. Names may hold brackets and colons: rich's markup and codes of pictures are not interpreted.
+        style: How text looks on a terminal: `bold`, `dim`.
+    """
+    console = Console(highlight=False, markup=False, emoji=False)
+    content = Text(content, style) if isinstance(content, str) else content
     if console.is_terminal:
         console.print(_printable_parts(console, content), end="")
         return
-    console = Console(highlight=False, width=160)
+    console = Console(highlight=False, markup=False, emoji=False, width=160)
     with console.capture() as captured:
         console.print(_printable_parts(console, content), end="")
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().split("\n")[:-1]))
@@ -41,23 +47,23 @@ def show(content: Any) -> None:
 
 def _printable_parts(console: Console, content: Any) -> Segments:
     """Render content; only what rich itself adds may be a control sequence."""
-    text = console.render_str(content) if isinstance(content, str) else content
-    parts = [part if part.control else Segment(printable(part.text), part.style) for part in console.render(text)]
+    parts = [part if part.control else Segment(printable(part.text), part.style) for part in console.render(content)]
     return Segments(parts)
 
 
 def stderr() -> Console:
     """Everything else goes here."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def show_error(error: WeakcellError) -> None:
     """One paragraph, wrapped to the terminal; plain text where stderr is not one."""
+    text = str(error).replace(error.asked, printable_name(error.asked), 1)  # no name may look like a line of its own
     console = stderr()
     if console.is_terminal:
-        console.print(f"[bold red]Error[/]: {_escaped(str(error))}")
+        console.print(Text.assemble(("Error", "bold red"), ": ", printable(text)))
     else:
-        sys.stderr.write(f"Error: {printable(str(error))}\n")
+        sys.stderr.write(f"Error: {printable(text)}\n")
 
 
 def exit_code(error: WeakcellError) -> int:
@@ -68,12 +74,12 @@ def exit_code(error: WeakcellError) -> int:
 def note(text: str, quiet: bool = False) -> None:
     """A line for people, on stderr."""
     if not quiet:
-        stderr().print(_escaped(text), soft_wrap=True)
+        stderr().print(printable(text), soft_wrap=True)
 
 
 def emit(event: str, **content: Any) -> None:
     """One NDJSON event on stdout; numbers that are not finite become null."""
-    sys.stdout.write(json.dumps({"version": EVENT_VERSION, "event": event, **_finite(content)}, ensure_ascii=False) + "\n")
+    sys.stdout.write(printable_json({"version": EVENT_VERSION, "event": event, **_finite(content)}) + "\n")
     sys.stdout.flush()
 
 
@@ -98,12 +104,6 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(printable(text))
-
-
 class Bar:
     """Moves when told."""
 
@@ -121,7 +121,7 @@ def progress_bar(jobs: int, shown: bool, of: str = "trials", first: str = "compi
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(of), TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(of), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:

@@ -135,7 +135,6 @@ def validate(
 
 
 def _show(validation: Validation) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from weakcell.host.cli.terminal import show
@@ -160,14 +159,13 @@ def _show(validation: Validation) -> None:
         ends = (f"{end[0]} ({end[1]})" if end else "none" for end in (check.smallest, check.tightest))
         counts = (check.pairs, check.non_vacuous, check.near, check.violations, check.changed, check.tied, check.tied_away)
         table.add_row(check.check, *(f"{count:,}" for count in counts), *ends)
-    show(f"[bold]{escape(study_title(validation.resolved, validation.resolved.study.memory.name))}[/]")
+    show(study_title(validation.resolved, validation.resolved.study.memory.name), "bold")
     show(table)
-    show(f"[dim]{escape(describe_validation(validation))}[/]")
+    show(describe_validation(validation), "dim")
 
 
 def _show_curve(found: Validation, curve: AccuracyCurve) -> None:
     """Predicted against measured accuracy, a line per point."""
-    from rich.markup import escape
     from rich.table import Table
 
     from weakcell.host.cli.result_table import percent
@@ -185,9 +183,9 @@ def _show_curve(found: Validation, curve: AccuracyCurve) -> None:
         table.add_row(f"{row['value']:g}" if sweep else row["memory"], percent(row["measured"]), ends, *cells)
     show(table)
     if note := explain_no_difference(curve.frame["differ_below"]):
-        show(f"[dim]{note}.[/]")
+        show(f"{note}.", "dim")
     if curve.why:
-        show(f"[dim]No prediction: {escape(curve.why)}.[/]")
+        show(f"No prediction: {curve.why}.", "dim")
 
 
 def _show_violations(found: Validation, hidden: bool, as_json: bool) -> None:

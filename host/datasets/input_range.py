@@ -18,6 +18,7 @@ import numpy.typing as npt
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.ir.layers import Binarize, DynamicQuantize, FloatOperator, Layer, Network, Quantize, Reshape
 from weakcell.emulator.plan.plan import compile_plan
+from weakcell.memmodels.printable import printable
 
 Array = npt.NDArray[Any]
 
@@ -108,7 +109,7 @@ def check_data(network: Network, arrays: Mapping[str, Array], data: str) -> tupl
     checks = tuple(_check_input(network, name, np.asarray(arrays[name]), data) for name in network.inputs if name in arrays)
     for check in checks:
         if check.warning:
-            log.warning("%s", check.warning)
+            log.warning("%s", printable(check.warning))
     return checks
 
 

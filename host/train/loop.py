@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from weakcell.host.datasets.training import LabelledImages
 from weakcell.host.train.layers import clamp_latent
-from weakcell.memmodels.atomic_files import write_atomically
+from weakcell.memmodels.atomic_files import write_bytes_atomically
 from weakcell.memmodels.errors import InputError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -142,7 +143,9 @@ def train(
 def _save(path: Path, parts: dict[str, Any], identity: str, epochs: list[Epoch]) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     content = {**state, "identity": identity, "random": torch.get_rng_state(), "epochs": [vars(epoch) for epoch in epochs]}
-    write_atomically(path, lambda file: torch.save(content, file))
+    buffer = io.BytesIO()  # torch hides the reason if a file cannot be written
+    torch.save(content, buffer)
+    write_bytes_atomically(path, buffer.getvalue())
 
 
 def _resume(path: Path | None, parts: dict[str, Any], identity: str) -> list[Epoch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.table import Table
 
-from weakcell.host.cli.terminal import note, say, show, show_error
+from weakcell.host.cli.terminal import emit, note, say, show, show_error
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.printable import printable
 
@@ -53,6 +54,34 @@ def test_names_cannot_steer_a_real_terminal() -> None:
     console.print(terminal._printable_parts(console, table), end="")
     assert "\x1b]0;owned" not in target.getvalue()
     assert "\\x1b]0;owned" in target.getvalue()
+
+
+@pytest.mark.parametrize("name", ["conv[/]", "[bold]x", "[link=file:///etc/passwd]x[/link]", "a:bomb:b", "\\[x"])
+def test_names_are_no_markup(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are rich's markup, words between colons its pictures."""
+    table = Table(box=None)
+    table.add_column(name)
+    table.add_row(name)
+    show(table)
+    show(name, "bold")
+    note(name)
+    show_error(InputError(name, name, name))
+    captured = capsys.readouterr()
+    assert captured.out.split("\n")[:-1] == [f" {name}", f" {name}", name]
+    assert captured.err == f"{name}\nError: {name}: {name}. {name}.\n"
+
+
+def test_a_name_cannot_forge_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    show_error(InputError("Results in a\nDone: all is well", "there are none", "Try again"))
+    assert capsys.readouterr().err == "Error: Results in a\\nDone: all is well: there are none. Try again.\n"
+
+
+def test_events_are_escaped_json(capsys: pytest.CaptureFixture[str]) -> None:
+    emit("file", file=HOSTILE, text="ü 漢")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["file"] == HOSTILE
+    assert "ü 漢" in line
+    assert not {"\x1b", "\x07", "\x9b", "\r", "\u202e", "\x7f"} & set(line)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
