@@ -150,7 +150,7 @@ def _match(network: Network, items: Mapping[str, Storable], pattern: str) -> lis
 def _has_name(item: Storable, users: Mapping[str, Sequence[str]], pattern: str) -> bool:
     """Return whether a pattern names an item, a layer that uses it, or the value that it holds."""
     names = (item.name, item.value.name, item.layer or "") if isinstance(item, Buffer) else (item.name, *users.get(item.name, ()))
-    return any(fnmatchcase(name, pattern) for name in names)
+    return any(name == pattern or fnmatchcase(name, pattern) for name in names)
 
 
 def _layers_by_tensor(network: Network) -> Mapping[str, Sequence[str]]:

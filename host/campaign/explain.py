@@ -41,7 +41,8 @@ class StoredRun:
     def arguments(self) -> list[str]:
         """The command as a list of words."""
         options = self.cell.asked
-        words = ["weakcell", "emulate", options["model"]]
+        model = options["model"]
+        words = ["weakcell", "emulate", f"./{model}" if model.startswith("-") else model]
         words += ["--data", options["data"]] if options["data"] is not None else []
         words += ["--memory", options["memory"]]
         for rule in options["place"]:
