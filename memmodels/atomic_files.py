@@ -167,11 +167,15 @@ def _writing_errors() -> tuple[type[Exception], ...]:
     return (OSError, MemoryError, *([polars.exceptions.PolarsError] if polars else []))
 
 
+def is_full(error: Exception) -> bool:
+    """Return whether an error says that a disk or quota is full, or that a file may not grow."""
+    return getattr(error, "errno", None) in _FULL or any(f"(os error {number})" in str(error) for number in _FULL)
+
+
 def _explain(error: Exception, path: Path, size: int) -> str:
     """Return what went wrong; of a full disk or quota also how much was needed and is free."""
     said = reason(error)
-    full = getattr(error, "errno", None) in _FULL or any(f"(os error {number})" in str(error) for number in _FULL)
-    if not full:
+    if not is_full(error):
         return said
     try:
         free = f", and {shutil.disk_usage(path.parent).free:,} are free"

@@ -200,6 +200,27 @@ def main() -> None:
         complete_in_bash(app)
     limit = find_limit()
     if limit is None or limit >= ROOMY or not hasattr(os, "fork"):
-        app()
+        _run_app()
     else:
-        run_within(limit, app)
+        run_within(limit, _run_app)
+
+
+def _run_app() -> None:
+    """Run the command line; a full disk behind standard output ends with one paragraph and exit code 6."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        from weakcell.host.cli.terminal import show_error
+        from weakcell.memmodels.atomic_files import is_full
+        from weakcell.memmodels.errors import OutputError
+        from weakcell.memmodels.files import reason
+
+        if not is_full(error):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
+        what = error.filename or "standard output, or a temporary file"
+        show_error(OutputError(f"Writing {what}", reason(error), "Choose a place that has room"))
+        raise SystemExit(OutputError.exit_code) from None

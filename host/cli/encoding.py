@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import sys
 
 _PLAIN = {
@@ -17,6 +18,9 @@ _HANDLER = "weakcell-plain"
 def accept_any_text() -> None:
     """Let standard output and error write any text: what their encoding lacks becomes plain ASCII."""
     codecs.register_error(_HANDLER, _replace)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_HANDLER)

@@ -91,3 +91,19 @@ def test_every_encoding_takes_every_text(encoding: str) -> None:
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=True).stdout
     text = out.decode(encoding)
     assert text.startswith("97.9 ± 0.3" if encoding != "ascii" else "97.9 +- 0.3 ... x sqrt")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full")
+@pytest.mark.parametrize("words", [["--version"], ["memories"]])
+def test_a_full_disk_behind_standard_output_is_one_paragraph(words: list[str]) -> None:
+    command = [sys.executable, "-m", "weakcell", *words]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (6, 1), done.stderr
+    assert "No space left" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes standard output")
+def test_a_closed_standard_output_is_no_error() -> None:
+    done = subprocess.run(f"{sys.executable} -m weakcell --version >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
