@@ -59,3 +59,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert (done.exit_code, (folder / "rp2350-flash.uf2").exists()) == (0, True), done.output
     assert CliRunner().invoke(app, ["firmware", "flash", "--drive", str(tmp_path)]).exit_code == 2
     assert CliRunner().invoke(app, ["firmware", "flash", "--drive", str(folder), "--image", "rom"]).exit_code == 2
+
+
+def test_an_image_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """A folder that only looks like a drive."""
+    folder, victim = drive(tmp_path, "drive", "RP2350"), tmp_path / "victim"
+    victim.write_text("mine")
+    (folder / image_path("rp2350", "ram").name).symlink_to(victim)
+    with pytest.raises(BoardError):
+        copy_image(Drive(folder, "rp2350"), "ram")
+    assert victim.read_text() == "mine"

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from weakcell.host.board.characterization.dump import open_dump
 from weakcell.host.campaign.store import open_store, read_store
 from weakcell.memmodels.errors import InputError, OutputError
 
@@ -143,3 +144,16 @@ def test_a_store_in_a_folder_of_any_name(tmp_path: Path, name: bytes) -> None:
     with read_store(folder) as store:
         assert store.get_fact("second") == 2
     assert os.listdir(os.fsencode(tmp_path)) == [name]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_points_are_not_written_through_a_link(tmp_path: Path, resume: bool) -> None:
+    """A folder of read-backs of somebody else, whose points lie in a folder of the user."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "points").symlink_to(tmp_path / "mine")
+    if resume:
+        (tmp_path / "theirs" / "run.json").write_text("{}")
+    with pytest.raises(OutputError, match="points is a link"):
+        open_dump(tmp_path / "theirs", {"plan": {}, "identity": {}}, {}, resume)
+    assert not list((tmp_path / "mine").iterdir())

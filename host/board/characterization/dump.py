@@ -108,6 +108,8 @@ def open_dump(path: Path, run: Mapping[str, Any], contents: Mapping[str, Words],
         InputError: the folder holds another run.
     """
     dump = Dump(path)
+    if (path / "points").is_symlink():  # of a stranger's folder; files elsewhere would be replaced
+        raise OutputError(f"Read-backs in {path}", "its folder points is a link", "Remove it, or choose another --out")
     if (path / "run.json").exists():
         if not resume:
             do = "Continue it with --resume, or choose another --out"

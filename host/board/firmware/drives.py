@@ -53,7 +53,9 @@ def copy_image(drive: Drive, kind: str) -> str:
     source = image_path(drive.chip, kind)
     target = drive.folder / source.name
     try:
-        with target.open("wb") as file:
+        # in place: such a drive has no rename; it has no links either, unlike a folder that only looks like one
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(handle, "wb") as file:
             file.write(source.read_bytes())
             file.flush()
             os.fsync(file.fileno())
