@@ -95,5 +95,5 @@ class _CodeFiles:
         if " at 0x" in text:
             return None
         module, name = self._function.__module__, self._function.__qualname__
-        content = repr((module, name, text, digest_sources(module, __name__), list_compilers()))
+        content = repr((module, name, text, digest_sources(module), list_compilers()))
         return f"{self._function.__name__}-{hashlib.sha256(content.encode()).hexdigest()[:32]}"

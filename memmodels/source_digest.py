@@ -18,6 +18,9 @@ _PACKAGE = Path(__file__).parents[1]
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+weakcell\.([\w.]+)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)|import[ \t]+weakcell\.([\w.]+))", re.MULTILINE
 )
+_CACHES = {"compilation.py", "kernel_cache.py"}
+"""Files that look for machine code, in the end: what they import to that end (paths, files, errors) is no part of it."""
+
 _NO_CODE = {
     *("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"),
     *("NUMBA_THREADING_LAYER_PRIORITY", "NUMBA_DEBUG_CACHE", "NUMBA_WARNINGS", "NUMBA_DISABLE_PERFORMANCE_WARNINGS"),
@@ -43,14 +46,18 @@ def list_sources(*modules: str) -> list[Path]:
         file = pending.pop()
         if file not in found:
             found.add(file)
-            pending += _imports(file)
+            pending += [] if file.name in _CACHES else _imports(file)
     return sorted(found)
 
 
 def list_compilers() -> tuple[object, ...]:
-    """Return the versions of what compiles, and the settings that change how."""
+    """Return the versions of what compiles, and the settings that change how: Numba also reads a file in the working folder."""
     settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] not in _NO_CODE)
-    return *_list_versions(), settings
+    try:
+        file = Path(".numba_config.yaml").read_bytes() if os.path.isfile(".numba_config.yaml") else None
+    except OSError:
+        file = None
+    return *_list_versions(), settings, *([] if file is None else [hashlib.sha256(file).hexdigest()])
 
 
 @cache

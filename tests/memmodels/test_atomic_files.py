@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import re
 import signal
 import stat
 import threading
@@ -171,3 +172,26 @@ def test_what_a_killed_process_was_writing_is_removed_by_the_next_write_and_what
     other.join()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["next", "slow"]
     assert (tmp_path / "slow").read_text() == "slow"
+
+
+_WRITES = re.compile(r"""\.write_(text|bytes)\(|\bopen\([^()]*["'][rb+]*[wax]|O_CREAT|mkstemp|NamedTemporaryFile|\.replace\(Path""")
+_EXCEPTIONS = {
+    "memmodels/atomic_files.py",  # the one way
+    "host/board/firmware/drives.py",  # a board's USB drive has no rename
+    "host/campaign/store.py",  # the lock, and copies in a temporary folder
+    "host/cli/encoding.py",  # the null device
+}
+
+
+def test_nothing_else_in_the_package_writes_files() -> None:
+    """Another way would follow links, leave halves or miss a full disk."""
+    root = Path(__file__).resolve().parents[2]
+    found = {
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for folder in ("memmodels", "emulator", "host")
+        for path in (root / folder).rglob("*.py")
+        if str(path.relative_to(root)) not in _EXCEPTIONS
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if _WRITES.search(line)
+    }
+    assert not found

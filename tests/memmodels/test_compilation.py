@@ -56,7 +56,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = ROOT / ".packages" / "weakcell" / name
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(source.read_text() if source.exists() else "")
-    for module in ("emulator.native.kernel_cache", "emulator.native.object_files", "memmodels.compilation", "memmodels.lazy"):
+    modules = ("emulator.native.kernel_cache", "emulator.native.object_files", "memmodels.compilation", "memmodels.lazy")
+    for module in (*modules, "memmodels.cached_code", "memmodels.source_digest"):
         for file in list_sources(module):
             copy = root / file.relative_to(file.parents[len(file.relative_to(ROOT / ".packages" / "weakcell").parts) - 1])
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -118,9 +119,11 @@ def test_without_room_a_function_still_runs(monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.mark.parametrize("module", ["emulator.kernels.entry_points", "emulator.kernels.conv_sign", "memmodels.sampling.dies"])
 def test_the_sources_are_those_that_python_imports(module: str) -> None:
-    """Python may import more: packages, whose `__init__` no function uses."""
+    """Python may import more: packages, whose `__init__` no function uses, and what the caches use to find files."""
     script = f"import sys, weakcell.{module}; print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('weakcell.')))"
     files = subprocess.run([sys.executable, "-c", script], check=True, text=True, capture_output=True).stdout.split()
     modules = {Path(file).resolve() for file in files if not file.endswith("__init__.py")}
     sources = {file.resolve() for file in list_sources(f"weakcell.{module}")}
-    assert {file for file in modules if "lazy" not in file.name} <= sources
+    of_caches = {file.resolve() for name in ("cached_code", "source_digest", "lazy") for file in list_sources(f"memmodels.{name}")}
+    assert modules <= sources | of_caches
+    assert not sources & of_caches - {ROOT / "memmodels" / "errors.py"}
