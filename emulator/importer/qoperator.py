@@ -13,6 +13,7 @@ import numpy as np
 
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
+from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.folding import integer_encoding
 from weakcell.emulator.importer.integer_ops import add_codes_operator, materialize_codes
 from weakcell.emulator.importer.node_writer import NodeWriter
@@ -20,6 +21,7 @@ from weakcell.emulator.importer.qdq import read_quantization, read_quantized_inp
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
     Codes,
+    FloatValue,
     Node,
     Symbol,
     scalar,
@@ -103,6 +105,8 @@ def lower_codes(builder: NetworkBuilder, node: Node) -> Symbol:
     The arithmetic is onnxruntime's own, on codes.
     """
     source = builder.symbol(node.input(0))
+    if isinstance(source, FloatValue) and source.dtype in ("int8", "uint8"):
+        return lower_float(builder, node)  # codes that a float operator made, such as a product of activations
     if not isinstance(source, Codes) or len(source.shape) not in INTEGER_RANKS:
         raise ModelError(f"Importing {node}", "its input is no image of codes", "Quantize the tensor before")
     source = materialize_codes(builder, source, node)

@@ -21,7 +21,7 @@ from typing import Any
 
 from weakcell.emulator.importer import transformer_rewrites
 from weakcell.emulator.importer.linear import INT32_SUM
-from weakcell.emulator.importer.node_writer import MICROSOFT, NodeWriter
+from weakcell.emulator.importer.node_writer import MICROSOFT, OPSET, NodeWriter
 from weakcell.emulator.importer.pointwise import FUSED
 from weakcell.emulator.importer.symbols import Node
 
@@ -112,6 +112,24 @@ def _scaled(w: NodeWriter, acc: str, left: str, right: str, bias: str) -> list[N
     return w.nodes
 
 
+def _channels_first(op_type: str, domain: str = "") -> Callable[[NodeWriter], list[Node]]:
+    """Return the rewrite of an operator on channels-last images, which onnxruntime's optimizer writes, with channels first."""
+
+    def write(w: NodeWriter) -> list[Node]:
+        """Return the nodes for one operator."""
+        node, last = w.node, w.node.op_type.startswith("Nhwc") or bool(w.node.attributes.get("channels_last", 0))
+        if not last:
+            return [node] if domain else rewrite(replace(node, domain=domain, opset=OPSET))
+        plain = {key: value for key, value in node.attributes.items() if key != "channels_last"}
+        rank = 2 + len(plain.get("kernel_shape", (1, 1)))
+        x, y = w.add("Transpose", node.input(0), perm=[0, rank - 1, *range(1, rank - 1)]), f"{node.outputs[0]}.first"
+        w.nodes += rewrite(Node(op_type, domain, OPSET, node.name, (x, *node.inputs[1:]), (y,), plain))
+        w.add("Transpose", y, output=node.outputs[0], perm=[0, *range(2, rank), 1])
+        return w.nodes
+
+    return write
+
+
 REWRITES: dict[tuple[str, str], Callable[[NodeWriter], list[Node]]] = {
     **transformer_rewrites.REWRITES,
     ("", "QLinearConv"): _conv,
@@ -121,6 +139,10 @@ REWRITES: dict[tuple[str, str], Callable[[NodeWriter], list[Node]]] = {
     (MICROSOFT, "QLinearLeakyRelu"): _unary("LeakyRelu"),
     (MICROSOFT, "QLinearSigmoid"): _unary("Sigmoid"),
     (MICROSOFT, "QLinearConcat"): _concat,
+    (MICROSOFT, "QLinearConv"): _channels_first("QLinearConv"),
+    (MICROSOFT, "NhwcMaxPool"): _channels_first("MaxPool"),
+    (MICROSOFT, "QLinearAveragePool"): _channels_first("QLinearAveragePool", MICROSOFT),
+    (MICROSOFT, "QLinearGlobalAveragePool"): _channels_first("QLinearGlobalAveragePool", MICROSOFT),
     (MICROSOFT, "QLinearWhere"): _where,
     (MICROSOFT, "MatMulIntegerToFloat"): _to_float,
     (MICROSOFT, "DynamicQuantizeMatMul"): _dynamic,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -101,3 +102,52 @@ def test_quantized_attention(masked: bool) -> None:
     assert all(tensor.registers for tensor in network.unplaced)
     right = np.concatenate([run(made, {name: x[i : i + 1] for name, x in fed.items()})[0] for i in range(3)])
     np.testing.assert_allclose(outputs(made, fed), right, rtol=1e-5, atol=1e-6)
+
+
+# ── what onnxruntime's optimizer writes ───────────────────────────────────────────────────────────────
+
+
+def channels_last(op_type: str) -> onnx.ModelProto:
+    """Return an operator on codes of a channels-last image (N, 8, 8, 4), in Microsoft's domain."""
+    largest = largest_weight()
+    constants = parameters(x=0.02, y=0.05) | {
+        "w": RNG.integers(-largest, largest + 1, (6, 4, 3, 3)).astype(np.int8), "zw": np.array(0, np.int8),
+        "sw": np.array(0.01, np.float32), "b": RNG.integers(-500, 500, 6).astype(np.int32),
+    }  # fmt: skip
+    inputs = {"QLinearConv": "q sx zx w sw zw sy zy b", "NhwcMaxPool": "q"}.get(op_type, "q sx zx sy zy")
+    attributes: dict[str, Any] = {} if op_type == "NhwcMaxPool" else {"channels_last": 1}
+    if op_type != "QLinearGlobalAveragePool":
+        attributes |= {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}
+    scale = "x" if op_type == "NhwcMaxPool" else "y"
+    nodes = [
+        node("QuantizeLinear", "x sx zx", "q"),
+        helper.make_node(op_type, inputs.split(), ["r"], domain="com.microsoft", **attributes),
+        node("DequantizeLinear", f"r s{scale} z{scale}", "y"),
+    ]  # fmt: skip
+    size = [1, 1] if op_type == "QLinearGlobalAveragePool" else [4, 4]
+    channels = 6 if op_type == "QLinearConv" else 4
+    proto = model(nodes, constants, {"x": ["N", 8, 8, 4]}, {"y": ["N", *size, channels]})
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return proto
+
+
+@pytest.mark.parametrize("op_type", ["QLinearConv", "NhwcMaxPool", "QLinearAveragePool", "QLinearGlobalAveragePool"])
+def test_channels_last(op_type: str) -> None:
+    proto, fed = channels_last(op_type), {"x": floats(3, 8, 8, 4)}
+    np.testing.assert_array_equal(outputs(proto, fed), run(proto, fed)[0])
+    assert emulator.load(proto).weight_bits == (6 * 4 * 9 * 8 if op_type == "QLinearConv" else 0)
+
+
+def test_a_product_of_activations_before_a_softmax() -> None:
+    """QLinearSoftmax of codes that a product of activations made: onnxruntime's integers."""
+    nodes = [
+        *(node("QuantizeLinear", f"{name} s{name} z{name}", f"q{name}") for name in "ab"),
+        node("QLinearMatMul", "qa sa za qb sb zb sy zy", "qy"),
+        helper.make_node("QLinearSoftmax", ["qy", "sy", "zy", "sp", "zp"], ["p"], domain="com.microsoft", axis=-1, opset=13),
+        node("DequantizeLinear", "p sp zp", "y"),
+    ]  # fmt: skip
+    constants = parameters(a=0.02, b=0.03, y=0.1) | {"sp": np.array(1 / 256, np.float32), "zp": np.array(0, np.uint8)}
+    proto = model(nodes, constants, {"a": ["N", 2, 5, 9], "b": ["N", 2, 9, 6]}, {"y": ["N", 2, 5, 6]})
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    fed = {"a": floats(4, 2, 5, 9), "b": floats(4, 2, 9, 6)}
+    np.testing.assert_array_equal(outputs(proto, fed), run(proto, fed)[0])
