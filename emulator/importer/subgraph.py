@@ -47,13 +47,14 @@ def captured_names(node: Node) -> frozenset[str]:
     return frozenset(name for graph in subgraphs_of(node) for name in graph.captured.values())
 
 
-def all_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
-    """Yield nodes, and those of the graphs inside of them."""
+def all_nodes(nodes: Iterable[Node], *, branches: bool = True) -> Iterator[Node]:
+    """Yield nodes, and those of the graphs inside of them; those of an If only with `branches`."""
     stack = list(nodes)[::-1]
     while stack:
         node = stack.pop()
         yield node
-        stack += [inner for graph in subgraphs_of(node) for inner in graph.nodes]
+        if branches or node.op_type != "If":
+            stack += [inner for graph in subgraphs_of(node) for inner in graph.nodes]
 
 
 def rename_node(node: Node, names: Mapping[str, str], prefix: str) -> Node:
