@@ -134,7 +134,10 @@ def _find_quantizer(network: Network, name: str) -> _FirstQuantizer:
 
 
 def _passes(layer: Layer) -> bool:
-    return isinstance(layer, Reshape) or (isinstance(layer, FloatOperator) and layer.op_type in (*_MOVES, *_LIMITS, *_AFFINE))
+    if not isinstance(layer, FloatOperator):
+        return isinstance(layer, Reshape)
+    data = layer.operands[0] is None  # not the indices of a table
+    return not layer.stored and (layer.op_type in _AFFINE or (data and layer.op_type in (*_MOVES, *_LIMITS)))
 
 
 def _range_of(network: Network, name: str, quantizer: _FirstQuantizer) -> InputRange:

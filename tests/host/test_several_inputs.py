@@ -63,6 +63,25 @@ def test_a_campaign_of_several_inputs(tmp_path: Path) -> None:
     assert weakcell.read_results(tmp_path / "got").frame["accuracy"].max() == 1.0
 
 
+def test_ids_and_a_mask() -> None:
+    """Ids choose rows of a stored table, and are no values that it quantizes. GatherND picks the last token, as in text encoders."""
+    g = Graph()
+    codes = g.const(g.rng.integers(-100, 100, (20, 6)), np.int8)
+    rows = g.op("Gather", g.op("DequantizeLinear", codes, g.const(2.0**-7, F), g.const(0, np.int8)), "ids")
+    shown = g.op("Cast", g.op("Unsqueeze", "mask", g.const([2])), to=1)
+    scores = g.dense(g.op("Mul", rows, shown), 6, 4)
+    count = g.op("Squeeze", g.op("Gather", g.op("Shape", "ids"), g.const([0]), axis=0), g.const([0]))
+    images = g.op("Unsqueeze", g.op("Range", g.const(0), count, g.const(1)), g.const([1]))
+    last = g.op("ArgMax", "ids", axis=1, keepdims=1)
+    g.nodes.append(node("GatherND", f"{scores} {g.op('Concat', images, last, axis=1)}", "scores"))
+    sizes = {"ids": ["batch", "sequence"], "mask": ["batch", "sequence"]}
+    proto = model(g.nodes, g.constants, sizes, {"scores": ["batch", 4]}, types={"ids": 7, "mask": 7})
+    rng = np.random.default_rng(1)
+    x = {"ids": rng.integers(0, 20, (5, 8)), "mask": rng.integers(0, 2, (5, 8))}
+    np.testing.assert_allclose(weakcell.infer(proto, x)["scores"], run(proto, x)[0], rtol=1e-5, atol=1e-5)
+    assert weakcell.inspect(proto).layers.weight_bits == (20 * 6 + 6 * 4) * 8
+
+
 def test_data_that_lack_an_input() -> None:
     x = arrays()
     with pytest.raises(InputError, match="left, right, gain"):
