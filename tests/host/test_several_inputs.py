@@ -64,7 +64,7 @@ def test_a_campaign_of_several_inputs(tmp_path: Path) -> None:
 
 
 def test_ids_and_a_mask() -> None:
-    """Ids choose rows of a stored table, and are no values that it quantizes. GatherND picks the last token, as in text encoders."""
+    """Ids choose rows of a stored table, and are no values of its codes. GatherND picks the last token, as in text encoders."""
     g = Graph()
     codes = g.const(g.rng.integers(-100, 100, (20, 6)), np.int8)
     rows = g.op("Gather", g.op("DequantizeLinear", codes, g.const(2.0**-7, F), g.const(0, np.int8)), "ids")
