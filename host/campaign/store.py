@@ -343,10 +343,19 @@ def _refuse_links(path: Path) -> Path:
 def _connect(folder: Path, path: Path, options: str = "") -> Iterator[Store]:
     try:
         with closing(sqlite3.connect(f"file:{_quote(path)}{options}", uri=True, timeout=30)) as db:
+            _refuse_foreign_schema(db)
             yield Store(folder, db)
     except (sqlite3.DatabaseError, _Damaged) as error:
         do = "Make room" if "full" in str(error) else "Name another folder, or mend this one"
         raise OutputError(f"Runs in {folder}", f"{FILE}: {error}", do) from error
+
+
+def _refuse_foreign_schema(db: sqlite3.Connection) -> None:
+    """Raise _Damaged for a database with views, triggers or virtual tables: they run in place of what is asked, without end."""
+    db.execute("PRAGMA trusted_schema=OFF")
+    kinds = "SELECT type FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
+    if (foreign := db.execute(kinds).fetchone()) is not None:
+        raise _Damaged(f"it has a {foreign[0]} that this program did not make")
 
 
 class _Damaged(Exception):

@@ -157,3 +157,25 @@ def test_points_are_not_written_through_a_link(tmp_path: Path, resume: bool) -> 
     with pytest.raises(OutputError, match="points is a link"):
         open_dump(tmp_path / "theirs", {"plan": {}, "identity": {}}, {}, resume)
     assert not list((tmp_path / "mine").iterdir())
+
+
+_ENDLESS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT i AS name, i AS content FROM n"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        f"ALTER TABLE facts RENAME TO others; CREATE VIEW facts AS {_ENDLESS}",
+        f"CREATE TRIGGER t AFTER INSERT ON facts BEGIN INSERT INTO facts {_ENDLESS}; END",
+    ],
+)
+def test_what_would_run_without_end_is_refused(tmp_path: Path, schema: str) -> None:
+    """A view or trigger of a stranger's database answers in place of the table."""
+    with open_store(tmp_path) as store:
+        store.set_fact("first", 1)
+    db = sqlite3.connect(tmp_path / "runs.sqlite")
+    db.executescript(schema)
+    db.close()
+    for way in (read_store, open_store):
+        with pytest.raises(OutputError, match="did not make"), way(tmp_path) as store:
+            store.get_fact("first")
