@@ -386,8 +386,10 @@ def _lock(folder: Path) -> Iterator[None]:
         # never truncated, and no link is followed: the folder may come from somebody else
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
     except OSError as error:
-        found = f"{path.name} is a link" if path.is_symlink() else f"{path.name}: {error.strerror or error}"
-        raise OutputError(asked, found, "Remove it, or choose a folder that can be written") from error
+        found, do = f"{path.name}: {reason(error)}", "Choose a folder that can be written"
+        if path.is_symlink():
+            found, do = f"{path.name} is a link", "Remove it, or choose another folder"
+        raise OutputError(asked, found, do) from error
     with os.fdopen(handle, "r+b", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OutputError(asked, f"{path.name} is not a regular file", "Remove it, or choose another folder")
