@@ -96,6 +96,7 @@ class NetworkBuilder:
         float_values: float values that were made of symbols.
         makers: the layer that makes each value.
         sequences: the tensors of each ONNX sequence.
+        written_nodes: how many nodes of graphs inside of nodes were written out.
         unbatched: ONNX tensors whose first axis is not the batch: their symbols have the whole shape of one image.
         strayed: ONNX tensors that come from such ones: a first axis of size 1 may be another axis than the batch.
         batch: the number of images that the file fixes; None if it leaves it open.
@@ -114,6 +115,7 @@ class NetworkBuilder:
     float_values: dict[str, FloatValue] = field(default_factory=dict)
     makers: dict[str, Layer] = field(default_factory=dict)
     sequences: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    written_nodes: int = 0
     unbatched: set[str] = field(default_factory=set)
     strayed: set[str] = field(default_factory=set)
     batch: int | None = None

@@ -20,7 +20,7 @@ from weakcell.emulator.importer.symbols import Array, Constant, Node
 from weakcell.memmodels.errors import ModelError
 
 MOST_NODES = 100_000
-"""Limit of the nodes that one Loop or Scan may become."""
+"""Limit of the nodes that all graphs inside of nodes may become."""
 
 _DO = "Export it with fixed sizes and without conditions on the data, or simplify it with fixed input shapes (onnxsim)"
 
@@ -49,6 +49,10 @@ def _write_out(builder: NetworkBuilder, graph: Subgraph, given: Sequence[str], p
         given: names of the tensors that its inputs are.
         prefix: of the names of its tensors.
     """
+    builder.written_nodes += len(graph.nodes) + 1
+    if builder.written_nodes > MOST_NODES:
+        asked, found = f"Importing {builder.name}", f"its loops become more than {MOST_NODES} nodes"
+        raise ModelError(asked, found, "Export it with fewer steps, or with the recurrent operators of ONNX")
     names = {**graph.captured, **dict(zip(graph.inputs, given, strict=True))}
     for inner in graph.nodes:
         for part in rewrite(rename_node(inner, names, prefix)):
@@ -101,14 +105,12 @@ def _lower_loop(builder: NetworkBuilder, node: Node) -> None:
     limit = _constant(builder, node, node.input(0), "how often it runs")
     going = _constant(builder, node, node.input(1), "whether it runs")
     trips = MOST_NODES if limit is None else int(limit[0])
-    if trips * max(1, len(body.nodes)) > MOST_NODES and limit is not None:
+    if trips > MOST_NODES:
         raise ModelError(asked, f"it runs {trips} times", f"At most {MOST_NODES} nodes are written out; export fewer steps")
     carried = list(node.inputs[2:])
     stacked: list[list[str]] = [[] for _ in body.outputs[1 + len(carried) :]]
     trip, again = 0, going is None or bool(going[0])
     while again and trip < trips:
-        if trip * max(1, len(body.nodes)) > MOST_NODES:
-            raise ModelError(asked, f"it runs more than {trip} times", "Export it with fewer steps")
         prefix = f"{node.name}/{trip}/"
         counter = _add_constant(builder, f"{prefix}trip", np.array(trip, np.int64))
         condition = _add_constant(builder, f"{prefix}condition", np.array(True))
@@ -137,8 +139,6 @@ def _lower_scan(builder: NetworkBuilder, node: Node) -> None:
     if len(lengths) != 1:
         raise ModelError(asked, f"its tensors have the lengths {sorted(lengths)}", "Export the model again")
     length = lengths.pop()
-    if length * max(1, len(body.nodes)) > MOST_NODES:
-        raise ModelError(asked, f"it runs {length} times", f"At most {MOST_NODES} nodes are written out; export fewer steps")
     stacked: list[list[str]] = [[] for _ in range(count)]
     for trip in range(length):
         prefix, parts = f"{node.name}/{trip}/", []
@@ -232,6 +232,8 @@ def _split(builder: NetworkBuilder, node: Node) -> tuple[str, ...]:
     scalar = node.input(1) and builder.onnx_shape(node.input(1)) == ()
     step = 1 if wanted is None else int(wanted[0])
     sizes = [min(step, size - i) for i in range(0, size, max(step, 1))] if wanted is None or scalar else [int(n) for n in wanted]
+    if len(sizes) > MOST_NODES:
+        raise ModelError(f"Importing {node}", f"it makes {len(sizes)} tensors", f"The limit is {MOST_NODES}; split fewer parts")
     names = tuple(f"{node.outputs[0]}.{i}" for i in range(len(sizes)))
     parts = _add_constant(builder, f"{node.outputs[0]}.sizes", np.array(sizes, np.int64))
     builder.lower(builder, Node("Split", "", 13, node.name, (node.input(0), parts), names, {"axis": axis}))

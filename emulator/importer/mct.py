@@ -67,13 +67,16 @@ def _fold_table(node: Node, x: Constant, table: Array, threshold: Array) -> Cons
     """Return weights that are the nearest values of a table times a threshold; a memory stores the indices."""
     width, bits = int(node.attributes.get("lut_values_bitwidth", 8)), int(node.attributes["num_bits"])
     limits, flat = _along(node, threshold, x.array.ndim), table.reshape(-1)
-    if flat.size > 1 << bits:
+    if bits > 8 or flat.size > 1 << bits:
         raise ModelError(
             f"Folding {node}", f"its table has {flat.size} values, and its indices {bits} bits", "Export the model again"
         )
     half = 2.0 ** (width - 1)
     grid = np.clip(x.array / (limits + float(node.attributes.get("eps", 1e-8))) * half, -half, half - 1)
-    indices = np.abs(grid[..., None] - flat).argmin(-1)
+    indices, nearest = np.zeros(grid.shape, np.int64), np.full(grid.shape, np.inf)
+    for index, value in enumerate(flat):
+        distance = np.abs(grid - value)
+        indices, nearest = np.where(distance < nearest, index, indices), np.minimum(distance, nearest)
     values = np.zeros(1 << bits, np.float32)
     values[: flat.size] = flat / half
     steps = (

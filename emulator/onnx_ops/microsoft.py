@@ -92,8 +92,9 @@ def _gather_blocks(inputs: Inputs, attributes: Attributes, opset: int) -> Array:
 
     def gathered(x: Array) -> Array:
         """Return the gathered part of scales or zero points, one for each number."""
-        spread = np.repeat(np.take(x, rows, axis), block, behind) if along != axis else np.take(x, rows // block, axis)
-        return np.asarray(spread if along == axis else np.take(spread, np.arange(table.shape[along]), behind))
+        if along == axis:
+            return np.take(x, rows // block, axis)
+        return np.asarray(np.take(np.take(x, rows, axis), np.arange(table.shape[along]) // block, behind))
 
     wide = np.take(table, rows, axis).astype(np.float32)
     return np.asarray((wide if zero is None else wide - gathered(zero).astype(np.float32)) * gathered(scale), scale.dtype)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from weakcell.emulator.onnx_ops.registry import Array, Attributes, Inputs, given, ints, optional, register, register_several
+from weakcell.emulator.onnx_ops.registry import Array, Attributes, Inputs, claim, given, ints, optional, register, register_several
 
 
 def standardized(x: Array, axes: Sequence[int], epsilon: float) -> tuple[Array, Array, Array]:
@@ -94,6 +94,7 @@ def _local_response(inputs: Inputs, attributes: Attributes, opset: int) -> Array
     """LRN: a sum of squares over neighbouring channels."""
     x, size = given(inputs[0]), int(attributes["size"])
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
+    claim((x.shape[0], x.shape[1] + size, *x.shape[2:]), x)
     squares = np.pad(np.square(x), [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
     total = sum((squares[:, i : i + x.shape[1]] for i in range(size)), np.zeros_like(x))
     alpha, beta, bias = (x.dtype.type(attributes.get(k, v)) for k, v in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))

@@ -149,6 +149,8 @@ def _run(
     bias, lengths, first_h, first_c, peephole = (optional(inputs, i) for i in range(3, 8))
     how = text(attributes, "direction", "forward")
     hidden, (length, batch) = int(attributes["hidden_size"]), x.shape[:2]
+    if hidden not in given(inputs[2]).shape[1:]:
+        raise ValueError(f"hidden_size is {hidden}, and R has the shape {list(given(inputs[2]).shape)}")
     ends = np.full(batch, length) if lengths is None else lengths.astype(np.int64)
     if ends.size != batch or ends.min(initial=0) < 0 or ends.max(initial=0) > length:
         raise ValueError(f"the sequence lengths do not fit {length} steps")

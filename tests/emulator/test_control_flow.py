@@ -12,10 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.emulator.flipped import outputs_with_flips, random_cells
 from tests.emulator.models import Array, model, node, run
 from weakcell import emulator
+from weakcell.emulator.importer import control_flow
 from weakcell.memmodels.errors import ModelError
 
 RNG = np.random.default_rng(77)
 FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+PORTS = {"again": BOOL, "next": FLOAT}
 
 
 def floats(*shape: int) -> Array:
@@ -167,9 +169,20 @@ def test_conditions_on_data() -> None:
 
 
 def test_loops_without_end() -> None:
-    for trips in (1 << 40, 50_000):
-        with pytest.raises(ModelError, match="times"):
-            emulator.load(loop(trips))
+    with pytest.raises(ModelError, match="times"):
+        emulator.load(loop(1 << 40))
+
+
+def test_loops_in_loops_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four loops of 90 trips, one inside of the other, would be 65 million steps."""
+    body = graph([node("Identity", "h", "next"), node("Identity", "c", "again")], {"i": INT, "c": BOOL, "h": FLOAT}, PORTS)
+    for depth in range(3):
+        inner = helper.make_node("Loop", ["trips", "yes", "h"], ["next"], f"loop{depth}", body=body)
+        body = graph([inner, node("Identity", "c", "again")], {"i": INT, "c": BOOL, "h": FLOAT}, PORTS)
+    nodes = [helper.make_node("Loop", ["trips", "yes", "x"], ["y"], "outer", body=body)]
+    monkeypatch.setattr(control_flow, "MOST_NODES", 1000)
+    with pytest.raises(ModelError, match="nodes"):
+        emulator.load(model(nodes, {"trips": np.array(90), "yes": np.array(True)}, {"x": ["N", 4]}, {"y": ["N", 4]}))
 
 
 def test_an_operator_that_is_not_there_inside_of_a_branch() -> None:
