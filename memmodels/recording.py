@@ -150,8 +150,8 @@ def load(path: str | Path) -> Recording:
     found = Path(path)
     try:
         stat = found.stat()
-    except OSError as error:
-        raise InputError(f"Recording {found}", f"it cannot be read ({error.strerror})", "Check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        raise InputError(f"Recording {found}", f"it cannot be read ({reason(error)})", "Check the path") from error
     return _load(found, stat.st_mtime_ns, stat.st_size)
 
 

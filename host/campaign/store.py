@@ -108,6 +108,18 @@ class RunRecord:
     metrics: dict[str, float]
 
 
+_TEXT, _WHOLE, _NONE = str, int, type(None)
+_ASKED: dict[str, tuple[type, ...]] = {
+    "model": (_TEXT,), "data": (_TEXT, _NONE), "memory": (_TEXT,), "place": (list,), "read_every": (_TEXT,), "batch": (_WHOLE,),
+    "seed": (_WHOLE,), "die": (_WHOLE, _NONE), "images": (_WHOLE, _NONE), "task": (_TEXT, _NONE), "output": (_TEXT, _NONE),
+}  # fmt: skip
+"""Types of the options in `CellRecord.asked`."""
+
+
+def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and (not isinstance(value, list) or all(isinstance(part, str) for part in value))
+
+
 def run_id(cell_sha256: str, trial: int) -> str:
     """Return the name of a run: 16 hex digits of the hash of its cell and trial."""
     return hashlib.sha256(f"{cell_sha256} {trial}".encode()).hexdigest()[:16]
@@ -187,9 +199,11 @@ class Store:
             "SELECT id, sha256, study, tensors, columns, asked FROM cells WHERE place IS NOT NULL ORDER BY place"
         ).fetchall()
         for number, sha, study, tensors, columns, asked in rows:
-            yield CellRecord(
-                number, sha, study, tuple(_parse_json(tensors, list)), _parse_json(columns, dict), _parse_json(asked, dict)
-            )
+            names, options = tuple(_parse_json(tensors, list)), _parse_json(asked, dict)
+            _check(isinstance(sha, str) and isinstance(study, int) and study >= 0, "a cell without its digest or study")
+            _check(all(isinstance(name, str) for name in names) and len(set(names)) == len(names), "tensors without names")
+            _check(all(_fits(options.get(key), kinds) for key, kinds in _ASKED.items()), "a cell whose options are of other types")
+            yield CellRecord(number, sha, study, names, _parse_json(columns, dict), options)
 
     def runs(self, cell: int, trials: int | None = None) -> Iterator[RunRecord]:
         """Yield the runs of a cell by trial; only the first `trials` trials if given."""
@@ -200,8 +214,15 @@ class Store:
         )
         metrics = self._read_metrics(cell, most)
         for trial, die, accuracy, changed, bits, flips in rows:
+            whole = isinstance(trial, int) and isinstance(die, int) and isinstance(bits, int) and bits >= 0
+            _check(whole and _is_share(changed) and (accuracy is None or _is_share(accuracy)), "a run whose numbers are none")
+            counts = tuple(_parse_json(flips, list))
+            _check(all(isinstance(count, int) and 0 <= count <= _MOST for count in counts), "a run whose flips are not counted")
             score, content = metrics.get(trial, (1.0 - changed if accuracy is None else accuracy, "{}"))
-            yield RunRecord(trial, die, accuracy, changed, bits, tuple(_parse_json(flips, list)), score, _parse_json(content, dict))
+            further = _parse_json(content, dict)
+            numbers = (score, *further.values())
+            _check(all(isinstance(number, float | int) for number in numbers), "a run whose metrics are no numbers")
+            yield RunRecord(trial, die, accuracy, changed, bits, counts, score, further)
 
     def _read_metrics(self, cell: int, trials: int) -> dict[int, tuple[float, str]]:
         """Return score and further metrics (as JSON) by trial; older stores have no table of them."""
@@ -343,23 +364,45 @@ def _refuse_links(path: Path) -> Path:
 def _connect(folder: Path, path: Path, options: str = "") -> Iterator[Store]:
     try:
         with closing(sqlite3.connect(f"file:{_quote(path)}{options}", uri=True, timeout=30)) as db:
-            _refuse_foreign_schema(db)
+            _check_schema(db)
             yield Store(folder, db)
-    except (sqlite3.DatabaseError, _Damaged) as error:
+    except (sqlite3.DatabaseError, DamagedStore) as error:
         do = "Make room" if "full" in str(error) else "Name another folder, or mend this one"
         raise OutputError(f"Runs in {folder}", f"{FILE}: {error}", do) from error
 
 
-def _refuse_foreign_schema(db: sqlite3.Connection) -> None:
-    """Raise _Damaged for a database with views, triggers or virtual tables: they run in place of what is asked, without end."""
+class DamagedStore(Exception):
+    """A stored value that this program did not write; `_connect` makes an error of it."""
+
+
+_TABLES = ("cells", "runs", "metrics", "facts")
+_MOST_VALUE = 64 << 20
+"""Bytes of one value. Nothing that this program stores comes near."""
+
+
+def _check_schema(db: sqlite3.Connection) -> None:
+    """DamagedStore unless a store holds plain tables only.
+
+    Views and computed columns can run for ever. Triggers can change rows.
+    """
     db.execute("PRAGMA trusted_schema=OFF")
-    kinds = "SELECT type FROM sqlite_master WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%'"
-    if (foreign := db.execute(kinds).fetchone()) is not None:
-        raise _Damaged(f"it has a {foreign[0]} that this program did not make")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE)
+    for kind, name, table, text in db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"):
+        if kind == "index" and text is None and table in _TABLES:
+            continue
+        if kind != "table" or name not in _TABLES or not isinstance(text, str) or not text.startswith("CREATE TABLE"):
+            raise DamagedStore(f"it has a {str(kind)[:20]} {str(name)[:80]!r}, which no sweep makes")
+        if any(hidden for *_, hidden in db.execute(f"PRAGMA table_xinfo({name})")):
+            raise DamagedStore(f"its table {name} computes columns, which no sweep makes")
 
 
-class _Damaged(Exception):
-    """A stored value that this program did not write."""
+def _check(fits: bool, what: str) -> None:
+    if not fits:
+        raise DamagedStore(f"it holds {what}, which no sweep stores")
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, float | int) and 0.0 <= value <= 1.0
 
 
 def _json(content: Any) -> str:
@@ -367,13 +410,15 @@ def _json(content: Any) -> str:
 
 
 def _parse_json(text: Any, kind: type[_Kind]) -> _Kind:
-    """Return what a stored JSON text says; _Damaged if it is not of that kind."""
+    """Return what a stored JSON text says; DamagedStore if it is not of that kind."""
     try:
         value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, TypeError, RecursionError) as error:
-        raise _Damaged(f"it holds {str(text)[:40]!r} where JSON belongs") from error
+        raise DamagedStore(f"it holds {str(text)[:40]!r} where JSON belongs") from error
     if not isinstance(value, kind):
-        raise _Damaged(f"it holds a {type(value).__name__} where a {kind.__name__} belongs")
+        raise DamagedStore(f"it holds a {type(value).__name__} where a {kind.__name__} belongs")
     return value
 
 

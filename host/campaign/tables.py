@@ -25,11 +25,12 @@ from weakcell.emulator.evaluation.intervals import mean_interval, unseen_share
 from weakcell.emulator.tasks import COLUMNS as METRIC_COLUMNS
 from weakcell.emulator.tasks import get_metric
 from weakcell.host.campaign.stopping import FEWEST_WITH_COVARIATE, share_removed, stein_interval
-from weakcell.host.campaign.store import CellRecord, Store, run_id
-from weakcell.host.study.results import COLUMNS, restate_columns, scores_of, summary_of
+from weakcell.host.campaign.store import CellRecord, DamagedStore, Store, run_id
+from weakcell.host.study.results import COLUMNS, check_frame, restate_columns, scores_of, summary_of
 from weakcell.host.study.results_folder import versions
 from weakcell.host.table_files import write_csv
 from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
+from weakcell.memmodels.files import reason
 
 _HEAD: dict[str, Any] = {"row": pl.Int64, "run": pl.String, "study": pl.String}
 _SUMMARY: dict[str, Any] = {"control": pl.String, "removed": pl.Float64}
@@ -45,7 +46,14 @@ class Tables:
     def plan(self) -> dict[str, Any]:
         """Labels, trials and half width of the last sweep."""
         stated = self.store.get_fact("campaign")
-        return stated if isinstance(stated, dict) else {"labels": [], "trials": 0, "half_width": None, "first_stage": None}
+        if not isinstance(stated, dict):
+            return {"labels": [], "trials": 0, "half_width": None, "first_stage": None}
+        labels, trials, half, stage = (stated.get(name) for name in ("labels", "trials", "half_width", "first_stage"))
+        named = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+        ruled = half is None or (isinstance(half, float) and isinstance(stage, int) and stage > 1)
+        if not (named and ruled and isinstance(trials, int) and abs(trials) < 1 << 62):
+            raise DamagedStore(f"it holds the plan {str(stated)[:80]}, which no sweep stores")
+        return stated
 
     @cached_property
     def cells(self) -> tuple[CellRecord, ...]:
@@ -92,6 +100,12 @@ class Tables:
         metric, series = scores_of(frame)
         scores = series.to_numpy()
         control = self.store.get_fact(f"control {cell.sha256}") if len(scores) >= FEWEST_WITH_COVARIATE else None
+        if control is not None and not (
+            isinstance(control, dict)
+            and f"flips[{control.get('tensor')}]" in frame.columns
+            and isinstance(control.get("expected"), float | int)
+        ):
+            raise DamagedStore(f"it holds the covariate {str(control)[:80]}, which no sweep stores")
         known = None if control is None else frame[f"flips[{control['tensor']}]"].to_numpy() - control["expected"]
         mean, low, high = stein_interval(scores, self.plan["first_stage"], known, bounds=metric.bounds)
         columns: dict[str, Any] = {"mean": mean, "low": low, "high": high}
@@ -112,7 +126,15 @@ class Tables:
         return labels[cell.study] if cell.study < len(labels) else str(cell.study)
 
     def _frame(self, cell: CellRecord, before: int, schema: dict[str, Any]) -> pl.DataFrame:
+        try:
+            return self._make_frame(cell, before, schema)
+        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
+            raise DamagedStore(f"cell {cell.number} has values of other types ({reason(error)})") from error
+
+    def _make_frame(self, cell: CellRecord, before: int, schema: dict[str, Any]) -> pl.DataFrame:
         runs = list(self.store.runs(cell.number, self.planned_trials(cell)))
+        if any(len(run.flips) != len(cell.tensors) for run in runs):
+            raise ValueError("a run counts the flips of other tensors")
         own: dict[str, Any] = {
             name: [getattr(run, name) for run in runs] for name in ("trial", "die", "accuracy", "changed", "bits_read")
         }
@@ -129,7 +151,7 @@ class Tables:
             else pl.Series(name, [shared.get(name)], dtype=kind).new_from_index(0, len(runs))
             for name, kind in schema.items()
         ]
-        return pl.DataFrame(columns)
+        return check_frame(pl.DataFrame(columns)) if runs else pl.DataFrame(columns)
 
     def find_run(self, row: str) -> tuple[CellRecord, int] | None:
         """Return cell and trial of a row number, a run's name, or the beginning of a name; None if there is none."""

@@ -12,13 +12,13 @@ from typing import Any
 import polars as pl
 
 from weakcell.emulator.tasks import METRICS, Metric, get_metric
-from weakcell.host.campaign.store import has_store, read_store
+from weakcell.host.campaign.store import DamagedStore, has_store, read_store
 from weakcell.host.campaign.tables import Tables
 from weakcell.host.report.captions import METHOD, explain_no_difference
 from weakcell.host.report.margin_data import NetworkMargins, NetworkRequest, measure_margins
 from weakcell.host.report.weak_cell_map import WeakMap, map_weak_cells
 from weakcell.host.study.networks import shipped_models
-from weakcell.host.study.results import restate_frame, summary_of
+from weakcell.host.study.results import check_frame, restate_frame, summary_of
 from weakcell.host.table_files import open_table
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.files import read_text, reason
@@ -100,15 +100,31 @@ def _read_campaign(folder: Path) -> tuple[ReportData, list[NetworkRequest]]:
             most = f"{tables.plan['trials']:,}"
             rule = f"{INTERVALS}, asked to be ± {100 * half:g} points in at most {most} trials"
         facts["versions"] = _versions(folder)
-        networks = [NetworkRequest(**network) for network in store.get_fact("networks") or ()]
+        networks = _parse_networks(store.get_fact("networks") or [])
         return ReportData(printable_name(folder.resolve().name), tables.frame, tables.summary, facts, rule), networks
+
+
+def _parse_networks(stored: Any) -> list[NetworkRequest]:
+    """Return the networks that a store names; DamagedStore for anything else."""
+    try:
+        requests = [NetworkRequest(**network) for network in stored]
+    except TypeError as error:
+        raise DamagedStore(f"it holds the networks {str(stored)[:80]}, which no sweep stores") from error
+    for one in requests:
+        texts = (one.data, one.task, one.output)
+        named = isinstance(one.model, str) and all(text is None or isinstance(text, str) for text in texts)
+        if not (named and isinstance(one.identity, dict) and (one.images is None or isinstance(one.images, int))):
+            raise DamagedStore(f"it holds the network {str(one)[:80]}, which no sweep stores")
+    return requests
 
 
 def _read_study(folder: Path) -> tuple[ReportData, list[NetworkRequest]]:
     try:
         stated = json.loads(read_text(folder / "study.json"))
+        if not isinstance(stated, dict) or not isinstance(stated.get("identity"), dict):
+            raise ValueError("study.json does not say what was run")
         with open_table(folder / "results.parquet") as file:
-            frame = restate_frame(pl.read_parquet(file))
+            frame = check_frame(restate_frame(pl.read_parquet(file)))
         label = f"{stated['identity']['model']}, {stated['identity']['memory']}"
         network = _request_network(stated)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError, pl.exceptions.PolarsError) as error:

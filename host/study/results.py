@@ -18,6 +18,7 @@ from weakcell.emulator.tasks import COLUMNS as METRIC_COLUMNS
 from weakcell.emulator.tasks import Metric, get_metric
 from weakcell.host.study.fault_list import FaultRows
 from weakcell.host.study.study import Point, ResolvedStudy
+from weakcell.memmodels.files import reason
 from weakcell.memmodels.sampling.sampler import VERSION as SAMPLER_VERSION
 
 SCHEMA_VERSION = 2
@@ -182,6 +183,39 @@ def cell_columns(resolved: ResolvedStudy, point: Point) -> dict[str, object]:
         "access_latency_ns": latency.value if latency else None,
         **{f"energy_pJ[{part}]": known[part].value if part in known else None for part in energy_parts(resolved)},
     }
+
+
+_NEEDED = (
+    *("model", "memory", "sweep_key", "sweep_value", "trial", "die", "accuracy", "clean_accuracy", "changed", "flips", "bits_read"),
+    *("energy", "energy_unit", "energy_basis", "reads_per_inference", "access_latency_ns"),
+)
+_NEVER_EMPTY = ("model", "memory", "trial", "die", "changed", "bits_read")
+
+
+def check_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a table of runs that was read from a file, with the types of `COLUMNS`.
+
+    Raises:
+        ValueError: A column is missing, has values of another type, or lacks values.
+        InputError: The runs have a score that is no metric.
+    """
+    if missing := [name for name in _NEEDED if name not in frame.columns]:
+        raise ValueError(f"the table of runs has no column {', '.join(missing)}")
+    try:
+        frame = frame.with_columns(pl.col(name).cast(kind) for name, kind in COLUMNS.items() if name in frame.columns)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"the table of runs has a value of another type ({reason(error)})") from error
+    if other := [name for name, kind in frame.schema.items() if COLUMNS.get(name, kind) != kind]:  # polars casts tables to tables
+        raise ValueError(f"the table of runs has values of another type in {', '.join(other)}")
+    if "score" in frame.columns and frame["score"].n_unique() > 1:
+        raise ValueError("the runs of one study have several scores")
+    metric, scores = scores_of(frame)
+    named = {**{name: frame[name] for name in _NEVER_EMPTY}, metric.name: scores}
+    if empty := [name for name, column in named.items() if column.null_count()]:
+        raise ValueError(f"the table of runs has no value of {', '.join(empty)} in some rows")
+    if not frame["changed"].is_between(0.0, 1.0).all() or scores.is_nan().any():
+        raise ValueError("the table of runs has scores that are no numbers, or shares outside 0 to 1")
+    return frame
 
 
 def scores_of(frame: pl.DataFrame) -> tuple[Metric, pl.Series]:

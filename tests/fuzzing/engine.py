@@ -22,7 +22,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -164,12 +164,17 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def watch() -> None:
-    """Measure time and memory of the inputs of this process from now on."""
-    signal.signal(signal.SIGPROF, _WATCH.tick)
+@contextlib.contextmanager
+def watch() -> Iterator[None]:
+    """Measure time and memory of the inputs of this process."""
+    before = signal.signal(signal.SIGPROF, _WATCH.tick)
     signal.setitimer(signal.ITIMER_PROF, 1.0, 1.0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _WATCH.memory = _peak()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.signal(signal.SIGPROF, before)
 
 
 # --- a run ---------------------------------------------------------------------------------------------------------------------
@@ -225,9 +230,10 @@ def run(reader: Reader, inputs: int, seed: int, seconds: float = float("inf"), k
         keep: Whether findings are written to the corpus.
     """
     report, start, first = Report(reader.name, seed), time.monotonic(), 0
-    while first < inputs and (left := seconds - (time.monotonic() - start)) > 0:
-        last = min(inputs, first + _INPUTS_PER_WORKER)
-        first = _run_worker(reader, report, (first, last), left, keep)
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends a run early; what it counted is logged
+        while first < inputs and (left := seconds - (time.monotonic() - start)) > 0:
+            last = min(inputs, first + _INPUTS_PER_WORKER)
+            first = _run_worker(reader, report, (first, last), left, keep)
     report.seconds = time.monotonic() - start
     return report
 
@@ -282,14 +288,16 @@ def _work(name: str, seed: int, part: tuple[int, int], seconds: float, path: str
     """Try inputs in this process, a worker."""
     from tests.fuzzing.readers import get_reader
 
-    reader, end = get_reader(name), time.monotonic() + seconds
-    watch()
+    reader, sent = get_reader(name), time.monotonic()
+    end = sent + seconds
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     pool = [path.read_bytes() for path in reader.corpus]
     seen: set[str] = set()
     counts: Counter[str] = Counter()
     findings: dict[str, tuple[str, bytes]] = {}
-    with Path(path).open("r+b") as file, tempfile.TemporaryDirectory(dir=_scratch()) as scratch:
+    with watch(), Path(path).open("r+b") as file, tempfile.TemporaryDirectory(dir=_scratch()) as scratch:
         shared, folder = mmap.mmap(file.fileno(), 0), Path(scratch)
         for index in range(*part):
             data = draw(reader, Random(f"{name} {seed} {index}"), pool)
@@ -304,10 +312,10 @@ def _work(name: str, seed: int, part: tuple[int, int], seconds: float, path: str
             elif outcome.signature not in seen and len(data) < 1 << 16 and len(pool) < _POOL:
                 seen.add(outcome.signature)
                 pool.append(data)
-            if index % 1000 == 999:
+            if index % 100 == 99 and (time.monotonic() > sent + 1.0 or time.monotonic() > end):
                 pipe.send((counts, None))
-                counts = Counter()
-                if time.monotonic() > end:
+                counts, sent = Counter(), time.monotonic()
+                if sent > end:
                     break
         for signature, (text, data) in findings.items():
             findings[signature] = text, minimize(reader, data, signature, folder)

@@ -48,8 +48,8 @@ def main() -> None:
         limits = [f"-max_total_time={round(60 * options.minutes)}", f"-timeout={round(2 * SECONDS)}", f"-seed={options.seed}"]
         places = [f"-artifact_prefix={CORPUS / reader.name}/", "-print_final_stats=1", "-rss_limit_mb=2048", "-max_len=65536"]
         atheris.Setup(["guided", inputs, *limits, *places], try_one, custom_mutator=mutate)
-        watch()
-        atheris.Fuzz()
+        with watch():
+            atheris.Fuzz()
 
 
 if __name__ == "__main__":

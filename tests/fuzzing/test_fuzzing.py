@@ -6,6 +6,7 @@ of memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -18,8 +19,9 @@ _KEPT = [(name, path) for name in MODULES for path in sorted((engine.CORPUS / na
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _limits() -> None:
-    engine.watch()
+def _limits() -> Iterator[None]:
+    with engine.watch():
+        yield
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -60,11 +62,12 @@ def test_the_engine_finds_what_breaks_a_reader(tmp_path: Path, monkeypatch: pyte
             while True:
                 pass
         if b"memory" in data:
-            bytearray(b"\1" * (engine.BYTES + (1 << 26)))
+            bytearray(b"\1" * (3 * engine.BYTES))
         if b"x" in data:
             raise KeyError(data)
 
     monkeypatch.setattr(engine, "SECONDS", 1.0)
+    monkeypatch.setattr(engine, "BYTES", engine._peak() // 2)
     reader = engine.Reader("none", Random.randbytes, read, "")  # type: ignore[arg-type]
     assert engine.attempt(reader, b"abc", tmp_path).kind == "accepted"
     found = engine.attempt(reader, b"abcxdef", tmp_path)

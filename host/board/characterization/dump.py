@@ -20,12 +20,14 @@ import numpy as np
 
 from weakcell.host.board.characterization.points import FailedAttempt, Outcome, Plan, Point, Record, load_plan
 from weakcell.host.board.characterization.supply import LowPhase
+from weakcell.host.board.link.protocol import PAGE_WORDS
 from weakcell.memmodels.address import Words
 from weakcell.memmodels.atomic_files import check_writable, create_folder, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import InputError, OutputError
 from weakcell.memmodels.files import read_arrays, read_text, reason
 
 SCHEMA = 1
+_IDENTITY = {"chip", "memory", "virtual", "supply"}
 
 
 @dataclass(frozen=True)
@@ -40,21 +42,32 @@ class Dump:
         try:
             values = json.loads(read_text(self.path / "run.json"))
             if values["schema_version"] != SCHEMA:
-                raise ValueError(f"its schema is {values['schema_version']!r}, this version reads {SCHEMA}")
+                raise ValueError(f"its schema is {str(values['schema_version'])[:40]}, this version reads {SCHEMA}")
+            load_plan(values["plan"])
+            if not isinstance(identity := values["identity"], dict) or not identity.keys() >= _IDENTITY:
+                raise ValueError("it does not say what was measured")
+            if not isinstance(identity["chip"], str):
+                raise ValueError("its chip has no name")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             asked, found = f"The run in {self.path}", f"run.json cannot be read ({reason(error)})"
             raise InputError(asked, found, "Start a new one in another folder") from error
         return dict(values)
 
-    @property
+    @cached_property
     def plan(self) -> Plan:
         """The plan of the run."""
         return load_plan(self.run["plan"])
 
     @cached_property
     def contents(self) -> Mapping[str, Words]:
-        """What each pattern wrote, (words,) uint64 by name."""
-        return read_arrays(self.path / "contents.npz", f"The run in {self.path}", "Start a new one in another folder")
+        """What each pattern wrote, (words,) uint64 by name; InputError if a pattern is missing."""
+        asked, do = f"The run in {self.path}", "Start a new one in another folder"
+        contents = read_arrays(self.path / "contents.npz", asked, do)
+        shape = (self.plan.pages * PAGE_WORDS,)
+        for name in self.plan.patterns:
+            if name not in contents or contents[name].dtype != np.uint64 or contents[name].shape != shape:
+                raise InputError(asked, f"contents.npz does not hold the {shape[0]} words of the pattern {name[:80]!r}", do)
+        return contents
 
     def save(self, record: Record) -> None:
         """Save a point; it replaces an earlier attempt under the same index."""
@@ -81,7 +94,13 @@ class Dump:
             about, errors = json.loads(str(arrays["about"])), arrays.get("errors")
             failures = tuple(FailedAttempt(Outcome(one["outcome"]), one["message"]) for one in about["failures"])
             shots = tuple(LowPhase(**shot) for shot in about["shots"])
-            return Record(Point(**about["point"]), Outcome(about["outcome"]), shots, errors, failures, about["seconds"])
+            point, outcome = Point(**about["point"]), Outcome(about["outcome"])
+            if point != self.plan.points[index]:
+                raise ValueError("they are of another point than the plan's")
+            shape = (point.repeats, self.plan.pages * PAGE_WORDS)
+            if outcome.has_counts and (errors is None or errors.dtype != np.uint64 or errors.shape != shape):
+                raise ValueError(f"they do not hold {shape[0]} x {shape[1]} words")
+            return Record(point, outcome, shots, errors, failures, float(about["seconds"]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(asked, f"they are damaged ({reason(error)})", do) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import prod
 from typing import Any
 
 from weakcell.host.board.characterization.supply import LowPhase
@@ -148,10 +149,30 @@ class Record:
         return None
 
 
-def load_plan(values: dict[str, Any]) -> Plan:
-    """Return a plan from the values in a run's JSON."""
-    tuples: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return Plan(**tuples)
+_MOST_POINTS = 100_000
+
+
+def load_plan(values: Any) -> Plan:
+    """Return a plan from the values in a run's JSON.
+
+    Raises:
+        ValueError, TypeError: They are no plan.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("its plan is no table")
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    plan = Plan(**given)
+    lists = plan.voltages, plan.dwells, plan.patterns
+    if not all(isinstance(values, tuple) and values for values in lists) or prod(map(len, lists)) > _MOST_POINTS:
+        raise ValueError("its plan has no points, or too many")
+    if not all(isinstance(value, float | int) and 0 <= value < 1e6 for value in (*plan.voltages, *plan.dwells)):
+        raise ValueError("its plan has voltages or times that are no numbers")
+    if not all(isinstance(text, str) for text in (plan.experiment, *plan.patterns)):
+        raise ValueError("its plan has an experiment or patterns without names")
+    counts = plan.repeats, plan.pages, plan.seed
+    if not all(isinstance(count, int) for count in counts) or not (0 < plan.repeats < 1 << 20 and 0 < plan.pages < 1 << 20):
+        raise ValueError("its plan has numbers of repeats or pages that cannot be")
+    return plan
 
 
 def make_plan(
