@@ -122,8 +122,19 @@ _TOUCHING_SECONDS = 0.02
 """No process can fill `BYTES` of memory in so little time."""
 
 
+_TRIES = 3
+
+
 def attempt(reader: Reader, data: bytes, folder: Path) -> Outcome:
-    """Try one input in this process; `watch` must have been called."""
+    """Try one input in this process, inside `watch`. An input that is slow is tried again: it may have compiled kernels."""
+    for _ in range(_TRIES):
+        outcome = _attempt_once(reader, data, folder)
+        if outcome.signature != "slow":
+            break
+    return outcome
+
+
+def _attempt_once(reader: Reader, data: bytes, folder: Path) -> Outcome:
     _WATCH.ticks, start = 0.0, time.perf_counter()
     try:
         outcome = _call(reader, data, folder)
