@@ -115,6 +115,11 @@ _ASKED: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 """Types of the options in `CellRecord.asked`."""
 
+_COLUMNS: dict[str, tuple[type, ...]] = {
+    "model": (_TEXT,), "data": (_TEXT,), "memory": (_TEXT,), "images": (_WHOLE,), "score": (_TEXT, _NONE),
+}  # fmt: skip
+"""Types of the columns in `CellRecord.columns` that are used by themselves; tables check the others."""
+
 
 def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
     return isinstance(value, kinds) and (not isinstance(value, list) or all(isinstance(part, str) for part in value))
@@ -202,8 +207,12 @@ class Store:
             names, options = tuple(_parse_json(tensors, list)), _parse_json(asked, dict)
             _check(isinstance(sha, str) and isinstance(study, int) and study >= 0, "a cell without its digest or study")
             _check(all(isinstance(name, str) for name in names) and len(set(names)) == len(names), "tensors without names")
-            _check(all(_fits(options.get(key), kinds) for key, kinds in _ASKED.items()), "a cell whose options are of other types")
-            yield CellRecord(number, sha, study, names, _parse_json(columns, dict), options)
+            complete = _ASKED.keys() - options.keys() <= {"task", "output"}
+            typed = all(_fits(options.get(key), kinds) for key, kinds in _ASKED.items())
+            _check(complete and typed, "a cell whose options are missing or of other types")
+            shared = _parse_json(columns, dict)
+            _check(all(_fits(shared.get(key), kinds) for key, kinds in _COLUMNS.items()), "a cell whose columns are of other types")
+            yield CellRecord(number, sha, study, names, shared, options)
 
     def runs(self, cell: int, trials: int | None = None) -> Iterator[RunRecord]:
         """Yield the runs of a cell by trial; only the first `trials` trials if given."""

@@ -242,7 +242,7 @@ def _read_run(data: bytes, folder: Path) -> None:
     empty(folder)
     parts = _parse(data)
     (folder / "run.json").write_text(json.dumps(parts.get("run")))
-    words = np.zeros(parts["words"] if parts.get("words") in (0, 1, 32) else 32, np.uint64)
+    words = np.zeros(next((size for size in (0, 1) if parts.get("words") == size), 32), np.uint64)
     np.savez(folder / "contents.npz", zeros=words, ones=words)
     (folder / "points").mkdir()
     points = parts.get("points")
