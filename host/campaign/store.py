@@ -400,9 +400,9 @@ def _check_schema(db: sqlite3.Connection) -> None:
         if kind == "index" and text is None and table in _TABLES:
             continue
         if kind != "table" or name not in _TABLES or not isinstance(text, str) or not text.startswith("CREATE TABLE"):
-            raise DamagedStore(f"it has a {str(kind)[:20]} {str(name)[:80]!r}, which no sweep makes")
+            raise DamagedStore(f"it has a {str(kind)[:20]} {str(name)[:80]!r} that this program did not make")
         if any(hidden for *_, hidden in db.execute(f"PRAGMA table_xinfo({name})")):
-            raise DamagedStore(f"its table {name} computes columns, which no sweep makes")
+            raise DamagedStore(f"its table {name} computes columns, which this program did not make")
 
 
 def _check(fits: bool, what: str) -> None:

@@ -53,7 +53,7 @@ class Tables:
         ruled = half is None or (isinstance(half, float) and isinstance(stage, int) and stage > 1)
         if not (named and ruled and isinstance(trials, int) and abs(trials) < 1 << 62):
             raise DamagedStore(f"it holds the plan {str(stated)[:80]}, which no sweep stores")
-        return stated
+        return {**stated, "half_width": half, "first_stage": stage}
 
     @cached_property
     def cells(self) -> tuple[CellRecord, ...]:
