@@ -139,21 +139,21 @@ def _measure(run: BoardRun, yes: bool, quiet: bool) -> None:
             note(f"{record.point}: {failure.outcome}, not counted ({failure.message})", quiet)
 
 
+_DROPPED = ("flips per read", "F", "outcome", "nested", "at every read", "fit p01", "fit p10")
+"""Columns that a narrow terminal leaves out, the last ones first."""
+
+
 def show_analysis(findings: ReadbackAnalysis) -> None:
     """Show the tables, the artefacts, the fits, and the caption."""
-    from rich.table import Table
-
+    from weakcell.host.cli.tables import Column, show_table
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.board_figures import COLUMNS, RATE_COLUMNS, describe_characterization, format_points, format_rates
 
     show(findings.readbacks.title, "bold")
     for columns, rows in ((COLUMNS, format_points(findings.rows)), (RATE_COLUMNS, format_rates(findings.rows))):
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        for name in columns:
-            table.add_column(name, justify="left" if name == "outcome" else "right")
-        for cells in rows:
-            table.add_row(*cells)
-        show(table)
+        cells = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+        order = [_DROPPED.index(name) + 1 if name in _DROPPED else 0 for name in columns]
+        show_table([Column(name, part, name == "outcome", drop) for name, part, drop in zip(columns, cells, order, strict=True)])
         show("")
     for one in findings.artefacts:
         show(f"Noticed: {one.text}.")

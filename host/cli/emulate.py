@@ -12,7 +12,7 @@ import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.cli.completion import complete_memory, complete_sweep
-from weakcell.host.cli.options import READS, Data, DataDir, Images, JsonEvents, Model, Output, Place, Quiet, Task, Threads
+from weakcell.host.cli.options import READS, Data, DataDir, Explain, Images, JsonEvents, Model, Output, Place, Quiet, Task, Threads
 
 if TYPE_CHECKING:
     from weakcell.emulator.ir.layers import UnplacedTensor
@@ -64,6 +64,7 @@ def emulate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, estimate time and memory, and exit.")] = False,
     as_json: JsonEvents = False,
     quiet: Quiet = False,
+    explain: Explain = False,
     yes: Annotated[bool, typer.Option("--yes", help="Allow fault lists of any size, and board runs of more than an hour.")] = False,
 ) -> None:
     """Measure accuracy and energy of a network on an unreliable memory, over its operating points.
@@ -112,7 +113,7 @@ def emulate(
     if not as_json:
         from weakcell.host.cli.result_table import show_result
 
-        show_result(result)
+        show_result(result, explain)
     _last_words(result, folder, save_faults, quiet or as_json)
 
 
@@ -281,7 +282,7 @@ def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: 
         note(f"Results are in {folder.path}.", quiet)
         _say_how_to_replay(result, folder, quiet)
     elif not save_faults:
-        note("Nothing was written; --out DIR keeps the table, the figure and the configuration.", quiet)
+        note("Nothing was written; --out DIR keeps table, figure and configuration. --explain says what each number means.", quiet)
 
 
 def _reasons(outside: Sequence[UnplacedTensor]) -> str:

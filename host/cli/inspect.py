@@ -28,29 +28,37 @@ def inspect(
         open_sizes = {"sizes": dict(inspection.network.sizes), "assumed_sizes": sorted(inspection.assumed)}
         typer.echo(json.dumps({"version": 1, "model": inspection.name, "inputs": inputs, **open_sizes, **layers.as_dict()}))
         return
-    from rich.table import Table
     from rich.text import Text
 
+    from weakcell.host.cli.tables import Column, show_table
     from weakcell.host.cli.terminal import show
 
     if storable:
-        listed = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for heading in ("role", "name", "stored as", "elements", "bits"):
-            listed.add_column(heading, justify="right" if heading in ("elements", "bits") else "left", overflow="fold")
-        for item in layers.storable:
-            listed.add_row(item.role, item.name, item.encoding, f"{item.elements:,}", f"{item.bits:,}")
-        show(listed)
+        items = layers.storable
+        columns = [
+            Column("role", [item.role for item in items], left=True),
+            Column("name", [item.name for item in items], left=True),
+            Column("stored as", [item.encoding for item in items], left=True, drop=1),
+            Column("elements", [f"{item.elements:,}" for item in items], drop=2),
+            Column("bits", [f"{item.bits:,}" for item in items]),
+        ]
+        show_table(columns)
         show("--place NAME=SPEC places one of these, --place ROLE:LAYER=SPEC all of a role of a layer; patterns: scale:*.", "dim")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("layer", "computes", "output", "weights", "bits", "MACs", "lives in"):
-        table.add_column(heading, justify="right" if heading in ("bits", "MACs") else "left", overflow="fold")
-    for part in layers.parts:
-        bits, macs = f"{part.bits:,}" if part.bits else "", f"{part.macs:,}" if part.macs else ""
-        homes = [f"{where}: {what}" for where, what in (("memory", part.stored), ("registers", part.kept)) if what]
-        table.add_row(part.layer, part.computes, part.output, part.weights, bits, macs, "; ".join(homes))
-    table.add_section()
-    table.add_row("total", "", "", "", f"{layers.weight_bits:,}", f"{layers.macs:,}", "")
+    parts = layers.parts
+    homes = [
+        "; ".join(f"{where}: {what}" for where, what in (("memory", part.stored), ("registers", part.kept)) if what)
+        for part in parts
+    ]
+    columns = [
+        Column("layer", [*(part.layer for part in parts), "total"], left=True),
+        Column("computes", [*(part.computes for part in parts), ""], left=True, drop=3),
+        Column("output", [*(part.output for part in parts), ""], left=True, drop=5),
+        Column("weights", [*(part.weights for part in parts), ""], left=True, drop=2),
+        Column("bits", [*(f"{part.bits:,}" if part.bits else "" for part in parts), f"{layers.weight_bits:,}"]),
+        Column("MACs", [*(f"{part.macs:,}" if part.macs else "" for part in parts), f"{layers.macs:,}"], drop=4),
+        Column("lives in", [*homes, ""], left=True, drop=1),
+    ]
     show(Text.assemble((inspection.name, "bold"), f" ({inspection.file})"))
     for known in inspection.inputs:
         sizes = ", ".join(("N", *map(str, known.shape)))
@@ -59,5 +67,5 @@ def inspect(
                 ("input", "bold"), f" {known.name}: {known.dtype} [{sizes}], values {known.text}; quantizer: {known.quantizer}"
             )
         )
-    show(table)
+    show_table(columns)
     show(f"{inspection.sizes}{layers.explanation}", "dim")

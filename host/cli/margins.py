@@ -60,6 +60,7 @@ def margins(
 def _show(report: MarginReport) -> None:
     from rich.table import Table
 
+    from weakcell.host.cli.tables import Column, show_table
     from weakcell.host.cli.terminal import show
 
     show(report.title, "bold")
@@ -68,13 +69,14 @@ def _show(report: MarginReport) -> None:
         table.add_row(name, value)
     show(table)
     if report.means.neurons:
-        neurons = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-        neurons.add_column("hidden layer")
-        for heading in ("mean distance to threshold", "flips tolerated", "share of fan-in", "share of largest sum"):
-            neurons.add_column(heading, justify="right")
-        for neuron in report.means.neurons:
-            shares = [neuron.share_of_fan_in, neuron.share_of_output]
-            flips = "" if neuron.flips is None else f"{neuron.flips:.2f}"
-            cells = ["" if share is None else f"{100 * share:.2f} %" for share in shares]
-            neurons.add_row(neuron.layer, f"{neuron.distance:.2f}", flips, *cells)
-        show(neurons)
+        neurons = report.means.neurons
+        shares = [[neuron.share_of_fan_in, neuron.share_of_output] for neuron in neurons]
+        texts = [["" if share is None else f"{100 * share:.2f} %" for share in pair] for pair in shares]
+        columns = [
+            Column("hidden layer", [neuron.layer for neuron in neurons], left=True),
+            Column("mean distance to threshold", [f"{neuron.distance:.2f}" for neuron in neurons], short="distance"),
+            Column("flips tolerated", ["" if n.flips is None else f"{n.flips:.2f}" for n in neurons], short="flips"),
+            Column("share of fan-in", [pair[0] for pair in texts], drop=1, short="of fan-in"),
+            Column("share of largest sum", [pair[1] for pair in texts], drop=2, short="of largest"),
+        ]
+        show_table(columns)

@@ -42,21 +42,27 @@ def memories(
     if name:
         _show_one(chosen[0])
         return
-    from rich.table import Table
-
     from weakcell.host.analysis.technology_curve import list_lifetimes
+    from weakcell.host.cli.tables import Column, show_table
     from weakcell.host.cli.terminal import show
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("name", "what it is", "sweep", "valid range", "errors last per", "basis"):
-        table.add_column(heading)
-    for tech in chosen:
-        swept = next((condition for condition in tech.conditions if condition.name == tech.sweep), None)
-        bounds = swept.range if swept else ""
-        table.add_row(tech.name, tech.title, tech.sweep or "", bounds, list_lifetimes(tech), tech.basis)
-    show(table)
+    swept = [next((condition for condition in tech.conditions if condition.name == tech.sweep), None) for tech in chosen]
+    columns = [
+        Column("name", [tech.name for tech in chosen], left=True),
+        Column("what it is", [tech.title for tech in chosen], left=True, short_cells=[_subject(tech.title) for tech in chosen]),
+        Column("sweep", [tech.sweep or "" for tech in chosen], left=True, drop=1),
+        Column("valid range", [condition.range if condition else "" for condition in swept], left=True, drop=2),
+        Column("errors last per", [list_lifetimes(tech) for tech in chosen], left=True, drop=4),
+        Column("basis", [tech.basis for tech in chosen], left=True, drop=3),
+    ]
+    show_table(columns)
     show("`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…", "dim")
     show(f"Wrappers that protect a memory: {', '.join(WRAPPERS)}. Use them as --memory WRAPPER+NAME:key=value,…", "dim")
+
+
+def _subject(title: str) -> str:
+    """Return a title without what follows a colon or a bracket."""
+    return title.partition(":")[0].partition(" (")[0]
 
 
 def _draw(folder: Path) -> None:

@@ -143,31 +143,36 @@ def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
     """Show what was found, and the command that emulates it. asked: model and options that this command was given."""
     import shlex
 
-    from rich.table import Table
     from rich.text import Text
 
     from weakcell.host.cli.result_table import percent
+    from weakcell.host.cli.tables import Column, show_table
     from weakcell.host.cli.terminal import say, show
 
     goal = optimum.goal
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in (optimum.key, "layers apart", "energy", "mean loss", "worst of screening", "fresh dies", "bad", ""):
-        table.add_column(name, justify="left" if name in ("layers apart", "") else "right")
     tested = {id(test.screened): test for test in optimum.tests}
     rows = [(candidate, "front") for candidate in optimum.front]
     rows += [(test.screened, "tested") for test in optimum.tests if all(test.screened is not candidate for candidate, _ in rows)]
     rows += [(optimum.bera, "BERA baseline")] if optimum.bera is not None else []
-    for candidate, word in rows:
-        test = tested.get(id(candidate))
-        verdict = word if test is None else "CHOSEN" if candidate is optimum.chosen else "rejected"
-        apart = ", ".join(f"{layer} {value:.6g}" for layer, value in candidate.candidate.own.items())
-        table.add_row(
-            f"{candidate.candidate.value:.6g}", apart, f"{candidate.energy:.4g} {candidate.unit}", percent(candidate.mean),
-            percent(max(candidate.drops)),
-            f"{test.dies}" if test else "", f"{test.bad}" if test else "", verdict,
-        )  # fmt: skip
+    candidates = [candidate for candidate, _ in rows]
+    tests = [tested.get(id(candidate)) for candidate in candidates]
+    verdicts = [
+        word if test is None else "CHOSEN" if candidate is optimum.chosen else "rejected"
+        for (candidate, word), test in zip(rows, tests, strict=True)
+    ]
+    apart = [", ".join(f"{layer} {value:.6g}" for layer, value in c.candidate.own.items()) for c in candidates]
+    columns = [
+        Column(optimum.key, [f"{c.candidate.value:.6g}" for c in candidates]),
+        Column("layers apart", apart, left=True, drop=1),
+        Column("energy", [f"{c.energy:.4g} {c.unit}" for c in candidates]),
+        Column("mean loss", [percent(c.mean) for c in candidates]),
+        Column("worst of screening", [percent(max(c.drops)) for c in candidates], drop=2, short="worst"),
+        Column("fresh dies", [f"{test.dies}" if test else "" for test in tests], drop=3, short="dies"),
+        Column("bad", [f"{test.bad}" if test else "" for test in tests], drop=4),
+        Column("", verdicts, left=True),
+    ]
     show(Text.assemble((f"{arguments[0]} on {memory}", "bold"), f", fault-free {optimum.metric.words} {percent(optimum.clean)}"))
-    show(table)
+    show_table(columns)
     show(f"Energy: the memory accesses of one inference; {optimum.nominal.accesses}.")
     if optimum.chosen is None or optimum.saving is None:
         show(f"No candidate was confirmed in {len(optimum.tests)} tests.")

@@ -38,6 +38,7 @@ Seed = Annotated[int, typer.Option(help="Seed of all dies and random draws.")]
 DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Look for data sets here first.", show_default=False)]
 Threads = Annotated[int | None, typer.Option(min=1, help=_THREADS, show_default=False)]
 JsonEvents = Annotated[bool, typer.Option("--json", help="Print NDJSON events on stdout instead of the table.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Say what each number means and how it is known.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no notes.")]
 
 

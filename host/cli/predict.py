@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.cli.completion import complete_memory, complete_sweep
-from weakcell.host.cli.options import Data, DataDir, Images, JsonEvents, Model, Output, Place, Quiet, Seed, Task, Threads
+from weakcell.host.cli.options import Data, DataDir, Explain, Images, JsonEvents, Model, Output, Place, Quiet, Seed, Task, Threads
 
 if TYPE_CHECKING:
     from weakcell.host.analysis.prediction import PredictionStudy
+    from weakcell.host.cli.tables import Column
 
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… with independent cells. [default: sram-14nm]"
 _SWEEP = "Sweep one condition, as in ber=0:0.15:0.01. [default: v_over_vmin=0.75:1.0:0.025]"
@@ -44,6 +45,7 @@ def predict(
     data_dir: DataDir = None,
     threads: Threads = None,
     as_json: JsonEvents = False,
+    explain: Explain = False,
     quiet: Quiet = False,
 ) -> None:
     """Predict accuracy over the operating points without injecting faults: the mean over infinitely many trials.
@@ -86,44 +88,43 @@ def predict(
             emit("point", **row)
         emit("done", seconds=round(prediction.seconds, 3))
     else:
-        _show(prediction)
+        _show(prediction, explain)
     if folder is not None:
         note(f"Results are in {folder}.", quiet or as_json)
 
 
-def _show(prediction: PredictionStudy) -> None:
-
+def _show(prediction: PredictionStudy, explain: bool) -> None:
+    from weakcell.host.cli.tables import show_table
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import study_title
-    from weakcell.host.report.prediction_report import describe_prediction
+    from weakcell.host.report.prediction_report import describe_briefly, describe_prediction
 
     show(study_title(prediction.resolved, prediction.resolved.study.memory.name), "bold")
-    show(build_table(prediction))
-    show(describe_prediction(prediction), "dim")
+    show_table(_columns(prediction))
+    for line in [describe_prediction(prediction)] if explain else describe_briefly(prediction):
+        show(line, "dim")
 
 
-def build_table(prediction: PredictionStudy) -> Any:
-    """One line per point."""
-    from rich.table import Table
-
-    from weakcell.host.cli.result_table import percent
+def _columns(prediction: PredictionStudy) -> list[Column]:
+    from weakcell.host.cli.result_table import add_fault_free_row, percent
+    from weakcell.host.cli.tables import Column, place_column
     from weakcell.host.report.captions import format_interval
 
-    sweep, measured = prediction.resolved.study.sweep, prediction.measured is not None
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(sweep.key if sweep else "memory", justify="right" if sweep else "left")
-    for heading in ("predicted", "±", "changed", *(("measured", "95 % interval", "outside") if measured else ()), "flip rate"):
-        table.add_column(heading, justify="right")
-    for row in prediction.frame.iter_rows(named=True):
-        score = row["accuracy"] if prediction.labelled else 1 - row["changed"]
-        cells = [f"{row['sweep_value']:g}" if sweep else row["memory"], percent(score), percent(row["half_width"])]
-        cells.append(percent(row["changed"]))
-        if measured:
-            cells += [percent(row["measured"]), format_interval(row["low"], row["high"])]
-            cells.append("" if row["outside"] is None else percent(row["outside"]))
-        table.add_row(*cells, f"{row['flip_rate']:.3g}")
+    sweep, rows = prediction.resolved.study.sweep, prediction.frame.to_dicts()
+    places = [f"{row['sweep_value']:g}" if sweep else row["memory"] for row in rows]
+    scores = [percent(row["accuracy"] if prediction.labelled else 1 - row["changed"]) for row in rows]
+    columns = [
+        place_column(sweep.key if sweep else None, places),
+        Column("predicted", scores),
+        Column("±", [percent(row["half_width"]) for row in rows]),
+        Column("changed", [percent(row["changed"]) for row in rows], drop=2),
+    ]
+    if prediction.measured is not None:
+        columns += [
+            Column("measured", [percent(row["measured"]) for row in rows]),
+            Column("95 % interval", [format_interval(row["low"], row["high"]) for row in rows]),
+            Column("outside", ["" if row["outside"] is None else percent(row["outside"]) for row in rows], drop=3),
+        ]
+    columns.append(Column("flip rate", [f"{row['flip_rate']:.3g}" for row in rows], drop=1, short="flips"))
     clean = prediction.resolved.questions.fault_free_accuracy
-    if clean is not None:
-        table.add_section()
-        table.add_row("clean", percent(clean), *[""] * (len(table.columns) - 2))
-    return table
+    return add_fault_free_row(columns, None if clean is None else percent(clean))

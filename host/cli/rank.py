@@ -8,7 +8,7 @@ import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.cli.completion import complete_memory
-from weakcell.host.cli.options import READS, Data, DataDir, Images, JsonEvents, Model, Output, Quiet, Seed, Task, Threads
+from weakcell.host.cli.options import READS, Data, DataDir, Explain, Images, JsonEvents, Model, Output, Quiet, Seed, Task, Threads
 
 if TYPE_CHECKING:
     from weakcell.host.analysis.ranking import Ranking
@@ -35,6 +35,7 @@ def rank(
     data_dir: DataDir = None,
     threads: Threads = None,
     as_json: JsonEvents = False,
+    explain: Explain = False,
     quiet: Quiet = False,
 ) -> None:
     """Rank layers or bits by accuracy lost per flip; each one is in the memory alone, and predicted without injecting faults.
@@ -58,30 +59,40 @@ def rank(
                 resolved, by, samples=samples, trials=check_trials, threads=threads, on_trial=lambda: bar.step("measuring")
             )
     if not as_json:
-        _show(ranking)
+        _show(ranking, explain)
         return
     for part in ranking.parts:
         emit("part", **vars(part), loss_per_flip=part.loss_per_flip, measured_per_flip=part.measured_per_flip)
     emit("done", correlation=ranking.correlation, samples=ranking.samples)
 
 
-def _show(ranking: Ranking) -> None:
-    from rich.table import Table
-
+def _show(ranking: Ranking, explain: bool) -> None:
     from weakcell.host.cli.result_table import percent
+    from weakcell.host.cli.tables import Column, show_table
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import format_interval
 
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(ranking.by)
-    headings = ["bits", "flips", "loss", "±", "points per flip"]
-    for heading in headings + (["measured", "95 % interval", "points per flip"] if ranking.trials else []):
-        table.add_column(heading, justify="right")
-    for part in ranking.parts:
-        cells = [f"{part.bits:,}", f"{part.flips:.4g}", percent(part.loss), percent(part.error), f"{100 * part.loss_per_flip:.3g}"]
-        if part.measured is not None and part.measured_per_flip is not None:
-            cells += [percent(part.measured), format_interval(part.low, part.high), f"{100 * part.measured_per_flip:.3g}"]
-        table.add_row(part.name, *cells)
+    parts = ranking.parts
+    columns = [
+        Column(ranking.by, [part.name for part in parts], left=True),
+        Column("bits", [f"{part.bits:,}" for part in parts], drop=2),
+        Column("flips", [f"{part.flips:.4g}" for part in parts], drop=1),
+        Column("loss", [percent(part.loss) for part in parts]),
+        Column("±", [percent(part.error) for part in parts]),
+        Column("points per flip", [f"{100 * part.loss_per_flip:.3g}" for part in parts], short="per flip"),
+    ]
+    if ranking.trials:
+        measured = ["" if part.measured is None else percent(part.measured) for part in parts]
+        intervals = ["" if part.measured is None else format_interval(part.low, part.high) for part in parts]
+        slopes = ["" if part.measured_per_flip is None else f"{100 * part.measured_per_flip:.3g}" for part in parts]
+        columns += [
+            Column("measured", measured),
+            Column("95 % interval", intervals, drop=3),
+            Column("points per flip", slopes, drop=4, short="per flip"),
+        ]
     show(ranking.title, "bold")
-    show(table)
-    show(ranking.caption, "dim")
+    worst = max(parts, key=lambda part: part.loss_per_flip)
+    show(f"A flip costs most in {worst.name}: {100 * worst.loss_per_flip:.3g} points.")
+    show_table(columns)
+    brief = "Loss: with only that part in the memory. Flips: in one inference. ±: 95 %."
+    show(ranking.caption if explain else brief, "dim")

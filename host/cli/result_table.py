@@ -2,60 +2,61 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from dataclasses import replace
 
+from weakcell.host.cli.tables import Column, place_column, show_table
 from weakcell.host.cli.terminal import show
-from weakcell.host.report.captions import describe_result, format_metric_interval, name_memory, study_title
+from weakcell.host.report.captions import describe_briefly, describe_result, format_metric_interval, name_memory, study_title
 from weakcell.host.study.results import StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy
 
 
-def show_result(result: StudyResult) -> None:
-    """One line per point, under a title and above a caption that says what the numbers mean."""
+def show_result(result: StudyResult, explain: bool = False) -> None:
+    """Print title, table and caption; `explain`: the caption says everything."""
     show(study_title(result.resolved), "bold")
-    show(build_table(result))
-    show(describe_result(result), "dim")
+    show_table(build_columns(result))
+    for line in [describe_result(result)] if explain else describe_briefly(result):
+        show(line, "dim")
 
 
-def build_table(result: StudyResult) -> Table:
-    """The table: means over trials, interval, worst trial, changed predictions, flip rate, energy where there is one."""
-    study, summary = result.resolved.study, result.summary
-    energy, many = summary["energy"].null_count() == 0, study.trials > 1
-    latency = summary["access_latency_ns"].null_count() == 0
-    metric, clean = result.resolved.questions.metric, result.resolved.questions.fault_free_score
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(study.sweep.key if study.sweep else "memory", justify="right" if study.sweep else "left")
-    table.add_column(metric.words, justify="right")
-    if many:
-        table.add_column("95 % interval", justify="right")
-        table.add_column("worst", justify="right")
-    bound = summary["bound"].null_count() < len(summary)
-    if bound:
-        table.add_column("95 % of dies", justify="right")
-    table.add_column("changed", justify="right")
-    table.add_column("flip rate", justify="right")
-    if energy:
+def build_columns(result: StudyResult) -> list[Column]:
+    """Return means over trials, interval, worst trial, changed predictions, flip rate, and the energy where there is one."""
+    study, summary, questions = result.resolved.study, result.summary, result.resolved.questions
+    metric, rows = questions.metric, summary.to_dicts()
+    name = name_memory(result.resolved)
+    places = [_value(row["sweep_value"]) if study.sweep else name for row in rows]
+    columns = [
+        place_column(study.sweep.key if study.sweep else None, places),
+        Column(metric.words, [metric.text(row["mean"]) for row in rows]),
+    ]
+    if study.trials > 1:
+        intervals = [format_metric_interval(metric, row["low"], row["high"]) for row in rows]
+        columns.append(Column("95 % interval", intervals))
+        columns.append(Column("worst", [metric.text(row["worst"]) for row in rows], drop=4))
+    if summary["bound"].null_count() < len(summary):
+        sign = "≥" if metric.higher else "≤"
+        bounds = ["" if row["bound"] is None else f"{sign} {metric.text(row['bound'])}" for row in rows]
+        columns.append(Column("95 % of dies", bounds, drop=1))
+    columns.append(Column("changed", [percent(row["changed"]) for row in rows], drop=3))
+    flip_rates = ["" if row["flip_rate"] is None else f"{row['flip_rate']:.3g}" for row in rows]
+    columns.append(Column("flip rate", flip_rates, drop=2, short="flips"))
+    if summary["energy"].null_count() == 0:
         unit = summary["energy_unit"][0]
-        table.add_column(f"energy ({'pJ/inference' if unit == 'pJ' else unit})", justify="right")
-    if latency:
-        table.add_column("access latency (ns)", justify="right")
-    for row in summary.iter_rows(named=True):
-        cells = [_value(row["sweep_value"]) if study.sweep else name_memory(result.resolved), metric.text(row["mean"])]
-        if many:
-            cells += [format_metric_interval(metric, row["low"], row["high"]), metric.text(row["worst"])]
-        if bound:
-            cells.append("" if row["bound"] is None else f"{'≥' if metric.higher else '≤'} {metric.text(row['bound'])}")
-        cells += [percent(row["changed"]), "" if row["flip_rate"] is None else f"{row['flip_rate']:.3g}"]
-        if energy:
-            cells.append(f"{row['energy']:.4g}")
-        if latency:
-            cells.append(f"{row['access_latency_ns']:.4g}")
-        table.add_row(*cells)
-    if clean is not None:
-        blank = [""] * (len(table.columns) - 2)
-        table.add_section()
-        table.add_row("clean", metric.text(clean), *blank)
-    return table
+        shown, short = ("pJ/inference", "energy pJ") if unit == "pJ" else (unit, unit)
+        columns.append(Column(f"energy ({shown})", [f"{row['energy']:.4g}" for row in rows], short=short))
+    if summary["access_latency_ns"].null_count() == 0:
+        latencies = [f"{row['access_latency_ns']:.4g}" for row in rows]
+        columns.append(Column("access latency (ns)", latencies, drop=5, short="ns"))
+    score = questions.fault_free_score
+    return add_fault_free_row(columns, None if score is None else metric.text(score))
+
+
+def add_fault_free_row(columns: list[Column], score: str | None) -> list[Column]:
+    """Return the columns with a last row for the network without faults; unchanged if its score is not known."""
+    if score is None:
+        return columns
+    last = ["fault-free", score, *[""] * (len(columns) - 2)]
+    return [replace(column, cells=[*column.cells, cell]) for column, cell in zip(columns, last, strict=True)]
 
 
 def format_point(point: Point, resolved: ResolvedStudy) -> str:

@@ -212,34 +212,35 @@ def _progress(as_json: bool, quiet: bool, campaign: Campaign) -> AbstractContext
 
 def _show_summary(tables: Tables) -> None:
     import polars as pl
-    from rich.table import Table
 
     from weakcell.emulator.tasks import get_metric
     from weakcell.host.campaign.tables import compute_differences
     from weakcell.host.cli.result_table import percent
+    from weakcell.host.cli.tables import Column, place_column, show_table
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import explain_no_difference, format_metric_interval
 
     between_points = compute_differences(tables).filter(pl.col("between") == "points")
     steps = {(row["study"], row["memory"]): row for row in between_points.iter_rows(named=True)}
     for (study,), part in tables.summary.group_by(["study"], maintain_order=True):
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), title=None)
         metric = get_metric(part["score"][0])
-        for name in (part["sweep_key"][0] or "memory", "trials", metric.words, "95 % interval", "from above", "worst",
-                     "flip rate", "energy of an inference"):  # fmt: skip
-            table.add_column(name, justify="right")
-        for row in part.iter_rows(named=True):
-            interval = format_metric_interval(metric, row["low"], row["high"])
-            energy = "" if row["energy"] is None else f"{row['energy']:.4g} {row['energy_unit']}"
-            where = row["memory"] if row["sweep_value"] is None else f"{row['sweep_value']:.6g}"
-            step = steps.get((study, row["memory"]))
-            change = "" if step is None else _change(step, metric)
-            table.add_row(
-                where, f"{row['trials']}", metric.text(row["mean"]), interval, change, metric.text(row["worst"]),
-                f"{row['flip_rate']:.3g}", energy,
-            )  # fmt: skip
+        rows = part.to_dicts()
+        key = part["sweep_key"][0]
+        places = [row["memory"] if row["sweep_value"] is None else f"{row['sweep_value']:.6g}" for row in rows]
+        changes = [steps.get((study, row["memory"])) for row in rows]
+        energies = ["" if row["energy"] is None else f"{row['energy']:.4g} {row['energy_unit']}" for row in rows]
+        columns = [
+            place_column(key, places),
+            Column("trials", [f"{row['trials']}" for row in rows], drop=3),
+            Column(metric.words, [metric.text(row["mean"]) for row in rows]),
+            Column("95 % interval", [format_metric_interval(metric, row["low"], row["high"]) for row in rows]),
+            Column("from above", ["" if step is None else _change(step, metric) for step in changes], drop=5),
+            Column("worst", [metric.text(row["worst"]) for row in rows], drop=4),
+            Column("flip rate", [f"{row['flip_rate']:.3g}" for row in rows], drop=2, short="flips"),
+            Column("energy of an inference", energies, drop=1, short="energy"),
+        ]
         show(study, "bold")
-        show(table)
+        show_table(columns)
         if note := explain_no_difference(part["differ_below"]):
             show(f"{note}.", "dim")
         if (used := part.drop_nulls("control")).height:

@@ -27,6 +27,16 @@ def say(text: str) -> None:
     sys.stdout.write(f"{printable(text)}\n")
 
 
+PIPE_WIDTH = 160
+"""Characters of a line where stdout is not a terminal."""
+
+
+def table_width() -> int:
+    """Return how many characters a line of stdout has."""
+    console = Console()
+    return console.width if console.is_terminal else PIPE_WIDTH
+
+
 def show(content: Any, style: str = "") -> None:
     """Print on stdout; into a pipe or file without colours, padding and the limits of a terminal's width.
 
@@ -39,7 +49,7 @@ def show(content: Any, style: str = "") -> None:
     if console.is_terminal:
         console.print(_printable_parts(console, content), end="")
         return
-    console = Console(highlight=False, markup=False, emoji=False, width=160)
+    console = Console(highlight=False, markup=False, emoji=False, width=PIPE_WIDTH)
     with console.capture() as captured:
         console.print(_printable_parts(console, content), end="")
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().split("\n")[:-1]))

@@ -27,6 +27,11 @@ _GRID = "Train every combination: KEY=VALUE | VALUE, as in --grid 'loss=cel | mc
 _SWEEP = "Sweep of the memory that evaluates. [default: ber=0:0.35:0.01; CIFAR-10 ber=0:0.06:0.005]"
 _PRECISION = "bfloat16 halves the time on processors that know it. [default: float32]"
 
+_COLUMNS = (
+    "Accuracy in % at each error rate. MLM: mean logit margin. Of largest: MLM as a share of the largest possible output. "
+    "Flips: how many flips of the last layer it tolerates."
+)
+
 
 def train(
     settings: Annotated[Path | None, typer.Argument(metavar="[FILE.toml]", help="Tables [run] and [grid]; flags win.")] = None,
@@ -127,25 +132,27 @@ def train(
 
 def _show(table: pl.DataFrame, out: Path, points: tuple[float, ...]) -> None:
     """Print the table of all runs: accuracy at a few operating points, mean logit margin, flips tolerated, time."""
-    from rich.table import Table
-
     from weakcell.host.cli.result_table import duration
+    from weakcell.host.cli.tables import Column, show_table
     from weakcell.host.cli.terminal import show
     from weakcell.host.train.training_grid import select_accuracies
 
     wanted = [points[round(step * (len(points) - 1) / 5)] for step in range(6)] if len(points) > 6 else list(points)
     accuracies = {row[0]: row[1:] for row in select_accuracies(out, wanted).iter_rows()}
-    table_view = Table(box=None, pad_edge=False)
-    table_view.add_column("run")
-    for point in wanted:
-        table_view.add_column(f"{100 * point:g} %", justify="right")
-    for heading in ("MLM", "of largest", "flips", "time"):
-        table_view.add_column(heading, justify="right")
-    for row in table.iter_rows(named=True):
-        cells = ["" if value is None else f"{100 * value:.2f}" for value in accuracies[row["id"]]]
-        share, flips = f"{100 * row['margin_share']:.1f} %", f"{row['output_flips']:.1f}"
-        table_view.add_row(row["name"], *cells, f"{row['margin']:.5g}", share, flips, duration(row["train_seconds"]))
-    show(table_view)
+    rows = list(table.iter_rows(named=True))
+    columns = [Column("run", [row["name"] for row in rows], left=True)]
+    for index, point in enumerate(wanted):
+        values = [accuracies[row["id"]][index] for row in rows]
+        cells = ["" if value is None else f"{100 * value:.2f}" for value in values]
+        columns.append(Column(f"{100 * point:g} %", cells, drop=0 if index in (0, len(wanted) - 1) else 4 + index))
+    columns += [
+        Column("MLM", [f"{row['margin']:.5g}" for row in rows], drop=2),
+        Column("of largest", [f"{100 * row['margin_share']:.1f} %" for row in rows], drop=3),
+        Column("flips", [f"{row['output_flips']:.1f}" for row in rows], drop=1),
+        Column("time", [duration(row["train_seconds"]) for row in rows], drop=4),
+    ]
+    show_table(columns)
+    show(_COLUMNS, "dim")
 
 
 def _grid_of(text: str) -> tuple[str, list[str]]:

@@ -15,6 +15,7 @@ from weakcell.host.cli.options import (
     Batch,
     Data,
     DataDir,
+    Explain,
     Images,
     JsonEvents,
     Model,
@@ -66,6 +67,7 @@ def validate(
     data_dir: DataDir = None,
     threads: Threads = None,
     as_json: JsonEvents = False,
+    explain: Explain = False,
     quiet: Quiet = False,
     yes: Annotated[bool, typer.Option("--yes", help="Take more than an hour on a board.")] = False,
 ) -> None:
@@ -122,7 +124,7 @@ def validate(
         for point in content["curve"] or []:
             emit("point", **point)
     else:
-        _show(validation)
+        _show(validation, explain)
         if curve is not None:
             _show_curve(validation, curve)
     _show_violations(validation, hidden, as_json)
@@ -134,54 +136,54 @@ def validate(
         raise typer.Exit(1)
 
 
-def _show(validation: Validation) -> None:
-    from rich.table import Table
-
+def _show(validation: Validation, explain: bool) -> None:
+    from weakcell.host.cli.tables import Column, show_table
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import study_title
-    from weakcell.host.report.validation_report import describe_validation
+    from weakcell.host.report.validation_report import describe_outcome, describe_validation
 
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("check")
-    for heading in (
-        "pairs",
-        "non-vacuous",
-        "near",
-        "violations",
-        "changed",
-        "tied",
-        "tie lost",
-        "fewest q (bound)",
-        "tightest q (bound)",
+    checks = validation.checks
+    counts = (
+        ("pairs", [check.pairs for check in checks], 1),
+        ("non-vacuous", [check.non_vacuous for check in checks], 4),
+        ("near", [check.near for check in checks], 5),
+        ("violations", [check.violations for check in checks], 0),
+        ("changed", [check.changed for check in checks], 2),
+        ("tied", [check.tied for check in checks], 6),
+        ("tie lost", [check.tied_away for check in checks], 7),
+    )
+    columns = [Column("check", [check.check for check in checks], left=True)]
+    columns += [Column(title, [f"{value:,}" for value in values], drop=drop) for title, values, drop in counts]
+    for title, short, ends in (
+        ("fewest q (bound)", "fewest q", [check.smallest for check in checks]),
+        ("tightest q (bound)", "tightest q", [check.tightest for check in checks]),
     ):
-        table.add_column(heading, justify="right")
-    for check in validation.checks:
-        ends = (f"{end[0]} ({end[1]})" if end else "none" for end in (check.smallest, check.tightest))
-        counts = (check.pairs, check.non_vacuous, check.near, check.violations, check.changed, check.tied, check.tied_away)
-        table.add_row(check.check, *(f"{count:,}" for count in counts), *ends)
+        columns.append(Column(title, [f"{end[0]} ({end[1]})" if end else "none" for end in ends], drop=3, short=short))
     show(study_title(validation.resolved, validation.resolved.study.memory.name), "bold")
-    show(table)
-    show(describe_validation(validation), "dim")
+    show(describe_outcome(validation))
+    show_table(columns)
+    brief = "A pair: one image in one trial. Non-vacuous: its flips are within the bound."
+    show(describe_validation(validation) if explain else brief, "dim")
 
 
 def _show_curve(found: Validation, curve: AccuracyCurve) -> None:
     """Predicted against measured accuracy, a line per point."""
-    from rich.table import Table
-
     from weakcell.host.cli.result_table import percent
+    from weakcell.host.cli.tables import Column, place_column, show_table
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import explain_no_difference, format_interval
 
     sweep = found.resolved.study.sweep
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(sweep.key if sweep else "memory", justify="right" if sweep else "left")
-    for heading in ("measured", "95 % interval", "predicted", "±", "outside"):
-        table.add_column(heading, justify="right")
-    for row in curve.frame.iter_rows(named=True):
-        ends = format_interval(row["low"], row["high"])
-        cells = ["" if row[name] is None else percent(row[name]) for name in ("predicted", "error", "outside")]
-        table.add_row(f"{row['value']:g}" if sweep else row["memory"], percent(row["measured"]), ends, *cells)
-    show(table)
+    rows = curve.frame.to_dicts()
+    places = [f"{row['value']:g}" if sweep else row["memory"] for row in rows]
+    columns = [
+        place_column(sweep.key if sweep else None, places),
+        Column("measured", [percent(row["measured"]) for row in rows]),
+        Column("95 % interval", [format_interval(row["low"], row["high"]) for row in rows]),
+    ]
+    for title, name in (("predicted", "predicted"), ("±", "error"), ("outside", "outside")):
+        columns.append(Column(title, ["" if row[name] is None else percent(row[name]) for row in rows]))
+    show_table(columns)
     if note := explain_no_difference(curve.frame["differ_below"]):
         show(f"{note}.", "dim")
     if curve.why:

@@ -66,6 +66,23 @@ def describe_study(resolved: ResolvedStudy) -> str:
     return ". ".join(sentences) + "."
 
 
+def describe_briefly(result: StudyResult) -> list[str]:
+    """Return at most three short lines that say what the numbers of a table mean; `describe_result` says everything."""
+    resolved = result.resolved
+    study, summary = resolved.study, result.summary
+    lines = [f"{_dies(resolved)}; {_READS[str(study.read_every)].format(batch=study.batch)}."]
+    meanings = ["Interval: 95 %, of the mean."] if study.trials > 1 else []
+    if summary["energy"].null_count() == 0:
+        meanings.append(f"Energy: of the memory accesses ({', '.join(summary['energy_basis'].unique(maintain_order=True))}).")
+    if meanings:
+        lines.append(" ".join(meanings))
+    missing = [tensor for tensor in resolved.network.unplaced if not tensor.registers]
+    if missing:
+        share = 100 * sum(tensor.bits for tensor in missing) / max(1, resolved.network.integer_bits)
+        lines.append(f"Not in the memory: {len(missing)} tensors, {share:.2g} % of the file's integer bits.")
+    return lines
+
+
 def describe_unplaced(resolved: ResolvedStudy) -> list[str]:
     """Return which weights of the file are in no memory, with share and reason; none for most networks.
 

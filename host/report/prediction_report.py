@@ -55,6 +55,15 @@ def describe_prediction(predicted: PredictionStudy) -> str:
     return ". ".join(sentences) + "."
 
 
+def describe_briefly(predicted: PredictionStudy) -> list[str]:
+    """Return short lines that say what the numbers of the table mean."""
+    lines = ["Predicted: the mean over all dies and draws. ±: 95 %, of sampling and bias."]
+    if predicted.measured is not None:
+        trials = predicted.resolved.study.trials
+        lines.append(f"Measured: {trials} trials per point. Outside: distance to the interval.")
+    return lines
+
+
 def write(predicted: PredictionStudy, folder: Path, command: Sequence[str]) -> None:
     """Write prediction.parquet and .csv (one row per point), prediction.json, prediction.png and .svg."""
     frame = predicted.frame

@@ -62,6 +62,16 @@ def describe_validation(validation: Validation) -> str:
     return ". ".join(sentences) + "."
 
 
+def describe_outcome(validation: Validation) -> str:
+    """Return the answer in one sentence."""
+    tested = sum(check.non_vacuous for check in validation.checks)
+    if validation.violation_count:
+        return f"{validation.violation_count:,} pairs broke a bound that was to hold, of {tested:,} that could."
+    if not tested:
+        return "No pair could have broken a bound: choose more flips or fewer, so that 1 <= q <= bound."
+    return f"No bound was broken by {tested:,} pairs that could have."
+
+
 def as_dict(validation: Validation, curve: AccuracyCurve | None = None) -> dict[str, Any]:
     """Return everything except the tallies, for JSON."""
     margins = validation.margins

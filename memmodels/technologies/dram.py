@@ -326,7 +326,7 @@ BANK_CONDITIONS = (
 
 DRAM = Technology(
     name=_NAME,
-    title="DDR3 and DDR3L below specified timing, voltage and refresh rate",
+    title="DDR3 and DDR3L below specified timing and voltage",
     conditions=(
         Condition("vendor", "", "whose modules", default="B", choices=("A", "B", "C")),
         Condition("trcd", "ns", "activation time; 10 is error-free, nominal is 13.125", default=10.0, low=2.5, high=13.125),

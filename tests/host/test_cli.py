@@ -128,7 +128,7 @@ SERVERS_AND_TOOLS = {"help", "version", "board serve", "firmware build", "firmwa
 TABLE = Path(__file__).parents[2] / "host/cli/README.md"
 SHARED_OPTIONS = (
     "--data", "--memory", "--place", "--sweep", "--trials", "--seed", "--images", "--task", "--data-dir", "--threads", "--out",
-    "--dry-run", "--json", "--quiet", "--yes",
+    "--dry-run", "--explain", "--json", "--quiet", "--yes",
 )  # fmt: skip
 
 
@@ -170,10 +170,10 @@ def test_version() -> None:
 
 
 def test_emulate_without_model_runs_the_embedded_example() -> None:
-    result = weakcell("emulate", *FEW)
+    result = weakcell("emulate", *FEW, "--explain")
     assert result.exit_code == 0, result.output
     assert "digits-bnn on digits" in result.stdout
-    for word in ("per trial", "die", "lifetime", "95 % interval", "published", "v_over_vmin", "clean"):
+    for word in ("per trial", "die", "lifetime", "95 % interval", "published", "v_over_vmin", "fault-free"):
         assert word in result.stdout
     assert "--out" in result.stderr
 

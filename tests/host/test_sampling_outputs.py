@@ -68,7 +68,7 @@ def test_the_command_line_knows_it(tmp_path: Path) -> None:
     from weakcell.host.cli import app
 
     few = ["emulate", "--memory", "uniform:ber=0.02", "--trials", "1", "--images", "10", "--read-every", "image"]
-    shown = CliRunner().invoke(app, [*few, "--sampling", "outputs"])
+    shown = CliRunner().invoke(app, [*few, "--sampling", "outputs", "--explain"])
     assert shown.exit_code == 0
     assert "exact in distribution" in " ".join(shown.output.split())
     refused = CliRunner().invoke(app, [*few, "--sampling", "outputs", "--save-faults", str(tmp_path / "flips.csv")])
