@@ -66,7 +66,10 @@ class FaultFreeCache:
             return Start(0, self.inputs)
         with self._lock:
             if self._starts is None:
-                self._starts = self._compute_starts()
+                try:
+                    self._starts = self._compute_starts()
+                except MemoryError:  # each run computes everything then
+                    self._starts = (Start(0, self.inputs),)
         return max((start for start in self._starts if start.layer <= layer), key=lambda start: start.layer)
 
     def _compute_starts(self) -> tuple[Start, ...]:

@@ -76,3 +76,18 @@ def test_pickling_drops_the_values(workload: Workload) -> None:
     assert len(pickle.dumps(cache)) < len(pickle.dumps(workload.plan)) + 2 * sum(x.nbytes for x in cache.inputs.values())
     for name, x in cache.latest_start(2).values.items():
         assert np.array_equal(again.latest_start(2).values[name], x)
+
+
+def test_too_little_memory_for_the_cache_changes_no_result(workload: Workload, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: FaultFreeCache) -> None:
+        raise MemoryError
+
+    inputs, placement = (
+        check_inputs(workload.plan, workload.questions.inputs),
+        place(workload.network, parse_spec("uniform:ber=3e-5")),
+    )
+    expected = run_trial(workload.plan, placement, workload.questions, ReadPolicy.BATCH)
+    monkeypatch.setattr(FaultFreeCache, "_compute_starts", fail)
+    asked = replace(workload.questions, fault_free_cache=FaultFreeCache(workload.plan, inputs))
+    found = run_trial(workload.plan, placement, asked, ReadPolicy.BATCH)
+    assert (found.accuracy, found.changed, found.flips) == (expected.accuracy, expected.changed, expected.flips)
