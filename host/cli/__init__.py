@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from weakcell.host.cli.completion import complete_in_bash
 from weakcell.host.cli.encoding import accept_any_text
 from weakcell.host.cli.repeated import refuse_repeated
-from weakcell.host.cli.termination import interrupt_on_sigterm, interrupted_code
+from weakcell.host.cli.termination import interrupt_on_sigterm, interrupted_code, is_interruption
 
 _GROUPS = {
     "Emulate and analyse": {
@@ -106,24 +106,32 @@ class WeakcellGroup(TyperGroup):
         try:
             with interrupt_on_sigterm():
                 return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("Interrupted.", err=True)
-            raise typer.Exit(interrupted_code()) from None
+        except typer.Exit:
+            raise
         except BrokenPipeError:
             raise typer.Exit(1) from None
         except BaseException as error:  # polars raises errors that are no Exception
-            errors = sys.modules.get("weakcell.memmodels.errors")
-            if errors is None or not isinstance(error, errors.WeakcellError):
-                from weakcell.host.cli.little_memory import explain, is_lack_of_memory
+            raise typer.Exit(_explain(error)) from None
 
-                if not is_lack_of_memory(error):
-                    raise
-                sys.stderr.write(f"Error: {explain(type(error).__name__)}\n")
-                raise typer.Exit(1) from None
-            from weakcell.host.cli.terminal import exit_code, show_error
 
-            show_error(error)
-            raise typer.Exit(exit_code(error)) from None
+def _explain(error: BaseException) -> int:
+    """Print what ended a command, and return the exit code; raise the error again if nobody foresaw it."""
+    errors = sys.modules.get("weakcell.memmodels.errors")
+    known = errors is not None and isinstance(error, errors.WeakcellError)
+    if is_interruption(error) and not (known and isinstance(error, errors.Interrupted)):
+        typer.echo("Interrupted.", err=True)
+        return interrupted_code()
+    if known:
+        from weakcell.host.cli.terminal import exit_code, show_error
+
+        show_error(error)
+        return exit_code(error)
+    from weakcell.host.cli.little_memory import explain, is_lack_of_memory
+
+    if not is_lack_of_memory(error):
+        raise error
+    sys.stderr.write(f"Error: {explain(type(error).__name__)}\n")
+    return 1
 
 
 app = typer.Typer(

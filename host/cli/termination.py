@@ -13,19 +13,22 @@ from types import FrameType
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes: 128 and the number of the signal, as shells count."""
 
+_SECONDS_UNTIL_AGAIN = 0.02
+
 _received: list[signal.Signals] = []
-"""Signals of the running command."""
+"""SIGINT and SIGTERM that the running command got."""
 
 
 @contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the main thread at SIGTERM; restore handlers afterwards.
+    """Raise KeyboardInterrupt in the main thread at SIGTERM, as at SIGINT; restore handlers afterwards.
 
-    A SIGTERM that is ignored stays ignored. Python drops a KeyboardInterrupt that it raises in a finalizer or in a callback from C;
+    A signal that is ignored stays ignored. Python drops a KeyboardInterrupt that it raises in a finalizer or in a callback from C;
     it is raised again then, until it reaches code that can pass it on.
     """
-    handler = signal.getsignal(signal.SIGTERM)
-    if handler != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: handler for number, handler in usual.items() if signal.getsignal(number) == handler}
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -34,21 +37,34 @@ def interrupt_on_sigterm() -> Iterator[None]:
         raise KeyboardInterrupt
 
     def raise_again(unraisable: sys.UnraisableHookArgs) -> None:
-        if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            _thread.interrupt_main(_received.pop() if _received else signal.SIGINT)
+        if issubclass(unraisable.exc_type, KeyboardInterrupt) and _received:
+            # by another thread: it would be dropped in this function, too
+            again = threading.Timer(_SECONDS_UNTIL_AGAIN, _thread.interrupt_main, (_received[-1],))
+            again.daemon = True
+            again.start()
         else:
             hook(unraisable)
 
     _received.clear()
     hook, sys.unraisablehook = sys.unraisablehook, raise_again
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in before:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         sys.unraisablehook = hook
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Return whether an error ends a command because of SIGINT or SIGTERM.
+
+    Code in C may turn the KeyboardInterrupt into an error of its own. Whatever ends a command after a signal counts as its effect.
+    """
+    return isinstance(error, KeyboardInterrupt) or (bool(_received) and isinstance(error, Exception))
 
 
 def interrupted_code() -> int:
     """Return the exit code of a command that was interrupted: 143 after SIGTERM, 130 after Ctrl-C."""
-    return TERMINATED if _received else INTERRUPTED
+    return TERMINATED if signal.SIGTERM in _received else INTERRUPTED

@@ -2,7 +2,7 @@
 
     python -m tests.endurance.kills                                # everything: minutes; prints the table of README.md
     python -m tests.endurance.kills --runs 3 --only sweep,report   # a part
-    python -m tests.endurance.kills --write                        # puts the table into README.md
+    python -m tests.endurance.kills --write                        # puts the rows into the table of README.md
 
 Half of the instants are spread evenly over the time of an undisturbed run. The other half lie before a random one of its file
 events (open, rename, remove, mkdir), so that phases in which files are written get their share. Seeds are fixed.
@@ -33,10 +33,11 @@ from pathlib import Path
 
 from tests.endurance import warm
 from tests.endurance.commands import Command, State, list_files, make_commands, read_state, stop_servers
-from tests.endurance.tables import replace_table
+from tests.endurance.tables import update_table
 
 DISK_SHARES = (0.0, 0.2, 0.45, 0.7, 0.95)
 """Sizes of full disks, as shares of what an undisturbed run needs."""
+HEADS = ("command", "disturbance", "runs", "outcome")
 _PAGE = 4096
 _INSIDE = "WEAKCELL_ENDURANCE_INSIDE"
 
@@ -220,9 +221,7 @@ def main() -> int:
                 if path.is_mount():
                     subprocess.run(["umount", str(path)], check=True)
     if asked.write:
-        replace_table(
-            Path(__file__).with_name("README.md"), "kills", ("command", "disturbance", "runs", "outcome"), [o.row for o in outcomes]
-        )
+        update_table(Path(__file__).with_name("README.md"), "kills", HEADS, [outcome.row for outcome in outcomes], keys=2)
     return int(any(outcome.failures for outcome in outcomes))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.endurance.commands import CAMPAIGN
-from tests.endurance.tables import replace_table
+from tests.endurance.tables import update_table
 
 LIMITS_MB = (3000, 1500, 1000, 700, 450, 250)
 HEADS = ("command", "works from", "below: ends with")
@@ -108,7 +108,7 @@ def main() -> int:
             rows.append((f"`{name}`", f"{smallest} MB" if smallest else "more", ", ".join(kinds) + ", a message about memory"))
             print(" | ".join(rows[-1]), flush=True)
     if asked.write:
-        replace_table(Path(__file__).with_name("README.md"), "memory", HEADS, rows)
+        update_table(Path(__file__).with_name("README.md"), "memory", HEADS, rows, keys=1)
     return int(faults > 0)
 
 
