@@ -116,12 +116,12 @@ class WeakcellGroup(TyperGroup):
 
 def _explain(error: BaseException) -> int:
     """Print what ended a command, and return the exit code; raise the error again if nobody foresaw it."""
-    errors = sys.modules.get("weakcell.memmodels.errors")
-    known = errors is not None and isinstance(error, errors.WeakcellError)
-    if is_interruption(error) and not (known and isinstance(error, errors.Interrupted)):
+    from weakcell.memmodels.errors import Interrupted, WeakcellError
+
+    if is_interruption(error) and not isinstance(error, Interrupted):
         typer.echo("Interrupted.", err=True)
         return interrupted_code()
-    if known:
+    if isinstance(error, WeakcellError):
         from weakcell.host.cli.terminal import exit_code, show_error
 
         show_error(error)

@@ -16,9 +16,9 @@ from types import FrameType
 ROOMY = 4 << 30
 """From this limit on, in bytes, commands run as without one."""
 
-NEEDED_MB = {"emulate": 1800, "sweep": 1500, "predict": 1000, "report": 1500, "train": 4500}
+NEEDED_MB = {"infer": 450, "inspect": 450, "train": 1500}
 """Megabytes of address space with which commands work on small networks; measured by tests/endurance/memory.py."""
-_NEEDED_MB = 1500
+_NEEDED_MB = 1000
 _NO_LIMIT = 1 << 50
 
 _SIGNALS = ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGTRAP", "SIGKILL")

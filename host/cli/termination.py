@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes: 128 and the number of the signal, as shells count."""
@@ -26,7 +27,7 @@ def interrupt_on_sigterm() -> Iterator[None]:
     A signal that is ignored stays ignored. Python drops a KeyboardInterrupt that it raises in a finalizer or in a callback from C;
     it is raised again then, until it reaches code that can pass it on.
     """
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {number: handler for number, handler in usual.items() if signal.getsignal(number) == handler}
     if threading.current_thread() is not threading.main_thread():
         yield
