@@ -83,7 +83,7 @@ def _add_operators(builder: NetworkBuilder, node: Node, each_image: bool) -> Flo
         raise ModelError(f"Importing {node}", "its second output is used", "Only the first output is supported")
     attributes = {**node.attributes, "num_outputs": count} if node.op_type == "Split" else dict(node.attributes)
     results = []
-    tried = node.domain or not onnx.defs.get_schema(node.op_type, node.opset).has_type_and_shape_inference_function
+    tried = bool(node.domain) or _lacks_inference(node)
     types = (_tried_types if tried else output_types)(node, operands, count, each_image)
     for index, (name, (shape, dtype)) in enumerate(zip(node.outputs, types, strict=False)):
         if name:
@@ -99,6 +99,14 @@ def _add_operators(builder: NetworkBuilder, node: Node, each_image: bool) -> Flo
             )
             builder.symbols[name] = results[-1]
     return results[0]
+
+
+def _lacks_inference(node: Node) -> bool:
+    """Return whether ONNX knows the operator and cannot tell the shape of its output."""
+    try:
+        return not onnx.defs.get_schema(node.op_type, node.opset).has_type_and_shape_inference_function
+    except onnx.defs.SchemaError:
+        return False  # `output_types` says that there is no such operator
 
 
 def operator_key(node: Node) -> str:
