@@ -243,7 +243,7 @@ def _read_images(data: bytes, folder: Path) -> None:
     empty(folder)
     (folder / "a").mkdir()
     (folder / "a" / "0.png").write_bytes(data)
-    read_image_folder(folder, 16)
+    read_image_folder(folder)
 
 
 _GRAMMAR = "opcode b.* unknown|bytes in a|do not fit together|plain data do not need|no newline|pickle exhausted"
