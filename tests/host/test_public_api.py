@@ -239,13 +239,18 @@ def test_data_as_a_dict_are_those_of_a_pair(rng: np.random.Generator) -> None:
     [
         [np.zeros((4, 3)), np.zeros(4)],
         (np.zeros((4, 3)), np.zeros(4), 1),
-        {"images": np.zeros((4, 3))},
+        {"y": np.zeros(4)},
         (np.zeros((4, 3)), np.array(["a"] * 4)),
     ],
 )
 def test_data_of_another_form_are_refused(data: object) -> None:
     with pytest.raises(weakcell.InputError):
         weakcell.load_data(data)  # type: ignore[arg-type]
+
+
+def test_arrays_that_are_no_input_of_the_network() -> None:
+    with pytest.raises(weakcell.InputError, match="they have images, and the network reads input"):
+        weakcell.emulate("digits-bnn", {"images": np.zeros((4, 1, 8, 8))}, memory="uniform:ber=0", trials=1)
 
 
 def test_figures_have_known_endings(tmp_path: Path) -> None:
