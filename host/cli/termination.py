@@ -37,10 +37,18 @@ def interrupt_on_sigterm() -> Iterator[None]:
         _received.append(signal.Signals(number))
         raise KeyboardInterrupt
 
+    def send_again(number: signal.Signals) -> None:
+        if signal.getsignal(number) is interrupt:  # the command has not ended meanwhile
+            main = threading.main_thread().ident
+            if hasattr(signal, "pthread_kill") and main is not None:
+                signal.pthread_kill(main, number)  # also ends a call that waits
+            else:
+                _thread.interrupt_main(number)
+
     def raise_again(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt) and _received:
             # by another thread: it would be dropped in this function, too
-            again = threading.Timer(_SECONDS_UNTIL_AGAIN, _thread.interrupt_main, (_received[-1],))
+            again = threading.Timer(_SECONDS_UNTIL_AGAIN, send_again, (_received[-1],))
             again.daemon = True
             again.start()
         else:

@@ -28,6 +28,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -194,6 +195,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=20, help="kills per command and signal")
     parser.add_argument("--only", default="", help="commands, with commas: the first word of their names")
     parser.add_argument("--disks", default=",".join(map(str, DISK_SHARES)), help="sizes of full disks, as shares of what is needed")
+    parser.add_argument("--signals", default="SIGKILL,SIGTERM", help="which, with commas")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     asked = parser.parse_args()
@@ -208,11 +210,12 @@ def main() -> int:
             for command in chosen:
                 bench = Bench(command, Path(work) / command.name.split()[0])
                 print(f"{command.name}: {bench.seconds:.2f} s, {bench.events} file events", flush=True)
-                for step in (
-                    lambda bench=bench: bench.kill(signal.SIGKILL, asked.runs, asked.seed),
-                    lambda bench=bench: bench.kill(signal.SIGTERM, asked.runs, asked.seed),
-                    lambda bench=bench: bench.fill_disk([float(share) for share in asked.disks.split(",")], can_mount()),
-                ):
+                steps: list[Callable[[], Outcome]] = [
+                    partial(bench.kill, signal.Signals[name], asked.runs, asked.seed) for name in asked.signals.split(",") if name
+                ]
+                if asked.disks:
+                    steps.append(partial(bench.fill_disk, [float(share) for share in asked.disks.split(",")], can_mount()))
+                for step in steps:
                     outcomes.append(step())
                     print(" | ".join(outcomes[-1].row), *outcomes[-1].failures, sep="\n    ", flush=True)
         finally:
