@@ -59,6 +59,8 @@ def infer(
     wanted = (*plan.network.outputs, *probe)
     checked = check_inputs(plan, inputs)
     is_dynamic = any(isinstance(layer, nw.DynamicQuantize) for layer in plan.network.layers)
+    if dynamic == "batch" and plan.network.batch != 1:
+        _refuse_ranges_of_images(plan)
     if dynamic == "batch" and plan.network.batch != 1 and is_dynamic:
         return gather(plan, wanted, _values_of_batches(plan, checked, wanted, threads))
     return gather(plan, wanted, fault_free_values(plan, checked, wanted, threads))
@@ -80,6 +82,14 @@ def _run_with(
     parameters: ParameterState, inputs: Arrays, wanted: Sequence[str], layers: Sequence[nw.Layer], step: int, threads: int
 ) -> Iterator[dict[str, Array]]:
     return run_layers(inputs, wanted, layers, step, lambda layer, x, _: compute_step(layer, x, parameters), threads=threads)
+
+
+def _refuse_ranges_of_images(plan: Plan) -> None:
+    """ModelError if an operator can only take its range from each image."""
+    for layer in plan.network.layers:
+        if isinstance(layer, nw.FloatOperator) and layer.each_image and "DynamicQuantize" in layer.op_type:
+            found = f"{layer.name!r} quantizes each image by itself"
+            raise ModelError("Taking the range of DynamicQuantizeLinear from the whole batch", found, "Leave out --dynamic batch")
 
 
 # ── dynamic quantization over a batch ───────────────────────────────────────────────────────────────

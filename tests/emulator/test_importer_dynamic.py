@@ -18,8 +18,9 @@ from tests.emulator.models import Array, model, node, run
 from tests.emulator.reference import evaluate
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import DynamicBias, DynamicQuantize, Network
+from weakcell.emulator.ir.layers import DynamicBias, DynamicQuantize, FloatOperator, Network
 from weakcell.emulator.plan.plan import compile_plan
+from weakcell.memmodels.errors import ModelError
 
 F = np.float32
 SIZE = (3, 6, 6)
@@ -214,7 +215,11 @@ def test_other_readers(reader: str) -> None:
     nodes = [node("DynamicQuantizeLinear", "x", "q a o"), *_READERS[reader]]
     proto = model(nodes, {"s": np.asarray(F(2))}, {"x": ["N", *SIZE]}, {"y": ["N", None, None, None]}, 13)
     x = images(5)
-    np.testing.assert_array_equal(infer(compile_plan(load(proto)), {"x": x})["y"], one_by_one(proto, x))
+    plan = compile_plan(load(proto))
+    np.testing.assert_array_equal(infer(plan, {"x": x})["y"], one_by_one(proto, x))
+    if any(isinstance(layer, FloatOperator) and layer.each_image for layer in plan.network.layers):
+        with pytest.raises(ModelError, match="each image by itself"):
+            infer(plan, {"x": x}, dynamic="batch")
 
 
 @pytest.mark.parametrize("factor", [(6,), (1, 1, 1, 6)])
