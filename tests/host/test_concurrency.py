@@ -195,7 +195,7 @@ def test_calls_leave_the_process_as_it_was(serial: dict[str, object], unchanged:
 
 def test_training_leaves_the_process_as_it_was(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    import weakcell.host.train.training_grid  # noqa: F401  (torch draws random numbers when parts of it are imported)
+    import weakcell.host.train.training_grid  # torch draws random numbers when parts of it are imported
 
     torch.manual_seed(5)
     torch.set_num_threads(2)
