@@ -417,17 +417,25 @@ def _parse_term(table: dict[str, Any]) -> Term:
         return _make_record(LevelTerm, {**given, "up": tuple(given["up"]), "down": tuple(given["down"])})
     if kind != "errors":
         raise ValueError(f"there is no kind of term {kind!r}")
-    structure: Any = given.pop("structure", None)
-    if structure is not None:
-        shared = "share" in structure
-        structure = (
-            _make_record(Shared, structure, bank=_make_record(Bank, structure["bank"]))
-            if shared
-            else _make_record(Lines, structure)
+    given |= {"lifetime": Lifetime(given["lifetime"]), "cells": Cells(given["cells"])}
+    return _make_record(ErrorTerm, given, structure=_parse_structure(given.get("structure")))
+
+
+_MOST_COLUMNS, _MOST_CELLS = 1 << 20, 1 << 26
+"""Limits of a bank. Those of the boards have 2048 columns and 2^21 cells."""
+
+
+def _parse_structure(table: Any) -> Shared | Lines | None:
+    if table is None:
+        return None
+    shared = "share" in table
+    structure = _make_record(Shared, table, bank=_make_record(Bank, table["bank"])) if shared else _make_record(Lines, table)
+    bank = structure.bank
+    if bank.columns > _MOST_COLUMNS or bank.rows * bank.columns > _MOST_CELLS:  # groups are listed, and drawn as a whole
+        raise ValueError(
+            f"a bank of {bank.rows} x {bank.columns} cells; {_MOST_COLUMNS} columns and {_MOST_CELLS} cells are the most"
         )
-    return _make_record(
-        ErrorTerm, {**given, "lifetime": Lifetime(given["lifetime"]), "cells": Cells(given["cells"])}, structure=structure
-    )
+    return structure
 
 
 def _make_table(record: Any) -> dict[str, Any]:

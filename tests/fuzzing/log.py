@@ -17,7 +17,7 @@ def make_table(log: Path) -> str:
     """Return the runs of the log as a Markdown table, one line for each reader."""
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     lines = [
-        "| reader | inputs | beyond the first check | accepted | findings, all mended | corpus | CPU minutes |",
+        "| reader | inputs | beyond the first check | accepted | found in these runs | corpus | minutes |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name in MODULES:

@@ -128,6 +128,7 @@ def read(data: bytes, folder: Path) -> None:
     _round_trip(profile, folder)
     memory = SimulatedMemory(technology, conditions, 1, 2, 0)
     region = memory.write(_BITS, Layout("w", 100, 8), Key(0, 0, 0))
+    memory.read(region, Key(0, 0, 0), np.empty_like(_BITS))
     memory.cost(region, Accesses(1.0))
 
 
