@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.errors import InputError, UsageError
 
 TEXT_BYTES = 64 << 20
 """Largest text file (TOML, JSON) that is read."""
@@ -33,8 +33,31 @@ COMPRESSION = 60
 """Larger archives may unpack to this many times their size. Measured data compress 2 to 20 times."""
 
 _CHUNK = 1 << 24
-_MOST_ARRAYS = 20_000
+_MOST_ARRAYS, _MOST_FACTOR = 20_000, 1000
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+LIMITS_VARIABLE = "WEAKCELL_LIMITS"
+"""Environment variable: a factor of all limits of sizes, for files that are known to be good."""
+
+_RAISE = f"{LIMITS_VARIABLE}=FACTOR raises the limit"
+
+
+def allowed(limit: int) -> int:
+    """Return a limit of a size times the factor that the user set in `WEAKCELL_LIMITS`.
+
+    Raises:
+        UsageError: The variable is not a number of at least 1.
+    """
+    text = os.environ.get(LIMITS_VARIABLE, "1")
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 1 <= factor <= _MOST_FACTOR:
+        do = f"Give a factor from 1 to {_MOST_FACTOR:,}, or unset the variable"
+        raise UsageError(f"{LIMITS_VARIABLE}={text}", "it is no factor of the limits of sizes", do)
+    return int(limit * factor)
 
 
 def reason(error: BaseException) -> str:
@@ -71,17 +94,21 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
     Args:
         path: The file.
-        limit: Largest permitted size in bytes.
+        limit: Largest permitted size in bytes, before the user's factor.
 
     Raises:
         OSError: It cannot be read, is not a regular file, or is larger than `limit`.
     """
+    limit = allowed(limit)
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         most = min(limit, max(size, _CHUNK))  # what is asked for is allocated before it is read
         content = file.read(most + 1) if size <= limit else b""
     if size > limit or len(content) > most:
-        raise OSError(0, f"it has {max(size, len(content)):,} bytes, and {limit:,} are the most that are read")
+        raise OSError(
+            0,
+            f"it has {max(size, len(content)):,} bytes, and {limit:,} are the most that are read; {_RAISE}",
+        )
     return content
 
 
@@ -133,9 +160,10 @@ def _unpack(file: BinaryIO, size: int) -> dict[str, npt.NDArray[Any]]:
         members = archive.infolist()
         if len(members) > _MOST_ARRAYS:
             raise ValueError(f"it has {len(members):,} arrays, and {_MOST_ARRAYS:,} are the most that are read")
-        total, most = sum(member.file_size for member in members), max(SMALL_BYTES, COMPRESSION * size)
+        total, most = sum(member.file_size for member in members), allowed(max(SMALL_BYTES, COMPRESSION * size))
         if total > most:
-            found = f"it has {size:,} bytes and unpacks to {total:,}, more than {most:,}; save it with numpy.savez, uncompressed"
+            do = f"save it uncompressed, with numpy.savez, or {_RAISE}"
+            found = f"it has {size:,} bytes and unpacks to {total:,}, more than {most:,}; {do}"
             raise ValueError(found)
         return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from weakcell.host.datasets.pickles import read_plain_pickle
 from weakcell.memmodels.errors import InputError
-from weakcell.memmodels.files import COMPRESSION, SMALL_BYTES, open_regular, read_bytes, reason
+from weakcell.memmodels.files import COMPRESSION, SMALL_BYTES, allowed, open_regular, read_bytes, reason
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -43,7 +43,7 @@ def read_idx(path: str | Path) -> np.ndarray:
 
     try:
         with open_regular(Path(path)) as raw:
-            most = max(SMALL_BYTES, COMPRESSION * os.fstat(raw.fileno()).st_size)
+            most = allowed(max(SMALL_BYTES, COMPRESSION * os.fstat(raw.fileno()).st_size))
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             file: Any = gzip.GzipFile(fileobj=raw) if packed else raw

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from weakcell.memmodels.errors import InputError
-from weakcell.memmodels.files import SMALL_BYTES, read_arrays, read_bytes, read_text
+from weakcell.memmodels.errors import InputError, UsageError
+from weakcell.memmodels.files import SMALL_BYTES, allowed, read_arrays, read_bytes, read_text
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
@@ -105,3 +105,24 @@ def test_larger_files_than_asked_for_are_not_read(tmp_path: Path) -> None:
     assert read_text(tmp_path / "a", 4) == "four"
     with pytest.raises(OSError, match="3 are the most"):
         read_bytes(tmp_path / "a", 3)
+
+
+@pytest.mark.parametrize("factor", ["0.5", "many", "nan", "-1", "1e9"])
+def test_a_factor_of_the_limits_that_is_none(factor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEAKCELL_LIMITS", factor)
+    with pytest.raises(UsageError, match="WEAKCELL_LIMITS"):
+        allowed(1)
+
+
+def test_the_user_raises_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeros compress a thousandfold: refused, and read once the user says that the file is good."""
+    path = tmp_path / "zeros.npz"
+    np.savez_compressed(path, x=np.zeros(300 << 20, np.uint8))
+    with pytest.raises(InputError, match="WEAKCELL_LIMITS"):
+        read_arrays(path, "Reading", "Bring another")
+    monkeypatch.setenv("WEAKCELL_LIMITS", "2")
+    assert read_arrays(path, "Reading", "Bring another")["x"].size == 300 << 20
+    (tmp_path / "text").write_bytes(b"12345")
+    with pytest.raises(OSError, match="4 are the most"):
+        read_bytes(tmp_path / "text", 2)
+    assert read_bytes(tmp_path / "text", 3) == b"12345"
