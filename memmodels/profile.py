@@ -27,7 +27,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -396,7 +396,7 @@ def _has_type(value: Any, hint: Any) -> bool:
     """Return whether a value of a TOML file can be that of a field."""
     if get_origin(hint) is Literal:
         return isinstance(value, str) and value in get_args(hint)
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (UnionType, Union):  # `Rate | None` is a typing.Union: Rate is a Literal
         return any(_has_type(value, part) for part in get_args(hint))
     if get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_has_type(part, get_args(hint)[0]) for part in value)

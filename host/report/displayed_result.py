@@ -120,7 +120,9 @@ def embed_figure(figure: Figure, words: str) -> str:
         figure: The matplotlib figure.
         words: Its alternative text.
     """
-    return embed_svg(svg_bytes(figure), words)
+    with apply_style(STYLE):  # names in the file are equal from run to run
+        content = svg_bytes(figure)
+    return embed_svg(content, words)
 
 
 def embed_svg(svg: bytes, words: str) -> str:

@@ -79,10 +79,12 @@ def fake() -> Iterator[FakeSupply]:
     made.server.close()
 
 
-def prepared(link: Link, supply: Supply, folder: Path) -> tuple[CharacterizationRig, Plan, Dump]:
-    plan = make_plan("retention", voltages=(0.62, 0.57), dwells=(0.002,), patterns=("ones",), repeats=2, pages=8, nominal=1.10)
+def prepared(
+    link: Link, supply: Supply, folder: Path, dwells: tuple[float, ...] = (0.002,)
+) -> tuple[CharacterizationRig, Plan, Dump]:
+    plan = make_plan("retention", voltages=(0.62, 0.57), dwells=dwells, patterns=("ones",), repeats=2, pages=8, nominal=1.10)
     contents = {"ones": parse_contents("ones", 8)}
-    run = {"identity": {}, "plan": vars(plan)}
+    run = {"identity": {"chip": "rp2350", "memory": None, "virtual": True, "supply": supply.name}, "plan": vars(plan)}
     return (
         CharacterizationRig(link, supply, contents),
         plan,
@@ -129,8 +131,7 @@ def test_nominal_voltage_is_restored_whatever_ends_the_work(fake: FakeSupply, en
 
 
 def test_ctrl_c_while_the_voltage_is_low(fake: FakeSupply, tmp_path: Path) -> None:
-    rig, plan, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path)
-    slow = Plan(plan.experiment, plan.voltages, (0.001, 3.0), plan.patterns, plan.repeats, plan.pages)
+    rig, slow, dump = prepared(Link(fake.board), open_scpi_supply(fake.resource, 1.10), tmp_path, dwells=(0.001, 3.0))
 
     def interrupt() -> None:
         while fake.volts > 1.0 or len(fake.commanded) < 11:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -162,8 +162,9 @@ def state_of_process() -> dict[str, object]:
     mask = os.umask(0)
     os.umask(mask)
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ)}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
     state: dict[str, object] = {
-        "umask": mask, "signals": signals, "locale": locale.setlocale(locale.LC_ALL), "environment": dict(os.environ),
+        "umask": mask, "signals": signals, "locale": locale.setlocale(locale.LC_ALL), "environment": environment,
         "folder": os.getcwd(), "hooks": (sys.excepthook, sys.unraisablehook, threading.excepthook),
         "recursion": sys.getrecursionlimit(),
         "random": random.getstate(), "numpy": np.random.get_state()[1].tolist(), "numpy errors": np.geterr(),
@@ -175,22 +176,20 @@ def state_of_process() -> dict[str, object]:
     return state
 
 
-@pytest.fixture
-def unchanged() -> Iterator[None]:
+def test_calls_leave_the_process_as_it_was(serial: dict[str, object], tmp_path: Path) -> None:
+    import plotly.tools  # adds a filter of warnings when it is imported first
+
+    assert plotly.tools
     before = state_of_process()
-    yield
-    after = state_of_process()
-    for name, value in before.items():
-        assert after[name] == value, name
-
-
-def test_calls_leave_the_process_as_it_was(serial: dict[str, object], unchanged: None, tmp_path: Path) -> None:
     for call in (emulate, predict, infer, plot):
         call()
     weakcell.emulate("digits-bnn", memory="uniform:ber=0.01", trials=1, images=5).save(tmp_path / "out")
     weakcell.read_results(tmp_path / "out").report(tmp_path / "r.html")
     with pytest.raises(UsageError):
         weakcell.emulate("digits-bnn", memory="uniform", sweep="ber=1:0", images=5)
+    after = state_of_process()
+    for name, value in before.items():
+        assert after[name] == value, name
 
 
 def test_training_leaves_the_process_as_it_was(tmp_path: Path) -> None:

@@ -145,9 +145,11 @@ def test_folder_of_another_study_is_refused(tmp_path: Path, result: StudyResult)
     with pytest.raises(OutputError, match="another study"):
         open_folder(tmp_path / "out", other)
     assert open_folder(tmp_path / "out", other, overwrite=True)
-    (tmp_path / "out" / "study.json").unlink()
+    assert not (tmp_path / "out" / "results.parquet").exists()
+    save_study(result, tmp_path / "nameless")
+    (tmp_path / "nameless" / "study.json").unlink()
     with pytest.raises(OutputError):
-        open_folder(tmp_path / "out", resolve_study(BASE))
+        open_folder(tmp_path / "nameless", resolve_study(BASE))
 
 
 def test_no_temporary_files_stay(tmp_path: Path, result: StudyResult) -> None:
