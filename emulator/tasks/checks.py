@@ -18,8 +18,12 @@ def squeezed(x: Array) -> Array:
 
 
 def are_integers(x: Array) -> bool:
-    """Whether all labels are whole numbers, whatever their type."""
-    return x.dtype.kind in "bui" or (x.dtype.kind == "f" and bool(np.isfinite(x).all()) and bool((x == np.rint(x)).all()))
+    """Whether all labels are whole numbers that int64 holds, whatever their type."""
+    if x.dtype.kind in "bi":
+        return True
+    if x.dtype.kind == "u":
+        return not x.size or int(x.max()) < 1 << 63
+    return x.dtype.kind == "f" and bool((np.abs(x) < 2.0**63).all()) and bool((x == np.rint(x)).all())
 
 
 def shape_text(x: Array) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from itertools import product
@@ -18,7 +19,7 @@ from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.files import read_text, reason
 
-_MOST_RUNS = 10_000
+_MOST_RUNS, _MOST_LETTERS = 10_000, 180
 
 
 class Run(BaseModel):
@@ -98,7 +99,8 @@ class Run(BaseModel):
         words = [self.network, kind, *self.loss.replace("%", "pc").replace("=", "").replace(":", ",").split(",")]
         if self.flips is not None:
             words += ["plain" if self.gradient == "plain" else "flips", *self.flips.replace(":", "-").replace("=", "").split(",")]
-        return "_".join([*words, f"seed{self.seed}", hashlib.sha256(self.identity.encode()).hexdigest()[:8]])
+        readable = re.sub(r"[/\\\x00-\x1f]", "-", "_".join([*words, f"seed{self.seed}"]))[:_MOST_LETTERS]
+        return f"{readable}_{hashlib.sha256(self.identity.encode()).hexdigest()[:8]}"
 
 
 def parse_run(settings: Mapping[str, Any]) -> Run:

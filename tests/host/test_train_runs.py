@@ -291,3 +291,12 @@ def test_command_refuses_what_it_cannot_do(tmp_path: Path, options: list[str], c
         pytest.skip("there is a GPU here")
     assert CliRunner().invoke(app, ["train", *options, "--out", str(tmp_path / "out")]).exit_code == code
     assert not (tmp_path / "out").exists()
+
+
+def test_name_of_a_run_is_a_file_name() -> None:
+    """A profile's path in `flips` makes no folder, and long settings fit into a name of 255 bytes."""
+    run = parse_run({"flips": "uniform:ber=0.05"})
+    assert run.name == f"fcnn_bnn_cel_flips_uniform-ber0.05_seed1_{run.name[-8:]}"
+    object.__setattr__(run, "flips", f"file:folder/{'x' * 300}.toml")
+    assert "/" not in run.name
+    assert len(run.name) < 200
