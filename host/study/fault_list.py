@@ -8,6 +8,7 @@ line of a CSV file after `# weakcell-faults `) holds the study that made the lis
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -218,8 +219,10 @@ def load_faults(path: Path) -> FaultList:
             with open_table(path) as file:
                 line = file.readline(_LONGEST_HEAD).decode("utf-8")
                 text = line[len(_CSV_HEAD) :] if line.startswith(_CSV_HEAD) else None
-                file.seek(0)
-                table = pl.read_csv(file, skip_lines=1 if text else 0, infer_schema_length=None)
+                if text is None:
+                    file.seek(0)
+                rows = io.BytesIO(file.read())  # versions of polars differ in whether they heed the position in a file
+                table = pl.read_csv(rows, infer_schema_length=None)
                 if "tensor" in table.columns:
                     table = table.with_columns(restore_text("tensor"))
         header = json.loads(text) if text else None

@@ -75,7 +75,7 @@ def test_columns_are_left_out_in_their_order() -> None:
 )
 def test_commands_on_a_narrow_terminal(arguments: list[str], width: int) -> None:
     """Rich believes that it writes to a terminal of this width. No line is longer, no cell is cut; only titles wrap."""
-    environment = {"TTY_COMPATIBLE": "1", "COLUMNS": str(width), "NO_COLOR": "1", "TERM": "xterm"}
+    environment = {"FORCE_COLOR": "1", "COLUMNS": str(width), "NO_COLOR": "1", "TERM": "xterm"}
     result = CliRunner().invoke(app, arguments, env=environment)
     assert result.exit_code == 0, result.output
     lines = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout).splitlines()
