@@ -156,7 +156,8 @@ def test_bench_warns_and_keeps_the_check(for_unit_range: onnx.ModelProto, tmp_pa
     np.savez(tmp_path / "raw.npz", x=images(0, 255), y=np.arange(40) % 10)
     with caplog.at_level(logging.WARNING):
         workload = open_workload(str(tmp_path / "net.onnx"), str(tmp_path / "raw.npz"))
-    assert [record.message for record in caplog.records] == [workload.inputs[0].warning]
+    said = [record.message for record in caplog.records if not record.message.startswith("Compiling")]  # with an empty cache
+    assert said == [workload.inputs[0].warning]
     assert workload.inputs[0].outside is not None
     assert workload.inputs[0].outside > 0.9
 
