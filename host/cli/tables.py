@@ -77,12 +77,12 @@ def fit_columns(columns: Sequence[Column], width: int) -> tuple[list[Column], li
     if _width(columns) <= width:
         return list(columns), []
     short = [column.shortened() for column in columns]
-    shown = [column for column in short if not column.drop]
-    for column in sorted((column for column in short if column.drop), key=lambda column: column.drop):
-        if _width([*shown, column]) <= width:
-            shown.append(column)
-    left_out = [column.title.removesuffix(" %") for column in short if column not in shown]
-    return [column for column in short if column in shown], left_out
+    shown = [index for index, column in enumerate(short) if not column.drop]
+    for index in sorted((index for index, column in enumerate(short) if column.drop), key=lambda index: short[index].drop):
+        if _width([*(short[other] for other in shown), short[index]]) <= width:
+            shown.append(index)
+    left_out = [column.title.removesuffix(" %") for index, column in enumerate(short) if index not in shown]
+    return [short[index] for index in sorted(shown)], left_out
 
 
 def show_table(columns: Sequence[Column]) -> None:
