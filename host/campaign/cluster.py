@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker
+from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker, wait
 from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
@@ -31,6 +31,9 @@ log.addHandler(logging.NullHandler())
 
 PATIENCE = 120.0
 """Seconds that a scheduler may be away before the sweep gives up."""
+
+NO_WORKER_NOTICE = 10.0
+"""Seconds without a result after which the cluster is asked whether it has a worker at all."""
 
 _AHEAD = 4
 """Tasks under way per thread of the cluster: enough that nobody waits, few enough that nothing piles up."""
@@ -166,6 +169,8 @@ class _ClusterSession:
         results = as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
         self._fill(client, results)
         while self._submitted:
+            if not results.has_ready():  # type: ignore[no-untyped-call]
+                self._wait(client)
             future = next(results)  # type: ignore[no-untyped-call]
             number, task = self._submitted[future]
             try:
@@ -180,6 +185,25 @@ class _ClusterSession:
             if done is not None:
                 yield done
             self._fill(client, results)
+
+    def _wait(self, client: Client) -> None:
+        """Wait for a result; warn once while the cluster has no worker, which may be hours where a queue gives them."""
+        warned = False
+        while True:
+            try:
+                with client.as_current():  # type: ignore[no-untyped-call]
+                    wait(list(self._submitted), timeout=NO_WORKER_NOTICE, return_when="FIRST_COMPLETED")  # type: ignore[no-untyped-call]
+                return
+            except TimeoutError:
+                without = not client.nthreads()  # type: ignore[no-untyped-call]
+                if without and not warned:
+                    log.warning(
+                        "scheduler %s has no worker; the sweep waits until one joins (Ctrl-C ends it, results are kept)",
+                        self._address,
+                    )
+                elif warned and not without:
+                    log.warning("a worker has joined scheduler %s; the sweep goes on", self._address)
+                warned = without
 
     def _fill(self, client: Client, results: Any) -> None:
         threads = sum(client.nthreads().values()) or 1  # type: ignore[no-untyped-call]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -143,11 +144,25 @@ def test_a_driver_that_is_killed_goes_on(expected: tuple[bytes, bytes], tmp_path
 
 
 def test_dask_gives_the_same_bytes_though_workers_die_and_the_scheduler_too(
-    campaign: Campaign, expected: tuple[bytes, bytes], tmp_path: Path
+    campaign: Campaign, expected: tuple[bytes, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
+    from weakcell.host.campaign import cluster
     from weakcell.host.campaign.cluster import Cluster
 
+    monkeypatch.setattr(cluster, "NO_WORKER_NOTICE", 0.5)
+    warnings: list[str] = []
+
+    class StartsAWorker(logging.Handler):
+        """Starts the next worker only when the sweep has said that there is none."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            warnings.append(record.getMessage())
+            if "has no worker" in warnings[-1] and killed == ["worker"]:
+                dask.start_a_worker()
+
+    handler = StartsAWorker()
+    cluster.log.addHandler(handler)
     with _Dask(tmp_path) as dask:
         killed: list[str] = []
 
@@ -159,8 +174,12 @@ def test_dask_gives_the_same_bytes_though_workers_die_and_the_scheduler_too(
                 dask.restart_the_scheduler()
                 killed.append("scheduler")
 
-        assert run_with(Cluster(campaign.workloads, dask.address), campaign, tmp_path / "out", disturb) == expected
+        try:
+            assert run_with(Cluster(campaign.workloads, dask.address), campaign, tmp_path / "out", disturb) == expected
+        finally:
+            cluster.log.removeHandler(handler)
         assert killed == ["worker", "scheduler"]
+        assert sum("has no worker" in warning for warning in warnings) >= 1
     assert pl.read_parquet(tmp_path / "out" / "results.parquet").height == campaign.runs
 
 
@@ -191,6 +210,8 @@ class _Dask:
     def kill_a_worker(self) -> None:
         self._worker.kill()
         self._worker.wait()
+
+    def start_a_worker(self) -> None:
         self._worker = self._start_worker()
 
     def restart_the_scheduler(self) -> None:
