@@ -10,7 +10,7 @@ import typer
 
 from weakcell.host.cli.completion import complete_memory
 from weakcell.host.cli.options import JsonEvents, Quiet
-from weakcell.host.train.loss_spec import list_examples, list_margin_names
+from weakcell.host.train.loss_spec import list_examples
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 _DATA = "digits, fashion-mnist, cifar-10, svhn or imagenette. [default: fashion-mnist]"
 _NETWORK = "fcnn, vgg3, vgg7, mobilenetv2 or resnet18. [default: fcnn]"
 _LOSS = (
-    f"{list_examples()}; scale=0.02 multiplies the logits; {list_margin_names()} also as a share of the largest output, m=12.5%. "
-    "[default: cel]"
+    f"{list_examples()}. mcel is clamped to ±L, and mcel:rls=16% states m as m/(2L); margin-ce is the unclamped form that MCEL's "
+    "paper rejects. scale=0.02 multiplies the logits; mhl:b=128,divide=b divides by b; b, and m of margin-ce and mml, also as a "
+    "share of the largest output, m=12.5%. [default: cel]"
 )
 _FLIPS = "Memory SPEC whose errors are injected into the weights in training, as in uniform:ber=0.05."
 _TOLERANCE = "WEIGHT,DISTANCE of the regularizer that keeps the sums of hidden neurons away from their thresholds."
-_GRID = "Train every combination: KEY=VALUE | VALUE, as in --grid 'loss=cel | mcel:m=256' --grid 'seed=1 | 2 | 3'. Repeatable."
+_GRID = "Train every combination: KEY=VALUE | VALUE, as in --grid 'loss=cel | mcel:m=32' --grid 'seed=1 | 2 | 3'. Repeatable."
 _SWEEP = "Sweep of the memory that evaluates. [default: ber=0:0.35:0.01; CIFAR-10 ber=0:0.06:0.005]"
 _PRECISION = "bfloat16 halves the time on processors that know it. [default: float32]"
 
@@ -90,11 +91,11 @@ def train(
 
     \b
     Examples:
-      weakcell train --data digits --network vgg3 --width 0.25 --loss mcel:m=25% \\
+      weakcell train --data digits --network vgg3 --width 0.25 --loss mcel:m=32,scale=0.1 \\
           --out trained
       weakcell train --loss mhl:b=128 --flips uniform:ber=0.05 --epochs 8 \\
           --precision bfloat16
-      weakcell train --grid 'loss=cel | mhl:b=128 | mcel:m=256' \\
+      weakcell train --grid 'loss=cel | mhl:b=128 | mcel:m=32' \\
           --grid 'flips=none | uniform:ber=0.05' --out grid
       weakcell train runs.toml --out grid --resume --part test
     """
@@ -161,5 +162,5 @@ def _grid_of(text: str) -> tuple[str, list[str]]:
     key, equals, values = text.partition("=")
     listed = [value.strip() for value in values.split("|")]
     if not (key.strip() and equals and all(listed)):
-        raise UsageError(f"--grid {text!r}", "it is not KEY=VALUE | VALUE", "Write it as in --grid 'loss=cel | mcel:m=256'")
+        raise UsageError(f"--grid {text!r}", "it is not KEY=VALUE | VALUE", "Write it as in --grid 'loss=cel | mcel:m=32'")
     return key.strip().replace("-", "_"), listed

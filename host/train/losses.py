@@ -1,5 +1,7 @@
 """Training losses: cross entropy (CEL), modified hinge (MHL), margin cross entropy (MCEL), multi-class margin (MML).
 
+`UnclampedMarginCrossEntropy` is the form that MCEL's paper shows and rejects; networks of earlier versions were trained with it.
+
 Every loss takes float32 logits of shape [N, C] and int64 classes of shape [N]. It multiplies the logits by `scale` first and
 returns a scalar, or shape [N] with `reduction="none"`. Margins are in units of the scaled logits. `loss_spec.LOSSES` gives each
 loss its name on the command line.
@@ -9,7 +11,7 @@ loss its name on the command line.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,30 +49,34 @@ class ModifiedHinge(nn.Module):
         b: Margin of every output, in scaled logits.
         scale: Factor of the logits.
         reduction: How the losses of the images are combined.
+        divide: Divide the loss by b, as the author's framework does. An image that misses by the whole margin then costs 1.
     """
 
-    def __init__(self, b: float, scale: float = 1.0, reduction: Reduction = "mean") -> None:
+    def __init__(self, b: float, scale: float = 1.0, reduction: Reduction = "mean", *, divide: bool = False) -> None:
         super().__init__()
-        self.b, self.scale, self.reduction = b, scale, reduction
+        self.b, self.scale, self.reduction, self.divide = b, scale, reduction, divide
 
     def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Return the loss of logits [N, C] for classes [N]."""
         signs = 2.0 * functional.one_hot(classes, logits.shape[-1]).to(logits.dtype) - 1.0
         losses = functional.relu(self.b - signs * logits * self.scale).mean(-1)
+        if self.divide:
+            losses = losses / self.b
         if self.reduction == "none":
             return losses
         return losses.sum() if self.reduction == "sum" else losses.mean()
 
     def __str__(self) -> str:
-        return f"modified hinge, b = {self.b:g}" + _describe_scale(self.scale)
+        return f"modified hinge, b = {self.b:g}" + (", divided by b" if self.divide else "") + _describe_scale(self.scale)
 
 
-class MarginCrossEntropy(nn.Module):
-    """Margin cross entropy loss (MCEL): cross entropy after the logit of the true class is lowered by m.
+class UnclampedMarginCrossEntropy(nn.Module):
+    """Cross entropy after the logit of the true class is lowered by m, without a limit on the logits.
+
+    This is the form that the paper of `MarginCrossEntropy` shows in its equations 5 and 6 and **rejects**: nothing bounds the
+    logits, so a network can reach any m by larger logits alone. It was called `mcel` in earlier versions of Weakcell.
 
     loss = −log( e^(z_y − m) / (e^(z_y − m) + Σ_{j≠y} e^(z_j)) ): an image has a small loss only if its true class leads by about m.
-    Yayla and Kumar, MCEL: Margin-Based Cross-Entropy Loss for Error-Tolerant Quantized Neural Networks, arXiv 2603.05048, 2026.
-    **The equation is a reconstruction** from the abstract and from summaries of the paper.
 
     It is a drop-in for `torch.nn.CrossEntropyLoss`, also for logits of shape [C] and [N, C, d1, …]. With m = 0 and
     scale = 1 the two are equal.
@@ -104,21 +110,62 @@ class MarginCrossEntropy(nn.Module):
         self.ignore_index, self.reduction, self.label_smoothing = ignore_index, reduction, label_smoothing
         self.register_buffer("weight", weight)
 
+    def limit_logits(self, logits: Tensor) -> Tensor:
+        """Return the logits from which the margin is subtracted."""
+        return logits * self.scale
+
     def forward(self, logits: Tensor, classes: Tensor) -> Tensor:
         """Return the loss of logits [N, C] for classes [N]."""
         if classes.is_floating_point():
-            raise TypeError("MarginCrossEntropy takes classes as numbers: a margin needs one true class")
+            raise TypeError(f"{type(self).__name__} takes classes as numbers: a margin needs one true class")
         class_axis = 1 if logits.ndim > 1 else 0
         true_class = classes.masked_fill(classes == self.ignore_index, 0).unsqueeze(class_axis)
         margins = torch.full_like(true_class, -self.m, dtype=logits.dtype)
-        lowered = (logits * self.scale).scatter_add(class_axis, true_class, margins)
+        lowered = self.limit_logits(logits).scatter_add(class_axis, true_class, margins)
         return functional.cross_entropy(
             lowered, classes, self.weight, ignore_index=self.ignore_index,
             reduction=self.reduction, label_smoothing=self.label_smoothing,
         )  # fmt: skip
 
     def __str__(self) -> str:
-        return f"margin cross entropy, m = {self.m:g}" + _describe_scale(self.scale)
+        return f"unclamped margin cross entropy, m = {self.m:g}" + _describe_scale(self.scale)
+
+
+class MarginCrossEntropy(UnclampedMarginCrossEntropy):
+    """Margin cross entropy loss (MCEL): logits are clamped to ±L, and the logit of the true class is lowered by m.
+
+    z̃_k = L · tanh(z_k / L) for every class, z̃_y ← z̃_y − m for the true class, loss = −log softmax(z̃)_y (equations 7 to 10).
+    RLS = m / (2L) is the demanded lead as a share of the whole range of the clamped logits (equation 8).
+    Yayla and Kumar, MCEL: Margin-Based Cross-Entropy Loss for Error-Tolerant Quantized Neural Networks, arXiv 2603.05048, 2026.
+
+    The logits should be of magnitude 1 at the start of training, or tanh has no gradient: use `layers.OutputScale`, or `scale`.
+    It is a drop-in for `torch.nn.CrossEntropyLoss`, also for logits of shape [C] and [N, C, d1, …].
+
+    Args:
+        m: Margin of the true class, in clamped logits. The paper tries 1 to 192; 32 to 128 are its best.
+        L: Largest magnitude of a clamped logit.
+        scale: Factor of the logits, before they are clamped.
+        options: `weight`, `ignore_index`, `reduction` and `label_smoothing` of `torch.nn.CrossEntropyLoss`.
+
+    Raises:
+        TypeError: The classes are given as probabilities; a margin needs one true class.
+    """
+
+    def __init__(self, m: float = 32.0, *, L: float = 100.0, scale: float = 1.0, **options: Any) -> None:
+        super().__init__(m, scale, **options)
+        self.L = L
+
+    @property
+    def rls(self) -> float:
+        """m / (2L)."""
+        return self.m / (2 * self.L)
+
+    def limit_logits(self, logits: Tensor) -> Tensor:
+        """Return the clamped logits, in (−L, L)."""
+        return self.L * torch.tanh(logits * (self.scale / self.L))
+
+    def __str__(self) -> str:
+        return f"MCEL, m = {self.m:g}, L = {self.L:g}, RLS = {100 * self.rls:.3g} %" + _describe_scale(self.scale)
 
 
 class MultiMargin(nn.Module):

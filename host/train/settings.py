@@ -30,7 +30,7 @@ class Run(BaseModel):
         network: Name of the architecture.
         bits: Bits of a stored weight. 1 is a BNN; from 2 on, a QNN whose activations have as many bits.
         width: Factor of the papers' numbers of channels and neurons.
-        loss: SPEC of the loss, as in `mhl:b=128`. A margin is in logits or, as in `m=12.5%`, a share of the largest output.
+        loss: SPEC of the loss, as in `mhl:b=128` or `mcel:rls=16%`. That of a clamped loss is stored with m and L written out.
         flips: SPEC of the memory whose errors are injected in training, or None.
         gradient: Gradient of flipped weights.
         tolerance: λ and δ of the neuron regularizer, or None.
@@ -71,8 +71,9 @@ class Run(BaseModel):
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, text: str) -> str:
-        LossSpec.parse(text)
-        return text
+        spec = LossSpec.parse(text)
+        # A stored MCEL always states L. By that it is told from the unclamped form, which was once called mcel.
+        return text if spec.limit is None else spec.text
 
     @field_validator("flips")
     @classmethod
@@ -91,6 +92,18 @@ class Run(BaseModel):
     def identity(self) -> str:
         """All settings as JSON: everything that the trained network depends on except the machine."""
         return self.model_dump_json()
+
+    @property
+    def legacy_name(self) -> str | None:
+        """Name that an earlier version gave to a run of the unclamped loss, which it called `mcel`; None for other losses.
+
+        A run of `mcel` has one as well: what an earlier version trained if it was given the same words.
+        """
+        if self.loss.startswith("margin-ce:"):
+            old = self.loss.replace("margin-ce:", "mcel:", 1)
+        else:
+            old = self.loss.replace(",L=100", "", 1)
+        return None if old == self.loss else self.model_copy(update={"loss": old}).name
 
     @property
     def name(self) -> str:

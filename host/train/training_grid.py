@@ -24,6 +24,7 @@ import polars as pl
 from weakcell.host.datasets.training import TrainingData
 from weakcell.host.table_files import open_table, write_csv
 from weakcell.host.train.evaluation import Evaluation, EvaluationConfig, evaluate_network
+from weakcell.host.train.loss_spec import LossSpec, name_stored_loss
 from weakcell.host.train.qonnx_export import to_qonnx
 from weakcell.host.train.settings import Run
 from weakcell.host.train.train_run import TrainedNetwork, train_run
@@ -64,23 +65,42 @@ def train_runs(runs: Sequence[Run], folder: Path, job: TrainingJob, *, resume: b
         resume: Whether the folder may already hold runs.
 
     Raises:
-        OutputError: The folder holds runs and `resume` is False, or cannot be written.
+        OutputError: The folder holds runs and `resume` is False, or cannot be written; or it holds an asked run of the loss that
+            an earlier version called `mcel`.
     """
     create_folder(folder)
     if not resume and (any(folder.glob("*.json")) or any(folder.glob("*.checkpoint"))):
         raise OutputError(
             f"Training into {folder}", "it holds runs, finished or not", "Add --resume to go on, or name another folder"
         )
+    for run in runs:
+        _refuse_legacy_runs(run, folder)
     datasets: dict[str, TrainingData] = {}
     for number, run in enumerate(runs, 1):
         if not (folder / f"{run.name}.json").is_file():
             data = datasets.get(run.data) or datasets.setdefault(run.data, job.load(run.data))
-            job.report(f"{number} of {len(runs)}: {run.name}")
+            job.report(f"{number} of {len(runs)}: {run.name}" + _describe_rls(run))
             _finish_run(run, folder, data, job)
         if job.qonnx:
             qonnx_model = to_qonnx(onnx.load(folder / f"{run.name}.onnx"), run.bits)
             write_bytes_atomically(folder / f"{run.name}.qonnx.onnx", qonnx_model.SerializeToString())
     return collect(folder, [run.name for run in runs])
+
+
+def _describe_rls(run: Run) -> str:
+    rls = LossSpec.parse(run.loss).rls
+    return "" if rls is None else f" (RLS {100 * rls:.3g} %)"
+
+
+def _refuse_legacy_runs(run: Run, folder: Path) -> None:
+    """Refuse to go on where an earlier version trained this run with the unclamped loss, which it called `mcel`."""
+    name = run.legacy_name
+    if name is not None and any((folder / f"{name}.{kind}").is_file() for kind in ("json", "checkpoint")):
+        raise OutputError(
+            f"Training {run.loss} into {folder}",
+            f"{name} was trained with the unclamped loss that is now called margin-ce, under its former name mcel",
+            "Name another folder; the old runs stay as they are, and their tables say margin-ce",
+        )
 
 
 def _finish_run(run: Run, folder: Path, data: TrainingData, job: TrainingJob) -> None:
@@ -145,6 +165,7 @@ def collect(folder: Path, names: Sequence[str] | None = None, into: Path | None 
             continue
         record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         settings = {key: record["run"][key] for key in _SETTINGS}
+        settings["loss"] = name_stored_loss(settings["loss"])
         if settings["tolerance"] is not None:
             settings["tolerance"] = ",".join(f"{value:g}" for value in settings["tolerance"])
         rows.append({"id": name[-8:], "name": name, **settings, **{key: record[key] for key in RECORD_COLUMNS}})

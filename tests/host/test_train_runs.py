@@ -187,11 +187,11 @@ def test_settings_come_from_toml(tmp_path: Path) -> None:
 
 
 def test_a_run_says_how_it_was_made() -> None:
-    run = parse_run({**TINY, "loss": "mcel:m=25%,scale=0.5", "flips": "uniform:ber=0.02", "bits": 4, "seed": 5})
+    run = parse_run({**TINY, "loss": "margin-ce:m=25%,scale=0.5", "flips": "uniform:ber=0.02", "bits": 4, "seed": 5})
     made = train_run(run, training.load_training_digits(training.SHIPPED_FOLDER))
     facts = {entry.key: entry.value for entry in made.model.metadata_props}
     assert facts["dataset"] == "digits"
-    assert facts["loss"] == "margin cross entropy, m = 9.375 of 0.5 x logits"
+    assert facts["loss"] == "unclamped margin cross entropy, m = 9.375 of 0.5 x logits"
     assert facts["training_errors"] == "uniform:ber=0.02, straight-through gradient"
     assert Run.model_validate_json(facts["run"]) == run
     assert float(facts["test_accuracy"]) > 0.05
@@ -247,6 +247,21 @@ def test_a_grid_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert record["margin_share"] == pytest.approx(record["margin"] / 20)
 
 
+def test_runs_of_the_loss_once_called_mcel_are_neither_continued_nor_read_as_mcel(tmp_path: Path) -> None:
+    """The names are those that the earlier version gave: digests of settings without L."""
+    old = "fcnn_bnn_mcel_m256_seed1_b201b34d"
+    run = parse_run({"loss": "mcel:m=256"})
+    assert (run.loss, run.name) == ("mcel:m=256,L=100", "fcnn_bnn_mcel_m256_L100_seed1_" + run.name[-8:])
+    assert run.legacy_name == parse_run({"loss": "margin-ce:m=256"}).legacy_name == old
+    assert parse_run({"loss": "cel"}).legacy_name is parse_run({"loss": "mcel:m=256,L=50"}).legacy_name is None
+    job = TrainingJob(training.load_training_data, CONFIG, threads=1)
+    for kind, loss in (("json", "mcel:m=256"), ("checkpoint", "margin-ce:m=256")):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / f"{old}.{kind}").write_text("{}")
+        with pytest.raises(OutputError, match=f"{old}.*margin-ce"):
+            train_runs([parse_run({"loss": loss})], tmp_path / kind, job, resume=True)
+
+
 def test_margins_in_the_record_are_torchs(tmp_path: Path) -> None:
     data = training.load_training_digits(training.SHIPPED_FOLDER)
     loop.seed(1)
@@ -269,7 +284,7 @@ def test_hidden_neurons_but_the_first_layers_are_regularized() -> None:
 
 def test_command_trains_judges_and_prints_one_table(tmp_path: Path) -> None:
     options = ["--data", "digits", "--width", "0.01", "--epochs", "1", "--threads", "1", "--sweep", "ber=0,0.1", "--trials", "1"]
-    grid_option = ["--grid", "loss=cel | mcel:m=25%", "--out", str(tmp_path / "out")]
+    grid_option = ["--grid", "loss=cel | mcel:rls=16%", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, ["train", *options, *grid_option])
     assert result.exit_code == 0, result.output
     assert result.stdout.count("fcnn_bnn") == 2

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from weakcell.emulator import mean_interval
-from weakcell.host.train.loss_spec import LOSSES, LossSpec
+from weakcell.host.train.loss_spec import LOSSES, LossSpec, name_stored_loss
 
 Floats = npt.NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results"
@@ -37,18 +37,26 @@ class Setting:
     def label(self) -> str:
         """The loss, its margin in logits and as share of the largest output, and what else it was trained with."""
         spec = LossSpec.parse(self.loss)
-        words = [spec.name.upper()]
-        if spec.margin is not None:
+        words = [LOSSES[spec.name].label]
+        if spec.rls is not None:
+            words.append(f"m = {spec.margin:g} (RLS {100 * spec.rls:.3g} %)")
+        elif spec.margin is not None:
             share = spec.margin if spec.relative else spec.margin / spec.scale / self.largest
             words.append(f"{LOSSES[spec.name].margin} = {share * self.largest:.4g} ({100 * share:.3g} %)")
         if spec.scale != 1:
-            words.append("on logits/√K")
+            words.append("on logits/√K" if abs(spec.scale * math.sqrt(self.fan_in) - 1) < 1e-3 else f"on {spec.scale:.3g} × logits")
         if self.tolerance is not None:
             words.append("+ neurons λ = {}, δ = {}".format(*self.tolerance.split(",")))
         if self.flips is not None:
             rate = self.flips.rpartition("=")[2]
             words.append(f"+ flips {100 * float(rate):g} %" + (", plain" if self.gradient == "plain" else ""))
         return " ".join(words)
+
+    @property
+    def fan_in(self) -> float:
+        """Inputs of the last layer, K."""
+        bits = self.task[3]
+        return self.largest if bits == 1 else self.largest / ((2**bits - 1) * 2.0 ** (2 - bits))
 
     @property
     def plain_cel(self) -> bool:
@@ -91,12 +99,13 @@ def read_table(path: Path) -> pl.DataFrame:
 
 
 def load_groups(folder: Path = RESULTS) -> list[Group]:
-    """All groups of the stored runs: tasks in the order of the file, in each CEL before MHL before MCEL, flips last."""
+    """All groups of the stored runs: tasks in the order of the file, losses in each as in `LOSSES`, flips last."""
     runs, curves = read_table(folder / "runs.csv"), read_table(folder / "curves.csv")
     by_setting: dict[Setting, list[dict[str, object]]] = {}
     for row in runs.iter_rows(named=True):
         task = (row["data"], row["network"], float(row["width"]), row["bits"])
-        setting = Setting(task, row["loss"], row["flips"], row["gradient"], row["tolerance"], row["epochs"], row["largest_output"])
+        loss = name_stored_loss(row["loss"])
+        setting = Setting(task, loss, row["flips"], row["gradient"], row["tolerance"], row["epochs"], row["largest_output"])
         by_setting.setdefault(setting, []).append(row)
     mean = curves.group_by("id", "value").agg(pl.col("accuracy").mean()).sort("value")
     groups = []

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import t
 
 from tests.train_findings import page
-from tests.train_findings.findings import Correlation, Group, correlation, gain, load_groups
+from tests.train_findings.findings import Correlation, Group, Setting, correlation, gain, load_groups
 from weakcell.host.train import training_grid
 from weakcell.host.train.settings import parse_run
 
@@ -58,9 +58,18 @@ def test_groups_gather_seeds_and_average_trials(stored: Path) -> None:
     labels = [group.setting.label for group in (cel, mcel, mhl)]
     assert labels == [
         "CEL",
-        "MCEL m = 512 (25 %) on logits/√K",
+        "unclamped margin CE m = 512 (25 %) on 0.5 × logits",
         "MHL b = 8 (0.391 %) + flips 5 %",
     ]
+
+
+def test_labels_name_the_scale_and_the_published_margin() -> None:
+    """A BNN's fan-in is its largest output; 4-bit activations reach 3.75. RLS is m / 2L."""
+    shared = {"flips": None, "gradient": "straight-through", "tolerance": None, "epochs": 1}
+    bnn = Setting(("svhn", "vgg7", 1.0, 1), "mcel:m=32,L=100,scale=0.03125", largest=1024.0, **shared)
+    qnn = Setting(("svhn", "vgg7", 1.0, 4), "cel:scale=0.03125", largest=3840.0, **shared)
+    assert bnn.label == "MCEL m = 32 (RLS 16 %) on logits/√K"
+    assert qnn.label == "CEL on logits/√K"
 
 
 def test_break_points_are_ten_points_below_zero_errors(stored: Path) -> None:

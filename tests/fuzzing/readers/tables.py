@@ -102,7 +102,7 @@ def _settings(random: Random) -> dict[str, Any]:
         "gradient": "plain", "tolerance": [0.1, 0.2], "batch": 64, "rate": 0.001, "images": 100, "precision": "float32", "seed": 1,
     }  # fmt: skip
     seeds = list(range(random.choice((1, 3, 200))))
-    values = {"bits": [1, 4, 8], "loss": ["cel", "mcel:m=12.5%"], "seed": seeds, "width": [0.5, 1.0]}
+    values = {"bits": [1, 4, 8], "loss": ["cel", "mcel:rls=16%"], "seed": seeds, "width": [0.5, 1.0]}
     return {
         "run": {name: value for name, value in run.items() if random.randrange(2)},
         "grid": {name: values[name] for name in random.sample(list(values), random.randrange(4))},
