@@ -8,6 +8,9 @@ points are, and only the shells below lambda are drawn.
 A cell's preferred value is a fair random bit of its address, the same at every operating point. Cells that prefer 1 fail with
 f = 2 p01, cells that prefer 0 with f = 2 p10: each set is nested in its own rate. If p01 > 1/2, cells that prefer 0 also become
 weak towards 1, starting with the strongest (those that would fail last towards 0); likewise for p10.
+
+Cells that share their preferred value in rows of at most 2^20 cells are drawn row by row (`weak_groups`). Longer rows are drawn
+like independent cells; only the preferred value is the row's.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import numpy.typing as npt
 
 from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
 from weakcell.memmodels.compilation import compiled
-from weakcell.memmodels.error_model.structure import Bank, find_groups
+from weakcell.memmodels.error_model.structure import Bank, Shared, find_groups
 from weakcell.memmodels.error_model.terms import ErrorTerm
 from weakcell.memmodels.sampling.pointers import data_ptr, words_at
 from weakcell.memmodels.sampling.rates import poisson_table
@@ -35,6 +38,8 @@ EDGES = np.array([0.0, *(math.ldexp(1.0, e) for e in range(_FIRST_EDGE, _LAST_ED
 
 _PREFERENCE = np.uint64(0x5EED)
 _GROUP = 0x6702
+_LONGEST_ROW = 1 << 20
+"""Cells of the longest row that is drawn as a whole; part of the sampling format."""
 
 
 class _Target(NamedTuple):
@@ -87,7 +92,7 @@ def weak_cells(stream: np.uint64, first_word: int, words: int, term: ErrorTerm, 
     Returns:
         Two (words,) uint64 masks: cells that read 1 though 0 is stored, and cells that read 0 though 1 is stored.
     """
-    if term.grouped:
+    if term.grouped and not _row_cells(term) > _LONGEST_ROW:
         return weak_groups(stream, first_word, words, term, reads)
     p01, p10 = term.p01, term.p10
     if not term.halved:
@@ -95,7 +100,7 @@ def weak_cells(stream: np.uint64, first_word: int, words: int, term: ErrorTerm, 
     if reads > 1 and p01 + p10 > 0.0:
         total = -math.expm1(-_hazard(min(p01 + p10, 1.0)) * reads)
         p01, p10 = total * (p01 / (p01 + p10)), total * (p10 / (p01 + p10))
-    to_one, to_zero = _hit_cells(stream, first_word, words, (_hazard(2.0 * p01), _hazard(2.0 * p10)), True)
+    to_one, to_zero = _hit_cells(stream, first_word, words, (_hazard(2.0 * p01), _hazard(2.0 * p10)), True, _row_cells(term))
     if p01 > 0.5:
         to_one = ~_hit_cells(stream, first_word, words, (0.0, _hazard(2.0 * (1.0 - p01))), True)[1]
     if p10 > 0.5:
@@ -103,9 +108,17 @@ def weak_cells(stream: np.uint64, first_word: int, words: int, term: ErrorTerm, 
     return to_one, to_zero
 
 
-def _hit_cells(stream: np.uint64, first_word: int, words: int, hazards: tuple[float, float], prefers: bool) -> tuple[Words, Words]:
+def _row_cells(term: ErrorTerm) -> int:
+    """Return how many cells share a preferred value and nothing else; 0 if every cell has its own."""
+    alone = term.preference == "row" and isinstance(term.structure, Shared) and term.structure.share == 0.0
+    return term.structure.bank.columns if alone and term.structure is not None else 0
+
+
+def _hit_cells(
+    stream: np.uint64, first_word: int, words: int, hazards: tuple[float, float], prefers: bool, row_cells: int = 0
+) -> tuple[Words, Words]:
     """Return masks of the cells that were hit below the two hazards; without `prefers`, both masks draw from the same hits."""
-    target = _Target(first_word, np.zeros(words, dtype=np.uint64), np.zeros(words, dtype=np.uint64), prefers)
+    target = _Target(first_word, np.zeros(words, dtype=np.uint64), np.zeros(words, dtype=np.uint64), prefers, row_cells)
     if any(hazards):
         shells = _tabulate_shells(max(h for h in (*hazards, 0.0) if h < math.inf))
         for block in touched_blocks(first_word, words):

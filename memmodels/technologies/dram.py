@@ -4,8 +4,9 @@ activation  p(t) = 1/2 Phi((ln t50 - ln tRCD) / s), t in ns, per vendor and dire
             (p01 with all zeros stored, p10 with all ones). Lognormal was chosen per vendor: it fits the medians over modules
             better than normal. p01 != p10 strongly, in either direction. From 10 ns on no module erred: 0.
 retention   p(t) = Phi((ln t - ln t50 + a (T - 45) + b (1.35 - V)) / s), t in s, T in °C, V in volt
-            accumulating in time, nested; a cell loses its charge, so true cells err 1 -> 0 and anti-cells 0 -> 1: whole rows of
-            either kind. p counts weak cells of both kinds, so p01 = p10 = p / 2 on average.
+            accumulating in time, nested; a cell loses its charge, so true cells err 1 -> 0 and anti-cells 0 -> 1. The source counts
+            cells and not directions. By default half of the rows are of either kind (assumed), so p01 = p10 = p / 2 on average;
+            polarity=true: p10 = p, p01 = 0; polarity=anti: the reverse. Eight of nine DDR4 modules (`ddr4`) have true cells only.
 lines       f(V) = c Phi((mu - V) / s): the share of bad 64-byte lines (c = 1/2 for vendor C, else 1)    lifetime die, nested
             The source counts lines with at least one flip, not bits. How many bits flip in a bad line is not published: the user
             gives p_in_line, and p01 = p10 = f p_in_line. From the first voltage without errors on: 0.
@@ -133,6 +134,10 @@ def retention(conditions: Conditions) -> ErrorTerm:
     name = f"the interval that loses as many cells at 45 °C and 1.35 V ({asked})"
     within(_NAME, conditions, name, equivalent, (0.0, LONGEST_INTERVAL), unit="s")
     p = retention_rate(interval, temperature, vdd, slope)
+    if conditions["polarity"] == "true":
+        return ErrorTerm("retention", Lifetime.ACCUMULATING, 0.0, p, preference="zero", exposure="time", resampled=False)
+    if conditions["polarity"] == "anti":
+        return ErrorTerm("retention", Lifetime.ACCUMULATING, p, 0.0, preference="one", exposure="time", resampled=False)
     if conditions["polarity"] == "cell":
         return ErrorTerm("retention", Lifetime.ACCUMULATING, p / 2, p / 2, exposure="time", resampled=False)
     rows = Shared("row", 0.0, Bank(1, int(number(conditions, "row_bits"))))
@@ -337,8 +342,14 @@ DRAM = Technology(
         Condition("refresh_interval", "s", "time between refreshes", default=0.064, low=0.064, high=2.048, beyond=(1e-3, 1e4)),
         Condition("temperature", "°C", "of the cells; acts on retention", default=20.0, low=20.0, high=70.0, beyond=(-40.0, 125.0)),
         Condition("retention_slope", "1/K", "ln(retention time) lost per kelvin", default=RETENTION_PER_K, low=0.0, high=0.1),
-        Condition("polarity", "", "true and anti-cells: by row, or cell by cell", default="row", choices=("row", "cell")),
-        Condition("row_bits", "", "cells of a row of one polarity", default=8192.0, low=1.0, high=1048576.0),
+        Condition(
+            "polarity",
+            "",
+            "true and anti-cells: half of the rows (of row_bits cells) or of the cells, or all of one kind",
+            default="row",
+            choices=("row", "cell", "true", "anti"),
+        ),
+        Condition("row_bits", "", "cells of a row, or of a block of rows, of one polarity", default=8192.0, low=1.0, high=2.0**30),
         Condition("fails", "", "probability that a weak cell fails at an access (EDEN's F)", default=1.0, low=0.001, high=1.0),
         Condition("structure", "", "what activation errors share", default="none", choices=("none", "column", "row")),
         *BANK_CONDITIONS,
@@ -368,6 +379,11 @@ DRAM = Technology(
             "computed",
         ),
         ("row_bits", "8192, a guess at the row of one chip: set your part's", "assumed"),
+        (
+            "polarity",
+            "half of the rows are anti-cells: measured on no DDR3 module; eight of nine DDR4 modules have none",
+            "assumed",
+        ),
         ("fails", "1: a weak cell always fails", "assumed"),
         ("energy over voltage", "(V/1.35)^2", "assumed"),
         ("fit error, activation", "A rms 0.05, largest 0.08; B 0.04, 0.08; C 0.03, 0.06 decades", "computed"),

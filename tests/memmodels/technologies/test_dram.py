@@ -226,6 +226,16 @@ def test_retention_grows_with_time_in_the_same_cells() -> None:
     assert not (wrong_bits(memory.at(refresh_interval=400.0), other, write=1) & before).any()
 
 
+@pytest.mark.parametrize("polarity", ["true", "anti"])
+def test_all_cells_of_one_kind_err_one_way(polarity: str) -> None:
+    """The counted cells lose a 1, or a 0; their number is that of the published law, not half of it."""
+    memory, region = written(f"dram:polarity={polarity},extrapolate=yes,temperature=70,refresh_interval=100")
+    stored = region.written if polarity == "true" else ~region.written
+    wrong = wrong_bits(memory, region)
+    assert within(wrong, stored)
+    assert binomial(popcount(wrong), popcount(stored), dram.retention_rate(100.0, 70.0, 1.35)) > 1e-6
+
+
 def test_the_temperature_slope_is_the_users() -> None:
     usual, steep = (
         open_memory(f"dram:temperature=70,refresh_interval=2,extrapolate=yes,retention_slope={k}").terms[1].rate
