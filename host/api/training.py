@@ -63,8 +63,9 @@ def train(
         notify: Called with a line of text before each run.
         given: Settings, which win over those in `settings`: `data` (`digits`, `fashion-mnist`, `cifar-10`, `svhn`, `imagenette`),
             `network` (`fcnn`, `vgg3`, `vgg7`, `mobilenetv2`, `resnet18`), `bits` (1, 2, 4, 8), `width`, `loss` (`cel`, `mhl:b=128`,
-            `mcel:m=256`), `flips` (a memory SPEC), `gradient`, `tolerance`, `epochs`, `halve_every`, `batch`, `rate`, `images`,
-            `precision`, `seed`.
+            `mcel:m=32`), `flips` (a memory SPEC), `gradient`, `tolerance`, `output_scale` (`papers`, `fan-in`, a number), `epochs`,
+            `halve_every`, `schedule` (`step`, `cosine`), `clip`, `patience`, `augment` (`crops`, `crops-flips`), `batch`, `rate`,
+            `images`, `precision`, `seed`.
 
     Returns:
         The networks: `.networks` has the ONNX file of each run, `.frame` one row per run, `.curves` their accuracies.
@@ -181,8 +182,10 @@ class TrainingResult(DisplayedResult):
 
     @property
     def summary(self) -> pl.DataFrame:
-        """Name, loss, training flips, accuracies and margins."""
-        return self.frame.select("name", "loss", "flips", "validation_accuracy", "test_accuracy", "margin", "output_flips")
+        """Name, loss, training flips, accuracies, margins after and before the output scale, and flips tolerated."""
+        return self.frame.select(
+            "name", "loss", "flips", "validation_accuracy", "test_accuracy", "margin_scaled", "margin", "output_flips"
+        )
 
     def build_figure(self) -> Figure:
         """Plot accuracy over the bit error rate, one line per run."""

@@ -23,7 +23,7 @@ from onnxruntime import quantization
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from weakcell.host.train.layers import Levels, Sign, StoredLayer
+from weakcell.host.train.layers import Levels, Sign, StoredLayer, remove_output_scale
 from weakcell.memmodels.errors import ModelError
 
 OPSET, IR_VERSION = 17, 10  # by default, the onnx package writes a newer IR version than onnxruntime reads
@@ -62,8 +62,9 @@ class _ExportedLevels(nn.Module):
 
 
 def copy_for_deployment(network: nn.Module) -> nn.Module:
-    """Copy a network in evaluation mode on the CPU, with plain layers that hold the stored values."""
+    """Copy a network in evaluation mode on the CPU, with plain layers that hold the stored values, without its output scale."""
     network = copy.deepcopy(network).eval().cpu()
+    remove_output_scale(network)
     for name, layer in list(network.named_modules()):
         if isinstance(layer, StoredLayer):
             network.set_submodule(name, layer.deployed())

@@ -133,10 +133,44 @@ def list_stored_layers(network: nn.Module) -> list[tuple[str, StoredLayer]]:
 
 
 def clamp_latent(network: nn.Module) -> None:
-    """Clamp every latent weight to [−1, 1]. Outside, it would take many steps to change its code."""
+    """Clamp every latent weight to [−1, 1], where its code can still change, and the output scale to positive values."""
     with torch.no_grad():
-        for _, layer in list_stored_layers(network):
-            layer.weight.clamp_(-1, 1)
+        for module in network.modules():
+            if isinstance(module, StoredLayer):
+                module.weight.clamp_(-1, 1)
+            elif isinstance(module, OutputScale):
+                module.scale.clamp_(min=module.least)
+
+
+class OutputScale(nn.Module):
+    """One learnable positive factor of all outputs, behind the last layer. It exists in training only.
+
+    The loss sees outputs of a magnitude that the training chooses, while the last layer sums integers. The factor is positive and
+    the same for every class, so it changes no answer and the exported network does without it. The framework of MCEL's author ends
+    every network in such a scalar.
+
+    Args:
+        start: Value at the start of training.
+    """
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(float(start)))
+        self.least = float(start) / 100
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs times the scale."""
+        return x * self.scale
+
+
+def remove_output_scale(network: nn.Module) -> float:
+    """Replace the output scale of a network by the identity, in place, and return it; 1 for a network without one."""
+    factor = 1.0
+    for name, module in list(network.named_modules()):
+        if isinstance(module, OutputScale):
+            factor = float(module.scale.detach())
+            network.set_submodule(name, nn.Identity())
+    return factor
 
 
 class Sign(nn.Module):

@@ -1,8 +1,12 @@
-"""Training loop of the margin papers: Adam with a learning rate that halves at fixed epochs. It can resume from a checkpoint."""
+"""Training loop of the margin papers: Adam with a falling learning rate. It can resume from a checkpoint.
+
+Timing goes to stderr: the time of the whole training, estimated from its first steps, and the seconds of each epoch.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import time
 from collections.abc import Callable
@@ -25,6 +29,8 @@ from weakcell.memmodels.errors import InputError
 Loss = Callable[[Tensor, Tensor], Tensor]
 Precision = Literal["float32", "bfloat16"]
 EveryStep = Callable[[nn.Module], Tensor]
+_ESTIMATE_STEPS = 4
+"""Steps after the first that the estimate of the whole training is taken from."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +38,25 @@ class Schedule:
     """Schedule of a training run.
 
     Attributes:
-        epochs: Number of epochs.
-        halve_every: The learning rate is halved every so many epochs.
+        epochs: Largest number of epochs.
+        halve_every: The learning rate is halved every so many epochs, if `decay` is `step`.
         batch: Images per step.
         rate: Learning rate of Adam at the start.
+        decay: How the learning rate falls: by halves, or as a half cosine to 0 over all epochs.
+        clip: Largest norm of all gradients together, or None.
+        patience: Training stops after so many epochs without a better validation accuracy and takes the weights of the best epoch;
+            None trains all epochs and takes the last weights.
+        augment: Random changes of the images, or None.
     """
 
     epochs: int
     halve_every: int
     batch: int = 256
     rate: float = 1e-3
+    decay: Literal["step", "cosine"] = "step"
+    clip: float | None = None
+    patience: int | None = None
+    augment: Literal["crops", "crops-flips"] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,38 +121,114 @@ def train(
     network.to(device=device, memory_format=torch.channels_last)
     # Fused steps round differently. Unfused float32 runs repeat the training of the shipped networks bit for bit.
     optimizer = torch.optim.Adam(network.parameters(), lr=schedule.rate, fused=precision != "float32")
-    decay = torch.optim.lr_scheduler.StepLR(optimizer, schedule.halve_every, gamma=0.5)
-    parts = {"network": network, "optimizer": optimizer, "decay": decay}
+    decay: torch.optim.lr_scheduler.LRScheduler
+    if schedule.decay == "cosine":
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.epochs)
+    else:
+        decay = torch.optim.lr_scheduler.StepLR(optimizer, schedule.halve_every, gamma=0.5)
+    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "decay": decay}
+    if schedule.patience is not None:
+        parts["best"] = _BestWeights(network)
     epochs = _resume(checkpoint, parts, identity)
+    first = len(epochs) + 1
     mixed = nullcontext() if precision == "float32" else torch.autocast(device, torch.bfloat16)
+    steps = math.ceil(len(part) / schedule.batch)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("training", total=schedule.epochs, completed=len(epochs))
-        for number in range(len(epochs) + 1, schedule.epochs + 1):
+        for number in range(first, schedule.epochs + 1):
+            if _is_out_of_patience(epochs, schedule.patience):
+                break
             network.train()
             start, core_start = time.perf_counter(), time.process_time()
-            total = torch.zeros((), dtype=torch.float64, device=device)
-            for chosen in torch.randperm(len(part)).to(device).split(schedule.batch):
+            total, estimate_start = torch.zeros((), dtype=torch.float64, device=device), start
+            for step, chosen in enumerate(torch.randperm(len(part)).to(device).split(schedule.batch)):
+                batch = images[chosen].float()
+                if schedule.augment is not None:
+                    batch = shift_and_flip(batch, flips=schedule.augment == "crops-flips")
                 with mixed:
-                    value = loss(network(images[chosen].float()).float(), labels[chosen])
+                    value = loss(network(batch).float(), labels[chosen])
                 if penalty is not None:
                     value = value + penalty(network)
                 optimizer.zero_grad()
                 value.backward()
+                if schedule.clip is not None:
+                    nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
                 optimizer.step()
                 clamp_latent(network)
                 total += value.detach() * len(chosen)
+                if step == 0:
+                    estimate_start = time.perf_counter()  # the first step also allocates and compiles
+                elif step == _ESTIMATE_STEPS and number == first:
+                    seconds = (time.perf_counter() - estimate_start) / _ESTIMATE_STEPS * steps
+                    progress.console.print(_describe_estimate(seconds, schedule.epochs - number + 1))
             decay.step()
             share = accuracy(logits(network, validation.images), validation.labels)
             seconds, core_seconds = time.perf_counter() - start, time.process_time() - core_start
             epochs.append(Epoch(number, float(total) / len(part), share, seconds, core_seconds))
+            if "best" in parts and share > max([epoch.accuracy for epoch in epochs[:-1]], default=-1.0):
+                parts["best"].keep()
             progress.console.print(
                 f"epoch {number:3d}  loss {epochs[-1].loss:.4f}  validation accuracy {share:.2%}  {seconds:.1f} s"
             )
             progress.advance(task)
             if checkpoint is not None:
                 _save(checkpoint, parts, identity, epochs)
+    if "best" in parts:
+        parts["best"].restore()
     network.eval()
     return epochs
+
+
+class _BestWeights:
+    """Copy of a network's state at its best epoch."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._state: dict[str, Tensor] = {}
+
+    def keep(self) -> None:
+        """Copy the present state."""
+        self._state = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
+
+    def restore(self) -> None:
+        """Give the network the copied state."""
+        self._network.load_state_dict(self._state)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the copy, for a checkpoint."""
+        return self._state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take the copy of a checkpoint."""
+        self._state = state
+
+
+def _is_out_of_patience(epochs: list[Epoch], patience: int | None) -> bool:
+    """Return whether the best of the epochs is more than `patience` epochs ago."""
+    accuracies = [epoch.accuracy for epoch in epochs]
+    return patience is not None and bool(epochs) and len(epochs) - 1 - accuracies.index(max(accuracies)) >= patience
+
+
+def _describe_estimate(epoch_seconds: float, epochs: int) -> str:
+    whole = epoch_seconds * epochs
+    length = f"{whole:.0f} s" if whole < 120 else f"{whole / 60:.0f} min" if whole < 7200 else f"{whole / 3600:.1f} h"
+    return f"about {epoch_seconds:.0f} s an epoch, {length} for {epochs} epoch{'s' if epochs > 1 else ''}, without the validation"
+
+
+def shift_and_flip(images: Tensor, *, flips: bool, border: int = 4) -> Tensor:
+    """Cut each image [N, C, H, W] at a random place out of itself with a black border; with `flips`, mirror half of them.
+
+    The random numbers are those of torch's CPU generator, which a checkpoint keeps.
+    """
+    count, _, height, width = images.shape
+    padded = nn.functional.pad(images, (border, border, border, border))
+    offsets = torch.randint(0, 2 * border + 1, (2, count, 1))
+    rows, columns = offsets[0] + torch.arange(height), offsets[1] + torch.arange(width)
+    if flips:
+        columns = torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    number = torch.arange(count, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _save(path: Path, parts: dict[str, Any], identity: str, epochs: list[Epoch]) -> None:

@@ -12,7 +12,7 @@ from math import prod
 
 from torch import nn
 
-from weakcell.host.train.layers import Sign, StoredConv2d, StoredLinear, activation
+from weakcell.host.train.layers import OutputScale, Sign, StoredConv2d, StoredLinear, activation, list_stored_layers
 from weakcell.host.train.residual import mobilenetv2, resnet18
 
 Shape = tuple[int, int, int]
@@ -90,6 +90,22 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mobilenetv2": mobilenetv2,
     "resnet18": resnet18,
 }
+
+
+def append_output_scale(network: nn.Module, start: float | str, bits: int) -> None:
+    """Add a learnable output scale behind the last layer of one of the architectures.
+
+    Args:
+        network: Network whose modules run in their order.
+        start: Value at the start; `papers` for those of MCEL's author (1e-3 for a BNN, 1e-5 for more bits), or `fan-in` for 1/√K,
+            where K is the fan-in of the last layer.
+        bits: Bits of a stored weight.
+    """
+    if start == "papers":
+        start = 1e-3 if bits == 1 else 1e-5
+    elif start == "fan-in":
+        start = list_stored_layers(network)[-1][1].weight[0].numel() ** -0.5
+    network.add_module("output_scale", OutputScale(float(start)))
 
 
 def digits_bnn() -> nn.Sequential:

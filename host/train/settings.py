@@ -19,6 +19,7 @@ from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.files import read_text, reason
 
+_LATER_SETTINGS = ("output_scale", "schedule", "clip", "patience", "augment")
 _MOST_RUNS, _MOST_LETTERS = 10_000, 180
 
 
@@ -34,8 +35,16 @@ class Run(BaseModel):
         flips: SPEC of the memory whose errors are injected in training, or None.
         gradient: Gradient of flipped weights.
         tolerance: λ and δ of the neuron regularizer, or None.
+        output_scale: Start of a learnable factor of all outputs: a number, `papers` (1e-3 for a BNN, 1e-5 for more bits), or
+            `fan-in` (1/√K). None for no such factor. It changes no answer, and the exported network does without it.
         epochs: Number of epochs.
         halve_every: The learning rate is halved every so many epochs.
+        schedule: `step` halves the learning rate; `cosine` lowers it to 0 over all epochs.
+        clip: Largest norm of all gradients together; longer ones are shortened to it. None for no limit.
+        patience: Training stops after so many epochs without a better validation accuracy, and takes the weights of the best epoch.
+            None trains all epochs and takes the last weights.
+        augment: Random changes of the training images: `crops` out of a border of 4 black pixels, `crops-flips` mirrors half
+            of them as well.
         batch: Images per step.
         rate: Learning rate of Adam at the start.
         images: Only the first so many images of the training part are used.
@@ -53,8 +62,13 @@ class Run(BaseModel):
     flips: str | None = None
     gradient: Literal["straight-through", "plain"] = "straight-through"
     tolerance: tuple[float, float] | None = None
+    output_scale: Literal["papers", "fan-in"] | float | None = None
     epochs: int = Field(10, ge=1)
     halve_every: int = Field(2, ge=1)
+    schedule: Literal["step", "cosine"] = "step"
+    clip: float | None = Field(None, gt=0, lt=1e6)
+    patience: int | None = Field(None, ge=1)
+    augment: Literal["crops", "crops-flips"] | None = None
     batch: int = Field(256, ge=2)
     rate: float = Field(1e-3, gt=0, lt=1)
     images: int | None = Field(None, ge=2)
@@ -75,6 +89,18 @@ class Run(BaseModel):
         # A stored MCEL always states L. By that it is told from the unclamped form, which was once called mcel.
         return text if spec.limit is None else spec.text
 
+    @field_validator("output_scale", "clip", "patience", "augment", mode="before")
+    @classmethod
+    def _none_in_words(cls, value: object) -> object:
+        return None if value in ("", "none") else value
+
+    @field_validator("output_scale")
+    @classmethod
+    def _positive(cls, start: str | float | None) -> str | float | None:
+        if isinstance(start, float) and not 1e-12 <= start <= 1e6:
+            raise ValueError("it starts between 1e-12 and 1e6")
+        return start
+
     @field_validator("flips")
     @classmethod
     def _known_memory(cls, text: str | None) -> str | None:
@@ -90,8 +116,12 @@ class Run(BaseModel):
 
     @property
     def identity(self) -> str:
-        """All settings as JSON: everything that the trained network depends on except the machine."""
-        return self.model_dump_json()
+        """All settings as JSON: everything that the trained network depends on except the machine.
+
+        A setting that earlier versions did not have is left out at its default, so that their runs keep their identity.
+        """
+        defaults = {name for name in _LATER_SETTINGS if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump_json(exclude=defaults)
 
     @property
     def legacy_name(self) -> str | None:
@@ -110,6 +140,8 @@ class Run(BaseModel):
         """File name of the run: the settings that people compare, and eight letters of a digest of all settings."""
         kind = "bnn" if self.bits == 1 else f"qnn{self.bits}"
         words = [self.network, kind, *self.loss.replace("%", "pc").replace("=", "").replace(":", ",").split(",")]
+        if self.output_scale is not None:
+            words.append(f"scale-{self.output_scale}")
         if self.flips is not None:
             words += ["plain" if self.gradient == "plain" else "flips", *self.flips.replace(":", "-").replace("=", "").split(",")]
         readable = re.sub(r"[/\\\x00-\x1f]", "-", "_".join([*words, f"seed{self.seed}"]))[:_MOST_LETTERS]

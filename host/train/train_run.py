@@ -13,9 +13,9 @@ from torch import nn
 from weakcell.host.datasets.training import TrainingData
 from weakcell.host.train import export, loop
 from weakcell.host.train.flips import inject_flips
-from weakcell.host.train.layers import Levels, StoredLinear, list_stored_layers
+from weakcell.host.train.layers import Levels, StoredLinear, list_stored_layers, remove_output_scale
 from weakcell.host.train.loss_spec import LossSpec
-from weakcell.host.train.networks import ARCHITECTURES
+from weakcell.host.train.networks import ARCHITECTURES, append_output_scale
 from weakcell.host.train.regularizer import TolerancePenalty
 from weakcell.host.train.settings import Run
 from weakcell.memmodels.catalogue import open_memory, parse_spec
@@ -51,10 +51,15 @@ def train_run(run: Run, data: TrainingData, checkpoint: Path | None = None, devi
     shape = (int(data.train.images.shape[1]), int(data.train.images.shape[2]), int(data.train.images.shape[3]))
     classes = int(data.train.labels.max()) + 1
     network = ARCHITECTURES[run.network](shape, classes, run.bits, run.width)
+    if run.output_scale is not None:
+        append_output_scale(network, run.output_scale, run.bits)
     output_bound = compute_output_bound(network)
     loss = LossSpec.parse(run.loss).build(output_bound)
     part = data.train.first(run.images)
-    schedule = loop.Schedule(run.epochs, run.halve_every, run.batch, run.rate)
+    schedule = loop.Schedule(
+        run.epochs, run.halve_every, run.batch, run.rate,
+        decay=run.schedule, clip=run.clip, patience=run.patience, augment=run.augment,
+    )  # fmt: skip
     penalty = None if run.tolerance is None else TolerancePenalty(network, *run.tolerance)
     memory = None if run.flips is None else open_memory(parse_spec(run.flips), run.seed, 0, 0)
     with nullcontext() if memory is None else inject_flips(network, memory, run.gradient):
@@ -66,6 +71,7 @@ def train_run(run: Run, data: TrainingData, checkpoint: Path | None = None, devi
         penalty.remove()
 
     network.cpu()
+    output_scale = remove_output_scale(network)
     export.center_thresholds(network)
     model = export.pack(export.to_onnx(network, shape), run.bits)
     expected, outputs = loop.logits(network, data.test.images), export.logits(model, data.test.images)
@@ -79,7 +85,8 @@ def train_run(run: Run, data: TrainingData, checkpoint: Path | None = None, devi
         "loss_spec": run.loss,
         "training_errors": "none" if run.flips is None else f"{run.flips}, {run.gradient} gradient",
         "seed": str(run.seed),
-        "epochs": str(run.epochs),
+        "epochs": str(len(epochs)),
+        "output_scale": f"{output_scale:.9g}",
         "largest_output": f"{output_bound:g}",
         "images_unlike_torch": f"{unequal_images} of {len(expected)}",
         "validation_accuracy": f"{loop.accuracy(validation_logits, data.validation.labels):.4f}",

@@ -122,6 +122,7 @@ def _make_record(run: Run, trained: TrainedNetwork, evaluation: Evaluation, part
     """Return the content of NAME.json, without the settings of the evaluation."""
     margins = evaluation.margins
     metadata = {entry.key: entry.value for entry in trained.model.metadata_props}
+    loss = LossSpec.parse(run.loss)
     neuron_shares = [layer.share_of_fan_in for layer in margins.neurons if layer.share_of_fan_in is not None]
     return {
         "name": run.name,
@@ -131,6 +132,9 @@ def _make_record(run: Run, trained: TrainedNetwork, evaluation: Evaluation, part
         "test_accuracy": float(metadata["test_accuracy"]),
         "largest_output": float(metadata["largest_output"]),
         "margin": margins.mean_margin,
+        "learned_scale": float(metadata["output_scale"]),
+        "margin_scaled": margins.mean_margin * float(metadata["output_scale"]) * loss.scale,
+        "rls": loss.rls,
         "margin_share": margins.mean_margin / float(metadata["largest_output"]),
         "output_flips": margins.flips,
         "neuron_flips_share": sum(neuron_shares) / len(neuron_shares) if neuron_shares else None,
@@ -142,6 +146,8 @@ def _make_record(run: Run, trained: TrainedNetwork, evaluation: Evaluation, part
 
 
 _SETTINGS = ("data", "network", "width", "bits", "loss", "flips", "gradient", "tolerance", "epochs", "images", "seed")
+_LATER_SETTINGS, _LATER_COLUMNS = ("output_scale", "schedule", "augment"), ("learned_scale", "margin_scaled", "rls")
+"""Columns of `runs.csv` that the records of earlier versions do not have."""
 RECORD_COLUMNS = ("judged_on", "validation_accuracy", "test_accuracy", "largest_output", "margin", "margin_share", "output_flips",
                   "neuron_flips_share", "train_seconds", "train_core_seconds", "judge_seconds")  # fmt: skip
 """Columns of `runs.csv` that come from the record of a run, beside its settings."""
@@ -169,6 +175,9 @@ def collect(folder: Path, names: Sequence[str] | None = None, into: Path | None 
         if settings["tolerance"] is not None:
             settings["tolerance"] = ",".join(f"{value:g}" for value in settings["tolerance"])
         rows.append({"id": name[-8:], "name": name, **settings, **{key: record[key] for key in RECORD_COLUMNS}})
+        start = record["run"].get("output_scale")
+        rows[-1].update({key: record["run"].get(key) for key in _LATER_SETTINGS} | {key: record.get(key) for key in _LATER_COLUMNS})
+        rows[-1]["output_scale"] = None if start is None else str(start)
         with open_table(folder / f"{name}.csv") as file:
             curve = pl.read_csv(file)
         curves.append(curve.select(pl.lit(name[-8:]).alias("id"), "value", "trial", pl.col("accuracy").round(6)))

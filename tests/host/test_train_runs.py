@@ -21,9 +21,9 @@ from weakcell.host.cli import app
 from weakcell.host.datasets import training
 from weakcell.host.train import export, loop
 from weakcell.host.train.evaluation import EvaluationConfig, evaluate_network
-from weakcell.host.train.layers import Levels, StoredLinear, quantize_latent
+from weakcell.host.train.layers import Levels, StoredLinear, clamp_latent, quantize_latent, remove_output_scale
 from weakcell.host.train.losses import CrossEntropy
-from weakcell.host.train.networks import ARCHITECTURES, fcnn
+from weakcell.host.train.networks import ARCHITECTURES, append_output_scale, fcnn
 from weakcell.host.train.qonnx_export import to_qonnx
 from weakcell.host.train.regularizer import find_threshold_neurons
 from weakcell.host.train.settings import Run, expand_runs, parse_run, read_settings
@@ -138,6 +138,39 @@ def test_weights_of_another_width_are_refused() -> None:
         export.pack(export.to_onnx(network, (1, 4, 4)), 1)
 
 
+@pytest.mark.parametrize(("name", "bits"), [("fcnn", 1), ("vgg3", 4), ("resnet18", 1), ("mobilenetv2", 8), ("vgg7", 2)])
+def test_output_scale_changes_no_answer_no_file_and_no_margin(name: str, bits: int) -> None:
+    """onnxruntime answers on the export what torch answers with the scale. The file is the one of a network without it."""
+    loop.seed(8)
+    network = ARCHITECTURES[name]((3, 16, 16), 10, bits, 0.07)
+    pixels = seen(network, (3, 16, 16))
+    plain = export.pack(export.to_onnx(network, (3, 16, 16)), bits)
+    append_output_scale(network, 0.013, bits)
+    scaled = loop.logits(network, pixels)
+    model = export.pack(export.to_onnx(network, (3, 16, 16)), bits)
+    assert model.SerializeToString() == plain.SerializeToString()
+    raw = export.logits(model, pixels)
+    assert np.array_equal(scaled.argmax(1), raw.argmax(1))
+    assert remove_output_scale(network) == pytest.approx(0.013)
+    export.require_equal_logits(raw, loop.logits(network, pixels), share=0.2 if bits == 8 else 0.0)
+    assert scaled == pytest.approx(raw * 0.013, rel=1e-4, abs=1e-3)
+
+
+def test_output_scale_starts_where_asked_learns_and_stays_positive() -> None:
+    network = fcnn((1, 4, 4), 3, 4, 0.01)
+    for start, bits, expected in (("papers", 1, 1e-3), ("papers", 4, 1e-5), ("fan-in", 4, 20**-0.5), (0.3, 4, 0.3)):
+        append_output_scale(network, start, bits)
+        assert network.output_scale.scale.item() == pytest.approx(expected)
+    outputs = network(torch.zeros(2, 1, 4, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(torch.zeros(2, 1, 4, 4)).dtype == torch.float32
+    outputs.square().sum().backward()
+    assert network.output_scale.scale.grad is not None
+    network.output_scale.scale.data.fill_(-1)
+    clamp_latent(network)
+    assert network.output_scale.scale.item() == pytest.approx(0.003)
+
+
 def test_bfloat16_products_are_exact_for_codes_and_the_head_stays_float32() -> None:
     loop.seed(1)
     for bits in (1, 4):
@@ -163,12 +196,18 @@ def test_a_grid_is_every_combination_once() -> None:
     "wrong",
     [
         {"bits": 3}, {"loss": "mse"}, {"epochs": 0}, {"width": -1}, {"data": "mnist"}, {"losses": "cel"},
-        {"rate": "fast"}, {"tolerance": ["1"]},
+        {"rate": "fast"}, {"tolerance": ["1"]}, {"output_scale": "big"}, {"output_scale": 0.0}, {"clip": -1}, {"patience": 0},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         parse_run({**TINY, **wrong})
+
+
+def test_runs_of_earlier_versions_keep_their_identity() -> None:
+    """The name is the one that version 203c8f8 gave."""
+    assert parse_run({}).name == parse_run({"output_scale": "none"}).name == "fcnn_bnn_cel_seed1_48146bdc"
+    assert parse_run({"output_scale": "1e-3"}).name.startswith("fcnn_bnn_cel_scale-0.001_seed1_")
 
 
 def test_settings_come_from_toml(tmp_path: Path) -> None:
@@ -197,10 +236,19 @@ def test_a_run_says_how_it_was_made() -> None:
     assert float(facts["test_accuracy"]) > 0.05
 
 
-@pytest.mark.parametrize("flips", [None, "uniform:ber=0.1"])
-def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, flips: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"flips": "uniform:ber=0.1"},
+        {"loss": "mcel:m=8", "output_scale": "fan-in", "schedule": "cosine", "clip": 1.0, "patience": 2, "augment": "crops-flips"},
+    ],
+)
+def test_a_resumed_run_ends_as_an_unbroken_one(
+    tmp_path: Path, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = training.load_training_digits(training.SHIPPED_FOLDER)
-    run = parse_run({**TINY, "epochs": 3, "flips": flips, "width": 0.02})
+    run = parse_run({**TINY, "epochs": 3, "width": 0.02, **settings})
     whole = train_run(run, data)
     checkpoint = tmp_path / "run.checkpoint"
     judge_accuracy, calls = loop.accuracy, []
@@ -220,6 +268,52 @@ def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path: Path, flips: str | None
     assert [epoch.loss for epoch in resumed.epochs] == [epoch.loss for epoch in whole.epochs]
     with pytest.raises(InputError, match="another run"):
         train_run(run.model_copy(update={"seed": 9}), data, checkpoint)
+
+
+def test_patience_ends_a_training_with_the_weights_of_its_best_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = training.load_training_digits(training.SHIPPED_FOLDER)
+    accuracies = [0.2, 0.5, 0.4, 0.5, 0.3]
+    states: list[torch.Tensor] = []
+    network = fcnn((1, 8, 8), 10, 1, 0.01)
+
+    def judge(logits: np.ndarray, labels: np.ndarray) -> float:
+        states.append(network.dense1.weight.detach().clone())
+        return accuracies[len(states) - 1]
+
+    monkeypatch.setattr(loop, "accuracy", judge)
+    epochs = loop.train(network, CrossEntropy(), loop.Schedule(9, 2, 64, patience=3), data.train.first(200), data.validation)
+    assert [epoch.accuracy for epoch in epochs] == accuracies
+    assert torch.equal(network.dense1.weight, states[1])
+    assert not torch.equal(states[1], states[4])
+
+
+def test_augmented_images_are_shifted_or_mirrored_images() -> None:
+    """Each is found, by search, among all cuts of its padded image; all places and both directions occur."""
+    images = torch.randint(1, 256, (300, 2, 5, 6)).float()
+    seen_places = set()
+    for ours, image in zip(loop.shift_and_flip(images, flips=True, border=2).numpy(), images.numpy(), strict=True):
+        padded = np.pad(image, ((0, 0), (2, 2), (2, 2)))
+        cuts = {(y, x, way): padded[:, y : y + 5, x : x + 6][:, :, ::way] for y in range(5) for x in range(5) for way in (1, -1)}
+        seen_places |= {place for place, cut in cuts.items() if np.array_equal(cut, ours)}
+        assert any(np.array_equal(cut, ours) for cut in cuts.values())
+    assert len(seen_places) > 45
+    assert {way for _, _, way in seen_places} == {1, -1}
+
+
+def test_the_estimate_and_the_gradient_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    """Adam does not see the size of a gradient; plain steps of a network whose gradients are cut to a norm do."""
+    data = training.load_training_digits(training.SHIPPED_FOLDER)
+    norms = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+            norms.append([p.grad.norm() for p in network.parameters() if p.grad is not None])
+            return 1000 * torch.nn.functional.cross_entropy(logits, classes)
+
+    network = fcnn((1, 8, 8), 10, 1, 0.01)
+    loop.train(network, Watched(), loop.Schedule(1, 2, 64, decay="cosine", clip=0.5), data.train.first(640), data.validation)
+    assert torch.stack(norms[1]).norm().item() == pytest.approx(0.5, rel=1e-3)
+    assert "s an epoch" in capsys.readouterr().err
 
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class Setting:
     tolerance: str | None
     epochs: int
     largest: float
+    output_scale: str | None = None
 
     @property
     def label(self) -> str:
@@ -45,6 +46,8 @@ class Setting:
             words.append(f"{LOSSES[spec.name].margin} = {share * self.largest:.4g} ({100 * share:.3g} %)")
         if spec.scale != 1:
             words.append("on logits/√K" if abs(spec.scale * math.sqrt(self.fan_in) - 1) < 1e-3 else f"on {spec.scale:.3g} × logits")
+        if self.output_scale is not None:
+            words.append("with output scale")
         if self.tolerance is not None:
             words.append("+ neurons λ = {}, δ = {}".format(*self.tolerance.split(",")))
         if self.flips is not None:
@@ -105,7 +108,8 @@ def load_groups(folder: Path = RESULTS) -> list[Group]:
     for row in runs.iter_rows(named=True):
         task = (row["data"], row["network"], float(row["width"]), row["bits"])
         loss = name_stored_loss(row["loss"])
-        setting = Setting(task, loss, row["flips"], row["gradient"], row["tolerance"], row["epochs"], row["largest_output"])
+        facts = row["flips"], row["gradient"], row["tolerance"], row["epochs"], row["largest_output"], row.get("output_scale")
+        setting = Setting(task, loss, *facts)
         by_setting.setdefault(setting, []).append(row)
     mean = curves.group_by("id", "value").agg(pl.col("accuracy").mean()).sort("value")
     groups = []
