@@ -99,11 +99,13 @@ def prepare_evaluation(plan: Plan, inputs: Mapping[str, Array], labels: Any = No
         found = f"there are {images} images"
         raise InputError(f"Labels of shape {shape_text(np.asarray(labels))}", found, "Bring as many labels as images")
     task = recognise(plan.network, labels, asked)
+    labels = task.labels_from(inputs) if labels is None else labels
     checked_labels = None if labels is None else task.labels(labels, images)
     checked_inputs = check_inputs(plan, inputs)
     seen = Seen()
     chunks = fault_free_values(plan, checked_inputs, plan.network.outputs)
-    answers = task.join(map_outputs(plan, task.outputs, chunks, lambda *x: task.answers(*map(seen.noted, x))))
+    read = task.reader(checked_labels)
+    answers = task.join(map_outputs(plan, task.outputs, chunks, lambda *x: read(*map(seen.noted, x))))
     seen.check(task, asked)
     task.check_clean(answers, checked_labels)
     return EvaluationSet(inputs, checked_labels, answers, task, FaultFreeCache(plan, checked_inputs))
@@ -191,7 +193,7 @@ def run_trial(
     )
     task = evaluation.task
     chunks = chunks_under_faults(plan, evaluation.inputs, deployment, batch, evaluation.fault_free_cache, threads)
-    answers = task.join(map_outputs(plan, task.outputs, chunks, task.answers))
+    answers = task.join(map_outputs(plan, task.outputs, chunks, task.reader(evaluation.labels)))
     judgement = task.judge(answers, evaluation.labels, evaluation.fault_free_answers)
     return TrialResult(
         trial=trial,

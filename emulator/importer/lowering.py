@@ -42,6 +42,7 @@ from weakcell.emulator.importer.parse import Graph, Port, read_model
 from weakcell.emulator.importer.ports import Ports, bind_inputs, output_axis
 from weakcell.emulator.importer.rewrites import CHANNELS_LAST, REWRITES, ChannelsLast, rewrite
 from weakcell.emulator.importer.shape_ops import reshape_in_place
+from weakcell.emulator.importer.standard_inputs import add_missing_shapes
 from weakcell.emulator.importer.subgraph import captured_names
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
@@ -131,7 +132,7 @@ def _network(
     if not graph.inputs or not graph.outputs:
         found = f"it has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
         raise ModelError(asked, found, "Export a network that maps an input to an output")
-    ports = bind_inputs(asked, graph.inputs, sizes, like)
+    ports = bind_inputs(asked, graph.inputs, sizes, add_missing_shapes(graph.inputs, like))
     batch = ports.batch
     lowerings: dict[str, Lowering] = {
         **_LOWERINGS,

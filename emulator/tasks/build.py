@@ -14,6 +14,7 @@ import numpy.typing as npt
 from weakcell.emulator.tasks.boxes import CORNERS, LAYOUTS, BoxTask, Corners, Layout
 from weakcell.emulator.tasks.checks import shape_text, squeezed
 from weakcell.emulator.tasks.classes import ClassTask, LabelTask, LogitTask, PixelTask, TokenTask
+from weakcell.emulator.tasks.language import IGNORED, PerplexityTask
 from weakcell.emulator.tasks.outputs import OutputInfo, listed
 from weakcell.emulator.tasks.task import Task
 from weakcell.emulator.tasks.values import ValueTask
@@ -47,13 +48,19 @@ class Options:
     overlap: float | None = None
 
 
-_SCORES = {"pixels": ("mean_iou", "accuracy"), "values": ("mae", "mse"), "boxes": ("mean_ap", "mean_ap_50")}
+_SCORES = {
+    "pixels": ("mean_iou", "accuracy"),
+    "perplexity": ("perplexity", "nll"),
+    "values": ("mae", "mse"),
+    "boxes": ("mean_ap", "mean_ap_50"),
+}
 _TAKES: dict[str, tuple[str, ...]] = {
     "classes": ("top",),
     "logit": ("threshold",),
     "labels": ("top",),
     "tokens": ("axis", "ignore", "threshold"),
     "pixels": ("axis", "ignore", "threshold", "score"),
+    "perplexity": ("ignore", "score"),
     "values": ("score",),
     "boxes": ("layout", "corners", "scores", "confidence", "overlap", "score"),
 }
@@ -141,6 +148,16 @@ def _labels(info: OutputInfo, labels: Array | None, options: Options) -> Task:
         raise Unfit(f"top={options.top}, but it holds {best} classes per image")
     top = best if options.top is None else options.top
     return LabelTask(info.name, info.spec, "labels", 0 if sizes else None, info.classes, (), top)
+
+
+def _perplexity(info: OutputInfo, labels: Array | None, options: Options) -> Task:
+    shape = info.spec.shape
+    if info.has_labels or info.is_top_values or len(shape) != 2:
+        raise Unfit("perplexity takes a score for each token of the vocabulary at each position, [N, S, vocabulary]")
+    if info.softmax_axis is not None:
+        raise Unfit("perplexity takes scores, and a Softmax has made them probabilities; export the network without it")
+    ignore = IGNORED if options.ignore is None else options.ignore
+    return PerplexityTask(info.name, info.spec, shape[0], shape[1], options.score or "perplexity", ignore)
 
 
 def _values(info: OutputInfo, labels: Array | None, options: Options) -> Task:
@@ -242,6 +259,7 @@ _BUILDERS: dict[str, Callable[[OutputInfo, Array | None, Options], Task]] = {
     "labels": _labels,
     "tokens": _tokens,
     "pixels": _pixels,
+    "perplexity": _perplexity,
     "values": _values,
     "boxes": _boxes,
 }

@@ -72,6 +72,8 @@ METRICS = {
         Metric("mae", "mean absolute error", share=False, better="low"),
         Metric("mse", "mean squared error", share=False, better="low"),
         Metric("mean_change", "mean change", share=False, better="low"),
+        Metric("perplexity", "perplexity", share=False, better="low"),
+        Metric("nll", "loss per token (nats)", share=False, better="low"),
     )
 }
 """Every metric that can be a score or a column, by name. mean_change: see `weakcell.emulator.tasks.values`."""

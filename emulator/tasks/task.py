@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -75,6 +75,17 @@ class Task(ABC):
     @abstractmethod
     def answers(self, *x: Array) -> Answers:
         """What some images are answered. x: each of `outputs` (n, *shape) in ONNX order and dtype."""
+
+    def reader(self, labels: Any) -> Callable[..., Answers]:
+        """Return what turns consecutive chunks of the outputs into answers, from the first image on.
+
+        labels: from `labels`; None without. A task whose answers depend on labels overrides it.
+        """
+        return self.answers
+
+    def labels_from(self, inputs: Mapping[str, Array]) -> Any:
+        """Return the labels that the inputs (n, …) imply, in any form that `labels` takes; None if they imply none."""
+        return None
 
     def join(self, parts: Sequence[Answers]) -> Answers:
         """The answers of all images from those of consecutive chunks."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.engine.batch_axis import as_in_the_file, images_first
 from weakcell.emulator.engine.executor import infer as run_network
+from weakcell.emulator.importer.standard_inputs import add_missing_inputs
 from weakcell.emulator.ir.layers import Network
 from weakcell.emulator.plan.plan import compile_plan
 from weakcell.host.datasets.input_range import check_data
@@ -93,7 +94,7 @@ def infer(
     for name, array in arrays.items():
         if array.dtype.kind not in "buif":
             raise InputError(f"Input {name!r} in {label}", f"it is {array.dtype}{list(array.shape)}", "Bring arrays of numbers")
-    arrays = images_first(network, arrays)
+    arrays = images_first(network, add_missing_inputs(network, arrays))
     for name in network.inputs:
         if name in arrays and arrays[name].ndim < 1:
             raise InputError(

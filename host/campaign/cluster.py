@@ -27,7 +27,6 @@ from weakcell.host.study.workload import Workload
 from weakcell.memmodels.errors import UsageError
 
 log = logging.getLogger(__name__)
-log.addHandler(logging.NullHandler())
 
 PATIENCE = 120.0
 """Seconds that a scheduler may be away before the sweep gives up."""

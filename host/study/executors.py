@@ -99,7 +99,6 @@ def run_task(workloads: Mapping[str, Workload], task: Task, threads: int = 1) ->
 
 
 log = logging.getLogger(__name__)
-log.addHandler(logging.NullHandler())
 
 MOST_DEATHS = 10
 """A task is given up after this many workers died of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from weakcell import emulator
 from weakcell.emulator.engine.batch_axis import images_first
 from weakcell.emulator.importer.ports import OpenSizesError
+from weakcell.emulator.importer.standard_inputs import add_missing_inputs
 from weakcell.emulator.ir.layers import Network
 from weakcell.emulator.plan.plan import Plan, compile_plan
 from weakcell.emulator.tasks import Asked, Task, is_default
@@ -127,6 +128,8 @@ def open_workload(
         raise UsageError(asked_for, "it is not a shipped network", "Give --data NAME or --data FILE.npz; in Python data=(x, y)")
     whole = load_data(source, data_dir)
     network = found.load(like=whole.shapes)
+    if whole.inputs:
+        whole = replace(whole, inputs=add_missing_inputs(network, whole.inputs))
     whole = whole.select(network.inputs)
     dataset, arrays = whole.first(images), images_first(network, dict(whole.inputs) or {network.inputs[0]: whole.x})
     if images is not None and images > len(whole):

@@ -1,102 +1,31 @@
-"""A decoder in the form of onnxruntime-genai: 4-bit blocks, grouped queries, a key-value cache. onnxruntime is the reference."""
+"""Decoders in the form of onnxruntime-genai: outputs, caches, perplexity. onnxruntime and SciPy are the references."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import logging
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
+from scipy.special import log_softmax
 
-from tests.emulator.flipped import outputs_with_flips, random_cells
-from tests.emulator.models import Array, model, run
+import weakcell
+from tests.emulator.decoder import HEADS, INNER, PAIRS, SIZE, WIDTH, WORDS, decoder, decoder_inputs
+from tests.emulator.flipped import ListedFlips, outputs_with_flips, random_cells
+from tests.emulator.models import Array, model, node, run
 from weakcell import emulator
+from weakcell.emulator.tasks import Asked
+from weakcell.memmodels.catalogue import parse_spec
+from weakcell.memmodels.errors import UsageError
 
 RNG = np.random.default_rng(97)
-WORDS, WIDTH, HEADS, PAIRS, SIZE, INNER = 30, 64, 4, 2, 16, 32
-BLOCK = 16
-
-
-def floats(*shape: int) -> Array:
-    return RNG.normal(0, 1, shape).astype(np.float32)
-
-
-class Draft:
-    """Nodes and constants of a graph."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, Array] = {}
-
-    def add(self, op_type: str, inputs: str, outputs: str, domain: str = "", **attributes: Any) -> str:
-        """Append a node; "-" is a name that is left out."""
-        names, ends = ([n if n != "-" else "" for n in text.split()] for text in (inputs, outputs))
-        self.nodes.append(helper.make_node(op_type, names, ends, f"/{ends[0]}/{op_type}", domain=domain, **attributes))
-        return ends[0]
-
-    def product(self, x: str, name: str, inputs: int, outputs: int) -> str:
-        """Append a MatMulNBits with 4-bit weights."""
-        blocks = inputs // BLOCK
-        self.constants |= {
-            f"{name}.q": RNG.integers(0, 256, (outputs, blocks, BLOCK // 2)).astype(np.uint8),
-            f"{name}.s": (RNG.uniform(0.02, 0.06, outputs * blocks)).astype(np.float32),
-        }
-        size = {"K": inputs, "N": outputs, "bits": 4, "block_size": BLOCK, "accuracy_level": 0}
-        return self.add("MatMulNBits", f"{x} {name}.q {name}.s", name, "com.microsoft", **size)
-
-
-def decoder() -> onnx.ModelProto:
-    """Return one block of a LLaMA in the form of onnxruntime-genai's model builder."""
-    d = Draft()
-    angles = np.outer(np.arange(16), 0.5 ** np.arange(SIZE // 2)).astype(np.float32)
-    d.constants |= {
-        "table": RNG.integers(0, 256, (WORDS, WIDTH // 2)).astype(np.uint8), "table.s": floats(WORDS, WIDTH // BLOCK) / 4,
-        "cos": np.cos(angles), "sin": np.sin(angles), "one": np.array([1]), "at": np.array(1),
-        **{f"norm{i}": RNG.uniform(0.5, 1.5, WIDTH).astype(np.float32) for i in range(3)},
-    }  # fmt: skip
-    d.add("ReduceSum", "attention_mask one", "lengths", keepdims=0)
-    d.add("Cast", d.add("Sub", "lengths one", "less"), "seqlens_k", to=TensorProto.INT32)
-    d.add("Gather", f"{d.add('Shape', 'attention_mask', 'mask_shape')} at", "total", axis=0)
-    d.add("Cast", "total", "total_length", to=TensorProto.INT32)
-    x = d.add("GatherBlockQuantized", "table input_ids table.s", "x", "com.microsoft", block_size=BLOCK, quantize_axis=1, bits=4)
-    h = d.add("SimplifiedLayerNormalization", f"{x} norm0", "h0", axis=-1, epsilon=1e-5, stash_type=1)
-    q, k, v = (d.product(h, name, WIDTH, size * SIZE) for name, size in (("q", HEADS), ("k", PAIRS), ("v", PAIRS)))
-    d.add(
-        "GroupQueryAttention", f"{q} {k} {v} past.key past.value seqlens_k total_length cos sin", "heads present.key present.value",
-        "com.microsoft", num_heads=HEADS, kv_num_heads=PAIRS, do_rotary=1, scale=SIZE**-0.5,
-    )  # fmt: skip
-    o = d.product("heads", "o", HEADS * SIZE, WIDTH)
-    d.add("SkipSimplifiedLayerNormalization", f"{x} {o} norm1", "h1 - - x1", "com.microsoft", epsilon=1e-5)
-    gate, up = d.product("h1", "gate", WIDTH, INNER), d.product("h1", "up", WIDTH, INNER)
-    d.add("Mul", f"{gate} {d.add('Sigmoid', gate, 'open')}", "silu")
-    down = d.product(d.add("Mul", f"silu {up}", "gated"), "down", INNER, WIDTH)
-    d.add("SkipSimplifiedLayerNormalization", f"x1 {down} norm2", "h2", "com.microsoft", epsilon=1e-5)
-    d.nodes.append(helper.make_node("Identity", [d.product("h2", "head", WIDTH, WORDS)], ["logits"]))
-    cache: Sequence[Any] = ["batch", PAIRS, "past", SIZE]
-    inputs: dict[str, Sequence[Any]] = {
-        "input_ids": ["batch", "new"], "attention_mask": ["batch", "total"], "past.key": cache, "past.value": cache,
-    }  # fmt: skip
-    types = {"input_ids": TensorProto.INT64, "attention_mask": TensorProto.INT64}
-    proto = model(d.nodes, d.constants, inputs, {}, 21, types)
-    for name in ("logits", "present.key", "present.value"):
-        proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    return proto
-
-
-def fed(new: int, past: int, batch: int = 2) -> dict[str, Array]:
-    return {
-        "input_ids": RNG.integers(0, WORDS, (batch, new)), "attention_mask": np.ones((batch, past + new), np.int64),
-        "past.key": floats(batch, PAIRS, past, SIZE), "past.value": floats(batch, PAIRS, past, SIZE),
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("new", "past"), [(4, 0), (1, 5)], ids=["prompt", "token"])
 def test_genai(new: int, past: int) -> None:
     """Scores and cache of a prompt and of a further token; all 4-bit numbers are in the memory."""
-    proto, inputs = decoder(), fed(new, past)
+    proto, inputs = decoder(), decoder_inputs(new, past)
     network = emulator.load(proto, like={name: x.shape for name, x in inputs.items()})
     found = emulator.infer(emulator.compile_plan(network), inputs)
     names = ["logits", "present.key", "present.value"]
@@ -108,3 +37,105 @@ def test_genai(new: int, past: int) -> None:
     assert all(tensor.registers for tensor in network.unplaced)
     changed = outputs_with_flips(network, inputs, random_cells(network, RNG))
     assert np.any(changed["logits"] != found["logits"])
+
+
+# ── inputs that follow from the tokens ──────────────────────────────────────────────────────────────
+
+
+def test_inputs_that_follow_from_the_tokens_may_be_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    proto, inputs = decoder(), decoder_inputs(5, 0)
+    tokens = {"input_ids": inputs["input_ids"]}
+    with caplog.at_level(logging.WARNING):
+        found = weakcell.infer(proto, tokens)
+    assert "attention_mask = 1 everywhere, empty caches" in caplog.text
+    for name, right in zip(("logits", "present.key"), run(proto, inputs, ["logits", "present.key"]), strict=True):
+        np.testing.assert_allclose(found[name], right, rtol=1e-4, atol=1e-4)
+
+
+def test_positions_and_types_of_tokens_are_filled_in() -> None:
+    dims = ["batch", "sequence"]
+    names = ("input_ids", "position_ids", "token_type_ids")
+    nodes = [node("Mul", "input_ids position_ids", "a"), node("Add", "a token_type_ids", "b"), node("Cast", "b", "y", to=1)]
+    proto = model(nodes, {}, dict.fromkeys(names, dims), {"y": dims}, types=dict.fromkeys(names, onnx.TensorProto.INT64))
+    tokens = RNG.integers(0, 9, (3, 4))
+    assert weakcell.infer(proto, {"input_ids": tokens})["y"].tolist() == (tokens * np.arange(4)).tolist()
+
+
+def test_nothing_is_filled_in_beside_a_cache() -> None:
+    inputs = decoder_inputs(2, 3)
+    del inputs["attention_mask"]
+    with pytest.raises(weakcell.WeakcellError, match="total"):
+        weakcell.infer(decoder(), inputs)
+
+
+# ── perplexity ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def reference(scores: Array, labels: Array) -> tuple[float, float, float]:
+    """Return perplexity, mean loss and accuracy; the label -100 is not judged."""
+    judged = labels != -100
+    losses = -np.take_along_axis(log_softmax(scores.astype(np.float64), axis=-1), np.where(judged, labels, 0)[..., None], -1)[
+        ..., 0
+    ]
+    loss = losses[judged].mean()
+    return float(np.exp(loss)), float(loss), float((scores.argmax(-1) == labels)[judged].mean())
+
+
+def test_perplexity_of_the_next_token() -> None:
+    """Fault-free and with flips; padding is not judged; labels of one's own give the same."""
+    proto, inputs = decoder(), decoder_inputs(7, 0, batch=5)
+    inputs["attention_mask"][0, 4:] = 0
+    tokens = inputs["input_ids"]
+    labels = np.full(tokens.shape, -100)
+    labels[:, :-1] = tokens[:, 1:]
+    labels[0, 3:] = -100
+    network = emulator.load(proto, like={name: x.shape for name, x in inputs.items()})
+    plan = emulator.compile_plan(network)
+    evaluation = emulator.prepare_evaluation(plan, inputs, asked=Asked("perplexity"))
+    assert evaluation.labels.tolist() == labels.tolist()
+    clean = reference(run(proto, inputs, ["logits"])[0], labels)
+    judged = evaluation.fault_free_judgement
+    assert (judged.score(evaluation.metric), judged.metrics["nll"], judged.accuracy) == pytest.approx(clean, rel=1e-5)
+    given = emulator.prepare_evaluation(plan, inputs, labels, Asked("perplexity"))
+    assert given.fault_free_judgement == judged
+
+    flips = random_cells(network, RNG)
+    placement = emulator.place(network, parse_spec("uniform:ber=0"))
+    trial = emulator.run_trial(plan, placement, evaluation, memories=[ListedFlips(flips)])
+    scores = outputs_with_flips(network, inputs, flips)["logits"]
+    assert (trial.score, trial.metrics["nll"], trial.accuracy) == pytest.approx(reference(scores, labels), rel=1e-12)
+    changed = (scores.argmax(-1) != run(proto, inputs, ["logits"])[0].argmax(-1))[labels != -100].mean()
+    assert trial.changed == pytest.approx(changed)
+
+
+def test_perplexity_in_chunks_is_that_of_the_whole() -> None:
+    """More sequences than one chunk of the engine holds."""
+    vocabulary, length, sequences = 64, 8, 3000
+    table = RNG.normal(size=(vocabulary, vocabulary)).astype(np.float32)
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["logits"])]
+    proto = model(nodes, {"table": table}, {"input_ids": ["N", length]}, {"logits": ["N", length, vocabulary]},
+                  types={"input_ids": onnx.TensorProto.INT64})  # fmt: skip
+    tokens = RNG.integers(0, vocabulary, (sequences, length))
+    evaluation = emulator.prepare_evaluation(
+        emulator.compile_plan(emulator.load(proto)), {"input_ids": tokens}, asked=Asked("perplexity:score=nll")
+    )
+    labels = np.concatenate([tokens[:, 1:], np.full((sequences, 1), -100)], axis=1)
+    assert evaluation.fault_free_score == pytest.approx(reference(table[tokens], labels)[1], rel=1e-12)
+
+
+def test_scores_that_are_not_finite_count_as_the_largest_loss() -> None:
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["logits"])]
+    table = np.array([[0.0, np.inf], [np.nan, 0.0]], np.float32)
+    proto = model(nodes, {"table": table}, {"input_ids": ["N", 3]}, {"logits": ["N", 3, 2]},
+                  types={"input_ids": onnx.TensorProto.INT64})  # fmt: skip
+    plan = emulator.compile_plan(emulator.load(proto))
+    evaluation = emulator.prepare_evaluation(plan, {"input_ids": np.array([[0, 1, 1]])}, asked=Asked("perplexity"))
+    assert evaluation.fault_free_score == pytest.approx(float(np.finfo(np.float32).max))
+
+
+def test_probabilities_have_no_perplexity() -> None:
+    nodes = [node("Cast", "x", "a", to=1), node("Softmax", "a", "y", axis=-1)]
+    proto = model(nodes, {}, {"x": ["N", 3, 4]}, {"y": ["N", 3, 4]}, types={"x": onnx.TensorProto.INT64})
+    plan = emulator.compile_plan(emulator.load(proto))
+    with pytest.raises(UsageError, match="export the network without it"):
+        emulator.prepare_evaluation(plan, {"x": np.zeros((2, 3, 4), np.int64)}, asked=Asked("perplexity"))
