@@ -188,4 +188,18 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any
             content[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
             filled += len(part)
         stream.read(1)  # the end of the stream is where its checksum is compared
-    return content.view(dtype).reshape(shape, order="F" if by_columns else "C")
+    array = content.view(dtype).reshape(shape, order="F" if by_columns else "C")
+    if not _is_text_valid(array):
+        raise ValueError(f"its array {member.filename} holds text with characters that do not exist")
+    return array
+
+
+def _is_text_valid(array: npt.NDArray[Any]) -> bool:
+    """Return whether all characters of text are Unicode; NumPy does not look and fails later. Fields of records count."""
+    dtype = array.dtype
+    if dtype.names is not None:
+        return all(_is_text_valid(array[name]) for name in dtype.names)
+    if dtype.kind != "U" or not array.size:
+        return True
+    characters = np.ascontiguousarray(array).reshape(-1).view(np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+    return int(characters.max()) <= 0x10FFFF

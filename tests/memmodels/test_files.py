@@ -76,6 +76,15 @@ def test_archives_that_unpack_to_far_more_than_they_are(tmp_path: Path) -> None:
     assert arrays_of(tmp_path / "b.npz")["x"].size == 1 << 20
 
 
+@pytest.mark.parametrize("dtype", ["<U2", ">U2", np.dtype([("a", "u1"), ("b", "U1")])])
+def test_text_with_characters_that_do_not_exist(tmp_path: Path, dtype: str | np.dtype) -> None:
+    """NumPy reads them, and CPython fails when it makes a string of them."""
+    path = tmp_path / "text.npz"
+    np.savez(path, t=np.full(16, 0xFF, np.uint8)[: np.dtype(dtype).itemsize].view(dtype))
+    with pytest.raises(InputError, match="characters that do not exist"):
+        arrays_of(path)
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.data())
 def test_damaged_archives_are_read_or_refused(data: st.DataObject) -> None:
