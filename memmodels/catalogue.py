@@ -40,6 +40,7 @@ _BUILT_IN = {
     "eden": "weakcell.memmodels.technologies.eden:EDEN",
     "rram": "weakcell.memmodels.technologies.rram:RRAM",
     "rram-mlc": "weakcell.memmodels.technologies.rram:RRAM_MLC",
+    "rram-relaxation": "weakcell.memmodels.technologies.rram_relaxation:RRAM_RELAXATION",
     "sttram": "weakcell.memmodels.technologies.sttram:STTRAM",
     "fefet": "weakcell.memmodels.technologies.fefet:FEFET",
 }

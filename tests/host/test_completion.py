@@ -88,7 +88,7 @@ def test_pieces_of_bash_become_words_again(parts: list[str], data: st.DataObject
     ("pieces", "offers"),
     [
         (["emulate", "--memory", "uniform", ":", "lifetime", "=", "d"], ["die"]),
-        (["emulate", "--memory", "=", "rram-"], ["rram-mlc", "rram-mlc:"]),
+        (["emulate", "--memory", "=", "rram-m"], ["rram-mlc", "rram-mlc:"]),
         (["board", "info", "--port", "virtual", ":", "rp2350"], ["rp2350"]),
     ],
 )
