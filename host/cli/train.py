@@ -45,6 +45,10 @@ def train(
     data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
     network: Annotated[str | None, typer.Option(help=_NETWORK, show_default=False)] = None,
     bits: Annotated[int | None, typer.Option(help="1 (BNN), 2, 4 or 8. [default: 1]", show_default=False)] = None,
+    quantizer: Annotated[
+        Literal["power-of-two", "min-max"] | None,
+        typer.Option(help="Codes of weights of several bits; min-max are MCEL's. [default: power-of-two]", show_default=False),
+    ] = None,
     width: Annotated[
         float | None, typer.Option(help="Factor of the numbers of channels and neurons. [default: 1]", show_default=False)
     ] = None,
@@ -125,7 +129,8 @@ def train(
 
     check_torch()
     given = {
-        "data": data, "network": network, "bits": bits, "width": width, "loss": loss, "flips": flips, "gradient": gradient,
+        "data": data, "network": network, "bits": bits, "quantizer": quantizer, "width": width,
+        "loss": loss, "flips": flips, "gradient": gradient,
         "tolerance": tolerance, "output_scale": output_scale, "epochs": epochs, "halve_every": halve_every,
         "schedule": schedule, "clip": clip, "patience": patience, "augment": augment,
         "batch": batch, "rate": rate, "images": images, "precision": precision, "seed": seed,

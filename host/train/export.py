@@ -133,11 +133,12 @@ def replace_matmul_by_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def pack(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
-    """Store the weights as codes behind a DequantizeLinear whose scale is a power of two.
+def pack(model: onnx.ModelProto, bits: int, step: float | None = None) -> onnx.ModelProto:
+    """Store the weights, and biases if there are any, as codes behind a DequantizeLinear whose scale is a power of two.
 
     Args:
         model: Result of `to_onnx`.
+        step: Step between two values, as `layers.stored_step`; by default 1 for one bit, otherwise 2^(1−bits).
         bits: Bits of a weight. 1 stores ±1 as INT2 codes of scale 1. From 2 on, activations become codes of as many bits, and the
             raw pixels UINT8 codes of scale 1.
 
@@ -148,12 +149,12 @@ def pack(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
     model = copy.deepcopy(model)
     graph = model.graph
     constants = _as_initializers(graph)
-    weights = {node.input[1] for node in graph.node if node.op_type in ("Conv", "Gemm")}
-    step, readers = np.float32(1 if bits == 1 else 2.0 ** (1 - bits)), []
+    weights = {name for node in graph.node if node.op_type in ("Conv", "Gemm") for name in node.input[1:]}
+    scale, readers = np.float32((1 if bits == 1 else 2.0 ** (1 - bits)) if step is None else step), []
     for initializer in graph.initializer:
         if initializer.name in weights:
             name, read = initializer.name, f"{initializer.name}.float"
-            initializer.CopyFrom(numpy_helper.from_array(_weight_codes(initializer, step, bits).astype(signed), name))
+            initializer.CopyFrom(numpy_helper.from_array(_weight_codes(initializer, scale, bits).astype(signed), name))
             readers.append(helper.make_node("DequantizeLinear", [name, "weights.step"], [read], f"{name}.DequantizeLinear"))
             _redirect(graph, name, read)
         elif initializer.name in constants and bits < 8:
@@ -170,7 +171,7 @@ def pack(model: onnx.ModelProto, bits: int) -> onnx.ModelProto:
         ]
         graph.initializer.append(numpy_helper.from_array(np.float32(1), parameters[0]))
         graph.initializer.append(numpy_helper.from_array(np.uint8(0), parameters[1]))
-    graph.initializer.append(numpy_helper.from_array(step, "weights.step"))
+    graph.initializer.append(numpy_helper.from_array(scale, "weights.step"))
     users = list(graph.node)
     del graph.node[:]
     graph.node.extend(readers + users)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from weakcell.host.train.layers import ReadBack, StoredLayer, identity_gradient, list_stored_layers
+from weakcell.host.train.layers import ReadBack, StoredLayer, identity_gradient, list_stored_layers, stored_step
 from weakcell.memmodels.address import Layout, Words
 from weakcell.memmodels.memory import Key, Memory
 
@@ -67,13 +67,15 @@ def inject_flips(network: nn.Module, memory: Memory, gradient: Gradient = "strai
 
 
 def _make_reader(layer: StoredLayer, memory: Memory, layout: Layout, gradient: Gradient) -> ReadBack:
+    step = stored_step(layer)
+
     def read_back(latent: Tensor, stored: Tensor) -> Tensor:
         number = int(layer.passes)
         layer.passes += 1
-        written_words = pack_words(stored, layer.bits)
+        written_words = pack_words(stored, layer.bits, step)
         read_words = np.empty_like(written_words)
         memory.read(memory.write(written_words, layout, Key(0, number)), Key(0, number), read_words)
-        read = unpack_words(read_words, layer.bits, stored)
+        read = unpack_words(read_words, layer.bits, stored, step)
         if gradient == "straight-through":
             return identity_gradient(latent, read)
         result: Tensor = _FlippedSignGradient.apply(latent, read, torch.signbit(read) != torch.signbit(stored))
@@ -82,24 +84,25 @@ def _make_reader(layer: StoredLayer, memory: Memory, layout: Layout, gradient: G
     return read_back
 
 
-def pack_words(stored: Tensor, bits: int) -> Words:
+def pack_words(stored: Tensor, bits: int, step: float) -> Words:
     """Pack stored values into the words of a memory region, in the order of `weakcell.memmodels.address`.
 
     Args:
-        stored: Values on the grid of `bits`: ±1, or −1 … 1 − 2^(1−bits).
+        stored: ±1, or codes −2^(bits−1) … 2^(bits−1) − 1 times `step`.
         bits: Bits of a stored value: 1, 2, 4 or 8.
+        step: Step between two values.
     """
     if bits == 1:
         packed = np.packbits((stored > 0).reshape(-1).cpu().numpy(), bitorder="little")
     else:
-        codes = (stored.reshape(-1) * (1 << (bits - 1))).to(torch.int8).cpu().numpy().view(np.uint8)
+        codes = (stored.reshape(-1) / step).to(torch.int8).cpu().numpy().view(np.uint8)
         packed = _pack_codes(codes & np.uint8((1 << bits) - 1), bits)
     words = np.zeros(-(-packed.size // 8), dtype=np.uint64)
     words.view(np.uint8)[: packed.size] = packed
     return words
 
 
-def unpack_words(words: Words, bits: int, like: Tensor) -> Tensor:
+def unpack_words(words: Words, bits: int, like: Tensor, step: float) -> Tensor:
     """Unpack words into values: the inverse of `pack_words`, with the shape, type and device of `like`."""
     packed = words.view(np.uint8)
     if bits == 1:
@@ -107,7 +110,7 @@ def unpack_words(words: Words, bits: int, like: Tensor) -> Tensor:
         return (signs.to(like) * 2 - 1).reshape(like.shape)
     shift = 8 - bits
     codes = (_unpack_codes(packed, bits)[: like.numel()] << shift).view(np.int8) >> shift
-    return (torch.from_numpy(codes).to(like) * (1 / (1 << (bits - 1)))).reshape(like.shape)
+    return (torch.from_numpy(codes).to(like) * step).reshape(like.shape)
 
 
 def _pack_codes(codes: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:

@@ -1,8 +1,10 @@
 """Layers with quantized weights: codes of 1, 2, 4 or 8 bits are stored, float latent weights are trained.
 
 A latent weight lies in [−1, 1]. One bit stores its sign, ±1. k bits store a two's complement code with step 2^(1−k), so the values
-are −1 … 1 − 2^(1−k). Activations are ±1 in networks of 1-bit weights, otherwise unsigned codes of as many bits as the weights.
-All steps are powers of two: float32 sums of products are exact, and the exported network computes the same numbers.
+are −1 … 1 − 2^(1−k). After `use_min_max_codes`, k bits store MCEL's codes instead: the range of the tensor is divided evenly, and
+the integers −2^(k−1) … 2^(k−1) − 1 are used as they are. Activations are ±1 in networks of 1-bit weights, otherwise unsigned codes
+of as many bits as the weights. All steps are powers of two: float32 sums of products are exact, and the exported network computes
+the same numbers.
 """
 
 # mypy: allow-subclassing-any
@@ -62,8 +64,19 @@ def quantize_latent(latent: Tensor, bits: int) -> Tensor:
     return (latent * steps).round_().clamp_(-steps, steps - 1).mul_(1 / steps)
 
 
+def quantize_min_max(latent: Tensor, bits: int) -> Tensor:
+    """Quantize latent weights to integers by the range of the tensor, as MCEL's author does.
+
+    round((w − min) · (2^bits − 1) / (max − min)) − 2^(bits−1). The integers are the values: no step is multiplied back, because the
+    batch norm that follows would divide by it. All weights of a tensor without a range get the lowest code.
+    """
+    low, high = latent.aminmax()
+    codes = ((latent - low) * ((2**bits - 1) / (high - low).clamp_min(1e-30))).round_()
+    return codes.sub_(1 << (bits - 1))
+
+
 class StoredLinear(nn.Linear):
-    """Dense layer [N, I] → [N, O] with stored weights [O, I] and no bias.
+    """Dense layer [N, I] → [N, O] with stored weights [O, I], and no bias before `use_min_max_codes`.
 
     Args:
         inputs: I.
@@ -74,7 +87,7 @@ class StoredLinear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int, bits: int = 1, head: bool = False) -> None:
         super().__init__(inputs, outputs, bias=False)
-        self.bits, self.head = bits, head
+        self.bits, self.head, self.min_max = bits, head, False
         self.read_back: ReadBack | None = None
         _initialize(self.weight, bits)
 
@@ -82,34 +95,38 @@ class StoredLinear(nn.Linear):
         """Multiply with the stored weights, read from the memory in training if there is one."""
         if self.head and torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return functional.linear(x.float(), stored_weight(self).float())
-        return functional.linear(x, stored_weight(self))
+                return functional.linear(x.float(), stored_weight(self).float(), stored_bias(self))
+        return functional.linear(x, stored_weight(self), stored_bias(self))
 
     def deployed(self) -> nn.Linear:
         """Return the layer with the stored values as plain float weights."""
-        layer = nn.Linear(self.in_features, self.out_features, bias=False)
-        layer.weight.data = quantize_latent(self.weight.detach(), self.bits)
+        layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        _deploy(self, layer)
         return layer
 
 
 class StoredConv2d(nn.Conv2d):
-    """Convolution [N, I, H, W] → [N, O, H', W'] with stored weights [O, I/groups, K, K], no bias, zero padding of K // 2."""
+    """Convolution [N, I, H, W] → [N, O, H', W'] with stored weights [O, I/groups, K, K] and zero padding of K // 2.
+
+    It has no bias before `use_min_max_codes`.
+    """
 
     def __init__(self, inputs: int, outputs: int, bits: int = 1, kernel: int = 3, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-        self.bits = bits
+        self.bits, self.min_max = bits, False
         self.read_back: ReadBack | None = None
         _initialize(self.weight, bits)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve with the stored weights, read from the memory in training if there is one."""
-        return functional.conv2d(x, stored_weight(self), None, self.stride, self.padding, 1, self.groups)
+        return functional.conv2d(x, stored_weight(self), stored_bias(self), self.stride, self.padding, 1, self.groups)
 
     def deployed(self) -> nn.Conv2d:
         """Return the layer with the stored values as plain float weights."""
         size, padding = self.kernel_size, self.padding
-        layer = nn.Conv2d(self.in_channels, self.out_channels, size, self.stride, padding, groups=self.groups, bias=False)
-        layer.weight.data = quantize_latent(self.weight.detach(), self.bits)
+        biased = self.bias is not None
+        layer = nn.Conv2d(self.in_channels, self.out_channels, size, self.stride, padding, groups=self.groups, bias=biased)
+        _deploy(self, layer)
         return layer
 
 
@@ -121,10 +138,45 @@ def stored_weight(layer: StoredLayer) -> Tensor:
     latent, device = layer.weight, layer.weight.device.type
     # ±1 is exact in a narrow type, so 1-bit weights are quantized in it.
     narrow = torch.is_autocast_enabled(device) and layer.bits == 1
-    stored = quantize_latent((latent.to(torch.get_autocast_dtype(device)) if narrow else latent).detach(), layer.bits)
+    stored = quantize_stored(layer, (latent.to(torch.get_autocast_dtype(device)) if narrow else latent).detach())
     if layer.training and layer.read_back is not None:
         return layer.read_back(latent, stored)
     return identity_gradient(latent, stored)
+
+
+def stored_bias(layer: StoredLayer) -> Tensor | None:
+    """Return the stored biases that a layer adds, with the gradient of the latent ones; None for a layer without."""
+    if layer.bias is None:
+        return None
+    return identity_gradient(layer.bias, quantize_min_max(layer.bias.detach(), layer.bits))
+
+
+def quantize_stored(layer: StoredLayer, latent: Tensor) -> Tensor:
+    """Quantize latent weights by the codes of a layer."""
+    return quantize_min_max(latent, layer.bits) if layer.min_max else quantize_latent(latent, layer.bits)
+
+
+def stored_step(layer: StoredLayer) -> float:
+    """Return the step between two stored values of a layer: value = code × step."""
+    return 1.0 if layer.bits == 1 or layer.min_max else 2.0 ** (1 - layer.bits)
+
+
+def use_min_max_codes(network: nn.Module) -> None:
+    """Let all stored layers of a network use MCEL's codes (`quantize_min_max`), and give them biases that are stored likewise.
+
+    The latent weights and biases get torch's own initial values: the range is the tensor's own, so their size does not matter.
+    """
+    for _, layer in list_stored_layers(network):
+        layer.min_max = True
+        layer.bias = nn.Parameter(torch.empty(layer.weight.shape[0], device=layer.weight.device))
+        layer.reset_parameters()
+
+
+def _deploy(layer: StoredLayer, plain: nn.Linear | nn.Conv2d) -> None:
+    """Copy the stored values of a layer into a plain one."""
+    plain.weight.data = quantize_stored(layer, layer.weight.detach())
+    if layer.bias is not None:
+        plain.bias.data = quantize_min_max(layer.bias.detach(), layer.bits)
 
 
 def list_stored_layers(network: nn.Module) -> list[tuple[str, StoredLayer]]:

@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from weakcell.host.train.layers import WIDTHS
 from weakcell.host.train.loss_spec import LossSpec
@@ -19,7 +19,7 @@ from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.files import read_text, reason
 
-_LATER_SETTINGS = ("output_scale", "schedule", "clip", "patience", "augment")
+_LATER_SETTINGS = ("quantizer", "output_scale", "schedule", "clip", "patience", "augment")
 _MOST_RUNS, _MOST_LETTERS = 10_000, 180
 
 
@@ -30,6 +30,8 @@ class Run(BaseModel):
         data: Name of the data set.
         network: Name of the architecture.
         bits: Bits of a stored weight. 1 is a BNN; from 2 on, a QNN whose activations have as many bits.
+        quantizer: Codes of weights of several bits. `power-of-two` are steps of 2^(1−bits) over [−1, 1). `min-max` are MCEL's: the
+            range of each tensor is divided evenly, the integers are used as they are, and biases are stored likewise.
         width: Factor of the papers' numbers of channels and neurons.
         loss: SPEC of the loss, as in `mhl:b=128` or `mcel:rls=16%`. That of a clamped loss is stored with m and L written out.
         flips: SPEC of the memory whose errors are injected in training, or None.
@@ -57,6 +59,7 @@ class Run(BaseModel):
     data: Literal["digits", "fashion-mnist", "cifar-10", "svhn", "imagenette"] = "fashion-mnist"
     network: Literal["fcnn", "vgg3", "vgg7", "mobilenetv2", "resnet18"] = "fcnn"
     bits: int = 1
+    quantizer: Literal["power-of-two", "min-max"] = "power-of-two"
     width: float = Field(1.0, gt=0, le=4)
     loss: str = "cel"
     flips: str | None = None
@@ -81,6 +84,13 @@ class Run(BaseModel):
         if bits not in WIDTHS:
             raise ValueError(f"weights have {', '.join(map(str, WIDTHS))} bits")
         return bits
+
+    @field_validator("quantizer")
+    @classmethod
+    def _codes_of_several_bits(cls, quantizer: str, others: ValidationInfo) -> str:
+        if others.data.get("bits") == 1 and quantizer != "power-of-two":
+            raise ValueError("min-max are codes of 2, 4 or 8 bits; one bit stores a sign")
+        return quantizer
 
     @field_validator("loss")
     @classmethod
@@ -140,6 +150,8 @@ class Run(BaseModel):
         """File name of the run: the settings that people compare, and eight letters of a digest of all settings."""
         kind = "bnn" if self.bits == 1 else f"qnn{self.bits}"
         words = [self.network, kind, *self.loss.replace("%", "pc").replace("=", "").replace(":", ",").split(",")]
+        if self.quantizer != "power-of-two":
+            words.append(self.quantizer)
         if self.output_scale is not None:
             words.append(f"scale-{self.output_scale}")
         if self.flips is not None:

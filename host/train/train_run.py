@@ -13,7 +13,7 @@ from torch import nn
 from weakcell.host.datasets.training import TrainingData
 from weakcell.host.train import export, loop
 from weakcell.host.train.flips import inject_flips
-from weakcell.host.train.layers import Levels, StoredLinear, list_stored_layers, remove_output_scale
+from weakcell.host.train.layers import Levels, StoredLinear, list_stored_layers, remove_output_scale, stored_step, use_min_max_codes
 from weakcell.host.train.loss_spec import LossSpec
 from weakcell.host.train.networks import ARCHITECTURES, append_output_scale
 from weakcell.host.train.regularizer import TolerancePenalty
@@ -51,6 +51,8 @@ def train_run(run: Run, data: TrainingData, checkpoint: Path | None = None, devi
     shape = (int(data.train.images.shape[1]), int(data.train.images.shape[2]), int(data.train.images.shape[3]))
     classes = int(data.train.labels.max()) + 1
     network = ARCHITECTURES[run.network](shape, classes, run.bits, run.width)
+    if run.quantizer == "min-max":
+        use_min_max_codes(network)
     if run.output_scale is not None:
         append_output_scale(network, run.output_scale, run.bits)
     output_bound = compute_output_bound(network)
@@ -73,7 +75,7 @@ def train_run(run: Run, data: TrainingData, checkpoint: Path | None = None, devi
     network.cpu()
     output_scale = remove_output_scale(network)
     export.center_thresholds(network)
-    model = export.pack(export.to_onnx(network, shape), run.bits)
+    model = export.pack(export.to_onnx(network, shape), run.bits, stored_step(list_stored_layers(network)[-1][1]))
     expected, outputs = loop.logits(network, data.test.images), export.logits(model, data.test.images)
     only_thresholds = run.bits == 1 and len(export.find_threshold_norms(network)) == len(list_stored_layers(network)) - 1
     unequal_images = export.require_equal_logits(outputs, expected, share=0.0 if only_thresholds else 0.01)
@@ -81,6 +83,7 @@ def train_run(run: Run, data: TrainingData, checkpoint: Path | None = None, devi
     metadata = {
         "dataset": data.name,
         "preprocessing": "raw pixels, no scaling",
+        "codes": f"{run.bits} bits, {run.quantizer}",
         "loss": str(loss),
         "loss_spec": run.loss,
         "training_errors": "none" if run.flips is None else f"{run.flips}, {run.gradient} gradient",
@@ -99,7 +102,7 @@ def train_run(run: Run, data: TrainingData, checkpoint: Path | None = None, devi
 
 
 def compute_output_bound(network: nn.Module) -> float:
-    """Return the largest possible logit: fan-in of the last layer × its largest input × the largest weight.
+    """Return the largest possible logit: fan-in of the last layer × its largest input × the largest weight, + the largest bias.
 
     Raises:
         UsageError: The network does not end in a `StoredLinear`.
@@ -109,4 +112,6 @@ def compute_output_bound(network: nn.Module) -> float:
     if not isinstance(last_layer, StoredLinear):
         raise UsageError("The largest output", "the network does not end in a dense layer", "End it in a StoredLinear")
     largest_input = activations[-1].codes[1] * activations[-1].step if activations else 1.0
-    return float(last_layer.in_features * largest_input)
+    largest_weight = stored_step(last_layer) * 2.0 ** (last_layer.bits - 1)
+    largest_bias = 0.0 if last_layer.bias is None else largest_weight
+    return float(last_layer.in_features * largest_input * largest_weight + largest_bias)

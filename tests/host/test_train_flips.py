@@ -11,7 +11,14 @@ from weakcell.emulator.ir.layers import Encoding
 from weakcell.emulator.ir.values import encode_values
 from weakcell.host.train import loop
 from weakcell.host.train.flips import inject_flips, pack_words, unpack_words
-from weakcell.host.train.layers import StoredConv2d, StoredLinear, quantize_latent
+from weakcell.host.train.layers import (
+    StoredConv2d,
+    StoredLinear,
+    quantize_latent,
+    quantize_min_max,
+    quantize_stored,
+    use_min_max_codes,
+)
 from weakcell.host.train.regularizer import TolerancePenalty, compute_distances
 from weakcell.memmodels.address import Layout, pack, popcount
 from weakcell.memmodels.catalogue import open_memory, parse_spec
@@ -34,9 +41,24 @@ def test_stored_bits_are_those_the_engine_deploys(bits: int) -> None:
     held = quantize_latent(torch.empty(7, 19).uniform_(-1, 1), bits)
     values = (held if bits == 1 else held * (1 << (bits - 1))).int().numpy()
     encoding = Encoding("sign", 1) if bits == 1 else Encoding("signed", bits)
-    words = pack_words(held, bits)
+    step = 1.0 if bits == 1 else 2.0 ** (1 - bits)
+    words = pack_words(held, bits, step)
     assert np.array_equal(words, pack(encode_values(values, encoding), Layout("w", values.size, bits)))
-    assert torch.equal(unpack_words(words, bits, held), held)
+    assert torch.equal(unpack_words(words, bits, held, step), held)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_min_max_codes_flip_as_offset_codes_do(bits: int) -> None:
+    """MCEL's author flips unsigned codes (value + 2^(bits−1)), here they are two's complement: the read values are the same."""
+    layer = StoredLinear(40, 30, bits).train()
+    use_min_max_codes(layer)
+    held = quantize_stored(layer, layer.weight.detach())
+    with inject_flips(layer, memory("uniform:ber=0.1")):
+        read = layer(torch.eye(40)).T.detach() - quantize_min_max(layer.bias.detach(), bits)[:, None]
+    masks = (held.int() ^ read.int()).numpy() & ((1 << bits) - 1)
+    offset_codes = held.int().numpy() + (1 << (bits - 1))
+    assert masks.any()
+    assert np.array_equal((offset_codes ^ masks) - (1 << (bits - 1)), read.int().numpy())
 
 
 @pytest.mark.parametrize("bits", [1, 4])
@@ -100,7 +122,7 @@ def test_flips_of_a_step_are_counted_by_the_memory_alone() -> None:
     layer = StoredLinear(100, 100).train()
     with inject_flips(layer, memory("uniform:ber=0.05")):
         read = layer(torch.eye(100)).T.detach()
-    wrong = pack_words(read, 1) ^ pack_words(quantize_latent(layer.weight.detach(), 1), 1)
+    wrong = pack_words(read, 1, 1.0) ^ pack_words(quantize_latent(layer.weight.detach(), 1), 1, 1.0)
     assert 400 < popcount(wrong) < 600
 
 

@@ -21,7 +21,16 @@ from weakcell.host.cli import app
 from weakcell.host.datasets import training
 from weakcell.host.train import export, loop
 from weakcell.host.train.evaluation import EvaluationConfig, evaluate_network
-from weakcell.host.train.layers import Levels, StoredLinear, clamp_latent, quantize_latent, remove_output_scale
+from weakcell.host.train.layers import (
+    Levels,
+    StoredLinear,
+    clamp_latent,
+    list_stored_layers,
+    quantize_latent,
+    quantize_min_max,
+    remove_output_scale,
+    use_min_max_codes,
+)
 from weakcell.host.train.losses import CrossEntropy
 from weakcell.host.train.networks import ARCHITECTURES, append_output_scale, fcnn
 from weakcell.host.train.qonnx_export import to_qonnx
@@ -138,6 +147,36 @@ def test_weights_of_another_width_are_refused() -> None:
         export.pack(export.to_onnx(network, (1, 4, 4)), 1)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_min_max_codes_are_their_equation(bits: int) -> None:
+    w = np.random.default_rng(9).normal(0.3, 0.2, (30, 20)).astype(np.float32)
+    expected = np.rint((w - w.min()) * ((2**bits - 1) / (w.max() - w.min()))) - 2 ** (bits - 1)
+    codes = quantize_min_max(torch.tensor(w), bits).numpy()
+    assert np.array_equal(codes, expected)
+    assert (codes.min(), codes.max()) == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    assert torch.equal(quantize_min_max(torch.full((3,), 0.25), bits), torch.full((3,), -(2.0 ** (bits - 1))))
+
+
+@pytest.mark.parametrize(("name", "bits"), [("fcnn", 2), ("vgg3", 2), ("vgg3", 4), ("fcnn", 8), ("vgg7", 4), ("resnet18", 4)])
+def test_min_max_codes_and_biases_are_exported_exactly(name: str, bits: int) -> None:
+    """Stored integers of weights and biases, and the logits of onnxruntime, the engine and torch, are the same."""
+    loop.seed(6)
+    network = ARCHITECTURES[name]((3, 16, 16), 10, bits, 0.07)
+    use_min_max_codes(network)
+    pixels = seen(network, (3, 16, 16))
+    model = export.pack(export.to_onnx(network, (3, 16, 16)), bits, 1.0)
+    stored = {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in model.graph.initializer}
+    for layer_name, layer in list_stored_layers(network):
+        assert np.array_equal(stored[f"{layer_name}.weight"], quantize_min_max(layer.weight.detach(), bits).numpy())
+        assert np.array_equal(stored[f"{layer_name}.bias"], quantize_min_max(layer.bias.detach(), bits).numpy())
+    ours, reference = loop.logits(network, pixels), export.logits(model, pixels)
+    export.require_equal_logits(reference, ours, share=0.2 if bits == 8 else 0.0)
+    deployed = emulator.load(model)
+    outputs = emulator.infer(emulator.compile_plan(deployed), {deployed.inputs[0]: pixels})
+    assert np.array_equal(next(iter(outputs.values())), reference)
+    assert {tensor.encoding.bits for tensor in deployed.weights} == {bits}
+
+
 @pytest.mark.parametrize(("name", "bits"), [("fcnn", 1), ("vgg3", 4), ("resnet18", 1), ("mobilenetv2", 8), ("vgg7", 2)])
 def test_output_scale_changes_no_answer_no_file_and_no_margin(name: str, bits: int) -> None:
     """onnxruntime answers on the export what torch answers with the scale. The file is the one of a network without it."""
@@ -197,6 +236,7 @@ def test_a_grid_is_every_combination_once() -> None:
     [
         {"bits": 3}, {"loss": "mse"}, {"epochs": 0}, {"width": -1}, {"data": "mnist"}, {"losses": "cel"},
         {"rate": "fast"}, {"tolerance": ["1"]}, {"output_scale": "big"}, {"output_scale": 0.0}, {"clip": -1}, {"patience": 0},
+        {"quantizer": "min-max"},
     ],
 )  # fmt: skip
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
@@ -241,6 +281,7 @@ def test_a_run_says_how_it_was_made() -> None:
     [
         {},
         {"flips": "uniform:ber=0.1"},
+        {"bits": 4, "quantizer": "min-max", "flips": "uniform:ber=0.1", "output_scale": "papers"},
         {"loss": "mcel:m=8", "output_scale": "fan-in", "schedule": "cosine", "clip": 1.0, "patience": 2, "augment": "crops-flips"},
     ],
 )
