@@ -9,6 +9,7 @@ import polars as pl
 
 from weakcell.host.analysis.technology_curve import CurvePoint, list_lifetimes, sample_curve
 from weakcell.host.report.displayed_result import DisplayedResult
+from weakcell.host.report.matplotlib_charts import label_decades
 from weakcell.host.report.simple_figures import plot_lines
 from weakcell.host.study.arguments import MemoryLike, as_memory_spec
 from weakcell.memmodels import catalogue
@@ -82,6 +83,7 @@ class MemoryCatalogue(DisplayedResult, Mapping[str, Technology]):
                 lines[name] = (steps, [max(point.p01, point.p10) for point in curve])
         figure = plot_lines(self.title, ("position in the valid range (%)", "bit error rate"), lines)
         figure.axes[0].set_yscale("log")
+        label_decades(figure.axes[0].yaxis)
         return figure
 
 

@@ -56,6 +56,7 @@ class Campaign:
         trials: most trials per point.
         half_width: of the interval of the mean at which a point is finished; None: all trials are run.
         text: of the campaign file.
+        title: of the report; "": the folder's name.
     """
 
     studies: tuple[ResolvedStudy, ...]
@@ -63,6 +64,7 @@ class Campaign:
     trials: int
     half_width: float | None
     text: str
+    title: str = ""
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -158,7 +160,7 @@ def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
         _refuse_repeats(file, studies, places, mistakes)
     if mistakes:
         raise refuse(file.path, mistakes)
-    return Campaign(tuple(studies), tuple(labels), table.trials, width, file.text)
+    return Campaign(tuple(studies), tuple(labels), table.trials, width, file.text, table.title)
 
 
 def _collector(file: CampaignFile, mistakes: list[Mistake]) -> Callable[[Place], Any]:

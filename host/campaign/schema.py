@@ -1,5 +1,6 @@
 """The campaign file: networks, memories with grids of conditions, placements, trials. TOML, checked before anything runs.
 
+title = "Undervolted digits"  # optional: the heading of the report
 trials = 100                  # the most per point; with half_width, a point stops as soon as its interval is narrow enough
 half_width = 0.005            # optional
 seeds = [0]
@@ -106,6 +107,7 @@ class CampaignTable(_Table):
     network: Annotated[list[NetworkTable], Field(min_length=1)]
     memory: Annotated[list[MemoryTable], Field(min_length=1)]
     placement: list[PlacementTable] = []
+    title: _Name = ""
     trials: _Count = 10
     half_width: Annotated[float, Field(gt=0.0, lt=0.5, strict=True)] | None = None
     seeds: Annotated[list[_Whole], Field(min_length=1)] = [0]

@@ -100,6 +100,7 @@ def _trials_needed(campaign: Campaign, cell: Cell, store: Store, number: int, ma
 def register_campaign(campaign: Campaign, store: Store, command: list[str]) -> list[int]:
     """Store the campaign's facts and cells; return the store's number of each cell."""
     store.set_fact("file", campaign.text)
+    store.set_fact("title", campaign.title)
     store.set_fact("command", command)
     store.set_fact("machine", {"system": platform.platform(), "processor": _processor()})
     store.set_fact("networks", list_networks(campaign))

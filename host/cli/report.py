@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from weakcell.host.cli.options import DataDir, JsonEvents, Quiet
+
+Width = Literal["one-column", "two-column", "both"]
 
 
 def report(
@@ -19,43 +21,60 @@ def report(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Also write PDF, SVG and PNG figures here, one and two columns wide.",
+            help="Also write figures for a paper here, named by what they show; at most 12 without --only.",
             show_default=False,
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Write these figures: accuracy-ber, flips, 'pareto*'. May be repeated.", show_default=False
+        ),
+    ] = None,
+    formats: Annotated[str, typer.Option("--format", metavar="LIST", help="Formats of the figures: pdf, svg, png.")] = "pdf",
+    width: Annotated[Width, typer.Option(help="Width of the figures, in a paper of two columns.")] = "one-column",
     data_dir: DataDir = None,
     as_json: JsonEvents = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write one self-contained HTML file: summary, curves with intervals, Pareto front, flips by layer, weak cells, all points.
+    """Write one self-contained HTML file: answers, curves with intervals, Pareto front, flips by layer, weak cells, all points.
 
     \b
     Examples:
       weakcell report results
-      weakcell report results --figures results/figures
+      weakcell report results --figures figures
+      weakcell report results --figures figures --only accuracy --format svg
     """
     from weakcell.host.cli.terminal import emit, errors_as_events, note, say
+    from weakcell.host.report.chart_specs import build_charts
     from weakcell.host.report.data import read_report_data
     from weakcell.host.report.page import render
+    from weakcell.host.report.paper_figures import WIDTHS, name_figures, parse_formats, pick_figures, write_paper_figures
     from weakcell.memmodels.atomic_files import check_writable, write_text_atomically
+    from weakcell.memmodels.errors import UsageError
 
     path = out or folder / "report.html"
     with errors_as_events(as_json):
+        if only and figures is None:
+            raise UsageError("--only without --figures", "no figures are written", "Add --figures DIR")
         data = read_report_data(folder, data_dir)
+        charts = build_charts(data)
+        named = name_figures(charts)
+        chosen = pick_figures(named, only or ())
+        wanted = parse_formats(formats)
         check_writable(path)
-        write_text_atomically(path, render(data))
+        write_text_atomically(path, render(data, charts))
         if as_json:
             emit("file", file=str(path))
         else:
             say(str(path))
         if figures is None:
             return
-        from weakcell.host.report.chart_specs import build_charts
-        from weakcell.host.report.matplotlib_charts import write_paper_figures
-
-        written = write_paper_figures(build_charts(data), figures)
+        written = write_paper_figures(chosen, figures, wanted, tuple(WIDTHS) if width == "both" else (width,))
     if as_json:
         for file in written:
             emit("file", file=str(file))
     else:
-        note(f"{len(written)} figures in {figures}.", quiet)
+        left = [name for name in named if name not in chosen]
+        more = "" if only or not left else f" {len(left)} more: --only {left[0]}{' …' if len(left) > 1 else ''}"
+        note(f"{len(written)} files in {figures}.{more}", quiet)

@@ -25,6 +25,7 @@ _HALF = "Stop a point when its 95 % interval is at most ± this wide, as 0.5% or
 _CLUSTER = "Dask: tcp://HOST:PORT of a scheduler, or local:N for N processes here."
 
 EXAMPLE = """\
+title = "Two small networks"  # the heading of the report
 trials = 100                  # the most per point
 half_width = 0.005            # a point is done when its 95 % interval is no wider than this (leave out: all trials)
 read_every = ["load"]

@@ -11,7 +11,8 @@ import numpy as np
 
 from weakcell.host.board.readbacks.analysis import PointSummary, ReadbackAnalysis, Series, count_weak_cells
 from weakcell.host.board.readbacks.readback_set import ReadbackSet
-from weakcell.host.report.style import COLOURS
+from weakcell.host.report.matplotlib_charts import add_legend_below, label_decades
+from weakcell.host.report.style import COLOURS, MARKERS, series_look
 from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.error_model.terms import Lifetime
@@ -32,7 +33,7 @@ def plot_characterization(findings: ReadbackAnalysis) -> Figure:
     figure = Figure(figsize=(9.6, 7.4), layout=ConstrainedLayoutEngine(rect=(0.0, 0.06, 1.0, 0.94)))
     (rates, image), (columns, rows) = figure.subplots(2, 2, height_ratios=[1.5, 1])
     for number, one in enumerate(findings.series):
-        _plot_rates(rates, one, COLOURS[number % len(COLOURS)])
+        _plot_rates(rates, one, series_look(number))
     _label_rates(rates)
     worst = max(findings.series, key=lambda one: int((one.highest > 0).sum()))
     _plot_image(image, worst, findings.readbacks.bank)
@@ -69,16 +70,17 @@ def _describe_rates(findings: ReadbackAnalysis) -> str:
     return f"BER is {told}{left}. p01 and p10 are the same of cells that held 0, and 1: blank where none did"
 
 
-def _plot_rates(axes: Axes, series: Series, colour: str) -> None:
+def _plot_rates(axes: Axes, series: Series, look: dict[str, Any]) -> None:
     """Plot rates with intervals, upper bounds as arrows where nothing flipped, and the law if there is one."""
     seen = [(row, row.rate) for row in series.rows if row.rate is not None]
     some = [(row.vdd, rate) for row, rate in seen if rate.value > 0]
     none = [(row.vdd, rate.high) for row, rate in seen if rate.value == 0]
     label = f"{1000 * series.dwell_s:g} ms low"
+    colour, marker = look["colour"], MARKERS[look["marker"]]
     if some:
         x, y = [vdd for vdd, _ in some], [rate.value for _, rate in some]
         reach = [[max(rate.value - rate.low, 0.0) for _, rate in some], [max(rate.high - rate.value, 0.0) for _, rate in some]]
-        axes.errorbar(x, y, yerr=reach, fmt="o", color=colour, markersize=4, capsize=3, label=label)
+        axes.errorbar(x, y, yerr=reach, fmt=marker, color=colour, markersize=4, capsize=3, label=label)
     if none:
         x, y = [vdd for vdd, _ in none], [high for _, high in none]
         axes.scatter(x, y, marker="v", s=22, facecolors="none", edgecolors=colour, label=f"{label}: no flips, upper bound")
@@ -86,7 +88,7 @@ def _plot_rates(axes: Axes, series: Series, colour: str) -> None:
     if law is not None:
         volts = np.linspace(law.low, law.high, 200)
         at = np.array([sum(term.rate for term in law.terms(float(value))) for value in volts])
-        axes.plot(volts[at > 1e-12], at[at > 1e-12], color=colour, linewidth=1, label="law, on random data")
+        axes.plot(volts[at > 1e-12], at[at > 1e-12], color=colour, linewidth=1, label=f"{label}: law, on random data")
     for row in series.rows:
         if not row.outcome.has_counts:
             axes.annotate(str(row.outcome), (row.vdd, 1.0), fontsize=7, rotation=90, color=colour, ha="center", va="top")
@@ -94,9 +96,10 @@ def _plot_rates(axes: Axes, series: Series, colour: str) -> None:
 
 def _label_rates(axes: Axes) -> None:
     axes.set_yscale("log")
+    label_decades(axes.yaxis)
     axes.set(title="bit errors over voltage", xlabel="vdd (V), commanded", ylabel="share of cells that err")
     axes.set_ylim(top=min(2.0, 10 * axes.get_ylim()[1]), bottom=max(axes.get_ylim()[0], 1e-9))
-    axes.legend()
+    add_legend_below(axes, 4.8)
 
 
 def _plot_image(axes: Axes, series: Series, bank: Bank) -> None:

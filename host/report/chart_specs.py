@@ -1,7 +1,7 @@
 """Charts of a report as plain data: series, axes, intervals and captions, without a plotting library.
 
-`plotly_charts` draws a chart on the page, `matplotlib_charts` draws it for a paper. A new figure is one function here and its
-line in `CHARTS`.
+`matplotlib_charts` draws a chart, on the page and for a paper. A new figure is one function here and its line in `CHARTS`.
+A chart is left out where there is nothing to see: one point, an energy that nothing changes, a front of two columns.
 """
 
 from __future__ import annotations
@@ -9,118 +9,43 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
 from weakcell.emulator.tasks import Metric
-from weakcell.host.report.data import ReportData, fault_free_score, pareto_front, point_label, split_by_metric
+from weakcell.host.report.chart_model import MOST_SERIES, Axis, Chart, Number, Panel, Series, condition_axis, split_panels
+from weakcell.host.report.data import ReportData, energy_varies, fault_free_score, pareto_front, point_label, split_by_metric
 from weakcell.host.report.margin_data import cumulative_shares
-from weakcell.host.report.style import BLUE, COLOURS, GREY, ORANGE
-from weakcell.host.report.weak_cell_map import CELLS, WeakMap
-
-Number = float | None
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of a panel.
-
-    from_zero: the axis starts at 0.
-    """
-
-    label: str
-    scale: Literal["linear", "log", "category"] = "linear"
-    from_zero: bool = False
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Series:
-    """Points that share a name, a colour and a legend entry.
-
-    Attributes:
-        name: entry of the legend; "" for none.
-        x: numbers, or names on a category axis.
-        y: None leaves a gap.
-        interval: (low, high) of each point: a band along a line, error bars where the points are not joined or on a category axis.
-        marker: position in the renderer's list of symbols; None for no symbols.
-        dash: position in the renderer's list of line styles; None for no line.
-        step: the line is a staircase that keeps a value until the next point.
-        thin: a guide line that steps back behind the data.
-        labels: the tooltip of each point; None for the coordinates, () for no tooltip.
-    """
-
-    name: str
-    x: Sequence[float | str]
-    y: Sequence[Number]
-    interval: tuple[Sequence[Number], Sequence[Number]] | None = None
-    colour: str = GREY
-    marker: int | None = None
-    dash: int | None = 0
-    step: bool = False
-    thin: bool = False
-    labels: Sequence[str] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """One pair of axes: series, or the heat map of a die.
-
-    Attributes:
-        choice: name of the panel on the page, where a chart has several.
-        title: of the paper's figure; "" for none.
-        file_name: of the paper's figure, without suffix; None for a panel that only the page shows.
-    """
-
-    x: Axis
-    y: Axis
-    series: tuple[Series, ...] = ()
-    heat_map: WeakMap | None = None
-    choice: str = ""
-    title: str = ""
-    file_name: str | None = None
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One figure of the page, or several of which the reader chooses one.
-
-    Attributes:
-        name: identifier on the page.
-        caption: what the chart shows, also for readers who do not see it.
-        panels: at least one.
-        chooser: what the panels' `choice` names.
-    """
-
-    name: str
-    title: str
-    caption: str
-    panels: tuple[Panel, ...]
-    chooser: str = "Study"
+from weakcell.host.report.style import BLUE, ORANGE, reference_look, series_look
+from weakcell.host.report.weak_cell_map import CELLS
 
 
 def swept_charts(data: ReportData) -> Iterator[Chart]:
-    """Yield, for each swept condition, the chart of each score and of the energy in each unit."""
+    """Yield, for each swept condition, the chart of each score, and of the energy in each unit where the condition changes it."""
     for key in data.points["sweep_key"].unique(maintain_order=True).to_list():
         points = data.points.filter(pl.col("sweep_key").eq_missing(pl.lit(key, dtype=pl.String)))
         yield from score_charts(data, key)
         for unit in points["energy_unit"].drop_nulls().unique(maintain_order=True):
-            yield _energy_chart(data, key, points.filter(pl.col("energy_unit") == unit), unit)
+            moved = [part for _, part in _split_by_study(points.filter(pl.col("energy_unit") == unit)) if energy_varies(part)]
+            if moved:
+                yield _energy_chart(data, key, pl.concat(moved), unit)
 
 
 def score_charts(data: ReportData, key: str | None) -> Iterator[Chart]:
     """Yield the chart of each score over one swept condition; `key` None: by memory."""
     points = data.points.filter(pl.col("sweep_key").eq_missing(pl.lit(key, dtype=pl.String)))
     for metric, scored in split_by_metric(points):
-        yield _score_chart(data, key, scored, metric)
+        if scored.height > 1:
+            yield _score_chart(data, key, scored, metric)
 
 
 def pareto_charts(data: ReportData) -> Iterator[Chart]:
-    """Yield score over energy with the Pareto front, for each unit of energy and each score."""
+    """Yield score over energy with the Pareto front, where several points of at least three energies lie on it."""
     for unit in data.points["energy_unit"].drop_nulls().unique(maintain_order=True):
         for metric, points in split_by_metric(data.points.filter(pl.col("energy_unit") == unit)):
-            yield _pareto_chart(data, unit, metric, points)
+            if points["energy"].round_sig_figs(6).n_unique() > 2 and pareto_front(points, metric).height > 1:
+                yield _pareto_chart(data, unit, metric, points)
 
 
 def changed_charts(data: ReportData) -> Iterator[Chart]:
@@ -129,12 +54,12 @@ def changed_charts(data: ReportData) -> Iterator[Chart]:
     if not points.height:
         return
     series = []
-    for study in points["study"].unique(maintain_order=True):
+    for study in (study for study in data.studies if study in set(points["study"])):
         part = points.filter(pl.col("study") == study)
         low, high = ((100 * part[name].fill_null(end)).to_list() for name, end in (("changed_low", 0.0), ("changed_high", 1.0)))
         interval = None if part["changed_low"].null_count() == part.height else (low, high)
         labels = [
-            f"{study}\n{point_label(row)}\n{100 * row['changed']:.2f} % changed at a flip rate of {row['flip_rate']:.3g}"
+            f"{study}\n{point_label(row)}\n{100 * row['changed']:.2f} % changed at a flip rate of {row['flip_rate']:.4g}"
             for row in part.iter_rows(named=True)
         ]
         x, y = part["flip_rate"].to_list(), (100 * part["changed"]).to_list()
@@ -145,15 +70,19 @@ def changed_charts(data: ReportData) -> Iterator[Chart]:
         "are left out."
     )
     axes = Axis("flip rate (flips per bit read)", "log"), Axis("changed predictions (%)", from_zero=True)
-    panel = Panel(*axes, tuple(series), file_name="changed-flip-rate")
-    yield Chart("changed-flip-rate", "Changed predictions over flip rate", caption, (panel,))
+    panels = split_panels(Panel(*axes, file_name="changed-flip-rate"), series)
+    yield Chart("changed-flip-rate", "Changed predictions over flip rate", caption, panels)
 
 
 def flip_charts(data: ReportData) -> Iterator[Chart]:
-    """Yield the mean flips per run in each stored tensor, one panel per study."""
-    caption = "Mean number of flipped bits per run in each stored tensor, on a logarithmic axis; points without flips are left out."
-    panels = [_flip_panel(data, study, f"flips-{number}") for number, study in enumerate(data.studies, 1)]
-    yield Chart("flips", "Flips by layer", caption, tuple(panels))
+    """Yield the mean flips per run in each stored tensor, one panel per study in which several points flipped bits."""
+    caption = (
+        "Mean number of flipped bits per run in each stored tensor, on a logarithmic axis; points without flips are left out. "
+        f"Of more than {MOST_SERIES} tensors, those with most flips are shown, and the sum of the others."
+    )
+    panels = [panel for study in data.studies if (panel := _flip_panel(data, study)) is not None]
+    if panels:
+        yield Chart("flips", "Flips by layer", caption, tuple(panels))
 
 
 def weak_cell_charts(data: ReportData) -> Iterator[Chart]:
@@ -167,8 +96,8 @@ def weak_cell_charts(data: ReportData) -> Iterator[Chart]:
         f"Weak cells: {'; '.join(die.caption for die in data.maps)}."
     )
     panels = [
-        Panel(Axis("column"), Axis("row"), heat_map=die, choice=die.name, title=die.name, file_name=f"weak-cells-{number}")
-        for number, die in enumerate(data.maps, 1)
+        Panel(Axis("column"), Axis("row"), heat_map=die, choice=die.name, title=die.name, file_name=f"weak-cells-{_slug(die.name)}")
+        for die in data.maps
     ]
     yield Chart("weak-cells", "Weak cells by row and column", caption, tuple(panels), "Die")
 
@@ -180,14 +109,14 @@ def margin_charts(data: ReportData) -> Iterator[Chart]:
     shares = [(network.name, 100 * network.shares) for network in data.margins]
     flips = [(network.name, network.flips) for network in data.margins]
     panels = (
-        _margin_panel(shares, "margin", "margin (% of the largest possible score)", "margins"),
-        _margin_panel(flips, "flips tolerated", "flips in the output layer's weights that the answer survives", None),
+        *_margin_panels(shares, "margin", "margin (% of the largest possible score)", "margins"),
+        *_margin_panels(flips, "flips tolerated", "flips in the output layer's weights that the answer survives", None),
     )
     caption = (
         "Margins without faults: the share of images whose answer leads by at most so much, and the share whose answer survives at "
         f"most so many flips in the output layer, whichever they are. {'; '.join(network.caption for network in data.margins)}."
     )
-    yield Chart("margins", "Margins of the networks", caption, panels, "Show")
+    yield Chart("margins", "Margins of the networks", caption, panels, "Quantity")
 
 
 CHARTS: tuple[Callable[[ReportData], Iterator[Chart]], ...] = (
@@ -227,7 +156,7 @@ def prediction_panel(
     if measured is not None:
         mean, low, high = ((100 * measured[name].cast(pl.Float64)).to_list() for name in ("measured", "low", "high"))
         name = "measured, 95 % interval"
-        series.append(Series(name=name, x=x.to_list(), y=mean, interval=(low, high), colour=ORANGE, marker=0, dash=None))
+        series.append(Series(name=name, x=x.to_list(), y=mean, interval=(low, high), colour=ORANGE, marker=1, dash=None))
     return Panel(x_axis, Axis(y_label), tuple(series))
 
 
@@ -235,22 +164,23 @@ def _score_chart(data: ReportData, key: str | None, points: pl.DataFrame, metric
     """Return means and intervals of one metric over the swept condition; without one, by memory."""
     series = []
     for study, part in _split_by_study(points):
-        labels = [f"{point_label(row)}\n{metric.text(row['mean'])}, {row['trials']} trials" for row in part.iter_rows(named=True)]
+        labels = [
+            f"{study}\n{point_label(row)}\n{metric.text(row['mean'])}, {row['trials']} trials" for row in part.iter_rows(named=True)
+        ]
         series.append(
             Series(**_study_style(data, study), x=_positions(part), y=_scaled(part["mean"], metric),
                    interval=_interval(part, metric), labels=labels)
         )  # fmt: skip
-    series += _fault_free_lines(data, points, metric)
     name = f"{metric.title[:1].upper()}{metric.title[1:]}"
-    title = f"{name} over {key}" if key else f"{name} by memory"
+    x = _swept_axis(key, points)
+    title = f"{name} over {_without_unit(x.label)}" if key else f"{name} by memory"
     by_mean = points.sort("mean")
-    least, most = (
-        f"{_short_text(metric, row['mean'])} at {point_label(row)}" for row in (by_mean.row(end, named=True) for end in (0, -1))
-    )
+    least, most = (f"{metric.text(row['mean'])} at {point_label(row)}" for row in (by_mean.row(end, named=True) for end in (0, -1)))
     slug = _metric_slug(data, metric)
-    panel = Panel(_condition_axis(key, points), Axis(metric.label), tuple(series), file_name=key and f"{slug}-{key}")
+    panel = Panel(x, Axis(metric.label), file_name=f"{slug}-{key or 'memory'}")
     caption = f"{title}: from {least} to {most}. Bands are {data.intervals}."
-    return Chart(f"{slug}-{_slug(key or 'memory')}", title, caption, (panel,))
+    panels = split_panels(panel, series, _fault_free_lines(data, points, metric))
+    return Chart(f"{slug}-{_slug(key or 'memory')}", title, caption, panels)
 
 
 def _energy_chart(data: ReportData, key: str | None, points: pl.DataFrame, unit: str) -> Chart:
@@ -260,18 +190,19 @@ def _energy_chart(data: ReportData, key: str | None, points: pl.DataFrame, unit:
             f"{point_label(row)}\n{row['energy']:.4g} {unit} ({row['energy_basis'] or ''})" for row in part.iter_rows(named=True)
         ]
         series.append(Series(**_study_style(data, study), x=_positions(part), y=part["energy"].to_list(), labels=labels))
-    title = f"Energy of an inference over {key}" if key else "Energy of an inference by memory"
+    x = _swept_axis(key, points)
+    title = f"Energy of an inference over {_without_unit(x.label)}" if key else "Energy of an inference by memory"
     bases = ", ".join(points["energy_basis"].drop_nulls().unique(maintain_order=True))
     low, high = float(min(points["energy"])), float(max(points["energy"]))
     caption = f"{title}, in {unit} ({bases}): from {low:.4g} to {high:.4g}."
-    panel = Panel(_condition_axis(key, points), Axis(_energy_label(unit), from_zero=True), tuple(series),
-                  file_name=key and f"energy-{key}-{_slug(unit)}")  # fmt: skip
-    return Chart(f"energy-{_slug(f'{key}-{unit}')}", title, caption, (panel,))
+    panel = Panel(x, Axis(_energy_label(unit), from_zero=True), file_name=f"energy-{key or 'memory'}-{_slug(unit)}")
+    return Chart(f"energy-{_slug(f'{key}-{unit}')}", title, caption, split_panels(panel, series))
 
 
 def _pareto_chart(data: ReportData, unit: str, metric: Metric, points: pl.DataFrame) -> Chart:
     front = pareto_front(points, metric)
-    series = [Series(name="Pareto front", x=front["energy"].to_list(), y=_scaled(front["mean"], metric), step=True, labels=())]
+    line = Series(name="Pareto front", x=front["energy"].to_list(), y=_scaled(front["mean"], metric), step=True, labels=())
+    series = []
     for study, part in _split_by_study(points):
         labels = [
             f"{study}\n{point_label(row)}\n{row['energy']:.4g} {unit}, {metric.text(row['mean'])}"
@@ -279,29 +210,41 @@ def _pareto_chart(data: ReportData, unit: str, metric: Metric, points: pl.DataFr
         ]
         style = {**_study_style(data, study), "dash": None}
         series.append(Series(**style, x=part["energy"].to_list(), y=_scaled(part["mean"], metric), labels=labels))
-    best = "; ".join(f"{_short_text(metric, row['mean'])} at {row['energy']:.4g}" for row in front.head(8).iter_rows(named=True))
+    best = "; ".join(f"{metric.text(row['mean'])} at {row['energy']:.4g}" for row in front.head(8).iter_rows(named=True))
     name = "accuracy" if metric.name in ("accuracy", "unchanged") else metric.title
     caption = f"{name.capitalize()} over energy in {unit}; no point beats those on the front in both: {best}."
     slug = _metric_slug(data, metric)
     file_name = f"pareto-{_slug(unit)}" if slug == "accuracy" else f"pareto-{slug}-{_slug(unit)}"
-    panel = Panel(Axis(_energy_label(unit)), Axis(metric.label), tuple(series), file_name=file_name)
-    return Chart(file_name, f"Pareto front: {name} over energy ({unit})", caption, (panel,))
+    panel = Panel(Axis(_energy_label(unit)), Axis(metric.label), file_name=file_name)
+    return Chart(file_name, f"Pareto front: {name} over energy ({unit})", caption, split_panels(panel, series, [line]))
 
 
-def _flip_panel(data: ReportData, study: str, file_name: str) -> Panel:
+def _flip_panel(data: ReportData, study: str) -> Panel | None:
+    """Return the flips of one study by tensor; None if fewer than two points have any."""
     runs = data.runs.filter(pl.col("study") == study)
-    key = runs["sweep_key"][0]
+    flips = _pick_tensors(mean_flips(runs))
+    if max((means["flips"].count() for means in flips.values()), default=0) < 2:
+        return None
     series = [
-        Series(
-            **_style(number),
-            name=tensor,
-            x=means["sweep_value"].to_list() if key else [runs["memory"][0]],
-            y=means["flips"].to_list(),
-        )
-        for number, (tensor, means) in enumerate(mean_flips(runs).items())
+        Series(**series_look(number), name=tensor, x=means["sweep_value"].to_list(), y=means["flips"].to_list())
+        for number, (tensor, means) in enumerate(flips.items())
     ]
-    x = _condition_axis(key, data.points.filter(pl.col("study") == study))
-    return Panel(x, Axis("flips per run (mean)", "log"), tuple(series), choice=study, title=study, file_name=file_name)
+    x = _swept_axis(runs["sweep_key"][0], data.points.filter(pl.col("study") == study))
+    y = Axis("flips per run (mean)", "log")
+    return Panel(x, y, tuple(series), choice=study, title=study, file_name=f"flips-{_slug(study)}")
+
+
+def _pick_tensors(flips: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Return the tensors with most flips, and the sum of the others where there are too many for one panel."""
+    if len(flips) <= MOST_SERIES:
+        return flips
+    by_flips = sorted(flips, key=lambda tensor: -float(flips[tensor]["flips"].sum()))
+    picked = set(by_flips[: MOST_SERIES - 1])
+    total = pl.concat([means for tensor, means in flips.items() if tensor not in picked]).group_by("sweep_value").agg(
+        pl.when(pl.col("flips").count() > 0).then(pl.col("flips").sum())
+    )  # fmt: skip
+    others = {f"{len(flips) - len(picked)} other tensors": total.sort("sweep_value")}
+    return {tensor: means for tensor, means in flips.items() if tensor in picked} | others
 
 
 def mean_flips(runs: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -316,13 +259,14 @@ def mean_flips(runs: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return {name[len("flips[") : -1]: means.select("sweep_value", nonzero[name]) for name in tensors}
 
 
-def _margin_panel(networks: Sequence[tuple[str, Any]], choice: str, label: str, file_name: str | None) -> Panel:
+def _margin_panels(networks: Sequence[tuple[str, Any]], choice: str, label: str, file_name: str | None) -> tuple[Panel, ...]:
     series = []
     for number, (name, values) in enumerate(networks):
         x, y = cumulative_shares(values)
-        style = {**_style(number), "marker": None, "dash": number}
+        style = {**series_look(number), "marker": None, "dash": number}
         series.append(Series(**style, name=name, x=x, y=y, step=True))
-    return Panel(Axis(label, from_zero=True), Axis("images at or below (%)"), tuple(series), choice=choice, file_name=file_name)
+    axes = Axis(label, from_zero=True), Axis("images at or below (%)")
+    return split_panels(Panel(*axes, choice=choice, file_name=file_name), series)
 
 
 def _fault_free_lines(data: ReportData, points: pl.DataFrame, metric: Metric) -> list[Series]:
@@ -332,32 +276,26 @@ def _fault_free_lines(data: ReportData, points: pl.DataFrame, metric: Metric) ->
     x = _positions(points.sort("sweep_value", nulls_last=True))
     ends = [x[0], x[-1]]
     return [
-        Series(name=f"{model} without faults", x=ends, y=[metric.factor * score] * 2, dash=1, thin=True,
-               labels=[f"{model} without faults"] * 2)
-        for model, score in scores.items() if score is not None
+        Series(name=f"{model} without faults", x=ends, y=[metric.factor * score] * 2, thin=True, **reference_look(number),
+               labels=[f"{model} without faults: {metric.text(score)}"] * 2)
+        for number, (model, score) in enumerate(scores.items()) if score is not None
     ]  # fmt: skip
 
 
-def _condition_axis(key: str | None, points: pl.DataFrame) -> Axis:
-    """Return the axis of a swept condition with its unit, logarithmic if values span decades; without a sweep, of memories."""
-    if key is None:
-        return Axis("memory", "category")
-    values = points["sweep_value"].drop_nulls().to_list()
-    decades = len(values) > 1 and min(values) > 0 and max(values) / min(values) >= 100
-    unit = _condition_unit(points, key)
-    return Axis(f"{key} ({unit})" if unit else key, "log" if decades else "linear")
-
-
-def _condition_unit(points: pl.DataFrame, key: str) -> str:
-    """Return the unit of a swept condition, as its technology documents it; "" if the memory is not known here."""
+def _swept_axis(key: str | None, points: pl.DataFrame) -> Axis:
+    """Return the axis of a swept condition, named as the technology of the first point names it."""
     from weakcell.memmodels.catalogue import parse_spec
     from weakcell.memmodels.errors import WeakcellError
 
     try:
         conditions = parse_spec(points["memory"][0]).technology.conditions
     except WeakcellError:
-        return ""
-    return next((condition.unit for condition in conditions if condition.name == key), "")
+        conditions = ()
+    return condition_axis(key, points["sweep_value"].drop_nulls().to_list(), conditions)
+
+
+def _without_unit(label: str) -> str:
+    return re.sub(r" \([^)]*\)$", "", label)
 
 
 def _energy_label(unit: str) -> str:
@@ -371,12 +309,7 @@ def _split_by_study(points: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
 
 def _study_style(data: ReportData, study: str) -> dict[str, Any]:
     """Return name and look of a study's series, the same in every chart."""
-    return {"name": study, **_style(data.studies.index(study))}
-
-
-def _style(number: int) -> dict[str, Any]:
-    """Return the look of the `number`-th series; the line style changes when all colours are used."""
-    return {"colour": COLOURS[number % len(COLOURS)], "marker": number, "dash": number // len(COLOURS)}
+    return {"name": study, **series_look(data.studies.index(study))}
 
 
 def _positions(part: pl.DataFrame) -> list[Any]:
@@ -395,10 +328,6 @@ def _interval(part: pl.DataFrame, metric: Metric) -> tuple[list[Number], list[Nu
 def _scaled(values: pl.Series, metric: Metric) -> list[Number]:
     """Return values in the unit of the metric's axis."""
     return [None if value is None else metric.factor * value for value in values.to_list()]
-
-
-def _short_text(metric: Metric, value: float) -> str:
-    return f"{100 * value:.1f} %" if metric.share else metric.text(value)
 
 
 def _metric_slug(data: ReportData, metric: Metric) -> str:

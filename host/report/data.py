@@ -1,4 +1,4 @@
-"""Data of a report: tables of a campaign or a study, their origin, and a summary in sentences."""
+"""Data of a report: tables of a campaign or a study, and their origin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import polars as pl
 from weakcell.emulator.tasks import METRICS, Metric, get_metric
 from weakcell.host.campaign.store import DamagedStore, has_store, read_store
 from weakcell.host.campaign.tables import Tables
-from weakcell.host.report.captions import METHOD, explain_no_difference
+from weakcell.host.report.captions import METHOD
 from weakcell.host.report.margin_data import NetworkMargins, NetworkRequest, measure_margins
 from weakcell.host.report.weak_cell_map import WeakMap, map_weak_cells
 from weakcell.host.study.networks import shipped_models
@@ -26,16 +26,13 @@ from weakcell.memmodels.printable import printable_name
 
 INTERVALS = f"95 % intervals of the mean over trials ({METHOD})"
 
-TOLERANCE = 0.01
-"""The loss of accuracy that the sentences speak of."""
-
 
 @dataclass(frozen=True, eq=False)
 class ReportData:
     """What a report is made from.
 
     Attributes:
-        title: name of the folder.
+        title: of the campaign; the name of the folder if it has none.
         runs: one row per run, with a column `study`.
         points: one row per operating point, with a column `study`.
         facts: command, versions, machine, campaign file; and why margins are missing.
@@ -101,7 +98,9 @@ def _read_campaign(folder: Path) -> tuple[ReportData, list[NetworkRequest]]:
             rule = f"{INTERVALS}, asked to be ± {100 * half:g} points in at most {most} trials"
         facts["versions"] = _versions(folder)
         networks = _parse_networks(store.get_fact("networks") or [])
-        return ReportData(printable_name(folder.resolve().name), tables.frame, tables.summary, facts, rule), networks
+        title = store.get_fact("title")
+        title = title if isinstance(title, str) and title else folder.resolve().name
+        return ReportData(printable_name(title), tables.frame, tables.summary, facts, rule), networks
 
 
 def _parse_networks(stored: Any) -> list[NetworkRequest]:
@@ -163,57 +162,15 @@ def fault_free_score(data: ReportData, study: str) -> float | None:
     return None if scores.null_count() == len(scores) else float(scores[0])
 
 
-def summarize(data: ReportData) -> list[str]:
-    """Return what was run and, for each study, the lowest energy at which less than 1 point is lost, as sentences."""
-    runs, points = data.runs, data.points
-    models, memories = runs["model"].n_unique(), len(data.studies)
-    text = [
-        f"{runs.height:,} runs of {_count(models, 'network')} at {_count(points.height, 'operating point')} in "
-        f"{_count(memories, 'study', 'studies')}; {data.intervals}."
-    ]
-    text += [_summarize_study(data, study) for study in data.studies]
-    if note := explain_no_difference(points["differ_below"]):
-        text.append(f"{note}.")
-    return text
-
-
 def find_metric(data: ReportData, study: str) -> Metric:
     """Return what the scores of a study measure."""
     return get_metric(data.points.filter(pl.col("study") == study)["score"][0])
 
 
-def _summarize_study(data: ReportData, study: str) -> str:
-    points = data.points.filter(pl.col("study") == study)
-    metric, clean = find_metric(data, study), fault_free_score(data, study)
-    if not metric.share:
-        return _summarize_errors(study, points, metric, clean)
-    reference, word = (1.0, metric.title) if clean is None else (clean, metric.words)
-    start = f"{study}: " if clean is None else f"{study}: fault-free {word} {_percent(clean)}; "
-    good = points.filter(pl.coalesce("low", "mean") >= reference - TOLERANCE)
-    limit = f"{100 * TOLERANCE:g} point"
-    if not good.height:
-        best = points.sort("mean", descending=True).row(0, named=True)
-        return f"{start}no point loses less than {limit}; best {word} {_percent(best['mean'])} at {point_label(best)}."
-    if good["energy"].null_count():
-        worst = good.sort("flip_rate", descending=True).row(0, named=True)
-        return f"{start}less than {limit} is lost up to a flip rate of {worst['flip_rate']:.2g} ({point_label(worst)})."
-    cheapest = good.sort("energy").row(0, named=True)
-    dearest = points.sort("energy", descending=True).row(0, named=True)
-    saved = 1.0 - cheapest["energy"] / dearest["energy"]
-    against = f", {_percent(saved)} below {point_label(dearest)}" if saved > 0.0005 else ""
-    return (
-        f"{start}the lowest energy at which less than {limit} is lost (whole interval) is {cheapest['energy']:.4g} "
-        f"{cheapest['energy_unit']} at {point_label(cheapest)}, with {word} {_percent(cheapest['mean'])}{against}."
-    )
-
-
-def _summarize_errors(study: str, points: pl.DataFrame, metric: Metric, clean: float | None) -> str:
-    """Return the smallest and the largest error: errors have no common scale."""
-    start = f"{study}: " if clean is None else f"{study}: fault-free {metric.words} {metric.text(clean)}; "
-    ordered = points.sort("mean")
-    best, worst = ordered.row(0, named=True), ordered.row(-1, named=True)
-    least, most = (f"{metric.text(point['mean'])} at {point_label(point)}" for point in (best, worst))
-    return f"{start}{metric.words} from {least} to {most}."
+def energy_varies(points: pl.DataFrame) -> bool:
+    """Return whether the energies of some points are known and differ: by more than the digits that a table shows."""
+    energies = points["energy"].drop_nulls().to_list()
+    return len(energies) == points.height and max(energies) - min(energies) > 5e-4 * max(map(abs, energies))
 
 
 def point_label(point: dict[str, Any]) -> str:
@@ -236,11 +193,3 @@ def pareto_front(points: pl.DataFrame, metric: Metric = METRICS["accuracy"]) -> 
             front.append(row)
             best = sign * row["mean"]
     return pl.DataFrame(front, schema=points.schema)
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"

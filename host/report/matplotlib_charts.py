@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -14,23 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weakcell.host.report.style import PAPER_STYLE, STYLE, level_colours
-from weakcell.memmodels.atomic_files import create_folder, write_atomically, write_bytes_atomically
+from weakcell.host.report.figure_layout import lay_out
+from weakcell.host.report.style import DASHES, MARKERS, PAPER_STYLE, STYLE, level_colours
+from weakcell.memmodels.atomic_files import write_atomically, write_bytes_atomically
 from weakcell.memmodels.printable import printable, printable_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    from weakcell.host.report.chart_specs import Axis, Chart, Panel, Series
+    from weakcell.host.report.chart_model import Axis, Panel, Series
     from weakcell.host.report.weak_cell_map import WeakMap
 
-_WIDTHS = {"one-column": 3.35, "two-column": 6.9}
-"""Widths in inches of figures in a two-column conference style."""
-
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
-_DASHES = ("-", (0, (4, 3)), ":", "-.")
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _CLIP_NAME = re.compile(rb'(?<=url\(#)p[0-9a-f]{10}(?=\))|(?<=<clipPath id=")p[0-9a-f]{10}(?=")')
+_NEVER = "#8080801f"
+"""Colour of cells that never err: visible on light and on dark paper."""
 _style_lock = RLock()  # reentrant: a figure is saved while it is drawn
 _UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
@@ -77,43 +79,17 @@ def svg_bytes(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def show_names_as_they_are(figure: Figure) -> None:
-    """Turn off formulas in a figure's text, and show control characters as escapes; only labels of ticks may be formulas.
-
-    Names of others may hold dollar signs, which Matplotlib takes for the ends of a formula.
-    """
+    """Show control characters in a figure's texts as escapes. `STYLE` turns formulas off: names may hold dollar signs."""
     from matplotlib.text import Text
 
-    axes = [axis for part in figure.axes for axis in (part.xaxis, part.yaxis)]
-    of_ticks = {id(label) for axis in axes for label in (*axis.get_ticklabels(which="both"), axis.get_offset_text())}
     for text in figure.findobj(Text):
-        if isinstance(text, Text) and id(text) not in of_ticks:
-            text.set_parse_math(False)
+        if isinstance(text, Text):
             text.set_text(printable(text.get_text()).expandtabs(4))
 
 
 def tick_label(name: str) -> str:
-    """Return a name as the label of a tick: no formula, and control characters as escapes."""
-    return printable_name(name).replace("$", r"\$")
-
-
-def write_paper_figures(charts: Sequence[Chart], folder: Path) -> list[Path]:
-    """Write charts as PDF, SVG and PNG, one and two columns wide.
-
-    Args:
-        charts: of a report.
-        folder: created if it does not exist.
-
-    Returns:
-        The files written.
-    """
-    create_folder(folder)
-    written = []
-    for panel in (panel for chart in charts for panel in chart.panels if panel.file_name is not None):
-        for width, inches in _WIDTHS.items():
-            paths = [folder / f"{panel.file_name}-{width}.{suffix}" for suffix in ("pdf", "svg", "png")]
-            save_figure(partial(plot_paper_figure, panel, inches), paths, PAPER_STYLE, dpi=300)
-            written += paths
-    return written
+    """Return a name as the label of a tick: control characters as escapes."""
+    return printable_name(name)
 
 
 def render_svg(panel: Panel, width: float) -> bytes:
@@ -128,13 +104,19 @@ def plot_paper_figure(panel: Panel, width: float) -> Figure:
     """Return a panel as a figure, `width` inches wide, with its legend below the axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, 0.62 * width if width < 5 else 0.45 * width), layout="constrained")
+    plain = panel.heat_map is None and panel.x.scale != "category"
+    size = (width, 0.62 * width if width < 5 else 0.45 * width)
+    figure = Figure(figsize=size, layout=None if plain else "constrained")
     axes = figure.subplots()
+    plot_panel(axes, panel)
+    if plain:
+        show_names_as_they_are(figure)
+        lay_out(figure, axes, printable(panel.title))
+        return figure
     if panel.title:
         axes.set_title(textwrap.fill(panel.title, int(18 * width)), fontsize=7)
-    plot_panel(axes, panel)
     if panel.heat_map is None:
-        _add_legend(figure, axes, width)
+        figure.set_figheight(size[1] + 0.16 * add_legend_below(axes, width))
     return figure
 
 
@@ -144,30 +126,29 @@ def plot_panel(axes: Axes, panel: Panel) -> None:
     if panel.heat_map is not None:
         _plot_heat_map(axes, panel.heat_map)
         return
-    for series in panel.series:
-        _plot_series(axes, panel.x, series)
+    for number, series in enumerate(panel.series):
+        _plot_series(axes, panel.x, series).set_gid(f"series-{number}")
     _apply_scale(axes, panel)
 
 
-def _plot_series(axes: Axes, axis: Axis, series: Series) -> None:
+def _plot_series(axes: Axes, axis: Axis, series: Series) -> Line2D:
+    """Draw a series; return the line with its symbols."""
     x: Any = np.arange(len(series.x)) if axis.scale == "category" else np.asarray(series.x)
     y = _floats(series.y)
     look: dict[str, Any] = {
         "color": series.colour,
-        "marker": "" if series.marker is None else _MARKERS[series.marker % len(_MARKERS)],
-        "linestyle": "" if series.dash is None else _DASHES[series.dash % len(_DASHES)],
+        "marker": "" if series.marker is None else MARKERS[series.marker % len(MARKERS)],
+        "linestyle": "" if series.dash is None else DASHES[series.dash % len(DASHES)],
         **({"linewidth": 0.7} if series.thin else {}),
     }
     label = series.name or "_nolegend_"
     if series.interval is None:
-        axes.plot(x, y, drawstyle="steps-post" if series.step else "default", label=label, **look)
-        return
+        return axes.plot(x, y, drawstyle="steps-post" if series.step else "default", label=label, **look)[0]
     low, high = (_floats(ends) for ends in series.interval)
     if axis.scale == "category" or series.dash is None:
-        axes.errorbar(x, y, yerr=np.nan_to_num([y - low, high - y]), label=label, zorder=3, **look)
-    else:
-        axes.plot(x, y, label=label, **look)
-        axes.fill_between(x, low, high, color=series.colour, alpha=0.2, linewidth=0)
+        return axes.errorbar(x, y, yerr=np.nan_to_num([y - low, high - y]), label=label, zorder=3, **look).lines[0]
+    axes.fill_between(x, low, high, color=series.colour, alpha=0.2, linewidth=0)
+    return axes.plot(x, y, label=label, **look)[0]
 
 
 def _floats(values: Sequence[float | None]) -> Any:
@@ -181,17 +162,38 @@ def _apply_scale(axes: Axes, panel: Panel) -> None:
     else:
         axes.set_xscale(panel.x.scale)
     axes.set_yscale(panel.y.scale)
+    for axis, scale in ((axes.xaxis, panel.x.scale), (axes.yaxis, panel.y.scale)):
+        if scale == "log":
+            label_decades(axis)
     if panel.x.from_zero:
         axes.set_xlim(left=0)
     if panel.y.from_zero:
         axes.set_ylim(bottom=0)
 
 
+def label_decades(axis: XAxis | YAxis) -> None:
+    """Label the decades of a logarithmic axis as 10⁻³, without Matplotlib's formulas, which `STYLE` turns off."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if axis.get_scale() == "log":
+        axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: decade_label(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def decade_label(value: float) -> str:
+    """Return a power of ten as 10⁻³ if its exponent is long, else as a number."""
+    exponent = round(math.log10(value)) if value > 0 else 0
+    if -2 <= exponent <= 3:
+        return f"{value:g}"
+    return "10" + str(exponent).translate(_SUPERSCRIPTS)
+
+
 def _plot_heat_map(axes: Axes, die: WeakMap) -> None:
     from matplotlib.colors import ListedColormap
 
     names = die.level_names
-    colours = ListedColormap(["#f2f4f6", *level_colours(len(names) - 1)])
+    colours = ListedColormap([_NEVER, *level_colours(len(names) - 1)])
     levels, rows_per_pixel = die.shrink_rows()
     image = axes.imshow(levels, cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, aspect="auto", interpolation="nearest",
                         extent=(0, levels.shape[1], rows_per_pixel * len(levels), 0))  # fmt: skip
@@ -201,10 +203,21 @@ def _plot_heat_map(axes: Axes, die: WeakMap) -> None:
     bar.ax.set_yticklabels(names[::every])
 
 
-def _add_legend(figure: Figure, axes: Axes, width: float) -> None:
-    """Add a legend below the axes, where it covers nothing; the figure grows by its height."""
+def add_legend_below(axes: Axes, width: float) -> int:
+    """Add a legend below axes of a constrained layout, where it covers nothing.
+
+    Args:
+        axes: with labelled artists.
+        width: of the legend, in inches.
+
+    Returns:
+        Its number of lines: 0.16 inches each, by which the figure may grow.
+    """
     handles, labels = axes.get_legend_handles_labels()
-    columns = max(1, int(width / (0.45 + 0.062 * max(map(len, labels)))))
+    if not labels:
+        return 0
+    labels = [textwrap.fill(label, int(14 * width)) for label in labels]
+    columns = max(1, int(width / (0.45 + 0.068 * max(len(line) for label in labels for line in label.split("\n")))))
     rows = -(-len(labels) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.13 * rows)
-    figure.legend(handles, labels, loc="outside lower left", ncols=columns)
+    axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.0), borderaxespad=4.8, ncols=columns)
+    return sum(label.count("\n") + 1 for label in labels) if columns == 1 else rows

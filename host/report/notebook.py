@@ -11,9 +11,11 @@ import polars as pl
 
 from weakcell.emulator.tasks import get_metric
 from weakcell.host.fork_guard import check_not_forked
+from weakcell.host.report.answers import HEADINGS, USABLE, find_answers, summarize
 from weakcell.host.report.captions import format_metric_interval
-from weakcell.host.report.chart_specs import Chart, score_charts
-from weakcell.host.report.data import ReportData, point_label, read_report_data, summarize
+from weakcell.host.report.chart_model import Chart
+from weakcell.host.report.chart_specs import score_charts
+from weakcell.host.report.data import ReportData, point_label, read_report_data
 from weakcell.host.report.displayed_result import DisplayedResult, embed_svg
 from weakcell.host.report.matplotlib_charts import plot_paper_figure, render_svg
 from weakcell.host.report.simple_figures import plot_bars
@@ -92,12 +94,14 @@ class CampaignResults(DisplayedResult):
         return to
 
     def _repr_html_(self) -> str:
-        first, *rest = summarize(self.data)
-        said = "".join(f"<li>{escape(sentence)}</li>" for sentence in rest)
+        ran = summarize(self.data)[0]
+        head = "".join(f'<th scope="col">{heading}</th>' for heading in HEADINGS)
+        rows = ("".join(f"<td>{escape(text)}</td>" for text in answer.cells) for answer in find_answers(self.data))
+        answers = f"<table><caption>{USABLE}</caption><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
         pictures = "".join(
             embed_svg(render_svg(chart.panels[0], 6.0), f"{chart.title}; the table has its numbers") for chart in self._charts()
         )
-        return f"<p><b>{escape(self.data.title)}</b>: {escape(first)}</p><ul>{said}</ul>{pictures}{_table(self.summary)}"
+        return f"<p><b>{escape(self.data.title)}</b>: {escape(ran)}</p>{answers}{pictures}{_table(self.summary)}"
 
 
 def read_results(folder: str | Path, data_dir: str | Path | None = None) -> CampaignResults:

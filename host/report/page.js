@@ -1,54 +1,25 @@
 "use strict";
 (() => {
-  const figures = JSON.parse(document.getElementById("figures").textContent);
-  const chosen = Object.fromEntries(Object.keys(figures).map((name) => [name, 0]));
   const root = document.documentElement;
-  const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
-
-  // Charts take their colours from the page, so that both themes are readable.
-  function draw(name) {
-    const figure = figures[name][chosen[name]];
-    const axis = { gridcolor: colour("--grid"), linecolor: colour("--line"), tickcolor: colour("--line"), showline: true, ticks: "outside" };
-    const entries = figure.data.filter((trace) => trace.showlegend !== false).length;
-    const target = document.getElementById(`chart-${name}`);
-    const longest = Math.max(...figure.data.map((trace) => (trace.name || "").length));
-    const columns = Math.max(1, Math.floor(target.clientWidth / (60 + 7 * longest)));
-    const height = 440 + 20 * Math.ceil(entries / columns);
-    target.style.height = `${height}px`;
-    const layout = {
-      ...figure.layout,
-      xaxis: { ...axis, ...figure.layout.xaxis },
-      yaxis: { ...axis, ...figure.layout.yaxis },
-      height,
-      showlegend: true,
-      paper_bgcolor: "rgba(0,0,0,0)",
-      plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: "system-ui, DejaVu Sans, sans-serif", size: 13, color: colour("--ink") },
-      hoverlabel: { bgcolor: colour("--raised"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
-    };
-    layout.legend = { ...layout.legend, y: -80 / (height - 68 - 20 * Math.ceil(entries / columns)) };
-    const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendDataToCloud"] };
-    return Plotly.react(target, figure.data, layout, options).then(() => {
-      target.querySelector(".modebar")?.setAttribute("aria-label", "Tools of this chart");
-    });
-  }
-
-  function theme(dark) {
-    root.dataset.theme = dark ? "dark" : "light";
-    const button = document.getElementById("theme");
-    button.setAttribute("aria-pressed", String(dark));
-    button.textContent = dark ? "Light" : "Dark";
-    return Promise.all(Object.keys(figures).map(draw));
-  }
+  root.classList.add("scripted");
 
   const preference = matchMedia("(prefers-color-scheme: dark)");
+  const button = document.getElementById("theme");
+  button.hidden = false;
+  function theme(dark) {
+    root.dataset.theme = dark ? "dark" : "light";
+    button.setAttribute("aria-pressed", String(dark));
+    button.textContent = dark ? "Light" : "Dark";
+  }
+  theme(preference.matches);
   preference.addEventListener("change", (event) => theme(event.matches));
-  document.getElementById("theme").addEventListener("click", () => theme(root.dataset.theme !== "dark"));
+  button.addEventListener("click", () => theme(root.dataset.theme !== "dark"));
+
+  // A chart with several panels shows the chosen one; paper shows them all.
+  const choose = (chart, chosen) => [...chart.children].forEach((panel, number) => panel.classList.toggle("chosen", number === chosen));
+  document.querySelectorAll(".chart").forEach((chart) => choose(chart, 0));
   document.querySelectorAll("select[data-chart]").forEach((select) => {
-    select.addEventListener("change", () => {
-      chosen[select.dataset.chart] = Number(select.value);
-      draw(select.dataset.chart);
-    });
+    select.addEventListener("change", () => choose(document.getElementById(select.dataset.chart), Number(select.value)));
   });
 
   // The table: headings sort, the field filters, and what is shown can be taken along.
@@ -95,6 +66,4 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   });
-
-  theme(preference.matches).then(() => { root.dataset.drawn = "yes"; });
 })();

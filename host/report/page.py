@@ -1,16 +1,23 @@
-"""The report as one HTML file that needs no other file. It includes Plotly; its own policy forbids every request."""
+"""The report as one HTML file that needs no other file; its own policy forbids every request.
+
+Charts are SVG elements, drawn by the code that draws the figures for papers. A page is therefore small, prints sharply, and is
+complete without scripts. Its script only sorts and filters the table, and switches panels and theme.
+"""
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from weakcell.emulator.tasks import get_metric
+from weakcell.host.report.answers import HEADINGS, USABLE, find_answers, summarize
+from weakcell.host.report.chart_model import Chart
 from weakcell.host.report.chart_specs import build_charts
-from weakcell.host.report.data import ReportData, point_label, split_by_metric, summarize
-from weakcell.host.report.plotly_charts import plot_panel
+from weakcell.host.report.data import ReportData, point_label, split_by_metric
+from weakcell.host.report.style import COLOURS, DARK_COLOURS
+from weakcell.host.report.svg_charts import WIDTHS, render_inline_svg
 from weakcell.memmodels.printable import printable
 
 _HERE = Path(__file__).parent
@@ -42,28 +49,48 @@ _COUNTED = (
 )
 
 
-def render(data: ReportData) -> str:
-    """Return the page; every string in it is escaped."""
+def render(data: ReportData, charts: Sequence[Chart] | None = None) -> str:
+    """Return the page; every string in it is escaped.
+
+    Args:
+        data: of the report.
+        charts: of the same data; None: they are built.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_printable
     )
-    charts = build_charts(data)
-    figures = {chart.name: [plot_panel(panel) for panel in chart.panels] for chart in charts}
+    charts = build_charts(data) if charts is None else charts
+    summary = summarize(data)
     return environment.get_template("page.html").render(
         data=data,
-        summary=summarize(data),
-        charts=charts,
+        ran=summary[0],
+        notes=summary[1 + len(data.studies) :],
+        answers=find_answers(data),
+        answer_headings=HEADINGS,
+        usable=USABLE,
+        charts=[(chart, _draw(chart)) for chart in charts],
         columns=_headings(data),
         rows=_rows(data),
         facts=_facts(data),
-        figures=_script_json(figures),
-        plotly=_script(get_plotlyjs()),
-        script=_script((_HERE / "page.js").read_text(encoding="utf-8")),
-        style=_style((_HERE / "page.css").read_text(encoding="utf-8")),
+        script=_as_markup((_HERE / "page.js").read_text(encoding="utf-8")),
+        style=_as_markup(_series_variables() + (_HERE / "page.css").read_text(encoding="utf-8")),
     )
+
+
+def _draw(chart: Chart) -> list[list[tuple[str, Any]]]:
+    """Return, for each panel, the name of each width and the SVG element."""
+    return [
+        [(name, _as_markup(render_inline_svg(panel, inches, f"{chart.name}-{k}-{name}"))) for name, inches in WIDTHS.items()]
+        for k, panel in enumerate(chart.panels)
+    ]
+
+
+def _series_variables() -> str:
+    """Return the colours of series as variables: darker on light paper, lighter on dark paper."""
+    pairs = enumerate(zip(COLOURS, DARK_COLOURS, strict=True))
+    return ":root { " + " ".join(f"--series-{number}: light-dark({light}, {dark});" for number, (light, dark) in pairs) + " }\n"
 
 
 def _printable(value: Any) -> Any:
@@ -125,36 +152,8 @@ def _text(name: str, content: Any) -> str:
     return "\n".join(f"{key}: {value}" for key, value in content.items())
 
 
-def _script_json(content: Any) -> Any:
-    """Return JSON that is safe in a script element: nothing in it ends the element or opens a comment."""
+def _as_markup(text: str) -> Any:
+    """Return text of our own, which is not escaped."""
     from markupsafe import Markup
 
-    text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False)
-    for char in "<>&\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
     return Markup(text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return value
-
-
-def _script(code: str) -> Any:
-    """Return a script of our own or Plotly's, unable to end its element."""
-    from markupsafe import Markup
-
-    if "</script" in code.lower():
-        code = code.replace("</script", "<\\/script").replace("</SCRIPT", "<\\/SCRIPT")
-    return Markup(code)
-
-
-def _style(code: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(code)

@@ -13,8 +13,9 @@ import polars as pl
 from weakcell.emulator.prediction.scoring import find_scored_layer
 from weakcell.host.analysis.prediction import SCHEMA_VERSION, PredictionStudy
 from weakcell.host.report.captions import METHOD, describe_quantization, describe_task_output, explain_no_difference, study_title
-from weakcell.host.report.chart_specs import Axis, prediction_panel
-from weakcell.host.report.matplotlib_charts import plot_panel, save_figure
+from weakcell.host.report.chart_model import Axis, condition_label
+from weakcell.host.report.chart_specs import prediction_panel
+from weakcell.host.report.matplotlib_charts import add_legend_below, plot_panel, save_figure
 from weakcell.host.report.style import INK
 from weakcell.host.table_files import write_csv
 from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
@@ -87,9 +88,10 @@ def plot_prediction(predicted: PredictionStudy) -> Figure:
 
     frame, study = predicted.frame, predicted.resolved.study
     logarithmic = study.sweep is not None and study.sweep.logarithmic
+    label = condition_label(study.sweep.key, study.memory.technology.conditions) if study.sweep else ""
     panel = prediction_panel(
         frame["sweep_value"] if study.sweep else pl.zeros(len(frame), eager=True),
-        Axis(study.sweep.key if study.sweep else "", "log" if logarithmic else "linear"),
+        Axis(label, "log" if logarithmic else "linear"),
         "accuracy (%)" if predicted.labelled else "answers unchanged (%)",
         predicted=frame["accuracy"] if predicted.labelled else 1 - frame["changed"],
         measured=None if predicted.measured is None else frame.select("measured", "low", "high"),
@@ -98,7 +100,8 @@ def plot_prediction(predicted: PredictionStudy) -> Figure:
     axes = figure.subplots()
     plot_panel(axes, panel)
     clean = predicted.resolved.questions.fault_free_accuracy
-    axes.axhline(100.0 if clean is None else 100 * clean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.legend()
+    label = "all answers unchanged" if clean is None else f"fault-free {100 * clean:.2f} %"
+    axes.axhline(100.0 if clean is None else 100 * clean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)
+    figure.set_figheight(4.0 + 0.16 * add_legend_below(axes, 6.2))
     figure.suptitle(study_title(predicted.resolved, study.memory.name), fontsize=10, fontweight="bold", x=0.01, ha="left")
     return figure

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.host.report.matplotlib_charts import tick_label
-from weakcell.host.report.style import BLUE, COLOURS, INK
+from weakcell.host.report.matplotlib_charts import add_legend_below, tick_label
+from weakcell.host.report.style import BLUE, DASHES, INK, MARKERS, series_look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,10 +51,11 @@ def plot_lines(title: str, labels: tuple[str, str], lines: Mapping[str, tuple[Se
     """Plot lines (x, y) by name; labels: of the horizontal and the vertical axis."""
     figure, axes = _new_figure(title, 4.0)
     for number, (name, (x, y)) in enumerate(lines.items()):
-        axes.plot(x, y, marker="o", markersize=3.5, color=COLOURS[number % len(COLOURS)], label=name)
+        look = series_look(number)
+        style = {"color": look["colour"], "marker": MARKERS[look["marker"]], "linestyle": DASHES[look["dash"]]}
+        axes.plot(x, y, **style, markersize=3.5, label=name)
     axes.set(xlabel=labels[0], ylabel=labels[1])
-    if lines:
-        axes.legend()
+    figure.set_figheight(4.0 + 0.16 * add_legend_below(axes, 6.4))
     return figure
 
 

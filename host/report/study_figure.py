@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weakcell.host.report.captions import describe_result, study_title
-from weakcell.host.report.matplotlib_charts import save_figure, tick_label
+from weakcell.host.report.chart_model import condition_label
+from weakcell.host.report.data import energy_varies
+from weakcell.host.report.matplotlib_charts import label_decades, save_figure, tick_label
 from weakcell.host.report.style import BLUE, INK, ORANGE, STUDY_STYLE
 from weakcell.host.study.results import StudyResult, scores_of
 
@@ -29,16 +31,16 @@ def save_study_figure(result: StudyResult, paths: Sequence[Path]) -> None:
 
 
 def plot_study(result: StudyResult) -> Figure:
-    """Plot accuracy over the swept value, and below it the energy if it is known; needs no display."""
+    """Plot accuracy over the swept value, and below it the energy if the swept value changes it; needs no display."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    energy = result.summary["energy"].null_count() == 0
+    energy = energy_varies(result.summary)
     lines = textwrap.wrap(describe_result(result), 132)
     below = 0.15 + len(lines) * _CAPTION_POINTS * 1.4 / 72  # inches of the caption
     rows, height = (2, 5.0 + below) if energy else (1, 3.6 + below)
     bottom = below / height
-    layout = ConstrainedLayoutEngine(rect=(0.01, bottom, 0.98, 0.99 - bottom), hspace=0.03)
+    layout = ConstrainedLayoutEngine(rect=(0.01, bottom, 0.98, 0.99 - bottom), hspace=0.03, h_pad=0.08)
     figure = Figure(figsize=(6.6, height), layout=layout)
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=[2.4, 1] if energy else [1])[:, 0]
     x = _sweep_positions(result)
@@ -46,7 +48,8 @@ def plot_study(result: StudyResult) -> Figure:
     if energy:
         _plot_energy(axes[1], result, x)
     _label_sweep(axes[-1], result, x)
-    axes[0].set_title(textwrap.fill(study_title(result.resolved), 72), fontsize=10, fontweight="bold", loc="left", pad=10)
+    title = textwrap.fill(study_title(result.resolved), 80)
+    figure.suptitle(title, fontsize=10, fontweight="bold", x=0.015, ha="left")
     figure.text(0.015, 0.012, "\n".join(lines), fontsize=_CAPTION_POINTS, color="#57606a", va="bottom", linespacing=1.4)
     return figure
 
@@ -59,7 +62,7 @@ def _plot_accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
     mean, low, high = (metric.factor * summary[name].to_numpy().astype(float) for name in ("mean", "low", "high"))
     clean = result.resolved.questions.fault_free_score
     reference = metric.factor * (clean if clean is not None else 1.0 if metric.higher else 0.0)
-    label = None if clean is None else f"fault-free {reference:.1f} %" if metric.share else f"fault-free {reference:.4g}"
+    label = None if clean is None else f"fault-free {reference:.2f} %" if metric.share else f"fault-free {reference:.4g}"
     axes.axhline(reference, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=label)
     if trials > 1:
         axes.scatter(np.repeat(x, trials), scores, s=9, color=BLUE, alpha=0.28, linewidths=0, label="single trials", zorder=2)
@@ -77,7 +80,8 @@ def _plot_accuracy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
         axes.set_ylim(max(0.0, lowest - 0.08 * span), min(100.0, highest) + 0.05 * span)
     else:
         axes.set_ylim(0.0, 1.08 * highest or 1.0)
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    # above the axes, where it covers no data
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2, columnspacing=1.4)
 
 
 def _plot_energy(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
@@ -104,13 +108,7 @@ def _label_sweep(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
         axes.set_xticks([0.0], [tick_label(result.resolved.points[0].memory)])
         axes.set_xlim(-1, 1)
         return
-    key = study.sweep.key
-    known = {condition.name: condition for condition in study.memory.technology.conditions}
-    unit = known[key].unit if key in known else ""
-    meaning = known[key].help if key in known else ""
-    label = f"{key} ({unit})" if unit else key
-    short = meaning.split(":")[0].split(" (")[0]
-    axes.set_xlabel(f"{label}: {short}" if short else label)
+    axes.set_xlabel(condition_label(study.sweep.key, study.memory.technology.conditions))
     positive = x[x > 0]
     if study.sweep.logarithmic or (len(positive) > 1 and positive.max() / positive.min() >= 100):
         if len(positive) == len(x):
@@ -118,3 +116,4 @@ def _label_sweep(axes: Axes, result: StudyResult, x: np.ndarray) -> None:
         else:
             axes.set_xscale("symlog", linthresh=float(positive.min()))
             axes.set_xlim(left=0.0)
+        label_decades(axes.xaxis)

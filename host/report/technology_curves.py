@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weakcell.host.report.matplotlib_charts import save_figure
+from weakcell.host.report.matplotlib_charts import label_decades, save_figure
 from weakcell.host.report.style import COLOURS, GREY
 from weakcell.memmodels.atomic_files import create_folder
 from weakcell.memmodels.catalogue import names, technology
@@ -70,8 +70,10 @@ def _plot_panel(axes: Axes, panel: Panel) -> None:
     axes.set(xlabel=panel.x, ylabel=panel.y)
     if panel.x_log:
         axes.set_xscale("log")
+        label_decades(axes.xaxis)
     if panel.y_log:
         axes.set_yscale("log")
+        label_decades(axes.yaxis)
     if panel.x_ticks:
         axes.set_xticks(panel.x_ticks, [f"{value:g}" for value in panel.x_ticks])
         axes.xaxis.set_minor_locator(NullLocator())

@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 
 from weakcell.host.report.captions import describe_quantization, study_title
-from weakcell.host.report.chart_specs import Axis, prediction_panel
-from weakcell.host.report.matplotlib_charts import plot_panel, save_figure
+from weakcell.host.report.chart_model import Axis, condition_label
+from weakcell.host.report.chart_specs import prediction_panel
+from weakcell.host.report.matplotlib_charts import add_legend_below, label_decades, plot_panel, save_figure
 from weakcell.host.report.style import BLUE, GREY, INK, ORANGE, STYLE
 from weakcell.host.validation.accuracy_curve import AccuracyCurve
 from weakcell.host.validation.claims import CLAIMS, KEPT, LOST, TIED, TIED_AWAY, CheckSummary, Violation
@@ -139,17 +140,19 @@ def plot_validation(validation: Validation, curve: AccuracyCurve | None) -> Figu
 
 def _plot_curve(axes: Axes, validation: Validation, curve: AccuracyCurve) -> None:
     """Plot accuracy over the swept value, or over the number of the point."""
-    frame, sweep = curve.frame, validation.resolved.study.sweep
+    frame, study = curve.frame, validation.resolved.study
+    sweep, labelled = study.sweep, validation.resolved.questions.labels is not None
+    label = condition_label(sweep.key, study.memory.technology.conditions) if sweep else "point"
     panel = prediction_panel(
         frame["value"] if sweep else pl.int_range(len(frame), eager=True),
-        Axis(sweep.key if sweep else "point", "log" if sweep and sweep.logarithmic else "linear"),
-        "%",
+        Axis(label, "log" if sweep and sweep.logarithmic else "linear"),
+        "accuracy (%)" if labelled else "answers unchanged (%)",
         predicted=None if curve.why else frame["predicted"],
         measured=frame,
     )
     plot_panel(axes, panel)
-    axes.set(title="accuracy" if validation.resolved.questions.labels is not None else "answers unchanged")
-    axes.legend(frameon=False, fontsize=7)
+    axes.set(title="predicted and measured")
+    add_legend_below(axes, 4.0)
 
 
 def _plot_check(axes: Axes, validation: Validation, check: CheckSummary) -> None:
@@ -164,8 +167,9 @@ def _plot_check(axes: Axes, validation: Validation, check: CheckSummary) -> None
     line = np.linspace(0, most, 200)
     axes.plot(line, line, color=INK, linewidth=1, label="q = bound")
     axes.set_yscale("symlog", linthresh=10)
+    label_decades(axes.yaxis)
     axes.set_ylim(bottom=0)
     claim = f"{check.non_vacuous:,} non-vacuous, {check.near:,} near, {check.violations:,} violations"
     axes.set_title(f"{check.check}\n{claim}", fontsize=8)
     axes.set(xlabel="bound (flips tolerated)", ylabel="flips q")
-    axes.legend(frameon=False, fontsize=7)
+    add_legend_below(axes, 4.0)

@@ -165,7 +165,7 @@ def _make_block_ram(board: _Board) -> Technology:
         name=f"sram-28nm-{board.name}",
         title=board.title,
         conditions=(
-            Condition("vdd", "V", "VCCBRAM", default=1.0, low=board.low, high=1.0),
+            Condition("vdd", "V", "supply voltage VCCBRAM", default=1.0, low=board.low, high=1.0),
             Condition(
                 "p01_share", "", "cells that prefer 1 per cell that prefers 0 (not measured)", default=0.0, low=0.0, high=1.0
             ),

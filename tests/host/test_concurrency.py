@@ -177,9 +177,6 @@ def state_of_process() -> dict[str, object]:
 
 
 def test_calls_leave_the_process_as_it_was(serial: dict[str, object], tmp_path: Path) -> None:
-    import plotly.tools  # adds a filter of warnings when it is imported first
-
-    assert plotly.tools
     before = state_of_process()
     for call in (emulate, predict, infer, plot):
         call()

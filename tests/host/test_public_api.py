@@ -30,7 +30,7 @@ EXPORTED = [
 FUNCTIONS = [name for name in EXPORTED if name.islower()]
 NETWORK = SHIPPED_FOLDER / "digits_qnn.onnx"
 SETTINGS = {"memory": "uniform", "place": {"*@0": "uniform:ber=0.02"}, "trials": 2, "images": 40}
-HEAVY = ("numpy", "numba", "polars", "torch", "onnx", "matplotlib", "scipy", "pydantic", "plotly")
+HEAVY = ("numpy", "numba", "polars", "torch", "onnx", "matplotlib", "scipy", "pydantic", "jinja2")
 
 
 def test_exported_names() -> None:

@@ -10,6 +10,7 @@ from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -24,22 +25,27 @@ from weakcell.host.campaign.store import open_store, read_store
 from weakcell.host.campaign.sweep import run_campaign
 from weakcell.host.campaign.tables import Tables, write_tables
 from weakcell.host.cli import app
-from weakcell.host.report import matplotlib_charts, plotly_charts
-from weakcell.host.report.chart_specs import build_charts, changed_charts, pareto_charts, swept_charts
-from weakcell.host.report.data import pareto_front, read_report_data, summarize
+from weakcell.host.report import matplotlib_charts
+from weakcell.host.report.answers import find_answers, summarize
+from weakcell.host.report.chart_model import Axis, Panel, Series, condition_label, split_panels
+from weakcell.host.report.chart_specs import build_charts, changed_charts, flip_charts, mean_flips, pareto_charts, swept_charts
+from weakcell.host.report.data import pareto_front, read_report_data
 from weakcell.host.report.margin_data import NetworkRequest, cumulative_shares, measure_margins
-from weakcell.host.report.matplotlib_charts import write_paper_figures
 from weakcell.host.report.page import render
+from weakcell.host.report.paper_figures import name_figures, pick_figures, write_paper_figures
+from weakcell.host.report.style import reference_look, series_look
+from weakcell.host.report.svg_charts import render_inline_svg
 from weakcell.host.report.weak_cell_map import map_weak_cells
 from weakcell.host.study.executors import Threads, run_task
 from weakcell.memmodels.address import Layout, set_bits
-from weakcell.memmodels.catalogue import open_memory
-from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.catalogue import open_memory, technology
+from weakcell.memmodels.errors import InputError, UsageError
 from weakcell.memmodels.memory import Key
 
 EVIL = '</script><script>window.evil=1</script><b onclick="x">&amp;\''
 
 TEXT = f"""\
+title = "Digits <at> low voltage"
 trials = 3
 
 [[network]]
@@ -79,8 +85,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_summary_in_words(folder: Path) -> None:
     text = summarize(read_report_data(folder))
     assert text[0].startswith("42 runs of 1 network at 14 operating points in 4 studies")
-    assert "the lowest energy at which less than 1 point is lost" in text[1]
-    assert "flip rate" in text[2]
+    assert "usable down to v_over_vmin=" in text[1]
+    assert "energy saved" in text[1]
 
 
 def test_nothing_is_on_the_front_that_another_point_beats(folder: Path) -> None:
@@ -99,9 +105,10 @@ def test_strings_are_escaped(folder: Path) -> None:
     """Oracle: `html.parser`, which sees the elements that a browser would make."""
     page = (folder / "report.html").read_text(encoding="utf-8")
     elements = parse_elements(page)
-    assert [dict(attributes).get("id") for tag, attributes in elements if tag == "script"] == ["figures", None, None]
+    assert [dict(attributes).get("id") for tag, attributes in elements if tag == "script"] == [None]
     assert not [tag for tag, attributes in elements if any(name.startswith("on") for name, _ in attributes)]
     assert escape(EVIL) in page.replace("&#34;", "&quot;").replace("&#39;", "&#x27;")
+    assert "<h1>Digits &lt;at&gt; low voltage</h1>" in page
     injected = page.replace("<h1>", "<h1><script>1</script><b onclick='x'>")
     assert len(parse_elements(injected)) == len(elements) + 2
 
@@ -134,23 +141,118 @@ def test_every_chart_has_a_caption_and_axes_with_labels(folder: Path) -> None:
         assert all(axis.label for panel in chart.panels for axis in (panel.x, panel.y))
 
 
-def test_both_renderers_draw_the_same_points(folder: Path) -> None:
-    """Oracle: the description. Page and paper show every series of it, point for point, under the same name."""
-    for chart in build_charts(read_report_data(folder)):
-        for panel in chart.panels:
-            if panel.heat_map is not None:
-                continue
-            traces = [trace for trace in plotly_charts.plot_panel(panel)["data"] if trace["showlegend"]]
+def test_charts_on_the_page_and_for_papers_have_the_points_of_the_description(folder: Path) -> None:
+    """Oracles: the description, and an XML parser. Positions in the SVG are a linear function of the data (or their logarithms)."""
+    for chart in build_charts(read_report_data(folder, extras=False)):
+        for panel in chart.panels[:1]:
             axes = Figure().subplots()
             matplotlib_charts.plot_panel(axes, panel)
-            assert [trace["name"] for trace in traces] == [series.name for series in panel.series]
+            root = parse_svg(render_inline_svg(panel, 6.0, "p"))
             assert [line.get_label() for line in axes.lines] == [series.name for series in panel.series]
-            for series, trace, line in zip(panel.series, traces, axes.lines, strict=True):
+            titled = {}
+            for use in root.iter("{http://www.w3.org/2000/svg}use"):
+                for title in use:
+                    titled[title.text] = (float(use.attrib["x"]), float(use.attrib["y"]))
+            for series, line in zip(panel.series, axes.lines, strict=True):
                 y = np.array(series.y, dtype=np.float64)
-                assert trace["x"] == list(series.x)
-                np.testing.assert_array_equal(np.array(trace["y"], dtype=np.float64), y)
                 np.testing.assert_array_equal(line.get_xdata(), np.array(series.x))
                 np.testing.assert_array_equal(line.get_ydata(), y)
+                if series.marker is None or series.labels == ():
+                    continue
+                assert series.labels is None or set(series.labels) <= titled.keys()
+            drawn = [
+                (x, y, *titled[label])
+                for series in panel.series
+                for x, y, label in zip(series.x, series.y, series.labels or [], strict=bool(series.labels))
+                if label in titled
+            ]
+            for axis, value, place in ((panel.x, 0, 2), (panel.y, 1, 3)):
+                values = np.array([point[value] for point in drawn], dtype=np.float64)
+                values = np.log10(values) if axis.scale == "log" else values
+                if len(set(values)) > 1:
+                    assert abs(np.corrcoef(values, [point[place] for point in drawn])[0, 1]) > 0.99999
+
+
+def parse_svg(text: str) -> ElementTree.Element:
+    return ElementTree.fromstring(text)
+
+
+def test_no_two_series_look_alike() -> None:
+    looks = [series_look(number) for number in range(88)]
+    assert len({(look["colour"], look["marker"]) for look in looks}) == 88
+    assert len({(look["colour"], look["marker"], look["dash"]) for look in map(series_look, range(500))}) == 500
+    references = [reference_look(number) for number in range(10)]
+    assert len({tuple(look.items()) for look in references}) == 10
+    assert not {look["colour"] for look in references} & {look["colour"] for look in looks}
+    assert all(look["dash"] for look in references)
+
+
+def test_more_than_eight_series_make_several_panels() -> None:
+    series = [Series(name=f"s{number}", x=[0.0], y=[0.0]) for number in range(20)]
+    guide = Series(name="guide", x=[0.0], y=[0.0])
+    panels = split_panels(Panel(Axis("x"), Axis("y"), file_name="f"), series, [guide])
+    assert [len(panel.series) for panel in panels] == [9, 9, 5]
+    assert [panel.file_name for panel in panels] == ["f-1", "f-2", "f-3"]
+    assert [one.name for panel in panels for one in panel.series if one is not guide] == [one.name for one in series]
+    assert len({panel.choice for panel in panels}) == 3
+
+
+def test_of_many_tensors_those_with_most_flips_are_shown(folder: Path) -> None:
+    data = read_report_data(folder, extras=False)
+    many = data.runs.drop([name for name in data.runs.columns if name.startswith("flips[")])
+    rows = np.arange(many.height)
+    many = many.with_columns(pl.Series(f"flips[t{number}]", (number + 1) * (rows + 1)) for number in range(12))
+    (chart,) = flip_charts(replace(data, runs=many))
+    one = chart.panels[0]
+    assert [series.name for series in one.series] == [*(f"t{number}" for number in range(5, 12)), "5 other tensors"]
+    means = mean_flips(many.filter(pl.col("study") == data.studies[0]))
+    total = np.sum([means[f"t{number}"]["flips"].to_numpy() for number in range(5)], axis=0)
+    assert one.series[-1].y == pytest.approx(total.tolist())
+
+
+def test_what_does_not_depend_on_the_axis_is_not_drawn(folder: Path) -> None:
+    data = read_report_data(folder, extras=False)
+    same = replace(data, points=data.points.with_columns(pl.when(pl.col("energy").is_not_null()).then(0.5).alias("energy")))
+    names = {chart.name for build in (swept_charts, pareto_charts) for chart in build(same)}
+    assert names == {"accuracy-v-over-vmin", "accuracy-ber"}
+    assert not any("saved" in sentence for sentence in summarize(same))
+    assert {answer.saving for answer in find_answers(same)} == {
+        "none: v_over_vmin does not change the energy", "energy not published"
+    }  # fmt: skip
+    two = replace(data, points=data.points.filter(~pl.col("sweep_value").is_in([0.85])))
+    assert [chart.name for chart in pareto_charts(two)] == []
+
+
+def test_answers_are_those_of_the_table(folder: Path) -> None:
+    """Oracle: a search over the rows, which knows neither order nor ties."""
+    data = read_report_data(folder, extras=False)
+    for answer in find_answers(data):
+        rows = [row for row in data.points.iter_rows(named=True) if row["study"] == answer.study]
+        clean = data.runs.filter(pl.col("study") == answer.study)["clean_score"][0]
+        usable = [row for row in rows if (row["mean"] if row["low"] is None else row["low"]) >= clean - 0.01]
+        if not usable:
+            assert answer.point == "none"
+            continue
+        energies = {row["energy"] for row in rows}
+        if None in energies:
+            best = max(usable, key=lambda row: row["flip_rate"])
+            assert answer.saving == "energy not published"
+        else:
+            best = min(usable, key=lambda row: row["energy"])
+            saved = 100 * (1 - best["energy"] / max(energies))
+            assert answer.saving.startswith(f"{saved:.2f} % (" if saved else "none")
+        assert answer.point == f"{best['sweep_key']}={best['sweep_value']:.6g}"
+        assert answer.score.startswith(f"{100 * best['mean']:.2f} %")
+
+
+def test_axes_have_names_with_units(folder: Path) -> None:
+    axes = {chart.name: chart.panels[0].x.label for chart in swept_charts(read_report_data(folder, extras=False))}
+    assert axes["accuracy-v-over-vmin"] == "supply voltage / Vmin"
+    assert axes["accuracy-ber"] == "bit error rate"
+    dram = technology("dram").conditions
+    assert condition_label("temperature", dram) == "temperature of the cells (°C)"
+    assert condition_label("vdd", technology("sram-28nm-vc707").conditions) == "supply voltage VCCBRAM (V)"
+    assert condition_label("unknown", dram) == "unknown"
 
 
 def test_changed_predictions_are_over_the_flips_of_the_runs(folder: Path) -> None:
@@ -173,37 +275,38 @@ def test_charts_of_accuracy_and_of_unchanged_predictions_have_names_of_their_own
     assert len(set(names)) == len(names) == 7
 
 
-def test_figures_for_papers_repeat(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_for_papers_repeat(folder: Path, tmp_path: Path) -> None:
     """A heat map and curves, in all formats; the wide figures differ only in a number."""
-    monkeypatch.delitem(matplotlib_charts._WIDTHS, "two-column")
     data = read_report_data(folder)
     few = replace(data, points=data.points.filter(pl.col("sweep_key") == "ber").head(0), maps=data.maps[:1])
-    one, two = (write_paper_figures(build_charts(few), tmp_path / name) for name in ("one", "two"))
-    kinds = ("weak-cells-1", "margins")
-    assert [path.name for path in one] == [f"{kind}-one-column.{end}" for kind in kinds for end in ("pdf", "svg", "png")]
+    figures = name_figures(build_charts(few))
+    one, two = (write_paper_figures(figures, tmp_path / name, ("pdf", "svg", "png")) for name in ("one", "two"))
+    (die,) = (name for name in figures if name.startswith("weak-cells-digits-bnn-sram-14nm"))
+    assert [path.name for path in one] == [f"{name}.{end}" for name in (die, "margins") for end in ("pdf", "svg", "png")]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
 
 
-def test_every_chart_has_figures_for_papers(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every panel is laid out and drawn; of the files, only the narrow SVG, because each costs half a second."""
-    save = Figure.savefig
-
-    def save_one_kind(figure: Figure, file: Any, **options: Any) -> None:
-        if options["format"] == "svg" and figure.get_figwidth() < 5:
-            save(figure, file, **options)
-
-    monkeypatch.setattr(Figure, "savefig", save_one_kind)
-    whole = CliRunner().invoke(
-        app, ["report", str(folder), "--out", str(tmp_path / "page.html"), "--figures", str(tmp_path / "all")]
-    )
-    assert whole.exit_code == 0, whole.output
-    assert (tmp_path / "page.html").read_bytes() == (folder / "report.html").read_bytes()
-    written = {path.name: path.stat().st_size for path in (tmp_path / "all").iterdir()}
-    drawn = {name.removesuffix("-one-column.svg") for name, size in written.items() if size}
-    assert drawn == {panel.file_name for chart in build_charts(read_report_data(folder)) for panel in chart.panels} - {None}
-    assert drawn >= {"accuracy-v_over_vmin", "energy-v_over_vmin-x-e-vmin", "accuracy-ber", "pareto-x-e-vmin"}
-    assert drawn >= {"flips-1", "flips-2", "flips-3", "flips-4", "weak-cells-1", "margins"}
-    assert len(written) == len(drawn) * 2 * 3
+def test_figures_are_chosen_by_name(folder: Path, tmp_path: Path) -> None:
+    """Every panel has a name of its own; a dozen are written, or those that are asked for."""
+    charts = build_charts(read_report_data(folder, extras=False))
+    names = [panel.file_name for chart in charts for panel in chart.panels]
+    figures = name_figures(charts)
+    assert sorted(figures) == sorted(filter(None, names))
+    assert set(figures) >= {"accuracy-v_over_vmin", "energy-v_over_vmin-x-e-vmin", "accuracy-ber", "pareto-x-e-vmin"}
+    assert len([name for name in figures if name.startswith("flips-digits-bnn-")]) == 4
+    assert next(iter(pick_figures(dict.fromkeys(map(str, range(40)), charts[0].panels[0])))) == "0"
+    assert len(pick_figures(dict.fromkeys(map(str, range(40)), charts[0].panels[0]))) == 12
+    assert set(pick_figures(figures, ["accuracy", "pareto*"])) == {"accuracy-v_over_vmin", "accuracy-ber", "pareto-x-e-vmin"}
+    page, out = str(tmp_path / "page.html"), tmp_path / "figures"
+    asked = ["report", str(folder), "--out", page, "--figures", str(out), "--only", "accuracy-ber", "--format", "svg"]
+    done = CliRunner().invoke(app, [*asked, "--width", "two-column"])
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in out.iterdir()] == ["accuracy-ber-two-column.svg"]
+    assert Path(page).read_bytes() == (folder / "report.html").read_bytes()
+    with pytest.raises(UsageError, match="accuracy-ber"):
+        pick_figures(figures, ["nothing"])
+    for wrong in (["--only", "flips"], ["--figures", str(out), "--format", "gif"]):
+        assert CliRunner().invoke(app, ["report", str(folder), *wrong]).exit_code == 2
 
 
 def test_weak_cells_are_those_that_a_memory_returns_wrong(folder: Path) -> None:
@@ -270,14 +373,15 @@ def test_results_show_themselves_in_a_notebook(folder: Path, tmp_path: Path) -> 
     assert shown.count("data:image/svg+xml;base64,") == 2
     assert "<script" not in shown
     assert "&lt;/script&gt;&lt;script&gt;window.evil=1" in shown
-    assert shown.count("<tr>") == 15
+    assert shown.count("<tr>") == 15 + 5
     assert found.report(tmp_path / "page.html").read_bytes() == (folder / "report.html").read_bytes()
 
 
 def test_report_of_a_single_study(tmp_path: Path) -> None:
     emulate(memory="uniform:ber=0.01", trials=2, images=20).save(tmp_path)
     page = render(read_report_data(tmp_path))
-    assert "Accuracy by memory" in page
+    assert "Accuracy by memory" not in page  # one point needs no curve
+    assert "digits-bnn" in page
 
 
 def test_folders_without_results(tmp_path: Path) -> None:
@@ -312,28 +416,18 @@ def test_the_page_in_a_browser(browser: Any, folder: Path) -> None:
     page.on("pageerror", lambda error: told.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"file://{folder / 'report.html'}")
-    page.wait_for_selector("html[data-drawn=yes]", timeout=120_000)
-
-    shapes = "'.scatterlayer .trace, .heatmaplayer image'"
-    drawn = page.eval_on_selector_all(".chart", f"charts => charts.map(c => c.querySelectorAll({shapes}).length)")
-    assert len(drawn) == len(build_charts(read_report_data(folder)))
-    assert all(drawn)
-    covered = page.eval_on_selector_all(
-        ".chart",
-        "charts => charts.filter(c => c.querySelector('.legend') && c.querySelector('.legend').getBoundingClientRect().top "
-        "< c.querySelector('.xtitle').getBoundingClientRect().bottom - 1).map(c => c.id)",
-    )
-    assert covered == []
+    drawn = page.eval_on_selector_all(".chart", "charts => charts.map(c => c.querySelectorAll('.chosen .wide svg').length)")
+    assert drawn == [1] * len(build_charts(read_report_data(folder)))
 
     def column(number: int) -> list[str]:
-        return page.eval_on_selector_all(f"tbody td:nth-child({number})", "cells => cells.map(c => c.dataset.value)")  # type: ignore[no-any-return]
+        return page.eval_on_selector_all(f"#table tbody td:nth-child({number})", "cells => cells.map(c => c.dataset.value)")  # type: ignore[no-any-return]
 
-    page.focus("th:nth-child(5) button")
+    page.focus("#table th:nth-child(5) button")
     for expected, state in ((False, "ascending"), (True, "descending")):
         page.keyboard.press("Enter")
         values = [float(value) for value in column(5)]
         assert values == sorted(values, reverse=expected)
-        assert page.get_attribute("th:nth-child(5)", "aria-sort") == state
+        assert page.get_attribute("#table th:nth-child(5)", "aria-sort") == state
     page.fill("#filter", "ber=0.1")
     assert page.inner_text("#shown") == "2 of 14 rows"
     with page.expect_download() as download:
@@ -342,12 +436,11 @@ def test_the_page_in_a_browser(browser: Any, folder: Path) -> None:
     assert len(lines) == 3
     assert lines[0].startswith("study,point,trials,")
 
-    side = "e => [e.getBoundingClientRect().left, e.getBoundingClientRect().right]"
-    bar, shown = (page.eval_on_selector(f"#chart-weak-cells .{part}", side) for part in ("colorbar", "heatmaplayer"))
-    assert bar[0] > shown[1]
     page.select_option("#flips select", "3")
     page.select_option("#margins select", "1")
-    page.wait_for_function("document.querySelector('#chart-margins .xtitle').textContent.startsWith('flips in the output layer')")
+    label = "flips in the output layer's weights that the answer survives"
+    assert page.locator("#margins .chosen .wide text", has_text=label).is_visible()
+    assert page.locator("#margins .panel").nth(0).is_hidden()
     page.click("#theme")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.evaluate("window.evil") is None
@@ -357,12 +450,38 @@ def test_the_page_in_a_browser(browser: Any, folder: Path) -> None:
     page.close()
 
 
-def test_the_page_follows_a_dark_system(browser: Any, folder: Path) -> None:
-    page = browser.new_page(color_scheme="dark")
+def test_the_page_fits_dark_systems_telephones_and_paper(browser: Any, folder: Path) -> None:
+    """Nothing is wider than the window, no chart is empty, no text lies on another, and paper shows every panel on white."""
+    page = browser.new_page(color_scheme="dark", viewport={"width": 400, "height": 800})
     page.goto(f"file://{folder / 'report.html'}")
-    page.wait_for_selector("html[data-drawn=yes]", timeout=120_000)
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    paper = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(paper) == "rgb(18, 22, 28)"
+    ink = "getComputedStyle(document.querySelector('.chart text')).fill"
+    assert page.evaluate(ink) == "rgb(230, 237, 243)"
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
     named = "elements => elements.filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length))"
     nameless = f"{named}.map(e => e.outerHTML.slice(0, 120))"
     assert page.eval_on_selector_all("button, select, input, .chart, [role]", nameless) == []
+    assert page.eval_on_selector_all("[id]", "all => all.length - new Set(all.map(e => e.id)).size") == 0
+    for width, shown in ((400, "narrow"), (1280, "wide")):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.eval_on_selector_all(".chart", _OVERLAPS.replace("WIDTH", shown)) == []
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate(paper) == "rgb(255, 255, 255)"
+    assert page.locator(".panel:visible").count() == page.locator(".panel").count() > 8
+    assert page.locator("#theme, nav").locator("visible=true").count() == 0
     page.close()
+
+
+_OVERLAPS = """charts => charts.flatMap(chart => {
+    const texts = [...chart.querySelectorAll('.chosen .WIDTH text')];
+    if (!texts.length) return [chart.id + ' is empty'];
+    const boxes = texts.map(text => [text.textContent, text.getBoundingClientRect()]);
+    const frame = chart.getBoundingClientRect();
+    const outside = boxes.filter(([, b]) => b.left < frame.left - 2 || b.right > frame.right + 2).map(([t]) => t + ' is outside');
+    return outside.concat(boxes.flatMap(([t, a], i) => boxes.slice(i + 1).filter(([, b]) =>
+        Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3)
+        .map(([u]) => `${chart.id}: ${t} on ${u}`)));
+})"""
+"""Texts of charts that lie on another one or outside their chart; titles with names that are too long break lines."""

@@ -25,7 +25,8 @@ from weakcell.host.board.readbacks.loading import load_run
 from weakcell.host.campaign.explain import find_run
 from weakcell.host.campaign.store import _SCHEMA, read_store
 from weakcell.host.campaign.tables import Tables, compute_differences
-from weakcell.host.report.data import read_report_data, summarize
+from weakcell.host.report.answers import summarize
+from weakcell.host.report.data import read_report_data
 
 _TENSORS = ["conv1.weight", "dense2.weight"]
 _COLUMNS = {

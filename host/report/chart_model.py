@@ -1,0 +1,143 @@
+"""What a chart is made of: axes, series and panels, as plain data without a plotting library.
+
+`chart_specs` describes every chart of a report with these records; `matplotlib_charts` draws them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from weakcell.host.report.style import GREY
+from weakcell.host.report.weak_cell_map import WeakMap
+from weakcell.memmodels.definition import Condition
+
+Number = float | None
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a panel.
+
+    from_zero: the axis starts at 0.
+    """
+
+    label: str
+    scale: Literal["linear", "log", "category"] = "linear"
+    from_zero: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Series:
+    """Points that share a name, a colour and a legend entry.
+
+    Attributes:
+        name: entry of the legend; "" for none.
+        x: numbers, or names on a category axis.
+        y: None leaves a gap.
+        interval: (low, high) of each point: a band along a line, error bars where the points are not joined or on a category axis.
+        marker: position in the list of symbols; None for no symbols.
+        dash: position in the list of line styles; None for no line.
+        step: the line is a staircase that keeps a value until the next point.
+        thin: a guide line that steps back behind the data.
+        labels: the tooltip of each point; None for the coordinates, () for no tooltip.
+    """
+
+    name: str
+    x: Sequence[float | str]
+    y: Sequence[Number]
+    interval: tuple[Sequence[Number], Sequence[Number]] | None = None
+    colour: str = GREY
+    marker: int | None = None
+    dash: int | None = 0
+    step: bool = False
+    thin: bool = False
+    labels: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One pair of axes: series, or the heat map of a die.
+
+    Attributes:
+        choice: name of the panel on the page, where a chart has several.
+        title: of the paper's figure; "" for none.
+        file_name: of the paper's figure, without suffix; None for a panel that only the page shows.
+    """
+
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...] = ()
+    heat_map: WeakMap | None = None
+    choice: str = ""
+    title: str = ""
+    file_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the page, or several of which the reader chooses one.
+
+    Attributes:
+        name: identifier on the page.
+        caption: what the chart shows, also for readers who do not see it.
+        panels: at least one.
+        chooser: what the panels' `choice` names.
+    """
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    chooser: str = "Study"
+
+
+MOST_SERIES = 8
+"""Series of one panel that a reader can tell apart; more are shown in several panels."""
+
+
+def split_panels(panel: Panel, series: Sequence[Series], guides: Sequence[Series] = ()) -> tuple[Panel, ...]:
+    """Return a panel with all series, or several panels with at most 8 each.
+
+    Args:
+        panel: axes, names and title; without series.
+        series: of the data.
+        guides: reference lines and fronts, which every panel shows.
+    """
+    if len(series) <= MOST_SERIES:
+        return (replace(panel, series=(*series, *guides)),)
+    parts = [series[start : start + MOST_SERIES] for start in range(0, len(series), MOST_SERIES)]
+    panels = []
+    for number, part in enumerate(parts, 1):
+        first = (number - 1) * MOST_SERIES + 1
+        choice = f"{first} to {first + len(part) - 1} of {len(series)}: {part[0].name} …"
+        panels.append(
+            replace(
+                panel,
+                series=(*part, *guides),
+                choice=f"{panel.choice}: {choice}" if panel.choice else choice,
+                file_name=panel.file_name and f"{panel.file_name}-{number}",
+            )
+        )
+    return tuple(panels)
+
+
+def condition_label(key: str, conditions: Iterable[Condition]) -> str:
+    """Return a condition's name in words with its unit, as "junction temperature (°C)"; the key if it is not documented."""
+    known = next((condition for condition in conditions if condition.name == key), None)
+    if known is None:
+        return key
+    words = re.split(r"[:;,]| \(", known.help)[0]
+    if words.startswith("of "):
+        words = f"{key} {words}"
+    return f"{words} ({known.unit})" if known.unit else words
+
+
+def condition_axis(key: str | None, values: Sequence[float], conditions: Iterable[Condition]) -> Axis:
+    """Return the axis of a swept condition, logarithmic if its values span decades; without a condition, of memories."""
+    if key is None:
+        return Axis("memory", "category")
+    decades = len(values) > 1 and min(values) > 0 and max(values) / min(values) >= 100
+    return Axis(condition_label(key, conditions), "log" if decades else "linear")
