@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -104,7 +105,7 @@ class NetworkSummary:
             "scales, zero points and activation buffers, stay in registers unless --place names them (--storable lists them)."
         )
         if self.float_layers:
-            text += f" Computed in float32: {', '.join(self.float_layers)}."
+            text += f" Computed in float32: {_first_names(self.float_layers, 6)}."
         return text + self._outside()
 
     def _outside(self) -> str:
@@ -114,7 +115,7 @@ class NetworkSummary:
             reasons.setdefault(item.reason, []).append(item)
         parts = []
         for reason, items in reasons.items():
-            names = ", ".join(item.name for item in items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
+            names = _first_names([item.name for item in items], 3)
             bits, share = sum(item.bits for item in items), 100 * sum(item.share for item in items)
             parts.append(f"{names}: {bits:,} bits ({share:.2g} %), {reason}")
         return f" Integers of the file outside the memory: {'; '.join(parts)}." if parts else ""
@@ -122,6 +123,11 @@ class NetworkSummary:
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, for JSON."""
         return asdict(self)
+
+
+def _first_names(names: Sequence[str], most: int) -> str:
+    """Return the first names, and how many more there are. JSON has them all."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def summarize_network(network: Network) -> NetworkSummary:
