@@ -146,7 +146,10 @@ def _make_record(run: Run, trained: TrainedNetwork, evaluation: Evaluation, part
 
 
 _SETTINGS = ("data", "network", "width", "bits", "loss", "flips", "gradient", "tolerance", "epochs", "images", "seed")
-_LATER_SETTINGS, _LATER_COLUMNS = ("quantizer", "output_scale", "schedule", "augment"), ("learned_scale", "margin_scaled", "rls")
+_LATER_SETTINGS, _LATER_COLUMNS = (
+    ("quantizer", "output_scale", "rate", "schedule", "augment"),
+    ("learned_scale", "margin_scaled", "rls"),
+)
 """Columns of `runs.csv` that the records of earlier versions do not have."""
 RECORD_COLUMNS = ("judged_on", "validation_accuracy", "test_accuracy", "largest_output", "margin", "margin_share", "output_flips",
                   "neuron_flips_share", "train_seconds", "train_core_seconds", "judge_seconds")  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +22,22 @@ RESULTS = Path(__file__).parent / "results"
 VALIDATION = RESULTS / "validation"
 
 
+class Task(NamedTuple):
+    """What one compares within. `quantizer` and `images` are None for power-of-two steps and the whole training part."""
+
+    data: str
+    network: str
+    width: float
+    bits: int
+    quantizer: str | None = None
+    images: int | None = None
+
+
 @dataclass(frozen=True)
 class Setting:
-    """What the runs of a group share. `task` is what one compares within: data set, network, width, bits."""
+    """What the runs of a group share."""
 
-    task: tuple[str, str, float, int]
+    task: Task
     loss: str
     flips: str | None
     gradient: str
@@ -33,6 +45,7 @@ class Setting:
     epochs: int
     largest: float
     output_scale: str | None = None
+    rate: float | None = None
 
     @property
     def label(self) -> str:
@@ -44,6 +57,8 @@ class Setting:
         elif spec.margin is not None:
             share = spec.margin if spec.relative else spec.margin / spec.scale / self.largest
             words.append(f"{LOSSES[spec.name].margin} = {share * self.largest:.4g} ({100 * share:.3g} %)")
+        if spec.name == "cel" and spec.scale == 1 and self.output_scale is None:
+            words.append("on raw sums")
         if spec.scale != 1:
             words.append("on logits/√K" if abs(spec.scale * math.sqrt(self.fan_in) - 1) < 1e-3 else f"on {spec.scale:.3g} × logits")
         if self.output_scale is not None:
@@ -58,8 +73,9 @@ class Setting:
     @property
     def fan_in(self) -> float:
         """Inputs of the last layer, K."""
-        bits = self.task[3]
-        return self.largest if bits == 1 else self.largest / ((2**bits - 1) * 2.0 ** (2 - bits))
+        bits, half = self.task.bits, 2.0 ** (self.task.bits - 1)
+        largest_input = 1.0 if bits == 1 else (2**bits - 1) * 2.0 ** (2 - bits)
+        return (self.largest - half) / half / largest_input if self.task.quantizer == "min-max" else self.largest / largest_input
 
     @property
     def plain_cel(self) -> bool:
@@ -89,6 +105,13 @@ class Group:
         return float(value) if isinstance(value, int | float) else math.nan
 
     @property
+    def scaled_margin(self) -> float:
+        """Mean logit margin after the output scale of the training, learned or fixed: equation 1 of MCEL's paper."""
+        learned = [row.get("learned_scale") for row in self.facts.iter_rows(named=True)]
+        scales = np.array([1.0 if value is None else value for value in learned])
+        return float((self.facts["margin"].to_numpy() * scales).mean()) * LossSpec.parse(self.setting.loss).scale
+
+    @property
     def break_point(self) -> float:
         """The lowest rate of the sweep at which the mean accuracy is 10 points below that at 0; infinite if it never is."""
         mean = self.curves.mean(axis=0)
@@ -106,10 +129,16 @@ def load_groups(folder: Path = RESULTS) -> list[Group]:
     runs, curves = read_table(folder / "runs.csv"), read_table(folder / "curves.csv")
     by_setting: dict[Setting, list[dict[str, object]]] = {}
     for row in runs.iter_rows(named=True):
-        task = (row["data"], row["network"], float(row["width"]), row["bits"])
+        quantizer = row.get("quantizer")
+        task = Task(
+            row["data"], row["network"], float(row["width"]), row["bits"],
+            None if quantizer == "power-of-two" else quantizer, row["images"],
+        )  # fmt: skip
         loss = name_stored_loss(row["loss"])
-        facts = row["flips"], row["gradient"], row["tolerance"], row["epochs"], row["largest_output"], row.get("output_scale")
-        setting = Setting(task, loss, *facts)
+        setting = Setting(
+            task, loss, row["flips"], row["gradient"], row["tolerance"], row["epochs"], row["largest_output"],
+            row.get("output_scale"), row.get("rate"),
+        )  # fmt: skip
         by_setting.setdefault(setting, []).append(row)
     mean = curves.group_by("id", "value").agg(pl.col("accuracy").mean()).sort("value")
     groups = []
@@ -126,7 +155,8 @@ def load_groups(folder: Path = RESULTS) -> list[Group]:
 
 def _rank(setting: Setting) -> tuple[bool, int, float, str, str]:
     spec = LossSpec.parse(setting.loss)
-    return setting.flips is not None, list(LOSSES).index(spec.name), -spec.scale, setting.gradient, setting.tolerance or ""
+    scale = -spec.scale if setting.output_scale is None else 0.0
+    return setting.flips is not None, list(LOSSES).index(spec.name), scale, setting.gradient, setting.tolerance or ""
 
 
 @dataclass(frozen=True)

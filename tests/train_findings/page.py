@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from tests.train_findings.findings import RESULTS, VALIDATION, Gain, Group, correlation, gain, load_groups, read_table
+from tests.train_findings.claims import BASELINES, CLAIMS, answer
+from tests.train_findings.findings import RESULTS, VALIDATION, Gain, Group, Task, correlation, gain, load_groups, read_table
 from weakcell.emulator import mean_interval
 from weakcell.host.report.style import COLOURS, GREY
 from weakcell.host.table_files import write_csv
@@ -35,22 +36,25 @@ _ROOT = Path(__file__).parents[2]
 PAGE = _ROOT / "host" / "train" / "README.md"
 PICTURES = _ROOT / ".github"
 _RATES = {"fashion-mnist": (0.0, 0.01, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar-10": (0.0, 0.01, 0.02, 0.03, 0.04, 0.06)}
+_FINE_RATES = (0.0, 0.0025, 0.005, 0.01, 0.015, 0.02)
 _COLOURS = (*COLOURS[:6], "#000000", GREY)
 
 
-def tasks(groups: Sequence[Group]) -> dict[tuple[str, str, float, int], list[Group]]:
+def tasks(groups: Sequence[Group]) -> dict[Task, list[Group]]:
     """Groups by what one compares within, in their order."""
-    found: dict[tuple[str, str, float, int], list[Group]] = {}
+    found: dict[Task, list[Group]] = {}
     for group in groups:
         found.setdefault(group.setting.task, []).append(group)
     return found
 
 
-def title(task: tuple[str, str, float, int]) -> str:
+def title(task: Task) -> str:
     """`Fashion-MNIST, FCNN, BNN`."""
-    data, network, width, bits = task
+    data, network, width, bits, quantizer, images = task
     name = {"fashion-mnist": "Fashion-MNIST", "cifar-10": "CIFAR-10"}.get(data, data)
-    return f"{name}, {network.upper()}{'' if width == 1 else f' × {width:g}'}, {'BNN' if bits == 1 else f'{bits}-bit QNN'}"
+    kind = "BNN" if bits == 1 else f"{bits}-bit QNN" if quantizer is None else f"{bits}-bit QNN ({quantizer} codes)"
+    part = "" if images is None else f", {images:,} images"
+    return f"{name}, {network.upper()}{'' if width == 1 else f' × {width:g}'}, {kind}{part}"
 
 
 # ── tables ──────────────────────────────────────────────────────────────────────────────────────────
@@ -73,7 +77,7 @@ def accuracy_table(groups: Sequence[Group]) -> str:
     """Accuracy over bit error rates, mean over seeds and half-width of its 95 % interval, and where it breaks."""
     parts = []
     for task, members in tasks(groups).items():
-        rates = _RATES[task[0]]
+        rates = _RATES[task.data] if members[0].points[-1] > _FINE_RATES[-1] else _FINE_RATES
         head = ("loss", "seeds", *(f"{100 * rate:g} %" for rate in rates), "mean of curve", "breaks at")
         rows = [
             (
@@ -87,20 +91,27 @@ def accuracy_table(groups: Sequence[Group]) -> str:
 
 
 def margin_table(groups: Sequence[Group]) -> str:
-    """Margins in logits, as share of the largest output, as exact flips, and against plain CEL's."""
+    """Margins in logits, as share of the largest output, as exact flips, and after the output scale against CEL's."""
     rows = []
     for task, members in tasks(groups).items():
-        base = _base(members)
+        raw, scaled = (_base(members, output_scale) for output_scale in (False, True))
         for group in members:
-            factor = f"{group.mean('margin') / base.mean('margin'):.1f}" if base else ""
+            factors = (
+                f"{group.mean('margin') / raw.mean('margin'):.1f}" if raw else "",
+                f"{group.scaled_margin:.4g}",
+                f"{group.scaled_margin / scaled.scaled_margin:.1f}" if scaled else "",
+            )
             share = group.mean("neuron_flips_share")
             rows.append(
                 (
                     title(task), group.setting.label, f"{group.mean('margin'):.4g}", f"{100 * group.mean('margin_share'):.1f} %",
-                    f"{group.mean('output_flips'):.4g}", "" if math.isnan(share) else f"{100 * share:.2f} %", factor,
+                    f"{group.mean('output_flips'):.4g}", "" if math.isnan(share) else f"{100 * share:.2f} %", *factors,
                 )
             )  # fmt: skip
-    head = ("network", "loss", "MLM", "of largest output", "flips tolerated, output", "hidden neurons, of fan-in", "× CEL's MLM")
+    head = (
+        "network", "loss", "MLM in raw sums", "of largest output", "flips tolerated, output", "hidden neurons, of fan-in",
+        "× CEL on raw sums", "MLM after the scale (eq. 1)", "× CEL with output scale",
+    )  # fmt: skip
     return markdown(head, rows)
 
 
@@ -144,6 +155,28 @@ def one_loss(members: Sequence[Group]) -> list[tuple[str, list[Group]]]:
     return [(f"{of[0].setting.label.split(' +')[0]}, any errors or regularizer", of) for of in shared if len(of) > 1]
 
 
+def verdict_table(groups: Sequence[Group]) -> str:
+    """What the stored runs say to each claim about MCEL, with the differences to every baseline."""
+    rows = []
+    for claim in CLAIMS:
+        found = answer(claim, groups)
+        if found.group is None:
+            rows.append((claim.text, found.verdict, *[""] * (2 + len(BASELINES))))
+            continue
+        setting, base = found.group.setting, found.bases[0]
+        images = "all images" if setting.task.images is None else f"{setting.task.images:,} images"
+        part = f"{setting.epochs} epochs of {images}"
+        verdict = (
+            found.verdict if found.complete or found.verdict == "not run" else f"not run as asked; {found.verdict} with {part}"
+        )
+        gains = [None if base is None else gain(found.group, base, claim.rate) for base in found.bases]
+        cells = ["" if over is None else f"{_points(over)}, {over.seeds} seed{'s' if over.seeds != 1 else ''}" for over in gains]
+        factor = "" if base is None else f"{found.group.scaled_margin / base.scaled_margin:.1f}"
+        rows.append((f"{claim.text} → {setting.label}", verdict, part, *cells, factor))
+    head = ("claim", "verdict", "trained here", *(f"points over {baseline.name}" for baseline in BASELINES), "MLM (eq. 1), × CEL's")
+    return markdown(head, rows)
+
+
 def selection_table(groups: Sequence[Group]) -> str:
     """The trials on held-out training images that choices were made by: the highest mean over these rates."""
     rates = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -156,6 +189,7 @@ def selection_table(groups: Sequence[Group]) -> str:
 
 
 TABLES: dict[str, Callable[[Sequence[Group]], str]] = {
+    "verdicts": verdict_table,
     "runs": runs_table,
     "selection": selection_table,
     "accuracy": accuracy_table,
@@ -165,8 +199,10 @@ TABLES: dict[str, Callable[[Sequence[Group]], str]] = {
 }
 
 
-def _base(members: Sequence[Group]) -> Group | None:
-    return next((group for group in members if group.setting.loss == "cel" and group.setting.plain_cel), None)
+def _base(members: Sequence[Group], output_scale: bool) -> Group | None:
+    """Return CEL without a fixed scale, with or without the learned one."""
+    plain = [group for group in members if group.setting.loss == "cel" and group.setting.plain_cel]
+    return next((group for group in plain if (group.setting.output_scale is not None) == output_scale), None)
 
 
 def _spread(values: np.ndarray) -> str:
@@ -226,10 +262,11 @@ def draw(members: Sequence[Group]) -> Figure:
     return figure
 
 
-def picture(task: tuple[str, str, float, int]) -> str:
+def picture(task: Task) -> str:
     """The file name of a task's figure."""
-    data, network, _, bits = task
-    return f"train_{data}_{network}_{'bnn' if bits == 1 else f'qnn{bits}'}.svg"
+    words = [task.data, task.network, "bnn" if task.bits == 1 else f"qnn{task.bits}"]
+    words += [str(word) for word in (task.quantizer, task.images) if word is not None]
+    return f"train_{'_'.join(words)}.svg"
 
 
 def write_figures(groups: Sequence[Group]) -> None:

@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 from scipy.stats import t
 
-from tests.train_findings import page
-from tests.train_findings.findings import Correlation, Group, Setting, correlation, gain, load_groups
+from tests.train_findings import page, protocol
+from tests.train_findings.claims import CLAIMS, Claim, answer
+from tests.train_findings.findings import Correlation, Group, Setting, Task, correlation, gain, load_groups
 from weakcell.host.train import training_grid
 from weakcell.host.train.settings import parse_run
 
@@ -57,7 +58,7 @@ def test_groups_gather_seeds_and_average_trials(stored: Path) -> None:
     assert np.isnan(cel.at(0.4)).all()
     labels = [group.setting.label for group in (cel, mcel, mhl)]
     assert labels == [
-        "CEL",
+        "CEL on raw sums",
         "unclamped margin CE m = 512 (25 %) on 0.5 × logits",
         "MHL b = 8 (0.391 %) + flips 5 %",
     ]
@@ -66,10 +67,12 @@ def test_groups_gather_seeds_and_average_trials(stored: Path) -> None:
 def test_labels_name_the_scale_and_the_published_margin() -> None:
     """A BNN's fan-in is its largest output; 4-bit activations reach 3.75. RLS is m / 2L."""
     shared = {"flips": None, "gradient": "straight-through", "tolerance": None, "epochs": 1}
-    bnn = Setting(("svhn", "vgg7", 1.0, 1), "mcel:m=32,L=100,scale=0.03125", largest=1024.0, **shared)
-    qnn = Setting(("svhn", "vgg7", 1.0, 4), "cel:scale=0.03125", largest=3840.0, **shared)
+    bnn = Setting(Task("svhn", "vgg7", 1.0, 1), "mcel:m=32,L=100,scale=0.03125", largest=1024.0, **shared)
+    qnn = Setting(Task("svhn", "vgg7", 1.0, 4), "cel:scale=0.03125", largest=3840.0, **shared)
     assert bnn.label == "MCEL m = 32 (RLS 16 %) on logits/√K"
     assert qnn.label == "CEL on logits/√K"
+    codes = Setting(Task("svhn", "vgg7", 1.0, 4, "min-max"), "cel:scale=0.03125", largest=3840.0 * 8 + 8, **shared)
+    assert codes.label == "CEL on logits/√K"
 
 
 def test_break_points_are_ten_points_below_zero_errors(stored: Path) -> None:
@@ -103,6 +106,73 @@ def test_correlation_is_over_networks_that_have_the_metric(stored: Path) -> None
     )
 
 
+def group_of(
+    loss: str, output_scale: str | None, at_one_percent: list[float], images: int | None = None, epochs: int = 20
+) -> Group:
+    """Runs of claim `fashion-4`, whose accuracies at 1 % are given, and 0.9 elsewhere."""
+    claim = CLAIMS[0]
+    setting = Setting(
+        claim.task._replace(images=images), loss, None, "straight-through", None, epochs, 3.75 * 8 * 2048 + 8, output_scale
+    )
+    points = np.array([0.0, 0.01, 0.02])
+    curves = np.full((len(at_one_percent), 3), 0.9)
+    curves[:, 1] = at_one_percent
+    return Group(setting, tuple(range(len(curves))), pl.DataFrame({"margin": [8.0] * len(curves)}), points, curves)
+
+
+@pytest.mark.parametrize(
+    ("scaled", "fixed", "raw", "verdict"),
+    [
+        ([0.60, 0.61, 0.62], [0.60, 0.61, 0.62], None, "found"),
+        ([0.60, 0.61, 0.62], [0.81, 0.79, 0.80], None, "found in part"),
+        ([0.81, 0.79, 0.80], [0.85, 0.85, 0.85], [0.1, 0.1, 0.1], "not found"),
+        ([0.60, 0.61, 0.62], None, [0.1, 0.1, 0.1], "not run"),
+        ([0.60, 0.61], [0.60, 0.61], [0.1, 0.1], "not run"),
+    ],
+)
+def test_a_verdict_needs_both_fair_baselines(
+    scaled: list[float], fixed: list[float] | None, raw: list[float] | None, verdict: str
+) -> None:
+    groups = [group_of("mcel:m=32,L=100", "papers", [0.80, 0.80, 0.80]), group_of("cel", "papers", scaled)]
+    groups += [] if fixed is None else [group_of(f"cel:scale={2048**-0.5}", None, fixed)]
+    groups += [] if raw is None else [group_of("cel", None, raw)]
+    found = answer(CLAIMS[0], groups)
+    assert (found.verdict, found.complete) == (verdict, True)
+    assert answer(CLAIMS[0], groups[1:]).verdict == "not run"
+    low, high = (gain(groups[0], groups[1], 0.01).low, gain(groups[0], groups[1], 0.01).high)
+    difference = 0.8 - np.array(scaled)
+    expected = t.interval(0.95, len(scaled) - 1, difference.mean(), difference.std(ddof=1) / math.sqrt(len(scaled)))
+    assert (low, high) == pytest.approx(expected)
+    shorter = [group_of("mcel:m=32,L=100", "papers", [0.8] * 3, 1000, 2), group_of("cel", "papers", scaled, 1000, 2)]
+    assert not answer(CLAIMS[0], shorter).complete
+
+
+def test_margins_are_counted_after_the_scale() -> None:
+    """Equation 1 of MCEL's paper: learned or fixed, the scale multiplies the margin of the raw sums."""
+    learned = group_of("mcel:m=32,L=100", "papers", [0.8, 0.8])
+    facts = learned.facts.with_columns(learned_scale=pl.Series([0.5, 1.5]))
+    learned = Group(learned.setting, (1, 2), facts, learned.points, learned.curves)
+    assert learned.scaled_margin == pytest.approx(8.0)
+    assert group_of("cel:scale=0.25", None, [0.8]).scaled_margin == pytest.approx(2.0)
+    assert group_of("cel", None, [0.8]).scaled_margin == pytest.approx(8.0)
+
+
+def test_protocol_chooses_by_validation_and_tests_other_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two methods, tiny images and networks: the choice is the best of the validation runs, and seed 1 is not tested."""
+    claim = Claim("tiny", "tiny", Task("digits", "fcnn", 0.01, 4, "min-max"), ("mcel:m=8,L=100", "mcel:m=16,L=100"), 0.1, 1)
+    monkeypatch.setattr(protocol, "CLAIMS", (claim,))
+    options = ["tiny", "--out", str(tmp_path), "--images", "200", "--rates", "1e-3", "--sweep", "ber=0,0.1"]
+    assert protocol.main([*options, "--methods", "MCEL", "CEL with output scale", "--seeds", "2"]) == 0
+    tried, tested = (pl.read_csv(tmp_path / part / "runs.csv") for part in ("validation", "test"))
+    curves = pl.read_csv(tmp_path / "validation" / "curves.csv", schema_overrides={"id": pl.String}).filter(pl.col("value") == 0.1)
+    best = curves.sort("accuracy", descending=True, maintain_order=True)["id"][0]
+    loss = tried.filter(pl.col("id").cast(pl.String) == best)["loss"][0]
+    assert (tried["seed"].to_list(), tried["judged_on"].unique().to_list()) == ([1, 1], ["validation"])
+    assert tested["seed"].to_list() == [2, 2, 3, 3]
+    assert tested["loss"].to_list() == [loss, "cel"] * 2
+    assert tested["judged_on"].unique().to_list() == ["test"]
+
+
 def test_tables_are_filled_and_the_rest_is_left(stored: Path) -> None:
     groups = load_groups(stored)
     text = "".join(f"before {name}\n<!-- table: {name} -->\nold\n<!-- end -->\n" for name in page.TABLES)
@@ -110,7 +180,7 @@ def test_tables_are_filled_and_the_rest_is_left(stored: Path) -> None:
     assert "old" not in made
     assert all(f"before {name}\n<!-- table: {name} -->\n" in made for name in page.TABLES)
     assert page.filled(made, groups) == made
-    assert "| CEL | 3 | 92.0 ± 2.5 |" in made
+    assert "| CEL on raw sums | 3 | 92.0 ± 2.5 |" in made
     assert "+40.0 (+40.0 … +40.0)" in made
     assert "| 2.0 |" in made
     widths = {line.count("|") for line in page.accuracy_table(groups).splitlines() if line.startswith("|")}

@@ -1,0 +1,132 @@
+"""Claims of the papers about MCEL as comparisons of stored runs, and the verdicts that the runs allow.
+
+A verdict needs every baseline: CEL with the learned output scale (the paper's), and CEL on logits/√K (as good, at no cost). CEL on
+raw sums is shown, but decides nothing. Differences are paired by seed, with Student's t-intervals.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.train_findings.findings import Group, Task, gain
+from weakcell.host.train.loss_spec import LossSpec
+
+Verdict = Literal["found", "found in part", "not found", "not run"]
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A comparison of a loss with cross entropy.
+
+    Attributes:
+        key: Name for `protocol`.
+        text: The claim with the paper's figure.
+        task: What is trained.
+        losses: SPECs of the loss that the claim is about; the protocol chooses one of them.
+        rate: Bit error rate of the comparison.
+        epochs: The fewest epochs that answer it.
+    """
+
+    key: str
+    text: str
+    task: Task
+    losses: tuple[str, ...]
+    rate: float
+    epochs: int
+
+
+def _margins(*margins: int) -> tuple[str, ...]:
+    return tuple(f"mcel:m={margin},L=100" for margin in margins)
+
+
+def _fashion(bits: int) -> Task:
+    return Task("fashion-mnist", "vgg3", 1.0, bits, None if bits == 1 else "min-max")
+
+
+CLAIMS = (
+    Claim("fashion-4", "MCEL over CEL, Fashion-MNIST, VGG3, 4 bits, m = 32, 1 %: +15.32", _fashion(4), _margins(32), 0.01, 20),
+    Claim("fashion-2", "The same, 2 bits: more robust", _fashion(2), _margins(8, 32, 128), 0.01, 20),
+    Claim("fashion-8", "The same, 8 bits: little gain", _fashion(8), _margins(8, 32, 128), 0.01, 20),
+    Claim("fashion-1", "The same, BNN: more robust", _fashion(1), _margins(32, 64, 128), 0.01, 20),
+    Claim(
+        "svhn-4", "MCEL over CEL, SVHN, VGG7, 4 bits, 1 %: about +12",
+        Task("svhn", "vgg7", 0.5, 4, "min-max"), _margins(64), 0.01, 30,
+    ),
+    Claim("svhn-1", "The same, BNN: more robust", Task("svhn", "vgg7", 0.5, 1), _margins(64), 0.01, 30),
+    Claim(
+        "cifar-4", "MCEL over CEL, CIFAR-10, MobileNetV2, 4 bits: clearly more robust",
+        Task("cifar-10", "mobilenetv2", 1.0, 4, "min-max"), _margins(32, 64, 128), 0.01, 30,
+    ),
+    Claim(
+        "imagenette-4", "MCEL over CEL, Imagenette 64 × 64, ResNet18, 4 bits: some gain",
+        Task("imagenette", "resnet18", 1.0, 4, "min-max"), _margins(32, 64, 128), 0.01, 30,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Cross entropy on outputs of one scale. `decides` says whether a verdict needs it."""
+
+    name: str
+    decides: bool
+
+    def matches(self, group: Group) -> bool:
+        """Return whether a group was trained with it."""
+        setting = group.setting
+        if not setting.plain_cel:
+            return False
+        scale = LossSpec.parse(setting.loss).scale
+        if self.name == "CEL with output scale":
+            return setting.output_scale is not None and scale == 1
+        if self.name == "CEL on raw sums":
+            return setting.output_scale is None and scale == 1
+        return setting.output_scale is None and abs(scale * math.sqrt(setting.fan_in) - 1) < 1e-3
+
+
+BASELINES = (
+    Baseline("CEL with output scale", True),
+    Baseline("CEL on logits/√K", True),
+    Baseline("CEL on raw sums", False),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the stored runs say to a claim.
+
+    Attributes:
+        verdict: As the page's key explains.
+        group: The runs of the loss that the claim is about; None if there are none.
+        bases: The runs of each baseline, in the order of `BASELINES`; None where there are none.
+        complete: Whether they had the epochs and the images that the claim asks for.
+    """
+
+    verdict: Verdict
+    group: Group | None
+    bases: tuple[Group | None, ...]
+    complete: bool
+
+
+def answer(claim: Claim, groups: Sequence[Group]) -> Answer:
+    """Return the verdict of the stored runs: those of the whole training part, or else those with the most images and epochs."""
+    plain = [group for group in groups if group.setting.flips is None and group.setting.tolerance is None]
+    runs = [group for group in plain if group.setting.task._replace(images=None) == claim.task]
+    asked = [group for group in runs if group.setting.loss in claim.losses]
+    if not asked:
+        return Answer("not run", None, (None,) * len(BASELINES), False)
+    group = max(asked, key=lambda run: (run.setting.task.images or math.inf, run.setting.epochs, len(run.seeds)))
+    same = [run for run in runs if (run.setting.task, run.setting.epochs) == (group.setting.task, group.setting.epochs)]
+    bases = tuple(next((run for run in same if baseline.matches(run)), None) for baseline in BASELINES)
+    deciding = [base for base, baseline in zip(bases, BASELINES, strict=True) if baseline.decides]
+    gains = [None if base is None else gain(group, base, claim.rate) for base in deciding]
+    complete = group.setting.epochs >= claim.epochs and group.setting.task.images is None
+    if any(found is None or found.seeds < SEEDS for found in gains):
+        return Answer("not run", group, bases, complete)
+    above = [found is not None and found.low > 0 for found in gains]
+    verdict: Verdict = "found" if all(above) else "found in part" if any(above) else "not found"
+    return Answer(verdict, group, bases, complete)
