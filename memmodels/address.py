@@ -124,3 +124,8 @@ def set_bits(words: Words) -> npt.NDArray[np.int64]:
     bits = np.unpackbits(words[nonzero].view(np.uint8), bitorder="little").reshape(-1, 64)
     rows, columns = np.nonzero(bits)
     return nonzero[rows].astype(np.int64) * 64 + columns
+
+
+def touched_blocks(first_word: int, words: int) -> range:
+    """Return the blocks of the memory that a region of `words` words touches."""
+    return range(first_word // BLOCK_WORDS, (first_word + words - 1) // BLOCK_WORDS + 1) if words else range(0)

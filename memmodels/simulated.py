@@ -14,8 +14,7 @@ from weakcell.memmodels.error_model.levels import LevelTerm, misread_levels
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, ReadReport, Region, RegionStore
 from weakcell.memmodels.sampling.dies import weak_cells
-from weakcell.memmodels.sampling.read_errors import draw_region
-from weakcell.memmodels.sampling.sampler import ROOT, PerReadTerm, Sampler, make_sampler
+from weakcell.memmodels.sampling.sampler import ROOT, PerReadTerm, Sampler, draw_region, make_sampler
 from weakcell.memmodels.sampling.streams import derive_stream, random_words
 
 _POWER_UP = 0x706F776572

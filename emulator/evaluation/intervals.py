@@ -147,10 +147,9 @@ def low_quantile_bound(values: Sequence[float], share: float = 0.05, confidence:
     Returns:
         The bound; None if there are too few dies: share 0.05 at 95 % needs 59.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr  # scipy.stats takes a second to import
 
     ordered = np.sort(np.asarray(values, dtype=np.float64))
-    rank = int(binom.ppf(1.0 - confidence, ordered.size, share))
-    while rank > 0 and binom.cdf(rank - 1, ordered.size, share) > 1.0 - confidence:
-        rank -= 1
+    cumulative = bdtr(np.arange(float(ordered.size)), ordered.size, share)  # of the number of dies below the quantile
+    rank = int(np.searchsorted(cumulative, 1.0 - confidence, side="right"))
     return float(ordered[rank - 1]) if rank > 0 else None

@@ -25,8 +25,7 @@ from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.memory import Key, Memory, Region
 from weakcell.memmodels.protection.check_bits import ProtectedReport
 from weakcell.memmodels.protection.wrappers import drops_signs
-from weakcell.memmodels.sampling.read_errors import draw_region
-from weakcell.memmodels.sampling.sampler import Sampler
+from weakcell.memmodels.sampling.sampler import Sampler, draw_region
 
 T = TypeVar("T")
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, StoredSlot
-from weakcell.emulator.kernels.arguments import FaultSource
-from weakcell.emulator.kernels.fault_reads import FLIP_TARGET, read_regions
+from weakcell.emulator.kernels.arguments import FLIP_TARGET, FaultSource
+from weakcell.emulator.kernels.entry_points import read_regions
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.emulator.plan.parameters import ParameterState, new_parameters
 from weakcell.emulator.plan.plan import Plan

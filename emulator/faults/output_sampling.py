@@ -30,9 +30,8 @@ from weakcell.emulator.engine.convolution import NOT_ROUNDED
 from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, Sampling
 from weakcell.emulator.faults.kernel_reads import LayerReads
 from weakcell.emulator.ir import layers as nw
-from weakcell.emulator.kernels import conv as kernels
-from weakcell.emulator.kernels.arguments import Epilogue, MismatchModel, ReadSequence
-from weakcell.emulator.kernels.output_sampling import GUIDE_BITS, draw_mismatches, draw_signs, sample_convolution_signs
+from weakcell.emulator.kernels import entry_points
+from weakcell.emulator.kernels.arguments import GUIDE_BITS, Epilogue, MismatchModel, ReadSequence, SampledRows
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
 from weakcell.emulator.plan.parameters import ParameterState
 from weakcell.memmodels.sampling.sampler import Sampler
@@ -132,7 +131,7 @@ def sample_sums(layer: nw.Convolution, kernel_input: KernelInput, reads: LayerRe
     sums = np.empty((len(kernel_input.activations), height, width, kernel_input.context.bias.size), dtype=np.int32)
     rows = sums.reshape(-1, sums.shape[3])
     for group in _sampling_groups(layer, kernel_input, reads):
-        draw_mismatches(group.counts, group.model, group.reads)
+        entry_points.draw_mismatches(group.counts, group.model, group.reads)
         rows[group.rows] = group.bits - 2 * group.counts
     return sums
 
@@ -155,7 +154,7 @@ def sample_signs(layer: nw.Convolution, kernel_input: KernelInput, reads: LayerR
         return
     for group in _sampling_groups(layer, kernel_input, reads):
         limits, signs = (group.bits - threshold.astype(np.int64)) >> 1, np.empty_like(rows[group.rows])
-        draw_signs(group.counts, limits, group.model, group.reads, signs)
+        entry_points.draw_signs(group.counts, limits, group.model, group.reads, signs)
         rows[group.rows] = signs
 
 
@@ -175,12 +174,13 @@ def _sample_signs_in_kernel(
     low, high = pool.acquire(key, lambda: (bits // 2 - spread, bits // 2 + spread))
     numbers = np.arange(len(rows)) + reads.first * height * width
     sequence = ReadSequence(part.sampler.source, reads.deployment.trial, part.region.key.write, numbers)
-    words, done = rows.view(np.uint32)[:, : len(weights.values)], 0
+    words, done, outside = rows.view(np.uint32)[:, : len(weights.values)], 0, np.zeros(2, dtype=np.int64)
     while done < len(rows):
         low, high = max(0, low // 64 * 64), min(bits, high // 64 * 64 + 63)
         survival = _threshold_survival(limits, bits, low, high, rate)
-        done, fewest, most = sample_convolution_signs(kernel_input.activations, words, weights, context, survival, sequence, done)
-        low, high = (low, high) if done == len(rows) else (min(low, fewest), max(high, most))
+        start = SampledRows(done, outside)
+        done = entry_points.sample_convolution_signs(kernel_input.activations, words, weights, context, survival, sequence, start)
+        low, high = (low, high) if done == len(rows) else (min(low, int(outside[0])), max(high, int(outside[1])))
     pool.release(key, (low, high))
     reads.deployment.tally.read(part.slot.tensor, part.region.layout.bits * len(rows))
 
@@ -211,13 +211,17 @@ def _sampling_groups(layer: nw.Convolution, kernel_input: KernelInput, reads: La
     height, width = reads.parameters.specs[layer.output].height_width
     outputs, patterns, pattern_index = context.bias.size, context.border_patterns, context.row_table[1]
     sums = np.empty((images, height, width, outputs), dtype=np.int32)
-    kernels.convolution(x, sums, weights, context, Epilogue(kernels.compute_offsets(weights, context), NOT_ROUNDED))
+    offsets = np.empty((len(patterns), len(weights.values) * LANES), dtype=np.int32)
+    entry_points.fill_offsets(weights, context, offsets)
+    entry_points.convolution(x, sums, weights, context, Epilogue(offsets, NOT_ROUNDED))
     rows, rates = sums.reshape(-1, outputs), _combined_rates(sampler)
     numbers = np.arange(sums.size // outputs) + reads.first * height * width
     ones, ones_by_tap = np.zeros(len(rows), dtype=np.int64), np.zeros((outputs, patterns.shape[1]), dtype=np.int64)
     if rates[0] != rates[1]:
         ones = _ones_in_windows(kernel_input, (height, width))
-        ones_by_tap = kernels.sum_weights_by_tap(weights, patterns.shape[1]).T[:outputs]
+        sums_by_tap = np.zeros((patterns.shape[1], len(weights.values) * LANES), dtype=np.int64)
+        entry_points.add_weights_by_tap(weights, patterns.shape[1], sums_by_tap)
+        ones_by_tap = sums_by_tap.T[:outputs]
     for index, inside in enumerate(patterns):
         chosen = slice(None) if len(patterns) == 1 else np.flatnonzero(np.tile(pattern_index, images) == index)
         bits = int(inside.sum()) * context.inputs_per_tap

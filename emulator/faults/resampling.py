@@ -20,7 +20,7 @@ from weakcell.emulator.faults.deployment import Deployment, StoredSlot
 from weakcell.emulator.faults.kernel_reads import KernelReads, LayerReads, has_kernel_sampler, new_flip_targets
 from weakcell.emulator.faults.output_sampling import sample_signs, sample_sums, samples_outputs
 from weakcell.emulator.ir import layers as nw
-from weakcell.emulator.kernels import bitpack, conv, conv_sign, dense_resampled
+from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.arguments import ReadSequence, Rounding
 from weakcell.emulator.plan.parameters import ParameterState
 
@@ -184,11 +184,11 @@ def _resampled_signs(step: SignConvolution, kernel_input: KernelInput, pool: Fus
         sample_signs(layer, kernel_input, reads, threshold, out)
     elif parameters.plan.tensors[layer.weight].flat:
         sums = _resampled_matrix_product(kernel_input, reads)
-        bitpack.threshold_pack(sums, threshold, np.zeros(threshold.size, dtype=np.bool_), out)
+        entry_points.threshold_pack(sums, threshold, np.zeros(threshold.size, dtype=np.bool_), out)
     else:
         table, weights = _new_kernel_reads(layer, reads)
         source = table.fault_source(reads)
-        conv_sign.sign_convolution_resampled(x, out, weights, kernel_input.context, threshold, source)
+        entry_points.sign_convolution_resampled(x, out, weights, kernel_input.context, threshold, source)
         table.add_to_tally(deployment, reads.reads_of(out))
     return finish_signs(step, pool, out, parameters)
 
@@ -198,9 +198,9 @@ def _resample_and_convolve(
 ) -> None:
     """Fill `out` (n, H, W, O) with sums, or with the codes that they are rounded to."""
     (table, weights), x = _new_kernel_reads(layer, reads), kernel_input.activations
-    conv.convolution_resampled(x, out, weights, kernel_input.context, rounding, table.fault_source(reads))
+    entry_points.convolution_resampled(x, out, weights, kernel_input.context, rounding, table.fault_source(reads))
     if kernel_input.context.weight_zero_points.any():
-        conv.subtract_window_sums(x, out, kernel_input.context)
+        entry_points.subtract_window_sums(x, out, kernel_input.context)
     table.add_to_tally(reads.deployment, reads.reads_of(out))
 
 
@@ -221,6 +221,6 @@ def _resampled_matrix_product(kernel_input: KernelInput, reads: LayerReads) -> A
     sequence = ReadSequence(
         part.sampler.source, reads.deployment.trial, part.region.key.write, np.arange(reads.first, reads.first + len(x))
     )
-    count = dense_resampled.dense_resampled(x, sums, context.inputs_per_tap, sequence)
-    reads.deployment.tally.add(part.slot.tensor, int(count), part.region.layout.bits * len(x))
+    count = entry_points.dense_resampled(x, sums, context.inputs_per_tap, sequence)
+    reads.deployment.tally.add(part.slot.tensor, count, part.region.layout.bits * len(x))
     return sums

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from weakcell.emulator.kernels.weight_layouts import LANES
 
 SCALE, BIAS, OUT_SCALE, LOW, HIGH, ZERO = range(6)
@@ -78,6 +80,30 @@ class FaultSource(NamedTuple):
     """int64 (R,): incremented by the flips drawn in each region."""
 
 
+FLIP_TARGET = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "write",  # number of the write
+            "fault_free_ptr",  # values without flips, in kernel order
+            "values_ptr",  # values that the kernel reads
+            "size",  # bytes of both
+            "stale_ptr",  # uint8: parts of the values that hold flips: each micropanel if `flat`, else the first byte for all
+            "leads",  # whether this is the first region of its tensor, which removes the flips of the previous read
+            "flat",  # see `StorageOrder.flat`
+            "words",  # 64-bit words of an output channel, if `flat`
+            "channels",  # output channels
+            "outer_ptr",  # int64 (channels,), see `StorageOrder`
+            "channel_size",  # elements of an output channel; its bits, if `flat`
+            "inner_ptr",  # int64 (channel_size,)
+            "cells",  # cells of an element in this region
+            "masks_ptr",  # int64 (cells,): what a flip of each cell changes
+        )
+    ]
+)
+"""Where the cells of a region lie in the values that a kernel reads."""
+
+
 class ReadSequence(NamedTuple):
     """Numbered reads of one region."""
 
@@ -87,6 +113,19 @@ class ReadSequence(NamedTuple):
     write: int
     numbers: Any
     """int64 (reads,): the number of each read."""
+
+
+GUIDE_BITS = 6
+"""Leading bits of a random word that index the guide table of a MismatchDistribution."""
+
+
+class SampledRows(NamedTuple):
+    """Where sampling of a convolution's signs begins, and why it stopped."""
+
+    begin: int
+    """First row."""
+    outside: Any
+    """int64 (2,), written: the fewest and most fault-free mismatches of rows that the tables do not cover."""
 
 
 class MismatchModel(NamedTuple):

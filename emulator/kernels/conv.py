@@ -48,7 +48,7 @@ def _popcount(typingctx, word):  # type: ignore[no-untyped-def]
 def _add_weights_by_tap(weights: Any, taps: int, sums: Any) -> None:
     """Add the weights of every output channel, tap by tap, to `sums`.
 
-    sums: int64 (taps, panels * LANES), see `sum_weights_by_tap`.
+    sums: int64 (taps, panels * LANES), see `add_weights_by_tap`.
     """
     raise NotImplementedError("a kernel calls this")
 
@@ -79,14 +79,12 @@ def _add_weights_of_layout(weights, taps, sums):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def sum_weights_by_tap(weights, taps):  # type: ignore[no-untyped-def]
-    """Return the stored weights of every output channel, summed tap by tap.
+def add_weights_by_tap(weights, taps, sums):  # type: ignore[no-untyped-def]
+    """Add the stored weights of every output channel, tap by tap. PackedInt1: count the +1 weights.
 
-    int64 (taps, panels * LANES). PackedInt1: the number of +1 weights.
+    sums: int64 (taps, panels * LANES), changed in place.
     """
-    sums = np.zeros((taps, weights.values.shape[0] * LANES), np.int64)
     _add_weights_by_tap(weights, taps, sums)
-    return sums
 
 
 @compiled
@@ -108,11 +106,9 @@ def fill_offsets(weights, context, offsets):  # type: ignore[no-untyped-def]
     patterns, taps = context.border_patterns.shape
     groups = 1 if is_depthwise(weights) else context.groups
     outputs, group_lanes = context.bias.size // groups, weights.values.shape[0] // groups * LANES
-    weight_sums = np.zeros((1, 1), np.int64)
-    if is_binary(weights) and not context.border_patterns.all():
-        weight_sums = sum_weights_by_tap(weights, taps)
-    elif not is_binary(weights) and context.input_zero_point != 0:
-        weight_sums = sum_weights_by_tap(weights, 1)
+    weight_sums = np.zeros((taps if is_binary(weights) else 1, weights.values.shape[0] * LANES), np.int64)
+    if context.input_zero_point != 0 or (is_binary(weights) and not context.border_patterns.all()):
+        add_weights_by_tap(weights, weight_sums.shape[0], weight_sums)
     offsets[:] = 0
     for pattern in range(patterns):
         inside = np.sum(context.border_patterns[pattern])
@@ -137,14 +133,6 @@ def fill_offsets(weights, context, offsets):  # type: ignore[no-untyped-def]
 def empty_offsets(weights, context):  # type: ignore[no-untyped-def]
     """Return an uninitialized array of offsets, int32 (patterns, panels * LANES)."""
     return np.empty((context.border_patterns.shape[0], weights.values.shape[0] * LANES), dtype=np.int32)
-
-
-@compiled
-def compute_offsets(weights, context):  # type: ignore[no-untyped-def]
-    """Return the offsets of `fill_offsets` in a new array."""
-    offsets = empty_offsets(weights, context)
-    fill_offsets(weights, context, offsets)
-    return offsets
 
 
 # --- weight zero points ------------------------------------------------------------------------------------------------------

@@ -125,7 +125,8 @@ def dense_resampled(x, out, bits, reads):  # type: ignore[no-untyped-def]
     read = np.zeros(BLOCK_WORDS + 2 * row.size + 2, dtype=np.uint64)
     first_block, stop_block = block_range(source)
     for image in range(x.shape[0]):
-        row[: x.shape[3]] = x[image, 0, 0]
+        for word in range(x.shape[3]):  # see `draw_block` on assignments of arrays
+            row[word] = x[image, 0, 0, word]
         stream = read_stream(source, reads.trial, reads.write, reads.numbers[image])
         channel, begin, filled = 0, 0, 0  # read[:filled] are the region's words from `begin`
         for block in range(first_block, stop_block):

@@ -1,20 +1,22 @@
-"""Kernels that Python calls as cached machine code (`weakcell.emulator.native.kernel_cache`).
+"""Kernels that Python calls as cached machine code (`weakcell.memmodels.native.kernel_cache`).
 
-The kernel sources are imported only when something must be compiled. A run without faults needs no other kernels, so it starts
-without Numba.
+The kernel sources are imported by compiler processes only, so a run starts without Numba.
 """
 
 from __future__ import annotations
 
-from weakcell.emulator.native.kernel_cache import Kernel
+from weakcell.memmodels.native.kernel_cache import Kernel
 
 _PACKAGE = "weakcell.emulator.kernels"
 
 fill_offsets = Kernel(f"{_PACKAGE}.conv", "fill_offsets")
 convolution = Kernel(f"{_PACKAGE}.conv", "convolution")
+convolution_resampled = Kernel(f"{_PACKAGE}.conv", "convolution_resampled")
+add_weights_by_tap = Kernel(f"{_PACKAGE}.conv", "add_weights_by_tap")
 subtract_window_sums = Kernel(f"{_PACKAGE}.conv", "subtract_window_sums")
 fill_limits = Kernel(f"{_PACKAGE}.conv_sign", "fill_limits")
 sign_convolution = Kernel(f"{_PACKAGE}.conv_sign", "sign_convolution")
+sign_convolution_resampled = Kernel(f"{_PACKAGE}.conv_sign", "sign_convolution_resampled")
 invert_bits = Kernel(f"{_PACKAGE}.conv_sign", "invert_bits")
 pack = Kernel(f"{_PACKAGE}.bitpack", "pack")
 flatten_bits = Kernel(f"{_PACKAGE}.bitpack", "flatten_bits")
@@ -33,3 +35,8 @@ look_up = Kernel(f"{_PACKAGE}.requantization", "look_up")
 scatter_codes = Kernel(f"{_PACKAGE}.fault_scatter", "scatter_codes")
 flip_rows = Kernel(f"{_PACKAGE}.fault_scatter", "flip_rows")
 flip_values = Kernel(f"{_PACKAGE}.fault_scatter", "flip_values")
+read_regions = Kernel(f"{_PACKAGE}.fault_reads", "read_regions")
+dense_resampled = Kernel(f"{_PACKAGE}.dense_resampled", "dense_resampled")
+draw_mismatches = Kernel(f"{_PACKAGE}.output_sampling", "draw_mismatches")
+draw_signs = Kernel(f"{_PACKAGE}.output_sampling", "draw_signs")
+sample_convolution_signs = Kernel(f"{_PACKAGE}.output_sampling", "sample_convolution_signs")

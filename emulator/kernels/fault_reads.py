@@ -1,8 +1,8 @@
 """Reads of stored tensors inside a kernel: flips are drawn block by block and put into the kernel's values while they are in cache.
 
 One table says what is drawn in each region (SOURCE of `weakcell.memmodels.sampling.sampler`), another where the region's cells lie
-(FLIP_TARGET). Parts without flips in both the previous and the current read are skipped, so the cost of a read is proportional to
-its flips.
+(`arguments.FLIP_TARGET`). Parts without flips in both the previous and the current read are skipped, so the cost of a read is
+proportional to its flips.
 """
 
 from __future__ import annotations
@@ -13,31 +13,8 @@ from weakcell.emulator.kernels.fault_scatter import FlatPanels, FlipWords, flip_
 from weakcell.emulator.kernels.weight_layouts import LANES
 from weakcell.memmodels.address import BLOCK_WORDS
 from weakcell.memmodels.compilation import compiled
-from weakcell.memmodels.sampling.pointers import data_ptr, move_bytes, words_at
+from weakcell.memmodels.sampling.pointers import bytes_at, data_ptr, integers_at, move_bytes
 from weakcell.memmodels.sampling.read_errors import block_range, count_bits, draw_block, new_workspace, read_stream, words_in_block
-
-FLIP_TARGET = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            "write",  # number of the write
-            "fault_free_ptr",  # values without flips, in kernel order
-            "values_ptr",  # values that the kernel reads
-            "size",  # bytes of both
-            "stale_ptr",  # uint8: parts of the values that hold flips: each micropanel if `flat`, else the first byte for all
-            "leads",  # whether this is the first region of its tensor, which removes the flips of the previous read
-            "flat",  # see `StorageOrder.flat`
-            "words",  # 64-bit words of an output channel, if `flat`
-            "channels",  # output channels
-            "outer_ptr",  # int64 (channels,), see `StorageOrder`
-            "channel_size",  # elements of an output channel; its bits, if `flat`
-            "inner_ptr",  # int64 (channel_size,)
-            "cells",  # cells of an element in this region
-            "masks_ptr",  # int64 (cells,): what a flip of each cell changes
-        )
-    ]
-)
-"""Where the cells of a region lie in the values that a kernel reads."""
 
 
 @compiled
@@ -55,7 +32,7 @@ def new_read_buffers(targets):  # type: ignore[no-untyped-def]
 @compiled
 def _remove_flips(target):  # type: ignore[no-untyped-def]
     """Remove the flips of the previous read."""
-    stale = words_at(target.stale_ptr, 1).view(np.uint8)
+    stale = bytes_at(target.stale_ptr, 1)
     if target.leads and stale[0]:
         move_bytes(target.values_ptr, target.fault_free_ptr, target.size)
         stale[0] = 0
@@ -65,9 +42,9 @@ def _remove_flips(target):  # type: ignore[no-untyped-def]
 def _read_cells(source, target, stream, buffers):  # type: ignore[no-untyped-def]
     """Read a region cell by cell; return its flips."""
     workspace, drawn = buffers
-    outer = words_at(target.outer_ptr, target.channels).view(np.int64)
-    inner = words_at(target.inner_ptr, target.channel_size).view(np.int64)
-    masks, stale = words_at(target.masks_ptr, target.cells).view(np.int64), words_at(target.stale_ptr, 1).view(np.uint8)
+    outer = integers_at(target.outer_ptr, target.channels)
+    inner = integers_at(target.inner_ptr, target.channel_size)
+    masks, stale = integers_at(target.masks_ptr, target.cells), bytes_at(target.stale_ptr, 1)
     total = 0
     _remove_flips(target)
     start, stop = block_range(source)
@@ -101,7 +78,7 @@ def _read_flat(source, target, stream, buffers):  # type: ignore[no-untyped-def]
     panels = FlatPanels(target.fault_free_ptr, target.values_ptr, target.words, target.channel_size, target.channels)
     last_panel, bits = (target.channels + LANES - 1) // LANES, LANES * target.channel_size
     done, begin, filled, total = 0, 0, 0, 0
-    stale = words_at(target.stale_ptr, last_panel // 8 + 1).view(np.uint8)
+    stale = bytes_at(target.stale_ptr, last_panel + 8)
     start, stop = block_range(source)
     for block in range(start, stop):
         first, n = words_in_block(source, block)

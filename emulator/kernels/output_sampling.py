@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from weakcell.emulator.kernels.arguments import TileOperands, ValueEpilogue
+from weakcell.emulator.kernels.arguments import GUIDE_BITS, TileOperands, ValueEpilogue
 from weakcell.emulator.kernels.carry_save import (
     build_panel_chain,
     build_row_chains,
@@ -23,9 +23,6 @@ from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.pointers import data_ptr
 from weakcell.memmodels.sampling.read_errors import read_stream
 from weakcell.memmodels.sampling.streams import child_stream, word_at
-
-GUIDE_BITS = 6
-"""Leading bits of a random word that index a distribution's guide table."""
 
 _BASE, _MATCHES, _MISMATCHES = np.uint64(0x0B), np.uint64(0x0C), np.uint64(0x0D)
 """Random streams below that of a read: of all cells, and of the extra errors of matches and of mismatches."""
@@ -158,24 +155,24 @@ def _sample_panel(sums, panel, streams, survival, out):  # type: ignore[no-untyp
 
 
 @compiled
-def sample_convolution_signs(x, out, weights, context, survival, reads, begin):  # type: ignore[no-untyped-def]
+def sample_convolution_signs(x, out, weights, context, survival, reads, start):  # type: ignore[no-untyped-def]
     """Sample the bits of a convolution while fault-free sums are in cache.
 
     Only for windows inside the image and for cells that all have the same error rate.
 
     Args:
         x: uint64 (n, h, w, words).
-        out: uint32 (R, panels); written from row `begin` on.
+        out: uint32 (R, panels); written from row `start.begin` on.
         weights: PackedInt1.
         context: ConvContext with one full border pattern.
         survival: ThresholdSurvival of `emulator/faults/output_sampling.py`.
         reads: ReadSequence of R reads, one for each row.
-        begin: first row.
+        start: SampledRows.
 
     Returns:
-        (row, fewest, most): the row that was reached. If it is not the last, the fewest and most fault-free mismatches of rows that
-        `survival` does not cover.
+        The row that was reached. If it is not the number of rows, `survival` does not cover the next ones: see `start.outside`.
     """
+    begin = start.begin
     runs = contiguous_runs(x, weights, context.geometry, 1)
     mr, rows_per_chunk = tile_rows(weights, False), chained_rows_per_chunk(weights, out.shape[0] - begin)
     input_ptrs, patterns, init_ptrs, output_ptrs = np.empty((4, rows_per_chunk + mr), dtype=np.int64)
@@ -199,6 +196,7 @@ def sample_convolution_signs(x, out, weights, context, survival, reads, begin): 
                 value_microkernel(weights, sums, operands, ValueEpilogue(init_ptr + r, 0, 0, outputs_ptr + r))
             lowest, highest = _extremes(sums, rows)
             if -highest < 2 * survival.fewest or -lowest > 2 * survival.most:
-                return chunk, -highest >> 1, -lowest >> 1
+                start.outside[0], start.outside[1] = -highest >> 1, -lowest >> 1
+                return chunk
             _sample_panel(sums, panel, streams, survival, out[chunk : chunk + rows])
-    return out.shape[0], 0, 0
+    return out.shape[0]

@@ -67,13 +67,13 @@ class Recipe:
 @lru_cache(maxsize=512)
 def poisson_table(mean: float) -> PoissonTable:
     """Return the table of Poisson(mean), mean >= 0, cut where less than 2^-64 is left on either side."""
-    from scipy.stats import poisson
+    from scipy.special import pdtr  # what scipy.stats.poisson.cdf calls; scipy.stats takes a second to import
 
     if mean == 0.0:
         return PoissonTable(0, np.empty(0, dtype=np.uint64))
     reach = 10.0 * math.sqrt(mean) + 40.0
     low, high = max(0, math.floor(mean - reach)), math.ceil(mean + reach)
-    scaled = poisson.cdf(np.arange(low, high + 1), mean) * 2.0**64
+    scaled = pdtr(np.arange(low, high + 1), mean) * 2.0**64
     cumulative = np.minimum(scaled, np.nextafter(2.0**64, 0.0)).astype(np.uint64)
     skipped = int(np.count_nonzero(cumulative == 0))
     last = int(np.searchsorted(cumulative, cumulative[-1]))

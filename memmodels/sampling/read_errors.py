@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.np.numpy_support import from_dtype
 
-from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words
+from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS
 from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.sampling.dyadic import GENERATORS, SEGMENT_WORDS, fill_random, flip_dyadic
-from weakcell.memmodels.sampling.pointers import data_ptr, records_at, words_at
-from weakcell.memmodels.sampling.sampler import TERM, Sampler
+from weakcell.memmodels.sampling.pointers import data_ptr, records_at, shorts_at, words_at
+from weakcell.memmodels.sampling.sampler import TERM
 from weakcell.memmodels.sampling.streams import child_stream, word_at
 
 assert BLOCK_BITS == 1 << 16, "a Poisson hit names its cell of a block by 16 bits"
@@ -45,11 +45,6 @@ class _TermDraw(NamedTuple):
     begin: int
     words: int
     work_ptr: int
-
-
-def touched_blocks(first_word: int, words: int) -> range:
-    """Return the blocks of the memory that a region of `words` words touches."""
-    return range(first_word // BLOCK_WORDS, (first_word + words - 1) // BLOCK_WORDS + 1) if words else range(0)
 
 
 @compiled
@@ -118,7 +113,7 @@ def _xor_poisson_hits(draw, which, name, flips_ptr):  # type: ignore[no-untyped-
         return
     stream, random_ptr = child_stream(draw.stream, name), draw.work_ptr + _RANDOM
     hits = poisson_count(word_at(stream, _U0), draw.term.low[which], first, stop, draw.table_ptr)
-    words, cells = words_at(flips_ptr, BLOCK_WORDS), words_at(random_ptr, BLOCK_WORDS).view(np.uint16)
+    words, cells = words_at(flips_ptr, BLOCK_WORDS), shorts_at(random_ptr, 4 * BLOCK_WORDS)
     for done in range(0, hits, 4 * BLOCK_WORDS):
         count = min(hits - done, 4 * BLOCK_WORDS)
         vectors = (count + 4 * GENERATORS - 1) // (4 * GENERATORS)
@@ -222,13 +217,15 @@ def draw_block(source, stream, block, part, workspace):  # type: ignore[no-untyp
                 cells[i] = stored[i] ^ flips[i]
         _flip_term(draw, work_ptr + _CELLS, flips_ptr)
     if n < BLOCK_WORDS:
-        part[:] = flips
+        for i in range(n):  # a single assignment would need an error text, which takes long to compile
+            part[i] = flips[i]
     if first + n == source.words:
         part[n - 1] &= source.last_mask
 
 
 @compiled
-def _draw_region(sources, trial, write, read, flips):  # type: ignore[no-untyped-def]
+def fill_flips(sources, trial, write, read, flips):  # type: ignore[no-untyped-def]
+    """Write the flips of a whole region at one read into `flips`; return how many there are. See `sampler.draw_region`."""
     source, count, workspace = sources[0], 0, new_workspace()
     stream = read_stream(source, trial, write, read)
     start, stop = block_range(source)
@@ -237,8 +234,3 @@ def _draw_region(sources, trial, write, read, flips):  # type: ignore[no-untyped
         draw_block(source, stream, block, flips[first : first + n], workspace)
         count += count_bits(flips[first : first + n])
     return count
-
-
-def draw_region(sampler: Sampler, trial: int, write: int, read: int, flips: Words) -> int:
-    """Write the flips of a whole region at one read into `flips`, (words,) uint64, and return how many there are."""
-    return int(_draw_region(sampler.source, trial, write, read, flips))

@@ -13,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.memmodels.address import Words
+from weakcell.memmodels.native.kernel_cache import Kernel
 from weakcell.memmodels.sampling.rates import MAX_LEVELS, dyadic_steps, plan_rates
+
+_fill_flips = Kernel("weakcell.memmodels.sampling.read_errors", "fill_flips")
 
 VERSION = 2
 """The sampling format: the same version, seed and key give the same bits, permanently. It is recorded with every result."""
@@ -109,6 +112,11 @@ def make_source_table(samplers: Sequence[Sampler]) -> npt.NDArray[np.void]:
         sizes = s.first_word, s.written.size, written, baseline, s.matches_written, terms, s.terms.size, table, weak
         rows.append((s.stream, s.last_mask, *sizes))
     return np.array(rows, dtype=np.uint64).view(SOURCE)[:, 0]
+
+
+def draw_region(sampler: Sampler, trial: int, write: int, read: int, flips: Words) -> int:
+    """Write the flips of a whole region at one read into `flips`, (words,) uint64, and return how many there are."""
+    return _fill_flips(sampler.source, trial, write, read, flips)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ _S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _R17, _R19, _R23, _R41, _R45 = np.uint64(17), np.uint64(19), np.uint64(23), np.uint64(41), np.uint64(45)
 
 
-@compiled(inline="always")
+@compiled
 def mix(z):  # type: ignore[no-untyped-def]
     """Apply the finalizer of splitmix64: a bijection of uint64 in which every input bit affects every output bit."""
     z = (z ^ (z >> _S30)) * _MIX_1
@@ -28,13 +28,13 @@ def mix(z):  # type: ignore[no-untyped-def]
     return z ^ (z >> _S31)
 
 
-@compiled(inline="always")
+@compiled
 def child_stream(parent, name):  # type: ignore[no-untyped-def]
     """Return the stream called `name` below `parent`: uint64, uint64 -> uint64."""
     return mix((parent ^ mix(name + _GOLDEN)) * _GOLDEN + _SECOND)
 
 
-@compiled(inline="always")
+@compiled
 def start(stream):  # type: ignore[no-untyped-def]
     """Return the first state of the xoshiro256++ generator of `stream`: four uint64."""
     z = stream + _GOLDEN
@@ -45,7 +45,7 @@ def start(stream):  # type: ignore[no-untyped-def]
     return s0, s1, mix(z), mix(z + _GOLDEN)
 
 
-@compiled(inline="always")
+@compiled
 def next_word(state):  # type: ignore[no-untyped-def]
     """Return the next 64 random bits of xoshiro256++ and its next state."""
     s0, s1, s2, s3 = state
@@ -57,7 +57,7 @@ def next_word(state):  # type: ignore[no-untyped-def]
     return word, (s0 ^ s3, s1 ^ s2, s2 ^ t, (s3 << _R45) | (s3 >> _R19))
 
 
-@compiled(inline="always")
+@compiled
 def word_at(stream, index):  # type: ignore[no-untyped-def]
     """Return random word number `index` of `stream`: output index + 1 of splitmix64 started there."""
     return mix(stream + (index + np.uint64(1)) * _GOLDEN)

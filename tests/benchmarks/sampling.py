@@ -23,7 +23,7 @@ import torch
 from weakcell.memmodels import ErrorTerm, Key, Layout, Lifetime, open_memory
 from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
 from weakcell.memmodels.sampling.dies import weak_cells
-from weakcell.memmodels.sampling.read_errors import draw_region
+from weakcell.memmodels.sampling.sampler import draw_region
 
 MBIT = 4
 LAYOUT = Layout("w", MBIT << 20, 1)

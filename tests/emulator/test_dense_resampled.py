@@ -11,7 +11,7 @@ from weakcell.emulator.ir.values import pack_channels
 from weakcell.emulator.kernels.arguments import ReadSequence
 from weakcell.emulator.kernels.dense_resampled import dense_resampled
 from weakcell.memmodels import Key, Layout, open_memory, pack
-from weakcell.memmodels.sampling.read_errors import draw_region
+from weakcell.memmodels.sampling.sampler import draw_region
 
 SPECS = ("uniform:ber=0.01", "uniform:ber=0.3", "uniform:p01=0.2,p10=0.003", "sram-14nm:v_over_vmin=0.8")
 

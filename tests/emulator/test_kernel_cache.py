@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import subprocess
 import sys
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weakcell.emulator.kernels import bitpack
-from weakcell.emulator.native import kernel_cache
-from weakcell.emulator.native.kernel_cache import Kernel
+from weakcell.memmodels.native import kernel_cache
+from weakcell.memmodels.native.arguments import flatten as flatten_arguments
+from weakcell.memmodels.native.compilers import CompilationFailed, CompilerPool, Request
+from weakcell.memmodels.native.kernel_cache import Kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,7 +72,7 @@ def test_arguments_of_other_types_are_refused() -> None:
 def test_cache_keys_distinguish_argument_types() -> None:
     def key_of(*arguments: Any) -> tuple[object, ...]:
         kinds: list[object] = []
-        kernel_cache._flatten(arguments, kinds, [])
+        flatten_arguments(arguments, kinds, [])
         return tuple(kinds)
 
     x = np.zeros((4, 4), np.int32)
@@ -139,13 +142,28 @@ def test_a_run_without_faults_starts_without_numba() -> None:
     assert outputs[1][1] == "[]"
 
 
-def test_long_compilation_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
-    compilation = kernel_cache._Compilation()
-    compilation._silent_seconds = 0.02
-    with compilation.announced():
-        pass
-    assert not caplog.records
-    for _ in range(2):
-        with compilation.announced():
-            sleep(0.1)
-    assert [record.getMessage()[:9] for record in caplog.records] == ["Compiling"]
+def test_compiling_is_announced_and_failures_are_raised(caplog: pytest.LogCaptureFixture) -> None:
+    pool = CompilerPool(lambda name, code: None)
+    pool._silent_seconds = 0.02
+    kinds = (np.dtype(np.float64), 1, 0x501, int, int, np.dtype(np.int8), 1, 0x501)
+    code = pool.compile("a", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds, "kernel"))
+    assert code is not None
+    assert code[1:4] in (b"ELF", b"\xfa\xed\xfe") or code[:2] == b"d\x86"
+    assert caplog.records[0].getMessage().startswith("Compiling machine code for this processor, once: 0 of 1")
+    with pytest.raises(CompilationFailed, match=r"bitpack\.to_integers cannot be compiled: TypingError"):
+        pool.compile("b", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds[:-3], "kernel"))
+    (process,) = pool._processes
+    process.kill()
+    process.wait()
+    assert pool.compile("c", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds, "kernel")) == code
+    pool.close()
+    assert all(process.returncode is not None for process in pool._processes)
+
+
+@pytest.mark.parametrize("value", [0.1, -0.0, math.inf, np.float64(1e300), (1 << 63) + 5, -1])
+def test_numbers_arrive_as_they_are(value: float) -> None:
+    """Oracle: struct. An unsigned word keeps its bits."""
+    number = np.uint64(value) if isinstance(value, int) and value > 0 else value
+    words: list[int] = []
+    flatten_arguments((number,), [], words)
+    assert struct.pack("q", *words) == struct.pack("d" if isinstance(value, float) else "Q" if value > 0 else "q", value)

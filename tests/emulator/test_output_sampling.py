@@ -25,7 +25,7 @@ from weakcell.emulator.faults.output_sampling import (
     tensors_sampled_at_output,
 )
 from weakcell.emulator.ir.layers import SIGN1, Convolution, Network, Window
-from weakcell.emulator.kernels.output_sampling import GUIDE_BITS
+from weakcell.emulator.kernels.arguments import GUIDE_BITS
 from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels import ErrorTerm, Lifetime, parse_spec
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weakcell.memmodels import Layout, pack, unpack
-from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, popcount, set_bits
-from weakcell.memmodels.sampling.read_errors import count_bits, touched_blocks
+from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, popcount, set_bits, touched_blocks
+from weakcell.memmodels.sampling.read_errors import count_bits
 
 
 @st.composite

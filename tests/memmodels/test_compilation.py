@@ -40,7 +40,7 @@ def twice(record):
 """
 SCRIPT = """
 from weakcell.emulator.kernels.caller import twice
-from weakcell.emulator.native.kernel_cache import Kernel
+from weakcell.memmodels.native.kernel_cache import Kernel
 from weakcell.memmodels.sampling.called import Record
 print(twice(Record(1)), Kernel("weakcell.emulator.kernels.caller", "twice")(Record(1)), twice.stats.cache_hits and "found")
 """
@@ -52,13 +52,14 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("copy") / "weakcell"
     root.mkdir()
     for name in ("__init__.py", "emulator/__init__.py", "memmodels/__init__.py", "emulator/kernels/__init__.py",
-                 "emulator/native/__init__.py", "memmodels/sampling/__init__.py"):  # fmt: skip
+                 "memmodels/native/__init__.py", "memmodels/sampling/__init__.py"):  # fmt: skip
         source = ROOT / ".packages" / "weakcell" / name
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(source.read_text() if source.exists() else "")
-    modules = ("emulator.native.kernel_cache", "emulator.native.object_files", "memmodels.compilation", "memmodels.lazy")
-    for module in (*modules, "memmodels.cached_code", "memmodels.source_digest"):
-        for file in list_sources(module):
+    native = ("kernel_cache", "compilers", "compiler_process", "object_files", "function_cache")
+    modules = (f"native.{name}" for name in native)
+    for module in (*modules, "compilation", "lazy", "cached_code", "source_digest"):
+        for file in list_sources(f"memmodels.{module}"):
             copy = root / file.relative_to(file.parents[len(file.relative_to(ROOT / ".packages" / "weakcell").parts) - 1])
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(file.read_text())
@@ -124,6 +125,7 @@ def test_the_sources_are_those_that_python_imports(module: str) -> None:
     files = subprocess.run([sys.executable, "-c", script], check=True, text=True, capture_output=True).stdout.split()
     modules = {Path(file).resolve() for file in files if not file.endswith("__init__.py")}
     sources = {file.resolve() for file in list_sources(f"weakcell.{module}")}
-    of_caches = {file.resolve() for name in ("cached_code", "source_digest", "lazy") for file in list_sources(f"memmodels.{name}")}
+    caches = ("cached_code", "source_digest", "lazy", "native.compilers", "native.arguments")
+    of_caches = {file.resolve() for name in caches for file in list_sources(f"memmodels.{name}")}
     assert modules <= sources | of_caches
     assert not sources & of_caches - {ROOT / "memmodels" / "errors.py"}

@@ -26,7 +26,7 @@ from tests.memmodels.evidence import ALPHA, Family, binomial, variance_fits
 from tests.memmodels.memories import LAYOUTS, contents, get, put, simulated
 from weakcell.memmodels import Accesses, Cells, ErrorTerm, Key, Layout, Lifetime, open_memory, pack, technology, unpack
 from weakcell.memmodels.address import BLOCK_BITS, Words, popcount
-from weakcell.memmodels.sampling.read_errors import draw_region
+from weakcell.memmodels.sampling.sampler import draw_region
 
 LIFETIMES = [lifetime.value for lifetime in (Lifetime.READ, Lifetime.WRITE, Lifetime.DIE)]
 FIRST = Key()

@@ -29,16 +29,14 @@ from tests.memmodels.evidence import (
 )
 from tests.memmodels.memories import simulated
 from weakcell.memmodels import Cells, ErrorTerm, Key, Layout, Lifetime, open_memory
-from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount, set_bits
+from weakcell.memmodels.address import BLOCK_BITS, BLOCK_WORDS, Words, popcount, set_bits, touched_blocks
 from weakcell.memmodels.sampling.read_errors import (
     draw_block,
-    draw_region,
     new_workspace,
     read_stream,
-    touched_blocks,
     words_in_block,
 )
-from weakcell.memmodels.sampling.sampler import Sampler
+from weakcell.memmodels.sampling.sampler import Sampler, draw_region
 from weakcell.memmodels.simulated import SimulatedMemory
 
 RATES = (1e-4, 1e-2, 0.03, 0.1, 0.3, 0.4999, 0.5, 0.7)

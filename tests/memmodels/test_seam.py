@@ -24,17 +24,16 @@ from tests.memmodels.memories import (
     simulated,
 )
 from weakcell.memmodels import Accesses, Cost, ErrorTerm, Key, Layout, Lifetime, Memory, Sampler, open_memory, pack, unpack
-from weakcell.memmodels.address import Words, popcount
+from weakcell.memmodels.address import Words, popcount, touched_blocks
 from weakcell.memmodels.errors import MemoryFault, MemorySpecError
 from weakcell.memmodels.memory import Region
 from weakcell.memmodels.sampling.read_errors import (
     draw_block,
-    draw_region,
     new_workspace,
     read_stream,
-    touched_blocks,
     words_in_block,
 )
+from weakcell.memmodels.sampling.sampler import draw_region
 
 BIG = LAYOUTS[-1]
 

@@ -1,22 +1,33 @@
 """Compile a function to an object file that needs no Numba at run time.
 
-Numba compiles `entry(address)`, which reads the arguments from the address and calls the function. Its optimized LLVM IR is linked
-with the few functions of Numba's runtime that arrays within kernels need. Everything but `entry` is private to the object file.
-Other symbols are looked up in the process when the file is loaded.
+Numba compiles `entry(address)`, which reads the arguments from the address and calls the function. Usually it optimizes every
+function, links it into its callers, and optimizes those again: a function is optimized once for each level above it, and gets
+machine code at each. `defer_optimization` puts that off. Here, LLVM IR of all functions is linked once, with the few functions of
+Numba's runtime that arrays within kernels need, and optimized once. Everything but `entry` is private to the object file. Other
+symbols are looked up in the process when the file is loaded.
+
+Only a compiler process (`compiler_process.py`) may use this file: Numba cannot call what it compiles any more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import binding, ir
-from numba import types
+from numba import _dynfunc, types
 from numba.core import config
+from numba.core.codegen import JITCodeLibrary
+from numba.core.registry import cpu_target
 from numba.core.runtime.nrtdynmod import _meminfo_struct_type
 from numba.extending import intrinsic, overload
 from numba.np import arrayobj
+from numba.np.numpy_support import from_dtype
+
+from weakcell.memmodels import compilation
+from weakcell.memmodels.native.arguments import C_CONTIGUOUS, FORTRAN_CONTIGUOUS, WRITEABLE
 
 _I64 = ir.IntType(64)
 
@@ -103,12 +114,34 @@ arrays.
 """
 
 
-def build(function: Any, arguments: tuple[Any, ...], symbol: str) -> bytes | None:
-    """Compile a function for arguments of these types.
+class _DeferredLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """The LLVM IR of one function, with Numba's cheap passes; what it calls is linked by `build`."""
+
+    def finalize(self) -> None:
+        self._finalized = True
+
+
+def defer_optimization() -> None:
+    """Make Numba compile functions to LLVM IR only, without the wrappers through which Python would call them."""
+
+    def make_placeholder(library: Any, description: Any, environment: Any) -> Any:
+        """Return the object that stands for a compiled function; its address is never called."""
+        return _dynfunc.make_function(description.lookup_module(), description.qualname, "", 1, environment, (library,))
+
+    compilation.KEEPS_CODE = False
+    context = cpu_target.target_context
+    context.refresh()  # makes the runtime's own library, which is called
+    context.get_executable = make_placeholder
+    context.create_cpython_wrapper = context.create_cfunc_wrapper = lambda *arguments, **options: None
+    context.codegen()._library_class = _DeferredLibrary
+
+
+def build(function: Any, kinds: tuple[object, ...], symbol: str) -> bytes | None:
+    """Compile a function for arguments of some types.
 
     Args:
         function: A Numba dispatcher.
-        arguments: Example arguments.
+        kinds: The types, from `arguments.flatten`.
         symbol: Name of the function in the object file.
 
     Returns:
@@ -116,22 +149,48 @@ def build(function: Any, arguments: tuple[Any, ...], symbol: str) -> bytes | Non
     """
     if str(_meminfo_struct_type) != "{i64, i8*, i8*, i8*, i64}":
         return None
-    entry = _make_entry(function, types.BaseTuple.from_types([numba.typeof(x) for x in arguments]))
+    entry = _make_entry(function, types.BaseTuple.from_types(_numba_types(kinds)))
     entry.compile((types.int64,))
     compiled = entry.overloads[types.int64,]
-    module = binding.parse_assembly(compiled.library.get_llvm_str())
+    module = compiled.library._final_module
+    for library in _callees(compiled.library):
+        module.link_in(library._final_module, preserve=True)
     module.link_in(binding.parse_assembly(_RUNTIME))
     for value in [*module.functions, *module.global_variables]:
         if not value.is_declaration:
             value.linkage = "internal"
     kernel = module.get_function(compiled.fndesc.llvm_func_name)
     kernel.name, kernel.linkage = symbol, "external"
-    machine = _target_machine()
-    builder = binding.create_pass_builder(machine, binding.create_pipeline_tuning_options(speed_level=3))
-    passes = binding.create_new_module_pass_manager()
-    passes.add_global_dead_code_eliminate_pass()
-    passes.run(module, builder)
-    return bytes(machine.emit_object(module))
+    compiled.library._optimize_final_module()
+    return bytes(_target_machine().emit_object(compiled.library._final_module))
+
+
+def _callees(library: Any) -> list[Any]:
+    """Return the libraries that a library calls, directly or not."""
+    callees: dict[Any, None] = {}
+    pending = [library]
+    while pending:
+        for callee in pending.pop()._linking_libraries:
+            if callee not in callees:
+                callees[callee] = None
+                pending.append(callee)
+    return list(callees)
+
+
+def _numba_types(kinds: tuple[object, ...]) -> list[Any]:
+    """Return the Numba types that `numba.typeof` gives for arguments of these kinds."""
+    words = iter(kinds)
+    return [_numba_type(kind, words) for kind in words]
+
+
+def _numba_type(kind: Any, words: Iterator[Any]) -> Any:
+    if isinstance(kind, np.dtype):
+        axes, flags = next(words), next(words)
+        layout = "C" if flags & C_CONTIGUOUS else "F" if flags & FORTRAN_CONTIGUOUS else "A"
+        return types.Array(from_dtype(kind), axes, layout, readonly=not flags & WRITEABLE)
+    if issubclass(kind, tuple):
+        return types.BaseTuple.from_types([_numba_type(next(words), words) for _ in range(next(words))], kind)
+    return {int: types.int64, bool: types.boolean, float: types.float64}.get(kind) or from_dtype(np.dtype(kind))
 
 
 def _target_machine() -> Any:
@@ -189,6 +248,8 @@ def _read_value(context: Any, builder: Any, kind: Any, words: Any, indices: Any)
         return _read_array(context, builder, kind, word)
     if isinstance(kind, types.Boolean):
         return context.cast(builder, word, types.int64, types.boolean)
+    if kind == types.float64:
+        return builder.bitcast(word, ir.DoubleType())
     return context.cast(builder, word, types.int64, kind)
 
 
