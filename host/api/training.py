@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
+from weakcell.host.report.chart_model import condition_axis
 from weakcell.host.report.displayed_result import DisplayedResult, share_range
-from weakcell.host.report.simple_figures import plot_lines
+from weakcell.host.report.matplotlib_charts import save_figure
+from weakcell.host.report.training_figure import plot_training
 from weakcell.host.study.arguments import MemoryLike, as_memory_spec
-from weakcell.host.study.sweep_values import SweepLike, as_sweep
+from weakcell.host.study.sweep_values import SweepLike, as_sweep, parse_sweep
 from weakcell.host.table_files import open_table
+from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +71,8 @@ def train(
             `patience`, `augment` (`crops`, `crops-flips`), `batch`, `rate`, `images`, `precision`, `seed`.
 
     Returns:
-        The networks: `.networks` has the ONNX file of each run, `.frame` one row per run, `.curves` their accuracies.
+        The networks: `.networks` has the ONNX file of each run, `.frame` one row per run, `.curves` their accuracies. The folder
+        also has a figure, training.png and training.svg.
 
     Raises:
         UsageError: torch or the device is missing, or a setting is wrong.
@@ -100,7 +104,9 @@ def train(
         frame = train_runs(runs, folder, job, resume=resume)
     with open_table(folder / "curves.csv") as file:
         curves = pl.read_csv(file, schema_overrides={"id": pl.String})
-    return TrainingResult(folder, frame, curves, points)
+    result = TrainingResult(folder, frame, curves, points, config.memory)
+    save_figure(result.build_figure, [folder / "training.png", folder / "training.svg"])
+    return result
 
 
 _torch_lock = Lock()
@@ -152,12 +158,14 @@ class TrainingResult(DisplayedResult):
         frame: One row per run: settings, accuracies, margins, seconds.
         curves: Accuracy per run, error rate and trial.
         sweep: The sweep of the memory that evaluated them.
+        memory: That memory.
     """
 
     folder: Path
     frame: pl.DataFrame
     curves: pl.DataFrame
     sweep: str
+    memory: str = "uniform"
 
     @property
     def networks(self) -> Mapping[str, Path]:
@@ -176,6 +184,17 @@ class TrainingResult(DisplayedResult):
         return f"{self.title}: {len(accuracies)} trained; validation accuracy {share_range(accuracies)}"
 
     @property
+    def answer(self) -> str:
+        """Which run is the most accurate under errors, and without."""
+        means = dict(self.curves.group_by("id").agg(pl.col("accuracy").mean()).rows())
+        under = max(self.frame.iter_rows(named=True), key=lambda row: float(means[row["id"]]))
+        without = max(self.frame.iter_rows(named=True), key=lambda row: float(row["validation_accuracy"]))
+        best = f"{under['name']}, {100 * means[under['id']]:.2f} % on average over {self.sweep}"
+        if self.frame.height == 1:
+            return f"{best}; {100 * without['validation_accuracy']:.2f} % without errors."
+        return f"Best under errors: {best}. Without errors: {without['name']}, {100 * without['validation_accuracy']:.2f} %."
+
+    @property
     def caption(self) -> str:
         """What the accuracies were measured on."""
         return "Accuracies of the exported networks. Curves are means over trials, with the weights in the evaluating memory."
@@ -188,9 +207,7 @@ class TrainingResult(DisplayedResult):
         )
 
     def build_figure(self) -> Figure:
-        """Plot accuracy over the bit error rate, one line per run."""
-        lines = {}
-        for run, name in self.frame.select("id", "name").iter_rows():
-            curve = self.curves.filter(pl.col("id") == run).group_by("value", maintain_order=True).agg(pl.col("accuracy").mean())
-            lines[name] = (curve["value"].to_list(), (100 * curve["accuracy"]).to_list())
-        return plot_lines(self.title, ("bit error rate", "accuracy (%)"), lines)
+        """Plot loss and accuracy over the epochs, and accuracy over the memory's swept value: one line per run."""
+        key, values = parse_sweep(self.sweep).key, self.curves["value"].unique().to_list()
+        axis = condition_axis(key, values, parse_spec(self.memory).technology.conditions)
+        return plot_training(self.title, self.folder, self.frame, self.curves, axis)

@@ -19,13 +19,21 @@ def memories(
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Plot published points and laws into DIR, one picture per family.")
     ] = None,
+    formats: Annotated[str, typer.Option("--format", metavar="LIST", help="Formats of the plots: pdf, svg, png.")] = "png",
+    separate: Annotated[bool, typer.Option("--separate", help="Write one file per panel.")] = False,
 ) -> None:
-    """List memory technologies: conditions, valid ranges, lifetimes, sources, and what is measured, published or assumed."""
+    """List memory technologies: conditions, valid ranges, lifetimes, sources, and what is measured, published or assumed.
+
+    \b
+    Examples:
+      weakcell memories sram-14nm
+      weakcell memories --plots laws --format pdf --separate
+    """
     from weakcell.memmodels.catalogue import names, technology
     from weakcell.memmodels.protection.wrappers import WRAPPERS
 
     if plots is not None:
-        _draw(plots)
+        _draw(plots, formats, separate)
         return
     if name in WRAPPERS:
         _show_wrapper(WRAPPERS[name], as_json)
@@ -65,13 +73,14 @@ def _subject(title: str) -> str:
     return title.partition(":")[0].partition(" (")[0]
 
 
-def _draw(folder: Path) -> None:
+def _draw(folder: Path, formats: str, separate: bool) -> None:
     from weakcell.host.cli.terminal import say
+    from weakcell.host.report.paper_figures import parse_formats
     from weakcell.host.report.technology_curves import write_curves
     from weakcell.memmodels.errors import OutputError
 
     try:
-        written = write_curves(folder)
+        written = write_curves(folder, parse_formats(formats), separate=separate)
     except OSError as error:
         raise OutputError(f"Writing pictures into {folder}", str(error), "Choose a folder that can be written") from error
     for path in written:

@@ -172,20 +172,29 @@ def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
         Column("", verdicts, left=True),
     ]
     show(Text.assemble((f"{arguments[0]} on {memory}", "bold"), f", fault-free {optimum.metric.words} {percent(optimum.clean)}"))
+    show(describe_answer(optimum))
     show_table(columns)
-    show(f"Energy: the memory accesses of one inference; {optimum.nominal.accesses}.")
-    if optimum.chosen is None or optimum.saving is None:
-        show(f"No candidate was confirmed in {len(optimum.tests)} tests.")
+    show(f"Energy: the memory accesses of one inference; {optimum.nominal.accesses}.", "dim")
+    if optimum.chosen is None:
         return
-    chosen = optimum.chosen
-    reference = f"{optimum.key}={optimum.nominal.candidate.value:.6g} ({optimum.nominal.energy:.4g} {optimum.nominal.unit})"
-    known = "a ratio; joules are not published" if chosen.unit != "pJ" else chosen.basis
-    nothing = " The energy known does not depend on this condition: there is nothing to save." if optimum.saving == 0.0 else ""
-    show(
-        f"With {percent(goal.confidence)} confidence at least {percent(goal.share)} of dies lose at most {percent(goal.max_drop)}: "
-        f"{optimum.tests[-1].bad} of {optimum.tests[-1].dies} fresh dies lost more (at most {goal.failures} may, {goal.tries} "
-        f"tries share the confidence). Energy saved: {percent(optimum.saving)} against {reference}, {known}.{nothing}"
-    )
-    at = f"{memory}{',' if ':' in memory else ':'}{optimum.key}={chosen.candidate.value:.12g}"
-    rules = [part for rule in chosen.places for part in ("--place", str(rule))]
+    last = optimum.tests[-1]
+    shared = f"; {goal.tries} tests share the confidence" if goal.tries > 1 else ""
+    show(f"Test: {last.bad} of {last.dies} fresh dies lost more; at most {goal.failures} may{shared}.", "dim")
+    at = f"{memory}{',' if ':' in memory else ':'}{optimum.key}={optimum.chosen.candidate.value:.12g}"
+    rules = [part for rule in optimum.chosen.places for part in ("--place", str(rule))]
     say(f"weakcell emulate {shlex.join([*arguments, '--memory', at, *rules])}")
+
+
+def describe_answer(optimum: Optimum) -> str:
+    """Return the answer in words: the chosen point, what it saves, and what is promised of it."""
+    goal, chosen = optimum.goal, optimum.chosen
+    claim = f"at least {100 * goal.share:g} % of dies lose at most {100 * goal.max_drop:g} %"
+    if chosen is None or optimum.saving is None:
+        return f"No candidate was confirmed in {len(optimum.tests)} tests: none for which {claim}."
+    point = f"{optimum.key}={chosen.candidate.value:.6g}"
+    nominal = f"{optimum.key}={optimum.nominal.candidate.value:.6g}"
+    sure = f"With {100 * goal.confidence:g} % confidence, {claim}."
+    if optimum.saving == 0.0:
+        return f"{point} is usable, but saves nothing: the energy known does not depend on {optimum.key}. {sure}"
+    known = "a ratio, joules are not published" if chosen.unit != "pJ" else chosen.basis
+    return f"{point} saves {100 * optimum.saving:.2f} % of the energy at {nominal} ({known}). {sure}"

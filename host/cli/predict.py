@@ -97,9 +97,10 @@ def _show(prediction: PredictionStudy, explain: bool) -> None:
     from weakcell.host.cli.tables import show_table
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.captions import study_title
-    from weakcell.host.report.prediction_report import describe_briefly, describe_prediction
+    from weakcell.host.report.prediction_report import describe_answer, describe_briefly, describe_prediction
 
     show(study_title(prediction.resolved, prediction.resolved.study.memory.name), "bold")
+    show(describe_answer(prediction))
     show_table(_columns(prediction))
     for line in [describe_prediction(prediction)] if explain else describe_briefly(prediction):
         show(line, "dim")

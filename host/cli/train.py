@@ -13,7 +13,7 @@ from weakcell.host.cli.options import JsonEvents, Quiet
 from weakcell.host.train.loss_spec import list_examples
 
 if TYPE_CHECKING:
-    import polars as pl
+    from weakcell.host.api.training import TrainingResult
 
 _DATA = "digits, fashion-mnist, cifar-10, svhn or imagenette. [default: fashion-mnist]"
 _NETWORK = "fcnn, vgg3, vgg7, mobilenetv2 or resnet18. [default: fcnn]"
@@ -32,10 +32,12 @@ _GRID = "Train every combination: KEY=VALUE | VALUE, as in --grid 'loss=cel | mc
 _SWEEP = "Sweep of the memory that evaluates. [default: ber=0:0.35:0.01; CIFAR-10 ber=0:0.06:0.005]"
 _PRECISION = "bfloat16 is faster on processors that compute with it, and many times slower on others. [default: float32]"
 
+_RATES = ("ber", "p01", "p10")
+"""Swept conditions that are shares of bits, and shown in percent."""
 _COLUMNS = (
-    "Accuracy in % at each error rate. MLM: mean logit margin after the output scale of the training (equation 1 of MCEL's paper); "
-    "raw: in sums of the exported network. Of largest: raw MLM as a share of the largest possible output. "
-    "Flips: how many flips of the last layer it tolerates."
+    "Accuracy in % at each error rate. Flips tolerated: in the last layer, on average.",
+    "Logit margin (MLM): mean, after the training's output scale (equation 1 of MCEL).",
+    "Raw margin: in integer sums. Share: of the largest possible sum.",
 )
 
 
@@ -109,7 +111,8 @@ def train(
 ) -> None:
     """Train networks that tolerate bit errors, export them to ONNX, and evaluate them on the emulator.
 
-    Each run writes a network (.onnx), its record (.json) and its accuracies under errors (.csv) into DIR. Prints one table.
+    Each run writes a network (.onnx), its record (.json) and its accuracies under errors (.csv) into DIR. training.svg and .png
+    show loss and accuracy over the epochs, and accuracy under errors. Prints one table.
     Needs `pip install 'weakcell[train]'`.
 
     \b
@@ -125,7 +128,6 @@ def train(
     from weakcell.host.api.training import check_torch, list_runs
     from weakcell.host.api.training import train as train_networks
     from weakcell.host.cli.terminal import emit, errors_as_events, note
-    from weakcell.host.study.sweep_values import parse_sweep
 
     check_torch()
     given = {
@@ -153,33 +155,43 @@ def train(
         for row in result.frame.iter_rows(named=True):
             emit("trained", **row)
         return
-    _show(result.frame, out, parse_sweep(result.sweep).values)
+    _show(result, out)
 
 
-def _show(table: pl.DataFrame, out: Path, points: tuple[float, ...]) -> None:
-    """Print the table of all runs: accuracy at a few operating points, mean logit margin, flips tolerated, time."""
+def _show(result: TrainingResult, out: Path) -> None:
+    """Print the best run, and the table of all runs: accuracy at a few points, mean logit margin, flips tolerated, time."""
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.tables import Column, show_table
     from weakcell.host.cli.terminal import show
+    from weakcell.host.study.sweep_values import parse_sweep
     from weakcell.host.train.training_grid import select_accuracies
 
+    key, points = parse_sweep(result.sweep).key, parse_sweep(result.sweep).values
     wanted = [points[round(step * (len(points) - 1) / 5)] for step in range(6)] if len(points) > 6 else list(points)
     accuracies = {row[0]: row[1:] for row in select_accuracies(out, wanted).iter_rows()}
-    rows = list(table.iter_rows(named=True))
+    rows = list(result.frame.iter_rows(named=True))
     columns = [Column("run", [row["name"] for row in rows], left=True)]
     for index, point in enumerate(wanted):
         values = [accuracies[row["id"]][index] for row in rows]
         cells = ["" if value is None else f"{100 * value:.2f}" for value in values]
-        columns.append(Column(f"{100 * point:g} %", cells, drop=0 if index in (0, len(wanted) - 1) else 4 + index))
+        heading = f"{100 * point:g} %" if key in _RATES else f"{key}={point:g}"
+        columns.append(Column(heading, cells, drop=0 if index in (0, len(wanted) - 1) else 4 + index))
     columns += [
-        Column("MLM", ["" if row["margin_scaled"] is None else f"{row['margin_scaled']:.4g}" for row in rows], drop=2),
-        Column("raw", [f"{row['margin']:.5g}" for row in rows], drop=2),
-        Column("of largest", [f"{100 * row['margin_share']:.1f} %" for row in rows], drop=3),
-        Column("flips", [f"{row['output_flips']:.1f}" for row in rows], drop=1),
+        Column(
+            "logit margin",
+            ["" if row["margin_scaled"] is None else f"{row['margin_scaled']:.4g}" for row in rows],
+            drop=2,
+            short="MLM",
+        ),
+        Column("raw margin", [f"{row['margin']:.5g}" for row in rows], drop=2, short="raw"),
+        Column("share of largest", [f"{100 * row['margin_share']:.1f} %" for row in rows], drop=3, short="share"),
+        Column("flips tolerated", [f"{row['output_flips']:.1f}" for row in rows], drop=1, short="flips"),
         Column("time", [duration(row["train_seconds"]) for row in rows], drop=4),
     ]
+    show(result.answer, "bold")
     show_table(columns)
-    show(_COLUMNS, "dim")
+    for line in _COLUMNS:
+        show(line, "dim")
 
 
 def _grid_of(text: str) -> tuple[str, list[str]]:

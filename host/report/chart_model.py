@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +23,13 @@ class Axis:
     """One axis of a panel.
 
     from_zero: the axis starts at 0.
+    bounds: the least and the largest value that there can be; the axis does not go beyond them.
     """
 
     label: str
     scale: Literal["linear", "log", "category"] = "linear"
     from_zero: bool = False
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -141,3 +144,8 @@ def condition_axis(key: str | None, values: Sequence[float], conditions: Iterabl
         return Axis("memory", "category")
     decades = len(values) > 1 and min(values) > 0 and max(values) / min(values) >= 100
     return Axis(condition_label(key, conditions), "log" if decades else "linear")
+
+
+def file_slug(text: str) -> str:
+    """Return a text as a part of a file name: small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

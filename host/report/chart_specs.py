@@ -14,7 +14,17 @@ from typing import Any
 import polars as pl
 
 from weakcell.emulator.tasks import Metric
-from weakcell.host.report.chart_model import MOST_SERIES, Axis, Chart, Number, Panel, Series, condition_axis, split_panels
+from weakcell.host.report.chart_model import (
+    MOST_SERIES,
+    Axis,
+    Chart,
+    Number,
+    Panel,
+    Series,
+    condition_axis,
+    file_slug,
+    split_panels,
+)
 from weakcell.host.report.data import ReportData, energy_varies, fault_free_score, pareto_front, point_label, split_by_metric
 from weakcell.host.report.margin_data import cumulative_shares
 from weakcell.host.report.style import BLUE, ORANGE, reference_look, series_look
@@ -96,7 +106,14 @@ def weak_cell_charts(data: ReportData) -> Iterator[Chart]:
         f"Weak cells: {'; '.join(die.caption for die in data.maps)}."
     )
     panels = [
-        Panel(Axis("column"), Axis("row"), heat_map=die, choice=die.name, title=die.name, file_name=f"weak-cells-{_slug(die.name)}")
+        Panel(
+            Axis("column"),
+            Axis("row"),
+            heat_map=die,
+            choice=die.name,
+            title=die.name,
+            file_name=f"weak-cells-{file_slug(die.name)}",
+        )
         for die in data.maps
     ]
     yield Chart("weak-cells", "Weak cells by row and column", caption, tuple(panels), "Die")
@@ -177,10 +194,10 @@ def _score_chart(data: ReportData, key: str | None, points: pl.DataFrame, metric
     by_mean = points.sort("mean")
     least, most = (f"{metric.text(row['mean'])} at {point_label(row)}" for row in (by_mean.row(end, named=True) for end in (0, -1)))
     slug = _metric_slug(data, metric)
-    panel = Panel(x, Axis(metric.label), file_name=f"{slug}-{key or 'memory'}")
+    panel = Panel(x, _score_axis(metric), file_name=f"{slug}-{key or 'memory'}")
     caption = f"{title}: from {least} to {most}. Bands are {data.intervals}."
     panels = split_panels(panel, series, _fault_free_lines(data, points, metric))
-    return Chart(f"{slug}-{_slug(key or 'memory')}", title, caption, panels)
+    return Chart(f"{slug}-{file_slug(key or 'memory')}", title, caption, panels)
 
 
 def _energy_chart(data: ReportData, key: str | None, points: pl.DataFrame, unit: str) -> Chart:
@@ -195,8 +212,8 @@ def _energy_chart(data: ReportData, key: str | None, points: pl.DataFrame, unit:
     bases = ", ".join(points["energy_basis"].drop_nulls().unique(maintain_order=True))
     low, high = float(min(points["energy"])), float(max(points["energy"]))
     caption = f"{title}, in {unit} ({bases}): from {low:.4g} to {high:.4g}."
-    panel = Panel(x, Axis(_energy_label(unit), from_zero=True), file_name=f"energy-{key or 'memory'}-{_slug(unit)}")
-    return Chart(f"energy-{_slug(f'{key}-{unit}')}", title, caption, split_panels(panel, series))
+    panel = Panel(x, Axis(_energy_label(unit), from_zero=True), file_name=f"energy-{key or 'memory'}-{file_slug(unit)}")
+    return Chart(f"energy-{file_slug(f'{key}-{unit}')}", title, caption, split_panels(panel, series))
 
 
 def _pareto_chart(data: ReportData, unit: str, metric: Metric, points: pl.DataFrame) -> Chart:
@@ -214,8 +231,8 @@ def _pareto_chart(data: ReportData, unit: str, metric: Metric, points: pl.DataFr
     name = "accuracy" if metric.name in ("accuracy", "unchanged") else metric.title
     caption = f"{name.capitalize()} over energy in {unit}; no point beats those on the front in both: {best}."
     slug = _metric_slug(data, metric)
-    file_name = f"pareto-{_slug(unit)}" if slug == "accuracy" else f"pareto-{slug}-{_slug(unit)}"
-    panel = Panel(Axis(_energy_label(unit)), Axis(metric.label), file_name=file_name)
+    file_name = f"pareto-{file_slug(unit)}" if slug == "accuracy" else f"pareto-{slug}-{file_slug(unit)}"
+    panel = Panel(Axis(_energy_label(unit)), _score_axis(metric), file_name=file_name)
     return Chart(file_name, f"Pareto front: {name} over energy ({unit})", caption, split_panels(panel, series, [line]))
 
 
@@ -231,7 +248,7 @@ def _flip_panel(data: ReportData, study: str) -> Panel | None:
     ]
     x = _swept_axis(runs["sweep_key"][0], data.points.filter(pl.col("study") == study))
     y = Axis("flips per run (mean)", "log")
-    return Panel(x, y, tuple(series), choice=study, title=study, file_name=f"flips-{_slug(study)}")
+    return Panel(x, y, tuple(series), choice=study, title=study, file_name=f"flips-{file_slug(study)}")
 
 
 def _pick_tensors(flips: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
@@ -294,6 +311,11 @@ def _swept_axis(key: str | None, points: pl.DataFrame) -> Axis:
     return condition_axis(key, points["sweep_value"].drop_nulls().to_list(), conditions)
 
 
+def _score_axis(metric: Metric) -> Axis:
+    least, most = metric.bounds
+    return Axis(metric.label, bounds=(metric.factor * least, metric.factor * most))
+
+
 def _without_unit(label: str) -> str:
     return re.sub(r" \([^)]*\)$", "", label)
 
@@ -333,8 +355,4 @@ def _scaled(values: pl.Series, metric: Metric) -> list[Number]:
 def _metric_slug(data: ReportData, metric: Metric) -> str:
     """Return the metric's part of a chart's name: "accuracy" also for unchanged predictions, unless a report has both."""
     both = {"accuracy", "unchanged"} <= set(data.points["score"])
-    return "accuracy" if metric.name == "unchanged" and not both else _slug(metric.name)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return "accuracy" if metric.name == "unchanged" and not both else file_slug(metric.name)

@@ -67,9 +67,14 @@ def _add_legend(figure: Figure, axes: Axes, width: float, size: float) -> float:
 def _tick_texts(axis: XAxis | YAxis) -> list[str]:
     """Return the labels of the ticks in view."""
     low, high = sorted(axis.get_view_interval())
-    places = axis.get_majorticklocs()
-    texts = axis.get_major_formatter().format_ticks(list(places))
-    return [text for place, text in zip(places, texts, strict=True) if low <= place <= high]
+    texts = []
+    for places, formatter in (
+        (axis.get_minorticklocs(), axis.get_minor_formatter()),
+        (axis.get_majorticklocs(), axis.get_major_formatter()),
+    ):
+        shown = formatter.format_ticks(list(places))
+        texts += [text for place, text in zip(places, shown, strict=True) if text and low <= place <= high]
+    return texts
 
 
 def _wrap_label(axis: XAxis | YAxis, room: float, size: float) -> None:

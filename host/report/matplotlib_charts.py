@@ -165,6 +165,10 @@ def _apply_scale(axes: Axes, panel: Panel) -> None:
     for axis, scale in ((axes.xaxis, panel.x.scale), (axes.yaxis, panel.y.scale)):
         if scale == "log":
             label_decades(axis)
+    low, high = axes.get_ylim()
+    least, most = panel.y.bounds
+    room = 0.03 * (high - low)  # for symbols at a bound
+    axes.set_ylim(max(low, least - room), min(high, most + room))
     if panel.x.from_zero:
         axes.set_xlim(left=0)
     if panel.y.from_zero:
@@ -173,12 +177,18 @@ def _apply_scale(axes: Axes, panel: Panel) -> None:
 
 def label_decades(axis: XAxis | YAxis) -> None:
     """Label the decades of a logarithmic axis as 10⁻³, without Matplotlib's formulas, which `STYLE` turns off."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     if axis.get_scale() == "log":
         axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: decade_label(value)))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_formatter(FuncFormatter(lambda value, _: _between_decades(axis, value)))
+
+
+def _between_decades(axis: XAxis | YAxis, value: float) -> str:
+    """Return the label of a tick between decades: empty unless the axis shows less than two of them."""
+    low, high = sorted(axis.get_view_interval())
+    return f"{value:g}" if low > 0 and high < 100 * low else ""
 
 
 def decade_label(value: float) -> str:

@@ -12,9 +12,11 @@ import polars as pl
 
 from weakcell.emulator.prediction.scoring import find_scored_layer
 from weakcell.host.analysis.prediction import SCHEMA_VERSION, PredictionStudy
+from weakcell.host.report.answers import TOLERANCE
 from weakcell.host.report.captions import METHOD, describe_quantization, describe_task_output, explain_no_difference, study_title
 from weakcell.host.report.chart_model import Axis, condition_label
 from weakcell.host.report.chart_specs import prediction_panel
+from weakcell.host.report.data import point_label
 from weakcell.host.report.matplotlib_charts import add_legend_below, plot_panel, save_figure
 from weakcell.host.report.style import INK
 from weakcell.host.table_files import write_csv
@@ -54,6 +56,27 @@ def describe_prediction(predicted: PredictionStudy) -> str:
     if predicted.measured is not None and (note := explain_no_difference(predicted.measured.summary["differ_below"])):
         sentences.append(note)
     return ". ".join(sentences) + "."
+
+
+def describe_answer(predicted: PredictionStudy) -> str:
+    """Return up to which point, in the order of flip rates, less than one point of the score is lost."""
+    words = "accuracy" if predicted.labelled else "unchanged answers"
+    clean = predicted.resolved.questions.fault_free_accuracy
+    reference = 1.0 if clean is None else clean
+    rows = sorted(predicted.frame.to_dicts(), key=lambda row: float(row["flip_rate"]))
+    scores = [row["accuracy"] if predicted.labelled else 1 - row["changed"] for row in rows]
+    usable = [reference - score + row["half_width"] <= TOLERANCE for row, score in zip(rows, scores, strict=True)]
+    good = usable.index(False) if False in usable else len(usable)
+    limit = f"{100 * TOLERANCE:g} point"
+    if good == len(rows):
+        worst = scores.index(min(scores))
+        return (
+            f"Less than {limit} of {words} is lost everywhere; at least {100 * scores[worst]:.2f} %, at {point_label(rows[worst])}."
+        )
+    lost = f"{point_label(rows[good])} loses {100 * (reference - scores[good]):.2f} ± {100 * rows[good]['half_width']:.2f} points"
+    if not good:
+        return f"No point is certain to lose less than {limit} of {words}: {lost}."
+    return f"Less than {limit} of {words} is lost up to {point_label(rows[good - 1])}; {lost}."
 
 
 def describe_briefly(predicted: PredictionStudy) -> list[str]:

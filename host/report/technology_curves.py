@@ -7,14 +7,18 @@ and its error at the ends of the curve when it is fitted without them, in decade
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weakcell.host.report.matplotlib_charts import label_decades, save_figure
-from weakcell.host.report.style import COLOURS, GREY
+from weakcell.host.report.chart_model import file_slug
+from weakcell.host.report.matplotlib_charts import add_legend_below, label_decades, save_figure
+from weakcell.host.report.style import COLOURS, GREY, MARKERS
 from weakcell.memmodels.atomic_files import create_folder
 from weakcell.memmodels.catalogue import names, technology
 from weakcell.memmodels.curves import Curve, Mark, Panel, describe_errors
@@ -23,16 +27,35 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MARKERS, _DASHES = "os^", ("-", "--", ":")
+_DASHES = ("-", "--", ":")
+_LEGEND_LINE = 0.17
+"""Inches of a line of a legend."""
 
 
-def write_curves(folder: Path) -> list[Path]:
-    """Write a picture of every figure that technologies publish into `folder`, creating it; return the files."""
+def write_curves(folder: Path, formats: Sequence[str] = ("png",), *, separate: bool = False) -> list[Path]:
+    """Write a picture of every figure that technologies publish.
+
+    Args:
+        folder: created if it does not exist.
+        formats: png, svg, pdf.
+        separate: one file per panel, named by figure and panel, instead of one per figure.
+
+    Returns:
+        The files.
+    """
     create_folder(folder)
-    figures = {folder / f"{name}.png": partial(_plot_figure, panels) for name, panels in collect_panels().items()}
-    for path, plot in figures.items():
-        save_figure(plot, [path])
-    return list(figures)
+    written = []
+    for figure, panels in collect_panels().items():
+        parts = (
+            {f"{figure}-{file_slug(re.split('[,;:(]', panel.title)[0])}": [panel] for panel in panels}
+            if separate
+            else {figure: panels}
+        )
+        for name, shown in parts.items():
+            paths = [folder / f"{name}.{suffix}" for suffix in dict.fromkeys(formats)]
+            save_figure(partial(_plot_figure, shown), paths)
+            written += paths
+    return written
 
 
 def collect_panels() -> dict[str, list[Panel]]:
@@ -50,9 +73,10 @@ def collect_panels() -> dict[str, list[Panel]]:
 def _plot_figure(panels: Sequence[Panel]) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.3 * len(panels), 3.7), layout="constrained")
+    longest = max(sum(1 for _ in _legend_entries(panel)) for panel in panels)
+    figure = Figure(figsize=(4.3 * len(panels), 3.3 + _LEGEND_LINE * longest), layout="constrained")
     heading = f"{panels[0].heading}: published points and the law (rms, and ends held out, in decades)"
-    figure.suptitle(heading, fontsize=11, fontweight="bold")
+    figure.suptitle(textwrap.fill(heading, 40 * len(panels)), fontsize=11, fontweight="bold")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _plot_panel(axes, panel)
     return figure
@@ -62,8 +86,10 @@ def _plot_panel(axes: Axes, panel: Panel) -> None:
     from matplotlib.ticker import NullLocator
 
     groups = list(dict.fromkeys(curve.group or curve.label for curve in panel.curves))
+    markers = cycle(MARKERS)
     for curve in panel.curves:
-        _plot_curve(axes, curve, COLOURS[groups.index(curve.group or curve.label) % len(COLOURS)])
+        colour = COLOURS[groups.index(curve.group or curve.label) % len(COLOURS)]
+        _plot_curve(axes, curve, colour, next(markers) if curve.points else "")
     for mark in panel.marks:
         _plot_mark(axes, mark)
     axes.set_title(panel.title, fontsize=9, loc="left")
@@ -79,14 +105,23 @@ def _plot_panel(axes: Axes, panel: Panel) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
     if panel.y_range is not None:
         axes.set_ylim(*panel.y_range)
-    axes.legend()
+    add_legend_below(axes, 4.3)
 
 
-def _plot_curve(axes: Axes, curve: Curve, colour: str) -> None:
+def _legend_entries(panel: Panel) -> Iterator[str]:
+    """Yield the entries of a panel's legend."""
+    yield from (mark.label for mark in panel.marks if mark.label)
+    for curve in panel.curves:
+        if curve.label is not None:
+            yield curve.label
+        if curve.points and curve.law_x and curve.law_label is not None:
+            yield curve.law_label
+
+
+def _plot_curve(axes: Axes, curve: Curve, colour: str, marker: str) -> None:
     """Plot markers at the published points, with the law's errors in the legend, and a line where the law is asked for."""
     if curve.points:
         label = curve.label if curve.law is None else f"{curve.label}, {describe_errors(curve.points, curve.law, curve.ends)}"
-        marker = _MARKERS[curve.variant]
         axes.plot(*zip(*curve.points, strict=True), linestyle="", marker=marker, markersize=4.5, color=colour, label=label)
     if curve.law is not None and curve.law_x:
         y = [curve.law(x) or math.nan for x in curve.law_x]  # a rate of 0 has no place on a logarithmic axis

@@ -174,9 +174,10 @@ def test_the_command(tmp_path: Path) -> None:
     ]
     shown = CliRunner().invoke(app, [*few, "--out", str(tmp_path / "optimum.json")])
     assert shown.exit_code == 0, shown.output
-    assert "Energy saved" in shown.stdout
-    assert "a ratio" in shown.stdout
     kept = json.loads((tmp_path / "optimum.json").read_text(encoding="utf-8"))
+    second = shown.stdout.splitlines()[1]
+    assert second.startswith(f"v_over_vmin={kept['chosen']['value']:g} saves {100 * kept['saving']:.2f} % of the energy")
+    assert "a ratio" in shown.stdout
     assert kept["tests"][-1]["passed"]
     assert kept["chosen"]["energy"] < kept["nominal"]["energy"]
     assert CliRunner().invoke(app, ["optimize", "--max-drop", "60%"]).exit_code == 2

@@ -10,6 +10,7 @@ from scipy.stats import norm
 from typer.testing import CliRunner
 
 from weakcell.host.cli import app
+from weakcell.host.report import technology_curves
 from weakcell.host.report.technology_curves import collect_panels
 from weakcell.memmodels import names, technology
 from weakcell.memmodels.curves import hold_out_probit, hold_out_tail, rms_decades
@@ -24,6 +25,25 @@ def test_pictures_of_the_laws(tmp_path: Path) -> None:
     pictures = {path.name for path in (tmp_path / "laws").iterdir()}
     assert pictures >= {"sram.png", "dram.png", "rram.png", "sttram.png", "fefet.png"}
     assert pictures == {Path(line).name for line in done.stdout.split()}
+
+
+def test_each_panel_of_the_laws_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file per panel and format; legends lie below the axes, and no two curves with points look alike."""
+    sram = {"sram": collect_panels()["sram"], "ddr4": collect_panels()["ddr4"]}
+    monkeypatch.setattr(technology_curves, "collect_panels", lambda: sram)
+    done = CliRunner().invoke(app, ["memories", "--plots", str(tmp_path), "--separate", "--format", "svg,pdf"])
+    assert done.exit_code == 0, done.output
+    panels = sum(map(len, sram.values()))
+    assert len({path.stem for path in tmp_path.iterdir()}) == panels
+    assert len(list(tmp_path.iterdir())) == 2 * panels
+    figure = technology_curves._plot_figure(sram["ddr4"])
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        legend, plot = axes.get_legend().get_window_extent(), axes.get_window_extent()
+        assert legend.y1 < plot.y0
+        looks = [(line.get_color(), line.get_marker()) for line in axes.lines if line.get_marker() != "None"]
+        assert len(set(looks)) == len(looks) > 8
+    assert CliRunner().invoke(app, ["memories", "--plots", str(tmp_path), "--format", "gif"]).exit_code == 2
 
 
 def test_every_panel_of_every_technology_is_plotted() -> None:

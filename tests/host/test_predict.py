@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from weakcell import predict
 from weakcell.host.cli import app
+from weakcell.host.report.prediction_report import describe_answer
 from weakcell.memmodels.errors import UsageError
 
 
@@ -36,6 +37,23 @@ def test_the_command_writes_tables_and_a_figure(tmp_path: Path) -> None:
     events = [json.loads(line) for line in weakcell("--memory", "uniform:ber=0.01", *few, "--json").stdout.splitlines()]
     assert [event["event"] for event in events] == ["point", "done"]
     assert events[0]["accuracy"] == frame["accuracy"][0]
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.0001, 0.1), (0.0, 0.00001), (0.05, 0.1)])
+def test_the_answer_names_the_last_point_that_loses_little(rates: tuple[float, ...]) -> None:
+    """Oracle: a walk over the table from the lowest flip rate on."""
+    found = predict("digits-bnn", memory="uniform", sweep={"ber": list(rates)}, images=100)
+    clean = found.resolved.questions.fault_free_accuracy
+    assert clean is not None
+    good = [rate for rate, accuracy, half in found.frame.select("sweep_value", "accuracy", "half_width").rows()
+            if clean - accuracy + half <= 0.01]  # fmt: skip
+    answer = describe_answer(found)
+    if not good:
+        assert answer.startswith("No point is certain to lose less than 1 point")
+    elif len(good) == len(rates):
+        assert "is lost everywhere" in answer
+    else:
+        assert f"is lost up to ber={good[-1]:g}; ber=0.1 loses" in answer
 
 
 def test_flip_rates_count_what_is_stored() -> None:

@@ -422,8 +422,14 @@ def test_command_trains_judges_and_prints_one_table(tmp_path: Path) -> None:
     grid_option = ["--grid", "loss=cel | mcel:rls=16%", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, ["train", *options, *grid_option])
     assert result.exit_code == 0, result.output
-    assert result.stdout.count("fcnn_bnn") == 2
+    assert result.stdout.count("fcnn_bnn") == 4  # twice in the answer
     assert "MLM" in result.stdout
+    runs = pl.read_csv(tmp_path / "out" / "runs.csv", schema_overrides={"id": pl.String})
+    curves = pl.read_csv(tmp_path / "out" / "curves.csv", schema_overrides={"id": pl.String})
+    means = {name: curves.filter(pl.col("id") == run)["accuracy"].mean() for run, name in runs.select("id", "name").rows()}
+    assert "".join(result.stdout.split()).startswith(f"Bestundererrors:{max(means, key=lambda name: means[name])}")
+    svg = (tmp_path / "out" / "training.svg").read_text(encoding="utf-8")
+    assert all(words in svg for words in (*means, "training loss", "validation accuracy (%)", "accuracy under errors (%)"))
     assert len(list((tmp_path / "out").glob("*.onnx"))) == 2
     network = str(next((tmp_path / "out").glob("*.onnx")))
     emulated = CliRunner().invoke(app, ["emulate", network, "--memory", "uniform:ber=0.01", "--trials", "1"])
