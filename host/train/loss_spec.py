@@ -90,9 +90,9 @@ class LossSpec:
         try:
             scale = float(values.get("scale", "1"))
             limit = None if loss.limit is None else float(values.get("L", loss.limit))
-            margin, relative = _parse_margin(loss, values, limit)
-        except ValueError as error:
-            raise _reject(text, f"a number cannot be read ({error})") from None
+            margin, relative = _parse_margin(text, loss, values, limit)
+        except ValueError:
+            raise _reject(text, "a number cannot be read") from None
         positive = 0 < scale < float("inf") and (limit is None or 0 < limit < float("inf"))
         if not positive or (margin is not None and not 0 <= margin < float("inf")):
             raise _reject(text, "scale and L must be positive and a margin not negative")
@@ -149,20 +149,20 @@ def list_examples() -> str:
     return f"{', '.join(examples[:-1])} or {examples[-1]}"
 
 
-def _parse_margin(loss: LossType, values: dict[str, str], limit: float | None) -> tuple[float | None, bool]:
-    """Return the margin and whether it is a share of the largest output; ValueError if it cannot be read."""
+def _parse_margin(text: str, loss: LossType, values: dict[str, str], limit: float | None) -> tuple[float | None, bool]:
+    """Return the margin and whether it is a share of the largest output; ValueError if a number cannot be read."""
     if loss.margin is None:
         return None, False
     if limit is not None:
         if "rls" in values and not values["rls"].endswith("%"):
-            raise ValueError("rls is a share, as in rls=16%")
+            raise _reject(text, "rls is a share and has no %")
         if "rls" in values:
             return float(values["rls"].removesuffix("%")) / 100 * 2 * limit, False
         if values[loss.margin].endswith("%"):
-            raise ValueError(f"its {loss.margin} is no share of the largest output, because the logits are clamped; rls=16% is one")
+            raise _reject(text, f"{loss.margin} of clamped logits is no share of the largest output; rls is a share of their range")
         return float(values[loss.margin]), False
-    text = values[loss.margin]
-    return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1), text.endswith("%")
+    margin = values[loss.margin]
+    return float(margin.removesuffix("%")) / (100 if margin.endswith("%") else 1), margin.endswith("%")
 
 
 def _describe_parameters(loss: LossType) -> str:

@@ -99,17 +99,25 @@ class Run(BaseModel):
         # A stored MCEL always states L. By that it is told from the unclamped form, which was once called mcel.
         return text if spec.limit is None else spec.text
 
-    @field_validator("output_scale", "clip", "patience", "augment", mode="before")
+    @field_validator("clip", "patience", "augment", mode="before")
     @classmethod
     def _none_in_words(cls, value: object) -> object:
         return None if value in ("", "none") else value
 
-    @field_validator("output_scale")
+    @field_validator("output_scale", mode="before")
     @classmethod
-    def _positive(cls, start: str | float | None) -> str | float | None:
-        if isinstance(start, float) and not 1e-12 <= start <= 1e6:
-            raise ValueError("it starts between 1e-12 and 1e6")
-        return start
+    def _start(cls, start: object) -> object:
+        if start is None or start in ("papers", "fan-in"):
+            return start
+        if start in ("", "none"):
+            return None
+        try:
+            number = float(str(start))
+        except ValueError:
+            number = 0.0
+        if not 1e-12 <= number <= 1e6:
+            raise ValueError("it is not papers, fan-in, none or a number between 1e-12 and 1e6")
+        return number
 
     @field_validator("flips")
     @classmethod
@@ -166,10 +174,11 @@ def parse_run(settings: Mapping[str, Any]) -> Run:
         return Run.model_validate(dict(settings))
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        name = str(first["loc"][0])
         if first["type"] == "extra_forbidden":
             raise UsageError(f"Setting {name}", "there is none of that name", f"Known: {', '.join(Run.model_fields)}") from error
-        raise UsageError(f"Setting {name} = {first['input']!r}", first["msg"], "See `weakcell train --help`") from error
+        found = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"Setting {name} = {first['input']!r}", found, "See `weakcell train --help`") from error
 
 
 def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
