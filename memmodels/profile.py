@@ -1,12 +1,12 @@
 """Measured or fitted profiles: error terms at operating points, or a law between them, in a TOML file that loads as `file:PATH`.
 
-    schema = 2                              schema 1 is read, too; it has no `unmeasured`
+    schema = 2                              schema 1 is read, too; it has no `unmeasured`. 3: a law over time and temperature
     name = "board-a"                        title, source, notes: for people; basis: measured, published, computed or assumed
     arrays = "board-a.npz"                  small arrays in a second file, if there are any
     [fit]                                   how well the law fits, if there is one: verdict, chi_square, dispersion …
     [[constants]]                           every constant: name, value, unit, [low, high] at `confidence`, basis, method
     [[points]]                              operating points, each with `conditions` and its `terms`, or
-    [law]                                   a probit over one condition
+    [law]                                   a probit over one condition, or kind = "retention": over time and temperature
 
 The law: P(a cell that can err does so at V) = Phi((mu - V) / s), lifetime die, nested. Cells that hold 0 and 1 err with `share01`
 and `share10` times that. mu, s and V are in the condition's unit.
@@ -42,9 +42,10 @@ from weakcell.memmodels.files import read_arrays, read_text, reason
 from weakcell.memmodels.memory import Basis, ConditionValue
 from weakcell.memmodels.printable import escape_surrogates
 from weakcell.memmodels.recording import is_condition, same_point
+from weakcell.memmodels.retention_law import TimeLaw
 
-SCHEMA = 2
-_READABLE = (1, 2)
+SCHEMA, SCHEMA_OF_TIME = 2, 3
+_READABLE = (1, 2, 3)
 Array = npt.NDArray[Any]
 Rate = Literal["p01", "p10"]
 
@@ -142,7 +143,7 @@ class Profile:
 
     name: str
     points: tuple[OperatingPoint, ...] = ()
-    law: ProbitLaw | None = None
+    law: ProbitLaw | TimeLaw | None = None
     constants: tuple[Constant, ...] = ()
     title: str = ""
     source: str = ""
@@ -157,6 +158,8 @@ class Profile:
         Raises:
             MemorySpecError: The profile says nothing about it.
         """
+        if isinstance(self.law, TimeLaw):
+            return _complete_terms(self.law.terms(conditions, self.name), self.law.unmeasured, conditions, self.name)
         if self.law is not None:
             value = float(conditions[self.law.condition])
             try:
@@ -177,6 +180,8 @@ class Profile:
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """The knobs: the law's, or those of the operating points."""
+        if isinstance(self.law, TimeLaw):
+            return (*self.law.conditions, *self._assumptions)
         if self.law is not None:
             law = self.law
             knob = Condition(law.condition, law.unit, "operating point of the law", law.low, low=law.low, high=law.high)
@@ -202,7 +207,9 @@ class Profile:
     def technology(self, name: str | None = None) -> Technology:
         """Return the profile as a technology called `name`."""
         law = "terms at measured operating points, nothing between them"
-        if self.law is not None:
+        if isinstance(self.law, TimeLaw):
+            law = self.law.formula
+        elif self.law is not None:
             law = f"p = Phi((mu - {self.law.condition}) / s), per cell and die, nested; p01 = share01 p, p10 = share10 p"
         movable = [condition.name for condition in self.conditions if not condition.choices]
         return Technology(
@@ -343,8 +350,14 @@ def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
     )
 
 
-def _parse_law(table: dict[str, Any]) -> ProbitLaw:
+def _parse_law(table: dict[str, Any]) -> ProbitLaw | TimeLaw:
     """Return a law with finite constants."""
+    if "kind" in table:
+        given = {key: value for key, value in table.items() if key != "kind"}
+        if table["kind"] != "retention":
+            raise ValueError(f"there is no kind of law {table['kind']!r}")
+        knots = {key: tuple(map(float, given[key])) for key in ("times", "probits") if key in given}
+        return _make_record(TimeLaw, {**given, **knots})
     like = _parse_term(table["like"])
     if not isinstance(like, ErrorTerm):
         raise ValueError("a law has no term of levels")
@@ -440,7 +453,8 @@ def _parse_structure(table: Any) -> Shared | Lines | None:
 
 def _make_table(record: Any) -> dict[str, Any]:
     """Return a term, law or constant as a table: every field that is not None."""
-    kind = {ErrorTerm: {"kind": "errors"}, LevelTerm: {"kind": "levels"}}.get(type(record), {})
+    kinds = {ErrorTerm: "errors", LevelTerm: "levels", TimeLaw: "retention"}
+    kind = {"kind": kinds[type(record)]} if type(record) in kinds else {}
     values = {_SAVED_NAMES.get(each.name, each.name): getattr(record, each.name) for each in fields(record)}
     nested = {name: _make_table(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()}
     return {**kind, **{name: value for name, value in nested.items() if value is not None}}
@@ -452,7 +466,7 @@ def _make_table(record: Any) -> dict[str, Any]:
 def _format_profile(profile: Profile, arrays: str | None) -> Iterator[str]:
     """Yield the lines of a profile."""
     yield "# A memory profile: `weakcell emulate --memory file:PATH` runs a network on it."
-    yield f"schema = {SCHEMA}"
+    yield f"schema = {SCHEMA_OF_TIME if isinstance(profile.law, TimeLaw) else SCHEMA}"
     for name in ("name", "title", "source", "notes", "basis"):
         yield f"{name} = {_format_value(getattr(profile, name))}"
     if arrays is not None:

@@ -25,7 +25,9 @@ _BANK = (
     "ROWSxCOLUMNS of cells in storage addresses, for maps and clustering. "
     f"[default: {'x'.join(map(str, BOARDS[DEFAULT_BOARD].bank))}, an assumption]"
 )
-_IMPORT = "Read-backs that somebody else took instead of a board: an .npz, or a TOML file beside binary files."
+_IMPORT = "Measured by somebody else instead of a board: an .npz, a TOML file beside binary files, or a table (.csv, .csv.gz)."
+_AS = "How a table of --import is read: dram-retention, conductance, power-up, word-log or long-table. [default: by its columns]"
+_ABOUT = "What a table of --import does not say: cells=65536, g_max=240 or words=2097152,bits=8."
 _ANYWHERE = "Let the TOML file of --import name files outside its folder."
 _SLEEPERS = ", ".join(board.name.upper() for board in BOARDS.values() if board.can_sleep)
 _EXPERIMENT = f"What happens while low: nothing; nothing, with the core off ({_SLEEPERS}); the arena is read; it is written."
@@ -53,6 +55,8 @@ def characterize(
     ] = None,
     import_: Annotated[Path | None, typer.Option("--import", metavar="FILE", help=_IMPORT, show_default=False)] = None,
     import_anywhere: Annotated[bool, typer.Option("--import-anywhere", help=_ANYWHERE)] = False,
+    as_: Annotated[str | None, typer.Option("--as", metavar="NAME", help=_AS, show_default=False)] = None,
+    about: Annotated[str | None, typer.Option(metavar="FACTS", help=_ABOUT, show_default=False)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Take more than an hour.")] = False,
     as_json: JsonEvents = False,
@@ -71,6 +75,8 @@ def characterize(
       weakcell characterize --port virtual:rp2350 --memory file:law.toml \\
           --out virtual
       weakcell characterize --import readbacks.npz --out theirs
+      weakcell characterize --import retention.csv --about cells=65536 \\
+          --out module
       weakcell emulate --memory file:pico2/profile.toml --sweep vdd=0.55:0.8:0.05
     """
     from weakcell.host.api.characterization import analyze_board_run, analyze_file, begin_run, write_characterization
@@ -78,6 +84,11 @@ def characterize(
 
     with errors_as_events(as_json):
         folder, geometry = _folder_for(out), _bank(bank)
+        if import_ is not None and (as_ is not None or import_.name.endswith((".csv", ".csv.gz"))):
+            from weakcell.host.cli.import_table import import_measurements
+
+            import_measurements(import_, folder, as_, about, as_json, quiet)
+            return
         if import_ is not None:
             findings, provenance = analyze_file(import_, geometry, folder, import_anywhere)
         else:

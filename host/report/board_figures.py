@@ -16,7 +16,7 @@ from weakcell.host.report.style import COLOURS, MARKERS, series_look
 from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.error_model.terms import Lifetime
-from weakcell.memmodels.profile import Constant
+from weakcell.memmodels.profile import Constant, ProbitLaw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +85,7 @@ def _plot_rates(axes: Axes, series: Series, look: dict[str, Any]) -> None:
         x, y = [vdd for vdd, _ in none], [high for _, high in none]
         axes.scatter(x, y, marker="v", s=22, facecolors="none", edgecolors=colour, label=f"{label}: no flips, upper bound")
     law = series.law.profile.law if series.law is not None else None
-    if law is not None:
+    if isinstance(law, ProbitLaw):
         volts = np.linspace(law.low, law.high, 200)
         at = np.array([sum(term.rate for term in law.terms(float(value))) for value in volts])
         axes.plot(volts[at > 1e-12], at[at > 1e-12], color=colour, linewidth=1, label=f"{label}: law, on random data")

@@ -23,6 +23,7 @@ Source: raw data of A. Levy, "RRAM Relaxation Master Model" (MIT); 16384 cells o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache, partial
 from itertools import pairwise
 
@@ -81,8 +82,8 @@ def _groups(technology: str, kind: str) -> dict[float, tuple[Floats, Floats]]:
     return {value: (np.array(rows)[:, 0], np.array(rows)[:, 1:]) for value, rows in found.items()}
 
 
-def _of_level(groups: tuple[Floats, Floats], start: float) -> Floats:
-    """Return the quantiles of cells that start at `start` % of g_max, between the groups."""
+def interpolate_groups(groups: tuple[Floats, Floats], start: float) -> Floats:
+    """Return the quantiles of cells that start at `start`, between groups (their mean starts, their quantiles)."""
     starts, quantiles = groups
     return np.array([np.interp(start, starts, column) for column in quantiles.T])
 
@@ -93,13 +94,13 @@ def change_over_time(technology: str, start: float, time: float) -> Floats:
     for before, after in pairwise(known):
         if time <= after:
             part = math.log(time / before) / math.log(after / before)
-            return (1.0 - part) * _of_level(known[before], start) + part * _of_level(known[after], start)
+            return (1.0 - part) * interpolate_groups(known[before], start) + part * interpolate_groups(known[after], start)
     raise ValueError(f"{time} s lies beyond the last time")
 
 
 def change_over_bake(technology: str, start: float, temperature: float) -> Floats:
     """Return the quantiles of the change, in % of g_max, over a bake at °C; start: in % of g_max."""
-    bakes = {value: _of_level(groups, start) for value, groups in _groups(technology, "bake").items()}
+    bakes = {value: interpolate_groups(groups, start) for value, groups in _groups(technology, "bake").items()}
     known = {_ROOM: change_over_time(technology, start, BAKE_SECONDS[technology]), **bakes}
     for before, after in pairwise(known):
         if temperature <= after:
@@ -115,16 +116,24 @@ def level_term(conditions: Conditions) -> tuple[LevelTerm, ...]:
         raise refuse(_NAME, f"low={low:g} with high={high:g}", "the window is empty or upside down", "Choose high above low")
     steps = (1 << int(number(conditions, "bits_per_cell"))) - 1
     starts = [100.0 * (low + (high - low) * i / steps) for i in range(steps + 1)]
-    half = (starts[1] - starts[0]) / 2.0
-    changes = [_change(technology, start, conditions) for start in starts]
-    both = [misread(change, half) for change in changes]
-    far = [misread(change, 3.0 * half) for change in changes]
-    beyond = [(up if i + 2 <= steps else 0.0) + (down if i >= 2 else 0.0) for i, (up, down) in enumerate(far)]
+    up, down, beyond = misread_neighbours([_change(technology, start, conditions) for start in starts], starts[1] - starts[0])
     made_by = ("technology", "bits_per_cell", "low", "high", "bake" if "bake" in conditions else "time")
     check_neighbours(_NAME, beyond, ", ".join(f"{key}={conditions[key]}" for key in made_by))
     code: Code = "binary" if conditions["code"] == "binary" else "gray"
-    up, down = zip(*both, strict=True)
-    return (LevelTerm("levels", (*up[:-1], 0.0), (0.0, *down[1:]), code),)
+    return (LevelTerm("levels", up, down, code),)
+
+
+def misread_neighbours(changes: Sequence[Floats], distance: float) -> tuple[tuple[float, ...], tuple[float, ...], list[float]]:
+    """Return P(read one level up), P(read one level down) and P(read farther off) of each level.
+
+    Args:
+        changes: Quantiles of the change of each level, the lowest first.
+        distance: Between two levels; borders lie half-way.
+    """
+    top = len(changes) - 1
+    near, far = ([misread(change, part * distance) for change in changes] for part in (0.5, 1.5))
+    beyond = [(up if i + 2 <= top else 0.0) + (down if i >= 2 else 0.0) for i, (up, down) in enumerate(far)]
+    return (*(up for up, _ in near[:-1]), 0.0), (0.0, *(down for _, down in near[1:])), beyond
 
 
 def _change(technology: str, start: float, conditions: Conditions) -> Floats:
