@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +36,31 @@ def _group() -> None:
     pass
 
 
+@app.command("list")
+def list_boards(as_json: JsonEvents = False) -> None:
+    """List boards: on USB serial ports and in BOOTSEL mode, which image each runs, and what to do next."""
+    from dataclasses import asdict
+
+    from weakcell.host.board.survey import survey_boards
+    from weakcell.host.cli.terminal import emit, errors_as_events, show
+
+    with errors_as_events(as_json):
+        found = 0
+        for seen in survey_boards():
+            found += 1
+            if as_json:
+                emit("port", **asdict(seen))
+                continue
+            show(f"{seen.where} ({seen.adapter}): {seen.board or 'no board answers'}")
+            if seen.firmware:
+                show(f"  runs {seen.firmware}")
+            show(f"  next: {seen.next_step}", "dim")
+    if not (found or as_json):
+        show("No USB serial adapter and no board in BOOTSEL mode is plugged in.")
+    if not as_json:
+        show(f"Without hardware: --port {list_virtual_ports().replace(' or ', ' or --port ')}.", "dim")
+
+
 @app.command()
 def info(port: Port = "auto", as_json: JsonEvents = False) -> None:
     """Show what the board is, its firmware's image, and its counters."""
@@ -42,12 +68,14 @@ def info(port: Port = "auto", as_json: JsonEvents = False) -> None:
 
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.ports import open_port
+    from weakcell.host.board.survey import name_firmware
     from weakcell.host.cli.terminal import emit, errors_as_events, show
 
     with errors_as_events(as_json), Link(open_port(port)) as link:
         if as_json:
             volts = {"minimum_v": link.board.volts(link.board.minimum_code), "nominal_v": link.board.volts(link.board.nominal_code)}
-            emit("board", **asdict(link.board) | asdict(link.info()) | volts)
+            about = link.info()
+            emit("board", **asdict(link.board) | asdict(about) | volts, firmware=name_firmware(link.board.chip, about))
             return
         for line in _describe(link.board, link.info()):
             show(line)
@@ -67,6 +95,7 @@ _ABILITIES = {
 def _describe(board: ConnectedBoard, info: BoardInfo) -> list[str]:
     """Return what a user asks of a board, a line for each subject."""
     from weakcell.host.board.link.protocol import Capability
+    from weakcell.host.board.survey import name_firmware
 
     product = BOARDS[board.chip].product if board.chip in BOARDS else "a program on this computer"
     abilities = [_ABILITIES[ability.name or ""] for ability in Capability if board.can(ability)]
@@ -74,7 +103,8 @@ def _describe(board: ConnectedBoard, info: BoardInfo) -> list[str]:
     damaged = info.frames_damaged + info.frames_oversize
     return [
         f"board     {product} ({board.chip})",
-        f"firmware  {info.image_bytes:,} bytes, CRC-32 {info.image_crc:#010x}; running for {info.uptime_us / 1e6:.6g} s, "
+        f"firmware  {name_firmware(board.chip, info)}",
+        f"          {info.image_bytes:,} bytes, CRC-32 {info.image_crc:#010x}; running for {info.uptime_us / 1e6:.6g} s, "
         f"boot reason {info.boot_reason:#x}",
         f"can       {', '.join(abilities)}",
         f"voltage   set to {board.volts(info.regulator_code):.2f} V, the regulator says {state}; "
@@ -94,20 +124,28 @@ def measure(
     repeats: Annotated[int, typer.Option(min=1, help="Pulses.")] = 3,
     memory: FlipsOf = None,
     seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Also write the flipped cells here, a row each.", show_default=False)
+    ] = None,
     as_json: JsonEvents = False,
 ) -> None:
     """Fill the arena, lower the voltage, restore it, and compare on the board: which cells flipped, for each pulse."""
+    from weakcell.host.board.characterization.pulse_file import write_pulses
     from weakcell.host.board.characterization.supply import find_code
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.ports import open_port
     from weakcell.host.board.link.protocol import Pattern
     from weakcell.host.cli.terminal import emit, errors_as_events, show
+    from weakcell.memmodels.atomic_files import check_writable
     from weakcell.memmodels.errors import UsageError
 
     if pattern.upper() not in Pattern.__members__:
         known = ", ".join(name.lower() for name in Pattern.__members__)
         raise UsageError(f"--pattern {pattern}", "there is no such pattern", f"Choose {known}")
     chosen_pattern, in_every_pulse = Pattern[pattern.upper()], None
+    measured: list[tuple[int, float, int, set[int]]] = []
+    if out is not None:
+        check_writable(out)
     with errors_as_events(as_json), Link(open_port(port, memory, seed)) as link:
         board, code = link.board, find_code(link.board, vdd)
         cells = board.arena_bytes * 8
@@ -120,6 +158,7 @@ def measure(
             pulse = link.pulse(code, round(dwell_ms * 1000))
             flipped = set(link.compare(0, board.pages, chosen_pattern, repeat))
             in_every_pulse = flipped if in_every_pulse is None else in_every_pulse & flipped
+            measured.append((repeat + 1, board.volts(pulse.low_code), pulse.dwell_us, flipped))
             if as_json:
                 register = board.volts(pulse.low_code)
                 emit(
@@ -137,6 +176,8 @@ def measure(
                 f"{pulse.dwell_us / 1000:.3f} ms: "
                 f"{len(flipped)} of {cells} cells flipped ({len(flipped) / cells:.3g})"
             )
+        if out is not None:
+            write_pulses(out, measured)
         if as_json:
             counters = {"resent": link.counters.resent, "damaged": link.counters.frames_damaged}
             emit("done", in_every_pulse=len(in_every_pulse or ()), **counters)

@@ -101,7 +101,7 @@ def complete_port() -> list[str]:
     from weakcell.host.board.link.ports import list_usb_ports
 
     try:
-        ports = [port for port, _ in list_usb_ports()]
+        ports = [port.device for port in list_usb_ports()]
     except BoardError:  # pyserial is not installed
         ports = []
     return ["auto", *(f"virtual:{name}" for name in BOARDS), *ports]

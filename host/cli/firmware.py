@@ -1,4 +1,4 @@
-"""`weakcell firmware`: build the images, and copy one onto a board."""
+"""`weakcell firmware`: list the images, build them, copy one onto a board, and say which one a board runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from weakcell.host.board.boards import BOARDS, list_names
+from weakcell.host.cli.board import Port
+from weakcell.host.cli.options import JsonEvents
 
 _HELP = f"Firmware images for {' and '.join(f'the {board.product}' for board in BOARDS.values())}."
 _CHIP = f"{', '.join(BOARDS)}; {'both' if len(BOARDS) == 2 else 'all'} if none is named."
@@ -17,6 +19,70 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
 @app.callback(help=_HELP)
 def _group() -> None:
     pass
+
+
+@app.command("list")
+def list_shipped(as_json: JsonEvents = False) -> None:
+    """List the images that come with this package."""
+    from dataclasses import asdict
+
+    from weakcell.host.board.survey import list_images
+    from weakcell.host.cli.tables import Column, show_table
+    from weakcell.host.cli.terminal import emit
+
+    images = list_images()
+    if as_json:
+        for image in images:
+            emit("image", **asdict(image), product=BOARDS[image.chip].product)
+        return
+    show_table([
+        Column("chip", [image.chip for image in images], left=True),
+        Column("board", [BOARDS[image.chip].product for image in images], left=True, drop=2),
+        Column("image", [image.kind for image in images], left=True),
+        Column("bytes", [f"{image.code_bytes:,}" for image in images], drop=1),
+        Column("CRC-32 of the file", [f"{image.crc:08x}" for image in images], drop=3, short="CRC-32"),
+    ])  # fmt: skip
+
+
+@app.command()
+def path(
+    chip: Annotated[str, typer.Argument(help=f"{list_names()}.")],
+    image: Annotated[str, typer.Option(help="flash or ram.")] = "flash",
+) -> None:
+    """Print the path of an image, to copy it by hand or with picotool."""
+    from weakcell.host.board.firmware.build import image_path
+    from weakcell.host.cli.terminal import say
+
+    _check(chip, image)
+    say(str(image_path(chip, image)))
+
+
+@app.command()
+def version(port: Port = "auto", as_json: JsonEvents = False) -> None:
+    """Say which image a board runs, and whether it is this package's."""
+    from weakcell.host.board.link.link import Link
+    from weakcell.host.board.link.ports import open_port
+    from weakcell.host.board.survey import name_firmware
+    from weakcell.host.cli.terminal import emit, errors_as_events, show
+
+    with errors_as_events(as_json), Link(open_port(port)) as link:
+        chip, info = link.board.chip, link.info()
+        named = name_firmware(chip, info)
+        if as_json:
+            emit("firmware", chip=chip, firmware=named, image_bytes=info.image_bytes, image_crc=info.image_crc)
+        else:
+            show(f"{chip} runs {named} ({info.image_bytes:,} bytes, CRC-32 {info.image_crc:08x}).")
+
+
+def _check(chip: str | None, image: str) -> None:
+    """UsageError if there is no such chip, or no such image."""
+    from weakcell.host.board.firmware.build import IMAGE_KINDS
+    from weakcell.memmodels.errors import UsageError
+
+    if chip is not None and chip not in BOARDS:
+        raise UsageError(f"Firmware for {chip!r}", "there is none", f"Choose {list_names()}")
+    if image not in IMAGE_KINDS:
+        raise UsageError(f"--image {image}", "there is no such image", f"Choose {' or '.join(IMAGE_KINDS)}")
 
 
 @app.command()
@@ -31,8 +97,7 @@ def build(
     from weakcell.memmodels.errors import UsageError
 
     for name in chip or ():
-        if name not in BOARDS:
-            raise UsageError(f"Firmware for {name!r}", "there is none", f"Choose {list_names()}")
+        _check(name, "flash")
     if compiler not in COMPILERS:
         raise UsageError(f"--compiler {compiler}", "it is not known", f"Choose {' or '.join(COMPILERS)}")
     shipped = {path.name: path.read_bytes() for path in IMAGES.glob("*.uf2")}
@@ -47,13 +112,10 @@ def flash(
     drive: Annotated[Path | None, typer.Option(metavar="DIR", help="The board's drive, if it is not to be looked for.")] = None,
 ) -> None:
     """Copy the image onto a board whose BOOTSEL button was held while it was plugged in: it appears as a drive."""
-    from weakcell.host.board.firmware.build import IMAGE_KINDS
     from weakcell.host.board.firmware.drives import copy_image, find_drive, read_drive
     from weakcell.host.cli.terminal import show
-    from weakcell.memmodels.errors import UsageError
 
-    if image not in IMAGE_KINDS:
-        raise UsageError(f"--image {image}", "there is no such image", f"Choose {' or '.join(IMAGE_KINDS)}")
+    _check(None, image)
     found = find_drive() if drive is None else read_drive(drive)
     name = copy_image(found, image)
     show(f"{name} is on {found.folder} ({found.chip}); the board restarts by itself: weakcell board info")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import zlib
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from weakcell.host.board.boards import BOARDS
 from weakcell.host.board.characterization.experiments import Experiment, Setting, run_experiment
 from weakcell.host.board.errors import BoardError, VoltageRefused
 from weakcell.host.board.firmware.build import why_not_buildable
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import Pattern
 from weakcell.host.board.link.transport import SerialTransport
+from weakcell.host.board.survey import name_firmware
 from weakcell.host.board.virtual.faults import make_retention_fault
 from weakcell.host.board.virtual.serving import Endpoint, serve
 from weakcell.host.board.virtual.virtual_board import open_virtual_board
@@ -113,6 +119,39 @@ def test_the_same_seed_gives_the_same_flips() -> None:
         found.append(link.compare(0, link.board.pages, Pattern.ONES))
     assert found[0] == found[1] != []
     assert callable(make_retention_fault("uniform:ber=0.1"))
+
+
+@pytest.mark.parametrize("kind", ["ram", "flash"])
+def test_the_image_that_a_board_runs_is_named(kind: str) -> None:
+    """Oracle: the virtual board runs the shipped file of that name."""
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+    for chip in BOARDS:
+        with Link(open_virtual_board(chip, image=kind)) as link:
+            info = link.info()
+        assert name_firmware(chip, info) == f"the {kind} image of this version"
+        assert name_firmware(chip, replace(info, image_crc=info.image_crc ^ 1)).startswith("another image")
+
+
+def test_firmware_list_path_and_version() -> None:
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+    code, text = run("firmware", "path", "rp2350", "--image", "ram")
+    content = Path(text.strip()).read_bytes()
+    assert (code, f"{zlib.crc32(content):08x}" in run("firmware", "list")[1]) == (0, True)
+    assert run("firmware", "path", "avr")[0] == 2
+    assert "runs the ram image of this version" in run("firmware", "version", "--port", "virtual:rp2040")[1]
+
+
+def test_measured_flips_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
+    asked = ("board", "measure", "--port", "virtual:rp2040", "--memory", "uniform:ber=1e-5", "--vdd", "0.9", "--repeats", "2")
+    code, text = run(*asked, "--out", str(tmp_path / "flips.csv"), "--json")
+    assert code == 0, text
+    events = [json.loads(line) for line in text.splitlines()]
+    kept = pl.read_csv(tmp_path / "flips.csv")
+    told = {event["pulse"]: event["flipped"] for event in events if event["event"] == "pulse"}
+    assert dict(kept.group_by("pulse").len().rows()) == told
+    assert len(told) == 2
+    assert 0 <= kept["cell"].to_numpy().min() < kept["cell"].to_numpy().max() < 8 * BOARDS["rp2040"].map.arena_bytes
 
 
 def test_firmware_build(tmp_path: Path) -> None:

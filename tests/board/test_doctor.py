@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from weakcell.host.board import doctor
 from weakcell.host.board.errors import BoardError
-from weakcell.host.board.link.ports import find_port, list_usb_ports
+from weakcell.host.board.link.ports import find_port, list_usb_ports, open_port
 from weakcell.host.cli import app
 
 pytest.importorskip("serial", reason="pip install weakcell[board]")
@@ -24,6 +25,7 @@ class Port:
     device: str
     vid: int | None
     description: str = "USB-Serial"
+    pid: int | None = None
 
 
 @pytest.fixture
@@ -42,12 +44,52 @@ def test_the_only_usb_port_is_taken(plug: Plug) -> None:
 
 
 def test_two_candidates_are_refused_and_both_named(plug: Plug) -> None:
-    plug(Port("/dev/ttyUSB1", 0x10C4), Port("/dev/ttyACM0", 0x2E8A))
+    plug(Port("/dev/ttyUSB1", 0x10C4), Port("/dev/ttyACM0", 0x2E8A, pid=0x000C))
     with pytest.raises(BoardError, match="/dev/ttyACM0, /dev/ttyUSB1") as refused:
         find_port()
     assert "--port /dev/ttyACM0" in str(refused.value)
     done = CliRunner().invoke(app, ["board", "info"])
     assert (done.exit_code, "/dev/ttyUSB1" in done.output) == (8, True)
+
+
+def test_the_picos_own_usb_is_no_adapter(plug: Plug) -> None:
+    """Products of Raspberry Pi's vendor id: a Pico's own USB (000A) and the Debug Probe (000C)."""
+    own = Port("/dev/ttyACM0", 0x2E8A, pid=0x000A)
+    plug(own)
+    with pytest.raises(BoardError, match="Pico's own USB"):
+        find_port()
+    (finding,) = doctor.check_ports()
+    assert "own USB" in finding.found
+    plug(own, Port("/dev/ttyACM1", 0x2E8A, pid=0x000C))
+    assert find_port() == "/dev/ttyACM1"
+    listed = CliRunner().invoke(app, ["board", "list", "--json"])
+    events = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert [event["where"] for event in events if event["event"] == "port"] == ["/dev/ttyACM0", "/dev/ttyACM1"]
+    assert "own USB" in events[0]["next_step"]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied"), ("usermod -aG", "udev", "uaccess")),
+        (FileNotFoundError(2, "No such file"), ("/dev/ttyUSB3",)),
+        (OSError(16, "Device or resource busy"), ("another program",)),
+        (OSError(5, "Input/output error"), ("cable",)),
+    ],
+)
+def test_errors_of_ports_name_the_next_step(
+    plug: Plug, monkeypatch: pytest.MonkeyPatch, error: OSError, told: tuple[str, ...]
+) -> None:
+    plug(Port("/dev/ttyUSB3", 0x10C4))
+    monkeypatch.setattr(sys, "platform", "linux")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(import_module("serial"), "serial_for_url", refuse)
+    with pytest.raises(BoardError) as refused:
+        open_port("/dev/ttyUSB9")
+    assert all(words in str(refused.value) for words in told), str(refused.value)
 
 
 def test_no_port_is_reported(plug: Plug) -> None:

@@ -122,7 +122,7 @@ def test_an_error_of_infer_is_an_event(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["code"] == result.exit_code == 3
 
 
-SERVERS_AND_TOOLS = {"help", "version", "board serve", "firmware build", "firmware flash"}
+SERVERS_AND_TOOLS = {"help", "version", "board serve", "firmware build", "firmware flash", "firmware path"}
 """Commands without a result that a program would read."""
 
 TABLE = Path(__file__).parents[2] / "host/cli/README.md"

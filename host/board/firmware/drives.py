@@ -27,7 +27,7 @@ class Drive:
 
 def find_drive(folders: Iterable[Path] | None = None) -> Drive:
     """Return the one mounted BOOTSEL drive; BoardError if there is none or several."""
-    drives = [drive for folder in (folders if folders is not None else list_mounts()) if (drive := _identify(folder)) is not None]
+    drives = list_drives(folders)
     if not drives:
         do = "Hold BOOTSEL while you plug the board in, mount the drive that appears, or name it: --drive DIR"
         raise BoardError("Looking for a board in BOOTSEL mode", "no mounted drive is one", do)
@@ -37,6 +37,12 @@ def find_drive(folders: Iterable[Path] | None = None) -> Drive:
             "Looking for a board in BOOTSEL mode", f"there are several: {names}", f"Name one: --drive {drives[0].folder}"
         )
     return drives[0]
+
+
+def list_drives(folders: Iterable[Path] | None = None) -> list[Drive]:
+    """Return the BOOTSEL drives in these folders; None: where drives are mounted."""
+    mounts = list_mounts() if folders is None else folders
+    return [drive for folder in mounts if (drive := _identify(folder)) is not None]
 
 
 def read_drive(folder: Path) -> Drive:

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
 from weakcell.host.board.errors import BoardError
+from weakcell.host.board.link.port_errors import explain_port_error
 from weakcell.host.board.link.transport import SerialTransport, Transport
 from weakcell.memmodels.errors import UsageError
 
@@ -45,26 +47,59 @@ def open_port(port: str, memory: str | None = None, seed: int = 0, pulses: int =
         raise UsageError(
             f"--memory {memory} with --port {port}", "a real board flips its own cells", "Leave it out, or use virtual:CHIP"
         )
-    return SerialTransport(find_port() if port == "auto" else port)
+    name = find_port() if port == "auto" else port
+    try:
+        return SerialTransport(name)
+    except BoardError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+        present = [known.device for known in list_usb_ports()]
+        raise explain_port_error(name, error.__cause__, present) from error.__cause__
+
+
+@dataclass(frozen=True)
+class UsbPort:
+    """A USB serial port.
+
+    Attributes:
+        device: name of the port.
+        description: what the system calls it.
+        is_own_usb: whether it is the USB of a Pico itself, on which Weakcell's firmware does not answer.
+    """
+
+    device: str
+    description: str
+    is_own_usb: bool = False
 
 
 def find_port() -> str:
     """Return the one USB serial port; BoardError if there is none or several."""
-    ports = [port for port, _ in list_usb_ports()]
-    if not ports:
-        raise BoardError("Looking for a USB serial adapter", "there is none", "Plug it in, or name the port: --port /dev/ttyUSB0")
-    if len(ports) > 1:
-        raise BoardError(
-            "Looking for a USB serial adapter", f"there are several: {', '.join(ports)}", f"Name one: --port {ports[0]}"
-        )
-    return ports[0]
+    asked, ports = "Looking for a USB serial adapter", list_usb_ports()
+    adapters = [port.device for port in ports if not port.is_own_usb]
+    if len(adapters) == 1:
+        return adapters[0]
+    if adapters:
+        raise BoardError(asked, f"there are several: {', '.join(adapters)}", f"Name one: --port {adapters[0]}")
+    if ports:
+        found = f"{ports[0].device} is the Pico's own USB, and there is no other port"
+        raise BoardError(asked, found, "Connect GP0, GP1 and GND to a USB serial adapter of 3.3 V (FT232, CP2102, Debug Probe)")
+    raise BoardError(asked, "there is none", "Plug it in, or name the port: --port /dev/ttyUSB0")
 
 
-def list_usb_ports() -> list[tuple[str, str]]:
-    """List (name, description) of every USB serial port, by name; BoardError if pyserial is not installed."""
+_RASPBERRY_PI, _ADAPTERS = 0x2E8A, (0x0004, 0x000C)
+"""USB vendor of the Pico, and its products that are adapters: picoprobe and Debug Probe."""
+
+
+def list_usb_ports() -> list[UsbPort]:
+    """List every USB serial port, by name; BoardError if pyserial is not installed."""
     try:
         list_ports: Any = import_module("serial.tools.list_ports")
     except ModuleNotFoundError as error:
         do = "Install it with pip install 'weakcell[board]'"
         raise BoardError("Looking for a USB serial adapter", "pyserial is not installed", do) from error
-    return sorted((port.device, str(port.description)) for port in list_ports.comports() if port.vid is not None)
+    ports = []
+    for port in list_ports.comports():
+        if port.vid is not None:
+            own = port.vid == _RASPBERRY_PI and getattr(port, "pid", None) not in _ADAPTERS
+            ports.append(UsbPort(port.device, str(port.description), own))
+    return sorted(ports, key=lambda port: port.device)
