@@ -10,7 +10,7 @@ import math
 import pickle
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -132,6 +132,7 @@ def train(
     epochs = _resume(checkpoint, parts, identity)
     first = len(epochs) + 1
     mixed = nullcontext() if precision == "float32" else torch.autocast(device, torch.bfloat16)
+    stepper = _Stepper(network, loss, optimizer, schedule, mixed, penalty)
     steps = math.ceil(len(part) / schedule.batch)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("training", total=schedule.epochs, completed=len(epochs))
@@ -142,20 +143,7 @@ def train(
             start, core_start = time.perf_counter(), time.process_time()
             total, estimate_start = torch.zeros((), dtype=torch.float64, device=device), start
             for step, chosen in enumerate(torch.randperm(len(part)).to(device).split(schedule.batch)):
-                batch = images[chosen].float()
-                if schedule.augment is not None:
-                    batch = shift_and_flip(batch, flips=schedule.augment == "crops-flips")
-                with mixed:
-                    value = loss(network(batch).float(), labels[chosen])
-                if penalty is not None:
-                    value = value + penalty(network)
-                optimizer.zero_grad()
-                value.backward()
-                if schedule.clip is not None:
-                    nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
-                optimizer.step()
-                clamp_latent(network)
-                total += value.detach() * len(chosen)
+                total += stepper.step(images[chosen].float(), labels[chosen]) * len(chosen)
                 if step == 0:
                     estimate_start = time.perf_counter()  # the first step also allocates and compiles
                 elif step == _ESTIMATE_STEPS and number == first:
@@ -177,6 +165,34 @@ def train(
         parts["best"].restore()
     network.eval()
     return epochs
+
+
+@dataclass(frozen=True, eq=False)
+class _Stepper:
+    """What one step of the optimizer needs."""
+
+    network: nn.Module
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    mixed: AbstractContextManager[object]
+    penalty: EveryStep | None
+
+    def step(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Change the weights by one batch of float images [N, C, H, W], and return the loss before it."""
+        if self.schedule.augment is not None:
+            images = shift_and_flip(images, flips=self.schedule.augment == "crops-flips")
+        with self.mixed:
+            value = self.loss(self.network(images).float(), classes)
+        if self.penalty is not None:
+            value = value + self.penalty(self.network)
+        self.optimizer.zero_grad()
+        value.backward()
+        if self.schedule.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
+        self.optimizer.step()
+        clamp_latent(self.network)
+        return value.detach()
 
 
 class _BestWeights:
