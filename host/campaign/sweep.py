@@ -8,7 +8,6 @@ the next stage; further stages follow while its interval is too wide. Memory doe
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 
@@ -19,6 +18,7 @@ from weakcell.host.campaign.store import Store
 from weakcell.host.study.estimate import estimate
 from weakcell.host.study.executors import Executor, Task, TaskResult, make_task
 from weakcell.host.study.results import cell_columns, placed_tensors
+from weakcell.host.study.results_folder import describe_machine
 from weakcell.host.study.study import ResolvedStudy
 
 TARGET_SECONDS = 0.25
@@ -102,7 +102,7 @@ def register_campaign(campaign: Campaign, store: Store, command: list[str]) -> l
     store.set_fact("file", campaign.text)
     store.set_fact("title", campaign.title)
     store.set_fact("command", command)
-    store.set_fact("machine", {"system": platform.platform(), "processor": _processor()})
+    store.set_fact("machine", describe_machine())
     store.set_fact("networks", list_networks(campaign))
     stage = None if campaign.half_width is None else min(FIRST_STAGE, campaign.trials)
     plan = {"labels": campaign.labels, "trials": campaign.trials, "half_width": campaign.half_width, "first_stage": stage}
@@ -209,15 +209,6 @@ class _Work:
         """Update the running mean of seconds per trial of a network; the first trial compiles and soon loses its weight."""
         took, key = sum(done.seconds) / len(done.seconds), resolved.workload.key
         self.pace[key] = 0.5 * (self.pace.get(key, took) + took) + 1e-6
-
-
-def _processor() -> str:
-    """Return the processor's name if the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), platform.machine())
-    except OSError:
-        return platform.machine()
 
 
 _STORE_BYTES, _STORE_BYTES_PER_TENSOR = 76, 6

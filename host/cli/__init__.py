@@ -111,15 +111,22 @@ class WeakcellGroup(TyperGroup):
         except BrokenPipeError:
             raise typer.Exit(1) from None
         except BaseException as error:  # polars raises errors that are no Exception
-            raise typer.Exit(_explain(error)) from None
+            raise typer.Exit(_explain(error, ctx.invoked_subcommand)) from None
 
 
-def _explain(error: BaseException) -> int:
+_KEPT = dict.fromkeys(
+    ("predict", "rank", "validate", "optimize", "infer", "margins", "report"),
+    "No results were written; the same command starts again.",
+) | {"train": "Finished runs and epochs are kept; the same command with --resume goes on."}
+"""What an interruption leaves of a command that does not say so itself."""
+
+
+def _explain(error: BaseException, command: str | None = None) -> int:
     """Print what ended a command, and return the exit code; raise the error again if nobody foresaw it."""
     from weakcell.memmodels.errors import Interrupted, WeakcellError
 
     if is_interruption(error) and not isinstance(error, Interrupted):
-        typer.echo("Interrupted.", err=True)
+        typer.echo(" ".join(["Interrupted.", *filter(None, [_KEPT.get(command or "")])]), err=True)
         return interrupted_code()
     if isinstance(error, WeakcellError):
         from weakcell.host.cli.terminal import exit_code, show_error

@@ -181,7 +181,7 @@ def _show_estimate(resolved: ResolvedStudy, threads: int | None, with_faults: bo
         say(f"{point.memory}{f'; {point.places}' if point.places else ''}")
     say(
         f"{estimated.points} points x {estimated.trials} trials x {estimated.images} images on {estimated.threads} threads: about "
-        f"{duration(estimated.seconds)} and {estimated.memory_bytes / 2**20:.0f} MiB of memory"
+        f"{duration(estimated.seconds)} and {estimated.memory_bytes / 2**20:.0f} MiB of memory, without compiling kernels"
     )
     if rows is not None:
         say(f"about {rows:,} rows of fault list")
@@ -244,7 +244,9 @@ def _run(
                 from weakcell.host.cli.result_table import show_result
 
                 show_result(interrupted.result)
-        raise
+        kept = f"They are in {folder.path}" if folder else "They are shown, and were not written: --out DIR would keep them"
+        do = f"{kept}; the same command starts all points again (weakcell sweep goes on where it stopped)"
+        raise StudyInterrupted(interrupted.asked, interrupted.found, do, interrupted.result) from None
     _keep(result, folder, save_faults, as_json)
     return result
 

@@ -187,8 +187,8 @@ def _show_effort(
     most = " at most" if campaign.half_width is not None else ""
     say(
         f"{effort.points:,} points x {campaign.trials:,} trials: {effort.runs:,} runs{most}, {effort.missing:,} of them missing; "
-        f"about {duration(effort.seconds)} on {effort.workers} workers, {effort.memory_bytes / 2**20:.0f} MiB of memory, "
-        f"{effort.disk_bytes / 2**20:.1f} MiB of disk"
+        f"about {duration(effort.seconds)} on {effort.workers} workers without compiling kernels, "
+        f"{effort.memory_bytes / 2**20:.0f} MiB of memory, {effort.disk_bytes / 2**20:.1f} MiB of disk"
     )
     if effort.board_seconds:
         say(f"Through boards, one run after the other: at most {duration(effort.board_seconds)} besides")

@@ -160,12 +160,26 @@ def timings_of(result: StudyResult) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "seconds": round(result.seconds, 6),
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "python": sys.implementation.name},
+        "machine": {**describe_machine(), "python": sys.implementation.name},
         "trials": [
             {"sweep_value": outcome.point.value, "trial": outcome.result.trial, "seconds": round(outcome.seconds, 6)}
             for outcome in result.outcomes
         ],
     }
+
+
+def describe_machine() -> dict[str, str]:
+    """Return the system, and the processor's name if the system tells it."""
+    return {"system": platform.platform(), "processor": _processor()}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            named = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        named = ""
+    return named or platform.processor() or platform.machine()
 
 
 def _point(point: Point) -> dict[str, Any]:

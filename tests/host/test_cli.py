@@ -122,6 +122,19 @@ def test_an_error_of_infer_is_an_event(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["code"] == result.exit_code == 3
 
 
+def test_an_interruption_says_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("weakcell.host.analysis.prediction.predict_study", interrupt)
+    stopped = weakcell("predict", "digits-bnn", "--images", "5")
+    assert (stopped.exit_code, "No results were written; the same command starts again" in stopped.stderr) == (130, True)
+
+
+def test_a_dry_run_says_that_compiling_is_not_included() -> None:
+    assert "without compiling kernels" in weakcell("emulate", *FEW, "--dry-run").stdout
+
+
 SERVERS_AND_TOOLS = {"help", "version", "board serve", "firmware build", "firmware flash", "firmware path"}
 """Commands without a result that a program would read."""
 
@@ -243,6 +256,11 @@ def test_ctrl_c_keeps_finished_points(tmp_path: Path, monkeypatch: pytest.Monkey
     result = weakcell("emulate", *FEW, *options, "--out", tmp_path / "out", "--save-faults", faults)
     assert result.exit_code == 130
     assert "interrupted after 1 of 3 points" in result.stderr
+    words = " ".join(result.stderr.split())
+    assert f"They are in {tmp_path / 'out'}; the same command starts all points again" in words
+    machine = json.loads((tmp_path / "out" / "timings.json").read_text(encoding="utf-8"))["machine"]
+    if (cpu := Path("/proc/cpuinfo")).exists() and "model name" in cpu.read_text(encoding="utf-8"):
+        assert f": {machine['processor']}\n" in cpu.read_text(encoding="utf-8")
     assert "95 % interval" in result.stdout
     kept = pl.read_parquet(tmp_path / "out" / "results.parquet")
     assert kept["sweep_value"].unique().to_list() == [0.01]
