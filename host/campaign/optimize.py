@@ -22,6 +22,7 @@ import numpy as np
 
 from weakcell.emulator.faults.placement import layers_by_weight
 from weakcell.emulator.tasks import METRICS, Metric
+from weakcell.host.campaign.trade_off import check_trade_off
 from weakcell.host.report.captions import describe_accesses
 from weakcell.host.study.executors import Executor, Threads, default_workers, make_task, run_task
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
@@ -350,8 +351,13 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
         values: of the swept condition.
         goal: what a candidate must fulfil.
         nominal: value that savings are relative to.
+
+    Raises:
+        UsageError: all candidates cost the same.
     """
     goal.check()
+    if all(isinstance(value, float) for value in values) and not search.study.places:
+        check_trade_off(search.study.memory, search.key, values)
     at_nominal = search.screen(Candidate(nominal), "nominal")
     losses = search.predict_losses(values)
     skipped = {value: loss for value, loss in losses.items() if loss > _SKIP_FACTOR * goal.max_drop}

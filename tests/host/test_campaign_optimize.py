@@ -24,6 +24,7 @@ from weakcell.host.campaign.optimize import (
     open_search,
     optimize,
 )
+from weakcell.host.campaign.trade_off import check_trade_off
 from weakcell.host.cli import app
 from weakcell.host.study.executors import Threads, run_task
 from weakcell.host.study.study import Study
@@ -135,6 +136,33 @@ def test_nothing_is_promised_where_nothing_holds(search: Search) -> None:
     assert none.chosen is None
     assert none.saving is None
     assert none.tests == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "key", "values", "hint"),
+    [
+        ("fefet", "domains", (50.0, 100.0, 200.0), "bits_per_cell"),
+        ("rram:g_low=1", "g_high", (10.0, 40.0), "energy=window"),
+        ("sttram:delta=60", "tau", (4.0, 8.0), "v_write"),
+        ("sttram:tau_d=1,v_write=0.5,resistance=3000", "pulse", (4.0, 8.0), "inferences_per_write"),
+        ("dram:vendor=C", "trcd", (5.0, 7.5), "vdd"),
+    ],
+)
+def test_there_is_no_trade_off_where_the_energy_does_not_move(
+    workload: Workload, spec: str, key: str, values: tuple[float, ...], hint: str
+) -> None:
+    """Said before any trial is run, with the conditions that do move the energy."""
+    search = open_search(workload, Study(memory=parse_spec(spec), sweep=None), key)
+    with pytest.raises(UsageError, match="no trade-off to find") as caught:
+        optimize(search, values, Goal(), values[-1])
+    assert hint in str(caught.value)
+
+
+def test_there_is_a_trade_off_where_it_moves() -> None:
+    check_trade_off(parse_spec("sram-14nm"), "v_over_vmin", (0.8, 1.0))
+    check_trade_off(parse_spec("rram:energy=window"), "g_high", (10.0, 40.0))
+    written = "sttram:tau_d=1,v_write=0.5,resistance=3000,inferences_per_write=100"
+    check_trade_off(parse_spec(written), "pulse", (4.0, 8.0))
 
 
 def test_what_cannot_be_optimized(workload: Workload) -> None:
