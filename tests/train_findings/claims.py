@@ -103,7 +103,7 @@ class Answer:
         verdict: As the page's key explains.
         group: The runs of the loss that the claim is about; None if there are none.
         bases: The runs of each baseline, in the order of `BASELINES`; None where there are none.
-        complete: Whether they had the epochs and the images that the claim asks for.
+        complete: Whether they had the width, the epochs and the images that the claim asks for.
     """
 
     verdict: Verdict
@@ -113,20 +113,25 @@ class Answer:
 
 
 def answer(claim: Claim, groups: Sequence[Group]) -> Answer:
-    """Return the verdict of the stored runs: those of the whole training part, or else those with the most images and epochs."""
+    """Return the verdict of the stored runs: of the widest networks, and of those the ones with the most images and epochs."""
     plain = [group for group in groups if group.setting.flips is None and group.setting.tolerance is None]
-    runs = [group for group in plain if group.setting.task._replace(images=None) == claim.task]
+    runs = [group for group in plain if group.setting.task._replace(images=None, width=claim.task.width) == claim.task]
     asked = [group for group in runs if group.setting.loss in claim.losses]
     if not asked:
         return Answer("not run", None, (None,) * len(BASELINES), False)
-    group = max(asked, key=lambda run: (run.setting.task.images or math.inf, run.setting.epochs, len(run.seeds)))
+    group = max(asked, key=_size)
     same = [run for run in runs if (run.setting.task, run.setting.epochs) == (group.setting.task, group.setting.epochs)]
     bases = tuple(next((run for run in same if baseline.matches(run)), None) for baseline in BASELINES)
     deciding = [base for base, baseline in zip(bases, BASELINES, strict=True) if baseline.decides]
     gains = [None if base is None else gain(group, base, claim.rate) for base in deciding]
-    complete = group.setting.epochs >= claim.epochs and group.setting.task.images is None
+    complete = group.setting.epochs >= claim.epochs and group.setting.task == claim.task
     if any(found is None or found.seeds < SEEDS for found in gains):
         return Answer("not run", group, bases, complete)
     above = [found is not None and found.low > 0 for found in gains]
     verdict: Verdict = "found" if all(above) else "found in part" if any(above) else "not found"
     return Answer(verdict, group, bases, complete)
+
+
+def _size(group: Group) -> tuple[float, float, int, int]:
+    task = group.setting.task
+    return task.width, math.inf if task.images is None else task.images, group.setting.epochs, len(group.seeds)

@@ -165,7 +165,7 @@ def verdict_table(groups: Sequence[Group]) -> str:
             continue
         setting, base = found.group.setting, found.bases[0]
         images = "all images" if setting.task.images is None else f"{setting.task.images:,} images"
-        part = f"{setting.epochs} epochs of {images}"
+        part = f"{title(setting.task).split(', ')[1]}, {setting.epochs} epochs of {images}"
         verdict = (
             found.verdict if found.complete or found.verdict == "not run" else f"not run as asked; {found.verdict} with {part}"
         )

@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 
 from tests.train_findings.claims import CLAIMS, SEEDS, Claim
+from tests.train_findings.findings import Task
 from weakcell.host.datasets.training import load_training_data
 from weakcell.host.train.evaluation import EvaluationConfig
 from weakcell.host.train.settings import Run, parse_run
@@ -32,9 +33,9 @@ _AUGMENT = {"cifar-10": "crops-flips", "svhn": "crops", "imagenette": "crops-fli
 _FAN_INS = {"fcnn": 2048, "vgg3": 2048, "vgg7": 1024, "resnet18": 512, "mobilenetv2": 1280}
 
 
-def list_methods(claim: Claim) -> dict[str, list[dict[str, Any]]]:
+def list_methods(claim: Claim, task: Task) -> dict[str, list[dict[str, Any]]]:
     """Return the settings of loss and output scale that each method chooses from, by the name of the method."""
-    fan_in = round(_FAN_INS[claim.task.network] * claim.task.width)
+    fan_in = round(_FAN_INS[task.network] * task.width)
     scale = fan_in**-0.5
     return {
         "MCEL": [{"loss": loss, "output_scale": "papers"} for loss in claim.losses],
@@ -59,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, metavar="DIR")
     parser.add_argument("--goal", choices=("rate", "curve"), default="rate", help="what the choices are made by")
     parser.add_argument("--epochs", type=int, help="instead of the claim's own number")
+    parser.add_argument("--width", type=float, help="instead of the claim's own factor of channels and neurons")
     parser.add_argument("--images", type=int, help="only the first so many training images")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates to choose from")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="on the test part")
@@ -68,13 +70,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     claim = next(claim for claim in CLAIMS if claim.key == options.claim)
-    task = claim.task
+    task = claim.task if options.width is None else claim.task._replace(width=options.width)
     shared = {
         "data": task.data, "network": task.network, "width": task.width, "bits": task.bits,
         "quantizer": task.quantizer or "power-of-two", "epochs": options.epochs or claim.epochs, "schedule": "cosine",
         "images": options.images, "augment": _AUGMENT.get(task.data),
     }  # fmt: skip
-    methods = {name: found for name, found in list_methods(claim).items() if options.methods is None or name in options.methods}
+    methods = {
+        name: found for name, found in list_methods(claim, task).items() if options.methods is None or name in options.methods
+    }
     candidates = {
         name: [parse_run({**shared, **settings, "rate": rate, "seed": 1}) for settings in found for rate in options.rates]
         for name, found in methods.items()
