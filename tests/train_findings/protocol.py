@@ -27,6 +27,7 @@ from weakcell.host.train.settings import Run, parse_run
 from weakcell.host.train.training_grid import TrainingJob, select_accuracies, train_runs
 from weakcell.memmodels.atomic_files import write_text_atomically
 
+METHODS = ("MCEL", "CEL with output scale", "CEL on logits/√K", "CEL with chosen temperature", "CEL on raw sums")
 RATES = (3e-4, 1e-3, 3e-3)
 TEMPERATURES = (0.25, 4.0)
 _AUGMENT = {"cifar-10": "crops-flips", "svhn": "crops", "imagenette": "crops-flips"}
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, help="only the first so many training images")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates to choose from")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="on the test part")
-    parser.add_argument("--methods", nargs="+", help="only these; all by default")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="only these; all by default")
     parser.add_argument("--sweep", default="ber=0:0.02:0.0025")
     parser.add_argument("--trials", type=int, default=1)
     options = parser.parse_args(arguments)

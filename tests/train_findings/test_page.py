@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,10 @@ def test_a_verdict_needs_both_fair_baselines(
     assert (low, high) == pytest.approx(expected)
     shorter = [group_of("mcel:m=32,L=100", "papers", [0.8] * 3, 1000, 2), group_of("cel", "papers", scaled, 1000, 2)]
     assert not answer(CLAIMS[0], shorter).complete
+    assert answer(CLAIMS[0], [*shorter, *groups]).group is groups[0]
+    narrow = [replace(run, setting=replace(run.setting, task=run.setting.task._replace(width=0.5))) for run in groups]
+    assert not answer(CLAIMS[0], narrow).complete
+    assert "not run as asked" in page.verdict_table(narrow) or verdict == "not run"
 
 
 def test_margins_are_counted_after_the_scale() -> None:
