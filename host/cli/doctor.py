@@ -1,4 +1,4 @@
-"""`weakcell doctor`: check what is installed and which boards answer, and say what to do about the rest."""
+"""`weakcell doctor`: check what is installed and which boards answer, say what to do about the rest, and compile kernels ahead."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from typing import Annotated
 import typer
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of lines.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of lines.")] = False,
+    compile_kernels: Annotated[
+        bool, typer.Option("--compile", help="Only compile the kernels of common networks, so that no later run waits for them.")
+    ] = False,
+) -> None:
     """Look at packages, firmware images, serial ports and boards; the emulator itself needs none of them."""
 
     from weakcell.host.board.doctor import run_checks
     from weakcell.host.cli.terminal import emit, show
 
+    if compile_kernels:
+        _compile_kernels(as_json)
+        return
     signs = {"ok": "ok", "missing": "--", "silent": "??"}
     for finding in run_checks():
         if as_json:
@@ -21,3 +29,22 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="NDJSON events o
         show(f"{signs[finding.state]}  {finding.what}: {finding.found}")
         if finding.do:
             show(f"      {finding.do.rstrip('.')}")
+
+
+def _compile_kernels(as_json: bool) -> None:
+    """Compile all kernels of `known_kernels.txt` that have no machine code yet, and say where it is kept."""
+    from weakcell.host.cli.terminal import emit, show
+    from weakcell.memmodels.cached_code import cache_folders
+    from weakcell.memmodels.errors import OutputError
+    from weakcell.memmodels.native.kernel_cache import prepare_kernels, wait_for_kernels
+    from weakcell.memmodels.native.known_kernels import all_kernels
+
+    folders, kernels = cache_folders("kernels"), all_kernels()
+    if not folders:
+        raise OutputError("machine code of kernels", "no folder can be written", "Name one with NUMBA_CACHE_DIR")
+    missing = prepare_kernels(kernels)
+    wait_for_kernels(missing)
+    if as_json:
+        emit("compiled", kernels=len(kernels), compiled=len(missing), folder=str(folders[-1]))
+    else:
+        show(f"ok  machine code of {len(kernels)} kernels is in {folders[-1]}; {len(missing)} were compiled now")

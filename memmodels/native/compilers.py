@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from itertools import count
 from queue import PriorityQueue
 from threading import Lock, Thread
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 MOST_PROCESSES = 4
 """A compiler process takes about 250 MB."""
 
-_SILENT_SECONDS, _SECONDS_BETWEEN = 3.0, 5.0
+_SILENT_SECONDS, _SECONDS_BETWEEN = 3.0, 10.0
 """Seconds that a process waits for compilers before it says so, and then until it says so again."""
 
 _START = (
@@ -49,6 +50,16 @@ class Request(NamedTuple):
     symbol: str
 
 
+@dataclass(eq=False)
+class Task:
+    """A request, and the object file to be: None if no process can compile it."""
+
+    name: str
+    request: Request
+    result: Future[bytes | None] = field(default_factory=Future)
+    started: bool = False
+
+
 class CompilationFailed(RuntimeError):
     """A kernel that cannot be compiled: a defect of the program."""
 
@@ -63,57 +74,54 @@ class CompilerPool:
     def __init__(self, keep: Callable[[str, bytes], None]) -> None:
         self._keep = keep
         self._lock = Lock()
-        self._queue: PriorityQueue[tuple[bool, int, str, Request]] = PriorityQueue()
+        self._queue: PriorityQueue[tuple[bool, int, Task]] = PriorityQueue()
         self._numbers = count()
-        self._results: dict[str, Future[bytes | None]] = {}
-        self._started: set[str] = set()
+        self._tasks: dict[str, Task] = {}
         self._idle = 0
         self._threads = 0
         self._processes: list[subprocess.Popen[bytes]] = []
         self._silent_seconds = _SILENT_SECONDS
         self._total, self._done = 0, 0
 
-    def compile(self, name: str, request: Request) -> bytes | None:
-        """Return the object file of a kernel; None if no process can compile it.
+    def submit(self, name: str, request: Request, later: bool = False) -> Task:
+        """Have a kernel compiled.
 
         Args:
             name: Under which the object file is kept.
             request: What to compile.
+            later: Whether nobody waits for it yet.
         """
-        result = self._submit(name, request, later=False)
+        with self._lock:
+            if name not in self._tasks:
+                self._tasks[name] = Task(name, request)
+                self._total += 1
+            task = self._tasks[name]
+            if not task.started:
+                self._queue.put((later, next(self._numbers), task))
+                if self._idle < self._queue.qsize() and self._threads < _count_processes():
+                    self._threads += 1
+                    Thread(target=self._work, daemon=True).start()
+            return task
+
+    def wait_for(self, task: Task) -> bytes | None:
+        """Wait for an object file, and say how far compiling is."""
         try:
-            while not result.done():
+            while not task.result.done():
                 began = monotonic()
-                wait((result,), self._silent_seconds)
+                wait((task.result,), max(0.0, self._silent_seconds))
                 self._silent_seconds -= monotonic() - began
                 if self._silent_seconds <= 0:
                     self._announce()
-            return result.result()
+            return task.result.result()
         finally:
             with self._lock:
-                self._results.pop(name, None)
-                self._started.discard(name)
+                if self._tasks.get(task.name) is task:
+                    del self._tasks[task.name]
 
     def _announce(self) -> None:
         """Say how far compiling is."""
         self._silent_seconds = _SECONDS_BETWEEN
         log.warning("Compiling machine code for this processor, once: %d of %d kernels are ready.", self._done, self._total)
-
-    def prepare(self, name: str, request: Request) -> Future[bytes | None]:
-        """Compile a kernel that will be needed later, when nothing else is to be done."""
-        return self._submit(name, request, later=True)
-
-    def _submit(self, name: str, request: Request, later: bool) -> Future[bytes | None]:
-        with self._lock:
-            if name not in self._results:
-                self._results[name] = Future()
-                self._total += 1
-            if name not in self._started:
-                self._queue.put((later, next(self._numbers), name, request))
-                if self._idle < self._queue.qsize() and self._threads < _count_processes():
-                    self._threads += 1
-                    Thread(target=self._work, daemon=True).start()
-            return self._results[name]
 
     def _work(self) -> None:
         """Compile what is in the queue, one request after another."""
@@ -121,22 +129,22 @@ class CompilerPool:
         while True:
             with self._lock:
                 self._idle += 1
-            _, _, name, request = self._queue.get()
+            _, _, task = self._queue.get()
             with self._lock:
                 self._idle -= 1
-                if name in self._started:
+                if task.started:
                     continue
-                self._started.add(name)
+                task.started = True
             try:
                 if process is None or process.poll() is not None:
                     process = self._start()
-                code = None if process is None else _ask(process, request)
+                code = None if process is None else _ask(process, task.request)
                 if code is not None:
-                    self._keep(name, code)
-                self._results[name].set_result(code)
+                    self._keep(task.name, code)
+                self._done += 1
+                task.result.set_result(code)
             except BaseException as error:  # the thread that waits raises it
-                self._results[name].set_exception(error)
-            self._done += 1
+                task.result.set_exception(error)
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """Start a process; None where this system or interpreter starts none."""

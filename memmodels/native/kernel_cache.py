@@ -13,7 +13,7 @@ import ctypes
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib import import_module
 from itertools import count
@@ -22,7 +22,8 @@ from typing import Any
 
 from weakcell.memmodels.cached_code import load_code, save_code
 from weakcell.memmodels.native.arguments import flatten
-from weakcell.memmodels.native.compilers import CompilerPool, Request
+from weakcell.memmodels.native.compilers import CompilerPool, Request, Task
+from weakcell.memmodels.native.known_kernels import KnownKernel, expect_kernels
 from weakcell.memmodels.source_digest import digest_sources, list_compilers
 
 FORMAT = 3
@@ -34,6 +35,9 @@ SYMBOL = "kernel"
 Entry = Callable[[int, int, int], int]
 
 _ENTRY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+
+opened_kernels: list[KnownKernel] = []
+"""The kernels whose machine code this process has looked for."""
 
 _compilers: CompilerPool
 _lock: Lock
@@ -96,13 +100,36 @@ class Kernel:
 
     def _open(self, key: tuple[object, ...]) -> None:
         """Load the machine code for arguments of these types. Have it compiled and stored if there is none."""
+        opened_kernels.append(KnownKernel(self.module, self.name, key))
         name = _cache_name(self.module, self.name, key)
         code = load_code("kernels", name)
         if code is None:
-            code = _compilers.compile(name, Request(self.module, self.name, key, SYMBOL))
+            task = _compilers.submit(name, Request(self.module, self.name, key, SYMBOL))
+            prepare_kernels(expect_kernels(opened_kernels))
+            code = _compilers.wait_for(task)
         with _lock:
             if key not in self._entries:
                 self._entries[key] = None if code is None else _load(name, code)
+
+
+def prepare_kernels(kernels: Iterable[KnownKernel]) -> list[Task]:
+    """Have kernels compiled that have no machine code yet, when nothing else is to be compiled.
+
+    Returns:
+        The kernels that are compiled. `wait_for_kernels` waits for them.
+    """
+    missing = []
+    for module, function, kinds in kernels:
+        name = _cache_name(module, function, kinds)
+        if load_code("kernels", name) is None:
+            missing.append(_compilers.submit(name, Request(module, function, kinds, SYMBOL), later=True))
+    return missing
+
+
+def wait_for_kernels(tasks: Iterable[Task]) -> None:
+    """Wait until kernels are compiled; what fails is raised."""
+    for task in tasks:
+        _compilers.wait_for(task)
 
 
 class BoundKernel:

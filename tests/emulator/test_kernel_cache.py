@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from weakcell.emulator.kernels import bitpack
-from weakcell.memmodels.native import kernel_cache
+from weakcell.host.cli import app
+from weakcell.memmodels.native import kernel_cache, known_kernels
 from weakcell.memmodels.native.arguments import flatten as flatten_arguments
 from weakcell.memmodels.native.compilers import CompilationFailed, CompilerPool, Request
 from weakcell.memmodels.native.kernel_cache import Kernel
@@ -87,6 +89,7 @@ def test_cache_keys_distinguish_argument_types() -> None:
 
 def test_code_is_stored_and_damaged_code_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernel_cache, "expect_kernels", lambda opened: [])
     x, out = np.array([1.0, 2.5]), np.zeros(2, np.int8)
     assert to_integers()(x, 0, 9, out) == 1
     (file,) = (tmp_path / "kernels").iterdir()
@@ -145,17 +148,21 @@ def test_a_run_without_faults_starts_without_numba() -> None:
 def test_compiling_is_announced_and_failures_are_raised(caplog: pytest.LogCaptureFixture) -> None:
     pool = CompilerPool(lambda name, code: None)
     pool._silent_seconds = 0.02
+
+    def compile_kernel(name: str, request: Request) -> bytes | None:
+        return pool.wait_for(pool.submit(name, request))
+
     kinds = (np.dtype(np.float64), 1, 0x501, int, int, np.dtype(np.int8), 1, 0x501)
-    code = pool.compile("a", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds, "kernel"))
+    code = compile_kernel("a", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds, "kernel"))
     assert code is not None
     assert code[1:4] in (b"ELF", b"\xfa\xed\xfe") or code[:2] == b"d\x86"
     assert caplog.records[0].getMessage().startswith("Compiling machine code for this processor, once: 0 of 1")
     with pytest.raises(CompilationFailed, match=r"bitpack\.to_integers cannot be compiled: TypingError"):
-        pool.compile("b", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds[:-3], "kernel"))
+        compile_kernel("b", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds[:-3], "kernel"))
     (process,) = pool._processes
     process.kill()
     process.wait()
-    assert pool.compile("c", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds, "kernel")) == code
+    assert compile_kernel("c", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds, "kernel")) == code
     pool.close()
     assert all(process.returncode is not None for process in pool._processes)
 
@@ -167,3 +174,51 @@ def test_numbers_arrive_as_they_are(value: float) -> None:
     words: list[int] = []
     flatten_arguments((number,), [], words)
     assert struct.pack("q", *words) == struct.pack("d" if isinstance(value, float) else "Q" if value > 0 else "q", value)
+
+
+def test_known_kernels_are_those_that_a_run_opens() -> None:
+    """A kernel that is missing here is compiled late; `python -m tests.emulator.known_kernels` records the list anew."""
+    script = (
+        "import weakcell\n"
+        "from weakcell.memmodels.native import kernel_cache, known_kernels\n"
+        "weakcell.emulate('digits-bnn', trials=1, images=60)\n"
+        "print(*dict.fromkeys(map(known_kernels.format_kernel, kernel_cache.opened_kernels)), sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+    opened = {known_kernels.parse_kernel(line) for line in done.stdout.splitlines()}
+    assert opened == set(known_kernels.read_sections()["binary"])
+
+
+def test_the_list_of_known_kernels_is_read_and_written_alike() -> None:
+    lines = (ROOT / "memmodels/native/known_kernels.txt").read_text(encoding="utf-8").splitlines()
+    kernels = [line for line in lines if line and line[0] not in "#["]
+    assert [known_kernels.format_kernel(known_kernels.parse_kernel(line)) for line in kernels] == kernels
+    x = np.zeros((2, 3, 4))
+    read_only = x[0]
+    read_only.flags.writeable = False
+    kinds: list[object] = []
+    flatten_arguments((x.T, x[:, ::2], read_only, (1, (True, 2.0)), np.uint64(1), ()), kinds, [])
+    kernel = known_kernels.KnownKernel("weakcell.a.b", "c", tuple(kinds))
+    assert known_kernels.format_kernel(kernel) == "a.b.c float64[3]F, float64[3]S, float64[2]R, (int, (bool, float)), uint64, ()"
+    assert known_kernels.parse_kernel(known_kernels.format_kernel(kernel)) == kernel
+
+
+def test_kernels_are_expected_as_soon_as_they_are_certain() -> None:
+    sections = known_kernels.read_sections()
+    binary, four = sections["binary"], sections["4 bits"]
+    shared = [kernel for kernel in binary if all(kernel in kernels for kernels in sections.values())]
+    assert known_kernels.expect_kernels(shared[:1]) == shared[1:]
+    only_binary = next(kernel for kernel in binary if kernel not in four)
+    assert set(known_kernels.expect_kernels([shared[0], only_binary])) <= set(binary) - {shared[0], only_binary}
+    assert known_kernels.expect_kernels([known_kernels.KnownKernel("a", "b", (int,))]) == []
+
+
+def test_doctor_compiles_what_has_no_machine_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    few = [kernel for kernel in known_kernels.all_kernels() if kernel.function in ("to_integers", "scatter_codes")]
+    monkeypatch.setattr(known_kernels, "all_kernels", lambda: few)
+    for compiled in (len(few), 0):
+        done = CliRunner().invoke(app, ["doctor", "--compile"])
+        assert done.exit_code == 0, done.output
+        assert f"machine code of {len(few)} kernels is in {tmp_path}/kernels; {compiled} were compiled now" in done.output
+    assert len(list((tmp_path / "kernels").iterdir())) == len(few)
