@@ -356,7 +356,7 @@ def _parse_law(table: dict[str, Any]) -> ProbitLaw | TimeLaw:
         given = {key: value for key, value in table.items() if key != "kind"}
         if table["kind"] != "retention":
             raise ValueError(f"there is no kind of law {table['kind']!r}")
-        knots = {key: tuple(map(float, given[key])) for key in ("times", "probits") if key in given}
+        knots = {key: tuple(map(float, given[key])) for key in ("times", "offsets") if key in given}
         return _make_record(TimeLaw, {**given, **knots})
     like = _parse_term(table["like"])
     if not isinstance(like, ErrorTerm):

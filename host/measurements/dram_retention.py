@@ -191,7 +191,7 @@ def _fit(
 
 def _constants(law: TimeLaw) -> tuple[Constant, ...]:
     """Return the constants that the table determines; they have no interval, since the law's own error outweighs chance."""
-    values = {"level": law.level, "body": law.body, "knee": law.knee} if not law.times else {}
+    values = {"level": law.level, "body": law.body, "knee": law.knee}
     if law.energy:
         values["activation energy"] = law.energy
     units = {"activation energy": "eV", "knee": "ln s"}

@@ -2,8 +2,9 @@
 
 The law has a steep tail and a broad body (`technologies/retention.py`). Tail and width are those of eight DDR4 modules; level,
 body, knee and activation energy are fitted to ln(share) by least squares. Body and knee lean on their mean and spread over these
-modules, so that two or three waits suffice; many waits overrule them. A memory that the law misses by more than 0.05 decades (rms)
-gets an interpolation of its measured probits instead, if it was measured at one temperature.
+modules, so that two or three waits suffice; many waits overrule them. What the measured probits differ from the law is kept as
+offsets, as far as counting errors do not explain it. A law that misses by more than 0.05 decades (rms) without them is not
+extrapolated.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ Floats = npt.NDArray[np.float64]
 FEWEST = 10
 """Flips of a point that takes part in a fit."""
 MISFIT = 0.05
-"""rms error, in decades, beyond which the law is given up for an interpolation."""
+"""rms error of the law without offsets, in decades, beyond which it is not extrapolated."""
 _SPREAD = 0.04
 """Error of the law itself, in ln(share): that of a fit to 11 waits is 0.02, of one to three waits 0.09."""
-_REFERENCE = 90.0
+_REFERENCE, _TOGETHER = 90.0, 0.2
 
 
 class RetentionCount(NamedTuple):
@@ -84,21 +85,16 @@ def fit_retention(counts: Sequence[RetentionCount], lost: Rate) -> RetentionFit:
         asked = f"A law of retention from {len(counts)} points"
         raise InputError(asked, f"{len(used)} of them have {FEWEST} flips and more, and two are needed", "Wait longer, or heat it")
     law = _fit(used, lost)
-    errors = _errors(law, used)
-    kind = "fits"
-    if math.sqrt(float(np.mean(errors**2))) > MISFIT and len({one.temperature for one in used}) == 1 and len(used) > 2:
-        kind, law = (
-            f"was given up (rms {np.sqrt(np.mean(errors**2)):.2f} decades) for an interpolation that fits",
-            _interpolate(used, lost),
-        )
-        errors = _errors(law, used)
-    held_out = _hold_out(used, law)
-    rms, largest = math.sqrt(float(np.mean(errors**2))), float(np.abs(errors).max())
-    missed = max((abs(error) for _, _, error in held_out), default=math.nan)
-    verdict = f"the law {kind} with rms {rms:.3f}, largest {largest:.3f} decades over {len(used)} points"
+    plain = _errors(replace(law, times=(), offsets=()), used)
+    errors, held_out = _errors(law, used), _hold_out(used, lost)
+    rms, largest = math.sqrt(float(np.mean(plain**2))), float(np.abs(plain).max())
+    verdict = f"the law without offsets fits with rms {rms:.3f}, largest {largest:.3f} decades over {len(used)} points"
     if held_out:
-        verdict += f"; each held out in turn is missed by at most {missed:.3f} decades"
-    return RetentionFit(law, rms, largest, held_out, verdict)
+        missed = max(abs(error) for _, _, error in held_out)
+        verdict += f"; with them, each point held out in turn is missed by at most {missed:.3f} decades"
+    if not law.reaches_out:
+        verdict += "; so far off, it is not extrapolated"
+    return RetentionFit(law, math.sqrt(float(np.mean(errors**2))), float(np.abs(errors).max()), held_out, verdict)
 
 
 def fit_gain(law: TimeLaw, counts: Sequence[RetentionCount]) -> TimeLaw:
@@ -144,23 +140,32 @@ def _fit(used: Sequence[RetentionCount], lost: Rate) -> TimeLaw:
 
     level, body, knee, energy = least_squares(misses, [-2.8, *aim], xtol=1e-12, ftol=1e-12).x
     times = [one.time * speed_up(one.temperature, reference, energy) for one in used]
-    return TimeLaw(
+    law = TimeLaw(
         lost, min(times), max(times), reference, temperatures[0], temperatures[-1],
         energy=float(energy) if len(temperatures) > 1 else 0.0, level=float(level), body=float(body), knee=float(knee),
         unmeasured="p01" if lost == "p10" else "p10",
     )  # fmt: skip
+    rms = math.sqrt(float(np.mean(_errors(law, used) ** 2)))
+    return _add_offsets(replace(law, reaches_out=rms <= MISFIT), used)
 
 
-def _interpolate(used: Sequence[RetentionCount], lost: Rate) -> TimeLaw:
-    """Return the interpolation of the measured probits, made monotonic."""
+def _add_offsets(law: TimeLaw, used: Sequence[RetentionCount]) -> TimeLaw:
+    """Return the law with what the measured probits differ from it.
+
+    An offset is shrunk by the share of counting errors in it. Points less than a fifth of a factor e apart share one.
+    """
     from scipy.special import ndtri
 
-    by_time = {one.time: float(ndtri(one.share)) for one in used}
-    times = tuple(sorted(by_time))
-    probits = tuple(np.maximum.accumulate([by_time[time] for time in times]).tolist())
-    at = used[0].temperature
-    other: Rate = "p01" if lost == "p10" else "p10"
-    return TimeLaw(lost, times[0], times[-1], at, at, at, times=times, probits=probits, unmeasured=other)
+    found: list[tuple[float, float, float]] = []
+    for time, one in sorted((law.equivalent(one.time, one.temperature), one) for one in used):
+        counting = (1.0 - one.share) / one.flips
+        offset = (float(ndtri(one.share)) - law.probit(time)) / (1.0 + counting / _SPREAD**2)
+        if found and math.log(time / found[-1][0]) < _TOGETHER:
+            before, mean, points = found[-1]
+            found[-1] = before, (mean * points + offset) / (points + 1.0), points + 1.0
+        else:
+            found.append((time, offset, 1.0))
+    return replace(law, times=tuple(time for time, _, _ in found), offsets=tuple(offset for _, offset, _ in found))
 
 
 def _errors(law: TimeLaw, used: Sequence[RetentionCount]) -> Floats:
@@ -171,15 +176,15 @@ def _errors(law: TimeLaw, used: Sequence[RetentionCount]) -> Floats:
     return np.asarray(log_ndtr(probits) - np.log([one.share for one in used])) / math.log(10.0)
 
 
-def _hold_out(used: Sequence[RetentionCount], law: TimeLaw) -> tuple[tuple[float, float, float], ...]:
-    """Return the error of each point, predicted by the others; an interpolation does not reach its ends."""
+def _hold_out(used: Sequence[RetentionCount], lost: Rate) -> tuple[tuple[float, float, float], ...]:
+    """Return the error of each point, predicted by the others."""
     found = []
-    for place, one in enumerate(used):
+    for one in used:
         others = [other for other in used if other != one]
-        if len(others) < 2 or (law.times and place in (0, len(used) - 1)):
+        if len(others) < 2:
             continue
-        guess = _interpolate(others, law.lost) if law.times else _fit(others, law.lost)
-        if not law.times and guess.coldest == guess.hottest != one.temperature:
+        guess = _fit(others, lost)
+        if guess.coldest == guess.hottest != one.temperature:
             continue  # without its points there is one temperature, which says nothing about this one
         found.append((one.time, one.temperature, float(_errors(guess, [one])[0])))
     return tuple(found)
