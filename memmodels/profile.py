@@ -3,6 +3,7 @@
     schema = 2                              schema 1 is read, too; it has no `unmeasured`. 3: a law over time and temperature
     name = "board-a"                        title, source, notes: for people; basis: measured, published, computed or assumed
     arrays = "board-a.npz"                  small arrays in a second file, if there are any
+    [about]                                 words by name: licence, board, lot, url, sha256 of the raw data …
     [fit]                                   how well the law fits, if there is one: verdict, chi_square, dispersion …
     [[constants]]                           every constant: name, value, unit, [low, high] at `confidence`, basis, method
     [[points]]                              operating points, each with `conditions` and its `terms`, or
@@ -138,6 +139,7 @@ class Profile:
         title, source, notes: For people.
         basis: How the profile is known.
         arrays: Small arrays that are saved with it.
+        about: What else is known about the measurement, in words by name: `licence`, `board`, `lot`, `url` …
         fit: How well the law fits: `verdict` in words, `chi_square`, `degrees_of_freedom`, `p_value`, `dispersion`, and others.
     """
 
@@ -151,6 +153,7 @@ class Profile:
     basis: Basis = "measured"
     arrays: Mapping[str, Array] = field(default_factory=dict, compare=False)
     fit: Mapping[str, float | str] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def terms(self, conditions: Conditions) -> tuple[Term, ...]:
         """Return the error terms at an operating point.
@@ -339,6 +342,9 @@ def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
     fit = table.get("fit", {})
     if not isinstance(fit, dict) or not all(isinstance(value, str) or _has_type(value, float) for value in fit.values()):
         raise ValueError("fit is no table of numbers and words")
+    about = table.get("about", {})
+    if not isinstance(about, dict) or not all(isinstance(value, str) for value in about.values()):
+        raise ValueError("about is no table of words")
     return _make_record(
         Profile,
         plain,
@@ -347,6 +353,7 @@ def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
         constants=tuple(_make_record(Constant, one) for one in table.get("constants", [])),
         arrays=arrays,
         fit=fit,
+        about=about,
     )
 
 
@@ -471,9 +478,10 @@ def _format_profile(profile: Profile, arrays: str | None) -> Iterator[str]:
         yield f"{name} = {_format_value(getattr(profile, name))}"
     if arrays is not None:
         yield f"arrays = {_format_value(arrays)}"
-    if profile.fit:
-        yield from ("", "[fit]")
-        yield from (f"{_format_key(key)} = {_format_value(value)}" for key, value in profile.fit.items())
+    for name, values in (("about", profile.about), ("fit", profile.fit)):
+        if values:
+            yield from ("", f"[{name}]")
+            yield from (f"{_format_key(key)} = {_format_value(value)}" for key, value in values.items())
     for constant in profile.constants:
         yield from ("", "[[constants]]")
         yield from (f"{_format_key(key)} = {_format_value(value)}" for key, value in _make_table(constant).items())

@@ -21,17 +21,27 @@ def memories(
     ] = None,
     formats: Annotated[str, typer.Option("--format", metavar="LIST", help="Formats of the plots: pdf, svg, png.")] = "png",
     separate: Annotated[bool, typer.Option("--separate", help="Write one file per panel.")] = False,
+    check: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Check a memory profile: what it covers, and what it does not say.", show_default=False),
+    ] = None,
 ) -> None:
     """List memory technologies: conditions, valid ranges, lifetimes, sources, and what is measured, published or assumed.
+
+    --check exits with 3 if FILE is no profile, is damaged, or gives impossible error rates.
 
     \b
     Examples:
       weakcell memories sram-14nm
       weakcell memories --plots laws --format pdf --separate
+      weakcell memories --check module/profile.toml
     """
     from weakcell.memmodels.catalogue import names, technology
     from weakcell.memmodels.protection.wrappers import WRAPPERS
 
+    if check is not None:
+        _check_profile(check, as_json)
+        return
     if plots is not None:
         _draw(plots, formats, separate)
         return
@@ -66,6 +76,40 @@ def memories(
     show_table(columns)
     show("`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…", "dim")
     show(f"Wrappers that protect a memory: {', '.join(WRAPPERS)}. Use them as --memory WRAPPER+NAME:key=value,…", "dim")
+
+
+def _check_profile(path: Path, as_json: bool) -> None:
+    """Show what a profile covers and lacks."""
+    import json
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from weakcell.host.cli.terminal import say, show
+    from weakcell.memmodels.profile_check import check_profile
+
+    found = check_profile(path)
+    profile = found.profile
+    facts = {
+        "name": profile.name, "title": profile.title, "source": profile.source, "basis": profile.basis, **profile.about,
+        "law": found.law, "covers": found.covers, **{f"fit: {name}": str(value) for name, value in profile.fit.items()},
+    }  # fmt: skip
+    if as_json:
+        conditions = [_condition(condition) for condition in profile.conditions]
+        about = {"version": 1, "file": str(path), **facts, "conditions": conditions, "missing": list(found.missing)}
+        say(json.dumps(about, ensure_ascii=False))
+        return
+    show(Text(f"{path}: a memory profile", style="bold"))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    for label, fact in facts.items():
+        if fact:
+            grid.add_row(Text(label), Text(fact))
+    show(grid)
+    show(_conditions("condition", profile.conditions))
+    for text in found.missing:
+        show(Text(f"It does not say {text}."))
 
 
 def _subject(title: str) -> str:

@@ -90,7 +90,7 @@ def _read(table: MeasurementTable, facts: Mapping[str, float]) -> Measurement:
     if left_out:
         limits.append(f"more than 5 % of a level's cells are read two or more levels off: {'; '.join(left_out)}")
     title = table.comment or table.path.stem
-    return Measurement(title, table.path.name, tuple(points), (fit,), tuple(noticed), tuple(limits)).with_metadata()
+    return Measurement(title, table.path.name, tuple(points), (fit,), tuple(noticed), tuple(limits))
 
 
 def _load(table: MeasurementTable, scale: float, noticed: list[str]) -> tuple[str, list[_Moves]]:

@@ -65,8 +65,7 @@ def _read(table: MeasurementTable, facts: Mapping[str, float]) -> Measurement:
         points += _points(waits, counted, kind if mixed else None)
         fits.append(_fit(table, kind, f"profile-{kind}" if mixed else "profile", waits, counted, not_fitted))
     title = table.comment or table.path.stem
-    made = Measurement(title, table.path.name, tuple(points), tuple(fits), tuple(noticed), tuple(not_fitted))
-    return made.with_metadata()
+    return Measurement(title, table.path.name, tuple(points), tuple(fits), tuple(noticed), tuple(not_fitted))
 
 
 def _matches(table: MeasurementTable) -> list[tuple[str, re.Match[str]]]:

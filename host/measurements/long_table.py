@@ -67,7 +67,7 @@ def _read(table: MeasurementTable, facts: Mapping[str, float]) -> Measurement:
     fit = _fit(table, points, not_fitted)
     rows = tuple(CountedPoint(point.conditions, point.counts.get("0"), point.counts.get("1")) for point in points)
     title = table.comment or table.path.stem
-    return Measurement(title, table.path.name, rows, (fit,), tuple(noticed), tuple(not_fitted)).with_metadata()
+    return Measurement(title, table.path.name, rows, (fit,), tuple(noticed), tuple(not_fitted))
 
 
 def _condition_columns(table: MeasurementTable, others: set[str]) -> dict[str, list[ConditionValue]]:

@@ -70,9 +70,13 @@ class FittedProfile:
         """The errors of the held-out points in words; empty if there are none."""
         if not self.held_out:
             return ""
-        errors = [abs(one.error) for one in self.held_out]
-        rms = math.sqrt(sum(error**2 for error in errors) / len(errors))
-        return f"{len(errors)} points held out in turn are missed by rms {rms:.3f}, largest {max(errors):.3f} decades"
+        missed = f"rms {self.held_out_rms:.3f}, largest {max(abs(one.error) for one in self.held_out):.3f} decades"
+        return f"{len(self.held_out)} points held out in turn are missed by {missed}"
+
+    @property
+    def held_out_rms(self) -> float:
+        """Root mean square of the errors of the held-out points; NaN without them."""
+        return math.sqrt(sum(one.error**2 for one in self.held_out) / len(self.held_out)) if self.held_out else math.nan
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,19 @@ class Measurement:
         """What was noticed and what cannot be said, for a profile."""
         return ". ".join((*self.noticed, *self.not_fitted))
 
-    def with_metadata(self) -> Measurement:
-        """Return the measurement with its title, source and notes in every profile."""
-        profiles = [replace(one.profile, title=self.title, source=self.source, notes=self.notes) for one in self.fits]
-        return replace(self, fits=tuple(replace(one, profile=p) for one, p in zip(self.fits, profiles, strict=True)))
+    def with_metadata(self, **about: str) -> Measurement:
+        """Return the measurement with title, source, notes and held-out errors in every profile; about: words for its `about`."""
+        fits = []
+        for one in self.fits:
+            errors = [abs(held.error) for held in one.held_out]
+            fit = dict(one.profile.fit)
+            if errors:
+                fit["held_out_points"] = float(len(errors))
+                fit |= {"held_out_rms_decades": one.held_out_rms, "held_out_largest_decades": max(errors)}
+            known = {**one.profile.about, **about}
+            profile = replace(one.profile, title=self.title, source=self.source, notes=self.notes, fit=fit, about=known)
+            fits.append(replace(one, profile=profile))
+        return replace(self, fits=tuple(fits))
 
 
 @dataclass(frozen=True)

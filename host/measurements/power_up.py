@@ -59,7 +59,7 @@ def _read(table: MeasurementTable, facts: Mapping[str, float]) -> Measurement:
     fit = FittedProfile(Profile("profile", tuple(operating), constants=constants, fit={"verdict": verdict}), verdict, held_out)
     limits = ("voltages at which cells lose what they hold: a power-up map shows the preferred value only",)
     title = table.comment or table.path.stem
-    return Measurement(title, table.path.name, tuple(points), (fit,), tuple(_notice(table, maps, unit)), limits).with_metadata()
+    return Measurement(title, table.path.name, tuple(points), (fit,), tuple(_notice(table, maps, unit)), limits)
 
 
 def _bits(table: MeasurementTable, name: str) -> npt.NDArray[np.bool_]:

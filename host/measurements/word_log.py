@@ -75,7 +75,7 @@ def _read(table: MeasurementTable, facts: Mapping[str, float]) -> Measurement:
     verdict = f"rates of {len(files)} exposures, nothing between them; multi-cell upsets are reported and not in the profile"
     fit = FittedProfile(Profile("profile", tuple(operating), constants=constants, fit={"verdict": verdict}), verdict)
     title = table.comment or table.path.stem
-    return Measurement(title, table.path.name, tuple(points), (fit,), tuple(noticed), limits).with_metadata()
+    return Measurement(title, table.path.name, tuple(points), (fit,), tuple(noticed), limits)
 
 
 def _size(table: MeasurementTable, facts: Mapping[str, float]) -> tuple[int, int]:

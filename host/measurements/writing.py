@@ -48,6 +48,8 @@ def write_measurement(measurement: Measurement, folder: Path, provenance: Mappin
     Raises:
         OutputError: The folder cannot be written, or holds a run on a board.
     """
+    about = {name: str(provenance[name]) for name in ("imported", "sha256") if name in provenance}
+    measurement = measurement.with_metadata(**about)
     if (folder / "run.json").exists():
         raise OutputError(f"Results in {folder}", "it holds a run on a board", "Choose another --out")
     create_folder(folder)
@@ -57,7 +59,7 @@ def write_measurement(measurement: Measurement, folder: Path, provenance: Mappin
     write_atomically(folder / "points.parquet", frame.write_parquet)
     for name, table in (("points", frame), ("held_out", errors)):
         write_atomically(folder / f"{name}.csv", partial(write_csv, table))
-    about = {
+    summary = {
         "schema_version": SCHEMA_VERSION,
         **provenance,
         "title": measurement.title,
@@ -68,5 +70,5 @@ def write_measurement(measurement: Measurement, folder: Path, provenance: Mappin
             for one in measurement.fits
         ],
     }
-    write_text_atomically(folder / "import.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    write_text_atomically(folder / "import.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return [one.profile.save(folder / f"{one.profile.name}.toml") for one in measurement.fits]
