@@ -20,6 +20,7 @@ at 0.987, within the accuracy of digitising (0.005 in energy, 0.006 Vmin in volt
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 from weakcell.memmodels.curves import Curve, Panel, hold_out_probit, make_grid
 from weakcell.memmodels.definition import Condition, Conditions, Technology
@@ -91,6 +92,15 @@ def published_curve() -> tuple[Panel, ...]:
     return (Panel("sram", "SRAM", "14 nm chips", "V / Vmin", "bit error rate", (chips,)),)
 
 
+def _describe_readings(rate: float) -> str:
+    """Describe voltage and energy of a flip rate if the published curve counts flips, and if it counts stuck cells."""
+    volts = {
+        counts: SRAM_14NM_MU - SRAM_14NM_S * NormalDist().inv_cdf(share)
+        for counts, share in (("flips", rate), ("stuck", 2.0 * rate))
+    }
+    return "; ".join(f"counts={counts} {v:.3f} Vmin, {access_energy(v):.3f}" for counts, v in volts.items())
+
+
 _RANGE_14NM, _BEYOND_14NM = (0.75, 1.0), (SRAM_14NM_MU, 1.5)
 """In Vmin: the published range, and the one of extrapolate=yes. Below mu more than half of the cells would prefer each value."""
 
@@ -121,9 +131,12 @@ SRAM_14NM = Technology(
         ),
         ("fit error, energy", "rms 0.005, largest 0.013 of E(Vmin), at Vmin itself: the digitised curve ends at 0.987", "computed"),
         ("fit error", "rms 0.10 decades over five decades, largest 0.22", "computed"),
+        *((f"flip rate {rate:g}: voltage, energy", _describe_readings(rate), "computed") for rate in (1e-3, 1e-2)),
     ),
-    notes="The published rate counts flips, so the two preferences have density p each; counts=stuck halves them. The law does "
-    "not carry over to other chips: another 14 nm chip fails about 2 decades less often at the same voltage below its guardband, "
-    "as far as its abstract tells (see memmodels/TRUST.md).",
+    notes="Whether the published curve counts flips or stuck cells is not settled; the constants show both. The default is flips: "
+    "the authors' own error model flips every bit with p, their energy figures rest on it, and it is the more careful one. "
+    "NeuralFuse takes rates of the same chips as stuck cells, of which half show: counts=stuck. The law does not carry over to other "
+    "chips: another 14 nm chip fails about 2 decades less often at the same voltage below its guardband, as far as its abstract "
+    "tells (see memmodels/TRUST.md).",
     published_curve=published_curve,
 )

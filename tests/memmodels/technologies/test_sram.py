@@ -326,6 +326,20 @@ def test_the_same_curve_counts_flips_or_stuck_cells() -> None:
     assert (stuck.p01, stuck.p10) == (flips.p01 / 2, flips.p10 / 2)
 
 
+def test_both_readings_of_the_curve_are_shown_side_by_side() -> None:
+    """The constants and TRUST.md give voltage and energy of a flip rate as scipy's quantiles have them."""
+    page = (PUBLISHED.parent / "TRUST.md").read_text(encoding="utf-8")
+    shown = {name: value for name, value, _ in sram.SRAM_14NM.constants}
+    for rate, text in ((1e-3, "1e-3"), (1e-2, "1e-2"), (3e-2, "3e-2")):
+        volts = [sram.SRAM_14NM_MU + sram.SRAM_14NM_S * norm.isf(p) for p in (rate, 2 * rate)]
+        energies = [v ** (sram.SRAM_14NM_EXPONENT + sram.SRAM_14NM_BEND * np.log(v)) for v in volts]
+        cells = " | ".join(f"{v:.3f} Vmin, {e:.3f}" for v, e in zip(volts, energies, strict=True))
+        assert f"| {text} | {cells} | {100 * (energies[0] - energies[1]):.1f} |" in page
+        for counts in ("flips", "stuck") if rate < 2e-2 else ():
+            v, e = (values[counts == "stuck"] for values in (volts, energies))
+            assert f"counts={counts} {v:.3f} Vmin, {e:.3f}" in shown[f"flip rate {rate:g}: voltage, energy"]
+
+
 def test_neuralfuse_has_two_points_of_the_14nm_curve() -> None:
     """Their first two operating points are the digitised rates at 0.846 and 0.868 Vmin, within the reading error of 12 %."""
     theirs = [float(row["density"]) for row in table("sram_14nm_operating_points")][:2]
