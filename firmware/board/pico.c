@@ -7,22 +7,23 @@ enum { RX_EMPTY = 1u << 4, TX_FULL = 1u << 5, BUSY = 1u << 3 };
 enum { CLK_REF_CTRL = 0x30, CLK_REF_SELECTED = 0x38, CLK_SYS_CTRL = 0x3c, CLK_SYS_SELECTED = 0x44, CLK_PERI_CTRL = 0x48 };
 
 static wc_core core;
-static wc_board board; /* pico_chip_board with boot reason and image bounds */
 
 /* Bytes received while a reply was sent or a command ran. The UART's own queue holds only 32. */
-static uint8_t ring[256];
-static uint8_t ring_end, ring_start;
+enum { RING = 128 };
+static uint8_t ring[RING];
+static uint8_t ring_end, ring_start; /* counted without end */
 
 static void poll_uart(void)
 {
-    while ((uint8_t)(ring_end + 1) != ring_start && !(REG(UART0 + UART_FR) & RX_EMPTY))
-        ring[ring_end++] = (uint8_t)REG(UART0 + UART_DR);
+    while ((uint8_t)(ring_end - ring_start) < RING && !(REG(UART0 + UART_FR) & RX_EMPTY))
+        ring[ring_end++ % RING] = (uint8_t)REG(UART0 + UART_DR);
 }
 
 void pico_put(uint8_t byte)
 {
-    while (REG(UART0 + UART_FR) & TX_FULL)
+    do
         poll_uart();
+    while (REG(UART0 + UART_FR) & TX_FULL);
     REG(UART0 + UART_DR) = byte;
 }
 
@@ -62,6 +63,8 @@ void pico_reset_peripherals(uint32_t bits)
 /* clk_sys runs from the 48 MHz PLL, or from the 12 MHz crystal while the voltage is low. clk_peri stays at 48 MHz. */
 static void run_fast(void)
 {
+    while (!(REG(PLL_USB) & 1u << 31)) { /* it may have lost its lock at the low voltage */
+    }
     REG(CLOCKS + CLK_SYS_CTRL) = 1u << 5;
     REG(CLOCKS + CLK_SYS_CTRL) = 1u << 5 | 1u;
     while (REG(CLOCKS + CLK_SYS_SELECTED) != 2u) {
@@ -82,8 +85,10 @@ static void start_clocks(void)
     REG(XOSC) = 0xaa0u | 0xfabu << 12;
     while (!(REG(XOSC + 4) & 1u << 31)) {
     }
-    REG(CLOCKS + CLK_SYS_CTRL) = 0;
-    REG(CLOCKS + CLK_REF_CTRL) = 2;
+    CLEAR(CLOCKS + CLK_SYS_CTRL) = 1; /* first off the auxiliary source: it must not change while it is selected */
+    while (REG(CLOCKS + CLK_SYS_SELECTED) != 1u) {
+    }
+    REG(CLOCKS + CLK_REF_CTRL) = (REG(CLOCKS + CLK_REF_CTRL) & ~3u) | 2u;
     while (REG(CLOCKS + CLK_REF_SELECTED) != 4u) {
     }
     pico_reset_peripherals(RESET_PLL_USB);
@@ -97,28 +102,65 @@ static void start_clocks(void)
     run_fast();
     REG(CLOCKS + CLK_PERI_CTRL) = 2u << 5; /* clk_peri always from the PLL */
     REG(CLOCKS + CLK_PERI_CTRL) = 2u << 5 | 1u << 11;
+    REG(CLOCKS + CLK_ADC_CTRL) = 1u << 11; /* from the same PLL */
+    REG(CLOCKS + FC0_REF_KHZ) = 12000;
+    REG(CLOCKS + FC0_INTERVAL) = 8; /* 2^8 us */
+    /* Lowest drive, none at random: the boot ROM may have chosen otherwise. */
+    REG(ROSC + 4) = 0x96960000u;
+    REG(ROSC + 8) = 0x96960000u;
 }
 
 /* --- the voltage ------------------------------------------------------------------------------------------------------------ */
 
-/* Of the current low phase: when the low code was set, and the brown-out setting to restore. */
-static uint32_t low_since_us, saved_brown_out;
+static uint32_t low_since_us; /* when the low code was set */
 
-uint32_t pico_prepare_low(void)
+static void wait_until(uint32_t since_us, uint32_t us)
+{
+    while (pico_time_us() - since_us < us) {
+    }
+}
+
+uint32_t pico_count(void)
+{
+    uint32_t start = pico_time_us(), done;
+    REG(CLOCKS + FC0_SRC) = RING_OSCILLATOR; /* starts a count */
+    wait_until(start, 20);
+    do
+        done = REG(CLOCKS + FC0_SRC + 4) & COUNTER_DONE;
+    while (!done && pico_time_us() - start < 1000u);
+    return done ? REG(CLOCKS + FC0_SRC + 8) : 0;
+}
+
+uint16_t pico_temperature(void)
+{
+    uint32_t sum = 0;
+    for (int i = 0; i < 16; i++) {
+        SET(ADC) = 1u << 2; /* START_ONCE */
+        while (!(REG(ADC) & 1u << 8)) {
+        }
+        sum += REG(ADC + 4);
+    }
+    return (uint16_t)sum;
+}
+
+void pico_prepare_low(wc_pulse *result)
 {
     flush_uart();
     pico_keep_alive();
+    result->temperature = pico_temperature();
     run_slow();
-    return pico_chip_set_brown_out(0);
+    result->counts[0] = pico_count();
+    pico_chip_set_brown_out(false);
 }
 
-void pico_wait_regulator(uint32_t brown_out, uint32_t ended, wc_pulse *result)
+void pico_wait_regulator(wc_pulse *result)
 {
-    while (!pico_chip_regulator_ok() && pico_time_us() - ended < 100000u) {
+    uint32_t since_us = pico_time_us();
+    while (!pico_chip_regulator_ok() && pico_time_us() - since_us < 100000u) {
     }
-    while (pico_time_us() - ended < 1000u) { /* the regulator's slew rate is unknown: wait before anything is read */
-    }
-    pico_chip_set_brown_out(brown_out);
+    wait_until(since_us, SETTLE_US);
+    pico_chip_set_brown_out(true);
+    result->counts[2] = pico_count();
     run_fast();
     result->after_code = pico_chip_code();
     result->after_ok = pico_chip_regulator_ok();
@@ -126,21 +168,23 @@ void pico_wait_regulator(uint32_t brown_out, uint32_t ended, wc_pulse *result)
 
 void pico_lower(uint8_t code, uint32_t dwell_us, wc_pulse *result)
 {
-    saved_brown_out = pico_prepare_low();
+    pico_prepare_low(result);
+    pico_start_guard(dwell_us + GUARD_US);
     low_since_us = pico_time_us();
     pico_chip_set_code(code);
-    while (pico_time_us() - low_since_us < dwell_us) {
-    }
-    result->low_code = pico_chip_code();
-    result->low_ok = pico_chip_regulator_ok();
+    wait_until(low_since_us, dwell_us > COUNT_US ? dwell_us - COUNT_US : 0);
+    result->counts[1] = pico_count();
+    wait_until(low_since_us, dwell_us);
 }
 
 void pico_restore(wc_pulse *result)
 {
-    uint32_t ended = pico_time_us();
+    result->low_code = pico_chip_code();
+    result->low_ok = pico_chip_regulator_ok();
+    result->dwell_us = pico_time_us() - low_since_us;
     pico_chip_set_code(NOMINAL);
-    result->dwell_us = ended - low_since_us;
-    pico_wait_regulator(saved_brown_out, ended, result);
+    pico_end_guard();
+    pico_wait_regulator(result);
 }
 
 /* --- the watchdog ----------------------------------------------------------------------------------------------------------- */
@@ -160,8 +204,8 @@ void pico_set_boot_vector(uint32_t address, void (*to)(void))
     REG(address + 12) = pc;
 }
 
-/* If the core hangs while the voltage is low, the watchdog resets the chip to nominal voltage and SRAM keeps its contents.
- * The boot ROM then copies a flash image to RAM again. A RAM image is entered as it lies in SRAM. */
+/* Armed before anything that may hang. A reset by the watchdog keeps SRAM: the boot ROM then copies a flash image to RAM again, and
+ * enters a RAM image as it lies in SRAM. The voltage is nominal by then: the guard's DMA sets it long before (see pulse.c). */
 static void arm_watchdog(void)
 {
 #ifdef WC_FLASH
@@ -169,8 +213,9 @@ static void arm_watchdog(void)
 #else
     pico_set_boot_vector(WATCHDOG + SCRATCH4, pico_entry);
 #endif
+    pico_chip_prepare_watchdog();
     REG(PSM_WDSEL) = PSM_ALL_BUT_OSCILLATORS;
-    pico_keep_alive();
+    REG(WATCHDOG + 4) = 0xffffffu;
     REG(WATCHDOG) = 1u << 30;
 }
 
@@ -180,20 +225,14 @@ static void begin(void)
 {
     for (uint32_t *word = pico_bss_start; word < pico_bss_end; word++)
         *word = 0;
-    board = pico_chip_board;
-    board.boot_reason = pico_chip_boot_reason();
-    board.image = pico_image_start;
-    board.image_bytes = (uint32_t)((uint8_t *)pico_image_end - (uint8_t *)pico_image_start);
-#ifdef WC_FLASH
-    board.from_flash = true;
-#endif
-    wc_start(&core, &board);
+    wc_start(&core, &pico_chip_board);
 }
 
 __attribute__((noreturn)) void pico_main(void)
 {
     uint32_t state;
     wc_pulse result = {0};
+    arm_watchdog();
     pico_chip_set_nominal();
     bool woke = pico_chip_woke_up(&state, &result) && state == wc_crc_words(pico_bss_start, (uint32_t)(pico_bss_end - pico_bss_start));
     if (!woke)
@@ -202,19 +241,16 @@ __attribute__((noreturn)) void pico_main(void)
     start_clocks();
     pico_chip_start_peripherals();
     start_uart();
-    arm_watchdog();
-    if (woke) {
-        result.after_code = pico_chip_code();
-        result.after_ok = pico_chip_regulator_ok();
+    pico_wait_regulator(&result);
+    if (woke)
         wc_wake(&core, &result);
-    }
     for (uint8_t turns = 0;; turns++) {
         if (turns == 0)
             pico_keep_alive();
         if (ring_end == ring_start)
             poll_uart();
         else
-            wc_feed(&core, ring[ring_start++]);
+            wc_feed(&core, ring[ring_start++ % RING]);
     }
 }
 
@@ -225,6 +261,11 @@ void *memset(void *to, int value, unsigned long count)
     while (count--)
         *bytes++ = (uint8_t)value;
     return to;
+}
+
+void __aeabi_memclr4(void *to, unsigned long count)
+{
+    memset(to, 0, count);
 }
 
 void *memcpy(void *to, const void *from, unsigned long count)

@@ -13,25 +13,39 @@
 #define PERIPHERAL_HZ 48000000u
 #define VECTOR_MAGIC 0xb007c0d3u /* marks a jump vector for the boot ROM; three words follow */
 
+#define GUARD_US 2000000u         /* an access while low takes less than that */
+enum { COUNT_US = 350 };          /* time for one count: 0.25 ms, and some clocks of the counter's own */
+enum { SETTLE_US = 1000 };        /* the regulator's slew rate is unknown: wait after nominal was set, before anything is read */
+enum { RING_OSCILLATOR = 3 };     /* FC0_SRC */
+enum { COUNTER_DONE = 1u << 4 };  /* FC0_STATUS */
 enum { NOMINAL = 11 }; /* regulator code of 1.10 V on both chips; no higher code is ever set */
 
 /* --- each chip provides ----------------------------------------------------------------------------------------------------- */
 
 extern const wc_board pico_chip_board;
 
-/* Set nominal voltage and wait for it; the first thing after any reset. */
+/* Start the watchdog's tick, and prepare the chip for being reset by it; the first thing after any reset. */
+void pico_chip_prepare_watchdog(void);
+
+/* Set nominal voltage and wait for it. */
 void pico_chip_set_nominal(void);
 
 /* Set a regulator code. The last check before the register: a code above nominal sets nominal. */
 void pico_chip_set_code(uint32_t code);
 uint8_t pico_chip_code(void);
+
+/* What to write into the regulator's register for a code. Also a last check. */
+uint32_t pico_chip_regulator_word(uint32_t code);
 uint8_t pico_chip_regulator_ok(void);
 
-/* Set brown-out detection; returns the previous setting. */
-uint32_t pico_chip_set_brown_out(uint32_t next);
+/* The same, from a copy of the regulator's register if that has it. */
+uint8_t pico_chip_low_ok(uint32_t word);
+
+/* Switch brown-out detection off, or on at the threshold that it has after a reset. */
+void pico_chip_set_brown_out(bool on);
 uint32_t pico_chip_boot_reason(void);
 
-/* Start what only this chip has; called when the clocks run. */
+/* Start what differs between the chips, and let DMA reach the registers of a pulse; called when the clocks run. */
 void pico_chip_start_peripherals(void);
 
 /* Whether this start is the end of a SLEEP. state: CRC of `bss` that was kept outside SRAM. */
@@ -40,7 +54,6 @@ bool pico_chip_woke_up(uint32_t *state, wc_pulse *result);
 /* --- pico.c provides -------------------------------------------------------------------------------------------------------- */
 
 void pico_put(uint8_t byte); /* send a byte */
-
 
 /* Feed the watchdog and receive bytes. */
 void pico_keep_alive(void);
@@ -52,15 +65,28 @@ void pico_reset_peripherals(uint32_t bits);
 /* Write the four words from which the boot ROM jumps after the next reset. */
 void pico_set_boot_vector(uint32_t address, void (*to)(void));
 
-/* Prepare for a low voltage: slow clock, no brown-out detection. Returns the previous brown-out setting. */
-uint32_t pico_prepare_low(void);
+/* Count the ring oscillator for a quarter of a millisecond: kHz / 32. 0 if the counter gave nothing. */
+uint32_t pico_count(void);
+
+/* Sum of sixteen conversions of the die's temperature sensor. */
+uint16_t pico_temperature(void);
+
+/* Prepare for a low voltage: slow clock, no brown-out detection; note temperature and count. */
+void pico_prepare_low(wc_pulse *result);
+
+/* wc_board.pulse, in pulse.c. */
+void pico_pulse(uint8_t code, uint32_t dwell_us, wc_pulse *result);
+
+/* Let DMA set nominal voltage after a time, whatever the CPU does; and end that. Both in pulse.c. */
+void pico_start_guard(uint32_t after_us);
+void pico_end_guard(void);
 
 /* wc_board.lower and wc_board.restore. */
 void pico_lower(uint8_t code, uint32_t dwell_us, wc_pulse *result);
 void pico_restore(wc_pulse *result);
 
-/* After nominal was set at time `ended`: wait for the regulator, restore brown-out detection and clock, fill in `result`. */
-void pico_wait_regulator(uint32_t brown_out, uint32_t ended, wc_pulse *result);
+/* After nominal was set: wait for the regulator, switch brown-out detection on and the clock up, fill in `result`. */
+void pico_wait_regulator(wc_pulse *result);
 
 /* From the linker script: the bounds of the image, of its zeroed data, and the end of its stack. */
 extern uint32_t pico_image_start[], pico_image_end[], pico_bss_start[], pico_bss_end[], pico_stack_top[];

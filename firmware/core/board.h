@@ -5,13 +5,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What happened to the voltage. Codes are read back from the regulator's register; nothing here is a measured voltage. */
+/* What happened to the voltage. Codes are read back from the regulator's register. The counts follow the voltage itself: they are
+ * frequencies of the ring oscillator in kHz / 32, and 0 where the counter gave none. In the order of PROTOCOL.md. */
 typedef struct {
-    uint8_t low_code;    /* regulator code while low */
+    uint8_t low_code;    /* regulator code at the end of the time at low voltage */
     uint8_t low_ok;      /* 1 if the regulator reported "output good" while low */
     uint8_t after_code;  /* regulator code after nominal was restored */
     uint8_t after_ok;    /* 1 if the regulator reported "output good" then */
     uint32_t dwell_us;   /* from the write of the low code to the write of the nominal one, by the board's timer */
+    uint32_t counts[3];  /* ring oscillator: at nominal voltage before, at the end of the dwell, at nominal voltage afterwards */
+    uint16_t temperature; /* of the die before: sum of sixteen conversions of 12 bits */
 } wc_pulse;
 
 typedef struct {
@@ -22,16 +25,17 @@ typedef struct {
     uint32_t arena_address; /* only reported */
     volatile uint32_t *arena;
     uint32_t arena_bytes;   /* a multiple of 256 */
-    uint32_t boot_reason;
-    uint32_t image_bytes;   /* length of the code; its CRC is reported */
-    const volatile uint32_t *image;
+    const volatile uint32_t *image, *image_end; /* the code; its CRC is reported */
+    uint32_t (*boot_reason)(void);
     void (*send_byte)(uint8_t byte);
     uint32_t (*time_us)(void);
     uint8_t (*regulator_code)(void);
     uint8_t (*regulator_ok)(void);
+    uint32_t (*count)(void);       /* frequency of the ring oscillator now, in kHz / 32; 0 if it cannot be counted */
+    uint16_t (*temperature)(void); /* as in wc_pulse */
     void (*keep_alive)(void); /* called during long commands; feeds the watchdog and receives bytes */
 
-    /* Lower the voltage for dwell_us, then restore it. Nothing touches the arena meanwhile. */
+    /* Lower the voltage for dwell_us, then restore it, without the CPU: no instruction is fetched until the voltage is back. */
     void (*pulse)(uint8_t code, uint32_t dwell_us, wc_pulse *result);
 
     /* Lower the voltage, wait dwell_us and return with the voltage still low. The caller accesses the arena, then calls restore. */

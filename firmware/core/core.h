@@ -5,14 +5,15 @@
 #include "board.h"
 #include "frame.h"
 
-#define WC_VERSION 1u
+#define WC_OLDEST 1u /* versions of the protocol that HELLO accepts: from this one */
+#define WC_VERSION 2u
 #define WC_WINDOW 4u
 #define WC_PAGE 256u
 #define WC_MAX_CRCS 64u
 #define WC_MAX_FLIPS 60u
 #define WC_MAX_DWELL_US 4000000u
 
-enum { WC_HELLO = 1, WC_INFO, WC_WRITE, WC_READ, WC_CRCS, WC_FILL, WC_COMPARE, WC_PULSE, WC_SLEEP };
+enum { WC_HELLO = 1, WC_INFO, WC_WRITE, WC_READ, WC_CRCS, WC_FILL, WC_COMPARE, WC_PULSE, WC_SLEEP, WC_CPU_PULSE };
 enum { WC_LOW = 0x40 }; /* added to WRITE, READ, CRCS, FILL, COMPARE: execute while the voltage is low */
 enum { WC_OK, WC_BAD_LENGTH, WC_UNKNOWN, WC_OUT_OF_RANGE, WC_VOLTAGE_REFUSED, WC_GAP, WC_BAD_SESSION, WC_BAD_VERSION, WC_NOT_ENTERED };
 enum {
@@ -22,23 +23,34 @@ enum {
     WC_CAN_READ_LOW = 1u << 3,
     WC_CAN_WRITE_LOW = 1u << 4,
     WC_CAN_SLEEP = 1u << 5,
+    WC_CAN_COUNT = 1u << 6,
+    WC_CAN_CPU_PULSE = 1u << 7,
     WC_FROM_FLASH = 1u << 8,
 };
 
-enum { WC_HEADER = 9, WC_REPLY_HEADER = 10, WC_RECORD = 18 };
+enum { WC_HEADER = 9, WC_REPLY_HEADER = 10, WC_RECORD_1 = 18, WC_RECORD_2 = 32 };
 
 typedef struct {
     uint16_t length;
     uint32_t sum;               /* sum of (1 + position) * byte; shows a byte that changed while the voltage was low */
-    uint8_t content[WC_RAW];
+    uint8_t *content;           /* `room`, or a shorter buffer for a reply that is not stored */
 } wc_reply;
+
+typedef struct {
+    wc_reply reply;
+    uint8_t room[WC_RAW];
+} wc_stored_reply;
 
 typedef struct {
     const wc_board *board;
     wc_decoder decoder;
     uint32_t nonce, token, next; /* the session, and the number to execute next */
-    uint32_t hellos, pulses, gaps, repeats, stale;
-    wc_reply replies[WC_WINDOW]; /* to the last four numbers: a repeated request gets its reply again and is never executed twice */
+    uint32_t hellos, pulses;
+    struct {
+        uint32_t gaps, repeats, stale;
+    } numbers;                  /* requests that were not executed, by why */
+    uint8_t version;             /* of the session */
+    wc_stored_reply replies[WC_WINDOW]; /* to the last four numbers: a repeated request gets its reply again and is never executed twice */
 } wc_core;
 
 /* Reset everything; there is no session then. */

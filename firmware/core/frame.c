@@ -21,7 +21,7 @@ static void store_byte(wc_decoder *d, uint8_t byte)
 {
     if (d->length == WC_RAW) {
         if (!d->bad)
-            d->oversize++;
+            d->counters.oversize++;
         d->bad = 1;
     } else {
         d->bytes[d->length++] = byte;
@@ -35,9 +35,9 @@ static int end_frame(wc_decoder *d)
         if (!d->bad && d->left == 0 && d->length > 4 && wc_content_intact(d, (uint16_t)(d->length - 4)))
             length = d->length - 4;
         if (length >= 0)
-            d->good++;
+            d->counters.good++;
         else
-            d->damaged++;
+            d->counters.damaged++;
     }
     wc_reset_decoder(d);
     return length;

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WC_CONTENT 286u              /* longest content: header, status, record, page number, 256 bytes */
+#define WC_CONTENT 300u              /* longest content: header, status, record, page number, 256 bytes */
 #define WC_RAW (WC_CONTENT + 4u)     /* the same with its CRC */
 
 /* Bits of the CRC that are checked: all. A test builds the core with only 8 to see that it then accepts damaged frames. */
@@ -20,7 +20,9 @@ typedef struct {
     uint8_t zero;       /* a zero follows this group */
     uint8_t bad;        /* this frame is dropped; wait for 00 */
     uint8_t begun;      /* a byte of this frame has arrived */
-    uint32_t good, damaged, oversize; /* numbers of frames */
+    struct {
+        uint32_t good, damaged, oversize;
+    } counters;         /* numbers of frames */
 } wc_decoder;
 
 /* Take one byte. Returns the content's length if the byte ends a frame whose CRC is right, else -1. */

@@ -2,17 +2,20 @@
 #include "crc32.h"
 #include "reply.h"
 
+uint16_t wc_record_length(const wc_core *core)
+{
+    return core->version < 2 ? WC_RECORD_1 : WC_RECORD_2;
+}
+
 void wc_append_record(wc_core *core, wc_reply *reply, uint8_t code, const wc_pulse *result)
 {
     const wc_board *board = core->board;
     wc_append_le(reply, code, 1);
-    wc_append_le(reply, result->low_code, 1);
-    wc_append_le(reply, result->low_ok, 1);
-    wc_append_le(reply, result->after_code, 1);
-    wc_append_le(reply, result->after_ok, 1);
-    wc_append_le(reply, result->dwell_us, 4);
-    wc_append_le(reply, wc_crc_words(board->image, board->image_bytes / 4), 4);
+    wc_append_bytes(reply, &result->low_code, 8);
+    wc_append_le(reply, wc_crc_words(board->image, (uint32_t)(board->image_end - board->image)), 4);
     wc_append_le(reply, core->pulses, 4);
+    if (core->version >= 2)
+        wc_append_bytes(reply, result->counts, 14);
 }
 
 void wc_pulse_command(wc_core *core, wc_reply *reply, const uint8_t *body)
@@ -21,6 +24,11 @@ void wc_pulse_command(wc_core *core, wc_reply *reply, const uint8_t *body)
     core->pulses++;
     core->board->pulse(body[0], wc_get_le(body + 1, 4), &result);
     wc_append_record(core, reply, body[0], &result);
+}
+
+void wc_do_nothing(wc_core *core, wc_reply *reply, const uint8_t *body)
+{
+    (void)core, (void)reply, (void)body;
 }
 
 void wc_sleep_command(wc_core *core, wc_reply *reply, const uint8_t *body)
@@ -35,12 +43,13 @@ void wc_run_while_low(wc_core *core, wc_reply *reply, const uint8_t *body, uint1
 {
     wc_pulse result = {0};
     core->pulses++;
-    reply->length += WC_RECORD;
+    uint16_t record = wc_record_length(core);
+    reply->length += record;
     core->board->lower(body[0], wc_get_le(body + 1, 4), &result);
     act(core, reply, body + 5);
     core->board->restore(&result);
     uint16_t length = reply->length;
-    for (uint16_t i = 0; i < WC_RECORD; i++)
+    for (uint16_t i = 0; i < record; i++)
         reply->content[WC_REPLY_HEADER + i] = 0;
     bool own = wc_reply_sum(reply) == reply->sum && wc_content_intact(&core->decoder, request);
     reply->length = WC_REPLY_HEADER;

@@ -8,17 +8,22 @@ uint32_t wc_get_le(const uint8_t *from, int bytes)
     return value;
 }
 
-void wc_append_le(wc_reply *reply, uint32_t value, int bytes)
+void wc_append_bytes(wc_reply *reply, const void *from, int bytes)
 {
-    for (; bytes > 0; bytes--, value >>= 8) {
-        uint8_t byte = (uint8_t)value;
-        reply->content[reply->length++] = byte;
-        reply->sum += reply->length * byte;
+    for (const uint8_t *byte = from; bytes > 0; bytes--, byte++) {
+        reply->content[reply->length++] = *byte;
+        reply->sum += reply->length * *byte;
     }
 }
 
-void wc_begin_reply(wc_reply *reply, uint8_t command, uint32_t token, uint32_t number)
+void wc_append_le(wc_reply *reply, uint32_t value, int bytes)
 {
+    wc_append_bytes(reply, &value, bytes);
+}
+
+void wc_begin_reply(wc_reply *reply, uint8_t *content, uint8_t command, uint32_t token, uint32_t number)
+{
+    reply->content = content;
     reply->length = 0;
     reply->sum = 0;
     wc_append_le(reply, command | 0x80u, 1);

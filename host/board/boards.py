@@ -60,6 +60,53 @@ class Regulator:
 
 
 @dataclass(frozen=True)
+class ClockMap:
+    """Addresses of what makes the clocks.
+
+    Attributes:
+        base: of CLOCKS; CLK_REF, CLK_SYS and CLK_PERI have the same offsets on all boards.
+        adc: offset of CLK_ADC_CTRL.
+        counter: offset of FC0_REF_KHZ; the counter's other registers follow.
+        xosc, pll_sys, pll_usb: bases.
+        resets: base of RESETS.
+        pll_sys_reset, pll_usb_reset, adc_reset: bits of RESETS.
+        ring_khz: frequency of the ring oscillator at nominal voltage. Assumed: it differs from chip to chip by a factor of two.
+    """
+
+    base: int
+    adc: int
+    counter: int
+    xosc: int
+    pll_sys: int
+    pll_usb: int
+    resets: int
+    pll_sys_reset: int
+    pll_usb_reset: int
+    ring_khz: float
+    adc_reset: int = 1
+
+
+@dataclass(frozen=True)
+class DmaMap:
+    """The parts of the DMA's registers that differ between boards.
+
+    Attributes:
+        chain, pace: lowest bits of CHAIN_TO and TREQ_SEL.
+        quiet: the bit IRQ_QUIET.
+        trigger, abort: offsets.
+        gates: for each peripheral's base that DMA can be kept from, the register that lets it in (bit 6).
+    """
+
+    chain: int
+    pace: int
+    quiet: int
+    trigger: int
+    abort: int
+    base: int = 0x50000000
+    gates: Mapping[int, int] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True)
 class MemoryMap:
     """Addresses and sizes, as far as a virtual board needs them.
 
@@ -69,7 +116,15 @@ class MemoryMap:
         boot_vectors: addresses of four words from which the boot ROM jumps before it looks into flash.
         chip_reset: register that holds the cause of the last cold reset.
         brown_out, run_pin: bits of `chip_reset` after a brown-out, and after a reset by the RUN pin.
-        constants: registers that always read the same value.
+        reset_values: registers that are not 0 after a reset.
+        write_one_to_clear: bits of registers that writing 1 clears, and nothing else changes.
+        passwords: for the first and the end address of a range of registers, what a write must have in its upper half.
+        regulator_status: register and bit of "output good", if it is not the regulator's own.
+        brown_out_detector: registers of the brown-out detector when awake, and after waking from a low-power state.
+        supply_detector: register and bit that keep the detector of another supply from resetting the chip.
+        clk_ref_hazard: register and bit that a reset by the watchdog asks for.
+        package: register that says which package the chip is in.
+        sensor: channel of the temperature sensor in that package.
         power_manager: base of the always-on power manager (POWMAN), None if the chip has none.
     """
 
@@ -79,13 +134,22 @@ class MemoryMap:
     timer: int
     regulator: int
     watchdog: int
-    pll: int
-    clk_sys_control: int
+    adc: int
+    clocks: ClockMap
+    dma: DmaMap
     boot_vectors: tuple[int, ...]
     chip_reset: int
     brown_out: int
     run_pin: int
-    constants: Mapping[int, int] = field(hash=False)
+    reset_values: Mapping[int, int] = field(hash=False)
+    brown_out_detector: tuple[int, ...]
+    write_one_to_clear: Mapping[int, int] = field(default_factory=dict, hash=False)
+    passwords: Mapping[tuple[int, int], int] = field(default_factory=dict, hash=False)
+    regulator_status: tuple[int, int] | None = None
+    supply_detector: tuple[int, int] | None = None
+    clk_ref_hazard: tuple[int, int] | None = None
+    package: int | None = None
+    sensor: int = 4
     power_manager: int | None = None
     sram: int = 0x20000000
     flash: int = 0x10000000
@@ -104,7 +168,6 @@ class BoardType:
         name: of the chip; also the folder `firmware/board/NAME/` and the port `virtual:NAME`.
         product: what the board is called in a shop.
         chip_id: the chip in the protocol's HELLO reply.
-        cpu: GCC's name for the core.
         unicorn_cpu: Unicorn's name for the core, without `UC_CPU_ARM_`.
         uf2_family: family id that the boot ROM accepts.
         image_address: where the image runs; also where the boot ROM puts a RAM image.
@@ -120,7 +183,6 @@ class BoardType:
     name: str
     product: str
     chip_id: int
-    cpu: str
     unicorn_cpu: str
     uf2_family: int
     image_address: int
@@ -137,7 +199,6 @@ BOARDS = {
         name="rp2040",
         product="Pico",
         chip_id=1,
-        cpu="cortex-m0plus",
         unicorn_cpu="CORTEX_M0",
         uf2_family=0xE48BFF56,
         image_address=0x20040000,
@@ -150,17 +211,41 @@ BOARDS = {
             timer=0x40054000,
             regulator=0x40064000,
             watchdog=0x40058000,
-            pll=0x4002C000,
-            clk_sys_control=0x4000803C,
+            adc=0x4004C000,
+            clocks=ClockMap(
+                base=0x40008000,
+                adc=0x60,
+                counter=0x80,
+                xosc=0x40024000,
+                pll_sys=0x40028000,
+                pll_usb=0x4002C000,
+                resets=0x4000C000,
+                pll_sys_reset=1 << 12,
+                pll_usb_reset=1 << 13,
+                ring_khz=6500.0,
+            ),
+            dma=DmaMap(chain=11, pace=15, quiet=1 << 21, trigger=0x430, abort=0x444),
             boot_vectors=(0x4005801C,),
             chip_reset=0x40064008,
             brown_out=1 << 8,
             run_pin=1 << 16,
-            constants={
-                0x40024004: 1 << 31,  # XOSC STATUS: stable
-                0x4000C008: 0xFFFFFFFF,  # RESET_DONE
-                0x40008038: 1 << 2,  # CLK_REF_SELECTED: crystal
+            reset_values={
+                0x4000C000: 0x01FFFFFF,  # RESETS
+                0x40024000: 0xAA0,  # XOSC CTRL
+                0x40028000: 0x1,  # PLL_SYS CS, PWR, PRIM
+                0x40028004: 0x2D,
+                0x4002800C: 0x77000,
+                0x4002C000: 0x1,  # PLL_USB CS, PWR, PRIM
+                0x4002C004: 0x2D,
+                0x4002C00C: 0x77000,
+                0x40058000: 0x07000000,  # WATCHDOG CTRL
+                0x4005802C: 0x200,  # WATCHDOG TICK
+                0x40064000: 0xB1,  # VREG
+                0x40064004: 0x91,  # BOD
+                0x40008090: 0x8,  # FC0_INTERVAL
             },
+            brown_out_detector=(0x40064004,),
+            write_one_to_clear={0x40064008: 1 << 24},  # CHIP_RESET
         ),
         boot2_address=0x20041F00,
     ),
@@ -168,7 +253,6 @@ BOARDS = {
         name="rp2350",
         product="Pico 2",
         chip_id=2,
-        cpu="cortex-m33",
         unicorn_cpu="CORTEX_M33",
         uf2_family=0xE48BFF59,
         image_address=0x20080000,
@@ -181,18 +265,62 @@ BOARDS = {
             timer=0x400B0000,
             regulator=0x4010000C,
             watchdog=0x400D8000,
-            pll=0x40058000,
-            clk_sys_control=0x4001003C,
+            adc=0x400A0000,
+            clocks=ClockMap(
+                base=0x40010000,
+                adc=0x6C,
+                counter=0x8C,
+                xosc=0x40048000,
+                pll_sys=0x40050000,
+                pll_usb=0x40058000,
+                resets=0x40020000,
+                pll_sys_reset=1 << 14,
+                pll_usb_reset=1 << 15,
+                ring_khz=11000.0,
+            ),
+            dma=DmaMap(
+                chain=13,
+                pace=17,
+                quiet=1 << 23,
+                trigger=0x450,
+                abort=0x464,
+                gates={0x40100000: 0x400600B0, 0x40010000: 0x400600C0, 0x400D8000: 0x400600D8},  # POWMAN, CLOCKS, WATCHDOG
+            ),
             boot_vectors=(0x401000D0, 0x400D801C),
             chip_reset=0x4010002C,
             brown_out=1 << 17,
             run_pin=1 << 18,
-            constants={
-                0x40048004: 1 << 31,  # XOSC STATUS: stable
-                0x40020008: 0xFFFFFFFF,  # RESET_DONE
-                0x40010038: 1 << 2,  # CLK_REF_SELECTED: crystal
-                0x40100008: 1 << 4,  # VREG_STS: output good
+            reset_values={
+                0x4001003C: 0x41,  # CLK_SYS_CTRL: ring oscillator as auxiliary source; 0x0 in the header's first versions
+                0x4001009C: 0x8,  # FC0_INTERVAL
+                0x40020000: 0x1FFFFFFF,  # RESETS
+                0x40048000: 0xAA0,  # XOSC CTRL
+                0x40050000: 0x1,  # PLL_SYS CS, PWR, PRIM
+                0x40050004: 0x2D,
+                0x4005000C: 0x77000,
+                0x40058000: 0x1,  # PLL_USB CS, PWR, PRIM
+                0x40058004: 0x2D,
+                0x4005800C: 0x77000,
+                0x400600B0: 0xB8,  # ACCESSCTRL POWMAN, CLOCKS, WATCHDOG
+                0x400600C0: 0xB8,
+                0x400600D8: 0xB8,
+                0x400D8000: 0x07000000,  # WATCHDOG CTRL
+                0x40100004: 0x8050,  # VREG_CTRL
+                0x4010000C: 0xB0,  # VREG, LP_ENTRY, LP_EXIT
+                0x40100010: 0xB4,
+                0x40100014: 0xB0,
+                0x4010001C: 0xB1,  # BOD, LP_ENTRY, LP_EXIT
+                0x40100020: 0xB0,
+                0x40100024: 0xB1,
+                0x40100038: 0xF,  # STATE; the boot ROM's power sequence ends in 0
             },
+            brown_out_detector=(0x4010001C, 0x40100024),
+            write_one_to_clear={0x40100000: 1, 0x4010002C: 1 << 4, 0x40100038: 3 << 8},  # BADPASSWD, CHIP_RESET, STATE
+            passwords={(0x40100000, 0x401000B0): 0x5AFE, (0x40060000, 0x40064000): 0xACCE},  # POWMAN, ACCESSCTRL
+            regulator_status=(0x40100008, 1 << 4),  # VREG_STS
+            supply_detector=(0x40008014, 1 << 2),  # SYSCFG AUXCTRL
+            clk_ref_hazard=(0x40008014, 1 << 0),
+            package=0x40000004,
             power_manager=0x40100000,
         ),
         can_sleep=True,

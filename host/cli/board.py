@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 _HELP = f"A {list_products()} with Weakcell's firmware, real or virtual."
 PORT_HELP = f"auto, a serial port, socket://HOST:PORT, {list_virtual_ports()}."
+_MISBEHAVE = (
+    "hang=P, reset=P, noise=P, brown-out=V, ignore-voltage, bypass (the core keeps its own supply), fall=V/s, floor=V, "
+    "count-noise=SHARE; with commas."
+)
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP)
 
 Port = Annotated[str, typer.Option(metavar="PORT", autocompletion=complete_port, help=PORT_HELP)]
@@ -73,9 +77,10 @@ def info(port: Port = "auto", as_json: JsonEvents = False) -> None:
 
     with errors_as_events(as_json), Link(open_port(port)) as link:
         if as_json:
+            info = link.info()
             volts = {"minimum_v": link.board.volts(link.board.minimum_code), "nominal_v": link.board.volts(link.board.nominal_code)}
-            about = link.info()
-            emit("board", **asdict(link.board) | asdict(about) | volts, firmware=name_firmware(link.board.chip, about))
+            about = {"celsius": info.celsius, "firmware": name_firmware(link.board.chip, info)}
+            emit("board", **asdict(link.board) | asdict(info) | volts | about)
             return
         for line in _describe(link.board, link.info()):
             show(line)
@@ -88,6 +93,8 @@ _ABILITIES = {
     "READ_LOW": "reading while low",
     "WRITE_LOW": "writing while low",
     "SLEEP": "sleeping while low",
+    "COUNT": "seeing whether the voltage falls",
+    "CPU_PULSE": "retention with the processor running",
     "FROM_FLASH": "starting from flash by itself",
 }
 
@@ -101,6 +108,9 @@ def _describe(board: ConnectedBoard, info: BoardInfo) -> list[str]:
     abilities = [_ABILITIES[ability.name or ""] for ability in Capability if board.can(ability)]
     state = "good" if info.regulator_ok else "not good"
     damaged = info.frames_damaged + info.frames_oversize
+    die = (
+        "" if info.celsius is None else f"{info.celsius:.0f} °C (not calibrated), ring oscillator {info.ring_count / 32e3:.3f} MHz"
+    )
     return [
         f"board     {product} ({board.chip})",
         f"firmware  {name_firmware(board.chip, info)}",
@@ -109,6 +119,11 @@ def _describe(board: ConnectedBoard, info: BoardInfo) -> list[str]:
         f"can       {', '.join(abilities)}",
         f"voltage   set to {board.volts(info.regulator_code):.2f} V, the regulator says {state}; "
         f"range {board.volts(board.minimum_code):.2f} to {board.volts(board.nominal_code):.2f} V; lowered {info.pulses:,} times",
+        *(
+            [f"die       {die}"]
+            if die
+            else ["die       unknown: this firmware is of protocol version 1; `weakcell firmware flash` brings the newest"]
+        ),
         f"memory    {board.arena_bytes:,} bytes under test at {board.arena_address:#010x}",
         f"link      {info.frames_good:,} frames received, {damaged:,} damaged; {board.window} requests may be outstanding",
         "The voltage is the regulator's setting; it was not measured. --json gives every register and counter.",
@@ -205,9 +220,7 @@ def serve(
         str | None,
         typer.Option(metavar="SPEC", autocompletion=complete_memory, help="What is stored wrongly while the voltage is low."),
     ] = None,
-    misbehave: Annotated[
-        str, typer.Option(metavar="HOW", help="hang=P, reset=P, noise=P, brown-out=VOLTS, ignore-voltage; with commas.")
-    ] = "",
+    misbehave: Annotated[str, typer.Option(metavar="HOW", help=_MISBEHAVE)] = "",
     image: Annotated[str, typer.Option(help="flash: comes back after a loss of power. ram: does not.")] = "flash",
     seed: Seed = 0,
 ) -> None:

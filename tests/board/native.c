@@ -36,9 +36,25 @@ static void alive(void)
 {
 }
 
+static uint32_t count(void)
+{
+    return 32 * 6000;
+}
+
+static uint16_t temperature(void)
+{
+    return 16 * 876;
+}
+
+static uint32_t boot_reason(void)
+{
+    return 0;
+}
+
 static void lower(uint8_t low, uint32_t dwell_us, wc_pulse *result)
 {
-    *result = (wc_pulse){.low_code = low, .low_ok = 1, .dwell_us = dwell_us};
+    *result = (wc_pulse){.low_code = low, .low_ok = 1, .dwell_us = dwell_us, .counts = {32 * 6000, 32 * (1000 + 400 * low), 32 * 6000},
+                         .temperature = temperature()};
 }
 
 static void restore(wc_pulse *result)
@@ -56,8 +72,9 @@ static void pulse(uint8_t low, uint32_t dwell_us, wc_pulse *result)
 void native_start(void)
 {
     board = (wc_board){
-        .chip = 255, .nominal_code = 11, .arena = arena, .arena_bytes = sizeof arena, .image = image, .image_bytes = sizeof image,
+        .chip = 255, .nominal_code = 11, .arena = arena, .arena_bytes = sizeof arena, .image = image, .image_end = image + 4,
         .send_byte = put, .time_us = time_us, .regulator_code = regulator_code, .regulator_ok = regulator_ok, .keep_alive = alive,
+        .count = count, .temperature = temperature, .boot_reason = boot_reason,
         .pulse = pulse, .lower = lower, .restore = restore,
     };
     wc_start(&core, &board);

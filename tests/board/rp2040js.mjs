@@ -4,7 +4,8 @@
 //
 // A line of hex on stdin is received by the board; a line of hex on stdout is its answer. `log` prints the regulator's codes
 // with the time of each write in us. When the regulator falls, bit (i & 7) of every 997th byte i of the arena flips.
-// Missing in rp2040js 1.4.1 and added here: regulator and PLL registers. Wrong there and put right here: the DMA pacing timer has
+// Missing in rp2040js 1.4.1 and added here: regulator, PLL and ring oscillator registers, and the frequency counter (6,500 kHz at
+// nominal voltage, half of that below). Wrong there and put right here: the DMA pacing timer has
 // X and Y exchanged; WFI with interrupts masked enters the handler, where a chip only wakes.
 import fs from 'node:fs';
 import readline from 'node:readline';
@@ -45,6 +46,16 @@ class Regulator extends Registers {
 board.peripherals[0x40028] = new Pll(board, 'PLL_SYS');
 board.peripherals[0x4002c] = new Pll(board, 'PLL_USB');
 board.peripherals[0x40064] = new Regulator(board, 'VREG');
+board.peripherals[0x40060] = new Registers(board, 'ROSC');
+const clocks = board.peripherals[0x40008], read = clocks.readUint32.bind(clocks), write = clocks.writeUint32.bind(clocks);
+let counted = [Infinity, 0];
+clocks.readUint32 = (offset) => offset === 0x98 ? (microseconds() >= counted[0] ? 1 << 4 : 0) : offset === 0x9c ? counted[1] : read(offset);
+clocks.writeUint32 = (offset, value) => {
+  if (offset === 0x94) counted = [microseconds() + 256, 32 * (value === 3 ? (code < NOMINAL ? 3250 : 6500) : 0)];
+  else if (offset !== 0x80 && offset !== 0x90) write(offset, value);
+};
+const readDma = board.dma.readUint32.bind(board.dma);
+board.dma.readUint32 = (offset) => offset === 0x444 ? 0 : readDma(offset); // CHAN_ABORT: done
 board.dma.getTimer = () => (board.dma.timer0 & 0xffff) / (board.dma.timer0 >>> 16) / 12;
 const setInterrupt = core.setInterrupt.bind(core);
 core.setInterrupt = (number, value) => {

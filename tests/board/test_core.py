@@ -14,7 +14,7 @@ from tests.board.native import PAGES, NativeCore
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.link.frames import Decoder, encode
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import PAGE, Command, Pattern, Status, pattern_words
+from weakcell.host.board.link.protocol import PAGE, Command, Pattern, Status, convert_sensor, pattern_words
 from weakcell.host.board.link.transport import FunctionTransport
 
 
@@ -29,8 +29,8 @@ def ask(core: NativeCore, token: int, number: int, command: int, body: bytes = b
     return [(*struct.unpack_from("<IIB", answer, 1), answer[10:]) for answer in answers]
 
 
-def open_session(core: NativeCore, nonce: int) -> int:
-    return ask(core, 0, 0, Command.HELLO, struct.pack("<BI", 1, nonce))[0][0]
+def open_session(core: NativeCore, nonce: int, version: int = 2) -> int:
+    return ask(core, 0, 0, Command.HELLO, struct.pack("<BI", version, nonce))[0][0]
 
 
 def test_pages_written_are_read_and_their_crcs_told(core: NativeCore, link: Link, rng: np.random.Generator) -> None:
@@ -140,9 +140,9 @@ def test_an_unplugged_board_is_a_link_error() -> None:
 def test_another_version_is_refused() -> None:
     def board(data: bytes) -> bytes:
         asked = Decoder().feed(data)[0]
-        return encode(bytes([asked[0] | 0x80]) + bytes(8) + bytes([Status.BAD_VERSION, 2]))
+        return encode(bytes([asked[0] | 0x80]) + bytes(8) + bytes([Status.BAD_VERSION, 3]))
 
-    with pytest.raises(BoardError, match="version 2"):
+    with pytest.raises(BoardError, match="version 3"):
         Link(FunctionTransport(board)).info()
 
 
@@ -181,3 +181,46 @@ def test_an_interrupted_transfer_ends_its_session(core: NativeCore) -> None:
     link.write_pages([0], [b"b" * PAGE])
     assert core.arena[:PAGE].tobytes() == b"b" * PAGE
     assert link.counters.sessions == 2
+
+
+def test_old_hosts_get_the_records_of_their_version(core: NativeCore) -> None:
+    for version, pulse, info in ((1, 17, 46), (2, 31, 52)):
+        token = open_session(core, 5, version)
+        assert len(ask(core, token, 1, Command.PULSE, struct.pack("<BI", 5, 10))[0][3]) == pulse
+        assert len(ask(core, token, 2, Command.CPU_PULSE, struct.pack("<BI", 5, 10))[0][3]) == pulse + 1
+        assert len(ask(core, token, 3, Command.INFO)[0][3]) == info
+
+
+def test_this_host_speaks_to_old_firmware(core: NativeCore) -> None:
+    """The old firmware: version 1 alone, and no command 10."""
+
+    def board(data: bytes) -> bytes:
+        asked = Decoder().feed(data)
+        if asked and asked[0][0] == Command.HELLO and asked[0][9] != 1:
+            return encode(bytes([asked[0][0] | 0x80]) + bytes(8) + bytes([Status.BAD_VERSION, 1]))
+        return core(data)
+
+    link = Link(FunctionTransport(board))
+    assert (link.board.version, link.pulse(5, 10).counts, link.info().celsius) == (1, (0, 0, 0), None)
+
+
+def test_the_same_nonce_goes_on_with_its_session(core: NativeCore) -> None:
+    token = open_session(core, 3)
+    assert ask(core, token, 1, Command.INFO)[0][2] == Status.OK
+    assert open_session(core, 3) == token
+    assert ask(core, token, 2, Command.INFO)[0][2] == Status.OK
+    assert ask(core, token, 4, Command.INFO)[0][3] == struct.pack("<I", 3)
+
+
+def test_short_contents_are_good_frames_without_an_answer(core: NativeCore) -> None:
+    link = Link(FunctionTransport(core))
+    before = link.info().frames_good
+    assert core(encode(b"12345678")) == b""
+    assert link.info().frames_good == before + 2
+
+
+@pytest.mark.parametrize(("volts", "celsius"), [(0.706, 27.0), (0.706 - 0.001721 * 10, 37.0)])
+def test_the_sensor_follows_the_data_sheets_line(volts: float, celsius: float) -> None:
+    conversions = 16 * round(volts / 3.3 * 4096)
+    assert convert_sensor(conversions) == pytest.approx(celsius, abs=0.25)
+    assert convert_sensor(0) is None

@@ -95,7 +95,7 @@ def test_no_cells_at_nominal_voltage(chip: str, experiment: Experiment) -> None:
     link = Link(Weak().board(chip))
     if link.board.can(REQUIRED_CAPABILITIES[experiment]):
         for report in ReportMode:
-            setting = Setting(experiment, link.board.nominal_code, 0)
+            setting = Setting(experiment, link.board.nominal_code, 1000 if experiment is Experiment.SLEEP else 0)
             assert run_experiment(link, setting, Pattern.CHECKERBOARD, 0, range(32), report).cells.size == 0
 
 
@@ -166,7 +166,7 @@ def test_a_session_that_was_damaged_during_sleep_is_lost() -> None:
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
 
     def spoil(board: VirtualBoard, volts: float) -> None:
-        board.sram[board.arena.nbytes + 0x1600] ^= 1
+        board.sram[board.arena.nbytes + 0x1900] ^= 1
 
     link = Link(VirtualBoard("rp2350", spoil))
     link.info()
@@ -192,7 +192,7 @@ def test_the_stack_has_room(chip: str, image: str) -> None:
     board = VirtualBoard(chip, image=image)
     link = Link(board)
     bank, banks = board.sram[board.arena.nbytes :], 8192
-    first, last = link.info().image_bytes + 1900, banks - 260
+    first, last = link.info().image_bytes + 1770, banks - 200
     bank[first:last] = 0xA5
     for experiment in Experiment:
         if link.board.can(REQUIRED_CAPABILITIES[experiment]):
@@ -201,4 +201,5 @@ def test_the_stack_has_room(chip: str, image: str) -> None:
     link.write_pages([1], [bytes(256)])
     Link(board).info()
     used = banks - first - int(np.flatnonzero(bank[first:] != 0xA5)[0])
-    assert 260 < used < 700, "the linker scripts ask for 896 bytes"
+    print("USED", used)
+    assert 200 < used < 360, "the linker scripts ask for 400 bytes"

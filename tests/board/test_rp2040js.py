@@ -50,11 +50,13 @@ def test_the_dma_pulse_and_its_flips(emulator: subprocess.Popen[str]) -> None:
     assert link.compare(0, 64, Pattern.RANDOM, 1) == []
     pulse = link.pulse(7, 1000)
     assert (pulse.low_code, pulse.after_code, pulse.image_crc) == (7, 11, link.info().image_crc)
+    assert pulse.counts == (32 * 6500, 32 * 3250, 32 * 6500)
     assert link.compare(0, 64, Pattern.RANDOM, 1) == [byte * 8 + (byte & 7) for byte in range(0, 64 * 256, 997)]
     pulse, page = link.while_low(Command.READ_LOW, 7, 500, b"\x02\x00")
     assert (pulse.low_code, pulse.own, page[:2]) == (7, 1, b"\x02\x00")
     with pytest.raises(VoltageRefused):
         link.pulse(12, 1000)
     codes, times = zip(*json.loads(say(emulator, "log")), strict=True)
-    assert codes == (11, 7, 11, 7, 11)
+    assert codes == (11, 7, 11, 11, 7, 11)  # DMA restores nominal, and the CPU confirms it
     assert 1000 <= times[2] - times[1] <= 1010
+    assert 1000 <= times[3] - times[2] <= 1100

@@ -53,7 +53,7 @@ static void hear(uint32_t count)
             next++;
         }
     }
-    if (decoder.damaged)
+    if (decoder.counters.damaged)
         abort();
 }
 

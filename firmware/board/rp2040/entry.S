@@ -1,4 +1,5 @@
-/* RP2040: the boot ROM jumps to the lowest address of a RAM image; the first word is code. */
+/* RP2040: the boot ROM jumps to the lowest address of a RAM image; the first word is code. The vector table lies over it: its first
+ * word, the stack, is only used by a reset, and interrupts stay masked, so faults are all that it needs. */
     .syntax unified
     .thumb
     .section .entry, "ax"
@@ -6,7 +7,14 @@
     .thumb_func
     .global pico_entry
     .type pico_entry, %function
+pico_vectors:
 pico_entry:
+    b start
+    nop
+    .rept 15
+    .word pico_fault
+    .endr
+start:
     cpsid i
     ldr r0, =pico_stack_top
     mov sp, r0
@@ -19,10 +27,3 @@ pico_entry:
 pico_fault:
     b pico_fault                     /* until the watchdog resets the chip */
     .pool
-    .align 8
-pico_vectors:
-    .word pico_stack_top
-    .word pico_entry
-    .rept 46
-    .word pico_fault
-    .endr

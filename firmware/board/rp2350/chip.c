@@ -5,13 +5,18 @@
 
 enum { MINIMUM = 0 };                                 /* 0.55 V */
 enum { VREG_CTRL = 0x04, VREG_STS = 0x08, VREG = 0x0c, LP_ENTRY = 0x10, LP_EXIT = 0x14, BOD = 0x1c, BOD_LP_ENTRY = 0x20 };
+enum { BOD_LP_EXIT = 0x24, BROWN_OUT_ON = 0xb1 };      /* 0.946 V, as after a reset */
 enum { CHIP_RESET = 0x2c, WDSEL = 0x30, STATE = 0x38, LPOSC_KHZ = 0x50, LPOSC_KHZ_FRACTION = 0x54, SET_TIME = 0x60, READ_TIME = 0x74 };
 enum { ALARM_TIME = 0x78, TIMER = 0x88, DBG_PWRCFG = 0xa4, SCRATCH = 0xb0, BOOT = 0xd0 };
 enum { UPDATING = 1u << 15, UNLOCK = 1u << 13, VOUT_OK = 1u << 4, LINEAR = 1u << 2 };
 enum { RUN = 1u << 1, ALARM_ON = 1u << 4, WAKES = 1u << 5, ALARM = 1u << 6, USE_LPOSC = 1u << 8 };
 enum { CORE_AND_XIP_OFF = 12u << 4, REFUSED = 7u << 8, WAITING = 1u << 12, RESET_POWMAN_ASYNC = 1u };
-enum { RESET_UART0 = 1u << 26, RESET_TIMER0 = 1u << 23, RESET_PADS = 1u << 9, RESET_IO = 1u << 6 };
+enum { RESET_UART0 = 1u << 26, RESET_TIMER0 = 1u << 23, RESET_PADS = 1u << 9, RESET_IO = 1u << 6, RESET_DMA = 1u << 2 };
+enum { RESET_ADC = 1u };
+enum { AUXCTRL = 0x14, POWMAN_ON_LPOSC = 1u, NO_OTP_SUPPLY_RESET = 1u << 2 };
+enum { ACCESS_POWMAN = 0xb0, ACCESS_CLOCKS = 0xc0, ACCESS_WATCHDOG = 0xd8, ACCESS_BY_DMA = 1u << 6 };
 #define PASSWORD 0x5afe0000u
+#define ACCESS_PASSWORD 0xacce0000u
 #define SLEPT 0x736c6570u /* in SCRATCH0: the firmware entered SLEEP */
 
 static void powman(uint32_t offset, uint32_t value)
@@ -35,11 +40,21 @@ static uint32_t code_bits(uint32_t code)
     return (code > NOMINAL ? NOMINAL : code) << 4;
 }
 
+uint32_t pico_chip_regulator_word(uint32_t code)
+{
+    return PASSWORD | code_bits(code); /* the other bits are status, and high impedance: off */
+}
+
+uint8_t pico_chip_low_ok(uint32_t word)
+{
+    return (word & UPDATING) == 0; /* VOUT_OK is in another register, which is not read while low */
+}
+
 void pico_chip_set_code(uint32_t code)
 {
     while (REG(POWMAN + VREG) & UPDATING) {
     }
-    powman(VREG, (REG(POWMAN + VREG) & 0x7e0fu) | code_bits(code));
+    REG(POWMAN + VREG) = pico_chip_regulator_word(code);
     while (REG(POWMAN + VREG) & UPDATING) {
     }
 }
@@ -52,26 +67,40 @@ void pico_chip_set_nominal(void)
     }
 }
 
-uint32_t pico_chip_set_brown_out(uint32_t next)
+void pico_chip_set_brown_out(bool on)
 {
-    uint32_t saved_brown_out = REG(POWMAN + BOD) & 0x1ffu;
-    powman(BOD, next);
-    return saved_brown_out;
+    powman(BOD, on ? BROWN_OUT_ON : 0);
 }
 
 /* Bits 0-1: the watchdog's reason; bits 16 on: CHIP_RESET (16 power-on, 17 brown-out, 18 RUN pin, ...). */
 uint32_t pico_chip_boot_reason(void)
 {
-    return REG(WATCHDOG + 8) | (REG(POWMAN + CHIP_RESET) & 0x0fff0000u);
+    return REG(WATCHDOG + 8) | (REG(POWMAN + CHIP_RESET) & 0x1fff0000u);
+}
+
+/* A reset by the watchdog includes CLOCKS: POWMAN must not run from clk_ref then. The supply detector of the OTP would reset the
+ * chip at a low voltage. */
+void pico_chip_prepare_watchdog(void)
+{
+    SET(SYSCFG + AUXCTRL) = POWMAN_ON_LPOSC | NO_OTP_SUPPLY_RESET;
+    REG(TICKS + 0x34) = 12; /* watchdog: 1 us from the crystal */
+    REG(TICKS + 0x30) = 1;
+}
+
+static void let_dma_access(uint32_t offset)
+{
+    REG(ACCESSCTRL + offset) = ACCESS_PASSWORD | (REG(ACCESSCTRL + offset) & 0xffu) | ACCESS_BY_DMA;
 }
 
 void pico_chip_start_peripherals(void)
 {
     REG(TICKS + 0x1c) = 12; /* TIMER0: 1 us */
     REG(TICKS + 0x18) = 1;
-    REG(TICKS + 0x34) = 12; /* watchdog: 1 us */
-    REG(TICKS + 0x30) = 1;
-    pico_reset_peripherals(RESET_UART0 | RESET_TIMER0 | RESET_PADS | RESET_IO);
+    pico_reset_peripherals(RESET_UART0 | RESET_TIMER0 | RESET_PADS | RESET_IO | RESET_DMA | RESET_ADC);
+    REG(ADC) = (REG(SYSINFO + 4) & 1u ? 4u : 8u) << 12 | 3u; /* temperature sensor, on; its channel depends on the package */
+    let_dma_access(ACCESS_POWMAN);
+    let_dma_access(ACCESS_CLOCKS);
+    let_dma_access(ACCESS_WATCHDOG);
     REG(PADS_BANK0 + 4) = 0x56; /* no isolation */
     REG(PADS_BANK0 + 8) = 0x56;
 #ifdef WC_FLASH
@@ -79,51 +108,51 @@ void pico_chip_start_peripherals(void)
 #endif
 }
 
-/* Retention: nothing reads or writes the arena while the voltage is low. The CPU polls the timer from SRAM8, at 12 MHz. */
-static void pulse(uint8_t code, uint32_t dwell_us, wc_pulse *result)
-{
-    pico_lower(code, dwell_us, result);
-    pico_restore(result);
-}
-
 /* --- power state P1.4: the core is off while all SRAM is at the low-power voltage ------------------------------------------------
- * The firmware's own data lie in SRAM9, at that voltage too. Their CRC is kept in the always-on SCRATCH1. */
+ * The firmware's own data lie in SRAM9, at that voltage too. Their CRC is kept in the always-on SCRATCH1, what was measured before in
+ * SCRATCH2 and 3. */
 
-static void start_alarm(uint32_t milliseconds)
-{
-    powman(TIMER, 0);
-    powman(LPOSC_KHZ, 32);
-    powman(LPOSC_KHZ_FRACTION, 50332); /* 0.768 of 65536 */
-    for (uint32_t part = 0; part < 16; part += 4) {
-        powman(SET_TIME + part, 0);
-        powman(ALARM_TIME + part, part == 12 ? milliseconds : 0); /* bits 15 to 0 are written last; at most 4000 */
-    }
-    powman(TIMER, ALARM | USE_LPOSC | RUN);
-    powman(TIMER, ALARM_ON | WAKES | RUN);
-}
+/* Written before every SLEEP, in this order. */
+static const uint16_t settings[][2] = {
+    {LP_EXIT, NOMINAL << 4},
+    {BOD_LP_ENTRY, 0},
+    {BOD_LP_EXIT, 0},             /* pico_main switches it on when nominal voltage is back */
+    {DBG_PWRCFG, 1},              /* a debugger does not keep the core awake */
+    {TIMER, 0},
+    {LPOSC_KHZ, 32},
+    {LPOSC_KHZ_FRACTION, 50332},  /* 0.768 of 65536 */
+    {SET_TIME, 0}, {SET_TIME + 4, 0}, {SET_TIME + 8, 0}, {SET_TIME + 12, 0},
+    {ALARM_TIME, 0}, {ALARM_TIME + 4, 0}, {ALARM_TIME + 8, 0},
+};
 
 static void sleep(uint8_t code, uint32_t dwell_us)
 {
-    uint32_t brown_out = pico_prepare_low();
+    wc_pulse before;
+    pico_prepare_low(&before);
     powman(LP_ENTRY, code_bits(code) | LINEAR);
-    powman(LP_EXIT, code_bits(NOMINAL));
-    powman(BOD_LP_ENTRY, 0);
-    powman(DBG_PWRCFG, 1); /* a debugger does not keep the core awake */
+    for (unsigned i = 0; i < sizeof settings / sizeof settings[0]; i++)
+        powman(settings[i][0], settings[i][1]);
+    uint32_t ms = 0;
+    while (ms * 1000u < dwell_us)
+        ms++;
+    powman(ALARM_TIME + 12, ms); /* bits 15 to 0, the last; at most 4000 */
+    powman(TIMER, ALARM | USE_LPOSC | RUN);
+    powman(TIMER, ALARM_ON | WAKES | RUN);
     REG(POWMAN + SCRATCH) = SLEPT;
     REG(POWMAN + SCRATCH + 4) = wc_crc_words(pico_bss_start, (uint32_t)(pico_bss_end - pico_bss_start));
+    REG(POWMAN + SCRATCH + 8) = before.counts[0];
+    REG(POWMAN + SCRATCH + 12) = before.temperature;
     pico_set_boot_vector(POWMAN + BOOT, pico_entry);
-    start_alarm((dwell_us + 999u) / 1000u);
-    powman(STATE, CORE_AND_XIP_OFF);
+    powman(STATE, CORE_AND_XIP_OFF | REFUSED); /* the bits of an earlier refusal are cleared by writing 1 */
     for (int looks = 0; looks < 100 && !(REG(POWMAN + STATE) & REFUSED); looks++)
         if (REG(POWMAN + STATE) & WAITING)
             for (;;) /* if the core is not switched off, the watchdog ends this */
                 __asm volatile("wfi" ::: "memory");
-    powman(STATE, 0);
+    powman(STATE, REFUSED);
     powman(TIMER, 0);
     REG(POWMAN + BOOT) = 0;
     REG(POWMAN + SCRATCH) = 0;
-    wc_pulse ignored;
-    pico_wait_regulator(brown_out, pico_time_us(), &ignored);
+    pico_wait_regulator(&before);
 }
 
 bool pico_chip_woke_up(uint32_t *state, wc_pulse *result)
@@ -133,6 +162,8 @@ bool pico_chip_woke_up(uint32_t *state, wc_pulse *result)
     REG(POWMAN + BOOT) = 0;
     if (slept) {
         *state = REG(POWMAN + SCRATCH + 4);
+        result->counts[0] = REG(POWMAN + SCRATCH + 8);
+        result->temperature = (uint16_t)REG(POWMAN + SCRATCH + 12);
         result->low_code = (uint8_t)(REG(POWMAN + LP_ENTRY) >> 4 & 31u);
         result->dwell_us = REG(POWMAN + READ_TIME) * 1000u;
         powman(TIMER, 0);
@@ -147,12 +178,20 @@ const wc_board pico_chip_board = {
     .arena_address = 0x20000000u,
     .arena = (volatile uint32_t *)0x20000000u,
     .arena_bytes = 512u * 1024u,
+    .image = pico_image_start,
+    .image_end = pico_image_end,
+    .boot_reason = pico_chip_boot_reason,
+    .count = pico_count,
+    .temperature = pico_temperature,
+#ifdef WC_FLASH
+    .from_flash = true,
+#endif
     .send_byte = pico_put,
     .time_us = pico_time_us,
     .regulator_code = pico_chip_code,
     .regulator_ok = pico_chip_regulator_ok,
     .keep_alive = pico_keep_alive,
-    .pulse = pulse,
+    .pulse = pico_pulse,
     .lower = pico_lower,
     .restore = pico_restore,
     .sleep = sleep,

@@ -13,7 +13,7 @@ from typing import Any
 
 from weakcell.host.board.errors import BoardError
 
-MAX_CONTENT = 286
+MAX_CONTENT = 300
 MAX_ENCODED = MAX_CONTENT + 4 + 2
 _ALL_BITS = 0xFFFFFFFF
 

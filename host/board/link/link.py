@@ -19,6 +19,7 @@ from weakcell.host.board.link.frames import Decoder, encode
 from weakcell.host.board.link.protocol import (
     MAX_CRCS,
     MAX_FLIPS,
+    OLDEST_VERSION,
     RECORD_BYTES,
     VERSION,
     BoardInfo,
@@ -112,13 +113,19 @@ class Link:
             BoardError: the firmware speaks another version.
             LinkError: nothing answered.
         """
-        nonce = secrets.randbits(32)
+        nonce, version = secrets.randbits(32), VERSION
         for _ in range(self._retries + 1):
-            self._send(struct.pack("<BIIBI", Command.HELLO, 0, 0, VERSION, nonce))
+            self._send(struct.pack("<BIIBI", Command.HELLO, 0, 0, version, nonce))
             while (reply := self._receive(self._timeout_s)) is not None:
                 if reply.command != Command.HELLO | 0x80:
                     continue
+                if reply.status == Status.BAD_VERSION and reply.body and OLDEST_VERSION <= reply.body[0] < version:
+                    version = reply.body[0]  # older firmware: speak its version
+                    self._send(struct.pack("<BIIBI", Command.HELLO, 0, 0, version, nonce))
+                    continue
                 if reply.status == Status.BAD_VERSION:
+                    if version < VERSION:
+                        continue  # a late answer to the first request
                     found = f"its firmware speaks version {reply.body[0] if reply.body else '?'}, this host {VERSION}"
                     raise BoardError("Opening the board", found, "Flash the image that comes with this version")
                 if reply.status == Status.OK and len(reply.body) == 25 and struct.unpack_from("<I", reply.body, 1)[0] == nonce:
@@ -206,6 +213,11 @@ class Link:
         pulse = Pulse.unpack(self._request_one(Command.PULSE, struct.pack("<BI", code, dwell_us), _time_low(dwell_us)))
         return self._confirm(pulse, code, dwell_us)
 
+    def cpu_pulse(self, code: int, dwell_us: int) -> Pulse:
+        """Do the same as `pulse` with the CPU running from its own banks at the low voltage."""
+        request = struct.pack("<BI", code, dwell_us)
+        return self._confirm(Pulse.unpack(self._request_one(Command.CPU_PULSE, request, _time_low(dwell_us))), code, dwell_us)
+
     def sleep(self, code: int, dwell_us: int) -> Pulse:
         """Do the same as `pulse` with the core switched off; only where the board can."""
         pulse = Pulse.unpack(self._request_one(Command.SLEEP, struct.pack("<BI", code, dwell_us), _time_low(dwell_us)))
@@ -227,7 +239,8 @@ class Link:
             VoltageRefused: as for `pulse`.
         """
         reply = self._request_one(command, struct.pack("<BI", code, dwell_us) + body, _time_low(dwell_us))
-        return self._confirm(Pulse.unpack(reply[:RECORD_BYTES]), code, dwell_us), reply[RECORD_BYTES:]
+        record = RECORD_BYTES[self.board.version]
+        return self._confirm(Pulse.unpack(reply[:record]), code, dwell_us), reply[record:]
 
     def _confirm(self, pulse: Pulse, code: int, dwell_us: int) -> Pulse:
         asked = f"Code {code} for {dwell_us} us"
@@ -266,13 +279,13 @@ class Link:
             requests: command and body of each.
             extra_s: how much longer a reply may take.
         """
-        window = self.board.window
+        board = self.board
         try:
-            replies = self._exchange(requests, window, extra_s)
+            replies = self._exchange(requests, board.window, extra_s)
         except BaseException:
             self._token = 0
             raise
-        return [self._check_reply(reply, *request) for reply, request in zip(replies, requests, strict=True)]
+        return [self._check_reply(reply, *request, board.version) for reply, request in zip(replies, requests, strict=True)]
 
     def _exchange(self, requests: Sequence[Request], window: int, extra_s: float) -> list[_Reply]:
         first, total = self._next, len(requests)
@@ -324,8 +337,8 @@ class Link:
         self.counters.frames_sent += 1
         self.transport.write(frame)
 
-    def _check_reply(self, reply: _Reply, command: Command, request: bytes) -> bytes:
-        if reply.status == Status.OK and len(reply.body) in reply_lengths(command, request):
+    def _check_reply(self, reply: _Reply, command: Command, request: bytes, version: int) -> bytes:
+        if reply.status == Status.OK and len(reply.body) in reply_lengths(command, request, version):
             return reply.body
         if reply.status == Status.OK:
             status = f"with {len(reply.body)} bytes"

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from weakcell.host.board.boards import Regulator, chip_name, regulator_of
 
-VERSION = 1
+VERSION, OLDEST_VERSION = 2, 1
+"""Of the protocol: what this host asks for first, and the oldest that it understands."""
 PAGE = 256
 PAGE_WORDS = PAGE // 8
 MAX_CRCS = 64
@@ -31,6 +32,7 @@ class Command(IntEnum):
     COMPARE = 7
     PULSE = 8
     SLEEP = 9
+    CPU_PULSE = 10
     WRITE_LOW = 0x43
     READ_LOW = 0x44
     CRCS_LOW = 0x45
@@ -61,6 +63,8 @@ class Capability(IntFlag):
     READ_LOW = 1 << 3
     WRITE_LOW = 1 << 4
     SLEEP = 1 << 5
+    COUNT = 1 << 6
+    CPU_PULSE = 1 << 7
     FROM_FLASH = 1 << 8
 
 
@@ -89,6 +93,7 @@ class ConnectedBoard:
         arena_bytes: its size.
         nominal_code, minimum_code: range of regulator codes.
         boot_reason: see `firmware/PROTOCOL.md`.
+        version: of the protocol that the session speaks.
     """
 
     chip: str
@@ -99,6 +104,7 @@ class ConnectedBoard:
     nominal_code: int
     minimum_code: int
     boot_reason: int
+    version: int = 1
 
     @property
     def regulator(self) -> Regulator:
@@ -124,8 +130,8 @@ class ConnectedBoard:
     @classmethod
     def unpack(cls, body: bytes) -> ConnectedBoard:
         """Unpack the body of a HELLO reply."""
-        _, _, chip, *fields = struct.unpack("<BIBIBIIBBI", body)
-        return cls(chip_name(chip), *fields)
+        version, _, chip, *fields = struct.unpack("<BIBIBIIBBI", body)
+        return cls(*[chip_name(chip), *fields, version])
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,8 @@ class BoardInfo:
         pulses: times the voltage was lowered.
         frames_good, frames_damaged, frames_oversize: received frames.
         gaps, repeats, stale: requests whose number was too high, among the last four, or older.
+        ring_count: frequency of the ring oscillator, in kHz / 32; 0 if it was not counted.
+        sensor: sum of sixteen conversions of the die's temperature sensor; 0 if it was not read.
     """
 
     uptime_us: int
@@ -155,16 +163,23 @@ class BoardInfo:
     gaps: int
     repeats: int
     stale: int
+    ring_count: int = 0
+    sensor: int = 0
+
+    @property
+    def celsius(self) -> float | None:
+        """Temperature of the die in °C, uncalibrated; None if it was not read."""
+        return convert_sensor(self.sensor)
 
     @classmethod
     def unpack(cls, body: bytes) -> BoardInfo:
         """Unpack the body of an INFO reply."""
-        return cls(*struct.unpack("<4I2B7I", body))
+        return cls(*struct.unpack("<4I2B7I" if len(body) == _INFO_BYTES[1] else "<4I2B7IIH", body))
 
 
 @dataclass(frozen=True)
 class Pulse:
-    """What the board did to the voltage, by its registers and its timer; no field is a measured voltage.
+    """What the board did to the voltage, by its registers, its timer, and the ring oscillator, whose frequency follows the voltage.
 
     Attributes:
         code: requested regulator code.
@@ -174,6 +189,8 @@ class Pulse:
         image_crc: CRC-32 of the firmware's code afterwards.
         pulses: times the voltage was lowered since the last reset.
         own: 0 if the firmware's request or reply buffer changed while low; always 1 for PULSE, which does not check.
+        counts: of the ring oscillator, in kHz / 32: at nominal before, at the end of the dwell, at nominal after; 0: not counted.
+        sensor: sum of sixteen conversions of the die's temperature sensor before; 0 if it was not read.
     """
 
     code: int
@@ -185,28 +202,54 @@ class Pulse:
     image_crc: int
     pulses: int
     own: int = 1
+    counts: tuple[int, int, int] = (0, 0, 0)
+    sensor: int = 0
+
+    @property
+    def celsius(self) -> float | None:
+        """Temperature of the die in °C before the voltage fell, uncalibrated; None if it was not read."""
+        return convert_sensor(self.sensor)
 
     @classmethod
     def unpack(cls, body: bytes) -> Pulse:
-        """Unpack the body of a PULSE reply, or a record."""
-        return cls(*struct.unpack("<5B3I" if len(body) == PULSE_BYTES else "<5B3IB", body))
+        """Unpack the body of a PULSE reply, or a record, of any version."""
+        fields = struct.unpack_from("<5B3I", body)
+        own = body[-1] if len(body) in RECORD_BYTES.values() else 1
+        if len(body) < PULSE_BYTES[2]:
+            return cls(*[*fields, own])
+        *counts, sensor = struct.unpack_from("<3IH", body, PULSE_BYTES[1])
+        return cls(*[*fields, own, tuple(counts), sensor])
 
 
-PULSE_BYTES, RECORD_BYTES = 17, 18
-_REPLY_BYTES = {Command.HELLO: 25, Command.INFO: 46, Command.WRITE: 2, Command.READ: 2 + PAGE, Command.FILL: 0,
-                Command.PULSE: PULSE_BYTES, Command.SLEEP: RECORD_BYTES}  # fmt: skip
+PULSE_BYTES, RECORD_BYTES, _INFO_BYTES = {1: 17, 2: 31}, {1: 18, 2: 32}, {1: 46, 2: 52}
+"""Bytes of replies, by version of the protocol."""
+_REPLY_BYTES = {Command.HELLO: 25, Command.WRITE: 2, Command.READ: 2 + PAGE, Command.FILL: 0}
+_BY_VERSION = {Command.INFO: _INFO_BYTES, Command.PULSE: PULSE_BYTES, Command.SLEEP: RECORD_BYTES, Command.CPU_PULSE: RECORD_BYTES}
 _LOW = 0x40
 
 
-def reply_lengths(command: Command, request: bytes) -> range:
-    """Return the lengths that the body of an OK reply may have."""
+def reply_lengths(command: Command, request: bytes, version: int) -> range:
+    """Return the lengths that the body of an OK reply may have in a version of the protocol."""
     if command & _LOW:
-        plain = reply_lengths(Command(command & ~_LOW), request[5:])
-        return range(plain.start + RECORD_BYTES, plain.stop + RECORD_BYTES, plain.step)
+        plain, record = reply_lengths(Command(command & ~_LOW), request[5:], version), RECORD_BYTES[version]
+        return range(plain.start + record, plain.stop + record, plain.step)
     if command == Command.COMPARE:
         return range(5, 5 + 4 * MAX_FLIPS + 1, 4)
-    size = 2 + 4 * request[2] if command == Command.CRCS else _REPLY_BYTES[command]
+    if command in _BY_VERSION:
+        size = _BY_VERSION[command][version]
+    else:
+        size = 2 + 4 * request[2] if command == Command.CRCS else _REPLY_BYTES[command]
     return range(size, size + 1)
+
+
+def convert_sensor(conversions: int) -> float | None:
+    """Return the temperature in °C of sixteen conversions of the die's sensor, None for 0.
+
+    By the data sheets' typical line, with a reference of 3.3 V. A chip may be several degrees off.
+    """
+    if not conversions:
+        return None
+    return 27 - (conversions / 16 * 3.3 / 4096 - 0.706) / 0.001721
 
 
 def pattern_words(pattern: int, seed: int, first: int, count: int) -> npt.NDArray[np.uint32]:

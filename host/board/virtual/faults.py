@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.host.board.boards import BOARDS
+from weakcell.host.board.virtual.rail import RailFaults
 from weakcell.memmodels.address import Layout, Words
 from weakcell.memmodels.catalogue import open_memory
 from weakcell.memmodels.errors import UsageError
@@ -59,6 +60,7 @@ class Misbehaviour:
         brown_out: voltage below which power is lost, in V.
         noise: share of frames, in each direction, that are damaged, lost, repeated or delayed.
         ignore_voltage: the regulator's register does not move.
+        rail: how the core voltage differs from the register.
     """
 
     hang: float = 0.0
@@ -66,22 +68,34 @@ class Misbehaviour:
     brown_out: float = 0.0
     noise: float = 0.0
     ignore_voltage: bool = False
+    rail: RailFaults = field(default_factory=RailFaults)
 
 
-_LIMITS = {"hang": 1.0, "reset": 1.0, "brown-out": max(board.regulator.nominal_v for board in BOARDS.values()), "noise": 1.0}
+_LIMITS = {
+    "hang": 1.0,
+    "reset": 1.0,
+    "brown-out": max(board.regulator.nominal_v for board in BOARDS.values()),
+    "noise": 1.0,
+    "floor": max(board.regulator.nominal_v for board in BOARDS.values()),
+    "fall": 1e6,
+    "count-noise": 0.5,
+}
+
+
+_FLAGS = ("ignore-voltage", "bypass")
 
 
 def parse_misbehaviour(text: str) -> Misbehaviour:
-    """Parse `hang=0.1,noise=0.02,brown-out=0.7,ignore-voltage`; UsageError names an unknown or wrong part."""
+    """Parse `hang=0.1,noise=0.02,brown-out=0.7,fall=20,ignore-voltage`; UsageError names an unknown or wrong part."""
     values: dict[str, float] = {}
-    ignore = False
+    flags: set[str] = set()
     for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
-        if part == "ignore-voltage":
-            ignore = True
+        if part in _FLAGS:
+            flags.add(part)
             continue
         if name not in _LIMITS:
-            known = ", ".join([*_LIMITS, "ignore-voltage"])
+            known = ", ".join([*_LIMITS, *_FLAGS])
             raise UsageError(f"--misbehave {part}", "there is no such misbehaviour", f"Choose from {known}")
         try:
             values[name] = float(value)
@@ -90,7 +104,9 @@ def parse_misbehaviour(text: str) -> Misbehaviour:
         if not 0 <= values[name] <= _LIMITS[name]:
             raise UsageError(f"--misbehave {part}", "it is out of range", f"Give 0 to {_LIMITS[name]:g}")
     get = values.get
-    return Misbehaviour(get("hang", 0.0), get("reset", 0.0), get("brown-out", 0.0), get("noise", 0.0), ignore)
+    rail = RailFaults("bypass" in flags, get("floor", 0.0), get("fall", 0.0), noise=get("count-noise", 0.0))
+    voltages = get("brown-out", 0.0), get("noise", 0.0), "ignore-voltage" in flags
+    return Misbehaviour(get("hang", 0.0), get("reset", 0.0), *voltages, rail)
 
 
 def make_retention_fault(spec: str, seed: int = 0, pulses: int = 0) -> RetentionFault:

@@ -1,8 +1,10 @@
 """The chip of a virtual board: Unicorn runs the unmodified image on SRAM that is a NumPy array.
 
-Modelled: the CPU, SRAM, UART 0, the regulator's registers (with the RP2350's password and unlock bit), a timer, the RP2040's DMA
-chain as the firmware uses it, the watchdog, the path from reset to the image (second stage, IMAGE_DEF, jump vectors) after the boot
-ROMs' sources and the data sheets, and the RP2350's power state P1.4. `firmware/EMULATORS.md` lists what is not modelled.
+Modelled: the CPU, SRAM, UART 0, the regulator's registers (with the RP2350's password and unlock bit), brown-out detection,
+clocks and the frequency counter, the temperature sensor, a timer, DMA, the watchdog, the path from reset to the image (second
+stage, IMAGE_DEF, jump vectors) after the boot ROMs' sources and the data sheets, and the RP2350's power state P1.4. Registers
+start with the values of the chips' headers, and bits that are cleared by writing 1 are. `firmware/EMULATORS.md` lists what is
+not modelled.
 
 Unicorn is GPLv2 and stays an optional dependency (`pip install weakcell[virtual]`).
 """
@@ -10,7 +12,7 @@ Unicorn is GPLv2 and stays an optional dependency (`pip install weakcell[virtual
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -20,20 +22,40 @@ import numpy.typing as npt
 from weakcell.host.board.boards import BoardType
 from weakcell.host.board.errors import BoardError
 from weakcell.host.board.firmware.uf2 import BOOT2_BYTES, crc32_mpeg2, read_uf2
+from weakcell.host.board.virtual.clocks import LOCK_VOLTS, Clocks, Converter
+from weakcell.host.board.virtual.dma import Dma
+from weakcell.host.board.virtual.rail import CoreRail, RailFaults
 from weakcell.host.board.virtual.uart import Uart
 
 _PERIPHERALS, _PERIPHERALS_END, _BLOCK = 0x40000000, 0x40200000, 0x4000
-_DMA, _PRIVATE, _PAGE = 0x50000000, 0xE0000000, 4096
+_PRIVATE, _PAGE = 0xE0000000, 4096
 _TICK_US = 5
+_POLLS_OF_A_HANG = 50_000
+"""Reads of one register with nothing in between. What the firmware waits for will never come."""
+_UPDATE_US = 20
+_WATCHDOG_US = 8_300_000
+_OTHER_DETECTOR_V = 0.8
+"""Below this a detector of another supply resets the chip unless it is masked. Assumed."""
+_BROWN_OUT_BASE_V, _BROWN_OUT_STEP_V = 0.473, 0.043
 _SSI = 0x18000000
 _XIP_READY = {0x00: 0x001F0300, 0xF4: 0x03000218, 0x08: 1}
 _VECTOR_MAGIC = 0xB007C0D3
 _IMAGE_DEF = bytes.fromhex("d3deffff 42012110 03020000")
 
 # Offsets in the power manager (POWMAN), and bits of its STATE and TIMER registers.
-_POWMAN_BYTES, _POWMAN_PROTECTED = 0x100, 0xB0
-_VREG_CTRL, LP_ENTRY, _LP_EXIT, _WDSEL, _STATE, _READ_TIME, _ALARM_TIME, _TIMER = 0x04, 0x10, 0x14, 0x30, 0x38, 0x74, 0x84, 0x88
-_STATE_REQUEST_CORE_OFF, _STATE_WAITING = 1 << 7, 1 << 12
+_POWMAN_BYTES, _UPDATING = 0x100, 1 << 15
+_BAD_PASSWORD, _VREG_CTRL, LP_ENTRY, _LP_EXIT, _WDSEL, _STATE, _READ_TIME, _ALARM_TIME, _TIMER = (
+    0x00,
+    0x04,
+    0x10,
+    0x14,
+    0x30,
+    0x38,
+    0x74,
+    0x84,
+    0x88,
+)
+_STATE_REQUEST_CORE_OFF, _STATE_REQUEST_IGNORED, _STATE_WAITING, _STATE_CURRENT = 1 << 7, 1 << 8, 1 << 12, 15
 _TIMER_RUNS_AND_WAKES = 1 << 1 | 1 << 4 | 1 << 5
 
 
@@ -49,18 +71,49 @@ class Machine:
         stuck: the CPU has stopped until a reset.
         unable: the CPU stopped because it could not go on, for instance at an undefined instruction.
         bootsel: the boot ROM waits for an image.
+        rail: the core voltage.
+        celsius: temperature of the die, in °C.
+        hazards: what the image did that a chip may punish, though not for certain.
+        refuse_sleep: the power manager refuses the next request.
+        regulator_ok: the regulator can report that its output is good.
     """
 
-    def __init__(self, board: BoardType, image: bytes, on_code: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        board: BoardType,
+        image: bytes,
+        on_code: Callable[[int], None],
+        on_brown_out: Callable[[], None],
+        *,
+        rail: RailFaults | None = None,
+        ring_factor: Callable[[], float] = lambda: 1.0,
+        reset_values: Mapping[int, int] | None = None,
+        line_rate: bool = False,
+    ) -> None:
         """Start a chip with an image.
 
         Args:
             board: the kind of board.
             image: bytes of a UF2 file.
-            on_code: called when the firmware asks for another regulator code; it sets `code` if the regulator obeys.
+            on_code: called when the firmware asks for another regulator code; it sets `code` and the rail if the regulator obeys.
+            on_brown_out: called when a supply detector resets the chip.
+            rail: how the core voltage differs from what is set.
+            ring_factor: returns the ring oscillator's frequency relative to the assumed one, for each count.
+            reset_values: of this stepping, where they differ from the board's.
+            line_rate: bytes from the host arrive at the line's rate.
         """
         self.board, self.map = board, board.map
+        self._reset_values = {**board.map.reset_values, **(reset_values or {})}
+        self._on_brown_out = on_brown_out
+        self.rail = CoreRail(board.regulator.nominal_v, rail or RailFaults())
+        self.clocks = Clocks(board.map.clocks, self, self.stop, board.regulator.nominal_v, ring_factor)
+        self.celsius = 25.0
+        self._converter = Converter(board.map.clocks, board.map.adc, board.map.sensor, self, lambda: self.celsius)
+        self.hazards: list[str] = []
+        self.refuse_sleep, self.regulator_ok = False, True
+        self._engine: Any = None
         self.uart = Uart()
+        self.uart.has_rate = line_rate
         self.stuck = False
         self.bootsel = self.unable = False
         self._on_code = on_code
@@ -88,6 +141,7 @@ class Machine:
             )
         self._registers.clear()
         self.code = self.board.regulator.nominal_code
+        self.rail.restart()
         if first == self.map.flash:
             self._flash = data
             self._boot()
@@ -106,6 +160,9 @@ class Machine:
         if cold:
             preserved[self.map.chip_reset] = cause
         else:
+            hazard = self.map.clk_ref_hazard
+            if hazard and not self.register(hazard[0]) & hazard[1]:
+                self.hazards.append("a reset by the watchdog while POWMAN ran from clk_ref")
             # The power manager can be told to be reset too. Then its registers and the jump vectors are lost.
             if not self._power_register(_WDSEL) & 1:
                 vector = self.map.boot_vectors[-1]
@@ -113,13 +170,16 @@ class Machine:
             preserved[self.map.watchdog + 8] = cause
         if self.map.regulator not in preserved:
             self.code = self.board.regulator.nominal_code
+            self.rail.restart()
+        elif self.code != self.board.regulator.nominal_code:
+            self.hazards.append(f"the boot ROM runs at {self.board.regulator.volts(self.code):.2f} V")
         self._registers = preserved
         self._boot()
 
     def _boot(self) -> None:
         """Do what the boot ROM does. A jump vector is used once."""
         for vector in self.map.boot_vectors:
-            magic, check, stack, entry = (self._registers.get(vector + at, 0) for at in (0, 4, 8, 12))
+            magic, check, stack, entry = (self.register(vector + at) for at in (0, 4, 8, 12))
             if magic == _VECTOR_MAGIC and check == entry ^ -_VECTOR_MAGIC & 0xFFFFFFFF:
                 self._registers[vector] = 0
                 self._begin(entry, stack)
@@ -156,11 +216,15 @@ class Machine:
     def _begin(self, entry: int, stack: int) -> None:
         """Start a new engine on the same SRAM."""
         self.bootsel = self.unable = self.stuck = False
-        self._dma: dict[int, int] = {}
+        if (state := self._power_base(_STATE)) is not None:
+            self._registers[state] = self.register(state) & ~_STATE_CURRENT
+        self.rail.since_reset()
+        self.clocks.restart()
+        self.time_us = self._vreg_busy_until = self._polls = self._polled = 0
+        self._dma = Dma(self.map.dma, self._dma_load, self._dma_store, self.now_us, self._pass_time, self._has_failed)
         self._ssi: dict[int, int] = {}
-        self._time_us = 0
         self._unlocked = not self.board.regulator.needs_unlock
-        self._asleep = self._in_chain = False
+        self._asleep = False
         self._write_hook = self._on_write = self._after_stop = None
         self.uart.clear()
         unicorn, where = self._unicorn, self.map
@@ -171,7 +235,7 @@ class Machine:
         for first, end in ((_PERIPHERALS, where.uart), (after, _PERIPHERALS_END)):
             engine.mmio_map(first, end - first, self._load, first, self._store, first)
         self.uart.attach(engine, where.uart, _BLOCK)
-        engine.mmio_map(_DMA, 0x1000, self._load_dma, None, self._store_dma, None)
+        engine.mmio_map(self.map.dma.base, 0x1000, self._load_dma, None, self._store_dma, None)
         engine.mem_map(_PRIVATE, 0x10000)
         flash_pages = -(-len(self._flash) // _PAGE) * _PAGE
         if self._flash and self.board.boot2_address is not None:
@@ -187,9 +251,34 @@ class Machine:
         base = self.map.power_manager
         return base is not None and base <= address < base + _POWMAN_BYTES
 
-    def _power_register(self, offset: int, default: int = 0) -> int:
-        """Return a register of the power manager; `default` if it was never written."""
-        return default if self.map.power_manager is None else self._registers.get(self.map.power_manager + offset, default)
+    def _power_register(self, offset: int) -> int:
+        """Return a register of the power manager; 0 if the chip has none."""
+        return 0 if self.map.power_manager is None else self.register(self.map.power_manager + offset)
+
+    # --- what clocks and DMA see ------------------------------------------------------------------------------------------------
+
+    def register(self, address: int) -> int:
+        """Return a register as it was written, or its value after a reset."""
+        return self._registers.get(address, self._reset_values.get(address, 0))
+
+    def now_us(self) -> int:
+        """Return the time since the last reset, in us."""
+        return self.time_us
+
+    def core_volts(self) -> float:
+        """Return the core voltage now, in V."""
+        return self.rail.volts(self.time_us)
+
+    def _pass_time(self, us: int) -> None:
+        self.time_us += us
+        self._dma.advance()
+
+    def _has_failed(self) -> bool:
+        return self._after_stop is not None
+
+    def outlast_watchdog(self) -> None:
+        """Let time pass until the watchdog ends a hang; DMA goes on meanwhile."""
+        self._pass_time(_WATCHDOG_US)
 
     # --- running ----------------------------------------------------------------------------------------------------------------
 
@@ -228,7 +317,8 @@ class Machine:
     def stop(self) -> None:
         """Stop the CPU where it is."""
         self.stuck = True
-        self._engine.emu_stop()
+        if self._engine is not None:
+            self._engine.emu_stop()
 
     def fail_after_stop(self, action: Callable[[], None]) -> None:
         """Stop the CPU, then call `action`."""
@@ -237,12 +327,12 @@ class Machine:
 
     def watchdog_is_armed(self) -> bool:
         """Return whether the watchdog would end a hang."""
-        return bool(self._registers.get(self.map.watchdog, 0) >> 30 & 1)
+        return bool(self.register(self.map.watchdog) >> 30 & 1)
 
     def watch_writes(self, on_write: Callable[[int], None] | None) -> None:
         """Call `on_write` with the address of each word that is written into the arena; None: stop."""
         self._on_write = on_write
-        if not self._in_chain:  # while DMA runs the CPU does nothing
+        if not self._dma.is_running:  # while DMA runs the CPU does nothing
             self._engine.emu_stop()
 
     def _update_write_hook(self) -> None:
@@ -269,57 +359,122 @@ class Machine:
         if self._power_register(_TIMER) & _TIMER_RUNS_AND_WAKES != _TIMER_RUNS_AND_WAKES:
             self.unable = self.stuck = True  # nothing will ever wake it
             return
-        exit_code, alarm_time = self._power_register(_LP_EXIT, 0xB0) >> 4 & 31, self._power_register(_ALARM_TIME)
-        self._set_code(self._power_register(LP_ENTRY, 0xB4) >> 4 & 31)
+        exit_code, alarm_ms = self._power_register(_LP_EXIT) >> 4 & 31, self._power_register(_ALARM_TIME)
+        self._set_code(self._power_register(LP_ENTRY) >> 4 & 31)
         if self.stuck:
             return
+        self.time_us += 1000 * alarm_ms
+        low = self.rail.volts(self.time_us, self.rail.faults.sleep_load)
+        if self._detects_brown_out(self.map.brown_out_detector[-1], low):  # it is on before the voltage is back
+            self._on_brown_out()
+            return
         self._registers = {a: v for a, v in self._registers.items() if self._is_powman(a)}
-        self._registers |= {base + _STATE: 0, base + _READ_TIME: alarm_time}
+        self._registers |= {base + _STATE: 0, base + _READ_TIME: alarm_ms}
+        detectors = self.map.brown_out_detector
+        self._registers[detectors[0]] = self.register(detectors[-1])
         self._set_code(exit_code)
         self._boot()
 
     def _set_code(self, code: int) -> None:
         if code != self.code:
+            reached = min(self.core_volts(), self.rail.lowest)
             self._on_code(code)
+            if min(reached, self.core_volts()) < LOCK_VOLTS:
+                self.clocks.lose_lock()
+            self._check_supply()
+
+    def _check_supply(self) -> None:
+        """Do what the supply detectors do at the present voltage."""
+        volts, other = self.core_volts(), self.map.supply_detector
+        detected = other is not None and not self.register(other[0]) & other[1] and volts < _OTHER_DETECTOR_V
+        if (
+            self._after_stop is None
+            and not self.stuck
+            and (detected or self._detects_brown_out(self.map.brown_out_detector[0], volts))
+        ):
+            self.fail_after_stop(self._on_brown_out)
+
+    def _detects_brown_out(self, register: int, volts: float) -> bool:
+        setting = self.register(register)
+        return bool(setting & 1) and volts < _BROWN_OUT_BASE_V + _BROWN_OUT_STEP_V * (setting >> 4 & 31)
 
     # --- registers --------------------------------------------------------------------------------------------------------------
 
     def _load(self, _engine: Any, offset: int, _size: int, first: int) -> int:
-        address, where = first + (offset & ~0x3000), self.map
-        if address == where.timer + 0x28:
-            self._time_us = self._time_us + _TICK_US & 0xFFFFFFFF
-            return self._time_us
+        address = first + (offset & ~0x3000)
+        if address == self.map.timer + 0x28:
+            self._polls = 0
+            self._pass_time(_TICK_US)
+            return self.time_us & 0xFFFFFFFF
+        self._pass_time(1)
+        self._count_poll(address)
+        if address == self._power_base(_STATE) and self.register(address) & _STATE_WAITING:
+            self._asleep = True
+            self._engine.emu_stop()
+        return self._read(address)
+
+    def _count_poll(self, address: int) -> None:
+        self._polls = self._polls + 1 if address == self._polled else 0
+        self._polled = address
+        if self._polls > _POLLS_OF_A_HANG:
+            self.stop()
+
+    def _read(self, address: int) -> int:
+        """Return what a register reads as, for the CPU or DMA."""
+        where, code = self.map, self.board.regulator
         if address == where.regulator:
-            return self.code << 4 | self.board.regulator.status_bits
-        if address in where.constants:
-            return where.constants[address]
-        if where.power_manager is not None and address == where.power_manager + _STATE:
-            if self._registers.get(address, 0) & _STATE_WAITING:
-                self._asleep = True
-                self._engine.emu_stop()
-        elif address == where.pll:
-            return self._registers.get(address, 0) | 1 << 31
-        elif address == where.clk_sys_control + 8:
-            return 1 << (self._registers.get(where.clk_sys_control, 0) & 1)
-        return self._registers.get(address, 0)
+            updating = _UPDATING if where.power_manager is not None and self.time_us < self._vreg_busy_until else 0
+            return self.code << 4 | (code.status_bits if self.regulator_ok else 0) | updating
+        if where.regulator_status is not None and address == where.regulator_status[0]:
+            return where.regulator_status[1] if self.regulator_ok else 0
+        if address == where.package:
+            return 1
+        for peripheral in (self.clocks, self._converter):
+            if (value := peripheral.reads(address)) is not None:
+                return value
+        return self.register(address)
 
     def _store(self, _engine: Any, offset: int, _size: int, value: int, first: int) -> None:
-        address, alias = first + (offset & ~0x3000), offset >> 12 & 3
-        where, powman = self.map, self.map.power_manager
-        if powman is not None and powman <= address < powman + _POWMAN_PROTECTED:
-            if value >> 16 != 0x5AFE:
-                return
-            value &= 0xFFFF
-            if address == powman + _VREG_CTRL and value >> 13 & 1:
-                self._unlocked = True
-        old = self._registers.get(address, 0)
-        self._registers[address] = (value, old ^ value, old | value, old & ~value)[alias] & 0xFFFFFFFF
+        self._polls = 0
+        self._pass_time(0)
+        self._write(first + (offset & ~0x3000), value, offset >> 12 & 3)
+
+    def _write(self, address: int, value: int, alias: int = 0) -> None:
+        """Write a register; alias: 0 write, 1 XOR, 2 set, 3 clear."""
+        where, old = self.map, self.register(address)
+        for (begin, end), password in where.passwords.items():
+            if begin <= address < end:
+                if value >> 16 != password:
+                    if begin == where.power_manager:
+                        self._registers[begin + _BAD_PASSWORD] = 1
+                    return
+                value &= 0xFFFF
+        if address == self._power_base(_VREG_CTRL) and value >> 13 & 1:
+            self._unlocked = True
+        if address == where.regulator and self.time_us < self._vreg_busy_until and where.power_manager is not None:
+            self.hazards.append("a write to the regulator while it is being updated")
+            return
+        cleared = where.write_one_to_clear.get(address, 0)
+        kept = 0xFFFFFF0F if address == self._power_base(_STATE) else 0  # only the request can be written
+        new = (value, old ^ value, old | value, old & ~value)[alias] & 0xFFFFFFFF
+        self._registers[address] = new & ~cleared & ~kept | old & (cleared & ~value | kept & ~cleared)
+        self.clocks.written(address, old)
+        self._converter.written(address)
         if address == where.regulator and self._unlocked:
+            self._vreg_busy_until = self.time_us + _UPDATE_US
             self._set_code(self._registers[address] >> 4 & (1 << self.board.regulator.code_bits) - 1)
+        elif address in where.brown_out_detector[:1]:
+            self._check_supply()
         elif address == where.watchdog + 4:
             self.uart.busy()
-        elif powman is not None and address == powman + _STATE and value & _STATE_REQUEST_CORE_OFF:
-            self._registers[address] |= _STATE_WAITING
+        elif address == self._power_base(_STATE) and value & _STATE_REQUEST_CORE_OFF:
+            refused = self.refuse_sleep or not self._power_register(_ALARM_TIME)
+            self._registers[address] |= _STATE_REQUEST_IGNORED if refused else _STATE_WAITING
+            self.refuse_sleep = False
+
+    def _power_base(self, offset: int) -> int | None:
+        """Return the address of a register of the power manager; None if the chip has none."""
+        return None if self.map.power_manager is None else self.map.power_manager + offset
 
     def _load_flash(self, _engine: Any, offset: int, size: int, _data: Any) -> int:
         """Read flash; all ones before the second stage has configured the SSI."""
@@ -330,26 +485,26 @@ class Machine:
         if offset == 0x08 or not self._ssi.get(0x08, 0):  # while the SSI is enabled, no other register can be set
             self._ssi[offset] = value
 
-    # --- the RP2040's DMA: one chain, run to its end when it is started -----------------------------------------------------------
+    # --- DMA ----------------------------------------------------------------------------------------------------------------------
 
     def _load_dma(self, _engine: Any, offset: int, _size: int, _data: Any) -> int:
-        return self._dma.get(offset, 0)
+        self._pass_time(1)
+        return self._dma.read(offset)
 
-    def _store_dma(self, engine: Any, offset: int, size: int, value: int, _data: Any) -> None:
-        if offset == 0x40C:
-            self._dma[0x400] = self._dma.get(0x400, 0) & ~value
-        elif offset == 0x430:
-            self._in_chain, channel = True, value.bit_length() - 1
-            while self._in_chain and not self.stuck:
-                source, target, count, control = (self._dma.get(channel * 0x40 + at, 0) for at in (0, 4, 8, 0x10))
-                if control >> 15 & 0x3F == 0x3F:
-                    word = self._load(engine, source - _PERIPHERALS, size, _PERIPHERALS)
-                    self._store(engine, target - _PERIPHERALS, size, word, _PERIPHERALS)
-                else:  # paced by the timer, one transfer per microsecond
-                    self._time_us = self._time_us + count & 0xFFFFFFFF
-                if not control >> 21 & 1:
-                    self._dma[0x400] = self._dma.get(0x400, 0) | 1 << channel
-                following = control >> 11 & 15
-                self._in_chain, channel = following != channel, following
-        else:
-            self._dma[offset] = value
+    def _store_dma(self, _engine: Any, offset: int, _size: int, value: int, _data: Any) -> None:
+        self._pass_time(0)
+        if not self._dma.write(offset, value):
+            self.stop()  # the CPU waits for an interrupt that will not come
+
+    def _dma_load(self, address: int) -> int | None:
+        return self._read(address) if self._lets_dma_in(address) else None
+
+    def _dma_store(self, address: int, value: int) -> bool:
+        if self._lets_dma_in(address):
+            self._write(address, value)
+            return True
+        return False
+
+    def _lets_dma_in(self, address: int) -> bool:
+        gate = self.map.dma.gates.get(address & ~(_BLOCK - 1))
+        return gate is None or bool(self.register(gate) >> 6 & 1)

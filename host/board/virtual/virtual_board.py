@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
 
 import numpy as np
@@ -21,11 +22,14 @@ from weakcell.host.board.virtual.faults import (
     parse_misbehaviour,
 )
 from weakcell.host.board.virtual.machine import Machine
+from weakcell.host.board.virtual.rail import RailFaults
 from weakcell.memmodels.address import Words
 from weakcell.memmodels.errors import UsageError
 
 _WATCHDOG_READS = 3
 _WATCHDOG_TIMER = 1
+_RING_SPREAD = (0.8, 1.25)
+"""Of the ring oscillators' frequencies from chip to chip. Assumed."""
 
 
 class VirtualBoard:
@@ -48,7 +52,10 @@ class VirtualBoard:
         on_read: AccessFault | None = None,
         on_write: AccessFault | None = None,
         misbehaviour: Misbehaviour | None = None,
+        rail: RailFaults | None = None,
         seed: int = 0,
+        reset_values: Mapping[int, int] | None = None,
+        line_rate: bool = False,
     ) -> None:
         """Start a board.
 
@@ -61,7 +68,10 @@ class VirtualBoard:
             on_read: returns the bits of the arena that read wrongly while the voltage is low.
             on_write: returns the bits that are stored wrongly if they are written while the voltage is low.
             misbehaviour: random failures.
-            seed: of the random failures, and of SRAM after a loss of power.
+            rail: how the core voltage differs from the regulator's register; that of `misbehaviour` by default.
+            seed: of the random failures, of SRAM after a loss of power, and of the ring oscillator.
+            reset_values: of the chip's stepping, where they differ from the board's.
+            line_rate: bytes from the host arrive at the line's rate, and are lost if the firmware does not fetch them in time.
         """
         if chip not in BOARDS:
             raise UsageError(f"A virtual {chip}", "there is no such board", f"Choose {list_names()}")
@@ -78,7 +88,18 @@ class VirtualBoard:
         self._written: set[int] = set()
         self._silent_reads = 0
         data = image_path(chip, image).read_bytes() if isinstance(image, str) else image
-        self.machine = Machine(self.type, data, self._set_code)
+        ring = self._random.uniform(*_RING_SPREAD)
+        faults = rail or self.misbehaviour.rail
+        self.machine = Machine(
+            self.type,
+            data,
+            self._set_code,
+            self.brown_out,
+            rail=faults,
+            ring_factor=lambda: ring * self._random.gauss(1.0, faults.noise) if faults.noise else ring,
+            reset_values=reset_values,
+            line_rate=line_rate,
+        )
 
     @property
     def sram(self) -> npt.NDArray[np.uint8]:
@@ -102,6 +123,7 @@ class VirtualBoard:
         if self.machine.stuck:
             self._silent_reads += 1
             if self._silent_reads >= _WATCHDOG_READS and self.machine.watchdog_is_armed():
+                self.machine.outlast_watchdog()
                 self.reset()
             return b""
         failure, self._failure = self._failure, None
@@ -156,15 +178,21 @@ class VirtualBoard:
         if self.ignore_voltage:
             return
         fell, self.machine.code = code < self.machine.code, code
-        volts = self.type.regulator.volts(code)
-        self.voltages.append(volts)
+        rail, now, nominal = self.machine.rail, self.machine.now_us(), self.type.regulator.nominal_v
+        reached = min(rail.volts(now), rail.lowest)
+        self.voltages.append(self.type.regulator.volts(code))
+        if self._random.random() >= rail.faults.ignored_writes or not fell:
+            rail.set(self.voltages[-1], now)
         if not fell:
+            if rail.faults.fall_v_per_s and self.on_voltage is not None and reached < nominal:
+                self.on_voltage(self, reached)
             self._rise()
             return
-        if self.on_voltage is not None:
+        volts = rail.volts(now)
+        if self.on_voltage is not None and volts < nominal:
             self.on_voltage(self, volts)
-        if code < self.type.regulator.nominal_code:
-            self._fall(volts)
+        if rail.target < nominal:
+            self._fall(rail.target)
         self._misbehave(volts)
 
     def _misbehave(self, volts: float) -> None:

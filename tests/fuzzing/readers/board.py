@@ -91,7 +91,7 @@ def hostile(random: Random) -> Callable[[bytes], bytes]:
                 out += encode(struct.pack("<BIIB", command | 0x80, 7, 0, Status.OK) + body)
                 continue
             status = random.choice([Status.OK] * 60 + list(Status) + [99])
-            right = random.choice(reply_lengths(Command(command), content[9:]))
+            right = random.choice(reply_lengths(Command(command), content[9:], 2))
             size = random.choice([right] * 9 + [0, 5, random.randrange(270)])
             body = random.randbytes(size) if random.randrange(2) else bytes(size)
             who = random.choice([token] * 30 + [1]), random.choice([number] * 30 + [number + 1])
