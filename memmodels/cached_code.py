@@ -1,8 +1,8 @@
 """Cached machine code: in which folders it may lie, whom they may belong to, and how a file is read and written.
 
 Machine code runs with the rights of this process. It is therefore kept only in folders that nobody but this user (or root) may
-write to, from the root of the file system down. A temporary folder takes the place of any other. A file's digest covers its name:
-a damaged, cut or exchanged file is as good as none.
+write to, from the root of the file system down. A temporary folder takes the place of any other. What was built with the package
+lies in its own folder, under the same rules. A file's digest covers its name: a damaged, cut or exchanged file is as good as none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def load_code(kind: str, name: str) -> bytes | None:
         kind: Name of the folder of such files.
         name: Of the file; it holds a digest of everything that the code depends on.
     """
-    return next((code for folder in cache_folders(kind) if (code := _read(folder / name)) is not None), None)
+    folders = *cache_folders(kind), *([] if (shipped := _shipped_folder()) is None else [shipped])
+    return next((code for folder in folders if (code := _read(folder / name)) is not None), None)
 
 
 def save_code(kind: str, name: str, code: bytes) -> None:
@@ -72,6 +73,18 @@ def _digest(name: str, code: bytes) -> bytes:
 
 
 # --- folders -------------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _shipped_folder() -> Path | None:
+    """Return the folder of machine code that was made when the package was built; None without one, or if others may change it."""
+    folder = Path(__file__).parent / "native" / "code"
+    if not folder.is_dir():
+        return None
+    if (distrusted := find_distrust(folder)) is not None:
+        warn_once(f"Machine code that was installed with the package is not used: {distrusted}.")
+        return None
+    return folder
 
 
 def cache_folders(kind: str) -> tuple[Path, ...]:

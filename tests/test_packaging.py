@@ -13,6 +13,7 @@ import sys
 import tarfile
 import venv
 import zipfile
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,8 +42,10 @@ pytestmark = [
 ]
 
 
-def _run(*command: str | Path, cwd: Path = ROOT) -> str:
+def _run(*command: str | Path, cwd: Path = ROOT, kernels: int = 0, **variables: str) -> str:
+    """Run a command; kernels: how many kernels a wheel may hold as machine code."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"WEAKCELL_BUILD_KERNELS": str(kernels), **variables}
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, cwd=cwd, env=environment)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
@@ -122,6 +125,24 @@ def test_wheel_holds_every_module_and_data_file(archives: tuple[Path, Path]) -> 
     tracked = {name for name in listing.stdout.splitlines() if not name.endswith(".md") and (ROOT / name).is_file()}
     names = {name.removeprefix("weakcell/") for name in zipfile.ZipFile(archives[0]).namelist()}
     assert tracked <= names
+
+
+def test_a_wheel_holds_machine_code_that_a_run_finds(tmp_path: Path) -> None:
+    """The kernel is not compiled again in a fresh cache, unless the installed file is damaged."""
+    _run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path, kernels=1)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert not wheel.name.endswith("-none-any.whl")
+    environment = Environment(tmp_path / "environment")
+    environment.install(wheel)
+    lines = (
+        "from weakcell.memmodels.native import kernel_cache, known_kernels\n"
+        "print(len(kernel_cache.prepare_kernels(known_kernels.all_kernels()[:1])))"
+    )
+    run = partial(_run, environment.python, "-c", lines, cwd=tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert run().strip() == "0"
+    (code,) = (environment.site_packages / "weakcell/memmodels/native/code").iterdir()
+    code.write_bytes(code.read_bytes()[:-1])
+    assert run().strip() == "1"
 
 
 def test_wheel_works_beside_foreign_modules(from_wheel: Environment, tmp_path: Path) -> None:

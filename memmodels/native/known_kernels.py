@@ -23,9 +23,9 @@ from weakcell.memmodels.native.arguments import C_CONTIGUOUS, FORTRAN_CONTIGUOUS
 _FILE = Path(__file__).with_name("known_kernels.txt")
 _RECORDS = (
     *("memmodels.sampling.sampler", "memmodels.sampling.shells", "memmodels.error_model.structure"),
-    *("emulator.kernels.arguments", "emulator.kernels.weight_layouts", "emulator.faults.output_sampling"),
+    *("emulator.kernels.arguments", "emulator.kernels.weight_layouts"),
 )
-"""Modules below `weakcell` whose records may be arguments; none needs Numba."""
+"""Modules below `weakcell` whose records may be arguments; none needs more than NumPy."""
 
 _ALIGNED = 0x100
 _TOKEN = re.compile(r"\w+(?:\[\d+\][FSR]*)?|[(),]")
