@@ -70,6 +70,9 @@ def info(port: Port = "auto", as_json: JsonEvents = False) -> None:
     """Show what the board is, its firmware's image, and its counters."""
     from dataclasses import asdict
 
+    from rich.table import Table
+    from rich.text import Text
+
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.ports import open_port
     from weakcell.host.board.survey import name_firmware
@@ -82,8 +85,11 @@ def info(port: Port = "auto", as_json: JsonEvents = False) -> None:
             about = {"celsius": info.celsius, "firmware": name_firmware(link.board.chip, info)}
             emit("board", **asdict(link.board) | asdict(info) | volts | about)
             return
-        for line in _describe(link.board, link.info()):
-            show(line)
+        facts = Table.grid(padding=(0, 2, 0, 0))
+        for subject, known in _describe(link.board, link.info()):
+            facts.add_row(Text(subject, "dim"), Text(known))
+        show(facts)
+        show("The voltage is the regulator's setting; it was not measured. --json gives every register and counter.", "dim")
 
 
 _ABILITIES = {
@@ -99,8 +105,8 @@ _ABILITIES = {
 }
 
 
-def _describe(board: ConnectedBoard, info: BoardInfo) -> list[str]:
-    """Return what a user asks of a board, a line for each subject."""
+def _describe(board: ConnectedBoard, info: BoardInfo) -> list[tuple[str, str]]:
+    """Return what a user asks of a board: subjects and what is known of them."""
     from weakcell.host.board.link.protocol import Capability
     from weakcell.host.board.survey import name_firmware
 
@@ -108,26 +114,23 @@ def _describe(board: ConnectedBoard, info: BoardInfo) -> list[str]:
     abilities = [_ABILITIES[ability.name or ""] for ability in Capability if board.can(ability)]
     state = "good" if info.regulator_ok else "not good"
     damaged = info.frames_damaged + info.frames_oversize
-    die = (
-        "" if info.celsius is None else f"{info.celsius:.0f} °C (not calibrated), ring oscillator {info.ring_count / 32e3:.3f} MHz"
-    )
+    low, high = board.volts(board.minimum_code), board.volts(board.nominal_code)
+    old = "unknown: this firmware is of protocol version 1; `weakcell firmware flash` brings the newest"
+    die = old if info.celsius is None else (
+        f"{info.celsius:.0f} °C (not calibrated), ring oscillator {info.ring_count / 32e3:.3f} MHz"
+    )  # fmt: skip
     return [
-        f"board     {product} ({board.chip})",
-        f"firmware  {name_firmware(board.chip, info)}",
-        f"          {info.image_bytes:,} bytes, CRC-32 {info.image_crc:#010x}; running for {info.uptime_us / 1e6:.6g} s, "
-        f"boot reason {info.boot_reason:#x}",
-        f"can       {', '.join(abilities)}",
-        f"voltage   set to {board.volts(info.regulator_code):.2f} V, the regulator says {state}; "
-        f"range {board.volts(board.minimum_code):.2f} to {board.volts(board.nominal_code):.2f} V; lowered {info.pulses:,} times",
-        *(
-            [f"die       {die}"]
-            if die
-            else ["die       unknown: this firmware is of protocol version 1; `weakcell firmware flash` brings the newest"]
-        ),
-        f"memory    {board.arena_bytes:,} bytes under test at {board.arena_address:#010x}",
-        f"link      {info.frames_good:,} frames received, {damaged:,} damaged; {board.window} requests may be outstanding",
-        "The voltage is the regulator's setting; it was not measured. --json gives every register and counter.",
-    ]
+        ("board", f"{product} ({board.chip})"),
+        ("firmware", name_firmware(board.chip, info)),
+        ("code", f"{info.image_bytes:,} bytes, CRC-32 {info.image_crc:#010x}"),
+        ("running", f"for {info.uptime_us / 1e6:.3f} s, boot reason {info.boot_reason:#x}"),
+        ("can", ", ".join(abilities)),
+        ("voltage", f"set to {board.volts(info.regulator_code):.2f} V, the regulator says {state}; {low:.2f} to {high:.2f} V are "
+                    f"possible; lowered {info.pulses:,} times"),
+        ("die", die),
+        ("memory", f"{board.arena_bytes:,} bytes under test at {board.arena_address:#010x}"),
+        ("link", f"{info.frames_good:,} frames received, {damaged:,} damaged; {board.window} requests may be outstanding"),
+    ]  # fmt: skip
 
 
 @app.command()

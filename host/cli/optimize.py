@@ -173,7 +173,7 @@ def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
     ]
     show(Text.assemble((f"{arguments[0]} on {memory}", "bold"), f", fault-free {optimum.metric.words} {percent(optimum.clean)}"))
     show(describe_answer(optimum))
-    show_table(columns)
+    show_table([column for column in columns if any(column.cells)])
     show(f"Energy: the memory accesses of one inference; {optimum.nominal.accesses}.", "dim")
     if optimum.chosen is None:
         return
@@ -194,6 +194,8 @@ def describe_answer(optimum: Optimum) -> str:
     point = f"{optimum.key}={chosen.candidate.value:.6g}"
     nominal = f"{optimum.key}={optimum.nominal.candidate.value:.6g}"
     sure = f"With {100 * goal.confidence:g} % confidence, {claim}."
+    if chosen.candidate == optimum.nominal.candidate:
+        return f"Nothing is saved: of the candidates, only the nominal point {nominal} is confirmed. {sure}"
     if optimum.saving == 0.0:
         return f"{point} is usable, but saves nothing: the energy known does not depend on {optimum.key}. {sure}"
     known = "a ratio, joules are not published" if chosen.unit != "pJ" else chosen.basis

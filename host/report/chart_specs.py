@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -22,6 +23,7 @@ from weakcell.host.report.chart_model import (
     Panel,
     Series,
     condition_axis,
+    condition_label,
     file_slug,
     split_panels,
 )
@@ -29,6 +31,10 @@ from weakcell.host.report.data import ReportData, energy_varies, fault_free_scor
 from weakcell.host.report.margin_data import cumulative_shares
 from weakcell.host.report.style import BLUE, ORANGE, reference_look, series_look
 from weakcell.host.report.weak_cell_map import CELLS
+from weakcell.memmodels.definition import Condition
+
+_MOST_FLIP_PANELS = 20
+"""Studies whose flips a report shows: each takes 30 kB of the page."""
 
 
 def swept_charts(data: ReportData) -> Iterator[Chart]:
@@ -90,7 +96,10 @@ def flip_charts(data: ReportData) -> Iterator[Chart]:
         "Mean number of flipped bits per run in each stored tensor, on a logarithmic axis; points without flips are left out. "
         f"Of more than {MOST_SERIES} tensors, those with most flips are shown, and the sum of the others."
     )
-    panels = [panel for study in data.studies if (panel := _flip_panel(data, study)) is not None]
+    panels = [panel for study in data.studies if (panel := _flip_panel(data, study)) is not None][:_MOST_FLIP_PANELS]
+    if len(panels) < len(data.studies):
+        shown = f"{len(panels)} of {len(data.studies)} studies"
+        caption += f" Shown are {shown}: those whose flips change, at most {_MOST_FLIP_PANELS}."
     if panels:
         yield Chart("flips", "Flips by layer", caption, tuple(panels))
 
@@ -105,16 +114,10 @@ def weak_cell_charts(data: ReportData) -> Iterator[Chart]:
         f"from seed, die and memory. Studies on the same die share a map.{assumed} "
         f"Weak cells: {'; '.join(die.caption for die in data.maps)}."
     )
+    maps = [replace(die, condition=condition_label(die.key or "", _conditions(die.memory))) for die in data.maps]
+    axes = Axis("column"), Axis("row")
     panels = [
-        Panel(
-            Axis("column"),
-            Axis("row"),
-            heat_map=die,
-            choice=die.name,
-            title=die.name,
-            file_name=f"weak-cells-{file_slug(die.name)}",
-        )
-        for die in data.maps
+        Panel(*axes, heat_map=die, choice=die.name, title=die.name, file_name=f"weak-cells-{file_slug(die.name)}") for die in maps
     ]
     yield Chart("weak-cells", "Weak cells by row and column", caption, tuple(panels), "Die")
 
@@ -301,14 +304,18 @@ def _fault_free_lines(data: ReportData, points: pl.DataFrame, metric: Metric) ->
 
 def _swept_axis(key: str | None, points: pl.DataFrame) -> Axis:
     """Return the axis of a swept condition, named as the technology of the first point names it."""
+    return condition_axis(key, points["sweep_value"].drop_nulls().to_list(), _conditions(points["memory"][0]))
+
+
+def _conditions(memory: str) -> tuple[Condition, ...]:
+    """Return the conditions of a memory; none if it is not known here."""
     from weakcell.memmodels.catalogue import parse_spec
     from weakcell.memmodels.errors import WeakcellError
 
     try:
-        conditions = parse_spec(points["memory"][0]).technology.conditions
+        return parse_spec(memory).technology.conditions
     except WeakcellError:
-        conditions = ()
-    return condition_axis(key, points["sweep_value"].drop_nulls().to_list(), conditions)
+        return ()
 
 
 def _score_axis(metric: Metric) -> Axis:

@@ -35,6 +35,8 @@ class WeakMap:
 
     Attributes:
         key: the swept condition.
+        memory: SPEC of the first point.
+        condition: the swept condition in words, with its unit; "": its key.
         points: (name, weak cells) of each, the fewest first.
         level: uint16 (rows, columns): at how many points a cell is weak. A cell that is weak at a point is weak at all later ones,
             so these are the last `level` points.
@@ -46,6 +48,8 @@ class WeakMap:
     points: tuple[tuple[str, int], ...]
     level: npt.NDArray[np.uint16]
     arranged: bool
+    memory: str
+    condition: str = ""
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -55,7 +59,7 @@ class WeakMap:
     @property
     def scale_title(self) -> str:
         """Title of the colour scale."""
-        return "weak" if self.key is None else f"weak from {self.key} ="
+        return "weak" if self.key is None else f"weak from: {self.condition or self.key}"
 
     @property
     def caption(self) -> str:
@@ -100,7 +104,7 @@ def _build_map(study: str, points: list[tuple[str, float | None]], seed: int, di
         return None
     level = np.sum([weak for _, _, weak in points_seen], axis=0).astype(np.uint16)
     counts = tuple((name, count) for count, name, _ in points_seen)
-    return WeakMap(f"{study}, die {die}", key, counts, _arrange(level, bank or _SQUARE), bank is not None)
+    return WeakMap(f"{study}, die {die}", key, counts, _arrange(level, bank or _SQUARE), bank is not None, points[0][0])
 
 
 def _open_array(memory: str, seed: int, die: int) -> SimulatedMemory | None:

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from tests.host.captures import COMMANDS, WIDTHS, capture, captures
 from weakcell.host.cli import app
 from weakcell.host.cli.tables import Column, fit_columns
+from weakcell.memmodels import names
 
 CELLS = st.one_of(
     st.floats(0, 1).map(lambda share: f"{100 * share:.2f} %"),
@@ -61,6 +63,22 @@ def test_columns_are_left_out_in_their_order() -> None:
     assert fit_columns(columns, 16)[1] == ["second"]  # a narrow column of lower rank fills the space
 
 
+def test_captures_are_no_wider_than_the_terminal() -> None:
+    """But for commands to copy, which are not broken: the last line of optimize, and examples."""
+    kept = list(captures())
+    assert len(kept) == len(COMMANDS) * len(WIDTHS)
+    for _, width, text in kept:
+        assert [line for line in text.splitlines() if len(line) > width and not line.lstrip().startswith("weakcell ")] == []
+
+
+@pytest.mark.parametrize("number", range(len(COMMANDS)), ids=lambda number: COMMANDS[number].split(" --")[0])
+def test_commands_print_what_was_looked_at(number: int) -> None:
+    """One width each. After a change that is meant: `python -m tests.host.captures`, and read the difference."""
+    command, width = COMMANDS[number], WIDTHS[number % len(WIDTHS)]
+    kept = {(name, columns): text for name, columns, text in captures()}
+    assert capture(command, width) == kept[command, width]
+
+
 @pytest.mark.parametrize("width", [60, 80])
 @pytest.mark.parametrize(
     "arguments",
@@ -84,5 +102,5 @@ def test_commands_on_a_narrow_terminal(arguments: list[str], width: int) -> None
     last = {"emulate": "fault-free", "predict": "fault-free", "memories": "fefet", "inspect": "total"}[arguments[0]]
     (end,) = [index for index, line in enumerate(lines) if re.match(f" *{last} ", line)]
     rows = lines[heading + 1 : end + 1]
-    expected = {"emulate": {4, 12}, "predict": {5}, "memories": {12, 15}, "inspect": {13}}[arguments[0]]
+    expected = {"emulate": {4, 12}, "predict": {5}, "memories": {len(names()), len(names()) + 3}, "inspect": {13}}[arguments[0]]
     assert len(rows) in expected, rows
