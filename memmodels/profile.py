@@ -1,13 +1,13 @@
 """Measured or fitted profiles: error terms at operating points, or a law between them, in a TOML file that loads as `file:PATH`.
 
-    schema = 2                              schema 1 is read, too; it has no `unmeasured`. 3: a law over time and temperature
+    schema = 2                              schema 1 is read, too; it has no `unmeasured`. 3: a law with a `kind`
     name = "board-a"                        title, source, notes: for people; basis: measured, published, computed or assumed
     arrays = "board-a.npz"                  small arrays in a second file, if there are any
     [about]                                 words by name: licence, board, lot, url, sha256 of the raw data …
     [fit]                                   how well the law fits, if there is one: verdict, chi_square, dispersion …
     [[constants]]                           every constant: name, value, unit, [low, high] at `confidence`, basis, method
     [[points]]                              operating points, each with `conditions` and its `terms`, or
-    [law]                                   a probit over one condition, or kind = "retention": over time and temperature
+    [law]                                   a probit over one condition, or one with a kind: `retention`, `levels`
 
 The law: P(a cell that can err does so at V) = Phi((mu - V) / s), lifetime die, nested. Cells that hold 0 and 1 err with `share01`
 and `share10` times that. mu, s and V are in the condition's unit.
@@ -40,12 +40,13 @@ from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
 from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
 from weakcell.memmodels.errors import InputError, MemorySpecError, OutputError
 from weakcell.memmodels.files import read_arrays, read_text, reason
+from weakcell.memmodels.level_law import LevelLaw
 from weakcell.memmodels.memory import Basis, ConditionValue
 from weakcell.memmodels.printable import escape_surrogates
 from weakcell.memmodels.recording import is_condition, same_point
 from weakcell.memmodels.retention_law import TimeLaw
 
-SCHEMA, SCHEMA_OF_TIME = 2, 3
+SCHEMA, SCHEMA_OF_LAWS = 2, 3
 _READABLE = (1, 2, 3)
 Array = npt.NDArray[Any]
 Rate = Literal["p01", "p10"]
@@ -145,7 +146,7 @@ class Profile:
 
     name: str
     points: tuple[OperatingPoint, ...] = ()
-    law: ProbitLaw | TimeLaw | None = None
+    law: ProbitLaw | TimeLaw | LevelLaw | None = None
     constants: tuple[Constant, ...] = ()
     title: str = ""
     source: str = ""
@@ -161,7 +162,7 @@ class Profile:
         Raises:
             MemorySpecError: The profile says nothing about it.
         """
-        if isinstance(self.law, TimeLaw):
+        if isinstance(self.law, TimeLaw | LevelLaw):
             return _complete_terms(self.law.terms(conditions, self.name), self.law.unmeasured, conditions, self.name)
         if self.law is not None:
             value = float(conditions[self.law.condition])
@@ -183,7 +184,7 @@ class Profile:
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """The knobs: the law's, or those of the operating points."""
-        if isinstance(self.law, TimeLaw):
+        if isinstance(self.law, TimeLaw | LevelLaw):
             return (*self.law.conditions, *self._assumptions)
         if self.law is not None:
             law = self.law
@@ -210,7 +211,7 @@ class Profile:
     def technology(self, name: str | None = None) -> Technology:
         """Return the profile as a technology called `name`."""
         law = "terms at measured operating points, nothing between them"
-        if isinstance(self.law, TimeLaw):
+        if isinstance(self.law, TimeLaw | LevelLaw):
             law = self.law.formula
         elif self.law is not None:
             law = f"p = Phi((mu - {self.law.condition}) / s), per cell and die, nested; p01 = share01 p, p10 = share10 p"
@@ -357,14 +358,14 @@ def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
     )
 
 
-def _parse_law(table: dict[str, Any]) -> ProbitLaw | TimeLaw:
+def _parse_law(table: dict[str, Any]) -> ProbitLaw | TimeLaw | LevelLaw:
     """Return a law with finite constants."""
     if "kind" in table:
         given = {key: value for key, value in table.items() if key != "kind"}
-        if table["kind"] != "retention":
+        kinds: dict[str, type[TimeLaw] | type[LevelLaw]] = {"retention": TimeLaw, "levels": LevelLaw}
+        if table["kind"] not in kinds:
             raise ValueError(f"there is no kind of law {table['kind']!r}")
-        knots = {key: tuple(map(float, given[key])) for key in ("times", "offsets") if key in given}
-        return _make_record(TimeLaw, {**given, **knots})
+        return _make_record(kinds[table["kind"]], {key: _tuples(value) for key, value in given.items()})
     like = _parse_term(table["like"])
     if not isinstance(like, ErrorTerm):
         raise ValueError("a law has no term of levels")
@@ -372,6 +373,11 @@ def _parse_law(table: dict[str, Any]) -> ProbitLaw | TimeLaw:
     if not (law.s and all(map(math.isfinite, (law.low, law.high, law.mu, law.s)))):
         raise ValueError(f"the law reaches from {law.low} to {law.high} with mu = {law.mu} and s = {law.s}")
     return law
+
+
+def _tuples(value: Any) -> Any:
+    """Return lists as tuples, and the numbers in them as floats."""
+    return tuple(float(one) if type(one) is int else _tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def _check_conditions(table: Any) -> Mapping[str, ConditionValue]:
@@ -460,7 +466,7 @@ def _parse_structure(table: Any) -> Shared | Lines | None:
 
 def _make_table(record: Any) -> dict[str, Any]:
     """Return a term, law or constant as a table: every field that is not None."""
-    kinds = {ErrorTerm: "errors", LevelTerm: "levels", TimeLaw: "retention"}
+    kinds = {ErrorTerm: "errors", LevelTerm: "levels", TimeLaw: "retention", LevelLaw: "levels"}
     kind = {"kind": kinds[type(record)]} if type(record) in kinds else {}
     values = {_SAVED_NAMES.get(each.name, each.name): getattr(record, each.name) for each in fields(record)}
     nested = {name: _make_table(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()}
@@ -473,7 +479,7 @@ def _make_table(record: Any) -> dict[str, Any]:
 def _format_profile(profile: Profile, arrays: str | None) -> Iterator[str]:
     """Yield the lines of a profile."""
     yield "# A memory profile: `weakcell emulate --memory file:PATH` runs a network on it."
-    yield f"schema = {SCHEMA_OF_TIME if isinstance(profile.law, TimeLaw) else SCHEMA}"
+    yield f"schema = {SCHEMA_OF_LAWS if isinstance(profile.law, TimeLaw | LevelLaw) else SCHEMA}"
     for name in ("name", "title", "source", "notes", "basis"):
         yield f"{name} = {_format_value(getattr(profile, name))}"
     if arrays is not None:

@@ -3,9 +3,9 @@
     cell, g_0s, g_1s, g_10000s, …                      in uS; g_0s is the first read, an empty cell was not measured
     temp_c, cell, t_before_s, t_after_s, g_before, g_after
 
-The full scale is in a comment ("g_max 240 uS"), or comes from `--about g_max=240`. The profile holds the misread levels of one to
-three bits per cell over the whole scale at each measured time or temperature, as `technologies/rram_relaxation.py` has them: levels
-evenly spaced, borders half-way, each cell exactly at its level at the first read.
+The full scale is in a comment ("g_max 240 uS"), or comes from `--about g_max=240`. The profile has a law over time or temperature
+(`memmodels/level_law.py`): quantiles of the change of cells of like conductance, hence misread levels of one to three bits per cell
+in any window. Levels are evenly spaced, borders half-way, and each cell is exactly at its level at the first read.
 
 Noticed: times at which cells are missing, columns that are equal, cells above the full scale. Predicted as a test: half of the
 cells by the other half, and each time or temperature by its two neighbours.
@@ -16,17 +16,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from weakcell.host.measurements.measurement import Adapter, Count, CountedPoint, FittedProfile, HeldOut, Measurement
 from weakcell.host.measurements.table import MeasurementTable
-from weakcell.memmodels.error_model.levels import LevelTerm
-from weakcell.memmodels.profile import OperatingPoint, Profile
-from weakcell.memmodels.technologies.rram_relaxation import SHARES, interpolate_groups, misread, misread_neighbours
-from weakcell.memmodels.technologies.support import MOST_BEYOND_NEIGHBOURS
+from weakcell.memmodels.level_law import LevelLaw
+from weakcell.memmodels.profile import Profile
+from weakcell.memmodels.technologies.rram_relaxation import SHARES, interpolate_groups, misread
 
 Floats = npt.NDArray[np.float64]
 _TIME = re.compile(r"g_(\d+(?:\.\d+)?)s")
@@ -68,32 +67,20 @@ def _read(table: MeasurementTable, facts: Mapping[str, float]) -> Measurement:
     condition, moves = _load(table, scale, noticed)
     if too_few := [one.value for one in moves if one.start.size < 2 * _FEWEST_CELLS]:
         raise table.refusal(f"{condition}={too_few[0]:g} has fewer than {2 * _FEWEST_CELLS} cells", "Give more cells")
-    points, operating, left_out = [], [], []
-    for one in moves:
-        points.append(_count_point(one, condition))
-        groups = _group(one)
-        for bits in (1, 2, 3):
-            term = _term(groups, bits)
-            if term is None:
-                left_out.append(f"{condition}={one.value:g} with {bits} bits per cell")
-            else:
-                operating.append(OperatingPoint({condition: one.value, "bits_per_cell": str(bits)}, (term,)))
-    if not operating:
-        raise table.refusal("levels overlap beyond their neighbours everywhere", "These cells hold less than one bit")
+    points = tuple(_count_point(one, condition) for one in moves)
+    law = _make_law(moves, condition)
     held_out = (*_halves(moves, condition), *_between(moves, condition))
-    verdict = f"misread levels at {len(moves)} values of {condition}, nothing between them"
-    fit = FittedProfile(Profile("profile", tuple(operating), fit={"verdict": verdict}), verdict, held_out)
+    verdict = f"quantiles at {len(moves)} values of {condition}, interpolated between them"
+    fit = FittedProfile(Profile("profile", law=law, fit={"verdict": verdict}), verdict, held_out)
     limits = [
         "misread shares below 0.2 % rest on few cells; those of a gap of no cell are an exponential tail",
         "endurance and read noise",
     ]
-    if left_out:
-        limits.append(f"more than 5 % of a level's cells are read two or more levels off: {'; '.join(left_out)}")
     title = table.comment or table.path.stem
-    return Measurement(title, table.path.name, tuple(points), (fit,), tuple(noticed), tuple(limits))
+    return Measurement(title, table.path.name, points, (fit,), tuple(noticed), tuple(limits))
 
 
-def _load(table: MeasurementTable, scale: float, noticed: list[str]) -> tuple[str, list[_Moves]]:
+def _load(table: MeasurementTable, scale: float, noticed: list[str]) -> tuple[Literal["time", "bake"], list[_Moves]]:
     """Return the condition and the moves at each of its values."""
     if table.columns.keys() >= _BAKE:
         temperature, before, after = (table.numbers(name) for name in ("temp_c", "g_before", "g_after"))
@@ -139,12 +126,15 @@ def _group(moves: _Moves) -> tuple[Floats, Floats]:
     return np.array([moves.start[at].mean() for at in chosen]), np.array([np.quantile(moves.change[at], SHARES) for at in chosen])
 
 
-def _term(groups: tuple[Floats, Floats], bits: int) -> LevelTerm | None:
-    """Return the levels over the whole scale; None if they overlap beyond their neighbours."""
-    top = (1 << bits) - 1
-    changes = [interpolate_groups(groups, 100.0 * level / top) for level in range(top + 1)]
-    up, down, beyond = misread_neighbours(changes, 100.0 / top)
-    return None if max(beyond) > MOST_BEYOND_NEIGHBOURS else LevelTerm("levels", up, down)
+def _make_law(moves: Sequence[_Moves], condition: Literal["time", "bake"]) -> LevelLaw:
+    """Return the quantiles of all values at the groups of the value that has most of them."""
+    groups = [_group(one) for one in moves]
+    starts = max((starts for starts, _ in groups), key=len)
+    changes = tuple(
+        tuple(tuple(np.round(np.maximum.accumulate(interpolate_groups(one, float(start))), 4).tolist()) for start in starts)
+        for one in groups
+    )
+    return LevelLaw(condition, tuple(one.value for one in moves), tuple(starts.tolist()), changes)
 
 
 def _count_point(moves: _Moves, condition: str) -> CountedPoint:

@@ -135,8 +135,8 @@ SRAM_14NM = Technology(
     ),
     notes="Whether the published curve counts flips or stuck cells is not settled; the constants show both. The default is flips: "
     "the authors' own error model flips every bit with p, their energy figures rest on it, and it is the more careful one. "
-    "NeuralFuse takes rates of the same chips as stuck cells, of which half show: counts=stuck. The law does not carry over to other "
-    "chips: another 14 nm chip fails about 2 decades less often at the same voltage below its guardband, as far as its abstract "
-    "tells (see memmodels/TRUST.md).",
+    "NeuralFuse takes rates of the same chips as stuck cells, of which half show: counts=stuck. The law does not carry over to "
+    "other chips: another 14 nm chip fails about 2 decades less often at the same voltage below its guardband, as far as its "
+    "abstract tells (see memmodels/TRUST.md).",
     published_curve=published_curve,
 )

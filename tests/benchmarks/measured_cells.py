@@ -214,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--raw", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--cells", choices=("ddr4", "rram"), help="only these")
     options = parser.parse_args()
     networks = {"BNN": Network("digits-bnn"), "QNN": Network("digits-qnn")}
     gaps: dict[str, list[float]] = {"law": [], "random": []}
@@ -221,7 +222,9 @@ def main() -> None:
     print("|", " | ".join((*headings, "gap of random flips")), "|")
     print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
-        for case in (*ddr4_cases(options.raw, Path(scratch)), *rram_cases(options.raw, Path(scratch))):
+        kinds = {"ddr4": ddr4_cases, "rram": rram_cases}
+        chosen = [cases for name, cases in kinds.items() if options.cells in (None, name)]
+        for case in (case for cases in chosen for case in cases(options.raw, Path(scratch))):
             for name, network in networks.items():
                 truth, rate = network.accuracies(lambda trial, c=case: MeasuredMemory(c.truth(trial)), options.trials)
                 law, said = network.accuracies(lambda trial, c=case: open_memory(c.law, 1, trial), options.trials)

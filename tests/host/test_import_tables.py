@@ -19,6 +19,7 @@ from weakcell.host.measurements.adapters import ADAPTERS, import_table
 from weakcell.memmodels import open_memory
 from weakcell.memmodels.errors import InputError, MemorySpecError, UsageError
 from weakcell.memmodels.profile import load as load_profile
+from weakcell.memmodels.technologies import rram_relaxation
 
 ROW = 65536
 
@@ -147,6 +148,8 @@ def test_levels_of_normal_cells(tmp_path: Path, rng: np.random.Generator) -> Non
     (term,) = open_memory(f"file:{tmp_path / 'out' / 'profile.toml'}:time=1,bits_per_cell=2").terms
     expected = norm.sf(100 / 6 / 9)
     assert [*term.up[:-1], *term.down[1:]] == pytest.approx([expected] * 6, rel=0.25)
+    (narrow,) = open_memory(f"file:{tmp_path / 'out' / 'profile.toml'}:time=3,bits_per_cell=1,low=0.3,high=0.6").terms
+    assert narrow.up[0] == pytest.approx(norm.sf(15 / 9), rel=0.25)
 
 
 @pytest.mark.parametrize("name", ["A_relax", "C_relax", "A_bake", "C_bake"])
@@ -156,7 +159,13 @@ def test_raw_resistive_cells_are_read(name: str, shared: Path, tmp_path: Path) -
         pytest.skip("the raw cells are not here")
     found = import_table(raw)
     (fit,) = found.fits
-    assert {p.conditions["bits_per_cell"] for p in fit.profile.points} >= {"1", "2"}
+    technology, kind = name.split("_")
+    values = (1.0, 1000.0) if kind == "relax" else (100.0, 110.0)
+    for value in values:  # the built-in law has the same cells
+        at = {"time" if kind == "relax" else "bake": value, "bits_per_cell": "2", "low": 0.0, "high": 1.0, "code": "gray"}
+        (ours,) = fit.profile.law.terms(at, "theirs")
+        (known,) = rram_relaxation.level_term(rram_relaxation.RRAM_RELAXATION.resolve({"technology": technology, **at}))
+        assert abs(np.log10(ours.rate / known.rate)) < 0.05
     worst = max(abs(one.error) for one in fit.held_out if one.point.startswith("half of the cells"))
     assert worst < 0.4
 

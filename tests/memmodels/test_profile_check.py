@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from weakcell.host.cli import app
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime
 from weakcell.memmodels.errors import InputError
+from weakcell.memmodels.level_law import LevelLaw
 from weakcell.memmodels.profile import OperatingPoint, ProbitLaw, Profile, load
 from weakcell.memmodels.profile_check import check_profile
 from weakcell.memmodels.retention_law import TimeLaw
@@ -25,7 +26,10 @@ LAW = TimeLaw(
     "p10", 4.0, 4096.0, 90.0, 50.0, 90.0, energy=0.53, level=-2.8, body=0.28, knee=2.0,
     times=(4.0, 64.0, 4096.0), offsets=(0.02, -0.01, 0.03), gain_offset=-24.0, gain_slope=2.0, gain_energy=0.25,
 )  # fmt: skip
+SPREADS = tuple((tuple(spread * z for z in range(-5, 6)),) * 2 for spread in (1.0, 2.0))
+LEVELS = LevelLaw("time", (1.0, 100.0), (10.0, 90.0), SPREADS)
 PROFILES = {
+    "levels": Profile("a", law=LEVELS),
     "points": Profile("a", (OperatingPoint({"vdd": 0.5}, (WEAK,)), OperatingPoint({"vdd": 0.4}, (WEAK,), "p01"))),
     "probit": Profile("a", law=ProbitLaw("vdd", "V", 0.4, 0.6, 0.3, 0.03, 0.5, 0.5, replace(WEAK, p01=0.0, p10=0.0))),
     "retention": Profile("a", law=LAW, title="a module", source="us", about={"licence": "MIT", "board": "7", "lot": "b"}),
@@ -41,7 +45,7 @@ def run(path: Path, *more: str) -> tuple[int, str]:
 def test_a_profile_comes_back_and_is_checked(name: str, tmp_path: Path) -> None:
     path = PROFILES[name].save(tmp_path / "p.toml")
     assert load(path) == PROFILES[name]
-    assert f"schema = {3 if name == 'retention' else 2}" in path.read_text()
+    assert f"schema = {3 if name in {'retention', 'levels'} else 2}" in path.read_text()
     code, text = run(path)
     assert code == 0, text
     code, text = run(path, "--json")
@@ -71,7 +75,7 @@ def test_the_page_gives_the_law_of_retention() -> None:
 
 def test_the_page_names_every_key() -> None:
     page = (Path(__file__).parents[2] / "memmodels" / "PROFILES.md").read_text(encoding="utf-8")
-    keys = {each.name for kind in (Profile, ProbitLaw, TimeLaw, ErrorTerm) for each in fields(kind)}
+    keys = {each.name for kind in (Profile, ProbitLaw, TimeLaw, LevelLaw, ErrorTerm) for each in fields(kind)}
     saved = keys - {"points", "law", "failure_probability", "resampled", "condition"} | {"fails", "redrawn", "[[points]]", "[law]"}
     assert [key for key in sorted(saved) if not re.search(rf"`[^`]*{re.escape(key)}", page) and key not in page] == []
 
@@ -95,6 +99,16 @@ def test_a_damaged_profile_is_refused(name: str, tmp_path: Path) -> None:
 DAMAGED_LAWS = {
     "width": "0.0", "low": "9000.0", "times": "[64.0, 4.0, 4096.0]", "offsets": "[0.1]", "kind": '"bends"', "level": "nan",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("values", "[100.0, 1.0]"), ("starts", "[10.0]"), ("changes", "[[[1.0]]]"), ("condition", '"vdd"')]
+)
+def test_a_damaged_law_of_levels_is_refused(key: str, value: str, tmp_path: Path) -> None:
+    path = PROFILES["levels"].save(tmp_path / "p.toml")
+    path.write_text(re.sub(rf"^{key} = .*$", f"{key} = {value}", path.read_text(), flags=re.MULTILINE))
+    with pytest.raises(InputError):
+        check_profile(path)
 
 
 @pytest.mark.parametrize(("key", "value"), DAMAGED_LAWS.items())
