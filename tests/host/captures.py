@@ -29,6 +29,11 @@ COMMANDS = (
 )
 
 
+def widths_of(command: str) -> tuple[int, ...]:
+    """Return the widths at which a command is captured; help is laid out for 80 columns whatever the terminal of a test is."""
+    return (80,) if command.endswith("--help") else WIDTHS
+
+
 def capture(command: str, width: int) -> str:
     """Return what a command prints on a terminal of this width, without colours and spaces at the ends of lines."""
     environment = {"FORCE_COLOR": "1", "COLUMNS": str(width), "NO_COLOR": "1", "TERM": "xterm", "TERMINAL_WIDTH": str(width)}
@@ -46,5 +51,9 @@ def captures() -> Iterator[tuple[str, int, str]]:
 
 
 if __name__ == "__main__":
-    texts = [f"$ weakcell {command}  # {width} columns\n{capture(command, width)}" for command in COMMANDS for width in WIDTHS]
+    texts = [
+        f"$ weakcell {command}  # {width} columns\n{capture(command, width)}"
+        for command in COMMANDS
+        for width in widths_of(command)
+    ]
     FILE.write_text("\n".join(texts), encoding="utf-8")

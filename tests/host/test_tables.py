@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tests.host.captures import COMMANDS, WIDTHS, capture, captures
+from tests.host.captures import COMMANDS, capture, captures, widths_of
 from weakcell.host.cli import app
 from weakcell.host.cli.tables import Column, fit_columns
 from weakcell.memmodels import names
@@ -66,7 +66,7 @@ def test_columns_are_left_out_in_their_order() -> None:
 def test_captures_are_no_wider_than_the_terminal() -> None:
     """But for commands to copy, which are not broken: the last line of optimize, and examples."""
     kept = list(captures())
-    assert len(kept) == len(COMMANDS) * len(WIDTHS)
+    assert [(name, width) for name, width, _ in kept] == [(name, width) for name in COMMANDS for width in widths_of(name)]
     for _, width, text in kept:
         assert [line for line in text.splitlines() if len(line) > width and not line.lstrip().startswith("weakcell ")] == []
 
@@ -74,7 +74,8 @@ def test_captures_are_no_wider_than_the_terminal() -> None:
 @pytest.mark.parametrize("number", range(len(COMMANDS)), ids=lambda number: COMMANDS[number].split(" --")[0])
 def test_commands_print_what_was_looked_at(number: int) -> None:
     """One width each. After a change that is meant: `python -m tests.host.captures`, and read the difference."""
-    command, width = COMMANDS[number], WIDTHS[number % len(WIDTHS)]
+    command = COMMANDS[number]
+    width = widths_of(command)[number % len(widths_of(command))]
     kept = {(name, columns): text for name, columns, text in captures()}
     assert capture(command, width) == kept[command, width]
 
