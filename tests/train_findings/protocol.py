@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
                "chosen": {name: json.loads(run.identity) for name, run in chosen.items()}}  # fmt: skip
     write_text_atomically(options.out / f"{claim.key}.json", json.dumps(summary, indent=2) + "\n")
     with pl.Config(tbl_cols=-1, tbl_rows=-1, fmt_str_lengths=60):
-        print(table.select("name", "seed", "validation_accuracy", "test_accuracy", "margin", "margin_scaled"))
+        print(table.select("loss", "rate", "seed", "validation_accuracy", "test_accuracy", "margin", "margin_scaled"))
     return 0
 
 
