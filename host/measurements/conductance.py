@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 _TIME = re.compile(r"g_(\d+(?:\.\d+)?)s")
 _SCALE = re.compile(r"g_max (\d+(?:\.\d+)?)")
 _BAKE = {"temp_c", "g_before", "g_after"}
-_EDGES = (0.0, 1 / 32, 2 / 32, 4 / 32, *(k / 8 for k in range(2, 8)), math.inf)
+_EDGES = (0.0, 1 / 32, 2 / 32, 4 / 32, *(k / 8 for k in range(2, 8)), 30 / 32, math.inf)
 """Groups of like conductance, as shares of the full scale."""
 _FEWEST_CELLS = 100
 _FEWEST_MOVED = 20

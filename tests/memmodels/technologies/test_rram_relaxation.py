@@ -21,7 +21,7 @@ from weakcell.memmodels.technologies import rram_relaxation as law
 from weakcell.memmodels.technologies.support import table
 
 SHARES = np.array(law.SHARES)
-GROUPS = [(0, 0), (1, 1), (2, 3), *((low, low + 3) for low in range(4, 32, 4))]
+GROUPS = [(0, 0), (1, 1), (2, 3), *((low, low + 3) for low in range(4, 28, 4)), (28, 29), (30, 33)]
 
 
 class Cells(NamedTuple):
@@ -125,7 +125,7 @@ def test_half_of_the_cells_predict_the_others(raw: dict[tuple[str, str, float], 
 HELD_OUT = [
     *(("A", "time", t, 0.25) for t in (0.1, 1.0, 100.0, 1000.0)),
     *(("C", "time", t, 0.26) for t in (0.1, 1.0, 4.0)),
-    *(("A", "bake", t, limit) for t, limit in ((100.0, 0.41), (140.0, 0.40), (180.0, 0.76), (220.0, 0.54))),
+    *(("A", "bake", t, limit) for t, limit in ((100.0, 0.41), (140.0, 0.27), (180.0, 0.88), (220.0, 0.57))),
     *(("C", "bake", t, limit) for t, limit in ((100.0, 0.25), (140.0, 0.32))),
 ]
 
