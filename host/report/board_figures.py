@@ -97,7 +97,7 @@ def _plot_rates(axes: Axes, series: Series, look: dict[str, Any]) -> None:
 def _label_rates(axes: Axes) -> None:
     axes.set_yscale("log")
     label_decades(axes.yaxis)
-    axes.set(title="bit errors over voltage", xlabel="vdd (V), commanded", ylabel="share of cells that err")
+    axes.set(title="bit errors over voltage", xlabel="supply voltage (V), commanded", ylabel="share of cells that err")
     axes.set_ylim(top=min(2.0, 10 * axes.get_ylim()[1]), bottom=max(axes.get_ylim()[0], 1e-9))
     add_legend_below(axes, 4.8)
 
