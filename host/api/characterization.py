@@ -13,7 +13,7 @@ import polars as pl
 
 from weakcell.host.board.characterization.bench_supply import open_supply
 from weakcell.host.board.characterization.dump import Dump, open_dump
-from weakcell.host.board.characterization.experiments import Experiment
+from weakcell.host.board.characterization.experiments import DEFAULT_DWELL_MS, Experiment
 from weakcell.host.board.characterization.passes import count_arena_pages
 from weakcell.host.board.characterization.patterns import parse_contents
 from weakcell.host.board.characterization.points import Plan, Record, make_plan
@@ -42,7 +42,7 @@ def characterize(
     port: str = "auto",
     memory: str | None = None,
     vdd: str | Sequence[float] | None = None,
-    dwell_ms: str | Sequence[float] | float = 10.0,
+    dwell_ms: str | Sequence[float] | float | None = None,
     pattern: str | Sequence[str] = "zeros,ones",
     experiment: Literal["retention", "sleep", "read", "write"] = "retention",
     supply: str = "on-chip",
@@ -68,7 +68,8 @@ def characterize(
         memory: Virtual boards only: the SPEC of the memory that makes the flips; its `vdd` follows the regulator.
         vdd: Core voltages in V, as numbers or as in `"0.9:0.55:0.05"`. None: every step of the regulator. Nominal is always
             measured first, as a control.
-        dwell_ms: How long the voltage stays low, ms; one or several.
+        dwell_ms: How long the voltage stays low, ms; one or several. None: 10, or 200 for `sleep`, where the core's capacitor
+            is discharged more slowly.
         pattern: `zeros`, `ones`, `checkerboard`, `address`, `random` or `weights:NETWORK`; one or several.
         experiment: What happens while the voltage is low: nothing (`retention`), nothing with the core off (`sleep`, RP2350), the
             arena is read (`read`) or written (`write`).
@@ -139,7 +140,7 @@ def begin_run(
     port: str,
     memory: str | None,
     vdd: str | Sequence[float] | None,
-    dwell_ms: str | Sequence[float] | float,
+    dwell_ms: str | Sequence[float] | float | None,
     pattern: str | Sequence[str],
     experiment: str,
     supply: str,
@@ -155,6 +156,8 @@ def begin_run(
     """
     kind = Experiment(experiment)
     voltages = None if vdd is None else parse_sweep(f"vdd={_downwards(vdd) if isinstance(vdd, str) else _listed(vdd)}").values
+    if dwell_ms is None:
+        dwell_ms = DEFAULT_DWELL_MS[kind]
     dwells = parse_sweep(f"dwell_ms={dwell_ms if isinstance(dwell_ms, str) else _listed(dwell_ms)}").values
     fails_at: FailsAt = "read" if kind is Experiment.READ else "write" if kind is Experiment.WRITE else "retention"
     link = Link(open_port(port, memory, seed, _pulses_before(folder) if resume else 0, fails_at))

@@ -150,6 +150,7 @@ def measure(
     """Fill the arena, lower the voltage, restore it, and compare on the board: which cells flipped, for each pulse."""
     from weakcell.host.board.characterization.pulse_file import write_pulses
     from weakcell.host.board.characterization.supply import find_code
+    from weakcell.host.board.characterization.voltmeter import calibrate, see_voltage
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.ports import open_port
     from weakcell.host.board.link.protocol import Pattern
@@ -167,6 +168,7 @@ def measure(
     with errors_as_events(as_json), Link(open_port(port, memory, seed)) as link:
         board, code = link.board, find_code(link.board, vdd)
         cells = board.arena_bytes * 8
+        calibrate(link, code, dwell_ms / 1000)
         for repeat in range(repeats):
             link.fill(0, board.pages, chosen_pattern, repeat)
             if wrong := link.compare(0, board.pages, chosen_pattern, repeat):
@@ -174,6 +176,7 @@ def measure(
 
                 raise BoardError("Filling the arena at nominal voltage", f"{len(wrong)} cells differ", "Check the supply")
             pulse = link.pulse(code, round(dwell_ms * 1000))
+            seen = see_voltage(link, pulse)
             flipped = set(link.compare(0, board.pages, chosen_pattern, repeat))
             in_every_pulse = flipped if in_every_pulse is None else in_every_pulse & flipped
             measured.append((repeat + 1, board.volts(pulse.low_code), pulse.dwell_us, flipped))
@@ -185,14 +188,16 @@ def measure(
                     commanded_v=vdd,
                     register_v=register,
                     dwell_us=pulse.dwell_us,
+                    seen_v=seen,
+                    celsius=pulse.celsius,
                     cells=cells,
                     flipped=len(flipped),
                 )
                 continue
+            core = "core not seen" if seen is None else f"core about {seen:.2f} V"
             show(
-                f"pulse {repeat + 1}: commanded {vdd:.2f} V, register {board.volts(pulse.low_code):.2f} V, "
-                f"{pulse.dwell_us / 1000:.3f} ms: "
-                f"{len(flipped)} of {cells} cells flipped ({len(flipped) / cells:.3g})"
+                f"pulse {repeat + 1}: commanded {vdd:.2f} V, register {board.volts(pulse.low_code):.2f} V, {core}, "
+                f"{pulse.dwell_us / 1000:.3f} ms: {len(flipped)} of {cells} cells flipped ({len(flipped) / cells:.3g})"
             )
         if out is not None:
             write_pulses(out, measured)
@@ -200,7 +205,7 @@ def measure(
             counters = {"resent": link.counters.resent, "damaged": link.counters.frames_damaged}
             emit("done", in_every_pulse=len(in_every_pulse or ()), **counters)
             return
-        show(f"in every pulse: {len(in_every_pulse or ())} cells; the voltage itself was not measured")
+        show(f"in every pulse: {len(in_every_pulse or ())} cells; core voltages by the ring oscillator, relative to the steps")
         show(
             f"link: {link.counters.resent} frames sent again, {link.counters.frames_damaged} damaged; none of them counts as a flip"
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PORT = f"auto, a serial port, socket://HOST:PORT, {list_virtual_ports()}."
 _MEMORY = "Virtual boards only: whose flips its cells make; `vdd` follows the regulator."
 _VDD = "Core voltages, V: 0.9,0.85 or 0.9:0.55:0.05. Nominal is always measured first, as a control. [default: every step]"
+_DWELL = "How long it stays low, ms; several with commas. [default: 10; 200 with the core off]"
 _PATTERN = "zeros, ones, checkerboard, address, random, or weights:NETWORK; several with commas."
 _BANK = (
     "ROWSxCOLUMNS of cells in storage addresses, for maps and clustering. "
@@ -41,7 +42,7 @@ def characterize(
         str | None, typer.Option(metavar="SPEC", autocompletion=complete_memory, help=_MEMORY, show_default=False)
     ] = None,
     vdd: Annotated[str | None, typer.Option(metavar="VOLTS", help=_VDD, show_default=False)] = None,
-    dwell_ms: Annotated[str, typer.Option(metavar="MS", help="How long it stays low, ms; several with commas.")] = "10",
+    dwell_ms: Annotated[str | None, typer.Option(metavar="MS", help=_DWELL, show_default=False)] = None,
     pattern: Annotated[str, typer.Option(metavar="NAMES", help=_PATTERN)] = "zeros,ones",
     experiment: Annotated[Literal["retention", "sleep", "read", "write"], typer.Option(help=_EXPERIMENT)] = "retention",
     supply: Annotated[str, typer.Option(metavar="SUPPLY", help=_SUPPLY)] = "on-chip",

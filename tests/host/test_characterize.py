@@ -218,6 +218,7 @@ def outcomes(dump: Dump) -> list[str]:
 def test_a_reset_is_distinguished_from_silence_and_measured_again(tmp_path: Path) -> None:
     board = VirtualBoard("rp2350")
     rig, plan, dump = make_rig(board, tmp_path)
+    rig.supply.prepare(rig.link, plan.voltages[-1], plan.dwells[0])
     board.hang_at_pulse = True
     records = characterize(rig, plan, dump)
     assert outcomes(dump) == ["ok", "ok", "ok"]

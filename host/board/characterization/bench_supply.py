@@ -65,6 +65,9 @@ class HostDrivenSupply:
             found = f"this supply may give {LOWEST:g} to {self.nominal:g} V, never above nominal"
             raise VoltageRefused(f"A voltage of {vdd:g} V", found, "Choose one of these")
 
+    def prepare(self, link: Link, vdd: float, dwell_s: float) -> None:
+        """Do nothing: the supply measures."""
+
     def lower(self, link: Link, vdd: float, dwell_s: float) -> LowPhase:
         """Set the voltage, wait `dwell_s`, and restore nominal."""
         self.check(link, vdd)

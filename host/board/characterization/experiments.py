@@ -71,6 +71,8 @@ class ExperimentResult:
     pulses: tuple[Pulse, ...]
 
 
+DEFAULT_DWELL_MS = dict.fromkeys(Experiment, 10.0) | {Experiment.SLEEP: 200.0}
+"""A sleeping core draws some 0.2 mA: 10 uF take 30 ms to fall by 0.55 V."""
 REQUIRED_CAPABILITIES = {
     Experiment.RETENTION: Capability.RETENTION,
     Experiment.SLEEP: Capability.SLEEP,

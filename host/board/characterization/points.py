@@ -29,6 +29,10 @@ class Outcome(StrEnum):
     """The board went on, but bytes did not get through."""
     DEVICE_ERROR = "device error"
     """The board's own checks failed: its code changed, or two reads at nominal voltage differ."""
+    NOT_REACHED = "voltage not reached"
+    """The register confirmed the voltage, and the core did not fall to it."""
+    UNSEEN = "no flips, voltage not seen"
+    """Every cell came back as it was written, and nothing shows that the voltage fell."""
     VOLTAGE = "voltage refused or not confirmed"
     """The supply did not do, or did not confirm, what was commanded."""
 

@@ -19,8 +19,8 @@ from weakcell.host.board.characterization.experiments import REQUIRED_CAPABILITI
 from weakcell.host.board.characterization.passes import BoardCounters, PassResult, pack_cells, run_pass
 from weakcell.host.board.characterization.patterns import Contents, GeneratedPattern, GivenBytes
 from weakcell.host.board.characterization.points import FailedAttempt, Outcome, Plan, Point, Record
-from weakcell.host.board.characterization.supply import LowPhase, OnChipSupply, Supply, find_code, nominal_on_exit
-from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
+from weakcell.host.board.characterization.supply import OnChipSupply, Supply, describe_pulse, find_code, nominal_on_exit
+from weakcell.host.board.errors import BoardError, LinkError, VoltageNotReached, VoltageRefused
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import BoardInfo, ConnectedBoard
 from weakcell.memmodels.errors import UsageError
@@ -102,7 +102,10 @@ def measure_point(rig: CharacterizationRig, point: Point, pages: int) -> Record:
         before = None
         try:
             before = rig.link.info()
+            rig.supply.prepare(rig.link, point.vdd, point.dwell_s)
             passes = [_measure_once(rig, point, pages) for _ in range(point.repeats)]
+        except VoltageNotReached as error:
+            failures.append(FailedAttempt(Outcome.NOT_REACHED, str(error)))
         except VoltageRefused as error:
             failures.append(FailedAttempt(Outcome.VOLTAGE, str(error)))
             break
@@ -114,6 +117,9 @@ def measure_point(rig: CharacterizationRig, point: Point, pages: int) -> Record:
             errors = np.stack([one.errors for one in passes])
             outcome = Outcome.FLIPS if errors.any() else Outcome.OK
             shots = tuple(one.applied for one in passes)
+            unseen = isinstance(rig.supply, OnChipSupply) and any(shot.seen is None for shot in shots)
+            if outcome is Outcome.OK and unseen and point.vdd < rig.link.board.volts(rig.link.board.nominal_code) - 1e-9:
+                return Record(point, Outcome.UNSEEN, shots, None, tuple(failures), time.perf_counter() - start)
             return Record(point, outcome, shots, errors, tuple(failures), time.perf_counter() - start)
         if failures[-1].outcome is Outcome.NO_RESPONSE:
             break
@@ -131,9 +137,8 @@ def _measure_once(rig: CharacterizationRig, point: Point, pages: int) -> PassRes
     report = ReportMode.COMPARE if rig.experiment is Experiment.READ else ReportMode.CRCS
     result = run_experiment(link, setting, contents.pattern, contents.seed, range(pages), report)
     rig.counters.passes += 1
-    first = result.pulses[0]
-    applied = LowPhase(point.vdd, link.board.volts(first.low_code), None, first.dwell_us / 1e6)
-    return PassResult(pack_cells(result.cells, pages), applied)
+    phases = [describe_pulse(link, point.vdd, pulse) for pulse in result.pulses]
+    return PassResult(pack_cells(result.cells, pages), phases[0])
 
 
 def check_experiment(rig: CharacterizationRig) -> None:

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from weakcell.host.board.characterization.voltmeter import calibrate, see_voltage
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import ConnectedBoard
+from weakcell.host.board.link.protocol import ConnectedBoard, Pulse
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,16 @@ class LowPhase:
         register: from the regulator's register, in V; None if there is none.
         measured: by an instrument, in V; None if there is none.
         dwell_s: duration as timed by whatever lowered the voltage, in s.
+        seen: by the chip's ring oscillator and its own curve, in V; None if it cannot be seen.
+        celsius: temperature of the die before, uncalibrated; None if unknown.
     """
 
     commanded: float
     register: float | None
     measured: float | None
     dwell_s: float
+    seen: float | None = None
+    celsius: float | None = None
 
 
 class Supply(Protocol):
@@ -45,6 +50,10 @@ class Supply(Protocol):
 
     def check(self, link: Link, vdd: float) -> None:
         """Raise VoltageRefused if this voltage (V) must not or cannot be set; change nothing."""
+        ...
+
+    def prepare(self, link: Link, vdd: float, dwell_s: float) -> None:
+        """Learn what `lower` must know of the chip; the contents of the arena are lost."""
         ...
 
     def lower(self, link: Link, vdd: float, dwell_s: float) -> LowPhase:
@@ -70,10 +79,14 @@ class OnChipSupply:
         """Raise VoltageRefused unless the voltage is that of a regulator code up to nominal."""
         find_code(link.board, vdd)
 
+    def prepare(self, link: Link, vdd: float, dwell_s: float) -> None:
+        """Calibrate the ring oscillator down to this voltage."""
+        calibrate(link, find_code(link.board, vdd), dwell_s)
+
     def lower(self, link: Link, vdd: float, dwell_s: float) -> LowPhase:
-        """Lower the voltage by one PULSE."""
+        """Lower the voltage by one PULSE; VoltageNotReached if the core did not follow."""
         pulse = link.pulse(find_code(link.board, vdd), round(dwell_s * 1e6))
-        return LowPhase(vdd, link.board.volts(pulse.low_code), None, pulse.dwell_us / 1e6)
+        return describe_pulse(link, vdd, pulse)
 
     def restore(self, link: Link) -> None:
         """Check that the register holds the nominal code, and set it if not.
@@ -88,6 +101,11 @@ class OnChipSupply:
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
+
+
+def describe_pulse(link: Link, vdd: float, pulse: Pulse) -> LowPhase:
+    """Return what a pulse did; VoltageNotReached if the core voltage did not fall to that of the code."""
+    return LowPhase(vdd, link.board.volts(pulse.low_code), None, pulse.dwell_us / 1e6, see_voltage(link, pulse), pulse.celsius)
 
 
 def find_code(board: ConnectedBoard, vdd: float) -> int:

@@ -29,6 +29,7 @@ from weakcell.host.board.link.protocol import (
     Status,
     reply_lengths,
 )
+from weakcell.host.board.link.ring_curve import RingCurve
 from weakcell.host.board.link.transport import Transport
 
 Request = tuple[Command, bytes]
@@ -71,12 +72,14 @@ class Link:
         transport: carries the bytes.
         counters: what happened to frames.
         device_errors: replies that a working board cannot send.
+        ring_curve: what is known of the ring oscillator of the chip; None before it was calibrated.
     """
 
     def __init__(self, transport: Transport, timeout_s: float = 0.5, retries: int = 8, decoder: Decoder | None = None) -> None:
         """Use a transport; `retries` silences of `timeout_s` in a row end a call."""
         self.counters = LinkCounters()
         self.device_errors = 0
+        self.ring_curve: RingCurve | None = None
         self.transport = transport
         self._timeout_s, self._retries = timeout_s, retries
         self._decoder = decoder or Decoder()

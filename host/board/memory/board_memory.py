@@ -32,7 +32,7 @@ class PassRecord:
     Attributes:
         first_word, words: the part of the region.
         first_cell: of the arena, in bits.
-        commanded, register, measured, dwell_s: as in `supply.LowPhase`.
+        commanded, register, measured, dwell_s, seen, celsius: as in `supply.LowPhase`.
     """
 
     first_word: int
@@ -42,6 +42,8 @@ class PassRecord:
     register: float | None
     measured: float | None
     dwell_s: float
+    seen: float | None = None
+    celsius: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +147,7 @@ class BoardMemory:
         pages = len(data) // PAGE
         for attempt in range(1, _ATTEMPTS + 1):
             try:
+                self.supply.prepare(self.link, self.vdd, self.dwell_s)
                 return run_pass(self.link, first, pages, GivenBytes(data), self._lower, self.counters, read_all=self.read_all)
             except LinkError:
                 self.counters.broken_passes += 1
@@ -157,7 +160,13 @@ class BoardMemory:
 
 
 def _measured(applied: LowPhase) -> dict[str, ConditionValue]:
-    values = {"vdd_register": applied.register, "vdd_measured": applied.measured, "dwell_s": applied.dwell_s}
+    values = {
+        "vdd_register": applied.register,
+        "vdd_measured": applied.measured,
+        "vdd_seen": applied.seen,
+        "celsius": applied.celsius,
+        "dwell_s": applied.dwell_s,
+    }
     return {name: value for name, value in values.items() if value is not None}
 
 

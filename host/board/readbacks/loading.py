@@ -36,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD
 from weakcell.host.board.characterization.dump import Dump
-from weakcell.host.board.characterization.points import Outcome
+from weakcell.host.board.characterization.points import Outcome, Record
 from weakcell.host.board.link.protocol import PAGE
 from weakcell.host.board.readbacks.readback_set import PatternReadback, ReadbackSet
 from weakcell.memmodels.error_model.structure import Bank
@@ -53,7 +53,7 @@ _SEE = "See `weakcell characterize --help` and the head of host/board/readbacks/
 
 def load_run(dump: Dump, bank: Bank | None = None) -> ReadbackSet:
     """Load the points of a run that were measured so far; bank: instead of the board's own geometry."""
-    run, plan, contents = dump.run, dump.plan, dump.contents
+    run, plan, contents, records = dump.run, dump.plan, dump.contents, dump.records()
     measured = tuple(
         PatternReadback(
             record.point.vdd,
@@ -63,7 +63,7 @@ def load_run(dump: Dump, bank: Bank | None = None) -> ReadbackSet:
             contents[record.point.pattern],
             record.errors,
         )
-        for record in dump.records()
+        for record in records
     )
     identity = run["identity"]
     chip = identity["chip"]
@@ -78,8 +78,19 @@ def load_run(dump: Dump, bank: Bank | None = None) -> ReadbackSet:
         nominal=plan.nominal,
         basis="computed" if identity["virtual"] else "measured",
         source=f"weakcell characterize, {plan.shots} shots",
-        notes=f"Temperature: {note}" if note else "Temperature not noted",
+        notes=(f"Temperature: {note}" if note else "Temperature not noted") + _describe_die(records),
     )
+
+
+def _describe_die(records: Sequence[Record]) -> str:
+    """Return the range of the die's temperature, and what was seen of its voltage; empty for firmware that cannot tell."""
+    shots = [shot for record in records for shot in record.shots]
+    celsius = [shot.celsius for shot in shots if shot.celsius is not None]
+    if not celsius:
+        return ""
+    text = f". Die {min(celsius):.0f} to {max(celsius):.0f} °C by its own sensor, not calibrated"
+    errors = [abs(shot.seen - shot.commanded) for shot in shots if shot.seen is not None]
+    return text + (f". Core within {1000 * max(errors):.0f} mV of the regulator's steps, by its ring oscillator" if errors else "")
 
 
 class _PointTable(BaseModel):

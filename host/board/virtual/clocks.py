@@ -6,8 +6,9 @@ without edges stops the core for ever, unless the watchdog is armed. The auxilia
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from weakcell.host.board.boards import ClockMap
@@ -60,6 +61,7 @@ class Clocks:
         stop: called if the core's clock has stopped.
         nominal_v: nominal voltage, in V.
         ring_factor: frequency of this chip's ring oscillator relative to the assumed one; drawn once more for each count if noisy.
+        counted: core voltages at the last counts, in V.
     """
 
     map: ClockMap
@@ -67,6 +69,7 @@ class Clocks:
     stop: Callable[[], None]
     nominal_v: float
     ring_factor: Callable[[], float] = lambda: 1.0
+    counted: deque[float] = field(default_factory=lambda: deque(maxlen=3))
 
     def __post_init__(self) -> None:
         self.restart()
@@ -161,7 +164,8 @@ class Clocks:
     def _start_count(self, source: int) -> None:
         interval_us = 1 << self.chip.register(self.map.base + self.map.counter + _INTERVAL)
         self._count_end = self.chip.now_us() + interval_us
-        khz = self.map.ring_khz * self.ring_factor() * ring_share(self.chip.core_volts(), self.nominal_v)
+        self.counted.append(self.chip.core_volts())
+        khz = self.map.ring_khz * self.ring_factor() * ring_share(self.counted[-1], self.nominal_v)
         cycles = int(khz * interval_us / 1000)  # whole cycles, as the counter sees them
         reference = self.chip.register(self.map.base + self.map.counter)
         right = source == _RING and reference == 12000 and self._ref_runs()

@@ -41,6 +41,7 @@ class VirtualBoard:
         resets: resets so far.
         ignore_voltage: the regulator's register does not move.
         hang_at_pulse: the CPU stops the next time the voltage falls.
+        lowest_of_pulse: the lowest core voltage of the last time at a low code, in V.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class VirtualBoard:
         self.ignore_voltage = self.misbehaviour.ignore_voltage
         self.hang_at_pulse = False
         self.resets = 0
+        self.lowest_of_pulse = self.type.regulator.nominal_v
         self.voltages: list[float] = []
         self._random = Random(seed)
         self._failure: tuple[BoardFailure, int] | None = None
@@ -184,6 +186,7 @@ class VirtualBoard:
         if self._random.random() >= rail.faults.ignored_writes or not fell:
             rail.set(self.voltages[-1], now)
         if not fell:
+            self.lowest_of_pulse = reached
             if rail.faults.fall_v_per_s and self.on_voltage is not None and reached < nominal:
                 self.on_voltage(self, reached)
             self._rise()
