@@ -25,7 +25,7 @@ def weights_sha256(network: Network) -> str:
     """Return the digest of all stored tensors: name, encoding, shape and values, wherever the file has them."""
     digest = hashlib.sha256()
     for tensor in network.tensors.values():
-        digest.update(f"{tensor.name} {tensor.encoding} {tensor.values.shape}".encode())
+        digest.update(f"{tensor.name} {tensor.encoding} {tensor.shape}".encode())
         digest.update(tensor.values.astype("<i4").tobytes())
     return digest.hexdigest()
 

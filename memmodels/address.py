@@ -76,18 +76,29 @@ def pack(codes: npt.NDArray[np.integer], layout: Layout) -> Words:
         codes: One unsigned code per element, any integer dtype and shape; bits above the width are ignored.
         layout: What is stored.
     """
-    wide = np.asarray(codes).reshape(-1).astype(np.uint64)
-    if wide.size != layout.elements:
-        raise ValueError(f"{layout}: {wide.size} codes for {layout.elements} elements")
+    flat = np.asarray(codes).reshape(-1)
+    if flat.size != layout.elements:
+        raise ValueError(f"{layout}: {flat.size} codes for {layout.elements} elements")
     if _whole_bytes(layout):
-        codes_padded = np.zeros(layout.words * 64 // layout.width, dtype=f"<u{layout.width // 8}")
-        codes_padded[: wide.size] = wide
-        return codes_padded.view(np.uint64)
-    planes = np.array(layout.planes, dtype=np.uint64)
-    bits = ((wide[:, None] >> planes) & np.uint64(1)).astype(np.uint8).reshape(-1)
-    padded = np.zeros(layout.words * 64, dtype=np.uint8)
-    padded[: bits.size] = bits
-    return np.packbits(padded, bitorder="little").view(np.uint64)
+        padded = np.zeros(layout.words * 64 // layout.width, dtype=f"<u{layout.width // 8}")
+        padded[: flat.size] = flat
+        return padded.view(np.uint64)
+    unsigned = flat.dtype if flat.dtype.kind == "u" else np.dtype(f"u{flat.itemsize}")
+    wide = flat.view(unsigned) if layout.width <= 8 * flat.itemsize else flat.astype(np.uint64)
+    bits = np.zeros(layout.words * 64, dtype=np.uint8)
+    columns = bits[: layout.bits].reshape(layout.elements, len(layout.planes))
+    for column, plane in enumerate(layout.planes):
+        columns[:, column] = (wide >> wide.dtype.type(plane)) & wide.dtype.type(1)
+    return np.packbits(bits, bitorder="little").view(np.uint64)
+
+
+def as_words(codes: npt.NDArray[np.integer], layout: Layout) -> Words | None:
+    """Return the words of `pack` in the memory of the codes, read-only; None if they have another form."""
+    if not _whole_bytes(layout) or codes.dtype.kind not in "iu" or codes.itemsize * 8 != layout.width or codes.nbytes % 8:
+        return None
+    words = np.ascontiguousarray(codes).reshape(-1).view(np.uint64)
+    words.flags.writeable = False
+    return words
 
 
 def unpack(words: Words, layout: Layout, codes: npt.NDArray[np.uint64]) -> None:

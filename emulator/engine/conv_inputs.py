@@ -150,7 +150,7 @@ def _make_setup(layer: nw.Convolution, parameters: ParameterState, pool: FusedPo
     in_place = _reads_in_place(layer, kernel, spec)
     patterns, rows = border_patterns(window, size, pixel_bytes, pool, only_full=kernel.weight_layout is not PackedInt1)
     input_zero_point = spec.zero_point if in_place and kernel.weight_layout is not PackedInt1 else 0
-    outputs = len(parameters.tensors[layer.weight].values)
+    outputs = parameters.tensors[layer.weight].shape[0]
     zero_points = np.broadcast_to(parameters.tensors[layer.weight].zero_point, outputs).astype(np.int32) - np.int32(kernel.offset)
     bias = parameters.values[layer.bias].astype(np.int32) if layer.bias else np.zeros(outputs, dtype=np.int32)
     geometry = window_geometry(window)

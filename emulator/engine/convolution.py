@@ -203,7 +203,7 @@ def can_round_in_kernel(network: Network, layer: Convolution, following: Layer |
 def rounding_constants(layer: Convolution, following: Requantization, parameters: ParameterState) -> Rounding:
     """Return the constants of a requantization as the kernel of the convolution before it reads them; computed once."""
     groups = 1 if parameters.plan.tensors[layer.weight].weight_layout is DepthwiseInt8x4 else layer.groups
-    outputs, dtype = len(parameters.tensors[layer.weight].values), parameters.specs[following.output].dtype
+    outputs, dtype = parameters.tensors[layer.weight].shape[0], parameters.specs[following.output].dtype
     return parameters.cached(following, "rounding", lambda: _make_rounding(following, outputs, groups, dtype))
 
 

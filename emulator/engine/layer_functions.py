@@ -74,7 +74,7 @@ def _float_convolution(layer: nw.Convolution, x: Array, parameters: ParameterSta
     """Return the convolution of float activations: patches times a float32 matrix, in ONNX order."""
     tensor, spec, window = parameters.tensors[layer.weight], parameters.specs[layer.inputs[0]], layer.window
     (kh, kw), (dh, dw), (top, left, bottom, right) = window.kernel, window.dilation, window.pads
-    outputs, channels = tensor.values.shape[:2]
+    outputs, channels = tensor.shape[:2]
     height, width = spec.height_width
     padded = np.pad(x.reshape(len(x), spec.channels, height, width), ((0, 0), (0, 0), (top, bottom), (left, right)))
     views = np.lib.stride_tricks.sliding_window_view(padded, (dh * (kh - 1) + 1, dw * (kw - 1) + 1), axis=(2, 3))
@@ -239,7 +239,7 @@ def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: ParameterStat
 
 def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters: ParameterState) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
-    x, thresholds = inputs[0], parameters.values[layer.threshold].reshape(parameters.tensors[layer.threshold].values.shape)
+    x, thresholds = inputs[0], parameters.values[layer.threshold].reshape(parameters.tensors[layer.threshold].shape)
     for column in thresholds.T:
         out += ((x >= column) != layer.falling).astype(out.dtype)
     return out

@@ -107,7 +107,7 @@ def lower_where(builder: NetworkBuilder, node: Node) -> Symbol | None:
 def _keeps_shape(shape: tuple[int, ...], *constants: Constant) -> bool:
     """Return whether a broadcast with the constants keeps the shape of a tensor."""
     try:
-        return np.broadcast_shapes((1, *shape), *(c.array.shape for c in constants)) == (1, *shape)
+        return np.broadcast_shapes((1, *shape), *(c.shape for c in constants)) == (1, *shape)
     except ValueError:
         return False
 

@@ -161,7 +161,7 @@ class NetworkBuilder:
         """
         known = self.tensors.get(tensor.name)
         if known is not None:
-            if known.values.shape == tensor.values.shape and np.array_equal(known.values, tensor.values):
+            if known.shape == tensor.shape and np.array_equal(known.codes, tensor.codes):
                 return known.name
             tensor = replace(tensor, name=self.unique_name(tensor.name, self.tensors))
         self.tensors[tensor.name] = tensor
@@ -183,7 +183,7 @@ class NetworkBuilder:
             IncompatibleWeightOrder: the same integers are stored already, in an order that this convolution cannot read.
         """
         flat = window.kernel == source.height_width and not any(window.pads) and window.dilation == (1, 1)
-        reader = (source.kind, stored.values.shape, groups, window.dilation[1] == 1, flat)
+        reader = (source.kind, stored.shape, groups, window.dilation[1] == 1, flat)
         recipe = stored.recipe
         for name, entry in self.weights.items():
             if entry.reader == reader and _same_source(entry.tensor, stored) and _equal(entry.tensor, stored):
@@ -227,7 +227,7 @@ class NetworkBuilder:
         """Return the stored tensor that holds the integers of a recipe; None if none does."""
         for name, entry in self.weights.items():
             known = entry.tensor.recipe
-            if known is not None and entry.tensor.values.size == recipe.codes.size and same_integers(known, recipe):
+            if known is not None and entry.tensor.elements == recipe.codes.size and same_integers(known, recipe):
                 return name, entry
         return None
 
@@ -263,7 +263,7 @@ class NetworkBuilder:
         """Return the shape of an ONNX tensor for one image, as the file sees it with a batch of 1."""
         symbol = self.symbols[name]
         if isinstance(symbol, Constant):
-            return symbol.array.shape
+            return symbol.shape
         return symbol.shape if name in self.unbatched else (1, *symbol.shape)
 
     def constant(self, node: Node, index: int) -> Constant | None:

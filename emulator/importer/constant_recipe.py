@@ -148,7 +148,7 @@ class ImportedTensor(StoredTensor):
 
     def as_stored_tensor(self, name: str) -> StoredTensor:
         """Return the tensor for the network, without its origin."""
-        return StoredTensor(name, self.role, self.encoding, self.values, self.scale, self.zero_point, self.block)
+        return StoredTensor(name, self.role, self.encoding, self.codes, self.scale, self.zero_point, self.block)
 
 
 def same_integers(a: Recipe, b: Recipe) -> bool:
@@ -182,7 +182,7 @@ def propagate_quantization(node: Node, inputs: list[Constant | None], array: Arr
         a, b = inputs
         if node.op_type == "Mul" and b is not None and b.quantized is not None:
             a, b = b, a
-        if a is None or b is None or a.quantized is None or b.array.dtype != np.float32 or array.shape != a.array.shape:
+        if a is None or b is None or a.quantized is None or b.array.dtype != np.float32 or array.shape != a.shape:
             return None
         return _scaled(node, a.quantized, b.array)
     if first is None or first.quantized is None:

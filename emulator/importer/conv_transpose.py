@@ -33,11 +33,11 @@ def lower_conv_transpose(builder: NetworkBuilder, node: Node) -> Symbol:
     if builder.values[pending.value].kind != "codes" or builder.values[pending.value].shape != pending.shape:
         return lower_float(builder, node)
     groups = int(node.attributes.get("group", 1))
-    if groups < 1 or weight.array.shape[0] != pending.shape[0] or weight.array.shape[0] % groups:
-        found = f"the weight has shape {list(weight.array.shape)}, group is {groups} and the input has {pending.shape[0]} channels"
+    if groups < 1 or weight.shape[0] != pending.shape[0] or weight.shape[0] % groups:
+        found = f"the weight has shape {list(weight.shape)}, group is {groups} and the input has {pending.shape[0]} channels"
         raise ModelError(f"Importing {node}", found, "The weight's first axis must be the input's channels; export the model again")
     try:
-        geometry = transposed_geometry(pending.shape[1:], weight.array.shape[2:], node.attributes)
+        geometry = transposed_geometry(pending.shape[1:], weight.shape[2:], node.attributes)
     except (ValueError, TypeError, IndexError) as e:
         raise ModelError(f"Importing {node}", f"its attributes do not fit ({e})", "Export the model again") from None
     mirrored = _mirror_weight(weight, groups)
@@ -69,7 +69,7 @@ def _mirror_weight(weight: Constant, groups: int) -> Constant | None:
 
     None if its scales are neither one for all nor one for each output.
     """
-    inputs, outputs, *kernel = weight.array.shape
+    inputs, outputs, *kernel = weight.shape
     spatial = len(kernel)
     minus = np.full(spatial, -1, np.int64)
     steps = tuple(
@@ -97,4 +97,4 @@ def _mirror_weight(weight: Constant, groups: int) -> Constant | None:
             scale, zero_point = np.tile(scale, groups), np.tile(zero_point, groups)
         quantized = replace(quantized, codes=arrange(quantized.codes), scale=scale, zero_point=zero_point, axis=0)
     recipe = None if weight.recipe is None else replace(weight.recipe, steps=(*weight.recipe.steps, *steps))
-    return replace(weight, array=arrange(weight.array), quantized=quantized, recipe=recipe)
+    return replace(weight, given=arrange(weight.array), quantized=quantized, recipe=recipe)

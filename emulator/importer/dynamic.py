@@ -150,14 +150,14 @@ def lower_integer_sum(builder: NetworkBuilder, node: Node) -> Symbol | None:
 
 def _add_row_sums(builder: NetworkBuilder, node: Node, source: DynamicQuantized, stored: ImportedTensor) -> RowSums:
     """Add the matrix product of a sequence (…, K) as a convolution whose pixels are its vectors."""
-    outputs, inner = stored.values.shape
+    outputs, inner = stored.shape
     if inner != source.shape[-1]:
         found = f"the weight has {inner} inputs and the tensor {source.shape[-1]}"
         raise ModelError(f"Importing {node}", found, "Export the model again")
     codes = source.value if source.value.endswith(".rows") else f"{source.value}.rows"
     _add_quantize(builder, codes, source.real, codes, rows=True)
     pending = PendingQuantized(codes, builder.values[codes].shape, scalar(1))
-    pixels = replace(stored, values=stored.values.reshape(outputs, inner, 1, 1))
+    pixels = replace(stored, codes=stored.codes.reshape(outputs, inner, 1, 1))
     total = add_integer_sum(builder, replace(node, op_type="Conv", inputs=node.inputs[:2]), pending, pixels, wraps=True)
     return RowSums(total.value, (*source.shape[:-1], outputs))
 
@@ -199,7 +199,7 @@ def _dequantized_weight(builder: NetworkBuilder, node: Node, weight: Constant, c
         points = points.reshape(())
     axis = 0 if conv else weight.array.ndim - 1
     scale: Floats = np.ones(points.shape, np.float32)
-    if points.ndim > 1 or (points.ndim and points.size != weight.array.shape[axis]):
+    if points.ndim > 1 or (points.ndim and points.size != weight.shape[axis]):
         raise ModelError(f"Importing {node}", f"its weight has {points.size} zero points", "One per output channel is needed")
     quantized = QuantizedConstant(weight.array.astype(np.int32), encoding, scale, points, axis)
     return Constant(weight.array.astype(np.float32), weight.origin, quantized, recipe=weight.recipe if is_stored(weight) else None)

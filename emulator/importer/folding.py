@@ -54,7 +54,7 @@ def fold(node: Node, inputs: list[Constant | None], output_index: int = 0) -> Co
     if node.op_type == "DequantizeLinear" and node.domain == "" and inputs[1] is not None:
         dequantized = _dequantize(node, inputs, origin)
         computed = inputs[0] is not None and inputs[0].recipe is not None and not is_stored(inputs[0])
-        return replace(dequantized, quantized=None) if computed else dequantized
+        return replace(dequantized, given=dequantized.array, quantized=None) if computed else dequantized
     if node.op_type == "QuantizeLinear" and node.domain == "":
         check_weight_scale(node, _required(node, inputs, 1), divides=True)
         inputs = _with_output_type(node, inputs)
@@ -75,7 +75,16 @@ def fold(node: Node, inputs: list[Constant | None], output_index: int = 0) -> Co
     quantized = propagate_quantization(node, inputs, array, output_index)
     signed = node.op_type == "Sign" or any(x is not None and x.signed for x in inputs)
     limits = _limits(node, inputs, array)
-    return Constant(array, origin, quantized, signed, limits, _recipe(node, inputs, array, limits, origin, output_index))
+    kept = None if _moves_integers(node, inputs, quantized) else array
+    return Constant(kept, origin, quantized, signed, limits, _recipe(node, inputs, array, limits, origin, output_index))
+
+
+def _moves_integers(node: Node, inputs: list[Constant | None], quantized: QuantizedConstant | None) -> bool:
+    """Return whether a node only moves a dequantized constant, so that its integers are enough to keep."""
+    first = inputs[0]
+    return (
+        quantized is not None and first is not None and first.given is None and node.op_type in ("Identity", "Transpose", "Reshape")
+    )
 
 
 def _recipe(
@@ -171,6 +180,7 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     encoding = integer_encoding(codes.dtype)
     if encoding is None:
         raise ModelError(f"Importing {node}", f"it dequantizes {codes.dtype}", "2- to 32-bit integers are supported")
+    integers = codes.astype(encoding.dtype, copy=False)
     encoding = narrow_encoding(encoding, inputs[0].limits if inputs[0] is not None else None)
     given = inputs[2] if len(inputs) > 2 else None
     zero = np.zeros(scale.shape, np.int32) if given is None else given.array.astype(np.int32)
@@ -178,7 +188,7 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
     axis, block = int(node.attributes.get("axis", 1)), int(node.attributes.get("block_size", 0))
     if block and scale.ndim == codes.ndim > 0:
         axis = axis % codes.ndim
-        stored = QuantizedConstant(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis, block)
+        stored = QuantizedConstant(integers, encoding, scale.astype(np.float32), zero, axis, block)
         blocked = _dequantize_blocks(node, stored, origin)
         return replace(blocked, recipe=extend_recipe(node, inputs, encoding))
     if scale.ndim == codes.ndim > 1 and scale.size > 1:  # QLinearMatMul's [1, N]: the axis is where its length is not 1
@@ -196,8 +206,8 @@ def _dequantize(node: Node, inputs: list[Constant | None], origin: str) -> Const
             raise ModelError(f"Importing {node}", found, "One scale per channel is needed; export the model again")
     if encoding.bits == 32 and np.any(zero != 0):
         raise ModelError(f"Importing {node}", "an int32 tensor has a zero point other than 0", "Export the model again")
-    quantized = QuantizedConstant(codes.astype(np.int32), encoding, scale.astype(np.float32), zero, axis)
-    return Constant(dequantize_constant(quantized), origin, quantized, recipe=extend_recipe(node, inputs, encoding))
+    quantized = QuantizedConstant(integers, encoding, scale.astype(np.float32), zero, axis)
+    return Constant(None, origin, quantized, recipe=extend_recipe(node, inputs, encoding))
 
 
 def _dequantize_blocks(node: Node, quantized: QuantizedConstant, origin: str) -> Constant:
@@ -209,20 +219,4 @@ def _dequantize_blocks(node: Node, quantized: QuantizedConstant, origin: str) ->
         raise ModelError(f"Importing {node}", found, "Export the model again")
     zero = np.broadcast_to(zero.reshape(scale.shape) if zero.size == scale.size else zero.reshape([1] * scale.ndim), scale.shape)
     quantized = replace(quantized, zero_point=zero)
-    return Constant(dequantize_constant(quantized), origin, quantized)
-
-
-def dequantize_constant(quantized: QuantizedConstant) -> Array:
-    """Return float32(q - zero_point) * scale."""
-    if quantized.block:
-        keep = np.arange(quantized.codes.shape[quantized.axis])
-        parts = (np.repeat(x, quantized.block, quantized.axis) for x in (quantized.scale, quantized.zero_point))
-        scale, zero = (np.take(x, keep, quantized.axis) for x in parts)
-        blocked: Array = (quantized.codes.astype(np.int64) - zero).astype(np.float32) * scale
-        return blocked
-    shape = [1] * quantized.codes.ndim
-    if quantized.scale.ndim:
-        shape[quantized.axis] = quantized.scale.size
-    scale, zero = quantized.scale.reshape(shape), quantized.zero_point.reshape(shape)
-    result: Array = ((quantized.codes.astype(np.int64) - zero).astype(np.float32) * scale).reshape(quantized.codes.shape)
-    return result
+    return Constant(None, origin, quantized)

@@ -107,7 +107,7 @@ def _largest_sum(builder: NetworkBuilder, node: Node, pending: PendingQuantized,
     quantized = bias.quantized if isinstance(bias, Constant) else None
     offset = 0 if quantized is None or not quantized.codes.size else int(np.abs(quantized.codes.astype(np.int64)).max())
     largest = math.prod(max(abs(low), abs(high)) for low, high in _factors(builder, pending, stored))
-    return math.prod(stored.values.shape[1:]) * largest + offset
+    return math.prod(stored.shape[1:]) * largest + offset
 
 
 def _is_plain(node: Node) -> bool:
@@ -127,7 +127,7 @@ def stored_weight(node: Node, constant: Constant) -> ImportedTensor | None:
     Returns:
         None if a sum of stored integers cannot read the weight.
     """
-    rank, axis = constant.array.ndim, _output_axis(node, constant)
+    rank, axis = len(constant.shape), _output_axis(node, constant)
     if (node.op_type == "Conv" and rank not in (3, 4)) or (node.op_type != "Conv" and rank != 2):
         return None
     stored = None
@@ -137,19 +137,19 @@ def stored_weight(node: Node, constant: Constant) -> ImportedTensor | None:
         stored = _from_signs(node, constant, np.moveaxis(constant.array, axis, 0))
     if stored is None:
         return None
-    values = stored.values
+    codes = stored.codes
     if rank == 3:  # the kernel of a 1-D convolution is one row of a 2-D kernel
-        outputs, channels, taps = values.shape
-        values = values.reshape(outputs, channels, 1, taps)
+        outputs, channels, taps = codes.shape
+        codes = codes.reshape(outputs, channels, 1, taps)
     return ImportedTensor(
-        stored.name, stored.role, stored.encoding, values, stored.scale, stored.zero_point, stored.block, constant.recipe, axis
+        stored.name, stored.role, stored.encoding, codes, stored.scale, stored.zero_point, stored.block, constant.recipe, axis
     )
 
 
 def _output_axis(node: Node, constant: Constant) -> int:
     """Return the axis of a weight that counts its outputs."""
     last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get("transB", 0))
-    return max(constant.array.ndim - 1, 0) if last else 0
+    return max(len(constant.shape) - 1, 0) if last else 0
 
 
 def _check_scales(node: Node, constant: Constant) -> None:
@@ -277,24 +277,24 @@ def add_integer_sum(
         raise ModelError(f"Importing {node}", "its input is read with another zero point than it was written", "Export again")
     groups = int(node.attributes.get("group", 1))
     if node.op_type == "Conv":
-        window = read_conv_window(node, pending.shape, stored.values.shape, groups)
+        window = read_conv_window(node, pending.shape, stored.shape, groups)
         window = replace(window, pads=_add_pads(window.pads, pending.pads))
     else:
         window, stored = _as_convolution(node, pending, spec, stored)
     scale: Floats = np.asarray(pending.scale * stored.scale, np.float32)
     weight = builder.store_weight(stored, spec, window, groups)
-    bias, later = _bias(builder, node, scale, stored.values.shape[0])
+    bias, later = _bias(builder, node, scale, stored.shape[0])
     value_range = accumulator_range(builder, node, pending, stored, bias, window)
     beyond = max(-value_range.low, value_range.high) >= LIMIT
     if beyond and not wraps:
-        terms = math.prod(stored.values.shape[1:])
+        terms = math.prod(stored.shape[1:])
         found = f"its sums of {terms} products can reach {max(-value_range.low, value_range.high)}, beyond int32"
         raise ModelError(f"Importing {node}", found, "Use narrower weights or activations, or split the layer")
     if beyond:
         value_range = ValueRange(-LIMIT - 1, LIMIT)
     name = builder.unique_name(f"{node.outputs[0]}.acc")
     layer = Convolution(node.name, (pending.value,), name, weight, builder.store(bias) if bias else None, window, groups, beyond)
-    channels = stored.values.shape[0]
+    channels = stored.shape[0]
     shape = (channels,) if node.op_type != "Conv" else window.output_shape(channels, spec.shape)
     builder.add_layer(layer, ValueSpec(name, "codes", shape, "int32", scale), value_range)
     return PendingQuantized(name, shape, scale, 0, later)
@@ -308,12 +308,12 @@ def _as_convolution(
     node: Node, pending: PendingQuantized, spec: ValueSpec, stored: ImportedTensor
 ) -> tuple[Window, ImportedTensor]:
     """Return a matrix product as a convolution whose kernel is the whole image."""
-    out, inner = stored.values.shape
+    out, inner = stored.shape
     if inner != math.prod(pending.shape):
         found = f"the weight has {inner} inputs and the tensor {math.prod(pending.shape)} elements"
         raise ModelError(f"Importing {node}", found, "Export the model again")
     kernel = spec.height_width
-    return Window(kernel), replace(stored, values=stored.values.reshape(out, spec.channels, *kernel))
+    return Window(kernel), replace(stored, codes=stored.codes.reshape(out, spec.channels, *kernel))
 
 
 def _bias(builder: NetworkBuilder, node: Node, scale: Floats, channels: int) -> tuple[StoredTensor | None, tuple[Step, ...]]:
@@ -322,7 +322,7 @@ def _bias(builder: NetworkBuilder, node: Node, scale: Floats, channels: int) -> 
     if given is None:
         return None, ()
     if given.array.size not in (1, channels):
-        found = f"the bias has shape {list(given.array.shape)} and the output {channels} channels"
+        found = f"the bias has shape {list(given.shape)} and the output {channels} channels"
         raise ModelError(f"Importing {node}", found, "One bias per channel is needed; export the model again")
     if (stored := integer_bias(given, scale, channels)) is not None:
         return stored, ()
@@ -360,7 +360,7 @@ def accumulator_range(
         window: its window, which may read padding.
     """
     xs, ws = _factors(builder, pending, stored)
-    terms = math.prod(stored.values.shape[1:])
+    terms = math.prod(stored.shape[1:])
     if min(xs) < -(1 << 15) or max(xs) >= 1 << 15 or stored.encoding.low < -(1 << 15) or stored.encoding.high >= 1 << 15:
         inputs = f"{builder.values[pending.value].dtype} around {pending.zero_point}"
         found = f"its factors are {inputs} and {stored.encoding}, wider than int16"
@@ -388,14 +388,14 @@ def _add_float_sum(builder: NetworkBuilder, node: Node, stored: ImportedTensor) 
     groups = int(node.attributes.get("group", 1))
     shape: tuple[int, ...]
     if node.op_type == "Conv":
-        window = read_conv_window(node, source.shape, stored.values.shape, groups)
-        shape = window.output_shape(stored.values.shape[0], source.shape)
+        window = read_conv_window(node, source.shape, stored.shape, groups)
+        shape = window.output_shape(stored.shape[0], source.shape)
     elif len(source.shape) == 1:
-        out, inner = stored.values.shape
+        out, inner = stored.shape
         if inner != source.shape[0]:
             raise ModelError(f"Importing {node}", f"the weight has {inner} inputs, the tensor {source.shape[0]}", "Export again")
         window, shape = Window((1, 1)), (out,)
-        stored = replace(stored, values=stored.values.reshape(out, inner, 1, 1))
+        stored = replace(stored, codes=stored.codes.reshape(out, inner, 1, 1))
     elif node.op_type == "MatMul":
         return _add_float_sum_of_rows(builder, node, source, stored)
     else:
@@ -417,7 +417,7 @@ def _add_float_sum_of_rows(builder: NetworkBuilder, node: Node, source: FloatVal
 
     Its rows become the pixels of an image with K channels.
     """
-    (out, inner), (*rows, last) = stored.values.shape, source.shape
+    (out, inner), (*rows, last) = stored.shape, source.shape
     if inner != last:
         raise ModelError(f"Importing {node}", f"the weight has {inner} inputs, the tensor {last}", "Export again")
     name, count, perm = node.outputs[0], math.prod(rows), {"perm": [0, 2, 1]}
@@ -425,7 +425,7 @@ def _add_float_sum_of_rows(builder: NetworkBuilder, node: Node, source: FloatVal
     turned = builder.add_float_operator(f"{name}.rows", OperatorCall("Transpose", (flat,), perm), (inner, count))
     image = builder.reshape_float(turned, (inner, count, 1), f"{name}.image")
     sum_name = builder.unique_name(f"{name}.sum")
-    stored = replace(stored, values=stored.values.reshape(out, inner, 1, 1))
+    stored = replace(stored, codes=stored.codes.reshape(out, inner, 1, 1))
     weight = builder.store_weight(stored, builder.values[image.value], Window((1, 1)), 1)
     layer = Convolution(node.name, (image.value,), sum_name, weight, None, Window((1, 1)))
     builder.add_layer(layer, ValueSpec(sum_name, "float", (out, count, 1)))

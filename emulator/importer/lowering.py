@@ -235,7 +235,7 @@ def _kind(builder: NetworkBuilder, name: str) -> str:
     """Describe a tensor for the text of an error."""
     symbol = builder.symbols.get(name)
     if isinstance(symbol, Constant):
-        return f"constant {symbol.array.dtype}{list(symbol.array.shape)}"
+        return f"constant {symbol.array.dtype}{list(symbol.shape)}"
     if symbol is None:
         return "not computed"
     meaning = {"Codes": "integers", "PendingQuantized": "dequantized integers", "PendingComparison": "a comparison"}

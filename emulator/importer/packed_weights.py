@@ -21,7 +21,7 @@ import numpy as np
 from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.constant_recipe import integer_encoding
 from weakcell.emulator.importer.fallback import lower_float
-from weakcell.emulator.importer.folding import check_weight_scale, dequantize_constant
+from weakcell.emulator.importer.folding import check_weight_scale
 from weakcell.emulator.importer.symbols import Array, Constant, Node, QuantizedConstant, Recipe, Symbol
 from weakcell.emulator.ir.layers import Encoding, OperandStep
 from weakcell.memmodels.errors import ModelError
@@ -76,7 +76,7 @@ def _blocked(recipe: Recipe, scales: Array, points: Array, block: int) -> Consta
     """Return the weight (K, N) of codes (N, K) with scales (N, blocks)."""
     quantized = QuantizedConstant(recipe.codes.T, recipe.encoding, scales.T, points.T, 0, block)
     steps = (OperandStep("DequantizeLinear", 21, {"axis": 1, "block_size": block}, (None, scales, points)), _TRANSPOSE)
-    return Constant(dequantize_constant(quantized), recipe.origin, quantized, recipe=replace(recipe, steps=steps))
+    return Constant(None, recipe.origin, quantized, recipe=replace(recipe, steps=steps))
 
 
 def _by_group(recipe: Recipe, scales: Array, points: Array) -> Constant:
@@ -121,13 +121,13 @@ def lower_gather_blocks(builder: NetworkBuilder, node: Node) -> Symbol:
     codes, points = table.array, None if zero is None else zero.array
     if table.array.dtype == np.uint8:
         encoding = Encoding("unsigned", bits)
-        last = scale.array.shape[-1]
+        last = scale.shape[-1]
         codes = _unpack(codes, bits, codes.size // codes.shape[-1], codes.shape[-1] * 8 // bits, asked)
-        codes = codes.reshape(*table.array.shape[:-1], -1)
+        codes = codes.reshape(*table.shape[:-1], -1)
         if points is not None:
-            points = _unpack(points, bits, scale.array.size // last, last, asked).reshape(scale.array.shape)
+            points = _unpack(points, bits, scale.array.size // last, last, asked).reshape(scale.shape)
         else:
-            points = np.full(scale.array.shape, 1 << (bits - 1), np.int32)
+            points = np.full(scale.shape, 1 << (bits - 1), np.int32)
     name = node.outputs[0]
     operands = {"codes": codes.astype(np.int32), "points": None if points is None else points.astype(np.int32)}
     for key, array in operands.items():

@@ -289,7 +289,7 @@ def lower_multi_threshold(builder: NetworkBuilder, node: Node) -> Symbol:
     scale, offset = np.float32(node.attributes.get("out_scale", 1.0)), np.float32(node.attributes.get("out_bias", 0.0))
     channels, count = symbol.shape[0], thresholds.shape[1]
     if thresholds.shape[0] not in (1, channels) or not np.all(np.isfinite(thresholds)) or not scale > 0:
-        found = f"its thresholds have the shape {list(given.array.shape)}, its scale is {scale}"
+        found = f"its thresholds have the shape {list(given.shape)}, its scale is {scale}"
         raise ModelError(f"Importing {node}", found, "One row of finite numbers per channel is needed")
     if len(symbol.shape) not in INTEGER_RANKS or not isinstance(symbol, PendingQuantized | FloatValue):
         return _add_as_written(builder, node)

@@ -61,19 +61,41 @@ class QuantizedConstant:
     """The integers behind a dequantized constant.
 
     Attributes:
-        codes: int32, in the shape of the constant.
+        codes: integers of at most 32 bits, in the shape of the constant.
         encoding: how a code is stored.
         scale: a scalar, or one along `axis`.
         zero_point: likewise.
         block: if not 0, scale and zero point have the rank of the codes: one for every `block` codes along `axis`.
     """
 
-    codes: npt.NDArray[np.int32]
+    codes: npt.NDArray[np.integer[Any]]
     encoding: Encoding
     scale: Floats
     zero_point: npt.NDArray[np.int32]
     axis: int
     block: int = 0
+
+    def dequantized(self) -> Array:
+        """Return float32(q - zero_point) * scale."""
+        scale: Array = self.scale
+        zero: Array = self.zero_point
+        if self.block:
+            keep = np.arange(self.codes.shape[self.axis])
+            scale, zero = (np.take(np.repeat(x, self.block, self.axis), keep, self.axis) for x in (scale, zero))
+        else:
+            shape = [1] * self.codes.ndim
+            if scale.ndim:
+                shape[self.axis] = scale.size
+            scale, zero = scale.reshape(shape), zero.reshape(shape)
+        wide = np.int32 if self.codes.itemsize < 4 and _is_narrow(zero) else np.int64
+        real: Array = (np.subtract(self.codes, zero, dtype=wide)).astype(np.float32)
+        real *= scale
+        return real.reshape(self.codes.shape)
+
+
+def _is_narrow(zero_point: npt.NDArray[np.int32]) -> bool:
+    """Return whether int32 holds the difference of a zero point and 16-bit codes."""
+    return not zero_point.size or bool(np.abs(zero_point.astype(np.int64)).max() < 1 << 30)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +120,7 @@ class Constant:
     """A tensor that is known before any data.
 
     Attributes:
+        given: its elements; None for those of `quantized`, which are computed when they are needed.
         origin: the initializer that it comes from.
         quantized: the integers behind a dequantized constant.
         signed: whether a Sign made it.
@@ -105,12 +128,27 @@ class Constant:
         recipe: how it is computed from stored integers, if it is.
     """
 
-    array: Array
+    given: Array | None
     origin: str
     quantized: QuantizedConstant | None = None
     signed: bool = False
     limits: tuple[int, int] | None = None
     recipe: Recipe | None = None
+
+    @property
+    def array(self) -> Array:
+        """The elements; an array of floats is made anew at each use if only its integers are kept."""
+        if self.given is not None:
+            return self.given
+        assert self.quantized is not None
+        return self.quantized.dequantized()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the tensor."""
+        kept = self.given if self.quantized is None or self.given is not None else self.quantized.codes
+        assert kept is not None
+        return kept.shape
 
 
 @dataclass(frozen=True, eq=False)

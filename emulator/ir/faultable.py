@@ -53,7 +53,7 @@ class LayerConstant:
     def value(self, integers: Any) -> Any:
         """Return what the stored integers mean, in the type and shape of the field."""
         numbers = bits_to_floats(integers) if self.tensor.encoding == FLOAT32 else np.asarray(integers, np.int32)
-        shaped = numbers.reshape(self.tensor.values.shape)
+        shaped = numbers.reshape(self.tensor.shape)
         return int(shaped) if self.attribute == "zero_point" and self.owner != "weight" else shaped
 
 

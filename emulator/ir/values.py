@@ -53,6 +53,12 @@ class Encoding:
         """The largest value that the stored bits can mean."""
         return {"sign": 1, "unsigned": (1 << self.bits) - 1}.get(self.kind, (1 << (self.bits - 1)) - 1)
 
+    @property
+    def dtype(self) -> np.dtype[np.integer[Any]]:
+        """The narrowest NumPy type that holds all values."""
+        ranges = ((np.dtype(name), np.iinfo(name)) for name in ("int8", "uint8", "int16", "uint16", "int32"))
+        return next((dtype for dtype, info in ranges if info.min <= self.low and self.high <= info.max), np.dtype("int64"))
+
     def __str__(self) -> str:
         return "sign1" if self.kind == "sign" else f"{_TYPES[self.kind]}{self.bits}"
 
@@ -85,9 +91,8 @@ class StoredTensor:
     """A parameter as the target stores it.
 
     Attributes:
-        values: int32, output channel first, C order: ±1 for `sign1`, else the codes of the file. The storage order is this
-        array
-            flattened.
+        codes: integers, output channel first, C order: ±1 for `sign1`, else the codes of the file. The storage order is this
+            array flattened. They are kept in the narrowest type that holds the encoding, for networks of 10^8 weights.
         scale: turns an integer into the real weight; a scalar, or one per output channel. Not stored here.
         zero_point: likewise.
         block: if not 0, scale and zero_point are (O, blocks), one for every `block` inputs of an output, and values (O, C,
@@ -97,19 +102,30 @@ class StoredTensor:
     name: str
     role: Role
     encoding: Encoding
-    values: npt.NDArray[np.int32]
+    codes: npt.NDArray[np.integer[Any]]
     scale: npt.NDArray[np.float32] = field(default_factory=lambda: np.array(1.0, dtype=np.float32))
     zero_point: npt.NDArray[np.int32] = field(default_factory=lambda: np.array(0, dtype=np.int32))
     block: int = 0
 
     def __post_init__(self) -> None:
-        if self.values.size and (self.values.min() < self.encoding.low or self.values.max() > self.encoding.high):
+        if self.codes.size and (self.codes.min() < self.encoding.low or self.codes.max() > self.encoding.high):
             raise ValueError(f"{self.name}: values outside {self.encoding}")
+        object.__setattr__(self, "codes", self.codes.astype(self.encoding.dtype, copy=False))
+
+    @property
+    def values(self) -> npt.NDArray[np.int32]:
+        """The integers as int32 (int64 above 31 bits without a sign): a new array, unless the codes are as wide."""
+        return self.codes.astype(np.promote_types(self.codes.dtype, np.int32), copy=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the integers, output channel first."""
+        return self.codes.shape
 
     @property
     def elements(self) -> int:
         """Number of elements."""
-        return self.values.size
+        return self.codes.size
 
     @property
     def bits(self) -> int:
@@ -124,12 +140,12 @@ class StoredTensor:
     def spread(self, parameter: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return `scale` or `zero_point` in a shape that broadcasts over (O, K)."""
         if self.block:
-            inputs = self.values.size // max(self.values.shape[0], 1)
+            inputs = self.codes.size // max(self.shape[0], 1)
             return np.repeat(parameter, self.block, axis=1)[:, :inputs]
         return parameter.reshape(-1, 1)
 
     def __repr__(self) -> str:
-        return f"StoredTensor<{self.name}: {self.role} {self.encoding}{list(self.values.shape)}>"
+        return f"StoredTensor<{self.name}: {self.role} {self.encoding}{list(self.shape)}>"
 
 
 @dataclass(frozen=True, eq=False)

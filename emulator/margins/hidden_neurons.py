@@ -112,7 +112,7 @@ def compute_neuron_tolerance(
         int64 (n, O, H, W). Where all cells together do not reach s, the number of cells.
     """
     x = extract_windows(inputs.astype(np.int64) - hidden.input_zero, hidden.layer)
-    h = np.ascontiguousarray(reshape_sums(accumulators).transpose(0, 2, 3, 1)).reshape(-1, hidden.tensor.values.shape[0])
+    h = np.ascontiguousarray(reshape_sums(accumulators).transpose(0, 2, 3, 1)).reshape(-1, hidden.tensor.shape[0])
     codes = encode_values(hidden.tensor.values, hidden.tensor.encoding).astype(np.int64).reshape(h.shape[1], -1)
     out = np.empty(h.shape, dtype=np.int64)
     fill_neuron_tolerance(codes, x.reshape(len(h), -1), FlipEffects.of_tensor(hidden.tensor, flippable), h, hidden.pivot, out)

@@ -66,7 +66,7 @@ class OutputLayer:
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return int(self.tensor.values.shape[0])
+        return int(self.tensor.shape[0])
 
     def scores(self, accumulators: Array) -> npt.NDArray[np.int64]:
         """Return the scores, int64 (n, classes), of sums (n, classes, …)."""
@@ -101,9 +101,9 @@ def find_output_layer(network: Network, output: str | None = None) -> OutputLaye
         raise _reject(network, f"its last layer {output_sum.name} works on floats, groups or blocks")
     if output_sum.wraps:
         raise _reject(network, f"the sums of its last layer {output_sum.name} can leave int32, where they wrap")
-    if math.prod(network.values[name].shape) != tensor.values.shape[0] or any(output_sum.window.pads):
+    if math.prod(network.values[name].shape) != tensor.shape[0] or any(output_sum.window.pads):
         raise _reject(network, f"its last layer {output_sum.name} has more than one sum per class")
-    scale, offset = _find_affine(network, following, tensor.values.shape[0])
+    scale, offset = _find_affine(network, following, tensor.shape[0])
     scales, offsets, unit = _as_integers(network, scale, offset)
     binary = spec.kind == "bits" and tensor.encoding.kind == "sign" and len(set(scales.tolist())) == 1
     zero = spec.zero_point if spec.kind == "codes" else 0

@@ -86,10 +86,10 @@ def pack_weights(network: Network, layer: Convolution) -> KernelTensor:
 
 def choose_weight_layout(tensor: StoredTensor, groups: int = 1) -> type:
     """Return the layout of integer weights (O, C / groups, kh, kw)."""
-    bits, products = tensor.encoding.bits, tensor.values[0].size if len(tensor.values) else 0
+    bits, products = tensor.encoding.bits, tensor.values[0].size if tensor.shape[0] else 0
     if bits > 8:
         return Int16x2
-    if groups == len(tensor.values) > 1 and tensor.values.shape[1] == 1:
+    if groups == tensor.shape[0] > 1 and tensor.shape[1] == 1:
         return DepthwiseInt8x4
     # Sub-byte weights are summed in the upper bits of int32. From 2^16 products on, such a sum could overflow.
     return {2: PackedInt2, 4: PackedInt4}.get(bits, Int8x4) if products < 1 << 16 else Int8x4
@@ -133,7 +133,7 @@ def flip_masks(encoding: Encoding, width: int) -> Integers:
 def pack_constants(tensor: StoredTensor) -> KernelTensor:
     """Return a tensor that no micro-kernel reads as int32 in storage order; as int64 if it is unsigned and wider than 31 bits."""
     dtype = np.int64 if tensor.encoding.bits > 31 and tensor.encoding.kind == "unsigned" else np.int32
-    return _keep_integers(tensor, tensor.values.astype(dtype), np.arange(tensor.values.size), np.zeros(1, dtype=np.int64))
+    return _keep_integers(tensor, tensor.values.astype(dtype), np.arange(tensor.elements), np.zeros(1, dtype=np.int64))
 
 
 def _keep_integers(tensor: StoredTensor, values: npt.NDArray[np.generic], outer: Integers, inner: Integers) -> KernelTensor:
@@ -198,7 +198,7 @@ def pack_integers(tensor: StoredTensor, layout: type, contiguous: int, groups: i
 
 def _pack_depthwise(tensor: StoredTensor) -> KernelTensor:
     """Integers with one input channel per output channel -> `DepthwiseInt8x4`."""
-    outputs, _, height, width = tensor.values.shape
+    outputs, _, height, width = tensor.shape
     words, blocks = width * -(-height // 4), -(-outputs // LANES)
     o, (ky, kx) = np.arange(outputs), np.divmod(np.arange(height * width), width)
     lane = o % 16 // 4 * 8 + o % LANES // 16 * 4 + o % 4
@@ -211,7 +211,7 @@ def _pack_depthwise(tensor: StoredTensor) -> KernelTensor:
 
 def _weight_shape(tensor: StoredTensor) -> tuple[int, int, int]:
     """Return output channels, input channels of a group, and taps of weights (O, C, kh, kw)."""
-    outputs, channels, height, width = tensor.values.shape
+    outputs, channels, height, width = tensor.shape
     return outputs, channels, height * width
 
 

@@ -235,7 +235,7 @@ class ParameterState:
 
         def pack_ternary() -> KernelTensor:
             kernel = self.plan.tensors[layer.weight]
-            tensor = replace(kernel.tensor, values=self.stored_integers(layer.weight).reshape(kernel.tensor.values.shape))
+            tensor = replace(kernel.tensor, codes=self.stored_integers(layer.weight).reshape(kernel.tensor.shape))
             return pack_integers(tensor, Int8x4, contiguous_taps(layer), 1)
 
         return self.cached(layer, "ternary", pack_ternary)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from weakcell.emulator.ir.faultable import LayerConstant, collect_constants, storable
 from weakcell.emulator.ir.layers import Convolution, Network, Storable, StoredTensor
-from weakcell.emulator.ir.values import encode_values, storage_layout
+from weakcell.emulator.ir.values import storage_layout
 from weakcell.emulator.plan.layout import KernelTensor, pack_constants, pack_weights
 from weakcell.emulator.plan.workspace import SharedCache, WorkspacePool
-from weakcell.memmodels.address import Layout, Words, pack
+from weakcell.memmodels.address import Layout, Words, as_words, pack
 from weakcell.memmodels.errors import ModelError
 
 CHUNK_BYTES = 2 << 20
@@ -50,7 +52,10 @@ class Plan:
 
         def pack_words() -> Words:
             tensor = self.tensors[layout.name].tensor
-            words = pack(encode_values(tensor.values, tensor.encoding), layout)
+            shared = as_words(tensor.codes, layout)
+            if shared is not None:
+                return shared
+            words = pack((tensor.codes > 0).view(np.uint8) if tensor.encoding.kind == "sign" else tensor.codes, layout)
             words.flags.writeable = False
             return words
 

@@ -400,7 +400,7 @@ def compute_fault_free_sums(layer: Convolution, x: Array, parameters: ParameterS
         parameters: Parameters of the run.
     """
     network = parameters.plan.network
-    spec, outputs = network.values[layer.inputs[0]], network.tensors[layer.weight].values.shape[0]
+    spec, outputs = network.values[layer.inputs[0]], network.tensors[layer.weight].shape[0]
     sums = compute(layer, [x], parameters).reshape(-1, outputs)
     wide = unpack_values(x, spec).astype(np.int32) - (spec.zero_point if spec.kind == "codes" else 0)
 

@@ -124,7 +124,7 @@ class LayerDistribution:
     @classmethod
     def of(cls, tensor: StoredTensor, bias: Array | None, rates: BitRates) -> LayerDistribution:
         """Build the distribution of a layer with these weights, bias (O,) and bit error rates."""
-        bits, outputs = tensor.encoding.bits, tensor.values.shape[0]
+        bits, outputs = tensor.encoding.bits, tensor.shape[0]
         codes = encode_values(tensor.values, tensor.encoding).reshape(outputs, -1)
         codes = codes.astype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint64)
         variances = compute_bit_effects(tensor).astype(np.float64) ** 2 * (

@@ -101,7 +101,7 @@ class SumMoments:
 
 def compute_moments(tensor: StoredTensor, bias: Array | None, rates: BitRates) -> SumMoments:
     """Compute the moments of a layer with these weights, bias (O,) and bit error rates."""
-    outputs, units = tensor.values.shape[0], compute_bit_effects(tensor).astype(np.float64)
+    outputs, units = tensor.shape[0], compute_bit_effects(tensor).astype(np.float64)
     zero = np.broadcast_to(np.asarray(tensor.zero_point, np.float64).reshape(-1), outputs)
     offset = np.zeros(outputs) if bias is None else bias.astype(np.float64)
     total_rate = rates.p01 + rates.p10
@@ -122,7 +122,7 @@ def compute_moments(tensor: StoredTensor, bias: Array | None, rates: BitRates) -
 
 def _sum_over_bits(tensor: StoredTensor, if_zero: Array, if_one: Array) -> Floats:
     """Sum, over the bits of each weight, one number if the bit is 0 and another if it is 1; (O, K)."""
-    codes = encode_values(tensor.values, tensor.encoding).astype(np.int64).reshape(tensor.values.shape[0], -1)
+    codes = encode_values(tensor.values, tensor.encoding).astype(np.int64).reshape(tensor.shape[0], -1)
     total = np.zeros(codes.shape, np.float32)
     for plane, (low, high) in enumerate(zip(if_zero, if_one, strict=True)):
         total += np.where((codes >> plane) & 1, np.float32(high), np.float32(low))

@@ -152,7 +152,7 @@ def _part(network: Network, layer: Layer) -> LayerSummary:
         layer=layer.name,
         computes=_describe_operator(network, layer),
         output=_type_and_shape(network.values[layer.output]),
-        weights=", ".join(f"{tensor.encoding}{list(tensor.values.shape)}" for tensor in weights),
+        weights=", ".join(f"{tensor.encoding}{list(tensor.shape)}" for tensor in weights),
         bits=sum(tensor.bits for tensor in weights),
         macs=_macs(network, layer),
         stored=", ".join(tensor.name for tensor in weights),
@@ -190,7 +190,7 @@ def _macs(network: Network, layer: Layer) -> int:
         return 0
     producer = next((other for other in network.layers if other.output == layer.inputs[0]), None)
     pixels = network.values[producer.inputs[0]].shape[1:] if isinstance(producer, InsertZeros) else outputs[1:]
-    return math.prod(pixels) * network.tensors[layer.weight].values.size
+    return math.prod(pixels) * network.tensors[layer.weight].elements
 
 
 def _macs_of_operator(layer: FloatOperator, outputs: tuple[int, ...]) -> int:

@@ -142,7 +142,7 @@ def choose_samples(resolved: ResolvedStudy, samples: int | None, points: int = 1
 def count_products(network: Network) -> int:
     """Count the products of a weight and an input in one inference."""
     layers = [layer for layer in network.layers if isinstance(layer, Convolution)]
-    return sum(network.tensors[layer.weight].values.size * math.prod(network.values[layer.output].height_width) for layer in layers)
+    return sum(network.tensors[layer.weight].elements * math.prod(network.values[layer.output].height_width) for layer in layers)
 
 
 def predict_study(

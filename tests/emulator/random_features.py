@@ -64,7 +64,7 @@ def hold(draft: RandomNetwork, out: str, weights: Array, bias: Array) -> None:
     """Give the layer that makes `out` these weights (O, K) and this bias, if it has one."""
     layer = draft.layers[-1]
     old = draft.tensors[f"{layer.name}.w"]
-    draft.tensors[old.name] = replace(old, values=weights.reshape(old.values.shape).astype(np.int32))
+    draft.tensors[old.name] = replace(old, codes=weights.reshape(old.shape).astype(np.int32))
     if f"{layer.name}.b" in draft.tensors:
         draft.store(f"{layer.name}.b", "bias", INT32, bias)
     assert layer.output == out

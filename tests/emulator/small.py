@@ -168,7 +168,7 @@ def with_flips(tensor: StoredTensor, planes: tuple[int, ...], flips: Words) -> S
     """The tensor as it reads with these stored bits flipped: packed, XORed, unpacked, and decoded."""
     layout, codes = storage_layout(tensor, planes), encode_values(tensor.values, tensor.encoding)
     unpack(pack(codes, layout) ^ flips, layout, codes)
-    return replace(tensor, values=decode_codes(codes, tensor.encoding).reshape(tensor.values.shape).astype(np.int32))
+    return replace(tensor, codes=decode_codes(codes, tensor.encoding).reshape(tensor.shape).astype(np.int32))
 
 
 def faulty(network: Network, faults: Sequence[Fault], read: int) -> Network:

@@ -28,7 +28,7 @@ def dense_chain(seed: int, images: int = 6) -> tuple[Network, np.ndarray]:
     data = pixels(network, images, seed)
     hidden = infer(compile_plan(network), data, [x])[x].reshape(images, -1)
     last = network.weights[-1]
-    tensor = replace(last, values=hidden.reshape(last.values.shape).astype(np.int32))
+    tensor = replace(last, codes=hidden.reshape(last.shape).astype(np.int32))
     return replace(network, tensors={**network.tensors, last.name: tensor}), data["x"]
 
 
@@ -61,7 +61,7 @@ def each_flip(weights: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def plain(network: Network) -> list[np.ndarray]:
-    return [t.values.reshape(t.values.shape[0], -1).astype(np.int64) for t in network.weights]
+    return [t.values.reshape(t.shape[0], -1).astype(np.int64) for t in network.weights]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -161,8 +161,8 @@ def convolutional(seed: int, images: int = 4) -> tuple[Network, dict[str, np.nda
     network = d.network(d.dequantize(d.dense(x, images, SIGN1)))
     data = pixels(network, images, seed)
     last = network.weights[-1]
-    made = infer(compile_plan(network), data, [x])[x].reshape(last.values.shape).astype(np.int32)
-    return replace(network, tensors={**network.tensors, last.name: replace(last, values=made)}), data
+    made = infer(compile_plan(network), data, [x])[x].reshape(last.shape).astype(np.int32)
+    return replace(network, tensors={**network.tensors, last.name: replace(last, codes=made)}), data
 
 
 def test_every_single_flip_of_a_convolutional_network() -> None:
@@ -174,7 +174,7 @@ def test_every_single_flip_of_a_convolutional_network() -> None:
         held = np.ones(4, bool)
         rng = np.random.default_rng(seed)
         for tensor in network.weights:
-            for element in rng.permutation(tensor.values.size)[:90]:
+            for element in rng.permutation(tensor.elements)[:90]:
                 wrong = replace(network, tensors={**network.tensors, tensor.name: flip(tensor, int(element))})
                 made = infer(compile_plan(wrong), x, [head.accumulator])[head.accumulator]
                 held &= mg.compare_winner(head.scores(made), clean.winner)[0]
@@ -187,7 +187,7 @@ def test_every_single_flip_of_a_convolutional_network() -> None:
 def flip(tensor: StoredTensor, element: int) -> StoredTensor:
     values = tensor.values.copy()
     values.reshape(-1)[element] *= -1
-    return replace(tensor, values=values)
+    return replace(tensor, codes=values)
 
 
 @pytest.mark.parametrize("places", [1, 3])

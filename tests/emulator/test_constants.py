@@ -81,7 +81,7 @@ def spoiled(network: Network, layer: Layer, faults: Sequence[Fault]) -> tuple[Ne
                 codes = [(v & ((1 << bits) - 1)) ^ m for v, m in each]
                 wide = [c - (1 << bits) if old.encoding.kind == "signed" and c >> (bits - 1) else c for c in codes]
                 new = np.array(wide, np.int32)
-            held = new.reshape(old.values.shape)
+            held = new.reshape(old.shape)
             single = int(new[0]) if old.role == "zero_point" else held
             if name == f"{layer.inputs[0]}.w.zero_point" or ".w." in name:
                 weight = layer.weight  # type: ignore[attr-defined]

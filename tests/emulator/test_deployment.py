@@ -316,7 +316,7 @@ def test_no_errors_no_change(kind: str, policy: ReadPolicy, lifetime: str) -> No
 def test_every_sign_inverted(policy: ReadPolicy, lifetime: str) -> None:
     """With ber=1 on both values, the outputs are those of the network with negated weights."""
     network = NETWORKS["bnn"]
-    negated = {n: replace(t, values=-t.values) if t.role == "weight" else t for n, t in network.tensors.items()}
+    negated = {n: replace(t, codes=-t.values) if t.role == "weight" else t for n, t in network.tensors.items()}
     spec = f"uniform:ber=1,lifetime={lifetime}" + (",cells=invert" if lifetime == "die" else "")
     plan, x = PLANS["bnn"], pixels(network, IMAGES)
     made = outputs_under_faults(plan, x, deploy(plan, place(network, parse_spec(spec)), policy))

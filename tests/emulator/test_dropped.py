@@ -57,7 +57,7 @@ def with_zeros(network: Network, seen: Mapping[tuple[str, int], tuple[Words, Wor
         values[set_bits(flips)] *= -1
         if dropped is not None:
             values[set_bits(dropped)] = 0
-        tensors[name] = replace(tensors[name], values=values.reshape(tensors[name].values.shape))
+        tensors[name] = replace(tensors[name], codes=values.reshape(tensors[name].shape))
     return replace(network, tensors=tensors)
 
 

@@ -213,7 +213,7 @@ def test_packed_weights_in_blocks(bits: int, zero_points: bool) -> None:
     x = rng.normal(size=(30, k)).astype(F)
     network = load(proto)
     (tensor,) = network.weights
-    assert (tensor.encoding.bits, tensor.encoding.kind, tensor.values.size) == (bits, "unsigned", n * k)
+    assert (tensor.encoding.bits, tensor.encoding.kind, tensor.elements) == (bits, "unsigned", n * k)
     theirs = run(proto, {"x": x})[0]
     np.testing.assert_allclose(infer(compile_plan(network), {"x": x})["y"], theirs, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(evaluate(network, {"x": x})["y"], theirs, rtol=1e-4, atol=1e-4)

@@ -60,7 +60,7 @@ def one_convolution(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (the engine's sums, int64 sums), both (n, O, H, W); x holds codes, or ±1 for `bits`."""
     spec = ValueSpec("x", kind, x.shape[1:], dtype, zero_point=zero_point)  # type: ignore[arg-type]
-    outputs = len(tensor.values)
+    outputs = tensor.shape[0]
     out = ValueSpec("y", "codes", (outputs, *window.output_size(*x.shape[2:])), "int32")
     biases = StoredTensor("b", "bias", INT32, np.random.default_rng(outputs).integers(-(2**20), 2**20, outputs).astype(np.int32))
     layer = Convolution("c", ("x",), "y", "w", "b" if bias else None, window, groups)
@@ -168,7 +168,7 @@ def test_fused_codes(shape: tuple[Any, Window, int], seed: int, affine: bool, en
     channels, outputs = (outputs, outputs) if groups == 0 else (channels * groups, outputs * groups)
     x = d.input("x", (channels, height, width), "uint8", zero_point=seed % 256)
     acc = d.convolution(x, outputs, window, encoding, groups or channels, bias=True, zero_point=128 if encoding == UINT8 else 0)
-    spread = 300.0 / np.sqrt(np.prod(d.tensors["c0.w"].values.shape[1:])) / 256 / encoding.high
+    spread = 300.0 / np.sqrt(np.prod(d.tensors["c0.w"].shape[1:])) / 256 / encoding.high
     scale, dtype = (d.rng.normal(size=outputs) * spread).astype(np.float32), ("int8", "uint8")[seed // 2 % 2]
     if seed % 2:  # constants that BOUNDED rounding does not cover
         scale[d.rng.integers(0, outputs, 2)] = [np.nan, np.inf]
@@ -345,7 +345,7 @@ def test_flips_equal_flips_of_the_stored_code(share: float) -> None:
         every = tuple(range(tensor.encoding.bits))
         for planes in {every, *((p,) for p in every), every[::2], every[-1:]}:
             layout = storage_layout(tensor, planes)
-            cells = rng.random((tensor.values.size, len(planes))) < share
+            cells = rng.random((tensor.elements, len(planes))) < share
             flips = pack((cells << np.array(planes)).sum(1), layout)
             run.flip(name, planes, flips)
             if tensor.encoding != Encoding("unsigned", 32):

@@ -59,7 +59,7 @@ def flipped(tensor: StoredTensor, cells: list[tuple[int, int]]) -> StoredTensor:
     codes = encode_values(tensor.values, tensor.encoding)
     for element, plane in cells:
         codes[element] ^= np.uint64(1 << plane)
-    return replace(tensor, values=decode_codes(codes, tensor.encoding).reshape(tensor.values.shape).astype(np.int32))
+    return replace(tensor, codes=decode_codes(codes, tensor.encoding).reshape(tensor.shape).astype(np.int32))
 
 
 def scores_with(network: Network, head: mg.OutputLayer, x: Any, cells: list[tuple[int, int]]) -> np.ndarray:

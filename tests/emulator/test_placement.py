@@ -32,7 +32,7 @@ def test_weights_live_in_the_default_memory_and_nothing_else_does() -> None:
     placement = place(QNN, A)
     assert placement.arrays == (A,)
     assert [slot.tensor for slot in placement.slots] == WEIGHTS
-    assert placement.bits(QNN) == QNN.weight_bits == sum(t.values.size * t.encoding.bits for t in QNN.weights)
+    assert placement.bits(QNN) == QNN.weight_bits == sum(t.elements * t.encoding.bits for t in QNN.weights)
     assert all(spec_by_plane(placement, t.name) == dict.fromkeys(range(t.encoding.bits), A) for t in QNN.weights)
 
 
@@ -142,7 +142,7 @@ def test_every_bit_is_placed_once_and_stored_there(rules: list[tuple[str, str, M
         assert spec_by_plane(placement, tensor.name) == expected
     deployment = deploy(compile_plan(QNN), placement, ReadPolicy.LOAD)
     for tensor in QNN.weights:
-        codes = np.zeros(tensor.values.size, np.uint64)
+        codes = np.zeros(tensor.elements, np.uint64)
         for stored in deployment.slots[tensor.name]:
             unpack(stored.region.written, stored.region.layout, codes)
         np.testing.assert_array_equal(codes, tensor.values.reshape(-1).astype(np.int64) & ((1 << tensor.encoding.bits) - 1))

@@ -132,7 +132,7 @@ def sums_of(tensor: StoredTensor, x: np.ndarray, draws: int) -> FaultFreeSums:
     """The sums of one input vector, `draws` times."""
     rows = np.broadcast_to(x.astype(np.float32), (draws, x.size))
     zero = np.asarray(tensor.zero_point).reshape(-1, 1)
-    clean = (tensor.values.reshape(len(tensor.values), -1) - zero) @ x
+    clean = (tensor.values.reshape(tensor.shape[0], -1) - zero) @ x
     sums = np.broadcast_to(clean, (draws, len(clean))).astype(np.int32)
     return FaultFreeSums(sums, np.repeat(powers_of(x[None]), draws, axis=0), lambda: rows, False)
 
@@ -145,7 +145,7 @@ def brute_force(tensor: StoredTensor, rates: BitRates, x: np.ndarray, draws: int
     made = []
     for _ in range(draws):
         flips = (rng.random(chance.shape) < chance) << np.arange(tensor.encoding.bits)
-        read = decode_codes((codes ^ flips.sum(axis=1)).astype(np.uint64), tensor.encoding).reshape(len(tensor.values), -1)
+        read = decode_codes((codes ^ flips.sum(axis=1)).astype(np.uint64), tensor.encoding).reshape(tensor.shape[0], -1)
         made.append((read - np.asarray(tensor.zero_point).reshape(-1, 1)) @ x)
     return np.array(made)
 
