@@ -81,10 +81,9 @@ def fold(node: Node, inputs: list[Constant | None], output_index: int = 0) -> Co
 
 def _moves_integers(node: Node, inputs: list[Constant | None], quantized: QuantizedConstant | None) -> bool:
     """Return whether a node only moves a dequantized constant, so that its integers are enough to keep."""
-    first = inputs[0]
-    return (
-        quantized is not None and first is not None and first.given is None and node.op_type in ("Identity", "Transpose", "Reshape")
-    )
+    if quantized is None or node.op_type not in ("Identity", "Transpose", "Reshape"):
+        return False
+    return inputs[0] is not None and inputs[0].given is None
 
 
 def _recipe(
