@@ -10,6 +10,8 @@ Files are read by their handle: polars takes brackets in a path for a pattern, a
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,28 @@ def open_table(path: Path) -> Iterator[BinaryIO]:
         if type(error).__name__ != "PanicException":  # it is no Exception
             raise
         raise ValueError("it is damaged, and polars cannot read it") from error
+
+
+_PROBE = "import io, sys, polars; polars.read_parquet(io.BytesIO(sys.stdin.buffer.read()))"
+
+
+def read_parquet(file: BinaryIO) -> pl.DataFrame:
+    """Read a Parquet file that may be damaged.
+
+    Polars ends the whole process over some damaged files. So another process reads the file first.
+
+    Args:
+        file: From `open_table`; read from its beginning.
+
+    Raises:
+        ValueError: The file ends any process that reads it.
+    """
+    file.seek(0)
+    probe = subprocess.run([sys.executable, "-P", "-c", _PROBE], stdin=file, capture_output=True, check=False)
+    if probe.returncode < 0:
+        raise ValueError("it is damaged, and polars cannot read it")
+    file.seek(0)
+    return pl.read_parquet(file)
 
 
 def write_csv(frame: pl.DataFrame, file: BinaryIO, float_precision: int | None = None) -> None:

@@ -385,6 +385,9 @@ def _add_float_sum(builder: NetworkBuilder, node: Node, stored: ImportedTensor) 
     Its bias follows as a float Add.
     """
     source = builder.as_float(node.input(0))
+    if 0 in source.shape:
+        found = f"its input has the shape {list(source.shape)} for one image, which holds nothing"
+        raise ModelError(f"Importing {node}", found, "Check the shapes of the constants in front of it")
     groups = int(node.attributes.get("group", 1))
     shape: tuple[int, ...]
     if node.op_type == "Conv":

@@ -19,7 +19,7 @@ from weakcell.host.report.margin_data import NetworkMargins, NetworkRequest, mea
 from weakcell.host.report.weak_cell_map import WeakMap, map_weak_cells
 from weakcell.host.study.networks import shipped_models
 from weakcell.host.study.results import check_frame, restate_frame, summary_of
-from weakcell.host.table_files import open_table
+from weakcell.host.table_files import open_table, read_parquet
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.files import read_text, reason
 from weakcell.memmodels.printable import printable_name
@@ -123,7 +123,7 @@ def _read_study(folder: Path) -> tuple[ReportData, list[NetworkRequest]]:
         if not isinstance(stated, dict) or not isinstance(stated.get("identity"), dict):
             raise ValueError("study.json does not say what was run")
         with open_table(folder / "results.parquet") as file:
-            frame = check_frame(restate_frame(pl.read_parquet(file)))
+            frame = check_frame(restate_frame(read_parquet(file)))
         label = f"{stated['identity']['model']}, {stated['identity']['memory']}"
         network = _request_network(stated)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError, pl.exceptions.PolarsError) as error:

@@ -206,15 +206,15 @@ def load_faults(path: Path) -> FaultList:
     check_suffix(path)
     import polars as pl
 
-    from weakcell.host.table_files import open_table, restore_text
+    from weakcell.host.table_files import open_table, read_parquet, restore_text
 
     header: dict[str, Any] | None = None
     try:
         if path.suffix == ".parquet":
             with open_table(path) as file:
-                text = pl.read_parquet_metadata(file).get("weakcell-faults")
+                table = read_parquet(file)
                 file.seek(0)
-                table = pl.read_parquet(file)
+                text = pl.read_parquet_metadata(file).get("weakcell-faults")
         else:
             with open_table(path) as file:
                 line = file.readline(_LONGEST_HEAD).decode("utf-8")
