@@ -14,6 +14,7 @@ from scipy.special import log_ndtr, ndtri
 from scipy.stats import norm
 from typer.testing import CliRunner, Result
 
+import weakcell
 from weakcell.host.cli import app
 from weakcell.host.measurements.adapters import ADAPTERS, import_table
 from weakcell.memmodels import open_memory
@@ -318,6 +319,11 @@ def test_unknown_adapters_and_facts_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Give the columns of power-up"):
         import_table(file, "power-up")
     assert run(file, tmp_path / "out", "--about", "cells").exit_code == 2
+
+
+def test_a_table_is_not_taken_for_read_backs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="characterize --import"):
+        weakcell.characterize(tmp_path / "out", readbacks=write(tmp_path / "c.csv", ["a", "1"]))
 
 
 def test_every_adapter_is_documented() -> None:

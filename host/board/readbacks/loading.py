@@ -132,6 +132,8 @@ def load_readbacks(path: Path, bank: Bank | None = None, anywhere: bool = False)
     Raises:
         InputError: The file does not fit.
     """
+    if path.name.endswith((".csv", ".csv.gz")):
+        raise _refusal(path, "it is a table, not bytes that were read", "Import it by `weakcell characterize --import`")
     metadata, points = _load_npz(path) if path.suffix == ".npz" else _load_toml(path, anywhere)
     sizes = {written.size for _, _, written, _ in points}
     if not any(sizes):
