@@ -151,8 +151,8 @@ def correlation_table(groups: Sequence[Group]) -> str:
 
 def one_loss(members: Sequence[Group]) -> list[tuple[str, list[Group]]]:
     """Groups that share their loss and differ in the flips or the regularizer of their training, under that loss's label."""
-    losses = dict.fromkeys(group.setting.loss for group in members)
-    shared = [[group for group in members if group.setting.loss == loss] for loss in losses]
+    losses = dict.fromkeys((group.setting.loss, group.setting.output_scale) for group in members)
+    shared = [[group for group in members if (group.setting.loss, group.setting.output_scale) == loss] for loss in losses]
     return [(f"{of[0].setting.label.split(' +')[0]}, any errors or regularizer", of) for of in shared if len(of) > 1]
 
 
