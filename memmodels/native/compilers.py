@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -185,6 +186,11 @@ def _ask(process: subprocess.Popen[bytes], request: Request) -> bytes | None:
 
 
 def _count_processes() -> int:
-    """Return how many processes compile at once: one for each core that this process may use, but few."""
+    """Return how many processes compile at once: one for each core that this process may use, but few.
+
+    A worker, of which there may be one for each core, has a single one.
+    """
+    if multiprocessing.parent_process() is not None:
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_PROCESSES)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from weakcell.emulator.kernels import bitpack
 from weakcell.host.cli import app
-from weakcell.memmodels.native import kernel_cache, known_kernels
+from weakcell.memmodels.native import compilers, kernel_cache, known_kernels
 from weakcell.memmodels.native.arguments import flatten as flatten_arguments
 from weakcell.memmodels.native.compilers import CompilationFailed, CompilerPool, Request
 from weakcell.memmodels.native.kernel_cache import Kernel
@@ -165,6 +165,14 @@ def test_compiling_is_announced_and_failures_are_raised(caplog: pytest.LogCaptur
     assert compile_kernel("c", Request("weakcell.emulator.kernels.bitpack", "to_integers", kinds, "kernel")) == code
     pool.close()
     assert all(process.returncode is not None for process in pool._processes)
+
+
+def test_a_worker_starts_a_single_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)), raising=False)
+    assert compilers._count_processes() == compilers.MOST_PROCESSES
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: object())
+    assert compilers._count_processes() == 1
 
 
 @pytest.mark.parametrize("value", [0.1, -0.0, math.inf, np.float64(1e300), (1 << 63) + 5, -1])
