@@ -82,8 +82,9 @@ class MemoryCatalogue(DisplayedResult, Mapping[str, Technology]):
                 steps = [100.0 * i / max(1, len(curve) - 1) for i in range(len(curve))]
                 lines[name] = (steps, [max(point.p01, point.p10) for point in curve])
         figure = plot_lines(self.title, ("position in the valid range (%)", "bit error rate"), lines)
-        figure.axes[0].set_yscale("log")
-        label_decades(figure.axes[0].yaxis)
+        for axes in figure.axes:
+            axes.set_yscale("log")
+            label_decades(axes.yaxis)
         return figure
 
 

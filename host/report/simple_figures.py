@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from weakcell.host.report.chart_model import MOST_SERIES
 from weakcell.host.report.matplotlib_charts import add_legend_below, tick_label
 from weakcell.host.report.style import BLUE, DASHES, INK, MARKERS, series_look
 
@@ -48,21 +49,26 @@ def plot_histogram(title: str, label: str, values: npt.NDArray[np.float64]) -> F
 
 
 def plot_lines(title: str, labels: tuple[str, str], lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Figure:
-    """Plot lines (x, y) by name; labels: of the horizontal and the vertical axis."""
-    figure, axes = _new_figure(title, 4.0)
-    for number, (name, (x, y)) in enumerate(lines.items()):
-        look = series_look(number)
-        style = {"color": look["colour"], "marker": MARKERS[look["marker"]], "linestyle": DASHES[look["dash"]]}
-        axes.plot(x, y, **style, markersize=3.5, label=name)
-    axes.set(xlabel=labels[0], ylabel=labels[1])
-    figure.set_figheight(4.0 + 0.16 * add_legend_below(axes, 6.4))
+    """Plot lines (x, y) by name, at most eight in a pair of axes; labels: of the horizontal and the vertical axis."""
+    panels = max(1, -(-len(lines) // MOST_SERIES))
+    figure, first = _new_figure(title, 4.0, panels)
+    rows = 0
+    for place, axes in enumerate(figure.axes):
+        for number, (name, (x, y)) in list(enumerate(lines.items()))[place * MOST_SERIES : (place + 1) * MOST_SERIES]:
+            look = series_look(number)
+            style = {"color": look["colour"], "marker": MARKERS[look["marker"]], "linestyle": DASHES[look["dash"]]}
+            axes.plot(x, y, **style, markersize=3.5, label=name)
+        axes.set_xlabel(labels[0])
+        rows = max(rows, add_legend_below(axes, 6.4))
+    first.set_ylabel(labels[1])
+    figure.set_figheight(4.0 + 0.16 * rows)
     return figure
 
 
-def _new_figure(title: str, height: float) -> tuple[Figure, Axes]:
+def _new_figure(title: str, height: float, panels: int = 1) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, height), layout="constrained")
-    axes = figure.subplots()
-    figure.suptitle(textwrap.fill(title, 80), fontsize=10, fontweight="bold", x=0.01, ha="left")
+    figure = Figure(figsize=(6.4 * panels, height), layout="constrained")
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0, 0]
+    figure.suptitle(textwrap.fill(title, 80 * panels), fontsize=10, fontweight="bold", x=0.01, ha="left")
     return figure, axes

@@ -203,6 +203,10 @@ def test_results_show_themselves(name: str, results: dict[str, Any], tmp_path: P
     figure = result.plot(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
     assert "data:image/svg+xml" in figure._repr_html_()
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        if legend := axes.get_legend():
+            assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
 
 def test_pandas_is_optional(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
