@@ -234,7 +234,8 @@ def _pulses_before(folder: Path) -> int:
     dump = Dump(folder)
     if not (folder / "run.json").exists():
         return 0
-    return sum(len(record.shots) for record in dump.records() if record.point.vdd < dump.plan.nominal)
+    shots = sum(len(record.shots) for record in dump.records() if record.point.vdd < dump.plan.nominal)
+    return shots + dump.count_calibration_pulses()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

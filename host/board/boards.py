@@ -177,7 +177,8 @@ class BoardType:
         boot2_address: where the boot ROM copies the second stage of a flash image, which needs a CRC. None: the boot ROM looks for
             an IMAGE_DEF block instead and runs the second stage in flash.
         can_sleep: the firmware can switch the core off while the voltage is low.
-        bank: rows and columns of a bank of cells. Assumed, not published: four arrays of 1024 x 512 cells, striped word by word.
+        bank: rows and columns of the banks that share a stripe. Assumed, not published: four arrays of 1024 x 512 cells in a row.
+        stripes: banks over which consecutive words of 32 bits are spread (bits 2 and 3 of the address, by the data sheets).
     """
 
     name: str
@@ -192,6 +193,7 @@ class BoardType:
     boot2_address: int | None = None
     can_sleep: bool = False
     bank: tuple[int, int] = (1024, 2048)
+    stripes: int = 4
 
 
 BOARDS = {

@@ -14,7 +14,6 @@ from weakcell.host.board.readbacks.readback_set import ReadbackSet
 from weakcell.host.report.matplotlib_charts import add_legend_below, label_decades
 from weakcell.host.report.style import COLOURS, MARKERS, series_look
 from weakcell.memmodels.atomic_files import write_atomically
-from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.error_model.terms import Lifetime
 from weakcell.memmodels.profile import Constant, ProbitLaw
 
@@ -36,8 +35,8 @@ def plot_characterization(findings: ReadbackAnalysis) -> Figure:
         _plot_rates(rates, one, series_look(number))
     _label_rates(rates)
     worst = max(findings.series, key=lambda one: int((one.highest > 0).sum()))
-    _plot_image(image, worst, findings.readbacks.bank)
-    grouped = count_weak_cells(worst, findings.readbacks.bank)
+    _plot_image(image, worst, findings.readbacks)
+    grouped = count_weak_cells(worst, findings.readbacks)
     _plot_profile(columns, grouped["column"].sum(axis=0), "column")
     _plot_profile(rows, grouped["row"], "row")
     figure.suptitle(textwrap.fill(findings.readbacks.title, 110), fontsize=10, fontweight="bold", x=0.01, ha="left")
@@ -54,10 +53,17 @@ def describe_characterization(findings: ReadbackAnalysis) -> str:
         _describe_rates(findings),
         f"95 % intervals ({'; '.join(methods)}); no flips: the upper bound",
         "fit p01, fit p10 and F are constants of the fitted structure",
-        f"Rows and columns are of storage addresses, {readbacks.bank.rows} x {readbacks.bank.columns} cells a bank (assumed)",
+        _describe_banks(readbacks),
         readbacks.notes,
     ]
     return ". ".join(sentence for sentence in sentences if sentence) + "."
+
+
+def _describe_banks(readbacks: ReadbackSet) -> str:
+    rows, columns, stripes = readbacks.bank.rows, readbacks.bank.columns, readbacks.stripes
+    if stripes == 1:
+        return f"Rows and columns are of storage addresses, {rows} x {columns} cells a bank (assumed)"
+    return f"Words are spread over {stripes} banks, drawn side by side, of {rows} x {columns // stripes} cells each (shape assumed)"
 
 
 def _describe_rates(findings: ReadbackAnalysis) -> str:
@@ -102,12 +108,12 @@ def _label_rates(axes: Axes) -> None:
     add_legend_below(axes, 4.8)
 
 
-def _plot_image(axes: Axes, series: Series, bank: Bank) -> None:
+def _plot_image(axes: Axes, series: Series, readbacks: ReadbackSet) -> None:
     """Plot the array; each pixel is the highest voltage at which one of its cells failed."""
     from matplotlib.colors import ListedColormap
 
     volts = sorted({row.vdd for row in series.rows if row.weak})
-    array = build_cell_image(series, bank)
+    array = build_cell_image(series, readbacks)
     small = _shrink(array)
     numbers = np.searchsorted(np.array([0.0, *volts], np.float32), small)
     colours = ["#ffffff", *(f"{1 - (k + 1) / max(len(volts), 1):.2f}" for k in range(len(volts)))]
@@ -119,12 +125,9 @@ def _plot_image(axes: Axes, series: Series, bank: Bank) -> None:
     axes.title.set_fontsize(8)
 
 
-def build_cell_image(series: Series, bank: Bank) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def build_cell_image(series: Series, readbacks: ReadbackSet) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Return (rows of all banks, columns): the highest voltage at which each cell failed, 0 for never."""
-    size = bank.rows * bank.columns
-    cells = np.zeros(-(-series.highest.size // size) * size, np.float32)
-    cells[: series.highest.size] = series.highest
-    return cells.reshape(-1, bank.columns)
+    return readbacks.arrange(series.highest).reshape(-1, readbacks.bank.columns)
 
 
 def _shrink(array: Any) -> Any:
@@ -146,7 +149,7 @@ def save_cells(series: Series, readbacks: ReadbackSet, path: Path) -> None:
     """Write one pixel per cell: white never failed; the darker, the higher the voltage at which it failed."""
     from matplotlib.image import imsave
 
-    array = build_cell_image(series, readbacks.bank)
+    array = build_cell_image(series, readbacks)
     low, high = 0.0, float(array.max())
     lowest = float(array[array > 0].min()) if high > low else 0.0
     grey = np.full(array.shape, 255, np.uint8)

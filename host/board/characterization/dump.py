@@ -2,6 +2,7 @@
 
     run.json            what was requested, of which board, with which versions; written once, before the first point
     contents.npz        what each pattern wrote: uint64 words, one array per pattern
+    ring_curve.json     how the chip's ring oscillator slows down at each regulator code, so that a resumed run need not calibrate
     points/0007.npz     one file per point, written atomically: `about` (JSON) and `errors` (repeats, words), read XOR written
 
 Each point has one file under its own index, so nothing is lost and nothing is counted twice.
@@ -20,7 +21,8 @@ import numpy as np
 
 from weakcell.host.board.characterization.points import FailedAttempt, Outcome, Plan, Point, Record, load_plan
 from weakcell.host.board.characterization.supply import LowPhase
-from weakcell.host.board.link.protocol import PAGE_WORDS
+from weakcell.host.board.link.protocol import PAGE_WORDS, ConnectedBoard
+from weakcell.host.board.link.ring_curve import RingCurve
 from weakcell.memmodels.address import Words
 from weakcell.memmodels.atomic_files import check_writable, create_folder, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import InputError, OutputError
@@ -108,6 +110,31 @@ class Dump:
         """Load all points that were measured, in the order of the plan."""
         records = (self.load(point.index) for point in self.plan.points)
         return [record for record in records if record is not None]
+
+    def save_curve(self, curve: RingCurve) -> None:
+        """Save what is known of the chip's ring oscillator."""
+        values = {
+            "shares": {str(code): share for code, share in curve.shares.items()},
+            "noise": curve.noise,
+            "pulses": curve.pulses,
+        }
+        write_text_atomically(self.path / "ring_curve.json", json.dumps(values) + "\n")
+
+    def load_curve(self, board: ConnectedBoard) -> RingCurve | None:
+        """Load the curve of this chip; None if there is none, or it cannot be read: it is then measured again."""
+        try:
+            values = json.loads(read_text(self.path / "ring_curve.json"))
+            shares = {int(code): None if share is None else float(share) for code, share in values["shares"].items()}
+            return RingCurve(board, shares, [float(ratio) for ratio in values["noise"]], int(values["pulses"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+
+    def count_calibration_pulses(self) -> int:
+        """Return how often the voltage was lowered to measure the curve."""
+        try:
+            return int(json.loads(read_text(self.path / "ring_curve.json"))["pulses"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return 0
 
     def _file(self, index: int) -> Path:
         return self.path / "points" / f"{index:04d}.npz"

@@ -24,7 +24,7 @@ from typing import Any
 
 import polars as pl
 
-from weakcell.host.board.readbacks.analysis import PointSummary, ReadbackAnalysis, Series, count_weak_cells
+from weakcell.host.board.readbacks.analysis import PointSummary, ReadbackAnalysis, Series, compare_banks, count_weak_cells
 from weakcell.host.table_files import write_csv
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
@@ -92,7 +92,7 @@ def as_dict(findings: ReadbackAnalysis, provenance: Mapping[str, Any]) -> dict[s
         "title": readbacks.title,
         "experiment": readbacks.experiment,
         "cells": readbacks.bits,
-        "bank": {"rows": readbacks.bank.rows, "columns": readbacks.bank.columns},
+        "bank": {"rows": readbacks.bank.rows, "columns": readbacks.bank.columns, "stripes": readbacks.stripes},
         "basis": readbacks.basis,
         "excluded": findings.excluded,
         "artefacts": [{"kind": one.kind, "text": one.text} for one in findings.artefacts],
@@ -101,7 +101,7 @@ def as_dict(findings: ReadbackAnalysis, provenance: Mapping[str, Any]) -> dict[s
 
 
 def _series(one: Series, findings: ReadbackAnalysis) -> dict[str, Any]:
-    best, grouped = one.points.best, count_weak_cells(one, findings.readbacks.bank)
+    best, grouped = one.points.best, count_weak_cells(one, findings.readbacks)
     return {
         "dwell_s": one.dwell_s,
         "structure": best.structure,
@@ -114,6 +114,8 @@ def _series(one: Series, findings: ReadbackAnalysis) -> dict[str, Any]:
         "not_nested": None if one.law is None or one.law.law is None else one.law.law.exceptions,
         "rows": [_row(row) for row in one.rows],
         "weak_cells_by_bank": grouped["bank"].tolist(),
+        "cells_by_bank": grouped["cells"].tolist(),
+        "p_value_of_equal_banks": compare_banks(grouped["bank"], grouped["cells"]),
         "weak_cells_by_column": grouped["column"].sum(axis=0).tolist(),
     }
 

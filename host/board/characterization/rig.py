@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -75,10 +76,13 @@ def characterize(
         rig.supply.check(rig.link, vdd)
     records = {record.point.index: record for record in dump.records() if record.outcome.is_final}
     image_crc, checked = rig.link.info().image_crc, False
+    if rig.link.ring_curve is None:
+        rig.link.ring_curve = dump.load_curve(rig.link.board)
     with nominal_on_exit(rig.supply, rig.link):
         for point in plan.points:
             record = records.get(point.index)
             if record is None:
+                _calibrate(rig, point, dump)
                 record = measure_point(rig, point, plan.pages)
                 dump.save(record)
                 log.info("%s: %s", point, record.outcome)
@@ -92,6 +96,15 @@ def characterize(
                 checked = True
                 _refuse_long_runs(rig, plan, [point for point in plan.points if point.index not in records])
     return [records[point.index] for point in plan.points]
+
+
+def _calibrate(rig: CharacterizationRig, point: Point, dump: Dump) -> None:
+    """Prepare the supply for a point and keep what it learned; `measure_point` tries again and reports a failure."""
+    known = 0 if rig.link.ring_curve is None else rig.link.ring_curve.pulses
+    with suppress(BoardError):
+        rig.supply.prepare(rig.link, point.vdd, point.dwell_s)
+    if rig.link.ring_curve is not None and rig.link.ring_curve.pulses != known:
+        dump.save_curve(rig.link.ring_curve)
 
 
 def measure_point(rig: CharacterizationRig, point: Point, pages: int) -> Record:

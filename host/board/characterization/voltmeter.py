@@ -81,6 +81,7 @@ def _pulse(link: Link, curve: RingCurve, code: int, dwell_us: int) -> Pulse:
                 raise
         else:
             curve.note(pulse)
+            curve.pulses += code < curve.board.nominal_code
             return pulse
     raise AssertionError
 

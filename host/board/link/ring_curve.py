@@ -42,11 +42,13 @@ class RingCurve:
         board: the chip.
         shares: by code, of settled voltages; None where the voltage of the code is not reached.
         noise: ratios of two counts at nominal voltage, one for each pulse.
+        pulses: times that the voltage was lowered to measure the curve.
     """
 
     board: ConnectedBoard
     shares: dict[int, float | None] = field(default_factory=dict)
     noise: list[float] = field(default_factory=list)
+    pulses: int = 0
 
     def __post_init__(self) -> None:
         self.shares.setdefault(self.board.nominal_code, 1.0)

@@ -268,16 +268,30 @@ def _with_basis(profile: Profile, basis: Basis) -> Profile:
     return replace(profile, basis=basis, constants=constants)
 
 
-def count_weak_cells(series: Series, bank: Bank) -> dict[str, npt.NDArray[Any]]:
-    """Count weak cells by position in storage addresses.
+def count_weak_cells(series: Series, readbacks: ReadbackSet) -> dict[str, npt.NDArray[Any]]:
+    """Count weak cells by position; where words are striped over banks, each bank counts by itself.
 
     Returns:
-        `bank` (banks,), `row` (banks * rows,) and `column` (banks, columns).
+        `bank` (banks,), `cells` (banks,) that were read, `row` (banks * rows,) and `column` (stripe groups, columns of a stripe).
     """
-    weak = series.highest > 0
-    size = bank.rows * bank.columns
-    banks = -(-weak.size // size)
-    whole = np.zeros(banks * size, bool)
-    whole[: weak.size] = weak
-    cells = whole.reshape(banks, bank.rows, bank.columns)
-    return {"bank": cells.sum(axis=(1, 2)), "row": cells.sum(axis=2).reshape(-1), "column": cells.sum(axis=1)}
+    weak, read = readbacks.arrange(series.highest > 0), readbacks.arrange(np.ones(series.highest.size, bool))
+    groups, rows, columns = weak.shape
+    by_bank, read_by_bank = (cells.reshape(groups, rows, readbacks.stripes, columns // readbacks.stripes) for cells in (weak, read))
+    return {
+        "bank": by_bank.sum(axis=(1, 3)).reshape(-1),
+        "cells": read_by_bank.sum(axis=(1, 3)).reshape(-1),
+        "row": by_bank.sum(axis=3).swapaxes(1, 2).reshape(-1),
+        "column": weak.sum(axis=1),
+    }
+
+
+def compare_banks(weak: npt.NDArray[Any], cells: npt.NDArray[Any]) -> float | None:
+    """Return the p-value of the hypothesis that all banks have one rate of weak cells, by Pearson's chi-square.
+
+    None where a bank would have fewer than five weak cells.
+    """
+    from scipy.stats import chisquare
+
+    weak, cells = weak[cells > 0], cells[cells > 0]
+    expected = weak.sum() * cells / cells.sum()
+    return float(chisquare(weak, expected).pvalue) if cells.size > 1 and expected.min() >= 5 else None

@@ -67,13 +67,15 @@ def load_run(dump: Dump, bank: Bank | None = None) -> ReadbackSet:
     )
     identity = run["identity"]
     chip = identity["chip"]
+    board = BOARDS.get(chip, BOARDS[DEFAULT_BOARD])
     name = f"virtual {chip} with cells of {identity['memory']}" if identity["virtual"] else chip
     note = run.get("temperature_note")
     return ReadbackSet(
         title=f"{name}, {plan.experiment}, {identity['supply']}",
         experiment=plan.experiment,
         bits=plan.pages * PAGE * 8,
-        bank=bank or Bank(*BOARDS.get(chip, BOARDS[DEFAULT_BOARD]).bank),
+        bank=bank or Bank(*board.bank),
+        stripes=1 if bank else board.stripes,
         measured=measured,
         nominal=plan.nominal,
         basis="computed" if identity["virtual"] else "measured",

@@ -51,7 +51,8 @@ class ReadbackSet:
         title: of tables and figures.
         experiment: what happened while the voltage was low.
         bits: number of cells.
-        bank: rows and columns of a bank, in storage addresses.
+        bank: rows and columns of a bank, in storage addresses; with `stripes`, of all banks that share a stripe.
+        stripes: banks over which consecutive words of 32 bits are spread; 1 if unknown.
         measured: the read-backs.
         nominal: nominal voltage in V, None if unknown.
         basis: `measured`, or `computed` if the cells were simulated.
@@ -67,6 +68,19 @@ class ReadbackSet:
     basis: Basis = "measured"
     source: str = ""
     notes: str = ""
+    stripes: int = 1
+
+    def arrange(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return one value per cell, in storage order, as (stripe groups, rows, columns); cells that were not read are 0.
+
+        The banks of a stripe lie side by side, each with its own columns.
+        """
+        rows, columns = self.bank.rows, self.bank.columns
+        whole = np.zeros(-(-values.size // (rows * columns)) * rows * columns, values.dtype)
+        whole[: values.size] = values
+        if self.stripes == 1:
+            return whole.reshape(-1, rows, columns)
+        return whole.reshape(-1, columns // (32 * self.stripes), self.stripes, 32).swapaxes(1, 2).reshape(-1, rows, columns)
 
 
 @dataclass(frozen=True, eq=False)
