@@ -106,6 +106,8 @@ class Technology:
         constants: (name, value with unit, basis) of each constant, for people.
         notes: What else a user must know.
         published_curve: Returns the published points and the law's comparison with them; None if there are no points.
+        version: Raised with every change of the law or its constants that changes errors. Stored runs of another version are not
+            used again.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Technology:
     constants: tuple[tuple[str, str, Basis], ...] = ()
     notes: str = ""
     published_curve: Callable[[], tuple[Panel, ...]] | None = None
+    version: int = 1
 
     def resolve(self, given: Mapping[str, ConditionValue]) -> dict[str, ConditionValue]:
         """Return all conditions: the given ones, checked, and the defaults of the others.

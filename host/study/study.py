@@ -7,7 +7,7 @@ that every mistake is reported before the first trial.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,10 +26,11 @@ from weakcell.host.digests import hash_json, memory_file_sha256
 from weakcell.host.study.networks import Model, ModelLike
 from weakcell.host.study.sweep_values import Sweep, parse_sweep
 from weakcell.host.study.workload import Workload, open_workload
-from weakcell.memmodels.catalogue import MemorySpec
+from weakcell.memmodels.catalogue import MemorySpec, names, technology
 from weakcell.memmodels.errors import ModelError, UsageError
 from weakcell.memmodels.memory import Quantity
 from weakcell.memmodels.printable import printable_name
+from weakcell.memmodels.protection.wrappers import split_wrappers
 from weakcell.memmodels.sampling.sampler import VERSION as SAMPLER_VERSION
 
 log = logging.getLogger(__name__)
@@ -203,6 +204,7 @@ class ResolvedStudy:
             "sampler": SAMPLER_VERSION,
             "sampling": str(study.sampling),
             "replays": self.replays,
+            **_law_versions([study.memory, *(spec for _, spec in study.places)]),
         }
 
     def cell_identity(self, point: Point) -> dict[str, object]:
@@ -223,11 +225,23 @@ class ResolvedStudy:
             "seed": study.seed,
             "sampler": SAMPLER_VERSION,
             "sampling": str(study.sampling),
+            **_law_versions(arrays),
         }
 
     def cell_sha256(self, point: Point) -> str:
         """The point's name in a store of runs."""
         return hash_json(self.cell_identity(point))
+
+
+def _law_versions(specs: Iterable[MemorySpec]) -> dict[str, object]:
+    """Return the versions of the laws of these memories, as a part of an identity.
+
+    The first version is left out: stores from before there were versions keep their identities.
+    """
+    inside = {split_wrappers(spec.name)[1] for spec in specs}
+    versions = {name: technology(name).version for name in sorted(inside & set(names()))}
+    later = {name: version for name, version in versions.items() if version > 1}
+    return {"laws": later} if later else {}
 
 
 def resolve_study(
