@@ -83,6 +83,7 @@ class CompilerPool:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._silent_seconds = _SILENT_SECONDS
         self._total, self._done = 0, 0
+        self._announced: tuple[int, int] | None = None
 
     def submit(self, name: str, request: Request, later: bool = False) -> Task:
         """Have a kernel compiled.
@@ -120,8 +121,11 @@ class CompilerPool:
                     del self._tasks[task.name]
 
     def _announce(self) -> None:
-        """Say how far compiling is."""
+        """Say how far compiling is, if it is farther than last time."""
         self._silent_seconds = _SECONDS_BETWEEN
+        if (self._done, self._total) == self._announced:
+            return
+        self._announced = self._done, self._total
         log.warning("Compiling machine code for this processor, once: %d of %d kernels are ready.", self._done, self._total)
 
     def _work(self) -> None:
