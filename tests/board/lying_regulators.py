@@ -1,6 +1,7 @@
 """Characterize virtual boards whose regulators are bypassed, slow, noisy, stop at a floor or ignore writes.
 
 python -m tests.board.lying_regulators --runs 1000        prints every wrong statement, and must print none
+python -m tests.board.lying_regulators --first-steps      floors within two steps of nominal, measured at one of these steps
 
 The truth is the core voltage of the virtual board: the lowest that a pulse reached. `ok` is wrong if that was more than 30 mV
 above the commanded voltage. `voltage not reached` is wrong if it was less than 18 mV above when the count began, 0.35 ms
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -55,14 +57,27 @@ def draw_faults(seed: int) -> RailFaults:
             return RailFaults(ignored_writes=random.uniform(0.05, 0.5), fall_v_per_s=random.choice([0.0, 200.0]), noise=noise)
 
 
-def check_board(seed: int, faults: RailFaults) -> Result:
-    """Measure some points of a board and compare what the host says with the core voltage."""
+def draw_floor(seed: int) -> RailFaults:
+    """Draw a floor within two steps of nominal."""
+    random = Random(seed)
+    return RailFaults(floor_v=random.uniform(1.0, 1.1), noise=random.choice([0.0, 0.0005, 0.001, 0.002]))
+
+
+def check_board(seed: int, faults: RailFaults, steps: Sequence[int] = ()) -> Result:
+    """Measure some points of a board and compare what the host says with the core voltage.
+
+    Args:
+        seed: of the board and of what is measured.
+        faults: how the regulator lies.
+        steps: how far below the nominal code to measure, in this order; empty: four codes are drawn.
+    """
     random, result = Random(seed + 1), Result()
     board = VirtualBoard(random.choice(["rp2040", "rp2350"]), rail=faults, seed=seed)
     link = Link(board)
     rig = CharacterizationRig(link, OnChipSupply(), {"ones": parse_contents("ones", _PAGES, 0)}, Experiment.RETENTION)
-    codes = range(board.type.regulator.minimum_code, board.type.regulator.nominal_code)
-    for index, code in enumerate(sorted(random.sample(codes, 4), reverse=True)):
+    nominal = board.type.regulator.nominal_code
+    drawn = sorted(random.sample(range(board.type.regulator.minimum_code, nominal), 4), reverse=True)
+    for index, code in enumerate([nominal - step for step in steps] or drawn):
         volts, dwell = board.type.regulator.volts(code), 10 ** random.uniform(-3, -1)
         record = measure_point(rig, Point(index, volts, dwell, "ones", 1), _PAGES)
         result.outcomes[record.outcome] += 1
@@ -79,11 +94,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--first-steps", action="store_true")
     options = parser.parse_args()
     outcomes: Counter[Outcome] = Counter()
     wrong = 0
     for seed in range(options.first, options.first + options.runs):
-        result = check_board(seed, draw_faults(seed))
+        faults = draw_floor(seed) if options.first_steps else draw_faults(seed)
+        result = check_board(seed, faults, [1 + seed % 2] if options.first_steps else ())
         outcomes += result.outcomes
         wrong += len(result.wrong)
         for line in result.wrong:

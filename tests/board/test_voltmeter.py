@@ -77,3 +77,13 @@ def test_lying_regulators(seed: int) -> None:
     result = check_board(seed, draw_faults(seed))
     assert result.wrong == []
     assert result.outcomes[Outcome.OK] + result.outcomes[Outcome.NOT_REACHED] + result.outcomes[Outcome.UNSEEN] > 0
+
+
+@pytest.mark.parametrize(
+    ("floor_v", "outcome"),
+    [(0.0, Outcome.OK), (1.049, Outcome.UNSEEN), (1.085, Outcome.UNSEEN), (1.095, Outcome.NOT_REACHED)],
+)
+def test_the_first_step_is_ok_only_if_the_core_falls_further_one_code_lower(floor_v: float, outcome: Outcome) -> None:
+    """With a floor of 1.085 V the oscillator slows down by 1.2 %, which some chips may do for a whole step of 50 mV."""
+    result = check_board(1, RailFaults(floor_v=floor_v), [1])
+    assert (result.wrong, result.outcomes) == ([], {outcome: 1})

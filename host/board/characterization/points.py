@@ -32,7 +32,7 @@ class Outcome(StrEnum):
     NOT_REACHED = "voltage not reached"
     """The register confirmed the voltage, and the core did not fall to it."""
     UNSEEN = "no flips, voltage not seen"
-    """Every cell came back as it was written, and nothing shows that the voltage fell."""
+    """Every cell came back as it was written, and nothing shows that the voltage fell as far as asked."""
     VOLTAGE = "voltage refused or not confirmed"
     """The supply did not do, or did not confirm, what was commanded."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from weakcell.host.board.errors import LinkError, VoltageNotReached
 from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import MAX_DWELL_US, Capability, Pulse
@@ -20,9 +22,9 @@ _UNREACHED_IN_A_ROW = 2
 def calibrate(link: Link, code: int, dwell_s: float = 0.0) -> None:
     """Measure the ring oscillator at every code from nominal down to `code` that is not known yet.
 
-    Each code is held for at least `dwell_s`, then for four times as long, until the frequency no longer changes. The cells are at
-    the low voltage meanwhile: call this before anything is written. Does nothing if the firmware cannot count, or if its counts
-    are too noisy.
+    Each code is held for at least `dwell_s`, then for four times as long, until the frequency no longer changes. The first step
+    below nominal has none above it to compare with: the code below it is measured, too. The cells are at the low voltage
+    meanwhile: call this before anything is written. Does nothing if the firmware cannot count, or if its counts are too noisy.
 
     Raises:
         LinkError: bytes were lost on the line, also when tried again.
@@ -37,25 +39,31 @@ def calibrate(link: Link, code: int, dwell_s: float = 0.0) -> None:
     curve = link.ring_curve
     if curve.too_noisy:
         return
+    dwell_us = max(_FIRST_DWELL_US, round(dwell_s * 1e6))
     for each in range(board.nominal_code - 1, code - 1, -1):
-        if each in curve.shares:
-            continue
-        above = [curve.shares[code] for code in range(each + 1, board.nominal_code + 1)][:_UNREACHED_IN_A_ROW]
-        given_up = len(above) == _UNREACHED_IN_A_ROW and all(share is None for share in above)
-        curve.shares[each] = None if given_up else _settle(link, curve, each, max(_FIRST_DWELL_US, round(dwell_s * 1e6)))
+        _calibrate_code(link, curve, each, dwell_us)
+    if curve.is_first_step(code) and code > board.minimum_code:
+        with suppress(LinkError):  # a chip that fails one code lower can still be measured here
+            _calibrate_code(link, curve, code - 1, dwell_us)
+
+
+def _calibrate_code(link: Link, curve: RingCurve, code: int, dwell_us: int) -> None:
+    if code in curve.shares:
+        return
+    above = [curve.shares[each] for each in range(code + 1, curve.board.nominal_code + 1)][:_UNREACHED_IN_A_ROW]
+    given_up = len(above) == _UNREACHED_IN_A_ROW and all(share is None for share in above)
+    curve.shares[code] = None if given_up else _settle(link, curve, code, dwell_us)
 
 
 def _settle(link: Link, curve: RingCurve, code: int, dwell_us: int) -> float | None:
     """Return the relative frequency at a code once it has settled; None if that never differs enough from the next higher one."""
-    above = next(
-        (share for each in range(code + 1, curve.board.nominal_code + 1) if (share := curve.shares[each]) is not None), 1.0
-    )
+    above = curve.known[min(each for each in curve.known if each > code)]
     earlier: float | None = None
     while True:
         share = _least_share(link, curve, code, min(dwell_us, MAX_DWELL_US))
         if share is not None and earlier is not None:
             settled = abs(earlier - share) <= max(_SETTLED, 6 * curve.sigma)
-            if settled and above - (share + earlier) / 2 >= curve.least_step(code):
+            if settled and above - (share + earlier) / 2 >= curve.least_fall(code):
                 return (share + earlier) / 2
         if dwell_us >= _LONGER * MAX_DWELL_US:
             return None
@@ -67,7 +75,7 @@ def _least_share(link: Link, curve: RingCurve, code: int, dwell_us: int) -> floa
     share = None
     for _ in range(_REPEATS if dwell_us <= _REPEATED_DWELL_US else 3):
         share = share_of(_pulse(link, curve, code, dwell_us))
-        if share is None or share < 1 - curve.least_step(curve.board.nominal_code - 1):
+        if share is None or share < 1 - curve.least_fall(curve.board.nominal_code - 1):
             break
     return share
 
@@ -96,9 +104,9 @@ def see_voltage(link: Link, pulse: Pulse) -> float | None:
     if curve is None or pulse.code not in curve.shares:
         return None
     curve.note(pulse)
-    volts = curve.judge(pulse)
-    if curve.reached(pulse) is not False:
-        return volts
+    volts, reached = curve.judge(pulse), curve.reached(pulse)
+    if reached is not False:
+        return volts if reached else None
     asked = f"{link.board.volts(pulse.code):.2f} V for {pulse.dwell_us / 1000:g} ms"
     if curve.shares[pulse.code] is None:
         found = "the ring oscillator slows down too little at this code, however long it is held"

@@ -16,7 +16,7 @@ from weakcell.host.board.link.protocol import ConnectedBoard, Pulse
 _SMALLEST_STEP = 0.01
 """Of the relative frequency between two codes. A ring oscillator slows down by 2 to 10 % for 50 mV."""
 _STEP_RATIO = 0.5
-"""A step smaller than this part of the one above it means that the voltage stopped halfway."""
+"""A step smaller than this part of the step next to it means that the voltage stopped halfway."""
 _SIGMAS = 5.0
 FEWEST = 6
 """Pulses that are needed to know the noise."""
@@ -60,6 +60,11 @@ class RingCurve:
             self.noise.append(after / before)
 
     @property
+    def known(self) -> dict[int, float]:
+        """The relative frequencies of the codes whose voltage is reached."""
+        return {code: share for code, share in self.shares.items() if share is not None}
+
+    @property
     def sigma(self) -> float:
         """Standard deviation of a relative frequency."""
         spread = statistics.pstdev(self.noise) if len(self.noise) >= FEWEST else 0.0
@@ -70,11 +75,34 @@ class RingCurve:
         """Whether counts differ so much at the same voltage that no step can be seen."""
         return self.sigma > _MOST_NOISE
 
-    def least_step(self, code: int) -> float:
-        """Return how much slower than at the next higher code the oscillator must be at `code`."""
-        above, higher = self.shares.get(code + 1), self.shares.get(code + 2)
-        expected = 0.0 if above is None or higher is None else _STEP_RATIO * (higher - above)
-        return max(_SMALLEST_STEP, expected, _SIGMAS * self.sigma)
+    def least_fall(self, code: int) -> float:
+        """Return how much slower than at the next higher known code the oscillator must be at `code`."""
+        above, expected = self._known_above(code), 0.0
+        if len(above) > 1:
+            step = (self.known[above[1]] - self.known[above[0]]) / (above[1] - above[0])
+            expected = (above[0] - code - _STEP_RATIO) * step
+        return max(_SMALLEST_STEP * (above[0] - code), expected, _SIGMAS * self.sigma)
+
+    def is_first_step(self, code: int) -> bool:
+        """Return whether `code` is known, and of the higher ones only the nominal code: no step above is there to compare with."""
+        return code in self.known and len(self._known_above(code)) == 1
+
+    def is_compared(self, code: int) -> bool:
+        """Return whether the step to `code` is at least half of a step next to it.
+
+        `least_fall` has compared all steps but the first with the one above. The first is compared with the one below.
+        """
+        if not self.is_first_step(code):
+            return code in self.known
+        return code - 1 in self.known and self._step(code) >= _STEP_RATIO * self._step(code - 1)
+
+    def _known_above(self, code: int) -> list[int]:
+        return sorted(each for each in self.known if each > code)
+
+    def _step(self, code: int) -> float:
+        """Return how much slower the oscillator is at a known code than at the next higher code; the mean if that is unknown."""
+        above = self._known_above(code)[0]
+        return (self.known[above] - self.known[code]) / (above - code)
 
     def judge(self, pulse: Pulse) -> float | None:
         """Return the voltage that a pulse reached, in V by this curve.
@@ -83,7 +111,7 @@ class RingCurve:
             None if it cannot be seen: no count, or a code that was not calibrated.
         """
         share = share_of(pulse)
-        known = {code: value for code, value in self.shares.items() if value is not None}
+        known = self.known
         if share is None or pulse.code not in self.shares:
             return None
         codes = sorted(known)
@@ -96,12 +124,16 @@ class RingCurve:
         return self.board.volts(codes[-1])
 
     def reached(self, pulse: Pulse) -> bool | None:
-        """Return whether a pulse reached the voltage of its code, to half a step; None if it cannot be seen."""
-        share, wanted, above = share_of(pulse), self.shares.get(pulse.code), self.shares.get(pulse.code + 1)
+        """Return whether a pulse reached the voltage of its code, to half a step.
+
+        Returns:
+            None if it cannot be seen: no count, a code that was not calibrated, or a step that was compared with no other.
+        """
+        share = share_of(pulse)
         if pulse.code == self.board.nominal_code:
             return True
         if share is None or pulse.code not in self.shares:
             return None
-        if wanted is None or above is None:
+        if pulse.code not in self.known or share >= self.known[pulse.code] + self._step(pulse.code) / 2:
             return False
-        return share < (wanted + above) / 2
+        return True if self.is_compared(pulse.code) else None
