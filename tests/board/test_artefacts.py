@@ -23,7 +23,7 @@ from weakcell.memmodels.address import popcount
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.errors import InputError
 
-CELLS, MU, S = 1 << 18, 0.46, 0.05
+CELLS, MU, S = 1 << 17, 0.46, 0.05
 VOLTS = (0.62, 0.60, 0.58, 0.56)
 SOLID = {"zeros": np.zeros(CELLS, bool), "ones": np.ones(CELLS, bool)}
 RANDOM = {"random": np.random.default_rng(3).random(CELLS) < 0.5}
@@ -79,9 +79,9 @@ def lane(width: int, which: slice, value: bool) -> Callable[[Any, Any], Any]:
 
 
 def buffer(read: Any, written: Any) -> Any:
-    """Copy 6,400 bytes from another place."""
+    """Copy 3,200 bytes from another place."""
     changed = read.copy()
-    changed[512 * 300 : 512 * 400] = read[512 * 133 : 512 * 233]
+    changed[512 * 150 : 512 * 200] = read[512 * 33 : 512 * 83]
     return changed
 
 
@@ -98,7 +98,7 @@ def test_undamaged_dies_have_no_artefacts(patterns: Mapping[str, Any], column_sh
         (repeat(16, slice(0, 8), slice(8, 16)), "repeated lane", "8 bits of every 16 (8-15)", CELLS // 2),
         (repeat(32, slice(16, 24), slice(24, 32)), "repeated lane", "8 bits of every 32 (24-31)", CELLS // 4),
         (repeat(128, slice(0, 64), slice(64, 128)), "repeated lane", "64 bits of every 128 (64-127)", CELLS // 2),
-        (buffer, "repeated block", "6400 bytes from byte 19200 came back as those from byte 8512", 51200),
+        (buffer, "repeated block", "3200 bytes from byte 9600 came back as those from byte 2112", 25600),
         (lane(64, slice(24, 32), False), "dead lane", "8 bits of every 64 (24-31)", CELLS // 8),
         (lane(16, slice(5, 6), False), "dead lane", "1 bit of every 16 (5)", CELLS // 16),
     ],

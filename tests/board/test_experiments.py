@@ -75,7 +75,7 @@ class Weak:
 @pytest.mark.parametrize("experiment", list(Experiment))
 @pytest.mark.parametrize("report", list(ReportMode))
 def test_masks_injected_are_cells_reported(chip: str, experiment: Experiment, report: ReportMode) -> None:
-    weak, pages, setting = Weak(), range(20, 84), Setting(experiment, CODE, DWELL_US)
+    weak, pages, setting = Weak(1800), range(20, 52), Setting(experiment, CODE, DWELL_US)
     link = Link(weak.board(chip))
     if not link.board.can(REQUIRED_CAPABILITIES[experiment]):
         with pytest.raises(BoardError, match="cannot do it"):

@@ -7,7 +7,7 @@ import pytest
 
 from weakcell.host.board.errors import BoardError, LinkError, VoltageRefused
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import Pattern
+from weakcell.host.board.link.protocol import PAGE_WORDS, Pattern
 from weakcell.host.board.link.transport import NoisyTransport
 from weakcell.host.board.memory.board_memory import BoardMemory
 from weakcell.host.board.virtual.virtual_board import VirtualBoard
@@ -38,15 +38,15 @@ class Weak:
 def test_masks_injected_are_flips_reported(chip: str, pattern: Pattern) -> None:
     weak = Weak(3000)
     link = Link(VirtualBoard(chip, weak))
-    pages = link.board.pages
+    pages = link.board.pages if pattern is Pattern.RANDOM else 256
     link.fill(0, pages, pattern, 5)
     assert link.compare(0, pages, pattern, 5) == []
     pulse = link.pulse(6, 1000)
     assert (pulse.low_code, pulse.after_code, pulse.image_crc) == (6, 11, link.info().image_crc)
     assert 1000 <= pulse.dwell_us < 1100
     found = link.compare(0, pages, pattern, 5)
-    assert found == set_bits(weak.injected[-1]).tolist()
-    assert len(found) > 500
+    assert found == set_bits(weak.injected[-1][: pages * PAGE_WORDS]).tolist()
+    assert len(found) > pages // 4
 
 
 def test_reads_of_the_memory_return_what_was_injected(chip: str, rng: np.random.Generator) -> None:
@@ -88,7 +88,7 @@ def test_a_region_larger_than_the_arena_goes_in_passes(rng: np.random.Generator)
     pytest.importorskip("unicorn", reason="pip install weakcell[virtual]")
     weak = Weak(4000)
     memory = BoardMemory(Link(VirtualBoard("rp2040", weak)), vdd=0.80)
-    small, large = Layout("small", 100, 8), Layout("large", 400_000, 8)
+    small, large = Layout("small", 100, 8), Layout("large", 270_000, 8)
     first = memory.write(np.zeros(small.words, np.uint64), small, Key())
     bits = rng.integers(0, 2**64, large.words, dtype=np.uint64)
     region, out = memory.write(bits, large, Key()), np.empty(large.words, np.uint64)
@@ -134,6 +134,7 @@ def test_a_hang_while_low_ends_in_a_reset_and_the_pass_is_repeated(chip: str, rn
     layout = Layout("weights", 2**16, 1)
     bits = rng.integers(0, 2**64, layout.words, dtype=np.uint64)
     region, out = memory.write(bits, layout, Key()), np.empty(layout.words, np.uint64)
+    memory.supply.prepare(memory.link, memory.vdd, memory.dwell_s)
     board.hang_at_pulse = True
     report = memory.read(region, Key(), out)
     assert (board.resets, memory.counters.broken_passes, memory.counters.passes) == (1, 1, 1)
