@@ -10,11 +10,11 @@ import logging
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client, Future, LocalCluster, WorkerPlugin, as_completed, get_worker, wait
 from distributed.client import FutureCancelledError
@@ -27,6 +27,8 @@ from weakcell.host.study.workload import Workload
 from weakcell.memmodels.errors import UsageError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PATIENCE = 120.0
 """Seconds that a scheduler may be away before the sweep gives up."""
@@ -169,11 +171,11 @@ class _ClusterSession:
         self._fill(client, results)
         while self._submitted:
             if not results.has_ready():  # type: ignore[no-untyped-call]
-                self._wait(client)
+                self._wait(client, self._wait_for_any)
             future = next(results)  # type: ignore[no-untyped-call]
             number, task = self._submitted[future]
             try:
-                done = future.result()
+                done = self._wait(client, future.result)  # a result may be lost with its worker, and is computed again
             except KilledWorker as error:
                 self._count_death(number, task, error)
                 self._requeued.append((number, task))
@@ -185,14 +187,13 @@ class _ClusterSession:
                 yield done
             self._fill(client, results)
 
-    def _wait(self, client: Client) -> None:
-        """Wait for a result; warn once while the cluster has no worker, which may be hours where a queue gives them."""
+    def _wait(self, client: Client, attempt: Callable[[float], T]) -> T:
+        """Repeat an attempt that takes its time-out; warn once while the cluster has no worker, which may be hours in a queue."""
         warned = False
         while True:
             try:
                 with client.as_current():  # type: ignore[no-untyped-call]
-                    wait(list(self._submitted), timeout=NO_WORKER_NOTICE, return_when="FIRST_COMPLETED")  # type: ignore[no-untyped-call]
-                return
+                    return attempt(NO_WORKER_NOTICE)
             except TimeoutError:
                 without = not client.nthreads()  # type: ignore[no-untyped-call]
                 if without and not warned:
@@ -203,6 +204,10 @@ class _ClusterSession:
                 elif warned and not without:
                     log.warning("a worker has joined scheduler %s; the sweep goes on", self._address)
                 warned = without
+
+    def _wait_for_any(self, seconds: float) -> None:
+        """Wait until a task is done; TimeoutError if none is."""
+        wait(list(self._submitted), timeout=seconds, return_when="FIRST_COMPLETED")  # type: ignore[no-untyped-call]
 
     def _fill(self, client: Client, results: Any) -> None:
         threads = sum(client.nthreads().values()) or 1  # type: ignore[no-untyped-call]

@@ -83,7 +83,8 @@ def info(port: Port = "auto", as_json: JsonEvents = False) -> None:
             info = link.info()
             volts = {"minimum_v": link.board.volts(link.board.minimum_code), "nominal_v": link.board.volts(link.board.nominal_code)}
             about = {"celsius": info.celsius, "firmware": name_firmware(link.board.chip, info)}
-            emit("board", **asdict(link.board) | asdict(info) | volts | about)
+            found = asdict(link.board) | asdict(info) | volts | about
+            emit("board", protocol=found.pop("version"), **found)
             return
         facts = Table.grid(padding=(0, 2, 0, 0))
         for subject, known in _describe(link.board, link.info()):

@@ -89,6 +89,7 @@ def note(text: str, quiet: bool = False) -> None:
 
 def emit(event: str, **content: Any) -> None:
     """One NDJSON event on stdout; numbers that are not finite become null."""
+    assert "version" not in content, "the version of the format would be lost"
     sys.stdout.write(printable_json({"version": EVENT_VERSION, "event": event, **_finite(content)}) + "\n")
     sys.stdout.flush()
 

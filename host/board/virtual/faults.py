@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from weakcell.host.board.boards import BOARDS
 from weakcell.host.board.virtual.rail import RailFaults
 from weakcell.memmodels.address import Layout, Words
-from weakcell.memmodels.catalogue import open_memory
+from weakcell.memmodels.catalogue import open_memory, parse_spec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.memory import Key, Memory
 
@@ -113,16 +114,19 @@ def make_retention_fault(spec: str, seed: int = 0, pulses: int = 0) -> Retention
     """Make the fault of cells that lose their bit.
 
     Args:
-        spec: SPEC of the memory. Its condition `vdd`, if it has one, follows the regulator.
+        spec: SPEC of the memory. Its condition `vdd`, if it has one, follows the regulator. Above the range of its law, errors are
+            those at the upper end: the regulator passes there on the way down.
         seed: of the memory's die.
         pulses: low phases of an earlier session, whose errors are not drawn again.
     """
     memory = open_memory(spec, seed)
     _compile_sampler(open_memory(spec, seed))
+    limits = [c.high for c in parse_spec(spec).technology.conditions if c.name == "vdd" and c.high is not None]
+    highest = min(limits, default=math.inf)
 
     def lose_bits(board: FaultyBoard, volts: float) -> None:
         nonlocal pulses
-        at_voltage = memory.at(vdd=volts) if "vdd" in memory.conditions else memory
+        at_voltage = memory.at(vdd=min(volts, highest)) if "vdd" in memory.conditions else memory
         region = at_voltage.write(board.arena.copy(), Layout(_REGION, board.arena.size * 64, 1), Key(0, pulses))
         at_voltage.read(region, Key(0, pulses), board.arena)
         pulses += 1
