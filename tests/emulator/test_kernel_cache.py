@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from weakcell.emulator.kernels import bitpack
 from weakcell.host.cli import app
+from weakcell.memmodels.cached_code import save_code
 from weakcell.memmodels.native import compilers, kernel_cache, known_kernels
 from weakcell.memmodels.native.arguments import flatten as flatten_arguments
 from weakcell.memmodels.native.compilers import CompilationFailed, CompilerPool, Request
@@ -223,6 +224,8 @@ def test_kernels_are_expected_as_soon_as_they_are_certain() -> None:
 
 def test_doctor_compiles_what_has_no_machine_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    pool = CompilerPool(lambda name, code: save_code("kernels", name, code))  # that of this process may be at work for other tests
+    monkeypatch.setattr(kernel_cache, "_compilers", pool)
     few = [kernel for kernel in known_kernels.all_kernels() if kernel.function in ("to_integers", "scatter_codes")]
     monkeypatch.setattr(known_kernels, "all_kernels", lambda: few)
     for compiled in (len(few), 0):
