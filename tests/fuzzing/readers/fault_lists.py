@@ -104,6 +104,6 @@ READERS = {
     reader.name: reader
     for reader in (
         Reader("faults-csv", _csv, lambda data, folder: _read(data, folder / "f.csv"), _MISSING, ".csv", damage_text, tests=60),
-        Reader("faults-parquet", _parquet, lambda data, folder: _read(data, folder / "f.parquet"), _DAMAGED, ".parquet", tests=60),
+        Reader("faults-parquet", _parquet, lambda data, folder: _read(data, folder / "f.parquet"), _DAMAGED, ".parquet", tests=20),
     )
 }
