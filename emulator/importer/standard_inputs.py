@@ -36,21 +36,13 @@ TOKENS = "input_ids"
 _CACHE = re.compile(r"past(_key_values|_key|_value|_\d+)?(\W.*|_.*|\d.*)?", re.IGNORECASE)
 
 
-def _ones(shape: Shape, dtype: str) -> Array:
-    return np.ones(shape, dtype)
-
-
-def _zeros(shape: Shape, dtype: str) -> Array:
-    return np.zeros(shape, dtype)
-
-
 def _counted(shape: Shape, dtype: str) -> Array:
     return np.broadcast_to(np.arange(shape[-1], dtype=dtype), shape)
 
 
 _FILLED: dict[str, tuple[str, Callable[[Shape, str], Array]]] = {
-    "attention_mask": ("1 everywhere", _ones),
-    "token_type_ids": ("0 everywhere", _zeros),
+    "attention_mask": ("1 everywhere", np.ones),
+    "token_type_ids": ("0 everywhere", np.zeros),
     "position_ids": ("0, 1, 2, …", _counted),
 }
 
@@ -93,6 +85,8 @@ def add_missing_inputs(network: Network, arrays: Mapping[str, Array]) -> dict[st
     missing = [name for name in network.inputs if name not in arrays]
     if TOKENS not in arrays or not missing or np.ndim(arrays[TOKENS]) != 2:
         return dict(arrays)
+    if any(_is_cache(name, np.ndim(array)) for name, array in arrays.items()):
+        return dict(arrays)  # positions and mask then depend on what was read before
     complete, notes = dict(arrays), []
     for name in missing:
         spec = network.values[name]

@@ -68,6 +68,19 @@ def test_nothing_is_filled_in_beside_a_cache() -> None:
         weakcell.infer(decoder(), inputs)
 
 
+def test_positions_beside_a_cache_are_not_guessed() -> None:
+    """They would start at the length of the cache, not at 0."""
+    dims = ["batch", "sequence"]
+    names = ("input_ids", "position_ids")
+    nodes = [node("Mul", "input_ids position_ids", "a"), node("Cast", "a", "y", to=1), node("Identity", "past.key", "z")]
+    inputs = {**dict.fromkeys(names, dims), "past.key": ["batch", PAIRS, "past", SIZE]}
+    outputs = {"y": dims, "z": ["batch", PAIRS, "past", SIZE]}
+    proto = model(nodes, {}, inputs, outputs, types=dict.fromkeys(names, onnx.TensorProto.INT64))
+    arrays = {"input_ids": RNG.integers(0, 9, (3, 4)), "past.key": np.zeros((3, PAIRS, 5, SIZE), np.float32)}
+    with pytest.raises(weakcell.InputError, match="position_ids"):
+        weakcell.infer(proto, arrays)
+
+
 # ── perplexity ──────────────────────────────────────────────────────────────────────────────────────
 
 
