@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, deploy
     from weakcell.emulator.faults.placement import Placement, place
     from weakcell.emulator.faults.run import outputs_under_faults
-    from weakcell.emulator.ir.layers import Network, StoredTensor
+    from weakcell.emulator.ir.network import Network
+    from weakcell.emulator.ir.values import StoredTensor
     from weakcell.emulator.plan.plan import Plan, compile_plan
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.memmodels.printable import escape_surrogates
 
 

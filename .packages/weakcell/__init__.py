@@ -33,7 +33,7 @@ if not os.path.isdir(os.path.join(os.path.dirname(__file__), "emulator")):
 from weakcell.memmodels.lazy import attributes
 
 if TYPE_CHECKING:
-    from weakcell.emulator.ir.layers import Network
+    from weakcell.emulator.ir.network import Network
     from weakcell.host.analysis.margins import MarginReport
     from weakcell.host.analysis.ranking import Ranking
     from weakcell.host.api.bounds import Validation, margins, rank, validate

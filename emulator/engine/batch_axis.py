@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import BatchAxis, Network
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import BatchAxis
 
 Array = npt.NDArray[Any]
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir import layers as nw
-from weakcell.emulator.ir.values import unpack_channels
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.values import ValueSpec, Window, unpack_channels
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.arguments import ConvContext
 from weakcell.emulator.kernels.weight_layouts import (
@@ -38,12 +38,12 @@ _READABLE_BEYOND = 64
 """Bytes behind activations that a micro-kernel may load and not use: its words are longer than some contiguous runs."""
 
 
-def window_geometry(window: nw.Window) -> Geometry:
+def window_geometry(window: Window) -> Geometry:
     """Return a window as plain tuples, which compiled kernels take."""
     return window.kernel, window.stride, window.dilation, window.pads
 
 
-def unpack_values(x: Array, spec: nw.ValueSpec) -> Array:
+def unpack_values(x: Array, spec: ValueSpec) -> Array:
     """Return codes as they are, and bits as +1 and -1: integers (n, H, W, C)."""
     return unpack_channels(x, spec.channels) if spec.kind == "bits" else x
 
@@ -59,7 +59,7 @@ class KernelInput(NamedTuple):
     """
 
     activations: Array
-    window: nw.Window
+    window: Window
     context: ConvContext
     factor: int = 1
 
@@ -73,7 +73,7 @@ class FusedPool:
         output_size: height and width behind the pool; (0, 0) means that there is no pool.
     """
 
-    window: nw.Window
+    window: Window
     output_size: tuple[int, int]
 
     @property
@@ -82,26 +82,24 @@ class FusedPool:
         return self.output_size != (0, 0)
 
 
-NO_POOL = FusedPool(nw.Window((1, 1)), (0, 0))
+NO_POOL = FusedPool(Window((1, 1)), (0, 0))
 """The kernel leaves all pixels of the convolution."""
 
 
 class _ConvSetup(NamedTuple):
     """Window and constants of one convolution. in_place: its kernel can read contiguous activations without a padded copy."""
 
-    window: nw.Window
+    window: Window
     context: ConvContext
     in_place: bool
 
 
-def kernel_tensor(layer: nw.Convolution, parameters: ParameterState) -> KernelTensor:
+def kernel_tensor(layer: Convolution, parameters: ParameterState) -> KernelTensor:
     """Return the layer's packed weights; as bytes while some of its signs are dropped."""
     return parameters.ternary_weights(layer) if layer.weight in parameters.dropped else parameters.plan.tensors[layer.weight]
 
 
-def prepare_inputs(
-    layer: nw.Convolution, x: Array, parameters: ParameterState, pool: FusedPool = NO_POOL
-) -> tuple[KernelInput, ...]:
+def prepare_inputs(layer: Convolution, x: Array, parameters: ParameterState, pool: FusedPool = NO_POOL) -> tuple[KernelInput, ...]:
     """Prepare activations for the layer's kernel.
 
     Args:
@@ -127,22 +125,22 @@ def prepare_inputs(
     return _byte_inputs(x, spec, window, context)
 
 
-def input_in_place(layer: nw.Convolution, parameters: ParameterState, pool: FusedPool = NO_POOL) -> KernelInput | None:
+def input_in_place(layer: Convolution, parameters: ParameterState, pool: FusedPool = NO_POOL) -> KernelInput | None:
     """Return an input without activations, for a kernel that reads contiguous ones in place; None if it cannot."""
     window, context, in_place = _conv_setup(layer, parameters, pool)
     return KernelInput(np.empty(0), window, context) if in_place else None
 
 
-def _conv_setup(layer: nw.Convolution, parameters: ParameterState, pool: FusedPool) -> _ConvSetup:
+def _conv_setup(layer: Convolution, parameters: ParameterState, pool: FusedPool) -> _ConvSetup:
     key = "pooled setup" if pool.pools else "setup"
     return parameters.cached(layer, key, lambda: _make_setup(layer, parameters, pool), lambda: False)
 
 
-def _make_setup(layer: nw.Convolution, parameters: ParameterState, pool: FusedPool) -> _ConvSetup:
+def _make_setup(layer: Convolution, parameters: ParameterState, pool: FusedPool) -> _ConvSetup:
     kernel, spec = kernel_tensor(layer, parameters), parameters.specs[layer.inputs[0]]
     window, size, inputs = layer.window, spec.height_width, spec.channels // layer.groups
     if kernel.flat:
-        window, size, inputs = nw.Window((1, 1)), (1, 1), spec.channels * size[0] * size[1]
+        window, size, inputs = Window((1, 1)), (1, 1), spec.channels * size[0] * size[1]
     if kernel.weight_layout is PackedInt1:
         pixel_bytes = -(-inputs // 64) * 8
     else:
@@ -158,7 +156,7 @@ def _make_setup(layer: nw.Convolution, parameters: ParameterState, pool: FusedPo
     return _ConvSetup(window, context, in_place)
 
 
-def _reads_in_place(layer: nw.Convolution, kernel: KernelTensor, spec: nw.ValueSpec) -> bool:
+def _reads_in_place(layer: Convolution, kernel: KernelTensor, spec: ValueSpec) -> bool:
     """Return whether a kernel can read contiguous activations without a copy.
 
     They need no border. They are packed signs, or unsigned bytes whose contiguous runs are whole words of weights.
@@ -179,7 +177,7 @@ def _reads_in_place(layer: nw.Convolution, kernel: KernelTensor, spec: nw.ValueS
 # ── padded copies ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _byte_inputs(x: Array, spec: nw.ValueSpec, window: nw.Window, context: ConvContext) -> tuple[KernelInput, ...]:
+def _byte_inputs(x: Array, spec: ValueSpec, window: Window, context: ConvContext) -> tuple[KernelInput, ...]:
     """Copy codes to unsigned bytes: signed ones are shifted, wider ones become a low and a high byte if they need both."""
     values, zero = unpack_values(x, spec), spec.zero_point if spec.kind == "codes" else 0
     shift = {"uint8": 0, "int8": 128}.get(values.dtype.name, 0)
@@ -194,13 +192,13 @@ def _byte_inputs(x: Array, spec: nw.ValueSpec, window: nw.Window, context: ConvC
     return low_input, KernelInput(high, window, high_context, 256)
 
 
-def _copy_bytes(x: Array, shift: int, upper: bool, zero_point: int, window: nw.Window) -> tuple[Array, int]:
+def _copy_bytes(x: Array, shift: int, upper: bool, zero_point: int, window: Window) -> tuple[Array, int]:
     """Return one byte of x + shift with its border, and all bits that occur in x + shift."""
     out = _allocate_padded(x, window, np.uint8, np.empty)
     return out, entry_points.to_padded_bytes(x, shift, upper, zero_point & 255, window.pads[:2], out)
 
 
-def _pad_with_zeros(x: Array, window: nw.Window) -> Array:
+def _pad_with_zeros(x: Array, window: Window) -> Array:
     """Return contiguous activations with zeros as the window's padding; packed signs without padding are not copied."""
     if not any(window.pads) and x.dtype == np.uint64:
         return np.ascontiguousarray(x)
@@ -210,7 +208,7 @@ def _pad_with_zeros(x: Array, window: nw.Window) -> Array:
     return padded
 
 
-def _allocate_padded(x: Array, window: nw.Window, dtype: npt.DTypeLike, allocate: Callable[..., Array]) -> Array:
+def _allocate_padded(x: Array, window: Window, dtype: npt.DTypeLike, allocate: Callable[..., Array]) -> Array:
     """Return memory for x (n, H, W, C) with its border; `_READABLE_BEYOND` bytes behind it are readable, too."""
     top, left, bottom, right = window.pads
     images, height, width, channels = x.shape
@@ -219,7 +217,7 @@ def _allocate_padded(x: Array, window: nw.Window, dtype: npt.DTypeLike, allocate
     return allocate(size + _READABLE_BEYOND // np.dtype(dtype).itemsize, dtype=dtype)[:size].reshape(shape)
 
 
-def _flatten_bits(x: Array, spec: nw.ValueSpec, bits: int) -> Array:
+def _flatten_bits(x: Array, spec: ValueSpec, bits: int) -> Array:
     """Return packed signs of each image as one row of bits, in the order of Flatten."""
     if spec.height_width == (1, 1):
         return x
@@ -233,7 +231,7 @@ def _flatten_bits(x: Array, spec: nw.ValueSpec, bits: int) -> Array:
 
 @lru_cache(maxsize=256)
 def border_patterns(
-    window: nw.Window, size: tuple[int, int], pixel_bytes: int, pool: FusedPool, only_full: bool = False
+    window: Window, size: tuple[int, int], pixel_bytes: int, pool: FusedPool, only_full: bool = False
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
     """Return how the windows of all output pixels overlap the border.
 
@@ -264,7 +262,7 @@ def border_patterns(
     return np.ascontiguousarray(patterns), np.stack([offsets, pattern_index.reshape(-1).astype(np.int64)])
 
 
-def _output_pixels(window: nw.Window, out: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _output_pixels(window: Window, out: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return row and column of every pixel that the windows of a pool without padding read, window by window."""
     oy, ox, ky, kx = np.meshgrid(*(np.arange(n) for n in (*out, *window.kernel)), indexing="ij")
     return (oy * window.stride[0] + ky).reshape(-1), (ox * window.stride[1] + kx).reshape(-1)

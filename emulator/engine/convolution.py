@@ -23,7 +23,9 @@ from weakcell.emulator.engine.conv_inputs import (
     kernel_tensor,
     prepare_inputs,
 )
-from weakcell.emulator.ir.layers import AffineRequantize, Convolution, Layer, Network, Requantize
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import AffineRequantize, Convolution, Requantize
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.arguments import (
     BIAS,

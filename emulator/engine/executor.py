@@ -14,7 +14,11 @@ import numpy.typing as npt
 from weakcell.emulator.engine.conv_inputs import unpack_values
 from weakcell.emulator.engine.fusion import compute_step, fused_steps
 from weakcell.emulator.engine.layer_functions import to_channels_last, to_onnx_order
-from weakcell.emulator.ir import layers as nw
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Convolution, DynamicQuantize
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import FloatOperator
+from weakcell.emulator.ir.values import ValueSpec
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.plan.parameters import ParameterState, fault_free_parameters
 from weakcell.emulator.plan.plan import CHUNK_BYTES, Plan
@@ -23,7 +27,7 @@ from weakcell.memmodels.errors import InputError, ModelError
 T = TypeVar("T")
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
-Compute = Callable[[nw.Layer, list[Array], int], Array]
+Compute = Callable[[Layer, list[Array], int], Array]
 """Returns a layer's output, given its inputs and the number of the first image of the chunk."""
 Store = Callable[[str, Array, int], Array]
 """Returns a value as later layers read it, given its name, the value, and the number of the first image of the chunk."""
@@ -58,7 +62,7 @@ def infer(
         raise ModelError(f"Probing {unknown[0]!r}", "the network has no such value after import", f"It has: {known}")
     wanted = (*plan.network.outputs, *probe)
     checked = check_inputs(plan, inputs)
-    is_dynamic = any(isinstance(layer, nw.DynamicQuantize) for layer in plan.network.layers)
+    is_dynamic = any(isinstance(layer, DynamicQuantize) for layer in plan.network.layers)
     if dynamic == "batch" and plan.network.batch != 1:
         _refuse_ranges_of_images(plan)
     if dynamic == "batch" and plan.network.batch != 1 and is_dynamic:
@@ -79,7 +83,7 @@ def values_with(parameters: ParameterState, inputs: Arrays, wanted: Sequence[str
 
 
 def _run_with(
-    parameters: ParameterState, inputs: Arrays, wanted: Sequence[str], layers: Sequence[nw.Layer], step: int, threads: int
+    parameters: ParameterState, inputs: Arrays, wanted: Sequence[str], layers: Sequence[Layer], step: int, threads: int
 ) -> Iterator[dict[str, Array]]:
     return run_layers(inputs, wanted, layers, step, lambda layer, x, _: compute_step(layer, x, parameters), threads=threads)
 
@@ -87,7 +91,7 @@ def _run_with(
 def _refuse_ranges_of_images(plan: Plan) -> None:
     """ModelError if an operator can only take its range from each image."""
     for layer in plan.network.layers:
-        if isinstance(layer, nw.FloatOperator) and layer.each_image and "DynamicQuantize" in layer.op_type:
+        if isinstance(layer, FloatOperator) and layer.each_image and "DynamicQuantize" in layer.op_type:
             found = f"{layer.name!r} quantizes each image by itself"
             raise ModelError("Taking the range of DynamicQuantizeLinear from the whole batch", found, "Leave out --dynamic batch")
 
@@ -105,7 +109,7 @@ def _values_of_batches(plan: Plan, inputs: Arrays, wanted: Sequence[str], thread
 
 def _values_of_batch(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads: int) -> dict[str, Array]:
     """Run the layers in sections, chunk by chunk; a section ends where the range of the whole batch must be known."""
-    quantized = {layer.inputs[0] for layer in plan.network.layers if isinstance(layer, nw.DynamicQuantize)}
+    quantized = {layer.inputs[0] for layer in plan.network.layers if isinstance(layer, DynamicQuantize)}
     layers = fused_steps(plan, (*wanted, *quantized))
     ranges: dict[str, tuple[float, float]] = {}
     parameters = fault_free_parameters(plan).with_ranges(ranges)
@@ -124,7 +128,7 @@ def _values_of_batch(plan: Plan, inputs: Arrays, wanted: Sequence[str], threads:
 
 def _run_section(
     parameters: ParameterState,
-    layers: Sequence[nw.Layer],
+    layers: Sequence[Layer],
     section: slice,
     values: dict[str, Array],
     wanted: Sequence[str],
@@ -188,7 +192,7 @@ def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(given) == 2 or [n for n in given[1:] if n != 1] == [n for n in shape if n != 1]
 
 
-def _typed(x: Array, spec: nw.ValueSpec) -> Array:
+def _typed(x: Array, spec: ValueSpec) -> Array:
     """Return data in the type of an ONNX input; integers must stay what they are."""
     dtype = np.dtype(spec.dtype)
     with np.errstate(invalid="ignore"):
@@ -200,7 +204,7 @@ def _typed(x: Array, spec: nw.ValueSpec) -> Array:
     return typed
 
 
-def _integers(x: Array, spec: nw.ValueSpec) -> Array:
+def _integers(x: Array, spec: ValueSpec) -> Array:
     info = np.iinfo(spec.dtype)
     high = (1 << 15) - 1 if spec.dtype == "int32" else info.max
     low = max(info.min, -high - 1)
@@ -221,7 +225,7 @@ def _integers(x: Array, spec: nw.ValueSpec) -> Array:
 def run_layers(
     inputs: Arrays,
     wanted: Sequence[str],
-    layers: Sequence[nw.Layer],
+    layers: Sequence[Layer],
     step: int,
     compute: Compute,
     *,
@@ -288,7 +292,7 @@ def map_in_threads(function: Callable[[int], T], items: Sequence[int], threads: 
     return [results[position] for position in range(len(items))]
 
 
-def find_last_uses(layers: Sequence[nw.Layer], keep: Collection[str]) -> tuple[tuple[str, ...], ...]:
+def find_last_uses(layers: Sequence[Layer], keep: Collection[str]) -> tuple[tuple[str, ...], ...]:
     """Return for each layer the values that no later layer reads and `keep` does not name."""
     last = {name: position for position, layer in enumerate(layers) for name in (*layer.inputs, layer.output)}
     return tuple(
@@ -296,7 +300,7 @@ def find_last_uses(layers: Sequence[nw.Layer], keep: Collection[str]) -> tuple[t
     )
 
 
-def choose_chunk_size(plan: Plan, layers: Sequence[nw.Layer], images: int, threads: int) -> int:
+def choose_chunk_size(plan: Plan, layers: Sequence[Layer], images: int, threads: int) -> int:
     """Return the images per chunk with which all threads get the same number of chunks.
 
     Args:
@@ -314,13 +318,11 @@ def choose_chunk_size(plan: Plan, layers: Sequence[nw.Layer], images: int, threa
     return max(1, -(-images // max(rounds * threads, 1)))
 
 
-def _sums_floats(network: nw.Network, layer: nw.Layer) -> bool:
-    return isinstance(layer, nw.FloatOperator) or (
-        isinstance(layer, nw.Convolution) and network.values[layer.inputs[0]].kind == "float"
-    )
+def _sums_floats(network: Network, layer: Layer) -> bool:
+    return isinstance(layer, FloatOperator) or (isinstance(layer, Convolution) and network.values[layer.inputs[0]].kind == "float")
 
 
-def chunk_size(network: nw.Network, layers: Sequence[nw.Layer] = (), chunk_bytes: int = CHUNK_BYTES) -> int:
+def chunk_size(network: Network, layers: Sequence[Layer] = (), chunk_bytes: int = CHUNK_BYTES) -> int:
     """Return the images per chunk with which the values of a chunk stay in cache: 384 or one of its halves, down to 1.
 
     Args:
@@ -333,7 +335,7 @@ def chunk_size(network: nw.Network, layers: Sequence[nw.Layer] = (), chunk_bytes
     return max(1, _CHUNK_IMAGES >> max(0, _CHUNK_IMAGES * largest // chunk_bytes).bit_length())
 
 
-def _bits_per_element(spec: nw.ValueSpec) -> int:
+def _bits_per_element(spec: ValueSpec) -> int:
     return 1 if spec.kind == "bits" else np.dtype(spec.dtype).itemsize * 8
 
 
@@ -352,5 +354,5 @@ def map_outputs(plan: Plan, outputs: Sequence[str], chunks: Iterator[dict[str, A
     return [function(*(_as_onnx(chunk[name], spec) for name, spec in specs.items())) for chunk in chunks]
 
 
-def _as_onnx(x: Array, spec: nw.ValueSpec) -> Array:
+def _as_onnx(x: Array, spec: ValueSpec) -> Array:
     return x if spec.kind == "float" else to_onnx_order(unpack_values(x, spec), spec)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.engine.executor import fault_free_values
 from weakcell.emulator.engine.fusion import fused_steps
-from weakcell.emulator.ir.layers import Layer
+from weakcell.emulator.ir.layer import Layer
 from weakcell.emulator.plan.plan import Plan
 
 Array = npt.NDArray[Any]

@@ -24,8 +24,10 @@ from weakcell.emulator.engine.convolution import (
     run_bound,
 )
 from weakcell.emulator.engine.layer_functions import compute, empty_output
-from weakcell.emulator.ir.layers import Convolution, Layer, LayerParameters, MaxPool, Network, Role, Threshold
-from weakcell.emulator.ir.values import pack_channels
+from weakcell.emulator.ir.layer import Layer, LayerParameters
+from weakcell.emulator.ir.layers import Convolution, MaxPool, Threshold
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import Role, pack_channels
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
 from weakcell.emulator.plan.layout import unsigned_offset

@@ -15,8 +15,34 @@ import numpy.typing as npt
 
 from weakcell.emulator.engine.conv_inputs import unpack_values, window_geometry
 from weakcell.emulator.engine.convolution import convolve
-from weakcell.emulator.ir import layers as nw
-from weakcell.emulator.ir.values import pack_channels
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import (
+    STEP_OPERATORS,
+    AddCodes,
+    AffineRequantize,
+    AveragePool,
+    Binarize,
+    Convolution,
+    CountThresholds,
+    Dequantize,
+    DynamicBias,
+    DynamicDequantize,
+    DynamicQuantize,
+    DynamicScale,
+    InsertZeros,
+    LookUp,
+    MaxPool,
+    MulCodes,
+    Quantize,
+    Requantize,
+    Reshape,
+    Step,
+    SumPool,
+    TernarySign,
+    Threshold,
+)
+from weakcell.emulator.ir.operators import CodesOperator, FloatOperator, StoredOperand
+from weakcell.emulator.ir.values import ValueSpec, pack_channels
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.arguments import CodeRange, FloatSteps
 from weakcell.emulator.plan.parameters import ParameterState
@@ -25,7 +51,7 @@ from weakcell.memmodels.errors import ModelError
 Array = npt.NDArray[Any]
 
 
-def compute(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) -> Array:
+def compute(layer: Layer, inputs: list[Array], parameters: ParameterState) -> Array:
     """Return the layer's output for a chunk of images.
 
     Args:
@@ -40,7 +66,7 @@ def compute(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) ->
         return FUNCTIONS[type(layer)](layer, inputs, parameters)
 
 
-def empty_output(spec: nw.ValueSpec, images: int) -> Array:
+def empty_output(spec: ValueSpec, images: int) -> Array:
     """Return a zeroed array in the physical form of a value."""
     if spec.kind == "float":
         return np.zeros((images, *spec.shape), dtype=np.float32)
@@ -50,18 +76,18 @@ def empty_output(spec: nw.ValueSpec, images: int) -> Array:
     return np.zeros((images, height, width, spec.channels), dtype=spec.dtype)
 
 
-def to_onnx_order(x: Array, spec: nw.ValueSpec) -> Array:
+def to_onnx_order(x: Array, spec: ValueSpec) -> Array:
     """Return channels-last codes (n, H, W, C) in ONNX order (n, *shape)."""
     return x.transpose(0, 3, 1, 2).reshape(len(x), *spec.shape)
 
 
-def to_channels_last(x: Array, spec: nw.ValueSpec) -> Array:
+def to_channels_last(x: Array, spec: ValueSpec) -> Array:
     """Return values in ONNX order (n, *shape) as channels-last (n, H, W, C)."""
     height, width = spec.height_width
     return np.ascontiguousarray(x.reshape(len(x), spec.channels, height, width).transpose(0, 2, 3, 1))
 
 
-def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: ParameterState) -> Array:
+def _convolution(layer: Convolution, inputs: list[Array], parameters: ParameterState) -> Array:
     x = inputs[0]
     if parameters.specs[layer.inputs[0]].kind == "float":
         return _float_convolution(layer, x, parameters)
@@ -70,7 +96,7 @@ def _convolution(layer: nw.Convolution, inputs: list[Array], parameters: Paramet
     return out
 
 
-def _float_convolution(layer: nw.Convolution, x: Array, parameters: ParameterState) -> Array:
+def _float_convolution(layer: Convolution, x: Array, parameters: ParameterState) -> Array:
     """Return the convolution of float activations: patches times a float32 matrix, in ONNX order."""
     tensor, spec, window = parameters.tensors[layer.weight], parameters.specs[layer.inputs[0]], layer.window
     (kh, kw), (dh, dw), (top, left, bottom, right) = window.kernel, window.dilation, window.pads
@@ -90,7 +116,7 @@ def _float_convolution(layer: nw.Convolution, x: Array, parameters: ParameterSta
     return np.ascontiguousarray(out).reshape(len(x), *parameters.specs[layer.output].shape)
 
 
-def _quantize(layer: nw.Quantize, inputs: list[Array], parameters: ParameterState) -> Array:
+def _quantize(layer: Quantize, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, x = parameters.specs[layer.output], np.ascontiguousarray(inputs[0])
     codes = np.empty(x.shape, dtype=spec.dtype)
     entry_points.quantize(x, _floats(layer.scale), CodeRange(layer.zero_point, layer.low, layer.high), codes)
@@ -104,35 +130,35 @@ def _round(x: Array, zero_point: int, low: int, high: int, dtype: str) -> Array:
     return codes.astype(dtype)
 
 
-def _to_float(x: Array, spec: nw.ValueSpec) -> Array:
+def _to_float(x: Array, spec: ValueSpec) -> Array:
     """Return float32(q - zero_point), channels last."""
     wide = unpack_values(x, spec).astype(np.int64) - (spec.zero_point if spec.kind == "codes" else 0)
     real: Array = wide.astype(np.float32)
     return real
 
 
-def _dequantize(layer: nw.Dequantize, inputs: list[Array], parameters: ParameterState) -> Array:
+def _dequantize(layer: Dequantize, inputs: list[Array], parameters: ParameterState) -> Array:
     y = _to_float(inputs[0], parameters.specs[layer.inputs[0]]) * layer.scale
     if layer.bias is not None:
         y = y + layer.bias
     return to_onnx_order(y, parameters.specs[layer.output])
 
 
-def _requantize(layer: nw.Requantize, inputs: list[Array], parameters: ParameterState) -> Array:
+def _requantize(layer: Requantize, inputs: list[Array], parameters: ParameterState) -> Array:
     return _scale_and_round(layer, inputs[0], parameters, layer.multiplier)
 
 
-def _affine_requantize(layer: nw.AffineRequantize, inputs: list[Array], parameters: ParameterState) -> Array:
-    bias = () if layer.bias is None else (nw.Step("add", layer.bias),)
+def _affine_requantize(layer: AffineRequantize, inputs: list[Array], parameters: ParameterState) -> Array:
+    bias = () if layer.bias is None else (Step("add", layer.bias),)
     return _scale_and_round(layer, inputs[0], parameters, layer.scale, (*bias, *layer.steps), layer.out_scale)
 
 
 def _scale_and_round(
-    layer: nw.Requantize | nw.AffineRequantize,
+    layer: Requantize | AffineRequantize,
     x: Array,
     parameters: ParameterState,
     scale: Array,
-    steps: tuple[nw.Step, ...] = (),
+    steps: tuple[Step, ...] = (),
     out_scale: float = 1.0,
 ) -> Array:
     """Return integers times a scale, after further steps, rounded to codes."""
@@ -152,21 +178,21 @@ def _scale_and_round(
     return out
 
 
-def _threshold(layer: nw.Threshold, inputs: list[Array], parameters: ParameterState) -> Array:
+def _threshold(layer: Threshold, inputs: list[Array], parameters: ParameterState) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     acc = np.ascontiguousarray(unpack_values(inputs[0], parameters.specs[layer.inputs[0]]), dtype=np.int32)
     entry_points.threshold_pack(acc, parameters.values[layer.threshold], layer.inverted, out)
     return out
 
 
-def _ternary_sign(layer: nw.TernarySign, inputs: list[Array], parameters: ParameterState) -> Array:
+def _ternary_sign(layer: TernarySign, inputs: list[Array], parameters: ParameterState) -> Array:
     upper, lower = parameters.values[layer.upper], parameters.values[layer.lower]
     x = unpack_values(inputs[0], parameters.specs[layer.inputs[0]])
     sign = (x >= upper).astype(np.int8) - (x <= lower).astype(np.int8)
     return np.where(layer.inverted, -sign, sign).astype(np.int8)
 
 
-def _add_codes(layer: nw.AddCodes, inputs: list[Array], parameters: ParameterState) -> Array:
+def _add_codes(layer: AddCodes, inputs: list[Array], parameters: ParameterState) -> Array:
     (a, b), zero_points, out = _broadcast_pair(layer, inputs, parameters)
     specs, flat = [parameters.specs[name] for name in layer.inputs], out.reshape(-1)
     if layer.fused:
@@ -183,7 +209,7 @@ def _floats(*values: Any) -> Array:
     return np.array(values, dtype=np.float32)
 
 
-def _broadcast_pair(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) -> tuple[list[Array], tuple[int, int], Array]:
+def _broadcast_pair(layer: Layer, inputs: list[Array], parameters: ParameterState) -> tuple[list[Array], tuple[int, int], Array]:
     """Return two inputs broadcast to one shape, as flat integers; their zero points; an empty array for the output codes."""
     a, b = (parameters.specs[name] for name in layer.inputs)
     values = [np.ascontiguousarray(x) for x in np.broadcast_arrays(unpack_values(inputs[0], a), unpack_values(inputs[1], b))]
@@ -191,7 +217,7 @@ def _broadcast_pair(layer: nw.Layer, inputs: list[Array], parameters: ParameterS
     return [x.reshape(-1) for x in values], zero_points, np.empty(values[0].shape, dtype=parameters.specs[layer.output].dtype)
 
 
-def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: ParameterState) -> Array:
+def _max_pool(layer: MaxPool, inputs: list[Array], parameters: ParameterState) -> Array:
     spec = parameters.specs[layer.output]
     out = empty_output(spec, len(inputs[0]))
     kernel = entry_points.or_pool if spec.kind == "bits" else entry_points.max_pool
@@ -199,7 +225,7 @@ def _max_pool(layer: nw.MaxPool, inputs: list[Array], parameters: ParameterState
     return out
 
 
-def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: ParameterState) -> Array:
+def _average_pool(layer: AveragePool, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, out_spec = parameters.specs[layer.inputs[0]], parameters.specs[layer.output]
     height, width = out_spec.height_width
     sums = np.zeros((len(inputs[0]), height, width, spec.channels), dtype=np.int32)
@@ -209,7 +235,7 @@ def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parame
         out, count = np.empty(sums.shape, dtype=out_spec.dtype), np.full((1, spec.channels), counts[0, 0], dtype=np.float32)
         entry_points.requantize(
             sums.reshape(-1, spec.channels), 0, np.full(spec.channels, spec.scale, dtype=np.float32),
-            FloatSteps(np.array([list(nw.STEP_OPERATORS).index("div")]), count, _floats(layer.out_scale)),
+            FloatSteps(np.array([list(STEP_OPERATORS).index("div")]), count, _floats(layer.out_scale)),
             CodeRange(layer.zero_point, layer.low, layer.high), out.reshape(-1, spec.channels),
         )  # fmt: skip
         return out
@@ -217,7 +243,7 @@ def _average_pool(layer: nw.AveragePool, inputs: list[Array], parameters: Parame
     return _round(mean / np.float32(layer.out_scale), layer.zero_point, layer.low, layer.high, out_spec.dtype)
 
 
-def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: ParameterState) -> Array:
+def _reshape(layer: Reshape, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, out_spec = parameters.specs[layer.inputs[0]], parameters.specs[layer.output]
     if spec.kind == "float":
         return inputs[0].reshape(len(inputs[0]), *out_spec.shape)
@@ -228,7 +254,7 @@ def _reshape(layer: nw.Reshape, inputs: list[Array], parameters: ParameterState)
     return pack_channels(last > 0) if out_spec.kind == "bits" else last
 
 
-def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: ParameterState) -> Array:
+def _binarize(layer: Binarize, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, x = parameters.specs[layer.output], inputs[0]
     if layer.ternary:
         return to_channels_last(np.nan_to_num(np.sign(x)).astype(np.int8), spec)
@@ -237,7 +263,7 @@ def _binarize(layer: nw.Binarize, inputs: list[Array], parameters: ParameterStat
     return pack_channels(to_channels_last(above != layer.inverted, spec))
 
 
-def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters: ParameterState) -> Array:
+def _count_thresholds(layer: CountThresholds, inputs: list[Array], parameters: ParameterState) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     x, thresholds = inputs[0], parameters.values[layer.threshold].reshape(parameters.tensors[layer.threshold].shape)
     for column in thresholds.T:
@@ -245,14 +271,14 @@ def _count_thresholds(layer: nw.CountThresholds, inputs: list[Array], parameters
     return out
 
 
-def _mul_codes(layer: nw.MulCodes, inputs: list[Array], parameters: ParameterState) -> Array:
+def _mul_codes(layer: MulCodes, inputs: list[Array], parameters: ParameterState) -> Array:
     (a, b), zero_points, out = _broadcast_pair(layer, inputs, parameters)
     factors = _floats(layer.multiplier, layer.zero_point)
     entry_points.multiply(a, b, zero_points, factors, (layer.low, layer.high), out.reshape(-1))
     return out
 
 
-def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: ParameterState) -> Array:
+def _sum_pool(layer: SumPool, inputs: list[Array], parameters: ParameterState) -> Array:
     out = empty_output(parameters.specs[layer.output], len(inputs[0]))
     counts = np.zeros(out.shape[1:3], dtype=np.int64)
     zero = parameters.specs[layer.inputs[0]].zero_point
@@ -260,7 +286,7 @@ def _sum_pool(layer: nw.SumPool, inputs: list[Array], parameters: ParameterState
     return out
 
 
-def _insert_zeros(layer: nw.InsertZeros, inputs: list[Array], parameters: ParameterState) -> Array:
+def _insert_zeros(layer: InsertZeros, inputs: list[Array], parameters: ParameterState) -> Array:
     x, (rows, columns) = inputs[0], layer.stride
     out = empty_output(parameters.specs[layer.output], len(x))
     out[...] = parameters.specs[layer.inputs[0]].zero_point
@@ -268,14 +294,14 @@ def _insert_zeros(layer: nw.InsertZeros, inputs: list[Array], parameters: Parame
     return out
 
 
-def _look_up(layer: nw.LookUp, inputs: list[Array], parameters: ParameterState) -> Array:
+def _look_up(layer: LookUp, inputs: list[Array], parameters: ParameterState) -> Array:
     x = np.ascontiguousarray(inputs[0])
     out = np.empty(x.shape, dtype=parameters.specs[layer.output].dtype)
     entry_points.look_up(x.reshape(-1), layer.first, layer.table, out.reshape(-1))
     return out
 
 
-def dynamic_parameters(layer: nw.Layer, x: Array, parameters: ParameterState) -> tuple[Array, Array]:
+def dynamic_parameters(layer: Layer, x: Array, parameters: ParameterState) -> tuple[Array, Array]:
     """Return scale and zero point of DynamicQuantizeLinear for each image, float32 (n,).
 
     The range is that of the image, unless `parameters.ranges` gives one for all images.
@@ -291,21 +317,21 @@ def dynamic_parameters(layer: nw.Layer, x: Array, parameters: ParameterState) ->
     return scale, np.clip(np.rint(-low / scale), 0, 255).astype(np.float32)
 
 
-def _dynamic_quantize(layer: nw.DynamicQuantize, inputs: list[Array], parameters: ParameterState) -> Array:
+def _dynamic_quantize(layer: DynamicQuantize, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, x = parameters.specs[layer.output], inputs[0]
     scale, zero = (p.reshape(-1, *[1] * (x.ndim - 1)) for p in dynamic_parameters(layer, x, parameters))
     q = np.nan_to_num(np.clip(np.rint(x / scale) + zero, 0, 255) - zero).astype(spec.dtype)
     return np.ascontiguousarray(q).reshape(len(x), *spec.height_width, spec.channels) if layer.rows else to_channels_last(q, spec)
 
 
-def _dynamic_scale(layer: nw.DynamicScale, inputs: list[Array], parameters: ParameterState) -> Array:
+def _dynamic_scale(layer: DynamicScale, inputs: list[Array], parameters: ParameterState) -> Array:
     return dynamic_parameters(layer, inputs[0], parameters)[0]
 
 
 _ROUNDINGS: Mapping[str | None, Callable[[Array], Array]] = {"Floor": np.floor, "Ceil": np.ceil, "Round": np.rint, None: np.trunc}
 
 
-def _dynamic_bias(layer: nw.DynamicBias, inputs: list[Array], parameters: ParameterState) -> Array:
+def _dynamic_bias(layer: DynamicBias, inputs: list[Array], parameters: ParameterState) -> Array:
     with np.errstate(all="ignore"):
         quotient = layer.bias / (inputs[1].reshape(-1, 1, 1, 1) * layer.scale)
         bias = _ROUNDINGS[layer.rounding](quotient).astype(np.int32)
@@ -313,31 +339,29 @@ def _dynamic_bias(layer: nw.DynamicBias, inputs: list[Array], parameters: Parame
     return total
 
 
-def _dynamic_dequantize(layer: nw.DynamicDequantize, inputs: list[Array], parameters: ParameterState) -> Array:
+def _dynamic_dequantize(layer: DynamicDequantize, inputs: list[Array], parameters: ParameterState) -> Array:
     factor = inputs[1].reshape(-1, 1, 1, 1) * layer.scale
     real: Array = inputs[0].astype(np.float32) * factor
     spec = parameters.specs[layer.output]
     return real.reshape(len(real), *spec.shape) if layer.rows else to_onnx_order(real, spec)
 
 
-def _with_specs(layer: nw.Layer, inputs: list[Array], parameters: ParameterState) -> list[tuple[Array, nw.ValueSpec]]:
+def _with_specs(layer: Layer, inputs: list[Array], parameters: ParameterState) -> list[tuple[Array, ValueSpec]]:
     return [(x, parameters.specs[name]) for x, name in zip(inputs, layer.inputs, strict=True)]
 
 
-def _float_operator(layer: nw.FloatOperator, inputs: list[Array], parameters: ParameterState) -> Array:
+def _float_operator(layer: FloatOperator, inputs: list[Array], parameters: ParameterState) -> Array:
     spec = parameters.specs[layer.output]
     if not layer.stored:
         return _run_float_operator(layer, layer.operands, inputs, spec)
     operands = [
-        parameters.cached(layer, ("operand", index), partial(operand_values, x, parameters))
-        if isinstance(x, nw.StoredOperand)
-        else x
+        parameters.cached(layer, ("operand", index), partial(operand_values, x, parameters)) if isinstance(x, StoredOperand) else x
         for index, x in enumerate(layer.operands)
     ]
     return _run_float_operator(layer, operands, inputs, spec)
 
 
-def _run_float_operator(layer: nw.FloatOperator, operands: Sequence[Any], inputs: list[Array], spec: nw.ValueSpec) -> Array:
+def _run_float_operator(layer: FloatOperator, operands: Sequence[Any], inputs: list[Array], spec: ValueSpec) -> Array:
     if layer.each_image:
         images = [_run_operator(layer, operands, [np.asarray(x) for x in image]) for image in zip(*inputs, strict=True)]
         return np.stack(images) if images else np.zeros((0, *spec.shape), spec.dtype)
@@ -347,12 +371,12 @@ def _run_float_operator(layer: nw.FloatOperator, operands: Sequence[Any], inputs
     return _run_operator(layer, operands, inputs)
 
 
-def operand_shape(operand: nw.StoredOperand) -> tuple[int, ...]:
+def operand_shape(operand: StoredOperand) -> tuple[int, ...]:
     """Return the shape of the operand that a StoredOperand makes."""
     return _apply_operand_steps(operand, np.zeros(operand.shape, operand.dtype)).shape
 
 
-def operand_values(operand: nw.StoredOperand, parameters: ParameterState) -> Array:
+def operand_values(operand: StoredOperand, parameters: ParameterState) -> Array:
     """Return a constant operand, computed from its current integers by the operators that the graph has in between."""
     stored = parameters.stored_integers(operand.tensor)
     if operand.order is not None:
@@ -360,7 +384,7 @@ def operand_values(operand: nw.StoredOperand, parameters: ParameterState) -> Arr
     return _apply_operand_steps(operand, stored.reshape(operand.shape).astype(operand.dtype))
 
 
-def _apply_operand_steps(operand: nw.StoredOperand, x: Array) -> Array:
+def _apply_operand_steps(operand: StoredOperand, x: Array) -> Array:
     from weakcell.emulator import onnx_ops
 
     for step in operand.steps:
@@ -369,12 +393,12 @@ def _apply_operand_steps(operand: nw.StoredOperand, x: Array) -> Array:
     return x
 
 
-def _codes_operator(layer: nw.CodesOperator, inputs: list[Array], parameters: ParameterState) -> Array:
+def _codes_operator(layer: CodesOperator, inputs: list[Array], parameters: ParameterState) -> Array:
     plain = [to_onnx_order(x, spec) for x, spec in _with_specs(layer, inputs, parameters)]
     return to_channels_last(_run_operator(layer, layer.operands, plain), parameters.specs[layer.output])
 
 
-def _run_operator(layer: nw.FloatOperator | nw.CodesOperator, given: Sequence[Any], inputs: list[Array]) -> Array:
+def _run_operator(layer: FloatOperator | CodesOperator, given: Sequence[Any], inputs: list[Array]) -> Array:
     from weakcell.emulator import onnx_ops
 
     remaining = iter(inputs)
@@ -387,28 +411,28 @@ def _run_operator(layer: nw.FloatOperator | nw.CodesOperator, given: Sequence[An
         raise ModelError(asked, f"its inputs do not fit ({e})", "Check the model with onnx.checker") from e
 
 
-FUNCTIONS: Mapping[type[nw.Layer], Callable[[Any, list[Array], ParameterState], Array]] = {
-    nw.Convolution: _convolution,
-    nw.Quantize: _quantize,
-    nw.Dequantize: _dequantize,
-    nw.Requantize: _requantize,
-    nw.AffineRequantize: _affine_requantize,
-    nw.Threshold: _threshold,
-    nw.TernarySign: _ternary_sign,
-    nw.AddCodes: _add_codes,
-    nw.MaxPool: _max_pool,
-    nw.AveragePool: _average_pool,
-    nw.Reshape: _reshape,
-    nw.Binarize: _binarize,
-    nw.FloatOperator: _float_operator,
-    nw.CodesOperator: _codes_operator,
-    nw.CountThresholds: _count_thresholds,
-    nw.MulCodes: _mul_codes,
-    nw.SumPool: _sum_pool,
-    nw.InsertZeros: _insert_zeros,
-    nw.LookUp: _look_up,
-    nw.DynamicQuantize: _dynamic_quantize,
-    nw.DynamicScale: _dynamic_scale,
-    nw.DynamicBias: _dynamic_bias,
-    nw.DynamicDequantize: _dynamic_dequantize,
+FUNCTIONS: Mapping[type[Layer], Callable[[Any, list[Array], ParameterState], Array]] = {
+    Convolution: _convolution,
+    Quantize: _quantize,
+    Dequantize: _dequantize,
+    Requantize: _requantize,
+    AffineRequantize: _affine_requantize,
+    Threshold: _threshold,
+    TernarySign: _ternary_sign,
+    AddCodes: _add_codes,
+    MaxPool: _max_pool,
+    AveragePool: _average_pool,
+    Reshape: _reshape,
+    Binarize: _binarize,
+    FloatOperator: _float_operator,
+    CodesOperator: _codes_operator,
+    CountThresholds: _count_thresholds,
+    MulCodes: _mul_codes,
+    SumPool: _sum_pool,
+    InsertZeros: _insert_zeros,
+    LookUp: _look_up,
+    DynamicQuantize: _dynamic_quantize,
+    DynamicScale: _dynamic_scale,
+    DynamicBias: _dynamic_bias,
+    DynamicDequantize: _dynamic_dequantize,
 }

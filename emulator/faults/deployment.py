@@ -17,7 +17,10 @@ from weakcell.emulator.faults.placement import Placement, Slot
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY
 from weakcell.emulator.faults.read_policy import ReadPolicy as ReadPolicy  # exported again: callers of `deploy` name a policy
 from weakcell.emulator.ir.faultable import collect_buffers, collect_constants, storable_names
-from weakcell.emulator.ir.layers import Buffer, FloatOperator, Layer, Network
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import FloatOperator
+from weakcell.emulator.ir.values import Buffer
 from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels.address import Layout, Words, popcount
 from weakcell.memmodels.catalogue import open_memory

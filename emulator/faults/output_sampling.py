@@ -29,7 +29,8 @@ from weakcell.emulator.engine.conv_inputs import KernelInput
 from weakcell.emulator.engine.convolution import NOT_ROUNDED
 from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, Sampling
 from weakcell.emulator.faults.kernel_reads import LayerReads
-from weakcell.emulator.ir import layers as nw
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Convolution
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.arguments import GUIDE_BITS, Epilogue, MismatchModel, ReadSequence, SampledRows
 from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
@@ -79,14 +80,14 @@ class ThresholdSurvival(NamedTuple):
 # ── where it applies ────────────────────────────────────────────────────────────────────────────────
 
 
-def samples_outputs(layer: nw.Layer, deployment: Deployment) -> bool:
+def samples_outputs(layer: Layer, deployment: Deployment) -> bool:
     """Return whether a layer's outputs are sampled instead of its weights."""
-    if deployment.sampling is not Sampling.OUTPUTS or deployment.faults is not None or not isinstance(layer, nw.Convolution):
+    if deployment.sampling is not Sampling.OUTPUTS or deployment.faults is not None or not isinstance(layer, Convolution):
         return False
     return deployment.cached(("samples outputs", layer.output), lambda: _has_distribution(layer, deployment))
 
 
-def _has_distribution(layer: nw.Convolution, deployment: Deployment) -> bool:
+def _has_distribution(layer: Convolution, deployment: Deployment) -> bool:
     """Return whether each weight is used once per read, and its cells err independently at every read."""
     plan, policy = deployment.plan, deployment.policy
     if policy not in (ReadPolicy.IMAGE, ReadPolicy.ACCESS) or not plan.tensors[layer.weight].is_sign_packed:
@@ -119,7 +120,7 @@ def apply_permanent_errors(parameters: ParameterState, deployment: Deployment) -
 # ── sampling ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def sample_sums(layer: nw.Convolution, kernel_input: KernelInput, reads: LayerReads) -> Array:
+def sample_sums(layer: Convolution, kernel_input: KernelInput, reads: LayerReads) -> Array:
     """Return a layer's faulty int32 sums (n, H, W, O), without bias.
 
     Args:
@@ -136,7 +137,7 @@ def sample_sums(layer: nw.Convolution, kernel_input: KernelInput, reads: LayerRe
     return sums
 
 
-def sample_signs(layer: nw.Convolution, kernel_input: KernelInput, reads: LayerReads, threshold: Array, out: Array) -> None:
+def sample_signs(layer: Convolution, kernel_input: KernelInput, reads: LayerReads, threshold: Array, out: Array) -> None:
     """Fill `out` with the bits of sums >= threshold, of the same sums as `sample_sums`.
 
     Args:
@@ -159,7 +160,7 @@ def sample_signs(layer: nw.Convolution, kernel_input: KernelInput, reads: LayerR
 
 
 def _sample_signs_in_kernel(
-    layer: nw.Convolution, kernel_input: KernelInput, reads: LayerReads, threshold: Array, rows: Array
+    layer: Convolution, kernel_input: KernelInput, reads: LayerReads, threshold: Array, rows: Array
 ) -> None:
     """Fill rows (pixels, words) with the same bits, where all windows are inside the image and all cells err alike."""
     context, parameters, (part,) = kernel_input.context, reads.parameters, reads.stored
@@ -203,7 +204,7 @@ class _SamplingGroup(NamedTuple):
     reads: ReadSequence
 
 
-def _sampling_groups(layer: nw.Convolution, kernel_input: KernelInput, reads: LayerReads) -> Iterator[_SamplingGroup]:
+def _sampling_groups(layer: Convolution, kernel_input: KernelInput, reads: LayerReads) -> Iterator[_SamplingGroup]:
     (part,), x = reads.stored, kernel_input.activations
     sampler, weights, images = part.sampler, PackedInt1(reads.parameters.values[layer.weight]), len(x)
     assert sampler is not None

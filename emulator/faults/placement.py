@@ -15,7 +15,8 @@ from fnmatch import fnmatchcase
 from typing import get_args
 
 from weakcell.emulator.ir.faultable import collect_constants, storable, storable_names
-from weakcell.emulator.ir.layers import Buffer, Network, Role, Storable
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import Buffer, Role, Storable
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.memory import ConditionValue

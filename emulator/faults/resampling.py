@@ -19,7 +19,9 @@ from weakcell.emulator.engine.layer_functions import compute, empty_output
 from weakcell.emulator.faults.deployment import Deployment, StoredSlot
 from weakcell.emulator.faults.kernel_reads import KernelReads, LayerReads, has_kernel_sampler, new_flip_targets
 from weakcell.emulator.faults.output_sampling import sample_signs, sample_sums, samples_outputs
-from weakcell.emulator.ir import layers as nw
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.values import ValueSpec
 from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.kernels.arguments import ReadSequence, Rounding
 from weakcell.emulator.plan.parameters import ParameterState
@@ -27,7 +29,7 @@ from weakcell.emulator.plan.parameters import ParameterState
 Array = npt.NDArray[Any]
 
 
-def compute_with_resampled_weights(layer: nw.Layer, inputs: list[Array], reads: LayerReads) -> Array:
+def compute_with_resampled_weights(layer: Layer, inputs: list[Array], reads: LayerReads) -> Array:
     """Return a layer's output under the read policies `image` and `access`.
 
     Args:
@@ -82,14 +84,14 @@ def flip_all(parameters: ParameterState, deployment: Deployment, stored: tuple[S
 # ── through the memory's own read ───────────────────────────────────────────────────────────────────
 
 
-def _compute_with_one_read(layer: nw.Layer, inputs: list[Array], reads: LayerReads, number: int) -> Array:
+def _compute_with_one_read(layer: Layer, inputs: list[Array], reads: LayerReads, number: int) -> Array:
     undo = flip_all(reads.parameters, reads.deployment, reads.stored, number)
     out = compute(layer, inputs, reads.parameters)
     undo()
     return out
 
 
-def _compute_pixel_by_pixel(layer: nw.Layer, inputs: list[Array], reads: LayerReads, image: int) -> Array:
+def _compute_pixel_by_pixel(layer: Layer, inputs: list[Array], reads: LayerReads, image: int) -> Array:
     """Return a layer's output for one image, computed pixel by pixel, each with a separate read."""
     spec = reads.parameters.specs[layer.output]
     height, width = spec.height_width
@@ -104,7 +106,7 @@ def _compute_pixel_by_pixel(layer: nw.Layer, inputs: list[Array], reads: LayerRe
     return out
 
 
-def _pixel_index(spec: nw.ValueSpec, y: int, x: int) -> tuple[slice | int, ...]:
+def _pixel_index(spec: ValueSpec, y: int, x: int) -> tuple[slice | int, ...]:
     """Return the index of one pixel of an image or signal in its physical form, which has the images first."""
     every = slice(None)
     if spec.kind != "float":
@@ -126,10 +128,10 @@ def _compute_part_by_part(step: Fused, x: Array, reads: LayerReads) -> Array:
 # ── in a kernel ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _compute_in_kernel(layer: nw.Layer, x: Array, reads: LayerReads) -> Array | None:
+def _compute_in_kernel(layer: Layer, x: Array, reads: LayerReads) -> Array | None:
     """Return the output if a kernel can sample the layer's weights by itself, else None."""
     convolution, deployment = layer.convolution if isinstance(layer, Fused) else layer, reads.deployment
-    if not isinstance(convolution, nw.Convolution) or convolution.groups > 1:
+    if not isinstance(convolution, Convolution) or convolution.groups > 1:
         return None
     only_weights = all(part.slot.tensor == convolution.weight for part in reads.stored)
     if not only_weights or not has_kernel_sampler(deployment, reads.stored):
@@ -149,7 +151,7 @@ def _compute_in_kernel(layer: nw.Layer, x: Array, reads: LayerReads) -> Array | 
     return _resampled_sums(convolution, kernel_inputs[0], reads)
 
 
-def _resampled_sums(layer: nw.Convolution, kernel_input: KernelInput, reads: LayerReads) -> Array:
+def _resampled_sums(layer: Convolution, kernel_input: KernelInput, reads: LayerReads) -> Array:
     """Return int32 sums (n, H, W, O)."""
     reads = reads._replace(parameters=reads.parameters.with_faulty_constants(layer)[1])
     if samples_outputs(layer, reads.deployment):
@@ -194,7 +196,7 @@ def _resampled_signs(step: SignConvolution, kernel_input: KernelInput, pool: Fus
 
 
 def _resample_and_convolve(
-    layer: nw.Convolution, kernel_input: KernelInput, rounding: Rounding, reads: LayerReads, out: Array
+    layer: Convolution, kernel_input: KernelInput, rounding: Rounding, reads: LayerReads, out: Array
 ) -> None:
     """Fill `out` (n, H, W, O) with sums, or with the codes that they are rounded to."""
     (table, weights), x = _new_kernel_reads(layer, reads), kernel_input.activations
@@ -204,7 +206,7 @@ def _resample_and_convolve(
     table.add_to_tally(reads.deployment, reads.reads_of(out))
 
 
-def _new_kernel_reads(layer: nw.Convolution, reads: LayerReads) -> tuple[KernelReads, Any]:
+def _new_kernel_reads(layer: Convolution, reads: LayerReads) -> tuple[KernelReads, Any]:
     """Return the reads of a layer's weights for a kernel, and the weights that it puts them into."""
     parameters = reads.parameters
     layout = parameters.plan.tensors[layer.weight].weight_layout

@@ -25,7 +25,7 @@ from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, reads_pe
 from weakcell.emulator.faults.kernel_reads import LayerReads, has_kernel_sampler, open_reader
 from weakcell.emulator.faults.output_sampling import apply_permanent_errors
 from weakcell.emulator.faults.resampling import compute_with_resampled_weights, flip_all
-from weakcell.emulator.ir.layers import Layer
+from weakcell.emulator.ir.layer import Layer
 from weakcell.emulator.plan.parameters import ParameterState, new_parameters
 from weakcell.emulator.plan.plan import Plan
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 
 if TYPE_CHECKING:
     import onnx

@@ -30,7 +30,9 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
     scalar,
 )
-from weakcell.emulator.ir.layers import Binarize, Encoding, Layer, Step, StoredTensor, TernarySign, Threshold, ValueSpec
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Binarize, Step, TernarySign, Threshold
+from weakcell.emulator.ir.values import Encoding, StoredTensor, ValueSpec
 from weakcell.memmodels.errors import ModelError
 
 Integers = npt.NDArray[np.int64]

@@ -39,19 +39,11 @@ from weakcell.emulator.importer.symbols import (
     scalar,
 )
 from weakcell.emulator.importer.windows import onnx_pads, padded_shape, window_attributes
-from weakcell.emulator.ir.layers import (
-    Dequantize,
-    FloatOperator,
-    Layer,
-    MaxPool,
-    Network,
-    Reshape,
-    Step,
-    StoredOperand,
-    StoredTensor,
-    ValueSpec,
-    Window,
-)
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Dequantize, MaxPool, Reshape, Step
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import FloatOperator, StoredOperand
+from weakcell.emulator.ir.values import StoredTensor, ValueSpec, Window
 from weakcell.memmodels.errors import ModelError
 
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.symbols import Array, Constant, Node, QuantizedConstant, Recipe, scalar
-from weakcell.emulator.ir.layers import SIGN1, Encoding, OperandStep, StoredTensor
+from weakcell.emulator.ir.operators import OperandStep
+from weakcell.emulator.ir.values import SIGN1, Encoding, StoredTensor
 
 WIDEST_WEIGHT = 16
 """Bits of the widest integer that counts as a weight; wider ones are biases, sizes and indices."""

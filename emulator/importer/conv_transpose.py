@@ -17,7 +17,8 @@ from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.linear import as_summable, lower_linear
 from weakcell.emulator.importer.symbols import Array, Constant, Node, PendingQuantized, Symbol
-from weakcell.emulator.ir.layers import InsertZeros, OperandStep
+from weakcell.emulator.ir.layers import InsertZeros
+from weakcell.emulator.ir.operators import OperandStep
 from weakcell.emulator.onnx_ops.reductions import transposed_geometry
 from weakcell.memmodels.errors import ModelError
 

@@ -42,7 +42,8 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
     scalar,
 )
-from weakcell.emulator.ir.layers import DynamicBias, DynamicDequantize, DynamicQuantize, DynamicScale, ValueSpec
+from weakcell.emulator.ir.layers import DynamicBias, DynamicDequantize, DynamicQuantize, DynamicScale
+from weakcell.emulator.ir.values import ValueSpec
 from weakcell.memmodels.errors import ModelError
 
 

@@ -14,7 +14,7 @@ from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.constant_recipe import find_sign_recipe
 from weakcell.emulator.importer.symbols import Array, Constant, FloatValue, Node, OperatorCall, Recipe, Symbol
 from weakcell.emulator.importer.unsupported import unsupported
-from weakcell.emulator.ir.layers import StoredOperand
+from weakcell.emulator.ir.operators import StoredOperand
 from weakcell.memmodels.errors import ModelError
 
 

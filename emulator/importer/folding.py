@@ -23,7 +23,7 @@ from weakcell.emulator.importer.constant_recipe import integer_encoding as integ
 from weakcell.emulator.importer.parse import Graph
 from weakcell.emulator.importer.symbols import Array, Constant, Node, QuantizedConstant, Recipe
 from weakcell.emulator.importer.unsupported import unsupported
-from weakcell.emulator.ir.layers import Encoding
+from weakcell.emulator.ir.values import Encoding
 from weakcell.memmodels.errors import ModelError
 
 MAX_BYTES = 1 << 30

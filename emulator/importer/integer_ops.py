@@ -31,7 +31,9 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
 )
 from weakcell.emulator.importer.windows import onnx_pads
-from weakcell.emulator.ir.layers import CodesOperator, Reshape, Step, ValueSpec
+from weakcell.emulator.ir.layers import Reshape, Step
+from weakcell.emulator.ir.operators import CodesOperator
+from weakcell.emulator.ir.values import ValueSpec
 from weakcell.memmodels.errors import ModelError
 
 MOVES = ("Concat", "DepthToSpace", "Gather", "Pad", "Slice", "SpaceToDepth", "Split", "Transpose")

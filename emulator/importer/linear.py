@@ -28,7 +28,8 @@ from weakcell.emulator.importer.symbols import (
     scalar,
 )
 from weakcell.emulator.importer.windows import read_conv_window
-from weakcell.emulator.ir.layers import SIGN1, Convolution, Encoding, Requantize, Step, StoredTensor, ValueSpec, Window
+from weakcell.emulator.ir.layers import Convolution, Requantize, Step
+from weakcell.emulator.ir.values import SIGN1, Encoding, StoredTensor, ValueSpec, Window
 from weakcell.memmodels.errors import ModelError
 
 LIMIT = (1 << 31) - 1

@@ -56,7 +56,8 @@ from weakcell.emulator.importer.symbols import (
 )
 from weakcell.emulator.importer.unplaced_integers import find_unplaced_integers
 from weakcell.emulator.importer.unsupported import check_operators, find_live_nodes
-from weakcell.emulator.ir.layers import SIGN1, BatchAxis, Network, ValueSpec
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import SIGN1, BatchAxis, ValueSpec
 from weakcell.memmodels.errors import ModelError
 
 INTEGER_INPUT_LIMIT = 1 << 15

@@ -15,7 +15,8 @@ import numpy as np
 from weakcell.emulator.importer import qonnx
 from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.symbols import Array, Constant, Node, Recipe, Symbol
-from weakcell.emulator.ir.layers import Encoding, OperandStep
+from weakcell.emulator.ir.operators import OperandStep
+from weakcell.emulator.ir.values import Encoding
 from weakcell.memmodels.errors import ModelError
 
 DOMAIN = "mct_quantizers"

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from weakcell.emulator.importer.parse import Graph
 from weakcell.emulator.importer.symbols import Constant, Node, Symbol
-from weakcell.emulator.ir.layers import OutputMeaning
+from weakcell.emulator.ir.values import OutputMeaning
 
 _MOST = 8
 _MOVES = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}

@@ -23,7 +23,8 @@ from weakcell.emulator.importer.constant_recipe import integer_encoding
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.folding import check_weight_scale
 from weakcell.emulator.importer.symbols import Array, Constant, Node, QuantizedConstant, Recipe, Symbol
-from weakcell.emulator.ir.layers import Encoding, OperandStep
+from weakcell.emulator.ir.operators import OperandStep
+from weakcell.emulator.ir.values import Encoding
 from weakcell.memmodels.errors import ModelError
 
 

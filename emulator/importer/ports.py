@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from weakcell.emulator.importer.parse import Port
-from weakcell.emulator.ir.layers import BatchAxis
+from weakcell.emulator.ir.values import BatchAxis
 from weakcell.memmodels.errors import InputError, ModelError
 
 Shape = tuple[int, ...]

@@ -27,7 +27,9 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
     scalar,
 )
-from weakcell.emulator.ir.layers import AddCodes, AffineRequantize, AveragePool, Layer, Quantize, Requantize, ValueSpec
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import AddCodes, AffineRequantize, AveragePool, Quantize, Requantize
+from weakcell.emulator.ir.values import ValueSpec
 from weakcell.memmodels.errors import ModelError
 
 

@@ -42,7 +42,9 @@ from weakcell.emulator.importer.symbols import (
     scalar,
 )
 from weakcell.emulator.importer.unsupported import unsupported
-from weakcell.emulator.ir.layers import SIGN1, CountThresholds, Encoding, OperandStep, Quantize, StoredTensor, ValueSpec
+from weakcell.emulator.ir.layers import CountThresholds, Quantize
+from weakcell.emulator.ir.operators import OperandStep
+from weakcell.emulator.ir.values import SIGN1, Encoding, StoredTensor, ValueSpec
 from weakcell.emulator.onnx_ops import qonnx_quantizers as operators
 from weakcell.memmodels.errors import ModelError
 

@@ -26,7 +26,8 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
     scalar,
 )
-from weakcell.emulator.ir.layers import MulCodes, Requantize, SumPool, ValueSpec, Window
+from weakcell.emulator.ir.layers import MulCodes, Requantize, SumPool
+from weakcell.emulator.ir.values import ValueSpec, Window
 from weakcell.memmodels.errors import ModelError
 
 # ── operators with a rounding of their own ──────────────────────────────────────────────────────────

@@ -30,17 +30,9 @@ from weakcell.emulator.importer.symbols import (
     PendingSum,
     Symbol,
 )
-from weakcell.emulator.ir.layers import (
-    AddCodes,
-    AffineRequantize,
-    AveragePool,
-    Layer,
-    LookUp,
-    Quantize,
-    Requantize,
-    Step,
-    ValueSpec,
-)
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import AddCodes, AffineRequantize, AveragePool, LookUp, Quantize, Requantize, Step
+from weakcell.emulator.ir.values import ValueSpec
 from weakcell.memmodels.errors import ModelError
 
 

@@ -30,7 +30,8 @@ from weakcell.emulator.importer.symbols import (
     scalar,
 )
 from weakcell.emulator.importer.windows import padded_shape, read_window
-from weakcell.emulator.ir.layers import Reshape, ValueSpec, Window
+from weakcell.emulator.ir.layers import Reshape
+from weakcell.emulator.ir.values import ValueSpec, Window
 from weakcell.emulator.onnx_ops.interpolation import passes_of
 from weakcell.memmodels.errors import ModelError
 

@@ -13,7 +13,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import Encoding, OperandStep, Step, StoredOperand, Window
+from weakcell.emulator.ir.layers import Step
+from weakcell.emulator.ir.operators import OperandStep, StoredOperand
+from weakcell.emulator.ir.values import Encoding, Window
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ from weakcell.emulator.importer.constant_recipe import WIDEST_WEIGHT
 from weakcell.emulator.importer.parse import Graph
 from weakcell.emulator.importer.subgraph import all_nodes
 from weakcell.emulator.importer.symbols import Constant, Node
-from weakcell.emulator.ir.layers import Network, UnplacedTensor
+from weakcell.emulator.ir.network import Network, UnplacedTensor
 
 _REGISTERS = "in registers unless --place names it"
 _ZERO_POINTS: Mapping[str, tuple[int, ...]] = {

@@ -12,7 +12,7 @@ import numpy as np
 
 from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.symbols import Array, Node, Pads
-from weakcell.emulator.ir.layers import Window
+from weakcell.emulator.ir.values import Window
 from weakcell.memmodels.errors import ModelError
 
 

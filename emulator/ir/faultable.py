@@ -18,20 +18,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from weakcell.emulator.ir.layers import (
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import AffineRequantize, Convolution
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import (
     FLOAT32,
-    AffineRequantize,
     Buffer,
-    Convolution,
     Encoding,
-    Layer,
-    Network,
     Role,
     Storable,
     StoredTensor,
     ValueSpec,
+    bits_to_floats,
+    floats_to_bits,
+    type_encoding,
 )
-from weakcell.emulator.ir.values import bits_to_floats, floats_to_bits, type_encoding
 
 
 @dataclass(frozen=True, eq=False)

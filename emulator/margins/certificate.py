@@ -27,7 +27,8 @@ import numpy.typing as npt
 from weakcell.emulator import margins as mg
 from weakcell.emulator.engine.conv_inputs import window_geometry
 from weakcell.emulator.engine.executor import infer
-from weakcell.emulator.ir.layers import Convolution, MaxPool, Network, Reshape, Threshold
+from weakcell.emulator.ir.layers import Convolution, MaxPool, Reshape, Threshold
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.margins.certificate_kernels import (
     count_changed_neurons,
     fill_pixel_costs,

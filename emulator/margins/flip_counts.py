@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import StoredTensor
+from weakcell.emulator.ir.values import StoredTensor
 from weakcell.memmodels.compilation import compiled
 
 Array = npt.NDArray[Any]

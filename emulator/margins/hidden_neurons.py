@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import Convolution, Layer, MaxPool, Network, StoredTensor, Threshold
-from weakcell.emulator.ir.values import encode_values
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Convolution, MaxPool, Threshold
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import StoredTensor, encode_values
 from weakcell.emulator.margins.flip_counts import FlipEffects, Flippable, fill_neuron_tolerance
 
 Array = npt.NDArray[Any]

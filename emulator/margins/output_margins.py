@@ -10,18 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import (
-    AffineRequantize,
-    ClampedLayer,
-    Convolution,
-    Dequantize,
-    MaxPool,
-    Network,
-    Requantize,
-    Reshape,
-    StoredTensor,
-)
-from weakcell.emulator.ir.values import encode_values
+from weakcell.emulator.ir.layers import AffineRequantize, ClampedLayer, Convolution, Dequantize, MaxPool, Requantize, Reshape
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import StoredTensor, encode_values
 from weakcell.emulator.margins.flip_counts import FlipEffects, Flippable, fill_pair_tolerance, output_exact
 from weakcell.memmodels.errors import ModelError
 

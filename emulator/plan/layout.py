@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import Convolution, Encoding, Network, StoredTensor
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import Encoding, StoredTensor
 from weakcell.emulator.kernels.entry_points import scatter_codes
 from weakcell.emulator.kernels.weight_layouts import (
     LANES,

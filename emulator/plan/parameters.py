@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.ir.faultable import storable_names, with_faulty_constants
-from weakcell.emulator.ir.layers import Convolution, Layer, StoredTensor, ValueSpec
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.values import StoredTensor, ValueSpec
 from weakcell.emulator.kernels.entry_points import flip_rows, flip_values
 from weakcell.emulator.kernels.weight_layouts import Int8x4
 from weakcell.emulator.plan.layout import KernelTensor, contiguous_taps, pack_integers, unpack_integers

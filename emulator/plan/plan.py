@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from weakcell.emulator.ir.faultable import LayerConstant, collect_constants, storable
-from weakcell.emulator.ir.layers import Convolution, Network, Storable, StoredTensor
-from weakcell.emulator.ir.values import storage_layout
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import Storable, StoredTensor, storage_layout
 from weakcell.emulator.plan.layout import KernelTensor, pack_constants, pack_weights
 from weakcell.emulator.plan.workspace import SharedCache, WorkspacePool
 from weakcell.memmodels.address import Layout, Words, as_words, pack

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.faults.placement import Placement
 from weakcell.emulator.ir.faultable import storable
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.definition import Term
 from weakcell.memmodels.error_model.terms import ErrorTerm, Lifetime

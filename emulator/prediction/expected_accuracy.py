@@ -40,7 +40,9 @@ from weakcell.emulator.faults.kernel_reads import LayerReads
 from weakcell.emulator.faults.placement import Placement, Slot
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
 from weakcell.emulator.faults.resampling import compute_with_resampled_weights
-from weakcell.emulator.ir.layers import Convolution, Layer, Network
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.margins import extract_windows
 from weakcell.emulator.plan.parameters import ParameterState, new_parameters
 from weakcell.emulator.plan.plan import Plan

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import StoredTensor
-from weakcell.emulator.ir.values import decode_codes, encode_values
+from weakcell.emulator.ir.values import StoredTensor, decode_codes, encode_values
 from weakcell.emulator.margins import compute_bit_effects
 from weakcell.emulator.prediction.bit_rates import BitRates
 from weakcell.emulator.prediction.sum_kernels import draw_flips

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import AffineRequantize, Layer, Network, Requantize, Reshape
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import AffineRequantize, Requantize, Reshape
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.margins import OutputLayer, find_output_layer
 from weakcell.emulator.prediction.layer_distribution import RowGroup
 from weakcell.emulator.prediction.sum_kernels import cumulative_table, win_probability

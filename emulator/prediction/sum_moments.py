@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import StoredTensor
-from weakcell.emulator.ir.values import encode_values
+from weakcell.emulator.ir.values import StoredTensor, encode_values
 from weakcell.emulator.margins import compute_bit_effects
 from weakcell.emulator.prediction.bit_rates import BitRates
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weakcell.emulator.ir.layers import Network, OutputMeaning, ValueSpec
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import OutputMeaning, ValueSpec
 
 _COMPARES = {
     "And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor",

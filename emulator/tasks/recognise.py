@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.tasks.boxes import LAYOUTS, BoxTask
 from weakcell.emulator.tasks.build import NAMES, Options, Unfit, build, parse_task, with_scores
 from weakcell.emulator.tasks.checks import are_integers, shape_text, squeezed

@@ -9,16 +9,11 @@ from typing import Any
 
 from weakcell.emulator.engine.layer_functions import operand_shape
 from weakcell.emulator.ir.faultable import storable
-from weakcell.emulator.ir.layers import (
-    CodesOperator,
-    Convolution,
-    FloatOperator,
-    InsertZeros,
-    Layer,
-    Network,
-    StoredOperand,
-    ValueSpec,
-)
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Convolution, InsertZeros
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import CodesOperator, FloatOperator, StoredOperand
+from weakcell.emulator.ir.values import ValueSpec
 
 
 @dataclass(frozen=True)

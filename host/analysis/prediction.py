@@ -12,7 +12,8 @@ import polars as pl
 
 from weakcell.emulator.engine.executor import chunk_size
 from weakcell.emulator.faults.placement import Placement
-from weakcell.emulator.ir.layers import Convolution, Network
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.ir.values import encode_values
 from weakcell.emulator.prediction import Prediction
 from weakcell.emulator.prediction import predict as predict_points

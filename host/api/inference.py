@@ -11,7 +11,7 @@ import numpy.typing as npt
 from weakcell.emulator.engine.batch_axis import as_in_the_file, images_first
 from weakcell.emulator.engine.executor import infer as run_network
 from weakcell.emulator.importer.standard_inputs import add_missing_inputs
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.plan.plan import compile_plan
 from weakcell.host.datasets.input_range import check_data
 from weakcell.host.study.networks import ModelLike, find_model

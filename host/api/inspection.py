@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from weakcell.emulator.importer.ports import OpenSizesError
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.host.analysis.network_summary import NetworkSummary, summarize_network
 from weakcell.host.datasets.input_range import InputRange, input_ranges
 from weakcell.host.report.displayed_result import DisplayedResult

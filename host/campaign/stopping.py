@@ -34,8 +34,7 @@ import numpy.typing as npt
 
 from weakcell.emulator.evaluation.intervals import CONFIDENCE, UNBOUNDED, Bounds, Values, differ, reach, skewness, students_quantile
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
-from weakcell.emulator.ir.layers import StoredTensor
-from weakcell.emulator.ir.values import encode_values
+from weakcell.emulator.ir.values import StoredTensor, encode_values
 from weakcell.emulator.prediction.bit_rates import BitRates, compute_bit_rates
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.memmodels.errors import UsageError

@@ -15,7 +15,7 @@ from weakcell.host.cli.completion import complete_memory, complete_sweep
 from weakcell.host.cli.options import READS, Data, DataDir, Explain, Images, JsonEvents, Model, Output, Place, Quiet, Task, Threads
 
 if TYPE_CHECKING:
-    from weakcell.emulator.ir.layers import UnplacedTensor
+    from weakcell.emulator.ir.network import UnplacedTensor
     from weakcell.host.study.results import StudyResult
     from weakcell.host.study.results_folder import ResultsFolder
     from weakcell.host.study.runner import MemoriesOf

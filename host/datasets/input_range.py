@@ -16,7 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.engine.executor import infer
-from weakcell.emulator.ir.layers import Binarize, DynamicQuantize, FloatOperator, Layer, Network, Quantize, Reshape
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Binarize, DynamicQuantize, Quantize, Reshape
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import FloatOperator
 from weakcell.emulator.plan.plan import compile_plan
 from weakcell.memmodels.printable import printable
 

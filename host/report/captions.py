@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
 from weakcell.emulator.faults.energy import InferenceCost
-from weakcell.emulator.ir.layers import Buffer, DynamicQuantize
+from weakcell.emulator.ir.layers import DynamicQuantize
+from weakcell.emulator.ir.values import Buffer
 from weakcell.emulator.tasks import Metric
 from weakcell.host.study.results import StudyResult, placed_tensors
 from weakcell.host.study.study import ResolvedStudy

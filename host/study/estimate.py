@@ -13,8 +13,7 @@ import numpy as np
 from weakcell.emulator.engine.executor import chunk_size
 from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.deployment import reads_per_image
-from weakcell.emulator.ir.layers import Buffer, Storable
-from weakcell.emulator.ir.values import encode_values
+from weakcell.emulator.ir.values import Buffer, Storable, encode_values
 from weakcell.host.study.executors import default_workers
 from weakcell.host.study.study import Point, ResolvedStudy, complete_spec
 from weakcell.memmodels.errors import UsageError

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.ir.faultable import storable
-from weakcell.emulator.ir.layers import Buffer, Network
-from weakcell.emulator.ir.values import encode_values
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import Buffer, encode_values
 from weakcell.memmodels.address import set_bits
 from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.errors import InputError, UsageError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import weakcell.emulator
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.host.digests import network_sha256
 from weakcell.memmodels.errors import InputError, UsageError
 from weakcell.memmodels.printable import printable_name

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import weakcell
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.host.study.results import SCHEMA_VERSION, StudyResult
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.host.table_files import write_csv

@@ -18,7 +18,7 @@ from weakcell.emulator.faults.energy import InferenceCost, cost_per_inference
 from weakcell.emulator.faults.output_sampling import tensors_sampled_at_output
 from weakcell.emulator.faults.placement import Placement, place
 from weakcell.emulator.faults.read_policy import DEFAULT_POLICY, ReadPolicy
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.plan.plan import Plan
 from weakcell.emulator.tasks import Asked
 from weakcell.host.datasets.registry import DataLike, Dataset

@@ -12,7 +12,7 @@ from weakcell import emulator
 from weakcell.emulator.engine.batch_axis import images_first
 from weakcell.emulator.importer.ports import OpenSizesError
 from weakcell.emulator.importer.standard_inputs import add_missing_inputs
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.plan.plan import Plan, compile_plan
 from weakcell.emulator.tasks import Asked, Task, is_default
 from weakcell.host.datasets.input_range import InputCheck, check_data

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from weakcell.emulator import margins as mg
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
-from weakcell.emulator.ir.layers import Convolution, Network
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.plan.plan import Plan, compile_plan
 from weakcell.host.study.study import ResolvedStudy
 from weakcell.memmodels.errors import UsageError

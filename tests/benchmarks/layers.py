@@ -34,19 +34,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from weakcell.emulator import compile_plan
 from weakcell.emulator.engine.fusion import compute_step, fuse_layers
-from weakcell.emulator.ir.layers import (
-    SIGN1,
-    Convolution,
-    Dequantize,
-    Encoding,
-    Network,
-    Requantize,
-    StoredTensor,
-    Threshold,
-    ValueSpec,
-    Window,
-)
-from weakcell.emulator.ir.values import pack_channels
+from weakcell.emulator.ir.layers import Convolution, Dequantize, Requantize, Threshold
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import SIGN1, Encoding, StoredTensor, ValueSpec, Window, pack_channels
 from weakcell.emulator.plan.parameters import fault_free_parameters
 
 SCALE, ZERO = np.float32(2**-14), 100

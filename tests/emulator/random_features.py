@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.emulator.small import INT32, Array, RandomNetwork
-from weakcell.emulator.ir.layers import SIGN1, Encoding, Network, Requantize, Threshold, Window
+from weakcell.emulator.ir.layers import Requantize, Threshold
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import SIGN1, Encoding, Window
 
 DIGITS = Path(__file__).resolve().parents[2] / "host" / "shipped" / "digits.npz"
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from weakcell.emulator import onnx_ops
+from weakcell.emulator.ir.layer import Layer
 from weakcell.emulator.ir.layers import (
     AddCodes,
     AffineRequantize,
     AveragePool,
     Binarize,
-    CodesOperator,
     Convolution,
     CountThresholds,
     Dequantize,
@@ -28,23 +28,20 @@ from weakcell.emulator.ir.layers import (
     DynamicDequantize,
     DynamicQuantize,
     DynamicScale,
-    FloatOperator,
     InsertZeros,
-    Layer,
     LookUp,
     MaxPool,
     MulCodes,
-    Network,
     Quantize,
     Requantize,
     Reshape,
-    StoredOperand,
-    StoredTensor,
     SumPool,
     TernarySign,
     Threshold,
-    Window,
 )
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import CodesOperator, FloatOperator, StoredOperand
+from weakcell.emulator.ir.values import StoredTensor, Window
 
 Array = np.ndarray
 f32 = np.float32

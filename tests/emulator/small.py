@@ -11,23 +11,19 @@ import numpy as np
 from tests.emulator.reference import LAYERS, as_held
 from tests.memmodels.memories import RecordingMemory
 from weakcell.emulator.faults.deployment import Fault, ReadPolicy
-from weakcell.emulator.ir.layers import (
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import AddCodes, Convolution, Dequantize, MaxPool, Quantize, Requantize, Threshold
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import (
     SIGN1,
-    AddCodes,
-    Convolution,
-    Dequantize,
     Encoding,
-    Layer,
-    MaxPool,
-    Network,
-    Quantize,
-    Requantize,
     StoredTensor,
-    Threshold,
     ValueSpec,
     Window,
+    decode_codes,
+    encode_values,
+    storage_layout,
 )
-from weakcell.emulator.ir.values import decode_codes, encode_values, storage_layout
 from weakcell.memmodels.address import Words, pack, unpack
 from weakcell.memmodels.memory import Key, Memory, ReadReport, Region
 

@@ -10,7 +10,7 @@ import pytest
 from tests.emulator.small import INT8, RandomNetwork, pixels, small_bnn, small_qnn
 from tests.emulator.test_run import two_in_two_out
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, infer, outputs_under_faults, place, prepare_evaluation
-from weakcell.emulator.ir.layers import SIGN1
+from weakcell.emulator.ir.values import SIGN1
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import InputError, ModelError
 

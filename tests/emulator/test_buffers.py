@@ -13,7 +13,7 @@ from weakcell.emulator import Deployment, Network, ReadPolicy, compile_plan, dep
 from weakcell.emulator.faults.deployment import Fault
 from weakcell.emulator.faults.energy import cost_per_inference
 from weakcell.emulator.ir.faultable import collect_buffers
-from weakcell.emulator.ir.layers import Buffer
+from weakcell.emulator.ir.values import Buffer
 from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels.address import popcount, set_bits
 from weakcell.memmodels.catalogue import MemorySpec, open_memory, parse_spec

@@ -11,7 +11,8 @@ import pytest
 from tests.emulator.small import RandomNetwork, pixels, small_qnn
 from weakcell.emulator import compile_plan, infer, load
 from weakcell.emulator import margins as mg
-from weakcell.emulator.ir.layers import SIGN1, Network, StoredTensor, Window
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import SIGN1, StoredTensor, Window
 from weakcell.emulator.margins.certificate import certify
 from weakcell.emulator.margins.certificate_kernels import count_changed_neurons
 from weakcell.memmodels.errors import ModelError

@@ -26,8 +26,9 @@ from weakcell.emulator import (
 from weakcell.emulator.engine.executor import check_inputs, values_with
 from weakcell.emulator.faults.deployment import Fault, reads_per_image
 from weakcell.emulator.ir.faultable import collect_constants, storable
-from weakcell.emulator.ir.layers import FLOAT32, AffineRequantize, Dequantize, Layer, Step, Window
-from weakcell.emulator.ir.values import bits_to_floats, floats_to_bits
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import AffineRequantize, Dequantize, Step
+from weakcell.emulator.ir.values import FLOAT32, Window, bits_to_floats, floats_to_bits
 from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.emulator.tasks import Asked
 from weakcell.memmodels.address import Words, set_bits

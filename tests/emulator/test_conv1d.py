@@ -13,7 +13,8 @@ from tests.emulator.flipped import outputs_with_flips, random_cells, with_flippe
 from tests.emulator.models import Array, model, node, qonnx_values, run
 from weakcell import emulator
 from weakcell.emulator import ReadPolicy
-from weakcell.emulator.ir.layers import Convolution, FloatOperator
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.operators import FloatOperator
 
 WINDOWS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -19,7 +19,7 @@ from tests.memmodels.memories import CASES, Case, RecordingMemory
 from weakcell.emulator import Deployment, Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
 from weakcell.emulator.engine.executor import check_inputs, values_with
 from weakcell.emulator.faults.deployment import reads_per_image
-from weakcell.emulator.ir.layers import SIGN1, Window
+from weakcell.emulator.ir.values import SIGN1, Window
 from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels import open_memory

@@ -13,7 +13,7 @@ from tests.emulator.small import OnlyReads, RandomNetwork, pixels, small_bnn
 from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from weakcell.emulator.engine.executor import check_inputs
 from weakcell.emulator.engine.fault_free_cache import FaultFreeCache
-from weakcell.emulator.ir.layers import SIGN1, Window
+from weakcell.emulator.ir.values import SIGN1, Window
 from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.memmodels.address import Layout, Words, set_bits
 from weakcell.memmodels.catalogue import open_memory, parse_spec

@@ -15,7 +15,10 @@ from torch import nn
 from tests.emulator.models import exported, model, node, run
 from tests.emulator.reference import evaluate
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import SIGN1, Convolution, FloatOperator, MaxPool, Network, TernarySign, Threshold
+from weakcell.emulator.ir.layers import Convolution, MaxPool, TernarySign, Threshold
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import FloatOperator
+from weakcell.emulator.ir.values import SIGN1
 from weakcell.memmodels.errors import ModelError
 
 SIZE = (2, 10, 10)

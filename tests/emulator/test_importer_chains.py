@@ -23,18 +23,10 @@ from tests.emulator.reference import evaluate
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
 from weakcell.emulator.importer.builder import NetworkBuilder
-from weakcell.emulator.ir.layers import (
-    AveragePool,
-    Binarize,
-    Convolution,
-    CountThresholds,
-    FloatOperator,
-    LookUp,
-    Network,
-    TernarySign,
-    Threshold,
-    ValueSpec,
-)
+from weakcell.emulator.ir.layers import AveragePool, Binarize, Convolution, CountThresholds, LookUp, TernarySign, Threshold
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import FloatOperator
+from weakcell.emulator.ir.values import ValueSpec
 from weakcell.emulator.plan.plan import compile_plan
 from weakcell.memmodels.errors import ModelError
 

@@ -16,7 +16,8 @@ from tests.emulator.flipped import Cells, outputs_with_flips, random_cells
 from tests.emulator.models import Array, model, node, run
 from tests.emulator.reference import evaluate
 from weakcell import emulator
-from weakcell.emulator.ir.layers import CodesOperator, Convolution, FloatOperator, InsertZeros
+from weakcell.emulator.ir.layers import Convolution, InsertZeros
+from weakcell.emulator.ir.operators import CodesOperator, FloatOperator
 from weakcell.memmodels.errors import ModelError
 
 F = np.float32

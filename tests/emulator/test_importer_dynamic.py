@@ -18,7 +18,9 @@ from tests.emulator.models import Array, model, node, run
 from tests.emulator.reference import evaluate
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import DynamicBias, DynamicQuantize, FloatOperator, Network
+from weakcell.emulator.ir.layers import DynamicBias, DynamicQuantize
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import FloatOperator
 from weakcell.emulator.plan.plan import compile_plan
 from weakcell.memmodels.errors import ModelError
 

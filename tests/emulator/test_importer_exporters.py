@@ -20,7 +20,9 @@ from tests.emulator.models import Array, exported, model, node, qonnx_values, qu
 from tests.emulator.reference import evaluate, layer_outputs
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import AffineRequantize, Convolution, DynamicQuantize, FloatOperator, Network
+from weakcell.emulator.ir.layers import AffineRequantize, Convolution, DynamicQuantize
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import FloatOperator
 from weakcell.emulator.plan.plan import compile_plan
 
 F = np.float32

@@ -21,7 +21,8 @@ from tests.emulator.models import Array, model, node, quietly, run
 from tests.emulator.reference import evaluate
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import Convolution, Network
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.plan.plan import compile_plan
 from weakcell.memmodels.errors import ModelError
 

@@ -14,16 +14,9 @@ from torch import nn
 from tests.emulator.models import Array, exported, largest_weight, model, node, quantized, run, with_codes_out
 from tests.emulator.reference import evaluate, layer_outputs, windows
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import (
-    AddCodes,
-    AffineRequantize,
-    AveragePool,
-    Convolution,
-    FloatOperator,
-    Network,
-    Quantize,
-    Requantize,
-)
+from weakcell.emulator.ir.layers import AddCodes, AffineRequantize, AveragePool, Convolution, Quantize, Requantize
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import FloatOperator
 
 SIZE = (3, 12, 12)
 

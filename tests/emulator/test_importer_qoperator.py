@@ -15,7 +15,9 @@ from tests.emulator.models import Array, exported, model, node, quantized, run, 
 from tests.emulator.reference import evaluate, layer_outputs
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import Convolution, FloatOperator, LookUp, MulCodes, Network, SumPool
+from weakcell.emulator.ir.layers import Convolution, LookUp, MulCodes, SumPool
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import FloatOperator
 from weakcell.emulator.plan.plan import compile_plan
 
 SIZE = (3, 12, 12)

@@ -14,7 +14,9 @@ from tests.emulator.models import Array, model, node, qonnx_values
 from tests.emulator.reference import evaluate
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import SIGN1, Convolution, Encoding, Network
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import SIGN1, Encoding
 from weakcell.emulator.plan.plan import compile_plan
 
 F = np.float32

@@ -11,7 +11,7 @@ import pytest
 from tests.emulator.models import run, with_codes_out
 from tests.emulator.reference import evaluate, layer_outputs
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import FloatOperator
+from weakcell.emulator.ir.operators import FloatOperator
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"
 

@@ -16,7 +16,10 @@ from tests.emulator.models import Array, exported, model, node, quantized, run, 
 from tests.emulator.reference import evaluate, layer_outputs
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import CodesOperator, Convolution, FloatOperator, Layer, LookUp, Network
+from weakcell.emulator.ir.layer import Layer
+from weakcell.emulator.ir.layers import Convolution, LookUp
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.operators import CodesOperator, FloatOperator
 from weakcell.emulator.plan.plan import compile_plan
 
 F = np.float32

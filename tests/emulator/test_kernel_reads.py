@@ -11,7 +11,8 @@ from tests.emulator.small import INT2, INT4, INT8, UINT8, RandomNetwork, pixels,
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
 from weakcell.emulator.faults.deployment import Deployment
 from weakcell.emulator.faults.kernel_reads import open_reader
-from weakcell.emulator.ir.layers import SIGN1, Encoding, Network, Window
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import SIGN1, Encoding, Window
 from weakcell.emulator.plan.parameters import ParameterState, new_parameters
 from weakcell.emulator.plan.plan import Plan
 from weakcell.emulator.plan.workspace import WorkspacePool

@@ -16,24 +16,30 @@ from weakcell.emulator import compile_plan, infer
 from weakcell.emulator.engine.conv_inputs import window_geometry
 from weakcell.emulator.engine.fusion import CodeConvolution, SignConvolution, fuse_layers
 from weakcell.emulator.engine.layer_functions import compute, to_channels_last
+from weakcell.emulator.ir.layer import Layer
 from weakcell.emulator.ir.layers import (
-    SIGN1,
     AffineRequantize,
     AveragePool,
     Convolution,
     Dequantize,
-    Encoding,
-    Layer,
     MaxPool,
-    Network,
     Requantize,
-    StoredTensor,
     TernarySign,
     Threshold,
+)
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import (
+    SIGN1,
+    Encoding,
+    StoredTensor,
     ValueSpec,
     Window,
+    decode_codes,
+    encode_values,
+    pack_channels,
+    storage_layout,
+    unpack_channels,
 )
-from weakcell.emulator.ir.values import decode_codes, encode_values, pack_channels, storage_layout, unpack_channels
 from weakcell.emulator.kernels import bitpack, pooling
 from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.memmodels.address import pack

@@ -9,10 +9,12 @@ import pytest
 
 from tests.emulator import reference
 from weakcell.emulator.engine import layer_functions
-from weakcell.emulator.ir import layers
-from weakcell.emulator.ir.layers import ClampedLayer, Layer, LayerParameters
+from weakcell.emulator.ir import layers, operators
+from weakcell.emulator.ir.layer import Layer, LayerParameters
+from weakcell.emulator.ir.layers import ClampedLayer
 
-RECORDS = sorted((x for x in vars(layers).values() if isinstance(x, type) and issubclass(x, Layer) and x is not Layer), key=str)
+_NAMES = {**vars(layers), **vars(operators)}
+RECORDS = sorted((x for x in _NAMES.values() if isinstance(x, type) and issubclass(x, Layer) and x is not Layer), key=str)
 
 
 def test_a_record_without_declaration_is_refused_at_its_definition() -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from tests.emulator.small import INT2, INT4, INT8, UINT8, RandomNetwork, pixels, small_bnn, small_qnn
 from weakcell.emulator import compile_plan, infer, load
 from weakcell.emulator import margins as mg
-from weakcell.emulator.ir.layers import SIGN1, AddCodes, Dequantize, Encoding, Network, StoredTensor, Window
-from weakcell.emulator.ir.values import decode_codes, encode_values
+from weakcell.emulator.ir.layers import AddCodes, Dequantize
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import SIGN1, Encoding, StoredTensor, Window, decode_codes, encode_values
 from weakcell.memmodels.errors import ModelError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"

@@ -24,7 +24,9 @@ from weakcell.emulator.faults.output_sampling import (
     split_rates,
     tensors_sampled_at_output,
 )
-from weakcell.emulator.ir.layers import SIGN1, Convolution, Network, Window
+from weakcell.emulator.ir.layers import Convolution
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import SIGN1, Window
 from weakcell.emulator.kernels.arguments import GUIDE_BITS
 from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels import ErrorTerm, Lifetime, parse_spec

@@ -13,7 +13,7 @@ from tests.emulator.small import small_bnn, small_qnn
 from weakcell.emulator import Placement, compile_plan, deploy, place
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.faults.placement import layers_by_weight
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.memmodels.address import unpack
 from weakcell.memmodels.catalogue import MemorySpec
 from weakcell.memmodels.errors import UsageError

@@ -17,8 +17,7 @@ from tests.emulator.random_features import feature_network
 from tests.emulator.small import INT2, INT4, INT8, RandomNetwork, pixels, small_bnn, small_qnn
 from weakcell.emulator import compile_plan, infer, load, place, prepare_evaluation, run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy
-from weakcell.emulator.ir.layers import SIGN1, Encoding, StoredTensor, Window
-from weakcell.emulator.ir.values import decode_codes, encode_values
+from weakcell.emulator.ir.values import SIGN1, Encoding, StoredTensor, Window, decode_codes, encode_values
 from weakcell.emulator.prediction import predict
 from weakcell.emulator.prediction.bit_rates import BitRates, compute_bit_rates, compute_marginal_rates
 from weakcell.emulator.prediction.layer_distribution import LARGEST_DISTANCE, LayerDistribution

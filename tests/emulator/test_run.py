@@ -17,7 +17,7 @@ from tests.emulator.small import INT8, RandomNetwork, pixels, small_bnn, small_q
 from weakcell.emulator import Network, ReadPolicy, compile_plan, deploy, infer, load, outputs_under_faults, place
 from weakcell.emulator.engine.executor import choose_chunk_size, chunk_size, map_in_threads
 from weakcell.emulator.engine.fusion import fused_steps
-from weakcell.emulator.ir.layers import SIGN1, Window
+from weakcell.emulator.ir.values import SIGN1, Window
 from weakcell.host.datasets.readers import read_idx
 from weakcell.memmodels.catalogue import parse_spec
 

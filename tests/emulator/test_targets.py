@@ -15,7 +15,8 @@ import pytest
 
 from tests.emulator.small import INT2, INT4, UINT8, RandomNetwork, pixels
 from weakcell.emulator import ReadPolicy, compile_plan, deploy, outputs_under_faults, place
-from weakcell.emulator.ir.layers import SIGN1, Network, Window
+from weakcell.emulator.ir.network import Network
+from weakcell.emulator.ir.values import SIGN1, Window
 from weakcell.memmodels.catalogue import parse_spec
 
 ROOT = Path(__file__).resolve().parents[2]

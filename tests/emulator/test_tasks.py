@@ -14,7 +14,7 @@ from onnx import TensorProto
 from tests.emulator.models import model, node, run
 from weakcell.emulator import compile_plan, infer, prepare_evaluation
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import ValueSpec
+from weakcell.emulator.ir.values import ValueSpec
 from weakcell.emulator.tasks import Asked, Task, recognise
 from weakcell.emulator.tasks.classes import ClassTask, PixelTask
 from weakcell.emulator.tasks.values import ValueTask

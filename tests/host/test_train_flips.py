@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from weakcell.emulator.ir.layers import Encoding
-from weakcell.emulator.ir.values import encode_values
+from weakcell.emulator.ir.values import Encoding, encode_values
 from weakcell.host.train import loop
 from weakcell.host.train.flips import inject_flips, pack_words, unpack_words
 from weakcell.host.train.layers import (

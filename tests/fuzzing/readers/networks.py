@@ -22,7 +22,7 @@ from tests.fuzzing.engine import Reader
 from tests.fuzzing.mutations import FLOATS, INTEGERS, damage, hostile_text
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.importer import load
-from weakcell.emulator.ir.layers import Network
+from weakcell.emulator.ir.network import Network
 from weakcell.emulator.onnx_ops import OPERATORS
 from weakcell.emulator.plan.plan import compile_plan
 
