@@ -19,32 +19,29 @@ one, and refuses without it.
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import StrEnum
-from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from weakcell.memmodels.atomic_files import write_atomically, write_text_atomically
 from weakcell.memmodels.definition import Condition, Conditions, Technology, Term, no_cost
-from weakcell.memmodels.error_model.levels import LevelTerm
-from weakcell.memmodels.error_model.structure import Bank, Lines, Shared
-from weakcell.memmodels.error_model.terms import Cells, ErrorTerm, Lifetime
+from weakcell.memmodels.error_model.structure import Lines
+from weakcell.memmodels.error_model.terms import ErrorTerm
 from weakcell.memmodels.errors import InputError, MemorySpecError, OutputError
 from weakcell.memmodels.files import read_arrays, read_text, reason
 from weakcell.memmodels.level_law import LevelLaw
 from weakcell.memmodels.memory import Basis, ConditionValue
 from weakcell.memmodels.printable import escape_surrogates
+from weakcell.memmodels.record_tables import has_type, make_record, make_table, parse_term, tuples_of
 from weakcell.memmodels.recording import is_condition, same_point
 from weakcell.memmodels.retention_law import TimeLaw
+from weakcell.memmodels.toml_text import format_key, format_value
 
 SCHEMA, SCHEMA_OF_LAWS = 2, 3
 _READABLE = (1, 2, 3)
@@ -320,7 +317,7 @@ def _with_share(term: ErrorTerm, unmeasured: Rate, share: float, name: str) -> E
         raise MemorySpecError(asked, str(error), f"Assume less, or {_SHARES[unmeasured]}=0") from error
 
 
-# --- records <-> tables --------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------------------------
 
 
 def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
@@ -329,7 +326,7 @@ def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
         arrays = read_arrays(path.with_name(table["arrays"]), f"Profile {path}", "Repair it, or fit it again")
     law = table.get("law")
     points = tuple(
-        OperatingPoint(_check_conditions(one["conditions"]), tuple(map(_parse_term, one["terms"])), one.get("unmeasured"))
+        OperatingPoint(_check_conditions(one["conditions"]), tuple(map(parse_term, one["terms"])), one.get("unmeasured"))
         for one in table.get("points", [])
     )
     if (law is None) == (not points):
@@ -341,17 +338,17 @@ def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
             raise ValueError(f"unmeasured {part['unmeasured']!r}")
     plain = {key: table[key] for key in ("name", "title", "source", "notes", "basis") if key in table}
     fit = table.get("fit", {})
-    if not isinstance(fit, dict) or not all(isinstance(value, str) or _has_type(value, float) for value in fit.values()):
+    if not isinstance(fit, dict) or not all(isinstance(value, str) or has_type(value, float) for value in fit.values()):
         raise ValueError("fit is no table of numbers and words")
     about = table.get("about", {})
     if not isinstance(about, dict) or not all(isinstance(value, str) for value in about.values()):
         raise ValueError("about is no table of words")
-    return _make_record(
+    return make_record(
         Profile,
         plain,
         points=points,
         law=None if law is None else _parse_law(law),
-        constants=tuple(_make_record(Constant, one) for one in table.get("constants", [])),
+        constants=tuple(make_record(Constant, one) for one in table.get("constants", [])),
         arrays=arrays,
         fit=fit,
         about=about,
@@ -365,19 +362,14 @@ def _parse_law(table: dict[str, Any]) -> ProbitLaw | TimeLaw | LevelLaw:
         kinds: dict[str, type[TimeLaw] | type[LevelLaw]] = {"retention": TimeLaw, "levels": LevelLaw}
         if table["kind"] not in kinds:
             raise ValueError(f"there is no kind of law {table['kind']!r}")
-        return _make_record(kinds[table["kind"]], {key: _tuples(value) for key, value in given.items()})
-    like = _parse_term(table["like"])
+        return make_record(kinds[table["kind"]], {key: tuples_of(value) for key, value in given.items()})
+    like = parse_term(table["like"])
     if not isinstance(like, ErrorTerm):
         raise ValueError("a law has no term of levels")
-    law = _make_record(ProbitLaw, table, like=like)
+    law = make_record(ProbitLaw, table, like=like)
     if not (law.s and all(map(math.isfinite, (law.low, law.high, law.mu, law.s)))):
         raise ValueError(f"the law reaches from {law.low} to {law.high} with mu = {law.mu} and s = {law.s}")
     return law
-
-
-def _tuples(value: Any) -> Any:
-    """Return lists as tuples, and the numbers in them as floats."""
-    return tuple(float(one) if type(one) is int else _tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def _check_conditions(table: Any) -> Mapping[str, ConditionValue]:
@@ -387,93 +379,7 @@ def _check_conditions(table: Any) -> Mapping[str, ConditionValue]:
     return table
 
 
-_Record = TypeVar("_Record")
-
-
-def _make_record(kind: type[_Record], table: Any, **parts: Any) -> _Record:
-    """Return a record of a table.
-
-    Args:
-        kind: Its dataclass.
-        table: Values by the names of its fields.
-        parts: Fields that are made already; they replace those of the table.
-
-    Raises:
-        ValueError: A value has another type than its field.
-    """
-    if not isinstance(table, dict):
-        raise ValueError(f"{str(table)[:80]!r} is no table")
-    hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
-    given = {name: value for name, value in table.items() if name not in parts}
-    for name, value in given.items():
-        if name in hints and not _has_type(value, hints[name]):
-            raise ValueError(f"{name} is {str(value)[:80]!r}")
-        if hints.get(name) is float:
-            given[name] = float(value)
-    return kind(**given, **parts)
-
-
-@cache
-def _hints(kind: Hashable) -> dict[str, Any]:
-    return get_type_hints(kind)
-
-
-def _has_type(value: Any, hint: Any) -> bool:
-    """Return whether a value of a TOML file can be that of a field."""
-    if get_origin(hint) is Literal:
-        return isinstance(value, str) and value in get_args(hint)
-    if get_origin(hint) in (UnionType, Union):  # `Rate | None` is a typing.Union: Rate is a Literal
-        return any(_has_type(value, part) for part in get_args(hint))
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_has_type(part, get_args(hint)[0]) for part in value)
-    if hint is float:
-        return type(value) in (float, int)
-    return type(value) is hint or (isinstance(hint, type) and issubclass(hint, StrEnum) and isinstance(value, hint))
-
-
-_SAVED_NAMES: Mapping[str, str] = {"failure_probability": "fails", "resampled": "redrawn"}
-"""Fields of `ErrorTerm` that profiles save under an older name."""
-
-
-def _parse_term(table: dict[str, Any]) -> Term:
-    fields_by_key = {key: name for name, key in _SAVED_NAMES.items()}
-    given = {fields_by_key.get(key, key): value for key, value in table.items()}
-    kind = given.pop("kind")
-    if kind == "levels":
-        return _make_record(LevelTerm, {**given, "up": tuple(given["up"]), "down": tuple(given["down"])})
-    if kind != "errors":
-        raise ValueError(f"there is no kind of term {kind!r}")
-    given |= {"lifetime": Lifetime(given["lifetime"]), "cells": Cells(given["cells"])}
-    return _make_record(ErrorTerm, given, structure=_parse_structure(given.get("structure")))
-
-
-_MOST_COLUMNS, _MOST_CELLS = 1 << 20, 1 << 26
-"""Limits of a bank. Those of the boards have 2048 columns and 2^21 cells."""
-
-
-def _parse_structure(table: Any) -> Shared | Lines | None:
-    if table is None:
-        return None
-    shared = "share" in table
-    structure = _make_record(Shared, table, bank=_make_record(Bank, table["bank"])) if shared else _make_record(Lines, table)
-    bank = structure.bank
-    if bank.columns > _MOST_COLUMNS or bank.rows * bank.columns > _MOST_CELLS:  # groups are listed, and drawn as a whole
-        raise ValueError(
-            f"a bank of {bank.rows} x {bank.columns} cells; {_MOST_COLUMNS} columns and {_MOST_CELLS} cells are the most"
-        )
-    return structure
-
-
-def _make_table(record: Any) -> dict[str, Any]:
-    """Return a term, law or constant as a table: every field that is not None."""
-    kinds = {ErrorTerm: "errors", LevelTerm: "levels", TimeLaw: "retention", LevelLaw: "levels"}
-    kind = {"kind": kinds[type(record)]} if type(record) in kinds else {}
-    values = {_SAVED_NAMES.get(each.name, each.name): getattr(record, each.name) for each in fields(record)}
-    nested = {name: _make_table(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()}
-    return {**kind, **{name: value for name, value in nested.items() if value is not None}}
-
-
-# --- TOML ----------------------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------------------
 
 
 def _format_profile(profile: Profile, arrays: str | None) -> Iterator[str]:
@@ -481,49 +387,26 @@ def _format_profile(profile: Profile, arrays: str | None) -> Iterator[str]:
     yield "# A memory profile: `weakcell emulate --memory file:PATH` runs a network on it."
     yield f"schema = {SCHEMA_OF_LAWS if isinstance(profile.law, TimeLaw | LevelLaw) else SCHEMA}"
     for name in ("name", "title", "source", "notes", "basis"):
-        yield f"{name} = {_format_value(getattr(profile, name))}"
+        yield f"{name} = {format_value(getattr(profile, name))}"
     if arrays is not None:
-        yield f"arrays = {_format_value(arrays)}"
+        yield f"arrays = {format_value(arrays)}"
     for name, values in (("about", profile.about), ("fit", profile.fit)):
         if values:
             yield from ("", f"[{name}]")
-            yield from (f"{_format_key(key)} = {_format_value(value)}" for key, value in values.items())
+            yield from (f"{format_key(key)} = {format_value(value)}" for key, value in values.items())
     for constant in profile.constants:
         yield from ("", "[[constants]]")
-        yield from (f"{_format_key(key)} = {_format_value(value)}" for key, value in _make_table(constant).items())
+        yield from (f"{format_key(key)} = {format_value(value)}" for key, value in make_table(constant).items())
     for point in profile.points:
-        yield from ("", "[[points]]", f"conditions = {_format_value(dict(point.conditions))}", "terms = [")
-        yield from (f"    {_format_value(_make_table(term))}," for term in point.terms)
+        yield from ("", "[[points]]", f"conditions = {format_value(dict(point.conditions))}", "terms = [")
+        yield from (f"    {format_value(make_table(term))}," for term in point.terms)
         yield "]"
         if point.unmeasured is not None:
-            yield f"unmeasured = {_format_value(point.unmeasured)}"
+            yield f"unmeasured = {format_value(point.unmeasured)}"
     if profile.law is not None:
         yield from ("", "[law]")
-        yield from (f"{_format_key(key)} = {_format_value(value)}" for key, value in _make_table(profile.law).items())
+        yield from (f"{format_key(key)} = {format_value(value)}" for key, value in make_table(profile.law).items())
     yield ""
-
-
-def _format_value(value: object) -> str:
-    """Return a value as TOML; floats with all their digits."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return json.dumps(escape_surrogates(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, int):
-        return str(int(value))
-    if isinstance(value, float):
-        return repr(float(value)) if math.isfinite(value) else {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan")
-    if isinstance(value, Mapping):
-        return (
-            "{ " + ", ".join(f"{_format_key(key)} = {_format_value(each)}" for key, each in value.items()) + " }" if value else "{}"
-        )
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_format_value, value))}]"
-    raise TypeError(f"a profile cannot hold a {type(value).__name__}")
-
-
-def _format_key(name: str) -> str:
-    return name if name.isascii() and name.replace("_", "").isalnum() else _format_value(name)
 
 
 def _make_condition(name: str, values: list[ConditionValue]) -> Condition:

@@ -25,7 +25,6 @@ rules = { "/conv1/Conv" = "uniform:ber=0" }
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import InputError, MemorySpecError, WeakcellError
 from weakcell.memmodels.files import read_text
+from weakcell.memmodels.toml_text import format_key, format_value
 
 MOST_BYTES = 1 << 20
 _BIG = (1 << 63) - 1
@@ -292,35 +292,29 @@ def _paths(content: Any, path: Place = ()) -> Iterator[Place]:
 
 
 def write_toml(tables: Mapping[str, Any]) -> str:
-    """Return the TOML text of nested dicts, lists, strings, numbers and booleans.
+    """Return the TOML text of a campaign that was given as nested dicts, lists, strings, numbers and booleans.
 
     A list of dicts becomes tables, `[[name]]`; a dict below these becomes an inline table.
+
+    Raises:
+        InputError: It holds something else.
     """
     listed = {name: value for name, value in tables.items() if _is_table_list(value)}
-    lines = [f"{_toml_key(name)} = {_toml_value(value)}" for name, value in tables.items() if name not in listed]
-    for name, entries in listed.items():
-        for entry in entries:
-            lines += ["", f"[[{_toml_key(name)}]]", *(f"{_toml_key(key)} = {_toml_value(value)}" for key, value in entry.items())]
+    try:
+        lines = [_assignment(name, value) for name, value in tables.items() if name not in listed]
+        for name, entries in listed.items():
+            for entry in entries:
+                lines += ["", f"[[{format_key(str(name))}]]", *(_assignment(key, value) for key, value in entry.items())]
+    except TypeError as error:
+        raise InputError(
+            "A campaign", f"it cannot be written as a file: {error}", "Use what TOML has: names, numbers, lists"
+        ) from None
     return "\n".join(lines) + "\n"
+
+
+def _assignment(key: Any, value: Any) -> str:
+    return f"{format_key(str(key))} = {format_value(value)}"
 
 
 def _is_table_list(value: Any) -> bool:
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(entry, Mapping) for entry in value)
-
-
-def _toml_key(key: Any) -> str:
-    return json.dumps(str(key), ensure_ascii=False)
-
-
-def _toml_value(value: Any) -> str:
-    if hasattr(value, "tolist"):  # NumPy arrays and numbers
-        value = value.tolist()
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_toml_key(key)} = {_toml_value(part)}" for key, part in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml_value, value))}]"
-    return json.dumps(str(value), ensure_ascii=False)

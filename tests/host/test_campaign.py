@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from typer.testing import CliRunner, Result
 from tests.host.campaigns import campaign_of, run_all
 from weakcell import emulate
 from weakcell.host.campaign.campaign import Campaign
-from weakcell.host.campaign.schema import find_lines, read_campaign
+from weakcell.host.campaign.schema import find_lines, read_campaign, write_toml
 from weakcell.host.campaign.store import open_store, read_store, run_id
 from weakcell.host.campaign.sweep import count_missing
 from weakcell.host.cli import app
@@ -347,3 +348,13 @@ def test_a_grid_is_counted_before_it_is_listed(tmp_path: Path) -> None:
     text = f'[[network]]\nmodel = "digits-bnn"\nimages = 5\n[[memory]]\nspec = "uniform"\n[memory.grid]\n{ranges}'
     with pytest.raises(InputError, match="15,217,801 operating points"):
         campaign_of(text, tmp_path)
+
+
+def test_a_campaign_given_as_a_mapping_is_written_as_a_file() -> None:
+    given = {"trials": np.int64(2), "network": [{"model": Path("a\x7f ü.onnx"), "images": np.array([1, 2]), "é": float("inf")}]}
+    assert tomllib.loads(write_toml(given)) == {
+        "trials": 2,
+        "network": [{"model": "a\x7f ü.onnx", "images": [1, 2], "é": float("inf")}],
+    }
+    with pytest.raises(InputError, match="NoneType"):
+        write_toml({"trials": None})
