@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from weakcell.host.report.style import GREY
@@ -24,12 +25,14 @@ class Axis:
 
     from_zero: the axis starts at 0.
     bounds: the least and the largest value that there can be; the axis does not go beyond them.
+    shared: least and largest value of all panels that share the axis; None for an axis of one panel.
     """
 
     label: str
     scale: Literal["linear", "log", "category"] = "linear"
     from_zero: bool = False
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    shared: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -127,6 +130,42 @@ def split_panels(panel: Panel, series: Sequence[Series], guides: Sequence[Series
     return tuple(panels)
 
 
+def merge_equal_series(series: Sequence[Series]) -> list[Series]:
+    """Draw series that lie on each other once, under all their names: the last one would cover the others."""
+    merged: dict[tuple[tuple[float | str, ...], tuple[Number, ...]], Series] = {}
+    for one in series:
+        points = tuple(one.x), tuple(one.y)
+        known = merged.get(points)
+        merged[points] = one if known is None else replace(known, name=f"{known.name} and {one.name}")
+    return list(merged.values())
+
+
+def share_limits(panels: Sequence[Panel]) -> tuple[Panel, ...]:
+    """Give panels that show the same quantity on an axis the same limits there, so that they can be compared."""
+    limits: dict[tuple[str, str, str], list[float]] = {}
+    for panel in panels:
+        for name, axis in (("x", panel.x), ("y", panel.y)):
+            limits.setdefault((name, axis.label, axis.scale), []).extend(_values(panel, name))
+    return tuple(
+        replace(panel, x=_share(panel.x, limits["x", panel.x.label, panel.x.scale]),
+                y=_share(panel.y, limits["y", panel.y.label, panel.y.scale]))
+        for panel in panels
+    ) if len(panels) > 1 else tuple(panels)  # fmt: skip
+
+
+def _values(panel: Panel, name: str) -> Iterator[float]:
+    """Yield the numbers that a panel shows on an axis, with the ends of intervals."""
+    for series in panel.series:
+        columns = [series.x] if name == "x" else [series.y, *(series.interval or ())]
+        for column in columns:
+            yield from (value for value in column if isinstance(value, int | float) and math.isfinite(value))
+
+
+def _share(axis: Axis, values: Sequence[float]) -> Axis:
+    shown = [value for value in values if value > 0] if axis.scale == "log" else values
+    return replace(axis, shared=(min(shown), max(shown))) if shown and axis.scale != "category" else axis
+
+
 def condition_label(key: str, conditions: Iterable[Condition]) -> str:
     """Return a condition's name in words with its unit, as "junction temperature (°C)"; the key if it is not documented."""
     known = next((condition for condition in conditions if condition.name == key), None)
@@ -139,11 +178,17 @@ def condition_label(key: str, conditions: Iterable[Condition]) -> str:
 
 
 def condition_axis(key: str | None, values: Sequence[float], conditions: Iterable[Condition]) -> Axis:
-    """Return the axis of a swept condition, logarithmic if its values span decades; without a condition, of memories."""
+    """Return the axis of a swept condition; without a condition, of memories.
+
+    It is logarithmic if the values span two decades, or if at least four values grow by the same factor, as in `1:16:x2`.
+    """
     if key is None:
         return Axis("memory", "category")
-    decades = len(values) > 1 and min(values) > 0 and max(values) / min(values) >= 100
-    return Axis(condition_label(key, conditions), "log" if decades else "linear")
+    points = sorted(set(values))
+    factors = [high / low for low, high in pairwise(points)] if points and points[0] > 0 else []
+    even = len(factors) > 2 and max(factors) < 1.01 * min(factors) and factors[0] >= 1.5
+    decades = bool(factors) and points[-1] / points[0] >= 100
+    return Axis(condition_label(key, conditions), "log" if even or decades else "linear")
 
 
 def file_slug(text: str) -> str:

@@ -25,6 +25,8 @@ from weakcell.host.report.chart_model import (
     condition_axis,
     condition_label,
     file_slug,
+    merge_equal_series,
+    share_limits,
     split_panels,
 )
 from weakcell.host.report.data import ReportData, energy_varies, fault_free_score, pareto_front, point_label, split_by_metric
@@ -151,8 +153,8 @@ CHARTS: tuple[Callable[[ReportData], Iterator[Chart]], ...] = (
 
 
 def build_charts(data: ReportData) -> list[Chart]:
-    """Return all charts of a report for which there are data."""
-    return [chart for build in CHARTS for chart in build(data)]
+    """Return all charts of a report for which there are data; panels of a chart share the limits of equal axes."""
+    return [replace(chart, panels=share_limits(chart.panels)) for build in CHARTS for chart in build(data)]
 
 
 def prediction_panel(
@@ -198,7 +200,9 @@ def _score_chart(data: ReportData, key: str | None, points: pl.DataFrame, metric
     least, most = (f"{metric.text(row['mean'])} at {point_label(row)}" for row in (by_mean.row(end, named=True) for end in (0, -1)))
     slug = _metric_slug(data, metric)
     panel = Panel(x, _score_axis(metric), file_name=f"{slug}-{key or 'memory'}")
-    caption = f"{title}: from {least} to {most}. Bands are {data.intervals}."
+    same = metric.text(by_mean["mean"][0]) == metric.text(by_mean["mean"][-1])
+    reach = f"{metric.text(by_mean['mean'][0])} at every point" if same else f"from {least} to {most}"
+    caption = f"{title}: {reach}. Bands are {data.intervals}."
     panels = split_panels(panel, series, _fault_free_lines(data, points, metric))
     return Chart(f"{slug}-{file_slug(key or 'memory')}", title, caption, panels)
 
@@ -216,7 +220,7 @@ def _energy_chart(data: ReportData, key: str | None, points: pl.DataFrame, unit:
     low, high = float(min(points["energy"])), float(max(points["energy"]))
     caption = f"{title}, in {unit} ({bases}): from {low:.4g} to {high:.4g}."
     panel = Panel(x, Axis(_energy_label(unit), from_zero=True), file_name=f"energy-{key or 'memory'}-{file_slug(unit)}")
-    return Chart(f"energy-{file_slug(f'{key}-{unit}')}", title, caption, split_panels(panel, series))
+    return Chart(f"energy-{file_slug(f'{key}-{unit}')}", title, caption, split_panels(panel, merge_equal_series(series)))
 
 
 def _pareto_chart(data: ReportData, unit: str, metric: Metric, points: pl.DataFrame) -> Chart:
@@ -290,15 +294,19 @@ def _margin_panels(networks: Sequence[tuple[str, Any]], choice: str, label: str,
 
 
 def _fault_free_lines(data: ReportData, points: pl.DataFrame, metric: Metric) -> list[Series]:
-    """Return a horizontal guide line at the fault-free score of each network that is known."""
+    """Return a horizontal guide line at each fault-free score that is known; networks of equal score share one."""
     studies = points.select("study", "model").unique(maintain_order=True).rows()
-    scores = {str(model): fault_free_score(data, study) for study, model in studies}
+    models: dict[float, list[str]] = {}
+    for model, score in {str(model): fault_free_score(data, study) for study, model in studies}.items():
+        if score is not None:
+            models.setdefault(score, []).append(model)
+    names = {score: f"{' and '.join(shared)} without faults" for score, shared in models.items()}
     x = _positions(points.sort("sweep_value", nulls_last=True))
     ends = [x[0], x[-1]]
     return [
-        Series(name=f"{model} without faults", x=ends, y=[metric.factor * score] * 2, thin=True, **reference_look(number),
-               labels=[f"{model} without faults: {metric.text(score)}"] * 2)
-        for number, (model, score) in enumerate(scores.items()) if score is not None
+        Series(name=name, x=ends, y=[metric.factor * score] * 2, thin=True, **reference_look(number),
+               labels=[f"{name}: {metric.text(score)}"] * 2)
+        for number, (score, name) in enumerate(names.items())
     ]  # fmt: skip
 
 

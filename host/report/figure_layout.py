@@ -7,6 +7,7 @@ enough, and a report with a hundred figures takes seconds instead of minutes.
 from __future__ import annotations
 
 import textwrap
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _lines(text: str) -> int:
     return text.count("\n") + 1 if text else 0
 
 
+@lru_cache(4096)
 def _width(text: str, size: float) -> float:
     """Return the width of one line of text in points."""
     from matplotlib.font_manager import FontProperties

@@ -79,12 +79,30 @@ def svg_bytes(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def show_names_as_they_are(figure: Figure) -> None:
-    """Show control characters in a figure's texts as escapes. `STYLE` turns formulas off: names may hold dollar signs."""
+    """Show control characters in a figure's texts as escapes. `STYLE` turns formulas off: names may hold dollar signs.
+
+    The labels of ticks are left out, as `tick_label` has escaped the names among them: a search would make every tick twice.
+    """
+    from matplotlib.axis import Axis
     from matplotlib.text import Text
 
-    for text in figure.findobj(Text):
-        if isinstance(text, Text):
-            text.set_text(printable(text.get_text()).expandtabs(4))
+    artists = list(figure.get_children())
+    for artist in artists:
+        if isinstance(artist, Text):
+            artist.set_text(printable(artist.get_text()).expandtabs(4))
+        artists += [artist.label] if isinstance(artist, Axis) else artist.get_children()
+
+
+def share_limits(axes: Sequence[Axes]) -> None:
+    """Give axes of one figure with equal labels the same limits, so that they can be compared."""
+    for name in ("x", "y"):
+        groups: dict[tuple[str, str], list[Axes]] = {}
+        for one in axes:
+            groups.setdefault((getattr(one, f"get_{name}label")(), getattr(one, f"get_{name}scale")()), []).append(one)
+        for group in groups.values():
+            ends = [end for one in group for end in getattr(one, f"get_{name}lim")()]
+            for one in group:
+                getattr(one, f"set_{name}lim")(min(ends), max(ends))
 
 
 def tick_label(name: str) -> str:
@@ -165,6 +183,10 @@ def _apply_scale(axes: Axes, panel: Panel) -> None:
     for axis, scale in ((axes.xaxis, panel.x.scale), (axes.yaxis, panel.y.scale)):
         if scale == "log":
             label_decades(axis)
+    for ends, of_x in ((panel.x.shared, True), (panel.y.shared, False)):
+        if ends is not None:
+            axes.update_datalim([(end, end) for end in ends], updatex=of_x, updatey=not of_x)
+    axes.autoscale_view()
     low, high = axes.get_ylim()
     least, most = panel.y.bounds
     room = 0.03 * (high - low)  # for symbols at a bound
@@ -210,7 +232,7 @@ def _plot_heat_map(axes: Axes, die: WeakMap) -> None:
     axes.grid(False)
     every = -(-len(names) // 8)
     bar = axes.figure.colorbar(image, ax=axes, ticks=range(0, len(names), every), label=die.scale_title)
-    bar.ax.set_yticklabels(names[::every])
+    bar.ax.set_yticklabels([tick_label(name) for name in names[::every]])
 
 
 def add_legend_below(axes: Axes, width: float) -> int:

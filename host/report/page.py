@@ -63,6 +63,8 @@ def render(data: ReportData, charts: Sequence[Chart] | None = None) -> str:
     )
     charts = build_charts(data) if charts is None else charts
     summary = summarize(data)
+    columns, rows = _headings(data), _rows(data)
+    shown = [place for place in range(len(columns)) if any(row[place][0] for row in rows)]
     return environment.get_template("page.html").render(
         data=data,
         ran=summary[0],
@@ -71,8 +73,8 @@ def render(data: ReportData, charts: Sequence[Chart] | None = None) -> str:
         answer_headings=HEADINGS,
         usable=USABLE,
         charts=[(chart, _draw(chart)) for chart in charts],
-        columns=_headings(data),
-        rows=_rows(data),
+        columns=[columns[place] for place in shown],
+        rows=[[row[place] for place in shown] for row in rows],
         facts=_facts(data),
         script=_as_markup((_HERE / "page.js").read_text(encoding="utf-8")),
         style=_as_markup(_series_variables() + (_HERE / "page.css").read_text(encoding="utf-8")),
@@ -149,7 +151,7 @@ def _text(name: str, content: Any) -> str:
         return shlex.join(map(str, content))
     if name == "cells":
         return "\n".join(f"{cell['sha256']}  {cell['study']}" for cell in content)
-    return "\n".join(f"{key}: {value}" for key, value in content.items())
+    return "\n".join(f"{key}: {value}" for key, value in content.items() if value is not None)
 
 
 def _as_markup(text: str) -> Any:

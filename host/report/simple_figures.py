@@ -69,6 +69,6 @@ def _new_figure(title: str, height: float, panels: int = 1) -> tuple[Figure, Axe
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4 * panels, height), layout="constrained")
-    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0, 0]
+    axes = figure.subplots(1, panels, sharex=True, sharey=True, squeeze=False)[0, 0]
     figure.suptitle(textwrap.fill(title, 80 * panels), fontsize=10, fontweight="bold", x=0.01, ha="left")
     return figure, axes

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weakcell.host.report.chart_model import file_slug
-from weakcell.host.report.matplotlib_charts import add_legend_below, label_decades, save_figure
+from weakcell.host.report.matplotlib_charts import add_legend_below, label_decades, save_figure, share_limits
 from weakcell.host.report.style import COLOURS, GREY, MARKERS
 from weakcell.memmodels.atomic_files import create_folder
 from weakcell.memmodels.catalogue import names, technology
@@ -79,6 +79,7 @@ def _plot_figure(panels: Sequence[Panel]) -> Figure:
     figure.suptitle(textwrap.fill(heading, 40 * len(panels)), fontsize=11, fontweight="bold")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _plot_panel(axes, panel)
+    share_limits(figure.axes)
     return figure
 
 

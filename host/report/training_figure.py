@@ -57,6 +57,9 @@ def plot_training(title: str, folder: Path, frame: pl.DataFrame, curves: pl.Data
         plot_panel(axes, panel)
     for axes in figure.axes[:2]:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ends = [end for axes in figure.axes[1:] for end in axes.get_ylim()]
+    for axes in figure.axes[1:]:  # both show an accuracy
+        axes.set_ylim(min(ends), max(ends))
     handles, labels = figure.axes[0].get_legend_handles_labels()
     columns = max(1, 130 // (8 + max(map(len, labels), default=0)))
     figure.set_figheight(3.4 + 0.16 * -(-len(labels) // columns))

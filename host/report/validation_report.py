@@ -14,7 +14,7 @@ import polars as pl
 from weakcell.host.report.captions import describe_quantization, study_title
 from weakcell.host.report.chart_model import Axis, condition_label
 from weakcell.host.report.chart_specs import prediction_panel
-from weakcell.host.report.matplotlib_charts import add_legend_below, label_decades, plot_panel, save_figure
+from weakcell.host.report.matplotlib_charts import add_legend_below, label_decades, plot_panel, save_figure, share_limits
 from weakcell.host.report.style import BLUE, GREY, INK, ORANGE, STYLE
 from weakcell.host.validation.accuracy_curve import AccuracyCurve
 from weakcell.host.validation.claims import CLAIMS, KEPT, LOST, TIED, TIED_AWAY, CheckSummary, Violation
@@ -134,6 +134,7 @@ def plot_validation(validation: Validation, curve: AccuracyCurve | None) -> Figu
         _plot_curve(others[0], validation, curve)
     for axes, check in zip(others[columns - 1 - len(validation.checks) :], validation.checks, strict=True):
         _plot_check(axes, validation, check)
+    share_limits(others[columns - 1 - len(validation.checks) :])
     figure.suptitle(study_title(resolved, resolved.study.memory.name), fontsize=10, fontweight="bold", x=0.01, ha="left")
     return figure
 

@@ -27,7 +27,7 @@ from weakcell.host.campaign.tables import Tables, write_tables
 from weakcell.host.cli import app
 from weakcell.host.report import matplotlib_charts
 from weakcell.host.report.answers import find_answers, summarize
-from weakcell.host.report.chart_model import Axis, Panel, Series, condition_label, split_panels
+from weakcell.host.report.chart_model import Axis, Panel, Series, condition_axis, condition_label, split_panels
 from weakcell.host.report.chart_specs import build_charts, changed_charts, flip_charts, mean_flips, pareto_charts, swept_charts
 from weakcell.host.report.data import pareto_front, read_report_data
 from weakcell.host.report.margin_data import NetworkRequest, cumulative_shares, measure_margins
@@ -195,6 +195,59 @@ def test_more_than_eight_series_make_several_panels() -> None:
     assert [panel.file_name for panel in panels] == ["f-1", "f-2", "f-3"]
     assert [one.name for panel in panels for one in panel.series if one is not guide] == [one.name for one in series]
     assert len({panel.choice for panel in panels}) == 3
+
+
+def test_panels_of_a_chart_share_the_limits_of_equal_axes(folder: Path) -> None:
+    """Oracle: the least and the largest value over all panels, which every pair of axes shows."""
+    (flips,) = (chart for chart in build_charts(read_report_data(folder, extras=False)) if chart.name == "flips")
+    limits: dict[str, set[tuple[float, float]]] = {}
+    for panel in flips.panels:
+        axes = Figure().subplots()
+        matplotlib_charts.plot_panel(axes, panel)
+        limits.setdefault(panel.x.label, set()).add(axes.get_xlim())
+        limits.setdefault("flips", set()).add(axes.get_ylim())
+    assert len(limits) == 3
+    assert all(len(ends) == 1 for ends in limits.values())
+    shown = [y for panel in flips.panels for series in panel.series for y in series.y if y is not None]
+    ((low, high),) = limits["flips"]
+    assert low < min(shown) < max(shown) < high
+    one, two, other = Figure().subplots(1, 3)
+    for axes, values in ((one, [1.0, 3.0]), (two, [2.0, 9.0]), (other, [50.0, 60.0])):
+        axes.plot(values, values)
+    other.set(xlabel="other", ylabel="other")
+    matplotlib_charts.share_limits([one, two, other])
+    assert one.get_ylim() == two.get_ylim() == (pytest.approx(0.9), pytest.approx(9.35))
+    assert other.get_ylim()[0] > 49
+
+
+def test_curves_that_lie_on_each_other_are_drawn_once(folder: Path) -> None:
+    """The energy of a read does not depend on the placement, so two studies have one curve."""
+    data = read_report_data(folder, extras=False)
+    (energy,) = (chart for chart in swept_charts(data) if chart.name.startswith("energy"))
+    swept = [study for study in data.studies if "sram-14nm" in study]
+    assert len(swept) == 2
+    assert {series.name for series in energy.panels[0].series} <= {*swept, " and ".join(swept)}
+    points = [tuple(series.y) for series in energy.panels[0].series]
+    assert len(set(points)) == len(points)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [([0.064, 0.128, 0.256, 0.512], "log"), ([0.75, 0.8, 0.85, 0.9], "linear"), ([1e-4, 1e-2], "log"), ([1.0, 2.0], "linear")],
+)
+def test_values_that_grow_by_a_factor_have_a_logarithmic_axis(values: list[float], scale: str) -> None:
+    assert condition_axis("ber", values, ()).scale == scale
+
+
+def test_page_of_sixty_points_is_small(folder: Path) -> None:
+    """Oracle: the limit of issue and README, 1.5 MB; twelve studies of five points each."""
+    data = read_report_data(folder)
+    four = [data.points.filter(pl.col("study") == study).head(5) for study in data.studies]
+    copies = [part.with_columns(pl.col("study") + f" {copy}") for copy in range(3) for part in four]
+    runs = [data.runs.with_columns(pl.col("study") + f" {copy}") for copy in range(3)]
+    many = replace(data, points=pl.concat(copies), runs=pl.concat(runs))
+    assert len(many.studies) == 12
+    assert len(render(many).encode()) < 1_500_000
 
 
 def test_of_many_tensors_those_with_most_flips_are_shown(folder: Path) -> None:
@@ -472,6 +525,13 @@ def test_the_page_fits_dark_systems_telephones_and_paper(browser: Any, folder: P
     assert page.evaluate(paper) == "rgb(255, 255, 255)"
     assert page.locator(".panel:visible").count() == page.locator(".panel").count() > 8
     assert page.locator("#theme, nav").locator("visible=true").count() == 0
+    broken = "cells => cells.filter(c => c.getClientRects().length && c.scrollWidth > c.clientWidth + 1).map(c => c.textContent)"
+    page.set_viewport_size({"width": 1000, "height": 800})  # A4, landscape, with margins
+    assert page.eval_on_selector_all("#points td", broken) == []
+    assert set(page.eval_on_selector_all("#points td.number", "cells => cells.map(c => getComputedStyle(c).whiteSpace)")) == {
+        "nowrap"
+    }
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1000
     page.close()
 
 
