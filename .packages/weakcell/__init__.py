@@ -117,7 +117,7 @@ __all__ = [  # noqa: RUF022  (grouped by subject)
 __getattr__, __dir__ = attributes(
     __name__,
     {
-        "emulator.ir.layers": ("Network",),
+        "emulator.ir.network": ("Network",),
         "host.analysis.margins": ("MarginReport",),
         "host.analysis.ranking": ("Ranking",),
         "host.api.bounds": ("Validation", "margins", "rank", "validate"),
