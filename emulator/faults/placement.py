@@ -69,7 +69,8 @@ def place(network: Network, memory: MemorySpec, rules: Sequence[tuple[str, Memor
       one layer with weights has: `conv1` for `/conv1/Conv`.
     - Planes are bit numbers and ranges, 0 the least significant: `fc1@6-7`, `*@7`.
     - `ROLE:NAME` names what else can be placed: the biases, thresholds, scales or zero points of a layer, and the `buffer` or
-      `accumulator` of a value or of the layer that makes it. Patterns work there, too: `scale:fc1`, `buffer:*`.
+      `accumulator` of a value or of the layer that makes it, or the key-value `cache` of that name. Patterns work there, too:
+      `scale:fc1`, `buffer:*`, `cache:*`.
 
     Args:
         network: the network.
@@ -120,7 +121,7 @@ def _suggest(known: Sequence[str], name: str) -> str:
     parts = {part: full for full in reversed(known) for part in (full, *re.split(r"[/.]", full)) if part}
     near = list(dict.fromkeys(parts[part] for part in get_close_matches(name, parts, n=3)))
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Known: {', '.join(known)}; and scales, zero points and buffers, which weakcell inspect --storable lists"
+    return f"{hint}Known: {', '.join(known)}; and scales, zero points, buffers and caches, which weakcell inspect --storable lists"
 
 
 def layers_by_weight(network: Network) -> dict[str, str]:

@@ -44,6 +44,7 @@ from weakcell.emulator.ir.layers import Dequantize, MaxPool, Reshape, Step
 from weakcell.emulator.ir.network import Network
 from weakcell.emulator.ir.operators import FloatOperator, StoredOperand
 from weakcell.emulator.ir.values import StoredTensor, ValueSpec, Window
+from weakcell.emulator.onnx_ops import CACHE
 from weakcell.memmodels.errors import ModelError
 
 
@@ -432,7 +433,8 @@ class NetworkBuilder:
         layer = FloatOperator(
             output, inputs, output, call.op_type, call.opset, call.attributes, frozen, call.output_index, each_image
         )
-        self.add_layer(layer, ValueSpec(output, "float", shape, dtype))
+        cache = call.op_type.endswith(CACHE) and dtype == "float32"
+        self.add_layer(layer, ValueSpec(output, "float", shape, dtype, cache=cache))
         return FloatValue(output, shape, dtype)
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────

@@ -35,6 +35,7 @@ from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange, check
 from weakcell.emulator.importer.conv_transpose import lower_conv_transpose
 from weakcell.emulator.importer.fallback import NEVER, lower_float, operator_key
 from weakcell.emulator.importer.folding import fold, integer_encoding, read_initializer
+from weakcell.emulator.importer.key_value_caches import mark_joined_caches
 from weakcell.emulator.importer.linear import lower_linear, stored_weight
 from weakcell.emulator.importer.node_writer import MICROSOFT
 from weakcell.emulator.importer.output_meaning import find_output_meaning
@@ -157,7 +158,7 @@ def _network(
         if axis != BatchAxis(0):
             axes[port.name] = axis
     outputs = tuple(port.name for port in graph.outputs)
-    network = builder.finish(tuple(port.name for port in graph.inputs), outputs, graph.metadata)
+    network = mark_joined_caches(builder.finish(tuple(port.name for port in graph.inputs), outputs, graph.metadata))
     unplaced = find_unplaced_integers(network, builder, graph)
     return replace(network, batch=batch, output_meanings=meanings, unplaced=unplaced, batch_axes=axes, sizes=dict(ports.sizes))
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.node_writer import MICROSOFT, NodeWriter
 from weakcell.emulator.importer.symbols import Constant, Node, Symbol
+from weakcell.emulator.onnx_ops import CACHE, CACHED
 from weakcell.memmodels.errors import ModelError
 
 Rewrite = Callable[[NodeWriter], list[Node]]
@@ -209,7 +210,34 @@ def _heads(w: NodeWriter, product: str, *, mask: str, past: str, scores: str) ->
     return w.nodes
 
 
+def _with_cache(past: int) -> Rewrite:
+    """Return the rewrite of an attention with a key-value cache into what makes the cache and what reads it.
+
+    So a memory can hold the cache. An attention without one stays whole.
+
+    Args:
+        past: index of the input with the keys of earlier tokens.
+    """
+
+    def write(w: NodeWriter) -> list[Node]:
+        """Return the nodes for one operator."""
+        node = w.node
+        if not (node.input(past) or _output(node, 1) or _output(node, 2)):
+            return [node]
+        cache = tuple(_output(node, i) or f"{node.outputs[0]}.{part}" for i, part in ((1, "key"), (2, "value")))
+        domain = node.domain or "weakcell"
+        w.add_several(f"{node.op_type}{CACHE}", node.inputs, cache, domain, **node.attributes)
+        outputs = (node.outputs[0], *node.outputs[3:])
+        w.add_several(f"{node.op_type}{CACHED}", (*cache, *node.inputs), outputs, domain, **node.attributes)
+        return w.nodes
+
+    return write
+
+
 REWRITES: dict[tuple[str, str], Rewrite] = {
+    ("", "Attention"): _with_cache(4),
+    (MICROSOFT, "MultiHeadAttention"): _with_cache(6),
+    (MICROSOFT, "GroupQueryAttention"): _with_cache(3),
     ("", "SimplifiedLayerNormalization"): _simplified,
     (MICROSOFT, "SimplifiedLayerNormalization"): _simplified,
     (MICROSOFT, "SkipLayerNormalization"): _skip,

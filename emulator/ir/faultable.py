@@ -83,7 +83,7 @@ def collect_constants(network: Network) -> dict[str, tuple[LayerConstant, ...]]:
 
 
 def collect_buffers(network: Network) -> tuple[Buffer, ...]:
-    """Return every value that a buffer can hold: integers and signs.
+    """Return every value that a buffer can hold: integers, signs, and key-value caches.
 
     A 32-bit integer that a convolution reads as 16-bit is left out.
     """
@@ -92,7 +92,7 @@ def collect_buffers(network: Network) -> tuple[Buffer, ...]:
     return tuple(
         Buffer(spec, makers.get(name))
         for name, spec in network.values.items()
-        if spec.kind != "float" and not (name in narrow and spec.dtype == "int32")
+        if (spec.kind != "float" or spec.cache) and not (name in narrow and spec.dtype == "int32")
     )
 
 

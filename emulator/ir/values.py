@@ -17,7 +17,7 @@ from weakcell.emulator.kernels.entry_points import pack
 from weakcell.memmodels.address import Layout
 
 Kind = Literal["float", "codes", "bits"]
-Role = Literal["weight", "bias", "threshold", "scale", "zero_point", "buffer", "accumulator"]
+Role = Literal["weight", "bias", "threshold", "scale", "zero_point", "buffer", "accumulator", "cache"]
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,7 @@ class ValueSpec:
         dtype: of the elements.
         scale: of codes; a scalar, or one per channel.
         zero_point: of codes.
+        cache: whether it is a float32 cache of keys or values, which tokens write once and later tokens read.
     """
 
     name: str
@@ -166,6 +167,7 @@ class ValueSpec:
     dtype: str = "float32"
     scale: npt.NDArray[np.float32] = field(default_factory=lambda: np.array(1.0, dtype=np.float32))
     zero_point: int = 0
+    cache: bool = False
 
     @property
     def channels(self) -> int:
@@ -225,9 +227,10 @@ class OutputMeaning:
 class Buffer:
     """Memory for a value of one image, written and read back for every image.
 
-    It holds integers or signs in ONNX order.
+    It holds integers or signs in ONNX order; of a key-value cache, float32 numbers.
 
-    A sum that nothing has rounded yet is an accumulator, not a buffer: a rule for all buffers leaves it in its register.
+    A sum that nothing has rounded yet is an accumulator, not a buffer: a rule for all buffers leaves it in its register. A rule for
+    all buffers leaves key-value caches where they are, too.
 
     Attributes:
         value: the value that the buffer holds.
@@ -239,7 +242,9 @@ class Buffer:
 
     @property
     def role(self) -> Role:
-        """`accumulator` for an int32 sum of a layer, else `buffer`."""
+        """`accumulator` for an int32 sum of a layer, `cache` for a key-value cache, else `buffer`."""
+        if self.value.cache:
+            return "cache"
         return "accumulator" if self.layer is not None and self.value.dtype == "int32" else "buffer"
 
     @property
@@ -250,6 +255,8 @@ class Buffer:
     @property
     def encoding(self) -> Encoding:
         """How an element is stored."""
+        if self.value.cache:
+            return FLOAT32
         return SIGN1 if self.value.kind == "bits" else type_encoding(self.value.dtype)
 
     @property

@@ -22,13 +22,27 @@ from weakcell.emulator.onnx_ops.arithmetic import batch_norm_factors, clip_limit
 from weakcell.emulator.onnx_ops.movement import axes_of, pad_amounts
 from weakcell.emulator.onnx_ops.quantization import integer_limits
 from weakcell.emulator.onnx_ops.reductions import explicit_pads
-from weakcell.emulator.onnx_ops.registry import ABSENT, MAX_ELEMENTS, OPERATORS, POINTWISE, SEVERAL, Array, Attributes, Inputs, text
+from weakcell.emulator.onnx_ops.registry import (
+    ABSENT,
+    CACHE,
+    CACHED,
+    MAX_ELEMENTS,
+    OPERATORS,
+    POINTWISE,
+    SEVERAL,
+    Array,
+    Attributes,
+    Inputs,
+    text,
+)
 
 # imported for the operators that they register
 del _activations, _attention, _microsoft, _normalization, _qonnx, _recurrent, _resize, _selection
 
 __all__ = [
     "ABSENT",
+    "CACHE",
+    "CACHED",
     "MAX_ELEMENTS",
     "OPERATORS",
     "POINTWISE",

@@ -10,11 +10,24 @@ Shapes are (N, heads, S, head size) for queries and (N, heads, T, head size) for
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from weakcell.emulator.onnx_ops.registry import Array, Attributes, Inputs, claim, given, ints, optional, register, register_several
+from weakcell.emulator.onnx_ops.registry import (
+    CACHE,
+    CACHED,
+    Array,
+    Attributes,
+    Inputs,
+    claim,
+    given,
+    ints,
+    optional,
+    register,
+    register_several,
+)
 
 
 class Scores(NamedTuple):
@@ -103,17 +116,37 @@ def _sum_of(*masks: Array | None) -> Array | None:
     return sum(present[1:], present[0]) if present else None
 
 
-@register_several("Attention")
-def _attention(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
-    """Attention of ONNX, opset 23 and later."""
+class Heads(NamedTuple):
+    """Queries, and the keys and values of all tokens so far, split into heads.
+
+    Attributes:
+        k: with the cache of earlier tokens in front.
+        v: likewise.
+    """
+
+    q: Array
+    k: Array
+    v: Array
+
+
+def _joined(k: Array, v: Array, past_key: Array | None, past_value: Array | None) -> tuple[Array, Array]:
+    """Return keys and values behind those of the cache, if there is one."""
+    if past_key is None or past_value is None:
+        return k, v
+    return np.concatenate([past_key, k], 2), np.concatenate([past_value, v], 2)
+
+
+def _onnx_heads(inputs: Inputs, attributes: Attributes) -> Heads:
     q, k, v = (given(x) for x in inputs[:3])
-    mask, past_key, past_value, lengths = (optional(inputs, i) for i in range(3, 7))
-    flat = q.ndim == 3
-    if flat:
+    if q.ndim == 3:
         q_heads, kv_heads = int(attributes["q_num_heads"]), int(attributes["kv_num_heads"])
         q, k, v = split_heads(q, q_heads), split_heads(k, kv_heads), split_heads(v, kv_heads)
-    if past_key is not None and past_value is not None:
-        k, v = np.concatenate([past_key, k], 2), np.concatenate([past_value, v], 2)
+    return Heads(q, *_joined(k, v, optional(inputs, 4), optional(inputs, 5)))
+
+
+def _onnx_attend(inputs: Inputs, attributes: Attributes, heads: Heads) -> tuple[Array, ...]:
+    mask, past_key, _, lengths = (optional(inputs, i) for i in range(3, 7))
+    q, k, v = heads
     queries, keys = q.shape[2], k.shape[2]
     left = int(attributes.get("left_window_size", -1))
     right = 0 if attributes.get("is_causal", 0) else int(attributes.get("right_window_size", -1))
@@ -128,17 +161,12 @@ def _attention(inputs: Inputs, attributes: Attributes, opset: int, outputs: int)
     y, scores = attend(q, k, v, combined, scale, float(attributes.get("softcap", 0.0)))
     stages = (scores.raw, scores.capped, scores.masked, scores.weights)
     stage = stages[int(attributes.get("qk_matmul_output_mode", 0))]
-    return join_heads(y) if flat else y, k, v, stage
+    return join_heads(y) if given(inputs[0]).ndim == 3 else y, k, v, stage
 
 
-@register_several("com.microsoft.MultiHeadAttention")
-def _multi_head(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
-    """MultiHeadAttention: query, key, value, bias, key padding mask, attention bias, past key, past value.
-
-    Outputs are the result, and the keys and values with the cache.
-    """
+def _multi_heads(inputs: Inputs, attributes: Attributes) -> Heads:
     heads, q = int(attributes["num_heads"]), given(inputs[0])
-    k, v, bias, padding, scores_bias, past_key, past_value = (optional(inputs, i) for i in range(1, 8))
+    k, v, bias, _, _, past_key, past_value = (optional(inputs, i) for i in range(1, 8))
     if k is None and q.ndim == 5:  # packed: (N, S, heads, 3, size)
         q, k, v = (q[:, :, :, i].reshape(*q.shape[:2], -1) for i in range(3))
     elif k is not None and k.ndim == 5 and v is None:  # keys and values packed: (N, T, heads, 2, size)
@@ -150,12 +178,14 @@ def _multi_head(inputs: Inputs, attributes: Attributes, opset: int, outputs: int
         q = q + bias[:size]
         if k.ndim == 3:
             k, v = k + bias[size : 2 * size], v + bias[2 * size :]
-    q = split_heads(q, heads)
     k, v = (x if x.ndim == 4 else split_heads(x, heads) for x in (k, v))
-    if past_key is not None and past_value is not None:
-        k, v = np.concatenate([past_key, k], 2), np.concatenate([past_value, v], 2)
+    return Heads(split_heads(q, heads), *_joined(k, v, past_key, past_value))
+
+
+def _multi_attend(inputs: Inputs, attributes: Attributes, heads: Heads) -> tuple[Array, ...]:
+    padding, mask = optional(inputs, 4), optional(inputs, 5)
+    q, k, v = heads
     queries, keys = q.shape[2], k.shape[2]
-    mask = scores_bias
     if padding is not None:
         mask = _sum_of(mask, _padding_mask(padding, keys, float(attributes.get("mask_filter_value", -10000.0))))
     if attributes.get("unidirectional", 0):
@@ -232,33 +262,38 @@ def _rotated(x: Array, caches: tuple[Array, Array], positions: Array | None, att
     return y if x.ndim == 4 else join_heads(y)
 
 
-@register_several("com.microsoft.GroupQueryAttention")
-def _group_query(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
-    """GroupQueryAttention: query, key, value, past key, past value, lengths less 1, longest length, cosines, sines, …
+def _first_positions(inputs: Inputs, new: int) -> tuple[Array, Array, int]:
+    """Return for each sequence the position of its first new token and its length, and the most tokens of any."""
+    ends = given(inputs[5]).reshape(-1).astype(np.int64) + 1
+    most = max(ints(given(inputs[6]))[0], new)
+    return np.maximum(ends - new, 0) if most > new else np.zeros(len(ends), np.int64), ends, most
 
-    The cache `past` holds the tokens of a sequence from its beginning. Its output `present` has room for all tokens so far;
-    rows behind the length of a sequence are 0.
-    """
+
+def _group_heads(inputs: Inputs, attributes: Attributes) -> Heads:
     q, k, v = given(inputs[0]), optional(inputs, 1), optional(inputs, 2)
-    past_key, past_value, last, total, cosine, sine, positions, bias, sink = (optional(inputs, i) for i in range(3, 12))
+    past_key, past_value, _, _, cosine, sine, positions = (optional(inputs, i) for i in range(3, 10))
     heads, kv_heads = int(attributes["num_heads"]), int(attributes["kv_num_heads"])
     if k is None or v is None:  # packed: queries, keys and values in one tensor
         size = q.shape[-1] // (heads + 2 * kv_heads)
         q, k, v = np.split(q, [heads * size, (heads + kv_heads) * size], -1)
     q, k, v = split_heads(q, heads), split_heads(k, kv_heads), split_heads(v, kv_heads)
     new = q.shape[2]
-    ends = given(last).reshape(-1).astype(np.int64) + 1
-    most = max(ints(total)[0], new)
-    first = np.maximum(ends - new, 0) if most > new else np.zeros(len(ends), np.int64)
+    first, _, most = _first_positions(inputs, new)
     if attributes.get("do_rotary", 0):
         where = first.reshape(-1, 1) + np.arange(new) if positions is None else positions.astype(np.int64)
         turned = bool(attributes.get("rotary_interleaved", 0))
         angles = [_angles(given(cache), np.minimum(where, given(cache).shape[0] - 1), q) for cache in (cosine, sine)]
         q, k = (rotate(x, angles[0], angles[1], turned) for x in (q, k))
-    k, v = _append(past_key, k, first, most), _append(past_value, v, first, most)
+    return Heads(q, _append(past_key, k, first, most), _append(past_value, v, first, most))
+
+
+def _group_attend(inputs: Inputs, attributes: Attributes, heads: Heads) -> tuple[Array, ...]:
+    bias, sink = optional(inputs, 10), optional(inputs, 11)
+    q, k, v = heads
+    first, ends, _ = _first_positions(inputs, q.shape[2])
     hidden = np.where(np.arange(k.shape[2]) < ends.reshape(-1, 1, 1, 1), np.float32(0), np.float32(-np.inf))
     local = int(attributes.get("local_window_size", -1))
-    causal = window_mask(new, k.shape[2], first, local - 1 if local > 0 else -1, 0)
+    causal = window_mask(q.shape[2], k.shape[2], first, local - 1 if local > 0 else -1, 0)
     scale = float(attributes.get("scale", 0.0)) or 1 / math.sqrt(q.shape[3])
     if sink is not None or attributes.get("smooth_softmax", 0):
         raise ValueError("a smooth softmax or head sinks are not supported")
@@ -276,3 +311,46 @@ def _append(past: Array | None, new: Array, first: Array, most: int) -> Array:
         room = result[sequence, :, start : start + new.shape[2]]
         room[:] = new[sequence, :, : room.shape[1]]
     return result
+
+
+# ── operators ─────────────────────────────────────────────────────────────────────────────────────────
+
+Split = Callable[[Inputs, Attributes], Heads]
+Attend = Callable[[Inputs, Attributes, Heads], "tuple[Array, ...]"]
+
+
+def _register(domain: str, name: str, split: Split, attend_to: Attend) -> None:
+    """Register an attention, and the two halves that an importer puts in its place where keys and values are a cache.
+
+    `NAME.cache` makes keys and values from the inputs of the attention. `NAME.cached` reads keys and values as its first two
+    inputs, and the inputs of the attention behind them. The domain of the halves of ONNX's own operator is `weakcell`.
+    """
+    halves = f"{domain or 'weakcell'}.{name}"
+
+    @register_several(f"{domain}.{name}" if domain else name)
+    def whole(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
+        return attend_to(inputs, attributes, split(inputs, attributes))
+
+    @register_several(f"{halves}{CACHE}")
+    def cache(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
+        return split(inputs, attributes)[1:]
+
+    @register_several(f"{halves}{CACHED}")
+    def cached(inputs: Inputs, attributes: Attributes, opset: int, outputs: int) -> tuple[Array, ...]:
+        k, v, *others = inputs
+        y, _, _, *stage = attend_to(others, attributes, Heads(split(others, attributes).q, given(k), given(v)))
+        return y, *stage
+
+
+_register("", "Attention", _onnx_heads, _onnx_attend)
+"""Attention of ONNX, opset 23 and later: query, key, value, mask, past key, past value, lengths."""
+
+_register("com.microsoft", "MultiHeadAttention", _multi_heads, _multi_attend)
+"""Query, key, value, bias, key padding mask, attention bias, past key, past value."""
+
+_register("com.microsoft", "GroupQueryAttention", _group_heads, _group_attend)
+"""Query, key, value, past key, past value, lengths less 1, longest length, cosines, sines, positions, attention bias, sinks.
+
+The cache `past` holds the tokens of a sequence from its beginning. The output `present` has room for all tokens so far; rows
+behind the length of a sequence are 0.
+"""

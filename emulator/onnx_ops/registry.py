@@ -28,6 +28,8 @@ ABSENT: Array = np.zeros(0, np.bool_)
 
 OPERATORS: dict[str, Operator] = {}
 SEVERAL: dict[str, SeveralOutputs] = {}
+CACHE, CACHED = ".cache", ".cached"
+"""Ends of the names of the two halves of an attention whose keys and values are a cache (`attention.py`)."""
 POINTWISE: set[str] = set()
 """Operators y[i] = f(x[i]). Between a DequantizeLinear and a QuantizeLinear they become a lookup table."""
 

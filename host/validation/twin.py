@@ -123,7 +123,7 @@ def _check(resolved: ResolvedStudy, head: mg.OutputLayer, layers: tuple[mg.Hidde
     fixed = {part.layer.bias for part in parts if part.layer.bias}
     if layers:
         fixed |= {t.name for t in resolved.network.tensors.values() if t.role == "threshold"}
-    others = ("scale", "zero_point", "buffer", "accumulator")
+    others = ("scale", "zero_point", "buffer", "accumulator", "cache")
     fixed |= {name for name, item in resolved.plan.storable.items() if item.role in others}
     for point in resolved.points:
         moved = [slot.tensor for slot in point.placement.slots if slot.tensor in fixed]
