@@ -274,18 +274,19 @@ def _static(export: Callable[[Family], onnx.ModelProto], **options: Any) -> Call
     return make
 
 
+def quantized_dynamically(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return onnxruntime's dynamic quantization."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder, quietly():
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int.onnx"
+        onnx.save(proto, source)
+        quantize_dynamic(source, target, weight_type=QuantType.QUInt8, reduce_range=True)
+        return onnx.load(target)
+
+
 def _dynamic(export: Callable[[Family], onnx.ModelProto]) -> Callable[[Family], onnx.ModelProto]:
-    def make(family: Family) -> onnx.ModelProto:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        with tempfile.TemporaryDirectory() as folder, quietly():
-            onnx.save(export(family), Path(folder) / "float.onnx")
-            quantize_dynamic(
-                Path(folder) / "float.onnx", Path(folder) / "int.onnx", weight_type=QuantType.QUInt8, reduce_range=True
-            )
-            return onnx.load(Path(folder) / "int.onnx")
-
-    return make
+    return lambda family: quantized_dynamically(export(family))
 
 
 def _blocks(bits: int, form: str) -> Callable[[Family], onnx.ModelProto]:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,17 @@ def with_integers_out(proto: onnx.ModelProto, inputs: dict[str, Array]) -> tuple
     return result, [name for name in names if found[name].dtype in (np.uint8, np.int8)]
 
 
-def quantized(proto: onnx.ModelProto, images: Array, operators: bool = False, **options: Any) -> onnx.ModelProto:
-    """Return onnxruntime's static quantization, calibrated on the images, as QDQ or with QLinear operators."""
+def quantized(
+    proto: onnx.ModelProto, images: Array | Mapping[str, Array], operators: bool = False, **options: Any
+) -> onnx.ModelProto:
+    """Return onnxruntime's static quantization, calibrated on the images, as QDQ or with QLinear operators.
+
+    Args:
+        proto: the float model.
+        images: of its first input, or of each input by name.
+        operators: whether to write QLinear operators.
+        options: of `quantize_static`.
+    """
     from onnxruntime import quantization
 
     mixed = (quantization.QuantType.QUInt8, quantization.QuantType.QInt8)
@@ -141,9 +150,9 @@ def quantized(proto: onnx.ModelProto, images: Array, operators: bool = False, **
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = [{proto.graph.input[0].name: images}]
+            self.left = [images if isinstance(images, Mapping) else {proto.graph.input[0].name: images}]
 
-        def get_next(self) -> dict[str, Array] | None:
+        def get_next(self) -> Mapping[str, Array] | None:
             return self.left.pop() if self.left else None
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
