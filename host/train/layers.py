@@ -12,6 +12,7 @@ the same numbers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +23,26 @@ ReadBack = Callable[[Tensor, Tensor], Tensor]
 """(latent weights, stored values) → the values that a memory returns, with their gradient. `flips` makes them."""
 
 
+@cache
+def _find_outer_bounds(low: float, high: float, dtype: torch.dtype) -> tuple[float, float]:
+    """Return the numbers of a type next to low … high, outside: low ≤ x ≤ high if and only if x is strictly between them."""
+    ends = torch.tensor([low, high], dtype=dtype)
+    outer = torch.nextafter(ends, torch.tensor([-torch.inf, torch.inf], dtype=dtype))
+    return float(outer[0]), float(outer[1])
+
+
 class _ClippedGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, y: Tensor, low: float, high: float) -> Tensor:
-        ctx.save_for_backward((x >= low) & (x <= high))
+        ctx.save_for_backward(x)
+        ctx.bounds = _find_outer_bounds(low, high, x.dtype)
         return y
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradient * inside, None, None, None
+        (x,) = ctx.saved_tensors
+        # One pass. Three comparisons and products of tensors take four.
+        return torch.ops.aten.hardtanh_backward(gradient, x, *ctx.bounds), None, None, None
 
 
 class _IdentityGradient(torch.autograd.Function):
@@ -71,8 +82,8 @@ def quantize_min_max(latent: Tensor, bits: int) -> Tensor:
     batch norm that follows would divide by it. All weights of a tensor without a range get the lowest code.
     """
     low, high = latent.aminmax()
-    codes = ((latent - low) * ((2**bits - 1) / (high - low).clamp_min(1e-30))).round_()
-    return codes.sub_(1 << (bits - 1))
+    codes = (latent - low).mul_((2**bits - 1) / (high - low).clamp_min(1e-30))
+    return codes.round_().sub_(1 << (bits - 1))
 
 
 class StoredLinear(nn.Linear):
@@ -230,7 +241,7 @@ class Sign(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sign; its gradient passes where |x| ≤ 1."""
-        return straight_through(x, torch.sign(x)) if self.training else torch.sign(x)
+        return straight_through(x, torch.sign(x.detach())) if self.training else torch.sign(x)
 
 
 class Levels(nn.Module):
@@ -257,7 +268,8 @@ class Levels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Round to the nearest code; the gradient passes inside the range of the codes."""
         low, high = self.codes
-        levels = (x / self.step).round().clamp(low, high) * self.step
+        # A product with the inverse of a power of two is exact. No pass but the first makes a new tensor.
+        levels = (x.detach() * (1 / self.step)).round_().clamp_(low, high).mul_(self.step)
         return straight_through(x, levels, low * self.step, high * self.step) if self.training else levels
 
 

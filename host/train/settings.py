@@ -130,6 +130,8 @@ class Run(BaseModel):
     @field_validator("tolerance", mode="before")
     @classmethod
     def _pair(cls, pair: object) -> object:
+        if pair in ("", "none"):
+            return None
         return pair.split(",") if isinstance(pair, str) else pair
 
     @property

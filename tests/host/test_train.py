@@ -16,7 +16,7 @@ from weakcell.host.datasets import training
 from weakcell.host.datasets.readers import read_idx
 from weakcell.host.train import export, loop
 from weakcell.host.train.__main__ import SHIPPED, main
-from weakcell.host.train.layers import Sign, StoredConv2d, StoredLinear, clamp_latent
+from weakcell.host.train.layers import Sign, StoredConv2d, StoredLinear, clamp_latent, straight_through
 from weakcell.host.train.losses import CrossEntropy
 from weakcell.host.train.networks import digits_bnn, network
 from weakcell.memmodels.errors import InputError, ModelError
@@ -80,6 +80,31 @@ def test_gradient_passes_straight_through_inside_one() -> None:
     x = torch.tensor([-2.0, -1.0, -0.3, 0.4, 1.0, 1.5], requires_grad=True)
     (Sign()(x) * torch.arange(1.0, 7.0)).sum().backward()
     assert x.grad.tolist() == [0, 2, 3, 4, 5, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 3.75), (-4.0, 3.5)])
+def test_gradients_pass_up_to_both_limits_and_not_beyond(low: float, high: float, dtype: torch.dtype) -> None:
+    """The oracle is the definition: the gradient times (low ≤ x) times (x ≤ high), bit for bit."""
+    ends = torch.tensor([low, high], dtype=dtype)
+    beyond = [torch.nextafter(ends, torch.tensor([way, way], dtype=dtype)) for way in (-torch.inf, torch.inf)]
+    x = torch.cat([ends, *beyond, torch.linspace(-5, 5, 99).to(dtype), torch.tensor([0.0, -0.0], dtype=dtype)]).requires_grad_()
+    gradient = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    straight_through(x, torch.sign(x.detach()), low, high).backward(gradient)
+    expected = gradient * ((x >= low) & (x <= high))
+    assert x.grad is not None
+    assert torch.equal(x.grad, expected)
+    assert 0 < int((expected == 0).sum()) < len(x)
+
+
+def test_order_of_the_bytes_changes_no_sum_and_pooling_gets_channels_last() -> None:
+    """Sums of ±1 times pixels are exact integers, whatever the order; torch's own order for one channel would be NCHW."""
+    bnn = tiny_bnn().to(memory_format=torch.channels_last)
+    images = torch.from_numpy(pixels(9))
+    sums = bnn.conv1(loop.to_float(images))
+    assert torch.equal(sums, bnn.conv1(images.float()))
+    assert torch.equal(bnn(loop.to_float(images)), bnn(images.float()))
+    assert sums.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("layer", [StoredLinear(6, 4), StoredConv2d(2, 3)])

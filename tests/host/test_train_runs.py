@@ -224,7 +224,7 @@ def test_bfloat16_products_are_exact_for_codes_and_the_head_stays_float32() -> N
 
 
 def test_a_grid_is_every_combination_once() -> None:
-    assert [run.tolerance for run in expand_runs(TINY, {"tolerance": ["0.1,8", "0.2,8"]})] == [(0.1, 8.0), (0.2, 8.0)]
+    assert [run.tolerance for run in expand_runs(TINY, {"tolerance": ["none", "0.1,8"]})] == [None, (0.1, 8.0)]
     runs = expand_runs(TINY, {"flips": ["none", "uniform:ber=0.05"], "gradient": ["plain", "straight-through"], "seed": ["1", "2"]})
     assert len(runs) == 6
     assert [run.seed for run in runs[:2]] == [1, 2]
