@@ -1,21 +1,25 @@
-"""Claims of the papers about MCEL as comparisons of stored runs, and the verdicts that the runs allow.
+"""Claims of the papers as comparisons of stored runs, and the verdicts that the runs allow.
 
-A verdict needs every baseline: CEL with the learned output scale (the paper's), and CEL on logits/√K (as good, at no cost). CEL on
-raw sums is shown, but decides nothing. Differences are paired by seed, with Student's t-intervals.
+A verdict about MCEL needs every baseline: CEL with the learned output scale (the paper's), and CEL on logits/√K (as good, at no
+cost). CEL on raw sums is shown, but decides nothing. Differences are paired by seed, with Student's t-intervals.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from tests.train_findings.findings import Group, Task, gain
+import numpy as np
+from scipy.stats import pearsonr
+
+from tests.train_findings.findings import Gain, Group, Setting, Task, gain
 from weakcell.host.train.loss_spec import LossSpec
 
 Verdict = Literal["found", "found in part", "not found", "not run"]
 SEEDS = 3
+EFFECT_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -135,3 +139,90 @@ def answer(claim: Claim, groups: Sequence[Group]) -> Answer:
 def _size(group: Group) -> tuple[float, float, int, int]:
     task = group.setting.task
     return task.width, math.inf if task.images is None else task.images, group.setting.epochs, len(group.seeds)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A claim about one change of a training: with it and without it, everything else equal.
+
+    Attributes:
+        text: The claim.
+        without: A setting → the same setting without the change; the setting itself if it does not have it.
+        rates: Bit error rates whose differences decide; None is the mean of the curve.
+    """
+
+    text: str
+    without: Callable[[Setting], Setting]
+    rates: tuple[float | None, ...]
+
+
+def _with_plain_gradient(setting: Setting) -> Setting:
+    return setting if setting.flips is None else replace(setting, gradient="plain")
+
+
+EFFECTS = (
+    Effect("Straight-through flip training over-fits less: better below its rate than the plain gradient", _with_plain_gradient,
+           (0.0, 0.01, 0.05)),
+    Effect("The regularizer of hidden neurons buys tolerance", lambda setting: replace(setting, tolerance=None), (0.1, 0.2, None)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EffectAnswer:
+    """What the runs of one setting say to an effect, against those of the setting without the change."""
+
+    effect: Effect
+    group: Group
+    base: Group
+    verdict: Verdict
+
+    @property
+    def gains(self) -> list[Gain]:
+        """Differences at the rates that decide."""
+        return [gain(self.group, self.base, rate) for rate in self.effect.rates]
+
+
+def answer_effects(groups: Sequence[Group]) -> list[EffectAnswer]:
+    """Return an answer for every pair of settings that differ in the change of an effect alone and share two seeds or more."""
+    by_setting = {group.setting: group for group in groups}
+    answers = []
+    for effect in EFFECTS:
+        for group in groups:
+            base = by_setting.get(effect.without(group.setting))
+            if base is None or base is group or len(set(base.seeds) & set(group.seeds)) < 2:
+                continue
+            above = [gain(group, base, rate).low > 0 for rate in effect.rates]
+            verdict: Verdict = "found" if all(above) else "found in part" if any(above) else "not found"
+            answers.append(EffectAnswer(effect, group, base, verdict))
+    return answers
+
+
+@dataclass(frozen=True)
+class MetricAnswer:
+    """Correlation of a metric of fault-free networks with the mean accuracy over the sweep, and its 95 % interval.
+
+    The unit is the setting, by its means over seeds: seeds of a setting are not independent networks.
+    """
+
+    settings: int
+    networks: int
+    r: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Found if the whole interval is above zero."""
+        return "found" if self.low > 0 else "not found"
+
+
+def correlate_metric(groups: Sequence[Group], column: str) -> MetricAnswer | None:
+    """Correlate a column of the facts with the mean accuracy; None for fewer than four settings that have it."""
+    having = [group for group in groups if not math.isnan(group.mean(column))]
+    if len(having) < 4:
+        return None
+    metric, accuracy = np.array([(group.mean(column), group.curves.mean()) for group in having]).T
+    found = pearsonr(metric, accuracy)
+    interval = found.confidence_interval(0.95)
+    networks = sum(len(group.seeds) for group in having)
+    return MetricAnswer(len(having), networks, float(found.statistic), float(interval.low), float(interval.high))

@@ -20,6 +20,8 @@ from weakcell.host.train.loss_spec import LOSSES, LossSpec, name_stored_loss
 Floats = npt.NDArray[np.float64]
 RESULTS = Path(__file__).parent / "results"
 VALIDATION = RESULTS / "validation"
+_FIRST_RATE = 1e-3
+"""Learning rate of the first runs, whose rows do not state it."""
 
 
 class Task(NamedTuple):
@@ -137,7 +139,7 @@ def load_groups(folder: Path = RESULTS) -> list[Group]:
         loss = name_stored_loss(row["loss"])
         setting = Setting(
             task, loss, row["flips"], row["gradient"], row["tolerance"], row["epochs"], row["largest_output"],
-            row.get("output_scale"), row.get("rate"),
+            row.get("output_scale"), row.get("rate") or _FIRST_RATE,
         )  # fmt: skip
         by_setting.setdefault(setting, []).append(row)
     mean = curves.group_by("id", "value").agg(pl.col("accuracy").mean()).sort("value")

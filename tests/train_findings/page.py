@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from tests.train_findings.claims import BASELINES, CLAIMS, answer
+from tests.train_findings.claims import BASELINES, CLAIMS, EFFECT_SEEDS, answer, answer_effects, correlate_metric
 from tests.train_findings.findings import RESULTS, VALIDATION, Gain, Group, Task, correlation, gain, load_groups, read_table
 from weakcell.emulator import mean_interval
 from weakcell.host.report.style import COLOURS, GREY
@@ -38,6 +38,11 @@ PICTURES = _ROOT / ".github"
 _RATES = {"fashion-mnist": (0.0, 0.01, 0.05, 0.1, 0.15, 0.2, 0.3), "cifar-10": (0.0, 0.01, 0.02, 0.03, 0.04, 0.06)}
 _CHOICE_RATES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 _FINE_RATES = (0.0, 0.0025, 0.005, 0.01, 0.015, 0.02)
+_METRICS = {
+    "neuron_flips_share": "hidden neurons' flips, of fan-in",
+    "output_flips": "flips tolerated, output",
+    "margin_share": "MLM, of largest",
+}
 _COLOURS = (*COLOURS[:6], "#000000", GREY)
 
 
@@ -91,6 +96,11 @@ def accuracy_table(groups: Sequence[Group]) -> str:
     return "\n\n".join(parts)
 
 
+def list_figures(groups: Sequence[Group]) -> str:
+    """The figures that `write_figures` makes."""
+    return "\n".join(f"![Accuracy over bit error rate, {title(task)}](../../.github/{picture(task)})" for task in tasks(groups))
+
+
 def margin_table(groups: Sequence[Group]) -> str:
     """Margins in logits, as share of the largest output, as exact flips, and after the output scale against CEL's."""
     rows = []
@@ -133,15 +143,10 @@ def gain_table(groups: Sequence[Group]) -> str:
 
 def correlation_table(groups: Sequence[Group]) -> str:
     """How well metrics of the fault-free network foretell its mean accuracy over the sweep."""
-    names = {
-        "neuron_flips_share": "hidden neurons' flips, of fan-in",
-        "output_flips": "flips tolerated, output",
-        "margin_share": "MLM, of largest",
-    }
     rows = []
     for task, members in tasks(groups).items():
         for of, subset in (("all", members), *one_loss(members)):
-            for column, name in names.items():
+            for column, name in _METRICS.items():
                 found = correlation(subset, column)
                 if found.networks >= 5 and not math.isnan(found.pearson):
                     numbers = str(found.networks), f"{found.pearson:.2f}", f"{found.spearman:.2f}"
@@ -178,6 +183,33 @@ def verdict_table(groups: Sequence[Group]) -> str:
     return markdown(head, rows)
 
 
+def effect_table(groups: Sequence[Group]) -> str:
+    """Claims about one change of a training, with the differences that it makes."""
+    rates = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, None)
+    rows = []
+    for found in answer_effects(groups):
+        seeds = gain(found.group, found.base, None).seeds
+        verdict = found.verdict if seeds >= EFFECT_SEEDS else f"not run as asked; {found.verdict} with {seeds} seeds"
+        compared = f"{found.group.setting.label} − {found.base.setting.label}"
+        cells = [_points(gain(found.group, found.base, rate)) for rate in rates]
+        rows.append((found.effect.text, verdict, title(found.group.setting.task), compared, str(seeds), *cells))
+    columns = ("curve" if rate is None else f"{100 * rate:g} %" for rate in rates)
+    head = ("claim", "verdict", "network", "compared", "seeds", *columns)
+    return markdown(head, rows)
+
+
+def metric_table(groups: Sequence[Group]) -> str:
+    """The claim that metrics of the fault-free network foretell its accuracy over bit error rates, over all networks of a kind."""
+    rows = []
+    for task, members in tasks(groups).items():
+        for column, name in _METRICS.items():
+            found = correlate_metric(members, column)
+            if found is not None:
+                correlation = f"{found.r:+.2f} ({found.low:+.2f} … {found.high:+.2f})"
+                rows.append((title(task), name, found.verdict, str(found.settings), str(found.networks), correlation))
+    return markdown(("network", "metric", "verdict", "settings", "networks", "r with the mean of the curve"), rows)
+
+
 def selection_table(groups: Sequence[Group]) -> str:
     """The trials on held-out training images that choices were made by: the highest mean over these rates.
 
@@ -191,7 +223,7 @@ def selection_table(groups: Sequence[Group]) -> str:
         for group in chosen:
             found = [float(group.at(rate).mean()) for rate in rates]
             cells = [f"{100 * accuracy:.1f}" for accuracy in (*found, sum(found) / len(found))]
-            learning = "1e-3" if group.setting.rate is None else f"{group.setting.rate:g}"
+            learning = "1e-3" if group.setting.rate in (None, 1e-3) else f"{group.setting.rate:g}"
             rows.append((title(group.setting.task), group.setting.label, learning, *cells, f"{group.mean('margin'):.4g}"))
         if rows:
             head = ("network", "loss", "learning rate", *(f"{100 * rate:g} %" for rate in rates), "mean", "MLM")
@@ -201,9 +233,12 @@ def selection_table(groups: Sequence[Group]) -> str:
 
 TABLES: dict[str, Callable[[Sequence[Group]], str]] = {
     "verdicts": verdict_table,
+    "effects": effect_table,
+    "metrics": metric_table,
     "runs": runs_table,
     "selection": selection_table,
     "accuracy": accuracy_table,
+    "figures": list_figures,
     "margins": margin_table,
     "gains": gain_table,
     "correlation": correlation_table,
@@ -276,7 +311,9 @@ def draw(members: Sequence[Group]) -> Figure:
 def picture(task: Task) -> str:
     """The file name of a task's figure."""
     words = [task.data, task.network, "bnn" if task.bits == 1 else f"qnn{task.bits}"]
-    words += [str(word) for word in (task.quantizer, task.images) if word is not None]
+    # The first figures were named without the width of their networks.
+    width = None if task.width == 1 or task.data == "cifar-10" or task.images is not None else f"x{task.width:g}"
+    words += [str(word) for word in (width, task.quantizer, task.images) if word is not None]
     return f"train_{'_'.join(words)}.svg"
 
 

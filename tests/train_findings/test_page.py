@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from tests.train_findings import page, protocol
-from tests.train_findings.claims import CLAIMS, Claim, answer
+from tests.train_findings.claims import CLAIMS, Claim, answer, answer_effects, correlate_metric
 from tests.train_findings.findings import Correlation, Group, Setting, Task, correlation, gain, load_groups
 from weakcell.host.train import training_grid
 from weakcell.host.train.settings import parse_run
@@ -150,6 +150,46 @@ def test_a_verdict_needs_both_fair_baselines(
     narrow = [replace(run, setting=replace(run.setting, task=run.setting.task._replace(width=0.5))) for run in groups]
     assert not answer(CLAIMS[0], narrow).complete
     assert "not run as asked" in page.verdict_table(narrow) or verdict == "not run"
+
+
+def test_effects_are_differences_of_one_change_alone(stored: Path) -> None:
+    """Straight-through against the plain gradient; other flips, other losses and trainings without flips do not count."""
+    mhl = load_groups(stored)[2]
+    through = replace(mhl, seeds=(1, 2, 3), curves=np.full((3, 36), 0.8) + np.array([[0.0], [0.01], [0.03]]))
+    plain = replace(through, setting=replace(mhl.setting, gradient="plain"), curves=np.full((3, 36), 0.7))
+    other = replace(plain, setting=replace(plain.setting, flips="uniform:ber=0.2"))
+    clean = [replace(group, setting=replace(group.setting, flips=None)) for group in (plain, through)]
+    (found,) = answer_effects([through, plain, other, *clean])
+    assert (found.group, found.base, found.verdict) == (through, plain, "found")
+    difference = np.array([0.1, 0.11, 0.13])
+    expected = t.interval(0.95, 2, difference.mean(), difference.std(ddof=1) / math.sqrt(3))
+    assert [(over.low, over.high) for over in found.gains] == [pytest.approx(expected)] * 3
+    worse = replace(through, curves=np.where(RATES < 0.03, through.curves, plain.curves))
+    assert [answer_effects([group, plain])[0].verdict for group in (worse, replace(through, curves=plain.curves))] == [
+        "found in part", "not found",
+    ]  # fmt: skip
+    assert "not run as asked; found with 3 seeds" in page.effect_table([through, plain])
+    regularized = replace(through, setting=replace(through.setting, tolerance="0.1,64"))
+    assert [answer.effect.rates for answer in answer_effects([regularized, through])] == [(0.1, 0.2, None)]
+
+
+def test_metrics_are_correlated_over_settings(stored: Path) -> None:
+    """The oracle is NumPy's coefficient and Fisher's interval; a metric that some settings lack is taken over the others."""
+    base = load_groups(stored)[0]
+    accuracies = [0.5, 0.6, 0.55, 0.7, 0.8]
+    groups = [
+        replace(base, setting=replace(base.setting, largest=i), facts=base.facts.with_columns(margin_share=i / 10),
+                curves=np.full((3, 36), accuracy))
+        for i, accuracy in enumerate(accuracies)
+    ]  # fmt: skip
+    found = correlate_metric(groups, "margin_share")
+    assert found is not None
+    r = float(np.corrcoef(range(5), accuracies)[0, 1])
+    assert (found.settings, found.networks, found.r) == (5, 15, pytest.approx(r))
+    assert (found.low, found.high) == pytest.approx(np.tanh(np.arctanh(r) + np.array([-1, 1]) * norm.ppf(0.975) / math.sqrt(2)))
+    assert found.verdict == ("found" if found.low > 0 else "not found")
+    lacking = [*groups[:2], *(replace(group, facts=group.facts.with_columns(margin_share=None)) for group in groups[2:])]
+    assert correlate_metric(lacking, "margin_share") is None
 
 
 def test_margins_are_counted_after_the_scale() -> None:
