@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Protocol
 
 from weakcell.memmodels.definition import Technology
@@ -101,7 +101,13 @@ class MemorySpec:
 
 def names() -> tuple[str, ...]:
     """Return the names of all registered technologies, the built-in ones first."""
-    return (*_BUILT_IN, *(point.name for point in entry_points(group=_GROUP) if point.name not in _BUILT_IN))
+    return (*_BUILT_IN, *(point.name for point in _entry_points(_GROUP) if point.name not in _BUILT_IN))
+
+
+@cache
+def _entry_points(group: str) -> EntryPoints:
+    """Return what installed packages register in a group. A look through all packages takes milliseconds."""
+    return entry_points(group=group)
 
 
 def technology_of(name: str) -> Technology:
@@ -122,13 +128,13 @@ def technology_of(name: str) -> Technology:
 @cache
 def _is_scheme(name: str) -> bool:
     """Return whether NAME:… names a file or uses a registered scheme."""
-    return name in _FILES or any(point.name == name for point in entry_points(group=_SCHEMES))
+    return name in _FILES or any(point.name == name for point in _entry_points(_SCHEMES))
 
 
 @cache
 def _load_scheme(name: str) -> SpecScheme:
     """Load the registered scheme of that name; MemorySpecError if its package cannot be loaded."""
-    (point, *_) = entry_points(group=_SCHEMES, name=name)
+    (point, *_) = _entry_points(_SCHEMES).select(name=name)
     try:
         found: SpecScheme = point.load()
     except Exception as error:
@@ -150,7 +156,7 @@ def technology(name: str) -> Technology:
         module, attribute = _BUILT_IN[name].split(":")
         loaded = getattr(import_module(module), attribute)
     else:
-        points = [point for point in entry_points(group=_GROUP) if point.name == name]
+        points = [point for point in _entry_points(_GROUP) if point.name == name]
         if not points:
             family = [known for known in names() if name and known.startswith(f"{name}-")]
             near = family or difflib.get_close_matches(name, names(), n=1)

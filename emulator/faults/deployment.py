@@ -277,6 +277,7 @@ def deploy(
     memories: Sequence[Memory] | None = None,
     record: bool = False,
     sampling: Sampling = Sampling.BITS,
+    reads: bool = True,
 ) -> Deployment:
     """Write a network to its memories.
 
@@ -290,6 +291,7 @@ def deploy(
         memories: one per array of the placement, instead of opening them from their SPECs (a board, a recording, a test's own).
         record: keep every read with flips in `Deployment.faults`.
         sampling: what is sampled at a read.
+        reads: False makes no samplers, which saves most of the time. The deployment then serves for costs only.
 
     Raises:
         UsageError: `record` for a memory whose protection drops signs, which are no flips; or `ReadPolicy.ACCESS` for weights of a
@@ -316,7 +318,7 @@ def deploy(
             buffers.setdefault(item.value.name, []).append(BufferSlot(slot, item, memory, layout))
             continue
         region = memory.write(plan.stored(layout), layout, Key(trial))
-        slots.setdefault(slot.tensor, []).append(StoredSlot(slot, memory, region, memory.sampler(region)))
+        slots.setdefault(slot.tensor, []).append(StoredSlot(slot, memory, region, memory.sampler(region) if reads else None))
     return Deployment(
         plan,
         trial,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -55,13 +56,16 @@ def cost_per_inference(deployment: Deployment, batch: int) -> InferenceCost:
     Raises:
         UsageError: for `inferences_per_read` under a policy that says itself when weights are read again.
     """
-    network, policy = deployment.plan.network, deployment.policy
+    plan, policy = deployment.plan, deployment.policy
     weighed: list[tuple[Quantity, float]] = []
     parts: dict[str, list[Quantity]] = {}
     latencies: list[Quantity] = []
     total = stored = read = 0.0
     shared = [_sharing(s.memory.conditions, policy, batch) for s in deployment.all_slots]
-    reads = {number: reads_per_inference(network, policy, number) for number in {1.0, *shared}}
+    reads = {
+        number: plan.cache.get(("reads", policy, number), partial(reads_per_inference, plan.network, policy, number))
+        for number in {1.0, *shared}
+    }
     parameters = [
         (s.memory, s.region, Accesses(reads[number][s.slot.tensor])) for s, number in zip(deployment.all_slots, shared, strict=True)
     ]

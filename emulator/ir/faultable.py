@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -58,12 +59,23 @@ class LayerConstant:
         return int(shaped) if self.attribute == "zero_point" and self.owner != "weight" else shaped
 
 
-def collect_constants(network: Network) -> dict[str, tuple[LayerConstant, ...]]:
+def collect_constants(network: Network) -> Mapping[str, tuple[LayerConstant, ...]]:
     """Return the constants of every layer that has any.
 
     Returns:
         Constants by the name of the value that the layer makes. Each has a name of its own.
     """
+    known = _CONSTANTS.get(network)
+    if known is None:
+        known = _CONSTANTS[network] = _collect_constants(network)
+    return known
+
+
+_CONSTANTS: WeakKeyDictionary[Network, Mapping[str, tuple[LayerConstant, ...]]] = WeakKeyDictionary()
+"""Constants of networks that are in use: a campaign asks for them at every operating point."""
+
+
+def _collect_constants(network: Network) -> dict[str, tuple[LayerConstant, ...]]:
     taken, by_layer = {*network.tensors, *network.values}, {}
     shared: dict[str, StoredTensor] = {}
     for layer in network.layers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -92,13 +92,19 @@ class _Branch:
     sweep: Sweep | None
 
 
-def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_width: float | None = None) -> Campaign:
+def resolve_campaign(
+    file: CampaignFile,
+    data_dir: Path | None = None,
+    half_width: float | None = None,
+    on_study: Callable[[int, int], None] = lambda points, total: None,
+) -> Campaign:
     """Load and check everything that a campaign file names.
 
     Args:
         file: the file, whose form is checked already.
         data_dir: folder to search first for data sets.
         half_width: replaces the file's.
+        on_study: called after each study with the numbers of points that are checked, and of all points.
 
     Raises:
         InputError: with every mistake and its line.
@@ -132,7 +138,8 @@ def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
         mistakes.append(file.mistake(("memory",), f"{total:,} operating points; {MOST_POINTS:,} are the most"))
     if mistakes:
         raise refuse(file.path, mistakes)
-    studies, labels, places = [], [], []
+    studies, labels, places, points = list[ResolvedStudy](), list[str](), list[Place](), 0
+    checked: dict[tuple[object, ...], ResolvedStudy] = {}
     for (i, workload), seed, policy, k, branch in product(
         workloads.items(), table.seeds, table.read_every, range(len(rules)), [b for part in branches.values() for b in part]
     ):
@@ -153,7 +160,14 @@ def resolve_campaign(file: CampaignFile, data_dir: Path | None = None, half_widt
             output=network.output,
         )
         with collect(branch.place):
-            studies.append(resolve_study(study, data_dir, workload=workload))
+            key = i, policy, k, id(branch)
+            if key in checked:  # seeds change what is drawn, but nothing that is checked or placed
+                resolved = replace(checked[key], study=study)
+            else:
+                resolved = checked[key] = resolve_study(study, data_dir, workload=workload)
+            points += len(resolved.points)
+            on_study(points, total)
+            studies.append(resolved)
             labels.append(_name_study(file, workload, branch, k, seed, policy))
             places.append(branch.place)
     if not mistakes:

@@ -28,6 +28,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,8 @@ from weakcell.memmodels.toml_text import format_key, format_value
 
 MOST_BYTES = 1 << 20
 _BIG = (1 << 63) - 1
+_LISTED = 20
+"""Mistakes of a file that a message lists."""
 Place = tuple[str | int, ...]
 
 
@@ -137,14 +140,21 @@ class CampaignFile:
 
     def mistake(self, place: Place, reason: str) -> Mistake:
         """Return a mistake at a place of the file."""
-        return Mistake(find_line(find_lines(self.text), place), reason)
+        return Mistake(find_line(self._lines, place), reason)
+
+    @cached_property
+    def _lines(self) -> dict[Place, int]:
+        """The line of each key and table; found once, as a grid may hold thousands of mistakes."""
+        return find_lines(self.text)
 
 
 def refuse(path: Path, mistakes: list[Mistake]) -> InputError:
-    """Return the error that lists all mistakes by line, each once."""
+    """Return the error that lists the mistakes by line, each once: the first `_LISTED` of them."""
     unique = sorted(set(mistakes))
-    count = "one mistake" if len(unique) == 1 else f"{len(unique)} mistakes"
-    listed = "".join(f"\n  {mistake}" for mistake in unique)
+    count = "one mistake" if len(unique) == 1 else f"{len(unique):,} mistakes"
+    listed = "".join(f"\n  {mistake}" for mistake in unique[:_LISTED])
+    if len(unique) > _LISTED:
+        listed += f"\n  and {len(unique) - _LISTED:,} more"
     return InputError(f"Campaign {path}", f"{count}{listed}\nNothing was run or written", "Correct the file and run it again")
 
 

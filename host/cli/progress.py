@@ -1,4 +1,4 @@
-"""Progress of a sweep: a bar on a terminal, otherwise a line every ten seconds."""
+"""Progress of a sweep: a bar on a terminal, otherwise a line every ten seconds; its checks, line by line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from weakcell.host.campaign.sweep import SweepProgress
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SILENT_SECONDS = 3.0
+"""After so long, a check says what it does."""
 
 OnStep = Callable[["SweepProgress"], None]
 
@@ -55,6 +57,24 @@ def _bar() -> Iterator[OnStep]:
             bar.update(task, completed=step.finished, total=step.needed, description=where, pace=pace)
 
         yield on_step
+
+
+def checking(shown: bool) -> Callable[[int, int], None]:
+    """Return a function to call with the operating points that are checked, and all of them: a line every ten seconds.
+
+    Args:
+        shown: whether to print anything.
+    """
+    began = told = time.perf_counter()
+
+    def on_study(points: int, total: int) -> None:
+        nonlocal told
+        now = time.perf_counter()
+        if shown and points < total and now - told > (_SECONDS_BETWEEN_LINES if told > began else _SILENT_SECONDS):
+            told = now
+            note(f"Checking the campaign: {points:,} of {total:,} operating points")
+
+    return on_study
 
 
 def _lines() -> OnStep:

@@ -112,6 +112,7 @@ def _sweep(
     from weakcell.host.campaign.sweep import count_missing
     from weakcell.host.campaign.sweep import run_campaign as drive
     from weakcell.host.campaign.tables import Tables, compute_differences, write_tables
+    from weakcell.host.cli.progress import checking
     from weakcell.host.cli.terminal import emit, note
     from weakcell.memmodels.errors import Interrupted, UsageError
 
@@ -120,7 +121,8 @@ def _sweep(
     check_workers(threads, processes, cluster)
     if out is None and not dry_run:
         raise UsageError("weakcell sweep", "it has nowhere to keep its runs", "Give --out DIR")
-    resolved = resolve_campaign(read_campaign(path), data_dir, None if half_width is None else parse_share(half_width))
+    share = None if half_width is None else parse_share(half_width)
+    resolved = resolve_campaign(read_campaign(path), data_dir, share, checking(not quiet and not as_json))
     refuse_hardware(f"Sweep {path}", resolved.studies, yes)
     if dry_run:
         _show_effort(resolved, out, threads, processes, cluster, as_json)

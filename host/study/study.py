@@ -298,7 +298,8 @@ def _point(study: Study, plan: Plan, index: int, value: float | None, placement:
     full = [complete_spec(spec) for spec in placement.arrays]
     named = {str(spec): str(whole) for spec, whole in zip(placement.arrays, full, strict=True)}
     lifetimes = [str(life) for spec in full for life in spec.technology.lifetimes(spec.conditions)]
-    deployment = deploy(plan, placement, study.read_every, seed=study.seed, die=study.die, sampling=study.sampling)
+    reads = study.sampling is Sampling.OUTPUTS  # which layers allow that, samplers say
+    deployment = deploy(plan, placement, study.read_every, seed=study.seed, die=study.die, sampling=study.sampling, reads=reads)
     return Point(
         index,
         value,

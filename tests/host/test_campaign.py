@@ -22,6 +22,7 @@ from weakcell.host.campaign.schema import find_lines, read_campaign, write_toml
 from weakcell.host.campaign.store import open_store, read_store, run_id
 from weakcell.host.campaign.sweep import count_missing
 from weakcell.host.cli import app
+from weakcell.host.cli.progress import checking
 from weakcell.host.cli.sweep import EXAMPLE
 from weakcell.memmodels import ErrorTerm, Lifetime
 from weakcell.memmodels.errors import InputError, OutputError, UsageError
@@ -358,3 +359,36 @@ def test_a_campaign_given_as_a_mapping_is_written_as_a_file() -> None:
     }
     with pytest.raises(InputError, match="NoneType"):
         write_toml({"trials": None})
+
+
+def test_points_are_checked_without_drawing_anything(campaign: Campaign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign is resolved without samplers; each point has the name that a campaign of its seed alone gives it."""
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a sampler is made")
+
+    monkeypatch.setattr("weakcell.memmodels.simulated.make_sampler", refuse)
+    alone = [campaign_of(TEXT.replace("seeds = [0, 1]", f"seeds = [{seed}]"), tmp_path) for seed in (0, 1)]
+    assert [cell.sha256 for cell in campaign.cells] == [cell.sha256 for part in alone for cell in part.cells]
+    assert len({cell.sha256 for cell in campaign.cells}) == len(campaign.cells)
+    assert [study.identity for study in campaign.studies] == [study.identity for part in alone for study in part.studies]
+
+
+def test_a_long_check_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    monkeypatch.setattr("weakcell.host.cli.progress.time.perf_counter", lambda: now)
+    on_study = checking(shown=True)
+    for second in (1, 2, 4, 5, 13, 15, 20):
+        now = float(second)
+        on_study(second * 1000, 20_000)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].split()[0] for line in lines] == ["4,000", "15,000"]
+
+
+def test_few_of_many_mistakes_are_listed(tmp_path: Path) -> None:
+    text = TEXT.replace('"0.8:0.9:0.05"', '"0.1:0.6:0.001"')
+    with pytest.raises(InputError) as refusal:
+        campaign_of(text, tmp_path)
+    assert "501 mistakes" in str(refusal.value)
+    assert "and 481 more" in str(refusal.value)
+    assert str(refusal.value).count("\n") < 25

@@ -293,8 +293,10 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     points = [EntryPoint(name, target, "weakcell.memories") for name, target in targets.items()]
     monkeypatch.setattr(catalogue, "entry_points", lambda group: points if group == "weakcell.memories" else [])
     technology.cache_clear()
+    catalogue._entry_points.cache_clear()
     yield
     technology.cache_clear()
+    catalogue._entry_points.cache_clear()
 
 
 @pytest.mark.usefixtures("registered")

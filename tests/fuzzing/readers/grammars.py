@@ -12,7 +12,6 @@ from weakcell.emulator.tasks.build import _TAKES as TASK_OPTIONS
 from weakcell.emulator.tasks.build import NAMES as TASKS
 from weakcell.emulator.tasks.build import parse_task
 from weakcell.host.study.sweep_values import parse_sweep
-from weakcell.memmodels import catalogue
 from weakcell.memmodels.address import Layout
 from weakcell.memmodels.catalogue import names, open_memory, parse_spec, technology
 from weakcell.memmodels.definition import Condition
@@ -42,10 +41,6 @@ def _value(condition: Condition, random: Random) -> str:
     low, high = (condition.low or 0.0), (1.0 if condition.high is None else condition.high)
     value = random.choice((low, high, low + (high - low) * random.random()))
     return repr(value) if random.randrange(2) else f"{value:g}"
-
-
-# reading the metadata of every installed package takes 50 ms
-catalogue.entry_points = cache(catalogue.entry_points)  # type: ignore[attr-defined]
 
 
 @cache

@@ -14,6 +14,7 @@ from tests.fuzzing.engine import Reader
 from tests.fuzzing.mutations import change_tree, damage_text, write_toml
 from tests.fuzzing.readers.grammars import spec
 from weakcell.host.board.readbacks.loading import load_readbacks
+from weakcell.host.campaign import campaign
 from weakcell.host.campaign.campaign import resolve_campaign
 from weakcell.host.campaign.schema import read_campaign
 from weakcell.host.train.settings import expand_runs, read_settings
@@ -66,6 +67,9 @@ def use_readbacks(path: Path) -> None:
 
 
 # --- campaigns -----------------------------------------------------------------------------------------------------------------
+
+
+campaign.MOST_POINTS = 2_000  # a point takes a third of a millisecond: 100,000 good ones take longer than an input may
 
 
 def _campaign(random: Random) -> dict[str, Any]:
