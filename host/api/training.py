@@ -68,7 +68,8 @@ def train(
             `network` (`fcnn`, `vgg3`, `vgg7`, `mobilenetv2`, `resnet18`), `bits` (1, 2, 4, 8), `quantizer` (`power-of-two`,
             `min-max`), `width`, `loss` (`cel`, `mhl:b=128`, `mcel:m=32`), `flips` (a memory SPEC), `gradient`, `tolerance`,
             `output_scale` (`papers`, `fan-in`, a number), `epochs`, `halve_every`, `schedule` (`step`, `cosine`), `clip`,
-            `patience`, `augment` (`crops`, `crops-flips`), `batch`, `rate`, `images`, `precision`, `seed`.
+            `patience`, `augment` (`crops`, `crops-flips`), `ema`, `margin_warm_up`, `batch`, `rate`, `images`, `precision`,
+            `seed`.
 
     Returns:
         The networks: `.networks` has the ONNX file of each run, `.frame` one row per run, `.curves` their accuracies. The folder

@@ -81,6 +81,14 @@ def train(
         Literal["crops", "crops-flips"] | None,
         typer.Option(help="Shift the training images at random; crops-flips mirrors half of them too.", show_default=False),
     ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Average the weights exponentially, as in 0.999 per step, and export the average.", show_default=False),
+    ] = None,
+    margin_warm_up: Annotated[
+        int | None,
+        typer.Option(metavar="EPOCHS", help="Let the margin of the loss rise from 0 over so many epochs.", show_default=False),
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step. [default: 256]", show_default=False)] = None,
     rate: Annotated[
         float | None, typer.Option(help="Learning rate of Adam at the start. [default: 0.001]", show_default=False)
@@ -134,8 +142,8 @@ def train(
         "data": data, "network": network, "bits": bits, "quantizer": quantizer, "width": width,
         "loss": loss, "flips": flips, "gradient": gradient,
         "tolerance": tolerance, "output_scale": output_scale, "epochs": epochs, "halve_every": halve_every,
-        "schedule": schedule, "clip": clip, "patience": patience, "augment": augment,
-        "batch": batch, "rate": rate, "images": images, "precision": precision, "seed": seed,
+        "schedule": schedule, "clip": clip, "patience": patience, "augment": augment, "ema": ema,
+        "margin_warm_up": margin_warm_up, "batch": batch, "rate": rate, "images": images, "precision": precision, "seed": seed,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     several = dict(_grid_of(text) for text in grid or ())

@@ -9,8 +9,8 @@ import io
 import math
 import pickle
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,9 @@ class Schedule:
         patience: Training stops after so many epochs without a better validation accuracy and takes the weights of the best epoch;
             None trains all epochs and takes the last weights.
         augment: Random changes of the images, or None.
+        ema: Decay per step of an exponential moving average of the weights, or None. The average is validated and becomes the
+            trained network.
+        margin_warm_up: The margin of the loss rises evenly from 0 to its value over so many epochs; 0 for none.
     """
 
     epochs: int
@@ -57,6 +60,8 @@ class Schedule:
     clip: float | None = None
     patience: int | None = None
     augment: Literal["crops", "crops-flips"] | None = None
+    ema: float | None = None
+    margin_warm_up: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ def train(
     *,
     precision: Precision = "float32",
     penalty: EveryStep | None = None,
+    set_margin: Callable[[float], None] | None = None,
     checkpoint: Path | None = None,
     identity: str = "",
     device: str = "cpu",
@@ -107,6 +113,7 @@ def train(
         precision: bfloat16 is faster on processors that support it. ±1 and codes are exact in it; sums are rounded to 8 bits before
             the batch norms; the last layer and the validation stay float32.
         penalty: Added to the loss of each step.
+        set_margin: Sets the margin of the loss to a share of its value. A margin that warms up needs it.
         checkpoint: File that is written after each epoch. If it exists, training resumes from it.
         identity: Identifies the run that the checkpoint belongs to.
         device: Device of torch.
@@ -128,6 +135,9 @@ def train(
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "decay": decay}
     if schedule.patience is not None:
         parts["best"] = _BestWeights(network)
+    average = None if schedule.ema is None else _AverageWeights(network, schedule.ema)
+    if average is not None:
+        parts["average"] = average
     epochs = _resume(checkpoint, parts, identity)
     first = len(epochs) + 1
     mixed = nullcontext() if precision == "float32" else torch.autocast(device, torch.bfloat16)
@@ -142,18 +152,23 @@ def train(
             start, core_start = time.perf_counter(), time.process_time()
             total, estimate_start = torch.zeros((), dtype=torch.float64, device=device), start
             for step, chosen in enumerate(torch.randperm(len(part)).to(device).split(schedule.batch)):
+                if set_margin is not None and number <= schedule.margin_warm_up:
+                    set_margin(((number - 1) * steps + step + 1) / (schedule.margin_warm_up * steps))
                 total += stepper.step(to_float(images[chosen]), labels[chosen]) * len(chosen)
+                if average is not None:
+                    average.update()
                 if step == 0:
                     estimate_start = time.perf_counter()  # the first step also allocates and compiles
                 elif step == _ESTIMATE_STEPS and number == first:
                     seconds = (time.perf_counter() - estimate_start) / _ESTIMATE_STEPS * steps
                     progress.console.print(_describe_estimate(seconds, schedule.epochs - number + 1))
             decay.step()
-            share = accuracy(logits(network, validation.images), validation.labels)
+            with nullcontext() if average is None else average.installed():
+                share = accuracy(logits(network, validation.images), validation.labels)
+                if "best" in parts and share > max([epoch.accuracy for epoch in epochs], default=-1.0):
+                    parts["best"].keep()
             seconds, core_seconds = time.perf_counter() - start, time.process_time() - core_start
             epochs.append(Epoch(number, float(total) / len(part), share, seconds, core_seconds))
-            if "best" in parts and share > max([epoch.accuracy for epoch in epochs[:-1]], default=-1.0):
-                parts["best"].keep()
             progress.console.print(
                 f"epoch {number:3d}  loss {epochs[-1].loss:.4f}  validation accuracy {share:.2%}  {seconds:.1f} s"
             )
@@ -162,6 +177,8 @@ def train(
                 _save(checkpoint, parts, identity, epochs)
     if "best" in parts:
         parts["best"].restore()
+    elif average is not None:
+        average.install()
     network.eval()
     return epochs
 
@@ -225,6 +242,49 @@ class _BestWeights:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take the copy of a checkpoint."""
         self._state = state
+
+
+class _AverageWeights:
+    """Exponential moving average of a network's float parameters and buffers.
+
+    The decay of step t is at most (1 + t) / (10 + t), so the average soon forgets the initial weights.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._decay, self._steps = decay, 0
+        self._network = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+        self._average = {name: value.clone() for name, value in self._network.items()}
+
+    def update(self) -> None:
+        """Move the average towards the present weights."""
+        self._steps += 1
+        weight = 1 - min(self._decay, (1 + self._steps) / (10 + self._steps))
+        for name, value in self._network.items():
+            self._average[name].lerp_(value, weight)
+
+    def install(self) -> None:
+        """Give the network the average."""
+        for name, value in self._network.items():
+            value.copy_(self._average[name])
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Give the network the average for a while."""
+        trained = {name: value.clone() for name, value in self._network.items()}
+        self.install()
+        try:
+            yield
+        finally:
+            for name, value in self._network.items():
+                value.copy_(trained[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and the number of steps, for a checkpoint."""
+        return {"steps": self._steps, "average": self._average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the state of a checkpoint."""
+        self._steps, self._average = state["steps"], state["average"]
 
 
 def _is_out_of_patience(epochs: list[Epoch], patience: int | None) -> bool:

@@ -19,7 +19,7 @@ from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.files import read_text, reason
 
-_LATER_SETTINGS = ("quantizer", "output_scale", "schedule", "clip", "patience", "augment")
+_LATER_SETTINGS = ("quantizer", "output_scale", "schedule", "clip", "patience", "augment", "ema", "margin_warm_up")
 _MOST_RUNS, _MOST_LETTERS = 10_000, 180
 
 
@@ -47,6 +47,9 @@ class Run(BaseModel):
             None trains all epochs and takes the last weights.
         augment: Random changes of the training images: `crops` out of a border of 4 black pixels, `crops-flips` mirrors half
             of them as well.
+        ema: Decay per step of an exponential moving average of the weights, as in 0.999. The average is validated and exported.
+            None exports the last weights.
+        margin_warm_up: The margin of the loss rises evenly from 0 over so many epochs. 0 for none.
         batch: Images per step.
         rate: Learning rate of Adam at the start.
         images: Only the first so many images of the training part are used.
@@ -72,6 +75,8 @@ class Run(BaseModel):
     clip: float | None = Field(None, gt=0, lt=1e6)
     patience: int | None = Field(None, ge=1)
     augment: Literal["crops", "crops-flips"] | None = None
+    ema: float | None = Field(None, gt=0, lt=1)
+    margin_warm_up: int = Field(0, ge=0)
     batch: int = Field(256, ge=2)
     rate: float = Field(1e-3, gt=0, lt=1)
     images: int | None = Field(None, ge=2)
@@ -99,7 +104,15 @@ class Run(BaseModel):
         # A stored MCEL always states L. By that it is told from the unclamped form, which was once called mcel.
         return text if spec.limit is None else spec.text
 
-    @field_validator("clip", "patience", "augment", mode="before")
+    @field_validator("margin_warm_up")
+    @classmethod
+    def _of_a_margin(cls, epochs: int, others: ValidationInfo) -> int:
+        loss = others.data.get("loss")
+        if epochs and loss is not None and LossSpec.parse(loss).margin is None:
+            raise ValueError(f"the loss {loss} has no margin")
+        return epochs
+
+    @field_validator("clip", "patience", "augment", "ema", mode="before")
     @classmethod
     def _none_in_words(cls, value: object) -> object:
         return None if value in ("", "none") else value

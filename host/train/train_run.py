@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from weakcell.host.datasets.training import TrainingData
 from weakcell.host.train import export, loop
 from weakcell.host.train.flips import inject_flips
 from weakcell.host.train.layers import Levels, StoredLinear, list_stored_layers, remove_output_scale, stored_step, use_min_max_codes
-from weakcell.host.train.loss_spec import LossSpec
+from weakcell.host.train.loss_spec import LOSSES, LossSpec
 from weakcell.host.train.networks import ARCHITECTURES, append_output_scale
 from weakcell.host.train.regularizer import TolerancePenalty
 from weakcell.host.train.settings import Run
@@ -56,18 +57,21 @@ def train_run(run: Run, data: TrainingData, checkpoint: Path | None = None, devi
     if run.output_scale is not None:
         append_output_scale(network, run.output_scale, run.bits)
     output_bound = compute_output_bound(network)
-    loss = LossSpec.parse(run.loss).build(output_bound)
+    spec = LossSpec.parse(run.loss)
+    loss = spec.build(output_bound)
     part = data.train.first(run.images)
     schedule = loop.Schedule(
         run.epochs, run.halve_every, run.batch, run.rate,
-        decay=run.schedule, clip=run.clip, patience=run.patience, augment=run.augment,
+        decay=run.schedule, clip=run.clip, patience=run.patience, augment=run.augment, ema=run.ema,
+        margin_warm_up=run.margin_warm_up,
     )  # fmt: skip
     penalty = None if run.tolerance is None else TolerancePenalty(network, *run.tolerance)
     memory = None if run.flips is None else open_memory(parse_spec(run.flips), run.seed, 0, 0)
     with nullcontext() if memory is None else inject_flips(network, memory, run.gradient):
         epochs = loop.train(
             network, loss, schedule, part, data.validation, precision=run.precision, penalty=penalty,
-            checkpoint=checkpoint, identity=run.identity, device=device,
+            set_margin=_make_margin_setter(loss, LOSSES[spec.name].margin), checkpoint=checkpoint, identity=run.identity,
+            device=device,
         )  # fmt: skip
     if penalty is not None:
         penalty.remove()
@@ -99,6 +103,14 @@ def train_run(run: Run, data: TrainingData, checkpoint: Path | None = None, devi
     }
     onnx.helper.set_model_props(model, metadata)
     return TrainedNetwork(model, tuple(epochs))
+
+
+def _make_margin_setter(loss: nn.Module, name: str | None) -> Callable[[float], None] | None:
+    """Return a function that sets the margin of a loss to a share of its value; None for a loss without one."""
+    if name is None:
+        return None
+    margin = getattr(loss, name)
+    return lambda share: setattr(loss, name, share * margin)
 
 
 def compute_output_bound(network: nn.Module) -> float:

@@ -236,6 +236,7 @@ def test_a_grid_is_every_combination_once() -> None:
     [
         {"bits": 3}, {"loss": "mse"}, {"epochs": 0}, {"width": -1}, {"data": "mnist"}, {"losses": "cel"},
         {"rate": "fast"}, {"tolerance": ["1"]}, {"output_scale": "big"}, {"output_scale": 0.0}, {"clip": -1}, {"patience": 0},
+        {"ema": 1}, {"margin_warm_up": 2},
         {"quantizer": "min-max"},
     ],
 )  # fmt: skip
@@ -283,6 +284,7 @@ def test_a_run_says_how_it_was_made() -> None:
         {"flips": "uniform:ber=0.1"},
         {"bits": 4, "quantizer": "min-max", "flips": "uniform:ber=0.1", "output_scale": "papers"},
         {"loss": "mcel:m=8", "output_scale": "fan-in", "schedule": "cosine", "clip": 1.0, "patience": 2, "augment": "crops-flips"},
+        {"loss": "mcel:m=8", "output_scale": "fan-in", "ema": 0.9, "margin_warm_up": 3},
     ],
 )
 def test_a_resumed_run_ends_as_an_unbroken_one(
@@ -326,6 +328,53 @@ def test_patience_ends_a_training_with_the_weights_of_its_best_epoch(monkeypatch
     assert [epoch.accuracy for epoch in epochs] == accuracies
     assert torch.equal(network.dense1.weight, states[1])
     assert not torch.equal(states[1], states[4])
+
+
+def test_the_average_of_the_weights_is_validated_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oracle is the average in NumPy over the weights after each step. The steps are those of a training without it."""
+    data = training.load_training_digits(training.SHIPPED_FOLDER)
+    steps, validated = [], []
+
+    def record_step(network: torch.nn.Module) -> None:
+        clamp_latent(network)
+        steps.append(network.dense1.weight.detach().numpy().copy())
+
+    def record_validation(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+        validated.append(network.dense1.weight.detach().numpy().copy())
+        return np.zeros((len(images), 10))
+
+    monkeypatch.setattr(loop, "clamp_latent", record_step)
+    monkeypatch.setattr(loop, "logits", record_validation)
+    records = []
+    for decay in (None, 0.6):
+        steps.clear()
+        loop.seed(4)
+        network = fcnn((1, 8, 8), 10, 1, 0.01)
+        steps.append(network.dense1.weight.detach().numpy().copy())
+        schedule = loop.Schedule(2, 2, 64, ema=decay)
+        loop.train(network, CrossEntropy(), schedule, data.train.first(200), data.validation)
+        records.append(np.array(steps))
+    assert np.array_equal(*records)
+    averages = [records[1][0]]
+    for number, weights in enumerate(records[1][1:], 1):
+        decay = min(0.6, (1 + number) / (10 + number))
+        averages.append(decay * averages[-1] + (1 - decay) * weights)
+    assert len(averages) == 9
+    assert validated[2:] == [pytest.approx(averages[4], abs=1e-6), pytest.approx(averages[8], abs=1e-6)]
+    assert network.dense1.weight.detach().numpy() == pytest.approx(averages[8], abs=1e-6)
+    assert abs(averages[8] - records[1][-1]).max() > 1e-4
+
+
+def test_a_margin_warms_up_evenly_and_stays() -> None:
+    data = training.load_training_digits(training.SHIPPED_FOLDER)
+    shares: list[float] = []
+    schedule = loop.Schedule(3, 2, 64, margin_warm_up=2)
+    network = fcnn((1, 8, 8), 10, 1, 0.01)
+    loop.train(network, CrossEntropy(), schedule, data.train.first(200), data.validation, set_margin=shares.append)
+    assert shares == pytest.approx([step / 8 for step in range(1, 9)])
+    run = parse_run({**TINY, "epochs": 2, "loss": "mcel:m=8"})
+    whole = train_run(run, data).epochs[0].loss
+    assert train_run(run.model_copy(update={"margin_warm_up": 2}), data).epochs[0].loss < whole - 1
 
 
 def test_augmented_images_are_shifted_or_mirrored_images() -> None:
