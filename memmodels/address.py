@@ -7,7 +7,8 @@ cells, counted from the start of the memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ class Layout:
         planes: Bit positions that are stored here, ascending, 0 the least significant. All of them, unless a placement splits a
             tensor.
         erased: Stored bits of an element that a memory detects as wrong and cannot correct: the code of real zero.
+        kind: What the bits of an element mean; `signed` is two's complement. Only wrappers that protect values read it.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Layout:
     width: int
     planes: tuple[int, ...] = ()
     erased: int = 0
+    kind: Literal["sign", "signed", "unsigned", "float"] = field(default="signed", compare=False)
 
     def __post_init__(self) -> None:
         if not self.planes:

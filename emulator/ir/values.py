@@ -338,7 +338,8 @@ def storage_layout(item: Storable, planes: tuple[int, ...] = ()) -> Layout:
 
     Erased elements read as real zero.
     """
-    return Layout(item.name, item.elements, item.encoding.bits, planes, item.erased & ((1 << item.encoding.bits) - 1))
+    width = item.encoding.bits
+    return Layout(item.name, item.elements, width, planes, item.erased & ((1 << width) - 1), item.encoding.kind)
 
 
 def pack_channels(plus: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:

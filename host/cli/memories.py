@@ -196,7 +196,7 @@ def _conditions(heading: str, conditions: Sequence[Condition]) -> Any:
 
     table = _table(heading, "unit", "valid", "default", "meaning")
     for condition in conditions:
-        default = "" if condition.default is None else f"{condition.default}"
+        default = f"{condition.default:g}" if isinstance(condition.default, float) else str(condition.default or "")
         table.add_row(condition.name, condition.unit, condition.range, default, Text(condition.help))
     return table
 

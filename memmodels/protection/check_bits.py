@@ -1,7 +1,9 @@
-"""Protection that costs check bits: parity and SECDED around any memory. The check bits are in that memory too, and fail too.
+"""Protection that costs check bits: parity, SECDED and BCH around any memory. The check bits are in that memory too, and fail too.
 
     parity   one bit per `word` bits (overhead 9/8 … 65/64): an odd number of errors in a word is detected, an even one is not
-    secded   eight bits per 64 (overhead 72/64): one error is corrected, two are detected, three may be miscorrected (`hamming`)
+    secded   eight bits per 64 (overhead 72/64): one error is corrected, two are detected, three may be miscorrected
+    bch2     fifteen bits per 64 (overhead 79/64): two errors are corrected, three are detected, four may be miscorrected
+             (both: `linear_codes`)
 
 The policy decides how a detected word is read:
 
@@ -25,11 +27,11 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from weakcell.memmodels.address import Layout, Words, pack, popcount
+from weakcell.memmodels.address import Layout, Words, pack, popcount, unpack
 from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.errors import MemoryFault
 from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, Quantity, ReadReport, Region
-from weakcell.memmodels.protection.hamming import CHECK_BITS, decode, encode
+from weakcell.memmodels.protection.linear_codes import SECDED, LinearCode
 from weakcell.memmodels.sampling.sampler import Sampler
 
 Policy = Literal["erase", "drop", "raw", "raise"]
@@ -118,7 +120,7 @@ class Coded(Wrapper):
         lost = int(np.count_nonzero(detected))
         if lost and self.policy == "raise":
             raise MemoryFault(
-                f"{key} of {region.layout}, protected by {type(self).__name__.lower()}[policy=raise]",
+                f"{key} of {region.layout}, protected with policy=raise",
                 f"{lost} of {detected.size} words have errors that were detected and not corrected, the first is word "
                 f"{int(np.argmax(detected))}",
                 "Choose policy=erase or policy=raw, or an operating point with fewer errors",
@@ -178,8 +180,10 @@ class Parity(Coded):
 
 
 @dataclass(frozen=True, eq=False)
-class Secded(Coded):
-    """SECDED(72,64). A last word with spare bits is a shortened code: a syndrome that names a spare bit counts as detected."""
+class Linear(Coded):
+    """A linear code of 64-bit words. A last word with spare bits is a shortened code: correcting a spare bit counts as detected."""
+
+    code: LinearCode = SECDED
 
     @property
     def word_bits(self) -> int:
@@ -187,16 +191,18 @@ class Secded(Coded):
         return 64
 
     def check_layout(self, layout: Layout) -> Layout:
-        """Return eight bits per word."""
-        return Layout(f"{layout} check", layout.words, CHECK_BITS)
+        """Return the code's check bits per word."""
+        return Layout(f"{layout} check", layout.words, self.code.check_bits, kind="unsigned")
 
     def encode_checks(self, bits: Words, code: Layout) -> Words:
         """Return the check bits of each word, packed."""
-        return np.pad(encode(bits), (0, code.words * 8 - bits.size)).view(np.uint64)
+        return pack(self.code.encode(bits), code)
 
     def decode_words(self, words: Words, checks: Words, layout: Layout) -> tuple[Words, int, Detected]:
-        """Correct single errors, and return which words have more."""
-        fixed, corrected, detected = decode(words, checks.view(np.uint8)[: words.size])
+        """Correct errors, and return which words have more than the code corrects."""
+        unpacked = np.zeros(words.size, dtype=np.uint64)
+        unpack(checks, self.check_layout(layout), unpacked)
+        fixed, corrected, detected = self.code.decode(words, unpacked.astype(np.uint16))
         spare = ~np.uint64((1 << ((layout.bits - 1) % 64 + 1)) - 1)
         if fixed.size and fixed[-1] & spare:
             fixed[-1], corrected[-1], detected[-1] = words[-1], False, True

@@ -8,12 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from weakcell.memmodels.definition import Condition
 from weakcell.memmodels.errors import MemorySpecError
 from weakcell.memmodels.memory import ConditionValue, Memory
 
 _HEAD = re.compile(r"\s*([\w-]+)\s*(?:\[([^\]]*)\])?\s*\+")
+_ORDER = (
+    "Order them from values to cells: range, in-place, then those of words (parity, secded, bch2, msb, majority), then interleave "
+    "next to the memory, as in range+secded+interleave+NAME"
+)
 _POLICY = Condition("policy", "", "what a detected word reads as", "erase", choices=("erase", "drop", "raw", "raise"))
 
 
@@ -27,6 +32,8 @@ class WrapperType:
         limits: What it cannot do.
         options: Its knobs.
         build: Puts one around a memory.
+        level: What it works on, from 0, values, to 3, cells. A wrapper may only be outside of those of its own level or higher:
+            it would take what an inner one does to values for errors.
     """
 
     name: str
@@ -35,6 +42,7 @@ class WrapperType:
     limits: str
     options: tuple[Condition, ...]
     build: Callable[[Memory, Mapping[str, ConditionValue]], Memory]
+    level: int = 2
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,9 @@ def split_wrappers(text: str) -> tuple[tuple[WrapperSpec, ...], str]:
     while head := _HEAD.match(rest):
         wrappers.append(_parse_wrapper(text, head[1], head[2]))
         rest = rest[head.end() :]
-    for outer in wrappers[:-1]:
-        if outer.name == "interleave":
-            raise MemorySpecError(
-                f"Memory SPEC {text!r}",
-                "interleave moves single cells, so a wrapper inside it would no longer see words and elements",
-                "Put interleave last, next to the memory, as in secded+interleave+NAME",
-            )
+    for outer, inner in pairwise(wrappers):
+        if WRAPPERS[outer.name].level > WRAPPERS[inner.name].level:
+            raise MemorySpecError(f"Memory SPEC {text!r}", f"{outer.name} is outside {inner.name}", _ORDER)
     return tuple(wrappers), rest.strip() if wrappers else rest
 
 
@@ -116,9 +120,43 @@ def _parity(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory:
 
 
 def _secded(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory:
-    from weakcell.memmodels.protection.check_bits import Secded
+    from weakcell.memmodels.protection.check_bits import Linear
+    from weakcell.memmodels.protection.linear_codes import SECDED
 
-    return Secded(memory, policy=str(options["policy"]))  # type: ignore[arg-type]
+    return Linear(memory, policy=str(options["policy"]), code=SECDED)  # type: ignore[arg-type]
+
+
+def _bch2(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory:
+    from weakcell.memmodels.protection.check_bits import Linear
+    from weakcell.memmodels.protection.linear_codes import DECTED
+
+    return Linear(memory, policy=str(options["policy"]), code=DECTED)  # type: ignore[arg-type]
+
+
+def _in_place(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory:
+    from weakcell.memmodels.protection.in_place import InPlace
+
+    code, low = str(options["code"]), int(options["low"])
+    if (code == "triple" and low % 2) or (code == "secded" and low < 3):
+        needs = "an even number of bits, two for each tripled bit" if code == "triple" else "three bits or more"
+        advice = "Choose low=2 with triple, or low=4 with secded"
+        raise MemorySpecError(f"in-place[code={code},low={low}]", f"{code} needs {needs}", advice)
+    return InPlace(memory, code, low)  # type: ignore[arg-type]
+
+
+def _range(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory:
+    from weakcell.memmodels.protection.in_place import Range
+
+    return Range(memory, str(options["policy"]))  # type: ignore[arg-type]
+
+
+def _majority(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory:
+    from weakcell.memmodels.protection.rereads import Majority
+
+    reads = int(options["reads"])
+    if reads % 2 == 0:
+        raise MemorySpecError(f"majority[reads={reads}]", "an even number of reads can be a draw", f"Choose reads={reads + 1}")
+    return Majority(memory, reads)
 
 
 def _msb(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory:
@@ -153,6 +191,49 @@ WRAPPERS = {
             _secded,
         ),
         WrapperType(
+            "bch2",
+            "BCH(79,64): two errors per word corrected, three detected",
+            "15 check bits per 64: 79/64 of the bits",
+            "four errors in a word or more may be miscorrected; check bits live in the same memory and fail too",
+            (_POLICY,),
+            _bch2,
+        ),
+        WrapperType(
+            "in-place",
+            "Check bits in place of the lowest bits of each element",
+            "no bits; each element is rounded to a multiple of 2^low. The decoder is not counted",
+            "integers of 3 to 16 bits; the loss by rounding is there without any error, and is counted as flips",
+            (
+                Condition(
+                    "code",
+                    "",
+                    "three copies of the top low/2 bits; a parity bit for each of `low` chunks; or SECDED of the top bits",
+                    "triple",
+                    choices=("triple", "parity", "secded"),
+                ),
+                Condition("low", "bits", "lowest bits that hold check bits", 2.0, low=1, high=8),
+            ),
+            _in_place,
+            level=1,
+        ),
+        WrapperType(
+            "range",
+            "Values outside the range of what was written read as its nearest end, or as zero",
+            "two registers per tensor, which never fail and are not counted",
+            "values within the range may be wrong; signs have no other values",
+            (Condition("policy", "", "what a value outside reads as", "clip", choices=("clip", "zero")),),
+            _range,
+            level=0,
+        ),
+        WrapperType(
+            "majority",
+            "Every read is the majority of several",
+            "reads and their energy and time are multiplied; no bits",
+            "errors of the lifetime die or write are in every read",
+            (Condition("reads", "reads", "how many, an odd number", 3.0, low=3, high=15),),
+            _majority,
+        ),
+        WrapperType(
             "msb",
             "The top bits of every element are safe",
             "store=safe: hardened cells at an unknown price; store=triple: 2 more bits per safe bit",
@@ -172,6 +253,7 @@ WRAPPERS = {
             "corrects nothing by itself; moves single cells, so it stands last, next to the memory",
             (Condition("stride", "cells", "distance of a word's neighbouring bits", 64.0, low=2, high=1 << 20),),
             _interleave,
+            level=3,
         ),
     )
 }

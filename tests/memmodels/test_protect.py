@@ -16,17 +16,17 @@ from tests.memmodels.test_catalogue import one_paragraph
 from weakcell.memmodels import Accesses, Cost, ErrorTerm, Layout, Lifetime, Memory, Quantity, open_memory, pack
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.errors import MemoryFault
-from weakcell.memmodels.protection.check_bits import Parity, ProtectedReport, Secded, erased_words, mark_cells
-from weakcell.memmodels.protection.hamming import DATA_COLUMNS
+from weakcell.memmodels.protection.check_bits import Linear, Parity, ProtectedReport, erased_words, mark_cells
+from weakcell.memmodels.protection.linear_codes import SECDED
 from weakcell.memmodels.protection.wrappers import split_wrappers
 
 
 @pytest.mark.parametrize("width", [2, 3, 4, 5, 8, 12, 32])
-@pytest.mark.parametrize("kind", [Parity, Secded])
+@pytest.mark.parametrize("kind", [Parity, Linear])
 def test_every_element_that_overlaps_a_detected_word_is_erased_and_no_other(width: int, kind: type) -> None:
     layout = Layout("w", 100, width, erased=(1 << width) - 2)
     codes = np.arange(100, dtype=np.uint64) % (1 << width)
-    flips = [66, 70] if kind is Secded else [66]
+    flips = [66, 70] if kind is Linear else [66]
     read, report = codes_read(kind(Scripted({"w": flips})), layout, codes)
     overlaps = np.array([(element + 1) * width > 64 and element * width < 128 for element in range(100)])
     assert np.array_equal(read, np.where(overlaps, layout.erased, codes))
@@ -35,7 +35,7 @@ def test_every_element_that_overlaps_a_detected_word_is_erased_and_no_other(widt
     assert report.flips == popcount(pack(read, layout) ^ pack(codes, layout))
 
 
-@pytest.mark.parametrize("memory", [Secded(Scripted({"w": [3, 5]})), Parity(Scripted({"w": [3]}))], ids=["secded", "parity"])
+@pytest.mark.parametrize("memory", [Linear(Scripted({"w": [3, 5]})), Parity(Scripted({"w": [3]}))], ids=["secded", "parity"])
 def test_signs_stay_as_they_were_read(memory: Memory) -> None:
     layout = Layout("w", 128, 1)
     read, report = codes_read(memory, layout, np.ones(128, dtype=np.uint64))
@@ -47,13 +47,13 @@ def test_signs_stay_as_they_were_read(memory: Memory) -> None:
 
 def test_raw_leaves_what_was_read_and_raise_refuses() -> None:
     layout, codes = Layout("w", 16, 8, erased=9), np.full(16, 1)
-    read, report = codes_read(Secded(Scripted({"w": [1, 9]}), policy="raw"), layout, codes)
+    read, report = codes_read(Linear(Scripted({"w": [1, 9]}), policy="raw"), layout, codes)
     assert read.tolist() == [3, 3, *[1] * 14]
     assert report.erased == 1
     with pytest.raises(MemoryFault, match=r"1 of 2 words") as caught:
-        codes_read(Secded(Scripted({"w": [1, 9]}), policy="raise"), layout, codes)
+        codes_read(Linear(Scripted({"w": [1, 9]}), policy="raise"), layout, codes)
     one_paragraph(caught.value)
-    assert codes_read(Secded(Scripted({"w": [1]}), policy="raise"), layout, codes)[1].corrected == 1
+    assert codes_read(Linear(Scripted({"w": [1]}), policy="raise"), layout, codes)[1].corrected == 1
 
 
 def test_a_syndrome_that_names_a_spare_bit_is_detected() -> None:
@@ -62,17 +62,17 @@ def test_a_syndrome_that_names_a_spare_bit_is_detected() -> None:
     triple = next(
         places
         for places in combinations(range(10), 3)
-        if np.bitwise_xor.reduce(DATA_COLUMNS[list(places)]) in [int(c) for c in DATA_COLUMNS[10:]]
+        if np.bitwise_xor.reduce([SECDED.columns[place] for place in places]) in SECDED.columns[10:]
     )
-    read, report = codes_read(Secded(Scripted({"w": list(triple)}), policy="raw"), layout, np.zeros(10, dtype=np.uint64))
+    read, report = codes_read(Linear(Scripted({"w": list(triple)}), policy="raw"), layout, np.zeros(10, dtype=np.uint64))
     assert (report.erased, report.corrected, int(read.sum())) == (1, 0, 3)
 
 
 def test_check_bits_fail_too() -> None:
     layout, codes = Layout("w", 16, 8), np.full(16, 1)
-    read, report = codes_read(Secded(Scripted({"w check": [2]})), layout, codes)
+    read, report = codes_read(Linear(Scripted({"w check": [2]})), layout, codes)
     assert (report.flips, report.corrected, report.erased) == (0, 1, 0)
-    read, report = codes_read(Secded(Scripted({"w check": [2], "w": [0]})), layout, codes)
+    read, report = codes_read(Linear(Scripted({"w check": [2], "w": [0]})), layout, codes)
     assert (report.corrected, report.erased) == (0, 1)
     assert read.tolist() == [0] * 8 + [1] * 8
 
@@ -103,7 +103,7 @@ def test_erased_words_are_those_of_erased_codes() -> None:
 
 def test_a_protected_die_has_fewer_errors() -> None:
     term = ErrorTerm("die", Lifetime.DIE, 1e-3, 1e-3)
-    bare, guarded = simulated(term), Secded(simulated(term), policy="raw")
+    bare, guarded = simulated(term), Linear(simulated(term), policy="raw")
     layout = replace(LAYOUTS[3], elements=200_000)
     few, many = (get(memory, put(memory, layout))[1].flips for memory in (guarded, bare))
     assert 0 < few < many / 2

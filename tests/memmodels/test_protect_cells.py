@@ -13,7 +13,7 @@ from tests.memmodels.scripted import Scripted, codes_read
 from weakcell.memmodels import Layout, open_memory, pack, unpack
 from weakcell.memmodels.address import popcount
 from weakcell.memmodels.protection.cells import Interleaved, gather, select_high_planes, spread
-from weakcell.memmodels.protection.check_bits import Secded
+from weakcell.memmodels.protection.check_bits import Linear
 
 
 @pytest.mark.parametrize("planes", [1, 3, 8])
@@ -84,8 +84,8 @@ def test_interleaving_lets_secded_correct_bursts() -> None:
     bits = 64 * 128
     layout, burst = Layout("w", bits, 1), list(range(64 * 3, 64 * 3 + 64))
     inner = {"w interleaved": burst}
-    stacked = Secded(Interleaved(Scripted(inner), 64))
+    stacked = Linear(Interleaved(Scripted(inner), 64))
     _, report = codes_read(stacked, layout, np.ones(bits, dtype=np.uint64))
     assert (report.flips, report.corrected) == (0, 64)
-    _, report = codes_read(Secded(Scripted({"w": burst})), layout, np.ones(bits, dtype=np.uint64))
+    _, report = codes_read(Linear(Scripted({"w": burst})), layout, np.ones(bits, dtype=np.uint64))
     assert report.flips > 0

@@ -8,7 +8,7 @@ from tests.memmodels.test_catalogue import one_paragraph
 from weakcell.memmodels import MemorySpec, open_memory, parse_spec
 from weakcell.memmodels.errors import MemorySpecError
 from weakcell.memmodels.protection.cells import Interleaved, SafeHighBits
-from weakcell.memmodels.protection.check_bits import Secded
+from weakcell.memmodels.protection.check_bits import Linear
 from weakcell.memmodels.protection.wrappers import WRAPPERS
 
 SPECS = {
@@ -37,7 +37,7 @@ def test_conditions_are_those_of_the_memory_inside() -> None:
     whole = MemorySpec(moved.name, moved.technology.resolve(moved.conditions))
     assert str(whole).startswith("secded[policy=raw]+sram-28nm-vc707:vdd=0.55,")
     memory = open_memory(whole)
-    assert isinstance(memory, Secded)
+    assert isinstance(memory, Linear)
     assert memory.policy == "raw"
     assert memory.at(vdd=0.58).conditions["vdd"] == 0.58
     with pytest.raises(MemorySpecError, match=r"0\.54 … 1 V"):
@@ -46,14 +46,14 @@ def test_conditions_are_those_of_the_memory_inside() -> None:
 
 def test_stacks_are_built_outermost_first() -> None:
     memory = open_memory("secded+msb[planes=3]+interleave[stride=9]+uniform:ber=0.5")
-    assert isinstance(memory, Secded)
+    assert isinstance(memory, Linear)
     assert isinstance(memory.inner, SafeHighBits)
     assert isinstance(memory.inner.inner, Interleaved)
     assert (memory.inner.planes, memory.inner.inner.stride) == (3, 9)
 
 
 REFUSED = {
-    "nothing+uniform:ber=0": "parity, secded, msb, interleave",
+    "nothing+uniform:ber=0": "parity, secded, bch2, in-place, range, majority, msb, interleave",
     "secded[policy=ignore]+uniform:ber=0": "erase, drop, raw, raise",
     "secded[mode=raw]+uniform:ber=0": "It has: policy",
     "secded[policy]+uniform:ber=0": "'policy' is not key=value",
@@ -63,7 +63,9 @@ REFUSED = {
     "msb[planes=0]+uniform:ber=0": "1 … 64",
     "msb[planes=1.5]+uniform:ber=0": "whole number",
     "interleave[stride=x]+uniform:ber=0": "takes a number",
-    "interleave+secded+uniform:ber=0": "next to the memory",
+    "interleave+secded+uniform:ber=0": "interleave is outside secded. Order them from values to cells",
+    "secded+in-place+uniform:ber=0": "secded is outside in-place",
+    "in-place+range+uniform:ber=0": "in-place is outside range",
     "secded+": "no memory is named",
     "secded": "needs a memory behind it",
     "secded+unifrom:ber=0": "Did you mean secded+uniform:ber=0?",
