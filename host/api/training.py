@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 def train(
     settings: Mapping[str, Any] | str | Path | None = None,
     *,
+    preset: str | None = None,
     out: str | Path = "trained",
     grid: Mapping[str, Sequence[Any]] | None = None,
     part: Literal["validation", "test"] = "validation",
@@ -52,11 +53,13 @@ def train(
 
     Args:
         settings: Settings of a run by name, or a TOML file with the tables `[run]` and `[grid]`.
+        preset: Name of a table of the papers whose runs are trained at full length, as in `mcel-fashion-mnist`; all other settings
+            win over it. `weakcell train --help` lists them.
         out: The folder of networks, records and tables.
         grid: Lists of values by setting name: every combination is trained.
         part: The images that evaluate: `validation` for choices, `test` for the end.
         memory: The memory that evaluates, as for `emulate`.
-        sweep: Its sweep, as for `emulate`. None: `ber=0:0.35:0.01`, for CIFAR-10 `ber=0:0.06:0.005`.
+        sweep: Its sweep, as for `emulate`. None: the preset's, or `ber=0:0.35:0.01`, for CIFAR-10 `ber=0:0.06:0.005`.
         trials: Passes of the evaluation at each point.
         data_dir: The folder to search first for a data set's files.
         device: `cpu` or `cuda`.
@@ -91,16 +94,20 @@ def train(
 
     from weakcell.host.datasets.training import load_training_data
     from weakcell.host.train.evaluation import SWEEP, SWEEPS, EvaluationConfig
+    from weakcell.host.train.presets import find_preset
     from weakcell.host.train.training_grid import TrainingJob, train_runs
 
-    runs = list_runs(settings, grid, given)
+    runs = list_runs(settings, grid, given, preset)
     if device != "cpu" and not torch.cuda.is_available():
         raise UsageError(f"--device {device}", "torch finds no such device here", "Leave it out to train on the CPU")
-    points = SWEEPS.get(runs[0].data, SWEEP) if sweep is None else sweep if isinstance(sweep, str) else str(as_sweep(sweep))
+    default = SWEEPS.get(runs[0].data, SWEEP) if preset is None else find_preset(preset).sweep
+    points = default if sweep is None else sweep if isinstance(sweep, str) else str(as_sweep(sweep))
     config = EvaluationConfig(points, memory if isinstance(memory, str) else str(as_memory_spec(memory)), trials)
     load_named = partial(load_training_data, data_dir=None if data_dir is None else Path(data_dir))
     folder = Path(out)
     job = TrainingJob(load_named, config, part, device, threads, qonnx, notify or (lambda text: None))
+    if preset is not None:
+        job.report(f"{find_preset(preset).about}; {len(runs)} runs")
     with _own_torch(threads):
         frame = train_runs(runs, folder, job, resume=resume)
     with open_table(folder / "curves.csv") as file:
@@ -136,17 +143,23 @@ def check_torch() -> None:
 
 
 def list_runs(
-    settings: Mapping[str, Any] | str | Path | None, grid: Mapping[str, Sequence[Any]] | None, given: Mapping[str, Any]
+    settings: Mapping[str, Any] | str | Path | None,
+    grid: Mapping[str, Sequence[Any]] | None,
+    given: Mapping[str, Any],
+    preset: str | None = None,
 ) -> list[Run]:
-    """Return the checked runs of settings, a grid, and single settings that win over both.
+    """Return the checked runs of a preset, settings and a grid that win over it, and single settings that win over all.
 
     Raises:
         UsageError: A setting is unknown or wrong.
     """
+    from weakcell.host.train.presets import expand_preset, find_preset
     from weakcell.host.train.settings import expand_runs, read_settings
 
     shared, several = read_settings(Path(settings)) if isinstance(settings, str | Path) else (dict(settings or {}), {})
     several = {**several, **{name: list(values) for name, values in (grid or {}).items()}}
+    if preset is not None:
+        return expand_preset(find_preset(preset), {**{k: v for k, v in shared.items() if k not in several}, **given}, several)
     return expand_runs({**shared, **given}, {name: values for name, values in several.items() if name not in given})
 
 

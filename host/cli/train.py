@@ -29,7 +29,12 @@ _OUTPUT_SCALE = (
     "changes no answer and is not exported. [default: none]"
 )
 _GRID = "Train every combination: KEY=VALUE | VALUE, as in --grid 'loss=cel | mcel:m=32' --grid 'seed=1 | 2 | 3'. Repeatable."
-_SWEEP = "Sweep of the memory that evaluates. [default: ber=0:0.35:0.01; CIFAR-10 ber=0:0.06:0.005]"
+PRESET_NAMES = ("mcel-fashion-mnist", "mcel-svhn", "mcel-cifar-10", "mcel-imagenette", "date-fcnn", "date-vgg3", "date-vgg7")
+_PRESET = (
+    f"Train all runs of a table of the papers at full length, with three seeds: {', '.join(PRESET_NAMES)}. Other options win over "
+    "it; --dry-run lists the runs."
+)
+_SWEEP = "Sweep of the memory that evaluates. [default: the preset's, or ber=0:0.35:0.01; CIFAR-10 ber=0:0.06:0.005]"
 _PRECISION = "bfloat16 is faster on processors that compute with it, and many times slower on others. [default: float32]"
 
 _RATES = ("ber", "p01", "p10")
@@ -43,6 +48,7 @@ _COLUMNS = (
 
 def train(
     settings: Annotated[Path | None, typer.Argument(metavar="[FILE.toml]", help="Tables [run] and [grid]; flags win.")] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help=_PRESET, show_default=False)] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of networks, records and tables.")] = Path("trained"),
     data: Annotated[str | None, typer.Option(help=_DATA, show_default=False)] = None,
     network: Annotated[str | None, typer.Option(help=_NETWORK, show_default=False)] = None,
@@ -132,6 +138,8 @@ def train(
       weakcell train --grid 'loss=cel | mhl:b=128 | mcel:m=32' \\
           --grid 'flips=none | uniform:ber=0.05' --out grid
       weakcell train runs.toml --out grid --resume --part test
+      weakcell train --preset mcel-fashion-mnist --device cuda --part test \\
+          --out table --resume
     """
     from weakcell.host.api.training import check_torch, list_runs
     from weakcell.host.api.training import train as train_networks
@@ -149,14 +157,15 @@ def train(
     several = dict(_grid_of(text) for text in grid or ())
     with errors_as_events(as_json):
         if dry_run:
-            for run in list_runs(settings, several, given):
+            for run in list_runs(settings, several, given, preset):
                 if as_json:
                     emit("run", name=run.name)
                 else:
                     typer.echo(run.name)
             return
         result = train_networks(
-            settings, out=out, grid=several, part=part, memory=memory, sweep=sweep, trials=trials, data_dir=data_dir, device=device,
+            settings, preset=preset, out=out, grid=several, part=part, memory=memory, sweep=sweep, trials=trials,
+            data_dir=data_dir, device=device,
             threads=threads, resume=resume, qonnx=qonnx, notify=partial(note, quiet=quiet or as_json), **given,
         )  # fmt: skip
     if as_json:

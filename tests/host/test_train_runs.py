@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from tests.emulator.models import qonnx_values
 from weakcell import emulator
 from weakcell.host.cli import app
+from weakcell.host.cli.train import PRESET_NAMES
 from weakcell.host.datasets import training
 from weakcell.host.train import export, loop
 from weakcell.host.train.evaluation import EvaluationConfig, evaluate_network
@@ -33,6 +34,7 @@ from weakcell.host.train.layers import (
 )
 from weakcell.host.train.losses import CrossEntropy
 from weakcell.host.train.networks import ARCHITECTURES, append_output_scale, fcnn
+from weakcell.host.train.presets import PRESETS, expand_preset, find_preset
 from weakcell.host.train.qonnx_export import to_qonnx
 from weakcell.host.train.regularizer import find_threshold_neurons
 from weakcell.host.train.settings import Run, expand_runs, parse_run, read_settings
@@ -249,6 +251,26 @@ def test_runs_of_earlier_versions_keep_their_identity() -> None:
     """The name is the one that version 203c8f8 gave."""
     assert parse_run({}).name == parse_run({"output_scale": "none"}).name == "fcnn_bnn_cel_seed1_48146bdc"
     assert parse_run({"output_scale": "1e-3"}).name.startswith("fcnn_bnn_cel_scale-0.001_seed1_")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_whole_tables_and_options_win(name: str) -> None:
+    preset = PRESETS[name]
+    runs = expand_preset(preset, {}, {})
+    assert len({run.name for run in runs}) == len(runs) == 3 * len(preset.widths) * (2 + len(preset.losses)) * len(preset.flips)
+    head = list_stored_layers(ARCHITECTURES[runs[0].network]((3, 32, 32), 10, 1, 1.0))[-1][1]
+    assert head.weight.shape[1] == preset.fan_in
+    # The fair baselines: CEL with a learned output scale, and on logits/√K.
+    assert all(any(run.loss == "cel" and run.output_scale == "papers" and run.seed == seed for run in runs) for seed in (1, 2, 3))
+    small = expand_preset(preset, {"width": 0.25, "bits": 1, "epochs": 2}, {"seed": [5], "flips": ["none"]})
+    assert {(run.width, run.bits, run.epochs, run.seed, run.flips) for run in small} == {(0.25, 1, 2, 5, None)}
+    assert small[1].loss == f"cel:scale={(preset.fan_in / 4) ** -0.5:.6g}"
+
+
+def test_presets_are_those_that_the_help_lists() -> None:
+    assert tuple(PRESETS) == PRESET_NAMES
+    with pytest.raises(UsageError, match="mcel-svhn"):
+        find_preset("paper")
 
 
 def test_settings_come_from_toml(tmp_path: Path) -> None:
