@@ -1,8 +1,8 @@
-"""Build hook: a wheel that is built where it is used holds machine code of kernels, so that the first run need not compile them.
+"""Build hook: the package brings machine code of kernels, so that the first run need not compile them.
 
-`pip install .` compiles for the processor of this machine, for at most a minute. Other processors, and other versions of Python,
-NumPy, Numba or llvmlite, do not find this code under the names that they look for, and compile their own. Without Numba, and with
-WEAKCELL_BUILD_KERNELS=0, the wheel is pure Python.
+`pip install .` and `pip install -e .` compile for the processor of this machine: first what the shipped networks need, then others
+until a minute is over. An editable installation finds the code in the checkout. For releases, WEAKCELL_BUILD_TARGETS=common
+compiles all kernels for `COMMON_TARGETS` instead. WEAKCELL_BUILD_KERNELS=0, and a build without Numba, leave all of it out.
 """
 
 from __future__ import annotations
@@ -17,39 +17,40 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-MOST_SECONDS = 60
+MOST_SECONDS = 900
+"""Seconds after which the build goes on without machine code."""
 
-_COMPILE = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from weakcell.memmodels.native.kernel_cache import prepare_kernels, wait_for_kernels
-from weakcell.memmodels.native.known_kernels import all_kernels
-wait_for_kernels(prepare_kernels(all_kernels()[: int(sys.argv[2])]))
-"""
+CODE = "memmodels/native/code"
 
 
 class KernelHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Compiles kernels and puts their object files into the wheel."""
+    """Compiles kernels and puts their object files into the wheel, or into the checkout of an editable installation."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile kernels of the list, the first ones first, until the time is over."""
-        most = int(os.environ.get("WEAKCELL_BUILD_KERNELS", "1000"))
-        if version != "standard" or most == 0:  # an editable installation has no place for them
+        """Compile kernels for this machine, or for the common targets."""
+        most = os.environ.get("WEAKCELL_BUILD_KERNELS", "1000")
+        if most == "0":
             return
+        common = os.environ.get("WEAKCELL_BUILD_TARGETS") == "common"
         self.folder = Path(tempfile.mkdtemp(prefix="weakcell-kernels-"))
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(self.folder)}
-        command = [sys.executable, "-c", _COMPILE, str(Path(self.root) / ".packages"), str(most)]
+        script, packages = (Path(self.root) / name for name in (".ci/compile_kernels.py", ".packages"))
+        command = [sys.executable, script, packages, self.folder, "common" if common else "host", most]
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=MOST_SECONDS)
+            done = subprocess.run(command, capture_output=True, text=True, check=common, timeout=None if common else MOST_SECONDS)
             if done.returncode:
                 self.app.display_warning(f"Kernels are compiled at the first run: {done.stderr.strip().splitlines()[-1]}")
         except subprocess.TimeoutExpired:
-            self.app.display_info(f"Some kernels are compiled at the first run: {MOST_SECONDS} s are over")
-        files = list(self.folder.glob("kernels/[!.]*"))
-        self.app.display_info(f"Machine code of {len(files)} kernels is in the wheel")
-        if files:
-            build_data["pure_python"], build_data["infer_tag"] = False, True
-            build_data["force_include"].update({str(file): f"weakcell/memmodels/native/code/{file.name}" for file in files})
+            self.app.display_warning(f"Kernels are compiled at the first run: {MOST_SECONDS} s are over")
+        files = [file for file in self.folder.rglob("*") if file.is_file()]
+        self.app.display_info(f"Machine code of {sum('-' in file.name for file in files)} kernels comes with the package")
+        if version == "editable":
+            shutil.rmtree(Path(self.root) / CODE, ignore_errors=True)
+            shutil.copytree(self.folder, Path(self.root) / CODE)
+        elif files:
+            build_data["pure_python"], build_data["infer_tag"] = False, not common
+            if common:
+                build_data["tag"] = "py3-none-manylinux_2_17_x86_64"  # kernels call nothing newer of the C library
+            build_data["force_include"].update({str(f): f"weakcell/{CODE}/{f.relative_to(self.folder)}" for f in files})
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove the object files, which are in the wheel now."""

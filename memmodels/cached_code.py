@@ -35,8 +35,12 @@ def load_code(kind: str, name: str) -> bytes | None:
         kind: Name of the folder of such files.
         name: Of the file; it holds a digest of everything that the code depends on.
     """
-    folders = *cache_folders(kind), *([] if (shipped := _shipped_folder()) is None else [shipped])
-    return next((code for folder in folders if (code := _read(folder / name)) is not None), None)
+    return next((code for folder in cache_folders(kind) if (code := _read(folder / name)) is not None), None)
+
+
+def load_installed_code(folder: Path, name: str) -> bytes | None:
+    """Return code that was installed with the package, or None as `load_code` does."""
+    return _read(folder / name) if _is_trusted(folder) else None
 
 
 def save_code(kind: str, name: str, code: bytes) -> None:
@@ -47,10 +51,15 @@ def save_code(kind: str, name: str, code: bytes) -> None:
     file = folders[-1] / name
     try:
         file.unlink(missing_ok=True)  # a file that is replaced would hand on its permissions
-        write_atomically(file, lambda opened: opened.write(_digest(name, code) + code), mode=0o600)
+        write_code(file, code, mode=0o600)
     except (OSError, OutputError) as error:
         found = error.found if isinstance(error, OutputError) else reason(error)
         warn_once(f"Machine code is not kept in {file.parent}: {found}")
+
+
+def write_code(file: Path, code: bytes, mode: int = 0o644) -> None:
+    """Write a file of code and its digest; mode: POSIX permissions."""
+    write_atomically(file, lambda opened: opened.write(_digest(file.name, code) + code), mode=mode)
 
 
 def _read(file: Path) -> bytes | None:
@@ -76,15 +85,11 @@ def _digest(name: str, code: bytes) -> bytes:
 
 
 @cache
-def _shipped_folder() -> Path | None:
-    """Return the folder of machine code that was made when the package was built; None without one, or if others may change it."""
-    folder = Path(__file__).parent / "native" / "code"
-    if not folder.is_dir():
-        return None
+def _is_trusted(folder: Path) -> bool:
+    """Return whether nobody else may change a folder of installed code."""
     if (distrusted := find_distrust(folder)) is not None:
         warn_once(f"Machine code that was installed with the package is not used: {distrusted}.")
-        return None
-    return folder
+    return distrusted is None
 
 
 def cache_folders(kind: str) -> tuple[Path, ...]:

@@ -18,8 +18,8 @@ _PACKAGE = Path(__file__).parents[1]
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+weakcell\.([\w.]+)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)|import[ \t]+weakcell\.([\w.]+))", re.MULTILINE
 )
-_CACHES = {"compilation.py", "kernel_cache.py"}
-"""Files that look for machine code, in the end: what they import to that end (paths, files, errors) is no part of it."""
+_CACHE, _COMPILATION = "kernel_cache.py", "compilation.py"
+"""A file that looks for machine code is no part of it; nor is what the other one imports to that end."""
 
 _NO_CODE = {
     *("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"),
@@ -44,20 +44,27 @@ def list_sources(*modules: str) -> list[Path]:
     found: set[Path] = set()
     while pending:
         file = pending.pop()
-        if file not in found:
+        if file not in found and file.name != _CACHE:
             found.add(file)
-            pending += [] if file.name in _CACHES else _imports(file)
+            pending += [] if file.name == _COMPILATION else _imports(file)
     return sorted(found)
 
 
 def list_compilers() -> tuple[object, ...]:
-    """Return the versions of what compiles, and the settings that change how: Numba also reads a file in the working folder."""
-    settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] not in _NO_CODE)
+    """Return the versions of what compiles, and the settings that change how."""
+    return *_list_versions(), list_settings()
+
+
+def list_settings() -> list[object]:
+    """Return the settings that change how Numba compiles: it also reads a file in the working folder."""
+    settings: list[object] = [
+        *sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] not in _NO_CODE)
+    ]
     try:
         file = Path(".numba_config.yaml").read_bytes() if os.path.isfile(".numba_config.yaml") else None
     except OSError:
         file = None
-    return *_list_versions(), settings, *([] if file is None else [hashlib.sha256(file).hexdigest()])
+    return [*settings, *([] if file is None else [hashlib.sha256(file).hexdigest()])]
 
 
 @cache

@@ -21,10 +21,15 @@ from pathlib import Path
 import pytest
 
 import weakcell
+from weakcell.memmodels.native import installed_code
+from weakcell.memmodels.native.installed_code import find_target, write_target
+from weakcell.memmodels.native.known_kernels import read_sections
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES = 2_000_000
 """Bytes of the wheel."""
+SHIPPED_NETWORK = len(set(read_sections()["binary"]))
+"""Kernels that `weakcell emulate` needs."""
 
 
 def _has_pip() -> bool:
@@ -127,22 +132,56 @@ def test_wheel_holds_every_module_and_data_file(archives: tuple[Path, Path]) -> 
     assert tracked <= names
 
 
-def test_a_wheel_holds_machine_code_that_a_run_finds(tmp_path: Path) -> None:
-    """The kernel is not compiled again in a fresh cache, unless the installed file is damaged."""
-    _run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path, kernels=1)
+def test_installed_machine_code_is_used_by_any_version_of_the_compilers(tmp_path: Path) -> None:
+    """A run from an empty cache compiles nothing, unless an installed file is damaged or the CPU lacks a feature."""
+    _run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path, kernels=SHIPPED_NETWORK)
     (wheel,) = tmp_path.glob("*.whl")
     assert not wheel.name.endswith("-none-any.whl")
     environment = Environment(tmp_path / "environment")
     environment.install(wheel)
+    cache = tmp_path / "cache"
     lines = (
+        "from weakcell.memmodels import source_digest\n"
         "from weakcell.memmodels.native import kernel_cache, known_kernels\n"
-        "print(len(kernel_cache.prepare_kernels(known_kernels.all_kernels()[:1])))"
+        "source_digest._list_versions = lambda: ('other versions',)\n"
+        "print(len(kernel_cache.prepare_kernels(known_kernels.read_sections()['binary'])))"
     )
-    run = partial(_run, environment.python, "-c", lines, cwd=tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    assert run().strip() == "0"
-    (code,) = (environment.site_packages / "weakcell/memmodels/native/code").iterdir()
-    code.write_bytes(code.read_bytes()[:-1])
-    assert run().strip() == "1"
+    missing = partial(_run, environment.python, "-c", lines, cwd=tmp_path, NUMBA_CACHE_DIR=str(cache))
+    _run(environment.python, "-m", "weakcell", "emulate", "--trials", "1", cwd=tmp_path, NUMBA_CACHE_DIR=str(cache))
+    assert not list(cache.glob("kernels/*"))
+    assert missing().strip() == "0"
+    assert missing(NUMBA_OPT="2").strip() == str(SHIPPED_NETWORK)
+    target, *_ = (environment.site_packages / "weakcell/memmodels/native/code").glob("*/target.json")
+    file = next(file for file in target.parent.iterdir() if file != target)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert missing().strip() == "1"
+    write_target(target.parent, find_target()._replace(features=("a-feature-of-the-future",)))
+    assert missing().strip() == str(SHIPPED_NETWORK)
+
+
+def test_code_for_the_cpu_is_preferred_and_unusable_code_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among targets, that of this CPU comes first, then the one with most of its features."""
+    here = find_target()
+    targets = {
+        "few": here._replace(cpu="x", features=here.features[:3]),
+        "many": here._replace(cpu="x", features=here.features[:9]),
+        "this": here._replace(features=here.features[:1]),
+        "other": here._replace(triple="other"),
+        "newer": here._replace(features=(*here.features, "newer")),
+    }
+    for label, target in targets.items():
+        write_target(tmp_path / label, target)
+    (tmp_path / "few" / "target.json").write_bytes(b"damaged")
+    monkeypatch.setattr(installed_code, "_FOLDER", tmp_path)
+    installed_code._choose_folder.cache_clear()
+    assert installed_code._choose_folder() == tmp_path / "this"
+    shutil.rmtree(tmp_path / "this")
+    installed_code._choose_folder.cache_clear()
+    assert installed_code._choose_folder() == tmp_path / "many"
+    shutil.rmtree(tmp_path / "many")
+    installed_code._choose_folder.cache_clear()
+    assert installed_code._choose_folder() is None
+    installed_code._choose_folder.cache_clear()
 
 
 def test_wheel_works_beside_foreign_modules(from_wheel: Environment, tmp_path: Path) -> None:

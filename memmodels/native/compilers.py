@@ -12,14 +12,16 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from itertools import count
 from queue import PriorityQueue
 from threading import Lock, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import NamedTuple
+
+from weakcell.memmodels.cached_code import cache_folders, load_code, save_code
+from weakcell.memmodels.native.claims import Claims
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ MOST_PROCESSES = 4
 
 _SILENT_SECONDS, _SECONDS_BETWEEN = 3.0, 10.0
 """Seconds that a process waits for compilers before it says so, and then until it says so again."""
+
+_CLAIM_SECONDS = 0.05
+"""Seconds after which a process asks again whether another one has compiled a kernel."""
 
 _START = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import sys; sys.path[:] = {path!r};"
@@ -68,12 +73,15 @@ class CompilationFailed(RuntimeError):
 class CompilerPool:
     """Compiles kernels in other processes. What is waited for goes before what will be needed later.
 
+    A kernel that another process of this user compiles at the moment is not compiled again.
+
     Args:
-        keep: Called with name and object file of each kernel.
+        kind: Kind of cached code, as of `save_code`; object files are kept there.
     """
 
-    def __init__(self, keep: Callable[[str, bytes], None]) -> None:
-        self._keep = keep
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._claims: Claims | None = None
         self._lock = Lock()
         self._queue: PriorityQueue[tuple[bool, int, Task]] = PriorityQueue()
         self._numbers = count()
@@ -94,6 +102,9 @@ class CompilerPool:
             later: Whether nobody waits for it yet.
         """
         with self._lock:
+            if self._claims is None:
+                *_, folder = None, *cache_folders(self._kind)
+                self._claims = Claims(None if folder is None else folder.with_name(f"{self._kind}.lock"))
             if name not in self._tasks:
                 self._tasks[name] = Task(name, request)
                 self._total += 1
@@ -102,7 +113,7 @@ class CompilerPool:
                 self._queue.put((later, next(self._numbers), task))
                 if self._idle < self._queue.qsize() and self._threads < _count_processes():
                     self._threads += 1
-                    Thread(target=self._work, daemon=True).start()
+                    Thread(target=self._work, args=(self._claims,), daemon=True).start()
             return task
 
     def wait_for(self, task: Task) -> bytes | None:
@@ -128,7 +139,7 @@ class CompilerPool:
         self._announced = self._done, self._total
         log.warning("Compiling machine code for this processor, once: %d of %d kernels are ready.", self._done, self._total)
 
-    def _work(self) -> None:
+    def _work(self, claims: Claims) -> None:
         """Compile what is in the queue, one request after another."""
         process: subprocess.Popen[bytes] | None = None
         while True:
@@ -140,16 +151,26 @@ class CompilerPool:
                 if task.started:
                     continue
                 task.started = True
+            if not claims.acquire(task.name):
+                sleep(_CLAIM_SECONDS)
+                with self._lock:
+                    task.started = False
+                    self._queue.put((True, next(self._numbers), task))
+                continue
             try:
-                if process is None or process.poll() is not None:
-                    process = self._start()
-                code = None if process is None else _ask(process, task.request)
-                if code is not None:
-                    self._keep(task.name, code)
+                code = load_code(self._kind, task.name)  # another process may have compiled it since
+                if code is None:
+                    if process is None or process.poll() is not None:
+                        process = self._start()
+                    code = None if process is None else _ask(process, task.request)
+                    if code is not None:
+                        save_code(self._kind, task.name, code)
                 self._done += 1
                 task.result.set_result(code)
             except BaseException as error:  # the thread that waits raises it
                 task.result.set_exception(error)
+            finally:
+                claims.release(task.name)
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         """Start a process; None where this system or interpreter starts none."""

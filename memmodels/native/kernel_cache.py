@@ -1,7 +1,8 @@
 """Cached machine code of kernels: where it is found, neither Numba nor its compiler is loaded.
 
 A `Kernel` names a function that Numba can compile. On its first call with arguments of some types it looks for machine code made
-from these sources, for X A kernel for which that is not possible runs as Numba runs it.
+from these sources: in the user's cache, then in what was installed with the package. If there is none, another process compiles
+it. A kernel for which that is not possible runs as Numba runs it.
 
 Arguments are arrays, integers, booleans, float64 numbers, and tuples of these, nested at will (`arguments.py`). The GIL is released
 while a kernel runs.
@@ -10,7 +11,6 @@ while a kernel runs.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -20,14 +20,12 @@ from itertools import count
 from threading import Lock
 from typing import Any
 
-from weakcell.memmodels.cached_code import load_code, save_code
+from weakcell.memmodels.cached_code import load_code
 from weakcell.memmodels.native.arguments import flatten
+from weakcell.memmodels.native.code_names import name_cached_code
 from weakcell.memmodels.native.compilers import CompilerPool, Request, Task
+from weakcell.memmodels.native.installed_code import load_installed_kernel
 from weakcell.memmodels.native.known_kernels import KnownKernel, expect_kernels
-from weakcell.memmodels.source_digest import digest_sources, list_compilers
-
-FORMAT = 3
-"""Version of the cache files."""
 
 SYMBOL = "kernel"
 """Name of the function in machine code: int32 kernel(int64 *result, void **exception, int64 *arguments); 0 means success."""
@@ -47,7 +45,7 @@ _lock: Lock
 def _renew() -> None:
     """Make lock and compilers. A forked child needs its own: nobody there would release a lock or answer a request."""
     global _compilers, _lock
-    _compilers, _lock = CompilerPool(lambda name, code: save_code("kernels", name, code)), Lock()
+    _compilers, _lock = CompilerPool("kernels"), Lock()
 
 
 _renew()
@@ -101,8 +99,8 @@ class Kernel:
     def _open(self, key: tuple[object, ...]) -> None:
         """Load the machine code for arguments of these types. Have it compiled and stored if there is none."""
         opened_kernels.append(KnownKernel(self.module, self.name, key))
-        name = _cache_name(self.module, self.name, key)
-        code = load_code("kernels", name)
+        name = name_cached_code(self.module, self.name, key)
+        code = load_code("kernels", name) or load_installed_kernel(self.module, self.name, key)
         if code is None:
             task = _compilers.submit(name, Request(self.module, self.name, key, SYMBOL))
             prepare_kernels(expect_kernels(opened_kernels))
@@ -120,8 +118,8 @@ def prepare_kernels(kernels: Iterable[KnownKernel]) -> list[Task]:
     """
     missing = []
     for module, function, kinds in kernels:
-        name = _cache_name(module, function, kinds)
-        if load_code("kernels", name) is None:
+        name = name_cached_code(module, function, kinds)
+        if load_code("kernels", name) is None and load_installed_kernel(module, function, kinds) is None:
             missing.append(_compilers.submit(name, Request(module, function, kinds, SYMBOL), later=True))
     return missing
 
@@ -157,18 +155,6 @@ class BoundKernel:
         if entry is None:
             return int(self._kernel.function(*first, *self._last) or 0)
         return self._kernel._run(entry, array("q", words) + self._words)
-
-
-def _cache_name(module: str, name: str, key: tuple[object, ...]) -> str:
-    """Return the name of a kernel's cache file: a digest of everything that the machine code depends on."""
-    from llvmlite import binding
-
-    kinds = [(k.__module__, k.__qualname__, getattr(k, "_fields", ())) if isinstance(k, type) else k for k in key]
-    target = [os.environ.get(f"NUMBA_CPU_{part}") for part in ("NAME", "FEATURES")]
-    host = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), binding.get_process_triple()
-    sources = digest_sources(module, "weakcell.memmodels.native.object_files")
-    content = (FORMAT, module, name, kinds, target, host, sources, list_compilers())
-    return f"{name}-{hashlib.sha256(repr(content).encode()).hexdigest()[:32]}"
 
 
 @cache

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ from typer.testing import CliRunner
 
 from weakcell.emulator.kernels import bitpack
 from weakcell.host.cli import app
-from weakcell.memmodels.cached_code import save_code
-from weakcell.memmodels.native import compilers, kernel_cache, known_kernels
+from weakcell.memmodels.native import code_names, compilers, kernel_cache, known_kernels
 from weakcell.memmodels.native.arguments import flatten as flatten_arguments
+from weakcell.memmodels.native.code_names import name_cached_code, name_installed_code
 from weakcell.memmodels.native.compilers import CompilationFailed, CompilerPool, Request
 from weakcell.memmodels.native.kernel_cache import Kernel
 
@@ -96,8 +98,8 @@ def test_code_is_stored_and_damaged_code_is_made_again(monkeypatch: pytest.Monke
     (file,) = (tmp_path / "kernels").iterdir()
     whole = file.read_bytes()
     builds: list[str] = []
-    save = kernel_cache.__dict__["save_code"]
-    monkeypatch.setattr(kernel_cache, "save_code", lambda kind, name, code: (builds.append(name), save(kind, name, code)))
+    save = compilers.__dict__["save_code"]
+    monkeypatch.setattr(compilers, "save_code", lambda kind, name, code: (builds.append(name), save(kind, name, code)))
     assert to_integers()(x, 0, 9, out) == 1
     assert builds == []
     for damage in (whole[:-7], whole[:50] + b"x" + whole[51:], b""):
@@ -116,15 +118,19 @@ def test_code_that_cannot_be_linked_runs_in_numba(monkeypatch: pytest.MonkeyPatc
 
 
 def test_other_targets_and_other_sources_have_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    key: tuple[object, ...] = (int,)
-    here = kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", key)
-    assert kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", key) == here
-    assert kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", (bool,)) != here
+    """Code in the cache depends on the compilers, too; installed code does not."""
+    pack = "weakcell.emulator.kernels.bitpack", "pack", (int,)
+    here, installed = name_cached_code(*pack), name_installed_code(*pack)
+    assert (name_cached_code(*pack), name_installed_code(*pack)) == (here, installed)
+    assert here != name_cached_code(*pack[:2], (bool,)) != installed != name_installed_code(*pack[:2], (bool,))
     monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
-    assert kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", key) != here
+    assert name_cached_code(*pack) != here
     monkeypatch.delenv("NUMBA_CPU_NAME")
-    monkeypatch.setattr(kernel_cache, "digest_sources", lambda *modules: "edited")
-    assert kernel_cache._cache_name("weakcell.emulator.kernels.bitpack", "pack", key) != here
+    with monkeypatch.context() as patch:
+        patch.setattr(code_names, "list_compilers", lambda: ("others",))
+        assert (name_cached_code(*pack) != here, name_installed_code(*pack)) == (True, installed)
+    monkeypatch.setattr(code_names, "digest_sources", lambda *modules: "edited")
+    assert (name_cached_code(*pack) != here, name_installed_code(*pack) != installed) == (True, True)
 
 
 def test_a_run_without_faults_starts_without_numba() -> None:
@@ -146,8 +152,11 @@ def test_a_run_without_faults_starts_without_numba() -> None:
     assert outputs[1][1] == "[]"
 
 
-def test_compiling_is_announced_and_failures_are_raised(caplog: pytest.LogCaptureFixture) -> None:
-    pool = CompilerPool(lambda name, code: None)
+def test_compiling_is_announced_and_failures_are_raised(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    pool = CompilerPool("kernels")
     pool._silent_seconds = 0.02
 
     def compile_kernel(name: str, request: Request) -> bytes | None:
@@ -174,6 +183,31 @@ def test_a_worker_starts_a_single_compiler(monkeypatch: pytest.MonkeyPatch) -> N
     assert compilers._count_processes() == compilers.MOST_PROCESSES
     monkeypatch.setattr("multiprocessing.parent_process", lambda: object())
     assert compilers._count_processes() == 1
+
+
+SHARED = """
+from weakcell.memmodels.native import compilers, kernel_cache, known_kernels
+compiled = []
+ask = compilers._ask
+compilers._ask = lambda process, request: compiled.append(request.symbol) or ask(process, request)
+few = [kernel for kernel in known_kernels.all_kernels() if kernel.function in ("to_integers", "scatter_codes")]
+kernel_cache.wait_for_kernels(kernel_cache.prepare_kernels(few))
+print(len(few), len(compiled))
+"""
+
+
+def test_processes_that_need_the_same_kernels_compile_each_once(tmp_path: Path) -> None:
+    """One of them that is killed while it compiles is not waited for."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    killed, *others = (
+        subprocess.Popen([sys.executable, "-c", SHARED], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    )
+    while not (tmp_path / "kernels.lock").exists():
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+    counts = [[int(number) for number in process.communicate()[0].split()] for process in others]
+    assert sum(compiled for _, compiled in counts) == counts[0][0] == len(list((tmp_path / "kernels").iterdir()))
 
 
 @pytest.mark.parametrize("value", [0.1, -0.0, math.inf, np.float64(1e300), (1 << 63) + 5, -1])
@@ -224,7 +258,7 @@ def test_kernels_are_expected_as_soon_as_they_are_certain() -> None:
 
 def test_doctor_compiles_what_has_no_machine_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    pool = CompilerPool(lambda name, code: save_code("kernels", name, code))  # that of this process may be at work for other tests
+    pool = CompilerPool("kernels")  # that of this process may be at work for other tests
     monkeypatch.setattr(kernel_cache, "_compilers", pool)
     few = [kernel for kernel in known_kernels.all_kernels() if kernel.function in ("to_integers", "scatter_codes")]
     monkeypatch.setattr(known_kernels, "all_kernels", lambda: few)

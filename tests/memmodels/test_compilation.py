@@ -56,13 +56,13 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = ROOT / ".packages" / "weakcell" / name
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(source.read_text() if source.exists() else "")
-    native = ("kernel_cache", "compilers", "compiler_process", "object_files", "function_cache", "known_kernels")
+    native = ("compilers", "compiler_process", "object_files", "function_cache", "known_kernels", "installed_code")
     modules = (f"native.{name}" for name in native)
-    for module in (*modules, "compilation", "lazy", "cached_code", "source_digest"):
-        for file in list_sources(f"memmodels.{module}"):
-            copy = root / file.relative_to(file.parents[len(file.relative_to(ROOT / ".packages" / "weakcell").parts) - 1])
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_text(file.read_text())
+    files = {file for module in (*modules, "compilation", "lazy", "cached_code") for file in list_sources(f"memmodels.{module}")}
+    for file in (*files, ROOT / ".packages/weakcell/memmodels/native/kernel_cache.py"):
+        copy = root / file.relative_to(file.parents[len(file.relative_to(ROOT / ".packages" / "weakcell").parts) - 1])
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(file.read_text())
     (root / "emulator/kernels/caller.py").write_text(CALLER)
     (root / "memmodels/native/known_kernels.txt").touch()
     return root
@@ -126,7 +126,8 @@ def test_the_sources_are_those_that_python_imports(module: str) -> None:
     files = subprocess.run([sys.executable, "-c", script], check=True, text=True, capture_output=True).stdout.split()
     modules = {Path(file).resolve() for file in files if not file.endswith("__init__.py")}
     sources = {file.resolve() for file in list_sources(f"weakcell.{module}")}
-    caches = ("cached_code", "source_digest", "lazy", "native.compilers", "native.arguments", "native.known_kernels")
+    caches = ("lazy", "native.compilers", "native.known_kernels", "native.installed_code")
     of_caches = {file.resolve() for name in caches for file in list_sources(f"memmodels.{name}")}
+    of_caches.add(ROOT / "memmodels" / "native" / "kernel_cache.py")
     assert modules <= sources | of_caches
     assert not sources & of_caches - {ROOT / "memmodels" / "errors.py"}
