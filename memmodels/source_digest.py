@@ -50,18 +50,26 @@ def list_sources(*modules: str) -> list[Path]:
     return sorted(found)
 
 
-def list_compilers() -> tuple[object, ...]:
-    """Return the versions of what compiles, and the settings that change how."""
-    return *_list_versions(), list_settings()
+def list_compilers(here: bool = False) -> tuple[object, ...]:
+    """Return the versions of what compiles, and the settings that change how.
+
+    Args:
+        here: Whether this process compiles.
+    """
+    return *_list_versions(), list_settings(here)
 
 
-def list_settings() -> list[object]:
-    """Return the settings that change how Numba compiles: it also reads a file in the working folder."""
+def list_settings(here: bool = False) -> list[object]:
+    """Return the settings that change how Numba compiles.
+
+    Args:
+        here: Whether this process compiles. Numba then also reads a file in the current folder.
+    """
     settings: list[object] = [
         *sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] not in _NO_CODE)
     ]
     try:
-        file = Path(".numba_config.yaml").read_bytes() if os.path.isfile(".numba_config.yaml") else None
+        file = Path(".numba_config.yaml").read_bytes() if here and os.path.isfile(".numba_config.yaml") else None
     except OSError:
         file = None
     return [*settings, *([] if file is None else [hashlib.sha256(file).hexdigest()])]

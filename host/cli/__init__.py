@@ -17,6 +17,7 @@ from weakcell.host.cli.completion import complete_in_bash
 from weakcell.host.cli.encoding import accept_any_text
 from weakcell.host.cli.repeated import refuse_repeated
 from weakcell.host.cli.termination import interrupt_on_sigterm, interrupted_code, is_interruption
+from weakcell.host.foreign_folder import distrust_current_folder
 
 _GROUPS = {
     "Emulate and analyse": {
@@ -211,6 +212,7 @@ def main() -> None:
     from weakcell.host.cli.little_memory import ROOMY, find_limit, run_within
 
     accept_any_text()
+    distrust_current_folder()
     if os.environ.get("_WEAKCELL_COMPLETE") == "complete_bash":
         complete_in_bash(app)
     limit = find_limit()

@@ -25,6 +25,7 @@ from typing import Protocol
 from weakcell.emulator.evaluation.trials import TrialResult, run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy, Sampling
 from weakcell.emulator.faults.placement import Placement
+from weakcell.host.foreign_folder import distrust_current_folder
 from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.errors import WeakcellError
@@ -271,6 +272,7 @@ def _requeue_tasks(worker: _Worker, requeued: deque[tuple[int, Task]], deaths: d
 def _serve_tasks(link: Connection) -> None:
     """Serve as a worker: receive the workloads, then run tasks until the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    distrust_current_folder()
     try:
         workloads = pickle.loads(link.recv_bytes())
         while True:

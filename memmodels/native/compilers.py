@@ -176,9 +176,10 @@ class CompilerPool:
         """Start a process; None where this system or interpreter starts none."""
         if not sys.executable:
             return None
-        command = [sys.executable, "-c", _START.format(path=sys.path)]
-        try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        path = [os.path.abspath(entry) for entry in sys.path]
+        command = [sys.executable, "-P", "-c", _START.format(path=path)]
+        try:  # in the root folder: Numba takes settings from a file in the current folder, which may be anybody's
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=os.path.abspath(os.sep))
         except OSError as error:
             log.warning("No process for compiling can be started (%s). Numba compiles in this process, which takes longer.", error)
             return None

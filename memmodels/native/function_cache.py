@@ -79,5 +79,5 @@ class _CodeFiles:
         if " at 0x" in text:
             return None
         module, name = self._function.__module__, self._function.__qualname__
-        content = repr((module, name, text, digest_sources(module), list_compilers()))
+        content = repr((module, name, text, digest_sources(module), list_compilers(here=True)))
         return f"{self._function.__name__}-{hashlib.sha256(content.encode()).hexdigest()[:32]}"

@@ -81,7 +81,7 @@ class Kill:
 
 
 def run(
-    arguments: list[str], folder: Path, kill: Kill | None = None, prepare: Callable[[], None] | None = None, limit: float = 120.0
+    arguments: list[str], folder: Path, kill: Kill | None = None, prepare: Callable[[], None] | None = None, limit: float = 600.0
 ) -> Ended:
     """Run `weakcell` in a child and wait for its end.
 
