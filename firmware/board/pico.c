@@ -19,8 +19,64 @@ static void poll_uart(void)
         ring[ring_end++ % RING] = (uint8_t)REG(UART0 + UART_DR);
 }
 
+/* --- USB, in the flash image only: its code is in flash, so it is only called at nominal voltage ---------------------------- */
+
+#ifdef WC_FLASH
+enum { AWAY_US = 50000 };    /* so long the board is off the bus, at least: any hub notices */
+uint32_t pico_serial[2];
+static uint32_t usb_off_since_us;
+static bool usb_on, to_usb; /* to_usb: the last byte came from there, so replies go there */
+
+static void stop_usb(void)
+{
+    SET(RESETS) = RESET_USB;
+    usb_on = false;
+}
+
+static void poll_usb(void)
+{
+    if (usb_on)
+        pico_usb_poll();
+}
+
+/* Start USB when it was away for long enough. Take a byte from it: -1 if there is none. */
+static int next_usb_byte(void)
+{
+    if (!usb_on && pico_time_us() - usb_off_since_us >= AWAY_US) {
+        pico_usb_start();
+        usb_on = true;
+    }
+    return usb_on ? pico_usb_get() : -1;
+}
+
+static void leave_low(void)
+{
+    pico_chip_flush_cache();
+    usb_off_since_us = pico_time_us();
+}
+#else
+static void stop_usb(void)
+{
+}
+
+static void poll_usb(void)
+{
+}
+
+static void leave_low(void)
+{
+}
+#endif
+
 void pico_put(uint8_t byte)
 {
+#ifdef WC_FLASH
+    if (to_usb) {
+        if (usb_on)
+            pico_usb_put(byte);
+        return;
+    }
+#endif
     do
         poll_uart();
     while (REG(UART0 + UART_FR) & TX_FULL);
@@ -34,7 +90,7 @@ static void flush_uart(void)
     }
 }
 
-static void start_uart(void)
+WC_AT_NOMINAL static void start_uart(void)
 {
     uint32_t divisor = (PERIPHERAL_HZ * 4u + BAUD / 2u) / BAUD; /* in 1/64 */
     REG(IO_BANK0 + 4) = 2;
@@ -78,7 +134,7 @@ static void run_slow(void)
     }
 }
 
-static void start_clocks(void)
+WC_AT_NOMINAL static void start_clocks(void)
 {
     REG(CLOCKS + CLK_RESUS_CTRL) = 0; /* no resuscitation */
     REG(XOSC + 0x0c) = 282;
@@ -103,6 +159,9 @@ static void start_clocks(void)
     REG(CLOCKS + CLK_PERI_CTRL) = 2u << 5; /* clk_peri always from the PLL */
     REG(CLOCKS + CLK_PERI_CTRL) = 2u << 5 | 1u << 11;
     REG(CLOCKS + CLK_ADC_CTRL) = 1u << 11; /* from the same PLL */
+#ifdef WC_FLASH
+    REG(CLOCKS + CLK_USB_CTRL) = 1u << 11; /* from the same PLL */
+#endif
     REG(CLOCKS + FC0_REF_KHZ) = 12000;
     REG(CLOCKS + FC0_INTERVAL) = 8; /* 2^8 us */
     /* Lowest drive, none at random: the boot ROM may have chosen otherwise. */
@@ -147,6 +206,7 @@ void pico_prepare_low(wc_pulse *result)
 {
     flush_uart();
     pico_keep_alive();
+    stop_usb();
     result->temperature = pico_temperature();
     run_slow();
     result->counts[0] = pico_count();
@@ -162,6 +222,7 @@ void pico_wait_regulator(wc_pulse *result)
     pico_chip_set_brown_out(true);
     result->counts[2] = pico_count();
     run_fast();
+    leave_low();
     result->after_code = pico_chip_code();
     result->after_ok = pico_chip_regulator_ok();
 }
@@ -193,6 +254,7 @@ void pico_keep_alive(void)
 {
     REG(WATCHDOG + 4) = 0xffffffu;
     poll_uart();
+    poll_usb();
 }
 
 void pico_set_boot_vector(uint32_t address, void (*to)(void))
@@ -241,16 +303,32 @@ __attribute__((noreturn)) void pico_main(void)
     start_clocks();
     pico_chip_start_peripherals();
     start_uart();
+#ifdef WC_FLASH
+    usb_on = false;
+    pico_chip_read_serial(pico_serial);
+#endif
     pico_wait_regulator(&result);
     if (woke)
         wc_wake(&core, &result);
     for (uint8_t turns = 0;; turns++) {
         if (turns == 0)
             pico_keep_alive();
-        if (ring_end == ring_start)
-            poll_uart();
-        else
+        if (ring_end != ring_start) {
+#ifdef WC_FLASH
+            to_usb = false;
+#endif
             wc_feed(&core, ring[ring_start++ % RING]);
+            continue;
+        }
+#ifdef WC_FLASH
+        int byte = next_usb_byte();
+        if (byte >= 0) {
+            to_usb = true;
+            wc_feed(&core, (uint8_t)byte);
+            continue;
+        }
+#endif
+        poll_uart();
     }
 }
 

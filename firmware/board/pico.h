@@ -48,6 +48,12 @@ uint32_t pico_chip_boot_reason(void);
 /* Start what differs between the chips, and let DMA reach the registers of a pulse; called when the clocks run. */
 void pico_chip_start_peripherals(void);
 
+/* The chip's serial number of 64 bits. Of the flash image: the RP2040 has none of its own and takes that of its flash. */
+void pico_chip_read_serial(uint32_t serial[2]);
+
+/* Of the flash image: forget what the flash's cache holds, whose cells were at the low voltage, too. */
+void pico_chip_flush_cache(void);
+
 /* Whether this start is the end of a SLEEP. state: CRC of `bss` that was kept outside SRAM. */
 bool pico_chip_woke_up(uint32_t *state, wc_pulse *result);
 
@@ -55,7 +61,7 @@ bool pico_chip_woke_up(uint32_t *state, wc_pulse *result);
 
 void pico_put(uint8_t byte); /* send a byte */
 
-/* Feed the watchdog and receive bytes. */
+/* Feed the watchdog and receive bytes; serve USB if it is on. */
 void pico_keep_alive(void);
 uint32_t pico_time_us(void);
 
@@ -87,6 +93,20 @@ void pico_restore(wc_pulse *result);
 
 /* After nominal was set: wait for the regulator, switch brown-out detection on and the clock up, fill in `result`. */
 void pico_wait_regulator(wc_pulse *result);
+
+/* --- usb.c provides, for the flash image ------------------------------------------------------------------------------------- */
+
+/* Start the controller and connect to the bus. */
+void pico_usb_start(void);
+
+/* Do what is due: resets of the bus, requests of the host, packets that have arrived. */
+void pico_usb_poll(void);
+
+/* The next byte from the host; -1 if there is none. Only call this when there is nothing else to do: it also sends what waits. */
+int pico_usb_get(void);
+void pico_usb_put(uint8_t byte);
+
+extern uint32_t pico_serial[2]; /* in pico.c */
 
 /* From the linker script: the bounds of the image, of its zeroed data, and the end of its stack. */
 extern uint32_t pico_image_start[], pico_image_end[], pico_bss_start[], pico_bss_end[], pico_stack_top[];

@@ -5,6 +5,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* A function that never runs while the voltage is low. The flash image leaves it in flash, since SRAM is short. */
+#ifdef WC_FLASH
+#define WC_AT_NOMINAL __attribute__((section(".flash"), noinline))
+#else
+#define WC_AT_NOMINAL
+#endif
+
 /* What happened to the voltage. Codes are read back from the regulator's register. The counts follow the voltage itself: they are
  * frequencies of the ring oscillator in kHz / 32, and 0 where the counter gave none. In the order of PROTOCOL.md. */
 typedef struct {

@@ -13,7 +13,7 @@ static void send(wc_core *core, wc_reply *reply)
     wc_encode(reply->content, reply->length, core->board->send_byte);
 }
 
-static void info(wc_core *core, wc_reply *reply, const uint8_t *body)
+WC_AT_NOMINAL static void info(wc_core *core, wc_reply *reply, const uint8_t *body)
 {
     const wc_board *board = core->board;
     (void)body;
@@ -101,14 +101,14 @@ static void execute(wc_core *core, wc_reply *reply, uint8_t requested, const uin
 
 /* --- sessions and order ----------------------------------------------------------------------------------------------------- */
 
-static uint32_t capabilities(const wc_board *board)
+WC_AT_NOMINAL static uint32_t capabilities(const wc_board *board)
 {
     uint32_t all = WC_CAN_RETENTION | WC_CAN_COMPARE | WC_CAN_CRCS | WC_CAN_READ_LOW | WC_CAN_WRITE_LOW | WC_CAN_COUNT |
                    WC_CAN_CPU_PULSE;
     return all | (board->sleep ? WC_CAN_SLEEP : 0u) | (board->from_flash ? WC_FROM_FLASH : 0u);
 }
 
-static void hello(wc_core *core, const uint8_t *body, uint16_t length)
+WC_AT_NOMINAL static void hello(wc_core *core, const uint8_t *body, uint16_t length)
 {
     const wc_board *board = core->board;
     uint8_t content[UNSTORED];
@@ -152,7 +152,7 @@ static void hello(wc_core *core, const uint8_t *body, uint16_t length)
 }
 
 /* Refuse a request whose number was not executed; the reply is not stored. */
-static void refuse_unexecuted(wc_core *core, uint8_t command, uint32_t token, uint32_t number, uint8_t status)
+WC_AT_NOMINAL static void refuse_unexecuted(wc_core *core, uint8_t command, uint32_t token, uint32_t number, uint8_t status)
 {
     uint8_t content[UNSTORED];
     wc_reply answer;

@@ -65,16 +65,17 @@ class ClockMap:
 
     Attributes:
         base: of CLOCKS; CLK_REF, CLK_SYS and CLK_PERI have the same offsets on all boards.
-        adc: offset of CLK_ADC_CTRL.
+        adc, usb: offsets of CLK_ADC_CTRL and CLK_USB_CTRL.
         counter: offset of FC0_REF_KHZ; the counter's other registers follow.
         xosc, pll_sys, pll_usb: bases.
         resets: base of RESETS.
-        pll_sys_reset, pll_usb_reset, adc_reset: bits of RESETS.
+        pll_sys_reset, pll_usb_reset, usb_reset, adc_reset: bits of RESETS.
         ring_khz: frequency of the ring oscillator at nominal voltage. Assumed: it differs from chip to chip by a factor of two.
     """
 
     base: int
     adc: int
+    usb: int
     counter: int
     xosc: int
     pll_sys: int
@@ -82,6 +83,7 @@ class ClockMap:
     resets: int
     pll_sys_reset: int
     pll_usb_reset: int
+    usb_reset: int
     ring_khz: float
     adc_reset: int = 1
 
@@ -125,6 +127,9 @@ class MemoryMap:
         clk_ref_hazard: register and bit that a reset by the watchdog asks for.
         package: register that says which package the chip is in.
         sensor: channel of the temperature sensor in that package.
+        usb_reset_values: registers of the USB controller, by offset, that are not 0 after a reset.
+        cache_flush: addresses whose writing makes the cache of the flash invalid: the first, the number, and the step.
+        chip_id: address of two words that are the chip's serial number; None: the flash chip's is taken.
         power_manager: base of the always-on power manager (POWMAN), None if the chip has none.
     """
 
@@ -143,6 +148,9 @@ class MemoryMap:
     run_pin: int
     reset_values: Mapping[int, int] = field(hash=False)
     brown_out_detector: tuple[int, ...]
+    cache_flush: tuple[int, int, int]
+    usb_reset_values: Mapping[int, int] = field(default_factory=dict, hash=False)
+    chip_id: int | None = None
     write_one_to_clear: Mapping[int, int] = field(default_factory=dict, hash=False)
     passwords: Mapping[tuple[int, int], int] = field(default_factory=dict, hash=False)
     regulator_status: tuple[int, int] | None = None
@@ -217,6 +225,7 @@ BOARDS = {
             clocks=ClockMap(
                 base=0x40008000,
                 adc=0x60,
+                usb=0x54,
                 counter=0x80,
                 xosc=0x40024000,
                 pll_sys=0x40028000,
@@ -224,6 +233,7 @@ BOARDS = {
                 resets=0x4000C000,
                 pll_sys_reset=1 << 12,
                 pll_usb_reset=1 << 13,
+                usb_reset=1 << 24,
                 ring_khz=6500.0,
             ),
             dma=DmaMap(chain=11, pace=15, quiet=1 << 21, trigger=0x430, abort=0x444),
@@ -247,6 +257,7 @@ BOARDS = {
                 0x40008090: 0x8,  # FC0_INTERVAL
             },
             brown_out_detector=(0x40064004,),
+            cache_flush=(0x14000004, 1, 4),
             write_one_to_clear={0x40064008: 1 << 24},  # CHIP_RESET
         ),
         boot2_address=0x20041F00,
@@ -271,6 +282,7 @@ BOARDS = {
             clocks=ClockMap(
                 base=0x40010000,
                 adc=0x6C,
+                usb=0x60,
                 counter=0x8C,
                 xosc=0x40048000,
                 pll_sys=0x40050000,
@@ -278,6 +290,7 @@ BOARDS = {
                 resets=0x40020000,
                 pll_sys_reset=1 << 14,
                 pll_usb_reset=1 << 15,
+                usb_reset=1 << 28,
                 ring_khz=11000.0,
             ),
             dma=DmaMap(
@@ -317,6 +330,9 @@ BOARDS = {
                 0x40100038: 0xF,  # STATE; the boot ROM's power sequence ends in 0
             },
             brown_out_detector=(0x4010001C, 0x40100024),
+            cache_flush=(0x1BFFC000, 2048, 8),
+            usb_reset_values={0x40: 0x4, 0x4C: 0x8000},  # MAIN_CTRL: transceiver isolated; SIE_CTRL: pull-downs
+            chip_id=0x40130000,  # OTP_DATA: CHIPID0 to 3
             write_one_to_clear={0x40100000: 1, 0x4010002C: 1 << 4, 0x40100038: 3 << 8},  # BADPASSWD, CHIP_RESET, STATE
             passwords={(0x40100000, 0x401000B0): 0x5AFE, (0x40060000, 0x40064000): 0xACCE},  # POWMAN, ACCESSCTRL
             regulator_status=(0x40100008, 1 << 4),  # VREG_STS

@@ -87,13 +87,13 @@ def check_ports() -> Iterator[Finding]:
         yield Finding("serial ports", "missing", error.found, error.do)
         return
     if not ports:
-        do = f"Plug in a 3.3 V adapter, or use {_VIRTUAL}"
-        yield Finding("serial ports", "missing", "no USB serial adapter is plugged in", do)
+        do = f"Plug a board in, or use {_VIRTUAL}"
+        yield Finding("serial ports", "missing", "no board and no USB serial adapter is plugged in", do)
     for port in ports:
         what = f"{port.device} ({port.description})"
         if port.is_own_usb:
-            do = "Connect GP0, GP1 and GND to a USB serial adapter of 3.3 V"
-            yield Finding(what, "silent", "this is the Pico's own USB, on which the firmware does not answer", do)
+            do = "Hold BOOTSEL while you plug it in, then weakcell firmware flash"
+            yield Finding(what, "silent", "this is the Pico's own USB, with another program than Weakcell's firmware", do)
             continue
         wiring = "Check that the image runs (copy it again after unplugging), RX to GP0, TX to GP1, GND to GND"
         yield _check_port(port.device, what, wiring)

@@ -15,7 +15,7 @@ from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.ports import list_usb_ports, open_port
 from weakcell.host.board.link.protocol import BoardInfo
 
-_OWN_USB = "This is the Pico's own USB. The firmware answers on GP0 and GP1: use a USB serial adapter of 3.3 V"
+_OWN_USB = "This Pico runs another program. Hold BOOTSEL while you plug it in, then weakcell firmware flash"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def survey_boards() -> Iterator[Sighting]:
         if port.is_own_usb:
             yield Sighting(port.device, port.description, "", "", _OWN_USB)
         else:
-            yield _ask_port(port.device, port.description)
+            yield _ask_port(port.device, f"USB of {port.serial}" if port.serial else port.description)
 
 
 def _ask_port(port: str, adapter: str) -> Sighting:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from weakcell.host.board.link.protocol import BoardInfo, ConnectedBoard
 
 _HELP = f"A {list_products()} with Weakcell's firmware, real or virtual."
-PORT_HELP = f"auto, a serial port, socket://HOST:PORT, {list_virtual_ports()}."
+PORT_HELP = f"auto, a serial port, a board's USB serial number, socket://HOST:PORT, {list_virtual_ports()} (or with -usb)."
 _MISBEHAVE = (
     "hang=P, reset=P, noise=P, brown-out=V, ignore-voltage, bypass (the core keeps its own supply), fall=V/s, floor=V, "
     "count-noise=SHARE; with commas."
@@ -60,7 +60,7 @@ def list_boards(as_json: JsonEvents = False) -> None:
                 show(f"  runs {seen.firmware}")
             show(f"  next: {seen.next_step}", "dim")
     if not (found or as_json):
-        show("No USB serial adapter and no board in BOOTSEL mode is plugged in.")
+        show("No board and no USB serial adapter is plugged in.")
     if not as_json:
         show(f"Without hardware: --port {list_virtual_ports().replace(' or ', ' or --port ')}.", "dim")
 
@@ -238,9 +238,9 @@ def serve(
     There is no authentication: whoever reaches the port talks to the board. Up to 256 clients take turns.
     """
     from weakcell.host.board.firmware.build import IMAGE_KINDS
+    from weakcell.host.board.virtual.opening import open_virtual_board
     from weakcell.host.board.virtual.serving import Endpoint, is_loopback
     from weakcell.host.board.virtual.serving import serve as serve_board
-    from weakcell.host.board.virtual.virtual_board import open_virtual_board
     from weakcell.host.cli.terminal import show
     from weakcell.memmodels.errors import UsageError
 

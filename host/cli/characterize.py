@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_virtual_ports
+from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD
+from weakcell.host.cli.board import PORT_HELP
 from weakcell.host.cli.completion import complete_memory, complete_port
 from weakcell.host.cli.options import JsonEvents, Quiet
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from weakcell.host.board.readbacks.analysis import ReadbackAnalysis, Series
     from weakcell.memmodels.error_model.structure import Bank
 
-_PORT = f"auto, a serial port, socket://HOST:PORT, {list_virtual_ports()}."
 _MEMORY = "Virtual boards only: whose flips its cells make; `vdd` follows the regulator."
 _VDD = "Core voltages, V: 0.9,0.85 or 0.9:0.55:0.05. Nominal is always measured first, as a control. [default: every step]"
 _DWELL = "How long it stays low, ms; several with commas. [default: 10; 200 with the core off]"
@@ -37,7 +37,7 @@ _NOTE = "What the thermometer said; kept with the results."
 
 
 def characterize(
-    port: Annotated[str, typer.Option(metavar="PORT", autocompletion=complete_port, help=_PORT)] = "auto",
+    port: Annotated[str, typer.Option(metavar="PORT", autocompletion=complete_port, help=PORT_HELP)] = "auto",
     memory: Annotated[
         str | None, typer.Option(metavar="SPEC", autocompletion=complete_memory, help=_MEMORY, show_default=False)
     ] = None,

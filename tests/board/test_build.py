@@ -53,7 +53,7 @@ def test_images_fit_the_small_banks(chip: str) -> None:
 def test_flash_images_are_a_second_stage_and_the_program(chip: str) -> None:
     family, first, data = read_uf2(image_path(chip, "flash").read_bytes())
     assert (family, first) == (BOARDS[chip].uf2_family, BOARDS[chip].map.flash)
-    assert len(data) <= BOOT2_BYTES + MAX_IMAGE
+    assert BOOT2_BYTES + MAX_IMAGE < len(data) <= BOOT2_BYTES + 2 * MAX_IMAGE, "behind the image: USB, which stays in flash"
     if BOARDS[chip].boot2_address is not None:
         assert int.from_bytes(data[252:256], "little") == crc32_mpeg2(data[:252])
     else:

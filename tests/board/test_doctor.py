@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from weakcell.host.board import doctor
 from weakcell.host.board.errors import BoardError
 from weakcell.host.board.link.ports import find_port, list_usb_ports, open_port
+from weakcell.host.board.link.reconnecting import ReconnectingTransport
 from weakcell.host.cli import app
 
 pytest.importorskip("serial", reason="pip install weakcell[board]")
@@ -26,6 +27,7 @@ class Port:
     vid: int | None
     description: str = "USB-Serial"
     pid: int | None = None
+    serial_number: str | None = None
 
 
 @pytest.fixture
@@ -65,7 +67,25 @@ def test_the_picos_own_usb_is_no_adapter(plug: Plug) -> None:
     listed = CliRunner().invoke(app, ["board", "list", "--json"])
     events = [json.loads(line) for line in listed.stdout.splitlines()]
     assert [event["where"] for event in events if event["event"] == "port"] == ["/dev/ttyACM0", "/dev/ttyACM1"]
-    assert "own USB" in events[0]["next_step"]
+    assert "BOOTSEL" in events[0]["next_step"]
+
+
+def test_a_board_on_its_own_usb_is_found_before_adapters_and_by_its_number(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_serial(name: str, **_: object) -> object:
+        opened.append(name)
+        return import_module("serial").serial_for_url("loop://", do_not_open=True)
+
+    board = Port("/dev/ttyACM4", 0x2E8A, pid=0x0009, serial_number="WC00112233445566EF")
+    plug(Port("/dev/ttyUSB0", 0x10C4), Port("/dev/ttyACM0", 0x2E8A, pid=0x0009, serial_number="E66118604B"), board)
+    assert find_port() == "/dev/ttyACM4"
+    monkeypatch.setattr("weakcell.host.board.link.ports.SerialTransport", open_serial)
+    for name in ("auto", "/dev/ttyACM4", "WC00112233445566EF"):
+        assert isinstance(open_port(name), ReconnectingTransport)
+    assert opened == ["/dev/ttyACM4"] * 3
+    with pytest.raises(BoardError, match="not on USB"):
+        open_port("WC00112233445566EE")
 
 
 @pytest.mark.parametrize(

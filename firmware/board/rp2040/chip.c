@@ -64,7 +64,45 @@ void pico_chip_prepare_watchdog(void)
     REG(WATCHDOG + 0x2c) = 12u | 1u << 9; /* ticks of 1 us for timer and watchdog; about 2 us until the crystal runs */
 }
 
-void pico_chip_start_peripherals(void)
+#ifdef WC_FLASH
+#define XIP_FLUSH 0x14000004u
+#define SSI 0x18000000u
+enum { CTRLR0 = 0x00, CTRLR1 = 0x04, SSIENR = 0x08, SER = 0x10, SR = 0x28, DR0 = 0x60, SPI_CTRLR0 = 0xf4 };
+enum { BYTES_BOTH_WAYS = 7u << 16, WORDS_OF_READS = 0x001f0300, READ_03H = 0x03000218, RX_NOT_EMPTY = 1u << 3 };
+enum { READ_UNIQUE_ID = 0x4b, ID_AT = 5, ID_BYTES = 8 };
+
+void pico_chip_flush_cache(void)
+{
+    REG(XIP_FLUSH) = 1;
+    (void)REG(XIP_FLUSH); /* answered when it is done */
+}
+
+/* Ask the flash with the SSI as a plain SPI controller; then read flash again as the second stage has set it up. Runs from SRAM. */
+void pico_chip_read_serial(uint32_t serial[2])
+{
+    REG(SSI + SSIENR) = 0;
+    REG(SSI + CTRLR0) = BYTES_BOTH_WAYS;
+    REG(SSI + SER) = 0; /* collect the bytes, so that they are sent in one go */
+    REG(SSI + SSIENR) = 1;
+    for (int i = 0; i < ID_AT + ID_BYTES; i++)
+        REG(SSI + DR0) = i == 0 ? READ_UNIQUE_ID : 0;
+    REG(SSI + SER) = 1;
+    for (int i = 0; i < ID_AT + ID_BYTES; i++) {
+        while (!(REG(SSI + SR) & RX_NOT_EMPTY)) {
+        }
+        uint32_t byte = REG(SSI + DR0);
+        if (i >= ID_AT) /* the first byte is the highest */
+            serial[i < ID_AT + 4] = serial[i < ID_AT + 4] << 8 | byte;
+    }
+    REG(SSI + SSIENR) = 0;
+    REG(SSI + CTRLR1) = 0;
+    REG(SSI + CTRLR0) = WORDS_OF_READS;
+    REG(SSI + SPI_CTRLR0) = READ_03H;
+    REG(SSI + SSIENR) = 1;
+}
+#endif
+
+WC_AT_NOMINAL void pico_chip_start_peripherals(void)
 {
     pico_reset_peripherals(RESET_UART0 | RESET_TIMER | RESET_PADS | RESET_IO | RESET_DMA | RESET_ADC);
     REG(ADC) = 4u << 12 | 3u; /* temperature sensor, on */

@@ -3,6 +3,9 @@
 #define WEAKCELL_CHIP_H
 
 #define CLOCKS 0x40008000u
+#define CHIP_NAME "RP2040"
+#define USB_PRODUCT 0x000au
+#define CLK_USB_CTRL 0x54u
 #define CLK_ADC_CTRL 0x60u
 #define CLK_RESUS_CTRL 0x78u
 #define FC0_REF_KHZ 0x80u
@@ -10,6 +13,7 @@
 #define FC0_SRC 0x94u /* then status and result */
 #define RESETS 0x4000c000u
 #define RESET_PLL_USB (1u << 13)
+#define RESET_USB (1u << 24)
 #define PSM_WDSEL 0x40010008u
 #define PSM_ALL_BUT_OSCILLATORS 0x0001fffcu
 #define IO_BANK0 0x40014000u

@@ -87,12 +87,49 @@ void pico_chip_prepare_watchdog(void)
     REG(TICKS + 0x30) = 1;
 }
 
-static void let_dma_access(uint32_t offset)
+#ifdef WC_FLASH
+/* Cache maintenance: writing to these addresses makes the lines invalid, by set and way. They are beyond any flash chip. */
+#define CACHE_LINES 0x1bffc000u
+#define CACHE_END 0x1c000000u
+#define ROM_LOOKUP (*(volatile uint16_t *)0x16)
+enum { SECURE_ARM = 1u << 2 };
+typedef uint32_t rom_lookup_fn(uint32_t code, uint32_t kind);
+typedef void rom_fn(void);
+
+void pico_chip_flush_cache(void)
+{
+    for (uint32_t line = CACHE_LINES; line < CACHE_END; line += 8)
+        *(volatile uint8_t *)line = 0;
+    __asm volatile("dsb\n isb" ::: "memory");
+}
+
+/* Waking from SLEEP finds the flash's controller and pads as after a reset. The boot ROM's functions connect it again. */
+static void connect_flash(void)
+{
+    /* connect the pads, end other modes, flush the cache, read with 03h */
+    static const uint16_t steps[] = {'I' | 'F' << 8, 'E' | 'X' << 8, 'F' | 'C' << 8, 'C' | 'X' << 8};
+    rom_lookup_fn *look_up = (rom_lookup_fn *)(uint32_t)ROM_LOOKUP;
+    for (unsigned i = 0; i < sizeof steps / sizeof steps[0]; i++)
+        ((rom_fn *)look_up(steps[i], SECURE_ARM))();
+}
+
+void pico_chip_read_serial(uint32_t serial[2])
+{
+    serial[0] = REG(OTP_DATA);
+    serial[1] = REG(OTP_DATA + 4);
+}
+#else
+static void connect_flash(void)
+{
+}
+#endif
+
+WC_AT_NOMINAL static void let_dma_access(uint32_t offset)
 {
     REG(ACCESSCTRL + offset) = ACCESS_PASSWORD | (REG(ACCESSCTRL + offset) & 0xffu) | ACCESS_BY_DMA;
 }
 
-void pico_chip_start_peripherals(void)
+WC_AT_NOMINAL void pico_chip_start_peripherals(void)
 {
     REG(TICKS + 0x1c) = 12; /* TIMER0: 1 us */
     REG(TICKS + 0x18) = 1;
@@ -161,6 +198,7 @@ bool pico_chip_woke_up(uint32_t *state, wc_pulse *result)
     REG(POWMAN + SCRATCH) = 0;
     REG(POWMAN + BOOT) = 0;
     if (slept) {
+        connect_flash();
         *state = REG(POWMAN + SCRATCH + 4);
         result->counts[0] = REG(POWMAN + SCRATCH + 8);
         result->temperature = (uint16_t)REG(POWMAN + SCRATCH + 12);

@@ -2,9 +2,12 @@
 #ifndef WEAKCELL_CHIP_H
 #define WEAKCELL_CHIP_H
 
+#define CHIP_NAME "RP2350"
+#define USB_PRODUCT 0x0009u
 #define SYSINFO 0x40000000u
 #define SYSCFG 0x40008000u
 #define CLOCKS 0x40010000u
+#define CLK_USB_CTRL 0x60u
 #define CLK_ADC_CTRL 0x6cu
 #define CLK_RESUS_CTRL 0x84u
 #define FC0_REF_KHZ 0x8cu
@@ -14,6 +17,7 @@
 #define PSM_ALL_BUT_OSCILLATORS 0x01fffff3u
 #define RESETS 0x40020000u
 #define RESET_PLL_USB (1u << 15)
+#define RESET_USB (1u << 28)
 #define IO_BANK0 0x40028000u
 #define PADS_BANK0 0x40038000u
 #define XOSC 0x40048000u
@@ -28,6 +32,7 @@
 #define ROSC 0x400e8000u
 #define POWMAN 0x40100000u
 #define TICKS 0x40108000u
+#define OTP_DATA 0x40130000u
 #define REGULATOR (POWMAN + 0x0cu)
 #define CODE_MASK 31u
 #define DMA 0x50000000u

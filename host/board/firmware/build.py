@@ -70,18 +70,22 @@ def build(board: BoardType, kind: str = "ram", compiler: str = "zig") -> bytes:
     shared = [*sorted(folder.parent.glob("*.c")), *sorted((SOURCES / "core").glob("*.c"))]
     sources = [folder / "entry.S", folder / "chip.c", *shared]
     defines = ["-DWC_FLASH"] if kind == "flash" else []
-    address, image = _link(board, compiler, sources, ["-T", str(folder / "image.ld"), *defines])
+    parts = _link(board, compiler, sources, ["-T", str(folder / "image.ld"), *defines])
+    address = board.image_address
+    image = parts.pop(address)
     if kind == "flash":
         image = image.ljust(-(-len(image) // 4) * 4, b"\0")
         defines = [f"-DIMAGE_START={board.image_address:#x}", f"-DIMAGE_BYTES={len(image):#x}"]
-        _, code = _link(board, compiler, [folder / "boot.S"], ["-T", str(folder / "boot.ld"), *defines])
+        (code,) = _link(board, compiler, [folder / "boot.S"], ["-T", str(folder / "boot.ld"), *defines]).values()
         boot2 = code.ljust(BOOT2_BYTES, b"\0") if board.boot2_address is None else add_boot2_crc(code)
         address, image = board.map.flash, boot2 + image
+        for start, stays in parts.items():  # what is run in flash
+            image = image.ljust(start - address, b"\0") + stays
     return b"".join(make_uf2_blocks((address, image), board.uf2_family))
 
 
-def _link(board: BoardType, compiler: str, sources: list[Path], options: list[str]) -> tuple[int, bytes]:
-    """Compile and link; return the lowest address that is loaded, and the bytes from there on."""
+def _link(board: BoardType, compiler: str, sources: list[Path], options: list[str]) -> dict[int, bytes]:
+    """Compile and link; return the bytes that are loaded at each address."""
     if compiler == "gcc":
         command = ["arm-none-eabi-gcc", "-mthumb", f"-mcpu={CPU}",
                    "-Wl,--no-warn-rwx-segments", "-Wl,--build-id=none"]  # fmt: skip
@@ -112,20 +116,17 @@ def write_image(board: BoardType, kind: str, folder: Path, compiler: str = "zig"
     return target
 
 
-def load_elf(elf: bytes) -> tuple[int, bytes]:
-    """Return the lowest address that a 32-bit ELF file loads, and the bytes from there on."""
+def load_elf(elf: bytes) -> dict[int, bytes]:
+    """Return the bytes that a 32-bit ELF file loads at each address; adjoining segments are one."""
     (offset,) = struct.unpack_from("<I", elf, 28)
     size, count = struct.unpack_from("<HH", elf, 42)
-    parts = []
+    parts: dict[int, bytes] = {}
     for index in range(count):
         segment_type, at, _, address, length = struct.unpack_from("<5I", elf, offset + index * size)
         if segment_type == 1 and length:
-            parts.append((address, elf[at : at + length]))
-    first = min(address for address, _ in parts)
-    image = bytearray(max(address + len(data) for address, data in parts) - first)
-    for address, data in parts:
-        image[address - first : address - first + len(data)] = data
-    return first, bytes(image)
+            before = next((start for start, data in parts.items() if start <= address <= start + len(data) + 3), address)
+            parts[before] = parts.get(before, b"").ljust(address - before, b"\0") + elf[at : at + length]
+    return parts
 
 
 def build_all(chips: Iterable[str], folder: Path, compiler: str = "zig") -> list[Path]:

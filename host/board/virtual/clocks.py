@@ -15,7 +15,7 @@ from weakcell.host.board.boards import ClockMap
 
 _REF_CTRL, _REF_SELECTED, _SYS_CTRL, _SYS_SELECTED = 0x30, 0x38, 0x3C, 0x44
 _INTERVAL, _SOURCE, _STATUS, _RESULT = 0x10, 0x14, 0x18, 0x1C
-_ENABLE_ADC, _READY, _START_ONCE, _SENSOR_ON = 1 << 11, 1 << 8, 1 << 2, 1 << 1
+_ENABLE, _READY, _START_ONCE, _SENSOR_ON = 1 << 11, 1 << 8, 1 << 2, 1 << 1
 _DONE, _RING, _LOCK = 1 << 4, 3, 1 << 31
 _XOSC_ENABLED, _STABLE = 0xFAB, 1 << 31
 _PLL_SYS, _PLL_USB, _ROSC, _XOSC = range(4)
@@ -157,6 +157,12 @@ class Clocks:
             self.lose_lock()
         return self.chip.now_us() >= self._locked_from.get(pll, 0)
 
+    def usb_runs(self) -> bool:
+        """Return whether the USB controller has its clock and is out of reset."""
+        where = self.map
+        enabled = self.chip.register(where.base + where.usb) & (7 << 5 | _ENABLE) == _ENABLE  # from PLL_USB
+        return enabled and self._runs(_PLL_USB) and not self.chip.register(where.resets) & where.usb_reset
+
     def lose_lock(self) -> None:
         """Take the lock of the PLLs away, as a low voltage does."""
         self._locked_from = dict.fromkeys((_PLL_SYS, _PLL_USB), self.chip.now_us() + LOCK_US)
@@ -202,7 +208,5 @@ class Converter:
     def _enabled(self) -> bool:
         clock = self.chip.register(self.map.base + self.map.adc)
         return bool(
-            clock & _ENABLE_ADC
-            and self.chip.register(self.base) & 1
-            and not self.chip.register(self.map.resets) & self.map.adc_reset
+            clock & _ENABLE and self.chip.register(self.base) & 1 and not self.chip.register(self.map.resets) & self.map.adc_reset
         )

@@ -1,10 +1,10 @@
 """The chip of a virtual board: Unicorn runs the unmodified image on SRAM that is a NumPy array.
 
-Modelled: the CPU, SRAM, UART 0, the regulator's registers (with the RP2350's password and unlock bit), brown-out detection,
-clocks and the frequency counter, the temperature sensor, a timer, DMA, the watchdog, the path from reset to the image (second
-stage, IMAGE_DEF, jump vectors) after the boot ROMs' sources and the data sheets, and the RP2350's power state P1.4. Registers
-start with the values of the chips' headers, and bits that are cleared by writing 1 are. `firmware/EMULATORS.md` lists what is
-not modelled.
+Modelled: the CPU, SRAM, UART 0, USB, the regulator's registers (with the RP2350's password and unlock bit), brown-out detection,
+clocks and the frequency counter, the temperature sensor, a timer, DMA, flash, the watchdog, the path from reset to the image
+(second stage, IMAGE_DEF, jump vectors) after the boot ROMs' sources and the data sheets, and the RP2350's power state P1.4.
+Registers start with the values of the chips' headers, and bits that are cleared by writing 1 are. `firmware/EMULATORS.md` lists
+what is not modelled.
 
 Unicorn is GPLv2 and stays an optional dependency (`pip install weakcell[virtual]`).
 """
@@ -24,8 +24,10 @@ from weakcell.host.board.errors import BoardError
 from weakcell.host.board.firmware.uf2 import BOOT2_BYTES, crc32_mpeg2, read_uf2
 from weakcell.host.board.virtual.clocks import LOCK_VOLTS, Clocks, Converter
 from weakcell.host.board.virtual.dma import Dma
+from weakcell.host.board.virtual.flash import Flash
 from weakcell.host.board.virtual.rail import CoreRail, RailFaults
 from weakcell.host.board.virtual.uart import Uart
+from weakcell.host.board.virtual.usb import CONTROLS, CONTROLS_END, DPRAM, DPRAM_BYTES, REGISTERS, REGISTERS_BYTES, UsbController
 
 _PERIPHERALS, _PERIPHERALS_END, _BLOCK = 0x40000000, 0x40200000, 0x4000
 _PRIVATE, _PAGE = 0xE0000000, 4096
@@ -33,12 +35,12 @@ _TICK_US = 5
 _POLLS_OF_A_HANG = 50_000
 """Reads of one register with nothing in between. What the firmware waits for will never come."""
 _UPDATE_US = 20
+_TRANSACTION_US = 20
+"""On the bus, for about every look at the USB controller's registers."""
 _WATCHDOG_US = 8_300_000
 _OTHER_DETECTOR_V = 0.8
 """Below this a detector of another supply resets the chip unless it is masked. Assumed."""
 _BROWN_OUT_BASE_V, _BROWN_OUT_STEP_V = 0.473, 0.043
-_SSI = 0x18000000
-_XIP_READY = {0x00: 0x001F0300, 0xF4: 0x03000218, 0x08: 1}
 _VECTOR_MAGIC = 0xB007C0D3
 _IMAGE_DEF = bytes.fromhex("d3deffff 42012110 03020000")
 
@@ -66,12 +68,15 @@ class Machine:
         board: the kind of board.
         map: its addresses and sizes.
         uart: the queues between host and firmware.
+        usb: the USB controller.
+        flash: the flash chip and its cache.
         sram: (bytes,) uint8, all SRAM as it is now.
         code: regulator code that is in force.
         stuck: the CPU has stopped until a reset.
         unable: the CPU stopped because it could not go on, for instance at an undefined instruction.
         bootsel: the boot ROM waits for an image.
         rail: the core voltage.
+        serial: of the chip, or of its flash; 64 bits.
         celsius: temperature of the die, in °C.
         hazards: what the image did that a chip may punish, though not for certain.
         refuse_sleep: the power manager refuses the next request.
@@ -89,6 +94,7 @@ class Machine:
         ring_factor: Callable[[], float] = lambda: 1.0,
         reset_values: Mapping[int, int] | None = None,
         line_rate: bool = False,
+        serial: int = 0,
     ) -> None:
         """Start a chip with an image.
 
@@ -101,8 +107,10 @@ class Machine:
             ring_factor: returns the ring oscillator's frequency relative to the assumed one, for each count.
             reset_values: of this stepping, where they differ from the board's.
             line_rate: bytes from the host arrive at the line's rate.
+            serial: of the chip, or of its flash; 64 bits.
         """
         self.board, self.map = board, board.map
+        self.serial = serial
         self._reset_values = {**board.map.reset_values, **(reset_values or {})}
         self._on_brown_out = on_brown_out
         self.rail = CoreRail(board.regulator.nominal_v, rail or RailFaults())
@@ -110,6 +118,7 @@ class Machine:
         self.celsius = 25.0
         self._converter = Converter(board.map.clocks, board.map.adc, board.map.sensor, self, lambda: self.celsius)
         self.hazards: list[str] = []
+        self.usb = UsbController(dict(board.map.usb_reset_values), self.clocks.usb_runs, self.hazards)
         self.refuse_sleep, self.regulator_ok = False, True
         self._engine: Any = None
         self.uart = Uart()
@@ -122,7 +131,7 @@ class Machine:
         self._memory = np.zeros(self.map.sram_bytes + _PAGE, np.uint8)
         skip = -self._memory.ctypes.data % _PAGE
         self.sram: npt.NDArray[np.uint8] = self._memory[skip : skip + self.map.sram_bytes]
-        self._flash = b""
+        self.flash = Flash(board, lambda: self.serial)
         self._registers: dict[int, int] = {}
         self.code = board.regulator.nominal_code
         self._write_hook: Any = None
@@ -143,7 +152,7 @@ class Machine:
         self.code = self.board.regulator.nominal_code
         self.rail.restart()
         if first == self.map.flash:
-            self._flash = data
+            self.flash.contents, self.flash.connected = data, True
             self._boot()
             return
         self._store_sram(first, data)
@@ -174,6 +183,7 @@ class Machine:
         elif self.code != self.board.regulator.nominal_code:
             self.hazards.append(f"the boot ROM runs at {self.board.regulator.volts(self.code):.2f} V")
         self._registers = preserved
+        self.flash.connected = True
         self._boot()
 
     def _boot(self) -> None:
@@ -185,14 +195,14 @@ class Machine:
                 self._begin(entry, stack)
                 return
         boot2_address = self.board.boot2_address
-        if boot2_address is not None and len(self._flash) >= BOOT2_BYTES:
-            boot2 = self._flash[:BOOT2_BYTES]
+        if boot2_address is not None and len(self.flash.contents) >= BOOT2_BYTES:
+            boot2 = self.flash.contents[:BOOT2_BYTES]
             if crc32_mpeg2(boot2[:-4]) == int.from_bytes(boot2[-4:], "little"):
                 self._store_sram(boot2_address, boot2)
                 self._begin(boot2_address, self.map.stack)
                 return
-        if boot2_address is None and self._flash:
-            self._begin(*self._find_entry(self._flash, self.map.flash))
+        if boot2_address is None and self.flash.contents:
+            self._begin(*self._find_entry(self.flash.contents, self.map.flash))
             return
         self.bootsel = True
         self.uart.clear()
@@ -222,7 +232,7 @@ class Machine:
         self.clocks.restart()
         self.time_us = self._vreg_busy_until = self._polls = self._polled = 0
         self._dma = Dma(self.map.dma, self._dma_load, self._dma_store, self.now_us, self._pass_time, self._has_failed)
-        self._ssi: dict[int, int] = {}
+        self.usb.reset()
         self._unlocked = not self.board.regulator.needs_unlock
         self._asleep = False
         self._write_hook = self._on_write = self._after_stop = None
@@ -237,15 +247,12 @@ class Machine:
         self.uart.attach(engine, where.uart, _BLOCK)
         engine.mmio_map(self.map.dma.base, 0x1000, self._load_dma, None, self._store_dma, None)
         engine.mem_map(_PRIVATE, 0x10000)
-        flash_pages = -(-len(self._flash) // _PAGE) * _PAGE
-        if self._flash and self.board.boot2_address is not None:
-            engine.mmio_map(where.flash, flash_pages, self._load_flash, None, None, None)
-            engine.mmio_map(_SSI, _PAGE, None, None, self._store_ssi, None)
-        elif self._flash:
-            engine.mem_map(where.flash, flash_pages, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
-            engine.mem_write(where.flash, self._flash)
+        engine.mem_map_ptr(DPRAM, DPRAM_BYTES, unicorn.UC_PROT_ALL, ctypes.c_void_p(self.usb.dpram.ctypes.data))
+        engine.mmio_map(REGISTERS, REGISTERS_BYTES, self._load_usb, None, self._store_usb, None)
+        engine.hook_add(unicorn.UC_HOOK_MEM_WRITE, self._check_usb, begin=DPRAM + CONTROLS, end=DPRAM + CONTROLS_END - 1)
         engine.reg_write(self._arm.UC_ARM_REG_SP, stack)
         self._engine, self._pc = engine, entry | 1
+        self.flash.attach(engine)
 
     def _is_powman(self, address: int) -> bool:
         base = self.map.power_manager
@@ -373,10 +380,14 @@ class Machine:
         detectors = self.map.brown_out_detector
         self._registers[detectors[0]] = self.register(detectors[-1])
         self._set_code(exit_code)
+        self.flash.connected = False
         self._boot()
 
     def _set_code(self, code: int) -> None:
         if code != self.code:
+            if code < self.code:
+                self.flash.spoil_cache()
+                self.usb.dpram[:] ^= 0xA5
             reached = min(self.core_volts(), self.rail.lowest)
             self._on_code(code)
             if min(reached, self.core_volts()) < LOCK_VOLTS:
@@ -429,6 +440,8 @@ class Machine:
             return where.regulator_status[1] if self.regulator_ok else 0
         if address == where.package:
             return 1
+        if where.chip_id is not None and where.chip_id <= address < where.chip_id + 8:
+            return self.serial >> 8 * (address - where.chip_id) & 0xFFFFFFFF
         for peripheral in (self.clocks, self._converter):
             if (value := peripheral.reads(address)) is not None:
                 return value
@@ -442,6 +455,7 @@ class Machine:
     def _write(self, address: int, value: int, alias: int = 0) -> None:
         """Write a register; alias: 0 write, 1 XOR, 2 set, 3 clear."""
         where, old = self.map, self.register(address)
+        self.usb.known_attached = False
         for (begin, end), password in where.passwords.items():
             if begin <= address < end:
                 if value >> 16 != password:
@@ -459,6 +473,8 @@ class Machine:
         new = (value, old ^ value, old | value, old & ~value)[alias] & 0xFFFFFFFF
         self._registers[address] = new & ~cleared & ~kept | old & (cleared & ~value | kept & ~cleared)
         self.clocks.written(address, old)
+        if address == self.map.clocks.resets and self._registers[address] & self.map.clocks.usb_reset:
+            self.usb.reset()
         self._converter.written(address)
         if address == where.regulator and self._unlocked:
             self._vreg_busy_until = self.time_us + _UPDATE_US
@@ -476,14 +492,22 @@ class Machine:
         """Return the address of a register of the power manager; None if the chip has none."""
         return None if self.map.power_manager is None else self.map.power_manager + offset
 
-    def _load_flash(self, _engine: Any, offset: int, size: int, _data: Any) -> int:
-        """Read flash; all ones before the second stage has configured the SSI."""
-        ready = all(self._ssi.get(register) == value for register, value in _XIP_READY.items())
-        return int.from_bytes(self._flash[offset : offset + size], "little") if ready else 0xFFFFFFFF
+    # --- USB ----------------------------------------------------------------------------------------------------------------------
 
-    def _store_ssi(self, _engine: Any, offset: int, _size: int, value: int, _data: Any) -> None:
-        if offset == 0x08 or not self._ssi.get(0x08, 0):  # while the SSI is enabled, no other register can be set
-            self._ssi[offset] = value
+    def _load_usb(self, _engine: Any, offset: int, _size: int, _data: Any) -> int:
+        self._pass_time(_TRANSACTION_US)
+        return self.usb.load(offset & 0xFFF)
+
+    def _store_usb(self, _engine: Any, offset: int, _size: int, value: int, _data: Any) -> None:
+        self._pass_time(0)
+        self.usb.store(offset & 0xFFF, value, offset >> 12 & 3)
+
+    def _check_usb(self, _engine: Any, _kind: int, address: int, _size: int, value: int, _data: Any) -> None:
+        self.usb.control_written(address - DPRAM, value)
+
+    def pass_time(self, us: int) -> None:
+        """Let time pass while the firmware waits for something to do."""
+        self._pass_time(us)
 
     # --- DMA ----------------------------------------------------------------------------------------------------------------------
 

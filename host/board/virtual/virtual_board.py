@@ -9,17 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_names
-from weakcell.host.board.errors import BoardError
 from weakcell.host.board.firmware.build import image_path
-from weakcell.host.board.link.transport import NoisyTransport, Transport
 from weakcell.host.board.virtual.faults import (
     AccessFault,
     BoardFailure,
     Misbehaviour,
     RetentionFault,
-    make_access_fault,
-    make_retention_fault,
-    parse_misbehaviour,
 )
 from weakcell.host.board.virtual.machine import Machine
 from weakcell.host.board.virtual.rail import RailFaults
@@ -101,6 +96,7 @@ class VirtualBoard:
             ring_factor=lambda: ring * self._random.gauss(1.0, faults.noise) if faults.noise else ring,
             reset_values=reset_values,
             line_rate=line_rate,
+            serial=Random(f"serial {seed}").getrandbits(64),
         )
 
     @property
@@ -230,47 +226,3 @@ class VirtualBoard:
                 words[written] ^= self.on_write(self, self._volts).view(np.uint32)[written]
                 self._written.clear()
             self.machine.watch_writes(None)
-
-
-def open_virtual_board(
-    chip: str,
-    memory: str | None = None,
-    seed: int = 0,
-    pulses: int = 0,
-    *,
-    reads: str | None = None,
-    writes: str | None = None,
-    misbehave: str = "",
-    image: str = "ram",
-) -> Transport:
-    """Start a virtual board whose cells are those of memory models.
-
-    Args:
-        chip: name in `BOARDS`.
-        memory: SPEC of the memory whose cells lose their bit while the voltage is low.
-        seed: of the memories, the failures and the noise.
-        pulses: low phases of an earlier session, whose errors are not drawn again.
-        reads: SPEC of the memory whose cells read wrongly while the voltage is low.
-        writes: SPEC of the memory whose cells store wrongly what is written while the voltage is low.
-        misbehave: see `parse_misbehaviour`.
-        image: `ram` or `flash`.
-
-    Raises:
-        BoardError: Unicorn is not installed.
-    """
-    misbehaviour = parse_misbehaviour(misbehave)
-    try:
-        board = VirtualBoard(
-            chip,
-            make_retention_fault(memory, seed, pulses) if memory else None,
-            image,
-            on_read=make_access_fault(reads, seed, pulses) if reads else None,
-            on_write=make_access_fault(writes, seed, pulses) if writes else None,
-            misbehaviour=misbehaviour,
-            seed=seed,
-        )
-    except ModuleNotFoundError as error:
-        raise BoardError(
-            f"A virtual {chip}", f"{error.name} is not installed", "Install it with pip install 'weakcell[virtual]'"
-        ) from error
-    return NoisyTransport(board, misbehaviour.noise, seed) if misbehaviour.noise else board
