@@ -22,8 +22,8 @@ from weakcell.host.board.link.protocol import Pattern
 from weakcell.host.board.link.transport import SerialTransport
 from weakcell.host.board.survey import name_firmware
 from weakcell.host.board.virtual.faults import make_retention_fault
-from weakcell.host.board.virtual.serving import Endpoint, serve
 from weakcell.host.board.virtual.opening import open_virtual_board
+from weakcell.host.board.virtual.serving import Endpoint, serve
 from weakcell.host.cli import app
 
 

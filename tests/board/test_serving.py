@@ -20,8 +20,8 @@ from weakcell.host.board.link.link import Link
 from weakcell.host.board.link.protocol import VERSION, Command, Pattern
 from weakcell.host.board.link.transport import SerialTransport
 from weakcell.host.board.virtual import serving
-from weakcell.host.board.virtual.serving import Endpoint, serve
 from weakcell.host.board.virtual.opening import open_virtual_board
+from weakcell.host.board.virtual.serving import Endpoint, serve
 from weakcell.host.cli import app
 
 CLIENTS = 200
