@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+from weakcell.host.fork_guard import check_not_forked
 from weakcell.host.report.matplotlib_charts import apply_style, save_figure, show_names_as_they_are, svg_bytes
 from weakcell.host.report.style import STYLE
 from weakcell.memmodels.errors import OutputError, UsageError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result", bound="DisplayedResult")
 
 FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
+_FRAMES = frozenset(("frame", "summary", "storable"))
+"""Attributes that hold or make polars frames."""
 _MOST_ROWS = 60
 """Rows of a table in a notebook."""
 
@@ -62,6 +65,14 @@ class DisplayedResult:
     """Shared behaviour of all results; a subclass provides `_Content`."""
 
     figure_style: ClassVar[dict[str, Any]] = STYLE
+
+    if not TYPE_CHECKING:  # a type checker would take every attribute to exist
+
+        def __getattribute__(self, name: str) -> Any:
+            """Return an attribute; UsageError for a frame in a forked process, where polars would wait for ever."""
+            if name in _FRAMES:
+                check_not_forked(f"{type(self).__name__}.{name}")
+            return super().__getattribute__(name)
 
     def to_polars(self: _Content) -> pl.DataFrame:
         """Return all rows as a polars frame: the same as `frame`."""

@@ -129,17 +129,23 @@ def fork(run):
 import weakcell.host.api.emulation  # what `from weakcell import emulate` imports; no thread is started
 first = fork(lambda: 0 if frame() else 1)
 assert first == 0, f"a child before the first use ended with {first}"
-weakcell.emulate("digits-bnn", memory="uniform:ber=0.05", trials=2, images=20).summary  # starts threads of polars
+made = weakcell.emulate("digits-bnn", memory="uniform:ber=0.05", trials=2, images=20)
+made.summary  # starts threads of polars
 
-def refused():
+def refused(use):
     try:
-        weakcell.emulate("digits-bnn", images=20)
+        use()
     except UsageError as error:
         return 0 if "spawn" in str(error) else 2
     return 3
 
-second = fork(refused)
-assert second == 0, f"a child after the first use ended with {second}"
+uses = {
+    "emulate": lambda: weakcell.emulate("digits-bnn", images=20), "summary": lambda: made.summary,
+    "frame": lambda: made.frame, "html": made._repr_html_, "plot": made.plot, "inspection": lambda: weakcell.inspect("digits-bnn").frame,
+}
+for name, use in uses.items():
+    second = fork(lambda: refused(use))
+    assert second == 0, f"{name} in a child after the first use ended with {second}"
 infers = fork(lambda: 0 if weakcell.infer("digits-bnn", weakcell.load_data("digits").x[:5]) else 1)
 assert infers == 0, f"infer in a child ended with {infers}"
 """
