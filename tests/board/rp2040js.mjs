@@ -11,9 +11,10 @@ import fs from 'node:fs';
 import readline from 'node:readline';
 import { pathToFileURL } from 'node:url';
 
-const { Simulator, BasePeripheral } = await import(pathToFileURL(process.argv[3]));
+const { Simulator, BasePeripheral, USBCDC } = await import(pathToFileURL(process.argv[3]));
 const simulator = new Simulator(), board = simulator.rp2040, core = board.core, uart = board.uart[0];
 const microseconds = () => Math.round(simulator.clock.nanos / 1000);
+board.logger = { debug() {}, info() {}, warn() {}, error: console.error }; // stdout is for answers
 const NOMINAL = 11, ARENA = 0x40000, CYCLE_NS = 83, IDLE = 300000;
 
 const image = fs.readFileSync(process.argv[2]);
@@ -31,6 +32,14 @@ class Pll extends Registers {
   readUint32(offset) { return (super.readUint32(offset) | (offset === 0 ? 1 << 31 : 0)) >>> 0; }
 }
 let code = NOMINAL;
+
+// The host's end of USB. It knows a device only once, so there is a new one after every low voltage.
+let port, fromUsb = [];
+function plugIn() {
+  port = new USBCDC(board.usbCtrl);
+  port.onSerialData = (bytes) => fromUsb.push(...bytes);
+}
+plugIn();
 const log = [];
 class Regulator extends Registers {
   readUint32(offset) { return offset === 0 ? code << 4 | 1 << 12 | 1 : super.readUint32(offset); }
@@ -39,6 +48,7 @@ class Regulator extends Registers {
     if (offset !== 0) return;
     const wanted = value >> 4 & 15;
     log.push([wanted, microseconds()]);
+    if (wanted < code) plugIn();
     if (wanted < code) for (let i = 0; i < ARENA; i += 997) board.sram[i] ^= 1 << (i & 7);
     code = wanted;
   }
@@ -85,14 +95,15 @@ if (fromFlash) {
 let sent = [];
 uart.onByte = (byte) => sent.push(byte);
 
-function run(received) {
+function run(received, overUsb) {
   let at = 0;
-  for (let idle = 0; idle < IDLE; idle++) {
-    while (at < received.length && !uart.rxFIFO.full) uart.feedByte(received[at++]);
-    const before = sent.length;
+  for (let idle = 0; idle < (overUsb ? 4 : 1) * IDLE; idle++) {
+    if (overUsb) while (at < received.length && port.initialized && !port.txFIFO.full) port.sendSerialByte(received[at++]);
+    else while (at < received.length && !uart.rxFIFO.full) uart.feedByte(received[at++]);
+    const before = sent.length + fromUsb.length;
     if (core.waiting) simulator.clock.tick(simulator.clock.nanosToNextAlarm);
     else simulator.clock.tick(core.executeInstruction() * CYCLE_NS);
-    if (at < received.length || sent.length !== before || code !== NOMINAL) idle = 0;
+    if ((at < received.length && (!overUsb || port.initialized)) || sent.length + fromUsb.length !== before || code !== NOMINAL) idle = 0;
   }
 }
 
@@ -101,7 +112,8 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
     console.log(JSON.stringify(log));
     continue;
   }
-  sent = [];
-  run(Buffer.from(line, 'hex'));
-  console.log(Buffer.from(sent).toString('hex'));
+  const overUsb = line.startsWith('usb ');
+  sent = [], fromUsb = [];
+  run(Buffer.from(overUsb ? line.slice(4) : line, 'hex'), overUsb);
+  console.log(Buffer.from(overUsb ? fromUsb : sent).toString('hex'));
 }

@@ -1,6 +1,7 @@
-"""The RP2040 images on a second, independent emulator: the same flips, the timing of the DMA pulse, the start from flash.
+"""The RP2040 images on a second, independent emulator: the same flips, the timing of the DMA pulse, the start from flash, USB.
 
-Needs `npm install rp2040js@1.4.1` in some folder, and WEAKCELL_RP2040JS=FOLDER/node_modules/rp2040js; skipped otherwise.
+Needs `npm install rp2040js@1.4.1` in some folder, and WEAKCELL_RP2040JS=FOLDER/node_modules/rp2040js; skipped otherwise. `.ci/run`
+does that where there is npm.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 from weakcell.host.board.errors import VoltageRefused
 from weakcell.host.board.firmware.build import image_path
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import Command, Pattern
+from weakcell.host.board.link.protocol import Command, Pattern, pattern_words
 from weakcell.host.board.link.transport import FunctionTransport
 
 SCRIPT = Path(__file__).with_name("rp2040js.mjs")
@@ -60,3 +61,17 @@ def test_the_dma_pulse_and_its_flips(emulator: subprocess.Popen[str]) -> None:
     assert codes == (11, 7, 11, 11, 7, 11)  # DMA restores nominal, and the CPU confirms it
     assert 1000 <= times[2] - times[1] <= 1010
     assert 1000 <= times[3] - times[2] <= 1100
+
+
+@pytest.mark.parametrize("emulator", ["flash"], indirect=True)
+def test_usb_on_another_host_and_controller(emulator: subprocess.Popen[str]) -> None:
+    """rp2040js's own host enumerates the device, before and after a pulse."""
+    link = Link(FunctionTransport(lambda data: bytes.fromhex(say(emulator, f"usb {data.hex()}"))), retries=4)
+    link.fill(0, 16, Pattern.RANDOM, 1)
+    contents = link.read_pages(range(16))
+    assert b"".join(contents) == pattern_words(Pattern.RANDOM, 1, 0, 16 * 64).tobytes()
+    pulse = link.pulse(7, 1000)
+    assert (pulse.low_code, pulse.after_code, pulse.pulses) == (7, 11, 1)
+    assert link.counters.silences == 1, "the reply to the pulse is asked for again"
+    assert link.compare(0, 16, Pattern.RANDOM, 1) == [byte * 8 + (byte & 7) for byte in range(0, 16 * 256, 997)]
+    assert link.counters.sessions == 1
