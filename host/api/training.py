@@ -42,6 +42,7 @@ def train(
     data_dir: str | Path | None = None,
     device: str = "cpu",
     threads: int = 2,
+    processes: int = 1,
     resume: bool = False,
     qonnx: bool = False,
     notify: Callable[[str], None] | None = None,
@@ -64,6 +65,7 @@ def train(
         data_dir: The folder to search first for a data set's files.
         device: `cpu` or `cuda`.
         threads: Threads of torch and of the evaluation. The trained weights depend on it.
+        processes: Runs that are trained at a time, each in a process of its own with so many threads.
         resume: Continue in a folder with finished or interrupted runs.
         qonnx: Also write each network as NAME.qonnx.onnx, for FINN or hls4ml.
         notify: Called with a line of text before each run.
@@ -105,7 +107,7 @@ def train(
     config = EvaluationConfig(points, memory if isinstance(memory, str) else str(as_memory_spec(memory)), trials)
     load_named = partial(load_training_data, data_dir=None if data_dir is None else Path(data_dir))
     folder = Path(out)
-    job = TrainingJob(load_named, config, part, device, threads, qonnx, notify or (lambda text: None))
+    job = TrainingJob(load_named, config, part, device, threads, qonnx, notify or (lambda text: None), processes)
     if preset is not None:
         job.report(f"{find_preset(preset).about}; {len(runs)} runs")
     with _own_torch(threads):

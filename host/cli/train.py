@@ -118,6 +118,9 @@ def train(
     threads: Annotated[
         int, typer.Option(min=1, help="Threads of torch and of the evaluation; the result of training depends on it.")
     ] = 2,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Train so many runs of a grid or preset at a time, each with its own threads.")
+    ] = 1,
     qonnx: Annotated[bool, typer.Option("--qonnx", help="Write each network as NAME.qonnx.onnx too, for FINN or hls4ml.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the settings, list the runs and leave.")] = False,
     as_json: JsonEvents = False,
@@ -166,7 +169,7 @@ def train(
         result = train_networks(
             settings, preset=preset, out=out, grid=several, part=part, memory=memory, sweep=sweep, trials=trials,
             data_dir=data_dir, device=device,
-            threads=threads, resume=resume, qonnx=qonnx, notify=partial(note, quiet=quiet or as_json), **given,
+            threads=threads, processes=processes, resume=resume, qonnx=qonnx, notify=partial(note, quiet=quiet or as_json), **given,
         )  # fmt: skip
     if as_json:
         for row in result.frame.iter_rows(named=True):

@@ -13,21 +13,25 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 import polars as pl
+import torch
 
 from weakcell.host.datasets.training import TrainingData
+from weakcell.host.study.executors import WorkersLost, default_workers
 from weakcell.host.table_files import open_table, write_csv
 from weakcell.host.train.evaluation import Evaluation, EvaluationConfig, evaluate_network
 from weakcell.host.train.loss_spec import LossSpec, name_stored_loss
 from weakcell.host.train.qonnx_export import to_qonnx
 from weakcell.host.train.settings import Run
 from weakcell.host.train.train_run import TrainedNetwork, train_run
+from weakcell.host.train.training_processes import call_in_processes
 from weakcell.memmodels.atomic_files import create_folder, write_atomically, write_bytes_atomically, write_text_atomically
 from weakcell.memmodels.errors import OutputError
 
@@ -41,7 +45,8 @@ class TrainingJob:
         evaluation: How the networks are evaluated.
         part: The images that evaluate: `validation` to choose settings, `test` for the final figures.
         device: Device of torch.
-        threads: Worker threads of the evaluation; all processors by default.
+        threads: Worker threads of the evaluation, all processors by default; and of torch in each of several processes.
+        processes: Runs that are trained at a time, each in a process of its own if there are several.
         qonnx: Whether each network is also written in QONNX, those of earlier calls included.
         report: Called with one line of text per run.
     """
@@ -53,6 +58,7 @@ class TrainingJob:
     threads: int | None = None
     qonnx: bool = False
     report: Callable[[str], None] = lambda text: None
+    processes: int = 1
 
 
 def train_runs(runs: Sequence[Run], folder: Path, job: TrainingJob, *, resume: bool) -> pl.DataFrame:
@@ -75,16 +81,51 @@ def train_runs(runs: Sequence[Run], folder: Path, job: TrainingJob, *, resume: b
         )
     for run in runs:
         _refuse_legacy_runs(run, folder)
-    datasets: dict[str, TrainingData] = {}
-    for number, run in enumerate(runs, 1):
-        if not (folder / f"{run.name}.json").is_file():
+    missing = [run for run in runs if not (folder / f"{run.name}.json").is_file()]
+    if len(missing) > 1 and job.processes > 1:
+        _finish_in_processes(missing, folder, job)
+    else:
+        datasets: dict[str, TrainingData] = {}
+        for run in missing:
             data = datasets.get(run.data) or datasets.setdefault(run.data, job.load(run.data))
-            job.report(f"{number} of {len(runs)}: {run.name}" + _describe_rls(run))
+            job.report(f"{runs.index(run) + 1} of {len(runs)}: {run.name}" + _describe_rls(run))
             _finish_run(run, folder, data, job)
-        if job.qonnx:
+    if job.qonnx:
+        for run in runs:
             qonnx_model = to_qonnx(onnx.load(folder / f"{run.name}.onnx"), run.bits)
             write_bytes_atomically(folder / f"{run.name}.qonnx.onnx", qonnx_model.SerializeToString())
     return collect(folder, [run.name for run in runs])
+
+
+def _finish_in_processes(runs: Sequence[Run], folder: Path, job: TrainingJob) -> None:
+    """Train, export and evaluate runs in processes; report each as it finishes, with the time that the others will take."""
+    names = ", ".join(dict.fromkeys(run.data for run in runs))
+    job.report(f"{len(runs)} runs on {names}, {job.processes} at a time")
+    finish = partial(_finish_in_process, folder=folder, job=replace(job, report=_report_nothing))
+    start = time.perf_counter()
+    try:
+        for number, run in enumerate(call_in_processes(finish, runs, job.processes), 1):
+            left = (time.perf_counter() - start) / number * (len(runs) - number)
+            rest = "" if number == len(runs) else f"; about {left / 60:.0f} min for the other {len(runs) - number}"
+            job.report(f"{number} of {len(runs)} finished: {run.name}" + _describe_rls(run) + rest)
+    except BrokenProcessPool as error:
+        do = "Look for lack of memory, or take fewer processes; the same command with --resume goes on"
+        raise WorkersLost(f"Training {job.processes} runs at a time", "one of the processes died", do) from error
+
+
+_datasets: dict[str, TrainingData] = {}
+"""Data sets that a process of `_finish_in_processes` has read."""
+
+
+def _finish_in_process(run: Run, folder: Path, job: TrainingJob) -> None:
+    torch.set_num_threads(job.threads or max(1, default_workers() // job.processes))
+    if run.data not in _datasets:
+        _datasets[run.data] = job.load(run.data)
+    _finish_run(run, folder, _datasets[run.data], job)
+
+
+def _report_nothing(text: str) -> None:
+    """Replace a report that cannot be sent to another process."""
 
 
 def _describe_rls(run: Run) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -20,7 +23,8 @@ from weakcell import emulator
 from weakcell.host.cli import app
 from weakcell.host.cli.train import PRESET_NAMES
 from weakcell.host.datasets import training
-from weakcell.host.train import export, loop
+from weakcell.host.study.executors import WorkersLost
+from weakcell.host.train import export, loop, training_grid
 from weakcell.host.train.evaluation import EvaluationConfig, evaluate_network
 from weakcell.host.train.layers import (
     Levels,
@@ -451,6 +455,31 @@ def test_a_grid_goes_on_where_it_stopped(tmp_path: Path) -> None:
     record = json.loads((tmp_path / f"{runs[0].name}.json").read_text())
     assert record["validation_accuracy"] == pytest.approx(float(curves["accuracy"][0]), abs=1e-4)
     assert record["margin_share"] == pytest.approx(record["margin"] / 20)
+
+
+def test_runs_in_processes_are_those_of_one_process(tmp_path: Path) -> None:
+    """Files are equal to those of one process, byte for byte."""
+    runs = expand_runs({**TINY, "images": 300}, {"seed": [1, 2]})
+    said: list[str] = []
+    alone = TrainingJob(training.load_training_data, CONFIG, threads=1)
+    train_runs(runs, tmp_path / "alone", alone, resume=False)
+    train_runs(runs, tmp_path / "together", replace(alone, processes=2, report=said.append), resume=False)
+    assert [line.split(":")[0] for line in said] == ["2 runs on digits, 2 at a time", "1 of 2 finished", "2 of 2 finished"]
+    for run in runs:
+        for kind in ("onnx", "csv"):
+            one, several = ((tmp_path / folder / f"{run.name}.{kind}").read_bytes() for folder in ("alone", "together"))
+            assert one == several
+
+
+def test_a_process_that_dies_ends_the_training_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*arguments: object) -> Iterator[Run]:
+        raise BrokenProcessPool
+        yield
+
+    monkeypatch.setattr(training_grid, "call_in_processes", die)
+    job = TrainingJob(training.load_training_data, CONFIG, processes=2)
+    with pytest.raises(WorkersLost, match="--resume"):
+        train_runs(expand_runs(TINY, {"seed": [1, 2]}), tmp_path, job, resume=False)
 
 
 def test_runs_of_the_loss_once_called_mcel_are_neither_continued_nor_read_as_mcel(tmp_path: Path) -> None:
