@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,9 @@ import polars as pl
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.campaign import optimize as search_module
-from weakcell.host.campaign.optimize import Goal, default_values, find_nominal, open_search
+from weakcell.host.campaign import optimum as records
+from weakcell.host.campaign.optimize import default_values, find_nominal, open_search
+from weakcell.host.campaign.optimum import Goal
 from weakcell.host.datasets.registry import DataLike
 from weakcell.host.report.displayed_result import DisplayedResult, wrap_result
 from weakcell.host.report.simple_figures import plot_lines
@@ -38,6 +40,7 @@ def optimize(
     tries: int = 3,
     partitions: int = 2,
     nominal: float | None = None,
+    protect: Sequence[str] = (),
     read_every: Reads = DEFAULT_READS,
     batch: int = 256,
     seed: int = 0,
@@ -62,6 +65,7 @@ def optimize(
         tries: Candidates that may be tested. They share the confidence.
         partitions: Different values that layers may have; 1 for the same everywhere.
         nominal: The value that savings are relative to. None: the technology's.
+        protect: Wrappers that are tried around the memory, besides none: `["secded", "in-place[code=parity,low=1]"]`.
         read_every: When weights are read again, as for `emulate`.
         batch: Images per read under `read_every="batch"`.
         seed: Names all dies and draws.
@@ -100,10 +104,10 @@ def optimize(
     work = Threads(partial(run_task, {workload.key: workload}), threads or default_workers())
     search = open_search(workload, study, key, work, on_trials)
     start = nominal if nominal is not None else find_nominal(study.memory, search.key, values)
-    return wrap_result(Optimum, search_module.optimize(search, values, goal, start))
+    return wrap_result(Optimum, search_module.optimize(search, values, goal, start, protect))
 
 
-class Optimum(DisplayedResult, search_module.Optimum):
+class Optimum(DisplayedResult, records.Optimum):
     """The operating point of lowest energy that most dies may use, and everything that was tried: from `optimize`.
 
     `chosen` is None if no candidate was confirmed; `saving` is its share of the nominal energy.
@@ -121,7 +125,9 @@ class Optimum(DisplayedResult, search_module.Optimum):
         if self.chosen is None or self.saving is None:
             return f"{self.title}: none confirmed in {len(self.tests)} tests"
         value = self.chosen.candidate.value
-        return f"{self.title}: {self.key}={value:.6g}, {self.chosen.energy:.4g} {self.chosen.unit}, {100 * self.saving:.2f} % saved"
+        protection = self.chosen.candidate.setting.protection
+        point = f"{self.key}={value:.6g}" + (f" behind {protection}" if protection else "")
+        return f"{self.title}: {point}, {self.chosen.energy:.4g} {self.chosen.unit}, {100 * self.saving:.2f} % saved"
 
     @property
     def caption(self) -> str:
@@ -139,7 +145,8 @@ class Optimum(DisplayedResult, search_module.Optimum):
         rows = [
             {
                 self.key: one.candidate.value,
-                "layers": ", ".join(f"{layer}={value:g}" for layer, value in one.candidate.own.items()),
+                "protection": one.candidate.setting.protection,
+                "layers": ", ".join(f"{layer}={setting}" for layer, setting in one.candidate.own.items()),
                 "energy": one.energy,
                 "energy_unit": one.unit,
                 "mean_drop": one.mean,

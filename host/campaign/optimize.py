@@ -6,202 +6,42 @@ share of 1 - `share` of bad dies would allow that with a probability of at most 
 F = 1, 124 for F = 2 at 95 %, 95 % and one try (binomial test; Clopper and Pearson 1934). So the probability that a result is wrong
 is at most 1 - confidence.
 
-Layers may be in partitions with different conditions. The search starts at the cheapest point at which all layers pass, and moves
-layers to cheaper points as long as the screening dies pass. The baseline is BERA's (Yayla et al. 2022): each layer gets the rate
-that it alone tolerates with its share of the allowed loss. If that needs no more partitions than allowed, it is a candidate too.
+Protections are tried at each value, too. Only those that cost less than the cheapest plain candidate that passes are screened.
+
+Layers may be in partitions with different conditions and protections. The search starts at the cheapest point at which all layers
+pass, and moves layers to cheaper points as long as the screening dies pass. The baseline is BERA's (Yayla et al. 2022): each layer
+gets the rate that it alone tolerates with its share of the allowed loss. If that needs no more partitions than allowed, it is a
+candidate too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from weakcell.emulator.faults.placement import layers_by_weight
-from weakcell.emulator.tasks import METRICS, Metric
+from weakcell.emulator.tasks import Metric
+from weakcell.host.campaign.optimum import Candidate, ConfirmationTest, Goal, Optimum, ScreenedCandidate, Setting
 from weakcell.host.campaign.trade_off import check_trade_off
 from weakcell.host.report.captions import describe_accesses
 from weakcell.host.study.executors import Executor, Threads, default_workers, make_task, run_task
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.workload import Workload
-from weakcell.memmodels.catalogue import MemorySpec
-from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.catalogue import MemorySpec, parse_spec
+from weakcell.memmodels.errors import MemoryFault, UsageError
 
 SCREENING_DIES = 24
 FIRST_FRESH_DIE = 1_000_000
 """Dies from here on are used once, to confirm; screening has those from 0 on."""
 
-_TAIL = 2.33
-"""Screening wants this many standard deviations between the mean die and the limit: about 1 % of normal dies beyond it."""
-
-
 _SKIP_FACTOR = 30.0
 """A point that loses this many times the limit even at the low end of its predicted interval is not screened: not even its largest
 layer could have it alone."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What the operating point must fulfil.
-
-    Attributes:
-        max_drop: accuracy (for pixels: mean IoU) that a die may lose, as a share.
-        share: of all dies that must not lose more.
-        confidence: of the result.
-        failures: bad dies that a test allows.
-        tries: most candidates that are tested; the confidence is corrected for them.
-        partitions: most different conditions at a time.
-    """
-
-    max_drop: float = 0.01
-    share: float = 0.95
-    confidence: float = 0.95
-    failures: int = 1
-    tries: int = 3
-    partitions: int = 2
-
-    def check(self) -> None:
-        """Raise UsageError for a number out of range."""
-        for name, value, low, high in (("max-drop", self.max_drop, 0.0, 1.0), ("share", self.share, 0.5, 0.9999),
-                                       ("confidence", self.confidence, 0.5, 0.9999), ("failures", self.failures, 0, 100),
-                                       ("tries", self.tries, 1, 100), ("partitions", self.partitions, 1, 100)):  # fmt: skip
-            if not low <= value <= high:
-                raise UsageError(f"--{name} {value}", f"it must lie in {low} … {high}", "Give a number in that range")
-
-    @property
-    def dies(self) -> int:
-        """Fresh dies that one test needs."""
-        return dies_needed(self.failures, self.share, 1.0 - (1.0 - self.confidence) / self.tries)
-
-
-def dies_needed(failures: int, share: float = 0.95, confidence: float = 0.95) -> int:
-    """Return how many dies a test needs.
-
-    Args:
-        failures: bad dies that the test allows.
-        share: of good dies among all dies that the test shall prove.
-        confidence: of the test.
-    """
-    from scipy.stats import binom
-
-    dies = failures + 1
-    while binom.cdf(failures, dies, 1.0 - share) > 1.0 - confidence:
-        dies += 1
-    return dies
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Values of the swept condition.
-
-    Attributes:
-        value: of the memory.
-        own: of layers with a value of their own.
-    """
-
-    value: float
-    own: Mapping[str, float] = field(default_factory=dict)
-
-    def value_at(self, layer: str) -> float:
-        """Return the value for a layer."""
-        return self.own.get(layer, self.value)
-
-
-@dataclass(frozen=True)
-class ScreenedCandidate:
-    """A candidate with its energy and the results of its screening dies.
-
-    Attributes:
-        energy: of one inference, in `unit`; `basis` says how it is known.
-        drops: accuracy lost on each die, as shares.
-        how: how the search found the candidate.
-        places: rules of `--place` for layers with a value of their own.
-        accesses: in words, which accesses of an inference the energy counts.
-    """
-
-    candidate: Candidate
-    energy: float
-    unit: str
-    basis: str
-    drops: tuple[float, ...]
-    how: str
-    places: tuple[str, ...]
-    accesses: str
-
-    @property
-    def mean(self) -> float:
-        """Mean loss over the screening dies."""
-        return float(np.mean(self.drops))
-
-    def likely_passes(self, limit: float) -> bool:
-        """Return whether the candidate will probably be confirmed."""
-        spread = float(np.std(self.drops, ddof=1))
-        return max(self.drops) <= limit and self.mean + _TAIL * spread <= limit
-
-    def may_still_pass(self, limit: float) -> bool:
-        """Return whether more dies could show that it passes: a single bad die may be chance."""
-        return sum(drop > limit for drop in self.drops) <= 1 and self.mean <= limit
-
-
-@dataclass(frozen=True)
-class ConfirmationTest:
-    """Test of a candidate on fresh dies.
-
-    Attributes:
-        first_die: number of the first die.
-        dies: how many dies were run.
-        bad: how many of them lost more than the limit.
-        passed: whether the candidate is confirmed.
-    """
-
-    screened: ScreenedCandidate
-    first_die: int
-    dies: int
-    bad: int
-    passed: bool
-
-
-@dataclass(frozen=True)
-class Optimum:
-    """Result of a search.
-
-    Attributes:
-        key: the swept condition.
-        clean: fault-free score.
-        nominal: the point that savings are relative to.
-        chosen: None if no candidate was confirmed.
-        bera: the baseline; None if it was not computed.
-        skipped: values that were not screened, with their predicted mean loss.
-        metric: what a die loses.
-    """
-
-    goal: Goal
-    key: str
-    clean: float
-    nominal: ScreenedCandidate
-    screened: tuple[ScreenedCandidate, ...]
-    tests: tuple[ConfirmationTest, ...]
-    chosen: ScreenedCandidate | None
-    bera: ScreenedCandidate | None
-    skipped: Mapping[float, float] = field(default_factory=dict)
-    metric: Metric = METRICS["accuracy"]
-
-    @property
-    def saving(self) -> float | None:
-        """Energy saved relative to the nominal point, as a share."""
-        return None if self.chosen is None else 1.0 - self.chosen.energy / self.nominal.energy
-
-    @property
-    def front(self) -> tuple[ScreenedCandidate, ...]:
-        """Candidates that no other one beats in both energy and mean loss."""
-        front: list[ScreenedCandidate] = []
-        for candidate in sorted(self.screened, key=lambda s: (s.energy, s.mean)):
-            if not front or candidate.mean < front[-1].mean:
-                front.append(candidate)
-        return tuple(front)
 
 
 @dataclass(eq=False)
@@ -244,20 +84,24 @@ class Search:
         moved = {target for target, _ in self.study.places}
         return tuple(sorted((layer for layer in bits if layer not in moved), key=lambda layer: -bits[layer]))
 
-    def distinct_values(self, candidate: Candidate) -> frozenset[float]:
-        """Return the different values that layers in the memory have."""
-        return frozenset(candidate.value_at(layer) for layer in self.layers)
+    def memory_at(self, setting: Setting) -> MemorySpec:
+        """Return the memory of a setting."""
+        memory = self.study.memory.at(**{self.key: setting.value})
+        return replace(memory, name=f"{setting.protection}+{memory.name}") if setting.protection else memory
+
+    def distinct_settings(self, candidate: Candidate) -> frozenset[Setting]:
+        """Return the different settings that layers in the memory have."""
+        return frozenset(candidate.setting_at(layer) for layer in self.layers)
 
     def resolve(self, candidate: Candidate, elsewhere: MemorySpec | None = None) -> tuple[ResolvedStudy, Point]:
         """Return study and point of a candidate.
 
         Args:
-            candidate: the values.
-            elsewhere: memory of layers without a value of their own; None: the memory at the candidate's value.
+            candidate: the settings.
+            elsewhere: memory of layers without a setting of their own; None: the memory at the candidate's setting.
         """
-        memory = self.study.memory
-        rules = [(layer, memory.at(**{self.key: value})) for layer, value in candidate.own.items()]
-        base = elsewhere or memory.at(**{self.key: candidate.value})
+        rules = [(layer, self.memory_at(setting)) for layer, setting in candidate.own.items()]
+        base = elsewhere or self.memory_at(candidate.setting)
         study = replace(self.study, memory=base, sweep=None, places=(*self.study.places, *rules))
         ready = resolve_study(study, workload=self.workload)
         return ready, ready.points[0]
@@ -266,7 +110,7 @@ class Search:
         """Return, by value, the low end of the predicted mean loss; empty if the memory's errors cannot be predicted."""
         from weakcell.emulator.prediction import predict
 
-        placements = [self.resolve(Candidate(value))[1].placement for value in values]
+        placements = [self.resolve(Candidate(Setting(value)))[1].placement for value in values]
         try:
             predictions = predict(
                 self.workload.plan, placements, self.workload.questions, self.study.read_every, threads=self.executor.workers
@@ -284,7 +128,7 @@ class Search:
         """Return energy and losses of a candidate on its first dies.
 
         Args:
-            candidate: the values.
+            candidate: the settings.
             how: how the search found it.
             dies: how many dies.
 
@@ -298,7 +142,7 @@ class Search:
             raise UsageError(
                 f"Optimizing {self.study.memory}", found, "Take a memory with an energy; weakcell memories NAME shows it"
             )
-        places = tuple(f"{layer}={self.study.memory.at(**{self.key: value})}" for layer, value in candidate.own.items())
+        places = tuple(f"{layer}={self.memory_at(setting)}" for layer, setting in candidate.own.items())
         drops = tuple(self.measure_drops(ready, point, 0, dies))
         accesses = describe_accesses(point.cost, self.study.read_every)
         return ScreenedCandidate(candidate, energy.value, energy.unit, str(energy.basis), drops, how, places, accesses)
@@ -343,34 +187,40 @@ class Search:
         return ConfirmationTest(screened, first_die, seen, bad, bad <= goal.failures)
 
 
-def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float) -> Optimum:
+def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float, protections: Sequence[str] = ()) -> Optimum:
     """Screen every value, move layers between partitions, and confirm the cheapest candidates.
 
     Args:
         search: the network and memory.
         values: of the swept condition.
         goal: what a candidate must fulfil.
-        nominal: value that savings are relative to.
+        nominal: value that savings are relative to, without protection.
+        protections: wrappers that are tried besides none, as a SPEC has them.
 
     Raises:
         UsageError: all candidates cost the same.
+        MemorySpecError: there is no such wrapper.
     """
     goal.check()
+    for protection in protections:
+        parse_spec(f"{protection}+{search.study.memory}")
     if all(isinstance(value, float) for value in values) and not search.study.places:
         check_trade_off(search.study.memory, search.key, values)
-    at_nominal = search.screen(Candidate(nominal), "nominal")
+    at_nominal = search.screen(Candidate(Setting(nominal)), "nominal")
     losses = search.predict_losses(values)
     skipped = {value: loss for value, loss in losses.items() if loss > _SKIP_FACTOR * goal.max_drop}
-    uniform = [search.screen(Candidate(value), "one condition") for value in values if value not in skipped]
-    screened = [at_nominal, *uniform]
+    plain = [search.screen(Candidate(Setting(value)), "one condition") for value in values if value not in skipped]
+    refused: dict[str, str] = {}
+    protected = list(_screen_protected(search, values, protections, [at_nominal, *plain], goal, refused))
+    screened = [at_nominal, *plain, *protected]
     open_candidates = [candidate for candidate in screened if candidate.may_still_pass(goal.max_drop)]
     bera = None
     best = next((candidate for candidate in _sort_by_energy(open_candidates) if search.is_worth_testing(candidate, goal)), None)
     if best is not None and goal.partitions > 1 and len(search.layers) > 1:
-        partitioned = list(_move_layers(search, best, uniform, goal))
+        partitioned = list(_move_layers(search, best, [*plain, *protected], goal))
         screened += partitioned
-        bera = assign_layerwise(search, uniform, goal, best.candidate.value)
-        if len(search.distinct_values(bera.candidate)) <= goal.partitions:
+        bera = assign_layerwise(search, plain, goal, best.candidate.setting)
+        if len(search.distinct_settings(bera.candidate)) <= goal.partitions:
             partitioned.append(bera)
         open_candidates += [candidate for candidate in partitioned if candidate.may_still_pass(goal.max_drop)]
     tests: list[ConfirmationTest] = []
@@ -383,7 +233,40 @@ def optimize(search: Search, values: Sequence[float], goal: Goal, nominal: float
         if tests[-1].passed:
             break
     chosen = tests[-1].screened if tests and tests[-1].passed else None
-    return Optimum(goal, search.key, search.clean, at_nominal, tuple(screened), tuple(tests), chosen, bera, skipped, search.metric)
+    return Optimum(
+        goal, search.key, search.clean, at_nominal, tuple(screened), tuple(tests), chosen, bera, skipped, search.metric, refused
+    )
+
+
+def _screen_protected(
+    search: Search,
+    values: Sequence[float],
+    protections: Sequence[str],
+    plain: Sequence[ScreenedCandidate],
+    goal: Goal,
+    refused: dict[str, str],
+) -> Iterator[ScreenedCandidate]:
+    """Yield candidates with protection that cost less than the cheapest plain one that will probably pass.
+
+    Args:
+        search: the network and memory.
+        values: of the swept condition.
+        protections: wrappers.
+        plain: screened candidates without protection.
+        goal: what a candidate must fulfil.
+        refused: gets the protections that do not fit the network, with the reason.
+    """
+    enough = min((one.energy for one in plain if one.likely_passes(goal.max_drop)), default=math.inf)
+    for protection in protections:
+        for value in values:
+            candidate = Candidate(Setting(value, protection))
+            try:
+                energy = search.resolve(candidate)[1].energy
+            except MemoryFault as error:
+                refused[protection] = str(error)
+                break
+            if energy is not None and energy.value < enough:
+                yield search.screen(candidate, "protection")
 
 
 def _sort_by_energy(screened: Sequence[ScreenedCandidate]) -> list[ScreenedCandidate]:
@@ -399,7 +282,7 @@ def _move_layers(
 ) -> Iterator[ScreenedCandidate]:
     """Yield candidates with further partitions.
 
-    Starting with one condition for all layers, try each lower value: move every layer that may move, the largest first. Repeat from
+    Starting with one setting for all layers, try each cheaper one: move every layer that may move, the largest first. Repeat from
     the cheapest result for the next partition.
     """
     lower = sorted((cheaper for cheaper in uniform if cheaper.energy < start.energy), key=lambda cheaper: -cheaper.energy)
@@ -407,18 +290,18 @@ def _move_layers(
     for _ in range(goal.partitions - 1):
         improved = None
         for cheaper in lower:
-            values = dict(best.candidate.own)
+            settings = dict(best.candidate.own)
             reached: ScreenedCandidate | None = None
             for layer in search.layers:
-                if best.candidate.value_at(layer) != start.candidate.value:
+                if best.candidate.setting_at(layer) != start.candidate.setting:
                     continue
-                candidate = Candidate(start.candidate.value, {**values, layer: cheaper.candidate.value})
-                if len(search.distinct_values(candidate)) == 1:  # one condition for all, which is screened already
+                candidate = Candidate(start.candidate.setting, {**settings, layer: cheaper.candidate.setting})
+                if len(search.distinct_settings(candidate)) == 1:  # one condition for all, which is screened already
                     continue
                 tried = search.screen(candidate, "partitions")
                 yield tried
                 if tried.likely_passes(goal.max_drop):
-                    values[layer] = cheaper.candidate.value
+                    settings[layer] = cheaper.candidate.setting
                     reached = tried
             if reached is None:
                 break
@@ -429,21 +312,21 @@ def _move_layers(
         best = improved
 
 
-def assign_layerwise(search: Search, uniform: Sequence[ScreenedCandidate], goal: Goal, fallback: float) -> ScreenedCandidate:
+def assign_layerwise(search: Search, uniform: Sequence[ScreenedCandidate], goal: Goal, fallback: Setting) -> ScreenedCandidate:
     """Return BERA's assignment.
 
-    Each layer gets the cheapest value at which it alone loses its share of the limit on the mean die; `fallback` if there is none.
+    Each layer gets the cheapest setting at which it alone loses its share of the limit on the mean die, or else `fallback`.
     """
     safe, limit = MemorySpec("uniform", {"ber": 0.0}), goal.max_drop / len(search.layers)
-    values: dict[str, float] = {}
+    settings: dict[str, Setting] = {}
     for layer in search.layers:
-        values[layer] = fallback
+        settings[layer] = fallback
         for candidate in sorted(uniform, key=lambda s: -s.energy):
-            ready, point = search.resolve(Candidate(0.0, {layer: candidate.candidate.value}), safe)
+            ready, point = search.resolve(Candidate(fallback, {layer: candidate.candidate.setting}), safe)
             if float(np.mean(search.measure_drops(ready, point, 0, SCREENING_DIES // 2))) > limit:
                 break
-            values[layer] = candidate.candidate.value
-    return search.screen(Candidate(fallback, values), "BERA")
+            settings[layer] = candidate.candidate.setting
+    return search.screen(Candidate(fallback, settings), "BERA")
 
 
 def open_search(

@@ -12,10 +12,11 @@ from weakcell.host.cli.completion import complete_memory, complete_sweep
 from weakcell.host.cli.options import Batch, Data, DataDir, Images, Model, Output, Quiet, ReadEvery, Seed, Task, Threads
 
 if TYPE_CHECKING:
-    from weakcell.host.campaign.optimize import Optimum, ScreenedCandidate
+    from weakcell.host.campaign.optimum import Optimum, ScreenedCandidate
 
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… . [default: sram-14nm]"
 _SWEEP = "Candidates: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: 26 values over the law's range]"
+_PROTECT = "Also try this in front of the memory: secded, or 'in-place[code=parity,low=1]'. Repeatable."
 _DROP = "Accuracy (for pixels: mean IoU) that a die may lose, as 1% or 0.01."
 
 
@@ -37,6 +38,7 @@ def optimize(
     nominal: Annotated[
         float | None, typer.Option(help="Value that savings are relative to. [default: the technology's]", show_default=False)
     ] = None,
+    protect: Annotated[list[str] | None, typer.Option(metavar="WRAPPER", help=_PROTECT, show_default=False)] = None,
     read_every: ReadEvery = DEFAULT_READS,
     batch: Batch = 256,
     seed: Seed = 0,
@@ -57,6 +59,7 @@ def optimize(
     \b
     Examples:
       weakcell optimize digits-bnn --memory sram-14nm --max-drop 1%
+      weakcell optimize digits-qnn --protect secded --protect range
       weakcell optimize digits-qnn --memory sram-28nm-vc707 \\
           --sweep vdd=0.54:0.60:0.005 --partitions 3 --out optimum.json
     """
@@ -83,8 +86,8 @@ def optimize(
 
             optimum = find(
                 model, data, memory=spec, sweep=sweep, max_drop=most, share=dies, confidence=confidence, failures=failures,
-                tries=tries, partitions=partitions, nominal=nominal, read_every=read_every, batch=batch, seed=seed, images=images,
-                task=task, output=output, data_dir=data_dir, threads=threads, on_trials=on_trials,
+                tries=tries, partitions=partitions, nominal=nominal, protect=protect or (), read_every=read_every, batch=batch,
+                seed=seed, images=images, task=task, output=output, data_dir=data_dir, threads=threads, on_trials=on_trials,
             )  # fmt: skip
     content = as_dict(optimum, str(spec), trials_made)
     if out is not None:
@@ -121,7 +124,10 @@ def as_dict(optimum: Optimum, memory: str, trials: int) -> dict[str, Any]:
         if screened is None:
             return None
         return {
-            "value": screened.candidate.value, "layers": dict(screened.candidate.own), "how": screened.how,
+            "value": screened.candidate.value, "protection": screened.candidate.setting.protection,
+            "layers": {layer: setting.value for layer, setting in screened.candidate.own.items()},
+            "layer_protections": {layer: setting.protection for layer, setting in screened.candidate.own.items()},
+            "how": screened.how,
             "energy": screened.energy, "energy_unit": screened.unit, "energy_basis": screened.basis, "accesses": screened.accesses,
             "mean_drop": screened.mean, "worst_drop": max(screened.drops), "screening_dies": len(screened.drops),
         }  # fmt: skip
@@ -135,7 +141,8 @@ def as_dict(optimum: Optimum, memory: str, trials: int) -> dict[str, Any]:
         "clean_score": optimum.clean,
         "clean_accuracy": optimum.clean if optimum.metric.name == "accuracy" else None, "saving": optimum.saving,
         "chosen": one(optimum.chosen), "nominal": one(optimum.nominal), "bera": one(optimum.bera), "tests": tests,
-        "front": [one(s) for s in optimum.front], "screened": [one(s) for s in optimum.screened], "trials": trials,
+        "front": [one(s) for s in optimum.front], "screened": [one(s) for s in optimum.screened], "refused": dict(optimum.refused),
+        "trials": trials,
     }  # fmt: skip
 
 
@@ -160,9 +167,10 @@ def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
         word if test is None else "CHOSEN" if candidate is optimum.chosen else "rejected"
         for (candidate, word), test in zip(rows, tests, strict=True)
     ]
-    apart = [", ".join(f"{layer} {value:.6g}" for layer, value in c.candidate.own.items()) for c in candidates]
+    apart = [", ".join(f"{layer} {setting}" for layer, setting in c.candidate.own.items()) for c in candidates]
     columns = [
         Column(optimum.key, [f"{c.candidate.value:.6g}" for c in candidates]),
+        Column("protection", [c.candidate.setting.protection for c in candidates], left=True),
         Column("layers apart", apart, left=True, drop=1),
         Column("energy", [f"{c.energy:.4g} {c.unit}" for c in candidates]),
         Column("mean loss", [percent(c.mean) for c in candidates]),
@@ -174,13 +182,17 @@ def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
     show(Text.assemble((f"{arguments[0]} on {memory}", "bold"), f", fault-free {optimum.metric.words} {percent(optimum.clean)}"))
     show(describe_answer(optimum))
     show_table([column for column in columns if any(column.cells)])
+    for protection, reason in optimum.refused.items():
+        show(f"{protection} does not fit this network: {reason}", "dim")
     show(f"Energy: the memory accesses of one inference; {optimum.nominal.accesses}.", "dim")
     if optimum.chosen is None:
         return
     last = optimum.tests[-1]
     shared = f"; {goal.tries} tests share the confidence" if goal.tries > 1 else ""
     show(f"Test: {last.bad} of {last.dies} fresh dies lost more; at most {goal.failures} may{shared}.", "dim")
-    at = f"{memory}{',' if ':' in memory else ':'}{optimum.key}={optimum.chosen.candidate.value:.12g}"
+    setting = optimum.chosen.candidate.setting
+    front = f"{setting.protection}+" if setting.protection else ""
+    at = f"{front}{memory}{',' if ':' in memory else ':'}{optimum.key}={setting.value:.12g}"
     rules = [part for rule in optimum.chosen.places for part in ("--place", str(rule))]
     say(f"weakcell emulate {shlex.join([*arguments, '--memory', at, *rules])}")
 
@@ -191,7 +203,8 @@ def describe_answer(optimum: Optimum) -> str:
     claim = f"at least {100 * goal.share:g} % of dies lose at most {100 * goal.max_drop:g} %"
     if chosen is None or optimum.saving is None:
         return f"No candidate was confirmed in {len(optimum.tests)} tests: none for which {claim}."
-    point = f"{optimum.key}={chosen.candidate.value:.6g}"
+    protection = chosen.candidate.setting.protection
+    point = f"{optimum.key}={chosen.candidate.value:.6g}" + (f" behind {protection}" if protection else "")
     nominal = f"{optimum.key}={optimum.nominal.candidate.value:.6g}"
     sure = f"With {100 * goal.confidence:g} % confidence, {claim}."
     if chosen.candidate == optimum.nominal.candidate:

@@ -17,10 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from weakcell.host.campaign.optimize import (
-    Candidate,
-    Goal,
-    Optimum,
-    ScreenedCandidate,
     Search,
     assign_layerwise,
     default_values,
@@ -28,6 +24,7 @@ from weakcell.host.campaign.optimize import (
     open_search,
 )
 from weakcell.host.campaign.optimize import optimize as find
+from weakcell.host.campaign.optimum import Candidate, Goal, Optimum, ScreenedCandidate, Setting
 from weakcell.host.study.study import Study
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.host.study.workload import Workload, open_workload
@@ -57,7 +54,7 @@ def bad_of_further(search: Search, candidate: Candidate) -> int:
 
 
 def bera_made_to_hold(
-    search: Search, uniform: list[ScreenedCandidate], fallback: float
+    search: Search, uniform: list[ScreenedCandidate], fallback: Setting
 ) -> Iterator[tuple[float, ScreenedCandidate, int]]:
     """(budget, assignment, bad dies) for smaller and smaller budgets, until one holds."""
     for halving in range(HALVINGS + 1):
@@ -76,10 +73,10 @@ def row_of(search: Search, found: Optimum) -> list[str]:
     over = bad_of_further(search, chosen.candidate)
     uniform = [one for one in found.screened if one.how == "one condition"]
     best = min((one for one in uniform if one.likely_passes(GOAL.max_drop)), key=lambda one: one.energy)
-    apart = "".join(f", {layer} {value:g}" for layer, value in chosen.candidate.own.items())
+    apart = "".join(f", {layer} {setting}" for layer, setting in chosen.candidate.own.items())
     first = held = ""
     if found.bera is not None:
-        tried = list(bera_made_to_hold(search, uniform, best.candidate.value))
+        tried = list(bera_made_to_hold(search, uniform, best.candidate.setting))
         budget, last, bad = tried[-1]
         first = f"{tried[0][1].energy:.4g} ({tried[0][2]})"
         held = f"{last.energy:.4g}, budget {100 * budget:g} points" if bad <= MOST_BAD else f"not at {100 * budget:g} points"

@@ -12,25 +12,23 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
+from weakcell import emulate
 from weakcell.host.campaign.optimize import (
     FIRST_FRESH_DIE,
-    Candidate,
-    Goal,
-    Optimum,
     Search,
     default_values,
-    dies_needed,
     find_nominal,
     open_search,
     optimize,
 )
+from weakcell.host.campaign.optimum import Candidate, Goal, Optimum, Setting, dies_needed
 from weakcell.host.campaign.trade_off import check_trade_off
 from weakcell.host.cli import app
 from weakcell.host.study.executors import Threads, run_task
 from weakcell.host.study.study import Study
 from weakcell.host.study.workload import Workload, open_workload
 from weakcell.memmodels.catalogue import parse_spec
-from weakcell.memmodels.errors import UsageError
+from weakcell.memmodels.errors import MemorySpecError, UsageError
 
 VALUES, LIMIT = (0.8, 0.86, 0.92, 1.0), 0.03
 GOAL = Goal(LIMIT, failures=1, tries=2)
@@ -80,7 +78,7 @@ def test_the_chosen_point_keeps_its_promise(found: Optimum, search: Search) -> N
 
 def test_a_loss_of_exactly_the_limit_is_allowed(search: Search) -> None:
     """0.98 - 0.95 is a little more than 0.03 in binary; three of a hundred images are 3 %."""
-    drops = search.measure_drops(*search.resolve(Candidate(0.84)), 0, 40)
+    drops = search.measure_drops(*search.resolve(Candidate(Setting(0.84))), 0, 40)
     assert len(set(drops)) > 2
     assert set(drops) <= {images / 100 for images in range(-100, 101)}
 
@@ -91,7 +89,7 @@ def test_partitions_save_more_than_one_condition(found: Optimum, search: Search)
     assert found.chosen is not None
     assert not one.chosen.candidate.own
     assert found.chosen.energy < one.chosen.energy
-    assert len({found.chosen.candidate.value, *found.chosen.candidate.own.values()}) <= 2
+    assert len({found.chosen.candidate.setting, *found.chosen.candidate.own.values()}) <= 2
     assert found.bera is not None
     assert found.bera.how == "BERA"
 
@@ -100,14 +98,14 @@ def test_layers_that_all_move_are_one_condition(found: Optimum, search: Search) 
     """A candidate of one condition is screened once, on one set of dies."""
     apart = [one for one in found.screened if one.how == "partitions"]
     assert apart
-    assert all(len(search.distinct_values(one.candidate)) == 2 for one in apart)
+    assert all(len(search.distinct_settings(one.candidate)) == 2 for one in apart)
 
 
 def test_baseline_is_a_candidate_if_its_partitions_are_allowed(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    bera = search.screen(Candidate(0.86, {"/dense3/Gemm": 0.84}), "BERA")
+    bera = search.screen(Candidate(Setting(0.86), {"/dense3/Gemm": Setting(0.84)}), "BERA")
     monkeypatch.setattr("weakcell.host.campaign.optimize.assign_layerwise", lambda *_: bera)
     assert optimize(search, (0.92, 1.0), replace(GOAL, max_drop=0.05), 1.0).chosen is bera
-    three = replace(bera, candidate=Candidate(0.86, {"/dense3/Gemm": 0.84, "/dense4/Gemm": 0.82}))
+    three = replace(bera, candidate=Candidate(Setting(0.86), {"/dense3/Gemm": Setting(0.84), "/dense4/Gemm": Setting(0.82)}))
     monkeypatch.setattr("weakcell.host.campaign.optimize.assign_layerwise", lambda *_: three)
     assert optimize(search, (0.92, 1.0), replace(GOAL, max_drop=0.05), 1.0).chosen is not three
 
@@ -127,7 +125,7 @@ def test_the_front_is_one(found: Optimum) -> None:
 def test_results_do_not_depend_on_threads(workload: Workload, search: Search) -> None:
     study = Study(memory=parse_spec("sram-14nm"), sweep=None)
     alone = open_search(workload, study, executor=Threads(partial(run_task, {workload.key: workload}), 1))
-    candidate = Candidate(0.84, {"/dense3/Gemm": 0.8})
+    candidate = Candidate(Setting(0.84), {"/dense3/Gemm": Setting(0.8)})
     assert alone.screen(candidate, "x").drops == search.screen(candidate, "x").drops
 
 
@@ -216,7 +214,7 @@ def test_prediction_spares_hopeless_points(search: Search) -> None:
     found = optimize(search, (0.75, 1.0), replace(GOAL, max_drop=0.01, partitions=1), 1.0)
     assert list(found.skipped) == [0.75]
     assert 0.75 not in [one.candidate.value for one in found.screened]
-    measured = search.screen(Candidate(0.75), "x")
+    measured = search.screen(Candidate(Setting(0.75)), "x")
     assert measured.mean > 0.3
     assert abs(measured.mean - found.skipped[0.75]) < 0.1
 
@@ -224,3 +222,26 @@ def test_prediction_spares_hopeless_points(search: Search) -> None:
 def test_memories_without_a_prediction_are_screened_by_dies(workload: Workload) -> None:
     guarded = open_search(workload, Study(memory=parse_spec("secded+sram-14nm"), sweep=None))
     assert guarded.predict_losses([0.9, 1.0]) == {}
+
+
+def test_protections_are_tried_where_they_cost_less(search: Search, found: Optimum) -> None:
+    """SECDED stores 72 bits for 64, so it costs 9/8 of the plain memory, and a little for the last word of each tensor."""
+    tried = optimize(search, VALUES, replace(GOAL, partitions=1), 1.0, ("secded", "in-place"))
+    plain = {one.candidate.value: one for one in tried.screened if not one.candidate.setting.protection}
+    protected = [one for one in tried.screened if one.candidate.setting.protection == "secded"]
+    enough = min(one.energy for one in plain.values() if one.likely_passes(LIMIT))
+    expected = [value for value in VALUES if 9 / 8 * plain[value].energy < enough]
+    assert [one.candidate.value for one in protected] == expected
+    assert expected
+    for one in protected:
+        assert one.energy == pytest.approx(9 / 8 * plain[one.candidate.value].energy, rel=1e-3)
+        spec = f"secded+sram-14nm:v_over_vmin={one.candidate.value}"
+        again = emulate("digits-bnn", memory=spec, trials=3, images=100)
+        assert [round(search.clean - score, 12) for score in again.frame["accuracy"]] == list(one.drops[:3])
+    assert list(tried.refused) == ["in-place"]
+    assert "sign" in tried.refused["in-place"]
+
+
+def test_a_wrapper_that_does_not_exist_is_refused(search: Search) -> None:
+    with pytest.raises(MemorySpecError, match="no wrapper"):
+        optimize(search, VALUES, GOAL, 1.0, ("sekded",))
