@@ -64,6 +64,8 @@ def reason(error: BaseException) -> str:
     """Return an error's message in one line: the system's text, the first line of its text, or its type."""
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     said = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "")
     return " ".join(said.split()).rstrip(".") or type(error).__name__
 

@@ -57,6 +57,8 @@ def report(
     with errors_as_events(as_json):
         if only and figures is None:
             raise UsageError("--only without --figures", "no figures are written", "Add --figures DIR")
+        if out is not None:  # before margins are computed
+            check_writable(out)
         data = read_report_data(folder, data_dir)
         charts = build_charts(data)
         named = name_figures(charts)

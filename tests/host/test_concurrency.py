@@ -141,7 +141,8 @@ def refused(use):
 
 uses = {
     "emulate": lambda: weakcell.emulate("digits-bnn", images=20), "summary": lambda: made.summary,
-    "frame": lambda: made.frame, "html": made._repr_html_, "plot": made.plot, "inspection": lambda: weakcell.inspect("digits-bnn").frame,
+    "frame": lambda: made.frame, "html": made._repr_html_, "plot": made.plot,
+    "inspection": lambda: weakcell.inspect("digits-bnn").frame,
 }
 for name, use in uses.items():
     second = fork(lambda: refused(use))
