@@ -21,6 +21,7 @@ from weakcell.host.board.characterization.results import tabulate_points, write_
 from weakcell.host.board.characterization.rig import CharacterizationRig, check_experiment, list_voltages
 from weakcell.host.board.characterization.rig import characterize as measure_points
 from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.meter import load_reading
 from weakcell.host.board.link.ports import FailsAt, open_port
 from weakcell.host.board.readbacks.analysis import ReadbackAnalysis, analyze_readbacks
 from weakcell.host.board.readbacks.loading import load_readbacks, load_run
@@ -51,6 +52,7 @@ def characterize(
     bank: tuple[int, int] | None = None,
     seed: int = 0,
     temperature_note: str = "",
+    calibration: str | Path | None = None,
     readbacks: str | Path | None = None,
     anywhere: bool = False,
     resume: bool = False,
@@ -79,6 +81,7 @@ def characterize(
         bank: Rows and columns of cells of a bank, for maps and clustering. None: 1024 x 2048, an assumption.
         seed: Of the random pattern, and of a virtual board's die.
         temperature_note: What the thermometer said; kept with the results.
+        calibration: The file of `weakcell board calibrate`, with which voltages become absolute.
         readbacks: Analyze this file of read-backs (`.npz` or `.toml`) instead of a board.
         anywhere: Let a `.toml` of `readbacks` name files outside its folder.
         resume: Continue the run in `out`.
@@ -110,7 +113,8 @@ def characterize(
     else:
         run = begin_run(
             folder, port=port, memory=memory, vdd=vdd, dwell_ms=dwell_ms, pattern=pattern, experiment=experiment, supply=supply,
-            repeats=repeats, kib=kib, seed=seed, temperature_note=temperature_note, resume=resume,
+            repeats=repeats, kib=kib, seed=seed, temperature_note=temperature_note,
+            calibration=None if calibration is None else Path(calibration), resume=resume,
         )  # fmt: skip
         with run.rig.link:
             count = len(run.plan.points)
@@ -148,6 +152,7 @@ def begin_run(
     kib: int | None,
     seed: int,
     temperature_note: str,
+    calibration: Path | None,
     resume: bool,
 ) -> BoardRun:
     """Open a board and plan its measurements; the arguments are those of `characterize`.
@@ -162,6 +167,10 @@ def begin_run(
     fails_at: FailsAt = "read" if kind is Experiment.READ else "write" if kind is Experiment.WRITE else "retention"
     link = Link(open_port(port, memory, seed, _pulses_before(folder) if resume else 0, fails_at))
     board = link.board
+    reading = None if calibration is None else load_reading(calibration)
+    if reading is not None:
+        reading.check(link)
+        link.core_scale = reading.scale
     nominal = board.volts(board.nominal_code)
     pages = count_arena_pages(link, kib)
     plan = make_plan(
@@ -181,6 +190,7 @@ def begin_run(
         "plan": vars(plan),
         "board": {**vars(board), "image_crc": link.info().image_crc},
         "temperature_note": temperature_note,
+        "meter": None if reading is None else vars(reading),
         "versions": {"python": platform.python_version(), **versions()},
     }
     words = {name: each.words(0, pages) for name, each in contents.items()}

@@ -135,6 +135,39 @@ def _describe(board: ConnectedBoard, info: BoardInfo) -> list[tuple[str, str]]:
 
 
 @app.command()
+def calibrate(
+    reading: Annotated[float, typer.Option(metavar="VOLTS", help="What a meter shows on DVDD while the board is idle.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.json", help="Where the reading is kept, for --calibration.", show_default=False)
+    ],
+    port: Port = "auto",
+    as_json: JsonEvents = False,
+) -> None:
+    """Turn the voltages that the chip shows into absolute ones, by one reading of a meter.
+
+    Nothing is lowered. The error of the regulator is taken to be the same share of every step.
+    """
+    from dataclasses import asdict
+
+    from weakcell.host.board.link.link import Link
+    from weakcell.host.board.link.meter import take_reading
+    from weakcell.host.board.link.ports import open_port
+    from weakcell.host.cli.terminal import emit, errors_as_events, show
+    from weakcell.memmodels.atomic_files import check_writable
+
+    check_writable(out)
+    with errors_as_events(as_json), Link(open_port(port)) as link:
+        taken, low = take_reading(link, reading), link.board.volts(link.board.minimum_code)
+        taken.save(out)
+    if as_json:
+        emit("meter", file=str(out), scale=taken.scale, **asdict(taken))
+        return
+    show(f"The core has {taken.volts:.3f} V where the regulator is set to {taken.nominal_v:.2f} V: {100 * taken.scale:.1f} %.")
+    show(f"The lowest step, {low:.2f} V, is then about {low * taken.scale:.3f} V.")
+    show(f"next: weakcell characterize --calibration {out}", "dim")
+
+
+@app.command()
 def measure(
     port: Port = "auto",
     vdd: Annotated[float, typer.Option(help="Core voltage while low, V; steps of 0.05, never above nominal.")] = 1.10,

@@ -33,6 +33,7 @@ _ANYWHERE = "Let the TOML file of --import name files outside its folder."
 _SLEEPERS = ", ".join(board.name.upper() for board in BOARDS.values() if board.can_sleep)
 _EXPERIMENT = f"What happens while low: nothing; nothing, with the core off ({_SLEEPERS}); the arena is read; it is written."
 _SUPPLY = "What lowers the voltage: on-chip, scpi:VISA-NAME, or manual (asks). The last two have not been tried on silicon."
+_CALIBRATION = "The file of `weakcell board calibrate`: voltages become absolute."
 _NOTE = "What the thermometer said; kept with the results."
 
 
@@ -51,6 +52,7 @@ def characterize(
     bank: Annotated[str | None, typer.Option(metavar="RxC", help=_BANK, show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of the random pattern, and of a virtual board's die.")] = 0,
     temperature_note: Annotated[str, typer.Option(metavar="TEXT", help=_NOTE)] = "",
+    calibration: Annotated[Path | None, typer.Option(metavar="FILE", help=_CALIBRATION, show_default=False)] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where read-backs, tables, profile and figures go.", show_default=False)
     ] = None,
@@ -95,7 +97,8 @@ def characterize(
         else:
             run = begin_run(
                 folder, port=port, memory=memory, vdd=vdd, dwell_ms=dwell_ms, pattern=pattern, experiment=experiment, supply=supply,
-                repeats=repeats, kib=kib, seed=seed, temperature_note=temperature_note, resume=resume,
+                repeats=repeats, kib=kib, seed=seed, temperature_note=temperature_note, calibration=calibration,
+                resume=resume,
             )  # fmt: skip
             with run.rig.link:
                 _measure(run, yes, quiet or as_json)

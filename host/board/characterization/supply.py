@@ -26,7 +26,7 @@ class LowPhase:
     Attributes:
         commanded: in V.
         register: from the regulator's register, in V; None if there is none.
-        measured: by an instrument, in V; None if there is none.
+        measured: by an instrument, in V, or by the ring oscillator after one reading of a meter; None if there is neither.
         dwell_s: duration as timed by whatever lowered the voltage, in s.
         seen: by the chip's ring oscillator and its own curve, in V; None if it cannot be seen.
         celsius: temperature of the die before, uncalibrated; None if unknown.
@@ -105,7 +105,9 @@ class OnChipSupply:
 
 def describe_pulse(link: Link, vdd: float, pulse: Pulse) -> LowPhase:
     """Return what a pulse did; VoltageNotReached if the core voltage did not fall to that of the code."""
-    return LowPhase(vdd, link.board.volts(pulse.low_code), None, pulse.dwell_us / 1e6, see_voltage(link, pulse), pulse.celsius)
+    seen = see_voltage(link, pulse)
+    measured = None if seen is None or link.core_scale is None else seen * link.core_scale
+    return LowPhase(vdd, link.board.volts(pulse.low_code), measured, pulse.dwell_us / 1e6, seen, pulse.celsius)
 
 
 def find_code(board: ConnectedBoard, vdd: float) -> int:

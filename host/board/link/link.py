@@ -73,6 +73,7 @@ class Link:
         counters: what happened to frames.
         device_errors: replies that a working board cannot send.
         ring_curve: what is known of the ring oscillator of the chip; None before it was calibrated.
+        core_scale: volts for each volt of the regulator's steps, by a meter; None if there was none.
     """
 
     def __init__(self, transport: Transport, timeout_s: float = 0.5, retries: int = 8, decoder: Decoder | None = None) -> None:
@@ -80,6 +81,7 @@ class Link:
         self.counters = LinkCounters()
         self.device_errors = 0
         self.ring_curve: RingCurve | None = None
+        self.core_scale: float | None = None
         self.transport = transport
         self._timeout_s, self._retries = timeout_s, retries
         self._decoder = decoder or Decoder()

@@ -92,6 +92,9 @@ def _describe_die(records: Sequence[Record]) -> str:
         return ""
     text = f". Die {min(celsius):.0f} to {max(celsius):.0f} °C by its own sensor, not calibrated"
     errors = [abs(shot.seen - shot.commanded) for shot in shots if shot.seen is not None]
+    measured = [shot.measured / shot.seen for shot in shots if shot.seen and shot.measured is not None]
+    if measured:
+        text += f". Core at {100 * measured[0]:.1f} % of the regulator's steps, by one reading of a meter"
     return text + (f". Core within {1000 * max(errors):.0f} mV of the regulator's steps, by its ring oscillator" if errors else "")
 
 

@@ -19,6 +19,7 @@ class RailFaults:
         sleep_load: current of the sleeping core relative to the running one, which slows the fall in SLEEP.
         ignored_writes: share of the writes that the register shows and the regulator does not follow.
         noise: standard deviation of a count of the ring oscillator, relative.
+        gain: of every step, nominal voltage too: an error of the regulator's reference.
     """
 
     bypassed: bool = False
@@ -27,6 +28,7 @@ class RailFaults:
     sleep_load: float = 0.1
     ignored_writes: float = 0.0
     noise: float = 0.0
+    gain: float = 1.0
 
 
 class CoreRail:
@@ -39,9 +41,8 @@ class CoreRail:
 
     def __init__(self, nominal_v: float, faults: RailFaults) -> None:
         self.faults = faults
-        self._nominal = self._target = self._volts = nominal_v
+        self._nominal = self._target = self._volts = self.lowest = nominal_v * faults.gain
         self._since_us = 0
-        self.lowest = nominal_v
 
     @property
     def target(self) -> float:
@@ -65,7 +66,7 @@ class CoreRail:
         """Tell the regulator another voltage, in V."""
         self.lowest = self.volts(now_us)
         if not self.faults.bypassed:
-            self._target = max(volts, min(self.faults.floor_v, self._nominal))
+            self._target = max(volts * self.faults.gain, min(self.faults.floor_v, self._nominal))
 
     def since_reset(self) -> None:
         """Note that the time starts again at 0."""
