@@ -18,7 +18,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MOST_SECONDS = 900
-"""Seconds after which the build goes on without machine code."""
+"""Seconds after which the build goes on with the machine code that is there, on a busy machine."""
 
 CODE = "memmodels/native/code"
 
@@ -38,9 +38,9 @@ class KernelHook(BuildHookInterface):  # type: ignore[type-arg]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=common, timeout=None if common else MOST_SECONDS)
             if done.returncode:
-                self.app.display_warning(f"Kernels are compiled at the first run: {done.stderr.strip().splitlines()[-1]}")
+                self.app.display_warning(f"Some kernels are compiled at the first run: {done.stderr.strip().splitlines()[-1]}")
         except subprocess.TimeoutExpired:
-            self.app.display_warning(f"Kernels are compiled at the first run: {MOST_SECONDS} s are over")
+            self.app.display_warning(f"Some kernels are compiled at the first run: {MOST_SECONDS} s are over")
         files = [file for file in self.folder.rglob("*") if file.is_file()]
         self.app.display_info(f"Machine code of {sum('-' in file.name for file in files)} kernels comes with the package")
         if version == "editable":

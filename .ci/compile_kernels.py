@@ -39,22 +39,26 @@ def compile_kernels(folder: Path, most: int, seconds: float | None) -> None:
     from weakcell.memmodels.cached_code import load_code
     from weakcell.memmodels.native.code_names import name_cached_code
     from weakcell.memmodels.native.installed_code import find_target, load_installed_kernel, write_kernel, write_target
-    from weakcell.memmodels.native.kernel_cache import prepare_kernels, wait_for_kernels
+    from weakcell.memmodels.native.kernel_cache import prepare_kernels
     from weakcell.memmodels.native.known_kernels import all_kernels, read_sections
 
     begin = monotonic()
     first = list(dict.fromkeys(kernel for name in FIRST for kernel in read_sections()[name]))[:most]
-    kernels = list(dict.fromkeys([*first, *all_kernels()]))[:most]
-    wait_for_kernels(prepare_kernels(first))
-    left = None if seconds is None else max(0.0, seconds - (monotonic() - begin))
-    wait([task.result for task in prepare_kernels(kernels)], left)
+    others = [kernel for kernel in all_kernels() if kernel not in first][: most - len(first)]
+    errors: list[BaseException] = []
     write_target(folder, find_target())
-    for kernel in kernels:
-        code = load_code("kernels", name_cached_code(*kernel)) or load_installed_kernel(*kernel)
-        if code is not None:
-            write_kernel(folder, *kernel, code)
-        elif seconds is None:
-            sys.exit(f"{kernel.module}.{kernel.function} was not compiled")
+    for kernels, limit in (first, None), (others, seconds):
+        tasks = {task.name: task.result for task in prepare_kernels(kernels)}
+        for kernel in kernels:
+            name = name_cached_code(*kernel)
+            if name in tasks:
+                done, _ = wait([tasks[name]], None if limit is None else max(0.0, begin + limit - monotonic()))
+                errors += [error for result in done if (error := result.exception()) is not None]
+            code = load_code("kernels", name) or load_installed_kernel(*kernel)
+            if code is not None:
+                write_kernel(folder, *kernel, code)  # at once: the build may be cut off
+    if errors:
+        sys.exit(str(errors[0]))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from weakcell.emulator.kernels import bitpack
 from weakcell.host.cli import app
-from weakcell.memmodels.native import code_names, compilers, kernel_cache, known_kernels
+from weakcell.memmodels.native import code_names, compilers, installed_code, kernel_cache, known_kernels
 from weakcell.memmodels.native.arguments import flatten as flatten_arguments
 from weakcell.memmodels.native.code_names import name_cached_code, name_installed_code
 from weakcell.memmodels.native.compilers import CompilationFailed, CompilerPool, Request
@@ -186,7 +186,9 @@ def test_a_worker_starts_a_single_compiler(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 SHARED = """
-from weakcell.memmodels.native import compilers, kernel_cache, known_kernels
+from pathlib import Path
+from weakcell.memmodels.native import compilers, installed_code, kernel_cache, known_kernels
+installed_code._FOLDER = Path("nothing was installed")
 compiled = []
 ask = compilers._ask
 compilers._ask = lambda process, request: compiled.append(request.symbol) or ask(process, request)
@@ -258,6 +260,7 @@ def test_kernels_are_expected_as_soon_as_they_are_certain() -> None:
 
 def test_doctor_compiles_what_has_no_machine_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(installed_code, "_FOLDER", tmp_path / "nothing was installed")
     pool = CompilerPool("kernels")  # that of this process may be at work for other tests
     monkeypatch.setattr(kernel_cache, "_compilers", pool)
     few = [kernel for kernel in known_kernels.all_kernels() if kernel.function in ("to_integers", "scatter_codes")]
