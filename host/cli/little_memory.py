@@ -33,7 +33,7 @@ _THREADS = (
     "RAYON_NUM_THREADS",
     "TOKIO_WORKER_THREADS",
 )
-_GROUPS = Path("/sys/fs/cgroup")
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _SET_DEATH_SIGNAL, _ARENAS = 1, -8
 """PR_SET_PDEATHSIG of prctl, and M_ARENA_MAX of mallopt."""
 
@@ -46,12 +46,30 @@ def find_limit() -> int | None:
         return None
     limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     limits = [limit for limit in limits if limit != resource.RLIM_INFINITY]
-    for file in ("memory.max", "memory/memory.limit_in_bytes"):
+    for file in _list_group_limits():
         try:
-            limits.append(int((_GROUPS / file).read_text()))  # a huge number where there is no limit
+            limits.append(int(file.read_text()))  # a huge number where there is no limit
         except (OSError, ValueError):  # no control groups, or "max"
             continue
     return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
+
+
+def _list_group_limits() -> list[Path]:
+    """Return the files that may hold the limit of this process's control group, or of a group around it."""
+    files = [_GROUPS / "memory.max", _GROUPS / "memory" / "memory.limit_in_bytes"]  # those of a container
+    try:
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return files
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        second = number == "0" and not controllers  # version 2 has one tree for all controllers
+        if not second and "memory" not in controllers.split(","):
+            continue
+        folder, file = (_GROUPS, "memory.max") if second else (_GROUPS / "memory", "memory.limit_in_bytes")
+        own = folder / path.lstrip("/")
+        files += [group / file for group in (own, *own.parents) if group.is_relative_to(folder)]
+    return files
 
 
 def run_within(limit: int, command: Callable[[], None]) -> None:

@@ -4,8 +4,8 @@
     python -m tests.endurance.memory --only infer --limits 900,500
     python -m tests.endurance.memory --write                # puts the table into README.md
 
-The limit is one of the address space (RLIMIT_AS), the strictest kind: it counts what libraries reserve and never use.
-`--data` limits the data segment (RLIMIT_DATA) instead.
+`--kind address` limits the address space (RLIMIT_AS), the strictest kind: it counts what libraries reserve and never use.
+`data` limits the data segment (RLIMIT_DATA), `group` the memory of a control group, which this program must be allowed to make.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,9 @@ from tests.endurance.commands import CAMPAIGN
 from tests.endurance.tables import update_table
 
 LIMITS_MB = (3000, 1500, 1000, 700, 450, 250)
-HEADS = ("command", "works from", "below: ends with")
+HEADS = ("command", "limit of", "works from", "below: ends with")
+KINDS = {"address": "address space", "data": "data segment", "group": "control group"}
+_GROUP = Path("/sys/fs/cgroup")
 
 
 def list_commands(folder: Path) -> dict[str, list[str]]:
@@ -60,15 +64,35 @@ def list_commands(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def run_limited(arguments: Sequence[str], megabytes: int, kind: int = resource.RLIMIT_AS) -> tuple[int, str]:
+def run_limited(arguments: Sequence[str], megabytes: int, kind: str = "address") -> tuple[int, str]:
     """Run `weakcell` with so much memory; return its exit code and what it wrote to stderr."""
-
-    def limit() -> None:
-        resource.setrlimit(kind, (megabytes << 20, megabytes << 20))
-
     command = [sys.executable, "-m", "weakcell.host.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=600, env=dict(os.environ))
+    with ExitStack() as stack:
+        if kind == "group":
+            members = stack.enter_context(_make_group(megabytes << 20))
+            limit = partial(_join, members)
+        else:
+            limit = partial(
+                resource.setrlimit, {"address": resource.RLIMIT_AS, "data": resource.RLIMIT_DATA}[kind], (megabytes << 20,) * 2
+            )
+        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=600, env=dict(os.environ))
     return done.returncode, done.stderr
+
+
+@contextmanager
+def _make_group(limit: int) -> Iterator[Path]:
+    """Make a control group of version 1 or 2 with a limit; yield the file that takes its members."""
+    old = _GROUP / "memory"
+    folder = Path(tempfile.mkdtemp(prefix="weakcell-", dir=old if old.is_dir() else _GROUP))
+    try:
+        (folder / ("memory.limit_in_bytes" if old.is_dir() else "memory.max")).write_text(str(limit))
+        yield folder / "cgroup.procs"
+    finally:
+        folder.rmdir()
+
+
+def _join(members: Path) -> None:
+    members.write_text(str(os.getpid()))
 
 
 def find_fault(code: int, said: str) -> str:
@@ -85,7 +109,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", help="commands, with commas")
     parser.add_argument("--limits", default=",".join(map(str, LIMITS_MB)), help="limits in MB, descending")
-    parser.add_argument("--data", action="store_true", help="limit the data segment instead of the address space")
+    parser.add_argument("--kind", choices=KINDS, default="address", help="what is limited")
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     asked = parser.parse_args()
     limits, rows, faults = [int(limit) for limit in asked.limits.split(",")], [], 0
@@ -95,7 +119,7 @@ def main() -> int:
                 continue
             smallest, ends = None, []
             for limit in limits:
-                code, said = run_limited(arguments, limit, resource.RLIMIT_DATA if asked.data else resource.RLIMIT_AS)
+                code, said = run_limited(arguments, limit, asked.kind)
                 if code == 0:
                     smallest = limit
                     continue
@@ -104,11 +128,11 @@ def main() -> int:
                 ends.append(f"{limit}: {fault}" if fault else f"exit {code}")
                 if fault:
                     print(f"{name} at {limit} MB: {fault}\n{said[-1500:]}", flush=True)
-            kinds = list(dict.fromkeys(ends))
-            rows.append((f"`{name}`", f"{smallest} MB" if smallest else "more", ", ".join(kinds) + ", a message about memory"))
+            below = ", ".join(dict.fromkeys(ends)) + ", a message about memory" if ends else "less was not tried"
+            rows.append((f"`{name}`", KINDS[asked.kind], f"{smallest} MB" if smallest else "more", below))
             print(" | ".join(rows[-1]), flush=True)
     if asked.write:
-        update_table(Path(__file__).with_name("README.md"), "memory", HEADS, rows, keys=1)
+        update_table(Path(__file__).with_name("README.md"), "memory", HEADS, rows, keys=2)
     return int(faults > 0)
 
 

@@ -58,3 +58,23 @@ def test_a_limit_is_found() -> None:
     code = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))\n"
     code += "from weakcell.host.cli.little_memory import find_limit; assert find_limit() == 2 << 30"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_limit_of_a_control_group_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the group itself, and of groups around it; the lines are those that Linux gives for versions 1 and 2."""
+    from weakcell.host.cli import little_memory
+
+    monkeypatch.setattr(little_memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(little_memory, "_OWN_GROUPS", tmp_path / "own")
+    second, first = tmp_path / "user.slice" / "a:b.scope", tmp_path / "memory" / "jobs" / "7"
+    for folder in (second, first):
+        folder.mkdir(parents=True)
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text(str((1 << 63) - 4096))
+    assert little_memory.find_limit() is None
+    (second.parent / "memory.max").write_text("700000000")
+    (second / "memory.max").write_text("max")
+    (tmp_path / "own").write_text("3:cpuset:/\n0::/user.slice/a:b.scope\n")
+    assert little_memory.find_limit() == 700_000_000
+    (first / "memory.limit_in_bytes").write_text("500000000")
+    (tmp_path / "own").write_text("9:name=systemd:/\n4:memory:/jobs/7\n0::/\n")
+    assert little_memory.find_limit() == 500_000_000
