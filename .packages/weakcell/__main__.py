@@ -1,5 +1,14 @@
-"""`python -m weakcell` runs the command line."""
+"""The command line: `weakcell`, or `python -m weakcell`."""
 
-from weakcell.host.cli import main
 
-main()
+def main() -> None:
+    """Run the command line; Ctrl-C while it starts ends it without a traceback."""
+    try:
+        from weakcell.host.cli import main as run
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -15,8 +15,11 @@ from weakcell.host.campaign import optimum as records
 from weakcell.host.campaign.optimize import default_values, find_nominal, open_search
 from weakcell.host.campaign.optimum import Goal
 from weakcell.host.datasets.registry import DataLike
+from weakcell.host.report.chart_model import Axis, Panel, Series
+from weakcell.host.report.chart_specs import energy_label
 from weakcell.host.report.displayed_result import DisplayedResult, wrap_result
-from weakcell.host.report.simple_figures import plot_lines
+from weakcell.host.report.matplotlib_charts import plot_paper_figure
+from weakcell.host.report.style import GREY, series_look
 from weakcell.host.study.arguments import MemoryLike, build_study
 from weakcell.host.study.executors import Threads, default_workers, run_task
 from weakcell.host.study.networks import ModelLike
@@ -165,8 +168,15 @@ class Optimum(DisplayedResult, records.Optimum):
         return self.frame.filter(pl.Series([id(one) in front for one in self.screened], dtype=pl.Boolean))
 
     def build_figure(self) -> Figure:
-        """Plot the mean loss over the energy of all candidates and of the front."""
-        front = ([one.energy for one in self.front], [100 * one.mean for one in self.front])
-        every = sorted((one.energy, 100 * one.mean) for one in self.screened)
-        lines = {"screened": ([x for x, _ in every], [y for _, y in every]), "front": front}
-        return plot_lines(self.title, (f"energy ({self.nominal.unit})", "mean loss (%)"), lines)
+        """Plot the mean loss over the energy of all candidates, the front if several are on it, and the chosen one."""
+        kinds: list[tuple[str, Sequence[search_module.ScreenedCandidate], dict[str, Any]]] = [
+            ("candidates", self.screened, {**series_look(0), "dash": None}),
+            ("Pareto front", self.front if len(self.front) > 2 else (), {"colour": GREY, "step": True}),
+            ("chosen", [one for one in (self.chosen,) if one], {**series_look(1), "dash": None}),
+        ]
+        series = tuple(
+            Series(name=name, x=[one.energy for one in ones], y=[self.metric.factor * one.mean for one in ones], **look)
+            for name, ones, look in kinds if ones
+        )  # fmt: skip
+        loss = f"mean loss of {self.metric.words}" + (" (points)" if self.metric.share else "")
+        return plot_paper_figure(Panel(Axis(energy_label(self.nominal.unit)), Axis(loss), series, title=self.title), 6.0)

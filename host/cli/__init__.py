@@ -59,27 +59,28 @@ _EXAMPLES = """
 \b
 Examples:
   weakcell emulate
-      the embedded example: digits on 14 nm SRAM over its supply voltage
+      digits on 14 nm SRAM over its supply voltage
   weakcell emulate digits-qnn --memory uniform --sweep ber=1e-5:1e-1:x10
   weakcell emulate net.onnx --data test.npz --memory sram-14nm --out results
   weakcell memories sram-14nm
-
-\b
-Exit codes:
-  0  done
-  1  other error
-  2  usage: an option or sweep that cannot be understood
-  3  a file or data set that is missing, damaged or does not fit
-  4  a model that is invalid or not supported
-  5  an unknown memory or key, or a value outside a law's valid range
-  6  results that cannot be written
-  7  a memory that cannot answer
-  8  a board that is missing or answers wrongly
-  9  a link that loses bytes
-  10 a voltage refused or not confirmed
-  130 Ctrl-C
-  143 SIGTERM
 """
+
+
+_EXIT_CODES = {
+    "0": "done",
+    "1": "other error",
+    "2": "usage: an option or sweep that cannot be understood",
+    "3": "a file or data set that is missing, damaged or does not fit",
+    "4": "a model that is invalid or not supported",
+    "5": "an unknown memory or key, or a value outside a law's valid range",
+    "6": "results that cannot be written",
+    "7": "a memory that cannot answer",
+    "8": "a board that is missing or answers wrongly",
+    "9": "a link that loses bytes",
+    "10": "a voltage refused or not confirmed",
+    "130": "Ctrl-C",
+    "143": "SIGTERM",
+}
 
 
 class WeakcellGroup(TyperGroup):
@@ -102,6 +103,12 @@ class WeakcellGroup(TyperGroup):
             with formatter.section(title):
                 formatter.write_dl(list(commands.items()))
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, and the exit codes in as many columns as the terminal has."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Exit codes"):
+            formatter.write_dl(list(_EXIT_CODES.items()))
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; turn errors into a paragraph and an exit code."""
         try:
@@ -116,7 +123,7 @@ class WeakcellGroup(TyperGroup):
 
 
 _KEPT = dict.fromkeys(
-    ("predict", "rank", "validate", "optimize", "infer", "margins", "report"),
+    ("emulate", "predict", "rank", "validate", "optimize", "infer", "margins", "report"),
     "No results were written; the same command starts again.",
 ) | {"train": "Finished runs and epochs are kept; the same command with --resume goes on."}
 """What an interruption leaves of a command that does not say so itself."""

@@ -40,7 +40,7 @@ def _group() -> None:
     pass
 
 
-@app.command("list")
+@app.command("list", short_help="List boards, the image each one runs, and what to do next.")
 def list_boards(as_json: JsonEvents = False) -> None:
     """List boards: on USB serial ports and in BOOTSEL mode, which image each runs, and what to do next."""
     from dataclasses import asdict
@@ -134,7 +134,7 @@ def _describe(board: ConnectedBoard, info: BoardInfo) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-@app.command()
+@app.command(short_help="Turn the chip's voltages into absolute ones by a meter.")
 def calibrate(
     reading: Annotated[float, typer.Option(metavar="VOLTS", help="What a meter shows on DVDD while the board is idle.")],
     out: Annotated[
@@ -167,7 +167,7 @@ def calibrate(
     show(f"next: weakcell characterize --calibration {out}", "dim")
 
 
-@app.command()
+@app.command(short_help="Lower the voltage once and count which cells flipped.")
 def measure(
     port: Port = "auto",
     vdd: Annotated[float, typer.Option(help="Core voltage while low, V; steps of 0.05, never above nominal.")] = 1.10,
@@ -245,7 +245,7 @@ def measure(
         )
 
 
-@app.command()
+@app.command(short_help="Serve a virtual board on a TCP port and a pseudo-terminal.")
 def serve(
     virtual: Annotated[str, typer.Option(metavar="CHIP", help=f"{' or '.join(reversed(BOARDS))}.")] = DEFAULT_BOARD,
     tcp: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="TCP port; 0 for any.")] = 0,

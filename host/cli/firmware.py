@@ -85,7 +85,7 @@ def _check(chip: str | None, image: str) -> None:
         raise UsageError(f"--image {image}", "there is no such image", f"Choose {' or '.join(IMAGE_KINDS)}")
 
 
-@app.command()
+@app.command(short_help="Compile the images from the repository's C.")
 def build(
     chip: Annotated[list[str] | None, typer.Argument(help=_CHIP, show_default=False)] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the .uf2 files go.")] = Path("."),
@@ -106,7 +106,7 @@ def build(
         show(f"{path}: {path.stat().st_size} bytes, {same} the image that shipped")
 
 
-@app.command()
+@app.command(short_help="Copy an image onto a board in BOOTSEL mode.")
 def flash(
     image: Annotated[str, typer.Option(help="flash: stays, and comes back after a reset. ram: gone when power is.")] = "flash",
     drive: Annotated[Path | None, typer.Option(metavar="DIR", help="The board's drive, if it is not to be looked for.")] = None,

@@ -81,7 +81,7 @@ def _plot_rates(axes: Axes, series: Series, look: dict[str, Any]) -> None:
     seen = [(row, row.rate) for row in series.rows if row.rate is not None]
     some = [(row.vdd, rate) for row, rate in seen if rate.value > 0]
     none = [(row.vdd, rate.high) for row, rate in seen if rate.value == 0]
-    label = f"{1000 * series.dwell_s:g} ms low"
+    label = f"{1000 * series.dwell_s:g} ms low" if series.dwell_s else "read-backs"
     colour, marker = look["colour"], MARKERS[look["marker"]]
     if some:
         x, y = [vdd for vdd, _ in some], [rate.value for _, rate in some]

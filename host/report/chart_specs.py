@@ -219,7 +219,7 @@ def _energy_chart(data: ReportData, key: str | None, points: pl.DataFrame, unit:
     bases = ", ".join(points["energy_basis"].drop_nulls().unique(maintain_order=True))
     low, high = float(min(points["energy"])), float(max(points["energy"]))
     caption = f"{title}, in {unit} ({bases}): from {low:.4g} to {high:.4g}."
-    panel = Panel(x, Axis(_energy_label(unit), from_zero=True), file_name=f"energy-{key or 'memory'}-{file_slug(unit)}")
+    panel = Panel(x, Axis(energy_label(unit), from_zero=True), file_name=f"energy-{key or 'memory'}-{file_slug(unit)}")
     return Chart(f"energy-{file_slug(f'{key}-{unit}')}", title, caption, split_panels(panel, merge_equal_series(series)))
 
 
@@ -239,7 +239,7 @@ def _pareto_chart(data: ReportData, unit: str, metric: Metric, points: pl.DataFr
     caption = f"{name.capitalize()} over energy in {unit}; no point beats those on the front in both: {best}."
     slug = _metric_slug(data, metric)
     file_name = f"pareto-{file_slug(unit)}" if slug == "accuracy" else f"pareto-{slug}-{file_slug(unit)}"
-    panel = Panel(Axis(_energy_label(unit)), _score_axis(metric), file_name=file_name)
+    panel = Panel(Axis(energy_label(unit)), _score_axis(metric), file_name=file_name)
     return Chart(file_name, f"Pareto front: {name} over energy ({unit})", caption, split_panels(panel, series, [line]))
 
 
@@ -335,7 +335,8 @@ def _without_unit(label: str) -> str:
     return re.sub(r" \([^)]*\)$", "", label)
 
 
-def _energy_label(unit: str) -> str:
+def energy_label(unit: str) -> str:
+    """Return the label of an axis of energies."""
     return "energy per inference (pJ)" if unit == "pJ" else f"energy, relative ({unit})"
 
 

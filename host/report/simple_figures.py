@@ -42,8 +42,11 @@ def plot_bars(title: str, label: str, names: Sequence[str], values: Sequence[flo
 
 def plot_histogram(title: str, label: str, values: npt.NDArray[np.float64]) -> Figure:
     """Plot how many images have which value."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _new_figure(title, 3.4)
     axes.hist(values, bins=60, color=BLUE)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel=label, ylabel="images")
     return figure
 

@@ -16,7 +16,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weakcell.host.report.chart_model import file_slug
+from weakcell.host.report.chart_model import MOST_SERIES, file_slug
 from weakcell.host.report.matplotlib_charts import add_legend_below, label_decades, save_figure, share_limits
 from weakcell.host.report.style import COLOURS, GREY, MARKERS
 from weakcell.memmodels.atomic_files import create_folder
@@ -46,11 +46,10 @@ def write_curves(folder: Path, formats: Sequence[str] = ("png",), *, separate: b
     create_folder(folder)
     written = []
     for figure, panels in collect_panels().items():
-        parts = (
-            {f"{figure}-{file_slug(re.split('[,;:(]', panel.title)[0])}": [panel] for panel in panels}
-            if separate
-            else {figure: panels}
-        )
+        parts = {} if separate else {figure: panels}
+        for panel in panels if separate else ():
+            name = f"{figure}-{file_slug(re.split('[,;:(]', panel.title)[0])}"
+            parts[name if name not in parts else f"{name}-2"] = [panel]
         for name, shown in parts.items():
             paths = [folder / f"{name}.{suffix}" for suffix in dict.fromkeys(formats)]
             save_figure(partial(_plot_figure, shown), paths)
@@ -59,7 +58,10 @@ def write_curves(folder: Path, formats: Sequence[str] = ("png",), *, separate: b
 
 
 def collect_panels() -> dict[str, list[Panel]]:
-    """Return the panels of all technologies by figure. Panels of equal title are merged: their curves share one plot."""
+    """Return the panels of all technologies by figure.
+
+    Panels of equal title are merged: their curves share one plot. A panel of more than eight curves becomes several.
+    """
     figures: dict[str, dict[str, Panel]] = {}
     for name in names():
         published_curve = technology(name).published_curve
@@ -67,7 +69,16 @@ def collect_panels() -> dict[str, list[Panel]]:
             known = figures.setdefault(panel.figure, {}).get(panel.title)
             merged = panel if known is None else replace(known, curves=(*known.curves, *panel.curves))
             figures[panel.figure][panel.title] = merged
-    return {figure: list(panels.values()) for figure, panels in figures.items()}
+    return {figure: [part for panel in panels.values() for part in _split(panel)] for figure, panels in figures.items()}
+
+
+def _split(panel: Panel) -> Iterator[Panel]:
+    """Yield panels of at most eight curves each."""
+    count = -(-len(panel.curves) // MOST_SERIES) or 1
+    size = -(-len(panel.curves) // count)
+    for number in range(count):
+        title = panel.title if count == 1 else f"{panel.title} ({number + 1} of {count})"
+        yield replace(panel, title=title, curves=panel.curves[number * size : (number + 1) * size])
 
 
 def _plot_figure(panels: Sequence[Panel]) -> Figure:

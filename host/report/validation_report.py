@@ -123,12 +123,14 @@ def plot_validation(validation: Validation, curve: AccuracyCurve | None) -> Figu
     Below the line flips = bound nothing may change.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     resolved = validation.resolved
     columns = (1 if curve is None else 2) + len(validation.checks)
     figure = Figure(figsize=(4.0 * columns, 4.4), layout="constrained")
     histogram, *others = figure.subplots(1, columns, squeeze=False)[0]
     histogram.hist(validation.margins, bins=60, color=BLUE)
+    histogram.yaxis.set_major_locator(MaxNLocator(integer=True))
     histogram.set(title="margins of the clean network", xlabel="highest minus second-highest score", ylabel="images")
     if curve is not None:
         _plot_curve(others[0], validation, curve)

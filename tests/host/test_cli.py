@@ -89,9 +89,10 @@ def _commands_with_options() -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize("command", [names for names, _ in _commands_with_options()])
 def test_help_fits_80_columns(command: str) -> None:
-    """Lines do not wrap on the narrowest usual terminal; `weakcell help X` prints the same; types are words."""
+    """Lines do not wrap on the narrowest usual terminal, no sentence is cut; `weakcell help X` prints the same; types are words."""
     result = weakcell(*command.split(), "--help")
     assert result.exit_code == 0
+    assert not any(line.startswith("  ") and line.endswith("...") for line in result.stdout.splitlines())
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert "range>" not in result.stdout
     assert weakcell("help", *command.split()).stdout == result.stdout
@@ -168,6 +169,12 @@ def test_more_images_than_there_are_is_said(caplog: pytest.LogCaptureFixture) ->
 def test_an_npy_file_is_named(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.zeros((3, 1, 8, 8)))
     assert "an .npy file" in refused(3, "emulate", "--data", tmp_path / "images.npy")
+
+
+def test_exit_codes_fit_a_narrow_terminal() -> None:
+    lines = CliRunner().invoke(app, ["--help"], terminal_width=60).stdout.partition("Exit codes:")[2].splitlines()
+    assert max(map(len, lines)) <= 60
+    assert [line.split()[0] for line in lines if line[2:3].isdigit()] == [*map(str, range(11)), "130", "143"]
 
 
 def test_help_lists_every_command_once() -> None:
@@ -416,3 +423,20 @@ def test_options_that_agree_with_a_fault_list_are_accepted(tmp_path: Path) -> No
         assert weakcell("emulate", *FEW, "--memory", "uniform:ber=0.02", "--save-faults", flips).exit_code == 0
         again = weakcell("emulate", *FEW, "--memory", "uniform:ber=0.02", "--faults", flips)
         assert again.exit_code == 0, again.output
+
+
+def test_ctrl_c_while_starting_leaves_no_traceback() -> None:
+    """The first import of the command line is interrupted, as by a key that is pressed too early."""
+    program = """
+import builtins, sys
+usual = builtins.__import__
+def interrupted(name, *rest):
+    if name == "weakcell.host.cli":
+        raise KeyboardInterrupt
+    return usual(name, *rest)
+from weakcell.__main__ import main
+builtins.__import__ = interrupted
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
