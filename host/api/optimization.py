@@ -169,7 +169,7 @@ class Optimum(DisplayedResult, records.Optimum):
 
     def build_figure(self) -> Figure:
         """Plot the mean loss over the energy of all candidates, the front if several are on it, and the chosen one."""
-        kinds: list[tuple[str, Sequence[search_module.ScreenedCandidate], dict[str, Any]]] = [
+        kinds: list[tuple[str, Sequence[records.ScreenedCandidate], dict[str, Any]]] = [
             ("candidates", self.screened, {**series_look(0), "dash": None}),
             ("Pareto front", self.front if len(self.front) > 2 else (), {"colour": GREY, "step": True}),
             ("chosen", [one for one in (self.chosen,) if one], {**series_look(1), "dash": None}),
