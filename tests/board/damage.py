@@ -1,7 +1,8 @@
 """Transfer pages over a cable that damages frames, to the firmware's core in this process: is wrong data ever accepted?
 
-python -m tests.board.damage --frames 1e7               takes minutes
-python -m tests.board.damage --frames 1e5 --check 8     the same with 8 bits of the CRC: must report accepted errors
+python -m tests.board.damage --frames 1e7                 takes minutes
+python -m tests.board.damage --frames 1e5 --check 8       the same with 8 bits of the CRC: must report accepted errors
+python -m tests.board.damage --frames 1e5 --usb rp2350    the flash image over USB; the bus loses packets, too, and is reset
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from tests.board.native import PAGES, NativeCore
 from weakcell.host.board.errors import BoardError, LinkError
 from weakcell.host.board.link.frames import Decoder
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.transport import FunctionTransport, NoisyTransport
+from weakcell.host.board.link.reconnecting import ReconnectingTransport
+from weakcell.host.board.link.transport import FunctionTransport, NoisyTransport, Transport
+from weakcell.host.board.virtual.usb_port import UsbCable
+from weakcell.host.board.virtual.virtual_board import VirtualBoard
 
 _PAGES_PER_TRANSFER = 8
 
@@ -42,11 +46,11 @@ class Outcome:
 
 
 def transfer_under_noise(
-    core: NativeCore, frames: int, rate: float = 0.25, seed: int = 1, check: int = 0xFFFFFFFF, retries: int = 30
+    inside: Transport, frames: int, rate: float = 0.25, seed: int = 1, check: int = 0xFFFFFFFF, retries: int = 30
 ) -> Outcome:
     """Write and read pages until `frames` frames were damaged; each transfer writes new data over the old."""
     random, outcome = Random(seed), Outcome()
-    noisy = NoisyTransport(FunctionTransport(core), rate, seed)
+    noisy = NoisyTransport(inside, rate, seed)
     link = Link(noisy, retries=retries, decoder=Decoder(check))
     while noisy.damaged < frames:
         pages = random.sample(range(PAGES), _PAGES_PER_TRANSFER)
@@ -66,17 +70,40 @@ def transfer_under_noise(
     return outcome
 
 
+def connect_bad_bus(chip: str, loss: float, resets: float, seed: int) -> Transport:
+    """Return the USB of a virtual board on a bus that loses packets; resets: share of the looks at it that reset the bus."""
+    cable, random = UsbCable(VirtualBoard(chip, image="flash"), loss, seed), Random(seed)
+    controller = cable.board.machine.usb
+    look = controller.on_look
+
+    def look_or_reset() -> None:
+        if random.random() < resets:
+            cable.host.reset_bus()
+        assert look is not None
+        look()
+
+    controller.on_look = look_or_reset
+    return ReconnectingTransport("a test's board", cable.open, pause=lambda _: None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=float, default=1e5)
     parser.add_argument("--rate", type=float, default=0.25)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--check", type=int, default=32, help="bits of the CRC that both sides look at")
+    parser.add_argument("--usb", metavar="CHIP", help="a virtual board over USB instead of the core alone")
+    parser.add_argument("--loss", type=float, default=0.02, help="of USB packets")
+    parser.add_argument("--resets", type=float, default=1e-5, help="of the USB bus, for each transaction")
     options = parser.parse_args()
     check = (1 << options.check) - 1
     with tempfile.TemporaryDirectory() as folder:
         start = time.monotonic()
-        outcome = transfer_under_noise(NativeCore(Path(folder), check), int(options.frames), options.rate, options.seed, check)
+        if options.usb:
+            inside = connect_bad_bus(options.usb, options.loss, options.resets, options.seed)
+        else:
+            inside = FunctionTransport(NativeCore(Path(folder), check))
+        outcome = transfer_under_noise(inside, int(options.frames), options.rate, options.seed, check)
         print(f"{outcome}, {time.monotonic() - start:.0f} s")
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.board.damage import transfer_under_noise
 from tests.board.native import CORE, HERE, NativeCore, compiler
 from weakcell.host.board.link.frames import MAX_CONTENT, Decoder, encode
+from weakcell.host.board.link.transport import FunctionTransport
 
 contents = st.binary(min_size=1, max_size=MAX_CONTENT)
 
@@ -78,7 +79,7 @@ def test_nine_tenths_of_the_line_rate() -> None:
 
 def test_no_wrong_data_over_a_bad_cable(core: NativeCore) -> None:
     """A seeded share of `python -m tests.board.damage`; with as many frames, a check of 8 bits accepts some wrong ones."""
-    outcome = transfer_under_noise(core, 40_000)
+    outcome = transfer_under_noise(FunctionTransport(core), 40_000)
     assert outcome.damaged >= 40_000
     assert (outcome.wrong, outcome.other_errors) == (0, 0)
     assert outcome.right + outcome.link_errors == outcome.transfers
@@ -86,7 +87,7 @@ def test_no_wrong_data_over_a_bad_cable(core: NativeCore) -> None:
 
 
 def test_transfers_that_cannot_end_right_end_with_link_errors(core: NativeCore) -> None:
-    outcome = transfer_under_noise(core, 20_000, rate=0.7, retries=2)
+    outcome = transfer_under_noise(FunctionTransport(core), 20_000, rate=0.7, retries=2)
     assert outcome.link_errors > 0
     assert (outcome.wrong, outcome.other_errors) == (0, 0)
 
@@ -94,7 +95,7 @@ def test_transfers_that_cannot_end_right_end_with_link_errors(core: NativeCore) 
 def test_the_same_harness_reports_errors_that_an_8_bit_check_accepts(tmp_path: Path) -> None:
     if compiler() is None:
         pytest.skip("no C compiler: install gcc, or pip install ziglang")
-    outcome = transfer_under_noise(NativeCore(tmp_path, 0xFF), 30_000, check=0xFF)
+    outcome = transfer_under_noise(FunctionTransport(NativeCore(tmp_path, 0xFF)), 30_000, check=0xFF)
     assert outcome.wrong > 0
 
 
