@@ -120,10 +120,14 @@ def resnet() -> nn.Module:
 def squeezenet() -> nn.Module:
     def fire(inputs: int, squeeze: int, outputs: int) -> nn.Module:
         ways = [nn.Sequential(nn.Conv2d(squeeze, outputs, k, padding=k // 2), nn.ReLU()) for k in (1, 3)]
-        return nn.Sequential(nn.Conv2d(inputs, squeeze, 1), nn.ReLU(), Branches(*ways))
+        narrow = nn.Conv2d(inputs, squeeze, 1)
+        nn.init.uniform_(narrow.bias, 0.3, 0.7)  # else ReLU may cut all of its few channels off
+        return nn.Sequential(narrow, nn.ReLU(), Branches(*ways))
 
     body = fire(16, 4, 8), nn.MaxPool2d(3, 2, ceil_mode=True), fire(16, 4, 8), nn.Dropout()
-    end = nn.Conv2d(16, 10, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    last = nn.Conv2d(16, 10, 1)
+    nn.init.constant_(last.bias, 1)  # else ReLU cuts all scores off
+    end = last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.ReLU(), *body, *end)
 
 
