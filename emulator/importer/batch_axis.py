@@ -20,6 +20,7 @@ from weakcell.emulator import onnx_ops
 from weakcell.emulator.importer.builder import NetworkBuilder
 from weakcell.emulator.importer.dynamic import lower_dynamic, with_plain_inputs
 from weakcell.emulator.importer.fallback import LosesBatch, lower_each_image
+from weakcell.emulator.importer.fixed_batch import note_batch
 from weakcell.emulator.importer.shape_ops import SHAPES, reshape_in_place, reshape_symbol
 from weakcell.emulator.importer.symbols import Array, Constant, DynamicQuantized, Node
 from weakcell.memmodels.errors import ModelError
@@ -53,6 +54,8 @@ def lower_node(builder: NetworkBuilder, node: Node, lower: Lower) -> None:
     computed = [name for name in node.inputs if name and not isinstance(builder.symbols[name], Constant)]
     if any(name in builder.unbatched or name in builder.strayed for name in computed) or _moves_batch(builder, node):
         builder.strayed.update(node.outputs)
+    if builder.batch is not None and builder.batch > 1:
+        note_batch(builder, node)
 
 
 def _moves_batch(builder: NetworkBuilder, node: Node) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,18 @@ from weakcell.emulator.ir.operators import FloatOperator, StoredOperand
 from weakcell.emulator.ir.values import StoredTensor, ValueSpec, Window
 from weakcell.emulator.onnx_ops import CACHE
 from weakcell.memmodels.errors import ModelError
+
+
+class BatchPlace(NamedTuple):
+    """The batch in a tensor.
+
+    Attributes:
+        axis: which counts images, and maybe other things.
+        inner: how many elements of this axis an image has inside of the batch: 1 in [12 * 3, 16], 12 in [3 * 12, 16].
+    """
+
+    axis: int
+    inner: int
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,7 @@ class NetworkBuilder:
         written_nodes: how many nodes of graphs inside of nodes were written out.
         unbatched: ONNX tensors whose first axis is not the batch: their symbols have the whole shape of one image.
         strayed: ONNX tensors that come from such ones: a first axis of size 1 may be another axis than the batch.
+        batch_places: where the batch is in ONNX tensors of a file that fixes a batch of several images (`fixed_batch.py`).
         batch: the number of images that the file fixes; None if it leaves it open.
     """
 
@@ -111,6 +124,7 @@ class NetworkBuilder:
     written_nodes: int = 0
     unbatched: set[str] = field(default_factory=set)
     strayed: set[str] = field(default_factory=set)
+    batch_places: dict[str, BatchPlace] = field(default_factory=dict)
     batch: int | None = None
 
     # ── names, values and tensors ───────────────────────────────────────────────────────────────────

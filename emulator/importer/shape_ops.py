@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from weakcell.emulator import onnx_ops
-from weakcell.emulator.importer.builder import NetworkBuilder
+from weakcell.emulator.importer.builder import BatchPlace, NetworkBuilder
 from weakcell.emulator.importer.fallback import lower_float
+from weakcell.emulator.importer.fixed_batch import batch_place, place_behind, place_in_reshape
 from weakcell.emulator.importer.integer_ops import lower_move
 from weakcell.emulator.importer.symbols import (
     NO_PADS,
@@ -56,7 +57,10 @@ def lower_reshape(builder: NetworkBuilder, node: Node, batch: int | None) -> Sym
     `batch` is the graph's fixed batch, if any.
     """
     full = builder.onnx_shape(node.input(0))
-    shape = _new_shape(builder, node, full, batch or 1)
+    place = batch_place(builder, node.input(0)) if batch is not None and batch > 1 else None
+    shape, moved = _new_shape(builder, node, full, batch or 1, place)
+    if moved is not None:
+        builder.batch_places[node.outputs[0]] = moved
     if math.prod(shape) != math.prod(full):
         found = f"it turns {list(full)}, the shape for one image, into {list(shape)}"
         raise ModelError(f"Importing {node}", found, "Both must have as many elements; export the model again")
@@ -66,17 +70,19 @@ def lower_reshape(builder: NetworkBuilder, node: Node, batch: int | None) -> Sym
     return reshape_symbol(builder, node, shape)
 
 
-def _new_shape(builder: NetworkBuilder, node: Node, shape: tuple[int, ...], batch: int) -> tuple[int, ...]:
-    """Return the ONNX shape that a shape operator makes of that of one image."""
+def _new_shape(
+    builder: NetworkBuilder, node: Node, shape: tuple[int, ...], batch: int, place: BatchPlace | None
+) -> tuple[tuple[int, ...], BatchPlace | None]:
+    """Return the ONNX shape that a shape operator makes of that of one image, and where the batch is in it, if that is known."""
     rank = len(shape)
     if node.op_type == "Flatten":
         axis = int(node.attributes.get("axis", 1))
         axis += rank if axis < 0 else 0
-        return math.prod(shape[:axis]), math.prod(shape[axis:])
+        return (math.prod(shape[:axis]), math.prod(shape[axis:])), place and place_behind(node, place, shape, ())
     if node.op_type == "Reshape":
         given = builder.constant(node, 1)
         target = [int(n) for n in (given.array if given is not None else node.attributes.get("shape", []))]
-        return _target(node, shape, target, batch)
+        return _target(node, shape, target, batch, place)
     given = builder.constant(node, 1)
     axes = onnx_ops.axes_of([None, None if given is None else given.array], node.attributes)
     if node.op_type == "Squeeze":
@@ -85,20 +91,26 @@ def _new_shape(builder: NetworkBuilder, node: Node, shape: tuple[int, ...], batc
             raise ModelError(
                 f"Importing {node}", f"it removes the axes {sorted(out)} of {list(shape)}", "Remove axes of size 1 only"
             )
-        return tuple(n for i, n in enumerate(shape) if i not in out)
+        squeezed = None if place is None or place.axis in out else place_behind(node, place, shape, out)
+        return tuple(n for i, n in enumerate(shape) if i not in out), squeezed
     new = {a % (rank + len(axes or [])) for a in axes or []}
     if len(new) < len(axes or []):
         raise ModelError(f"Importing {node}", f"it adds the axes {axes}, one of them twice", "Export the model again")
     sizes = iter(shape)
-    return tuple(1 if i in new else next(sizes) for i in range(rank + len(new)))
+    made = tuple(1 if i in new else next(sizes) for i in range(rank + len(new)))
+    return made, place and place_behind(node, place, shape, new)
 
 
-def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int) -> tuple[int, ...]:
-    """Return the shape of one image that a Reshape makes, with its 0 and -1 resolved.
+def _target(
+    node: Node, shape: tuple[int, ...], target: list[int], batch: int, place: BatchPlace | None
+) -> tuple[tuple[int, ...], BatchPlace | None]:
+    """Return the shape of one image that a Reshape makes, with its 0 and -1 resolved, and where the batch is in it.
 
     If the file fixes a larger batch, one of the numbers is a multiple of it.
     """
     whole = [batch, *shape[1:]] if shape[:1] == (1,) else list(shape)
+    if place is not None:
+        whole = [n * batch if i == place.axis else n for i, n in enumerate(shape)]
     sizes = (
         target
         if node.attributes.get("allowzero", 0)
@@ -108,11 +120,16 @@ def _target(node: Node, shape: tuple[int, ...], target: list[int], batch: int) -
     if sizes.count(-1) == 1 and known > 0 and total % known == 0:
         sizes = [total // known if n == -1 else n for n in sizes]
     if batch > 1 and math.prod(sizes) == total:
-        for i, n in enumerate(sizes):  # the batch comes first, in what an exporter writes
-            if n % batch == 0:
-                return (*sizes[:i], n // batch, *sizes[i + 1 :])
+        axes = [i for i, n in enumerate(sizes) if n % batch == 0]
+        moved = None if place is None else place_in_reshape(sizes, place, shape, batch)
+        if place is None and len(axes) > 1:
+            found = f"it makes {sizes}, and which of these numbers has the batch of {batch} cannot be told"
+            raise ModelError(f"Importing {node}", found, "Export the model with a batch of 1")
+        if moved is not None or (place is None and axes):
+            axis = axes[0] if moved is None else moved.axis
+            return tuple(n // batch if i == axis else n for i, n in enumerate(sizes)), moved
     if all(n > 0 for n in sizes) and math.prod(sizes) == math.prod(shape):
-        return tuple(sizes)
+        return tuple(sizes), None
     found = f"it turns {whole} into {target}"
     raise ModelError(f"Importing {node}", found, "Both must have as many elements; export the model with a dynamic batch")
 

@@ -39,6 +39,7 @@ from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import ModelError
 
 BATCH = 3
+"""Some exporters fix it in the file."""
 
 
 # ── families ──────────────────────────────────────────────────────────────────────────────────────────

@@ -1,9 +1,10 @@
 """Random networks whose tensors do not have the batch first, against onnxruntime, image by image.
 
-    python -m tests.emulator.random_shapes --first 0 --count 200
+    python -m tests.emulator.random_shapes --first 0 --count 200 [--batch 3]
 
 A network is a chain of operators on one tensor. Operators move, fold, reduce, slice, join and multiply it, with quantized matrix
-products between them, so that the batch may be anywhere. The last operators bring it back to the front.
+products between them, so that the batch may be anywhere. The last operators bring it back to the front. With --batch, the file
+fixes the batch: the numbers of its Reshapes hold it, as those of exporters with fixed shapes do.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ class Chain:
     Attributes:
         shape: of the tensor for one image.
         batch: where the batch is: the axis, and what it counts more than images (1, or the heads of an image).
+        images: the batch that the file fixes; None if it leaves it open.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, seed: int, images: int | None = None) -> None:
+        self.rng, self.images = np.random.default_rng(seed), images
         self.opset = int(self.rng.choice([11, 13, 17, 18, 21]))
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
@@ -41,7 +43,7 @@ class Chain:
         self.start = self.shape
         self.shape = (1, *self.shape)
         self.batch, self.y = 0, "x"
-        self.dynamic = bool(self.rng.random() < 0.4)
+        self.dynamic = bool(self.rng.random() < 0.4) and images is None
 
     def const(self, value: Any, dtype: Any = np.int64) -> str:
         """Add a constant."""
@@ -100,7 +102,9 @@ class Chain:
         self.reshape(shape, self.batch + (self.batch > i))
 
     def reshape(self, shape: tuple[int, ...], batch: int) -> None:
-        if self.rng.random() < 0.5:
+        if self.images is not None:
+            target = self.const([n * self.images if i == batch else n for i, n in enumerate(shape)])
+        elif self.rng.random() < 0.5:
             target = self.const([-1 if i == batch else n for i, n in enumerate(shape)])
         else:  # what exporters make of x.shape
             count = self.op("Gather", self.op("Shape", "x"), self.const([0]), axis=0)
@@ -271,17 +275,18 @@ class Chain:
             self.y = self.op("Transpose", self.y, perm=perm)
             self.shape, self.batch = tuple(self.shape[i] for i in perm), 0
         rest = int(np.prod(self.shape))
-        self.y = self.op("Reshape", self.y, self.const([-1, rest]))
+        self.y = self.op("Reshape", self.y, self.const([self.images or -1, rest]))
         self.nodes.append(node("Identity", self.y, "out"))
-        return model(self.nodes, self.constants, {"x": ["N", *self.start]}, {"out": ["N", rest]}, self.opset)
+        images = self.images or "N"
+        return model(self.nodes, self.constants, {"x": [images, *self.start]}, {"out": [images, rest]}, self.opset)
 
 
-def random_network(seed: int) -> tuple[onnx.ModelProto, Array]:
-    """Return a random network and data for it."""
-    chain = Chain(seed)
+def random_network(seed: int, images: int | None = None) -> tuple[onnx.ModelProto, Array]:
+    """Return a random network and data for it. images: the batch that the file fixes."""
+    chain = Chain(seed, images)
     for _ in range(int(chain.rng.integers(3, 12))):
         chain.step()
-    return chain.finish(), chain.rng.normal(size=(3, *chain.start)).astype(F)
+    return chain.finish(), chain.rng.normal(size=(images or 3, *chain.start)).astype(F)
 
 
 def find_matrices(proto: onnx.ModelProto) -> frozenset[str]:
@@ -292,11 +297,11 @@ def find_matrices(proto: onnx.ModelProto) -> frozenset[str]:
     return frozenset(codes.get(n.input[1], n.input[1]) for n in products if n not in turned)
 
 
-def differs(seed: int) -> str:
+def differs(seed: int, images: int | None = None) -> str:
     """Return how a random network differs from onnxruntime; "" if it does not, "invalid" if onnxruntime refuses it."""
-    proto, x = random_network(seed)
+    proto, x = random_network(seed, images)
     try:
-        want = np.concatenate([run(proto, {"x": image[None]})[0] for image in x])
+        want = np.concatenate([run(proto, {"x": part})[0] for part in np.split(x, len(x) // (images or 1))])
     except Exception as error:
         return f"invalid: {str(error).splitlines()[0][:120]}"
     try:
@@ -315,10 +320,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Random networks with the batch anywhere, against onnxruntime.")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--batch", type=int, help="The batch that the files fix.")
     asked = parser.parse_args()
     wrong = invalid = 0
     for seed in range(asked.first, asked.first + asked.count):
-        text = differs(seed)
+        text = differs(seed, asked.batch)
         invalid += text.startswith("invalid")
         if text:
             wrong += not text.startswith("invalid")

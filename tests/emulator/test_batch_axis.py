@@ -263,6 +263,28 @@ def test_a_fixed_batch_in_reshapes(batch: int) -> None:
     np.testing.assert_allclose(weakcell.infer(proto, x)["out"], run(proto, {"x": x})[0], rtol=1e-5, atol=1e-5)
 
 
+def test_a_fixed_batch_where_several_numbers_may_be_it() -> None:
+    """Three images of 3 * HEADS positions, positions first: [3 * HEADS, 3 * HEADS, …] has the batch in its second number."""
+    g, length = Graph(), 3 * HEADS
+    first = g.op("Transpose", g.dense("x", WIDE, WIDE), perm=[1, 0, 2])
+    folded = g.op("Reshape", first, g.const([length, 3 * HEADS, WIDE // HEADS]))
+    soft = g.op("Softmax", g.op("Transpose", folded, perm=[1, 0, 2]), axis=-1)
+    y = g.op("Transpose", g.op("Reshape", soft, g.const([3, HEADS, length, WIDE // HEADS])), perm=[0, 2, 1, 3])
+    y = g.op("Add", g.op("Reshape", y, g.const([3, length, WIDE])), "x")
+    proto, x = g.done(y, [3, length, WIDE], [3, length, WIDE]), signal(3, length, WIDE)
+    np.testing.assert_allclose(weakcell.infer(proto, x)["out"], run(proto, {"x": x})[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_fixed_batch_that_cannot_be_told() -> None:
+    """Sums over positions move the batch out of sight: then the file is refused."""
+    g = Graph()
+    y = g.op("ReduceSum", g.op("Transpose", "x", perm=[1, 0, 2]), g.const([2]), keepdims=0)
+    y = g.op("Reshape", y, g.const([LENGTH * 2, 2, 1]))
+    proto = g.done(g.op("Identity", y), [LENGTH * 2, 2, 1], [2, LENGTH * 2, WIDE])
+    with pytest.raises(weakcell.ModelError, match="has the batch of 2 cannot be told"):
+        weakcell.infer(proto, signal(2, LENGTH * 2, WIDE))
+
+
 # ── open sizes ────────────────────────────────────────────────────────────────────────────────────────
 
 

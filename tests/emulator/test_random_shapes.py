@@ -17,6 +17,11 @@ def test_random_networks(first: int) -> None:
     assert {seed: text for seed in range(first, first + 10) if (text := differs(seed))} == {}
 
 
+@pytest.mark.parametrize("images", [3, 5])
+def test_random_networks_of_a_fixed_batch(images: int) -> None:
+    assert {seed: text for seed in range(12) if (text := differs(seed, images))} == {}
+
+
 @pytest.mark.parametrize("policy", [ReadPolicy.LOAD, ReadPolicy.IMAGE])
 def test_flips_reach_the_same_weights(policy: ReadPolicy) -> None:
     """A flipped bit of the file is the flipped bit of the memory, however a tensor is laid out."""
