@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import pearsonr
 
 from tests.train_findings.findings import Gain, Group, Setting, Task, gain
 from weakcell.host.train.loss_spec import LossSpec
 
+Floats = npt.NDArray[np.float64]
 Verdict = Literal["found", "found in part", "not found", "not run"]
 SEEDS = 3
 EFFECT_SEEDS = 5
@@ -117,13 +119,20 @@ class Answer:
 
 
 def answer(claim: Claim, groups: Sequence[Group]) -> Answer:
-    """Return the verdict of the stored runs: of the widest networks, and of those the ones with the most images and epochs."""
+    """Return the verdict of the stored runs: of the widest networks, and of those the ones with the most images and epochs.
+
+    Runs that allow no verdict yet count only if no others do.
+    """
     plain = [group for group in groups if group.setting.flips is None and group.setting.tolerance is None]
     runs = [group for group in plain if group.setting.task._replace(images=None, width=claim.task.width) == claim.task]
-    asked = [group for group in runs if group.setting.loss in claim.losses]
+    asked = sorted((group for group in runs if group.setting.loss in claim.losses), key=_size, reverse=True)
     if not asked:
         return Answer("not run", None, (None,) * len(BASELINES), False)
-    group = max(asked, key=_size)
+    answers = [_compare(claim, group, runs) for group in asked]
+    return next((found for found in answers if found.verdict != "not run"), answers[0])
+
+
+def _compare(claim: Claim, group: Group, runs: Sequence[Group]) -> Answer:
     same = [run for run in runs if (run.setting.task, run.setting.epochs) == (group.setting.task, group.setting.epochs)]
     bases = tuple(next((run for run in same if baseline.matches(run)), None) for baseline in BASELINES)
     deciding = [base for base, baseline in zip(bases, BASELINES, strict=True) if baseline.decides]
@@ -226,3 +235,79 @@ def correlate_metric(groups: Sequence[Group], column: str) -> MetricAnswer | Non
     interval = found.confidence_interval(0.95)
     networks = sum(len(group.seeds) for group in having)
     return MetricAnswer(len(having), networks, float(found.statistic), float(interval.low), float(interval.high))
+
+
+HELD_OUT_SEED = 4
+"""Networks of this seed and later were trained after `predict_kept_share` was written."""
+
+
+def predict_kept_share(margin: float, neuron_share: float, rates: Floats, fan_in: float) -> Floats:
+    """Predict the share of its accuracy that a binarized network with two hidden layers keeps under bit errors. Nothing is fitted.
+
+    Each product of a sum has the wrong sign with probability r: its weight or its input is flipped. A sum of K products shrinks by
+    1 − 2r and gets noise of variance 4Kr(1 − r); the difference of two outputs gets twice that. Distances to thresholds and margins
+    are taken as half-normal with the measured mean, so noise of σ changes the sign of a share arctan(σ/τ)/π of them.
+
+    Args:
+        margin: Mean logit margin in integer sums.
+        neuron_share: Mean flips tolerated by hidden neurons, as a share of the fan-in; taken for both layers.
+        rates: Bit error rates.
+        fan_in: K of the hidden and the last layer.
+    """
+    to_half_normal = math.sqrt(math.pi / 2)
+
+    def change_signs(mean: float, products: Floats, terms: float) -> Floats:
+        noise = np.sqrt(4 * terms * products * (1 - products))
+        share: Floats = np.arctan2(noise, mean * to_half_normal * (1 - 2 * products)) / math.pi
+        return share
+
+    inputs: Floats = np.zeros_like(rates)
+    for _ in range(2):
+        inputs = change_signs(2 * fan_in * neuron_share, rates + inputs - 2 * rates * inputs, fan_in)
+    return 1 - change_signs(margin, rates + inputs - 2 * rates * inputs, 2 * fan_in)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """How well something known without errors foretells the share of accuracy that is kept: Pearson's r over networks."""
+
+    name: str
+    networks: int
+    at: tuple[float, ...]
+
+
+def compare_predictors(groups: Sequence[Group], rates: Sequence[float], first_seed: int = 0) -> list[Predictor]:
+    """Correlate metrics, and predictions from them, with accuracy at some rates divided by accuracy without errors.
+
+    Networks without hidden neurons of ±1 are left out. There is no answer for fewer than four.
+
+    Args:
+        groups: Networks of one kind.
+        rates: Bit error rates.
+        first_seed: Only networks of this seed and later count.
+    """
+    networks = [
+        (row["margin"], row["neuron_flips_share"], group.setting.fan_in, [group.at(rate)[index] for rate in rates] / curve[0])
+        for group in groups
+        for index, (seed, row, curve) in enumerate(zip(group.seeds, group.facts.iter_rows(named=True), group.curves, strict=True))
+        if seed >= first_seed and row["neuron_flips_share"] is not None
+    ]
+    if len(networks) < 4:
+        return []
+    kept = np.array([network[3] for network in networks])
+    usual = float(np.mean([share for _, share, _, _ in networks]))
+    points = np.array(rates)
+    predictors = {
+        "output margin": [np.full_like(points, margin) for margin, _, _, _ in networks],
+        "hidden neurons": [np.full_like(points, share) for _, share, _, _ in networks],
+        "formula, all networks with the mean of the neurons": [
+            predict_kept_share(margin, usual, points, fan_in) for margin, _, fan_in, _ in networks
+        ],
+        "formula, margin and neurons": [predict_kept_share(margin, share, points, fan_in) for margin, share, fan_in, _ in networks],
+    }
+    return [
+        Predictor(
+            name, len(networks), tuple(float(pearsonr(*pair).statistic) for pair in zip(np.array(values).T, kept.T, strict=True))
+        )
+        for name, values in predictors.items()
+    ]

@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from tests.train_findings.claims import BASELINES, CLAIMS, EFFECT_SEEDS, answer, answer_effects, correlate_metric
+from tests.train_findings.claims import (
+    BASELINES,
+    CLAIMS,
+    EFFECT_SEEDS,
+    HELD_OUT_SEED,
+    answer,
+    answer_effects,
+    compare_predictors,
+    correlate_metric,
+)
 from tests.train_findings.findings import RESULTS, VALIDATION, Gain, Group, Task, correlation, gain, load_groups, read_table
 from weakcell.emulator import mean_interval
 from weakcell.host.report.style import COLOURS, GREY
@@ -210,6 +219,18 @@ def metric_table(groups: Sequence[Group]) -> str:
     return markdown(("network", "metric", "verdict", "settings", "networks", "r with the mean of the curve"), rows)
 
 
+def predictor_table(groups: Sequence[Group]) -> str:
+    """What foretells the accuracy that binarized FCNNs keep: the margin, the neurons, or both; of all and of held-out networks."""
+    rates = (0.01, 0.05, 0.1, 0.15, 0.2, 0.3)
+    members = [group for group in groups if group.setting.task == Task("fashion-mnist", "fcnn", 1.0, 1)]
+    rows = [
+        (name, found.name, str(found.networks), *(f"{r:+.2f}" for r in found.at))
+        for name, first in (("all", 0), ("trained after the formula was written", HELD_OUT_SEED))
+        for found in compare_predictors(members, rates, first)
+    ]
+    return markdown(("networks", "foretold by", "number", *(f"r at {100 * rate:g} %" for rate in rates)), rows)
+
+
 def selection_table(groups: Sequence[Group]) -> str:
     """The trials on held-out training images that choices were made by: the highest mean over these rates.
 
@@ -235,6 +256,7 @@ TABLES: dict[str, Callable[[Sequence[Group]], str]] = {
     "verdicts": verdict_table,
     "effects": effect_table,
     "metrics": metric_table,
+    "predictors": predictor_table,
     "runs": runs_table,
     "selection": selection_table,
     "accuracy": accuracy_table,

@@ -13,7 +13,15 @@ import pytest
 from scipy.stats import norm, t
 
 from tests.train_findings import page, protocol
-from tests.train_findings.claims import CLAIMS, Claim, answer, answer_effects, correlate_metric
+from tests.train_findings.claims import (
+    CLAIMS,
+    Claim,
+    answer,
+    answer_effects,
+    compare_predictors,
+    correlate_metric,
+    predict_kept_share,
+)
 from tests.train_findings.findings import Correlation, Group, Setting, Task, correlation, gain, load_groups
 from weakcell.host.train import training_grid
 from weakcell.host.train.settings import parse_run
@@ -147,6 +155,9 @@ def test_a_verdict_needs_both_fair_baselines(
     shorter = [group_of("mcel:m=32,L=100", "papers", [0.8] * 3, 1000, 2), group_of("cel", "papers", scaled, 1000, 2)]
     assert not answer(CLAIMS[0], shorter).complete
     assert answer(CLAIMS[0], [*shorter, *groups]).group is groups[0]
+    longer = group_of("mcel:m=32,L=100", "papers", [0.8] * 2, None, 40)
+    found = answer(CLAIMS[0], [longer, *groups])
+    assert (found.group is groups[0]) == (verdict != "not run")
     narrow = [replace(run, setting=replace(run.setting, task=run.setting.task._replace(width=0.5))) for run in groups]
     assert not answer(CLAIMS[0], narrow).complete
     assert "not run as asked" in page.verdict_table(narrow) or verdict == "not run"
@@ -192,6 +203,37 @@ def test_metrics_are_correlated_over_settings(stored: Path) -> None:
     assert correlate_metric(lacking, "margin_share") is None
 
 
+def test_predicted_shares_are_those_of_a_simulated_network() -> None:
+    """The oracle draws distances, margins and errors: signs of sums of ±1 products, layer by layer."""
+    generator, terms = np.random.default_rng(3), 256
+    share, margin, rate = 0.05, 60.0, 0.1
+
+    def change_signs(mean: float, wrong: float, sums: int) -> float:
+        distances = np.abs(generator.normal(0, mean * math.sqrt(math.pi / 2), 100_000))
+        right = np.clip((terms + distances) / 2, 0, terms).round().astype(int)
+        total = 2 * (generator.binomial(right, 1 - wrong) + generator.binomial(terms - right, wrong)) - terms
+        if sums == 2:  # the other output, whose products are right and wrong alike
+            total += 2 * generator.binomial(terms // 2, wrong, total.size) - 2 * generator.binomial(terms // 2, wrong, total.size)
+        return float((total < 0).mean() + (total == 0).mean() / 2)
+
+    inputs = 0.0
+    for _ in range(2):
+        inputs = change_signs(2 * terms * share, rate + inputs - 2 * rate * inputs, 1)
+    wrong = change_signs(margin, rate + inputs - 2 * rate * inputs, 2)
+    found = predict_kept_share(margin, share, np.array([0.0, rate]), terms)
+    assert found == pytest.approx([1.0, 1 - wrong], abs=0.01)
+
+
+def test_predictors_are_correlated_with_the_share_kept_of_networks_from_a_seed_on(stored: Path) -> None:
+    groups = load_groups(stored)
+    found = compare_predictors(groups, (0.1, 0.2))
+    rows = [pair for group in groups for pair in zip(group.facts["margin"], group.curves, strict=True)]
+    margins, kept = np.array([row[0] for row in rows]), np.array([row[1] / row[1][0] for row in rows])
+    assert found[0].at == pytest.approx([np.corrcoef(margins, kept[:, column])[0, 1] for column in (10, 20)])
+    assert {predictor.networks for predictor in found} == {7}
+    assert compare_predictors(groups, (0.1,), first_seed=3) == []
+
+
 def test_margins_are_counted_after_the_scale() -> None:
     """Equation 1 of MCEL's paper: learned or fixed, the scale multiplies the margin of the raw sums."""
     learned = group_of("mcel:m=32,L=100", "papers", [0.8, 0.8])
@@ -220,9 +262,9 @@ def test_protocol_chooses_by_validation_and_tests_other_seeds(tmp_path: Path, mo
 
 def test_tables_are_filled_and_the_rest_is_left(stored: Path) -> None:
     groups = load_groups(stored)
-    text = "".join(f"before {name}\n<!-- table: {name} -->\nold\n<!-- end -->\n" for name in page.TABLES)
+    text = "".join(f"before {name}\n<!-- table: {name} -->\nformer table\n<!-- end -->\n" for name in page.TABLES)
     made = page.filled(text, groups)
-    assert "old" not in made
+    assert "former table" not in made
     assert all(f"before {name}\n<!-- table: {name} -->\n" in made for name in page.TABLES)
     assert page.filled(made, groups) == made
     assert "| CEL on raw sums | 3 | 92.0 ± 2.5 |" in made
