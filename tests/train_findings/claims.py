@@ -306,8 +306,11 @@ def compare_predictors(groups: Sequence[Group], rates: Sequence[float], first_se
         "formula, margin and neurons": [predict_kept_share(margin, share, points, fan_in) for margin, share, fan_in, _ in networks],
     }
     return [
-        Predictor(
-            name, len(networks), tuple(float(pearsonr(*pair).statistic) for pair in zip(np.array(values).T, kept.T, strict=True))
-        )
+        Predictor(name, len(networks), tuple(_correlate(told, true) for told, true in zip(np.array(values).T, kept.T, strict=True)))
         for name, values in predictors.items()
     ]
+
+
+def _correlate(told: Floats, true: Floats) -> float:
+    """Return Pearson's r; NaN for a constant."""
+    return float(pearsonr(told, true).statistic) if np.ptp(told) and np.ptp(true) else math.nan
