@@ -134,7 +134,8 @@ class Technology:
         for key in given:
             if key not in known:
                 near = difflib.get_close_matches(str(key).lower(), known, n=1)
-                hint = f"Did you mean {near[0]}? " if near else ""
+                meant = ",".join(f"{near[0] if name == key else name}={value}" for name, value in given.items()) if near else ""
+                hint = f"Did you mean {self.name}:{meant}? " if near else ""
                 raise MemorySpecError(
                     f"{self.name}: {key}={given[key]}",
                     f"{self.name} has no condition {key!r}",

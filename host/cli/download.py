@@ -33,7 +33,7 @@ def download(
 
     folder = search_folders(data_dir)[0] / name
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    hidden = quiet or as_json
+    hidden = quiet or as_json or not stderr().is_terminal  # in a pipe, a bar would be an empty line
     with errors_as_events(as_json), Progress(*columns, console=stderr(), transient=True, disable=hidden) as progress:
 
         def bar(source: Source) -> OnBytes:

@@ -10,6 +10,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,7 +85,9 @@ def download(
     """
     known = sources if sources is not None else SOURCES.get(name)
     if known is None:
-        raise UsageError(f"Downloading {name}", "no source is known for it", f"Known: {', '.join(SOURCES)}")
+        near = get_close_matches(name.lower(), SOURCES, n=1, cutoff=0.4)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise UsageError(f"Downloading {name}", "no source is known for it", f"{hint}Known: {', '.join(SOURCES)}")
     create_folder(folder)
     paths = []
     for source in known:

@@ -7,6 +7,7 @@ make its help from the table.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,8 @@ class LossSpec:
         """
         name, _, parameters = text.partition(":")
         if name not in LOSSES:
-            raise _reject(text, f"there is no loss {name!r}")
+            near = get_close_matches(name.lower(), LOSSES, n=1)
+            raise _reject(text, f"there is no loss {name!r}" + (f"; did you mean {near[0]}" if near else ""))
         loss = LOSSES[name]
         parts = [part.partition("=")[::2] for part in parameters.split(",") if part]
         values = dict(parts)

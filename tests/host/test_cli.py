@@ -440,3 +440,10 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_near_misses_of_losses_and_data_sets_are_suggested() -> None:
+    assert "did you mean mcel" in refused(2, "train", "--loss", "mcell")
+    stopped = weakcell("download", "fashon")
+    assert (stopped.exit_code, stopped.stderr.partition(":")[0]) == (2, "Error")
+    assert "Did you mean fashion-mnist?" in stopped.stderr

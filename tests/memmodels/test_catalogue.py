@@ -109,6 +109,7 @@ def test_a_spec_without_its_swept_key_can_be_read_but_not_used() -> None:
 
 REFUSED = {
     "unifrom:ber=0.1": "Did you mean uniform:ber=0.1?",
+    "uniform:lifetime=die,bre=0.1": "Did you mean uniform:lifetime=die,ber=0.1?",
     "sram-14": "Did you mean sram-14nm?",
     "Uniform": "Did you mean uniform?",
     "flux-capacitor": "Known: uniform, sram-14nm",
