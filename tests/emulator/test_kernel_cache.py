@@ -204,7 +204,7 @@ def test_processes_that_need_the_same_kernels_compile_each_once(tmp_path: Path) 
     killed, *others = (
         subprocess.Popen([sys.executable, "-c", SHARED], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)
     )
-    while not (tmp_path / "kernels.lock").exists():
+    while not (tmp_path / "kernels.lock").exists() and killed.poll() is None:
         time.sleep(0.01)
     killed.kill()
     killed.communicate()
