@@ -28,10 +28,16 @@ def link_image(chip: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """Build the image that ships, and return its linked program with symbols, which change no byte of the image."""
     programs: list[bytes] = []
     load, run = build.load_elf, subprocess.run
-    monkeypatch.setattr(build, "load_elf", lambda elf: (programs.append(elf), load(elf))[1])
-    monkeypatch.setattr(
-        build.subprocess, "run", lambda command, **rest: run(["-g" if each == "-g0" else each for each in command], **rest)
-    )
+
+    def keep(elf: bytes) -> dict[int, bytes]:
+        programs.append(elf)
+        return load(elf)
+
+    def run_with_symbols(command: list[str], **rest: Any) -> Any:
+        return run(["-g" if each == "-g0" else each for each in command], **rest)
+
+    monkeypatch.setattr(build, "load_elf", keep)
+    monkeypatch.setattr(subprocess, "run", run_with_symbols)
     assert build.build(BOARDS[chip], kind) == build.image_path(chip, kind).read_bytes()
     return programs[0]
 

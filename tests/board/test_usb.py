@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -16,7 +18,11 @@ from typer.testing import CliRunner
 from tests.board.usb_descriptors import check_configuration, check_device, check_serial_port
 from weakcell.host.board.errors import BoardError, LinkError
 from weakcell.host.board.link.link import Link
+from weakcell.host.board.link.ports import open_port
 from weakcell.host.board.link.protocol import Capability, Command, Pattern
+from weakcell.host.board.link.reconnecting import ReconnectingTransport
+from weakcell.host.board.link.transport import Transport
+from weakcell.host.board.virtual.usb import Handshake
 from weakcell.host.board.virtual.usb_host import UsbError
 from weakcell.host.board.virtual.usb_port import UsbCable, connect_usb
 from weakcell.host.board.virtual.virtual_board import VirtualBoard
@@ -129,7 +135,7 @@ def test_data_pass_a_bus_that_loses_packets(chip: str, loss: float) -> None:
 
 def test_the_pull_up_is_off_while_the_voltage_is_low_and_the_board_comes_back(chip: str) -> None:
     attached: list[bool] = []
-    board = VirtualBoard(chip, lambda board, _: attached.append(board.machine.usb.attached), "flash")
+    board = VirtualBoard(chip, lambda _board, _volts: attached.append(cable.board.machine.usb.attached), "flash")
     cable = UsbCable(board)
     port = cable.open()
     before = cable.host.identity
@@ -184,7 +190,7 @@ def test_a_reset_of_the_bus_in_mid_transfer_costs_one_repetition(chip: str) -> N
         assert look is not None
         look()
 
-    transport = connect_usb_of(cable)
+    transport = reconnecting(cable)
     link = Link(transport)
     link.fill(0, 32, Pattern.RANDOM, 9)
     cable.board.machine.usb.on_look = interrupt
@@ -193,9 +199,7 @@ def test_a_reset_of_the_bus_in_mid_transfer_costs_one_repetition(chip: str) -> N
     assert link.counters.sessions == 1
 
 
-def connect_usb_of(cable: UsbCable):  # type: ignore[no-untyped-def]
-    from weakcell.host.board.link.reconnecting import ReconnectingTransport
-
+def reconnecting(cable: UsbCable) -> ReconnectingTransport:
     return ReconnectingTransport("a test's board", cable.open, pause=lambda _: None)
 
 
@@ -248,7 +252,7 @@ def test_256_kb_take_nine_tenths_of_what_the_bus_carries_inwards(chip: str) -> N
     link, sent, packets = Link(cable.open()), [0], [0]
     token_in = cable.board.machine.usb.token_in
 
-    def count(address: int, endpoint: int):  # type: ignore[no-untyped-def]
+    def count(address: int, endpoint: int) -> Handshake:
         reply = token_in(address, endpoint)
         if reply.kind == "ack":
             sent[0] += len(reply.data)
@@ -287,3 +291,49 @@ def test_board_info_over_usb(chip: str) -> None:
     done = CliRunner().invoke(app, ["board", "info", "--port", f"virtual:{chip}-usb"])
     assert done.exit_code == 0, done.output
     assert "the flash image of this version" in done.output
+
+
+@dataclass
+class System:
+    """A computer's serial ports: the board gets another name every time it comes back."""
+
+    cable: UsbCable
+
+    def list_ports(self) -> list[SimpleNamespace]:
+        self.cable.run()
+        identity = self.cable.host.identity
+        if identity is None:
+            return []
+        about = {"device": self.name, "description": identity.product, "serial_number": identity.serial}
+        vendor, product, _ = check_device(identity.device)
+        return [SimpleNamespace(vid=vendor, pid=product, **about)]
+
+    @property
+    def name(self) -> str:
+        return f"/dev/ttyACM{self.cable.host.generation}"
+
+    def open(self, name: str) -> Transport:
+        if name != self.name:
+            raise BoardError(f"Opening {name}", "it is not there", "Look again") from FileNotFoundError(2, "No such file")
+        return self.cable.open()
+
+
+def test_the_board_is_found_again_by_its_number_whatever_its_port_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    list_ports = pytest.importorskip("serial.tools.list_ports", reason="pip install weakcell[board]")
+    system = System(UsbCable(VirtualBoard("rp2350", image="flash", seed=5)))
+    monkeypatch.setattr(list_ports, "comports", system.list_ports)
+    monkeypatch.setattr("weakcell.host.board.link.ports.SerialTransport", system.open)
+    done = CliRunner().invoke(app, ["board", "list"])
+    assert done.exit_code == 0, done.output
+    assert "Pico 2 (rp2350)" in done.output
+    assert "the flash image of this version" in done.output
+    with Link(open_port("auto")) as link:
+        names = []
+        link.fill(0, 4, Pattern.ONES)
+        for _ in range(3):
+            link.pulse(6, 1000)
+            names.append(system.name)
+        assert link.compare(0, 4, Pattern.ONES) == []
+        assert link.info().pulses == 3
+    assert names == ["/dev/ttyACM2", "/dev/ttyACM3", "/dev/ttyACM4"]
+    assert link.counters.sessions == 1
