@@ -77,6 +77,6 @@ def _show(report: MarginReport) -> None:
             Column("mean distance to threshold", [f"{neuron.distance:.2f}" for neuron in neurons], short="distance"),
             Column("flips tolerated", ["" if n.flips is None else f"{n.flips:.2f}" for n in neurons], short="flips"),
             Column("share of fan-in", [pair[0] for pair in texts], drop=1, short="of fan-in"),
-            Column("share of largest sum", [pair[1] for pair in texts], drop=2, short="of largest"),
+            Column("share of largest sum", [pair[1] for pair in texts], drop=2, short="of max sum"),
         ]
         show_table(columns)
