@@ -63,6 +63,26 @@ def test_a_campaign_of_several_inputs(tmp_path: Path) -> None:
     assert weakcell.read_results(tmp_path / "got").frame["accuracy"].max() == 1.0
 
 
+def test_margins_validation_and_prediction_of_several_inputs() -> None:
+    """Margins of onnxruntime's scores; no bound is violated by real flips; the predicted accuracy is that of trials."""
+    g = Graph()
+    both = g.op("Concat", g.qdq("a"), g.qdq("b"), axis=1)
+    g.nodes.append(node("MatMul", f"{g.qdq(both)} {g.weight(10, 5)}", "y"))
+    proto = model(g.nodes, g.constants, {"a": ["N", 6], "b": ["N", 4]}, {"y": ["N", 5]})
+    rng = np.random.default_rng(0)
+    x = {name: rng.normal(size=(60, width)).astype(F) for name, width in (("a", 6), ("b", 4))}
+    scores = run(proto, x)[0]
+    data, memory = {**x, "y": scores.argmax(1)}, "uniform:ber=0.02,lifetime=read"
+    ordered = np.sort(scores, axis=1)
+    np.testing.assert_allclose(weakcell.margins(proto, data).frame["margin"], ordered[:, -1] - ordered[:, -2], rtol=1e-5, atol=1e-5)
+    assert weakcell.validate(proto, data, memory=memory, trials=2).violation_count == 0
+    trials = weakcell.emulate(proto, data, memory=memory, read_every="image", trials=12).summary
+    predicted = weakcell.predict(proto, data, memory=memory).frame["accuracy"][0]
+    assert trials["low"][0] < predicted < trials["high"][0] < 0.9
+    (part,) = weakcell.rank(proto, data, memory=memory).parts
+    assert part.loss == pytest.approx(1 - predicted, abs=part.error)
+
+
 def test_ids_and_a_mask() -> None:
     """Ids choose rows of a stored table, and are no values of its codes. GatherND picks the last token, as in text encoders."""
     g = Graph()
