@@ -10,7 +10,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from traceback import clear_frames
 from types import FrameType
 
 ROOMY = 4 << 30
@@ -38,8 +40,12 @@ _SET_DEATH_SIGNAL, _ARENAS = 1, -8
 """PR_SET_PDEATHSIG of prctl, and M_ARENA_MAX of mallopt."""
 
 
+@cache
 def find_limit() -> int | None:
-    """Return the memory limit of this process in bytes, None without one: of address space, data or its control group."""
+    """Return the memory limit of this process in bytes, None without one: of address space, data or its control group.
+
+    It is looked for once, at the start: when memory has run out, there may be too little to look for it.
+    """
     try:
         import resource
     except ImportError:
@@ -127,8 +133,11 @@ def is_lack_of_memory(error: BaseException) -> bool:
     while cause is not None and cause not in causes:
         causes.append(cause)
         cause = cause.__cause__ or cause.__context__
-    limited = find_limit() is not None
-    return any(isinstance(one, MemoryError) or (limited and any(word in str(one) for word in _WORDS)) for one in causes)
+    if any(isinstance(one, MemoryError) for one in causes):
+        for one in causes:
+            clear_frames(one.__traceback__)  # what they hold is given back: the message needs some memory, too
+        return True
+    return find_limit() is not None and any(word in str(one) for one in causes for word in _WORDS)
 
 
 def explain(found: str, limit: int | None = None) -> str:

@@ -346,6 +346,8 @@ def test_narrow_weights(bits: str, blocked: bool) -> None:
 @pytest.mark.parametrize("opset", [7, 9, 10, 11, 13, 17, 18, 21, 23, 25, 28])
 def test_every_opset(opset: int) -> None:
     """Attributes became inputs over the years: the same network in each opset's way of writing it."""
+    if opset > onnx.defs.onnx_opset_version():
+        pytest.skip("the installed onnx does not know this opset")
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(5, 3, 8, 8)).astype(F), rng.choice([-1.0, 1.0], (4, 3, 3, 3)).astype(F)
     constants: dict[str, Any] = {"w": w, "lo": F(-6), "hi": F(6), "p": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "ax": np.array([2, 3])}

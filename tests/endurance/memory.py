@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -88,6 +90,11 @@ def _make_group(limit: int) -> Iterator[Path]:
         (folder / ("memory.limit_in_bytes" if old.is_dir() else "memory.max")).write_text(str(limit))
         yield folder / "cgroup.procs"
     finally:
+        while left := (folder / "cgroup.procs").read_text().split():  # of a command that took too long
+            for process in left:
+                with suppress(ProcessLookupError):
+                    os.kill(int(process), signal.SIGKILL)
+            time.sleep(0.1)
         folder.rmdir()
 
 
