@@ -266,7 +266,7 @@ def _add_threshold(
             cuts, inverted = _fold_sign_of_sign(builder, maker, cuts, inverted)
             inputs = maker.inputs
         value = builder.unique_name(f"{name}.unpooled") if pending.pool is not None else builder.integer_name(name)
-        threshold = builder.store(_threshold_tensor(f"{name}.threshold", cuts))
+        threshold = builder.stored.store(_threshold_tensor(f"{name}.threshold", cuts))
         builder.add_layer(Threshold(name, inputs, value, threshold, inverted), _bits(value, spec.shape), ValueRange(-1, 1, 2))
     if pending.pool is not None:
         value = builder.add_max_pool(value, pending.pool, name)
@@ -282,10 +282,12 @@ def _fold_sign_of_sign(
     t's steps.
     """
     if isinstance(maker, Threshold):
-        upper = lower = builder.tensors[maker.threshold].values.astype(np.int64)
+        upper = lower = builder.stored.tensors[maker.threshold].values.astype(np.int64)
     else:
-        upper = builder.tensors[maker.upper].values.astype(np.int64)
-        lower = np.minimum(builder.tensors[maker.lower].values.astype(np.int64) + 1, HIGHEST)  # the first integer with t >= 0
+        upper = builder.stored.tensors[maker.upper].values.astype(np.int64)
+        lower = np.minimum(
+            builder.stored.tensors[maker.lower].values.astype(np.int64) + 1, HIGHEST
+        )  # the first integer with t >= 0
     always, never = cuts <= -1, cuts > 1
     # if the maker is inverted, t >= 1 is the inverted t' >= 0 of the sign t' before inversion, and t >= 0 the inverted t' >= 1
     at_upper = (cuts == 1) != maker.inverted
@@ -334,8 +336,8 @@ def _add_ternary(
     upper = np.where(positive <= value_range.low, LOWEST, np.where(positive > value_range.high, HIGHEST, positive))
     lower = np.where(reached <= value_range.low, LOWEST, np.where(reached > value_range.high, HIGHEST, reached - 1))
     value = builder.unique_name(f"{name}.unpooled") if pending.pool is not None else builder.integer_name(name)
-    upper_name = builder.store(_threshold_tensor(f"{name}.upper", upper))
-    lower_name = builder.store(_threshold_tensor(f"{name}.lower", lower))
+    upper_name = builder.stored.store(_threshold_tensor(f"{name}.upper", upper))
+    lower_name = builder.stored.store(_threshold_tensor(f"{name}.lower", lower))
     layer = TernarySign(node.name, (pending.value,), value, upper_name, lower_name, inverted)
     builder.add_layer(layer, ValueSpec(value, "codes", spec.shape, "int8"), ValueRange(-1, 1))
     if pending.pool is not None:

@@ -12,11 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from weakcell.emulator.importer.constant_recipe import ImportedTensor, same_integers
 from weakcell.emulator.importer.symbols import (
     NO_PADS,
     Array,
@@ -33,17 +32,17 @@ from weakcell.emulator.importer.symbols import (
     PendingPointwise,
     PendingQuantized,
     PendingSum,
-    Recipe,
     RowSums,
     Symbol,
     scalar,
 )
+from weakcell.emulator.importer.tensor_store import TensorStore, unused_name
 from weakcell.emulator.importer.windows import onnx_pads, padded_shape, window_attributes
 from weakcell.emulator.ir.layer import Layer
 from weakcell.emulator.ir.layers import Dequantize, MaxPool, Reshape, Step
 from weakcell.emulator.ir.network import Network
-from weakcell.emulator.ir.operators import FloatOperator, StoredOperand
-from weakcell.emulator.ir.values import StoredTensor, ValueSpec, Window
+from weakcell.emulator.ir.operators import FloatOperator
+from weakcell.emulator.ir.values import ValueSpec, Window
 from weakcell.emulator.onnx_ops import CACHE
 from weakcell.memmodels.errors import ModelError
 
@@ -72,22 +71,6 @@ class ValueRange:
     step: int = 1
 
 
-class IncompatibleWeightOrder(Exception):
-    """Weights are stored in an order that the kernel of a second layer cannot read."""
-
-
-@dataclass(frozen=True, eq=False)
-class _StoredWeight:
-    """A weight tensor of the network.
-
-    Attributes:
-        reader: what its order in a kernel depends on; None while only float operators read it.
-    """
-
-    tensor: ImportedTensor
-    reader: tuple[object, ...] | None
-
-
 @dataclass
 class NetworkBuilder:
     """The layers, values and tensors of a network under construction.
@@ -99,6 +82,7 @@ class NetworkBuilder:
         symbols: what each ONNX tensor means.
         ranges: the integers that a value can hold.
         float_values: float values that were made of symbols.
+        stored: the stored tensors.
         makers: the layer that makes each value.
         sequences: the tensors of each ONNX sequence.
         written_nodes: how many nodes of graphs inside of nodes were written out.
@@ -115,8 +99,7 @@ class NetworkBuilder:
     symbols: dict[str, Symbol] = field(default_factory=dict)
     layers: list[Layer] = field(default_factory=list)
     values: dict[str, ValueSpec] = field(default_factory=dict)
-    tensors: dict[str, StoredTensor] = field(default_factory=dict)
-    weights: dict[str, _StoredWeight] = field(default_factory=dict)
+    stored: TensorStore = field(default_factory=TensorStore)
     ranges: dict[str, ValueRange] = field(default_factory=dict)
     float_values: dict[str, FloatValue] = field(default_factory=dict)
     makers: dict[str, Layer] = field(default_factory=dict)
@@ -129,12 +112,9 @@ class NetworkBuilder:
 
     # ── names, values and tensors ───────────────────────────────────────────────────────────────────
 
-    def unique_name(self, name: str, taken: Mapping[str, Any] | None = None) -> str:
-        """Return `name`, or `name.2`, `name.3`, … if it is taken."""
-        taken, number, result = self.values if taken is None else taken, 2, name
-        while result in taken:
-            result, number = f"{name}.{number}", number + 1
-        return result
+    def unique_name(self, name: str) -> str:
+        """Return `name`, or `name.2`, `name.3`, … if a value has it."""
+        return unused_name(name, self.values)
 
     def integer_name(self, tensor: str) -> str:
         """Return the name for the codes or bits of a float ONNX tensor.
@@ -160,95 +140,6 @@ class NetworkBuilder:
         if value_range is not None:
             self.ranges[spec.name] = value_range
         return spec.name
-
-    def store(self, tensor: StoredTensor) -> str:
-        """Store a tensor and return its name.
-
-        The same numbers under the same name are stored once.
-        """
-        known = self.tensors.get(tensor.name)
-        if known is not None:
-            if known.shape == tensor.shape and np.array_equal(known.codes, tensor.codes):
-                return known.name
-            tensor = replace(tensor, name=self.unique_name(tensor.name, self.tensors))
-        self.tensors[tensor.name] = tensor
-        return tensor.name
-
-    def store_weight(self, stored: ImportedTensor, source: ValueSpec, window: Window, groups: int) -> str:
-        """Store the weights of a convolution; the same weights are stored once.
-
-        Args:
-            stored: the tensor, (O, C/groups, kh, kw).
-            source: the value that the weights are multiplied with.
-            window: of the convolution.
-            groups: of the convolution.
-
-        Returns:
-            The tensor's name in the network.
-
-        Raises:
-            IncompatibleWeightOrder: the same integers are stored already, in an order that this convolution cannot read.
-        """
-        flat = window.kernel == source.height_width and not any(window.pads) and window.dilation == (1, 1)
-        reader = (source.kind, stored.shape, groups, window.dilation[1] == 1, flat)
-        recipe = stored.recipe
-        for name, entry in self.weights.items():
-            if entry.reader == reader and _same_source(entry.tensor, stored) and _equal(entry.tensor, stored):
-                return name
-        known = None if recipe is None else self._find(recipe)
-        if recipe is None or known is None:
-            name = (
-                self.unique_name(stored.name, self.tensors)
-                if recipe is not None
-                else self.store(stored.as_stored_tensor(stored.name))
-            )
-        else:
-            name, entry = known
-            if entry.reader is not None or not np.array_equal(np.sort(stored.positions()), np.arange(recipe.codes.size)):
-                raise IncompatibleWeightOrder
-        self.tensors[name] = stored.as_stored_tensor(name)
-        self.weights[name] = _StoredWeight(stored, reader)
-        return name
-
-    def store_operand(self, recipe: Recipe, zero: int = 0) -> StoredOperand:
-        """Store the integers of a float operator's constant.
-
-        The same integers are stored once.
-
-        Args:
-            recipe: how the constant is computed from the integers.
-            zero: the integer that means real zero, as which an erased element reads.
-        """
-        known = self._find(recipe)
-        if known is None:
-            name, values = self.unique_name(recipe.origin, self.tensors), recipe.codes.astype(np.int32)
-            point = np.array(np.clip(zero, recipe.encoding.low, recipe.encoding.high), np.int32)
-            tensor = ImportedTensor(name, "weight", recipe.encoding, values, zero_point=point, recipe=replace(recipe, steps=()))
-            self.tensors[name] = tensor.as_stored_tensor(name)
-            self.weights[name] = _StoredWeight(tensor, None)
-        else:
-            name = known[0]
-        return StoredOperand(name, recipe.codes.shape, recipe.codes.dtype, recipe.steps)
-
-    def _find(self, recipe: Recipe) -> tuple[str, _StoredWeight] | None:
-        """Return the stored tensor that holds the integers of a recipe; None if none does."""
-        for name, entry in self.weights.items():
-            known = entry.tensor.recipe
-            if known is not None and entry.tensor.elements == recipe.codes.size and same_integers(known, recipe):
-                return name, entry
-        return None
-
-    def _resolve_order(self, operand: StoredOperand) -> StoredOperand:
-        """Return the operand with the positions of its integers in the finished tensor."""
-        entry = self.weights[operand.tensor]
-        if entry.reader is None:
-            return operand
-        positions = entry.tensor.positions()
-        if np.array_equal(positions, np.arange(positions.size)):
-            return operand
-        order = np.empty(positions.size, np.int64)
-        order[positions] = np.arange(positions.size)
-        return replace(operand, order=order)
 
     def is_accumulator(self, pending: PendingQuantized) -> bool:
         """Return whether the codes are sums that no quantization has rounded yet."""
@@ -460,16 +351,11 @@ class NetworkBuilder:
             if layer.output in needed:
                 layers.append(layer)
                 needed.update(layer.inputs)
-        layers = [self._resolve_orders(layer) for layer in reversed(layers)]
+        layers = [self.stored.resolve_orders(layer) for layer in reversed(layers)]
         values = {name: spec for name, spec in self.values.items() if name in needed or name in inputs}
         used = [name for layer in layers for name in layer.tensor_names()]
-        tensors = {name: self.tensors[name] for name in used}
+        tensors = {name: self.stored.tensors[name] for name in used}
         return Network(self.name, inputs, outputs, tuple(layers), values, tensors, dict(metadata))
-
-    def _resolve_orders(self, layer: Layer) -> Layer:
-        if not isinstance(layer, FloatOperator) or not layer.stored:
-            return layer
-        return replace(layer, operands=tuple(self._resolve_order(x) if isinstance(x, StoredOperand) else x for x in layer.operands))
 
     def copy_as(self, real: FloatValue, output: str, label: str) -> FloatValue:
         """Add a copy of a value under another name: a Reshape to its own shape."""
@@ -496,16 +382,6 @@ def check_size(spec: ValueSpec) -> None:
     if math.prod(spec.shape) > MAX_ELEMENTS:
         found = f"it has the shape [N, {', '.join(map(str, spec.shape))}]"
         raise ModelError(f"Importing the tensor {spec.name!r}", found, f"The limit is {MAX_ELEMENTS} elements for one image")
-
-
-def _same_source(a: ImportedTensor, b: ImportedTensor) -> bool:
-    return a.recipe is not None and b.recipe is not None and same_integers(a.recipe, b.recipe)
-
-
-def _equal(a: StoredTensor, b: StoredTensor) -> bool:
-    """Return whether two layers read the same numbers from a tensor."""
-    pairs = ((a.values, b.values), (a.scale, b.scale), (a.zero_point, b.zero_point))
-    return a.encoding == b.encoding and a.block == b.block and all(np.array_equal(x, y) for x, y in pairs)
 
 
 def _repeat_per_element(constant: Floats, area: int) -> Floats:

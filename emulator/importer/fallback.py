@@ -77,7 +77,7 @@ def _add_operators(builder: NetworkBuilder, node: Node, each_image: bool) -> Flo
         else:
             operands.append(builder.as_typed(name))
         recipe = _weight_recipe(node, index, symbol) if isinstance(symbol, Constant) else None
-        layer_operands.append(operands[-1] if recipe is None else builder.store_operand(recipe, _zero(symbol)))
+        layer_operands.append(operands[-1] if recipe is None else builder.stored.store_operand(recipe, _zero(symbol)))
     count = len(node.outputs) if key in onnx_ops.SEVERAL else 1
     if any(node.outputs[count:]):
         raise ModelError(f"Importing {node}", "its second output is used", "Only the first output is supported")

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from weakcell.emulator.importer.builder import IncompatibleWeightOrder, NetworkBuilder, ValueRange
+from weakcell.emulator.importer.builder import NetworkBuilder, ValueRange
 from weakcell.emulator.importer.constant_recipe import ImportedTensor
 from weakcell.emulator.importer.fallback import lower_float
 from weakcell.emulator.importer.symbols import (
@@ -27,6 +27,7 @@ from weakcell.emulator.importer.symbols import (
     Symbol,
     scalar,
 )
+from weakcell.emulator.importer.tensor_store import IncompatibleWeightOrder
 from weakcell.emulator.importer.windows import read_conv_window
 from weakcell.emulator.ir.layers import Convolution, Requantize, Step
 from weakcell.emulator.ir.values import SIGN1, Encoding, StoredTensor, ValueSpec, Window
@@ -283,7 +284,7 @@ def add_integer_sum(
     else:
         window, stored = _as_convolution(node, pending, spec, stored)
     scale: Floats = np.asarray(pending.scale * stored.scale, np.float32)
-    weight = builder.store_weight(stored, spec, window, groups)
+    weight = builder.stored.store_weight(stored, spec, window, groups)
     bias, later = _bias(builder, node, scale, stored.shape[0])
     value_range = accumulator_range(builder, node, pending, stored, bias, window)
     beyond = max(-value_range.low, value_range.high) >= LIMIT
@@ -294,7 +295,9 @@ def add_integer_sum(
     if beyond:
         value_range = ValueRange(-LIMIT - 1, LIMIT)
     name = builder.unique_name(f"{node.outputs[0]}.acc")
-    layer = Convolution(node.name, (pending.value,), name, weight, builder.store(bias) if bias else None, window, groups, beyond)
+    layer = Convolution(
+        node.name, (pending.value,), name, weight, builder.stored.store(bias) if bias else None, window, groups, beyond
+    )
     channels = stored.shape[0]
     shape = (channels,) if node.op_type != "Conv" else window.output_shape(channels, spec.shape)
     builder.add_layer(layer, ValueSpec(name, "codes", shape, "int32", scale), value_range)
@@ -407,7 +410,7 @@ def _add_float_sum(builder: NetworkBuilder, node: Node, stored: ImportedTensor) 
     given = builder.constant(node, 2) if node.op_type != "MatMul" else None
     bare = given is None or not np.any(given.array)
     name = builder.unique_name(node.outputs[0] if bare else f"{node.outputs[0]}.sum")
-    weight = builder.store_weight(stored, builder.values[source.value], window, groups)
+    weight = builder.stored.store_weight(stored, builder.values[source.value], window, groups)
     layer = Convolution(node.name, (source.value,), name, weight, None, window, groups)
     builder.add_layer(layer, ValueSpec(name, "float", shape))
     if bare or given is None:
@@ -430,7 +433,7 @@ def _add_float_sum_of_rows(builder: NetworkBuilder, node: Node, source: FloatVal
     image = builder.reshape_float(turned, (inner, count, 1), f"{name}.image")
     sum_name = builder.unique_name(f"{name}.sum")
     stored = replace(stored, codes=stored.codes.reshape(out, inner, 1, 1))
-    weight = builder.store_weight(stored, builder.values[image.value], Window((1, 1)), 1)
+    weight = builder.stored.store_weight(stored, builder.values[image.value], Window((1, 1)), 1)
     layer = Convolution(node.name, (image.value,), sum_name, weight, None, Window((1, 1)))
     builder.add_layer(layer, ValueSpec(sum_name, "float", (out, count, 1)))
     columns = builder.reshape_float(FloatValue(sum_name, (out, count, 1)), (out, count), f"{name}.columns")

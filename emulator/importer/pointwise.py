@@ -189,7 +189,7 @@ def _integer_bias(builder: NetworkBuilder, node: Node, pending: PendingQuantized
     if maker.wraps or max(-low, high) >= LIMIT:
         return None  # the graph adds floats, which do not wrap
     name = builder.unique_name(f"{node.outputs[0]}.acc")
-    layer = replace(maker, output=name, bias=builder.store(bias))
+    layer = replace(maker, output=name, bias=builder.stored.store(bias))
     builder.add_layer(layer, replace(spec, name=name), type(value_range)(low, high))
     return replace(pending, value=name)
 

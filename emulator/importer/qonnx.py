@@ -320,7 +320,7 @@ def _add_count_thresholds(
     table = np.broadcast_to(thresholds, (spec.channels, thresholds.shape[1]))
     cuts, falling = binary.integer_thresholds(builder, pending, table)
     stored = StoredTensor(f"{node.outputs[0]}.thresholds", "threshold", Encoding("signed", 32), cuts.astype(np.int32))
-    layer = CountThresholds(node.name, (pending.value,), target.name, builder.store(stored), falling)
+    layer = CountThresholds(node.name, (pending.value,), target.name, builder.stored.store(stored), falling)
     value = builder.add_layer(layer, replace(target, shape=spec.shape), ValueRange(0, thresholds.shape[1]))
     return _as_pending(Codes(value, pending.shape), target)
 

@@ -52,7 +52,7 @@ def find_unplaced_integers(network: Network, builder: NetworkBuilder, graph: Gra
         One record per tensor of the file, in its order.
     """
     stored_integers: dict[str, tuple[int, int, int]] = {}
-    for name, stored in builder.weights.items():
+    for name, stored in builder.stored.weights.items():
         recipe = stored.tensor.recipe
         if name in network.tensors and recipe is not None:
             tensor = network.tensors[name]
