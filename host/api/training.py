@@ -191,7 +191,7 @@ class TrainingResult(DisplayedResult):
     @property
     def title(self) -> str:
         """The folder."""
-        return f"Networks in {self.folder}"
+        return f"Networks in {self.folder.name or self.folder}"
 
     @property
     def headline(self) -> str:

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import sqlite3
-import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -22,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from weakcell.emulator.evaluation.trials import TrialResult
-from weakcell.memmodels.atomic_files import create_folder
+from weakcell.memmodels.atomic_files import create_folder, open_lock_file
 from weakcell.memmodels.errors import InputError, OutputError
 from weakcell.memmodels.files import open_regular, reason
 from weakcell.memmodels.printable import escape_surrogates
@@ -437,16 +436,15 @@ def _lock(folder: Path) -> Iterator[None]:
     path = folder / f"{FILE}.lock"
     asked = f"Results in {folder}"
     try:
-        # never truncated, and no link is followed: the folder may come from somebody else
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+        handle = open_lock_file(path)
     except OSError as error:
         found, do = f"{path.name}: {reason(error)}", "Choose a folder that can be written"
         if path.is_symlink():
             found, do = f"{path.name} is a link", "Remove it, or choose another folder"
+        elif path.exists() and not path.is_file():
+            found, do = f"{path.name} is not a regular file", "Remove it, or choose another folder"
         raise OutputError(asked, found, do) from error
     with os.fdopen(handle, "r+b", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OutputError(asked, f"{path.name} is not a regular file", "Remove it, or choose another folder")
         try:
             import fcntl
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+
+from weakcell.memmodels.atomic_files import open_lock_file
 
 _PLACES = 1 << 60
 
@@ -23,9 +24,9 @@ class Claims:
     """
 
     def __init__(self, file: Path | None) -> None:
-        self._handle: BinaryIO | None = None
+        self._handle: int | None = None
         with suppress(OSError):
-            self._handle = None if file is None else file.open("ab")
+            self._handle = None if file is None else open_lock_file(file)
 
     def acquire(self, name: str) -> bool:
         """Claim a kernel; return False if another process has claimed it."""

@@ -144,6 +144,8 @@ def characterize(folder: Path) -> Any:
 
 def trained(folder: Path) -> TrainingResult:
     """Return records of a training of three networks, with made-up curves: training itself takes minutes."""
+    folder = folder / "trained"
+    folder.mkdir(exist_ok=True)
     names = ("ce", "mcel", "hinge")
     for number, name in enumerate(names):
         epochs = [

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from weakcell.host.board.boards import BoardType
 from weakcell.host.board.errors import BoardError
-from weakcell.host.board.firmware.uf2 import BOOT2_BYTES, crc32_mpeg2, read_uf2
+from weakcell.host.board.firmware.uf2 import read_uf2
+from weakcell.host.board.virtual.boot_rom import find_image_start, find_start
 from weakcell.host.board.virtual.clocks import LOCK_VOLTS, Clocks, Converter
 from weakcell.host.board.virtual.dma import Dma
 from weakcell.host.board.virtual.flash import Flash
@@ -41,22 +42,11 @@ _WATCHDOG_US = 8_300_000
 _OTHER_DETECTOR_V = 0.8
 """Below this a detector of another supply resets the chip unless it is masked. Assumed."""
 _BROWN_OUT_BASE_V, _BROWN_OUT_STEP_V = 0.473, 0.043
-_VECTOR_MAGIC = 0xB007C0D3
-_IMAGE_DEF = bytes.fromhex("d3deffff 42012110 03020000")
 
 # Offsets in the power manager (POWMAN), and bits of its STATE and TIMER registers.
 _POWMAN_BYTES, _UPDATING = 0x100, 1 << 15
-_BAD_PASSWORD, _VREG_CTRL, LP_ENTRY, _LP_EXIT, _WDSEL, _STATE, _READ_TIME, _ALARM_TIME, _TIMER = (
-    0x00,
-    0x04,
-    0x10,
-    0x14,
-    0x30,
-    0x38,
-    0x74,
-    0x84,
-    0x88,
-)
+_BAD_PASSWORD, _VREG_CTRL, LP_ENTRY, _LP_EXIT, _WDSEL = 0x00, 0x04, 0x10, 0x14, 0x30
+_STATE, _READ_TIME, _ALARM_TIME, _TIMER = 0x38, 0x74, 0x84, 0x88
 _STATE_REQUEST_CORE_OFF, _STATE_REQUEST_IGNORED, _STATE_WAITING, _STATE_CURRENT = 1 << 7, 1 << 8, 1 << 12, 15
 _TIMER_RUNS_AND_WAKES = 1 << 1 | 1 << 4 | 1 << 5
 
@@ -156,7 +146,8 @@ class Machine:
             self._boot()
             return
         self._store_sram(first, data)
-        self._begin(*self._find_entry(data, first))
+        start = find_image_start(self.board, data, first)
+        self._begin(start.entry, start.stack)
 
     def reset(self, cause: int, cold: bool) -> None:
         """Reset the chip.
@@ -188,37 +179,15 @@ class Machine:
 
     def _boot(self) -> None:
         """Do what the boot ROM does. A jump vector is used once."""
-        for vector in self.map.boot_vectors:
-            magic, check, stack, entry = (self.register(vector + at) for at in (0, 4, 8, 12))
-            if magic == _VECTOR_MAGIC and check == entry ^ -_VECTOR_MAGIC & 0xFFFFFFFF:
-                self._registers[vector] = 0
-                self._begin(entry, stack)
-                return
-        boot2_address = self.board.boot2_address
-        if boot2_address is not None and len(self.flash.contents) >= BOOT2_BYTES:
-            boot2 = self.flash.contents[:BOOT2_BYTES]
-            if crc32_mpeg2(boot2[:-4]) == int.from_bytes(boot2[-4:], "little"):
-                self._store_sram(boot2_address, boot2)
-                self._begin(boot2_address, self.map.stack)
-                return
-        if boot2_address is None and self.flash.contents:
-            self._begin(*self._find_entry(self.flash.contents, self.map.flash))
+        start = find_start(self.board, self.flash.contents, self.register)
+        if start is None:
+            self.bootsel = True
+            self.uart.clear()
             return
-        self.bootsel = True
-        self.uart.clear()
-
-    def _find_entry(self, data: bytes, first: int) -> tuple[int, int]:
-        """Return (entry, stack): the first address, or from the vector table that IMAGE_DEF names."""
-        if self.board.boot2_address is not None:
-            return first, self.map.stack
-        at = data[:4096].find(_IMAGE_DEF)
-        if at < 0:
-            raise BoardError(
-                f"Starting a virtual {self.board.name}", "the image has no IMAGE_DEF in its first 4 KB", "Build it again"
-            )
-        table = int.from_bytes(data[at + 12 : at + 16], "little") - first
-        stack, entry = (int.from_bytes(data[table + at : table + at + 4], "little") for at in (0, 4))
-        return entry, stack
+        if start.vector is not None:
+            self._registers[start.vector] = 0
+        self._store_sram(start.entry, start.second_stage)
+        self._begin(start.entry, start.stack)
 
     def _store_sram(self, address: int, data: bytes) -> None:
         self.sram[address - self.map.sram :][: len(data)] = np.frombuffer(data, np.uint8)
