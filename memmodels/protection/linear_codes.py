@@ -34,7 +34,7 @@ _DATA_BITS = 64
 
 
 class _Corrections(NamedTuple):
-    """What each syndrome leads to.
+    """The decision for each syndrome.
 
     Attributes:
         flips: Data bits that are flipped back.

@@ -24,7 +24,7 @@ _POLICY = Condition("policy", "", "what a detected word reads as", "erase", choi
 
 @dataclass(frozen=True)
 class WrapperType:
-    """A wrapper_type of wrapper.
+    """One kind of wrapper.
 
     Attributes:
         name, title: In a SPEC, and in one line.

@@ -31,7 +31,7 @@ def value_of(code: int, width: int, signed: bool) -> int:
     return code - (1 << width) if signed and code >> (width - 1) else code
 
 
-def distance(tables: CodeTables, code: int, errors: int) -> int:
+def read_with_errors(tables: CodeTables, code: int, errors: int) -> int:
     """The code that is read where these bits of the stored pattern err."""
     return int(tables.read[int(tables.stored[code]) ^ errors])
 
@@ -43,10 +43,10 @@ def test_without_errors_each_code_reads_as_the_nearest_that_the_upper_bits_can_h
     values = [value_of(code, width, signed) for code in range(1 << width)]
     grid = [value for value in values if (value - value_of(erased, width, signed)) % (1 << low) == 0]
     for code, value in enumerate(values):
-        read = value_of(distance(tables, code, 0), width, signed)
+        read = value_of(read_with_errors(tables, code, 0), width, signed)
         assert read in grid
         assert abs(read - value) == min(abs(one - value) for one in grid)
-    assert distance(tables, erased, 0) == erased
+    assert read_with_errors(tables, erased, 0) == erased
     clean = tables.stored
     assert not tables.corrected[clean].any()
     assert not tables.detected[clean].any()
@@ -60,10 +60,10 @@ def test_triple_corrects_one_of_three_copies(form: tuple) -> None:
     for bit in range(copies):
         places = (width - copies + bit, copies + bit, bit)
         for code in range(1 << width):
-            right = distance(tables, code, 0)
-            assert all(distance(tables, code, 1 << place) == right for place in places)
+            right = read_with_errors(tables, code, 0)
+            assert all(read_with_errors(tables, code, 1 << place) == right for place in places)
             for pair in combinations(places, 2):
-                assert distance(tables, code, sum(1 << place for place in pair)) == right ^ 1 << (width - copies + bit)
+                assert read_with_errors(tables, code, sum(1 << place for place in pair)) == right ^ 1 << (width - copies + bit)
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form[3] == "secded"], ids=str)
@@ -73,12 +73,15 @@ def test_secded_corrects_one_error_and_erases_after_two(form: tuple) -> None:
     protected = min(width - low, 2 ** (low - 1) - low)
     places = [*range(width - protected, width), *range(low)]
     for code in range(1 << width):
-        right = distance(tables, code, 0)
-        assert all(distance(tables, code, 1 << place) == right for place in places)
+        right = read_with_errors(tables, code, 0)
+        assert all(read_with_errors(tables, code, 1 << place) == right for place in places)
         for a, b in combinations(places, 2):
-            assert distance(tables, code, 1 << a | 1 << b) == erased
+            assert read_with_errors(tables, code, 1 << a | 1 << b) == erased
     for place in range(low, width - protected):
-        assert all(distance(tables, code, 1 << place) == distance(tables, code, 0) ^ 1 << place for code in range(1 << width))
+        assert all(
+            read_with_errors(tables, code, 1 << place) == read_with_errors(tables, code, 0) ^ 1 << place
+            for code in range(1 << width)
+        )
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form[3] == "parity"], ids=str)
@@ -91,10 +94,10 @@ def test_parity_finds_every_odd_number_of_errors_of_a_chunk(form: tuple) -> None
         shift -= size
         cells = [*range(shift, shift + size), chunk]
         for code in range(1 << width):
-            right = distance(tables, code, 0)
+            right = read_with_errors(tables, code, 0)
             for count in range(1, len(cells) + 1):
                 for some in combinations(cells, count):
-                    read = distance(tables, code, sum(1 << place for place in some))
+                    read = read_with_errors(tables, code, sum(1 << place for place in some))
                     if count % 2 == 0:
                         assert read == right ^ sum(1 << place for place in some if place >= low)
                     elif chunk == 0:

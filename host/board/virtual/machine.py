@@ -1,10 +1,10 @@
 """The chip of a virtual board: Unicorn runs the unmodified image on SRAM that is a NumPy array.
 
-Modelled: the CPU, SRAM, UART 0, USB, the regulator's registers (with the RP2350's password and unlock bit), brown-out detection,
-clocks and the frequency counter, the temperature sensor, a timer, DMA, flash, the watchdog, the path from reset to the image
-(second stage, IMAGE_DEF, jump vectors) after the boot ROMs' sources and the data sheets, and the RP2350's power state P1.4.
-Registers start with the values of the chips' headers, and bits that are cleared by writing 1 are. `firmware/EMULATORS.md` lists
-what is not modelled.
+Modelled are the CPU, SRAM, UART 0, USB, flash, DMA, a timer and the watchdog. So are clocks with the frequency counter, the
+temperature sensor, brown-out detection, and the regulator's registers with the RP2350's password and unlock bit. The path from
+reset to the image follows the boot ROMs' sources and the data sheets. The RP2350 has its power state P1.4. Registers start with
+the values of the chips' headers. Bits that the chip clears when 1 is written are cleared. `firmware/EMULATORS.md` lists what
+is not modelled.
 
 Unicorn is GPLv2 and stays an optional dependency (`pip install weakcell[virtual]`).
 """
