@@ -53,6 +53,19 @@ def sample_curve(technology: Technology, points: int = _POINTS) -> list[CurvePoi
     return [sample for sample in samples if sample is not None]
 
 
+def suggest_sweep(technology: Technology) -> str:
+    """Return a `--sweep` of about ten values of the usual condition, over which the error rate changes."""
+    curve = sample_curve(technology)
+    if not curve:
+        return f"{technology.sweep}=START:STOP:STEP"
+    low, high = curve[0].value, curve[-1].value
+    if high >= 1000 * low:
+        return f"{technology.sweep}={low:.12g}:{high:.12g}:x10"
+    digits = 1 - math.floor(math.log10(high - low))
+    step = round((high - low) / 10, digits)
+    return f"{technology.sweep}={low:.12g}:{low + step * math.floor((high - low) / step):.12g}:{step:.12g}"
+
+
 def _last_visible(technology: Technology, key: str, low: float, high: float) -> float:
     """Return the highest value (in steps of 0.01) with an error rate of at least 1e-9; `high` if there is none."""
     for step in range(round((high - low) * 100), 0, -1):

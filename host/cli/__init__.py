@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from weakcell.host.cli.completion import complete_in_bash
 from weakcell.host.cli.encoding import accept_any_text
 from weakcell.host.cli.repeated import refuse_repeated
-from weakcell.host.cli.termination import interrupt_on_sigterm, interrupted_code, is_interruption
+from weakcell.host.cli.termination import NO_READER, interrupt_on_sigterm, interrupted_code, is_interruption
 from weakcell.host.foreign_folder import distrust_current_folder
 
 _GROUPS = {
@@ -79,6 +79,7 @@ _EXIT_CODES = {
     "9": "a link that loses bytes",
     "10": "a voltage refused or not confirmed",
     "130": "Ctrl-C",
+    "141": "the reader of the output left, as head does",
     "143": "SIGTERM",
 }
 
@@ -90,6 +91,13 @@ class WeakcellGroup(TyperGroup):
         super().__init__(**attributes)
         # Typer would read the annotations of all commands at every start; lists and suggestions need only the names
         self.commands: Any = dict.fromkeys(_COMMANDS) | self.commands
+
+    def make_context(self, *arguments: Any, **attributes: Any) -> Any:
+        """Parse the command line, which also prints `--help`."""
+        try:
+            return super().make_context(*arguments, **attributes)
+        except BrokenPipeError:
+            raise typer.Exit(NO_READER) from None
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command, imported when it is first asked for."""
@@ -117,15 +125,26 @@ class WeakcellGroup(TyperGroup):
         except typer.Exit:
             raise
         except BrokenPipeError:
-            raise typer.Exit(1) from None
+            raise typer.Exit(NO_READER) from None
         except BaseException as error:  # polars raises errors that are no Exception
             raise typer.Exit(_explain(error, ctx.invoked_subcommand)) from None
 
 
-_KEPT = dict.fromkeys(
-    ("emulate", "predict", "rank", "validate", "optimize", "infer", "margins", "report"),
-    "No results were written; the same command starts again.",
-) | {"train": "Finished runs and epochs are kept; the same command with --resume goes on."}
+_KEPT = (
+    dict.fromkeys(
+        ("emulate", "predict", "rank", "validate", "optimize", "infer", "margins", "report"),
+        "No results were written; the same command starts again.",
+    )
+    | dict.fromkeys(("inspect", "explain", "memories", "firmware"), "The same command starts again.")
+    | {
+        "sweep": "Finished runs are kept; the same command goes on.",
+        "train": "Finished runs and epochs are kept; the same command with --resume goes on.",
+        "download": "Finished files are kept and not fetched again; the same command goes on.",
+        "characterize": "No further point was measured; the same command starts again, with --resume if DIR holds points.",
+        "board": "No results were written; a board restores its nominal voltage by itself.",
+        "doctor": "Kernels that were compiled are kept; the same command goes on.",
+    }
+)
 """What an interruption leaves of a command that does not say so itself."""
 
 
@@ -230,12 +249,15 @@ def main() -> None:
 
 
 def _run_app() -> None:
-    """Run the command line; a full disk behind standard output ends with one paragraph and exit code 6."""
+    """Run the command line; a full disk behind standard output ends with one paragraph, a pipe without a reader silently."""
     try:
         try:
             app()
         finally:
             sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        raise SystemExit(NO_READER) from None
     except OSError as error:
         from weakcell.host.cli.terminal import show_error
         from weakcell.memmodels.atomic_files import is_full
@@ -244,7 +266,12 @@ def _run_app() -> None:
 
         if not is_full(error):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
+        _drop_output()
         what = error.filename or "standard output, or a temporary file"
         show_error(OutputError(f"Writing {what}", reason(error), "Choose a place that has room"))
         raise SystemExit(OutputError.exit_code) from None
+
+
+def _drop_output() -> None:
+    """Let standard output lead nowhere: Python flushes it once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -244,7 +244,11 @@ def _run(
                 from weakcell.host.cli.result_table import show_result
 
                 show_result(interrupted.result)
-        kept = f"They are in {folder.path}" if folder else "They are shown, and were not written: --out DIR would keep them"
+        kept = "They are shown, and were not written: --out DIR would keep them"
+        if interrupted.result is None or not interrupted.result.outcomes:
+            kept = "Nothing was written"
+        elif folder:
+            kept = f"They are in {folder.path}"
         do = f"{kept}; the same command starts all points again (weakcell sweep goes on where it stopped)"
         raise StudyInterrupted(interrupted.asked, interrupted.found, do, interrupted.result) from None
     _keep(result, folder, save_faults, as_json)
@@ -273,7 +277,9 @@ def _last_words(result: StudyResult, folder: ResultsFolder | None, save_faults: 
     study = result.resolved.study
     usual = study.memory.technology.sweep
     if study.sweep is None and usual and not study.memory.conditions and not result.resolved.replays:
-        note(f"One operating point, {usual} at its default; --sweep {usual}=START:STOP:STEP moves it.", quiet)
+        from weakcell.host.analysis.technology_curve import suggest_sweep
+
+        note(f"One operating point, {usual} at its default; --sweep {suggest_sweep(study.memory.technology)} moves it.", quiet)
     if outside := result.resolved.network.unplaced:
         bits, total = sum(tensor.bits for tensor in outside), result.resolved.network.integer_bits
         share = f"{bits:,} of {total:,} integer bits of the file ({100 * bits / total:.2g} %)"

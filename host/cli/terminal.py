@@ -122,6 +122,10 @@ class Bar:
         """One more is done."""
 
 
+_NUMBERS_WIDTH = 60
+"""Characters that the numbers of a progress bar need, and a short bar."""
+
+
 @contextmanager
 def progress_bar(jobs: int, shown: bool, of: str = "trials", first: str = "compiling") -> Iterator[Bar]:
     """A bar with the time left, on stderr and only if that is a terminal; `of`: what it counts; `first`: said before."""
@@ -140,6 +144,9 @@ def progress_bar(jobs: int, shown: bool, of: str = "trials", first: str = "compi
 
         class RichBar(Bar):
             def step(self, description: str) -> None:
-                progress.update(task, advance=1, description=description)
+                # rich would shorten the numbers to make room for a long text
+                room = max(12, console.width - _NUMBERS_WIDTH)
+                shown = description if len(description) <= room else f"{description[: room - 1]}…"
+                progress.update(task, advance=1, description=shown)
 
         yield RichBar()

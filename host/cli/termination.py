@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes: 128 and the number of the signal, as shells count."""
+INTERRUPTED, NO_READER, TERMINATED = 130, 141, 143
+"""Exit codes: 128 and the number of the signal (SIGINT, SIGPIPE, SIGTERM), as shells count."""
 
 _SECONDS_UNTIL_AGAIN = 0.02
 

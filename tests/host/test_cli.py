@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from weakcell.host.cli import app
+from weakcell.host.cli import _KEPT, app
 from weakcell.host.study.networks import SHIPPED_FOLDER
 
 HEAVY = {
@@ -124,6 +124,8 @@ def test_an_error_of_infer_is_an_event(tmp_path: Path) -> None:
 
 
 def test_an_interruption_says_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(_KEPT) == {names.split()[0] for names, _ in _commands_with_options()} - {"help", "version"}
+
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -174,7 +176,7 @@ def test_an_npy_file_is_named(tmp_path: Path) -> None:
 def test_exit_codes_fit_a_narrow_terminal() -> None:
     lines = CliRunner().invoke(app, ["--help"], terminal_width=60).stdout.partition("Exit codes:")[2].splitlines()
     assert max(map(len, lines)) <= 60
-    assert [line.split()[0] for line in lines if line[2:3].isdigit()] == [*map(str, range(11)), "130", "143"]
+    assert [line.split()[0] for line in lines if line[2:3].isdigit()] == [*map(str, range(11)), "130", "141", "143"]
 
 
 def test_help_lists_every_command_once() -> None:

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 from typer.testing import CliRunner
 
+import weakcell
+from weakcell.host.analysis.technology_curve import sample_curve, suggest_sweep
 from weakcell.host.cli import app
 from weakcell.host.report import technology_curves
 from weakcell.host.report.chart_model import MOST_SERIES
 from weakcell.host.report.technology_curves import collect_panels
+from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels import names, technology
 from weakcell.memmodels.curves import hold_out_probit, hold_out_tail, rms_decades
 from weakcell.memmodels.technologies.dram import hold_out_retention
@@ -77,3 +80,23 @@ def test_held_out_ends_are_missed_by_what_the_trust_page_says() -> None:
         (float(row["vdd"]), float(row["share"])) for row in table("dram_lines") if row["vendor"] == "B" and float(row["share"])
     ]
     assert hold_out_tail(*zip(*lines, strict=True), 1.0, (1.1, 0.03)) == pytest.approx(0.68, abs=0.005)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if sample_curve(technology(name))])
+def test_the_sweep_that_a_single_point_suggests_changes_the_errors(name: str) -> None:
+    kind = technology(name)
+    sweep = parse_sweep(suggest_sweep(kind))
+    rates = [sum(term.rate for term in kind.terms(kind.resolve({sweep.key: value}))) for value in sweep.values]
+    assert 4 <= len(rates) <= 16
+    assert max(rates) > 10 * min(rates)
+
+
+def test_the_usual_sweep_of_rram_flips_as_many_bits_as_its_law_says() -> None:
+    """P = Phi(-d / (sigma_low + sigma_high)) with the published polynomials of sigma, in powers of g / 40 uS."""
+    (after_1_s,) = (row for row in table("rram_relaxation") if float(row["time"]) == 1.0)
+    sigma = np.polynomial.Polynomial([float(after_1_s[f"c{k}"]) for k in range(5)], domain=[0, 40], window=[0, 1])
+    result = weakcell.emulate("digits-bnn", memory="rram", sweep="g_high=5:11:3", trials=2, images=10)
+    bits = 2 * 59_616
+    for g_high, share in result.summary.select("sweep_value", "flip_rate").iter_rows():
+        low, high = binom.interval(1 - 1e-9, bits, norm.cdf(-(g_high - 1) / (sigma(g_high) + sigma(1.0))))
+        assert low <= share * bits <= high

@@ -107,3 +107,15 @@ def test_a_full_disk_behind_standard_output_is_one_paragraph(words: list[str]) -
 def test_a_closed_standard_output_is_no_error() -> None:
     done = subprocess.run(f"{sys.executable} -m weakcell --version >&-", shell=True, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes without a reader")
+@pytest.mark.parametrize("words", [["--help"], ["memories"], ["--version"]])
+def test_a_pipe_without_a_reader_ends_a_command_as_sigpipe_does(words: list[str]) -> None:
+    """`| head -1`, in a shell with pipefail: 141 without a word, as of seq, grep or git."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        command = [sys.executable, "-m", "weakcell", *words]
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
