@@ -68,7 +68,7 @@ def optimize(
         tries: Candidates that may be tested. They share the confidence.
         partitions: Different values that layers may have; 1 for the same everywhere.
         nominal: The value that savings are relative to. None: the technology's.
-        protect: Wrappers that are tried around the memory, besides none: `["secded", "in-place[code=parity,low=1]"]`.
+        protect: Wrappers that are tried around the memory, besides none: `["secded", "in-place[code=parity]"]`.
         read_every: When weights are read again, as for `emulate`.
         batch: Images per read under `read_every="batch"`.
         seed: Names all dies and draws.

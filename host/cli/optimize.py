@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… . [default: sram-14nm]"
 _SWEEP = "Candidates: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: 26 values over the law's range]"
-_PROTECT = "Also try this in front of the memory: secded, or 'in-place[code=parity,low=1]'. Repeatable."
+_PROTECT = "Also try this in front of the memory: secded, or 'in-place[code=parity]'. Repeatable."
 _DROP = "Accuracy (for pixels: mean IoU) that a die may lose, as 1% or 0.01."
 
 

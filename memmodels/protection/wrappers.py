@@ -134,18 +134,21 @@ def _bch2(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory:
 
 
 def _in_place(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory:
-    from weakcell.memmodels.protection.in_place import InPlace
+    from weakcell.memmodels.protection.element_codes import DEFAULT_LOW
+    from weakcell.memmodels.protection.elements import InPlace
 
-    code, low = str(options["code"]), int(options["low"])
-    if (code == "triple" and low % 2) or (code == "secded" and low < 3):
-        needs = "an even number of bits, two for each tripled bit" if code == "triple" else "three bits or more"
-        advice = "Choose low=2 with triple, or low=4 with secded"
+    code = str(options["code"])
+    low = int(options.get("low", DEFAULT_LOW[code]))
+    fewest = {"hamming": 2, "secded": 3, "triple": 2, "parity": 1}[code]
+    if low < fewest or (code == "triple" and low % 2):
+        needs = "an even number of bits, two for each tripled bit" if code == "triple" else f"{fewest} bits or more"
+        advice = f"Choose low={DEFAULT_LOW[code]}, the default"
         raise MemorySpecError(f"in-place[code={code},low={low}]", f"{code} needs {needs}", advice)
     return InPlace(memory, code, low)  # type: ignore[arg-type]
 
 
 def _range(memory: Memory, options: Mapping[str, ConditionValue]) -> Memory:
-    from weakcell.memmodels.protection.in_place import Range
+    from weakcell.memmodels.protection.elements import Range
 
     return Range(memory, str(options["policy"]))  # type: ignore[arg-type]
 
@@ -207,11 +210,11 @@ WRAPPERS = {
                 Condition(
                     "code",
                     "",
-                    "three copies of the top low/2 bits; a parity bit for each of `low` chunks; or SECDED of the top bits",
-                    "triple",
-                    choices=("triple", "parity", "secded"),
+                    "Hamming or SECDED of the top bits; three copies of the top low/2 bits; a parity bit for each of `low` chunks",
+                    "hamming",
+                    choices=("hamming", "secded", "triple", "parity"),
                 ),
-                Condition("low", "bits", "lowest bits that hold check bits", 2.0, low=1, high=8),
+                Condition("low", "bits", "lowest bits that hold check bits; 3, with secded 4, else 2, if not given", low=1, high=8),
             ),
             _in_place,
             level=1,

@@ -16,14 +16,18 @@ from tests.memmodels.test_catalogue import one_paragraph
 from weakcell.memmodels import Accesses, Key, Layout, open_memory, pack
 from weakcell.memmodels.errors import MemoryFault, MemorySpecError
 from weakcell.memmodels.memory import ReadReport
-from weakcell.memmodels.protection.in_place import CodeTables, InPlace, Range, make_tables
+from weakcell.memmodels.protection.element_codes import CodeTables, fewest_bits, make_tables
+from weakcell.memmodels.protection.elements import InPlace, Range
 
 FORMS = [
     (width, signed, erased, code, low)
     for width in (3, 4, 5, 8)
     for signed, erased in ((True, 0), (False, 0), (False, (1 << width) // 2 + 1), (True, 3))
-    for code, low in (("triple", 2), ("triple", 4), ("parity", 1), ("parity", 2), ("secded", 3), ("secded", 4))
-    if width >= low + (low // 2 if code == "triple" else low if code == "parity" else 1)
+    for code, low in (
+        *(("hamming", 2), ("hamming", 3), ("hamming", 4), ("secded", 3), ("secded", 4)),
+        *(("triple", 2), ("triple", 4), ("parity", 1), ("parity", 2)),
+    )
+    if width >= fewest_bits(code, low)
 ]
 
 
@@ -64,6 +68,25 @@ def test_triple_corrects_one_of_three_copies(form: tuple) -> None:
             assert all(read_with_errors(tables, code, 1 << place) == right for place in places)
             for pair in combinations(places, 2):
                 assert read_with_errors(tables, code, sum(1 << place for place in pair)) == right ^ 1 << (width - copies + bit)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form[3] in ("hamming", "secded")], ids=str)
+def test_hamming_codes_decode_to_the_only_codeword_within_one_error(form: tuple) -> None:
+    width, _, erased, code, low = form
+    tables = make_tables(*form)
+    protected = min(width - low, 2**low - 1 - low if code == "hamming" else 2 ** (low - 1) - low)
+    free = ((1 << (width - protected - low)) - 1) << low  # upper bits without protection
+    covered = ((1 << width) - 1) ^ free
+    codewords = sorted({int(stored) & covered for stored in tables.stored})
+    distance = min((a ^ b).bit_count() for a, b in combinations(codewords, 2))
+    assert distance >= (3 if code == "hamming" else 4)
+    read_of = {int(stored): int(tables.read[stored]) for stored in tables.stored}
+    for pattern in range(1 << width):
+        near = [word for word in codewords if (word ^ pattern & covered).bit_count() <= 1]
+        expected = read_of[near[0] | pattern & free] if near else erased
+        assert tables.read[pattern] == expected
+        assert tables.detected[pattern] == (not near)
+        assert tables.corrected[pattern] == bool(near and near[0] != pattern & covered)
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form[3] == "secded"], ids=str)
@@ -133,7 +156,7 @@ def test_what_cannot_be_protected_is_refused(spec: str, layout: Layout, said: st
     assert said in one_paragraph(caught.value)
 
 
-@pytest.mark.parametrize("options", ["code=triple,low=3", "code=secded,low=2"])
+@pytest.mark.parametrize("options", ["code=triple,low=3", "code=secded,low=2", "low=1"])
 def test_a_code_that_does_not_exist_is_refused(options: str) -> None:
     with pytest.raises(MemorySpecError, match="needs"):
         open_memory(f"in-place[{options}]+uniform:ber=0")
