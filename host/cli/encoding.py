@@ -13,11 +13,15 @@ _PLAIN = {
     "λ": "lambda", "σ": "sigma",
 }  # fmt: skip
 _HANDLER = "weakcell-plain"
+_STDERR = 2
 
 
 def accept_any_text() -> None:
     """Let standard output and error write any text: what their encoding lacks becomes plain ASCII."""
     codecs.register_error(_HANDLER, _replace)
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass  # closed by the caller: a file of results would get its number, and what libraries print
+    os.close(handle)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115

@@ -6,6 +6,7 @@ in a child process, and its parent says what happened. Libraries that reserve me
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import sys
@@ -14,19 +15,21 @@ from functools import cache
 from pathlib import Path
 from traceback import clear_frames
 from types import FrameType
+from typing import Any
 
 ROOMY = 4 << 30
 """From this limit on, in bytes, commands run as without one."""
 
 NEEDED_MB = {"infer": 450, "inspect": 450, "train": 1500}
 """Megabytes of address space with which commands work on small networks; measured by tests/endurance/memory.py."""
-_NEEDED_MB = 1000
+_NEEDED_MB, _NEEDED_DATA_MB = 1000, 450
 _NO_LIMIT = 1 << 50
 
 _SIGNALS = ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGTRAP", "SIGKILL")
 """How libraries, and the system's out-of-memory killer, end a process."""
-_WORDS = ("can't start new thread", "failed to map segment", "cannot allocate memory", "ThreadPoolBuildError", "allocate memory",
-          "Could not find/load shared object file", "Resource temporarily unavailable")  # fmt: skip
+_WORDS = ("can't start new thread", "failed to map segment", "allocate memory", "bad_alloc", "out of memory",
+          "threadpoolbuilderror", "could not find/load shared object file", "resource temporarily unavailable")  # fmt: skip
+"""What libraries say when memory or a thread cannot be had, in small letters."""
 _THREADS = (
     "OPENBLAS_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -38,6 +41,8 @@ _THREADS = (
 _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _SET_DEATH_SIGNAL, _ARENAS = 1, -8
 """PR_SET_PDEATHSIG of prctl, and M_ARENA_MAX of mallopt."""
+_OPENBLAS_BYTES = 48 << 20
+"""OpenBLAS takes a buffer of 32 MB when it is loaded."""
 
 
 @cache
@@ -93,6 +98,7 @@ def run_within(limit: int, command: Callable[[], None]) -> None:
         os.close(told)
         _call_system("prctl", _SET_DEATH_SIGNAL, signal.SIGKILL)  # a parent that is killed takes the command with it
         _call_system("mallopt", _ARENAS, 2)  # each further arena reserves 64 MB
+        watch_openblas()
         try:
             command()
         finally:
@@ -119,6 +125,20 @@ def run_within(limit: int, command: Callable[[], None]) -> None:
     os.kill(os.getpid(), -code)
 
 
+def watch_openblas() -> None:
+    """Let an import raise MemoryError if OpenBLAS would find no room for its buffer: it would ask for it for ever."""
+
+    def check_room(event: str, arguments: tuple[Any, ...]) -> None:
+        if event != "import" or not str(arguments[0]).startswith(("numpy.", "scipy.")) or arguments[1] is None:
+            return  # only extension modules have a file here
+        try:
+            mmap.mmap(-1, _OPENBLAS_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        except OSError:
+            raise MemoryError from None
+
+    sys.addaudithook(check_room)
+
+
 def _read_if_any(handle: int) -> bytes:
     try:
         return os.read(handle, 1)
@@ -137,7 +157,7 @@ def is_lack_of_memory(error: BaseException) -> bool:
         for one in causes:
             clear_frames(one.__traceback__)  # what they hold is given back: the message needs some memory, too
         return True
-    return find_limit() is not None and any(word in str(one) for one in causes for word in _WORDS)
+    return find_limit() is not None and any(word in str(one).lower() for one in causes for word in _WORDS)
 
 
 def explain(found: str, limit: int | None = None) -> str:
@@ -156,7 +176,8 @@ def explain(found: str, limit: int | None = None) -> str:
     asked = f"weakcell {name}".strip()
     return (
         f"{asked}: it ran out of memory ({found}){allowed}{at_most}. Allow more (ulimit -v, ulimit -d, the container's limit), or "
-        f"take fewer images or threads: on a small network it needs {needed:,} MB of address space."
+        f"take fewer images or threads: on a small network it needs {needed:,} MB of address space, of which "
+        f"{_NEEDED_DATA_MB:,} MB are data."
     )
 
 

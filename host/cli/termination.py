@@ -51,7 +51,7 @@ def interrupt_on_sigterm() -> Iterator[None]:
             again = threading.Timer(_SECONDS_UNTIL_AGAIN, send_again, (_received[-1],))
             again.daemon = True
             again.start()
-        else:
+        elif not issubclass(unraisable.exc_type, MemoryError):  # the command itself ends with a message about memory
             hook(unraisable)
 
     _received.clear()

@@ -41,6 +41,8 @@ class Command:
         arguments: of the command line, for a folder; the same command goes on after an end.
         prepare: fills the folder before the first run.
         patch: changes the process before the command runs.
+        needs: packages.
+        only_disks: whether it is given full disks and not killed.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Command:
     prepare: Callable[[Path], None] = lambda folder: None
     patch: Callable[[], None] | None = None
     needs: tuple[str, ...] = field(default=())
+    only_disks: bool = False
 
 
 def _emulate(folder: Path) -> list[str]:
@@ -68,20 +71,48 @@ def _train(folder: Path) -> list[str]:
     return [*what, "--sweep", "ber=0,0.1", "--trials", "1", "--resume", "--out", str(folder / "out")]
 
 
-def _characterize(folder: Path) -> list[str]:
-    what = [
-        "characterize",
-        "--port",
-        "virtual:rp2040",
-        "--memory",
-        "uniform:ber=0.001",
-        "--vdd",
-        "1.05,1.0",
-        "--dwell-ms",
-        "1",
-    ]
-    return [*what, "--pattern", "random", "--kib", "1", "--quiet", "--resume", "--out", str(folder / "out")]
+CHARACTERIZE = (
+    "characterize", "--port", "virtual:rp2040", "--memory", "uniform:ber=0.001", "--vdd", "1.05,1.0", "--dwell-ms", "1",
+    "--pattern", "random", "--kib", "1",
+)  # fmt: skip
 
+
+def _characterize(folder: Path) -> list[str]:
+    return [*CHARACTERIZE, "--quiet", "--resume", "--out", str(folder / "out")]
+
+
+def write_cycles(path: Path) -> None:
+    """Write a table of measurements for `characterize --import`: flips of a memory after some waits."""
+    rows = [f"{round(flips * scale)},1000000,{stored},{wait},{50 + 10 * scale}" for scale in (1, 2)
+            for wait, flips in ((1, 100), (4, 450), (16, 2000), (64, 9000)) for stored in (0, 1)]  # fmt: skip
+    path.write_text("\n".join(["flips,cells,written,interval,temperature", *rows]) + "\n", encoding="utf-8")
+
+
+def _write_inputs(folder: Path) -> None:
+    """Write images for `infer` and a table for `characterize --import`."""
+    import numpy as np
+
+    np.savez(folder / "in.npz", x=np.zeros((4, 1, 8, 8), np.float32))
+    write_cycles(folder / "cycles.csv")
+
+
+_DIGITS, _UNIFORM = ("digits-bnn", "--images", "30"), ("--memory", "uniform:ber=0.01")
+OPTIMIZE = (
+    "--memory", "sram-14nm", "--sweep", "v_over_vmin=0.9,1.0", "--max-drop", "20%", "--share", "0.5", "--confidence", "0.5",
+)  # fmt: skip
+"""A search that is easily answered, so that the command succeeds on a few images."""
+WRITERS = {
+    "infer --output": ("infer", "digits-bnn", "--input", "FOLDER/in.npz", "--output", "FOLDER/out.npz"),
+    "margins --out": ("margins", *_DIGITS, "--out", "FOLDER/out"),
+    "predict --out": ("predict", *_DIGITS, *_UNIFORM, "--out", "FOLDER/out"),
+    "validate --out": ("validate", *_DIGITS, *_UNIFORM, "--trials", "2", "--out", "FOLDER/out"),
+    "optimize --out": ("optimize", *_DIGITS, *OPTIMIZE, "--out", "FOLDER/out.json"),
+    "memories --plots": ("memories", "--plots", "FOLDER/out", "--format", "svg"),
+    "characterize --import": ("characterize", "--import", "FOLDER/cycles.csv", "--out", "FOLDER/out"),
+    "board measure --out": ("board", "measure", *CHARACTERIZE[1:5], "--vdd", "1.0", "--out", "FOLDER/out.csv"),
+    "firmware build --out": ("firmware", "build", "rp2040", "--out", "FOLDER/out"),
+}
+"""Commands that write when they end: nothing of theirs goes on, so that only full disks are of interest."""
 
 PARTS = {f"part-{letter}.gz": hashlib.shake_256(letter.encode()).digest(400_000) for letter in "abc"}
 """Files that a server of this machine publishes."""
@@ -158,7 +189,19 @@ def make_commands(work: Path) -> dict[str, Command]:
     def download(folder: Path) -> list[str]:
         return ["download", "fashion-mnist", "--data-dir", str(folder / "out")]
 
-    return {
+    def write(name: str) -> Command:
+        def fill(folder: Path) -> list[str]:
+            return [part.replace("FOLDER", str(folder)) for part in WRITERS[name]]
+
+        needs = {"board": ("unicorn", "cobs"), "firmware": ("ziglang",)}.get(name.split()[0], ())
+        return Command(name, fill, _write_inputs, needs=needs, only_disks=True)
+
+    def draw_figures(folder: Path) -> list[str]:
+        return ["report", str(folder / "out"), "--out", str(folder / "page.html"), "--figures", str(folder / "figures")]
+
+    writers = {name: write(name) for name in WRITERS}
+    return writers | {
+        "report --figures": Command("report --figures", draw_figures, finished_sweep, only_disks=True),
         "emulate --out": Command("emulate --out", _emulate),
         "sweep": Command("sweep", _sweep, _write_campaign),
         "report": Command("report", lambda folder: ["report", str(folder / "out")], finished_sweep),
@@ -174,6 +217,8 @@ _IGNORED = {"timings.json", "runs.sqlite-shm", "runs.sqlite-wal", "runs.sqlite.l
 """Times of this run, and files that SQLite keeps or removes as it likes."""
 _VOLATILE = re.compile(r"seconds|^link$|^command$")
 """Times; and counters and command of the last of several processes."""
+_DURATION = re.compile(r" [\d.,]+ s\.$")
+"""Time at the end of a caption."""
 
 
 def read_state(folder: Path) -> State:
@@ -221,6 +266,8 @@ def _plain(text: str) -> object:
     def strip(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: strip(part) for name, part in value.items() if not _VOLATILE.search(name)}
+        if isinstance(value, str):
+            return _DURATION.sub("", value)
         return [strip(part) for part in value] if isinstance(value, list) else value
 
     return strip(json.loads(text))

@@ -146,10 +146,13 @@ class Bench:
         return outcome
 
     def _run_on_tmpfs(self, size: int) -> warm.Ended:
-        pages = -(-size // _PAGE) + 1  # the folder itself needs none; one page as the smallest disk
+        pages, filler = size // _PAGE + 1, self.folder / "filler"  # no tmpfs is smaller than a page, so one is taken
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={pages * _PAGE}", "tmpfs", str(self.folder)], check=True)
+        filler.write_bytes(bytes(_PAGE))
         self.command.prepare(self.folder)
-        return self._run()
+        ended = self._run()
+        filler.unlink()
+        return ended
 
     def _check_next_run(self, outcome: Outcome, what: str) -> None:
         done = self._run()
@@ -218,7 +221,9 @@ def main() -> int:
                 bench = Bench(command, Path(work) / command.name.split()[0])
                 print(f"{command.name}: {bench.seconds:.2f} s, {bench.events} file events", flush=True)
                 steps: list[Callable[[], Outcome]] = [
-                    partial(bench.kill, signal.Signals[name], asked.runs, asked.seed) for name in asked.signals.split(",") if name
+                    partial(bench.kill, signal.Signals[name], asked.runs, asked.seed)
+                    for name in asked.signals.split(",")
+                    if name and not command.only_disks
                 ]
                 if asked.disks:
                     steps.append(partial(bench.fill_disk, [float(share) for share in asked.disks.split(",")], can_mount()))

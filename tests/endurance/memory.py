@@ -25,12 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.endurance.commands import CAMPAIGN
+from tests.endurance.commands import CAMPAIGN, CHARACTERIZE, OPTIMIZE, write_cycles
 from tests.endurance.tables import update_table
 
 LIMITS_MB = (3000, 1500, 1000, 700, 450, 250)
 HEADS = ("command", "limit of", "works from", "below: ends with")
 KINDS = {"address": "address space", "data": "data segment", "group": "control group"}
+_SECONDS = 400
+"""Time after which a command hangs; a busy machine needs most of it."""
 _GROUP = Path("/sys/fs/cgroup")
 
 
@@ -39,7 +41,9 @@ def list_commands(folder: Path) -> dict[str, list[str]]:
     images = folder / "in.npz"
     np.savez(images, x=np.zeros((4, 1, 8, 8), np.float32))
     (folder / "c.toml").write_text(CAMPAIGN, encoding="utf-8")
-    emulate = ["emulate", "digits-bnn", "--images", "30", "--trials", "2", "--memory", "uniform:ber=0.01", "--quiet"]
+    write_cycles(folder / "cycles.csv")
+    what, memory = ["digits-bnn", "--images", "30"], ["--memory", "uniform:ber=0.01"]
+    emulate = ["emulate", *what, "--trials", "2", *memory, "--quiet"]
     train = [
         "train",
         "--data",
@@ -62,6 +66,12 @@ def list_commands(folder: Path) -> dict[str, list[str]]:
         "emulate": [*emulate, "--out", str(folder / "emulated")],
         "report": ["report", str(folder / "emulated"), "--out", str(folder / "report.html")],
         "sweep": ["sweep", str(folder / "c.toml"), "--out", str(folder / "swept"), "--quiet"],
+        "margins": ["margins", *what],
+        "validate": ["validate", *what, *memory, "--trials", "2", "--quiet"],
+        "rank": ["rank", *what, *memory],
+        "optimize": ["optimize", *what, *OPTIMIZE, "--quiet"],
+        "characterize --import": ["characterize", "--import", str(folder / "cycles.csv"), "--out", str(folder / "imported")],
+        "characterize": [*CHARACTERIZE, "--yes", "--quiet", "--out", str(folder / "measured")],
         "train": [*train, "--resume", "--threads", "1", "--out", str(folder / "trained")],
     }
 
@@ -77,8 +87,15 @@ def run_limited(arguments: Sequence[str], megabytes: int, kind: str = "address")
             limit = partial(
                 resource.setrlimit, {"address": resource.RLIMIT_AS, "data": resource.RLIMIT_DATA}[kind], (megabytes << 20,) * 2
             )
-        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=600, env=dict(os.environ))
-    return done.returncode, done.stderr
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=limit, start_new_session=True
+        ) as process:
+            try:
+                said = process.communicate(timeout=_SECONDS)[1]
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                return -signal.SIGKILL, f"it hung for {_SECONDS} s"
+    return process.returncode, said
 
 
 @contextmanager

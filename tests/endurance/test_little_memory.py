@@ -33,6 +33,27 @@ def test_the_end_of_a_library_is_explained(tmp_path: Path) -> None:
         assert "1,024 MB" in done.stderr
 
 
+_LOAD_SCIPY = """
+import re, resource, sys, numpy
+from pathlib import Path
+from weakcell.host.cli.little_memory import watch_openblas
+watch_openblas()
+used = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (used + (24 << 20),) * 2)
+try:
+    import scipy.special
+except MemoryError:
+    sys.exit(9)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what a process uses")
+def test_a_library_without_room_for_its_buffer_is_not_loaded() -> None:
+    """OpenBLAS would ask for its buffer for ever."""
+    done = subprocess.run([sys.executable, "-c", _LOAD_SCIPY], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 9, done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_ends_the_command_and_not_only_its_parent(number: signal.Signals, tmp_path: Path) -> None:
     pid_file, script = tmp_path / "pid", tmp_path / "wait.py"

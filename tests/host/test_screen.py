@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -119,3 +120,11 @@ def test_a_pipe_without_a_reader_ends_a_command_as_sigpipe_does(words: list[str]
         command = [sys.executable, "-m", "weakcell", *words]
         done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes standard streams")
+def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    """Whatever a library prints would land in it."""
+    program = "from weakcell.host.cli.encoding import accept_any_text as a; a(); f = open('number', 'w'); f.write(str(f.fileno()))"
+    subprocess.run(f'{sys.executable} -c "{program}" <&- >&- 2>&-', shell=True, cwd=tmp_path, check=True)
+    assert int((tmp_path / "number").read_text()) > 2

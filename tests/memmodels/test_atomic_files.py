@@ -74,6 +74,26 @@ def test_permissions_come_from_the_umask_or_the_file_that_is_replaced(tmp_path: 
         os.umask(umask)
 
 
+@posix
+def test_a_file_is_flushed_before_it_gets_its_name_and_its_folder_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a loss of power may leave an empty file under the name."""
+    calls: list[str] = []
+    flush, rename = os.fsync, os.replace
+
+    def note_flush(handle: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else f"file of {os.fstat(handle).st_size} bytes")
+        flush(handle)
+
+    def note_rename(source: Path, target: Path) -> None:
+        calls.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_flush)
+    monkeypatch.setattr(os, "replace", note_rename)
+    write_text_atomically(tmp_path / "file", "new")
+    assert calls == ["file of 3 bytes", "rename", "folder"]
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError(), KeyboardInterrupt()])
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
     """Whatever the writer raises; an error of the disk says path, need and room."""
