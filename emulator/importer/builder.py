@@ -89,6 +89,8 @@ class NetworkBuilder:
         unbatched: ONNX tensors whose first axis is not the batch: their symbols have the whole shape of one image.
         strayed: ONNX tensors that come from such ones: a first axis of size 1 may be another axis than the batch.
         batch_places: where the batch is in ONNX tensors of a file that fixes a batch of several images (`fixed_batch.py`).
+        whole_batch: constants that follow from shapes, in a file that fixes a batch of several images: what they are for all of
+            these, or None if that cannot be told. Their symbols are for one image.
         batch: the number of images that the file fixes; None if it leaves it open.
     """
 
@@ -108,6 +110,7 @@ class NetworkBuilder:
     unbatched: set[str] = field(default_factory=set)
     strayed: set[str] = field(default_factory=set)
     batch_places: dict[str, BatchPlace] = field(default_factory=dict)
+    whole_batch: dict[str, Array | None] = field(default_factory=dict)
     batch: int | None = None
 
     # ── names, values and tensors ───────────────────────────────────────────────────────────────────

@@ -47,6 +47,7 @@ from weakcell.emulator.importer.standard_inputs import add_missing_shapes
 from weakcell.emulator.importer.subgraph import captured_names
 from weakcell.emulator.importer.symbols import (
     INTEGER_RANKS,
+    Array,
     Codes,
     Constant,
     FloatValue,
@@ -219,6 +220,17 @@ def _fold_node(builder: NetworkBuilder, node: Node) -> None:
         if name:
             own = _FOLDS.get(node.domain)
             builder.symbols[name] = fold(node, constants, index) if own is None else own(node, constants)
+            if own is None and any(given in builder.whole_batch for given in node.inputs):
+                builder.whole_batch[name] = _fold_whole_batch(builder, node, constants, index)
+
+
+def _fold_whole_batch(builder: NetworkBuilder, node: Node, constants: list[Constant | None], index: int) -> Array | None:
+    """Return what a node that reads shapes gives for all images that the file fixes; None if that cannot be told."""
+    whole = {name: builder.whole_batch[name] for name in node.inputs if name in builder.whole_batch}
+    if any(array is None for array in whole.values()):
+        return None
+    pairs = zip(node.inputs, constants, strict=True)
+    return fold(node, [Constant(whole[name], name) if name in whole else x for name, x in pairs], index).array
 
 
 @contextmanager

@@ -8,6 +8,7 @@ Resize and Upsample of every opset are lowered as one Resize of the axes behind 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from weakcell.emulator.importer.fixed_batch import batch_place, place_behind, pl
 from weakcell.emulator.importer.integer_ops import lower_move
 from weakcell.emulator.importer.symbols import (
     NO_PADS,
+    Array,
     Codes,
     Constant,
     FloatValue,
@@ -44,11 +46,20 @@ SHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 def lower_shape(builder: NetworkBuilder, node: Node) -> Symbol:
     """Lower Shape or Size to a constant, with a batch of 1."""
-    full = builder.onnx_shape(node.input(0))
+    full, name = builder.onnx_shape(node.input(0)), node.outputs[0]
+    if (batch := builder.batch or 1) > 1:
+        place = batch_place(builder, node.input(0))
+        whole = None if place is None else _sizes(node, [n * batch if i == place.axis else n for i, n in enumerate(full)])
+        builder.whole_batch[name] = whole
+    return Constant(_sizes(node, full), name)
+
+
+def _sizes(node: Node, shape: Sequence[int]) -> Array:
+    """Return what Shape or Size says of a tensor."""
     if node.op_type == "Size":
-        return Constant(np.array(math.prod(full), np.int64), node.outputs[0])
+        return np.array(math.prod(shape), np.int64)
     start, end = int(node.attributes.get("start", 0)), node.attributes.get("end")
-    return Constant(np.array(full[start:end], np.int64), node.outputs[0])
+    return np.array(shape[start:end], np.int64)
 
 
 def lower_reshape(builder: NetworkBuilder, node: Node, batch: int | None) -> Symbol:
@@ -81,7 +92,13 @@ def _new_shape(
         return (math.prod(shape[:axis]), math.prod(shape[axis:])), place and place_behind(node, place, shape, ())
     if node.op_type == "Reshape":
         given = builder.constant(node, 1)
-        target = [int(n) for n in (given.array if given is not None else node.attributes.get("shape", []))]
+        numbers = node.attributes.get("shape", []) if given is None else given.array
+        if (whole := builder.whole_batch.get(node.input(1))) is not None:
+            numbers = whole
+        elif node.input(1) in builder.whole_batch and -1 in numbers:
+            found = f"its numbers follow from the shape of a tensor in which the place of the batch of {batch} cannot be told"
+            raise ModelError(f"Importing {node}", found, "Export the model with a batch of 1")
+        target = [int(n) for n in numbers]
         return _target(node, shape, target, batch, place)
     given = builder.constant(node, 1)
     axes = onnx_ops.axes_of([None, None if given is None else given.array], node.attributes)

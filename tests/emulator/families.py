@@ -130,11 +130,12 @@ class KeywordSpotter(nn.Module):
 class Heartbeat(nn.Module):
     """A 1-D network on one channel with max pools, as those of ECG."""
 
-    def __init__(self) -> None:
+    def __init__(self, length: int = 64, width: int = 8) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv1d(1, 8, 7, padding=3), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 16, 5, padding=2), nn.ReLU(), nn.MaxPool1d(2),
-            nn.Flatten(), nn.Linear(16 * 16, 5),
+            nn.Conv1d(1, width, 7, padding=3), nn.ReLU(), nn.MaxPool1d(2),
+            nn.Conv1d(width, 2 * width, 5, padding=2), nn.ReLU(), nn.MaxPool1d(2),
+            nn.Flatten(), nn.Linear(width * length // 2, 5),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:

@@ -85,7 +85,10 @@ def random_cells(network: emulator.Network, rng: np.random.Generator, count: int
 
 
 def with_flipped_initializers(
-    proto: onnx.ModelProto, flips: Mapping[str, Cells], transposed: frozenset[str] = frozenset()
+    proto: onnx.ModelProto,
+    flips: Mapping[str, Cells],
+    transposed: frozenset[str] = frozenset(),
+    bits: Mapping[str, int] | None = None,
 ) -> onnx.ModelProto:
     """Return the model with these bits inverted in its integer initializers.
 
@@ -93,6 +96,7 @@ def with_flipped_initializers(
         proto: the model.
         flips: cells by tensor.
         transposed: matrices whose elements are counted column by column, as the weights of a MatMul are stored.
+        bits: of an element by tensor, where fewer are stored than the file's type has.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(proto)
@@ -102,11 +106,12 @@ def with_flipped_initializers(
         array = numpy_helper.to_array(tensor)
         codes = array.astype(np.int64)
         flat = (codes.T if tensor.name in transposed else codes).copy().reshape(-1)
-        bits = 4 if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4) else 8 * array.dtype.itemsize
+        file_bits = 4 if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4) else 8 * array.dtype.itemsize
+        width = (bits or {}).get(tensor.name, file_bits)
         signed = "uint" not in str(array.dtype)
         for element, bit in flips[tensor.name]:
-            code = (int(flat[element]) & ((1 << bits) - 1)) ^ (1 << bit)
-            flat[element] = code - (1 << bits) if signed and code >> (bits - 1) else code
+            code = (int(flat[element]) & ((1 << width) - 1)) ^ (1 << bit)
+            flat[element] = code - (1 << width) if signed and code >> (width - 1) else code
         shaped = flat.reshape(codes.T.shape).T if tensor.name in transposed else flat.reshape(codes.shape)
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(shaped).astype(array.dtype), tensor.name))
     return changed

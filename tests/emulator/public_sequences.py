@@ -154,16 +154,16 @@ class TextReader(nn.Module):
 class SeparableKeywords(nn.Module):
     """DS-CNN on a signal: depthwise and pointwise convolutions."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
 
-        def separable(channels: int) -> list[nn.Module]:
-            deep = nn.Conv1d(channels, channels, 3, padding=1, groups=channels, bias=False)
-            point = nn.Conv1d(channels, channels, 1, bias=False)
-            return [deep, nn.BatchNorm1d(channels), nn.ReLU(), point, nn.BatchNorm1d(channels), nn.ReLU()]
+        def separable() -> list[nn.Module]:
+            deep = nn.Conv1d(width, width, 3, padding=1, groups=width, bias=False)
+            point = nn.Conv1d(width, width, 1, bias=False)
+            return [deep, nn.BatchNorm1d(width), nn.ReLU(), point, nn.BatchNorm1d(width), nn.ReLU()]
 
-        stem = nn.Conv1d(10, 16, 9, 2, 4), nn.BatchNorm1d(16), nn.ReLU()
-        self.body = nn.Sequential(*stem, *separable(16), *separable(16), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 12))
+        stem = nn.Conv1d(10, width, 9, 2, 4), nn.BatchNorm1d(width), nn.ReLU()
+        self.body = nn.Sequential(*stem, *separable(), *separable(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(width, 12))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)

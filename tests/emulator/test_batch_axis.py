@@ -275,6 +275,20 @@ def test_a_fixed_batch_where_several_numbers_may_be_it() -> None:
     np.testing.assert_allclose(weakcell.infer(proto, x)["out"], run(proto, {"x": x})[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("last", [-1, WIDE])
+def test_a_fixed_batch_with_sizes_from_shapes(last: int) -> None:
+    """The sizes of a Reshape follow from a tensor's shape, which counts all images: heads folded with the batch, then back."""
+    g = Graph()
+    y = g.dense("x", WIDE, WIDE)
+    size = g.op("Shape", y)
+    count, length = (g.op("Slice", size, g.const([i]), g.const([i + 1]), g.const([0])) for i in range(2))
+    folded = g.op("Concat", g.op("Mul", count, g.const([HEADS])), length, g.const([-1]), axis=0)
+    soft = g.op("Softmax", g.op("Reshape", y, folded), axis=1)
+    y = g.op("Reshape", soft, g.op("Concat", g.op("Slice", size, g.const([0]), g.const([2])), g.const([last]), axis=0))
+    proto, x = g.done(y, [3, LENGTH, WIDE], [3, LENGTH, WIDE]), signal(3, LENGTH, WIDE)
+    np.testing.assert_allclose(weakcell.infer(proto, x)["out"], run(proto, {"x": x})[0], rtol=1e-5, atol=1e-5)
+
+
 def test_a_fixed_batch_that_cannot_be_told() -> None:
     """Sums over positions move the batch out of sight: then the file is refused."""
     g = Graph()
