@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from zlib import crc32
 
-import numpy as np
-import pytest
-from hypothesis import HealthCheck, settings
+# One thread per library: processes of pytest-xdist share the cores, and idle threads of OpenMP and BLAS spin. Read at their import.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 settings.register_profile("weakcell", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("weakcell")

@@ -151,8 +151,17 @@ def injected(mask: Words) -> Callable[[VirtualBoard, float], None]:
     return flip
 
 
-@pytest.mark.parametrize("flips", [0, 7, 3000])
-@pytest.mark.parametrize("name", ["zeros", "ones", "checkerboard", "address", "random", "weights:digits-bnn"])
+@pytest.mark.parametrize(
+    ("name", "flips"),
+    [
+        ("zeros", 7),
+        ("ones", 7),
+        ("checkerboard", 7),
+        ("address", 7),
+        *(("random", n) for n in (0, 7, 3000)),
+        ("weights:digits-bnn", 7),
+    ],
+)
 def test_what_comes_back_is_what_was_injected(name: str, flips: int, rng: np.random.Generator) -> None:
     pages, mask = 64, np.zeros(64 * PAGE // 8, np.uint64)
     cells = rng.choice(mask.size * 64, flips, replace=False)
@@ -325,17 +334,17 @@ def test_the_estimate_is_what_pages_and_dwells_take(tmp_path: Path, monkeypatch:
 
 
 def test_a_killed_run_goes_on_and_nothing_is_counted_twice(tmp_path: Path) -> None:
-    options = ["--port", "virtual:rp2350", "--memory", "uniform:ber=0.0005,lifetime=read", "--kib", "16", "--repeats", "3",
-               "--vdd", "0.9:0.55:0.05", "--pattern", "zeros,ones,random", "--quiet"]  # fmt: skip
+    options = ["--port", "virtual:rp2350", "--memory", "uniform:ber=0.002,lifetime=read", "--kib", "4", "--repeats", "2",
+               "--vdd", "0.9:0.6:0.1", "--pattern", "zeros,ones,random", "--quiet"]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert CliRunner().invoke(app, ["characterize", *options, "--out", str(whole)]).exit_code == 0
     command = [sys.executable, "-m", "weakcell.host.cli", "characterize", *options, "--out", str(killed)]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
-    while len(list((killed / "points").glob("*.npz"))) < 5 and process.poll() is None:
+    while len(list((killed / "points").glob("*.npz"))) < 4 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was killed in the middle"
-    assert 5 <= len(list((killed / "points").glob("*.npz"))) < 27
+    assert 4 <= len(list((killed / "points").glob("*.npz"))) < 15
     assert not (killed / "results.csv").exists()
     refused = CliRunner().invoke(app, ["characterize", *options, "--out", str(killed)])
     assert (refused.exit_code, "--resume" in refused.output) == (6, True)
@@ -449,8 +458,8 @@ def test_a_silent_port_is_a_link_error_before_anything_is_written(tmp_path: Path
 
 @pytest.mark.parametrize("experiment", ["retention", "sleep", "read", "write"])
 def test_each_experiment_finds_the_cells_that_its_board_spoils(tmp_path: Path, experiment: str) -> None:
-    out, memory = tmp_path / "run", "uniform:ber=0.0004,cells=invert,lifetime=die"
-    done = run("--port", "virtual:rp2350", "--memory", memory, "--kib", "32", "--vdd", "0.7", "--repeats", "2", "--dwell-ms", "1",
+    out, memory = tmp_path / "run", "uniform:ber=0.0016,cells=invert,lifetime=die"
+    done = run("--port", "virtual:rp2350", "--memory", memory, "--kib", "8", "--vdd", "0.7", "--repeats", "2", "--dwell-ms", "1",
                "--experiment", experiment, "--out", str(out))  # fmt: skip
     assert done.exit_code == 0, done.output
     summary = pl.read_csv(out / "summary.csv")
@@ -459,7 +468,7 @@ def test_each_experiment_finds_the_cells_that_its_board_spoils(tmp_path: Path, e
     region = cells.write(np.zeros(found.words, np.uint64), found, Key())
     back = np.empty_like(region.written)
     cells.read(region, Key(), back)
-    mask = back[: 32 * 1024 // 8]
+    mask = back[: 8 * 1024 // 8]
     for point in Dump(out).records()[2:]:
         assert point.errors is not None
         assert all(np.array_equal(errors, mask) for errors in point.errors)

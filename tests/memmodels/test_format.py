@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.emulator.test_targets import TARGETS
 from tests.memmodels import golden
 from weakcell.memmodels.sampling.sampler import VERSION
 
@@ -47,8 +48,8 @@ def test_format_2_draws_what_it_always_drew() -> None:
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names an x86 processor")
 def test_another_processor_draws_the_same() -> None:
-    """Compiled for AVX2 without AVX-512, in a process of its own."""
-    environment = os.environ | {"NUMBA_CPU_NAME": "haswell"}
+    """Compiled for AVX2 without AVX-512, in a process of its own; tests of kernels need some of this code, too."""
+    environment = os.environ | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": TARGETS["haswell"][0]}
     command = [sys.executable, "-m", "tests.memmodels.golden"]
     root = Path(__file__).parents[2]
     printed = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
