@@ -439,9 +439,9 @@ def _lock(folder: Path) -> Iterator[None]:
         handle = open_lock_file(path)
     except OSError as error:
         found, do = f"{path.name}: {reason(error)}", "Choose a folder that can be written"
-        if path.is_symlink():
+        if os.path.islink(path):  # no error, as of Path, where the folder may not be searched
             found, do = f"{path.name} is a link", "Remove it, or choose another folder"
-        elif path.exists() and not path.is_file():
+        elif os.path.exists(path) and not os.path.isfile(path):
             found, do = f"{path.name} is not a regular file", "Remove it, or choose another folder"
         raise OutputError(asked, found, do) from error
     with os.fdopen(handle, "r+b", buffering=0) as file:

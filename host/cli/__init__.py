@@ -5,10 +5,12 @@ A WeakcellError is printed as one paragraph on stderr and sets the exit code; ot
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +20,9 @@ from weakcell.host.cli.encoding import accept_any_text
 from weakcell.host.cli.repeated import refuse_repeated
 from weakcell.host.cli.termination import NO_READER, interrupt_on_sigterm, interrupted_code, is_interruption
 from weakcell.host.foreign_folder import distrust_current_folder
+
+if TYPE_CHECKING:
+    from weakcell.memmodels.errors import WeakcellError
 
 _GROUPS = {
     "Emulate and analyse": {
@@ -155,17 +160,35 @@ def _explain(error: BaseException, command: str | None = None) -> int:
     if is_interruption(error) and not isinstance(error, Interrupted):
         typer.echo(" ".join(["Interrupted.", *filter(None, [_KEPT.get(command or "")])]), err=True)
         return interrupted_code()
-    if isinstance(error, WeakcellError):
-        from weakcell.host.cli.terminal import exit_code, show_error
-
-        show_error(error)
-        return exit_code(error)
     from weakcell.host.cli.little_memory import explain, is_lack_of_memory
+    from weakcell.host.cli.terminal import exit_code, show_error
 
-    if not is_lack_of_memory(error):
+    if not isinstance(error, WeakcellError):
+        if is_lack_of_memory(error):
+            sys.stderr.write(f"Error: {explain(type(error).__name__)}\n")
+            return 1
+        error = _find_cause(error, f"weakcell {command or ''}".strip())
+    show_error(error)
+    return exit_code(error)
+
+
+def _find_cause(error: BaseException, asked: str) -> WeakcellError:
+    """Return an error that the machine or its settings cause as one of the project; raise any other again."""
+    from weakcell.memmodels.atomic_files import is_full
+    from weakcell.memmodels.errors import WeakcellError
+    from weakcell.memmodels.files import reason
+    from weakcell.memmodels.native.compilers import CompilationFailed
+
+    if isinstance(error, CompilationFailed):
+        do = "Unset the environment variables of Numba (NUMBA_…), if there are any, and report the error if it stays"
+        return WeakcellError(asked, reason(error), do)
+    if type(error).__name__ == "PanicException" and (said := re.search(r'Os \{ code: (\d+), .*message: "(.*?)"', str(error))):
+        error = OSError(int(said[1]), said[2])  # of polars
+    if not isinstance(error, OSError) or is_full(error):
         raise error
-    sys.stderr.write(f"Error: {explain(type(error).__name__)}\n")
-    return 1
+    files = " and ".join(repr(str(name)) for name in (error.filename, error.filename2) if name is not None)
+    do = "Allow more open files (ulimit -n)" if error.errno in (errno.EMFILE, errno.ENFILE) else "Mend that on this machine"
+    return WeakcellError(asked, f"{reason(error)}{f' ({files})' if files else ''}", do)
 
 
 app = typer.Typer(

@@ -82,7 +82,7 @@ def _fashion_files(folder: Path, split: Split) -> list[Path]:
 
 
 def _idx_file(folder: Path, stem: str) -> Path | None:
-    return next((file for file in (folder / f"{stem}.gz", folder / stem) if file.is_file()), None)
+    return next((file for file in (folder / f"{stem}.gz", folder / stem) if os.path.isfile(file)), None)
 
 
 def _read_fashion(files: list[Path]) -> tuple[Array, Array]:
@@ -94,7 +94,7 @@ def _read_fashion(files: list[Path]) -> tuple[Array, Array]:
 
 def _cifar_files(folder: Path, split: Split) -> list[Path]:
     names = ["test_batch"] if split == "test" else [f"data_batch_{number}" for number in range(1, 6)]
-    return [folder / name for name in names if (folder / name).is_file()]
+    return [folder / name for name in names if os.path.isfile(folder / name)]
 
 
 def _read_cifar(files: list[Path]) -> tuple[Array, Array]:
@@ -103,7 +103,7 @@ def _read_cifar(files: list[Path]) -> tuple[Array, Array]:
 
 
 def _svhn_files(folder: Path, split: Split) -> list[Path]:
-    return [file for file in (folder / f"{split}_32x32.mat",) if file.is_file()]
+    return [file for file in (folder / f"{split}_32x32.mat",) if os.path.isfile(file)]
 
 
 def _read_svhn(files: list[Path]) -> tuple[Array, Array]:
@@ -112,7 +112,7 @@ def _read_svhn(files: list[Path]) -> tuple[Array, Array]:
 
 def _imagenette_folders(folder: Path, split: Split) -> list[Path]:
     inner = folder / ("val" if split == "test" else "train")
-    return [inner] if inner.is_dir() else []
+    return [inner] if os.path.isdir(inner) else []
 
 
 def _read_imagenette(files: list[Path]) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -152,7 +153,7 @@ def load_data(data: DataLike, data_dir: str | Path | None = None) -> Dataset:
         images, labels, folder = read_split(text, "test", None if data_dir is None else Path(data_dir))
         return Dataset(text, images, labels.astype(np.int64), f"{folder}: test set")
     path = Path(data)
-    if path.suffix.lower() == ".npz" or path.exists():
+    if path.suffix.lower() == ".npz" or os.path.exists(path):
         return _from_npz(path)
     near = difflib.get_close_matches(text, _NAMES, n=1)
     hint = f"Perhaps {near[0]} is meant" if near else f"Name an .npz file with x and optionally y, or one of {', '.join(_NAMES)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -106,9 +107,9 @@ def find_model(model: ModelLike) -> Model:
         file, data = _SHIPPED[text]
         return Model(text, SHIPPED_FOLDER / file, data)
     path = Path(model)
-    if path.is_file():
+    if os.path.isfile(path):
         return Model(printable_name(path.stem), path)
-    found = "it is a folder" if path.is_dir() else "there is no such file"
+    found = "it is a folder" if os.path.isdir(path) else "there is no such file"
     near = difflib.get_close_matches(text, _SHIPPED, n=1)
     hint = f"Perhaps {near[0]} is meant" if near else f"Name an ONNX file, or one of {', '.join(_SHIPPED)}"
     raise InputError(f"Model {text}", found, hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 import typer
+from polars.exceptions import PanicException
 from typer.testing import CliRunner, Result
 
 from weakcell.host.cli import _KEPT, app
 from weakcell.host.study.networks import SHIPPED_FOLDER
+from weakcell.memmodels.native.compilers import CompilationFailed
 
 HEAVY = {
     "numpy", "numba", "scipy", "onnx", "onnx_ir", "polars", "pydantic", "rich", "matplotlib", "torch", "onnxruntime", "memmodels",
@@ -449,3 +452,28 @@ def test_near_misses_of_losses_and_data_sets_are_suggested() -> None:
     stopped = weakcell("download", "fashon")
     assert (stopped.exit_code, stopped.stderr.partition(":")[0]) == (2, "Error")
     assert "Did you mean fashion-mnist?" in stopped.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "weights.onnx"), ("Too many open files", "weights.onnx", "ulimit -n")),
+        (OSError(errno.EIO, "Input/output error"), ("Input/output error",)),
+        (PanicException('an `Err` value: Os { code: 24, kind: TooManyOpenFiles, message: "Too many open files" }'), ("ulimit -n",)),
+        (CompilationFailed("kernels.add cannot be compiled: TypingError"), ("kernels.add", "NUMBA_")),
+    ],
+)
+def test_what_the_machine_refuses_is_one_paragraph(
+    error: BaseException, said: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise error
+
+    alone = typer.Typer()
+    alone.command()(refuse)
+    monkeypatch.setattr("weakcell.host.cli._command", lambda name: typer.main.get_command(alone))
+    result = CliRunner().invoke(app, ["infer"])
+    assert result.exit_code == 1
+    assert result.stderr.count("Error: weakcell infer: ") == 1
+    assert "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in said), result.stderr

@@ -87,3 +87,26 @@ assert config.BOUNDSCHECK is None, config.BOUNDSCHECK
         (foreign / f"{name}.py").unlink()
     done = _run(tmp_path / "bin" / "run.py", text)
     assert done.returncode == 0, done.stderr
+
+
+def test_matplotlib_takes_no_settings_of_the_folder(foreign: Path, tmp_path: Path) -> None:
+    """They could start LaTeX on the names of a stranger's network. Alone, Matplotlib reads them."""
+    (foreign / "matplotlibrc").write_text("text.usetex: True\nfont.size: 3\n")
+    look = "import matplotlib; print(matplotlib.rcParams['text.usetex'], matplotlib.rcParams['font.size'])"
+    distrust = "from weakcell.host.foreign_folder import distrust_current_folder as d; d()\n"
+    for name in _MODULES:
+        (foreign / f"{name}.py").unlink()
+    assert _run(tmp_path / "bin" / "run.py", look).stdout.split() == ["True", "3.0"]
+    assert _run(tmp_path / "bin" / "run.py", distrust + look).stdout.split() == ["False", "10.0"]
+
+
+def test_figures_never_start_latex() -> None:
+    import matplotlib as mpl
+
+    from weakcell.host.report.matplotlib_charts import apply_style
+    from weakcell.host.report.style import PAPER_STYLE, STUDY_STYLE, STYLE
+
+    with mpl.rc_context({"text.usetex": True}):
+        for style in (STYLE, PAPER_STYLE, STUDY_STYLE):
+            with apply_style(style):
+                assert not mpl.rcParams["text.usetex"]

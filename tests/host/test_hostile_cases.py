@@ -286,6 +286,22 @@ def _report_of_a_title_with_markup(place: Place) -> tuple[str, ...]:
     return "report", "study", "--out", "r.html"
 
 
+@case(3)
+def _network_of_a_long_name(place: Place) -> tuple[str, ...]:
+    """Longer than the system stores: asking whether there is such a file is an error."""
+    return "inspect", "n" * 300
+
+
+@case(3)
+def _data_of_a_long_name(place: Place) -> tuple[str, ...]:
+    return "emulate", "digits-bnn", "--data", "d/" * 3000
+
+
+@case(3)
+def _data_folder_of_a_long_name(place: Place) -> tuple[str, ...]:
+    return "emulate", "fashion-bnn", "--data", "svhn", "--data-dir", "d" * 300
+
+
 # --- imports and boards that files name -------------------------------------------------------------------------------------------
 
 
