@@ -294,7 +294,7 @@ def _network_of_a_long_name(place: Place) -> tuple[str, ...]:
 
 @case(3)
 def _data_of_a_long_name(place: Place) -> tuple[str, ...]:
-    return "emulate", "digits-bnn", "--data", "d/" * 3000
+    return "emulate", "digits-bnn", "--data", "d" * 300
 
 
 @case(3)
