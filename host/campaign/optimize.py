@@ -31,6 +31,7 @@ from weakcell.host.campaign.trade_off import check_trade_off
 from weakcell.host.report.captions import describe_accesses
 from weakcell.host.study.executors import Executor, Threads, default_workers, make_task, run_task
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
+from weakcell.host.study.sweep_values import SweepLike, as_sweep
 from weakcell.host.study.workload import Workload
 from weakcell.memmodels.catalogue import MemorySpec, parse_spec
 from weakcell.memmodels.errors import MemoryFault, UsageError
@@ -350,6 +351,25 @@ def open_search(
         raise UsageError(f"Optimizing {study.memory}", "its technology has no condition to move", "Give --sweep KEY=VALUES")
     work = executor or Threads(partial(run_task, {workload.key: workload}), default_workers())
     return Search(workload, study, key, work, on_trials)
+
+
+def list_candidates(
+    memory: MemorySpec, sweep: SweepLike | None, goal: Goal, protections: Sequence[str]
+) -> tuple[str, tuple[float, ...]]:
+    """Return the condition that a search moves, and its values, as far as they can be checked without a network.
+
+    Raises:
+        UsageError: a number of the goal is out of range, nothing can be moved, or all values cost the same.
+        MemorySpecError: there is no such memory, condition or wrapper.
+    """
+    goal.check()
+    for protection in protections:
+        parse_spec(f"{protection}+{memory}")
+    asked = as_sweep(sweep)
+    key = asked.key if asked else memory.technology.sweep or ""
+    values = asked.values if asked else default_values(memory, key)
+    check_trade_off(memory, key, values)
+    return key, values
 
 
 def default_values(memory: MemorySpec, key: str, count: int = 26) -> tuple[float, ...]:

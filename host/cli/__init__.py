@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from weakcell.host.cli.completion import complete_in_bash
 from weakcell.host.cli.encoding import accept_any_text
+from weakcell.host.cli.options import JsonEvents
 from weakcell.host.cli.repeated import refuse_repeated
 from weakcell.host.cli.termination import NO_READER, interrupt_on_sigterm, interrupted_code, is_interruption
 from weakcell.host.foreign_folder import distrust_current_folder
@@ -251,9 +252,14 @@ def show_help(ctx: typer.Context, command: Annotated[list[str] | None, typer.Arg
 
 
 @app.command("version")
-def show_version() -> None:
+def show_version(as_json: JsonEvents = False) -> None:
     """Print the version."""
-    _show_version(True)
+    if not as_json:
+        _show_version(True)
+    import weakcell
+    from weakcell.host.cli.terminal import emit
+
+    emit("weakcell", release=weakcell.__version__)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import typer
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD, list_products, list_virtual_ports
 from weakcell.host.cli.completion import complete_memory, complete_port
-from weakcell.host.cli.options import JsonEvents
+from weakcell.host.cli.options import DryRun, JsonEvents, Quiet
 
 if TYPE_CHECKING:
     from weakcell.host.board.link.protocol import BoardInfo, ConnectedBoard
@@ -41,7 +41,7 @@ def _group() -> None:
 
 
 @app.command("list", short_help="List boards, the image each one runs, and what to do next.")
-def list_boards(as_json: JsonEvents = False) -> None:
+def list_boards(as_json: JsonEvents = False, quiet: Quiet = False) -> None:
     """List boards: on USB serial ports and in BOOTSEL mode, which image each runs, and what to do next."""
     from dataclasses import asdict
 
@@ -58,15 +58,16 @@ def list_boards(as_json: JsonEvents = False) -> None:
             show(f"{seen.where} ({seen.adapter}): {seen.board or 'no board answers'}")
             if seen.firmware:
                 show(f"  runs {seen.firmware}")
-            show(f"  next: {seen.next_step}", "dim")
+            if not quiet:
+                show(f"  next: {seen.next_step}", "dim")
     if not (found or as_json):
         show("No board and no USB serial adapter is plugged in.")
-    if not as_json:
+    if not (as_json or quiet):
         show(f"Without hardware: --port {list_virtual_ports().replace(' or ', ' or --port ')}.", "dim")
 
 
 @app.command()
-def info(port: Port = "auto", as_json: JsonEvents = False) -> None:
+def info(port: Port = "auto", as_json: JsonEvents = False, quiet: Quiet = False) -> None:
     """Show what the board is, its firmware's image, and its counters."""
     from dataclasses import asdict
 
@@ -90,7 +91,8 @@ def info(port: Port = "auto", as_json: JsonEvents = False) -> None:
         for subject, known in _describe(link.board, link.info()):
             facts.add_row(Text(subject, "dim"), Text(known))
         show(facts)
-        show("The voltage is the regulator's setting; it was not measured. --json gives every register and counter.", "dim")
+        if not quiet:
+            show("The voltage is the regulator's setting; it was not measured. --json gives every register and counter.", "dim")
 
 
 _ABILITIES = {
@@ -142,6 +144,7 @@ def calibrate(
     ],
     port: Port = "auto",
     as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Turn the voltages that the chip shows into absolute ones, by one reading of a meter.
 
@@ -164,7 +167,8 @@ def calibrate(
         return
     show(f"The core has {taken.volts:.3f} V where the regulator is set to {taken.nominal_v:.2f} V: {100 * taken.scale:.1f} %.")
     show(f"The lowest step, {low:.2f} V, is then about {low * taken.scale:.3f} V.")
-    show(f"next: weakcell characterize --calibration {out}", "dim")
+    if not quiet:
+        show(f"next: weakcell characterize --calibration {out}", "dim")
 
 
 @app.command(short_help="Lower the voltage once and count which cells flipped.")
@@ -179,7 +183,9 @@ def measure(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="Also write the flipped cells here, a row each.", show_default=False)
     ] = None,
+    dry_run: DryRun = False,
     as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fill the arena, lower the voltage, restore it, and compare on the board: which cells flipped, for each pulse."""
     from weakcell.host.board.characterization.pulse_file import write_pulses
@@ -188,7 +194,7 @@ def measure(
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.ports import open_port
     from weakcell.host.board.link.protocol import Pattern
-    from weakcell.host.cli.terminal import emit, errors_as_events, show
+    from weakcell.host.cli.terminal import emit, errors_as_events, show, show_plan
     from weakcell.memmodels.atomic_files import check_writable
     from weakcell.memmodels.errors import UsageError
 
@@ -202,6 +208,11 @@ def measure(
     with errors_as_events(as_json), Link(open_port(port, memory, seed)) as link:
         board, code = link.board, find_code(link.board, vdd)
         cells = board.arena_bytes * 8
+        if dry_run:
+            lowered = {"pulses": repeats, "commanded_v": vdd, "dwell_us": round(dwell_ms * 1000), "cells": cells}
+            text = f"{board.chip}: {repeats} pulses of {dwell_ms:g} ms to {vdd:.2f} V, {cells:,} cells."
+            show_plan(text, as_json, chip=board.chip, **lowered)
+            return
         calibrate(link, code, dwell_ms / 1000)
         for repeat in range(repeats):
             link.fill(0, board.pages, chosen_pattern, repeat)
@@ -240,9 +251,9 @@ def measure(
             emit("done", in_every_pulse=len(in_every_pulse or ()), **counters)
             return
         show(f"in every pulse: {len(in_every_pulse or ())} cells; core voltages by the ring oscillator, relative to the steps")
-        show(
-            f"link: {link.counters.resent} frames sent again, {link.counters.frames_damaged} damaged; none of them counts as a flip"
-        )
+        if not quiet:
+            frames = f"{link.counters.resent} frames sent again, {link.counters.frames_damaged} damaged"
+            show(f"link: {frames}; none of them counts as a flip")
 
 
 @app.command(short_help="Serve a virtual board on a TCP port and a pseudo-terminal.")
@@ -265,6 +276,8 @@ def serve(
     misbehave: Annotated[str, typer.Option(metavar="HOW", help=_MISBEHAVE)] = "",
     image: Annotated[str, typer.Option(help="flash: comes back after a loss of power. ram: does not.")] = "flash",
     seed: Seed = 0,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """A virtual board on a TCP port and a pseudo-terminal, so that any serial program can talk to it.
 
@@ -274,7 +287,7 @@ def serve(
     from weakcell.host.board.virtual.opening import open_virtual_board
     from weakcell.host.board.virtual.serving import Endpoint, is_loopback
     from weakcell.host.board.virtual.serving import serve as serve_board
-    from weakcell.host.cli.terminal import show
+    from weakcell.host.cli.terminal import emit, show
     from weakcell.memmodels.errors import UsageError
 
     if image not in IMAGE_KINDS:
@@ -284,9 +297,12 @@ def serve(
         raise UsageError(f"Listening on {address}", found, "Give --yes if that is meant, or leave --address out")
 
     def tell(offer: Endpoint) -> None:
+        if as_json:
+            emit("serving", chip=virtual, address=address, port=offer.port, terminal=offer.terminal or None)
+            return
         also = f" and {offer.terminal}" if offer.terminal else ""
         host = f"[{address}]" if ":" in address else address
-        show(f"{virtual} at socket://{host}:{offer.port}{also}, until Ctrl-C")
+        show(f"{virtual} at socket://{host}:{offer.port}{also}{'' if quiet else ', until Ctrl-C'}")
 
     board = open_virtual_board(virtual, memory, seed, reads=reads, writes=writes, misbehave=misbehave, image=image)
     serve_board(board, tcp, tell, address)

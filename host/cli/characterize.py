@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD
 from weakcell.host.cli.board import PORT_HELP
 from weakcell.host.cli.completion import complete_memory, complete_port
-from weakcell.host.cli.options import JsonEvents, Quiet
+from weakcell.host.cli.options import DryRun, JsonEvents, Quiet
 
 if TYPE_CHECKING:
     from weakcell.host.api.characterization import BoardRun
@@ -62,6 +62,7 @@ def characterize(
     about: Annotated[str | None, typer.Option(metavar="FACTS", help=_ABOUT, show_default=False)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in DIR.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Take more than an hour.")] = False,
+    dry_run: DryRun = False,
     as_json: JsonEvents = False,
     quiet: Quiet = False,
 ) -> None:
@@ -84,9 +85,21 @@ def characterize(
     """
     from weakcell.host.api.characterization import analyze_board_run, analyze_file, begin_run, write_characterization
     from weakcell.host.cli.terminal import emit, errors_as_events, note
+    from weakcell.memmodels.errors import UsageError
 
     with errors_as_events(as_json):
-        folder, geometry = _folder_for(out), _bank(bank)
+        if dry_run and import_ is not None:
+            raise UsageError("--dry-run with --import", "a file is read in seconds and touches no board", "Leave --dry-run out")
+        geometry = _bank(bank)
+        asked: dict[str, Any] = {
+            "port": port, "memory": memory, "vdd": vdd, "dwell_ms": dwell_ms, "pattern": pattern, "experiment": experiment,
+            "supply": supply, "repeats": repeats, "kib": kib, "seed": seed, "temperature_note": temperature_note,
+            "calibration": calibration,
+        }  # fmt: skip
+        if dry_run:
+            _show_measurements(asked, as_json)
+            return
+        folder = _folder_for(out)
         if import_ is not None and (as_ is not None or import_.name.endswith((".csv", ".csv.gz"))):
             from weakcell.host.cli.import_table import import_measurements
 
@@ -95,11 +108,7 @@ def characterize(
         if import_ is not None:
             findings, provenance = analyze_file(import_, geometry, folder, import_anywhere)
         else:
-            run = begin_run(
-                folder, port=port, memory=memory, vdd=vdd, dwell_ms=dwell_ms, pattern=pattern, experiment=experiment, supply=supply,
-                repeats=repeats, kib=kib, seed=seed, temperature_note=temperature_note, calibration=calibration,
-                resume=resume,
-            )  # fmt: skip
+            run = begin_run(folder, resume=resume, **asked)
             with run.rig.link:
                 _measure(run, yes, quiet or as_json)
                 provenance = run.provenance
@@ -115,6 +124,25 @@ def characterize(
     for path, series in zip(result.profiles, findings.series, strict=True):
         assumed = "".join(f":{rate}_share=0" for rate in series.profile.unmeasured)
         note(f"`weakcell emulate --memory file:{path}{assumed}` runs a network on this profile.", quiet)
+
+
+def _show_measurements(asked: dict[str, Any], as_json: bool) -> None:
+    """Ask the board what it is, and say which points would be measured and how long they take; no voltage is lowered."""
+    from tempfile import TemporaryDirectory
+
+    from weakcell.host.api.characterization import begin_run
+    from weakcell.host.board.characterization.rig import estimate_seconds
+    from weakcell.host.cli.result_table import duration
+    from weakcell.host.cli.terminal import show_plan
+
+    with TemporaryDirectory() as folder:
+        run = begin_run(Path(folder) / "run", resume=False, **asked)
+        with run.rig.link as link:
+            plan, chip = run.plan, link.board.chip
+            seconds = estimate_seconds(run.rig, plan.pages, plan.points)
+    lowest = min(point.vdd for point in plan.points)
+    text = f"{chip}: {len(plan.points)} points down to {lowest:g} V, {plan.repeats} times each, at most {duration(seconds)}."
+    show_plan(text, as_json, chip=chip, points=len(plan.points), repeats=plan.repeats, lowest_v=lowest, seconds=seconds)
 
 
 def _folder_for(out: Path | None) -> Path:

@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
+from weakcell.host.cli.options import DryRun, JsonEvents, Quiet
+
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="NDJSON events on stdout instead of lines.")] = False,
     compile_kernels: Annotated[
         bool, typer.Option("--compile", help="Only compile the kernels of common networks, so that no later run waits for them.")
     ] = False,
+    dry_run: DryRun = False,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Look at packages, firmware images, serial ports and boards; the emulator itself needs none of them."""
 
@@ -19,7 +23,7 @@ def doctor(
     from weakcell.host.cli.terminal import emit, show
 
     if compile_kernels:
-        _compile_kernels(as_json)
+        _compile_kernels(dry_run, as_json)
         return
     signs = {"ok": "ok", "missing": "--", "silent": "??"}
     for finding in run_checks():
@@ -27,21 +31,26 @@ def doctor(
             emit("finding", **vars(finding))
             continue
         show(f"{signs[finding.state]}  {finding.what}: {finding.found}")
-        if finding.do:
+        if finding.do and not quiet:
             show(f"      {finding.do.rstrip('.')}")
 
 
-def _compile_kernels(as_json: bool) -> None:
+def _compile_kernels(dry_run: bool, as_json: bool) -> None:
     """Compile all kernels of `known_kernels.txt` that have no machine code yet, and say where it is kept."""
-    from weakcell.host.cli.terminal import emit, show
+    from weakcell.host.cli.terminal import emit, show, show_plan
     from weakcell.memmodels.cached_code import cache_folders
     from weakcell.memmodels.errors import OutputError
-    from weakcell.memmodels.native.kernel_cache import prepare_kernels, wait_for_kernels
+    from weakcell.memmodels.native.kernel_cache import list_missing_kernels, prepare_kernels, wait_for_kernels
     from weakcell.memmodels.native.known_kernels import all_kernels
 
     folders, kernels = cache_folders("kernels"), all_kernels()
     if not folders:
         raise OutputError("machine code of kernels", "no folder can be written", "Name one with NUMBA_CACHE_DIR")
+    if dry_run:
+        count = len(list_missing_kernels(kernels))
+        text = f"{count} of {len(kernels)} kernels would be compiled into {folders[-1]}."
+        show_plan(text, as_json, kernels=len(kernels), missing=count, folder=str(folders[-1]))
+        return
     missing = prepare_kernels(kernels)
     wait_for_kernels(missing)
     if as_json:

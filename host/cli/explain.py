@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weakcell.host.cli.options import DataDir
+from weakcell.host.cli.options import DataDir, JsonEvents, Quiet
 
 
 def explain(
@@ -16,7 +16,8 @@ def explain(
     run: Annotated[bool, typer.Option("--run", help="Run the command and compare with the stored result.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --run: let a memory of the stored row open a board's port.")] = False,
     data_dir: DataDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print the command that reproduces one row; with --run, run it: exit code 1 if its result differs."""
     from weakcell.host.campaign.explain import find_run, reproduce
@@ -34,7 +35,8 @@ def explain(
         )  # fmt: skip
     else:
         say(stored.command)
-        say(_numbers("kept ", stored.accuracy, stored.changed, stored.flips))
+        if not quiet or repeated is not None:
+            say(_numbers("kept ", stored.accuracy, stored.changed, stored.flips))
         if repeated is not None:
             say(_numbers("again", repeated.accuracy, repeated.changed, repeated.flips))
             say("equal" if repeated.equal else "DIFFERENT")

@@ -9,7 +9,7 @@ import typer
 
 from weakcell.host.board.boards import BOARDS, list_names
 from weakcell.host.cli.board import Port
-from weakcell.host.cli.options import JsonEvents
+from weakcell.host.cli.options import DryRun, JsonEvents, Quiet
 
 _HELP = f"Firmware images for {' and '.join(f'the {board.product}' for board in BOARDS.values())}."
 _CHIP = f"{', '.join(BOARDS)}; {'both' if len(BOARDS) == 2 else 'all'} if none is named."
@@ -22,7 +22,7 @@ def _group() -> None:
 
 
 @app.command("list")
-def list_shipped(as_json: JsonEvents = False) -> None:
+def list_shipped(as_json: JsonEvents = False, quiet: Quiet = False) -> None:
     """List the images that come with this package."""
     from dataclasses import asdict
 
@@ -48,17 +48,23 @@ def list_shipped(as_json: JsonEvents = False) -> None:
 def path(
     chip: Annotated[str, typer.Argument(help=f"{list_names()}.")],
     image: Annotated[str, typer.Option(help="flash or ram.")] = "flash",
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Print the path of an image, to copy it by hand or with picotool."""
     from weakcell.host.board.firmware.build import image_path
-    from weakcell.host.cli.terminal import say
+    from weakcell.host.cli.terminal import emit, errors_as_events, say
 
-    _check(chip, image)
-    say(str(image_path(chip, image)))
+    with errors_as_events(as_json):
+        _check(chip, image)
+    if as_json:
+        emit("file", file=str(image_path(chip, image)))
+    else:
+        say(str(image_path(chip, image)))
 
 
 @app.command()
-def version(port: Port = "auto", as_json: JsonEvents = False) -> None:
+def version(port: Port = "auto", as_json: JsonEvents = False, quiet: Quiet = False) -> None:
     """Say which image a board runs, and whether it is this package's."""
     from weakcell.host.board.link.link import Link
     from weakcell.host.board.link.ports import open_port
@@ -90,32 +96,54 @@ def build(
     chip: Annotated[list[str] | None, typer.Argument(help=_CHIP, show_default=False)] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the .uf2 files go.")] = Path("."),
     compiler: Annotated[str, typer.Option(help="zig, or gcc (arm-none-eabi-gcc).")] = "zig",
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compile the RAM and flash images (needs the repository's firmware/); with zig the same bytes on any machine."""
     from weakcell.host.board.firmware.build import COMPILERS, IMAGES, build_all
-    from weakcell.host.cli.terminal import show
+    from weakcell.host.cli.terminal import emit, errors_as_events, show
     from weakcell.memmodels.errors import UsageError
 
-    for name in chip or ():
-        _check(name, "flash")
-    if compiler not in COMPILERS:
-        raise UsageError(f"--compiler {compiler}", "it is not known", f"Choose {' or '.join(COMPILERS)}")
+    with errors_as_events(as_json):
+        for name in chip or ():
+            _check(name, "flash")
+        if compiler not in COMPILERS:
+            raise UsageError(f"--compiler {compiler}", "it is not known", f"Choose {' or '.join(COMPILERS)}")
+        built = build_all(chip or BOARDS, out, compiler)
     shipped = {path.name: path.read_bytes() for path in IMAGES.glob("*.uf2")}
-    for path in build_all(chip or BOARDS, out, compiler):
-        same = "the same bytes as" if shipped.get(path.name) == path.read_bytes() else "differs from"
-        show(f"{path}: {path.stat().st_size} bytes, {same} the image that shipped")
+    for path in built:
+        same = shipped.get(path.name) == path.read_bytes()
+        if as_json:
+            emit("image", file=str(path), bytes=path.stat().st_size, as_shipped=same)
+            continue
+        compared = f", {'the same bytes as' if same else 'differs from'} the image that shipped"
+        show(f"{path}: {path.stat().st_size} bytes{'' if quiet else compared}")
 
 
 @app.command(short_help="Copy an image onto a board in BOOTSEL mode.")
 def flash(
     image: Annotated[str, typer.Option(help="flash: stays, and comes back after a reset. ram: gone when power is.")] = "flash",
     drive: Annotated[Path | None, typer.Option(metavar="DIR", help="The board's drive, if it is not to be looked for.")] = None,
+    dry_run: DryRun = False,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Copy the image onto a board whose BOOTSEL button was held while it was plugged in: it appears as a drive."""
+    from weakcell.host.board.firmware.build import image_path
     from weakcell.host.board.firmware.drives import copy_image, find_drive, read_drive
-    from weakcell.host.cli.terminal import show
+    from weakcell.host.cli.terminal import emit, errors_as_events, show, show_plan
 
-    _check(None, image)
-    found = find_drive() if drive is None else read_drive(drive)
-    name = copy_image(found, image)
-    show(f"{name} is on {found.folder} ({found.chip}); the board restarts by itself: weakcell board info")
+    with errors_as_events(as_json):
+        _check(None, image)
+        found = find_drive() if drive is None else read_drive(drive)
+        about = {"chip": found.chip, "drive": str(found.folder)}
+        if dry_run:
+            name = image_path(found.chip, image).name
+            show_plan(f"{name} would be copied onto {found.folder} ({found.chip}).", as_json, image=name, **about)
+            return
+        name = copy_image(found, image)
+    if as_json:
+        emit("flashed", image=name, **about)
+    else:
+        more = "" if quiet else "; the board restarts by itself: weakcell board info"
+        show(f"{name} is on {found.folder} ({found.chip}){more}")

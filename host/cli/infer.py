@@ -14,7 +14,7 @@ from weakcell.host.cli.options import JsonEvents, Quiet, Shape, read_shapes
 def infer(
     model: Annotated[str, typer.Argument(autocompletion=complete_network, help="An ONNX file, or the name of a shipped network.")],
     inputs: Annotated[Path, typer.Option("--input", metavar="IN.npz", help="Arrays by input name; x if there is one input.")],
-    output: Annotated[Path, typer.Option(metavar="OUT.npz", help="File of the outputs, by name.")],
+    output: Annotated[Path, typer.Option("--out", "--output", metavar="OUT.npz", help="File of the outputs, by name.")],
     probe: Annotated[
         list[str] | None, typer.Option(metavar="TENSOR", help="Also write this tensor. Repeatable.", show_default=False)
     ] = None,
@@ -31,7 +31,7 @@ def infer(
 
     \b
     Example:
-      weakcell infer net.onnx --input images.npz --output logits.npz \\
+      weakcell infer net.onnx --input images.npz --out logits.npz \\
           --probe relu1_out
     """
     import numpy as np

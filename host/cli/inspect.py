@@ -6,27 +6,28 @@ from typing import Annotated
 
 import typer
 
-from weakcell.host.cli.options import Shape, read_shapes
+from weakcell.host.cli.options import JsonEvents, Quiet, Shape, read_shapes
 
 
 def inspect(
     model: Annotated[str, typer.Argument(help="An ONNX file, or the name of a shipped network.")],
     storable: Annotated[bool, typer.Option("--storable", help="List everything that --place can put into a memory.")] = False,
     shape: Shape = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show layers, encodings, weight bits, multiply-accumulates, and what a memory does and does not store."""
-    import json
     from dataclasses import asdict
 
     from weakcell.host.api.inspection import inspect as summarize
+    from weakcell.host.cli.terminal import emit
 
     inspection = summarize(model, shapes=read_shapes(shape))
     layers = inspection.layers
     if as_json:
         inputs = [asdict(known) for known in inspection.inputs]
         open_sizes = {"sizes": dict(inspection.network.sizes), "assumed_sizes": sorted(inspection.assumed)}
-        typer.echo(json.dumps({"version": 1, "model": inspection.name, "inputs": inputs, **open_sizes, **layers.as_dict()}))
+        emit("network", model=inspection.name, inputs=inputs, **open_sizes, **layers.as_dict())
         return
     from rich.text import Text
 
@@ -43,7 +44,10 @@ def inspect(
             Column("bits", [f"{item.bits:,}" for item in items]),
         ]
         show_table(columns)
-        show("--place NAME=SPEC places one of these, --place ROLE:LAYER=SPEC all of a role of a layer; patterns: scale:*.", "dim")
+        if not quiet:
+            show(
+                "--place NAME=SPEC places one of these, --place ROLE:LAYER=SPEC all of a role of a layer; patterns: scale:*.", "dim"
+            )
         return
     parts = layers.parts
     homes = [
@@ -68,4 +72,5 @@ def inspect(
             )
         )
     show_table(columns)
-    show(f"{inspection.sizes}{layers.explanation}", "dim")
+    if not quiet:
+        show(f"{inspection.sizes}{layers.explanation}", "dim")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weakcell.host.cli.options import Data, DataDir, Images, Model, Output, Quiet, Task
+from weakcell.host.cli.options import Data, DataDir, DryRun, Images, JsonEvents, Model, Output, Quiet, Task
 
 if TYPE_CHECKING:
     from weakcell.host.analysis.margins import MarginReport
@@ -26,7 +26,8 @@ def margins(
     certify: Annotated[int, typer.Option(min=0, help=_CERTIFY)] = 0,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
     data_dir: DataDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")] = False,
+    dry_run: DryRun = False,
+    as_json: JsonEvents = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure margins and tolerated flips of a network on data, and certify predictions, from one fault-free pass.
@@ -36,21 +37,27 @@ def margins(
       weakcell margins fashion-bnn --data-dir ~/fashion --images 1000
       weakcell margins net.onnx --data test.npz --certify 16 --out margins
     """
-    import json
-
-    from weakcell.host.cli.terminal import errors_as_events, note
+    from weakcell.host.cli.terminal import emit, errors_as_events, note, show_plan
 
     with errors_as_events(as_json):
         from weakcell.host.analysis.margins import write_margins
         from weakcell.host.api.bounds import margins as measure
         from weakcell.host.study.results_folder import make_folder
 
+        if dry_run:
+            from weakcell.emulator.tasks import Asked
+            from weakcell.host.study.workload import open_workload
+
+            count = len(open_workload(model, data, images, data_dir, asked=Asked(task, output)).dataset)
+            certified = f", and certificates of up to {certify} flips" if certify else ""
+            show_plan(f"Margins of {count} images from one pass{certified}.", as_json, images=count, certify=certify)
+            return
         folder = make_folder(out, "margins.parquet")
         report = measure(model, data, certify=certify, images=images, task=task, output=output, data_dir=data_dir)
         if folder is not None:
             write_margins(report, folder, ["weakcell", *sys.argv[1:]])
     if as_json:
-        typer.echo(json.dumps({"version": 1, **report.as_dict()}))
+        emit("margins", **report.as_dict())
     else:
         _show(report)
     if folder is not None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from weakcell.host.cli.options import JsonEvents, Quiet
+
 if TYPE_CHECKING:
     from weakcell.memmodels.definition import Condition, Technology
     from weakcell.memmodels.protection.wrappers import WrapperType
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
 def memories(
     name: Annotated[str | None, typer.Argument(help="Show one technology or wrapper in full.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per technology on stdout.")] = False,
+    as_json: JsonEvents = False,
+    quiet: Quiet = False,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Plot published points and laws into DIR, one picture per family.")
     ] = None,
@@ -43,19 +46,17 @@ def memories(
         _check_profile(check, as_json)
         return
     if plots is not None:
-        _draw(plots, formats, separate)
+        _draw(plots, formats, separate, as_json)
         return
     if name in WRAPPERS:
         _show_wrapper(WRAPPERS[name], as_json)
         return
     chosen = [technology(known) for known in ([name] if name else names())]
     if as_json:
-        import json
-
-        from weakcell.host.cli.terminal import say
+        from weakcell.host.cli.terminal import emit
 
         for tech in chosen:
-            say(json.dumps(_as_dict(tech), ensure_ascii=False))
+            emit("memory", **_as_dict(tech))
         return
     if name:
         _show_one(chosen[0])
@@ -74,18 +75,18 @@ def memories(
         Column("basis", [tech.basis for tech in chosen], left=True, drop=3),
     ]
     show_table(columns)
+    if quiet:
+        return
     show("`weakcell memories NAME` says everything about one. Use it as --memory NAME:key=value,…", "dim")
     show(f"Wrappers that protect a memory: {', '.join(WRAPPERS)}. Use them as --memory WRAPPER+NAME:key=value,…", "dim")
 
 
 def _check_profile(path: Path, as_json: bool) -> None:
     """Show what a profile covers and lacks."""
-    import json
-
     from rich.table import Table
     from rich.text import Text
 
-    from weakcell.host.cli.terminal import say, show
+    from weakcell.host.cli.terminal import emit, show
     from weakcell.memmodels.profile_check import check_profile
 
     found = check_profile(path)
@@ -96,8 +97,7 @@ def _check_profile(path: Path, as_json: bool) -> None:
     }  # fmt: skip
     if as_json:
         conditions = [_condition(condition) for condition in profile.conditions]
-        about = {"version": 1, "file": str(path), **facts, "conditions": conditions, "missing": list(found.missing)}
-        say(json.dumps(about, ensure_ascii=False))
+        emit("profile", file=str(path), **facts, conditions=conditions, missing=list(found.missing))
         return
     show(Text(f"{path}: a memory profile", style="bold"))
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -117,8 +117,8 @@ def _subject(title: str) -> str:
     return title.partition(":")[0].partition(" (")[0]
 
 
-def _draw(folder: Path, formats: str, separate: bool) -> None:
-    from weakcell.host.cli.terminal import say
+def _draw(folder: Path, formats: str, separate: bool, as_json: bool) -> None:
+    from weakcell.host.cli.terminal import emit, say
     from weakcell.host.report.paper_figures import parse_formats
     from weakcell.host.report.technology_curves import write_curves
     from weakcell.memmodels.errors import OutputError
@@ -128,7 +128,10 @@ def _draw(folder: Path, formats: str, separate: bool) -> None:
     except OSError as error:
         raise OutputError(f"Writing pictures into {folder}", str(error), "Choose a folder that can be written") from error
     for path in written:
-        say(str(path))
+        if as_json:
+            emit("file", file=str(path))
+        else:
+            say(str(path))
 
 
 def _show_one(tech: Technology) -> None:
@@ -169,16 +172,14 @@ def _show_one(tech: Technology) -> None:
 
 
 def _show_wrapper(kind: WrapperType, as_json: bool) -> None:
-    import json
-
     from rich.table import Table
     from rich.text import Text
 
-    from weakcell.host.cli.terminal import say, show
+    from weakcell.host.cli.terminal import emit, show
 
     if as_json:
-        facts = {"version": 1, "name": kind.name, "title": kind.title, "overhead": kind.overhead, "limits": kind.limits}
-        say(json.dumps(facts | {"options": [_condition(option) for option in kind.options]}, ensure_ascii=False))
+        facts = {"name": kind.name, "title": kind.title, "overhead": kind.overhead, "limits": kind.limits}
+        emit("wrapper", **facts, options=[_condition(option) for option in kind.options])
         return
     show(Text(f"{kind.name}: {kind.title}", style="bold"))
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -214,7 +215,6 @@ def _as_dict(tech: Technology) -> dict[str, Any]:
     from weakcell.host.analysis.technology_curve import list_lifetimes, sample_curve
 
     return {
-        "version": 1,
         **{key: getattr(tech, key) for key in ("name", "title", "law", "source", "basis", "sweep", "notes")},
         "lifetimes": list_lifetimes(tech).split(" | "),
         "conditions": [_condition(condition) for condition in tech.conditions],

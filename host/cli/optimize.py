@@ -9,7 +9,21 @@ import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS
 from weakcell.host.cli.completion import complete_memory, complete_sweep
-from weakcell.host.cli.options import Batch, Data, DataDir, Images, Model, Output, Quiet, ReadEvery, Seed, Task, Threads
+from weakcell.host.cli.options import (
+    Batch,
+    Data,
+    DataDir,
+    DryRun,
+    Images,
+    JsonEvents,
+    Model,
+    Output,
+    Quiet,
+    ReadEvery,
+    Seed,
+    Task,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from weakcell.host.campaign.optimum import Optimum, ScreenedCandidate
@@ -48,7 +62,8 @@ def optimize(
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write all results here.", show_default=False)] = None,
     data_dir: DataDir = None,
     threads: Threads = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of the table.")] = False,
+    dry_run: DryRun = False,
+    as_json: JsonEvents = False,
     quiet: Quiet = False,
 ) -> None:
     """Find the operating point of lowest energy at which most dies lose little accuracy; exit code 1 if there is none.
@@ -65,7 +80,7 @@ def optimize(
     """
     from weakcell.host.api.optimization import optimize as find
     from weakcell.host.cli.sweep import parse_share
-    from weakcell.host.cli.terminal import emit, errors_as_events, stderr
+    from weakcell.host.cli.terminal import emit, errors_as_events, show_plan, stderr
     from weakcell.memmodels.atomic_files import check_writable
     from weakcell.memmodels.catalogue import parse_spec
 
@@ -74,6 +89,31 @@ def optimize(
         if out is not None:
             check_writable(out)
         spec = parse_spec(memory)
+        if dry_run:
+            from weakcell.host.campaign.optimize import SCREENING_DIES, list_candidates
+            from weakcell.host.campaign.optimum import Goal
+            from weakcell.host.study.arguments import resolve_arguments
+
+            goal = Goal(most, dies, confidence, failures, tries, partitions)
+            key, values = list_candidates(spec, sweep, goal, protect or ())
+            optional: dict[str, Any] = {"images": images, "task": task, "output": output}
+            optional = {name: value for name, value in optional.items() if value is not None}
+            swept = f"{key}={','.join(f'{value:.12g}' for value in values)}"
+            resolved = resolve_arguments(
+                model, data, data_dir, memory=spec, sweep=swept, read_every=read_every, batch=batch, seed=seed, **optional
+            )
+            count = len(resolved.dataset)
+            more = f", behind each of {', '.join(protect)}" if protect else ""
+            text = f"{len(values)} values of {key}{more}: at most {SCREENING_DIES} dies each, then at most {tries} tests of "
+            plan = {
+                "key": key,
+                "values": list(values),
+                "screening_dies": SCREENING_DIES,
+                "tests": tries,
+                "dies_per_test": goal.dies,
+            }
+            show_plan(f"{text}{goal.dies} fresh dies; {count} images on each die.", as_json, **plan, images=count)
+            return
         console = stderr()
         with console.status("screening", spinner="line") if console.is_terminal and not (quiet or as_json) else _silent() as status:
             trials_made = 0

@@ -40,6 +40,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help=_THREADS, show_default=
 JsonEvents = Annotated[bool, typer.Option("--json", help="Print NDJSON events on stdout instead of the table.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Say what each number means and how it is known.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no notes.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would be done, and exit.")]
 
 
 def read_shapes(given: list[str] | None) -> dict[str, int]:

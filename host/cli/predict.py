@@ -10,7 +10,21 @@ import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.cli.completion import complete_memory, complete_sweep
-from weakcell.host.cli.options import Data, DataDir, Explain, Images, JsonEvents, Model, Output, Place, Quiet, Seed, Task, Threads
+from weakcell.host.cli.options import (
+    Data,
+    DataDir,
+    DryRun,
+    Explain,
+    Images,
+    JsonEvents,
+    Model,
+    Output,
+    Place,
+    Quiet,
+    Seed,
+    Task,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from weakcell.host.analysis.prediction import PredictionStudy
@@ -44,6 +58,7 @@ def predict(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
     data_dir: DataDir = None,
     threads: Threads = None,
+    dry_run: DryRun = False,
     as_json: JsonEvents = False,
     explain: Explain = False,
     quiet: Quiet = False,
@@ -62,16 +77,34 @@ def predict(
       weakcell predict digits-qnn --memory uniform:ber=0.005 \\
           --place '*@7=uniform:ber=0'
     """
-    from weakcell.host.cli.terminal import emit, errors_as_events, note, progress_bar
+    from weakcell.host.cli.terminal import emit, errors_as_events, note, progress_bar, show_plan
 
     given = {"memory": memory, "place": place or None, "sweep": sweep, "images": images, "task": task, "output": output}
     given |= {"trials": max(1, check_trials), "read_every": read_every, "seed": seed}
     with errors_as_events(as_json):
-        from weakcell.host.analysis.prediction import count_chunks, measure_prediction, predict_study
+        from weakcell.host.analysis.prediction import (
+            choose_samples,
+            count_chunks,
+            expected_flips,
+            measure_prediction,
+            predict_study,
+        )
         from weakcell.host.study.arguments import resolve_arguments
         from weakcell.host.study.results_folder import make_folder
 
         resolved = resolve_arguments(model, data, data_dir, **{k: v for k, v in given.items() if v is not None})
+        if dry_run:
+            for point in resolved.points:
+                expected_flips(resolved, point.placement)  # refuses memories whose cells do not err independently
+            points, drawn, count = (
+                len(resolved.points),
+                choose_samples(resolved, samples, len(resolved.points)),
+                len(resolved.dataset),
+            )
+            checked = f", and {check_trials} trials of each point" if check_trials else ""
+            text = f"{points} operating point{'s' if points > 1 else ''} x {count} images x {drawn} samples of each{checked}."
+            show_plan(text, as_json, points=points, images=count, samples=drawn, trials=check_trials)
+            return
         folder = make_folder(out, "prediction.parquet")
         shown = not (quiet or as_json)
         with progress_bar(count_chunks(resolved), shown, "chunks of images") as bar:

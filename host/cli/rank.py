@@ -8,7 +8,21 @@ import typer
 
 from weakcell.emulator.faults.read_policy import DEFAULT_READS, Reads
 from weakcell.host.cli.completion import complete_memory
-from weakcell.host.cli.options import READS, Data, DataDir, Explain, Images, JsonEvents, Model, Output, Quiet, Seed, Task, Threads
+from weakcell.host.cli.options import (
+    READS,
+    Data,
+    DataDir,
+    DryRun,
+    Explain,
+    Images,
+    JsonEvents,
+    Model,
+    Output,
+    Quiet,
+    Seed,
+    Task,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from weakcell.host.analysis.ranking import Ranking
@@ -34,6 +48,7 @@ def rank(
     output: Output = None,
     data_dir: DataDir = None,
     threads: Threads = None,
+    dry_run: DryRun = False,
     as_json: JsonEvents = False,
     explain: Explain = False,
     quiet: Quiet = False,
@@ -45,15 +60,24 @@ def rank(
       weakcell rank digits-bnn --memory uniform:ber=0.05
       weakcell rank digits-qnn --by layer-bit --check-trials 20
     """
-    from weakcell.host.cli.terminal import emit, errors_as_events, progress_bar
+    from weakcell.host.cli.terminal import emit, errors_as_events, progress_bar, show_plan
 
     given = {"memory": memory, "images": images, "task": task, "output": output, "read_every": read_every, "seed": seed}
     with errors_as_events(as_json):
+        from weakcell.host.analysis.prediction import expected_flips
         from weakcell.host.analysis.ranking import rank_parts, split_placement
         from weakcell.host.study.arguments import resolve_arguments
 
         resolved = resolve_arguments(model, data, data_dir, **{k: v for k, v in given.items() if v is not None})
-        jobs = check_trials * len(split_placement(resolved, resolved.points[0].placement, by))
+        parts = split_placement(resolved, resolved.points[0].placement, by)
+        jobs = check_trials * len(parts)
+        if dry_run:
+            for _, placement in parts:
+                expected_flips(resolved, placement)  # refuses memories whose cells do not err independently
+            count, checked = len(resolved.dataset), f", and {check_trials} trials of each" if check_trials else ""
+            text = f"{len(parts)} parts ({by}), each predicted on {count} images{checked}."
+            show_plan(text, as_json, parts=[name for name, _ in parts], images=count, trials=check_trials)
+            return
         with progress_bar(jobs, bool(jobs) and not (quiet or as_json)) as bar:
             ranking = rank_parts(
                 resolved, by, samples=samples, trials=check_trials, threads=threads, on_trial=lambda: bar.step("measuring")

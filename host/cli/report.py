@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from weakcell.host.cli.options import DataDir, JsonEvents, Quiet
+from weakcell.host.cli.options import DataDir, DryRun, JsonEvents, Quiet
 
 Width = Literal["one-column", "two-column", "both"]
 
@@ -34,6 +34,7 @@ def report(
     formats: Annotated[str, typer.Option("--format", metavar="LIST", help="Formats of the figures: pdf, svg, png.")] = "pdf",
     width: Annotated[Width, typer.Option(help="Width of the figures, in a paper of two columns.")] = "one-column",
     data_dir: DataDir = None,
+    dry_run: DryRun = False,
     as_json: JsonEvents = False,
     quiet: Quiet = False,
 ) -> None:
@@ -45,7 +46,7 @@ def report(
       weakcell report results --figures figures
       weakcell report results --figures figures --only accuracy --format svg
     """
-    from weakcell.host.cli.terminal import emit, errors_as_events, note, say
+    from weakcell.host.cli.terminal import emit, errors_as_events, note, say, show_plan
     from weakcell.host.report.chart_specs import build_charts
     from weakcell.host.report.data import read_report_data
     from weakcell.host.report.page import render
@@ -64,6 +65,11 @@ def report(
         named = name_figures(charts)
         chosen = pick_figures(named, only or ())
         wanted = parse_formats(formats)
+        if dry_run:
+            names = list(chosen if figures is not None else named)
+            what = f"{len(names)} figures into {figures}" if figures is not None else "no figures; --figures DIR would add some of"
+            show_plan(f"The page {path}, and {what}: {', '.join(names)}.", as_json, page=str(path), figures=names)
+            return
         check_writable(path)
         write_text_atomically(path, render(data, charts))
         if as_json:

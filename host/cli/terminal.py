@@ -94,6 +94,14 @@ def emit(event: str, **content: Any) -> None:
     sys.stdout.flush()
 
 
+def show_plan(text: str, as_json: bool, **content: Any) -> None:
+    """Say what a command would do, as text or as a `plan` event with these numbers and names."""
+    if as_json:
+        emit("plan", **content)
+    else:
+        say(f"{text} Nothing was done.")
+
+
 @contextmanager
 def errors_as_events(wanted: bool) -> Iterator[None]:
     """Besides the paragraph on stderr, an `error` event on stdout."""

@@ -15,6 +15,7 @@ from weakcell.host.cli.options import (
     Batch,
     Data,
     DataDir,
+    DryRun,
     Explain,
     Images,
     JsonEvents,
@@ -66,6 +67,7 @@ def validate(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help=_OUT, show_default=False)] = None,
     data_dir: DataDir = None,
     threads: Threads = None,
+    dry_run: DryRun = False,
     as_json: JsonEvents = False,
     explain: Explain = False,
     quiet: Quiet = False,
@@ -85,7 +87,7 @@ def validate(
           --sweep v_over_vmin=0.75:0.85:0.025 --hidden
     """
     from weakcell.host.cli.emulate import boards, check_boards
-    from weakcell.host.cli.terminal import emit, errors_as_events, note, progress_bar
+    from weakcell.host.cli.terminal import emit, errors_as_events, note, progress_bar, show_plan
 
     with errors_as_events(as_json):
         given: dict[str, Any] = {
@@ -100,6 +102,13 @@ def validate(
         from weakcell.host.validation.trials import validate_study as run
 
         resolved, only = resolve_validation(build_study(model, data, **given), data_dir, stress=stress)
+        if dry_run:
+            points, count = len(resolved.points), len(resolved.dataset)
+            each = "each image at the points near its bound" if stress else f"{count} images"
+            text = f"{points} operating point{'s' if points > 1 else ''} x {trials} trials x {each}"
+            text += ", and a prediction of each point." if predict else "."
+            show_plan(text, as_json, points=points, trials=trials, images=count, stress=stress, predict=predict)
+            return
         folder = make_folder(out, "tallies.parquet")
         check_boards(resolved, yes, quiet or as_json)
 

@@ -83,21 +83,35 @@ def download(
         UsageError: No source is known for the data set.
         InputError: A server does not answer, or its bytes are not those published.
     """
-    known = sources if sources is not None else SOURCES.get(name)
-    if known is None:
-        near = get_close_matches(name.lower(), SOURCES, n=1, cutoff=0.4)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise UsageError(f"Downloading {name}", "no source is known for it", f"{hint}Known: {', '.join(SOURCES)}")
+    known = sources if sources is not None else _find_sources(name)
     create_folder(folder)
     paths = []
     for source in known:
         path = folder / source.name
-        if not (path.is_file() and _md5(path) == source.md5):
+        if not _is_there(source, folder):
             _fetch(source, path, on_source(source))
         if source.archive:
             _unpack(path)
         paths.append(path)
     return paths
+
+
+def list_missing(name: str, folder: Path) -> list[Source]:
+    """Return the files of a data set that a folder lacks. UsageError if no source is known for the data set."""
+    return [source for source in _find_sources(name) if not _is_there(source, folder)]
+
+
+def _find_sources(name: str) -> tuple[Source, ...]:
+    if name in SOURCES:
+        return SOURCES[name]
+    near = get_close_matches(name.lower(), SOURCES, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise UsageError(f"Downloading {name}", "no source is known for it", f"{hint}Known: {', '.join(SOURCES)}")
+
+
+def _is_there(source: Source, folder: Path) -> bool:
+    path = folder / source.name
+    return path.is_file() and _md5(path) == source.md5
 
 
 def _fetch(source: Source, path: Path, on_bytes: OnBytes) -> None:

@@ -116,12 +116,19 @@ def prepare_kernels(kernels: Iterable[KnownKernel]) -> list[Task]:
     Returns:
         The kernels that are compiled. `wait_for_kernels` waits for them.
     """
-    missing = []
-    for module, function, kinds in kernels:
-        name = name_cached_code(module, function, kinds)
-        if load_code("kernels", name) is None and load_installed_kernel(module, function, kinds) is None:
-            missing.append(_compilers.submit(name, Request(module, function, kinds, SYMBOL), later=True))
-    return missing
+    return [
+        _compilers.submit(name_cached_code(module, function, kinds), Request(module, function, kinds, SYMBOL), later=True)
+        for module, function, kinds in list_missing_kernels(kernels)
+    ]
+
+
+def list_missing_kernels(kernels: Iterable[KnownKernel]) -> list[KnownKernel]:
+    """Return the kernels that have no machine code yet."""
+    return [
+        kernel
+        for kernel in kernels
+        if load_code("kernels", name_cached_code(*kernel)) is None and load_installed_kernel(*kernel) is None
+    ]
 
 
 def wait_for_kernels(tasks: Iterable[Task]) -> None:

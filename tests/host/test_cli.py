@@ -141,8 +141,10 @@ def test_a_dry_run_says_that_compiling_is_not_included() -> None:
     assert "without compiling kernels" in weakcell("emulate", *FEW, "--dry-run").stdout
 
 
-SERVERS_AND_TOOLS = {"help", "version", "board serve", "firmware build", "firmware flash", "firmware path"}
-"""Commands without a result that a program would read."""
+LONG_OR_ON_HARDWARE = {
+    "emulate", "predict", "rank", "margins", "validate", "optimize", "sweep", "report", "train", "download", "characterize",
+    "board measure", "firmware flash", "doctor",
+}  # fmt: skip
 
 TABLE = Path(__file__).parents[2] / "host/cli/README.md"
 SHARED_OPTIONS = (
@@ -152,7 +154,7 @@ SHARED_OPTIONS = (
 
 
 def test_the_table_of_shared_options_is_right() -> None:
-    """The table of `host/cli/README.md`, made from the code; where results come out, `--json` exists."""
+    """The table of `host/cli/README.md`, made from the code: every command has `--json` and `-q`, long ones `--dry-run`."""
     rows = [
         "| command | " + " | ".join(f"`{option}`" for option in SHARED_OPTIONS) + " |",
         "|---" * (1 + len(SHARED_OPTIONS)) + "|",
@@ -161,9 +163,38 @@ def test_the_table_of_shared_options_is_right() -> None:
         if hasattr(command, "commands"):
             continue
         known = {option for parameter in command.params for option in parameter.opts}
-        assert "--json" in known or names in SERVERS_AND_TOOLS, names
+        assert "--json" in known or names == "help", names
+        assert "--quiet" in known or names in ("help", "version"), names
+        assert ("--dry-run" in known) == (names in LONG_OR_ON_HARDWARE), names
         rows.append(f"| `{names}` | " + " | ".join("x" if option in known else "" for option in SHARED_OPTIONS) + " |")
     assert "\n".join(rows) in TABLE.read_text(encoding="utf-8"), "Replace the table by:\n" + "\n".join(rows)
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    few, out = ["--images", "20"], ["--out", "out"]
+    sweep = [*few, "--memory", "uniform", "--sweep", "ber=0.001,0.1"]
+    commands: list[tuple[list[str], dict[str, Any]]] = [
+        (["predict", *sweep, *out, "--samples", "7"], {"points": 2, "images": 20, "samples": 7}),
+        (["validate", *sweep, *out, "--trials", "3"], {"points": 2, "trials": 3, "images": 20}),
+        (["rank", *few, "--by", "bit"], {"parts": ["bit 0"], "images": 20}),
+        (["margins", *few, *out, "--certify", "4"], {"images": 20, "certify": 4}),
+        (["optimize", *few, "--sweep", "v_over_vmin=0.8,0.9"], {"values": [0.8, 0.9], "tests": 3}),
+        (["download", "fashion-mnist", "--data-dir", "data"], {"folder": "data/fashion-mnist"}),
+        (["board", "measure", "--port", "virtual:rp2040", "--vdd", "0.8", "--repeats", "2"], {"pulses": 2, "cells": 8 * 262_144}),
+        (["characterize", "--port", "virtual:rp2040", "--vdd", "0.9", *out], {"points": 4, "repeats": 3, "lowest_v": 0.9}),
+        (["doctor", "--compile"], {}),
+    ]
+    for arguments, expected in commands:
+        (plan,) = _events(*arguments, "--dry-run")
+        assert plan["event"] == "plan"
+        assert expected.items() <= plan.items(), plan
+        if arguments[0] == "optimize":  # one bad die of so many shows that 95 % are good, with a third of 5 % each
+            p = [0.95**n + n * 0.05 * 0.95 ** (n - 1) for n in (plan["dies_per_test"], plan["dies_per_test"] - 1)]
+            assert p[0] <= 0.05 / 3 < p[1]
+    assert not any(tmp_path.iterdir())
+    assert refused(2, "characterize", "--import", "theirs.npz", "--dry-run")
+    assert refused(5, "predict", "--memory", "uniform:bur=0.1", "--dry-run")
 
 
 def test_more_images_than_there_are_is_said(caplog: pytest.LogCaptureFixture) -> None:
