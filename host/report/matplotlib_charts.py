@@ -61,6 +61,10 @@ def save_figure(plot: Callable[[], Figure], paths: Sequence[Path], style: dict[s
     with apply_style(style):
         figure = plot()
         show_names_as_they_are(figure)
+        if (engine := figure.get_layout_engine()) is not None:
+            figure.set_dpi(dpi)
+            engine.execute(figure)
+            figure.set_layout_engine("none")  # else Matplotlib would draw the figure twice
         for path in paths:
             if path.suffix == ".svg":
                 write_bytes_atomically(path, svg_bytes(figure, dpi))
@@ -231,7 +235,8 @@ def _plot_heat_map(axes: Axes, die: WeakMap) -> None:
                         extent=(0, levels.shape[1], rows_per_pixel * len(levels), 0))  # fmt: skip
     axes.grid(False)
     every = -(-len(names) // 8)
-    bar = axes.figure.colorbar(image, ax=axes, ticks=range(0, len(names), every), label=die.scale_title)
+    title = textwrap.fill(die.scale_title, 24)
+    bar = axes.figure.colorbar(image, ax=axes, ticks=range(0, len(names), every), label=title)
     bar.ax.set_yticklabels([tick_label(name) for name in names[::every]])
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import matplotlib as mpl
 import numpy as np
@@ -112,7 +113,7 @@ def figures(folder: Path) -> Iterator[tuple[str, Callable[[Path], object]]]:
         "predict": partial(weakcell.predict, samples=10, check_trials=2, **sweep),
         "rank": partial(weakcell.rank, samples=10, **few),
         "margins": partial(weakcell.margins, **few),
-        "validate": partial(weakcell.validate, trials=2, **sweep),
+        "validate": partial(validate, sweep),
         "optimize": partial(weakcell.optimize, sweep="v_over_vmin=0.9,1.0", failures=0, tries=1, partitions=1, images=40),
         "memories": weakcell.memories,
         "characterize": partial(characterize, folder),
@@ -132,11 +133,17 @@ def _save(draw: Callable[[], Any], style: dict[str, Any], path: Path) -> None:
     save_figure(draw, [path], style)
 
 
+def validate(sweep: dict[str, Any]) -> Any:
+    """Return a validation whose prediction draws few samples."""
+    with patch("weakcell.host.analysis.prediction._FEWEST_DRAWS", 300):
+        return weakcell.validate(trials=2, **sweep)
+
+
 def characterize(folder: Path) -> Any:
-    """Return the characterization of 80,000 cells with normal thresholds."""
+    """Return the characterization of 16,000 cells with normal thresholds."""
     volts = (0.60, 0.57, 0.54)
-    thresholds = np.random.default_rng(5).normal(0.50, 0.03, 80_000)
-    written = np.full(10_000, 0xFF, np.uint8)
+    thresholds = np.random.default_rng(5).normal(0.50, 0.03, 16_000)
+    written = np.full(2_000, 0xFF, np.uint8)
     read = np.stack([written ^ np.packbits(thresholds > volt, bitorder="little") for volt in volts])
     np.savez(folder / "theirs.npz", vdd=volts, written=written, read=read, rows=64, columns=16, title="a chip", nominal=1.0)
     return weakcell.characterize(folder / "characterized", readbacks=folder / "theirs.npz")
