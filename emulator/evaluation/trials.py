@@ -7,7 +7,7 @@ For intervals over trials see `weakcell.emulator.evaluation.intervals`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,8 @@ from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.memory import Memory
 
 Array = npt.NDArray[Any]
+Chunks = Iterator[dict[str, Array]]
+"""Outputs of one chunk of images after the other, in physical form."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +170,7 @@ def run_trial(
     record: bool = False,
     sampling: Sampling = Sampling.BITS,
     threads: int = 1,
+    compute: Callable[[Chunks], Chunks] | None = None,
 ) -> TrialResult:
     """Run one pass over the data with faults.
 
@@ -184,6 +187,7 @@ def run_trial(
         record: keep every read with flips.
         sampling: what is sampled at a read.
         threads: they share the images where that is possible (`outputs_under_faults`); results are the same.
+        compute: returns the outputs that are judged, given those computed here (a board that computes, too).
 
     Raises:
         UsageError: see `deploy`.
@@ -193,6 +197,7 @@ def run_trial(
     )
     task = evaluation.task
     chunks = chunks_under_faults(plan, evaluation.inputs, deployment, batch, evaluation.fault_free_cache, threads)
+    chunks = chunks if compute is None else compute(chunks)
     answers = task.join(map_outputs(plan, task.outputs, chunks, task.reader(evaluation.labels)))
     judgement = task.judge(answers, evaluation.labels, evaluation.fault_free_answers)
     return TrialResult(

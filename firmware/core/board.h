@@ -12,6 +12,11 @@
 #define WC_AT_NOMINAL
 #endif
 
+/* Inference needs more code than a RAM image has room for. */
+#if defined(WC_FLASH) || __STDC_HOSTED__
+#define WC_INFERENCE
+#endif
+
 /* What happened to the voltage. Codes are read back from the regulator's register. The counts follow the voltage itself: they are
  * frequencies of the ring oscillator in kHz / 32, and 0 where the counter gave none. In the order of PROTOCOL.md. */
 typedef struct {

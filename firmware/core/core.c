@@ -1,6 +1,7 @@
 #include "core.h"
 #include "arena.h"
 #include "crc32.h"
+#include "infer.h"
 #include "low.h"
 #include "pattern.h"
 #include "reply.h"
@@ -41,6 +42,9 @@ static const struct {
     {WC_INFO, 0, info}, {WC_WRITE, 2 + WC_PAGE, wc_write_page}, {WC_READ, 2, wc_read_page}, {WC_CRCS, 3, wc_page_crcs},
     {WC_FILL, 9, wc_fill}, {WC_COMPARE, 13, wc_compare}, {WC_PULSE, 5, wc_pulse_command}, {WC_SLEEP, 5, wc_sleep_command},
     {WC_CPU_PULSE, 0, wc_do_nothing},
+#ifdef WC_INFERENCE
+    {WC_INFER, 8, wc_infer},
+#endif
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0], LOW_BODY = 5 };
 
@@ -87,7 +91,7 @@ static void execute(wc_core *core, wc_reply *reply, uint8_t requested, const uin
         refusal = WC_UNKNOWN;
     else if (length != prefix + commands[index].body)
         refusal = WC_BAD_LENGTH;
-    if (refusal == WC_OK && (low || command >= WC_PULSE))
+    if (refusal == WC_OK && (low || commands[index].body == LOW_BODY)) /* a voltage and a dwell */
         refusal = check_voltage(core, command, body);
     if (refusal == WC_OK && arena)
         refusal = check_pages(core, command, body + prefix);
@@ -105,6 +109,9 @@ WC_AT_NOMINAL static uint32_t capabilities(const wc_board *board)
 {
     uint32_t all = WC_CAN_RETENTION | WC_CAN_COMPARE | WC_CAN_CRCS | WC_CAN_READ_LOW | WC_CAN_WRITE_LOW | WC_CAN_COUNT |
                    WC_CAN_CPU_PULSE;
+#ifdef WC_INFERENCE
+    all |= WC_CAN_INFER;
+#endif
     return all | (board->sleep ? WC_CAN_SLEEP : 0u) | (board->from_flash ? WC_FROM_FLASH : 0u);
 }
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from weakcell.host.board.link.protocol import BoardInfo, ConnectedBoard
 
 _HELP = f"A {list_products()} with Weakcell's firmware, real or virtual."
-PORT_HELP = f"auto, a serial port, a board's USB serial number, socket://HOST:PORT, {list_virtual_ports()} (or with -usb)."
+PORT_HELP = (
+    f"auto, a serial port, a board's USB serial number, socket://HOST:PORT, {list_virtual_ports()} (or with -flash or -usb)."
+)
 _MISBEHAVE = (
     "hang=P, reset=P, noise=P, brown-out=V, ignore-voltage, bypass (the core keeps its own supply), fall=V/s, floor=V, "
     "count-noise=SHARE; with commas."

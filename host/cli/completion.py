@@ -104,7 +104,7 @@ def complete_port() -> list[str]:
         ports = [port.device for port in list_usb_ports()]
     except BoardError:  # pyserial is not installed
         ports = []
-    return ["auto", *(f"virtual:{name}{usb}" for name in BOARDS for usb in ("", "-usb")), *ports]
+    return ["auto", *(f"virtual:{name}{image}" for name in BOARDS for image in ("", "-flash", "-usb")), *ports]
 
 
 def complete_in_bash(run: Callable[[], None]) -> None:

@@ -16,18 +16,21 @@ from weakcell.host.cli.options import READS, Data, DataDir, Explain, Images, Jso
 
 if TYPE_CHECKING:
     from weakcell.emulator.ir.network import UnplacedTensor
+    from weakcell.host.board.inference.program import BoardNetwork
     from weakcell.host.study.results import StudyResult
     from weakcell.host.study.results_folder import ResultsFolder
     from weakcell.host.study.runner import MemoriesOf
     from weakcell.host.study.study import ResolvedStudy
 
 _Sampling = Literal["bits", "outputs"]
+_Compute = Literal["emulator", "board"]
 _MEMORY = "The memory of all weights: NAME or NAME:key=value,… ; `weakcell memories` lists them. [default: sram-14nm]"
 _SWEEP = "Sweep one condition: KEY=START:STOP:STEP, KEY=START:STOP:xFACTOR or KEY=A,B,C. [default: v_over_vmin=0.75:1.0:0.025]"
 _DIE = "Run all trials on this die. [default: trial t runs on die t]"
 _FIRST = "Number of the first trial, as in column `trial` of a table. [default: 0]"
 _READ = f"{READS} [default: {DEFAULT_READS}]"
 _SAMPLING = "Sample the flips of stored bits, or the outputs of binary layers where their distribution is the same. [default: bits]"
+_COMPUTE = "Compute the images here, or on the board that holds all weights, image by image. [default: emulator]"
 _SAVE = "Save every flip of every trial (.parquet or .csv)."
 _FAULTS = "Replay a saved fault list. Memory, sweep, trials, seed and read policy come from its header."
 _OUT = "Write results.parquet, results.csv, study.json, timings.json and the figure into this folder."
@@ -53,6 +56,7 @@ def emulate(
     seed: Annotated[int | None, typer.Option(help="Seed of all dies and random draws. [default: 0]", show_default=False)] = None,
     images: Images = None,
     sampling: Annotated[_Sampling | None, typer.Option(help=_SAMPLING, show_default=False)] = None,
+    compute: Annotated[_Compute, typer.Option(help=_COMPUTE, show_default=False)] = "emulator",
     task: Task = None,
     output: Output = None,
     save_faults: Annotated[Path | None, typer.Option(metavar="FILE", help=_SAVE, show_default=False)] = None,
@@ -83,6 +87,8 @@ def emulate(
           --sweep vdd=0.53:0.60:0.01
       weakcell emulate --memory board:auto --sweep vdd=0.55:0.75:0.05 --trials 3 \\
           --out results
+      weakcell emulate --memory board:auto --sweep vdd=0.55:0.75:0.05 --trials 3 \\
+          --compute board
       weakcell emulate --memory uniform:ber=0.02 --save-faults flips.parquet
       weakcell emulate --faults flips.parquet
     """
@@ -96,35 +102,71 @@ def emulate(
 
     with errors_as_events(as_json):
         resolved, memories = _resolve(model, data, data_dir, given, faults)
+        found = None
+        if compute == "board":
+            found = _find_board_network(resolved, faults or save_faults)
         if save_faults is not None:
             _check_fault_file(save_faults, resolved, yes)
         if dry_run:
-            _show_estimate(resolved, threads, save_faults is not None, as_json)
+            _show_estimate(resolved, threads, save_faults is not None, as_json, found)
             return
         if memories is None:
-            check_boards(resolved, yes, quiet or as_json)
+            check_boards(resolved, yes, quiet or as_json, found)
         folder = None
         if out is not None:
             from weakcell.host.study.results_folder import open_folder
 
             folder = open_folder(out, resolved, overwrite)
         with boards(resolved, None if folder is None else folder.path, memories is not None) as one_by_one:
-            result = _run(resolved, memories, folder, 1 if one_by_one else threads, save_faults, as_json, quiet)
+            result = _run(resolved, memories, folder, 1 if one_by_one else threads, save_faults, as_json, quiet, found)
     if not as_json:
         from weakcell.host.cli.result_table import show_result
 
         show_result(result, explain)
+    if found is not None:
+        _say_what_the_board_computed(result, quiet or as_json)
     _last_words(result, folder, save_faults, quiet or as_json)
 
 
-def check_boards(resolved: ResolvedStudy, yes: bool, quiet: bool) -> None:
-    """Say how long the boards of a study take at most; UsageError for more than an hour unless `yes`."""
+def check_boards(resolved: ResolvedStudy, yes: bool, quiet: bool, found: BoardNetwork | None = None) -> None:
+    """Say how long the boards of a study take at most; UsageError for more than an hour unless `yes`.
+
+    Args:
+        resolved: the study.
+        yes: allow any time.
+        quiet: say nothing.
+        found: the network that the board computes itself; None if it computes none.
+    """
     from weakcell.host.board.memory.studies import check_time, list_board_ports
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import note
 
     if list_board_ports(resolved):
-        note(f"Through the board: at most {duration(check_time(resolved, yes))}.", quiet)
+        note(f"Through the board: at most {duration(check_time(resolved, yes, _seconds_per_image(resolved, found)))}.", quiet)
+
+
+def _find_board_network(resolved: ResolvedStudy, fault_list: Path | None) -> BoardNetwork:
+    """Return what the board computes of a study; an error if it cannot."""
+    from weakcell.host.board.inference.studies import split_study
+    from weakcell.memmodels.errors import UsageError
+
+    if fault_list is not None:
+        found = f"{fault_list} holds flips, and a board flips its own cells"
+        raise UsageError("--compute board with a fault list", found, "Leave out --compute: the flips and outputs are the same")
+    return split_study(resolved)
+
+
+def _seconds_per_image(resolved: ResolvedStudy, found: BoardNetwork | None) -> float:
+    from weakcell.host.board.inference.studies import measure_seconds_per_image
+
+    return 0.0 if found is None else measure_seconds_per_image(resolved, found)
+
+
+def _say_what_the_board_computed(result: StudyResult, quiet: bool) -> None:
+    from weakcell.host.cli.terminal import note
+
+    images = sum(outcome.result.images for outcome in result.outcomes)
+    note(f"The board computed {images:,} images. All outputs equal the emulator's on the weights that it read back.", quiet)
 
 
 @contextmanager
@@ -163,14 +205,16 @@ def _check_fault_file(path: Path, resolved: ResolvedStudy, yes: bool) -> None:
     check_fault_list(resolved, yes)
 
 
-def _show_estimate(resolved: ResolvedStudy, threads: int | None, with_faults: bool, as_json: bool) -> None:
+def _show_estimate(
+    resolved: ResolvedStudy, threads: int | None, with_faults: bool, as_json: bool, found: BoardNetwork | None
+) -> None:
     from weakcell.host.board.memory.studies import list_board_ports
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import emit, say
     from weakcell.host.study.estimate import estimate, expected_rows
 
     if list_board_ports(resolved):
-        _show_board_estimate(resolved, as_json)
+        _show_board_estimate(resolved, as_json, found)
         return
     estimated = estimate(resolved, threads)
     rows = round(expected_rows(resolved)) if with_faults else None
@@ -187,13 +231,13 @@ def _show_estimate(resolved: ResolvedStudy, threads: int | None, with_faults: bo
         say(f"about {rows:,} rows of fault list")
 
 
-def _show_board_estimate(resolved: ResolvedStudy, as_json: bool) -> None:
+def _show_board_estimate(resolved: ResolvedStudy, as_json: bool, found: BoardNetwork | None) -> None:
     """What the boards of a study take; nothing is lowered to find out."""
-    from weakcell.host.board.memory.studies import estimate_board_seconds
+    from weakcell.host.board.memory.studies import check_time
     from weakcell.host.cli.result_table import duration
     from weakcell.host.cli.terminal import emit, say
 
-    seconds = estimate_board_seconds(resolved)
+    seconds = check_time(resolved, True, _seconds_per_image(resolved, found))
     if as_json:
         emit("estimate", identity=resolved.identity, seconds=seconds)
     else:
@@ -208,6 +252,7 @@ def _run(
     save_faults: Path | None,
     as_json: bool,
     quiet: bool,
+    found: BoardNetwork | None,
 ) -> StudyResult:
     """Run; after each finished point the folder is written, after the last one (or Ctrl-C) the fault list and the figure."""
     from weakcell.host.cli.result_table import format_point
@@ -235,8 +280,15 @@ def _run(
                 if folder:
                     folder.write(result, command)
 
-            recording = save_faults is not None
-            result = run_study(resolved, threads=threads, on_trial=on_trial, on_point=on_point, memories=memories, record=recording)
+            recording, executor = save_faults is not None, None
+            if found is not None:
+                from weakcell.host.board.inference.studies import make_executor
+
+                executor = make_executor(resolved, found)
+            result = run_study(
+                resolved, threads=threads, on_trial=on_trial, on_point=on_point, memories=memories, record=recording,
+                executor=executor,
+            )  # fmt: skip
     except StudyInterrupted as interrupted:
         if interrupted.result is not None and interrupted.result.outcomes:
             _keep(interrupted.result, folder, save_faults, as_json)

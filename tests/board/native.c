@@ -1,9 +1,13 @@
 /* The firmware's core as a library for tests: the arena is ordinary memory, the regulator a variable. */
 #include "../../firmware/core/core.h"
 #include "../../firmware/core/crc32.h"
+#include "../../firmware/core/infer.h"
 #include "../../firmware/core/pattern.h"
+#include "../../firmware/core/reply.h"
 
+#ifndef PAGES
 #define PAGES 16
+#endif
 
 static wc_core core;
 static wc_board board;
@@ -99,4 +103,16 @@ uint8_t *native_arena(void)
 uint32_t native_pattern(uint8_t pattern, uint32_t seed, uint32_t index)
 {
     return wc_pattern(pattern, seed, index);
+}
+
+/* INFER without its frames. Returns the number of bytes of the reply's body, or 1 if the program was refused. */
+uint32_t native_infer(const uint8_t *body, uint8_t *answer)
+{
+    wc_stored_reply *stored = &core.replies[0];
+    wc_begin_reply(&stored->reply, stored->room, WC_INFER, 0, 0);
+    wc_infer(&core, &stored->reply, body);
+    uint32_t length = stored->reply.length - WC_REPLY_HEADER;
+    for (uint32_t i = 0; i < length; i++)
+        answer[i] = stored->room[WC_REPLY_HEADER + i];
+    return stored->room[WC_REPLY_HEADER - 1] == WC_OK ? length : 1;
 }

@@ -27,14 +27,30 @@ def compiler() -> list[str] | None:
 
 
 class NativeCore:
-    """One instance of the core. A library holds only one, so each gets its own file. check: bits of the CRC that count."""
+    """One instance of the core. A library holds only one, so each gets its own file.
 
-    def __init__(self, folder: Path, check: int = 0xFFFFFFFF) -> None:
+    Attributes:
+        pages: of the arena.
+    """
+
+    def __init__(self, folder: Path, check: int = 0xFFFFFFFF, pages: int = PAGES) -> None:
+        """Compile the core. check: bits of the CRC that count."""
+        self.pages = pages
         command = compiler()
         assert command is not None
-        library = folder / f"core-{check:x}.so"
+        library = folder / f"core-{check:x}-{pages}.so"
         sources = [str(HERE / "native.c"), *map(str, sorted(CORE.glob("*.c")))]
-        flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-DWC_CHECK=0x{check:x}u"]
+        flags = [
+            "-std=c11",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-shared",
+            "-fPIC",
+            f"-DWC_CHECK=0x{check:x}u",
+            f"-DPAGES={pages}",
+        ]
         subprocess.run([*command, *flags, *sources, "-o", str(library)], check=True, capture_output=True, text=True)
         self._library = ctypes.CDLL(str(library))
         self._library.native_arena.restype = ctypes.POINTER(ctypes.c_uint8)
@@ -54,4 +70,9 @@ class NativeCore:
 
     @property
     def arena(self) -> npt.NDArray[np.uint8]:
-        return np.ctypeslib.as_array(self._library.native_arena(), (PAGES * 256,))
+        return np.ctypeslib.as_array(self._library.native_arena(), (self.pages * 256,))
+
+    def infer(self, body: bytes) -> bytes:
+        """Execute INFER without its frames; one byte if it was refused."""
+        length = self._library.native_infer(body, self._answer)
+        return ctypes.string_at(self._answer, length)

@@ -36,6 +36,7 @@ class BoardCounters:
         device_errors: failed checks of the board itself.
         pages_read: pages that were read back.
         memory_flips: flips of cells, in regions that were read.
+        images_computed: images that the board itself computed.
     """
 
     passes: int = 0
@@ -43,6 +44,7 @@ class BoardCounters:
     device_errors: int = 0
     pages_read: int = 0
     memory_flips: int = 0
+    images_computed: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -247,6 +247,21 @@ class Link:
         record = RECORD_BYTES[self.board.version]
         return self._confirm(Pulse.unpack(reply[:record]), code, dwell_us), reply[record:]
 
+    def infer(self, page: int, words: int, crc: int, seconds: float) -> tuple[int, bytes]:
+        """Make the board compute one image; only where the board can.
+
+        Args:
+            page: first page of the program.
+            words: its words of 32 bits.
+            crc: their CRC-32.
+            seconds: how long the board may take at most.
+
+        Returns:
+            The index of the largest sum, and all sums, 32 bits each.
+        """
+        reply = self._request_one(Command.INFER, struct.pack("<HHI", page, words, crc), seconds)
+        return int.from_bytes(reply[:2], "little"), reply[2:]
+
     def _confirm(self, pulse: Pulse, code: int, dwell_us: int) -> Pulse:
         asked = f"Code {code} for {dwell_us} us"
         if (pulse.code, pulse.low_code) != (code, code):

@@ -1,6 +1,7 @@
 """Open a board by its port: `auto`, a serial port's name, a USB serial number, `socket://HOST:PORT`, or `virtual:CHIP`.
 
-`virtual:CHIP-usb` is a virtual board on its USB. `virtual:CHIP[SPEC]` names the memory whose errors the cells of a virtual board
+`virtual:CHIP-usb` is a virtual board on its USB, `virtual:CHIP-flash` one that runs the flash image on its UART; without either,
+it runs the RAM image. `virtual:CHIP[SPEC]` names the memory whose errors the cells of a virtual board
 make.
 
 A board on its own USB leaves the bus around every time at a low voltage. It is found again by its serial number, whatever the
@@ -43,12 +44,16 @@ def open_port(port: str, memory: str | None = None, seed: int = 0, pulses: int =
         )
 
         chip, spec = virtual[1], memory or virtual[2]
-        chip, usb = chip.removesuffix("-usb"), chip.endswith("-usb")
+        chip, _, suffix = chip.partition("-")
+        if suffix in ("", "flash", "usb"):
+            how: dict[str, Any] = {"image": "flash" if suffix else "ram", "usb": suffix == "usb"}
+        else:
+            chip, how = f"{chip}-{suffix}", {}
         if fails_at == "read":
-            return open_virtual_board(chip, None, seed, pulses, reads=spec or "", usb=usb)
+            return open_virtual_board(chip, None, seed, pulses, reads=spec or "", **how)
         if fails_at == "write":
-            return open_virtual_board(chip, None, seed, pulses, writes=spec or "", usb=usb)
-        return open_virtual_board(chip, spec, seed, pulses, usb=usb)
+            return open_virtual_board(chip, None, seed, pulses, writes=spec or "", **how)
+        return open_virtual_board(chip, spec, seed, pulses, **how)
     if memory is not None:
         raise UsageError(
             f"--memory {memory} with --port {port}", "a real board flips its own cells", "Leave it out, or use virtual:CHIP"

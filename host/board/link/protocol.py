@@ -18,6 +18,8 @@ PAGE_WORDS = PAGE // 8
 MAX_CRCS = 64
 MAX_FLIPS = 60
 MAX_DWELL_US = 4_000_000
+MAX_SUMS, MAX_STAGES, MAX_KERNEL_WIDTH = 64, 255, 32
+"""Of a network that a board computes: its outputs, its layers with weights, and the columns of a kernel."""
 
 
 class Command(IntEnum):
@@ -33,6 +35,7 @@ class Command(IntEnum):
     PULSE = 8
     SLEEP = 9
     CPU_PULSE = 10
+    INFER = 11
     WRITE_LOW = 0x43
     READ_LOW = 0x44
     CRCS_LOW = 0x45
@@ -52,6 +55,7 @@ class Status(IntEnum):
     BAD_SESSION = 6
     BAD_VERSION = 7
     NOT_ENTERED = 8
+    TOO_LONG = 9
 
 
 class Capability(IntFlag):
@@ -66,6 +70,7 @@ class Capability(IntFlag):
     COUNT = 1 << 6
     CPU_PULSE = 1 << 7
     FROM_FLASH = 1 << 8
+    INFER = 1 << 9
 
 
 class Pattern(IntEnum):
@@ -235,6 +240,8 @@ def reply_lengths(command: Command, request: bytes, version: int) -> range:
         return range(plain.start + record, plain.stop + record, plain.step)
     if command == Command.COMPARE:
         return range(5, 5 + 4 * MAX_FLIPS + 1, 4)
+    if command == Command.INFER:
+        return range(6, 2 + 4 * MAX_SUMS + 1, 4)
     if command in _BY_VERSION:
         size = _BY_VERSION[command][version]
     else:

@@ -93,9 +93,15 @@ def estimate_board_seconds(resolved: ResolvedStudy) -> float:
     return total
 
 
-def check_time(resolved: ResolvedStudy, yes: bool) -> float:
-    """Return the seconds that boards take at most; UsageError for more than an hour unless `yes`."""
-    seconds = estimate_board_seconds(resolved)
+def check_time(resolved: ResolvedStudy, yes: bool, seconds_per_image: float = 0.0) -> float:
+    """Return the seconds that boards take at most; UsageError for more than an hour unless `yes`.
+
+    Args:
+        resolved: the study.
+        yes: allow any time.
+        seconds_per_image: what a board takes to compute an image; 0 if none does.
+    """
+    seconds = estimate_board_seconds(resolved) + seconds_per_image * resolved.jobs * len(resolved.dataset)
     if seconds > MOST_SECONDS and not yes:
         found = f"about {seconds / 3600:.1f} h through the board, with weights read once per {resolved.study.read_every}"
         raise UsageError(f"Running {resolved.jobs} trials", found, "Allow it with --yes, or read less often or fewer points")

@@ -1,0 +1,1 @@
+"""A binarized network that a board computes itself, with weights that were at the low voltage."""
