@@ -89,7 +89,7 @@ def test_pieces_of_bash_become_words_again(parts: list[str], data: st.DataObject
     [
         (["emulate", "--memory", "uniform", ":", "lifetime", "=", "d"], ["die"]),
         (["emulate", "--memory", "=", "rram-m"], ["rram-mlc", "rram-mlc:"]),
-        (["board", "info", "--port", "virtual", ":", "rp2350"], ["rp2350", "rp2350-usb"]),
+        (["board", "info", "--port", "virtual", ":", "rp2350"], ["rp2350", "rp2350-flash", "rp2350-usb"]),
     ],
 )
 def test_in_a_real_bash(pieces: list[str], offers: list[str], tmp_path: Path) -> None:
