@@ -37,6 +37,7 @@ _BUILT_IN = {
     "sram-6t": "weakcell.memmodels.technologies.sram_cell:SRAM_6T",
     "dram": "weakcell.memmodels.technologies.dram:DRAM",
     "ddr4": "weakcell.memmodels.technologies.ddr4:DDR4",
+    "rowhammer": "weakcell.memmodels.technologies.rowhammer:ROWHAMMER",
     "eden": "weakcell.memmodels.technologies.eden:EDEN",
     "rram": "weakcell.memmodels.technologies.rram:RRAM",
     "rram-mlc": "weakcell.memmodels.technologies.rram:RRAM_MLC",

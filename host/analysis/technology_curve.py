@@ -67,11 +67,16 @@ def suggest_sweep(technology: Technology) -> str:
 
 
 def _last_visible(technology: Technology, key: str, low: float, high: float) -> float:
-    """Return the highest value (in steps of 0.01) with an error rate of at least 1e-9; `high` if there is none."""
-    for step in range(round((high - low) * 100), 0, -1):
-        sample = _sample(technology, key, round(low + step / 100, 12))
+    """Return the highest value with an error rate of at least 1e-9; `high` if there is none.
+
+    It is found in steps of 0.01, or of a thousandth of a range wider than 100.
+    """
+    steps_per_unit = 100.0 if high - low <= 100.0 else 1000.0 / (high - low)
+    for step in range(round((high - low) * steps_per_unit), 0, -1):
+        value = low + step / steps_per_unit
+        sample = _sample(technology, key, round(value, 12))
         if sample is not None and max(sample.p01, sample.p10) >= _LOWEST_RATE:
-            return low + step / 100
+            return value
     return high
 
 

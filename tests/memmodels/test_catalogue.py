@@ -30,8 +30,8 @@ from weakcell.memmodels.errors import MemoryFault, MemorySpecError, WeakcellErro
 from weakcell.memmodels.simulated import SimulatedMemory
 
 BUILT_IN = (
-    "uniform", "sram-14nm", "sram-28nm-kc705b", "sram-28nm-vc707", "sram-6t", "dram", "ddr4", "eden", "rram", "rram-mlc",
-    "rram-relaxation", "sttram", "fefet",
+    "uniform", "sram-14nm", "sram-28nm-kc705b", "sram-28nm-vc707", "sram-6t", "dram", "ddr4", "rowhammer", "eden", "rram",
+    "rram-mlc", "rram-relaxation", "sttram", "fefet",
 )  # fmt: skip
 GIVEN = {
     "uniform": {"ber": 0.1},
