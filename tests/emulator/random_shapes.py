@@ -1,10 +1,11 @@
 """Random networks whose tensors do not have the batch first, against onnxruntime, image by image.
 
-    python -m tests.emulator.random_shapes --first 0 --count 200 [--batch 3]
+    python -m tests.emulator.random_shapes --first 0 --count 200 [--batch 3 [--from-shapes]]
 
 A network is a chain of operators on one tensor. Operators move, fold, reduce, slice, join and multiply it, with quantized matrix
 products between them, so that the batch may be anywhere. The last operators bring it back to the front. With --batch, the file
-fixes the batch: the numbers of its Reshapes hold it, as those of exporters with fixed shapes do.
+fixes the batch: the numbers of its Reshapes hold it, as those of exporters with fixed shapes do. With --from-shapes, the file works
+some of these numbers out of the shapes of tensors.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ class Chain:
         shape: of the tensor for one image.
         batch: where the batch is: the axis, and what it counts more than images (1, or the heads of an image).
         images: the batch that the file fixes; None if it leaves it open.
+        from_shapes: whether a file with a fixed batch works out numbers of its Reshapes.
     """
 
-    def __init__(self, seed: int, images: int | None = None) -> None:
-        self.rng, self.images = np.random.default_rng(seed), images
+    def __init__(self, seed: int, images: int | None = None, from_shapes: bool = False) -> None:
+        self.rng, self.images, self.from_shapes = np.random.default_rng(seed), images, from_shapes
         self.opset = int(self.rng.choice([11, 13, 17, 18, 21]))
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
@@ -102,7 +104,9 @@ class Chain:
         self.reshape(shape, self.batch + (self.batch > i))
 
     def reshape(self, shape: tuple[int, ...], batch: int) -> None:
-        if self.images is not None:
+        if self.images is not None and self.from_shapes and self.rng.random() < 0.8:
+            target = self.sizes_from_shapes(shape, batch)
+        elif self.images is not None:
             target = self.const([n * self.images if i == batch else n for i, n in enumerate(shape)])
         elif self.rng.random() < 0.5:
             target = self.const([-1 if i == batch else n for i, n in enumerate(shape)])
@@ -113,6 +117,20 @@ class Chain:
             target = self.op("Concat", *(p for p, n in zip(parts, (batch, 1, len(shape) - batch - 1), strict=True) if n), axis=0)
         self.y = self.op("Reshape", self.y, target)
         self.shape, self.batch = shape, batch
+
+    def sizes_from_shapes(self, shape: tuple[int, ...], batch: int) -> str:
+        """Add the numbers of a Reshape: the batch from the shape of the input or of this tensor, another one perhaps as -1."""
+        own = shape[batch] % self.shape[self.batch] == 0 and self.rng.random() < 0.7
+        size = self.op("Shape", self.y if own else "x")
+        count = self.op("Gather", size, self.const([self.batch if own else 0]), axis=0)
+        count = self.op("Mul", count, self.const([shape[batch] // self.shape[self.batch] if own else shape[batch]]))
+        numbers = list(shape)
+        others = [i for i in range(len(shape)) if i != batch]
+        if others and self.rng.random() < 0.6:
+            numbers[int(self.rng.choice(others))] = -1
+        parts = [self.const(numbers[:batch]), count, self.const(numbers[batch + 1 :])]
+        used = [part for part, n in zip(parts, (batch, 1, len(shape) - batch - 1), strict=True) if n]
+        return self.op("Concat", *used, axis=0) if len(used) > 1 else count
 
     def add_axis(self) -> None:
         if len(self.shape) > 5:
@@ -281,9 +299,9 @@ class Chain:
         return model(self.nodes, self.constants, {"x": [images, *self.start]}, {"out": [images, rest]}, self.opset)
 
 
-def random_network(seed: int, images: int | None = None) -> tuple[onnx.ModelProto, Array]:
-    """Return a random network and data for it. images: the batch that the file fixes."""
-    chain = Chain(seed, images)
+def random_network(seed: int, images: int | None = None, from_shapes: bool = False) -> tuple[onnx.ModelProto, Array]:
+    """Return a random network and data for it; the options are those of `Chain`."""
+    chain = Chain(seed, images, from_shapes)
     for _ in range(int(chain.rng.integers(3, 12))):
         chain.step()
     return chain.finish(), chain.rng.normal(size=(images or 3, *chain.start)).astype(F)
@@ -297,9 +315,9 @@ def find_matrices(proto: onnx.ModelProto) -> frozenset[str]:
     return frozenset(codes.get(n.input[1], n.input[1]) for n in products if n not in turned)
 
 
-def differs(seed: int, images: int | None = None) -> str:
+def differs(seed: int, images: int | None = None, from_shapes: bool = False) -> str:
     """Return how a random network differs from onnxruntime; "" if it does not, "invalid" if onnxruntime refuses it."""
-    proto, x = random_network(seed, images)
+    proto, x = random_network(seed, images, from_shapes)
     try:
         want = np.concatenate([run(proto, {"x": part})[0] for part in np.split(x, len(x) // (images or 1))])
     except Exception as error:
@@ -321,10 +339,11 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--batch", type=int, help="The batch that the files fix.")
+    parser.add_argument("--from-shapes", action="store_true", help="Work out numbers of Reshapes, with --batch.")
     asked = parser.parse_args()
     wrong = invalid = 0
     for seed in range(asked.first, asked.first + asked.count):
-        text = differs(seed, asked.batch)
+        text = differs(seed, asked.batch, asked.from_shapes)
         invalid += text.startswith("invalid")
         if text:
             wrong += not text.startswith("invalid")

@@ -17,9 +17,9 @@ def test_random_networks(first: int) -> None:
     assert {seed: text for seed in range(first, first + 10) if (text := differs(seed))} == {}
 
 
-@pytest.mark.parametrize("images", [3, 5])
-def test_random_networks_of_a_fixed_batch(images: int) -> None:
-    assert {seed: text for seed in range(12) if (text := differs(seed, images))} == {}
+@pytest.mark.parametrize(("images", "first", "from_shapes"), [(3, 0, False), (5, 0, False), (4, 40, True)])
+def test_random_networks_of_a_fixed_batch(images: int, first: int, from_shapes: bool) -> None:
+    assert {seed: text for seed in range(first, first + 12) if (text := differs(seed, images, from_shapes))} == {}
 
 
 @pytest.mark.parametrize("policy", [ReadPolicy.LOAD, ReadPolicy.IMAGE])
