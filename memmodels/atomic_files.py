@@ -146,7 +146,7 @@ def create_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        found = "it is a file" if folder.is_file() else reason(error)
+        found = "it is a file" if os.path.isfile(folder) else reason(error)
         raise OutputError(f"Writing into {folder}", found, "Choose a folder that can be written") from error
     return folder
 

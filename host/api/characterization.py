@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -211,7 +212,7 @@ def analyze_file(file: Path, bank: Bank | None, folder: Path, anywhere: bool = F
         OutputError: The folder cannot be made, or holds a run on a board.
     """
     readbacks = load_readbacks(file, bank, anywhere)
-    if (folder / "run.json").exists():
+    if os.path.exists(folder / "run.json"):
         raise OutputError(f"Results in {folder}", "it holds a run on a board", "Choose another --out")
     create_folder(folder)
     known = {"python": platform.python_version(), **versions()}
@@ -242,7 +243,7 @@ def _downwards(text: str) -> str:
 def _pulses_before(folder: Path) -> int:
     """Count the low phases that the folder's run has had."""
     dump = Dump(folder)
-    if not (folder / "run.json").exists():
+    if not os.path.exists(folder / "run.json"):
         return 0
     shots = sum(len(record.shots) for record in dump.records() if record.point.vdd < dump.plan.nominal)
     return shots + dump.count_calibration_pulses()

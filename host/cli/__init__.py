@@ -183,6 +183,8 @@ def _find_cause(error: BaseException, asked: str) -> WeakcellError:
     if isinstance(error, CompilationFailed):
         do = "Unset the environment variables of Numba (NUMBA_…), if there are any, and report the error if it stays"
         return WeakcellError(asked, reason(error), do)
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return WeakcellError(asked, "the system starts no further thread", "Allow more (ulimit -u, the container's limit)")
     if type(error).__name__ == "PanicException" and (said := re.search(r'Os \{ code: (\d+), .*message: "(.*?)"', str(error))):
         error = OSError(int(said[1]), said[2])  # of polars
     if not isinstance(error, OSError) or is_full(error):

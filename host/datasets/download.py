@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import tarfile
 import urllib.error
 import urllib.request
@@ -111,7 +112,7 @@ def _find_sources(name: str) -> tuple[Source, ...]:
 
 def _is_there(source: Source, folder: Path) -> bool:
     path = folder / source.name
-    return path.is_file() and _md5(path) == source.md5
+    return os.path.isfile(path) and _md5(path) == source.md5
 
 
 def _fetch(source: Source, path: Path, on_bytes: OnBytes) -> None:

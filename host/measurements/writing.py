@@ -9,6 +9,7 @@ profile.toml                   the fit; one per polarity where rows of both were
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ def write_measurement(measurement: Measurement, folder: Path, provenance: Mappin
     """
     about = {name: str(provenance[name]) for name in ("imported", "sha256") if name in provenance}
     measurement = measurement.with_metadata(**about)
-    if (folder / "run.json").exists():
+    if os.path.exists(folder / "run.json"):
         raise OutputError(f"Results in {folder}", "it holds a run on a board", "Choose another --out")
     create_folder(folder)
     frame = tabulate(measurement)

@@ -11,6 +11,7 @@ Files are written after each finished point, each completely or not at all. A fo
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -86,7 +87,7 @@ def open_folder(path: Path, resolved: ResolvedStudy, overwrite: bool = False) ->
     folder = ResultsFolder(path)
     if _identity_of(path) == json.loads(json.dumps(resolved.identity)):
         return folder
-    if (path / "results.parquet").exists() and not overwrite:
+    if os.path.exists(path / "results.parquet") and not overwrite:
         raise OutputError(f"Results in {path}", "it holds those of another study", "Choose another --out, or give --overwrite")
     for name in _TABLES:
         (path / name).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ Files of the folder:
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -81,7 +82,7 @@ def train_runs(runs: Sequence[Run], folder: Path, job: TrainingJob, *, resume: b
         )
     for run in runs:
         _refuse_legacy_runs(run, folder)
-    missing = [run for run in runs if not (folder / f"{run.name}.json").is_file()]
+    missing = [run for run in runs if not os.path.isfile(folder / f"{run.name}.json")]
     if len(missing) > 1 and job.processes > 1:
         _finish_in_processes(missing, folder, job)
     else:
@@ -136,7 +137,7 @@ def _describe_rls(run: Run) -> str:
 def _refuse_legacy_runs(run: Run, folder: Path) -> None:
     """Refuse to go on where an earlier version trained this run with the unclamped loss, which it called `mcel`."""
     name = run.legacy_name
-    if name is not None and any((folder / f"{name}.{kind}").is_file() for kind in ("json", "checkpoint")):
+    if name is not None and any(os.path.isfile(folder / f"{name}.{kind}") for kind in ("json", "checkpoint")):
         raise OutputError(
             f"Training {run.loss} into {folder}",
             f"{name} was trained with the unclamped loss that is now called margin-ce, under its former name mcel",
@@ -211,7 +212,7 @@ def collect(folder: Path, names: Sequence[str] | None = None, into: Path | None 
     into = into or folder
     rows, curves = [], []
     for name in names if names is not None else sorted(path.stem for path in folder.glob("*.json")):
-        if not (folder / f"{name}.json").is_file():
+        if not os.path.isfile(folder / f"{name}.json"):
             continue
         record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         settings = {key: record["run"][key] for key in _SETTINGS}

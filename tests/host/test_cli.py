@@ -491,6 +491,7 @@ def test_near_misses_of_losses_and_data_sets_are_suggested() -> None:
         (OSError(errno.EMFILE, "Too many open files", "weights.onnx"), ("Too many open files", "weights.onnx", "ulimit -n")),
         (OSError(errno.EIO, "Input/output error"), ("Input/output error",)),
         (PanicException('an `Err` value: Os { code: 24, kind: TooManyOpenFiles, message: "Too many open files" }'), ("ulimit -n",)),
+        (RuntimeError("can't start new thread"), ("thread", "ulimit -u")),
         (CompilationFailed("kernels.add cannot be compiled: TypingError"), ("kernels.add", "NUMBA_")),
     ],
 )

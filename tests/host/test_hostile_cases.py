@@ -27,7 +27,7 @@ import pytest
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
-from tests.endurance.commands import CAMPAIGN
+from tests.endurance.commands import CAMPAIGN, write_cycles
 from weakcell.host.cli import app
 from weakcell.host.study.networks import SHIPPED_FOLDER
 
@@ -300,6 +300,32 @@ def _data_of_a_long_name(place: Place) -> tuple[str, ...]:
 @case(3)
 def _data_folder_of_a_long_name(place: Place) -> tuple[str, ...]:
     return "emulate", "fashion-bnn", "--data", "svhn", "--data-dir", "d" * 300
+
+
+@case(6)
+def _results_of_a_long_name(place: Place) -> tuple[str, ...]:
+    return "emulate", *FEW, "--out", "n" * 300
+
+
+@case(6)
+def _campaign_into_a_long_name(place: Place) -> tuple[str, ...]:
+    return "sweep", place.write("c.toml", CAMPAIGN), "--out", "n" * 300
+
+
+@case(6)
+def _runs_of_training_in_a_long_name(place: Place) -> tuple[str, ...]:
+    return "train", "--data", "digits", "--width", "0.05", "--epochs", "1", "--images", "50", "--out", "n" * 300
+
+
+@case(6)
+def _figures_in_a_long_name(place: Place) -> tuple[str, ...]:
+    return "report", "study", "--out", "r.html", "--figures", "n" * 300
+
+
+@case(6)
+def _import_into_a_long_name(place: Place) -> tuple[str, ...]:
+    write_cycles(place.folder / "cycles.csv")
+    return "characterize", "--import", "cycles.csv", "--out", "n" * 300
 
 
 # --- imports and boards that files name -------------------------------------------------------------------------------------------

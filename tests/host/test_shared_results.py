@@ -107,8 +107,8 @@ def test_a_sweep_that_begins_meanwhile_is_noticed(tmp_path: Path) -> None:
         writer.set_fact("second", 2)
 
 
-@pytest.mark.parametrize("name", ["runs.sqlite", "runs.sqlite-wal", "runs.sqlite-shm", "runs.sqlite-journal"])
-@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize("name", [f"runs.sqlite{end}" for end in ("", "-wal", "-shm", "-journal", ".lock")])
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe"])
 def test_nothing_is_written_through_a_link(tmp_path: Path, name: str, kind: str) -> None:
     """The link of a stranger's folder leads to a database of the user."""
     victim, folder = tmp_path / "victim.sqlite", tmp_path / "got"
@@ -118,13 +118,14 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, name: str, kind: str)
     with open_store(folder):
         pass
     (folder / name).unlink(missing_ok=True)
-    if kind == "link":
-        (folder / name).symlink_to(victim)
+    if "link" in kind:
+        (folder / name).symlink_to(victim if kind == "link" else tmp_path / "absent")
     else:
         os.mkfifo(folder / name)
     with pytest.raises(OutputError, match=name), open_store(folder):
         pass
     assert victim.read_bytes() == before
+    assert not (tmp_path / "absent").exists()
 
 
 def test_a_store_may_be_linked_for_reading(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ Each point has one file under its own index, so nothing is lost and nothing is c
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -154,9 +155,9 @@ def open_dump(path: Path, run: Mapping[str, Any], contents: Mapping[str, Words],
         InputError: the folder holds another run.
     """
     dump = Dump(path)
-    if (path / "points").is_symlink():  # of a stranger's folder; files elsewhere would be replaced
+    if os.path.islink(path / "points"):  # of a stranger's folder; files elsewhere would be replaced
         raise OutputError(f"Read-backs in {path}", "its folder points is a link", "Remove it, or choose another --out")
-    if (path / "run.json").exists():
+    if os.path.exists(path / "run.json"):
         if not resume:
             do = "Continue it with --resume, or choose another --out"
             raise OutputError(f"Read-backs in {path}", "it holds a run already", do)
