@@ -19,15 +19,21 @@ from weakcell.memmodels.address import Words, pack
 Integers = npt.NDArray[np.int64]
 
 
-def random_binary_network(seed: int) -> Network:
-    """Return a network of random shapes: any paddings, overlapping pools, weights that end inside words."""
+def random_binary_network(seed: int, size: int = 10, channels: int = 40) -> Network:
+    """Return a network of random shapes: any paddings, overlapping pools, weights that end inside words.
+
+    Args:
+        seed: of everything.
+        size: largest height and width of the input.
+        channels: most channels behind the first layer.
+    """
     rng = np.random.default_rng(seed)
     d = RandomNetwork(rng)
     dtype, zero_point = (("int8", -3), ("uint8", 7), ("int32", 0))[rng.integers(3)]
-    size = rng.integers(1, 11, 2)
-    x = d.input("x", (int(rng.integers(1, 5)), *map(int, size)), dtype, zero_point)
+    shape = rng.integers(1, (5, size + 1, size + 1))
+    x = d.input("x", tuple(map(int, shape)), dtype, zero_point)
     for stage in range(rng.integers(1, 4)):
-        x = d.convolution(x, int(rng.integers(1, 41)), _window(rng, d.values[x].height_width, 4), SIGN1)
+        x = d.convolution(x, int(rng.integers(1, channels + 1)), _window(rng, d.values[x].height_width, 4), SIGN1)
         if rng.random() < 0.5:
             x = d.pool(x, _window(rng, d.values[x].height_width, 3, inside=True))
         x = d.threshold(x, 9 if stage else 400)
@@ -59,12 +65,14 @@ class ArenaImage:
         found: the part that the board computes.
         data: the arena up to the end of the program.
         program: the program.
+        first_words: the first word of 32 bits of each weight tensor.
     """
 
     network: Network
     found: BoardNetwork
     data: bytes
     program: Program
+    first_words: Mapping[str, int]
 
     @property
     def crc(self) -> int:
@@ -77,11 +85,12 @@ def lay_out(network: Network, flips: Mapping[str, Words] | None = None) -> Arena
     flips = flips or {}
     tensors = {name: with_flips(t, (), flips[name]) if name in flips else t for name, t in network.tensors.items()}
     faulty = Network(network.name, network.inputs, network.outputs, network.layers, network.values, tensors)
-    found, data, places = split_network(faulty), b"", {}
+    found, data = split_network(faulty), b""
+    places: dict[str, int] = {}
     for name in found.weights:
         tensor = tensors[name]
         places[name] = len(data) // 4
         words = pack((tensor.codes > 0).view(np.uint8), storage_layout(tensor)).astype("<u8").tobytes()
         data += words.ljust(-(-len(words) // PAGE) * PAGE, b"\0")
     program = write_program(found, places, len(data) // PAGE)
-    return ArenaImage(faulty, found, data + program.data, program)
+    return ArenaImage(faulty, found, data + program.data, program, places)

@@ -3,7 +3,8 @@
 //     node rp2040js.mjs IMAGE.uf2 PATH/node_modules/rp2040js/dist/esm/index.js
 //
 // A line of hex on stdin is received by the board; a line of hex on stdout is its answer. `log` prints the regulator's codes
-// with the time of each write in us. When the regulator falls, bit (i & 7) of every 997th byte i of the arena flips.
+// with the time of each write in us, `cycles` the most cycles from the first byte of a request to the first one of its answer.
+// When the regulator falls, bit (i & 7) of every 997th byte i of the arena flips.
 // Missing in rp2040js 1.4.1 and added here: regulator, PLL and ring oscillator registers, and the frequency counter (6,500 kHz at
 // nominal voltage, half of that below). Wrong there and put right here: the DMA pacing timer has
 // X and Y exchanged; WFI with interrupts masked enters the handler, where a chip only wakes.
@@ -92,24 +93,39 @@ if (fromFlash) {
   board.sram.set(second, 0x41f00);
   core.PC = 0x20041f00;
 }
-let sent = [];
-uart.onByte = (byte) => sent.push(byte);
+let sent = [], cycles = 0, asked, most = 0;
+uart.onByte = (byte) => {
+  sent.push(byte);
+  if (asked !== undefined) most = Math.max(most, cycles - asked);
+  asked = undefined;
+};
 
 function run(received, overUsb) {
   let at = 0;
   for (let idle = 0; idle < (overUsb ? 4 : 1) * IDLE; idle++) {
     if (overUsb) while (at < received.length && port.initialized && !port.txFIFO.full) port.sendSerialByte(received[at++]);
-    else while (at < received.length && !uart.rxFIFO.full) uart.feedByte(received[at++]);
-    const before = sent.length + fromUsb.length;
+    else while (at < received.length && !uart.rxFIFO.full) {
+      uart.feedByte(received[at++]);
+      asked ??= cycles;
+    }
+    const answers = sent.length + fromUsb.length;
     if (core.waiting) simulator.clock.tick(simulator.clock.nanosToNextAlarm);
-    else simulator.clock.tick(core.executeInstruction() * CYCLE_NS);
-    if ((at < received.length && (!overUsb || port.initialized)) || sent.length + fromUsb.length !== before || code !== NOMINAL) idle = 0;
+    else {
+      const before = cycles;
+      cycles += core.executeInstruction();
+      simulator.clock.tick((cycles - before) * CYCLE_NS);
+    }
+    if ((at < received.length && (!overUsb || port.initialized)) || sent.length + fromUsb.length !== answers || code !== NOMINAL) idle = 0;
   }
 }
 
 for await (const line of readline.createInterface({ input: process.stdin })) {
   if (line === 'log') {
     console.log(JSON.stringify(log));
+    continue;
+  }
+  if (line === 'cycles') {
+    console.log(most);
     continue;
   }
   const overUsb = line.startsWith('usb ');

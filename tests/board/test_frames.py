@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.board.damage import transfer_under_noise
+from tests.board.damage import infer_under_noise, transfer_under_noise
 from tests.board.native import CORE, HERE, NativeCore, compiler
 from weakcell.host.board.link.frames import MAX_CONTENT, Decoder, encode
 from weakcell.host.board.link.transport import FunctionTransport
@@ -81,6 +81,14 @@ def test_no_wrong_data_over_a_bad_cable(core: NativeCore) -> None:
     """A seeded share of `python -m tests.board.damage`; with as many frames, a check of 8 bits accepts some wrong ones."""
     outcome = transfer_under_noise(FunctionTransport(core), 40_000)
     assert outcome.damaged >= 40_000
+    assert (outcome.wrong, outcome.other_errors) == (0, 0)
+    assert outcome.right + outcome.link_errors == outcome.transfers
+    assert outcome.right > 1000
+
+
+def test_no_wrong_sums_over_a_bad_cable(core: NativeCore) -> None:
+    """A seeded share of `python -m tests.board.damage --infer`."""
+    outcome = infer_under_noise(FunctionTransport(core), 5_000)
     assert (outcome.wrong, outcome.other_errors) == (0, 0)
     assert outcome.right + outcome.link_errors == outcome.transfers
     assert outcome.right > 1000

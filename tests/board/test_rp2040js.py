@@ -13,12 +13,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.board.binary_networks import lay_out
+from tests.emulator.reference import evaluate
+from tests.emulator.small import pixels, small_bnn
 from weakcell.host.board.errors import VoltageRefused
 from weakcell.host.board.firmware.build import image_path
 from weakcell.host.board.link.link import Link
-from weakcell.host.board.link.protocol import Command, Pattern, pattern_words
+from weakcell.host.board.link.protocol import PAGE, Command, Pattern, pattern_words
 from weakcell.host.board.link.transport import FunctionTransport
 
 SCRIPT = Path(__file__).with_name("rp2040js.mjs")
@@ -75,3 +79,32 @@ def test_usb_on_another_host_and_controller(emulator: subprocess.Popen[str]) -> 
     assert link.counters.silences == 1, "the reply to the pulse is asked for again"
     assert link.compare(0, 16, Pattern.RANDOM, 1) == [byte * 8 + (byte & 7) for byte in range(0, 16 * 256, 997)]
     assert link.counters.sessions == 1
+
+
+@pytest.mark.parametrize("emulator", ["flash"], indirect=True)
+def test_inference_with_weights_that_were_at_a_low_voltage(emulator: subprocess.Popen[str]) -> None:
+    """The oracle is the NumPy engine on the weights that were read back."""
+    link = Link(FunctionTransport(lambda data: bytes.fromhex(say(emulator, data.hex()))), retries=8)
+    network = small_bnn()
+    placed, inputs = lay_out(network), pixels(network, 3)
+    program, first = placed.program, placed.program.page
+
+    def write(page: int, data: bytes) -> None:
+        pages = [data[at : at + PAGE] for at in range(0, len(data), PAGE)]
+        link.write_pages(range(page, page + len(pages)), pages)
+
+    write(0, placed.data[: first * PAGE])
+    link.pulse(7, 1000)
+    back = b"".join(link.read_pages(range(first)))
+    flips = np.frombuffer(back, np.uint64) ^ np.frombuffer(placed.data[: first * PAGE], np.uint64)
+    words = {name: -(-network.tensors[name].bits // 64) for name in placed.found.weights}
+    faulty = lay_out(network, {name: flips[placed.first_words[name] // 2 :][:count] for name, count in words.items()})
+    assert faulty.data[: first * PAGE] != placed.data[: first * PAGE]
+    write(first, program.data)
+    expected = evaluate(faulty.network, inputs)[placed.found.sums.name].reshape(3, -1)
+    for image in range(3):
+        write(program.input_page, program.pack_input(inputs["x"][image].astype(int)))
+        winner, sums = link.infer(program.page, program.words.size, placed.crc, 0.0)
+        assert sums == expected[image].astype("<i4").tobytes()
+        assert winner == expected[image].argmax()
+    assert int(say(emulator, "cycles")) > 10_000
