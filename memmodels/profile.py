@@ -20,7 +20,7 @@ one, and refuses without it.
 from __future__ import annotations
 
 import math
-import tomllib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -41,7 +41,7 @@ from weakcell.memmodels.printable import escape_surrogates
 from weakcell.memmodels.record_tables import has_type, make_record, make_table, parse_term, tuples_of
 from weakcell.memmodels.recording import is_condition, same_point
 from weakcell.memmodels.retention_law import TimeLaw
-from weakcell.memmodels.toml_text import format_key, format_value
+from weakcell.memmodels.toml_text import format_key, format_value, parse_toml
 
 SCHEMA, SCHEMA_OF_LAWS = 2, 3
 _READABLE = (1, 2, 3)
@@ -253,7 +253,7 @@ def load(path: str | Path) -> Profile:
     """
     found = Path(path)
     try:
-        table = tomllib.loads(read_text(found))
+        table = parse_toml(read_text(found))
         if table.get("schema") not in _READABLE:
             asked, other = f"Profile {found}", f"its schema is {table.get('schema')!r}, this version reads {_READABLE}"
             raise InputError(asked, other, "Fit it again, or use the version that wrote it")
@@ -268,11 +268,11 @@ def load(path: str | Path) -> Profile:
 def find_arrays(path: Path) -> Path | None:
     """Return the file of a profile's arrays; None if it has none, or is no profile."""
     try:
-        name = tomllib.loads(read_text(path)).get("arrays")
+        name = parse_toml(read_text(path)).get("arrays")
         found = None if name is None else path.with_name(name)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    return found if found is not None and found.is_file() else None
+    return found if found is not None and os.path.isfile(found) else None
 
 
 def technology_of(path: str) -> Technology:

@@ -1,13 +1,32 @@
-"""Keys and values as TOML text."""
+"""TOML text: read it, and write keys and values."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import re
+import tomllib
 from collections.abc import Mapping
+from typing import Any
 
 from weakcell.memmodels.printable import escape_surrogates
+
+_MOST_PARTS = 100
+_LONG_KEY = re.compile(rf"""(?<![\w.-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_MOST_PARTS}}}""")
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return what a TOML text says. Python's parser takes hours for a dotted key of 100,000 parts, so such keys are refused.
+
+    Raises:
+        ValueError: It is not TOML, or has a key of too many parts.
+        RecursionError: It is nested too deeply.
+    """
+    if long := _LONG_KEY.search(text):
+        line = text.count("\n", 0, long.start()) + 1
+        raise ValueError(f"a key has more than {_MOST_PARTS} parts (at line {line}, column 1)")
+    return tomllib.loads(text)
 
 
 def format_value(value: object) -> str:

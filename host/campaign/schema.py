@@ -25,7 +25,6 @@ rules = { "/conv1/Conv" = "uniform:ber=0" }
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +39,7 @@ from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import InputError, MemorySpecError, WeakcellError
 from weakcell.memmodels.files import read_text
-from weakcell.memmodels.toml_text import format_key, format_value
+from weakcell.memmodels.toml_text import format_key, format_value, parse_toml
 
 MOST_BYTES = 1 << 20
 _BIG = (1 << 63) - 1
@@ -166,7 +165,7 @@ def read_campaign(path: Path) -> CampaignFile:
 def parse_campaign(text: str, path: Path) -> CampaignFile:
     """Check the text of a campaign file; `path` is its name in messages and the folder of its networks."""
     try:
-        content = tomllib.loads(text)
+        content = parse_toml(text)
     except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python reads
         raise refuse(path, [_syntax(error, text)]) from None
     except RecursionError:
@@ -278,7 +277,7 @@ def find_lines(text: str) -> dict[Place, int]:
         if parsed > _MOST_PARSED:
             break
         try:
-            content = tomllib.loads(prefix)
+            content = parse_toml(prefix)
         except ValueError:  # not yet readable
             continue
         fresh = [path for path in _paths(content) if path not in found]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Mapping
 from itertools import product
 from math import prod
@@ -18,6 +17,7 @@ from weakcell.host.train.loss_spec import LossSpec
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
 from weakcell.memmodels.files import read_text, reason
+from weakcell.memmodels.toml_text import parse_toml
 
 _LATER_SETTINGS = ("quantizer", "output_scale", "schedule", "clip", "patience", "augment", "ema", "margin_warm_up")
 _MOST_RUNS, _MOST_LETTERS = 10_000, 180
@@ -199,7 +199,7 @@ def parse_run(settings: Mapping[str, Any]) -> Run:
 def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     """Read the tables `[run]` and `[grid]` of a TOML file; UsageError if the file is invalid."""
     try:
-        content = tomllib.loads(read_text(path))
+        content = parse_toml(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         do = "Give a TOML file with a table [run] and, for several, [grid]"
         raise UsageError(f"Reading {path}", reason(error), do) from error

@@ -481,7 +481,7 @@ main()
 def test_near_misses_of_losses_and_data_sets_are_suggested() -> None:
     assert "did you mean mcel" in refused(2, "train", "--loss", "mcell")
     stopped = weakcell("download", "fashon")
-    assert (stopped.exit_code, stopped.stderr.partition(":")[0]) == (2, "Error")
+    assert (stopped.exit_code, stopped.stderr.strip().partition(":")[0]) == (2, "Error")
     assert "Did you mean fashion-mnist?" in stopped.stderr
 
 

@@ -459,6 +459,30 @@ def _settings_nested_deep(place: Place) -> tuple[str, ...]:
     return "train", place.write("t.toml", "run = " + "{a = " * 5000 + "1" + "}" * 5000), "--out", "out"
 
 
+_LONG_KEY = "a." * 200_000 + "b = 1\n"
+"""Python's parser would take hours: its time grows with the square of the parts."""
+
+
+@case(2)
+def _settings_of_a_long_key(place: Place) -> tuple[str, ...]:
+    return "train", place.write("t.toml", "[run]\n" + _LONG_KEY), "--out", "out"
+
+
+@case(3)
+def _campaign_of_a_long_key(place: Place) -> tuple[str, ...]:
+    return "sweep", place.write("c.toml", CAMPAIGN + _LONG_KEY.replace("a.", "'a b' . ")), "--out", "out"
+
+
+@case(3)
+def _profile_of_a_long_table(place: Place) -> tuple[str, ...]:
+    return "memories", "--check", place.write("p.toml", "[" + "a." * 200_000 + "b]\n")
+
+
+@case(3)
+def _read_backs_of_a_long_key(place: Place) -> tuple[str, ...]:
+    return "characterize", "--import", place.write("r.toml", "x = { " + _LONG_KEY.strip() + " }"), "--out", "out"
+
+
 @case(3)
 def _fault_list_of_one_long_line(place: Place) -> tuple[str, ...]:
     return "emulate", *FEW, "--faults", place.write("f.csv", "tensor," + "a" * (1 << 25))

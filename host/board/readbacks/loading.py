@@ -25,7 +25,6 @@ Cell 0 is the lowest bit of the first byte. All read-backs are of the same cells
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +41,7 @@ from weakcell.host.board.readbacks.readback_set import PatternReadback, Readback
 from weakcell.memmodels.error_model.structure import Bank
 from weakcell.memmodels.errors import InputError
 from weakcell.memmodels.files import read_arrays, read_bytes, read_text, reason
+from weakcell.memmodels.toml_text import parse_toml
 
 Bytes = npt.NDArray[np.uint8]
 _DECIMALS = 6
@@ -209,7 +209,7 @@ def _numbers(path: Path, name: str, array: npt.NDArray[Any]) -> npt.NDArray[np.f
 
 def _load_toml(path: Path, anywhere: bool) -> tuple[_Metadata, _Points]:
     try:
-        values = tomllib.loads(read_text(path))
+        values = parse_toml(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise _refusal(path, f"it cannot be read ({reason(error)})", "Give an .npz, or a TOML file") from error
     file = _validate(path, _File, values)
