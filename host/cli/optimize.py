@@ -230,6 +230,7 @@ def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
     last = optimum.tests[-1]
     shared = f"; {goal.tries} tests share the confidence" if goal.tries > 1 else ""
     show(f"Test: {last.bad} of {last.dies} fresh dies lost more; at most {goal.failures} may{shared}.", "dim")
+    show("Dies are drawn from one law of this memory. How chips, lots or modules differ is not in it.", "dim")
     setting = optimum.chosen.candidate.setting
     front = f"{setting.protection}+" if setting.protection else ""
     at = f"{front}{memory}{',' if ':' in memory else ':'}{optimum.key}={setting.value:.12g}"
