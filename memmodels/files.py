@@ -6,6 +6,7 @@ such files with `InputError` before they use much time or memory.
 
 from __future__ import annotations
 
+import json
 import lzma
 import os
 import stat
@@ -117,6 +118,19 @@ def read_bytes(path: Path, limit: int) -> bytes:
 def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
     """Read a regular file of UTF-8 text. Raises OSError as `read_bytes` does, and UnicodeDecodeError."""
     return read_bytes(path, limit).decode("utf-8")
+
+
+def parse_json(text: str) -> Any:
+    """Return what a JSON text says.
+
+    Raises:
+        ValueError: It is no JSON, or a string has half of a surrogate pair: no file, terminal or figure can show it.
+        RecursionError: It is nested too deeply.
+    """
+    value = json.loads(text)
+    if "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def read_arrays(path: Path, asked: str, do: str) -> dict[str, npt.NDArray[Any]]:

@@ -24,7 +24,7 @@ from weakcell.memmodels.address import Layout, Words, popcount
 from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.definition import Condition, Conditions, Technology, no_cost
 from weakcell.memmodels.errors import InputError, MemoryFault, MemorySpecError
-from weakcell.memmodels.files import read_arrays, reason
+from weakcell.memmodels.files import parse_json, read_arrays, reason
 from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, ReadReport, Region
 from weakcell.memmodels.sampling.sampler import Sampler
 
@@ -160,7 +160,7 @@ def _load(path: Path, _changed: int, _size: int) -> Recording:
     asked = f"Recording {path}"
     arrays = read_arrays(path, asked, "Record again")
     try:
-        content = json.loads(str(arrays["about"]))
+        content = parse_json(str(arrays["about"]))
         if content.get("schema") != SCHEMA:
             found = f"its schema is {content.get('schema')!r}, this version reads {SCHEMA}"
             raise InputError(asked, found, "Record again, or use the version that wrote it")

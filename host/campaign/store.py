@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from weakcell.emulator.evaluation.trials import TrialResult
 from weakcell.memmodels.atomic_files import create_folder, open_lock_file
 from weakcell.memmodels.errors import InputError, OutputError
-from weakcell.memmodels.files import open_regular, reason
+from weakcell.memmodels.files import open_regular, parse_json, reason
 from weakcell.memmodels.printable import escape_surrogates
 
 VERSION = 1
@@ -420,9 +420,7 @@ def _json(content: Any) -> str:
 def _parse_json(text: Any, kind: type[_Kind]) -> _Kind:
     """Return what a stored JSON text says; DamagedStore if it is not of that kind."""
     try:
-        value = json.loads(text)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+        value = parse_json(text)
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedStore(f"it holds {str(text)[:40]!r} where JSON belongs") from error
     if not isinstance(value, kind):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -21,7 +20,7 @@ from weakcell.host.study.networks import shipped_models
 from weakcell.host.study.results import check_frame, restate_frame, summary_of
 from weakcell.host.table_files import open_table, read_parquet
 from weakcell.memmodels.errors import InputError
-from weakcell.memmodels.files import read_text, reason
+from weakcell.memmodels.files import parse_json, read_text, reason
 from weakcell.memmodels.printable import printable_name
 
 INTERVALS = f"95 % intervals of the mean over trials ({METHOD})"
@@ -119,11 +118,13 @@ def _parse_networks(stored: Any) -> list[NetworkRequest]:
 
 def _read_study(folder: Path) -> tuple[ReportData, list[NetworkRequest]]:
     try:
-        stated = json.loads(read_text(folder / "study.json"))
+        stated = parse_json(read_text(folder / "study.json"))
         if not isinstance(stated, dict) or not isinstance(stated.get("identity"), dict):
             raise ValueError("study.json does not say what was run")
         with open_table(folder / "results.parquet") as file:
             frame = check_frame(restate_frame(read_parquet(file)))
+        if frame.is_empty():
+            raise ValueError("the table of runs has no row")
         label = f"{stated['identity']['model']}, {stated['identity']['memory']}"
         network = _request_network(stated)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError, pl.exceptions.PolarsError) as error:
@@ -149,7 +150,7 @@ def _versions(folder: Path) -> dict[str, Any]:
     from weakcell.host.study.results_folder import versions
 
     try:
-        stored = json.loads(read_text(folder / "campaign.json"))["versions"]
+        stored = parse_json(read_text(folder / "campaign.json"))["versions"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return dict(versions())
     return stored if isinstance(stored, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import polars as pl
 from weakcell.host.report.chart_model import MOST_SERIES, Axis, Panel, Series
 from weakcell.host.report.matplotlib_charts import plot_panel
 from weakcell.host.report.style import series_look
-from weakcell.memmodels.files import read_text
+from weakcell.memmodels.files import parse_json, read_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +43,7 @@ def plot_training(title: str, folder: Path, frame: pl.DataFrame, curves: pl.Data
 
     shown = pick_runs(frame, curves)
     figure = Figure(figsize=(10.2, 3.4), layout="constrained")
-    epochs = [json.loads(read_text(folder / f"{name}.json"))["epochs"] for _, name in shown]
+    epochs = [parse_json(read_text(folder / f"{name}.json"))["epochs"] for _, name in shown]
     names = [name for _, name in shown]
     percent = (0.0, 100.0)
     under_errors = [_average(curves, run) for run, _ in shown]

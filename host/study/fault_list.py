@@ -24,7 +24,7 @@ from weakcell.emulator.ir.values import Buffer, encode_values
 from weakcell.memmodels.address import set_bits
 from weakcell.memmodels.atomic_files import write_atomically
 from weakcell.memmodels.errors import InputError, UsageError
-from weakcell.memmodels.files import reason
+from weakcell.memmodels.files import parse_json, reason
 
 if TYPE_CHECKING:
     import polars as pl
@@ -225,7 +225,7 @@ def load_faults(path: Path) -> FaultList:
                 table = pl.read_csv(rows, infer_schema_length=None)
                 if "tensor" in table.columns:
                     table = table.with_columns(restore_text("tensor"))
-        header = json.loads(text) if text else None
+        header = parse_json(text) if text else None
         if header is not None and not isinstance(header, dict):
             raise ValueError("its header is no table")
         missing = [name for name in _REQUIRED if name not in table.columns]

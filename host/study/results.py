@@ -213,7 +213,7 @@ def check_frame(frame: pl.DataFrame) -> pl.DataFrame:
     named = {**{name: frame[name] for name in _NEVER_EMPTY}, metric.name: scores}
     if empty := [name for name, column in named.items() if column.null_count()]:
         raise ValueError(f"the table of runs has no value of {', '.join(empty)} in some rows")
-    if not frame["changed"].is_between(0.0, 1.0).all() or scores.is_nan().any():
+    if not frame["changed"].is_between(0.0, 1.0).all() or not scores.is_between(*metric.bounds).all():
         raise ValueError("the table of runs has scores that are no numbers, or shares outside 0 to 1")
     return frame
 

@@ -27,7 +27,7 @@ from weakcell.host.study.study import Point, ResolvedStudy
 from weakcell.host.table_files import write_csv
 from weakcell.memmodels.atomic_files import check_writable, create_folder, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import OutputError
-from weakcell.memmodels.files import read_text
+from weakcell.memmodels.files import parse_json, read_text
 
 _TABLES = ("results.parquet", "results.csv", "timings.json")
 _PACKAGES = ("numpy", "numba", "scipy", "onnx", "polars", "matplotlib")
@@ -108,7 +108,7 @@ def make_folder(path: Path | None, file: str) -> Path | None:
 def _identity_of(path: Path) -> Any:
     """Return the identity of the study whose results a folder holds; None if it says none."""
     try:
-        found = json.loads(read_text(path / "study.json"))
+        found = parse_json(read_text(path / "study.json"))
     except (OSError, ValueError, RecursionError):
         return None
     return found.get("identity") if isinstance(found, dict) else None

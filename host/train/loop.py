@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -325,7 +325,7 @@ def _save(path: Path, parts: dict[str, Any], identity: str, epochs: list[Epoch])
 
 def _resume(path: Path | None, parts: dict[str, Any], identity: str) -> list[Epoch]:
     """Restore the state of a checkpoint into `parts` and the random generator; return its epochs, none without a file."""
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         return []
     try:
         content = torch.load(path, weights_only=True)
@@ -335,7 +335,9 @@ def _resume(path: Path | None, parts: dict[str, Any], identity: str) -> list[Epo
             part.load_state_dict(content[name])
         torch.set_rng_state(content["random"])
         return [Epoch(**epoch) for epoch in content["epochs"]]
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, TypeError, pickle.UnpicklingError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # torch raises errors of nearly any type about a damaged file
         found = (str(error).splitlines() or ["it cannot be read"])[0]
         raise InputError(f"Going on from {path}", found, "Remove it and start anew") from error
 

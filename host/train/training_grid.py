@@ -34,7 +34,8 @@ from weakcell.host.train.settings import Run
 from weakcell.host.train.train_run import TrainedNetwork, train_run
 from weakcell.host.train.training_processes import call_in_processes
 from weakcell.memmodels.atomic_files import create_folder, write_atomically, write_bytes_atomically, write_text_atomically
-from weakcell.memmodels.errors import OutputError
+from weakcell.memmodels.errors import InputError, OutputError
+from weakcell.memmodels.files import parse_json, read_text, reason
 
 
 @dataclass(frozen=True)
@@ -208,29 +209,43 @@ def collect(folder: Path, names: Sequence[str] | None = None, into: Path | None 
 
     Returns:
         The table of runs. The `id` of a run is the end of its name.
+
+    Raises:
+        InputError: The files of a run are damaged.
     """
     into = into or folder
     rows, curves = [], []
     for name in names if names is not None else sorted(path.stem for path in folder.glob("*.json")):
         if not os.path.isfile(folder / f"{name}.json"):
             continue
-        record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        settings = {key: record["run"][key] for key in _SETTINGS}
-        settings["loss"] = name_stored_loss(settings["loss"])
-        if settings["tolerance"] is not None:
-            settings["tolerance"] = ",".join(f"{value:g}" for value in settings["tolerance"])
-        rows.append({"id": name[-8:], "name": name, **settings, **{key: record[key] for key in RECORD_COLUMNS}})
-        start = record["run"].get("output_scale")
-        rows[-1].update({key: record["run"].get(key) for key in _LATER_SETTINGS} | {key: record.get(key) for key in _LATER_COLUMNS})
-        rows[-1]["output_scale"] = None if start is None else str(start)
-        with open_table(folder / f"{name}.csv") as file:
-            curve = pl.read_csv(file)
-        curves.append(curve.select(pl.lit(name[-8:]).alias("id"), "value", "trial", pl.col("accuracy").round(6)))
+        row, curve = _read_finished_run(folder, name)
+        rows.append(row)
+        curves.append(curve)
     runs = pl.DataFrame(rows, infer_schema_length=None)
     if rows:
         write_atomically(into / "runs.csv", lambda file: write_csv(runs, file, float_precision=6))
         write_atomically(into / "curves.csv", partial(write_csv, pl.concat(curves)))
     return runs
+
+
+def _read_finished_run(folder: Path, name: str) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Return the row and the curve of a run; InputError if its files are damaged."""
+    try:
+        record = parse_json(read_text(folder / f"{name}.json"))
+        settings = {key: record["run"][key] for key in _SETTINGS}
+        settings["loss"] = name_stored_loss(settings["loss"])
+        if settings["tolerance"] is not None:
+            settings["tolerance"] = ",".join(f"{value:g}" for value in settings["tolerance"])
+        row = {"id": name[-8:], "name": name, **settings, **{key: record[key] for key in RECORD_COLUMNS}}
+        start = record["run"].get("output_scale")
+        row.update({key: record["run"].get(key) for key in _LATER_SETTINGS} | {key: record.get(key) for key in _LATER_COLUMNS})
+        row["output_scale"] = None if start is None else str(start)
+        with open_table(folder / f"{name}.csv") as file:
+            curve = pl.read_csv(file)
+        return row, curve.select(pl.lit(name[-8:]).alias("id"), "value", "trial", pl.col("accuracy").round(6))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, pl.exceptions.PolarsError) as error:
+        found = f"{name}.json or {name}.csv is damaged ({type(error).__name__}: {reason(error)})"
+        raise InputError(f"The runs in {folder}", found, "Remove the two files; --resume then trains that run again") from error
 
 
 def select_accuracies(folder: Path, points: Sequence[float]) -> pl.DataFrame:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
@@ -556,6 +557,30 @@ def _store_of_another_program(place: Place) -> tuple[str, ...]:
 def _study_of_deep_json(place: Place) -> tuple[str, ...]:
     place.write("study/study.json", '{"a":' * 100_000 + "1" + "}" * 100_000)
     return "report", "study", "--out", "r.html"
+
+
+@case(3)
+def _study_of_half_a_character(place: Place) -> tuple[str, ...]:
+    stated = (place.folder / "study/study.json").read_text()
+    place.write("study/study.json", stated.replace("digits-bnn", "\\ud800"))
+    return "report", "study", "--out", "r.html"
+
+
+@case(3)
+def _results_without_a_row(place: Place) -> tuple[str, ...]:
+    _change_results(place, lambda frame: frame.head(0))
+    return "report", "study", "--out", "r.html"
+
+
+@case(3)
+def _results_with_more_than_all_right(place: Place) -> tuple[str, ...]:
+    _change_results(place, lambda frame: frame.with_columns(accuracy=pl.lit(1.5)))
+    return "report", "study", "--out", "r.html"
+
+
+def _change_results(place: Place, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+    file = place.folder / "study" / "results.parquet"
+    change(pl.read_parquet(file)).write_parquet(file)
 
 
 @case(3)

@@ -556,3 +556,10 @@ def test_name_of_a_run_is_a_file_name() -> None:
     object.__setattr__(run, "flips", f"file:folder/{'x' * 300}.toml")
     assert "/" not in run.name
     assert len(run.name) < 200
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"run": 3}', "[" * 100_000, '"\\ud800"'])
+def test_a_damaged_record_of_a_run_is_named(record: str, tmp_path: Path) -> None:
+    (tmp_path / "fcnn_00000000.json").write_text(record)
+    with pytest.raises(InputError, match=r"fcnn_00000000\.json"):
+        training_grid.collect(tmp_path)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from weakcell.memmodels.errors import InputError, UsageError
-from weakcell.memmodels.files import SMALL_BYTES, allowed, read_arrays, read_bytes, read_text
+from weakcell.memmodels.files import SMALL_BYTES, allowed, parse_json, read_arrays, read_bytes, read_text
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
@@ -135,3 +135,11 @@ def test_the_user_raises_the_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="4 are the most"):
         read_bytes(tmp_path / "text", 2)
     assert read_bytes(tmp_path / "text", 3) == b"12345"
+
+
+@pytest.mark.parametrize("text", ['"\\ud800"', '{"a": ["\\udfff x"]}', '{"\\ud800": 1}', "{", "nul"])
+def test_json_with_half_a_character_is_refused(text: str) -> None:
+    """No terminal, file or figure can show it. A whole pair is a character."""
+    with pytest.raises(ValueError):
+        parse_json(text)
+    assert parse_json('"\\ud83d\\ude00"') == "😀"

@@ -27,7 +27,7 @@ from weakcell.host.board.link.ring_curve import RingCurve
 from weakcell.memmodels.address import Words
 from weakcell.memmodels.atomic_files import check_writable, create_folder, write_atomically, write_text_atomically
 from weakcell.memmodels.errors import InputError, OutputError
-from weakcell.memmodels.files import read_arrays, read_text, reason
+from weakcell.memmodels.files import parse_json, read_arrays, read_text, reason
 
 SCHEMA = 1
 _IDENTITY = {"chip", "memory", "virtual", "supply"}
@@ -43,7 +43,7 @@ class Dump:
     def run(self) -> dict[str, Any]:
         """The contents of run.json; InputError if it is missing, damaged or of another schema."""
         try:
-            values = json.loads(read_text(self.path / "run.json"))
+            values = parse_json(read_text(self.path / "run.json"))
             if values["schema_version"] != SCHEMA:
                 raise ValueError(f"its schema is {str(values['schema_version'])[:40]}, this version reads {SCHEMA}")
             load_plan(values["plan"])
@@ -94,7 +94,7 @@ class Dump:
         asked, do = f"Read-backs in {path}", "Remove the file, then `--resume`"
         arrays = read_arrays(path, asked, do)
         try:
-            about, errors = json.loads(str(arrays["about"])), arrays.get("errors")
+            about, errors = parse_json(str(arrays["about"])), arrays.get("errors")
             failures = tuple(FailedAttempt(Outcome(one["outcome"]), one["message"]) for one in about["failures"])
             shots = tuple(LowPhase(**shot) for shot in about["shots"])
             point, outcome = Point(**about["point"]), Outcome(about["outcome"])
@@ -124,7 +124,7 @@ class Dump:
     def load_curve(self, board: ConnectedBoard) -> RingCurve | None:
         """Load the curve of this chip; None if there is none, or it cannot be read: it is then measured again."""
         try:
-            values = json.loads(read_text(self.path / "ring_curve.json"))
+            values = parse_json(read_text(self.path / "ring_curve.json"))
             shares = {int(code): None if share is None else float(share) for code, share in values["shares"].items()}
             return RingCurve(board, shares, [float(ratio) for ratio in values["noise"]], int(values["pulses"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -133,7 +133,7 @@ class Dump:
     def count_calibration_pulses(self) -> int:
         """Return how often the voltage was lowered to measure the curve."""
         try:
-            return int(json.loads(read_text(self.path / "ring_curve.json"))["pulses"])
+            return int(parse_json(read_text(self.path / "ring_curve.json"))["pulses"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return 0
 

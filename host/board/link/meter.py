@@ -14,7 +14,7 @@ from weakcell.host.board.errors import BoardError
 from weakcell.host.board.link.link import Link
 from weakcell.memmodels.atomic_files import write_text_atomically
 from weakcell.memmodels.errors import InputError, UsageError
-from weakcell.memmodels.files import read_text
+from weakcell.memmodels.files import parse_json, read_text
 
 _SCHEMA = 1
 _FARTHEST = 0.1
@@ -85,7 +85,7 @@ def load_reading(path: Path) -> MeterReading:
     """Read a file that `MeterReading.save` wrote; InputError if it is not one."""
     asked, do = f"The meter's reading in {path}", "Take it again: weakcell board calibrate"
     try:
-        values = json.loads(read_text(path))
+        values = parse_json(read_text(path))
         if values.pop("schema_version") != _SCHEMA:
             raise ValueError("another version")
         celsius = values.pop("celsius")
