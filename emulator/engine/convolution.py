@@ -154,9 +154,7 @@ def bind_convolution(
 
     def bind() -> Kernel:
         weights = packed_weights(layer, parameters)
-        offsets = np.empty((len(context.border_patterns), len(weights.values) * LANES), dtype=np.int32)
-        entry_points.fill_offsets(weights, context, offsets)
-        sums = entry_points.convolution.bind(weights, context, Epilogue(offsets, rounding()))
+        sums = entry_points.convolution.bind(weights, context, Epilogue(compute_offsets(weights, context), rounding()))
         if not context.weight_zero_points.any():
             return sums
         subtract = entry_points.subtract_window_sums.bind(context)
@@ -171,6 +169,18 @@ def packed_weights(layer: Convolution, parameters: ParameterState) -> Any:
     kernel = kernel_tensor(layer, parameters)
     assert kernel.weight_layout is not None
     return kernel.weight_layout(kernel.values if layer.weight in parameters.dropped else parameters.values[layer.weight])
+
+
+def compute_offsets(weights: Any, context: ConvContext) -> Array:
+    """Return what a kernel adds to its sums, int32 (patterns, panels * LANES): see `conv.fill_offsets`."""
+    binary, (patterns, taps) = isinstance(weights, PackedInt1), context.border_patterns.shape
+    lanes, offsets = len(weights.values) * LANES, np.empty((patterns, len(weights.values) * LANES), np.int32)
+    weight_sums = np.zeros((taps if binary else 1, lanes), np.int64)
+    if context.input_zero_point != 0 or (binary and not context.border_patterns.all()):
+        entry_points.add_weights_by_tap(weights, len(weight_sums), weight_sums)
+    groups = 1 if isinstance(weights, DepthwiseInt8x4) else context.groups
+    entry_points.fill_offsets(binary, groups, context, weight_sums, offsets)
+    return offsets
 
 
 def offsets_use_weights(layer: Convolution, context: ConvContext, parameters: ParameterState) -> bool:

@@ -208,8 +208,12 @@ def _integers(x: Array, spec: ValueSpec) -> Array:
     info = np.iinfo(spec.dtype)
     high = (1 << 15) - 1 if spec.dtype == "int32" else info.max
     low = max(info.min, -high - 1)
-    integers = np.empty(x.shape, spec.dtype)
-    if entry_points.to_integers(np.ascontiguousarray(x).reshape(-1), low, high, integers.reshape(-1)):
+    if x.dtype.kind in "iub":
+        invalid, integers = bool(x.size and (x.min() < low or x.max() > high)), x.astype(spec.dtype)
+    else:
+        integers = np.empty(x.shape, spec.dtype)
+        invalid = entry_points.to_integers(np.ascontiguousarray(x).reshape(-1), low, high, integers.reshape(-1)) > 0
+    if invalid:
         odd = x[~((x == np.rint(x)) & (x <= high) & (x >= low))]
         raise InputError(
             f"Input {spec.name!r}, which the first layer reads as integers",

@@ -18,6 +18,7 @@ from weakcell.emulator.engine.convolution import (
     Kernel,
     Requantization,
     can_round_in_kernel,
+    compute_offsets,
     convolve_to_codes,
     offsets_use_weights,
     packed_weights,
@@ -29,7 +30,7 @@ from weakcell.emulator.ir.layers import Convolution, MaxPool, Threshold
 from weakcell.emulator.ir.network import Network
 from weakcell.emulator.ir.values import Role, pack_channels
 from weakcell.emulator.kernels import entry_points
-from weakcell.emulator.kernels.weight_layouts import LANES, PackedInt1
+from weakcell.emulator.kernels.weight_layouts import PackedInt1
 from weakcell.emulator.plan.layout import unsigned_offset
 from weakcell.emulator.plan.parameters import ParameterState
 from weakcell.emulator.plan.plan import Plan
@@ -200,10 +201,9 @@ def _bind_signs(step: SignConvolution, parameters: ParameterState, kernel_input:
 
     def bind() -> Kernel:
         weights = packed_weights(layer, parameters)
-        shape = len(context.border_patterns), len(parameters.values[layer.weight]) * LANES
-        limits = np.empty(shape, np.int64 if isinstance(weights, PackedInt1) else np.int32)
-        threshold = parameters.values[step.thresholding.threshold]
-        entry_points.fill_limits(weights, context, threshold, np.empty(shape, np.int32), limits)
+        binary, offsets = isinstance(weights, PackedInt1), compute_offsets(weights, context)
+        limits = np.empty(offsets.shape, np.int64 if binary else np.int32)
+        entry_points.fill_limits(binary, parameters.values[step.thresholding.threshold], offsets, limits)
         return entry_points.sign_convolution.bind(weights, context, limits)
 
     uses_weights = partial(offsets_use_weights, layer, context, parameters)

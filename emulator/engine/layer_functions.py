@@ -119,7 +119,8 @@ def _float_convolution(layer: Convolution, x: Array, parameters: ParameterState)
 def _quantize(layer: Quantize, inputs: list[Array], parameters: ParameterState) -> Array:
     spec, x = parameters.specs[layer.output], np.ascontiguousarray(inputs[0])
     codes = np.empty(x.shape, dtype=spec.dtype)
-    entry_points.quantize(x, _floats(layer.scale), CodeRange(layer.zero_point, layer.low, layer.high), codes)
+    codes_range = CodeRange(layer.zero_point, layer.low, layer.high)
+    entry_points.quantize(x.reshape(-1), _floats(layer.scale), codes_range, codes.reshape(-1))
     return to_channels_last(codes, spec)
 
 
@@ -171,7 +172,7 @@ def _scale_and_round(
         row[:] = step.constant
     entry_points.requantize(
         codes.reshape(-1, channels), spec.zero_point if spec.kind == "codes" else 0,
-        np.ascontiguousarray(np.broadcast_to(scale, channels), dtype=np.float32),
+        np.array(np.broadcast_to(scale, channels), dtype=np.float32),
         FloatSteps(opcodes, constants, _floats(out_scale)), CodeRange(layer.zero_point, layer.low, layer.high),
         out.reshape(-1, channels),
     )  # fmt: skip

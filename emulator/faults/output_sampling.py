@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.engine.conv_inputs import KernelInput
-from weakcell.emulator.engine.convolution import NOT_ROUNDED
+from weakcell.emulator.engine.convolution import NOT_ROUNDED, compute_offsets
 from weakcell.emulator.faults.deployment import Deployment, ReadPolicy, Sampling
 from weakcell.emulator.faults.kernel_reads import LayerReads
 from weakcell.emulator.ir.layer import Layer
@@ -212,9 +212,7 @@ def _sampling_groups(layer: Convolution, kernel_input: KernelInput, reads: Layer
     height, width = reads.parameters.specs[layer.output].height_width
     outputs, patterns, pattern_index = context.bias.size, context.border_patterns, context.row_table[1]
     sums = np.empty((images, height, width, outputs), dtype=np.int32)
-    offsets = np.empty((len(patterns), len(weights.values) * LANES), dtype=np.int32)
-    entry_points.fill_offsets(weights, context, offsets)
-    entry_points.convolution(x, sums, weights, context, Epilogue(offsets, NOT_ROUNDED))
+    entry_points.convolution(x, sums, weights, context, Epilogue(compute_offsets(weights, context), NOT_ROUNDED))
     rows, rates = sums.reshape(-1, outputs), _combined_rates(sampler)
     numbers = np.arange(sums.size // outputs) + reads.first * height * width
     ones, ones_by_tap = np.zeros(len(rows), dtype=np.int64), np.zeros((outputs, patterns.shape[1]), dtype=np.int64)

@@ -88,7 +88,19 @@ def add_weights_by_tap(weights, taps, sums):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def fill_offsets(weights, context, offsets):  # type: ignore[no-untyped-def]
+def sum_weights(weights, context):  # type: ignore[no-untyped-def]
+    """Return the sums of weights that `fill_offsets` needs: zeros if it needs none.
+
+    int64 (taps, panels * LANES) for PackedInt1, else (1, panels * LANES).
+    """
+    sums = np.zeros((context.border_patterns.shape[1] if is_binary(weights) else 1, weights.values.shape[0] * LANES), np.int64)
+    if context.input_zero_point != 0 or (is_binary(weights) and not context.border_patterns.all()):
+        add_weights_by_tap(weights, sums.shape[0], sums)
+    return sums
+
+
+@compiled
+def fill_offsets(binary, groups, context, weight_sums, offsets):  # type: ignore[no-untyped-def]
     """Compute the constant that is added to every accumulator.
 
     It contains bias, input zero point and border correction:
@@ -96,19 +108,18 @@ def fill_offsets(weights, context, offsets):  # type: ignore[no-untyped-def]
     Products:      bias[o] + zx (taps * inputs_per_tap * zw[o] - sum of weights[o])
     PackedInt1:    bias[o] + inputs inside the image + 2 * (+1 weights of the taps in the border)
 
-    Weight zero points times window sums are not in it: see `subtract_window_sums`.
+    Weight zero points times window sums are not in it: see `subtract_window_sums`. No argument depends on the weight layout, so
+    that one machine code serves all of them.
 
     Args:
-        weights: the layout record, panels group by group.
+        binary: Whether weights are PackedInt1.
+        groups: Groups of panels: 1 for depthwise weights.
         context: ConvContext.
+        weight_sums: int64, from `sum_weights`.
         offsets: int32 (patterns, panels * LANES), written.
     """
     patterns, taps = context.border_patterns.shape
-    groups = 1 if is_depthwise(weights) else context.groups
-    outputs, group_lanes = context.bias.size // groups, weights.values.shape[0] // groups * LANES
-    weight_sums = np.zeros((taps if is_binary(weights) else 1, weights.values.shape[0] * LANES), np.int64)
-    if context.input_zero_point != 0 or (is_binary(weights) and not context.border_patterns.all()):
-        add_weights_by_tap(weights, weight_sums.shape[0], weight_sums)
+    outputs, group_lanes = context.bias.size // groups, offsets.shape[1] // groups
     offsets[:] = 0
     for pattern in range(patterns):
         inside = np.sum(context.border_patterns[pattern])
@@ -116,13 +127,13 @@ def fill_offsets(weights, context, offsets):  # type: ignore[no-untyped-def]
             first, lanes = group * outputs, group * group_lanes
             for i in range(outputs):
                 total = np.int64(context.bias[first + i])
-                if is_binary(weights):
+                if binary:
                     total += inside * context.inputs_per_tap
                 elif context.input_zero_point != 0:
                     zero = np.int64(context.weight_zero_points[first + i]) * taps * context.inputs_per_tap
                     total += context.input_zero_point * (zero - weight_sums[0, lanes + i])
                 offsets[pattern, lanes + i] = total
-        if is_binary(weights) and inside < taps:
+        if binary and inside < taps:
             for tap in range(taps):
                 if not context.border_patterns[pattern, tap]:
                     for lane in range(weight_sums.shape[1]):
@@ -301,5 +312,5 @@ def convolution_resampled(x, out, weights, context, rounding, faults):  # type: 
     offsets, buffers = empty_offsets(weights, context), new_read_buffers(faults.targets)
     for row in range(0, out.shape[0] * pixels, step):
         read_weights(faults, faults.first_image * (pixels // step) + row // step, buffers)
-        fill_offsets(weights, context, offsets)
+        fill_offsets(is_binary(weights), 1, context, sum_weights(weights, context), offsets)
         _run_tiles(x, out, weights, context, Epilogue(offsets, rounding), (row, row + step))

@@ -18,7 +18,7 @@ from weakcell.emulator.kernels.carry_save import (
     empty_chains,
     word_offsets,
 )
-from weakcell.emulator.kernels.conv import empty_offsets, fill_offsets
+from weakcell.emulator.kernels.conv import empty_offsets, fill_offsets, sum_weights
 from weakcell.emulator.kernels.fault_reads import new_read_buffers, read_weights
 from weakcell.emulator.kernels.gemv import gemv_signs, sign_gemv
 from weakcell.emulator.kernels.indirection import ROWS_PER_CHUNK, contiguous_runs, row_addresses
@@ -32,7 +32,7 @@ _LOW, _HIGH = -(2**31), 2**31 - 1
 
 
 @compiled
-def fill_limits(weights, context, threshold, offsets, limits):  # type: ignore[no-untyped-def]
+def fill_limits(binary, threshold, offsets, limits):  # type: ignore[no-untyped-def]
     """Compute the comparison limit of every channel.
 
     The output is 1 if mismatches <= limit (PackedInt1), or if sum >= limit.
@@ -40,17 +40,15 @@ def fill_limits(weights, context, threshold, offsets, limits):  # type: ignore[n
     Lanes that are no channel get a limit that no sum reaches.
 
     Args:
-        weights: the layout record.
-        context: ConvContext.
+        binary: Whether weights are PackedInt1.
         threshold: int32 (O,).
-        offsets: int32 (patterns, panels * LANES): workspace.
+        offsets: int32 (patterns, panels * LANES), from `fill_offsets`.
         limits: (patterns, panels * LANES) of the dtype of sums, written.
     """
-    fill_offsets(weights, context, offsets)
-    limits[:] = -1 if is_binary(weights) else _HIGH
+    limits[:] = -1 if binary else _HIGH
     for pattern in range(limits.shape[0]):
         for o in range(threshold.size):
-            if is_binary(weights):
+            if binary:
                 limits[pattern, o] = (offsets[pattern, o] - np.int64(threshold[o])) >> 1
             else:
                 limits[pattern, o] = min(max(np.int64(threshold[o]) - offsets[pattern, o], _LOW), _HIGH)
@@ -135,7 +133,8 @@ def sign_convolution_resampled(x, out, weights, context, threshold, faults):  # 
     limits = empty_sums(weights, offsets.shape[0], offsets.shape[1])
     for row in range(0, out.shape[0] * pixels, step):
         read_weights(faults, faults.first_image * (pixels // step) + row // step, buffers)
-        fill_limits(weights, context, threshold, offsets, limits)
+        fill_offsets(is_binary(weights), 1, context, sum_weights(weights, context), offsets)
+        fill_limits(is_binary(weights), threshold, offsets, limits)
         _run_tiles(x, out, weights, context, limits, (row, row + step))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from weakcell.memmodels.native.kernel_cache import Kernel
 
 _PACKAGE = "weakcell.emulator.kernels"
+_PREDICTION, _MARGINS = "weakcell.emulator.prediction", "weakcell.emulator.margins"
 
 fill_offsets = Kernel(f"{_PACKAGE}.conv", "fill_offsets")
 convolution = Kernel(f"{_PACKAGE}.conv", "convolution")
@@ -40,3 +41,14 @@ dense_resampled = Kernel(f"{_PACKAGE}.dense_resampled", "dense_resampled")
 draw_mismatches = Kernel(f"{_PACKAGE}.output_sampling", "draw_mismatches")
 draw_signs = Kernel(f"{_PACKAGE}.output_sampling", "draw_signs")
 sample_convolution_signs = Kernel(f"{_PACKAGE}.output_sampling", "sample_convolution_signs")
+
+draw_sums = Kernel(f"{_PREDICTION}.sum_kernels", "draw_sums")
+draw_flips = Kernel(f"{_PREDICTION}.sum_kernels", "draw_flips")
+power_sums = Kernel(f"{_PREDICTION}.sum_kernels", "power_sums")
+win_probability = Kernel(f"{_PREDICTION}.sum_kernels", "win_probability")
+
+fill_pair_tolerance = Kernel(f"{_MARGINS}.tolerance_kernels", "fill_pair_tolerance")
+fill_neuron_tolerance = Kernel(f"{_MARGINS}.tolerance_kernels", "fill_neuron_tolerance")
+fill_pixel_costs = Kernel(f"{_MARGINS}.certificate_kernels", "fill_pixel_costs")
+fill_pool_costs = Kernel(f"{_MARGINS}.certificate_kernels", "fill_pool_costs")
+count_changed_neurons = Kernel(f"{_MARGINS}.certificate_kernels", "count_changed_neurons")

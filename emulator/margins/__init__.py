@@ -13,7 +13,6 @@ flipped input counts as one flip of every neuron that it feeds (`compute_unit_to
 """
 
 from weakcell.emulator.margins.flip_counts import (
-    FlipEffects,
     Flippable,
     compute_bit_effects,
     neuron_bound,
@@ -41,7 +40,6 @@ from weakcell.emulator.margins.output_margins import (
 from weakcell.emulator.margins.summary import MarginSummary, NeuronTolerance, summarize
 
 __all__ = [
-    "FlipEffects",
     "Flippable",
     "HiddenLayer",
     "MarginSummary",

@@ -29,12 +29,7 @@ from weakcell.emulator.engine.conv_inputs import window_geometry
 from weakcell.emulator.engine.executor import infer
 from weakcell.emulator.ir.layers import Convolution, MaxPool, Reshape, Threshold
 from weakcell.emulator.ir.network import Network
-from weakcell.emulator.margins.certificate_kernels import (
-    count_changed_neurons,
-    fill_pixel_costs,
-    fill_pool_costs,
-    find_fewest_flips,
-)
+from weakcell.emulator.kernels.entry_points import count_changed_neurons, fill_pixel_costs, fill_pool_costs
 from weakcell.emulator.plan.plan import Plan
 from weakcell.memmodels.errors import ModelError
 
@@ -140,7 +135,8 @@ def _compute_costs(stage: _Stage, values: Mapping[str, Array], budget: int) -> A
     if stage.pool is None:
         return costs
     out = np.empty((*h.shape[:2], *stage.pool.window.output_size(*h.shape[2:])), np.int64)
-    fill_pool_costs(costs, h > hidden.shaped_pivot, window_geometry(stage.pool.window), out)
+    above = np.ascontiguousarray(h > hidden.shaped_pivot)
+    fill_pool_costs(np.ascontiguousarray(costs), above, window_geometry(stage.pool.window), out)
     return out
 
 
@@ -186,7 +182,7 @@ def _certify(head: mg.OutputLayer, stages: list[_Stage], case: _Case) -> tuple[i
             count_changed_neurons(flat, harmful, wrong, stages[-1].reached, _limit_cost(wrong, budget), best)
             shared_weights = flat.shape[1] > 1
             cheap = 0 if shared_weights else int(np.count_nonzero(harmful & (flat == 1)))
-        tolerated = min(tolerated, find_fewest_flips(best, gap, scale) - 1)
+        tolerated = min(tolerated, _find_fewest_flips(best, gap, scale) - 1)
         attacked = min(attacked, _attack(gap, scale, cheap))
     return tolerated, int(attacked)
 
@@ -194,6 +190,18 @@ def _certify(head: mg.OutputLayer, stages: list[_Stage], case: _Case) -> tuple[i
 def _limit_cost(wrong: Array, budget: int) -> int:
     """Return the largest cost of a neuron that can be changed."""
     return int(wrong.max()) + budget
+
+
+def _find_fewest_flips(best: Array, gap: int, scale: int) -> int:
+    """Return the smallest number of flips in the whole network that may close a gap; the size of `best` if it exceeds the budget.
+
+    best[q] is the number of inputs of the last layer that q earlier flips turn against the winner. Each closes 4, a flip in
+    the last layer closes 2.
+    """
+    flips = np.arange(best.size)
+    closed = (np.maximum.accumulate(4 * best - 2 * flips) + 2 * flips) * scale
+    enough = np.flatnonzero(closed >= gap)
+    return int(enough[0]) if enough.size else best.size
 
 
 def _attack(gap: int, scale: int, cheap: int) -> int:

@@ -166,17 +166,3 @@ def count_changed_neurons(costs, wanted, before, reached, most, best):  # type: 
             _changed_shared(counts, before[earlier], reached, budget - earlier, part)
         for q in range(earlier, budget + 1):
             best[q] = max(best[q], layer_best[q - earlier])
-
-
-@compiled
-def find_fewest_flips(best, gap, scale):  # type: ignore[no-untyped-def]
-    """Return the smallest number of flips in the whole network that may close a gap; best.size if it exceeds the budget.
-
-    best[q] is the number of inputs of the last layer that q earlier flips turn against the winner. Each closes 4, a flip in
-    the last layer closes 2.
-    """
-    for flips in range(best.size):
-        for early in range(flips + 1):
-            if (4 * best[early] + 2 * (flips - early)) * scale >= gap:
-                return flips
-    return best.size

@@ -1,19 +1,18 @@
-"""How many flipped cells a threshold or a maximum survives: bounds in closed form, and exact counts on given inputs.
+"""How many flipped cells a threshold or a maximum survives: bounds in closed form, and what exact counts need.
 
-The exact counts take the most harmful flips first. Flips of the same bit of weights with equal inputs do the same harm, and inputs
-are small integers, so harms are counted by (input, bit): only the distinct values are sorted.
+`tolerance_kernels` has the exact counts on given inputs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.ir.values import StoredTensor
-from weakcell.memmodels.compilation import compiled
+from weakcell.emulator.margins.tolerance_kernels import FlipEffects, GainGrid
 
 Array = npt.NDArray[Any]
 
@@ -81,21 +80,10 @@ class Flippable:
         return int(np.count_nonzero(self.rises | self.falls))
 
 
-class FlipEffects(NamedTuple):
-    """What single flips do to a weight, as kernels read it.
-
-    units: int64 (bits,): change of the weight when a bit rises. rises, falls: bool (bits,), see `Flippable`.
-    """
-
-    units: npt.NDArray[np.int64]
-    rises: npt.NDArray[np.bool_]
-    falls: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of_tensor(cls, tensor: StoredTensor, flippable: Flippable | None) -> FlipEffects:
-        """Return the effects of flips of a tensor; without `flippable`, every bit can flip."""
-        flippable = flippable or Flippable.every(tensor)
-        return cls(compute_bit_effects(tensor), flippable.rises, flippable.falls)
+def compute_flip_effects(tensor: StoredTensor, flippable: Flippable | None) -> FlipEffects:
+    """Return the effects of flips of a tensor; without `flippable`, every bit can flip."""
+    flippable = flippable or Flippable.every(tensor)
+    return FlipEffects(compute_bit_effects(tensor), flippable.rises, flippable.falls)
 
 
 def compute_bit_effects(tensor: StoredTensor) -> npt.NDArray[np.int64]:
@@ -112,129 +100,9 @@ def compute_bit_effects(tensor: StoredTensor) -> npt.NDArray[np.int64]:
     return units
 
 
-class _GainList(NamedTuple):
-    """Workspace: distinct gains, largest first, and the number of cells with each gain."""
-
-    tally: npt.NDArray[np.int64]
-    gains: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
-
-
-@compiled
-def _list_gains(codes, x, low, factor, effects, work):  # type: ignore[no-untyped-def]
-    """List the positive changes of factor · Σ w x by single flips of a row, largest first.
-
-    Args:
-        codes: Stored codes of the row, (K,).
-        x: Inputs, (K,).
-        low: Smallest input of all rows.
-        factor: Factor of the sum.
-        effects: `FlipEffects`.
-        work: `_GainList`. `tally` is all zeros before and after.
-
-    Returns:
-        Number of entries of `gains` and `counts` that are set.
-    """
-    tally, gains, counts = work.tally, work.gains, work.counts
-    planes = effects.units.size
-    for k in range(codes.size):
-        for plane in range(planes):
-            bit = (codes[k] >> plane) & 1
-            can_flip = effects.falls[plane] if bit else effects.rises[plane]
-            if can_flip and factor * x[k] * effects.units[plane] * (1 - 2 * bit) > 0:
-                tally[x[k] - low, plane] += 1
-    size = 0
-    for value in range(tally.shape[0]):
-        for plane in range(planes):
-            if tally[value, plane]:
-                gains[size] = abs(factor * (value + low) * effects.units[plane])
-                counts[size] = tally[value, plane]
-                tally[value, plane] = 0
-                size += 1
-    order = np.argsort(-gains[:size])
-    gains[:size] = gains[:size][order]
-    counts[:size] = counts[:size][order]
-    return size
-
-
-@compiled
-def _count_harmless(first, first_size, second, second_size, distance, cells):  # type: ignore[no-untyped-def]
-    """Return one less than the number of flips, largest gains of both lists first, that reach `distance`; `cells` if none do."""
-    i, j, flips = 0, 0, 0
-    while distance > 0:
-        if i < first_size and (j == second_size or first.gains[i] >= second.gains[j]):
-            gain, available = first.gains[i], first.counts[i]
-            i += 1
-        elif j < second_size:
-            gain, available = second.gains[j], second.counts[j]
-            j += 1
-        else:
-            return cells
-        used = min(available, (distance + gain - 1) // gain)
-        distance -= used * gain
-        flips += used
-    return flips - 1
-
-
-@compiled
-def _new_gain_list(tally):  # type: ignore[no-untyped-def]
-    return _GainList(tally, np.empty(tally.size, dtype=np.int64), np.empty(tally.size, dtype=np.int64))
-
-
-@compiled
-def _new_tally(x, planes):  # type: ignore[no-untyped-def]
-    low = x.min() if x.size else 0
-    return low, np.zeros(((x.max() - low + 1) if x.size else 1, planes), dtype=np.int64)
-
-
-@compiled
-def fill_pair_tolerance(codes, x, scale, effects, winner, gaps, out):  # type: ignore[no-untyped-def]
-    """Count, per image and class, the flips in the rows of the winner and of that class that never close their gap.
-
-    Equal scores count as closed. Where the gap is 0, `out` stays as it is.
-
-    Args:
-        codes: Stored codes, int64 (O, K).
-        x: Inputs less their zero point, int64 (n, K).
-        scale: Factor of each sum, int64 (O,).
-        effects: `FlipEffects`.
-        winner: Class of the highest score, int64 (n,).
-        gaps: Score of the winner less the score of each class, int64 (n, O).
-        out: int64 (n, O).
-    """
-    outputs, inputs = codes.shape
-    low, tally = _new_tally(x, effects.units.size)
-    down, up = _new_gain_list(tally), _new_gain_list(tally)
-    cells = 2 * inputs * np.count_nonzero(effects.rises | effects.falls)
-    for image in range(x.shape[0]):
-        best = winner[image]
-        down_size = _list_gains(codes[best], x[image], low, -scale[best], effects, down)
-        for c in range(outputs):
-            if c == best or gaps[image, c] <= 0:
-                continue
-            up_size = _list_gains(codes[c], x[image], low, scale[c], effects, up)
-            out[image, c] = _count_harmless(down, down_size, up, up_size, gaps[image, c], cells)
-
-
-@compiled
-def fill_neuron_tolerance(codes, x, effects, h, pivot, out):  # type: ignore[no-untyped-def]
-    """Count, per output pixel and channel, the flips in the channel's weights that never change [h > pivot].
-
-    Args:
-        codes: Stored codes, int64 (O, K).
-        x: Windows of inputs less their zero point, int64 (pixels, K).
-        effects: `FlipEffects`.
-        h: Sums, int64 (pixels, O).
-        pivot: Threshold of each channel, int64 (O,).
-        out: int64 (pixels, O).
-    """
-    outputs, inputs = codes.shape
-    low, tally = _new_tally(x, effects.units.size)
-    work = _new_gain_list(tally)
-    cells = inputs * np.count_nonzero(effects.rises | effects.falls)
-    for pixel in range(x.shape[0]):
-        for o in range(outputs):
-            above = h[pixel, o] > pivot[o]
-            distance = h[pixel, o] - pivot[o] if above else pivot[o] - h[pixel, o] + 1
-            size = _list_gains(codes[o], x[pixel], low, -1 if above else 1, effects, work)
-            out[pixel, o] = _count_harmless(work, size, work, 0, distance, cells)
+def sort_gains(x: Array, effects: FlipEffects) -> GainGrid:
+    """Return the gains that flips of weights with these inputs may have, largest first; x int64."""
+    low, high = (int(x.min()), int(x.max())) if x.size else (0, 0)
+    gains = np.abs(np.arange(low, high + 1)[:, None] * effects.units).reshape(-1)
+    order = np.argsort(-gains, kind="stable")
+    return GainGrid(low, order, gains[order])

@@ -12,7 +12,8 @@ from weakcell.emulator.ir.layer import Layer
 from weakcell.emulator.ir.layers import Convolution, MaxPool, Threshold
 from weakcell.emulator.ir.network import Network
 from weakcell.emulator.ir.values import StoredTensor, encode_values
-from weakcell.emulator.margins.flip_counts import FlipEffects, Flippable, fill_neuron_tolerance
+from weakcell.emulator.kernels.entry_points import fill_neuron_tolerance
+from weakcell.emulator.margins.flip_counts import Flippable, compute_flip_effects, sort_gains
 
 Array = npt.NDArray[Any]
 
@@ -117,7 +118,10 @@ def compute_neuron_tolerance(
     h = np.ascontiguousarray(reshape_sums(accumulators).transpose(0, 2, 3, 1)).reshape(-1, hidden.tensor.shape[0])
     codes = encode_values(hidden.tensor.values, hidden.tensor.encoding).astype(np.int64).reshape(h.shape[1], -1)
     out = np.empty(h.shape, dtype=np.int64)
-    fill_neuron_tolerance(codes, x.reshape(len(h), -1), FlipEffects.of_tensor(hidden.tensor, flippable), h, hidden.pivot, out)
+    effects = compute_flip_effects(hidden.tensor, flippable)
+    grid = sort_gains(x, effects)
+    tallies = np.empty((1, grid.order.size), np.int64)
+    fill_neuron_tolerance(codes, x.reshape(len(h), -1), effects, grid, h, hidden.pivot, tallies, out)
     n, height, width = x.shape[:3]
     tolerated: npt.NDArray[np.int64] = out.reshape(n, height, width, -1).transpose(0, 3, 1, 2)
     return tolerated

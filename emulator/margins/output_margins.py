@@ -13,7 +13,8 @@ import numpy.typing as npt
 from weakcell.emulator.ir.layers import AffineRequantize, ClampedLayer, Convolution, Dequantize, MaxPool, Requantize, Reshape
 from weakcell.emulator.ir.network import Network
 from weakcell.emulator.ir.values import StoredTensor, encode_values
-from weakcell.emulator.margins.flip_counts import FlipEffects, Flippable, fill_pair_tolerance, output_exact
+from weakcell.emulator.kernels.entry_points import fill_pair_tolerance
+from weakcell.emulator.margins.flip_counts import Flippable, compute_flip_effects, output_exact, sort_gains
 from weakcell.memmodels.errors import ModelError
 
 Array = npt.NDArray[Any]
@@ -203,8 +204,10 @@ def compute_output_tolerance(
     x = inputs.reshape(len(inputs), -1).astype(np.int64) - head.input_zero
     codes = encode_values(head.tensor.values, head.tensor.encoding).astype(np.int64).reshape(head.classes, -1)
     out = np.full(margins.gaps.shape, -1, dtype=np.int64)
-    effects = FlipEffects.of_tensor(head.tensor, flippable)
-    fill_pair_tolerance(codes, np.ascontiguousarray(x), head.scale, effects, margins.winner, margins.gaps, out)
+    effects = compute_flip_effects(head.tensor, flippable)
+    grid = sort_gains(x, effects)
+    tallies = np.empty((2, grid.order.size), np.int64)
+    fill_pair_tolerance(codes, np.ascontiguousarray(x), head.scale, effects, grid, margins.winner, margins.gaps, tallies, out)
     return out
 
 

@@ -8,6 +8,7 @@ between the two orders, so that a flip of a stored bit can be applied to the pac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from weakcell.emulator.kernels.weight_layouts import (
 )
 from weakcell.emulator.plan.workspace import aligned_copy, aligned_zeros
 
+Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
 
 
@@ -165,7 +167,7 @@ def _pack_signs(tensor: StoredTensor, flat: bool) -> KernelTensor:
     outer = (o // LANES * (taps * words) * LANES + o % LANES) * 64
     inner = ((tap * words + c // 64) * LANES * 64 + c % 64).reshape(-1)
     values = aligned_zeros((blocks, taps * words, LANES), np.uint64)
-    scatter_codes(values, outer, inner, (tensor.values.reshape(outputs, -1) > 0).astype(np.uint8))
+    _scatter(values, outer, inner, tensor.values.reshape(outputs, -1) > 0)
     return KernelTensor(tensor, PackedInt1, values, StorageOrder(outer, inner, flat), np.ones(1, dtype=np.int64))
 
 
@@ -193,7 +195,7 @@ def pack_integers(tensor: StoredTensor, layout: type, contiguous: int, groups: i
     offset = unsigned_offset(tensor, groups)
     shape = (groups * blocks, taps // contiguous * words, LANES, in_word)
     values = aligned_zeros(shape, np.int16 if layout is Int16x2 else np.int8)
-    scatter_codes(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & ((1 << width) - 1))
+    _scatter(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & ((1 << width) - 1))
     values ^= inverted_bits(layout)
     return KernelTensor(tensor, layout, values, StorageOrder(outer, inner, False), flip_masks(tensor.encoding, width), offset)
 
@@ -207,8 +209,13 @@ def _pack_depthwise(tensor: StoredTensor) -> KernelTensor:
     outer, inner = (o // LANES * words * LANES + lane) * 32, (kx * -(-height // 4) + ky // 4) * LANES * 32 + ky % 4 * 8
     offset = unsigned_offset(tensor, outputs)
     values = aligned_zeros((blocks, words, LANES, 4), np.int8)
-    scatter_codes(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & 255)
+    _scatter(values, outer, inner, (tensor.values.reshape(outputs, -1) - offset) & 255)
     return KernelTensor(tensor, DepthwiseInt8x4, values, StorageOrder(outer, inner, False), flip_masks(tensor.encoding, 8), offset)
+
+
+def _scatter(values: Array, outer: Integers, inner: Integers, codes: Array) -> None:
+    """OR stored codes (O, inner.size) into values in kernel order; one machine code serves all values of a size."""
+    scatter_codes(values.reshape(-1).view(f"u{values.itemsize}"), outer, inner, codes.astype(np.int32, copy=False))
 
 
 def _weight_shape(tensor: StoredTensor) -> tuple[int, int, int]:

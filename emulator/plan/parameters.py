@@ -195,7 +195,8 @@ class ParameterState:
         if kernel.flat:
             flip_rows(*self.swap_in_private(name), order.inner.size, flips)
         else:
-            flip_values(self.writable_copy(name), order.outer, order.inner, kernel.flip_masks[list(planes)], flips)
+            values = self.writable_copy(name).reshape(-1).view(np.uint8)
+            flip_values(values, order.outer, order.inner, kernel.flip_masks[list(planes)], flips)
 
     def drop_signs(self, name: str, cells: Words) -> Callable[[], None]:
         """Let some signs of a weight tensor count as 0.

@@ -43,13 +43,14 @@ from weakcell.emulator.faults.resampling import compute_with_resampled_weights
 from weakcell.emulator.ir.layer import Layer
 from weakcell.emulator.ir.layers import Convolution
 from weakcell.emulator.ir.network import Network
+from weakcell.emulator.kernels.entry_points import draw_sums, power_sums
 from weakcell.emulator.margins import extract_windows
 from weakcell.emulator.plan.parameters import ParameterState, new_parameters
 from weakcell.emulator.plan.plan import Plan
 from weakcell.emulator.prediction.bit_rates import BitRates, compute_bit_rates
 from weakcell.emulator.prediction.layer_distribution import LayerDistribution, RowGroup
 from weakcell.emulator.prediction.scoring import ScoredLayer, find_scored_layer
-from weakcell.emulator.prediction.sum_kernels import SumSampling, draw_sums, normal_table, power_sums
+from weakcell.emulator.prediction.sum_kernels import SumSampling, normal_table
 from weakcell.emulator.prediction.sum_moments import FaultFreeSums, SumMoments
 from weakcell.emulator.tasks import ClassTask
 from weakcell.memmodels.catalogue import MemorySpec
@@ -364,9 +365,9 @@ class _SampleRun:
             return sums.sums
         extra, out = moments.extra_mean(sums), np.empty_like(sums.sums)
         sampling = SumSampling(
-            np.float32(moments.slope), moments.shift, moments.tilt, sums.total,
+            float(moments.slope), moments.shift, moments.tilt, sums.total,
             np.empty((0, 0), np.float32) if extra is None else extra, _compute_deviation(moments, sums),
-            group.shape.astype(np.float32), np.float32(moments.step),
+            group.shape.astype(np.float32), float(moments.step),
         )  # fmt: skip
         draw_sums(sums.sums, sampling, normal_table(), self._stream(layer), names, out)
         return out

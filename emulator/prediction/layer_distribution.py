@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.emulator.ir.values import StoredTensor, decode_codes, encode_values
+from weakcell.emulator.kernels.entry_points import draw_flips
 from weakcell.emulator.margins import compute_bit_effects
 from weakcell.emulator.prediction.bit_rates import BitRates
-from weakcell.emulator.prediction.sum_kernels import draw_flips
 from weakcell.emulator.prediction.sum_moments import FaultFreeSums, SumMoments, compute_moments
 
 Array = npt.NDArray[Any]

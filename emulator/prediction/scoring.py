@@ -11,9 +11,10 @@ import numpy.typing as npt
 from weakcell.emulator.ir.layer import Layer
 from weakcell.emulator.ir.layers import AffineRequantize, Requantize, Reshape
 from weakcell.emulator.ir.network import Network
+from weakcell.emulator.kernels.entry_points import win_probability
 from weakcell.emulator.margins import OutputLayer, find_output_layer
 from weakcell.emulator.prediction.layer_distribution import RowGroup
-from weakcell.emulator.prediction.sum_kernels import cumulative_table, win_probability
+from weakcell.emulator.prediction.sum_kernels import cumulative_table
 from weakcell.emulator.tasks import ClassTask, Task
 from weakcell.memmodels.errors import ModelError
 
@@ -74,8 +75,8 @@ class ScoredLayer:
         probabilities = np.empty(targets.shape)
         for row, target in zip(probabilities, targets, strict=True):
             win_probability(
-                mean / grid, np.maximum(deviation / grid, _FLOOR), shape, origin / grid, self.low, self.high, target,
-                cumulative_table(), row,
+                mean / grid, np.maximum(deviation / grid, _FLOOR), shape, origin / grid, self.low, self.high,
+                np.ascontiguousarray(target), cumulative_table(), row,
             )  # fmt: skip
         return probabilities
 

@@ -46,18 +46,19 @@ class SumSampling(NamedTuple):
 
     mean = slope · sum + shift + tilt · total + extra. g is the skewness, k the excess kurtosis.
 
-    slope, step: float32. shift, tilt: float32 (O,). total: float32 (R,). extra: float32 (R, O), or (0, 0) for none.
+    slope, step: Kernels compute with their float32. shift, tilt: float32 (O,). total: float32 (R,).
+    extra: float32 (R, O), or (0, 0) for none.
     deviation: float32 (R or 1, O or 1). shape: float32 (R, 3): g = shape[r, 0] + shape[r, 1] · sums[r, o], k = shape[r, 2].
     """
 
-    slope: np.float32
+    slope: float
     shift: npt.NDArray[np.float32]
     tilt: npt.NDArray[np.float32]
     total: npt.NDArray[np.float32]
     extra: npt.NDArray[np.float32]
     deviation: npt.NDArray[np.float32]
     shape: npt.NDArray[np.float32]
-    step: np.float32
+    step: float
 
 
 @compiled
@@ -75,7 +76,8 @@ def draw_sums(sums, sampling, normals, stream, names, out):  # type: ignore[no-u
         names: Row r samples from the child stream names[r], int64 (R,).
         out: int32 (R, O).
     """
-    slope, shift, tilt, total, extra, deviation, shape, step = sampling
+    shift, tilt, total, extra, deviation, shape = sampling[1:-1]
+    slope, step = np.float32(sampling.slope), np.float32(sampling.step)
     rows, outputs = sums.shape
     by_row, by_output, has_extra = deviation.shape[0] > 1, deviation.shape[1] > 1, extra.size > 0
     inverse_step = np.float32(1) / step

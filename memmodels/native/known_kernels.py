@@ -4,7 +4,7 @@
 module below `weakcell`, its name, and the types of its arguments. An array is its dtype or record and its number of axes; it is
 C-contiguous and writeable unless F (Fortran-contiguous), S (strided) or R (read-only) follows.
 
-    emulator.kernels.conv_sign.fill_limits Int8x4(int8[4]), ConvContext(((int, int), ...), int, ...), int32[1], int32[2], int32[2]
+    emulator.kernels.conv_sign.sign_convolution uint8[4], uint64[4], Int8x4(int8[4]), ConvContext(((int, int), ...), ...), int32[2]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _FILE = Path(__file__).with_name("known_kernels.txt")
 _RECORDS = (
     *("memmodels.sampling.sampler", "memmodels.sampling.shells", "memmodels.error_model.structure"),
     *("emulator.kernels.arguments", "emulator.kernels.weight_layouts"),
+    *("emulator.prediction.sum_kernels", "emulator.margins.tolerance_kernels"),
 )
 """Modules below `weakcell` whose records may be arguments; none needs more than NumPy."""
 

@@ -15,11 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from weakcell.memmodels.address import Layout, Words, pack, popcount, unpack
-from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.memory import Accesses, Cost, Key, Quantity, ReadReport, Region
 from weakcell.memmodels.protection.check_bits import ProtectedRegion, ProtectedReport, Wrapper, inner_regions, with_overhead
+
+_WORDS_AT_ONCE = 1 << 16
+"""Words whose bits are moved at once; they need 8 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,29 +127,39 @@ class Interleaved(Wrapper):
 
 def spread(words: Words, bits: int, stride: int) -> Words:
     """Return the bits of words in cell order."""
-    out = np.zeros_like(words)
-    _move_bits(words, bits, stride, True, out)
-    return out
+    return _move_bits(words, bits, stride, True)
 
 
 def gather(cells: Words, bits: int, stride: int) -> Words:
     """Return the words of these cells: the inverse of `spread`."""
-    out = np.zeros_like(cells)
-    _move_bits(cells, bits, stride, False, out)
+    return _move_bits(cells, bits, stride, False)
+
+
+def _move_bits(source: Words, bits: int, stride: int, spreading: bool) -> Words:
+    """Move every bit between its word and its cell, some groups at a time: each bit is a byte meanwhile."""
+    out = np.zeros_like(source)
+    words = max(1, _WORDS_AT_ONCE // stride) * stride
+    for first in range(0, source.size, words):
+        part = np.unpackbits(source[first : first + words].view(np.uint8), bitorder="little")
+        count = min(bits - first * 64, part.size)
+        group = stride * 64
+        whole, moved = count // group * group, np.zeros_like(part)
+        shape = (stride, 64) if spreading else (64, stride)
+        moved[:whole].reshape(-1, *shape[::-1])[:] = part[:whole].reshape(-1, *shape).transpose(0, 2, 1)
+        if count > whole:
+            moved[whole:count] = _move_last_group(part[whole:count], spreading)
+        out[first : first + words] = np.packbits(moved, bitorder="little").view(np.uint64)
     return out
 
 
-@compiled
-def _move_bits(source, bits, stride, spreading, out):  # type: ignore[no-untyped-def]
-    """Move every bit between its word and its cell. `full` bits of a group exist in its last word too."""
-    one = np.uint64(1)
-    for first in range(0, source.size, stride):
-        words = min(stride, source.size - first)
-        full = min(64, bits - (first + words - 1) * 64)
-        for w in range(words):
-            for j in range(64 if w < words - 1 else full):
-                cell = j * words + w if j < full else full * words + (j - full) * (words - 1) + w
-                a, b = first * 64 + w * 64 + j, first * 64 + cell
-                if not spreading:
-                    a, b = b, a
-                out[b >> 6] |= ((source[a >> 6] >> np.uint64(a & 63)) & one) << np.uint64(b & 63)
+def _move_last_group(part: npt.NDArray[np.uint8], spreading: bool) -> npt.NDArray[np.uint8]:
+    """Move the bits of a group whose last word may be shorter: only the other words have its further bits."""
+    words = -(-part.size // 64)
+    full = part.size - (words - 1) * 64
+    square = np.zeros((words, 64), np.uint8)
+    if spreading:
+        square.reshape(-1)[: part.size] = part
+        return np.concatenate([square[:, :full].T.reshape(-1), square[:-1, full:].T.reshape(-1)])
+    square[:, :full] = part[: full * words].reshape(full, words).T
+    square[:-1, full:] = part[full * words :].reshape(64 - full, words - 1).T
+    return square.reshape(-1)[: part.size]

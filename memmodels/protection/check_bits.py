@@ -28,7 +28,6 @@ import numpy as np
 import numpy.typing as npt
 
 from weakcell.memmodels.address import Layout, Words, pack, popcount, unpack
-from weakcell.memmodels.compilation import compiled
 from weakcell.memmodels.errors import MemoryFault
 from weakcell.memmodels.memory import Accesses, ConditionValue, Cost, Key, Memory, Quantity, ReadReport, Region
 from weakcell.memmodels.protection.linear_codes import SECDED, LinearCode
@@ -246,20 +245,16 @@ def erased_words(layout: Layout) -> Words:
 
 def mark_cells(detected: Detected, word_bits: int, layout: Layout) -> Words:
     """Return a mask of all cells of all elements that overlap a detected word of `word_bits` bits."""
+    width, bits = len(layout.planes), layout.bits
+    marked = np.flatnonzero(detected)
+    first = marked * word_bits // width * width
+    last = np.minimum((np.minimum((marked + 1) * word_bits, bits) - 1) // width * width + width, bits)
     mask = np.zeros(layout.words, dtype=np.uint64)
-    _mark(detected, word_bits, len(layout.planes), layout.bits, mask)
+    word = first >> 6
+    while word.size:  # each detected word marks cells first … last: the next 64 of them at a time
+        low, high = np.maximum(first - 64 * word, 0), np.minimum(last - 64 * word, 64)
+        ones = np.uint64(0xFFFFFFFFFFFFFFFF) >> (64 - (high - low)).astype(np.uint64)
+        np.bitwise_or.at(mask, word, ones << low.astype(np.uint64))
+        more = last > 64 * (word + 1)
+        first, last, word = first[more], last[more], word[more] + 1
     return mask
-
-
-@compiled
-def _mark(detected, word_bits, width, bits, mask):  # type: ignore[no-untyped-def]
-    """Set the bits of the elements, `width` bits each, that overlap detected words."""
-    ones = np.uint64(0xFFFFFFFFFFFFFFFF)
-    for word in range(detected.size):
-        if not detected[word]:
-            continue
-        first = word * word_bits // width * width
-        last = min((min((word + 1) * word_bits, bits) - 1) // width * width + width, bits)
-        for i in range(first >> 6, ((last - 1) >> 6) + 1):
-            low, high = max(first - i * 64, 0), min(last - i * 64, 64)
-            mask[i] |= (ones >> np.uint64(64 - (high - low))) << np.uint64(low)

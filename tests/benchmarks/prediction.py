@@ -20,9 +20,10 @@ from weakcell.emulator import infer
 from weakcell.emulator import margins as mg
 from weakcell.emulator.evaluation.trials import run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy
+from weakcell.emulator.kernels.entry_points import win_probability
 from weakcell.emulator.prediction import predict
 from weakcell.emulator.prediction.bit_rates import compute_marginal_rates
-from weakcell.emulator.prediction.sum_kernels import cumulative_table, win_probability
+from weakcell.emulator.prediction.sum_kernels import cumulative_table
 from weakcell.host.study.study import Point, ResolvedStudy, Study, resolve_study
 from weakcell.host.study.sweep_values import parse_sweep
 from weakcell.memmodels.catalogue import parse_spec

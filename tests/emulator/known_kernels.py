@@ -21,6 +21,8 @@ from tests.emulator.models import exported, quantized
 from weakcell.memmodels.native import kernel_cache, known_kernels
 
 SHAPE = (3, 12, 12)
+SHIPPED = ("digits-bnn", "digits-qnn")
+MEMORY = "uniform:p01=0.02,p10=0.01"
 
 
 class Residual(nn.Module):
@@ -68,7 +70,14 @@ CASES: dict[str, Callable[[], object]] = {
     "8 bits, convolutional": lambda: emulate_qdq(plain(), trials=1),
     "8 bits, residual": lambda: emulate_qdq(residual(), trials=1),
     "8 bits, depthwise": lambda: emulate_qdq(mobile(), trials=1),
+    "predicted": lambda: [weakcell.predict(name, memory=MEMORY, images=60) for name in SHIPPED],
+    "margins": lambda: [weakcell.validate(name, images=60, trials=1, hidden=True, predict=False) for name in SHIPPED],
+    "certified": lambda: weakcell.margins("digits-bnn", images=60, certify=4),
 }
+
+
+ANALYSES = ("predicted", "margins", "certified")
+"""Cases that need kernels after those of a network: their sections hold what no earlier section has."""
 
 
 def record(case: Callable[[], object]) -> None:
@@ -85,9 +94,12 @@ def main() -> None:
         record(CASES[sys.argv[1]])
         return
     print("# Kernels that kinds of networks need: see known_kernels.py. Recorded by tests/emulator/known_kernels.py.")
+    earlier: set[str] = set()
     for name in CASES:
-        print(f"\n[{name}]", flush=True)
-        subprocess.run([sys.executable, "-m", "tests.emulator.known_kernels", name], check=True)
+        command = [sys.executable, "-m", "tests.emulator.known_kernels", name]
+        lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+        print(f"\n[{name}]", *(line for line in lines if name not in ANALYSES or line not in earlier), sep="\n", flush=True)
+        earlier.update(lines)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from weakcell.emulator import compile_plan, infer, load
 from weakcell.emulator import margins as mg
 from weakcell.emulator.ir.network import Network
 from weakcell.emulator.ir.values import SIGN1, StoredTensor, Window
+from weakcell.emulator.kernels.entry_points import count_changed_neurons
 from weakcell.emulator.margins.certificate import certify
-from weakcell.emulator.margins.certificate_kernels import count_changed_neurons
 from weakcell.memmodels.errors import ModelError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "host" / "shipped"

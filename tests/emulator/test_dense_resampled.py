@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from weakcell.emulator.ir.values import pack_channels
 from weakcell.emulator.kernels.arguments import ReadSequence
-from weakcell.emulator.kernels.dense_resampled import dense_resampled
+from weakcell.emulator.kernels.entry_points import dense_resampled
 from weakcell.memmodels import Key, Layout, open_memory, pack
 from weakcell.memmodels.sampling.sampler import draw_region
 

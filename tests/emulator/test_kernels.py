@@ -40,7 +40,7 @@ from weakcell.emulator.ir.values import (
     storage_layout,
     unpack_channels,
 )
-from weakcell.emulator.kernels import bitpack, pooling
+from weakcell.emulator.kernels import entry_points
 from weakcell.emulator.plan.parameters import new_parameters
 from weakcell.memmodels.address import pack
 
@@ -255,7 +255,7 @@ def test_thresholds(channels: int, seed: int) -> None:
     acc[0, 0, 0] = threshold
     inverted = rng.integers(0, 2, channels).astype(bool)
     out = np.zeros((2, 3, 2, -(-channels // 64)), np.uint64)
-    bitpack.threshold_pack(acc, threshold, inverted, out)
+    entry_points.threshold_pack(acc, threshold, inverted, out)
     expected = (acc.astype(np.int64) >= threshold.astype(np.int64)) != inverted
     np.testing.assert_array_equal(out, pack_channels(expected))
 
@@ -282,12 +282,12 @@ def test_max_pool(case: tuple[tuple[int, int], Window], seed: int, dtype: str) -
     if dtype == "bits":
         x = rng.choice([-1, 1], (2, 70, *size))
         made = np.zeros((2, *out, 2), np.uint64)
-        pooling.or_pool(pack_channels(x.transpose(0, 2, 3, 1) > 0), window_geometry(window), made)
+        entry_points.or_pool(pack_channels(x.transpose(0, 2, 3, 1) > 0), window_geometry(window), made)
         made = unpack_channels(made, 70)
     else:
         x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, (2, 5, *size)).astype(dtype)
         made = np.zeros((2, *out, 5), dtype)
-        pooling.max_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), window_geometry(window), made)
+        entry_points.max_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), window_geometry(window), made)
     expected = windows(x.astype(np.int64), window, np.iinfo(np.int64).min).max((4, 5))
     np.testing.assert_array_equal(made.transpose(0, 3, 1, 2), expected)
 
@@ -299,7 +299,7 @@ def test_sum_pool(case: tuple[tuple[int, int], Window], seed: int, dtype: str) -
     rng, out, zero = np.random.default_rng(seed), window.output_size(*size), 11
     x = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, (2, 5, *size)).astype(dtype)
     made, counts = np.zeros((2, *out, 5), np.int32), np.zeros(out, np.int64)
-    pooling.sum_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), zero, window_geometry(window), False, made, counts)
+    entry_points.sum_pool(np.ascontiguousarray(x.transpose(0, 2, 3, 1)), zero, window_geometry(window), False, made, counts)
     inside = windows(np.ones((1, 1, *size), np.int64), window, 0)
     np.testing.assert_array_equal(made.transpose(0, 3, 1, 2), windows(x.astype(np.int64) - zero, window, 0).sum((4, 5)))
     np.testing.assert_array_equal(counts, inside.sum((4, 5))[0, 0])
@@ -318,7 +318,7 @@ def test_average_pool_counts(include: bool, ceil_mode: bool) -> None:
         proto = model(nodes, {}, {"x": ["N", 1, *size]}, {"y": None}, 19)  # type: ignore[dict-item]
         x, out = np.ones((1, *size, 1), np.int8), window.output_size(*size)
         sums, counts = np.zeros((1, *out, 1), np.int32), np.zeros(out, np.int64)
-        pooling.sum_pool(x, 0, window_geometry(window), include, sums, counts)
+        entry_points.sum_pool(x, 0, window_geometry(window), include, sums, counts)
         theirs = run(proto, {"x": np.ones((1, 1, *size), np.float32)})[0]
         assert theirs.shape[2:] == out
         np.testing.assert_allclose(sums[0, :, :, 0] / counts, theirs[0, 0], rtol=1e-6)

@@ -18,10 +18,11 @@ from tests.emulator.small import INT2, INT4, INT8, RandomNetwork, pixels, small_
 from weakcell.emulator import compile_plan, infer, load, place, prepare_evaluation, run_trial
 from weakcell.emulator.faults.deployment import ReadPolicy
 from weakcell.emulator.ir.values import SIGN1, Encoding, StoredTensor, Window, decode_codes, encode_values
+from weakcell.emulator.kernels.entry_points import draw_sums, win_probability
 from weakcell.emulator.prediction import predict
 from weakcell.emulator.prediction.bit_rates import BitRates, compute_bit_rates, compute_marginal_rates
 from weakcell.emulator.prediction.layer_distribution import LARGEST_DISTANCE, LayerDistribution
-from weakcell.emulator.prediction.sum_kernels import SumSampling, cumulative_table, draw_sums, normal_table, win_probability
+from weakcell.emulator.prediction.sum_kernels import SumSampling, cumulative_table, normal_table
 from weakcell.emulator.prediction.sum_moments import FaultFreeSums, compute_moments
 from weakcell.memmodels.catalogue import parse_spec
 from weakcell.memmodels.errors import UsageError
@@ -159,9 +160,9 @@ def sample_sums(distribution: LayerDistribution, clean: FaultFreeSums) -> tuple[
         extra = moments.extra_mean(clean)
         deviation = np.sqrt(np.maximum(moments.variance(clean) - np.float32(moments.step**2 / 12), 0))
         sampling = SumSampling(
-            np.float32(moments.slope), moments.shift, moments.tilt, clean.total,
+            float(moments.slope), moments.shift, moments.tilt, clean.total,
             np.empty((0, 0), np.float32) if extra is None else extra, deviation, group.shape.astype(np.float32),
-            np.float32(moments.step),
+            float(moments.step),
         )  # fmt: skip
         draw_sums(clean.sums, sampling, normal_table(), derive_stream(1), names, out)
     return out + distribution.sample_changes(group, derive_stream(2), names), group.planes
