@@ -323,7 +323,8 @@ def _with_share(term: ErrorTerm, unmeasured: Rate, share: float, name: str) -> E
 def _parse_profile(table: dict[str, Any], path: Path) -> Profile:
     arrays: dict[str, Array] = {}
     if "arrays" in table:
-        arrays = read_arrays(path.with_name(table["arrays"]), f"Profile {path}", "Repair it, or fit it again")
+        beside = path.with_name(table["arrays"])
+        arrays = read_arrays(beside, f"Profile {path}, file {beside.name}", "Keep the files of a profile together, or fit it again")
     law = table.get("law")
     points = tuple(
         OperatingPoint(_check_conditions(one["conditions"]), tuple(map(parse_term, one["terms"])), one.get("unmeasured"))

@@ -96,8 +96,8 @@ class NetworkSummary:
                 f"onnxruntime.quantization.quantize_static.{self._outside()}"
             )
         text = (
-            f"{self.weight_bits:,} weight bits live in the memory. {self.other_bits:,} bits of biases and thresholds, and all "
-            "scales, zero points and activation buffers, stay in registers unless --place names them (--storable lists them)."
+            f"{self.weight_bits:,} weight bits live in the memory. {self.other_bits:,} bits of biases and thresholds, scales and "
+            "buffers do if --place names them; --storable lists them."
         )
         if self.float_layers:
             text += f" Computed in float32: {_first_names(self.float_layers, 6)}."

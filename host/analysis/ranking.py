@@ -216,7 +216,7 @@ def _measure_part(
 def _correlation(parts: Sequence[RankedPart]) -> float | None:
     from scipy.stats import spearmanr
 
-    measured = [part.measured_per_flip for part in parts]
-    if len(parts) < 3 or any(x is None for x in measured):
+    predicted, measured = [part.loss_per_flip for part in parts], [part.measured_per_flip for part in parts]
+    if len(parts) < 3 or any(x is None for x in measured) or min(len(set(predicted)), len(set(measured))) < 2:
         return None
-    return float(np.asarray(spearmanr([part.loss_per_flip for part in parts], measured)[0]))
+    return float(np.asarray(spearmanr(predicted, measured)[0]))

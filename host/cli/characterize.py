@@ -11,7 +11,7 @@ import typer
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD
 from weakcell.host.cli.board import PORT_HELP
 from weakcell.host.cli.completion import complete_memory, complete_port
-from weakcell.host.cli.options import DryRun, JsonEvents, Quiet
+from weakcell.host.cli.options import DryRun, Explain, JsonEvents, Quiet
 
 if TYPE_CHECKING:
     from weakcell.host.api.characterization import BoardRun
@@ -64,6 +64,7 @@ def characterize(
     yes: Annotated[bool, typer.Option("--yes", help="Take more than an hour.")] = False,
     dry_run: DryRun = False,
     as_json: JsonEvents = False,
+    explain: Explain = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure a board's flips over its core voltage and fit a memory profile to them.
@@ -120,7 +121,7 @@ def characterize(
         for path in result.profiles:
             emit("file", file=str(path))
         return
-    show_analysis(findings)
+    show_analysis(findings, explain)
     for path, series in zip(result.profiles, findings.series, strict=True):
         assumed = "".join(f":{rate}_share=0" for rate in series.profile.unmeasured)
         note(f"`weakcell emulate --memory file:{path}{assumed}` runs a network on this profile.", quiet)
@@ -186,8 +187,14 @@ _DROPPED = ("flips per read", "F", "outcome", "nested", "at every read", "fit p0
 """Columns that a narrow terminal leaves out, the last ones first."""
 
 
-def show_analysis(findings: ReadbackAnalysis) -> None:
-    """Show the tables, the artefacts, the fits, and the caption."""
+_CAPTION = (
+    "BER: share of cells that erred; p01, p10: of those that held 0, and 1. < is an upper bound.",
+    "F: how often a weak cell errs. Fit: what the profile says. --explain says more.",
+)
+
+
+def show_analysis(findings: ReadbackAnalysis, explain: bool = False) -> None:
+    """Show the tables, the artefacts, the fits, and the caption; `explain`: the caption says everything."""
     from weakcell.host.cli.tables import Column, show_table
     from weakcell.host.cli.terminal import show
     from weakcell.host.report.board_figures import COLUMNS, RATE_COLUMNS, describe_characterization, format_points, format_rates
@@ -202,7 +209,8 @@ def show_analysis(findings: ReadbackAnalysis) -> None:
         show(f"Noticed: {one.text}.")
     for series in findings.series:
         show(_describe_fit(series))
-    show(describe_characterization(findings), "dim")
+    for line in [describe_characterization(findings)] if explain else _CAPTION:
+        show(line, "dim")
 
 
 def _describe_fit(series: Series) -> str:

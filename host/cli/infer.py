@@ -31,8 +31,8 @@ def infer(
 
     \b
     Example:
-      weakcell infer net.onnx --input images.npz --out logits.npz \\
-          --probe relu1_out
+      weakcell infer digits-bnn --input images.npz --out logits.npz \\
+          --probe /pool2/MaxPool_output_0
     """
     import numpy as np
 

@@ -34,7 +34,7 @@ def margins(
 
     \b
     Examples:
-      weakcell margins fashion-bnn --data-dir ~/fashion --images 1000
+      weakcell margins digits-bnn --images 200
       weakcell margins net.onnx --data test.npz --certify 16 --out margins
     """
     from weakcell.host.cli.terminal import emit, errors_as_events, note, show_plan

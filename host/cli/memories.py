@@ -159,15 +159,14 @@ def _show_one(tech: Technology) -> None:
     curve = sample_curve(tech)
     if not curve:
         return
-    shown = _table(str(tech.sweep), "p01", "p10", "energy of reading a bit", right=3)
+    published = any(sample.energy for sample in curve)
+    shown = _table(str(tech.sweep), "p01", "p10", *(["energy of reading a bit"] if published else []), right=3)
     for sample in curve:
-        shown.add_row(
-            f"{sample.value:.4g}",
-            f"{sample.p01:.2e}",
-            f"{sample.p10:.2e}",
-            str(sample.energy) if sample.energy else "not published",
-        )
+        energy = [str(sample.energy) if sample.energy else "not published"] if published else []
+        shown.add_row(f"{sample.value:.4g}", f"{sample.p01:.2e}", f"{sample.p10:.2e}", *energy)
     show(shown)
+    if not published:
+        show("No energy of a read is published for it.", "dim")
     show(f"\nlog10 p over {tech.sweep}, {curve[0].value:.4g} … {curve[-1].value:.4g}:  {sparkline(curve)}")
 
 

@@ -14,6 +14,7 @@ from weakcell.host.cli.options import (
     Data,
     DataDir,
     DryRun,
+    Explain,
     Images,
     JsonEvents,
     Model,
@@ -64,6 +65,7 @@ def optimize(
     threads: Threads = None,
     dry_run: DryRun = False,
     as_json: JsonEvents = False,
+    explain: Explain = False,
     quiet: Quiet = False,
 ) -> None:
     """Find the operating point of lowest energy at which most dies lose little accuracy; exit code 1 if there is none.
@@ -138,7 +140,7 @@ def optimize(
         named = {"--data": data, "--images": images, "--task": task, "--output": output, "--data-dir": data_dir}
         named |= {"--read-every": read_every, "--batch": batch if read_every == "batch" else None, "--seed": seed or None}
         given = [str(part) for name, value in named.items() if value is not None for part in (name, value)]
-        _show(optimum, [model, *given], str(spec))
+        _show(optimum, [model, *given], str(spec), explain)
     if optimum.chosen is None:
         raise typer.Exit(1)
 
@@ -186,8 +188,15 @@ def as_dict(optimum: Optimum, memory: str, trials: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
-    """Show what was found, and the command that emulates it. asked: model and options that this command was given."""
+def _show(optimum: Optimum, arguments: list[str], memory: str, explain: bool) -> None:
+    """Show what was found, and the command that emulates it.
+
+    Args:
+        optimum: What was found.
+        arguments: Model and options that this command was given.
+        memory: Its SPEC.
+        explain: Say what the energy counts.
+    """
     import shlex
 
     from rich.text import Text
@@ -224,7 +233,8 @@ def _show(optimum: Optimum, arguments: list[str], memory: str) -> None:
     show_table([column for column in columns if any(column.cells)])
     for protection, reason in optimum.refused.items():
         show(f"{protection} does not fit this network: {reason}", "dim")
-    show(f"Energy: the memory accesses of one inference; {optimum.nominal.accesses}.", "dim")
+    counted = f"the memory accesses of one inference; {optimum.nominal.accesses}"
+    show(f"Energy: {counted if explain else 'of the memory accesses of one inference'}.", "dim")
     if optimum.chosen is None:
         return
     last = optimum.tests[-1]

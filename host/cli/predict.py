@@ -72,7 +72,7 @@ def predict(
     \b
     Examples:
       weakcell predict digits-bnn --memory uniform --sweep ber=0:0.15:0.01
-      weakcell predict fashion-bnn --memory uniform:p10=0 \\
+      weakcell predict digits-bnn --memory uniform:p10=0 \\
           --sweep p01=0.01,0.05,0.1 --check-trials 20
       weakcell predict digits-qnn --memory uniform:ber=0.005 \\
           --place '*@7=uniform:ber=0'

@@ -83,6 +83,26 @@ def test_pieces_of_bash_become_words_again(parts: list[str], data: st.DataObject
     assert join_pieces(pieces) == words
 
 
+def install(folder: Path, shell: str) -> tuple[dict[str, str], str]:
+    """Write the program into a folder; return an environment that finds it, and its script for a shell."""
+    program = folder / "weakcell"
+    program.write_text(f"#!{sys.executable}\nfrom weakcell.host.cli import main\n\nmain()\n")
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(folder)}
+    source = {**environment, "_WEAKCELL_COMPLETE": f"source_{shell}"}
+    return environment, subprocess.run(["weakcell"], env=source, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_in_a_real_fish(tmp_path: Path) -> None:
+    environment, script = install(tmp_path, "fish")
+    line = "weakcell emulate --memory uniform:lifetime=d"
+    command = ["fish", "--no-config", "-c", f"{script}\ncomplete -C '{line}'"]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split() == [
+        "uniform:lifetime=die"
+    ]
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 @pytest.mark.parametrize(
     ("pieces", "offers"),
@@ -94,13 +114,7 @@ def test_pieces_of_bash_become_words_again(parts: list[str], data: st.DataObject
 )
 def test_in_a_real_bash(pieces: list[str], offers: list[str], tmp_path: Path) -> None:
     """The function that bash calls, with the words as bash splits them."""
-    program = tmp_path / "weakcell"
-    text = f"#!{sys.executable}\nfrom weakcell.host.cli import main\n\nmain()\n"
-    program.write_text(text)
-    program.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    source = {**environment, "_WEAKCELL_COMPLETE": "source_bash"}
-    script = subprocess.run(["weakcell"], env=source, capture_output=True, text=True, check=True).stdout
+    environment, script = install(tmp_path, "bash")
     words = " ".join(f"'{piece}'" for piece in ["weakcell", *pieces])
     function = re.search(r"^(\w+)\(\)", script, re.MULTILINE)
     assert function is not None
