@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from weakcell.host.board.link.protocol import BoardInfo, ConnectedBoard
 
 _HELP = f"A {list_products()} with Weakcell's firmware, real or virtual."
+CALIBRATION_HELP = "The file of `weakcell board calibrate`: voltages become absolute."
 PORT_HELP = (
     f"auto, a serial port, a board's USB serial number, socket://HOST:PORT, {list_virtual_ports()} (or with -flash or -usb)."
 )
@@ -170,7 +171,7 @@ def calibrate(
     show(f"The core has {taken.volts:.3f} V where the regulator is set to {taken.nominal_v:.2f} V: {100 * taken.scale:.1f} %.")
     show(f"The lowest step, {low:.2f} V, is then about {low * taken.scale:.3f} V.")
     if not quiet:
-        show(f"next: weakcell characterize --calibration {out}", "dim")
+        show(f"next: weakcell characterize --calibration {out}, or board measure", "dim")
 
 
 @app.command(short_help="Lower the voltage once and count which cells flipped.")
@@ -182,6 +183,7 @@ def measure(
     repeats: Annotated[int, typer.Option(min=1, help="Pulses.")] = 3,
     memory: FlipsOf = None,
     seed: Seed = 0,
+    calibration: Annotated[Path | None, typer.Option(metavar="FILE.json", help=CALIBRATION_HELP, show_default=False)] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="Also write the flipped cells here, a row each.", show_default=False)
     ] = None,
@@ -194,6 +196,7 @@ def measure(
     from weakcell.host.board.characterization.supply import find_code
     from weakcell.host.board.characterization.voltmeter import calibrate, see_voltage
     from weakcell.host.board.link.link import Link
+    from weakcell.host.board.link.meter import load_reading
     from weakcell.host.board.link.ports import open_port
     from weakcell.host.board.link.protocol import Pattern
     from weakcell.host.cli.terminal import emit, errors_as_events, show, show_plan
@@ -207,7 +210,10 @@ def measure(
     measured: list[tuple[int, float, int, set[int]]] = []
     if out is not None:
         check_writable(out)
+    reading = None if calibration is None else load_reading(calibration)
     with errors_as_events(as_json), Link(open_port(port, memory, seed)) as link:
+        if reading is not None:
+            reading.check(link)
         board, code = link.board, find_code(link.board, vdd)
         cells = board.arena_bytes * 8
         if dry_run:
@@ -224,6 +230,7 @@ def measure(
                 raise BoardError("Filling the arena at nominal voltage", f"{len(wrong)} cells differ", "Check the supply")
             pulse = link.pulse(code, round(dwell_ms * 1000))
             seen = see_voltage(link, pulse)
+            measured_v = None if seen is None or reading is None else seen * reading.scale
             flipped = set(link.compare(0, board.pages, chosen_pattern, repeat))
             in_every_pulse = flipped if in_every_pulse is None else in_every_pulse & flipped
             measured.append((repeat + 1, board.volts(pulse.low_code), pulse.dwell_us, flipped))
@@ -236,12 +243,14 @@ def measure(
                     register_v=register,
                     dwell_us=pulse.dwell_us,
                     seen_v=seen,
+                    measured_v=measured_v,
                     celsius=pulse.celsius,
                     cells=cells,
                     flipped=len(flipped),
                 )
                 continue
             core = "core not seen" if seen is None else f"core about {seen:.2f} V"
+            core += "" if measured_v is None else f" ({measured_v:.3f} V by the meter)"
             show(
                 f"pulse {repeat + 1}: commanded {vdd:.2f} V, register {board.volts(pulse.low_code):.2f} V, {core}, "
                 f"{pulse.dwell_us / 1000:.3f} ms: {len(flipped)} of {cells} cells flipped ({len(flipped) / cells:.3g})"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from weakcell.host.board.boards import BOARDS, DEFAULT_BOARD
-from weakcell.host.cli.board import PORT_HELP
+from weakcell.host.cli.board import CALIBRATION_HELP, PORT_HELP
 from weakcell.host.cli.completion import complete_memory, complete_port
 from weakcell.host.cli.options import DryRun, Explain, JsonEvents, Quiet
 
@@ -33,7 +33,6 @@ _ANYWHERE = "Let the TOML file of --import name files outside its folder."
 _SLEEPERS = ", ".join(board.name.upper() for board in BOARDS.values() if board.can_sleep)
 _EXPERIMENT = f"What happens while low: nothing; nothing, with the core off ({_SLEEPERS}); the arena is read; it is written."
 _SUPPLY = "What lowers the voltage: on-chip, scpi:VISA-NAME, or manual (asks). The last two have not been tried on silicon."
-_CALIBRATION = "The file of `weakcell board calibrate`: voltages become absolute."
 _NOTE = "What the thermometer said; kept with the results."
 
 
@@ -52,7 +51,7 @@ def characterize(
     bank: Annotated[str | None, typer.Option(metavar="RxC", help=_BANK, show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of the random pattern, and of a virtual board's die.")] = 0,
     temperature_note: Annotated[str, typer.Option(metavar="TEXT", help=_NOTE)] = "",
-    calibration: Annotated[Path | None, typer.Option(metavar="FILE", help=_CALIBRATION, show_default=False)] = None,
+    calibration: Annotated[Path | None, typer.Option(metavar="FILE", help=CALIBRATION_HELP, show_default=False)] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where read-backs, tables, profile and figures go.", show_default=False)
     ] = None,

@@ -142,5 +142,10 @@ def test_calibrate_and_characterize_on_the_command_line(tmp_path: Path) -> None:
     with np.load(out / "points" / "0001.npz") as point:
         (shot,) = json.loads(str(point["about"]))["shots"]
     assert shot["measured"] == pytest.approx(0.98 * 0.9, abs=0.006)
+    pulse = ["board", "measure", "--port", "virtual:rp2350", "--vdd", "0.9", "--repeats", "1", "--calibration", str(file), "--json"]
+    done = CliRunner().invoke(app, pulse)
+    assert done.exit_code == 0, done.output
+    measured = json.loads(done.stdout.splitlines()[0])["measured_v"]
+    assert measured == pytest.approx(0.98 * 0.9, abs=0.006)
     refused = CliRunner().invoke(app, ["board", "calibrate", "--port", "virtual:rp2350", "--reading", "3.3", "--out", str(file)])
     assert (refused.exit_code, "DVDD" in refused.output) == (2, True)
