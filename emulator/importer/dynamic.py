@@ -132,7 +132,8 @@ def lower_integer_sum(builder: NetworkBuilder, node: Node) -> Symbol | None:
     zero = builder.symbols.get(node.input(2)) if node.input(2) else None
     conv = node.op_type == "ConvInteger"
     if not isinstance(weight, Constant) or not isinstance(source, Codes | DynamicQuantized):
-        return None if isinstance(source, DynamicQuantized) else lower_float(builder, node)
+        dynamic = any(isinstance(builder.symbols[name], DynamicQuantized) for name in node.inputs if name)
+        return None if dynamic else lower_float(builder, node)
     pending = _as_pending(builder, node, source, zero)
     if isinstance(source, DynamicQuantized) and conv and node.input(0) in builder.unbatched:
         return None  # its first axis counts images of another kind

@@ -209,13 +209,17 @@ _READERS = {
     "codes moved": [node("Transpose", "q", "t", perm=[0, 2, 3, 1]), node("DequantizeLinear", "t a o", "y")],
     "bias as a float": [node("Div", "s a", "t"), node("Add", "x t", "y")],
     "zero point": [node("Cast", "o", "t", to=1), node("Mul", "x t", "y")],
-}
+    "codes as the second factor": [
+        node("MatMulInteger", "w q - o", "c"), node("Cast", "c", "t", to=1), node("Mul", "t a", "y"),
+    ],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("reader", _READERS)
 def test_other_readers(reader: str) -> None:
     nodes = [node("DynamicQuantizeLinear", "x", "q a o"), *_READERS[reader]]
-    proto = model(nodes, {"s": np.asarray(F(2))}, {"x": ["N", *SIZE]}, {"y": ["N", None, None, None]}, 13)
+    constants = {"s": np.asarray(F(2)), "w": np.arange(36, dtype=np.uint8).reshape(6, 6)}
+    proto = model(nodes, constants, {"x": ["N", *SIZE]}, {"y": ["N", None, None, None]}, 13)
     x = images(5)
     plan = compile_plan(load(proto))
     np.testing.assert_array_equal(infer(plan, {"x": x})["y"], one_by_one(proto, x))
