@@ -115,3 +115,14 @@ def with_flipped_initializers(
         shaped = flat.reshape(codes.T.shape).T if tensor.name in transposed else flat.reshape(codes.shape)
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(shaped).astype(array.dtype), tensor.name))
     return changed
+
+
+def without_clips(proto: onnx.ModelProto, weights: set[str]) -> onnx.ModelProto:
+    """Return the file without the Clips that narrow stored weights: the narrow weights are stored, and may be read as any code."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(proto)
+    clips = {n.output[0]: n.input[0] for n in changed.graph.node if n.op_type == "Clip" and n.input[0] in weights}
+    for n in changed.graph.node:
+        for i, name in enumerate(n.input):
+            n.input[i] = clips.get(name, name)
+    return changed

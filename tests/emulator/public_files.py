@@ -37,7 +37,7 @@ from torch import nn
 
 from tests.emulator import public_networks as nets
 from tests.emulator import public_sequences as seqs
-from tests.emulator.families import quantized_dynamically
+from tests.emulator.exporters import quantized_dynamically
 from tests.emulator.models import Array, exported, model, node, qonnx_values, quantized, quietly, run
 from weakcell import emulator
 from weakcell.emulator.engine.batch_axis import as_in_the_file, images_first

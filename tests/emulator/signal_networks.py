@@ -31,7 +31,7 @@ from torch.nn import functional as f
 
 import weakcell
 from tests.emulator.families import Heartbeat
-from tests.emulator.flipped import with_flipped_initializers
+from tests.emulator.flipped import with_flipped_initializers, without_clips
 from tests.emulator.models import Array, exported, quantized, quietly, run
 from tests.emulator.public_sequences import SeparableKeywords
 from tests.emulator.signals import heartbeats, spoken_words
@@ -133,19 +133,8 @@ def right_with_flips(proto: onnx.ModelProto, faults: pl.DataFrame, x: Array, y: 
         cells.setdefault(tensor, []).append((element, bit))
     bits = {tensor.name: tensor.encoding.bits for tensor in emulator.load(proto).weights}
     assert set(cells) <= {tensor.name for tensor in proto.graph.initializer}
-    changed = with_flipped_initializers(_without_clips(proto, set(bits)), cells, bits=bits)
+    changed = with_flipped_initializers(without_clips(proto, set(bits)), cells, bits=bits)
     return int((run(changed, {"x": x})[0].argmax(1) == y).sum())
-
-
-def _without_clips(proto: onnx.ModelProto, weights: set[str]) -> onnx.ModelProto:
-    """Return the file without the Clips that narrow stored weights: the narrow weights are stored, and may be read as any code."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(proto)
-    clips = {n.output[0]: n.input[0] for n in changed.graph.node if n.op_type == "Clip" and n.input[0] in weights}
-    for n in changed.graph.node:
-        for i, name in enumerate(n.input):
-            n.input[i] = clips.get(name, name)
-    return changed
 
 
 # ── tables ────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,12 +1,13 @@
-"""A share of `families.py`: networks of real exporters and quantizers, against onnxruntime, with errors in their weights."""
+"""A share of `exporters.py`: networks of real exporters and quantizers, against onnxruntime, with errors in their weights."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.emulator.families import FAMILIES, WAYS, judge
+from tests.emulator.exporters import WAYS, judge
+from tests.emulator.families import FAMILIES
 
-SHARE = {("encoder", "static QDQ, script"): "equal", ("lstm", "dynamic, script"): "close"}
+SHARE = {("encoder", "static QDQ"): "equal", ("lstm", "dynamic, script"): "close"}
 
 
 @pytest.mark.parametrize(("name", "way"), SHARE)
